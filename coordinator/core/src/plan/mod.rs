@@ -1,0 +1,29 @@
+//! The plan of a build: which steps run, on what, in which order, and what becomes an artifact.
+//!
+//! A plan comes from the project's `kiln.toml`, or where there is none from what its files say about its language.
+//! Invariant: a [`Plan`] that [`plan`] returns is valid. Its steps are sorted so that each comes after those it needs,
+//! names are unique, outputs stay inside the tree and do not overlap.
+
+mod check;
+mod inputs;
+mod model;
+mod planner;
+mod platform;
+mod print;
+mod source;
+mod unversioned;
+
+pub use check::Error as InvalidPlan;
+pub use inputs::{input_files, matches};
+pub use model::{
+    Artifact, ArtifactFile, ArtifactKind, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Origin, Plan, Step, Target,
+    VersionOrigin, default_libraries,
+};
+pub use planner::{Error, Options, plan};
+pub use platform::{Platform, UnknownPlatform};
+pub use print::to_kiln_toml;
+pub use source::{MemorySource, Source, wants};
+pub use unversioned::unversioned;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Behaviour of the planner as its callers see it.
