@@ -1,1 +1,28 @@
-//! placeholder
+//! The contract between Kiln's processes, byte for byte: messages, digests, Merkle trees,
+//! resource names, platform property names and the transfer client.
+//!
+//! Invariant: nothing here knows about scheduling, languages or storage engines.
+
+pub mod channel;
+pub mod digest;
+pub mod property;
+pub mod resource_name;
+pub mod transfer;
+pub mod tree;
+
+/// REAPI v2 messages and services.
+pub use bazel_remote_apis::build::bazel::remote::execution::v2 as reapi;
+/// REAPI's version message.
+pub use bazel_remote_apis::build::bazel::semver;
+/// `google.bytestream`.
+pub use bazel_remote_apis::google::bytestream;
+/// `google.longrunning`.
+pub use bazel_remote_apis::google::longrunning;
+/// `google.rpc`.
+pub use bazel_remote_apis::google::rpc;
+
+/// Kiln's own messages and services, `kiln.v1`.
+#[allow(missing_docs, clippy::doc_markdown)]
+pub mod v1 {
+    tonic::include_proto!("kiln.v1");
+}

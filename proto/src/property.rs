@@ -1,0 +1,37 @@
+//! Names of the platform properties that an action may ask for and a worker offers.
+//!
+//! Source for the first three: REAPI's `platform.md`. A name that is not in this list is refused.
+
+/// `linux`.
+pub const OS_FAMILY: &str = "OSFamily";
+/// `x86-64` or `arm-a64`.
+pub const ISA: &str = "ISA";
+/// An image reference, for the Docker executor.
+pub const CONTAINER_IMAGE: &str = "container-image";
+/// os-release's `ID:VERSION_ID`, such as `debian:12`.
+pub const OS: &str = "kiln.os";
+/// Such as `glibc:2.36`.
+pub const LIBC: &str = "kiln.libc";
+/// Such as `x86-64-v3`; a worker offers its own level and all below.
+pub const CPU_LEVEL: &str = "kiln.cpu-level";
+/// Fingerprint of the worker's environment.
+pub const ENVIRONMENT: &str = "kiln.environment";
+/// CPUs to reserve, decimal, such as `2` or `0.5`. Not matched but reserved.
+pub const CPUS: &str = "kiln.cpus";
+/// Bytes of memory to reserve. Not matched but reserved.
+pub const MEMORY: &str = "kiln.memory";
+/// `on` where the action may reach the network. Not matched but granted.
+pub const NETWORK: &str = "kiln.network";
+/// Prefix of free labels: `kiln.label.gpu`.
+pub const LABEL_PREFIX: &str = "kiln.label.";
+
+/// Whether the farm knows a property of this name.
+pub fn is_known(name: &str) -> bool {
+    matches!(name, OS_FAMILY | ISA | CONTAINER_IMAGE | OS | LIBC | CPU_LEVEL | ENVIRONMENT | CPUS | MEMORY | NETWORK)
+        || name.strip_prefix(LABEL_PREFIX).is_some_and(|label| !label.is_empty())
+}
+
+/// Whether a worker must offer it, as opposed to granting or reserving it.
+pub fn is_matched(name: &str) -> bool {
+    !matches!(name, CPUS | MEMORY | NETWORK)
+}

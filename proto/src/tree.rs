@@ -1,0 +1,243 @@
+//! Merkle trees of directories: building them, and putting trees into one another.
+//!
+//! Invariant: a [`Directory`](reapi::Directory) made here is canonical as REAPI v2 asks: entries of each kind sorted by
+//! name, no name twice, paths relative and without `.` or `..`; so equal trees have equal digests.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+
+use crate::digest::{Digest, DigestFunction};
+use crate::reapi;
+
+/// A tree that cannot be built.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("path `{path}` is not usable in a tree; expected a relative path without `.`, `..` or empty parts")]
+    Path { path: String },
+    #[error("`{path}` stands in the tree twice, as {first} and as {second}")]
+    Conflict { path: String, first: &'static str, second: &'static str },
+}
+
+/// What a name in a directory stands for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Entry {
+    /// A regular file.
+    File {
+        /// Its content.
+        digest: Digest,
+        /// Whether it may be executed.
+        executable: bool,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// Where it points.
+        target: String,
+    },
+    /// A directory whose entries are known here.
+    Directory(Tree),
+    /// A directory known only by its digest; nothing can be added inside it.
+    Sealed {
+        /// Digest of its `Directory` message.
+        digest: Digest,
+    },
+}
+
+impl Entry {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "a file",
+            Self::Symlink { .. } => "a symbolic link",
+            Self::Directory(_) | Self::Sealed { .. } => "a directory",
+        }
+    }
+}
+
+/// A directory under construction.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Tree {
+    /// Entries by name.
+    pub entries: BTreeMap<String, Entry>,
+}
+
+/// A directory's canonical message with its digest.
+#[derive(Debug, Clone)]
+pub struct Encoded {
+    /// Digest of `data`.
+    pub digest: Digest,
+    /// The encoded `Directory`.
+    pub data: Vec<u8>,
+}
+
+fn segments(path: &str) -> Result<Vec<&str>, Error> {
+    let parts: Vec<&str> = path.split('/').collect();
+    if parts.iter().any(|part| part.is_empty() || *part == "." || *part == "..") || path.contains('\0') {
+        return Err(Error::Path { path: path.to_owned() });
+    }
+    Ok(parts)
+}
+
+impl Tree {
+    /// Adds an entry at a relative path, making directories above it.
+    ///
+    /// Two directories at one path become one; anything else twice is [`Error::Conflict`] unless it is equal.
+    pub fn insert(&mut self, path: &str, entry: Entry) -> Result<(), Error> {
+        let parts = segments(path)?;
+        self.put(path, &parts, entry, false)
+    }
+
+    /// As [`insert`](Self::insert), but what stood there is replaced.
+    pub fn replace(&mut self, path: &str, entry: Entry) -> Result<(), Error> {
+        let parts = segments(path)?;
+        self.put(path, &parts, entry, true)
+    }
+
+    fn put(&mut self, path: &str, parts: &[&str], entry: Entry, replace: bool) -> Result<(), Error> {
+        let (name, rest) = parts.split_first().ok_or_else(|| Error::Path { path: path.to_owned() })?;
+        if !rest.is_empty() {
+            let below = self.entries.entry((*name).to_owned()).or_insert_with(|| Entry::Directory(Tree::default()));
+            return match below {
+                Entry::Directory(tree) => tree.put(path, rest, entry, replace),
+                other => {
+                    Err(Error::Conflict { path: path.to_owned(), first: other.kind(), second: "a directory above it" })
+                }
+            };
+        }
+        match self.entries.get_mut(*name) {
+            Some(Entry::Directory(there)) if !replace => {
+                if let Entry::Directory(new) = entry {
+                    return new.entries.into_iter().try_for_each(|(child, entry)| {
+                        there.put(&format!("{path}/{child}"), &[child.as_str()], entry, false)
+                    });
+                }
+                Err(Error::Conflict { path: path.to_owned(), first: "a directory", second: entry.kind() })
+            }
+            Some(there) if !replace && *there != entry => {
+                Err(Error::Conflict { path: path.to_owned(), first: there.kind(), second: entry.kind() })
+            }
+            _ => {
+                self.entries.insert((*name).to_owned(), entry);
+                Ok(())
+            }
+        }
+    }
+
+    /// The entry at a relative path.
+    pub fn get(&self, path: &str) -> Option<&Entry> {
+        let (name, rest) = match path.split_once('/') {
+            Some((name, rest)) => (name, Some(rest)),
+            None => (path, None),
+        };
+        match (self.entries.get(name)?, rest) {
+            (entry, None) => Some(entry),
+            (Entry::Directory(tree), Some(rest)) => tree.get(rest),
+            _ => None,
+        }
+    }
+
+    /// Encodes the tree, children before parents; gives each directory to `emit` and returns the root's digest.
+    pub fn encode(&self, function: DigestFunction, emit: &mut impl FnMut(Encoded)) -> Digest {
+        let mut directory = reapi::Directory::default();
+        for (name, entry) in &self.entries {
+            match entry {
+                Entry::File { digest, executable } => directory.files.push(reapi::FileNode {
+                    name: name.clone(),
+                    digest: Some(digest.to_wire()),
+                    is_executable: *executable,
+                    node_properties: None,
+                }),
+                Entry::Symlink { target } => directory.symlinks.push(reapi::SymlinkNode {
+                    name: name.clone(),
+                    target: target.clone(),
+                    node_properties: None,
+                }),
+                Entry::Directory(tree) => {
+                    let digest = tree.encode(function, emit);
+                    directory
+                        .directories
+                        .push(reapi::DirectoryNode { name: name.clone(), digest: Some(digest.to_wire()) });
+                }
+                Entry::Sealed { digest } => directory
+                    .directories
+                    .push(reapi::DirectoryNode { name: name.clone(), digest: Some(digest.to_wire()) }),
+            }
+        }
+        let data = directory.encode_to_vec();
+        let digest = function.digest(&data);
+        emit(Encoded { digest, data });
+        digest
+    }
+
+    /// One level of a tree from its message; directories below come as [`Entry::Sealed`].
+    pub fn from_directory(
+        function: DigestFunction,
+        directory: &reapi::Directory,
+    ) -> Result<Self, crate::digest::Error> {
+        let mut entries = BTreeMap::new();
+        for file in &directory.files {
+            let digest = Digest::required(function, file.digest.as_ref())?;
+            entries.insert(file.name.clone(), Entry::File { digest, executable: file.is_executable });
+        }
+        for link in &directory.symlinks {
+            entries.insert(link.name.clone(), Entry::Symlink { target: link.target.clone() });
+        }
+        for below in &directory.directories {
+            let digest = Digest::required(function, below.digest.as_ref())?;
+            entries.insert(below.name.clone(), Entry::Sealed { digest });
+        }
+        Ok(Self { entries })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const F: DigestFunction = DigestFunction::Sha256;
+
+    fn file(text: &str) -> Entry {
+        Entry::File { digest: F.digest(text.as_bytes()), executable: false }
+    }
+
+    #[test]
+    fn order_of_insertion_does_not_change_the_digest() {
+        let mut one = Tree::default();
+        one.insert("a/b/c", file("1")).unwrap();
+        one.insert("a/d", file("2")).unwrap();
+        let mut other = Tree::default();
+        other.insert("a/d", file("2")).unwrap();
+        other.insert("a/b/c", file("1")).unwrap();
+        assert_eq!(one.encode(F, &mut |_| {}), other.encode(F, &mut |_| {}));
+    }
+
+    #[test]
+    fn two_contents_at_one_path_conflict() {
+        let mut tree = Tree::default();
+        tree.insert("a", file("1")).unwrap();
+        tree.insert("a", file("1")).unwrap();
+        assert!(tree.insert("a", file("2")).is_err());
+        assert!(tree.insert("a/b", file("2")).is_err());
+        assert!(tree.insert("../x", file("2")).is_err());
+        assert!(tree.insert("/x", file("2")).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn encoding_is_canonical(paths in proptest::collection::btree_set("[a-c]{1,2}(/[d-f]{1,2}){0,2}", 0..20)) {
+            let mut tree = Tree::default();
+            for path in &paths {
+                let _ = tree.insert(path, file(path));
+            }
+            let mut seen = Vec::new();
+            tree.encode(F, &mut |encoded| seen.push(encoded));
+            for encoded in &seen {
+                let directory = reapi::Directory::decode(encoded.data.as_slice()).unwrap();
+                proptest::prop_assert!(directory.files.is_sorted_by(|a, b| a.name < b.name));
+                proptest::prop_assert!(directory.directories.is_sorted_by(|a, b| a.name < b.name));
+                let again = Tree::from_directory(F, &directory).unwrap().encode(F, &mut |_| {});
+                proptest::prop_assert_eq!(again, encoded.digest);
+            }
+        }
+    }
+}
