@@ -7,27 +7,42 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use super::Step;
 
 /// The indices into `paths` of the source files that enter `step`. A glob that names a directory means all under it;
-/// no globs at all mean the whole tree.
+/// one that starts with `!` takes files out again. Where none takes files in, the whole tree enters but for
+/// `kiln.toml`, whose edits reach a step through the plan.
 pub fn input_files(step: &Step, paths: &[String]) -> Vec<usize> {
-    if step.inputs.is_empty() {
-        return (0..paths.len()).collect();
-    }
-    let globs = compile(&step.inputs);
-    (0..paths.len()).filter(|i| globs.is_match(&paths[*i])).collect()
+    let (out, into): (Vec<&str>, Vec<&str>) = step
+        .inputs
+        .iter()
+        .map(String::as_str)
+        .partition(|g| g.starts_with('!'));
+    let out = compile(out.iter().map(|g| &g[1..]));
+    let chosen: Box<dyn Fn(&str) -> bool> = if into.is_empty() {
+        Box::new(|path| path != "kiln.toml")
+    } else {
+        let into = compile(into.iter().copied());
+        Box::new(move |path| into.is_match(path))
+    };
+    (0..paths.len())
+        .filter(|i| chosen(&paths[*i]) && !out.is_match(&paths[*i]))
+        .collect()
 }
 
 /// Whether one of `globs` names `path`, or a directory that it is under.
 pub fn matches(globs: &[String], path: &str) -> bool {
-    compile(globs).is_match(path)
+    !globs.is_empty() && compile(globs.iter().map(String::as_str)).is_match(path)
 }
 
 /// What is wrong with a glob, if something is.
-pub(crate) fn glob_error(glob: &str) -> Option<String> {
-    GlobBuilder::new(glob).literal_separator(true).build().err().map(|e| e.kind().to_string())
+pub(super) fn glob_error(glob: &str) -> Option<String> {
+    GlobBuilder::new(glob)
+        .literal_separator(true)
+        .build()
+        .err()
+        .map(|e| e.kind().to_string())
 }
 
-/// Invalid globs match nothing: validation has refused them before.
-pub(crate) fn compile(globs: &[String]) -> GlobSet {
+/// Invalid globs match nothing: `check` has refused them before.
+fn compile<'a>(globs: impl IntoIterator<Item = &'a str>) -> GlobSet {
     let mut set = GlobSetBuilder::new();
     for glob in globs {
         let glob = glob.trim_start_matches("./").trim_end_matches('/');

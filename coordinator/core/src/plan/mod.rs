@@ -12,18 +12,20 @@ mod platform;
 mod print;
 mod source;
 mod unversioned;
+mod words;
 
 pub use check::Error as InvalidPlan;
 pub use inputs::{input_files, matches};
 pub use model::{
-    Artifact, ArtifactFile, ArtifactKind, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Origin, Plan, Step, Target,
-    VersionOrigin, default_libraries,
+    Artifact, ArtifactFile, ArtifactKind, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Origin, Plan,
+    Step, Target, VersionOrigin, default_libraries,
 };
 pub use planner::{Error, Options, plan};
 pub use platform::{Platform, UnknownPlatform};
 pub use print::to_kiln_toml;
 pub use source::{MemorySource, Source, wants};
 pub use unversioned::unversioned;
+pub(crate) use words::{list, nearest};
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,11 @@
 //!
 //! Invariant: every plan that leaves here has passed `check`.
 
-use super::{Plan, Platform, Source, check};
+use std::collections::BTreeMap;
+
+use super::{
+    Origin, Plan, Platform, Source, Target, VersionOrigin, check, default_libraries, words,
+};
 use crate::{detect, project};
 
 /// What the caller asks for, and what the planner cannot see.
@@ -33,16 +37,143 @@ pub enum Error {
     #[error(transparent)]
     Invalid(#[from] check::Error),
     /// A target that the project does not have was asked for.
-    #[error("the project has no target `{name}`: it has {known}")]
+    #[error("the project has no target `{name}`: {hint}")]
     UnknownTarget {
         /// What was asked for.
         name: String,
-        /// The names there are, in words.
-        known: String,
+        /// The nearest name, or all, in words.
+        hint: String,
     },
 }
 
 /// The plan for a source tree.
-pub fn plan(_source: &dyn Source, _options: &Options) -> Result<Plan, Error> {
-    Err(detect::Error::Empty.into())
+pub fn plan(source: &dyn Source, options: &Options) -> Result<Plan, Error> {
+    if source.paths().is_empty() {
+        return Err(detect::Error::Empty.into());
+    }
+    let mut plan = match source.read("kiln.toml") {
+        Some(text) => from_kiln_toml(source, options, &text)?,
+        None => from_files(source, options)?,
+    };
+    for step in &mut plan.steps {
+        step.inputs
+            .extend(plan.exclude.iter().map(|glob| format!("!{glob}")));
+    }
+    plan.steps = check::check(plan.steps, &plan.artifacts)?;
+    plan.targets = choose(plan.targets, options)?;
+    Ok(plan)
+}
+
+fn from_kiln_toml(source: &dyn Source, options: &Options, text: &[u8]) -> Result<Plan, Error> {
+    let project = project::parse(text, options.host)?;
+    let identity = detect::identity(source);
+    let (version, version_origin) = match project.version {
+        Some(version) => (Some(version), VersionOrigin::KilnToml),
+        None => version(identity.version, options),
+    };
+    Ok(Plan {
+        name: project
+            .name
+            .or(identity.name)
+            .unwrap_or_else(|| options.directory_name.clone()),
+        version,
+        version_origin,
+        origin: Origin::KilnToml,
+        targets: project.targets,
+        steps: project.steps,
+        artifacts: project.artifacts,
+        exclude: project.exclude,
+        notes: Vec::new(),
+    })
+}
+
+fn from_files(source: &dyn Source, options: &Options) -> Result<Plan, Error> {
+    let found = detect::detect(source, &options.directory_name)?;
+    let (version, version_origin) = version(found.identity.version, options);
+    Ok(Plan {
+        name: found
+            .identity
+            .name
+            .unwrap_or_else(|| options.directory_name.clone()),
+        version,
+        version_origin,
+        origin: Origin::Detected {
+            language: found.language,
+            because: found.because,
+        },
+        targets: Vec::new(),
+        steps: found.steps,
+        artifacts: found.artifacts,
+        exclude: Vec::new(),
+        notes: found.notes,
+    })
+}
+
+fn version(manifest: Option<String>, options: &Options) -> (Option<String>, VersionOrigin) {
+    match (manifest, &options.describe) {
+        (Some(version), _) => (Some(version), VersionOrigin::Manifest),
+        (None, Some(describe)) => (Some(describe.clone()), VersionOrigin::Git),
+        (None, None) => (None, VersionOrigin::Unknown),
+    }
+}
+
+/// The targets that were asked for. A target that is asked for on a platform other than its own is built there in
+/// the same environment, under a name that says so.
+fn choose(mut targets: Vec<Target>, options: &Options) -> Result<Vec<Target>, Error> {
+    if let Some(name) = options
+        .targets
+        .iter()
+        .find(|name| !targets.iter().any(|t| t.name == **name))
+    {
+        let hint = words::hint(name, targets.iter().map(|t| t.name.as_str()));
+        return Err(Error::UnknownTarget {
+            name: name.clone(),
+            hint,
+        });
+    }
+    if !options.targets.is_empty() {
+        targets.retain(|t| options.targets.contains(&t.name));
+    }
+    if targets.is_empty() {
+        let platforms = if options.platforms.is_empty() {
+            vec![options.host]
+        } else {
+            options.platforms.clone()
+        };
+        return Ok(platforms.into_iter().map(bare_target).collect());
+    }
+    if options.platforms.is_empty() {
+        return Ok(targets);
+    }
+    let mut chosen: Vec<Target> = Vec::new();
+    for platform in &options.platforms {
+        let mut native = targets
+            .iter()
+            .filter(|t| t.platform == *platform)
+            .cloned()
+            .peekable();
+        if native.peek().is_some() {
+            chosen.extend(native);
+        } else {
+            chosen.extend(targets.iter().map(|t| Target {
+                name: format!("{}-{}", t.name, platform.architecture()),
+                platform: *platform,
+                ..t.clone()
+            }));
+        }
+    }
+    chosen.dedup();
+    Ok(chosen)
+}
+
+/// A target of which nothing but the platform is known.
+pub(super) fn bare_target(platform: Platform) -> Target {
+    Target {
+        name: platform.to_string().replace('/', "-"),
+        platform,
+        os: None,
+        glibc: None,
+        labels: BTreeMap::new(),
+        libraries: default_libraries(),
+    }
 }

@@ -1,10 +1,216 @@
 //! A plan written as `kiln.toml`.
 //!
-//! Invariant: the text, put into the same tree, gives the same plan.
+//! Invariant: the text, put into the same tree, gives the same plan. Defaults are left out, and so is what the planner
+//! would find again by itself: a version that the manifest or git says, and a target of which only the host is known.
 
-use super::Plan;
+use std::{collections::BTreeMap, fmt::Write};
 
-/// The plan as a `kiln.toml`: what `kiln init` writes. Defaults are left out.
-pub fn to_kiln_toml(_plan: &Plan) -> String {
-    String::new()
+use super::{
+    Artifact, ArtifactKind, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Origin, Plan, Step, Target,
+    VersionOrigin, default_libraries, planner::bare_target,
+};
+use crate::project::units::{show_duration, show_size};
+
+/// The plan as a `kiln.toml`: what `kiln init` writes.
+pub fn to_kiln_toml(plan: &Plan) -> String {
+    let mut out = String::new();
+    if let Origin::Detected { language, because } = &plan.origin {
+        line(
+            &mut out,
+            format_args!("# {language}: {}", because.join("; ").replace('\n', " ")),
+        );
+    }
+    key(&mut out, "name", &quote(&plan.name));
+    match (&plan.version, plan.version_origin) {
+        (Some(version), VersionOrigin::KilnToml) => key(&mut out, "version", &quote(version)),
+        (Some(version), VersionOrigin::Manifest) => {
+            line(
+                &mut out,
+                format_args!(
+                    "# version: the manifest's, now {}",
+                    version.replace('\n', " ")
+                ),
+            );
+        }
+        _ => line(&mut out, format_args!("# version: what git describe says")),
+    }
+    strings(&mut out, "exclude", &plan.exclude);
+    for target in plan
+        .targets
+        .iter()
+        .filter(|t| **t != bare_target(t.platform))
+    {
+        print_target(&mut out, target);
+    }
+    for step in &plan.steps {
+        print_step(&mut out, step, &plan.exclude);
+    }
+    for artifact in &plan.artifacts {
+        print_artifact(&mut out, artifact);
+    }
+    out
+}
+
+fn print_target(out: &mut String, target: &Target) {
+    line(out, format_args!("\n[targets.{}]", bare(&target.name)));
+    key(out, "platform", &quote(&target.platform.to_string()));
+    if let Some(os) = &target.os {
+        key(out, "os", &quote(os));
+    }
+    if let Some((major, minor)) = target.glibc {
+        key(out, "glibc", &format!("\"{major}.{minor}\""));
+    }
+    map(out, "labels", &target.labels);
+    if target.libraries != default_libraries() {
+        strings(out, "libraries", &target.libraries);
+    }
+}
+
+fn print_step(out: &mut String, step: &Step, exclude: &[String]) {
+    line(out, format_args!("\n[steps.{}]", bare(&step.name)));
+    if !step.why.is_empty() {
+        key(out, "why", &quote(&step.why));
+    }
+    strings(out, "needs", &step.needs);
+    // The planner appended the project's exclusions, and will do so again.
+    strings(
+        out,
+        "inputs",
+        &step.inputs[..step.inputs.len().saturating_sub(exclude.len())],
+    );
+    strings(out, "unversioned", &step.unversioned);
+    key(out, "run", &quote(&step.run));
+    strings(out, "outputs", &step.outputs);
+    map(out, "env", &step.env);
+    if step.network {
+        key(out, "network", "true");
+    }
+    if step.milli_cpus != DEFAULT_MILLI_CPUS {
+        key(out, "cpus", &cpus(step.milli_cpus));
+    }
+    if step.memory_bytes != DEFAULT_MEMORY_BYTES {
+        key(out, "memory", &quote(&show_size(step.memory_bytes)));
+    }
+    if let Some(timeout) = step.timeout {
+        key(out, "timeout", &quote(&show_duration(timeout)));
+    }
+    if step.shards != 1 {
+        key(out, "shards", &step.shards.to_string());
+    }
+    if !step.cache {
+        key(out, "cache", "false");
+    }
+    if let Some(image) = &step.image {
+        key(out, "image", &quote(image));
+    }
+    strings(out, "tools", &step.tools);
+    if let Some(directory) = &step.working_directory {
+        key(out, "working_directory", &quote(directory));
+    }
+    if !step.files.is_empty() {
+        line(out, format_args!("[steps.{}.files]", bare(&step.name)));
+        for (path, content) in &step.files {
+            key(out, &bare(path), &quote(content));
+        }
+    }
+}
+
+fn print_artifact(out: &mut String, artifact: &Artifact) {
+    line(out, format_args!("\n[artifacts.{}]", bare(&artifact.name)));
+    strings(out, "from", &artifact.from);
+    let files: Vec<String> = artifact
+        .files
+        .iter()
+        .map(|file| match &file.dest {
+            None => quote(&file.path),
+            Some(dest) => format!("{{ path = {}, dest = {} }}", quote(&file.path), quote(dest)),
+        })
+        .collect();
+    key(out, "files", &format!("[{}]", files.join(", ")));
+    if artifact.kind == ArtifactKind::Archive {
+        key(out, "kind", "\"archive\"");
+    }
+    if !artifact.check_elf {
+        key(out, "check_elf", "false");
+    }
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(out, "{text}");
+}
+
+fn key(out: &mut String, name: &str, value: &str) {
+    line(out, format_args!("{name} = {value}"));
+}
+
+fn strings(out: &mut String, name: &str, values: &[String]) {
+    if values.is_empty() {
+        return;
+    }
+    let quoted: Vec<String> = values.iter().map(|v| quote(v)).collect();
+    let one_line = format!("[{}]", quoted.join(", "));
+    if one_line.len() + name.len() < 110 {
+        key(out, name, &one_line);
+    } else {
+        key(out, name, &format!("[\n    {},\n]", quoted.join(",\n    ")));
+    }
+}
+
+fn map(out: &mut String, name: &str, values: &BTreeMap<String, String>) {
+    if !values.is_empty() {
+        let pairs: Vec<String> = values
+            .iter()
+            .map(|(k, v)| format!("{} = {}", bare(k), quote(v)))
+            .collect();
+        key(out, name, &format!("{{ {} }}", pairs.join(", ")));
+    }
+}
+
+fn cpus(milli: u32) -> String {
+    if milli.is_multiple_of(1000) {
+        (milli / 1000).to_string()
+    } else {
+        (f64::from(milli) / 1000.0).to_string()
+    }
+}
+
+/// A key, quoted where TOML wants it.
+fn bare(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !name.is_empty() && name.chars().all(plain) {
+        name.to_owned()
+    } else {
+        one_line(name)
+    }
+}
+
+/// A string; one of several lines as such, where its characters allow it.
+fn quote(text: &str) -> String {
+    let plain = |c: char| !c.is_control() || c == '\n' || c == '\t';
+    let long = text.contains('\n')
+        && !text.contains("'''")
+        && text.chars().all(plain)
+        && !text.ends_with('\'');
+    if long {
+        format!("'''\n{text}'''")
+    } else {
+        one_line(text)
+    }
+}
+
+fn one_line(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04X}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
 }

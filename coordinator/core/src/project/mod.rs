@@ -1,4 +1,12 @@
 //! `kiln.toml`: read, and every key and value held against what there is.
 
 mod error;
+mod parse;
+mod reader;
+pub(crate) mod units;
+
 pub use error::Error;
+pub use parse::{Project, parse};
+
+#[cfg(test)]
+mod tests;

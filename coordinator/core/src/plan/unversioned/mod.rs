@@ -1,0 +1,24 @@
+//! Manifests and lock files with the project's own version left out, so that a release does not rebuild every
+//! dependency.
+//!
+//! Invariant: the files of one tree stay consistent with each other, so that tools which compare manifest and lock
+//! file accept them; where that cannot be had, the version stays in.
+
+mod cargo;
+
+use super::Source;
+
+/// The version that stands in for the project's own.
+const NONE: &str = "0.0.0";
+
+/// The content of a manifest or lock file with the project's own version left out. `None` where the file is as well
+/// taken as it is.
+pub fn unversioned(path: &str, content: &[u8], all: &dyn Source) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(content).ok()?;
+    let changed = match path.rsplit('/').next().unwrap_or(path) {
+        "Cargo.toml" => cargo::manifest(text, all),
+        "Cargo.lock" => cargo::lock(text, all),
+        _ => None,
+    }?;
+    Some(changed.into_bytes())
+}

@@ -1,0 +1,1 @@
+//! What a `kiln.toml` says, and what is said about a wrong one.
