@@ -36,21 +36,13 @@ pub(super) const COMPILER_MEMORY_BYTES: u64 = 2 << 30;
 pub(super) const COMPILER_MILLI_CPUS: u32 = 2000;
 
 /// An artifact of one form from one step, whose files go to given places.
-pub(super) fn artifact(
-    name: &str,
-    kind: ArtifactKind,
-    from: &str,
-    files: &[(&str, &str)],
-) -> Artifact {
+pub(super) fn artifact(name: &str, kind: ArtifactKind, from: &str, files: &[(&str, &str)]) -> Artifact {
     Artifact {
         name: artifact_name(name),
         from: vec![from.to_owned()],
         files: files
             .iter()
-            .map(|(path, dest)| ArtifactFile {
-                path: (*path).to_owned(),
-                dest: Some((*dest).to_owned()),
-            })
+            .map(|(path, dest)| ArtifactFile { path: (*path).to_owned(), dest: Some((*dest).to_owned()) })
             .collect(),
         kind,
         check_elf: true,
@@ -60,16 +52,9 @@ pub(super) fn artifact(
 /// A project's name with what an artifact's name cannot hold replaced: `@acme/shop` is `acme-shop`.
 pub(super) fn artifact_name(name: &str) -> String {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    let name: String = name
-        .chars()
-        .map(|c| if allowed(c) { c } else { '-' })
-        .collect();
+    let name: String = name.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
     let name = name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
-    if name.is_empty() {
-        "artifact".to_owned()
-    } else {
-        name.to_owned()
-    }
+    if name.is_empty() { "artifact".to_owned() } else { name.to_owned() }
 }
 
 /// Owned strings.
@@ -79,11 +64,7 @@ pub(super) fn strings<const N: usize>(values: [&str; N]) -> Vec<String> {
 
 /// A step that may use the network to fetch what the lock file names.
 pub(super) fn fetch_step(name: &str, why: &str, run: impl Into<String>) -> Step {
-    Step {
-        why: why.to_owned(),
-        network: true,
-        ..Step::new(name, run)
-    }
+    Step { why: why.to_owned(), network: true, ..Step::new(name, run) }
 }
 
 /// A step that compiles.

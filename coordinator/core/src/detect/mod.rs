@@ -3,20 +3,29 @@
 //! Invariant: a dependency layer's inputs are manifests, lock files and the tools' own configuration, never sources;
 //! only the steps that fetch dependencies have the network.
 
+mod c;
 mod error;
 mod found;
+mod go;
+mod java;
+mod node;
+mod python;
+mod ruby;
 mod rust;
+mod staging;
 pub(crate) mod tree;
 
 pub use error::Error;
 pub use found::{Detected, Identity};
 
 use crate::plan::Source;
+pub(crate) use node::package_paths as node_manifests;
 
 type Detector = fn(&dyn Source, &str) -> Result<Option<Detected>, Error>;
 
 /// In the order in which they are asked: a Makefile often only wraps another language's tool.
-const DETECTORS: [Detector; 1] = [rust::detect];
+const DETECTORS: [Detector; 8] =
+    [rust::detect, go::detect, java::detect, node::detect, python::detect, ruby::detect, c::detect, java::detect_plain];
 
 /// How to build the tree. `directory_name` names a project that nothing else names.
 pub fn detect(source: &dyn Source, directory_name: &str) -> Result<Detected, Error> {
@@ -37,13 +46,13 @@ pub fn detect(source: &dyn Source, directory_name: &str) -> Result<Detected, Err
         if source.paths().len() > found.len() {
             found.push("..");
         }
-        Error::Unknown {
-            found: crate::plan::list(found),
-        }
+        Error::Unknown { found: crate::plan::list(found) }
     })
 }
 
 /// What the project's manifest calls it.
 pub fn identity(source: &dyn Source) -> Identity {
-    rust::identity(source)
+    let identities =
+        [rust::identity, go::identity, java::identity, node::identity, python::identity, ruby::identity, c::identity];
+    identities.into_iter().map(|of| of(source)).find(|i| i.name.is_some() || i.version.is_some()).unwrap_or_default()
 }

@@ -7,22 +7,14 @@ use crate::plan::Source;
 
 /// Whether a file of that path is there.
 pub(crate) fn has(source: &dyn Source, path: &str) -> bool {
-    source
-        .paths()
-        .binary_search_by(|p| p.as_str().cmp(path))
-        .is_ok()
+    source.paths().binary_search_by(|p| p.as_str().cmp(path)).is_ok()
 }
 
 /// Whether any file lies under a directory.
 pub(crate) fn has_directory(source: &dyn Source, directory: &str) -> bool {
     let prefix = format!("{directory}/");
-    let start = source
-        .paths()
-        .partition_point(|p| p.as_str() < prefix.as_str());
-    source
-        .paths()
-        .get(start)
-        .is_some_and(|p| p.starts_with(&prefix))
+    let start = source.paths().partition_point(|p| p.as_str() < prefix.as_str());
+    source.paths().get(start).is_some_and(|p| p.starts_with(&prefix))
 }
 
 /// The first of these paths that is there.
@@ -32,32 +24,18 @@ pub(crate) fn first_of<'a>(source: &dyn Source, paths: &[&'a str]) -> Option<&'a
 
 /// Those of these paths that are there.
 pub(crate) fn all_of(source: &dyn Source, paths: &[&str]) -> Vec<String> {
-    paths
-        .iter()
-        .filter(|path| has(source, path))
-        .map(|path| (*path).to_owned())
-        .collect()
+    paths.iter().filter(|path| has(source, path)).map(|path| (*path).to_owned()).collect()
 }
 
 /// The paths whose base name `wanted` accepts, but for those of installed packages.
 pub(crate) fn named(source: &dyn Source, wanted: impl Fn(&str) -> bool) -> Vec<String> {
-    let foreign = |path: &str| {
-        path.split('/')
-            .any(|part| part == "node_modules" || part == ".venv")
-    };
-    source
-        .paths()
-        .iter()
-        .filter(|path| wanted(base(path)) && !foreign(path))
-        .cloned()
-        .collect()
+    let foreign = |path: &str| path.split('/').any(|part| part == "node_modules" || part == ".venv");
+    source.paths().iter().filter(|path| wanted(base(path)) && !foreign(path)).cloned().collect()
 }
 
 /// The text of a file; bytes that are no UTF-8 are replaced.
 pub(crate) fn text(source: &dyn Source, path: &str) -> Option<String> {
-    source
-        .read(path)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    source.read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// A TOML file.
@@ -78,10 +56,8 @@ pub(crate) fn json(source: &dyn Source, path: &str) -> Result<Option<serde_json:
         return Ok(None);
     };
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    let parsed = serde_json::from_slice(bytes).map_err(|e| Error::Manifest {
-        path: path.to_owned(),
-        message: e.to_string(),
-    })?;
+    let parsed =
+        serde_json::from_slice(bytes).map_err(|e| Error::Manifest { path: path.to_owned(), message: e.to_string() })?;
     Ok(Some(parsed))
 }
 
@@ -115,10 +91,7 @@ pub(crate) fn join(directory: &str, path: &str) -> Option<String> {
 
 /// A word for `sh`, quoted where it must be.
 pub(crate) fn shell_word(text: &str) -> String {
-    let plain = |c: char| {
-        c.is_ascii_alphanumeric()
-            || matches!(c, '-' | '_' | '.' | '/' | '@' | ':' | '+' | '=' | ',')
-    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | '@' | ':' | '+' | '=' | ',');
     if !text.is_empty() && text.chars().all(plain) {
         text.to_owned()
     } else {

@@ -42,9 +42,7 @@ pub enum Error {
         steps: Vec<String>,
     },
     /// A path that is no place in the tree.
-    #[error(
-        "step `{step}` has `{path}` in `{key}`, which {problem}: expected a path relative to the project's root"
-    )]
+    #[error("step `{step}` has `{path}` in `{key}`, which {problem}: expected a path relative to the project's root")]
     Path {
         /// The step.
         step: String,
@@ -109,9 +107,7 @@ pub enum Error {
         hint: String,
     },
     /// An artifact's file that none of its steps leaves.
-    #[error(
-        "artifact `{artifact}` takes `{path}`, which is no output of {from}: their outputs are {outputs}"
-    )]
+    #[error("artifact `{artifact}` takes `{path}`, which is no output of {from}: their outputs are {outputs}")]
     NoOutput {
         /// The artifact.
         artifact: String,
@@ -123,9 +119,7 @@ pub enum Error {
         outputs: String,
     },
     /// Where a file would go in an artifact is no place in it.
-    #[error(
-        "artifact `{artifact}` puts a file at `{path}`, which {problem}: expected a path inside the artifact"
-    )]
+    #[error("artifact `{artifact}` puts a file at `{path}`, which {problem}: expected a path inside the artifact")]
     Destination {
         /// The artifact.
         artifact: String,
@@ -156,63 +150,30 @@ pub(super) fn check(steps: Vec<Step>, artifacts: &[Artifact]) -> Result<Vec<Step
 fn check_step(step: &Step, all: &[Step]) -> Result<(), Error> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
     if step.name.is_empty() || !step.name.chars().all(allowed) {
-        return Err(Error::StepName {
-            name: step.name.clone(),
-        });
+        return Err(Error::StepName { name: step.name.clone() });
     }
     for need in &step.needs {
         if !all.iter().any(|s| s.name == *need) {
-            let others = all
-                .iter()
-                .map(|s| s.name.as_str())
-                .filter(|n| *n != step.name);
+            let others = all.iter().map(|s| s.name.as_str()).filter(|n| *n != step.name);
             let hint = words::hint(need, others);
-            return Err(Error::UnknownNeed {
-                step: step.name.clone(),
-                need: need.clone(),
-                hint,
-            });
+            return Err(Error::UnknownNeed { step: step.name.clone(), need: need.clone(), hint });
         }
     }
     let files = step.files.keys().map(|path| ("files", path));
-    let directory = step
-        .working_directory
-        .iter()
-        .map(|path| ("working_directory", path));
-    for (key, path) in step
-        .outputs
-        .iter()
-        .map(|path| ("outputs", path))
-        .chain(files)
-        .chain(directory)
-    {
+    let directory = step.working_directory.iter().map(|path| ("working_directory", path));
+    for (key, path) in step.outputs.iter().map(|path| ("outputs", path)).chain(files).chain(directory) {
         if let Some(problem) = path_problem(path) {
-            return Err(Error::Path {
-                step: step.name.clone(),
-                key,
-                path: path.clone(),
-                problem,
-            });
+            return Err(Error::Path { step: step.name.clone(), key, path: path.clone(), problem });
         }
     }
     for (key, globs) in [("inputs", &step.inputs), ("unversioned", &step.unversioned)] {
         for glob in globs {
             let bare = glob.strip_prefix('!').unwrap_or(glob);
             if let Some(problem) = path_problem(bare).filter(|_| bare != ".") {
-                return Err(Error::Path {
-                    step: step.name.clone(),
-                    key,
-                    path: glob.clone(),
-                    problem,
-                });
+                return Err(Error::Path { step: step.name.clone(), key, path: glob.clone(), problem });
             }
             if let Some(problem) = inputs::glob_error(bare) {
-                return Err(Error::Glob {
-                    step: step.name.clone(),
-                    key,
-                    glob: glob.clone(),
-                    problem,
-                });
+                return Err(Error::Glob { step: step.name.clone(), key, glob: glob.clone(), problem });
             }
         }
     }
@@ -224,11 +185,7 @@ fn check_step(step: &Step, all: &[Step]) -> Result<(), Error> {
         } else {
             continue;
         };
-        return Err(Error::Variable {
-            step: step.name.clone(),
-            name: name.clone(),
-            problem,
-        });
+        return Err(Error::Variable { step: step.name.clone(), name: name.clone(), problem });
     }
     Ok(())
 }
@@ -254,13 +211,8 @@ fn sort(steps: Vec<Step>) -> Result<Vec<Step>, Error> {
     let mut sorted: Vec<Step> = Vec::with_capacity(left.len());
     let mut done: BTreeSet<String> = BTreeSet::new();
     while !left.is_empty() {
-        let Some(next) = left
-            .iter()
-            .position(|s| s.needs.iter().all(|n| done.contains(n)))
-        else {
-            return Err(Error::Cycle {
-                steps: find_cycle(&left, &done),
-            });
+        let Some(next) = left.iter().position(|s| s.needs.iter().all(|n| done.contains(n))) else {
+            return Err(Error::Cycle { steps: find_cycle(&left, &done) });
         };
         let step = left.remove(next);
         done.insert(step.name.clone());
@@ -273,9 +225,7 @@ fn sort(steps: Vec<Step>) -> Result<Vec<Step>, Error> {
 fn find_cycle(left: &[Step], done: &BTreeSet<String>) -> Vec<String> {
     let mut way: Vec<String> = left.first().map(|s| s.name.clone()).into_iter().collect();
     loop {
-        let here = way
-            .last()
-            .and_then(|name| left.iter().find(|s| s.name == *name));
+        let here = way.last().and_then(|name| left.iter().find(|s| s.name == *name));
         let Some(next) = here.and_then(|s| s.needs.iter().find(|n| !done.contains(*n))) else {
             return way;
         };
@@ -301,27 +251,14 @@ fn check_outputs(sorted: &[Step]) -> Result<(), Error> {
             known.insert(need);
             known.extend(before.get(need.as_str()).into_iter().flatten());
         }
-        let outputs: Vec<&str> = step
-            .outputs
-            .iter()
-            .map(|o| o.trim_end_matches('/'))
-            .collect();
+        let outputs: Vec<&str> = step.outputs.iter().map(|o| o.trim_end_matches('/')).collect();
         for (index, output) in outputs.iter().enumerate() {
-            if outputs[index + 1..]
-                .iter()
-                .any(|other| overlap(output, other))
-            {
-                return Err(Error::RepeatedOutput {
-                    step: step.name.clone(),
-                    path: (*output).to_owned(),
-                });
+            if outputs[index + 1..].iter().any(|other| overlap(output, other)) {
+                return Err(Error::RepeatedOutput { step: step.name.clone(), path: (*output).to_owned() });
             }
         }
         for (other, theirs) in written.iter().filter(|(name, _)| !known.contains(*name)) {
-            if let Some(path) = outputs
-                .iter()
-                .find(|mine| theirs.iter().any(|their| overlap(mine, their)))
-            {
+            if let Some(path) = outputs.iter().find(|mine| theirs.iter().any(|their| overlap(mine, their))) {
                 return Err(Error::SharedOutput {
                     first: (*other).to_owned(),
                     second: step.name.clone(),
@@ -337,43 +274,27 @@ fn check_outputs(sorted: &[Step]) -> Result<(), Error> {
 
 /// Whether one path is the other or a directory above it.
 fn overlap(a: &str, b: &str) -> bool {
-    let under = |inner: &str, outer: &str| {
-        inner
-            .strip_prefix(outer)
-            .is_some_and(|r| r.is_empty() || r.starts_with('/'))
-    };
+    let under =
+        |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|r| r.is_empty() || r.starts_with('/'));
     under(a, b) || under(b, a)
 }
 
 fn check_artifact(artifact: &Artifact, steps: &[Step]) -> Result<(), Error> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    if !artifact
-        .name
-        .starts_with(|c: char| c.is_ascii_alphanumeric())
-        || !artifact.name.chars().all(allowed)
-    {
-        return Err(Error::ArtifactName {
-            name: artifact.name.clone(),
-        });
+    if !artifact.name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !artifact.name.chars().all(allowed) {
+        return Err(Error::ArtifactName { name: artifact.name.clone() });
     }
     let mut outputs: Vec<&str> = Vec::new();
     for from in &artifact.from {
         let Some(step) = steps.iter().find(|s| s.name == *from) else {
             let hint = words::hint(from, steps.iter().map(|s| s.name.as_str()));
-            return Err(Error::UnknownFrom {
-                artifact: artifact.name.clone(),
-                from: from.clone(),
-                hint,
-            });
+            return Err(Error::UnknownFrom { artifact: artifact.name.clone(), from: from.clone(), hint });
         };
         outputs.extend(step.outputs.iter().map(|o| o.trim_end_matches('/')));
     }
     for file in &artifact.files {
         let literal = literal_part(&file.path);
-        if !outputs
-            .iter()
-            .any(|output| literal.is_empty() || overlap(literal, output))
-        {
+        if !outputs.iter().any(|output| literal.is_empty() || overlap(literal, output)) {
             return Err(Error::NoOutput {
                 artifact: artifact.name.clone(),
                 path: file.path.clone(),
@@ -381,17 +302,9 @@ fn check_artifact(artifact: &Artifact, steps: &[Step]) -> Result<(), Error> {
                 outputs: words::list(outputs),
             });
         }
-        let place = file
-            .dest
-            .as_deref()
-            .filter(|dest| *dest != ".")
-            .unwrap_or(literal);
+        let place = file.dest.as_deref().filter(|dest| *dest != ".").unwrap_or(literal);
         if let Some(problem) = path_problem(place).filter(|_| !place.is_empty()) {
-            return Err(Error::Destination {
-                artifact: artifact.name.clone(),
-                path: place.to_owned(),
-                problem,
-            });
+            return Err(Error::Destination { artifact: artifact.name.clone(), path: place.to_owned(), problem });
         }
     }
     Ok(())

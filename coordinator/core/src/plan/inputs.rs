@@ -10,11 +10,7 @@ use super::Step;
 /// one that starts with `!` takes files out again. Where none takes files in, the whole tree enters but for
 /// `kiln.toml`, whose edits reach a step through the plan.
 pub fn input_files(step: &Step, paths: &[String]) -> Vec<usize> {
-    let (out, into): (Vec<&str>, Vec<&str>) = step
-        .inputs
-        .iter()
-        .map(String::as_str)
-        .partition(|g| g.starts_with('!'));
+    let (out, into): (Vec<&str>, Vec<&str>) = step.inputs.iter().map(String::as_str).partition(|g| g.starts_with('!'));
     let out = compile(out.iter().map(|g| &g[1..]));
     let chosen: Box<dyn Fn(&str) -> bool> = if into.is_empty() {
         Box::new(|path| path != "kiln.toml")
@@ -22,9 +18,7 @@ pub fn input_files(step: &Step, paths: &[String]) -> Vec<usize> {
         let into = compile(into.iter().copied());
         Box::new(move |path| into.is_match(path))
     };
-    (0..paths.len())
-        .filter(|i| chosen(&paths[*i]) && !out.is_match(&paths[*i]))
-        .collect()
+    (0..paths.len()).filter(|i| chosen(&paths[*i]) && !out.is_match(&paths[*i])).collect()
 }
 
 /// Whether one of `globs` names `path`, or a directory that it is under.
@@ -34,11 +28,7 @@ pub fn matches(globs: &[String], path: &str) -> bool {
 
 /// What is wrong with a glob, if something is.
 pub(super) fn glob_error(glob: &str) -> Option<String> {
-    GlobBuilder::new(glob)
-        .literal_separator(true)
-        .build()
-        .err()
-        .map(|e| e.kind().to_string())
+    GlobBuilder::new(glob).literal_separator(true).build().err().map(|e| e.kind().to_string())
 }
 
 /// Invalid globs match nothing: `check` has refused them before.

@@ -13,12 +13,13 @@ mod print;
 mod source;
 mod unversioned;
 mod words;
+pub(crate) mod xml;
 
 pub use check::Error as InvalidPlan;
 pub use inputs::{input_files, matches};
 pub use model::{
-    Artifact, ArtifactFile, ArtifactKind, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Origin, Plan,
-    Step, Target, VersionOrigin, default_libraries,
+    Artifact, ArtifactFile, ArtifactKind, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Origin, Plan, Step, Target,
+    VersionOrigin, default_libraries,
 };
 pub use planner::{Error, Options, plan};
 pub use platform::{Platform, UnknownPlatform};

@@ -4,9 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    Origin, Plan, Platform, Source, Target, VersionOrigin, check, default_libraries, words,
-};
+use super::{Origin, Plan, Platform, Source, Target, VersionOrigin, check, default_libraries, words};
 use crate::{detect, project};
 
 /// What the caller asks for, and what the planner cannot see.
@@ -56,8 +54,7 @@ pub fn plan(source: &dyn Source, options: &Options) -> Result<Plan, Error> {
         None => from_files(source, options)?,
     };
     for step in &mut plan.steps {
-        step.inputs
-            .extend(plan.exclude.iter().map(|glob| format!("!{glob}")));
+        step.inputs.extend(plan.exclude.iter().map(|glob| format!("!{glob}")));
     }
     plan.steps = check::check(plan.steps, &plan.artifacts)?;
     plan.targets = choose(plan.targets, options)?;
@@ -72,10 +69,7 @@ fn from_kiln_toml(source: &dyn Source, options: &Options, text: &[u8]) -> Result
         None => version(identity.version, options),
     };
     Ok(Plan {
-        name: project
-            .name
-            .or(identity.name)
-            .unwrap_or_else(|| options.directory_name.clone()),
+        name: project.name.or(identity.name).unwrap_or_else(|| options.directory_name.clone()),
         version,
         version_origin,
         origin: Origin::KilnToml,
@@ -91,16 +85,10 @@ fn from_files(source: &dyn Source, options: &Options) -> Result<Plan, Error> {
     let found = detect::detect(source, &options.directory_name)?;
     let (version, version_origin) = version(found.identity.version, options);
     Ok(Plan {
-        name: found
-            .identity
-            .name
-            .unwrap_or_else(|| options.directory_name.clone()),
+        name: found.identity.name.unwrap_or_else(|| options.directory_name.clone()),
         version,
         version_origin,
-        origin: Origin::Detected {
-            language: found.language,
-            because: found.because,
-        },
+        origin: Origin::Detected { language: found.language, because: found.because },
         targets: Vec::new(),
         steps: found.steps,
         artifacts: found.artifacts,
@@ -120,26 +108,15 @@ fn version(manifest: Option<String>, options: &Options) -> (Option<String>, Vers
 /// The targets that were asked for. A target that is asked for on a platform other than its own is built there in
 /// the same environment, under a name that says so.
 fn choose(mut targets: Vec<Target>, options: &Options) -> Result<Vec<Target>, Error> {
-    if let Some(name) = options
-        .targets
-        .iter()
-        .find(|name| !targets.iter().any(|t| t.name == **name))
-    {
+    if let Some(name) = options.targets.iter().find(|name| !targets.iter().any(|t| t.name == **name)) {
         let hint = words::hint(name, targets.iter().map(|t| t.name.as_str()));
-        return Err(Error::UnknownTarget {
-            name: name.clone(),
-            hint,
-        });
+        return Err(Error::UnknownTarget { name: name.clone(), hint });
     }
     if !options.targets.is_empty() {
         targets.retain(|t| options.targets.contains(&t.name));
     }
     if targets.is_empty() {
-        let platforms = if options.platforms.is_empty() {
-            vec![options.host]
-        } else {
-            options.platforms.clone()
-        };
+        let platforms = if options.platforms.is_empty() { vec![options.host] } else { options.platforms.clone() };
         return Ok(platforms.into_iter().map(bare_target).collect());
     }
     if options.platforms.is_empty() {
@@ -147,11 +124,7 @@ fn choose(mut targets: Vec<Target>, options: &Options) -> Result<Vec<Target>, Er
     }
     let mut chosen: Vec<Target> = Vec::new();
     for platform in &options.platforms {
-        let mut native = targets
-            .iter()
-            .filter(|t| t.platform == *platform)
-            .cloned()
-            .peekable();
+        let mut native = targets.iter().filter(|t| t.platform == *platform).cloned().peekable();
         if native.peek().is_some() {
             chosen.extend(native);
         } else {

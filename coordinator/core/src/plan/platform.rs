@@ -52,9 +52,6 @@ impl FromStr for Platform {
     type Err = UnknownPlatform;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Platform::ALL
-            .into_iter()
-            .find(|p| p.to_string() == text)
-            .ok_or_else(|| UnknownPlatform(text.to_owned()))
+        Platform::ALL.into_iter().find(|p| p.to_string() == text).ok_or_else(|| UnknownPlatform(text.to_owned()))
     }
 }

@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use super::{
-    Artifact, ArtifactKind, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Origin, Plan, Step, Target,
-    VersionOrigin, default_libraries, planner::bare_target,
+    Artifact, ArtifactKind, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Origin, Plan, Step, Target, VersionOrigin,
+    default_libraries, planner::bare_target,
 };
 use crate::project::units::{show_duration, show_size};
 
@@ -15,31 +15,18 @@ use crate::project::units::{show_duration, show_size};
 pub fn to_kiln_toml(plan: &Plan) -> String {
     let mut out = String::new();
     if let Origin::Detected { language, because } = &plan.origin {
-        line(
-            &mut out,
-            format_args!("# {language}: {}", because.join("; ").replace('\n', " ")),
-        );
+        line(&mut out, format_args!("# {language}: {}", because.join("; ").replace('\n', " ")));
     }
     key(&mut out, "name", &quote(&plan.name));
     match (&plan.version, plan.version_origin) {
         (Some(version), VersionOrigin::KilnToml) => key(&mut out, "version", &quote(version)),
         (Some(version), VersionOrigin::Manifest) => {
-            line(
-                &mut out,
-                format_args!(
-                    "# version: the manifest's, now {}",
-                    version.replace('\n', " ")
-                ),
-            );
+            line(&mut out, format_args!("# version: the manifest's, now {}", version.replace('\n', " ")));
         }
         _ => line(&mut out, format_args!("# version: what git describe says")),
     }
     strings(&mut out, "exclude", &plan.exclude);
-    for target in plan
-        .targets
-        .iter()
-        .filter(|t| **t != bare_target(t.platform))
-    {
+    for target in plan.targets.iter().filter(|t| **t != bare_target(t.platform)) {
         print_target(&mut out, target);
     }
     for step in &plan.steps {
@@ -73,11 +60,7 @@ fn print_step(out: &mut String, step: &Step, exclude: &[String]) {
     }
     strings(out, "needs", &step.needs);
     // The planner appended the project's exclusions, and will do so again.
-    strings(
-        out,
-        "inputs",
-        &step.inputs[..step.inputs.len().saturating_sub(exclude.len())],
-    );
+    strings(out, "inputs", &step.inputs[..step.inputs.len().saturating_sub(exclude.len())]);
     strings(out, "unversioned", &step.unversioned);
     key(out, "run", &quote(&step.run));
     strings(out, "outputs", &step.outputs);
@@ -158,44 +141,26 @@ fn strings(out: &mut String, name: &str, values: &[String]) {
 
 fn map(out: &mut String, name: &str, values: &BTreeMap<String, String>) {
     if !values.is_empty() {
-        let pairs: Vec<String> = values
-            .iter()
-            .map(|(k, v)| format!("{} = {}", bare(k), quote(v)))
-            .collect();
+        let pairs: Vec<String> = values.iter().map(|(k, v)| format!("{} = {}", bare(k), quote(v))).collect();
         key(out, name, &format!("{{ {} }}", pairs.join(", ")));
     }
 }
 
 fn cpus(milli: u32) -> String {
-    if milli.is_multiple_of(1000) {
-        (milli / 1000).to_string()
-    } else {
-        (f64::from(milli) / 1000.0).to_string()
-    }
+    if milli.is_multiple_of(1000) { (milli / 1000).to_string() } else { (f64::from(milli) / 1000.0).to_string() }
 }
 
 /// A key, quoted where TOML wants it.
 fn bare(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if !name.is_empty() && name.chars().all(plain) {
-        name.to_owned()
-    } else {
-        one_line(name)
-    }
+    if !name.is_empty() && name.chars().all(plain) { name.to_owned() } else { one_line(name) }
 }
 
 /// A string; one of several lines as such, where its characters allow it.
 fn quote(text: &str) -> String {
     let plain = |c: char| !c.is_control() || c == '\n' || c == '\t';
-    let long = text.contains('\n')
-        && !text.contains("'''")
-        && text.chars().all(plain)
-        && !text.ends_with('\'');
-    if long {
-        format!("'''\n{text}'''")
-    } else {
-        one_line(text)
-    }
+    let long = text.contains('\n') && !text.contains("'''") && text.chars().all(plain) && !text.ends_with('\'');
+    if long { format!("'''\n{text}'''") } else { one_line(text) }
 }
 
 fn one_line(text: &str) -> String {

@@ -22,17 +22,11 @@ pub struct MemorySource {
 impl MemorySource {
     /// A tree of these files.
     pub fn new(files: BTreeMap<String, Vec<u8>>) -> Self {
-        MemorySource {
-            paths: files.keys().cloned().collect(),
-            files,
-        }
+        MemorySource { paths: files.keys().cloned().collect(), files }
     }
 
     /// A tree of the files in `files`, and of others of which only the path is known.
-    pub fn with_paths(
-        paths: impl IntoIterator<Item = String>,
-        files: BTreeMap<String, Vec<u8>>,
-    ) -> Self {
+    pub fn with_paths(paths: impl IntoIterator<Item = String>, files: BTreeMap<String, Vec<u8>>) -> Self {
         let mut all: Vec<String> = paths.into_iter().chain(files.keys().cloned()).collect();
         all.sort();
         all.dedup();
@@ -42,12 +36,7 @@ impl MemorySource {
 
 impl<N: Into<String>, C: Into<Vec<u8>>> FromIterator<(N, C)> for MemorySource {
     fn from_iter<I: IntoIterator<Item = (N, C)>>(files: I) -> Self {
-        Self::new(
-            files
-                .into_iter()
-                .map(|(n, c)| (n.into(), c.into()))
-                .collect(),
-        )
+        Self::new(files.into_iter().map(|(n, c)| (n.into(), c.into())).collect())
     }
 }
 
@@ -71,26 +60,14 @@ pub fn wants(path: &str) -> bool {
         "config.toml" | "config" => parent == ".cargo",
         "go.mod" | "go.sum" | "go.work" | "go.work.sum" => true,
         "modules.txt" => parent == "vendor",
-        "pom.xml"
-        | "build.gradle"
-        | "build.gradle.kts"
-        | "settings.gradle"
-        | "settings.gradle.kts" => true,
-        "gradle.properties"
-        | "gradle.lockfile"
-        | "gradle-wrapper.properties"
-        | "libs.versions.toml" => true,
-        "CMakeLists.txt" | "meson.build" | "Makefile" | "makefile" | "GNUmakefile" => {
-            parent.is_empty()
-        }
-        "configure.ac" | "conanfile.txt" | "conanfile.py" | "conan.lock" | "vcpkg.json" => {
-            parent.is_empty()
-        }
-        "pyproject.toml" | "setup.py" | "setup.cfg" | "uv.lock" | "poetry.lock"
-        | ".python-version" => true,
+        "pom.xml" | "build.gradle" | "build.gradle.kts" | "settings.gradle" | "settings.gradle.kts" => true,
+        "gradle.properties" | "gradle.lockfile" | "gradle-wrapper.properties" | "libs.versions.toml" => true,
+        "CMakeLists.txt" | "meson.build" | "Makefile" | "makefile" | "GNUmakefile" => parent.is_empty(),
+        "configure.ac" | "conanfile.txt" | "conanfile.py" | "conan.lock" | "vcpkg.json" => parent.is_empty(),
+        "pyproject.toml" | "setup.py" | "setup.cfg" | "uv.lock" | "poetry.lock" | ".python-version" => true,
         "package.json" | "package-lock.json" | "npm-shrinkwrap.json" | ".npmrc" => true,
         "pnpm-lock.yaml" | "pnpm-workspace.yaml" | "yarn.lock" | ".yarnrc.yml" | ".yarnrc" => true,
-        "Gemfile" | "Gemfile.lock" | "Rakefile" | ".ruby-version" => true,
+        "Gemfile" | "Gemfile.lock" | "version.rb" => true,
         _ if name.ends_with(".gemspec") => true,
         _ if name.ends_with(".java") => false,
         _ => name.starts_with("requirements") && (name.ends_with(".txt") || name.ends_with(".in")),

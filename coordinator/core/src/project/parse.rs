@@ -9,9 +9,7 @@ use super::{
     reader::{Reader, line},
     units,
 };
-use crate::plan::{
-    Artifact, ArtifactFile, ArtifactKind, Platform, Step, Target, default_libraries,
-};
+use crate::plan::{Artifact, ArtifactFile, ArtifactKind, Platform, Step, Target, default_libraries};
 
 /// What a `kiln.toml` says; what it leaves out is for the planner to fill in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,14 +28,7 @@ pub struct Project {
     pub artifacts: Vec<Artifact>,
 }
 
-const ROOT: &[&str] = &[
-    "name",
-    "version",
-    "exclude",
-    "targets",
-    "steps",
-    "artifacts",
-];
+const ROOT: &[&str] = &["name", "version", "exclude", "targets", "steps", "artifacts"];
 const TARGET: &[&str] = &["platform", "os", "glibc", "labels", "libraries"];
 const STEP: &[&str] = &[
     "why",
@@ -71,17 +62,11 @@ pub fn parse(content: &[u8], host: Platform) -> Result<Project, Error> {
     let root = Reader::root(text, document.as_table());
     root.only(ROOT)?;
     let name = root.string("name")?;
-    if let Some(name) = name
-        .as_deref()
-        .filter(|n| n.is_empty() || n.contains(char::is_whitespace))
-    {
+    if let Some(name) = name.as_deref().filter(|n| n.is_empty() || n.contains(char::is_whitespace)) {
         return Err(root.bad("name", name, "a name without blanks"));
     }
     let version = root.string("version")?;
-    if let Some(version) = version
-        .as_deref()
-        .filter(|v| v.is_empty() || v.contains([' ', '/', '\n']))
-    {
+    if let Some(version) = version.as_deref().filter(|v| v.is_empty() || v.contains([' ', '/', '\n'])) {
         return Err(root.bad("version", version, "a version without blanks or slashes"));
     }
     Ok(Project {
@@ -99,43 +84,28 @@ fn each<T>(
     key: &str,
     read: impl Fn(String, &Reader<'_>) -> Result<T, Error>,
 ) -> Result<Vec<T>, Error> {
-    root.tables(key)?
-        .into_iter()
-        .map(|(name, table)| read(name, &table))
-        .collect()
+    root.tables(key)?.into_iter().map(|(name, table)| read(name, &table)).collect()
 }
 
 fn target(name: String, table: &Reader<'_>, host: Platform) -> Result<Target, Error> {
     table.only(TARGET)?;
     let platform = match table.string("platform")? {
         None => host,
-        Some(text) => text.parse().map_err(|_| {
-            table.bad(
-                "platform",
-                &text,
-                "a platform: `linux/amd64` or `linux/arm64`",
-            )
-        })?,
+        Some(text) => {
+            text.parse().map_err(|_| table.bad("platform", &text, "a platform: `linux/amd64` or `linux/arm64`"))?
+        }
     };
     let glibc = match table.string("glibc")? {
         None => None,
-        Some(text) => Some(
-            units::read_glibc(&text)
-                .ok_or_else(|| table.bad("glibc", &text, "a version such as `2.36`"))?,
-        ),
+        Some(text) => {
+            Some(units::read_glibc(&text).ok_or_else(|| table.bad("glibc", &text, "a version such as `2.36`"))?)
+        }
     };
     let libraries = match table.strings("libraries")? {
         none if none.is_empty() => default_libraries(),
         some => some,
     };
-    Ok(Target {
-        name,
-        platform,
-        os: table.string("os")?,
-        glibc,
-        labels: table.string_map("labels")?,
-        libraries,
-    })
+    Ok(Target { name, platform, os: table.string("os")?, glibc, labels: table.string_map("labels")?, libraries })
 }
 
 fn step(name: String, table: &Reader<'_>) -> Result<Step, Error> {
@@ -161,20 +131,15 @@ fn step(name: String, table: &Reader<'_>) -> Result<Step, Error> {
         step.milli_cpus = milli as u32;
     }
     if let Some(size) = table.string("memory")? {
-        step.memory_bytes =
-            units::read_size(&size).ok_or_else(|| table.bad("memory", &size, units::SIZE))?;
+        step.memory_bytes = units::read_size(&size).ok_or_else(|| table.bad("memory", &size, units::SIZE))?;
     }
     if let Some(time) = table.string("timeout")? {
-        let time = units::read_duration(&time)
-            .ok_or_else(|| table.bad("timeout", &time, units::DURATION))?;
+        let time = units::read_duration(&time).ok_or_else(|| table.bad("timeout", &time, units::DURATION))?;
         step.timeout = Some(time);
     }
     if let Some(shards) = table.integer("shards")? {
-        let count = u32::try_from(shards)
-            .ok()
-            .filter(|n| (1..=10_000).contains(n));
-        step.shards =
-            count.ok_or_else(|| table.bad("shards", shards, "a count from 1 to 10000"))?;
+        let count = u32::try_from(shards).ok().filter(|n| (1..=10_000).contains(n));
+        step.shards = count.ok_or_else(|| table.bad("shards", shards, "a count from 1 to 10000"))?;
     }
     Ok(step)
 }
@@ -194,21 +159,12 @@ fn artifact(name: String, table: &Reader<'_>) -> Result<Artifact, Error> {
         Some("archive") => ArtifactKind::Archive,
         Some(other) => return Err(table.bad("kind", other, "`binary` or `archive`")),
     };
-    Ok(Artifact {
-        name,
-        from,
-        files,
-        kind,
-        check_elf: table.bool("check_elf")?.unwrap_or(true),
-    })
+    Ok(Artifact { name, from, files, kind, check_elf: table.bool("check_elf")?.unwrap_or(true) })
 }
 
 fn artifact_file(value: &Value) -> Option<ArtifactFile> {
     if let Some(path) = value.as_str() {
-        return Some(ArtifactFile {
-            path: path.to_owned(),
-            dest: None,
-        });
+        return Some(ArtifactFile { path: path.to_owned(), dest: None });
     }
     let table = value.as_inline_table()?;
     if table.iter().any(|(key, _)| key != "path" && key != "dest") {
@@ -218,8 +174,5 @@ fn artifact_file(value: &Value) -> Option<ArtifactFile> {
         None => None,
         Some(dest) => Some(dest.as_str()?.to_owned()),
     };
-    Some(ArtifactFile {
-        path: table.get("path")?.as_str()?.to_owned(),
-        dest,
-    })
+    Some(ArtifactFile { path: table.get("path")?.as_str()?.to_owned(), dest })
 }

@@ -19,12 +19,7 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// The whole document.
     pub(super) fn root(text: &'a str, table: &'a dyn TableLike) -> Self {
-        Reader {
-            text,
-            table,
-            name: "the top level".to_owned(),
-            offset: 0,
-        }
+        Reader { text, table, name: "the top level".to_owned(), offset: 0 }
     }
 
     /// Refuses keys that are not in `known`.
@@ -33,21 +28,14 @@ impl<'a> Reader<'a> {
             if known.contains(&key) {
                 continue;
             }
-            let span = self
-                .table
-                .key(key)
-                .and_then(|k| k.span())
-                .or_else(|| item.span());
+            let span = self.table.key(key).and_then(|k| k.span()).or_else(|| item.span());
             return Err(Error::UnknownKey {
                 line: line(self.text, span.map_or(self.offset, |s| s.start)),
                 key: key.to_owned(),
                 table: self.name.clone(),
                 hint: match crate::plan::nearest(key, known.iter().copied()) {
                     Some(near) => format!("did you mean `{near}`?"),
-                    None => format!(
-                        "expected one of {}",
-                        crate::plan::list(known.iter().copied())
-                    ),
+                    None => format!("expected one of {}", crate::plan::list(known.iter().copied())),
                 },
             });
         }
@@ -59,18 +47,11 @@ impl<'a> Reader<'a> {
         let Some(item) = self.table.get(key) else {
             return Ok(Vec::new());
         };
-        let table = item
-            .as_table_like()
-            .ok_or_else(|| self.wrong(key, item, "a table of tables"))?;
+        let table = item.as_table_like().ok_or_else(|| self.wrong(key, item, "a table of tables"))?;
         let mut tables = Vec::new();
         for (name, item) in table.iter() {
-            let inner = item
-                .as_table_like()
-                .ok_or_else(|| self.wrong(&format!("{key}.{name}"), item, "a table"))?;
-            let span = table
-                .key(name)
-                .and_then(|k| k.span())
-                .or_else(|| item.span());
+            let inner = item.as_table_like().ok_or_else(|| self.wrong(&format!("{key}.{name}"), item, "a table"))?;
+            let span = table.key(name).and_then(|k| k.span()).or_else(|| item.span());
             tables.push((
                 name.to_owned(),
                 Reader {
@@ -93,11 +74,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn missing(&self, key: &str) -> Error {
-        Error::MissingKey {
-            line: line(self.text, self.offset),
-            table: self.name.clone(),
-            key: key.to_owned(),
-        }
+        Error::MissingKey { line: line(self.text, self.offset), table: self.name.clone(), key: key.to_owned() }
     }
 
     pub(super) fn bool(&self, key: &str) -> Result<Option<bool>, Error> {
@@ -109,21 +86,14 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn number(&self, key: &str) -> Result<Option<f64>, Error> {
-        self.get(key, "a number", |item| {
-            item.as_float()
-                .or_else(|| item.as_integer().map(|n| n as f64))
-        })
+        self.get(key, "a number", |item| item.as_float().or_else(|| item.as_integer().map(|n| n as f64)))
     }
 
     /// A list of strings; one string stands for a list of itself.
     pub(super) fn strings(&self, key: &str) -> Result<Vec<String>, Error> {
         let strings = self.get(key, "a list of strings", |item| match item.as_str() {
             Some(one) => Some(vec![one.to_owned()]),
-            None => item
-                .as_array()?
-                .iter()
-                .map(|v| v.as_str().map(str::to_owned))
-                .collect(),
+            None => item.as_array()?.iter().map(|v| v.as_str().map(str::to_owned)).collect(),
         })?;
         Ok(strings.unwrap_or_default())
     }
@@ -162,12 +132,7 @@ impl<'a> Reader<'a> {
     }
 
     /// That `key` has a value nobody can use.
-    pub(super) fn bad(
-        &self,
-        key: &str,
-        value: impl ToString,
-        expected: impl Into<String>,
-    ) -> Error {
+    pub(super) fn bad(&self, key: &str, value: impl ToString, expected: impl Into<String>) -> Error {
         Error::BadValue {
             line: self.line_of(key),
             key: key.to_owned(),
@@ -184,9 +149,7 @@ impl<'a> Reader<'a> {
     ) -> Result<Option<T>, Error> {
         match self.table.get(key) {
             None => Ok(None),
-            Some(item) => read(item)
-                .map(Some)
-                .ok_or_else(|| self.wrong(key, item, expected)),
+            Some(item) => read(item).map(Some).ok_or_else(|| self.wrong(key, item, expected)),
         }
     }
 
@@ -205,12 +168,7 @@ impl<'a> Reader<'a> {
             _ => found,
         };
         let at = item.span().map_or(self.offset, |s| s.start);
-        Error::WrongType {
-            line: line(self.text, at),
-            key: key.to_owned(),
-            expected,
-            found,
-        }
+        Error::WrongType { line: line(self.text, at), key: key.to_owned(), expected, found }
     }
 
     fn line_of(&self, key: &str) -> usize {

@@ -15,13 +15,7 @@ const SIZES: [(&str, u64); 9] = [
     ("kB", 1_000),
     ("B", 1),
 ];
-const TIMES: [(&str, u64); 5] = [
-    ("ms", 1),
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1000),
-];
+const TIMES: [(&str, u64); 5] = [("ms", 1), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
 
 /// What a size should look like, for errors.
 pub(crate) const SIZE: &str = "a size such as `512MiB` or `2GiB`, more than zero";
@@ -37,10 +31,7 @@ pub(crate) fn read_size(text: &str) -> Option<u64> {
 
 /// The size in the largest unit that holds it whole.
 pub(crate) fn show_size(bytes: u64) -> String {
-    let (unit, factor) = SIZES[..4]
-        .iter()
-        .find(|(_, f)| bytes.is_multiple_of(*f))
-        .unwrap_or(&SIZES[8]);
+    let (unit, factor) = SIZES[..4].iter().find(|(_, f)| bytes.is_multiple_of(*f)).unwrap_or(&SIZES[8]);
     format!("{}{unit}", bytes / factor)
 }
 
@@ -50,9 +41,7 @@ pub(crate) fn read_duration(text: &str) -> Option<Duration> {
     let mut total_ms: u64 = 0;
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let letters = rest[digits..]
-            .find(|c: char| c.is_ascii_digit())
-            .map_or(rest.len(), |n| digits + n);
+        let letters = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |n| digits + n);
         let (number, factor) = split(&rest[..letters], &TIMES)?;
         total_ms = total_ms.checked_add(number.checked_mul(factor)?)?;
         rest = &rest[letters..];
@@ -63,10 +52,7 @@ pub(crate) fn read_duration(text: &str) -> Option<Duration> {
 /// The duration in the largest unit that holds it whole, to the millisecond.
 pub(crate) fn show_duration(duration: Duration) -> String {
     let ms = duration.as_millis() as u64;
-    let (unit, factor) = TIMES[2..]
-        .iter()
-        .find(|(_, f)| ms.is_multiple_of(*f))
-        .unwrap_or(&TIMES[0]);
+    let (unit, factor) = TIMES[2..].iter().find(|(_, f)| ms.is_multiple_of(*f)).unwrap_or(&TIMES[0]);
     format!("{}{unit}", ms / factor)
 }
 
@@ -95,29 +81,10 @@ mod tests {
         assert_eq!(read_size("500MB"), Some(500_000_000));
         assert_eq!(read_duration("20m"), Some(Duration::from_secs(1200)));
         assert_eq!(read_duration("1h30m"), Some(Duration::from_secs(5400)));
-        for bad in [
-            "",
-            "2",
-            "GiB",
-            "2gib",
-            "-1GiB",
-            "0GiB",
-            "2.5GiB",
-            "99999999999TiB",
-            "é",
-        ] {
+        for bad in ["", "2", "GiB", "2gib", "-1GiB", "0GiB", "2.5GiB", "99999999999TiB", "é"] {
             assert_eq!(read_size(bad), None, "{bad}");
         }
-        for bad in [
-            "",
-            "20",
-            "m",
-            "20x",
-            "0s",
-            "1h30",
-            "99999999999999999999d",
-            "é1s",
-        ] {
+        for bad in ["", "20", "m", "20x", "0s", "1h30", "99999999999999999999d", "é1s"] {
             assert_eq!(read_duration(bad), None, "{bad}");
         }
     }

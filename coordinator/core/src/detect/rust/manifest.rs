@@ -43,15 +43,9 @@ impl Package {
     pub(crate) fn dependencies(&self) -> Vec<&Table> {
         let kinds = ["dependencies", "dev-dependencies", "build-dependencies"];
         let targets = self.manifest.get("target").and_then(Value::as_table);
-        let tables = std::iter::once(&self.manifest).chain(
-            targets
-                .into_iter()
-                .flatten()
-                .filter_map(|(_, t)| t.as_table()),
-        );
-        tables
-            .flat_map(|table| kinds.iter().filter_map(|kind| table.get(*kind)?.as_table()))
-            .collect()
+        let tables =
+            std::iter::once(&self.manifest).chain(targets.into_iter().flatten().filter_map(|(_, t)| t.as_table()));
+        tables.flat_map(|table| kinds.iter().filter_map(|kind| table.get(*kind)?.as_table())).collect()
     }
 }
 
@@ -61,18 +55,10 @@ pub(crate) fn identity(source: &dyn Source) -> Identity {
         return Identity::default();
     };
     let package = root.get("package");
-    let shared = root
-        .get("workspace")
-        .and_then(|w| w.get("package"))
-        .and_then(|p| p.get("version"));
-    let own = package
-        .and_then(|p| p.get("version"))
-        .filter(|v| v.is_str());
+    let shared = root.get("workspace").and_then(|w| w.get("package")).and_then(|p| p.get("version"));
+    let own = package.and_then(|p| p.get("version")).filter(|v| v.is_str());
     Identity {
-        name: package
-            .and_then(|p| p.get("name"))
-            .and_then(Value::as_str)
-            .map(str::to_owned),
+        name: package.and_then(|p| p.get("name")).and_then(Value::as_str).map(str::to_owned),
         version: own.or(shared).and_then(Value::as_str).map(str::to_owned),
     }
 }
@@ -82,11 +68,7 @@ pub(crate) fn local_packages(source: &dyn Source, root: &Table) -> Result<Vec<Pa
     let workspace = root.get("workspace");
     let globs = |key: &str| -> Vec<String> {
         let list = workspace.and_then(|w| w.get(key)).and_then(Value::as_array);
-        list.into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .filter_map(|g| tree::join("", g))
-            .collect()
+        list.into_iter().flatten().filter_map(Value::as_str).filter_map(|g| tree::join("", g)).collect()
     };
     let (members, exclude) = (globs("members"), globs("exclude"));
     let mut queue: VecDeque<String> = VecDeque::new();
@@ -108,18 +90,10 @@ pub(crate) fn local_packages(source: &dyn Source, root: &Table) -> Result<Vec<Pa
         let Some(manifest) = tree::toml(source, &path)? else {
             continue;
         };
-        let name = manifest
-            .get("package")
-            .and_then(|p| p.get("name"))
-            .and_then(Value::as_str);
+        let name = manifest.get("package").and_then(|p| p.get("name")).and_then(Value::as_str);
         let name = name.unwrap_or_default().to_owned();
         let member = directory.is_empty() || workspace.is_some() && !matches(&exclude, &directory);
-        let package = Package {
-            directory: directory.clone(),
-            manifest,
-            name,
-            member,
-        };
+        let package = Package { directory: directory.clone(), manifest, name, member };
         for path in path_dependencies(&package, root) {
             if seen.insert(path.clone()) {
                 queue.push_back(path);
@@ -127,41 +101,22 @@ pub(crate) fn local_packages(source: &dyn Source, root: &Table) -> Result<Vec<Pa
         }
         packages.insert(directory, package);
     }
-    Ok(packages
-        .into_values()
-        .filter(|p| !p.name.is_empty())
-        .collect())
+    Ok(packages.into_values().filter(|p| !p.name.is_empty()).collect())
 }
 
 fn glob_is(glob: &str, directory: &str) -> bool {
-    matches(
-        &[format!("{glob}/Cargo.toml")],
-        &format!("{directory}/Cargo.toml"),
-    ) && glob.split('/').count() == directory.split('/').count()
+    matches(&[format!("{glob}/Cargo.toml")], &format!("{directory}/Cargo.toml"))
+        && glob.split('/').count() == directory.split('/').count()
         || glob.contains("**") && matches(&[glob.to_owned()], directory)
 }
 
 /// The directories that a package's dependencies, the workspace's and the patches name.
 fn path_dependencies(package: &Package, root: &Table) -> Vec<String> {
-    let own = package
-        .dependencies()
-        .into_iter()
-        .flatten()
-        .map(|(_, d)| (package.directory.as_str(), d));
-    let shared = root
-        .get("workspace")
-        .and_then(|w| w.get("dependencies"))
-        .and_then(Value::as_table);
+    let own = package.dependencies().into_iter().flatten().map(|(_, d)| (package.directory.as_str(), d));
+    let shared = root.get("workspace").and_then(|w| w.get("dependencies")).and_then(Value::as_table);
     let shared = shared.into_iter().flatten().map(|(_, d)| ("", d));
-    let patches = root
-        .get("patch")
-        .and_then(Value::as_table)
-        .into_iter()
-        .flatten();
-    let patches = patches
-        .filter_map(|(_, registry)| registry.as_table())
-        .flatten()
-        .map(|(_, d)| ("", d));
+    let patches = root.get("patch").and_then(Value::as_table).into_iter().flatten();
+    let patches = patches.filter_map(|(_, registry)| registry.as_table()).flatten().map(|(_, d)| ("", d));
     own.chain(shared)
         .chain(patches)
         .filter_map(|(directory, d)| tree::join(directory, d.get("path")?.as_str()?))

@@ -20,19 +20,10 @@ pub(super) fn binaries(source: &dyn Source, package: &Package) -> Vec<String> {
         let Some(name) = bin.get("name").and_then(Value::as_str) else {
             continue;
         };
-        claimed.extend(
-            bin.get("path")
-                .and_then(Value::as_str)
-                .map(|p| package.path(p)),
-        );
+        claimed.extend(bin.get("path").and_then(Value::as_str).map(|p| package.path(p)));
         claimed.extend(inferred(package, "bin", name));
         let wanted = bin.get("required-features").and_then(Value::as_array);
-        if wanted
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .all(|f| enabled.contains(f))
-        {
+        if wanted.into_iter().flatten().filter_map(Value::as_str).all(|f| enabled.contains(f)) {
             names.insert(name.to_owned());
         }
     }
@@ -52,21 +43,13 @@ pub(super) fn binaries(source: &dyn Source, package: &Package) -> Vec<String> {
 
 /// The path of the library's root, where there is one.
 pub(super) fn library(source: &dyn Source, package: &Package) -> Option<String> {
-    let path = package
-        .manifest
-        .get("lib")
-        .and_then(|l| l.get("path"))
-        .and_then(Value::as_str);
+    let path = package.manifest.get("lib").and_then(|l| l.get("path")).and_then(Value::as_str);
     Some(package.path(path.unwrap_or("src/lib.rs"))).filter(|p| tree::has(source, p))
 }
 
 /// The library's name as the compiler knows it.
 pub(super) fn library_name(package: &Package) -> String {
-    let name = package
-        .manifest
-        .get("lib")
-        .and_then(|l| l.get("name"))
-        .and_then(Value::as_str);
+    let name = package.manifest.get("lib").and_then(|l| l.get("name")).and_then(Value::as_str);
     name.unwrap_or(&package.name).replace('-', "_")
 }
 
@@ -75,59 +58,33 @@ pub(super) fn stubs(source: &dyn Source, package: &Package) -> Vec<(String, Stri
     let mut stubs: Vec<(String, String)> = Vec::new();
     let main = |path: String| (path, MAIN.to_owned());
     stubs.extend(library(source, package).map(|path| (path, String::new())));
-    stubs.extend(
-        Some(package.path("src/main.rs"))
-            .filter(|p| tree::has(source, p))
-            .map(main),
-    );
+    stubs.extend(Some(package.path("src/main.rs")).filter(|p| tree::has(source, p)).map(main));
     match package.package("build") {
         Some(Value::Boolean(false)) => {}
         Some(Value::String(path)) => stubs.push(main(package.path(path))),
-        Some(Value::Array(paths)) => stubs.extend(
-            paths
-                .iter()
-                .filter_map(Value::as_str)
-                .map(|p| main(package.path(p))),
-        ),
-        _ => stubs.extend(
-            Some(package.path("build.rs"))
-                .filter(|p| tree::has(source, p))
-                .map(main),
-        ),
+        Some(Value::Array(paths)) => {
+            stubs.extend(paths.iter().filter_map(Value::as_str).map(|p| main(package.path(p))))
+        }
+        _ => stubs.extend(Some(package.path("build.rs")).filter(|p| tree::has(source, p)).map(main)),
     }
     for kind in ["bin", "test", "bench", "example"] {
         for target in explicit(package, kind) {
             if let Some(path) = target.get("path").and_then(Value::as_str) {
                 stubs.push(main(package.path(path)));
             } else if let Some(name) = target.get("name").and_then(Value::as_str) {
-                stubs.extend(
-                    inferred(package, kind, name)
-                        .into_iter()
-                        .find(|p| tree::has(source, p))
-                        .map(main),
-                );
+                stubs.extend(inferred(package, kind, name).into_iter().find(|p| tree::has(source, p)).map(main));
             }
         }
     }
     if stubs.is_empty() || package.package("default-run").is_some() {
-        stubs.extend(
-            scattered(source, package)
-                .into_iter()
-                .map(|(_, path)| main(path)),
-        );
+        stubs.extend(scattered(source, package).into_iter().map(|(_, path)| main(path)));
     }
     stubs.retain(|(path, _)| tree::has(source, path));
     stubs
 }
 
 fn explicit<'a>(package: &'a Package, kind: &str) -> impl Iterator<Item = &'a Table> {
-    package
-        .manifest
-        .get(kind)
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_table)
+    package.manifest.get(kind).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_table)
 }
 
 /// Where a target that names no path may be.
@@ -138,10 +95,8 @@ fn inferred(package: &Package, kind: &str, name: &str) -> Vec<String> {
         "bench" => "benches",
         _ => "examples",
     };
-    let mut paths = vec![
-        package.path(&format!("{directory}/{name}.rs")),
-        package.path(&format!("{directory}/{name}/main.rs")),
-    ];
+    let mut paths =
+        vec![package.path(&format!("{directory}/{name}.rs")), package.path(&format!("{directory}/{name}/main.rs"))];
     if kind == "bin" && name == package.name {
         paths.push(package.path("src/main.rs"));
     }
@@ -151,10 +106,7 @@ fn inferred(package: &Package, kind: &str, name: &str) -> Vec<String> {
 /// The binaries under `src/bin`, as name and path.
 fn scattered(source: &dyn Source, package: &Package) -> Vec<(String, String)> {
     let prefix = format!("{}/", package.path("src/bin"));
-    let rest = source
-        .paths()
-        .iter()
-        .filter_map(|path| Some((path, path.strip_prefix(&prefix)?)));
+    let rest = source.paths().iter().filter_map(|path| Some((path, path.strip_prefix(&prefix)?)));
     rest.filter_map(|(path, rest)| {
         let name = match rest.split_once('/') {
             None => rest.strip_suffix(".rs")?,
@@ -171,17 +123,9 @@ fn default_features(manifest: &Table) -> BTreeSet<String> {
     let mut enabled: BTreeSet<String> = BTreeSet::new();
     let mut queue = vec!["default".to_owned()];
     while let Some(feature) = queue.pop() {
-        let implied = features
-            .and_then(|f| f.get(&feature))
-            .and_then(Value::as_array);
+        let implied = features.and_then(|f| f.get(&feature)).and_then(Value::as_array);
         if enabled.insert(feature) {
-            queue.extend(
-                implied
-                    .into_iter()
-                    .flatten()
-                    .filter_map(Value::as_str)
-                    .map(str::to_owned),
-            );
+            queue.extend(implied.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned));
         }
     }
     enabled

@@ -15,22 +15,12 @@ pub(super) fn manifest(text: &str, all: &dyn Source) -> Option<String> {
         return None;
     }
     let mut document: DocumentMut = text.parse().ok()?;
-    if let Some(version) = document
-        .get_mut("package")
-        .and_then(|p| p.get_mut("version"))
-        .filter(|v| v.is_str())
-    {
+    if let Some(version) = document.get_mut("package").and_then(|p| p.get_mut("version")).filter(|v| v.is_str()) {
         *version = value(NONE);
     }
-    if let Some(workspace) = document
-        .get_mut("workspace")
-        .and_then(Item::as_table_like_mut)
-    {
+    if let Some(workspace) = document.get_mut("workspace").and_then(Item::as_table_like_mut) {
         let package = workspace.get_mut("package");
-        if let Some(version) = package
-            .and_then(|p| p.get_mut("version"))
-            .filter(|v| v.is_str())
-        {
+        if let Some(version) = package.and_then(|p| p.get_mut("version")).filter(|v| v.is_str()) {
             *version = value(NONE);
         }
         drop_requirements(workspace);
@@ -38,10 +28,7 @@ pub(super) fn manifest(text: &str, all: &dyn Source) -> Option<String> {
     drop_requirements(document.as_table_mut());
     if let Some(targets) = document.get_mut("target").and_then(Item::as_table_like_mut) {
         for (_, target) in targets.iter_mut() {
-            target
-                .as_table_like_mut()
-                .into_iter()
-                .for_each(drop_requirements);
+            target.as_table_like_mut().into_iter().for_each(drop_requirements);
         }
     }
     Some(document.to_string())
@@ -54,10 +41,7 @@ fn drop_requirements(table: &mut dyn TableLike) {
             continue;
         };
         for (_, dependency) in dependencies.iter_mut() {
-            if let Some(dependency) = dependency
-                .as_table_like_mut()
-                .filter(|d| d.contains_key("path"))
-            {
+            if let Some(dependency) = dependency.as_table_like_mut().filter(|d| d.contains_key("path")) {
                 dependency.remove("version");
             }
         }
@@ -88,11 +72,7 @@ pub(super) fn lock(text: &str, all: &dyn Source) -> Option<String> {
 }
 
 fn needs_versions(all: &dyn Source) -> bool {
-    let text = |path: &str| {
-        all.read(path)
-            .and_then(|bytes| String::from_utf8(bytes).ok())
-            .unwrap_or_default()
-    };
+    let text = |path: &str| all.read(path).and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
     let mut names: BTreeSet<String> = BTreeSet::new();
     let mut twice: BTreeSet<String> = BTreeSet::new();
     let mut local: BTreeSet<String> = BTreeSet::new();
@@ -108,11 +88,7 @@ fn needs_versions(all: &dyn Source) -> bool {
         }
     }
     let root: toml::Table = text("Cargo.toml").parse().unwrap_or_default();
-    let patches = root
-        .get("patch")
-        .and_then(toml::Value::as_table)
-        .into_iter()
-        .flatten();
+    let patches = root.get("patch").and_then(toml::Value::as_table).into_iter().flatten();
     let patched = patches
         .filter_map(|(_, registry)| registry.as_table())
         .any(|registry| registry.values().any(|p| p.get("path").is_some()));

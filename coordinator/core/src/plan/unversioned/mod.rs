@@ -5,6 +5,10 @@
 //! file accept them; where that cannot be had, the version stays in.
 
 mod cargo;
+mod java;
+mod node;
+mod python;
+mod ruby;
 
 use super::Source;
 
@@ -18,6 +22,15 @@ pub fn unversioned(path: &str, content: &[u8], all: &dyn Source) -> Option<Vec<u
     let changed = match path.rsplit('/').next().unwrap_or(path) {
         "Cargo.toml" => cargo::manifest(text, all),
         "Cargo.lock" => cargo::lock(text, all),
+        "package.json" => node::manifest(text, all),
+        "package-lock.json" | "npm-shrinkwrap.json" => node::lock(text, all),
+        "pyproject.toml" => python::manifest(text),
+        "uv.lock" => python::uv_lock(text),
+        "pom.xml" => java::pom(text, all),
+        "gradle.properties" | "build.gradle" | "build.gradle.kts" => java::gradle(text),
+        "Gemfile.lock" => ruby::lock(text),
+        "version.rb" => ruby::source(text),
+        name if name.ends_with(".gemspec") => ruby::source(text),
         _ => None,
     }?;
     Some(changed.into_bytes())
