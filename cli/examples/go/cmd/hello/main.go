@@ -1,0 +1,13 @@
+// Command hello greets whom its argument names.
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"example.com/hello/internal/greeting"
+)
+
+func main() {
+	fmt.Println(greeting.For(os.Args[1:]))
+}

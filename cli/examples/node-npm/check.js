@@ -1,0 +1,2 @@
+// Runs after the installation, and needs the sources.
+require("node:fs").accessSync("src/main.js");

@@ -1,0 +1,2 @@
+// What is done to words.
+exports.kebab = require("lodash.kebabcase");

@@ -1,0 +1,6 @@
+# frozen_string_literal: true
+
+# Says things louder.
+module Shout
+  def self.call(text) = "#{text.upcase}!"
+end
