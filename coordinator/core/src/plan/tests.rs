@@ -1,1 +1,0 @@
-//! Behaviour of the planner as its callers see it.

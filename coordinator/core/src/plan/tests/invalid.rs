@@ -1,0 +1,69 @@
+//! What is said about steps that form no build.
+
+use insta::assert_snapshot;
+
+use super::{planned, refused};
+
+fn kiln(text: &str) -> String {
+    refused(&[("kiln.toml", text)])
+}
+
+#[test]
+fn an_empty_project_and_an_empty_plan_are_refused() {
+    assert_snapshot!(refused(&[]), @"the project is empty: there is no file to build from");
+    assert_snapshot!(kiln("name = \"a\""), @"the plan has no step: add one as `[steps.NAME]` with a `run`");
+    assert_snapshot!(refused(&[("notes.txt", "")]), @"no file says how to build this project (found `notes.txt`): expected a manifest such as `Cargo.toml`, `go.mod`, `pom.xml`, `package.json`, `pyproject.toml`, `Gemfile`, `CMakeLists.txt`, `meson.build` or `Makefile` in its root, or write a `kiln.toml`");
+}
+
+#[test]
+fn a_cycle_is_named() {
+    assert_snapshot!(kiln(
+        "[steps.a]\nrun = \"x\"\nneeds = [\"b\"]\n[steps.b]\nrun = \"x\"\nneeds = [\"c\"]\n\
+         [steps.c]\nrun = \"x\"\nneeds = [\"b\"]"
+    ), @"steps form a cycle, so none can be first: `b` needs `c` needs `b`: remove one of these `needs`");
+    assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\nneeds = [\"a\"]"), @"steps form a cycle, so none can be first: `a` needs `a`: remove one of these `needs`");
+}
+
+#[test]
+fn an_unknown_step_names_the_nearest() {
+    assert_snapshot!(kiln("[steps.compile]\nrun = \"x\"\n[steps.test]\nrun = \"x\"\nneeds = [\"complie\"]"), @"step `test` needs `complie`, which is no step: did you mean `compile`?");
+    assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\noutputs = [\"o\"]\n[artifacts.z]\nfrom = \"b\"\nfiles = [\"o\"]"), @"artifact `z` is from `b`, which is no step: did you mean `a`?");
+}
+
+#[test]
+fn outputs_stay_in_the_tree_and_apart() {
+    assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\noutputs = [\"/etc/passwd\"]"), @"step `a` has `/etc/passwd` in `outputs`, which is absolute: expected a path relative to the project's root");
+    assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\noutputs = [\"a/../../b\"]"), @"step `a` has `a/../../b` in `outputs`, which leaves the tree by `..`: expected a path relative to the project's root");
+    assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\noutputs = [\".\"]"), @"step `a` has `.` in `outputs`, which names no file: expected a path relative to the project's root");
+    assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\ninputs = [\"../other\"]"), @"step `a` has `../other` in `inputs`, which leaves the tree by `..`: expected a path relative to the project's root");
+    assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\noutputs = [\"o\", \"o/p\"]"), @"step `a` names the output `o` twice: name it once");
+    assert_snapshot!(
+        kiln("[steps.a]\nrun = \"x\"\noutputs = [\"o\"]\n[steps.b]\nrun = \"x\"\noutputs = [\"o/p\"]"), @"steps `a` and `b` both write `o/p`, and neither needs the other: give one another output, or name it in the other's `needs`"
+    );
+}
+
+#[test]
+fn a_step_may_write_over_what_it_needs() {
+    let plan = planned(&[(
+        "kiln.toml",
+        "[steps.a]\nrun = \"x\"\noutputs = [\"o\"]\n[steps.b]\nrun = \"x\"\nneeds = [\"a\"]\noutputs = [\"o/p\"]",
+    )]);
+    assert_eq!(plan.steps.len(), 2);
+}
+
+#[test]
+fn names_globs_and_variables_are_held_to_their_form() {
+    assert_snapshot!(kiln("[steps.Compile]\nrun = \"x\""), @"`Compile` names no step: expected lower-case letters, digits, `-` and `_`");
+    assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\ninputs = [\"a[\"]"), @"step `a` has the pattern `a[` in `inputs`, which cannot be read: unclosed character class; missing ']'");
+    assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\nenv = { KILN_SHARD = \"1\" }"), @"step `a` sets `KILN_SHARD`, but variables that start with `KILN_` are the farm's own");
+}
+
+#[test]
+fn an_artifact_takes_only_outputs_of_its_steps() {
+    let step = "[steps.a]\nrun = \"x\"\noutputs = [\"out\"]\n";
+    assert_snapshot!(kiln(&format!("{step}[artifacts.z]\nfrom = \"a\"\nfiles = [\"target/z\"]")), @"artifact `z` takes `target/z`, which is no output of `a`: their outputs are `out`");
+    assert_snapshot!(
+        kiln(&format!("{step}[artifacts.z]\nfrom = \"a\"\nfiles = [{{ path = \"out/z\", dest = \"../z\" }}]")), @"artifact `z` puts a file at `../z`, which leaves the tree by `..`: expected a path inside the artifact"
+    );
+    planned(&[("kiln.toml", &format!("{step}[artifacts.z]\nfrom = \"a\"\nfiles = [\"out/*.jar\", \"out\"]"))]);
+}

@@ -1,0 +1,31 @@
+//! Behaviour of the planner as its callers see it.
+
+mod invalid;
+mod languages;
+mod planning;
+mod unversioned;
+
+use super::{MemorySource, Options, Plan, Platform, plan};
+
+/// A tree of these files, each a path and its content.
+fn tree(files: &[(&str, &str)]) -> MemorySource {
+    files.iter().copied().collect()
+}
+
+fn options() -> Options {
+    Options {
+        platforms: Vec::new(),
+        targets: Vec::new(),
+        host: Platform::Amd64,
+        describe: None,
+        directory_name: "project".to_owned(),
+    }
+}
+
+fn planned(files: &[(&str, &str)]) -> Plan {
+    plan(&tree(files), &options()).unwrap()
+}
+
+fn refused(files: &[(&str, &str)]) -> String {
+    plan(&tree(files), &options()).unwrap_err().to_string()
+}

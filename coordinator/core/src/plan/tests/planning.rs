@@ -1,0 +1,112 @@
+//! Order, targets, versions and inputs.
+
+use super::{options, planned, tree};
+use crate::plan::{Origin, Platform, Step, VersionOrigin, input_files, plan, to_kiln_toml, wants};
+
+const TARGETS: &str = "[targets.prod]\nplatform = \"linux/amd64\"\nglibc = \"2.36\"\n\
+                       [targets.edge]\nplatform = \"linux/arm64\"\n[steps.a]\nrun = \"x\"\n";
+
+fn names(options: &crate::plan::Options) -> Result<Vec<String>, String> {
+    let plan = plan(&tree(&[("kiln.toml", TARGETS)]), options).map_err(|e| e.to_string())?;
+    Ok(plan.targets.into_iter().map(|t| format!("{} {}", t.name, t.platform)).collect())
+}
+
+#[test]
+fn steps_come_after_those_they_need() {
+    let plan = planned(&[(
+        "kiln.toml",
+        "[steps.test]\nneeds = [\"build\"]\nrun = \"x\"\n[steps.build]\nneeds = [\"deps\"]\nrun = \"x\"\n\
+         [steps.lint]\nrun = \"x\"\n[steps.deps]\nrun = \"x\"",
+    )]);
+    let order: Vec<&str> = plan.steps.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(order, ["lint", "deps", "build", "test"]);
+}
+
+#[test]
+fn targets_are_the_projects_else_the_host() {
+    assert_eq!(names(&options()).unwrap(), ["prod linux/amd64", "edge linux/arm64"]);
+    let edge = crate::plan::Options { targets: vec!["edge".into()], ..options() };
+    assert_eq!(names(&edge).unwrap(), ["edge linux/arm64"]);
+    let arm = crate::plan::Options { platforms: vec![Platform::Arm64], ..options() };
+    assert_eq!(names(&arm).unwrap(), ["edge linux/arm64"]);
+    let both = crate::plan::Options { platforms: vec![Platform::Arm64], targets: vec!["prod".into()], ..options() };
+    assert_eq!(names(&both).unwrap(), ["prod-arm64 linux/arm64"]);
+    let unknown = crate::plan::Options { targets: vec!["prd".into()], ..options() };
+    insta::assert_snapshot!(names(&unknown).unwrap_err(), @"the project has no target `prd`: did you mean `prod`?");
+    let bare = planned(&[("Makefile", "all:\n")]);
+    assert_eq!((bare.targets[0].name.as_str(), bare.targets[0].platform), ("linux-amd64", Platform::Amd64));
+}
+
+#[test]
+fn the_version_is_the_projects_else_the_manifests_else_gits() {
+    let kiln = "[steps.a]\nrun = \"x\"";
+    let cargo = "[package]\nname = \"shop\"\nversion = \"1.2.3\"";
+    let git = crate::plan::Options { describe: Some("v1-3-gabc".into()), ..options() };
+    let of = |files: &[(&str, &str)]| {
+        let plan = plan(&tree(files), &git).unwrap();
+        (plan.name, plan.version.unwrap(), plan.version_origin)
+    };
+    let own = format!("version = \"9\"\n{kiln}");
+    assert_eq!(of(&[("kiln.toml", &own)]), ("project".into(), "9".into(), VersionOrigin::KilnToml));
+    let manifest = of(&[("kiln.toml", kiln), ("Cargo.toml", cargo)]);
+    assert_eq!(manifest, ("shop".into(), "1.2.3".into(), VersionOrigin::Manifest));
+    assert_eq!(of(&[("kiln.toml", kiln)]), ("project".into(), "v1-3-gabc".into(), VersionOrigin::Git));
+}
+
+#[test]
+fn inputs_are_globs_and_directories_less_what_is_excluded() {
+    let paths: Vec<String> = ["a/x.rs", "a/y.txt", "b.rs", "doc/z.md", "kiln.toml"].map(String::from).to_vec();
+    let chosen = |inputs: &[&str]| {
+        let step = Step { inputs: inputs.iter().map(|i| (*i).to_owned()).collect(), ..Step::new("a", "x") };
+        input_files(&step, &paths).into_iter().map(|i| paths[i].as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!(chosen(&[]), ["a/x.rs", "a/y.txt", "b.rs", "doc/z.md"]);
+    assert_eq!(chosen(&["a/"]), ["a/x.rs", "a/y.txt"]);
+    assert_eq!(chosen(&["*.rs"]), ["b.rs"]);
+    assert_eq!(chosen(&["**/*.rs"]), ["a/x.rs", "b.rs"]);
+    assert_eq!(chosen(&["!a"]), ["b.rs", "doc/z.md"]);
+    assert_eq!(chosen(&["kiln.toml", "a", "!**/*.txt"]), ["a/x.rs", "kiln.toml"]);
+}
+
+#[test]
+fn what_is_excluded_enters_no_step() {
+    let source = tree(&[
+        ("kiln.toml", "exclude = [\"doc\"]\n[steps.a]\nrun = \"x\"\n[steps.b]\nrun = \"x\"\ninputs = [\"**/*.md\"]"),
+        ("doc/a.md", ""),
+        ("b.md", ""),
+    ]);
+    let plan = plan(&source, &options()).unwrap();
+    for step in &plan.steps {
+        assert_eq!(input_files(step, crate::plan::Source::paths(&source)), [0]);
+    }
+    assert!(to_kiln_toml(&plan).contains("inputs = [\"**/*.md\"]\n"));
+}
+
+#[test]
+fn a_kiln_toml_reads_back_to_the_same_plan() {
+    let text = "name = \"shop\"\nversion = \"1.0\"\nexclude = [\"doc\"]\n\
+        [targets.prod]\nplatform = \"linux/arm64\"\nos = \"debian:12\"\nglibc = \"2.36\"\nlabels = { zone = \"a\" }\n\
+        libraries = [\"libc.so.6\"]\n\
+        [steps.a]\nwhy = \"it \\\"must\\\"\"\nrun = \"\"\"\none 'x'\ntwo \\\\ '''\"\"\"\noutputs = [\"o\"]\ncpus = 0.25\n\
+        memory = \"300MiB\"\ntimeout = \"90s\"\nshards = 3\ncache = false\nimage = \"debian:12\"\ntools = [\"sh\"]\n\
+        working_directory = \"d\"\nenv = { \"A.B\" = \"tab\\there\" }\nnetwork = true\n\
+        [steps.a.files]\n\"x/y z.txt\" = \"1\\n2\\u0007\"\n\
+        [artifacts.z]\nfrom = [\"a\"]\nfiles = [\"o/*\", { path = \"o\", dest = \".\" }]\nkind = \"archive\"\n\
+        check_elf = false\n";
+    let first = planned(&[("kiln.toml", text)]);
+    let again = planned(&[("kiln.toml", &to_kiln_toml(&first))]);
+    assert_eq!(first, again);
+    assert_eq!(again.origin, Origin::KilnToml);
+}
+
+#[test]
+fn the_planner_reads_only_small_files_that_it_names() {
+    for path in
+        ["kiln.toml", "a/Cargo.toml", "Cargo.lock", ".cargo/config.toml", "package.json", "requirements-dev.txt"]
+    {
+        assert!(wants(path), "{path}");
+    }
+    for path in ["src/main.rs", "a/kiln.toml", "config.toml", "vendor/modules.txt2", "data.json", "Main.java"] {
+        assert!(!wants(path), "{path}");
+    }
+}

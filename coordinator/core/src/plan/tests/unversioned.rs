@@ -1,0 +1,190 @@
+//! A release of the project alone leaves every dependency layer's key as it was.
+
+use super::{options, tree};
+use crate::plan::{input_files, matches, plan, unversioned};
+
+/// What the first step sees, as the farm would place it.
+fn layer(files: &[(&str, &str)]) -> Vec<(String, String)> {
+    let source = tree(files);
+    let plan = plan(&source, &options()).unwrap();
+    let step = &plan.steps[0];
+    let paths: Vec<String> = files.iter().map(|(p, _)| (*p).to_owned()).collect();
+    let content = |path: &str| files.iter().find(|(p, _)| *p == path).unwrap().1.to_owned();
+    let mut seen: Vec<(String, String)> = input_files(step, &paths)
+        .into_iter()
+        .map(|i| {
+            let (path, whole) = (&paths[i], content(&paths[i]));
+            let bare = unversioned(path, whole.as_bytes(), &source).filter(|_| matches(&step.unversioned, path));
+            (path.clone(), bare.map_or(whole, |b| String::from_utf8(b).unwrap()))
+        })
+        .collect();
+    seen.extend(step.files.clone());
+    seen.push(("run".into(), step.run.clone()));
+    seen
+}
+
+/// Holds `before` against itself with `1.4.2` become `1.5.0`, and against an edit of a source.
+fn a_release_keeps_the_layer(before: &[(&str, &str)], source: &str) {
+    let after: Vec<(&str, String)> = before
+        .iter()
+        .map(|(path, text)| (*path, if *path == source { "edited".to_owned() } else { text.replace("1.4.2", "1.5.0") }))
+        .collect();
+    let after: Vec<(&str, &str)> = after.iter().map(|(p, t)| (*p, t.as_str())).collect();
+    assert_ne!(before, after.as_slice());
+    assert_eq!(layer(before), layer(&after));
+    assert!(layer(before).iter().all(|(_, text)| !text.contains("1.4.2")), "{:?}", layer(before));
+}
+
+#[test]
+fn of_a_cargo_workspace() {
+    a_release_keeps_the_layer(
+        &[
+            (
+                "Cargo.lock",
+                "version = 4\n\n[[package]]\nname = \"a\"\nversion = \"1.4.2\"\ndependencies = [\n \"b\",\n]\n\n\
+              [[package]]\nname = \"b\"\nversion = \"1.4.2\"\ndependencies = [\n \"itoa\",\n]\n\n\
+              [[package]]\nname = \"itoa\"\nversion = \"1.0.1\"\nsource = \"registry+x\"\n",
+            ),
+            (
+                "Cargo.toml",
+                "[workspace]\nmembers = [\"a\", \"b\"]\n[workspace.package]\nversion = \"1.4.2\"\n\
+              [workspace.dependencies]\nb = { path = \"b\", version = \"1.4.2\" }\n",
+            ),
+            ("a/Cargo.toml", "[package]\nname = \"a\"\nversion.workspace = true\n[dependencies]\nb.workspace = true\n"),
+            ("a/src/main.rs", ""),
+            ("b/Cargo.toml", "[package]\nname = \"b\"\nversion = \"1.4.2\"\n[dependencies]\nitoa = \"1\"\n"),
+            ("b/src/lib.rs", ""),
+        ],
+        "a/src/main.rs",
+    );
+}
+
+#[test]
+fn of_an_npm_workspace_and_its_scripts() {
+    a_release_keeps_the_layer(
+        &[
+            ("index.js", ""),
+            (
+                "package-lock.json",
+                r#"{"name":"a","version":"1.4.2","lockfileVersion":3,"packages":{
+                "":{"name":"a","version":"1.4.2","hasInstallScript":true,"dependencies":{"ms":"^2"}},
+                "node_modules/b":{"resolved":"packages/b","link":true},
+                "node_modules/ms":{"version":"2.1.3"},
+                "packages/b":{"version":"1.4.2"}}}"#,
+            ),
+            (
+                "package.json",
+                r#"{"name":"a","version":"1.4.2","workspaces":["packages/*"],
+                "scripts":{"postinstall":"node 1.4.2.js"},"dependencies":{"ms":"^2"}}"#,
+            ),
+            ("packages/b/package.json", r#"{"name":"b","version":"1.4.2"}"#),
+        ],
+        "index.js",
+    );
+}
+
+#[test]
+fn of_a_uv_and_a_poetry_project() {
+    a_release_keeps_the_layer(
+        &[
+            ("a.py", ""),
+            ("pyproject.toml", "[project]\nname = \"a\"\nversion = \"1.4.2\"\ndependencies = [\"click\"]\n"),
+            (
+                "uv.lock",
+                "version = 1\n\n[[package]]\nname = \"a\"\nversion = \"1.4.2\"\nsource = { virtual = \".\" }\n\n\
+              [[package]]\nname = \"click\"\nversion = \"8.1.0\"\nsource = { registry = \"x\" }\n",
+            ),
+        ],
+        "a.py",
+    );
+    a_release_keeps_the_layer(
+        &[
+            ("a.py", ""),
+            ("poetry.lock", "[[package]]\nname = \"click\"\nversion = \"8.1.0\"\n"),
+            (
+                "pyproject.toml",
+                "[tool.poetry]\nname = \"a\"\nversion = \"1.4.2\"\n[tool.poetry.dependencies]\nclick = \"*\"\n",
+            ),
+        ],
+        "a.py",
+    );
+}
+
+#[test]
+fn of_maven_modules_and_a_gradle_build() {
+    a_release_keeps_the_layer(
+        &[
+            (
+                "b/pom.xml",
+                "<project><parent><artifactId>a</artifactId><version>1.4.2</version></parent>\
+              <artifactId>b</artifactId><dependencies><dependency><artifactId>c</artifactId><version>1.4.2</version>\
+              </dependency><dependency><artifactId>junit</artifactId><version>4.13</version></dependency></dependencies></project>",
+            ),
+            ("b/src/main/java/B.java", ""),
+            (
+                "c/pom.xml",
+                "<project><!-- <version>9</version> --><artifactId>c</artifactId>\n<version>1.4.2</version></project>",
+            ),
+            (
+                "pom.xml",
+                "<?xml version=\"1.0\"?>\n<project><artifactId>a</artifactId><version>1.4.2</version>\
+              <modules><module>b</module><module>c</module></modules></project>",
+            ),
+        ],
+        "b/src/main/java/B.java",
+    );
+    a_release_keeps_the_layer(
+        &[
+            ("build.gradle", "apply plugin: 'java'\nversion = '1.4.2'\n"),
+            ("gradle.properties", "version=1.4.2\n"),
+            ("src/A.java", ""),
+        ],
+        "src/A.java",
+    );
+}
+
+#[test]
+fn of_a_gem() {
+    a_release_keeps_the_layer(
+        &[
+            ("Gemfile", "gemspec\n"),
+            (
+                "Gemfile.lock",
+                "PATH\n  remote: .\n  specs:\n    a (1.4.2)\n      rack (>= 2)\n\nGEM\n  remote: x\n  specs:\n    \
+              rack (3.0)\n\nDEPENDENCIES\n  a!\n",
+            ),
+            ("a.gemspec", "Gem::Specification.new do |s|\n  s.name = \"a\"\n  s.version = \"1.4.2\"\nend\n"),
+            ("lib/a.rb", ""),
+            ("lib/a/version.rb", "module A\n  VERSION = \"1.4.2\"\nend\n"),
+        ],
+        "lib/a.rb",
+    );
+}
+
+#[test]
+fn a_patched_crate_keeps_its_version_for_cargo_to_see_that_it_fits() {
+    let manifest = "[package]\nname = \"a\"\nversion = \"1.4.2\"\n[patch.crates-io]\nitoa = { path = \"itoa\" }\n";
+    let source = tree(&[("Cargo.toml", manifest)]);
+    assert_eq!(unversioned("Cargo.toml", manifest.as_bytes(), &source), None);
+}
+
+#[test]
+fn a_neighbour_wanted_by_a_range_keeps_its_version() {
+    let source = tree(&[
+        ("package.json", r#"{"workspaces":["p/*"],"dependencies":{"b":"^1.4.0"}}"#),
+        ("p/b/package.json", r#"{"name":"b","version":"1.4.2"}"#),
+    ]);
+    let bare = unversioned("p/b/package.json", br#"{"name":"b","version":"1.4.2"}"#, &source).unwrap();
+    assert!(String::from_utf8(bare).unwrap().contains("1.4.2"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_panics(text: String) {
+        for path in ["Cargo.toml", "Cargo.lock", "package.json", "package-lock.json", "pyproject.toml", "uv.lock",
+            "pom.xml", "build.gradle", "Gemfile.lock", "version.rb"]
+        {
+            let _ = unversioned(path, text.as_bytes(), &tree(&[(path, &text)]));
+        }
+    }
+}
