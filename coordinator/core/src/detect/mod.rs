@@ -23,14 +23,15 @@ pub(crate) use node::package_paths as node_manifests;
 
 type Detector = fn(&dyn Source, &str) -> Result<Option<Detected>, Error>;
 
-/// In the order in which they are asked: a Makefile often only wraps another language's tool.
-const DETECTORS: [Detector; 8] =
-    [rust::detect, go::detect, java::detect, node::detect, python::detect, ruby::detect, c::detect, java::detect_plain];
+/// Languages with a manifest, in the order in which they are asked.
+const MANIFESTS: [Detector; 6] = [rust::detect, go::detect, java::detect, node::detect, python::detect, ruby::detect];
+/// Asked where no manifest is there: a Makefile often only wraps another language's tool.
+const REST: [Detector; 2] = [c::detect, java::detect_plain];
 
 /// How to build the tree. `directory_name` names a project that nothing else names.
 pub fn detect(source: &dyn Source, directory_name: &str) -> Result<Detected, Error> {
     let mut chosen: Option<Detected> = None;
-    for detector in DETECTORS {
+    for detector in MANIFESTS {
         match (&mut chosen, detector(source, directory_name)) {
             (None, found) => chosen = found?,
             (Some(first), Ok(Some(other))) => first.notes.push(format!(
@@ -39,6 +40,11 @@ pub fn detect(source: &dyn Source, directory_name: &str) -> Result<Detected, Err
             )),
             // What is wrong with a language that is not built is nobody's concern.
             (Some(_), Ok(None) | Err(_)) => {}
+        }
+    }
+    for detector in REST {
+        if chosen.is_none() {
+            chosen = detector(source, directory_name)?;
         }
     }
     chosen.ok_or_else(|| {

@@ -35,11 +35,9 @@ pub(crate) fn leaves(text: &str) -> Vec<Leaf<'_>> {
             let tag = text[start + 1..end].trim_end_matches('>');
             if tag.starts_with('/') {
                 let path: Vec<&str> = open.iter().map(|o| o.0).collect();
-                if let Some((_, _, inner, parents)) = open.pop() {
-                    if !parents {
-                        let parent = open.last().map_or(0, |o| o.1);
-                        found.push(Leaf { path, text: inner..start, parent });
-                    }
+                if let Some((_, _, inner, false)) = open.pop() {
+                    let parent = open.last().map_or(0, |o| o.1);
+                    found.push(Leaf { path, text: inner..start, parent });
                 }
             } else {
                 if let Some(outer) = open.last_mut() {

@@ -1,0 +1,31 @@
+//! The plan of each layout that is known, as `kiln init` would write it.
+
+mod compiled;
+mod interpreted;
+mod locks;
+
+use super::{options, planned, refused, tree};
+use crate::plan::{Source, input_files, plan, to_kiln_toml};
+
+/// The plan as text; and what must hold of every detected plan: written as `kiln.toml` into the same tree it reads
+/// back the same, and a step that has the network sees no source.
+fn written(files: &[(&str, &str)], sources: &[&str]) -> String {
+    let first = planned(files);
+    let text = to_kiln_toml(&first);
+    let mut with: Vec<(&str, &str)> = files.to_vec();
+    with.push(("kiln.toml", &text));
+    let mut again = planned(&with);
+    again.origin = first.origin.clone();
+    again.notes = first.notes.clone();
+    assert_eq!(first, again);
+
+    let source = tree(files);
+    for step in plan(&source, &options()).unwrap().steps.iter().filter(|s| s.network) {
+        for index in input_files(step, source.paths()) {
+            let path = source.paths()[index].as_str();
+            assert!(!sources.contains(&path) || step.files.contains_key(path), "`{}` sees `{path}`", step.name);
+        }
+    }
+    let notes: String = first.notes.iter().map(|note| format!("note: {note}\n")).collect();
+    text + &notes
+}
