@@ -1,0 +1,236 @@
+//! `google.bytestream.ByteStream`: blobs of any size in pieces, and the live output of running actions.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use kiln_proto::bytestream::{
+    QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse,
+    byte_stream_server,
+};
+use kiln_proto::digest::Digest;
+use kiln_proto::resource_name::{Compression, ReadName, WriteName};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::compression::{Decompressor, blocking, compressed};
+use super::uploads::{Hold, Uploads};
+use crate::status::bad_resource_name;
+use crate::store::Stores;
+
+/// Live output of running actions, read under `{instance}/logs/{lease}/{stdout|stderr}`.
+pub trait LiveLogs: Send + Sync {
+    /// The output from its beginning, as it comes; ends with the action. None where no such action runs.
+    fn open(&self, name: &str) -> Option<BoxStream<'static, Bytes>>;
+}
+
+/// For a farm, or a test, without running actions.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoLogs;
+
+impl LiveLogs for NoLogs {
+    fn open(&self, _name: &str) -> Option<BoxStream<'static, Bytes>> {
+        None
+    }
+}
+
+/// Reads and writes blobs as streams.
+#[derive(Clone)]
+pub struct ByteStream {
+    stores: Stores,
+    logs: Arc<dyn LiveLogs>,
+    uploads: Arc<Uploads>,
+}
+
+impl ByteStream {
+    /// Serves these stores and these logs.
+    pub fn new(stores: Stores, logs: Arc<dyn LiveLogs>) -> Self {
+        Self { stores, logs, uploads: Arc::default() }
+    }
+
+    async fn is_stored(&self, digest: &Digest) -> Result<bool, Status> {
+        Ok(self.stores.blobs.find_missing(std::slice::from_ref(digest)).await?.is_empty())
+    }
+
+    async fn read_blob(&self, request: &ReadRequest) -> Result<ReadStream, Status> {
+        let ReadName { digest, compression, .. } =
+            ReadName::parse(&request.resource_name).map_err(bad_resource_name)?;
+        let offset = offset(request.read_offset)?;
+        let limit = match u64::try_from(request.read_limit) {
+            Ok(0) => None,
+            Ok(limit) => Some(limit),
+            Err(_) => {
+                let text = format!("read limit {} is negative; expected 0 (none) or more", request.read_limit);
+                return Err(Status::invalid_argument(text));
+            }
+        };
+        match compression {
+            Compression::Identity => {
+                let pieces = self.stores.blobs.read(&digest, offset, limit).await?;
+                Ok(pieces.map(|piece| piece.map(response).map_err(Status::from)).boxed())
+            }
+            Compression::Zstd if limit.is_some() => {
+                Err(Status::invalid_argument("a compressed read takes no limit; leave `read_limit` at 0"))
+            }
+            Compression::Zstd => {
+                let pieces = compressed(self.stores.blobs.read(&digest, offset, None).await?)?;
+                Ok(pieces.map(|piece| piece.map(response)).boxed())
+            }
+        }
+    }
+
+    fn read_log(&self, request: &ReadRequest) -> Result<ReadStream, Status> {
+        let name = &request.resource_name;
+        let pieces = self.logs.open(name).ok_or_else(|| {
+            Status::not_found(format!("no running action has the output `{name}`; look into its result"))
+        })?;
+        let mut skip = offset(request.read_offset)?;
+        let rest = pieces.filter_map(move |mut piece| {
+            let skipped = skip.min(piece.len() as u64);
+            skip -= skipped;
+            let _ = piece.split_to(skipped as usize);
+            std::future::ready((!piece.is_empty()).then(|| Ok(response(piece))))
+        });
+        Ok(rest.boxed())
+    }
+
+    /// Takes a stream's messages until the upload is complete or the stream ends.
+    async fn receive(
+        &self,
+        first: WriteRequest,
+        name: &WriteName,
+        mut messages: Streaming<WriteRequest>,
+    ) -> Result<WriteResponse, Status> {
+        let mut sink = Sink::begin(&self.uploads, &self.stores, &first, name).await?;
+        let begun = offset(first.write_offset)?;
+        let resource = first.resource_name.clone();
+        let mut received = 0_u64;
+        let mut finished = false;
+        let mut next = Some(first);
+        while let Some(message) = next {
+            if finished {
+                return Err(Status::invalid_argument("a message came after `finish_write`; nothing was stored"));
+            }
+            if !message.resource_name.is_empty() && message.resource_name != resource {
+                return Err(Status::invalid_argument("the resource name changed within one upload"));
+            }
+            let expected = begun + received;
+            if offset(message.write_offset)? != expected {
+                let text = format!("write offset {} is wrong; expected {expected}", message.write_offset);
+                return Err(Status::invalid_argument(text));
+            }
+            received += message.data.len() as u64;
+            finished = message.finish_write;
+            sink.write(message.data.into()).await?;
+            next = messages.message().await?;
+        }
+        let covered = sink.hold.committed();
+        if !finished && covered < name.digest.size {
+            // The client stopped on purpose and may go on later.
+            return Ok(WriteResponse { committed_size: covered as i64 });
+        }
+        sink.hold.commit().await?;
+        let committed_size = match name.compression {
+            Compression::Identity => name.digest.size as i64,
+            Compression::Zstd if begun == 0 => received as i64,
+            Compression::Zstd => -1,
+        };
+        Ok(WriteResponse { committed_size })
+    }
+}
+
+/// Where a stream's bytes go: decoded where they are compressed.
+struct Sink {
+    hold: Hold,
+    decompressor: Option<Decompressor>,
+}
+
+impl Sink {
+    async fn begin(
+        uploads: &Arc<Uploads>,
+        stores: &Stores,
+        first: &WriteRequest,
+        name: &WriteName,
+    ) -> Result<Self, Status> {
+        let decompressor = match name.compression {
+            Compression::Identity => None,
+            Compression::Zstd => Some(Decompressor::new()?),
+        };
+        let at = offset(first.write_offset)?;
+        Ok(Self { hold: uploads.begin(stores, &first.resource_name, &name.digest, at).await?, decompressor })
+    }
+
+    async fn write(&mut self, data: Bytes) -> Result<(), Status> {
+        let Some(mut decompressor) = self.decompressor.take() else { return self.hold.write(data).await };
+        decompressor.feed(data);
+        loop {
+            let (back, piece) = blocking(move || {
+                let piece = decompressor.step();
+                (decompressor, piece)
+            })
+            .await?;
+            decompressor = back;
+            match piece? {
+                Some(piece) => self.hold.write(piece).await?,
+                None => break,
+            }
+        }
+        self.decompressor = Some(decompressor);
+        Ok(())
+    }
+}
+
+type ReadStream = BoxStream<'static, Result<ReadResponse, Status>>;
+
+fn response(data: Bytes) -> ReadResponse {
+    ReadResponse { data: data.into() }
+}
+
+fn offset(value: i64) -> Result<u64, Status> {
+    u64::try_from(value).map_err(|_| Status::out_of_range(format!("offset {value} is negative")))
+}
+
+fn is_log(name: &str) -> bool {
+    let mut segments = name.rsplit('/');
+    matches!((segments.next(), segments.next(), segments.next()), (Some("stdout" | "stderr"), Some(_), Some("logs")))
+}
+
+#[tonic::async_trait]
+impl byte_stream_server::ByteStream for ByteStream {
+    type ReadStream = ReadStream;
+
+    async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadStream>, Status> {
+        let request = request.into_inner();
+        let pieces =
+            if is_log(&request.resource_name) { self.read_log(&request)? } else { self.read_blob(&request).await? };
+        Ok(Response::new(pieces))
+    }
+
+    async fn write(&self, request: Request<Streaming<WriteRequest>>) -> Result<Response<WriteResponse>, Status> {
+        let mut messages = request.into_inner();
+        let first = messages
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("an upload without a message; expected at least one"))?;
+        let name = WriteName::parse(&first.resource_name).map_err(bad_resource_name)?;
+        if self.is_stored(&name.digest).await? {
+            let committed_size = match name.compression {
+                Compression::Identity => name.digest.size as i64,
+                Compression::Zstd => -1,
+            };
+            return Ok(Response::new(WriteResponse { committed_size }));
+        }
+        Ok(Response::new(self.receive(first, &name, messages).await?))
+    }
+
+    async fn query_write_status(
+        &self,
+        request: Request<QueryWriteStatusRequest>,
+    ) -> Result<Response<QueryWriteStatusResponse>, Status> {
+        let resource = request.into_inner().resource_name;
+        let name = WriteName::parse(&resource).map_err(bad_resource_name)?;
+        let complete = self.is_stored(&name.digest).await?;
+        let committed = if complete { name.digest.size } else { self.uploads.committed(&resource).unwrap_or(0) };
+        Ok(Response::new(QueryWriteStatusResponse { committed_size: committed as i64, complete }))
+    }
+}

@@ -1,0 +1,212 @@
+//! `ContentAddressableStorage`: what is missing, small blobs in batches, and whole trees.
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, stream};
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::reapi::{self, batch_read_blobs_response, batch_update_blobs_request, batch_update_blobs_response};
+use kiln_proto::reapi::{compressor, content_addressable_storage_server};
+use kiln_proto::rpc;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::MAX_BATCH_BYTES;
+use super::compression::{blocking, compress, decompress};
+use super::tree;
+use crate::status::bad_digest;
+use crate::store::Stores;
+
+/// Blobs of one batch that are under way at once.
+const CONCURRENCY: usize = 8;
+/// What is smaller is not worth compressing.
+const COMPRESS_FROM_BYTES: usize = 256;
+
+/// Serves the content-addressed store.
+#[derive(Debug, Clone)]
+pub struct ContentAddressableStorage {
+    stores: Stores,
+}
+
+impl ContentAddressableStorage {
+    /// Serves these stores.
+    pub fn new(stores: Stores) -> Self {
+        Self { stores }
+    }
+
+    async fn update_one(
+        &self,
+        function: DigestFunction,
+        request: batch_update_blobs_request::Request,
+    ) -> Result<(), Status> {
+        let digest = Digest::required(function, request.digest.as_ref()).map_err(bad_digest)?;
+        let data: Bytes = match compressor::Value::try_from(request.compressor) {
+            Ok(compressor::Value::Identity) => request.data.into(),
+            Ok(compressor::Value::Zstd) if digest.size > MAX_BATCH_BYTES => {
+                let text = format!("blob `{digest}` is too large for a batch; send it by `ByteStream.Write`");
+                return Err(Status::invalid_argument(text));
+            }
+            Ok(compressor::Value::Zstd) => {
+                blocking(move || decompress(&request.data, digest.size as usize)).await??.into()
+            }
+            _ => {
+                let text = format!("compressor {} is not served; use IDENTITY or ZSTD", request.compressor);
+                return Err(Status::invalid_argument(text));
+            }
+        };
+        Ok(self.stores.blobs.put(&digest, data).await?)
+    }
+
+    async fn read_one(
+        &self,
+        function: DigestFunction,
+        digest: &reapi::Digest,
+        zstd: bool,
+    ) -> Result<(Vec<u8>, compressor::Value), Status> {
+        let digest = Digest::from_wire(function, digest).map_err(bad_digest)?;
+        let data = self.stores.blobs.get(&digest).await?;
+        if zstd && data.len() >= COMPRESS_FROM_BYTES {
+            let plain = data.clone();
+            let encoded = blocking(move || compress(&plain)).await??;
+            if encoded.len() < data.len() {
+                return Ok((encoded, compressor::Value::Zstd));
+            }
+        }
+        Ok((data.into(), compressor::Value::Identity))
+    }
+}
+
+fn function(value: i32) -> Result<DigestFunction, Status> {
+    DigestFunction::from_wire(value).map_err(bad_digest)
+}
+
+fn status_of(result: Result<(), Status>) -> rpc::Status {
+    match result {
+        Ok(()) => rpc::Status::default(),
+        Err(status) => {
+            rpc::Status { code: status.code() as i32, message: status.message().to_owned(), details: Vec::new() }
+        }
+    }
+}
+
+fn check_batch(bytes: u64) -> Result<(), Status> {
+    if bytes <= MAX_BATCH_BYTES {
+        return Ok(());
+    }
+    Err(Status::invalid_argument(format!(
+        "a batch of {bytes} bytes is larger than the {MAX_BATCH_BYTES} that are advertised; split it, or use `ByteStream`"
+    )))
+}
+
+fn not_served<T>(method: &str) -> Result<T, Status> {
+    Err(Status::unimplemented(format!("`{method}` is not served, nor advertised in the capabilities")))
+}
+
+#[tonic::async_trait]
+impl content_addressable_storage_server::ContentAddressableStorage for ContentAddressableStorage {
+    async fn find_missing_blobs(
+        &self,
+        request: Request<reapi::FindMissingBlobsRequest>,
+    ) -> Result<Response<reapi::FindMissingBlobsResponse>, Status> {
+        let request = request.into_inner();
+        let function = function(request.digest_function)?;
+        let digests: Vec<Digest> = request
+            .blob_digests
+            .iter()
+            .map(|digest| Digest::from_wire(function, digest))
+            .collect::<Result<_, _>>()
+            .map_err(bad_digest)?;
+        let missing = self.stores.blobs.find_missing(&digests).await?;
+        let missing_blob_digests = missing.iter().map(Digest::to_wire).collect();
+        Ok(Response::new(reapi::FindMissingBlobsResponse { missing_blob_digests }))
+    }
+
+    async fn batch_update_blobs(
+        &self,
+        request: Request<reapi::BatchUpdateBlobsRequest>,
+    ) -> Result<Response<reapi::BatchUpdateBlobsResponse>, Status> {
+        let request = request.into_inner();
+        let function = function(request.digest_function)?;
+        check_batch(request.requests.iter().map(|one| one.data.len() as u64).sum())?;
+        let responses = stream::iter(request.requests)
+            .map(|one| async move {
+                let digest = one.digest.clone();
+                let status = Some(status_of(self.update_one(function, one).await));
+                batch_update_blobs_response::Response { digest, status }
+            })
+            .buffered(CONCURRENCY)
+            .collect()
+            .await;
+        Ok(Response::new(reapi::BatchUpdateBlobsResponse { responses }))
+    }
+
+    async fn batch_read_blobs(
+        &self,
+        request: Request<reapi::BatchReadBlobsRequest>,
+    ) -> Result<Response<reapi::BatchReadBlobsResponse>, Status> {
+        let request = request.into_inner();
+        let function = function(request.digest_function)?;
+        let sizes = request.digests.iter().map(|digest| u64::try_from(digest.size_bytes).unwrap_or(0));
+        check_batch(sizes.fold(0, u64::saturating_add))?;
+        let zstd = request.acceptable_compressors.contains(&(compressor::Value::Zstd as i32));
+        let responses = stream::iter(request.digests)
+            .map(|digest| async move {
+                let mut response = batch_read_blobs_response::Response::default();
+                let status = match self.read_one(function, &digest, zstd).await {
+                    Ok((data, compressor)) => {
+                        response.data = data;
+                        response.compressor = compressor as i32;
+                        Ok(())
+                    }
+                    Err(status) => Err(status),
+                };
+                batch_read_blobs_response::Response {
+                    digest: Some(digest),
+                    status: Some(status_of(status)),
+                    ..response
+                }
+            })
+            .buffered(CONCURRENCY)
+            .collect()
+            .await;
+        Ok(Response::new(reapi::BatchReadBlobsResponse { responses }))
+    }
+
+    type GetTreeStream = BoxStream<'static, Result<reapi::GetTreeResponse, Status>>;
+
+    async fn get_tree(&self, request: Request<reapi::GetTreeRequest>) -> Result<Response<Self::GetTreeStream>, Status> {
+        let request = request.into_inner();
+        let function = function(request.digest_function)?;
+        let root = Digest::required(function, request.root_digest.as_ref()).map_err(bad_digest)?;
+        let page = tree::Page::from_wire(request.page_size, &request.page_token)?;
+        Ok(Response::new(tree::pages(self.stores.blobs.clone(), root, page).await?))
+    }
+
+    async fn split_blob(
+        &self,
+        _request: Request<reapi::SplitBlobRequest>,
+    ) -> Result<Response<reapi::SplitBlobResponse>, Status> {
+        not_served("SplitBlob")
+    }
+
+    type GetChunkMappingStream = BoxStream<'static, Result<reapi::GetChunkMappingResponse, Status>>;
+
+    async fn get_chunk_mapping(
+        &self,
+        _request: Request<reapi::GetChunkMappingRequest>,
+    ) -> Result<Response<Self::GetChunkMappingStream>, Status> {
+        not_served("GetChunkMapping")
+    }
+
+    async fn splice_blob(
+        &self,
+        _request: Request<reapi::SpliceBlobRequest>,
+    ) -> Result<Response<reapi::SpliceBlobResponse>, Status> {
+        not_served("SpliceBlob")
+    }
+
+    async fn register_chunk_mapping(
+        &self,
+        _request: Request<Streaming<reapi::RegisterChunkMappingRequest>>,
+    ) -> Result<Response<reapi::RegisterChunkMappingResponse>, Status> {
+        not_served("RegisterChunkMapping")
+    }
+}

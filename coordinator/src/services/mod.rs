@@ -1,0 +1,18 @@
+//! The gRPC services: thin adapters between the wire and what does the work.
+
+pub mod action_cache;
+pub mod bytestream;
+pub mod capabilities;
+pub mod cas;
+mod compression;
+mod tree;
+mod uploads;
+
+pub use action_cache::ActionCache;
+pub use bytestream::{ByteStream, LiveLogs, NoLogs};
+pub use capabilities::Capabilities;
+pub use cas::ContentAddressableStorage;
+
+/// Bytes of blobs in one batch call, as advertised. Below gRPC's usual message limit of 4 MiB with its envelope is what clients
+/// must stay; the servers' own limit is [`kiln_proto::channel::MAX_MESSAGE_BYTES`].
+pub const MAX_BATCH_BYTES: u64 = 4 * 1024 * 1024;

@@ -1,0 +1,38 @@
+//! Errors on the wire: which gRPC status each one is.
+
+use kiln_proto::{digest, resource_name};
+use tonic::{Code, Status};
+
+use crate::store;
+
+impl From<store::Error> for Status {
+    fn from(error: store::Error) -> Self {
+        use store::Error::{
+            Abandoned, Closed, Corrupt, Database, DiskFull, Full, Io, Locked, Mismatch, NotFound, OutOfRange, TooLong,
+        };
+        let code = match &error {
+            NotFound { .. } => Code::NotFound,
+            Mismatch { .. } | TooLong { .. } => Code::InvalidArgument,
+            OutOfRange { .. } => Code::OutOfRange,
+            Corrupt { .. } => Code::DataLoss,
+            Full { .. } | DiskFull { .. } => Code::ResourceExhausted,
+            Abandoned { .. } => Code::Aborted,
+            Closed | Locked { .. } => Code::Unavailable,
+            Io { .. } | Database { .. } => Code::Internal,
+        };
+        if matches!(code, Code::Internal | Code::DataLoss | Code::ResourceExhausted) {
+            tracing::error!(%error, "a store failed");
+        }
+        Self::new(code, error.to_string())
+    }
+}
+
+/// A digest from a client that is none.
+pub fn bad_digest(error: digest::Error) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+/// A resource name from a client that is none.
+pub fn bad_resource_name(error: resource_name::Error) -> Status {
+    Status::invalid_argument(error.to_string())
+}

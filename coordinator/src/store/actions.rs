@@ -1,0 +1,209 @@
+//! Results of actions in one redb file.
+//!
+//! Writers queue; one thread takes all that wait and commits them at once, so a sync of the disk is shared by many results.
+//! Invariant: each action has one row in `results` and one in `order`, and both tables hold at most `max_entries`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::reapi;
+use prost::Message;
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{ActionStore, Error};
+
+/// Key of an action to its place in the order and its encoded result.
+const RESULTS: TableDefinition<'_, &[u8], (u64, &[u8])> = TableDefinition::new("results");
+/// Place in the order of writing to the key.
+const ORDER: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("order");
+
+/// Memory for the file's pages; redb's own default is a gigabyte.
+const CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// Results that wait for the disk before `put` waits with them.
+const QUEUE: usize = 1_024;
+
+struct Put {
+    key: Vec<u8>,
+    value: Vec<u8>,
+    done: oneshot::Sender<Result<(), Arc<redb::Error>>>,
+}
+
+/// The action cache's results in a file; the oldest written go first.
+#[derive(Debug)]
+pub struct RedbActions {
+    path: PathBuf,
+    database: Arc<Database>,
+    queue: Option<mpsc::Sender<Put>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Drop for RedbActions {
+    /// Waits for what is queued, so that the file is closed when the store is gone.
+    fn drop(&mut self) {
+        self.queue = None;
+        if self.writer.take().is_some_and(|writer| writer.join().is_err()) {
+            tracing::error!("the action cache's writer panicked");
+        }
+    }
+}
+
+impl RedbActions {
+    /// Opens the file, and makes it where it is not.
+    pub fn open(path: &Path, max_entries: u64) -> Result<Self, Error> {
+        let failed = |source: redb::Error| match source {
+            redb::Error::DatabaseAlreadyOpen => Error::Locked { path: path.to_owned() },
+            source => Error::Database { path: path.to_owned(), source: Arc::new(source) },
+        };
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|e| failed(e.into()))?;
+        commit(&database, max_entries, &[]).map_err(failed)?;
+        let database = Arc::new(database);
+        let (queue, puts) = mpsc::channel(QUEUE);
+        let shared = database.clone();
+        let writer = std::thread::Builder::new()
+            .name("action-cache".into())
+            .spawn(move || write_all(&shared, max_entries, puts))
+            .map_err(|source| Error::io("start the writer of", path, source))?;
+        Ok(Self { path: path.to_owned(), database, queue: Some(queue), writer: Some(writer) })
+    }
+}
+
+/// The writer's thread: ends when the store is dropped.
+fn write_all(database: &Database, max_entries: u64, mut puts: mpsc::Receiver<Put>) {
+    let mut batch = Vec::new();
+    while puts.blocking_recv_many(&mut batch, QUEUE) > 0 {
+        let result = commit(database, max_entries, &batch).map_err(Arc::new);
+        for put in batch.drain(..) {
+            // A caller that went away does not want to know.
+            let _ = put.done.send(result.clone());
+        }
+    }
+}
+
+fn commit(database: &Database, max_entries: u64, batch: &[Put]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut results = transaction.open_table(RESULTS)?;
+        let mut order = transaction.open_table(ORDER)?;
+        let mut next = order.last()?.map_or(0, |(place, _)| place.value() + 1);
+        for put in batch {
+            let before = results.insert(put.key.as_slice(), (next, put.value.as_slice()))?;
+            if let Some(before) = before {
+                order.remove(before.value().0)?;
+            }
+            order.insert(next, put.key.as_slice())?;
+            next += 1;
+        }
+        while order.len()? > max_entries {
+            let Some((_, oldest)) = order.pop_first()? else { break };
+            results.remove(oldest.value())?;
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn key(instance: &str, action: &Digest) -> Vec<u8> {
+    let function = match action.function {
+        DigestFunction::Sha256 => 0,
+        DigestFunction::Blake3 => 1,
+    };
+    let mut key = Vec::with_capacity(41 + instance.len());
+    key.push(function);
+    key.extend_from_slice(&action.hash);
+    key.extend_from_slice(&action.size.to_be_bytes());
+    key.extend_from_slice(instance.as_bytes());
+    key
+}
+
+fn read(database: &Database, key: &[u8]) -> Result<Option<Vec<u8>>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let results = transaction.open_table(RESULTS)?;
+    Ok(results.get(key)?.map(|row| row.value().1.to_vec()))
+}
+
+#[async_trait]
+impl ActionStore for RedbActions {
+    async fn get(&self, instance: &str, action: &Digest) -> Result<Option<reapi::ActionResult>, Error> {
+        let (database, key) = (self.database.clone(), key(instance, action));
+        let value = tokio::task::spawn_blocking(move || read(&database, &key)).await.map_err(|_| Error::Closed)?;
+        let value = value.map_err(|source| Error::Database { path: self.path.clone(), source: Arc::new(source) })?;
+        Ok(value.and_then(|value| match reapi::ActionResult::decode(value.as_slice()) {
+            Ok(result) => Some(result),
+            Err(error) => {
+                tracing::error!(%action, %error, "a cached result is not readable; the action will run again");
+                None
+            }
+        }))
+    }
+
+    async fn put(&self, instance: &str, action: &Digest, result: reapi::ActionResult) -> Result<(), Error> {
+        let (done, committed) = oneshot::channel();
+        let put = Put { key: key(instance, action), value: result.encode_to_vec(), done };
+        self.queue.as_ref().ok_or(Error::Closed)?.send(put).await.map_err(|_| Error::Closed)?;
+        committed
+            .await
+            .map_err(|_| Error::Closed)?
+            .map_err(|source| Error::Database { path: self.path.clone(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn action(number: u8) -> Digest {
+        DigestFunction::Sha256.digest(&[number])
+    }
+
+    fn result(exit_code: i32) -> reapi::ActionResult {
+        reapi::ActionResult { exit_code, ..Default::default() }
+    }
+
+    #[tokio::test]
+    async fn the_oldest_results_go_when_there_are_too_many() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = RedbActions::open(&dir.path().join("actions.redb"), 3).unwrap();
+        for number in 0..3 {
+            store.put("", &action(number), result(1)).await.unwrap();
+        }
+        store.put("", &action(0), result(2)).await.unwrap();
+        store.put("", &action(3), result(1)).await.unwrap();
+        assert_eq!(store.get("", &action(0)).await.unwrap(), Some(result(2)));
+        assert_eq!(store.get("", &action(1)).await.unwrap(), None);
+        assert_eq!(store.get("", &action(2)).await.unwrap(), Some(result(1)));
+        assert_eq!(store.get("", &action(3)).await.unwrap(), Some(result(1)));
+    }
+
+    #[tokio::test]
+    async fn instances_and_digest_functions_do_not_share_results() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = RedbActions::open(&dir.path().join("actions.redb"), 10).unwrap();
+        store.put("a", &action(0), result(1)).await.unwrap();
+        assert_eq!(store.get("b", &action(0)).await.unwrap(), None);
+        let other = Digest { function: DigestFunction::Blake3, ..action(0) };
+        assert_eq!(store.get("a", &other).await.unwrap(), None);
+        assert_eq!(store.get("a", &action(0)).await.unwrap(), Some(result(1)));
+    }
+
+    #[tokio::test]
+    async fn many_writers_at_once_are_all_kept_and_survive_reopening() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("actions.redb");
+        {
+            let store = RedbActions::open(&path, 1_000).unwrap();
+            let actions: Vec<Digest> = (0..200).map(action).collect();
+            let puts =
+                (0..200_u8).map(|number| store.put("", &actions[usize::from(number)], result(i32::from(number))));
+            futures::future::try_join_all(puts.collect::<Vec<_>>()).await.unwrap();
+            assert!(matches!(RedbActions::open(&path, 1_000), Err(Error::Locked { .. })));
+        }
+        let store = RedbActions::open(&path, 1_000).unwrap();
+        for number in 0..200 {
+            assert_eq!(store.get("", &action(number)).await.unwrap(), Some(result(i32::from(number))));
+        }
+    }
+}

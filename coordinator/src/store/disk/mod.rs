@@ -1,0 +1,202 @@
+//! Blobs as files: `{sha256,blake3}/{first byte of the hash}/{hash}-{size}`, written beside in `tmp/` and renamed.
+//!
+//! What a killed process leaves in `tmp/` is removed at the next start; a rename makes a blob visible whole. After a loss of
+//! power a file may have lost bytes: one of a wrong size is dropped at the start, and any other is found out by the first read,
+//! since no bytes leave that were not hashed by this process. A store that is `durable` syncs each blob before it says so.
+//!
+//! Invariant: files come and go only under the index's lock, so the index names exactly the files that are there.
+
+mod read;
+mod scan;
+mod write;
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use kiln_proto::digest::Digest;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::index::{Full, Index};
+use super::{BlobStore, BlobStream, BlobWriter, Error};
+
+/// Bytes read from a blob at once, and the largest piece that a stream yields.
+pub const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Where a store is and what it may hold.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The store's own directory.
+    pub dir: PathBuf,
+    /// Bytes of blobs; the least recently used go first.
+    pub capacity: u64,
+    /// Whether a blob is synced to the disk before its write ends.
+    pub durable: bool,
+}
+
+/// Blobs in a directory of one disk.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    tmp: PathBuf,
+    durable: bool,
+    index: Mutex<Index>,
+    evictions: AtomicU64,
+    _lock: File,
+}
+
+impl Disk {
+    /// Opens a store and lists what it holds; makes it where it is not. Blocks.
+    pub fn open(config: Config) -> Result<Self, Error> {
+        let Config { dir, capacity, durable } = config;
+        let tmp = dir.join("tmp");
+        std::fs::create_dir_all(&tmp).map_err(|source| Error::io("make", &tmp, source))?;
+        let lock = lock(&dir.join("lock"))?;
+        scan::clear(&tmp)?;
+        let index = Mutex::new(scan::scan(&dir, capacity)?);
+        Ok(Self { inner: Arc::new(Inner { dir, tmp, durable, index, evictions: AtomicU64::new(0), _lock: lock }) })
+    }
+}
+
+/// Holds the store for this process; the kernel lets go when the process ends, however it ends.
+fn lock(path: &Path) -> Result<File, Error> {
+    let file = File::create(path).map_err(|source| Error::io("make", path, source))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked { path: path.to_owned() }),
+        Err(error) => Err(Error::io("lock", path, error.into())),
+    }
+}
+
+/// Runs blocking work beside the runtime.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(Error::Closed),
+    }
+}
+
+/// A blob's file in the store at `dir`.
+fn path_in(dir: &Path, digest: &Digest) -> PathBuf {
+    let hex = digest.hex();
+    let name = format!("{hex}-{}", digest.size);
+    dir.join(digest.function.name()).join(&hex[..2]).join(name)
+}
+
+impl Inner {
+    fn path(&self, digest: &Digest) -> PathBuf {
+        path_in(&self.dir, digest)
+    }
+
+    /// Sets bytes aside for a write, evicting what was not used for longest.
+    fn reserve(&self, bytes: u64) -> Result<(), Error> {
+        let mut index = self.index.lock();
+        let capacity = index.capacity();
+        let evicted =
+            index.reserve(bytes).map_err(|Full { writing }| Error::Full { needed: bytes, capacity, writing })?;
+        let doomed = self.move_away(&mut index, &evicted);
+        drop(index);
+        remove(&doomed);
+        Ok(())
+    }
+
+    fn release(&self, bytes: u64) {
+        self.index.lock().release(bytes);
+    }
+
+    /// Drops this very file of a blob, whose bytes were found wrong or gone.
+    fn drop_blob(&self, digest: &Digest, born: u64) {
+        let mut index = self.index.lock();
+        if index.remove(digest, born) {
+            let doomed = self.move_away(&mut index, &[*digest]);
+            drop(index);
+            remove(&doomed);
+        }
+    }
+
+    /// Takes files out of sight: a rename is quick, where freeing a large file's blocks is not. The lock is held.
+    fn move_away(&self, _index: &mut MutexGuard<'_, Index>, digests: &[Digest]) -> Vec<PathBuf> {
+        let away = |digest: &Digest| {
+            let count = self.evictions.fetch_add(1, Ordering::Relaxed);
+            let to = self.tmp.join(format!("evicted-{count}"));
+            match std::fs::rename(self.path(digest), &to) {
+                Ok(()) => Some(to),
+                Err(error) => {
+                    if error.kind() != io::ErrorKind::NotFound {
+                        tracing::warn!(%digest, %error, "cannot evict a blob");
+                    }
+                    None
+                }
+            }
+        };
+        digests.iter().filter_map(away).collect()
+    }
+}
+
+fn remove(paths: &[PathBuf]) {
+    for path in paths {
+        if let Err(error) = std::fs::remove_file(path) {
+            tracing::warn!(path = %path.display(), %error, "cannot remove an evicted blob; it goes at the next start");
+        }
+    }
+}
+
+#[async_trait]
+impl BlobStore for Disk {
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
+        let mut index = self.inner.index.lock();
+        Ok(digests.iter().copied().filter(|digest| index.touch(digest).is_none()).collect())
+    }
+
+    async fn get(&self, digest: &Digest) -> Result<Bytes, Error> {
+        let (inner, digest) = (self.inner.clone(), *digest);
+        blocking(move || inner.get(&digest)).await
+    }
+
+    async fn read(&self, digest: &Digest, offset: u64, limit: Option<u64>) -> Result<BlobStream, Error> {
+        let (inner, digest) = (self.inner.clone(), *digest);
+        let size = digest.size;
+        let left = size.checked_sub(offset).ok_or(Error::OutOfRange { digest, offset })?;
+        let wanted = limit.map_or(left, |limit| left.min(limit));
+        if wanted == size && size <= CHUNK_BYTES as u64 {
+            let data = self.get(&digest).await?;
+            return Ok(stream::iter((!data.is_empty()).then_some(Ok(data))).boxed());
+        }
+        let reader = blocking(move || inner.reader(&digest, offset, wanted)).await?;
+        Ok(read::stream(reader))
+    }
+
+    async fn put(&self, digest: &Digest, data: Bytes) -> Result<(), Error> {
+        let (inner, digest) = (self.inner.clone(), *digest);
+        blocking(move || write::put(&inner, &digest, &data)).await
+    }
+
+    async fn write(&self, digest: &Digest) -> Result<Box<dyn BlobWriter>, Error> {
+        let index = self.inner.index.lock();
+        let capacity = index.capacity();
+        if digest.size > capacity {
+            return Err(Error::Full { needed: digest.size, capacity, writing: 0 });
+        }
+        drop(index);
+        Ok(Box::new(write::FileWriter::new(self.inner.clone(), *digest)))
+    }
+
+    fn bytes(&self) -> u64 {
+        self.inner.index.lock().bytes()
+    }
+
+    fn capacity(&self) -> u64 {
+        self.inner.index.lock().capacity()
+    }
+}

@@ -1,0 +1,71 @@
+//! What can go wrong in a store.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use kiln_proto::digest::Digest;
+
+/// A store that could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("blob `{digest}` is not in the store; upload it, or run the action that makes it again")]
+    NotFound { digest: Digest },
+    #[error("the bytes sent are not blob `{expected}` but `{found}`; nothing was stored")]
+    Mismatch { expected: Digest, found: Digest },
+    #[error("more than {} bytes were sent for blob `{digest}`; nothing was stored", digest.size)]
+    TooLong { digest: Digest },
+    #[error("offset {offset} is beyond the {} bytes of blob `{digest}`", digest.size)]
+    OutOfRange { digest: Digest, offset: u64 },
+    #[error(
+        "blob `{digest}` was damaged on the disk (its bytes are `{found}`) and is dropped; upload or build it again"
+    )]
+    Corrupt { digest: Digest, found: Digest },
+    #[error(
+        "no room for {needed} more bytes: the store holds at most {capacity} and {writing} are being written; \
+         raise its `max_bytes`, or try again when other uploads are done"
+    )]
+    Full { needed: u64, capacity: u64, writing: u64 },
+    #[error("the disk of `{path}` is full; free space there, or lower the store's `max_bytes`")]
+    DiskFull {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("`{path}` is in use by another coordinator; stop that one, or choose another data directory")]
+    Locked { path: PathBuf },
+    #[error("cannot {doing} `{path}`: {source}")]
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the write of blob `{digest}` failed before; begin it again")]
+    Abandoned { digest: Digest },
+    #[error("the action cache `{path}` failed: {source}")]
+    Database {
+        path: PathBuf,
+        #[source]
+        source: std::sync::Arc<redb::Error>,
+    },
+    #[error("the store is shutting down; try again")]
+    Closed,
+}
+
+impl Error {
+    /// An I/O error at a path; a full disk is told apart.
+    pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { path: path.to_owned(), source }
+            }
+            _ => Self::Io { doing, path: path.to_owned(), source },
+        }
+    }
+
+    /// Whether the blob is not to be had, now or from now on.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::Corrupt { .. })
+    }
+}

@@ -1,0 +1,128 @@
+//! What the farm keeps: blobs by digest, results by action, and the blobs of artifacts.
+//!
+//! One small trait for blobs; each further ability is a decorator in a file of its own. [`Stores::open`] is the
+//! one place where a configuration becomes a tree of stores.
+//!
+//! Invariant: bytes that leave a store match the digest that named them, and a blob is visible whole or not at all.
+
+mod actions;
+mod artifacts_below;
+pub mod disk;
+mod error;
+mod index;
+mod whole;
+mod with_empty;
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use kiln_proto::digest::Digest;
+use kiln_proto::reapi;
+
+pub use actions::RedbActions;
+pub use artifacts_below::ArtifactsBelow;
+pub use error::Error;
+pub use with_empty::WithEmpty;
+
+/// A blob's bytes in pieces of at most [`disk::CHUNK_BYTES`]. An error ends the stream.
+pub type BlobStream = BoxStream<'static, Result<Bytes, Error>>;
+
+/// Keeps blobs by their digest.
+#[async_trait]
+pub trait BlobStore: Send + Sync + Debug {
+    /// Which of these are absent; extends the life of the others.
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error>;
+
+    /// The whole blob, checked against its digest.
+    async fn get(&self, digest: &Digest) -> Result<Bytes, Error>;
+
+    /// The blob from `offset` on, at most `limit` bytes. A whole blob is checked while it streams, its last piece
+    /// held back until the check is done; a part is taken only from a blob that was checked before.
+    async fn read(&self, digest: &Digest, offset: u64, limit: Option<u64>) -> Result<BlobStream, Error>;
+
+    /// Stores a whole blob, if it is what its digest says. A blob that is there already is left alone.
+    async fn put(&self, digest: &Digest, data: Bytes) -> Result<(), Error>;
+
+    /// Stores a blob piece by piece.
+    async fn write(&self, digest: &Digest) -> Result<Box<dyn BlobWriter>, Error>;
+
+    /// Bytes stored, with those being written.
+    fn bytes(&self) -> u64;
+
+    /// Bytes that the store may hold.
+    fn capacity(&self) -> u64;
+}
+
+/// A blob being written. Dropped before [`commit`](Self::commit), nothing is stored.
+#[async_trait]
+pub trait BlobWriter: Send {
+    /// Adds bytes. When the call is dropped before it ends, `data` was not taken and the writer is as before.
+    async fn write(&mut self, data: Bytes) -> Result<(), Error>;
+
+    /// Makes the blob visible, if it is what its digest says.
+    async fn commit(self: Box<Self>) -> Result<(), Error>;
+}
+
+/// Keeps results by action. Knows nothing about the blobs that a result names: see [`Stores::cached_result`].
+#[async_trait]
+pub trait ActionStore: Send + Sync + Debug {
+    /// The result last put for this action in this instance.
+    async fn get(&self, instance: &str, action: &Digest) -> Result<Option<reapi::ActionResult>, Error>;
+
+    /// Puts a result in place of what was there. When this returns, the result survives the process.
+    async fn put(&self, instance: &str, action: &Digest, result: reapi::ActionResult) -> Result<(), Error>;
+}
+
+/// Where the embedded stores are, and how much they may hold.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Holds `blobs/`, `actions.redb` and `artifacts/`; made where it is not.
+    pub data_dir: PathBuf,
+    /// Bytes of blobs kept in `blobs/`; the least recently used go first. Artifacts do not count.
+    pub max_bytes: u64,
+}
+
+/// Results that the action cache holds before the oldest go.
+const MAX_ACTIONS: u64 = 1_000_000;
+
+/// The farm's stores. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Stores {
+    /// Content-addressed store: bounded; reads fall through to `artifacts`.
+    pub blobs: Arc<dyn BlobStore>,
+    /// Results as they were put, whole or not.
+    pub actions: Arc<dyn ActionStore>,
+    /// Blobs of accepted artifacts: never evicted, and on the disk before `put` or `commit` returns.
+    pub artifacts: Arc<dyn BlobStore>,
+}
+
+impl Stores {
+    /// Opens the stores in `data_dir`, and makes them where they are not. Blocks while it lists what is there.
+    pub fn open(config: &Config) -> Result<Self, Error> {
+        let blobs = disk::Disk::open(disk::Config {
+            dir: config.data_dir.join("blobs"),
+            capacity: config.max_bytes,
+            durable: false,
+        })?;
+        let artifacts = disk::Disk::open(disk::Config {
+            dir: config.data_dir.join("artifacts"),
+            capacity: u64::MAX,
+            durable: true,
+        })?;
+        let actions = RedbActions::open(&config.data_dir.join("actions.redb"), MAX_ACTIONS)?;
+        let artifacts: Arc<dyn BlobStore> = Arc::new(WithEmpty::new(Arc::new(artifacts)));
+        let blobs = ArtifactsBelow::new(Arc::new(blobs), artifacts.clone());
+        Ok(Self { blobs: Arc::new(WithEmpty::new(Arc::new(blobs))), actions: Arc::new(actions), artifacts })
+    }
+
+    /// The cached result of an action, if it is whole: every blob it names (files, trees and what is in them, root
+    /// directories, stdout, stderr) is present, and its life is extended.
+    pub async fn cached_result(&self, instance: &str, action: &Digest) -> Result<Option<reapi::ActionResult>, Error> {
+        let Some(result) = self.actions.get(instance, action).await? else { return Ok(None) };
+        Ok(whole::is_whole(&*self.blobs, action.function, &result).await?.then_some(result))
+    }
+}

@@ -1,0 +1,104 @@
+//! Whether a cached result is whole: every blob it names is there.
+
+use std::collections::HashSet;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::reapi;
+use prost::Message;
+
+use super::{BlobStore, Error};
+
+/// Trees and directories fetched at once.
+const CONCURRENCY: usize = 8;
+
+/// A result that names what is not to be had, or what is no digest or directory at all.
+struct Broken;
+
+type Digests = Vec<Digest>;
+
+/// Whether every blob that `result` names is present; extends the life of them all.
+pub(super) async fn is_whole(
+    blobs: &dyn BlobStore,
+    function: DigestFunction,
+    result: &reapi::ActionResult,
+) -> Result<bool, Error> {
+    let Ok((mut leaves, trees, roots)) = named(function, result) else { return Ok(false) };
+    let mut first = leaves.clone();
+    first.extend(trees.iter().chain(&roots));
+    if !blobs.find_missing(&first).await?.is_empty() {
+        return Ok(false);
+    }
+    let Some(found) = fetch::<reapi::Tree>(blobs, &trees).await? else { return Ok(false) };
+    for tree in found {
+        for directory in tree.root.iter().chain(&tree.children) {
+            match files(function, directory) {
+                Ok(files) => leaves.extend(files),
+                Err(Broken) => return Ok(false),
+            }
+        }
+    }
+    let mut seen: HashSet<Digest> = HashSet::new();
+    let mut level: Vec<Digest> = roots.into_iter().filter(|digest| seen.insert(*digest)).collect();
+    while !level.is_empty() {
+        let Some(directories) = fetch::<reapi::Directory>(blobs, &level).await? else { return Ok(false) };
+        level.clear();
+        for directory in directories {
+            let (Ok(files), Ok(below)) = (files(function, &directory), directories_in(function, &directory)) else {
+                return Ok(false);
+            };
+            leaves.extend(files);
+            level.extend(below.into_iter().filter(|digest| seen.insert(*digest)));
+        }
+    }
+    let leaves: Vec<Digest> = leaves.into_iter().collect::<HashSet<_>>().into_iter().collect();
+    Ok(blobs.find_missing(&leaves).await?.is_empty())
+}
+
+/// Files, trees and root directories that a result names itself.
+fn named(function: DigestFunction, result: &reapi::ActionResult) -> Result<(Digests, Digests, Digests), Broken> {
+    let one = |digest: Option<&reapi::Digest>| Digest::required(function, digest).map_err(|_| Broken);
+    let (mut leaves, mut trees, mut roots) = (Vec::new(), Vec::new(), Vec::new());
+    for file in &result.output_files {
+        leaves.push(one(file.digest.as_ref())?);
+    }
+    for digest in [&result.stdout_digest, &result.stderr_digest].into_iter().flatten() {
+        leaves.push(one(Some(digest))?);
+    }
+    for directory in &result.output_directories {
+        if directory.tree_digest.is_none() && directory.root_directory_digest.is_none() {
+            return Err(Broken);
+        }
+        if directory.tree_digest.is_some() {
+            trees.push(one(directory.tree_digest.as_ref())?);
+        }
+        if directory.root_directory_digest.is_some() {
+            roots.push(one(directory.root_directory_digest.as_ref())?);
+        }
+    }
+    Ok((leaves, trees, roots))
+}
+
+fn files(function: DigestFunction, directory: &reapi::Directory) -> Result<Digests, Broken> {
+    let digests = directory.files.iter().map(|file| Digest::required(function, file.digest.as_ref()));
+    digests.collect::<Result<_, _>>().map_err(|_| Broken)
+}
+
+fn directories_in(function: DigestFunction, directory: &reapi::Directory) -> Result<Digests, Broken> {
+    let digests = directory.directories.iter().map(|below| Digest::required(function, below.digest.as_ref()));
+    digests.collect::<Result<_, _>>().map_err(|_| Broken)
+}
+
+/// Fetches messages; none where one is absent or is no such message.
+async fn fetch<M: Message + Default>(blobs: &dyn BlobStore, digests: &[Digest]) -> Result<Option<Vec<M>>, Error> {
+    let fetched: Result<Vec<_>, Error> = stream::iter(digests.to_vec())
+        .map(|digest| async move { blobs.get(&digest).await })
+        .buffered(CONCURRENCY)
+        .try_collect()
+        .await;
+    match fetched {
+        Ok(encoded) => Ok(encoded.into_iter().map(M::decode).collect::<Result<_, _>>().ok()),
+        Err(error) if error.is_absent() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
