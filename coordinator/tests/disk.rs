@@ -1,0 +1,356 @@
+//! The stores on a real disk: killed processes, damaged files, full disks, and the bound on bytes.
+
+mod support;
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use kiln_coordinator::store::{BlobStore, Config, Error, Stores};
+use kiln_proto::digest::Digest;
+use kiln_proto::reapi;
+use proptest::prelude::*;
+use support::{BLAKE3, SHA256, blob_file, cannot_run, noise};
+
+fn open(dir: &Path, max_bytes: u64) -> Stores {
+    Stores::open(&Config { data_dir: dir.to_owned(), max_bytes }).unwrap()
+}
+
+async fn put(store: &dyn BlobStore, data: &[u8]) -> Digest {
+    let digest = SHA256.digest(data);
+    store.put(&digest, Bytes::copy_from_slice(data)).await.unwrap();
+    digest
+}
+
+async fn stream_in(store: &dyn BlobStore, digest: &Digest, data: &[u8]) -> Result<(), Error> {
+    let mut writer = store.write(digest).await?;
+    for piece in data.chunks(100_000) {
+        writer.write(Bytes::copy_from_slice(piece)).await?;
+    }
+    writer.commit().await
+}
+
+async fn read(store: &dyn BlobStore, digest: &Digest, offset: u64, limit: Option<u64>) -> Result<Vec<u8>, Error> {
+    let pieces: Vec<Bytes> = store.read(digest, offset, limit).await?.try_collect().await?;
+    Ok(pieces.concat())
+}
+
+/// Files under a directory, but the lock.
+fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.file_name().unwrap() != "lock" {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn stores_keep_everything_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (small, large) = (noise(1, 10), noise(2, 3_000_000));
+    let (blake, action) = (BLAKE3.digest(&large), SHA256.digest(b"action"));
+    let result = reapi::ActionResult { exit_code: 3, ..Default::default() };
+    let artifact;
+    {
+        let stores = open(dir.path(), 1 << 30);
+        put(&*stores.blobs, &small).await;
+        stream_in(&*stores.blobs, &blake, &large).await.unwrap();
+        artifact = put(&*stores.artifacts, b"artifact").await;
+        stores.actions.put("i", &action, result.clone()).await.unwrap();
+    }
+    let stores = open(dir.path(), 1 << 30);
+    assert_eq!(stores.blobs.bytes(), 3_000_010);
+    assert_eq!(stores.blobs.get(&SHA256.digest(&small)).await.unwrap(), small);
+    assert_eq!(read(&*stores.blobs, &blake, 0, None).await.unwrap(), large);
+    assert_eq!(stores.actions.get("i", &action).await.unwrap(), Some(result));
+    assert_eq!(stores.artifacts.get(&artifact).await.unwrap(), "artifact");
+    assert_eq!(stores.blobs.get(&artifact).await.unwrap(), "artifact", "reads fall through to artifacts");
+    assert!(stores.blobs.find_missing(&[artifact]).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_second_coordinator_on_the_same_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = open(dir.path(), 1_000);
+    let config = Config { data_dir: dir.path().to_owned(), max_bytes: 1_000 };
+    assert!(matches!(Stores::open(&config), Err(Error::Locked { .. })));
+}
+
+#[tokio::test]
+async fn a_damaged_blob_is_found_out_dropped_and_absent_from_then_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let stores = open(dir.path(), 1 << 30);
+    let damage = |digest: &Digest, at: u64| {
+        use std::os::unix::fs::FileExt;
+        let file = std::fs::File::options().write(true).open(blob_file(dir.path(), digest)).unwrap();
+        file.write_all_at(b"damage", at).unwrap();
+    };
+    let small = put(&*stores.blobs, &noise(1, 1_000)).await;
+    damage(&small, 10);
+    assert!(matches!(stores.blobs.get(&small).await, Err(Error::NotFound { .. })));
+    let data = noise(2, 5_000_000);
+    let large = put(&*stores.blobs, &data).await;
+    damage(&large, 4_999_990);
+    let mut pieces = stores.blobs.read(&large, 0, None).await.unwrap();
+    let mut received = 0;
+    let end = loop {
+        match pieces.try_next().await {
+            Ok(Some(piece)) => received += piece.len(),
+            end => break end,
+        }
+    };
+    assert!(matches!(end, Err(Error::Corrupt { .. })));
+    assert!(received < data.len(), "a damaged blob never comes whole");
+    for digest in [small, large] {
+        assert_eq!(stores.blobs.find_missing(&[digest]).await.unwrap(), [digest]);
+        assert!(!blob_file(dir.path(), &digest).exists());
+        assert!(matches!(read(&*stores.blobs, &digest, 0, None).await, Err(Error::NotFound { .. })));
+    }
+    assert_eq!(stores.blobs.bytes(), 0);
+    put(&*stores.blobs, &data).await;
+    assert_eq!(read(&*stores.blobs, &large, 0, None).await.unwrap(), data, "it can be stored again");
+}
+
+#[tokio::test]
+async fn a_part_of_a_blob_damaged_while_the_store_was_closed_is_not_handed_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = noise(1, 3_000_000);
+    let (good, bad, short) = (SHA256.digest(&data), SHA256.digest(&data[1..]), SHA256.digest(&data[2..]));
+    {
+        let stores = open(dir.path(), 1 << 30);
+        for at in 0..3 {
+            put(&*stores.blobs, &data[at..]).await;
+        }
+    }
+    let mut bytes = data[1..].to_vec();
+    bytes[2_000_000] ^= 1;
+    std::fs::write(blob_file(dir.path(), &bad), bytes).unwrap();
+    std::fs::write(blob_file(dir.path(), &short), b"torn").unwrap();
+    let stores = open(dir.path(), 1 << 30);
+    assert_eq!(stores.blobs.find_missing(&[good, bad, short]).await.unwrap(), [short], "its size gives it away");
+    assert_eq!(read(&*stores.blobs, &good, 5, Some(10)).await.unwrap(), data[5..15]);
+    assert!(matches!(read(&*stores.blobs, &bad, 5, Some(10)).await, Err(Error::NotFound { .. })));
+    assert_eq!(stores.blobs.find_missing(&[bad]).await.unwrap(), [bad]);
+}
+
+#[tokio::test]
+async fn a_writer_that_is_dropped_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let stores = open(dir.path(), 10_000_000);
+    let data = noise(1, 5_000_000);
+    let digest = SHA256.digest(&data);
+    for _ in 0..3 {
+        let mut writer = stores.blobs.write(&digest).await.unwrap();
+        for piece in data.chunks(500_000) {
+            writer.write(Bytes::copy_from_slice(piece)).await.unwrap();
+        }
+        drop(writer);
+    }
+    stream_in(&*stores.blobs, &digest, &data).await.unwrap();
+    assert_eq!(stores.blobs.get(&digest).await.unwrap(), data);
+}
+
+#[tokio::test]
+async fn a_blob_larger_than_the_store_is_refused_and_evicts_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let stores = open(dir.path(), 10_000);
+    let kept = put(&*stores.blobs, &noise(1, 9_000)).await;
+    let data = noise(2, 10_001);
+    let digest = SHA256.digest(&data);
+    assert!(matches!(stream_in(&*stores.blobs, &digest, &data).await, Err(Error::Full { .. })));
+    assert!(matches!(stores.blobs.put(&digest, data.into()).await, Err(Error::Full { .. })));
+    assert!(stores.blobs.find_missing(&[kept]).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_smaller_bound_after_a_restart_evicts_what_was_written_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut blobs = Vec::new();
+    {
+        let stores = open(dir.path(), 1 << 30);
+        for seed in 0..10 {
+            let digest = put(&*stores.blobs, &noise(seed, 1_000)).await;
+            let file = std::fs::File::options().write(true).open(blob_file(dir.path(), &digest)).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seed)).unwrap();
+            blobs.push(digest);
+        }
+    }
+    let stores = open(dir.path(), 4_500);
+    assert_eq!(stores.blobs.find_missing(&blobs).await.unwrap(), blobs[..6]);
+    assert_eq!(files(&dir.path().join("blobs")).len(), 4);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn the_bound_on_bytes_holds_on_the_disk_and_the_index_is_true(
+        steps in prop::collection::vec((0..30_u64, 0..4_u8), 1..80)
+    ) {
+        const MAX: u64 = 20_000;
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        runtime.block_on(async {
+            let stores = open(dir.path(), MAX);
+            for (seed, step) in steps {
+                let data = noise(seed, seed as usize * 200 + 1);
+                let digest = SHA256.digest(&data);
+                match step {
+                    0 => stores.blobs.put(&digest, data.into()).await.unwrap(),
+                    1 => stream_in(&*stores.blobs, &digest, &data).await.unwrap(),
+                    2 => {
+                        let there = stores.blobs.find_missing(&[digest]).await.unwrap().is_empty();
+                        assert_eq!(there, blob_file(dir.path(), &digest).exists());
+                    }
+                    _ => match stores.blobs.get(&digest).await {
+                        Ok(found) => assert_eq!(found, data),
+                        Err(error) => assert!(matches!(error, Error::NotFound { .. }), "{error}"),
+                    },
+                }
+                let sizes: u64 =
+                    files(&dir.path().join("blobs")).iter().map(|path| path.metadata().unwrap().len()).sum();
+                assert_eq!(sizes, stores.blobs.bytes());
+                assert!(sizes <= MAX);
+            }
+        });
+    }
+}
+
+/// Set in a process that this test program starts of itself: where its data is.
+const CHILD: &str = "KILN_TEST_CHILD_DIR";
+
+/// This test alone, in a process of its own.
+fn this_test(name: &str, dir: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(CHILD, dir);
+    command
+}
+
+/// The child's part: writes for ever, and says what is committed.
+async fn write_for_ever(dir: &Path) {
+    let stores = open(dir, 1 << 30);
+    for seed in 0_u64.. {
+        let stream = async {
+            let data = noise(seed, 700_000);
+            let digest = BLAKE3.digest(&data);
+            stream_in(&*stores.blobs, &digest, &data).await.unwrap();
+            println!("\nBLOB {digest}");
+        };
+        let small = async {
+            let digest = put(&*stores.blobs, &noise(seed, 2_000)).await;
+            println!("\nBLOB {digest}");
+            let result = reapi::ActionResult { exit_code: seed as i32, ..Default::default() };
+            stores.actions.put("", &digest, result).await.unwrap();
+            println!("\nACTION {digest} {seed}");
+        };
+        tokio::join!(stream, small);
+    }
+}
+
+#[test]
+fn after_kill_9_what_was_committed_is_there_and_nothing_is_half_visible() {
+    const NAME: &str = "after_kill_9_what_was_committed_is_there_and_nothing_is_half_visible";
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    if let Some(dir) = std::env::var_os(CHILD) {
+        return runtime.block_on(write_for_ever(Path::new(&dir)));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut blobs: Vec<Digest> = Vec::new();
+    let mut actions: HashMap<Digest, i32> = HashMap::new();
+    for round in 0..5 {
+        let mut child = this_test(NAME, dir.path()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut note = |line: String| match line.split(' ').collect::<Vec<_>>()[..] {
+            ["BLOB", digest] => blobs.push(digest.parse().unwrap()),
+            ["ACTION", digest, seed] => {
+                actions.insert(digest.parse().unwrap(), seed.parse().unwrap());
+            }
+            _ => {}
+        };
+        for line in lines.by_ref().take(60 + round * 7) {
+            note(line.unwrap());
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What it still said before it died holds as well; its last line may be cut off.
+        let rest: Vec<String> = lines.map_while(Result::ok).collect();
+        rest.into_iter().rev().skip(1).for_each(&mut note);
+        runtime.block_on(async {
+            let stores = open(dir.path(), 1 << 30);
+            assert_eq!(stores.blobs.find_missing(&blobs).await.unwrap(), []);
+            for digest in &blobs {
+                stores.blobs.get(digest).await.unwrap();
+            }
+            for (action, exit_code) in &actions {
+                let result = stores.actions.get("", action).await.unwrap().unwrap();
+                assert_eq!(result.exit_code, *exit_code);
+            }
+            assert_eq!(files(&dir.path().join("blobs/tmp")), Vec::<std::path::PathBuf>::new());
+            for path in files(&dir.path().join("blobs")) {
+                let name = path.file_name().unwrap().to_str().unwrap().replace('-', "/");
+                let blake = path.to_str().unwrap().contains("/blake3/");
+                let digest: Digest = if blake { format!("blake3/{name}") } else { name }.parse().unwrap();
+                assert_eq!(digest.function.digest(&std::fs::read(&path).unwrap()), digest);
+            }
+        });
+    }
+    assert!(blobs.len() > 50 && actions.len() > 20, "{} blobs, {} actions", blobs.len(), actions.len());
+}
+
+/// The child's part: has a disk of 8 MiB of its own.
+async fn fill_the_disk(dir: &Path) {
+    let stores = open(dir, 1 << 30);
+    let kept = put(&*stores.blobs, &noise(1, 1_000_000)).await;
+    let large = noise(2, 20_000_000);
+    let digest = SHA256.digest(&large);
+    let error = stream_in(&*stores.blobs, &digest, &large).await.unwrap_err();
+    assert!(matches!(error, Error::DiskFull { .. }), "{error}");
+    assert!(error.to_string().contains("is full"), "{error}");
+    assert_eq!(tonic::Status::from(error).code(), tonic::Code::ResourceExhausted);
+    assert!(matches!(stores.blobs.put(&digest, large.into()).await, Err(Error::DiskFull { .. })));
+    assert_eq!(stores.blobs.bytes(), 1_000_000);
+    assert_eq!(files(&dir.join("blobs/tmp")), Vec::<std::path::PathBuf>::new(), "what was half written is gone");
+    assert_eq!(stores.blobs.get(&kept).await.unwrap(), noise(1, 1_000_000));
+    put(&*stores.blobs, &noise(3, 1_000_000)).await;
+    // The action cache comes back too once there is room again.
+    let ballast = dir.join("ballast");
+    let full = std::fs::write(&ballast, vec![1; 16 << 20]);
+    assert_eq!(full.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    let action = SHA256.digest(b"action");
+    let result = reapi::ActionResult { stdout_raw: noise(4, 3_000_000), ..Default::default() };
+    let error = stores.actions.put("", &action, result).await.unwrap_err();
+    assert_eq!(tonic::Status::from(error).code(), tonic::Code::ResourceExhausted);
+    std::fs::remove_file(&ballast).unwrap();
+    let result = reapi::ActionResult { exit_code: 7, ..Default::default() };
+    stores.actions.put("", &action, result.clone()).await.unwrap();
+    assert_eq!(stores.actions.get("", &action).await.unwrap(), Some(result));
+    println!("\nDISK FILLED");
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_the_stores_go_on() {
+    if let Some(dir) = std::env::var_os(CHILD) {
+        return tokio::runtime::Runtime::new().unwrap().block_on(fill_the_disk(Path::new(&dir)));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let inner = this_test("a_full_disk_is_an_error_and_the_stores_go_on", dir.path());
+    // A mount namespace of its own, so that the small disk is gone with the process.
+    let mut command = Command::new("unshare");
+    command.args(if rustix::process::getuid().is_root() { &["-m"][..] } else { &["-U", "-r", "-m"][..] });
+    command.args(["sh", "-c", "mount -t tmpfs -o size=8m kiln-test \"$0\" || { echo NO MOUNT; exit 0; }; exec \"$@\""]);
+    command.arg(dir.path()).arg(inner.get_program()).args(inner.get_args()).env(CHILD, dir.path());
+    let Ok(output) = command.output() else { return cannot_run("`unshare` of util-linux") };
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if stdout.contains("NO MOUNT") || stderr.contains("unshare failed") {
+        return cannot_run("the right to mount a tmpfs in a namespace of its own");
+    }
+    assert!(output.status.success() && stdout.contains("DISK FILLED"), "{stdout}\n{stderr}");
+}

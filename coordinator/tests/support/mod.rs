@@ -1,0 +1,170 @@
+//! A farm of the content services alone, served on a port of this machine.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::Arc;
+
+use kiln_coordinator::services::{ActionCache, ByteStream, Capabilities, ContentAddressableStorage, LiveLogs, NoLogs};
+use kiln_coordinator::store::{Config, Stores};
+use kiln_proto::bytestream::byte_stream_client::ByteStreamClient;
+use kiln_proto::bytestream::byte_stream_server::ByteStreamServer;
+use kiln_proto::bytestream::{QueryWriteStatusRequest, ReadRequest, WriteRequest};
+use kiln_proto::channel::MAX_MESSAGE_BYTES;
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::reapi::action_cache_client::ActionCacheClient;
+use kiln_proto::reapi::action_cache_server::ActionCacheServer;
+use kiln_proto::reapi::capabilities_client::CapabilitiesClient;
+use kiln_proto::reapi::capabilities_server::CapabilitiesServer;
+use kiln_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
+use kiln_proto::reapi::content_addressable_storage_server::ContentAddressableStorageServer;
+use prost::Message;
+use tempfile::TempDir;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+pub const SHA256: DigestFunction = DigestFunction::Sha256;
+pub const BLAKE3: DigestFunction = DigestFunction::Blake3;
+
+/// Says that a test could not run, or fails where every test must.
+pub fn cannot_run(missing: &str) {
+    assert!(std::env::var_os("KILN_TESTS_MUST_RUN").is_none_or(|value| value != "1"), "cannot run: {missing}");
+    eprintln!("SKIPPED: {missing}");
+}
+
+/// A running farm and its clients. Gone when dropped.
+pub struct Farm {
+    pub stores: Stores,
+    pub channel: Channel,
+    pub cas: ContentAddressableStorageClient<Channel>,
+    pub bytes: ByteStreamClient<Channel>,
+    pub actions: ActionCacheClient<Channel>,
+    pub capabilities: CapabilitiesClient<Channel>,
+    pub dir: TempDir,
+    pub url: String,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Farm {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Farm {
+    pub async fn start() -> Self {
+        Self::with(1 << 30, Arc::new(NoLogs)).await
+    }
+
+    pub async fn with(max_bytes: u64, logs: Arc<dyn LiveLogs>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let stores = Stores::open(&Config { data_dir: dir.path().to_owned(), max_bytes }).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let cas = ContentAddressableStorageServer::new(ContentAddressableStorage::new(stores.clone()));
+        let bytes = ByteStreamServer::new(ByteStream::new(stores.clone(), logs));
+        let actions = ActionCacheServer::new(ActionCache::new(stores.clone()));
+        let router = tonic::transport::Server::builder()
+            .initial_stream_window_size(4 * 1024 * 1024)
+            .initial_connection_window_size(16 * 1024 * 1024)
+            .add_service(cas.max_decoding_message_size(MAX_MESSAGE_BYTES))
+            .add_service(bytes.max_decoding_message_size(MAX_MESSAGE_BYTES))
+            .add_service(actions.max_decoding_message_size(MAX_MESSAGE_BYTES))
+            .add_service(CapabilitiesServer::new(Capabilities));
+        let server = tokio::spawn(async move {
+            router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+        });
+        let channel = kiln_proto::channel::connect(&url).await.unwrap();
+        Self {
+            stores,
+            cas: ContentAddressableStorageClient::new(channel.clone()),
+            bytes: ByteStreamClient::new(channel.clone()),
+            actions: ActionCacheClient::new(channel.clone()),
+            capabilities: CapabilitiesClient::new(channel.clone()),
+            channel,
+            dir,
+            url,
+            server,
+        }
+    }
+
+    /// Stores a blob and gives its digest.
+    pub async fn put(&self, function: DigestFunction, data: &[u8]) -> Digest {
+        let digest = function.digest(data);
+        self.stores.blobs.put(&digest, data.to_vec().into()).await.unwrap();
+        digest
+    }
+
+    /// Stores a message as a blob.
+    pub async fn put_message(&self, message: &impl Message) -> Digest {
+        self.put(SHA256, &message.encode_to_vec()).await
+    }
+
+    pub async fn has(&self, digest: &Digest) -> bool {
+        self.stores.blobs.find_missing(&[*digest]).await.unwrap().is_empty()
+    }
+
+    /// Reads by `ByteStream`.
+    pub async fn read(&self, name: &str, offset: i64, limit: i64) -> Result<Vec<u8>, Status> {
+        let request = ReadRequest { resource_name: name.to_owned(), read_offset: offset, read_limit: limit };
+        let mut pieces = self.bytes.clone().read(request).await?.into_inner();
+        let mut data = Vec::new();
+        while let Some(piece) = pieces.message().await? {
+            data.extend(piece.data);
+        }
+        Ok(data)
+    }
+
+    /// Writes by `ByteStream`; gives the committed size.
+    pub async fn write(&self, messages: Vec<WriteRequest>) -> Result<i64, Status> {
+        let response = self.bytes.clone().write(tokio_stream::iter(messages)).await?;
+        Ok(response.into_inner().committed_size)
+    }
+
+    /// Committed size, and whether the upload is complete.
+    pub async fn write_status(&self, name: &str) -> (i64, bool) {
+        let request = QueryWriteStatusRequest { resource_name: name.to_owned() };
+        let status = self.bytes.clone().query_write_status(request).await.unwrap().into_inner();
+        (status.committed_size, status.complete)
+    }
+
+    /// A blob's file on the disk.
+    pub fn file(&self, digest: &Digest) -> std::path::PathBuf {
+        blob_file(self.dir.path(), digest)
+    }
+}
+
+pub fn blob_file(data_dir: &std::path::Path, digest: &Digest) -> std::path::PathBuf {
+    let hex = digest.hex();
+    let name = format!("{hex}-{}", digest.size);
+    data_dir.join("blobs").join(digest.function.name()).join(&hex[..2]).join(name)
+}
+
+/// One message of an upload.
+pub fn piece(name: &str, offset: usize, data: &[u8], finish: bool) -> WriteRequest {
+    WriteRequest {
+        resource_name: name.to_owned(),
+        write_offset: offset as i64,
+        finish_write: finish,
+        data: data.to_vec(),
+    }
+}
+
+/// An upload of `data` in messages of `size` bytes.
+pub fn pieces(name: &str, data: &[u8], size: usize) -> Vec<WriteRequest> {
+    let count = data.len().div_ceil(size);
+    let cut = data.chunks(size).enumerate();
+    cut.map(|(at, part)| piece(name, at * size, part, at + 1 == count)).collect()
+}
+
+/// Bytes that do not compress, the same for the same seed.
+pub fn noise(seed: u64, size: usize) -> Vec<u8> {
+    use rand::{RngCore, SeedableRng};
+    let mut output = vec![0; size];
+    rand::rngs::SmallRng::seed_from_u64(seed).fill_bytes(&mut output);
+    output
+}
+
+pub fn code<T: std::fmt::Debug>(result: Result<T, Status>) -> Code {
+    result.unwrap_err().code()
+}
