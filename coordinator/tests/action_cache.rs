@@ -1,5 +1,7 @@
 //! `ActionCache` over a real connection: REAPI's behaviours, one test each.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use kiln_proto::digest::Digest;

@@ -1,5 +1,7 @@
 //! `ByteStream` over a real connection: REAPI's behaviours, one test each, and random uploads against a model.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::sync::Arc;

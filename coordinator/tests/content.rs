@@ -1,5 +1,7 @@
 //! `ContentAddressableStorage` and `Capabilities` over a real connection: REAPI's behaviours, one test each.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use futures::StreamExt;

@@ -54,10 +54,9 @@ impl Decompressor {
             }
             let mut from = InBuffer::around(&self.input);
             let at = output.len();
-            let mut to = OutBuffer::around_pos(&mut output, at);
-            self.decoder.run(&mut from, &mut to).map_err(|error| bad_zstd(&error))?;
+            let run = self.decoder.run(&mut from, &mut OutBuffer::around_pos(&mut output, at));
+            run.map_err(|error| bad_zstd(&error))?;
             let used = from.pos();
-            drop(to);
             let _ = self.input.split_to(used);
             self.full = output.len() == output.capacity();
             if self.full {

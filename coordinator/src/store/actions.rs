@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::reapi;
+use parking_lot::RwLock;
 use prost::Message;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
@@ -32,11 +33,61 @@ struct Put {
     done: oneshot::Sender<Result<(), Arc<redb::Error>>>,
 }
 
+/// The redb file. After an I/O error redb serves no more: then it is closed, and opened again at the next use.
+#[derive(Debug)]
+struct Results {
+    path: PathBuf,
+    max_entries: u64,
+    database: RwLock<Option<Database>>,
+}
+
+impl Results {
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, Arc<redb::Error>> {
+        let mut open = self.database.read();
+        while open.is_none() {
+            drop(open);
+            self.open()?;
+            open = self.database.read();
+        }
+        let result = open.as_ref().map(work);
+        drop(open);
+        match result {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(error)) => {
+                tracing::error!(path = %self.path.display(), %error, "the action cache failed; it is opened anew");
+                *self.database.write() = None;
+                Err(Arc::new(error))
+            }
+            None => Err(Arc::new(redb::Error::DatabaseClosed)),
+        }
+    }
+
+    fn open(&self) -> Result<(), redb::Error> {
+        let mut database = self.database.write();
+        if database.is_none() {
+            let opened = Database::builder().set_cache_size(CACHE_BYTES).create(&self.path)?;
+            commit(&opened, self.max_entries, &[])?;
+            *database = Some(opened);
+        }
+        Ok(())
+    }
+
+    fn failed(&self, source: Arc<redb::Error>) -> Error {
+        let path = self.path.clone();
+        match &*source {
+            redb::Error::DatabaseAlreadyOpen => Error::Locked { path },
+            redb::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                Error::DiskFull { path, source: error.kind().into() }
+            }
+            _ => Error::Database { path, source },
+        }
+    }
+}
+
 /// The action cache's results in a file; the oldest written go first.
 #[derive(Debug)]
 pub struct RedbActions {
-    path: PathBuf,
-    database: Arc<Database>,
+    results: Arc<Results>,
     queue: Option<mpsc::Sender<Put>>,
     writer: Option<JoinHandle<()>>,
 }
@@ -54,28 +105,23 @@ impl Drop for RedbActions {
 impl RedbActions {
     /// Opens the file, and makes it where it is not.
     pub fn open(path: &Path, max_entries: u64) -> Result<Self, Error> {
-        let failed = |source: redb::Error| match source {
-            redb::Error::DatabaseAlreadyOpen => Error::Locked { path: path.to_owned() },
-            source => Error::Database { path: path.to_owned(), source: Arc::new(source) },
-        };
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|e| failed(e.into()))?;
-        commit(&database, max_entries, &[]).map_err(failed)?;
-        let database = Arc::new(database);
+        let results = Arc::new(Results { path: path.to_owned(), max_entries, database: RwLock::new(None) });
+        results.open().map_err(|error| results.failed(Arc::new(error)))?;
         let (queue, puts) = mpsc::channel(QUEUE);
-        let shared = database.clone();
+        let shared = results.clone();
         let writer = std::thread::Builder::new()
             .name("action-cache".into())
-            .spawn(move || write_all(&shared, max_entries, puts))
+            .spawn(move || write_all(&shared, puts))
             .map_err(|source| Error::io("start the writer of", path, source))?;
-        Ok(Self { path: path.to_owned(), database, queue: Some(queue), writer: Some(writer) })
+        Ok(Self { results, queue: Some(queue), writer: Some(writer) })
     }
 }
 
 /// The writer's thread: ends when the store is dropped.
-fn write_all(database: &Database, max_entries: u64, mut puts: mpsc::Receiver<Put>) {
+fn write_all(results: &Results, mut puts: mpsc::Receiver<Put>) {
     let mut batch = Vec::new();
     while puts.blocking_recv_many(&mut batch, QUEUE) > 0 {
-        let result = commit(database, max_entries, &batch).map_err(Arc::new);
+        let result = results.with(|database| commit(database, results.max_entries, &batch));
         for put in batch.drain(..) {
             // A caller that went away does not want to know.
             let _ = put.done.send(result.clone());
@@ -88,14 +134,13 @@ fn commit(database: &Database, max_entries: u64, batch: &[Put]) -> Result<(), re
     {
         let mut results = transaction.open_table(RESULTS)?;
         let mut order = transaction.open_table(ORDER)?;
-        let mut next = order.last()?.map_or(0, |(place, _)| place.value() + 1);
-        for put in batch {
-            let before = results.insert(put.key.as_slice(), (next, put.value.as_slice()))?;
+        let first = order.last()?.map_or(0, |(place, _)| place.value() + 1);
+        for (place, put) in (first..).zip(batch) {
+            let before = results.insert(put.key.as_slice(), (place, put.value.as_slice()))?;
             if let Some(before) = before {
                 order.remove(before.value().0)?;
             }
-            order.insert(next, put.key.as_slice())?;
-            next += 1;
+            order.insert(place, put.key.as_slice())?;
         }
         while order.len()? > max_entries {
             let Some((_, oldest)) = order.pop_first()? else { break };
@@ -128,9 +173,9 @@ fn read(database: &Database, key: &[u8]) -> Result<Option<Vec<u8>>, redb::Error>
 #[async_trait]
 impl ActionStore for RedbActions {
     async fn get(&self, instance: &str, action: &Digest) -> Result<Option<reapi::ActionResult>, Error> {
-        let (database, key) = (self.database.clone(), key(instance, action));
-        let value = tokio::task::spawn_blocking(move || read(&database, &key)).await.map_err(|_| Error::Closed)?;
-        let value = value.map_err(|source| Error::Database { path: self.path.clone(), source: Arc::new(source) })?;
+        let (results, key) = (self.results.clone(), key(instance, action));
+        let value = tokio::task::spawn_blocking(move || results.with(|database| read(database, &key))).await;
+        let value = value.map_err(|_| Error::Closed)?.map_err(|source| self.results.failed(source))?;
         Ok(value.and_then(|value| match reapi::ActionResult::decode(value.as_slice()) {
             Ok(result) => Some(result),
             Err(error) => {
@@ -144,10 +189,7 @@ impl ActionStore for RedbActions {
         let (done, committed) = oneshot::channel();
         let put = Put { key: key(instance, action), value: result.encode_to_vec(), done };
         self.queue.as_ref().ok_or(Error::Closed)?.send(put).await.map_err(|_| Error::Closed)?;
-        committed
-            .await
-            .map_err(|_| Error::Closed)?
-            .map_err(|source| Error::Database { path: self.path.clone(), source })
+        committed.await.map_err(|_| Error::Closed)?.map_err(|source| self.results.failed(source))
     }
 }
 

@@ -120,9 +120,17 @@ impl Stores {
     }
 
     /// The cached result of an action, if it is whole: every blob it names (files, trees and what is in them, root
-    /// directories, stdout, stderr) is present, and its life is extended.
+    /// directories, stdout, stderr) is present, and its life is extended. While the action cache fails, nothing is cached:
+    /// the farm builds on.
     pub async fn cached_result(&self, instance: &str, action: &Digest) -> Result<Option<reapi::ActionResult>, Error> {
-        let Some(result) = self.actions.get(instance, action).await? else { return Ok(None) };
+        let found = match self.actions.get(instance, action).await {
+            Err(error @ (Error::Database { .. } | Error::DiskFull { .. })) => {
+                tracing::warn!(%action, %error, "the action cache failed; the action counts as not cached");
+                None
+            }
+            found => found?,
+        };
+        let Some(result) = found else { return Ok(None) };
         Ok(whole::is_whole(&*self.blobs, action.function, &result).await?.then_some(result))
     }
 }
