@@ -4,7 +4,9 @@
 //! Invariant: nothing here knows about scheduling, languages or storage engines.
 
 pub mod channel;
+pub mod clock;
 pub mod digest;
+pub mod precondition;
 pub mod property;
 pub mod resource_name;
 pub mod transfer;
@@ -18,6 +20,8 @@ pub use bazel_remote_apis::build::bazel::semver;
 pub use bazel_remote_apis::google::bytestream;
 /// `google.longrunning`.
 pub use bazel_remote_apis::google::longrunning;
+/// The well-known types that REAPI's messages hold. Kiln's own messages hold `prost_types`.
+pub use bazel_remote_apis::google::protobuf;
 /// `google.rpc`.
 pub use bazel_remote_apis::google::rpc;
 

@@ -1,0 +1,173 @@
+//! One caller's view of an execution: its state and its live output, in order.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kiln_core::scheduler::WaiterId;
+use kiln_proto::reapi;
+use kiln_proto::v1::Stream;
+use tokio::sync::watch;
+
+use super::ExecutionHandle;
+use super::log::{Found, Log, Logs};
+
+/// Where an execution stands.
+#[derive(Debug, Clone)]
+pub enum State {
+    /// Waits for a worker.
+    Queued,
+    /// A worker has it.
+    Executing {
+        /// The worker's name.
+        worker: String,
+        /// The lease, which names its live logs.
+        lease: u64,
+        /// Its live output.
+        logs: Arc<Logs>,
+        /// Its inputs are in place and the command runs.
+        started: bool,
+    },
+    /// It ended.
+    Done(Arc<Done>),
+}
+
+/// How an execution ended.
+#[derive(Debug, Clone, Default)]
+pub struct Done {
+    /// REAPI's answer.
+    pub response: reapi::ExecuteResponse,
+    /// The farm itself could not carry it out: no worker matches, or all were lost.
+    pub farm_fault: bool,
+}
+
+/// What happened next.
+#[derive(Debug)]
+pub enum Update {
+    /// It waits (again).
+    Queued,
+    /// It runs there.
+    Executing {
+        /// The worker's name.
+        worker: String,
+        /// The lease, which names its live logs.
+        lease: u64,
+    },
+    /// Output appeared.
+    Output {
+        /// Which stream.
+        stream: Stream,
+        /// The bytes.
+        data: Bytes,
+        /// Bytes before these that were dropped because this reader was slow.
+        skipped: u64,
+    },
+    /// It ended; nothing follows.
+    Done(Arc<Done>),
+}
+
+/// A caller's hold on an execution. Dropping it leaves: an action that nobody waits for is cancelled.
+#[derive(Debug)]
+pub struct Attached {
+    pub(super) waiter: WaiterId,
+    pub(super) handle: ExecutionHandle,
+    pub(super) state: watch::Receiver<State>,
+    /// It joined an execution that was there.
+    pub merged: bool,
+    reading: Option<Reading>,
+    told: Option<u64>,
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Reading {
+    lease: u64,
+    logs: Arc<Logs>,
+    stdout: u64,
+    stderr: u64,
+    changes: (watch::Receiver<()>, watch::Receiver<()>),
+}
+
+impl Attached {
+    pub(super) fn new(waiter: WaiterId, handle: ExecutionHandle, state: watch::Receiver<State>, merged: bool) -> Self {
+        Self { waiter, handle, state, merged, reading: None, told: None, ended: false }
+    }
+
+    /// The next update; after `Done` it never returns another.
+    pub async fn next(&mut self) -> Update {
+        loop {
+            if let Some(reading) = &mut self.reading {
+                reading.changes.0.mark_unchanged();
+                reading.changes.1.mark_unchanged();
+                if let Some(update) = reading.output() {
+                    return update;
+                }
+            }
+            if self.ended {
+                std::future::pending::<()>().await;
+            }
+            let state = self.state.borrow_and_update().clone();
+            match state {
+                State::Queued => {
+                    if self.told != Some(0) {
+                        self.told = Some(0);
+                        self.reading = None;
+                        return Update::Queued;
+                    }
+                }
+                State::Executing { worker, lease, logs, .. } => {
+                    if self.told != Some(lease) {
+                        self.told = Some(lease);
+                        let changes = (logs.stdout.changes(), logs.stderr.changes());
+                        self.reading = Some(Reading { lease, logs, stdout: 0, stderr: 0, changes });
+                        return Update::Executing { worker, lease };
+                    }
+                }
+                State::Done(done) => {
+                    if let Some(update) = self.reading.as_mut().and_then(Reading::output) {
+                        return update;
+                    }
+                    self.ended = true;
+                    return Update::Done(done);
+                }
+            }
+            let changed = match &mut self.reading {
+                Some(Reading { changes: (stdout, stderr), .. }) => tokio::select! {
+                    changed = self.state.changed() => changed,
+                    _ = stdout.changed() => Ok(()),
+                    _ = stderr.changed() => Ok(()),
+                },
+                None => self.state.changed().await,
+            };
+            if changed.is_err() {
+                self.ended = true;
+                return Update::Done(Arc::new(Done {
+                    response: super::failed(tonic::Code::Unavailable, "the coordinator stops; execute again"),
+                    farm_fault: true,
+                }));
+            }
+        }
+    }
+
+    /// The lease whose output is being read.
+    pub fn lease(&self) -> Option<u64> {
+        self.reading.as_ref().map(|reading| reading.lease)
+    }
+}
+
+impl Reading {
+    fn output(&mut self) -> Option<Update> {
+        let take = |log: &Log, cursor: &mut u64, stream| {
+            log.take(cursor).map(|Found { skipped, data }| Update::Output { stream, data, skipped })
+        };
+        take(&self.logs.stdout, &mut self.stdout, Stream::Stdout)
+            .or_else(|| take(&self.logs.stderr, &mut self.stderr, Stream::Stderr))
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.handle.leave(self.waiter);
+        }
+    }
+}

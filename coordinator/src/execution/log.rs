@@ -1,0 +1,222 @@
+//! The live output of a running action: a bounded window that any number of readers follow.
+//!
+//! Invariant: memory is bounded by [`WINDOW_BYTES`] for each stream; a reader that is too slow skips and is told how
+//! much. The whole output is in the store once the action has ended.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt};
+use kiln_proto::v1::Stream;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// Bytes of each stream that are kept for readers.
+const WINDOW_BYTES: usize = 1 << 20;
+
+#[derive(Debug, Default)]
+struct Window {
+    chunks: VecDeque<Bytes>,
+    /// Offset in the stream of the first byte of `chunks`.
+    start: u64,
+    /// Offset after the last byte.
+    end: u64,
+    done: bool,
+}
+
+/// One stream of one running action.
+#[derive(Debug)]
+pub struct Log {
+    window: Mutex<Window>,
+    changed: watch::Sender<()>,
+}
+
+/// What a reader finds at its offset.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Bytes that are no longer there.
+    pub skipped: u64,
+    /// The bytes that follow.
+    pub data: Bytes,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { window: Mutex::default(), changed: watch::Sender::new(()) }
+    }
+}
+
+impl Log {
+    /// Adds what a worker sent; what came before is left out, so that a repeated message does no harm.
+    pub fn push(&self, offset: u64, mut data: Bytes) {
+        {
+            let mut window = self.window.lock();
+            let known = window.end.saturating_sub(offset);
+            if known >= data.len() as u64 {
+                return;
+            }
+            data = data.slice(known as usize..);
+            let at = offset + known;
+            if at > window.end {
+                window.chunks.clear();
+                window.start = at;
+            }
+            window.end = at + data.len() as u64;
+            window.chunks.push_back(data);
+            while window.end - window.start > WINDOW_BYTES as u64 && window.chunks.len() > 1 {
+                if let Some(old) = window.chunks.pop_front() {
+                    window.start += old.len() as u64;
+                }
+            }
+        }
+        self.changed.send_replace(());
+    }
+
+    /// No more comes.
+    pub fn close(&self) {
+        self.window.lock().done = true;
+        self.changed.send_replace(());
+    }
+
+    /// What is there at `cursor`, which moves past it. `None` where nothing is there yet.
+    pub fn take(&self, cursor: &mut u64) -> Option<Found> {
+        let window = self.window.lock();
+        if *cursor >= window.end {
+            return None;
+        }
+        let skipped = window.start.saturating_sub(*cursor);
+        let mut at = window.start;
+        for chunk in &window.chunks {
+            let after = at + chunk.len() as u64;
+            if after > *cursor {
+                let within = cursor.saturating_sub(at) as usize;
+                *cursor = after;
+                return Some(Found { skipped, data: chunk.slice(within..) });
+            }
+            at = after;
+        }
+        None
+    }
+
+    /// A receiver that wakes on each change.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    fn is_done(&self) -> bool {
+        self.window.lock().done
+    }
+}
+
+/// Both streams of one lease.
+#[derive(Debug, Default)]
+pub struct Logs {
+    /// Standard output.
+    pub stdout: Log,
+    /// Standard error.
+    pub stderr: Log,
+}
+
+impl Logs {
+    /// Adds a chunk to the stream that it names.
+    pub fn push(&self, stream: Stream, offset: u64, data: Bytes) {
+        match stream {
+            Stream::Stdout => self.stdout.push(offset, data),
+            Stream::Stderr => self.stderr.push(offset, data),
+            Stream::Unspecified => {}
+        }
+    }
+
+    /// No more comes on either.
+    pub fn close(&self) {
+        self.stdout.close();
+        self.stderr.close();
+    }
+}
+
+/// The live logs of all running actions, by lease.
+#[derive(Debug, Default)]
+pub struct LiveLogs {
+    leases: Mutex<HashMap<u64, Arc<Logs>>>,
+}
+
+impl LiveLogs {
+    /// The logs of a lease, made where there are none.
+    pub fn of(&self, lease: u64) -> Arc<Logs> {
+        self.leases.lock().entry(lease).or_default().clone()
+    }
+
+    /// Ends a lease's logs; readers get what is left and then the end.
+    pub fn close(&self, lease: u64) {
+        if let Some(logs) = self.leases.lock().remove(&lease) {
+            logs.close();
+        }
+    }
+
+    /// The names under which ByteStream serves a lease's streams.
+    pub fn names(instance: &str, lease: u64) -> (String, String) {
+        let prefix = if instance.is_empty() { String::new() } else { format!("{instance}/") };
+        (format!("{prefix}logs/{lease}/stdout"), format!("{prefix}logs/{lease}/stderr"))
+    }
+}
+
+impl crate::services::bytestream::LiveLogs for LiveLogs {
+    fn open(&self, name: &str) -> Option<BoxStream<'static, Bytes>> {
+        let (rest, stream) = name.rsplit_once('/')?;
+        let lease: u64 = rest.rsplit_once('/').map_or(rest, |(_, lease)| lease).parse().ok()?;
+        if !matches!(stream, "stdout" | "stderr") {
+            return None;
+        }
+        let logs = self.leases.lock().get(&lease)?.clone();
+        let is_stdout = stream == "stdout";
+        let changes = if is_stdout { logs.stdout.changes() } else { logs.stderr.changes() };
+        let state = (logs, changes, 0_u64);
+        let stream = futures::stream::unfold(state, move |(logs, mut changes, mut cursor)| async move {
+            loop {
+                let log = if is_stdout { &logs.stdout } else { &logs.stderr };
+                let done = log.is_done();
+                changes.mark_unchanged();
+                if let Some(found) = log.take(&mut cursor) {
+                    return Some((found.data, (logs, changes, cursor)));
+                }
+                if done || changes.changed().await.is_err() {
+                    return None;
+                }
+            }
+        });
+        Some(stream.boxed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_chunk_is_taken_once() {
+        let log = Log::default();
+        log.push(0, Bytes::from_static(b"abc"));
+        log.push(0, Bytes::from_static(b"abcd"));
+        let mut cursor = 0;
+        let mut all = Vec::new();
+        while let Some(found) = log.take(&mut cursor) {
+            all.extend_from_slice(&found.data);
+        }
+        assert_eq!(all, b"abcd");
+    }
+
+    #[test]
+    fn a_slow_reader_is_told_what_it_missed() {
+        let log = Log::default();
+        let chunk = Bytes::from(vec![b'x'; WINDOW_BYTES / 2]);
+        for index in 0..4 {
+            log.push(index * chunk.len() as u64, chunk.clone());
+        }
+        let mut cursor = 0;
+        let found = log.take(&mut cursor).expect("expected the window's first chunk");
+        assert_eq!(found.skipped, WINDOW_BYTES as u64);
+        assert_eq!(found.data.len(), chunk.len());
+    }
+}

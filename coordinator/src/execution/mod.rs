@@ -1,0 +1,163 @@
+//! Execution: one task owns the scheduler's state and carries out what it decides; everyone else holds a handle.
+//!
+//! Invariant: the only way to run anything is [`ExecutionHandle::execute`] with an action's digest. Builds use it as Remote
+//! Execution clients do.
+
+mod attached;
+pub mod log;
+mod owner;
+pub mod prepare;
+pub mod requirements;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kiln_core::scheduler::{Config, WaiterId};
+use kiln_proto::digest::Digest;
+use kiln_proto::{reapi, rpc, v1};
+use tokio::sync::{mpsc, oneshot, watch};
+use tonic::Status;
+
+pub use attached::{Attached, Done, State, Update};
+use log::LiveLogs;
+use owner::Message;
+use prepare::Preparer;
+
+use crate::store::Stores;
+
+/// What a caller wants run.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// REAPI instance name.
+    pub instance: String,
+    /// Which action.
+    pub action_digest: Digest,
+    /// Run it even where its result is cached.
+    pub skip_cache_lookup: bool,
+    /// Lower is more urgent.
+    pub priority: i32,
+    /// Whose share of the farm it uses.
+    pub tenant: String,
+    /// Which build or invocation it belongs to.
+    pub build: String,
+    /// Weight of the longest path that waits for it within its build.
+    pub path_weight: u64,
+}
+
+/// A handle on the execution's owner. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ExecutionHandle {
+    messages: mpsc::UnboundedSender<Message>,
+    stores: Stores,
+    preparer: Arc<Preparer>,
+    logs: Arc<LiveLogs>,
+    waiters: Arc<AtomicU64>,
+    workers: watch::Receiver<u64>,
+}
+
+/// A response that says why there is no result.
+pub(crate) fn failed(code: tonic::Code, message: impl Into<String>) -> reapi::ExecuteResponse {
+    let status = rpc::Status { code: code as i32, message: message.into(), details: Vec::new() };
+    reapi::ExecuteResponse { status: Some(status), ..Default::default() }
+}
+
+impl ExecutionHandle {
+    /// Starts the owner's task over these stores.
+    pub fn spawn(stores: Stores, config: Config) -> Self {
+        let (messages, receiver) = mpsc::unbounded_channel();
+        let logs = Arc::new(LiveLogs::default());
+        let preparer = Arc::new(Preparer::new(stores.clone()));
+        let (joined, workers) = watch::channel(0);
+        let owner = owner::Owner::new(config, stores.clone(), preparer.clone(), logs.clone(), messages.clone(), joined);
+        tokio::spawn(owner.run(receiver));
+        Self { messages, stores, preparer, logs, waiters: Arc::default(), workers }
+    }
+
+    /// The live output of running actions.
+    pub fn logs(&self) -> Arc<LiveLogs> {
+        self.logs.clone()
+    }
+
+    /// Runs an action, joins its execution, or answers from the action cache.
+    ///
+    /// Errors are those that come before there is an operation: a bad action, missing blobs.
+    pub async fn execute(&self, request: Request) -> Result<Attached, Status> {
+        let (action, command) = self.preparer.load(&request.action_digest).await?;
+        if !request.skip_cache_lookup && !action.do_not_cache {
+            let cached = self.stores.cached_result(&request.instance, &request.action_digest).await?;
+            if let Some(result) = cached {
+                return Ok(self.from_cache(result));
+            }
+        }
+        let prepared = self.preparer.prepare(&request.instance, request.action_digest, action, command).await?;
+        let waiter = self.waiter();
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Submit { waiter, prepared: Arc::new(prepared), request, reply });
+        let (state, merged) = answer.await.map_err(|_| stopping())?;
+        Ok(Attached::new(waiter, self.clone(), state, merged))
+    }
+
+    fn waiter(&self) -> WaiterId {
+        WaiterId(self.waiters.fetch_add(1, Ordering::Relaxed))
+    }
+
+    #[allow(clippy::wrong_self_convention)]
+    fn from_cache(&self, result: reapi::ActionResult) -> Attached {
+        let response = reapi::ExecuteResponse {
+            result: Some(result),
+            cached_result: true,
+            status: Some(rpc::Status::default()),
+            ..Default::default()
+        };
+        let (_, state) = watch::channel(State::Done(Arc::new(Done { response, farm_fault: false })));
+        Attached::new(self.waiter(), self.clone(), state, false)
+    }
+
+    pub(crate) fn leave(&self, waiter: WaiterId) {
+        self.send(Message::Leave(waiter));
+    }
+
+    /// Takes a worker's link: what it says goes to the returned sender, what it is told comes from `link`.
+    pub(crate) fn connect(&self, register: v1::Register, link: mpsc::Sender<v1::CoordinatorMessage>) -> u64 {
+        static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
+        let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        self.send(Message::Connected { connection, register: Box::new(register), link });
+        connection
+    }
+
+    pub(crate) fn said(&self, worker: &str, connection: u64, message: v1::worker_message::Message) {
+        self.send(Message::Said { worker: worker.to_owned(), connection, message: Box::new(message) });
+    }
+
+    pub(crate) fn disconnected(&self, worker: &str, connection: u64) {
+        self.send(Message::Disconnected { worker: worker.to_owned(), connection });
+    }
+
+    /// Gives a worker no new work, or takes that back. `NOT_FOUND` for a worker that is not known.
+    pub async fn drain(&self, worker: String, on: bool) -> Result<(), Status> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Drain { worker, on, reply });
+        answer.await.map_err(|_| stopping())?
+    }
+
+    /// Workers and queues as they are.
+    pub async fn farm(&self) -> Result<v1::FarmStatus, Status> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Farm { reply });
+        answer.await.map_err(|_| stopping())
+    }
+
+    /// A counter that moves when a worker joins or leaves.
+    pub fn workers_changed(&self) -> watch::Receiver<u64> {
+        self.workers.clone()
+    }
+
+    fn send(&self, message: Message) {
+        // The owner ends only with the process.
+        let _ = self.messages.send(message);
+    }
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the coordinator stops; try again")
+}

@@ -1,0 +1,482 @@
+//! The task that owns the scheduler: events in, effects carried out.
+//!
+//! Invariant: no scheduling decision is made here. What the scheduler says is done, and what happens is told to it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kiln_core::scheduler::{
+    ActionKey, Capacity, Config, Effect, Event, Failure, LeaseId, Outcome, RunningLease, Scheduler, Submission, WaiterId,
+    WorkerId, WorkerOffer,
+};
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::v1::{coordinator_message, worker_message};
+use kiln_proto::{clock, property, reapi, v1};
+use tokio::sync::{mpsc, oneshot, watch};
+use tonic::{Code, Status};
+
+use super::log::LiveLogs;
+use super::prepare::{Prepared, Preparer};
+use super::{Done, Request, State, failed};
+use crate::store::Stores;
+
+/// How often a worker says that it lives.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
+
+pub(super) enum Message {
+    Submit {
+        waiter: WaiterId,
+        prepared: Arc<Prepared>,
+        request: Request,
+        reply: oneshot::Sender<(watch::Receiver<State>, bool)>,
+    },
+    Leave(WaiterId),
+    Connected { connection: u64, register: Box<v1::Register>, link: mpsc::Sender<v1::CoordinatorMessage> },
+    Said { worker: String, connection: u64, message: Box<worker_message::Message> },
+    Disconnected { worker: String, connection: u64 },
+    /// The result of a lease is in the action cache, where it belongs there.
+    Stored { worker: String, lease: u64, response: Box<reapi::ExecuteResponse> },
+    Drain { worker: String, on: bool, reply: oneshot::Sender<Result<(), Status>> },
+    Farm { reply: oneshot::Sender<v1::FarmStatus> },
+}
+
+#[derive(Debug)]
+struct Action {
+    prepared: Arc<Prepared>,
+    state: watch::Sender<State>,
+    queued: kiln_proto::protobuf::Timestamp,
+}
+
+#[derive(Debug)]
+struct Link {
+    connection: u64,
+    sender: mpsc::Sender<v1::CoordinatorMessage>,
+    environment: v1::Environment,
+    version: String,
+    last_seen: prost_types::Timestamp,
+}
+
+/// What a lease runs, also where it was brought by a worker and no client has asked for it.
+#[derive(Debug, Clone)]
+struct Leased {
+    instance: String,
+    action: Digest,
+}
+
+pub(super) struct Owner {
+    scheduler: Scheduler,
+    began: Instant,
+    stores: Stores,
+    preparer: Arc<Preparer>,
+    logs: Arc<LiveLogs>,
+    actions: HashMap<ActionKey, Action>,
+    waiters: HashMap<WaiterId, ActionKey>,
+    links: HashMap<WorkerId, Link>,
+    leases: HashMap<LeaseId, Leased>,
+    /// Responses on their way to the waiters of a lease.
+    finished: HashMap<LeaseId, reapi::ExecuteResponse>,
+    messages: mpsc::UnboundedSender<Message>,
+    joined: watch::Sender<u64>,
+}
+
+fn key_of(instance: &str, action: &Digest) -> ActionKey {
+    ActionKey(format!("{instance}|{action}"))
+}
+
+impl Owner {
+    pub(super) fn new(
+        config: Config,
+        stores: Stores,
+        preparer: Arc<Preparer>,
+        logs: Arc<LiveLogs>,
+        messages: mpsc::UnboundedSender<Message>,
+        joined: watch::Sender<u64>,
+    ) -> Self {
+        Self {
+            scheduler: Scheduler::new(config, 0),
+            began: Instant::now(),
+            stores,
+            preparer,
+            logs,
+            actions: HashMap::new(),
+            waiters: HashMap::new(),
+            links: HashMap::new(),
+            leases: HashMap::new(),
+            finished: HashMap::new(),
+            messages,
+            joined,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut receiver: mpsc::UnboundedReceiver<Message>) {
+        loop {
+            let deadline = self.scheduler.next_deadline().map(|at| self.began + Duration::from_millis(at));
+            tokio::select! {
+                message = receiver.recv() => match message {
+                    Some(message) => self.handle(message),
+                    None => return,
+                },
+                () = until(deadline) => self.step(Event::Tick),
+            }
+        }
+    }
+
+    fn handle(&mut self, message: Message) {
+        match message {
+            Message::Submit { waiter, prepared, request, reply } => self.submit(waiter, prepared, request, reply),
+            Message::Leave(waiter) => self.leave(waiter),
+            Message::Connected { connection, register, link } => self.connected(connection, *register, link),
+            Message::Said { worker, connection, message } => self.said(WorkerId(worker), connection, *message),
+            Message::Disconnected { worker, connection } => {
+                let worker = WorkerId(worker);
+                if self.links.get(&worker).is_some_and(|link| link.connection == connection) {
+                    self.links.remove(&worker);
+                    tracing::warn!(worker = worker.0, "connection to worker broke; its leases wait for it");
+                    self.step(Event::WorkerDisconnected(worker));
+                    self.joined.send_modify(|count| *count += 1);
+                }
+            }
+            Message::Stored { worker, lease, response } => {
+                let (lease, worker) = (LeaseId(lease), WorkerId(worker));
+                self.finished.insert(lease, *response);
+                self.step(Event::Finished { worker: worker.clone(), lease, outcome: Outcome::Completed });
+                self.end_lease(lease);
+                self.tell(&worker, coordinator_message::Message::FinishedAck(v1::FinishedAck { lease: lease.0 }));
+            }
+            Message::Drain { worker, on, reply } => {
+                let worker = WorkerId(worker);
+                let known = self.scheduler.workers().iter().any(|view| view.worker == worker);
+                let answer = if known {
+                    self.step(Event::Drain { worker, on });
+                    Ok(())
+                } else {
+                    Err(Status::not_found(format!("the farm has no worker `{}`; `kiln workers` lists them", worker.0)))
+                };
+                let _ = reply.send(answer);
+            }
+            Message::Farm { reply } => {
+                let _ = reply.send(self.farm());
+            }
+        }
+    }
+
+    fn submit(
+        &mut self,
+        waiter: WaiterId,
+        prepared: Arc<Prepared>,
+        request: Request,
+        reply: oneshot::Sender<(watch::Receiver<State>, bool)>,
+    ) {
+        let mut key = key_of(&prepared.instance, &prepared.digest);
+        if prepared.action.do_not_cache {
+            key.0.push_str(&format!("|{}", waiter.0));
+        }
+        let merged = self.actions.contains_key(&key);
+        let action = self.actions.entry(key.clone()).or_insert_with(|| Action {
+            prepared: prepared.clone(),
+            state: watch::Sender::new(State::Queued),
+            queued: clock::now(),
+        });
+        self.waiters.insert(waiter, key.clone());
+        let _ = reply.send((action.state.subscribe(), merged));
+        self.step(Event::Submit(Submission {
+            waiter,
+            key,
+            requirements: prepared.requirements.clone(),
+            tenant: request.tenant,
+            build: request.build,
+            priority: request.priority,
+            path_weight: request.path_weight,
+            inputs: prepared.inputs.clone(),
+        }));
+    }
+
+    fn connected(&mut self, connection: u64, register: v1::Register, sender: mpsc::Sender<v1::CoordinatorMessage>) {
+        let worker = WorkerId(register.worker.clone());
+        let environment = register.environment.unwrap_or_default();
+        let capacity = capacity(register.capacity.as_ref());
+        let mut running = Vec::new();
+        for lease in &register.running {
+            let function = DigestFunction::from_wire(lease.digest_function).unwrap_or_default();
+            let Ok(action) = Digest::required(function, lease.action_digest.as_ref()) else { continue };
+            let id = LeaseId(lease.lease);
+            self.leases.insert(id, Leased { instance: lease.instance.clone(), action });
+            let key = key_of(&lease.instance, &action);
+            running.push(RunningLease { lease: id, key, reserved: self::capacity(lease.reserved.as_ref()) });
+        }
+        let registered = v1::Registered {
+            heartbeat_interval: Some(prost_types::Duration { seconds: HEARTBEAT.as_secs() as i64, nanos: 0 }),
+            unwanted: Vec::new(),
+        };
+        let properties = offered(&environment);
+        tracing::info!(worker = worker.0, running = running.len(), "worker joined");
+        let link = Link { connection, sender, environment, version: register.version, last_seen: clock::kiln_now() };
+        self.links.insert(worker.clone(), link);
+        self.tell(&worker, coordinator_message::Message::Registered(registered));
+        self.step(Event::WorkerJoined(WorkerOffer { worker, properties, capacity, running }));
+        self.joined.send_modify(|count| *count += 1);
+    }
+
+    fn said(&mut self, worker: WorkerId, connection: u64, message: worker_message::Message) {
+        let Some(link) = self.links.get_mut(&worker).filter(|link| link.connection == connection) else { return };
+        link.last_seen = clock::kiln_now();
+        match message {
+            worker_message::Message::Register(_) | worker_message::Message::Heartbeat(_) => {}
+            worker_message::Message::Started(started) => self.step(Event::Started(LeaseId(started.lease))),
+            worker_message::Message::Output(chunk) => {
+                if self.leases.contains_key(&LeaseId(chunk.lease)) {
+                    self.logs.of(chunk.lease).push(chunk.stream(), chunk.offset, chunk.data);
+                }
+            }
+            worker_message::Message::Finished(finished) => self.lease_finished(worker, finished),
+            worker_message::Message::Goodbye(_) => {
+                tracing::info!(worker = worker.0, "worker says goodbye");
+                self.links.remove(&worker);
+                self.step(Event::WorkerGone(worker));
+                self.joined.send_modify(|count| *count += 1);
+            }
+        }
+    }
+
+    fn lease_finished(&mut self, worker: WorkerId, finished: v1::LeaseFinished) {
+        let lease = LeaseId(finished.lease);
+        let fault = match finished.outcome {
+            Some(v1::lease_finished::Outcome::Response(response)) => {
+                return self.store_result(worker, lease, response);
+            }
+            Some(v1::lease_finished::Outcome::WorkerFault(fault)) => fault,
+            None => "the worker named no outcome".to_owned(),
+        };
+        tracing::warn!(worker = worker.0, lease = lease.0, fault, "worker could not carry out a lease");
+        self.step(Event::Finished { worker: worker.clone(), lease, outcome: Outcome::WorkerFault(fault) });
+        self.end_lease(lease);
+        self.tell(&worker, coordinator_message::Message::FinishedAck(v1::FinishedAck { lease: lease.0 }));
+    }
+
+    /// Puts a success into the action cache, then comes back with [`Message::Stored`].
+    fn store_result(&mut self, worker: WorkerId, lease: LeaseId, response: reapi::ExecuteResponse) {
+        let stored = |response| Message::Stored { worker: worker.0.clone(), lease: lease.0, response: Box::new(response) };
+        let succeeded = response.status.as_ref().is_none_or(|status| status.code == 0)
+            && response.result.as_ref().is_some_and(|result| result.exit_code == 0);
+        let (Some(leased), true, false) = (self.leases.get(&lease).cloned(), succeeded, self.finished.contains_key(&lease))
+        else {
+            return self.handle(stored(response));
+        };
+        let known = self.actions.get(&key_of(&leased.instance, &leased.action)).map(|action| action.prepared.clone());
+        let (stores, preparer, messages) = (self.stores.clone(), self.preparer.clone(), self.messages.clone());
+        let message = stored(response.clone());
+        tokio::spawn(async move {
+            let cacheable = match known {
+                Some(prepared) => !prepared.action.do_not_cache,
+                None => preparer.load(&leased.action).await.is_ok_and(|(action, _)| !action.do_not_cache),
+            };
+            if let (true, Some(result)) = (cacheable, response.result)
+                && let Err(error) = stores.actions.put(&leased.instance, &leased.action, result).await
+            {
+                tracing::error!(%error, action = %leased.action, "cannot write to the action cache; the result is not reused");
+            }
+            let _ = messages.send(message);
+        });
+    }
+
+    fn leave(&mut self, waiter: WaiterId) {
+        let Some(key) = self.waiters.remove(&waiter) else { return };
+        self.step(Event::Leave(waiter));
+        if self.scheduler.waiters(&key).is_empty() {
+            self.actions.remove(&key);
+        }
+    }
+
+    fn end_lease(&mut self, lease: LeaseId) {
+        self.leases.remove(&lease);
+        self.finished.remove(&lease);
+        self.logs.close(lease.0);
+    }
+
+    fn step(&mut self, event: Event) {
+        let now = self.began.elapsed().as_millis() as u64;
+        for effect in self.scheduler.step(now, event) {
+            self.carry_out(effect);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Assign { worker, lease, key, attempt, reserved } => self.assign(&worker, lease, &key, attempt, reserved),
+            Effect::CancelLease { worker, lease } => {
+                self.tell(&worker, coordinator_message::Message::Cancel(v1::CancelLease { lease: lease.0 }));
+            }
+            Effect::Adopted { key, lease, worker } => {
+                let logs = self.logs.of(lease.0);
+                self.set(&key, State::Executing { worker: worker.0, lease: lease.0, logs, started: true });
+            }
+            Effect::Started { key, .. } => {
+                if let Some(action) = self.actions.get(&key) {
+                    action.state.send_if_modified(|state| match state {
+                        State::Executing { started, .. } if !*started => std::mem::replace(started, true),
+                        _ => false,
+                    });
+                }
+            }
+            Effect::Requeued { key, reason, .. } => {
+                tracing::warn!(action = key.0, reason, "action runs again");
+                self.set(&key, State::Queued);
+            }
+            Effect::Completed { key, lease, waiters } => {
+                self.forget(&waiters);
+                let response = self.finished.remove(&lease).unwrap_or_else(|| failed(Code::Internal, "the result was lost"));
+                self.finish(&key, Done { response, farm_fault: false });
+            }
+            Effect::Failed { key, waiters, failure } => {
+                self.forget(&waiters);
+                self.finish(&key, Done { response: failure_response(&failure), farm_fault: true });
+            }
+            Effect::Merged { .. } => {}
+        }
+    }
+
+    fn forget(&mut self, waiters: &[WaiterId]) {
+        for waiter in waiters {
+            self.waiters.remove(waiter);
+        }
+    }
+
+    fn set(&self, key: &ActionKey, state: State) {
+        if let Some(action) = self.actions.get(key) {
+            action.state.send_replace(state);
+        }
+    }
+
+    fn finish(&mut self, key: &ActionKey, done: Done) {
+        if let Some(action) = self.actions.remove(key) {
+            action.state.send_replace(State::Done(Arc::new(done)));
+        }
+    }
+
+    fn assign(&mut self, worker: &WorkerId, lease: LeaseId, key: &ActionKey, attempt: u32, reserved: Capacity) {
+        let Some(action) = self.actions.get(key) else {
+            // Everyone left between the decision and now: the scheduler hears of it next.
+            let outcome = Outcome::WorkerFault("nobody waits for it".to_owned());
+            return self.step(Event::Finished { worker: worker.clone(), lease, outcome });
+        };
+        let prepared = &action.prepared;
+        let message = v1::Lease {
+            lease: lease.0,
+            instance: prepared.instance.clone(),
+            action_digest: Some(prepared.digest.to_wire()),
+            digest_function: prepared.digest.function.to_wire(),
+            action: Some(prepared.action.clone()),
+            command: Some(prepared.command.clone()),
+            timeout: Some(prost_types::Duration {
+                seconds: prepared.timeout.as_secs() as i64,
+                nanos: prepared.timeout.subsec_nanos() as i32,
+            }),
+            reserved: Some(v1::Capacity { milli_cpus: reserved.milli_cpus, memory_bytes: reserved.memory_bytes }),
+            attempt,
+            queued: Some(prost_types::Timestamp { seconds: action.queued.seconds, nanos: action.queued.nanos }),
+            network: prepared.network,
+        };
+        self.leases.insert(lease, Leased { instance: prepared.instance.clone(), action: prepared.digest });
+        let logs = self.logs.of(lease.0);
+        action.state.send_replace(State::Executing { worker: worker.0.clone(), lease: lease.0, logs, started: false });
+        self.tell(worker, coordinator_message::Message::Lease(message));
+    }
+
+    fn tell(&mut self, worker: &WorkerId, message: coordinator_message::Message) {
+        let Some(link) = self.links.get(worker) else { return };
+        let message = v1::CoordinatorMessage { message: Some(message) };
+        if link.sender.try_send(message).is_err() {
+            // A worker that does not read is as good as gone: its stream ends, and it registers again.
+            let connection = link.connection;
+            let _ = self.messages.send(Message::Disconnected { worker: worker.0.clone(), connection });
+        }
+    }
+
+    fn farm(&self) -> v1::FarmStatus {
+        let now = self.began.elapsed().as_millis() as u64;
+        let to_wire = |capacity: Capacity| v1::Capacity {
+            milli_cpus: capacity.milli_cpus,
+            memory_bytes: capacity.memory_bytes,
+        };
+        let workers = self.scheduler.workers().into_iter().map(|view| {
+            let link = self.links.get(&view.worker);
+            v1::Worker {
+                worker: view.worker.0.clone(),
+                environment: link.map(|link| link.environment.clone()),
+                capacity: Some(to_wire(view.capacity)),
+                used: Some(to_wire(view.used)),
+                running: view.running as u32,
+                draining: view.draining,
+                connected: view.connected,
+                last_seen: link.map(|link| link.last_seen),
+                version: link.map(|link| link.version.clone()).unwrap_or_default(),
+            }
+        });
+        let queues = self.scheduler.queues(now).into_iter().map(|view| v1::Queue {
+            platform: view.properties.iter().cloned().collect(),
+            queued: view.queued as u64,
+            oldest_ms: view.oldest_ms,
+        });
+        v1::FarmStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            workers: workers.collect(),
+            queues: queues.collect(),
+            store_bytes: self.stores.blobs.bytes(),
+            store_capacity_bytes: self.stores.blobs.capacity(),
+        }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn capacity(wire: Option<&v1::Capacity>) -> Capacity {
+    wire.map(|wire| Capacity { milli_cpus: wire.milli_cpus, memory_bytes: wire.memory_bytes }).unwrap_or_default()
+}
+
+/// The platform pairs that a worker offers.
+fn offered(environment: &v1::Environment) -> BTreeSet<(String, String)> {
+    let mut pairs = BTreeSet::new();
+    let mut offer = |name: &str, value: &str| {
+        if !value.is_empty() {
+            pairs.insert((name.to_owned(), value.to_owned()));
+        }
+    };
+    offer(property::OS_FAMILY, "linux");
+    offer(property::ISA, &environment.isa);
+    offer(property::OS, &environment.os);
+    offer(property::LIBC, &environment.libc);
+    offer(property::ENVIRONMENT, &environment.fingerprint);
+    for level in levels(&environment.cpu_level) {
+        offer(property::CPU_LEVEL, &level);
+    }
+    for (name, value) in &environment.labels {
+        offer(&format!("{}{name}", property::LABEL_PREFIX), value);
+    }
+    pairs
+}
+
+/// A CPU level and all below it: `x86-64-v3` runs what is made for `x86-64-v2`.
+fn levels(own: &str) -> Vec<String> {
+    match own.rsplit_once("-v").map(|(base, level)| (base, level.parse::<u32>())) {
+        Some((base, Ok(level))) => (1..=level.min(16)).map(|level| format!("{base}-v{level}")).collect(),
+        _ => vec![own.to_owned()],
+    }
+}
+
+fn failure_response(failure: &Failure) -> reapi::ExecuteResponse {
+    match failure {
+        Failure::NoWorkerMatches { reasons } => {
+            let text = format!("no worker of the farm can run this action: {}", reasons.join("; "));
+            failed(Code::FailedPrecondition, text)
+        }
+        Failure::AttemptsExhausted { attempts, last } => {
+            failed(Code::Internal, format!("the farm tried {attempts} times and gave up; the last time: {last}"))
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! From an action's platform properties to what the scheduler matches and reserves.
+
+use std::collections::BTreeSet;
+
+use kiln_core::scheduler::{Capacity, Requirements};
+use kiln_proto::{property, reapi};
+
+/// Reserved for an action that does not say: one CPU.
+const DEFAULT_MILLI_CPUS: u32 = 1000;
+/// Reserved for an action that does not say: 256 MiB.
+const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
+
+/// A platform property that the farm cannot take.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(
+        "the farm knows no platform property `{name}`; expected `OSFamily`, `ISA`, `container-image`, `kiln.os`, \
+         `kiln.libc`, `kiln.cpu-level`, `kiln.environment`, `kiln.cpus`, `kiln.memory`, `kiln.network` or `kiln.label.NAME`"
+    )]
+    Unknown { name: String },
+    #[error("platform property `{name}` is `{value}`; expected {expected}")]
+    Value { name: String, value: String, expected: &'static str },
+}
+
+/// What an action asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// What its worker must offer and reserve.
+    pub requirements: Requirements,
+    /// Whether it may reach the network.
+    pub network: bool,
+}
+
+/// Reads the platform of an action: the action's own, else its command's.
+pub fn asked(action: &reapi::Action, command: &reapi::Command) -> Result<Asked, Error> {
+    #[allow(deprecated)]
+    let platform = action.platform.as_ref().or(command.platform.as_ref());
+    let mut properties = BTreeSet::new();
+    let mut capacity = Capacity { milli_cpus: DEFAULT_MILLI_CPUS, memory_bytes: DEFAULT_MEMORY_BYTES };
+    let mut network = false;
+    for reapi::platform::Property { name, value } in platform.iter().flat_map(|platform| &platform.properties) {
+        let wrong = |expected| Error::Value { name: name.clone(), value: value.clone(), expected };
+        match name.as_str() {
+            property::CPUS => {
+                let cpus: f64 = value.parse().map_err(|_| wrong("a number of CPUs such as `2` or `0.5`"))?;
+                if !(cpus > 0.0 && cpus <= 4096.0) {
+                    return Err(wrong("a number of CPUs above 0 and at most 4096"));
+                }
+                capacity.milli_cpus = (cpus * 1000.0).ceil() as u32;
+            }
+            property::MEMORY => {
+                capacity.memory_bytes = value.parse().map_err(|_| wrong("a number of bytes"))?;
+            }
+            property::NETWORK => {
+                network = match value.as_str() {
+                    "on" => true,
+                    "off" => false,
+                    _ => return Err(wrong("`on` or `off`")),
+                };
+            }
+            name if property::is_known(name) => {
+                properties.insert((name.to_owned(), value.clone()));
+            }
+            _ => return Err(Error::Unknown { name: name.clone() }),
+        }
+    }
+    Ok(Asked { requirements: Requirements { properties, capacity }, network })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn action(pairs: &[(&str, &str)]) -> reapi::Action {
+        let properties = pairs
+            .iter()
+            .map(|(name, value)| reapi::platform::Property { name: (*name).into(), value: (*value).into() })
+            .collect();
+        reapi::Action { platform: Some(reapi::Platform { properties }), ..Default::default() }
+    }
+
+    #[test]
+    fn the_actions_platform_comes_before_the_commands() {
+        #[allow(deprecated)]
+        let command = reapi::Command { platform: action(&[("ISA", "arm-a64")]).platform, ..Default::default() };
+        let own = asked(&action(&[("ISA", "x86-64")]), &command).unwrap();
+        assert!(own.requirements.properties.contains(&("ISA".into(), "x86-64".into())));
+        let inherited = asked(&reapi::Action::default(), &command).unwrap();
+        assert!(inherited.requirements.properties.contains(&("ISA".into(), "arm-a64".into())));
+    }
+
+    #[test]
+    fn an_unknown_property_and_a_bad_value_are_refused_by_name() {
+        let unknown = asked(&action(&[("gpu", "1")]), &reapi::Command::default()).unwrap_err();
+        assert!(unknown.to_string().contains("`gpu`"), "{unknown}");
+        for cpus in ["0", "-1", "many", "nan", "inf"] {
+            let bad = asked(&action(&[("kiln.cpus", cpus)]), &reapi::Command::default()).unwrap_err();
+            assert!(bad.to_string().contains(cpus), "{bad}");
+        }
+    }
+
+    #[test]
+    fn repeated_values_all_hold() {
+        let asked = asked(&action(&[("ISA", "x86-64"), ("ISA", "arm-a64")]), &reapi::Command::default()).unwrap();
+        assert_eq!(asked.requirements.properties.len(), 2);
+    }
+
+    #[test]
+    fn resources_are_reserved_and_not_matched() {
+        let pairs = [("kiln.cpus", "0.5"), ("kiln.memory", "1048576"), ("kiln.network", "on")];
+        let asked = asked(&action(&pairs), &reapi::Command::default()).unwrap();
+        assert_eq!(asked.requirements.capacity, Capacity { milli_cpus: 500, memory_bytes: 1 << 20 });
+        assert!(asked.network && asked.requirements.properties.is_empty());
+    }
+}

@@ -1,0 +1,294 @@
+//! REAPI `Execution` and `google.longrunning.Operations` over it.
+//!
+//! Invariant: `done` is sent exactly with the stage COMPLETED, and then the stream ends; `Operation.error` is never set.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::Stream;
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::longrunning::operation::Result as OperationResult;
+use kiln_proto::longrunning::{self, Operation, operations_server};
+use kiln_proto::protobuf::{Any, Empty};
+use kiln_proto::reapi::execution_server;
+use kiln_proto::{precondition, reapi};
+use parking_lot::Mutex;
+use prost::Message;
+use tokio::sync::watch;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status};
+
+use super::metadata;
+use crate::execution::log::LiveLogs;
+use crate::execution::{self, Attached, ExecutionHandle, Update, failed};
+
+/// How long an execution goes on whose client vanished, so that it can come back by `WaitExecution`.
+const ABANDONED_FOR: Duration = Duration::from_secs(30);
+/// How long a finished operation can be asked for.
+const REMEMBERED_FOR: Duration = Duration::from_secs(600);
+/// Finished operations that can be asked for.
+const REMEMBERED: usize = 10_000;
+
+const METADATA_TYPE: &str = "type.googleapis.com/build.bazel.remote.execution.v2.ExecuteOperationMetadata";
+const RESPONSE_TYPE: &str = "type.googleapis.com/build.bazel.remote.execution.v2.ExecuteResponse";
+
+#[derive(Debug)]
+struct Entry {
+    state: watch::Receiver<Operation>,
+    cancel: tokio_util::sync::CancellationToken,
+    finished: Mutex<Option<Instant>>,
+}
+
+/// Serves executions and their operations. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Execution {
+    execution: ExecutionHandle,
+    operations: Arc<Mutex<HashMap<String, Arc<Entry>>>>,
+}
+
+type Operations = Pin<Box<dyn Stream<Item = Result<Operation, Status>> + Send>>;
+
+impl Execution {
+    /// Actions run in this execution.
+    pub fn new(execution: ExecutionHandle) -> Self {
+        Self { execution, operations: Arc::default() }
+    }
+
+    fn entry(&self, name: &str) -> Result<Arc<Entry>, Status> {
+        let unknown = || Status::not_found(format!("no operation `{name}`; execute the action again"));
+        self.operations.lock().get(name).cloned().ok_or_else(unknown)
+    }
+
+    fn start(&self, instance: &str, digest: Digest, attached: Attached) -> Arc<Entry> {
+        let name = format!("operations/{}", uuid::Uuid::new_v4());
+        let first = operation(&name, instance, &digest, Stage::Queued, None);
+        let (sender, state) = watch::channel(first);
+        let cancel = tokio_util::sync::CancellationToken::new();
+        let entry = Arc::new(Entry { state, cancel: cancel.clone(), finished: Mutex::new(None) });
+        {
+            let mut operations = self.operations.lock();
+            operations.insert(name.clone(), entry.clone());
+            if operations.len() > REMEMBERED {
+                operations.retain(|_, entry| entry.finished.lock().is_none_or(|at| at.elapsed() < REMEMBERED_FOR / 10));
+            }
+        }
+        let follower = Follower { name, instance: instance.to_owned(), digest, sender, cancel };
+        let (operations, watched) = (self.operations.clone(), entry.clone());
+        tokio::spawn(async move {
+            let name = follower.name.clone();
+            // The entry's own receiver keeps the state readable; clients' receivers are counted beside it.
+            follower.follow(attached).await;
+            *watched.finished.lock() = Some(Instant::now());
+            drop(watched);
+            tokio::time::sleep(REMEMBERED_FOR).await;
+            operations.lock().remove(&name);
+        });
+        entry
+    }
+}
+
+/// Keeps an operation's state current until it is done.
+struct Follower {
+    name: String,
+    instance: String,
+    digest: Digest,
+    sender: watch::Sender<Operation>,
+    cancel: tokio_util::sync::CancellationToken,
+}
+
+impl Follower {
+    async fn follow(self, mut attached: Attached) {
+        loop {
+            let update = tokio::select! {
+                update = attached.next() => update,
+                () = self.cancel.cancelled() => {
+                    return self.done(failed(Code::Cancelled, "the operation was cancelled"));
+                }
+                () = abandoned(&self.sender) => {
+                    return self.done(failed(Code::Cancelled, "nobody waited for the operation any more"));
+                }
+            };
+            let (stage, lease) = match update {
+                Update::Queued => (Stage::Queued, None),
+                Update::Executing { lease, .. } => (Stage::Executing, Some(lease)),
+                Update::Output { .. } => continue,
+                Update::Done(done) => return self.done(done.response.clone()),
+            };
+            self.sender.send_replace(operation(&self.name, &self.instance, &self.digest, stage, lease));
+        }
+    }
+
+    fn done(&self, response: reapi::ExecuteResponse) {
+        let mut operation = operation(&self.name, &self.instance, &self.digest, Stage::Completed, None);
+        operation.done = true;
+        let any = Any { type_url: RESPONSE_TYPE.to_owned(), value: response.encode_to_vec() };
+        operation.result = Some(OperationResult::Response(any));
+        self.sender.send_replace(operation);
+    }
+}
+
+/// Ends when for some time nobody but the registry itself has looked.
+async fn abandoned(sender: &watch::Sender<Operation>) {
+    loop {
+        tokio::time::sleep(ABANDONED_FOR / 2).await;
+        if sender.receiver_count() <= 1 {
+            tokio::time::sleep(ABANDONED_FOR / 2).await;
+            if sender.receiver_count() <= 1 {
+                return;
+            }
+        }
+    }
+}
+
+use reapi::execution_stage::Value as Stage;
+
+fn operation(name: &str, instance: &str, digest: &Digest, stage: Stage, lease: Option<u64>) -> Operation {
+    let (stdout_stream_name, stderr_stream_name) =
+        lease.map(|lease| LiveLogs::names(instance, lease)).unwrap_or_default();
+    let metadata = reapi::ExecuteOperationMetadata {
+        stage: stage as i32,
+        action_digest: Some(digest.to_wire()),
+        digest_function: digest.function.to_wire(),
+        stdout_stream_name,
+        stderr_stream_name,
+        ..Default::default()
+    };
+    Operation {
+        name: name.to_owned(),
+        metadata: Some(Any { type_url: METADATA_TYPE.to_owned(), value: metadata.encode_to_vec() }),
+        done: false,
+        result: None,
+    }
+}
+
+/// The states of an operation from now on, ending after `done`.
+fn states(mut state: watch::Receiver<Operation>) -> Operations {
+    let (sender, receiver) = tokio::sync::mpsc::channel(4);
+    state.mark_changed();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                changed = state.changed() => if changed.is_err() {
+                    let _ = sender.send(Err(Status::unavailable("the coordinator stops; wait for the operation again"))).await;
+                    return;
+                },
+                () = sender.closed() => return,
+            }
+            let operation = state.borrow_and_update().clone();
+            let done = operation.done;
+            if sender.send(Ok(operation)).await.is_err() || done {
+                return;
+            }
+        }
+    });
+    Box::pin(ReceiverStream::new(receiver))
+}
+
+#[tonic::async_trait]
+impl execution_server::Execution for Execution {
+    type ExecuteStream = Operations;
+    type WaitExecutionStream = Operations;
+
+    async fn execute(&self, request: Request<reapi::ExecuteRequest>) -> Result<Response<Operations>, Status> {
+        let who = metadata::read(&request);
+        let request = request.into_inner();
+        let function = DigestFunction::from_wire(request.digest_function)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let digest = Digest::required(function, request.action_digest.as_ref())
+            .map_err(|error| Status::invalid_argument(format!("action_digest: {error}")))?;
+        let instance = request.instance_name.trim_matches('/').to_owned();
+        let attached = self
+            .execution
+            .execute(execution::Request {
+                instance: instance.clone(),
+                action_digest: digest,
+                skip_cache_lookup: request.skip_cache_lookup,
+                priority: request.execution_policy.map_or(0, |policy| policy.priority),
+                tenant: who.tenant,
+                build: who.invocation,
+                path_weight: 0,
+            })
+            .await?;
+        let inline = (request.inline_stdout, request.inline_stderr, request.inline_output_files);
+        let _ = inline;
+        let entry = self.start(&instance, digest, attached);
+        Ok(Response::new(states(entry.state.clone())))
+    }
+
+    async fn wait_execution(
+        &self,
+        request: Request<reapi::WaitExecutionRequest>,
+    ) -> Result<Response<Operations>, Status> {
+        let entry = self.entry(&request.into_inner().name)?;
+        Ok(Response::new(states(entry.state.clone())))
+    }
+}
+
+#[tonic::async_trait]
+impl operations_server::Operations for Execution {
+    async fn list_operations(
+        &self,
+        request: Request<longrunning::ListOperationsRequest>,
+    ) -> Result<Response<longrunning::ListOperationsResponse>, Status> {
+        let request = request.into_inner();
+        let mut operations: Vec<Operation> =
+            self.operations.lock().values().map(|entry| entry.state.borrow().clone()).collect();
+        operations.sort_by(|a, b| a.name.cmp(&b.name));
+        operations.retain(|operation| operation.name > request.page_token);
+        let size = usize::try_from(request.page_size).ok().filter(|size| *size > 0).unwrap_or(1000).min(1000);
+        let more = operations.len() > size;
+        operations.truncate(size);
+        let next = operations.last().filter(|_| more).map(|operation| operation.name.clone()).unwrap_or_default();
+        Ok(Response::new(longrunning::ListOperationsResponse { operations, next_page_token: next, ..Default::default() }))
+    }
+
+    async fn get_operation(
+        &self,
+        request: Request<longrunning::GetOperationRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        let entry = self.entry(&request.into_inner().name)?;
+        let operation = entry.state.borrow().clone();
+        Ok(Response::new(operation))
+    }
+
+    async fn delete_operation(
+        &self,
+        request: Request<longrunning::DeleteOperationRequest>,
+    ) -> Result<Response<Empty>, Status> {
+        let name = request.into_inner().name;
+        let entry = self.entry(&name)?;
+        if !entry.state.borrow().done {
+            return Err(Status::failed_precondition(format!("operation `{name}` is not done; cancel it first")));
+        }
+        self.operations.lock().remove(&name);
+        Ok(Response::new(Empty {}))
+    }
+
+    async fn cancel_operation(
+        &self,
+        request: Request<longrunning::CancelOperationRequest>,
+    ) -> Result<Response<Empty>, Status> {
+        self.entry(&request.into_inner().name)?.cancel.cancel();
+        Ok(Response::new(Empty {}))
+    }
+
+    async fn wait_operation(
+        &self,
+        request: Request<longrunning::WaitOperationRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        let request = request.into_inner();
+        let mut state = self.entry(&request.name)?.state.clone();
+        let limit = request.timeout.as_ref().and_then(kiln_proto::clock::read_duration).unwrap_or(Duration::from_secs(60));
+        // A timeout is no error here: the present state is the answer.
+        let _ = tokio::time::timeout(limit, state.wait_for(|operation| operation.done)).await;
+        let operation = state.borrow().clone();
+        Ok(Response::new(operation))
+    }
+}
+
+/// The status of a response as gRPC says it, for callers that want one error path.
+pub(crate) fn status_of(response: &reapi::ExecuteResponse) -> Option<Status> {
+    response.status.as_ref().filter(|status| status.code != 0).map(precondition::to_tonic)
+}

@@ -1,0 +1,36 @@
+//! `kiln.v1.Farm`: who is in the farm and what it does.
+
+use kiln_proto::v1;
+use kiln_proto::v1::farm_server;
+use tonic::{Request, Response, Status};
+
+use crate::execution::ExecutionHandle;
+
+/// Serves the farm's administration.
+#[derive(Debug)]
+pub struct Farm {
+    execution: ExecutionHandle,
+}
+
+impl Farm {
+    /// Administers this execution.
+    pub fn new(execution: ExecutionHandle) -> Self {
+        Self { execution }
+    }
+}
+
+#[tonic::async_trait]
+impl farm_server::Farm for Farm {
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::FarmStatus>, Status> {
+        Ok(Response::new(self.execution.farm().await?))
+    }
+
+    async fn drain_worker(
+        &self,
+        request: Request<v1::DrainWorkerRequest>,
+    ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
+        let v1::DrainWorkerRequest { worker, undrain } = request.into_inner();
+        self.execution.drain(worker, !undrain).await?;
+        Ok(Response::new(v1::DrainWorkerResponse {}))
+    }
+}
