@@ -35,3 +35,10 @@ pub fn is_known(name: &str) -> bool {
 pub fn is_matched(name: &str) -> bool {
     !matches!(name, CPUS | MEMORY | NETWORK)
 }
+
+/// Tools that a worker's probe looks for. A step that calls one of these is placed only where it is.
+pub const PROBED_TOOLS: &[&str] = &[
+    "bundle", "c++", "cargo", "cc", "clang", "cmake", "gcc", "git", "go", "gradle", "java", "javac", "make", "meson",
+    "mvn", "ninja", "node", "npm", "pip", "pkg-config", "pnpm", "poetry", "protoc", "python3", "ruby", "rustc", "tar",
+    "uv", "yarn", "zstd",
+];

@@ -1,0 +1,43 @@
+//! The identifier that leads from what runs in production to the commit.
+
+use kiln_proto::digest::Digest;
+use kiln_proto::v1::Source;
+
+/// Digits of the content's hash in an identifier.
+const HASH_DIGITS: usize = 12;
+
+/// `{name}-{version, else commit}[-dirty]-{os}-{architecture}-{hash}`, with only letters that a file name may have.
+pub fn id(name: &str, version: Option<&str>, source: &Source, platform: &str, content: &Digest) -> String {
+    let commit: String = source.commit.chars().take(12).collect();
+    let version = match version {
+        Some(version) if !version.is_empty() => version.to_owned(),
+        _ if !commit.is_empty() => commit,
+        _ => "0".to_owned(),
+    };
+    let dirty = if source.dirty && !version.ends_with("-dirty") { "-dirty" } else { "" };
+    let hash = &content.hex()[..HASH_DIGITS];
+    clean(&format!("{name}-{version}{dirty}-{}-{hash}", platform.replace('/', "-")))
+}
+
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_alphanumeric() || "._+-".contains(c) { c } else { '_' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiln_proto::digest::DigestFunction;
+
+    #[test]
+    fn version_comes_before_commit_and_dirt_is_said() {
+        let content = DigestFunction::Sha256.digest(b"abc");
+        let mut source = Source { commit: "0123456789abcdef".into(), ..Default::default() };
+        assert_eq!(id("shop", Some("1.4.2"), &source, "linux/amd64", &content), "shop-1.4.2-linux-amd64-ba7816bf8f01");
+        assert_eq!(id("shop", None, &source, "linux/arm64", &content), "shop-0123456789ab-linux-arm64-ba7816bf8f01");
+        source.dirty = true;
+        assert_eq!(
+            id("@a/shop", Some("1"), &source, "linux/amd64", &content),
+            "_a_shop-1-dirty-linux-amd64-ba7816bf8f01"
+        );
+    }
+}

@@ -1,0 +1,135 @@
+//! Provenance: an in-toto statement (v1) with a SLSA provenance predicate (v1).
+//!
+//! Sources: in-toto attestation framework, "Statement v1"; slsa.dev, "Provenance v1".
+
+use kiln_proto::digest::Digest;
+use kiln_proto::v1;
+use serde_json::{Value, json};
+
+/// A file of the artifact.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// Its path in the artifact.
+    pub name: String,
+    /// Its content.
+    pub digest: Digest,
+}
+
+/// A step that the artifact came through.
+#[derive(Debug, Clone)]
+pub struct StepFact {
+    /// Its name, with the shard where it has several.
+    pub name: String,
+    /// Its action.
+    pub action: Digest,
+    /// Whether an earlier result stood for it.
+    pub cached: bool,
+    /// Where it ran.
+    pub worker: String,
+    /// Its command.
+    pub run: String,
+    /// Whether it could reach the network.
+    pub network: bool,
+}
+
+/// What a statement is made of beside subjects and steps.
+#[derive(Debug, Clone)]
+pub struct Facts<'a> {
+    /// The build.
+    pub build: &'a v1::Build,
+    /// The artifact's name, target and platform.
+    pub artifact: &'a v1::Artifact,
+    /// Where it was built.
+    pub environment: &'a v1::Environment,
+}
+
+/// The statement.
+pub fn statement(build: &v1::Build, artifact: &v1::Artifact, environment: &v1::Environment, subjects: &[Subject], steps: &[StepFact]) -> Value {
+    let facts = Facts { build, artifact, environment };
+    json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": subjects
+            .iter()
+            .map(|subject| json!({ "name": subject.name, "digest": digest(&subject.digest) }))
+            .collect::<Vec<_>>(),
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": { "buildDefinition": definition(&facts, steps), "runDetails": run(&facts, steps) },
+    })
+}
+
+fn digest(digest: &Digest) -> Value {
+    json!({ digest.function.name(): digest.hex() })
+}
+
+fn definition(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
+    let source = facts.build.source.clone().unwrap_or_default();
+    let mut dependencies = Vec::new();
+    if !source.commit.is_empty() {
+        let repository = if source.repository.is_empty() { "unknown" } else { &source.repository };
+        dependencies.push(json!({
+            "uri": format!("git+{repository}@{}", source.commit),
+            "digest": { "gitCommit": source.commit },
+            "annotations": { "dirty": source.dirty, "describe": source.describe },
+        }));
+    }
+    if let Some(root) = &source.root {
+        dependencies.push(json!({
+            "name": "source tree",
+            "uri": format!("blobs/{}/{}", root.hash, root.size_bytes),
+            "digest": { facts.artifact_function(): root.hash },
+        }));
+    }
+    json!({
+        "buildType": "urn:kiln:plan:v1",
+        "externalParameters": {
+            "project": facts.build.project,
+            "version": facts.build.version,
+            "artifact": facts.artifact.name,
+            "platform": facts.artifact.platform,
+            "target": facts.artifact.target,
+        },
+        "internalParameters": {
+            "environment": {
+                "fingerprint": facts.environment.fingerprint,
+                "os": facts.environment.os,
+                "libc": facts.environment.libc,
+                "isa": facts.environment.isa,
+                "tools": facts.environment.tools.iter().collect::<std::collections::BTreeMap<_, _>>(),
+            },
+            "steps": steps.iter().map(|step| json!({
+                "name": step.name, "action": digest(&step.action), "run": step.run, "network": step.network,
+            })).collect::<Vec<_>>(),
+        },
+        "resolvedDependencies": dependencies,
+    })
+}
+
+impl Facts<'_> {
+    fn artifact_function(&self) -> &'static str {
+        kiln_proto::digest::DigestFunction::from_wire(self.artifact.digest_function as i32).unwrap_or_default().name()
+    }
+}
+
+fn run(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
+    json!({
+        "builder": {
+            "id": "urn:kiln:coordinator",
+            "version": { "kiln": env!("CARGO_PKG_VERSION") },
+        },
+        "metadata": {
+            "invocationId": facts.build.id,
+            "startedOn": facts.build.started.as_ref().map(rfc3339),
+            "finishedOn": facts.artifact.created.as_ref().map(rfc3339),
+        },
+        "byproducts": steps.iter().map(|step| json!({
+            "name": step.name,
+            "digest": digest(&step.action),
+            "annotations": { "worker": step.worker, "cached": step.cached },
+        })).collect::<Vec<_>>(),
+    })
+}
+
+/// A time as RFC 3339 writes it, to the second.
+fn rfc3339(at: &prost_types::Timestamp) -> String {
+    prost_types::Timestamp { seconds: at.seconds, nanos: 0 }.to_string()
+}

@@ -1,0 +1,240 @@
+//! From a step to a Remote Execution action: its input tree, its command, its platform.
+//!
+//! Invariant: equal steps on equal inputs for equal environments give equal actions. Nothing of the build, its user, its
+//! commit or the time enters.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kiln_core::plan::{self, Plan, Step, Target};
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::tree::{Entry, Tree};
+use kiln_proto::{clock, property, reapi};
+use prost::Message;
+
+use super::source::{self, SourceTree};
+use crate::store::BlobStore;
+
+/// What `SOURCE_DATE_EPOCH` says in every step: 2000-01-01, the time that input files carry too. The commit's own time would
+/// give every commit other actions.
+const SOURCE_DATE_EPOCH: &str = "946684800";
+
+/// A step that cannot become an action.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(transparent)]
+    Source(#[from] source::Error),
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+    #[error("step `{step}`: {reason}")]
+    Tree { step: String, reason: String },
+}
+
+/// Where actions are stored, and what they are made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Lowering<'a> {
+    /// The plan that the step is part of.
+    pub plan: &'a Plan,
+    /// The project's tree.
+    pub source: &'a SourceTree,
+    /// Where messages are put.
+    pub store: &'a dyn BlobStore,
+    /// How they are named.
+    pub function: DigestFunction,
+}
+
+/// What a finished step left, placed from the root of the tree.
+#[derive(Debug, Clone, Default)]
+pub struct Outputs {
+    /// Its files and directories; the latter sealed.
+    pub tree: Tree,
+}
+
+impl Outputs {
+    /// Reads an action's result.
+    pub fn of(function: DigestFunction, result: &reapi::ActionResult) -> Result<Self, String> {
+        let mut tree = Tree::default();
+        let digest = |wire: Option<&reapi::Digest>| Digest::required(function, wire).map_err(|error| error.to_string());
+        for file in &result.output_files {
+            let entry = Entry::File { digest: digest(file.digest.as_ref())?, executable: file.is_executable };
+            tree.replace(&file.path, entry).map_err(|error| error.to_string())?;
+        }
+        for directory in &result.output_directories {
+            let entry = Entry::Sealed { digest: digest(directory.root_directory_digest.as_ref())? };
+            tree.replace(&directory.path, entry).map_err(|error| error.to_string())?;
+        }
+        for link in &result.output_symlinks {
+            tree.replace(&link.path, Entry::Symlink { target: link.target.clone() }).map_err(|error| error.to_string())?;
+        }
+        Ok(Self { tree })
+    }
+
+    /// Paths of `wanted` that are not there.
+    pub fn absent<'a>(&self, wanted: &'a [String]) -> Vec<&'a str> {
+        wanted
+            .iter()
+            .map(|path| path.trim_start_matches("./").trim_end_matches('/'))
+            .filter(|path| self.tree.get(path).is_none())
+            .collect()
+    }
+}
+
+/// Lays `over` onto `base`: files replace, directories become one. What is sealed is read where both have it.
+pub async fn overlay(store: &dyn BlobStore, base: &mut Tree, over: Tree) -> Result<(), source::Error> {
+    for (name, entry) in over.entries {
+        let both = match (base.entries.get(&name), &entry) {
+            (Some(Entry::Sealed { digest: a }), Entry::Sealed { digest: b }) if a == b => continue,
+            (Some(Entry::Directory(_) | Entry::Sealed { .. }), Entry::Directory(_) | Entry::Sealed { .. }) => true,
+            _ => false,
+        };
+        if !both {
+            base.entries.insert(name, entry);
+            continue;
+        }
+        let mut below = open(store, base.entries.remove(&name)).await?;
+        let over = open(store, Some(entry)).await?;
+        Box::pin(overlay(store, &mut below, over)).await?;
+        base.entries.insert(name, Entry::Directory(below));
+    }
+    Ok(())
+}
+
+async fn open(store: &dyn BlobStore, entry: Option<Entry>) -> Result<Tree, source::Error> {
+    match entry {
+        Some(Entry::Directory(tree)) => Ok(tree),
+        Some(Entry::Sealed { digest }) => source::directory(store, &digest).await,
+        _ => Ok(Tree::default()),
+    }
+}
+
+impl Lowering<'_> {
+    /// The action of one shard of a step in an environment, with all its messages stored.
+    pub async fn action(
+        &self,
+        step: &Step,
+        target: &Target,
+        environment: &str,
+        shard: u32,
+        needs: &[Outputs],
+    ) -> Result<Digest, Error> {
+        let input_root = self.inputs(step, needs).await?;
+        let command = command(step, shard);
+        let action = reapi::Action {
+            command_digest: Some(self.put(&command).await?.to_wire()),
+            input_root_digest: Some(input_root.to_wire()),
+            timeout: step.timeout.map(|timeout| clock::duration(timeout.max(Duration::from_secs(1)))),
+            do_not_cache: !step.cache,
+            platform: Some(platform(step, target, environment)),
+            ..Default::default()
+        };
+        Ok(self.put(&action).await?)
+    }
+
+    async fn put(&self, message: &impl Message) -> Result<Digest, crate::store::Error> {
+        let data = message.encode_to_vec();
+        let digest = self.function.digest(&data);
+        if !self.store.find_missing(&[digest]).await?.is_empty() {
+            self.store.put(&digest, data.into()).await?;
+        }
+        Ok(digest)
+    }
+
+    async fn inputs(&self, step: &Step, needs: &[Outputs]) -> Result<Digest, Error> {
+        let failed = |error: kiln_proto::tree::Error| Error::Tree { step: step.name.clone(), reason: error.to_string() };
+        let mut tree = if step.inputs.is_empty() {
+            let mut whole = self.source.tree.clone();
+            whole.entries.remove("kiln.toml");
+            whole
+        } else {
+            let mut chosen = Tree::default();
+            for index in plan::input_files(step, &self.source.paths) {
+                let path = &self.source.paths[index];
+                if let Some(entry) = self.source.entries.get(path) {
+                    chosen.insert(path, entry.clone()).map_err(failed)?;
+                }
+            }
+            chosen
+        };
+        if !step.unversioned.is_empty() {
+            use plan::Source as _;
+            for path in self.source.paths.iter().filter(|path| plan::matches(&step.unversioned, path)) {
+                let Some(Entry::File { executable, .. }) = tree.get(path).cloned() else { continue };
+                let Some(content) = self.source.planned.read(path) else { continue };
+                let Some(changed) = plan::unversioned(path, &content, &self.source.planned) else { continue };
+                let digest = self.put_bytes(changed).await?;
+                tree.replace(path, Entry::File { digest, executable }).map_err(failed)?;
+            }
+        }
+        for (path, content) in &step.files {
+            let digest = self.put_bytes(content.clone().into_bytes()).await?;
+            tree.replace(path, Entry::File { digest, executable: false }).map_err(failed)?;
+        }
+        for outputs in needs {
+            overlay(self.store, &mut tree, outputs.tree.clone()).await?;
+        }
+        Ok(source::store_tree(self.store, self.function, &tree).await?)
+    }
+
+    async fn put_bytes(&self, data: Vec<u8>) -> Result<Digest, crate::store::Error> {
+        let digest = self.function.digest(&data);
+        self.store.put(&digest, data.into()).await?;
+        Ok(digest)
+    }
+}
+
+fn command(step: &Step, shard: u32) -> reapi::Command {
+    let mut environment: BTreeMap<String, String> = step.env.clone();
+    environment.entry("SOURCE_DATE_EPOCH".into()).or_insert_with(|| SOURCE_DATE_EPOCH.into());
+    if step.shards > 1 {
+        environment.insert("KILN_SHARD".into(), (shard + 1).to_string());
+        environment.insert("KILN_SHARDS".into(), step.shards.to_string());
+    }
+    // Outputs are relative to the root of the tree, so the command goes to its directory and the action stays at the root.
+    let run = match &step.working_directory {
+        Some(directory) if directory != "." => format!("cd '{}'\n{}", directory.replace('\'', "'\\''"), step.run),
+        _ => step.run.clone(),
+    };
+    let mut output_paths: Vec<String> =
+        step.outputs.iter().map(|path| path.trim_start_matches("./").trim_end_matches('/').to_owned()).collect();
+    output_paths.sort();
+    output_paths.dedup();
+    reapi::Command {
+        arguments: vec!["/bin/sh".into(), "-e".into(), "-c".into(), run],
+        environment_variables: environment
+            .into_iter()
+            .map(|(name, value)| reapi::command::EnvironmentVariable { name, value })
+            .collect(),
+        output_paths,
+        output_directory_format: reapi::command::OutputDirectoryFormat::TreeAndDirectory as i32,
+        ..Default::default()
+    }
+}
+
+fn platform(step: &Step, target: &Target, environment: &str) -> reapi::Platform {
+    let mut properties = vec![
+        (property::OS_FAMILY.to_owned(), "linux".to_owned()),
+        (property::ISA.to_owned(), target.platform.isa().to_owned()),
+        (property::CPUS.to_owned(), cpus(step.milli_cpus)),
+        (property::MEMORY.to_owned(), step.memory_bytes.to_string()),
+    ];
+    match &step.image {
+        Some(image) => properties.push((property::CONTAINER_IMAGE.to_owned(), image.clone())),
+        None => properties.push((property::ENVIRONMENT.to_owned(), environment.to_owned())),
+    }
+    if let (Some(os), None) = (&target.os, &step.image) {
+        properties.push((property::OS.to_owned(), os.clone()));
+    }
+    if step.network {
+        properties.push((property::NETWORK.to_owned(), "on".to_owned()));
+    }
+    let labels = target.labels.iter().map(|(name, value)| (format!("{}{name}", property::LABEL_PREFIX), value.clone()));
+    properties.extend(labels);
+    properties.sort();
+    let properties = properties.into_iter().map(|(name, value)| reapi::platform::Property { name, value }).collect();
+    reapi::Platform { properties }
+}
+
+fn cpus(milli: u32) -> String {
+    if milli.is_multiple_of(1000) { (milli / 1000).to_string() } else { format!("{:.3}", f64::from(milli) / 1000.0) }
+}

@@ -1,0 +1,309 @@
+//! Builds: from a source tree in the store to results and artifacts, with a log of events that outlives the process.
+//!
+//! Invariant: a build knows of actions only what any Remote Execution client would. It is resumed after a restart by running
+//! its plan again: finished steps are cache hits, running ones are joined.
+
+pub mod elf;
+mod environment;
+mod events;
+mod lower;
+mod records;
+mod run;
+pub mod source;
+mod steps;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kiln_core::plan::{self, Options, Plan, Platform};
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::v1::{self, Build, Status as BuildStatus, event};
+use kiln_proto::{clock, v1::SubmitRequest};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::execution::ExecutionHandle;
+use crate::store::Stores;
+pub use events::EventLog;
+pub use records::{Error as RecordsError, Records};
+use source::SourceTree;
+
+/// Builds that are remembered.
+const KEPT: usize = 1000;
+
+/// All builds of the farm. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Builds {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    stores: Stores,
+    execution: ExecutionHandle,
+    records: Records,
+    directory: PathBuf,
+    active: Mutex<HashMap<String, Active>>,
+    /// One submission at a time looks at request ids.
+    submitting: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Clone)]
+struct Active {
+    build: Arc<Mutex<Build>>,
+    events: EventLog,
+    cancel: CancellationToken,
+}
+
+/// A build on its way: what [`run`] works with.
+pub(crate) struct Work {
+    pub(crate) stores: Stores,
+    pub(crate) execution: ExecutionHandle,
+    pub(crate) records: Records,
+    pub(crate) build: Arc<Mutex<Build>>,
+    pub(crate) events: EventLog,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) plan: Plan,
+    pub(crate) source: SourceTree,
+    pub(crate) function: DigestFunction,
+    pub(crate) request: SubmitRequest,
+    pub(crate) resumed: bool,
+}
+
+fn internal(error: impl std::fmt::Display) -> Status {
+    Status::internal(error.to_string())
+}
+
+impl Builds {
+    /// Opens what an earlier run left under `directory`, and takes up its unfinished builds.
+    pub fn open(directory: PathBuf, stores: Stores, execution: ExecutionHandle) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(directory.join("events"))?;
+        let records = Records::open(&directory.join("index.redb"))?;
+        let shared = Shared {
+            stores,
+            execution,
+            records,
+            directory,
+            active: Mutex::default(),
+            submitting: tokio::sync::Mutex::default(),
+        };
+        let builds = Self { shared: Arc::new(shared) };
+        for build in builds.shared.records.builds(KEPT)? {
+            if build.status() == BuildStatus::Running {
+                builds.resume(build);
+            }
+        }
+        Ok(builds)
+    }
+
+    /// The index of builds and artifacts.
+    pub fn records(&self) -> &Records {
+        &self.shared.records
+    }
+
+    fn events_path(&self, id: &str) -> PathBuf {
+        self.shared.directory.join("events").join(id)
+    }
+
+    /// Plans a tree and starts its build. `INVALID_ARGUMENT`: the project is wrong, in words.
+    pub async fn submit(&self, request: SubmitRequest) -> Result<Build, Status> {
+        let (function, source, plan) = self.plan(&request).await?;
+        let _one = self.shared.submitting.lock().await;
+        if !request.request_id.is_empty()
+            && let Some(id) = self.shared.records.request(&request.request_id).map_err(internal)?
+        {
+            return self.get(&id);
+        }
+        let build = Build {
+            id: uuid::Uuid::now_v7().simple().to_string(),
+            project: plan.name.clone(),
+            version: plan.version.clone().unwrap_or_default(),
+            source: request.source.clone(),
+            status: BuildStatus::Running as i32,
+            started: Some(clock::kiln_now()),
+            user: request.user.clone(),
+            platforms: plan.targets.iter().map(|target| target.platform.to_string()).collect(),
+            instance: request.instance.clone(),
+            ..Default::default()
+        };
+        let (records, record, request_id) = (self.shared.records.clone(), build.clone(), request.request_id.clone());
+        let request_path = self.events_path(&build.id).with_extension("request");
+        let encoded = prost::Message::encode_to_vec(&request);
+        tokio::task::spawn_blocking(move || -> Result<(), Status> {
+            std::fs::write(request_path, encoded).map_err(internal)?;
+            records.put_build(&record, &request_id).map_err(internal)
+        })
+        .await
+        .map_err(internal)??;
+        self.start(build.clone(), request, function, source, plan, false)?;
+        Ok(build)
+    }
+
+    async fn plan(&self, request: &SubmitRequest) -> Result<(DigestFunction, SourceTree, Plan), Status> {
+        let wrong = |words: String| Status::invalid_argument(words);
+        let function = DigestFunction::from_wire(request.digest_function).map_err(|error| wrong(error.to_string()))?;
+        let facts = request.source.clone().unwrap_or_default();
+        let root = Digest::required(function, facts.root.as_ref()).map_err(|error| wrong(format!("source.root: {error}")))?;
+        let source = SourceTree::read(&*self.shared.stores.blobs, root).await.map_err(|error| match error {
+            source::Error::Store(error) => error.into(),
+            other => wrong(other.to_string()),
+        })?;
+        let platform = |text: &str| text.parse::<Platform>().map_err(|error| wrong(error.to_string()));
+        let options = Options {
+            platforms: request.platforms.iter().map(|text| platform(text)).collect::<Result<_, _>>()?,
+            targets: request.targets.clone(),
+            host: if request.host_platform.is_empty() { Platform::Amd64 } else { platform(&request.host_platform)? },
+            describe: Some(facts.describe.clone()).filter(|describe| !describe.is_empty()),
+            directory_name: if facts.directory.is_empty() { "project".to_owned() } else { facts.directory.clone() },
+        };
+        let plan = plan::plan(&source.planned, &options).map_err(|error| wrong(error.to_string()))?;
+        Ok((function, source, plan))
+    }
+
+    fn start(
+        &self,
+        build: Build,
+        request: SubmitRequest,
+        function: DigestFunction,
+        source: SourceTree,
+        plan: Plan,
+        resumed: bool,
+    ) -> Result<(), Status> {
+        let id = build.id.clone();
+        let active = Active {
+            build: Arc::new(Mutex::new(build)),
+            events: EventLog::open(&self.events_path(&id)).map_err(internal)?,
+            cancel: CancellationToken::new(),
+        };
+        self.shared.active.lock().insert(id.clone(), active.clone());
+        let work = Work {
+            stores: self.shared.stores.clone(),
+            execution: self.shared.execution.clone(),
+            records: self.shared.records.clone(),
+            build: active.build,
+            events: active.events,
+            cancel: active.cancel,
+            plan,
+            source,
+            function,
+            request,
+            resumed,
+        };
+        let builds = self.clone();
+        tokio::spawn(async move {
+            run::run(work).await;
+            builds.shared.active.lock().remove(&id);
+            let _ = std::fs::remove_file(builds.events_path(&id).with_extension("request"));
+            builds.trim();
+        });
+        Ok(())
+    }
+
+    fn trim(&self) {
+        for id in self.shared.records.trim_builds(KEPT).unwrap_or_default() {
+            let _ = std::fs::remove_file(self.events_path(&id));
+        }
+    }
+
+    fn resume(&self, build: Build) {
+        let builds = self.clone();
+        tokio::spawn(async move {
+            tracing::info!(build = build.id, "taking up an unfinished build");
+            if let Err(status) = builds.try_resume(&build).await {
+                builds.give_up(build, status.message());
+            }
+        });
+    }
+
+    async fn try_resume(&self, build: &Build) -> Result<(), Status> {
+        let path = self.events_path(&build.id).with_extension("request");
+        let data = std::fs::read(path).map_err(internal)?;
+        let request: SubmitRequest = prost::Message::decode(data.as_slice()).map_err(internal)?;
+        let (function, source, plan) = self.plan(&request).await?;
+        let build = Build { steps: Vec::new(), ..build.clone() };
+        self.start(build, request, function, source, plan, true)
+    }
+
+    fn give_up(&self, mut build: Build, why: &str) {
+        build.set_status(BuildStatus::FarmFailed);
+        build.message = format!("the coordinator restarted and could not take the build up: {why}");
+        build.finished = Some(clock::kiln_now());
+        if let Ok(events) = EventLog::open(&self.events_path(&build.id)) {
+            events.append(event::Event::BuildFinished(run::finished(&build)));
+        }
+        if let Err(error) = self.shared.records.put_build(&build, "") {
+            tracing::error!(%error, build = build.id, "cannot record that a build ended");
+        }
+    }
+
+    /// A build by its id.
+    pub fn get(&self, id: &str) -> Result<Build, Status> {
+        if let Some(active) = self.shared.active.lock().get(id) {
+            return Ok(active.build.lock().clone());
+        }
+        let found = self.shared.records.build(id).map_err(internal)?;
+        found.ok_or_else(|| Status::not_found(format!("no build `{id}`; `kiln builds` lists them")))
+    }
+
+    /// The latest builds, newest first; 100 where `limit` is 0.
+    pub fn list(&self, limit: u32) -> Result<Vec<Build>, Status> {
+        let limit = if limit == 0 { 100 } else { limit as usize };
+        let builds = self.shared.records.builds(limit).map_err(internal)?;
+        let active = self.shared.active.lock();
+        Ok(builds
+            .into_iter()
+            .map(|build| active.get(&build.id).map_or(build, |active| active.build.lock().clone()))
+            .collect())
+    }
+
+    /// Asks a build to end; a finished one stays as it is.
+    pub fn cancel(&self, id: &str) -> Result<Build, Status> {
+        let build = self.get(id)?;
+        if let Some(active) = self.shared.active.lock().get(id) {
+            active.cancel.cancel();
+        }
+        Ok(build)
+    }
+
+    /// The events of a build from an offset on, ending after `BuildFinished`.
+    pub fn watch(&self, id: &str, offset: u64) -> Result<tokio::sync::mpsc::Receiver<Result<v1::Event, Status>>, Status> {
+        let build = self.get(id)?;
+        let active = self.shared.active.lock().get(id).map(|active| active.events.clone());
+        let events = match active {
+            Some(events) => events,
+            None => EventLog::open(&self.events_path(&build.id)).map_err(internal)?,
+        };
+        let (sender, receiver) = tokio::sync::mpsc::channel(64);
+        let builds = self.clone();
+        let id = id.to_owned();
+        tokio::spawn(async move {
+            let mut count = events.count();
+            let mut offset = offset;
+            loop {
+                count.mark_unchanged();
+                let running = builds.shared.active.lock().contains_key(&id);
+                match events.read(offset) {
+                    Ok(Some(event)) => {
+                        let last = matches!(event.event, Some(event::Event::BuildFinished(_)));
+                        if sender.send(Ok(event)).await.is_err() || last {
+                            return;
+                        }
+                        offset += 1;
+                    }
+                    Ok(None) if !running => return,
+                    Ok(None) => tokio::select! {
+                        changed = count.changed() => if changed.is_err() { return },
+                        () = sender.closed() => return,
+                    },
+                    Err(error) => {
+                        let _ = sender.send(Err(internal(error))).await;
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(receiver)
+    }
+}

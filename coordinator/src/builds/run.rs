@@ -1,0 +1,398 @@
+//! Runs a build's plan: steps as soon as what they need is done, then the artifacts.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use kiln_core::plan::{Step, Target};
+use kiln_proto::clock;
+use kiln_proto::digest::Digest;
+use kiln_proto::tree::Tree;
+use kiln_proto::v1::step_state::Phase;
+use kiln_proto::v1::{self, Build, Status as BuildStatus, StepRef, event};
+
+use super::Work;
+use super::environment::{self, Chosen};
+use super::lower::{Outputs, overlay};
+use super::steps::{self, Ended, Finished, Job};
+use crate::artifacts::{self, StepFact};
+
+/// How long a build that was taken up again waits for workers to come back.
+const RETURN_OF_WORKERS: Duration = Duration::from_secs(30);
+/// How often the steps that one needs are run again because their outputs were evicted.
+const HEALINGS: u32 = 2;
+
+/// Why a build is no success.
+#[derive(Debug)]
+struct Unsuccessful {
+    status: BuildStatus,
+    message: String,
+}
+
+impl Unsuccessful {
+    fn projects(message: impl Into<String>) -> Self {
+        Self { status: BuildStatus::Failed, message: message.into() }
+    }
+
+    fn farms(message: impl std::fmt::Display) -> Self {
+        Self { status: BuildStatus::FarmFailed, message: message.to_string() }
+    }
+}
+
+/// The event that ends a build.
+pub(super) fn finished(build: &Build) -> v1::BuildFinished {
+    v1::BuildFinished {
+        build: build.id.clone(),
+        status: build.status,
+        duration_ms: clock::milliseconds_between(build.started.as_ref(), build.finished.as_ref()),
+        message: build.message.clone(),
+    }
+}
+
+impl Work {
+    /// Appends an event, and keeps the build's own state in step with it.
+    pub(super) fn tell(&self, event: event::Event) {
+        let (reference, phase, done) = match &event {
+            event::Event::StepQueued(queued) => (queued.step.clone(), Phase::Queued, None),
+            event::Event::StepStarted(started) => (started.step.clone(), Phase::Running, None),
+            event::Event::StepFinished(done) => {
+                (done.step.clone(), if done.ok { Phase::Done } else { Phase::Failed }, Some(done.clone()))
+            }
+            _ => (None, Phase::Waiting, None),
+        };
+        if reference.is_some() {
+            let mut build = self.build.lock();
+            let state = v1::StepState { step: reference.clone(), phase: phase as i32, finished: done };
+            match build.steps.iter_mut().find(|known| known.step == reference) {
+                Some(known) => *known = state,
+                None => build.steps.push(state),
+            }
+        }
+        self.events.append(event);
+    }
+}
+
+/// Runs the build to its end, whatever that is, and records it.
+pub(super) async fn run(work: Work) {
+    work.tell(event::Event::BuildStarted(started(&work)));
+    for note in &work.plan.notes {
+        work.tell(event::Event::Warning(v1::Warning { text: note.clone() }));
+    }
+    let outcome = tokio::select! {
+        outcome = carry_out(&work) => outcome,
+        () = work.cancel.cancelled() => {
+            Err(Unsuccessful { status: BuildStatus::Cancelled, message: "the build was cancelled".to_owned() })
+        }
+    };
+    let build = {
+        let mut build = work.build.lock();
+        build.finished = Some(clock::kiln_now());
+        match outcome {
+            Ok(()) => build.set_status(BuildStatus::Succeeded),
+            Err(Unsuccessful { status, message }) => {
+                build.set_status(status);
+                build.message = message;
+            }
+        }
+        for state in &mut build.steps {
+            if matches!(state.phase(), Phase::Waiting | Phase::Queued | Phase::Running) {
+                state.set_phase(Phase::Skipped);
+            }
+        }
+        build.clone()
+    };
+    let (records, record) = (work.records.clone(), build.clone());
+    let recorded = tokio::task::spawn_blocking(move || records.put_build(&record, "")).await;
+    if !matches!(recorded, Ok(Ok(()))) {
+        tracing::error!(build = build.id, ?recorded, "cannot record that a build ended");
+    }
+    work.events.append(event::Event::BuildFinished(finished(&build)));
+}
+
+fn started(work: &Work) -> v1::BuildStarted {
+    let build = work.build.lock().clone();
+    let mut planned = Vec::new();
+    for target in &work.plan.targets {
+        for step in &work.plan.steps {
+            for shard in 0..step.shards {
+                let reference = StepRef {
+                    step: step.name.clone(),
+                    platform: target.platform.to_string(),
+                    target: target.name.clone(),
+                    shard,
+                    shards: step.shards,
+                };
+                planned.push(v1::PlannedStep {
+                    step: Some(reference),
+                    needs: step.needs.clone(),
+                    why: step.why.clone(),
+                });
+            }
+        }
+    }
+    v1::BuildStarted {
+        build: build.id,
+        project: build.project,
+        version: build.version,
+        steps: planned,
+        resumed: work.resumed,
+    }
+}
+
+/// An action of the build: target, step and shard by their places in the plan.
+type Place = (usize, usize, u32);
+
+async fn carry_out(work: &Work) -> Result<(), Unsuccessful> {
+    let environments = environments(work).await?;
+    let mut done = all_steps(work, &environments).await?;
+    for (index, target) in work.plan.targets.iter().enumerate() {
+        let steps = done.remove(&index).unwrap_or_default();
+        make_artifacts(work, target, &environments[index], &steps).await?;
+    }
+    Ok(())
+}
+
+/// The environment of each target. A build that was taken up again, or that is the first after a start, waits a while for
+/// workers to come back.
+async fn environments(work: &Work) -> Result<Vec<Arc<Chosen>>, Unsuccessful> {
+    let deadline = tokio::time::Instant::now() + RETURN_OF_WORKERS;
+    let mut changed = work.execution.workers_changed();
+    'again: loop {
+        changed.mark_unchanged();
+        let farm = work.execution.farm().await.map_err(|status| Unsuccessful::farms(status.message()))?;
+        let mut chosen = Vec::new();
+        for target in &work.plan.targets {
+            match environment::choose(&farm.workers, target, &work.plan.steps) {
+                Ok(environment) => chosen.push(Arc::new(environment)),
+                Err(words) => {
+                    let may_come = work.resumed
+                        && tokio::time::timeout_at(deadline, changed.changed()).await.is_ok_and(|changed| changed.is_ok());
+                    if may_come {
+                        continue 'again;
+                    }
+                    return Err(Unsuccessful::farms(words));
+                }
+            }
+        }
+        return Ok(chosen);
+    }
+}
+
+/// Longest chain of steps that wait for each, itself included.
+fn path_weights(steps: &[Step]) -> Vec<u64> {
+    let mut weights = vec![1; steps.len()];
+    for index in (0..steps.len()).rev() {
+        for need in &steps[index].needs {
+            if let Some(at) = steps.iter().position(|step| step.name == *need) {
+                weights[at] = weights[at].max(weights[index] + 1);
+            }
+        }
+    }
+    weights
+}
+
+type Done = HashMap<usize, BTreeMap<usize, Vec<Finished>>>;
+
+async fn all_steps(work: &Work, environments: &[Arc<Chosen>]) -> Result<Done, Unsuccessful> {
+    let weights = path_weights(&work.plan.steps);
+    let mut results: HashMap<Place, Finished> = HashMap::new();
+    let mut waiting: Vec<Place> = Vec::new();
+    for target in 0..work.plan.targets.len() {
+        for (step, planned) in work.plan.steps.iter().enumerate() {
+            waiting.extend((0..planned.shards).map(|shard| (target, step, shard)));
+        }
+    }
+    let mut again: HashSet<Place> = HashSet::new();
+    let mut healed: HashMap<Place, u32> = HashMap::new();
+    let mut running = FuturesUnordered::new();
+    loop {
+        let (ready, later): (Vec<Place>, Vec<Place>) =
+            waiting.into_iter().partition(|(target, step, _)| is_ready(work, *target, *step, &results));
+        waiting = later;
+        for place in ready {
+            let (target, step, shard) = place;
+            let job = Job {
+                step: work.plan.steps[step].clone(),
+                target: work.plan.targets[target].clone(),
+                environment: environments[target].clone(),
+                shard,
+                needs: needs(work, target, step, &results),
+                path_weight: weights[step],
+                again: again.contains(&place),
+            };
+            running.push(async move { (place, steps::run(work, job).await) });
+        }
+        let Some((place, ended)) = running.next().await else { break };
+        match ended {
+            Ended::Well(finished) => {
+                results.insert(place, *finished);
+            }
+            Ended::Failed(message) => return Err(Unsuccessful::projects(message)),
+            Ended::FarmFailed(message) => return Err(Unsuccessful::farms(message)),
+            Ended::InputsGone(message) => {
+                let times = healed.entry(place).or_default();
+                *times += 1;
+                let needed = needed_places(work, place);
+                if *times > HEALINGS || needed.is_empty() {
+                    let words = format!("blobs of the build's inputs were evicted from the store ({message}); build again");
+                    return Err(Unsuccessful::farms(words));
+                }
+                // What it needs runs again (results that are still whole are hits), then the step itself.
+                for need in needed {
+                    results.remove(&need);
+                    again.insert(need);
+                    waiting.push(need);
+                }
+                waiting.push(place);
+            }
+        }
+    }
+    let mut done: Done = HashMap::new();
+    let mut places: Vec<(Place, Finished)> = results.into_iter().collect();
+    places.sort_by_key(|(place, _)| *place);
+    for ((target, step, _), finished) in places {
+        done.entry(target).or_default().entry(step).or_default().push(finished);
+    }
+    Ok(done)
+}
+
+fn needed_steps(work: &Work, step: usize) -> Vec<usize> {
+    let needs = &work.plan.steps[step].needs;
+    needs.iter().filter_map(|need| work.plan.steps.iter().position(|step| step.name == *need)).collect()
+}
+
+fn needed_places(work: &Work, (target, step, _): Place) -> Vec<Place> {
+    let steps = needed_steps(work, step).into_iter();
+    steps.flat_map(|step| (0..work.plan.steps[step].shards).map(move |shard| (target, step, shard))).collect()
+}
+
+fn is_ready(work: &Work, target: usize, step: usize, results: &HashMap<Place, Finished>) -> bool {
+    needed_places(work, (target, step, 0)).iter().all(|place| results.contains_key(place))
+}
+
+fn needs(work: &Work, target: usize, step: usize, results: &HashMap<Place, Finished>) -> Vec<Outputs> {
+    let places = needed_places(work, (target, step, 0));
+    places.iter().filter_map(|place| results.get(place)).map(|finished| finished.outputs.clone()).collect()
+}
+
+async fn make_artifacts(
+    work: &Work,
+    target: &Target,
+    environment: &Chosen,
+    steps: &BTreeMap<usize, Vec<Finished>>,
+) -> Result<(), Unsuccessful> {
+    let facts: Vec<StepFact> = steps.values().flatten().map(|finished| finished.fact.clone()).collect();
+    for artifact in &work.plan.artifacts {
+        let mut outputs = Tree::default();
+        for name in &artifact.from {
+            let step = work.plan.steps.iter().position(|step| step.name == *name);
+            for finished in step.and_then(|step| steps.get(&step)).into_iter().flatten() {
+                overlay(&*work.stores.blobs, &mut outputs, finished.outputs.tree.clone())
+                    .await
+                    .map_err(Unsuccessful::farms)?;
+            }
+        }
+        let made = make(work, target, environment, artifact, &outputs, &facts).await?;
+        work.build.lock().artifacts.push(made.clone());
+        work.tell(event::Event::Artifact(made));
+    }
+    Ok(())
+}
+
+async fn make(
+    work: &Work,
+    target: &Target,
+    environment: &Chosen,
+    artifact: &kiln_core::plan::Artifact,
+    outputs: &Tree,
+    facts: &[StepFact],
+) -> Result<v1::Artifact, Unsuccessful> {
+    let build = work.build.lock().clone();
+    let source = build.source.clone().unwrap_or_default();
+    let platform = target.platform.to_string();
+    let version = work.plan.version.as_deref();
+    let label = version.map(str::to_owned).or_else(|| source.commit.get(..12).map(str::to_owned));
+    let stem = format!("{}-{}-{}", artifact.name, label.unwrap_or_else(|| "0".into()), platform.replace('/', "-"));
+    let blobs = &*work.stores.blobs;
+    let made = artifacts::assemble(blobs, work.function, artifact, target, outputs, &stem).await.map_err(|error| {
+        if error.is_projects() { Unsuccessful::projects(error.to_string()) } else { Unsuccessful::farms(error) }
+    })?;
+    let id = artifacts::id(&artifact.name, version, &source, &platform, &made.content);
+    if let Some(known) = work.records.artifact(&id).map_err(Unsuccessful::farms)?
+        && known.root == Some(made.root.to_wire())
+    {
+        return Ok(known);
+    }
+    let mut record = v1::Artifact {
+        id,
+        name: artifact.name.clone(),
+        version: work.plan.version.clone().unwrap_or_default(),
+        platform,
+        target: target.name.clone(),
+        kind: match artifact.kind {
+            kiln_core::plan::ArtifactKind::Binary => "binary",
+            kiln_core::plan::ArtifactKind::Archive => "archive",
+        }
+        .to_owned(),
+        root: Some(made.root.to_wire()),
+        digest_function: v1_function(work),
+        digest: Some(made.content.to_wire()),
+        size_bytes: made.size_bytes,
+        provenance: None,
+        created: Some(clock::kiln_now()),
+        build: build.id.clone(),
+        commit: source.commit.clone(),
+        dirty: source.dirty,
+        instance: build.instance.clone(),
+    };
+    let statement = artifacts::statement(&build, &record, &environment.environment, &made.subjects, facts);
+    let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;
+    let provenance = work.function.digest(&statement);
+    work.stores.artifacts.put(&provenance, statement.into()).await.map_err(Unsuccessful::farms)?;
+    for blob in &made.blobs {
+        keep(work, blob).await.map_err(Unsuccessful::farms)?;
+    }
+    record.provenance = Some(provenance.to_wire());
+    let records = work.records.clone();
+    let put = tokio::task::spawn_blocking(move || records.put_artifact(record)).await.map_err(Unsuccessful::farms)?;
+    put.map_err(|error| match error {
+        super::RecordsError::Conflict { .. } => Unsuccessful::projects(error.to_string()),
+        other => Unsuccessful::farms(other),
+    })
+}
+
+fn v1_function(work: &Work) -> i32 {
+    work.function.to_wire()
+}
+
+/// Copies a blob to where nothing is evicted.
+async fn keep(work: &Work, blob: &Digest) -> Result<(), crate::store::Error> {
+    if work.stores.artifacts.find_missing(&[*blob]).await?.is_empty() {
+        return Ok(());
+    }
+    let mut from = work.stores.blobs.read(blob, 0, None).await?;
+    let mut to = work.stores.artifacts.write(blob).await?;
+    while let Some(chunk) = from.next().await {
+        to.write(chunk?).await?;
+    }
+    to.commit().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_chain_weighs_most() {
+        let step = |name: &str, needs: &[&str]| {
+            let mut step = Step::new(name, "true");
+            step.needs = needs.iter().map(|need| (*need).to_owned()).collect();
+            step
+        };
+        let steps =
+            [step("deps", &[]), step("lint", &[]), step("compile", &["deps"]), step("test", &["compile", "lint"])];
+        assert_eq!(path_weights(&steps), [3, 2, 2, 1]);
+    }
+}

@@ -1,0 +1,254 @@
+//! One action of a build, from its inputs to its outcome: lowered, executed, followed.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use kiln_core::plan::{Step, Target};
+use kiln_proto::digest::Digest;
+use kiln_proto::v1::step_finished::Cache;
+use kiln_proto::v1::{self, StepRef, event};
+use kiln_proto::{precondition, reapi};
+use tonic::Code;
+
+use super::Work;
+use super::environment::Chosen;
+use super::lower::{self, Lowering, Outputs};
+use crate::artifacts::StepFact;
+use crate::execution::{Done, Request, Update};
+
+/// Bytes of a step's output that its build's event log keeps; the whole is in the store.
+const LOGGED_BYTES: u64 = 4 << 20;
+
+/// How an action of a build ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// It left all that it should.
+    Well(Box<Finished>),
+    /// Its inputs were evicted under it; what it needs must run again.
+    InputsGone(String),
+    /// The project's fault, in words.
+    Failed(String),
+    /// The farm's fault, in words.
+    FarmFailed(String),
+}
+
+/// A finished action.
+#[derive(Debug, Clone)]
+pub(super) struct Finished {
+    pub(super) outputs: Outputs,
+    pub(super) fact: StepFact,
+}
+
+/// What is run, and for whom.
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    pub(super) step: Step,
+    pub(super) target: Target,
+    pub(super) environment: Arc<Chosen>,
+    pub(super) shard: u32,
+    pub(super) needs: Vec<Outputs>,
+    pub(super) path_weight: u64,
+    /// Run it even where its result is cached.
+    pub(super) again: bool,
+}
+
+impl Job {
+    pub(super) fn reference(&self) -> StepRef {
+        StepRef {
+            step: self.step.name.clone(),
+            platform: self.target.platform.to_string(),
+            target: self.target.name.clone(),
+            shard: self.shard,
+            shards: self.step.shards,
+        }
+    }
+}
+
+/// Runs one action of the build and reports its events.
+pub(super) async fn run(work: &Work, job: Job) -> Ended {
+    let began = Instant::now();
+    work.tell(event::Event::StepQueued(v1::StepQueued { step: Some(job.reference()) }));
+    let lowering = Lowering {
+        plan: &work.plan,
+        source: &work.source,
+        store: &*work.stores.blobs,
+        function: work.function,
+    };
+    let lowered = lowering.action(&job.step, &job.target, &job.environment.fingerprint, job.shard, &job.needs).await;
+    let action = match lowered {
+        Ok(action) => action,
+        Err(error) => return lowering_failed(error),
+    };
+    let build = work.build.lock().clone();
+    let attached = work
+        .execution
+        .execute(Request {
+            instance: work.request.instance.trim_matches('/').to_owned(),
+            action_digest: action,
+            skip_cache_lookup: work.request.no_cache || job.again,
+            priority: work.request.priority,
+            tenant: build.user.clone(),
+            build: build.id.clone(),
+            path_weight: job.path_weight,
+        })
+        .await;
+    let mut attached = match attached {
+        Ok(attached) => attached,
+        Err(status) => {
+            let detailed = precondition::from_tonic(&status);
+            if !precondition::subjects(&detailed).is_empty() {
+                return Ended::InputsGone(status.message().to_owned());
+            }
+            return match status.code() {
+                Code::InvalidArgument => Ended::Failed(status.message().to_owned()),
+                _ => Ended::FarmFailed(status.message().to_owned()),
+            };
+        }
+    };
+    let mut logged = 0;
+    let mut skipped = 0;
+    let done = loop {
+        match attached.next().await {
+            Update::Queued => {}
+            Update::Executing { worker, .. } => {
+                work.tell(event::Event::StepStarted(v1::StepStarted { step: Some(job.reference()), worker }));
+            }
+            Update::Output { stream, data, skipped: lost } => {
+                skipped += lost;
+                if logged >= LOGGED_BYTES {
+                    skipped += data.len() as u64;
+                    continue;
+                }
+                logged += data.len() as u64;
+                let stream = if stream == v1::Stream::Stderr { "stderr" } else { "stdout" }.to_owned();
+                let log = v1::Log { step: Some(job.reference()), stream, data, skipped_bytes: std::mem::take(&mut skipped) };
+                work.tell(event::Event::Log(log));
+            }
+            Update::Done(done) => break done,
+        }
+    };
+    if skipped > 0 {
+        let log = v1::Log {
+            step: Some(job.reference()),
+            stream: "stdout".to_owned(),
+            data: bytes::Bytes::new(),
+            skipped_bytes: skipped,
+        };
+        work.tell(event::Event::Log(log));
+    }
+    finish(work, &job, action, &done, attached.merged, began)
+}
+
+fn lowering_failed(error: lower::Error) -> Ended {
+    match error {
+        lower::Error::Store(crate::store::Error::NotFound { .. })
+        | lower::Error::Source(super::source::Error::Store(crate::store::Error::NotFound { .. })) => {
+            Ended::InputsGone(error.to_string())
+        }
+        lower::Error::Tree { .. } => Ended::Failed(error.to_string()),
+        other => Ended::FarmFailed(other.to_string()),
+    }
+}
+
+fn finish(work: &Work, job: &Job, action: Digest, done: &Done, merged: bool, began: Instant) -> Ended {
+    let response = &done.response;
+    let result = response.result.clone().unwrap_or_default();
+    let metadata = result.execution_metadata.clone().unwrap_or_default();
+    let status = response.status.as_ref().filter(|status| status.code != 0);
+    if let Some(status) = status
+        && !precondition::subjects(status).is_empty()
+    {
+        return Ended::InputsGone(status.message.clone());
+    }
+    let outputs = Outputs::of(work.function, &result);
+    let message = why_not(job, status, &result, &outputs);
+    let cache = match (response.cached_result, merged) {
+        (true, _) => Cache::Hit,
+        (_, true) => Cache::Merged,
+        _ => Cache::Miss,
+    };
+    let digest = |wire: &Option<reapi::Digest>| wire.clone().filter(|digest| digest.size_bytes > 0);
+    work.tell(event::Event::StepFinished(v1::StepFinished {
+        step: Some(job.reference()),
+        cache: cache as i32,
+        exit_code: result.exit_code,
+        duration_ms: began.elapsed().as_millis() as u64,
+        worker: metadata.worker.clone(),
+        action_digest: Some(action.to_wire()),
+        stdout_digest: digest(&result.stdout_digest),
+        stderr_digest: digest(&result.stderr_digest),
+        message: message.clone().unwrap_or_default(),
+        output_bytes: output_bytes(&result),
+        ok: message.is_none(),
+        environment: job.environment.fingerprint.clone(),
+    }));
+    match (message, outputs) {
+        (None, Ok(outputs)) => {
+            let name = match job.step.shards {
+                1 => job.step.name.clone(),
+                shards => format!("{} {}/{shards}", job.step.name, job.shard + 1),
+            };
+            let fact = StepFact {
+                name,
+                action,
+                cached: response.cached_result,
+                worker: metadata.worker,
+                run: job.step.run.clone(),
+                network: job.step.network,
+            };
+            Ended::Well(Box::new(Finished { outputs, fact }))
+        }
+        (Some(message), _) if done.farm_fault || status.is_some_and(is_farms) => Ended::FarmFailed(message),
+        (Some(message), _) => Ended::Failed(message),
+        (None, Err(error)) => Ended::FarmFailed(error),
+    }
+}
+
+fn is_farms(status: &kiln_proto::rpc::Status) -> bool {
+    !matches!(
+        Code::from_i32(status.code),
+        Code::DeadlineExceeded | Code::InvalidArgument | Code::FailedPrecondition | Code::ResourceExhausted
+    )
+}
+
+fn output_bytes(result: &reapi::ActionResult) -> u64 {
+    result.output_files.iter().filter_map(|file| file.digest.as_ref()).map(|digest| digest.size_bytes as u64).sum()
+}
+
+/// Why a step is not a success, in words; `None` where it is.
+fn why_not(
+    job: &Job,
+    status: Option<&kiln_proto::rpc::Status>,
+    result: &reapi::ActionResult,
+    outputs: &Result<Outputs, String>,
+) -> Option<String> {
+    let step = match job.step.shards {
+        1 => format!("step `{}`", job.step.name),
+        shards => format!("step `{}` (shard {} of {shards})", job.step.name, job.shard + 1),
+    };
+    if let Some(status) = status {
+        return Some(match Code::from_i32(status.code) {
+            Code::DeadlineExceeded => {
+                let limit = job.step.timeout.map_or("the farm's".to_owned(), |limit| format!("its {} s", limit.as_secs()));
+                format!("{step} was stopped after {limit} timeout; raise `timeout`, or see where it hangs")
+            }
+            _ => format!("{step}: {}", status.message),
+        });
+    }
+    match result.exit_code {
+        0 => {}
+        127 => {
+            return Some(format!(
+                "{step} failed with exit code 127: a command was not found; install it on the workers (`kiln workers` lists their tools)"
+            ));
+        }
+        code if code > 128 => return Some(format!("{step} was ended by signal {}", code - 128)),
+        code => return Some(format!("{step} failed with exit code {code}")),
+    }
+    let absent = outputs.as_ref().ok()?.absent(&job.step.outputs);
+    if absent.is_empty() {
+        return None;
+    }
+    let absent: Vec<String> = absent.iter().map(|path| format!("`{path}`")).collect();
+    Some(format!("{step} ended well but did not leave its output {}; check `outputs`", absent.join(", ")))
+}

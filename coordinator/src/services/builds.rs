@@ -1,0 +1,66 @@
+//! `kiln.v1.Builds` and `kiln.v1.Artifacts`.
+
+use kiln_proto::v1;
+use kiln_proto::v1::{artifacts_server, builds_server};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+/// Serves builds and the artifacts that they made.
+#[derive(Debug, Clone)]
+pub struct Builds {
+    builds: crate::builds::Builds,
+}
+
+impl Builds {
+    /// Serves these builds.
+    pub fn new(builds: crate::builds::Builds) -> Self {
+        Self { builds }
+    }
+}
+
+#[tonic::async_trait]
+impl builds_server::Builds for Builds {
+    type WatchStream = ReceiverStream<Result<v1::Event, Status>>;
+
+    async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::Build>, Status> {
+        Ok(Response::new(self.builds.submit(request.into_inner()).await?))
+    }
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let v1::WatchRequest { build, offset } = request.into_inner();
+        Ok(Response::new(ReceiverStream::new(self.builds.watch(&build, offset)?)))
+    }
+
+    async fn cancel(&self, request: Request<v1::CancelRequest>) -> Result<Response<v1::Build>, Status> {
+        Ok(Response::new(self.builds.cancel(&request.into_inner().build)?))
+    }
+
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
+        Ok(Response::new(v1::ListResponse { builds: self.builds.list(request.into_inner().limit)? }))
+    }
+
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::Build>, Status> {
+        Ok(Response::new(self.builds.get(&request.into_inner().build)?))
+    }
+}
+
+#[tonic::async_trait]
+impl artifacts_server::Artifacts for Builds {
+    async fn list(
+        &self,
+        request: Request<v1::ListArtifactsRequest>,
+    ) -> Result<Response<v1::ListArtifactsResponse>, Status> {
+        let v1::ListArtifactsRequest { name, limit } = request.into_inner();
+        let limit = if limit == 0 { 1000 } else { limit as usize };
+        let found = self.builds.records().artifacts(&name, limit);
+        let artifacts = found.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(v1::ListArtifactsResponse { artifacts }))
+    }
+
+    async fn get(&self, request: Request<v1::GetArtifactRequest>) -> Result<Response<v1::Artifact>, Status> {
+        let id = request.into_inner().id;
+        let found = self.builds.records().artifact(&id).map_err(|error| Status::internal(error.to_string()))?;
+        let artifact = found.ok_or_else(|| Status::not_found(format!("no artifact `{id}`; `kiln artifacts` lists them")))?;
+        Ok(Response::new(artifact))
+    }
+}
