@@ -1,7 +1,15 @@
 //! The coordinator: Remote Execution services, worker link, blob stores, builds and artifacts.
 //!
-//! Invariant: no scheduling decision is made here; they are `kiln-core`'s.
+//! Invariant: no scheduling decision is made here; `kiln-core` makes them, and this crate carries them out.
 
+pub mod artifacts;
+pub mod builds;
+pub mod config;
+pub mod execution;
+mod serve;
 pub mod services;
 pub mod status;
 pub mod store;
+
+pub use config::Config;
+pub use serve::run;

@@ -7,3 +7,4 @@
 pub mod detect;
 pub mod plan;
 pub mod project;
+pub mod scheduler;

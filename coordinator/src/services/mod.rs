@@ -1,12 +1,17 @@
 //! The gRPC services: thin adapters between the wire and what does the work.
 
 pub mod action_cache;
+pub mod builds;
 pub mod bytestream;
 pub mod capabilities;
 pub mod cas;
 mod compression;
+pub mod execution;
+pub mod farm;
+mod metadata;
 mod tree;
 mod uploads;
+pub mod workers;
 
 pub use action_cache::ActionCache;
 pub use bytestream::{ByteStream, LiveLogs, NoLogs};

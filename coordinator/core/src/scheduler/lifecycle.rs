@@ -1,0 +1,403 @@
+//! Actions, leases and workers through their lives: submitted, merged, lost, adopted, finished, given up.
+
+use super::queue::Position;
+use super::types::{
+    ActionKey, Effect, Failure, LeaseId, Outcome, RunningLease, Submission, WaiterId, WorkerId, WorkerOffer,
+};
+use super::workers::Worker;
+use super::{Action, Lease, Scheduler};
+
+impl Scheduler {
+    pub(super) fn submit(&mut self, submission: Submission) {
+        let Submission { waiter, key, requirements, tenant, build, priority, path_weight, inputs } = submission;
+        if let Some(id) = self.keys.get(&key).copied() {
+            self.effects.push(Effect::Merged { waiter, key });
+            self.waiters.insert(waiter, id);
+            return self.join(id, waiter, priority);
+        }
+        let id = self.next_action;
+        self.next_action += 1;
+        let weight = self.config.tenant_weights.get(&tenant).copied().unwrap_or(1);
+        let shares = self.shares.open(&tenant, weight, &build);
+        let position = Position { priority, shares, path_weight, id };
+        let action = Action {
+            key: key.clone(),
+            requirements,
+            position,
+            inputs,
+            waiters: vec![waiter],
+            attempts: 0,
+            lease: None,
+            submitted: self.now,
+            avoid: None,
+        };
+        self.actions.insert(id, action);
+        self.keys.insert(key.clone(), id);
+        self.waiters.insert(waiter, id);
+        if let Some(lease) = self.orphans.remove(&key) {
+            self.effects.push(Effect::Merged { waiter, key });
+            return self.adopt(id, lease);
+        }
+        self.wait(id);
+    }
+
+    fn join(&mut self, id: u64, waiter: WaiterId, priority: i32) {
+        let Some(action) = self.actions.get_mut(&id) else { return };
+        action.waiters.push(waiter);
+        if priority >= action.position.priority {
+            return;
+        }
+        if action.lease.is_some() {
+            action.position.priority = priority;
+            return;
+        }
+        self.dequeue(id);
+        if let Some(action) = self.actions.get_mut(&id) {
+            action.position.priority = priority;
+        }
+        self.enqueue(id);
+    }
+
+    /// Queues an action, gives it a worker where one has room, and gives it up where none ever can.
+    fn wait(&mut self, id: u64) {
+        let Some(action) = self.actions.get(&id) else { return };
+        let requirements = action.requirements.clone();
+        let class = self.class(&requirements);
+        self.enqueue(id);
+        // Others that wait in the class wait because nobody has room.
+        let alone = self.classes[class].waiting.len() == 1;
+        if alone || self.actions.get(&id).is_some_and(|action| action.avoid.is_some()) {
+            self.place(id);
+        } else if self.classes[class].reserved.is_none() && self.classes[class].waiting.len() > 1 {
+            // One that waits for another worker than the one that failed it must not hold up the rest.
+            let held_up = self.classes[class]
+                .waiting
+                .first()
+                .and_then(|first| self.actions.get(first))
+                .is_some_and(|first| first.avoid.is_some());
+            if held_up {
+                self.place(id);
+            }
+        }
+    }
+
+    pub(super) fn leave(&mut self, waiter: WaiterId) {
+        let Some(id) = self.waiters.remove(&waiter) else { return };
+        let Some(action) = self.actions.get_mut(&id) else { return };
+        action.waiters.retain(|known| *known != waiter);
+        if !action.waiters.is_empty() {
+            return;
+        }
+        match action.lease {
+            Some(lease) => {
+                if let Some(lease) = self.leases.get_mut(&lease) {
+                    lease.action = None;
+                }
+                self.cancel(lease);
+                self.forget(id);
+            }
+            None => {
+                let class = self.class_of.get(&action.requirements).copied();
+                let kept = class.and_then(|class| self.classes[class].reserved);
+                self.dequeue(id);
+                self.forget(id);
+                if let Some(slot) = kept {
+                    self.fill(slot);
+                }
+            }
+        }
+    }
+
+    fn cancel(&mut self, lease: LeaseId) {
+        let slot = self.leases.get(&lease).map(|lease| lease.slot);
+        if let Some(worker) = slot.and_then(|slot| self.workers.get(slot)) {
+            self.effects.push(Effect::CancelLease { worker: worker.id.clone(), lease });
+        }
+    }
+
+    /// Removes an action from everywhere but the queues; returns who waited.
+    fn forget(&mut self, id: u64) -> Vec<WaiterId> {
+        let Some(action) = self.actions.remove(&id) else { return Vec::new() };
+        self.keys.remove(&action.key);
+        self.shares.close(action.position.shares);
+        for waiter in &action.waiters {
+            self.waiters.remove(waiter);
+        }
+        action.waiters
+    }
+
+    fn adopt(&mut self, id: u64, lease: LeaseId) {
+        let (Some(action), Some(record)) = (self.actions.get_mut(&id), self.leases.get_mut(&lease)) else { return };
+        action.lease = Some(lease);
+        action.attempts += 1;
+        record.action = Some(id);
+        record.orphan_until = None;
+        let Some(worker) = self.workers.get_mut(record.slot) else { return };
+        worker.remember(&action.inputs);
+        let (key, worker) = (action.key.clone(), worker.id.clone());
+        self.effects.push(Effect::Adopted { key, lease, worker });
+    }
+
+    pub(super) fn joined(&mut self, offer: WorkerOffer) {
+        let WorkerOffer { worker: id, properties, capacity, running } = offer;
+        let slot = match self.workers.slot(&id) {
+            Some(slot) => slot,
+            None => self.workers.add(Worker::new(id)),
+        };
+        let Some(worker) = self.workers.get_mut(slot) else { return };
+        worker.lost_at = None;
+        let changed = worker.properties != properties || worker.capacity != capacity;
+        worker.properties = properties;
+        worker.capacity = capacity;
+        let named: Vec<LeaseId> = running.iter().map(|running| running.lease).collect();
+        let unnamed: Vec<LeaseId> = worker.leases.iter().filter(|lease| !named.contains(lease)).copied().collect();
+        if changed {
+            self.match_classes(slot);
+        }
+        for running in running {
+            self.brought(slot, running);
+        }
+        for lease in unnamed {
+            self.lost(lease, "the worker came back without it");
+        }
+        self.fill(slot);
+    }
+
+    fn match_classes(&mut self, slot: usize) {
+        let Some(worker) = self.workers.get_mut(slot) else { return };
+        worker.classes.clear();
+        for (id, class) in self.classes.iter_mut().enumerate() {
+            if worker.matches(&class.requirements) {
+                class.workers.insert(slot);
+                worker.classes.insert(id);
+            } else {
+                class.workers.remove(&slot);
+                if class.reserved == Some(slot) {
+                    class.reserved = None;
+                    worker.reserved_for = None;
+                }
+            }
+        }
+    }
+
+    /// A worker says that it runs this.
+    fn brought(&mut self, slot: usize, running: RunningLease) {
+        let RunningLease { lease, key, reserved } = running;
+        if let Some(known) = self.leases.get(&lease) {
+            // One that nobody waits for any more is told again.
+            if known.action.is_none() && known.orphan_until.is_none() {
+                self.cancel(lease);
+            }
+            return;
+        }
+        if let Some(worker) = self.workers.get_mut(slot) {
+            worker.used = worker.used.plus(&reserved);
+            worker.leases.insert(lease);
+        }
+        let record = Lease { slot, key: key.clone(), reserved, action: None, orphan_until: None };
+        self.leases.insert(lease, record);
+        match self.keys.get(&key).copied() {
+            Some(id) if self.actions.get(&id).is_some_and(|action| action.lease.is_none()) => {
+                self.dequeue(id);
+                self.adopt(id, lease);
+            }
+            Some(_) => self.cancel(lease),
+            None if self.orphans.contains_key(&key) => self.cancel(lease),
+            None => {
+                let until = self.now.saturating_add(self.config.orphan_grace);
+                if let Some(record) = self.leases.get_mut(&lease) {
+                    record.orphan_until = Some(until);
+                }
+                self.orphans.insert(key, lease);
+            }
+        }
+    }
+
+    pub(super) fn disconnected(&mut self, worker: &WorkerId) {
+        let until = self.now.saturating_add(self.config.disconnect_grace);
+        let Some(slot) = self.workers.slot(worker) else { return };
+        if let Some(worker) = self.workers.get_mut(slot)
+            && worker.lost_at.is_none()
+        {
+            worker.lost_at = Some(until);
+        }
+        self.release_worker(slot);
+    }
+
+    /// Another worker may be kept free in this one's place.
+    fn release_worker(&mut self, slot: usize) {
+        let class = self.workers.get(slot).and_then(|worker| worker.reserved_for);
+        if let Some(class) = class {
+            self.release(class);
+        }
+    }
+
+    pub(super) fn gone(&mut self, worker: &WorkerId) {
+        let Some(slot) = self.workers.slot(worker) else { return };
+        self.release_worker(slot);
+        let Some(worker) = self.workers.remove(slot) else { return };
+        for class in &worker.classes {
+            self.classes[*class].workers.remove(&slot);
+        }
+        for action in self.actions.values_mut().filter(|action| action.avoid == Some(slot)) {
+            action.avoid = None;
+        }
+        let reason = format!("worker `{}` was lost", worker.id.0);
+        for lease in worker.leases {
+            self.lost(lease, &reason);
+        }
+        // What waited for another worker than this one has nobody else to wait for.
+        self.place_all();
+    }
+
+    /// Tries the head of each class: after a change that is not one worker's room growing.
+    fn place_all(&mut self) {
+        let busy: Vec<usize> = self.busy.iter().copied().collect();
+        for class in busy {
+            while let Some((_, id)) = self.classes[class].head(&self.shares) {
+                self.place(id);
+                if self.actions.get(&id).is_none_or(|action| action.lease.is_none()) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// A lease's worker no longer runs it.
+    fn lost(&mut self, lease: LeaseId, reason: &str) {
+        if let Some(id) = self.end(lease) {
+            self.retry(id, reason.to_owned(), None);
+        }
+    }
+
+    /// Takes a lease off its worker; returns the action that it ran for.
+    fn end(&mut self, lease: LeaseId) -> Option<u64> {
+        let record = self.leases.remove(&lease)?;
+        if let Some(worker) = self.workers.get_mut(record.slot)
+            && worker.leases.remove(&lease)
+        {
+            worker.used = worker.used.minus(&record.reserved);
+        }
+        if self.orphans.get(&record.key) == Some(&lease) {
+            self.orphans.remove(&record.key);
+        }
+        record.action
+    }
+
+    fn retry(&mut self, id: u64, reason: String, avoid: Option<usize>) {
+        let Some(action) = self.actions.get_mut(&id) else { return };
+        action.lease = None;
+        action.avoid = avoid;
+        let (key, attempts) = (action.key.clone(), action.attempts);
+        if attempts >= self.config.max_attempts {
+            let waiters = self.forget(id);
+            let failure = Failure::AttemptsExhausted { attempts, last: reason };
+            return self.effects.push(Effect::Failed { key, waiters, failure });
+        }
+        let waiters = action.waiters.clone();
+        self.effects.push(Effect::Requeued { key, waiters, reason });
+        self.wait(id);
+    }
+
+    pub(super) fn started(&mut self, lease: LeaseId) {
+        let Some(Lease { action: Some(id), slot, .. }) = self.leases.get(&lease) else { return };
+        let (Some(action), Some(worker)) = (self.actions.get(id), self.workers.get(*slot)) else { return };
+        let (key, worker, waiters) = (action.key.clone(), worker.id.clone(), action.waiters.clone());
+        self.effects.push(Effect::Started { key, worker, waiters });
+    }
+
+    pub(super) fn finished(&mut self, worker: &WorkerId, lease: LeaseId, outcome: Outcome) {
+        let Some(slot) = self.workers.slot(worker) else { return };
+        let Some(record) = self.leases.get(&lease).filter(|record| record.slot == slot) else { return };
+        let (key, orphaned) = (record.key.clone(), record.orphan_until.is_some());
+        let action = self.end(lease);
+        match (action, outcome) {
+            (Some(id), Outcome::Completed) => {
+                let waiters = self.forget(id);
+                self.effects.push(Effect::Completed { key, lease, waiters });
+            }
+            (Some(id), Outcome::WorkerFault(reason)) => {
+                self.retry(id, format!("worker `{}`: {reason}", worker.0), Some(slot));
+            }
+            (None, Outcome::Completed) if orphaned => {
+                self.effects.push(Effect::Completed { key, lease, waiters: Vec::new() });
+            }
+            (None, _) => {}
+        }
+        self.fill(slot);
+    }
+
+    pub(super) fn drain(&mut self, worker: &WorkerId, on: bool) {
+        let Some(slot) = self.workers.slot(worker) else { return };
+        if let Some(worker) = self.workers.get_mut(slot) {
+            worker.draining = on;
+        }
+        if on {
+            self.release_worker(slot);
+            // What waited for this one rather than the one that failed it may now have no other choice.
+            self.place_all();
+        } else {
+            self.fill(slot);
+        }
+    }
+
+    /// What time alone brings about.
+    pub(super) fn expire(&mut self) {
+        let lost: Vec<WorkerId> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.lost_at.is_some_and(|at| at <= self.now))
+            .map(|(_, worker)| worker.id.clone())
+            .collect();
+        for worker in lost {
+            self.gone(&worker);
+        }
+        if !self.orphans.is_empty() {
+            self.expire_orphans();
+        }
+        self.give_up_unmatched();
+        self.reserve();
+    }
+
+    fn expire_orphans(&mut self) {
+        let mut over: Vec<(LeaseId, ActionKey)> = self
+            .orphans
+            .iter()
+            .filter(|(_, lease)| {
+                self.leases.get(lease).and_then(|lease| lease.orphan_until).is_none_or(|until| until <= self.now)
+            })
+            .map(|(key, lease)| (*lease, key.clone()))
+            .collect();
+        over.sort();
+        for (lease, key) in over {
+            self.orphans.remove(&key);
+            if let Some(record) = self.leases.get_mut(&lease) {
+                record.orphan_until = None;
+            }
+            self.cancel(lease);
+        }
+    }
+
+    fn give_up_unmatched(&mut self) {
+        if self.now < self.match_from {
+            return;
+        }
+        let hopeless: Vec<usize> =
+            self.busy.iter().copied().filter(|class| self.classes[*class].workers.is_empty()).collect();
+        for class in hopeless {
+            let requirements = self.classes[class].requirements.clone();
+            let mut reasons: Vec<String> = self.workers.iter().map(|(_, worker)| worker.lacks(&requirements)).collect();
+            if reasons.is_empty() {
+                reasons.push("no worker is connected".to_owned());
+            }
+            let waiting: Vec<u64> = self.classes[class].waiting.iter().copied().collect();
+            for id in waiting {
+                let Some(key) = self.actions.get(&id).map(|action| action.key.clone()) else { continue };
+                self.dequeue(id);
+                let waiters = self.forget(id);
+                let failure = Failure::NoWorkerMatches { reasons: reasons.clone() };
+                self.effects.push(Effect::Failed { key, waiters, failure });
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The scheduler: who runs what, and when. A pure step from state and event to effects; time is a parameter.
+//!
+//! Invariants, held by generated event sequences in the tests: no action has two live leases, none is lost, tries are bounded,
+//! a worker's capacity is never exceeded, an action never runs where its platform does not match, and what can run
+//! is never left waiting beside free room.
+
+mod lifecycle;
+mod placement;
+mod queue;
+mod shares;
+mod types;
+mod workers;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap};
+
+use queue::{ActionId, Class, ClassId, Position};
+use shares::Shares;
+pub use types::{
+    ActionKey, Capacity, Config, Effect, Event, Failure, LeaseId, Millis, Outcome, QueueView, Requirements, RunningLease,
+    Submission, WaiterId, WorkerId, WorkerOffer, WorkerView,
+};
+use workers::Workers;
+
+#[derive(Debug)]
+struct Action {
+    key: ActionKey,
+    requirements: Requirements,
+    position: Position,
+    inputs: Vec<u64>,
+    waiters: Vec<WaiterId>,
+    attempts: u32,
+    /// Its live lease; `None` while it waits.
+    lease: Option<LeaseId>,
+    submitted: Millis,
+    /// The worker that failed it last, by slot.
+    avoid: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Lease {
+    slot: usize,
+    key: ActionKey,
+    reserved: Capacity,
+    /// The action it runs for; `None` where it was cancelled or nobody asked for it.
+    action: Option<ActionId>,
+    /// When it is cancelled if nobody asks for what it runs.
+    orphan_until: Option<Millis>,
+}
+
+/// The scheduler's whole state.
+#[derive(Debug)]
+pub struct Scheduler {
+    config: Config,
+    match_from: Millis,
+    actions: HashMap<ActionId, Action>,
+    keys: HashMap<ActionKey, ActionId>,
+    waiters: HashMap<WaiterId, ActionId>,
+    leases: HashMap<LeaseId, Lease>,
+    orphans: HashMap<ActionKey, LeaseId>,
+    classes: Vec<Class>,
+    class_of: HashMap<Requirements, ClassId>,
+    /// Classes in which something waits.
+    busy: BTreeSet<ClassId>,
+    workers: Workers,
+    shares: Shares,
+    next_lease: u64,
+    next_action: ActionId,
+    effects: Vec<Effect>,
+    now: Millis,
+}
+
+impl Scheduler {
+    /// An empty farm at `now`.
+    pub fn new(config: Config, now: Millis) -> Self {
+        Scheduler {
+            match_from: now.saturating_add(config.match_grace),
+            next_lease: config.first_lease,
+            config,
+            actions: HashMap::new(),
+            keys: HashMap::new(),
+            waiters: HashMap::new(),
+            leases: HashMap::new(),
+            orphans: HashMap::new(),
+            classes: Vec::new(),
+            class_of: HashMap::new(),
+            busy: BTreeSet::new(),
+            workers: Workers::default(),
+            shares: Shares::default(),
+            next_action: 0,
+            effects: Vec::new(),
+            now,
+        }
+    }
+
+    /// Takes an event and says what must be done about it. Time never goes back: an earlier `now` counts as the last.
+    pub fn step(&mut self, now: Millis, event: Event) -> Vec<Effect> {
+        self.now = self.now.max(now);
+        match event {
+            Event::Submit(submission) => self.submit(submission),
+            Event::Leave(waiter) => self.leave(waiter),
+            Event::WorkerJoined(offer) => self.joined(offer),
+            Event::WorkerDisconnected(worker) => self.disconnected(&worker),
+            Event::WorkerGone(worker) => self.gone(&worker),
+            Event::Started(lease) => self.started(lease),
+            Event::Finished { worker, lease, outcome } => self.finished(&worker, lease, outcome),
+            Event::Drain { worker, on } => self.drain(&worker, on),
+            Event::Tick => {}
+        }
+        self.expire();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When the shell must send [`Event::Tick`], if nothing else happens before.
+    pub fn next_deadline(&self) -> Option<Millis> {
+        let lost = self.workers.iter().filter_map(|(_, worker)| worker.lost_at);
+        let orphaned = self.orphans.values().filter_map(|lease| self.leases.get(lease)?.orphan_until);
+        let waiting = self.busy.iter().filter_map(|class| {
+            let class = &self.classes[*class];
+            if class.workers.is_empty() {
+                return Some(self.match_from);
+            }
+            if class.reserved.is_some() {
+                return None;
+            }
+            Some(self.actions.get(class.waiting.first()?)?.submitted.saturating_add(self.config.reserve_after))
+        });
+        // A deadline that has passed already waits for something else than time.
+        lost.chain(orphaned).chain(waiting).filter(|at| *at > self.now).min()
+    }
+
+    /// All workers, by name.
+    pub fn workers(&self) -> Vec<WorkerView> {
+        self.workers
+            .iter()
+            .map(|(_, worker)| WorkerView {
+                worker: worker.id.clone(),
+                capacity: worker.capacity,
+                used: worker.used,
+                running: worker.leases.len(),
+                draining: worker.draining,
+                connected: worker.lost_at.is_none(),
+            })
+            .collect()
+    }
+
+    /// What waits, by what it asks for.
+    pub fn queues(&self, now: Millis) -> Vec<QueueView> {
+        self.busy
+            .iter()
+            .map(|class| {
+                let class = &self.classes[*class];
+                let oldest = class.waiting.first().and_then(|id| self.actions.get(id));
+                QueueView {
+                    properties: class.requirements.properties.clone(),
+                    queued: class.waiting.len(),
+                    oldest_ms: oldest.map_or(0, |action| now.saturating_sub(action.submitted)),
+                }
+            })
+            .collect()
+    }
+
+    /// Who waits for an action.
+    pub fn waiters(&self, key: &ActionKey) -> Vec<WaiterId> {
+        self.action(key).map(|action| action.waiters.clone()).unwrap_or_default()
+    }
+
+    /// Whether an action has a live lease.
+    pub fn is_running(&self, key: &ActionKey) -> bool {
+        self.action(key).is_some_and(|action| action.lease.is_some())
+    }
+
+    fn action(&self, key: &ActionKey) -> Option<&Action> {
+        self.actions.get(self.keys.get(key)?)
+    }
+}

@@ -1,0 +1,223 @@
+//! Which worker an action gets, and which action a worker with room gets.
+//!
+//! Invariant: after each event no queued action fits a worker that takes leases, but where a worker is kept free for one that
+//! waited long, or where another worker is preferred to the one that failed it last.
+
+use super::queue::{ActionId, Class, ClassId, Rank};
+use super::types::{Effect, LeaseId, Requirements};
+use super::{Lease, Scheduler};
+
+/// Classes above which those that nobody waits in are forgotten.
+const IDLE_CLASSES: usize = 4096;
+
+impl Scheduler {
+    /// The class of these requirements, made where there is none.
+    pub(super) fn class(&mut self, requirements: &Requirements) -> ClassId {
+        if let Some(class) = self.class_of.get(requirements) {
+            return *class;
+        }
+        if self.classes.len() >= IDLE_CLASSES && self.busy.len() < IDLE_CLASSES / 2 {
+            self.forget_idle_classes();
+        }
+        let id = self.classes.len();
+        let mut class = Class::new(requirements.clone());
+        let matching: Vec<usize> =
+            self.workers.iter().filter(|(_, worker)| worker.matches(requirements)).map(|(slot, _)| slot).collect();
+        for slot in matching {
+            class.workers.insert(slot);
+            if let Some(worker) = self.workers.get_mut(slot) {
+                worker.classes.insert(id);
+            }
+        }
+        self.classes.push(class);
+        self.class_of.insert(requirements.clone(), id);
+        id
+    }
+
+    fn forget_idle_classes(&mut self) {
+        let slots: Vec<usize> = self.workers.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            if let Some(worker) = self.workers.get_mut(slot) {
+                worker.classes.clear();
+                worker.reserved_for = None;
+            }
+        }
+        let kept: Vec<Class> =
+            std::mem::take(&mut self.classes).into_iter().filter(|class| !class.waiting.is_empty()).collect();
+        self.class_of.clear();
+        self.busy = (0..kept.len()).collect();
+        for (id, mut class) in kept.into_iter().enumerate() {
+            class.reserved = None;
+            for slot in &class.workers {
+                if let Some(worker) = self.workers.get_mut(*slot) {
+                    worker.classes.insert(id);
+                }
+            }
+            self.class_of.insert(class.requirements.clone(), id);
+            self.classes.push(class);
+        }
+    }
+
+    pub(super) fn enqueue(&mut self, id: ActionId) {
+        let Some(action) = self.actions.get(&id) else { return };
+        let (requirements, position) = (action.requirements.clone(), action.position);
+        let class = self.class(&requirements);
+        self.classes[class].insert(position, &self.shares);
+        self.busy.insert(class);
+    }
+
+    pub(super) fn dequeue(&mut self, id: ActionId) {
+        let Some(action) = self.actions.get(&id) else { return };
+        let Some(class) = self.class_of.get(&action.requirements).copied() else { return };
+        self.classes[class].remove(action.position);
+        if self.classes[class].waiting.is_empty() {
+            self.busy.remove(&class);
+            self.release(class);
+        }
+    }
+
+    /// Ends a reservation; the worker is filled by the caller.
+    pub(super) fn release(&mut self, class: ClassId) -> Option<usize> {
+        let slot = self.classes[class].reserved.take()?;
+        if let Some(worker) = self.workers.get_mut(slot) {
+            worker.reserved_for = None;
+        }
+        Some(slot)
+    }
+
+    /// Gives a queued action a worker that has room, if there is one: the one with most of its inputs, else the least loaded.
+    pub(super) fn place(&mut self, id: ActionId) {
+        let Some(action) = self.actions.get(&id) else { return };
+        let Some(class_id) = self.class_of.get(&action.requirements).copied() else { return };
+        let class = &self.classes[class_id];
+        let mut best: Option<((bool, usize, u64), usize)> = None;
+        for slot in &class.workers {
+            let Some(worker) = self.workers.get(*slot) else { continue };
+            let free = worker.free();
+            let kept = worker.reserved_for.is_some_and(|class| class != class_id);
+            if kept || !worker.takes_leases() || !free.holds(&action.requirements.capacity) {
+                continue;
+            }
+            let share = u64::from(free.milli_cpus) * 1_000_000 / u64::from(worker.capacity.milli_cpus.max(1));
+            let affinity = if action.inputs.is_empty() { 0 } else { worker.affinity(&action.inputs) };
+            let score = (action.avoid != Some(*slot), affinity, share);
+            if best.is_none_or(|(known, _)| score > known) {
+                best = Some((score, *slot));
+            }
+        }
+        if let Some((_, slot)) = best.filter(|(score, _)| score.0 || self.only_choice(class_id, id)) {
+            self.assign(id, slot);
+        }
+    }
+
+    /// Whether no other worker than the one that failed it could take this action.
+    fn only_choice(&self, class: ClassId, id: ActionId) -> bool {
+        let avoid = self.actions.get(&id).and_then(|action| action.avoid);
+        !self.classes[class]
+            .workers
+            .iter()
+            .any(|slot| Some(*slot) != avoid && self.workers.get(*slot).is_some_and(|worker| worker.takes_leases()))
+    }
+
+    /// Gives a worker what goes next, for as long as it has room.
+    pub(super) fn fill(&mut self, slot: usize) {
+        loop {
+            let Some(worker) = self.workers.get(slot) else { return };
+            if !worker.takes_leases() {
+                return;
+            }
+            let (free, reserved_for) = (worker.free(), worker.reserved_for);
+            if free.milli_cpus == 0 {
+                return;
+            }
+            let candidates: Vec<ClassId> = match reserved_for {
+                Some(class) => vec![class],
+                None if self.busy.len() < worker.classes.len() => {
+                    self.busy.iter().filter(|class| worker.classes.contains(class)).copied().collect()
+                }
+                None => worker.classes.iter().filter(|class| self.busy.contains(class)).copied().collect(),
+            };
+            let mut best: Option<(Rank, ActionId)> = None;
+            for class in candidates {
+                if !free.holds(&self.classes[class].requirements.capacity) {
+                    continue;
+                }
+                let Some((rank, id)) = self.classes[class].head(&self.shares) else { continue };
+                let avoided = self.actions.get(&id).is_some_and(|action| action.avoid == Some(slot));
+                if avoided && !self.only_choice(class, id) {
+                    continue;
+                }
+                if best.is_none_or(|(known, _)| rank < known) {
+                    best = Some((rank, id));
+                }
+            }
+            let Some((_, id)) = best else { return };
+            self.assign(id, slot);
+        }
+    }
+
+    fn assign(&mut self, id: ActionId, slot: usize) {
+        self.dequeue(id);
+        let lease = LeaseId(self.next_lease);
+        self.next_lease += 1;
+        let Some(action) = self.actions.get_mut(&id) else { return };
+        let Some(worker) = self.workers.get_mut(slot) else { return };
+        action.attempts += 1;
+        action.lease = Some(lease);
+        let avoided = action.avoid.take();
+        let reserved = action.requirements.capacity;
+        worker.used = worker.used.plus(&reserved);
+        worker.leases.insert(lease);
+        worker.remember(&action.inputs);
+        self.shares.charge(action.position.shares, reserved.milli_cpus);
+        let record = Lease { slot, key: action.key.clone(), reserved, action: Some(id), orphan_until: None };
+        self.leases.insert(lease, record);
+        self.effects.push(Effect::Assign {
+            worker: worker.id.clone(),
+            lease,
+            key: action.key.clone(),
+            attempt: action.attempts,
+            reserved,
+        });
+        let class = worker.reserved_for;
+        if let Some(class) = class {
+            self.release(class);
+        }
+        // The worker that was passed over for this action may take the next.
+        if let Some(avoided) = avoided.filter(|avoided| *avoided != slot) {
+            self.fill(avoided);
+        }
+    }
+
+    /// Keeps a worker free for each class whose oldest action has waited long: the one that needs least to be freed.
+    pub(super) fn reserve(&mut self) {
+        let long: Vec<ClassId> = self
+            .busy
+            .iter()
+            .copied()
+            .filter(|class| {
+                let class = &self.classes[*class];
+                let oldest = class.waiting.first().and_then(|id| self.actions.get(id));
+                class.reserved.is_none()
+                    && oldest.is_some_and(|action| {
+                        self.now >= action.submitted.saturating_add(self.config.reserve_after)
+                    })
+            })
+            .collect();
+        for class in long {
+            let wanted = self.classes[class].requirements.capacity;
+            let slot = self.classes[class]
+                .workers
+                .iter()
+                .filter_map(|slot| Some((*slot, self.workers.get(*slot)?)))
+                .filter(|(_, worker)| worker.takes_leases() && worker.reserved_for.is_none())
+                .min_by_key(|(slot, worker)| (wanted.minus(&worker.free()), *slot))
+                .map(|(slot, _)| slot);
+            let Some(slot) = slot else { continue };
+            self.classes[class].reserved = Some(slot);
+            if let Some(worker) = self.workers.get_mut(slot) {
+                worker.reserved_for = Some(class);
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The farm's workers, each in a slot that its leases and classes name.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+
+use super::queue::ClassId;
+use super::types::{Capacity, LeaseId, Millis, Requirements, WorkerId};
+
+/// Input directories that are remembered of each worker.
+const REMEMBERED_INPUTS: usize = 4096;
+
+/// One worker.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) id: WorkerId,
+    pub(super) properties: BTreeSet<(String, String)>,
+    pub(super) capacity: Capacity,
+    pub(super) used: Capacity,
+    pub(super) leases: BTreeSet<LeaseId>,
+    pub(super) draining: bool,
+    /// When its leases are lost; `None` while it is connected.
+    pub(super) lost_at: Option<Millis>,
+    /// Classes whose actions it can run.
+    pub(super) classes: BTreeSet<ClassId>,
+    /// The class that it is kept free for.
+    pub(super) reserved_for: Option<ClassId>,
+    recent: HashSet<u64>,
+    recent_order: VecDeque<u64>,
+}
+
+impl Worker {
+    pub(super) fn new(id: WorkerId) -> Self {
+        Worker {
+            id,
+            properties: BTreeSet::new(),
+            capacity: Capacity::default(),
+            used: Capacity::default(),
+            leases: BTreeSet::new(),
+            draining: false,
+            lost_at: None,
+            classes: BTreeSet::new(),
+            reserved_for: None,
+            recent: HashSet::new(),
+            recent_order: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn free(&self) -> Capacity {
+        self.capacity.minus(&self.used)
+    }
+
+    pub(super) fn takes_leases(&self) -> bool {
+        self.lost_at.is_none() && !self.draining
+    }
+
+    /// Whether it could ever run this, were it idle.
+    pub(super) fn matches(&self, requirements: &Requirements) -> bool {
+        self.capacity.holds(&requirements.capacity) && requirements.properties.is_subset(&self.properties)
+    }
+
+    pub(super) fn remember(&mut self, inputs: &[u64]) {
+        for input in inputs {
+            if self.recent.insert(*input) {
+                self.recent_order.push_back(*input);
+            }
+        }
+        while self.recent_order.len() > REMEMBERED_INPUTS {
+            if let Some(old) = self.recent_order.pop_front() {
+                self.recent.remove(&old);
+            }
+        }
+    }
+
+    /// How many of these inputs it had lately.
+    pub(super) fn affinity(&self, inputs: &[u64]) -> usize {
+        inputs.iter().filter(|input| self.recent.contains(input)).count()
+    }
+
+    /// Why it cannot run this, in words.
+    pub(super) fn lacks(&self, requirements: &Requirements) -> String {
+        let mut lacks = Vec::new();
+        for (name, value) in requirements.properties.difference(&self.properties) {
+            let offered: Vec<&str> =
+                self.properties.iter().filter(|(offered, _)| offered == name).map(|(_, value)| value.as_str()).collect();
+            lacks.push(if offered.is_empty() {
+                format!("offers no {name} and {name}={value} is asked")
+            } else {
+                format!("offers {name}={} and {name}={value} is asked", offered.join(","))
+            });
+        }
+        let (has, asked) = (self.capacity, requirements.capacity);
+        if has.milli_cpus < asked.milli_cpus {
+            let cpus = |milli: u32| f64::from(milli) / 1000.0;
+            lacks.push(format!("has {} CPUs and {} are asked", cpus(has.milli_cpus), cpus(asked.milli_cpus)));
+        }
+        if has.memory_bytes < asked.memory_bytes {
+            let mib = |bytes: u64| bytes >> 20;
+            lacks.push(format!(
+                "has {} MiB of memory and {} MiB are asked",
+                mib(has.memory_bytes),
+                mib(asked.memory_bytes)
+            ));
+        }
+        format!("worker `{}` {}", self.id.0, lacks.join(" and "))
+    }
+}
+
+/// All workers. Slots are used again after a worker has left.
+#[derive(Debug, Default)]
+pub(super) struct Workers {
+    slots: Vec<Option<Worker>>,
+    by_name: BTreeMap<WorkerId, usize>,
+}
+
+impl Workers {
+    pub(super) fn slot(&self, id: &WorkerId) -> Option<usize> {
+        self.by_name.get(id).copied()
+    }
+
+    pub(super) fn get(&self, slot: usize) -> Option<&Worker> {
+        self.slots.get(slot)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut Worker> {
+        self.slots.get_mut(slot)?.as_mut()
+    }
+
+    pub(super) fn add(&mut self, worker: Worker) -> usize {
+        let id = worker.id.clone();
+        let slot = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
+        if slot == self.slots.len() {
+            self.slots.push(None);
+        }
+        self.slots[slot] = Some(worker);
+        self.by_name.insert(id, slot);
+        slot
+    }
+
+    pub(super) fn remove(&mut self, slot: usize) -> Option<Worker> {
+        let worker = self.slots.get_mut(slot)?.take()?;
+        self.by_name.remove(&worker.id);
+        Some(worker)
+    }
+
+    /// All workers by name, with their slots.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Worker)> {
+        self.by_name.values().filter_map(|slot| Some((*slot, self.get(*slot)?)))
+    }
+}

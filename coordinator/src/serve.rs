@@ -1,0 +1,99 @@
+//! The coordinator's process: opens what it has on disk, serves, and stops in order.
+
+use std::future::Future;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use kiln_core::scheduler;
+use kiln_proto::bytestream::byte_stream_server::ByteStreamServer;
+use kiln_proto::channel::MAX_MESSAGE_BYTES;
+use kiln_proto::longrunning::operations_server::OperationsServer;
+use kiln_proto::reapi::action_cache_server::ActionCacheServer;
+use kiln_proto::reapi::capabilities_server::CapabilitiesServer;
+use kiln_proto::reapi::content_addressable_storage_server::ContentAddressableStorageServer;
+use kiln_proto::reapi::execution_server::ExecutionServer;
+use kiln_proto::v1::artifacts_server::ArtifactsServer;
+use kiln_proto::v1::builds_server::BuildsServer;
+use kiln_proto::v1::farm_server::FarmServer;
+use kiln_proto::v1::workers_server::WorkersServer;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+use crate::Config;
+use crate::builds::Builds;
+use crate::execution::ExecutionHandle;
+use crate::services::{action_cache, builds, bytestream, capabilities, cas, execution, farm, workers};
+use crate::store::{self, Stores};
+
+/// How long calls may go on after the coordinator was asked to stop. Streams that never end are cut then.
+const GRACE: Duration = Duration::from_secs(3);
+/// How long after a start an action waits for a worker that matches: they redial within seconds.
+const MATCH_GRACE_MS: u64 = 15_000;
+
+/// Serves on `listener` until `shutdown`.
+///
+/// # Errors
+/// Where the data directory cannot be opened, or the listener fails.
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let fresh = !config.data_dir.join("builds").exists();
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("cannot make the data directory `{}`", config.data_dir.display()))?;
+    let stores = Stores::open(&store::Config { data_dir: config.data_dir.clone(), max_bytes: config.store_bytes })?;
+    let execution = ExecutionHandle::spawn(stores.clone(), scheduling(fresh));
+    let builds = Builds::open(config.data_dir.join("builds"), stores.clone(), execution.clone())
+        .context("cannot open the index of builds; does another coordinator use this data directory?")?;
+
+    let operations = execution::Execution::new(execution.clone());
+    let served = builds::Builds::new(builds);
+    macro_rules! sized {
+        ($service:expr) => {
+            $service.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+        };
+    }
+    let (stopping, mut stopped) = tokio::sync::watch::channel(false);
+    let server = Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .initial_stream_window_size(4 * 1024 * 1024)
+        .initial_connection_window_size(16 * 1024 * 1024)
+        .add_service(sized!(CapabilitiesServer::new(capabilities::Capabilities)))
+        .add_service(sized!(ContentAddressableStorageServer::new(cas::ContentAddressableStorage::new(stores.clone()))))
+        .add_service(sized!(ByteStreamServer::new(bytestream::ByteStream::new(stores.clone(), execution.logs()))))
+        .add_service(sized!(ActionCacheServer::new(action_cache::ActionCache::new(stores))))
+        .add_service(sized!(ExecutionServer::new(operations.clone())))
+        .add_service(sized!(OperationsServer::new(operations)))
+        .add_service(sized!(WorkersServer::new(workers::Workers::new(execution.clone()))))
+        .add_service(sized!(FarmServer::new(farm::Farm::new(execution))))
+        .add_service(sized!(BuildsServer::new(served.clone())))
+        .add_service(sized!(ArtifactsServer::new(served)));
+    let address = listener.local_addr()?;
+    tracing::info!(%address, data_dir = %config.data_dir.display(), "ready");
+    let serving = server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+        shutdown.await;
+        let _ = stopping.send(true);
+    });
+    let cut = async move {
+        let _ = stopped.wait_for(|stopping| *stopping).await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        result = serving => result.context("the server failed"),
+        () = cut => Ok(()),
+    }
+}
+
+/// Leases are numbered from the time of the start, so that those of an earlier run are told apart.
+fn scheduling(fresh: bool) -> scheduler::Config {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    scheduler::Config {
+        first_lease: (now.as_millis() as u64) << 16,
+        match_grace: if fresh { 0 } else { MATCH_GRACE_MS },
+        ..scheduler::Config::default()
+    }
+}

@@ -1,0 +1,83 @@
+//! The worker's configuration: all of it is checked before it dials.
+
+use std::path::PathBuf;
+
+use crate::sandbox::Mode;
+
+/// What a worker needs to know.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Config {
+    /// The farm's coordinator.
+    #[arg(long, env = "KILN_COORDINATOR", value_name = "URL")]
+    pub coordinator: String,
+    /// Its name in the farm; by default the host's.
+    #[arg(long, env = "KILN_WORKER_NAME", default_value_t = host_name())]
+    pub name: String,
+    /// Where it keeps its cache and what it runs.
+    #[arg(long, env = "KILN_STATE_DIR", value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// How actions are kept apart: `required` refuses to start where the kernel forbids it.
+    #[arg(long, env = "KILN_SANDBOX", value_enum, default_value = "auto")]
+    pub sandbox: Mode,
+    /// CPUs to offer, such as `2` or `0.5`; by default the machine's.
+    #[arg(long, value_name = "N", value_parser = cpus)]
+    pub cpus: Option<f64>,
+    /// Memory to offer, such as `4GiB`; by default the machine's.
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub memory: Option<u64>,
+    /// A label that targets may ask for; may be repeated.
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
+    pub labels: Vec<(String, String)>,
+    /// Most bytes of cached inputs.
+    #[arg(long = "cache-size", env = "KILN_CACHE_SIZE", default_value = "20GiB", value_parser = bytes, value_name = "SIZE")]
+    pub cache_bytes: u64,
+}
+
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "worker".to_owned() } else { name }
+}
+
+fn cpus(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(cpus) if cpus > 0.0 && cpus <= 4096.0 => Ok(cpus),
+        _ => Err(format!("`{text}` is no number of CPUs; expected such as `2` or `0.5`")),
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` is no label; expected `NAME=VALUE`")),
+    }
+}
+
+/// Reads a size: digits, and perhaps one of the units `KiB`, `MiB`, `GiB`, `TiB`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no size; expected such as `512MiB` or `20GiB`");
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..split].parse().map_err(|_| wrong())?;
+    let shift = match text[split..].trim() {
+        "" | "B" => 0,
+        "KiB" | "K" => 10,
+        "MiB" | "M" => 20,
+        "GiB" | "G" => 30,
+        "TiB" | "T" => 40,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_labels_and_cpus_are_read_or_refused_in_words() {
+        assert_eq!(bytes("20GiB"), Ok(20 << 30));
+        assert!(bytes("20XB").unwrap_err().contains("`20XB`"));
+        assert_eq!(label("gpu=a100"), Ok(("gpu".into(), "a100".into())));
+        assert!(label("gpu").is_err() && label("=x").is_err());
+        assert!(cpus("0").is_err() && cpus("nan").is_err() && cpus("0.5").is_ok());
+    }
+}

@@ -1,0 +1,133 @@
+//! How a tree is cut into units: large subtrees on their own, the rest together.
+//!
+//! Invariant: a unit depends on its path, its directory and the threshold alone, so that trees which share a large
+//! subtree at the same place share its unit.
+
+use std::collections::HashMap;
+
+use kiln_proto::digest::{Digest, DigestFunction};
+
+use super::Error;
+use super::directories::Closure;
+use super::files::Key;
+
+/// Entries from which a subtree is a unit of its own.
+const LARGE: u64 = 64;
+/// Units of one tree. An overlay looks through all its layers.
+const MAX_UNITS: usize = 24;
+/// Deepest tree that is taken.
+const MAX_DEPTH: usize = 512;
+
+/// One unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unit {
+    /// Its name on disk.
+    pub(super) name: String,
+    /// Where it belongs, relative to the input root.
+    pub(super) path: String,
+    digest: Digest,
+    threshold: u64,
+}
+
+/// What a unit consists of, with paths relative to the input root.
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    /// Parents before children.
+    pub(super) directories: Vec<String>,
+    pub(super) files: Vec<(String, Key)>,
+    pub(super) links: Vec<(String, String)>,
+}
+
+fn unit(path: &str, digest: Digest, threshold: u64) -> Unit {
+    let name = DigestFunction::Sha256.digest(format!("{threshold}\n{digest}\n{path}").as_bytes()).hex()[..32].to_owned();
+    Unit { name, path: path.to_owned(), digest, threshold }
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") }
+}
+
+/// Entries of each subtree, itself not counted.
+fn count(closure: &Closure, digest: &Digest, counts: &mut HashMap<Digest, u64>, depth: usize) -> Result<u64, Error> {
+    if let Some(known) = counts.get(digest) {
+        return Ok(*known);
+    }
+    if depth > MAX_DEPTH {
+        return Err(Error::Invalid(format!("the input tree is deeper than {MAX_DEPTH} directories")));
+    }
+    let Some(directory) = closure.get(digest) else { return Err(Error::Missing(vec![*digest])) };
+    let mut entries = (directory.files.len() + directory.links.len() + directory.directories.len()) as u64;
+    for (_, below) in &directory.directories {
+        entries = entries.saturating_add(count(closure, below, counts, depth + 1)?);
+    }
+    counts.insert(*digest, entries);
+    Ok(entries)
+}
+
+/// Cuts a tree: the unit of the root first.
+pub(super) fn cut(closure: &Closure, root: &Digest) -> Result<Vec<Unit>, Error> {
+    let mut counts = HashMap::new();
+    count(closure, root, &mut counts, 0)?;
+    let mut threshold = LARGE;
+    loop {
+        let mut units = vec![unit("", *root, threshold)];
+        large(closure, &counts, root, "", threshold, &mut units);
+        if units.len() <= MAX_UNITS {
+            return Ok(units);
+        }
+        threshold *= 2;
+    }
+}
+
+fn large(
+    closure: &Closure,
+    counts: &HashMap<Digest, u64>,
+    digest: &Digest,
+    path: &str,
+    threshold: u64,
+    units: &mut Vec<Unit>,
+) {
+    let Some(directory) = closure.get(digest) else { return };
+    for (name, below) in &directory.directories {
+        if counts.get(below).is_some_and(|entries| *entries >= threshold) && units.len() <= MAX_UNITS {
+            let path = join(path, name);
+            units.push(unit(&path, *below, threshold));
+            large(closure, counts, below, &path, threshold, units);
+        }
+    }
+}
+
+/// What a unit consists of: its directory, without the large subtrees that are units of their own.
+pub(super) fn content(closure: &Closure, unit: &Unit) -> Result<Content, Error> {
+    let mut counts = HashMap::new();
+    count(closure, &unit.digest, &mut counts, 0)?;
+    let mut content = Content::default();
+    collect(closure, &counts, &unit.digest, &unit.path, unit.threshold, &mut content)?;
+    Ok(content)
+}
+
+fn collect(
+    closure: &Closure,
+    counts: &HashMap<Digest, u64>,
+    digest: &Digest,
+    path: &str,
+    threshold: u64,
+    content: &mut Content,
+) -> Result<(), Error> {
+    let Some(directory) = closure.get(digest) else { return Err(Error::Missing(vec![*digest])) };
+    for (name, digest, executable) in &directory.files {
+        content.files.push((join(path, name), Key { digest: *digest, executable: *executable }));
+    }
+    for (name, target) in &directory.links {
+        content.links.push((join(path, name), target.clone()));
+    }
+    for (name, below) in &directory.directories {
+        if counts.get(below).is_some_and(|entries| *entries >= threshold) {
+            continue;
+        }
+        let path = join(path, name);
+        content.directories.push(path.clone());
+        collect(closure, counts, below, &path, threshold, content)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,285 @@
+//! The cache of files, by content and whether they may be executed.
+//!
+//! Invariant: a file under its final name is whole, has the fixed time and the mode of its kind; it came there by rename.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::transfer::{self, Client};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{Error, MTIME, disk, transfer_failed};
+
+/// Bytes of small files fetched in one go.
+const GROUP_BYTES: u64 = 32 << 20;
+/// From this size on a file is streamed to disk.
+const STREAM_FROM: u64 = 1 << 20;
+/// Large files fetched at once.
+const CONCURRENCY: usize = 4;
+/// Largest output that is taken into the cache.
+const ADOPT_BYTES: u64 = 256 << 20;
+
+/// What a cached file is known by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) digest: Digest,
+    pub(super) executable: bool,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    /// Files that are there, with when they were used last.
+    used: HashMap<Key, u64>,
+    bytes: u64,
+    fetching: HashSet<Key>,
+}
+
+#[derive(Debug)]
+pub(super) struct Files {
+    directory: PathBuf,
+    index: Mutex<Index>,
+    clock: AtomicU64,
+    landed: watch::Sender<()>,
+}
+
+/// All the blobs that are missing, where one is.
+pub(super) async fn name_all(client: &Client, digests: &[Digest], error: transfer::Error) -> Error {
+    if let transfer::Error::Missing { .. } = error
+        && let Ok(missing) = client.find_missing(digests).await
+        && !missing.is_empty()
+    {
+        return Error::Missing(missing.into_iter().collect());
+    }
+    transfer_failed(error)
+}
+
+fn time() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(MTIME as u64)
+}
+
+impl Files {
+    pub(super) fn open(directory: PathBuf) -> Result<Self, Error> {
+        let mut index = Index::default();
+        fs::create_dir_all(&directory).map_err(disk(&directory))?;
+        for shard in 0..=255_u8 {
+            let shard = directory.join(format!("{shard:02x}"));
+            fs::create_dir_all(&shard).map_err(disk(&shard))?;
+            for entry in fs::read_dir(&shard).map_err(disk(&shard))?.flatten() {
+                let key = entry.file_name().to_str().and_then(parse);
+                let data = entry.metadata().ok();
+                // What was altered, or is left of a broken fetch, goes.
+                let intact = |key: &Key| data.is_some_and(|data| data.len() == key.digest.size && data.mtime() == MTIME);
+                match key.filter(intact) {
+                    Some(key) => {
+                        index.bytes += key.digest.size;
+                        index.used.insert(key, 0);
+                    }
+                    None => fs::remove_file(entry.path()).map_err(disk(&shard))?,
+                }
+            }
+        }
+        Ok(Self { directory, index: Mutex::new(index), clock: AtomicU64::new(1), landed: watch::Sender::new(()) })
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.index.lock().bytes
+    }
+
+    pub(super) fn path(&self, key: &Key) -> PathBuf {
+        let hex = key.digest.hex();
+        let kind = if key.executable { "x" } else { "f" };
+        let name = format!("{}-{hex}-{}-{kind}", key.digest.function.name(), key.digest.size);
+        self.directory.join(&hex[..2]).join(name)
+    }
+
+    fn temporary(&self, key: &Key) -> PathBuf {
+        let count = self.clock.fetch_add(1, Ordering::Relaxed);
+        self.directory.join(&key.digest.hex()[..2]).join(format!("tmp-{}-{count}", std::process::id()))
+    }
+
+    /// Fetches what is not here; waits for what another caller is fetching.
+    pub(super) async fn ensure(&self, client: &Client, wanted: &[Key]) -> Result<(), Error> {
+        loop {
+            let mut landed = self.landed.subscribe();
+            let (mine, others) = self.claim(wanted);
+            if !mine.is_empty() {
+                let claimed = Claimed { files: self, keys: &mine };
+                let result = self.fetch(client, &mine).await;
+                drop(claimed);
+                result?;
+            } else if !others {
+                return Ok(());
+            } else {
+                // The sender lives as long as this.
+                let _ = landed.changed().await;
+            }
+        }
+    }
+
+    /// What this caller must fetch, and whether others fetch the rest.
+    fn claim(&self, wanted: &[Key]) -> (Vec<Key>, bool) {
+        let now = self.clock.fetch_add(1, Ordering::Relaxed);
+        let mut index = self.index.lock();
+        let (mut mine, mut others) = (Vec::new(), false);
+        for key in wanted {
+            if let Some(used) = index.used.get_mut(key) {
+                *used = now;
+            } else if index.fetching.insert(*key) {
+                mine.push(*key);
+            } else if !mine.contains(key) {
+                others = true;
+            }
+        }
+        (mine, others)
+    }
+
+    async fn fetch(&self, client: &Client, keys: &[Key]) -> Result<(), Error> {
+        let digests: Vec<Digest> = keys.iter().map(|key| key.digest).collect();
+        let (large, small): (Vec<Key>, Vec<Key>) = keys.iter().partition(|key| key.digest.size >= STREAM_FROM);
+        let mut groups: Vec<Vec<Key>> = Vec::new();
+        let mut bytes = GROUP_BYTES;
+        for key in small {
+            if bytes + key.digest.size > GROUP_BYTES {
+                groups.push(Vec::new());
+                bytes = 0;
+            }
+            bytes += key.digest.size;
+            if let Some(group) = groups.last_mut() {
+                group.push(key);
+            }
+        }
+        for group in groups {
+            let wanted: Vec<Digest> = group.iter().map(|key| key.digest).collect();
+            let found = match client.get_many(&wanted).await {
+                Ok(found) => found,
+                Err(error) => return Err(name_all(client, &digests, error).await),
+            };
+            tokio::task::block_in_place(|| {
+                group.iter().try_for_each(|key| {
+                    let data = found.get(&key.digest).ok_or_else(|| Error::Missing(vec![key.digest]))?;
+                    let temporary = self.temporary(key);
+                    fs::write(&temporary, data).map_err(disk(&temporary))?;
+                    self.put(*key, &temporary)
+                })
+            })?;
+        }
+        let fetches = large.into_iter().map(|key| async move {
+            let temporary = self.temporary(&key);
+            client.download(&key.digest, &temporary).await?;
+            Ok::<_, transfer::Error>((key, temporary))
+        });
+        let fetched: Result<Vec<(Key, PathBuf)>, transfer::Error> =
+            stream::iter(fetches.collect::<Vec<_>>()).buffer_unordered(CONCURRENCY).try_collect().await;
+        match fetched {
+            Ok(fetched) => fetched.into_iter().try_for_each(|(key, temporary)| self.put(key, &temporary)),
+            Err(error) => Err(name_all(client, &digests, error).await),
+        }
+    }
+
+    /// Gives a whole file its mode, time and final name.
+    fn put(&self, key: Key, temporary: &Path) -> Result<(), Error> {
+        let mode = if key.executable { 0o755 } else { 0o644 };
+        let path = self.path(&key);
+        let placed = fs::set_permissions(temporary, fs::Permissions::from_mode(mode))
+            .and_then(|()| fs::File::options().append(true).open(temporary)?.set_modified(time()))
+            .and_then(|()| fs::rename(temporary, &path));
+        if let Err(source) = placed {
+            let _ = fs::remove_file(temporary);
+            return Err(Error::Disk { path, source });
+        }
+        let now = self.clock.fetch_add(1, Ordering::Relaxed);
+        let mut index = self.index.lock();
+        if index.used.insert(key, now).is_none() {
+            index.bytes += key.digest.size;
+        }
+        Ok(())
+    }
+
+    /// Links a cached file to a place in a unit. A file with as many links as its file system allows is copied first.
+    pub(super) fn link(&self, key: &Key, to: &Path) -> Result<(), Error> {
+        let path = self.path(key);
+        match fs::hard_link(&path, to) {
+            Err(error) if error.kind() == std::io::ErrorKind::TooManyLinks => {
+                let temporary = self.temporary(key);
+                fs::copy(&path, &temporary).map_err(disk(&temporary))?;
+                self.put(*key, &temporary)?;
+                fs::hard_link(&path, to).map_err(disk(to))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let mut index = self.index.lock();
+                if index.used.remove(key).is_some() {
+                    index.bytes -= key.digest.size;
+                }
+                Err(Error::Disk { path, source: error })
+            }
+            result => result.map_err(disk(to)),
+        }
+    }
+
+    pub(super) fn adopt(&self, key: Key, file: &Path) {
+        if key.digest.size > ADOPT_BYTES || self.index.lock().used.contains_key(&key) {
+            return;
+        }
+        let temporary = self.temporary(&key);
+        let copied = fs::copy(file, &temporary).is_ok_and(|bytes| bytes == key.digest.size);
+        if !copied || self.put(key, &temporary).is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+    }
+
+    /// Removes files that no unit uses, the longest unused first, until there are at most `aim` bytes.
+    pub(super) fn evict_unused(&self, aim: u64) {
+        let mut candidates: Vec<(u64, Key)> = self.index.lock().used.iter().map(|(key, used)| (*used, *key)).collect();
+        candidates.sort_by_key(|(used, key)| (*used, key.digest));
+        for (_, key) in candidates {
+            if self.bytes() <= aim {
+                return;
+            }
+            let path = self.path(&key);
+            let unused = fs::symlink_metadata(&path).map_or(true, |data| data.nlink() == 1);
+            if unused {
+                let _ = fs::remove_file(&path);
+                let mut index = self.index.lock();
+                if index.used.remove(&key).is_some() {
+                    index.bytes -= key.digest.size;
+                }
+            }
+        }
+    }
+}
+
+/// Keys that a caller fetches; let go of also where it fails or vanishes.
+struct Claimed<'a> {
+    files: &'a Files,
+    keys: &'a [Key],
+}
+
+impl Drop for Claimed<'_> {
+    fn drop(&mut self) {
+        let mut index = self.files.index.lock();
+        self.keys.iter().for_each(|key| {
+            index.fetching.remove(key);
+        });
+        drop(index);
+        self.files.landed.send_replace(());
+    }
+}
+
+fn parse(name: &str) -> Option<Key> {
+    let mut parts = name.split('-');
+    let function = match parts.next()? {
+        "sha256" => DigestFunction::Sha256,
+        "blake3" => DigestFunction::Blake3,
+        _ => return None,
+    };
+    let (hash, size, kind) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?);
+    let digest = Digest::new(function, hash, size).ok()?;
+    matches!(kind, "x" | "f").then_some(Key { digest, executable: kind == "x" })
+}

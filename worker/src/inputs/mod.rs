@@ -1,0 +1,200 @@
+//! Input trees from a local content-addressed cache.
+//!
+//! A tree is made of *units*: read-only directories on disk that are stacked into one. A large subtree is a unit of its own, so
+//! that an edited file makes only the small unit around it anew. The files of units are hard links into the cache of files.
+//!
+//! Invariants: a unit or file that is in its place is whole; nothing that a live [`InputTree`] uses is evicted; an action never
+//! gets a unit but as the lower layer of an overlay, or as a copy.
+
+mod cut;
+mod directories;
+mod files;
+mod units;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kiln_proto::digest::Digest;
+use kiln_proto::transfer::{self, Client};
+use parking_lot::Mutex;
+
+use directories::Directories;
+use files::Files;
+use units::{Pin, Units};
+
+/// Roots whose units are remembered, so that an unchanged tree is not walked again.
+const REMEMBERED_ROOTS: usize = 1024;
+/// All files carry this time, 2000-01-01, so that a build sees no other machine's clock.
+pub(crate) const MTIME: i64 = 946_684_800;
+
+/// Where the cache is and how large it may be.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// A directory of its own.
+    pub directory: PathBuf,
+    /// Most bytes of files. What is in use at once may be more.
+    pub max_bytes: u64,
+}
+
+/// An input tree that cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("the store lacks {} blobs of the inputs", .0.len())]
+    Missing(Vec<Digest>),
+    #[error("{0}")]
+    Invalid(String),
+    #[error("cannot fetch the inputs: {0}")]
+    Farm(String),
+    #[error("cannot keep inputs at `{path}`: {source}; is the disk full?")]
+    Disk {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+pub(crate) fn disk(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
+    move |source| Error::Disk { path: path.to_owned(), source }
+}
+
+#[derive(Debug)]
+struct Shared {
+    files: Files,
+    units: Units,
+    directories: Directories,
+    roots: Mutex<HashMap<Digest, Arc<Vec<cut::Unit>>>>,
+    max_bytes: u64,
+    /// Held for reading while a tree is made, for writing while something is evicted.
+    gate: tokio::sync::RwLock<()>,
+}
+
+/// The cache. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Inputs {
+    shared: Arc<Shared>,
+}
+
+/// A tree on disk, kept there until this is dropped.
+#[derive(Debug)]
+pub struct InputTree {
+    layers: Vec<PathBuf>,
+    _pins: Vec<Pin>,
+}
+
+impl InputTree {
+    /// The directories that together are the tree.
+    pub fn layers(&self) -> &[PathBuf] {
+        &self.layers
+    }
+}
+
+impl Inputs {
+    /// Opens the cache; what an earlier run left half made is removed.
+    pub fn open(config: Config) -> Result<Self, Error> {
+        let files = Files::open(config.directory.join("files"))?;
+        let units = Units::open(config.directory.join("units"))?;
+        let shared = Shared {
+            files,
+            units,
+            directories: Directories::default(),
+            roots: Mutex::default(),
+            max_bytes: config.max_bytes,
+            gate: tokio::sync::RwLock::default(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Bytes of cached files.
+    pub fn bytes(&self) -> u64 {
+        self.shared.files.bytes()
+    }
+
+    /// Makes a tree available, fetching what is not here. Callers at the same time share the work.
+    pub async fn fetch(&self, client: &Client, root: &Digest) -> Result<InputTree, Error> {
+        let tree = {
+            let _gate = self.shared.gate.read().await;
+            self.make(client, root).await?
+        };
+        if self.shared.files.bytes() > self.shared.max_bytes {
+            self.evict().await;
+        }
+        Ok(tree)
+    }
+
+    async fn make(&self, client: &Client, root: &Digest) -> Result<InputTree, Error> {
+        let known = self.shared.roots.lock().get(root).cloned();
+        if let Some(units) = known
+            && let Some(tree) = self.pin_all(&units)
+        {
+            return Ok(tree);
+        }
+        let directories = self.shared.directories.closure(client, root).await?;
+        let units = Arc::new(cut::cut(&directories, root)?);
+        let mut pins = Vec::new();
+        for unit in units.iter() {
+            pins.push(self.unit(client, &directories, unit).await?);
+        }
+        let mut roots = self.shared.roots.lock();
+        if roots.len() >= REMEMBERED_ROOTS {
+            roots.clear();
+        }
+        roots.insert(*root, units);
+        Ok(InputTree { layers: pins.iter().map(|pin| pin.path().to_owned()).collect(), _pins: pins })
+    }
+
+    fn pin_all(&self, units: &[cut::Unit]) -> Option<InputTree> {
+        let pins: Vec<Pin> = units.iter().map(|unit| self.shared.units.pin(&unit.name)).collect::<Option<_>>()?;
+        Some(InputTree { layers: pins.iter().map(|pin| pin.path().to_owned()).collect(), _pins: pins })
+    }
+
+    async fn unit(&self, client: &Client, directories: &directories::Closure, unit: &cut::Unit) -> Result<Pin, Error> {
+        let flight = self.shared.units.flight(&unit.name);
+        let _alone = flight.lock().await;
+        if let Some(pin) = self.shared.units.pin(&unit.name) {
+            return Ok(pin);
+        }
+        let content = cut::content(directories, unit)?;
+        let wanted: Vec<files::Key> = content.files.iter().map(|(_, key)| *key).collect();
+        self.shared.files.ensure(client, &wanted).await?;
+        let (shared, name, unit_path) = (self.shared.clone(), unit.name.clone(), unit.path.clone());
+        let made = tokio::task::spawn_blocking(move || shared.units.make(&name, &unit_path, &content, &shared.files))
+            .await
+            .map_err(|error| Error::Farm(error.to_string()))?;
+        made?;
+        self.shared.units.pin(&unit.name).ok_or_else(|| Error::Farm("a unit vanished while it was made".to_owned()))
+    }
+
+    /// Puts a file that an action made into the cache, so that a later action here need not fetch it. Best effort.
+    pub async fn adopt(&self, digest: &Digest, executable: bool, file: &Path) {
+        let key = files::Key { digest: *digest, executable };
+        let (shared, file) = (self.shared.clone(), file.to_owned());
+        let _ = tokio::task::spawn_blocking(move || shared.files.adopt(key, &file)).await;
+    }
+
+    async fn evict(&self) {
+        let _gate = self.shared.gate.write().await;
+        let shared = self.shared.clone();
+        let _ = tokio::task::spawn_blocking(move || {
+            // Files go with the units that use them: the oldest units first, until enough files are nobody's.
+            let aim = shared.max_bytes / 10 * 9;
+            loop {
+                shared.files.evict_unused(aim);
+                if shared.files.bytes() <= aim || !shared.units.evict_some() {
+                    break;
+                }
+            }
+            shared.roots.lock().clear();
+        })
+        .await;
+    }
+}
+
+fn transfer_failed(error: transfer::Error) -> Error {
+    match error {
+        transfer::Error::Missing { digest } => Error::Missing(vec![digest]),
+        transfer::Error::Message { digest, source } => Error::Invalid(format!("input `{digest}` is no directory: {source}")),
+        other => Error::Farm(other.to_string()),
+    }
+}

@@ -1,0 +1,166 @@
+//! Units on disk: made once, used by any number of actions, removed when nobody uses them and room is needed.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+
+use super::cut::Content;
+use super::files::Files;
+use super::{Error, MTIME, disk};
+
+#[derive(Debug, Default)]
+struct Unit {
+    pins: usize,
+    used: u64,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    units: HashMap<String, Unit>,
+    flights: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
+    clock: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Units {
+    directory: PathBuf,
+    index: Arc<Mutex<Index>>,
+}
+
+/// Keeps a unit where it is.
+#[derive(Debug)]
+pub(super) struct Pin {
+    name: String,
+    path: PathBuf,
+    index: Arc<Mutex<Index>>,
+}
+
+impl Pin {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        if let Some(unit) = self.index.lock().units.get_mut(&self.name) {
+            unit.pins -= 1;
+        }
+    }
+}
+
+impl Units {
+    pub(super) fn open(directory: PathBuf) -> Result<Self, Error> {
+        fs::create_dir_all(&directory).map_err(disk(&directory))?;
+        let mut index = Index::default();
+        for entry in fs::read_dir(&directory).map_err(disk(&directory))?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with("tmp-") {
+                fs::remove_dir_all(entry.path()).map_err(disk(&directory))?;
+            } else {
+                index.units.insert(name, Unit::default());
+            }
+        }
+        Ok(Self { directory, index: Arc::new(Mutex::new(index)) })
+    }
+
+    /// Only one caller makes a unit at a time.
+    pub(super) fn flight(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut index = self.index.lock();
+        if index.flights.len() > 4096 {
+            index.flights.retain(|_, flight| Arc::strong_count(flight) > 1);
+        }
+        index.flights.entry(name.to_owned()).or_default().clone()
+    }
+
+    /// The unit, where it is there.
+    pub(super) fn pin(&self, name: &str) -> Option<Pin> {
+        let mut index = self.index.lock();
+        index.clock += 1;
+        let now = index.clock;
+        let unit = index.units.get_mut(name)?;
+        unit.pins += 1;
+        unit.used = now;
+        Some(Pin { name: name.to_owned(), path: self.directory.join(name), index: self.index.clone() })
+    }
+
+    /// Makes a unit: aside first, then by rename in its place.
+    pub(super) fn make(&self, name: &str, path: &str, content: &Content, files: &Files) -> Result<(), Error> {
+        let temporary = self.directory.join(format!("tmp-{name}"));
+        if temporary.exists() {
+            fs::remove_dir_all(&temporary).map_err(disk(&temporary))?;
+        }
+        let result = fill(&temporary, path, content, files)
+            .and_then(|()| fs::rename(&temporary, self.directory.join(name)).map_err(disk(&temporary)));
+        if result.is_err() {
+            let _ = fs::remove_dir_all(&temporary);
+            return result;
+        }
+        self.index.lock().units.insert(name.to_owned(), Unit::default());
+        Ok(())
+    }
+
+    /// Removes the longest unused quarter of what nobody uses; whether there was any.
+    pub(super) fn evict_some(&self) -> bool {
+        let gone: Vec<String> = {
+            let mut index = self.index.lock();
+            let mut idle: Vec<(u64, String)> = index
+                .units
+                .iter()
+                .filter(|(_, unit)| unit.pins == 0)
+                .map(|(name, unit)| (unit.used, name.clone()))
+                .collect();
+            idle.sort();
+            let some = idle.len().div_ceil(4);
+            let gone: Vec<String> = idle.into_iter().take(some).map(|(_, name)| name).collect();
+            gone.iter().for_each(|name| {
+                index.units.remove(name);
+            });
+            gone
+        };
+        for name in &gone {
+            let aside = self.directory.join(format!("tmp-gone-{name}"));
+            let _ = fs::rename(self.directory.join(name), &aside);
+            let _ = fs::remove_dir_all(&aside);
+        }
+        !gone.is_empty()
+    }
+}
+
+fn fill(root: &Path, path: &str, content: &Content, files: &Files) -> Result<(), Error> {
+    let base = if path.is_empty() { root.to_owned() } else { root.join(path) };
+    fs::create_dir_all(&base).map_err(disk(&base))?;
+    for directory in &content.directories {
+        let to = root.join(directory);
+        fs::create_dir(&to).map_err(disk(&to))?;
+    }
+    for (at, key) in &content.files {
+        files.link(key, &root.join(at))?;
+    }
+    for (at, target) in &content.links {
+        let to = root.join(at);
+        std::os::unix::fs::symlink(target, &to).map_err(disk(&to))?;
+        age(&to)?;
+    }
+    // Children before parents, for filling a directory gives it a new time.
+    for directory in content.directories.iter().rev() {
+        age(&root.join(directory))?;
+    }
+    let mut above = Some(base.as_path());
+    while let Some(directory) = above.filter(|directory| directory.starts_with(root)) {
+        age(directory)?;
+        above = directory.parent();
+    }
+    Ok(())
+}
+
+/// Gives an entry the fixed time.
+fn age(path: &Path) -> Result<(), Error> {
+    let time = Timespec { tv_sec: MTIME, tv_nsec: 0 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| Error::Disk { path: path.to_owned(), source: error.into() })
+}

@@ -1,0 +1,63 @@
+//! The link to the coordinator: dial, register, take leases, report; and again after a broken connection.
+//!
+//! Invariant: what runs goes on while there is no connection. A result is kept, and sent again on each new connection, until the
+//! coordinator has acknowledged it.
+
+mod leases;
+mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiln_proto::v1;
+use tokio_util::sync::CancellationToken;
+
+use crate::runner::Runner;
+pub use leases::Leases;
+
+/// First pause before dialling again.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause before dialling again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What a worker says of itself.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Its name in the farm.
+    pub name: String,
+    /// What its machine is.
+    pub environment: v1::Environment,
+    /// What it offers.
+    pub capacity: v1::Capacity,
+}
+
+/// Keeps the link up until `stop`; then finishes what runs (at most `grace`) and says goodbye.
+pub async fn keep(url: &str, identity: Identity, runner: Arc<Runner>, stop: CancellationToken, grace: Duration) {
+    let leases = Arc::new(Leases::default());
+    let mut pause = FIRST_PAUSE;
+    let mut said = false;
+    while !stop.is_cancelled() {
+        let outcome = session::run(url, &identity, &runner, &leases, &stop, grace).await;
+        match outcome {
+            session::Ended::Stopped => break,
+            session::Ended::Broken { after_registering: true, reason } => {
+                tracing::warn!(reason, running = leases.running_count(), "the link broke; what runs goes on, dialling again");
+                pause = FIRST_PAUSE;
+                said = false;
+            }
+            session::Ended::Broken { after_registering: false, reason } => {
+                if !said {
+                    tracing::warn!(reason, url, "cannot reach the coordinator; trying again");
+                    said = true;
+                }
+            }
+        }
+        let jittered = pause.mul_f64(0.5 + rand::random::<f64>() / 2.0);
+        tokio::select! {
+            () = tokio::time::sleep(jittered) => {}
+            () = stop.cancelled() => break,
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    leases.cancel_all();
+}

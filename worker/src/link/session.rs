@@ -1,0 +1,155 @@
+//! One connection to the coordinator, from dialling to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiln_proto::channel::{self, MAX_MESSAGE_BYTES};
+use kiln_proto::v1;
+use kiln_proto::v1::workers_client::WorkersClient;
+use kiln_proto::v1::{coordinator_message, worker_message};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+use super::{Identity, Leases};
+use crate::runner::Runner;
+
+/// Messages that wait while the connection is slow.
+const OUTBOX: usize = 256;
+/// Heartbeats where the coordinator names no interval.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The worker stops, in order.
+    Stopped,
+    /// The connection broke or was refused.
+    Broken { after_registering: bool, reason: String },
+}
+
+fn wrap(message: worker_message::Message) -> v1::WorkerMessage {
+    v1::WorkerMessage { message: Some(message) }
+}
+
+pub(super) async fn run(
+    url: &str,
+    identity: &Identity,
+    runner: &Arc<Runner>,
+    leases: &Arc<Leases>,
+    stop: &CancellationToken,
+    grace: Duration,
+) -> Ended {
+    let (outbox, inbox) = mpsc::channel(OUTBOX);
+    let (running, messages) = leases.connect(outbox.clone());
+    let mut registered = false;
+    let result = talk(url, identity, runner, leases, stop, grace, (outbox, inbox), running, messages, &mut registered).await;
+    leases.disconnect();
+    match result {
+        Ok(()) => Ended::Stopped,
+        Err(reason) => Ended::Broken { after_registering: registered, reason },
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+async fn talk(
+    url: &str,
+    identity: &Identity,
+    runner: &Arc<Runner>,
+    leases: &Arc<Leases>,
+    stop: &CancellationToken,
+    grace: Duration,
+    (outbox, inbox): (mpsc::Sender<v1::WorkerMessage>, mpsc::Receiver<v1::WorkerMessage>),
+    running: Vec<v1::RunningLease>,
+    messages: Vec<v1::WorkerMessage>,
+    registered: &mut bool,
+) -> Result<(), String> {
+    let channel = tokio::select! {
+        channel = channel::connect(url) => channel.map_err(|error| error.to_string())?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    runner.set_channel(channel.clone());
+    let mut client = WorkersClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let register = v1::Register {
+        worker: identity.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        environment: Some(identity.environment.clone()),
+        capacity: Some(identity.capacity),
+        running,
+    };
+    outbox.send(wrap(worker_message::Message::Register(register))).await.map_err(|error| error.to_string())?;
+    let answers = client.link(ReceiverStream::new(inbox)).await.map_err(|status| status.message().to_owned())?;
+    let mut answers = answers.into_inner();
+    // In a task: there may be more than the outbox holds.
+    let resend = outbox.clone();
+    let resending = tokio::spawn(async move {
+        for message in messages {
+            if resend.send(message).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    let (mut draining, mut leave) = (false, None);
+    let idle = Leases::idle;
+    loop {
+        tokio::select! {
+            answer = answers.message() => match answer {
+                Ok(Some(message)) => match message.message {
+                    Some(coordinator_message::Message::Registered(welcome)) => {
+                        *registered = true;
+                        tracing::info!(url, name = identity.name, "registered");
+                        if let Some(every) = welcome.heartbeat_interval.filter(|every| every.seconds > 0) {
+                            heartbeat = tokio::time::interval(Duration::from_secs(every.seconds as u64));
+                        }
+                        welcome.unwanted.iter().for_each(|lease| leases.cancel(*lease));
+                    }
+                    Some(coordinator_message::Message::Lease(lease)) => begin(runner, leases, lease),
+                    Some(coordinator_message::Message::Cancel(cancel)) => leases.cancel(cancel.lease),
+                    Some(coordinator_message::Message::FinishedAck(ack)) => leases.acknowledged(ack.lease),
+                    Some(coordinator_message::Message::Drain(_)) => draining = true,
+                    None => {}
+                },
+                Ok(None) => return Err("the coordinator ended the connection".to_owned()),
+                Err(status) => return Err(status.message().to_owned()),
+            },
+            _ = heartbeat.tick() => {
+                let beat = v1::Heartbeat { disk_free_bytes: runner.disk_free(), cache_bytes: runner.cache_bytes() };
+                let _ = outbox.try_send(wrap(worker_message::Message::Heartbeat(beat)));
+            }
+            () = stop.cancelled(), if leave.is_none() => {
+                draining = true;
+                leave = Some(tokio::time::Instant::now() + grace);
+            }
+            () = idle(leases), if draining => break,
+            () = at(leave), if leave.is_some() => break,
+        }
+    }
+    resending.abort();
+    let _ = outbox.send(wrap(worker_message::Message::Goodbye(v1::Goodbye {}))).await;
+    // The goodbye is on its way when the coordinator ends the stream.
+    drop(outbox);
+    leases.disconnect();
+    let _ = tokio::time::timeout(Duration::from_secs(1), async { while let Ok(Some(_)) = answers.message().await {} }).await;
+    stop.cancel();
+    Ok(())
+}
+
+async fn at(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn begin(runner: &Arc<Runner>, leases: &Arc<Leases>, lease: v1::Lease) {
+    let Some(cancel) = leases.take(lease.clone()) else { return };
+    let (runner, leases) = (runner.clone(), leases.clone());
+    tokio::spawn(async move {
+        let id = lease.lease;
+        let outcome = runner.run(lease, leases.clone(), cancel).await;
+        leases.finished(v1::LeaseFinished { lease: id, outcome: Some(outcome) }).await;
+    });
+}

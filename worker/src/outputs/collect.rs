@@ -1,0 +1,145 @@
+//! Collects the outputs that a command names, as REAPI v2 says on `Command.output_paths` and `ActionResult`.
+
+use std::collections::HashSet;
+
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::reapi;
+use kiln_proto::transfer::{Blob, Client};
+use prost::Message;
+use reapi::command::OutputDirectoryFormat as Format;
+
+use super::walk::{self, Found, Output};
+use super::{Collected, Error, Kind, Request, wanted};
+use crate::inputs::Inputs;
+
+/// Outputs of these sizes are worth keeping for the next action here.
+const ADOPT_FILES: usize = 20_000;
+
+/// Blobs of the outputs, on their way to the store.
+#[derive(Default)]
+struct Blobs {
+    blobs: Vec<(Digest, Blob)>,
+    files: Vec<(Digest, bool, std::path::PathBuf)>,
+    bytes: u64,
+}
+
+impl Blobs {
+    fn file(&mut self, digest: Digest, found: &Found) {
+        self.bytes += digest.size;
+        self.blobs.push((digest, Blob::File(found.path.clone())));
+        self.files.push((digest, found.executable, found.path.clone()));
+    }
+
+    fn message(&mut self, digest: Digest, data: Vec<u8>) {
+        self.blobs.push((digest, Blob::Bytes(data.into())));
+    }
+}
+
+/// Reads the outputs, stores what the store lacks, and names them. An output that is not there is left out.
+pub async fn collect(request: Request<'_>, client: &Client, cache: Option<&Inputs>) -> Result<Collected, Error> {
+    if let Some(property) = request.command.output_node_properties.first() {
+        return Err(Error::Invalid(format!("output node property `{property}` is not served; leave it out")));
+    }
+    let wanted = wanted(request.command)?;
+    let (root, command, function) = (request.root.to_owned(), request.command.clone(), request.function);
+    let read = tokio::task::spawn_blocking(move || read(&root, &command, function, wanted));
+    let (mut collected, blobs) = read.await.map_err(|error| Error::Farm(error.to_string()))??;
+    collected.bytes = blobs.bytes;
+    collected.moved = client.upload(blobs.blobs).await.map_err(|error| Error::Farm(error.to_string()))?;
+    if let Some(cache) = cache {
+        for (digest, executable, path) in blobs.files.iter().take(ADOPT_FILES) {
+            cache.adopt(digest, *executable, path).await;
+        }
+    }
+    Ok(collected)
+}
+
+fn read(
+    root: &std::path::Path,
+    command: &reapi::Command,
+    function: DigestFunction,
+    wanted: Vec<(String, Kind)>,
+) -> Result<(Collected, Blobs), Error> {
+    let (mut collected, mut blobs) = (Collected::default(), Blobs::default());
+    for (path, kind) in wanted {
+        let Some(output) = walk::look(root, &walk::join(&command.working_directory, &path))? else { continue };
+        match (output, kind) {
+            (Output::Link(target), kind) => {
+                let link = reapi::OutputSymlink { path, target, node_properties: None };
+                match kind {
+                    Kind::Any => {}
+                    Kind::File => collected.output_file_symlinks.push(link.clone()),
+                    Kind::Directory => collected.output_directory_symlinks.push(link.clone()),
+                }
+                collected.output_symlinks.push(link);
+            }
+            (Output::File(_), Kind::Directory) => {
+                let words = format!("output `{path}` is a file, and a directory was asked for");
+                return Err(Error::Precondition(words));
+            }
+            (Output::Directory(_), Kind::File) => {
+                let words = format!("output `{path}` is a directory, and a file was asked for");
+                return Err(Error::Precondition(words));
+            }
+            (Output::File(found), _) => {
+                let digest = walk::hash(function, &[&found])?[0];
+                blobs.file(digest, &found);
+                collected.output_files.push(reapi::OutputFile {
+                    path,
+                    digest: Some(digest.to_wire()),
+                    is_executable: found.executable,
+                    ..Default::default()
+                });
+            }
+            (Output::Directory(listing), _) => {
+                let files: Vec<&Found> = listing.files.iter().map(|(_, found)| found).collect();
+                let digests = walk::hash(function, &files)?;
+                files.iter().zip(&digests).for_each(|(found, digest)| blobs.file(*digest, found));
+                let tree = walk::tree(&listing, &digests)?;
+                let directory = directory(path, &tree, command.output_directory_format(), function, &mut blobs)?;
+                collected.output_directories.push(directory);
+            }
+        }
+    }
+    Ok((collected, blobs))
+}
+
+/// Names a directory in the format that was asked for: as one `Tree`, as separate `Directory` messages, or both.
+fn directory(
+    path: String,
+    tree: &kiln_proto::tree::Tree,
+    format: Format,
+    function: DigestFunction,
+    blobs: &mut Blobs,
+) -> Result<reapi::OutputDirectory, Error> {
+    let mut encoded = Vec::new();
+    let mut seen = HashSet::new();
+    let root = tree.encode(function, &mut |directory| {
+        if seen.insert(directory.digest) {
+            encoded.push(directory);
+        }
+    });
+    let mut output = reapi::OutputDirectory { path, ..Default::default() };
+    if format != Format::DirectoryOnly {
+        // Children come before their parents in `encoded`; the other way round every parent precedes its children.
+        let mut messages = Vec::new();
+        for directory in encoded.iter().rev() {
+            let message = reapi::Directory::decode(directory.data.as_slice());
+            messages.push(message.map_err(|error| Error::Farm(error.to_string()))?);
+        }
+        let mut messages = messages.into_iter();
+        let message = reapi::Tree { root: messages.next(), children: messages.collect() };
+        let data = message.encode_to_vec();
+        let digest = function.digest(&data);
+        output.tree_digest = Some(digest.to_wire());
+        output.is_topologically_sorted = true;
+        blobs.message(digest, data);
+    }
+    if format != Format::TreeOnly {
+        output.root_directory_digest = Some(root.to_wire());
+        for directory in encoded {
+            blobs.message(directory.digest, directory.data);
+        }
+    }
+    Ok(output)
+}

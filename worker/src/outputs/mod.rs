@@ -1,0 +1,128 @@
+//! From what an action left to blobs in the store and entries of its result.
+//!
+//! Invariant: nothing outside the input root is ever read: a symbolic link is an output, never a way.
+
+mod collect;
+mod walk;
+
+use std::path::Path;
+
+use kiln_proto::digest::DigestFunction;
+use kiln_proto::{reapi, transfer};
+
+pub use collect::collect;
+
+/// What is to be collected, and where.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The input root after the action.
+    pub root: &'a Path,
+    /// The action's command, which names its outputs.
+    pub command: &'a reapi::Command,
+    /// How blobs are named.
+    pub function: DigestFunction,
+}
+
+/// Outputs as an `ActionResult` holds them.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// Regular files.
+    pub output_files: Vec<reapi::OutputFile>,
+    /// Directories.
+    pub output_directories: Vec<reapi::OutputDirectory>,
+    /// Symbolic links.
+    pub output_symlinks: Vec<reapi::OutputSymlink>,
+    /// For clients of REAPI 2.0: links that were asked for as files.
+    pub output_file_symlinks: Vec<reapi::OutputSymlink>,
+    /// For clients of REAPI 2.0: links that were asked for as directories.
+    pub output_directory_symlinks: Vec<reapi::OutputSymlink>,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// What was sent.
+    pub moved: transfer::Moved,
+}
+
+/// Outputs that cannot be collected.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("{0}")]
+    Precondition(String),
+    #[error("{0}")]
+    Invalid(String),
+    #[error("cannot store the outputs: {0}")]
+    Farm(String),
+}
+
+/// How an output was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// By `output_paths`.
+    Any,
+    /// By `output_files` of REAPI 2.0.
+    File,
+    /// By `output_directories` of REAPI 2.0.
+    Directory,
+}
+
+/// The outputs that a command names, relative to its working directory.
+fn wanted(command: &reapi::Command) -> Result<Vec<(String, Kind)>, Error> {
+    #[allow(deprecated)]
+    let wanted: Vec<(&String, Kind)> = if command.output_paths.is_empty() {
+        let files = command.output_files.iter().map(|path| (path, Kind::File));
+        files.chain(command.output_directories.iter().map(|path| (path, Kind::Directory))).collect()
+    } else {
+        command.output_paths.iter().map(|path| (path, Kind::Any)).collect()
+    };
+    wanted.into_iter().map(|(path, kind)| Ok((checked(path)?.to_owned(), kind))).collect()
+}
+
+fn checked(path: &str) -> Result<&str, Error> {
+    if path.starts_with('/') || path.contains('\0') || path.split('/').any(|part| part == "..") {
+        return Err(Error::Invalid(format!("output `{path}` leaves the input tree; expected a relative path without `..`")));
+    }
+    Ok(path.trim_end_matches('/'))
+}
+
+/// Directories to make before the command starts, relative to the input root: the parents of its outputs.
+pub fn directories_to_make(command: &reapi::Command) -> Result<Vec<String>, Error> {
+    let mut directories: Vec<String> = Vec::new();
+    for (path, kind) in wanted(command)? {
+        let path = walk::join(&command.working_directory, &path);
+        // Clients of REAPI 2.0 expect the directory itself.
+        let parent = match kind {
+            Kind::Directory => path.as_str(),
+            Kind::Any | Kind::File => path.rsplit_once('/').map_or("", |(parent, _)| parent),
+        };
+        if !parent.is_empty() && !directories.iter().any(|known| known == parent) {
+            directories.push(parent.to_owned());
+        }
+    }
+    Ok(directories)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parents_of_outputs_are_made_and_legacy_directories_themselves() {
+        let command = reapi::Command {
+            working_directory: "w".into(),
+            output_paths: vec!["a/b".into(), "a/c".into(), "d".into()],
+            ..Default::default()
+        };
+        assert_eq!(directories_to_make(&command).unwrap(), ["w/a", "w"]);
+        #[allow(deprecated)]
+        let legacy = reapi::Command { output_directories: vec!["x/y".into()], ..Default::default() };
+        assert_eq!(directories_to_make(&legacy).unwrap(), ["x/y"]);
+    }
+
+    #[test]
+    fn an_output_that_leaves_the_tree_is_refused() {
+        for path in ["/etc/passwd", "../x", "a/../../x"] {
+            let command = reapi::Command { output_paths: vec![path.into()], ..Default::default() };
+            assert!(matches!(directories_to_make(&command), Err(Error::Invalid(_))), "expected `{path}` to be refused");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The versions of tools, by asking each.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use kiln_proto::property::PROBED_TOOLS;
+
+/// How long a tool may take to say its version.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How a tool is asked for its version.
+fn question(tool: &str) -> &'static [&'static str] {
+    match tool {
+        "go" => &["version"],
+        "java" | "javac" => &["-version"],
+        _ => &["--version"],
+    }
+}
+
+/// Tool name to the first line that it says of its version, for those that are in `path` and answer.
+pub(super) fn versions(path: &str, cache: Option<&Path>) -> BTreeMap<String, String> {
+    let known: BTreeMap<String, String> =
+        cache.and_then(|cache| serde_json::from_slice(&fs::read(cache).ok()?).ok()).unwrap_or_default();
+    let found: Vec<(&str, PathBuf, String)> = PROBED_TOOLS
+        .iter()
+        .filter_map(|tool| {
+            let file = find(tool, path)?;
+            let identity = identity(&file)?;
+            Some((*tool, file, identity))
+        })
+        .collect();
+    let answers: Vec<(String, String, String)> = std::thread::scope(|scope| {
+        let asked: Vec<_> = found
+            .into_iter()
+            .map(|(tool, file, identity)| {
+                let known = known.get(&identity).cloned();
+                scope.spawn(move || {
+                    let version = known.or_else(|| ask(&file, question(tool), path))?;
+                    Some((tool.to_owned(), identity, version))
+                })
+            })
+            .collect();
+        asked.into_iter().filter_map(|thread| thread.join().ok().flatten()).collect()
+    });
+    if let Some(cache) = cache {
+        let all: BTreeMap<&str, &str> =
+            answers.iter().map(|(_, identity, version)| (identity.as_str(), version.as_str())).collect();
+        if let Ok(data) = serde_json::to_vec(&all) {
+            let _ = fs::write(cache, data);
+        }
+    }
+    answers.into_iter().map(|(tool, _, version)| (tool, version)).collect()
+}
+
+fn find(tool: &str, path: &str) -> Option<PathBuf> {
+    path.split(':').filter(|part| !part.is_empty()).map(|part| Path::new(part).join(tool)).find(|file| {
+        file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+    })
+}
+
+/// What changes when a tool is replaced: its name, its file behind all links, size and time.
+fn identity(file: &Path) -> Option<String> {
+    let real = file.canonicalize().ok()?;
+    let data = real.metadata().ok()?;
+    Some(format!("{}|{}|{}|{}|{}", file.display(), real.display(), data.len(), data.mtime(), data.mtime_nsec()))
+}
+
+fn ask(file: &Path, question: &[&str], path: &str) -> Option<String> {
+    let mut child = Command::new(file)
+        .args(question)
+        .env("PATH", path)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .ok()?;
+    let (mut stdout, mut stderr) = (child.stdout.take()?, child.stderr.take()?);
+    let reader = std::thread::spawn(move || {
+        let (mut text, mut complaints) = (String::new(), String::new());
+        let _ = stdout.read_to_string(&mut text);
+        let _ = stderr.read_to_string(&mut complaints);
+        text + &complaints
+    });
+    let began = Instant::now();
+    let status = loop {
+        match child.try_wait().ok()? {
+            Some(status) => break status,
+            None if began.elapsed() > PATIENCE => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return None;
+            }
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    let text = reader.join().ok()?;
+    let line = text.lines().map(str::trim).find(|line| line.chars().any(|c| c.is_ascii_digit()));
+    line.filter(|_| status.success()).map(|line| line.chars().take(200).collect())
+}

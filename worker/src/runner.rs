@@ -1,0 +1,297 @@
+//! Carries out one lease: inputs, command, outputs, result.
+//!
+//! Invariant: what goes wrong is told apart: the action's own fault becomes a REAPI status in the response, the worker's own
+//! becomes a worker fault, so that another worker may try.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kiln_proto::digest::{Digest, DigestFunction, Hasher};
+use kiln_proto::transfer::{Blob, Client};
+use kiln_proto::v1::lease_finished::Outcome;
+use kiln_proto::{clock, precondition, reapi, rpc, v1};
+use parking_lot::Mutex;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+use tonic::transport::Channel;
+
+use crate::inputs::{self, Inputs};
+use crate::link::Leases;
+use crate::outputs;
+use crate::sandbox::{Chunk, Exit, Finished, Job, Sandbox, Stream};
+
+/// Most bytes that one action may write.
+const DISK_BYTES: u64 = 64 << 30;
+/// Most processes and threads of one action at once.
+const MAX_PROCESSES: u32 = 4096;
+/// Largest stdout or stderr that is kept; what follows is dropped and said.
+const MAX_LOG_BYTES: u64 = 4 << 30;
+
+/// Runs leases on this machine.
+#[derive(Debug)]
+pub struct Runner {
+    worker: String,
+    inputs: Inputs,
+    sandbox: Sandbox,
+    scratch: PathBuf,
+    channel: Mutex<Option<Channel>>,
+}
+
+/// Why a lease has no result.
+enum Fault {
+    /// The action's own, as REAPI says it.
+    Action(rpc::Status),
+    /// The worker's.
+    Worker(String),
+}
+
+fn action_fault(code: Code, message: impl Into<String>) -> Fault {
+    Fault::Action(rpc::Status { code: code as i32, message: message.into(), details: Vec::new() })
+}
+
+/// A log on its way to the store: hashed and kept on disk while the command runs.
+struct Log {
+    file: tokio::fs::File,
+    path: PathBuf,
+    hasher: Hasher,
+    bytes: u64,
+}
+
+impl Log {
+    async fn new(path: PathBuf, function: DigestFunction) -> std::io::Result<Self> {
+        Ok(Self { file: tokio::fs::File::create(&path).await?, path, hasher: function.hasher(), bytes: 0 })
+    }
+
+    /// Keeps the data; returns the offset of its first byte in the stream.
+    async fn push(&mut self, data: &Bytes) -> std::io::Result<u64> {
+        let offset = self.bytes;
+        self.bytes += data.len() as u64;
+        if self.hasher.size() < MAX_LOG_BYTES {
+            self.hasher.update(data);
+            self.file.write_all(data).await?;
+        }
+        Ok(offset)
+    }
+
+    async fn finish(mut self) -> std::io::Result<(Digest, PathBuf)> {
+        self.file.flush().await?;
+        Ok((self.hasher.finish(), self.path))
+    }
+}
+
+impl Runner {
+    /// A runner with these parts; `scratch` holds logs while they grow.
+    pub fn new(worker: String, inputs: Inputs, sandbox: Sandbox, scratch: PathBuf) -> Self {
+        Self { worker, inputs, sandbox, scratch, channel: Mutex::new(None) }
+    }
+
+    /// Blobs go over this connection from now on.
+    pub fn set_channel(&self, channel: Channel) {
+        *self.channel.lock() = Some(channel);
+    }
+
+    /// Free bytes where actions run.
+    pub fn disk_free(&self) -> u64 {
+        rustix::fs::statvfs(&self.scratch).map_or(0, |stat| stat.f_bavail * stat.f_frsize)
+    }
+
+    /// Bytes of cached inputs.
+    pub fn cache_bytes(&self) -> u64 {
+        self.inputs.bytes()
+    }
+
+    fn client(&self, instance: &str, function: DigestFunction) -> Result<Client, Fault> {
+        let channel = self.channel.lock().clone();
+        let channel = channel.ok_or_else(|| Fault::Worker("there is no connection to the coordinator".to_owned()))?;
+        Ok(Client::new(channel, instance, function))
+    }
+
+    /// Runs a lease to its outcome.
+    pub async fn run(&self, lease: v1::Lease, leases: Arc<Leases>, cancel: CancellationToken) -> Outcome {
+        match self.carry_out(&lease, &leases, &cancel).await {
+            Ok(response) => Outcome::Response(response),
+            Err(Fault::Action(status)) => {
+                Outcome::Response(reapi::ExecuteResponse { status: Some(status), ..Default::default() })
+            }
+            Err(Fault::Worker(fault)) => {
+                tracing::error!(lease = lease.lease, fault, "cannot carry out a lease");
+                Outcome::WorkerFault(fault)
+            }
+        }
+    }
+
+    async fn carry_out(
+        &self,
+        lease: &v1::Lease,
+        leases: &Arc<Leases>,
+        cancel: &CancellationToken,
+    ) -> Result<reapi::ExecuteResponse, Fault> {
+        let function = DigestFunction::from_wire(lease.digest_function)
+            .map_err(|error| action_fault(Code::InvalidArgument, error.to_string()))?;
+        let (action, command) = (lease.action.clone().unwrap_or_default(), lease.command.clone().unwrap_or_default());
+        let root = Digest::required(function, action.input_root_digest.as_ref())
+            .map_err(|error| action_fault(Code::InvalidArgument, error.to_string()))?;
+        let mut metadata = reapi::ExecutedActionMetadata {
+            worker: self.worker.clone(),
+            queued_timestamp: lease.queued.map(|at| kiln_proto::protobuf::Timestamp { seconds: at.seconds, nanos: at.nanos }),
+            worker_start_timestamp: Some(clock::now()),
+            input_fetch_start_timestamp: Some(clock::now()),
+            ..Default::default()
+        };
+        let client = self.client(&lease.instance, function)?;
+        let tree = tokio::select! {
+            tree = self.inputs.fetch(&client, &root) => tree.map_err(input_fault)?,
+            () = cancel.cancelled() => return Err(cancelled()),
+        };
+        metadata.input_fetch_completed_timestamp = Some(clock::now());
+        metadata.execution_start_timestamp = Some(clock::now());
+        let job = job(lease, &command, &tree)?;
+        leases.started(lease.lease).await;
+        let (finished, stdout, stderr) = self.execute(lease.lease, job, leases, cancel, function).await?;
+        metadata.execution_completed_timestamp = Some(clock::now());
+        metadata.virtual_execution_duration = Some(clock::duration(finished.wall));
+
+        metadata.output_upload_start_timestamp = Some(clock::now());
+        let mut result = reapi::ActionResult::default();
+        let status = verdict(&finished.exit, lease, &mut result);
+        // The connection may be another by now.
+        let client = self.client(&lease.instance, function)?;
+        if matches!(finished.exit, Exit::Code(_) | Exit::Signal(_)) {
+            let request = outputs::Request { root: finished.tree.root(), command: &command, function };
+            let collected = outputs::collect(request, &client, Some(&self.inputs)).await.map_err(output_fault)?;
+            result.output_files = collected.output_files;
+            result.output_directories = collected.output_directories;
+            result.output_symlinks = collected.output_symlinks;
+            #[allow(deprecated)]
+            {
+                result.output_file_symlinks = collected.output_file_symlinks;
+                result.output_directory_symlinks = collected.output_directory_symlinks;
+            }
+        }
+        let logs = [(stdout.0, Blob::File(stdout.1.clone())), (stderr.0, Blob::File(stderr.1.clone()))];
+        client.upload(logs.into()).await.map_err(|error| Fault::Worker(error.to_string()))?;
+        result.stdout_digest = Some(stdout.0.to_wire());
+        result.stderr_digest = Some(stderr.0.to_wire());
+        let _ = tokio::fs::remove_file(&stdout.1).await;
+        let _ = tokio::fs::remove_file(&stderr.1).await;
+        metadata.output_upload_completed_timestamp = Some(clock::now());
+        metadata.worker_completed_timestamp = Some(clock::now());
+        result.execution_metadata = Some(metadata);
+        Ok(reapi::ExecuteResponse { result: Some(result), status: Some(status), ..Default::default() })
+    }
+
+    async fn execute(
+        &self,
+        lease: u64,
+        job: Job,
+        leases: &Arc<Leases>,
+        cancel: &CancellationToken,
+        function: DigestFunction,
+    ) -> Result<(Finished, (Digest, PathBuf), (Digest, PathBuf)), Fault> {
+        let failed = |error: std::io::Error| Fault::Worker(format!("cannot keep the command's output: {error}"));
+        let mut stdout = Log::new(self.scratch.join(format!("{lease}.stdout")), function).await.map_err(failed)?;
+        let mut stderr = Log::new(self.scratch.join(format!("{lease}.stderr")), function).await.map_err(failed)?;
+        let (sender, mut receiver) = mpsc::channel::<Chunk>(16);
+        let run = self.sandbox.run(job, sender, cancel.clone());
+        let follow = async {
+            while let Some(Chunk { stream, data }) = receiver.recv().await {
+                let (log, stream) = match stream {
+                    Stream::Stdout => (&mut stdout, v1::Stream::Stdout),
+                    Stream::Stderr => (&mut stderr, v1::Stream::Stderr),
+                };
+                let offset = log.push(&data).await?;
+                leases.output(lease, stream, offset, data).await;
+            }
+            Ok::<(), std::io::Error>(())
+        };
+        let (finished, followed) = tokio::join!(run, follow);
+        followed.map_err(failed)?;
+        let finished = finished.map_err(|error| Fault::Worker(error.to_string()))?;
+        Ok((finished, stdout.finish().await.map_err(failed)?, stderr.finish().await.map_err(failed)?))
+    }
+}
+
+fn job(lease: &v1::Lease, command: &reapi::Command, tree: &inputs::InputTree) -> Result<Job, Fault> {
+    let reserved = lease.reserved.unwrap_or_default();
+    let make_directories = outputs::directories_to_make(command).map_err(output_fault)?;
+    let environment: BTreeMap<String, String> = command
+        .environment_variables
+        .iter()
+        .map(|variable| (variable.name.clone(), variable.value.clone()))
+        .collect();
+    Ok(Job {
+        layers: tree.layers().to_vec(),
+        arguments: command.arguments.clone(),
+        environment,
+        working_directory: command.working_directory.clone(),
+        make_directories,
+        network: lease.network,
+        timeout: lease.timeout.map(|timeout| Duration::new(timeout.seconds.max(0) as u64, timeout.nanos.max(0) as u32)),
+        milli_cpus: reserved.milli_cpus,
+        memory_bytes: reserved.memory_bytes,
+        disk_bytes: DISK_BYTES,
+        max_processes: MAX_PROCESSES,
+    })
+}
+
+/// The response's status for an exit, and the exit code in the result.
+fn verdict(exit: &Exit, lease: &v1::Lease, result: &mut reapi::ActionResult) -> rpc::Status {
+    let reserved = lease.reserved.unwrap_or_default();
+    let (code, message) = match exit {
+        Exit::Code(code) => {
+            result.exit_code = *code;
+            (Code::Ok, String::new())
+        }
+        Exit::Signal(signal) => {
+            result.exit_code = 128 + signal;
+            (Code::Ok, String::new())
+        }
+        Exit::TimedOut => {
+            let seconds = lease.timeout.map_or(0, |timeout| timeout.seconds);
+            (Code::DeadlineExceeded, format!("the command ran longer than its timeout of {seconds} s and was stopped"))
+        }
+        Exit::Cancelled => (Code::Cancelled, "the action was cancelled".to_owned()),
+        Exit::OutOfMemory => {
+            let mib = reserved.memory_bytes >> 20;
+            let words = format!("the command used more than its {mib} MiB of memory and was stopped; raise `memory`");
+            (Code::ResourceExhausted, words)
+        }
+        Exit::DiskFull => {
+            let words = "the command wrote more than there is room for on the worker's disk and was stopped";
+            (Code::ResourceExhausted, words.to_owned())
+        }
+        Exit::TooManyProcesses => {
+            let words = format!("the command started more than {MAX_PROCESSES} processes and was stopped");
+            (Code::ResourceExhausted, words)
+        }
+    };
+    if code != Code::Ok {
+        result.exit_code = -1;
+    }
+    rpc::Status { code: code as i32, message, details: Vec::new() }
+}
+
+fn cancelled() -> Fault {
+    action_fault(Code::Cancelled, "the action was cancelled")
+}
+
+fn input_fault(error: inputs::Error) -> Fault {
+    match error {
+        inputs::Error::Missing(digests) => Fault::Action(precondition::missing(&digests)),
+        inputs::Error::Invalid(words) => action_fault(Code::InvalidArgument, words),
+        other => Fault::Worker(other.to_string()),
+    }
+}
+
+fn output_fault(error: outputs::Error) -> Fault {
+    match error {
+        outputs::Error::Precondition(words) => action_fault(Code::FailedPrecondition, words),
+        outputs::Error::Invalid(words) => action_fault(Code::InvalidArgument, words),
+        other => Fault::Worker(other.to_string()),
+    }
+}

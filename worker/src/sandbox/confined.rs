@@ -1,0 +1,280 @@
+//! The worker's side of a sandboxed job: starts its init, streams its output, stops it, reads its report.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::cgroup::Group;
+use super::host::Host;
+use super::scratch::{Scratch, bytes_below};
+use super::spec::{Bind, Ended, Overlay, Report, Spec};
+use super::{BUILD, Chunk, Config, Error, Exit, Finished, HOME, Job, OutputTree, Shared, Stream, init};
+
+/// Bytes read from a command's output at once.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// How often what a job has written is counted, at most.
+const DISK_EVERY: Duration = Duration::from_millis(500);
+/// Free bytes of the scratch directory's file system below which jobs are stopped.
+const DISK_RESERVE: u64 = 256 << 20;
+
+/// Why a job was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    Timeout,
+    Cancel,
+    Disk,
+}
+
+/// Runs an empty job to find out whether the kernel allows it; in words why not.
+pub(super) fn probe(config: &Config, host: &Host) -> Result<(), String> {
+    let scratch = Scratch::new(&config.scratch).map_err(|error| error.to_string())?;
+    let lower = scratch.directory("lower").map_err(|error| error.to_string())?;
+    let job = Job {
+        layers: vec![lower],
+        arguments: vec!["/bin/sh".into(), "-c".into(), "exit 7".into()],
+        environment: BTreeMap::new(),
+        working_directory: String::new(),
+        make_directories: Vec::new(),
+        network: false,
+        timeout: None,
+        milli_cpus: 1000,
+        memory_bytes: 1 << 30,
+        disk_bytes: 1 << 30,
+        max_processes: 100,
+    };
+    let spec = spec(host, &scratch, &job, BTreeMap::new(), None).map_err(|error| error.to_string())?;
+    let (own, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
+    let mut child = std::process::Command::from(command(config, theirs).into_std());
+    let mut child = child.stdout(Stdio::null()).spawn().map_err(|error| error.to_string())?;
+    let answer = (|| -> io::Result<String> {
+        use std::io::{BufRead, Write};
+        let mut line = serde_json::to_vec(&spec)?;
+        line.push(b'\n');
+        (&own).write_all(&line)?;
+        own.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let mut answer = String::new();
+        std::io::BufReader::new(&own).read_line(&mut answer)?;
+        Ok(answer)
+    })();
+    drop(own);
+    let _ = child.kill();
+    let _ = child.wait();
+    match serde_json::from_str(&answer.map_err(|error| error.to_string())?) {
+        Ok(Report::Ended(Ended { code: Some(7), .. })) => Ok(()),
+        Ok(Report::Setup(reason)) => Err(reason),
+        Ok(Report::Ended(ended)) => Err(format!("a trial command ended with {ended:?} and not with code 7")),
+        Err(error) => Err(format!("the trial's init said nothing: {error}")),
+    }
+}
+
+fn command(config: &Config, socket: UnixStream) -> Command {
+    let program = config.init.clone().unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
+    let mut command = Command::new(program);
+    command
+        .arg0(init::NAME)
+        .env_clear()
+        .stdin(std::os::fd::OwnedFd::from(socket))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+fn spec(
+    host: &Host,
+    scratch: &Scratch,
+    job: &Job,
+    environment: BTreeMap<String, String>,
+    group: Option<&Group>,
+) -> io::Result<Spec> {
+    let tmp = scratch.directory("tmp")?;
+    std::fs::create_dir_all(tmp.join("home"))?;
+    let overlay =
+        Overlay { lower: job.layers.clone(), upper: scratch.directory("written")?, work: scratch.directory("work")? };
+    let mut binds = vec![Bind { from: tmp, to: "/tmp".into(), writable: true }];
+    binds.extend(host.binds.iter().cloned());
+    if job.network {
+        binds.extend(host.network_binds.iter().cloned());
+    }
+    let hosts = "127.0.0.1 localhost kiln\n::1 localhost\n".to_owned();
+    let user = init::USER;
+    let mut files = vec![
+        ("/etc/passwd".into(), format!("root:x:0:0::/:/bin/sh\nkiln:x:{user}:{user}::{HOME}:/bin/sh\n")),
+        ("/etc/group".into(), format!("root:x:0:\nkiln:x:{user}:\n")),
+        ("/etc/nsswitch.conf".into(), "passwd: files\ngroup: files\nhosts: files dns\n".to_owned()),
+    ];
+    if !binds.iter().any(|bind| bind.to == Path::new("/etc/hosts")) {
+        files.push(("/etc/hosts".into(), hosts));
+    }
+    Ok(Spec {
+        root: scratch.directory("root")?,
+        binds,
+        links: host.links.clone(),
+        files,
+        overlay,
+        network: job.network,
+        arguments: job.arguments.clone(),
+        environment,
+        working_directory: job.working_directory.clone(),
+        make_directories: job.make_directories.clone(),
+        memory_bytes: group.is_none().then_some(job.memory_bytes),
+        max_processes: group.is_none_or(|group| !group.limits_processes()).then_some(job.max_processes),
+    })
+}
+
+/// Runs a job in namespaces of its own.
+pub(super) async fn run(
+    shared: &Shared,
+    scratch: Scratch,
+    job: Job,
+    output: mpsc::Sender<Chunk>,
+    cancel: CancellationToken,
+) -> Result<Finished, Error> {
+    let setup = |what: &'static str| move |error: io::Error| Error::Setup(format!("{what}: {error}"));
+    let group = match &shared.cgroups {
+        Some(cgroups) => Some(
+            cgroups
+                .group(job.memory_bytes, job.max_processes, job.milli_cpus)
+                .map_err(setup("cannot make a control group"))?,
+        ),
+        None => None,
+    };
+    let environment = shared.environment(&job, shared.config.tools.path(), HOME);
+    let spec = spec(&shared.host, &scratch, &job, environment, group.as_ref()).map_err(setup("cannot prepare a job"))?;
+    let (own, theirs) = UnixStream::pair().map_err(setup("cannot make a socket"))?;
+    own.set_nonblocking(true).map_err(setup("cannot make a socket"))?;
+    let mut child = command(&shared.config, theirs).spawn().map_err(setup("cannot start a job's init"))?;
+    if let (Some(group), Some(pid)) = (&group, child.id()) {
+        group.add(pid).map_err(setup("cannot limit a job"))?;
+    }
+    let hold = own.try_clone().map_err(setup("cannot make a socket"))?;
+    let socket = tokio::net::UnixStream::from_std(own).map_err(setup("cannot make a socket"))?;
+    let (reader, mut writer) = socket.into_split();
+    let mut line = serde_json::to_vec(&spec).map_err(|error| Error::Setup(error.to_string()))?;
+    line.push(b'\n');
+    writer.write_all(&line).await.map_err(setup("cannot tell a job's init what to do"))?;
+
+    let stdout = follow(child.stdout.take(), Stream::Stdout, output.clone());
+    let stderr = follow(child.stderr.take(), Stream::Stderr, output);
+    let ending = async {
+        let stop = tokio::select! {
+            report = report(reader) => return (report, None),
+            stop = stopped(&job, &scratch, &cancel) => stop,
+        };
+        // Everything is stopped; the report then tells what it used.
+        let _ = writer.write_all(b"stop\n").await;
+        (Err(io::Error::from(io::ErrorKind::TimedOut)), Some(stop))
+    };
+    // What is in the pipes is drained after the last process has gone.
+    let ((report, stop), (), ()) = tokio::join!(ending, stdout, stderr);
+    let pid = init_pid(&child).await;
+    let ended = match (report, stop) {
+        (Ok(Report::Ended(ended)), _) => ended,
+        (Ok(Report::Setup(reason)), _) => return Err(Error::Setup(reason)),
+        (Err(_), Some(_)) => Ended::default(),
+        (Err(error), None) => return Err(Error::Setup(format!("a job's init ended before it reported: {error}"))),
+    };
+    tokio::spawn(async move {
+        // Reaped when it ends: when the tree is dropped.
+        let _ = child.wait().await;
+    });
+    let hold = { hold.set_nonblocking(false).ok(); hold };
+    Ok(Finished {
+        exit: exit(&ended, stop, group.as_ref()),
+        wall: Duration::from_micros(ended.wall_us),
+        user_cpu: Duration::from_micros(ended.user_us),
+        system_cpu: Duration::from_micros(ended.system_us),
+        peak_memory_bytes: ended.peak_bytes,
+        tree: OutputTree {
+            root: PathBuf::from(format!("/proc/{pid}/root{BUILD}")),
+            _hold: Some(hold),
+            _scratch: scratch,
+        },
+    })
+}
+
+/// The process that is PID 1 of the job's namespace: the only child of the one that was started.
+async fn init_pid(child: &Child) -> u32 {
+    let Some(pid) = child.id() else { return 0 };
+    let children = tokio::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).await.unwrap_or_default();
+    children.split_whitespace().next().and_then(|pid| pid.parse().ok()).unwrap_or(0)
+}
+
+async fn report(reader: tokio::net::unix::OwnedReadHalf) -> io::Result<Report> {
+    let mut line = String::new();
+    let mut reader = BufReader::new(reader);
+    reader.read_line(&mut line).await?;
+    serde_json::from_str(&line).map_err(io::Error::other)
+}
+
+/// Ends when the job must be stopped.
+async fn stopped(job: &Job, scratch: &Scratch, cancel: &CancellationToken) -> Stop {
+    tokio::select! {
+        () = super::unconfined::after(job.timeout) => Stop::Timeout,
+        () = cancel.cancelled() => Stop::Cancel,
+        () = disk_full(scratch.path().to_owned(), job.disk_bytes) => Stop::Disk,
+    }
+}
+
+/// Ends when a job has written more than it may, or its file system is full. Counting costs at most a twentieth of the time.
+pub(super) async fn disk_full(path: PathBuf, most: u64) {
+    let mut pause = DISK_EVERY;
+    loop {
+        tokio::time::sleep(pause).await;
+        let free = rustix::fs::statvfs(&path).map_or(u64::MAX, |stat| stat.f_bavail * stat.f_frsize);
+        if free < DISK_RESERVE {
+            return;
+        }
+        let began = std::time::Instant::now();
+        let counted = path.clone();
+        let Ok(bytes) = tokio::task::spawn_blocking(move || bytes_below(&counted)).await else { continue };
+        if bytes > most {
+            return;
+        }
+        pause = DISK_EVERY.max(began.elapsed() * 20);
+    }
+}
+
+/// Sends a stream's bytes on until it ends. Where nobody listens any more it is drained, so that the command is not stuck.
+pub(super) async fn follow(source: Option<impl AsyncReadExt + Unpin>, stream: Stream, output: mpsc::Sender<Chunk>) {
+    let Some(mut source) = source else { return };
+    let mut buffer = bytes::BytesMut::with_capacity(CHUNK_BYTES);
+    loop {
+        buffer.reserve(CHUNK_BYTES);
+        match source.read_buf(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {
+                let _ = output.send(Chunk { stream, data: buffer.split().freeze() }).await;
+            }
+        }
+    }
+}
+
+fn exit(ended: &Ended, stop: Option<Stop>, group: Option<&Group>) -> Exit {
+    match stop {
+        Some(Stop::Timeout) => return Exit::TimedOut,
+        Some(Stop::Cancel) => return Exit::Cancelled,
+        Some(Stop::Disk) => return Exit::DiskFull,
+        None => {}
+    }
+    let failed = ended.code != Some(0);
+    if ended.out_of_memory || (failed && group.is_some_and(Group::out_of_memory)) {
+        return Exit::OutOfMemory;
+    }
+    if ended.too_many_processes || (failed && group.is_some_and(Group::too_many_processes)) {
+        return Exit::TooManyProcesses;
+    }
+    match (ended.code, ended.signal) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Signal(9),
+    }
+}

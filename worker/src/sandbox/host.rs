@@ -1,0 +1,132 @@
+//! What of the machine an action sees: the system's directories, and for a step with the network its way out.
+//!
+//! Invariant: nothing of the worker's users, no key, no socket and no state directory is in the list.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::spec::Bind;
+use super::{HOME, Tools};
+
+/// Directories of the system, read-only.
+const SYSTEM: [&str; 3] = ["/usr", "/opt", "/nix/store"];
+/// On a merged system these are links into /usr.
+const LINKED: [&str; 7] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/libexec"];
+/// What compilers and interpreters read of /etc. The rest stays out: it holds keys.
+const ETC: [&str; 32] = [
+    "alternatives", "ca-certificates", "ca-certificates.conf", "debian_version", "default/java", "fonts", "gai.conf",
+    "gitconfig", "gradle", "host.conf", "java-11-openjdk", "java-17-openjdk", "java-21-openjdk", "ld.so.cache",
+    "ld.so.conf", "ld.so.conf.d", "localtime", "magic", "magic.mime", "maven", "mime.types", "networks", "os-release",
+    "perl", "pki/tls/certs", "protocols", "python3", "python3.11", "services", "ssl/certs", "ssl/openssl.cnf", "timezone",
+];
+/// Data of installed packages that lies outside /usr.
+const VAR: [&str; 1] = ["/var/lib/gems"];
+/// For a step with the network.
+const NETWORK_ETC: [&str; 4] = ["hosts", "npmrc", "pip.conf", "wgetrc"];
+/// Configurations of package tools in the worker's home, and where they appear in the action's.
+const NETWORK_HOME: [&str; 14] = [
+    ".bundle/config", ".config/go/env", ".config/pip/pip.conf", ".config/uv/uv.toml", ".config/pypoetry/config.toml",
+    ".gradle/gradle.properties", ".gradle/init.gradle", ".gradle/init.d", ".m2/settings.xml", ".m2/settings-security.xml",
+    ".npmrc", ".pip/pip.conf", ".yarnrc", ".yarnrc.yml",
+];
+/// Variables that say how the network is reached, and which certificates it is trusted by.
+const NETWORK_VARIABLES: [&str; 30] = [
+    "http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY",
+    "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "NIX_SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE",
+    "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "CARGO_HTTP_CAINFO", "CARGO_HTTP_PROXY", "PIP_CERT",
+    "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_TRUSTED_HOST", "GOPROXY", "GOSUMDB", "GONOSUMDB",
+    "GOFLAGS", "BUNDLE_MIRROR__ALL",
+];
+/// Variables of which every name that starts so is taken.
+const NETWORK_PREFIXES: [&str; 9] = [
+    "UV_INDEX", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX", "UV_FIND_LINKS", "NPM_CONFIG_", "npm_config_", "CARGO_REGISTRIES_",
+    "CARGO_SOURCE_", "YARN_NPM_",
+];
+
+/// What this machine has of all that.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Host {
+    /// For every action.
+    pub(super) binds: Vec<Bind>,
+    pub(super) links: Vec<(PathBuf, PathBuf)>,
+    /// For an action with the network, in addition.
+    pub(super) network_binds: Vec<Bind>,
+    pub(super) network_environment: BTreeMap<String, String>,
+}
+
+fn read_only(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Bind {
+    Bind { from: from.into(), to: to.into(), writable: false }
+}
+
+impl Host {
+    /// Looks at the machine.
+    pub(super) fn look(tools: &Tools) -> Self {
+        let mut host = Host::default();
+        for path in SYSTEM.into_iter().chain(VAR).filter(|path| Path::new(path).is_dir()) {
+            host.binds.push(read_only(path, path));
+        }
+        for path in LINKED {
+            match std::fs::read_link(path) {
+                Ok(target) => host.links.push((path.into(), target)),
+                Err(_) if Path::new(path).is_dir() => host.binds.push(read_only(path, path)),
+                Err(_) => {}
+            }
+        }
+        for name in ETC {
+            host.etc(name, false);
+        }
+        host.links.push(("/etc/mtab".into(), "/proc/mounts".into()));
+        for tool in tools.iter() {
+            host.binds.push(read_only(&tool.directory, &tool.mounted));
+        }
+        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_else(|| "/nonexistent".into());
+        host.cargo(&home);
+        host.network(&home);
+        host
+    }
+
+    fn etc(&mut self, name: &str, network: bool) {
+        let path = Path::new("/etc").join(name);
+        // A link is followed here: its target may lie where the sandbox does not look.
+        let Ok(from) = path.canonicalize() else { return };
+        let binds = if network { &mut self.network_binds } else { &mut self.binds };
+        binds.push(read_only(from, path));
+    }
+
+    /// Cargo looks for its configuration in the parents of the project. A closed step needs it too: it says which registry
+    /// stands in for another, and by that how the fetched sources are named. Credentials are another file.
+    fn cargo(&mut self, home: &Path) {
+        let base = std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
+        let config = ["config.toml", "config"].map(|name| base.join(name)).into_iter().find(|path| path.is_file());
+        if let Some(config) = config {
+            self.binds.push(read_only(config, "/.cargo/config.toml"));
+        }
+    }
+
+    fn network(&mut self, home: &Path) {
+        for name in NETWORK_ETC.into_iter().chain(["resolv.conf"]) {
+            self.etc(name, true);
+        }
+        for name in NETWORK_HOME {
+            let path = home.join(name);
+            if path.exists() {
+                self.network_binds.push(read_only(path, Path::new(HOME).join(name)));
+            }
+        }
+        for (name, value) in std::env::vars() {
+            let wanted = NETWORK_VARIABLES.contains(&name.as_str())
+                || NETWORK_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+            if !wanted {
+                continue;
+            }
+            // A variable that names a file brings the file with it.
+            for part in value.split(':').map(Path::new).filter(|part| part.is_absolute() && part.exists()) {
+                let covered = self.binds.iter().chain(&self.network_binds).any(|bind| part.starts_with(&bind.to));
+                if let (false, Ok(from)) = (covered, part.canonicalize()) {
+                    self.network_binds.push(read_only(from, part));
+                }
+            }
+            self.network_environment.insert(name, value);
+        }
+    }
+}

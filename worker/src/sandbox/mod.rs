@@ -1,0 +1,267 @@
+//! The sandbox: one action in namespaces of its own, on a root that is the machine's own system, read-only.
+//!
+//! Invariant: an action sees the system's directories, its inputs at [`BUILD`], a private `/tmp` and its own processes, and
+//! nothing else of the worker; what it writes to its inputs never reaches the cache, for they are the lower layer of an
+//! overlay. When its command ends, or is stopped, every process that it started is gone.
+
+mod cgroup;
+mod confined;
+mod host;
+mod init;
+mod root;
+mod scratch;
+mod spec;
+mod syscalls;
+mod tools;
+mod unconfined;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub use init::become_init_if_asked;
+use scratch::Scratch;
+pub use tools::Tools;
+
+/// Where an action finds its inputs, on every worker.
+pub const BUILD: &str = "/build";
+/// The home directory of actions.
+const HOME: &str = "/tmp/home";
+
+/// How actions are kept apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// In a sandbox where the kernel allows it, else unconfined, and loudly so.
+    Auto,
+    /// In a sandbox, or not at all.
+    Required,
+    /// Unconfined.
+    Off,
+}
+
+/// What a sandbox needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How actions are kept apart.
+    pub mode: Mode,
+    /// A directory of its own, on the file system of the input cache.
+    pub scratch: PathBuf,
+    /// Toolchains outside the system's directories.
+    pub tools: Tools,
+    /// The program that becomes a job's init; by default this process's own executable.
+    pub init: Option<PathBuf>,
+}
+
+/// A sandbox that does not work.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(
+        "this machine allows no sandbox: {reason}; allow unprivileged user namespaces and overlayfs, run the worker as root, \
+         or start it with `--sandbox off` where every action is trusted"
+    )]
+    Impossible { reason: String },
+    #[error("cannot use the scratch directory `{path}`: {source}")]
+    Scratch {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot set the sandbox up: {0}")]
+    Setup(String),
+}
+
+/// A command and what it may use.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Directories that together are its input tree; where two have a directory, theirs become one.
+    pub layers: Vec<PathBuf>,
+    /// The command.
+    pub arguments: Vec<String>,
+    /// Its variables; the sandbox adds `PATH`, `HOME`, `TMPDIR` and `USER` where they are absent.
+    pub environment: BTreeMap<String, String>,
+    /// Where it starts, relative to the input root.
+    pub working_directory: String,
+    /// Directories to make before it starts, relative to the input root.
+    pub make_directories: Vec<String>,
+    /// Whether it may reach the network.
+    pub network: bool,
+    /// How long it may run.
+    pub timeout: Option<Duration>,
+    /// Its share of the CPUs, in thousandths of one.
+    pub milli_cpus: u32,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// Most bytes that it may write.
+    pub disk_bytes: u64,
+    /// Most processes and threads at once.
+    pub max_processes: u32,
+}
+
+/// Which stream a chunk is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Output as it appears.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    /// Where it came out.
+    pub stream: Stream,
+    /// The bytes.
+    pub data: bytes::Bytes,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// It ran longer than its timeout.
+    TimedOut,
+    /// The caller no longer wanted it.
+    Cancelled,
+    /// It used more memory than it may.
+    OutOfMemory,
+    /// It wrote more than it may, or than there is room for.
+    DiskFull,
+    /// It had more processes than it may.
+    TooManyProcesses,
+}
+
+/// A command that ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// How.
+    pub exit: Exit,
+    /// From its start to its end.
+    pub wall: Duration,
+    /// CPU time in user mode, of all its processes.
+    pub user_cpu: Duration,
+    /// CPU time in the kernel.
+    pub system_cpu: Duration,
+    /// Peak memory of its largest process.
+    pub peak_memory_bytes: u64,
+    /// What it left.
+    pub tree: OutputTree,
+}
+
+/// The input tree as the command left it; gone when this is dropped.
+#[derive(Debug)]
+pub struct OutputTree {
+    root: PathBuf,
+    /// Holds the mounts: the job's init ends when this is closed.
+    _hold: Option<std::os::unix::net::UnixStream>,
+    _scratch: Scratch,
+}
+
+impl OutputTree {
+    /// A directory in which the whole tree can be read.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    confined: bool,
+    why_not: Option<String>,
+    cgroups: Option<cgroup::Cgroups>,
+    host: host::Host,
+}
+
+/// Runs commands apart from the worker and from each other. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    shared: Arc<Shared>,
+}
+
+impl Sandbox {
+    /// Finds out what the kernel allows, and removes what an earlier run left in the scratch directory.
+    ///
+    /// # Errors
+    /// [`Error::Impossible`] in the mode `required` where no sandbox can be had.
+    pub fn open(config: Config) -> Result<Self, Error> {
+        let scratch = |source| Error::Scratch { path: config.scratch.clone(), source };
+        scratch::sweep(&config.scratch).map_err(scratch)?;
+        cgroup::sweep();
+        let host = host::Host::look(&config.tools);
+        let why_not = match config.mode {
+            Mode::Off => Some("it was started with `--sandbox off`".to_owned()),
+            Mode::Auto | Mode::Required => confined::probe(&config, &host).err(),
+        };
+        if config.mode == Mode::Required
+            && let Some(reason) = why_not
+        {
+            return Err(Error::Impossible { reason });
+        }
+        let cgroups = if why_not.is_none() { cgroup::Cgroups::open() } else { None };
+        let shared = Shared { confined: why_not.is_none(), why_not, cgroups, host, config };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// How actions are kept apart, in words.
+    pub fn describe(&self) -> String {
+        match (&self.shared.why_not, &self.shared.cgroups) {
+            (Some(why), _) => format!("OFF, actions run unconfined with the worker's own rights: {why}"),
+            (None, Some(cgroups)) => format!("namespaces, limits by {}", cgroups.describe()),
+            (None, None) => "namespaces, limits by a watchdog (no control group can be written)".to_owned(),
+        }
+    }
+
+    /// Whether actions are kept apart at all.
+    pub fn is_confined(&self) -> bool {
+        self.shared.confined
+    }
+
+    /// `PATH` of an action that sets none.
+    pub fn path(&self) -> String {
+        if self.shared.confined { self.shared.config.tools.path() } else { self.shared.config.tools.host_path() }
+    }
+
+    /// Directories of this machine in which an action's tools are.
+    pub fn host_path(&self) -> String {
+        self.shared.config.tools.host_path()
+    }
+
+    /// Runs a command to its end, sending its output as it appears. The sender is closed when all of it was sent.
+    ///
+    /// # Errors
+    /// Where the sandbox itself fails; a command that fails is no error.
+    pub async fn run(&self, job: Job, output: mpsc::Sender<Chunk>, cancel: CancellationToken) -> Result<Finished, Error> {
+        let scratch = Scratch::new(&self.shared.config.scratch)
+            .map_err(|source| Error::Scratch { path: self.shared.config.scratch.clone(), source })?;
+        if self.shared.confined {
+            confined::run(&self.shared, scratch, job, output, cancel).await
+        } else {
+            unconfined::run(&self.shared, scratch, job, output, cancel).await
+        }
+    }
+}
+
+impl Shared {
+    fn environment(&self, job: &Job, path: String, home: &str) -> BTreeMap<String, String> {
+        let mut environment = job.environment.clone();
+        let defaults = [("PATH", path.as_str()), ("HOME", home), ("TMPDIR", "/tmp"), ("USER", "kiln"), ("LOGNAME", "kiln")];
+        for (name, value) in defaults.into_iter().chain([("LANG", "C.UTF-8"), ("TZ", "UTC")]) {
+            environment.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+        }
+        if job.network {
+            for (name, value) in &self.host.network_environment {
+                environment.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        environment
+    }
+}

@@ -1,0 +1,152 @@
+//! The sandbox's root, built by the init inside its mount namespace.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::pivot_root;
+
+use super::spec::{Bind, Overlay, Spec};
+use super::{BUILD, syscalls};
+
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+type Result<T> = std::result::Result<T, String>;
+
+fn mounted<S: AsRef<Path>, F: AsRef<Path>>(
+    source: Option<S>,
+    target: &Path,
+    kind: Option<F>,
+    flags: MsFlags,
+    data: Option<&str>,
+) -> Result<()> {
+    mount(source.as_ref().map(AsRef::as_ref), target, kind.as_ref().map(AsRef::as_ref), flags, data)
+        .map_err(|error| format!("cannot mount `{}`: {error}", target.display()))
+}
+
+const NONE: Option<&Path> = None;
+
+/// Builds the root and moves into it; what was there before is out of reach.
+pub(super) fn build(spec: &Spec) -> Result<()> {
+    mounted(NONE, Path::new("/"), NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None)?;
+    let root = &spec.root;
+    let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mounted(Some("tmpfs"), root, Some("tmpfs"), safe, Some("mode=0755,size=16m"))?;
+    for bind in &spec.binds {
+        place(root, bind)?;
+    }
+    for (at, target) in &spec.links {
+        let at = inside(root, at);
+        parent(&at)?;
+        std::os::unix::fs::symlink(target, &at).map_err(|error| format!("cannot link `{}`: {error}", at.display()))?;
+    }
+    for (at, content) in &spec.files {
+        let at = inside(root, at);
+        parent(&at)?;
+        fs::write(&at, content).map_err(|error| format!("cannot write `{}`: {error}", at.display()))?;
+    }
+    devices(root)?;
+    let proc = directory(root, "proc")?;
+    mounted(Some("proc"), &proc, Some("proc"), safe | MsFlags::MS_NOEXEC, None)?;
+    inputs(root, spec)?;
+    enter(root)
+}
+
+fn inside(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+fn directory(root: &Path, name: &str) -> Result<PathBuf> {
+    let path = root.join(name);
+    fs::create_dir_all(&path).map_err(|error| format!("cannot make `{}`: {error}", path.display()))?;
+    Ok(path)
+}
+
+fn parent(path: &Path) -> Result<()> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    fs::create_dir_all(parent).map_err(|error| format!("cannot make `{}`: {error}", parent.display()))
+}
+
+fn place(root: &Path, bind: &Bind) -> Result<()> {
+    let to = inside(root, &bind.to);
+    if bind.from.is_dir() {
+        fs::create_dir_all(&to).map_err(|error| format!("cannot make `{}`: {error}", to.display()))?;
+    } else {
+        parent(&to)?;
+        if !to.exists() {
+            fs::write(&to, "").map_err(|error| format!("cannot make `{}`: {error}", to.display()))?;
+        }
+    }
+    mounted(Some(&bind.from), &to, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, None)?;
+    if bind.writable {
+        return Ok(());
+    }
+    syscalls::make_read_only(&to).map_err(|error| format!("cannot make `{}` read-only: {error}", bind.to.display()))
+}
+
+fn devices(root: &Path) -> Result<()> {
+    let dev = directory(root, "dev")?;
+    for name in DEVICES {
+        let host = Path::new("/dev").join(name);
+        if host.exists() {
+            let to = dev.join(name);
+            fs::write(&to, "").map_err(|error| format!("cannot make `{}`: {error}", to.display()))?;
+            mounted(Some(&host), &to, NONE, MsFlags::MS_BIND, None)?;
+        }
+    }
+    let shm = directory(&dev, "shm")?;
+    mounted(Some("tmpfs"), &shm, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=1777"))?;
+    let links =
+        [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")];
+    for (name, target) in links {
+        std::os::unix::fs::symlink(target, dev.join(name)).map_err(|error| format!("cannot link /dev/{name}: {error}"))?;
+    }
+    // Terminals for tools that want one; a kernel that refuses them is no reason to refuse the rest.
+    let pts = directory(&dev, "pts")?;
+    let options = Some("newinstance,ptmxmode=0666,mode=620");
+    if mount(Some("devpts"), &pts, Some("devpts"), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, options).is_ok() {
+        let _ = std::os::unix::fs::symlink("pts/ptmx", dev.join("ptmx"));
+    }
+    Ok(())
+}
+
+fn inputs(root: &Path, spec: &Spec) -> Result<()> {
+    let build = directory(root, BUILD.trim_start_matches('/'))?;
+    let Overlay { lower, upper, work } = &spec.overlay;
+    // A mount's options fit one page: layers of one directory are named from there.
+    let base = lower.first().and_then(|first| first.parent()).unwrap_or(Path::new("/"));
+    std::env::set_current_dir(base).map_err(|error| format!("cannot enter `{}`: {error}", base.display()))?;
+    let names: Vec<String> =
+        lower.iter().map(|layer| escape(layer.strip_prefix(base).unwrap_or(layer))).collect::<Result<_>>()?;
+    let options =
+        format!("lowerdir={},upperdir={},workdir={},userxattr", names.join(":"), escape(upper)?, escape(work)?);
+    mounted(Some("overlay"), &build, Some("overlay"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(&options))?;
+    for path in &spec.make_directories {
+        let to = build.join(path);
+        fs::create_dir_all(&to).map_err(|error| format!("cannot make `{path}`, the parent of an output: {error}"))?;
+    }
+    Ok(())
+}
+
+/// overlayfs separates its options with commas and its lower layers with colons.
+fn escape(path: &Path) -> Result<String> {
+    let text = path.to_str().ok_or_else(|| format!("`{}` is no UTF-8; choose another state directory", path.display()))?;
+    let mut escaped = String::new();
+    for c in text.chars() {
+        if matches!(c, ',' | ':' | '\\') {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    Ok(escaped)
+}
+
+fn enter(root: &Path) -> Result<()> {
+    let words = |what: &'static str| move |error: nix::Error| format!("{what}: {error}");
+    std::env::set_current_dir(root).map_err(|error| format!("cannot enter the root: {error}"))?;
+    pivot_root(".", ".").map_err(words("cannot change the root"))?;
+    umount2(".", MntFlags::MNT_DETACH).map_err(words("cannot leave the old root"))?;
+    std::env::set_current_dir("/").map_err(|error| format!("cannot enter the root: {error}"))?;
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mounted(NONE, Path::new("/"), NONE, flags, None)
+}

@@ -1,0 +1,64 @@
+//! What the worker tells a job's init, and what it hears back. One JSON document each way over a socket.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Something of the host that appears in the sandbox.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Bind {
+    pub(super) from: PathBuf,
+    /// Absolute, in the sandbox.
+    pub(super) to: PathBuf,
+    pub(super) writable: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Overlay {
+    /// Read-only layers, the topmost first.
+    pub(super) lower: Vec<PathBuf>,
+    pub(super) upper: PathBuf,
+    pub(super) work: PathBuf,
+}
+
+/// Everything that the init needs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Spec {
+    /// An empty directory on which the root is built.
+    pub(super) root: PathBuf,
+    pub(super) binds: Vec<Bind>,
+    /// Symbolic links: where, and to what.
+    pub(super) links: Vec<(PathBuf, PathBuf)>,
+    /// Small files that the sandbox brings itself: where, and what is in them.
+    pub(super) files: Vec<(PathBuf, String)>,
+    pub(super) overlay: Overlay,
+    pub(super) network: bool,
+    pub(super) arguments: Vec<String>,
+    pub(super) environment: BTreeMap<String, String>,
+    pub(super) working_directory: String,
+    pub(super) make_directories: Vec<String>,
+    /// Watched by the init where no control group does.
+    pub(super) memory_bytes: Option<u64>,
+    pub(super) max_processes: Option<u32>,
+}
+
+/// What the init reports, once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum Report {
+    /// The command could not be started, and it is the sandbox's fault.
+    Setup(String),
+    Ended(Ended),
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Ended {
+    pub(super) code: Option<i32>,
+    pub(super) signal: Option<i32>,
+    pub(super) out_of_memory: bool,
+    pub(super) too_many_processes: bool,
+    pub(super) wall_us: u64,
+    pub(super) user_us: u64,
+    pub(super) system_us: u64,
+    pub(super) peak_bytes: u64,
+}

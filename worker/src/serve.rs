@@ -1,0 +1,92 @@
+//! The worker's process: probes, opens its cache, and keeps the link up until it is told to stop.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+
+use crate::Config;
+use crate::inputs::{self, Inputs};
+use crate::link::{self, Identity};
+use crate::probe;
+use crate::runner::Runner;
+use crate::sandbox::{self, Sandbox, Tools};
+
+/// How long what runs may go on after the worker was told to stop.
+const GRACE: Duration = Duration::from_secs(9 * 60);
+
+/// Works for a coordinator until `shutdown`; then finishes what runs and leaves.
+///
+/// # Errors
+/// Where the state directory cannot be used, or a sandbox is required and impossible.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+    run_with_grace(config, shutdown, GRACE).await
+}
+
+/// As [`run`], with another time for what runs to finish.
+pub async fn run_with_grace(
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+    grace: Duration,
+) -> anyhow::Result<()> {
+    let state = std::path::absolute(&config.state_dir)?;
+    std::fs::create_dir_all(&state).with_context(|| format!("cannot make the state directory `{}`", state.display()))?;
+    let _lock = lock(&state)?;
+    let logs = state.join("logs");
+    if logs.exists() {
+        std::fs::remove_dir_all(&logs).context("cannot remove what an earlier run left")?;
+    }
+    std::fs::create_dir_all(&logs)?;
+    let opening = config.clone();
+    let root = state.clone();
+    let opened = tokio::task::spawn_blocking(move || open(&opening, &root)).await??;
+    let (sandbox, inputs, environment) = opened;
+    if sandbox.is_confined() {
+        tracing::info!(sandbox = sandbox.describe(), "actions run in a sandbox");
+    } else {
+        tracing::error!(sandbox = sandbox.describe(), "NO SANDBOX");
+    }
+    let identity = Identity {
+        name: config.name.clone(),
+        environment,
+        capacity: probe::capacity(config.cpus, config.memory),
+    };
+    let runner = Arc::new(Runner::new(config.name.clone(), inputs, sandbox, logs));
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        shutdown.await;
+        stopping.cancel();
+    });
+    link::keep(&config.coordinator, identity, runner, stop, grace).await;
+    Ok(())
+}
+
+fn open(config: &Config, state: &std::path::Path) -> anyhow::Result<(Sandbox, Inputs, kiln_proto::v1::Environment)> {
+    let sandbox = Sandbox::open(sandbox::Config {
+        mode: config.sandbox,
+        scratch: state.join("sandbox"),
+        tools: Tools::discover(),
+        init: None,
+    })?;
+    let inputs = Inputs::open(inputs::Config { directory: state.join("inputs"), max_bytes: config.cache_bytes })?;
+    let mut environment = probe::probe(&probe::Options {
+        labels: config.labels.iter().cloned().collect(),
+        path: sandbox.host_path(),
+        cache: Some(state.join("tools.json")),
+    });
+    environment.sandbox = sandbox.describe();
+    environment.path = sandbox.path();
+    Ok((sandbox, inputs, environment))
+}
+
+/// One worker uses a state directory.
+fn lock(state: &std::path::Path) -> anyhow::Result<std::fs::File> {
+    let path = state.join("lock");
+    let file = std::fs::File::create(&path).with_context(|| format!("cannot write `{}`", path.display()))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| anyhow::anyhow!("another worker uses the state directory `{}`; give each its own", state.display()))?;
+    Ok(file)
+}
