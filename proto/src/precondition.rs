@@ -84,9 +84,6 @@ mod tests {
         let blake = DigestFunction::Blake3.digest(b"two");
         let status = from_tonic(&to_tonic(&missing(&[sha, blake])));
         assert_eq!(status.code, 9);
-        assert_eq!(
-            subjects(&status),
-            [format!("blobs/{}/3", sha.hex()), format!("blobs/blake3/{}/3", blake.hex())]
-        );
+        assert_eq!(subjects(&status), [format!("blobs/{}/3", sha.hex()), format!("blobs/blake3/{}/3", blake.hex())]);
     }
 }

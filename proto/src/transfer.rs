@@ -132,6 +132,7 @@ impl Client {
             let mut cas = self.cas.clone();
             async move { cas.find_missing_blobs(request).await }
         });
+        let asks: Vec<_> = asks.collect();
         let mut missing = HashSet::new();
         let mut answers = stream::iter(asks).buffer_unordered(CONCURRENCY);
         while let Some(answer) = answers.next().await {
@@ -162,10 +163,10 @@ impl Client {
         };
         let (large, small): (Vec<_>, Vec<_>) =
             blobs.into_iter().partition(|(digest, _)| digest.size >= STREAM_FROM_BYTES);
-        let batches = stream::iter(batches(small)).map(|batch| self.send_batch(batch)).buffer_unordered(CONCURRENCY);
-        let streams = stream::iter(large)
-            .map(|(digest, blob)| async move { self.send_stream(digest, blob).await })
-            .buffer_unordered(CONCURRENCY);
+        let batches: Vec<_> = batches(small).into_iter().map(|batch| self.send_batch(batch)).collect();
+        let batches = stream::iter(batches).buffer_unordered(CONCURRENCY);
+        let streams: Vec<_> = large.into_iter().map(|(digest, blob)| self.send_stream(digest, blob)).collect();
+        let streams = stream::iter(streams).buffer_unordered(CONCURRENCY);
         futures::try_join!(batches.try_collect::<()>(), streams.try_collect::<()>())?;
         Ok(moved)
     }
@@ -242,9 +243,11 @@ impl Client {
         let (large, small): (Vec<_>, Vec<_>) = unique.into_iter().partition(|d| d.size >= STREAM_FROM_BYTES);
         let groups = batches(small.into_iter().map(|digest| (digest, ())).collect());
         let mut found = HashMap::with_capacity(digests.len());
-        let mut answers = stream::iter(groups)
+        let asks: Vec<_> = groups
+            .into_iter()
             .map(|group| self.get_batch(group.into_iter().map(|(digest, ())| digest).collect()))
-            .buffer_unordered(CONCURRENCY);
+            .collect();
+        let mut answers = stream::iter(asks).buffer_unordered(CONCURRENCY);
         while let Some(answer) = answers.next().await {
             found.extend(answer?);
         }

@@ -138,7 +138,9 @@ impl Runner {
             .map_err(|error| action_fault(Code::InvalidArgument, error.to_string()))?;
         let mut metadata = reapi::ExecutedActionMetadata {
             worker: self.worker.clone(),
-            queued_timestamp: lease.queued.map(|at| kiln_proto::protobuf::Timestamp { seconds: at.seconds, nanos: at.nanos }),
+            queued_timestamp: lease
+                .queued
+                .map(|at| kiln_proto::protobuf::Timestamp { seconds: at.seconds, nanos: at.nanos }),
             worker_start_timestamp: Some(clock::now()),
             input_fetch_start_timestamp: Some(clock::now()),
             ..Default::default()
@@ -219,11 +221,8 @@ impl Runner {
 fn job(lease: &v1::Lease, command: &reapi::Command, tree: &inputs::InputTree) -> Result<Job, Fault> {
     let reserved = lease.reserved.unwrap_or_default();
     let make_directories = outputs::directories_to_make(command).map_err(output_fault)?;
-    let environment: BTreeMap<String, String> = command
-        .environment_variables
-        .iter()
-        .map(|variable| (variable.name.clone(), variable.value.clone()))
-        .collect();
+    let environment: BTreeMap<String, String> =
+        command.environment_variables.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect();
     Ok(Job {
         layers: tree.layers().to_vec(),
         arguments: command.arguments.clone(),

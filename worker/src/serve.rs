@@ -32,7 +32,8 @@ pub async fn run_with_grace(
     grace: Duration,
 ) -> anyhow::Result<()> {
     let state = std::path::absolute(&config.state_dir)?;
-    std::fs::create_dir_all(&state).with_context(|| format!("cannot make the state directory `{}`", state.display()))?;
+    std::fs::create_dir_all(&state)
+        .with_context(|| format!("cannot make the state directory `{}`", state.display()))?;
     let _lock = lock(&state)?;
     let logs = state.join("logs");
     if logs.exists() {
@@ -48,11 +49,8 @@ pub async fn run_with_grace(
     } else {
         tracing::error!(sandbox = sandbox.describe(), "NO SANDBOX");
     }
-    let identity = Identity {
-        name: config.name.clone(),
-        environment,
-        capacity: probe::capacity(config.cpus, config.memory),
-    };
+    let identity =
+        Identity { name: config.name.clone(), environment, capacity: probe::capacity(config.cpus, config.memory) };
     let runner = Arc::new(Runner::new(config.name.clone(), inputs, sandbox, logs));
     let stop = CancellationToken::new();
     let stopping = stop.clone();
@@ -86,7 +84,8 @@ fn open(config: &Config, state: &std::path::Path) -> anyhow::Result<(Sandbox, In
 fn lock(state: &std::path::Path) -> anyhow::Result<std::fs::File> {
     let path = state.join("lock");
     let file = std::fs::File::create(&path).with_context(|| format!("cannot write `{}`", path.display()))?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| anyhow::anyhow!("another worker uses the state directory `{}`; give each its own", state.display()))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        anyhow::anyhow!("another worker uses the state directory `{}`; give each its own", state.display())
+    })?;
     Ok(file)
 }

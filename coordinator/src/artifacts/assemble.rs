@@ -261,9 +261,10 @@ async fn finish(store: &dyn BlobStore, function: DigestFunction, tree: &Tree) ->
             subjects.push(Subject { name, digest });
         }
     }
-    let content = match subjects.iter().filter(|subject| !subject.name.ends_with(".tar.zst.sha256")).collect::<Vec<_>>()[..] {
-        [only] => only.digest,
-        _ => root,
-    };
+    let content =
+        match subjects.iter().filter(|subject| !subject.name.ends_with(".tar.zst.sha256")).collect::<Vec<_>>()[..] {
+            [only] => only.digest,
+            _ => root,
+        };
     Ok(Made { root, content, size_bytes, subjects, blobs })
 }

@@ -44,7 +44,13 @@ pub struct Facts<'a> {
 }
 
 /// The statement.
-pub fn statement(build: &v1::Build, artifact: &v1::Artifact, environment: &v1::Environment, subjects: &[Subject], steps: &[StepFact]) -> Value {
+pub fn statement(
+    build: &v1::Build,
+    artifact: &v1::Artifact,
+    environment: &v1::Environment,
+    subjects: &[Subject],
+    steps: &[StepFact],
+) -> Value {
     let facts = Facts { build, artifact, environment };
     json!({
         "_type": "https://in-toto.io/Statement/v1",

@@ -31,8 +31,12 @@ pub fn is_elf(start: &[u8]) -> bool {
 pub fn read(data: &[u8]) -> Result<Wants, String> {
     let bad = |error: object::Error| error.to_string();
     match data.get(4) {
-        Some(&elf::ELFCLASS64) => wants(&ElfFile64::<Endianness>::parse(data).map_err(bad)?).map_err(bad),
-        Some(&elf::ELFCLASS32) => wants(&ElfFile32::<Endianness>::parse(data).map_err(bad)?).map_err(bad),
+        Some(class) if *class == elf::ELFCLASS64.0 => {
+            wants(&ElfFile64::<Endianness>::parse(data).map_err(bad)?).map_err(bad)
+        }
+        Some(class) if *class == elf::ELFCLASS32.0 => {
+            wants(&ElfFile32::<Endianness>::parse(data).map_err(bad)?).map_err(bad)
+        }
         _ => Err("its class is neither 32 nor 64 bits".to_owned()),
     }
 }
@@ -42,12 +46,12 @@ fn wants<'data, Elf: FileHeader<Endian = Endianness>>(
 ) -> Result<Wants, object::Error> {
     let endian = file.endian();
     let data = file.data();
-    let mut wants = Wants { machine: file.elf_header().e_machine(endian), ..Wants::default() };
+    let mut wants = Wants { machine: file.elf_header().e_machine(endian).0, ..Wants::default() };
     let sections = file.elf_section_table();
     if let Some((dynamic, strings)) = sections.dynamic(endian, data)? {
         let strings = sections.strings(endian, data, strings)?;
         for entry in dynamic {
-            if entry.tag32(endian) == Some(elf::DT_NEEDED) {
+            if entry.tag32(endian).map(i64::from) == Some(elf::DT_NEEDED.0) {
                 let name = entry.string(endian, strings)?;
                 wants.needed.push(String::from_utf8_lossy(name).into_owned());
             }
@@ -61,14 +65,14 @@ fn wants<'data, Elf: FileHeader<Endian = Endianness>>(
         while let Some(auxiliary) = auxiliaries.next()? {
             let name = auxiliary.name(endian, strings)?;
             if let Some(version) = glibc_version(&String::from_utf8_lossy(name)) {
-                indices.push((auxiliary.vna_other.get(endian), version));
+                indices.push((auxiliary.vna_other.get(endian).0, version));
             }
         }
     }
     let versions = sections.gnu_versym(endian, data)?;
     for (index, version) in indices {
         let symbol = versions.and_then(|(versym, _)| {
-            let at = versym.iter().position(|entry| entry.0.get(endian) & 0x7fff == index)?;
+            let at = versym.iter().position(|entry| entry.0.get(endian).0 & 0x7fff == index)?;
             use object::ObjectSymbol;
             file.dynamic_symbols()
                 .find(|symbol| symbol.index().0 == at)
@@ -88,11 +92,11 @@ fn glibc_version(name: &str) -> Option<(u32, u32)> {
 
 fn machine_name(machine: u16) -> String {
     match machine {
-        elf::EM_X86_64 => "x86-64".to_owned(),
-        elf::EM_AARCH64 => "arm64".to_owned(),
-        elf::EM_386 => "x86 (32 bits)".to_owned(),
-        elf::EM_ARM => "arm (32 bits)".to_owned(),
-        elf::EM_RISCV => "RISC-V".to_owned(),
+        machine if machine == elf::EM_X86_64.0 => "x86-64".to_owned(),
+        machine if machine == elf::EM_AARCH64.0 => "arm64".to_owned(),
+        machine if machine == elf::EM_386.0 => "x86 (32 bits)".to_owned(),
+        machine if machine == elf::EM_ARM.0 => "arm (32 bits)".to_owned(),
+        machine if machine == elf::EM_RISCV.0 => "RISC-V".to_owned(),
         other => format!("machine {other}"),
     }
 }
@@ -103,14 +107,15 @@ fn machine_name(machine: u16) -> String {
 pub fn objections(path: &str, wants: &Wants, target: &Target, carried: &BTreeSet<String>) -> Vec<String> {
     let mut found = Vec::new();
     let machine = match target.platform {
-        Platform::Amd64 => elf::EM_X86_64,
-        Platform::Arm64 => elf::EM_AARCH64,
+        Platform::Amd64 => elf::EM_X86_64.0,
+        Platform::Arm64 => elf::EM_AARCH64.0,
     };
     if wants.machine != machine {
         let (is, wanted) = (machine_name(wants.machine), target.platform);
         found.push(format!("`{path}` is for {is}; target `{}` is {wanted}", target.name));
     }
-    if let (Some(most), Some((version, symbol))) = (target.glibc, wants.glibc.iter().max_by_key(|(version, _)| *version))
+    if let (Some(most), Some((version, symbol))) =
+        (target.glibc, wants.glibc.iter().max_by_key(|(version, _)| *version))
         && *version > most
     {
         let symbol = symbol.as_ref().map_or(String::new(), |symbol| format!(" for symbol `{symbol}`"));
@@ -153,7 +158,11 @@ mod tests {
     }
 
     fn here() -> (Platform, Platform) {
-        if cfg!(target_arch = "x86_64") { (Platform::Amd64, Platform::Arm64) } else { (Platform::Arm64, Platform::Amd64) }
+        if cfg!(target_arch = "x86_64") {
+            (Platform::Amd64, Platform::Arm64)
+        } else {
+            (Platform::Arm64, Platform::Amd64)
+        }
     }
 
     #[test]

@@ -115,7 +115,8 @@ mod tests {
 
     #[test]
     fn the_environment_with_the_most_cpus_is_chosen_whatever_the_order_of_workers() {
-        let mut workers = vec![worker("a", "f1", 2000, &[]), worker("b", "f2", 1500, &[]), worker("c", "f2", 1500, &[])];
+        let mut workers =
+            vec![worker("a", "f1", 2000, &[]), worker("b", "f2", 1500, &[]), worker("c", "f2", 1500, &[])];
         for _ in 0..3 {
             workers.rotate_left(1);
             assert_eq!(choose(&workers, &target(None), &[]).unwrap().fingerprint, "f2");

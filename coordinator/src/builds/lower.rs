@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kiln_core::plan::{self, Plan, Step, Target};
+use kiln_core::plan::{self, Step, Target};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::tree::{Entry, Tree};
 use kiln_proto::{clock, property, reapi};
@@ -34,8 +34,6 @@ pub enum Error {
 /// Where actions are stored, and what they are made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Lowering<'a> {
-    /// The plan that the step is part of.
-    pub plan: &'a Plan,
     /// The project's tree.
     pub source: &'a SourceTree,
     /// Where messages are put.
@@ -65,7 +63,8 @@ impl Outputs {
             tree.replace(&directory.path, entry).map_err(|error| error.to_string())?;
         }
         for link in &result.output_symlinks {
-            tree.replace(&link.path, Entry::Symlink { target: link.target.clone() }).map_err(|error| error.to_string())?;
+            tree.replace(&link.path, Entry::Symlink { target: link.target.clone() })
+                .map_err(|error| error.to_string())?;
         }
         Ok(Self { tree })
     }
@@ -141,7 +140,8 @@ impl Lowering<'_> {
     }
 
     async fn inputs(&self, step: &Step, needs: &[Outputs]) -> Result<Digest, Error> {
-        let failed = |error: kiln_proto::tree::Error| Error::Tree { step: step.name.clone(), reason: error.to_string() };
+        let failed =
+            |error: kiln_proto::tree::Error| Error::Tree { step: step.name.clone(), reason: error.to_string() };
         let mut tree = if step.inputs.is_empty() {
             let mut whole = self.source.tree.clone();
             whole.entries.remove("kiln.toml");

@@ -145,7 +145,8 @@ impl Builds {
         let wrong = |words: String| Status::invalid_argument(words);
         let function = DigestFunction::from_wire(request.digest_function).map_err(|error| wrong(error.to_string()))?;
         let facts = request.source.clone().unwrap_or_default();
-        let root = Digest::required(function, facts.root.as_ref()).map_err(|error| wrong(format!("source.root: {error}")))?;
+        let root =
+            Digest::required(function, facts.root.as_ref()).map_err(|error| wrong(format!("source.root: {error}")))?;
         let source = SourceTree::read(&*self.shared.stores.blobs, root).await.map_err(|error| match error {
             source::Error::Store(error) => error.into(),
             other => wrong(other.to_string()),
@@ -268,7 +269,11 @@ impl Builds {
     }
 
     /// The events of a build from an offset on, ending after `BuildFinished`.
-    pub fn watch(&self, id: &str, offset: u64) -> Result<tokio::sync::mpsc::Receiver<Result<v1::Event, Status>>, Status> {
+    pub fn watch(
+        &self,
+        id: &str,
+        offset: u64,
+    ) -> Result<tokio::sync::mpsc::Receiver<Result<v1::Event, Status>>, Status> {
         let build = self.get(id)?;
         let active = self.shared.active.lock().get(id).map(|active| active.events.clone());
         let events = match active {

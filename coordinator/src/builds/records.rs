@@ -121,7 +121,8 @@ impl Records {
         let write = self.database.begin_write()?;
         {
             let mut artifacts = write.open_table(ARTIFACTS)?;
-            let existing = artifacts.get(artifact.id.as_str())?.map(|data| Artifact::decode(data.value())).transpose()?;
+            let existing =
+                artifacts.get(artifact.id.as_str())?.map(|data| Artifact::decode(data.value())).transpose()?;
             if let Some(existing) = existing {
                 return same(existing, &artifact);
             }

@@ -168,7 +168,9 @@ async fn environments(work: &Work) -> Result<Vec<Arc<Chosen>>, Unsuccessful> {
                 Ok(environment) => chosen.push(Arc::new(environment)),
                 Err(words) => {
                     let may_come = work.resumed
-                        && tokio::time::timeout_at(deadline, changed.changed()).await.is_ok_and(|changed| changed.is_ok());
+                        && tokio::time::timeout_at(deadline, changed.changed())
+                            .await
+                            .is_ok_and(|changed| changed.is_ok());
                     if may_come {
                         continue 'again;
                     }
@@ -236,7 +238,8 @@ async fn all_steps(work: &Work, environments: &[Arc<Chosen>]) -> Result<Done, Un
                 *times += 1;
                 let needed = needed_places(work, place);
                 if *times > HEALINGS || needed.is_empty() {
-                    let words = format!("blobs of the build's inputs were evicted from the store ({message}); build again");
+                    let words =
+                        format!("blobs of the build's inputs were evicted from the store ({message}); build again");
                     return Err(Unsuccessful::farms(words));
                 }
                 // What it needs runs again (results that are still whole are hits), then the step itself.

@@ -68,12 +68,7 @@ impl Job {
 pub(super) async fn run(work: &Work, job: Job) -> Ended {
     let began = Instant::now();
     work.tell(event::Event::StepQueued(v1::StepQueued { step: Some(job.reference()) }));
-    let lowering = Lowering {
-        plan: &work.plan,
-        source: &work.source,
-        store: &*work.stores.blobs,
-        function: work.function,
-    };
+    let lowering = Lowering { source: &work.source, store: &*work.stores.blobs, function: work.function };
     let lowered = lowering.action(&job.step, &job.target, &job.environment.fingerprint, job.shard, &job.needs).await;
     let action = match lowered {
         Ok(action) => action,
@@ -121,7 +116,8 @@ pub(super) async fn run(work: &Work, job: Job) -> Ended {
                 }
                 logged += data.len() as u64;
                 let stream = if stream == v1::Stream::Stderr { "stderr" } else { "stdout" }.to_owned();
-                let log = v1::Log { step: Some(job.reference()), stream, data, skipped_bytes: std::mem::take(&mut skipped) };
+                let log =
+                    v1::Log { step: Some(job.reference()), stream, data, skipped_bytes: std::mem::take(&mut skipped) };
                 work.tell(event::Event::Log(log));
             }
             Update::Done(done) => break done,
@@ -229,7 +225,8 @@ fn why_not(
     if let Some(status) = status {
         return Some(match Code::from_i32(status.code) {
             Code::DeadlineExceeded => {
-                let limit = job.step.timeout.map_or("the farm's".to_owned(), |limit| format!("its {} s", limit.as_secs()));
+                let limit =
+                    job.step.timeout.map_or("the farm's".to_owned(), |limit| format!("its {} s", limit.as_secs()));
                 format!("{step} was stopped after {limit} timeout; raise `timeout`, or see where it hangs")
             }
             _ => format!("{step}: {}", status.message),

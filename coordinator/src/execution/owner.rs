@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kiln_core::scheduler::{
-    ActionKey, Capacity, Config, Effect, Event, Failure, LeaseId, Outcome, RunningLease, Scheduler, Submission, WaiterId,
-    WorkerId, WorkerOffer,
+    ActionKey, Capacity, Config, Effect, Event, Failure, LeaseId, Outcome, RunningLease, Scheduler, Submission,
+    WaiterId, WorkerId, WorkerOffer,
 };
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::v1::{coordinator_message, worker_message};
@@ -32,13 +32,34 @@ pub(super) enum Message {
         reply: oneshot::Sender<(watch::Receiver<State>, bool)>,
     },
     Leave(WaiterId),
-    Connected { connection: u64, register: Box<v1::Register>, link: mpsc::Sender<v1::CoordinatorMessage> },
-    Said { worker: String, connection: u64, message: Box<worker_message::Message> },
-    Disconnected { worker: String, connection: u64 },
+    Connected {
+        connection: u64,
+        register: Box<v1::Register>,
+        link: mpsc::Sender<v1::CoordinatorMessage>,
+    },
+    Said {
+        worker: String,
+        connection: u64,
+        message: Box<worker_message::Message>,
+    },
+    Disconnected {
+        worker: String,
+        connection: u64,
+    },
     /// The result of a lease is in the action cache, where it belongs there.
-    Stored { worker: String, lease: u64, response: Box<reapi::ExecuteResponse> },
-    Drain { worker: String, on: bool, reply: oneshot::Sender<Result<(), Status>> },
-    Farm { reply: oneshot::Sender<v1::FarmStatus> },
+    Stored {
+        worker: String,
+        lease: u64,
+        response: Box<reapi::ExecuteResponse>,
+    },
+    Drain {
+        worker: String,
+        on: bool,
+        reply: oneshot::Sender<Result<(), Status>>,
+    },
+    Farm {
+        reply: oneshot::Sender<v1::FarmStatus>,
+    },
 }
 
 #[derive(Debug)]
@@ -256,10 +277,12 @@ impl Owner {
 
     /// Puts a success into the action cache, then comes back with [`Message::Stored`].
     fn store_result(&mut self, worker: WorkerId, lease: LeaseId, response: reapi::ExecuteResponse) {
-        let stored = |response| Message::Stored { worker: worker.0.clone(), lease: lease.0, response: Box::new(response) };
+        let stored =
+            |response| Message::Stored { worker: worker.0.clone(), lease: lease.0, response: Box::new(response) };
         let succeeded = response.status.as_ref().is_none_or(|status| status.code == 0)
             && response.result.as_ref().is_some_and(|result| result.exit_code == 0);
-        let (Some(leased), true, false) = (self.leases.get(&lease).cloned(), succeeded, self.finished.contains_key(&lease))
+        let (Some(leased), true, false) =
+            (self.leases.get(&lease).cloned(), succeeded, self.finished.contains_key(&lease))
         else {
             return self.handle(stored(response));
         };
@@ -303,7 +326,9 @@ impl Owner {
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Assign { worker, lease, key, attempt, reserved } => self.assign(&worker, lease, &key, attempt, reserved),
+            Effect::Assign { worker, lease, key, attempt, reserved } => {
+                self.assign(&worker, lease, &key, attempt, reserved)
+            }
             Effect::CancelLease { worker, lease } => {
                 self.tell(&worker, coordinator_message::Message::Cancel(v1::CancelLease { lease: lease.0 }));
             }
@@ -325,7 +350,8 @@ impl Owner {
             }
             Effect::Completed { key, lease, waiters } => {
                 self.forget(&waiters);
-                let response = self.finished.remove(&lease).unwrap_or_else(|| failed(Code::Internal, "the result was lost"));
+                let response =
+                    self.finished.remove(&lease).unwrap_or_else(|| failed(Code::Internal, "the result was lost"));
                 self.finish(&key, Done { response, farm_fault: false });
             }
             Effect::Failed { key, waiters, failure } => {
@@ -395,10 +421,8 @@ impl Owner {
 
     fn farm(&self) -> v1::FarmStatus {
         let now = self.began.elapsed().as_millis() as u64;
-        let to_wire = |capacity: Capacity| v1::Capacity {
-            milli_cpus: capacity.milli_cpus,
-            memory_bytes: capacity.memory_bytes,
-        };
+        let to_wire =
+            |capacity: Capacity| v1::Capacity { milli_cpus: capacity.milli_cpus, memory_bytes: capacity.memory_bytes };
         let workers = self.scheduler.workers().into_iter().map(|view| {
             let link = self.links.get(&view.worker);
             v1::Worker {

@@ -197,7 +197,9 @@ impl Preparer {
             let directory: reapi::Directory = self.message(&at).await?;
             let below = directory.directories.iter().find(|below| below.name == part);
             let Some(below) = below else {
-                return Err(invalid(format!("working directory `{path}` is not in the input tree; add it, empty if need be")));
+                return Err(invalid(format!(
+                    "working directory `{path}` is not in the input tree; add it, empty if need be"
+                )));
             };
             at = required(root.function, below.digest.as_ref(), "a directory's digest")?;
         }

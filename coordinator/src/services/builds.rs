@@ -60,7 +60,8 @@ impl artifacts_server::Artifacts for Builds {
     async fn get(&self, request: Request<v1::GetArtifactRequest>) -> Result<Response<v1::Artifact>, Status> {
         let id = request.into_inner().id;
         let found = self.builds.records().artifact(&id).map_err(|error| Status::internal(error.to_string()))?;
-        let artifact = found.ok_or_else(|| Status::not_found(format!("no artifact `{id}`; `kiln artifacts` lists them")))?;
+        let artifact =
+            found.ok_or_else(|| Status::not_found(format!("no artifact `{id}`; `kiln artifacts` lists them")))?;
         Ok(Response::new(artifact))
     }
 }

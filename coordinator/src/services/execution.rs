@@ -12,8 +12,8 @@ use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::longrunning::operation::Result as OperationResult;
 use kiln_proto::longrunning::{self, Operation, operations_server};
 use kiln_proto::protobuf::{Any, Empty};
+use kiln_proto::reapi;
 use kiln_proto::reapi::execution_server;
-use kiln_proto::{precondition, reapi};
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::watch;
@@ -211,8 +211,6 @@ impl execution_server::Execution for Execution {
                 path_weight: 0,
             })
             .await?;
-        let inline = (request.inline_stdout, request.inline_stderr, request.inline_output_files);
-        let _ = inline;
         let entry = self.start(&instance, digest, attached);
         Ok(Response::new(states(entry.state.clone())))
     }
@@ -241,7 +239,11 @@ impl operations_server::Operations for Execution {
         let more = operations.len() > size;
         operations.truncate(size);
         let next = operations.last().filter(|_| more).map(|operation| operation.name.clone()).unwrap_or_default();
-        Ok(Response::new(longrunning::ListOperationsResponse { operations, next_page_token: next, ..Default::default() }))
+        Ok(Response::new(longrunning::ListOperationsResponse {
+            operations,
+            next_page_token: next,
+            ..Default::default()
+        }))
     }
 
     async fn get_operation(
@@ -280,15 +282,11 @@ impl operations_server::Operations for Execution {
     ) -> Result<Response<Operation>, Status> {
         let request = request.into_inner();
         let mut state = self.entry(&request.name)?.state.clone();
-        let limit = request.timeout.as_ref().and_then(kiln_proto::clock::read_duration).unwrap_or(Duration::from_secs(60));
+        let limit =
+            request.timeout.as_ref().and_then(kiln_proto::clock::read_duration).unwrap_or(Duration::from_secs(60));
         // A timeout is no error here: the present state is the answer.
         let _ = tokio::time::timeout(limit, state.wait_for(|operation| operation.done)).await;
         let operation = state.borrow().clone();
         Ok(Response::new(operation))
     }
-}
-
-/// The status of a response as gRPC says it, for callers that want one error path.
-pub(crate) fn status_of(response: &reapi::ExecuteResponse) -> Option<Status> {
-    response.status.as_ref().filter(|status| status.code != 0).map(precondition::to_tonic)
 }

@@ -32,10 +32,7 @@ impl Workers {
 impl workers_server::Workers for Workers {
     type LinkStream = Pin<Box<dyn Stream<Item = Result<v1::CoordinatorMessage, Status>> + Send>>;
 
-    async fn link(
-        &self,
-        request: Request<Streaming<v1::WorkerMessage>>,
-    ) -> Result<Response<Self::LinkStream>, Status> {
+    async fn link(&self, request: Request<Streaming<v1::WorkerMessage>>) -> Result<Response<Self::LinkStream>, Status> {
         let mut messages = request.into_inner();
         let Some(v1::WorkerMessage { message: Some(Message::Register(register)) }) = messages.message().await? else {
             return Err(Status::invalid_argument("expected `Register` as a worker's first message"));

@@ -39,7 +39,8 @@ pub(super) struct Content {
 }
 
 fn unit(path: &str, digest: Digest, threshold: u64) -> Unit {
-    let name = DigestFunction::Sha256.digest(format!("{threshold}\n{digest}\n{path}").as_bytes()).hex()[..32].to_owned();
+    let name =
+        DigestFunction::Sha256.digest(format!("{threshold}\n{digest}\n{path}").as_bytes()).hex()[..32].to_owned();
     Unit { name, path: path.to_owned(), digest, threshold }
 }
 

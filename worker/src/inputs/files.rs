@@ -75,7 +75,8 @@ impl Files {
                 let key = entry.file_name().to_str().and_then(parse);
                 let data = entry.metadata().ok();
                 // What was altered, or is left of a broken fetch, goes.
-                let intact = |key: &Key| data.is_some_and(|data| data.len() == key.digest.size && data.mtime() == MTIME);
+                let intact =
+                    |key: &Key| data.is_some_and(|data| data.len() == key.digest.size && data.mtime() == MTIME);
                 match key.filter(intact) {
                     Some(key) => {
                         index.bytes += key.digest.size;

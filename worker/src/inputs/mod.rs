@@ -194,7 +194,9 @@ impl Inputs {
 fn transfer_failed(error: transfer::Error) -> Error {
     match error {
         transfer::Error::Missing { digest } => Error::Missing(vec![digest]),
-        transfer::Error::Message { digest, source } => Error::Invalid(format!("input `{digest}` is no directory: {source}")),
+        transfer::Error::Message { digest, source } => {
+            Error::Invalid(format!("input `{digest}` is no directory: {source}"))
+        }
         other => Error::Farm(other.to_string()),
     }
 }

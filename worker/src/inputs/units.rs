@@ -162,5 +162,6 @@ fn fill(root: &Path, path: &str, content: &Content, files: &Files) -> Result<(),
 fn age(path: &Path) -> Result<(), Error> {
     let time = Timespec { tv_sec: MTIME, tv_nsec: 0 };
     let times = Timestamps { last_access: time, last_modification: time };
-    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| Error::Disk { path: path.to_owned(), source: error.into() })
+    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|error| Error::Disk { path: path.to_owned(), source: error.into() })
 }

@@ -3,7 +3,6 @@
 //! Invariant: a lease is here from its arrival until the coordinator has acknowledged its result.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use kiln_proto::v1;
@@ -184,9 +183,6 @@ impl Leases {
         let _ = self.running.subscribe().wait_for(|held| *held == 0).await;
     }
 }
-
-/// The shared handle that a running lease reports to.
-pub(crate) type Report = Arc<Leases>;
 
 #[cfg(test)]
 mod tests {

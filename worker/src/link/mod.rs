@@ -41,7 +41,11 @@ pub async fn keep(url: &str, identity: Identity, runner: Arc<Runner>, stop: Canc
         match outcome {
             session::Ended::Stopped => break,
             session::Ended::Broken { after_registering: true, reason } => {
-                tracing::warn!(reason, running = leases.running_count(), "the link broke; what runs goes on, dialling again");
+                tracing::warn!(
+                    reason,
+                    running = leases.running_count(),
+                    "the link broke; what runs goes on, dialling again"
+                );
                 pause = FIRST_PAUSE;
                 said = false;
             }

@@ -43,7 +43,8 @@ pub(super) async fn run(
     let (outbox, inbox) = mpsc::channel(OUTBOX);
     let (running, messages) = leases.connect(outbox.clone());
     let mut registered = false;
-    let result = talk(url, identity, runner, leases, stop, grace, (outbox, inbox), running, messages, &mut registered).await;
+    let result =
+        talk(url, identity, runner, leases, stop, grace, (outbox, inbox), running, messages, &mut registered).await;
     leases.disconnect();
     match result {
         Ok(()) => Ended::Stopped,
@@ -132,7 +133,8 @@ async fn talk(
     // The goodbye is on its way when the coordinator ends the stream.
     drop(outbox);
     leases.disconnect();
-    let _ = tokio::time::timeout(Duration::from_secs(1), async { while let Ok(Some(_)) = answers.message().await {} }).await;
+    let _ = tokio::time::timeout(Duration::from_secs(1), async { while let Ok(Some(_)) = answers.message().await {} })
+        .await;
     stop.cancel();
     Ok(())
 }

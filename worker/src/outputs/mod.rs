@@ -79,7 +79,9 @@ fn wanted(command: &reapi::Command) -> Result<Vec<(String, Kind)>, Error> {
 
 fn checked(path: &str) -> Result<&str, Error> {
     if path.starts_with('/') || path.contains('\0') || path.split('/').any(|part| part == "..") {
-        return Err(Error::Invalid(format!("output `{path}` leaves the input tree; expected a relative path without `..`")));
+        return Err(Error::Invalid(format!(
+            "output `{path}` leaves the input tree; expected a relative path without `..`"
+        )));
     }
     Ok(path.trim_end_matches('/'))
 }

@@ -51,7 +51,9 @@ pub(super) fn look(root: &Path, path: &str) -> Result<Option<Output>, Error> {
         match fs::symlink_metadata(&at) {
             Ok(data) if data.is_dir() => {}
             Ok(data) if data.is_symlink() => {
-                let words = format!("output `{path}` lies behind the symbolic link `{part}`; name its real path in the outputs");
+                let words = format!(
+                    "output `{path}` lies behind the symbolic link `{part}`; name its real path in the outputs"
+                );
                 return Err(Error::Precondition(words));
             }
             _ => return Ok(None),
@@ -89,7 +91,8 @@ fn target(at: &Path, path: &str) -> Result<String, Error> {
 }
 
 fn list(at: &Path, within: &str, output: &str, listing: &mut Listing) -> Result<(), Error> {
-    let mut entries: Vec<fs::DirEntry> = fs::read_dir(at).map_err(failed(at))?.collect::<Result<_, _>>().map_err(failed(at))?;
+    let mut entries: Vec<fs::DirEntry> =
+        fs::read_dir(at).map_err(failed(at))?.collect::<Result<_, _>>().map_err(failed(at))?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let name = entry.file_name();

@@ -34,9 +34,9 @@ pub(super) fn libc() -> String {
             format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
         })
     };
-    if let Some(version) = said("getconf", "GNU_LIBC_VERSION").ok().and_then(|text| {
-        text.trim().strip_prefix("glibc ").map(str::to_owned)
-    }) {
+    if let Some(version) =
+        said("getconf", "GNU_LIBC_VERSION").ok().and_then(|text| text.trim().strip_prefix("glibc ").map(str::to_owned))
+    {
         return format!("glibc:{version}");
     }
     libc_of(&said("ldd", "--version").unwrap_or_default())
@@ -97,7 +97,9 @@ pub fn capacity(cpus: Option<f64>, memory: Option<u64>) -> v1::Capacity {
 /// The machine's memory or its control group's, less what the system and the worker itself need.
 fn memory_bytes() -> u64 {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    let total = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     let machine = total.map_or(1 << 30, |kib| kib * 1024);
     let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     let limit = limits.iter().filter_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok()).min();

@@ -58,9 +58,10 @@ pub(super) fn versions(path: &str, cache: Option<&Path>) -> BTreeMap<String, Str
 }
 
 fn find(tool: &str, path: &str) -> Option<PathBuf> {
-    path.split(':').filter(|part| !part.is_empty()).map(|part| Path::new(part).join(tool)).find(|file| {
-        file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
-    })
+    path.split(':')
+        .filter(|part| !part.is_empty())
+        .map(|part| Path::new(part).join(tool))
+        .find(|file| file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0))
 }
 
 /// What changes when a tool is replaced: its name, its file behind all links, size and time.

@@ -199,7 +199,9 @@ pub(super) fn sweep() {
     for base in bases.into_iter().flatten() {
         for entry in fs::read_dir(base).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let Some(pid) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()) else { continue };
+            let Some(pid) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()) else {
+                continue;
+            };
             if pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists() {
                 let _ = fs::remove_dir(entry.path());
             }

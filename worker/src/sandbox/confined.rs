@@ -148,7 +148,8 @@ pub(super) async fn run(
         None => None,
     };
     let environment = shared.environment(&job, shared.config.tools.path(), HOME);
-    let spec = spec(&shared.host, &scratch, &job, environment, group.as_ref()).map_err(setup("cannot prepare a job"))?;
+    let spec =
+        spec(&shared.host, &scratch, &job, environment, group.as_ref()).map_err(setup("cannot prepare a job"))?;
     let (own, theirs) = UnixStream::pair().map_err(setup("cannot make a socket"))?;
     own.set_nonblocking(true).map_err(setup("cannot make a socket"))?;
     let mut child = command(&shared.config, theirs).spawn().map_err(setup("cannot start a job's init"))?;
@@ -186,7 +187,10 @@ pub(super) async fn run(
         // Reaped when it ends: when the tree is dropped.
         let _ = child.wait().await;
     });
-    let hold = { hold.set_nonblocking(false).ok(); hold };
+    let hold = {
+        hold.set_nonblocking(false).ok();
+        hold
+    };
     Ok(Finished {
         exit: exit(&ended, stop, group.as_ref()),
         wall: Duration::from_micros(ended.wall_us),

@@ -239,7 +239,12 @@ impl Sandbox {
     ///
     /// # Errors
     /// Where the sandbox itself fails; a command that fails is no error.
-    pub async fn run(&self, job: Job, output: mpsc::Sender<Chunk>, cancel: CancellationToken) -> Result<Finished, Error> {
+    pub async fn run(
+        &self,
+        job: Job,
+        output: mpsc::Sender<Chunk>,
+        cancel: CancellationToken,
+    ) -> Result<Finished, Error> {
         let scratch = Scratch::new(&self.shared.config.scratch)
             .map_err(|source| Error::Scratch { path: self.shared.config.scratch.clone(), source })?;
         if self.shared.confined {
@@ -253,7 +258,8 @@ impl Sandbox {
 impl Shared {
     fn environment(&self, job: &Job, path: String, home: &str) -> BTreeMap<String, String> {
         let mut environment = job.environment.clone();
-        let defaults = [("PATH", path.as_str()), ("HOME", home), ("TMPDIR", "/tmp"), ("USER", "kiln"), ("LOGNAME", "kiln")];
+        let defaults =
+            [("PATH", path.as_str()), ("HOME", home), ("TMPDIR", "/tmp"), ("USER", "kiln"), ("LOGNAME", "kiln")];
         for (name, value) in defaults.into_iter().chain([("LANG", "C.UTF-8"), ("TZ", "UTC")]) {
             environment.entry(name.to_owned()).or_insert_with(|| value.to_owned());
         }

@@ -96,10 +96,15 @@ fn devices(root: &Path) -> Result<()> {
     }
     let shm = directory(&dev, "shm")?;
     mounted(Some("tmpfs"), &shm, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=1777"))?;
-    let links =
-        [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")];
+    let links = [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ];
     for (name, target) in links {
-        std::os::unix::fs::symlink(target, dev.join(name)).map_err(|error| format!("cannot link /dev/{name}: {error}"))?;
+        std::os::unix::fs::symlink(target, dev.join(name))
+            .map_err(|error| format!("cannot link /dev/{name}: {error}"))?;
     }
     // Terminals for tools that want one; a kernel that refuses them is no reason to refuse the rest.
     let pts = directory(&dev, "pts")?;
@@ -130,7 +135,8 @@ fn inputs(root: &Path, spec: &Spec) -> Result<()> {
 
 /// overlayfs separates its options with commas and its lower layers with colons.
 fn escape(path: &Path) -> Result<String> {
-    let text = path.to_str().ok_or_else(|| format!("`{}` is no UTF-8; choose another state directory", path.display()))?;
+    let text =
+        path.to_str().ok_or_else(|| format!("`{}` is no UTF-8; choose another state directory", path.display()))?;
     let mut escaped = String::new();
     for c in text.chars() {
         if matches!(c, ',' | ':' | '\\') {

@@ -28,7 +28,8 @@ impl Tools {
     /// Looks for them: today Rust's, where rustup keeps it. Its proxies need rustup's own state; the toolchain does not.
     pub fn discover() -> Self {
         let mut tools = Vec::new();
-        let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output().ok().filter(|output| output.status.success());
+        let sysroot =
+            Command::new("rustc").args(["--print", "sysroot"]).output().ok().filter(|output| output.status.success());
         if let Some(output) = sysroot {
             let directory = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
             if directory.is_absolute() && !directory.starts_with("/usr") && directory.join("bin").is_dir() {

@@ -19,8 +19,8 @@ use std::collections::{BTreeSet, HashMap};
 use queue::{ActionId, Class, ClassId, Position};
 use shares::Shares;
 pub use types::{
-    ActionKey, Capacity, Config, Effect, Event, Failure, LeaseId, Millis, Outcome, QueueView, Requirements, RunningLease,
-    Submission, WaiterId, WorkerId, WorkerOffer, WorkerView,
+    ActionKey, Capacity, Config, Effect, Event, Failure, LeaseId, Millis, Outcome, QueueView, Requirements,
+    RunningLease, Submission, WaiterId, WorkerId, WorkerOffer, WorkerView,
 };
 use workers::Workers;
 

@@ -199,9 +199,8 @@ impl Scheduler {
                 let class = &self.classes[*class];
                 let oldest = class.waiting.first().and_then(|id| self.actions.get(id));
                 class.reserved.is_none()
-                    && oldest.is_some_and(|action| {
-                        self.now >= action.submitted.saturating_add(self.config.reserve_after)
-                    })
+                    && oldest
+                        .is_some_and(|action| self.now >= action.submitted.saturating_add(self.config.reserve_after))
             })
             .collect();
         for class in long {

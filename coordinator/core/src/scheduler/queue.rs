@@ -54,7 +54,13 @@ pub(super) struct Class {
 
 impl Class {
     pub(super) fn new(requirements: Requirements) -> Self {
-        Class { requirements, workers: BTreeSet::new(), reserved: None, waiting: BTreeSet::new(), levels: BTreeMap::new() }
+        Class {
+            requirements,
+            workers: BTreeSet::new(),
+            reserved: None,
+            waiting: BTreeSet::new(),
+            levels: BTreeMap::new(),
+        }
     }
 
     pub(super) fn insert(&mut self, position: Position, shares: &Shares) {

@@ -45,7 +45,8 @@ impl Shares {
             self.next += 1;
             self.next
         });
-        let share = self.shares.entry(id).or_insert_with(|| Share { virtual_time: clock, weight, name, ..Share::default() });
+        let share =
+            self.shares.entry(id).or_insert_with(|| Share { virtual_time: clock, weight, name, ..Share::default() });
         share.actions += 1;
         id
     }

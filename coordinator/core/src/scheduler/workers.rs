@@ -79,8 +79,12 @@ impl Worker {
     pub(super) fn lacks(&self, requirements: &Requirements) -> String {
         let mut lacks = Vec::new();
         for (name, value) in requirements.properties.difference(&self.properties) {
-            let offered: Vec<&str> =
-                self.properties.iter().filter(|(offered, _)| offered == name).map(|(_, value)| value.as_str()).collect();
+            let offered: Vec<&str> = self
+                .properties
+                .iter()
+                .filter(|(offered, _)| offered == name)
+                .map(|(_, value)| value.as_str())
+                .collect();
             lacks.push(if offered.is_empty() {
                 format!("offers no {name} and {name}={value} is asked")
             } else {
