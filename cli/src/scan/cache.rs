@@ -1,0 +1,136 @@
+//! What the last scan learnt: for each file its stat data and its digest.
+//!
+//! Invariant: a file that was cut short or changed on disk is no cache, and never a wrong one: its end holds a hash
+//! of all before it.
+
+use std::collections::HashMap;
+use std::fs::Metadata;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use kiln_proto::digest::DigestFunction;
+
+const MAGIC: &[u8; 8] = b"kilnscn1";
+/// Size, two times, inode and device, then the hash.
+const FIXED_BYTES: usize = 5 * 8 + 32;
+
+/// What tells one state of a file from another without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Bytes.
+    pub size: u64,
+    /// Time of the last write, in nanoseconds since the epoch.
+    pub mtime_ns: i64,
+    /// Time of the last change of the inode; no user sets this one.
+    pub ctime_ns: i64,
+    /// The inode.
+    pub inode: u64,
+    /// The file system.
+    pub device: u64,
+}
+
+impl Stat {
+    /// From the system's answer.
+    pub fn new(metadata: &Metadata) -> Self {
+        let ns = |seconds: i64, ns: i64| seconds.saturating_mul(1_000_000_000).saturating_add(ns);
+        Self {
+            size: metadata.size(),
+            mtime_ns: ns(metadata.mtime(), metadata.mtime_nsec()),
+            ctime_ns: ns(metadata.ctime(), metadata.ctime_nsec()),
+            inode: metadata.ino(),
+            device: metadata.dev(),
+        }
+    }
+
+    /// Whether nothing changed at that time, in nanoseconds since the epoch, or later.
+    pub fn is_older_than(&self, ns: i64) -> bool {
+        self.mtime_ns < ns && self.ctime_ns < ns
+    }
+}
+
+/// Digests by path and stat data.
+#[derive(Debug, Default)]
+pub struct Cache {
+    entries: HashMap<String, (Stat, [u8; 32])>,
+}
+
+impl Cache {
+    /// The hash of a file, where it is as it was.
+    pub fn get(&self, path: &str, stat: &Stat) -> Option<[u8; 32]> {
+        self.entries.get(path).filter(|(then, _)| then == stat).map(|(_, hash)| *hash)
+    }
+
+    /// Remembers a file.
+    pub fn put(&mut self, path: String, stat: Stat, hash: [u8; 32]) {
+        self.entries.insert(path, (stat, hash));
+    }
+
+    /// Files remembered.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Reads a cache; none where there is none that is whole.
+    pub fn load(file: &Path) -> Option<Self> {
+        let data = std::fs::read(file).ok()?;
+        let (body, sum) = data.split_at_checked(data.len().checked_sub(32)?)?;
+        if DigestFunction::Blake3.digest(body).hash != *sum {
+            return None;
+        }
+        let mut rest = body.strip_prefix(MAGIC.as_slice())?;
+        let count = take_u64(&mut rest)?;
+        let mut entries = HashMap::with_capacity(usize::try_from(count).ok()?.min(rest.len() / FIXED_BYTES));
+        for _ in 0..count {
+            let length = usize::try_from(take_u64(&mut rest)?).ok()?;
+            let (path, after) = rest.split_at_checked(length)?;
+            rest = after;
+            let stat = Stat {
+                size: take_u64(&mut rest)?,
+                mtime_ns: take_u64(&mut rest)?.cast_signed(),
+                ctime_ns: take_u64(&mut rest)?.cast_signed(),
+                inode: take_u64(&mut rest)?,
+                device: take_u64(&mut rest)?,
+            };
+            let (hash, after) = rest.split_first_chunk::<32>()?;
+            rest = after;
+            entries.insert(String::from_utf8(path.to_vec()).ok()?, (stat, *hash));
+        }
+        Some(Self { entries })
+    }
+
+    /// Writes the cache in one step, so that a reader sees the old one or the new one.
+    pub fn save(&self, file: &Path) -> std::io::Result<()> {
+        let mut data = Vec::with_capacity(self.entries.len() * (FIXED_BYTES + 64) + 64);
+        data.extend_from_slice(MAGIC);
+        data.extend((self.entries.len() as u64).to_le_bytes());
+        for (path, (stat, hash)) in &self.entries {
+            data.extend((path.len() as u64).to_le_bytes());
+            data.extend_from_slice(path.as_bytes());
+            data.extend(stat.size.to_le_bytes());
+            data.extend(stat.mtime_ns.to_le_bytes());
+            data.extend(stat.ctime_ns.to_le_bytes());
+            data.extend(stat.inode.to_le_bytes());
+            data.extend(stat.device.to_le_bytes());
+            data.extend_from_slice(hash);
+        }
+        data.extend_from_slice(&DigestFunction::Blake3.digest(&data).hash);
+        let dir = file.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(dir)?;
+        let mut temporary = tempfile::NamedTempFile::new_in(dir)?;
+        temporary.write_all(&data)?;
+        temporary.persist(file)?;
+        Ok(())
+    }
+}
+
+fn take_u64(rest: &mut &[u8]) -> Option<u64> {
+    let (bytes, after) = rest.split_first_chunk::<8>()?;
+    *rest = after;
+    Some(u64::from_le_bytes(*bytes))
+}

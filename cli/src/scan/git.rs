@@ -1,0 +1,143 @@
+//! What git says of a directory: commit, whether the directory differs from it, and where it came from.
+//!
+//! No git, no checkout or no commit is no error: then nothing is known.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Facts about a checkout. Empty where nothing is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The commit, in full.
+    pub commit: String,
+    /// The directory differs from the commit.
+    pub dirty: bool,
+    /// As `git describe --tags --always`.
+    pub describe: String,
+    /// The remote's URL without credentials.
+    pub repository: String,
+    /// Seconds since the epoch.
+    pub commit_time: i64,
+}
+
+/// Asks git. Runs its commands side by side, since each waits mostly for the disk.
+pub fn facts(dir: &Path) -> Facts {
+    if !dir.ancestors().any(|dir| dir.join(".git").exists()) {
+        return Facts::default();
+    }
+    std::thread::scope(|scope| {
+        let status = scope.spawn(|| git(dir, &["status", "--porcelain", "-z", "--", "."]));
+        let remote = scope.spawn(|| git(dir, &["config", "--get-regexp", r"^remote\..*\.url$"]));
+        let Some((commit, describe, commit_time)) = head(dir) else { return Facts::default() };
+        let status = status.join().ok().flatten();
+        let remote = remote.join().ok().flatten().unwrap_or_default();
+        Facts {
+            commit,
+            // A status that cannot be had must not make a build look like the commit's.
+            dirty: status.is_none_or(|text| !text.is_empty()),
+            describe,
+            repository: remote_url(&remote),
+            commit_time,
+        }
+    })
+}
+
+fn head(dir: &Path) -> Option<(String, String, i64)> {
+    let text = git(dir, &["log", "-1", "--no-show-signature", "--format=%H%n%ct%n%h%n%(describe:tags=true)"])?;
+    let mut lines = text.lines();
+    let (commit, time, short) = (lines.next()?, lines.next()?, lines.next()?);
+    let describe = match lines.next().unwrap_or_default() {
+        "" => short.to_owned(),
+        // A git older than 2.35 repeats what it does not know.
+        text if text.starts_with("%(") => git(dir, &["describe", "--tags", "--always"])?.trim().to_owned(),
+        text => text.to_owned(),
+    };
+    Some((commit.to_owned(), describe, time.parse().ok()?))
+}
+
+fn git(dir: &Path, arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git")
+        .arg("-C")
+        .arg(dir)
+        .args(arguments)
+        .env("GIT_OPTIONAL_LOCKS", "0")
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// `origin`'s URL, else the first.
+fn remote_url(config: &str) -> String {
+    let remotes: Vec<(&str, &str)> = config.lines().filter_map(|line| line.split_once(' ')).collect();
+    let origin = remotes.iter().find(|(key, _)| *key == "remote.origin.url").or(remotes.first());
+    origin.map_or_else(String::new, |(_, url)| without_credentials(url))
+}
+
+/// The URL without password, token or query. The user of an SSH URL stays: it says nothing about the caller.
+fn without_credentials(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let host = match authority.rsplit_once('@') {
+        None => authority.to_owned(),
+        Some((user, host)) if scheme.contains("ssh") => format!("{}@{host}", user.split(':').next().unwrap_or_default()),
+        Some((_, host)) => host.to_owned(),
+    };
+    format!("{scheme}://{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_do_not_leave_the_machine() {
+        for (url, expected) in [
+            ("https://me:secret@host.example/a/b.git", "https://host.example/a/b.git"),
+            ("https://token@host.example:8443/a", "https://host.example:8443/a"),
+            ("https://host.example/a?private_token=x", "https://host.example/a"),
+            ("ssh://git:secret@host.example:22/a", "ssh://git@host.example:22/a"),
+            ("git@host.example:a/b.git", "git@host.example:a/b.git"),
+            ("/srv/git/a", "/srv/git/a"),
+            ("https://me:p@ss@host.example/a@b", "https://host.example/a@b"),
+        ] {
+            assert_eq!(without_credentials(url), expected);
+        }
+    }
+
+    #[test]
+    fn origin_is_preferred() {
+        let config = "remote.fork.url https://f.example/x\nremote.origin.url https://o.example/x\n";
+        assert_eq!(remote_url(config), "https://o.example/x");
+        assert_eq!(remote_url(""), "");
+    }
+
+    fn run(dir: &Path, arguments: &[&str]) {
+        let output = Command::new("git").arg("-C").arg(dir).args(arguments).output().unwrap();
+        assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    #[test]
+    fn only_changes_below_the_directory_make_it_dirty() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        assert_eq!(facts(root), Facts::default());
+        std::fs::create_dir(root.join("a")).unwrap();
+        std::fs::write(root.join("a/x"), "1").unwrap();
+        run(root, &["init", "-q"]);
+        run(root, &["add", "."]);
+        let commit = ["-c", "user.name=n", "-c", "user.email=e@x.example", "commit", "-q", "-m", "one"];
+        run(root, &commit);
+        let clean = facts(&root.join("a"));
+        assert_eq!((clean.commit.len(), clean.dirty, clean.commit_time > 0), (40, false, true));
+        assert!(clean.commit.starts_with(&clean.describe), "without a tag `{}` is the short commit", clean.describe);
+        std::fs::write(root.join("b"), "1").unwrap();
+        assert!(!facts(&root.join("a")).dirty);
+        assert!(facts(root).dirty);
+        run(root, &["-c", "user.name=n", "-c", "user.email=e@x.example", "tag", "v1"]);
+        assert_eq!(facts(root).describe, "v1");
+    }
+}

@@ -1,0 +1,69 @@
+//! Hashing files, several at once, and making sure that what was hashed is one state of the file.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kiln_proto::digest::{Digest, DigestFunction};
+
+use super::{Error, Found, Kind, Stat};
+
+const BUFFER_BYTES: usize = 256 * 1024;
+/// How often a file may change under the reader before that is an error.
+const ATTEMPTS: usize = 3;
+
+/// Hashes the files among `found` whose hash is not known; gives state and digest by index.
+pub(super) fn hash_files(
+    root: &Path,
+    found: &[Found],
+    known: &[Option<[u8; 32]>],
+    function: DigestFunction,
+) -> Result<HashMap<usize, (Stat, Digest)>, Error> {
+    let wanted: Vec<usize> = (0..found.len())
+        .filter(|index| known[*index].is_none() && matches!(found[*index].kind, Kind::File { .. }))
+        .collect();
+    let threads = std::thread::available_parallelism().map_or(2, |count| count.get().min(8)).min(wanted.len());
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut done = Vec::new();
+        while let Some(index) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let hashed = hash_file(&root.join(&found[*index].path), function, &mut buffer)?;
+            done.push((*index, hashed));
+        }
+        Ok::<_, Error>(done)
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let mut all = HashMap::with_capacity(wanted.len());
+        for worker in workers {
+            match worker.join() {
+                Ok(done) => all.extend(done?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(all)
+    })
+}
+
+fn hash_file(path: &Path, function: DigestFunction, buffer: &mut [u8]) -> Result<(Stat, Digest), Error> {
+    let read = |source| Error::Read { path: path.to_owned(), source };
+    for _ in 0..ATTEMPTS {
+        let mut file = File::open(path).map_err(read)?;
+        let before = Stat::new(&file.metadata().map_err(read)?);
+        let mut hasher = function.hasher();
+        loop {
+            match file.read(buffer).map_err(read)? {
+                0 => break,
+                count => hasher.update(&buffer[..count]),
+            }
+        }
+        let after = Stat::new(&file.metadata().map_err(read)?);
+        if before == after && hasher.size() == after.size {
+            return Ok((after, hasher.finish()));
+        }
+    }
+    Err(Error::Changing { path: path.to_owned() })
+}

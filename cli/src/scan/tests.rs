@@ -1,0 +1,207 @@
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn options(root: &Path, cache: Option<&Path>) -> Options {
+    Options {
+        root: root.to_owned(),
+        leave_out: vec![root.join("kiln-out")],
+        cache: cache.map(Path::to_owned),
+        function: DigestFunction::Sha256,
+    }
+}
+
+fn paths(root: &Path) -> Vec<String> {
+    walk(root, &[root.join("kiln-out")]).unwrap().into_iter().map(|found| found.path).collect()
+}
+
+fn write(root: &Path, path: &str, text: &str) {
+    let full = root.join(path);
+    fs::create_dir_all(full.parent().unwrap()).unwrap();
+    fs::write(full, text).unwrap();
+}
+
+/// Sets both of a file's own times, far enough back that the file counts as settled but for its ctime.
+fn age(root: &Path, path: &str, seconds: u64) {
+    let at = SystemTime::now() - Duration::from_secs(seconds);
+    fs::File::options().write(true).open(root.join(path)).unwrap().set_modified(at).unwrap();
+}
+
+#[test]
+fn ignored_files_and_the_output_stay_out_and_hidden_files_come_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = &dir.path().canonicalize().unwrap();
+    write(root, ".gitignore", "target/\n*.log\n");
+    write(root, ".kilnignore", "docs\n!kept.log\n");
+    for path in [".hidden", ".git/HEAD", "a/b.c", "a/b.log", "kept.log", "docs/x", "target/x", "kiln-out/y", "sub/kiln-out/z"]
+    {
+        write(root, path, path);
+    }
+    fs::create_dir(root.join("empty")).unwrap();
+    assert_eq!(paths(root), [".gitignore", ".hidden", ".kilnignore", "a/b.c", "kept.log", "sub/kiln-out/z"]);
+}
+
+#[test]
+fn the_repository_above_decides_too_but_nothing_above_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = &dir.path().canonicalize().unwrap();
+    write(root, ".gitignore", "*\n");
+    write(root, "repository/.git/HEAD", "");
+    write(root, "repository/.gitignore", "*.o\n");
+    write(root, "repository/part/a.c", "");
+    write(root, "repository/part/a.o", "");
+    assert_eq!(paths(&root.join("repository/part")), ["a.c"]);
+}
+
+#[test]
+fn what_no_worker_could_have_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = &dir.path().canonicalize().unwrap();
+    write(root, "a/file", "");
+    symlink("../gone/later", root.join("a/dangling")).unwrap();
+    symlink("../a/../a/file", root.join("a/round")).unwrap();
+    assert_eq!(paths(root), ["a/dangling", "a/file", "a/round"]);
+
+    for target in ["../../etc", "/etc/passwd", "x/../../../y"] {
+        let link = root.join("a/link");
+        symlink(target, &link).unwrap();
+        let error = walk(root, &[]).unwrap_err();
+        assert!(matches!(&error, Error::Link { path, .. } if path == "a/link"), "{error}");
+        fs::remove_file(link).unwrap();
+    }
+
+    let socket = std::os::unix::net::UnixListener::bind(root.join("a/socket")).unwrap();
+    let error = walk(root, &[]).unwrap_err().to_string();
+    assert!(error.contains("`a/socket` is a socket"), "{error}");
+    drop(socket);
+    fs::remove_file(root.join("a/socket")).unwrap();
+
+    use std::os::unix::ffi::OsStrExt;
+    fs::write(root.join(std::ffi::OsStr::from_bytes(b"a/\xff")), "").unwrap();
+    assert!(matches!(walk(root, &[]).unwrap_err(), Error::Name { .. }));
+}
+
+#[test]
+fn equal_trees_have_equal_digests_and_the_executable_bit_counts() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for dir in [&one, &other] {
+        write(dir.path(), "src/main.c", "int main(){}");
+        write(dir.path(), "run", "#!/bin/sh");
+    }
+    fs::create_dir(one.path().join("empty")).unwrap();
+    let digest = |dir: &tempfile::TempDir| scan(&options(dir.path(), None)).unwrap().digest;
+    assert_eq!(digest(&one), digest(&other));
+    fs::set_permissions(other.path().join("run"), fs::Permissions::from_mode(0o755)).unwrap();
+    assert_ne!(digest(&one), digest(&other));
+}
+
+#[test]
+fn every_blob_of_the_tree_is_at_hand() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "a/b/c", "1");
+    write(dir.path(), "a/d", "2");
+    let scanned = scan(&options(dir.path(), None)).unwrap();
+    assert_eq!((scanned.files, scanned.hashed, scanned.blobs.len()), (2, 2, 5));
+    assert!(scanned.blobs.contains_key(&scanned.digest));
+    assert!(matches!(scanned.blobs[&DigestFunction::Sha256.digest(b"2")], Blob::File(_)));
+}
+
+#[test]
+fn a_young_file_is_hashed_again_whatever_its_times_say() {
+    let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write(dir.path(), "a", "1");
+    age(dir.path(), "a", 3600);
+    let options = options(dir.path(), Some(cache.path()));
+    assert_eq!(scan(&options).unwrap().hashed, 1);
+    // Its ctime is of this moment: another write in the same instant could not be told from this state.
+    assert_eq!(scan(&options).unwrap().hashed, 1);
+}
+
+fn stat(size: u64, at: i64) -> Stat {
+    Stat { size, mtime_ns: at, ctime_ns: at, inode: 7, device: 1 }
+}
+
+#[test]
+fn a_damaged_cache_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cache");
+    let mut cache = Cache::default();
+    cache.put("a/b".into(), stat(3, 5), [9; 32]);
+    cache.put("c".into(), stat(4, -6), [8; 32]);
+    cache.save(&file).unwrap();
+    let loaded = Cache::load(&file).unwrap();
+    assert_eq!((loaded.len(), loaded.get("a/b", &stat(3, 5))), (2, Some([9; 32])));
+    assert_eq!(loaded.get("a/b", &stat(3, 6)), None);
+    let whole = fs::read(&file).unwrap();
+    for cut in 0..whole.len() {
+        fs::write(&file, &whole[..cut]).unwrap();
+        assert!(Cache::load(&file).is_none());
+        let mut flipped = whole.clone();
+        flipped[cut] ^= 1;
+        fs::write(&file, flipped).unwrap();
+        assert!(Cache::load(&file).is_none());
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Edit {
+    Write(u8, u8),
+    KeepingTimes(u8, u8),
+    Remove(u8),
+    Swap(u8, u8),
+    Scan,
+}
+
+fn edits() -> impl Strategy<Value = Vec<Edit>> {
+    let edit = prop_oneof![
+        (0..4u8, 0..3u8).prop_map(|(file, content)| Edit::Write(file, content)),
+        (0..4u8, 0..3u8).prop_map(|(file, content)| Edit::KeepingTimes(file, content)),
+        (0..4u8).prop_map(Edit::Remove),
+        (0..4u8, 0..4u8).prop_map(|(one, other)| Edit::Swap(one, other)),
+        Just(Edit::Scan),
+    ];
+    proptest::collection::vec(edit, 1..20)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    /// Same sizes, times set back, files exchanged: the cached scan says what the uncached one says.
+    #[test]
+    fn the_cache_never_gives_a_stale_digest(edits in edits()) {
+        let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let root = dir.path();
+        let name = |file: u8| root.join(format!("f{file}"));
+        write(root, "always", "there");
+        for edit in edits.into_iter().chain([Edit::Scan]) {
+            match edit {
+                Edit::Write(file, content) => fs::write(name(file), [b'0' + content]).unwrap(),
+                Edit::KeepingTimes(file, content) => {
+                    fs::write(name(file), [b'0' + content]).unwrap();
+                    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+                    fs::File::options().write(true).open(name(file)).unwrap().set_modified(at).unwrap();
+                }
+                Edit::Remove(file) => drop(fs::remove_file(name(file))),
+                Edit::Swap(one, other) => drop(fs::rename(name(one), name(other))),
+                Edit::Scan => {
+                    let cached = scan(&options(root, Some(cache.path()))).unwrap();
+                    let plain = scan(&options(root, None)).unwrap();
+                    prop_assert_eq!(cached.digest, plain.digest);
+                }
+            }
+        }
+    }
+
+    /// Whatever the stat data of then and now: a hash is given only where all of it is equal and was settled.
+    #[test]
+    fn only_settled_and_equal_states_are_trusted(then in 0..6i64, now in 0..6i64, size in 0..3u64, settled in 0..6i64) {
+        let mut cache = Cache::default();
+        if stat(1, then).is_older_than(settled) {
+            cache.put("a".into(), stat(1, then), [1; 32]);
+        }
+        let trusted = cache.get("a", &stat(size, now)).is_some();
+        prop_assert_eq!(trusted, then == now && size == 1 && then < settled);
+    }
+}
