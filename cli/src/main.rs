@@ -1,1 +1,9 @@
-fn main() {}
+//! The binary `kiln`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // The embedded worker starts this same binary again as the first process inside a sandbox.
+    kiln_cli::farm::parts::become_init_if_asked();
+    kiln_cli::run(std::env::args_os())
+}

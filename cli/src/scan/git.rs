@@ -83,7 +83,9 @@ fn without_credentials(url: &str) -> String {
     let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
     let host = match authority.rsplit_once('@') {
         None => authority.to_owned(),
-        Some((user, host)) if scheme.contains("ssh") => format!("{}@{host}", user.split(':').next().unwrap_or_default()),
+        Some((user, host)) if scheme.contains("ssh") => {
+            format!("{}@{host}", user.split(':').next().unwrap_or_default())
+        }
         Some((_, host)) => host.to_owned(),
     };
     format!("{scheme}://{host}{path}")

@@ -36,7 +36,8 @@ fn ignored_files_and_the_output_stay_out_and_hidden_files_come_in() {
     let root = &dir.path().canonicalize().unwrap();
     write(root, ".gitignore", "target/\n*.log\n");
     write(root, ".kilnignore", "docs\n!kept.log\n");
-    for path in [".hidden", ".git/HEAD", "a/b.c", "a/b.log", "kept.log", "docs/x", "target/x", "kiln-out/y", "sub/kiln-out/z"]
+    for path in
+        [".hidden", ".git/HEAD", "a/b.c", "a/b.log", "kept.log", "docs/x", "target/x", "kiln-out/y", "sub/kiln-out/z"]
     {
         write(root, path, path);
     }

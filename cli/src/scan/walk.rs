@@ -41,12 +41,14 @@ pub enum Kind {
 pub fn walk(root: &Path, leave_out: &[PathBuf]) -> Result<Vec<Found>, Error> {
     let inside: Vec<PathBuf> = leave_out.iter().filter(|path| *path != root).cloned().collect();
     let threads = std::thread::available_parallelism().map_or(2, |count| count.get().min(8));
+    // With this set, the ignore files of a checkout's own directories count, and none above it.
+    let in_git = root.ancestors().any(|dir| dir.join(".git").exists());
     let walker = WalkBuilder::new(root)
         .hidden(false)
         .ignore(false)
         .git_global(false)
-        .require_git(false)
-        .parents(root.ancestors().any(|dir| dir.join(".git").exists()))
+        .require_git(in_git)
+        .parents(in_git)
         .add_custom_ignore_filename(".kilnignore")
         .filter_entry(move |entry| entry.file_name() != ".git" && !inside.iter().any(|path| path == entry.path()))
         .threads(threads)

@@ -1,0 +1,279 @@
+//! The command line's words.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kiln_core::plan::Platform;
+
+/// A build farm behind one command: from a source tree to a traceable artifact.
+#[derive(Debug, Parser)]
+#[command(name = "kiln", version, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Which farm.
+    #[command(flatten)]
+    pub farm: Farm,
+}
+
+/// Which farm, and how patient to be with it.
+#[derive(Debug, Clone, Args)]
+pub struct Farm {
+    /// The farm's address; without one, a farm runs inside this command.
+    #[arg(long, env = "KILN_FARM", global = true, value_name = "URL", hide_env_values = true)]
+    pub farm: Option<String>,
+    /// How long a farm that went away in mid-build is waited for, in seconds.
+    #[arg(long, global = true, default_value = "120", value_parser = seconds, value_name = "SECONDS", hide = true)]
+    pub lost_after: Duration,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build a source tree and bring its artifacts back.
+    Build(Build),
+    /// Take up a build where it is.
+    Attach(Attach),
+    /// Print the whole output of a build's steps.
+    Logs(Logs),
+    /// List builds.
+    Builds(List),
+    /// Cancel a build.
+    Cancel {
+        /// The build's id.
+        build: String,
+    },
+    /// List the farm's workers.
+    Workers(Json),
+    /// List artifacts.
+    Artifacts(Artifacts),
+    /// Bring an artifact back by its id, bit for bit.
+    Fetch(Fetch),
+    /// Run a whole farm on this machine: a coordinator and workers.
+    Up(Up),
+    /// Print the steps that a build would take, and why.
+    Plan(Plan),
+    /// Write the plan down as `kiln.toml`.
+    Init {
+        /// The source tree.
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+    },
+    /// Go through the release checklist for a project.
+    Check(Check),
+    /// The coordinator of `kiln up`.
+    #[command(hide = true)]
+    Coordinator(Coordinator),
+    /// A worker of `kiln up`.
+    #[command(hide = true)]
+    Worker(Worker),
+}
+
+impl Command {
+    /// The process that this one must not outlive.
+    pub fn parent(&self) -> Option<u32> {
+        match self {
+            Self::Coordinator(args) => args.parent,
+            Self::Worker(args) => args.parent,
+            _ => None,
+        }
+    }
+}
+
+/// `kiln build`.
+#[derive(Debug, Clone, Args)]
+pub struct Build {
+    /// The source tree.
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+    /// Platforms to build for, such as `linux/amd64,linux/arm64`; default: the project's targets, else this machine's.
+    #[arg(long, value_delimiter = ',', value_name = "A[,B]")]
+    pub platform: Vec<Platform>,
+    /// A target of the project's `kiln.toml`; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub target: Vec<String>,
+    /// Where artifacts go.
+    #[arg(long, default_value = "kiln-out", value_name = "DIR")]
+    pub output: PathBuf,
+    /// Run every step again.
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Print the build's id and leave it to the farm; `kiln attach` takes it up.
+    #[arg(long)]
+    pub detach: bool,
+    /// How to show what happens.
+    #[arg(long, value_enum, default_value_t)]
+    pub progress: Progress,
+    /// Lower is more urgent.
+    #[arg(long, default_value_t, allow_negative_numbers = true, value_name = "NUMBER")]
+    pub priority: i32,
+}
+
+/// How to show what happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Progress {
+    /// `tty` on a terminal, else `plain`.
+    #[default]
+    Auto,
+    /// A live line for each running step.
+    Tty,
+    /// A line for each line of output.
+    Plain,
+    /// A JSON object for each event, on standard output.
+    Json,
+}
+
+/// `kiln attach`.
+#[derive(Debug, Clone, Args)]
+pub struct Attach {
+    /// The build's id.
+    pub build: String,
+    /// Where artifacts go.
+    #[arg(long, default_value = "kiln-out", value_name = "DIR")]
+    pub output: PathBuf,
+    /// How to show what happens.
+    #[arg(long, value_enum, default_value_t)]
+    pub progress: Progress,
+}
+
+/// `kiln logs`.
+#[derive(Debug, Clone, Args)]
+pub struct Logs {
+    /// The build's id.
+    pub build: String,
+    /// The step; default: all.
+    pub step: Option<String>,
+}
+
+/// The form of a list.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Json {
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `kiln builds`.
+#[derive(Debug, Clone, Args)]
+pub struct List {
+    /// How many, newest first.
+    #[arg(long, default_value = "50")]
+    pub limit: u32,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `kiln artifacts`.
+#[derive(Debug, Clone, Args)]
+pub struct Artifacts {
+    /// Only artifacts of this name.
+    pub name: Option<String>,
+    /// How many, newest first.
+    #[arg(long, default_value = "100")]
+    pub limit: u32,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `kiln fetch`.
+#[derive(Debug, Clone, Args)]
+pub struct Fetch {
+    /// The artifact's id.
+    pub id: String,
+    /// Where it goes.
+    #[arg(long, default_value = "kiln-out", value_name = "DIR")]
+    pub output: PathBuf,
+}
+
+/// `kiln up`.
+#[derive(Debug, Clone, Args)]
+pub struct Up {
+    /// How many workers.
+    #[arg(long, default_value = "1", value_name = "N")]
+    pub workers: u32,
+    /// Where the coordinator listens.
+    #[arg(long, default_value = "127.0.0.1:8980", value_name = "ADDR")]
+    pub listen: SocketAddr,
+    /// Where the farm keeps its data; default: `kiln/up` in the user's cache directory.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// `kiln plan`.
+#[derive(Debug, Clone, Args)]
+pub struct Plan {
+    /// The source tree.
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+    /// Platforms to build for.
+    #[arg(long, value_delimiter = ',', value_name = "A[,B]")]
+    pub platform: Vec<Platform>,
+    /// A target of the project's `kiln.toml`; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub target: Vec<String>,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `kiln check`.
+#[derive(Debug, Clone, Args)]
+pub struct Check {
+    /// The source tree.
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The hidden `kiln coordinator`.
+#[derive(Debug, Clone, Args)]
+pub struct Coordinator {
+    /// Where it listens.
+    #[arg(long)]
+    pub listen: SocketAddr,
+    /// Where it keeps its data.
+    #[arg(long)]
+    pub data_dir: PathBuf,
+    /// The process that it must not outlive.
+    #[arg(long)]
+    pub parent: Option<u32>,
+}
+
+/// The hidden `kiln worker`.
+#[derive(Debug, Clone, Args)]
+pub struct Worker {
+    /// The coordinator's URL.
+    #[arg(long)]
+    pub coordinator: String,
+    /// Its name in the farm.
+    #[arg(long)]
+    pub name: String,
+    /// Where it keeps its state.
+    #[arg(long)]
+    pub state_dir: PathBuf,
+    /// The process that it must not outlive.
+    #[arg(long)]
+    pub parent: Option<u32>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().map_err(|_| format!("`{text}` is no number of seconds"))?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,23 @@
+//! `kiln attach`: takes up a build where it is. An interrupt leaves it running: it is not this command's own.
+
+use kiln_proto::transfer::Moved;
+
+use crate::args;
+use crate::farm::Farm;
+use crate::follow::{Follow, OnInterrupt};
+use crate::interrupts::Interrupts;
+use crate::progress::show;
+use crate::{Code, Error};
+
+pub(super) async fn run(farm: &Farm, args: args::Attach, interrupts: &Interrupts) -> Result<Code, Error> {
+    let build = farm.build(&args.build).await?;
+    let follow = Follow {
+        farm,
+        build: build.id,
+        instance: build.instance,
+        output: args.output,
+        moved: Moved::default(),
+        on_interrupt: OnInterrupt::Leave,
+    };
+    follow.run(show(args.progress).as_mut(), interrupts).await
+}

@@ -1,0 +1,192 @@
+//! `kiln build`: scan, upload what is missing, submit, follow.
+
+use std::path::{Path, PathBuf};
+
+use kiln_proto::transfer::{self, Blob, Moved};
+use kiln_proto::v1;
+
+use super::or_interrupted;
+use crate::args;
+use crate::farm::{Error as FarmError, FUNCTION, Farm, INSTANCE};
+use crate::follow::{Follow, OnInterrupt};
+use crate::interrupts::Interrupts;
+use crate::progress::show;
+use crate::scan::{self, Scanned, git};
+use crate::{Code, Error, local};
+
+/// How often a tree that changes while it is sent is scanned again.
+const ATTEMPTS: usize = 2;
+
+pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Interrupts) -> Result<Code, Error> {
+    if args.detach && farm.farm.as_deref().is_none_or(|url| url.trim().is_empty()) {
+        return Err(Error::Usage(
+            "`--detach` leaves the build to a farm, and the one inside this command ends with it; give one with \
+             `--farm URL` or `KILN_FARM`"
+                .to_owned(),
+        ));
+    }
+    let options = options(&args)?;
+    // The scan, git and the farm's first answer do not need one another.
+    let root = options.root.clone();
+    let facts = tokio::task::spawn_blocking(move || git::facts(&root));
+    let scanning = scan_aside(options.clone());
+    let opened = or_interrupted(interrupts, async {
+        let (scanned, farm) = tokio::join!(scanning, Farm::open(farm));
+        match (scanned, farm) {
+            (Ok(scanned), Ok(farm)) => Ok((scanned, farm)),
+            (Err(error), Ok(farm)) => {
+                farm.close().await;
+                Err(error)
+            }
+            (Ok(_), Err(error)) | (Err(_), Err(error)) => Err(error),
+        }
+    })
+    .await;
+    let (scanned, farm) = opened?;
+    let facts = facts.await.unwrap_or_default();
+    let result = on_farm(&farm, &args, options, scanned, facts, interrupts).await;
+    farm.close().await;
+    result
+}
+
+async fn on_farm(
+    farm: &Farm,
+    args: &args::Build,
+    options: scan::Options,
+    scanned: Scanned,
+    facts: git::Facts,
+    interrupts: &Interrupts,
+) -> Result<Code, Error> {
+    let submitted = async {
+        let (scanned, moved) = send(farm, &options, scanned).await?;
+        let request = request(args, &scanned, facts);
+        let build = submit(farm, request, &options, &scanned).await?;
+        Ok((build, moved))
+    };
+    let (build, moved) = or_interrupted(interrupts, submitted).await?;
+    if args.detach {
+        return local::print(format!("{}\n", build.id).as_bytes());
+    }
+    let follow = Follow {
+        farm,
+        build: build.id,
+        instance: build.instance,
+        output: args.output.clone(),
+        moved,
+        on_interrupt: OnInterrupt::Cancel,
+    };
+    follow.run(show(args.progress).as_mut(), interrupts).await
+}
+
+fn options(args: &args::Build) -> Result<scan::Options, Error> {
+    let root = scan::directory(&args.dir)?;
+    Ok(scan::Options {
+        leave_out: vec![root.join("kiln-out"), absolute(&args.output)],
+        root,
+        cache: local::cache_dir().ok().map(|dir| dir.join("scan")),
+        function: FUNCTION,
+    })
+}
+
+/// The path as a walk from a canonical root would meet it, where it is there.
+fn absolute(path: &Path) -> PathBuf {
+    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
+}
+
+async fn scan_aside(options: scan::Options) -> Result<Scanned, Error> {
+    match tokio::task::spawn_blocking(move || scan::scan(&options)).await {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(Error::Runtime { source: std::io::Error::other(error) }),
+    }
+}
+
+/// Sends what the farm does not have. A tree that changed in the meantime is scanned once more.
+async fn send(farm: &Farm, options: &scan::Options, mut scanned: Scanned) -> Result<(Scanned, Moved), Error> {
+    let client = farm.blobs(INSTANCE, FUNCTION);
+    let mut total = Moved::default();
+    for attempt in 1.. {
+        let blobs: Vec<(_, Blob)> = scanned.blobs.iter().map(|(digest, blob)| (*digest, blob.clone())).collect();
+        match client.upload(blobs).await {
+            Ok(moved) => {
+                total += moved;
+                break;
+            }
+            Err(error) if attempt < ATTEMPTS && may_have_changed(&error) => {
+                let again = scan_aside(options.clone()).await?;
+                if again.digest == scanned.digest && !matches!(error, transfer::Error::Changed { .. }) {
+                    return Err(FarmError::from(error).into());
+                }
+                scanned = again;
+            }
+            Err(transfer::Error::Changed { path, .. }) => return Err(scan::Error::Changing { path }.into()),
+            Err(error) => return Err(FarmError::from(error).into()),
+        }
+    }
+    Ok((scanned, total))
+}
+
+/// Whether a file that was written to after the scan would give this error: it is shorter, other, or gone.
+fn may_have_changed(error: &transfer::Error) -> bool {
+    match error {
+        transfer::Error::Changed { .. } => true,
+        transfer::Error::File { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+        transfer::Error::Status(status) => {
+            matches!(status.code(), tonic::Code::InvalidArgument | tonic::Code::DataLoss)
+        }
+        _ => false,
+    }
+}
+
+fn request(args: &args::Build, scanned: &Scanned, facts: git::Facts) -> v1::SubmitRequest {
+    v1::SubmitRequest {
+        instance: INSTANCE.to_owned(),
+        digest_function: FUNCTION.to_wire(),
+        source: Some(v1::Source {
+            root: Some(scanned.digest.to_wire()),
+            commit: facts.commit,
+            dirty: facts.dirty,
+            describe: facts.describe,
+            repository: facts.repository,
+            commit_time: facts.commit_time,
+            directory: local::directory_name(&scanned.root),
+        }),
+        platforms: args.platform.iter().map(ToString::to_string).collect(),
+        targets: args.target.clone(),
+        host_platform: local::host().to_string(),
+        no_cache: args.no_cache,
+        priority: args.priority,
+        request_id: uuid::Uuid::now_v7().to_string(),
+        user: user(),
+    }
+}
+
+/// Submits; the request's id makes a second attempt harmless. Where the farm dropped a blob of the tree in between, it is
+/// sent again.
+async fn submit(
+    farm: &Farm,
+    request: v1::SubmitRequest,
+    options: &scan::Options,
+    scanned: &Scanned,
+) -> Result<v1::Build, Error> {
+    let once = || {
+        let (mut client, request) = (farm.builds(), request.clone());
+        async move { client.submit(request).await.map(tonic::Response::into_inner) }
+    };
+    match farm.patiently("submit the build", once).await {
+        Err(FarmError::Call { status, .. }) if status.code() == tonic::Code::FailedPrecondition => {
+            let client = farm.blobs(INSTANCE, options.function);
+            let blobs = scanned.blobs.iter().map(|(digest, blob)| (*digest, blob.clone())).collect();
+            let moved = client.upload(blobs).await.map_err(FarmError::from)?;
+            if moved.blobs == 0 {
+                return Err(FarmError::Call { url: farm.url().to_owned(), status }.into());
+            }
+            Ok(farm.patiently("submit the build", once).await?)
+        }
+        result => Ok(result?),
+    }
+}
+
+fn user() -> String {
+    let name = |variable| std::env::var(variable).ok().filter(|name| !name.is_empty());
+    name("USER").or_else(|| name("LOGNAME")).unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
+}

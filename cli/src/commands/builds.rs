@@ -1,0 +1,92 @@
+//! `kiln builds` and `kiln cancel`.
+
+use std::time::Duration;
+
+use kiln_proto::v1;
+use kiln_proto::v1::step_state::Phase;
+use serde_json::{Value, json};
+
+use super::time;
+use crate::farm::Farm;
+use crate::progress::{cache_word, status_word};
+use crate::{Code, Error, args, local, terminal};
+
+pub(super) async fn list(farm: &Farm, args: args::List) -> Result<Code, Error> {
+    let request = v1::ListRequest { limit: args.limit };
+    let builds = farm.call(farm.builds().list(request)).await?.into_inner().builds;
+    if args.json {
+        return local::print_json(&builds.iter().map(object).collect());
+    }
+    let mut rows = vec![["build", "project", "version", "status", "started", "took", "by"].map(String::from).to_vec()];
+    rows.extend(builds.iter().map(|build| {
+        vec![
+            build.id.clone(),
+            build.project.clone(),
+            build.version.clone(),
+            status_word(build.status()).to_owned(),
+            time(build.started),
+            took(build).map(terminal::duration).unwrap_or_default(),
+            build.user.clone(),
+        ]
+    }));
+    local::print(terminal::table(&rows).as_bytes())
+}
+
+pub(super) async fn cancel(farm: &Farm, id: &str) -> Result<Code, Error> {
+    let build = farm.cancel(id).await?;
+    eprintln!("build {}: {}", build.id, status_word(build.status()));
+    Ok(Code::Success)
+}
+
+fn took(build: &v1::Build) -> Option<Duration> {
+    let (from, to) = (build.started?, build.finished?);
+    let nanos = i128::from(to.seconds - from.seconds) * 1_000_000_000 + i128::from(to.nanos - from.nanos);
+    u64::try_from(nanos).ok().map(Duration::from_nanos)
+}
+
+fn object(build: &v1::Build) -> Value {
+    let source = build.source.clone().unwrap_or_default();
+    json!({
+        "build": build.id,
+        "project": build.project,
+        "version": build.version,
+        "status": status_word(build.status()),
+        "message": build.message,
+        "platforms": build.platforms,
+        "user": build.user,
+        "started": time(build.started),
+        "finished": time(build.finished),
+        "duration_ms": took(build).map(|took| took.as_millis() as u64),
+        "commit": source.commit,
+        "dirty": source.dirty,
+        "repository": source.repository,
+        "steps": build.steps.iter().map(step).collect::<Vec<_>>(),
+        "artifacts": build.artifacts.iter().map(|artifact| &artifact.id).collect::<Vec<_>>(),
+    })
+}
+
+fn step(state: &v1::StepState) -> Value {
+    let of = state.step.clone().unwrap_or_default();
+    let phase = match state.phase() {
+        Phase::Waiting => "waiting",
+        Phase::Queued => "queued",
+        Phase::Running => "running",
+        Phase::Done => "done",
+        Phase::Failed => "failed",
+        Phase::Skipped => "skipped",
+    };
+    let finished = state.finished.as_ref();
+    json!({
+        "step": of.step,
+        "platform": of.platform,
+        "target": of.target,
+        "shard": of.shard,
+        "shards": of.shards,
+        "phase": phase,
+        "cache": finished.map(|finished| cache_word(finished.cache())),
+        "exit_code": finished.map(|finished| finished.exit_code),
+        "duration_ms": finished.map(|finished| finished.duration_ms),
+        "worker": finished.map(|finished| &finished.worker),
+        "message": finished.map(|finished| &finished.message),
+    })
+}

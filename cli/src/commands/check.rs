@@ -1,0 +1,260 @@
+//! `kiln check`: the release checklist for a project, with the mend for each point that does not pass.
+
+use std::collections::BTreeMap;
+
+use kiln_core::detect;
+use kiln_core::plan::{self, Plan, Target};
+use kiln_proto::v1;
+use serde_json::{Value, json};
+
+use super::ci::{self, Ci};
+use crate::farm::Farm;
+use crate::local::Project;
+use crate::{Code, Error, args, local, terminal};
+
+/// Artifacts that are looked through for two contents of one commit.
+const LIMIT: u32 = 1000;
+
+/// One point of the checklist.
+struct Point {
+    name: &'static str,
+    /// What was found.
+    fact: String,
+    /// What to do about it; none where it passes.
+    mend: Option<String>,
+}
+
+/// What the farm said, or why there is none.
+type Answer<T> = Result<T, String>;
+
+pub(super) async fn run(farm: &args::Farm, args: args::Check) -> Result<Code, Error> {
+    let project = Project::open(&args.dir)?;
+    let plan = project.plan(&[], &[]);
+    let (workers, artifacts) = ask(farm).await;
+    let points = vec![
+        environment(&plan, &workers),
+        locked(&project, &plan),
+        once(&project, &plan, &artifacts),
+        identifier(&project, &plan),
+        every_push(&project),
+        store(&artifacts),
+    ];
+    let code = if points.iter().all(|point| point.mend.is_none()) { Code::Success } else { Code::Failed };
+    if args.json {
+        local::print_json(&points.iter().map(object).collect())?;
+        return Ok(code);
+    }
+    let mut out = String::new();
+    for point in &points {
+        let word = if point.mend.is_none() { "pass" } else { "FAIL" };
+        out.push_str(&format!("{word}  {}: {}\n", point.name, point.fact));
+        if let Some(mend) = &point.mend {
+            for (index, line) in mend.lines().enumerate() {
+                out.push_str(&format!("      {}{line}\n", if index == 0 { "mend: " } else { "      " }));
+            }
+        }
+    }
+    local::print(terminal::harmless(&out).as_bytes())?;
+    Ok(code)
+}
+
+async fn ask(args: &args::Farm) -> (Answer<Vec<v1::Worker>>, Answer<Vec<v1::Artifact>>) {
+    let farm = match Farm::open(args).await {
+        Ok(farm) => farm,
+        Err(error) => return (Err(terminal::chain(&error)), Err(terminal::chain(&error))),
+    };
+    let workers = farm.status().await.map(|status| status.workers);
+    let request = v1::ListArtifactsRequest { name: String::new(), limit: LIMIT };
+    let artifacts = farm.call(farm.artifacts().list(request)).await.map(|answer| answer.into_inner().artifacts);
+    farm.close().await;
+    (workers.map_err(|error| terminal::chain(&error)), artifacts.map_err(|error| terminal::chain(&error)))
+}
+
+fn pass(name: &'static str, fact: impl Into<String>) -> Point {
+    Point { name, fact: fact.into(), mend: None }
+}
+
+fn fail(name: &'static str, fact: impl Into<String>, mend: impl Into<String>) -> Point {
+    Point { name, fact: fact.into(), mend: Some(mend.into()) }
+}
+
+fn no_plan(name: &'static str, error: &plan::Error) -> Point {
+    fail(name, format!("there is no plan: {error}"), "mend what `kiln plan` says")
+}
+
+fn environment(plan: &Result<Plan, plan::Error>, workers: &Answer<Vec<v1::Worker>>) -> Point {
+    const NAME: &str = "build environment matches production";
+    let plan = match plan {
+        Ok(plan) => plan,
+        Err(error) => return no_plan(NAME, error),
+    };
+    if let Some(target) = plan.targets.iter().find(|target| target.os.is_none()) {
+        let mend = format!(
+            "say in `kiln.toml` what production is (`kiln init` writes the rest):\n[targets.prod]\nplatform = \"{}\"\n\
+             os = \"debian:12\"\nglibc = \"2.36\"",
+            target.platform
+        );
+        return fail(NAME, format!("target `{}` does not say what production's system is", target.name), mend);
+    }
+    let workers = match workers {
+        Ok(workers) => workers,
+        Err(error) => {
+            return fail(NAME, format!("no farm to compare with: {error}"), "name a farm that answers: `--farm URL`");
+        }
+    };
+    for target in &plan.targets {
+        if !workers.iter().any(|worker| matches(worker, target)) {
+            let there: Vec<String> = workers.iter().map(describe).collect();
+            let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
+            let fact = format!("no worker is {}; there are: {there}", wanted(target));
+            return fail(NAME, fact, format!("start a worker on a machine that is {}", wanted(target)));
+        }
+    }
+    pass(NAME, plan.targets.iter().map(wanted).collect::<Vec<_>>().join("; "))
+}
+
+fn matches(worker: &v1::Worker, target: &Target) -> bool {
+    let Some(environment) = worker.environment.as_ref().filter(|_| worker.connected) else { return false };
+    environment.isa == target.platform.isa()
+        && target.os.as_ref().is_none_or(|os| *os == environment.os)
+        && target.labels.iter().all(|(key, value)| environment.labels.get(key) == Some(value))
+}
+
+fn wanted(target: &Target) -> String {
+    let labels = target.labels.iter().map(|(key, value)| format!(", {key}={value}")).collect::<String>();
+    format!("{} {}{labels}", target.platform, target.os.as_deref().unwrap_or("of any system"))
+}
+
+fn describe(worker: &v1::Worker) -> String {
+    let environment = worker.environment.clone().unwrap_or_default();
+    format!("{} ({} {})", worker.worker, environment.isa, environment.os)
+}
+
+fn locked(project: &Project, plan: &Result<Plan, plan::Error>) -> Point {
+    const NAME: &str = "all dependencies locked";
+    // What the files say of their locks holds whether or not a `kiln.toml` says how to build.
+    let found = project.detected();
+    match &found {
+        Err(plan::Error::Detect(
+            error @ (detect::Error::MissingLock { command, .. } | detect::Error::StaleLock { command, .. }),
+        )) => {
+            return fail(NAME, error.to_string(), format!("run `{command}` and commit what it writes"));
+        }
+        Err(error) if plan.is_err() => return no_plan(NAME, error),
+        Err(_) => return pass(NAME, "no language with a lock file was found; `kiln.toml` says how to build"),
+        Ok(found) => {
+            if let Some(note) = found.notes.iter().find(|note| note.contains("pin")) {
+                return fail(NAME, note.clone(), "pin each dependency to one version, and commit that");
+            }
+        }
+    }
+    match project.files.keys().find(|path| is_ignored_lock(project, path)) {
+        Some(path) => fail(NAME, format!("`{path}` is not in the commit"), format!("commit it: `git add -f {path}`")),
+        None => pass(NAME, "the lock files are there and up to date"),
+    }
+}
+
+/// A lock file of a checkout that git does not know: a colleague's clone has none.
+fn is_ignored_lock(project: &Project, path: &str) -> bool {
+    let is_lock = path.ends_with(".lock")
+        || path.ends_with("-lock.json")
+        || path.ends_with("-lock.yaml")
+        || path.ends_with("go.sum");
+    is_lock
+        && !project.facts.commit.is_empty()
+        && std::process::Command::new("git")
+            .arg("-C")
+            .arg(&project.root)
+            .args(["ls-files", "--error-unmatch", "--", path])
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .status()
+            .is_ok_and(|status| !status.success())
+}
+
+fn once(project: &Project, plan: &Result<Plan, plan::Error>, artifacts: &Answer<Vec<v1::Artifact>>) -> Point {
+    const NAME: &str = "built once per change and stored immutably";
+    let plan = match plan {
+        Ok(plan) => plan,
+        Err(error) => return no_plan(NAME, error),
+    };
+    if plan.artifacts.is_empty() {
+        let mend = "add an `[artifacts.NAME]` to `kiln.toml` with `from` and `files`";
+        return fail(NAME, "the build hands nothing over", mend);
+    }
+    if let Some(step) = plan.steps.iter().find(|step| !step.cache) {
+        let fact = format!("step `{}` runs again in each build of the same sources", step.name);
+        return fail(NAME, fact, format!("remove `cache = false` from `[steps.{}]`", step.name));
+    }
+    let artifacts = match artifacts {
+        Ok(artifacts) => artifacts,
+        Err(error) => {
+            return fail(NAME, format!("the store does not answer: {error}"), "name a farm that answers: `--farm URL`");
+        }
+    };
+    let mut contents: BTreeMap<(&str, &str, &str, &str), &v1::Artifact> = BTreeMap::new();
+    for artifact in
+        artifacts.iter().filter(|one| !one.dirty && !one.commit.is_empty() && one.commit == project.facts.commit)
+    {
+        let key =
+            (artifact.name.as_str(), artifact.version.as_str(), artifact.platform.as_str(), artifact.target.as_str());
+        let other = contents.entry(key).or_insert(artifact);
+        if other.digest != artifact.digest {
+            let fact = format!("this commit gave two contents: `{}` and `{}`", other.id, artifact.id);
+            return fail(
+                NAME,
+                fact,
+                "find what differs between them (times, paths, random names) and take it out of the build",
+            );
+        }
+    }
+    pass(NAME, format!("{} artifacts, each named by its content", plan.artifacts.len()))
+}
+
+fn identifier(project: &Project, plan: &Result<Plan, plan::Error>) -> Point {
+    const NAME: &str = "unique traceable identifier";
+    let facts = &project.facts;
+    if facts.commit.is_empty() {
+        return fail(NAME, "the project is in no git commit", "commit it: `git init && git add . && git commit`");
+    }
+    if facts.dirty {
+        let fact = format!("the tree differs from commit {}, so its artifacts would be `-dirty`", short(&facts.commit));
+        return fail(NAME, fact, "commit the changes that `git status` shows");
+    }
+    if facts.repository.is_empty() {
+        let mend = "name the repository that others can read: `git remote add origin URL`";
+        return fail(NAME, format!("commit {} has no repository to find it in", short(&facts.commit)), mend);
+    }
+    let name = plan.as_ref().map_or_else(|_| local::directory_name(&project.root), |plan| plan.name.clone());
+    let version = plan.as_ref().ok().and_then(|plan| plan.version.clone()).unwrap_or_else(|| facts.describe.clone());
+    pass(NAME, format!("{name} {version}, commit {} of {}", short(&facts.commit), facts.repository))
+}
+
+fn short(commit: &str) -> &str {
+    commit.get(..12).unwrap_or(commit)
+}
+
+fn every_push(project: &Project) -> Point {
+    const NAME: &str = "built on every push";
+    let mend = "let the CI call `kiln build` on each push, with `KILN_FARM` set to the farm's address";
+    match ci::look(&project.root) {
+        Ci::Builds(path) => pass(NAME, format!("`{path}` calls `kiln build`")),
+        Ci::Others(paths) => {
+            fail(NAME, format!("no CI definition calls `kiln build` (looked in {})", paths.join(", ")), mend)
+        }
+        Ci::None => fail(NAME, "there is no CI definition", mend),
+    }
+}
+
+fn store(artifacts: &Answer<Vec<v1::Artifact>>) -> Point {
+    const NAME: &str = "artifact store reachable";
+    match artifacts {
+        Ok(artifacts) => pass(NAME, format!("it answers and lists {} artifacts", artifacts.len())),
+        Err(error) => fail(NAME, error.clone(), "start the coordinator, or name a farm that answers: `--farm URL`"),
+    }
+}
+
+fn object(point: &Point) -> Value {
+    json!({ "name": point.name, "pass": point.mend.is_none(), "fact": point.fact, "mend": point.mend })
+}

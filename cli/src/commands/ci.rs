@@ -1,0 +1,121 @@
+//! Whether a project's CI builds with Kiln on every push.
+
+use std::path::Path;
+
+/// Single files in which CI systems keep their definitions.
+const FILES: [&str; 12] = [
+    ".gitlab-ci.yml",
+    ".gitlab-ci.yaml",
+    "Jenkinsfile",
+    ".circleci/config.yml",
+    ".woodpecker.yml",
+    ".woodpecker.yaml",
+    ".drone.yml",
+    "azure-pipelines.yml",
+    "bitbucket-pipelines.yml",
+    ".travis.yml",
+    ".builds.yml",
+    ".buildkite/pipeline.yml",
+];
+/// Directories of which every file counts.
+const DIRECTORIES: [&str; 6] =
+    [".github/workflows", ".forgejo/workflows", ".gitea/workflows", ".woodpecker", ".buildkite", ".ci"];
+/// A definition larger than this is not read to its end.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// What a project's CI definitions say.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ci {
+    /// This one calls `kiln build`.
+    Builds(String),
+    /// There are some, and none does.
+    Others(Vec<String>),
+    /// There is none.
+    None,
+}
+
+/// Looks in the project and, since a repository has one CI for all its projects, in the checkout it belongs to.
+pub(super) fn look(root: &Path) -> Ci {
+    let top = root.ancestors().find(|dir| dir.join(".git").exists()).unwrap_or(root);
+    let mut definitions = Vec::new();
+    for base in if top == root { vec![root] } else { vec![root, top] } {
+        for name in FILES {
+            definitions.push(base.join(name));
+        }
+        for name in DIRECTORIES {
+            let entries = std::fs::read_dir(base.join(name)).into_iter().flatten().flatten();
+            let mut below: Vec<_> = entries.map(|entry| entry.path()).collect();
+            below.sort();
+            definitions.extend(below);
+        }
+    }
+    let mut others = Vec::new();
+    for path in definitions {
+        let Some(text) = read(&path) else { continue };
+        let name = path.strip_prefix(top).unwrap_or(&path).display().to_string();
+        if text.lines().any(calls_build) {
+            return Ci::Builds(name);
+        }
+        others.push(name);
+    }
+    if others.is_empty() { Ci::None } else { Ci::Others(others) }
+}
+
+fn read(path: &Path) -> Option<String> {
+    use std::io::Read;
+    if !path.is_file() {
+        return None;
+    }
+    let mut text = Vec::new();
+    std::fs::File::open(path).ok()?.take(MOST_BYTES).read_to_end(&mut text).ok()?;
+    Some(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Whether a line calls `kiln build`: as words of a command, not in a comment.
+fn calls_build(line: &str) -> bool {
+    let code = match line.trim_start() {
+        comment if comment.starts_with('#') || comment.starts_with("//") => return false,
+        code => code.split(" #").next().unwrap_or_default(),
+    };
+    let words: Vec<&str> = code.split(|char: char| char.is_whitespace() || "\"';&|()[],".contains(char)).collect();
+    let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+    words.iter().enumerate().any(|(at, word)| {
+        let is_kiln = *word == "kiln" || word.ends_with("/kiln");
+        is_kiln
+            && words[at + 1..].iter().take_while(|word| !word.ends_with("kiln")).take(6).any(|word| *word == "build")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_a_command_and_no_comment() {
+        for line in [
+            "    - run: kiln build",
+            "sh './target/kiln build --platform linux/amd64'",
+            "  - kiln --farm $FARM build .",
+            "[\"kiln\", \"build\"]",
+        ] {
+            assert!(calls_build(line), "expected `{line}` to call the build");
+        }
+        for line in ["# kiln build", "  - make # not kiln build", "kiln check", "mykilns build", "docker build kiln"] {
+            assert!(!calls_build(line), "expected `{line}` not to call the build");
+        }
+    }
+
+    #[test]
+    fn definitions_are_found_in_the_project_and_at_the_top_of_its_checkout() {
+        let dir = tempfile::tempdir().unwrap();
+        let project = dir.path().join("services/shop");
+        std::fs::create_dir_all(&project).unwrap();
+        assert_eq!(look(&project), Ci::None);
+        std::fs::create_dir_all(dir.path().join(".git")).unwrap();
+        std::fs::create_dir_all(dir.path().join(".github/workflows")).unwrap();
+        std::fs::write(dir.path().join(".github/workflows/ci.yml"), "on: push\njobs: {}\n").unwrap();
+        assert_eq!(look(&project), Ci::Others(vec![".github/workflows/ci.yml".into()]));
+        std::fs::write(project.join(".gitlab-ci.yml"), "build:\n  script:\n    - kiln build\n").unwrap();
+        assert_eq!(look(&project), Ci::Builds("services/shop/.gitlab-ci.yml".into()));
+    }
+}

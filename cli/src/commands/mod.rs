@@ -1,0 +1,79 @@
+//! One module for each command.
+
+mod artifacts;
+mod attach;
+mod build;
+mod builds;
+mod check;
+mod ci;
+mod init;
+mod logs;
+mod plan;
+mod supervise;
+mod up;
+mod workers;
+
+use std::future::Future;
+
+use crate::args::{self, Cli, Command};
+use crate::farm::Farm;
+use crate::interrupts::Interrupts;
+use crate::{Code, Error};
+
+/// Does what the command line says.
+pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
+    let interrupts = Interrupts::listen().map_err(|source| Error::Runtime { source })?;
+    let farm = &cli.farm;
+    match cli.command {
+        Command::Build(args) => build::run(farm, args, &interrupts).await,
+        Command::Attach(args) => {
+            with_farm(farm, &interrupts, async |farm| attach::run(farm, args, &interrupts).await).await
+        }
+        Command::Logs(args) => briefly(farm, &interrupts, async |farm| logs::run(farm, args).await).await,
+        Command::Builds(args) => briefly(farm, &interrupts, async |farm| builds::list(farm, args).await).await,
+        Command::Cancel { build } => briefly(farm, &interrupts, async |farm| builds::cancel(farm, &build).await).await,
+        Command::Workers(args) => briefly(farm, &interrupts, async |farm| workers::run(farm, args).await).await,
+        Command::Artifacts(args) => briefly(farm, &interrupts, async |farm| artifacts::list(farm, args).await).await,
+        Command::Fetch(args) => briefly(farm, &interrupts, async |farm| artifacts::fetch(farm, args).await).await,
+        Command::Up(args) => up::run(args, &interrupts).await,
+        Command::Plan(args) => plan::run(&args),
+        Command::Init { dir } => init::run(&dir),
+        Command::Check(args) => or_interrupted(&interrupts, check::run(farm, args)).await,
+        Command::Coordinator(args) => up::coordinator(args, interrupts).await,
+        Command::Worker(args) => up::worker(args, interrupts).await,
+    }
+}
+
+/// Opens the farm, does something with it, and closes it whatever came out.
+async fn with_farm(
+    args: &args::Farm,
+    interrupts: &Interrupts,
+    work: impl AsyncFnOnce(&Farm) -> Result<Code, Error>,
+) -> Result<Code, Error> {
+    let farm = or_interrupted(interrupts, Farm::open(args)).await?;
+    let result = work(&farm).await;
+    farm.close().await;
+    result
+}
+
+/// As [`with_farm`], for work that an interrupt simply ends.
+async fn briefly(
+    args: &args::Farm,
+    interrupts: &Interrupts,
+    work: impl AsyncFnOnce(&Farm) -> Result<Code, Error>,
+) -> Result<Code, Error> {
+    with_farm(args, interrupts, async |farm| or_interrupted(interrupts, work(farm)).await).await
+}
+
+/// The work's result, or [`Error::Cancelled`] at the first interrupt.
+async fn or_interrupted<T>(interrupts: &Interrupts, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::select! {
+        result = work => result,
+        () = interrupts.first() => Err(Error::Cancelled),
+    }
+}
+
+/// A time as people and scripts read it; empty where it is not known.
+fn time(at: Option<prost_types::Timestamp>) -> String {
+    at.map(|at| prost_types::Timestamp { nanos: 0, ..at }.to_string()).unwrap_or_default()
+}

@@ -1,0 +1,151 @@
+//! `kiln plan`: the steps that a build would take, and why. Needs no farm.
+
+use std::fmt::Write;
+
+use kiln_core::plan::{Artifact, ArtifactKind, Origin, Plan, Step, Target, VersionOrigin};
+use serde_json::{Value, json};
+
+use crate::local::Project;
+use crate::{Code, Error, args, local, terminal};
+
+pub(super) fn run(args: &args::Plan) -> Result<Code, Error> {
+    let plan = Project::open(&args.dir)?.plan(&args.platform, &args.target)?;
+    if args.json {
+        return local::print_json(&object(&plan));
+    }
+    local::print(terminal::harmless(&words(&plan)).as_bytes())
+}
+
+fn words(plan: &Plan) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = write_words(&mut out, plan);
+    out
+}
+
+fn write_words(out: &mut String, plan: &Plan) -> std::fmt::Result {
+    let version = plan.version.as_deref().unwrap_or("(named by its commit)");
+    writeln!(out, "{} {version}", plan.name)?;
+    match &plan.origin {
+        Origin::KilnToml => writeln!(out, "from kiln.toml")?,
+        Origin::Detected { language, because } => writeln!(out, "{language}: {}", because.join("; "))?,
+    }
+    for target in &plan.targets {
+        write!(out, "\ntarget {}: {}", target.name, target.platform)?;
+        if let Some(os) = &target.os {
+            write!(out, ", {os}")?;
+        }
+        if let Some((major, minor)) = target.glibc {
+            write!(out, ", glibc up to {major}.{minor}")?;
+        }
+    }
+    out.push('\n');
+    for step in &plan.steps {
+        let sharded = if step.shards > 1 { format!(", {} shards", step.shards) } else { String::new() };
+        let network = if step.network { ", network" } else { "" };
+        let after = if step.needs.is_empty() { String::new() } else { format!(", after {}", step.needs.join(", ")) };
+        let memory = terminal::size(step.memory_bytes);
+        writeln!(out, "\nstep {}: {} cpu, {memory}{sharded}{network}{after}", step.name, cpus(step))?;
+        if !step.why.is_empty() {
+            writeln!(out, "  why      {}", step.why)?;
+        }
+        let inputs = if step.inputs.is_empty() { "the whole tree".to_owned() } else { step.inputs.join(" ") };
+        writeln!(out, "  inputs   {inputs}")?;
+        for (index, line) in step.run.trim_end().lines().enumerate() {
+            writeln!(out, "  {}{line}", if index == 0 { "run      " } else { "         " })?;
+        }
+        if !step.outputs.is_empty() {
+            writeln!(out, "  outputs  {}", step.outputs.join(" "))?;
+        }
+    }
+    for artifact in &plan.artifacts {
+        let files: Vec<&str> = artifact.files.iter().map(|file| file.path.as_str()).collect();
+        writeln!(out, "\nartifact {}: {} of {}", artifact.name, kind(artifact), artifact.from.join(", "))?;
+        writeln!(out, "  files    {}", files.join(" "))?;
+    }
+    for note in &plan.notes {
+        writeln!(out, "\nnote: {note}")?;
+    }
+    Ok(())
+}
+
+fn cpus(step: &Step) -> f64 {
+    f64::from(step.milli_cpus) / 1000.0
+}
+
+fn kind(artifact: &Artifact) -> &'static str {
+    match artifact.kind {
+        ArtifactKind::Binary => "binary",
+        ArtifactKind::Archive => "archive",
+    }
+}
+
+fn object(plan: &Plan) -> Value {
+    let (origin, because) = match &plan.origin {
+        Origin::KilnToml => ("kiln.toml".to_owned(), Vec::new()),
+        Origin::Detected { language, because } => (language.clone(), because.clone()),
+    };
+    let version_origin = match plan.version_origin {
+        VersionOrigin::KilnToml => "kiln.toml",
+        VersionOrigin::Manifest => "manifest",
+        VersionOrigin::Git => "git",
+        VersionOrigin::Unknown => "unknown",
+    };
+    json!({
+        "name": plan.name,
+        "version": plan.version,
+        "version_origin": version_origin,
+        "origin": origin,
+        "because": because,
+        "targets": plan.targets.iter().map(target).collect::<Vec<_>>(),
+        "steps": plan.steps.iter().map(step).collect::<Vec<_>>(),
+        "artifacts": plan.artifacts.iter().map(artifact).collect::<Vec<_>>(),
+        "exclude": plan.exclude,
+        "notes": plan.notes,
+    })
+}
+
+fn target(target: &Target) -> Value {
+    json!({
+        "name": target.name,
+        "platform": target.platform.to_string(),
+        "os": target.os,
+        "glibc": target.glibc.map(|(major, minor)| format!("{major}.{minor}")),
+        "labels": target.labels,
+        "libraries": target.libraries,
+    })
+}
+
+fn step(step: &Step) -> Value {
+    json!({
+        "name": step.name,
+        "why": step.why,
+        "needs": step.needs,
+        "inputs": step.inputs,
+        "unversioned": step.unversioned,
+        "files": step.files,
+        "run": step.run,
+        "outputs": step.outputs,
+        "env": step.env,
+        "network": step.network,
+        "cpus": cpus(step),
+        "memory_bytes": step.memory_bytes,
+        "timeout_s": step.timeout.map(|timeout| timeout.as_secs_f64()),
+        "shards": step.shards,
+        "cache": step.cache,
+        "image": step.image,
+        "tools": step.tools,
+        "working_directory": step.working_directory,
+    })
+}
+
+fn artifact(artifact: &Artifact) -> Value {
+    let files = artifact.files.iter().map(|file| json!({ "path": file.path, "dest": file.dest })).collect::<Vec<_>>();
+    json!({
+        "name": artifact.name,
+        "from": artifact.from,
+        "files": files,
+        "kind": kind(artifact),
+        "check_elf": artifact.check_elf,
+    })
+}

@@ -1,0 +1,92 @@
+//! Keeps a child process running: starts it again when it dies, and stops it in order.
+
+use std::ffi::OsString;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+/// How long a child may take to stop after it was asked to.
+const GRACE: Duration = Duration::from_secs(20);
+/// A child that lived this long is started again at once; one that did not, after a pause that grows up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// A process of this same binary.
+pub(super) struct Process {
+    /// What to call it.
+    pub(super) name: String,
+    /// Its arguments.
+    pub(super) arguments: Vec<OsString>,
+}
+
+impl Process {
+    /// Runs it until `stop`, starting it again when it dies. An error where it cannot be started at all, or dies before
+    /// `ready` is set.
+    ///
+    /// Must be polled on a thread that lives as long as this process: the kernel ends the child with the thread that
+    /// started it.
+    pub(super) async fn keep(
+        self,
+        ready: watch::Receiver<bool>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), String> {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let started = Instant::now();
+            let mut child = self.start().map_err(|error| format!("cannot start {}: {error}", self.name))?;
+            tokio::select! {
+                status = child.wait() => {
+                    let words = status.map_or_else(|error| error.to_string(), how_it_ended);
+                    if !*ready.borrow() {
+                        return Err(format!("{} {words} before the farm was ready", self.name));
+                    }
+                    eprintln!("{} {words}; starting it again", self.name);
+                }
+                _ = stop.wait_for(|stop| *stop) => {
+                    end(&mut child).await;
+                    return Ok(());
+                }
+            }
+            if started.elapsed() >= LONGEST_PAUSE {
+                pause = Duration::from_millis(100);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn start(&self) -> std::io::Result<Child> {
+        Command::new(std::env::current_exe()?)
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            // A terminal's Ctrl-C is for the parent, who stops the parts in order.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+    }
+}
+
+async fn end(child: &mut Child) {
+    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        let _ = kill_process(pid, Signal::TERM);
+    }
+    if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
+        let _ = child.kill().await;
+    }
+}
+
+fn how_it_ended(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with exit code {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}

@@ -1,0 +1,149 @@
+//! `kiln up`: a whole farm on this machine, as separate processes that end with this one.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use futures::future::{join_all, select_all};
+use kiln_proto::channel;
+use kiln_proto::v1::StatusRequest;
+use kiln_proto::v1::farm_client::FarmClient;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::supervise::Process;
+use crate::farm::{Error as FarmError, parts};
+use crate::interrupts::Interrupts;
+use crate::{Code, Error, args, local};
+
+const PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) async fn run(args: args::Up, interrupts: &Interrupts) -> Result<Code, Error> {
+    let listen = free(args.listen).await?;
+    let url = format!("http://{listen}");
+    let data_dir = match args.data_dir {
+        Some(dir) => std::path::absolute(&dir).map_err(|source| Error::Write { path: dir, source })?,
+        None => local::cache_dir()?.join("up"),
+    };
+    std::fs::create_dir_all(&data_dir).map_err(|source| Error::Write { path: data_dir.clone(), source })?;
+    let (ready, is_ready) = watch::channel(false);
+    let (stop_workers, workers_stop) = watch::channel(false);
+    let (stop_coordinator, coordinator_stop) = watch::channel(false);
+    let names: Vec<String> = (1..=args.workers).map(|number| format!("worker-{number}")).collect();
+    let mut coordinator = Box::pin(coordinator_process(listen, &data_dir).keep(is_ready.clone(), coordinator_stop));
+    let mut workers: Vec<_> = names
+        .iter()
+        .map(|name| Box::pin(worker_process(&url, name, &data_dir).keep(is_ready.clone(), workers_stop.clone())))
+        .collect();
+    let failed = {
+        let wait = async {
+            all_there(&url, &names).await;
+            ready.send_replace(true);
+            eprintln!("ready: {url} with {} workers; Ctrl-C stops it", names.len());
+            std::future::pending::<()>().await;
+        };
+        let any_worker = async {
+            if workers.is_empty() {
+                return std::future::pending().await;
+            }
+            select_all(&mut workers).await.0
+        };
+        tokio::select! {
+            () = interrupts.first() => None,
+            result = &mut coordinator => result.err(),
+            result = any_worker => result.err(),
+            () = wait => None,
+        }
+    };
+    if let Some(reason) = failed {
+        // The others end with their handles.
+        return Err(FarmError::Embedded { reason }.into());
+    }
+    eprintln!("stopping");
+    stop_workers.send_replace(true);
+    {
+        // The coordinator goes on while the workers hand in what they have.
+        let workers = join_all(workers);
+        tokio::select! {
+            _ = workers => {}
+            _ = &mut coordinator => {}
+        }
+    }
+    stop_coordinator.send_replace(true);
+    let _ = coordinator.await;
+    Ok(Code::Success)
+}
+
+/// The address, with a port chosen where it is 0; an error where something listens there already.
+async fn free(listen: SocketAddr) -> Result<SocketAddr, Error> {
+    let taken = |error: std::io::Error| {
+        Error::Usage(format!("cannot listen on `{listen}` ({error}); choose another address with `--listen`"))
+    };
+    TcpListener::bind(listen).await.and_then(|listener| listener.local_addr()).map_err(taken)
+}
+
+/// Returns once the coordinator answers and has all these workers.
+async fn all_there(url: &str, names: &[String]) {
+    loop {
+        if let Ok(channel) = channel::connect(url).await
+            && let Ok(status) = FarmClient::new(channel).status(StatusRequest {}).await
+        {
+            let workers = &status.get_ref().workers;
+            if names.iter().all(|name| workers.iter().any(|worker| worker.worker == *name && worker.connected)) {
+                return;
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn coordinator_process(listen: SocketAddr, data_dir: &Path) -> Process {
+    Process {
+        name: "the coordinator".to_owned(),
+        arguments: vec![
+            "coordinator".into(),
+            "--listen".into(),
+            listen.to_string().into(),
+            "--data-dir".into(),
+            data_dir.join("coordinator").into(),
+            "--parent".into(),
+            std::process::id().to_string().into(),
+        ],
+    }
+}
+
+fn worker_process(url: &str, name: &str, data_dir: &Path) -> Process {
+    Process {
+        name: name.to_owned(),
+        arguments: vec![
+            "worker".into(),
+            "--coordinator".into(),
+            url.into(),
+            "--name".into(),
+            name.into(),
+            "--state-dir".into(),
+            data_dir.join(name).into(),
+            "--parent".into(),
+            std::process::id().to_string().into(),
+        ],
+    }
+}
+
+/// The hidden `kiln coordinator`.
+pub(super) async fn coordinator(args: args::Coordinator, interrupts: Interrupts) -> Result<Code, Error> {
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .map_err(|error| Error::Usage(format!("cannot listen on `{}`: {error}", args.listen)))?;
+    parts::coordinator(args.data_dir, listener, async move { interrupts.first().await })
+        .await
+        .map_err(|reason| FarmError::Embedded { reason })?;
+    Ok(Code::Success)
+}
+
+/// The hidden `kiln worker`.
+pub(super) async fn worker(args: args::Worker, interrupts: Interrupts) -> Result<Code, Error> {
+    parts::worker(args.coordinator, args.name, args.state_dir, async move { interrupts.first().await })
+        .await
+        .map_err(|reason| FarmError::Embedded { reason })?;
+    Ok(Code::Success)
+}

@@ -1,0 +1,72 @@
+//! `kiln workers`.
+
+use kiln_proto::v1;
+use serde_json::{Value, json};
+
+use super::time;
+use crate::farm::Farm;
+use crate::{Code, Error, args, local, terminal};
+
+pub(super) async fn run(farm: &Farm, args: args::Json) -> Result<Code, Error> {
+    let status = farm.status().await?;
+    if args.json {
+        return local::print_json(&status.workers.iter().map(object).collect());
+    }
+    let head = ["worker", "state", "machine", "os", "libc", "cpus", "memory", "running", "sandbox"];
+    let mut rows = vec![head.map(String::from).to_vec()];
+    rows.extend(status.workers.iter().map(row));
+    local::print(terminal::table(&rows).as_bytes())
+}
+
+fn state(worker: &v1::Worker) -> &'static str {
+    match (worker.connected, worker.draining) {
+        (false, _) => "away",
+        (true, true) => "draining",
+        (true, false) => "ready",
+    }
+}
+
+fn row(worker: &v1::Worker) -> Vec<String> {
+    let environment = worker.environment.clone().unwrap_or_default();
+    let (all, used) = (worker.capacity.unwrap_or_default(), worker.used.unwrap_or_default());
+    let cpus = |milli: u32| f64::from(milli) / 1000.0;
+    let machine = [environment.isa.as_str(), environment.cpu_level.as_str()].join(" ");
+    vec![
+        worker.worker.clone(),
+        state(worker).to_owned(),
+        machine.trim().to_owned(),
+        environment.os,
+        environment.libc,
+        format!("{}/{}", cpus(used.milli_cpus), cpus(all.milli_cpus)),
+        format!("{}/{}", terminal::size(used.memory_bytes), terminal::size(all.memory_bytes)),
+        worker.running.to_string(),
+        environment.sandbox,
+    ]
+}
+
+fn object(worker: &v1::Worker) -> Value {
+    let environment = worker.environment.clone().unwrap_or_default();
+    let (all, used) = (worker.capacity.unwrap_or_default(), worker.used.unwrap_or_default());
+    json!({
+        "worker": worker.worker,
+        "state": state(worker),
+        "version": worker.version,
+        "last_seen": time(worker.last_seen),
+        "running": worker.running,
+        "cpus": f64::from(all.milli_cpus) / 1000.0,
+        "cpus_used": f64::from(used.milli_cpus) / 1000.0,
+        "memory_bytes": all.memory_bytes,
+        "memory_bytes_used": used.memory_bytes,
+        "environment": {
+            "fingerprint": environment.fingerprint,
+            "isa": environment.isa,
+            "os": environment.os,
+            "libc": environment.libc,
+            "cpu_level": environment.cpu_level,
+            "kernel": environment.kernel,
+            "sandbox": environment.sandbox,
+            "tools": environment.tools.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+            "labels": environment.labels.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+        },
+    })
+}

@@ -1,0 +1,181 @@
+//! Artifacts on disk: fetched beside their place, checked, and moved there in one step.
+//!
+//! Invariant: nothing that a farm answers makes a file outside the output directory, and what stands under an
+//! artifact's name is whole and has the digest that the farm promised.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::transfer::Client;
+use kiln_proto::tree::{Entry, Tree};
+use kiln_proto::{reapi, transfer, v1};
+
+use crate::Code;
+use crate::farm::Farm;
+
+/// An artifact that does not get to its place.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("cannot fetch artifact `{name}`")]
+    Transfer {
+        name: String,
+        #[source]
+        source: transfer::Error,
+    },
+    #[error("artifact `{name}` is not usable: {reason}; report this to who runs the farm")]
+    Malformed { name: String, reason: String },
+    #[error("cannot write `{}`; expected a directory that may be written", .path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// Whose fault it is, as an exit code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Transfer { source: transfer::Error::File { .. }, .. } | Self::Write { .. } => Code::Usage,
+            Self::Transfer { .. } | Self::Malformed { .. } => Code::Farm,
+        }
+    }
+}
+
+/// Fetches an artifact and its provenance into `dir`; answers where it is.
+///
+/// A single file of the artifact's own name becomes `dir/NAME`, anything else a directory `dir/NAME`.
+pub async fn artifact(farm: &Farm, artifact: &v1::Artifact, dir: &Path) -> Result<PathBuf, Error> {
+    let malformed = |reason: String| Error::Malformed { name: artifact.name.clone(), reason };
+    let function = DigestFunction::from_wire(artifact.digest_function).map_err(|error| malformed(error.to_string()))?;
+    let digest =
+        |wire: Option<&reapi::Digest>| Digest::required(function, wire).map_err(|error| malformed(error.to_string()));
+    if !is_name(&artifact.name) {
+        return Err(malformed("its name is no file name".to_owned()));
+    }
+    let fetch = Fetch { name: &artifact.name, client: farm.blobs(&artifact.instance, function) };
+    let write = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Write { path, source }
+    };
+    std::fs::create_dir_all(dir).map_err(write(dir))?;
+    let beside = tempfile::Builder::new().prefix(".kiln-").tempdir_in(dir).map_err(write(dir))?;
+    let root = digest(artifact.root.as_ref())?;
+    let staged = beside.path().join("new");
+    let files = fetch.directory(root, &staged).await?;
+    let promised = digest(artifact.digest.as_ref())?;
+    if promised != root && !files.iter().any(|(_, digest)| *digest == promised) {
+        return Err(malformed(format!("its content is not the promised `{promised}`")));
+    }
+    if let Some(wire) = artifact.provenance.as_ref() {
+        let provenance = beside.path().join("provenance");
+        fetch.file(&digest(Some(wire))?, &provenance, false).await?;
+        replace(&provenance, &dir.join(format!("{}.provenance.json", artifact.name)), beside.path())?;
+    }
+    let place = dir.join(&artifact.name);
+    match files.as_slice() {
+        [(path, _)] if path.file_name().is_some_and(|name| *name == *artifact.name) => {
+            replace(&staged.join(path), &place, beside.path())?;
+        }
+        _ => replace(&staged, &place, beside.path())?,
+    }
+    Ok(place)
+}
+
+struct Fetch<'a> {
+    name: &'a str,
+    client: Client,
+}
+
+impl Fetch<'_> {
+    /// Fetches a directory and all below; answers its files, relative to it.
+    async fn directory(&self, root: Digest, into: &Path) -> Result<Vec<(PathBuf, Digest)>, Error> {
+        let mut files = Vec::new();
+        let mut links = Vec::new();
+        let mut waiting = vec![(root, PathBuf::new())];
+        while let Some((digest, relative)) = waiting.pop() {
+            let message: reapi::Directory =
+                self.client.get_message(&digest).await.map_err(|source| self.transfer(source))?;
+            let tree = Tree::from_directory(self.client.function(), &message)
+                .map_err(|error| self.malformed(error.to_string()))?;
+            let here = into.join(&relative);
+            std::fs::create_dir_all(&here).map_err(|source| Error::Write { path: here.clone(), source })?;
+            for (name, entry) in tree.entries {
+                if !is_name(&name) {
+                    return Err(self.malformed(format!("it holds the name `{name}`")));
+                }
+                let path = relative.join(&name);
+                match entry {
+                    Entry::File { digest, executable } => {
+                        self.file(&digest, &into.join(&path), executable).await?;
+                        files.push((path, digest));
+                    }
+                    Entry::Symlink { target } => {
+                        if !stays_inside(&path, &target) {
+                            return Err(self.malformed(format!("its link `{}` leaves it", path.display())));
+                        }
+                        links.push((path, target));
+                    }
+                    Entry::Sealed { digest } => waiting.push((digest, path)),
+                    Entry::Directory(_) => {}
+                }
+            }
+        }
+        // Links last: no file is ever written through one.
+        for (path, target) in links {
+            let path = into.join(path);
+            std::os::unix::fs::symlink(target, &path).map_err(|source| Error::Write { path, source })?;
+        }
+        Ok(files)
+    }
+
+    async fn file(&self, digest: &Digest, path: &Path, executable: bool) -> Result<(), Error> {
+        self.client.download(digest, path).await.map_err(|source| self.transfer(source))?;
+        let mode = if executable { 0o755 } else { 0o644 };
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+            .map_err(|source| Error::Write { path: path.to_owned(), source })
+    }
+
+    fn transfer(&self, source: transfer::Error) -> Error {
+        Error::Transfer { name: self.name.to_owned(), source }
+    }
+
+    fn malformed(&self, reason: String) -> Error {
+        Error::Malformed { name: self.name.to_owned(), reason }
+    }
+}
+
+/// Moves `new` to `place`; a directory that stands there goes to `aside` first.
+fn replace(new: &Path, place: &Path, aside: &Path) -> Result<(), Error> {
+    let write = |source| Error::Write { path: place.to_owned(), source };
+    let old_is_dir = place.symlink_metadata().is_ok_and(|old| old.is_dir());
+    if place.symlink_metadata().is_ok() && (old_is_dir || new.is_dir()) {
+        let old = tempfile::Builder::new().prefix("old").tempdir_in(aside).map_err(write)?.keep();
+        std::fs::rename(place, old.join("it")).map_err(write)?;
+    }
+    std::fs::rename(new, place).map_err(write)
+}
+
+/// Whether a name is one part of a path.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0'])
+}
+
+/// Whether a link at `path` with this target stays below the directory that `path` is relative to.
+fn stays_inside(path: &Path, target: &str) -> bool {
+    let mut depth = path.components().count().saturating_sub(1);
+    for component in Path::new(target).components() {
+        match component {
+            Component::Prefix(_) | Component::RootDir => return false,
+            Component::CurDir => {}
+            Component::Normal(_) => depth += 1,
+            Component::ParentDir => match depth.checked_sub(1) {
+                Some(less) => depth = less,
+                None => return false,
+            },
+        }
+    }
+    !target.is_empty()
+}

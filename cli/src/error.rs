@@ -1,0 +1,65 @@
+//! What went wrong, and the exit code that says whose fault it was.
+
+use std::path::PathBuf;
+
+use crate::{download, farm, scan};
+
+/// The exit codes that scripts rely on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Code {
+    /// All well.
+    Success = 0,
+    /// The build failed, or a check did not pass.
+    Failed = 1,
+    /// The command line or the project's configuration is wrong.
+    Usage = 2,
+    /// The farm failed: not reachable, no worker matches, lost.
+    Farm = 3,
+    /// Cancelled.
+    Cancelled = 130,
+}
+
+/// Why a command did not do what it should.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(transparent)]
+    Scan(#[from] scan::Error),
+    #[error(transparent)]
+    Plan(#[from] kiln_core::plan::Error),
+    #[error(transparent)]
+    Farm(#[from] farm::Error),
+    #[error(transparent)]
+    Download(#[from] download::Error),
+    #[error("{0}")]
+    Usage(String),
+    #[error("cannot write `{}`", .path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot write to standard output")]
+    Stdout(#[source] std::io::Error),
+    #[error("cannot start")]
+    Runtime {
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl Error {
+    /// Whose fault it was, as an exit code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Scan(_) | Self::Plan(_) | Self::Usage(_) | Self::Write { .. } | Self::Stdout(_) => Code::Usage,
+            Self::Farm(error) => error.code(),
+            Self::Download(error) => error.code(),
+            Self::Runtime { .. } => Code::Farm,
+            Self::Cancelled => Code::Cancelled,
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What can go wrong with a farm, and whose fault it is.
+
+use std::path::PathBuf;
+
+use kiln_proto::{channel, transfer};
+use tonic::Status;
+
+/// A farm that did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(transparent)]
+    Channel(#[from] channel::Error),
+    /// The farm understood and says no: the question was wrong.
+    #[error("{0}")]
+    Refused(String),
+    #[error("the farm at `{url}` failed: {}", words(.status))]
+    Call { url: String, status: Box<Status> },
+    #[error(
+        "lost the farm at `{url}` while trying to {what} ({}); its builds go on when its coordinator is back: \
+         see `kiln builds`",
+        words(.status)
+    )]
+    Lost { url: String, what: &'static str, status: Box<Status> },
+    #[error("cannot move files between this machine and the farm")]
+    Transfer(#[from] transfer::Error),
+    #[error("the farm inside this command failed: {reason}")]
+    Embedded { reason: String },
+    #[error("cannot use `{}` for the farm inside this command; expected a directory that may be written", .path.display())]
+    Directory {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the farm's answer is not usable: {0}")]
+    Answer(String),
+}
+
+impl Error {
+    /// From the answer to a call to the farm at `url`.
+    pub fn call(url: &str, status: Status) -> Self {
+        use tonic::Code::{AlreadyExists, InvalidArgument, NotFound, OutOfRange};
+        match status.code() {
+            InvalidArgument | NotFound | AlreadyExists | OutOfRange => Self::Refused(status.message().to_owned()),
+            _ => Self::Call { url: url.to_owned(), status: Box::new(status) },
+        }
+    }
+
+    /// Whose fault it is, as an exit code.
+    pub fn code(&self) -> crate::Code {
+        match self {
+            Self::Refused(_) | Self::Channel(channel::Error::Address { .. }) => crate::Code::Usage,
+            _ => crate::Code::Farm,
+        }
+    }
+}
+
+fn words(status: &Status) -> String {
+    match status.message() {
+        "" => status.code().description().to_owned(),
+        message => message.to_owned(),
+    }
+}

@@ -1,0 +1,171 @@
+//! The farm that a command talks to: one somewhere else, or one inside this process.
+
+mod embedded;
+mod error;
+pub mod parts;
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use kiln_proto::channel::{self, MAX_MESSAGE_BYTES};
+use kiln_proto::digest::DigestFunction;
+use kiln_proto::transfer;
+use kiln_proto::v1::artifacts_client::ArtifactsClient;
+use kiln_proto::v1::builds_client::BuildsClient;
+use kiln_proto::v1::farm_client::FarmClient;
+use kiln_proto::v1::{self, CancelRequest, GetRequest, WatchRequest};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+pub use error::Error;
+
+/// REAPI's instance name for this command line's own blobs.
+pub const INSTANCE: &str = "";
+/// The digest function for this command line's own blobs.
+pub const FUNCTION: DigestFunction = DigestFunction::Sha256;
+
+/// A connection to a farm.
+pub struct Farm {
+    url: String,
+    channel: Channel,
+    lost_after: Duration,
+    embedded: Option<embedded::Opened>,
+}
+
+impl Farm {
+    /// Connects to the farm that was asked for, else to one inside this process.
+    pub async fn open(args: &crate::args::Farm) -> Result<Self, crate::Error> {
+        match args.farm.as_deref().map(str::trim).filter(|url| !url.is_empty()) {
+            Some(url) => {
+                let channel = channel::connect(url).await.map_err(Error::from)?;
+                Ok(Self { url: url.to_owned(), channel, lost_after: args.lost_after, embedded: None })
+            }
+            None => {
+                let dir = crate::local::cache_dir()?.join("farm");
+                let opened = embedded::open(&dir).await?;
+                // What hosts this farm is on this machine: where it is gone, it will not come back by itself.
+                let lost_after = args.lost_after.min(Duration::from_secs(5));
+                Ok(Self {
+                    url: opened.url.clone(),
+                    channel: opened.channel.clone(),
+                    lost_after,
+                    embedded: Some(opened),
+                })
+            }
+        }
+    }
+
+    /// Its address.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The service for builds.
+    pub fn builds(&self) -> BuildsClient<Channel> {
+        BuildsClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// The service for artifacts.
+    pub fn artifacts(&self) -> ArtifactsClient<Channel> {
+        ArtifactsClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// The transfer client for an instance and a digest function.
+    pub fn blobs(&self, instance: &str, function: DigestFunction) -> transfer::Client {
+        transfer::Client::new(self.channel.clone(), instance, function)
+    }
+
+    /// What the farm is and does.
+    pub async fn status(&self) -> Result<v1::FarmStatus, Error> {
+        let mut client = FarmClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        Ok(self.call(client.status(v1::StatusRequest {})).await?.into_inner())
+    }
+
+    /// One build.
+    pub async fn build(&self, id: &str) -> Result<v1::Build, Error> {
+        Ok(self.call(self.builds().get(GetRequest { build: id.to_owned() })).await?.into_inner())
+    }
+
+    /// Asks for a build's end.
+    pub async fn cancel(&self, id: &str) -> Result<v1::Build, Error> {
+        let request = CancelRequest { build: id.to_owned() };
+        Ok(self.patiently("cancel the build", || self.cancel_once(request.clone())).await?.into_inner())
+    }
+
+    async fn cancel_once(&self, request: CancelRequest) -> Result<tonic::Response<v1::Build>, Status> {
+        self.builds().cancel(request).await
+    }
+
+    /// A build's events from an offset on.
+    pub async fn watch(&self, id: &str, offset: u64) -> Result<tonic::Streaming<v1::Event>, Status> {
+        Ok(self.builds().watch(WatchRequest { build: id.to_owned(), offset }).await?.into_inner())
+    }
+
+    /// A call's answer, with the farm's address in its error.
+    pub async fn call<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Error> {
+        call.await.map_err(|status| Error::call(&self.url, status))
+    }
+
+    /// Makes a call again for as long as the farm is away. The call must be one that may be repeated.
+    pub async fn patiently<T, F: Future<Output = Result<T, Status>>>(
+        &self,
+        what: &'static str,
+        call: impl Fn() -> F,
+    ) -> Result<T, Error> {
+        let mut patience = self.patience();
+        loop {
+            match call().await {
+                Ok(answer) => return Ok(answer),
+                Err(status) => patience.wait(self, what, status).await?,
+            }
+        }
+    }
+
+    /// Fresh patience with this farm.
+    pub fn patience(&self) -> Patience {
+        Patience { since: None, pause: FIRST_PAUSE }
+    }
+
+    /// Leaves; a farm inside this process is stopped once nobody else uses it.
+    pub async fn close(self) {
+        if let Some(opened) = self.embedded {
+            drop(self.channel);
+            opened.close().await;
+        }
+    }
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How long a farm has been away, and when to try it again.
+pub struct Patience {
+    since: Option<Instant>,
+    pause: Duration,
+}
+
+impl Patience {
+    /// The farm answered.
+    pub fn reset(&mut self) {
+        (self.since, self.pause) = (None, FIRST_PAUSE);
+    }
+
+    /// Waits before the next attempt; an error where waiting is of no use, or has been long enough.
+    pub async fn wait(&mut self, farm: &Farm, what: &'static str, status: Status) -> Result<(), Error> {
+        let away = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Aborted);
+        if !away {
+            return Err(Error::call(&farm.url, status));
+        }
+        if let Some(reason) = farm.embedded.as_ref().and_then(embedded::Opened::fault) {
+            return Err(Error::Embedded { reason });
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= farm.lost_after {
+            return Err(Error::Lost { url: farm.url.clone(), what, status: Box::new(status) });
+        }
+        tracing::info!("the farm at `{}` is away ({}); trying again", farm.url, status.message());
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Ok(())
+    }
+}

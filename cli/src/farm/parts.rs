@@ -1,0 +1,87 @@
+//! The one place that knows how a coordinator and a worker are started inside this binary.
+
+use std::future::Future;
+use std::path::PathBuf;
+
+use tokio::net::TcpListener;
+
+/// Bytes of blobs that a farm on this machine keeps.
+#[cfg(feature = "farm")]
+const STORE_BYTES: u64 = 20 << 30;
+/// Bytes of inputs that a worker on this machine keeps.
+#[cfg(feature = "farm")]
+const CACHE_BYTES: u64 = 10 << 30;
+
+/// Where a worker started this process as the first one of a sandbox, becomes that and does not return.
+pub fn become_init_if_asked() {
+    #[cfg(feature = "farm")]
+    kiln_worker::become_init_if_asked();
+}
+
+/// Runs a coordinator until `shutdown`.
+#[cfg(feature = "farm")]
+pub async fn coordinator(
+    data_dir: PathBuf,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), String> {
+    let listen = listener.local_addr().map_err(|error| error.to_string())?;
+    let config = kiln_coordinator::Config { listen, data_dir, store_bytes: STORE_BYTES };
+    kiln_coordinator::run(config, listener, shutdown).await.map_err(|error| format!("coordinator: {error:#}"))
+}
+
+/// Runs a worker until `shutdown`.
+#[cfg(feature = "farm")]
+pub async fn worker(
+    coordinator: String,
+    name: String,
+    state_dir: PathBuf,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), String> {
+    let config = kiln_worker::Config {
+        coordinator,
+        name,
+        state_dir,
+        sandbox: kiln_worker::sandbox::Mode::Auto,
+        cpus: None,
+        memory: None,
+        labels: Vec::new(),
+        cache_bytes: CACHE_BYTES,
+    };
+    kiln_worker::run(config, shutdown).await.map_err(|error| format!("worker: {error:#}"))
+}
+
+/// Stands in for the coordinator until it is joined.
+#[cfg(not(feature = "farm"))]
+pub async fn coordinator(
+    _data_dir: PathBuf,
+    _listener: TcpListener,
+    _shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), String> {
+    Err("this `kiln` was built without a coordinator; give the address of a farm with `--farm URL`".to_owned())
+}
+
+/// Stands in for the worker until it is joined.
+#[cfg(not(feature = "farm"))]
+pub async fn worker(
+    _coordinator: String,
+    _name: String,
+    _state_dir: PathBuf,
+    _shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), String> {
+    Err("this `kiln` was built without a worker; give the address of a farm with `--farm URL`".to_owned())
+}
+
+/// Asks the kernel to end this process when its parent does. To be called before any thread is started.
+pub fn die_with(parent: u32) -> Result<(), crate::Error> {
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+    set_parent_process_death_signal(Some(Signal::TERM))
+        .map_err(|error| crate::Error::Runtime { source: error.into() })?;
+    // The parent may have ended before the kernel was asked.
+    let now = getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+    if now == Some(parent) {
+        Ok(())
+    } else {
+        Err(crate::Error::Usage(format!("process {parent}, which this one belongs to, has ended")))
+    }
+}

@@ -1,0 +1,176 @@
+//! Follows a build from its first event to its last, whatever happens to the connection in between.
+
+use std::path::PathBuf;
+
+use kiln_proto::digest::Digest;
+use kiln_proto::transfer::Moved;
+use kiln_proto::v1;
+use kiln_proto::v1::event::Event;
+
+use crate::farm::{FUNCTION, Farm};
+use crate::interrupts::Interrupts;
+use crate::progress::{Board, Happening, Show};
+use crate::{Code, Error, download};
+
+/// Bytes of a failed step's log that are fetched to show its end.
+const TAIL_BYTES: u64 = 64 << 20;
+
+/// What an interrupt does to the build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnInterrupt {
+    /// It is cancelled, and its end waited for.
+    Cancel,
+    /// It goes on without us.
+    Leave,
+}
+
+/// Follows one build.
+pub struct Follow<'a> {
+    /// The farm it is in.
+    pub farm: &'a Farm,
+    /// Its id.
+    pub build: String,
+    /// REAPI's instance that holds its blobs.
+    pub instance: String,
+    /// Where its artifacts go.
+    pub output: PathBuf,
+    /// What was sent for it.
+    pub moved: Moved,
+    /// What an interrupt does.
+    pub on_interrupt: OnInterrupt,
+}
+
+impl Follow<'_> {
+    /// Shows the build until it ends; answers with its exit code.
+    pub async fn run(&self, show: &mut dyn Show, interrupts: &Interrupts) -> Result<Code, Error> {
+        let mut board = Board { build: self.build.clone(), ..Board::default() };
+        let ended = self.events(&mut board, show, interrupts).await;
+        if let Err(Error::Farm(error)) = &ended {
+            // Whoever reads the events learns that there are no more.
+            let finished = v1::BuildFinished {
+                build: self.build.clone(),
+                status: v1::Status::FarmFailed.into(),
+                duration_ms: 0,
+                message: error.to_string(),
+            };
+            self.show(&mut board, show, &Happening::Finished { finished, moved: self.moved })?;
+        }
+        ended
+    }
+
+    async fn events(&self, board: &mut Board, show: &mut dyn Show, interrupts: &Interrupts) -> Result<Code, Error> {
+        let mut offset = 0;
+        let mut patience = self.farm.patience();
+        let mut interrupted = false;
+        loop {
+            let mut events = match self.farm.watch(&self.build, offset).await {
+                Ok(events) => events,
+                Err(status) => {
+                    patience.wait(self.farm, "follow the build", status).await?;
+                    continue;
+                }
+            };
+            loop {
+                let next = tokio::select! {
+                    next = events.message() => next,
+                    () = interrupts.first(), if !interrupted => {
+                        interrupted = true;
+                        if self.on_interrupt == OnInterrupt::Leave {
+                            show.note(&format!(
+                                "left; the build goes on: `kiln attach {0}` takes it up, `kiln cancel {0}` ends it",
+                                self.build
+                            ));
+                            return Ok(Code::Cancelled);
+                        }
+                        show.note("cancelling; once more leaves at once");
+                        // One that ended in this moment cannot be cancelled; its end is on the way.
+                        if let Err(error) = self.farm.cancel(&self.build).await {
+                            show.note(&format!("could not cancel: {error}"));
+                        }
+                        continue;
+                    }
+                };
+                match next {
+                    Ok(Some(event)) => {
+                        patience.reset();
+                        if event.offset < offset {
+                            continue;
+                        }
+                        offset = event.offset + 1;
+                        if let Some(code) = self.event(board, show, event.event).await? {
+                            return Ok(code);
+                        }
+                    }
+                    Ok(None) => {
+                        let status = tonic::Status::unavailable("the events ended before the build did");
+                        patience.wait(self.farm, "follow the build", status).await?;
+                        break;
+                    }
+                    Err(status) => {
+                        patience.wait(self.farm, "follow the build", status).await?;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn event(&self, board: &mut Board, show: &mut dyn Show, event: Option<Event>) -> Result<Option<Code>, Error> {
+        match event {
+            None => Ok(None),
+            Some(Event::Artifact(artifact)) => {
+                let dir = match board.directory(&artifact.platform, &artifact.target) {
+                    Some(dir) => self.output.join(dir),
+                    None => self.output.clone(),
+                };
+                let path = download::artifact(self.farm, &artifact, &dir).await?;
+                self.show(board, show, &Happening::Artifact { artifact, path })?;
+                Ok(None)
+            }
+            Some(Event::BuildFinished(finished)) => {
+                self.fetch_tails(board).await;
+                let code = match finished.status() {
+                    v1::Status::Succeeded => Code::Success,
+                    v1::Status::Failed => Code::Failed,
+                    v1::Status::Cancelled => Code::Cancelled,
+                    _ => Code::Farm,
+                };
+                self.show(board, show, &Happening::Finished { finished, moved: self.moved })?;
+                Ok(Some(code))
+            }
+            Some(other) => {
+                for happening in board.take(other) {
+                    self.show(board, show, &happening)?;
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn show(&self, board: &mut Board, show: &mut dyn Show, happening: &Happening) -> Result<(), Error> {
+        match show.happening(board, happening) {
+            // A reader that went away does not stop the build; artifacts still come.
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::Stdout(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// A failed step whose output was not seen live (it was merged with another's): its end comes from the store.
+    async fn fetch_tails(&self, board: &mut Board) {
+        for step in board.steps.values_mut() {
+            let Some(finished) = step.finished.as_ref().filter(|finished| !finished.ok) else { continue };
+            if !step.tail.is_empty() {
+                continue;
+            }
+            let logs = [finished.stdout_digest.clone(), finished.stderr_digest.clone()];
+            for wire in logs.into_iter().flatten() {
+                let Ok(digest) = Digest::from_wire(FUNCTION, &wire) else { continue };
+                if digest.size <= TAIL_BYTES
+                    && let Ok(data) = self.farm.blobs(&self.instance, FUNCTION).get(&digest).await
+                {
+                    step.keep(&String::from_utf8_lossy(&data));
+                }
+            }
+        }
+    }
+}

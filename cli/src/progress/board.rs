@@ -1,0 +1,194 @@
+//! The state of a build as its events tell it.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use indexmap::IndexMap;
+use kiln_proto::v1;
+
+use super::Happening;
+use super::lines::Lines;
+
+/// Lines of a step's log that are kept for the case that it fails.
+const TAIL_LINES: usize = 20;
+
+/// One action of a build.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Key {
+    /// The step.
+    pub step: String,
+    /// Such as `linux/amd64`.
+    pub platform: String,
+    /// The target's name.
+    pub target: String,
+    /// Which shard, from 0.
+    pub shard: u32,
+    /// Of how many.
+    pub shards: u32,
+}
+
+impl From<v1::StepRef> for Key {
+    fn from(step: v1::StepRef) -> Self {
+        let v1::StepRef { step, platform, target, shard, shards } = step;
+        Self { step, platform, target, shard, shards: shards.max(1) }
+    }
+}
+
+/// What is known of an action.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// Where it runs or ran.
+    pub worker: String,
+    /// Since when it runs, by this machine's clock.
+    pub since: Option<Instant>,
+    /// Its last lines.
+    pub tail: VecDeque<String>,
+    /// Its result.
+    pub finished: Option<v1::StepFinished>,
+    open: HashMap<String, Lines>,
+}
+
+/// A build's steps and artifacts.
+#[derive(Debug, Default)]
+pub struct Board {
+    /// The build's id.
+    pub build: String,
+    /// The actions in the plan's order.
+    pub steps: IndexMap<Key, Step>,
+    /// Each pair of platform and target once.
+    pub targets: Vec<(String, String)>,
+}
+
+impl Board {
+    /// Takes an event in. Artifacts and the end are the caller's, who knows more about them.
+    pub fn take(&mut self, event: v1::event::Event) -> Vec<Happening> {
+        use v1::event::Event;
+        match event {
+            Event::BuildStarted(started) => self.started(started),
+            Event::StepQueued(queued) => {
+                self.steps.entry(key(queued.step)).or_default();
+                Vec::new()
+            }
+            Event::StepStarted(v1::StepStarted { step, worker }) => {
+                let key = key(step);
+                let step = self.steps.entry(key.clone()).or_default();
+                // After a lost worker the action starts afresh, and so does its log.
+                *step = Step { worker: worker.clone(), since: Some(Instant::now()), ..Step::default() };
+                vec![Happening::StepStarted { key, worker }]
+            }
+            Event::Log(log) => self.log(log),
+            Event::StepFinished(finished) => self.finished(finished),
+            Event::Warning(warning) => vec![Happening::Warning(warning.text)],
+            Event::Artifact(_) | Event::BuildFinished(_) => Vec::new(),
+        }
+    }
+
+    fn started(&mut self, started: v1::BuildStarted) -> Vec<Happening> {
+        self.build.clone_from(&started.build);
+        self.steps.clear();
+        self.targets.clear();
+        for step in &started.steps {
+            let key = key(step.step.clone());
+            let target = (key.platform.clone(), key.target.clone());
+            if !self.targets.contains(&target) {
+                self.targets.push(target);
+            }
+            self.steps.entry(key).or_default();
+        }
+        vec![Happening::Started(started)]
+    }
+
+    fn log(&mut self, log: v1::Log) -> Vec<Happening> {
+        let key = key(log.step);
+        let step = self.steps.entry(key.clone()).or_default();
+        let mut happenings = Vec::new();
+        let mut text = step.open.entry(log.stream.clone()).or_default().push(&log.data).unwrap_or_default();
+        if log.skipped_bytes > 0 {
+            text.extend(step.open.remove(&log.stream).and_then(Lines::finish));
+            if !text.is_empty() && !text.ends_with('\n') {
+                text.push('\n');
+            }
+            text.push_str(&format!(
+                "[{} bytes are left out here; see all with `kiln logs {} {}`]\n",
+                log.skipped_bytes, self.build, key.step
+            ));
+        }
+        if !text.is_empty() {
+            step.keep(&text);
+            happenings.push(Happening::Log { key, stream: log.stream, text });
+        }
+        happenings
+    }
+
+    fn finished(&mut self, finished: v1::StepFinished) -> Vec<Happening> {
+        let key = key(finished.step.clone());
+        let step = self.steps.entry(key.clone()).or_default();
+        let mut happenings = Vec::new();
+        let mut open: Vec<(String, Lines)> = step.open.drain().collect();
+        open.sort_by(|one, other| one.0.cmp(&other.0));
+        for (stream, lines) in open {
+            if let Some(text) = lines.finish() {
+                step.keep(&text);
+                happenings.push(Happening::Log { key: key.clone(), stream, text });
+            }
+        }
+        if !finished.worker.is_empty() {
+            step.worker.clone_from(&finished.worker);
+        }
+        step.since = None;
+        step.finished = Some(finished.clone());
+        happenings.push(Happening::StepFinished { key, finished });
+        happenings
+    }
+
+    /// What to call an action: its step, and what tells it from the others.
+    pub fn label(&self, key: &Key) -> String {
+        let mut label = key.step.clone();
+        if key.shards > 1 {
+            label.push_str(&format!("[{}/{}]", key.shard + 1, key.shards));
+        }
+        if self.targets.len() > 1 {
+            let same_platform = self.targets.iter().filter(|(platform, _)| *platform == key.platform).count();
+            label.push_str(&format!(" {}", if same_platform > 1 { &key.target } else { &key.platform }));
+        }
+        label
+    }
+
+    /// The directory below the output directory for artifacts of a platform and target; none for a build of one.
+    pub fn directory(&self, platform: &str, target: &str) -> Option<String> {
+        if self.targets.len() <= 1 {
+            return None;
+        }
+        let plain = |text: &str| -> String {
+            text.chars()
+                .map(|char| if char.is_ascii_alphanumeric() || "._-".contains(char) { char } else { '-' })
+                .collect()
+        };
+        let platform_dir = plain(platform).trim_start_matches('.').to_owned();
+        let same_platform = self.targets.iter().filter(|(other, _)| other == platform).count();
+        Some(if same_platform > 1 { format!("{platform_dir}-{}", plain(target)) } else { platform_dir })
+    }
+
+    /// The actions that failed by themselves.
+    pub fn failed(&self) -> impl Iterator<Item = (&Key, &Step, &v1::StepFinished)> {
+        self.steps.iter().filter_map(|(key, step)| {
+            step.finished.as_ref().filter(|finished| !finished.ok).map(|finished| (key, step, finished))
+        })
+    }
+}
+
+impl Step {
+    /// Keeps text for the tail.
+    pub fn keep(&mut self, text: &str) {
+        for line in text.lines() {
+            if self.tail.len() == TAIL_LINES {
+                self.tail.pop_front();
+            }
+            self.tail.push_back(line.to_owned());
+        }
+    }
+}
+
+fn key(step: Option<v1::StepRef>) -> Key {
+    step.unwrap_or_default().into()
+}

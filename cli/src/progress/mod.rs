@@ -1,0 +1,87 @@
+//! What a user sees of a build while it runs.
+//!
+//! The [`Board`] turns a build's events into happenings and keeps what a summary needs; a [`Show`] puts them on a
+//! terminal, in a pipe or into JSON.
+
+mod board;
+mod json;
+mod lines;
+mod plain;
+mod summary;
+mod tty;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use kiln_proto::transfer::Moved;
+use kiln_proto::v1;
+
+pub use board::{Board, Key, Step};
+pub use summary::{cache_word, status_word, summary};
+
+use crate::args::Progress;
+
+/// Something to show.
+#[derive(Debug, Clone)]
+pub enum Happening {
+    /// The build began, or was taken up again by a restarted coordinator.
+    Started(v1::BuildStarted),
+    /// A step runs.
+    StepStarted {
+        /// Which.
+        key: Key,
+        /// Where.
+        worker: String,
+    },
+    /// Output of a step, in whole lines where it has any.
+    Log {
+        /// Which.
+        key: Key,
+        /// `stdout` or `stderr`.
+        stream: String,
+        /// The text, with its line ends.
+        text: String,
+    },
+    /// A step has its result.
+    StepFinished {
+        /// Which.
+        key: Key,
+        /// The result.
+        finished: v1::StepFinished,
+    },
+    /// An artifact is there, at its place on this machine.
+    Artifact {
+        /// The artifact.
+        artifact: v1::Artifact,
+        /// Its place.
+        path: PathBuf,
+    },
+    /// A warning.
+    Warning(String),
+    /// The end.
+    Finished {
+        /// How it ended.
+        finished: v1::BuildFinished,
+        /// What was sent for it.
+        moved: Moved,
+    },
+}
+
+/// Shows a build.
+pub trait Show: Send {
+    /// Shows what happened; `board` knows of it already.
+    fn happening(&mut self, board: &Board, happening: &Happening) -> std::io::Result<()>;
+    /// Words beside the build, such as that it is being cancelled.
+    fn note(&mut self, text: &str);
+}
+
+/// The show that was asked for. `auto` is a terminal's where standard error is one.
+pub fn show(progress: Progress) -> Box<dyn Show> {
+    let terminal = std::io::stderr().is_terminal();
+    match progress {
+        Progress::Json => Box::new(json::Json),
+        Progress::Tty => Box::new(tty::Tty::new()),
+        Progress::Auto if terminal => Box::new(tty::Tty::new()),
+        Progress::Plain | Progress::Auto => Box::new(plain::Plain::new(terminal)),
+    }
+}
