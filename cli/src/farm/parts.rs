@@ -6,20 +6,16 @@ use std::path::PathBuf;
 use tokio::net::TcpListener;
 
 /// Bytes of blobs that a farm on this machine keeps.
-#[cfg(feature = "farm")]
 const STORE_BYTES: u64 = 20 << 30;
 /// Bytes of inputs that a worker on this machine keeps.
-#[cfg(feature = "farm")]
 const CACHE_BYTES: u64 = 10 << 30;
 
 /// Where a worker started this process as the first one of a sandbox, becomes that and does not return.
 pub fn become_init_if_asked() {
-    #[cfg(feature = "farm")]
-    kiln_worker::become_init_if_asked();
+        kiln_worker::become_init_if_asked();
 }
 
 /// Runs a coordinator until `shutdown`.
-#[cfg(feature = "farm")]
 pub async fn coordinator(
     data_dir: PathBuf,
     listener: TcpListener,
@@ -31,7 +27,6 @@ pub async fn coordinator(
 }
 
 /// Runs a worker until `shutdown`.
-#[cfg(feature = "farm")]
 pub async fn worker(
     coordinator: String,
     name: String,
@@ -49,27 +44,6 @@ pub async fn worker(
         cache_bytes: CACHE_BYTES,
     };
     kiln_worker::run(config, shutdown).await.map_err(|error| format!("worker: {error:#}"))
-}
-
-/// Stands in for the coordinator until it is joined.
-#[cfg(not(feature = "farm"))]
-pub async fn coordinator(
-    _data_dir: PathBuf,
-    _listener: TcpListener,
-    _shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), String> {
-    Err("this `kiln` was built without a coordinator; give the address of a farm with `--farm URL`".to_owned())
-}
-
-/// Stands in for the worker until it is joined.
-#[cfg(not(feature = "farm"))]
-pub async fn worker(
-    _coordinator: String,
-    _name: String,
-    _state_dir: PathBuf,
-    _shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), String> {
-    Err("this `kiln` was built without a worker; give the address of a farm with `--farm URL`".to_owned())
 }
 
 /// Asks the kernel to end this process when its parent does. To be called before any thread is started.
