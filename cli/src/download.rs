@@ -22,7 +22,7 @@ pub enum Error {
     Transfer {
         name: String,
         #[source]
-        source: transfer::Error,
+        source: Box<transfer::Error>,
     },
     #[error("artifact `{name}` is not usable: {reason}; report this to who runs the farm")]
     Malformed { name: String, reason: String },
@@ -38,7 +38,8 @@ impl Error {
     /// Whose fault it is, as an exit code.
     pub fn code(&self) -> Code {
         match self {
-            Self::Transfer { source: transfer::Error::File { .. }, .. } | Self::Write { .. } => Code::Usage,
+            Self::Transfer { source, .. } if matches!(**source, transfer::Error::File { .. }) => Code::Usage,
+            Self::Write { .. } => Code::Usage,
             Self::Transfer { .. } | Self::Malformed { .. } => Code::Farm,
         }
     }
@@ -139,7 +140,7 @@ impl Fetch<'_> {
     }
 
     fn transfer(&self, source: transfer::Error) -> Error {
-        Error::Transfer { name: self.name.to_owned(), source }
+        Error::Transfer { name: self.name.to_owned(), source: Box::new(source) }
     }
 
     fn malformed(&self, reason: String) -> Error {
