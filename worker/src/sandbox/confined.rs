@@ -176,6 +176,8 @@ pub(super) async fn run(
     };
     // What is in the pipes is drained after the last process has gone.
     let ((report, stop), (), ()) = tokio::join!(ending, stdout, stderr);
+    // Dropped, it would shut the socket down, and with that the init that holds the mounts.
+    writer.forget();
     let pid = init_pid(&child).await;
     let ended = match (report, stop) {
         (Ok(Report::Ended(ended)), _) => ended,
@@ -187,10 +189,6 @@ pub(super) async fn run(
         // Reaped when it ends: when the tree is dropped.
         let _ = child.wait().await;
     });
-    let hold = {
-        hold.set_nonblocking(false).ok();
-        hold
-    };
     Ok(Finished {
         exit: exit(&ended, stop, group.as_ref()),
         wall: Duration::from_micros(ended.wall_us),
