@@ -28,7 +28,7 @@ use crate::store::{self, Stores};
 
 /// How long calls may go on after the coordinator was asked to stop. Streams that never end are cut then.
 const GRACE: Duration = Duration::from_secs(3);
-/// How long after a start an action waits for a worker that matches: they redial within seconds.
+/// How long after a start an action waits for a worker that matches: they dial within seconds.
 const MATCH_GRACE_MS: u64 = 15_000;
 
 /// Serves on `listener` until `shutdown`.
@@ -40,11 +40,10 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
-    let fresh = !config.data_dir.join("builds").exists();
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot make the data directory `{}`", config.data_dir.display()))?;
     let stores = Stores::open(&store::Config { data_dir: config.data_dir.clone(), max_bytes: config.store_bytes })?;
-    let execution = ExecutionHandle::spawn(stores.clone(), scheduling(fresh));
+    let execution = ExecutionHandle::spawn(stores.clone(), scheduling());
     let builds = Builds::open(config.data_dir.join("builds"), stores.clone(), execution.clone())
         .context("cannot open the index of builds; does another coordinator use this data directory?")?;
 
@@ -89,11 +88,11 @@ pub async fn run(
 }
 
 /// Leases are numbered from the time of the start, so that those of an earlier run are told apart.
-fn scheduling(fresh: bool) -> scheduler::Config {
+fn scheduling() -> scheduler::Config {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     scheduler::Config {
         first_lease: (now.as_millis() as u64) << 16,
-        match_grace: if fresh { 0 } else { MATCH_GRACE_MS },
+        match_grace: MATCH_GRACE_MS,
         ..scheduler::Config::default()
     }
 }

@@ -58,6 +58,14 @@ pub enum Error {
     Status(#[from] Box<tonic::Status>),
 }
 
+impl Error {
+    /// Whether the connection broke or the farm was away: the same may work when it is back.
+    pub fn is_connection(&self) -> bool {
+        use tonic::Code::{Cancelled, Unavailable, Unknown};
+        matches!(self, Self::Status(status) if matches!(status.code(), Unavailable | Unknown | Cancelled))
+    }
+}
+
 impl From<tonic::Status> for Error {
     fn from(status: tonic::Status) -> Self {
         Self::Status(Box::new(status))

@@ -10,12 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kiln_proto::digest::{Digest, DigestFunction, Hasher};
-use kiln_proto::transfer::{Blob, Client};
+use kiln_proto::transfer::{self, Blob, Client};
 use kiln_proto::v1::lease_finished::Outcome;
 use kiln_proto::{clock, precondition, reapi, rpc, v1};
-use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::Channel;
@@ -29,6 +28,10 @@ use crate::sandbox::{Chunk, Exit, Finished, Job, Sandbox, Stream};
 const DISK_BYTES: u64 = 64 << 30;
 /// Most processes and threads of one action at once.
 const MAX_PROCESSES: u32 = 4096;
+/// How long a transfer waits for a broken connection to come back.
+const RECONNECTING: Duration = Duration::from_secs(600);
+/// Pause before a transfer is tried again where the connection itself did not change.
+const PAUSE: Duration = Duration::from_millis(500);
 /// Largest stdout or stderr that is kept; what follows is dropped and said.
 const MAX_LOG_BYTES: u64 = 4 << 30;
 
@@ -39,7 +42,7 @@ pub struct Runner {
     inputs: Inputs,
     sandbox: Sandbox,
     scratch: PathBuf,
-    channel: Mutex<Option<Channel>>,
+    channel: watch::Sender<Option<Channel>>,
 }
 
 /// Why a lease has no result.
@@ -87,12 +90,12 @@ impl Log {
 impl Runner {
     /// A runner with these parts; `scratch` holds logs while they grow.
     pub fn new(worker: String, inputs: Inputs, sandbox: Sandbox, scratch: PathBuf) -> Self {
-        Self { worker, inputs, sandbox, scratch, channel: Mutex::new(None) }
+        Self { worker, inputs, sandbox, scratch, channel: watch::Sender::new(None) }
     }
 
     /// Blobs go over this connection from now on.
     pub fn set_channel(&self, channel: Channel) {
-        *self.channel.lock() = Some(channel);
+        self.channel.send_replace(Some(channel));
     }
 
     /// Free bytes where actions run.
@@ -106,9 +109,42 @@ impl Runner {
     }
 
     fn client(&self, instance: &str, function: DigestFunction) -> Result<Client, Fault> {
-        let channel = self.channel.lock().clone();
+        let channel = self.channel.borrow().clone();
         let channel = channel.ok_or_else(|| Fault::Worker("there is no connection to the coordinator".to_owned()))?;
         Ok(Client::new(channel, instance, function))
+    }
+
+    /// Does a transfer, again where the connection broke under it, until it is done, fails otherwise, or nobody wants it.
+    async fn transfer<T, E, F>(
+        &self,
+        lease: (&str, DigestFunction),
+        cancel: &CancellationToken,
+        is_connection: fn(&E) -> bool,
+        fault: fn(E) -> Fault,
+        attempt: impl Fn(Client) -> F,
+    ) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        let deadline = tokio::time::Instant::now() + RECONNECTING;
+        let mut changed = self.channel.subscribe();
+        loop {
+            changed.mark_unchanged();
+            let client = self.client(lease.0, lease.1)?;
+            let result = tokio::select! {
+                result = attempt(client) => result,
+                () = cancel.cancelled() => return Err(cancelled()),
+            };
+            let error = match result {
+                Ok(done) => return Ok(done),
+                Err(error) if is_connection(&error) && tokio::time::Instant::now() < deadline => error,
+                Err(error) => return Err(fault(error)),
+            };
+            tokio::select! {
+                _ = tokio::time::timeout(PAUSE, changed.changed()) => drop(error),
+                () = cancel.cancelled() => return Err(cancelled()),
+            }
+        }
     }
 
     /// Runs a lease to its outcome.
@@ -145,11 +181,9 @@ impl Runner {
             input_fetch_start_timestamp: Some(clock::now()),
             ..Default::default()
         };
-        let client = self.client(&lease.instance, function)?;
-        let tree = tokio::select! {
-            tree = self.inputs.fetch(&client, &root) => tree.map_err(input_fault)?,
-            () = cancel.cancelled() => return Err(cancelled()),
-        };
+        let at = (lease.instance.as_str(), function);
+        let fetch = |client| async move { self.inputs.fetch(&client, &root).await };
+        let tree = self.transfer(at, cancel, inputs::Error::is_connection, input_fault, fetch).await?;
         metadata.input_fetch_completed_timestamp = Some(clock::now());
         metadata.execution_start_timestamp = Some(clock::now());
         let job = job(lease, &command, &tree)?;
@@ -161,11 +195,10 @@ impl Runner {
         metadata.output_upload_start_timestamp = Some(clock::now());
         let mut result = reapi::ActionResult::default();
         let status = verdict(&finished.exit, lease, &mut result);
-        // The connection may be another by now.
-        let client = self.client(&lease.instance, function)?;
         if matches!(finished.exit, Exit::Code(_) | Exit::Signal(_)) {
             let request = outputs::Request { root: finished.tree.root(), command: &command, function };
-            let collected = outputs::collect(request, &client, Some(&self.inputs)).await.map_err(output_fault)?;
+            let collect = |client| async move { outputs::collect(request, &client, Some(&self.inputs)).await };
+            let collected = self.transfer(at, cancel, outputs::Error::is_connection, output_fault, collect).await?;
             result.output_files = collected.output_files;
             result.output_directories = collected.output_directories;
             result.output_symlinks = collected.output_symlinks;
@@ -175,8 +208,12 @@ impl Runner {
                 result.output_directory_symlinks = collected.output_directory_symlinks;
             }
         }
-        let logs = [(stdout.0, Blob::File(stdout.1.clone())), (stderr.0, Blob::File(stderr.1.clone()))];
-        client.upload(logs.into()).await.map_err(|error| Fault::Worker(error.to_string()))?;
+        let logs = vec![(stdout.0, Blob::File(stdout.1.clone())), (stderr.0, Blob::File(stderr.1.clone()))];
+        let upload = |client: Client| {
+            let logs = logs.clone();
+            async move { client.upload(logs).await }
+        };
+        self.transfer(at, cancel, transfer::Error::is_connection, |error| Fault::Worker(error.to_string()), upload).await?;
         result.stdout_digest = Some(stdout.0.to_wire());
         result.stderr_digest = Some(stderr.0.to_wire());
         let _ = tokio::fs::remove_file(&stdout.1).await;

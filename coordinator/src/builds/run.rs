@@ -19,8 +19,8 @@ use super::lower::{Outputs, overlay};
 use super::steps::{self, Ended, Finished, Job};
 use crate::artifacts::{self, StepFact};
 
-/// How long a build that was taken up again waits for workers to come back.
-const RETURN_OF_WORKERS: Duration = Duration::from_secs(30);
+/// How long a build that was taken up again, or that meets a farm which has just started, waits for workers to join.
+const JOINING: Duration = Duration::from_secs(30);
 /// How often the steps that one needs are run again because their outputs were evicted.
 const HEALINGS: u32 = 2;
 
@@ -154,10 +154,12 @@ async fn carry_out(work: &Work) -> Result<(), Unsuccessful> {
     Ok(())
 }
 
-/// The environment of each target. A build that was taken up again, or that is the first after a start, waits a while for
-/// workers to come back.
+/// The environment of each target. While the farm has just started and has no worker yet, and for a build that was taken up
+/// again, this waits for workers to join.
 async fn environments(work: &Work) -> Result<Vec<Arc<Chosen>>, Unsuccessful> {
-    let deadline = tokio::time::Instant::now() + RETURN_OF_WORKERS;
+    let began = if work.resumed { tokio::time::Instant::now() } else { work.execution.began() };
+    let deadline = began + JOINING;
+    let mut told = false;
     let mut changed = work.execution.workers_changed();
     'again: loop {
         changed.mark_unchanged();
@@ -167,11 +169,15 @@ async fn environments(work: &Work) -> Result<Vec<Arc<Chosen>>, Unsuccessful> {
             match environment::choose(&farm.workers, target, &work.plan.steps) {
                 Ok(environment) => chosen.push(Arc::new(environment)),
                 Err(words) => {
-                    let may_come = work.resumed
-                        && tokio::time::timeout_at(deadline, changed.changed())
-                            .await
-                            .is_ok_and(|changed| changed.is_ok());
-                    if may_come {
+                    let starts = farm.workers.is_empty() && tokio::time::Instant::now() < deadline;
+                    if starts && !std::mem::replace(&mut told, true) {
+                        let text = "the farm has just started; waiting for a worker to join".to_owned();
+                        work.tell(event::Event::Warning(v1::Warning { text }));
+                    }
+                    let joined = async {
+                        tokio::time::timeout_at(deadline, changed.changed()).await.is_ok_and(|changed| changed.is_ok())
+                    };
+                    if (starts || work.resumed) && joined.await {
                         continue 'again;
                     }
                     return Err(Unsuccessful::farms(words));

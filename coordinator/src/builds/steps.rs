@@ -65,14 +65,36 @@ impl Job {
 }
 
 /// Runs one action of the build and reports its events.
-pub(super) async fn run(work: &Work, job: Job) -> Ended {
+///
+/// A cached result that lacks an output of the step is not believed: the step runs.
+pub(super) async fn run(work: &Work, mut job: Job) -> Ended {
     let began = Instant::now();
+    match attempt(work, &job, began).await {
+        Attempt::Ended(ended) => ended,
+        Attempt::Unbelievable => {
+            job.again = true;
+            match attempt(work, &job, began).await {
+                Attempt::Ended(ended) => ended,
+                Attempt::Unbelievable => Ended::FarmFailed("the farm answered from its cache where it was told not to".into()),
+            }
+        }
+    }
+}
+
+enum Attempt {
+    Ended(Ended),
+    /// The cached result lacks outputs.
+    Unbelievable,
+}
+
+async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
+    let ended = Attempt::Ended;
     work.tell(event::Event::StepQueued(v1::StepQueued { step: Some(job.reference()) }));
     let lowering = Lowering { source: &work.source, store: &*work.stores.blobs, function: work.function };
     let lowered = lowering.action(&job.step, &job.target, &job.environment.fingerprint, job.shard, &job.needs).await;
     let action = match lowered {
         Ok(action) => action,
-        Err(error) => return lowering_failed(error),
+        Err(error) => return ended(lowering_failed(error)),
     };
     let build = work.build.lock().clone();
     let attached = work
@@ -92,12 +114,12 @@ pub(super) async fn run(work: &Work, job: Job) -> Ended {
         Err(status) => {
             let detailed = precondition::from_tonic(&status);
             if !precondition::subjects(&detailed).is_empty() {
-                return Ended::InputsGone(status.message().to_owned());
+                return ended(Ended::InputsGone(status.message().to_owned()));
             }
-            return match status.code() {
+            return ended(match status.code() {
                 Code::InvalidArgument => Ended::Failed(status.message().to_owned()),
                 _ => Ended::FarmFailed(status.message().to_owned()),
-            };
+            });
         }
     };
     let mut logged = 0;
@@ -132,7 +154,14 @@ pub(super) async fn run(work: &Work, job: Job) -> Ended {
         };
         work.tell(event::Event::Log(log));
     }
-    finish(work, &job, action, &done, attached.merged, began)
+    let lacks_outputs = || {
+        let result = done.response.result.clone().unwrap_or_default();
+        Outputs::of(work.function, &result).is_ok_and(|outputs| !outputs.absent(&job.step.outputs).is_empty())
+    };
+    if done.response.cached_result && !job.again && lacks_outputs() {
+        return Attempt::Unbelievable;
+    }
+    ended(finish(work, job, action, &done, attached.merged, began))
 }
 
 fn lowering_failed(error: lower::Error) -> Ended {

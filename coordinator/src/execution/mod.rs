@@ -53,6 +53,7 @@ pub struct ExecutionHandle {
     logs: Arc<LiveLogs>,
     waiters: Arc<AtomicU64>,
     workers: watch::Receiver<u64>,
+    began: tokio::time::Instant,
 }
 
 /// A response that says why there is no result.
@@ -70,7 +71,7 @@ impl ExecutionHandle {
         let (joined, workers) = watch::channel(0);
         let owner = owner::Owner::new(config, stores.clone(), preparer.clone(), logs.clone(), messages.clone(), joined);
         tokio::spawn(owner.run(receiver));
-        Self { messages, stores, preparer, logs, waiters: Arc::default(), workers }
+        Self { messages, stores, preparer, logs, waiters: Arc::default(), workers, began: tokio::time::Instant::now() }
     }
 
     /// The live output of running actions.
@@ -145,6 +146,11 @@ impl ExecutionHandle {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Farm { reply });
         answer.await.map_err(|_| stopping())
+    }
+
+    /// When this coordinator began to take workers.
+    pub fn began(&self) -> tokio::time::Instant {
+        self.began
     }
 
     /// A counter that moves when a worker joins or leaves.

@@ -47,12 +47,21 @@ pub enum Error {
     Invalid(String),
     #[error("cannot fetch the inputs: {0}")]
     Farm(String),
+    #[error("cannot fetch the inputs: the connection broke ({0})")]
+    Connection(String),
     #[error("cannot keep inputs at `{path}`: {source}; is the disk full?")]
     Disk {
         path: PathBuf,
         #[source]
         source: std::io::Error,
     },
+}
+
+impl Error {
+    /// Whether the connection broke: the same may work when it is back.
+    pub fn is_connection(&self) -> bool {
+        matches!(self, Self::Connection(_))
+    }
 }
 
 pub(crate) fn disk(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
@@ -197,6 +206,7 @@ fn transfer_failed(error: transfer::Error) -> Error {
         transfer::Error::Message { digest, source } => {
             Error::Invalid(format!("input `{digest}` is no directory: {source}"))
         }
+        other if other.is_connection() => Error::Connection(other.to_string()),
         other => Error::Farm(other.to_string()),
     }
 }

@@ -45,7 +45,7 @@ pub async fn collect(request: Request<'_>, client: &Client, cache: Option<&Input
     let read = tokio::task::spawn_blocking(move || read(&root, &command, function, wanted));
     let (mut collected, blobs) = read.await.map_err(|error| Error::Farm(error.to_string()))??;
     collected.bytes = blobs.bytes;
-    collected.moved = client.upload(blobs.blobs).await.map_err(|error| Error::Farm(error.to_string()))?;
+    collected.moved = client.upload(blobs.blobs).await?;
     if let Some(cache) = cache {
         for (digest, executable, path) in blobs.files.iter().take(ADOPT_FILES) {
             cache.adopt(digest, *executable, path).await;
@@ -60,6 +60,9 @@ fn read(
     function: DigestFunction,
     wanted: Vec<(String, Kind)>,
 ) -> Result<(Collected, Blobs), Error> {
+    if !root.is_dir() {
+        return Err(Error::Farm(format!("the tree at `{}` is gone", root.display())));
+    }
     let (mut collected, mut blobs) = (Collected::default(), Blobs::default());
     for (path, kind) in wanted {
         let Some(output) = walk::look(root, &walk::join(&command.working_directory, &path))? else { continue };

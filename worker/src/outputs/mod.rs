@@ -52,6 +52,15 @@ pub enum Error {
     Invalid(String),
     #[error("cannot store the outputs: {0}")]
     Farm(String),
+    #[error("cannot store the outputs: {0}")]
+    Transfer(#[from] kiln_proto::transfer::Error),
+}
+
+impl Error {
+    /// Whether the connection broke: the same may work when it is back.
+    pub fn is_connection(&self) -> bool {
+        matches!(self, Self::Transfer(error) if error.is_connection())
+    }
 }
 
 /// How an output was asked for.
