@@ -7,3 +7,4 @@ pub mod execute;
 pub mod farm;
 pub mod project;
 pub mod report;
+pub mod scheduler;

@@ -3,7 +3,7 @@
 use clap::{Parser, ValueEnum};
 use kiln_benches::farm::Farm;
 use kiln_benches::report::{self, Figure};
-use kiln_benches::{blob, execute, project};
+use kiln_benches::{blob, execute, project, scheduler};
 
 #[derive(Parser)]
 #[command(name = "kiln-bench", about = "Measures a farm", version)]
@@ -27,6 +27,8 @@ enum What {
     Blob,
     /// `kiln build` of 10,000 files.
     Build,
+    /// The scheduler alone: 100,000 actions on 1,000 workers.
+    Scheduler,
 }
 
 #[tokio::main]
@@ -51,6 +53,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if wants(What::Build) {
         figures.extend(project::builds(&url, 10_000, 20)?);
+    }
+    if wants(What::Scheduler) {
+        figures.extend(scheduler::assignments(100_000, 1_000)?);
     }
     report::print(&figures, arguments.json)
 }

@@ -39,7 +39,8 @@ pub struct Latencies {
 
 impl Default for Latencies {
     fn default() -> Self {
-        Self { micros: Histogram::new(3).unwrap_or_else(|_| unreachable!("3 digits are valid")) }
+        let hour = 3_600_000_000;
+        Self { micros: Histogram::new_with_max(hour, 3).unwrap_or_else(|_| unreachable!("3 digits are valid")) }
     }
 }
 

@@ -63,7 +63,8 @@ async fn json_events_have_the_promised_shapes() {
     let shop = dir.path().join("kiln-out/shop");
     assert_eq!(std::fs::read(&shop).unwrap(), b"#!/bin/sh\n");
     assert_eq!(shop.metadata().unwrap().permissions().mode() & 0o777, 0o755);
-    let names: Vec<_> = std::fs::read_dir(dir.path().join("kiln-out")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        std::fs::read_dir(dir.path().join("kiln-out")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names.len(), 2, "nothing but the artifact and its provenance is left: {names:?}");
     assert!(dir.path().join("kiln-out/shop.provenance.json").is_file());
 }
@@ -224,8 +225,7 @@ async fn a_broken_connection_loses_and_repeats_nothing() {
 async fn a_farm_that_stays_away_is_lost() {
     let (farm, dir) = (Farm::start().await, project());
     farm.script(vec![started(&[])]);
-    let mut running =
-        Running::start(farm.kiln(dir.path(), &["build", "--progress", "json", "--lost-after", "0"]));
+    let mut running = Running::start(farm.kiln(dir.path(), &["build", "--progress", "json", "--lost-after", "0"]));
     running.until("build_started").await;
     farm.stop();
     assert_eq!(running.until("build_finished").await["status"], "farm_failed");

@@ -17,8 +17,8 @@ use kiln_proto::v1::builds_server::BuildsServer;
 use kiln_proto::v1::farm_server::FarmServer;
 use kiln_proto::v1::workers_server::WorkersServer;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 use crate::Config;
 use crate::builds::Builds;
@@ -56,7 +56,6 @@ pub async fn run(
     }
     let (stopping, mut stopped) = tokio::sync::watch::channel(false);
     let server = Server::builder()
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .initial_stream_window_size(4 * 1024 * 1024)
@@ -73,7 +72,8 @@ pub async fn run(
         .add_service(sized!(ArtifactsServer::new(served)));
     let address = listener.local_addr()?;
     tracing::info!(%address, data_dir = %config.data_dir.display(), "ready");
-    let serving = server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let serving = server.serve_with_incoming_shutdown(incoming, async move {
         shutdown.await;
         let _ = stopping.send(true);
     });

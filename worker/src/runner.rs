@@ -213,7 +213,8 @@ impl Runner {
             let logs = logs.clone();
             async move { client.upload(logs).await }
         };
-        self.transfer(at, cancel, transfer::Error::is_connection, |error| Fault::Worker(error.to_string()), upload).await?;
+        self.transfer(at, cancel, transfer::Error::is_connection, |error| Fault::Worker(error.to_string()), upload)
+            .await?;
         result.stdout_digest = Some(stdout.0.to_wire());
         result.stderr_digest = Some(stderr.0.to_wire());
         let _ = tokio::fs::remove_file(&stdout.1).await;

@@ -12,7 +12,7 @@ const CACHE_BYTES: u64 = 10 << 30;
 
 /// Where a worker started this process as the first one of a sandbox, becomes that and does not return.
 pub fn become_init_if_asked() {
-        kiln_worker::become_init_if_asked();
+    kiln_worker::become_init_if_asked();
 }
 
 /// Runs a coordinator until `shutdown`.

@@ -93,7 +93,11 @@ impl Builds for Service {
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Answer<v1::Build> {
         let (id, build) = (request.into_inner().build, self.0.build.lock().clone());
-        if id == build.id { Ok(Response::new(build)) } else { Err(Status::not_found(format!("there is no build `{id}`"))) }
+        if id == build.id {
+            Ok(Response::new(build))
+        } else {
+            Err(Status::not_found(format!("there is no build `{id}`")))
+        }
     }
 }
 

@@ -75,7 +75,9 @@ pub(super) async fn run(work: &Work, mut job: Job) -> Ended {
             job.again = true;
             match attempt(work, &job, began).await {
                 Attempt::Ended(ended) => ended,
-                Attempt::Unbelievable => Ended::FarmFailed("the farm answered from its cache where it was told not to".into()),
+                Attempt::Unbelievable => {
+                    Ended::FarmFailed("the farm answered from its cache where it was told not to".into())
+                }
             }
         }
     }

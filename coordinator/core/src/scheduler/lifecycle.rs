@@ -64,20 +64,10 @@ impl Scheduler {
         let requirements = action.requirements.clone();
         let class = self.class(&requirements);
         self.enqueue(id);
-        // Others that wait in the class wait because nobody has room.
-        let alone = self.classes[class].waiting.len() == 1;
-        if alone || self.actions.get(&id).is_some_and(|action| action.avoid.is_some()) {
+        // Others that wait in the class, and avoid no worker, wait because nobody has room.
+        let class = &self.classes[class];
+        if class.wary.contains(&id) || class.waiting.len() - class.wary.len() == 1 {
             self.place(id);
-        } else if self.classes[class].reserved.is_none() && self.classes[class].waiting.len() > 1 {
-            // One that waits for another worker than the one that failed it must not hold up the rest.
-            let held_up = self.classes[class]
-                .waiting
-                .first()
-                .and_then(|first| self.actions.get(first))
-                .is_some_and(|first| first.avoid.is_some());
-            if held_up {
-                self.place(id);
-            }
         }
     }
 
@@ -144,8 +134,8 @@ impl Scheduler {
             Some(slot) => slot,
             None => self.workers.add(Worker::new(id)),
         };
+        self.workers.returns(slot);
         let Some(worker) = self.workers.get_mut(slot) else { return };
-        worker.lost_at = None;
         let changed = worker.properties != properties || worker.capacity != capacity;
         worker.properties = properties;
         worker.capacity = capacity;
@@ -216,12 +206,9 @@ impl Scheduler {
     pub(super) fn disconnected(&mut self, worker: &WorkerId) {
         let until = self.now.saturating_add(self.config.disconnect_grace);
         let Some(slot) = self.workers.slot(worker) else { return };
-        if let Some(worker) = self.workers.get_mut(slot)
-            && worker.lost_at.is_none()
-        {
-            worker.lost_at = Some(until);
-        }
+        self.workers.leaves(slot, until);
         self.release_worker(slot);
+        self.place_wary();
     }
 
     /// Another worker may be kept free in this one's place.
@@ -239,28 +226,27 @@ impl Scheduler {
         for class in &worker.classes {
             self.classes[*class].workers.remove(&slot);
         }
-        for action in self.actions.values_mut().filter(|action| action.avoid == Some(slot)) {
-            action.avoid = None;
+        // Slots are used again: nobody may go on avoiding this one.
+        let trusting: Vec<u64> =
+            self.actions.iter().filter(|(_, action)| action.avoid == Some(slot)).map(|(id, _)| *id).collect();
+        for id in trusting {
+            self.dequeue(id);
+            if let Some(action) = self.actions.get_mut(&id) {
+                action.avoid = None;
+            }
+            self.wait(id);
         }
         let reason = format!("worker `{}` was lost", worker.id.0);
         for lease in worker.leases {
             self.lost(lease, &reason);
         }
-        // What waited for another worker than this one has nobody else to wait for.
-        self.place_all();
+        self.place_wary();
     }
 
-    /// Tries the head of each class: after a change that is not one worker's room growing.
-    fn place_all(&mut self) {
-        let busy: Vec<usize> = self.busy.iter().copied().collect();
-        for class in busy {
-            while let Some((_, id)) = self.classes[class].head(&self.shares) {
-                self.place(id);
-                if self.actions.get(&id).is_none_or(|action| action.lease.is_none()) {
-                    break;
-                }
-            }
-        }
+    /// Tries those that avoid a worker: after a worker left their choice, it may be the only one.
+    fn place_wary(&mut self) {
+        let wary: Vec<u64> = self.busy.iter().flat_map(|class| self.classes[*class].wary.iter().copied()).collect();
+        wary.into_iter().for_each(|id| self.place(id));
     }
 
     /// A lease's worker no longer runs it.
@@ -334,8 +320,7 @@ impl Scheduler {
         }
         if on {
             self.release_worker(slot);
-            // What waited for this one rather than the one that failed it may now have no other choice.
-            self.place_all();
+            self.place_wary();
         } else {
             self.fill(slot);
         }
@@ -343,13 +328,8 @@ impl Scheduler {
 
     /// What time alone brings about.
     pub(super) fn expire(&mut self) {
-        let lost: Vec<WorkerId> = self
-            .workers
-            .iter()
-            .filter(|(_, worker)| worker.lost_at.is_some_and(|at| at <= self.now))
-            .map(|(_, worker)| worker.id.clone())
-            .collect();
-        for worker in lost {
+        while let Some((_, slot)) = self.workers.next_lost().filter(|(at, _)| *at <= self.now) {
+            let Some(worker) = self.workers.get(slot).map(|worker| worker.id.clone()) else { break };
             self.gone(&worker);
         }
         if !self.orphans.is_empty() {

@@ -115,7 +115,7 @@ impl Scheduler {
 
     /// When the shell must send [`Event::Tick`], if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Millis> {
-        let lost = self.workers.iter().filter_map(|(_, worker)| worker.lost_at);
+        let lost = self.workers.next_lost().map(|(at, _)| at).into_iter();
         let orphaned = self.orphans.values().filter_map(|lease| self.leases.get(lease)?.orphan_until);
         let waiting = self.busy.iter().filter_map(|class| {
             let class = &self.classes[*class];

@@ -1,7 +1,7 @@
 //! Which worker an action gets, and which action a worker with room gets.
 //!
 //! Invariant: after each event no queued action fits a worker that takes leases, but where a worker is kept free for one that
-//! waited long, or where another worker is preferred to the one that failed it last.
+//! waited long, or where it waits for another worker than the one that failed it last.
 
 use super::queue::{ActionId, Class, ClassId, Rank};
 use super::types::{Effect, LeaseId, Requirements};
@@ -60,9 +60,13 @@ impl Scheduler {
 
     pub(super) fn enqueue(&mut self, id: ActionId) {
         let Some(action) = self.actions.get(&id) else { return };
-        let (requirements, position) = (action.requirements.clone(), action.position);
+        let (requirements, position, wary) = (action.requirements.clone(), action.position, action.avoid.is_some());
         let class = self.class(&requirements);
-        self.classes[class].insert(position, &self.shares);
+        if wary {
+            self.classes[class].insert_wary(id);
+        } else {
+            self.classes[class].insert(position, &self.shares);
+        }
         self.busy.insert(class);
     }
 
@@ -142,14 +146,13 @@ impl Scheduler {
                 if !free.holds(&self.classes[class].requirements.capacity) {
                     continue;
                 }
-                let Some((rank, id)) = self.classes[class].head(&self.shares) else { continue };
-                let avoided = self.actions.get(&id).is_some_and(|action| action.avoid == Some(slot));
-                if avoided && !self.only_choice(class, id) {
-                    continue;
-                }
-                if best.is_none_or(|(known, _)| rank < known) {
-                    best = Some((rank, id));
-                }
+                let head = self.classes[class].head(&self.shares);
+                let wary = self.classes[class].wary.iter().filter_map(|id| {
+                    let action = self.actions.get(id)?;
+                    let takes_it = action.avoid != Some(slot) || self.only_choice(class, *id);
+                    takes_it.then(|| (action.position.rank(&self.shares), *id))
+                });
+                best = best.into_iter().chain(head).chain(wary).min();
             }
             let Some((_, id)) = best else { return };
             self.assign(id, slot);
@@ -164,7 +167,7 @@ impl Scheduler {
         let Some(worker) = self.workers.get_mut(slot) else { return };
         action.attempts += 1;
         action.lease = Some(lease);
-        let avoided = action.avoid.take();
+        action.avoid = None;
         let reserved = action.requirements.capacity;
         worker.used = worker.used.plus(&reserved);
         worker.leases.insert(lease);
@@ -182,10 +185,6 @@ impl Scheduler {
         let class = worker.reserved_for;
         if let Some(class) = class {
             self.release(class);
-        }
-        // The worker that was passed over for this action may take the next.
-        if let Some(avoided) = avoided.filter(|avoided| *avoided != slot) {
-            self.fill(avoided);
         }
     }
 

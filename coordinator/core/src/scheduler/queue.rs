@@ -22,6 +22,15 @@ pub(super) struct Position {
     pub(super) id: ActionId,
 }
 
+impl Position {
+    /// What it is weighed by against others.
+    pub(super) fn rank(&self, shares: &Shares) -> Rank {
+        let (tenant, build) = self.shares;
+        let times = (shares.virtual_time(tenant), shares.virtual_time(build));
+        (self.priority, times.0, times.1, Reverse(self.path_weight), self.id)
+    }
+}
+
 /// What decides between the heads of two classes; the smaller goes first.
 pub(super) type Rank = (i32, u64, u64, Reverse<u64>, ActionId);
 
@@ -49,6 +58,8 @@ pub(super) struct Class {
     pub(super) reserved: Option<usize>,
     /// Ids of what waits, oldest first.
     pub(super) waiting: BTreeSet<ActionId>,
+    /// Those of them that would rather not go to the worker that failed them last: in no order, and in nobody's way.
+    pub(super) wary: BTreeSet<ActionId>,
     levels: BTreeMap<i32, Level>,
 }
 
@@ -59,6 +70,7 @@ impl Class {
             workers: BTreeSet::new(),
             reserved: None,
             waiting: BTreeSet::new(),
+            wary: BTreeSet::new(),
             levels: BTreeMap::new(),
         }
     }
@@ -78,9 +90,18 @@ impl Class {
         build.insert((Reverse(position.path_weight), position.id));
     }
 
+    /// Adds an action that has a worker to avoid.
+    pub(super) fn insert_wary(&mut self, id: ActionId) {
+        self.waiting.insert(id);
+        self.wary.insert(id);
+    }
+
     pub(super) fn remove(&mut self, position: Position) {
         let (tenant_id, build_id) = position.shares;
         self.waiting.remove(&position.id);
+        if self.wary.remove(&position.id) {
+            return;
+        }
         let Some(level) = self.levels.get_mut(&position.priority) else { return };
         let Some(tenant) = level.tenants.get_mut(&tenant_id) else { return };
         let Some(build) = tenant.builds.get_mut(&build_id) else { return };
@@ -98,7 +119,7 @@ impl Class {
         }
     }
 
-    /// The action that goes next, and what it is weighed by against other classes.
+    /// The action that goes next of those that avoid no worker, and what it is weighed by against other classes.
     pub(super) fn head(&mut self, shares: &Shares) -> Option<(Rank, ActionId)> {
         let (priority, level) = self.levels.iter_mut().next()?;
         let (tenant_time, tenant) = first(&mut level.order, shares)?;

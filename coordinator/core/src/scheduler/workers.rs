@@ -113,6 +113,8 @@ impl Worker {
 pub(super) struct Workers {
     slots: Vec<Option<Worker>>,
     by_name: BTreeMap<WorkerId, usize>,
+    /// Those whose connection broke, by when their leases are lost.
+    away: BTreeSet<(Millis, usize)>,
 }
 
 impl Workers {
@@ -142,7 +144,29 @@ impl Workers {
     pub(super) fn remove(&mut self, slot: usize) -> Option<Worker> {
         let worker = self.slots.get_mut(slot)?.take()?;
         self.by_name.remove(&worker.id);
+        if let Some(at) = worker.lost_at {
+            self.away.remove(&(at, slot));
+        }
         Some(worker)
+    }
+
+    /// Notes that a worker's connection broke; its leases are lost at `until`, if it was not away before.
+    pub(super) fn leaves(&mut self, slot: usize, until: Millis) {
+        let Some(worker) = self.get_mut(slot).filter(|worker| worker.lost_at.is_none()) else { return };
+        worker.lost_at = Some(until);
+        self.away.insert((until, slot));
+    }
+
+    /// Notes that a worker is connected again.
+    pub(super) fn returns(&mut self, slot: usize) {
+        if let Some(at) = self.get_mut(slot).and_then(|worker| worker.lost_at.take()) {
+            self.away.remove(&(at, slot));
+        }
+    }
+
+    /// When the next worker's leases are lost, and whose.
+    pub(super) fn next_lost(&self) -> Option<(Millis, usize)> {
+        self.away.first().copied()
     }
 
     /// All workers by name, with their slots.

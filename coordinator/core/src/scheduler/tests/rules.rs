@@ -1,0 +1,257 @@
+//! One example for each rule.
+
+use super::*;
+
+#[test]
+fn within_a_build_the_longest_path_goes_first() {
+    let mut farm = farm(&[("w", 1000)]);
+    let mut running = Vec::new();
+    for (number, path_weight) in [(0, 1), (1, 1), (2, 5), (3, 3)] {
+        running.extend(assigned(&farm.step(0, Event::Submit(Submission { path_weight, ..submission(number) }))));
+    }
+    assert_eq!(order(&mut farm, running), ["a0", "a2", "a3", "a1"]);
+}
+
+#[test]
+fn a_more_urgent_action_goes_first_also_when_it_joins_one_that_waits() {
+    let mut farm = farm(&[("w", 1000)]);
+    let mut running = Vec::new();
+    for (number, priority) in [(0, 0), (1, 0), (2, 0), (3, -1)] {
+        running.extend(assigned(&farm.step(0, Event::Submit(Submission { priority, ..submission(number) }))));
+    }
+    let urgent = Submission { priority: -5, waiter: WaiterId(9), ..submission(2) };
+    assert_eq!(
+        farm.step(0, Event::Submit(urgent)),
+        [Effect::Merged { waiter: WaiterId(9), key: ActionKey("a2".into()) }]
+    );
+    assert_eq!(order(&mut farm, running), ["a0", "a2", "a3", "a1"]);
+}
+
+fn served(farm: &mut Scheduler, tenants: &[(&str, &str, u64)], take: usize) -> Vec<String> {
+    let mut running = Vec::new();
+    let mut number = 0;
+    for (tenant, build, count) in tenants {
+        for _ in 0..*count {
+            let mut one = Submission { tenant: (*tenant).into(), build: (*build).into(), ..submission(number) };
+            one.key.0 = format!("{tenant}/{build}/{number}");
+            number += 1;
+            running.extend(assigned(&farm.step(0, Event::Submit(one))));
+        }
+    }
+    let whole = order(farm, running);
+    whole
+        .into_iter()
+        .take(take)
+        .map(|key| key.rsplit_once('/').map(|(who, _)| who.to_owned()).unwrap_or_default())
+        .collect()
+}
+
+fn count(served: &[String], who: &str) -> usize {
+    served.iter().filter(|one| *one == who).count()
+}
+
+#[test]
+fn tenants_share_the_farm_whatever_they_have_queued() {
+    let mut farm = farm(&[("w", 1000)]);
+    let served = served(&mut farm, &[("greedy", "b", 200), ("modest", "b", 20)], 41);
+    assert_eq!(count(&served, "modest/b"), 20, "expected every other turn: {served:?}");
+}
+
+#[test]
+fn a_tenants_builds_share_what_it_gets() {
+    let mut farm = farm(&[("w", 1000)]);
+    let served = served(&mut farm, &[("t", "large", 200), ("t", "small", 20)], 41);
+    assert_eq!(count(&served, "t/small"), 20, "expected every other turn: {served:?}");
+}
+
+#[test]
+fn a_tenants_weight_is_its_share() {
+    let weights = [("heavy".to_owned(), 3)].into();
+    let mut farm = Scheduler::new(Config { tenant_weights: weights, ..Config::default() }, 0);
+    farm.step(0, Event::WorkerJoined(offer("w", 1000)));
+    let served = served(&mut farm, &[("light", "b", 100), ("heavy", "b", 100)], 81);
+    let heavy = count(&served, "heavy/b");
+    assert!((59..=61).contains(&heavy), "expected three turns in four, found {heavy} of 80");
+}
+
+#[test]
+fn idling_saves_no_share_up() {
+    let mut farm = farm(&[("w", 1000)]);
+    served(&mut farm, &[("early", "b", 100)], 100);
+    let served = served(&mut farm, &[("early", "b", 50), ("late", "b", 50)], 40);
+    let late = count(&served, "late/b");
+    assert!((19..=21).contains(&late), "expected half the turns, found {late} of 40");
+}
+
+#[test]
+fn an_action_goes_where_its_inputs_are() {
+    let mut farm = farm(&[("a", 4000), ("b", 4000), ("c", 4000)]);
+    let with = |number, inputs: &[u64]| Event::Submit(Submission { inputs: inputs.to_vec(), ..submission(number) });
+    let first = assigned(&farm.step(0, with(0, &[1, 2, 3])));
+    let other = assigned(&farm.step(0, with(1, &[7, 8])));
+    assert_ne!(first[0].0, other[0].0, "the least loaded is chosen where no worker knows the inputs");
+    let again = assigned(&farm.step(0, with(2, &[2, 3, 4])));
+    assert_eq!(again[0].0, first[0].0);
+    let again = assigned(&farm.step(0, with(3, &[8])));
+    assert_eq!(again[0].0, other[0].0);
+}
+
+#[test]
+fn an_action_runs_only_where_everything_matches() {
+    let mut farm = farm(&[("small", 1000)]);
+    let mut arm = offer("arm", 8000);
+    arm.properties = properties(&[("ISA", "aarch64"), ("gpu", "a100")]);
+    farm.step(0, Event::WorkerJoined(arm));
+    let wants = |number, pairs: &[(&str, &str)], milli_cpus| {
+        let requirements = Requirements { properties: properties(pairs), capacity: capacity(milli_cpus) };
+        Event::Submit(Submission { requirements, ..submission(number) })
+    };
+    assert_eq!(assigned(&farm.step(0, wants(1, &[("ISA", "aarch64")], 4000)))[0].0, "arm");
+    assert_eq!(assigned(&farm.step(0, wants(2, &[("ISA", "x86-64")], 1000)))[0].0, "small");
+    for (number, pairs, cpus, word) in [
+        (3, [("ISA", "x86-64")].as_slice(), 2000, "has 1 CPUs and 2 are asked"),
+        (4, &[("ISA", "x86-64"), ("gpu", "a100")], 100, "offers no gpu and gpu=a100 is asked"),
+        (5, &[("ISA", "riscv64")], 100, "offers ISA=aarch64 and ISA=riscv64 is asked"),
+    ] {
+        let effects = farm.step(0, wants(number, pairs, cpus));
+        let Some(Effect::Failed { failure: Failure::NoWorkerMatches { reasons }, waiters, .. }) = effects.first()
+        else {
+            panic!("expected a refusal at once, found {effects:?}")
+        };
+        assert_eq!(waiters, &[WaiterId(number)]);
+        assert!(reasons.iter().any(|reason| reason.contains(word)), "expected `{word}` in {reasons:?}");
+    }
+}
+
+#[test]
+fn equal_actions_run_once_and_all_who_wait_hear_of_it() {
+    let mut farm = farm(&[("w", 4000)]);
+    let running = assigned(&farm.step(0, Event::Submit(submission(1))));
+    let joined = farm.step(0, Event::Submit(Submission { waiter: WaiterId(2), ..submission(1) }));
+    assert_eq!(joined, [Effect::Merged { waiter: WaiterId(2), key: ActionKey("a1".into()) }]);
+    let effects = farm.step(1, finish("w", running[0].1));
+    let waiters = vec![WaiterId(1), WaiterId(2)];
+    assert_eq!(effects, [Effect::Completed { key: ActionKey("a1".into()), lease: running[0].1, waiters }]);
+}
+
+#[test]
+fn what_nobody_waits_for_is_cancelled_once_the_last_has_left() {
+    let mut farm = farm(&[("w", 1000)]);
+    let lease = assigned(&farm.step(0, Event::Submit(submission(1))))[0].1;
+    farm.step(0, Event::Submit(Submission { waiter: WaiterId(2), ..submission(1) }));
+    farm.step(0, Event::Submit(submission(3)));
+    assert_eq!(farm.step(0, Event::Leave(WaiterId(1))), []);
+    assert_eq!(farm.step(0, Event::Leave(WaiterId(2))), [Effect::CancelLease { worker: WorkerId("w".into()), lease }]);
+    assert_eq!(farm.step(0, Event::Leave(WaiterId(3))), [], "one that waits goes without a word");
+    assert_eq!(farm.step(1, finish("w", lease)), [], "the cancelled lease's end is nobody's");
+    assert_eq!(farm.workers()[0].used, Capacity::default());
+}
+
+#[test]
+fn a_worker_that_comes_back_in_time_keeps_what_it_runs() {
+    let mut farm = farm(&[("w", 1000)]);
+    let lease = assigned(&farm.step(0, Event::Submit(submission(1))))[0].1;
+    assert_eq!(farm.step(10, Event::WorkerDisconnected(WorkerId("w".into()))), []);
+    let key = ActionKey("a1".into());
+    let running = vec![RunningLease { lease, key: key.clone(), reserved: capacity(1000) }];
+    assert_eq!(farm.step(20_000, Event::WorkerJoined(WorkerOffer { running, ..offer("w", 1000) })), []);
+    assert_eq!(farm.step(60_000, Event::Tick), [], "the grace ended with the return");
+    assert!(matches!(farm.step(60_001, finish("w", lease)).as_slice(), [Effect::Completed { .. }]));
+}
+
+#[test]
+fn a_lost_workers_actions_run_elsewhere_a_bounded_number_of_times() {
+    let mut farm = farm(&[]);
+    let mut now = 0;
+    farm.step(now, Event::WorkerJoined(offer("w1", 1000)));
+    farm.step(now, Event::Submit(submission(1)));
+    for attempt in 2..=3 {
+        farm.step(now, Event::WorkerJoined(offer(&format!("w{attempt}"), 1000)));
+        let lost = WorkerId(format!("w{}", attempt - 1));
+        farm.step(now, Event::WorkerDisconnected(lost));
+        let deadline = farm.next_deadline().expect("a deadline for the lost worker");
+        assert_eq!(farm.step(deadline - 1, Event::Tick), []);
+        let effects = farm.step(deadline, Event::Tick);
+        assert_eq!(assigned(&effects)[0].0, format!("w{attempt}"), "{effects:?}");
+        now = deadline;
+    }
+    let effects = farm.step(now, Event::WorkerGone(WorkerId("w3".into())));
+    let Some(Effect::Failed { failure: Failure::AttemptsExhausted { attempts: 3, last }, .. }) = effects.first() else {
+        panic!("expected the third loss to be the last, found {effects:?}")
+    };
+    assert!(last.contains("`w3` was lost"), "{last}");
+}
+
+#[test]
+fn a_faulty_worker_is_avoided_where_there_is_another() {
+    let mut farm = farm(&[("bad", 8000), ("good", 1000)]);
+    let (worker, lease, _) = assigned(&farm.step(0, Event::Submit(submission(1)))).remove(0);
+    let fault = Outcome::WorkerFault("no disk".into());
+    let effects = farm.step(0, Event::Finished { worker: WorkerId(worker.clone()), lease, outcome: fault });
+    assert!(
+        effects.iter().any(|effect| matches!(effect, Effect::Requeued { reason, .. } if reason.contains("no disk")))
+    );
+    assert_ne!(assigned(&effects)[0].0, worker);
+}
+
+#[test]
+fn a_draining_worker_gets_nothing_new() {
+    let mut farm = farm(&[("w", 2000)]);
+    let lease = assigned(&farm.step(0, Event::Submit(submission(1))))[0].1;
+    farm.step(0, Event::Drain { worker: WorkerId("w".into()), on: true });
+    assert_eq!(assigned(&farm.step(0, Event::Submit(submission(2)))), []);
+    assert!(matches!(farm.step(0, finish("w", lease)).as_slice(), [Effect::Completed { .. }]));
+    assert_eq!(assigned(&farm.step(0, Event::Drain { worker: WorkerId("w".into()), on: false })).len(), 1);
+}
+
+#[test]
+fn a_large_action_is_not_starved_by_small_ones() {
+    let mut farm = farm(&[("w", 2000)]);
+    let mut running = Vec::new();
+    for number in 0..2 {
+        running.extend(assigned(&farm.step(0, Event::Submit(submission(number)))));
+    }
+    let requirements = Requirements { capacity: capacity(2000), ..submission(0).requirements };
+    farm.step(0, Event::Submit(Submission { requirements, ..submission(1000) }));
+    let mut now = 0;
+    for number in 2..200 {
+        now += 500;
+        running.extend(assigned(&farm.step(now, Event::Submit(submission(number)))));
+        let Some((worker, lease, key)) = running.first().cloned() else { break };
+        if key == "a1000" {
+            assert!(now <= 15_000, "expected its turn soon after {} ms, found {now}", Config::default().reserve_after);
+            return;
+        }
+        running.remove(0);
+        running.extend(assigned(&farm.step(now, finish(&worker, lease))));
+    }
+    panic!("the large action never ran");
+}
+
+#[test]
+fn a_lease_that_a_worker_brings_serves_the_first_who_asks() {
+    let mut farm = farm(&[]);
+    let key = ActionKey("a1".into());
+    let brought = |lease| RunningLease { lease: LeaseId(lease), key: key.clone(), reserved: capacity(1000) };
+    farm.step(0, Event::WorkerJoined(WorkerOffer { running: vec![brought(77)], ..offer("w", 2000) }));
+    let effects = farm.step(5, Event::Submit(submission(1)));
+    assert!(effects.contains(&Effect::Adopted { key: key.clone(), lease: LeaseId(77), worker: WorkerId("w".into()) }));
+    assert_eq!(assigned(&effects), []);
+    assert!(
+        matches!(farm.step(6, finish("w", LeaseId(77))).as_slice(), [Effect::Completed { waiters, .. }] if *waiters == [WaiterId(1)])
+    );
+    farm.step(7, Event::WorkerJoined(WorkerOffer { running: vec![brought(78)], ..offer("v", 2000) }));
+    let over = farm.next_deadline().expect("a deadline for what nobody asks for");
+    assert_eq!(
+        farm.step(over, Event::Tick),
+        [Effect::CancelLease { worker: WorkerId("v".into()), lease: LeaseId(78) }]
+    );
+}
+
+#[test]
+fn a_farm_that_starts_waits_a_while_for_workers() {
+    let mut farm = Scheduler::new(Config { match_grace: 1000, ..Config::default() }, 0);
+    assert_eq!(farm.step(0, Event::Submit(submission(1))), []);
+    assert_eq!(farm.next_deadline(), Some(1000));
+    assert!(matches!(farm.step(1000, Event::Tick).as_slice(), [Effect::Failed { .. }]));
+}
