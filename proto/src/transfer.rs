@@ -320,25 +320,49 @@ impl Client {
     }
 
     async fn download_unchecked(&self, digest: &Digest, path: &Path) -> Result<(), Error> {
-        let failed = |source| Error::File { path: path.to_owned(), source };
-        let mut file = tokio::fs::File::create(path).await.map_err(failed)?;
-        file.set_max_buf_size(CHUNK_BYTES);
-        let mut hasher = self.function.hasher();
+        // Hashed and written on a thread of its own while the next bytes come in.
+        let (sender, receiver) = tokio::sync::mpsc::channel(4);
+        let (digest, path, hasher) = (*digest, path.to_owned(), self.function.hasher());
+        let writing = tokio::task::spawn_blocking(move || write_checked(&path, &digest, hasher, receiver));
+        let fetched = self.fetch_into(&digest, sender).await;
+        let written = writing.await.map_err(|_| tonic::Status::internal("the writing thread ended early"))?;
+        match (written, fetched) {
+            // The stream breaks when writing does.
+            (Err(error @ Error::File { .. }), _) | (_, Err(error)) => Err(error),
+            (written, Ok(())) => written,
+        }
+    }
+
+    async fn fetch_into(&self, digest: &Digest, sender: tokio::sync::mpsc::Sender<Bytes>) -> Result<(), Error> {
         if digest.size < STREAM_FROM_BYTES {
-            let data = self.get(digest).await?;
-            hasher.update(&data);
-            file.write_all(&data).await.map_err(failed)?;
-        } else {
-            let mut chunks = self.read(digest).await?;
-            while let Some(chunk) = chunks.message().await.map_err(|status| gone(status, digest))? {
-                hasher.update(&chunk.data);
-                file.write_all(&chunk.data).await.map_err(failed)?;
+            let _ = sender.send(self.get(digest).await?).await;
+            return Ok(());
+        }
+        let mut chunks = self.read(digest).await?;
+        while let Some(chunk) = chunks.message().await.map_err(|status| gone(status, digest))? {
+            if sender.send(chunk.data.into()).await.is_err() {
+                break;
             }
         }
-        file.flush().await.map_err(failed)?;
-        let found = hasher.finish();
-        if found == *digest { Ok(()) } else { Err(Error::Corrupt { digest: *digest, found }) }
+        Ok(())
     }
+}
+
+fn write_checked(
+    path: &Path,
+    digest: &Digest,
+    mut hasher: crate::digest::Hasher,
+    mut chunks: tokio::sync::mpsc::Receiver<Bytes>,
+) -> Result<(), Error> {
+    use std::io::Write;
+    let failed = |source| Error::File { path: path.to_owned(), source };
+    let mut file = std::fs::File::create(path).map_err(failed)?;
+    while let Some(chunk) = chunks.blocking_recv() {
+        hasher.update(&chunk);
+        file.write_all(&chunk).map_err(failed)?;
+    }
+    let found = hasher.finish();
+    if found == *digest { Ok(()) } else { Err(Error::Corrupt { digest: *digest, found }) }
 }
 
 /// Feeds a write stream. A receiver that went away is no error here: the call's own answer says why.
