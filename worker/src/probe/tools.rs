@@ -102,5 +102,23 @@ fn ask(file: &Path, question: &[&str], path: &str) -> Option<String> {
     };
     let text = reader.join().ok()?;
     let line = text.lines().map(str::trim).find(|line| line.chars().any(|c| c.is_ascii_digit()));
-    line.filter(|_| status.success()).map(|line| line.chars().take(200).collect())
+    line.filter(|_| status.success()).map(|line| plain(line).chars().take(200).collect())
+}
+
+/// Without the control sequences that some tools colour their answer with (ECMA-48, 5.4).
+fn plain(line: &str) -> String {
+    let mut parts = line.split("\u{1b}[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        text + part.trim_start_matches(|c| !('@'..='~').contains(&c)).get(1..).unwrap_or_default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn colours_are_left_out_of_a_version() {
+        assert_eq!(super::plain("\u{1b}[1mApache Maven 3.8.7\u{1b}[0;31m x\u{1b}[m"), "Apache Maven 3.8.7 x");
+        assert_eq!(super::plain("go1.19"), "go1.19");
+    }
 }

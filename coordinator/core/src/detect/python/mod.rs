@@ -84,6 +84,10 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
     }))
 }
 
+/// Python that makes what stands beside a command's directory importable.
+const FIND_PACKAGES: &str =
+    "import os, sys; sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))";
+
 /// With a package: everything importable in the archive's root, commands in `bin`. Without: the sources in the root,
 /// the packages in `packages`.
 fn bundle(package: bool, layered: bool) -> String {
@@ -95,6 +99,14 @@ fn bundle(package: bool, layered: bool) -> String {
             layers::PIP_INSTALL
         ));
         run.push_str(&format!("rm -f {OUT}/*.dist-info/direct_url.json\n"));
+        // Commands find the packages beside them wherever the archive is unpacked.
+        run.push_str(&format!(
+            "for command in {OUT}/bin/*; do\n\
+               if [ -f \"$command\" ] && head -n 1 \"$command\" | grep -q '^#!.*python'; then\n\
+                 sed -i -e '1s,.*,#!/usr/bin/env python3,' -e '1a {FIND_PACKAGES}' \"$command\"\n\
+               fi\n\
+             done\n"
+        ));
     } else {
         run.push_str(&move_tree(&[]));
         if layered {

@@ -220,6 +220,11 @@ mkdir -p .kiln
 cp -a .kiln/packages .kiln/out
 PYTHONPATH=/build/.kiln/backend python3 -m pip install --no-compile --no-warn-script-location --root-user-action=ignore --no-index --no-deps --no-build-isolation --upgrade --target .kiln/out .
 rm -f .kiln/out/*.dist-info/direct_url.json
+for command in .kiln/out/bin/*; do
+if [ -f "$command" ] && head -n 1 "$command" | grep -q '^#!.*python'; then
+sed -i -e '1s,.*,#!/usr/bin/env python3,' -e '1a import os, sys; sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))' "$command"
+fi
+done
 find .kiln/out -name __pycache__ -prune -exec rm -rf {} +
 python3 -m compileall -q -s .kiln/out --invalidation-mode unchecked-hash .kiln/out || true
 '''

@@ -1,0 +1,390 @@
+//! A farm of real processes on this machine, and the real `kiln` against it.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Lines};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, OnceLock, mpsc};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take before a test says what it waited for.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Says that a test could not run, or fails where every test must.
+pub fn cannot_run(missing: &str) {
+    assert!(std::env::var_os("KILN_TESTS_MUST_RUN").is_none_or(|value| value != "1"), "cannot run: {missing}");
+    eprintln!("SKIPPED: {missing}");
+}
+
+/// Looks again and again until there is an answer.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn kiln() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
+    command.env_remove("KILN_FARM").env_remove("KILN_LOG").env("USER", "tester").stdin(Stdio::null());
+    command
+}
+
+/// Starts a process of the farm on a thread that lives as long as this program: the kernel ends it with that thread.
+fn spawn(command: Command) -> Child {
+    type Order = (Command, mpsc::Sender<Child>);
+    static ORDERS: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
+    let orders = ORDERS.get_or_init(|| {
+        let (sender, receiver) = mpsc::channel::<Order>();
+        std::thread::spawn(move || {
+            while let Ok((mut command, reply)) = receiver.recv() {
+                let _ = reply.send(command.spawn().unwrap());
+            }
+        });
+        Mutex::new(sender)
+    });
+    let (reply, child) = mpsc::channel();
+    orders.lock().unwrap().send((command, reply)).unwrap();
+    child.recv().unwrap()
+}
+
+/// Asking every tool for its version takes seconds; what one worker found out serves all tests.
+fn tools_cache() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("tools.json")
+}
+
+/// A coordinator and workers, as processes that end with this one.
+pub struct Farm {
+    pub dir: tempfile::TempDir,
+    pub url: String,
+    coordinator: Mutex<Child>,
+    workers: Mutex<BTreeMap<String, Child>>,
+}
+
+impl Drop for Farm {
+    fn drop(&mut self) {
+        let mut workers = self.workers.lock().unwrap_or_else(|broken| broken.into_inner());
+        let coordinator = self.coordinator.get_mut().unwrap_or_else(|broken| broken.into_inner());
+        for child in workers.values_mut().chain([coordinator]) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn log(dir: &Path, name: &str) -> std::fs::File {
+    std::fs::File::options().create(true).append(true).open(dir.join(format!("{name}.log"))).unwrap()
+}
+
+impl Farm {
+    /// A farm with these workers, all of them registered.
+    pub fn start(workers: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let url = format!("http://127.0.0.1:{port}");
+        let coordinator = Mutex::new(Self::coordinator(dir.path(), &url));
+        let farm = Self { dir, url, coordinator, workers: Mutex::default() };
+        workers.iter().for_each(|name| farm.start_worker(name));
+        workers.iter().for_each(|name| farm.wait_for_worker(name));
+        if let Some(first) = workers.first() {
+            let _ = std::fs::copy(farm.dir.path().join(first).join("tools.json"), tools_cache());
+        }
+        farm
+    }
+
+    /// One farm for all tests of this program that leave it as it was.
+    pub fn shared() -> &'static Self {
+        static FARM: OnceLock<Farm> = OnceLock::new();
+        FARM.get_or_init(|| Self::start(&["one", "two"]))
+    }
+
+    fn coordinator(dir: &Path, url: &str) -> Child {
+        let listen = url.trim_start_matches("http://");
+        let parent = std::process::id().to_string();
+        let mut command = kiln();
+        command
+            .args(["coordinator", "--listen", listen, "--parent", &parent, "--data-dir"])
+            .arg(dir.join("coordinator"))
+            .stderr(log(dir, "coordinator"));
+        spawn(command)
+    }
+
+    pub fn start_worker(&self, name: &str) {
+        let state = self.dir.path().join(name);
+        std::fs::create_dir_all(&state).unwrap();
+        let _ = std::fs::copy(tools_cache(), state.join("tools.json"));
+        let parent = std::process::id().to_string();
+        let mut command = kiln();
+        command
+            .args(["worker", "--coordinator", &self.url, "--name", name, "--parent", &parent, "--state-dir"])
+            .arg(state)
+            .stderr(log(self.dir.path(), name));
+        let child = spawn(command);
+        self.workers.lock().unwrap().insert(name.to_owned(), child);
+    }
+
+    pub fn workers(&self) -> Vec<Value> {
+        let ran = self.kiln(&["workers", "--json"]);
+        if ran.code == 0 { serde_json::from_str(&ran.out).unwrap() } else { Vec::new() }
+    }
+
+    pub fn wait_for_worker(&self, name: &str) {
+        until(&format!("worker `{name}` to register"), || {
+            self.workers().into_iter().find(|worker| worker["worker"] == name && worker["state"] == "ready")
+        });
+    }
+
+    /// kill -9.
+    pub fn kill_worker(&self, name: &str) {
+        let mut child = self.workers.lock().unwrap().remove(name).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// kill -9 of the coordinator; what follows finds another process in its place.
+    pub fn restart_coordinator(&self) {
+        let mut coordinator = self.coordinator.lock().unwrap();
+        coordinator.kill().unwrap();
+        coordinator.wait().unwrap();
+        *coordinator = Self::coordinator(self.dir.path(), &self.url);
+    }
+
+    /// The log of a process.
+    pub fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap_or_default()
+    }
+
+    /// `kiln` with these arguments, aimed at this farm.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = kiln();
+        command.args(arguments).env("KILN_FARM", &self.url).env("XDG_CACHE_HOME", self.dir.path().join("cache"));
+        command
+    }
+
+    pub fn kiln(&self, arguments: &[&str]) -> Ran {
+        Ran::from(self.command(arguments))
+    }
+
+    /// `kiln build` of a directory with JSON events; artifacts go to `kiln-out` in it.
+    pub fn build(&self, dir: &Path, more: &[&str]) -> Built {
+        Built(Ran::from(self.build_command(dir, more)))
+    }
+
+    pub fn build_command(&self, dir: &Path, more: &[&str]) -> Command {
+        let mut command = self.command(&["build", "--progress", "json"]);
+        command.args(more).current_dir(dir);
+        command
+    }
+
+    /// A build that goes on while the test does something else.
+    pub fn start_build(&self, dir: &Path, more: &[&str]) -> Running {
+        Running::start(self.build_command(dir, more))
+    }
+}
+
+/// What a run left.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl From<Command> for Ran {
+    fn from(mut command: Command) -> Self {
+        let output = command.output().unwrap();
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// A build's events.
+#[derive(Debug)]
+pub struct Built(pub Ran);
+
+impl Built {
+    pub fn events(&self) -> Vec<Value> {
+        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|_| panic!("expected JSON, found: {line}"));
+        self.0.out.lines().map(parse).collect()
+    }
+
+    pub fn of_type(&self, kind: &str) -> Vec<Value> {
+        self.events().into_iter().filter(|event| event["type"] == kind).collect()
+    }
+
+    /// The build, which must be a success.
+    #[track_caller]
+    pub fn well(self) -> Self {
+        assert_eq!(self.0.code, 0, "expected a success, found\n{}\n{}", self.0.out, self.0.err);
+        self
+    }
+
+    /// Of each step, whether it was a hit.
+    pub fn caches(&self) -> BTreeMap<String, String> {
+        let of =
+            |event: Value| (event["step"].as_str().unwrap().to_owned(), event["cache"].as_str().unwrap().to_owned());
+        self.of_type("step_finished").into_iter().map(of).collect()
+    }
+
+    /// What all steps printed.
+    pub fn log(&self) -> String {
+        self.of_type("log").iter().map(|event| event["text"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    pub fn finished(&self) -> Value {
+        self.events()
+            .pop()
+            .filter(|event| event["type"] == "build_finished")
+            .expect("the last event is the build's end")
+    }
+
+    pub fn message(&self) -> String {
+        self.finished()["message"].as_str().unwrap_or_default().to_owned()
+    }
+
+    pub fn id(&self) -> String {
+        self.of_type("build_started")[0]["build"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A `kiln build` that runs.
+pub struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    seen: Vec<String>,
+}
+
+impl Running {
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines, seen: Vec::new() }
+    }
+
+    /// Waits for an event that fits.
+    pub fn until(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        while let Some(line) = self.lines.next() {
+            let line = line.unwrap();
+            let event: Value = serde_json::from_str(&line).unwrap();
+            self.seen.push(line);
+            if fits(&event) {
+                return event;
+            }
+        }
+        panic!("the events ended before {what}: {:#?}", self.seen);
+    }
+
+    pub fn started(&mut self, step: &str) -> Value {
+        self.until(&format!("step `{step}` ran"), |event| event["type"] == "step_started" && event["step"] == step)
+    }
+
+    pub fn interrupt(&self) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    }
+
+    /// The whole build, once it has ended.
+    pub fn end(mut self) -> Built {
+        for line in self.lines.by_ref() {
+            self.seen.push(line.unwrap());
+        }
+        let output = self.child.wait_with_output().unwrap();
+        Built(Ran {
+            code: output.status.code().unwrap_or(-1),
+            out: self.seen.join("\n"),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+}
+
+/// A source tree with these files.
+pub fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        write(dir.path(), path, text);
+    }
+    dir
+}
+
+pub fn write(dir: &Path, path: &str, text: &str) {
+    let path = dir.join(path);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+/// A copy of an example of this repository, outside of its git tree.
+pub fn example(name: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+    copy(&from, dir.path());
+    dir
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir_all(&to).unwrap();
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), &to).unwrap();
+        }
+    }
+}
+
+/// Unpacks the one `.tar.zst` below a directory, after its checksum was compared; where it went.
+pub fn unpack(dir: &Path) -> tempfile::TempDir {
+    let archive = find(dir, ".tar.zst").unwrap_or_else(|| panic!("no archive in {}", dir.display()));
+    let data = std::fs::read(&archive).unwrap();
+    let said = std::fs::read_to_string(format!("{}.sha256", archive.display())).unwrap();
+    let digest = kiln_proto::digest::DigestFunction::Sha256.digest(&data);
+    assert!(said.starts_with(&digest.hex()), "expected the checksum of the archive, found {said}");
+    let to = tempfile::tempdir().unwrap();
+    tar::Archive::new(zstd::Decoder::new(data.as_slice()).unwrap()).unpack(to.path()).unwrap();
+    to
+}
+
+/// A file below a directory whose name ends so.
+pub fn find(dir: &Path, suffix: &str) -> Option<PathBuf> {
+    std::fs::read_dir(dir).ok()?.flatten().find_map(|entry| {
+        let path = entry.path();
+        if path.is_dir() {
+            return find(&path, suffix);
+        }
+        path.to_string_lossy().ends_with(suffix).then_some(path)
+    })
+}
+
+/// What a command prints.
+pub fn output(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str], dir: &Path) -> String {
+    let output = Command::new(&program).args(arguments).current_dir(dir).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{:?} {arguments:?}: {}", program.as_ref(), text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Makes a directory a git repository with everything in it committed; the commit's name.
+pub fn commit(dir: &Path) -> String {
+    if !dir.join(".git").exists() {
+        git(dir, &["init", "-q"]);
+    }
+    git(dir, &["add", "-A"]);
+    git(dir, &["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", "change"]);
+    git(dir, &["rev-parse", "HEAD"]).trim().to_owned()
+}
+
+pub fn git(dir: &Path, arguments: &[&str]) -> String {
+    output("git", arguments, dir)
+}

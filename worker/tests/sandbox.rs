@@ -1,0 +1,348 @@
+//! The sandbox by what a command in it can see, do and leave.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use kiln_worker::sandbox::{Chunk, Config, Error, Exit, Finished, Job, Mode, Sandbox, Stream, Tools};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+const MIB: u64 = 1 << 20;
+
+struct Place {
+    dir: tempfile::TempDir,
+    sandbox: Sandbox,
+}
+
+/// A sandbox with a directory of its own. Machines without one cannot run these tests.
+fn place(mode: Mode) -> Place {
+    let dir = tempfile::tempdir().unwrap();
+    let init = Some(env!("CARGO_BIN_EXE_kiln-worker").into());
+    let config = Config { mode, scratch: dir.path().join("scratch"), tools: Tools::discover(), init };
+    let sandbox = Sandbox::open(config).unwrap_or_else(|error| panic!("expected a sandbox on this machine: {error}"));
+    assert_eq!(sandbox.is_confined(), mode != Mode::Off, "{}", sandbox.describe());
+    Place { dir, sandbox }
+}
+
+fn confined() -> Place {
+    place(Mode::Required)
+}
+
+impl Place {
+    /// A read-only layer of inputs with these files.
+    fn layer(&self, name: &str, files: &[(&str, &str)]) -> std::path::PathBuf {
+        let layer = self.dir.path().join("layers").join(name);
+        std::fs::create_dir_all(&layer).unwrap();
+        for (path, text) in files {
+            let path = layer.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        layer
+    }
+
+    fn job(&self, script: &str) -> Job {
+        Job {
+            layers: vec![self.layer("inputs", &[("in.txt", "input\n"), ("sub/deep.txt", "deep\n")])],
+            arguments: ["/bin/sh", "-c", script].map(str::to_owned).into(),
+            environment: BTreeMap::new(),
+            working_directory: String::new(),
+            make_directories: Vec::new(),
+            network: false,
+            timeout: Some(Duration::from_secs(60)),
+            milli_cpus: 1000,
+            memory_bytes: 512 * MIB,
+            disk_bytes: 1 << 30,
+            max_processes: 200,
+        }
+    }
+
+    async fn run(&self, job: Job) -> Ran {
+        self.run_until(job, CancellationToken::new()).await
+    }
+
+    async fn run_until(&self, job: Job, cancel: CancellationToken) -> Ran {
+        let (sender, mut receiver) = mpsc::channel(16);
+        let collect = async {
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            while let Some(Chunk { stream, data }) = receiver.recv().await {
+                if stream == Stream::Stdout { &mut out } else { &mut err }.extend_from_slice(&data);
+            }
+            (out, err)
+        };
+        let (finished, (out, err)) = tokio::join!(self.sandbox.run(job, sender, cancel), collect);
+        Ran { finished: finished.unwrap(), out, err: String::from_utf8_lossy(&err).into_owned() }
+    }
+
+    async fn script(&self, script: &str) -> Ran {
+        self.run(self.job(script)).await
+    }
+}
+
+#[derive(Debug)]
+struct Ran {
+    finished: Finished,
+    out: Vec<u8>,
+    err: String,
+}
+
+impl Ran {
+    fn exit(&self) -> &Exit {
+        &self.finished.exit
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.out).into_owned()
+    }
+
+    fn left(&self, path: &str) -> Option<String> {
+        std::fs::read_to_string(self.finished.tree.root().join(path)).ok()
+    }
+}
+
+/// Whether a process with this in its command line is left on the machine.
+fn runs(marker: &str) -> bool {
+    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let own = entry.file_name().to_string_lossy() == std::process::id().to_string();
+        !own && String::from_utf8_lossy(&line).contains(marker)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_are_left_and_inputs_are_never_written_through() {
+    let place = confined();
+    let ran = place
+        .script("pwd; cat in.txt; echo changed > in.txt; chmod 777 sub/deep.txt; rm -r sub; mkdir new; echo out > new/file; ln -s file new/link")
+        .await;
+    assert_eq!((ran.exit(), ran.text().as_str()), (&Exit::Code(0), "/build\ninput\n"), "{}", ran.err);
+    assert_eq!(ran.left("in.txt").as_deref(), Some("changed\n"));
+    assert_eq!(ran.left("new/link").as_deref(), Some("out\n"));
+    assert_eq!(ran.left("sub/deep.txt"), None);
+    let layer = place.dir.path().join("layers/inputs");
+    assert_eq!(
+        std::fs::read_to_string(layer.join("in.txt")).unwrap(),
+        "input\n",
+        "the cache's own file must not change"
+    );
+    assert_eq!(std::fs::read_to_string(layer.join("sub/deep.txt")).unwrap(), "deep\n");
+    let root = ran.finished.tree.root().to_owned();
+    drop(ran);
+    let again = place.script("cat in.txt").await;
+    assert_eq!(again.text(), "input\n");
+    assert!(!root.join("new").exists(), "the tree is gone once nobody holds it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_become_one_tree() {
+    let place = confined();
+    let mut job = place.job("cat sub/deep.txt sub/more.txt other/file; echo x > sub/new");
+    job.layers.push(place.layer("second", &[("sub/more.txt", "more\n"), ("other/file", "other\n")]));
+    job.make_directories = vec!["made/below".into()];
+    let ran = place.run(job).await;
+    assert_eq!((ran.exit(), ran.text().as_str()), (&Exit::Code(0), "deep\nmore\nother\n"), "{}", ran.err);
+    assert!(ran.finished.tree.root().join("made/below").is_dir());
+    assert!(ran.finished.tree.root().join("sub/new").is_file());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_system_is_read_only_and_the_worker_is_out_of_sight() {
+    let place = confined();
+    let secret = place.dir.path().join("secret");
+    std::fs::write(&secret, "secret").unwrap();
+    let script = format!(
+        "for f in /usr/kiln /etc/kiln /bin/kiln /kiln-file; do if touch $f 2>/dev/null; then echo wrote $f; fi; done
+         cat {secret} 2>/dev/null; cat /etc/shadow 2>/dev/null; ls /root /home 2>/dev/null
+         id -u; mount -t tmpfs none /tmp 2>/dev/null && echo mounted; mknod /tmp/null c 1 3 2>/dev/null && echo mknod
+         echo $HOME $TMPDIR; touch $HOME/x /tmp/y && echo private",
+        secret = secret.display()
+    );
+    let ran = place.script(&script).await;
+    assert_eq!(ran.text(), "1000\n/tmp/home /tmp\nprivate\n", "{}", ran.err);
+    assert!(!Path::new("/tmp/y").exists(), "expected a private /tmp");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_sees_only_its_own_processes_and_environment() {
+    let place = confined();
+    let mut job = place.job("ls /proc | grep -c '^[0-9]'; env | grep -v -e ^_= -e ^PWD= -e ^PATH= | sort");
+    job.environment.insert("GREETING".into(), "hello world".into());
+    let ran = place.run(job).await;
+    let text = ran.text();
+    let (count, rest) = text.split_once('\n').unwrap();
+    assert!(count.parse::<u32>().unwrap() <= 5, "expected a handful of processes, found {count}");
+    let names: Vec<&str> = rest.lines().filter_map(|line| line.split('=').next()).collect();
+    assert_eq!(names, ["GREETING", "HOME", "LANG", "LOGNAME", "TMPDIR", "TZ", "USER"]);
+    assert!(rest.contains("GREETING=hello world"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_network_is_there_only_where_it_is_asked_for() {
+    let place = confined();
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = server.local_addr().unwrap().port();
+    let answers = tokio::spawn(async move {
+        let (mut connection, _) = server.accept().await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut connection, b"answer\n").await.unwrap();
+    });
+    let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port} && cat <&3");
+    let mut job = place.job("");
+    job.arguments = vec!["/bin/bash".into(), "-c".into(), script];
+    let closed = place.run(job.clone()).await;
+    assert_ne!(closed.exit(), &Exit::Code(0), "expected no way to the machine's ports");
+    job.network = true;
+    let open = place.run(job).await;
+    assert_eq!(open.text(), "answer\n", "{}", open.err);
+    answers.await.unwrap();
+    let alone = place.script("grep -c : /proc/net/dev").await;
+    assert_eq!(alone.text(), "1\n", "expected the loopback alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exit_codes_and_signals_are_told_apart() {
+    let place = confined();
+    assert_eq!(place.script("exit 3").await.exit(), &Exit::Code(3));
+    assert_eq!(place.script("kill -SEGV $$").await.exit(), &Exit::Signal(11));
+    assert_eq!(place.script("exec nothing-of-this-name").await.exit(), &Exit::Code(127));
+    let mut job = place.job("");
+    job.arguments = vec!["./absent".into()];
+    let ran = place.run(job).await;
+    assert_eq!(ran.exit(), &Exit::Code(127));
+    assert!(ran.err.contains("absent"), "expected the program's name in: {}", ran.err);
+    let mut job = place.job("");
+    job.arguments = vec!["./in.txt".into()];
+    let ran = place.run(job).await;
+    assert_eq!(ran.exit(), &Exit::Code(126), "{}", ran.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeout_ends_every_process() {
+    let place = confined();
+    let marker = "86399.25";
+    let mut job = place.job(&format!("setsid sleep {marker} & echo started; sleep {marker}"));
+    job.timeout = Some(Duration::from_millis(700));
+    let ran = place.run(job).await;
+    assert_eq!((ran.exit(), ran.text().as_str()), (&Exit::TimedOut, "started\n"));
+    assert!(!runs(marker), "expected nothing of the job to be left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_job_ends_at_once() {
+    let place = confined();
+    let marker = "86399.5";
+    let cancel = CancellationToken::new();
+    let (sender, mut receiver) = mpsc::channel::<Chunk>(16);
+    let job = place.job(&format!("echo ready; sleep {marker}"));
+    let run = place.sandbox.run(job, sender, cancel.clone());
+    let wait = async {
+        receiver.recv().await.expect("the job says that it is ready");
+        cancel.cancel();
+        while receiver.recv().await.is_some() {}
+    };
+    let (finished, ()) = tokio::join!(run, wait);
+    assert_eq!(finished.unwrap().exit, Exit::Cancelled);
+    assert!(!runs(marker));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_left_in_the_background_does_not_outlive_its_command() {
+    let place = confined();
+    let marker = "86399.75";
+    let ran = place.script(&format!("setsid sh -c 'sleep {marker} & sleep {marker}' & echo done")).await;
+    assert_eq!((ran.exit(), ran.text().as_str()), (&Exit::Code(0), "done\n"));
+    assert!(!runs(marker));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forking_without_end_is_stopped_and_named() {
+    let place = confined();
+    let mut job = place.job("while :; do sleep 1000 & done");
+    job.max_processes = 40;
+    let ran = place.run(job).await;
+    assert_eq!(ran.exit(), &Exit::TooManyProcesses, "{}", ran.err);
+    assert_eq!(place.script("echo well").await.text(), "well\n", "expected the next job to be untouched");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_bounded_and_the_excess_named() {
+    let place = confined();
+    let mut job = place.job("head -c 400000000 /dev/zero | tail | wc -c; exit 1");
+    job.memory_bytes = 64 * MIB;
+    let ran = place.run(job).await;
+    assert_eq!(ran.exit(), &Exit::OutOfMemory, "{} {}", ran.text(), ran.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_it_writes_is_bounded() {
+    let place = confined();
+    for target in ["big", "/tmp/big"] {
+        let mut job = place.job(&format!("head -c 60000000 /dev/zero > {target}; echo written; sleep 1000"));
+        job.disk_bytes = 20 * MIB;
+        let ran = place.run(job).await;
+        assert_eq!(ran.exit(), &Exit::DiskFull, "{target}: {}", ran.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_output_comes_through_whatever_its_bytes() {
+    let place = confined();
+    let ran = place.script("printf 'a\\377\\000b'; printf 'to stderr' >&2").await;
+    assert_eq!((ran.out.as_slice(), ran.err.as_str()), (b"a\xff\0b".as_slice(), "to stderr"));
+    let ran = place.script("head -c 100000000 /dev/zero").await;
+    assert_eq!((ran.exit(), ran.out.len()), (&Exit::Code(0), 100_000_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_run_at_once() {
+    let place = confined();
+    let jobs = (0..24).map(|number| {
+        let job = place.job(&format!("echo {number} > out; cat in.txt"));
+        place.run(job)
+    });
+    for (number, ran) in futures::future::join_all(jobs).await.into_iter().enumerate() {
+        assert_eq!((ran.exit(), ran.text().as_str()), (&Exit::Code(0), "input\n"), "{}", ran.err);
+        assert_eq!(ran.left("out"), Some(format!("{number}\n")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_is_measured() {
+    let place = confined();
+    let ran = place.script("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done").await;
+    assert_eq!(ran.exit(), &Exit::Code(0));
+    assert!(ran.finished.user_cpu > Duration::ZERO && ran.finished.wall >= ran.finished.user_cpu / 4);
+    assert!(ran.finished.peak_memory_bytes > 100_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_sandbox_inputs_are_copies_and_it_says_so_loudly() {
+    let place = place(Mode::Off);
+    assert!(place.sandbox.describe().contains("OFF"), "{}", place.sandbox.describe());
+    let ran = place.script("cat in.txt; echo changed > in.txt; echo out > new").await;
+    assert_eq!((ran.exit(), ran.text().as_str()), (&Exit::Code(0), "input\n"), "{}", ran.err);
+    assert_eq!(ran.left("new").as_deref(), Some("out\n"));
+    let original = place.dir.path().join("layers/inputs/in.txt");
+    assert_eq!(std::fs::read_to_string(original).unwrap(), "input\n");
+    let mut job = place.job("sleep 1000");
+    job.timeout = Some(Duration::from_millis(300));
+    assert_eq!(place.run(job).await.exit(), &Exit::TimedOut);
+}
+
+#[test]
+fn a_sandbox_that_is_required_and_impossible_is_refused_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config {
+        mode: Mode::Required,
+        scratch: dir.path().join("scratch"),
+        tools: Tools::discover(),
+        // An init that is none: as where the kernel forbids namespaces.
+        init: Some("/bin/false".into()),
+    };
+    let error = Sandbox::open(config.clone()).expect_err("no sandbox can be had");
+    assert!(matches!(error, Error::Impossible { .. }) && error.to_string().contains("--sandbox off"), "{error}");
+    let auto = Sandbox::open(Config { mode: Mode::Auto, ..config }).unwrap();
+    assert!(!auto.is_confined() && auto.describe().contains("unconfined"), "{}", auto.describe());
+}
