@@ -111,6 +111,7 @@ impl Farm {
         let parent = std::process::id().to_string();
         let mut command = kiln();
         command
+            .env("KILN_LOG", "info")
             .args(["coordinator", "--listen", listen, "--parent", &parent, "--data-dir"])
             .arg(dir.join("coordinator"))
             .stderr(log(dir, "coordinator"));
@@ -124,6 +125,7 @@ impl Farm {
         let parent = std::process::id().to_string();
         let mut command = kiln();
         command
+            .env("KILN_LOG", "info")
             .args(["worker", "--coordinator", &self.url, "--name", name, "--parent", &parent, "--state-dir"])
             .arg(state)
             .stderr(log(self.dir.path(), name));
@@ -294,6 +296,12 @@ impl Running {
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
     }
 
+    /// kill -9.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// The whole build, once it has ended.
     pub fn end(mut self) -> Built {
         for line in self.lines.by_ref() {
@@ -387,4 +395,48 @@ pub fn commit(dir: &Path) -> String {
 
 pub fn git(dir: &Path, arguments: &[&str]) -> String {
     output("git", arguments, dir)
+}
+
+/// A process that goes on until it is interrupted, and the lines of its standard error.
+pub struct Lasting {
+    child: Child,
+    lines: Lines<BufReader<std::process::ChildStderr>>,
+}
+
+impl Drop for Lasting {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Lasting {
+    pub fn start(mut command: Command) -> Self {
+        command.stderr(Stdio::piped()).stdout(Stdio::null());
+        let mut child = spawn(command);
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    pub fn line_with(&mut self, words: &str) -> String {
+        let mut seen = Vec::new();
+        for line in self.lines.by_ref() {
+            let line = line.unwrap();
+            if line.contains(words) {
+                return line;
+            }
+            seen.push(line);
+        }
+        panic!("it ended before it said `{words}`: {seen:#?}");
+    }
+
+    pub fn interrupt(&self) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    }
+
+    pub fn wait(&mut self) -> Option<i32> {
+        for _ in self.lines.by_ref() {}
+        self.child.wait().unwrap().code()
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a lease is here from its arrival until the coordinator has acknowledged its result.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 use kiln_proto::v1;
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Bytes of output kept for a coordinator that is away; older output is in the result's digests.
+/// Bytes of a lease's output kept for the next connection; older output is in the result's digests.
 const BACKLOG_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
@@ -20,7 +20,7 @@ struct Held {
     cancel: CancellationToken,
     started: Option<prost_types::Timestamp>,
     finished: Option<v1::LeaseFinished>,
-    backlog: Vec<v1::OutputChunk>,
+    backlog: VecDeque<v1::OutputChunk>,
     backlog_bytes: usize,
 }
 
@@ -62,7 +62,7 @@ impl Leases {
             cancel: cancel.clone(),
             started: None,
             finished: None,
-            backlog: Vec::new(),
+            backlog: VecDeque::new(),
             backlog_bytes: 0,
         };
         state.held.insert(id, held);
@@ -86,22 +86,23 @@ impl Leases {
         }
     }
 
-    /// Output appeared. Waits where the connection is slow; without one the latest is kept.
+    /// Output appeared. Waits where the connection is slow. The latest is kept for the next connection, whose coordinator may
+    /// be another process that has seen nothing; one that has seen it leaves out what it knows by its offset.
     pub(crate) async fn output(&self, lease: u64, stream: v1::Stream, offset: u64, data: Bytes) {
         let chunk = v1::OutputChunk { lease, stream: stream as i32, offset, data };
-        let outbox = self.state.lock().outbox.clone();
-        if let Some(outbox) = outbox
-            && outbox.send(wrap(Message::Output(chunk.clone()))).await.is_ok()
-        {
-            return;
-        }
-        let mut state = self.state.lock();
-        if let Some(held) = state.held.get_mut(&lease) {
-            held.backlog_bytes += chunk.data.len();
-            held.backlog.push(chunk);
-            while held.backlog_bytes > BACKLOG_BYTES && held.backlog.len() > 1 {
-                held.backlog_bytes -= held.backlog.remove(0).data.len();
+        let outbox = {
+            let mut state = self.state.lock();
+            if let Some(held) = state.held.get_mut(&lease) {
+                held.backlog_bytes += chunk.data.len();
+                held.backlog.push_back(chunk.clone());
+                while held.backlog_bytes > BACKLOG_BYTES && held.backlog.len() > 1 {
+                    held.backlog_bytes -= held.backlog.pop_front().map_or(0, |old| old.data.len());
+                }
             }
+            state.outbox.clone()
+        };
+        if let Some(outbox) = outbox {
+            let _ = outbox.send(wrap(Message::Output(chunk))).await;
         }
     }
 
@@ -158,8 +159,7 @@ impl Leases {
                 let started = v1::LeaseStarted { lease: held.lease.lease, at: held.started };
                 messages.push(wrap(Message::Started(started)));
             }
-            held.backlog_bytes = 0;
-            messages.extend(std::mem::take(&mut held.backlog).into_iter().map(|chunk| wrap(Message::Output(chunk))));
+            messages.extend(held.backlog.iter().cloned().map(|chunk| wrap(Message::Output(chunk))));
             messages.extend(held.finished.clone().map(|finished| wrap(Message::Finished(finished))));
         }
         (running, messages)
