@@ -38,7 +38,7 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     let size = number * unit;
-    if size >= 1.0 && size < 1e18 { Ok(size as u64) } else { Err(wrong()) }
+    if (1.0..1e18).contains(&size) { Ok(size as u64) } else { Err(wrong()) }
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ fn definition(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
 
 impl Facts<'_> {
     fn artifact_function(&self) -> &'static str {
-        kiln_proto::digest::DigestFunction::from_wire(self.artifact.digest_function as i32).unwrap_or_default().name()
+        kiln_proto::digest::DigestFunction::from_wire(self.artifact.digest_function).unwrap_or_default().name()
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) fn probe(config: &Config, host: &Host) -> Result<(), String> {
     };
     let spec = spec(host, &scratch, &job, BTreeMap::new(), None).map_err(|error| error.to_string())?;
     let (own, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
-    let mut child = std::process::Command::from(command(config, theirs).into_std());
+    let mut child = command(config, theirs).into_std();
     let mut child = child.stdout(Stdio::null()).spawn().map_err(|error| error.to_string())?;
     let answer = (|| -> io::Result<String> {
         use std::io::{BufRead, Write};

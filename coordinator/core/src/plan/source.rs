@@ -65,6 +65,8 @@ pub fn wants(path: &str) -> bool {
         "CMakeLists.txt" | "meson.build" | "Makefile" | "makefile" | "GNUmakefile" => parent.is_empty(),
         "configure.ac" | "conanfile.txt" | "conanfile.py" | "conan.lock" | "vcpkg.json" => parent.is_empty(),
         "pyproject.toml" | "setup.py" | "setup.cfg" | "uv.lock" | "poetry.lock" | ".python-version" => true,
+        "PKG-INFO" => parent.is_empty(),
+        "requires.txt" => parent.ends_with(".egg-info"),
         "package.json" | "package-lock.json" | "npm-shrinkwrap.json" | ".npmrc" => true,
         "pnpm-lock.yaml" | "pnpm-workspace.yaml" | "yarn.lock" | ".yarnrc.yml" | ".yarnrc" => true,
         "Gemfile" | "Gemfile.lock" | "version.rb" => true,

@@ -130,17 +130,20 @@ impl Project<'_> {
         } else if let Some(first) = self.manifests.first() {
             layer.because.push(format!("`{first}` is a package"));
             layer.named = "`pyproject.toml`".into();
-            let wanted = self.dependencies();
+            let mut wanted = self.dependencies();
+            let published = if self.dynamic() { super::distribution::requirements(self.source) } else { Vec::new() };
+            let told = !published.is_empty();
+            wanted.extend(published);
             if !wanted.is_empty() {
                 layer.files.insert(".kiln/requirements.txt".into(), wanted.join("\n") + "\n");
                 layer.run = format!("{PIP_INSTALL} --target {PACKAGES} -r .kiln/requirements.txt\n");
                 layer.notes.push(
-                    "nothing locks what `pyproject.toml` needs, so two builds of one commit could differ: add a \
+                    "nothing locks what the package needs, so two builds of one commit could differ: add a \
                      `requirements.txt` with hashes, or use uv or poetry"
                         .into(),
                 );
             }
-            if self.dynamic() {
+            if self.dynamic() && !told {
                 layer.notes.push(
                     "`setup.py` or a build backend decides what the package needs, which only running it would tell: \
                      list what it needs in a `requirements.txt` with hashes, or it will not be in the archive"

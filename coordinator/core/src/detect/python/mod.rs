@@ -3,6 +3,7 @@
 //! The layer is a directory of installed packages (`pip install --target`), not a virtual environment, whose files
 //! hold the path where it was made. The bundle adds the project, and byte code whose validity does not hang on times.
 
+mod distribution;
 mod layers;
 mod requirements;
 
@@ -21,8 +22,16 @@ const PACKAGES: &str = ".kiln/packages";
 /// Where the layer holds the tools that build the project itself.
 const BACKEND: &str = ".kiln/backend";
 
-/// The name and version that `pyproject.toml` says.
+/// The name and version that `pyproject.toml` says, or the metadata of a source distribution.
 pub(super) fn identity(source: &dyn Source) -> Identity {
+    let stated = stated_identity(source);
+    Identity {
+        name: stated.name.or_else(|| distribution::field(source, "Name")),
+        version: stated.version.or_else(|| distribution::field(source, "Version")),
+    }
+}
+
+fn stated_identity(source: &dyn Source) -> Identity {
     let Ok(Some(root)) = tree::toml(source, "pyproject.toml") else { return Identity::default() };
     let field = |key: &str| {
         let poetry = root.get("tool").and_then(|t| t.get("poetry")).and_then(|p| p.get(key));

@@ -236,7 +236,7 @@ tools = ["python3"]
 from = ["bundle"]
 files = [{ path = ".kiln/out", dest = "." }]
 kind = "archive"
-note: nothing locks what `pyproject.toml` needs, so two builds of one commit could differ: add a `requirements.txt` with hashes, or use uv or poetry
+note: nothing locks what the package needs, so two builds of one commit could differ: add a `requirements.txt` with hashes, or use uv or poetry
 "###);
 }
 
@@ -356,4 +356,19 @@ kind = "archive"
 fn a_second_language_is_noted() {
     let plan = planned(&[("Gemfile", ""), ("Gemfile.lock", ""), ("package.json", r#"{"name":"a"}"#)]);
     assert_snapshot!(plan.notes.join("\n"), @"the project is built as node (npm); it also looks like ruby (bundler), which a `kiln.toml` could build beside it");
+}
+
+#[test]
+fn a_source_distribution_says_itself_what_it_needs() {
+    let info = "Metadata-Version: 2.1\nName: httpie\nVersion: 3.2.2\n\nName: not this\n";
+    let requires = "requests[socks]>=2.22.0\nrich\n\n[dev]\npytest\n";
+    let plan = planned(&[
+        ("setup.py", "from setuptools import setup\nsetup(install_requires=[])\n"),
+        ("PKG-INFO", info),
+        ("httpie.egg-info/requires.txt", requires),
+    ]);
+    assert_eq!((plan.name.as_str(), plan.version.as_deref()), ("httpie", Some("3.2.2")));
+    let deps = plan.steps.iter().find(|step| step.name == "deps").expect("a dependency layer");
+    assert_eq!(deps.files[".kiln/requirements.txt"], "requests[socks]>=2.22.0\nrich\n");
+    assert!(plan.notes.iter().any(|note| note.contains("nothing locks")), "{:?}", plan.notes);
 }
