@@ -1,0 +1,262 @@
+//! The cache of input trees: what is on disk is the tree, what is here is not fetched or copied again, and it stays bounded.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use kiln_proto::digest::Digest;
+use kiln_proto::reapi;
+use kiln_proto::tree::{Entry, Tree};
+use kiln_worker::inputs::{Config, Error, InputTree, Inputs};
+use proptest::prelude::*;
+use prost::Message;
+use support::{Cas, F};
+
+fn open(dir: &Path) -> Inputs {
+    open_with(dir, 1 << 30)
+}
+
+fn open_with(dir: &Path, max_bytes: u64) -> Inputs {
+    Inputs::open(Config { directory: dir.join("cache"), max_bytes }).unwrap()
+}
+
+/// What stands at a path: `d`, `f` or `x` with the content, `l` with the target.
+type Seen = BTreeMap<String, String>;
+
+/// The layers as one tree, as an overlay shows them.
+fn seen(tree: &InputTree) -> Seen {
+    fn walk(at: &Path, within: &str, seen: &mut Seen) {
+        for entry in std::fs::read_dir(at).unwrap() {
+            let entry = entry.unwrap();
+            let path = format!("{within}{}", entry.file_name().to_str().unwrap());
+            let data = entry.metadata().unwrap();
+            let what = if data.is_dir() {
+                walk(&entry.path(), &format!("{path}/"), seen);
+                "d".to_owned()
+            } else if data.is_symlink() {
+                format!("l{}", std::fs::read_link(entry.path()).unwrap().display())
+            } else {
+                let kind = if data.permissions().mode() & 0o111 == 0 { "f" } else { "x" };
+                format!("{kind}{}", std::fs::read_to_string(entry.path()).unwrap())
+            };
+            let before = seen.insert(path.clone(), what.clone());
+            assert!(before.is_none_or(|before| before == "d" && what == "d"), "`{path}` stands in two layers");
+        }
+    }
+    let mut seen = Seen::new();
+    tree.layers().iter().for_each(|layer| walk(layer, "", &mut seen));
+    seen
+}
+
+/// A tree of this many files in each of these directories.
+fn wide(cas: &Cas, directories: usize, files: usize, edited: Option<&str>) -> Tree {
+    let mut tree = Tree::default();
+    for directory in 0..directories {
+        for file in 0..files {
+            let path = format!("d{directory}/f{file}");
+            let text = if edited == Some(path.as_str()) { "edited".to_owned() } else { format!("text of {path}") };
+            tree.insert(&path, cas.file(text, false)).unwrap();
+        }
+    }
+    tree
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_layers_are_the_tree() {
+    let (cas, client) = Cas::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut tree = wide(&cas, 3, 200, None);
+    tree.insert("run", cas.file("#!/bin/sh", true)).unwrap();
+    tree.insert("same", cas.file("#!/bin/sh", false)).unwrap();
+    tree.insert("empty", Entry::Directory(Tree::default())).unwrap();
+    tree.insert("d0/link", Entry::Symlink { target: "f0".into() }).unwrap();
+    tree.insert("void", cas.file("", false)).unwrap();
+    let fetched = open(dir.path()).fetch(&client, &cas.tree(&tree)).await.unwrap();
+    let seen = seen(&fetched);
+    assert_eq!(seen.len(), 3 + 600 + 5);
+    for (path, what) in [
+        ("run", "x#!/bin/sh"),
+        ("same", "f#!/bin/sh"),
+        ("empty", "d"),
+        ("d0/link", "lf0"),
+        ("void", "f"),
+        ("d2/f199", "ftext of d2/f199"),
+    ] {
+        assert_eq!(seen[path], what);
+    }
+    let time = fetched.layers()[0].join("run").metadata().unwrap().mtime();
+    assert_eq!(time, 946_684_800, "every file carries the same time on every worker");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_here_is_neither_fetched_nor_copied_again() {
+    let (cas, client) = Cas::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let inputs = open(dir.path());
+    let root = cas.tree(&wide(&cas, 4, 100, None));
+    let first = inputs.fetch(&client, &root).await.unwrap();
+    let reads = cas.all_reads();
+    let again = inputs.fetch(&client, &root).await.unwrap();
+    assert_eq!(cas.all_reads(), reads, "an unchanged tree is not asked for");
+    assert_eq!(first.layers(), again.layers(), "and stands on disk once");
+
+    let edited = cas.tree(&wide(&cas, 4, 100, Some("d1/f7")));
+    let third = inputs.fetch(&client, &edited).await.unwrap();
+    assert_eq!(cas.all_reads() - reads, 3, "expected the edited file, its directory and the root");
+    let shared: Vec<_> = third.layers().iter().filter(|layer| first.layers().contains(layer)).collect();
+    assert_eq!(shared.len(), 3, "the other three directories are mounted as they are");
+    let inode = |tree: &InputTree| {
+        let file = tree.layers().iter().map(|layer| layer.join("d1/f8")).find(|path| path.exists()).unwrap();
+        file.metadata().unwrap().ino()
+    };
+    assert_eq!(inode(&first), inode(&third), "an unchanged file beside an edited one is a link to the same file");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fetches_at_the_same_time_share_the_work() {
+    let (cas, client) = Cas::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let inputs = open(dir.path());
+    let digest = cas.put("text of d0/f0");
+    let root = cas.tree(&wide(&cas, 3, 100, None));
+    let trees = futures::future::join_all((0..8).map(|_| inputs.fetch(&client, &root))).await;
+    let layers: Vec<_> = trees.into_iter().map(|tree| tree.unwrap().layers().to_vec()).collect();
+    assert!(layers.windows(2).all(|pair| pair[0] == pair[1]));
+    assert_eq!(cas.reads(&digest), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_outlives_its_process_and_what_was_half_made_is_gone() {
+    let (cas, client) = Cas::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let root = cas.tree(&wide(&cas, 2, 100, None));
+    let before = seen(&open(dir.path()).fetch(&client, &root).await.unwrap());
+    let file = cas.put("text of d0/f0");
+    let reads = cas.reads(&file);
+    let inputs = open(dir.path());
+    assert_eq!(seen(&inputs.fetch(&client, &root).await.unwrap()), before);
+    assert_eq!(cas.reads(&file), reads, "files are still here");
+    assert!(inputs.bytes() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_that_was_made_here_is_not_fetched() {
+    let (cas, client) = Cas::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let inputs = open(dir.path());
+    let made = dir.path().join("made");
+    std::fs::write(&made, "made here").unwrap();
+    let mut tree = Tree::default();
+    tree.insert("out/made", cas.file("made here", false)).unwrap();
+    let digest = F.digest(b"made here");
+    inputs.adopt(&digest, false, &made).await;
+    std::fs::write(&made, "changed later").unwrap();
+    let fetched = inputs.fetch(&client, &cas.tree(&tree)).await.unwrap();
+    assert_eq!(seen(&fetched)["out/made"], "fmade here");
+    assert_eq!(cas.reads(&digest), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_in_use_is_evicted_and_what_is_stays() {
+    let (cas, client) = Cas::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let inputs = open_with(dir.path(), 300_000);
+    let tree = |number: usize| {
+        let mut tree = Tree::default();
+        for file in 0..10 {
+            tree.insert(&format!("f{file}"), cas.file(format!("{number} {file}").repeat(1000), false)).unwrap();
+        }
+        cas.tree(&tree)
+    };
+    let held = inputs.fetch(&client, &tree(0)).await.unwrap();
+    for number in 1..40 {
+        drop(inputs.fetch(&client, &tree(number)).await.unwrap());
+    }
+    assert!(inputs.bytes() <= 400_000, "expected about 300,000 bytes, found {}", inputs.bytes());
+    assert_eq!(seen(&held).len(), 10, "a tree that is in use is whole");
+    let again = inputs.fetch(&client, &tree(1)).await.unwrap();
+    assert_eq!(seen(&again).len(), 10, "what was evicted is fetched again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_blobs_are_named_and_a_later_fetch_works() {
+    let (cas, client) = Cas::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let inputs = open(dir.path());
+    let root = cas.tree(&wide(&cas, 2, 80, None));
+    let absent = cas.put("text of d1/f3");
+    cas.remove(&absent);
+    let error = inputs.fetch(&client, &root).await.expect_err("a blob is missing");
+    let Error::Missing(digests) = error else { panic!("expected the missing blob, found {error}") };
+    assert_eq!(digests, [absent]);
+    cas.put("text of d1/f3");
+    assert_eq!(seen(&inputs.fetch(&client, &root).await.unwrap()).len(), 162);
+}
+
+fn root_of(cas: &Cas, directory: reapi::Directory) -> Digest {
+    cas.put(directory.encode_to_vec())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_trees_are_refused_and_touch_nothing() {
+    let (cas, client) = Cas::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let inputs = open(dir.path());
+    let file = cas.put("evil").to_wire();
+    for name in ["../escaped", "..", ".", "", "a/b", "/etc/escaped", "nul\0"] {
+        let node = reapi::FileNode { name: name.into(), digest: Some(file.clone()), ..Default::default() };
+        let root = root_of(&cas, reapi::Directory { files: vec![node], ..Default::default() });
+        let error = inputs.fetch(&client, &root).await.expect_err("a hostile name");
+        assert!(matches!(error, Error::Invalid(_)), "{name:?}: {error}");
+    }
+    let node = reapi::FileNode { name: "twice".into(), digest: Some(file.clone()), ..Default::default() };
+    let link = reapi::SymlinkNode { name: "twice".into(), target: "/etc".into(), ..Default::default() };
+    let root = root_of(&cas, reapi::Directory { files: vec![node], symlinks: vec![link], ..Default::default() });
+    assert!(matches!(inputs.fetch(&client, &root).await, Err(Error::Invalid(_))), "one name, two entries");
+    let root = cas.put(b"\xff\xff this is no directory");
+    assert!(matches!(inputs.fetch(&client, &root).await, Err(Error::Invalid(_))));
+    assert!(!dir.path().join("escaped").exists() && !dir.path().join("cache/escaped").exists());
+}
+
+fn entries() -> impl Strategy<Value = Vec<(Vec<u8>, u8, u8)>> {
+    // A path of short parts, a kind, a content.
+    prop::collection::vec((prop::collection::vec(0..6u8, 1..5), 0..4u8, 0..5u8), 0..120)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_tree_is_on_disk_as_it_was_described(entries in entries()) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (cas, client) = Cas::start().await;
+            let dir = tempfile::tempdir().unwrap();
+            let mut tree = Tree::default();
+            let mut expected = Seen::new();
+            for (parts, kind, content) in entries {
+                let path = parts.iter().map(|part| format!("n{part}")).collect::<Vec<_>>().join("/");
+                let (entry, what) = match kind {
+                    0 => (Entry::Directory(Tree::default()), "d".to_owned()),
+                    1 => (Entry::Symlink { target: format!("n{content}") }, format!("ln{content}")),
+                    2 => (cas.file(format!("{content}"), true), format!("x{content}")),
+                    _ => (cas.file(format!("{content}"), false), format!("f{content}")),
+                };
+                // What does not fit to what is there is left out.
+                let fits = !expected.contains_key(&path)
+                    && path.match_indices('/').all(|(at, _)| expected.get(&path[..at]).is_none_or(|what| what == "d"));
+                if fits {
+                    tree.insert(&path, entry).unwrap();
+                    path.match_indices('/').for_each(|(at, _)| drop(expected.insert(path[..at].to_owned(), "d".to_owned())));
+                    expected.insert(path, what);
+                }
+            }
+            let fetched = open(dir.path()).fetch(&client, &cas.tree(&tree)).await.unwrap();
+            assert_eq!(seen(&fetched), expected);
+        });
+    }
+}
