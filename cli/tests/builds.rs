@@ -287,6 +287,29 @@ fn a_worker_keeps_what_it_runs_while_the_coordinator_is_away() {
 }
 
 #[test]
+fn a_worker_that_is_told_to_stop_finishes_what_it_runs_and_gets_nothing_new() {
+    let farm = Farm::start(&["one", "two"]);
+    let dir = work("echo begins; sleep 3; echo ends", "");
+    let mut build = farm.start_build(dir.path(), &[]);
+    let worker = build.started("work")["worker"].as_str().unwrap().to_owned();
+    build.until("the step's first output", |event| event["text"] == "begins\n");
+    std::thread::scope(|scope| {
+        let stopped = scope.spawn(|| farm.stop_worker(&worker));
+        until("the farm to know", || {
+            farm.workers().into_iter().find(|one| one["worker"] == worker.as_str() && one["state"] == "draining")
+        });
+        let other = farm.build(work("echo other", "shards = 4").path(), &[]).well();
+        let on = |event: &Value| event["worker"].as_str().unwrap().to_owned();
+        assert!(other.of_type("step_finished").iter().all(|event| on(event) != worker), "{:?}", other.events());
+        assert_eq!(stopped.join().unwrap(), Some(0));
+    });
+    let built = build.end().well();
+    let ended = &built.of_type("step_finished")[0];
+    assert_eq!((ended["worker"].as_str(), ended["cache"].as_str()), (Some(worker.as_str()), Some("miss")));
+    assert_eq!(farm.workers().len(), 1, "one that has left is not listed");
+}
+
+#[test]
 fn a_detached_build_is_attached_to_and_gives_the_same_events() {
     let farm = Farm::shared();
     let dir = project(&[

@@ -151,6 +151,14 @@ impl Farm {
         child.wait().unwrap();
     }
 
+    /// Asks a worker to stop, and waits until it has; its exit code.
+    pub fn stop_worker(&self, name: &str) -> Option<i32> {
+        let mut child = self.workers.lock().unwrap().remove(name).unwrap();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        child.wait().unwrap().code()
+    }
+
     /// kill -9 of the coordinator; what follows finds another process in its place.
     pub fn restart_coordinator(&self) {
         let mut coordinator = self.coordinator.lock().unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Invariant: no scheduling decision is made here. What the scheduler says is done, and what happens is told to it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -97,6 +97,10 @@ pub(super) struct Owner {
     leases: HashMap<LeaseId, Leased>,
     /// Responses on their way to the waiters of a lease.
     finished: HashMap<LeaseId, reapi::ExecuteResponse>,
+    /// Workers that get nothing new because an operator said so.
+    drained: HashSet<WorkerId>,
+    /// Workers that said so themselves, until they come back.
+    stopping: HashSet<WorkerId>,
     messages: mpsc::UnboundedSender<Message>,
     joined: watch::Sender<u64>,
 }
@@ -125,6 +129,8 @@ impl Owner {
             links: HashMap::new(),
             leases: HashMap::new(),
             finished: HashMap::new(),
+            drained: HashSet::new(),
+            stopping: HashSet::new(),
             messages,
             joined,
         }
@@ -169,7 +175,12 @@ impl Owner {
                 let worker = WorkerId(worker);
                 let known = self.scheduler.workers().iter().any(|view| view.worker == worker);
                 let answer = if known {
-                    self.step(Event::Drain { worker, on });
+                    if on {
+                        self.drained.insert(worker.clone())
+                    } else {
+                        self.drained.remove(&worker)
+                    };
+                    self.drain(worker);
                     Ok(())
                 } else {
                     Err(Status::not_found(format!("the farm has no worker `{}`; `kiln workers` lists them", worker.0)))
@@ -180,6 +191,11 @@ impl Owner {
                 let _ = reply.send(self.farm());
             }
         }
+    }
+
+    fn drain(&mut self, worker: WorkerId) {
+        let on = self.drained.contains(&worker) || self.stopping.contains(&worker);
+        self.step(Event::Drain { worker, on });
     }
 
     fn submit(
@@ -235,7 +251,13 @@ impl Owner {
         let link = Link { connection, sender, environment, version: register.version, last_seen: clock::kiln_now() };
         self.links.insert(worker.clone(), link);
         self.tell(&worker, coordinator_message::Message::Registered(registered));
-        self.step(Event::WorkerJoined(WorkerOffer { worker, properties, capacity, running }));
+        if self.stopping.remove(&worker) {
+            self.drain(worker.clone());
+        }
+        self.step(Event::WorkerJoined(WorkerOffer { worker: worker.clone(), properties, capacity, running }));
+        if self.drained.contains(&worker) {
+            self.drain(worker);
+        }
         self.joined.send_modify(|count| *count += 1);
     }
 
@@ -243,7 +265,13 @@ impl Owner {
         let Some(link) = self.links.get_mut(&worker).filter(|link| link.connection == connection) else { return };
         link.last_seen = clock::kiln_now();
         match message {
-            worker_message::Message::Register(_) | worker_message::Message::Heartbeat(_) => {}
+            worker_message::Message::Register(_) => {}
+            worker_message::Message::Heartbeat(beat) => {
+                if beat.stopping && self.stopping.insert(worker.clone()) {
+                    tracing::info!(worker = worker.0, "worker stops when what it runs has ended");
+                    self.drain(worker);
+                }
+            }
             worker_message::Message::Started(started) => self.step(Event::Started(LeaseId(started.lease))),
             worker_message::Message::Output(chunk) => {
                 if self.leases.contains_key(&LeaseId(chunk.lease)) {
@@ -253,6 +281,7 @@ impl Owner {
             worker_message::Message::Finished(finished) => self.lease_finished(worker, finished),
             worker_message::Message::Goodbye(_) => {
                 tracing::info!(worker = worker.0, "worker says goodbye");
+                self.stopping.remove(&worker);
                 self.links.remove(&worker);
                 self.step(Event::WorkerGone(worker));
                 self.joined.send_modify(|count| *count += 1);

@@ -117,12 +117,12 @@ async fn talk(
                 Err(status) => return Err(status.message().to_owned()),
             },
             _ = heartbeat.tick() => {
-                let beat = v1::Heartbeat { disk_free_bytes: runner.disk_free(), cache_bytes: runner.cache_bytes() };
-                let _ = outbox.try_send(wrap(worker_message::Message::Heartbeat(beat)));
+                let _ = outbox.try_send(beat(runner, leave.is_some()));
             }
             () = stop.cancelled(), if leave.is_none() => {
                 draining = true;
                 leave = Some(tokio::time::Instant::now() + grace);
+                let _ = outbox.try_send(beat(runner, true));
             }
             () = idle(leases), if draining => break,
             () = at(leave), if leave.is_some() => break,
@@ -137,6 +137,11 @@ async fn talk(
         .await;
     stop.cancel();
     Ok(())
+}
+
+fn beat(runner: &Runner, stopping: bool) -> v1::WorkerMessage {
+    let (disk_free_bytes, cache_bytes) = (runner.disk_free(), runner.cache_bytes());
+    wrap(worker_message::Message::Heartbeat(v1::Heartbeat { disk_free_bytes, cache_bytes, stopping }))
 }
 
 async fn at(deadline: Option<tokio::time::Instant>) {
