@@ -222,7 +222,7 @@ async fn missing_inputs_are_all_named() {
         tree.encode(caller.function, &mut |encoded| messages.push((encoded.digest, Blob::Bytes(encoded.data.into()))));
     caller.blobs.upload(messages).await.unwrap();
     let action = caller.action(shell("true", &[]), &[], |action| action.input_root_digest = Some(root.to_wire())).await;
-    let status = caller.start(&action, false).await.err().expect("inputs are missing");
+    let status = caller.start(&action, false).await.expect_err("inputs are missing");
     assert_eq!(status.code(), Code::FailedPrecondition);
     let mut named = precondition::subjects(&precondition::from_tonic(&status));
     named.sort();
@@ -250,7 +250,7 @@ async fn bad_actions_are_refused_with_what_was_expected() {
         let mut command = shell("true", &[]);
         change(&mut command);
         let action = caller.action(command, &[], |_| ()).await;
-        let status = caller.start(&action, false).await.err().expect("a refusal");
+        let status = caller.start(&action, false).await.expect_err("a refusal");
         assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
         assert!(status.message().contains(words), "expected `{words}` in `{}`", status.message());
     }

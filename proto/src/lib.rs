@@ -26,7 +26,7 @@ pub use bazel_remote_apis::google::protobuf;
 pub use bazel_remote_apis::google::rpc;
 
 /// Kiln's own messages and services, `kiln.v1`.
-#[allow(missing_docs, clippy::doc_markdown)]
+#[allow(missing_docs, clippy::doc_markdown, clippy::large_enum_variant)]
 pub mod v1 {
     tonic::include_proto!("kiln.v1");
 }

@@ -284,7 +284,7 @@ impl Running {
 
     /// Waits for an event that fits.
     pub fn until(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        while let Some(line) = self.lines.next() {
+        for line in self.lines.by_ref() {
             let line = line.unwrap();
             let event: Value = serde_json::from_str(&line).unwrap();
             self.seen.push(line);

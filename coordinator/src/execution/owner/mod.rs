@@ -2,23 +2,26 @@
 //!
 //! Invariant: no scheduling decision is made here. What the scheduler says is done, and what happens is told to it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+mod effects;
+mod view;
+mod wire;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kiln_core::scheduler::{
-    ActionKey, Capacity, Config, Effect, Event, Failure, LeaseId, Outcome, RunningLease, Scheduler, Submission,
-    WaiterId, WorkerId, WorkerOffer,
+    ActionKey, Config, Event, LeaseId, Outcome, RunningLease, Scheduler, Submission, WaiterId, WorkerId, WorkerOffer,
 };
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::v1::{coordinator_message, worker_message};
-use kiln_proto::{clock, property, reapi, v1};
+use kiln_proto::{clock, reapi, v1};
 use tokio::sync::{mpsc, oneshot, watch};
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::log::LiveLogs;
 use super::prepare::{Prepared, Preparer};
-use super::{Done, Request, State, failed};
+use super::{Request, State};
 use crate::store::Stores;
 
 /// How often a worker says that it lives.
@@ -232,7 +235,7 @@ impl Owner {
     fn connected(&mut self, connection: u64, register: v1::Register, sender: mpsc::Sender<v1::CoordinatorMessage>) {
         let worker = WorkerId(register.worker.clone());
         let environment = register.environment.unwrap_or_default();
-        let capacity = capacity(register.capacity.as_ref());
+        let capacity = wire::capacity(register.capacity.as_ref());
         let mut running = Vec::new();
         for lease in &register.running {
             let function = DigestFunction::from_wire(lease.digest_function).unwrap_or_default();
@@ -240,13 +243,13 @@ impl Owner {
             let id = LeaseId(lease.lease);
             self.leases.insert(id, Leased { instance: lease.instance.clone(), action });
             let key = key_of(&lease.instance, &action);
-            running.push(RunningLease { lease: id, key, reserved: self::capacity(lease.reserved.as_ref()) });
+            running.push(RunningLease { lease: id, key, reserved: wire::capacity(lease.reserved.as_ref()) });
         }
         let registered = v1::Registered {
             heartbeat_interval: Some(prost_types::Duration { seconds: HEARTBEAT.as_secs() as i64, nanos: 0 }),
             unwanted: Vec::new(),
         };
-        let properties = offered(&environment);
+        let properties = wire::offered(&environment);
         tracing::info!(worker = worker.0, running = running.len(), "worker joined");
         let link = Link { connection, sender, environment, version: register.version, last_seen: clock::kiln_now() };
         self.links.insert(worker.clone(), link);
@@ -352,184 +355,11 @@ impl Owner {
             self.carry_out(effect);
         }
     }
-
-    fn carry_out(&mut self, effect: Effect) {
-        match effect {
-            Effect::Assign { worker, lease, key, attempt, reserved } => {
-                self.assign(&worker, lease, &key, attempt, reserved)
-            }
-            Effect::CancelLease { worker, lease } => {
-                self.tell(&worker, coordinator_message::Message::Cancel(v1::CancelLease { lease: lease.0 }));
-            }
-            Effect::Adopted { key, lease, worker } => {
-                let logs = self.logs.of(lease.0);
-                self.set(&key, State::Executing { worker: worker.0, lease: lease.0, logs, started: true });
-            }
-            Effect::Started { key, .. } => {
-                if let Some(action) = self.actions.get(&key) {
-                    action.state.send_if_modified(|state| match state {
-                        State::Executing { started, .. } if !*started => std::mem::replace(started, true),
-                        _ => false,
-                    });
-                }
-            }
-            Effect::Requeued { key, reason, .. } => {
-                tracing::warn!(action = key.0, reason, "action runs again");
-                self.set(&key, State::Queued);
-            }
-            Effect::Completed { key, lease, waiters } => {
-                self.forget(&waiters);
-                let response =
-                    self.finished.remove(&lease).unwrap_or_else(|| failed(Code::Internal, "the result was lost"));
-                self.finish(&key, Done { response, farm_fault: false });
-            }
-            Effect::Failed { key, waiters, failure } => {
-                self.forget(&waiters);
-                self.finish(&key, Done { response: failure_response(&failure), farm_fault: true });
-            }
-            Effect::Merged { .. } => {}
-        }
-    }
-
-    fn forget(&mut self, waiters: &[WaiterId]) {
-        for waiter in waiters {
-            self.waiters.remove(waiter);
-        }
-    }
-
-    fn set(&self, key: &ActionKey, state: State) {
-        if let Some(action) = self.actions.get(key) {
-            action.state.send_replace(state);
-        }
-    }
-
-    fn finish(&mut self, key: &ActionKey, done: Done) {
-        if let Some(action) = self.actions.remove(key) {
-            action.state.send_replace(State::Done(Arc::new(done)));
-        }
-    }
-
-    fn assign(&mut self, worker: &WorkerId, lease: LeaseId, key: &ActionKey, attempt: u32, reserved: Capacity) {
-        let Some(action) = self.actions.get(key) else {
-            // Everyone left between the decision and now: the scheduler hears of it next.
-            let outcome = Outcome::WorkerFault("nobody waits for it".to_owned());
-            return self.step(Event::Finished { worker: worker.clone(), lease, outcome });
-        };
-        let prepared = &action.prepared;
-        let message = v1::Lease {
-            lease: lease.0,
-            instance: prepared.instance.clone(),
-            action_digest: Some(prepared.digest.to_wire()),
-            digest_function: prepared.digest.function.to_wire(),
-            action: Some(prepared.action.clone()),
-            command: Some(prepared.command.clone()),
-            timeout: Some(prost_types::Duration {
-                seconds: prepared.timeout.as_secs() as i64,
-                nanos: prepared.timeout.subsec_nanos() as i32,
-            }),
-            reserved: Some(v1::Capacity { milli_cpus: reserved.milli_cpus, memory_bytes: reserved.memory_bytes }),
-            attempt,
-            queued: Some(prost_types::Timestamp { seconds: action.queued.seconds, nanos: action.queued.nanos }),
-            network: prepared.network,
-        };
-        self.leases.insert(lease, Leased { instance: prepared.instance.clone(), action: prepared.digest });
-        let logs = self.logs.of(lease.0);
-        action.state.send_replace(State::Executing { worker: worker.0.clone(), lease: lease.0, logs, started: false });
-        self.tell(worker, coordinator_message::Message::Lease(message));
-    }
-
-    fn tell(&mut self, worker: &WorkerId, message: coordinator_message::Message) {
-        let Some(link) = self.links.get(worker) else { return };
-        let message = v1::CoordinatorMessage { message: Some(message) };
-        if link.sender.try_send(message).is_err() {
-            // A worker that does not read is as good as gone: its stream ends, and it registers again.
-            let connection = link.connection;
-            let _ = self.messages.send(Message::Disconnected { worker: worker.0.clone(), connection });
-        }
-    }
-
-    fn farm(&self) -> v1::FarmStatus {
-        let now = self.began.elapsed().as_millis() as u64;
-        let to_wire =
-            |capacity: Capacity| v1::Capacity { milli_cpus: capacity.milli_cpus, memory_bytes: capacity.memory_bytes };
-        let workers = self.scheduler.workers().into_iter().map(|view| {
-            let link = self.links.get(&view.worker);
-            v1::Worker {
-                worker: view.worker.0.clone(),
-                environment: link.map(|link| link.environment.clone()),
-                capacity: Some(to_wire(view.capacity)),
-                used: Some(to_wire(view.used)),
-                running: view.running as u32,
-                draining: view.draining,
-                connected: view.connected,
-                last_seen: link.map(|link| link.last_seen),
-                version: link.map(|link| link.version.clone()).unwrap_or_default(),
-            }
-        });
-        let queues = self.scheduler.queues(now).into_iter().map(|view| v1::Queue {
-            platform: view.properties.iter().cloned().collect(),
-            queued: view.queued as u64,
-            oldest_ms: view.oldest_ms,
-        });
-        v1::FarmStatus {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            workers: workers.collect(),
-            queues: queues.collect(),
-            store_bytes: self.stores.blobs.bytes(),
-            store_capacity_bytes: self.stores.blobs.capacity(),
-        }
-    }
 }
 
 async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-fn capacity(wire: Option<&v1::Capacity>) -> Capacity {
-    wire.map(|wire| Capacity { milli_cpus: wire.milli_cpus, memory_bytes: wire.memory_bytes }).unwrap_or_default()
-}
-
-/// The platform pairs that a worker offers.
-fn offered(environment: &v1::Environment) -> BTreeSet<(String, String)> {
-    let mut pairs = BTreeSet::new();
-    let mut offer = |name: &str, value: &str| {
-        if !value.is_empty() {
-            pairs.insert((name.to_owned(), value.to_owned()));
-        }
-    };
-    offer(property::OS_FAMILY, "linux");
-    offer(property::ISA, &environment.isa);
-    offer(property::OS, &environment.os);
-    offer(property::LIBC, &environment.libc);
-    offer(property::ENVIRONMENT, &environment.fingerprint);
-    for level in levels(&environment.cpu_level) {
-        offer(property::CPU_LEVEL, &level);
-    }
-    for (name, value) in &environment.labels {
-        offer(&format!("{}{name}", property::LABEL_PREFIX), value);
-    }
-    pairs
-}
-
-/// A CPU level and all below it: `x86-64-v3` runs what is made for `x86-64-v2`.
-fn levels(own: &str) -> Vec<String> {
-    match own.rsplit_once("-v").map(|(base, level)| (base, level.parse::<u32>())) {
-        Some((base, Ok(level))) => (1..=level.min(16)).map(|level| format!("{base}-v{level}")).collect(),
-        _ => vec![own.to_owned()],
-    }
-}
-
-fn failure_response(failure: &Failure) -> reapi::ExecuteResponse {
-    match failure {
-        Failure::NoWorkerMatches { reasons } => {
-            let text = format!("no worker of the farm can run this action: {}", reasons.join("; "));
-            failed(Code::FailedPrecondition, text)
-        }
-        Failure::AttemptsExhausted { attempts, last } => {
-            failed(Code::Internal, format!("the farm tried {attempts} times and gave up; the last time: {last}"))
-        }
     }
 }

@@ -1,0 +1,108 @@
+//! What the scheduler decided, carried out: leases and cancellations sent, waiters told.
+
+use std::sync::Arc;
+
+use kiln_core::scheduler::{ActionKey, Capacity, Effect, Event, LeaseId, Outcome, WaiterId, WorkerId};
+use kiln_proto::v1::{self, coordinator_message};
+use tonic::Code;
+
+use super::super::{Done, State, failed};
+use super::wire::failure_response;
+use super::{Leased, Message, Owner};
+
+impl Owner {
+    pub(super) fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Assign { worker, lease, key, attempt, reserved } => {
+                self.assign(&worker, lease, &key, attempt, reserved)
+            }
+            Effect::CancelLease { worker, lease } => {
+                self.tell(&worker, coordinator_message::Message::Cancel(v1::CancelLease { lease: lease.0 }));
+            }
+            Effect::Adopted { key, lease, worker } => {
+                let logs = self.logs.of(lease.0);
+                self.set(&key, State::Executing { worker: worker.0, lease: lease.0, logs, started: true });
+            }
+            Effect::Started { key, .. } => {
+                if let Some(action) = self.actions.get(&key) {
+                    action.state.send_if_modified(|state| match state {
+                        State::Executing { started, .. } if !*started => std::mem::replace(started, true),
+                        _ => false,
+                    });
+                }
+            }
+            Effect::Requeued { key, reason, .. } => {
+                tracing::warn!(action = key.0, reason, "action runs again");
+                self.set(&key, State::Queued);
+            }
+            Effect::Completed { key, lease, waiters } => {
+                self.forget(&waiters);
+                let response =
+                    self.finished.remove(&lease).unwrap_or_else(|| failed(Code::Internal, "the result was lost"));
+                self.finish(&key, Done { response, farm_fault: false });
+            }
+            Effect::Failed { key, waiters, failure } => {
+                self.forget(&waiters);
+                self.finish(&key, Done { response: failure_response(&failure), farm_fault: true });
+            }
+            Effect::Merged { .. } => {}
+        }
+    }
+
+    fn forget(&mut self, waiters: &[WaiterId]) {
+        for waiter in waiters {
+            self.waiters.remove(waiter);
+        }
+    }
+
+    fn set(&self, key: &ActionKey, state: State) {
+        if let Some(action) = self.actions.get(key) {
+            action.state.send_replace(state);
+        }
+    }
+
+    fn finish(&mut self, key: &ActionKey, done: Done) {
+        if let Some(action) = self.actions.remove(key) {
+            action.state.send_replace(State::Done(Arc::new(done)));
+        }
+    }
+
+    fn assign(&mut self, worker: &WorkerId, lease: LeaseId, key: &ActionKey, attempt: u32, reserved: Capacity) {
+        let Some(action) = self.actions.get(key) else {
+            // Everyone left between the decision and now: the scheduler hears of it next.
+            let outcome = Outcome::WorkerFault("nobody waits for it".to_owned());
+            return self.step(Event::Finished { worker: worker.clone(), lease, outcome });
+        };
+        let prepared = &action.prepared;
+        let message = v1::Lease {
+            lease: lease.0,
+            instance: prepared.instance.clone(),
+            action_digest: Some(prepared.digest.to_wire()),
+            digest_function: prepared.digest.function.to_wire(),
+            action: Some(prepared.action.clone()),
+            command: Some(prepared.command.clone()),
+            timeout: Some(prost_types::Duration {
+                seconds: prepared.timeout.as_secs() as i64,
+                nanos: prepared.timeout.subsec_nanos() as i32,
+            }),
+            reserved: Some(v1::Capacity { milli_cpus: reserved.milli_cpus, memory_bytes: reserved.memory_bytes }),
+            attempt,
+            queued: Some(prost_types::Timestamp { seconds: action.queued.seconds, nanos: action.queued.nanos }),
+            network: prepared.network,
+        };
+        self.leases.insert(lease, Leased { instance: prepared.instance.clone(), action: prepared.digest });
+        let logs = self.logs.of(lease.0);
+        action.state.send_replace(State::Executing { worker: worker.0.clone(), lease: lease.0, logs, started: false });
+        self.tell(worker, coordinator_message::Message::Lease(message));
+    }
+
+    pub(super) fn tell(&mut self, worker: &WorkerId, message: coordinator_message::Message) {
+        let Some(link) = self.links.get(worker) else { return };
+        let message = v1::CoordinatorMessage { message: Some(message) };
+        if link.sender.try_send(message).is_err() {
+            // A worker that does not read is as good as gone: its stream ends, and it registers again.
+            let connection = link.connection;
+            let _ = self.messages.send(Message::Disconnected { worker: worker.0.clone(), connection });
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Between what is on the wire and what the scheduler knows.
+
+use std::collections::BTreeSet;
+
+use kiln_core::scheduler::{Capacity, Failure};
+use kiln_proto::{property, reapi, v1};
+use tonic::Code;
+
+use super::super::failed;
+
+/// A capacity as the scheduler counts it.
+pub(super) fn capacity(wire: Option<&v1::Capacity>) -> Capacity {
+    wire.map(|wire| Capacity { milli_cpus: wire.milli_cpus, memory_bytes: wire.memory_bytes }).unwrap_or_default()
+}
+
+/// The platform pairs that a worker offers.
+pub(super) fn offered(environment: &v1::Environment) -> BTreeSet<(String, String)> {
+    let mut pairs = BTreeSet::new();
+    let mut offer = |name: &str, value: &str| {
+        if !value.is_empty() {
+            pairs.insert((name.to_owned(), value.to_owned()));
+        }
+    };
+    offer(property::OS_FAMILY, "linux");
+    offer(property::ISA, &environment.isa);
+    offer(property::OS, &environment.os);
+    offer(property::LIBC, &environment.libc);
+    offer(property::ENVIRONMENT, &environment.fingerprint);
+    for level in levels(&environment.cpu_level) {
+        offer(property::CPU_LEVEL, &level);
+    }
+    for (name, value) in &environment.labels {
+        offer(&format!("{}{name}", property::LABEL_PREFIX), value);
+    }
+    pairs
+}
+
+/// A CPU level and all below it: `x86-64-v3` runs what is made for `x86-64-v2`.
+fn levels(own: &str) -> Vec<String> {
+    match own.rsplit_once("-v").map(|(base, level)| (base, level.parse::<u32>())) {
+        Some((base, Ok(level))) => (1..=level.min(16)).map(|level| format!("{base}-v{level}")).collect(),
+        _ => vec![own.to_owned()],
+    }
+}
+
+pub(super) fn failure_response(failure: &Failure) -> reapi::ExecuteResponse {
+    match failure {
+        Failure::NoWorkerMatches { reasons } => {
+            let text = format!("no worker of the farm can run this action: {}", reasons.join("; "));
+            failed(Code::FailedPrecondition, text)
+        }
+        Failure::AttemptsExhausted { attempts, last } => {
+            failed(Code::Internal, format!("the farm tried {attempts} times and gave up; the last time: {last}"))
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The transfer client: moves blobs between this process and a farm's content-addressed store.
+//!
+//! Small blobs go in batches, large ones as streams, several at once; what is there already is not sent.
+//! Invariant: bytes that come back are checked against their digest before anyone sees them whole.
+
+mod download;
+mod upload;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use tonic::transport::Channel;
+
+use crate::bytestream::byte_stream_client::ByteStreamClient;
+use crate::channel::MAX_MESSAGE_BYTES;
+use crate::digest::{Digest, DigestFunction};
+use crate::reapi;
+use crate::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
+
+/// Bytes of blobs in one batch, below REAPI servers' usual limit of 4 MiB with its envelope.
+const BATCH_BYTES: u64 = 3 * 1024 * 1024;
+/// Blobs in one batch.
+const BATCH_BLOBS: usize = 2_000;
+/// From this size on a blob goes by stream.
+const STREAM_FROM_BYTES: u64 = 1024 * 1024;
+/// Digests in one question for missing blobs: some 80 bytes each, below gRPC's message limit.
+const FIND_DIGESTS: usize = 25_000;
+/// Calls under way at once.
+const CONCURRENCY: usize = 6;
+/// Bytes in one message of a stream.
+const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// A transfer that did not work.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("blob `{digest}` is not in the farm's store")]
+    Missing { digest: Digest },
+    #[error("blob `{digest}` came back with other content (`{found}`)")]
+    Corrupt { digest: Digest, found: Digest },
+    #[error("`{path}` changed while it was sent; expected `{expected}`, found `{found}`; start the build again")]
+    Changed { path: PathBuf, expected: Digest, found: Digest },
+    #[error("cannot read or write `{path}`")]
+    File {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("`{digest}` is no message of the expected kind")]
+    Message {
+        digest: Digest,
+        #[source]
+        source: prost::DecodeError,
+    },
+    #[error("a transfer failed: {}", .0.message())]
+    Status(#[from] Box<tonic::Status>),
+}
+
+impl Error {
+    /// Whether the connection broke or the farm was away: the same may work when it is back.
+    pub fn is_connection(&self) -> bool {
+        use tonic::Code::{Cancelled, Unavailable, Unknown};
+        matches!(self, Self::Status(status) if matches!(status.code(), Unavailable | Unknown | Cancelled))
+    }
+}
+
+impl From<tonic::Status> for Error {
+    fn from(status: tonic::Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+/// Where an upload's bytes are.
+#[derive(Debug, Clone)]
+pub enum Blob {
+    /// In memory.
+    Bytes(Bytes),
+    /// In a file, read when it is sent.
+    File(PathBuf),
+}
+
+/// What a transfer moved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Blobs sent.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes that were there already.
+    pub reused_bytes: u64,
+}
+
+impl std::ops::AddAssign for Moved {
+    fn add_assign(&mut self, other: Self) {
+        self.blobs += other.blobs;
+        self.bytes += other.bytes;
+        self.reused_bytes += other.reused_bytes;
+    }
+}
+
+/// A client of one farm and one instance. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    cas: ContentAddressableStorageClient<Channel>,
+    streams: ByteStreamClient<Channel>,
+    instance: String,
+    function: DigestFunction,
+}
+
+impl Client {
+    /// A client over a channel; `instance` is REAPI's instance name.
+    pub fn new(channel: Channel, instance: impl Into<String>, function: DigestFunction) -> Self {
+        Self {
+            cas: ContentAddressableStorageClient::new(channel.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            streams: ByteStreamClient::new(channel)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            instance: instance.into(),
+            function,
+        }
+    }
+
+    /// The digest function that this client speaks.
+    pub fn function(&self) -> DigestFunction {
+        self.function
+    }
+
+    /// Which of these blobs the farm does not have. Extends the life of the others.
+    pub async fn find_missing(&self, digests: &[Digest]) -> Result<HashSet<Digest>, Error> {
+        let asks = digests.chunks(FIND_DIGESTS).map(|chunk| {
+            let request = reapi::FindMissingBlobsRequest {
+                instance_name: self.instance.clone(),
+                blob_digests: chunk.iter().map(Digest::to_wire).collect(),
+                digest_function: self.function.to_wire(),
+            };
+            let mut cas = self.cas.clone();
+            async move { cas.find_missing_blobs(request).await }
+        });
+        let asks: Vec<_> = asks.collect();
+        let mut missing = HashSet::new();
+        let mut answers = stream::iter(asks).buffer_unordered(CONCURRENCY);
+        while let Some(answer) = answers.next().await {
+            for digest in answer?.into_inner().missing_blob_digests {
+                missing.insert(Digest::from_wire(self.function, &digest).map_err(malformed)?);
+            }
+        }
+        Ok(missing)
+    }
+}
+
+/// Groups blobs so that each group fits a batch call.
+fn batches<T>(blobs: Vec<(Digest, T)>) -> Vec<Vec<(Digest, T)>> {
+    let mut groups: Vec<Vec<(Digest, T)>> = Vec::new();
+    let mut bytes = 0;
+    for blob in blobs {
+        let size = blob.0.size;
+        match groups.last_mut() {
+            Some(group) if bytes + size <= BATCH_BYTES && group.len() < BATCH_BLOBS => {
+                bytes += size;
+                group.push(blob);
+            }
+            _ => {
+                bytes = size;
+                groups.push(vec![blob]);
+            }
+        }
+    }
+    groups
+}
+fn verify(digest: &Digest, data: &[u8]) -> Result<(), Error> {
+    let found = digest.function.digest(data);
+    if found == *digest { Ok(()) } else { Err(Error::Corrupt { digest: *digest, found }) }
+}
+
+fn check(status: Option<crate::rpc::Status>) -> Result<(), Error> {
+    match status {
+        Some(status) if status.code != 0 => Err(tonic::Status::new(status.code.into(), status.message).into()),
+        _ => Ok(()),
+    }
+}
+
+fn gone(status: tonic::Status, digest: &Digest) -> Error {
+    if status.code() == tonic::Code::NotFound { Error::Missing { digest: *digest } } else { status.into() }
+}
+
+fn malformed(error: crate::digest::Error) -> Error {
+    tonic::Status::internal(format!("the farm's answer is malformed: {error}")).into()
+}
+
+/// Names an upload uniquely: this process, and a count within it.
+fn upload_id() -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("{:x}-{:x}-{:x}", std::process::id(), now.as_nanos(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn batches_hold_every_blob_once_and_stay_under_the_limit(
+            sizes in proptest::collection::vec(0..STREAM_FROM_BYTES, 0..200)
+        ) {
+            let blobs: Vec<(Digest, usize)> = sizes
+                .iter()
+                .enumerate()
+                .map(|(index, size)| (Digest { function: DigestFunction::Sha256, hash: [0; 32], size: *size }, index))
+                .collect();
+            let groups = batches(blobs);
+            let order: Vec<usize> = groups.iter().flatten().map(|(_, index)| *index).collect();
+            proptest::prop_assert_eq!(order, (0..sizes.len()).collect::<Vec<_>>());
+            for group in groups {
+                proptest::prop_assert!(group.iter().map(|(digest, _)| digest.size).sum::<u64>() <= BATCH_BYTES);
+            }
+        }
+    }
+}

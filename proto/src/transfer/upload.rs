@@ -1,0 +1,163 @@
+//! Sending: what is missing goes, small blobs in batches and large ones as streams.
+
+use std::collections::HashMap;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::io::AsyncReadExt;
+
+use super::{Blob, CHUNK_BYTES, CONCURRENCY, Client, Error, Moved, STREAM_FROM_BYTES, batches, check, upload_id};
+use crate::bytestream::WriteRequest;
+use crate::digest::{Digest, DigestFunction};
+use crate::reapi;
+use crate::resource_name::{Compression, WriteName};
+
+impl Client {
+    /// Sends what the farm does not have. The same digest may be given several times.
+    pub async fn upload(&self, blobs: Vec<(Digest, Blob)>) -> Result<Moved, Error> {
+        let unique: HashMap<Digest, Blob> = blobs.into_iter().filter(|(digest, _)| !digest.is_empty()).collect();
+        let digests: Vec<Digest> = unique.keys().copied().collect();
+        let missing = self.find_missing(&digests).await?;
+        let (wanted, there): (Vec<_>, Vec<_>) = unique.into_iter().partition(|(digest, _)| missing.contains(digest));
+        let mut moved = self.send(wanted).await?;
+        moved.reused_bytes = there.iter().map(|(digest, _)| digest.size).sum();
+        Ok(moved)
+    }
+
+    /// Sends blobs without asking first.
+    pub async fn send(&self, blobs: Vec<(Digest, Blob)>) -> Result<Moved, Error> {
+        let moved = Moved {
+            blobs: blobs.len() as u64,
+            bytes: blobs.iter().map(|(digest, _)| digest.size).sum(),
+            reused_bytes: 0,
+        };
+        let (large, small): (Vec<_>, Vec<_>) =
+            blobs.into_iter().partition(|(digest, _)| digest.size >= STREAM_FROM_BYTES);
+        let batches: Vec<_> = batches(small).into_iter().map(|batch| self.send_batch(batch)).collect();
+        let batches = stream::iter(batches).buffer_unordered(CONCURRENCY);
+        let streams: Vec<_> = large.into_iter().map(|(digest, blob)| self.send_stream(digest, blob)).collect();
+        let streams = stream::iter(streams).buffer_unordered(CONCURRENCY);
+        futures::try_join!(batches.try_collect::<()>(), streams.try_collect::<()>())?;
+        Ok(moved)
+    }
+
+    async fn send_batch(&self, batch: Vec<(Digest, Blob)>) -> Result<(), Error> {
+        let function = self.function;
+        let requests = tokio::task::spawn_blocking(move || {
+            batch.into_iter().map(|(digest, blob)| read_small(function, digest, blob)).collect::<Result<Vec<_>, _>>()
+        })
+        .await
+        .map_err(|error| tonic::Status::internal(error.to_string()))??;
+        let answer = self
+            .cas
+            .clone()
+            .batch_update_blobs(reapi::BatchUpdateBlobsRequest {
+                instance_name: self.instance.clone(),
+                requests,
+                digest_function: self.function.to_wire(),
+            })
+            .await?
+            .into_inner();
+        for response in answer.responses {
+            check(response.status)?;
+        }
+        Ok(())
+    }
+
+    async fn send_stream(&self, digest: Digest, blob: Blob) -> Result<(), Error> {
+        let name = WriteName {
+            instance: self.instance.clone(),
+            upload: upload_id(),
+            digest,
+            compression: Compression::Identity,
+        }
+        .to_string();
+        let (sender, receiver) = tokio::sync::mpsc::channel(4);
+        let call = async {
+            let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
+            self.streams.clone().write(requests).await
+        };
+        let feed = feed(name, digest, blob, sender);
+        let (answer, fed) = tokio::join!(call, feed);
+        fed?;
+        let committed = answer?.into_inner().committed_size;
+        if committed == digest.size as i64 || committed == -1 {
+            Ok(())
+        } else {
+            let text = format!("the farm took {committed} of {} bytes of `{digest}`", digest.size);
+            Err(tonic::Status::data_loss(text).into())
+        }
+    }
+}
+
+/// Feeds a write stream. A receiver that went away is no error here: the call's own answer says why.
+async fn feed(
+    name: String,
+    digest: Digest,
+    blob: Blob,
+    sender: tokio::sync::mpsc::Sender<WriteRequest>,
+) -> Result<(), Error> {
+    let mut offset = 0_u64;
+    let mut name = Some(name);
+    let mut message = |data: Vec<u8>| {
+        let request = WriteRequest {
+            resource_name: name.take().unwrap_or_default(),
+            write_offset: offset as i64,
+            finish_write: offset + data.len() as u64 == digest.size,
+            data,
+        };
+        offset += request.data.len() as u64;
+        request
+    };
+    match blob {
+        Blob::Bytes(bytes) => {
+            for chunk in bytes.chunks(CHUNK_BYTES) {
+                if sender.send(message(chunk.to_vec())).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        Blob::File(path) => {
+            let failed = |source| Error::File { path: path.clone(), source };
+            let mut file = tokio::fs::File::open(&path).await.map_err(failed)?;
+            file.set_max_buf_size(CHUNK_BYTES);
+            let mut left = digest.size;
+            while left > 0 {
+                let mut data = vec![0; usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK_BYTES)];
+                if let Err(source) = file.read_exact(&mut data).await {
+                    if source.kind() != std::io::ErrorKind::UnexpectedEof {
+                        return Err(failed(source));
+                    }
+                    let found = Digest { size: digest.size - left, ..digest };
+                    return Err(Error::Changed { path, expected: digest, found });
+                }
+                left -= data.len() as u64;
+                if sender.send(message(data)).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+fn read_small(
+    function: DigestFunction,
+    digest: Digest,
+    blob: Blob,
+) -> Result<reapi::batch_update_blobs_request::Request, Error> {
+    let data = match blob {
+        Blob::Bytes(bytes) => bytes.to_vec(),
+        Blob::File(path) => {
+            let data = std::fs::read(&path).map_err(|source| Error::File { path: path.clone(), source })?;
+            let found = function.digest(&data);
+            if found != digest {
+                return Err(Error::Changed { path, expected: digest, found });
+            }
+            data
+        }
+    };
+    Ok(reapi::batch_update_blobs_request::Request {
+        digest: Some(digest.to_wire()),
+        data,
+        compressor: reapi::compressor::Value::Identity as i32,
+    })
+}
