@@ -154,6 +154,15 @@ fn much_output_and_output_that_is_no_text_comes_through() {
     let logs = farm.kiln(&["logs", &built.id(), "work"]);
     assert!(logs.out.len() > 30_000_000 && logs.out.contains("the end"), "{} bytes", logs.out.len());
     assert!(built.log().len() < 10_000_000, "the live log is bounded; the whole is in the store");
+    let run = "head -c 30000000 /dev/zero | tr '\\0' x | fold -w 99; echo oh no; exit 3";
+    let mut command = farm.command(&["build", "--progress", "plain"]);
+    let dir = work(run, "");
+    command.current_dir(dir.path());
+    let failed = Ran::from(command);
+    assert!(
+        failed.err.contains("bytes are left out") && failed.err.contains("oh no"),
+        "expected the end of the output"
+    );
 }
 
 #[test]

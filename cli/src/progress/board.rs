@@ -102,7 +102,7 @@ impl Board {
         let key = key(log.step);
         let step = self.steps.entry(key.clone()).or_default();
         let mut happenings = Vec::new();
-        let mut text = step.open.entry(log.stream.clone()).or_default().push(&log.data).unwrap_or_default();
+        let mut text = String::new();
         if log.skipped_bytes > 0 {
             text.extend(step.open.remove(&log.stream).and_then(Lines::finish));
             if !text.is_empty() && !text.ends_with('\n') {
@@ -113,6 +113,7 @@ impl Board {
                 log.skipped_bytes, self.build, key.step
             ));
         }
+        text.extend(step.open.entry(log.stream.clone()).or_default().push(&log.data));
         if !text.is_empty() {
             step.keep(&text);
             happenings.push(Happening::Log { key, stream: log.stream, text });

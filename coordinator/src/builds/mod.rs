@@ -10,6 +10,7 @@ mod lower;
 mod records;
 mod run;
 pub mod source;
+mod step_log;
 mod steps;
 
 use std::collections::HashMap;

@@ -13,11 +13,9 @@ use tonic::Code;
 use super::Work;
 use super::environment::Chosen;
 use super::lower::{self, Lowering, Outputs};
+use super::step_log::StepLog;
 use crate::artifacts::StepFact;
 use crate::execution::{Done, Request, Update};
-
-/// Bytes of a step's output that its build's event log keeps; the whole is in the store.
-const LOGGED_BYTES: u64 = 4 << 20;
 
 /// How an action of a build ended.
 #[derive(Debug)]
@@ -124,38 +122,18 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
             });
         }
     };
-    let mut logged = 0;
-    let mut skipped = 0;
+    let mut log = StepLog::new(work, job.reference());
     let done = loop {
         match attached.next().await {
             Update::Queued => {}
             Update::Executing { worker, .. } => {
                 work.tell(event::Event::StepStarted(v1::StepStarted { step: Some(job.reference()), worker }));
             }
-            Update::Output { stream, data, skipped: lost } => {
-                skipped += lost;
-                if logged >= LOGGED_BYTES {
-                    skipped += data.len() as u64;
-                    continue;
-                }
-                logged += data.len() as u64;
-                let stream = if stream == v1::Stream::Stderr { "stderr" } else { "stdout" }.to_owned();
-                let log =
-                    v1::Log { step: Some(job.reference()), stream, data, skipped_bytes: std::mem::take(&mut skipped) };
-                work.tell(event::Event::Log(log));
-            }
+            Update::Output { stream, data, skipped } => log.push(stream, data, skipped),
             Update::Done(done) => break done,
         }
     };
-    if skipped > 0 {
-        let log = v1::Log {
-            step: Some(job.reference()),
-            stream: "stdout".to_owned(),
-            data: bytes::Bytes::new(),
-            skipped_bytes: skipped,
-        };
-        work.tell(event::Event::Log(log));
-    }
+    log.end();
     let lacks_outputs = || {
         let result = done.response.result.clone().unwrap_or_default();
         Outputs::of(work.function, &result).is_ok_and(|outputs| !outputs.absent(&job.step.outputs).is_empty())
