@@ -66,15 +66,23 @@ fn lacks(environment: &v1::Environment, target: &Target, steps: &[Step]) -> Vec<
             lacks.push(format!("has no label {name}={value}"));
         }
     }
-    let tools: BTreeSet<(&str, &str)> = steps
-        .iter()
-        .filter(|step| step.image.is_none())
-        .flat_map(|step| step.tools.iter().map(|tool| (tool.as_str(), step.name.as_str())))
-        .collect();
-    for (tool, step) in tools {
-        if kiln_proto::property::PROBED_TOOLS.contains(&tool) && !environment.tools.contains_key(tool) {
-            lacks.push(format!("has no `{tool}`, which step `{step}` calls; install it there"));
+    let mut absent: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for step in steps.iter().filter(|step| step.image.is_none()) {
+        for tool in step.tools.iter().map(String::as_str) {
+            if kiln_proto::property::PROBED_TOOLS.contains(&tool) && !environment.tools.contains_key(tool) {
+                absent.entry(tool).or_default().insert(&step.name);
+            }
         }
+    }
+    if !absent.is_empty() {
+        let tools: Vec<String> = absent
+            .iter()
+            .map(|(tool, steps)| {
+                let steps: Vec<String> = steps.iter().map(|step| format!("`{step}`")).collect();
+                format!("`{tool}` (called by step {})", steps.join(", "))
+            })
+            .collect();
+        lacks.push(format!("has no {}: install what is missing there", tools.join(" and no ")));
     }
     lacks
 }

@@ -52,8 +52,9 @@ pub(super) fn probe(config: &Config, host: &Host) -> Result<(), String> {
     };
     let spec = spec(host, &scratch, &job, BTreeMap::new(), None).map_err(|error| error.to_string())?;
     let (own, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
-    let mut child = command(config, theirs).into_std();
-    let mut child = child.stdout(Stdio::null()).spawn().map_err(|error| error.to_string())?;
+    // The command is dropped with its end of the socket, so that an init that is none is noticed at once.
+    let spawned = command(config, theirs).into_std().stdout(Stdio::null()).spawn();
+    let mut child = spawned.map_err(|error| error.to_string())?;
     let answer = (|| -> io::Result<String> {
         use std::io::{BufRead, Write};
         let mut line = serde_json::to_vec(&spec)?;
