@@ -18,6 +18,11 @@ pub fn chain(error: &dyn Error) -> String {
     harmless(&text)
 }
 
+/// A number with its noun, as in `1 step` and `2 steps`.
+pub fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Text from a log without what could steer a terminal: colour sequences are dropped, other control characters and
 /// those that turn the direction of text are shown as signs.
 pub fn harmless(text: &str) -> String {

@@ -209,7 +209,7 @@ fn once(project: &Project, plan: &Result<Plan, plan::Error>, artifacts: &Answer<
             );
         }
     }
-    pass(NAME, format!("{} artifacts, each named by its content", plan.artifacts.len()))
+    pass(NAME, format!("{}, named by content", crate::terminal::count(plan.artifacts.len(), "artifact")))
 }
 
 fn identifier(project: &Project, plan: &Result<Plan, plan::Error>) -> Point {

@@ -26,6 +26,8 @@ pub(super) fn run(dir: &Path) -> Result<Code, Error> {
     for note in &plan.notes {
         eprintln!("note: {note}");
     }
-    eprintln!("wrote `{}`: {} steps, {} artifacts", path.display(), plan.steps.len(), plan.artifacts.len());
+    let steps = crate::terminal::count(plan.steps.len(), "step");
+    let artifacts = crate::terminal::count(plan.artifacts.len(), "artifact");
+    eprintln!("wrote `{}`: {steps}, {artifacts}", path.display());
     Ok(Code::Success)
 }

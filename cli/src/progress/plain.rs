@@ -50,7 +50,8 @@ impl Show for Plain {
 pub(super) fn started_words(started: &kiln_proto::v1::BuildStarted) -> String {
     let name = [started.project.as_str(), started.version.as_str()].join(" ");
     let again = if started.resumed { "taken up again" } else { "started" };
-    format!("build {} {again}: {}, {} steps", started.build, name.trim(), started.steps.len())
+    let steps = crate::terminal::count(started.steps.len(), "step");
+    format!("build {} {again}: {}, {steps}", started.build, name.trim())
 }
 
 /// The last line about a step.
