@@ -278,6 +278,11 @@ kind = "archive"
     assert_eq!(unpack(&dir.path().join("kiln-out")).path().join("second.out").metadata().unwrap().len(), 18);
     let listed: Vec<Value> = serde_json::from_str(&farm.kiln(&["builds", "--json"]).out).unwrap();
     assert_eq!(listed[0]["status"], "success");
+    farm.restart_coordinator();
+    let logs = until("the coordinator to be back", || {
+        Some(farm.kiln(&["logs", &built.id(), "second"])).filter(|ran| ran.code == 0)
+    });
+    assert!(logs.out.contains("begins"), "a build's log outlives the coordinator: {}", logs.out);
 }
 
 #[test]
