@@ -266,7 +266,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             max_attempts: 3,
-            disconnect_grace: 30_000,
+            disconnect_grace: 15_000,
             match_grace: 0,
             orphan_grace: 60_000,
             reserve_after: 10_000,

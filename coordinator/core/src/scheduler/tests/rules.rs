@@ -154,7 +154,7 @@ fn a_worker_that_comes_back_in_time_keeps_what_it_runs() {
     assert_eq!(farm.step(10, Event::WorkerDisconnected(WorkerId("w".into()))), []);
     let key = ActionKey("a1".into());
     let running = vec![RunningLease { lease, key: key.clone(), reserved: capacity(1000) }];
-    assert_eq!(farm.step(20_000, Event::WorkerJoined(WorkerOffer { running, ..offer("w", 1000) })), []);
+    assert_eq!(farm.step(14_000, Event::WorkerJoined(WorkerOffer { running, ..offer("w", 1000) })), []);
     assert_eq!(farm.step(60_000, Event::Tick), [], "the grace ended with the return");
     assert!(matches!(farm.step(60_001, finish("w", lease)).as_slice(), [Effect::Completed { .. }]));
 }
