@@ -117,15 +117,13 @@ impl Scheduler {
     pub fn next_deadline(&self) -> Option<Millis> {
         let lost = self.workers.next_lost().map(|(at, _)| at).into_iter();
         let orphaned = self.orphans.values().filter_map(|lease| self.leases.get(lease)?.orphan_until);
-        let waiting = self.busy.iter().filter_map(|class| {
-            let class = &self.classes[*class];
+        let waiting = self.busy.iter().filter_map(|id| {
+            let class = &self.classes[*id];
             if class.workers.is_empty() {
                 return Some(self.match_from);
             }
-            if class.reserved.is_some() {
-                return None;
-            }
-            Some(self.actions.get(class.waiting.first()?)?.submitted.saturating_add(self.config.reserve_after))
+            let since = self.passed_over_since(*id).filter(|_| class.reserved.is_none())?;
+            Some(since.saturating_add(self.config.reserve_after))
         });
         // A deadline that has passed already waits for something else than time.
         lost.chain(orphaned).chain(waiting).filter(|at| *at > self.now).min()

@@ -4,7 +4,7 @@
 //! waited long, or where it waits for another worker than the one that failed it last.
 
 use super::queue::{ActionId, Class, ClassId, Rank};
-use super::types::{Effect, LeaseId, Requirements};
+use super::types::{Effect, LeaseId, Millis, Requirements};
 use super::{Lease, Scheduler};
 
 /// Classes above which those that nobody waits in are forgotten.
@@ -169,6 +169,9 @@ impl Scheduler {
         action.lease = Some(lease);
         action.avoid = None;
         let reserved = action.requirements.capacity;
+        if let Some(class) = self.class_of.get(&action.requirements) {
+            self.classes[*class].served = self.now;
+        }
         worker.used = worker.used.plus(&reserved);
         worker.leases.insert(lease);
         worker.remember(&action.inputs);
@@ -188,21 +191,25 @@ impl Scheduler {
         }
     }
 
-    /// Keeps a worker free for each class whose oldest action has waited long: the one that needs least to be freed.
+    /// Since when a class gets nothing though something waits in it.
+    pub(super) fn passed_over_since(&self, class: ClassId) -> Option<Millis> {
+        let class = &self.classes[class];
+        let oldest = self.actions.get(class.waiting.first()?)?;
+        Some(oldest.submitted.max(class.served))
+    }
+
+    /// Keeps a worker free for each class that was long passed over: the one that needs least to be freed. A class that is
+    /// served, if slowly, has its turns and needs none.
     pub(super) fn reserve(&mut self) {
-        let long: Vec<ClassId> = self
+        let mut long: Vec<(Millis, ClassId)> = self
             .busy
             .iter()
-            .copied()
-            .filter(|class| {
-                let class = &self.classes[*class];
-                let oldest = class.waiting.first().and_then(|id| self.actions.get(id));
-                class.reserved.is_none()
-                    && oldest
-                        .is_some_and(|action| self.now >= action.submitted.saturating_add(self.config.reserve_after))
-            })
+            .filter(|class| self.classes[**class].reserved.is_none())
+            .filter_map(|class| Some((self.passed_over_since(*class)?, *class)))
+            .filter(|(since, _)| self.now >= since.saturating_add(self.config.reserve_after))
             .collect();
-        for class in long {
+        long.sort_unstable();
+        for (_, class) in long {
             let wanted = self.classes[class].requirements.capacity;
             let slot = self.classes[class]
                 .workers

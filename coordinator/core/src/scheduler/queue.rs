@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::shares::{ShareId, Shares};
-use super::types::Requirements;
+use super::types::{Millis, Requirements};
 
 /// Number of an action, in order of submission.
 pub(super) type ActionId = u64;
@@ -60,6 +60,8 @@ pub(super) struct Class {
     pub(super) waiting: BTreeSet<ActionId>,
     /// Those of them that would rather not go to the worker that failed them last: in no order, and in nobody's way.
     pub(super) wary: BTreeSet<ActionId>,
+    /// When one of its actions was given a worker last.
+    pub(super) served: Millis,
     levels: BTreeMap<i32, Level>,
 }
 
@@ -71,6 +73,7 @@ impl Class {
             reserved: None,
             waiting: BTreeSet::new(),
             wary: BTreeSet::new(),
+            served: 0,
             levels: BTreeMap::new(),
         }
     }

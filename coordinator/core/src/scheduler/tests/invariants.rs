@@ -351,3 +351,55 @@ proptest! {
         assert!(run.farm.queues(run.model.now).is_empty());
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// However many actions keep arriving, one that needs a whole worker gets it: once it has waited its time, each other kind
+    /// that was passed over as long may go before it, once.
+    #[test]
+    fn nothing_starves(
+        workers in prop::collection::vec(1..4u32, 1..4),
+        arrivals in prop::collection::vec((1..12u32, 1..20u64, 0..3u8), 400),
+        submitted in 1..60u64,
+    ) {
+        const RESERVE_AFTER: u64 = 50;
+        const LONGEST: u64 = 20;
+        const KINDS: u64 = 12;
+        let mut farm = Scheduler::new(Config { reserve_after: RESERVE_AFTER, ..Config::default() }, 0);
+        for (number, cpus) in workers.iter().enumerate() {
+            farm.step(0, Event::WorkerJoined(offer(&format!("w{number}"), cpus * 1000)));
+        }
+        let largest = workers.iter().max().copied().unwrap_or(1) * 1000;
+        let mut ends: BTreeMap<u64, Vec<(WorkerId, LeaseId)>> = BTreeMap::new();
+        let (mut lasts, mut next) = (BTreeMap::new(), 0);
+        for now in 1..400 {
+            let mut effects = farm.step(now, Event::Tick);
+            if now == submitted {
+                let requirements = Requirements { capacity: capacity(largest), ..submission(0).requirements };
+                effects.extend(farm.step(now, Event::Submit(Submission { requirements, ..submission(1_000_000) })));
+            }
+            // Five in a tick are more than any of these farms can run.
+            for _ in 0..5 {
+                let (size, run, tenant) = arrivals[next as usize % arrivals.len()];
+                let requirements = Requirements { capacity: capacity(size * 100 + 1), ..submission(0).requirements };
+                let tenant = format!("t{tenant}");
+                effects.extend(farm.step(now, Event::Submit(Submission { requirements, tenant, ..submission(next) })));
+                lasts.insert(format!("a{next}"), run);
+                next += 1;
+            }
+            for (worker, lease) in ends.remove(&now).unwrap_or_default() {
+                effects.extend(farm.step(now, Event::Finished { worker, lease, outcome: Outcome::Completed }));
+            }
+            for (worker, lease, key) in assigned(&effects) {
+                if key == "a1000000" {
+                    let waited = now - submitted;
+                    prop_assert!(waited <= RESERVE_AFTER + KINDS * LONGEST, "it waited {waited}");
+                    return Ok(());
+                }
+                ends.entry(now + lasts[&key]).or_default().push((WorkerId(worker), lease));
+            }
+        }
+        prop_assert!(false, "it never ran");
+    }
+}
