@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::store;
 
 /// What the coordinator needs to know.
 #[derive(Debug, Clone, clap::Args)]
@@ -15,6 +18,100 @@ pub struct Config {
     /// Most bytes of cached blobs, such as `50GiB`; the least recently used are dropped. Artifacts are not counted.
     #[arg(long, env = "KILN_STORE_SIZE", default_value = "50GiB", value_parser = bytes, value_name = "SIZE")]
     pub store_bytes: u64,
+    /// How long cached results and blobs are kept when nobody uses them, such as `30d` or `12h`.
+    #[arg(long, env = "KILN_CACHE_AGE", default_value = "30d", value_parser = age, value_name = "TIME")]
+    pub cache_age: Duration,
+    /// A Redis that keeps the action cache, dependency layers and small blobs for all coordinators that name it: `redis://HOST:PORT`,
+    /// or `rediss://…` for TLS; several nodes of a cluster separated by commas.
+    #[arg(long, env = "KILN_REDIS", hide_env_values = true, value_name = "URL")]
+    pub redis: Option<String>,
+    /// The authority that signed Redis's certificate, in PEM; by default those that the system trusts.
+    #[arg(long, env = "KILN_REDIS_CA", value_name = "FILE", requires = "redis")]
+    pub redis_ca: Option<PathBuf>,
+    /// This coordinator's certificate for Redis, in PEM.
+    #[arg(long, env = "KILN_REDIS_CERT", value_name = "FILE", requires = "redis")]
+    pub redis_cert: Option<PathBuf>,
+    /// That certificate's key, in PEM.
+    #[arg(long, env = "KILN_REDIS_KEY", value_name = "FILE", requires = "redis")]
+    pub redis_key: Option<PathBuf>,
+    /// What the farm's keys in Redis begin with.
+    #[arg(long, env = "KILN_REDIS_PREFIX", default_value = "kiln", value_name = "NAME")]
+    pub redis_prefix: String,
+    /// Largest blob that is kept in Redis; larger ones are kept on the disk, and in the bucket where one is named.
+    #[arg(long, env = "KILN_REDIS_MAX_BLOB", default_value = "64MiB", value_parser = bytes, value_name = "SIZE")]
+    pub redis_max_blob: u64,
+    /// A bucket that all coordinators share, as `s3://BUCKET[/PREFIX]`, for blobs too large for Redis; without Redis, for all.
+    /// Credentials, region and endpoint come from the usual `AWS_…` variables.
+    #[arg(long, env = "KILN_S3", value_name = "URL")]
+    pub s3: Option<String>,
+}
+
+impl Config {
+    /// A coordinator on its own disk alone.
+    pub fn on_disk(listen: SocketAddr, data_dir: PathBuf, store_bytes: u64) -> Self {
+        Self {
+            listen,
+            data_dir,
+            store_bytes,
+            cache_age: store::DEFAULT_LIFE,
+            redis: None,
+            redis_ca: None,
+            redis_cert: None,
+            redis_key: None,
+            redis_prefix: "kiln".to_owned(),
+            redis_max_blob: 64 << 20,
+            s3: None,
+        }
+    }
+
+    /// Where blobs and results are kept.
+    ///
+    /// # Errors
+    /// In words, where the address of a store is none or a certificate cannot be read.
+    pub fn stores(&self) -> Result<store::Config, store::Error> {
+        let redis = match &self.redis {
+            None => None,
+            Some(url) => {
+                let tls = store::redis::Tls {
+                    ca: self.redis_ca.clone(),
+                    certificate: self.redis_cert.clone(),
+                    key: self.redis_key.clone(),
+                };
+                let address = store::redis::Address::parse(url, &tls)?;
+                Some(store::RedisConfig {
+                    address,
+                    prefix: self.redis_prefix.clone(),
+                    max_blob_bytes: self.redis_max_blob,
+                })
+            }
+        };
+        Ok(store::Config {
+            data_dir: self.data_dir.clone(),
+            max_bytes: self.store_bytes,
+            life: self.cache_age,
+            redis,
+            s3: self.s3.clone(),
+        })
+    }
+}
+
+/// Reads a time: digits and one of the units `s`, `m`, `h`, `d`.
+///
+/// # Errors
+/// Says what was expected, in words.
+pub fn age(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no time; expected such as `45m`, `12h` or `30d`");
+    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let number: u64 = text[..split].parse().map_err(|_| wrong())?;
+    let unit = match &text[split..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err(wrong()),
+    };
+    let seconds = number.checked_mul(unit).filter(|seconds| (1..=100 * 365 * 24 * 60 * 60).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(wrong)
 }
 
 /// Reads a size: digits, and perhaps a unit such as `MiB` or `GB`.
@@ -43,7 +140,16 @@ pub fn bytes(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::bytes;
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(age("30d"), Ok(Duration::from_secs(30 * 24 * 60 * 60)));
+        assert_eq!(age("90s"), Ok(Duration::from_secs(90)));
+        for bad in ["", "30", "d", "0s", "-1d", "1.5h", "1w", "99999999999999999999d", "40000d"] {
+            assert!(age(bad).is_err(), "expected `{bad}` to be refused");
+        }
+    }
 
     #[test]
     fn sizes_have_units() {

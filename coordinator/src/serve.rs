@@ -24,7 +24,7 @@ use crate::Config;
 use crate::builds::Builds;
 use crate::execution::ExecutionHandle;
 use crate::services::{action_cache, builds, bytestream, capabilities, cas, execution, farm, workers};
-use crate::store::{self, Stores};
+use crate::store::Stores;
 
 /// How long calls may go on after the coordinator was asked to stop. Streams that never end are cut then.
 const GRACE: Duration = Duration::from_secs(3);
@@ -40,9 +40,10 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
+    let kept = config.stores()?;
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot make the data directory `{}`", config.data_dir.display()))?;
-    let stores = Stores::open(&store::Config { data_dir: config.data_dir.clone(), max_bytes: config.store_bytes })?;
+    let stores = Stores::open(&kept).await?;
     let execution = ExecutionHandle::spawn(stores.clone(), scheduling());
     let builds = Builds::open(config.data_dir.join("builds"), stores.clone(), execution.clone())
         .context("cannot open the index of builds; does another coordinator use this data directory?")?;

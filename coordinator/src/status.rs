@@ -8,16 +8,17 @@ use crate::store;
 impl From<store::Error> for Status {
     fn from(error: store::Error) -> Self {
         use store::Error::{
-            Abandoned, Closed, Corrupt, Database, DiskFull, Full, Io, Locked, Mismatch, NotFound, OutOfRange, TooLong,
+            Abandoned, Closed, Corrupt, Database, DiskFull, Full, Io, Locked, Mismatch, NotFound, OutOfRange, Redis,
+            S3, TooLarge, TooLong,
         };
         let code = match &error {
             NotFound { .. } => Code::NotFound,
             Mismatch { .. } | TooLong { .. } => Code::InvalidArgument,
             OutOfRange { .. } => Code::OutOfRange,
             Corrupt { .. } => Code::DataLoss,
-            Full { .. } | DiskFull { .. } => Code::ResourceExhausted,
+            Full { .. } | DiskFull { .. } | TooLarge { .. } => Code::ResourceExhausted,
             Abandoned { .. } => Code::Aborted,
-            Closed | Locked { .. } => Code::Unavailable,
+            Closed | Locked { .. } | Redis(_) | S3 { .. } => Code::Unavailable,
             Io { .. } | Database { .. } => Code::Internal,
         };
         if matches!(code, Code::Internal | Code::DataLoss | Code::ResourceExhausted) {

@@ -10,15 +10,20 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{FutureExt, TryStreamExt};
 use kiln_coordinator::store::{BlobStore, Config, Error, Stores};
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi;
 use proptest::prelude::*;
 use support::{BLAKE3, SHA256, blob_file, cannot_run, noise};
 
+/// Stores on the disk alone open without waiting for anything.
+fn try_open(dir: &Path, max_bytes: u64) -> Result<Stores, Error> {
+    Stores::open(&Config::on_disk(dir.to_owned(), max_bytes)).now_or_never().unwrap()
+}
+
 fn open(dir: &Path, max_bytes: u64) -> Stores {
-    Stores::open(&Config { data_dir: dir.to_owned(), max_bytes }).unwrap()
+    try_open(dir, max_bytes).unwrap()
 }
 
 async fn put(store: &dyn BlobStore, data: &[u8]) -> Digest {
@@ -82,8 +87,7 @@ async fn stores_keep_everything_over_a_restart() {
 async fn a_second_coordinator_on_the_same_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let _first = open(dir.path(), 1_000);
-    let config = Config { data_dir: dir.path().to_owned(), max_bytes: 1_000 };
-    assert!(matches!(Stores::open(&config), Err(Error::Locked { .. })));
+    assert!(matches!(try_open(dir.path(), 1_000), Err(Error::Locked { .. })));
 }
 
 #[tokio::test]

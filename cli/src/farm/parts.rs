@@ -22,7 +22,7 @@ pub async fn coordinator(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), String> {
     let listen = listener.local_addr().map_err(|error| error.to_string())?;
-    let config = kiln_coordinator::Config { listen, data_dir, store_bytes: STORE_BYTES };
+    let config = kiln_coordinator::Config::on_disk(listen, data_dir, STORE_BYTES);
     kiln_coordinator::run(config, listener, shutdown).await.map_err(|error| format!("coordinator: {error:#}"))
 }
 

@@ -381,12 +381,7 @@ async fn keep(work: &Work, blob: &Digest) -> Result<(), crate::store::Error> {
     if work.stores.artifacts.find_missing(&[*blob]).await?.is_empty() {
         return Ok(());
     }
-    let mut from = work.stores.blobs.read(blob, 0, None).await?;
-    let mut to = work.stores.artifacts.write(blob).await?;
-    while let Some(chunk) = from.next().await {
-        to.write(chunk?).await?;
-    }
-    to.commit().await
+    crate::store::copy(&*work.stores.blobs, &*work.stores.artifacts, blob).await
 }
 
 #[cfg(test)]

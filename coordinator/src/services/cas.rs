@@ -13,7 +13,7 @@ use super::MAX_BATCH_BYTES;
 use super::compression::{blocking, compress, decompress};
 use super::tree;
 use crate::status::bad_digest;
-use crate::store::Stores;
+use crate::store::{Error, Stores};
 
 /// Blobs of one batch that are under way at once.
 const CONCURRENCY: usize = 8;
@@ -54,24 +54,18 @@ impl ContentAddressableStorage {
         };
         Ok(self.stores.blobs.put(&digest, data).await?)
     }
+}
 
-    async fn read_one(
-        &self,
-        function: DigestFunction,
-        digest: &reapi::Digest,
-        zstd: bool,
-    ) -> Result<(Vec<u8>, compressor::Value), Status> {
-        let digest = Digest::from_wire(function, digest).map_err(bad_digest)?;
-        let data = self.stores.blobs.get(&digest).await?;
-        if zstd && data.len() >= COMPRESS_FROM_BYTES {
-            let plain = data.clone();
-            let encoded = blocking(move || compress(&plain)).await??;
-            if encoded.len() < data.len() {
-                return Ok((encoded, compressor::Value::Zstd));
-            }
+/// A blob as a batch carries it: compressed where the client takes that and it is worth it.
+async fn pack(data: Bytes, zstd: bool) -> Result<(Vec<u8>, compressor::Value), Status> {
+    if zstd && data.len() >= COMPRESS_FROM_BYTES {
+        let plain = data.clone();
+        let encoded = blocking(move || compress(&plain)).await??;
+        if encoded.len() < data.len() {
+            return Ok((encoded, compressor::Value::Zstd));
         }
-        Ok((data.into(), compressor::Value::Identity))
     }
+    Ok((data.into(), compressor::Value::Identity))
 }
 
 fn function(value: i32) -> Result<DigestFunction, Status> {
@@ -147,26 +141,28 @@ impl content_addressable_storage_server::ContentAddressableStorage for ContentAd
         let sizes = request.digests.iter().map(|digest| u64::try_from(digest.size_bytes).unwrap_or(0));
         check_batch(sizes.fold(0, u64::saturating_add))?;
         let zstd = request.acceptable_compressors.contains(&(compressor::Value::Zstd as i32));
-        let responses = stream::iter(request.digests)
-            .map(|digest| async move {
-                let mut response = batch_read_blobs_response::Response::default();
-                let status = match self.read_one(function, &digest, zstd).await {
-                    Ok((data, compressor)) => {
-                        response.data = data;
-                        response.compressor = compressor as i32;
-                        Ok(())
-                    }
-                    Err(status) => Err(status),
-                };
-                batch_read_blobs_response::Response {
-                    digest: Some(digest),
-                    status: Some(status_of(status)),
-                    ..response
-                }
-            })
-            .buffered(CONCURRENCY)
-            .collect()
-            .await;
+        let asked: Vec<Result<Digest, Status>> =
+            request.digests.iter().map(|digest| Digest::from_wire(function, digest).map_err(bad_digest)).collect();
+        let wanted: Vec<Digest> = asked.iter().flatten().copied().collect();
+        let mut found = self.stores.blobs.get_many(&wanted).await.into_iter();
+        let mut responses = Vec::with_capacity(asked.len());
+        for (wire, digest) in request.digests.into_iter().zip(asked) {
+            let data = match digest {
+                Ok(digest) => found.next().unwrap_or(Err(Error::NotFound { digest })).map_err(Status::from),
+                Err(status) => Err(status),
+            };
+            let packed = match data {
+                Ok(data) => pack(data, zstd).await,
+                Err(status) => Err(status),
+            };
+            let mut response = batch_read_blobs_response::Response { digest: Some(wire), ..Default::default() };
+            let status = packed.map(|(data, compressor)| {
+                response.data = data;
+                response.compressor = compressor as i32;
+            });
+            response.status = Some(status_of(status));
+            responses.push(response);
+        }
         Ok(Response::new(reapi::BatchReadBlobsResponse { responses }))
     }
 

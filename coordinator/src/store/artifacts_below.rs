@@ -36,6 +36,16 @@ impl BlobStore for ArtifactsBelow {
         }
     }
 
+    async fn get_many(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
+        let mut found = self.upper.get_many(digests).await;
+        for (digest, result) in digests.iter().zip(&mut found) {
+            if result.as_ref().is_err_and(Error::is_absent) {
+                *result = self.artifacts.get(digest).await;
+            }
+        }
+        found
+    }
+
     async fn read(&self, digest: &Digest, offset: u64, limit: Option<u64>) -> Result<BlobStream, Error> {
         match self.upper.read(digest, offset, limit).await {
             Err(error) if error.is_absent() => self.artifacts.read(digest, offset, limit).await,

@@ -49,6 +49,12 @@ pub enum Error {
         #[source]
         source: std::sync::Arc<redb::Error>,
     },
+    #[error("blob `{digest}` is too large for the shared cache, and no bucket stands behind it")]
+    TooLarge { digest: Digest },
+    #[error(transparent)]
+    Redis(#[from] super::redis::Error),
+    #[error("the bucket `{shown}` failed: {why}")]
+    S3 { shown: String, why: String },
     #[error("the store is shutting down; try again")]
     Closed,
 }

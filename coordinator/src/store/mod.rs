@@ -7,29 +7,46 @@
 
 mod actions;
 mod artifacts_below;
+mod by_size;
+mod checked;
 pub mod disk;
 mod error;
 mod index;
+mod nowhere;
+pub mod redis;
+mod s3;
+mod shared;
+mod shared_actions;
 mod whole;
 mod with_empty;
 
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi;
 
 pub use actions::RedbActions;
 pub use artifacts_below::ArtifactsBelow;
+pub use by_size::BySize;
 pub use error::Error;
+pub use nowhere::Nowhere;
+pub use s3::S3Blobs;
+pub use shared::Shared;
+pub use shared_actions::SharedActions;
 pub use with_empty::WithEmpty;
 
 /// A blob's bytes in pieces of at most [`disk::CHUNK_BYTES`]. An error ends the stream.
 pub type BlobStream = BoxStream<'static, Result<Bytes, Error>>;
+
+/// Blobs that a store without a way of its own gets at once.
+const GETS: usize = 8;
 
 /// Keeps blobs by their digest.
 #[async_trait]
@@ -39,6 +56,12 @@ pub trait BlobStore: Send + Sync + Debug {
 
     /// The whole blob, checked against its digest.
     async fn get(&self, digest: &Digest) -> Result<Bytes, Error>;
+
+    /// Many small blobs, each as by [`get`](Self::get), in the same order. They are all in memory at once.
+    async fn get_many(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
+        let gets: Vec<_> = digests.iter().map(|digest| self.get(digest)).collect();
+        stream::iter(gets).buffered(GETS).collect().await
+    }
 
     /// The blob from `offset` on, at most `limit` bytes. A whole blob is checked while it streams, its last piece
     /// held back until the check is done; a part is taken only from a blob that was checked before.
@@ -80,14 +103,42 @@ pub trait ActionStore: Send + Sync + Debug {
     async fn remove(&self, instance: &str, action: &Digest) -> Result<(), Error>;
 }
 
-/// Where the embedded stores are, and how much they may hold.
+/// Where the stores are, and how much they may hold.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Holds `blobs/`, `actions.redb` and `artifacts/`; made where it is not.
     pub data_dir: PathBuf,
     /// Bytes of blobs kept in `blobs/`; the least recently used go first. Artifacts do not count.
     pub max_bytes: u64,
+    /// How long what is not used is kept in a shared store.
+    pub life: Duration,
+    /// A Redis that coordinators share.
+    pub redis: Option<RedisConfig>,
+    /// A bucket that coordinators share, as `s3://BUCKET[/PREFIX]`: for what is too large for Redis, or for all where there is
+    /// no Redis.
+    pub s3: Option<String>,
 }
+
+/// A Redis as the farm's cache.
+#[derive(Debug, Clone)]
+pub struct RedisConfig {
+    /// Where it is.
+    pub address: redis::Address,
+    /// What the farm's keys begin with.
+    pub prefix: String,
+    /// Largest blob that is kept there, in bytes.
+    pub max_blob_bytes: u64,
+}
+
+impl Config {
+    /// Stores on the disk alone.
+    pub fn on_disk(data_dir: PathBuf, max_bytes: u64) -> Self {
+        Self { data_dir, max_bytes, life: DEFAULT_LIFE, redis: None, s3: None }
+    }
+}
+
+/// How long what is not used is kept, where nothing else is configured: 30 days.
+pub const DEFAULT_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Results that the action cache holds before the oldest go.
 const MAX_ACTIONS: u64 = 1_000_000;
@@ -101,11 +152,30 @@ pub struct Stores {
     pub actions: Arc<dyn ActionStore>,
     /// Blobs of accepted artifacts: never evicted, and on the disk before `put` or `commit` returns.
     pub artifacts: Arc<dyn BlobStore>,
+    /// The link to Redis, where there is one: how it is.
+    pub redis: Option<redis::Link>,
+}
+
+/// Copies a blob from one store to another, which checks it.
+pub async fn copy(from: &dyn BlobStore, to: &dyn BlobStore, digest: &Digest) -> Result<(), Error> {
+    if digest.size <= disk::CHUNK_BYTES as u64 {
+        return to.put(digest, from.get(digest).await?).await;
+    }
+    let mut writer = to.write(digest).await?;
+    let mut pieces = from.read(digest, 0, None).await?;
+    while let Some(piece) = pieces.next().await {
+        writer.write(piece?).await?;
+    }
+    writer.commit().await
 }
 
 impl Stores {
-    /// Opens the stores in `data_dir`, and makes them where they are not. Blocks while it lists what is there.
-    pub fn open(config: &Config) -> Result<Self, Error> {
+    /// Opens the stores, and makes them where they are not. Blocks while it lists what is on the disk.
+    ///
+    /// # Errors
+    /// Where the disk cannot be used, or the address or credentials of a shared store are wrong. One that is only away is no
+    /// error.
+    pub async fn open(config: &Config) -> Result<Self, Error> {
         let blobs = disk::Disk::open(disk::Config {
             dir: config.data_dir.join("blobs"),
             capacity: config.max_bytes,
@@ -116,10 +186,32 @@ impl Stores {
             capacity: u64::MAX,
             durable: true,
         })?;
-        let actions = RedbActions::open(&config.data_dir.join("actions.redb"), MAX_ACTIONS)?;
+        let mut actions: Arc<dyn ActionStore> =
+            Arc::new(RedbActions::open(&config.data_dir.join("actions.redb"), MAX_ACTIONS)?);
+        let mut blobs: Arc<dyn BlobStore> = Arc::new(blobs);
+        let s3: Option<Arc<dyn BlobStore>> = match &config.s3 {
+            Some(url) => Some(Arc::new(S3Blobs::open(url).await?)),
+            None => None,
+        };
+        let mut link = None;
+        match (&config.redis, s3) {
+            (None, None) => {}
+            (None, Some(bucket)) => blobs = Arc::new(Shared::new(blobs, bucket)),
+            (Some(found), behind) => {
+                let opened = redis::Link::open(found.address.clone()).await?;
+                let keys = redis::Keys::new(&found.prefix, config.life);
+                let small = Arc::new(redis::RedisBlobs::new(opened.clone(), keys.clone()));
+                let large = behind.unwrap_or_else(|| Arc::new(Nowhere));
+                let shared = Arc::new(Shared::new(blobs, Arc::new(BySize::new(small, large, found.max_blob_bytes))));
+                let shared_actions = Arc::new(redis::RedisActions::new(opened.clone(), keys));
+                actions = Arc::new(SharedActions::new(actions, shared_actions, shared.clone()));
+                blobs = shared;
+                link = Some(opened);
+            }
+        }
         let artifacts: Arc<dyn BlobStore> = Arc::new(WithEmpty::new(Arc::new(artifacts)));
-        let blobs = ArtifactsBelow::new(Arc::new(blobs), artifacts.clone());
-        Ok(Self { blobs: Arc::new(WithEmpty::new(Arc::new(blobs))), actions: Arc::new(actions), artifacts })
+        let blobs = ArtifactsBelow::new(blobs, artifacts.clone());
+        Ok(Self { blobs: Arc::new(WithEmpty::new(Arc::new(blobs))), actions, artifacts, redis: link })
     }
 
     /// The cached result of an action, if it is whole: every blob it names (files, trees and what is in them, root

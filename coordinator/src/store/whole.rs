@@ -12,6 +12,9 @@ use super::{BlobStore, Error};
 /// Trees and directories fetched at once.
 const CONCURRENCY: usize = 8;
 
+/// Largest tree or directory that is read, in bytes: some millions of entries. A result with a larger one is not cached.
+const MAX_MESSAGE_BYTES: u64 = 256 << 20;
+
 /// A result that names what is not to be had, or what is no digest or directory at all.
 struct Broken;
 
@@ -23,36 +26,45 @@ pub(super) async fn is_whole(
     function: DigestFunction,
     result: &reapi::ActionResult,
 ) -> Result<bool, Error> {
-    let Ok((mut leaves, trees, roots)) = named(function, result) else { return Ok(false) };
-    let mut first = leaves.clone();
-    first.extend(trees.iter().chain(&roots));
-    if !blobs.find_missing(&first).await?.is_empty() {
-        return Ok(false);
+    match named_by(blobs, function, result).await? {
+        Some(digests) => Ok(blobs.find_missing(&digests).await?.is_empty()),
+        None => Ok(false),
     }
-    let Some(found) = fetch::<reapi::Tree>(blobs, &trees).await? else { return Ok(false) };
+}
+
+/// Every blob that `result` names, with those that its trees and directories name; none where one of these is not to be had, or
+/// is no such message. The leaves may be absent.
+pub(super) async fn named_by(
+    blobs: &dyn BlobStore,
+    function: DigestFunction,
+    result: &reapi::ActionResult,
+) -> Result<Option<Vec<Digest>>, Error> {
+    let Ok((mut named, trees, roots)) = named(function, result) else { return Ok(None) };
+    named.extend(&trees);
+    let Some(found) = fetch::<reapi::Tree>(blobs, &trees).await? else { return Ok(None) };
     for tree in found {
         for directory in tree.root.iter().chain(&tree.children) {
             match files(function, directory) {
-                Ok(files) => leaves.extend(files),
-                Err(Broken) => return Ok(false),
+                Ok(files) => named.extend(files),
+                Err(Broken) => return Ok(None),
             }
         }
     }
     let mut seen: HashSet<Digest> = HashSet::new();
     let mut level: Vec<Digest> = roots.into_iter().filter(|digest| seen.insert(*digest)).collect();
     while !level.is_empty() {
-        let Some(directories) = fetch::<reapi::Directory>(blobs, &level).await? else { return Ok(false) };
+        let Some(directories) = fetch::<reapi::Directory>(blobs, &level).await? else { return Ok(None) };
         level.clear();
         for directory in directories {
             let (Ok(files), Ok(below)) = (files(function, &directory), directories_in(function, &directory)) else {
-                return Ok(false);
+                return Ok(None);
             };
-            leaves.extend(files);
+            named.extend(files);
             level.extend(below.into_iter().filter(|digest| seen.insert(*digest)));
         }
     }
-    let leaves: Vec<Digest> = leaves.into_iter().collect::<HashSet<_>>().into_iter().collect();
-    Ok(blobs.find_missing(&leaves).await?.is_empty())
+    seen.extend(named);
+    Ok(Some(seen.into_iter().collect()))
 }
 
 /// Files, trees and root directories that a result names itself.
@@ -91,6 +103,9 @@ fn directories_in(function: DigestFunction, directory: &reapi::Directory) -> Res
 
 /// Fetches messages; none where one is absent or is no such message.
 async fn fetch<M: Message + Default>(blobs: &dyn BlobStore, digests: &[Digest]) -> Result<Option<Vec<M>>, Error> {
+    if digests.iter().any(|digest| digest.size > MAX_MESSAGE_BYTES) {
+        return Ok(None);
+    }
     let fetched: Result<Vec<_>, Error> = stream::iter(digests.to_vec())
         .map(|digest| async move { blobs.get(&digest).await })
         .buffered(CONCURRENCY)

@@ -58,7 +58,7 @@ impl Farm {
 
     pub async fn with(max_bytes: u64, logs: Arc<dyn LiveLogs>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let stores = Stores::open(&Config { data_dir: dir.path().to_owned(), max_bytes }).unwrap();
+        let stores = Stores::open(&Config::on_disk(dir.path().to_owned(), max_bytes)).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let cas = ContentAddressableStorageServer::new(ContentAddressableStorage::new(stores.clone()));

@@ -164,6 +164,16 @@ impl BlobStore for Disk {
         blocking(move || inner.get(&digest)).await
     }
 
+    async fn get_many(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
+        let (inner, wanted) = (self.inner.clone(), digests.to_vec());
+        let found = tokio::task::spawn_blocking(move || wanted.iter().map(|digest| inner.get(digest)).collect()).await;
+        match found {
+            Ok(found) => found,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => digests.iter().map(|_| Err(Error::Closed)).collect(),
+        }
+    }
+
     async fn read(&self, digest: &Digest, offset: u64, limit: Option<u64>) -> Result<BlobStream, Error> {
         let (inner, digest) = (self.inner.clone(), *digest);
         let size = digest.size;

@@ -1,0 +1,155 @@
+//! Where Redis is, as configured; what is shown of it hides the password.
+
+use std::path::PathBuf;
+
+use redis::{ClientTlsConfig, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
+use url::Url;
+
+use super::Error;
+
+/// Certificates for `rediss`, as files in PEM.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// The authority that signed Redis's certificate; the system's own where none is named.
+    pub ca: Option<PathBuf>,
+    /// This coordinator's certificate, where Redis asks for one.
+    pub certificate: Option<PathBuf>,
+    /// The certificate's key.
+    pub key: Option<PathBuf>,
+}
+
+/// One Redis, or nodes of one cluster.
+#[derive(Clone)]
+pub struct Address {
+    pub(super) nodes: Vec<ConnectionInfo>,
+    pub(super) tls: bool,
+    pub(super) certificates: TlsCertificates,
+    pub(super) shown: String,
+}
+
+impl std::fmt::Debug for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Address").field("shown", &self.shown).finish_non_exhaustive()
+    }
+}
+
+impl Address {
+    /// Reads an address: URLs separated by commas, all `redis` or all `rediss`.
+    ///
+    /// # Errors
+    /// In words that hide the password.
+    pub fn parse(text: &str, tls: &Tls) -> Result<Self, Error> {
+        let shown = text.split(',').map(|url| hidden(url.trim())).collect::<Vec<_>>().join(",");
+        let wrong = |why: String| Error::Address { shown: shown.clone(), why };
+        let mut nodes = Vec::new();
+        let mut secure = None;
+        for part in text.split(',').map(str::trim) {
+            let url = Url::parse(part).map_err(|error| wrong(error.to_string()))?;
+            let this = match url.scheme() {
+                "redis" => false,
+                "rediss" => true,
+                other => return Err(wrong(format!("its scheme is `{other}`"))),
+            };
+            if url.host_str().is_none_or(str::is_empty) {
+                return Err(wrong("it names no host".to_owned()));
+            }
+            if *secure.get_or_insert(this) != this {
+                return Err(wrong("some of its nodes use TLS and some do not".to_owned()));
+            }
+            nodes.push(url.into_connection_info().map_err(|error| wrong(error.to_string()))?);
+        }
+        let tls_used = secure.unwrap_or(false);
+        let named = tls.ca.is_some() || tls.certificate.is_some() || tls.key.is_some();
+        if named && !tls_used {
+            return Err(wrong("certificates are named, but `redis` uses none: write `rediss`".to_owned()));
+        }
+        Ok(Self { nodes, tls: tls_used, certificates: certificates(tls)?, shown })
+    }
+
+    /// The address without its password.
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+}
+
+fn certificates(tls: &Tls) -> Result<TlsCertificates, Error> {
+    let read = |path: &PathBuf| {
+        let failed = |why: String| Error::File { path: path.display().to_string(), why };
+        let data = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+        if data.windows(5).any(|window| window == b"-----") {
+            Ok(data)
+        } else {
+            Err(failed("it holds no PEM; expected `-----BEGIN …`".to_owned()))
+        }
+    };
+    let client_tls = match (&tls.certificate, &tls.key) {
+        (Some(certificate), Some(key)) => {
+            Some(ClientTlsConfig { client_cert: read(certificate)?, client_key: read(key)? })
+        }
+        (None, None) => None,
+        (Some(lone), None) | (None, Some(lone)) => {
+            let why = "a certificate and its key come together: name both".to_owned();
+            return Err(Error::File { path: lone.display().to_string(), why });
+        }
+    };
+    Ok(TlsCertificates { client_tls, root_cert: tls.ca.as_ref().map(read).transpose()? })
+}
+
+/// A URL, or what should be one, with `***` for its password.
+fn hidden(text: &str) -> String {
+    match Url::parse(text) {
+        Ok(mut url) if url.host_str().is_some_and(|host| !host.is_empty()) => {
+            if url.password().is_some() {
+                let _ = url.set_password(Some("***"));
+            }
+            url.to_string()
+        }
+        // What stands before the last `@` may be a password, whatever the rest is.
+        _ => match (text.split_once("://"), text.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, host))) => format!("{scheme}://***@{host}"),
+            (None, Some((_, host))) => format!("***@{host}"),
+            _ => text.to_owned(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        let error = Address::parse(text, &Tls::default()).expect_err("expected the address to be refused");
+        error.to_string()
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let good = Address::parse("redis://farm:s3cret@cache:6379/2", &Tls::default()).expect("expected an address");
+        assert_eq!(good.shown(), "redis://farm:***@cache:6379/2");
+        assert!(!format!("{good:?}").contains("s3cret"));
+        for bad in [
+            "http://u:s3cret@h:1",
+            "redis:/u:s3cret@h",
+            "redis://u:s3cret@h:notaport",
+            "u:s3cret@h",
+            "redis://:s3cret@",
+        ] {
+            let words = refused(bad);
+            assert!(!words.contains("s3cret"), "expected no password in: {words}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        assert!(refused("http://h:1").contains("`http`"));
+        assert!(refused("redis://a:1,rediss://b:2").contains("some do not"));
+        let tls = Tls { ca: Some("/dev/null".into()), ..Tls::default() };
+        let words = Address::parse("redis://a:1", &tls).expect_err("expected certificates without TLS to be refused");
+        assert!(words.to_string().contains("`rediss`"), "{words}");
+        let words = Address::parse("rediss://a:1", &tls).expect_err("expected an empty file to be refused");
+        assert!(words.to_string().contains("no PEM"), "{words}");
+        let tls = Tls { key: Some("/dev/null".into()), ..Tls::default() };
+        let words = Address::parse("rediss://a:1", &tls).expect_err("expected a lone key to be refused");
+        assert!(words.to_string().contains("name both"), "{words}");
+    }
+}

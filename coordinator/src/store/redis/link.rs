@@ -1,0 +1,374 @@
+//! The connection to Redis and what is known of its health.
+//!
+//! Invariants: no call takes longer than [`CALL`]; after one that failed as Redis itself does, the next ones fail at once until a
+//! task of its own has found Redis answering again, so nothing piles up; each change of health is said once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, stream};
+use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
+use redis::cluster::ClusterClientBuilder;
+use redis::cluster_async::ClusterConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use tokio::sync::{Notify, Semaphore, watch};
+
+use super::{Address, Error};
+
+/// Longest that one call takes.
+const CALL: Duration = Duration::from_secs(3);
+/// Longest that connecting takes.
+const CONNECT: Duration = Duration::from_secs(3);
+/// Calls under way at once; more wait, within [`CALL`].
+const CALLS: usize = 256;
+/// Commands in one pipeline.
+const PIPELINE: usize = 1_000;
+/// Commands under way at once to a cluster, where a pipeline cannot span nodes.
+const FAN_OUT: usize = 128;
+/// First pause before Redis is tried again; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How often a Redis that nobody asks anything is asked whether it lives.
+const IDLE_CHECK: Duration = Duration::from_secs(15);
+
+/// How Redis is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// Reads and writes work.
+    Up,
+    /// It reads but refuses to write: full, or a replica. In its words.
+    NoWrites(String),
+    /// It does not answer. In words.
+    Away(String),
+}
+
+#[derive(Clone)]
+enum Connection {
+    Single(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+struct Shared {
+    address: Address,
+    /// Counts connections, so that a failure on an old one is not held against the new.
+    connection: Mutex<(u64, Option<Connection>)>,
+    health: watch::Sender<Health>,
+    /// No write is tried before this.
+    writes: Mutex<(Option<Instant>, Duration)>,
+    calls: Semaphore,
+    wake: Notify,
+}
+
+/// A handle on one Redis or cluster. Cheap to clone; the last one dropped ends the connection.
+#[derive(Clone)]
+pub struct Link {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("address", &self.shared.address).finish_non_exhaustive()
+    }
+}
+
+/// Whether a command changes anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
+
+impl Link {
+    /// Connects. A Redis that is away is no error: the farm goes on without it, and takes it up when it comes.
+    ///
+    /// # Errors
+    /// Where the address or its credentials are wrong, so that waiting would not help.
+    pub async fn open(address: Address) -> Result<Self, Error> {
+        let (found, health) = match connect(&address).await {
+            Ok(connection) => (Some(connection), Health::Up),
+            Err(Error::Away { shown, why }) => {
+                tracing::warn!(redis = shown, why, "Redis is away; the farm starts without it");
+                (None, Health::Away(why))
+            }
+            Err(other) => return Err(other),
+        };
+        let shared = Arc::new(Shared {
+            address,
+            connection: Mutex::new((0, found)),
+            health: watch::Sender::new(health),
+            writes: Mutex::new((None, FIRST_PAUSE)),
+            calls: Semaphore::new(CALLS),
+            wake: Notify::new(),
+        });
+        tokio::spawn(watch_over(Arc::downgrade(&shared)));
+        Ok(Self { shared })
+    }
+
+    /// How Redis is, and each change of it.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.shared.health.subscribe()
+    }
+
+    /// Whether Redis reads but refused to write lately.
+    pub(super) fn refuses_writes(&self) -> bool {
+        matches!(*self.shared.health.borrow(), Health::NoWrites(_))
+    }
+
+    /// Runs one command.
+    pub(super) async fn call(&self, access: Access, command: Cmd) -> Result<Value, Error> {
+        let values = self.calls(access, vec![command]).await?;
+        values.into_iter().next().unwrap_or(Ok(Value::Nil))
+    }
+
+    /// Runs commands that do not depend on each other; gives their answers in the same order. The outer error is Redis's, an
+    /// inner one the command's own.
+    pub(super) async fn calls(&self, access: Access, commands: Vec<Cmd>) -> Result<Vec<Result<Value, Error>>, Error> {
+        let shared = &self.shared;
+        if access == Access::Write {
+            shared.may_write()?;
+        }
+        let (count, connection) = {
+            let connection = shared.connection.lock();
+            (connection.0, connection.1.clone())
+        };
+        let Some(connection) = connection else {
+            let why = match &*shared.health.borrow() {
+                Health::Away(why) => why.clone(),
+                _ => "it connects again".to_owned(),
+            };
+            return Err(Error::Away { shown: shared.address.shown.clone(), why });
+        };
+        let work = async {
+            let _permit = shared.calls.acquire().await;
+            connection.run(commands).await
+        };
+        let answers = match tokio::time::timeout(CALL, work).await {
+            Ok(Ok(answers)) => answers,
+            Ok(Err(error)) => return Err(shared.failed(count, &error)),
+            Err(_) => return Err(shared.away(count, format!("it did not answer within {} s", CALL.as_secs()))),
+        };
+        let mut wrote = access == Access::Write;
+        let mut results = Vec::with_capacity(answers.len());
+        for answer in answers {
+            match answer {
+                Ok(value) => results.push(Ok(value)),
+                Err(error) => match shared.failed(count, &error) {
+                    away @ Error::Away { .. } => return Err(away),
+                    other => {
+                        wrote &= !matches!(other, Error::NoWrites { .. });
+                        results.push(Err(other));
+                    }
+                },
+            }
+        }
+        if wrote {
+            shared.wrote();
+        }
+        Ok(results)
+    }
+}
+
+impl Connection {
+    async fn run(self, commands: Vec<Cmd>) -> RedisResult<Vec<RedisResult<Value>>> {
+        match self {
+            Self::Single(mut connection) if commands.len() == 1 => {
+                Ok(vec![commands[0].query_async(&mut connection).await])
+            }
+            Self::Single(mut connection) => {
+                let mut answers = Vec::with_capacity(commands.len());
+                let mut commands = commands.into_iter().peekable();
+                while commands.peek().is_some() {
+                    let mut pipeline = redis::Pipeline::new();
+                    for command in commands.by_ref().take(PIPELINE) {
+                        pipeline.add_command(command);
+                    }
+                    pipeline.ignore_errors();
+                    let found: Vec<RedisResult<Value>> = pipeline.query_async(&mut connection).await?;
+                    answers.extend(found);
+                }
+                Ok(answers)
+            }
+            Self::Cluster(connection) => {
+                let calls = stream::iter(commands).map(|command| {
+                    let mut connection = connection.clone();
+                    async move { command.query_async(&mut connection).await }
+                });
+                Ok(calls.buffered(FAN_OUT).collect().await)
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Draws the conclusion from an error.
+    fn failed(&self, connection: u64, error: &RedisError) -> Error {
+        let (shown, why) = (self.address.shown.clone(), said(error));
+        if matches!(error.code(), Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS" | "NOPERM")) {
+            let pause = {
+                let mut writes = self.writes.lock();
+                let pause = writes.1;
+                *writes = (Some(Instant::now() + pause), (pause * 2).min(LONGEST_PAUSE));
+                pause
+            };
+            let first = self.health.send_if_modified(|health| {
+                let first = *health == Health::Up;
+                if first {
+                    *health = Health::NoWrites(why.clone());
+                }
+                first
+            });
+            if first {
+                tracing::warn!(
+                    redis = shown,
+                    why,
+                    pause_ms = pause.as_millis() as u64,
+                    "Redis takes no writes; what it holds is still used"
+                );
+            }
+            return Error::NoWrites { shown, why };
+        }
+        let busy = matches!(
+            error.kind(),
+            ErrorKind::Server(
+                ServerErrorKind::BusyLoading | ServerErrorKind::ClusterDown | ServerErrorKind::MasterDown
+            )
+        );
+        let about_the_command = matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) && !busy;
+        if about_the_command { Error::Refused { shown, why } } else { self.away(connection, why) }
+    }
+
+    fn away(&self, connection: u64, why: String) -> Error {
+        let shown = self.address.shown.clone();
+        {
+            let mut current = self.connection.lock();
+            if current.0 != connection {
+                return Error::Away { shown, why };
+            }
+            *current = (connection + 1, None);
+        }
+        let before = self.health.send_replace(Health::Away(why.clone()));
+        if !matches!(before, Health::Away(_)) {
+            tracing::warn!(redis = shown, why, "Redis is away; the farm goes on without it until it is back");
+        }
+        self.wake.notify_one();
+        Error::Away { shown, why }
+    }
+
+    fn may_write(&self) -> Result<(), Error> {
+        match (self.writes.lock().0, &*self.health.borrow()) {
+            (Some(until), Health::NoWrites(why)) if Instant::now() < until => {
+                Err(Error::NoWrites { shown: self.address.shown.clone(), why: why.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn wrote(&self) {
+        let again = self.health.send_if_modified(|health| {
+            let again = matches!(health, Health::NoWrites(_));
+            if again {
+                *health = Health::Up;
+            }
+            again
+        });
+        if again {
+            *self.writes.lock() = (None, FIRST_PAUSE);
+            tracing::info!(redis = self.address.shown, "Redis takes writes again");
+        }
+    }
+}
+
+/// Finds out when Redis is back, and whether one that nobody asks is still there.
+async fn watch_over(shared: std::sync::Weak<Shared>) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let Some(strong) = shared.upgrade() else { return };
+        if strong.connection.lock().1.is_some() {
+            pause = FIRST_PAUSE;
+            let link = Link { shared: strong };
+            let woken = tokio::time::timeout(IDLE_CHECK, link.shared.wake.notified()).await.is_ok();
+            if !woken {
+                let _ = link.call(Access::Read, redis::cmd("PING")).await;
+            }
+            continue;
+        }
+        match connect(&strong.address).await {
+            Ok(connection) => {
+                strong.connection.lock().1 = Some(connection);
+                strong.health.send_replace(Health::Up);
+                tracing::info!(redis = strong.address.shown, "Redis is back and used again");
+            }
+            Err(error) => {
+                tracing::debug!(%error, "Redis is not back yet");
+                drop(strong);
+                tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+/// Connects to the first node that answers, and to the whole cluster where it is one.
+async fn connect(address: &Address) -> Result<Connection, Error> {
+    let mut last = Error::Away { shown: address.shown.clone(), why: "it names no host".to_owned() };
+    for node in &address.nodes {
+        match tokio::time::timeout(CONNECT, connect_to(address, node)).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => last = why_not(address, &error),
+            Err(_) => {
+                let why = format!("it did not answer within {} s", CONNECT.as_secs());
+                last = Error::Away { shown: address.shown.clone(), why };
+            }
+        }
+    }
+    Err(last)
+}
+
+async fn connect_to(address: &Address, node: &redis::ConnectionInfo) -> RedisResult<Connection> {
+    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(CALL));
+    let client = if address.tls {
+        Client::build_with_tls(node.clone(), address.certificates.clone())?
+    } else {
+        Client::open(node.clone())?
+    };
+    let mut single = client.get_multiplexed_async_connection_with_config(&config).await?;
+    let facts: String = redis::cmd("INFO").arg("cluster").query_async(&mut single).await?;
+    if !facts.contains("cluster_enabled:1") {
+        return Ok(Connection::Single(single));
+    }
+    let mut cluster =
+        ClusterClientBuilder::new(address.nodes.clone()).connection_timeout(CONNECT).response_timeout(CALL).retries(2);
+    if address.tls {
+        cluster = cluster.certs(address.certificates.clone());
+    }
+    Ok(Connection::Cluster(cluster.build()?.get_async_connection().await?))
+}
+
+fn said(error: &RedisError) -> String {
+    match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        _ => error.to_string(),
+    }
+}
+
+/// Whether waiting may help, and in words what does not fit.
+fn why_not(address: &Address, error: &RedisError) -> Error {
+    let shown = address.shown.clone();
+    let why = said(error);
+    let mentions = |words: &[&str]| words.iter().any(|word| why.contains(word));
+    if error.kind() == ErrorKind::AuthenticationFailed || mentions(&["NOAUTH", "WRONGPASS", "NOPERM", "AUTH failed"]) {
+        Error::Password { shown, why }
+    } else if mentions(&["certificate", "CertificateUnknown", "UnknownCA", "BadCertificate"]) {
+        Error::Certificate { shown, why }
+    } else if mentions(&["lookup address", "Name or service not known", "nodename nor servname"]) {
+        Error::Host { shown, why }
+    } else if error.kind() == ErrorKind::Parse
+        || mentions(&["InvalidContentType", "corrupt message", "received corrupt", "Invalid response"])
+    {
+        Error::Protocol { shown, why }
+    } else {
+        Error::Away { shown, why }
+    }
+}

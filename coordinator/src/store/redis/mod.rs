@@ -1,0 +1,53 @@
+//! Blobs and results in Redis, shared by all coordinators that use it.
+//!
+//! Plain commands of any Redis from version 4 on, no modules and no scripts; a Redis Cluster is recognised by itself. Every key
+//! begins with the farm's prefix and the layout's version, so that other programs' keys and older layouts are left alone.
+//!
+//! Invariants: the key that makes a blob or result visible is written last; what is read is checked before it is believed; a
+//! Redis that is away, slow, full or read-only is never waited for twice: [`link::Link`] answers at once until it is back.
+
+mod actions;
+mod address;
+mod blobs;
+mod error;
+mod link;
+mod value;
+
+use std::time::Duration;
+
+pub use actions::RedisActions;
+pub use address::{Address, Tls};
+pub use blobs::RedisBlobs;
+pub use error::Error;
+pub use link::{Health, Link};
+
+/// Version of the keys and values below. Another version's keys are never read, and expire.
+const LAYOUT: &str = "1";
+
+/// How the farm's keys are named, and how long they live.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    prefix: String,
+    life: Duration,
+}
+
+impl Keys {
+    /// Keys under `prefix` that expire when they were not used for `life`.
+    pub fn new(prefix: &str, life: Duration) -> Self {
+        Self { prefix: format!("{prefix}:{LAYOUT}:"), life: life.max(Duration::from_secs(1)) }
+    }
+
+    fn blob(&self, digest: &kiln_proto::digest::Digest) -> String {
+        format!("{}b:{}:{}-{}", self.prefix, digest.function.name(), digest.hex(), digest.size)
+    }
+
+    fn action(&self, instance: &str, digest: &kiln_proto::digest::Digest) -> String {
+        let (function, hex, size) = (digest.function.name(), digest.hex(), digest.size);
+        // The instance comes last: it may hold anything.
+        format!("{}a:{function}:{hex}-{size}:{instance}", self.prefix)
+    }
+
+    fn seconds(&self) -> u64 {
+        self.life.as_secs()
+    }
+}

@@ -1,0 +1,190 @@
+//! Real Redis servers on ports of this machine, each gone when dropped.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+/// One `redis-server`.
+pub struct Redis {
+    child: Option<Child>,
+    pub port: u16,
+    dir: TempDir,
+    flags: Vec<String>,
+    /// What its client needs to reach it.
+    client: Vec<String>,
+}
+
+/// Whether Redis is installed; says so where it is not.
+pub fn is_installed() -> bool {
+    Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+fn free_port() -> u16 {
+    // Below what the kernel gives to outgoing connections, so that none of those takes it meanwhile.
+    use std::sync::atomic::{AtomicU16, Ordering};
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let spread = (std::process::id() as u16 % 997) * 11;
+        let port = 11_000 + (spread + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_900;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+impl Redis {
+    /// A Redis that keeps nothing over a restart.
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// A Redis with further flags, such as `--maxmemory 10mb`.
+    pub fn with(flags: &[&str]) -> Self {
+        let port = free_port();
+        let mut all = vec!["--port".to_owned(), port.to_string()];
+        all.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        Self::launch(port, all, Vec::new())
+    }
+
+    /// A Redis that speaks TLS only, with the certificate in this directory.
+    pub fn with_tls(certificates: &Path) -> Self {
+        let port = free_port();
+        let file = |name: &str| certificates.join(name).display().to_string();
+        let flags = ["--port", "0", "--tls-auth-clients", "no", "--tls-port"].map(str::to_owned);
+        let mut all: Vec<String> = flags.into();
+        all.push(port.to_string());
+        for (flag, name) in
+            [("--tls-cert-file", "server.pem"), ("--tls-key-file", "server.key"), ("--tls-ca-cert-file", "ca.pem")]
+        {
+            all.extend([flag.to_owned(), file(name)]);
+        }
+        Self::launch(port, all, vec!["--tls".into(), "--cacert".into(), file("ca.pem")])
+    }
+
+    fn launch(port: u16, flags: Vec<String>, client: Vec<String>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut redis = Self { child: None, port, dir, flags, client };
+        redis.restart();
+        redis
+    }
+
+    /// Starts it anew on its port; returns when it takes connections.
+    pub fn restart(&mut self) {
+        self.kill();
+        let mut child = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
+            .arg(self.dir.path())
+            .args(&self.flags)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("expected redis-server to start");
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = lines.by_ref().map_while(Result::ok).any(|line| line.contains("Ready to accept connections"));
+        assert!(ready, "redis-server ended before it was ready, with {:?}", self.flags);
+        // Its later words are read, lest it waits for a full pipe.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        self.child = Some(child);
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Sends a signal, such as `STOP` or `CONT`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// What `redis-cli` answers, without the line's end.
+    pub fn cli(&self, arguments: &[&str]) -> String {
+        let output = Command::new("redis-cli")
+            .args(["-p", &self.port.to_string(), "--no-auth-warning"])
+            .args(&self.client)
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
+        assert!(output.status.success(), "redis-cli {arguments:?}: {text}");
+        text
+    }
+
+    /// Its keys that match a pattern.
+    pub fn keys(&self, pattern: &str) -> Vec<String> {
+        let text = self.cli(&["KEYS", pattern]);
+        text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Three masters that share the keys between them.
+pub struct Cluster {
+    pub nodes: Vec<Redis>,
+}
+
+impl Cluster {
+    pub fn start() -> Self {
+        // The bus wants a port of its own for each.
+        let node = || {
+            let bus = free_port().to_string();
+            Redis::with(&["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "2000"])
+        };
+        let nodes = vec![node(), node(), node()];
+        let addresses: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        let output = Command::new("redis-cli")
+            .args(["--cluster", "create"])
+            .args(&addresses)
+            .args(["--cluster-replicas", "0", "--cluster-yes"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("All 16384 slots covered"), "expected a cluster: {text}");
+        let cluster = Self { nodes };
+        for node in &cluster.nodes {
+            while !node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok") {
+                std::thread::yield_now();
+            }
+        }
+        cluster
+    }
+
+    pub fn url(&self) -> String {
+        self.nodes.iter().map(Redis::url).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// An authority and a certificate for 127.0.0.1 and `localhost`: `ca.pem`, `server.pem`, `server.key`.
+pub fn certificates() -> TempDir {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let dir = tempfile::tempdir().unwrap();
+    let mut ca = CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.distinguished_name.push(rcgen::DnType::CommonName, "the tests' authority");
+    let ca_key = KeyPair::generate().unwrap();
+    std::fs::write(dir.path().join("ca.pem"), ca.self_signed(&ca_key).unwrap().pem()).unwrap();
+    let issuer = Issuer::new(ca, ca_key);
+    let server = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+    let key = KeyPair::generate().unwrap();
+    std::fs::write(dir.path().join("server.pem"), server.signed_by(&key, &issuer).unwrap().pem()).unwrap();
+    std::fs::write(dir.path().join("server.key"), key.serialize_pem()).unwrap();
+    dir
+}
