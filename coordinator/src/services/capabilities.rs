@@ -1,5 +1,6 @@
 //! `Capabilities`: what this farm serves, and nothing else.
 
+use kiln_proto::chunking;
 use kiln_proto::digest::DigestFunction;
 use kiln_proto::reapi::{self, compressor, priority_capabilities::PriorityRange, symlink_absolute_path_strategy};
 use kiln_proto::semver::SemVer;
@@ -36,6 +37,12 @@ impl reapi::capabilities_server::Capabilities for Capabilities {
             symlink_absolute_path_strategy: symlink_absolute_path_strategy::Value::Allowed as i32,
             supported_compressors: compressors.clone(),
             supported_batch_update_compressors: compressors,
+            split_blob_support: true,
+            splice_blob_support: true,
+            fast_cdc_2020_params: Some(reapi::FastCdc2020Params {
+                avg_chunk_size_bytes: chunking::AVERAGE_BYTES,
+                seed: chunking::SEED,
+            }),
             ..Default::default()
         };
         let execution = reapi::ExecutionCapabilities {
@@ -49,7 +56,7 @@ impl reapi::capabilities_server::Capabilities for Capabilities {
             cache_capabilities: Some(cache),
             execution_capabilities: Some(execution),
             low_api_version: version(0),
-            high_api_version: version(3),
+            high_api_version: version(13),
             ..Default::default()
         }))
     }

@@ -10,6 +10,7 @@ use kiln_proto::rpc;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::MAX_BATCH_BYTES;
+use super::chunks;
 use super::compression::{blocking, compress, decompress};
 use super::tree;
 use crate::status::bad_digest;
@@ -88,10 +89,6 @@ fn check_batch(bytes: u64) -> Result<(), Status> {
     Err(Status::invalid_argument(format!(
         "a batch of {bytes} bytes is larger than the {MAX_BATCH_BYTES} that are advertised; split it, or use `ByteStream`"
     )))
-}
-
-fn not_served<T>(method: &str) -> Result<T, Status> {
-    Err(Status::unimplemented(format!("`{method}` is not served, nor advertised in the capabilities")))
 }
 
 #[tonic::async_trait]
@@ -178,31 +175,33 @@ impl content_addressable_storage_server::ContentAddressableStorage for ContentAd
 
     async fn split_blob(
         &self,
-        _request: Request<reapi::SplitBlobRequest>,
+        request: Request<reapi::SplitBlobRequest>,
     ) -> Result<Response<reapi::SplitBlobResponse>, Status> {
-        not_served("SplitBlob")
+        Ok(Response::new(chunks::split_blob(&self.stores, &request.into_inner()).await?))
     }
 
-    type GetChunkMappingStream = BoxStream<'static, Result<reapi::GetChunkMappingResponse, Status>>;
+    type GetChunkMappingStream = chunks::Mapping;
 
     async fn get_chunk_mapping(
         &self,
-        _request: Request<reapi::GetChunkMappingRequest>,
+        request: Request<reapi::GetChunkMappingRequest>,
     ) -> Result<Response<Self::GetChunkMappingStream>, Status> {
-        not_served("GetChunkMapping")
+        Ok(Response::new(chunks::chunk_mapping(&self.stores, &request.into_inner()).await?))
     }
 
     async fn splice_blob(
         &self,
-        _request: Request<reapi::SpliceBlobRequest>,
+        request: Request<reapi::SpliceBlobRequest>,
     ) -> Result<Response<reapi::SpliceBlobResponse>, Status> {
-        not_served("SpliceBlob")
+        let blob = chunks::splice_blob(&self.stores, request.into_inner()).await?;
+        Ok(Response::new(reapi::SpliceBlobResponse { blob_digest: Some(blob.to_wire()) }))
     }
 
     async fn register_chunk_mapping(
         &self,
-        _request: Request<Streaming<reapi::RegisterChunkMappingRequest>>,
+        request: Request<Streaming<reapi::RegisterChunkMappingRequest>>,
     ) -> Result<Response<reapi::RegisterChunkMappingResponse>, Status> {
-        not_served("RegisterChunkMapping")
+        let blob = chunks::register_mapping(&self.stores, request.into_inner()).await?;
+        Ok(Response::new(reapi::RegisterChunkMappingResponse { blob_digest: Some(blob.to_wire()) }))
     }
 }

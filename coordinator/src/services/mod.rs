@@ -5,6 +5,7 @@ pub mod builds;
 pub mod bytestream;
 pub mod capabilities;
 pub mod cas;
+mod chunks;
 mod compression;
 pub mod execution;
 pub mod farm;

@@ -9,6 +9,7 @@ mod actions;
 mod artifacts_below;
 mod by_size;
 mod checked;
+mod chunks;
 pub mod disk;
 mod error;
 mod index;
@@ -35,6 +36,7 @@ use kiln_proto::reapi;
 pub use actions::RedbActions;
 pub use artifacts_below::ArtifactsBelow;
 pub use by_size::BySize;
+pub use chunks::Chunks;
 pub use error::Error;
 pub use nowhere::Nowhere;
 pub use s3::S3Blobs;
@@ -148,6 +150,8 @@ const MAX_ACTIONS: u64 = 1_000_000;
 pub struct Stores {
     /// Content-addressed store: bounded; reads fall through to `artifacts`.
     pub blobs: Arc<dyn BlobStore>,
+    /// The same, by their chunks.
+    pub chunks: Arc<Chunks>,
     /// Results as they were put, whole or not.
     pub actions: Arc<dyn ActionStore>,
     /// Blobs of accepted artifacts: never evicted, and on the disk before `put` or `commit` returns.
@@ -210,8 +214,8 @@ impl Stores {
             }
         }
         let artifacts: Arc<dyn BlobStore> = Arc::new(WithEmpty::new(Arc::new(artifacts)));
-        let blobs = ArtifactsBelow::new(blobs, artifacts.clone());
-        Ok(Self { blobs: Arc::new(WithEmpty::new(Arc::new(blobs))), actions, artifacts, redis: link })
+        let chunks = Arc::new(Chunks::new(Arc::new(ArtifactsBelow::new(blobs, artifacts.clone()))));
+        Ok(Self { blobs: Arc::new(WithEmpty::new(chunks.clone())), chunks, actions, artifacts, redis: link })
     }
 
     /// The cached result of an action, if it is whole: every blob it names (files, trees and what is in them, root

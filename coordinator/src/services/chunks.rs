@@ -1,0 +1,107 @@
+//! Blobs by their chunks on the wire: `SplitBlob`, `SpliceBlob` and their streaming forms.
+
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::reapi::{self, chunking_function};
+use tonic::{Status, Streaming};
+
+use crate::status::bad_digest;
+use crate::store::{Error, Stores};
+
+/// Chunks in one message: some 75 bytes each, below gRPC's usual message limit.
+const MAX_IN_MESSAGE: usize = 40_000;
+/// Chunks that one blob may be made of.
+const MAX_CHUNKS: usize = 1_000_000;
+
+fn digest(function: i32, wire: Option<&reapi::Digest>) -> Result<Digest, Status> {
+    let function = DigestFunction::from_wire(function).map_err(bad_digest)?;
+    Digest::required(function, wire).map_err(bad_digest)
+}
+
+async fn split(stores: &Stores, blob: &Digest) -> Result<Vec<reapi::Digest>, Status> {
+    Ok(stores.chunks.split(blob).await?.iter().map(Digest::to_wire).collect())
+}
+
+pub(super) async fn split_blob(
+    stores: &Stores,
+    request: &reapi::SplitBlobRequest,
+) -> Result<reapi::SplitBlobResponse, Status> {
+    let blob = digest(request.digest_function, request.blob_digest.as_ref())?;
+    let chunk_digests = split(stores, &blob).await?;
+    if chunk_digests.len() > MAX_IN_MESSAGE {
+        let text = format!(
+            "blob `{blob}` has {} chunks, too many for one message; use `GetChunkMapping`",
+            chunk_digests.len()
+        );
+        return Err(Status::resource_exhausted(text));
+    }
+    Ok(reapi::SplitBlobResponse { chunk_digests, chunking_function: chunking_function::Value::FastCdc2020 as i32 })
+}
+
+pub(super) type Mapping = BoxStream<'static, Result<reapi::GetChunkMappingResponse, Status>>;
+
+pub(super) async fn chunk_mapping(stores: &Stores, request: &reapi::GetChunkMappingRequest) -> Result<Mapping, Status> {
+    let blob = digest(request.digest_function, request.blob_digest.as_ref())?;
+    let chunks = split(stores, &blob).await?;
+    let pages: Vec<_> = chunks
+        .chunks(MAX_IN_MESSAGE)
+        .map(|page| {
+            Ok(reapi::GetChunkMappingResponse {
+                chunk_digests: page.to_vec(),
+                chunking_function: chunking_function::Value::FastCdc2020 as i32,
+            })
+        })
+        .collect();
+    Ok(stream::iter(pages).boxed())
+}
+
+pub(super) async fn splice_blob(stores: &Stores, request: reapi::SpliceBlobRequest) -> Result<Digest, Status> {
+    let blob = digest(request.digest_function, request.blob_digest.as_ref())?;
+    splice(stores, &blob, &request.chunk_digests).await
+}
+
+pub(super) async fn register_mapping(
+    stores: &Stores,
+    mut requests: Streaming<reapi::RegisterChunkMappingRequest>,
+) -> Result<Digest, Status> {
+    let first = requests.message().await?;
+    let first = first.ok_or_else(|| Status::invalid_argument("a mapping without a message; expected at least one"))?;
+    let blob = digest(first.digest_function, first.blob_digest.as_ref())?;
+    let mut chunks = first.chunk_digests;
+    while let Some(more) = requests.message().await? {
+        chunks.extend(more.chunk_digests);
+        if chunks.len() > MAX_CHUNKS {
+            return Err(too_many());
+        }
+    }
+    splice(stores, &blob, &chunks).await
+}
+
+fn too_many() -> Status {
+    Status::invalid_argument(format!(
+        "a blob of more than {MAX_CHUNKS} chunks is not taken; send it by `ByteStream.Write`"
+    ))
+}
+
+async fn splice(stores: &Stores, blob: &Digest, chunks: &[reapi::Digest]) -> Result<Digest, Status> {
+    if chunks.len() > MAX_CHUNKS {
+        return Err(too_many());
+    }
+    let one = |wire| Digest::from_wire(blob.function, wire).map_err(bad_digest);
+    let chunks: Vec<Digest> = chunks.iter().map(one).collect::<Result<_, _>>()?;
+    let total = chunks.iter().map(|chunk| chunk.size).fold(0_u64, u64::saturating_add);
+    if total != blob.size {
+        let text = format!("the chunks are {total} bytes together, and blob `{blob}` is not; nothing was stored");
+        return Err(Status::invalid_argument(text));
+    }
+    if stores.blobs.find_missing(&[*blob]).await?.is_empty() {
+        return Err(Status::already_exists(format!("blob `{blob}` is in the store already")));
+    }
+    let missing = stores.blobs.find_missing(&chunks).await?;
+    if let Some(chunk) = missing.first() {
+        return Err(Error::NotFound { digest: *chunk }.into());
+    }
+    stores.chunks.splice(blob, &chunks).await?;
+    Ok(*blob)
+}

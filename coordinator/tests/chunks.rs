@@ -1,0 +1,158 @@
+//! Blobs by their chunks, over a real connection.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use kiln_proto::chunking;
+use kiln_proto::digest::Digest;
+use kiln_proto::reapi::{self, chunking_function};
+use support::{BLAKE3, Farm, SHA256, code, noise};
+use tonic::{Code, Status};
+
+const MIB: usize = 1 << 20;
+
+async fn split(farm: &Farm, blob: &Digest, function: chunking_function::Value) -> Result<Vec<Digest>, Status> {
+    let request = reapi::SplitBlobRequest {
+        blob_digest: Some(blob.to_wire()),
+        digest_function: blob.function.to_wire(),
+        chunking_function: function as i32,
+        ..Default::default()
+    };
+    let answer = farm.cas.clone().split_blob(request).await?.into_inner();
+    Ok(answer.chunk_digests.iter().map(|wire| Digest::from_wire(blob.function, wire).unwrap()).collect())
+}
+
+async fn splice(farm: &Farm, blob: &Digest, chunks: &[Digest]) -> Result<(), Status> {
+    let request = reapi::SpliceBlobRequest {
+        blob_digest: Some(blob.to_wire()),
+        chunk_digests: chunks.iter().map(Digest::to_wire).collect(),
+        digest_function: blob.function.to_wire(),
+        ..Default::default()
+    };
+    let answer = farm.cas.clone().splice_blob(request).await?.into_inner();
+    assert_eq!(answer.blob_digest, Some(blob.to_wire()));
+    Ok(())
+}
+
+async fn put(farm: &Farm, function: kiln_proto::digest::DigestFunction, data: &[u8]) -> Digest {
+    let digest = function.digest(data);
+    let mut writer = farm.stores.blobs.write(&digest).await.unwrap();
+    writer.write(bytes::Bytes::copy_from_slice(data)).await.unwrap();
+    writer.commit().await.unwrap();
+    digest
+}
+
+const ANY: chunking_function::Value = chunking_function::Value::Unknown;
+const FAST_CDC: chunking_function::Value = chunking_function::Value::FastCdc2020;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn split_blob_gives_chunks_that_are_the_blob_and_can_be_read() {
+    let farm = Farm::start().await;
+    for function in [SHA256, BLAKE3] {
+        let data = noise(1, 9 * MIB);
+        let blob = put(&farm, function, &data).await;
+        let chunks = split(&farm, &blob, FAST_CDC).await.unwrap();
+        assert!(chunks.len() > 4, "expected many chunks, found {}", chunks.len());
+        assert!(chunks.iter().all(|chunk| chunk.size <= chunking::MAX_BYTES));
+        let bytes = farm.stores.blobs.bytes();
+        assert!(farm.stores.blobs.find_missing(&chunks).await.unwrap().is_empty(), "expected the chunks to be found");
+        let mut whole = Vec::new();
+        for chunk in farm.stores.blobs.get_many(&chunks).await {
+            whole.extend_from_slice(&chunk.unwrap());
+        }
+        assert_eq!(whole, data);
+        assert_eq!(farm.stores.blobs.bytes(), bytes, "expected chunks to take no room of their own");
+        assert_eq!(split(&farm, &blob, ANY).await.unwrap(), chunks, "expected the unknown function to be accepted");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn split_blob_is_not_found_where_the_blob_or_a_chunk_is_absent() {
+    let farm = Farm::start().await;
+    let absent = SHA256.digest(&noise(1, 9 * MIB));
+    assert_eq!(code(split(&farm, &absent, ANY).await), Code::NotFound);
+    let data = noise(2, 9 * MIB);
+    let blob = put(&farm, SHA256, &data).await;
+    let chunks = split(&farm, &blob, ANY).await.unwrap();
+    std::fs::remove_file(support::blob_file(farm.dir.path(), &blob)).unwrap();
+    let _ = farm.stores.blobs.get(&blob).await;
+    assert_eq!(farm.stores.blobs.find_missing(&chunks).await.unwrap(), chunks, "expected them to go with the blob");
+    assert_eq!(code(split(&farm, &blob, ANY).await), Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_under_the_maximum_is_not_chunked() {
+    let farm = Farm::start().await;
+    for size in [1, 2 * MIB] {
+        let blob = put(&farm, SHA256, &noise(3, size)).await;
+        assert_eq!(split(&farm, &blob, FAST_CDC).await.unwrap(), [blob]);
+    }
+    let blob = put(&farm, SHA256, &noise(3, 2 * MIB + 1)).await;
+    assert!(split(&farm, &blob, FAST_CDC).await.unwrap().len() > 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn splice_blob_verifies_the_digest() {
+    let farm = Farm::start().await;
+    let parts: Vec<Vec<u8>> = (0..4).map(|seed| noise(seed, 300_000)).collect();
+    let mut chunks = Vec::new();
+    for part in &parts {
+        chunks.push(put(&farm, SHA256, part).await);
+    }
+    let blob = SHA256.digest(&parts.concat());
+    let mut wrong = chunks.clone();
+    wrong.swap(0, 1);
+    assert_eq!(code(splice(&farm, &blob, &wrong).await), Code::InvalidArgument);
+    assert_eq!(code(splice(&farm, &blob, &chunks[..3]).await), Code::InvalidArgument);
+    assert!(!farm.stores.blobs.find_missing(&[blob]).await.unwrap().is_empty(), "expected nothing to be stored");
+    splice(&farm, &blob, &chunks).await.unwrap();
+    assert_eq!(farm.stores.blobs.get(&blob).await.unwrap(), parts.concat());
+    assert_eq!(code(splice(&farm, &blob, &chunks).await), Code::AlreadyExists);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn splice_blob_is_not_found_where_a_chunk_is_absent() {
+    let farm = Farm::start().await;
+    let (here, absent) = (noise(1, 1000), noise(2, 1000));
+    let chunks = [put(&farm, SHA256, &here).await, SHA256.digest(&absent)];
+    let status = splice(&farm, &SHA256.digest(&[here, absent].concat()), &chunks).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    assert!(status.message().contains(&chunks[1].hex()), "expected the chunk to be named: {}", status.message());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_version_is_spliced_from_the_old_ones_chunks() {
+    let farm = Farm::start().await;
+    let before = noise(1, 12 * MIB);
+    let old = put(&farm, SHA256, &before).await;
+    split(&farm, &old, FAST_CDC).await.unwrap();
+    let mut after = before.clone();
+    after.insert(6 * MIB, 7);
+    let mut cut = chunking::Chunker::new();
+    cut.push(&after);
+    let mut chunks = Vec::new();
+    let mut sent = 0;
+    while let Some(chunk) = cut.next_last() {
+        let digest = SHA256.digest(&chunk);
+        if !farm.stores.blobs.find_missing(&[digest]).await.unwrap().is_empty() {
+            sent += chunk.len();
+            farm.stores.blobs.put(&digest, chunk).await.unwrap();
+        }
+        chunks.push(digest);
+    }
+    assert!(sent <= 3 * MIB, "expected a few chunks to be sent, found {sent} bytes");
+    let new = SHA256.digest(&after);
+    splice(&farm, &new, &chunks).await.unwrap();
+    assert_eq!(farm.stores.blobs.get(&new).await.unwrap(), after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fast_cdc_is_advertised_with_its_parameters() {
+    let farm = Farm::start().await;
+    let answer = farm.capabilities.clone().get_capabilities(reapi::GetCapabilitiesRequest::default()).await.unwrap();
+    let cache = answer.into_inner().cache_capabilities.unwrap();
+    assert!(cache.split_blob_support && cache.splice_blob_support);
+    let parameters = cache.fast_cdc_2020_params.unwrap();
+    assert_eq!((parameters.avg_chunk_size_bytes, parameters.seed), (512 * 1024, 0));
+}
