@@ -27,9 +27,10 @@ const CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// Results that wait for the disk before `put` waits with them.
 const QUEUE: usize = 1_024;
 
+/// A result to write, or none to remove what is there.
 struct Put {
     key: Vec<u8>,
-    value: Vec<u8>,
+    value: Option<Vec<u8>>,
     done: oneshot::Sender<Result<(), Arc<redb::Error>>>,
 }
 
@@ -117,6 +118,16 @@ impl RedbActions {
     }
 }
 
+impl RedbActions {
+    /// Queues a change and waits until it is on the disk.
+    async fn write(&self, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), Error> {
+        let (done, committed) = oneshot::channel();
+        let put = Put { key, value, done };
+        self.queue.as_ref().ok_or(Error::Closed)?.send(put).await.map_err(|_| Error::Closed)?;
+        committed.await.map_err(|_| Error::Closed)?.map_err(|source| self.results.failed(source))
+    }
+}
+
 /// The writer's thread: ends when the store is dropped.
 fn write_all(results: &Results, mut puts: mpsc::Receiver<Put>) {
     let mut batch = Vec::new();
@@ -136,11 +147,16 @@ fn commit(database: &Database, max_entries: u64, batch: &[Put]) -> Result<(), re
         let mut order = transaction.open_table(ORDER)?;
         let first = order.last()?.map_or(0, |(place, _)| place.value() + 1);
         for (place, put) in (first..).zip(batch) {
-            let before = results.insert(put.key.as_slice(), (place, put.value.as_slice()))?;
+            let before = match &put.value {
+                Some(value) => results.insert(put.key.as_slice(), (place, value.as_slice()))?,
+                None => results.remove(put.key.as_slice())?,
+            };
             if let Some(before) = before {
                 order.remove(before.value().0)?;
             }
-            order.insert(place, put.key.as_slice())?;
+            if put.value.is_some() {
+                order.insert(place, put.key.as_slice())?;
+            }
         }
         while order.len()? > max_entries {
             let Some((_, oldest)) = order.pop_first()? else { break };
@@ -186,10 +202,11 @@ impl ActionStore for RedbActions {
     }
 
     async fn put(&self, instance: &str, action: &Digest, result: reapi::ActionResult) -> Result<(), Error> {
-        let (done, committed) = oneshot::channel();
-        let put = Put { key: key(instance, action), value: result.encode_to_vec(), done };
-        self.queue.as_ref().ok_or(Error::Closed)?.send(put).await.map_err(|_| Error::Closed)?;
-        committed.await.map_err(|_| Error::Closed)?.map_err(|source| self.results.failed(source))
+        self.write(key(instance, action), Some(result.encode_to_vec())).await
+    }
+
+    async fn remove(&self, instance: &str, action: &Digest) -> Result<(), Error> {
+        self.write(key(instance, action), None).await
     }
 }
 
@@ -218,6 +235,22 @@ mod tests {
         assert_eq!(store.get("", &action(1)).await.unwrap(), None);
         assert_eq!(store.get("", &action(2)).await.unwrap(), Some(result(1)));
         assert_eq!(store.get("", &action(3)).await.unwrap(), Some(result(1)));
+    }
+
+    #[tokio::test]
+    async fn a_removed_result_is_gone_in_its_instance_and_can_be_put_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = RedbActions::open(&dir.path().join("actions.redb"), 2).unwrap();
+        for instance in ["a", "b"] {
+            store.put(instance, &action(0), result(1)).await.unwrap();
+        }
+        store.remove("a", &action(0)).await.unwrap();
+        store.remove("a", &action(0)).await.unwrap();
+        assert_eq!(store.get("a", &action(0)).await.unwrap(), None);
+        assert_eq!(store.get("b", &action(0)).await.unwrap(), Some(result(1)));
+        store.put("a", &action(0), result(2)).await.unwrap();
+        assert_eq!(store.get("a", &action(0)).await.unwrap(), Some(result(2)));
+        assert_eq!(store.get("b", &action(0)).await.unwrap(), Some(result(1)), "its place in the order was freed");
     }
 
     #[tokio::test]

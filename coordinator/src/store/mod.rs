@@ -75,6 +75,9 @@ pub trait ActionStore: Send + Sync + Debug {
 
     /// Puts a result in place of what was there. When this returns, the result survives the process.
     async fn put(&self, instance: &str, action: &Digest, result: reapi::ActionResult) -> Result<(), Error>;
+
+    /// Takes a result away, if there is one. Its blobs stay.
+    async fn remove(&self, instance: &str, action: &Digest) -> Result<(), Error>;
 }
 
 /// Where the embedded stores are, and how much they may hold.
