@@ -1,6 +1,8 @@
-//! The task that writes down what builds tell, one step after the other.
+//! The task that writes down what builds tell, one step after the other, a little later: a build whose steps are all hits is
+//! over before anything here competes with it for the processor and the disk.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kiln_proto::digest::Digest;
 use prost::Message as _;
@@ -10,24 +12,44 @@ use super::record::{self, Run};
 use super::{Error, Message, Ran, Shared, key, outputs};
 use crate::store::BlobStore;
 
+/// How long after the first one ended steps are collected. A reader does not wait for it.
+const COLLECTED: Duration = Duration::from_millis(250);
+
 /// Writes down what comes, until no one is left to tell anything.
 pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Message>) {
     // One warning for each time that the index fails, not one for each step.
     let mut failing = false;
-    while let Some(message) = queue.recv().await {
-        match message {
-            Message::Settle(done) => {
-                let _ = done.send(());
-            }
-            Message::Ran(ran, at_ms) => match write(&shared, *ran, at_ms).await {
-                Ok(()) => failing = false,
-                Err(error) if !std::mem::replace(&mut failing, true) => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::warn!(%error, cause, "a step is left out of `kiln cache`");
-                }
-                Err(_) => {}
-            },
+    while let Some(first) = queue.recv().await {
+        for message in collect(first, &mut queue).await {
+            take(&shared, message, &mut failing).await;
         }
+    }
+}
+
+/// The first message with those that come soon after it, up to the first that someone waits for.
+async fn collect(first: Message, queue: &mut mpsc::Receiver<Message>) -> Vec<Message> {
+    let until = tokio::time::Instant::now() + COLLECTED;
+    let mut messages = vec![first];
+    while messages.len() < super::QUEUE && !matches!(messages.last(), Some(Message::Settle(_))) {
+        let Ok(Some(next)) = tokio::time::timeout_at(until, queue.recv()).await else { break };
+        messages.push(next);
+    }
+    messages
+}
+
+async fn take(shared: &Shared, message: Message, failing: &mut bool) {
+    match message {
+        Message::Settle(done) => {
+            let _ = done.send(());
+        }
+        Message::Ran(ran, at_ms) => match write(shared, *ran, at_ms).await {
+            Ok(()) => *failing = false,
+            Err(error) if !std::mem::replace(failing, true) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(%error, cause, "a step is left out of `kiln cache`");
+            }
+            Err(_) => {}
+        },
     }
 }
 
