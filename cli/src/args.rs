@@ -52,6 +52,9 @@ pub enum Command {
     Artifacts(Artifacts),
     /// Bring an artifact back by its id, bit for bit.
     Fetch(Fetch),
+    /// See what the farm has cached, how much that saves, and why a step missed.
+    #[command(subcommand)]
+    Cache(Cache),
     /// Run a whole farm on this machine: a coordinator and workers.
     Up(Up),
     /// Print the steps that a build would take, and why.
@@ -190,6 +193,63 @@ pub struct Fetch {
     pub output: PathBuf,
 }
 
+/// `kiln cache`.
+#[derive(Debug, Subcommand)]
+pub enum Cache {
+    /// List layers, the cached results of steps, newest use first.
+    List(Layers),
+    /// How often steps hit, by step and by user, and what that saved.
+    Stats(Layers),
+    /// Forget layers that were not used lately; their bytes go with the store's own eviction.
+    Prune(Prune),
+    /// Say why a step missed when it ran last.
+    Explain(Explain),
+}
+
+/// Which layers, and in which form.
+#[derive(Debug, Clone, Args)]
+pub struct Layers {
+    /// Only those of this project.
+    #[arg(long, value_name = "NAME")]
+    pub project: Option<String>,
+    /// Only those of this step.
+    #[arg(long, value_name = "NAME")]
+    pub step: Option<String>,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `kiln cache prune`.
+#[derive(Debug, Clone, Args)]
+pub struct Prune {
+    /// Which layers.
+    #[command(flatten)]
+    pub layers: Layers,
+    /// Not used, nor made, since: such as `30d`, `12h` or `45m`.
+    #[arg(long, value_parser = age, value_name = "AGE")]
+    pub older_than: Duration,
+    /// Only say what would go.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `kiln cache explain`.
+#[derive(Debug, Clone, Args)]
+pub struct Explain {
+    /// The step.
+    pub step: String,
+    /// The source tree of the project.
+    #[arg(default_value = ".", conflicts_with = "project")]
+    pub dir: PathBuf,
+    /// The project's name, where its tree is not at hand.
+    #[arg(long, value_name = "NAME")]
+    pub project: Option<String>,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `kiln up`.
 #[derive(Debug, Clone, Args)]
 pub struct Up {
@@ -268,9 +328,39 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
+/// Reads an age: digits and a unit.
+fn age(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no age; expected such as `30d`, `12h`, `45m` or `90s`");
+    let split = text.find(|char: char| !char.is_ascii_digit()).ok_or_else(wrong)?;
+    let number: u64 = text[..split].parse().map_err(|_| wrong())?;
+    let unit = match &text[split..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        "w" => 7 * 24 * 60 * 60,
+        _ => return Err(wrong()),
+    };
+    // What goes into the wire's duration, some 10,000 years, is enough.
+    let seconds = number.checked_mul(unit).filter(|seconds| *seconds < 315_576_000_000).ok_or_else(wrong)?;
+    Ok(Duration::from_secs(seconds))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::CommandFactory;
+
+    #[test]
+    fn ages_have_units() {
+        for (text, seconds) in [("30d", 2_592_000), ("12h", 43_200), ("45m", 2_700), ("0s", 0), ("1w", 604_800)] {
+            assert_eq!(super::age(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in ["", "30", "d", "-1d", "1.5d", "1y", "99999999999999d", "1 d"] {
+            assert!(super::age(bad).is_err(), "expected `{bad}` to be refused");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -87,6 +87,17 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// How long ago something was, in the one unit that reads best.
+pub fn ago(age: Duration) -> String {
+    let seconds = age.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s ago"),
+        60..3600 => format!("{} min ago", seconds / 60),
+        3600..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} d ago", seconds / 86_400),
+    }
+}
+
 /// Rows with aligned columns; nothing trails.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -136,6 +147,8 @@ mod tests {
         assert_eq!(sizes, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "1.0 GiB"]);
         let times = [40, 61_000, 3_661_000].map(|ms| duration(Duration::from_millis(ms)));
         assert_eq!(times, ["0.0 s", "1 min 01 s", "1 h 01 min"]);
+        let ages = [3, 61, 7_300, 172_800].map(|seconds| ago(Duration::from_secs(seconds)));
+        assert_eq!(ages, ["3 s ago", "1 min ago", "2 h ago", "2 d ago"]);
         assert_eq!(last_overwrite("10%\r20%\r"), "20%");
     }
 }

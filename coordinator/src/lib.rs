@@ -6,6 +6,7 @@ pub mod artifacts;
 pub mod builds;
 pub mod config;
 pub mod execution;
+pub mod layers;
 mod serve;
 pub mod services;
 pub mod status;

@@ -14,6 +14,7 @@ use kiln_proto::reapi::content_addressable_storage_server::ContentAddressableSto
 use kiln_proto::reapi::execution_server::ExecutionServer;
 use kiln_proto::v1::artifacts_server::ArtifactsServer;
 use kiln_proto::v1::builds_server::BuildsServer;
+use kiln_proto::v1::cache_server::CacheServer;
 use kiln_proto::v1::farm_server::FarmServer;
 use kiln_proto::v1::workers_server::WorkersServer;
 use tokio::net::TcpListener;
@@ -23,13 +24,16 @@ use tonic::transport::server::TcpIncoming;
 use crate::Config;
 use crate::builds::Builds;
 use crate::execution::ExecutionHandle;
-use crate::services::{action_cache, builds, bytestream, capabilities, cas, execution, farm, workers};
+use crate::layers::{Layers, RedbLayers};
+use crate::services::{action_cache, builds, bytestream, cache, capabilities, cas, execution, farm, workers};
 use crate::store::Stores;
 
 /// How long calls may go on after the coordinator was asked to stop. Streams that never end are cut then.
 const GRACE: Duration = Duration::from_secs(3);
 /// How long after a start an action waits for a worker that matches: they dial within seconds.
 const MATCH_GRACE_MS: u64 = 15_000;
+/// Records of layers that are kept: one for each step, target and shard of a project.
+const MAX_LAYER_RECORDS: u64 = 20_000;
 
 /// Serves on `listener` until `shutdown`.
 ///
@@ -45,7 +49,10 @@ pub async fn run(
         .with_context(|| format!("cannot make the data directory `{}`", config.data_dir.display()))?;
     let stores = Stores::open(&kept).await?;
     let execution = ExecutionHandle::spawn(stores.clone(), scheduling());
-    let builds = Builds::open(config.data_dir.join("builds"), stores.clone(), execution.clone())
+    let records = RedbLayers::open(&config.data_dir.join("layers.redb"), MAX_LAYER_RECORDS)
+        .context("cannot open the index of layers; does another coordinator use this data directory?")?;
+    let layers = Layers::spawn(std::sync::Arc::new(records), stores.clone());
+    let builds = Builds::open(config.data_dir.join("builds"), stores.clone(), execution.clone(), layers.clone())
         .context("cannot open the index of builds; does another coordinator use this data directory?")?;
 
     let operations = execution::Execution::new(execution.clone());
@@ -69,6 +76,7 @@ pub async fn run(
         .add_service(sized!(OperationsServer::new(operations)))
         .add_service(sized!(WorkersServer::new(workers::Workers::new(execution.clone()))))
         .add_service(sized!(FarmServer::new(farm::Farm::new(execution))))
+        .add_service(sized!(CacheServer::new(cache::Cache::new(layers.clone()))))
         .add_service(sized!(BuildsServer::new(served.clone())))
         .add_service(sized!(ArtifactsServer::new(served)));
     let address = listener.local_addr()?;
@@ -82,10 +90,12 @@ pub async fn run(
         let _ = stopped.wait_for(|stopping| *stopping).await;
         tokio::time::sleep(GRACE).await;
     };
-    tokio::select! {
+    let served = tokio::select! {
         result = serving => result.context("the server failed"),
         () = cut => Ok(()),
-    }
+    };
+    layers.settle().await;
+    served
 }
 
 /// Leases are numbered from the time of the start, so that those of an earlier run are told apart.

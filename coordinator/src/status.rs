@@ -3,7 +3,7 @@
 use kiln_proto::{digest, resource_name};
 use tonic::{Code, Status};
 
-use crate::store;
+use crate::{layers, store};
 
 impl From<store::Error> for Status {
     fn from(error: store::Error) -> Self {
@@ -25,6 +25,19 @@ impl From<store::Error> for Status {
             tracing::error!(%error, "a store failed");
         }
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<layers::Error> for Status {
+    fn from(error: layers::Error) -> Self {
+        match error {
+            layers::Error::Store(error) => error.into(),
+            layers::Error::Stopping => Self::unavailable(error.to_string()),
+            layers::Error::Index(_) | layers::Error::Decode(_) => {
+                tracing::error!(%error, cause = ?std::error::Error::source(&error), "the index of layers failed");
+                Self::internal(error.to_string())
+            }
+        }
     }
 }
 

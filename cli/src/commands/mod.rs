@@ -4,6 +4,7 @@ mod artifacts;
 mod attach;
 mod build;
 mod builds;
+mod cache;
 mod check;
 mod ci;
 mod init;
@@ -35,6 +36,7 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
         Command::Workers(args) => briefly(farm, &interrupts, async |farm| workers::run(farm, args).await).await,
         Command::Artifacts(args) => briefly(farm, &interrupts, async |farm| artifacts::list(farm, args).await).await,
         Command::Fetch(args) => briefly(farm, &interrupts, async |farm| artifacts::fetch(farm, args).await).await,
+        Command::Cache(args) => briefly(farm, &interrupts, async |farm| cache::run(farm, args).await).await,
         Command::Up(args) => up::run(args, &interrupts).await,
         Command::Plan(args) => plan::run(&args),
         Command::Init { dir } => init::run(&dir),

@@ -12,6 +12,7 @@ use kiln_proto::digest::DigestFunction;
 use kiln_proto::transfer;
 use kiln_proto::v1::artifacts_client::ArtifactsClient;
 use kiln_proto::v1::builds_client::BuildsClient;
+use kiln_proto::v1::cache_client::CacheClient;
 use kiln_proto::v1::farm_client::FarmClient;
 use kiln_proto::v1::{self, CancelRequest, GetRequest, WatchRequest};
 use tonic::transport::Channel;
@@ -68,6 +69,11 @@ impl Farm {
     /// The service for artifacts.
     pub fn artifacts(&self) -> ArtifactsClient<Channel> {
         ArtifactsClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// The service for layers.
+    pub fn cache(&self) -> CacheClient<Channel> {
+        CacheClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// The transfer client for an instance and a digest function.

@@ -140,6 +140,15 @@ impl Lowering<'_> {
     }
 
     async fn inputs(&self, step: &Step, needs: &[Outputs]) -> Result<Digest, Error> {
+        let mut tree = self.own_inputs(step).await?;
+        for outputs in needs {
+            overlay(self.store, &mut tree, outputs.tree.clone()).await?;
+        }
+        Ok(source::store_tree(self.store, self.function, &tree).await?)
+    }
+
+    /// The inputs of a step without the outputs of those that it needs.
+    pub async fn own_inputs(&self, step: &Step) -> Result<Tree, Error> {
         let failed =
             |error: kiln_proto::tree::Error| Error::Tree { step: step.name.clone(), reason: error.to_string() };
         let mut tree = if step.inputs.is_empty() {
@@ -170,10 +179,7 @@ impl Lowering<'_> {
             let digest = self.put_bytes(content.clone().into_bytes()).await?;
             tree.replace(path, Entry::File { digest, executable: false }).map_err(failed)?;
         }
-        for outputs in needs {
-            overlay(self.store, &mut tree, outputs.tree.clone()).await?;
-        }
-        Ok(source::store_tree(self.store, self.function, &tree).await?)
+        Ok(tree)
     }
 
     async fn put_bytes(&self, data: Vec<u8>) -> Result<Digest, crate::store::Error> {
@@ -183,7 +189,8 @@ impl Lowering<'_> {
     }
 }
 
-fn command(step: &Step, shard: u32) -> reapi::Command {
+/// The command of one shard of a step.
+pub(super) fn command(step: &Step, shard: u32) -> reapi::Command {
     let mut environment: BTreeMap<String, String> = step.env.clone();
     environment.entry("SOURCE_DATE_EPOCH".into()).or_insert_with(|| SOURCE_DATE_EPOCH.into());
     if step.shards > 1 {
@@ -211,7 +218,8 @@ fn command(step: &Step, shard: u32) -> reapi::Command {
     }
 }
 
-fn platform(step: &Step, target: &Target, environment: &str) -> reapi::Platform {
+/// What a worker must be and grant for a step.
+pub(super) fn platform(step: &Step, target: &Target, environment: &str) -> reapi::Platform {
     let mut properties = vec![
         (property::OS_FAMILY.to_owned(), "linux".to_owned()),
         (property::ISA.to_owned(), target.platform.isa().to_owned()),

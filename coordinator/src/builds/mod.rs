@@ -6,6 +6,7 @@
 pub mod elf;
 mod environment;
 mod events;
+mod layer;
 mod lower;
 mod records;
 mod run;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::execution::ExecutionHandle;
+use crate::layers::Layers;
 use crate::store::Stores;
 pub use events::EventLog;
 pub use records::{Error as RecordsError, Records};
@@ -44,6 +46,7 @@ pub struct Builds {
 struct Shared {
     stores: Stores,
     execution: ExecutionHandle,
+    layers: Layers,
     records: Records,
     directory: PathBuf,
     active: Mutex<HashMap<String, Active>>,
@@ -62,12 +65,13 @@ struct Active {
 pub(crate) struct Work {
     pub(crate) stores: Stores,
     pub(crate) execution: ExecutionHandle,
+    pub(crate) layers: Layers,
     pub(crate) records: Records,
     pub(crate) build: Arc<Mutex<Build>>,
     pub(crate) events: EventLog,
     pub(crate) cancel: CancellationToken,
     pub(crate) plan: Plan,
-    pub(crate) source: SourceTree,
+    pub(crate) source: Arc<SourceTree>,
     pub(crate) function: DigestFunction,
     pub(crate) request: SubmitRequest,
     pub(crate) resumed: bool,
@@ -79,12 +83,18 @@ fn internal(error: impl std::fmt::Display) -> Status {
 
 impl Builds {
     /// Opens what an earlier run left under `directory`, and takes up its unfinished builds.
-    pub fn open(directory: PathBuf, stores: Stores, execution: ExecutionHandle) -> anyhow::Result<Self> {
+    pub fn open(
+        directory: PathBuf,
+        stores: Stores,
+        execution: ExecutionHandle,
+        layers: Layers,
+    ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(directory.join("events"))?;
         let records = Records::open(&directory.join("index.redb"))?;
         let shared = Shared {
             stores,
             execution,
+            layers,
             records,
             directory,
             active: Mutex::default(),
@@ -183,12 +193,13 @@ impl Builds {
         let work = Work {
             stores: self.shared.stores.clone(),
             execution: self.shared.execution.clone(),
+            layers: self.shared.layers.clone(),
             records: self.shared.records.clone(),
             build: active.build,
             events: active.events,
             cancel: active.cancel,
             plan,
-            source,
+            source: Arc::new(source),
             function,
             request,
             resumed,

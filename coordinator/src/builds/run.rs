@@ -15,7 +15,7 @@ use kiln_proto::v1::{self, Build, Status as BuildStatus, StepRef, event};
 
 use super::Work;
 use super::environment::{self, Chosen};
-use super::lower::{Outputs, overlay};
+use super::lower::overlay;
 use super::steps::{self, Ended, Finished, Job};
 use crate::artifacts::{self, StepFact};
 
@@ -221,12 +221,14 @@ async fn all_steps(work: &Work, environments: &[Arc<Chosen>]) -> Result<Done, Un
         waiting = later;
         for place in ready {
             let (target, step, shard) = place;
+            let needed = needs(work, target, step, &results);
             let job = Job {
                 step: work.plan.steps[step].clone(),
                 target: work.plan.targets[target].clone(),
                 environment: environments[target].clone(),
                 shard,
-                needs: needs(work, target, step, &results),
+                needed: needed.iter().map(|finished| finished.fact.name.clone()).collect(),
+                needs: needed.into_iter().map(|finished| finished.outputs).collect(),
                 path_weight: weights[step],
                 again: again.contains(&place),
             };
@@ -281,9 +283,9 @@ fn is_ready(work: &Work, target: usize, step: usize, results: &HashMap<Place, Fi
     needed_places(work, (target, step, 0)).iter().all(|place| results.contains_key(place))
 }
 
-fn needs(work: &Work, target: usize, step: usize, results: &HashMap<Place, Finished>) -> Vec<Outputs> {
+fn needs(work: &Work, target: usize, step: usize, results: &HashMap<Place, Finished>) -> Vec<Finished> {
     let places = needed_places(work, (target, step, 0));
-    places.iter().filter_map(|place| results.get(place)).map(|finished| finished.outputs.clone()).collect()
+    places.iter().filter_map(|place| results.get(place)).cloned().collect()
 }
 
 async fn make_artifacts(

@@ -12,6 +12,7 @@ use tonic::Code;
 
 use super::Work;
 use super::environment::Chosen;
+use super::layer;
 use super::lower::{self, Lowering, Outputs};
 use super::step_log::StepLog;
 use crate::artifacts::StepFact;
@@ -44,6 +45,8 @@ pub(super) struct Job {
     pub(super) target: Target,
     pub(super) environment: Arc<Chosen>,
     pub(super) shard: u32,
+    /// The steps, and shards of them, that it needs, and what each left.
+    pub(super) needed: Vec<String>,
     pub(super) needs: Vec<Outputs>,
     pub(super) path_weight: u64,
     /// Run it even where its result is cached.
@@ -187,6 +190,7 @@ fn finish(work: &Work, job: &Job, action: Digest, done: &Done, merged: bool, beg
         ok: message.is_none(),
         environment: job.environment.fingerprint.clone(),
     }));
+    layer::record(work, job, layer::End { action, cache, ok: message.is_none(), result: result.clone() });
     match (message, outputs) {
         (None, Ok(outputs)) => {
             let name = match job.step.shards {

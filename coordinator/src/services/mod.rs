@@ -3,6 +3,7 @@
 pub mod action_cache;
 pub mod builds;
 pub mod bytestream;
+pub mod cache;
 pub mod capabilities;
 pub mod cas;
 mod chunks;

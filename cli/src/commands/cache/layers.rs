@@ -1,0 +1,122 @@
+//! `kiln cache list` and `kiln cache prune`.
+
+use kiln_proto::v1;
+use serde_json::{Value, json};
+
+use super::ago;
+use crate::commands::time;
+use crate::farm::{Farm, INSTANCE};
+use crate::{Code, Error, args, local, terminal};
+
+pub(super) async fn list(farm: &Farm, args: args::Layers) -> Result<Code, Error> {
+    let request = v1::ListLayersRequest {
+        instance: INSTANCE.to_owned(),
+        project: args.project.unwrap_or_default(),
+        step: args.step.unwrap_or_default(),
+    };
+    let layers = farm.call(farm.cache().list(request)).await?.into_inner().layers;
+    if args.json {
+        return local::print_json(&layers.iter().map(object).collect());
+    }
+    local::print(table(&layers).as_bytes())
+}
+
+pub(super) async fn prune(farm: &Farm, args: args::Prune) -> Result<Code, Error> {
+    let age = args.older_than;
+    let request = v1::PruneLayersRequest {
+        instance: INSTANCE.to_owned(),
+        project: args.layers.project.unwrap_or_default(),
+        step: args.layers.step.unwrap_or_default(),
+        older_than: Some(prost_types::Duration { seconds: age.as_secs() as i64, nanos: age.subsec_nanos() as i32 }),
+        dry_run: args.dry_run,
+    };
+    let pruned = farm.call(farm.cache().prune(request)).await?.into_inner();
+    if args.layers.json {
+        return local::print_json(&json!({
+            "dry_run": args.dry_run,
+            "layers": pruned.layers.iter().map(object).collect::<Vec<_>>(),
+            "freeable_bytes": pruned.freeable_bytes,
+            "shared": pruned.shared,
+        }));
+    }
+    if !pruned.layers.is_empty() {
+        local::print(table(&pruned.layers).as_bytes())?;
+    }
+    let (done, count) = (if args.dry_run { "would forget" } else { "forgot" }, pruned.layers.len());
+    let bytes = terminal::size(pruned.freeable_bytes);
+    eprintln!(
+        "{done} {}; {bytes} that nothing else names go when the store needs room",
+        terminal::count(count, "layer")
+    );
+    if pruned.shared > 0 {
+        let kept = terminal::count(pruned.shared as usize, "layer");
+        eprintln!("{kept} as old stay: layers that stay have the same action");
+    }
+    Ok(Code::Success)
+}
+
+fn table(layers: &[v1::Layer]) -> String {
+    let head = ["project", "step", "platform", "environment", "size", "unique", "hits", "last hit"];
+    let mut rows = vec![head.map(String::from).to_vec()];
+    rows.extend(layers.iter().map(row));
+    terminal::table(&rows)
+}
+
+fn row(layer: &v1::Layer) -> Vec<String> {
+    let step = layer.step.clone().unwrap_or_default();
+    let evicted = if layer.evicted { " (evicted)" } else { "" };
+    vec![
+        layer.project.clone(),
+        super::explain::label(&step.step, &[step.shard], step.shards),
+        place(&step),
+        environment(layer),
+        format!("{}{evicted}", terminal::size(layer.size_bytes)),
+        terminal::size(layer.unique_bytes),
+        layer.counts.unwrap_or_default().hits.to_string(),
+        layer.last_hit.map_or_else(|| "never".to_owned(), ago),
+    ]
+}
+
+/// The platform, and the target where that has a name of its own.
+pub(super) fn place(step: &v1::StepRef) -> String {
+    if step.target == step.platform.replace('/', "-") {
+        step.platform.clone()
+    } else {
+        format!("{} {}", step.platform, step.target)
+    }
+}
+
+/// The system with the first signs of the fingerprint, or the image.
+fn environment(layer: &v1::Layer) -> String {
+    if layer.os.is_empty() {
+        return layer.environment.clone();
+    }
+    let short: String = layer.environment.chars().take(8).collect();
+    format!("{} {short}", layer.os)
+}
+
+fn object(layer: &v1::Layer) -> Value {
+    let step = layer.step.clone().unwrap_or_default();
+    let counts = layer.counts.unwrap_or_default();
+    json!({
+        "project": layer.project,
+        "step": step.step,
+        "platform": step.platform,
+        "target": step.target,
+        "shard": step.shard,
+        "shards": step.shards,
+        "environment": layer.environment,
+        "os": layer.os,
+        "action": layer.action,
+        "size_bytes": layer.size_bytes,
+        "unique_bytes": layer.unique_bytes,
+        "evicted": layer.evicted,
+        "created": time(layer.created),
+        "last_hit": layer.last_hit.map(|at| time(Some(at))),
+        "hits": counts.hits,
+        "misses": counts.misses,
+        "merged": counts.merged,
+        "saved_bytes": counts.saved_bytes,
+        "user": layer.user,
+    })
+}

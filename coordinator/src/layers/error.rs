@@ -1,0 +1,24 @@
+//! What can go wrong with the index of layers.
+
+use crate::store;
+
+/// An index of layers that does not answer.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("the index of layers fails; builds go on without it")]
+    Index(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the index of layers holds a record that is none: {0}")]
+    Decode(#[from] prost::DecodeError),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("the coordinator stops; try again")]
+    Stopping,
+}
+
+impl Error {
+    /// From an engine's own error.
+    pub fn index(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Index(error.into())
+    }
+}

@@ -1,0 +1,88 @@
+//! Why a step missed when it ran last: what its action was made of, against the last time that it hit or succeeded.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_proto::digest::Digest;
+use kiln_proto::v1::step_finished::Cache;
+use kiln_proto::v1::{self, Ingredients, StepLayers, StepRun};
+use prost::Message;
+
+use super::inputs::{self, Found};
+use super::{Error, Layers, diff, is_of};
+
+impl Layers {
+    /// Explains the last run of a step: for each target, each shard of its latest build.
+    pub async fn explain(&self, instance: &str, project: &str, step: &str) -> Result<v1::ExplainResponse, Error> {
+        self.settle().await;
+        let records = self.shared.records.list(instance).await?;
+        let of_project = records.iter().map(|(_, record)| record).filter(|record| is_of(record, project, ""));
+        let steps: BTreeSet<String> =
+            of_project.filter_map(|record| Some(record.step.as_ref()?.step.clone())).collect();
+        let of_step = records.into_iter().map(|(_, record)| record).filter(|record| is_of(record, project, step));
+        let mut explanations = Vec::new();
+        for record in latest(of_step.collect()) {
+            explanations.push(self.explanation(record).await?);
+        }
+        Ok(v1::ExplainResponse { explanations, steps: steps.into_iter().collect() })
+    }
+
+    async fn explanation(&self, record: StepLayers) -> Result<v1::Explanation, Error> {
+        let run = record.last.unwrap_or_default();
+        let mut explanation = v1::Explanation { step: record.step, run: Some(run.clone()), ..Default::default() };
+        let base = run.base.clone().unwrap_or_default();
+        if run.cache() == Cache::Hit || base.action.is_empty() || base.action == run.action {
+            return Ok(explanation);
+        }
+        let (Some(before), Some(after)) =
+            (self.ingredients(&base.ingredients).await?, self.ingredients_of(&run).await?)
+        else {
+            explanation.forgotten = true;
+            return Ok(explanation);
+        };
+        let mut found = Found::default();
+        let root = |text: &str| text.parse::<Digest>().ok();
+        let (from, to) = (root(&before.input_root), root(&after.input_root));
+        inputs::compare(&*self.shared.stores.blobs, from, to, "", &mut found).await?;
+        explanation.differences = found.differences;
+        explanation.more = found.more;
+        explanation.differences.extend(diff::differences(&before, &after));
+        Ok(explanation)
+    }
+
+    async fn ingredients_of(&self, run: &StepRun) -> Result<Option<Ingredients>, Error> {
+        self.ingredients(&run.ingredients).await
+    }
+
+    /// Stored ingredients; none where they are gone.
+    async fn ingredients(&self, digest: &str) -> Result<Option<Ingredients>, Error> {
+        let Ok(digest) = digest.parse::<Digest>() else { return Ok(None) };
+        match self.shared.stores.blobs.get(&digest).await {
+            Ok(data) => Ok(Some(Ingredients::decode(data)?)),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Of each target the records of its latest build, in order: a step that has fewer shards than it had leaves old ones behind.
+fn latest(records: Vec<StepLayers>) -> Vec<StepLayers> {
+    let place = |record: &StepLayers| {
+        let step = record.step.clone().unwrap_or_default();
+        ((step.platform, step.target), step.shard)
+    };
+    let mut newest: BTreeMap<(String, String), (i64, String)> = BTreeMap::new();
+    for record in &records {
+        let last = record.last.clone().unwrap_or_default();
+        let known = newest.entry(place(record).0).or_default();
+        *known = std::cmp::max(known.clone(), (last.at_ms, last.build));
+    }
+    let mut kept: Vec<StepLayers> = records
+        .into_iter()
+        .filter(|record| {
+            let build = record.last.as_ref().map_or("", |last| last.build.as_str());
+            newest.get(&place(record).0).is_some_and(|(_, newest)| newest == build)
+        })
+        .collect();
+    kept.sort_by_key(place);
+    kept
+}

@@ -1,0 +1,119 @@
+//! The task that writes down what builds tell, one step after the other, a little later: a build whose steps are all hits is
+//! over before anything here competes with it for the processor and the disk.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiln_proto::digest::Digest;
+use prost::Message as _;
+use tokio::sync::mpsc;
+
+use super::record::{self, Run};
+use super::{Error, Message, Ran, Shared, key, outputs};
+use crate::store::BlobStore;
+
+/// How long after the first one ended steps are collected. A reader does not wait for it.
+const COLLECTED: Duration = Duration::from_millis(250);
+
+/// Writes down what comes, until no one is left to tell anything.
+pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Message>) {
+    // One warning for each time that the index fails, not one for each step.
+    let mut failing = false;
+    while let Some(first) = queue.recv().await {
+        for message in collect(first, &mut queue).await {
+            take(&shared, message, &mut failing).await;
+        }
+    }
+}
+
+/// The first message with those that come soon after it, up to the first that someone waits for.
+async fn collect(first: Message, queue: &mut mpsc::Receiver<Message>) -> Vec<Message> {
+    let until = tokio::time::Instant::now() + COLLECTED;
+    let mut messages = vec![first];
+    while messages.len() < super::QUEUE && !matches!(messages.last(), Some(Message::Settle(_))) {
+        let Ok(Some(next)) = tokio::time::timeout_at(until, queue.recv()).await else { break };
+        messages.push(next);
+    }
+    messages
+}
+
+async fn take(shared: &Shared, message: Message, failing: &mut bool) {
+    match message {
+        Message::Settle(done) => {
+            let _ = done.send(());
+        }
+        Message::Ran(ran, at_ms) => match write(shared, *ran, at_ms).await {
+            Ok(()) => *failing = false,
+            Err(error) if !std::mem::replace(failing, true) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(%error, cause, "a step is left out of `kiln cache`");
+            }
+            Err(_) => {}
+        },
+    }
+}
+
+async fn write(shared: &Shared, ran: Ran, at_ms: i64) -> Result<(), Error> {
+    let (blobs, key, action) = (&*shared.stores.blobs, key(&ran.project, &ran.step), ran.action.to_string());
+    let _writing = shared.writing.lock().await;
+    let mut record = shared.records.get(&ran.instance, &key).await?.unwrap_or_default();
+    let layer = record.layers.iter().find(|layer| layer.action == action);
+    let last = record.last.as_ref().filter(|last| last.action == action);
+    let known = layer.map(|layer| &layer.ingredients).or(last.map(|last| &last.ingredients));
+    let ingredients = match known {
+        Some(known) if is_there(blobs, known).await? => known.clone(),
+        _ => store_ingredients(blobs, &ran.action, ran.ingredients.await).await?,
+    };
+    let hit = ran.cache == kiln_proto::v1::step_finished::Cache::Hit;
+    let size_bytes = match layer {
+        Some(layer) if hit => layer.size_bytes,
+        _ => outputs::blobs(blobs, ran.action.function, &ran.result)
+            .await?
+            .map_or(0, |blobs| blobs.values().sum::<u64>()),
+    };
+    record.project = ran.project;
+    record.step = Some(ran.step);
+    let run = Run {
+        build: ran.build,
+        user: ran.user,
+        action,
+        cache: ran.cache,
+        ok: ran.ok,
+        no_cache: ran.no_cache,
+        cacheable: ran.cacheable,
+        again: ran.again,
+        environment: ran.environment,
+        os: ran.os,
+        at_ms,
+        size_bytes,
+        ingredients,
+    };
+    record::apply(&mut record, &run);
+    shared.records.put(&ran.instance, &key, &record).await
+}
+
+/// Whether ingredients are still stored; extends their life.
+async fn is_there(blobs: &dyn BlobStore, digest: &str) -> Result<bool, Error> {
+    let Ok(digest) = digest.parse::<Digest>() else { return Ok(false) };
+    Ok(blobs.find_missing(&[digest]).await?.is_empty())
+}
+
+/// Stores ingredients under their digest. Without them the run still counts: only its explanation is lacking.
+async fn store_ingredients(
+    blobs: &dyn BlobStore,
+    action: &Digest,
+    found: Result<kiln_proto::v1::Ingredients, String>,
+) -> Result<String, Error> {
+    match found {
+        Ok(ingredients) => {
+            let data = ingredients.encode_to_vec();
+            let digest = action.function.digest(&data);
+            blobs.put(&digest, data.into()).await?;
+            Ok(digest.to_string())
+        }
+        Err(why) => {
+            tracing::debug!(%action, why, "what an action was made of is not known");
+            Ok(String::new())
+        }
+    }
+}
