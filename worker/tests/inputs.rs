@@ -222,6 +222,15 @@ async fn hostile_trees_are_refused_and_touch_nothing() {
     assert!(!dir.path().join("escaped").exists() && !dir.path().join("cache/escaped").exists());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_of_nothing_but_empty_files_is_laid_out() {
+    let ((cas, client), dir) = (Cas::start().await, tempfile::tempdir().unwrap());
+    let mut tree = Tree::default();
+    tree.insert("a/none", Entry::File { digest: Digest::empty(F), executable: false }).unwrap();
+    let laid_out = open(dir.path()).fetch(&client, &cas.tree(&tree)).await.unwrap();
+    assert_eq!(seen(&laid_out).get("a/none").map(String::as_str), Some("f"));
+}
+
 /// A tree of so many levels, each of which names the one below so many times.
 fn levels(cas: &Cas, depth: usize, fan: usize) -> Digest {
     let mut digest = cas.put(reapi::Directory::default().encode_to_vec());

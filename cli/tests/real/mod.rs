@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod remote;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Lines};
 use std::path::{Path, PathBuf};
@@ -92,6 +94,7 @@ impl Farm {
         let url = format!("http://127.0.0.1:{port}");
         let coordinator = Mutex::new(Self::coordinator(dir.path(), &url));
         let farm = Self { dir, url, coordinator, workers: Mutex::default() };
+        until("the coordinator to answer", || (farm.kiln(&["workers", "--json"]).code == 0).then_some(()));
         workers.iter().for_each(|name| farm.start_worker(name));
         workers.iter().for_each(|name| farm.wait_for_worker(name));
         if let Some(first) = workers.first() {
