@@ -4,138 +4,17 @@
 
 mod real;
 
-use std::sync::OnceLock;
-
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::longrunning::operations_client::OperationsClient;
-use kiln_proto::longrunning::{CancelOperationRequest, GetOperationRequest, Operation, operation};
+use kiln_proto::longrunning::{CancelOperationRequest, GetOperationRequest};
+use kiln_proto::reapi;
 use kiln_proto::reapi::execution_client::ExecutionClient;
-use kiln_proto::reapi::{self, command::EnvironmentVariable};
-use kiln_proto::transfer::{Blob, Client};
+use kiln_proto::transfer::Blob;
 use kiln_proto::tree::{Entry, Tree};
 use kiln_proto::{clock, precondition};
 use prost::Message;
-use real::Farm;
-use tonic::transport::Channel;
-use tonic::{Code, Status};
-
-struct Caller {
-    function: DigestFunction,
-    channel: Channel,
-    blobs: Client,
-}
-
-async fn caller() -> Caller {
-    caller_with(DigestFunction::Sha256).await
-}
-
-async fn caller_with(function: DigestFunction) -> Caller {
-    static URL: OnceLock<String> = OnceLock::new();
-    let url = tokio::task::spawn_blocking(|| URL.get_or_init(|| Farm::shared().url.clone()).clone()).await.unwrap();
-    let channel = kiln_proto::channel::connect(&url).await.unwrap();
-    Caller { function, blobs: Client::new(channel.clone(), "", function), channel }
-}
-
-/// A number that no other action of this run has.
-fn salt() -> String {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-fn shell(script: &str, outputs: &[&str]) -> reapi::Command {
-    reapi::Command {
-        arguments: vec!["/bin/sh".into(), "-c".into(), script.into()],
-        environment_variables: vec![EnvironmentVariable { name: "SALT".into(), value: salt() }],
-        output_paths: outputs.iter().map(|path| (*path).to_owned()).collect(),
-        ..Default::default()
-    }
-}
-
-type Stream = tonic::Streaming<Operation>;
-
-impl Caller {
-    async fn put(&self, data: Vec<u8>) -> Digest {
-        let digest = self.function.digest(&data);
-        self.blobs.upload(vec![(digest, Blob::Bytes(data.into()))]).await.unwrap();
-        digest
-    }
-
-    async fn tree(&self, files: &[(&str, &str)]) -> Digest {
-        let mut tree = Tree::default();
-        for (path, text) in files {
-            let digest = self.put(text.as_bytes().to_vec()).await;
-            tree.insert(path, Entry::File { digest, executable: false }).unwrap();
-        }
-        let mut messages = Vec::new();
-        let root = tree
-            .encode(self.function, &mut |encoded| messages.push((encoded.digest, Blob::Bytes(encoded.data.into()))));
-        self.blobs.upload(messages).await.unwrap();
-        root
-    }
-
-    /// Stores an action; `change` may alter it first.
-    async fn action(
-        &self,
-        command: reapi::Command,
-        files: &[(&str, &str)],
-        change: impl FnOnce(&mut reapi::Action),
-    ) -> Digest {
-        let mut action = reapi::Action {
-            command_digest: Some(self.put(command.encode_to_vec()).await.to_wire()),
-            input_root_digest: Some(self.tree(files).await.to_wire()),
-            ..Default::default()
-        };
-        change(&mut action);
-        self.put(action.encode_to_vec()).await
-    }
-
-    async fn start(&self, action: &Digest, skip_cache: bool) -> Result<Stream, Status> {
-        let request = reapi::ExecuteRequest {
-            action_digest: Some(action.to_wire()),
-            skip_cache_lookup: skip_cache,
-            digest_function: self.function.to_wire(),
-            ..Default::default()
-        };
-        Ok(ExecutionClient::new(self.channel.clone()).execute(request).await?.into_inner())
-    }
-
-    async fn execute(&self, action: &Digest) -> reapi::ExecuteResponse {
-        response(&last(self.start(action, false).await.unwrap()).await)
-    }
-
-    async fn run(&self, command: reapi::Command, files: &[(&str, &str)]) -> reapi::ExecuteResponse {
-        let action = self.action(command, files, |_| ()).await;
-        self.execute(&action).await
-    }
-
-    async fn text(&self, digest: &Option<reapi::Digest>) -> String {
-        let digest = Digest::required(self.function, digest.as_ref()).unwrap();
-        String::from_utf8_lossy(&self.blobs.get(&digest).await.unwrap()).into_owned()
-    }
-}
-
-async fn last(mut stream: Stream) -> Operation {
-    let mut last = None;
-    while let Some(operation) = stream.message().await.unwrap() {
-        last = Some(operation);
-    }
-    last.expect("at least one state")
-}
-
-fn response(operation: &Operation) -> reapi::ExecuteResponse {
-    assert!(operation.done, "the last state is the end: {operation:?}");
-    let Some(operation::Result::Response(any)) = &operation.result else { panic!("no response: {operation:?}") };
-    reapi::ExecuteResponse::decode(any.value.as_slice()).unwrap()
-}
-
-fn stage(operation: &Operation) -> reapi::ExecuteOperationMetadata {
-    reapi::ExecuteOperationMetadata::decode(operation.metadata.as_ref().unwrap().value.as_slice()).unwrap()
-}
-
-fn code(response: &reapi::ExecuteResponse) -> Code {
-    Code::from_i32(response.status.as_ref().map_or(0, |status| status.code))
-}
+use real::remote::{caller, caller_with, code, last, response, salt, shell, stage};
+use tonic::Code;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn outputs_come_back_as_the_standard_has_them() {

@@ -184,6 +184,30 @@ async fn batches_speak_zstd_where_the_client_does() {
 }
 
 #[tokio::test]
+async fn every_advertised_compressor_and_identity_work_for_blobs_of_every_size() {
+    let farm = Farm::start().await;
+    let zstd = Compressor::Zstd as i32;
+    assert_eq!(capabilities(&farm).await.cache_capabilities.unwrap().supported_compressors, [zstd]);
+    for size in [0, 1, 255, 256, 4096, 1 << 20, 3_000_000] {
+        for data in [noise(size as u64, size), vec![7; size]] {
+            let digest = SHA256.digest(&data);
+            let encoded = zstd::encode_all(data.as_slice(), 1).unwrap();
+            let name = format!("uploads/u/compressed-blobs/zstd/{digest}");
+            farm.write(support::pieces(&name, &encoded, 64 * 1024)).await.unwrap();
+            assert_eq!(farm.read(&format!("blobs/{digest}"), 0, 0).await.unwrap(), data, "{size}");
+            let read = farm.read(&format!("compressed-blobs/zstd/{digest}"), 0, 0).await.unwrap();
+            assert_eq!(zstd::decode_all(read.as_slice()).unwrap(), data, "{size}");
+            let batch = batch_read(&farm, SHA256, vec![digest.to_wire()], vec![zstd]).await.unwrap().remove(0);
+            let plain = match batch.compressor == zstd {
+                true => zstd::decode_all(batch.data.as_slice()).unwrap(),
+                false => batch.data,
+            };
+            assert_eq!(plain, data, "{size}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn bad_compressed_blobs_are_refused_one_by_one() {
     let farm = Farm::start().await;
     let data = vec![0_u8; 100_000];

@@ -10,6 +10,7 @@ pub mod digest;
 pub mod precondition;
 pub mod property;
 pub mod resource_name;
+pub mod shape;
 pub mod transfer;
 pub mod tree;
 

@@ -222,7 +222,8 @@ impl Runner {
         metadata.output_upload_completed_timestamp = Some(clock::now());
         metadata.worker_completed_timestamp = Some(clock::now());
         result.execution_metadata = Some(metadata);
-        Ok(reapi::ExecuteResponse { result: Some(result), status: Some(status), ..Default::default() })
+        let message = words(&finished.exit);
+        Ok(reapi::ExecuteResponse { result: Some(result), status: Some(status), message, ..Default::default() })
     }
 
     async fn execute(
@@ -311,6 +312,17 @@ fn verdict(exit: &Exit, lease: &v1::Lease, result: &mut reapi::ActionResult) -> 
         result.exit_code = -1;
     }
     rpc::Status { code: code as i32, message, details: Vec::new() }
+}
+
+/// What the exit code alone does not tell: a command that died by a signal, and did not exit by itself with such a number.
+fn words(exit: &Exit) -> String {
+    match exit {
+        Exit::Signal(signal) => {
+            let name = nix::sys::signal::Signal::try_from(*signal).map_or("unknown", nix::sys::signal::Signal::as_str);
+            format!("the command was ended by signal {signal} ({name})")
+        }
+        _ => String::new(),
+    }
 }
 
 fn cancelled() -> Fault {

@@ -222,6 +222,39 @@ async fn hostile_trees_are_refused_and_touch_nothing() {
     assert!(!dir.path().join("escaped").exists() && !dir.path().join("cache/escaped").exists());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_of_nothing_but_empty_files_is_laid_out() {
+    let ((cas, client), dir) = (Cas::start().await, tempfile::tempdir().unwrap());
+    let mut tree = Tree::default();
+    tree.insert("a/none", Entry::File { digest: Digest::empty(F), executable: false }).unwrap();
+    let laid_out = open(dir.path()).fetch(&client, &cas.tree(&tree)).await.unwrap();
+    assert_eq!(seen(&laid_out).get("a/none").map(String::as_str), Some("f"));
+}
+
+/// A tree of so many levels, each of which names the one below so many times.
+fn levels(cas: &Cas, depth: usize, fan: usize) -> Digest {
+    let mut digest = cas.put(reapi::Directory::default().encode_to_vec());
+    for _ in 0..depth {
+        let node = |at: usize| reapi::DirectoryNode { name: format!("d{at}"), digest: Some(digest.to_wire()) };
+        let directory = reapi::Directory { directories: (0..fan).map(node).collect(), ..Default::default() };
+        digest = cas.put(directory.encode_to_vec());
+    }
+    digest
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_that_would_explode_or_is_too_deep_is_refused_before_anything_is_laid_out() {
+    let ((cas, client), dir) = (Cas::start().await, tempfile::tempdir().unwrap());
+    let inputs = open(dir.path());
+    for (depth, fan, words) in [(40, 10, "entries"), (600, 1, "deeper"), (7, 10, "entries")] {
+        let refused = inputs.fetch(&client, &levels(&cas, depth, fan)).await;
+        let Err(Error::Invalid(text)) = refused else { panic!("expected a refusal of {depth} levels of {fan}") };
+        assert!(text.contains(words), "expected `{words}` in `{text}`");
+    }
+    assert_eq!(std::fs::read_dir(dir.path().join("cache/units")).unwrap().count(), 0);
+    assert!(inputs.fetch(&client, &levels(&cas, 3, 10)).await.is_ok());
+}
+
 fn entries() -> impl Strategy<Value = Vec<(Vec<u8>, u8, u8)>> {
     // A path of short parts, a kind, a content.
     prop::collection::vec((prop::collection::vec(0..6u8, 1..5), 0..4u8, 0..5u8), 0..120)

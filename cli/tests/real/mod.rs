@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod remote;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Lines};
 use std::path::{Path, PathBuf};
@@ -92,6 +94,7 @@ impl Farm {
         let url = format!("http://127.0.0.1:{port}");
         let coordinator = Mutex::new(Self::coordinator(dir.path(), &url));
         let farm = Self { dir, url, coordinator, workers: Mutex::default() };
+        until("the coordinator to answer", || (farm.kiln(&["workers", "--json"]).code == 0).then_some(()));
         workers.iter().for_each(|name| farm.start_worker(name));
         workers.iter().for_each(|name| farm.wait_for_worker(name));
         if let Some(first) = workers.first() {
@@ -347,12 +350,12 @@ pub fn example(name: &str) -> tempfile::TempDir {
     dir
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let to = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
-            std::fs::create_dir_all(&to).unwrap();
             copy(&entry.path(), &to);
         } else {
             std::fs::copy(entry.path(), &to).unwrap();

@@ -4,6 +4,7 @@
 //! Execution clients do.
 
 mod attached;
+mod inputs;
 pub mod log;
 mod owner;
 pub mod prepare;

@@ -1,16 +1,14 @@
 //! What is checked of an action before anyone runs it: its messages, its platform, its inputs.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_core::scheduler::Requirements;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::{clock, precondition, reapi};
-use parking_lot::Mutex;
 use prost::Message;
 use tonic::Status;
 
+use super::inputs::InputTrees;
 use super::requirements;
 use crate::store::{self, Stores};
 
@@ -18,10 +16,8 @@ use crate::store::{self, Stores};
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// The longest timeout that the farm takes.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
-/// Input trees whose digests are remembered, so that an unchanged tree is not walked again.
-const REMEMBERED_TREES: usize = 64;
-/// Input directories named to the scheduler for affinity.
-const AFFINITY_DIRECTORIES: usize = 32;
+/// Largest Action or Command message that is read.
+const MAX_MESSAGE_BYTES: u64 = 16 << 20;
 
 /// An action that may run.
 #[derive(Debug)]
@@ -44,36 +40,34 @@ pub struct Prepared {
     pub inputs: Vec<u64>,
 }
 
-/// All blobs that a tree consists of.
-#[derive(Debug)]
-struct Walked {
-    digests: Vec<Digest>,
-    directories: Vec<u64>,
-}
-
 /// Checks actions against a store.
 #[derive(Debug)]
 pub struct Preparer {
     stores: Stores,
-    trees: Mutex<HashMap<Digest, (u64, Arc<Walked>)>>,
-    clock: std::sync::atomic::AtomicU64,
+    trees: InputTrees,
 }
 
-fn invalid(text: impl Into<String>) -> Status {
+pub(super) fn invalid(text: impl Into<String>) -> Status {
     Status::invalid_argument(text)
 }
 
-fn missing(digests: &[Digest]) -> Status {
+pub(super) fn missing(digests: &[Digest]) -> Status {
     precondition::to_tonic(&precondition::missing(digests))
 }
 
 impl Preparer {
     /// A preparer over these stores.
     pub fn new(stores: Stores) -> Self {
-        Self { stores, trees: Mutex::default(), clock: std::sync::atomic::AtomicU64::new(0) }
+        Self { trees: InputTrees::new(stores.clone()), stores }
     }
 
     async fn message<M: Message + Default>(&self, digest: &Digest) -> Result<M, Status> {
+        if digest.size > MAX_MESSAGE_BYTES {
+            let most = MAX_MESSAGE_BYTES >> 20;
+            return Err(invalid(format!(
+                "blob `{digest}` is too large for a message; the farm reads at most {most} MiB"
+            )));
+        }
         let data = match self.stores.blobs.get(digest).await {
             Ok(data) => data,
             Err(store::Error::NotFound { .. }) => return Err(missing(&[*digest])),
@@ -113,7 +107,7 @@ impl Preparer {
             },
         };
         let root = required(digest.function, action.input_root_digest.as_ref(), "input_root_digest")?;
-        let walked = self.check_inputs(&root).await?;
+        let walked = self.trees.check(&root).await?;
         if !command.working_directory.is_empty() {
             self.check_directory(&root, &command.working_directory).await?;
         }
@@ -129,72 +123,10 @@ impl Preparer {
         })
     }
 
-    /// Every blob of the tree is there; else `FAILED_PRECONDITION` names all that are known to miss.
-    async fn check_inputs(&self, root: &Digest) -> Result<Arc<Walked>, Status> {
-        let known = self.trees.lock().get(root).map(|(_, walked)| walked.clone());
-        let walked = match known {
-            Some(walked) => walked,
-            None => Arc::new(self.walk(root).await?),
-        };
-        let absent = self.stores.blobs.find_missing(&walked.digests).await?;
-        if !absent.is_empty() {
-            return Err(missing(&absent));
-        }
-        let used = self.clock.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let mut trees = self.trees.lock();
-        trees.insert(*root, (used, walked.clone()));
-        if trees.len() > REMEMBERED_TREES
-            && let Some(oldest) = trees.iter().min_by_key(|(_, (used, _))| *used).map(|(digest, _)| *digest)
-        {
-            trees.remove(&oldest);
-        }
-        Ok(walked)
-    }
-
-    async fn walk(&self, root: &Digest) -> Result<Walked, Status> {
-        let function = root.function;
-        let (mut seen, mut absent, mut level) = (HashSet::from([*root]), Vec::new(), vec![*root]);
-        let mut directories = Vec::new();
-        while !level.is_empty() {
-            let mut next = Vec::new();
-            for digest in level {
-                let directory: reapi::Directory = match self.stores.blobs.get(&digest).await {
-                    Ok(data) => reapi::Directory::decode(data)
-                        .map_err(|error| invalid(format!("input `{digest}` is no directory: {error}")))?,
-                    Err(store::Error::NotFound { .. }) => {
-                        absent.push(digest);
-                        continue;
-                    }
-                    Err(other) => return Err(other.into()),
-                };
-                check_names(&directory)?;
-                if directories.len() < AFFINITY_DIRECTORIES {
-                    directories.push(u64::from_le_bytes(digest.hash[..8].try_into().unwrap_or_default()));
-                }
-                for file in &directory.files {
-                    seen.insert(required(function, file.digest.as_ref(), "a file's digest")?);
-                }
-                for below in &directory.directories {
-                    let digest = required(function, below.digest.as_ref(), "a directory's digest")?;
-                    if seen.insert(digest) {
-                        next.push(digest);
-                    }
-                }
-            }
-            level = next;
-        }
-        if absent.is_empty() {
-            return Ok(Walked { digests: seen.into_iter().collect(), directories });
-        }
-        let files: Vec<Digest> = seen.into_iter().filter(|digest| !absent.contains(digest)).collect();
-        absent.extend(self.stores.blobs.find_missing(&files).await?);
-        Err(missing(&absent))
-    }
-
     async fn check_directory(&self, root: &Digest, path: &str) -> Result<(), Status> {
         let mut at = *root;
         for part in path.split('/').filter(|part| !part.is_empty()) {
-            let directory: reapi::Directory = self.message(&at).await?;
+            let directory = self.trees.directory(&at).await?.ok_or_else(|| missing(&[at]))?;
             let below = directory.directories.iter().find(|below| below.name == part);
             let Some(below) = below else {
                 return Err(invalid(format!(
@@ -207,24 +139,8 @@ impl Preparer {
     }
 }
 
-fn required(function: DigestFunction, digest: Option<&reapi::Digest>, what: &str) -> Result<Digest, Status> {
+pub(super) fn required(function: DigestFunction, digest: Option<&reapi::Digest>, what: &str) -> Result<Digest, Status> {
     Digest::required(function, digest).map_err(|error| invalid(format!("{what}: {error}")))
-}
-
-fn check_names(directory: &reapi::Directory) -> Result<(), Status> {
-    let files = directory.files.iter().map(|node| &node.name);
-    let directories = directory.directories.iter().map(|node| &node.name);
-    let links = directory.symlinks.iter().map(|node| &node.name);
-    let mut seen = HashSet::new();
-    for name in files.chain(directories).chain(links) {
-        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
-            return Err(invalid(format!("`{}` is no name for an entry of a directory", name.escape_debug())));
-        }
-        if !seen.insert(name) {
-            return Err(invalid(format!("`{name}` stands twice in one input directory")));
-        }
-    }
-    Ok(())
 }
 
 fn check_command(command: &reapi::Command) -> Result<(), Status> {

@@ -1,6 +1,7 @@
 //! `google.bytestream.ByteStream`: blobs of any size in pieces, and the live output of running actions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -40,12 +41,33 @@ pub struct ByteStream {
     stores: Stores,
     logs: Arc<dyn LiveLogs>,
     uploads: Arc<Uploads>,
+    patience: Duration,
+}
+
+/// How long an upload's stream may be silent.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Messages without data that one upload may have.
+const MAX_EMPTY_MESSAGES: u32 = 10_000;
+
+/// Bytes that may come for a blob: frames and blocks of zstd add headers, but no multiple of the blob.
+fn most_on_the_wire(name: &WriteName) -> u64 {
+    match name.compression {
+        // The store knows where a blob ends.
+        Compression::Identity => u64::MAX,
+        Compression::Zstd => name.digest.size.saturating_mul(4).saturating_add(1 << 20),
+    }
 }
 
 impl ByteStream {
     /// Serves these stores and these logs.
     pub fn new(stores: Stores, logs: Arc<dyn LiveLogs>) -> Self {
-        Self { stores, logs, uploads: Arc::default() }
+        Self { stores, logs, uploads: Arc::default(), patience: PATIENCE }
+    }
+
+    /// Ends an upload whose stream was silent for so long; 10 minutes where it is not said.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     async fn is_stored(&self, digest: &Digest) -> Result<bool, Status> {
@@ -94,6 +116,15 @@ impl ByteStream {
         Ok(rest.boxed())
     }
 
+    /// The next message, in time. Who is silent for too long keeps what was committed, and may go on with another stream.
+    async fn next(&self, messages: &mut Streaming<WriteRequest>) -> Result<Option<WriteRequest>, Status> {
+        let silent = |_| {
+            let seconds = self.patience.as_secs_f32();
+            Status::deadline_exceeded(format!("no message of this upload for {seconds} s; go on with a new stream"))
+        };
+        tokio::time::timeout(self.patience, messages.message()).await.map_err(silent)?
+    }
+
     /// Takes a stream's messages until the upload is complete or the stream ends.
     async fn receive(
         &self,
@@ -105,6 +136,7 @@ impl ByteStream {
         let begun = offset(first.write_offset)?;
         let resource = first.resource_name.clone();
         let mut received = 0_u64;
+        let mut empty = 0_u32;
         let mut finished = false;
         let mut next = Some(first);
         while let Some(message) = next {
@@ -121,8 +153,15 @@ impl ByteStream {
             }
             received += message.data.len() as u64;
             finished = message.finish_write;
+            empty += u32::from(message.data.is_empty());
+            if empty > MAX_EMPTY_MESSAGES || received > most_on_the_wire(name) {
+                return Err(Status::invalid_argument(format!(
+                    "this upload goes on without an end: {received} bytes and {empty} empty messages came for blob `{}`",
+                    name.digest
+                )));
+            }
             sink.write(message.data.into()).await?;
-            next = messages.message().await?;
+            next = self.next(&mut messages).await?;
         }
         let covered = sink.hold.committed();
         if !finished && covered < name.digest.size {
@@ -208,8 +247,8 @@ impl byte_stream_server::ByteStream for ByteStream {
 
     async fn write(&self, request: Request<Streaming<WriteRequest>>) -> Result<Response<WriteResponse>, Status> {
         let mut messages = request.into_inner();
-        let first = messages
-            .message()
+        let first = self
+            .next(&mut messages)
             .await?
             .ok_or_else(|| Status::invalid_argument("an upload without a message; expected at least one"))?;
         let name = WriteName::parse(&first.resource_name).map_err(bad_resource_name)?;

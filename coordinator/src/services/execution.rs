@@ -31,6 +31,9 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 /// Finished operations that can be asked for.
 const REMEMBERED: usize = 10_000;
 
+/// Details of a refusal that go into a gRPC status.
+const MAX_DETAIL_BYTES: usize = 4096;
+
 const METADATA_TYPE: &str = "type.googleapis.com/build.bazel.remote.execution.v2.ExecuteOperationMetadata";
 const RESPONSE_TYPE: &str = "type.googleapis.com/build.bazel.remote.execution.v2.ExecuteResponse";
 
@@ -121,11 +124,8 @@ impl Follower {
     }
 
     fn done(&self, response: reapi::ExecuteResponse) {
-        let mut operation = operation(&self.name, &self.instance, &self.digest, Stage::Completed, None);
-        operation.done = true;
-        let any = Any { type_url: RESPONSE_TYPE.to_owned(), value: response.encode_to_vec() };
-        operation.result = Some(OperationResult::Response(any));
-        self.sender.send_replace(operation);
+        let operation = operation(&self.name, &self.instance, &self.digest, Stage::Completed, None);
+        self.sender.send_replace(completed(operation, &response));
     }
 }
 
@@ -161,6 +161,22 @@ fn operation(name: &str, instance: &str, digest: &Digest, stage: Stage, lease: O
         done: false,
         result: None,
     }
+}
+
+/// An operation that ended before it began, for a refusal that no header holds.
+fn refused(instance: &str, digest: &Digest, status: &Status) -> Operations {
+    let name = format!("operations/{}", uuid::Uuid::new_v4());
+    let status = Some(kiln_proto::precondition::from_tonic(status));
+    let response = reapi::ExecuteResponse { status, ..Default::default() };
+    let operation = completed(operation(&name, instance, digest, Stage::Completed, None), &response);
+    Box::pin(tokio_stream::once(Ok(operation)))
+}
+
+fn completed(mut operation: Operation, response: &reapi::ExecuteResponse) -> Operation {
+    operation.done = true;
+    let any = Any { type_url: RESPONSE_TYPE.to_owned(), value: response.encode_to_vec() };
+    operation.result = Some(OperationResult::Response(any));
+    operation
 }
 
 /// The states of an operation from now on, ending after `done`.
@@ -210,7 +226,14 @@ impl execution_server::Execution for Execution {
                 build: who.invocation,
                 path_weight: 0,
             })
-            .await?;
+            .await;
+        let attached = match attached {
+            // Clients take headers of 8 KiB: a longer list of missing blobs goes where there is room for it.
+            Err(status) if status.details().len() > MAX_DETAIL_BYTES => {
+                return Ok(Response::new(refused(&instance, &digest, &status)));
+            }
+            attached => attached?,
+        };
         let entry = self.start(&instance, digest, attached);
         Ok(Response::new(states(entry.state.clone())))
     }

@@ -24,3 +24,33 @@ pub(super) fn read<T>(request: &Request<T>) -> Who {
     let correlated = metadata.correlated_invocations_id;
     Who { tenant: if correlated.is_empty() { tool } else { correlated }, invocation: metadata.tool_invocation_id }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiln_proto::reapi::ToolDetails;
+    use tonic::metadata::MetadataValue;
+
+    fn with(bytes: &[u8]) -> Request<()> {
+        let mut request = Request::new(());
+        request.metadata_mut().insert_bin(HEADER, MetadataValue::from_bytes(bytes));
+        request
+    }
+
+    #[test]
+    fn request_metadata_names_tool_and_invocation() {
+        let tool = ToolDetails { tool_name: "bazel".into(), tool_version: "4.2.3".into() };
+        let mut metadata =
+            RequestMetadata { tool_details: Some(tool), tool_invocation_id: "invocation".into(), ..Default::default() };
+        let alone = read(&with(&metadata.encode_to_vec()));
+        assert_eq!(alone, Who { tenant: "bazel".into(), invocation: "invocation".into() });
+        metadata.correlated_invocations_id = "ci-7".into();
+        assert_eq!(read(&with(&metadata.encode_to_vec())).tenant, "ci-7", "invocations that belong together share");
+    }
+
+    #[test]
+    fn request_metadata_is_optional_and_a_malformed_one_does_no_harm() {
+        assert_eq!(read(&Request::new(())), Who::default());
+        assert_eq!(read(&with(b"\xff\xff no message")), Who::default());
+    }
+}

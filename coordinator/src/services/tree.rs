@@ -9,7 +9,7 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi;
-use prost::Message;
+use kiln_proto::shape;
 use tonic::Status;
 
 use crate::store::BlobStore;
@@ -20,6 +20,8 @@ const PAGE: usize = 1_000;
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
 /// Directories fetched at once.
 const CONCURRENCY: usize = 16;
+/// Bytes of directories fetched at once, where they are more than one.
+const FETCH_BYTES: u64 = 16 << 20;
 
 /// Which directories a client asks for.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +57,7 @@ struct Walk {
 
 impl Walk {
     /// Queues the directories of `directory` that were not seen.
-    fn enter(&mut self, root: &Digest, directory: &reapi::Directory) {
+    fn enter(&mut self, root: &Digest, directory: &reapi::Directory) -> Result<(), Status> {
         for below in &directory.directories {
             match Digest::required(root.function, below.digest.as_ref()) {
                 Ok(digest) if self.seen.insert(digest) => self.queue.push_back(digest),
@@ -63,12 +65,23 @@ impl Walk {
                 Err(error) => tracing::debug!(name = below.name, %error, "a directory names no digest"),
             }
         }
+        if self.seen.len() as u64 > shape::MAX_ENTRIES {
+            let text = format!("tree `{root}` names more than {} directories; ask for parts of it", shape::MAX_ENTRIES);
+            return Err(Status::invalid_argument(text));
+        }
+        Ok(())
     }
 
     /// The next directory; one that is missing, or is none, is left out.
     async fn next(&mut self, root: &Digest) -> Result<Option<(reapi::Directory, usize)>, Status> {
         while self.ready.is_empty() && !self.queue.is_empty() {
-            let batch: Vec<Digest> = self.queue.drain(..self.queue.len().min(CONCURRENCY * 4)).collect();
+            let mut bytes = 0;
+            let fits = |digest: &&Digest| {
+                bytes += digest.size;
+                bytes <= FETCH_BYTES
+            };
+            let count = self.queue.iter().take(CONCURRENCY * 4).take_while(fits).count().max(1);
+            let batch: Vec<Digest> = self.queue.drain(..count).collect();
             let blobs = &self.blobs;
             let fetched: Vec<_> = stream::iter(batch)
                 .map(|digest| async move { fetch(&**blobs, &digest).await })
@@ -76,7 +89,7 @@ impl Walk {
                 .try_collect()
                 .await?;
             for (directory, bytes) in fetched.into_iter().flatten() {
-                self.enter(root, &directory);
+                self.enter(root, &directory)?;
                 self.ready.push_back((directory, bytes));
             }
         }
@@ -105,8 +118,9 @@ impl Walk {
 
 /// A directory with its size in bytes; none where it is absent or no directory.
 async fn fetch(blobs: &dyn BlobStore, digest: &Digest) -> Result<Option<(reapi::Directory, usize)>, Status> {
+    shape::check_size(digest).map_err(|error| Status::invalid_argument(error.to_string()))?;
     match blobs.get(digest).await {
-        Ok(data) => Ok(reapi::Directory::decode(data.as_ref()).ok().map(|directory| (directory, data.len()))),
+        Ok(data) => Ok(shape::decode(digest, &data).ok().map(|directory| (directory, data.len()))),
         Err(error) if error.is_absent() => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -118,12 +132,13 @@ pub(super) async fn pages(
     root: Digest,
     page: Page,
 ) -> Result<BoxStream<'static, Result<reapi::GetTreeResponse, Status>>, Status> {
+    let refused = |error: shape::Error| Status::invalid_argument(error.to_string());
+    shape::check_size(&root).map_err(refused)?;
     let data = blobs.get(&root).await?;
-    let directory = reapi::Directory::decode(data.as_ref())
-        .map_err(|error| Status::invalid_argument(format!("blob `{root}` is no directory: {error}")))?;
+    let directory = shape::decode(&root, &data).map_err(refused)?;
     let (queue, ready) = (VecDeque::new(), VecDeque::new());
     let mut walk = Walk { blobs, queue, ready, seen: HashSet::from([root]), sent: 0 };
-    walk.enter(&root, &directory);
+    walk.enter(&root, &directory)?;
     walk.ready.push_back((directory, data.len()));
     while walk.sent < page.skip && walk.next(&root).await?.is_some() {
         walk.sent += 1;

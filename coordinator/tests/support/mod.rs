@@ -57,12 +57,21 @@ impl Farm {
     }
 
     pub async fn with(max_bytes: u64, logs: Arc<dyn LiveLogs>) -> Self {
+        Self::of(max_bytes, |stores| ByteStream::new(stores, logs)).await
+    }
+
+    /// A farm that ends uploads which are silent for so long.
+    pub async fn with_patience(patience: std::time::Duration) -> Self {
+        Self::of(1 << 30, |stores| ByteStream::new(stores, Arc::new(NoLogs)).with_patience(patience)).await
+    }
+
+    async fn of(max_bytes: u64, bytes: impl FnOnce(Stores) -> ByteStream) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let stores = Stores::open(&Config::on_disk(dir.path().to_owned(), max_bytes)).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let cas = ContentAddressableStorageServer::new(ContentAddressableStorage::new(stores.clone()));
-        let bytes = ByteStreamServer::new(ByteStream::new(stores.clone(), logs));
+        let bytes = ByteStreamServer::new(bytes(stores.clone()));
         let actions = ActionCacheServer::new(ActionCache::new(stores.clone()));
         let router = tonic::transport::Server::builder()
             .initial_stream_window_size(4 * 1024 * 1024)

@@ -1,13 +1,12 @@
 //! The directory messages of input trees, remembered in memory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use kiln_proto::digest::Digest;
-use kiln_proto::reapi;
+use kiln_proto::shape;
 use kiln_proto::transfer::Client;
 use parking_lot::Mutex;
-use prost::Message;
 
 use super::{Error, transfer_failed};
 
@@ -34,12 +33,13 @@ impl Directories {
     /// The whole tree under a root, level by level.
     pub(super) async fn closure(&self, client: &Client, root: &Digest) -> Result<Closure, Error> {
         let mut closure = Closure::new();
-        let mut level = vec![*root];
+        let (mut level, mut seen, mut entries) = (vec![*root], HashSet::from([*root]), 0_usize);
         while !level.is_empty() {
             let unknown: Vec<Digest> = {
                 let known = self.known.lock();
                 level.iter().filter(|digest| !known.contains_key(*digest)).copied().collect()
             };
+            unknown.iter().try_for_each(shape::check_size).map_err(|error| too_large(&error))?;
             if !unknown.is_empty() {
                 let fetched = match client.get_many(&unknown).await {
                     Ok(fetched) => fetched,
@@ -62,24 +62,44 @@ impl Directories {
                     None => Arc::new(read(&digest, &client.get(&digest).await.map_err(transfer_failed)?)?),
                 };
                 for (_, below) in &directory.directories {
-                    if !closure.contains_key(below) && !next.contains(below) {
+                    if seen.insert(*below) {
                         next.push(*below);
                     }
+                }
+                entries += directory.files.len() + directory.directories.len() + directory.links.len();
+                if entries as u64 > shape::MAX_ENTRIES {
+                    return Err(too_large(&shape::Error::Entries));
                 }
                 closure.insert(digest, directory);
             }
             level = next;
         }
+        let nodes = closure.iter().map(|(digest, directory)| (*digest, directory.node())).collect();
+        shape::measure(root, &nodes).map_err(|error| too_large(&error))?;
         Ok(closure)
     }
 }
 
+impl Directory {
+    fn node(&self) -> shape::Node {
+        let below: Vec<_> = self.directories.iter().map(|(name, digest)| (*digest, name.len())).collect();
+        let others =
+            self.files.iter().map(|(name, ..)| name.len()).chain(self.links.iter().map(|(name, _)| name.len()));
+        let longest = others.chain(below.iter().map(|(_, bytes)| *bytes)).max().unwrap_or(0);
+        shape::Node { entries: (self.files.len() + self.links.len() + below.len()) as u64, longest, below }
+    }
+}
+
+fn too_large(error: &shape::Error) -> Error {
+    Error::Invalid(format!("inputs: {error}"))
+}
+
 fn read(digest: &Digest, data: &[u8]) -> Result<Directory, Error> {
     let invalid = |words: String| Error::Invalid(format!("input directory `{digest}`: {words}"));
-    let message = reapi::Directory::decode(data).map_err(|error| invalid(error.to_string()))?;
+    let message = shape::decode(digest, data).map_err(|error| invalid(error.to_string()))?;
     let function = digest.function;
     let mut directory = Directory { files: Vec::new(), directories: Vec::new(), links: Vec::new() };
-    let mut names = std::collections::HashSet::new();
+    let mut names = HashSet::new();
     let mut check = |name: &str| {
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
             return Err(invalid(format!("`{}` is no name for an entry", name.escape_debug())));
@@ -113,6 +133,8 @@ fn read(digest: &Digest, data: &[u8]) -> Result<Directory, Error> {
 mod tests {
     use super::*;
     use kiln_proto::digest::DigestFunction;
+    use kiln_proto::reapi;
+    use prost::Message;
 
     #[test]
     fn hostile_names_are_refused() {

@@ -145,9 +145,10 @@ impl Files {
         let digests: Vec<Digest> = keys.iter().map(|key| key.digest).collect();
         let (large, small): (Vec<Key>, Vec<Key>) = keys.iter().partition(|key| key.digest.size >= STREAM_FROM);
         let mut groups: Vec<Vec<Key>> = Vec::new();
-        let mut bytes = GROUP_BYTES;
+        let mut bytes = 0;
         for key in small {
-            if bytes + key.digest.size > GROUP_BYTES {
+            // The first may be empty, and wants a group all the same.
+            if groups.is_empty() || bytes + key.digest.size > GROUP_BYTES {
                 groups.push(Vec::new());
                 bytes = 0;
             }

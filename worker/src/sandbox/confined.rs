@@ -166,14 +166,16 @@ pub(super) async fn run(
 
     let stdout = follow(child.stdout.take(), Stream::Stdout, output.clone());
     let stderr = follow(child.stderr.take(), Stream::Stderr, output);
+    let began = std::time::Instant::now();
     let ending = async {
         let stop = tokio::select! {
             report = report(reader) => return (report, None),
             stop = stopped(&job, &scratch, &cancel) => stop,
         };
-        // Everything is stopped; the report then tells what it used.
+        // Everything is stopped; no report comes, and what it took is known here.
+        let wall_us = began.elapsed().as_micros() as u64;
         let _ = writer.write_all(b"stop\n").await;
-        (Err(io::Error::from(io::ErrorKind::TimedOut)), Some(stop))
+        (Ok(Report::Ended(Ended { wall_us, ..Ended::default() })), Some(stop))
     };
     // What is in the pipes is drained after the last process has gone.
     let ((report, stop), (), ()) = tokio::join!(ending, stdout, stderr);
@@ -183,8 +185,7 @@ pub(super) async fn run(
     let ended = match (report, stop) {
         (Ok(Report::Ended(ended)), _) => ended,
         (Ok(Report::Setup(reason)), _) => return Err(Error::Setup(reason)),
-        (Err(_), Some(_)) => Ended::default(),
-        (Err(error), None) => return Err(Error::Setup(format!("a job's init ended before it reported: {error}"))),
+        (Err(error), _) => return Err(Error::Setup(format!("a job's init ended before it reported: {error}"))),
     };
     tokio::spawn(async move {
         // Reaped when it ends: when the tree is dropped.

@@ -1,0 +1,210 @@
+//! Bazel as its users have it (Debian's packages), on a farm of processes: C++ and genrules built and tested, with and
+//! without the bytes, and again from an emptied output base with nothing but hits.
+
+#![allow(clippy::unwrap_used)]
+
+mod real;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use real::{Farm, Ran, cannot_run, write};
+
+const RULES_CC: &str = "/usr/share/bazel/rules/cc";
+const SKYLIB: &str = "/usr/share/bazel/tools/skylib";
+const PLATFORMS: &str = "/usr/share/bazel/platforms";
+
+const BUILD: &str = r#"
+load("@rules_cc//cc:defs.bzl", "cc_binary", "cc_library", "cc_test")
+load("@bazel_skylib//rules:write_file.bzl", "write_file")
+
+write_file(name = "motto", out = "motto.txt", content = ["one farm"])
+genrule(name = "number", outs = ["number.h"], cmd = "echo '#define NUMBER 41' > $@")
+genrule(name = "sums", srcs = [":motto", "greet.cc"], outs = ["sums.txt"], cmd = "cat $(SRCS) | sha256sum > $@")
+cc_library(name = "greet", srcs = ["greet.cc", ":number"], hdrs = ["greet.h"])
+cc_binary(name = "hello", srcs = ["main.cc"], deps = [":greet"])
+cc_test(name = "greet_test", size = "small", srcs = ["greet_test.cc"], deps = [":greet"])
+genrule(name = "broken", outs = ["never"], cmd = "echo these are its last words >&2; exit 7", tags = ["manual"])
+"#;
+
+const SOURCES: [(&str, &str); 4] = [
+    ("greet.h", "#pragma once\n#include <string>\nstd::string greet(const std::string& who);\nint number();\n"),
+    (
+        "greet.cc",
+        "#include \"greet.h\"\n#include \"number.h\"\n\
+         std::string greet(const std::string& who) { return \"hello \" + who; }\nint number() { return NUMBER + 1; }\n",
+    ),
+    (
+        "main.cc",
+        "#include <iostream>\n#include \"greet.h\"\n\
+         int main() { std::cout << greet(\"farm\") << ' ' << number() << std::endl; }\n",
+    ),
+    (
+        "greet_test.cc",
+        "#include \"greet.h\"\nint main() { return number() == 42 && greet(\"x\") == \"hello x\" ? 0 : 1; }\n",
+    ),
+];
+
+/// A workspace with all that Bazel would load from the network beside it, and a server of its own.
+struct Bazel {
+    dir: tempfile::TempDir,
+}
+
+impl Drop for Bazel {
+    fn drop(&mut self) {
+        let _ = self.command("shutdown").output();
+    }
+}
+
+impl Bazel {
+    fn new() -> Self {
+        let bazel = Self { dir: tempfile::tempdir().unwrap() };
+        let repository =
+            |name: &str, path: &Path| format!("local_repository(name = \"{name}\", path = \"{}\")\n", path.display());
+        let at = |name: &str| bazel.dir.path().join(name);
+        rules_cc(&at("rules_cc"));
+        // Bazel loads these for every C++ build, and for C++ needs nothing that is in them.
+        let names = ["binary", "import", "library", "package_configuration", "plugin", "proto_library", "runtime"];
+        let java = names.iter().chain(&["test", "toolchain"]).map(|name| format!("java_{name} = native.java_{name}\n"));
+        write(&at("rules_java"), "WORKSPACE", "");
+        write(&at("rules_java"), "java/BUILD", "");
+        write(&at("rules_java"), "java/defs.bzl", &java.collect::<String>());
+        let coverage = "filegroup(name = \"coverage_report_generator\", visibility = [\"//visibility:public\"])\n";
+        write(&at("coverage"), "WORKSPACE", "");
+        write(&at("coverage"), "BUILD", coverage);
+        let workspace = [
+            repository("rules_cc", &at("rules_cc")),
+            repository("rules_java", &at("rules_java")),
+            repository("remote_coverage_tools", &at("coverage")),
+            repository("bazel_skylib", Path::new(SKYLIB)),
+            repository("platforms", Path::new(PLATFORMS)),
+        ];
+        write(&bazel.workspace(), "WORKSPACE", &workspace.concat());
+        write(&bazel.workspace(), "BUILD", BUILD);
+        SOURCES.iter().for_each(|(path, text)| write(&bazel.workspace(), path, text));
+        bazel
+    }
+
+    fn workspace(&self) -> PathBuf {
+        self.dir.path().join("workspace")
+    }
+
+    fn output(&self, name: &str) -> PathBuf {
+        self.workspace().join("bazel-bin").join(name)
+    }
+
+    fn command(&self, verb: &str) -> Command {
+        let mut root = std::ffi::OsString::from("--output_user_root=");
+        root.push(self.dir.path().join("output"));
+        let mut command = Command::new("bazel");
+        command.current_dir(self.workspace()).env("HOME", self.dir.path()).env("USER", "tester").arg(root);
+        command.args(["--nohome_rc", "--max_idle_secs=120", verb]);
+        command
+    }
+
+    fn run(&self, farm: &Farm, verb: &str, arguments: &[&str]) -> Built {
+        let mut command = self.command(verb);
+        command.arg(format!("--remote_executor={}", farm.url.replace("http://", "grpc://")));
+        // What cannot run on the farm fails, rather than running here.
+        command.args(["--spawn_strategy=remote", "--color=no", "--curses=no"]).args(arguments);
+        Built(Ran::from(command))
+    }
+
+    /// Nothing of what was built is here any more.
+    fn empty(&self) {
+        let ran = Ran::from({
+            let mut command = self.command("clean");
+            command.arg("--expunge");
+            command
+        });
+        assert_eq!(ran.code, 0, "expected `bazel clean --expunge` to succeed: {}", ran.err);
+    }
+}
+
+/// A run of Bazel.
+struct Built(Ran);
+
+impl Built {
+    #[track_caller]
+    fn well(self) -> Self {
+        assert_eq!(self.0.code, 0, "expected Bazel to succeed, found\n{}\n{}", self.0.out, self.0.err);
+        self
+    }
+
+    /// Processes by where they ran, of Bazel's own summary: `20 processes: 11 internal, 9 remote.`
+    fn processes(&self, kind: &str) -> u32 {
+        let line =
+            self.0.err.lines().rev().find_map(|line| line.split_once("processes: ").or(line.split_once("process: ")));
+        let (_, kinds) = line.unwrap_or_else(|| panic!("expected a line of processes in\n{}", self.0.err));
+        let counts = kinds.trim_end_matches('.').split(", ").filter_map(|part| part.split_once(' '));
+        counts.filter(|(_, found)| *found == kind).map(|(count, _)| count.parse::<u32>().unwrap()).sum()
+    }
+
+    fn remote(&self) -> (u32, u32) {
+        (self.processes("remote"), self.processes("remote cache hit"))
+    }
+}
+
+/// Debian's rules for C++ are newer than its Bazel: in a copy, what they load that the older one lacks is spelled out.
+fn rules_cc(to: &Path) {
+    real::copy(Path::new(RULES_CC), to);
+    for name in ["cc_flags_supplier.bzl", "compiler_flag.bzl"] {
+        let path = to.join("cc/private/rules_impl").join(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.replace(", \"use_cpp_toolchain\")", ")");
+        let text = text.replace("use_cpp_toolchain()", "[\"@bazel_tools//tools/cpp:toolchain_type\"]");
+        std::fs::write(&path, text).unwrap();
+    }
+}
+
+#[test]
+fn bazel_builds_and_tests_on_the_farm_and_from_an_emptied_output_base_everything_is_a_hit() {
+    let there = Command::new("bazel").arg("--version").current_dir("/").output().is_ok_and(|ran| ran.status.success());
+    if !there || [RULES_CC, SKYLIB, PLATFORMS].iter().any(|path| !Path::new(path).exists()) {
+        return cannot_run("Bazel of bazel-bootstrap with bazel-rules-cc, bazel-skylib and bazel-platforms");
+    }
+    let (farm, bazel) = (Farm::start(&["one", "two"]), Bazel::new());
+    let instance = "--remote_instance_name=a/b";
+
+    // With the bytes. No target names a platform property: the actions run on whatever there is.
+    let first = bazel.run(&farm, "test", &["//...", instance]).well();
+    let (actions, hits) = first.remote();
+    assert!(actions >= 9 && hits == 0, "expected nine actions or more on the farm and no hit:\n{}", first.0.err);
+    assert!(first.0.out.contains("PASSED"), "expected the test to pass on the farm: {}", first.0.out);
+    assert_eq!(real::output(bazel.output("hello"), &[], bazel.dir.path()), "hello farm 42\n");
+    assert_eq!(std::fs::read_to_string(bazel.output("sums.txt")).unwrap().len(), 64 + "  -\n".len());
+
+    // Again from nothing.
+    bazel.empty();
+    let again = bazel.run(&farm, "test", &["//...", instance]).well();
+    assert_eq!(again.remote(), (0, actions), "expected each of {actions} actions to be a hit:\n{}", again.0.err);
+    assert!(again.0.out.contains("(cached) PASSED"), "expected the test's result to be a hit: {}", again.0.out);
+    assert_eq!(real::output(bazel.output("hello"), &[], bazel.dir.path()), "hello farm 42\n");
+
+    // Without the bytes: what is needed in between stays on the farm, and so does what comes out.
+    bazel.empty();
+    let minimal = bazel.run(&farm, "test", &["//...", instance, "--remote_download_minimal"]).well();
+    assert_eq!(minimal.remote(), (0, actions), "expected each of {actions} actions to be a hit:\n{}", minimal.0.err);
+    assert!(!bazel.output("hello").exists(), "expected no output to be downloaded");
+
+    // Another instance knows nothing of this; a changed source costs what depends on it.
+    bazel.empty();
+    let other = ["//...", "--remote_instance_name=other", "--remote_download_minimal"];
+    let other = bazel.run(&farm, "test", &[&other[..], &["--remote_default_exec_properties=OSFamily=linux"]].concat());
+    assert_eq!(other.well().remote(), (actions, 0), "expected another instance to have no result");
+    write(&bazel.workspace(), "main.cc", &SOURCES[2].1.replace("farm", "kiln"));
+    let toplevel = ["//:hello", "--remote_instance_name=other", "--remote_download_toplevel"];
+    let toplevel = [&toplevel[..], &["--remote_default_exec_properties=OSFamily=linux"]].concat();
+    let changed = bazel.run(&farm, "build", &toplevel).well();
+    assert_eq!(changed.processes("remote"), 2, "expected to compile and to link:\n{}", changed.0.err);
+    assert_eq!(real::output(bazel.output("hello"), &[], bazel.dir.path()), "hello kiln 42\n");
+
+    // What goes wrong is said in words.
+    let broken = bazel.run(&farm, "build", &["//:broken", instance]);
+    assert!(broken.0.code != 0 && broken.0.err.contains("these are its last words"), "{}", broken.0.err);
+    let unknown = bazel.run(&farm, "build", &["//:number", instance, "--remote_default_exec_properties=gpu=1"]);
+    assert!(unknown.0.err.contains("no platform property `gpu`"), "expected a refusal by name: {}", unknown.0.err);
+    let nowhere = ["//:number", instance, "--remote_default_exec_properties=kiln.label.gpu=yes"];
+    let nowhere = bazel.run(&farm, "build", &nowhere);
+    assert!(nowhere.0.err.contains("no worker of the farm can run this"), "expected reasons: {}", nowhere.0.err);
+}

@@ -1,0 +1,135 @@
+//! A client of Remote Execution v2, as small as one can be.
+
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::longrunning::{Operation, operation};
+use kiln_proto::reapi::execution_client::ExecutionClient;
+use kiln_proto::reapi::{self, command::EnvironmentVariable};
+use kiln_proto::transfer::{Blob, Client};
+use kiln_proto::tree::{Entry, Tree};
+use prost::Message;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use super::Farm;
+
+pub struct Caller {
+    pub function: DigestFunction,
+    pub channel: Channel,
+    pub blobs: Client,
+}
+
+pub async fn caller() -> Caller {
+    caller_with(DigestFunction::Sha256).await
+}
+
+pub async fn caller_with(function: DigestFunction) -> Caller {
+    let url = tokio::task::spawn_blocking(|| Farm::shared().url.clone()).await.unwrap();
+    caller_of(&url, function).await
+}
+
+/// A client of a farm of the test's own.
+pub async fn caller_of(url: &str, function: DigestFunction) -> Caller {
+    let channel = kiln_proto::channel::connect(url).await.unwrap();
+    Caller { function, blobs: Client::new(channel.clone(), "", function), channel }
+}
+
+/// A number that no other action of this run has.
+pub fn salt() -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+pub fn shell(script: &str, outputs: &[&str]) -> reapi::Command {
+    reapi::Command {
+        arguments: vec!["/bin/sh".into(), "-c".into(), script.into()],
+        environment_variables: vec![EnvironmentVariable { name: "SALT".into(), value: salt() }],
+        output_paths: outputs.iter().map(|path| (*path).to_owned()).collect(),
+        ..Default::default()
+    }
+}
+
+pub type Stream = tonic::Streaming<Operation>;
+
+impl Caller {
+    pub async fn put(&self, data: Vec<u8>) -> Digest {
+        let digest = self.function.digest(&data);
+        self.blobs.upload(vec![(digest, Blob::Bytes(data.into()))]).await.unwrap();
+        digest
+    }
+
+    pub async fn tree(&self, files: &[(&str, &str)]) -> Digest {
+        let mut tree = Tree::default();
+        for (path, text) in files {
+            let digest = self.put(text.as_bytes().to_vec()).await;
+            tree.insert(path, Entry::File { digest, executable: false }).unwrap();
+        }
+        let mut messages = Vec::new();
+        let root = tree
+            .encode(self.function, &mut |encoded| messages.push((encoded.digest, Blob::Bytes(encoded.data.into()))));
+        self.blobs.upload(messages).await.unwrap();
+        root
+    }
+
+    /// Stores an action; `change` may alter it first.
+    pub async fn action(
+        &self,
+        command: reapi::Command,
+        files: &[(&str, &str)],
+        change: impl FnOnce(&mut reapi::Action),
+    ) -> Digest {
+        let mut action = reapi::Action {
+            command_digest: Some(self.put(command.encode_to_vec()).await.to_wire()),
+            input_root_digest: Some(self.tree(files).await.to_wire()),
+            ..Default::default()
+        };
+        change(&mut action);
+        self.put(action.encode_to_vec()).await
+    }
+
+    pub async fn start(&self, action: &Digest, skip_cache: bool) -> Result<Stream, Status> {
+        let request = reapi::ExecuteRequest {
+            action_digest: Some(action.to_wire()),
+            skip_cache_lookup: skip_cache,
+            digest_function: self.function.to_wire(),
+            ..Default::default()
+        };
+        Ok(ExecutionClient::new(self.channel.clone()).execute(request).await?.into_inner())
+    }
+
+    pub async fn execute(&self, action: &Digest) -> reapi::ExecuteResponse {
+        response(&last(self.start(action, false).await.unwrap()).await)
+    }
+
+    pub async fn run(&self, command: reapi::Command, files: &[(&str, &str)]) -> reapi::ExecuteResponse {
+        let action = self.action(command, files, |_| ()).await;
+        self.execute(&action).await
+    }
+
+    pub async fn text(&self, digest: &Option<reapi::Digest>) -> String {
+        let digest = Digest::required(self.function, digest.as_ref()).unwrap();
+        String::from_utf8_lossy(&self.blobs.get(&digest).await.unwrap()).into_owned()
+    }
+}
+
+pub async fn last(mut stream: Stream) -> Operation {
+    let mut last = None;
+    while let Some(operation) = stream.message().await.unwrap() {
+        last = Some(operation);
+    }
+    last.expect("at least one state")
+}
+
+pub fn response(operation: &Operation) -> reapi::ExecuteResponse {
+    assert!(operation.done, "the last state is the end: {operation:?}");
+    let Some(operation::Result::Response(any)) = &operation.result else { panic!("no response: {operation:?}") };
+    reapi::ExecuteResponse::decode(any.value.as_slice()).unwrap()
+}
+
+pub fn stage(operation: &Operation) -> reapi::ExecuteOperationMetadata {
+    reapi::ExecuteOperationMetadata::decode(operation.metadata.as_ref().unwrap().value.as_slice()).unwrap()
+}
+
+pub fn code(response: &reapi::ExecuteResponse) -> Code {
+    Code::from_i32(response.status.as_ref().map_or(0, |status| status.code))
+}
