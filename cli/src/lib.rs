@@ -35,7 +35,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let code = match perform(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", terminal::chain(&error));
+            terminal::say(&format!("error: {}", terminal::chain(&error)));
             error.code()
         }
     };

@@ -18,6 +18,12 @@ pub fn chain(error: &dyn Error) -> String {
     harmless(&text)
 }
 
+/// Says something on standard error. A build goes on when nobody can hear it: a closed pipe and a full disk are no failures.
+pub fn say(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// A number with its noun, as in `1 step` and `2 steps`.
 pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })

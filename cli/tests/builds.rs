@@ -131,6 +131,7 @@ fn what_goes_wrong_in_a_step_is_said_in_words() {
         ("sleep 1000", "timeout = \"1s\"", "after its 1 s timeout"),
         ("head -c 900M /dev/zero | tail | wc -c; exit 1", "memory = \"64MiB\"", "memory"),
         ("nothing-of-this-name", "", "exit code 127: a command was not found"),
+        ("true", "tools = [\"nothing-of-this-name\"]", "exit code 127: a command was not found"),
         ("kill -ABRT $$", "", "ended by signal 6"),
         ("mkfifo pipe", "outputs = [\"pipe\"]", "`pipe` is a socket, a pipe or a device"),
         ("mkdir d; touch \"d/$(printf '\\377')\"", "outputs = [\"d\"]", "has a name that is no UTF-8"),
@@ -454,6 +455,29 @@ fn a_binary_that_production_could_not_run_fails_the_build() {
     } else {
         eprintln!("not shown here: a binary for another machine (no aarch64-linux-gnu-gcc)");
     }
+}
+
+#[test]
+fn a_binary_that_is_a_link_out_of_the_artifact_is_the_projects_to_mend() {
+    let more = "outputs = [\"app\"]\n[artifacts.app]\nfrom = \"work\"\nfiles = [\"app\"]\nkind = \"binary\"";
+    for target in ["/usr/bin/env", "../env"] {
+        let built = Farm::shared().build(work(&format!("ln -s {target} app"), more).path(), &[]);
+        assert_eq!(built.0.code, 1, "{}", built.0.err);
+        for words in ["artifact `app`", "symbolic link", target] {
+            assert!(built.message().contains(words), "expected `{words}` in `{}`", built.message());
+        }
+    }
+}
+
+#[test]
+fn words_that_nobody_can_hear_are_no_failure() {
+    let dir = real::example("rust");
+    let mut command = Farm::shared().command(&["init"]);
+    command.current_dir(dir.path()).stderr(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    assert_eq!(command.status().unwrap().code(), Some(0));
+    let mut command = Farm::shared().command(&["logs", "no-such-build"]);
+    command.stderr(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    assert_eq!(command.status().unwrap().code(), Some(2));
 }
 
 #[test]

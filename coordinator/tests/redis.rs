@@ -73,7 +73,7 @@ impl Coordinator {
 
     async fn becomes(&self, wanted: fn(&Health) -> bool) {
         let mut health = self.stores.redis.as_ref().unwrap().health();
-        let changed = health.wait_for(|health| wanted(health));
+        let changed = health.wait_for(wanted);
         tokio::time::timeout(Duration::from_secs(60), changed).await.expect("expected the health to change").unwrap();
     }
 

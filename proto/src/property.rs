@@ -38,16 +38,19 @@ pub fn is_matched(name: &str) -> bool {
 
 /// Tools that a worker's probe looks for. A step that calls one of these is placed only where it is.
 pub const PROBED_TOOLS: &[&str] = &[
+    "autoreconf",
     "bundle",
     "c++",
     "cargo",
     "cc",
     "clang",
     "cmake",
+    "conan",
     "gcc",
     "git",
     "go",
     "gradle",
+    "jar",
     "java",
     "javac",
     "make",

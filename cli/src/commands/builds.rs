@@ -34,7 +34,7 @@ pub(super) async fn list(farm: &Farm, args: args::List) -> Result<Code, Error> {
 
 pub(super) async fn cancel(farm: &Farm, id: &str) -> Result<Code, Error> {
     let build = farm.cancel(id).await?;
-    eprintln!("build {}: {}", build.id, status_word(build.status()));
+    terminal::say(&format!("build {}: {}", build.id, status_word(build.status())));
     Ok(Code::Success)
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use kiln_core::plan::to_kiln_toml;
 
 use crate::local::Project;
-use crate::{Code, Error};
+use crate::{Code, Error, terminal};
 
 pub(super) fn run(dir: &Path) -> Result<Code, Error> {
     let project = Project::open(dir)?;
@@ -24,10 +24,10 @@ pub(super) fn run(dir: &Path) -> Result<Code, Error> {
     };
     file.write_all(to_kiln_toml(&plan).as_bytes()).map_err(write)?;
     for note in &plan.notes {
-        eprintln!("note: {note}");
+        terminal::say(&terminal::harmless(&format!("note: {note}")));
     }
-    let steps = crate::terminal::count(plan.steps.len(), "step");
-    let artifacts = crate::terminal::count(plan.artifacts.len(), "artifact");
-    eprintln!("wrote `{}`: {steps}, {artifacts}", path.display());
+    let steps = terminal::count(plan.steps.len(), "step");
+    let artifacts = terminal::count(plan.artifacts.len(), "artifact");
+    terminal::say(&format!("wrote `{}`: {steps}, {artifacts}", path.display()));
     Ok(Code::Success)
 }

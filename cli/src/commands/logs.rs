@@ -25,12 +25,12 @@ pub(super) async fn run(farm: &Farm, args: args::Logs) -> Result<Code, Error> {
     for state in &wanted {
         let key = Key::from(state.step.clone().unwrap_or_default());
         if wanted.len() > 1 {
-            eprintln!("--- {}", header(&key));
+            terminal::say(&format!("--- {}", header(&key)));
         }
         match &state.finished {
             Some(finished) => stored(farm, &build.instance, finished).await?,
             None if matches!(state.phase(), Phase::Running | Phase::Queued) => live(farm, &build.id, &key).await?,
-            None => eprintln!("`{}` has not run", key.step),
+            None => terminal::say(&format!("`{}` has not run", key.step)),
         }
     }
     Ok(Code::Success)

@@ -8,6 +8,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
+use crate::terminal;
+
 /// How long a child may take to stop after it was asked to.
 const GRACE: Duration = Duration::from_secs(20);
 /// A child that lived this long is started again at once; one that did not, after a pause that grows up to this.
@@ -42,7 +44,7 @@ impl Process {
                     if !*ready.borrow() {
                         return Err(format!("{} {words} before the farm was ready", self.name));
                     }
-                    eprintln!("{} {words}; starting it again", self.name);
+                    terminal::say(&format!("{} {words}; starting it again", self.name));
                 }
                 _ = stop.wait_for(|stop| *stop) => {
                     end(&mut child).await;

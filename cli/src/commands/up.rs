@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::supervise::Process;
 use crate::farm::{Error as FarmError, parts};
 use crate::interrupts::Interrupts;
-use crate::{Code, Error, args, local};
+use crate::{Code, Error, args, local, terminal};
 
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -39,7 +39,7 @@ pub(super) async fn run(args: args::Up, interrupts: &Interrupts) -> Result<Code,
         let wait = async {
             all_there(&url, &names).await;
             ready.send_replace(true);
-            eprintln!("ready: {url} with {} workers; Ctrl-C stops it", names.len());
+            terminal::say(&format!("ready: {url} with {} workers; Ctrl-C stops it", names.len()));
             std::future::pending::<()>().await;
         };
         let any_worker = async {
@@ -59,7 +59,7 @@ pub(super) async fn run(args: args::Up, interrupts: &Interrupts) -> Result<Code,
         // The others end with their handles.
         return Err(FarmError::Embedded { reason }.into());
     }
-    eprintln!("stopping");
+    terminal::say("stopping");
     stop_workers.send_replace(true);
     {
         // The coordinator goes on while the workers hand in what they have.

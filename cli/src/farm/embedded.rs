@@ -122,8 +122,8 @@ impl Host {
             let mut told = false;
             while let Ok(false) = try_lock(&guests, FlockOperation::NonBlockingLockExclusive) {
                 if !told {
-                    eprintln!(
-                        "another `kiln` still uses the farm inside this one; waiting for it (Ctrl-C twice leaves)"
+                    crate::terminal::say(
+                        "another `kiln` still uses the farm inside this one; waiting for it (Ctrl-C twice leaves)",
                     );
                     told = true;
                 }

@@ -18,7 +18,7 @@ impl Show for Json {
     }
 
     fn note(&mut self, text: &str) {
-        eprintln!("{text}");
+        crate::terminal::say(text);
     }
 }
 

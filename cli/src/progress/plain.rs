@@ -42,7 +42,7 @@ impl Show for Plain {
     }
 
     fn note(&mut self, text: &str) {
-        eprintln!("{}", harmless(text));
+        terminal::say(&harmless(text));
     }
 }
 

@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::plain::{finished_words, started_words};
 use super::{Board, Happening, Key, Show, summary};
-use crate::terminal::{harmless, last_overwrite};
+use crate::terminal::{harmless, last_overwrite, say};
 
 const TICK: Duration = Duration::from_millis(120);
 
@@ -25,7 +25,7 @@ impl Tty {
 
     fn line(&self, text: &str) {
         let text = harmless(text);
-        self.bars.suspend(|| eprintln!("{text}"));
+        self.bars.suspend(|| say(&text));
     }
 
     fn bar(&mut self, board: &Board, key: &Key) -> &ProgressBar {
@@ -81,7 +81,7 @@ impl Show for Tty {
             Happening::Finished { finished, moved } => {
                 self.clear();
                 let text = summary(board, finished, moved);
-                self.bars.suspend(|| eprint!("{text}"));
+                self.bars.suspend(|| say(text.trim_end()));
             }
         }
         Ok(())

@@ -114,10 +114,31 @@ fn choose(artifact: &Artifact, outputs: &Tree) -> Result<Tree, Error> {
                 None => found.clone(),
                 Some(dest) => destination(dest, path, found, is_file, is_directory),
             };
+            if let (Entry::Symlink { target }, ArtifactKind::Binary) = (entry, artifact.kind)
+                && leaves(&to, target)
+            {
+                return Err(layout(format!(
+                    "`{found}` is a symbolic link to `{target}`, which is no part of the artifact: copy the file itself"
+                )));
+            }
             tree.insert(&to, entry.clone()).map_err(|error| layout(error.to_string()))?;
         }
     }
     Ok(tree)
+}
+
+/// Whether a link at `path` points out of the directory that `path` is relative to.
+fn leaves(path: &str, target: &str) -> bool {
+    let mut depth = path.split('/').count() - 1;
+    for part in target.split('/') {
+        match part {
+            "." | "" => {}
+            ".." if depth == 0 => return true,
+            ".." => depth -= 1,
+            _ => depth += 1,
+        }
+    }
+    target.is_empty() || target.starts_with('/')
 }
 
 fn destination(dest: &str, path: &str, found: &str, is_file: bool, is_directory: bool) -> String {

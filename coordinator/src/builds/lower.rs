@@ -202,6 +202,7 @@ pub(super) fn command(step: &Step, shard: u32) -> reapi::Command {
         Some(directory) if directory != "." => format!("cd '{}'\n{}", directory.replace('\'', "'\\''"), step.run),
         _ => step.run.clone(),
     };
+    let run = format!("{}{run}", refuse_without_tools(step));
     let mut output_paths: Vec<String> =
         step.outputs.iter().map(|path| path.trim_start_matches("./").trim_end_matches('/').to_owned()).collect();
     output_paths.sort();
@@ -216,6 +217,19 @@ pub(super) fn command(step: &Step, shard: u32) -> reapi::Command {
         output_directory_format: reapi::command::OutputDirectoryFormat::TreeAndDirectory as i32,
         ..Default::default()
     }
+}
+
+/// Commands that end a step which names a tool that is not there. Of what workers look for, the choice of the environment
+/// has made sure; of an image, and of every other tool, only the step can tell.
+fn refuse_without_tools(step: &Step) -> String {
+    let unsure = |tool: &&String| step.image.is_some() || !property::PROBED_TOOLS.contains(&tool.as_str());
+    let refuse = |tool: &String| {
+        let quoted = tool.replace('\'', "'\\''");
+        format!(
+            "command -v '{quoted}' >/dev/null || {{ echo 'kiln: there is no tool `{quoted}` here' >&2; exit 127; }}\n"
+        )
+    };
+    step.tools.iter().filter(unsure).map(refuse).collect()
 }
 
 /// What a worker must be and grant for a step.

@@ -1,6 +1,7 @@
 //! Layers over real stores on disk.
 
 use futures::FutureExt;
+use futures::FutureExt;
 use kiln_proto::digest::DigestFunction;
 use kiln_proto::tree::{Entry, Tree};
 use kiln_proto::v1;
@@ -21,8 +22,9 @@ struct Fixture {
 
 fn open() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
-    let config = store::Config { data_dir: dir.path().to_owned(), max_bytes: 1 << 30 };
-    let stores = Stores::open(&config).unwrap();
+    // Stores on the disk alone open without waiting for anything.
+    let opened = Stores::open(&store::Config::on_disk(dir.path().to_owned(), 1 << 30)).now_or_never();
+    let stores = opened.unwrap().unwrap();
     let records = RedbLayers::open(&dir.path().join("layers.redb"), 100).unwrap();
     Fixture { layers: Layers::spawn(Arc::new(records), stores.clone()), stores, _dir: dir }
 }

@@ -13,17 +13,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup::Group;
+use super::disk;
 use super::host::Host;
-use super::scratch::{Scratch, bytes_below};
+use super::scratch::Scratch;
 use super::spec::{Bind, Ended, Overlay, Report, Spec};
 use super::{BUILD, Chunk, Config, Error, Exit, Finished, HOME, Job, OutputTree, Shared, Stream, init};
 
 /// Bytes read from a command's output at once.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// How often what a job has written is counted, at most.
-const DISK_EVERY: Duration = Duration::from_millis(500);
-/// Free bytes of the scratch directory's file system below which jobs are stopped.
-const DISK_RESERVE: u64 = 256 << 20;
 
 /// Why a job was stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,6 +184,8 @@ pub(super) async fn run(
         (Ok(Report::Setup(reason)), _) => return Err(Error::Setup(reason)),
         (Err(error), _) => return Err(Error::Setup(format!("a job's init ended before it reported: {error}"))),
     };
+    let failed = ended.code != Some(0);
+    let stop = stop.or_else(|| (failed && disk::is_full(scratch.path())).then_some(Stop::Disk));
     tokio::spawn(async move {
         // Reaped when it ends: when the tree is dropped.
         let _ = child.wait().await;
@@ -224,26 +223,7 @@ async fn stopped(job: &Job, scratch: &Scratch, cancel: &CancellationToken) -> St
     tokio::select! {
         () = super::unconfined::after(job.timeout) => Stop::Timeout,
         () = cancel.cancelled() => Stop::Cancel,
-        () = disk_full(scratch.path().to_owned(), job.disk_bytes) => Stop::Disk,
-    }
-}
-
-/// Ends when a job has written more than it may, or its file system is full. Counting costs at most a twentieth of the time.
-pub(super) async fn disk_full(path: PathBuf, most: u64) {
-    let mut pause = DISK_EVERY;
-    loop {
-        tokio::time::sleep(pause).await;
-        let free = rustix::fs::statvfs(&path).map_or(u64::MAX, |stat| stat.f_bavail * stat.f_frsize);
-        if free < DISK_RESERVE {
-            return;
-        }
-        let began = std::time::Instant::now();
-        let counted = path.clone();
-        let Ok(bytes) = tokio::task::spawn_blocking(move || bytes_below(&counted)).await else { continue };
-        if bytes > most {
-            return;
-        }
-        pause = DISK_EVERY.max(began.elapsed() * 20);
+        () = disk::used_up(scratch.path().to_owned(), job.disk_bytes) => Stop::Disk,
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod cgroup;
 mod confined;
+mod disk;
 mod host;
 mod init;
 mod root;

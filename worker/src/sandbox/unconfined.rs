@@ -12,7 +12,8 @@ use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::confined::{Stop, disk_full, follow};
+use super::confined::{Stop, follow};
+use super::disk;
 use super::scratch::Scratch;
 use super::{Chunk, Error, Exit, Finished, Job, OutputTree, Shared, Stream, init};
 
@@ -100,7 +101,7 @@ async fn start(
             status = child.wait() => Ok(status),
             () = after(job.timeout) => Err(Stop::Timeout),
             () = cancel.cancelled() => Err(Stop::Cancel),
-            () = disk_full(scratch.path().to_owned(), job.disk_bytes) => Err(Stop::Disk),
+            () = disk::used_up(scratch.path().to_owned(), job.disk_bytes) => Err(Stop::Disk),
         };
         if group.as_raw() > 0 {
             let _ = killpg(group, Signal::SIGKILL);
@@ -113,6 +114,7 @@ async fn start(
         Err(Stop::Timeout) => Exit::TimedOut,
         Err(Stop::Cancel) => Exit::Cancelled,
         Err(Stop::Disk) => Exit::DiskFull,
+        Ok(Ok(status)) if !status.success() && disk::is_full(scratch.path()) => Exit::DiskFull,
         Ok(Ok(status)) => match (status.code(), status.signal()) {
             (Some(code), _) => Exit::Code(code),
             (None, signal) => Exit::Signal(signal.unwrap_or(9)),

@@ -167,7 +167,7 @@ fn configure(path: &str) -> Tool {
 fn make(source: &dyn Source, path: &str) -> Tool {
     let text = tree::text(source, path).unwrap_or_default();
     let target = text.lines().any(|line| line.starts_with("install") && line[7..].trim_start().starts_with(':'));
-    let (because, install) = if target && text.contains("DESTDIR") {
+    let (because, install) = if target && stages_by_destdir(&text) {
         let install = format!("make DESTDIR=/build/{OUT} PREFIX=/usr/local prefix=/usr/local install\n");
         (format!("`{path}` is built by Make, and has an `install` that knows `DESTDIR`"), install)
     } else {
@@ -184,6 +184,16 @@ fn make(source: &dyn Source, path: &str) -> Tool {
         run: format!("make -j \"$(nproc)\"\nmkdir -p {OUT}\n{install}{}", collect_if_empty()),
         tools: strings(["make", "cc"]),
     }
+}
+
+/// Whether `DESTDIR` goes before every path that is installed to, and is not the makefile's own name for one of them.
+fn stages_by_destdir(makefile: &str) -> bool {
+    let assigned = makefile.lines().filter_map(|line| {
+        let (name, value) = line.trim_start().split_once('=')?;
+        (name.trim_end_matches([':', '?', '+', '!', ' ', '\t']) == "DESTDIR").then(|| value.trim())
+    });
+    let is_a_place = |value: &str| !value.is_empty() && !value.starts_with('#');
+    makefile.contains("DESTDIR") && !assigned.into_iter().any(is_a_place)
 }
 
 fn collect_if_empty() -> String {

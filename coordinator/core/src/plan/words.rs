@@ -20,6 +20,7 @@ pub(crate) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
 pub(crate) fn hint<'a>(name: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
     match nearest(name, known.clone()) {
         Some(near) => format!("did you mean `{near}`?"),
+        None if known.clone().into_iter().next().is_none() => "there is no other".to_owned(),
         None => format!("there is {}", list(known)),
     }
 }

@@ -110,7 +110,11 @@ fn target(name: String, table: &Reader<'_>, host: Platform) -> Result<Target, Er
 
 fn step(name: String, table: &Reader<'_>) -> Result<Step, Error> {
     table.only(STEP)?;
-    let mut step = Step::new(name, table.required_string("run")?);
+    let run = table.required_string("run")?;
+    if run.trim().is_empty() {
+        return Err(table.bad("run", run, "a command"));
+    }
+    let mut step = Step::new(name, run);
     step.why = table.string("why")?.unwrap_or_default();
     step.needs = table.strings("needs")?;
     step.inputs = table.strings("inputs")?;

@@ -95,6 +95,7 @@ fn a_value_out_of_range_says_what_would_do() {
     assert_snapshot!(error("[steps.a]\nrun = \"x\"\nshards = 0"), @"`kiln.toml` line 3: `shards` is `0`: expected a count from 1 to 10000");
     assert_snapshot!(error("[steps.a]\nrun = \"x\"\ncpus = -1"), @"`kiln.toml` line 3: `cpus` is `-1`: expected a number of processors from 0.001 to 1000");
     assert_snapshot!(error("[artifacts.a]\nfrom = \"b\"\nfiles = [\"c\"]\nkind = \"tarball\""), @"`kiln.toml` line 4: `kind` is `tarball`: expected `binary` or `archive`");
+    assert_snapshot!(error("[steps.a]\nrun = \" \""), @"`kiln.toml` line 2: `run` is ` `: expected a command");
     assert_snapshot!(error("name = \"my shop\""), @"`kiln.toml` line 1: `name` is `my shop`: expected a name without blanks");
 }
 

@@ -27,6 +27,7 @@ fn a_cycle_is_named() {
 #[test]
 fn an_unknown_step_names_the_nearest() {
     assert_snapshot!(kiln("[steps.compile]\nrun = \"x\"\n[steps.test]\nrun = \"x\"\nneeds = [\"complie\"]"), @"step `test` needs `complie`, which is no step: did you mean `compile`?");
+    assert_snapshot!(kiln("[steps.test]\nrun = \"x\"\nneeds = [\"z\"]"), @"step `test` needs `z`, which is no step: there is no other");
     assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\noutputs = [\"o\"]\n[artifacts.z]\nfrom = \"b\"\nfiles = [\"o\"]"), @"artifact `z` is from `b`, which is no step: did you mean `a`?");
 }
 

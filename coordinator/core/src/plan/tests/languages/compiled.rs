@@ -295,6 +295,11 @@ kind = "archive"
     assert!(configure.steps[0].run.starts_with("./configure --prefix=/usr/local\nmake -j"));
     let install = planned(&[("Makefile", "install: all\n\tcp a $(DESTDIR)/usr/bin\n")]);
     assert!(install.steps[0].run.contains("make DESTDIR=/build/.kiln/out"));
+    let empty = planned(&[("Makefile", "DESTDIR ?=\ninstall: all\n\tcp a $(DESTDIR)/usr/bin\n")]);
+    assert!(empty.steps[0].run.contains("make DESTDIR=/build/.kiln/out"));
+    let own = "DESTDIR=${PREFIX}/bin\ninstall: all\n\tcp a $(DESTDIR)\n\tcp a.1 $(PREFIX)/man/man1\n";
+    let own = planned(&[("Makefile", own)]);
+    assert!(!own.steps[0].run.contains("DESTDIR"), "its `DESTDIR` is a place and no root: {}", own.steps[0].run);
     assert_snapshot!(written(&[("Makefile", "all:\n\tcc -o a a.c\n"), ("a.c", "")], &["a.c"]), @r###"
 # c (make): `Makefile` is built by Make; without an `install` that knows `DESTDIR`, its executables are collected
 name = "project"
