@@ -1,89 +1,150 @@
-//! A farm of real processes on this machine, started by `kiln up` and stopped at the end.
+//! A farm of real processes on this machine: a coordinator and workers, stopped at the end.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use kiln_proto::v1::StatusRequest;
+use kiln_proto::v1::farm_client::FarmClient;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::process::Process;
+
+/// How long a process may take until it is there, or has stopped.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A running farm; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Farm {
-    child: Child,
     /// Where it listens.
     pub url: String,
-    _data: tempfile::TempDir,
+    // Workers stop before the coordinator does.
+    workers: Vec<Part>,
+    coordinator: Part,
+    data: tempfile::TempDir,
+}
+
+/// One of the farm's processes.
+#[derive(Debug)]
+struct Part {
+    name: String,
+    child: Child,
+    log: PathBuf,
 }
 
 impl Farm {
-    /// Starts a farm with the `kiln` binary beside this program and waits until it says where it listens.
-    pub fn start(workers: u32) -> anyhow::Result<Self> {
+    /// Starts a farm of the binaries beside this program; `arguments` are further ones for the coordinator.
+    ///
+    /// # Errors
+    /// Where a process cannot be started or ends at once, with what it said.
+    pub async fn start(workers: u32, arguments: &[String]) -> anyhow::Result<Self> {
         let data = tempfile::tempdir()?;
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let url = format!("http://127.0.0.1:{port}");
-        let mut child = Command::new(kiln()?)
-            .args(["up", "--workers", &workers.to_string(), "--listen", &format!("127.0.0.1:{port}")])
-            .arg("--data-dir")
-            .arg(data.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot start `kiln up`")?;
-        let stderr = child.stderr.take().context("no stderr")?;
-        let mut lines = BufReader::new(stderr).lines();
-        let mut said = Vec::new();
-        loop {
-            match lines.next() {
-                Some(Ok(line)) if line.contains("ready") => break,
-                Some(Ok(line)) => said.push(line),
-                _ => bail!("`kiln up` ended before it was ready:\n{}", said.join("\n")),
-            }
+        let mut command = Command::new(binary("kiln-coordinator")?);
+        command.args(["--listen", &format!("127.0.0.1:{port}"), "--data-dir"]).arg(data.path().join("coordinator"));
+        let coordinator = Part::start("coordinator", command.args(arguments), data.path())?;
+        let mut farm = Self { url, workers: Vec::new(), coordinator, data };
+        farm.wait_for(None).await?;
+        for number in 1..=workers {
+            farm.add_worker(&format!("worker-{number}"), &[]).await?;
         }
-        std::thread::spawn(move || lines.for_each(drop));
-        Ok(Self { child, url, _data: data })
+        Ok(farm)
     }
 
-    /// Highest resident memory of the coordinator so far, in bytes.
-    pub fn coordinator_peak_bytes(&self) -> anyhow::Result<u64> {
-        for child in children(self.child.id())? {
-            let command = std::fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
-            if String::from_utf8_lossy(&command).contains("coordinator") {
-                return peak_bytes(child);
+    /// Starts a worker with an empty cache and waits until the coordinator has it.
+    ///
+    /// # Errors
+    /// Where it ends at once, with what it said.
+    pub async fn add_worker(&mut self, name: &str, arguments: &[String]) -> anyhow::Result<()> {
+        let mut command = Command::new(binary("kiln-worker")?);
+        command.args(["--coordinator", &self.url, "--name", name, "--state-dir"]).arg(self.data.path().join(name));
+        self.workers.push(Part::start(name, command.args(arguments), self.data.path())?);
+        self.wait_for(Some(name)).await
+    }
+
+    /// Stops all workers.
+    pub fn stop_workers(&mut self) {
+        self.workers.clear();
+    }
+
+    /// The coordinator's process.
+    pub fn coordinator(&self) -> anyhow::Result<Process> {
+        Process::new(self.coordinator.child.id())
+    }
+
+    /// Returns once the coordinator answers and has this worker.
+    async fn wait_for(&mut self, worker: Option<&str>) -> anyhow::Result<()> {
+        let began = Instant::now();
+        loop {
+            if let Ok(channel) = kiln_proto::channel::connect(&self.url).await
+                && let Ok(status) = FarmClient::new(channel).status(StatusRequest {}).await
+            {
+                let there = &status.get_ref().workers;
+                if worker.is_none_or(|name| there.iter().any(|worker| worker.worker == name && worker.connected)) {
+                    return Ok(());
+                }
             }
+            for part in self.workers.iter_mut().chain([&mut self.coordinator]) {
+                part.check()?;
+            }
+            if began.elapsed() > PATIENCE {
+                bail!("waited {PATIENCE:?} for the farm at `{}` to be ready", self.url);
+            }
+            tokio::time::sleep(PAUSE).await;
         }
-        bail!("`kiln up` has no coordinator process")
     }
 }
 
-impl Drop for Farm {
+impl Part {
+    fn start(name: &str, command: &mut Command, directory: &Path) -> anyhow::Result<Self> {
+        let log = directory.join(format!("{name}.log"));
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log)?)
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
+        Ok(Self { name: name.to_owned(), child, log })
+    }
+
+    /// An error where the process has ended.
+    fn check(&mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            let said = std::fs::read_to_string(&self.log).unwrap_or_default();
+            bail!("{} ended ({status}); it said:\n{said}", self.name);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Part {
     fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let began = Instant::now();
+        if let Some(pid) = pid
+            && let Ok(None) = self.child.try_wait()
+        {
+            let _ = kill_process(pid, Signal::TERM);
+            while began.elapsed() < PATIENCE && matches!(self.child.try_wait(), Ok(None)) {
+                std::thread::sleep(PAUSE);
+            }
+        }
+        let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The `kiln` binary that was built with this program.
-pub fn kiln() -> anyhow::Result<PathBuf> {
-    let path = std::env::current_exe()?.with_file_name("kiln");
+/// A binary that was built with this program.
+///
+/// # Errors
+/// Where it is not there.
+pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
+    let path = std::env::current_exe()?.with_file_name(name);
     if !path.exists() {
         bail!("expected `{}`; build it with `cargo build --release`", path.display());
     }
     Ok(path)
-}
-
-fn children(pid: u32) -> anyhow::Result<Vec<u32>> {
-    let mut found = Vec::new();
-    for task in Path::new("/proc").join(pid.to_string()).join("task").read_dir()? {
-        let list = std::fs::read_to_string(task?.path().join("children")).unwrap_or_default();
-        found.extend(list.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
-    }
-    Ok(found)
-}
-
-fn peak_bytes(pid: u32) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("no VmHWM in /proc")?;
-    let kib: u64 = line.split_whitespace().nth(1).context("no figure in VmHWM")?.parse()?;
-    Ok(kib * 1024)
 }

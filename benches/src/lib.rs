@@ -2,9 +2,13 @@
 //!
 //! Invariant: every figure is taken from real processes over real sockets; nothing here knows the farm's inside.
 
+pub mod actions;
 pub mod blob;
 pub mod execute;
 pub mod farm;
+pub mod layer;
+pub mod load;
+pub mod process;
 pub mod project;
 pub mod report;
 pub mod scheduler;

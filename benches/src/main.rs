@@ -1,13 +1,21 @@
 //! `kiln-bench`: measures a farm. Without `--target` it starts one of its own, of real processes.
 
-use clap::{Parser, ValueEnum};
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::{Parser, Subcommand, ValueEnum};
 use kiln_benches::farm::Farm;
+use kiln_benches::load::document::Document;
+use kiln_benches::load::{compare, table};
 use kiln_benches::report::{self, Figure};
-use kiln_benches::{blob, execute, project, scheduler};
+use kiln_benches::{blob, execute, layer, load, project, scheduler};
+use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
-#[command(name = "kiln-bench", about = "Measures a farm", version)]
+#[command(name = "kiln-bench", about = "Measures a farm", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Any Remote Execution endpoint, such as grpc://HOST:PORT; without it a farm with one worker is started here.
     #[arg(long)]
     target: Option<String>,
@@ -17,6 +25,21 @@ struct Arguments {
     /// JSON in place of a table.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Put any Remote Execution endpoint under load, case by case.
+    Load(Box<load::Options>),
+    /// Measure how long a cached dependency layer takes to be in place on a worker, cold and warm.
+    Layer(Box<layer::Options>),
+    /// Compare two reports of `load` or `layer`.
+    Compare {
+        /// The report to compare with.
+        first: PathBuf,
+        /// The report that is compared.
+        second: PathBuf,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -33,9 +56,32 @@ enum What {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let work = async {
+        match arguments.command.take() {
+            Some(Command::Load(options)) => load::run(*options).await,
+            Some(Command::Layer(options)) => layer::run(*options).await,
+            Some(Command::Compare { first, second }) => {
+                let (first, second) = (Document::read(&first)?, Document::read(&second)?);
+                print!("{}", table::comparison(&compare::rows(&first, &second)));
+                compare::differences(&first, &second).iter().for_each(|words| println!("{words}"));
+                Ok(())
+            }
+            None => figures(&arguments).await,
+        }
+    };
+    // A farm that was started ends with the work that is dropped.
+    tokio::select! {
+        result = work => result,
+        _ = interrupt.recv() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("terminated"),
+    }
+}
+
+async fn figures(arguments: &Arguments) -> anyhow::Result<()> {
     let wants = |what| arguments.what.is_empty() || arguments.what.contains(&what);
-    let farm = if arguments.target.is_none() { Some(Farm::start(1)?) } else { None };
+    let farm = if arguments.target.is_none() { Some(Farm::start(1, &[]).await?) } else { None };
     let url = arguments.target.clone().or(farm.as_ref().map(|farm| farm.url.clone())).unwrap_or_default();
     let channel = kiln_proto::channel::connect(&url).await?;
     let mut figures = Vec::new();
@@ -46,8 +92,8 @@ async fn main() -> anyhow::Result<()> {
     }
     if wants(What::Blob) {
         figures.extend(blob::round_trip(&channel, 1024).await?);
-        if let Some(farm) = &farm {
-            let mib = farm.coordinator_peak_bytes()? as f64 / f64::from(1 << 20);
+        if let Some(bytes) = farm.as_ref().and_then(|farm| farm.coordinator().ok()?.peak_bytes()) {
+            let mib = bytes as f64 / f64::from(1 << 20);
             figures.push(Figure::new("coordinator, peak resident", mib, "MiB").wanted("under 200"));
         }
     }
@@ -58,4 +104,13 @@ async fn main() -> anyhow::Result<()> {
         figures.extend(scheduler::assignments(100_000, 1_000)?);
     }
     report::print(&figures, arguments.json)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        super::Arguments::command().debug_assert();
+    }
 }

@@ -64,7 +64,7 @@ struct Run {
 
 fn build(url: &str, tree: &Path, cache: &Path) -> anyhow::Result<Run> {
     let began = Instant::now();
-    let output = Command::new(crate::farm::kiln()?)
+    let output = Command::new(crate::farm::binary("kiln")?)
         .args(["build", "--progress", "json", "--farm", url])
         .arg(tree)
         .env("XDG_CACHE_HOME", cache)

@@ -53,11 +53,13 @@ impl Latencies {
     /// p50, p90 and p99 in milliseconds.
     pub fn figures(&self, name: &str) -> Vec<Figure> {
         [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)]
-            .map(|(label, quantile)| {
-                let millis = self.micros.value_at_quantile(quantile) as f64 / 1000.0;
-                Figure::new(format!("{name}, {label}"), millis, "ms")
-            })
+            .map(|(label, quantile)| Figure::new(format!("{name}, {label}"), self.quantile_ms(quantile), "ms"))
             .into()
+    }
+
+    /// What this part of the calls took at most, in milliseconds; 1.0 is the slowest.
+    pub fn quantile_ms(&self, quantile: f64) -> f64 {
+        self.micros.value_at_quantile(quantile) as f64 / 1000.0
     }
 }
 

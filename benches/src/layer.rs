@@ -1,0 +1,170 @@
+//! A cached dependency layer put in place on a worker that has nothing of it, and on one that has it.
+//!
+//! Measured is what the worker itself says: the fetch of inputs, of an action that has the layer as its input tree.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use kiln_proto::digest::Digest;
+use kiln_proto::property::LABEL_PREFIX;
+use kiln_proto::reapi::ExecutedActionMetadata;
+use tonic::Status;
+
+use crate::actions::{self, Recipe};
+use crate::load::document::{Case, Document, Machine};
+use crate::load::endpoint::{Endpoint, status};
+use crate::load::random::Random;
+use crate::load::tally::Tally;
+use crate::load::target::{self, Target};
+use crate::load::{execute, tell};
+
+/// The label by which an action asks for the worker that was started for it.
+const LABEL: &str = "bench";
+
+/// `kiln-bench layer`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Where it is measured. A target's workers have nothing of a layer that is new in each round.
+    #[command(flatten)]
+    pub target: target::Options,
+    /// Files of the layer.
+    #[arg(long, default_value = "30000", value_parser = clap::value_parser!(u32).range(1..))]
+    pub files: u32,
+    /// Size of each, such as `2KiB`.
+    #[arg(long, default_value = "2KiB", value_parser = size)]
+    pub size: u64,
+    /// Rounds; each is a worker that has nothing yet.
+    #[arg(long, default_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// Actions after the first on each worker.
+    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
+    pub warm: u32,
+    /// Where the report goes as JSON; `-` is standard output, and the table then goes to standard error.
+    #[arg(long, value_name = "FILE|-")]
+    pub json: Option<PathBuf>,
+    /// Seed of the random data, else one by chance. An endpoint that has seen a seed has its blobs.
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
+/// The four figures of a layer.
+#[derive(Default)]
+struct Figures {
+    cold: Tally,
+    cold_whole: Tally,
+    warm: Tally,
+    warm_whole: Tally,
+}
+
+/// Runs the rounds, prints the table and writes the JSON document.
+///
+/// # Errors
+/// Where there is no endpoint, or an action cannot be executed.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let machine = Machine::here();
+    let mut target = Target::open(&options.target, 0).await?;
+    let mut endpoint = target.connect(&options.target, 1).await?;
+    let platform = endpoint.platform.clone();
+    let seed = options.seed.unwrap_or_else(rand::random);
+    let mut random = Random::new(seed, "layer");
+    let mut figures = Figures::default();
+    let mut layer = None;
+    if let Some(server) = target.server {
+        server.reset_peak();
+    }
+    for round in 1..=options.rounds {
+        eprintln!("layer, round {round} of {} ...", options.rounds);
+        // The workers of a farm of our own are new, so the layer may stay; those of a target are not.
+        let root = match (layer, &mut target.farm) {
+            (Some(root), Some(_)) => root,
+            _ => upload(&endpoint, &mut random, &options).await.context("cannot store the layer")?,
+        };
+        layer = Some(root);
+        if let Some(farm) = &mut target.farm {
+            farm.stop_workers();
+            farm.add_worker(&format!("fresh-{round}"), &["--label".to_owned(), format!("{LABEL}={round}")]).await?;
+            endpoint.platform = platform.clone();
+            endpoint.platform.push((format!("{LABEL_PREFIX}{LABEL}"), round.to_string()));
+        }
+        for tally in [&mut figures.cold, &mut figures.warm, &mut figures.cold_whole, &mut figures.warm_whole] {
+            tally.watch(target.server);
+        }
+        let first = random.word();
+        one(&endpoint, root, &first, &options, &mut figures.cold, &mut figures.cold_whole).await?;
+        for _ in 0..options.warm {
+            let next = random.word();
+            one(&endpoint, root, &next, &options, &mut figures.warm, &mut figures.warm_whole).await?;
+        }
+    }
+    let fetched = "the worker's own times of fetching inputs, as the action's metadata has them";
+    let whole = "from Execute to result of the same actions; exit code 0, and not from the cache";
+    let mut cases = Vec::new();
+    for (name, checked, tally) in [
+        ("layer-cold", fetched, figures.cold),
+        ("layer-cold-execute", whole, figures.cold_whole),
+        ("layer-warm", fetched, figures.warm),
+        ("layer-warm-execute", whole, figures.warm_whole),
+    ] {
+        let mut case = Case::new(name, 1, checked);
+        tally.tell(&mut case);
+        case.server_peak_bytes = target.server.and_then(|server| server.peak_bytes());
+        cases.push(case);
+    }
+    let words = format!("{}, a layer of {} files of {} bytes", target.words(), options.files, options.size);
+    tell(&Document { machine, target: words, seed, cases }, options.json.as_deref())
+}
+
+async fn upload(endpoint: &Endpoint, random: &mut Random, options: &Options) -> Result<Digest, Status> {
+    endpoint.must_execute()?;
+    let (root, blobs) = execute::tree(random, "layer", options.files as usize, options.size)?;
+    endpoint.client().upload(blobs).await.map_err(status)?;
+    Ok(root)
+}
+
+/// Executes an action on the layer; its fetch of inputs goes into one tally, all of it into the other.
+async fn one(
+    endpoint: &Endpoint,
+    root: Digest,
+    distinct: &str,
+    options: &Options,
+    fetch: &mut Tally,
+    whole: &mut Tally,
+) -> anyhow::Result<()> {
+    let (action, uploads) = Recipe::noop(root, endpoint.platform.clone()).action(distinct);
+    endpoint.client().upload(uploads.into()).await?;
+    let began = whole.begin();
+    let called = Instant::now();
+    let response = actions::execute(endpoint.channel.clone(), &endpoint.instance, &action).await?;
+    let took = called.elapsed();
+    whole.end(began);
+    let result = actions::fresh(response)?;
+    let fetched = result.execution_metadata.as_ref().and_then(fetching);
+    let fetched = fetched.context("the result does not say how long its inputs were fetched")?;
+    let bytes = u64::from(options.files) * options.size;
+    whole.done(took, bytes);
+    fetch.wall += fetched;
+    fetch.done(fetched, bytes);
+    Ok(())
+}
+
+fn fetching(metadata: &ExecutedActionMetadata) -> Option<Duration> {
+    let from = metadata.input_fetch_start_timestamp.as_ref()?;
+    let to = metadata.input_fetch_completed_timestamp.as_ref()?;
+    let nanos = i128::from(to.seconds - from.seconds) * 1_000_000_000 + i128::from(to.nanos - from.nanos);
+    u64::try_from(nanos).ok().map(Duration::from_nanos)
+}
+
+/// Reads a size: digits, and perhaps one of the units `KiB`, `MiB`.
+fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no size; expected such as `2KiB`");
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..split].parse().map_err(|_| wrong())?;
+    let shift = match &text[split..] {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(1 << shift).filter(|bytes| (1..1 << 30).contains(bytes)).ok_or_else(wrong)
+}

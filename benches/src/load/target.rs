@@ -1,0 +1,102 @@
+//! What is measured: an endpoint that is there, or a farm that is started for it.
+
+use super::endpoint::Endpoint;
+use crate::farm::Farm;
+use crate::process::Process;
+
+/// Where the load goes.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub struct Options {
+    /// Any Remote Execution endpoint, such as grpc://HOST:PORT; without it, a farm is started here.
+    #[arg(long, value_name = "URL")]
+    pub target: Option<String>,
+    /// REAPI's instance name.
+    #[arg(long, default_value = "", value_name = "NAME")]
+    pub instance: String,
+    /// A platform property of the actions that are executed; may be repeated.
+    #[arg(long = "platform", value_name = "NAME=VALUE", value_parser = property)]
+    pub platform: Vec<(String, String)>,
+    /// The target's process on this machine, for its memory and CPU time.
+    #[arg(long, value_name = "PID", requires = "target")]
+    pub server_pid: Option<u32>,
+    /// A further argument for the coordinator that is started here; may be repeated.
+    #[arg(long = "coordinator-arg", value_name = "ARG", allow_hyphen_values = true, conflicts_with = "target")]
+    pub coordinator_arguments: Vec<String>,
+}
+
+/// What is measured.
+#[derive(Debug)]
+pub struct Target {
+    /// Where it listens.
+    pub url: String,
+    /// Its process, where that is known.
+    pub server: Option<Process>,
+    /// The farm that was started, with its further arguments.
+    pub farm: Option<Farm>,
+    arguments: Vec<String>,
+}
+
+impl Target {
+    /// Takes the target that is named, or starts a farm with so many workers.
+    ///
+    /// # Errors
+    /// Where the farm cannot be started, or the named process is not there.
+    pub async fn open(options: &Options, workers: u32) -> anyhow::Result<Self> {
+        let arguments = options.coordinator_arguments.clone();
+        if let Some(url) = options.target.clone() {
+            let server = options.server_pid.map(Process::new).transpose()?;
+            return Ok(Self { url, server, farm: None, arguments });
+        }
+        let farm = Farm::start(workers, &arguments).await?;
+        let server = Some(farm.coordinator()?);
+        Ok(Self { url: farm.url.clone(), server, farm: Some(farm), arguments })
+    }
+
+    /// Connects to it.
+    ///
+    /// # Errors
+    /// Where nothing answers there.
+    pub async fn connect(&self, options: &Options, connections: usize) -> anyhow::Result<Endpoint> {
+        Endpoint::connect(&self.url, &options.instance, &options.platform, connections).await
+    }
+
+    /// What it is, for the report.
+    pub fn words(&self) -> String {
+        match &self.farm {
+            None => self.url.clone(),
+            Some(_) if self.arguments.is_empty() => "a farm on this machine".to_owned(),
+            Some(_) => format!("a farm on this machine, with {}", shown(&self.arguments)),
+        }
+    }
+}
+
+/// Arguments without the passwords of URLs.
+fn shown(arguments: &[String]) -> String {
+    let hidden = arguments.iter().map(|argument| match argument.split_once("://") {
+        Some((scheme, rest)) => match rest.rsplit_once('@') {
+            Some((_, host)) => format!("{scheme}://...@{host}"),
+            None => argument.clone(),
+        },
+        None => argument.clone(),
+    });
+    hidden.collect::<Vec<_>>().join(" ")
+}
+
+fn property(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` is no platform property; expected `NAME=VALUE`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn passwords_are_not_in_the_report() {
+        let arguments = ["--redis", "redis://me:secret@host:6379", "redis://host"].map(str::to_owned);
+        assert_eq!(shown(&arguments), "--redis redis://...@host:6379 redis://host");
+    }
+}
