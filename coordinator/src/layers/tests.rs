@@ -1,7 +1,6 @@
 //! Layers over real stores on disk.
 
 use futures::FutureExt;
-use futures::FutureExt;
 use kiln_proto::digest::DigestFunction;
 use kiln_proto::tree::{Entry, Tree};
 use kiln_proto::v1;
