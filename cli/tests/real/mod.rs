@@ -67,6 +67,7 @@ fn tools_cache() -> PathBuf {
 pub struct Farm {
     pub dir: tempfile::TempDir,
     pub url: String,
+    redis: Option<String>,
     coordinator: Mutex<Child>,
     workers: Mutex<BTreeMap<String, Child>>,
 }
@@ -89,11 +90,17 @@ fn log(dir: &Path, name: &str) -> std::fs::File {
 impl Farm {
     /// A farm with these workers, all of them registered.
     pub fn start(workers: &[&str]) -> Self {
+        Self::with_redis(None, workers)
+    }
+
+    /// The same, over a Redis that other coordinators may share.
+    pub fn with_redis(redis: Option<&str>, workers: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url = format!("http://127.0.0.1:{port}");
-        let coordinator = Mutex::new(Self::coordinator(dir.path(), &url));
-        let farm = Self { dir, url, coordinator, workers: Mutex::default() };
+        let coordinator = Mutex::new(Self::coordinator(dir.path(), &url, redis));
+        let redis = redis.map(str::to_owned);
+        let farm = Self { dir, url, redis, coordinator, workers: Mutex::default() };
         until("the coordinator to answer", || (farm.kiln(&["workers", "--json"]).code == 0).then_some(()));
         workers.iter().for_each(|name| farm.start_worker(name));
         workers.iter().for_each(|name| farm.wait_for_worker(name));
@@ -109,7 +116,7 @@ impl Farm {
         FARM.get_or_init(|| Self::start(&["one", "two"]))
     }
 
-    fn coordinator(dir: &Path, url: &str) -> Child {
+    fn coordinator(dir: &Path, url: &str, redis: Option<&str>) -> Child {
         let listen = url.trim_start_matches("http://");
         let parent = std::process::id().to_string();
         let mut command = kiln();
@@ -118,6 +125,9 @@ impl Farm {
             .args(["coordinator", "--listen", listen, "--parent", &parent, "--data-dir"])
             .arg(dir.join("coordinator"))
             .stderr(log(dir, "coordinator"));
+        if let Some(redis) = redis {
+            command.args(["--redis", redis]);
+        }
         spawn(command)
     }
 
@@ -167,7 +177,7 @@ impl Farm {
         let mut coordinator = self.coordinator.lock().unwrap();
         coordinator.kill().unwrap();
         coordinator.wait().unwrap();
-        *coordinator = Self::coordinator(self.dir.path(), &self.url);
+        *coordinator = Self::coordinator(self.dir.path(), &self.url, self.redis.as_deref());
     }
 
     /// The log of a process.

@@ -1,6 +1,7 @@
 //! Runs a build's plan: steps as soon as what they need is done, then the artifacts.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use super::environment::{self, Chosen};
 use super::lower::overlay;
 use super::steps::{self, Ended, Finished, Job};
 use crate::artifacts::{self, StepFact};
+use crate::store::redis::Health;
 
 /// How long a build that was taken up again, or that meets a farm which has just started, waits for workers to join.
 const JOINING: Duration = Duration::from_secs(30);
@@ -82,6 +84,7 @@ pub(super) async fn run(work: Work) {
     }
     let outcome = tokio::select! {
         outcome = carry_out(&work) => outcome,
+        never = tell_of_redis(&work) => match never {},
         () = work.cancel.cancelled() => {
             Err(Unsuccessful { status: BuildStatus::Cancelled, message: "the build was cancelled".to_owned() })
         }
@@ -109,6 +112,22 @@ pub(super) async fn run(work: Work) {
         tracing::error!(build = build.id, ?recorded, "cannot record that a build ended");
     }
     work.events.append(event::Event::BuildFinished(finished(&build)));
+}
+
+/// Warns once where the shared cache is away while the build runs: it then takes longer, and nobody should wonder why.
+async fn tell_of_redis(work: &Work) -> Infallible {
+    if let Some(redis) = &work.stores.redis {
+        let mut health = redis.health();
+        let why = health.wait_for(|health| *health != Health::Up).await.map(|health| match &*health {
+            Health::Up => String::new(),
+            Health::Away(why) => format!("is away ({why}): the build goes on without it"),
+            Health::NoWrites(why) => format!("takes no writes ({why}): what is built now is not shared"),
+        });
+        if let Ok(why) = why {
+            work.tell(event::Event::Warning(v1::Warning { text: format!("the farm's shared cache {why}") }));
+        }
+    }
+    std::future::pending().await
 }
 
 fn started(work: &Work) -> v1::BuildStarted {
