@@ -259,10 +259,13 @@ async fn a_process_left_in_the_background_does_not_outlive_its_command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn forking_without_end_is_stopped_and_named() {
     let place = confined();
-    let mut job = place.job("while :; do sleep 1000 & done");
-    job.max_processes = 40;
-    let ran = place.run(job).await;
-    assert_eq!(ran.exit(), &Exit::TooManyProcesses, "{}", ran.err);
+    // The first ends when it is refused a process; the processes of the second try again without end.
+    for script in ["while :; do sleep 1000 & done", "exec perl -e 'fork while 1'"] {
+        let mut job = place.job(script);
+        job.max_processes = 40;
+        let ran = place.run(job).await;
+        assert_eq!(ran.exit(), &Exit::TooManyProcesses, "{script}: {}", ran.err);
+    }
     assert_eq!(place.script("echo well").await.text(), "well\n", "expected the next job to be untouched");
 }
 

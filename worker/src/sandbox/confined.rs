@@ -21,6 +21,8 @@ use super::{BUILD, Chunk, Config, Error, Exit, Finished, HOME, Job, OutputTree, 
 
 /// Bytes read from a command's output at once.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// How often the kernel is asked whether it had to refuse a job a process.
+const PROCESSES_EVERY: Duration = Duration::from_millis(200);
 
 /// Why a job was stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,7 @@ pub(super) enum Stop {
     Timeout,
     Cancel,
     Disk,
+    Processes,
 }
 
 /// Runs an empty job to find out whether the kernel allows it; in words why not.
@@ -167,7 +170,7 @@ pub(super) async fn run(
     let ending = async {
         let stop = tokio::select! {
             report = report(reader) => return (report, None),
-            stop = stopped(&job, &scratch, &cancel) => stop,
+            stop = stopped(&job, &scratch, group.as_ref(), &cancel) => stop,
         };
         // Everything is stopped; no report comes, and what it took is known here.
         let wall_us = began.elapsed().as_micros() as u64;
@@ -219,11 +222,20 @@ async fn report(reader: tokio::net::unix::OwnedReadHalf) -> io::Result<Report> {
 }
 
 /// Ends when the job must be stopped.
-async fn stopped(job: &Job, scratch: &Scratch, cancel: &CancellationToken) -> Stop {
+async fn stopped(job: &Job, scratch: &Scratch, group: Option<&Group>, cancel: &CancellationToken) -> Stop {
     tokio::select! {
         () = super::unconfined::after(job.timeout) => Stop::Timeout,
         () = cancel.cancelled() => Stop::Cancel,
         () = disk::used_up(scratch.path().to_owned(), job.disk_bytes) => Stop::Disk,
+        () = refused_a_process(group) => Stop::Processes,
+    }
+}
+
+/// Ends when the kernel has refused a job another process. Those that are there could try again without end.
+async fn refused_a_process(group: Option<&Group>) {
+    let Some(group) = group.filter(|group| group.limits_processes()) else { return std::future::pending().await };
+    while !group.too_many_processes() {
+        tokio::time::sleep(PROCESSES_EVERY).await;
     }
 }
 
@@ -247,6 +259,7 @@ fn exit(ended: &Ended, stop: Option<Stop>, group: Option<&Group>) -> Exit {
         Some(Stop::Timeout) => return Exit::TimedOut,
         Some(Stop::Cancel) => return Exit::Cancelled,
         Some(Stop::Disk) => return Exit::DiskFull,
+        Some(Stop::Processes) => return Exit::TooManyProcesses,
         None => {}
     }
     let failed = ended.code != Some(0);

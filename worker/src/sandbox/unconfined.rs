@@ -114,6 +114,7 @@ async fn start(
         Err(Stop::Timeout) => Exit::TimedOut,
         Err(Stop::Cancel) => Exit::Cancelled,
         Err(Stop::Disk) => Exit::DiskFull,
+        Err(Stop::Processes) => Exit::TooManyProcesses,
         Ok(Ok(status)) if !status.success() && disk::is_full(scratch.path()) => Exit::DiskFull,
         Ok(Ok(status)) => match (status.code(), status.signal()) {
             (Some(code), _) => Exit::Code(code),
