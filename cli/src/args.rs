@@ -301,6 +301,9 @@ pub struct Coordinator {
     /// Where it keeps its data.
     #[arg(long)]
     pub data_dir: PathBuf,
+    /// A Redis that it shares with other coordinators.
+    #[arg(long, env = "KILN_REDIS", hide_env_values = true)]
+    pub redis: Option<String>,
     /// The process that it must not outlive.
     #[arg(long)]
     pub parent: Option<u32>,

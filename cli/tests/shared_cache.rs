@@ -36,7 +36,9 @@ fn what_one_user_built_is_a_hit_for_another_through_the_other_coordinator() {
                 let first = one.build(mine.path(), &[]).well();
                 let second = other.build(theirs.path(), &[]).well();
                 let caches = second.caches();
-                assert!(!caches.is_empty() && caches.values().all(|cache| cache == "hit"), "{name}: {caches:?}");
+                let logs = || format!("{}{}", one.log("coordinator"), other.log("coordinator"));
+                let hits = !caches.is_empty() && caches.values().all(|cache| cache == "hit");
+                assert!(hits, "{name}: {caches:?}; the coordinators said {}", logs());
                 let digest = |built: &real::Built| built.of_type("artifact")[0]["digest"].clone();
                 assert_eq!(digest(&first), digest(&second), "expected the same artifact of {name}");
             })

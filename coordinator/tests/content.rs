@@ -316,12 +316,10 @@ async fn only_what_is_served_is_advertised() {
     assert_eq!(cache.supported_compressors, [Compressor::Zstd as i32]);
     assert_eq!(cache.supported_batch_update_compressors, [Compressor::Zstd as i32]);
     assert!(cache.action_cache_update_capabilities.unwrap().update_enabled);
-    assert!(!cache.split_blob_support && !cache.splice_blob_support);
+    assert!(cache.split_blob_support && cache.splice_blob_support && cache.rep_max_cdc_params.is_none());
     assert_eq!(cache.max_cas_blob_size_bytes, 0);
-    let split = farm.cas.clone().split_blob(reapi::SplitBlobRequest::default()).await;
-    assert_eq!(code(split), Code::Unimplemented);
     let (low, high) = (all.low_api_version.unwrap(), all.high_api_version.unwrap());
-    assert_eq!((low.major, low.minor, high.major, high.minor), (2, 0, 2, 3));
+    assert_eq!((low.major, low.minor, high.major, high.minor), (2, 0, 2, 13));
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/certificates.rs"]
+mod certificates;
 #[path = "support/redis.rs"]
 mod redis;
 mod support;
@@ -9,13 +11,14 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
+use certificates::certificates;
 use futures::TryStreamExt;
 use kiln_coordinator::store::redis::{Address, Health, Link, Tls};
 use kiln_coordinator::store::{BlobStore, Config, Error, RedisConfig, Stores};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::reapi;
 use prost::Message;
-use redis::{Cluster, Redis, certificates};
+use redis::{Cluster, Redis};
 use support::{BLAKE3, SHA256, cannot_run, noise};
 use tempfile::TempDir;
 
@@ -84,6 +87,12 @@ impl Coordinator {
         let (file, inner, stdout) = (self.put(&file).await, self.put(&inner).await, self.put(&stdout).await);
         let node = reapi::FileNode { name: "a".into(), digest: Some(inner.to_wire()), ..Default::default() };
         let root = reapi::Directory { files: vec![node], ..Default::default() };
+        // A directory with nothing in it is the empty blob, which nobody stores.
+        let empty = reapi::OutputDirectory {
+            path: "e".into(),
+            root_directory_digest: Some(Digest::empty(SHA256).to_wire()),
+            ..Default::default()
+        };
         let tree = self.put(&reapi::Tree { root: Some(root), children: Vec::new() }.encode_to_vec()).await;
         let result = reapi::ActionResult {
             output_files: vec![reapi::OutputFile {
@@ -91,11 +100,10 @@ impl Coordinator {
                 digest: Some(file.to_wire()),
                 ..Default::default()
             }],
-            output_directories: vec![reapi::OutputDirectory {
-                path: "d".into(),
-                tree_digest: Some(tree.to_wire()),
-                ..Default::default()
-            }],
+            output_directories: vec![
+                reapi::OutputDirectory { path: "d".into(), tree_digest: Some(tree.to_wire()), ..Default::default() },
+                empty,
+            ],
             stdout_digest: Some(stdout.to_wire()),
             ..Default::default()
         };
@@ -171,14 +179,14 @@ async fn tls_is_spoken_and_an_untrusted_certificate_is_refused_in_words() {
     if !redis_or_skip() {
         return;
     }
-    let certificates = certificates();
-    let redis = Redis::with_tls(certificates.path());
+    let trusted = certificates();
+    let redis = Redis::with_tls(trusted.path());
     let url = format!("rediss://127.0.0.1:{}", redis.port);
-    let tls = Tls { ca: Some(certificates.path().join("ca.pem")), ..Tls::default() };
+    let tls = Tls { ca: Some(trusted.path().join("ca.pem")), ..Tls::default() };
     let (one, other) = (coordinator_with(&url, &tls).await, coordinator_with(&url, &tls).await);
     let digest = one.put(b"over TLS").await;
     assert_eq!(other.blobs().get(&digest).await.unwrap(), "over TLS");
-    let stranger = Tls { ca: Some(self::certificates().path().join("ca.pem")), ..Tls::default() };
+    let stranger = Tls { ca: Some(certificates().path().join("ca.pem")), ..Tls::default() };
     // The file is gone with its directory: that is said first.
     assert!(Address::parse(&url, &stranger).unwrap_err().to_string().contains("ca.pem"));
     let words = refused(&url, &Tls::default()).await;
@@ -432,6 +440,7 @@ async fn a_redis_that_dies_is_done_without_and_used_again_when_it_is_back() {
     redis.kill();
     one.becomes(|health| matches!(health, Health::Away(_))).await;
     let digest = one.put(b"while it is away").await;
+    let (built_meanwhile, meanwhile, _) = one.put_result("", 9).await;
     assert!(one.has(&digest).await && one.has(&blobs[0]).await, "expected the coordinator's own copies");
     assert_eq!(one.stores.cached_result("", &action).await.unwrap(), Some(result.clone()));
     assert!(!other.has(&digest).await);
@@ -441,6 +450,10 @@ async fn a_redis_that_dies_is_done_without_and_used_again_when_it_is_back() {
     other.becomes(|health| *health == Health::Up).await;
     let after = one.put(b"after it came back").await;
     assert!(other.has(&after).await);
+    // What was built in the meantime is shared without anybody asking for it.
+    while other.stores.cached_result("", &built_meanwhile).await.unwrap() != Some(meanwhile.clone()) {
+        tokio::task::yield_now().await;
+    }
     // What one still has of its own is shared again by its next use.
     one.stores.actions.put("", &action, result.clone()).await.unwrap();
     assert_eq!(other.stores.cached_result("", &action).await.unwrap(), Some(result));

@@ -18,11 +18,12 @@ pub fn become_init_if_asked() {
 /// Runs a coordinator until `shutdown`.
 pub async fn coordinator(
     data_dir: PathBuf,
+    redis: Option<String>,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), String> {
     let listen = listener.local_addr().map_err(|error| error.to_string())?;
-    let config = kiln_coordinator::Config::on_disk(listen, data_dir, STORE_BYTES);
+    let config = kiln_coordinator::Config { redis, ..kiln_coordinator::Config::on_disk(listen, data_dir, STORE_BYTES) };
     kiln_coordinator::run(config, listener, shutdown).await.map_err(|error| format!("coordinator: {error:#}"))
 }
 

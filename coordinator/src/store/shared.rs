@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use kiln_proto::digest::Digest;
 use parking_lot::Mutex;
 
@@ -40,15 +40,21 @@ impl Shared {
     }
 
     /// Sees to it that these blobs are in the shared store, as far as it takes them: what was evicted there is copied from here.
-    pub async fn share(&self, digests: &[Digest]) {
-        let Ok(missing) = self.shared.find_missing(digests).await else { return };
-        stream::iter(missing)
-            .for_each_concurrent(CONCURRENCY, |digest| async move {
-                if let Err(error) = copy(&*self.own, &*self.shared, &digest).await {
+    ///
+    /// # Errors
+    /// Where the shared store fails, so that trying again later may help.
+    pub async fn share(&self, digests: &[Digest]) -> Result<(), Error> {
+        let missing = self.shared.find_missing(digests).await?;
+        let copies = stream::iter(missing).map(|digest| async move {
+            match copy(&*self.own, &*self.shared, &digest).await {
+                Err(error @ (Error::TooLarge { .. } | Error::NotFound { .. })) => {
                     tracing::debug!(%digest, %error, "a blob is not shared");
+                    Ok(())
                 }
-            })
-            .await;
+                result => result,
+            }
+        });
+        copies.buffer_unordered(CONCURRENCY).try_collect().await
     }
 
     /// Extends the shared life of blobs that are here, in the background and not more often than [`TOUCH_EVERY`].

@@ -3,35 +3,72 @@
 //! A shared result comes first: another coordinator may have replaced it. Invariant: the blobs that a result names are shared before
 //! the result is, and no failure of the shared store reaches a caller.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi;
+use parking_lot::Mutex;
+use tokio::sync::watch;
 
-use super::{ActionStore, Error, Shared, whole};
+use super::redis::Health;
+use super::{ActionStore, Error, Shared, WithEmpty, whole};
 
-/// Reads `shared`, then `own`; writes to both.
+/// Results that wait for the shared store to be back; the oldest are given up for newer ones.
+const WAITING: usize = 10_000;
+
+/// Reads `shared`, then `own`; writes to both. What could not be shared is shared when the shared store is back.
 #[derive(Debug, Clone)]
 pub struct SharedActions {
     own: Arc<dyn ActionStore>,
     shared: Arc<dyn ActionStore>,
     blobs: Arc<Shared>,
+    waiting: Arc<Mutex<VecDeque<(String, Digest)>>>,
 }
 
 impl SharedActions {
     /// Results over the blobs of the same coordinators.
-    pub fn new(own: Arc<dyn ActionStore>, shared: Arc<dyn ActionStore>, blobs: Arc<Shared>) -> Self {
-        Self { own, shared, blobs }
+    pub fn new(
+        own: Arc<dyn ActionStore>,
+        shared: Arc<dyn ActionStore>,
+        blobs: Arc<Shared>,
+        health: watch::Receiver<Health>,
+    ) -> Self {
+        let store = Self { own, shared, blobs, waiting: Arc::default() };
+        tokio::spawn(store.clone().catch_up(health));
+        store
     }
 
-    async fn share(&self, instance: &str, action: &Digest, result: reapi::ActionResult) {
-        match whole::named_by(&*self.blobs, action.function, &result).await {
-            Ok(Some(digests)) => self.blobs.share(&digests).await,
-            Ok(None) | Err(_) => return,
+    async fn share(&self, instance: &str, action: &Digest, result: reapi::ActionResult) -> Result<(), Error> {
+        let Some(named) = whole::named_by(&WithEmpty::new(self.blobs.clone()), action.function, &result).await? else {
+            return Ok(());
+        };
+        self.blobs.share(&named).await?;
+        self.shared.put(instance, action, result).await
+    }
+
+    /// Shares a result, or remembers that it is to be.
+    async fn share_or_wait(&self, instance: &str, action: &Digest, result: reapi::ActionResult) {
+        if let Err(error) = self.share(instance, action, result).await {
+            tracing::debug!(%action, %error, "a result is not shared yet");
+            let mut waiting = self.waiting.lock();
+            if waiting.len() >= WAITING {
+                waiting.pop_front();
+            }
+            waiting.push_back((instance.to_owned(), *action));
         }
-        if let Err(error) = self.shared.put(instance, action, result).await {
-            tracing::debug!(%action, %error, "a result is not shared");
+    }
+
+    /// Shares what waits whenever the shared store has come back. Ends with the link to it.
+    async fn catch_up(self, mut health: watch::Receiver<Health>) {
+        while health.changed().await.is_ok() {
+            while *health.borrow_and_update() == Health::Up {
+                let Some((instance, action)) = self.waiting.lock().pop_front() else { break };
+                if let Ok(Some(result)) = self.own.get(&instance, &action).await {
+                    self.share_or_wait(&instance, &action, result).await;
+                }
+            }
         }
     }
 }
@@ -49,14 +86,14 @@ impl ActionStore for SharedActions {
         if let (Ok(None), Some(found)) = (shared, &own) {
             // It was evicted there, or that store was away when it was put.
             let (store, instance, action, found) = (self.clone(), instance.to_owned(), *action, found.clone());
-            tokio::spawn(async move { store.share(&instance, &action, found).await });
+            tokio::spawn(async move { store.share_or_wait(&instance, &action, found).await });
         }
         Ok(own)
     }
 
     async fn put(&self, instance: &str, action: &Digest, result: reapi::ActionResult) -> Result<(), Error> {
         self.own.put(instance, action, result.clone()).await?;
-        self.share(instance, action, result).await;
+        self.share_or_wait(instance, action, result).await;
         Ok(())
     }
 

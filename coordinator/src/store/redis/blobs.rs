@@ -296,8 +296,7 @@ struct ChunkWriter {
 }
 
 impl ChunkWriter {
-    async fn store_chunk(&mut self, chunk: Bytes) -> Result<(), Error> {
-        let digest = self.digest.function.digest(&chunk);
+    async fn store_chunk(&mut self, digest: Digest, chunk: Bytes) -> Result<(), Error> {
         if self.store.touch(&[digest]).await? != [true] {
             self.store.put_checked(&digest, chunk).await?;
         }
@@ -312,12 +311,22 @@ impl BlobWriter for ChunkWriter {
         if self.hasher.size() + data.len() as u64 > self.digest.size {
             return Err(Error::TooLong { digest: self.digest });
         }
-        self.hasher.update(&data);
-        self.cut.push(&data);
-        if is_chunked(&self.digest) {
-            while let Some(chunk) = self.cut.next_whole() {
-                self.store_chunk(chunk).await?;
+        let (mut hasher, mut cut) = (self.hasher.clone(), std::mem::take(&mut self.cut));
+        let (function, chunked) = (self.digest.function, is_chunked(&self.digest));
+        // Hashing and cutting megabytes would hold up every other call of this thread.
+        let work = move || {
+            hasher.update(&data);
+            cut.push(&data);
+            let mut chunks = Vec::new();
+            while let Some(chunk) = if chunked { cut.next_whole() } else { None } {
+                chunks.push((function.digest(&chunk), chunk));
             }
+            (hasher, cut, chunks)
+        };
+        let chunks;
+        (self.hasher, self.cut, chunks) = tokio::task::spawn_blocking(work).await.map_err(|_| Error::Closed)?;
+        for (digest, chunk) in chunks {
+            self.store_chunk(digest, chunk).await?;
         }
         Ok(())
     }
@@ -332,7 +341,8 @@ impl BlobWriter for ChunkWriter {
             return self.store.put_checked(&self.digest, data).await;
         }
         while let Some(chunk) = self.cut.next_last() {
-            self.store_chunk(chunk).await?;
+            let digest = self.digest.function.digest(&chunk);
+            self.store_chunk(digest, chunk).await?;
         }
         let list = value::encode_chunks(&self.digest, &self.chunks);
         self.store.link.call(Access::Write, self.store.set(&self.digest, list)).await?;

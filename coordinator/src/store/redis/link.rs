@@ -17,7 +17,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use super::{Address, Error};
 
 /// Longest that one call takes.
-const CALL: Duration = Duration::from_secs(3);
+const CALL: Duration = Duration::from_secs(5);
 /// Longest that connecting takes.
 const CONNECT: Duration = Duration::from_secs(3);
 /// Calls under way at once; more wait, within [`CALL`].
