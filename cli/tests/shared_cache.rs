@@ -6,7 +6,7 @@ mod real;
 #[path = "../../coordinator/tests/support/redis.rs"]
 mod redis;
 
-use real::{Farm, cannot_run, example, project, until};
+use real::{Farm, cannot_run, copy, example, project, until};
 use redis::Redis;
 
 fn two_farms() -> Option<(Redis, Farm, Farm)> {
@@ -25,6 +25,14 @@ fn two_farms() -> Option<(Redis, Farm, Farm)> {
 const EXAMPLES: [&str; 9] =
     ["c-cmake", "c-make", "c-meson", "java-plain", "rust", "rust-workspace", "python-pip", "python-uv", "node-npm"];
 
+/// An example in a directory of its own name, as checkouts of one repository are: it names a project that has no manifest.
+fn checkout(name: &str) -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join(name)).unwrap();
+    copy(example(name).path(), &home.path().join(name));
+    home
+}
+
 #[test]
 fn what_one_user_built_is_a_hit_for_another_through_the_other_coordinator() {
     let Some((_redis, one, other)) = two_farms() else { return };
@@ -32,9 +40,9 @@ fn what_one_user_built_is_a_hit_for_another_through_the_other_coordinator() {
         let (one, other) = (&one, &other);
         let builds = EXAMPLES.map(|name| {
             scope.spawn(move || {
-                let (mine, theirs) = (example(name), example(name));
-                let first = one.build(mine.path(), &[]).well();
-                let second = other.build(theirs.path(), &[]).well();
+                let (mine, theirs) = (checkout(name), checkout(name));
+                let first = one.build(&mine.path().join(name), &[]).well();
+                let second = other.build(&theirs.path().join(name), &[]).well();
                 let caches = second.caches();
                 let logs = || format!("{}{}", one.log("coordinator"), other.log("coordinator"));
                 let hits = !caches.is_empty() && caches.values().all(|cache| cache == "hit");
