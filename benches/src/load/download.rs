@@ -25,6 +25,7 @@ const STORED_BLOBS: u64 = 16_384;
 #[derive(Debug)]
 pub struct Download {
     class: Class,
+    calls: Option<u64>,
     blobs_per_call: usize,
     stored: Vec<Digest>,
 }
@@ -33,9 +34,9 @@ pub struct Download {
 pub type Read = (Digest, Vec<Vec<u8>>);
 
 impl Download {
-    /// Of a class of sizes.
-    pub fn new(class: Class) -> Self {
-        Self { class, blobs_per_call: 1, stored: Vec::new() }
+    /// Of a class of sizes; where the calls are counted, no more is stored than they read.
+    pub fn new(class: Class, calls: Option<u64>) -> Self {
+        Self { class, calls, blobs_per_call: 1, stored: Vec::new() }
     }
 }
 
@@ -123,7 +124,8 @@ impl Load for Download {
 
     async fn set_up(&mut self, endpoint: &Endpoint, random: &mut Random) -> Result<(), Status> {
         self.blobs_per_call = self.class.blobs_per_call(endpoint);
-        let count = (STORED_BYTES / self.class.size).clamp(1, STORED_BLOBS);
+        let read = self.calls.map_or(u64::MAX, |calls| calls.max(self.blobs_per_call as u64));
+        let count = (STORED_BYTES / self.class.size).clamp(1, STORED_BLOBS).min(read);
         self.stored = store(endpoint, random, count, self.class.size).await?;
         Ok(())
     }

@@ -77,10 +77,10 @@ impl<L: Load> Runnable for L {
 }
 
 /// All cases, in the order in which they run.
-fn cases(concurrency: usize) -> Vec<Box<dyn Runnable>> {
+fn cases(concurrency: usize, calls: Option<u64>) -> Vec<Box<dyn Runnable>> {
     let mut cases: Vec<Box<dyn Runnable>> = Vec::new();
     cases.extend(sizes::CLASSES.map(|class| Box::new(upload::Upload::new(class)) as Box<dyn Runnable>));
-    cases.extend(sizes::CLASSES.map(|class| Box::new(download::Download::new(class)) as Box<dyn Runnable>));
+    cases.extend(sizes::CLASSES.map(|class| Box::new(download::Download::new(class, calls)) as Box<dyn Runnable>));
     cases.push(Box::new(many::ReadMany::new(concurrency)));
     cases.extend(
         find_missing::BATCHES.map(|digests| Box::new(find_missing::FindMissing::new(digests)) as Box<dyn Runnable>),
@@ -110,7 +110,7 @@ fn chosen(cases: Vec<Box<dyn Runnable>>, only: &[String]) -> anyhow::Result<Vec<
 /// Where there is no endpoint or no such case. What goes wrong within a case is in the report.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let concurrency = usize::from(options.concurrency);
-    let cases = chosen(cases(concurrency), &options.only)?;
+    let cases = chosen(cases(concurrency, options.count), &options.only)?;
     let machine = Machine::here();
     let target = Target::open(&options.target, 1).await?;
     let endpoint = target.connect(&options.target, usize::from(options.connections)).await?;
@@ -157,7 +157,7 @@ mod tests {
     fn cases_are_chosen_by_name_or_by_how_names_begin() {
         let names = |only: &[&str]| -> anyhow::Result<Vec<String>> {
             let only: Vec<String> = only.iter().map(|word| (*word).to_owned()).collect();
-            Ok(chosen(cases(8), &only)?.iter().map(|case| case.name()).collect())
+            Ok(chosen(cases(8, None), &only)?.iter().map(|case| case.name()).collect())
         };
         let of = |only: &[&str]| names(only).expect("cases");
         assert_eq!(of(&["execute-noop", "upload-1KiB-batch"]), ["upload-1KiB-batch", "execute-noop"]);

@@ -1,0 +1,89 @@
+//! `kiln-bench load`, `layer` and `compare` on a real coordinator and worker, with tiny counts. No time is asserted.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Once;
+
+use serde_json::Value;
+
+/// The farm's binaries, beside the one that is tested: a run of this package alone does not build them.
+fn build_farm() {
+    static BUILT: Once = Once::new();
+    BUILT.call_once(|| {
+        let bench = Path::new(env!("CARGO_BIN_EXE_kiln-bench"));
+        if ["kiln-coordinator", "kiln-worker"].iter().all(|name| bench.with_file_name(name).exists()) {
+            return;
+        }
+        let build = ["build", "--locked", "-p", "kiln-coordinator", "-p", "kiln-worker"];
+        let built = Command::new(env!("CARGO")).args(build).current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
+        assert!(built.success());
+    });
+}
+
+fn bench(arguments: &[&str]) -> Output {
+    build_farm();
+    Command::new(env!("CARGO_BIN_EXE_kiln-bench")).args(arguments).output().unwrap()
+}
+
+#[track_caller]
+fn well(arguments: &[&str]) -> (String, String) {
+    let output = bench(arguments);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "expected a success, found\n{out}\n{err}");
+    (out, err)
+}
+
+#[test]
+fn every_case_does_what_was_asked_for_without_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = dir.path().join("report.json");
+    let (table, _) = well(&["load", "--count", "2", "--concurrency", "2", "--json", report.to_str().unwrap()]);
+    let document: Value = serde_json::from_str(&std::fs::read_to_string(&report).unwrap()).unwrap();
+    let cases = document["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 24);
+    for case in cases {
+        let name = case["name"].as_str().unwrap();
+        assert_eq!(case["operations"], 2, "{case:#}\n{table}");
+        assert_eq!(case["errors"], serde_json::json!({}), "{case:#}");
+        assert!(case["refused"].is_null() && case["server_peak_bytes"].is_u64(), "{case:#}");
+        assert!(table.lines().any(|line| line.starts_with(name)), "`{name}` is not in the table:\n{table}");
+    }
+    let (compared, _) = well(&["compare", report.to_str().unwrap(), report.to_str().unwrap()]);
+    assert!(compared.lines().any(|line| line.starts_with("execute-noop") && line.contains("1.00")), "{compared}");
+}
+
+#[test]
+fn a_layer_is_measured_cold_and_warm_and_json_may_be_all_of_standard_output() {
+    let arguments = ["layer", "--files", "300", "--size", "100B", "--rounds", "1", "--warm", "2", "--json", "-"];
+    let (out, _) = well(&arguments);
+    let document: Value = serde_json::from_str(&out).unwrap();
+    let operations: Vec<_> = document["cases"].as_array().unwrap().iter().map(|case| &case["operations"]).collect();
+    assert_eq!(operations, [1, 1, 2, 2]);
+}
+
+#[test]
+fn an_endpoint_that_refuses_a_case_is_told_and_the_others_go_on() {
+    let more =
+        ["load", "--count", "1", "--only", "execute-noop,find-missing-1", "--platform", "nobody=knows", "--json", "-"];
+    let (out, _) = well(&more);
+    let document: Value = serde_json::from_str(&out).unwrap();
+    let case = |name: &str| document["cases"].as_array().unwrap().iter().find(|case| case["name"] == name).unwrap();
+    assert!(case("execute-noop")["refused"].as_str().unwrap().contains("`nobody`"), "{out}");
+    assert_eq!(case("find-missing-1")["operations"], 1);
+}
+
+#[test]
+fn what_is_no_endpoint_no_case_or_no_report_is_said_in_words() {
+    let said = |arguments: &[&str]| {
+        let output = bench(arguments);
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(said(&["load", "--target", "ftp://x"]).contains("`ftp://x` is no farm address"));
+    assert!(said(&["load", "--only", "nothing"]).contains("there is no case `nothing`"));
+    assert!(said(&["compare", "/dev/null", "/dev/null"]).contains("is no report"));
+    assert!(said(&["load", "--coordinator-arg", "--no-such-flag"]).contains("--no-such-flag"));
+}
