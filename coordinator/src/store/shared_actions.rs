@@ -63,8 +63,12 @@ impl SharedActions {
     /// Shares what waits whenever the shared store has come back. Ends with the link to it.
     async fn catch_up(self, mut health: watch::Receiver<Health>) {
         while health.changed().await.is_ok() {
-            while *health.borrow_and_update() == Health::Up {
-                let Some((instance, action)) = self.waiting.lock().pop_front() else { break };
+            if *health.borrow_and_update() != Health::Up {
+                continue;
+            }
+            // Once each: what fails again waits for the next change of health, and is not tried in a circle.
+            let due = std::mem::take(&mut *self.waiting.lock());
+            for (instance, action) in due {
                 if let Ok(Some(result)) = self.own.get(&instance, &action).await {
                     self.share_or_wait(&instance, &action, result).await;
                 }
