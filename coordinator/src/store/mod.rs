@@ -208,7 +208,7 @@ impl Stores {
                 let large = behind.unwrap_or_else(|| Arc::new(Nowhere));
                 let shared = Arc::new(Shared::new(blobs, Arc::new(BySize::new(small, large, found.max_blob_bytes))));
                 let shared_actions = Arc::new(redis::RedisActions::new(opened.clone(), keys));
-                actions = Arc::new(SharedActions::new(actions, shared_actions, shared.clone(), opened.health()));
+                actions = SharedActions::new(actions, shared_actions, shared.clone(), opened.health());
                 blobs = shared;
                 link = Some(opened);
             }

@@ -4,7 +4,7 @@
 //! the result is, and no failure of the shared store reaches a caller.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use kiln_proto::digest::Digest;
@@ -34,9 +34,9 @@ impl SharedActions {
         shared: Arc<dyn ActionStore>,
         blobs: Arc<Shared>,
         health: watch::Receiver<Health>,
-    ) -> Self {
-        let store = Self { own, shared, blobs, waiting: Arc::default() };
-        tokio::spawn(store.clone().catch_up(health));
+    ) -> Arc<Self> {
+        let store = Arc::new(Self { own, shared, blobs, waiting: Arc::default() });
+        tokio::spawn(catch_up(Arc::downgrade(&store), health));
         store
     }
 
@@ -59,19 +59,21 @@ impl SharedActions {
             waiting.push_back((instance.to_owned(), *action));
         }
     }
+}
 
-    /// Shares what waits whenever the shared store has come back. Ends with the link to it.
-    async fn catch_up(self, mut health: watch::Receiver<Health>) {
-        while health.changed().await.is_ok() {
-            if *health.borrow_and_update() != Health::Up {
-                continue;
-            }
-            // Once each: what fails again waits for the next change of health, and is not tried in a circle.
-            let due = std::mem::take(&mut *self.waiting.lock());
-            for (instance, action) in due {
-                if let Ok(Some(result)) = self.own.get(&instance, &action).await {
-                    self.share_or_wait(&instance, &action, result).await;
-                }
+/// Shares what waits whenever the shared store has come back. Ends when the store is gone.
+async fn catch_up(store: Weak<SharedActions>, mut health: watch::Receiver<Health>) {
+    while health.changed().await.is_ok() {
+        let up = *health.borrow_and_update() == Health::Up;
+        let Some(store) = store.upgrade() else { return };
+        if !up {
+            continue;
+        }
+        // Once each: what fails again waits for the next change of health, and is not tried in a circle.
+        let due = std::mem::take(&mut *store.waiting.lock());
+        for (instance, action) in due {
+            if let Ok(Some(result)) = store.own.get(&instance, &action).await {
+                store.share_or_wait(&instance, &action, result).await;
             }
         }
     }
