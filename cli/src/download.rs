@@ -56,7 +56,8 @@ pub async fn artifact(farm: &Farm, artifact: &v1::Artifact, dir: &Path) -> Resul
     if !is_name(&artifact.name) {
         return Err(malformed("its name is no file name".to_owned()));
     }
-    let fetch = Fetch { name: &artifact.name, client: farm.blobs(&artifact.instance, function) };
+    let place = dir.join(&artifact.name);
+    let fetch = Fetch { name: &artifact.name, client: farm.blobs(&artifact.instance, function), before: &place };
     let write = |path: &Path| {
         let path = path.to_owned();
         move |source| Error::Write { path, source }
@@ -72,10 +73,9 @@ pub async fn artifact(farm: &Farm, artifact: &v1::Artifact, dir: &Path) -> Resul
     }
     if let Some(wire) = artifact.provenance.as_ref() {
         let provenance = beside.path().join("provenance");
-        fetch.file(&digest(Some(wire))?, &provenance, false).await?;
+        fetch.file(&digest(Some(wire))?, &provenance, Path::new(""), false).await?;
         replace(&provenance, &dir.join(format!("{}.provenance.json", artifact.name)), beside.path())?;
     }
-    let place = dir.join(&artifact.name);
     match files.as_slice() {
         [(path, _)] if path.file_name().is_some_and(|name| *name == *artifact.name) => {
             replace(&staged.join(path), &place, beside.path())?;
@@ -88,6 +88,8 @@ pub async fn artifact(farm: &Farm, artifact: &v1::Artifact, dir: &Path) -> Resul
 struct Fetch<'a> {
     name: &'a str,
     client: Client,
+    /// What an earlier build may have left: a new version shares much with it.
+    before: &'a Path,
 }
 
 impl Fetch<'_> {
@@ -110,7 +112,7 @@ impl Fetch<'_> {
                 let path = relative.join(&name);
                 match entry {
                     Entry::File { digest, executable } => {
-                        self.file(&digest, &into.join(&path), executable).await?;
+                        self.file(&digest, &into.join(&path), &path, executable).await?;
                         files.push((path, digest));
                     }
                     Entry::Symlink { target } => {
@@ -132,8 +134,11 @@ impl Fetch<'_> {
         Ok(files)
     }
 
-    async fn file(&self, digest: &Digest, path: &Path, executable: bool) -> Result<(), Error> {
-        self.client.download(digest, path).await.map_err(|source| self.transfer(source))?;
+    /// Fetches a file to `path`, which is to be known as `relative` within the artifact.
+    async fn file(&self, digest: &Digest, path: &Path, relative: &Path, executable: bool) -> Result<(), Error> {
+        let mut bases = vec![self.before.join(relative), self.before.to_owned()];
+        bases.retain(|base| base.is_file());
+        self.client.download_over(digest, path, &bases).await.map_err(|source| self.transfer(source))?;
         let mode = if executable { 0o755 } else { 0o644 };
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
             .map_err(|source| Error::Write { path: path.to_owned(), source })

@@ -6,6 +6,9 @@ mod real;
 #[path = "../../coordinator/tests/support/redis.rs"]
 mod redis;
 
+use kiln_proto::chunking::Chunker;
+use kiln_proto::digest::{Digest, DigestFunction};
+use real::proxy::Proxy;
 use real::{Farm, cannot_run, copy, example, project, until};
 use redis::Redis;
 
@@ -117,4 +120,72 @@ kind = "archive"
     });
     assert_eq!(digest(&first), digest(&third));
     drop(answer);
+}
+
+/// Bytes without a pattern.
+fn noise(length: usize) -> Vec<u8> {
+    let mut hash = [7; 32];
+    let mut data = Vec::with_capacity(length + 32);
+    while data.len() < length {
+        hash = DigestFunction::Blake3.digest(&hash).hash;
+        data.extend_from_slice(&hash);
+    }
+    data.truncate(length);
+    data
+}
+
+/// Waits until the farm knows of what chunks a blob is, which it finds out after it has it.
+fn wait_for_chunks(farm: &Farm, data: &[u8]) {
+    let mut chunker = Chunker::new();
+    chunker.push(data);
+    let mut chunks: Vec<Digest> = Vec::new();
+    while let Some(chunk) = chunker.next_last() {
+        chunks.push(DigestFunction::Sha256.digest(&chunk));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = runtime.block_on(async {
+        let channel = kiln_proto::channel::connect(&farm.url).await.unwrap();
+        kiln_proto::transfer::Client::new(channel, "", DigestFunction::Sha256)
+    });
+    until("the farm to know the chunks", || {
+        runtime.block_on(client.find_missing(&chunks)).unwrap().is_empty().then_some(())
+    });
+}
+
+#[test]
+fn of_a_large_file_that_changed_a_little_only_what_changed_moves() {
+    const MIB: u64 = 1 << 20;
+    let farm = Farm::start(&[]);
+    let (user, worker) = (Proxy::to(&farm.url), Proxy::to(&farm.url));
+    farm.start_worker_by(&worker.url, "far");
+    farm.wait_for_worker("far");
+    let dir = project(&[(
+        "kiln.toml",
+        "name = \"large\"\n[steps.copy]\nrun = \"mkdir out; cat head big > out/big\"\noutputs = [\"out\"]\n[artifacts.large]\nfrom = \"copy\"\nfiles = [\"out/big\"]\nkind = \"binary\"\ncheck_elf = false\n",
+    )]);
+    let mut data = noise(40 << 20);
+    std::fs::write(dir.path().join("head"), "one").unwrap();
+    std::fs::write(dir.path().join("big"), &data).unwrap();
+    let build = || {
+        let mut command = farm.build_command(dir.path(), &[]);
+        command.env("KILN_FARM", &user.url);
+        real::Built(real::Ran::from(command)).well()
+    };
+    build();
+    let (sent, moved) = (user.passed(), worker.passed());
+    let whole = sent.up.min(sent.down).min(moved.down);
+    assert!(whole > 40 * MIB, "expected it to go whole: {sent:?} {moved:?}");
+
+    wait_for_chunks(&farm, &data);
+    wait_for_chunks(&farm, &[b"one", &data[..]].concat());
+    data.splice(20 << 20..20 << 20, *b"something new");
+    std::fs::write(dir.path().join("big"), &data).unwrap();
+    let built = build();
+    assert_eq!(built.caches()["copy"], "miss", "expected the step to run again");
+    let (sent, moved) = (user.passed(), worker.passed());
+    for (what, bytes) in
+        [("user sent", sent.up), ("user fetched", sent.down), ("worker fetched", moved.down), ("worker sent", moved.up)]
+    {
+        assert!(bytes < 6 * MIB, "expected a few chunks, but the {what} {bytes} bytes");
+    }
 }

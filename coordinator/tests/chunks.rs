@@ -7,6 +7,7 @@ mod support;
 use kiln_proto::chunking;
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi::{self, chunking_function};
+use kiln_proto::transfer::{Blob, Client};
 use support::{BLAKE3, Farm, SHA256, code, noise};
 use tonic::{Code, Status};
 
@@ -155,4 +156,67 @@ async fn fast_cdc_is_advertised_with_its_parameters() {
     assert!(cache.split_blob_support && cache.splice_blob_support);
     let parameters = cache.fast_cdc_2020_params.unwrap();
     assert_eq!((parameters.avg_chunk_size_bytes, parameters.seed), (512 * 1024, 0));
+}
+
+/// Some 40 MB, and the same with a few bytes put in at two places.
+fn versions() -> (Vec<u8>, Vec<u8>) {
+    let before = noise(11, 40 * MIB);
+    let mut after = before.clone();
+    after.splice(9 * MIB..9 * MIB, *b"a few more bytes");
+    after[31 * MIB] ^= 1;
+    (before, after)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_sends_of_a_large_file_that_changed_a_little_only_what_changed() {
+    let farm = Farm::start().await;
+    let (before, after) = versions();
+    for function in [SHA256, BLAKE3] {
+        let client = Client::new(farm.channel.clone(), "", function);
+        let first = function.digest(&before);
+        let moved = client.upload(vec![(first, Blob::Bytes(before.clone().into()))]).await.unwrap();
+        assert_eq!(moved.bytes, first.size, "expected what is like nothing to go whole");
+        // The client has the farm split what it sent; asked for the same, this waits for its turn.
+        split(&farm, &first, FAST_CDC).await.unwrap();
+
+        let path = farm.dir.path().join("after");
+        std::fs::write(&path, &after).unwrap();
+        let second = function.digest(&after);
+        let moved = client.upload(vec![(second, Blob::File(path))]).await.unwrap();
+        assert!(moved.bytes < 10 * MIB as u64, "expected a few chunks to be sent, found {} bytes", moved.bytes);
+        assert_eq!(moved.bytes + moved.reused_bytes, second.size);
+        assert_eq!(client.get(&second).await.unwrap(), after);
+
+        // And what was made of chunks serves the next as well.
+        let mut third = after.clone();
+        third[20 * MIB] ^= 1;
+        let digest = function.digest(&third);
+        let moved = client.upload(vec![(digest, Blob::Bytes(third.clone().into()))]).await.unwrap();
+        assert!(moved.bytes < 5 * MIB as u64, "expected a chunk or two to be sent, found {} bytes", moved.bytes);
+        assert_eq!(client.get(&digest).await.unwrap(), third);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_fetches_of_a_large_file_only_what_a_file_like_it_lacks() {
+    let farm = Farm::start().await;
+    let (before, after) = versions();
+    let client = Client::new(farm.channel.clone(), "", SHA256);
+    let digest = put(&farm, SHA256, &after).await;
+    let (base, to) = (farm.dir.path().join("before"), farm.dir.path().join("to"));
+    std::fs::write(&base, &before).unwrap();
+    let unlike = farm.dir.path().join("unlike");
+    std::fs::write(&unlike, noise(12, 40 * MIB)).unwrap();
+
+    let fetched = client.download_over(&digest, &to, &[unlike.clone(), base.clone()]).await.unwrap();
+    assert!(fetched < 10 * MIB as u64, "expected a few chunks to be fetched, found {fetched} bytes");
+    assert!(std::fs::read(&to).unwrap() == after, "expected the file to be what was asked for");
+
+    for bases in [vec![unlike], vec![farm.dir.path().join("absent")], vec![]] {
+        assert_eq!(client.download_over(&digest, &to, &bases).await.unwrap(), digest.size, "expected it to come whole");
+        assert!(std::fs::read(&to).unwrap() == after);
+    }
+    let absent = SHA256.digest(&before);
+    assert!(client.download_over(&absent, &to, &[base]).await.is_err(), "expected an absent blob to be an error");
+    assert!(!to.exists(), "expected no file to be left of a blob that is absent");
 }

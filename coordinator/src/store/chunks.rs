@@ -20,22 +20,33 @@ use super::{BlobStore, BlobStream, BlobWriter, Error};
 /// Chunks whose place is remembered: some 100 GiB of blobs.
 const REMEMBERED: usize = 200_000;
 
+/// Blobs that are split at once: each takes a core.
+const SPLITS: usize = 2;
+
+/// A blob's chunks in their order.
+#[derive(Debug)]
+struct List {
+    chunks: Arc<Vec<Digest>>,
+    /// Whether they were cut here, and so are what [`Chunks::split`] answers.
+    ours: bool,
+}
+
 /// Where chunks lie.
 #[derive(Debug, Default)]
 struct Places {
-    split: HashMap<Digest, Arc<Vec<Digest>>>,
+    lists: HashMap<Digest, List>,
     chunks: HashMap<Digest, (Digest, u64)>,
     order: VecDeque<Digest>,
 }
 
 impl Places {
-    fn add(&mut self, blob: Digest, chunks: Arc<Vec<Digest>>) {
+    fn add(&mut self, blob: Digest, list: List) {
         let mut offset = 0;
-        for chunk in chunks.iter() {
+        for chunk in list.chunks.iter() {
             self.chunks.insert(*chunk, (blob, offset));
             offset += chunk.size;
         }
-        if self.split.insert(blob, chunks).is_none() {
+        if self.lists.insert(blob, list).is_none() {
             self.order.push_back(blob);
         }
         while self.chunks.len() > REMEMBERED {
@@ -45,7 +56,7 @@ impl Places {
     }
 
     fn forget(&mut self, blob: &Digest) {
-        for chunk in self.split.remove(blob).iter().flat_map(|chunks| chunks.iter()) {
+        for chunk in self.lists.remove(blob).iter().flat_map(|list| list.chunks.iter()) {
             if self.chunks.get(chunk).is_some_and(|(parent, _)| parent == blob) {
                 self.chunks.remove(chunk);
             }
@@ -58,27 +69,35 @@ impl Places {
 pub struct Chunks {
     inner: Arc<dyn BlobStore>,
     places: Mutex<Places>,
+    splits: tokio::sync::Semaphore,
 }
 
 impl Chunks {
     /// Serves the chunks of what this store holds.
     pub fn new(inner: Arc<dyn BlobStore>) -> Self {
-        Self { inner, places: Mutex::default() }
+        Self { inner, places: Mutex::default(), splits: tokio::sync::Semaphore::new(SPLITS) }
     }
 
     /// The chunks of a blob in their order, cut as [`chunking`] says. Costs a pass over the blob where it was not split lately.
     ///
     /// # Errors
     /// [`Error::NotFound`] where the blob is not there.
-    pub async fn split(&self, blob: &Digest) -> Result<Arc<Vec<Digest>>, Error> {
+    pub async fn split(self: &Arc<Self>, blob: &Digest) -> Result<Arc<Vec<Digest>>, Error> {
+        let (chunks, blob) = (self.clone(), *blob);
+        // A caller that goes away leaves the answer for the next.
+        tokio::spawn(async move { chunks.split_now(&blob).await }).await.map_err(|_| Error::Closed)?
+    }
+
+    async fn split_now(&self, blob: &Digest) -> Result<Arc<Vec<Digest>>, Error> {
         if !self.inner.find_missing(std::slice::from_ref(blob)).await?.is_empty() {
             return Err(Error::NotFound { digest: *blob });
         }
         if blob.size <= chunking::MAX_BYTES {
             return Ok(Arc::new(vec![*blob]));
         }
-        if let Some(known) = self.places.lock().split.get(blob) {
-            return Ok(known.clone());
+        let _turn = self.splits.acquire().await.map_err(|_| Error::Closed)?;
+        if let Some(known) = self.places.lock().lists.get(blob).filter(|list| list.ours) {
+            return Ok(known.chunks.clone());
         }
         let mut pieces = self.inner.read(blob, 0, None).await?;
         let (mut cut, mut chunks) = (Chunker::new(), Vec::new());
@@ -96,7 +115,7 @@ impl Chunks {
             (cut, chunks) = tokio::task::spawn_blocking(work).await.map_err(|_| Error::Closed)?;
         }
         let chunks = Arc::new(chunks);
-        self.places.lock().add(*blob, chunks.clone());
+        self.places.lock().add(*blob, List { chunks: chunks.clone(), ours: true });
         Ok(chunks)
     }
 
@@ -112,7 +131,10 @@ impl Chunks {
                 writer.write(piece?).await?;
             }
         }
-        writer.commit().await
+        writer.commit().await?;
+        // The chunks were checked as they were read, and the blob as it was written.
+        self.places.lock().add(*blob, List { chunks: Arc::new(chunks.to_vec()), ours: false });
+        Ok(())
     }
 
     fn place(&self, chunk: &Digest) -> Option<(Digest, u64)> {

@@ -1,12 +1,14 @@
 //! Fetching: every byte is checked against its digest before anyone sees the blob whole.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 
-use super::{CONCURRENCY, Client, Error, STREAM_FROM_BYTES, batches, check, gone, malformed, verify};
+use super::{
+    CHUNKED_FROM_BYTES, CONCURRENCY, Client, Error, STREAM_FROM_BYTES, batches, check, gone, malformed, verify,
+};
 use crate::bytestream::ReadRequest;
 use crate::digest::Digest;
 use crate::reapi;
@@ -54,7 +56,7 @@ impl Client {
         }
     }
 
-    async fn get_batch(&self, digests: Vec<Digest>) -> Result<HashMap<Digest, Bytes>, Error> {
+    pub(super) async fn get_batch(&self, digests: Vec<Digest>) -> Result<HashMap<Digest, Bytes>, Error> {
         let (empty, wanted): (Vec<_>, Vec<_>) = digests.into_iter().partition(Digest::is_empty);
         let mut found: HashMap<Digest, Bytes> = empty.into_iter().map(|digest| (digest, Bytes::new())).collect();
         if wanted.is_empty() {
@@ -103,6 +105,22 @@ impl Client {
             let _ = tokio::fs::remove_file(path).await;
         }
         result
+    }
+
+    /// As [`download`](Self::download), but what the blob shares with one of `bases`, files that may be like it, is taken from there.
+    /// Answers the bytes that were fetched.
+    pub async fn download_over(&self, digest: &Digest, path: &Path, bases: &[PathBuf]) -> Result<u64, Error> {
+        if digest.size >= CHUNKED_FROM_BYTES && !bases.is_empty() {
+            match self.assemble(digest, path, bases).await {
+                Ok(Some(fetched)) => return Ok(fetched),
+                Ok(None) => {}
+                Err(error) => {
+                    let _ = tokio::fs::remove_file(path).await;
+                    return Err(error);
+                }
+            }
+        }
+        self.download(digest, path).await.map(|()| digest.size)
     }
 
     async fn download_unchecked(&self, digest: &Digest, path: &Path) -> Result<(), Error> {

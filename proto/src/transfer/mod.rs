@@ -1,12 +1,15 @@
 //! The transfer client: moves blobs between this process and a farm's content-addressed store.
 //!
-//! Small blobs go in batches, large ones as streams, several at once; what is there already is not sent.
+//! Small blobs go in batches, large ones as streams, several at once; what is there already is not sent. A large blob that is
+//! like one at the other end goes as the chunks that differ.
 //! Invariant: bytes that come back are checked against their digest before anyone sees them whole.
 
+mod chunks;
 mod download;
 mod upload;
 
 use std::collections::HashSet;
+use std::io::Read;
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -18,6 +21,8 @@ use crate::channel::MAX_MESSAGE_BYTES;
 use crate::digest::{Digest, DigestFunction};
 use crate::reapi;
 use crate::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
+
+pub use chunks::CHUNKED_FROM_BYTES;
 
 /// Bytes of blobs in one batch, below REAPI servers' usual limit of 4 MiB with its envelope.
 const BATCH_BYTES: u64 = 3 * 1024 * 1024;
@@ -79,6 +84,43 @@ pub enum Blob {
     Bytes(Bytes),
     /// In a file, read when it is sent.
     File(PathBuf),
+    /// In a file from an offset on, in bytes; read when it is sent.
+    Part(PathBuf, u64),
+}
+
+impl Blob {
+    /// A part of this blob that begins at `offset`, in bytes.
+    fn part(&self, offset: u64, length: u64) -> Self {
+        match self {
+            Self::Bytes(bytes) => Self::Bytes(bytes.slice(offset as usize..(offset + length) as usize)),
+            Self::File(path) => Self::Part(path.clone(), offset),
+            Self::Part(path, start) => Self::Part(path.clone(), start + offset),
+        }
+    }
+
+    /// The bytes from `offset` on, at most `length`.
+    fn reader(&self, offset: u64, length: u64) -> Result<Box<dyn Read + Send>, Error> {
+        use std::io::{Cursor, Seek, SeekFrom};
+        let (path, start) = match self {
+            Self::Bytes(bytes) => {
+                let length = length.min((bytes.len() as u64).saturating_sub(offset));
+                return Ok(Box::new(Cursor::new(bytes.slice(offset as usize..(offset + length) as usize))));
+            }
+            Self::File(path) => (path, 0),
+            Self::Part(path, start) => (path, *start),
+        };
+        let mut file = std::fs::File::open(path).map_err(|source| self.failed(source))?;
+        file.seek(SeekFrom::Start(start + offset)).map_err(|source| self.failed(source))?;
+        Ok(Box::new(file.take(length)))
+    }
+
+    fn failed(&self, source: std::io::Error) -> Error {
+        let path = match self {
+            Self::Bytes(_) => PathBuf::new(),
+            Self::File(path) | Self::Part(path, _) => path.clone(),
+        };
+        Error::File { path, source }
+    }
 }
 
 /// What a transfer moved.

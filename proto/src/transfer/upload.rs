@@ -1,11 +1,15 @@
-//! Sending: what is missing goes, small blobs in batches and large ones as streams.
+//! Sending: what is missing goes, small blobs in batches, large ones as streams or by their chunks.
 
 use std::collections::HashMap;
+use std::io::{Read, SeekFrom};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
-use super::{Blob, CHUNK_BYTES, CONCURRENCY, Client, Error, Moved, STREAM_FROM_BYTES, batches, check, upload_id};
+use super::{
+    Blob, CHUNK_BYTES, CHUNKED_FROM_BYTES, CONCURRENCY, Client, Error, Moved, STREAM_FROM_BYTES, batches, check,
+    upload_id,
+};
 use crate::bytestream::WriteRequest;
 use crate::digest::{Digest, DigestFunction};
 use crate::reapi;
@@ -19,28 +23,39 @@ impl Client {
         let missing = self.find_missing(&digests).await?;
         let (wanted, there): (Vec<_>, Vec<_>) = unique.into_iter().partition(|(digest, _)| missing.contains(digest));
         let mut moved = self.send(wanted).await?;
-        moved.reused_bytes = there.iter().map(|(digest, _)| digest.size).sum();
+        moved.reused_bytes += there.iter().map(|(digest, _)| digest.size).sum::<u64>();
         Ok(moved)
     }
 
     /// Sends blobs without asking first.
     pub async fn send(&self, blobs: Vec<(Digest, Blob)>) -> Result<Moved, Error> {
-        let moved = Moved {
-            blobs: blobs.len() as u64,
-            bytes: blobs.iter().map(|(digest, _)| digest.size).sum(),
-            reused_bytes: 0,
-        };
+        let blob_count = blobs.len() as u64;
+        let total: u64 = blobs.iter().map(|(digest, _)| digest.size).sum();
         let (large, small): (Vec<_>, Vec<_>) =
             blobs.into_iter().partition(|(digest, _)| digest.size >= STREAM_FROM_BYTES);
         let batches: Vec<_> = batches(small).into_iter().map(|batch| self.send_batch(batch)).collect();
         let batches = stream::iter(batches).buffer_unordered(CONCURRENCY);
-        let streams: Vec<_> = large.into_iter().map(|(digest, blob)| self.send_stream(digest, blob)).collect();
-        let streams = stream::iter(streams).buffer_unordered(CONCURRENCY);
-        futures::try_join!(batches.try_collect::<()>(), streams.try_collect::<()>())?;
-        Ok(moved)
+        let larges: Vec<_> = large.into_iter().map(|(digest, blob)| self.send_large(digest, blob)).collect();
+        let larges = stream::iter(larges).buffer_unordered(CONCURRENCY);
+        let spared = larges.try_fold(0, |sum, spared| async move { Ok(sum + spared) });
+        let ((), spared) = futures::try_join!(batches.try_collect::<()>(), spared)?;
+        Ok(Moved { blobs: blob_count, bytes: total - spared, reused_bytes: spared })
     }
 
-    async fn send_batch(&self, batch: Vec<(Digest, Blob)>) -> Result<(), Error> {
+    /// Sends a large blob, by its chunks where the farm has one like it. Answers the bytes that need not be sent.
+    async fn send_large(&self, digest: Digest, blob: Blob) -> Result<u64, Error> {
+        if digest.size < CHUNKED_FROM_BYTES {
+            return self.send_stream(digest, blob).await.map(|()| 0);
+        }
+        if let Some(sent) = self.send_chunks(&digest, &blob).await? {
+            return Ok(digest.size.saturating_sub(sent));
+        }
+        self.send_stream(digest, blob).await?;
+        self.have_split(&digest);
+        Ok(0)
+    }
+
+    pub(super) async fn send_batch(&self, batch: Vec<(Digest, Blob)>) -> Result<(), Error> {
         let function = self.function;
         let requests = tokio::task::spawn_blocking(move || {
             batch.into_iter().map(|(digest, blob)| read_small(function, digest, blob)).collect::<Result<Vec<_>, _>>()
@@ -108,7 +123,7 @@ async fn feed(
         offset += request.data.len() as u64;
         request
     };
-    match blob {
+    match &blob {
         Blob::Bytes(bytes) => {
             for chunk in bytes.chunks(CHUNK_BYTES) {
                 if sender.send(message(chunk.to_vec())).await.is_err() {
@@ -116,10 +131,13 @@ async fn feed(
                 }
             }
         }
-        Blob::File(path) => {
+        Blob::File(path) | Blob::Part(path, _) => {
             let failed = |source| Error::File { path: path.clone(), source };
-            let mut file = tokio::fs::File::open(&path).await.map_err(failed)?;
+            let mut file = tokio::fs::File::open(path).await.map_err(failed)?;
             file.set_max_buf_size(CHUNK_BYTES);
+            if let Blob::Part(_, start) = &blob {
+                file.seek(SeekFrom::Start(*start)).await.map_err(failed)?;
+            }
             let mut left = digest.size;
             while left > 0 {
                 let mut data = vec![0; usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK_BYTES)];
@@ -128,7 +146,7 @@ async fn feed(
                         return Err(failed(source));
                     }
                     let found = Digest { size: digest.size - left, ..digest };
-                    return Err(Error::Changed { path, expected: digest, found });
+                    return Err(Error::Changed { path: path.clone(), expected: digest, found });
                 }
                 left -= data.len() as u64;
                 if sender.send(message(data)).await.is_err() {
@@ -144,17 +162,16 @@ fn read_small(
     digest: Digest,
     blob: Blob,
 ) -> Result<reapi::batch_update_blobs_request::Request, Error> {
-    let data = match blob {
-        Blob::Bytes(bytes) => bytes.to_vec(),
-        Blob::File(path) => {
-            let data = std::fs::read(&path).map_err(|source| Error::File { path: path.clone(), source })?;
-            let found = function.digest(&data);
-            if found != digest {
-                return Err(Error::Changed { path, expected: digest, found });
-            }
-            data
+    let mut data = Vec::with_capacity(usize::try_from(digest.size).unwrap_or(0));
+    // One byte more than a whole file should have, to see one that grew.
+    let limit = if matches!(blob, Blob::Part(..)) { digest.size } else { digest.size + 1 };
+    blob.reader(0, limit)?.read_to_end(&mut data).map_err(|source| blob.failed(source))?;
+    if let Blob::File(path) | Blob::Part(path, _) = blob {
+        let found = function.digest(&data);
+        if found != digest {
+            return Err(Error::Changed { path, expected: digest, found });
         }
-    };
+    }
     Ok(reapi::batch_update_blobs_request::Request {
         digest: Some(digest.to_wire()),
         data,

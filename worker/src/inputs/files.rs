@@ -23,6 +23,10 @@ const GROUP_BYTES: u64 = 32 << 20;
 const STREAM_FROM: u64 = 1 << 20;
 /// Large files fetched at once.
 const CONCURRENCY: usize = 4;
+/// Paths whose last large file is remembered.
+const REMEMBERED_PATHS: usize = 10_000;
+/// Files that a large one is compared with, beside the last one at its path.
+const LIKELY: usize = 2;
 /// Largest output that is taken into the cache.
 const ADOPT_BYTES: u64 = 256 << 20;
 
@@ -39,6 +43,8 @@ struct Index {
     used: HashMap<Key, u64>,
     bytes: u64,
     fetching: HashSet<Key>,
+    /// The large file that was wanted last at each path: a new one there is likely to be much like it.
+    last_at: HashMap<String, Key>,
 }
 
 #[derive(Debug)]
@@ -105,22 +111,57 @@ impl Files {
         self.directory.join(&key.digest.hex()[..2]).join(format!("tmp-{}-{count}", std::process::id()))
     }
 
-    /// Fetches what is not here; waits for what another caller is fetching.
-    pub(super) async fn ensure(&self, client: &Client, wanted: &[Key]) -> Result<(), Error> {
+    /// Fetches what is not here, each with the path where it is wanted; waits for what another caller is fetching.
+    pub(super) async fn ensure(&self, client: &Client, wanted: &[(String, Key)]) -> Result<(), Error> {
+        let keys: Vec<Key> = wanted.iter().map(|(_, key)| *key).collect();
+        let bases = self.bases(wanted);
         loop {
             let mut landed = self.landed.subscribe();
-            let (mine, others) = self.claim(wanted);
+            let (mine, others) = self.claim(&keys);
             if !mine.is_empty() {
                 let claimed = Claimed { files: self, keys: &mine };
-                let result = self.fetch(client, &mine).await;
+                let result = self.fetch(client, &mine, &bases).await;
                 drop(claimed);
                 result?;
             } else if !others {
+                self.remember(wanted);
                 return Ok(());
             } else {
                 // The sender lives as long as this.
                 let _ = landed.changed().await;
             }
+        }
+    }
+
+    /// For each large file that is not here, those here that it may be like, the likeliest first.
+    fn bases(&self, wanted: &[(String, Key)]) -> HashMap<Key, Vec<PathBuf>> {
+        let index = self.index.lock();
+        let is_large = |key: &Key| key.digest.size >= transfer::CHUNKED_FROM_BYTES;
+        let absent = wanted.iter().filter(|(_, key)| is_large(key) && !index.used.contains_key(key));
+        absent
+            .map(|(path, key)| {
+                let last = index.last_at.get(path).filter(|last| index.used.contains_key(last));
+                let size = key.digest.size;
+                let mut near: Vec<(u64, &Key)> = index
+                    .used
+                    .iter()
+                    .filter(|(other, _)| is_large(other) && other.digest.size.abs_diff(size) <= size / 10)
+                    .map(|(other, used)| (*used, other))
+                    .collect();
+                near.sort_by_key(|(used, other)| (std::cmp::Reverse(*used), other.digest));
+                let near = near.into_iter().take(LIKELY).map(|(_, other)| other).filter(|other| Some(*other) != last);
+                (*key, last.into_iter().chain(near).map(|other| self.path(other)).collect())
+            })
+            .collect()
+    }
+
+    fn remember(&self, wanted: &[(String, Key)]) {
+        let mut index = self.index.lock();
+        for (path, key) in wanted.iter().filter(|(_, key)| key.digest.size >= transfer::CHUNKED_FROM_BYTES) {
+            if index.last_at.len() >= REMEMBERED_PATHS {
+                index.last_at.clear();
+            }
+            index.last_at.insert(path.clone(), *key);
         }
     }
 
@@ -141,7 +182,7 @@ impl Files {
         (mine, others)
     }
 
-    async fn fetch(&self, client: &Client, keys: &[Key]) -> Result<(), Error> {
+    async fn fetch(&self, client: &Client, keys: &[Key], bases: &HashMap<Key, Vec<PathBuf>>) -> Result<(), Error> {
         let digests: Vec<Digest> = keys.iter().map(|key| key.digest).collect();
         let (large, small): (Vec<Key>, Vec<Key>) = keys.iter().partition(|key| key.digest.size >= STREAM_FROM);
         let mut groups: Vec<Vec<Key>> = Vec::new();
@@ -174,7 +215,8 @@ impl Files {
         }
         let fetches = large.into_iter().map(|key| async move {
             let temporary = self.temporary(&key);
-            client.download(&key.digest, &temporary).await?;
+            let bases = bases.get(&key).map_or(&[][..], Vec::as_slice);
+            client.download_over(&key.digest, &temporary, bases).await?;
             Ok::<_, transfer::Error>((key, temporary))
         });
         let fetched: Result<Vec<(Key, PathBuf)>, transfer::Error> =

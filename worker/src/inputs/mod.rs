@@ -165,8 +165,7 @@ impl Inputs {
             return Ok(pin);
         }
         let content = cut::content(directories, unit)?;
-        let wanted: Vec<files::Key> = content.files.iter().map(|(_, key)| *key).collect();
-        self.shared.files.ensure(client, &wanted).await?;
+        self.shared.files.ensure(client, &content.files).await?;
         let (shared, name, unit_path) = (self.shared.clone(), unit.name.clone(), unit.path.clone());
         let made = tokio::task::spawn_blocking(move || shared.units.make(&name, &unit_path, &content, &shared.files))
             .await

@@ -1,0 +1,285 @@
+//! A large blob that is much like one at the other end moves as the chunks that differ.
+//!
+//! A sample of its chunks tells whether that is worth a pass over all of it. Whatever goes wrong here but the connection is
+//! no error: the blob then goes whole.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use tokio::sync::mpsc;
+
+use super::{Blob, CONCURRENCY, Client, Error, batches, malformed};
+use crate::chunking::{self, Chunker};
+use crate::digest::{Digest, DigestFunction};
+use crate::reapi::{self, chunking_function};
+
+/// From this size on a blob may go by its chunks, in bytes.
+pub const CHUNKED_FROM_BYTES: u64 = 2 * chunking::MAX_BYTES;
+/// Length of each of the places where a blob is sampled, in bytes.
+const SAMPLE_BYTES: u64 = 4 * chunking::MAX_BYTES;
+/// Places where a blob is sampled.
+const SAMPLES: u64 = 3;
+/// Bytes read at once.
+const READ_BYTES: usize = 1024 * 1024;
+
+/// A chunk and where it begins in its blob, in bytes.
+type Placed = (Digest, u64);
+
+impl Client {
+    /// Sends of a blob what the farm lacks, and has the rest taken from what is there. Answers the bytes sent, or nothing
+    /// where the blob is like none that the farm knows and should go whole.
+    pub(super) async fn send_chunks(&self, digest: &Digest, blob: &Blob) -> Result<Option<u64>, Error> {
+        let sample = cut(*digest, blob.clone(), Cut::Sample).await?;
+        let sample: Vec<Digest> = sample.into_iter().map(|(chunk, _)| chunk).collect();
+        if self.find_missing(&sample).await?.len() == sample.len() {
+            return Ok(None);
+        }
+        let chunks = cut(*digest, blob.clone(), Cut::Whole).await?;
+        let digests: Vec<Digest> = chunks.iter().map(|(chunk, _)| *chunk).collect();
+        let missing = self.find_missing(&digests).await?;
+        let wanted: HashMap<Digest, Blob> = chunks
+            .iter()
+            .filter(|(chunk, _)| missing.contains(chunk))
+            .map(|(chunk, offset)| (*chunk, blob.part(*offset, chunk.size)))
+            .collect();
+        let bytes = wanted.keys().map(|chunk| chunk.size).sum();
+        let sends: Vec<_> =
+            batches(wanted.into_iter().collect()).into_iter().map(|batch| self.send_batch(batch)).collect();
+        stream::iter(sends).buffer_unordered(CONCURRENCY).try_collect::<()>().await?;
+        let spliced = self
+            .cas
+            .clone()
+            .splice_blob(reapi::SpliceBlobRequest {
+                instance_name: self.instance.clone(),
+                blob_digest: Some(digest.to_wire()),
+                chunk_digests: digests.iter().map(Digest::to_wire).collect(),
+                digest_function: self.function.to_wire(),
+                chunking_function: chunking_function::Value::FastCdc2020 as i32,
+            })
+            .await;
+        match spliced {
+            Ok(_) => Ok(Some(bytes)),
+            Err(status) if status.code() == tonic::Code::AlreadyExists => Ok(Some(bytes)),
+            Err(status) if Error::from(status.clone()).is_connection() => Err(status.into()),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Has the farm learn the chunks of a blob that was sent whole, so that the next one like it need not be. Nobody waits for it.
+    pub(super) fn have_split(&self, digest: &Digest) {
+        let (client, digest) = (self.clone(), *digest);
+        tokio::spawn(async move { client.split(&digest).await });
+    }
+
+    async fn split(&self, digest: &Digest) -> Result<Vec<Digest>, Error> {
+        let request = reapi::SplitBlobRequest {
+            instance_name: self.instance.clone(),
+            blob_digest: Some(digest.to_wire()),
+            digest_function: self.function.to_wire(),
+            chunking_function: chunking_function::Value::FastCdc2020 as i32,
+        };
+        let chunks = self.cas.clone().split_blob(request).await?.into_inner().chunk_digests;
+        chunks.iter().map(|chunk| Digest::from_wire(self.function, chunk).map_err(malformed)).collect()
+    }
+
+    /// Makes the file `path` of a blob, taking from the first of `bases` that is like it what it shares, and fetching the
+    /// rest. Answers the bytes fetched, or nothing where the blob should be fetched whole.
+    pub(super) async fn assemble(&self, digest: &Digest, path: &Path, bases: &[PathBuf]) -> Result<Option<u64>, Error> {
+        let chunks = match self.split(digest).await {
+            Ok(chunks) if chunks.iter().map(|chunk| chunk.size).sum::<u64>() == digest.size => chunks,
+            Err(error) if error.is_connection() => return Err(error),
+            _ => return Ok(None),
+        };
+        let Some((base, local)) = like(digest.function, &chunks, bases).await else { return Ok(None) };
+        let mut uses: HashMap<Digest, usize> = HashMap::new();
+        let mut wanted = Vec::new();
+        for chunk in chunks.iter().filter(|chunk| !local.contains_key(chunk)) {
+            let count = uses.entry(*chunk).or_default();
+            *count += 1;
+            if *count == 1 {
+                wanted.push((*chunk, ()));
+            }
+        }
+        let bytes = wanted.iter().map(|(chunk, ())| chunk.size).sum();
+        let asks: Vec<_> = batches(wanted)
+            .into_iter()
+            .map(|batch| self.get_batch(batch.into_iter().map(|(chunk, ())| chunk).collect()))
+            .collect();
+        let (sender, receiver) = mpsc::channel(4);
+        let (whole, to) = (*digest, path.to_owned());
+        let writing = tokio::task::spawn_blocking(move || write(&to, &whole, &base, receiver));
+        let fed = feed(chunks, &local, uses, stream::iter(asks).buffered(CONCURRENCY), sender).await;
+        let written = writing.await.map_err(|_| tonic::Status::internal("the writing thread ended early"))?;
+        match (written, fed) {
+            (Ok(true), Ok(())) => Ok(Some(bytes)),
+            (Err(error), _) => Err(error),
+            (_, Err(error)) if error.is_connection() => Err(error),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// A piece of a blob on its way into a file.
+enum Piece {
+    /// What was fetched.
+    Fetched(Bytes),
+    /// What lies in the base, at an offset, of a length.
+    Local(u64, u64),
+}
+
+/// Hands the pieces of a blob over in their order. A fetched chunk is kept until its last use.
+async fn feed(
+    chunks: Vec<Digest>,
+    local: &HashMap<Digest, u64>,
+    mut uses: HashMap<Digest, usize>,
+    mut fetches: impl Stream<Item = Result<HashMap<Digest, Bytes>, Error>> + Unpin,
+    sender: mpsc::Sender<Piece>,
+) -> Result<(), Error> {
+    let mut ready: HashMap<Digest, Bytes> = HashMap::new();
+    for chunk in chunks {
+        let piece = if let Some(offset) = local.get(&chunk) {
+            Piece::Local(*offset, chunk.size)
+        } else {
+            while !ready.contains_key(&chunk) {
+                ready.extend(fetches.next().await.ok_or(Error::Missing { digest: chunk })??);
+            }
+            let count = uses.entry(chunk).or_default();
+            *count = count.saturating_sub(1);
+            let data = if *count == 0 { ready.remove(&chunk) } else { ready.get(&chunk).cloned() };
+            Piece::Fetched(data.ok_or(Error::Missing { digest: chunk })?)
+        };
+        if sender.send(piece).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the pieces; whether they are the blob.
+fn write(path: &Path, digest: &Digest, base: &Path, mut pieces: mpsc::Receiver<Piece>) -> Result<bool, Error> {
+    use std::io::Write;
+    let Ok(base) = File::open(base) else { return Ok(false) };
+    let failed = |source| Error::File { path: path.to_owned(), source };
+    let mut file = File::create(path).map_err(failed)?;
+    let mut hasher = digest.function.hasher();
+    while let Some(piece) = pieces.blocking_recv() {
+        let data = match piece {
+            Piece::Fetched(data) => data,
+            Piece::Local(offset, length) => {
+                let mut data = vec![0; usize::try_from(length).unwrap_or(0)];
+                if base.read_exact_at(&mut data, offset).is_err() {
+                    return Ok(false);
+                }
+                data.into()
+            }
+        };
+        hasher.update(&data);
+        file.write_all(&data).map_err(failed)?;
+    }
+    Ok(hasher.finish() == *digest)
+}
+
+/// The first of these files that shares chunks with a blob, and where in it which of them lie.
+async fn like(
+    function: DigestFunction,
+    chunks: &[Digest],
+    bases: &[PathBuf],
+) -> Option<(PathBuf, HashMap<Digest, u64>)> {
+    for base in bases {
+        let size = tokio::fs::metadata(base).await.ok()?.len();
+        let whole = Digest { function, hash: [0; 32], size };
+        let sample = cut(whole, Blob::File(base.clone()), Cut::Sample).await.unwrap_or_default();
+        if sample.iter().any(|(chunk, _)| chunks.contains(chunk)) {
+            let local = cut(whole, Blob::File(base.clone()), Cut::Whole).await.ok()?;
+            return Some((base.clone(), local.into_iter().collect()));
+        }
+    }
+    None
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Cut {
+    Whole,
+    Sample,
+}
+
+/// The chunks of a blob of this size, or of some places in it.
+async fn cut(blob: Digest, source: Blob, what: Cut) -> Result<Vec<Placed>, Error> {
+    let work = move || {
+        let mut chunks = Vec::new();
+        match what {
+            Cut::Sample if blob.size > SAMPLES * SAMPLE_BYTES => {
+                for place in 0..SAMPLES {
+                    let at = (blob.size - SAMPLE_BYTES) / (SAMPLES - 1) * place;
+                    let found = cut_range(&blob, &source, at, SAMPLE_BYTES)?;
+                    // A cut that the range made is none that the whole blob would have.
+                    let skip = usize::from(at > 0);
+                    chunks.extend(found.iter().take(found.len().saturating_sub(1)).skip(skip));
+                }
+            }
+            _ => chunks = cut_range(&blob, &source, 0, blob.size)?,
+        }
+        Ok(chunks)
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|error| tonic::Status::internal(error.to_string()))?
+}
+
+fn cut_range(blob: &Digest, source: &Blob, at: u64, length: u64) -> Result<Vec<Placed>, Error> {
+    let (mut chunker, mut chunks, mut offset) = (Chunker::new(), Vec::new(), at);
+    let mut take = |chunk: Bytes| {
+        chunks.push((blob.function.digest(&chunk), offset));
+        offset += chunk.len() as u64;
+    };
+    let mut reader = source.reader(at, length)?;
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let count = reader.read(&mut buffer).map_err(|error| source.failed(error))?;
+        if count == 0 {
+            break;
+        }
+        chunker.push(&buffer[..count]);
+        while let Some(chunk) = chunker.next_whole() {
+            take(chunk);
+        }
+    }
+    while let Some(chunk) = chunker.next_last() {
+        take(chunk);
+    }
+    Ok(chunks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(length: usize) -> Vec<u8> {
+        let mut hash = [7; 32];
+        let mut data = Vec::with_capacity(length + 32);
+        while data.len() < length {
+            hash = DigestFunction::Blake3.digest(&hash).hash;
+            data.extend_from_slice(&hash);
+        }
+        data.truncate(length);
+        data
+    }
+
+    #[tokio::test]
+    async fn a_sample_is_of_chunks_that_the_whole_blob_has() {
+        let data = noise(40 << 20);
+        let digest = DigestFunction::Blake3.digest(&data);
+        let blob = Blob::Bytes(data.into());
+        let whole = cut(digest, blob.clone(), Cut::Whole).await.unwrap();
+        let sample = cut(digest, blob, Cut::Sample).await.unwrap();
+        let known = sample.iter().filter(|chunk| whole.contains(chunk)).count();
+        assert!(
+            sample.len() > 20 && known * 10 >= sample.len() * 8,
+            "expected most of the {} sampled chunks among the blob's, found {known}",
+            sample.len()
+        );
+    }
+}
