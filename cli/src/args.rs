@@ -98,6 +98,9 @@ pub struct Build {
     /// A target of the project's `kiln.toml`; may be given several times.
     #[arg(long, value_name = "NAME")]
     pub target: Vec<String>,
+    /// Take workers that emulate the platform where no native one matches.
+    #[arg(long)]
+    pub allow_emulation: bool,
     /// Where artifacts go.
     #[arg(long, default_value = "kiln-out", value_name = "DIR")]
     pub output: PathBuf,
@@ -321,6 +324,9 @@ pub struct Worker {
     /// Where it keeps its state.
     #[arg(long)]
     pub state_dir: PathBuf,
+    /// A root file system for its actions other than the machine's own.
+    #[arg(long)]
+    pub root: Option<PathBuf>,
     /// The process that it must not outlive.
     #[arg(long)]
     pub parent: Option<u32>,

@@ -40,6 +40,9 @@ pub struct Config {
     /// Largest blob that is kept in Redis; larger ones are kept on the disk, and in the bucket where one is named.
     #[arg(long, env = "KILN_REDIS_MAX_BLOB", default_value = "64MiB", value_parser = bytes, value_name = "SIZE")]
     pub redis_max_blob: u64,
+    /// Let every build take emulated workers where no native one matches, as `kiln build --allow-emulation` does.
+    #[arg(long, env = "KILN_ALLOW_EMULATION")]
+    pub allow_emulation: bool,
     /// A bucket that all coordinators share, as `s3://BUCKET[/PREFIX]`, for blobs too large for Redis; without Redis, for all.
     /// Credentials, region and endpoint come from the usual `AWS_…` variables.
     #[arg(long, env = "KILN_S3", value_name = "URL")]
@@ -54,6 +57,7 @@ impl Config {
             data_dir,
             store_bytes,
             cache_age: store::DEFAULT_LIFE,
+            allow_emulation: false,
             redis: None,
             redis_ca: None,
             redis_cert: None,

@@ -16,6 +16,8 @@ pub const LIBC: &str = "kiln.libc";
 pub const CPU_LEVEL: &str = "kiln.cpu-level";
 /// Fingerprint of the worker's environment.
 pub const ENVIRONMENT: &str = "kiln.environment";
+/// `on`: an emulated worker, which takes nothing that does not ask for it.
+pub const EMULATED: &str = "kiln.emulated";
 /// CPUs to reserve, decimal, such as `2` or `0.5`. Not matched but reserved.
 pub const CPUS: &str = "kiln.cpus";
 /// Bytes of memory to reserve. Not matched but reserved.
@@ -25,10 +27,20 @@ pub const NETWORK: &str = "kiln.network";
 /// Prefix of free labels: `kiln.label.gpu`.
 pub const LABEL_PREFIX: &str = "kiln.label.";
 
+/// A CPU level and all below it: `x86-64-v3` runs what is made for `x86-64-v2`.
+pub fn cpu_levels(own: &str) -> Vec<String> {
+    match own.rsplit_once("-v").map(|(base, level)| (base, level.parse::<u32>())) {
+        Some((base, Ok(level))) => (1..=level.min(16)).map(|level| format!("{base}-v{level}")).collect(),
+        _ => vec![own.to_owned()],
+    }
+}
+
 /// Whether the farm knows a property of this name.
 pub fn is_known(name: &str) -> bool {
-    matches!(name, OS_FAMILY | ISA | CONTAINER_IMAGE | OS | LIBC | CPU_LEVEL | ENVIRONMENT | CPUS | MEMORY | NETWORK)
-        || name.strip_prefix(LABEL_PREFIX).is_some_and(|label| !label.is_empty())
+    matches!(
+        name,
+        OS_FAMILY | ISA | CONTAINER_IMAGE | OS | LIBC | CPU_LEVEL | ENVIRONMENT | EMULATED | CPUS | MEMORY | NETWORK
+    ) || name.strip_prefix(LABEL_PREFIX).is_some_and(|label| !label.is_empty())
 }
 
 /// Whether a worker must offer it, as opposed to granting or reserving it.

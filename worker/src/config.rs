@@ -19,6 +19,10 @@ pub struct Config {
     /// How actions are kept apart: `required` refuses to start where the kernel forbids it.
     #[arg(long, env = "KILN_SANDBOX", value_enum, default_value = "auto")]
     pub sandbox: Mode,
+    /// Run actions on this root file system in place of the machine's own, such as one that `mmdebstrap` made. With one of another
+    /// architecture, which the kernel must know to run, the worker is an emulated one.
+    #[arg(long, env = "KILN_ROOT", value_name = "DIR")]
+    pub root: Option<PathBuf>,
     /// CPUs to offer, such as `2` or `0.5`; by default the machine's.
     #[arg(long, value_name = "N", value_parser = cpus)]
     pub cpus: Option<f64>,

@@ -43,7 +43,18 @@ pub async fn run_with_grace(
     let opening = config.clone();
     let root = state.clone();
     let opened = tokio::task::spawn_blocking(move || open(&opening, &root)).await??;
-    let (sandbox, inputs, environment) = opened;
+    let (sandbox, inputs) = opened;
+    let options = probe::Options {
+        labels: config.labels.iter().cloned().collect(),
+        path: sandbox.host_path(),
+        cache: Some(state.join("tools.json")),
+    };
+    let mut environment = match &config.root {
+        Some(root) => probe::probe_root(&sandbox, root, &options).await?,
+        None => tokio::task::spawn_blocking(move || probe::probe(&options)).await?,
+    };
+    environment.sandbox = sandbox.describe();
+    environment.path = sandbox.path();
     if sandbox.is_confined() {
         tracing::info!(sandbox = sandbox.describe(), "actions run in a sandbox");
     } else {
@@ -62,22 +73,17 @@ pub async fn run_with_grace(
     Ok(())
 }
 
-fn open(config: &Config, state: &std::path::Path) -> anyhow::Result<(Sandbox, Inputs, kiln_proto::v1::Environment)> {
+fn open(config: &Config, state: &std::path::Path) -> anyhow::Result<(Sandbox, Inputs)> {
     let sandbox = Sandbox::open(sandbox::Config {
         mode: config.sandbox,
         scratch: state.join("sandbox"),
-        tools: Tools::discover(),
+        // The machine's own toolchains are none of another root's.
+        tools: if config.root.is_none() { Tools::discover() } else { Tools::default() },
+        root: config.root.clone(),
         init: None,
     })?;
     let inputs = Inputs::open(inputs::Config { directory: state.join("inputs"), max_bytes: config.cache_bytes })?;
-    let mut environment = probe::probe(&probe::Options {
-        labels: config.labels.iter().cloned().collect(),
-        path: sandbox.host_path(),
-        cache: Some(state.join("tools.json")),
-    });
-    environment.sandbox = sandbox.describe();
-    environment.path = sandbox.path();
-    Ok((sandbox, inputs, environment))
+    Ok((sandbox, inputs))
 }
 
 /// One worker uses a state directory.

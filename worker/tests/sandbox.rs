@@ -21,7 +21,7 @@ struct Place {
 fn place(mode: Mode) -> Place {
     let dir = tempfile::tempdir().unwrap();
     let init = Some(env!("CARGO_BIN_EXE_kiln-worker").into());
-    let config = Config { mode, scratch: dir.path().join("scratch"), tools: Tools::discover(), init };
+    let config = Config { mode, scratch: dir.path().join("scratch"), tools: Tools::discover(), root: None, init };
     let sandbox = Sandbox::open(config).unwrap_or_else(|error| panic!("expected a sandbox on this machine: {error}"));
     assert_eq!(sandbox.is_confined(), mode != Mode::Off, "{}", sandbox.describe());
     Place { dir, sandbox }
@@ -341,6 +341,7 @@ fn a_sandbox_that_is_required_and_impossible_is_refused_in_words() {
         mode: Mode::Required,
         scratch: dir.path().join("scratch"),
         tools: Tools::discover(),
+        root: None,
         // An init that is none: as where the kernel forbids namespaces.
         init: Some("/bin/false".into()),
     };

@@ -157,6 +157,7 @@ fn request(args: &args::Build, scanned: &Scanned, facts: git::Facts) -> v1::Subm
         priority: args.priority,
         request_id: uuid::Uuid::now_v7().to_string(),
         user: user(),
+        allow_emulation: args.allow_emulation,
     }
 }
 

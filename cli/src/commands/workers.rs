@@ -30,7 +30,8 @@ fn row(worker: &v1::Worker) -> Vec<String> {
     let environment = worker.environment.clone().unwrap_or_default();
     let (all, used) = (worker.capacity.unwrap_or_default(), worker.used.unwrap_or_default());
     let cpus = |milli: u32| f64::from(milli) / 1000.0;
-    let machine = [environment.isa.as_str(), environment.cpu_level.as_str()].join(" ");
+    let emulated = if environment.emulated { "(emulated)" } else { "" };
+    let machine = [environment.isa.as_str(), environment.cpu_level.as_str(), emulated].join(" ");
     vec![
         worker.worker.clone(),
         state(worker).to_owned(),
@@ -63,6 +64,7 @@ fn object(worker: &v1::Worker) -> Value {
             "os": environment.os,
             "libc": environment.libc,
             "cpu_level": environment.cpu_level,
+            "emulated": environment.emulated,
             "kernel": environment.kernel,
             "sandbox": environment.sandbox,
             "tools": environment.tools.into_iter().collect::<std::collections::BTreeMap<_, _>>(),

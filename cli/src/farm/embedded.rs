@@ -89,7 +89,8 @@ async fn host(dir: &Path, lock: File) -> Result<Opened, Error> {
     let (stop_coordinator, coordinator_stopped) = watch::channel(false);
     let coordinator =
         tokio::spawn(parts::coordinator(dir.join("coordinator"), None, listener, until(coordinator_stopped)));
-    let worker = tokio::spawn(parts::worker(url.clone(), "here".to_owned(), dir.join("worker"), until(worker_stopped)));
+    let worker =
+        tokio::spawn(parts::worker(url.clone(), "here".to_owned(), dir.join("worker"), None, until(worker_stopped)));
     let mut host = Host { dir: dir.to_owned(), _lock: lock, stop_worker, stop_coordinator, worker, coordinator };
     let channel = host.ready(&url).await?;
     let mut address = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;

@@ -32,9 +32,11 @@ pub async fn worker(
     coordinator: String,
     name: String,
     state_dir: PathBuf,
+    root: Option<PathBuf>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), String> {
     let config = kiln_worker::Config {
+        root,
         coordinator,
         name,
         state_dir,

@@ -78,6 +78,7 @@ impl Board {
             }
             Event::Log(log) => self.log(log),
             Event::StepFinished(finished) => self.finished(finished),
+            Event::TargetFinished(finished) => vec![Happening::TargetFinished(finished)],
             Event::Warning(warning) => vec![Happening::Warning(warning.text)],
             Event::Artifact(_) | Event::BuildFinished(_) => Vec::new(),
         }
@@ -149,10 +150,15 @@ impl Board {
             label.push_str(&format!("[{}/{}]", key.shard + 1, key.shards));
         }
         if self.targets.len() > 1 {
-            let same_platform = self.targets.iter().filter(|(platform, _)| *platform == key.platform).count();
-            label.push_str(&format!(" {}", if same_platform > 1 { &key.target } else { &key.platform }));
+            label.push_str(&format!(" {}", self.target_label(&key.platform, &key.target)));
         }
         label
+    }
+
+    /// What to call a target: its platform, or its own name where several have that platform.
+    pub fn target_label<'a>(&self, platform: &'a str, target: &'a str) -> &'a str {
+        let same_platform = self.targets.iter().filter(|(other, _)| other == platform).count();
+        if same_platform > 1 { target } else { platform }
     }
 
     /// The directory below the output directory for artifacts of a platform and target; none for a build of one.

@@ -42,10 +42,19 @@ fn object(happening: &Happening) -> Value {
             "platform": artifact.platform,
             "target": artifact.target,
             "kind": artifact.kind,
+            "emulated": artifact.emulated,
             "id": artifact.id,
             "digest": artifact.digest.as_ref().map(|digest| &digest.hash),
             "size_bytes": artifact.size_bytes,
             "path": path.to_string_lossy(),
+        }),
+        Happening::TargetFinished(finished) => json!({
+            "type": "target_finished",
+            "platform": finished.platform,
+            "target": finished.target,
+            "status": status_word(finished.status()),
+            "emulated": finished.emulated,
+            "message": finished.message,
         }),
         Happening::Warning(text) => json!({ "type": "warning", "text": text }),
         Happening::Finished { finished, moved } => json!({
@@ -67,6 +76,7 @@ fn step_finished(finished: &v1::StepFinished) -> Value {
         "duration_ms": finished.duration_ms,
         "ok": finished.ok,
         "worker": finished.worker,
+        "emulated": finished.emulated,
         "message": finished.message,
         "action": finished.action_digest.as_ref().map(|digest| format!("{}/{}", digest.hash, digest.size_bytes)),
     })

@@ -56,6 +56,8 @@ pub enum Happening {
         /// Its place.
         path: PathBuf,
     },
+    /// A target came to its end.
+    TargetFinished(v1::TargetFinished),
     /// A warning.
     Warning(String),
     /// The end.

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{Board, Happening, Show, cache_word, summary};
+use super::{Board, Happening, Show, cache_word, status_word, summary};
 use crate::terminal::{self, harmless};
 
 /// Writes a line to standard error for each line of output, with its step before it.
@@ -36,6 +36,10 @@ impl Show for Plain {
                 writeln!(stderr, "artifact {}", harmless(&artifact.id))?;
                 writeln!(std::io::stdout().lock(), "{}", path.display())
             }
+            Happening::TargetFinished(finished) => match target_words(board, finished) {
+                Some(text) => writeln!(stderr, "{}", harmless(&text)),
+                None => Ok(()),
+            },
             Happening::Warning(text) => writeln!(stderr, "warning: {}", harmless(text)),
             Happening::Finished { finished, moved } => write!(stderr, "{}", summary(board, finished, moved)),
         }
@@ -52,6 +56,17 @@ pub(super) fn started_words(started: &kiln_proto::v1::BuildStarted) -> String {
     let again = if started.resumed { "taken up again" } else { "started" };
     let steps = crate::terminal::count(started.steps.len(), "step");
     format!("build {} {again}: {}, {steps}", started.build, name.trim())
+}
+
+/// The last line about a target, where there are several or it was emulated.
+pub(super) fn target_words(board: &Board, finished: &kiln_proto::v1::TargetFinished) -> Option<String> {
+    let emulated = if finished.emulated { " (emulated)" } else { "" };
+    if board.targets.len() <= 1 && emulated.is_empty() {
+        return None;
+    }
+    let word = status_word(finished.status());
+    let why = if finished.message.is_empty() { String::new() } else { format!(": {}", finished.message) };
+    Some(format!("target {}{emulated}: {word}{why}", board.target_label(&finished.platform, &finished.target)))
 }
 
 /// The last line about a step.

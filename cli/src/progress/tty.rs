@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::plain::{finished_words, started_words};
+use super::plain::{finished_words, started_words, target_words};
 use super::{Board, Happening, Key, Show, summary};
 use crate::terminal::{harmless, last_overwrite, say};
 
@@ -76,6 +76,11 @@ impl Show for Tty {
             Happening::Artifact { artifact, path } => {
                 self.line(&format!("artifact {}", artifact.id));
                 self.bars.suspend(|| writeln!(std::io::stdout().lock(), "{}", path.display()))?;
+            }
+            Happening::TargetFinished(finished) => {
+                if let Some(text) = target_words(board, finished) {
+                    self.line(&text);
+                }
             }
             Happening::Warning(text) => self.line(&format!("warning: {text}")),
             Happening::Finished { finished, moved } => {

@@ -100,6 +100,7 @@ fn definition(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
                 "os": facts.environment.os,
                 "libc": facts.environment.libc,
                 "isa": facts.environment.isa,
+                "emulated": facts.environment.emulated,
                 "tools": facts.environment.tools.iter().collect::<std::collections::BTreeMap<_, _>>(),
             },
             "steps": steps.iter().map(|step| json!({

@@ -1,56 +1,66 @@
 //! Which of the farm's environments a target is built in.
 //!
-//! All steps of a target run in one environment, named by its fingerprint, so that their results fit together. Chosen is the one
-//! with the most CPUs among those that match, and among equals the smallest fingerprint: deterministic.
+//! All steps of a target run in one environment, named by its fingerprint, so that their results fit together. Chosen is, among
+//! those that match, a native one before an emulated one, one whose libc is not newer than the target's before one whose is, the one
+//! with the most CPUs, and among equals the smallest fingerprint: deterministic.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_core::plan::{Step, Target};
+use kiln_core::plan::{Libc, Step, Target};
+use kiln_proto::property::cpu_levels;
 use kiln_proto::v1;
 
-/// An environment of the farm.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Chosen {
-    /// Its fingerprint.
-    pub fingerprint: String,
-    /// What its workers said of their machines.
-    pub environment: v1::Environment,
-}
-
 /// The environment for a target, or in words why there is none.
-pub fn choose(workers: &[v1::Worker], target: &Target, steps: &[Step]) -> Result<Chosen, String> {
+pub fn choose(
+    workers: &[v1::Worker],
+    target: &Target,
+    steps: &[Step],
+    allow_emulation: bool,
+) -> Result<v1::Environment, String> {
     let mut refused = Vec::new();
-    let mut groups: BTreeMap<String, (u64, v1::Environment)> = BTreeMap::new();
+    let mut groups: BTreeMap<&str, (u64, &v1::Environment)> = BTreeMap::new();
     for worker in workers {
         let Some(environment) = worker.environment.as_ref() else { continue };
-        let lacks = lacks(environment, target, steps);
+        let mut lacks = lacks(environment, target, steps);
+        if environment.emulated && !allow_emulation {
+            lacks.push("is emulated, which only `--allow-emulation` takes".to_owned());
+        }
         if lacks.is_empty() {
             let cpus = worker.capacity.map_or(0, |capacity| u64::from(capacity.milli_cpus));
-            groups.entry(environment.fingerprint.clone()).or_insert_with(|| (0, environment.clone())).0 += cpus;
+            groups.entry(&environment.fingerprint).or_insert((0, environment)).0 += cpus;
         } else {
             refused.push(format!("worker `{}` {}", worker.worker, lacks.join(" and ")));
         }
     }
-    let mut best: Option<(u64, Chosen)> = None;
-    for (fingerprint, (cpus, environment)) in groups {
-        if best.as_ref().is_none_or(|(most, _)| cpus > *most) {
-            best = Some((cpus, Chosen { fingerprint, environment }));
-        }
-    }
-    best.map(|(_, chosen)| chosen).ok_or_else(|| {
+    let best = groups.into_iter().max_by_key(|(fingerprint, (cpus, environment))| {
+        (!environment.emulated, !is_newer(environment, target), *cpus, Reverse(*fingerprint))
+    });
+    best.map(|(_, (_, environment))| environment.clone()).ok_or_else(|| {
         let wanted = wanted(target);
         if refused.is_empty() {
-            return format!("no worker is connected; target `{}` needs one with {wanted}", target.name);
+            return format!("no worker is connected; one with {wanted} is needed");
         }
-        format!("no worker matches target `{}` ({wanted}): {}", target.name, refused.join("; "))
+        format!("no worker matches {wanted}: {}", refused.join("; "))
     })
 }
 
 fn wanted(target: &Target) -> String {
     let mut words = vec![target.platform.to_string()];
     words.extend(target.os.clone());
+    words.extend(target.libc.map(|libc| libc.name().to_owned()));
+    words.extend(target.cpu_level.clone());
     words.extend(target.labels.iter().map(|(name, value)| format!("label {name}={value}")));
     words.join(", ")
+}
+
+/// Whether an environment's GLIBC is newer than the target's: what is linked there may want symbols that production lacks.
+fn is_newer(environment: &v1::Environment, target: &Target) -> bool {
+    let version = || {
+        let (major, minor) = environment.libc.strip_prefix("glibc:")?.split_once('.')?;
+        Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
+    };
+    target.glibc.is_some_and(|bound| version().is_some_and(|version| version > bound))
 }
 
 fn lacks(environment: &v1::Environment, target: &Target, steps: &[Step]) -> Vec<String> {
@@ -61,9 +71,19 @@ fn lacks(environment: &v1::Environment, target: &Target, steps: &[Step]) -> Vec<
     if let Some(os) = target.os.as_ref().filter(|os| **os != environment.os) {
         lacks.push(format!("runs {} and not {os}", environment.os));
     }
+    let has_libc = |libc: &Libc| environment.libc.split(':').next() == Some(libc.name());
+    if let Some(libc) = target.libc.filter(|libc| !has_libc(libc)) {
+        let own = if environment.libc.is_empty() { "an unknown libc" } else { &environment.libc };
+        lacks.push(format!("has {own} and not {}", libc.name()));
+    }
+    if let Some(level) = target.cpu_level.as_ref().filter(|level| !cpu_levels(&environment.cpu_level).contains(level)) {
+        lacks.push(format!("has a CPU of level {} and not {level}", environment.cpu_level));
+    }
     for (name, value) in &target.labels {
-        if environment.labels.get(name) != Some(value) {
-            lacks.push(format!("has no label {name}={value}"));
+        match environment.labels.get(name) {
+            Some(own) if own == value => {}
+            Some(own) => lacks.push(format!("has label {name}={own} and not {value}")),
+            None => lacks.push(format!("has no label {name}={value}")),
         }
     }
     let mut absent: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -98,6 +118,8 @@ mod tests {
             platform: Platform::Amd64,
             os: os.map(Into::into),
             glibc: None,
+            libc: None,
+            cpu_level: None,
             labels: BTreeMap::new(),
             libraries: Vec::new(),
         }
@@ -127,23 +149,72 @@ mod tests {
             vec![worker("a", "f1", 2000, &[]), worker("b", "f2", 1500, &[]), worker("c", "f2", 1500, &[])];
         for _ in 0..3 {
             workers.rotate_left(1);
-            assert_eq!(choose(&workers, &target(None), &[]).unwrap().fingerprint, "f2");
+            assert_eq!(choose(&workers, &target(None), &[], false).unwrap().fingerprint, "f2");
         }
     }
 
     #[test]
     fn a_missing_tool_and_a_wrong_os_are_named_with_what_there_is() {
         let workers = [worker("a", "f1", 1, &["cc"])];
-        let words = choose(&workers, &target(Some("ubuntu:24.04")), &[step(&["go"])]).unwrap_err();
+        let words = choose(&workers, &target(Some("ubuntu:24.04")), &[step(&["go"])], false).unwrap_err();
         for part in ["`a`", "debian:12", "ubuntu:24.04", "`go`", "`compile`"] {
             assert!(words.contains(part), "expected {part} in: {words}");
         }
-        assert!(choose(&[], &target(None), &[]).unwrap_err().contains("no worker is connected"));
+        assert!(choose(&[], &target(None), &[], false).unwrap_err().contains("no worker is connected"));
     }
 
     #[test]
     fn an_environment_without_a_tool_gives_way_to_one_that_has_it() {
         let workers = [worker("a", "f1", 64_000, &[]), worker("b", "f2", 1000, &["go"])];
-        assert_eq!(choose(&workers, &target(None), &[step(&["go"])]).unwrap().fingerprint, "f2");
+        assert_eq!(choose(&workers, &target(None), &[step(&["go"])], false).unwrap().fingerprint, "f2");
+    }
+
+    #[test]
+    fn an_emulated_environment_is_taken_only_where_it_is_allowed_and_nothing_native_matches() {
+        let mut emulated = worker("fast", "f1", 64_000, &[]);
+        emulated.environment.as_mut().unwrap().emulated = true;
+        let native = worker("slow", "f2", 1000, &[]);
+        let both = [emulated.clone(), native];
+        assert_eq!(choose(&both, &target(None), &[], true).unwrap().fingerprint, "f2");
+        let alone = [emulated];
+        assert_eq!(choose(&alone, &target(None), &[], true).unwrap().fingerprint, "f1");
+        let words = choose(&alone, &target(None), &[], false).unwrap_err();
+        assert!(words.contains("`fast`") && words.contains("--allow-emulation"), "{words}");
+    }
+
+    #[test]
+    fn libc_cpu_level_and_labels_that_miss_are_named_with_what_there_is() {
+        let mut poor = worker("a", "f1", 1, &[]);
+        let environment = poor.environment.as_mut().unwrap();
+        environment.libc = "musl:1.2.4".into();
+        environment.cpu_level = "x86-64-v2".into();
+        environment.labels = [("gpu".to_owned(), "a100".to_owned())].into();
+        let mut asked = target(None);
+        asked.libc = Some(Libc::Glibc);
+        asked.cpu_level = Some("x86-64-v3".into());
+        asked.labels = [("gpu".to_owned(), "none".to_owned()), ("disk".to_owned(), "ssd".to_owned())].into();
+        let words = choose(&[poor.clone()], &asked, &[], false).unwrap_err();
+        let parts = ["musl:1.2.4 and not glibc", "x86-64-v2 and not x86-64-v3", "gpu=a100 and not none", "disk=ssd"];
+        for part in parts {
+            assert!(words.contains(part), "expected {part} in: {words}");
+        }
+        asked = target(None);
+        asked.cpu_level = Some("x86-64-v1".into());
+        assert!(choose(&[poor], &asked, &[], false).is_ok(), "expected a CPU to run what a lower level asks for");
+    }
+
+    #[test]
+    fn an_environment_with_an_older_libc_than_productions_goes_before_one_with_a_newer() {
+        let of = |name: &str, fingerprint: &str, cpus: u32, libc: &str| {
+            let mut worker = worker(name, fingerprint, cpus, &[]);
+            worker.environment.as_mut().unwrap().libc = libc.into();
+            worker
+        };
+        let mut asked = target(None);
+        asked.glibc = Some((2, 36));
+        let workers = [of("new", "f1", 64_000, "glibc:2.39"), of("old", "f2", 1000, "glibc:2.9")];
+        assert_eq!(choose(&workers, &asked, &[], false).unwrap().fingerprint, "f2");
+        // Where there is none, the check of the artifact decides.
+        assert_eq!(choose(&workers[..1], &asked, &[], false).unwrap().fingerprint, "f1");
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn record(work: &Work, job: &Job, end: End) {
     let environment = &job.environment;
     let (environment, os) = match &job.step.image {
         Some(image) => (image.clone(), String::new()),
-        None => (environment.fingerprint.clone(), environment.environment.os.clone()),
+        None => (environment.fingerprint.clone(), environment.os.clone()),
     };
     work.layers.record(Ran {
         instance: work.request.instance.trim_matches('/').to_owned(),
@@ -75,8 +75,8 @@ fn ingredients(
 
 fn describe(job: &Job, root: Digest) -> Ingredients {
     let command = lower::command(&job.step, job.shard);
-    let platform = lower::platform(&job.step, &job.target, &job.environment.fingerprint);
-    let environment = &job.environment.environment;
+    let platform = lower::platform(&job.step, &job.target, &job.environment);
+    let environment = &job.environment;
     let mut found = Ingredients {
         input_root: root.to_string(),
         variables: command.environment_variables.into_iter().map(|one| (one.name, one.value)).collect(),

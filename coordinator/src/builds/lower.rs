@@ -9,7 +9,7 @@ use std::time::Duration;
 use kiln_core::plan::{self, Step, Target};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::tree::{Entry, Tree};
-use kiln_proto::{clock, property, reapi};
+use kiln_proto::{clock, property, reapi, v1};
 use prost::Message;
 
 use super::source::{self, SourceTree};
@@ -113,7 +113,7 @@ impl Lowering<'_> {
         &self,
         step: &Step,
         target: &Target,
-        environment: &str,
+        environment: &v1::Environment,
         shard: u32,
         needs: &[Outputs],
     ) -> Result<Digest, Error> {
@@ -233,7 +233,7 @@ fn refuse_without_tools(step: &Step) -> String {
 }
 
 /// What a worker must be and grant for a step.
-pub(super) fn platform(step: &Step, target: &Target, environment: &str) -> reapi::Platform {
+pub(super) fn platform(step: &Step, target: &Target, environment: &v1::Environment) -> reapi::Platform {
     let mut properties = vec![
         (property::OS_FAMILY.to_owned(), "linux".to_owned()),
         (property::ISA.to_owned(), target.platform.isa().to_owned()),
@@ -242,10 +242,16 @@ pub(super) fn platform(step: &Step, target: &Target, environment: &str) -> reapi
     ];
     match &step.image {
         Some(image) => properties.push((property::CONTAINER_IMAGE.to_owned(), image.clone())),
-        None => properties.push((property::ENVIRONMENT.to_owned(), environment.to_owned())),
+        None => properties.push((property::ENVIRONMENT.to_owned(), environment.fingerprint.clone())),
     }
     if let (Some(os), None) = (&target.os, &step.image) {
         properties.push((property::OS.to_owned(), os.clone()));
+    }
+    if let (Some(level), None) = (&target.cpu_level, &step.image) {
+        properties.push((property::CPU_LEVEL.to_owned(), level.clone()));
+    }
+    if environment.emulated {
+        properties.push((property::EMULATED.to_owned(), "on".to_owned()));
     }
     if step.network {
         properties.push((property::NETWORK.to_owned(), "on".to_owned()));

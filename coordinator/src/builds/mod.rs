@@ -49,6 +49,7 @@ struct Shared {
     layers: Layers,
     records: Records,
     directory: PathBuf,
+    allow_emulation: bool,
     active: Mutex<HashMap<String, Active>>,
     /// One submission at a time looks at request ids.
     submitting: tokio::sync::Mutex<()>,
@@ -75,6 +76,7 @@ pub(crate) struct Work {
     pub(crate) function: DigestFunction,
     pub(crate) request: SubmitRequest,
     pub(crate) resumed: bool,
+    pub(crate) allow_emulation: bool,
 }
 
 fn internal(error: impl std::fmt::Display) -> Status {
@@ -82,12 +84,14 @@ fn internal(error: impl std::fmt::Display) -> Status {
 }
 
 impl Builds {
-    /// Opens what an earlier run left under `directory`, and takes up its unfinished builds.
+    /// Opens what an earlier run left under `directory`, and takes up its unfinished builds. `allow_emulation` lets every build
+    /// take emulated workers.
     pub fn open(
         directory: PathBuf,
         stores: Stores,
         execution: ExecutionHandle,
         layers: Layers,
+        allow_emulation: bool,
     ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(directory.join("events"))?;
         let records = Records::open(&directory.join("index.redb"))?;
@@ -97,6 +101,7 @@ impl Builds {
             layers,
             records,
             directory,
+            allow_emulation,
             active: Mutex::default(),
             submitting: tokio::sync::Mutex::default(),
         };
@@ -190,7 +195,9 @@ impl Builds {
             cancel: CancellationToken::new(),
         };
         self.shared.active.lock().insert(id.clone(), active.clone());
+        let allow_emulation = self.shared.allow_emulation || request.allow_emulation;
         let work = Work {
+            allow_emulation,
             stores: self.shared.stores.clone(),
             execution: self.shared.execution.clone(),
             layers: self.shared.layers.clone(),

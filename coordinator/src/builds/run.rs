@@ -15,7 +15,7 @@ use kiln_proto::v1::step_state::Phase;
 use kiln_proto::v1::{self, Build, Status as BuildStatus, StepRef, event};
 
 use super::Work;
-use super::environment::{self, Chosen};
+use super::environment;
 use super::lower::overlay;
 use super::steps::{self, Ended, Finished, Job};
 use crate::artifacts::{self, StepFact};
@@ -160,50 +160,90 @@ fn started(work: &Work) -> v1::BuildStarted {
     }
 }
 
-/// An action of the build: target, step and shard by their places in the plan.
-type Place = (usize, usize, u32);
+/// How a target came out.
+type Outcome = Result<(), Unsuccessful>;
 
-async fn carry_out(work: &Work) -> Result<(), Unsuccessful> {
+/// Builds all targets side by side. One that does not come out well leaves the others to theirs.
+async fn carry_out(work: &Work) -> Outcome {
     let environments = environments(work).await?;
-    let mut done = all_steps(work, &environments).await?;
-    for (index, target) in work.plan.targets.iter().enumerate() {
-        let steps = done.remove(&index).unwrap_or_default();
-        make_artifacts(work, target, &environments[index], &steps).await?;
-    }
-    Ok(())
+    let targets = work.plan.targets.iter().zip(environments).map(|(target, environment)| async move {
+        let emulated = environment.as_ref().is_ok_and(|environment| environment.emulated);
+        let outcome = build_target(work, target, environment).await;
+        let (status, message) = match &outcome {
+            Ok(()) => (BuildStatus::Succeeded, String::new()),
+            Err(Unsuccessful { status, message }) => (*status, message.clone()),
+        };
+        work.tell(event::Event::TargetFinished(v1::TargetFinished {
+            platform: target.platform.to_string(),
+            target: target.name.clone(),
+            status: status.into(),
+            message,
+            emulated,
+        }));
+        (target, outcome)
+    });
+    together(futures::future::join_all(targets).await)
 }
 
-/// The environment of each target. While the farm has just started and has no worker yet, and for a build that was taken up
-/// again, this waits for workers to join.
-async fn environments(work: &Work) -> Result<Vec<Arc<Chosen>>, Unsuccessful> {
+async fn build_target(work: &Work, target: &Target, environment: Result<v1::Environment, String>) -> Outcome {
+    let environment = Arc::new(environment.map_err(Unsuccessful::farms)?);
+    if environment.emulated {
+        let text = format!("no native worker matches target `{}`; it is built on an emulated machine", target.name);
+        work.tell(event::Event::Warning(v1::Warning { text }));
+    }
+    let steps = all_steps(work, target, &environment).await?;
+    make_artifacts(work, target, &environment, &steps).await
+}
+
+/// The outcome of a build of these targets: the project's fault where one target failed by it, else the farm's.
+fn together(outcomes: Vec<(&Target, Outcome)>) -> Outcome {
+    let several = outcomes.len() > 1;
+    let (mut failed, mut well) = (Vec::new(), Vec::new());
+    for (target, outcome) in outcomes {
+        match outcome {
+            Ok(()) => well.push(format!("`{}`", target.name)),
+            Err(unsuccessful) => failed.push((&target.name, unsuccessful)),
+        }
+    }
+    let is_projects = failed.iter().any(|(_, one)| one.status == BuildStatus::Failed);
+    let status = if is_projects { BuildStatus::Failed } else { BuildStatus::FarmFailed };
+    let mut words: Vec<String> = failed
+        .into_iter()
+        .map(|(target, one)| if several { format!("target `{target}`: {}", one.message) } else { one.message })
+        .collect();
+    if words.is_empty() {
+        return Ok(());
+    }
+    if !well.is_empty() {
+        words.push(format!("built well: {}", well.join(", ")));
+    }
+    Err(Unsuccessful { status, message: words.join("\n") })
+}
+
+/// The environment of each target, or why it has none. While the farm has just started and has no worker yet, and for a build that
+/// was taken up again, this waits for workers to join.
+async fn environments(work: &Work) -> Result<Vec<Result<v1::Environment, String>>, Unsuccessful> {
     let began = if work.resumed { tokio::time::Instant::now() } else { work.execution.began() };
     let deadline = began + JOINING;
     let mut told = false;
     let mut changed = work.execution.workers_changed();
-    'again: loop {
+    loop {
         changed.mark_unchanged();
         let farm = work.execution.farm().await.map_err(|status| Unsuccessful::farms(status.message()))?;
-        let mut chosen = Vec::new();
-        for target in &work.plan.targets {
-            match environment::choose(&farm.workers, target, &work.plan.steps) {
-                Ok(environment) => chosen.push(Arc::new(environment)),
-                Err(words) => {
-                    let starts = farm.workers.is_empty() && tokio::time::Instant::now() < deadline;
-                    if starts && !std::mem::replace(&mut told, true) {
-                        let text = "the farm has just started; waiting for a worker to join".to_owned();
-                        work.tell(event::Event::Warning(v1::Warning { text }));
-                    }
-                    let joined = async {
-                        tokio::time::timeout_at(deadline, changed.changed()).await.is_ok_and(|changed| changed.is_ok())
-                    };
-                    if (starts || work.resumed) && joined.await {
-                        continue 'again;
-                    }
-                    return Err(Unsuccessful::farms(words));
-                }
-            }
+        let choose = |target| environment::choose(&farm.workers, target, &work.plan.steps, work.allow_emulation);
+        let chosen: Vec<_> = work.plan.targets.iter().map(choose).collect();
+        let starts = farm.workers.is_empty() && tokio::time::Instant::now() < deadline;
+        if chosen.iter().all(Result::is_ok) || !(starts || work.resumed) {
+            return Ok(chosen);
         }
-        return Ok(chosen);
+        if starts && !std::mem::replace(&mut told, true) {
+            let text = "the farm has just started; waiting for a worker to join".to_owned();
+            work.tell(event::Event::Warning(v1::Warning { text }));
+        }
+        let joined = tokio::time::timeout_at(deadline, changed.changed()).await;
+        if !joined.is_ok_and(|changed| changed.is_ok()) {
+            return Ok(chosen);
+        }
     }
 }
 
@@ -220,31 +260,33 @@ fn path_weights(steps: &[Step]) -> Vec<u64> {
     weights
 }
 
-type Done = HashMap<usize, BTreeMap<usize, Vec<Finished>>>;
+/// An action of a target: step and shard by their places in the plan.
+type Place = (usize, u32);
 
-async fn all_steps(work: &Work, environments: &[Arc<Chosen>]) -> Result<Done, Unsuccessful> {
+/// What each step left, by its place in the plan.
+type Done = BTreeMap<usize, Vec<Finished>>;
+
+async fn all_steps(work: &Work, target: &Target, environment: &Arc<v1::Environment>) -> Result<Done, Unsuccessful> {
     let weights = path_weights(&work.plan.steps);
     let mut results: HashMap<Place, Finished> = HashMap::new();
     let mut waiting: Vec<Place> = Vec::new();
-    for target in 0..work.plan.targets.len() {
-        for (step, planned) in work.plan.steps.iter().enumerate() {
-            waiting.extend((0..planned.shards).map(|shard| (target, step, shard)));
-        }
+    for (step, planned) in work.plan.steps.iter().enumerate() {
+        waiting.extend((0..planned.shards).map(|shard| (step, shard)));
     }
     let mut again: HashSet<Place> = HashSet::new();
     let mut healed: HashMap<Place, u32> = HashMap::new();
     let mut running = FuturesUnordered::new();
     loop {
         let (ready, later): (Vec<Place>, Vec<Place>) =
-            waiting.into_iter().partition(|(target, step, _)| is_ready(work, *target, *step, &results));
+            waiting.into_iter().partition(|(step, _)| is_ready(work, *step, &results));
         waiting = later;
         for place in ready {
-            let (target, step, shard) = place;
-            let needed = needs(work, target, step, &results);
+            let (step, shard) = place;
+            let needed = needs(work, step, &results);
             let job = Job {
                 step: work.plan.steps[step].clone(),
-                target: work.plan.targets[target].clone(),
-                environment: environments[target].clone(),
+                target: target.clone(),
+                environment: environment.clone(),
                 shard,
                 needed: needed.iter().map(|finished| finished.fact.name.clone()).collect(),
                 needs: needed.into_iter().map(|finished| finished.outputs).collect(),
@@ -263,7 +305,7 @@ async fn all_steps(work: &Work, environments: &[Arc<Chosen>]) -> Result<Done, Un
             Ended::InputsGone(message) => {
                 let times = healed.entry(place).or_default();
                 *times += 1;
-                let needed = needed_places(work, place);
+                let needed = needed_places(work, place.0);
                 if *times > HEALINGS || needed.is_empty() {
                     let words =
                         format!("blobs of the build's inputs were evicted from the store ({message}); build again");
@@ -279,11 +321,11 @@ async fn all_steps(work: &Work, environments: &[Arc<Chosen>]) -> Result<Done, Un
             }
         }
     }
-    let mut done: Done = HashMap::new();
+    let mut done = Done::new();
     let mut places: Vec<(Place, Finished)> = results.into_iter().collect();
     places.sort_by_key(|(place, _)| *place);
-    for ((target, step, _), finished) in places {
-        done.entry(target).or_default().entry(step).or_default().push(finished);
+    for ((step, _), finished) in places {
+        done.entry(step).or_default().push(finished);
     }
     Ok(done)
 }
@@ -293,25 +335,24 @@ fn needed_steps(work: &Work, step: usize) -> Vec<usize> {
     needs.iter().filter_map(|need| work.plan.steps.iter().position(|step| step.name == *need)).collect()
 }
 
-fn needed_places(work: &Work, (target, step, _): Place) -> Vec<Place> {
+fn needed_places(work: &Work, step: usize) -> Vec<Place> {
     let steps = needed_steps(work, step).into_iter();
-    steps.flat_map(|step| (0..work.plan.steps[step].shards).map(move |shard| (target, step, shard))).collect()
+    steps.flat_map(|step| (0..work.plan.steps[step].shards).map(move |shard| (step, shard))).collect()
 }
 
-fn is_ready(work: &Work, target: usize, step: usize, results: &HashMap<Place, Finished>) -> bool {
-    needed_places(work, (target, step, 0)).iter().all(|place| results.contains_key(place))
+fn is_ready(work: &Work, step: usize, results: &HashMap<Place, Finished>) -> bool {
+    needed_places(work, step).iter().all(|place| results.contains_key(place))
 }
 
-fn needs(work: &Work, target: usize, step: usize, results: &HashMap<Place, Finished>) -> Vec<Finished> {
-    let places = needed_places(work, (target, step, 0));
-    places.iter().filter_map(|place| results.get(place)).cloned().collect()
+fn needs(work: &Work, step: usize, results: &HashMap<Place, Finished>) -> Vec<Finished> {
+    needed_places(work, step).iter().filter_map(|place| results.get(place)).cloned().collect()
 }
 
 async fn make_artifacts(
     work: &Work,
     target: &Target,
-    environment: &Chosen,
-    steps: &BTreeMap<usize, Vec<Finished>>,
+    environment: &v1::Environment,
+    steps: &Done,
 ) -> Result<(), Unsuccessful> {
     let facts: Vec<StepFact> = steps.values().flatten().map(|finished| finished.fact.clone()).collect();
     for artifact in &work.plan.artifacts {
@@ -334,7 +375,7 @@ async fn make_artifacts(
 async fn make(
     work: &Work,
     target: &Target,
-    environment: &Chosen,
+    environment: &v1::Environment,
     artifact: &kiln_core::plan::Artifact,
     outputs: &Tree,
     facts: &[StepFact],
@@ -376,8 +417,9 @@ async fn make(
         commit: source.commit.clone(),
         dirty: source.dirty,
         instance: build.instance.clone(),
+        emulated: environment.emulated,
     };
-    let statement = artifacts::statement(&build, &record, &environment.environment, &made.subjects, facts);
+    let statement = artifacts::statement(&build, &record, environment, &made.subjects, facts);
     let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;
     let provenance = work.function.digest(&statement);
     work.stores.artifacts.put(&provenance, statement.into()).await.map_err(Unsuccessful::farms)?;

@@ -11,7 +11,6 @@ use kiln_proto::{precondition, reapi};
 use tonic::Code;
 
 use super::Work;
-use super::environment::Chosen;
 use super::layer;
 use super::lower::{self, Lowering, Outputs};
 use super::step_log::StepLog;
@@ -43,7 +42,7 @@ pub(super) struct Finished {
 pub(super) struct Job {
     pub(super) step: Step,
     pub(super) target: Target,
-    pub(super) environment: Arc<Chosen>,
+    pub(super) environment: Arc<v1::Environment>,
     pub(super) shard: u32,
     /// The steps, and shards of them, that it needs, and what each left.
     pub(super) needed: Vec<String>,
@@ -94,7 +93,7 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
     let ended = Attempt::Ended;
     work.tell(event::Event::StepQueued(v1::StepQueued { step: Some(job.reference()) }));
     let lowering = Lowering { source: &work.source, store: &*work.stores.blobs, function: work.function };
-    let lowered = lowering.action(&job.step, &job.target, &job.environment.fingerprint, job.shard, &job.needs).await;
+    let lowered = lowering.action(&job.step, &job.target, &job.environment, job.shard, &job.needs).await;
     let action = match lowered {
         Ok(action) => action,
         Err(error) => return ended(lowering_failed(error)),
@@ -189,6 +188,7 @@ fn finish(work: &Work, job: &Job, action: Digest, done: &Done, merged: bool, beg
         output_bytes: output_bytes(&result),
         ok: message.is_none(),
         environment: job.environment.fingerprint.clone(),
+        emulated: job.environment.emulated,
     }));
     layer::record(work, job, layer::End { action, cache, ok: message.is_none(), result: result.clone() });
     match (message, outputs) {

@@ -16,7 +16,7 @@ const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
 pub enum Error {
     #[error(
         "the farm knows no platform property `{name}`; expected `OSFamily`, `ISA`, `container-image`, `kiln.os`, \
-         `kiln.libc`, `kiln.cpu-level`, `kiln.environment`, `kiln.cpus`, `kiln.memory`, `kiln.network` or `kiln.label.NAME`"
+         `kiln.libc`, `kiln.cpu-level`, `kiln.environment`, `kiln.emulated`, `kiln.cpus`, `kiln.memory`, `kiln.network` or `kiln.label.NAME`"
     )]
     Unknown { name: String },
     #[error("platform property `{name}` is `{value}`; expected {expected}")]

@@ -13,7 +13,7 @@ pub(super) fn os() -> String {
     os_of(&text.unwrap_or_default())
 }
 
-fn os_of(text: &str) -> String {
+pub(super) fn os_of(text: &str) -> String {
     let value = |wanted: &str| {
         text.lines()
             .filter_map(|line| line.split_once('='))
@@ -42,7 +42,7 @@ pub(super) fn libc() -> String {
     libc_of(&said("ldd", "--version").unwrap_or_default())
 }
 
-fn libc_of(ldd: &str) -> String {
+pub(super) fn libc_of(ldd: &str) -> String {
     let first = ldd.lines().next().unwrap_or_default();
     if first.contains("musl") {
         let version = ldd.lines().find_map(|line| line.strip_prefix("Version "));
@@ -75,6 +75,16 @@ pub(super) fn cpu_level() -> String {
         "aarch64" => "armv8".to_owned(),
         other => other.to_owned(),
     }
+}
+
+/// What every machine of an instruction set has.
+pub(super) fn least_level(isa: &str) -> String {
+    match isa {
+        "x86-64" => "x86-64-v1",
+        "arm-a64" => "armv8",
+        other => other,
+    }
+    .to_owned()
 }
 
 fn x86_level(cpuinfo: &str) -> String {

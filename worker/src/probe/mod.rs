@@ -1,18 +1,22 @@
-//! What this machine is: operating system, libc, architecture, CPU level, tools.
+//! What this machine, or the root that its actions run on, is: operating system, libc, architecture, CPU level, tools.
 //!
 //! Invariant: the fingerprint covers what can change the bytes of a build, and nothing that differs between two machines
 //! which are set up alike: not the kernel, the host's name, its CPU level or its labels.
 
+mod guest;
 mod machine;
 mod tools;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kiln_proto::digest::DigestFunction;
 use kiln_proto::v1;
 
+pub use guest::Error;
 pub use machine::capacity;
+
+use crate::sandbox::Sandbox;
 
 /// What the probe needs to know.
 #[derive(Debug, Clone, Default)]
@@ -25,25 +29,59 @@ pub struct Options {
     pub cache: Option<PathBuf>,
 }
 
+/// What can change the bytes of a build, and what a build may ask for.
+#[derive(Debug, Clone)]
+struct Facts {
+    os: String,
+    libc: String,
+    isa: String,
+    cpu_level: String,
+    tools: BTreeMap<String, String>,
+    emulated: bool,
+}
+
 /// Looks at the machine. Takes some seconds the first time, for tools are asked for their versions.
 pub fn probe(options: &Options) -> v1::Environment {
-    let tools = tools::versions(&options.path, options.cache.as_deref());
-    let (os, libc, isa) = (machine::os(), machine::libc(), machine::isa());
-    let mut facts = format!("{os}\n{libc}\n{isa}\n");
+    let facts = Facts {
+        os: machine::os(),
+        libc: machine::libc(),
+        isa: machine::isa(),
+        cpu_level: machine::cpu_level(),
+        tools: tools::versions(&options.path, options.cache.as_deref()),
+        emulated: false,
+    };
+    environment(facts, options)
+}
+
+/// Looks at another root file system by running its programs in a sandbox on it.
+///
+/// # Errors
+/// Where the directory is no such root, or its programs do not run.
+pub async fn probe_root(sandbox: &Sandbox, root: &Path, options: &Options) -> Result<v1::Environment, Error> {
+    Ok(environment(guest::facts(sandbox, root).await?, options))
+}
+
+fn environment(facts: Facts, options: &Options) -> v1::Environment {
+    let Facts { os, libc, isa, cpu_level, tools, emulated } = facts;
+    let mut text = format!("{os}\n{libc}\n{isa}\n");
+    if emulated {
+        text.push_str("emulated\n");
+    }
     for (name, version) in &tools {
-        facts.push_str(&format!("{name}\t{version}\n"));
+        text.push_str(&format!("{name}\t{version}\n"));
     }
     v1::Environment {
-        fingerprint: DigestFunction::Sha256.digest(facts.as_bytes()).hex()[..32].to_owned(),
+        fingerprint: DigestFunction::Sha256.digest(text.as_bytes()).hex()[..32].to_owned(),
         isa,
         os,
         libc,
-        cpu_level: machine::cpu_level(),
+        cpu_level,
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         tools: tools.into_iter().collect(),
         labels: options.labels.clone().into_iter().collect(),
         sandbox: String::new(),
         path: String::new(),
+        emulated,
     }
 }
 

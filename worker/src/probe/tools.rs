@@ -14,7 +14,7 @@ use kiln_proto::property::PROBED_TOOLS;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How a tool is asked for its version.
-fn question(tool: &str) -> &'static [&'static str] {
+pub(super) fn question(tool: &str) -> &'static [&'static str] {
     match tool {
         "go" => &["version"],
         "java" | "javac" => &["-version"],
@@ -101,8 +101,13 @@ fn ask(file: &Path, question: &[&str], path: &str) -> Option<String> {
         }
     };
     let text = reader.join().ok()?;
+    version_line(&text).filter(|_| status.success())
+}
+
+/// The first line that has a number in it.
+pub(super) fn version_line(text: &str) -> Option<String> {
     let line = text.lines().map(str::trim).find(|line| line.chars().any(|c| c.is_ascii_digit()));
-    line.filter(|_| status.success()).map(|line| plain(line).chars().take(200).collect())
+    line.map(|line| plain(line).chars().take(200).collect())
 }
 
 /// Without the control sequences that some tools colour their answer with (ECMA-48, 5.4).

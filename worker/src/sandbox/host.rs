@@ -129,22 +129,40 @@ fn read_only(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Bind {
     Bind { from: from.into(), to: to.into(), writable: false }
 }
 
+fn inside(root: &Path, path: &str) -> PathBuf {
+    root.join(path.trim_start_matches('/'))
+}
+
+/// The file that a path means within a root: links are followed as if it were `/`.
+pub(crate) fn within(root: &Path, path: &Path) -> Option<PathBuf> {
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+    let root = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let file = openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT).ok()?;
+    std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file))).ok()
+}
+
+fn etc(root: &Path, name: &str) -> Option<Bind> {
+    let path = Path::new("/etc").join(name);
+    // A link is followed here: its target may lie where the sandbox does not look.
+    Some(read_only(within(root, &path)?, path))
+}
+
 impl Host {
-    /// Looks at the machine.
-    pub(super) fn look(tools: &Tools) -> Self {
+    /// Looks at the machine, or for what is the system's at another root.
+    pub(super) fn look(tools: &Tools, root: Option<&Path>) -> Self {
         let mut host = Host::default();
-        for path in SYSTEM.into_iter().chain(VAR).filter(|path| Path::new(path).is_dir()) {
-            host.binds.push(read_only(path, path));
+        let root = root.unwrap_or(Path::new("/"));
+        for path in SYSTEM.into_iter().chain(VAR) {
+            host.system(root, path);
         }
         for path in LINKED {
-            match std::fs::read_link(path) {
+            match std::fs::read_link(inside(root, path)) {
                 Ok(target) => host.links.push((path.into(), target)),
-                Err(_) if Path::new(path).is_dir() => host.binds.push(read_only(path, path)),
-                Err(_) => {}
+                Err(_) => host.system(root, path),
             }
         }
         for name in ETC {
-            host.etc(name, false);
+            host.binds.extend(etc(root, name));
         }
         host.links.push(("/etc/mtab".into(), "/proc/mounts".into()));
         for tool in tools.iter() {
@@ -156,12 +174,11 @@ impl Host {
         host
     }
 
-    fn etc(&mut self, name: &str, network: bool) {
-        let path = Path::new("/etc").join(name);
-        // A link is followed here: its target may lie where the sandbox does not look.
-        let Ok(from) = path.canonicalize() else { return };
-        let binds = if network { &mut self.network_binds } else { &mut self.binds };
-        binds.push(read_only(from, path));
+    fn system(&mut self, root: &Path, path: &str) {
+        let from = inside(root, path);
+        if from.is_dir() {
+            self.binds.push(read_only(from, path));
+        }
     }
 
     /// Cargo looks for its configuration in the parents of the project. A closed step needs it too: it says which registry
@@ -176,7 +193,7 @@ impl Host {
 
     fn network(&mut self, home: &Path) {
         for name in NETWORK_ETC.into_iter().chain(["resolv.conf"]) {
-            self.etc(name, true);
+            self.network_binds.extend(etc(Path::new("/"), name));
         }
         for name in NETWORK_HOME {
             let path = home.join(name);

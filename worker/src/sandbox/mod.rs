@@ -24,6 +24,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use host::within;
 pub use init::become_init_if_asked;
 use scratch::Scratch;
 pub use tools::Tools;
@@ -53,6 +54,8 @@ pub struct Config {
     pub scratch: PathBuf,
     /// Toolchains outside the system's directories.
     pub tools: Tools,
+    /// The root file system that actions run on; by default this machine's own.
+    pub root: Option<PathBuf>,
     /// The program that becomes a job's init; by default this process's own executable.
     pub init: Option<PathBuf>,
 }
@@ -66,6 +69,11 @@ pub enum Error {
          or start it with `--sandbox off` where every action is trusted"
     )]
     Impossible { reason: String },
+    #[error(
+        "cannot run actions on the root `{root}`: {reason}; expected a root file system with `/bin/sh` on a machine that allows the \
+         sandbox, and for one of another architecture a kernel that runs it (packages `qemu-user-static` and `binfmt-support`)"
+    )]
+    Root { root: PathBuf, reason: String },
     #[error("cannot use the scratch directory `{path}`: {source}")]
     Scratch {
         path: PathBuf,
@@ -192,16 +200,19 @@ impl Sandbox {
     /// Finds out what the kernel allows, and removes what an earlier run left in the scratch directory.
     ///
     /// # Errors
-    /// [`Error::Impossible`] in the mode `required` where no sandbox can be had.
+    /// [`Error::Impossible`] in the mode `required` where no sandbox can be had, [`Error::Root`] where actions do not run on the root.
     pub fn open(config: Config) -> Result<Self, Error> {
         let scratch = |source| Error::Scratch { path: config.scratch.clone(), source };
         scratch::sweep(&config.scratch).map_err(scratch)?;
         cgroup::sweep();
-        let host = host::Host::look(&config.tools);
+        let host = host::Host::look(&config.tools, config.root.as_deref());
         let why_not = match config.mode {
             Mode::Off => Some("it was started with `--sandbox off`".to_owned()),
             Mode::Auto | Mode::Required => confined::probe(&config, &host).err(),
         };
+        if let (Some(root), Some(reason)) = (&config.root, &why_not) {
+            return Err(Error::Root { root: root.clone(), reason: reason.clone() });
+        }
         if config.mode == Mode::Required
             && let Some(reason) = why_not
         {

@@ -18,7 +18,7 @@ pub(crate) mod xml;
 pub use check::Error as InvalidPlan;
 pub use inputs::{input_files, matches};
 pub use model::{
-    Artifact, ArtifactFile, ArtifactKind, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Origin, Plan, Step, Target,
+    Artifact, ArtifactFile, ArtifactKind, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Libc, Origin, Plan, Step, Target,
     VersionOrigin, default_libraries,
 };
 pub use planner::{Error, Options, plan};

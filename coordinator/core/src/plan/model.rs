@@ -73,10 +73,33 @@ pub struct Target {
     pub os: Option<String>,
     /// The newest GLIBC symbol version it has, as major and minor.
     pub glibc: Option<(u32, u32)>,
+    /// The C library that its workers must have.
+    pub libc: Option<Libc>,
+    /// The CPU level that its workers must reach, such as `x86-64-v3`.
+    pub cpu_level: Option<String>,
     /// What else a worker must have to build for it.
     pub labels: BTreeMap<String, String>,
     /// Shared libraries that it has, by file name: an artifact may need them without carrying them.
     pub libraries: Vec<String>,
+}
+
+/// A C library.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Libc {
+    /// GNU's.
+    Glibc,
+    /// musl.
+    Musl,
+}
+
+impl Libc {
+    /// As workers name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Libc::Glibc => "glibc",
+            Libc::Musl => "musl",
+        }
+    }
 }
 
 /// One command, the files it sees and the files it leaves.

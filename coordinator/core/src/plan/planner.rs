@@ -131,6 +131,8 @@ fn choose(mut targets: Vec<Target>, options: &Options) -> Result<Vec<Target>, Er
             chosen.extend(targets.iter().map(|t| Target {
                 name: format!("{}-{}", t.name, platform.architecture()),
                 platform: *platform,
+                // A level of one architecture says nothing about another.
+                cpu_level: None,
                 ..t.clone()
             }));
         }
@@ -146,6 +148,8 @@ pub(super) fn bare_target(platform: Platform) -> Target {
         platform,
         os: None,
         glibc: None,
+        libc: None,
+        cpu_level: None,
         labels: BTreeMap::new(),
         libraries: default_libraries(),
     }

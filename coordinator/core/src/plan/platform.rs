@@ -15,11 +15,22 @@ pub enum Platform {
 
 /// A platform that Kiln does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no platform: expected `linux/amd64` or `linux/arm64`")]
+#[error("`{0}` is no platform: expected `linux/amd64` or `linux/arm64`{hint}", hint = meant(.0))]
 pub struct UnknownPlatform(
     /// What was found.
     pub String,
 );
+
+/// The platform that is meant by another name of its machine, as a question.
+fn meant(text: &str) -> String {
+    let machine = text.rsplit('/').next().unwrap_or_default().to_ascii_lowercase().replace('-', "_");
+    let platform = match machine.as_str() {
+        "x86_64" | "x64" | "amd64" => Platform::Amd64,
+        "aarch64" | "arm_a64" | "armv8" | "arm64" => Platform::Arm64,
+        _ => return String::new(),
+    };
+    format!("; did you mean `{platform}`?")
+}
 
 impl Platform {
     /// Every platform there is.
@@ -30,6 +41,22 @@ impl Platform {
         match self {
             Platform::Amd64 => "x86-64",
             Platform::Arm64 => "arm-a64",
+        }
+    }
+
+    /// The CPU levels that it has, in words.
+    pub fn cpu_levels(self) -> &'static str {
+        match self {
+            Platform::Amd64 => "`x86-64-v1` to `x86-64-v4`",
+            Platform::Arm64 => "`armv8`",
+        }
+    }
+
+    /// Whether a CPU level is one of this platform's: the x86-64 psABI's micro-architecture levels, `armv8`.
+    pub fn has_cpu_level(self, level: &str) -> bool {
+        match self {
+            Platform::Amd64 => ["x86-64-v1", "x86-64-v2", "x86-64-v3", "x86-64-v4"].contains(&level),
+            Platform::Arm64 => level == "armv8",
         }
     }
 

@@ -9,7 +9,7 @@ use super::{
     reader::{Reader, line},
     units,
 };
-use crate::plan::{Artifact, ArtifactFile, ArtifactKind, Platform, Step, Target, default_libraries};
+use crate::plan::{Artifact, ArtifactFile, ArtifactKind, Libc, Platform, Step, Target, default_libraries};
 
 /// What a `kiln.toml` says; what it leaves out is for the planner to fill in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct Project {
 }
 
 const ROOT: &[&str] = &["name", "version", "exclude", "targets", "steps", "artifacts"];
-const TARGET: &[&str] = &["platform", "os", "glibc", "labels", "libraries"];
+const TARGET: &[&str] = &["platform", "os", "libc", "glibc", "cpu", "labels", "libraries"];
 const STEP: &[&str] = &[
     "why",
     "needs",
@@ -101,11 +101,25 @@ fn target(name: String, table: &Reader<'_>, host: Platform) -> Result<Target, Er
             Some(units::read_glibc(&text).ok_or_else(|| table.bad("glibc", &text, "a version such as `2.36`"))?)
         }
     };
+    let libc = match table.string("libc")?.as_deref() {
+        None => glibc.map(|_| Libc::Glibc),
+        Some("glibc") => Some(Libc::Glibc),
+        Some("musl") if glibc.is_some() => {
+            return Err(table.bad("libc", "musl", "`glibc`, for `glibc` names a version of it"));
+        }
+        Some("musl") => Some(Libc::Musl),
+        Some(other) => return Err(table.bad("libc", other, "`glibc` or `musl`")),
+    };
+    let cpu_level = table.string("cpu")?;
+    if let Some(text) = cpu_level.as_deref().filter(|text| !platform.has_cpu_level(text)) {
+        return Err(table.bad("cpu", text, platform.cpu_levels()));
+    }
     let libraries = match table.strings("libraries")? {
         none if none.is_empty() => default_libraries(),
         some => some,
     };
-    Ok(Target { name, platform, os: table.string("os")?, glibc, labels: table.string_map("labels")?, libraries })
+    let (os, labels) = (table.string("os")?, table.string_map("labels")?);
+    Ok(Target { name, platform, os, glibc, libc, cpu_level, labels, libraries })
 }
 
 fn step(name: String, table: &Reader<'_>) -> Result<Step, Error> {

@@ -129,15 +129,16 @@ impl Scheduler {
     }
 
     pub(super) fn joined(&mut self, offer: WorkerOffer) {
-        let WorkerOffer { worker: id, properties, capacity, running } = offer;
+        let WorkerOffer { worker: id, properties, demands, capacity, running } = offer;
         let slot = match self.workers.slot(&id) {
             Some(slot) => slot,
             None => self.workers.add(Worker::new(id)),
         };
         self.workers.returns(slot);
         let Some(worker) = self.workers.get_mut(slot) else { return };
-        let changed = worker.properties != properties || worker.capacity != capacity;
+        let changed = worker.properties != properties || worker.demands != demands || worker.capacity != capacity;
         worker.properties = properties;
+        worker.demands = demands;
         worker.capacity = capacity;
         let named: Vec<LeaseId> = running.iter().map(|running| running.lease).collect();
         let unnamed: Vec<LeaseId> = worker.leases.iter().filter(|lease| !named.contains(lease)).copied().collect();

@@ -88,6 +88,8 @@ pub struct WorkerOffer {
     pub worker: WorkerId,
     /// The property pairs that it offers.
     pub properties: BTreeSet<(String, String)>,
+    /// Those of them that an action must ask for to be placed here.
+    pub demands: BTreeSet<(String, String)>,
     /// All that it has.
     pub capacity: Capacity,
     /// What it runs already.

@@ -13,6 +13,7 @@ const REMEMBERED_INPUTS: usize = 4096;
 pub(super) struct Worker {
     pub(super) id: WorkerId,
     pub(super) properties: BTreeSet<(String, String)>,
+    pub(super) demands: BTreeSet<(String, String)>,
     pub(super) capacity: Capacity,
     pub(super) used: Capacity,
     pub(super) leases: BTreeSet<LeaseId>,
@@ -32,6 +33,7 @@ impl Worker {
         Worker {
             id,
             properties: BTreeSet::new(),
+            demands: BTreeSet::new(),
             capacity: Capacity::default(),
             used: Capacity::default(),
             leases: BTreeSet::new(),
@@ -54,7 +56,9 @@ impl Worker {
 
     /// Whether it could ever run this, were it idle.
     pub(super) fn matches(&self, requirements: &Requirements) -> bool {
-        self.capacity.holds(&requirements.capacity) && requirements.properties.is_subset(&self.properties)
+        self.capacity.holds(&requirements.capacity)
+            && requirements.properties.is_subset(&self.properties)
+            && self.demands.is_subset(&requirements.properties)
     }
 
     pub(super) fn remember(&mut self, inputs: &[u64]) {
@@ -90,6 +94,9 @@ impl Worker {
             } else {
                 format!("offers {name}={} and {name}={value} is asked", offered.join(","))
             });
+        }
+        for (name, value) in self.demands.difference(&requirements.properties) {
+            lacks.push(format!("takes only what asks for {name}={value}"));
         }
         let (has, asked) = (self.capacity, requirements.capacity);
         if has.milli_cpus < asked.milli_cpus {

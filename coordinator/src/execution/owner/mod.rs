@@ -249,7 +249,7 @@ impl Owner {
             heartbeat_interval: Some(prost_types::Duration { seconds: HEARTBEAT.as_secs() as i64, nanos: 0 }),
             unwanted: Vec::new(),
         };
-        let properties = wire::offered(&environment);
+        let (properties, demands) = (wire::offered(&environment), wire::demanded(&environment));
         tracing::info!(worker = worker.0, running = running.len(), "worker joined");
         let link = Link { connection, sender, environment, version: register.version, last_seen: clock::kiln_now() };
         self.links.insert(worker.clone(), link);
@@ -257,7 +257,7 @@ impl Owner {
         if self.stopping.remove(&worker) {
             self.drain(worker.clone());
         }
-        self.step(Event::WorkerJoined(WorkerOffer { worker: worker.clone(), properties, capacity, running }));
+        self.step(Event::WorkerJoined(WorkerOffer { worker: worker.clone(), properties, demands, capacity, running }));
         if self.drained.contains(&worker) {
             self.drain(worker);
         }

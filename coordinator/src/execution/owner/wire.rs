@@ -26,7 +26,10 @@ pub(super) fn offered(environment: &v1::Environment) -> BTreeSet<(String, String
     offer(property::OS, &environment.os);
     offer(property::LIBC, &environment.libc);
     offer(property::ENVIRONMENT, &environment.fingerprint);
-    for level in levels(&environment.cpu_level) {
+    if environment.emulated {
+        offer(property::EMULATED, "on");
+    }
+    for level in property::cpu_levels(&environment.cpu_level) {
         offer(property::CPU_LEVEL, &level);
     }
     for (name, value) in &environment.labels {
@@ -35,12 +38,9 @@ pub(super) fn offered(environment: &v1::Environment) -> BTreeSet<(String, String
     pairs
 }
 
-/// A CPU level and all below it: `x86-64-v3` runs what is made for `x86-64-v2`.
-fn levels(own: &str) -> Vec<String> {
-    match own.rsplit_once("-v").map(|(base, level)| (base, level.parse::<u32>())) {
-        Some((base, Ok(level))) => (1..=level.min(16)).map(|level| format!("{base}-v{level}")).collect(),
-        _ => vec![own.to_owned()],
-    }
+/// Those of the offered pairs that an action must ask for: nothing is emulated that does not say it may be.
+pub(super) fn demanded(environment: &v1::Environment) -> BTreeSet<(String, String)> {
+    environment.emulated.then(|| (property::EMULATED.to_owned(), "on".to_owned())).into_iter().collect()
 }
 
 pub(super) fn failure_response(failure: &Failure) -> reapi::ExecuteResponse {

@@ -251,6 +251,7 @@ impl Run {
         let offer = WorkerOffer {
             worker: WorkerId(name.to_owned()),
             properties: properties(&[("ISA", isa)]),
+            demands: BTreeSet::new(),
             capacity: Capacity { milli_cpus: cpus, memory_bytes: 1000 * GIB },
             running: running.collect(),
         };
