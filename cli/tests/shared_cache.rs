@@ -157,7 +157,7 @@ fn of_a_large_file_that_changed_a_little_only_what_changed_moves() {
     const MIB: u64 = 1 << 20;
     let farm = Farm::start(&[]);
     let (user, worker) = (Proxy::to(&farm.url), Proxy::to(&farm.url));
-    farm.start_worker_by(&worker.url, "far");
+    farm.start_worker_by(&worker.url, "far", &[]);
     farm.wait_for_worker("far");
     let dir = project(&[(
         "kiln.toml",

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod arm64;
 pub mod proxy;
 pub mod remote;
 
@@ -133,11 +134,16 @@ impl Farm {
     }
 
     pub fn start_worker(&self, name: &str) {
-        self.start_worker_by(&self.url, name);
+        self.start_worker_by(&self.url, name, &[]);
+    }
+
+    /// A worker with more arguments.
+    pub fn start_worker_with(&self, name: &str, more: &[&str]) {
+        self.start_worker_by(&self.url, name, more);
     }
 
     /// A worker that reaches the coordinator at this URL.
-    pub fn start_worker_by(&self, url: &str, name: &str) {
+    pub fn start_worker_by(&self, url: &str, name: &str, more: &[&str]) {
         let state = self.dir.path().join(name);
         std::fs::create_dir_all(&state).unwrap();
         let _ = std::fs::copy(tools_cache(), state.join("tools.json"));
@@ -147,6 +153,7 @@ impl Farm {
             .env("KILN_LOG", "info")
             .args(["worker", "--coordinator", url, "--name", name, "--parent", &parent, "--state-dir"])
             .arg(state)
+            .args(more)
             .stderr(log(self.dir.path(), name));
         let child = spawn(command);
         self.workers.lock().unwrap().insert(name.to_owned(), child);

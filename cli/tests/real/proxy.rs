@@ -24,8 +24,13 @@ pub struct Passed {
 impl Proxy {
     /// A way to what listens at this URL.
     pub fn to(url: &str) -> Self {
+        Self::at("127.0.0.1:0", url)
+    }
+
+    /// The same, that begins at an address.
+    pub fn at(address: &str, url: &str) -> Self {
         let target = url.trim_start_matches("http://").to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind(address).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let proxy = Self { url, up: Arc::default(), down: Arc::default() };
         let (up, down) = (proxy.up.clone(), proxy.down.clone());

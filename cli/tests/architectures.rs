@@ -1,0 +1,163 @@
+//! Builds for several platforms: each on a worker that matches it, native or, where that is allowed, emulated.
+
+#![allow(clippy::unwrap_used)]
+
+mod real;
+
+use std::process::Command;
+
+use real::arm64::{self, Host};
+use real::{Built, Farm, Ran, cannot_run, example, project, until};
+
+const BOTH: [&str; 2] = ["--platform", "linux/amd64,linux/arm64"];
+
+/// `c-make`'s program as an artifact that is one file.
+const REVERSE: &str = "name = \"reverse\"\n[steps.compile]\nrun = \"make\"\noutputs = [\"reverse\"]\n\
+                       [artifacts.reverse]\nfrom = \"compile\"\nfiles = [\"reverse\"]\nkind = \"binary\"\n";
+
+fn target<'a>(targets: &'a [serde_json::Value], platform: &str) -> &'a serde_json::Value {
+    let found = targets.iter().find(|target| target["platform"] == platform);
+    found.unwrap_or_else(|| panic!("expected an end of {platform} among {targets:?}"))
+}
+
+fn reverse() -> tempfile::TempDir {
+    let dir = example("c-make");
+    std::fs::write(dir.path().join("kiln.toml"), REVERSE).unwrap();
+    dir
+}
+
+#[test]
+fn each_platform_is_built_on_a_native_worker_though_an_emulated_one_is_allowed() {
+    let root = match arm64::root() {
+        Ok(root) => root,
+        Err(missing) => return cannot_run(&missing),
+    };
+    let farm = Farm::start(&["native"]);
+    farm.start_worker_with("emulated", &["--root", root.to_str().unwrap()]);
+    farm.wait_for_worker("emulated");
+    let _host = match Host::join(&farm, "armhost") {
+        Ok(host) => host,
+        Err(missing) => return cannot_run(&missing),
+    };
+    let workers = farm.workers();
+    let machine = |name: &str| {
+        let worker = workers.iter().find(|worker| worker["worker"] == name).unwrap();
+        (worker["environment"]["isa"].clone(), worker["environment"]["emulated"].clone())
+    };
+    assert_eq!(machine("armhost"), ("arm-a64".into(), false.into()), "expected the worker to find out what it runs on");
+    assert_eq!(machine("emulated"), ("arm-a64".into(), true.into()));
+
+    let dir = reverse();
+    let built = farm.build(dir.path(), &[&BOTH[..], &["--allow-emulation"]].concat()).well();
+    for (platform, worker) in [("linux/amd64", "native"), ("linux/arm64", "armhost")] {
+        let steps = built.of_type("step_finished");
+        let step = steps.iter().find(|step| step["platform"] == platform).unwrap();
+        assert_eq!((&step["worker"], &step["emulated"]), (&worker.into(), &false.into()), "{platform}");
+        let artifacts = built.of_type("artifact");
+        let artifact = artifacts.iter().find(|artifact| artifact["platform"] == platform).unwrap();
+        let path = dir.path().join(artifact["path"].as_str().unwrap());
+        assert_eq!(arm64::machine(&path), platform);
+        assert_eq!(arm64::says(&path, &["kiln"]), "nlik\n");
+    }
+}
+
+#[test]
+fn an_emulated_worker_is_used_only_where_that_is_allowed_and_the_result_says_so() {
+    let root = match arm64::root() {
+        Ok(root) => root,
+        Err(missing) => return cannot_run(&missing),
+    };
+    let farm = Farm::start(&["native"]);
+    farm.start_worker_with("emulated", &["--root", root.to_str().unwrap()]);
+    farm.wait_for_worker("emulated");
+    let dir = reverse();
+
+    let refused = farm.build(dir.path(), &BOTH);
+    assert_eq!(refused.0.code, 3, "expected the farm to be at fault");
+    let targets = refused.of_type("target_finished");
+    assert_eq!(target(&targets, "linux/amd64")["status"], "success");
+    let words = target(&targets, "linux/arm64")["message"].as_str().unwrap().to_owned();
+    for part in ["`native` is x86-64", "`emulated` is emulated", "--allow-emulation"] {
+        assert!(words.contains(part), "expected {part} in: {words}");
+    }
+
+    let built = farm.build(dir.path(), &[&BOTH[..], &["--allow-emulation"]].concat()).well();
+    assert_eq!(target(&built.of_type("target_finished"), "linux/arm64")["emulated"], true);
+    let artifacts = built.of_type("artifact");
+    for (platform, emulated) in [("linux/amd64", false), ("linux/arm64", true)] {
+        let artifact = artifacts.iter().find(|artifact| artifact["platform"] == platform).unwrap();
+        assert_eq!(artifact["emulated"], emulated, "{platform}");
+        let path = dir.path().join(artifact["path"].as_str().unwrap());
+        assert_eq!(arm64::says(&path, &["kiln"]), "nlik\n");
+        let provenance = std::fs::read(path.with_file_name("reverse.provenance.json")).unwrap();
+        let provenance: serde_json::Value = serde_json::from_slice(&provenance).unwrap();
+        let environment = &provenance["predicate"]["buildDefinition"]["internalParameters"]["environment"];
+        assert_eq!(environment["emulated"], emulated, "{platform}: {environment}");
+    }
+
+    // A step that fails on one of them is the project's fault, and the other is brought all the same.
+    let config = REVERSE.replace("run = \"make\"", "run = \"[ $(uname -m) = x86_64 ]; make\"");
+    std::fs::write(dir.path().join("kiln.toml"), config).unwrap();
+    std::fs::remove_dir_all(dir.path().join("kiln-out")).unwrap();
+    let half = farm.build(dir.path(), &[&BOTH[..], &["--allow-emulation"]].concat());
+    assert_eq!(half.0.code, 1, "{}", half.0.err);
+    let targets = half.of_type("target_finished");
+    assert_eq!(target(&targets, "linux/amd64")["status"], "success");
+    assert_eq!(target(&targets, "linux/arm64")["status"], "failed");
+    assert!(half.message().contains("linux-arm64") && half.message().contains("`compile`"), "{}", half.message());
+    assert_eq!(arm64::machine(&dir.path().join("kiln-out/linux-amd64/reverse")), "linux/amd64");
+}
+
+#[test]
+fn a_platform_that_nobody_has_does_not_hide_the_others_result() {
+    let farm = Farm::shared();
+    let dir = project(&[("kiln.toml", REVERSE)]);
+    real::copy(example("c-make").path(), dir.path());
+    let built = farm.build(dir.path(), &BOTH);
+    assert_eq!(built.0.code, 3);
+    let words = built.message();
+    for part in ["linux-arm64", "`one` is x86-64", "`two` is x86-64", "built well: `linux-amd64`"] {
+        assert!(words.contains(part), "expected {part} in: {words}");
+    }
+    assert_eq!(arm64::says(&dir.path().join("kiln-out/linux-amd64/reverse"), &["ab"]), "ba\n");
+
+    let dir = project(&[(
+        "kiln.toml",
+        "[targets.old]\nos = \"debian:1\"\ncpu = \"x86-64-v4\"\nlibc = \"musl\"\nlabels = { gpu = \"none\" }\n[steps.a]\nrun = \"true\"\n",
+    )]);
+    let built = farm.build(dir.path(), &[]);
+    assert_eq!(built.0.code, 3);
+    for part in ["debian:1", "and not musl", "no label gpu=none"] {
+        assert!(built.message().contains(part), "expected {part} in: {}", built.message());
+    }
+}
+
+#[test]
+fn what_is_no_platform_or_level_is_refused_with_what_was_meant() {
+    let dir = project(&[("kiln.toml", "[targets.a]\ncpu = \"x86-64-v9\"\n[steps.a]\nrun = \"true\"\n")]);
+    let farm = Farm::shared();
+    let ran = farm.kiln(&["build", "--platform", "aarch64", dir.path().to_str().unwrap()]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.err.contains("did you mean `linux/arm64`?"), "{}", ran.err);
+    let Built(Ran { code, err, .. }) = farm.build(dir.path(), &[]);
+    assert_eq!(code, 2);
+    assert!(err.contains("x86-64-v9") && err.contains("`x86-64-v4`"), "{err}");
+}
+
+#[test]
+fn a_worker_refuses_a_root_that_is_none_in_words() {
+    let farm = Farm::shared();
+    let empty = tempfile::tempdir().unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let mut command: Command = farm.command(&["worker", "--coordinator", &farm.url, "--name", "none", "--state-dir"]);
+    command.arg(state.path()).arg("--root").arg(empty.path());
+    let ran = Ran::from(command);
+    assert_ne!(ran.code, 0);
+    let place = empty.path().display().to_string();
+    assert!(
+        ran.err.contains(&place) && ran.err.contains("/bin/sh"),
+        "expected the root and what it lacks: {}",
+        ran.err
+    );
+    until("the worker to be absent", || farm.workers().iter().all(|worker| worker["worker"] != "none").then_some(()));
+}
