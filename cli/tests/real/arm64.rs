@@ -32,7 +32,7 @@ fn make_root() -> Result<PathBuf, String> {
     let cache = Path::new(CACHE);
     std::fs::create_dir_all(cache).map_err(|error| format!("{CACHE}: {error}"))?;
     let lock = std::fs::File::create(cache.join("lock")).map_err(|error| error.to_string())?;
-    lock.lock().map_err(|error| error.to_string())?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).map_err(|error| error.to_string())?;
     let root = cache.join("arm64");
     if root.join("bin/sh").exists() {
         return Ok(root);
