@@ -1,6 +1,7 @@
 //! The coordinator's process: opens what it has on disk, serves, and stops in order.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -24,9 +25,9 @@ use tonic::transport::server::TcpIncoming;
 use crate::Config;
 use crate::builds::Builds;
 use crate::execution::ExecutionHandle;
-use crate::layers::{Layers, RedbLayers};
+use crate::layers::{self, LayerStore, Layers, RedbLayers, SharedLayers};
 use crate::services::{action_cache, builds, bytestream, cache, capabilities, cas, execution, farm, workers};
-use crate::store::Stores;
+use crate::store::{self, Stores};
 
 /// How long calls may go on after the coordinator was asked to stop. Streams that never end are cut then.
 const GRACE: Duration = Duration::from_secs(3);
@@ -51,7 +52,8 @@ pub async fn run(
     let execution = ExecutionHandle::spawn(stores.clone(), scheduling());
     let records = RedbLayers::open(&config.data_dir.join("layers.redb"), MAX_LAYER_RECORDS)
         .context("cannot open the index of layers; does another coordinator use this data directory?")?;
-    let layers = Layers::spawn(std::sync::Arc::new(records), stores.clone());
+    let records = shared_layers(records, &kept, &stores).await?;
+    let layers = Layers::spawn(records, stores.clone());
     let builds = Builds::open(config.data_dir.join("builds"), stores.clone(), execution.clone(), layers.clone())
         .context("cannot open the index of builds; does another coordinator use this data directory?")?;
 
@@ -96,6 +98,18 @@ pub async fn run(
     };
     layers.settle().await;
     served
+}
+
+/// Records of layers beside those of the coordinators that share a Redis with this one, where there is one.
+async fn shared_layers(
+    own: RedbLayers,
+    config: &store::Config,
+    stores: &Stores,
+) -> Result<Arc<dyn LayerStore>, layers::Error> {
+    let (Some(link), Some(redis)) = (&stores.redis, &config.redis) else { return Ok(Arc::new(own)) };
+    let keys = store::redis::Keys::new(&redis.prefix, config.life);
+    let parts = store::redis::Parts::new(link.clone(), keys, MAX_LAYER_RECORDS as usize);
+    Ok(SharedLayers::open(own, parts, stores.blobs.clone()).await?)
 }
 
 /// Leases are numbered from the time of the start, so that those of an earlier run are told apart.
