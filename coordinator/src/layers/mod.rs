@@ -150,6 +150,15 @@ impl Layers {
         }
     }
 
+    /// Whether a step of a project hit before.
+    ///
+    /// # Errors
+    /// Where the index fails.
+    pub async fn has_hit(&self, instance: &str, project: &str, step: &StepRef) -> Result<bool, Error> {
+        let known = self.shared.records.get(instance, &[key(project, step)]).await?;
+        Ok(known.iter().any(|known| known.all().users.values().any(|counts| counts.hits > 0)))
+    }
+
     /// Waits, but not for ever, until all that was told so far is written down.
     pub async fn settle(&self) {
         let settled = async {
