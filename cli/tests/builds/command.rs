@@ -65,13 +65,28 @@ fn a_client_that_vanishes_leaves_its_build_to_the_farm() {
 
 #[test]
 fn words_that_nobody_can_hear_are_no_failure() {
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
     let dir = real::example("rust");
     let mut command = Farm::shared().command(&["init"]);
-    command.current_dir(dir.path()).stderr(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    command.current_dir(dir.path()).stderr(full());
     assert_eq!(command.status().unwrap().code(), Some(0));
     let mut command = Farm::shared().command(&["logs", "no-such-build"]);
-    command.stderr(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    command.stderr(full());
     assert_eq!(command.status().unwrap().code(), Some(2));
+    let more = "outputs = [\"out\"]\n[artifacts.heard]\nfrom = \"work\"\nfiles = [\"out\"]\nkind = \"archive\"";
+    let dir = work("echo words; cp in out", more);
+    for progress in ["plain", "tty", "json"] {
+        let mut command = Farm::shared().command(&["build", "--progress", progress]);
+        command.current_dir(dir.path()).stderr(full());
+        let ran = Ran::from(command);
+        assert_eq!((ran.code, ran.out.contains("kiln-out/heard")), (0, true), "{progress}: {}", ran.out);
+        // Data that cannot be written is a failure, and the words name the right stream.
+        let mut command = Farm::shared().command(&["build", "--progress", progress]);
+        let ran = command.current_dir(dir.path()).stdout(full()).stderr(std::process::Stdio::piped()).output().unwrap();
+        let words = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert_eq!(ran.status.code(), Some(2), "{progress}: {words}");
+        assert!(words.contains("cannot write to standard output"), "{progress}: {words}");
+    }
 }
 
 #[test]
