@@ -11,7 +11,6 @@ use kiln_proto::channel::MAX_MESSAGE_BYTES;
 use kiln_proto::longrunning::operations_server::OperationsServer;
 use kiln_proto::reapi::action_cache_server::ActionCacheServer;
 use kiln_proto::reapi::capabilities_server::CapabilitiesServer;
-use kiln_proto::reapi::content_addressable_storage_server::ContentAddressableStorageServer;
 use kiln_proto::reapi::execution_server::ExecutionServer;
 use kiln_proto::v1::artifacts_server::ArtifactsServer;
 use kiln_proto::v1::builds_server::BuildsServer;
@@ -71,7 +70,7 @@ pub async fn run(
         .initial_stream_window_size(4 * 1024 * 1024)
         .initial_connection_window_size(16 * 1024 * 1024)
         .add_service(sized!(CapabilitiesServer::new(capabilities::Capabilities)))
-        .add_service(sized!(ContentAddressableStorageServer::new(cas::ContentAddressableStorage::new(stores.clone()))))
+        .add_service(cas::ContentAddressableStorage::server(stores.clone()))
         .add_service(sized!(ByteStreamServer::new(bytestream::ByteStream::new(stores.clone(), execution.logs()))))
         .add_service(sized!(ActionCacheServer::new(action_cache::ActionCache::new(stores))))
         .add_service(sized!(ExecutionServer::new(operations.clone())))
