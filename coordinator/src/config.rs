@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::services::execution;
 use crate::store;
 
 /// What the coordinator needs to know.
@@ -21,6 +22,10 @@ pub struct Config {
     /// How long cached results and blobs are kept when nobody uses them, such as `30d` or `12h`.
     #[arg(long, env = "KILN_CACHE_AGE", default_value = "30d", value_parser = life, value_name = "TIME")]
     pub cache_age: Duration,
+    /// How long an action goes on that nobody waits for any more, such as `30s`: its client may come back. Builds are not meant:
+    /// they go on by themselves.
+    #[arg(long, env = "KILN_ABANDONED_AFTER", default_value = "30s", value_parser = age, value_name = "TIME")]
+    pub abandoned_after: Duration,
     /// A Redis that keeps the action cache, dependency layers and small blobs for all coordinators that name it: `redis://HOST:PORT`,
     /// or `rediss://…` for TLS; several nodes of a cluster separated by commas.
     #[arg(long, env = "KILN_REDIS", hide_env_values = true, value_name = "URL")]
@@ -54,6 +59,7 @@ impl Config {
             data_dir,
             store_bytes,
             cache_age: store::DEFAULT_LIFE,
+            abandoned_after: execution::ABANDONED_AFTER,
             redis: None,
             redis_ca: None,
             redis_cert: None,

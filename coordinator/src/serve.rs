@@ -18,6 +18,7 @@ use kiln_proto::v1::cache_server::CacheServer;
 use kiln_proto::v1::farm_server::FarmServer;
 use kiln_proto::v1::workers_server::WorkersServer;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
@@ -56,14 +57,14 @@ pub async fn run(
     let builds = Builds::open(config.data_dir.join("builds"), stores.clone(), execution.clone(), layers.clone())
         .context("cannot open the index of builds; does another coordinator use this data directory?")?;
 
-    let operations = execution::Execution::new(execution.clone());
+    let stopping = CancellationToken::new();
+    let operations = execution::Execution::new(execution.clone(), config.abandoned_after, stopping.clone());
     let served = builds::Builds::new(builds);
     macro_rules! sized {
         ($service:expr) => {
             $service.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
         };
     }
-    let (stopping, mut stopped) = tokio::sync::watch::channel(false);
     let server = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
@@ -83,12 +84,13 @@ pub async fn run(
     let address = listener.local_addr()?;
     tracing::info!(%address, data_dir = %config.data_dir.display(), "ready");
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let stop = stopping.clone();
     let serving = server.serve_with_incoming_shutdown(incoming, async move {
         shutdown.await;
-        let _ = stopping.send(true);
+        stop.cancel();
     });
     let cut = async move {
-        let _ = stopped.wait_for(|stopping| *stopping).await;
+        stopping.cancelled().await;
         tokio::time::sleep(GRACE).await;
     };
     let served = tokio::select! {
