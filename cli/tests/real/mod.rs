@@ -132,6 +132,11 @@ impl Farm {
     }
 
     pub fn start_worker(&self, name: &str) {
+        self.start_worker_by(&self.url, name);
+    }
+
+    /// A worker that reaches the coordinator at this URL.
+    pub fn start_worker_by(&self, url: &str, name: &str) {
         let state = self.dir.path().join(name);
         std::fs::create_dir_all(&state).unwrap();
         let _ = std::fs::copy(tools_cache(), state.join("tools.json"));
@@ -139,7 +144,7 @@ impl Farm {
         let mut command = kiln();
         command
             .env("KILN_LOG", "info")
-            .args(["worker", "--coordinator", &self.url, "--name", name, "--parent", &parent, "--state-dir"])
+            .args(["worker", "--coordinator", url, "--name", name, "--parent", &parent, "--state-dir"])
             .arg(state)
             .stderr(log(self.dir.path(), name));
         let child = spawn(command);
