@@ -230,7 +230,7 @@ pub struct Prune {
     #[command(flatten)]
     pub layers: Layers,
     /// Not used, nor made, since: such as `30d`, `12h` or `45m`.
-    #[arg(long, value_parser = age, value_name = "AGE")]
+    #[arg(long, value_parser = kiln_coordinator::config::age, value_name = "AGE")]
     pub older_than: Duration,
     /// Only say what would go.
     #[arg(long)]
@@ -337,39 +337,9 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
-/// Reads an age: digits and a unit.
-fn age(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no age; expected such as `30d`, `12h`, `45m` or `90s`");
-    let split = text.find(|char: char| !char.is_ascii_digit()).ok_or_else(wrong)?;
-    let number: u64 = text[..split].parse().map_err(|_| wrong())?;
-    let unit = match &text[split..] {
-        "s" => 1,
-        "m" => 60,
-        "h" => 60 * 60,
-        "d" => 24 * 60 * 60,
-        "w" => 7 * 24 * 60 * 60,
-        _ => return Err(wrong()),
-    };
-    // What goes into the wire's duration, some 10,000 years, is enough.
-    let seconds = number.checked_mul(unit).filter(|seconds| *seconds < 315_576_000_000).ok_or_else(wrong)?;
-    Ok(Duration::from_secs(seconds))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use clap::CommandFactory;
-
-    #[test]
-    fn ages_have_units() {
-        for (text, seconds) in [("30d", 2_592_000), ("12h", 43_200), ("45m", 2_700), ("0s", 0), ("1w", 604_800)] {
-            assert_eq!(super::age(text), Ok(Duration::from_secs(seconds)), "{text}");
-        }
-        for bad in ["", "30", "d", "-1d", "1.5d", "1y", "99999999999999d", "1 d"] {
-            assert!(super::age(bad).is_err(), "expected `{bad}` to be refused");
-        }
-    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -14,7 +14,7 @@ pub struct Project {
     pub root: PathBuf,
     /// The files that decide its plan.
     pub files: BTreeMap<String, Vec<u8>>,
-    /// All its files.
+    /// All its files and symbolic links.
     pub paths: Vec<String>,
     /// What git says.
     pub facts: git::Facts,
@@ -30,14 +30,13 @@ impl Project {
             found.map(|found| (found, facts.join().unwrap_or_default()))
         });
         let (found, facts) = facts?;
-        let paths: Vec<String> =
-            found.into_iter().filter(|one| matches!(one.kind, Kind::File { .. })).map(|one| one.path).collect();
         let mut files = BTreeMap::new();
-        for path in paths.iter().filter(|path| plan::wants(path)) {
-            let full = root.join(path);
+        for one in found.iter().filter(|one| matches!(one.kind, Kind::File { .. }) && plan::wants(&one.path)) {
+            let full = root.join(&one.path);
             let content = std::fs::read(&full).map_err(|source| scan::Error::Read { path: full, source })?;
-            files.insert(path.clone(), content);
+            files.insert(one.path.clone(), content);
         }
+        let paths = found.into_iter().map(|one| one.path).collect();
         Ok(Self { root, files, paths, facts })
     }
 

@@ -6,7 +6,7 @@ mod real;
 
 use std::path::Path;
 
-use real::{Farm, project, until, write};
+use real::{Farm, Ran, project, until, write};
 use serde_json::Value;
 
 fn config(project: &str, compiler: &str) -> String {
@@ -114,6 +114,37 @@ fn an_edited_lock_file_is_named_with_both_digests_and_so_is_what_follows_from_it
     assert_eq!(names(&explain(farm, dir.path(), "compile")), [("input", "sub/dir/file")]);
     let hit = farm.kiln(&["cache", "explain", "deps", dir.path().to_str().unwrap()]);
     assert!(hit.out.contains("hit in build") && hit.out.contains("nothing to explain"), "{}", hit.out);
+}
+
+#[test]
+fn a_build_says_once_how_to_learn_why_steps_missed_that_hit_before() {
+    let farm = Farm::shared();
+    let dir = tree("hinted");
+    let build = || {
+        let mut command = farm.command(&["build", "--progress", "plain"]);
+        command.current_dir(dir.path());
+        let ran = Ran::from(command);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        ran.err
+    };
+    let hint = "deps hit before and missed now: kiln cache explain deps tells why";
+    assert!(!build().contains("explain"), "expected no hint where nothing was cached");
+    assert!(!build().contains("explain"), "expected no hint where all hit");
+    // What hit is written down a moment after the build; asking waits for it.
+    layer(farm, "hinted", "deps");
+    write(dir.path(), "deps.lock", "hinted two\n");
+    let words = build();
+    assert_eq!((words.matches("explain").count(), words.matches(hint).count()), (1, 1), "{words}");
+    layer(farm, "hinted", "deps");
+    write(dir.path(), "deps.lock", "hinted three\n");
+    let json = farm.build(dir.path(), &[]).well();
+    assert!(!json.0.out.contains("explain") && !json.0.err.contains("explain"), "{} {}", json.0.out, json.0.err);
+    let told = Ran::from({
+        let mut command = farm.command(&["build", "--progress", "plain", "--no-cache"]);
+        command.current_dir(dir.path());
+        command
+    });
+    assert!(!told.err.contains("explain"), "expected no hint where every step was told to run: {}", told.err);
 }
 
 #[test]

@@ -164,3 +164,18 @@ async fn unknown_output_node_properties_are_invalid() {
     let status = caller.start(&action, false).await.expect_err("a refusal");
     assert!(status.code() == Code::InvalidArgument && status.message().contains("`mtime`"), "{status}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_that_is_too_deep_is_a_failed_precondition_that_names_it_and_the_worker_goes_on() {
+    let caller = caller().await;
+    // Deeper than a path may be long: such a tree is only reached one step at a time.
+    let deep = |levels: u32| {
+        format!("mkdir out && cd out && i=0; while [ $i -lt {levels} ]; do mkdir d && cd d; i=$((i+1)); done")
+    };
+    let response = caller.run(shell(&deep(3_000), &["out"]), &[]).await;
+    let status = response.status.clone().unwrap();
+    assert_eq!(code(&response), Code::FailedPrecondition, "{status:?}");
+    assert!(status.message.contains("output `out` is deeper than 512 directories"), "{}", status.message);
+    let allowed = caller.run(shell(&deep(511), &["out"]), &[]).await;
+    assert_eq!((code(&allowed), allowed.result.unwrap().output_directories.len()), (Code::Ok, 1));
+}

@@ -164,3 +164,55 @@ async fn more_missing_inputs_than_a_header_holds_are_named_in_the_response() {
     assert_eq!(code(&response), Code::FailedPrecondition);
     assert_eq!(precondition::subjects(&response.status.unwrap()).len(), 1_000);
 }
+
+/// A way to what listens at `url` that lets so many bytes a second come back.
+fn slow_way(url: &str, bytes_a_second: usize) -> String {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    let target = url.trim_start_matches("http://").to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let way = format!("http://{}", listener.local_addr().unwrap());
+    let pass = |mut from: TcpStream, mut to: TcpStream, pause: std::time::Duration| {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(read @ 1..) = from.read(&mut buffer) {
+            std::thread::sleep(pause * u32::try_from(read).unwrap());
+            if to.write_all(&buffer[..read]).is_err() {
+                break;
+            }
+        }
+    };
+    let pause = std::time::Duration::from_secs(1) / u32::try_from(bytes_a_second).unwrap();
+    std::thread::spawn(move || {
+        for near in listener.incoming() {
+            let (Ok(near), Ok(far)) = (near, TcpStream::connect(&target)) else { continue };
+            let (back, forth) = (far.try_clone().unwrap(), near.try_clone().unwrap());
+            std::thread::spawn(move || pass(near, far, std::time::Duration::ZERO));
+            std::thread::spawn(move || pass(back, forth, pause));
+        }
+    });
+    way
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_waiting_for_a_worker_nor_fetching_inputs_counts_for_the_timeout() {
+    let second = std::time::Duration::from_secs(1);
+    let farm = tokio::task::spawn_blocking(|| Farm::start(&[])).await.unwrap();
+    let caller = caller_of(&farm.url, DigestFunction::Sha256).await;
+    // Four million digits that no compression makes less than half of.
+    let digits: String = (0..62_500_u64).map(|at| caller.function.digest(&at.to_le_bytes()).hex()).collect();
+    let command = shell("wc -c < in", &[]);
+    let action =
+        caller.action(command, &[("in", &digits)], |action| action.timeout = Some(clock::duration(second))).await;
+    let stream = caller.start(&action, false).await.unwrap();
+    farm.start_worker_by(&slow_way(&farm.url, 1_000_000), "slow");
+    let response = response(&last(stream).await);
+    assert_eq!((code(&response), response.result.as_ref().unwrap().exit_code), (Code::Ok, 0), "{:?}", response.status);
+    let metadata = response.result.unwrap().execution_metadata.unwrap();
+    let at = |stamp: &Option<kiln_proto::protobuf::Timestamp>| {
+        let stamp = stamp.as_ref().unwrap();
+        std::time::Duration::new(stamp.seconds as u64, stamp.nanos as u32)
+    };
+    let fetched = at(&metadata.input_fetch_completed_timestamp) - at(&metadata.input_fetch_start_timestamp);
+    assert!(fetched > second, "expected the fetch to take longer than the timeout, found {fetched:?}");
+    assert!(clock::read_duration(&metadata.virtual_execution_duration.unwrap()).unwrap() < second);
+}

@@ -11,6 +11,7 @@ use kiln_proto::digest::{Digest, DigestFunction};
 use real::proxy::Proxy;
 use real::{Farm, cannot_run, copy, example, project, until};
 use redis::Redis;
+use serde_json::Value;
 
 fn two_farms() -> Option<(Redis, Farm, Farm)> {
     if !redis::is_installed() {
@@ -188,4 +189,57 @@ fn of_a_large_file_that_changed_a_little_only_what_changed_moves() {
     {
         assert!(bytes < 6 * MIB, "expected a few chunks, but the {what} {bytes} bytes");
     }
+}
+
+fn cache(farm: &Farm, arguments: &[&str]) -> Value {
+    let ran = farm.kiln(&[&["cache"], arguments, &["--json"]].concat());
+    assert_eq!(ran.code, 0, "{} {}", ran.err, farm.log("coordinator"));
+    serde_json::from_str(&ran.out).unwrap()
+}
+
+#[test]
+fn kiln_cache_tells_the_same_through_every_coordinator() {
+    let Some((mut redis, one, other)) = two_farms() else { return };
+    let config = "name = \"told\"\nversion = \"1\"\n[steps.deps]\ninputs = [\"lock\"]\nrun = \"cp lock out\"\noutputs = [\"out\"]\n";
+    let dir = project(&[("kiln.toml", config), ("lock", "one")]);
+    one.build(dir.path(), &[]).well();
+    let listed = cache(&one, &["list"]);
+    assert_eq!(listed[0]["step"], "deps", "{listed}");
+    assert_eq!(cache(&other, &["list"]), listed);
+
+    // A hit through one coordinator and a miss through the other are counted and explained by both.
+    assert_eq!(other.build(dir.path(), &[]).well().caches()["deps"], "hit");
+    real::write(dir.path(), "lock", "two");
+    assert_eq!(other.build(dir.path(), &[]).well().caches()["deps"], "miss");
+    // Asking the one that built waits until what it was told is written down, a moment after the build.
+    for farm in [&other, &one] {
+        let explained = cache(farm, &["explain", "deps", dir.path().to_str().unwrap()]);
+        assert_eq!(
+            (&explained[0]["reason"], &explained[0]["differences"][0]["name"]),
+            (&"changed".into(), &"lock".into())
+        );
+        let total = &cache(farm, &["stats"])["total"];
+        assert_eq!((&total["hits"], &total["misses"]), (&1.into(), &2.into()), "{total}");
+        assert_eq!(cache(farm, &["list"]).as_array().unwrap().len(), 2);
+    }
+
+    // What one coordinator prunes is gone for both, and both know why it missed then.
+    assert_eq!(cache(&one, &["prune", "--older-than", "0s"])["layers"].as_array().unwrap().len(), 2);
+    assert_eq!(cache(&other, &["list"]), Value::Array(Vec::new()));
+    assert_eq!(other.build(dir.path(), &[]).well().caches()["deps"], "miss");
+    for farm in [&other, &one] {
+        let explained = cache(farm, &["explain", "deps", dir.path().to_str().unwrap()]);
+        assert_eq!(explained[0]["reason"], "pruned", "{explained}");
+    }
+
+    // Without Redis each tells what it knows alone; to prune for all is refused in words.
+    redis.kill();
+    for farm in [&one, &other] {
+        cache(farm, &["list"]);
+        until("the coordinator to notice", || farm.log("coordinator").contains("Redis is away").then_some(()));
+    }
+    assert_eq!(cache(&other, &["list"])[0]["user"], "tester");
+    let refused = one.kiln(&["cache", "prune", "--older-than", "0s"]);
+    assert_eq!((refused.code, refused.err.contains("Redis is away")), (3, true), "{}", refused.err);
+    assert_eq!(one.build(dir.path(), &[]).well().caches().len(), 1);
 }

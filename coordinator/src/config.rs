@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::services::execution;
 use crate::store;
 
 /// What the coordinator needs to know.
@@ -19,8 +20,12 @@ pub struct Config {
     #[arg(long, env = "KILN_STORE_SIZE", default_value = "50GiB", value_parser = bytes, value_name = "SIZE")]
     pub store_bytes: u64,
     /// How long cached results and blobs are kept when nobody uses them, such as `30d` or `12h`.
-    #[arg(long, env = "KILN_CACHE_AGE", default_value = "30d", value_parser = age, value_name = "TIME")]
+    #[arg(long, env = "KILN_CACHE_AGE", default_value = "30d", value_parser = life, value_name = "TIME")]
     pub cache_age: Duration,
+    /// How long an action goes on that nobody waits for any more, such as `30s`: its client may come back. Builds are not meant:
+    /// they go on by themselves.
+    #[arg(long, env = "KILN_ABANDONED_AFTER", default_value = "30s", value_parser = age, value_name = "TIME")]
+    pub abandoned_after: Duration,
     /// A Redis that keeps the action cache, dependency layers and small blobs for all coordinators that name it: `redis://HOST:PORT`,
     /// or `rediss://…` for TLS; several nodes of a cluster separated by commas.
     #[arg(long, env = "KILN_REDIS", hide_env_values = true, value_name = "URL")]
@@ -58,6 +63,7 @@ impl Config {
             store_bytes,
             cache_age: store::DEFAULT_LIFE,
             allow_emulation: false,
+            abandoned_after: execution::ABANDONED_AFTER,
             redis: None,
             redis_ca: None,
             redis_cert: None,
@@ -99,12 +105,12 @@ impl Config {
     }
 }
 
-/// Reads a time: digits and one of the units `s`, `m`, `h`, `d`.
+/// Reads a time: digits and one of the units `s`, `m`, `h`, `d`, `w`.
 ///
 /// # Errors
 /// Says what was expected, in words.
 pub fn age(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no time; expected such as `45m`, `12h` or `30d`");
+    let wrong = || format!("`{text}` is no time; expected such as `90s`, `45m`, `12h` or `30d`");
     let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
     let number: u64 = text[..split].parse().map_err(|_| wrong())?;
     let unit = match &text[split..] {
@@ -112,10 +118,20 @@ pub fn age(text: &str) -> Result<Duration, String> {
         "m" => 60,
         "h" => 60 * 60,
         "d" => 24 * 60 * 60,
+        "w" => 7 * 24 * 60 * 60,
         _ => return Err(wrong()),
     };
-    let seconds = number.checked_mul(unit).filter(|seconds| (1..=100 * 365 * 24 * 60 * 60).contains(seconds));
-    seconds.map(Duration::from_secs).ok_or_else(wrong)
+    // What goes into the wire's duration, some 10,000 years, is enough.
+    let seconds = number.checked_mul(unit).filter(|seconds| *seconds < 315_576_000_000).ok_or_else(wrong)?;
+    Ok(Duration::from_secs(seconds))
+}
+
+/// Reads how long something lives: an [`age`] from a second to a hundred years.
+fn life(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    let life = age(text)?;
+    let fits = (Duration::from_secs(1)..=LONGEST).contains(&life);
+    if fits { Ok(life) } else { Err(format!("`{text}` is not from one second to a hundred years")) }
 }
 
 /// Reads a size: digits, and perhaps a unit such as `MiB` or `GB`.
@@ -148,11 +164,14 @@ mod tests {
 
     #[test]
     fn times_have_units() {
-        assert_eq!(age("30d"), Ok(Duration::from_secs(30 * 24 * 60 * 60)));
-        assert_eq!(age("90s"), Ok(Duration::from_secs(90)));
-        for bad in ["", "30", "d", "0s", "-1d", "1.5h", "1w", "99999999999999999999d", "40000d"] {
+        for (text, seconds) in [("30d", 2_592_000), ("12h", 43_200), ("45m", 2_700), ("0s", 0), ("1w", 604_800)] {
+            assert_eq!(age(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in ["", "30", "d", "-1d", "1.5d", "1y", "1 d", "99999999999999d", "99999999999999999999d"] {
             assert!(age(bad).is_err(), "expected `{bad}` to be refused");
         }
+        assert_eq!(life("90s"), Ok(Duration::from_secs(90)));
+        assert!(life("0s").is_err() && life("40000d").is_err());
     }
 
     #[test]

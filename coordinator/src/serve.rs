@@ -1,6 +1,7 @@
 //! The coordinator's process: opens what it has on disk, serves, and stops in order.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -10,7 +11,6 @@ use kiln_proto::channel::MAX_MESSAGE_BYTES;
 use kiln_proto::longrunning::operations_server::OperationsServer;
 use kiln_proto::reapi::action_cache_server::ActionCacheServer;
 use kiln_proto::reapi::capabilities_server::CapabilitiesServer;
-use kiln_proto::reapi::content_addressable_storage_server::ContentAddressableStorageServer;
 use kiln_proto::reapi::execution_server::ExecutionServer;
 use kiln_proto::v1::artifacts_server::ArtifactsServer;
 use kiln_proto::v1::builds_server::BuildsServer;
@@ -18,15 +18,16 @@ use kiln_proto::v1::cache_server::CacheServer;
 use kiln_proto::v1::farm_server::FarmServer;
 use kiln_proto::v1::workers_server::WorkersServer;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use crate::Config;
 use crate::builds::Builds;
 use crate::execution::ExecutionHandle;
-use crate::layers::{Layers, RedbLayers};
+use crate::layers::{self, LayerStore, Layers, RedbLayers, SharedLayers};
 use crate::services::{action_cache, builds, bytestream, cache, capabilities, cas, execution, farm, workers};
-use crate::store::Stores;
+use crate::store::{self, Stores};
 
 /// How long calls may go on after the coordinator was asked to stop. Streams that never end are cut then.
 const GRACE: Duration = Duration::from_secs(3);
@@ -51,7 +52,8 @@ pub async fn run(
     let execution = ExecutionHandle::spawn(stores.clone(), scheduling());
     let records = RedbLayers::open(&config.data_dir.join("layers.redb"), MAX_LAYER_RECORDS)
         .context("cannot open the index of layers; does another coordinator use this data directory?")?;
-    let layers = Layers::spawn(std::sync::Arc::new(records), stores.clone());
+    let records = shared_layers(records, &kept, &stores).await?;
+    let layers = Layers::spawn(records, stores.clone());
     let builds = Builds::open(
         config.data_dir.join("builds"),
         stores.clone(),
@@ -61,21 +63,21 @@ pub async fn run(
     )
     .context("cannot open the index of builds; does another coordinator use this data directory?")?;
 
-    let operations = execution::Execution::new(execution.clone());
+    let stopping = CancellationToken::new();
+    let operations = execution::Execution::new(execution.clone(), config.abandoned_after, stopping.clone());
     let served = builds::Builds::new(builds);
     macro_rules! sized {
         ($service:expr) => {
             $service.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
         };
     }
-    let (stopping, mut stopped) = tokio::sync::watch::channel(false);
     let server = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .initial_stream_window_size(4 * 1024 * 1024)
         .initial_connection_window_size(16 * 1024 * 1024)
         .add_service(sized!(CapabilitiesServer::new(capabilities::Capabilities)))
-        .add_service(sized!(ContentAddressableStorageServer::new(cas::ContentAddressableStorage::new(stores.clone()))))
+        .add_service(cas::ContentAddressableStorage::server(stores.clone()))
         .add_service(sized!(ByteStreamServer::new(bytestream::ByteStream::new(stores.clone(), execution.logs()))))
         .add_service(sized!(ActionCacheServer::new(action_cache::ActionCache::new(stores))))
         .add_service(sized!(ExecutionServer::new(operations.clone())))
@@ -88,12 +90,13 @@ pub async fn run(
     let address = listener.local_addr()?;
     tracing::info!(%address, data_dir = %config.data_dir.display(), "ready");
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let stop = stopping.clone();
     let serving = server.serve_with_incoming_shutdown(incoming, async move {
         shutdown.await;
-        let _ = stopping.send(true);
+        stop.cancel();
     });
     let cut = async move {
-        let _ = stopped.wait_for(|stopping| *stopping).await;
+        stopping.cancelled().await;
         tokio::time::sleep(GRACE).await;
     };
     let served = tokio::select! {
@@ -102,6 +105,18 @@ pub async fn run(
     };
     layers.settle().await;
     served
+}
+
+/// Records of layers beside those of the coordinators that share a Redis with this one, where there is one.
+async fn shared_layers(
+    own: RedbLayers,
+    config: &store::Config,
+    stores: &Stores,
+) -> Result<Arc<dyn LayerStore>, layers::Error> {
+    let (Some(link), Some(redis)) = (&stores.redis, &config.redis) else { return Ok(Arc::new(own)) };
+    let keys = store::redis::Keys::new(&redis.prefix, config.life);
+    let parts = store::redis::Parts::new(link.clone(), keys, MAX_LAYER_RECORDS as usize);
+    Ok(SharedLayers::open(own, parts, stores.blobs.clone()).await?)
 }
 
 /// Leases are numbered from the time of the start, so that those of an earlier run are told apart.

@@ -32,7 +32,9 @@ impl From<layers::Error> for Status {
     fn from(error: layers::Error) -> Self {
         match error {
             layers::Error::Store(error) => error.into(),
-            layers::Error::Stopping => Self::unavailable(error.to_string()),
+            layers::Error::Redis(_) | layers::Error::Hindered(_) | layers::Error::Stopping => {
+                Self::unavailable(error.to_string())
+            }
             layers::Error::Index(_) | layers::Error::Decode(_) => {
                 tracing::error!(%error, cause = ?std::error::Error::source(&error), "the index of layers failed");
                 Self::internal(error.to_string())

@@ -90,17 +90,21 @@ async fn uploads_that_never_finish_are_bounded() {
 }
 
 #[tokio::test]
-async fn a_batch_larger_than_any_message_is_refused_and_the_connection_goes_on() {
+async fn a_batch_larger_than_any_message_is_refused_with_the_limit_and_the_connection_goes_on() {
     let farm = Farm::start().await;
     let data = vec![0_u8; 20 << 20];
-    let one = reapi::batch_update_blobs_request::Request {
-        digest: Some(SHA256.digest(&data).to_wire()),
-        data,
-        compressor: 0,
-    };
-    let request = reapi::BatchUpdateBlobsRequest { requests: vec![one], ..Default::default() };
-    let refused = code(farm.cas.clone().batch_update_blobs(request).await);
-    assert!(matches!(refused, Code::OutOfRange | Code::ResourceExhausted), "{refused:?}");
+    let digest = SHA256.digest(&data).to_wire();
+    let one = reapi::batch_update_blobs_request::Request { digest: Some(digest.clone()), data, compressor: 0 };
+    let update = reapi::BatchUpdateBlobsRequest { requests: vec![one], ..Default::default() };
+    let read = reapi::BatchReadBlobsRequest { digests: vec![digest; 250_000], ..Default::default() };
+    let refused = [
+        farm.cas.clone().batch_update_blobs(update).await.unwrap_err(),
+        farm.cas.clone().batch_read_blobs(read).await.unwrap_err(),
+    ];
+    for status in refused {
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert!(status.message().contains("`max_batch_total_size_bytes` is 4194304"), "{status}");
+    }
     goes_on(&farm).await;
 }
 

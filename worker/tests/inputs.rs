@@ -93,6 +93,21 @@ async fn the_layers_are_the_tree() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn more_files_of_one_content_than_the_file_system_takes_links_of_are_laid_out() {
+    // ext4 takes 65,000 links of a file; where a file system takes more, this shows nothing of it.
+    const NAMES: usize = 65_100;
+    let (cas, client) = Cas::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut tree = Tree::default();
+    let same = cas.file("the same", false);
+    (0..NAMES).for_each(|at| tree.insert(&format!("d{}/f{at}", at % 7), same.clone()).unwrap());
+    let fetched = open(dir.path()).fetch(&client, &cas.tree(&tree)).await.unwrap();
+    let seen = seen(&fetched);
+    assert_eq!(seen.len(), 7 + NAMES);
+    assert!(seen.values().all(|what| what == "d" || what == "fthe same"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_here_is_neither_fetched_nor_copied_again() {
     let (cas, client) = Cas::start().await;
     let dir = tempfile::tempdir().unwrap();

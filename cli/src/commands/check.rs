@@ -39,8 +39,13 @@ pub(super) async fn run(farm: &args::Farm, args: args::Check) -> Result<Code, Er
         every_push(&project),
         store(&artifacts),
     ];
+    // What a point tells already is not told twice.
+    let notes: Vec<&String> = plan.iter().flat_map(|plan| &plan.notes).collect();
+    let notes: Vec<&String> =
+        notes.into_iter().filter(|note| points.iter().all(|point| point.fact != **note)).collect();
     let code = if points.iter().all(|point| point.mend.is_none()) { Code::Success } else { Code::Failed };
     if args.json {
+        notes.iter().for_each(|note| terminal::say(&terminal::harmless(&format!("note: {note}"))));
         local::print_json(&points.iter().map(object).collect())?;
         return Ok(code);
     }
@@ -54,6 +59,7 @@ pub(super) async fn run(farm: &args::Farm, args: args::Check) -> Result<Code, Er
             }
         }
     }
+    notes.iter().for_each(|note| out.push_str(&format!("note  {note}\n")));
     local::print(terminal::harmless(&out).as_bytes())?;
     Ok(code)
 }

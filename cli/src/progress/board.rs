@@ -176,6 +176,13 @@ impl Board {
         Some(if same_platform > 1 { format!("{platform_dir}-{}", plain(target)) } else { platform_dir })
     }
 
+    /// The first action that hit in an earlier build and had to run in this one; those after it mostly follow from it.
+    pub fn surprising(&self) -> Option<&Key> {
+        let hit_before =
+            |step: &Step| step.finished.as_ref().is_some_and(|finished| finished.ok && finished.hit_before);
+        self.steps.iter().find(|(_, step)| hit_before(step)).map(|(key, _)| key)
+    }
+
     /// The actions that failed by themselves.
     pub fn failed(&self) -> impl Iterator<Item = (&Key, &Step, &v1::StepFinished)> {
         self.steps.iter().filter_map(|(key, step)| {

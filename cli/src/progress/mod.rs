@@ -71,7 +71,8 @@ pub enum Happening {
 
 /// Shows a build.
 pub trait Show: Send {
-    /// Shows what happened; `board` knows of it already.
+    /// Shows what happened; `board` knows of it already. An error is of standard output, which is data: what nobody hears on
+    /// standard error is none.
     fn happening(&mut self, board: &Board, happening: &Happening) -> std::io::Result<()>;
     /// Words beside the build, such as that it is being cancelled.
     fn note(&mut self, text: &str);

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::{Board, Happening, Show, cache_word, status_word, summary};
-use crate::terminal::{self, harmless};
+use crate::terminal::{self, harmless, say};
 
 /// Writes a line to standard error for each line of output, with its step before it.
 pub(super) struct Plain {
@@ -19,34 +19,37 @@ impl Plain {
 
 impl Show for Plain {
     fn happening(&mut self, board: &Board, happening: &Happening) -> std::io::Result<()> {
-        let mut stderr = std::io::stderr().lock();
         match happening {
-            Happening::Started(started) => writeln!(stderr, "{}", harmless(&started_words(started))),
+            Happening::Started(started) => say(&harmless(&started_words(started))),
             Happening::StepStarted { key, worker } => {
-                writeln!(stderr, "{} | runs on {}", board.label(key), harmless(worker))
+                say(&format!("{} | runs on {}", board.label(key), harmless(worker)));
             }
             Happening::Log { key, text, .. } => {
                 let text = if self.terminal { harmless(text) } else { text.clone() };
-                text.lines().try_for_each(|line| writeln!(stderr, "{} | {line}", board.label(key)))
+                let label = board.label(key);
+                let lines: Vec<String> = text.lines().map(|line| format!("{label} | {line}")).collect();
+                say(&lines.join("\n"));
             }
             Happening::StepFinished { key, finished } => {
-                writeln!(stderr, "{} | {}", board.label(key), harmless(&finished_words(finished)))
+                say(&format!("{} | {}", board.label(key), harmless(&finished_words(finished))));
             }
             Happening::Artifact { artifact, path } => {
-                writeln!(stderr, "artifact {}", harmless(&artifact.id))?;
-                writeln!(std::io::stdout().lock(), "{}", path.display())
+                say(&format!("artifact {}", harmless(&artifact.id)));
+                writeln!(std::io::stdout().lock(), "{}", path.display())?;
             }
-            Happening::TargetFinished(finished) => match target_words(board, finished) {
-                Some(text) => writeln!(stderr, "{}", harmless(&text)),
-                None => Ok(()),
-            },
-            Happening::Warning(text) => writeln!(stderr, "warning: {}", harmless(text)),
-            Happening::Finished { finished, moved } => write!(stderr, "{}", summary(board, finished, moved)),
+            Happening::TargetFinished(finished) => {
+                if let Some(text) = target_words(board, finished) {
+                    say(&harmless(&text));
+                }
+            }
+            Happening::Warning(text) => say(&format!("warning: {}", harmless(text))),
+            Happening::Finished { finished, moved } => say(summary(board, finished, moved).trim_end_matches('\n')),
         }
+        Ok(())
     }
 
     fn note(&mut self, text: &str) {
-        terminal::say(&harmless(text));
+        say(&harmless(text));
     }
 }
 

@@ -68,6 +68,10 @@ pub fn summary(board: &Board, finished: &v1::BuildFinished, moved: &Moved) -> St
     if !finished.message.is_empty() && finished.status() != v1::Status::Succeeded {
         last.push_str(&format!("\n{}", finished.message));
     }
+    if let Some(key) = board.surprising() {
+        let step = &key.step;
+        last.push_str(&format!("\n{step} hit before and missed now: kiln cache explain {step} tells why"));
+    }
     out.push_str(&harmless(&last));
     out.push('\n');
     out

@@ -7,11 +7,11 @@ use std::io::Write;
 use std::path::Path;
 
 use futures::StreamExt;
-use kiln_core::plan::{self, Artifact, ArtifactKind, Target};
+use kiln_core::plan::{Artifact, ArtifactKind, Target};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::tree::{Entry, Tree};
 
-use super::Subject;
+use super::{Subject, layout};
 use crate::builds::elf;
 use crate::builds::source::{self, flatten};
 use crate::store::{self, BlobStore};
@@ -74,7 +74,7 @@ pub async fn assemble(
 ) -> Result<Made, Error> {
     let mut outputs = outputs.clone();
     source::expand_in_place(store, &mut outputs).await?;
-    let tree = choose(artifact, &outputs)?;
+    let tree = layout::choose(artifact, &outputs)?;
     if artifact.check_elf {
         check(store, artifact, target, &tree).await?;
     }
@@ -83,72 +83,6 @@ pub async fn assemble(
         ArtifactKind::Archive => pack(store, function, &tree, file_stem).await?,
     };
     finish(store, function, &tree).await
-}
-
-/// Lays out the files that the description names.
-fn choose(artifact: &Artifact, outputs: &Tree) -> Result<Tree, Error> {
-    let all = flatten(outputs);
-    let layout = |reason: String| Error::Layout { artifact: artifact.name.clone(), reason };
-    let mut tree = Tree::default();
-    for file in &artifact.files {
-        let path = file.path.trim_start_matches("./").trim_end_matches('/');
-        let globs = [path.to_owned()];
-        let is_directory = matches!(outputs.get(path), Some(Entry::Directory(_)));
-        let is_file = matches!(outputs.get(path), Some(Entry::File { .. } | Entry::Symlink { .. }));
-        let chosen: Vec<&(String, Entry)> = match (is_file, is_directory) {
-            (true, _) => all.iter().filter(|(found, _)| found == path).collect(),
-            (_, true) => all.iter().filter(|(found, _)| found.starts_with(&format!("{path}/"))).collect(),
-            _ => all.iter().filter(|(found, _)| plan::matches(&globs, found)).collect(),
-        };
-        if chosen.is_empty() {
-            let found: Vec<&str> = all.iter().take(10).map(|(found, _)| found.as_str()).collect();
-            let more = if all.len() > 10 { format!(" and {} more", all.len() - 10) } else { String::new() };
-            let found = if found.is_empty() { "nothing".to_owned() } else { format!("{}{more}", found.join(", ")) };
-            return Err(Error::NoFile { artifact: artifact.name.clone(), path: file.path.clone(), found });
-        }
-        for (found, entry) in chosen {
-            let to = match &file.dest {
-                None if is_file && artifact.kind == ArtifactKind::Binary => {
-                    found.rsplit('/').next().unwrap_or(found).to_owned()
-                }
-                None => found.clone(),
-                Some(dest) => destination(dest, path, found, is_file, is_directory),
-            };
-            if let (Entry::Symlink { target }, ArtifactKind::Binary) = (entry, artifact.kind)
-                && leaves(&to, target)
-            {
-                return Err(layout(format!(
-                    "`{found}` is a symbolic link to `{target}`, which is no part of the artifact: copy the file itself"
-                )));
-            }
-            tree.insert(&to, entry.clone()).map_err(|error| layout(error.to_string()))?;
-        }
-    }
-    Ok(tree)
-}
-
-/// Whether a link at `path` points out of the directory that `path` is relative to.
-fn leaves(path: &str, target: &str) -> bool {
-    let mut depth = path.split('/').count() - 1;
-    for part in target.split('/') {
-        match part {
-            "." | "" => {}
-            ".." if depth == 0 => return true,
-            ".." => depth -= 1,
-            _ => depth += 1,
-        }
-    }
-    target.is_empty() || target.starts_with('/')
-}
-
-fn destination(dest: &str, path: &str, found: &str, is_file: bool, is_directory: bool) -> String {
-    let name = found.rsplit('/').next().unwrap_or(found);
-    let within = if is_directory { found.strip_prefix(path).unwrap_or(found).trim_start_matches('/') } else { name };
-    match dest.trim_start_matches("./") {
-        "." | "" => within.to_owned(),
-        dest if is_file && !dest.ends_with('/') => dest.to_owned(),
-        dest => format!("{}/{within}", dest.trim_end_matches('/')),
-    }
 }
 
 async fn check(store: &dyn BlobStore, artifact: &Artifact, target: &Target, tree: &Tree) -> Result<(), Error> {

@@ -2,6 +2,7 @@
 
 mod assemble;
 mod identity;
+mod layout;
 mod provenance;
 
 pub use assemble::{Error, Made, assemble};

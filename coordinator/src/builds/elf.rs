@@ -145,6 +145,8 @@ mod tests {
             platform,
             os: None,
             glibc,
+            libc: None,
+            cpu_level: None,
             labels: BTreeMap::new(),
             libraries: kiln_core::plan::default_libraries(),
         }

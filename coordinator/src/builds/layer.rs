@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -12,6 +13,7 @@ use kiln_proto::reapi;
 use kiln_proto::tree::{Entry, Tree};
 use kiln_proto::v1::Ingredients;
 use kiln_proto::v1::step_finished::Cache;
+use tokio::task::JoinHandle;
 
 use super::Work;
 use super::lower::{self, Lowering};
@@ -55,6 +57,35 @@ pub(super) fn record(work: &Work, job: &Job, end: End) {
         result: end.result,
         ingredients: ingredients(work.source.clone(), work.stores.blobs.clone(), work.function, job.clone()),
     });
+}
+
+/// How long a step's end waits for it to be known whether the step hit before.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Whether a step that runs hit before; found out while it runs.
+pub(super) struct HitBefore(Option<JoinHandle<bool>>);
+
+impl HitBefore {
+    /// For a step that does not run, or one that was told to run.
+    pub(super) fn unasked() -> Self {
+        Self(None)
+    }
+
+    /// Asks for a step that runs now.
+    pub(super) fn ask(work: &Work, job: &Job) -> Self {
+        if work.request.no_cache || job.again || !job.step.cache {
+            return Self(None);
+        }
+        let (layers, step, project) = (work.layers.clone(), job.reference(), work.build.lock().project.clone());
+        let instance = work.request.instance.trim_matches('/').to_owned();
+        Self(Some(tokio::spawn(async move { layers.has_hit(&instance, &project, &step).await.unwrap_or(false) })))
+    }
+
+    /// The answer, where it is known by now.
+    pub(super) async fn answer(self) -> bool {
+        let Some(asked) = self.0 else { return false };
+        tokio::time::timeout(PATIENCE, asked).await.is_ok_and(|answer| answer.unwrap_or(false))
+    }
 }
 
 /// What the job's action is made of; worked out when it is asked for.

@@ -11,7 +11,7 @@ use kiln_proto::{precondition, reapi};
 use tonic::Code;
 
 use super::Work;
-use super::layer;
+use super::layer::{self, HitBefore};
 use super::lower::{self, Lowering, Outputs};
 use super::step_log::StepLog;
 use crate::artifacts::StepFact;
@@ -124,11 +124,13 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
             });
         }
     };
+    let mut hit_before = HitBefore::unasked();
     let mut log = StepLog::new(work, job.reference());
     let done = loop {
         match attached.next().await {
             Update::Queued => {}
             Update::Executing { worker, .. } => {
+                hit_before = HitBefore::ask(work, job);
                 work.tell(event::Event::StepStarted(v1::StepStarted { step: Some(job.reference()), worker }));
             }
             Update::Output { stream, data, skipped } => log.push(stream, data, skipped),
@@ -143,7 +145,8 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
     if done.response.cached_result && !job.again && lacks_outputs() {
         return Attempt::Unbelievable;
     }
-    ended(finish(work, job, action, &done, attached.merged, began))
+    let hit_before = hit_before.answer().await && !attached.merged;
+    ended(finish(work, job, action, &done, attached.merged, hit_before, began))
 }
 
 fn lowering_failed(error: lower::Error) -> Ended {
@@ -157,7 +160,15 @@ fn lowering_failed(error: lower::Error) -> Ended {
     }
 }
 
-fn finish(work: &Work, job: &Job, action: Digest, done: &Done, merged: bool, began: Instant) -> Ended {
+fn finish(
+    work: &Work,
+    job: &Job,
+    action: Digest,
+    done: &Done,
+    merged: bool,
+    hit_before: bool,
+    began: Instant,
+) -> Ended {
     let response = &done.response;
     let result = response.result.clone().unwrap_or_default();
     let metadata = result.execution_metadata.clone().unwrap_or_default();
@@ -189,6 +200,7 @@ fn finish(work: &Work, job: &Job, action: Digest, done: &Done, merged: bool, beg
         ok: message.is_none(),
         environment: job.environment.fingerprint.clone(),
         emulated: job.environment.emulated,
+        hit_before,
     }));
     layer::record(work, job, layer::End { action, cache, ok: message.is_none(), result: result.clone() });
     match (message, outputs) {

@@ -12,6 +12,10 @@ pub enum Error {
     Decode(#[from] prost::DecodeError),
     #[error(transparent)]
     Store(#[from] store::Error),
+    #[error(transparent)]
+    Redis(#[from] store::redis::Error),
+    #[error("what all coordinators share cannot be pruned now: {0}; nothing was pruned, try again when it is back")]
+    Hindered(String),
     #[error("the coordinator stops; try again")]
     Stopping,
 }

@@ -14,7 +14,7 @@ impl Layers {
     /// Explains the last run of a step: for each target, each shard of its latest build.
     pub async fn explain(&self, instance: &str, project: &str, step: &str) -> Result<v1::ExplainResponse, Error> {
         self.settle().await;
-        let records = self.shared.records.list(instance).await?;
+        let records = self.shared.list(instance).await?;
         let of_project = records.iter().map(|(_, record)| record).filter(|record| is_of(record, project, ""));
         let steps: BTreeSet<String> =
             of_project.filter_map(|record| Some(record.step.as_ref()?.step.clone())).collect();

@@ -80,7 +80,7 @@ impl Layers {
     /// only some are asked for.
     pub async fn list(&self, instance: &str, project: &str, step: &str) -> Result<Vec<v1::Layer>, Error> {
         self.settle().await;
-        let mut rows = rows(&self.shared.records.list(instance).await?);
+        let mut rows = rows(&self.shared.list(instance).await?);
         self.measure(instance, &mut rows, |_| false).await?;
         Ok(rows.iter().filter(|row| row.is_of(project, step)).map(Row::to_wire).collect())
     }
@@ -119,7 +119,7 @@ impl Layers {
     /// How often steps hit, by step and by user.
     pub async fn stats(&self, instance: &str, project: &str, step: &str) -> Result<v1::LayerStatsResponse, Error> {
         self.settle().await;
-        let records = self.shared.records.list(instance).await?;
+        let records = self.shared.list(instance).await?;
         let mut steps: BTreeMap<(String, String), v1::LayerCounts> = BTreeMap::new();
         let mut users: BTreeMap<String, v1::LayerCounts> = BTreeMap::new();
         let mut total = v1::LayerCounts::default();

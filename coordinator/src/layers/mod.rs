@@ -9,11 +9,13 @@ mod error;
 mod explain;
 mod inputs;
 mod list;
+mod merge;
 mod outputs;
 mod prune;
 mod record;
 mod recorder;
 mod redb;
+mod shared;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -30,6 +32,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 pub use self::redb::RedbLayers;
 pub use error::Error;
 pub use prune::Prune;
+pub use shared::SharedLayers;
 
 use crate::store::Stores;
 
@@ -38,20 +41,42 @@ const QUEUE: usize = 4_096;
 /// How long a reader, or the end of the process, waits for what is queued.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// What is known of one step on one target: this coordinator's own part of the record, and those of others.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Known {
+    /// What this coordinator wrote; the only part that it changes.
+    pub own: StepLayers,
+    /// What others wrote.
+    pub others: Vec<StepLayers>,
+}
+
+impl Known {
+    /// The record as all coordinators tell it.
+    pub fn all(&self) -> StepLayers {
+        let own = (self.own != StepLayers::default()).then_some(&self.own);
+        merge::merge(own.into_iter().chain(&self.others))
+    }
+}
+
 /// Keeps records, each one message under one key of an instance.
 #[async_trait]
 pub trait LayerStore: Send + Sync + Debug {
-    /// The record under a key.
-    async fn get(&self, instance: &str, key: &str) -> Result<Option<StepLayers>, Error>;
+    /// What is known under each key, in the same order.
+    async fn get(&self, instance: &str, keys: &[String]) -> Result<Vec<Known>, Error>;
 
-    /// Puts a record in place of what was there.
-    async fn put(&self, instance: &str, key: &str, record: &StepLayers) -> Result<(), Error>;
+    /// Puts own parts of records in place of what they were, all of them or none.
+    async fn put(&self, instance: &str, records: Vec<(String, StepLayers)>) -> Result<(), Error>;
 
-    /// All records of an instance, with their keys.
-    async fn list(&self, instance: &str) -> Result<Vec<(String, StepLayers)>, Error>;
+    /// All that is known in an instance, with the keys.
+    async fn list(&self, instance: &str) -> Result<Vec<(String, Known)>, Error>;
 
-    /// Takes a record away, if there is one.
-    async fn remove(&self, instance: &str, key: &str) -> Result<(), Error>;
+    /// Takes records away, whoever's they are.
+    async fn remove(&self, instance: &str, keys: &[String]) -> Result<(), Error>;
+
+    /// What stands in the way of a change that all coordinators are to see; none where nothing does.
+    fn hindrance(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A step of a build that ended.
@@ -125,6 +150,15 @@ impl Layers {
         }
     }
 
+    /// Whether a step of a project hit before.
+    ///
+    /// # Errors
+    /// Where the index fails.
+    pub async fn has_hit(&self, instance: &str, project: &str, step: &StepRef) -> Result<bool, Error> {
+        let known = self.shared.records.get(instance, &[key(project, step)]).await?;
+        Ok(known.iter().any(|known| known.all().users.values().any(|counts| counts.hits > 0)))
+    }
+
     /// Waits, but not for ever, until all that was told so far is written down.
     pub async fn settle(&self) {
         let settled = async {
@@ -146,6 +180,14 @@ fn now_ms() -> i64 {
 
 fn timestamp(ms: i64) -> Option<prost_types::Timestamp> {
     (ms > 0).then(|| prost_types::Timestamp { seconds: ms / 1000, nanos: (ms % 1000) as i32 * 1_000_000 })
+}
+
+impl Shared {
+    /// Every record of an instance as all coordinators tell it, with its key.
+    async fn list(&self, instance: &str) -> Result<Vec<(String, StepLayers)>, Error> {
+        let known = self.records.list(instance).await?;
+        Ok(known.into_iter().map(|(key, known)| (key, known.all())).collect())
+    }
 }
 
 /// The key of a step's record: it names the project, the step, the target and the shard.

@@ -3,14 +3,14 @@
 //! Invariant: a result leaves the action cache only where no layer that stays has the same action, so that pruning one project
 //! never makes another one miss.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use kiln_proto::digest::Digest;
-use kiln_proto::v1;
+use kiln_proto::v1::{self, StepLayers, StoredLayer};
 
 use super::list::{Row, rows};
-use super::record::last_use_ms;
+use super::record::{self, last_use_ms};
 use super::{Error, Layers, is_of, now_ms};
 
 /// How long it is remembered that a layer was pruned, so that a miss can be explained: 30 days.
@@ -34,7 +34,11 @@ impl Layers {
     pub async fn prune(&self, instance: &str, prune: &Prune) -> Result<v1::PruneLayersResponse, Error> {
         self.settle().await;
         let _writing = self.shared.writing.lock().await;
-        let records = self.shared.records.list(instance).await?;
+        if let Some(why) = self.shared.records.hindrance().filter(|_| !prune.dry_run) {
+            return Err(Error::Hindered(why));
+        }
+        let known = self.shared.records.list(instance).await?;
+        let records: Vec<(String, StepLayers)> = known.iter().map(|(key, known)| (key.clone(), known.all())).collect();
         let now = now_ms();
         let bound = now.saturating_sub(i64::try_from(prune.older_than.as_millis()).unwrap_or(i64::MAX));
         let mut rows = rows(&records);
@@ -51,26 +55,44 @@ impl Layers {
                     self.shared.stores.actions.remove(instance, &action).await?;
                 }
             }
-            let gone: HashSet<(&str, &str)> =
-                gone.iter().map(|row| (row.key.as_str(), row.layer.action.as_str())).collect();
-            for (key, mut record) in
-                records.into_iter().filter(|(_, record)| is_of(record, &prune.project, &prune.step))
-            {
-                let before = record.clone();
-                record.layers.retain(|layer| layer.pruned_ms == 0 || now - layer.pruned_ms < REMEMBERED_MS);
-                for layer in &mut record.layers {
-                    if gone.contains(&(key.as_str(), layer.action.as_str())) {
-                        layer.pruned_ms = now;
-                    }
-                }
-                let last_ms = record.last.as_ref().map_or(0, |last| last.at_ms);
-                if record.layers.is_empty() && now - last_ms >= REMEMBERED_MS {
-                    self.shared.records.remove(instance, &key).await?;
-                } else if record != before {
-                    self.shared.records.put(instance, &key, &record).await?;
-                }
-            }
+            let of_step =
+                known.into_iter().zip(&records).filter(|(_, (_, all))| is_of(all, &prune.project, &prune.step));
+            let (forgotten, changed) =
+                write_down(of_step.map(|((key, known), (_, all))| (key, known.own, all)), &gone, now);
+            self.shared.records.remove(instance, &forgotten).await?;
+            self.shared.records.put(instance, changed).await?;
         }
         Ok(v1::PruneLayersResponse { layers: gone.iter().map(Row::to_wire).collect(), freeable_bytes, shared })
     }
+}
+
+/// What pruning makes of records, each with its key, this coordinator's part and what all know: the keys of those that are not
+/// worth keeping any more, and the parts that changed.
+fn write_down<'a>(
+    records: impl Iterator<Item = (String, StepLayers, &'a StepLayers)>,
+    gone: &[Row],
+    now: i64,
+) -> (Vec<String>, Vec<(String, StepLayers)>) {
+    let mut actions: HashMap<&str, Vec<&str>> = HashMap::new();
+    gone.iter().for_each(|row| actions.entry(&row.key).or_default().push(&row.layer.action));
+    let is_remembered = |layer: &StoredLayer| layer.pruned_ms == 0 || now - layer.pruned_ms < REMEMBERED_MS;
+    let (mut forgotten, mut changed) = (Vec::new(), Vec::new());
+    for (key, own, all) in records {
+        let last_ms = all.last.as_ref().map_or(0, |last| last.at_ms);
+        if !all.layers.iter().any(is_remembered) && now - last_ms >= REMEMBERED_MS {
+            forgotten.push(key);
+            continue;
+        }
+        let mut after = own.clone();
+        after.layers.retain(is_remembered);
+        for action in actions.get(key.as_str()).into_iter().flatten() {
+            record::prune(&mut after, all, action, now);
+        }
+        if after != own {
+            after.project.clone_from(&all.project);
+            after.step.clone_from(&all.step);
+            changed.push((key, after));
+        }
+    }
+    (forgotten, changed)
 }

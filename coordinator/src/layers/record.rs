@@ -6,6 +6,8 @@ use kiln_proto::v1::{LayerCounts, LayerPoint, StepLayers, StepRun, StoredLayer};
 
 /// Layers of one step on one target that are kept: branches that take turns each have theirs.
 const LAYERS: usize = 16;
+/// Pruned layers of which that is remembered.
+const PRUNED: usize = 64;
 /// Users that are counted one by one; the rest are one.
 const USERS: usize = 64;
 /// Stands for users beyond [`USERS`].
@@ -29,13 +31,13 @@ pub(super) struct Run {
     pub(super) ingredients: String,
 }
 
-/// Takes a run into the record.
-pub(super) fn apply(record: &mut StepLayers, run: &Run) {
-    let (reason, reason_at_ms) = reason(record, run);
-    let base = record.good.clone();
+/// Takes a run into a coordinator's own part of the record. `all` is what every coordinator knew before.
+pub(super) fn apply(record: &mut StepLayers, all: &StepLayers, run: &Run) {
+    let (reason, reason_at_ms) = reason(all, run);
+    let base = all.good.clone();
     count(user(record, &run.user), run);
     if run.ok && run.cacheable {
-        use_layer(record, run);
+        use_layer(record, all, run);
     }
     if run.ok {
         record.good =
@@ -83,9 +85,8 @@ fn reason(record: &StepLayers, run: &Run) -> (Reason, i64) {
     }
 }
 
-fn use_layer(record: &mut StepLayers, run: &Run) {
-    let known = record.layers.iter().position(|layer| layer.action == run.action);
-    let mut layer = known.map(|index| record.layers.remove(index)).unwrap_or_default();
+fn use_layer(record: &mut StepLayers, all: &StepLayers, run: &Run) {
+    let mut layer = take_layer(record, all, &run.action);
     if layer.created_ms == 0 || run.cache == Cache::Miss {
         layer.created_ms = run.at_ms;
         layer.user.clone_from(&run.user);
@@ -101,8 +102,38 @@ fn use_layer(record: &mut StepLayers, run: &Run) {
     }
     count(layer.counts.get_or_insert_default(), run);
     record.layers.push(layer);
-    let over = record.layers.len().saturating_sub(LAYERS);
-    record.layers.drain(..over);
+    bound(record);
+}
+
+/// Notes that a layer was pruned in a coordinator's own part of the record.
+pub(super) fn prune(record: &mut StepLayers, all: &StepLayers, action: &str, at_ms: i64) {
+    let mut layer = take_layer(record, all, action);
+    action.clone_into(&mut layer.action);
+    layer.pruned_ms = at_ms;
+    record.layers.push(layer);
+    bound(record);
+}
+
+/// Takes a layer out of the own part; where only others know it, as they do, but without their counts.
+fn take_layer(record: &mut StepLayers, all: &StepLayers, action: &str) -> StoredLayer {
+    if let Some(index) = record.layers.iter().position(|layer| layer.action == action) {
+        return record.layers.remove(index);
+    }
+    let known = all.layers.iter().find(|layer| layer.action == action).cloned();
+    StoredLayer { counts: None, ..known.unwrap_or_default() }
+}
+
+/// Drops the oldest of what is too many.
+fn bound(record: &mut StepLayers) {
+    for (pruned, most) in [(false, LAYERS), (true, PRUNED)] {
+        let mut over =
+            record.layers.iter().filter(|layer| (layer.pruned_ms > 0) == pruned).count().saturating_sub(most);
+        record.layers.retain(|layer| {
+            let goes = over > 0 && (layer.pruned_ms > 0) == pruned;
+            over -= usize::from(goes);
+            !goes
+        });
+    }
 }
 
 fn user<'a>(record: &'a mut StepLayers, user: &str) -> &'a mut LayerCounts {
@@ -152,9 +183,15 @@ mod tests {
         }
     }
 
+    /// As a coordinator does that shares its records with no other.
+    fn apply_alone(record: &mut StepLayers, run: &Run) {
+        let all = record.clone();
+        apply(record, &all, run);
+    }
+
     fn after(runs: &[Run]) -> StepLayers {
         let mut record = StepLayers::default();
-        runs.iter().for_each(|run| apply(&mut record, run));
+        runs.iter().for_each(|run| apply_alone(&mut record, run));
         record
     }
 
@@ -180,7 +217,7 @@ mod tests {
         assert_eq!(reason_of(&[run("a", Hit, 1), again]), Reason::RunAgain);
         let mut record = after(&[run("a", Miss, 1)]);
         record.layers[0].pruned_ms = 5;
-        apply(&mut record, &run("a", Miss, 9));
+        apply_alone(&mut record, &run("a", Miss, 9));
         let last = record.last.unwrap();
         assert_eq!((last.reason(), last.reason_at_ms, record.layers[0].pruned_ms), (Reason::Pruned, 5, 0));
     }
@@ -203,6 +240,19 @@ mod tests {
         assert_eq!((counts.hits, counts.misses, counts.saved_bytes), (2, 1, 20));
         assert_eq!((record.users["ann"].misses, record.users["bob"].saved_bytes), (2, 10));
         assert_eq!((record.layers[0].created_ms, record.layers[0].last_hit_ms), (1, 3));
+    }
+
+    #[test]
+    fn what_another_coordinator_did_explains_a_miss_and_is_counted_once() {
+        let theirs = after(&[run("a", Cache::Miss, 1)]);
+        let mut own = StepLayers::default();
+        apply(&mut own, &theirs, &Run { user: "bob".into(), ..run("a", Cache::Hit, 2) });
+        let layer = &own.layers[0];
+        assert_eq!((layer.created_ms, layer.user.as_str(), layer.last_hit_ms), (1, "ann", 2));
+        assert_eq!(layer.counts.map(|counts| (counts.hits, counts.misses)), Some((1, 0)));
+        apply(&mut own, &theirs, &run("b", Cache::Miss, 3));
+        let last = own.last.unwrap();
+        assert_eq!((last.reason(), last.base.unwrap().ingredients.as_str()), (Reason::Changed, "of a"));
     }
 
     #[test]

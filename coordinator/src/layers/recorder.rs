@@ -1,6 +1,7 @@
 //! The task that writes down what builds tell, one step after the other, a little later: a build whose steps are all hits is
 //! over before anything here competes with it for the processor and the disk.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 
 use super::record::{self, Run};
-use super::{Error, Message, Ran, Shared, key, outputs};
+use super::{Error, Known, Message, Ran, Shared, key, outputs};
 use crate::store::BlobStore;
 
 /// How long after the first one ended steps are collected. A reader does not wait for it.
@@ -20,10 +21,29 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Message>)
     // One warning for each time that the index fails, not one for each step.
     let mut failing = false;
     while let Some(first) = queue.recv().await {
+        let (mut ran, mut waiting) = (BTreeMap::<String, Vec<(Ran, i64)>>::new(), Vec::new());
         for message in collect(first, &mut queue).await {
-            take(&shared, message, &mut failing).await;
+            match message {
+                Message::Ran(one, at_ms) => ran.entry(one.instance.clone()).or_default().push((*one, at_ms)),
+                Message::Settle(done) => waiting.push(done),
+            }
+        }
+        for (instance, ran) in ran {
+            match write(&shared, &instance, ran).await {
+                Ok(()) => failing = false,
+                Err(error) if !std::mem::replace(&mut failing, true) => warn(&error),
+                Err(_) => {}
+            }
+        }
+        for done in waiting {
+            let _ = done.send(());
         }
     }
+}
+
+fn warn(error: &Error) {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    tracing::warn!(%error, cause, "steps are left out of `kiln cache`");
 }
 
 /// The first message with those that come soon after it, up to the first that someone waits for.
@@ -37,28 +57,30 @@ async fn collect(first: Message, queue: &mut mpsc::Receiver<Message>) -> Vec<Mes
     messages
 }
 
-async fn take(shared: &Shared, message: Message, failing: &mut bool) {
-    match message {
-        Message::Settle(done) => {
-            let _ = done.send(());
+/// Writes down steps that ended in an instance: all are read at once, and written at once.
+async fn write(shared: &Shared, instance: &str, ran: Vec<(Ran, i64)>) -> Result<(), Error> {
+    let _writing = shared.writing.lock().await;
+    let keys: BTreeSet<String> = ran.iter().map(|(ran, _)| key(&ran.project, &ran.step)).collect();
+    let keys: Vec<String> = keys.into_iter().collect();
+    let known = shared.records.get(instance, &keys).await?;
+    let mut records: BTreeMap<String, Known> = keys.into_iter().zip(known).collect();
+    let mut failed = None;
+    for (ran, at_ms) in ran {
+        let known = records.entry(key(&ran.project, &ran.step)).or_default();
+        if let Err(error) = apply(&*shared.stores.blobs, known, ran, at_ms).await {
+            failed = Some(error);
         }
-        Message::Ran(ran, at_ms) => match write(shared, *ran, at_ms).await {
-            Ok(()) => *failing = false,
-            Err(error) if !std::mem::replace(failing, true) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(%error, cause, "a step is left out of `kiln cache`");
-            }
-            Err(_) => {}
-        },
     }
+    let written = records.into_iter().filter(|(_, known)| known.own.last.is_some());
+    shared.records.put(instance, written.map(|(key, known)| (key, known.own)).collect()).await?;
+    failed.map_or(Ok(()), Err)
 }
 
-async fn write(shared: &Shared, ran: Ran, at_ms: i64) -> Result<(), Error> {
-    let (blobs, key, action) = (&*shared.stores.blobs, key(&ran.project, &ran.step), ran.action.to_string());
-    let _writing = shared.writing.lock().await;
-    let mut record = shared.records.get(&ran.instance, &key).await?.unwrap_or_default();
-    let layer = record.layers.iter().find(|layer| layer.action == action);
-    let last = record.last.as_ref().filter(|last| last.action == action);
+/// Takes a step that ended into its record.
+async fn apply(blobs: &dyn BlobStore, record: &mut Known, ran: Ran, at_ms: i64) -> Result<(), Error> {
+    let (all, action) = (record.all(), ran.action.to_string());
+    let layer = all.layers.iter().find(|layer| layer.action == action);
+    let last = all.last.as_ref().filter(|last| last.action == action);
     let known = layer.map(|layer| &layer.ingredients).or(last.map(|last| &last.ingredients));
     let ingredients = match known {
         Some(known) if is_there(blobs, known).await? => known.clone(),
@@ -71,8 +93,8 @@ async fn write(shared: &Shared, ran: Ran, at_ms: i64) -> Result<(), Error> {
             .await?
             .map_or(0, |blobs| blobs.values().sum::<u64>()),
     };
-    record.project = ran.project;
-    record.step = Some(ran.step);
+    record.own.project = ran.project;
+    record.own.step = Some(ran.step);
     let run = Run {
         build: ran.build,
         user: ran.user,
@@ -88,8 +110,8 @@ async fn write(shared: &Shared, ran: Ran, at_ms: i64) -> Result<(), Error> {
         size_bytes,
         ingredients,
     };
-    record::apply(&mut record, &run);
-    shared.records.put(&ran.instance, &key, &record).await
+    record::apply(&mut record.own, &all, &run);
+    Ok(())
 }
 
 /// Whether ingredients are still stored; extends their life.

@@ -11,12 +11,14 @@ use kiln_proto::v1::StepLayers;
 use prost::Message;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
-use super::{Error, LayerStore};
+use super::{Error, Known, LayerStore};
 
 /// Instance and key to the place in the order and the encoded record.
 const RECORDS: TableDefinition<'_, (&str, &str), (u64, &[u8])> = TableDefinition::new("records");
 /// Place in the order of writing to instance and key.
 const ORDER: TableDefinition<'_, u64, (&str, &str)> = TableDefinition::new("order");
+/// What this coordinator is called among those that it shares records with.
+const NAME: TableDefinition<'_, (), &str> = TableDefinition::new("name");
 
 /// Memory for the file's pages.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
@@ -42,8 +44,26 @@ impl RedbLayers {
         };
         let database = opened.map_err(Error::index)?;
         let store = Self { database: Arc::new(database), max_records };
-        change(&store.database, max_records, "", None).map_err(Error::index)?;
+        prepare(&store.database).map_err(Error::index)?;
         Ok(store)
+    }
+
+    /// What this coordinator is called among those that it shares records with; the same as long as the file lives.
+    pub(super) async fn name(&self) -> Result<String, Error> {
+        self.on_disk(name).await
+    }
+
+    /// The instances that it has records of.
+    pub(super) async fn instances(&self) -> Result<Vec<String>, Error> {
+        self.on_disk(instances).await
+    }
+
+    async fn change(&self, instance: &str, changes: Vec<Change>) -> Result<(), Error> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let (instance, most) = (instance.to_owned(), self.max_records);
+        self.on_disk(move |database| change(database, most, &instance, &changes)).await
     }
 
     async fn on_disk<T: Send + 'static>(
@@ -54,6 +74,19 @@ impl RedbLayers {
         let done = tokio::task::spawn_blocking(move || work(&database)).await;
         done.map_err(|_| Error::Stopping)?.map_err(Error::index)
     }
+}
+
+/// Makes what a new file lacks.
+fn prepare(database: &Database) -> Result<(), redb::Error> {
+    if name(database).is_ok() {
+        return Ok(());
+    }
+    let transaction = database.begin_write()?;
+    transaction.open_table(RECORDS)?;
+    transaction.open_table(ORDER)?;
+    transaction.open_table(NAME)?.insert((), uuid::Uuid::new_v4().simple().to_string().as_str())?;
+    transaction.commit()?;
+    Ok(())
 }
 
 /// Whether the file is no index, as opposed to the disk failing.
@@ -67,28 +100,28 @@ fn is_broken(error: &redb::StorageError) -> bool {
     }
 }
 
-/// Writes one record, or takes it away, and then the oldest of those that are too many.
-fn change(
-    database: &Database,
-    max_records: u64,
-    instance: &str,
-    change: Option<(&str, Option<&[u8]>)>,
-) -> Result<(), redb::Error> {
+/// A key with its record, or none to take it away.
+type Change = (String, Option<Vec<u8>>);
+
+/// Writes records, or takes them away, and then the oldest of those that are too many: one transaction, and one sync of the disk.
+fn change(database: &Database, max_records: u64, instance: &str, changes: &[Change]) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut records = transaction.open_table(RECORDS)?;
         let mut order = transaction.open_table(ORDER)?;
-        if let Some((key, value)) = change {
-            let place = order.last()?.map_or(0, |(place, _)| place.value() + 1);
+        let mut place = order.last()?.map_or(0, |(place, _)| place.value() + 1);
+        for (key, value) in changes {
+            let row = (instance, key.as_str());
             let before = match value {
-                Some(value) => records.insert((instance, key), (place, value))?,
-                None => records.remove((instance, key))?,
+                Some(value) => records.insert(row, (place, value.as_slice()))?,
+                None => records.remove(row)?,
             };
             if let Some(before) = before {
                 order.remove(before.value().0)?;
             }
             if value.is_some() {
-                order.insert(place, (instance, key))?;
+                order.insert(place, row)?;
+                place += 1;
             }
         }
         while order.len()? > max_records {
@@ -98,6 +131,24 @@ fn change(
     }
     transaction.commit()?;
     Ok(())
+}
+
+fn name(database: &Database) -> Result<String, redb::Error> {
+    let found = database.begin_read()?.open_table(NAME)?.get(())?.map(|name| name.value().to_owned());
+    found.ok_or_else(|| redb::Error::Corrupted("the index of layers has no name".to_owned()))
+}
+
+/// The instances that it holds records of.
+fn instances(database: &Database) -> Result<Vec<String>, redb::Error> {
+    let records = database.begin_read()?.open_table(RECORDS)?;
+    let mut found: Vec<String> = Vec::new();
+    for row in records.iter()? {
+        let (row, _) = row?;
+        if found.last().is_none_or(|last| last != row.value().0) {
+            found.push(row.value().0.to_owned());
+        }
+    }
+    Ok(found)
 }
 
 fn all(database: &Database, instance: &str) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
@@ -117,32 +168,38 @@ fn all(database: &Database, instance: &str) -> Result<Vec<(String, Vec<u8>)>, re
 
 #[async_trait]
 impl LayerStore for RedbLayers {
-    async fn get(&self, instance: &str, key: &str) -> Result<Option<StepLayers>, Error> {
-        let (instance, key) = (instance.to_owned(), key.to_owned());
+    async fn get(&self, instance: &str, keys: &[String]) -> Result<Vec<Known>, Error> {
+        let (instance, keys) = (instance.to_owned(), keys.to_owned());
         let found = self.on_disk(move |database| {
             let transaction = database.begin_read()?;
             let records = transaction.open_table(RECORDS)?;
-            Ok(records.get((instance.as_str(), key.as_str()))?.map(|row| row.value().1.to_vec()))
+            let mut found = Vec::with_capacity(keys.len());
+            for key in &keys {
+                found.push(records.get((instance.as_str(), key.as_str()))?.map(|row| row.value().1.to_vec()));
+            }
+            Ok(found)
         });
-        Ok(found.await?.map(|data| StepLayers::decode(data.as_slice())).transpose()?)
+        found.await?.into_iter().map(|data| data.map_or(Ok(Known::default()), |data| known(&data))).collect()
     }
 
-    async fn put(&self, instance: &str, key: &str, record: &StepLayers) -> Result<(), Error> {
-        let (instance, key, value, most) =
-            (instance.to_owned(), key.to_owned(), record.encode_to_vec(), self.max_records);
-        self.on_disk(move |database| change(database, most, &instance, Some((&key, Some(&value))))).await
+    async fn put(&self, instance: &str, records: Vec<(String, StepLayers)>) -> Result<(), Error> {
+        let put = records.into_iter().map(|(key, record)| (key, Some(record.encode_to_vec())));
+        self.change(instance, put.collect()).await
     }
 
-    async fn list(&self, instance: &str) -> Result<Vec<(String, StepLayers)>, Error> {
+    async fn list(&self, instance: &str) -> Result<Vec<(String, Known)>, Error> {
         let instance = instance.to_owned();
         let found = self.on_disk(move |database| all(database, &instance)).await?;
-        found.into_iter().map(|(key, data)| Ok((key, StepLayers::decode(data.as_slice())?))).collect()
+        found.into_iter().map(|(key, data)| Ok((key, known(&data)?))).collect()
     }
 
-    async fn remove(&self, instance: &str, key: &str) -> Result<(), Error> {
-        let (instance, key, most) = (instance.to_owned(), key.to_owned(), self.max_records);
-        self.on_disk(move |database| change(database, most, &instance, Some((&key, None)))).await
+    async fn remove(&self, instance: &str, keys: &[String]) -> Result<(), Error> {
+        self.change(instance, keys.iter().map(|key| (key.clone(), None)).collect()).await
     }
+}
+
+fn known(data: &[u8]) -> Result<Known, Error> {
+    Ok(Known { own: StepLayers::decode(data)?, others: Vec::new() })
 }
 
 #[cfg(test)]
@@ -153,6 +210,11 @@ mod tests {
         StepLayers { project: project.into(), ..Default::default() }
     }
 
+    async fn put(store: &RedbLayers, instance: &str, keys: &[&str]) {
+        let records = keys.iter().map(|key| ((*key).to_owned(), record(instance)));
+        store.put(instance, records.collect()).await.unwrap();
+    }
+
     async fn keys(store: &RedbLayers, instance: &str) -> Vec<String> {
         store.list(instance).await.unwrap().into_iter().map(|(key, _)| key).collect()
     }
@@ -161,11 +223,14 @@ mod tests {
     async fn records_written_longest_ago_go_first() {
         let dir = tempfile::tempdir().unwrap();
         let store = RedbLayers::open(&dir.path().join("layers.redb"), 2).unwrap();
-        for key in ["a", "b", "a", "c"] {
-            store.put("", key, &record(key)).await.unwrap();
-        }
+        put(&store, "", &["a", "b"]).await;
+        put(&store, "", &["a", "c"]).await;
         assert_eq!(keys(&store, "").await, ["a", "c"]);
-        assert_eq!(store.get("", "b").await.unwrap(), None);
+        let wanted = ["b", "a"].map(str::to_owned);
+        assert_eq!(
+            store.get("", &wanted).await.unwrap(),
+            [Known::default(), Known { own: record(""), others: vec![] }]
+        );
     }
 
     #[tokio::test]
@@ -174,15 +239,20 @@ mod tests {
         let path = dir.path().join("layers.redb");
         let store = RedbLayers::open(&path, 10).unwrap();
         for instance in ["", "a", "a\0", "ab"] {
-            store.put(instance, "key", &record(instance)).await.unwrap();
+            put(&store, instance, &["key"]).await;
         }
-        store.remove("ab", "key").await.unwrap();
-        store.remove("ab", "key").await.unwrap();
+        for _ in 0..2 {
+            store.remove("ab", &["key".to_owned()]).await.unwrap();
+        }
+        assert_eq!(store.instances().await.unwrap(), ["", "a", "a\0"]);
+        let name = store.name().await.unwrap();
         drop(store);
         let store = RedbLayers::open(&path, 10).unwrap();
         for instance in ["", "a", "a\0"] {
-            assert_eq!(store.list(instance).await.unwrap(), [("key".to_owned(), record(instance))]);
+            let known = Known { own: record(instance), others: Vec::new() };
+            assert_eq!(store.list(instance).await.unwrap(), [("key".to_owned(), known)]);
         }
+        assert_eq!(store.name().await.unwrap(), name, "expected the same name as before");
         assert!(keys(&store, "ab").await.is_empty());
     }
 
@@ -192,7 +262,7 @@ mod tests {
         let path = dir.path().join("layers.redb");
         std::fs::write(&path, vec![7; 100_000]).unwrap();
         let store = RedbLayers::open(&path, 10).unwrap();
-        store.put("", "key", &record("p")).await.unwrap();
+        put(&store, "", &["key"]).await;
         assert!(dir.path().join("layers.broken").exists());
     }
 }

@@ -3,15 +3,18 @@
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
+use kiln_proto::channel::MAX_MESSAGE_BYTES;
 use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::reapi::compressor;
+use kiln_proto::reapi::content_addressable_storage_server::{self, ContentAddressableStorageServer};
 use kiln_proto::reapi::{self, batch_read_blobs_response, batch_update_blobs_request, batch_update_blobs_response};
-use kiln_proto::reapi::{compressor, content_addressable_storage_server};
 use kiln_proto::rpc;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::MAX_BATCH_BYTES;
 use super::chunks;
 use super::compression::{blocking, compress, decompress};
+use super::oversized::Oversized;
 use super::tree;
 use crate::status::bad_digest;
 use crate::store::{Error, Stores};
@@ -31,6 +34,12 @@ impl ContentAddressableStorage {
     /// Serves these stores.
     pub fn new(stores: Stores) -> Self {
         Self { stores }
+    }
+
+    /// The service for a server, with its bounds on messages.
+    pub fn server(stores: Stores) -> Oversized<ContentAddressableStorageServer<Self>> {
+        let server = ContentAddressableStorageServer::new(Self::new(stores));
+        Oversized(server.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
     }
 
     async fn update_one(
@@ -87,7 +96,8 @@ fn check_batch(bytes: u64) -> Result<(), Status> {
         return Ok(());
     }
     Err(Status::invalid_argument(format!(
-        "a batch of {bytes} bytes is larger than the {MAX_BATCH_BYTES} that are advertised; split it, or use `ByteStream`"
+        "a batch of {bytes} bytes is larger than `max_batch_total_size_bytes`, which is {MAX_BATCH_BYTES}: split it, or use \
+         `ByteStream`"
     )))
 }
 

@@ -18,14 +18,17 @@ use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
 use super::metadata;
 use crate::execution::log::LiveLogs;
 use crate::execution::{self, Attached, ExecutionHandle, Update, failed};
 
-/// How long an execution goes on whose client vanished, so that it can come back by `WaitExecution`.
-const ABANDONED_FOR: Duration = Duration::from_secs(30);
+/// How long an execution goes on whose clients vanished, where nothing else is said: they can come back by `WaitExecution`.
+pub const ABANDONED_AFTER: Duration = Duration::from_secs(30);
+/// How often it is looked whether anybody waits: a part of that time, and not more often than this.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long a finished operation can be asked for.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 /// Finished operations that can be asked for.
@@ -40,7 +43,7 @@ const RESPONSE_TYPE: &str = "type.googleapis.com/build.bazel.remote.execution.v2
 #[derive(Debug)]
 struct Entry {
     state: watch::Receiver<Operation>,
-    cancel: tokio_util::sync::CancellationToken,
+    cancel: CancellationToken,
     finished: Mutex<Option<Instant>>,
 }
 
@@ -48,15 +51,23 @@ struct Entry {
 #[derive(Debug, Clone)]
 pub struct Execution {
     execution: ExecutionHandle,
+    abandoned_after: Duration,
+    stopping: CancellationToken,
     operations: Arc<Mutex<HashMap<String, Arc<Entry>>>>,
 }
 
 type Operations = Pin<Box<dyn Stream<Item = Result<Operation, Status>> + Send>>;
 
 impl Execution {
-    /// Actions run in this execution.
-    pub fn new(execution: ExecutionHandle) -> Self {
-        Self { execution, operations: Arc::default() }
+    /// Actions run in this execution. One that nobody has waited for during `abandoned_after` is cancelled; who still waits when
+    /// `stopping` is cancelled is told to come again.
+    pub fn new(execution: ExecutionHandle, abandoned_after: Duration, stopping: CancellationToken) -> Self {
+        Self { execution, abandoned_after, stopping, operations: Arc::default() }
+    }
+
+    /// The states of an operation from now on, ending after `done`.
+    fn states(&self, entry: &Entry) -> Operations {
+        states(entry.state.clone(), self.stopping.clone())
     }
 
     fn entry(&self, name: &str) -> Result<Arc<Entry>, Status> {
@@ -68,7 +79,7 @@ impl Execution {
         let name = format!("operations/{}", uuid::Uuid::new_v4());
         let first = operation(&name, instance, &digest, Stage::Queued, None);
         let (sender, state) = watch::channel(first);
-        let cancel = tokio_util::sync::CancellationToken::new();
+        let cancel = CancellationToken::new();
         let entry = Arc::new(Entry { state, cancel: cancel.clone(), finished: Mutex::new(None) });
         {
             let mut operations = self.operations.lock();
@@ -77,7 +88,8 @@ impl Execution {
                 operations.retain(|_, entry| entry.finished.lock().is_none_or(|at| at.elapsed() < REMEMBERED_FOR / 10));
             }
         }
-        let follower = Follower { name, instance: instance.to_owned(), digest, sender, cancel };
+        let abandoned_after = self.abandoned_after;
+        let follower = Follower { name, instance: instance.to_owned(), digest, sender, cancel, abandoned_after };
         let (operations, watched) = (self.operations.clone(), entry.clone());
         tokio::spawn(async move {
             let name = follower.name.clone();
@@ -98,18 +110,21 @@ struct Follower {
     instance: String,
     digest: Digest,
     sender: watch::Sender<Operation>,
-    cancel: tokio_util::sync::CancellationToken,
+    cancel: CancellationToken,
+    abandoned_after: Duration,
 }
 
 impl Follower {
     async fn follow(self, mut attached: Attached) {
+        let abandoned = abandoned(&self.sender, self.abandoned_after);
+        tokio::pin!(abandoned);
         loop {
             let update = tokio::select! {
                 update = attached.next() => update,
                 () = self.cancel.cancelled() => {
                     return self.done(failed(Code::Cancelled, "the operation was cancelled"));
                 }
-                () = abandoned(&self.sender) => {
+                () = &mut abandoned => {
                     return self.done(failed(Code::Cancelled, "nobody waited for the operation any more"));
                 }
             };
@@ -129,15 +144,14 @@ impl Follower {
     }
 }
 
-/// Ends when for some time nobody but the registry itself has looked.
-async fn abandoned(sender: &watch::Sender<Operation>) {
+/// Ends when for so long nobody but the registry itself has looked.
+async fn abandoned(sender: &watch::Sender<Operation>, after: Duration) {
+    let mut alone = None;
     loop {
-        tokio::time::sleep(ABANDONED_FOR / 2).await;
-        if sender.receiver_count() <= 1 {
-            tokio::time::sleep(ABANDONED_FOR / 2).await;
-            if sender.receiver_count() <= 1 {
-                return;
-            }
+        tokio::time::sleep((after / 10).clamp(LOOK_EVERY, ABANDONED_AFTER)).await;
+        alone = if sender.receiver_count() <= 1 { alone.or_else(|| Some(Instant::now())) } else { None };
+        if alone.is_some_and(|since: Instant| since.elapsed() >= after) {
+            return;
         }
     }
 }
@@ -179,18 +193,21 @@ fn completed(mut operation: Operation, response: &reapi::ExecuteResponse) -> Ope
     operation
 }
 
-/// The states of an operation from now on, ending after `done`.
-fn states(mut state: watch::Receiver<Operation>) -> Operations {
+fn states(mut state: watch::Receiver<Operation>, stopping: CancellationToken) -> Operations {
     let (sender, receiver) = tokio::sync::mpsc::channel(4);
     state.mark_changed();
     tokio::spawn(async move {
         loop {
-            tokio::select! {
-                changed = state.changed() => if changed.is_err() {
-                    let _ = sender.send(Err(Status::unavailable("the coordinator stops; wait for the operation again"))).await;
-                    return;
-                },
+            // A state that is there already is told before the stop is.
+            let goes_on = tokio::select! {
+                biased;
                 () = sender.closed() => return,
+                changed = state.changed() => changed.is_ok(),
+                () = stopping.cancelled() => false,
+            };
+            if !goes_on {
+                let _ = sender.send(Err(Status::unavailable("the coordinator stops; execute the action again"))).await;
+                return;
             }
             let operation = state.borrow_and_update().clone();
             let done = operation.done;
@@ -235,7 +252,7 @@ impl execution_server::Execution for Execution {
             attached => attached?,
         };
         let entry = self.start(&instance, digest, attached);
-        Ok(Response::new(states(entry.state.clone())))
+        Ok(Response::new(self.states(&entry)))
     }
 
     async fn wait_execution(
@@ -243,7 +260,7 @@ impl execution_server::Execution for Execution {
         request: Request<reapi::WaitExecutionRequest>,
     ) -> Result<Response<Operations>, Status> {
         let entry = self.entry(&request.into_inner().name)?;
-        Ok(Response::new(states(entry.state.clone())))
+        Ok(Response::new(self.states(&entry)))
     }
 }
 

@@ -11,6 +11,7 @@ mod compression;
 pub mod execution;
 pub mod farm;
 mod metadata;
+mod oversized;
 mod tree;
 mod uploads;
 pub mod workers;

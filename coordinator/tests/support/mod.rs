@@ -16,7 +16,6 @@ use kiln_proto::reapi::action_cache_server::ActionCacheServer;
 use kiln_proto::reapi::capabilities_client::CapabilitiesClient;
 use kiln_proto::reapi::capabilities_server::CapabilitiesServer;
 use kiln_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
-use kiln_proto::reapi::content_addressable_storage_server::ContentAddressableStorageServer;
 use prost::Message;
 use tempfile::TempDir;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -70,13 +69,13 @@ impl Farm {
         let stores = Stores::open(&Config::on_disk(dir.path().to_owned(), max_bytes)).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let cas = ContentAddressableStorageServer::new(ContentAddressableStorage::new(stores.clone()));
+        let cas = ContentAddressableStorage::server(stores.clone());
         let bytes = ByteStreamServer::new(bytes(stores.clone()));
         let actions = ActionCacheServer::new(ActionCache::new(stores.clone()));
         let router = tonic::transport::Server::builder()
             .initial_stream_window_size(4 * 1024 * 1024)
             .initial_connection_window_size(16 * 1024 * 1024)
-            .add_service(cas.max_decoding_message_size(MAX_MESSAGE_BYTES))
+            .add_service(cas)
             .add_service(bytes.max_decoding_message_size(MAX_MESSAGE_BYTES))
             .add_service(actions.max_decoding_message_size(MAX_MESSAGE_BYTES))
             .add_service(CapabilitiesServer::new(Capabilities));

@@ -64,8 +64,10 @@ fn read(
         return Err(Error::Farm(format!("the tree at `{}` is gone", root.display())));
     }
     let (mut collected, mut blobs) = (Collected::default(), Blobs::default());
+    let mut room = walk::Room::default();
     for (path, kind) in wanted {
-        let Some(output) = walk::look(root, &walk::join(&command.working_directory, &path))? else { continue };
+        let place = walk::join(&command.working_directory, &path);
+        let Some(output) = walk::look(root, &place, &mut room)? else { continue };
         match (output, kind) {
             (Output::Link(target), kind) => {
                 let link = reapi::OutputSymlink { path, target, node_properties: None };

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::shape;
 use kiln_proto::tree::{Entry, Tree};
 
 use super::Error;
@@ -43,7 +44,7 @@ fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
 }
 
 /// What stands at a path relative to the root; `None` where nothing does.
-pub(super) fn look(root: &Path, path: &str) -> Result<Option<Output>, Error> {
+pub(super) fn look(root: &Path, path: &str, room: &mut Room) -> Result<Option<Output>, Error> {
     let mut at = root.to_owned();
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     for part in parts.iter().take(parts.len().saturating_sub(1)) {
@@ -68,9 +69,7 @@ pub(super) fn look(root: &Path, path: &str) -> Result<Option<Output>, Error> {
     Ok(Some(if data.is_symlink() {
         Output::Link(target(&at, path)?)
     } else if data.is_dir() {
-        let mut listing = Listing::default();
-        list(&at, "", path, &mut listing)?;
-        Output::Directory(listing)
+        Output::Directory(list(&at, path, room)?)
     } else if data.is_file() {
         Output::File(Found { executable: data.mode() & 0o100 != 0, path: at })
     } else {
@@ -90,31 +89,78 @@ fn target(at: &Path, path: &str) -> Result<String, Error> {
     target.into_os_string().into_string().map_err(|_| not_text())
 }
 
-fn list(at: &Path, within: &str, output: &str, listing: &mut Listing) -> Result<(), Error> {
-    let mut entries: Vec<fs::DirEntry> =
-        fs::read_dir(at).map_err(failed(at))?.collect::<Result<_, _>>().map_err(failed(at))?;
-    entries.sort_by_key(fs::DirEntry::file_name);
-    for entry in entries {
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else {
-            let words = format!("`{}` in output `{output}` has a name that is no UTF-8", name.to_string_lossy());
-            return Err(Error::Precondition(words));
-        };
-        let path = join(within, name);
-        let data = entry.metadata().map_err(failed(at))?;
-        if data.is_symlink() {
-            listing.links.push((path.clone(), target(&entry.path(), &path)?));
-        } else if data.is_dir() {
-            listing.directories.push(path.clone());
-            list(&entry.path(), &path, output, listing)?;
-        } else if data.is_file() {
-            let found = Found { path: entry.path(), executable: data.mode() & 0o100 != 0 };
-            listing.files.push((path, found));
-        } else {
-            return Err(special(&format!("{output}/{path}")));
-        }
+/// How many entries the outputs of a command may still hold. They have the bounds that inputs have: what goes beyond could be
+/// no later action's input.
+#[derive(Debug)]
+pub(super) struct Room(u64);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(shape::MAX_ENTRIES)
+    }
+}
+
+impl Room {
+    fn take(&mut self, output: &str) -> Result<(), Error> {
+        let left = self.0.checked_sub(1).ok_or_else(|| {
+            Error::Precondition(format!(
+                "output `{output}` brings the command's outputs to more than {} files and directories; name only what \
+                 is needed later",
+                shape::MAX_ENTRIES
+            ))
+        })?;
+        self.0 = left;
+        Ok(())
+    }
+}
+
+/// Refuses what lies too deep, before the file system does.
+fn check_depth(path: &str, output: &str) -> Result<(), Error> {
+    let depth = path.split('/').count();
+    if depth > shape::MAX_DEPTH {
+        let words = format!("output `{output}` is deeper than {} directories; lay it out flatter", shape::MAX_DEPTH);
+        return Err(Error::Precondition(words));
+    }
+    if output.len() + 1 + path.len() > shape::MAX_PATH_BYTES {
+        let words =
+            format!("output `{output}` holds a path of more than {} bytes; lay it out flatter", shape::MAX_PATH_BYTES);
+        return Err(Error::Precondition(words));
     }
     Ok(())
+}
+
+/// Lists all below `top`, every directory before what is in it. Without recursion: outputs may be deeper than a thread's stack.
+fn list(top: &Path, output: &str, room: &mut Room) -> Result<Listing, Error> {
+    let mut listing = Listing::default();
+    let mut waiting = vec![(top.to_owned(), String::new())];
+    while let Some((at, within)) = waiting.pop() {
+        for entry in fs::read_dir(&at).map_err(failed(&at))? {
+            let entry = entry.map_err(failed(&at))?;
+            room.take(output)?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else {
+                let words = format!("`{}` in output `{output}` has a name that is no UTF-8", name.to_string_lossy());
+                return Err(Error::Precondition(words));
+            };
+            let path = join(&within, name);
+            check_depth(&path, output)?;
+            let data = entry.metadata().map_err(failed(&at))?;
+            if data.is_symlink() {
+                listing.links.push((path.clone(), target(&entry.path(), &path)?));
+            } else if data.is_dir() {
+                listing.directories.push(path.clone());
+                waiting.push((entry.path(), path));
+            } else if data.is_file() {
+                let found = Found { path: entry.path(), executable: data.mode() & 0o100 != 0 };
+                listing.files.push((path, found));
+            } else {
+                return Err(special(&format!("{output}/{path}")));
+            }
+        }
+    }
+    // What a directory lists first is chance; uploads in order read the disk in order.
+    listing.files.sort_by(|one, other| one.0.cmp(&other.0));
+    Ok(listing)
 }
 
 /// Hashes files on all processors, in the order given.
@@ -171,4 +217,40 @@ pub(super) fn tree(listing: &Listing, digests: &[Digest]) -> Result<Tree, Error>
         tree.insert(path, Entry::Symlink { target: target.clone() }).map_err(failed)?;
     }
     Ok(tree)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(root: &Path, path: &str, room: u64) -> String {
+        match look(root, path, &mut Room(room)) {
+            Err(Error::Precondition(words)) => words,
+            other => panic!("expected a failed precondition, found {other:?}"),
+        }
+    }
+
+    #[test]
+    fn entries_of_all_outputs_together_are_bounded_and_the_output_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in ["a/b/c", "d/e"] {
+            fs::create_dir_all(dir.path().join(path)).unwrap();
+        }
+        let mut room = Room(3);
+        assert!(look(dir.path(), "a", &mut room).is_ok() && look(dir.path(), "d", &mut room).is_ok());
+        let refused = look(dir.path(), "d", &mut room);
+        assert!(matches!(refused, Err(Error::Precondition(words)) if words.contains("output `d`")));
+        assert!(words(dir.path(), "a", 1).contains("more than 500000 files and directories"));
+    }
+
+    #[test]
+    fn an_output_that_is_too_deep_or_has_too_long_a_path_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("deep").join("d/".repeat(shape::MAX_DEPTH))).unwrap();
+        assert!(matches!(look(dir.path(), "deep", &mut Room::default()), Ok(Some(Output::Directory(_)))));
+        fs::create_dir_all(dir.path().join("deep").join("d/".repeat(shape::MAX_DEPTH + 1))).unwrap();
+        assert!(words(dir.path(), "deep", 1_000).contains("output `deep` is deeper than 512 directories"));
+        fs::create_dir_all(dir.path().join("long").join(format!("{}/", "n".repeat(200)).repeat(16))).unwrap();
+        assert!(words(dir.path(), "long", 1_000).contains("output `long` holds a path of more than 3072 bytes"));
+    }
 }

@@ -58,39 +58,116 @@ pub(super) fn sweep(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a tree, also directories that took their owner's rights away.
+/// Directories above one another that are gone down into; what lies deeper is lifted first.
+const DEPTH: usize = 64;
+/// Bytes of the longest path that is gone down into, with room for one more name below Linux's 4096.
+const PATH_BYTES: usize = 3_072;
+
+/// Removes a tree, also directories that took their owner's rights away, however deep it is: a job may leave one that is deeper
+/// than a path may be long, than there are file descriptors, and than a thread's stack.
 fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(path)?;
-            fs::remove_dir_all(path)
+    let mut removal = Removal { top: path, lifted: 0 };
+    loop {
+        let before = removal.lifted;
+        match removal.empty(path, 0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            result => result?,
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
+        if removal.lifted == before {
+            return fs::remove_dir(path);
+        }
     }
 }
 
-fn open_up(path: &Path) -> io::Result<()> {
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
-        }
-    }
-    Ok(())
+struct Removal<'a> {
+    top: &'a Path,
+    /// Directories that were lifted to the top, to be removed from there.
+    lifted: u64,
 }
 
-/// Bytes on disk below a directory; what vanishes meanwhile counts nothing.
+impl Removal<'_> {
+    /// Removes all that is in a directory; lifts what lies too deep below it.
+    fn empty(&mut self, directory: &Path, depth: usize) -> io::Result<()> {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let path = entry.path();
+            if !entry.file_type()?.is_dir() {
+                fs::remove_file(&path)?;
+            } else if depth < DEPTH && path.as_os_str().len() < PATH_BYTES {
+                self.empty(&path, depth + 1)?;
+                fs::remove_dir(&path)?;
+            } else {
+                self.lift(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lift(&mut self, path: &Path) -> io::Result<()> {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+        self.lifted += 1;
+        fs::rename(path, self.top.join(format!("lifted-{}", self.lifted)))
+    }
+}
+
+/// Bytes on disk below a directory; what vanishes meanwhile, or lies deeper than a path may be long, counts nothing.
 pub(super) fn bytes_below(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let mut bytes = 0;
-    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-        let Ok(data) = entry.metadata() else { continue };
-        bytes += data.blocks() * 512;
-        if data.is_dir() {
-            bytes += bytes_below(&entry.path());
+    // Without recursion: a job may make a tree that is deeper than a thread's stack.
+    let mut waiting = vec![path.to_owned()];
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let Ok(data) = entry.metadata() else { continue };
+            bytes += data.blocks() * 512;
+            if data.is_dir() {
+                waiting.push(entry.path());
+            }
         }
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tree of so many directories above one another, made from the bottom up.
+    fn deep(at: &Path, levels: usize) {
+        let (below, above) = (at.join("below"), at.join("above"));
+        fs::create_dir(&below).unwrap();
+        fs::write(below.join("file"), "x").unwrap();
+        for _ in 0..levels {
+            fs::create_dir(&above).unwrap();
+            fs::rename(&below, above.join("d")).unwrap();
+            fs::rename(&above, &below).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_tree_that_is_deeper_than_a_path_may_be_long_is_counted_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("job");
+        fs::create_dir(&top).unwrap();
+        deep(&top, 3_000);
+        fs::write(top.join("large"), vec![1; 100_000]).unwrap();
+        assert!(bytes_below(&top) >= 100_000);
+        remove(&top).unwrap();
+        assert!(!top.exists());
+        remove(&top).unwrap();
+    }
+
+    #[test]
+    fn links_are_removed_and_what_they_point_to_is_not_and_lost_rights_are_no_hindrance() {
+        let dir = tempfile::tempdir().unwrap();
+        let (top, kept) = (dir.path().join("job"), dir.path().join("kept"));
+        fs::create_dir_all(top.join("closed/below")).unwrap();
+        fs::create_dir(&kept).unwrap();
+        fs::write(kept.join("file"), "x").unwrap();
+        std::os::unix::fs::symlink(&kept, top.join("link")).unwrap();
+        fs::set_permissions(top.join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
+        remove(&top).unwrap();
+        assert!(!top.exists() && kept.join("file").exists());
+    }
 }

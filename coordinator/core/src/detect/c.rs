@@ -90,7 +90,8 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
     let wraps = source.paths().iter().any(|p| p.starts_with("subprojects/") && p.ends_with(".wrap"));
     if tool.name == "meson" && wraps {
         let mut fetch = fetch_step("fetch", "fetches the subprojects that wraps name", "meson subprojects download");
-        fetch.inputs = strings(["meson.build", "meson_options.txt", "meson.options", "subprojects"]);
+        fetch.inputs = tree::all_of(source, &["meson.build", "meson_options.txt", "meson.options"]);
+        fetch.inputs.push("subprojects".into());
         (fetch.outputs, fetch.tools) = (strings(["subprojects"]), strings(["meson"]));
         steps.push(fetch);
     }

@@ -32,7 +32,7 @@ pub(super) fn glob_error(glob: &str) -> Option<String> {
 }
 
 /// Invalid globs match nothing: `check` has refused them before.
-fn compile<'a>(globs: impl IntoIterator<Item = &'a str>) -> GlobSet {
+pub(super) fn compile<'a>(globs: impl IntoIterator<Item = &'a str>) -> GlobSet {
     let mut set = GlobSetBuilder::new();
     for glob in globs {
         let glob = glob.trim_start_matches("./").trim_end_matches('/');

@@ -11,6 +11,7 @@ mod planner;
 mod platform;
 mod print;
 mod source;
+mod unmatched;
 mod unversioned;
 mod words;
 pub(crate) mod xml;

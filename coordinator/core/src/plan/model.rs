@@ -31,7 +31,8 @@ pub struct Plan {
     pub artifacts: Vec<Artifact>,
     /// Globs of source paths that enter no step.
     pub exclude: Vec<String>,
-    /// Warnings that do not stop the build: a requirement without a pin, another language beside the one chosen.
+    /// Warnings that do not stop the build: a requirement without a pin, another language beside the one chosen, an
+    /// input that matches no file.
     pub notes: Vec<String>,
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Origin, Plan, Platform, Source, Target, VersionOrigin, check, default_libraries, words};
+use super::{Origin, Plan, Platform, Source, Target, VersionOrigin, check, default_libraries, unmatched, words};
 use crate::{detect, project};
 
 /// What the caller asks for, and what the planner cannot see.
@@ -64,6 +64,7 @@ pub fn plan(source: &dyn Source, options: &Options) -> Result<Plan, Error> {
 fn from_kiln_toml(source: &dyn Source, options: &Options, text: &[u8]) -> Result<Plan, Error> {
     let project = project::parse(text, options.host)?;
     let identity = detect::identity(source);
+    let steps = project.steps;
     let (version, version_origin) = match project.version {
         Some(version) => (Some(version), VersionOrigin::KilnToml),
         None => version(identity.version, options),
@@ -74,10 +75,10 @@ fn from_kiln_toml(source: &dyn Source, options: &Options, text: &[u8]) -> Result
         version_origin,
         origin: Origin::KilnToml,
         targets: project.targets,
-        steps: project.steps,
         artifacts: project.artifacts,
+        notes: unmatched::notes(&steps, &project.exclude, source.paths()),
+        steps,
         exclude: project.exclude,
-        notes: Vec::new(),
     })
 }
 

@@ -11,6 +11,7 @@ mod address;
 mod blobs;
 mod error;
 mod link;
+mod parts;
 mod value;
 
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub use address::{Address, Tls};
 pub use blobs::RedisBlobs;
 pub use error::Error;
 pub use link::{Health, Link};
+pub use parts::Parts;
 
 /// Version of the keys and values below. Another version's keys are never read, and expire.
 const LAYOUT: &str = "1";

@@ -152,12 +152,9 @@ impl Project<'_> {
             }
         }
         if layer.inputs.is_empty() {
-            // The layer's command and files say all there is to it; a key file keeps the sources out.
+            // The layer's command and files say all there is to it.
             layer.inputs = self.manifests.iter().filter(|m| *m == "pyproject.toml").cloned().collect();
             layer.unversioned = layer.inputs.clone();
-            if layer.inputs.is_empty() {
-                layer.inputs = strings([".python-version"]);
-            }
         }
         Ok(layer)
     }

@@ -69,6 +69,10 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
         let mut deps = fetch_step("deps", &why, format!("mkdir -p {PACKAGES} {BACKEND}\n{}", layer.run));
         (deps.inputs, deps.unversioned, deps.files) = (layer.inputs, layer.unversioned, layer.files);
         deps.inputs.extend(tree::all_of(source, &[".python-version"]));
+        if deps.inputs.is_empty() {
+            // No inputs at all would be the whole tree.
+            deps.inputs = strings(["!**"]);
+        }
         (deps.env, deps.tools) = (layers::variables(), layer.tools);
         deps.outputs = strings([PACKAGES, BACKEND]);
         steps.push(deps);

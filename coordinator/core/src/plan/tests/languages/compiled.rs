@@ -252,7 +252,7 @@ name = "count"
 
 [steps.fetch]
 why = "fetches the subprojects that wraps name"
-inputs = ["meson.build", "meson_options.txt", "meson.options", "subprojects"]
+inputs = ["meson.build", "subprojects"]
 run = "meson subprojects download"
 outputs = ["subprojects"]
 network = true

@@ -16,6 +16,7 @@ fn written(files: &[(&str, &str)], sources: &[&str]) -> String {
     with.push(("kiln.toml", &text));
     let mut again = planned(&with);
     again.origin = first.origin.clone();
+    assert!(again.notes.is_empty(), "expected every input that `kiln init` writes to match a file: {:?}", again.notes);
     again.notes = first.notes.clone();
     assert_eq!(first, again);
 

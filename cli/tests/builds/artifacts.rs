@@ -1,0 +1,134 @@
+//! What a build hands over.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::real::{self, Farm, cannot_run, commit, project, write};
+use crate::{unique, work};
+
+#[test]
+fn an_artifact_is_traceable_to_its_commit_and_comes_back_bit_for_bit() {
+    let farm = Farm::shared();
+    let config = "name = \"traced\"\n[steps.work]\nrun = \"cp in out; chmod +x out\"\noutputs = [\"out\"]\n[artifacts.traced]\nfrom = \"work\"\nfiles = [\"out\"]\nkind = \"archive\"\n";
+    let dir = project(&[("kiln.toml", config), ("in", &unique()), (".gitignore", "kiln-out/\n")]);
+    let head = commit(dir.path());
+    let built = farm.build(dir.path(), &[]).well();
+    let artifact = built.of_type("artifact").remove(0);
+    let id = artifact["id"].as_str().unwrap().to_owned();
+    assert!(id.starts_with("traced-") && id.contains(&head[..7]) && id.contains("linux-amd64"), "{id}");
+
+    let listed: Vec<Value> = serde_json::from_str(&farm.kiln(&["artifacts", "traced", "--json"]).out).unwrap();
+    assert!(listed.iter().any(|one| one["id"] == id.as_str() && one["commit"] == head.as_str()), "{listed:?}");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let ran = farm.kiln(&["fetch", &id, "--output", elsewhere.path().to_str().unwrap()]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let (own, fetched) = (dir.path().join("kiln-out"), elsewhere.path());
+    let archive = |dir: &Path| std::fs::read(real::find(dir, ".tar.zst").unwrap()).unwrap();
+    assert_eq!(archive(&own), archive(fetched));
+
+    let provenance: Value =
+        serde_json::from_slice(&std::fs::read(own.join("traced.provenance.json")).unwrap()).unwrap();
+    assert_eq!(provenance["_type"], "https://in-toto.io/Statement/v1");
+    assert_eq!(provenance["predicateType"], "https://slsa.dev/provenance/v1");
+    assert!(provenance.to_string().contains(&head), "the commit is in the provenance");
+    let subject = &provenance["subject"][0]["digest"]["sha256"];
+    assert_eq!(artifact["digest"].as_str().unwrap().split('/').next(), subject.as_str());
+
+    write(dir.path(), "in", &unique());
+    let dirty = farm.build(dir.path(), &[]).well().of_type("artifact").remove(0);
+    assert!(dirty["id"].as_str().unwrap().contains("-dirty"), "{dirty}");
+    assert_ne!(dirty["id"], id.as_str());
+    assert_eq!(farm.kiln(&["fetch", "no-such-artifact"]).code, 2);
+}
+
+const HELLO: &str =
+    "#include <stdio.h>\n#include <math.h>\nint main(int c, char **v) { printf(\"%f\\n\", pow(c, 0.5)); return 0; }\n";
+
+/// Builds `main.c` by this command, as a binary for a target of which `target` says more than its platform.
+fn build(target: &str, run: &str) -> (tempfile::TempDir, real::Built) {
+    let config = format!(
+        r#"
+name = "elf"
+version = "1"
+[targets.prod]
+platform = "linux/amd64"
+{target}
+[steps.work]
+run = """{run}"""
+outputs = ["app"]
+[artifacts.elf]
+from = "work"
+files = ["app"]
+kind = "binary"
+"#
+    );
+    let dir = project(&[("kiln.toml", &config), ("main.c", HELLO)]);
+    let built = Farm::shared().build(dir.path(), &[]);
+    (dir, built)
+}
+
+#[test]
+fn a_binary_that_production_could_not_run_fails_the_build() {
+    let (_dir, built) = build("glibc = \"2.36\"", "cc -o app main.c -lm");
+    built.well();
+    let (_dir, built) = build("glibc = \"2.20\"", "cc -o app main.c -lm");
+    assert_eq!(built.0.code, 1);
+    for words in ["GLIBC_2.", "2.20", "app"] {
+        assert!(built.message().contains(words), "expected `{words}` in `{}`", built.message());
+    }
+    let (_dir, built) = build(
+        "glibc = \"2.36\"",
+        "echo 'int own(void) { return 1; }' > own.c; cc -shared -o libown.so own.c; cc -o app main.c -L. -Wl,--no-as-needed -lown -lm",
+    );
+    assert_eq!(built.0.code, 1);
+    assert!(built.message().contains("libown.so") && built.message().contains("app"), "{}", built.message());
+}
+
+#[test]
+fn a_binary_for_another_machine_fails_the_build() {
+    if !Path::new("/usr/bin/aarch64-linux-gnu-gcc").exists() {
+        return cannot_run("aarch64-linux-gnu-gcc, which makes a binary for another machine");
+    }
+    let (_dir, built) = build("", "aarch64-linux-gnu-gcc -o app main.c -lm");
+    assert_eq!(built.0.code, 1);
+    for words in ["`app` is for arm64", "target `prod` is linux/amd64"] {
+        assert!(built.message().contains(words), "expected `{words}` in `{}`", built.message());
+    }
+}
+
+#[test]
+fn a_binary_that_is_a_link_out_of_the_artifact_is_the_projects_to_mend() {
+    let more = "outputs = [\"app\"]\n[artifacts.app]\nfrom = \"work\"\nfiles = [\"app\"]\nkind = \"binary\"";
+    for target in ["/usr/bin/env", "../env"] {
+        let built = Farm::shared().build(work(&format!("ln -s {target} app"), more).path(), &[]);
+        assert_eq!(built.0.code, 1, "{}", built.0.err);
+        for words in ["artifact `app`", "symbolic link", target] {
+            assert!(built.message().contains(words), "expected `{words}` in `{}`", built.message());
+        }
+    }
+}
+
+#[test]
+fn an_archives_links_into_the_system_are_kept_and_those_that_climb_out_of_it_are_the_projects_to_mend() {
+    let build = |run: &str| {
+        let more = "outputs = [\"d\"]\n[artifacts.app]\nfrom = \"work\"\nfiles = [\"d\"]\nkind = \"archive\"";
+        let dir = work(&format!("mkdir -p d/e; echo x > d/x; {run}"), more);
+        let built = Farm::shared().build(dir.path(), &[]);
+        (dir, built)
+    };
+    let (dir, built) = build("ln -s /usr/lib/none d/e/system; ln -s ../x d/e/inside");
+    built.well();
+    let unpacked = real::unpack(&dir.path().join("kiln-out"));
+    let target = |path: &str| std::fs::read_link(unpacked.path().join(path)).unwrap();
+    assert_eq!((target("d/e/system").to_str(), target("d/e/inside").to_str()), (Some("/usr/lib/none"), Some("../x")));
+    for (target, expected) in
+        [("../../../y", "leads out of the archive"), ("/build/d/x", "only the build had something")]
+    {
+        let (_dir, built) = build(&format!("ln -s {target} d/e/out"));
+        assert_eq!(built.0.code, 1, "{}", built.0.err);
+        for words in ["artifact `app`", "`d/e/out` is a symbolic link", target, expected] {
+            assert!(built.message().contains(words), "expected `{words}` in `{}`", built.message());
+        }
+    }
+}

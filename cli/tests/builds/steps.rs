@@ -1,0 +1,137 @@
+//! Steps: what they get, what they leave, how they end.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::real::{Farm, Ran, commit, project, unpack, write};
+use crate::{CHAIN, unique, work};
+
+#[test]
+fn steps_get_what_they_need_and_only_what_changed_runs_again() {
+    let farm = Farm::shared();
+    let dir = project(&[("kiln.toml", CHAIN), ("in", &format!("abc {}\n", unique())), ("extra", "extra\n")]);
+    let first = farm.build(dir.path(), &[]).well();
+    let finished = first.of_type("step_finished");
+    assert_eq!(finished.len(), 5);
+    assert!(first.caches().values().all(|cache| cache == "miss"));
+    let log = first.log();
+    for shard in 1..=3 {
+        assert!(log.contains(&format!("shard {shard} of 3")), "{log}");
+    }
+    let unpacked = unpack(&dir.path().join("kiln-out"));
+    assert!(std::fs::read_to_string(unpacked.path().join("d/link")).unwrap().ends_with("extra\n"));
+    assert_eq!(std::fs::metadata(unpacked.path().join("d/two")).unwrap().permissions().mode() & 0o777, 0o755);
+
+    let second = farm.build(dir.path(), &[]).well();
+    assert!(second.caches().values().all(|cache| cache == "hit"));
+    assert!(second.of_type("step_started").is_empty(), "a hit runs nowhere");
+    write(dir.path(), "extra", "other\n");
+    let third = farm.build(dir.path(), &[]).well().caches();
+    assert_eq!([&third["one"], &third["two"]], ["hit", "miss"]);
+    write(dir.path(), "unrelated", "nobody names this\n");
+    let fourth = farm.build(dir.path(), &[]).well().caches();
+    assert!(fourth.values().all(|cache| cache == "hit"), "{fourth:?}");
+    let again = farm.build(dir.path(), &["--no-cache"]).well().caches();
+    assert!(again.values().all(|cache| cache == "miss"), "{again:?}");
+}
+
+#[test]
+fn shards_are_spread_over_the_workers() {
+    let dir = work(&format!("echo {}; sleep 1", unique()), "shards = 4");
+    let built = Farm::shared().build(dir.path(), &[]).well();
+    let mut workers: Vec<String> =
+        built.of_type("step_finished").iter().map(|event| event["worker"].as_str().unwrap().to_owned()).collect();
+    workers.sort();
+    workers.dedup();
+    assert_eq!(workers, ["one", "two"]);
+}
+
+#[test]
+fn equal_steps_of_two_builds_run_once() {
+    let farm = Farm::shared();
+    let run = format!("echo {}; sleep 2; od -An -N8 -tx8 /dev/urandom > out; cat out", unique());
+    let (one, two) = (work(&run, "outputs = [\"out\"]"), work(&run, "outputs = [\"out\"]"));
+    let mut first = farm.start_build(one.path(), &[]);
+    first.started("work");
+    let second = farm.build(two.path(), &[]).well();
+    let first = first.end().well();
+    assert_eq!(first.caches()["work"], "miss");
+    assert_eq!(second.caches()["work"], "merged");
+    assert_eq!(first.log(), second.log(), "both see the output of the one run");
+}
+
+#[test]
+fn a_failed_step_ends_the_build_and_its_whole_log_stays() {
+    let farm = Farm::shared();
+    let dir = work("i=0; while [ $i -lt 500 ]; do i=$((i+1)); echo line $i; done; echo oh no >&2; exit 7", "");
+    let built = farm.build(dir.path(), &[]);
+    assert_eq!(built.0.code, 1);
+    assert_eq!(built.finished()["status"], "failed");
+    assert!(built.message().contains("step `work` failed with exit code 7"), "{}", built.message());
+    let plain = Ran::from({
+        let mut command = farm.command(&["build", "--progress", "plain"]);
+        command.current_dir(dir.path());
+        command
+    });
+    assert!(
+        plain.err.contains("line 500") && plain.err.contains("oh no") && plain.err.contains("kiln logs"),
+        "{}",
+        plain.err
+    );
+    let logs = farm.kiln(&["logs", &built.id(), "work"]);
+    let lines: Vec<&str> = logs.out.lines().filter(|line| line.contains("line ")).collect();
+    assert_eq!((logs.code, lines.len()), (0, 500), "{}", logs.err);
+    assert!(logs.out.contains("oh no"));
+}
+
+#[test]
+fn what_goes_wrong_in_a_step_is_said_in_words() {
+    for (run, more, expected) in [
+        ("true", "outputs = [\"absent\"]", "did not leave its output `absent`"),
+        ("sleep 1000", "timeout = \"1s\"", "after its 1 s timeout"),
+        ("head -c 900M /dev/zero | tail | wc -c; exit 1", "memory = \"64MiB\"", "memory"),
+        ("nothing-of-this-name", "", "exit code 127: a command was not found"),
+        ("true", "tools = [\"nothing-of-this-name\"]", "exit code 127: a command was not found"),
+        ("kill -ABRT $$", "", "ended by signal 6"),
+        ("mkfifo pipe", "outputs = [\"pipe\"]", "`pipe` is a socket, a pipe or a device"),
+        ("mkdir d; touch \"d/$(printf '\\377')\"", "outputs = [\"d\"]", "has a name that is no UTF-8"),
+        ("rmdir d; ln -s /etc d", "outputs = [\"d/passwd\"]", "behind the symbolic link `d`"),
+        ("i=0; while :; do sleep 1000 & done", "", "processes"),
+    ] {
+        let built = Farm::shared().build(work(run, more).path(), &[]);
+        assert_eq!(built.0.code, 1, "{run}: {}", built.0.err);
+        assert!(built.message().contains(expected), "{run}: expected `{expected}` in `{}`", built.message());
+        assert!(built.message().contains("work"), "{run}: expected the step in `{}`", built.message());
+    }
+}
+
+#[test]
+fn much_output_and_output_that_is_no_text_comes_through() {
+    let farm = Farm::shared();
+    let built = farm.build(work("printf 'a\\377b\\n'", "").path(), &[]).well();
+    assert!(built.log().contains("a\u{fffd}b"), "{}", built.log());
+    let built =
+        farm.build(work("head -c 30000000 /dev/zero | tr '\\0' x | fold -w 99; echo the end", "").path(), &[]).well();
+    let logs = farm.kiln(&["logs", &built.id(), "work"]);
+    assert!(logs.out.len() > 30_000_000 && logs.out.contains("the end"), "{} bytes", logs.out.len());
+    assert!(built.log().len() < 10_000_000, "the live log is bounded; the whole is in the store");
+    let run = "head -c 30000000 /dev/zero | tr '\\0' x | fold -w 99; echo oh no; exit 3";
+    let mut command = farm.command(&["build", "--progress", "plain"]);
+    let dir = work(run, "");
+    command.current_dir(dir.path());
+    let failed = Ran::from(command);
+    assert!(
+        failed.err.contains("bytes are left out") && failed.err.contains("oh no"),
+        "expected the end of the output"
+    );
+}
+
+#[test]
+fn a_git_ignored_file_is_no_input() {
+    let farm = Farm::shared();
+    let dir = work("ls -A", "");
+    write(dir.path(), ".gitignore", "ignored\n");
+    write(dir.path(), "ignored", "x");
+    commit(dir.path());
+    let built = farm.build(dir.path(), &[]).well();
+    assert!(!built.log().lines().any(|line| line == "ignored"), "{}", built.log());
+}

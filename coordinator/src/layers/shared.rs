@@ -1,0 +1,203 @@
+//! Records that coordinators on one Redis share: this coordinator's own parts in its file, and everyone's in Redis.
+//!
+//! Invariants: a coordinator changes only its own part of a record, so that two that write at once lose nothing; no failure of
+//! Redis reaches a caller, who is then told what this coordinator knows alone; what was not shared is shared when Redis is back,
+//! after a start, or when a list finds it lacking.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use kiln_proto::digest::Digest;
+use kiln_proto::v1::StepLayers;
+use prost::Message;
+use tokio::sync::Mutex;
+
+use super::merge::newest_ms;
+use super::{Error, Known, LayerStore, RedbLayers, now_ms};
+use crate::store::BlobStore;
+use crate::store::redis::{Health, Parts};
+
+/// Records of this coordinator beside those of others.
+#[derive(Debug)]
+pub struct SharedLayers {
+    own: RedbLayers,
+    parts: Parts,
+    /// What this coordinator is called in Redis.
+    name: String,
+    /// Where ingredients are, which are shared beside the records that name them.
+    blobs: Arc<dyn BlobStore>,
+    /// Held from reading an own part to writing it to Redis, so that no older one is written over a newer.
+    sharing: Mutex<()>,
+}
+
+/// The parts that this coordinator has of an instance's records, by their keys.
+type Own = BTreeMap<String, StepLayers>;
+
+impl SharedLayers {
+    /// Puts `own` beside the parts of others, and starts the task that shares what is not shared yet.
+    ///
+    /// # Errors
+    /// Where the own file fails.
+    pub async fn open(own: RedbLayers, parts: Parts, blobs: Arc<dyn BlobStore>) -> Result<Arc<Self>, Error> {
+        let name = own.name().await?;
+        let store = Arc::new(Self { own, parts, name, blobs, sharing: Mutex::default() });
+        tokio::spawn(catch_up(Arc::downgrade(&store), store.parts.link().health()));
+        Ok(store)
+    }
+
+    /// What lies in Redis under these keys, by coordinator.
+    async fn there(&self, instance: &str, keys: &[String]) -> Result<Vec<BTreeMap<String, StepLayers>>, Error> {
+        let found = self.parts.get(instance, keys).await?;
+        let decode = |(owner, data): (String, Bytes)| Some((owner, StepLayers::decode(data).ok()?));
+        Ok(found.into_iter().map(|parts| parts.into_iter().filter_map(decode).collect()).collect())
+    }
+
+    /// The own parts that did not outlive what Redis keeps.
+    async fn here(&self, instance: &str) -> Result<Own, Error> {
+        let since = now_ms().saturating_sub(self.parts.life_ms());
+        let own = self.own.list(instance).await?.into_iter().map(|(key, known)| (key, known.own));
+        Ok(own.filter(|(_, record)| newest_ms(record) > since).collect())
+    }
+
+    /// Writes own parts as they are now to Redis, with the ingredients that they name.
+    async fn share(&self, instance: &str, keys: &[String]) -> Result<(), Error> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let _sharing = self.sharing.lock().await;
+        let known = self.own.get(instance, keys).await?.into_iter().map(|known| known.own);
+        let records: Vec<(String, StepLayers)> = keys.iter().cloned().zip(known).collect();
+        for digest in records.iter().flat_map(|(_, record)| ingredients(record)) {
+            if let Ok(data) = self.blobs.get(&digest).await {
+                self.blobs.put(&digest, data).await?;
+            }
+        }
+        self.put_there(instance, &records).await
+    }
+
+    async fn put_there(&self, instance: &str, records: &[(String, StepLayers)]) -> Result<(), Error> {
+        let encoded: Vec<_> = records.iter().map(|(key, record)| (key.clone(), record.encode_to_vec())).collect();
+        Ok(self.parts.put(instance, &self.name, &encoded, now_ms()).await?)
+    }
+
+    /// Shares what Redis lacks of this coordinator's parts.
+    async fn share_all(&self) -> Result<(), Error> {
+        for instance in self.own.instances().await? {
+            let own = self.here(&instance).await?;
+            let keys: Vec<String> = own.keys().cloned().collect();
+            let there = self.there(&instance, &keys).await?;
+            let lacking = |(parts, key): (&BTreeMap<String, StepLayers>, &String)| {
+                (parts.get(&self.name) != own.get(key)).then(|| key.clone())
+            };
+            let lacking: Vec<String> = there.iter().zip(&keys).filter_map(lacking).collect();
+            self.share(&instance, &lacking).await?;
+        }
+        Ok(())
+    }
+
+    /// All that Redis has of an instance.
+    async fn list_there(&self, instance: &str) -> Result<BTreeMap<String, BTreeMap<String, StepLayers>>, Error> {
+        let keys = self.parts.names(instance, now_ms()).await?;
+        let found = self.there(instance, &keys).await?;
+        Ok(keys.into_iter().zip(found).collect())
+    }
+}
+
+/// What an explanation of the step needs.
+fn ingredients(record: &StepLayers) -> impl Iterator<Item = Digest> {
+    let last =
+        record.last.iter().flat_map(|last| last.base.iter().map(|base| &base.ingredients).chain([&last.ingredients]));
+    let named: BTreeSet<&String> = last.chain(record.good.iter().map(|good| &good.ingredients)).collect();
+    named.into_iter().filter_map(|text| text.parse().ok())
+}
+
+/// Shares what is not shared yet, at the start and whenever Redis has come back. Ends when the store is gone.
+async fn catch_up(store: Weak<SharedLayers>, mut health: tokio::sync::watch::Receiver<Health>) {
+    loop {
+        let up = *health.borrow_and_update() == Health::Up;
+        let Some(store) = store.upgrade() else { return };
+        if up && let Err(error) = store.share_all().await {
+            tracing::debug!(%error, "records of layers are not shared yet");
+        }
+        drop(store);
+        if health.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Known {
+    /// Takes up an own part that the file has dropped and Redis has not.
+    fn remember(&mut self, own: Option<StepLayers>) {
+        if self.own == StepLayers::default() {
+            self.own = own.unwrap_or_default();
+        }
+    }
+}
+
+/// Without Redis a coordinator knows what it knows alone.
+fn alone<T: Default>(found: Result<T, Error>) -> T {
+    found.unwrap_or_else(|error| {
+        tracing::debug!(%error, "records of layers that others wrote are not known now");
+        T::default()
+    })
+}
+
+#[async_trait]
+impl LayerStore for SharedLayers {
+    async fn get(&self, instance: &str, keys: &[String]) -> Result<Vec<Known>, Error> {
+        let mut known = self.own.get(instance, keys).await?;
+        for (known, mut parts) in known.iter_mut().zip(alone(self.there(instance, keys).await)) {
+            known.remember(parts.remove(&self.name));
+            known.others = parts.into_values().collect();
+        }
+        Ok(known)
+    }
+
+    async fn put(&self, instance: &str, records: Vec<(String, StepLayers)>) -> Result<(), Error> {
+        let _sharing = self.sharing.lock().await;
+        self.own.put(instance, records.clone()).await?;
+        let shared = self.put_there(instance, &records).await;
+        alone(shared);
+        Ok(())
+    }
+
+    async fn list(&self, instance: &str) -> Result<Vec<(String, Known)>, Error> {
+        let own = self.here(instance).await?;
+        let there = self.list_there(instance).await;
+        let answered = there.is_ok();
+        let mut known: BTreeMap<String, Known> =
+            own.into_iter().map(|(key, own)| (key, Known { own, others: Vec::new() })).collect();
+        let mut shared = 0;
+        for (key, mut parts) in alone(there) {
+            let own = parts.remove(&self.name);
+            let known = known.entry(key).or_default();
+            known.remember(own.clone());
+            shared += usize::from(own.is_some_and(|own| own == known.own));
+            known.others = parts.into_values().collect();
+        }
+        let written = known.values().filter(|known| known.own != StepLayers::default()).count();
+        if answered && shared < written {
+            // Redis forgot some, or was away when they were written.
+            alone(self.share_all().await);
+        }
+        Ok(known.into_iter().collect())
+    }
+
+    async fn remove(&self, instance: &str, keys: &[String]) -> Result<(), Error> {
+        let _sharing = self.sharing.lock().await;
+        self.own.remove(instance, keys).await?;
+        alone(self.parts.remove(instance, keys).await.map_err(Error::from));
+        Ok(())
+    }
+
+    fn hindrance(&self) -> Option<String> {
+        match &*self.parts.link().health().borrow() {
+            Health::Up => None,
+            Health::NoWrites(why) => Some(format!("Redis takes no writes ({why})")),
+            Health::Away(why) => Some(format!("Redis is away ({why})")),
+        }
+    }
+}

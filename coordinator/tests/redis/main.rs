@@ -1,0 +1,19 @@
+//! Redis as the cache that coordinators share: real servers, killed, stopped, filled and damaged.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../support/certificates.rs"]
+mod certificates;
+#[path = "../support/redis.rs"]
+mod redis;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod blobs;
+mod connection;
+mod coordinator;
+mod failures;
+mod layers;
+mod results;
+
+const MIB: usize = 1 << 20;
