@@ -90,7 +90,8 @@ impl Config {
             max_bytes: self.store_bytes,
             life: self.cache_age,
             redis,
-            s3: self.s3.clone(),
+            s3: self.s3.as_deref().map(store::s3::Address::from_env),
+            clock: store::Clock::system(),
         })
     }
 }

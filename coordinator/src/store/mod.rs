@@ -10,12 +10,13 @@ mod artifacts_below;
 mod by_size;
 mod checked;
 mod chunks;
+mod clock;
 pub mod disk;
 mod error;
 mod index;
 mod nowhere;
 pub mod redis;
-mod s3;
+pub mod s3;
 mod shared;
 mod shared_actions;
 mod whole;
@@ -37,9 +38,9 @@ pub use actions::RedbActions;
 pub use artifacts_below::ArtifactsBelow;
 pub use by_size::BySize;
 pub use chunks::Chunks;
+pub use clock::{Clock, Stamp};
 pub use error::Error;
 pub use nowhere::Nowhere;
-pub use s3::S3Blobs;
 pub use shared::Shared;
 pub use shared_actions::SharedActions;
 pub use with_empty::WithEmpty;
@@ -116,9 +117,19 @@ pub struct Config {
     pub life: Duration,
     /// A Redis that coordinators share.
     pub redis: Option<RedisConfig>,
-    /// A bucket that coordinators share, as `s3://BUCKET[/PREFIX]`: for what is too large for Redis, or for all where there is
-    /// no Redis.
-    pub s3: Option<String>,
+    /// A bucket that coordinators share: for what is too large for Redis, or for all where there is no Redis.
+    pub s3: Option<s3::Address>,
+    /// Where the time comes from.
+    pub clock: Clock,
+}
+
+/// What a collection removed from one store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// How many blobs.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// A Redis as the farm's cache.
@@ -135,7 +146,7 @@ pub struct RedisConfig {
 impl Config {
     /// Stores on the disk alone.
     pub fn on_disk(data_dir: PathBuf, max_bytes: u64) -> Self {
-        Self { data_dir, max_bytes, life: DEFAULT_LIFE, redis: None, s3: None }
+        Self { data_dir, max_bytes, life: DEFAULT_LIFE, redis: None, s3: None, clock: Clock::system() }
     }
 }
 
@@ -194,7 +205,7 @@ impl Stores {
             Arc::new(RedbActions::open(&config.data_dir.join("actions.redb"), MAX_ACTIONS)?);
         let mut blobs: Arc<dyn BlobStore> = Arc::new(blobs);
         let s3: Option<Arc<dyn BlobStore>> = match &config.s3 {
-            Some(url) => Some(Arc::new(S3Blobs::open(url).await?)),
+            Some(address) => Some(Arc::new(s3::S3Blobs::open(address, config.life, config.clock.clone()).await?)),
             None => None,
         };
         let mut link = None;
