@@ -255,7 +255,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 #[tokio::test(flavor = "multi_thread")]
 async fn what_any_coordinator_used_within_a_life_stays_and_what_nobody_used_goes() {
     let Some(s3) = S3::start() else { return };
-    let open = || S3Blobs::open(&s3.address("life"), 10 * DAY, s3.clock());
+    let address = s3.address("life");
+    let open = || S3Blobs::open(&address, 10 * DAY, s3.clock());
     let (one, other) = (open().await.unwrap(), open().await.unwrap());
     let data = ["unused", "found", "read", "late"].map(|text| Bytes::from_static(text.as_bytes()));
     let [unused, found, read, late] = data.each_ref().map(|data| SHA256.digest(data));
