@@ -15,12 +15,16 @@ pub struct Config {
     /// Where it keeps blobs, the action cache, builds and artifacts.
     #[arg(long, env = "KILN_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// Most bytes of cached blobs, such as `50GiB`; the least recently used are dropped. Artifacts are not counted.
+    /// Most bytes of cached blobs, such as `50GiB`. Beyond them, what no cached result names is dropped first, then the results used
+    /// longest ago with what they alone name. Artifacts are not counted.
     #[arg(long, env = "KILN_STORE_SIZE", default_value = "50GiB", value_parser = bytes, value_name = "SIZE")]
     pub store_bytes: u64,
     /// How long cached results and blobs are kept when nobody uses them, such as `30d` or `12h`.
     #[arg(long, env = "KILN_CACHE_AGE", default_value = "30d", value_parser = age, value_name = "TIME")]
     pub cache_age: Duration,
+    /// How often what is older is looked for and removed.
+    #[arg(long, env = "KILN_COLLECT_EVERY", default_value = "1h", value_parser = age, value_name = "TIME")]
+    pub collect_every: Duration,
     /// A Redis that keeps the action cache, dependency layers and small blobs for all coordinators that name it: `redis://HOST:PORT`,
     /// or `rediss://…` for TLS; several nodes of a cluster separated by commas.
     #[arg(long, env = "KILN_REDIS", hide_env_values = true, value_name = "URL")]
@@ -54,6 +58,7 @@ impl Config {
             data_dir,
             store_bytes,
             cache_age: store::DEFAULT_LIFE,
+            collect_every: Duration::from_secs(60 * 60),
             redis: None,
             redis_ca: None,
             redis_cert: None,

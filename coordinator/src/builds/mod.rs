@@ -75,6 +75,8 @@ pub(crate) struct Work {
     pub(crate) function: DigestFunction,
     pub(crate) request: SubmitRequest,
     pub(crate) resumed: bool,
+    /// What the build used and made stays in the store until its end.
+    _hold: crate::store::Hold,
 }
 
 fn internal(error: impl std::fmt::Display) -> Status {
@@ -191,6 +193,7 @@ impl Builds {
         };
         self.shared.active.lock().insert(id.clone(), active.clone());
         let work = Work {
+            _hold: self.shared.stores.in_use.begin(),
             stores: self.shared.stores.clone(),
             execution: self.shared.execution.clone(),
             layers: self.shared.layers.clone(),

@@ -44,11 +44,6 @@ pub(crate) fn stamp(time: SystemTime) -> Stamp {
     time.duration_since(UNIX_EPOCH).map_or(0, millis)
 }
 
-/// A stamp as a time.
-pub(crate) fn time(stamp: Stamp) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(stamp)
-}
-
 /// A duration in stamps' units.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
