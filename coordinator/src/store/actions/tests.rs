@@ -119,3 +119,22 @@ async fn results_that_may_have_lost_blobs_are_gone_at_once_and_for_good() {
     }
     assert_eq!(open(&path, 10).unwrap().page(None, 10).await.unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn results_of_a_file_without_times_count_as_used_when_it_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("actions.redb");
+    {
+        // Earlier versions only counted their writes from 0.
+        let store = open(&path, 10).unwrap();
+        for number in 0..3 {
+            store.put("", &action(number), &result(i32::from(number)), 0).await.unwrap();
+        }
+    }
+    let opened =
+        RedbActions::open(&path, 10, Clock::of(|| std::time::UNIX_EPOCH + std::time::Duration::from_millis(NOW)))
+            .unwrap();
+    let all = opened.page(None, 10).await.unwrap();
+    let found: Vec<_> = all.iter().map(|entry| (entry.result.exit_code, entry.used())).collect();
+    assert_eq!(found, [(0, NOW), (1, NOW), (2, NOW)]);
+}

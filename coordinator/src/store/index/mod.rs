@@ -1,7 +1,7 @@
 //! Which blobs are on the disk, in the order of their last use, within a bound of bytes.
 //!
 //! There are two orders: of blobs that a cached result names, and of all others. Room is made from the others first, then from what
-//! results name, and from what was used lately only where nothing else is left.
+//! results name. What was used lately goes only where nothing else is left, and then the oldest of both first.
 //!
 //! Lists threaded through a table by numbers: an entry costs some 170 bytes of memory, and every operation but the scans of a
 //! collection constant time. Invariant: `bytes + reserved <= capacity` after every call.
@@ -199,9 +199,11 @@ impl Index {
 
     /// Takes out the blob that is missed least; false where there is none.
     fn evict(&mut self, kept_from: Stamp, evicted: &mut Evicted) -> bool {
-        let old = |at: &u32| self.slots[*at as usize].used < kept_from;
+        let used = |at: &u32| self.slots[*at as usize].used;
+        let old = |at: &u32| used(at) < kept_from;
         let (loose, named) = (self.loose.oldest(), self.named.oldest());
-        let Some(at) = loose.filter(old).or(named.filter(old)).or(loose).or(named) else { return false };
+        let lately = || loose.into_iter().chain(named).min_by_key(used);
+        let Some(at) = loose.filter(old).or(named.filter(old)).or_else(lately) else { return false };
         let Slot { digest, named, used, .. } = self.slots[at as usize];
         if named {
             evicted.named_until = evicted.named_until.max(Some(used));

@@ -65,8 +65,9 @@ impl Model {
     fn make_room(&mut self, bytes: u64, kept_from: Stamp) -> Evicted {
         let mut evicted = Evicted::default();
         while self.bytes() + bytes > CAPACITY {
-            let is_old = |list: &[(Digest, Stamp)]| list.first().is_some_and(|(_, used)| *used < kept_from);
-            let loose = is_old(&self.loose) || (!is_old(&self.named) && !self.loose.is_empty());
+            let oldest = |list: &[(Digest, Stamp)]| list.first().map_or(Stamp::MAX, |(_, used)| *used);
+            let (loose, named) = (oldest(&self.loose), oldest(&self.named));
+            let loose = loose < kept_from || (named >= kept_from && loose <= named);
             let (digest, used) = if loose { self.loose.remove(0) } else { self.named.remove(0) };
             evicted.blobs.push(digest);
             if !loose {
