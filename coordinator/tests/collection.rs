@@ -281,10 +281,11 @@ async fn what_running_work_used_stays_until_the_work_ends_and_what_was_just_used
     let (dir, time) = (tempfile::tempdir().unwrap(), Time::new());
     let stores = open(dir.path(), 1 << 30, &time);
     let (before, input) = (put(&stores, data(1)).await, put(&stores, data(2)).await);
-    time.pass(2);
-    let hold = stores.in_use.begin();
+    time.pass(2 * HOUR);
     assert!(stores.blobs.find_missing(&[input]).await.unwrap().is_empty());
-    time.pass(LIFE + HOUR);
+    time.pass(HOUR);
+    let hold = stores.in_use.begin();
+    time.pass(LIFE);
     let later = stores.in_use.begin();
     let report = collect(&stores).await;
     assert_eq!((report.disk.blobs, report.disk.bytes), (1, before.size), "expected only what nobody holds to go");

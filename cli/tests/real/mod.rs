@@ -67,7 +67,8 @@ fn tools_cache() -> PathBuf {
 pub struct Farm {
     pub dir: tempfile::TempDir,
     pub url: String,
-    redis: Option<String>,
+    /// Arguments of its coordinator.
+    more: Vec<String>,
     coordinator: Mutex<Child>,
     workers: Mutex<BTreeMap<String, Child>>,
 }
@@ -95,12 +96,18 @@ impl Farm {
 
     /// The same, over a Redis that other coordinators may share.
     pub fn with_redis(redis: Option<&str>, workers: &[&str]) -> Self {
+        let more: Vec<&str> = redis.iter().flat_map(|redis| ["--redis", redis]).collect();
+        Self::with(&more, workers)
+    }
+
+    /// The same, with further arguments for its coordinator.
+    pub fn with(more: &[&str], workers: &[&str]) -> Self {
+        let more: Vec<String> = more.iter().map(|argument| (*argument).to_owned()).collect();
         let dir = tempfile::tempdir().unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url = format!("http://127.0.0.1:{port}");
-        let coordinator = Mutex::new(Self::coordinator(dir.path(), &url, redis));
-        let redis = redis.map(str::to_owned);
-        let farm = Self { dir, url, redis, coordinator, workers: Mutex::default() };
+        let coordinator = Mutex::new(Self::coordinator(dir.path(), &url, &more));
+        let farm = Self { dir, url, more, coordinator, workers: Mutex::default() };
         until("the coordinator to answer", || (farm.kiln(&["workers", "--json"]).code == 0).then_some(()));
         workers.iter().for_each(|name| farm.start_worker(name));
         workers.iter().for_each(|name| farm.wait_for_worker(name));
@@ -116,7 +123,7 @@ impl Farm {
         FARM.get_or_init(|| Self::start(&["one", "two"]))
     }
 
-    fn coordinator(dir: &Path, url: &str, redis: Option<&str>) -> Child {
+    fn coordinator(dir: &Path, url: &str, more: &[String]) -> Child {
         let listen = url.trim_start_matches("http://");
         let parent = std::process::id().to_string();
         let mut command = kiln();
@@ -124,10 +131,8 @@ impl Farm {
             .env("KILN_LOG", "info")
             .args(["coordinator", "--listen", listen, "--parent", &parent, "--data-dir"])
             .arg(dir.join("coordinator"))
+            .args(more)
             .stderr(log(dir, "coordinator"));
-        if let Some(redis) = redis {
-            command.args(["--redis", redis]);
-        }
         spawn(command)
     }
 
@@ -177,7 +182,7 @@ impl Farm {
         let mut coordinator = self.coordinator.lock().unwrap();
         coordinator.kill().unwrap();
         coordinator.wait().unwrap();
-        *coordinator = Self::coordinator(self.dir.path(), &self.url, self.redis.as_deref());
+        *coordinator = Self::coordinator(self.dir.path(), &self.url, &self.more);
     }
 
     /// The log of a process.

@@ -209,6 +209,12 @@ impl Builds {
         };
         let builds = self.clone();
         tokio::spawn(async move {
+            // Its client looked for them before the restart, which the store may have forgotten.
+            if work.resumed
+                && let Err(error) = work.source.use_files(&*work.stores.blobs).await
+            {
+                tracing::warn!(%error, "cannot look for the sources of a build that is taken up again");
+            }
             run::run(work).await;
             builds.shared.active.lock().remove(&id);
             let _ = std::fs::remove_file(builds.events_path(&id).with_extension("request"));

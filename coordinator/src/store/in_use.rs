@@ -1,7 +1,7 @@
-//! What running work keeps: whatever was used since the oldest of it began, and within [`GRACE`].
+//! What running work keeps: whatever was used since the oldest of it began, or within [`GRACE`] before.
 //!
-//! A build or an execution looks for its inputs when it begins, which uses them. So the time of its beginning says which blobs it may
-//! still need, without anyone listing them.
+//! A build or an execution, or the client that asks for it, looks for its inputs when it begins, which uses them. So the time of its
+//! beginning says which blobs it may still need, without anyone listing them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::clock::{Clock, Stamp};
+use super::clock::{Clock, Stamp, millis};
 
-/// What was used so lately is kept for who may have asked for it: an upload that is under way, a build about to be submitted.
+/// How long before its beginning a piece of work's inputs were looked for; also how long what was used is kept for work that is about to
+/// begin.
 pub(super) const GRACE: Duration = Duration::from_secs(60 * 60);
 
 /// The work that runs, by when it began. Cheap to clone.
@@ -43,8 +44,9 @@ impl InUse {
 
     /// What was used from then on is kept.
     pub(super) fn kept_from(&self) -> Stamp {
-        let lately = self.clock.ago(GRACE);
-        self.began.lock().keys().next().map_or(lately, |oldest| lately.min(*oldest))
+        let now = self.clock.now();
+        let oldest = self.began.lock().keys().next().map_or(now, |oldest| now.min(*oldest));
+        oldest.saturating_sub(millis(GRACE))
     }
 }
 
