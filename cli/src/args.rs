@@ -304,6 +304,9 @@ pub struct Coordinator {
     /// A Redis that it shares with other coordinators.
     #[arg(long, env = "KILN_REDIS", hide_env_values = true)]
     pub redis: Option<String>,
+    /// A bucket that it shares with other coordinators.
+    #[arg(long, env = "KILN_S3")]
+    pub s3: Option<String>,
     /// Most bytes of cached blobs, as for `kiln-coordinator`.
     #[arg(long, env = "KILN_STORE_SIZE", value_parser = crate::farm::parts::bytes)]
     pub store_size: Option<u64>,

@@ -22,6 +22,8 @@ pub fn become_init_if_asked() {
 pub struct Cache {
     /// A Redis that it shares with others.
     pub redis: Option<String>,
+    /// A bucket that it shares with others.
+    pub s3: Option<String>,
     /// Bytes of blobs on its own disk.
     pub store_bytes: Option<u64>,
     /// How often old ones are looked for.
@@ -37,7 +39,7 @@ pub async fn coordinator(
 ) -> Result<(), String> {
     let listen = listener.local_addr().map_err(|error| error.to_string())?;
     let mut config = kiln_coordinator::Config::on_disk(listen, data_dir, cache.store_bytes.unwrap_or(STORE_BYTES));
-    config.redis = cache.redis;
+    (config.redis, config.s3) = (cache.redis, cache.s3);
     config.collect_every = cache.collect_every.unwrap_or(config.collect_every);
     kiln_coordinator::run(config, listener, shutdown).await.map_err(|error| format!("coordinator: {error:#}"))
 }

@@ -41,9 +41,8 @@ impl S3 {
             super::support::cannot_run("moto[server] is not installed in /opt/kiln-test-tools");
             return None;
         }
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/s3_server.py");
         let mut child = Command::new(PYTHON)
-            .arg(script)
+            .args(["-c", include_str!("s3_server.py")])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -90,7 +90,7 @@ impl Inner {
 fn times(used: Stamp) -> Timestamps {
     let seconds = i64::try_from(used / 1_000).unwrap_or(i64::MAX);
     let last_modification = Timespec { tv_sec: seconds, tv_nsec: (used % 1_000) as i64 * 1_000_000 };
-    Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT.into() }, last_modification }
+    Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification }
 }
 
 /// Has a blob's file say when it was used last. One that is gone meanwhile is no matter.
