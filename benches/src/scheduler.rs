@@ -56,6 +56,7 @@ pub fn assignments(actions: u64, workers: u64) -> anyhow::Result<Vec<Figure>> {
         let offer = WorkerOffer {
             worker: WorkerId(format!("worker-{number}")),
             properties: properties(number),
+            demands: Default::default(),
             capacity: Capacity { milli_cpus: 4000, memory_bytes: 16 * GIB },
             running: Vec::new(),
         };

@@ -307,6 +307,15 @@ pub struct Coordinator {
     /// A Redis that it shares with other coordinators.
     #[arg(long, env = "KILN_REDIS", hide_env_values = true)]
     pub redis: Option<String>,
+    /// A bucket that it shares with other coordinators.
+    #[arg(long, env = "KILN_S3")]
+    pub s3: Option<String>,
+    /// Most bytes of cached blobs, as for `kiln-coordinator`.
+    #[arg(long, env = "KILN_STORE_SIZE", value_parser = crate::farm::parts::bytes)]
+    pub store_size: Option<u64>,
+    /// How often what is older than a month is looked for and removed.
+    #[arg(long, env = "KILN_COLLECT_EVERY", value_parser = crate::farm::parts::age)]
+    pub collect_every: Option<std::time::Duration>,
     /// The process that it must not outlive.
     #[arg(long)]
     pub parent: Option<u32>,

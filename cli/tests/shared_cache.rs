@@ -5,12 +5,18 @@
 mod real;
 #[path = "../../coordinator/tests/support/redis.rs"]
 mod redis;
+#[path = "../../coordinator/tests/support/s3.rs"]
+mod s3;
+mod support {
+    pub use super::real::cannot_run;
+}
 
 use kiln_proto::chunking::Chunker;
 use kiln_proto::digest::{Digest, DigestFunction};
 use real::proxy::Proxy;
 use real::{Farm, cannot_run, copy, example, project, until};
 use redis::Redis;
+use s3::S3;
 use serde_json::Value;
 
 fn two_farms() -> Option<(Redis, Farm, Farm)> {
@@ -242,4 +248,46 @@ fn kiln_cache_tells_the_same_through_every_coordinator() {
     let refused = one.kiln(&["cache", "prune", "--older-than", "0s"]);
     assert_eq!((refused.code, refused.err.contains("Redis is away")), (3, true), "{}", refused.err);
     assert_eq!(one.build(dir.path(), &[]).well().caches().len(), 1);
+}
+
+#[test]
+fn builds_end_well_though_the_bucket_goes_away_under_them_and_it_is_used_again() {
+    let Some(s3) = S3::start() else { return };
+    let tree = |name: &str| {
+        let config = format!(
+            r#"
+name = "{name}"
+[steps.deps]
+inputs = ["in.txt"]
+run = "head -c 9000000 /dev/urandom > layer"
+outputs = ["layer"]
+[steps.compile]
+needs = ["deps"]
+run = "sha256sum layer in.txt > sum"
+outputs = ["sum"]
+[artifacts.out]
+from = "compile"
+files = ["sum"]
+kind = "archive"
+"#
+        );
+        project(&[("in.txt", name), ("kiln.toml", &config)])
+    };
+    let farm = Farm::with_variables(s3.variables(), &["--s3", "s3://kiln/builds"], &["one"]);
+    let before = tree("before");
+    farm.build(before.path(), &[]).well();
+    let under = tree("under");
+    let mut build = farm.start_build(under.path(), &[]);
+    build.started("deps");
+    s3.down();
+    build.end().well();
+    for (dir, expected) in [(before.path(), "hit"), (under.path(), "hit"), (tree("without").path(), "miss")] {
+        let caches = farm.build(dir, &[]).well().caches();
+        assert!(caches.values().all(|cache| cache == expected), "expected every step to be a {expected}: {caches:?}");
+    }
+    assert_eq!(farm.log("coordinator").matches("the bucket is away").count(), 1, "expected one warning");
+    assert!(!farm.log("coordinator").contains(&s3.secret), "expected no secret in the log");
+    s3.up();
+    until("the bucket to be used again", || farm.log("coordinator").contains("the bucket is back").then_some(()));
+    farm.build(tree("after").path(), &[]).well();
 }

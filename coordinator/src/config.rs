@@ -16,7 +16,8 @@ pub struct Config {
     /// Where it keeps blobs, the action cache, builds and artifacts.
     #[arg(long, env = "KILN_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// Most bytes of cached blobs, such as `50GiB`; the least recently used are dropped. Artifacts are not counted.
+    /// Most bytes of cached blobs, such as `50GiB`. Beyond them, what no cached result names is dropped first, then the results used
+    /// longest ago with what they alone name. Artifacts are not counted.
     #[arg(long, env = "KILN_STORE_SIZE", default_value = "50GiB", value_parser = bytes, value_name = "SIZE")]
     pub store_bytes: u64,
     /// How long cached results and blobs are kept when nobody uses them, such as `30d` or `12h`.
@@ -26,6 +27,9 @@ pub struct Config {
     /// they go on by themselves.
     #[arg(long, env = "KILN_ABANDONED_AFTER", default_value = "30s", value_parser = age, value_name = "TIME")]
     pub abandoned_after: Duration,
+    /// How often what is older is looked for and removed.
+    #[arg(long, env = "KILN_COLLECT_EVERY", default_value = "1h", value_parser = age, value_name = "TIME")]
+    pub collect_every: Duration,
     /// A Redis that keeps the action cache, dependency layers and small blobs for all coordinators that name it: `redis://HOST:PORT`,
     /// or `rediss://…` for TLS; several nodes of a cluster separated by commas.
     #[arg(long, env = "KILN_REDIS", hide_env_values = true, value_name = "URL")]
@@ -64,6 +68,7 @@ impl Config {
             cache_age: store::DEFAULT_LIFE,
             allow_emulation: false,
             abandoned_after: execution::ABANDONED_AFTER,
+            collect_every: Duration::from_secs(60 * 60),
             redis: None,
             redis_ca: None,
             redis_cert: None,
@@ -100,7 +105,8 @@ impl Config {
             max_bytes: self.store_bytes,
             life: self.cache_age,
             redis,
-            s3: self.s3.clone(),
+            s3: self.s3.as_deref().map(store::s3::Address::from_env),
+            clock: store::Clock::system(),
         })
     }
 }

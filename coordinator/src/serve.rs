@@ -49,6 +49,8 @@ pub async fn run(
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot make the data directory `{}`", config.data_dir.display()))?;
     let stores = Stores::open(&kept).await?;
+    let collecting = tokio::spawn(stores.collector.clone().run(config.collect_every));
+    let _collecting = tokio_util::task::AbortOnDropHandle::new(collecting);
     let execution = ExecutionHandle::spawn(stores.clone(), scheduling());
     let records = RedbLayers::open(&config.data_dir.join("layers.redb"), MAX_LAYER_RECORDS)
         .context("cannot open the index of layers; does another coordinator use this data directory?")?;

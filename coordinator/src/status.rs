@@ -9,7 +9,7 @@ impl From<store::Error> for Status {
     fn from(error: store::Error) -> Self {
         use store::Error::{
             Abandoned, Closed, Corrupt, Database, DiskFull, Full, Io, Locked, Mismatch, NotFound, OutOfRange, Redis,
-            S3, TooLarge, TooLong,
+            S3, S3Refused, TooLarge, TooLong,
         };
         let code = match &error {
             NotFound { .. } => Code::NotFound,
@@ -18,7 +18,7 @@ impl From<store::Error> for Status {
             Corrupt { .. } => Code::DataLoss,
             Full { .. } | DiskFull { .. } | TooLarge { .. } => Code::ResourceExhausted,
             Abandoned { .. } => Code::Aborted,
-            Closed | Locked { .. } | Redis(_) | S3 { .. } => Code::Unavailable,
+            Closed | Locked { .. } | Redis(_) | S3 { .. } | S3Refused { .. } => Code::Unavailable,
             Io { .. } | Database { .. } => Code::Internal,
         };
         if matches!(code, Code::Internal | Code::DataLoss | Code::ResourceExhausted) {

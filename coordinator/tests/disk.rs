@@ -15,7 +15,7 @@ use kiln_coordinator::store::{BlobStore, Config, Error, Stores};
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi;
 use proptest::prelude::*;
-use support::{BLAKE3, SHA256, blob_file, cannot_run, noise};
+use support::{BLAKE3, SHA256, blob_file, cannot_run, files, noise};
 
 /// Stores on the disk alone open without waiting for anything.
 fn try_open(dir: &Path, max_bytes: u64) -> Result<Stores, Error> {
@@ -43,20 +43,6 @@ async fn stream_in(store: &dyn BlobStore, digest: &Digest, data: &[u8]) -> Resul
 async fn read(store: &dyn BlobStore, digest: &Digest, offset: u64, limit: Option<u64>) -> Result<Vec<u8>, Error> {
     let pieces: Vec<Bytes> = store.read(digest, offset, limit).await?.try_collect().await?;
     Ok(pieces.concat())
-}
-
-/// Files under a directory, but the lock.
-fn files(dir: &Path) -> Vec<std::path::PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else if path.file_name().unwrap() != "lock" {
-            found.push(path);
-        }
-    }
-    found
 }
 
 #[tokio::test]

@@ -134,7 +134,9 @@ pub(super) async fn coordinator(args: args::Coordinator, interrupts: Interrupts)
     let listener = TcpListener::bind(args.listen)
         .await
         .map_err(|error| Error::Usage(format!("cannot listen on `{}`: {error}", args.listen)))?;
-    parts::coordinator(args.data_dir, args.redis, listener, async move { interrupts.first().await })
+    let (redis, s3) = (args.redis, args.s3);
+    let cache = parts::Cache { redis, s3, store_bytes: args.store_size, collect_every: args.collect_every };
+    parts::coordinator(args.data_dir, cache, listener, async move { interrupts.first().await })
         .await
         .map_err(|reason| FarmError::Embedded { reason })?;
     Ok(Code::Success)

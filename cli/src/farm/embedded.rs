@@ -87,8 +87,12 @@ async fn host(dir: &Path, lock: File) -> Result<Opened, Error> {
     let url = format!("http://{}", listener.local_addr().map_err(failed)?);
     let (stop_worker, worker_stopped) = watch::channel(false);
     let (stop_coordinator, coordinator_stopped) = watch::channel(false);
-    let coordinator =
-        tokio::spawn(parts::coordinator(dir.join("coordinator"), None, listener, until(coordinator_stopped)));
+    let coordinator = tokio::spawn(parts::coordinator(
+        dir.join("coordinator"),
+        parts::Cache::default(),
+        listener,
+        until(coordinator_stopped),
+    ));
     let worker =
         tokio::spawn(parts::worker(url.clone(), "here".to_owned(), dir.join("worker"), None, until(worker_stopped)));
     let mut host = Host { dir: dir.to_owned(), _lock: lock, stop_worker, stop_coordinator, worker, coordinator };

@@ -2,7 +2,9 @@
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::time::Duration;
 
+pub use kiln_coordinator::config::{age, bytes};
 use tokio::net::TcpListener;
 
 /// Bytes of blobs that a farm on this machine keeps.
@@ -15,15 +17,30 @@ pub fn become_init_if_asked() {
     kiln_worker::become_init_if_asked();
 }
 
+/// Where a coordinator on this machine keeps what is cached, and how much; none is the default.
+#[derive(Debug, Clone, Default)]
+pub struct Cache {
+    /// A Redis that it shares with others.
+    pub redis: Option<String>,
+    /// A bucket that it shares with others.
+    pub s3: Option<String>,
+    /// Bytes of blobs on its own disk.
+    pub store_bytes: Option<u64>,
+    /// How often old ones are looked for.
+    pub collect_every: Option<Duration>,
+}
+
 /// Runs a coordinator until `shutdown`.
 pub async fn coordinator(
     data_dir: PathBuf,
-    redis: Option<String>,
+    cache: Cache,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), String> {
     let listen = listener.local_addr().map_err(|error| error.to_string())?;
-    let config = kiln_coordinator::Config { redis, ..kiln_coordinator::Config::on_disk(listen, data_dir, STORE_BYTES) };
+    let mut config = kiln_coordinator::Config::on_disk(listen, data_dir, cache.store_bytes.unwrap_or(STORE_BYTES));
+    (config.redis, config.s3) = (cache.redis, cache.s3);
+    config.collect_every = cache.collect_every.unwrap_or(config.collect_every);
     kiln_coordinator::run(config, listener, shutdown).await.map_err(|error| format!("coordinator: {error:#}"))
 }
 

@@ -77,6 +77,8 @@ pub(crate) struct Work {
     pub(crate) request: SubmitRequest,
     pub(crate) resumed: bool,
     pub(crate) allow_emulation: bool,
+    /// What the build used and made stays in the store until its end.
+    _hold: crate::store::Hold,
 }
 
 fn internal(error: impl std::fmt::Display) -> Status {
@@ -198,6 +200,7 @@ impl Builds {
         let allow_emulation = self.shared.allow_emulation || request.allow_emulation;
         let work = Work {
             allow_emulation,
+            _hold: self.shared.stores.in_use.begin(),
             stores: self.shared.stores.clone(),
             execution: self.shared.execution.clone(),
             layers: self.shared.layers.clone(),
@@ -213,6 +216,12 @@ impl Builds {
         };
         let builds = self.clone();
         tokio::spawn(async move {
+            // Its client looked for them before the restart, which the store may have forgotten.
+            if work.resumed
+                && let Err(error) = work.source.use_files(&*work.stores.blobs).await
+            {
+                tracing::warn!(%error, "cannot look for the sources of a build that is taken up again");
+            }
             run::run(work).await;
             builds.shared.active.lock().remove(&id);
             let _ = std::fs::remove_file(builds.events_path(&id).with_extension("request"));

@@ -129,6 +129,15 @@ impl SourceTree {
     }
 }
 
+impl SourceTree {
+    /// Has the store count all files as used now, as far as they are there.
+    pub async fn use_files(&self, store: &dyn BlobStore) -> Result<(), store::Error> {
+        let digest = |entry: &Entry| if let Entry::File { digest, .. } = entry { Some(*digest) } else { None };
+        let files: Vec<Digest> = self.entries.values().filter_map(digest).collect();
+        store.find_missing(&files).await.map(|_| ())
+    }
+}
+
 /// Encodes a tree and stores its directories; returns its root.
 pub async fn store_tree(store: &dyn BlobStore, function: DigestFunction, tree: &Tree) -> Result<Digest, store::Error> {
     let mut encoded: Vec<tree::Encoded> = Vec::new();

@@ -38,6 +38,8 @@ pub struct Prepared {
     pub timeout: Duration,
     /// Hashes of its largest-level input directories, for affinity.
     pub inputs: Vec<u64>,
+    /// Its inputs stay in the store while this is kept.
+    pub hold: store::Hold,
 }
 
 /// Checks actions against a store.
@@ -107,6 +109,7 @@ impl Preparer {
             },
         };
         let root = required(digest.function, action.input_root_digest.as_ref(), "input_root_digest")?;
+        let hold = self.stores.in_use.begin();
         let walked = self.trees.check(&root).await?;
         if !command.working_directory.is_empty() {
             self.check_directory(&root, &command.working_directory).await?;
@@ -120,6 +123,7 @@ impl Preparer {
             network: asked.network,
             timeout,
             inputs: walked.directories.clone(),
+            hold,
         })
     }
 

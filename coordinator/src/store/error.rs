@@ -53,8 +53,10 @@ pub enum Error {
     TooLarge { digest: Digest },
     #[error(transparent)]
     Redis(#[from] super::redis::Error),
-    #[error("the bucket `{shown}` failed: {why}")]
+    #[error("the bucket `{shown}` is away: {why}")]
     S3 { shown: String, why: String },
+    #[error("the bucket `{shown}` cannot be used: {why}")]
+    S3Refused { shown: String, why: String },
     #[error("the store is shutting down; try again")]
     Closed,
 }

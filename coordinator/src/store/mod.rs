@@ -10,12 +10,17 @@ mod artifacts_below;
 mod by_size;
 mod checked;
 mod chunks;
+mod clock;
+mod collector;
 pub mod disk;
 mod error;
+mod floor;
+mod in_use;
 mod index;
 mod nowhere;
+mod own_actions;
 pub mod redis;
-mod s3;
+pub mod s3;
 mod shared;
 mod shared_actions;
 mod whole;
@@ -33,13 +38,17 @@ use futures::stream::{self, BoxStream};
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi;
 
+use own_actions::OwnActions;
+
 pub use actions::RedbActions;
 pub use artifacts_below::ArtifactsBelow;
 pub use by_size::BySize;
 pub use chunks::Chunks;
+pub use clock::{Clock, Stamp};
+pub use collector::{Collector, Report};
 pub use error::Error;
+pub use in_use::{Hold, InUse};
 pub use nowhere::Nowhere;
-pub use s3::S3Blobs;
 pub use shared::Shared;
 pub use shared_actions::SharedActions;
 pub use with_empty::WithEmpty;
@@ -103,6 +112,9 @@ pub trait ActionStore: Send + Sync + Debug {
 
     /// Takes a result away, if there is one. Its blobs stay.
     async fn remove(&self, instance: &str, action: &Digest) -> Result<(), Error>;
+
+    /// Notes that a result was used at that time, and every blob that it names no earlier. Returns at once.
+    fn used(&self, _instance: &str, _action: &Digest, _at: Stamp) {}
 }
 
 /// Where the stores are, and how much they may hold.
@@ -110,15 +122,25 @@ pub trait ActionStore: Send + Sync + Debug {
 pub struct Config {
     /// Holds `blobs/`, `actions.redb` and `artifacts/`; made where it is not.
     pub data_dir: PathBuf,
-    /// Bytes of blobs kept in `blobs/`; the least recently used go first. Artifacts do not count.
+    /// Bytes of blobs kept in `blobs/`; what no result names goes first, then the oldest results. Artifacts do not count.
     pub max_bytes: u64,
-    /// How long what is not used is kept in a shared store.
+    /// How long what is not used is kept.
     pub life: Duration,
     /// A Redis that coordinators share.
     pub redis: Option<RedisConfig>,
-    /// A bucket that coordinators share, as `s3://BUCKET[/PREFIX]`: for what is too large for Redis, or for all where there is
-    /// no Redis.
-    pub s3: Option<String>,
+    /// A bucket that coordinators share: for what is too large for Redis, or for all where there is no Redis.
+    pub s3: Option<s3::Address>,
+    /// Where the time comes from.
+    pub clock: Clock,
+}
+
+/// What a collection removed from one store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// How many blobs.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// A Redis as the farm's cache.
@@ -135,7 +157,7 @@ pub struct RedisConfig {
 impl Config {
     /// Stores on the disk alone.
     pub fn on_disk(data_dir: PathBuf, max_bytes: u64) -> Self {
-        Self { data_dir, max_bytes, life: DEFAULT_LIFE, redis: None, s3: None }
+        Self { data_dir, max_bytes, life: DEFAULT_LIFE, redis: None, s3: None, clock: Clock::system() }
     }
 }
 
@@ -158,6 +180,11 @@ pub struct Stores {
     pub artifacts: Arc<dyn BlobStore>,
     /// The link to Redis, where there is one: how it is.
     pub redis: Option<redis::Link>,
+    /// Keeps what running work may need.
+    pub in_use: InUse,
+    /// Removes what nobody used lately.
+    pub collector: Arc<Collector>,
+    clock: Clock,
 }
 
 /// Copies a blob from one store to another, which checks it.
@@ -180,42 +207,67 @@ impl Stores {
     /// Where the disk cannot be used, or the address or credentials of a shared store are wrong. One that is only away is no
     /// error.
     pub async fn open(config: &Config) -> Result<Self, Error> {
-        let blobs = disk::Disk::open(disk::Config {
-            dir: config.data_dir.join("blobs"),
-            capacity: config.max_bytes,
-            durable: false,
-        })?;
-        let artifacts = disk::Disk::open(disk::Config {
-            dir: config.data_dir.join("artifacts"),
-            capacity: u64::MAX,
-            durable: true,
-        })?;
-        let mut actions: Arc<dyn ActionStore> =
-            Arc::new(RedbActions::open(&config.data_dir.join("actions.redb"), MAX_ACTIONS)?);
-        let mut blobs: Arc<dyn BlobStore> = Arc::new(blobs);
-        let s3: Option<Arc<dyn BlobStore>> = match &config.s3 {
-            Some(url) => Some(Arc::new(S3Blobs::open(url).await?)),
+        let (clock, life) = (config.clock.clone(), config.life);
+        let in_use = InUse::new(clock.clone());
+        let on_disk = |name: &str, capacity, durable| {
+            let (clock, in_use) = (clock.clone(), in_use.clone());
+            disk::Disk::open(disk::Config { dir: config.data_dir.join(name), capacity, durable, clock, in_use })
+        };
+        let disk = on_disk("blobs", config.max_bytes, false)?;
+        let artifacts = on_disk("artifacts", u64::MAX, true)?;
+        let bucket = match &config.s3 {
+            Some(address) => Some(s3::S3Blobs::open(address, life, clock.clone()).await?),
             None => None,
         };
-        let mut link = None;
-        match (&config.redis, s3) {
-            (None, None) => {}
-            (None, Some(bucket)) => blobs = Arc::new(Shared::new(blobs, bucket)),
-            (Some(found), behind) => {
-                let opened = redis::Link::open(found.address.clone()).await?;
-                let keys = redis::Keys::new(&found.prefix, config.life);
-                let small = Arc::new(redis::RedisBlobs::new(opened.clone(), keys.clone()));
+        let redis = match &config.redis {
+            Some(found) => Some((redis::Link::open(found.address.clone()).await?, found)),
+            None => None,
+        };
+        let behind = bucket.clone().map(|bucket| Arc::new(bucket) as Arc<dyn BlobStore>);
+        let keys = |found: &RedisConfig| redis::Keys::new(&found.prefix, life);
+        let shared: Option<Arc<dyn BlobStore>> = match &redis {
+            None => behind,
+            Some((link, found)) => {
+                let small = Arc::new(redis::RedisBlobs::new(link.clone(), keys(found)));
                 let large = behind.unwrap_or_else(|| Arc::new(Nowhere));
-                let shared = Arc::new(Shared::new(blobs, Arc::new(BySize::new(small, large, found.max_blob_bytes))));
-                let shared_actions = Arc::new(redis::RedisActions::new(opened.clone(), keys));
-                actions = SharedActions::new(actions, shared_actions, shared.clone(), opened.health());
-                blobs = shared;
-                link = Some(opened);
+                Some(Arc::new(BySize::new(small, large, found.max_blob_bytes)))
             }
+        };
+        let shared = shared.map(|shared| Shared::new(Arc::new(disk.clone()), shared, life, clock.clone()));
+        // What is shared is whole although this disk has lost blobs of it.
+        let floor = if shared.is_some() { floor::Floor::default() } else { disk.floor() };
+        let results = config.data_dir.join("actions.redb");
+        let results = Arc::new(RedbActions::with_floor(&results, MAX_ACTIONS, clock.clone(), floor)?);
+        let collector = Collector {
+            results: results.clone(),
+            disk: disk.clone(),
+            shared: shared.clone(),
+            bucket,
+            life,
+            clock: clock.clone(),
+            done: Default::default(),
+        };
+        let blobs: Arc<dyn BlobStore> = match &shared {
+            Some(shared) => Arc::new(shared.clone()),
+            None => Arc::new(disk.clone()),
+        };
+        let mut actions: Arc<dyn ActionStore> = Arc::new(OwnActions::new(results, disk, blobs.clone(), clock.clone()));
+        if let (Some((link, found)), Some(shared)) = (&redis, shared) {
+            let theirs = Arc::new(redis::RedisActions::new(link.clone(), keys(found)));
+            actions = SharedActions::new(actions, theirs, Arc::new(shared), link.health());
         }
         let artifacts: Arc<dyn BlobStore> = Arc::new(WithEmpty::new(Arc::new(artifacts)));
         let chunks = Arc::new(Chunks::new(Arc::new(ArtifactsBelow::new(blobs, artifacts.clone()))));
-        Ok(Self { blobs: Arc::new(WithEmpty::new(chunks.clone())), chunks, actions, artifacts, redis: link })
+        Ok(Self {
+            blobs: Arc::new(WithEmpty::new(chunks.clone())),
+            chunks,
+            actions,
+            artifacts,
+            redis: redis.map(|(link, _)| link),
+            in_use,
+            collector: Arc::new(collector),
+            clock,
+        })
     }
 
     /// The cached result of an action, if it is whole: every blob it names (files, trees and what is in them, root
@@ -230,6 +282,12 @@ impl Stores {
             found => found?,
         };
         let Some(result) = found else { return Ok(None) };
-        Ok(whole::is_whole(&*self.blobs, action.function, &result).await?.then_some(result))
+        // The time before its blobs are looked for, which uses them: they are never older than the result.
+        let at = self.clock.now();
+        if !whole::is_whole(&*self.blobs, action.function, &result).await? {
+            return Ok(None);
+        }
+        self.actions.used(instance, action, at);
+        Ok(Some(result))
     }
 }

@@ -4,10 +4,9 @@
 //! shared store is away. What is read comes from the own store first. Invariant: no failure of the shared store reaches a caller:
 //! what cannot be had there is absent, and what cannot be written there is only not shared.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,12 +14,15 @@ use futures::{StreamExt, TryStreamExt, stream};
 use kiln_proto::digest::Digest;
 use parking_lot::Mutex;
 
+use super::clock::{Clock, Stamp, millis};
 use super::{BlobStore, BlobStream, BlobWriter, Error, copy};
 
-/// How often a blob of the own store has its life in the shared one extended.
+/// How often a blob of the own store has its life in the shared one extended, where lives are not short.
 const TOUCH_EVERY: Duration = Duration::from_secs(60 * 60);
-/// Blobs whose last touch is remembered.
+/// Blobs whose last touch is remembered, and blobs that wait for theirs.
 const REMEMBERED: usize = 400_000;
+/// Blobs touched at once.
+const TOUCHES: usize = 4_096;
 /// Blobs shared at once.
 const CONCURRENCY: usize = 8;
 
@@ -29,14 +31,26 @@ const CONCURRENCY: usize = 8;
 pub struct Shared {
     own: Arc<dyn BlobStore>,
     shared: Arc<dyn BlobStore>,
-    touched: Arc<Mutex<HashMap<Digest, Instant>>>,
-    touching: Arc<AtomicBool>,
+    clock: Clock,
+    /// Milliseconds between two touches of a blob.
+    touch_every: u64,
+    touches: Arc<Mutex<Touches>>,
+    /// Held by the one that touches.
+    touching: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// Whose shared life was extended, and whose is to be.
+#[derive(Debug, Default)]
+struct Touches {
+    last: HashMap<Digest, Stamp>,
+    due: HashSet<Digest>,
 }
 
 impl Shared {
-    /// Puts `own` over `shared`.
-    pub fn new(own: Arc<dyn BlobStore>, shared: Arc<dyn BlobStore>) -> Self {
-        Self { own, shared, touched: Arc::default(), touching: Arc::default() }
+    /// Puts `own` over `shared`, where what is not used lives so long.
+    pub fn new(own: Arc<dyn BlobStore>, shared: Arc<dyn BlobStore>, life: Duration, clock: Clock) -> Self {
+        let touch_every = millis(TOUCH_EVERY.min(life / 4));
+        Self { own, shared, clock, touch_every, touches: Arc::default(), touching: Arc::default() }
     }
 
     /// Sees to it that these blobs are in the shared store, as far as it takes them: what was evicted there is copied from here.
@@ -59,38 +73,63 @@ impl Shared {
 
     /// Extends the shared life of blobs that are here, in the background and not more often than [`TOUCH_EVERY`].
     fn touch(&self, here: impl Iterator<Item = Digest>) {
-        if self.touching.load(Ordering::Acquire) {
-            return;
-        }
-        let now = Instant::now();
-        let due: Vec<Digest> = {
-            let mut touched = self.touched.lock();
-            let due: Vec<Digest> = here
-                .filter(|digest| touched.get(digest).is_none_or(|last| now.duration_since(*last) > TOUCH_EVERY))
-                .collect();
-            if touched.len() + due.len() > REMEMBERED {
-                touched.clear();
+        let now = self.clock.now();
+        {
+            let Touches { last, due } = &mut *self.touches.lock();
+            let before = now.saturating_sub(self.touch_every);
+            let room = REMEMBERED.saturating_sub(due.len());
+            due.extend(here.filter(|digest| last.get(digest).is_none_or(|last| *last < before)).take(room));
+            if due.is_empty() {
+                return;
             }
-            touched.extend(due.iter().map(|digest| (*digest, now)));
-            due
-        };
-        if due.is_empty() || self.touching.swap(true, Ordering::AcqRel) {
-            return;
         }
-        let (shared, touching) = (self.shared.clone(), self.touching.clone());
-        tokio::spawn(async move {
-            let _ = shared.find_missing(&due).await;
-            touching.store(false, Ordering::Release);
-        });
+        // Whoever touches takes what is due until nothing is.
+        if self.touching.try_lock().is_ok() {
+            let store = self.clone();
+            tokio::spawn(async move { store.settle().await });
+        }
+    }
+
+    /// Extends the lives that are due. Where the shared store fails, they stay due.
+    pub(super) async fn settle(&self) {
+        let _one = self.touching.lock().await;
+        loop {
+            let now = self.clock.now();
+            let some: Vec<Digest> = {
+                let mut touches = self.touches.lock();
+                let some: Vec<Digest> = touches.due.iter().take(TOUCHES).copied().collect();
+                some.iter().for_each(|digest| {
+                    touches.due.remove(digest);
+                });
+                some
+            };
+            if some.is_empty() {
+                return;
+            }
+            let failed = self.shared.find_missing(&some).await.is_err();
+            let mut touches = self.touches.lock();
+            if failed {
+                touches.due.extend(some);
+                return;
+            }
+            touches.remember(some, now);
+        }
     }
 
     fn written(&self, digest: &Digest, result: Result<(), Error>) {
         match result {
-            Ok(()) => {
-                self.touched.lock().insert(*digest, Instant::now());
-            }
+            Ok(()) => self.touches.lock().remember(vec![*digest], self.clock.now()),
             Err(error) => tracing::debug!(%digest, %error, "a blob is not shared"),
         }
+    }
+}
+
+impl Touches {
+    fn remember(&mut self, digests: Vec<Digest>, now: Stamp) {
+        if self.last.len() + digests.len() > REMEMBERED {
+            self.last.clear();
+        }
+        self.last.extend(digests.into_iter().map(|digest| (digest, now)));
     }
 }
 

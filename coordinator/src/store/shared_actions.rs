@@ -12,6 +12,7 @@ use kiln_proto::reapi;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::clock::Stamp;
 use super::redis::Health;
 use super::{ActionStore, Error, Shared, WithEmpty, whole};
 
@@ -101,6 +102,11 @@ impl ActionStore for SharedActions {
         self.own.put(instance, action, result.clone()).await?;
         self.share_or_wait(instance, action, result).await;
         Ok(())
+    }
+
+    fn used(&self, instance: &str, action: &Digest, at: Stamp) {
+        // The shared store knows by the read.
+        self.own.used(instance, action, at);
     }
 
     async fn remove(&self, instance: &str, action: &Digest) -> Result<(), Error> {

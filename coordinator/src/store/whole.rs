@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::reapi;
@@ -20,6 +22,20 @@ struct Broken;
 
 type Digests = Vec<Digest>;
 
+/// Where the trees and directories that a result names are read.
+#[async_trait]
+pub(super) trait Source: Send + Sync {
+    /// The whole blob, checked against its digest.
+    async fn get(&self, digest: &Digest) -> Result<Bytes, Error>;
+}
+
+#[async_trait]
+impl<T: BlobStore + ?Sized> Source for T {
+    async fn get(&self, digest: &Digest) -> Result<Bytes, Error> {
+        BlobStore::get(self, digest).await
+    }
+}
+
 /// Whether every blob that `result` names is present; extends the life of them all.
 pub(super) async fn is_whole(
     blobs: &dyn BlobStore,
@@ -34,14 +50,14 @@ pub(super) async fn is_whole(
 
 /// Every blob that `result` names, with those that its trees and directories name; none where one of these is not to be had, or
 /// is no such message. The leaves may be absent.
-pub(super) async fn named_by(
-    blobs: &dyn BlobStore,
+pub(super) async fn named_by<S: Source + ?Sized>(
+    blobs: &S,
     function: DigestFunction,
     result: &reapi::ActionResult,
 ) -> Result<Option<Vec<Digest>>, Error> {
     let Ok((mut named, trees, roots)) = named(function, result) else { return Ok(None) };
     named.extend(&trees);
-    let Some(found) = fetch::<reapi::Tree>(blobs, &trees).await? else { return Ok(None) };
+    let Some(found): Option<Vec<reapi::Tree>> = fetch(blobs, &trees).await? else { return Ok(None) };
     for tree in found {
         for directory in tree.root.iter().chain(&tree.children) {
             match files(function, directory) {
@@ -53,7 +69,7 @@ pub(super) async fn named_by(
     let mut seen: HashSet<Digest> = HashSet::new();
     let mut level: Vec<Digest> = roots.into_iter().filter(|digest| seen.insert(*digest)).collect();
     while !level.is_empty() {
-        let Some(directories) = fetch::<reapi::Directory>(blobs, &level).await? else { return Ok(None) };
+        let Some(directories): Option<Vec<reapi::Directory>> = fetch(blobs, &level).await? else { return Ok(None) };
         level.clear();
         for directory in directories {
             let (Ok(files), Ok(below)) = (files(function, &directory), directories_in(function, &directory)) else {
@@ -102,12 +118,18 @@ fn directories_in(function: DigestFunction, directory: &reapi::Directory) -> Res
 }
 
 /// Fetches messages; none where one is absent or is no such message.
-async fn fetch<M: Message + Default>(blobs: &dyn BlobStore, digests: &[Digest]) -> Result<Option<Vec<M>>, Error> {
+async fn fetch<M: Message + Default>(
+    blobs: &(impl Source + ?Sized),
+    digests: &[Digest],
+) -> Result<Option<Vec<M>>, Error> {
     if digests.iter().any(|digest| digest.size > MAX_MESSAGE_BYTES) {
         return Ok(None);
     }
     let fetched: Result<Vec<_>, Error> = stream::iter(digests.to_vec())
-        .map(|digest| async move { blobs.get(&digest).await })
+        .map(|digest| async move {
+            // The empty directory is everywhere.
+            if digest.is_empty() { Ok(Bytes::new()) } else { blobs.get(&digest).await }
+        })
         .buffered(CONCURRENCY)
         .try_collect()
         .await;

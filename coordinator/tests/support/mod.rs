@@ -148,6 +148,20 @@ pub fn blob_file(data_dir: &std::path::Path, digest: &Digest) -> std::path::Path
     data_dir.join("blobs").join(digest.function.name()).join(&hex[..2]).join(name)
 }
 
+/// Files under a directory, but the lock.
+pub fn files(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.file_name().unwrap() != "lock" {
+            found.push(path);
+        }
+    }
+    found
+}
+
 /// One message of an upload.
 pub fn piece(name: &str, offset: usize, data: &[u8], finish: bool) -> WriteRequest {
     WriteRequest {

@@ -6,6 +6,7 @@
 //!
 //! Invariant: files come and go only under the index's lock, so the index names exactly the files that are there.
 
+mod collect;
 mod read;
 mod scan;
 mod write;
@@ -14,7 +15,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,6 +23,10 @@ use futures::{StreamExt, stream};
 use kiln_proto::digest::Digest;
 use parking_lot::{Mutex, MutexGuard};
 
+pub(crate) use self::collect::Unused;
+use super::clock::Clock;
+use super::floor::Floor;
+use super::in_use::InUse;
 use super::index::{Full, Index};
 use super::{BlobStore, BlobStream, BlobWriter, Error};
 
@@ -33,10 +38,14 @@ pub const CHUNK_BYTES: usize = 1024 * 1024;
 pub struct Config {
     /// The store's own directory.
     pub dir: PathBuf,
-    /// Bytes of blobs; the least recently used go first.
+    /// Bytes of blobs; beyond them, what no result names goes first, then the oldest results with their blobs.
     pub capacity: u64,
     /// Whether a blob is synced to the disk before its write ends.
     pub durable: bool,
+    /// Where the time comes from.
+    pub clock: Clock,
+    /// What running work keeps.
+    pub in_use: InUse,
 }
 
 /// Blobs in a directory of one disk.
@@ -52,19 +61,32 @@ struct Inner {
     durable: bool,
     index: Mutex<Index>,
     evictions: AtomicU64,
+    clock: Clock,
+    in_use: InUse,
+    /// Raised before a blob goes that a result named.
+    floor: Floor,
+    took_named: AtomicBool,
     _lock: File,
 }
 
 impl Disk {
     /// Opens a store and lists what it holds; makes it where it is not. Blocks.
     pub fn open(config: Config) -> Result<Self, Error> {
-        let Config { dir, capacity, durable } = config;
+        let Config { dir, capacity, durable, clock, in_use } = config;
         let tmp = dir.join("tmp");
         std::fs::create_dir_all(&tmp).map_err(|source| Error::io("make", &tmp, source))?;
         let lock = lock(&dir.join("lock"))?;
         scan::clear(&tmp)?;
-        let index = Mutex::new(scan::scan(&dir, capacity)?);
-        Ok(Self { inner: Arc::new(Inner { dir, tmp, durable, index, evictions: AtomicU64::new(0), _lock: lock }) })
+        let floor = Floor::default();
+        let index = Mutex::new(scan::scan(&dir, capacity, clock.now(), &floor)?);
+        let (evictions, took_named) = (AtomicU64::new(0), AtomicBool::new(false));
+        let inner = Inner { dir, tmp, durable, index, evictions, clock, in_use, floor, took_named, _lock: lock };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Which results may have lost blobs here.
+    pub(super) fn floor(&self) -> Floor {
+        self.inner.floor.clone()
     }
 }
 
@@ -99,13 +121,21 @@ impl Inner {
         path_in(&self.dir, digest)
     }
 
-    /// Sets bytes aside for a write, evicting what was not used for longest.
+    /// Sets bytes aside for a write, evicting what is missed least.
     fn reserve(&self, bytes: u64) -> Result<(), Error> {
+        let kept_from = self.in_use.kept_from();
         let mut index = self.index.lock();
         let capacity = index.capacity();
-        let evicted =
-            index.reserve(bytes).map_err(|Full { writing }| Error::Full { needed: bytes, capacity, writing })?;
-        let doomed = self.move_away(&mut index, &evicted);
+        let evicted = index.reserve(bytes, kept_from).map_err(|Full { writing }| Error::Full {
+            needed: bytes,
+            capacity,
+            writing,
+        })?;
+        if let Some(until) = evicted.named_until {
+            self.floor.raise(until);
+            self.took_named.store(true, Ordering::Release);
+        }
+        let doomed = self.move_away(&mut index, &evicted.blobs);
         drop(index);
         remove(&doomed);
         Ok(())
@@ -155,8 +185,19 @@ fn remove(paths: &[PathBuf]) {
 #[async_trait]
 impl BlobStore for Disk {
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
+        let now = self.inner.clock.now();
+        let (mut missing, mut unsaved) = (Vec::new(), Vec::new());
         let mut index = self.inner.index.lock();
-        Ok(digests.iter().copied().filter(|digest| index.touch(digest).is_none()).collect())
+        for digest in digests {
+            match index.touch(digest, now) {
+                None => missing.push(*digest),
+                Some(known) if known.unsaved => unsaved.push(*digest),
+                Some(_) => {}
+            }
+        }
+        drop(index);
+        self.inner.save(unsaved, now);
+        Ok(missing)
     }
 
     async fn get(&self, digest: &Digest) -> Result<Bytes, Error> {

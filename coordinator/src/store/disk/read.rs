@@ -16,7 +16,15 @@ use crate::store::index::Known;
 impl Inner {
     /// Opens a blob's file. One that is gone though the index names it was removed by somebody else.
     fn open(&self, digest: &Digest) -> Result<(File, PathBuf, Known), Error> {
-        let known = self.index.lock().touch(digest).ok_or(Error::NotFound { digest: *digest })?;
+        let now = self.clock.now();
+        let known = self.index.lock().touch(digest, now).ok_or(Error::NotFound { digest: *digest })?;
+        if known.unsaved {
+            self.save(vec![*digest], now);
+        }
+        self.open_known(digest, known)
+    }
+
+    fn open_known(&self, digest: &Digest, known: Known) -> Result<(File, PathBuf, Known), Error> {
         let path = self.path(digest);
         match File::open(&path) {
             Ok(file) => Ok((file, path, known)),
@@ -29,8 +37,17 @@ impl Inner {
     }
 
     /// The whole blob, checked. A damaged one is dropped, and absent.
-    pub(super) fn get(self: &Arc<Self>, digest: &Digest) -> Result<Bytes, Error> {
-        let (file, path, known) = self.open(digest)?;
+    pub(super) fn get(&self, digest: &Digest) -> Result<Bytes, Error> {
+        self.read_whole(digest, self.open(digest)?)
+    }
+
+    /// The same, without using it.
+    pub(super) fn look(&self, digest: &Digest) -> Result<Bytes, Error> {
+        let known = self.index.lock().look(digest).ok_or(Error::NotFound { digest: *digest })?;
+        self.read_whole(digest, self.open_known(digest, known)?)
+    }
+
+    fn read_whole(&self, digest: &Digest, (file, path, known): (File, PathBuf, Known)) -> Result<Bytes, Error> {
         let mut data = Vec::with_capacity(usize::try_from(digest.size).unwrap_or(usize::MAX).min(1 << 30));
         file.take(digest.size.saturating_add(1))
             .read_to_end(&mut data)

@@ -9,6 +9,8 @@ use std::time::SystemTime;
 use kiln_proto::digest::{Digest, DigestFunction};
 
 use super::Error;
+use crate::store::clock::{self, Stamp};
+use crate::store::floor::Floor;
 use crate::store::index::Index;
 
 /// Removes what an earlier process left half written.
@@ -20,9 +22,9 @@ pub(super) fn clear(tmp: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Lists the blobs, those written last as the newest. A file whose size is not the one in its name is removed;
+/// Lists the blobs, those used last as the newest. A file whose size is not the one in its name is removed;
 /// what is no blob is left alone.
-pub(super) fn scan(dir: &Path, capacity: u64) -> Result<Index, Error> {
+pub(super) fn scan(dir: &Path, capacity: u64, now: Stamp, floor: &Floor) -> Result<Index, Error> {
     let mut found: Vec<(SystemTime, Digest)> = Vec::new();
     for function in [DigestFunction::Sha256, DigestFunction::Blake3] {
         let top = dir.join(function.name());
@@ -37,9 +39,13 @@ pub(super) fn scan(dir: &Path, capacity: u64) -> Result<Index, Error> {
     }
     found.sort_unstable();
     let mut index = Index::new(capacity);
-    for (_, digest) in found {
-        for evicted in index.insert_found(digest) {
-            remove(&super::path_in(dir, &evicted))?;
+    for (used, digest) in found {
+        let evicted = index.insert_found(digest, clock::stamp(used), now);
+        if let Some(until) = evicted.named_until {
+            floor.raise(until);
+        }
+        for digest in evicted.blobs {
+            remove(&super::path_in(dir, &digest))?;
         }
     }
     Ok(index)

@@ -73,10 +73,12 @@ impl Sink {
         {
             return Err(Error::io("make", shard, source));
         }
+        let now = inner.clock.now();
+        super::collect::set_written(file.as_file(), now);
         let mut index = inner.index.lock();
-        if index.touch(digest).is_none() {
+        if index.touch(digest, now).is_none() {
             file.persist(&path).map_err(|failed| Error::io("rename to", &path, failed.error))?;
-            index.insert_reserved(*digest);
+            index.insert_reserved(*digest, now);
             self.reserved = 0;
         }
         drop(index);
@@ -98,7 +100,9 @@ pub(super) fn put(inner: &Arc<Inner>, digest: &Digest, data: &Bytes) -> Result<(
     if found != *digest {
         return Err(Error::Mismatch { expected: *digest, found });
     }
-    if inner.index.lock().touch(digest).is_some() {
+    let now = inner.clock.now();
+    if let Some(known) = inner.index.lock().touch(digest, now) {
+        inner.save(known.unsaved.then_some(*digest).into_iter().collect(), now);
         return Ok(());
     }
     let mut sink = Sink::new(inner.clone(), digest);

@@ -1,0 +1,169 @@
+//! The tables of results and what is done in one transaction.
+
+use kiln_proto::digest::{Digest, DigestFunction};
+use redb::{
+    Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
+    WriteTransaction,
+};
+
+use crate::store::clock::Stamp;
+
+/// Key of an action to its place in the order and its encoded result.
+const RESULTS: TableDefinition<'_, &[u8], (u64, &[u8])> = TableDefinition::new("results");
+/// Place in the order of use to the key.
+const ORDER: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("order");
+
+/// Bits of a place that tell results apart which were used in the same millisecond.
+const COUNT_BITS: u32 = 20;
+/// Places below this only counted writes, in files of earlier versions.
+const FIRST: u64 = 1 << 40;
+
+/// Where a result stands in the order of use: the time of its last use, and a count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::store) struct Place(u64);
+
+impl Place {
+    fn first_at(at: Stamp) -> Self {
+        Self(at.min(u64::MAX >> COUNT_BITS) << COUNT_BITS)
+    }
+
+    pub(in crate::store) fn used(self) -> Stamp {
+        self.0 >> COUNT_BITS
+    }
+}
+
+pub(super) fn key(instance: &str, action: &Digest) -> Vec<u8> {
+    let function = match action.function {
+        DigestFunction::Sha256 => 0,
+        DigestFunction::Blake3 => 1,
+    };
+    let mut key = Vec::with_capacity(41 + instance.len());
+    key.push(function);
+    key.extend_from_slice(&action.hash);
+    key.extend_from_slice(&action.size.to_be_bytes());
+    key.extend_from_slice(instance.as_bytes());
+    key
+}
+
+/// The action in a key.
+pub(super) fn action(key: &[u8]) -> Option<Digest> {
+    let (function, rest) = key.split_first()?;
+    let (hash, rest) = rest.split_first_chunk::<32>()?;
+    let size = u64::from_be_bytes(*rest.first_chunk::<8>()?);
+    let function = match function {
+        0 => DigestFunction::Sha256,
+        1 => DigestFunction::Blake3,
+        _ => return None,
+    };
+    Some(Digest { function, hash: *hash, size })
+}
+
+/// Both tables within one transaction.
+pub(super) struct Tables<'a> {
+    results: Table<'a, &'static [u8], (u64, &'static [u8])>,
+    order: Table<'a, u64, &'static [u8]>,
+}
+
+impl<'a> Tables<'a> {
+    fn open(transaction: &'a WriteTransaction) -> Result<Self, redb::Error> {
+        Ok(Self { results: transaction.open_table(RESULTS)?, order: transaction.open_table(ORDER)? })
+    }
+
+    /// The first place of that time which nobody has.
+    fn free(&self, at: Stamp) -> Result<Place, redb::Error> {
+        let (first, next) = (Place::first_at(at), Place::first_at(at + 1));
+        let last = self.order.range(first.0..next.0)?.next_back().transpose()?;
+        Ok(last.map_or(first, |(place, _)| Place(place.value() + 1)))
+    }
+
+    pub(super) fn put(&mut self, key: &[u8], value: &[u8], at: Stamp) -> Result<(), redb::Error> {
+        self.remove(key)?;
+        let place = self.free(at)?;
+        self.results.insert(key, (place.0, value))?;
+        self.order.insert(place.0, key)?;
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, key: &[u8]) -> Result<(), redb::Error> {
+        if let Some(before) = self.results.remove(key)? {
+            self.order.remove(before.value().0)?;
+        }
+        Ok(())
+    }
+
+    /// Moves a result to a later place. One that is gone stays so.
+    pub(super) fn used(&mut self, key: &[u8], at: Stamp) -> Result<(), redb::Error> {
+        let value = match self.results.get(key)? {
+            Some(row) if Place(row.value().0).used() < at => row.value().1.to_vec(),
+            _ => return Ok(()),
+        };
+        self.put(key, &value, at)
+    }
+
+    /// Removes the results that were used last before this, and the oldest of those that are too many; how many.
+    pub(super) fn expire(&mut self, before: Stamp, max_entries: u64) -> Result<u64, redb::Error> {
+        let mut removed = 0;
+        loop {
+            let oldest = self.order.first()?.map(|(place, key)| (place.value(), key.value().to_vec()));
+            let Some((place, key)) = oldest else { return Ok(removed) };
+            if Place(place).used() >= before && self.order.len()? <= max_entries {
+                return Ok(removed);
+            }
+            self.order.remove(place)?;
+            self.results.remove(key.as_slice())?;
+            removed += 1;
+        }
+    }
+}
+
+/// Runs one transaction. What is not durable survives the process only with a later one that is.
+pub(super) fn change<T>(
+    database: &Database,
+    durable: bool,
+    work: impl FnOnce(&mut Tables<'_>) -> Result<T, redb::Error>,
+) -> Result<T, redb::Error> {
+    let mut transaction = database.begin_write()?;
+    if !durable {
+        transaction.set_durability(Durability::None)?;
+    }
+    let done = work(&mut Tables::open(&transaction)?)?;
+    transaction.commit()?;
+    Ok(done)
+}
+
+/// Makes the tables where they are not. Results of an earlier version count as used now: when they were is not known.
+pub(super) fn prepare(database: &Database, max_entries: u64, now: Stamp) -> Result<(), redb::Error> {
+    change(database, true, |tables| {
+        loop {
+            let oldest = tables.order.first()?.map(|(place, key)| (place.value(), key.value().to_vec()));
+            let Some((_, key)) = oldest.filter(|(place, _)| *place < FIRST) else { break };
+            let value = tables.results.get(key.as_slice())?.map(|row| row.value().1.to_vec()).unwrap_or_default();
+            tables.put(&key, &value, now)?;
+        }
+        tables.expire(0, max_entries)
+    })
+    .map(|_| ())
+}
+
+type Row = (Place, Vec<u8>, Vec<u8>);
+
+/// A result by its key.
+pub(super) fn get(database: &Database, key: &[u8]) -> Result<Option<(Place, Vec<u8>)>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let results = transaction.open_table(RESULTS)?;
+    Ok(results.get(key)?.map(|row| (Place(row.value().0), row.value().1.to_vec())))
+}
+
+/// The next results after a place, with their keys.
+pub(super) fn page(database: &Database, after: Option<Place>, count: usize) -> Result<Vec<Row>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let (results, order) = (transaction.open_table(RESULTS)?, transaction.open_table(ORDER)?);
+    let mut rows = Vec::new();
+    for row in order.range(after.map_or(0, |place| place.0 + 1)..)?.take(count) {
+        let (place, key) = row?;
+        if let Some(found) = results.get(key.value())? {
+            rows.push((Place(place.value()), key.value().to_vec(), found.value().1.to_vec()));
+        }
+    }
+    Ok(rows)
+}

@@ -1,0 +1,234 @@
+//! Which blobs are on the disk, in the order of their last use, within a bound of bytes.
+//!
+//! There are two orders: of blobs that a cached result names, and of all others. Room is made from the others first, then from what
+//! results name. What was used lately goes only where nothing else is left, and then the oldest of both first.
+//!
+//! Lists threaded through a table by numbers: an entry costs some 170 bytes of memory, and every operation but the scans of a
+//! collection constant time. Invariant: `bytes + reserved <= capacity` after every call.
+
+mod order;
+mod scan;
+
+use std::collections::HashMap;
+
+use kiln_proto::digest::Digest;
+
+use self::order::{Links, Order};
+use super::clock::Stamp;
+
+/// One blob's place in the order of use.
+#[derive(Debug)]
+struct Slot {
+    digest: Digest,
+    links: Links,
+    born: u64,
+    verified: bool,
+    /// Some cached result names it, as far as is known.
+    named: bool,
+    /// The marking that last found it named.
+    mark: u64,
+    used: Stamp,
+    /// What its file says of its last use.
+    saved: Stamp,
+}
+
+/// What is known of a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// Tells this file from an earlier or later one of the same digest.
+    pub(crate) born: u64,
+    /// Whether its bytes were hashed in this process.
+    pub(crate) verified: bool,
+    /// Its file is to be told that it was used.
+    pub(crate) unsaved: bool,
+}
+
+/// There is not so much room even when everything is evicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full {
+    /// Bytes held by blobs that are being written.
+    pub(crate) writing: u64,
+}
+
+/// Blobs that must go.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Evicted {
+    pub(crate) blobs: Vec<Digest>,
+    /// The latest use of those among them that results named: results that were used last by then may have lost blobs.
+    pub(crate) named_until: Option<Stamp>,
+}
+
+/// How far what a blob's file says of its last use may be behind, in milliseconds: 15 minutes.
+pub(crate) const SAVE_EVERY: u64 = 15 * 60 * 1_000;
+
+/// Index of a store's blobs.
+#[derive(Debug)]
+pub(crate) struct Index {
+    by_digest: HashMap<Digest, u32>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    loose: Order,
+    named: Order,
+    births: u64,
+    marking: u64,
+    bytes: u64,
+    reserved: u64,
+    capacity: u64,
+}
+
+impl Index {
+    /// An empty index of a store that may hold `capacity` bytes.
+    pub(crate) fn new(capacity: u64) -> Self {
+        Self {
+            by_digest: HashMap::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            loose: Order::default(),
+            named: Order::default(),
+            births: 0,
+            marking: 0,
+            bytes: 0,
+            reserved: 0,
+            capacity,
+        }
+    }
+
+    /// Bytes of blobs and reservations.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes + self.reserved
+    }
+
+    /// Bytes that may be held.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Marks a blob as just used; nothing where it is absent.
+    pub(crate) fn touch(&mut self, digest: &Digest, now: Stamp) -> Option<Known> {
+        let at = *self.by_digest.get(digest)?;
+        self.renew(at, now);
+        let slot = &mut self.slots[at as usize];
+        let unsaved = slot.used > slot.saved.saturating_add(SAVE_EVERY);
+        if unsaved {
+            slot.saved = slot.used;
+        }
+        Some(Known { born: slot.born, verified: slot.verified, unsaved })
+    }
+
+    /// What is known of a blob; does not count as a use.
+    pub(crate) fn look(&self, digest: &Digest) -> Option<Known> {
+        let slot = &self.slots[*self.by_digest.get(digest)? as usize];
+        Some(Known { born: slot.born, verified: slot.verified, unsaved: false })
+    }
+
+    /// Adds a blob as the newest. Its bytes must have been reserved by [`reserve`](Self::reserve); they no longer are.
+    pub(crate) fn insert_reserved(&mut self, digest: Digest, now: Stamp) {
+        self.release(digest.size);
+        self.insert(digest, Slot { used: now, saved: now, verified: true, ..self.slot(digest) });
+    }
+
+    /// Adds a blob found on the disk as the newest; gives those that must go for it, maybe itself. Until results have been
+    /// marked, it counts as named. It may have been used somewhat later than its file says.
+    pub(crate) fn insert_found(&mut self, digest: Digest, saved: Stamp, now: Stamp) -> Evicted {
+        let used = saved.saturating_add(SAVE_EVERY).min(now);
+        self.insert(digest, Slot { used, saved, named: true, ..self.slot(digest) });
+        let mut evicted = Evicted::default();
+        while self.bytes() > self.capacity && self.evict(now, &mut evicted) {}
+        evicted
+    }
+
+    fn slot(&self, digest: Digest) -> Slot {
+        let links = Links::default();
+        Slot { digest, links, born: 0, verified: false, named: false, mark: self.marking, used: 0, saved: 0 }
+    }
+
+    fn insert(&mut self, digest: Digest, slot: Slot) {
+        if self.by_digest.contains_key(&digest) {
+            return;
+        }
+        self.births += 1;
+        let slot = Slot { born: self.births, ..slot };
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.slots[at as usize] = slot;
+                at
+            }
+            None => {
+                self.slots.push(slot);
+                (self.slots.len() - 1) as u32
+            }
+        };
+        self.by_digest.insert(digest, at);
+        self.bytes += digest.size;
+        self.link_newest(at);
+    }
+
+    /// Remembers that this very file was hashed and found right.
+    pub(crate) fn set_verified(&mut self, digest: &Digest, born: u64) {
+        if let Some(at) = self.by_digest.get(digest) {
+            let slot = &mut self.slots[*at as usize];
+            slot.verified |= slot.born == born;
+        }
+    }
+
+    /// Forgets this very file; false where another has come in its place, or none is there.
+    pub(crate) fn remove(&mut self, digest: &Digest, born: u64) -> bool {
+        let here = self.by_digest.get(digest).is_some_and(|at| self.slots[*at as usize].born == born);
+        if here {
+            self.take(digest);
+        }
+        here
+    }
+
+    /// Sets bytes aside for a blob being written; gives the blobs that must go for them. What was used from `kept_from` on goes
+    /// last.
+    pub(crate) fn reserve(&mut self, bytes: u64, kept_from: Stamp) -> Result<Evicted, Full> {
+        if self.reserved.checked_add(bytes).is_none_or(|wanted| wanted > self.capacity) {
+            return Err(Full { writing: self.reserved });
+        }
+        let mut evicted = Evicted::default();
+        while self.bytes() > self.capacity - bytes && self.evict(kept_from, &mut evicted) {}
+        self.reserved += bytes;
+        Ok(evicted)
+    }
+
+    /// Gives reserved bytes back.
+    pub(crate) fn release(&mut self, bytes: u64) {
+        self.reserved = self.reserved.saturating_sub(bytes);
+    }
+
+    /// Takes out the blob that is missed least; false where there is none.
+    fn evict(&mut self, kept_from: Stamp, evicted: &mut Evicted) -> bool {
+        let used = |at: &u32| self.slots[*at as usize].used;
+        let old = |at: &u32| used(at) < kept_from;
+        let (loose, named) = (self.loose.oldest(), self.named.oldest());
+        let lately = || loose.into_iter().chain(named).min_by_key(used);
+        let Some(at) = loose.filter(old).or(named.filter(old)).or_else(lately) else { return false };
+        let Slot { digest, named, used, .. } = self.slots[at as usize];
+        if named {
+            evicted.named_until = evicted.named_until.max(Some(used));
+        }
+        evicted.blobs.push(digest);
+        self.take(&digest);
+        true
+    }
+
+    fn take(&mut self, digest: &Digest) {
+        if let Some(at) = self.by_digest.remove(digest) {
+            self.unlink(at);
+            self.free.push(at);
+            self.bytes -= digest.size;
+        }
+    }
+
+    /// Makes a blob the newest of its order. Time that runs backwards makes nothing older.
+    fn renew(&mut self, at: u32, now: Stamp) {
+        let slot = &mut self.slots[at as usize];
+        slot.used = slot.used.max(now);
+        self.unlink(at);
+        self.link_newest(at);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! One order of blobs, as a list threaded through the index's table.
+
+use super::{Index, Slot};
+
+const NONE: u32 = u32::MAX;
+
+/// A blob's neighbours in its order.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Links {
+    newer: u32,
+    older: u32,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self { newer: NONE, older: NONE }
+    }
+}
+
+#[cfg(test)]
+impl Links {
+    pub(super) fn newer(&self) -> Option<u32> {
+        (self.newer != NONE).then_some(self.newer)
+    }
+}
+
+/// The two ends of an order.
+#[derive(Debug)]
+pub(super) struct Order {
+    newest: u32,
+    oldest: u32,
+}
+
+impl Default for Order {
+    fn default() -> Self {
+        Self { newest: NONE, oldest: NONE }
+    }
+}
+
+impl Order {
+    /// The blob that goes first.
+    pub(super) fn oldest(&self) -> Option<u32> {
+        (self.oldest != NONE).then_some(self.oldest)
+    }
+}
+
+impl Index {
+    fn order(&mut self, named: bool) -> (&mut Order, &mut [Slot]) {
+        (if named { &mut self.named } else { &mut self.loose }, &mut self.slots)
+    }
+
+    /// Puts a blob at the newer end of its order.
+    pub(super) fn link_newest(&mut self, at: u32) {
+        let (order, slots) = self.order(self.slots[at as usize].named);
+        slots[at as usize].links = Links { newer: NONE, older: order.newest };
+        match slots.get_mut(order.newest as usize) {
+            Some(slot) => slot.links.newer = at,
+            None => order.oldest = at,
+        }
+        order.newest = at;
+    }
+
+    /// Puts a blob at the older end of its order: it goes next.
+    pub(super) fn link_oldest(&mut self, at: u32) {
+        let (order, slots) = self.order(self.slots[at as usize].named);
+        slots[at as usize].links = Links { newer: order.oldest, older: NONE };
+        match slots.get_mut(order.oldest as usize) {
+            Some(slot) => slot.links.older = at,
+            None => order.newest = at,
+        }
+        order.oldest = at;
+    }
+
+    /// Takes a blob out of its order.
+    pub(super) fn unlink(&mut self, at: u32) {
+        let (order, slots) = self.order(self.slots[at as usize].named);
+        let Links { newer, older } = slots[at as usize].links;
+        match slots.get_mut(newer as usize) {
+            Some(slot) => slot.links.older = older,
+            None => order.newest = older,
+        }
+        match slots.get_mut(older as usize) {
+            Some(slot) => slot.links.newer = newer,
+            None => order.oldest = newer,
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! This coordinator's own results over its own disk, which is told what they name.
+//!
+//! Invariant: a blob that a result names was used when the result was, or later. The disk relies on it when it makes room, and the
+//! collector when it removes what is old.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kiln_proto::digest::Digest;
+use kiln_proto::reapi;
+
+use super::clock::{Clock, Stamp};
+use super::disk::Disk;
+use super::{ActionStore, BlobStore, Error, RedbActions, whole};
+
+/// Results in a file, and the disk that keeps their blobs.
+#[derive(Debug)]
+pub(super) struct OwnActions {
+    results: Arc<RedbActions>,
+    disk: Disk,
+    /// Where the trees of results are read: the disk, and what stands behind it.
+    blobs: Arc<dyn BlobStore>,
+    clock: Clock,
+}
+
+impl OwnActions {
+    pub(super) fn new(results: Arc<RedbActions>, disk: Disk, blobs: Arc<dyn BlobStore>, clock: Clock) -> Self {
+        Self { results, disk, blobs, clock }
+    }
+}
+
+#[async_trait]
+impl ActionStore for OwnActions {
+    async fn get(&self, instance: &str, action: &Digest) -> Result<Option<reapi::ActionResult>, Error> {
+        self.results.get(instance, action).await
+    }
+
+    async fn put(&self, instance: &str, action: &Digest, result: reapi::ActionResult) -> Result<(), Error> {
+        let at = self.clock.now();
+        let named = whole::named_by(&*self.blobs, action.function, &result).await.unwrap_or_else(|error| {
+            tracing::warn!(%action, %error, "cannot read what a result names; its blobs count as named by none");
+            None
+        });
+        // Blobs first: a collection between the two finds them used.
+        self.disk.name(&named.unwrap_or_default(), at);
+        self.results.put(instance, action, &result, at).await
+    }
+
+    async fn remove(&self, instance: &str, action: &Digest) -> Result<(), Error> {
+        self.results.remove(instance, action).await
+    }
+
+    fn used(&self, instance: &str, action: &Digest, at: Stamp) {
+        self.results.used(instance, action, at);
+    }
+}

@@ -1,0 +1,127 @@
+//! A real S3 server (moto) on a port of this machine, gone when dropped.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use kiln_coordinator::store::Clock;
+use kiln_coordinator::store::s3::Address;
+use object_store::ObjectStore;
+use object_store::aws::AmazonS3Builder;
+use parking_lot::Mutex;
+
+/// Where `.ci/test` installs moto.
+const PYTHON: &str = "/opt/kiln-test-tools/bin/python";
+
+/// One server with the bucket `kiln`.
+pub struct S3 {
+    child: Child,
+    lines: Mutex<Lines<BufReader<ChildStdout>>>,
+    port: u16,
+    key: String,
+    pub secret: String,
+    ahead: Arc<AtomicU64>,
+}
+
+/// One server for all tests of a program that leave it as it is; each has a prefix of its own. It ends with the program.
+pub fn shared() -> Option<&'static S3> {
+    static SHARED: std::sync::OnceLock<Option<S3>> = std::sync::OnceLock::new();
+    SHARED.get_or_init(S3::start).as_ref()
+}
+
+impl S3 {
+    /// Starts a server; none where moto is not installed.
+    pub fn start() -> Option<Self> {
+        let found = Command::new(PYTHON).args(["-c", "import moto.server"]).stderr(Stdio::null()).status();
+        if !found.is_ok_and(|status| status.success()) {
+            super::support::cannot_run("moto[server] is not installed in /opt/kiln-test-tools");
+            return None;
+        }
+        let mut child = Command::new(PYTHON)
+            .args(["-c", include_str!("s3_server.py")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("expected python to start");
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = lines.by_ref().map_while(Result::ok).find(|line| line.starts_with("READY"));
+        let ready = ready.expect("expected the S3 server to say that it is ready");
+        let words: Vec<&str> = ready.split(' ').collect();
+        let (port, key, secret) = (words[1].parse().unwrap(), words[2].to_owned(), words[3].to_owned());
+        Some(Self { child, lines: Mutex::new(lines), port, key, secret, ahead: Arc::default() })
+    }
+
+    fn order(&self, words: &str) {
+        let mut input = self.child.stdin.as_ref().unwrap();
+        writeln!(input, "{words}").unwrap();
+        let answer = self.lines.lock().next().expect("expected the S3 server to live").unwrap();
+        assert_eq!(answer, "DONE", "expected the S3 server to do `{words}`");
+    }
+
+    /// Takes the server away: connections are refused.
+    pub fn down(&self) {
+        self.order("down");
+    }
+
+    /// Brings the server back with all that it held.
+    pub fn up(&self) {
+        self.order("up");
+    }
+
+    /// Lets time pass, for the server and for [`clock`](Self::clock).
+    pub fn pass(&self, time: Duration) {
+        let ahead = self.ahead.fetch_add(time.as_secs(), Ordering::SeqCst) + time.as_secs();
+        self.order(&format!("ahead {ahead}"));
+    }
+
+    /// The time that the server has.
+    pub fn clock(&self) -> Clock {
+        let ahead = self.ahead.clone();
+        Clock::of(move || SystemTime::now() + Duration::from_secs(ahead.load(Ordering::SeqCst)))
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The variables that let a coordinator in.
+    pub fn variables(&self) -> Vec<(String, String)> {
+        [
+            ("AWS_ENDPOINT_URL", self.endpoint().as_str()),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ACCESS_KEY_ID", &self.key),
+            ("AWS_SECRET_ACCESS_KEY", &self.secret),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+    }
+
+    /// The bucket, below a prefix of one test's own.
+    pub fn address(&self, prefix: &str) -> Address {
+        Address::new(&format!("s3://kiln/{prefix}"), self.variables())
+    }
+
+    /// The bucket as any program sees it.
+    pub fn bucket(&self) -> impl ObjectStore {
+        AmazonS3Builder::new()
+            .with_endpoint(self.endpoint())
+            .with_allow_http(true)
+            .with_region("us-east-1")
+            .with_access_key_id(&self.key)
+            .with_secret_access_key(&self.secret)
+            .with_bucket_name("kiln")
+            .build()
+            .unwrap()
+    }
+}
+
+impl Drop for S3 {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
