@@ -7,7 +7,6 @@
 //! Safe beside running builds: [`super::in_use`] says what they keep. Killed at any point, a collection has only removed things that
 //! were to go.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,8 +23,8 @@ use super::{BlobStore, Error, RedbActions, Shared, Swept, whole};
 const PAGE: usize = 256;
 /// From this share of the disk's bound on, results are marked.
 const MARK_FROM_PERCENT: u64 = 75;
-/// How often the disk may ask for a marking because it ran out of what no result names.
-const MARK_AGAIN: Duration = Duration::from_secs(60);
+/// How often uses are written down, and the disk may ask for a marking because it ran out of what no result names.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// When the first collection begins, where the interval is not shorter.
 const FIRST: Duration = Duration::from_secs(60);
 /// The bucket is listed at least so rarely: a listing costs a request for every thousand objects.
@@ -42,18 +41,6 @@ pub struct Report {
     pub bucket: Swept,
     /// Results that were marked; none where the disk has room.
     pub marked: Option<u64>,
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { results, disk, bucket, .. } = self;
-        write!(f, "{} bytes in {} blobs and {results} results", disk.bytes, disk.blobs)?;
-        if bucket.blobs > 0 {
-            write!(f, "; {} bytes in {} blobs of the bucket", bucket.bytes, bucket.blobs)
-        } else {
-            Ok(())
-        }
-    }
 }
 
 /// Collects on one coordinator's stores. Two collections never run at once.
@@ -82,19 +69,23 @@ impl Collector {
     pub async fn run(self: Arc<Self>, every: Duration) {
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + every.min(FIRST), every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut looks = tokio::time::interval(MARK_AGAIN);
+        let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = ticks.tick() => self.collect_and_tell().await,
-                _ = looks.tick() => {
-                    if self.disk.took_named() {
-                        let _one = self.done.running.lock().await;
-                        if let Err(error) = self.mark().await {
-                            tracing::warn!(%error, "cannot mark what results name; the disk makes room by age alone");
-                        }
-                    }
-                }
+                _ = looks.tick() => self.look().await,
+            }
+        }
+    }
+
+    /// What is due between collections.
+    async fn look(&self) {
+        self.results.write_uses();
+        if self.disk.took_named() {
+            let _one = self.done.running.lock().await;
+            if let Err(error) = self.mark().await {
+                tracing::warn!(%error, "cannot mark what results name; the disk makes room by age alone");
             }
         }
     }

@@ -32,6 +32,8 @@ const QUEUE: usize = 1_024;
 const NOTE_EVERY: u64 = 60_000;
 /// Results whose last noted use is remembered.
 const REMEMBERED: usize = 100_000;
+/// Uses that wait before they are written down without being asked for.
+const WAITING: usize = 1_000;
 
 /// The redb file. After an I/O error redb serves no more: then it is closed, and opened again at the next use.
 #[derive(Debug)]
@@ -52,7 +54,7 @@ struct Uses {
 }
 
 impl Uses {
-    /// Whether a use is to be written down and nobody is on the way to do it.
+    /// Whether so many wait that they are to be written down.
     fn add(&mut self, key: Vec<u8>, at: Stamp) -> bool {
         if self.noted.get(&key).is_some_and(|last| at < last.saturating_add(NOTE_EVERY)) {
             return false;
@@ -62,7 +64,7 @@ impl Uses {
         }
         self.noted.insert(key.clone(), at);
         self.waiting.insert(key, at);
-        self.waiting.len() == 1
+        self.waiting.len().is_multiple_of(WAITING)
     }
 }
 
@@ -193,12 +195,17 @@ impl RedbActions {
         self.write(|done| Change::Remove { key, done }).await.map(|_| ())
     }
 
-    /// Notes that a result was used at that time. Nobody waits for it: within a minute of an earlier use nothing is written, and
-    /// what is lost with the process makes the result seem a little older.
+    /// Notes that a result was used at that time. Nobody waits for it: within a minute of an earlier use nothing is noted, and what is
+    /// lost with the process before it is [written down](Self::write_uses) makes the result seem a little older.
     pub fn used(&self, instance: &str, action: &Digest, at: Stamp) {
-        if self.results.uses.lock().add(table::key(instance, action), at)
-            && let Some(queue) = &self.queue
-        {
+        if self.results.uses.lock().add(table::key(instance, action), at) {
+            self.write_uses();
+        }
+    }
+
+    /// Has the uses that wait written down, in the background. Whatever else is written takes them along, too.
+    pub fn write_uses(&self) {
+        if let Some(queue) = &self.queue {
             // Where the queue is full, the writer comes by anyway.
             let _ = queue.try_send(Change::Uses);
         }

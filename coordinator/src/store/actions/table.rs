@@ -2,8 +2,7 @@
 
 use kiln_proto::digest::{Digest, DigestFunction};
 use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
-    WriteTransaction,
+    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction,
 };
 
 use crate::store::clock::Stamp;
@@ -116,16 +115,12 @@ impl<'a> Tables<'a> {
     }
 }
 
-/// Runs one transaction. What is not durable survives the process only with a later one that is.
+/// Runs one transaction. When this returns, it is on the disk.
 pub(super) fn change<T>(
     database: &Database,
-    durable: bool,
     work: impl FnOnce(&mut Tables<'_>) -> Result<T, redb::Error>,
 ) -> Result<T, redb::Error> {
-    let mut transaction = database.begin_write()?;
-    if !durable {
-        transaction.set_durability(Durability::None)?;
-    }
+    let transaction = database.begin_write()?;
     let done = work(&mut Tables::open(&transaction)?)?;
     transaction.commit()?;
     Ok(done)
@@ -133,7 +128,7 @@ pub(super) fn change<T>(
 
 /// Makes the tables where they are not. Results of an earlier version count as used now: when they were is not known.
 pub(super) fn prepare(database: &Database, max_entries: u64, now: Stamp) -> Result<(), redb::Error> {
-    change(database, true, |tables| {
+    change(database, |tables| {
         loop {
             let oldest = tables.order.first()?.map(|(place, key)| (place.value(), key.value().to_vec()));
             let Some((_, key)) = oldest.filter(|(place, _)| *place < FIRST) else { break };

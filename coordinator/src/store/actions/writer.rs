@@ -35,8 +35,7 @@ pub(super) enum Change {
 pub(super) fn write_all(results: &Results, mut changes: mpsc::Receiver<Change>) {
     let mut batch = Vec::new();
     while changes.blocking_recv_many(&mut batch, QUEUE) > 0 {
-        let durable = batch.iter().any(|change| !matches!(change, Change::Uses));
-        let written = write(results, &batch, durable);
+        let written = write(results, &batch);
         for change in batch.drain(..) {
             let (removed, done) = match change {
                 Change::Uses => continue,
@@ -47,18 +46,22 @@ pub(super) fn write_all(results: &Results, mut changes: mpsc::Receiver<Change>) 
             let _ = done.send(written.clone().map(|_| removed));
         }
     }
-    if let Err(error) = write(results, &[], true) {
+    if let Err(error) = write(results, &[]) {
         tracing::debug!(%error, "the last uses of results are not written down");
     }
 }
 
 /// Gives the results that were removed because they are too old or too many.
-fn write(results: &Results, batch: &[Change], durable: bool) -> Result<u64, Arc<redb::Error>> {
+fn write(results: &Results, batch: &[Change]) -> Result<u64, Arc<redb::Error>> {
     let uses = std::mem::take(&mut results.uses.lock().waiting);
+    let nothing = uses.is_empty() && batch.iter().all(|change| matches!(change, Change::Uses));
+    if nothing && !batch.is_empty() {
+        return Ok(0);
+    }
     // What may have lost blobs goes with the next change, whatever that is.
     let mut before = results.floor.get();
     let written = results.with(|database| {
-        table::change(database, durable, |tables| {
+        table::change(database, |tables| {
             for (key, at) in &uses {
                 tables.used(key, *at)?;
             }
