@@ -1,0 +1,11 @@
+//! Container images without a daemon: references, layers, configurations, layouts, registries.
+//!
+//! Invariant: knows nothing of farms, projects or gRPC. What is made here depends on what is given alone: no clock, no machine.
+
+pub mod digest;
+pub mod image;
+pub mod layer;
+pub mod layout;
+pub mod manifest;
+pub mod platform;
+pub mod reference;
