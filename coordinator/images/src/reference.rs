@@ -297,7 +297,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_displayed_parses_to_the_same(
-            host in "(([a-z]{1,5}\\.[a-z]{2,3}(:[1-9][0-9]{0,3})?|docker.io/[a-z]\\.[a-z])/)?",
+            host in "(([a-z]{1,5}\\.[a-z]{2,3}(:[1-9][0-9]{0,3})?|docker\\.io/[a-z]\\.[a-z])/)?",
             path in "[a-z0-9]{1,4}([_-][a-z0-9]{1,3}){0,2}(/[a-z0-9]{1,4}(__[a-z0-9]{1,3})?){0,2}",
             tag in "(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,8})?",
             digest in any::<Option<u8>>(),

@@ -361,11 +361,7 @@ async fn make(
         version: work.plan.version.clone().unwrap_or_default(),
         platform,
         target: target.name.clone(),
-        kind: match artifact.kind {
-            kiln_core::plan::ArtifactKind::Binary => "binary",
-            kiln_core::plan::ArtifactKind::Archive => "archive",
-        }
-        .to_owned(),
+        kind: artifact.kind.name().to_owned(),
         root: Some(made.root.to_wire()),
         digest_function: v1_function(work),
         digest: Some(made.content.to_wire()),
