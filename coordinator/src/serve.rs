@@ -52,8 +52,14 @@ pub async fn run(
     let records = RedbLayers::open(&config.data_dir.join("layers.redb"), MAX_LAYER_RECORDS)
         .context("cannot open the index of layers; does another coordinator use this data directory?")?;
     let layers = Layers::spawn(std::sync::Arc::new(records), stores.clone());
-    let builds = Builds::open(config.data_dir.join("builds"), stores.clone(), execution.clone(), layers.clone())
-        .context("cannot open the index of builds; does another coordinator use this data directory?")?;
+    let builds = Builds::open(
+        config.data_dir.join("builds"),
+        stores.clone(),
+        execution.clone(),
+        layers.clone(),
+        config.registries(),
+    )
+    .context("cannot open the index of builds; does another coordinator use this data directory?")?;
 
     let operations = execution::Execution::new(execution.clone());
     let served = builds::Builds::new(builds);

@@ -35,6 +35,21 @@ pub async fn resolve(blobs: &dyn Blobs, top: &Document, wanted: &Platform) -> Re
     Err(Error::NoImage { place: blobs.place(), reason })
 }
 
+/// The same for a layout, whose index is only a list of what lies in it: a single image is named by its own digest.
+///
+/// # Errors
+/// As for [`resolve`].
+pub async fn resolve_layout(blobs: &dyn Blobs, top: &Document, wanted: &Platform) -> Result<Base, Error> {
+    if media_type::is_index(&top.descriptor.media_type) {
+        let index: Index = read(blobs, "`index.json`", &top.data)?;
+        if let [only] = &index.manifests[..] {
+            let found = Document { data: document(blobs, only).await?, descriptor: only.clone() };
+            return resolve(blobs, &found, wanted).await;
+        }
+    }
+    resolve(blobs, top, wanted).await
+}
+
 fn none_for(blobs: &dyn Blobs, wanted: &Platform, there: String) -> Error {
     Error::Platform { place: blobs.place(), wanted: wanted.to_string(), there }
 }

@@ -7,6 +7,7 @@ use std::io::{self, Read};
 
 use serde::{Deserialize, Serialize};
 
+use crate::digest::{Digest, Hasher};
 use crate::layer::Attributes;
 use crate::manifest::media_type;
 
@@ -29,16 +30,24 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// Adds a layer, given as it is compressed.
+    /// Adds a layer, given as it is compressed; answers with the digest of its tar.
     ///
     /// # Errors
     /// Where it is no such tar.
-    pub fn add(&mut self, layer_type: &str, layer: impl Read) -> io::Result<()> {
+    pub fn add(&mut self, layer_type: &str, layer: impl Read) -> io::Result<Digest> {
         match layer_type {
-            media_type::OCI_LAYER_GZIP => self.add_tar(flate2::read::MultiGzDecoder::new(io::BufReader::new(layer))),
-            media_type::OCI_LAYER_ZSTD => self.add_tar(zstd::Decoder::new(layer)?),
-            _ => self.add_tar(layer),
+            media_type::OCI_LAYER_GZIP => self.add_all(flate2::read::MultiGzDecoder::new(io::BufReader::new(layer))),
+            media_type::OCI_LAYER_ZSTD => self.add_all(zstd::Decoder::new(layer)?),
+            _ => self.add_all(layer),
         }
+    }
+
+    fn add_all(&mut self, layer: impl Read) -> io::Result<Digest> {
+        let mut hashing = Hashing { inner: layer, hasher: Hasher::default() };
+        self.add_tar(&mut hashing)?;
+        // What follows the tar's end counts too.
+        io::copy(&mut hashing, &mut io::sink())?;
+        Ok(hashing.hasher.finish())
     }
 
     fn add_tar(&mut self, layer: impl Read) -> io::Result<()> {
@@ -106,6 +115,19 @@ impl Contents {
     }
 }
 
+struct Hashing<R> {
+    inner: R,
+    hasher: Hasher,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        Ok(read)
+    }
+}
+
 fn is_library(name: &str) -> bool {
     name.strip_suffix(".so").is_some() || name.contains(".so.")
 }
@@ -137,7 +159,8 @@ mod tests {
         writer.file("usr/lib/libpq.so.5.15", true, 0, io::empty()).unwrap();
         let (data, layer) = writer.finish().unwrap();
         let mut contents = Contents::default();
-        contents.add(&layer.descriptor.media_type, data.as_slice()).unwrap();
+        let tar = contents.add(&layer.descriptor.media_type, data.as_slice()).unwrap();
+        assert_eq!(tar, layer.diff_id);
         assert_eq!(contents.glibc, Some((2, 36)));
         assert!(contents.libraries.contains("libc.so.6") && contents.libraries.contains("libpq.so.5.15"));
         assert_eq!(contents.link_above("lib/x"), Some(("lib", "usr/lib")));

@@ -130,6 +130,18 @@ impl<W: Write> Write for Compressor<W> {
     }
 }
 
+/// Compresses a tar that is there already.
+///
+/// # Errors
+/// Where it cannot be read or written.
+pub fn compress(from: &mut impl Read, to: impl Write, compression: Compression) -> io::Result<Layer> {
+    let mut plain = Hashed::new(Compressor::new(Hashed::new(to), compression)?);
+    io::copy(from, &mut plain)?;
+    let (compressor, diff_id, _) = plain.finish();
+    let (_, digest, size) = compressor.finish()?.finish();
+    Ok(Layer { descriptor: Descriptor::new(compression.media_type(), digest, size), diff_id })
+}
+
 /// The order of entries: by the parts of their paths, so that what is in a directory follows it.
 pub fn order(a: &str, b: &str) -> Ordering {
     a.split('/').cmp(b.split('/'))

@@ -23,6 +23,8 @@ use crate::store::redis::Health;
 
 /// How long a build that was taken up again, or that meets a farm which has just started, waits for workers to join.
 const JOINING: Duration = Duration::from_secs(30);
+/// When an image was made of sources that have no commit: 2000-01-01, as everywhere in a build.
+const UNDATED: i64 = 946_684_800;
 /// How often the steps that one needs are run again because their outputs were evicted.
 const HEALINGS: u32 = 2;
 
@@ -165,7 +167,8 @@ type Place = (usize, usize, u32);
 
 async fn carry_out(work: &Work) -> Result<(), Unsuccessful> {
     let environments = environments(work).await?;
-    let mut done = all_steps(work, &environments).await?;
+    let prepared = async { work.bases.prepare(&work.plan).await.map_err(not_made) };
+    let (mut done, ()) = futures::future::try_join(all_steps(work, &environments), prepared).await?;
     for (index, target) in work.plan.targets.iter().enumerate() {
         let steps = done.remove(&index).unwrap_or_default();
         make_artifacts(work, target, &environments[index], &steps).await?;
@@ -315,15 +318,7 @@ async fn make_artifacts(
 ) -> Result<(), Unsuccessful> {
     let facts: Vec<StepFact> = steps.values().flatten().map(|finished| finished.fact.clone()).collect();
     for artifact in &work.plan.artifacts {
-        let mut outputs = Tree::default();
-        for name in &artifact.from {
-            let step = work.plan.steps.iter().position(|step| step.name == *name);
-            for finished in step.and_then(|step| steps.get(&step)).into_iter().flatten() {
-                overlay(&*work.stores.blobs, &mut outputs, finished.outputs.tree.clone())
-                    .await
-                    .map_err(Unsuccessful::farms)?;
-            }
-        }
+        let outputs = outputs(work, artifact, steps).await?;
         let made = make(work, target, environment, artifact, &outputs, &facts).await?;
         work.build.lock().artifacts.push(made.clone());
         work.tell(event::Event::Artifact(made));
@@ -331,12 +326,35 @@ async fn make_artifacts(
     Ok(())
 }
 
+/// What each step of an artifact left, in the plan's order; the shards of one as one.
+async fn outputs(
+    work: &Work,
+    artifact: &kiln_core::plan::Artifact,
+    steps: &BTreeMap<usize, Vec<Finished>>,
+) -> Result<Vec<(String, Tree)>, Unsuccessful> {
+    let mut found = Vec::new();
+    for (index, step) in work.plan.steps.iter().enumerate().filter(|(_, step)| artifact.from.contains(&step.name)) {
+        let mut tree = Tree::default();
+        for finished in steps.get(&index).into_iter().flatten() {
+            overlay(&*work.stores.blobs, &mut tree, finished.outputs.tree.clone())
+                .await
+                .map_err(Unsuccessful::farms)?;
+        }
+        found.push((step.name.clone(), tree));
+    }
+    Ok(found)
+}
+
+fn not_made(error: artifacts::Error) -> Unsuccessful {
+    if error.is_projects() { Unsuccessful::projects(error.to_string()) } else { Unsuccessful::farms(error) }
+}
+
 async fn make(
     work: &Work,
     target: &Target,
     environment: &Chosen,
     artifact: &kiln_core::plan::Artifact,
-    outputs: &Tree,
+    outputs: &[(String, Tree)],
     facts: &[StepFact],
 ) -> Result<v1::Artifact, Unsuccessful> {
     let build = work.build.lock().clone();
@@ -345,10 +363,27 @@ async fn make(
     let version = work.plan.version.as_deref();
     let label = version.map(str::to_owned).or_else(|| source.commit.get(..12).map(str::to_owned));
     let stem = format!("{}-{}-{}", artifact.name, label.unwrap_or_else(|| "0".into()), platform.replace('/', "-"));
-    let blobs = &*work.stores.blobs;
-    let made = artifacts::assemble(blobs, work.function, artifact, target, outputs, &stem).await.map_err(|error| {
-        if error.is_projects() { Unsuccessful::projects(error.to_string()) } else { Unsuccessful::farms(error) }
-    })?;
+    let origin = kiln_images::image::Origin {
+        created: if source.commit_time > 0 { source.commit_time } else { UNDATED },
+        revision: source.commit.clone(),
+        source: source.repository.clone(),
+        version: version.unwrap_or_default().to_owned(),
+        ..Default::default()
+    };
+    let made = artifacts::assemble(&artifacts::Ingredients {
+        stores: &work.stores,
+        function: work.function,
+        instance: build.instance.trim_matches('/'),
+        artifact,
+        target,
+        outputs,
+        stem: &stem,
+        sources: &work.source.tree,
+        bases: &work.bases,
+        origin: &origin,
+    })
+    .await
+    .map_err(not_made)?;
     let id = artifacts::id(&artifact.name, version, &source, &platform, &made.content);
     if let Some(known) = work.records.artifact(&id).map_err(Unsuccessful::farms)?
         && known.root == Some(made.root.to_wire())
@@ -373,7 +408,7 @@ async fn make(
         dirty: source.dirty,
         instance: build.instance.clone(),
     };
-    let statement = artifacts::statement(&build, &record, &environment.environment, &made.subjects, facts);
+    let statement = artifacts::statement(&build, &record, &environment.environment, &made, facts);
     let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;
     let provenance = work.function.digest(&statement);
     work.stores.artifacts.put(&provenance, statement.into()).await.map_err(Unsuccessful::farms)?;
