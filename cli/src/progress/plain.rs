@@ -36,6 +36,10 @@ impl Show for Plain {
                 writeln!(stderr, "artifact {}", harmless(&artifact.id))?;
                 writeln!(std::io::stdout().lock(), "{}", path.display())
             }
+            Happening::Delivered(delivered) => {
+                writeln!(stderr, "{}", harmless(&delivered_words(delivered)))?;
+                writeln!(std::io::stdout().lock(), "{}@{}", delivered.reference, delivered.digest)
+            }
             Happening::Warning(text) => writeln!(stderr, "warning: {}", harmless(text)),
             Happening::Finished { finished, moved } => write!(stderr, "{}", summary(board, finished, moved)),
         }
@@ -52,6 +56,12 @@ pub(super) fn started_words(started: &kiln_proto::v1::BuildStarted) -> String {
     let again = if started.resumed { "taken up again" } else { "started" };
     let steps = crate::terminal::count(started.steps.len(), "step");
     format!("build {} {again}: {}, {steps}", started.build, name.trim())
+}
+
+/// The line about what was taken somewhere.
+pub(super) fn delivered_words(delivered: &super::Delivered) -> String {
+    let (sent, present) = (terminal::size(delivered.bytes.0), terminal::size(delivered.bytes.1));
+    format!("{} {}: sent {sent}, {present} were there", delivered.how, delivered.reference)
 }
 
 /// The last line about a step.

@@ -15,11 +15,12 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::blobs::{Blobs, ByteStream, Error, MAX_DOCUMENT_BYTES};
 use crate::digest::{Digest, Hashed};
+use crate::image::Image;
 use crate::layout;
 use crate::manifest::{Descriptor, Document, Manifest, media_type};
 
 /// Docker's own list of the images in the file.
-const DOCKER_LIST: &str = "manifest.json";
+pub const DOCKER_LIST: &str = "manifest.json";
 /// Bytes of one piece of a blob.
 const PIECE_BYTES: usize = 256 << 10;
 
@@ -31,6 +32,30 @@ pub struct Archive {
     top: Document,
     /// Where each blob lies: its offset and its bytes.
     places: BTreeMap<Digest, (u64, u64)>,
+}
+
+/// What Docker's list says of one image whose blobs lie as in a layout.
+pub fn docker_list(image: &Image, reference: &str) -> Document {
+    let layers: Vec<String> = image.layers.iter().map(|layer| layout::blob_path(&layer.digest)).collect();
+    let config = layout::blob_path(&image.config.descriptor.digest);
+    let list = serde_json::json!([{ "Config": config, "RepoTags": [reference], "Layers": layers }]);
+    Document::encode("application/json", &list)
+}
+
+/// The header of a file in a tar.
+pub fn header(path: &str, size: u64) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    // The paths of a layout are short.
+    let _ = header.set_path(path);
+    header.set_size(size);
+    header.set_mode(0o644);
+    header.set_cksum();
+    header.as_bytes().to_vec()
+}
+
+/// What fills a file's last block in a tar.
+pub fn padding(size: u64) -> Vec<u8> {
+    vec![0; usize::try_from(size.next_multiple_of(512) - size).unwrap_or(0)]
 }
 
 #[derive(Deserialize)]

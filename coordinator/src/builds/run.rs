@@ -407,6 +407,8 @@ async fn make(
         commit: source.commit.clone(),
         dirty: source.dirty,
         instance: build.instance.clone(),
+        sbom: None,
+        checksums: None,
     };
     let statement = artifacts::statement(&build, &record, &environment.environment, &made, facts);
     let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;
