@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::retry::Attempts;
 use super::{Access, Ask, Error, Registries, transport};
 use crate::blobs::{self, Blobs, ByteStream};
-use crate::manifest::Descriptor;
+use crate::manifest::{Descriptor, media_type};
 use crate::reference::Reference;
 
 const DOING: &str = "when it was asked for a blob";
@@ -33,6 +33,11 @@ impl Blobs for Repository {
     }
 
     async fn open(&self, descriptor: &Descriptor) -> Result<ByteStream, blobs::Error> {
+        if media_type::is_manifest(&descriptor.media_type) || media_type::is_index(&descriptor.media_type) {
+            let at = self.reference.at_digest(descriptor.digest);
+            let found = self.registries.manifest(&at).await.map_err(Box::new)?;
+            return Ok(futures::stream::iter([Ok(found.data)]).boxed());
+        }
         let (sender, receiver) = mpsc::channel(8);
         let mut reading = Reading { repository: self.clone(), descriptor: descriptor.clone(), offset: 0 };
         // The first answer is waited for: a blob that is not there is an error at once.

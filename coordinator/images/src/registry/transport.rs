@@ -33,14 +33,16 @@ impl Registries {
         let name = if registry == DOCKER_HUB { HUB_HOST } else { registry };
         let mut host = Host { client, base: format!("https://{name}") };
         let may_be_plain = is_this_machine(registry) || self.inner.options.insecure.iter().any(|one| one == registry);
-        match self.probe(&host).await {
-            Ok(()) => {}
-            Err(error) => match failed(registry, &error) {
-                Error::PlainHttp { .. } if may_be_plain => host.base = format!("http://{name}"),
+        if let Err(error) = self.probe(&host).await {
+            let plain = Host { client: host.client.clone(), base: format!("http://{name}") };
+            match failed(registry, &error) {
+                error @ Error::Certificate { .. } => return Err(error),
+                // Some answer a TLS greeting with words of HTTP, some hang up.
+                _ if may_be_plain && self.probe(&plain).await.is_ok() => host = plain,
+                error @ Error::PlainHttp { .. } => return Err(error),
                 // What else is wrong is found by the request itself, which is tried again where that helps.
-                error @ (Error::PlainHttp { .. } | Error::Certificate { .. }) => return Err(error),
                 _ => return Ok(host),
-            },
+            }
         }
         lock(&self.inner.clients).insert(registry.to_owned(), host.clone());
         Ok(host)

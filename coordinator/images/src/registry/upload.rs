@@ -1,7 +1,8 @@
 //! Blobs to a registry: skipped where they are, mounted where a neighbour has them, else sent in parts.
 //!
 //! Invariant: a part is kept in memory until the registry has it, so that what broke off goes on from where the registry says it
-//! is, without reading the source again; only where the registry lost the upload does the blob begin anew.
+//! is, without reading the source again. Where the registry lost the upload the blob begins anew: `docker-registry` does so to one
+//! that broke in the midst of a part, whose bytes it counts and then refuses.
 //! Source: OCI distribution specification 1.1, "Push".
 
 use bytes::Bytes;
