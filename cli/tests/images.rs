@@ -180,6 +180,20 @@ fn a_push_sends_what_is_missing_and_moves_no_tag_unasked() {
         skopeo.args(["inspect", "--tls-verify=false", &format!("docker://{to}:1.4.2")]);
         assert!(registry::output(&mut skopeo).contains(pushed["digest"].as_str().unwrap()));
     }
+    let list = format!("{to}:sha256-{}", pushed["digest"].as_str().unwrap().trim_start_matches("sha256:"));
+    if has("skopeo") {
+        let raw = Command::new("skopeo")
+            .args(["inspect", "--raw", "--tls-verify=false", &format!("docker://{list}")])
+            .output();
+        let index: Value = serde_json::from_slice(&raw.unwrap().stdout).unwrap();
+        let kinds: Vec<&str> =
+            index["manifests"].as_array().unwrap().iter().map(|one| one["artifactType"].as_str().unwrap()).collect();
+        assert_eq!(
+            kinds,
+            ["application/vnd.in-toto+json", "application/vnd.cyclonedx+json", "application/vnd.kiln.checksums.v1"],
+            "provenance, parts and checksums go along"
+        );
+    }
     let again = push(farm, dir.path(), &to, nobody.path(), &[]).well();
     assert_eq!(again.of_type("pushed")[0]["bytes_sent"], 0);
 
@@ -190,6 +204,27 @@ fn a_push_sends_what_is_missing_and_moves_no_tag_unasked() {
     assert_ne!(moved.of_type("pushed")[0]["digest"], pushed["digest"]);
     let elsewhere = push(farm, dir.path(), &format!("{to}:next"), nobody.path(), &[]).well();
     assert_eq!(elsewhere.of_type("pushed")[0]["bytes_sent"], 0, "its blobs are there");
+}
+
+#[test]
+fn binaries_are_pushed_as_artifacts() {
+    let Some(registry) = Registry::start() else { return };
+    if !has("skopeo") {
+        return;
+    }
+    let config = "name = \"tool\"\nversion = \"2\"\n[steps.s]\nrun = \"echo data > tool\"\noutputs = [\"tool\"]\n\
+                  [artifacts.tool]\nfrom = \"s\"\nfiles = \"tool\"\n";
+    let dir = project(&[("kiln.toml", config)]);
+    let to = format!("{}/tools/tool", registry.name);
+    push(Farm::shared(), dir.path(), &to, dir.path(), &[]).well();
+    let mut skopeo = Command::new("skopeo");
+    skopeo.args(["inspect", "--raw", "--tls-verify=false", &format!("docker://{to}:2")]);
+    let manifest: Value = serde_json::from_str(&registry::output(&mut skopeo)).unwrap();
+    assert_eq!(manifest["artifactType"], "application/vnd.kiln.artifact.v1");
+    let layer = &manifest["layers"][0];
+    assert_eq!(layer["annotations"]["org.opencontainers.image.title"], "tool");
+    let blob = format!("http://{}/v2/tools/tool/blobs/{}", registry.name, layer["digest"].as_str().unwrap());
+    assert_eq!(output("curl", &["-sf", &blob], dir.path()), "data\n");
 }
 
 #[test]
@@ -301,6 +336,8 @@ fn a_python_service_on_a_base_from_a_registry_answers_from_docker() {
     assert!(sent < 1 << 20, "expected the base's layer to be mounted, {sent} bytes were sent");
     let provenance = std::fs::read_to_string(dir.path().join("kiln-out/service.provenance.json")).unwrap();
     assert!(provenance.contains("base/python"), "{provenance}");
+    let sbom = std::fs::read_to_string(dir.path().join("kiln-out/service.cdx.json")).unwrap();
+    assert!(sbom.contains("pkg:pypi/idna@3.7"), "{sbom}");
 
     docker.well(&["pull", "--quiet", &to]);
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

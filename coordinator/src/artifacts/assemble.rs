@@ -98,6 +98,8 @@ pub struct Made {
     pub materials: Vec<Material>,
     /// What its executables want of where they run.
     pub wants: BTreeMap<String, Wants>,
+    /// Lines of `sha256sum` for its files; none where they are named by another function.
+    pub checksums: Option<String>,
 }
 
 /// Makes an artifact.
@@ -134,6 +136,16 @@ pub async fn assemble(given: &Ingredients<'_>) -> Result<Made, Error> {
     Ok(Made { wants, ..store_files(store, given.function, &tree).await? })
 }
 
+/// What `sha256sum` would say of a tree's files, where it is known already.
+pub(super) fn checksums(tree: &Tree) -> Option<String> {
+    let line = |(path, entry): &(String, Entry)| match entry {
+        Entry::File { digest, .. } if digest.function != DigestFunction::Sha256 => Some(None),
+        Entry::File { digest, .. } => Some(Some(format!("{}  {path}\n", digest.hex()))),
+        _ => None,
+    };
+    flatten(tree).iter().filter_map(line).collect()
+}
+
 /// Puts an artifact's tree into the store.
 pub(super) async fn store_files(store: &dyn BlobStore, function: DigestFunction, tree: &Tree) -> Result<Made, Error> {
     let mut blobs = Vec::new();
@@ -153,5 +165,14 @@ pub(super) async fn store_files(store: &dyn BlobStore, function: DigestFunction,
             [only] => only.digest,
             _ => root,
         };
-    Ok(Made { root, content, size_bytes, subjects, blobs, materials: Vec::new(), wants: BTreeMap::new() })
+    Ok(Made {
+        root,
+        content,
+        size_bytes,
+        subjects,
+        blobs,
+        materials: Vec::new(),
+        wants: BTreeMap::new(),
+        checksums: checksums(tree),
+    })
 }

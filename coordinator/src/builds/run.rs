@@ -412,18 +412,28 @@ async fn make(
     };
     let statement = artifacts::statement(&build, &record, &environment.environment, &made, facts);
     let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;
-    let provenance = work.function.digest(&statement);
-    work.stores.artifacts.put(&provenance, statement.into()).await.map_err(Unsuccessful::farms)?;
+    record.provenance = Some(put_beside(work, statement).await?);
     for blob in &made.blobs {
         keep(work, blob).await.map_err(Unsuccessful::farms)?;
     }
-    record.provenance = Some(provenance.to_wire());
+    let sbom = artifacts::sbom(&record, &work.source.planned, &made.wants);
+    record.sbom = Some(put_beside(work, serde_json::to_vec_pretty(&sbom).map_err(Unsuccessful::farms)?).await?);
+    if let Some(lines) = made.checksums {
+        record.checksums = Some(put_beside(work, lines.into_bytes()).await?);
+    }
     let records = work.records.clone();
     let put = tokio::task::spawn_blocking(move || records.put_artifact(record)).await.map_err(Unsuccessful::farms)?;
     put.map_err(|error| match error {
         super::RecordsError::Conflict { .. } => Unsuccessful::projects(error.to_string()),
         other => Unsuccessful::farms(other),
     })
+}
+
+/// Puts what is said about an artifact to where nothing is evicted.
+async fn put_beside(work: &Work, data: Vec<u8>) -> Result<kiln_proto::reapi::Digest, Unsuccessful> {
+    let digest = work.function.digest(&data);
+    work.stores.artifacts.put(&digest, data.into()).await.map_err(Unsuccessful::farms)?;
+    Ok(digest.to_wire())
 }
 
 fn v1_function(work: &Work) -> i32 {

@@ -18,7 +18,7 @@ use kiln_images::platform::Platform;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::tree::{Entry, Tree};
 
-use super::assemble::{Error, Ingredients, Made, store_files};
+use super::assemble::{Error, Ingredients, Made, checksums, store_files};
 use super::choose::{Chosen, lay_out};
 use super::{MTIME, Material, Subject, check};
 use crate::builds::elf::{Ground, Wants};
@@ -74,6 +74,7 @@ pub(super) async fn assemble(
             .into_iter()
             .collect(),
         wants,
+        checksums: checksums(tree),
         ..made
     })
 }
