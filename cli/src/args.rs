@@ -107,6 +107,9 @@ pub struct Build {
     /// Run every step again.
     #[arg(long)]
     pub no_cache: bool,
+    /// Where what was built is taken.
+    #[command(flatten)]
+    pub deliver: Deliver,
     /// Print the build's id and leave it to the farm; `kiln attach` takes it up.
     #[arg(long)]
     pub detach: bool,
@@ -116,6 +119,31 @@ pub struct Build {
     /// Lower is more urgent.
     #[arg(long, default_value_t, allow_negative_numbers = true, value_name = "NUMBER")]
     pub priority: i32,
+}
+
+/// Where artifacts are taken, beside the output directory.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Deliver {
+    /// Push to a container registry, such as `registry.example/team/shop:1.4.2`; without a tag, the version is it. With several
+    /// artifacts, `ARTIFACT=REFERENCE`. What is pushed is not written to the output directory.
+    #[arg(long, value_name = "[ARTIFACT=]REFERENCE", conflicts_with = "detach")]
+    pub push: Vec<String>,
+    /// Move a tag that names another image; by default it is left alone, and the push refused.
+    #[arg(long, requires = "push")]
+    pub push_over: bool,
+    /// Load images into the local Docker.
+    #[arg(long, conflicts_with = "detach")]
+    pub load: bool,
+    /// A registry that plain HTTP may be spoken to, as HOST or HOST:PORT; may be given several times. This machine always may.
+    #[arg(long, env = "KILN_INSECURE_REGISTRIES", value_delimiter = ',', value_name = "HOST")]
+    pub insecure_registry: Vec<String>,
+}
+
+impl Deliver {
+    /// Whether artifacts are taken anywhere.
+    pub fn is_asked(&self) -> bool {
+        self.load || !self.push.is_empty()
+    }
 }
 
 /// How to show what happens.

@@ -47,8 +47,9 @@ impl Error {
 
 /// Fetches an artifact and its provenance into `dir`; answers where it is.
 ///
-/// A single file of the artifact's own name becomes `dir/NAME`, anything else a directory `dir/NAME`.
-pub async fn artifact(farm: &Farm, artifact: &v1::Artifact, dir: &Path) -> Result<PathBuf, Error> {
+/// A single file of the artifact's own name becomes `dir/NAME`, anything else a directory `dir/NAME`. Where not `whole`, only what
+/// is said about it is fetched.
+pub async fn artifact(farm: &Farm, artifact: &v1::Artifact, dir: &Path, whole: bool) -> Result<PathBuf, Error> {
     let malformed = |reason: String| Error::Malformed { name: artifact.name.clone(), reason };
     let function = DigestFunction::from_wire(artifact.digest_function).map_err(|error| malformed(error.to_string()))?;
     let digest =
@@ -64,17 +65,22 @@ pub async fn artifact(farm: &Farm, artifact: &v1::Artifact, dir: &Path) -> Resul
     };
     std::fs::create_dir_all(dir).map_err(write(dir))?;
     let beside = tempfile::Builder::new().prefix(".kiln-").tempdir_in(dir).map_err(write(dir))?;
+    for (wire, suffix) in [(&artifact.provenance, "provenance.json"), (&artifact.sbom, "cdx.json")] {
+        let Some(wire) = wire else { continue };
+        let staged = beside.path().join(suffix);
+        fetch.file(&digest(Some(wire))?, &staged, Path::new(""), false).await?;
+        replace(&staged, &dir.join(format!("{}.{suffix}", artifact.name)), beside.path())?;
+    }
+    let place = dir.join(&artifact.name);
+    if !whole {
+        return Ok(dir.join(format!("{}.provenance.json", artifact.name)));
+    }
     let root = digest(artifact.root.as_ref())?;
     let staged = beside.path().join("new");
     let files = fetch.directory(root, &staged).await?;
     let promised = digest(artifact.digest.as_ref())?;
     if promised != root && !files.iter().any(|(_, digest)| *digest == promised) {
         return Err(malformed(format!("its content is not the promised `{promised}`")));
-    }
-    if let Some(wire) = artifact.provenance.as_ref() {
-        let provenance = beside.path().join("provenance");
-        fetch.file(&digest(Some(wire))?, &provenance, Path::new(""), false).await?;
-        replace(&provenance, &dir.join(format!("{}.provenance.json", artifact.name)), beside.path())?;
     }
     match files.as_slice() {
         [(path, _)] if path.file_name().is_some_and(|name| *name == *artifact.name) => {

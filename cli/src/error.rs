@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{download, farm, scan};
+use crate::{deliver, download, farm, scan};
 
 /// The exit codes that scripts rely on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub enum Error {
     Farm(#[from] farm::Error),
     #[error(transparent)]
     Download(#[from] download::Error),
+    #[error(transparent)]
+    Deliver(#[from] deliver::Error),
     #[error("{0}")]
     Usage(String),
     #[error("cannot write `{}`", .path.display())]
@@ -58,6 +60,7 @@ impl Error {
             Self::Scan(_) | Self::Plan(_) | Self::Usage(_) | Self::Write { .. } | Self::Stdout(_) => Code::Usage,
             Self::Farm(error) => error.code(),
             Self::Download(error) => error.code(),
+            Self::Deliver(error) => error.code(),
             Self::Runtime { .. } => Code::Farm,
             Self::Cancelled => Code::Cancelled,
         }

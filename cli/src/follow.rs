@@ -7,6 +7,7 @@ use kiln_proto::transfer::Moved;
 use kiln_proto::v1;
 use kiln_proto::v1::event::Event;
 
+use crate::deliver::Deliver;
 use crate::farm::{FUNCTION, Farm};
 use crate::interrupts::Interrupts;
 use crate::progress::{Board, Happening, Show};
@@ -38,6 +39,8 @@ pub struct Follow<'a> {
     pub moved: Moved,
     /// What an interrupt does.
     pub on_interrupt: OnInterrupt,
+    /// Where its artifacts are taken beside.
+    pub deliver: Option<&'a Deliver>,
 }
 
 impl Follow<'_> {
@@ -123,12 +126,19 @@ impl Follow<'_> {
                     Some(dir) => self.output.join(dir),
                     None => self.output.clone(),
                 };
-                let path = download::artifact(self.farm, &artifact, &dir).await?;
+                let whole = self.deliver.is_none_or(|deliver| !deliver.takes(&artifact));
+                let path = download::artifact(self.farm, &artifact, &dir, whole).await?;
+                board.artifacts.push(artifact.clone());
                 self.show(board, show, &Happening::Artifact { artifact, path })?;
                 Ok(None)
             }
             Some(Event::BuildFinished(finished)) => {
                 self.fetch_tails(board).await;
+                if let (Some(deliver), v1::Status::Succeeded) = (self.deliver, finished.status()) {
+                    for delivered in deliver.run(self.farm, &board.artifacts).await? {
+                        self.show(board, show, &Happening::Delivered(delivered))?;
+                    }
+                }
                 let code = match finished.status() {
                     v1::Status::Succeeded => Code::Success,
                     v1::Status::Failed => Code::Failed,

@@ -5,6 +5,7 @@
 
 pub mod args;
 mod commands;
+mod deliver;
 pub mod download;
 mod error;
 pub mod farm;

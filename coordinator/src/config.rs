@@ -56,6 +56,10 @@ pub struct Config {
     /// Credentials, region and endpoint come from the usual `AWS_…` variables.
     #[arg(long, env = "KILN_S3", value_name = "URL")]
     pub s3: Option<String>,
+    /// A registry that bases of images may be fetched from over plain HTTP, as HOST or HOST:PORT; may be given several times. This
+    /// machine always may.
+    #[arg(long = "insecure-registry", env = "KILN_INSECURE_REGISTRIES", value_delimiter = ',', value_name = "HOST")]
+    pub insecure_registries: Vec<String>,
 }
 
 impl Config {
@@ -76,7 +80,13 @@ impl Config {
             redis_prefix: "kiln".to_owned(),
             redis_max_blob: 64 << 20,
             s3: None,
+            insecure_registries: Vec::new(),
         }
+    }
+
+    /// How registries are spoken to.
+    pub fn registries(&self) -> kiln_images::registry::Options {
+        kiln_images::registry::Options { insecure: self.insecure_registries.clone(), ..Default::default() }
     }
 
     /// Where blobs and results are kept.

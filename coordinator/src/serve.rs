@@ -62,6 +62,7 @@ pub async fn run(
         execution.clone(),
         layers.clone(),
         config.allow_emulation,
+        config.registries(),
     )
     .context("cannot open the index of builds; does another coordinator use this data directory?")?;
 

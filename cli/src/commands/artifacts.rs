@@ -31,7 +31,7 @@ pub(super) async fn list(farm: &Farm, args: args::Artifacts) -> Result<Code, Err
 pub(super) async fn fetch(farm: &Farm, args: args::Fetch) -> Result<Code, Error> {
     let request = v1::GetArtifactRequest { id: args.id };
     let artifact = farm.call(farm.artifacts().get(request)).await?.into_inner();
-    let path = download::artifact(farm, &artifact, &args.output).await?;
+    let path = download::artifact(farm, &artifact, &args.output, true).await?;
     local::print(format!("{}\n", path.display()).as_bytes())
 }
 

@@ -18,6 +18,7 @@ pub(super) async fn run(farm: &Farm, args: args::Attach, interrupts: &Interrupts
         output: args.output,
         moved: Moved::default(),
         on_interrupt: OnInterrupt::Leave,
+        deliver: None,
     };
     follow.run(show(args.progress).as_mut(), interrupts).await
 }

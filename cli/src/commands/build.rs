@@ -7,6 +7,7 @@ use kiln_proto::v1;
 
 use super::or_interrupted;
 use crate::args;
+use crate::deliver::Deliver;
 use crate::farm::{Error as FarmError, FUNCTION, Farm, INSTANCE};
 use crate::follow::{Follow, OnInterrupt};
 use crate::interrupts::Interrupts;
@@ -25,6 +26,7 @@ pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Inter
                 .to_owned(),
         ));
     }
+    let deliver = Deliver::new(&args.deliver)?;
     let options = options(&args)?;
     // The scan, git and the farm's first answer do not need one another.
     let root = options.root.clone();
@@ -44,7 +46,7 @@ pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Inter
     .await;
     let (scanned, farm) = opened?;
     let facts = facts.await.unwrap_or_default();
-    let result = on_farm(&farm, &args, options, scanned, facts, interrupts).await;
+    let result = on_farm(&farm, &args, options, scanned, facts, deliver.as_ref(), interrupts).await;
     farm.close().await;
     result
 }
@@ -55,6 +57,7 @@ async fn on_farm(
     options: scan::Options,
     scanned: Scanned,
     facts: git::Facts,
+    deliver: Option<&Deliver>,
     interrupts: &Interrupts,
 ) -> Result<Code, Error> {
     let submitted = async {
@@ -74,6 +77,7 @@ async fn on_farm(
         output: args.output.clone(),
         moved,
         on_interrupt: OnInterrupt::Cancel,
+        deliver,
     };
     follow.run(show(args.progress).as_mut(), interrupts).await
 }

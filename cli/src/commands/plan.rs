@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use kiln_core::plan::{Artifact, ArtifactKind, Origin, Plan, Step, Target, VersionOrigin};
+use kiln_core::plan::{Artifact, Origin, Plan, Step, Target, VersionOrigin};
 use serde_json::{Value, json};
 
 use crate::local::Project;
@@ -60,7 +60,7 @@ fn write_words(out: &mut String, plan: &Plan) -> std::fmt::Result {
     }
     for artifact in &plan.artifacts {
         let files: Vec<&str> = artifact.files.iter().map(|file| file.path.as_str()).collect();
-        writeln!(out, "\nartifact {}: {} of {}", artifact.name, kind(artifact), artifact.from.join(", "))?;
+        writeln!(out, "\nartifact {}: {} of {}", artifact.name, artifact.kind.name(), artifact.from.join(", "))?;
         writeln!(out, "  files    {}", files.join(" "))?;
     }
     for note in &plan.notes {
@@ -71,13 +71,6 @@ fn write_words(out: &mut String, plan: &Plan) -> std::fmt::Result {
 
 fn cpus(step: &Step) -> f64 {
     f64::from(step.milli_cpus) / 1000.0
-}
-
-fn kind(artifact: &Artifact) -> &'static str {
-    match artifact.kind {
-        ArtifactKind::Binary => "binary",
-        ArtifactKind::Archive => "archive",
-    }
 }
 
 fn object(plan: &Plan) -> Value {
@@ -145,7 +138,7 @@ fn artifact(artifact: &Artifact) -> Value {
         "name": artifact.name,
         "from": artifact.from,
         "files": files,
-        "kind": kind(artifact),
+        "kind": artifact.kind.name(),
         "check_elf": artifact.check_elf,
     })
 }

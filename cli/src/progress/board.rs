@@ -55,6 +55,8 @@ pub struct Board {
     pub build: String,
     /// The actions in the plan's order.
     pub steps: IndexMap<Key, Step>,
+    /// The artifacts that came.
+    pub artifacts: Vec<v1::Artifact>,
     /// Each pair of platform and target once.
     pub targets: Vec<(String, String)>,
 }

@@ -56,6 +56,14 @@ fn object(happening: &Happening) -> Value {
             "emulated": finished.emulated,
             "message": finished.message,
         }),
+        Happening::Delivered(delivered) => json!({
+            "type": delivered.how,
+            "name": delivered.name,
+            "reference": delivered.reference,
+            "digest": delivered.digest,
+            "bytes_sent": delivered.bytes.0,
+            "bytes_present": delivered.bytes.1,
+        }),
         Happening::Warning(text) => json!({ "type": "warning", "text": text }),
         Happening::Finished { finished, moved } => json!({
             "type": "build_finished",

@@ -58,6 +58,8 @@ pub enum Happening {
     },
     /// A target came to its end.
     TargetFinished(v1::TargetFinished),
+    /// Artifacts were taken to where they are used from.
+    Delivered(Delivered),
     /// A warning.
     Warning(String),
     /// The end.
@@ -67,6 +69,21 @@ pub enum Happening {
         /// What was sent for it.
         moved: Moved,
     },
+}
+
+/// What was taken where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    /// The artifact's name.
+    pub name: String,
+    /// `pushed` or `loaded`.
+    pub how: &'static str,
+    /// Under which name it is there.
+    pub reference: String,
+    /// The digest that names it there.
+    pub digest: String,
+    /// Bytes that were sent, and bytes that were there.
+    pub bytes: (u64, u64),
 }
 
 /// Shows a build.

@@ -42,6 +42,10 @@ impl Show for Plain {
                     say(&harmless(&text));
                 }
             }
+            Happening::Delivered(delivered) => {
+                say(&harmless(&delivered_words(delivered)));
+                writeln!(std::io::stdout().lock(), "{}@{}", delivered.reference, delivered.digest)?;
+            }
             Happening::Warning(text) => say(&format!("warning: {}", harmless(text))),
             Happening::Finished { finished, moved } => say(summary(board, finished, moved).trim_end_matches('\n')),
         }
@@ -70,6 +74,12 @@ pub(super) fn target_words(board: &Board, finished: &kiln_proto::v1::TargetFinis
     let word = status_word(finished.status());
     let why = if finished.message.is_empty() { String::new() } else { format!(": {}", finished.message) };
     Some(format!("target {}{emulated}: {word}{why}", board.target_label(&finished.platform, &finished.target)))
+}
+
+/// The line about what was taken somewhere.
+pub(super) fn delivered_words(delivered: &super::Delivered) -> String {
+    let (sent, present) = (terminal::size(delivered.bytes.0), terminal::size(delivered.bytes.1));
+    format!("{} {}: sent {sent}, {present} were there", delivered.how, delivered.reference)
 }
 
 /// The last line about a step.

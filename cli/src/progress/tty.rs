@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::plain::{finished_words, started_words, target_words};
+use super::plain::{delivered_words, finished_words, started_words, target_words};
 use super::{Board, Happening, Key, Show, summary};
 use crate::terminal::{harmless, last_overwrite, say};
 
@@ -81,6 +81,11 @@ impl Show for Tty {
                 if let Some(text) = target_words(board, finished) {
                     self.line(&text);
                 }
+            }
+            Happening::Delivered(delivered) => {
+                self.line(&delivered_words(delivered));
+                let named = format!("{}@{}", delivered.reference, delivered.digest);
+                self.bars.suspend(|| writeln!(std::io::stdout().lock(), "{named}"))?;
             }
             Happening::Warning(text) => self.line(&format!("warning: {text}")),
             Happening::Finished { finished, moved } => {

@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod arm64;
+pub mod docker;
 pub mod proxy;
 pub mod remote;
 

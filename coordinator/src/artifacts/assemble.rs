@@ -1,27 +1,22 @@
-//! From the outputs of steps to an artifact's files: chosen, laid out, checked, and for an archive packed.
+//! From the outputs of steps to an artifact in the store: chosen, laid out, checked, and for an archive or an image packed.
 //!
-//! Invariant: what is made depends on the outputs and the artifact's description alone; the same files give the same bytes.
+//! Invariant: what is made depends on the outputs and the artifact's description alone (for an image, on its base and the commit
+//! too); the same files give the same bytes.
 
-use std::collections::BTreeSet;
-use std::io::Write;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
 
-use futures::StreamExt;
 use kiln_core::plan::{Artifact, ArtifactKind, Target};
+use kiln_images::image::Origin;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::tree::{Entry, Tree};
 
-use super::{Subject, layout};
-use crate::builds::elf;
+use super::choose::{choose, lay_out};
+use super::image::{self, Bases};
+use super::{Material, Subject, archive, check};
+use crate::builds::elf::Wants;
+use crate::builds::lower::overlay;
 use crate::builds::source::{self, flatten};
-use crate::store::{self, BlobStore};
-
-/// Times in archives: 2000-01-01, as everywhere in a build.
-const MTIME: u64 = 946_684_800;
-/// zstd's level for archives.
-const LEVEL: i32 = 9;
-/// Largest executable that is read for its check.
-const MAX_ELF_BYTES: u64 = 4 << 30;
+use crate::store::{self, BlobStore, Stores};
 
 /// An artifact that cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -33,19 +28,57 @@ pub enum Error {
     Layout { artifact: String, reason: String },
     #[error("artifact `{artifact}` would not run on its target: {}", .objections.join("; "))]
     WouldNotRun { artifact: String, objections: Vec<String> },
+    #[error("artifact `{artifact}`, base `{base}`: {source}")]
+    Base {
+        artifact: String,
+        base: String,
+        #[source]
+        source: image::BaseError,
+    },
     #[error(transparent)]
     Store(#[from] store::Error),
     #[error(transparent)]
     Source(#[from] source::Error),
-    #[error("cannot pack an archive: {0}")]
+    #[error("cannot pack an artifact: {0}")]
     Pack(#[from] std::io::Error),
+    #[error("cannot write a layer: {0}")]
+    Layer(#[from] kiln_images::layer::Error),
 }
 
 impl Error {
     /// Whether the project must mend it, as opposed to the farm.
     pub fn is_projects(&self) -> bool {
-        matches!(self, Self::NoFile { .. } | Self::Layout { .. } | Self::WouldNotRun { .. })
+        match self {
+            Self::NoFile { .. } | Self::Layout { .. } | Self::WouldNotRun { .. } => true,
+            Self::Base { source, .. } => source.is_projects(),
+            Self::Store(_) | Self::Source(_) | Self::Pack(_) | Self::Layer(_) => false,
+        }
     }
+}
+
+/// What an artifact is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Ingredients<'a> {
+    /// Where everything lies, and what is made goes.
+    pub stores: &'a Stores,
+    /// How blobs are named.
+    pub function: DigestFunction,
+    /// REAPI's instance, for what is cached.
+    pub instance: &'a str,
+    /// The artifact's description.
+    pub artifact: &'a Artifact,
+    /// Where it will run.
+    pub target: &'a Target,
+    /// What each of its steps left, in the plan's order, with the step's name.
+    pub outputs: &'a [(String, Tree)],
+    /// Names an archive.
+    pub stem: &'a str,
+    /// The project's tree, where an image's base may lie.
+    pub sources: &'a Tree,
+    /// The bases of this build's images.
+    pub bases: &'a Bases,
+    /// What an image says about where it came from.
+    pub origin: &'a Origin,
 }
 
 /// An artifact's content in the store.
@@ -53,163 +86,74 @@ impl Error {
 pub struct Made {
     /// Directory of its files.
     pub root: Digest,
-    /// Its one file, or the root.
+    /// Its one file, the manifest of an image, or the root.
     pub content: Digest,
     /// Bytes of its files.
     pub size_bytes: u64,
-    /// Its files.
+    /// Its files, or the image.
     pub subjects: Vec<Subject>,
     /// Every blob that it consists of.
     pub blobs: Vec<Digest>,
+    /// What it was made from beside the sources.
+    pub materials: Vec<Material>,
+    /// What its executables want of where they run.
+    pub wants: BTreeMap<String, Wants>,
+    /// Lines of `sha256sum` for its files; none where they are named by another function.
+    pub checksums: Option<String>,
 }
 
-/// Makes an artifact from the merged outputs of its steps. `file_stem` names the archive.
-pub async fn assemble(
-    store: &dyn BlobStore,
-    function: DigestFunction,
-    artifact: &Artifact,
-    target: &Target,
-    outputs: &Tree,
-    file_stem: &str,
-) -> Result<Made, Error> {
-    let mut outputs = outputs.clone();
-    source::expand_in_place(store, &mut outputs).await?;
-    let tree = layout::choose(artifact, &outputs)?;
-    if artifact.check_elf {
-        check(store, artifact, target, &tree).await?;
+/// Makes an artifact.
+///
+/// # Errors
+/// See [`Error::is_projects`] for whose they are.
+pub async fn assemble(given: &Ingredients<'_>) -> Result<Made, Error> {
+    let store = &*given.stores.blobs;
+    let mut outputs = given.outputs.to_vec();
+    let mut merged = Tree::default();
+    for (_, tree) in &mut outputs {
+        source::expand_in_place(store, tree).await?;
     }
-    let tree = match artifact.kind {
-        ArtifactKind::Binary => tree,
-        ArtifactKind::Archive => pack(store, function, &tree, file_stem).await?,
+    // What a later step of `from` left lies over what an earlier one did.
+    for name in &given.artifact.from {
+        if let Some((_, tree)) = outputs.iter().find(|(step, _)| step == name) {
+            overlay(store, &mut merged, tree.clone()).await?;
+        }
+    }
+    let chosen = choose(given.artifact, &merged)?;
+    let tree = lay_out(given.artifact, &chosen)?;
+    if let ArtifactKind::Image(description) = &given.artifact.kind {
+        return image::assemble(given, description, &chosen, &tree, &outputs, &merged).await;
+    }
+    let wants = check::wants(store, &tree).await?;
+    if given.artifact.check_elf {
+        let (carried, own) = (check::carried(&tree), given.target.libraries.iter().cloned().collect::<BTreeSet<_>>());
+        check::hold(&given.artifact.name, &wants, &check::of_target(given.target, &carried, &own))?;
+    }
+    let tree = match given.artifact.kind {
+        ArtifactKind::Archive => archive::pack(store, given.function, &tree, given.stem).await?,
+        ArtifactKind::Binary | ArtifactKind::Image(_) => tree,
     };
-    finish(store, function, &tree).await
+    Ok(Made { wants, ..store_files(store, given.function, &tree).await? })
 }
 
-async fn check(store: &dyn BlobStore, artifact: &Artifact, target: &Target, tree: &Tree) -> Result<(), Error> {
-    let files = flatten(tree);
-    let carried: BTreeSet<String> =
-        files.iter().map(|(path, _)| path.rsplit('/').next().unwrap_or(path).to_owned()).collect();
-    let mut objections = Vec::new();
-    for (path, entry) in &files {
-        let Entry::File { digest, .. } = entry else { continue };
-        if digest.size < 20 || digest.size > MAX_ELF_BYTES {
-            continue;
-        }
-        let mut start = store.read(digest, 0, Some(4)).await?;
-        let magic = match start.next().await {
-            Some(bytes) => bytes?,
-            None => continue,
-        };
-        drop(start);
-        if !elf::is_elf(&magic) {
-            continue;
-        }
-        let data = store.get(digest).await?;
-        // A file that only looks like ELF is data of the artifact's own.
-        let Ok(wants) = elf::read(&data) else { continue };
-        objections.extend(elf::objections(path, &wants, target, &carried));
-    }
-    if objections.is_empty() {
-        return Ok(());
-    }
-    Err(Error::WouldNotRun { artifact: artifact.name.clone(), objections })
+/// What `sha256sum` would say of a tree's files, where it is known already.
+pub(super) fn checksums(tree: &Tree) -> Option<String> {
+    let line = |(path, entry): &(String, Entry)| match entry {
+        Entry::File { digest, .. } if digest.function != DigestFunction::Sha256 => Some(None),
+        Entry::File { digest, .. } => Some(Some(format!("{}  {path}\n", digest.hex()))),
+        _ => None,
+    };
+    flatten(tree).iter().filter_map(line).collect()
 }
 
-/// Packs a tree as a reproducible `.tar.zst` with its checksum beside it: sorted names, one time, no owner.
-async fn pack(store: &dyn BlobStore, function: DigestFunction, tree: &Tree, stem: &str) -> Result<Tree, Error> {
-    let directory = tempfile::tempdir()?;
-    let path = directory.path().join("archive");
-    let mut builder = tar::Builder::new(zstd::Encoder::new(std::fs::File::create(&path)?, LEVEL)?);
-    builder.mode(tar::HeaderMode::Deterministic);
-    for (name, entry) in flatten(tree) {
-        append(store, &mut builder, &name, &entry).await?;
-    }
-    builder.into_inner()?.finish()?.flush()?;
-    let (archive, sha256) = put_file(store, function, &path).await?;
-    let name = format!("{stem}.tar.zst");
-    let checksum = format!("{}  {name}\n", sha256.hex()).into_bytes();
-    let checksum_digest = function.digest(&checksum);
-    store.put(&checksum_digest, checksum.into()).await?;
-    let mut packed = Tree::default();
-    let plain = |digest| Entry::File { digest, executable: false };
-    packed.entries.insert(format!("{name}.sha256"), plain(checksum_digest));
-    packed.entries.insert(name, plain(archive));
-    Ok(packed)
-}
-
-async fn append<W: Write>(
-    store: &dyn BlobStore,
-    builder: &mut tar::Builder<W>,
-    name: &str,
-    entry: &Entry,
-) -> Result<(), Error> {
-    let mut header = tar::Header::new_gnu();
-    header.set_mtime(MTIME);
-    header.set_uid(0);
-    header.set_gid(0);
-    match entry {
-        Entry::File { digest, executable } => {
-            header.set_entry_type(tar::EntryType::Regular);
-            header.set_mode(if *executable { 0o755 } else { 0o644 });
-            header.set_size(digest.size);
-            // Large files pass through a temporary one: the builder reads, the store streams.
-            let mut file = tempfile::tempfile()?;
-            let mut stream = store.read(digest, 0, None).await?;
-            while let Some(chunk) = stream.next().await {
-                file.write_all(&chunk?)?;
-            }
-            std::io::Seek::rewind(&mut file)?;
-            builder.append_data(&mut header, name, file)?;
-        }
-        Entry::Symlink { target } => {
-            header.set_entry_type(tar::EntryType::Symlink);
-            header.set_mode(0o777);
-            header.set_size(0);
-            builder.append_link(&mut header, name, target)?;
-        }
-        Entry::Directory(_) | Entry::Sealed { .. } => {}
-    }
-    Ok(())
-}
-
-/// Streams a file into the store; returns its digest, and its SHA-256 whatever the store's function.
-async fn put_file(store: &dyn BlobStore, function: DigestFunction, path: &Path) -> Result<(Digest, Digest), Error> {
-    use tokio::io::AsyncReadExt;
-    let mut hashers = (function.hasher(), DigestFunction::Sha256.hasher());
-    let mut buffer = vec![0; 1 << 20];
-    let mut file = tokio::fs::File::open(path).await?;
-    loop {
-        let read = file.read(&mut buffer).await?;
-        if read == 0 {
-            break;
-        }
-        hashers.0.update(&buffer[..read]);
-        hashers.1.update(&buffer[..read]);
-    }
-    let digest = hashers.0.finish();
-    if !store.find_missing(&[digest]).await?.is_empty() {
-        let mut writer = store.write(&digest).await?;
-        let mut file = tokio::fs::File::open(path).await?;
-        loop {
-            let read = file.read(&mut buffer).await?;
-            if read == 0 {
-                break;
-            }
-            writer.write(buffer[..read].to_vec().into()).await?;
-        }
-        writer.commit().await?;
-    }
-    Ok((digest, hashers.1.finish()))
-}
-
-async fn finish(store: &dyn BlobStore, function: DigestFunction, tree: &Tree) -> Result<Made, Error> {
+/// Puts an artifact's tree into the store.
+pub(super) async fn store_files(store: &dyn BlobStore, function: DigestFunction, tree: &Tree) -> Result<Made, Error> {
     let mut blobs = Vec::new();
     tree.encode(function, &mut |encoded| blobs.push(encoded.digest));
     let root = source::store_tree(store, function, tree).await?;
-    let files = flatten(tree);
     let mut subjects = Vec::new();
     let mut size_bytes = 0;
-    for (name, entry) in files {
+    for (name, entry) in flatten(tree) {
         if let Entry::File { digest, .. } = entry {
             size_bytes += digest.size;
             blobs.push(digest);
@@ -221,5 +165,14 @@ async fn finish(store: &dyn BlobStore, function: DigestFunction, tree: &Tree) ->
             [only] => only.digest,
             _ => root,
         };
-    Ok(Made { root, content, size_bytes, subjects, blobs })
+    Ok(Made {
+        root,
+        content,
+        size_bytes,
+        subjects,
+        blobs,
+        materials: Vec::new(),
+        wants: BTreeMap::new(),
+        checksums: checksums(tree),
+    })
 }

@@ -6,6 +6,8 @@ use kiln_proto::digest::Digest;
 use kiln_proto::v1;
 use serde_json::{Value, json};
 
+use super::Made;
+
 /// A file of the artifact.
 #[derive(Debug, Clone)]
 pub struct Subject {
@@ -13,6 +15,15 @@ pub struct Subject {
     pub name: String,
     /// Its content.
     pub digest: Digest,
+}
+
+/// What an artifact was made from beside the sources: an image's base.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Material {
+    /// Names it.
+    pub uri: String,
+    /// Hex of its SHA-256.
+    pub sha256: String,
 }
 
 /// A step that the artifact came through.
@@ -41,6 +52,8 @@ pub struct Facts<'a> {
     pub artifact: &'a v1::Artifact,
     /// Where it was built.
     pub environment: &'a v1::Environment,
+    /// What it was made from beside the sources.
+    pub materials: &'a [Material],
 }
 
 /// The statement.
@@ -48,10 +61,11 @@ pub fn statement(
     build: &v1::Build,
     artifact: &v1::Artifact,
     environment: &v1::Environment,
-    subjects: &[Subject],
+    made: &Made,
     steps: &[StepFact],
 ) -> Value {
-    let facts = Facts { build, artifact, environment };
+    let facts = Facts { build, artifact, environment, materials: &made.materials };
+    let subjects = &made.subjects;
     json!({
         "_type": "https://in-toto.io/Statement/v1",
         "subject": subjects
@@ -85,6 +99,9 @@ fn definition(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
             "digest": { facts.artifact_function(): root.hash },
         }));
     }
+    let materials = facts.materials.iter();
+    dependencies
+        .extend(materials.map(|material| json!({ "uri": material.uri, "digest": { "sha256": material.sha256 } })));
     json!({
         "buildType": "urn:kiln:plan:v1",
         "externalParameters": {

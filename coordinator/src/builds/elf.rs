@@ -10,9 +10,10 @@ use kiln_core::plan::{Platform, Target};
 use object::elf;
 use object::read::elf::{Dyn, ElfFile32, ElfFile64, FileHeader, VerneedIterator};
 use object::{Endianness, Object};
+use serde::{Deserialize, Serialize};
 
 /// What one ELF file wants of its machine.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Wants {
     /// `e_machine`.
     pub machine: u16,
@@ -101,10 +102,22 @@ fn machine_name(machine: u16) -> String {
     }
 }
 
+/// Where files will run.
+#[derive(Debug, Clone, Copy)]
+pub struct Ground<'a> {
+    /// Its machine, and its name for errors.
+    pub target: &'a Target,
+    /// The newest GLIBC symbol version there.
+    pub glibc: Option<(u32, u32)>,
+    /// Names of the shared libraries there: those that come along, and those that are there.
+    pub libraries: [&'a BTreeSet<String>; 2],
+    /// What is said of a library that is not among them.
+    pub lacking: &'a str,
+}
+
 /// What production would reject in a file, in words; empty where it runs there.
-///
-/// `carried` are the names of the files in the artifact.
-pub fn objections(path: &str, wants: &Wants, target: &Target, carried: &BTreeSet<String>) -> Vec<String> {
+pub fn objections(path: &str, wants: &Wants, ground: &Ground<'_>) -> Vec<String> {
+    let target = ground.target;
     let mut found = Vec::new();
     let machine = match target.platform {
         Platform::Amd64 => elf::EM_X86_64.0,
@@ -115,7 +128,7 @@ pub fn objections(path: &str, wants: &Wants, target: &Target, carried: &BTreeSet
         found.push(format!("`{path}` is for {is}; target `{}` is {wanted}", target.name));
     }
     if let (Some(most), Some((version, symbol))) =
-        (target.glibc, wants.glibc.iter().max_by_key(|(version, _)| *version))
+        (ground.glibc, wants.glibc.iter().max_by_key(|(version, _)| *version))
         && *version > most
     {
         let symbol = symbol.as_ref().map_or(String::new(), |symbol| format!(" for symbol `{symbol}`"));
@@ -125,10 +138,8 @@ pub fn objections(path: &str, wants: &Wants, target: &Target, carried: &BTreeSet
         ));
     }
     for library in &wants.needed {
-        if !carried.contains(library) && !target.libraries.contains(library) {
-            found.push(format!(
-                "`{path}` needs the shared library `{library}`, which is neither in the artifact nor declared in the target's `libraries`"
-            ));
+        if !ground.libraries.iter().any(|there| there.contains(library)) {
+            found.push(format!("`{path}` needs the shared library `{library}`, {}", ground.lacking));
         }
     }
     found
@@ -157,6 +168,12 @@ mod tests {
         let data = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         assert!(is_elf(&data));
         read(&data).unwrap()
+    }
+
+    fn objections(path: &str, wants: &Wants, target: &Target, carried: &BTreeSet<String>) -> Vec<String> {
+        let own = target.libraries.iter().cloned().collect();
+        let ground = Ground { target, glibc: target.glibc, libraries: [carried, &own], lacking: "which is nowhere" };
+        super::objections(path, wants, &ground)
     }
 
     fn here() -> (Platform, Platform) {

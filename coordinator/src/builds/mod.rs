@@ -7,7 +7,7 @@ pub mod elf;
 mod environment;
 mod events;
 mod layer;
-mod lower;
+pub mod lower;
 mod records;
 mod run;
 pub mod source;
@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use kiln_core::plan::{self, Options, Plan, Platform};
+use kiln_images::registry;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::v1::{self, Build, Status as BuildStatus, event};
 use kiln_proto::{clock, v1::SubmitRequest};
@@ -26,6 +27,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use crate::artifacts::{Bases, invalid_base};
 use crate::execution::ExecutionHandle;
 use crate::layers::Layers;
 use crate::store::Stores;
@@ -50,6 +52,7 @@ struct Shared {
     records: Records,
     directory: PathBuf,
     allow_emulation: bool,
+    registries: registry::Options,
     active: Mutex<HashMap<String, Active>>,
     /// One submission at a time looks at request ids.
     submitting: tokio::sync::Mutex<()>,
@@ -74,6 +77,7 @@ pub(crate) struct Work {
     pub(crate) plan: Plan,
     pub(crate) source: Arc<SourceTree>,
     pub(crate) function: DigestFunction,
+    pub(crate) bases: Bases,
     pub(crate) request: SubmitRequest,
     pub(crate) resumed: bool,
     pub(crate) allow_emulation: bool,
@@ -94,6 +98,7 @@ impl Builds {
         execution: ExecutionHandle,
         layers: Layers,
         allow_emulation: bool,
+        registries: registry::Options,
     ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(directory.join("events"))?;
         let records = Records::open(&directory.join("index.redb"))?;
@@ -104,6 +109,7 @@ impl Builds {
             records,
             directory,
             allow_emulation,
+            registries,
             active: Mutex::default(),
             submitting: tokio::sync::Mutex::default(),
         };
@@ -178,6 +184,9 @@ impl Builds {
             directory_name: if facts.directory.is_empty() { "project".to_owned() } else { facts.directory.clone() },
         };
         let plan = plan::plan(&source.planned, &options).map_err(|error| wrong(error.to_string()))?;
+        if let Some(words) = invalid_base(&plan) {
+            return Err(wrong(words));
+        }
         Ok((function, source, plan))
     }
 
@@ -208,6 +217,7 @@ impl Builds {
             build: active.build,
             events: active.events,
             cancel: active.cancel,
+            bases: Bases::new(self.shared.stores.clone(), &request.instance, function, self.shared.registries.clone()),
             plan,
             source: Arc::new(source),
             function,

@@ -23,6 +23,8 @@ use crate::store::redis::Health;
 
 /// How long a build that was taken up again, or that meets a farm which has just started, waits for workers to join.
 const JOINING: Duration = Duration::from_secs(30);
+/// When an image was made of sources that have no commit: 2000-01-01, as everywhere in a build.
+const UNDATED: i64 = 946_684_800;
 /// How often the steps that one needs are run again because their outputs were evicted.
 const HEALINGS: u32 = 2;
 
@@ -191,7 +193,8 @@ async fn build_target(work: &Work, target: &Target, environment: Result<v1::Envi
         let text = format!("no native worker matches target `{}`; it is built on an emulated machine", target.name);
         work.tell(event::Event::Warning(v1::Warning { text }));
     }
-    let steps = all_steps(work, target, &environment).await?;
+    let bases = async { work.bases.prepare(&work.plan, target).await.map_err(not_made) };
+    let (steps, ()) = futures::future::try_join(all_steps(work, target, &environment), bases).await?;
     make_artifacts(work, target, &environment, &steps).await
 }
 
@@ -356,15 +359,7 @@ async fn make_artifacts(
 ) -> Result<(), Unsuccessful> {
     let facts: Vec<StepFact> = steps.values().flatten().map(|finished| finished.fact.clone()).collect();
     for artifact in &work.plan.artifacts {
-        let mut outputs = Tree::default();
-        for name in &artifact.from {
-            let step = work.plan.steps.iter().position(|step| step.name == *name);
-            for finished in step.and_then(|step| steps.get(&step)).into_iter().flatten() {
-                overlay(&*work.stores.blobs, &mut outputs, finished.outputs.tree.clone())
-                    .await
-                    .map_err(Unsuccessful::farms)?;
-            }
-        }
+        let outputs = outputs(work, artifact, steps).await?;
         let made = make(work, target, environment, artifact, &outputs, &facts).await?;
         work.build.lock().artifacts.push(made.clone());
         work.tell(event::Event::Artifact(made));
@@ -372,12 +367,35 @@ async fn make_artifacts(
     Ok(())
 }
 
+/// What each step of an artifact left, in the plan's order; the shards of one as one.
+async fn outputs(
+    work: &Work,
+    artifact: &kiln_core::plan::Artifact,
+    steps: &BTreeMap<usize, Vec<Finished>>,
+) -> Result<Vec<(String, Tree)>, Unsuccessful> {
+    let mut found = Vec::new();
+    for (index, step) in work.plan.steps.iter().enumerate().filter(|(_, step)| artifact.from.contains(&step.name)) {
+        let mut tree = Tree::default();
+        for finished in steps.get(&index).into_iter().flatten() {
+            overlay(&*work.stores.blobs, &mut tree, finished.outputs.tree.clone())
+                .await
+                .map_err(Unsuccessful::farms)?;
+        }
+        found.push((step.name.clone(), tree));
+    }
+    Ok(found)
+}
+
+fn not_made(error: artifacts::Error) -> Unsuccessful {
+    if error.is_projects() { Unsuccessful::projects(error.to_string()) } else { Unsuccessful::farms(error) }
+}
+
 async fn make(
     work: &Work,
     target: &Target,
     environment: &v1::Environment,
     artifact: &kiln_core::plan::Artifact,
-    outputs: &Tree,
+    outputs: &[(String, Tree)],
     facts: &[StepFact],
 ) -> Result<v1::Artifact, Unsuccessful> {
     let build = work.build.lock().clone();
@@ -386,10 +404,27 @@ async fn make(
     let version = work.plan.version.as_deref();
     let label = version.map(str::to_owned).or_else(|| source.commit.get(..12).map(str::to_owned));
     let stem = format!("{}-{}-{}", artifact.name, label.unwrap_or_else(|| "0".into()), platform.replace('/', "-"));
-    let blobs = &*work.stores.blobs;
-    let made = artifacts::assemble(blobs, work.function, artifact, target, outputs, &stem).await.map_err(|error| {
-        if error.is_projects() { Unsuccessful::projects(error.to_string()) } else { Unsuccessful::farms(error) }
-    })?;
+    let origin = kiln_images::image::Origin {
+        created: if source.commit_time > 0 { source.commit_time } else { UNDATED },
+        revision: source.commit.clone(),
+        source: source.repository.clone(),
+        version: version.unwrap_or_default().to_owned(),
+        ..Default::default()
+    };
+    let made = artifacts::assemble(&artifacts::Ingredients {
+        stores: &work.stores,
+        function: work.function,
+        instance: build.instance.trim_matches('/'),
+        artifact,
+        target,
+        outputs,
+        stem: &stem,
+        sources: &work.source.tree,
+        bases: &work.bases,
+        origin: &origin,
+    })
+    .await
+    .map_err(not_made)?;
     let id = artifacts::id(&artifact.name, version, &source, &platform, &made.content);
     if let Some(known) = work.records.artifact(&id).map_err(Unsuccessful::farms)?
         && known.root == Some(made.root.to_wire())
@@ -402,11 +437,7 @@ async fn make(
         version: work.plan.version.clone().unwrap_or_default(),
         platform,
         target: target.name.clone(),
-        kind: match artifact.kind {
-            kiln_core::plan::ArtifactKind::Binary => "binary",
-            kiln_core::plan::ArtifactKind::Archive => "archive",
-        }
-        .to_owned(),
+        kind: artifact.kind.name().to_owned(),
         root: Some(made.root.to_wire()),
         digest_function: v1_function(work),
         digest: Some(made.content.to_wire()),
@@ -418,21 +449,33 @@ async fn make(
         dirty: source.dirty,
         instance: build.instance.clone(),
         emulated: environment.emulated,
+        sbom: None,
+        checksums: None,
     };
-    let statement = artifacts::statement(&build, &record, environment, &made.subjects, facts);
+    let statement = artifacts::statement(&build, &record, environment, &made, facts);
     let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;
-    let provenance = work.function.digest(&statement);
-    work.stores.artifacts.put(&provenance, statement.into()).await.map_err(Unsuccessful::farms)?;
+    record.provenance = Some(put_beside(work, statement).await?);
     for blob in &made.blobs {
         keep(work, blob).await.map_err(Unsuccessful::farms)?;
     }
-    record.provenance = Some(provenance.to_wire());
+    let sbom = artifacts::sbom(&record, &work.source.planned, &made.wants);
+    record.sbom = Some(put_beside(work, serde_json::to_vec_pretty(&sbom).map_err(Unsuccessful::farms)?).await?);
+    if let Some(lines) = made.checksums {
+        record.checksums = Some(put_beside(work, lines.into_bytes()).await?);
+    }
     let records = work.records.clone();
     let put = tokio::task::spawn_blocking(move || records.put_artifact(record)).await.map_err(Unsuccessful::farms)?;
     put.map_err(|error| match error {
         super::RecordsError::Conflict { .. } => Unsuccessful::projects(error.to_string()),
         other => Unsuccessful::farms(other),
     })
+}
+
+/// Puts what is said about an artifact to where nothing is evicted.
+async fn put_beside(work: &Work, data: Vec<u8>) -> Result<kiln_proto::reapi::Digest, Unsuccessful> {
+    let digest = work.function.digest(&data);
+    work.stores.artifacts.put(&digest, data.into()).await.map_err(Unsuccessful::farms)?;
+    Ok(digest.to_wire())
 }
 
 fn v1_function(work: &Work) -> i32 {

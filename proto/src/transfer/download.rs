@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 
 use super::{
@@ -89,6 +90,23 @@ impl Client {
         let name = ReadName { instance: self.instance.clone(), digest: *digest, compression: Compression::Identity };
         let request = ReadRequest { resource_name: name.to_string(), read_offset: 0, read_limit: 0 };
         Ok(self.streams.clone().read(request).await.map_err(|status| gone(status, digest))?.into_inner())
+    }
+
+    /// One blob piece by piece, as the farm sends it: whoever passes it on must see to it that it is checked.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where it is not there; the stream itself may end in an error.
+    pub async fn stream(&self, digest: &Digest) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        if digest.size < STREAM_FROM_BYTES {
+            let data = self.get(digest).await?;
+            return Ok(stream::iter([Ok(data)]).boxed());
+        }
+        let (chunks, digest) = (self.read(digest).await?, *digest);
+        let pieces = chunks.map(move |chunk| match chunk {
+            Ok(chunk) => Ok(chunk.data.into()),
+            Err(status) => Err(gone(status, &digest)),
+        });
+        Ok(pieces.boxed())
     }
 
     /// A message stored as a blob.

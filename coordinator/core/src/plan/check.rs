@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Artifact, Step, inputs, words};
+use super::{Artifact, ArtifactKind, Step, inputs, words};
 
 /// Why steps and artifacts form no build.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -303,6 +303,11 @@ fn check_artifact(artifact: &Artifact, steps: &[Step]) -> Result<(), Error> {
             });
         }
         let place = file.dest.as_deref().filter(|dest| *dest != ".").unwrap_or(literal);
+        // In an image, and only there, a place may be absolute.
+        let place = match artifact.kind {
+            ArtifactKind::Image(_) => place.strip_prefix('/').unwrap_or(place),
+            _ => place,
+        };
         if let Some(problem) = path_problem(place).filter(|_| !place.is_empty()) {
             return Err(Error::Destination { artifact: artifact.name.clone(), path: place.to_owned(), problem });
         }

@@ -5,6 +5,7 @@
 //! names are unique, outputs stay inside the tree and do not overlap.
 
 mod check;
+mod image;
 mod inputs;
 mod model;
 mod planner;
@@ -17,6 +18,9 @@ mod words;
 pub(crate) mod xml;
 
 pub use check::Error as InvalidPlan;
+pub(crate) use check::path_problem;
+pub use image::{Base, Compression, Image, SCRATCH};
+pub(crate) use image::{read_owner, read_port};
 pub use inputs::{input_files, matches};
 pub use model::{
     Artifact, ArtifactFile, ArtifactKind, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Libc, Origin, Plan, Step, Target,

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::Platform;
+use super::{Image, Platform};
 
 /// What a step may use of memory where nothing is said: 1 GiB.
 pub const DEFAULT_MEMORY_BYTES: u64 = 1 << 30;
@@ -196,12 +196,25 @@ pub struct ArtifactFile {
 }
 
 /// The form in which an artifact is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ArtifactKind {
     /// The files as they are.
     Binary,
     /// A reproducible `.tar.zst`.
     Archive,
+    /// A container image.
+    Image(Box<Image>),
+}
+
+impl ArtifactKind {
+    /// As `kiln.toml` has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Binary => "binary",
+            Self::Archive => "archive",
+            Self::Image(_) => "image",
+        }
+    }
 }
 
 /// The shared libraries that every target is taken to have: the C library's family, and the compiler's run-time

@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use super::{
-    Artifact, ArtifactKind, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Origin, Plan, Step, Target, VersionOrigin,
-    default_libraries, planner::bare_target,
+    Artifact, ArtifactKind, Compression, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Image, Origin, Plan, Step, Target,
+    VersionOrigin, default_libraries, planner::bare_target,
 };
 use crate::project::units::{show_duration, show_size};
 
@@ -110,11 +110,37 @@ fn print_artifact(out: &mut String, artifact: &Artifact) {
         })
         .collect();
     key(out, "files", &format!("[{}]", files.join(", ")));
-    if artifact.kind == ArtifactKind::Archive {
-        key(out, "kind", "\"archive\"");
+    if artifact.kind != ArtifactKind::Binary {
+        key(out, "kind", &quote(artifact.kind.name()));
     }
     if !artifact.check_elf {
         key(out, "check_elf", "false");
+    }
+    if let ArtifactKind::Image(image) = &artifact.kind {
+        print_image(out, image);
+    }
+}
+
+fn print_image(out: &mut String, image: &Image) {
+    key(out, "base", &quote(&image.base.show()));
+    for (name, words) in [("entrypoint", &image.entrypoint), ("cmd", &image.cmd)] {
+        if let Some(words) = words {
+            key(out, name, &format!("[{}]", words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(", ")));
+        }
+    }
+    map(out, "env", &image.env);
+    for (name, word) in [("user", &image.user), ("workdir", &image.workdir)] {
+        if let Some(word) = word {
+            key(out, name, &quote(word));
+        }
+    }
+    map(out, "labels", &image.labels);
+    strings(out, "ports", &image.ports);
+    if image.owner != (0, 0) {
+        key(out, "owner", &quote(&format!("{}:{}", image.owner.0, image.owner.1)));
+    }
+    if image.compression == Compression::Zstd {
+        key(out, "compression", "\"zstd\"");
     }
 }
 

@@ -1,6 +1,7 @@
 //! `kiln.toml`: read, and every key and value held against what there is.
 
 mod error;
+mod image;
 mod parse;
 mod reader;
 pub(crate) mod units;

@@ -4,6 +4,7 @@
 
 use toml_edit::{Document, Value};
 
+use super::image;
 use super::{
     Error,
     reader::{Reader, line},
@@ -163,7 +164,13 @@ fn step(name: String, table: &Reader<'_>) -> Result<Step, Error> {
 }
 
 fn artifact(name: String, table: &Reader<'_>) -> Result<Artifact, Error> {
-    table.only(ARTIFACT)?;
+    let is_image = table.string("kind")?.as_deref() == Some("image");
+    if is_image {
+        table.only(&[ARTIFACT, image::KEYS].concat())?;
+    } else {
+        table.none_of(image::KEYS, "it is for an artifact of `kind = \"image\"`")?;
+        table.only(ARTIFACT)?;
+    }
     let from = table.strings("from")?;
     if from.is_empty() {
         return Err(table.missing("from"));
@@ -175,7 +182,8 @@ fn artifact(name: String, table: &Reader<'_>) -> Result<Artifact, Error> {
     let kind = match table.string("kind")?.as_deref() {
         None | Some("binary") => ArtifactKind::Binary,
         Some("archive") => ArtifactKind::Archive,
-        Some(other) => return Err(table.bad("kind", other, "`binary` or `archive`")),
+        Some("image") => ArtifactKind::Image(Box::new(image::image(table)?)),
+        Some(other) => return Err(table.bad("kind", other, "`binary`, `archive` or `image`")),
     };
     Ok(Artifact { name, from, files, kind, check_elf: table.bool("check_elf")?.unwrap_or(true) })
 }

@@ -28,18 +28,31 @@ impl<'a> Reader<'a> {
             if known.contains(&key) {
                 continue;
             }
-            let span = self.table.key(key).and_then(|k| k.span()).or_else(|| item.span());
-            return Err(Error::UnknownKey {
-                line: line(self.text, span.map_or(self.offset, |s| s.start)),
-                key: key.to_owned(),
-                table: self.name.clone(),
-                hint: match crate::plan::nearest(key, known.iter().copied()) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("expected one of {}", crate::plan::list(known.iter().copied())),
-                },
-            });
+            let hint = match crate::plan::nearest(key, known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("expected one of {}", crate::plan::list(known.iter().copied())),
+            };
+            return Err(self.unknown(key, item, hint));
         }
         Ok(())
+    }
+
+    /// Refuses the keys in `others`, which have their meaning elsewhere, as `hint` says.
+    pub(super) fn none_of(&self, others: &[&str], hint: &str) -> Result<(), Error> {
+        match self.table.iter().find(|(key, _)| others.contains(key)) {
+            Some((key, item)) => Err(self.unknown(key, item, hint.to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    fn unknown(&self, key: &str, item: &Item, hint: String) -> Error {
+        let span = self.table.key(key).and_then(|k| k.span()).or_else(|| item.span());
+        Error::UnknownKey {
+            line: line(self.text, span.map_or(self.offset, |s| s.start)),
+            key: key.to_owned(),
+            table: self.name.clone(),
+            hint,
+        }
     }
 
     /// The tables under `key`, in their order, each with its name.
@@ -63,6 +76,11 @@ impl<'a> Reader<'a> {
             ));
         }
         Ok(tables)
+    }
+
+    /// Whether the key is there, whatever it holds.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
     }
 
     pub(super) fn string(&self, key: &str) -> Result<Option<String>, Error> {

@@ -1,7 +1,7 @@
 //! What a `kiln.toml` says, and what is said about a wrong one.
 
 use super::{Project, parse};
-use crate::plan::{ArtifactKind, Platform};
+use crate::plan::{ArtifactKind, Base, Platform};
 use insta::assert_snapshot;
 
 const SHOP: &str = r#"
@@ -94,7 +94,7 @@ fn a_value_out_of_range_says_what_would_do() {
     assert_snapshot!(error("[steps.a]\nrun = \"x\"\ntimeout = \"soon\""), @"`kiln.toml` line 3: `timeout` is `soon`: expected a duration such as `90s`, `20m` or `2h`, more than zero");
     assert_snapshot!(error("[steps.a]\nrun = \"x\"\nshards = 0"), @"`kiln.toml` line 3: `shards` is `0`: expected a count from 1 to 10000");
     assert_snapshot!(error("[steps.a]\nrun = \"x\"\ncpus = -1"), @"`kiln.toml` line 3: `cpus` is `-1`: expected a number of processors from 0.001 to 1000");
-    assert_snapshot!(error("[artifacts.a]\nfrom = \"b\"\nfiles = [\"c\"]\nkind = \"tarball\""), @"`kiln.toml` line 4: `kind` is `tarball`: expected `binary` or `archive`");
+    assert_snapshot!(error("[artifacts.a]\nfrom = \"b\"\nfiles = [\"c\"]\nkind = \"tarball\""), @"`kiln.toml` line 4: `kind` is `tarball`: expected `binary`, `archive` or `image`");
     assert_snapshot!(error("[steps.a]\nrun = \" \""), @"`kiln.toml` line 2: `run` is ` `: expected a command");
     assert_snapshot!(error("name = \"my shop\""), @"`kiln.toml` line 1: `name` is `my shop`: expected a name without blanks");
 }
@@ -119,4 +119,59 @@ proptest::proptest! {
         let _ = parse(text.as_bytes(), Platform::Amd64);
         let _ = parse(&SHOP.as_bytes()[..cut], Platform::Amd64);
     }
+}
+
+const IMAGE: &str = r#"
+[steps.deps]
+run = "x"
+outputs = [".venv"]
+[steps.app]
+needs = ["deps"]
+run = "x"
+outputs = ["app"]
+[artifacts.service]
+kind = "image"
+from = ["deps", "app"]
+files = [".venv", { path = "app", dest = "/usr/lib/app" }]
+base = "python:3.11-slim"
+entrypoint = ["/srv/.venv/bin/python"]
+cmd = "main.py"
+env = { PORT = 8080 }
+user = "1000:1000"
+workdir = "/srv/"
+labels = { team = "shop" }
+ports = [8080, "53/udp"]
+owner = "1000"
+compression = "zstd"
+"#;
+
+#[test]
+fn an_image_has_all_that_a_container_needs_and_prints_as_it_was_read() {
+    let project = read(IMAGE);
+    let ArtifactKind::Image(image) = &project.artifacts[0].kind else { panic!("expected an image") };
+    assert_eq!(image.base, Base::Reference("python:3.11-slim".into()));
+    assert_eq!(image.cmd.as_deref(), Some(&["main.py".to_owned()][..]));
+    assert_eq!((image.workdir.as_deref(), image.owner), (Some("/srv"), (1000, 1000)));
+    assert_eq!(image.ports, ["8080/tcp", "53/udp"]);
+    let source = crate::plan::MemorySource::from_iter([("kiln.toml", IMAGE)]);
+    let options = crate::plan::Options {
+        platforms: Vec::new(),
+        targets: Vec::new(),
+        host: Platform::Amd64,
+        describe: None,
+        directory_name: "p".into(),
+    };
+    let plan = crate::plan::plan(&source, &options).unwrap();
+    assert_eq!(read(&crate::plan::to_kiln_toml(&plan)).artifacts, project.artifacts);
+}
+
+#[test]
+fn what_is_wrong_with_an_image_is_said() {
+    let image = |keys: &str| error(&format!("[artifacts.a]\nkind = \"image\"\nfrom = \"s\"\nfiles = \"f\"\n{keys}"));
+    assert_snapshot!(image(""), @"`kiln.toml` line 1: `[artifacts.a]` has no `base`: add one");
+    assert_snapshot!(image("base = \"scratch\"\nworkdir = \"srv\""), @"`kiln.toml` line 6: `workdir` is `srv`: expected an absolute path in the image, such as `/srv/app`");
+    assert_snapshot!(image("base = \"scratch\"\nports = [\"http\"]"), @"`kiln.toml` line 6: `ports` is `http`: expected ports such as `8080` or `53/udp`");
+    assert_snapshot!(image("base = \"scratch\"\nowner = \"www-data\""), @"`kiln.toml` line 6: `owner` is `www-data`: expected numbers of a user and a group, such as `1000:1000`");
+    assert_snapshot!(image("base = \"scratch\"\nentrypont = \"x\""), @"`kiln.toml` line 6: unknown key `entrypont` in `[artifacts.a]`: did you mean `entrypoint`?");
+    assert_snapshot!(error("[artifacts.a]\nfrom = \"s\"\nfiles = \"f\"\ncmd = \"x\""), @r#"`kiln.toml` line 4: unknown key `cmd` in `[artifacts.a]`: it is for an artifact of `kind = "image"`"#);
 }

@@ -1,0 +1,142 @@
+//! Which artifact goes where.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+use kiln_images::reference::{self, Reference, nearest, tag_from};
+use kiln_proto::v1;
+
+/// Words of `--push` that do not say what goes where.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("`--push`: {0}")]
+    Reference(#[from] reference::Invalid),
+    #[error("`--push {0}` names a digest, which is not chosen but follows from the content: name a tag")]
+    Digest(String),
+    #[error("`--push {name}=…`: the build made no artifact `{name}`; {hint}")]
+    Unknown { name: String, hint: String },
+    #[error("`--push {reference}` could be for {names}: write `--push ARTIFACT={reference}` for each")]
+    Several { reference: String, names: String },
+    #[error("the build made nothing to push")]
+    Nothing,
+}
+
+/// `[ARTIFACT=]REFERENCE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Destination {
+    artifact: Option<String>,
+    reference: Reference,
+}
+
+impl FromStr for Destination {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (artifact, reference) = match text.split_once('=') {
+            Some((artifact, reference)) => (Some(artifact.to_owned()), reference),
+            None => (None, text),
+        };
+        let reference: Reference = reference.parse()?;
+        match reference.digest() {
+            Some(_) => Err(Error::Digest(text.to_owned())),
+            None => Ok(Self { artifact, reference }),
+        }
+    }
+}
+
+impl Destination {
+    /// Whether an artifact of this name may be meant.
+    pub(super) fn is_for(&self, name: &str) -> bool {
+        self.artifact.as_deref().is_none_or(|artifact| artifact == name)
+    }
+}
+
+type Assigned<'a> = Vec<(Reference, Vec<&'a v1::Artifact>)>;
+
+/// What goes where: all platforms of one artifact to one reference, whose tag is the version where none is named.
+///
+/// Without a name it is the one image, or the one artifact.
+pub(super) fn assign<'a>(destinations: &[Destination], artifacts: &'a [v1::Artifact]) -> Result<Assigned<'a>, Error> {
+    let names: BTreeSet<&str> = artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
+    let images: BTreeSet<&str> =
+        artifacts.iter().filter(|artifact| artifact.kind == "image").map(|artifact| artifact.name.as_str()).collect();
+    let mut assigned = Vec::new();
+    for destination in destinations {
+        let name = match &destination.artifact {
+            Some(name) if names.contains(name.as_str()) => name.as_str(),
+            Some(name) => {
+                let hint = match nearest(name, names.iter().copied()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("it made {}", list(&names)),
+                };
+                return Err(Error::Unknown { name: name.clone(), hint });
+            }
+            None => {
+                let choice = if images.is_empty() { &names } else { &images };
+                let mut choice_names = choice.iter();
+                match (choice_names.next(), choice_names.next()) {
+                    (Some(only), None) => only,
+                    (None, _) => return Err(Error::Nothing),
+                    _ => {
+                        let reference = destination.reference.familiar();
+                        return Err(Error::Several { reference, names: list(choice) });
+                    }
+                }
+            }
+        };
+        let chosen: Vec<&v1::Artifact> = artifacts.iter().filter(|artifact| artifact.name == name).collect();
+        let version = chosen.first().map(|artifact| version(artifact)).unwrap_or_default();
+        let reference = match destination.reference.tag() {
+            Some(_) => destination.reference.clone(),
+            None => destination.reference.at_tag(&tag_from(&version))?,
+        };
+        assigned.push((reference, chosen));
+    }
+    Ok(assigned)
+}
+
+/// The version, else the commit.
+fn version(artifact: &v1::Artifact) -> String {
+    match artifact.version.as_str() {
+        "" => artifact.commit.chars().take(12).collect(),
+        version => version.to_owned(),
+    }
+}
+
+fn list(names: &BTreeSet<&str>) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn artifact(name: &str, kind: &str) -> v1::Artifact {
+        v1::Artifact { name: name.into(), kind: kind.into(), version: "1.0+x".into(), ..Default::default() }
+    }
+
+    fn assigned(pushes: &[&str], artifacts: &[v1::Artifact]) -> Result<Vec<String>, String> {
+        let parse = |text: &&str| text.parse::<Destination>().map_err(|error| error.to_string());
+        let destinations = pushes.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        let found = assign(&destinations, artifacts).map_err(|error| error.to_string())?;
+        Ok(found.iter().map(|(to, what)| format!("{} {}x{}", to.familiar(), what[0].name, what.len())).collect())
+    }
+
+    #[test]
+    fn the_one_image_goes_where_no_artifact_is_named_under_its_version() {
+        let made = [artifact("tool", "binary"), artifact("shop", "image"), artifact("shop", "image")];
+        assert_eq!(assigned(&["r.example/shop"], &made).unwrap(), ["r.example/shop:1.0-x shopx2"]);
+        assert_eq!(assigned(&["tool=r.example/t:1"], &made).unwrap(), ["r.example/t:1 toolx1"]);
+        assert_eq!(assigned(&["r.example/t"], &made[..1]).unwrap(), ["r.example/t:1.0-x toolx1"]);
+    }
+
+    #[test]
+    fn what_is_not_clear_is_asked_about() {
+        let made = [artifact("one", "image"), artifact("two", "image")];
+        insta::assert_snapshot!(assigned(&["r.example/s:1"], &made).unwrap_err(), @"`--push r.example/s:1` could be for `one`, `two`: write `--push ARTIFACT=r.example/s:1` for each");
+        insta::assert_snapshot!(assigned(&["tow=r.example/s"], &made).unwrap_err(), @"`--push tow=…`: the build made no artifact `tow`; did you mean `two`?");
+        insta::assert_snapshot!(assigned(&["r.example/S"], &made).unwrap_err(), @"`--push`: `r.example/S` names no image: `S` is upper case; repositories are lower case: `s`");
+        assert!(assigned(&["r.example/s"], &[]).is_err());
+    }
+}

@@ -1,0 +1,105 @@
+//! Takes artifacts from the farm to where they are used from: a container registry, the local Docker.
+//!
+//! Invariant: nothing is taken anywhere before the whole build was a success, and what is wrong with the words of the command line is
+//! said before it begins.
+
+mod destination;
+mod load;
+mod push;
+mod stored;
+
+use kiln_images::registry::{self, Credentials, Registries};
+use kiln_proto::{transfer, v1};
+
+use crate::Code;
+use crate::args;
+use crate::farm::Farm;
+use crate::progress::Delivered;
+use destination::Destination;
+use stored::Stored;
+
+/// An artifact that does not get there.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(transparent)]
+    Destination(#[from] destination::Error),
+    #[error("cannot push `{reference}`")]
+    Push {
+        reference: String,
+        #[source]
+        source: Box<registry::Error>,
+    },
+    #[error(transparent)]
+    Registry(#[from] Box<registry::Error>),
+    #[error("cannot fetch artifact `{name}` from the farm")]
+    Transfer {
+        name: String,
+        #[source]
+        source: Box<transfer::Error>,
+    },
+    #[error("artifact `{name}` is not usable: {reason}; report this to who runs the farm")]
+    Malformed { name: String, reason: String },
+    #[error("the build made no image to load: `--load` is for artifacts of `kind = \"image\"`")]
+    NoImage,
+    #[error("cannot load `{name}` into Docker: {reason}")]
+    Load { name: String, reason: String },
+}
+
+impl Error {
+    /// Whose fault it is, as an exit code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Destination(_) | Self::NoImage | Self::Load { .. } => Code::Usage,
+            Self::Push { source, .. } | Self::Registry(source) if source.is_users() => Code::Usage,
+            Self::Push { .. } | Self::Registry(_) | Self::Transfer { .. } | Self::Malformed { .. } => Code::Farm,
+        }
+    }
+}
+
+/// Where the artifacts of a build are taken.
+pub struct Deliver {
+    destinations: Vec<Destination>,
+    over: bool,
+    load: bool,
+    registries: Registries,
+}
+
+impl Deliver {
+    /// From the command line; none where nothing was asked for.
+    pub fn new(args: &args::Deliver) -> Result<Option<Self>, Error> {
+        if !args.is_asked() {
+            return Ok(None);
+        }
+        let destinations = args.push.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>()?;
+        let options = registry::Options { insecure: args.insecure_registry.clone(), ..Default::default() };
+        let credentials = Credentials::of_user().map_err(Box::new)?;
+        let registries = Registries::new(options, credentials);
+        Ok(Some(Self { destinations, over: args.push_over, load: args.load, registries }))
+    }
+
+    /// Whether this artifact is taken somewhere, and need not come to the output directory.
+    pub fn takes(&self, artifact: &v1::Artifact) -> bool {
+        let pushed = self.destinations.iter().any(|destination| destination.is_for(&artifact.name));
+        pushed || (self.load && artifact.kind == "image")
+    }
+
+    /// Takes the artifacts of a build to all destinations.
+    pub async fn run(&self, farm: &Farm, artifacts: &[v1::Artifact]) -> Result<Vec<Delivered>, Error> {
+        let mut done = Vec::new();
+        for (destination, chosen) in destination::assign(&self.destinations, artifacts)? {
+            let stored = Stored::open_all(farm, &chosen).await?;
+            done.push(push::push(&self.registries, &destination, &stored, self.over).await?);
+        }
+        if self.load {
+            let images: Vec<&v1::Artifact> = artifacts.iter().filter(|artifact| artifact.kind == "image").collect();
+            if images.is_empty() {
+                return Err(Error::NoImage);
+            }
+            for image in Stored::open_all(farm, &images).await? {
+                done.push(load::load(&image).await?);
+            }
+        }
+        Ok(done)
+    }
+}

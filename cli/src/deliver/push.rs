@@ -1,0 +1,105 @@
+//! An artifact to a registry: an image as it is, anything else as an OCI artifact whose layers are its files.
+//!
+//! Blobs go straight from the farm to the registry, and those that it has are not fetched.
+
+use kiln_images::blobs::InMemory;
+use kiln_images::image::Image;
+use kiln_images::manifest::{Descriptor, Document, Index, Manifest};
+use kiln_images::platform::Platform;
+use kiln_images::push::{Push, Pushed};
+use kiln_images::reference::Reference;
+use kiln_images::registry::Registries;
+use kiln_proto::digest::DigestFunction;
+
+use super::stored::{OnFarm, Stored};
+use super::{Delivered, Error};
+
+/// What a binary or an archive is called in a registry.
+const ARTIFACT: &str = "application/vnd.kiln.artifact.v1";
+const FILE: &str = "application/octet-stream";
+const TITLE: &str = "org.opencontainers.image.title";
+const BASE: &str = "org.opencontainers.image.base.name";
+
+/// Pushes one artifact, for all of its platforms.
+pub(super) async fn push(
+    registries: &Registries,
+    to: &Reference,
+    stored: &[Stored],
+    over: bool,
+) -> Result<Delivered, Error> {
+    let failed = |source| Error::Push { reference: to.familiar(), source: Box::new(source) };
+    let mut push = match stored.iter().all(|one| one.artifact.kind == "image") {
+        true => images(to, stored).await?,
+        false => {
+            let push = files(to, stored).await?;
+            let mut empty = InMemory::default();
+            empty.add(&Document::empty());
+            registries.upload(to, &Document::empty().descriptor, &empty, None).await.map_err(failed)?;
+            push
+        }
+    };
+    push.over = over;
+    let outcome = push.run(registries, &OnFarm(stored)).await.map_err(failed)?;
+    let bytes = (outcome.sent.1, outcome.mounted.1 + outcome.present.1);
+    Ok(Delivered {
+        name: stored.first().map(|one| one.artifact.name.clone()).unwrap_or_default(),
+        how: "pushed",
+        reference: to.familiar(),
+        digest: push.top.descriptor.digest.to_string(),
+        bytes,
+    })
+}
+
+async fn images(to: &Reference, stored: &[Stored]) -> Result<Push, Error> {
+    let mut all = Vec::new();
+    for one in stored {
+        let referrers = one.referrers().await?;
+        all.extend(one.images().await?.into_iter().map(|image| (image, referrers.clone())));
+    }
+    let beside = all.iter().find_map(|(image, _)| base_of(image));
+    Ok(Push { beside, ..Push::of_images(to.clone(), all) })
+}
+
+/// The repository that the image's base came from.
+fn base_of(image: &Image) -> Option<Reference> {
+    let manifest: Manifest = serde_json::from_slice(&image.manifest.data).ok()?;
+    manifest.annotations.get(BASE)?.parse().ok()
+}
+
+async fn files(to: &Reference, stored: &[Stored]) -> Result<Push, Error> {
+    let mut manifests = Vec::new();
+    for one in stored {
+        let mut layers = Vec::new();
+        for (path, digest) in one.files() {
+            if digest.function != DigestFunction::Sha256 {
+                return Err(one.malformed("its files are not named by SHA-256, as a registry wants them"));
+            }
+            let mut layer = Descriptor::new(FILE, digest.hash.into(), digest.size);
+            layer.annotations.insert(TITLE.to_owned(), path.to_owned());
+            layers.push(layer);
+        }
+        let mut manifest = Manifest::new(Document::empty().descriptor, layers);
+        manifest.artifact_type = Some(ARTIFACT.to_owned());
+        let artifact = &one.artifact;
+        let said = [
+            ("org.opencontainers.image.title", &artifact.name),
+            ("org.opencontainers.image.version", &artifact.version),
+            ("org.opencontainers.image.revision", &artifact.commit),
+            ("build.kiln.artifact.id", &artifact.id),
+            ("build.kiln.artifact.kind", &artifact.kind),
+        ];
+        let said = said.into_iter().filter(|(_, value)| !value.is_empty());
+        manifest.annotations = said.map(|(name, value)| (name.to_owned(), value.clone())).collect();
+        let mut manifest = Document::from(&manifest);
+        manifest.descriptor.platform = artifact
+            .platform
+            .split_once('/')
+            .map(|(os, architecture)| Platform { os: os.to_owned(), ..Platform::linux(architecture) });
+        manifests.push(Pushed { manifest, referrers: one.referrers().await? });
+    }
+    let top = match &manifests[..] {
+        [only] => only.manifest.clone(),
+        several => Document::from(&Index::new(several.iter().map(|one| one.manifest.descriptor.clone()).collect())),
+    };
+    Ok(Push { to: to.clone(), manifests, top, beside: None, over: false })
+}

@@ -1,0 +1,161 @@
+//! An artifact as it lies on the farm: its documents here, its blobs there until someone wants them.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use kiln_images::blobs::{self, Blobs, ByteStream};
+use kiln_images::digest::Digest as ImageDigest;
+use kiln_images::image::Image;
+use kiln_images::layout;
+use kiln_images::manifest::{Descriptor, Document, Index, Manifest, media_type};
+use kiln_images::referrer::{Referrer, kind};
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::transfer::Client;
+use kiln_proto::tree::{Entry, Tree};
+use kiln_proto::{reapi, v1};
+
+use super::Error;
+use crate::farm::Farm;
+
+/// An artifact on the farm.
+pub(super) struct Stored {
+    pub(super) artifact: v1::Artifact,
+    client: Client,
+    /// Its files by path.
+    files: BTreeMap<String, Digest>,
+}
+
+impl Stored {
+    pub(super) async fn open_all(farm: &Farm, artifacts: &[&v1::Artifact]) -> Result<Vec<Self>, Error> {
+        let mut stored = Vec::new();
+        for artifact in artifacts {
+            stored.push(Self::open(farm, (*artifact).clone()).await?);
+        }
+        Ok(stored)
+    }
+
+    async fn open(farm: &Farm, artifact: v1::Artifact) -> Result<Self, Error> {
+        let malformed = |reason: String| Error::Malformed { name: artifact.name.clone(), reason };
+        let function =
+            DigestFunction::from_wire(artifact.digest_function).map_err(|error| malformed(error.to_string()))?;
+        let root = Digest::required(function, artifact.root.as_ref()).map_err(|error| malformed(error.to_string()))?;
+        let client = farm.blobs(&artifact.instance, function);
+        let mut stored = Self { artifact, client, files: BTreeMap::new() };
+        let mut waiting = vec![(root, String::new())];
+        while let Some((digest, above)) = waiting.pop() {
+            let directory: reapi::Directory =
+                stored.client.get_message(&digest).await.map_err(|source| stored.transfer(source))?;
+            let tree =
+                Tree::from_directory(function, &directory).map_err(|error| stored.malformed(error.to_string()))?;
+            for (name, entry) in tree.entries {
+                let path = if above.is_empty() { name } else { format!("{above}/{name}") };
+                match entry {
+                    Entry::File { digest, .. } => {
+                        stored.files.insert(path, digest);
+                    }
+                    Entry::Sealed { digest } => waiting.push((digest, path)),
+                    Entry::Directory(_) | Entry::Symlink { .. } => {}
+                }
+            }
+        }
+        Ok(stored)
+    }
+
+    pub(super) fn malformed(&self, reason: impl Into<String>) -> Error {
+        Error::Malformed { name: self.artifact.name.clone(), reason: reason.into() }
+    }
+
+    fn transfer(&self, source: kiln_proto::transfer::Error) -> Error {
+        Error::Transfer { name: self.artifact.name.clone(), source: Box::new(source) }
+    }
+
+    /// Its files by path.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&str, &Digest)> {
+        self.files.iter().map(|(path, digest)| (path.as_str(), digest))
+    }
+
+    async fn read(&self, path: &str) -> Result<Bytes, Error> {
+        let digest = self.files.get(path).ok_or_else(|| self.malformed(format!("it has no `{path}`")))?;
+        self.client.get(digest).await.map_err(|source| self.transfer(source))
+    }
+
+    async fn document(&self, descriptor: &Descriptor) -> Result<Document, Error> {
+        let data = self.read(&layout::blob_path(&descriptor.digest)).await?;
+        Ok(Document { descriptor: descriptor.clone(), data })
+    }
+
+    fn parse<T: serde::de::DeserializeOwned>(&self, data: &[u8]) -> Result<T, Error> {
+        serde_json::from_slice(data).map_err(|error| self.malformed(error.to_string()))
+    }
+
+    /// The images in its layout, one for each platform.
+    pub(super) async fn images(&self) -> Result<Vec<Image>, Error> {
+        let index: Index = self.parse(&self.read(layout::INDEX).await?)?;
+        let mut waiting = index.manifests;
+        let mut images = Vec::new();
+        while let Some(mut descriptor) = waiting.pop() {
+            // The layout's own names are no part of what is pushed.
+            descriptor.annotations.clear();
+            let document = self.document(&descriptor).await?;
+            if media_type::is_index(&descriptor.media_type) {
+                waiting.extend(self.parse::<Index>(&document.data)?.manifests);
+                continue;
+            }
+            let manifest: Manifest = self.parse(&document.data)?;
+            let config = self.document(&manifest.config).await?;
+            images.push(Image { manifest: document, config, layers: manifest.layers });
+        }
+        Ok(images)
+    }
+
+    /// What goes along with it.
+    pub(super) async fn referrers(&self) -> Result<Vec<Referrer>, Error> {
+        let name = &self.artifact.name;
+        let said = [
+            (&self.artifact.provenance, kind::PROVENANCE, kind::PROVENANCE, format!("{name}.provenance.json")),
+            (&self.artifact.sbom, kind::SBOM, kind::SBOM, format!("{name}.cdx.json")),
+            (&self.artifact.checksums, kind::CHECKSUMS_ARTIFACT, kind::CHECKSUMS, format!("{name}.sha256")),
+        ];
+        let mut referrers = Vec::new();
+        for (wire, artifact_type, media_type, title) in said {
+            let Some(wire) = wire else { continue };
+            let digest = Digest::from_wire(self.client.function(), wire);
+            let digest = digest.map_err(|error| self.malformed(error.to_string()))?;
+            let data = self.client.get(&digest).await.map_err(|source| self.transfer(source))?;
+            referrers.push(Referrer::new(artifact_type, media_type, &title, data));
+        }
+        Ok(referrers)
+    }
+}
+
+/// Files of artifacts that are no images are blobs by their own SHA-256.
+fn named_by_content(digest: &Digest) -> Option<ImageDigest> {
+    (digest.function == DigestFunction::Sha256).then(|| digest.hash.into())
+}
+
+/// The blobs of several artifacts.
+pub(super) struct OnFarm<'a>(pub(super) &'a [Stored]);
+
+#[async_trait]
+impl Blobs for OnFarm<'_> {
+    fn place(&self) -> String {
+        "the farm".to_owned()
+    }
+
+    async fn open(&self, descriptor: &Descriptor) -> Result<ByteStream, blobs::Error> {
+        let path = layout::blob_path(&descriptor.digest);
+        for stored in self.0 {
+            let by_path = stored.files.get(&path);
+            let by_content =
+                || stored.files.values().find(|digest| named_by_content(digest) == Some(descriptor.digest));
+            let Some(digest) = by_path.or_else(by_content) else { continue };
+            let elsewhere = |error: kiln_proto::transfer::Error| blobs::Error::Elsewhere(Box::new(error));
+            let pieces = stored.client.stream(digest).await.map_err(elsewhere)?;
+            return Ok(pieces.map(move |piece| piece.map_err(elsewhere)).boxed());
+        }
+        let (place, expected) = (self.place(), "every blob of the artifact");
+        Err(blobs::Error::Absent { place, path: descriptor.digest.to_string(), expected })
+    }
+}

@@ -1,0 +1,86 @@
+//! The keys of an artifact of the kind `image`.
+
+use super::Error;
+use super::reader::Reader;
+use crate::plan::{Base, Compression, Image, read_owner, read_port};
+
+/// What such an artifact may have beside what every artifact has.
+pub(super) const KEYS: &[&str] =
+    &["base", "entrypoint", "cmd", "env", "user", "workdir", "labels", "ports", "owner", "compression"];
+
+pub(super) fn image(table: &Reader<'_>) -> Result<Image, Error> {
+    let base = table.required_string("base")?;
+    if base.is_empty() || base == "./" || base.contains(char::is_whitespace) {
+        return Err(table.bad("base", base, "`scratch`, an image such as `debian:12`, or a path such as `./base.tar`"));
+    }
+    Ok(Image {
+        base: Base::read(&base),
+        entrypoint: words(table, "entrypoint")?,
+        cmd: words(table, "cmd")?,
+        env: env(table)?,
+        user: user(table)?,
+        workdir: workdir(table)?,
+        labels: table.string_map("labels")?,
+        ports: ports(table)?,
+        owner: owner(table)?,
+        compression: compression(table)?,
+    })
+}
+
+fn words(table: &Reader<'_>, key: &str) -> Result<Option<Vec<String>>, Error> {
+    let words = table.strings(key)?;
+    Ok(table.has(key).then_some(words))
+}
+
+fn env(table: &Reader<'_>) -> Result<std::collections::BTreeMap<String, String>, Error> {
+    let env = table.string_map("env")?;
+    match env.keys().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
+        Some(name) => Err(table.bad("env", name, "names that a variable can have")),
+        None => Ok(env),
+    }
+}
+
+fn user(table: &Reader<'_>) -> Result<Option<String>, Error> {
+    let user = table.string("user")?;
+    match user.as_deref().filter(|user| user.is_empty() || user.contains(|c: char| c.is_whitespace() || c == '/')) {
+        Some(bad) => Err(table.bad("user", bad, "a user and perhaps a group, such as `1000:1000` or `www-data`")),
+        None => Ok(user),
+    }
+}
+
+fn workdir(table: &Reader<'_>) -> Result<Option<String>, Error> {
+    let workdir = table.string("workdir")?;
+    let plain = |path: &str| {
+        path == "/" || path.strip_prefix('/').is_some_and(|rest| crate::plan::path_problem(rest).is_none())
+    };
+    match workdir.as_deref().filter(|path| !plain(path)) {
+        Some(bad) => Err(table.bad("workdir", bad, "an absolute path in the image, such as `/srv/app`")),
+        None => Ok(workdir.map(|path| if path == "/" { path } else { path.trim_end_matches('/').to_owned() })),
+    }
+}
+
+/// Ports may be written as numbers.
+fn ports(table: &Reader<'_>) -> Result<Vec<String>, Error> {
+    let written = table.list("ports", "a list of ports", |value| {
+        value.as_str().map(str::to_owned).or_else(|| value.as_integer().map(|number| number.to_string()))
+    })?;
+    let read =
+        |port: &String| read_port(port).ok_or_else(|| table.bad("ports", port, "ports such as `8080` or `53/udp`"));
+    written.iter().map(read).collect()
+}
+
+fn owner(table: &Reader<'_>) -> Result<(u32, u32), Error> {
+    match table.string("owner")? {
+        None => Ok((0, 0)),
+        Some(text) => read_owner(&text)
+            .ok_or_else(|| table.bad("owner", &text, "numbers of a user and a group, such as `1000:1000`")),
+    }
+}
+
+fn compression(table: &Reader<'_>) -> Result<Compression, Error> {
+    match table.string("compression")?.as_deref() {
+        None | Some("gzip") => Ok(Compression::Gzip),
+        Some("zstd") => Ok(Compression::Zstd),
+        Some(other) => Err(table.bad("compression", other, "`gzip` or `zstd`")),
+    }
+}

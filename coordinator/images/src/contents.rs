@@ -1,0 +1,177 @@
+//! What an image's layers hold, as far as it matters to what is laid on top: libraries, links, and directories that are special.
+//!
+//! Invariant: layers are read once, front to back, in constant memory beside what is found.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{Digest, Hasher};
+use crate::layer::Attributes;
+use crate::manifest::media_type;
+
+/// Largest C library that is searched for its version.
+const MAX_LIBC_BYTES: u64 = 16 << 20;
+/// What glibc says of itself begins so.
+const GLIBC_BANNER: &[u8] = b"GNU C Library";
+
+/// What lies in an image.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Contents {
+    /// Names of shared libraries, wherever they lie.
+    pub libraries: BTreeSet<String>,
+    /// Symbolic links, by path without a leading slash: an entry below one would take its place.
+    pub links: BTreeMap<String, String>,
+    /// Directories that are not 0755 and root's.
+    pub directories: BTreeMap<String, Attributes>,
+    /// glibc's version.
+    pub glibc: Option<(u32, u32)>,
+}
+
+impl Contents {
+    /// Adds a layer, given as it is compressed; answers with the digest of its tar.
+    ///
+    /// # Errors
+    /// Where it is no such tar.
+    pub fn add(&mut self, layer_type: &str, layer: impl Read) -> io::Result<Digest> {
+        match layer_type {
+            media_type::OCI_LAYER_GZIP => self.add_all(flate2::read::MultiGzDecoder::new(io::BufReader::new(layer))),
+            media_type::OCI_LAYER_ZSTD => self.add_all(zstd::Decoder::new(layer)?),
+            _ => self.add_all(layer),
+        }
+    }
+
+    fn add_all(&mut self, layer: impl Read) -> io::Result<Digest> {
+        let mut hashing = Hashing { inner: layer, hasher: Hasher::default() };
+        self.add_tar(&mut hashing)?;
+        // What follows the tar's end counts too.
+        io::copy(&mut hashing, &mut io::sink())?;
+        Ok(hashing.hasher.finish())
+    }
+
+    fn add_tar(&mut self, layer: impl Read) -> io::Result<()> {
+        let mut archive = tar::Archive::new(layer);
+        for entry in archive.entries()? {
+            let mut entry = entry?;
+            let path = entry.path()?.to_string_lossy().into_owned();
+            let path = path.trim_start_matches("./").trim_matches('/').to_owned();
+            let name = path.rsplit('/').next().unwrap_or(&path).to_owned();
+            if let Some(gone) = name.strip_prefix(".wh.") {
+                let directory = path.strip_suffix(&name).unwrap_or_default();
+                self.remove(&format!("{directory}{gone}"), gone == ".wh..opq");
+                continue;
+            }
+            let kind = entry.header().entry_type();
+            if kind.is_dir() {
+                self.directory(path, &entry)?;
+                continue;
+            }
+            self.directories.remove(&path);
+            if kind.is_symlink() {
+                let target = entry.link_name()?.map(|target| target.to_string_lossy().into_owned());
+                self.links.insert(path, target.unwrap_or_default());
+            } else {
+                self.links.remove(&path);
+            }
+            if is_library(&name) {
+                self.libraries.insert(name.clone());
+            }
+            if (name == "libc.so.6" || name.starts_with("libc-2.")) && kind.is_file() {
+                let mut data = Vec::new();
+                entry.by_ref().take(MAX_LIBC_BYTES).read_to_end(&mut data)?;
+                self.glibc = glibc_version(&data).or(self.glibc);
+            }
+        }
+        Ok(())
+    }
+
+    fn directory(&mut self, path: String, entry: &tar::Entry<'_, impl Read>) -> io::Result<()> {
+        let header = entry.header();
+        let found = Attributes { mode: header.mode()? & 0o7777, uid: header.uid()?, gid: header.gid()? };
+        self.links.remove(&path);
+        if found == (Attributes { mode: 0o755, uid: 0, gid: 0 }) {
+            self.directories.remove(&path);
+        } else {
+            self.directories.insert(path, found);
+        }
+        Ok(())
+    }
+
+    /// A whiteout: what lay below goes. Libraries stay counted: a name may be there more than once.
+    fn remove(&mut self, path: &str, only_below: bool) {
+        let path = if only_below { path.strip_suffix("/.wh..opq").unwrap_or_default() } else { path };
+        let gone = |known: &String| {
+            known.strip_prefix(path).is_some_and(|rest| rest.starts_with('/') || (rest.is_empty() && !only_below))
+        };
+        self.links.retain(|known, _| !gone(known));
+        self.directories.retain(|known, _| !gone(known));
+    }
+
+    /// The link that a path goes through, with where that points.
+    pub fn link_above(&self, path: &str) -> Option<(&str, &str)> {
+        let above = path.match_indices('/').map(|(at, _)| &path[..at]);
+        above.filter_map(|above| self.links.get_key_value(above)).map(|(at, to)| (at.as_str(), to.as_str())).next()
+    }
+}
+
+struct Hashing<R> {
+    inner: R,
+    hasher: Hasher,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+fn is_library(name: &str) -> bool {
+    name.strip_suffix(".so").is_some() || name.contains(".so.")
+}
+
+/// `GNU C Library (Debian GLIBC 2.36-9) stable release version 2.36.`
+fn glibc_version(data: &[u8]) -> Option<(u32, u32)> {
+    let at = data.windows(GLIBC_BANNER.len()).position(|window| window == GLIBC_BANNER)?;
+    let banner = String::from_utf8_lossy(&data[at..data.len().min(at + 200)]).into_owned();
+    let version = banner.split("release version ").nth(1)?;
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::{Compression, LayerWriter, Options};
+
+    #[test]
+    fn libraries_links_special_directories_and_the_c_library_are_found_and_whiteouts_take_away() {
+        let special = BTreeMap::from([("tmp".to_owned(), Attributes { mode: 0o1777, uid: 0, gid: 0 })]);
+        let options = Options { directories: special, compression: Compression::Zstd, ..Options::default() };
+        let mut writer = LayerWriter::new(Vec::new(), options).unwrap();
+        writer.symlink("bin", "usr/bin").unwrap();
+        writer.symlink("lib", "usr/lib").unwrap();
+        writer.directory("tmp").unwrap();
+        let libc: &[u8] = b"\x7fELF\0GNU C Library (Debian GLIBC 2.36-9) stable release version 2.36.\n\0";
+        writer.file("usr/lib/libc.so.6", true, libc.len() as u64, libc).unwrap();
+        writer.file("usr/lib/libpq.so.5.15", true, 0, io::empty()).unwrap();
+        let (data, layer) = writer.finish().unwrap();
+        let mut contents = Contents::default();
+        let tar = contents.add(&layer.descriptor.media_type, data.as_slice()).unwrap();
+        assert_eq!(tar, layer.diff_id);
+        assert_eq!(contents.glibc, Some((2, 36)));
+        assert!(contents.libraries.contains("libc.so.6") && contents.libraries.contains("libpq.so.5.15"));
+        assert_eq!(contents.link_above("lib/x"), Some(("lib", "usr/lib")));
+        assert_eq!(contents.link_above("usr/lib/x"), None);
+        assert_eq!(contents.directories["tmp"].mode, 0o1777);
+
+        let mut above = LayerWriter::new(Vec::new(), Options::default()).unwrap();
+        above.file(".wh.lib", false, 0, io::empty()).unwrap();
+        let (data, layer) = above.finish().unwrap();
+        contents.add(&layer.descriptor.media_type, data.as_slice()).unwrap();
+        assert_eq!(contents.link_above("lib/x"), None);
+        assert_eq!(contents.link_above("bin/x"), Some(("bin", "usr/bin")));
+    }
+}

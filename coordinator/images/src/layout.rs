@@ -1,0 +1,60 @@
+//! OCI image layouts: which files a directory of images has.
+//!
+//! Invariant: a layout is a map from path to content, wherever it lies: on a disk, in a tar, in a store. Source: OCI image
+//! specification 1.1, "Image Layout".
+
+use crate::digest::Digest;
+use crate::image::Image;
+use crate::manifest::{Descriptor, Document, Index};
+
+/// The file that says what the directory is.
+pub const MARKER: &str = "oci-layout";
+/// What it says.
+pub const MARKER_CONTENT: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}";
+/// The file that names the images.
+pub const INDEX: &str = "index.json";
+/// The annotation that holds a tag.
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// Where a blob lies in a layout.
+pub fn blob_path(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+/// The digest of the blob at a path of a layout.
+pub fn blob_at(path: &str) -> Option<Digest> {
+    format!("sha256:{}", path.strip_prefix("blobs/sha256/")?).parse().ok()
+}
+
+/// What a tag names: the manifest of one image, or an index over those of several platforms.
+pub fn top(images: &[Image]) -> Document {
+    match images {
+        [only] => only.manifest.clone(),
+        several => {
+            let mut manifests: Vec<Descriptor> =
+                several.iter().map(|image| image.manifest.descriptor.clone()).collect();
+            manifests.sort_by_key(|one| one.platform.as_ref().map(ToString::to_string));
+            Document::from(&Index::new(manifests))
+        }
+    }
+}
+
+/// The small files of a layout of one image for some platforms, by path. The layers are missing: they are the caller's to place at
+/// [`blob_path`].
+pub fn files(images: &[Image], tag: &str) -> Vec<(String, Document)> {
+    let top = top(images);
+    let mut named = top.descriptor.clone();
+    named.annotations.insert(REF_NAME.to_owned(), tag.to_owned());
+    let mut files = vec![
+        (MARKER.to_owned(), Document::new("application/json", MARKER_CONTENT)),
+        (INDEX.to_owned(), Document::from(&Index::new(vec![named]))),
+    ];
+    let documents = images.iter().flat_map(|image| [image.manifest.clone(), image.config.clone()]);
+    for document in documents.chain([top]) {
+        let path = blob_path(&document.descriptor.digest);
+        if !files.iter().any(|(known, _)| *known == path) {
+            files.push((path, document));
+        }
+    }
+    files
+}

@@ -1,0 +1,18 @@
+//! Container images without a daemon: references, layers, configurations, layouts, registries.
+//!
+//! Invariant: knows nothing of farms, projects or gRPC. What is made here depends on what is given alone: no clock, no machine.
+
+pub mod archive;
+pub mod base;
+pub mod blobs;
+pub mod contents;
+pub mod digest;
+pub mod image;
+pub mod layer;
+pub mod layout;
+pub mod manifest;
+pub mod platform;
+pub mod push;
+pub mod reference;
+pub mod referrer;
+pub mod registry;

@@ -1,0 +1,147 @@
+//! An image, or any other artifact, to a registry: everything below first, the tag last.
+//!
+//! Invariant: a push that breaks off leaves no tag behind, and done again goes on with what is missing. A tag that is there is only
+//! moved where that was asked for.
+
+use std::collections::BTreeMap;
+
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::blobs::{Blobs, InMemory};
+use crate::digest::Digest;
+use crate::image::Image;
+use crate::layout;
+use crate::manifest::{Descriptor, Document, Manifest};
+use crate::reference::Reference;
+use crate::referrer::{self, Referrer};
+use crate::registry::{Error, Registries, Uploaded};
+
+/// Blobs on their way at once.
+const CONCURRENCY: usize = 4;
+
+/// A manifest with the blobs that it names and what is said about it.
+#[derive(Debug, Clone)]
+pub struct Pushed {
+    /// The manifest.
+    pub manifest: Document,
+    /// What goes along with it.
+    pub referrers: Vec<Referrer>,
+}
+
+/// What is pushed.
+#[derive(Debug, Clone)]
+pub struct Push {
+    /// Where it goes; its tag names `top`.
+    pub to: Reference,
+    /// The manifests, one for each platform.
+    pub manifests: Vec<Pushed>,
+    /// What the tag names: the one manifest, or an index over them.
+    pub top: Document,
+    /// A repository that may have some of the blobs: the base's.
+    pub beside: Option<Reference>,
+    /// Whether a tag that names another image is moved.
+    pub over: bool,
+}
+
+/// What a push did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Outcome {
+    /// The tag named this image already: nothing was sent.
+    pub was_there: bool,
+    /// Blobs sent, and their bytes.
+    pub sent: (u64, u64),
+    /// Blobs that the registry took from another repository, and their bytes.
+    pub mounted: (u64, u64),
+    /// Blobs that were there, and their bytes.
+    pub present: (u64, u64),
+}
+
+impl Push {
+    /// A push of images of one name, for one platform each.
+    pub fn of_images(to: Reference, images: Vec<(Image, Vec<Referrer>)>) -> Self {
+        let top = layout::top(&images.iter().map(|(image, _)| image.clone()).collect::<Vec<_>>());
+        let manifests =
+            images.into_iter().map(|(image, referrers)| Pushed { manifest: image.manifest, referrers }).collect();
+        Self { to, manifests, top, beside: None, over: false }
+    }
+
+    /// Carries it out. `source` has the blobs, configurations included; those that the registry has are not read.
+    ///
+    /// # Errors
+    /// [`Error::Taken`] where the tag names another image and may not be moved; whatever the registry refuses.
+    pub async fn run(&self, registries: &Registries, source: &dyn Blobs) -> Result<Outcome, Error> {
+        let mut outcome = Outcome::default();
+        if self.to.tag().is_some()
+            && let Some(existing) = registries.find_to_push(&self.to).await?
+        {
+            let offered = self.top.descriptor.digest;
+            if existing == offered {
+                return Ok(Outcome { was_there: true, ..outcome });
+            }
+            if !self.over {
+                return Err(Error::Taken { reference: self.to.familiar(), existing, offered });
+            }
+        }
+        self.blobs(registries, source, &mut outcome).await?;
+        for pushed in &self.manifests {
+            self.put(registries, &pushed.manifest).await?;
+            self.referrers(registries, pushed).await?;
+        }
+        registries.put_manifest(&self.to, &self.top).await?;
+        Ok(outcome)
+    }
+
+    async fn put(&self, registries: &Registries, manifest: &Document) -> Result<bool, Error> {
+        let at = self.to.at_digest(manifest.descriptor.digest);
+        Ok(registries.put_manifest(&at, manifest).await?.lists_referrers)
+    }
+
+    /// Every blob that the manifests name, each once.
+    async fn blobs(&self, registries: &Registries, source: &dyn Blobs, outcome: &mut Outcome) -> Result<(), Error> {
+        let mut wanted: BTreeMap<Digest, Descriptor> = BTreeMap::new();
+        for pushed in &self.manifests {
+            let manifest: Manifest =
+                serde_json::from_slice(&pushed.manifest.data).map_err(|error| Error::Malformed {
+                    registry: self.to.registry().to_owned(),
+                    doing: "before anything was sent",
+                    reason: error.to_string(),
+                })?;
+            wanted.extend(manifest.layers.into_iter().chain([manifest.config]).map(|one| (one.digest, one)));
+        }
+        let uploads = wanted.values().map(|descriptor| async move {
+            let done = registries.upload(&self.to, descriptor, source, self.beside.as_ref()).await?;
+            Ok::<_, Error>((done, descriptor.size))
+        });
+        let uploads: Vec<_> = uploads.collect();
+        let done: Vec<(Uploaded, u64)> = stream::iter(uploads).buffer_unordered(CONCURRENCY).try_collect().await?;
+        for (how, size) in done {
+            let count = match how {
+                Uploaded::Present => &mut outcome.present,
+                Uploaded::Mounted => &mut outcome.mounted,
+                Uploaded::Sent => &mut outcome.sent,
+            };
+            *count = (count.0 + 1, count.1 + size);
+        }
+        Ok(())
+    }
+
+    async fn referrers(&self, registries: &Registries, pushed: &Pushed) -> Result<(), Error> {
+        let subject = &pushed.manifest.descriptor;
+        let mut listed = Vec::new();
+        for referrer in &pushed.referrers {
+            let mut source = InMemory::default();
+            for document in [&Document::empty(), &referrer.content] {
+                source.add(document);
+                registries.upload(&self.to, &document.descriptor, &source, None).await?;
+            }
+            let manifest = referrer.manifest(subject);
+            if !self.put(registries, &manifest).await? {
+                listed.push(manifest.descriptor);
+            }
+        }
+        if listed.is_empty() {
+            return Ok(());
+        }
+        referrer::list(registries, &self.to, &subject.digest, &listed).await
+    }
+}

@@ -1,0 +1,104 @@
+//! What goes along with an image: its provenance, its parts, checksums; each a manifest of its own that names the image as subject.
+//!
+//! Source: OCI distribution specification 1.1, "Pushing Manifests with Subject" and "Referrers Tag Schema".
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::digest::Digest;
+use crate::manifest::{Descriptor, Document, Index, Manifest};
+use crate::reference::Reference;
+use crate::registry::{Error, Registries};
+
+/// Media types of what goes along.
+pub mod kind {
+    #![allow(missing_docs)]
+    /// An in-toto statement.
+    pub const PROVENANCE: &str = "application/vnd.in-toto+json";
+    /// A CycloneDX document.
+    pub const SBOM: &str = "application/vnd.cyclonedx+json";
+    /// Lines as `sha256sum` writes them.
+    pub const CHECKSUMS: &str = "text/plain";
+    pub const CHECKSUMS_ARTIFACT: &str = "application/vnd.kiln.checksums.v1";
+}
+
+/// A document about an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Referrer {
+    /// What it is.
+    pub artifact_type: String,
+    /// Its file name.
+    pub title: String,
+    /// Its content.
+    pub content: Document,
+}
+
+impl Referrer {
+    /// A document of this type.
+    pub fn new(artifact_type: &str, media_type: &str, title: &str, data: Bytes) -> Self {
+        let content = Document::new(media_type, data);
+        Self { artifact_type: artifact_type.to_owned(), title: title.to_owned(), content }
+    }
+
+    /// Its manifest, as a referrer of `subject`.
+    pub fn manifest(&self, subject: &Descriptor) -> Document {
+        let mut layer = self.content.descriptor.clone();
+        layer.annotations.insert("org.opencontainers.image.title".to_owned(), self.title.clone());
+        let mut manifest = Manifest::new(Document::empty().descriptor, vec![layer]);
+        manifest.artifact_type = Some(self.artifact_type.clone());
+        manifest.subject = Some(Descriptor::new(&subject.media_type, subject.digest, subject.size));
+        manifest.annotations = BTreeMap::from([("org.opencontainers.image.title".to_owned(), self.title.clone())]);
+        Document::from(&manifest)
+    }
+}
+
+/// The tag that lists the referrers of `subject` where the registry does not do so itself.
+pub fn tag(subject: &Digest) -> String {
+    format!("sha256-{}", subject.hex())
+}
+
+/// Adds referrers to the list under that tag.
+pub(crate) async fn list(
+    registries: &Registries,
+    repository: &Reference,
+    subject: &Digest,
+    manifests: &[Descriptor],
+) -> Result<(), Error> {
+    let Ok(at) = repository.at_tag(&tag(subject)) else { return Ok(()) };
+    let mut index = match registries.find_to_push(&at).await? {
+        None => Index::new(Vec::new()),
+        Some(_) => {
+            let known = registries.manifest(&at).await?;
+            serde_json::from_slice(&known.data).unwrap_or_else(|_| Index::new(Vec::new()))
+        }
+    };
+    let before = index.manifests.len();
+    for manifest in manifests {
+        if !index.manifests.iter().any(|known| known.digest == manifest.digest) {
+            index.manifests.push(manifest.clone());
+        }
+    }
+    if index.manifests.len() > before {
+        registries.put_manifest(&at, &Document::from(&index)).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::media_type;
+
+    #[test]
+    fn a_referrer_names_its_subject_its_type_and_its_content() {
+        let subject = Descriptor::new(media_type::OCI_MANIFEST, Digest::of(b"image"), 7);
+        let referrer = Referrer::new(kind::SBOM, kind::SBOM, "shop.cdx.json", Bytes::from_static(b"{}"));
+        let document = referrer.manifest(&subject);
+        let manifest: Manifest = serde_json::from_slice(&document.data).unwrap();
+        assert_eq!(manifest.subject.unwrap().digest, subject.digest);
+        assert_eq!(manifest.layers[0].digest, Digest::of(b"{}"));
+        assert_eq!(document.descriptor.artifact_type.as_deref(), Some(kind::SBOM));
+        assert_eq!(document, referrer.manifest(&subject), "it is the same each time");
+    }
+}

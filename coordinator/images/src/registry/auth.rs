@@ -1,0 +1,153 @@
+//! From a challenge to an authorization: name and password, or a token for one repository.
+//!
+//! Source: distribution's "Token Authentication Specification" and "Docker Registry v2 authentication using OAuth2".
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::StatusCode;
+use serde::Deserialize;
+
+use super::challenge::Challenge;
+use super::{Access, Ask, Error, Login, Registries, transport};
+
+/// The client's name where a token is exchanged.
+const CLIENT: &str = "kiln";
+
+/// What goes into the `Authorization` header.
+#[derive(Clone)]
+pub(super) struct Authorization(String);
+
+impl Authorization {
+    pub(super) fn header(&self) -> &str {
+        &self.0
+    }
+
+    fn basic(login: &Login) -> Self {
+        Self(format!("Basic {}", STANDARD.encode(format!("{}:{}", login.user, login.secret))))
+    }
+}
+
+impl fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Authorization")
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    token: String,
+    #[serde(default)]
+    access_token: String,
+}
+
+/// Under what an authorization is remembered.
+pub(super) fn key(ask: &Ask<'_>) -> (String, String, Access) {
+    let beside = ask.beside.map_or(String::new(), |beside| format!(" {}", beside.repository()));
+    (ask.repository.registry().to_owned(), format!("{}{beside}", ask.repository.repository()), ask.access)
+}
+
+/// The scopes that a request needs. What the registry's challenge names is less where a blob is mounted from elsewhere.
+fn scopes(ask: &Ask<'_>) -> Vec<String> {
+    let own = format!("repository:{}:{}", ask.repository.repository(), ask.access.actions());
+    let beside = ask.beside.map(|beside| format!("repository:{}:pull", beside.repository()));
+    std::iter::once(own).chain(beside).collect()
+}
+
+impl Registries {
+    pub(super) async fn authorize(
+        &self,
+        ask: &Ask<'_>,
+        host: &transport::Host,
+        challenge: &Challenge,
+    ) -> Result<Authorization, Error> {
+        let registry = ask.repository.registry().to_owned();
+        let login = self.inner.credentials.login(&registry).await?;
+        match challenge {
+            Challenge::Basic => match login {
+                Some(login) => Ok(Authorization::basic(&login)),
+                None => {
+                    let repository = ask.repository.repository().to_owned();
+                    Err(Error::NoCredentials { registry, repository })
+                }
+            },
+            Challenge::Bearer { realm, service, scope } => {
+                let mut scopes = scopes(ask);
+                if scope.starts_with("registry:") {
+                    scopes = vec![scope.clone()];
+                }
+                self.token(ask, host, realm, service, &scopes, login).await
+            }
+        }
+    }
+
+    async fn token(
+        &self,
+        ask: &Ask<'_>,
+        host: &transport::Host,
+        realm: &str,
+        service: &str,
+        scopes: &[String],
+        login: Option<Login>,
+    ) -> Result<Authorization, Error> {
+        let registry = ask.repository.registry().to_owned();
+        let malformed =
+            |reason: String| Error::Malformed { registry: registry.clone(), doing: "asked for a token", reason };
+        let mut url = url::Url::parse(realm).map_err(|error| malformed(format!("its realm `{realm}`: {error}")))?;
+        // A registry on HTTPS does not get to have a password sent in the clear.
+        if url.scheme() != "https" && host.base.starts_with("https:") {
+            return Err(malformed(format!("its realm `{realm}` is not HTTPS")));
+        }
+        let request = match &login {
+            Some(login) if login.is_token => {
+                let mut form = url::form_urlencoded::Serializer::new(String::new());
+                form.append_pair("grant_type", "refresh_token")
+                    .append_pair("service", service)
+                    .append_pair("client_id", CLIENT)
+                    .append_pair("scope", &scopes.join(" "))
+                    .append_pair("refresh_token", &login.secret);
+                let kind = "application/x-www-form-urlencoded";
+                host.client.post(url).header(reqwest::header::CONTENT_TYPE, kind).body(form.finish())
+            }
+            _ => {
+                {
+                    let mut query = url.query_pairs_mut();
+                    query.append_pair("service", service);
+                    for scope in scopes {
+                        query.append_pair("scope", scope);
+                    }
+                }
+                let request = host.client.get(url);
+                match &login {
+                    Some(login) => request.basic_auth(&login.user, Some(&login.secret)),
+                    None => request,
+                }
+            }
+        };
+        let stall = self.inner.options.stall;
+        let response = request.timeout(stall).send().await.map_err(|error| transport::failed(&registry, &error))?;
+        match (response.status(), login) {
+            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST, Some(login)) => {
+                return Err(Error::Credentials { registry, user: login.user, from: login.from });
+            }
+            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, None) => {
+                return Err(Error::NoCredentials { registry, repository: ask.repository.repository().to_owned() });
+            }
+            (status, _) if !status.is_success() => {
+                let (status, detail) = (status.as_u16(), self.detail(response).await);
+                return Err(Error::Failing { registry, doing: "when it was asked for a token", status, detail });
+            }
+            _ => {}
+        }
+        let text = response.text().await.map_err(|error| transport::failed(&registry, &error))?;
+        let answer: Answer = serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
+        match [answer.token, answer.access_token].into_iter().find(|token| !token.is_empty()) {
+            Some(token) if token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                Ok(Authorization(format!("Bearer {token}")))
+            }
+            _ => Err(malformed("there is no token in it".to_owned())),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What a registry asks for when it answers 401. Source: RFC 9110, "WWW-Authenticate"; distribution's token authentication.
+
+use std::collections::BTreeMap;
+
+/// A scheme that a registry accepts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Challenge {
+    /// Name and password with every request.
+    Basic,
+    /// A token from `realm`.
+    Bearer { realm: String, service: String, scope: String },
+}
+
+/// Reads the header; of several schemes the one that is safer is taken.
+pub(super) fn parse(header: &str) -> Option<Challenge> {
+    let mut basic = None;
+    for (scheme, parameters) in schemes(header) {
+        match scheme.to_ascii_lowercase().as_str() {
+            "bearer" => {
+                let get = |name: &str| parameters.get(name).cloned().unwrap_or_default();
+                let realm = parameters.get("realm").cloned()?;
+                return Some(Challenge::Bearer { realm, service: get("service"), scope: get("scope") });
+            }
+            "basic" => basic = Some(Challenge::Basic),
+            _ => {}
+        }
+    }
+    basic
+}
+
+/// Each scheme with its parameters, in their order.
+fn schemes(header: &str) -> Vec<(String, BTreeMap<String, String>)> {
+    let mut found: Vec<(String, BTreeMap<String, String>)> = Vec::new();
+    let mut rest = header.trim_start_matches([' ', ',']);
+    while !rest.is_empty() {
+        let end = rest.find([' ', ',', '=']).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        match after.strip_prefix('=') {
+            Some(value) => {
+                let (value, left) = read_value(value);
+                if let Some((_, parameters)) = found.last_mut() {
+                    parameters.insert(word.to_ascii_lowercase(), value);
+                }
+                rest = left;
+            }
+            None => {
+                found.push((word.to_owned(), BTreeMap::new()));
+                rest = after;
+            }
+        }
+        rest = rest.trim_start_matches([' ', ',']);
+    }
+    found
+}
+
+/// A token or a quoted string, and what follows it.
+fn read_value(text: &str) -> (String, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find([' ', ',']).unwrap_or(text.len());
+        return (text[..end].to_owned(), &text[end..]);
+    };
+    let mut value = String::new();
+    let mut characters = quoted.char_indices();
+    while let Some((at, c)) = characters.next() {
+        match c {
+            '"' => return (value, &quoted[at + 1..]),
+            '\\' => value.extend(characters.next().map(|(_, c)| c)),
+            c => value.push(c),
+        }
+    }
+    (value, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn realm_service_and_scope_are_read() {
+        let header =
+            r#"Bearer realm="https://auth.example/token",service="registry.example",scope="repository:a/b:pull,push""#;
+        let expected = Challenge::Bearer {
+            realm: "https://auth.example/token".into(),
+            service: "registry.example".into(),
+            scope: "repository:a/b:pull,push".into(),
+        };
+        assert_eq!(parse(header), Some(expected));
+        assert_eq!(parse("Basic realm=\"x\""), Some(Challenge::Basic));
+        assert!(matches!(parse(r#"Basic realm="a", Bearer realm="b""#), Some(Challenge::Bearer { .. })));
+        assert_eq!(parse("Negotiate"), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_header_panics(header: String) {
+            let _ = parse(&header);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Blobs from a registry, taken up where a connection broke.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use reqwest::StatusCode;
+use reqwest::header::RANGE;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::retry::Attempts;
+use super::{Access, Ask, Error, Registries, transport};
+use crate::blobs::{self, Blobs, ByteStream};
+use crate::manifest::{Descriptor, media_type};
+use crate::reference::Reference;
+
+const DOING: &str = "when it was asked for a blob";
+
+/// Blobs of one repository.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    /// The registries it is among.
+    pub registries: Registries,
+    /// Which one it is.
+    pub reference: Reference,
+}
+
+#[async_trait]
+impl Blobs for Repository {
+    fn place(&self) -> String {
+        self.reference.familiar()
+    }
+
+    async fn open(&self, descriptor: &Descriptor) -> Result<ByteStream, blobs::Error> {
+        if media_type::is_manifest(&descriptor.media_type) || media_type::is_index(&descriptor.media_type) {
+            let at = self.reference.at_digest(descriptor.digest);
+            let found = self.registries.manifest(&at).await.map_err(Box::new)?;
+            return Ok(futures::stream::iter([Ok(found.data)]).boxed());
+        }
+        let (sender, receiver) = mpsc::channel(8);
+        let mut reading = Reading { repository: self.clone(), descriptor: descriptor.clone(), offset: 0 };
+        // The first answer is waited for: a blob that is not there is an error at once.
+        let first = reading.ask().await.map_err(|error| blobs::Error::from(Box::new(error)))?;
+        tokio::spawn(async move {
+            if let Err(error) = reading.pass_on(first, &sender).await {
+                let _ = sender.send(Err(Box::new(error).into())).await;
+            }
+        });
+        Ok(ReceiverStream::new(receiver).boxed())
+    }
+}
+
+struct Reading {
+    repository: Repository,
+    descriptor: Descriptor,
+    offset: u64,
+}
+
+type Pieces = BoxStream<'static, Result<Bytes, reqwest::Error>>;
+
+impl Reading {
+    async fn ask(&self) -> Result<Pieces, Error> {
+        let reference = &self.repository.reference;
+        let ask = Ask { repository: reference, access: Access::Pull, doing: DOING, beside: None };
+        let (path, offset) = (format!("/v2/{}/blobs/{}", reference.repository(), self.descriptor.digest), self.offset);
+        let build = |client: &reqwest::Client, base: &str| {
+            let request = client.get(format!("{base}{path}"));
+            if offset == 0 { request } else { request.header(RANGE, format!("bytes={offset}-")) }
+        };
+        let response = self.repository.registries.send(&ask, build).await?;
+        let (status, stream) = (response.status(), |response: reqwest::Response| response.bytes_stream().boxed());
+        match status {
+            StatusCode::PARTIAL_CONTENT => Ok(stream(response)),
+            // A registry that knows no ranges sends all of it again.
+            status if status.is_success() => Ok(skip(stream(response), offset)),
+            _ => Err(self.repository.registries.refused(&ask, response).await),
+        }
+    }
+
+    async fn pass_on(
+        &mut self,
+        mut pieces: Pieces,
+        to: &mpsc::Sender<Result<Bytes, blobs::Error>>,
+    ) -> Result<(), Error> {
+        let registry = self.repository.reference.registry().to_owned();
+        let options = self.repository.registries.options().clone();
+        let mut attempts = Attempts::new(options.attempts);
+        loop {
+            let error = match tokio::time::timeout(options.stall, pieces.next()).await {
+                Ok(Some(Ok(piece))) => {
+                    self.offset += piece.len() as u64;
+                    attempts.reset();
+                    if to.send(Ok(piece)).await.is_err() {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                // Whether it was all of it, the reader's check says.
+                Ok(None) => return Ok(()),
+                Ok(Some(Err(error))) => transport::failed(&registry, &error),
+                Err(_) => Error::Stalled { registry: registry.clone(), doing: DOING, after: options.stall },
+            };
+            if !error.is_passing() || !attempts.again(None).await {
+                return Err(error);
+            }
+            tracing::debug!(%error, offset = self.offset, "taking a blob up again");
+            pieces = self.ask().await?;
+        }
+    }
+}
+
+fn skip(pieces: Pieces, bytes: u64) -> Pieces {
+    let mut left = usize::try_from(bytes).unwrap_or(usize::MAX);
+    pieces
+        .map(move |piece| {
+            piece.map(|mut piece| {
+                let gone = left.min(piece.len());
+                left -= gone;
+                piece.split_off(gone)
+            })
+        })
+        .boxed()
+}

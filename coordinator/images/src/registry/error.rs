@@ -1,0 +1,91 @@
+//! What can go wrong between here and a registry, and whether the same may go well later.
+
+use std::time::Duration;
+
+use crate::digest::Digest;
+
+/// A registry that did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("cannot reach the registry `{registry}`: {reason}")]
+    Unreachable { registry: String, reason: String },
+    #[error(
+        "the registry `{registry}` shows a certificate that is not trusted ({reason}); \
+         put its authority into `/etc/docker/certs.d/{registry}/ca.crt` or name it in `SSL_CERT_FILE`"
+    )]
+    Certificate { registry: String, reason: String },
+    #[error(
+        "the registry `{registry}` speaks plain HTTP, which is only used where it is allowed: \
+         name it with `--insecure-registry {registry}`"
+    )]
+    PlainHttp { registry: String },
+    #[error(
+        "the registry `{registry}` refuses the credentials of `{user}` from {from}; `docker login {registry}` renews them"
+    )]
+    Credentials { registry: String, user: String, from: String },
+    #[error(
+        "the registry `{registry}` wants credentials for `{repository}` and there are none: `docker login {registry}`"
+    )]
+    NoCredentials { registry: String, repository: String },
+    #[error("the registry `{registry}` does not allow {doing} `{repository}`: {detail}")]
+    Denied { registry: String, repository: String, doing: &'static str, detail: String },
+    #[error("there is no image `{reference}`{hint}")]
+    NotFound { reference: String, hint: String },
+    #[error("the registry `{registry}` is full: {detail}; free space there and push again, what arrived is kept")]
+    Full { registry: String, detail: String },
+    #[error("the registry `{registry}` did not move for {} s {doing}", .after.as_secs())]
+    Stalled { registry: String, doing: &'static str, after: Duration },
+    #[error("the registry `{registry}` failed {doing}: {status} {detail}")]
+    Failing { registry: String, doing: &'static str, status: u16, detail: String },
+    #[error("the registry `{registry}` refused {doing}: {status} {detail}")]
+    Refused { registry: String, doing: &'static str, status: u16, detail: String },
+    #[error("the registry `{registry}` answered what no registry should {doing}: {reason}")]
+    Malformed { registry: String, doing: &'static str, reason: String },
+    #[error(
+        "`{reference}` is there already and is another image (`{existing}`, not `{offered}`); nothing was changed: \
+         choose another tag, or move this one with `--push-over`"
+    )]
+    Taken { reference: String, existing: Digest, offered: Digest },
+    #[error("cannot read `{path}`: {reason}")]
+    CredentialFile { path: String, reason: String },
+    #[error("the credential helper `{helper}` failed for `{registry}`: {reason}")]
+    Helper { helper: String, registry: String, reason: String },
+    #[error("the registry `{registry}` lost an upload: {why}")]
+    SessionLost { registry: String, why: String },
+    #[error(transparent)]
+    Source(#[from] Box<crate::blobs::Error>),
+}
+
+impl Error {
+    /// Whether the same may go well in a moment.
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Stalled { .. } | Self::Failing { .. } | Self::SessionLost { .. }
+        )
+    }
+
+    /// Whether the user can mend it: a wrong name, credentials, a tag that is taken. Else the registry or the way to it must be.
+    pub fn is_users(&self) -> bool {
+        match self {
+            Self::Credentials { .. }
+            | Self::NoCredentials { .. }
+            | Self::Denied { .. }
+            | Self::NotFound { .. }
+            | Self::PlainHttp { .. }
+            | Self::Certificate { .. }
+            | Self::Taken { .. }
+            | Self::CredentialFile { .. }
+            | Self::Helper { .. } => true,
+            Self::Unreachable { .. }
+            | Self::Full { .. }
+            | Self::Stalled { .. }
+            | Self::Failing { .. }
+            | Self::Refused { .. }
+            | Self::Malformed { .. }
+            | Self::SessionLost { .. }
+            | Self::Source(_) => false,
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! Blobs to a registry: skipped where they are, mounted where a neighbour has them, else sent in parts.
+//!
+//! Invariant: a part is kept in memory until the registry has it, so that what broke off goes on from where the registry says it
+//! is, without reading the source again. Where the registry lost the upload the blob begins anew: `docker-registry` does so to one
+//! that broke in the midst of a part, whose bytes it counts and then refuses.
+//! Source: OCI distribution specification 1.1, "Push".
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
+use reqwest::{Body, Response, StatusCode};
+
+use super::retry::{Attempts, Movement};
+use super::{Access, Ask, Error, Registries};
+use crate::blobs::{Blobs, ByteStream};
+use crate::manifest::Descriptor;
+use crate::reference::Reference;
+
+/// Bytes after which a part counts as moving.
+const PIECE_BYTES: usize = 64 << 10;
+/// How often a blob is begun anew after the registry lost its upload.
+const RESTARTS: u32 = 3;
+const DOING: &str = "in mid-upload";
+
+/// How a blob got to the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uploaded {
+    /// It was there.
+    Present,
+    /// The registry took it from another of its repositories.
+    Mounted,
+    /// It was sent.
+    Sent,
+}
+
+/// A part of a blob, in pieces.
+struct Part {
+    pieces: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Part {
+    /// Reads the next part; it is shorter than asked for only at the end.
+    async fn read(from: &mut ByteStream, left_over: &mut Option<Bytes>, bytes: usize) -> Result<Self, Error> {
+        let mut part = Self { pieces: Vec::new(), bytes: 0 };
+        while part.bytes < bytes {
+            let next = match left_over.take() {
+                Some(piece) => Some(piece),
+                None => from.try_next().await.map_err(Box::new)?,
+            };
+            let Some(mut piece) = next else { break };
+            let room = bytes - part.bytes;
+            if piece.len() > room {
+                *left_over = Some(piece.split_off(room));
+            }
+            part.bytes += piece.len();
+            part.pieces.push(piece);
+        }
+        Ok(part)
+    }
+
+    /// Its bytes from `offset` on, as the body of a request that tells when it moves.
+    fn body(&self, offset: usize, movement: &Movement) -> Body {
+        let mut skip = offset;
+        let mut pieces = Vec::new();
+        for piece in &self.pieces {
+            let gone = skip.min(piece.len());
+            skip -= gone;
+            let mut rest = piece.slice(gone..);
+            while !rest.is_empty() {
+                let next = rest.split_to(rest.len().min(PIECE_BYTES));
+                pieces.push(next);
+            }
+        }
+        let movement = movement.clone();
+        Body::wrap_stream(futures::stream::iter(pieces).map(move |piece| {
+            movement.moved();
+            Ok::<_, std::convert::Infallible>(piece)
+        }))
+    }
+}
+
+/// An upload at the registry.
+struct Session {
+    url: String,
+}
+
+impl Registries {
+    /// Sees to it that a blob is in a repository.
+    ///
+    /// `beside` is a repository of the same registry that may have it. `source` is opened only where it must be sent.
+    ///
+    /// # Errors
+    /// Where the registry does not take it, after as many attempts as the options say.
+    pub async fn upload(
+        &self,
+        repository: &Reference,
+        descriptor: &Descriptor,
+        source: &dyn Blobs,
+        beside: Option<&Reference>,
+    ) -> Result<Uploaded, Error> {
+        if self.has_blob(repository, descriptor).await? {
+            return Ok(Uploaded::Present);
+        }
+        let beside = beside
+            .filter(|other| other.registry() == repository.registry() && other.repository() != repository.repository());
+        let mut session = match beside {
+            Some(other) => match self.mount(repository, descriptor, other).await? {
+                None => return Ok(Uploaded::Mounted),
+                // The registry began an upload instead.
+                session => session,
+            },
+            None => None,
+        };
+        let mut attempts = Attempts::new(RESTARTS);
+        loop {
+            let begun = match session.take() {
+                Some(session) => session,
+                None => self.begin(repository).await?,
+            };
+            match self.send_blob(repository, descriptor, source, begun).await {
+                Err(Error::SessionLost { .. }) if attempts.again(None).await => {
+                    tracing::debug!(digest = %descriptor.digest, "the registry lost an upload; it begins anew");
+                }
+                result => return result.map(|()| Uploaded::Sent),
+            }
+        }
+    }
+
+    /// Whether a repository has a blob.
+    pub async fn has_blob(&self, repository: &Reference, descriptor: &Descriptor) -> Result<bool, Error> {
+        let doing = "when it was asked for a blob";
+        let ask = Ask { repository, access: Access::Push, doing, beside: None };
+        let path = format!("/v2/{}/blobs/{}", repository.repository(), descriptor.digest);
+        let response = self.send(&ask, |client, base| client.head(format!("{base}{path}"))).await?;
+        match response.status() {
+            StatusCode::NOT_FOUND => Ok(false),
+            status if status.is_success() => Ok(true),
+            _ => Err(self.refused(&ask, response).await),
+        }
+    }
+
+    /// Takes a blob over from another repository; the upload that began where that one has none, or may not be read.
+    async fn mount(
+        &self,
+        repository: &Reference,
+        descriptor: &Descriptor,
+        other: &Reference,
+    ) -> Result<Option<Session>, Error> {
+        let doing = "when it should take a blob over";
+        let ask = Ask { repository, access: Access::Push, doing, beside: Some(other) };
+        let path = format!("/v2/{}/blobs/uploads/", repository.repository());
+        let (digest, from) = (descriptor.digest, other.repository());
+        let build = |client: &reqwest::Client, base: &str| {
+            client.post(format!("{base}{path}?mount={digest}&from={from}")).header(CONTENT_LENGTH, 0)
+        };
+        let response = self.send(&ask, build).await?;
+        match response.status() {
+            StatusCode::CREATED => Ok(None),
+            StatusCode::ACCEPTED => self.session(repository, &response).map(Some),
+            _ => self.begin(repository).await.map(Some),
+        }
+    }
+
+    async fn begin(&self, repository: &Reference) -> Result<Session, Error> {
+        let ask = Ask { repository, access: Access::Push, doing: "when an upload should begin", beside: None };
+        let path = format!("/v2/{}/blobs/uploads/", repository.repository());
+        let build =
+            |client: &reqwest::Client, base: &str| client.post(format!("{base}{path}")).header(CONTENT_LENGTH, 0);
+        let response = self.send(&ask, build).await?;
+        if response.status() != StatusCode::ACCEPTED {
+            return Err(self.refused(&ask, response).await);
+        }
+        self.session(repository, &response)
+    }
+
+    /// Where the upload goes on, which every answer says anew.
+    fn session(&self, repository: &Reference, response: &Response) -> Result<Session, Error> {
+        let header = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+        let joined = header.and_then(|location| response.url().join(location).ok());
+        let malformed = || Error::Malformed {
+            registry: repository.registry().to_owned(),
+            doing: DOING,
+            reason: "it does not say where the upload goes on".to_owned(),
+        };
+        Ok(Session { url: joined.ok_or_else(malformed)?.to_string() })
+    }
+
+    async fn send_blob(
+        &self,
+        repository: &Reference,
+        descriptor: &Descriptor,
+        source: &dyn Blobs,
+        mut session: Session,
+    ) -> Result<(), Error> {
+        let mut pieces = source.open(descriptor).await.map_err(Box::new)?;
+        let (mut left_over, mut offset) = (None, 0_u64);
+        loop {
+            let part = Part::read(&mut pieces, &mut left_over, self.options().chunk_bytes).await?;
+            let is_last = offset + part.bytes as u64 >= descriptor.size || part.bytes == 0;
+            if is_last && offset == 0 {
+                return self.finish(repository, descriptor, session, &part).await;
+            }
+            if part.bytes > 0 {
+                session = self.send_part(repository, session, &part, offset).await?;
+                offset += part.bytes as u64;
+            }
+            if is_last {
+                let nothing = Part { pieces: Vec::new(), bytes: 0 };
+                return self.finish(repository, descriptor, session, &nothing).await;
+            }
+        }
+    }
+
+    /// Sends one part, going on within it after each failure.
+    async fn send_part(
+        &self,
+        repository: &Reference,
+        mut session: Session,
+        part: &Part,
+        start: u64,
+    ) -> Result<Session, Error> {
+        let ask = Ask { repository, access: Access::Push, doing: DOING, beside: None };
+        let mut attempts = Attempts::new(self.options().attempts);
+        let mut sent = 0;
+        while sent < part.bytes {
+            let movement = Movement::new();
+            let (from, to) = (start + sent as u64, start + part.bytes as u64 - 1);
+            let build = |client: &reqwest::Client, _: &str| {
+                let request = client.patch(&session.url).header(CONTENT_TYPE, "application/octet-stream");
+                let request = request.header(CONTENT_RANGE, format!("{from}-{to}"));
+                request.header(CONTENT_LENGTH, part.bytes - sent).body(part.body(sent, &movement))
+            };
+            let error = match self.send_once(&ask, &movement, build).await {
+                Ok(response) if response.status() == StatusCode::ACCEPTED => {
+                    session = self.session(repository, &response)?;
+                    let has = committed(&response).unwrap_or(to + 1);
+                    match usize::try_from(has.saturating_sub(start)) {
+                        Ok(has) if has > sent && has <= part.bytes => sent = has,
+                        _ => return Err(lost(repository, format!("it has {has} bytes after {from}-{to} were sent"))),
+                    }
+                    continue;
+                }
+                Ok(response) if is_lost(response.status()) => {
+                    return Err(lost(repository, self.refused(&ask, response).await));
+                }
+                Ok(response) => self.refused(&ask, response).await,
+                Err(error) => error,
+            };
+            if !error.is_passing() || !attempts.again(None).await {
+                return Err(error);
+            }
+            tracing::debug!(%error, from, "an upload broke off; asking where it is");
+            let (resumed, has) = self.state(repository, session).await?;
+            session = resumed;
+            match usize::try_from(has.saturating_sub(start)) {
+                Ok(has) if has <= part.bytes && (has > 0 || start == 0 || sent == 0) => {
+                    if has > sent {
+                        attempts.reset();
+                    }
+                    sent = has;
+                }
+                _ => return Err(lost(repository, format!("it has {has} bytes after {from} were sent"))),
+            }
+        }
+        Ok(session)
+    }
+
+    /// How much of an upload the registry has.
+    async fn state(&self, repository: &Reference, session: Session) -> Result<(Session, u64), Error> {
+        let ask = Ask { repository, access: Access::Push, doing: DOING, beside: None };
+        let response = self.send(&ask, |client, _| client.get(&session.url)).await?;
+        match response.status() {
+            StatusCode::NO_CONTENT | StatusCode::ACCEPTED => {
+                let has = committed(&response).unwrap_or(0);
+                Ok((self.session(repository, &response).unwrap_or(session), has))
+            }
+            status if is_lost(status) => Err(lost(repository, self.refused(&ask, response).await)),
+            _ => Err(self.refused(&ask, response).await),
+        }
+    }
+
+    /// Ends an upload with its last bytes; the registry then checks the digest.
+    async fn finish(
+        &self,
+        repository: &Reference,
+        descriptor: &Descriptor,
+        session: Session,
+        last: &Part,
+    ) -> Result<(), Error> {
+        let ask = Ask { repository, access: Access::Push, doing: "at the end of an upload", beside: None };
+        let joint = if session.url.contains('?') { '&' } else { '?' };
+        let url = format!("{}{joint}digest={}", session.url, descriptor.digest);
+        let movement = Movement::new();
+        let build = |client: &reqwest::Client, _: &str| {
+            let request = client.put(&url).header(CONTENT_TYPE, "application/octet-stream");
+            request.header(CONTENT_LENGTH, last.bytes).body(last.body(0, &movement))
+        };
+        let error = match self.send_once(&ask, &movement, build).await {
+            Ok(response) if response.status().is_success() => return Ok(()),
+            Ok(response) if is_lost(response.status()) => lost(repository, self.refused(&ask, response).await),
+            Ok(response) => self.refused(&ask, response).await,
+            Err(error) => error,
+        };
+        if !error.is_passing() {
+            return Err(error);
+        }
+        // The registry may have taken it although its answer did not come.
+        match self.has_blob(repository, descriptor).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(lost(repository, error)),
+            Err(_) => Err(error),
+        }
+    }
+}
+
+fn lost(repository: &Reference, why: impl std::fmt::Display) -> Error {
+    Error::SessionLost { registry: repository.registry().to_owned(), why: why.to_string() }
+}
+
+/// Bytes that the registry has of an upload: `0-99` is a hundred, and `0-0`, which is also said of none, counts as none.
+fn committed(response: &Response) -> Option<u64> {
+    let range = response.headers().get(RANGE)?.to_str().ok()?;
+    let last: u64 = range.trim_start_matches("bytes=").split_once('-')?.1.trim().parse().ok()?;
+    Some(if last == 0 { 0 } else { last + 1 })
+}
+
+/// The registry does not know the upload, or has another part of it than it says.
+fn is_lost(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::NOT_FOUND | StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::BAD_REQUEST | StatusCode::GONE
+    )
+}

@@ -1,0 +1,126 @@
+//! A real registry for tests: Debian's `docker-registry`, each with a directory and a port of its own; and a proxy that misbehaves.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+pub mod proxy;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a registry may take to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Says that a test could not run, or fails where every test must.
+pub fn cannot_run(missing: &str) {
+    assert!(std::env::var_os("KILN_TESTS_MUST_RUN").is_none_or(|value| value != "1"), "cannot run: {missing}");
+    eprintln!("SKIPPED: {missing}");
+}
+
+/// Whether a program is there; says so where it is not.
+pub fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
+    if !found {
+        cannot_run(&format!("`{program}` is not installed"));
+    }
+    found
+}
+
+/// A registry that is there until it is dropped.
+pub struct Registry {
+    pub dir: tempfile::TempDir,
+    /// Host and port.
+    pub name: String,
+    child: Child,
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// How a registry is set up.
+#[derive(Default)]
+pub struct Setup<'a> {
+    /// User and password.
+    pub login: Option<(&'a str, &'a str)>,
+    /// Certificate and key, in PEM.
+    pub tls: Option<(&'a str, &'a str)>,
+    /// Where it keeps its blobs, if not in a directory of its own.
+    pub storage: Option<&'a Path>,
+}
+
+impl Registry {
+    /// A registry that anyone may push to, over plain HTTP. None where there is no `docker-registry`.
+    pub fn start() -> Option<Self> {
+        Self::with(&Setup::default())
+    }
+
+    pub fn with(setup: &Setup<'_>) -> Option<Self> {
+        if !has("docker-registry") {
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let name = format!("127.0.0.1:{port}");
+        let storage = setup.storage.map_or_else(|| dir.path().join("storage"), Path::to_owned);
+        let mut config = format!(
+            "version: 0.1\nlog: {{ level: warn }}\nstorage:\n  filesystem: {{ rootdirectory: {} }}\n  delete: {{ enabled: true }}\n\
+             http:\n  addr: {name}\n",
+            storage.display()
+        );
+        if let Some((certificate, key)) = setup.tls {
+            let write = |file: &str, text: &str| -> PathBuf {
+                let path = dir.path().join(file);
+                std::fs::write(&path, text).unwrap();
+                path
+            };
+            let (certificate, key) = (write("tls.crt", certificate), write("tls.key", key));
+            config += &format!("  tls: {{ certificate: {}, key: {} }}\n", certificate.display(), key.display());
+        }
+        if let Some((user, password)) = setup.login {
+            if !has("htpasswd") {
+                return None;
+            }
+            let made = Command::new("htpasswd").args(["-Bbn", "-C", "4", user, password]).output().unwrap();
+            let path = dir.path().join("htpasswd");
+            std::fs::write(&path, made.stdout).unwrap();
+            config += &format!("auth:\n  htpasswd: {{ realm: kiln, path: {} }}\n", path.display());
+        }
+        let path = dir.path().join("config.yml");
+        std::fs::write(&path, config).unwrap();
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let registry = Self { dir, name, child };
+        let began = Instant::now();
+        while std::net::TcpStream::connect(&registry.name).is_err() {
+            assert!(began.elapsed() < PATIENCE, "docker-registry did not answer: {}", registry.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Some(registry)
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+/// What a command prints, which must be a success.
+#[track_caller]
+pub fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{command:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}

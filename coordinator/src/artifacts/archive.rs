@@ -1,0 +1,77 @@
+//! Archives: a tree packed so that the same files always give the same bytes.
+
+use std::io::Write;
+
+use futures::StreamExt;
+use kiln_proto::digest::DigestFunction;
+use kiln_proto::tree::{Entry, Tree};
+
+use super::assemble::Error;
+use super::{MTIME, file};
+use crate::builds::source::flatten;
+use crate::store::BlobStore;
+
+/// zstd's level for archives.
+const LEVEL: i32 = 9;
+
+/// Packs a tree as a reproducible `.tar.zst` with its checksum beside it: sorted names, one time, no owner.
+pub(super) async fn pack(
+    store: &dyn BlobStore,
+    function: DigestFunction,
+    tree: &Tree,
+    stem: &str,
+) -> Result<Tree, Error> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("archive");
+    let mut builder = tar::Builder::new(zstd::Encoder::new(std::fs::File::create(&path)?, LEVEL)?);
+    builder.mode(tar::HeaderMode::Deterministic);
+    for (name, entry) in flatten(tree) {
+        append(store, &mut builder, &name, &entry).await?;
+    }
+    builder.into_inner()?.finish()?.flush()?;
+    let (archive, sha256) = file::put(store, function, &path).await?;
+    let name = format!("{stem}.tar.zst");
+    let checksum = format!("{}  {name}\n", sha256.hex()).into_bytes();
+    let checksum_digest = function.digest(&checksum);
+    store.put(&checksum_digest, checksum.into()).await?;
+    let mut packed = Tree::default();
+    let plain = |digest| Entry::File { digest, executable: false };
+    packed.entries.insert(format!("{name}.sha256"), plain(checksum_digest));
+    packed.entries.insert(name, plain(archive));
+    Ok(packed)
+}
+
+async fn append<W: Write>(
+    store: &dyn BlobStore,
+    builder: &mut tar::Builder<W>,
+    name: &str,
+    entry: &Entry,
+) -> Result<(), Error> {
+    let mut header = tar::Header::new_gnu();
+    header.set_mtime(MTIME);
+    header.set_uid(0);
+    header.set_gid(0);
+    match entry {
+        Entry::File { digest, executable } => {
+            header.set_entry_type(tar::EntryType::Regular);
+            header.set_mode(if *executable { 0o755 } else { 0o644 });
+            header.set_size(digest.size);
+            // Large files pass through a temporary one: the builder reads, the store streams.
+            let mut file = tempfile::tempfile()?;
+            let mut stream = store.read(digest, 0, None).await?;
+            while let Some(chunk) = stream.next().await {
+                file.write_all(&chunk?)?;
+            }
+            std::io::Seek::rewind(&mut file)?;
+            builder.append_data(&mut header, name, file)?;
+        }
+        Entry::Symlink { target } => {
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_mode(0o777);
+            header.set_size(0);
+            builder.append_link(&mut header, name, target)?;
+        }
+        Entry::Directory(_) | Entry::Sealed { .. } => {}
+    }
+    Ok(())
+}

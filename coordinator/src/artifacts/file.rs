@@ -1,0 +1,52 @@
+//! Files on this machine into the store.
+
+use std::path::Path;
+
+use kiln_proto::digest::{Digest, DigestFunction};
+use tokio::io::AsyncReadExt;
+
+use super::assemble::Error;
+use crate::store::BlobStore;
+
+/// Bytes that are read at once.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// Streams a file into the store; returns its digest, and its SHA-256 whatever the store's function.
+pub(super) async fn put(
+    store: &dyn BlobStore,
+    function: DigestFunction,
+    path: &Path,
+) -> Result<(Digest, Digest), Error> {
+    let mut hashers = (function.hasher(), DigestFunction::Sha256.hasher());
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut file = tokio::fs::File::open(path).await?;
+    loop {
+        let read = file.read(&mut buffer).await?;
+        if read == 0 {
+            break;
+        }
+        hashers.0.update(&buffer[..read]);
+        hashers.1.update(&buffer[..read]);
+    }
+    let digest = hashers.0.finish();
+    put_as(store, &digest, path).await?;
+    Ok((digest, hashers.1.finish()))
+}
+
+/// Streams a file of that digest into the store, which checks it.
+pub(super) async fn put_as(store: &dyn BlobStore, digest: &Digest, path: &Path) -> Result<(), Error> {
+    if store.find_missing(&[*digest]).await?.is_empty() {
+        return Ok(());
+    }
+    let mut writer = store.write(digest).await?;
+    let mut file = tokio::fs::File::open(path).await?;
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        let read = file.read(&mut buffer).await?;
+        if read == 0 {
+            break;
+        }
+        writer.write(buffer[..read].to_vec().into()).await?;
+    }
+    Ok(writer.commit().await?)
+}

@@ -1,0 +1,139 @@
+//! From the store's asynchronous streams to a thread that compresses: a bounded channel between them.
+
+use std::io::{self, Read};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use kiln_proto::digest::Digest;
+use kiln_proto::tree::{Entry, Tree};
+use tokio::sync::mpsc;
+
+use crate::store::{self, BlobStore};
+
+/// Largest file that is fetched whole, several at a time.
+const WHOLE_BYTES: u64 = 1 << 20;
+/// Small files that are fetched at once.
+const AHEAD: usize = 16;
+/// Pieces on their way.
+const QUEUE: usize = 16;
+
+/// One step of writing a layer.
+#[derive(Debug)]
+pub(super) enum Piece {
+    /// A directory that holds nothing.
+    Directory(String),
+    /// A link.
+    Symlink(String, String),
+    /// A file begins: whether it may be executed, and its bytes.
+    File(String, bool, u64),
+    /// Bytes of the file that began.
+    Data(Bytes),
+    /// Reading failed: the layer cannot be finished.
+    Failed(io::Error),
+}
+
+/// Makes a channel of pieces.
+pub(super) fn channel() -> (mpsc::Sender<Piece>, mpsc::Receiver<Piece>) {
+    mpsc::channel(QUEUE)
+}
+
+/// Sends a tree's entries in their order; ends early where nobody listens.
+pub(super) async fn send_tree(
+    store: &dyn BlobStore,
+    tree: &Tree,
+    to: &mpsc::Sender<Piece>,
+) -> Result<(), store::Error> {
+    let mut entries = Vec::new();
+    walk(tree, String::new(), &mut entries);
+    let fetched = entries.into_iter().map(|(path, entry)| async move {
+        let whole = match &entry {
+            Entry::File { digest, .. } if digest.size <= WHOLE_BYTES => Some(store.get(digest).await?),
+            _ => None,
+        };
+        Ok::<_, store::Error>((path, entry, whole))
+    });
+    let fetched: Vec<_> = fetched.collect();
+    let mut fetched = stream::iter(fetched).buffered(AHEAD);
+    while let Some((path, entry, whole)) = fetched.try_next().await? {
+        let began = match &entry {
+            Entry::File { digest, executable } => Piece::File(path, *executable, digest.size),
+            Entry::Symlink { target } => Piece::Symlink(path, target.clone()),
+            Entry::Directory(_) | Entry::Sealed { .. } => Piece::Directory(path),
+        };
+        if to.send(began).await.is_err() {
+            return Ok(());
+        }
+        match (entry, whole) {
+            (_, Some(data)) => {
+                let _ = to.send(Piece::Data(data)).await;
+            }
+            (Entry::File { digest, .. }, None) => send_blob(store, &digest, to).await?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Sends one blob's bytes.
+pub(super) async fn send_blob(
+    store: &dyn BlobStore,
+    digest: &Digest,
+    to: &mpsc::Sender<Piece>,
+) -> Result<(), store::Error> {
+    let mut pieces = store.read(digest, 0, None).await?;
+    while let Some(piece) = pieces.next().await {
+        if to.send(Piece::Data(piece?)).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn walk(tree: &Tree, prefix: String, into: &mut Vec<(String, Entry)>) {
+    for (name, entry) in &tree.entries {
+        let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
+        match entry {
+            Entry::Directory(below) if !below.entries.is_empty() => walk(below, path, into),
+            Entry::Directory(_) => into.push((path, Entry::Directory(Tree::default()))),
+            other => into.push((path, other.clone())),
+        }
+    }
+}
+
+/// The receiving end as a reader of the data that comes next: until another piece, or the end.
+pub(super) struct Reader<'a> {
+    from: &'a mut mpsc::Receiver<Piece>,
+    current: Bytes,
+    left: u64,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads at most `bytes`.
+    pub(super) fn new(from: &'a mut mpsc::Receiver<Piece>, bytes: u64) -> Self {
+        Self { from, current: Bytes::new(), left: bytes }
+    }
+}
+
+impl Read for Reader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            if self.left == 0 {
+                return Ok(0);
+            }
+            match self.from.blocking_recv() {
+                Some(Piece::Data(data)) => {
+                    self.left = self.left.saturating_sub(data.len() as u64);
+                    self.current = data;
+                }
+                Some(Piece::Failed(error)) => return Err(error),
+                Some(_) => {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "a file ended before its bytes came"));
+                }
+                None => return Ok(0),
+            }
+        }
+        let taken = self.current.split_to(buffer.len().min(self.current.len()));
+        buffer[..taken.len()].copy_from_slice(&taken);
+        Ok(taken.len())
+    }
+}

@@ -1,0 +1,73 @@
+//! What was made once for an image and is found again: kept in the action cache, under a digest of what it was made from.
+//!
+//! Invariant: what is found is whole, as every result of the action cache is.
+
+use std::collections::BTreeMap;
+
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::reapi;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::store::{Error, Stores};
+
+/// The file that describes the others.
+const DESCRIPTION: &str = "description.json";
+/// What results of the coordinator's own say where they were made.
+const WORKER: &str = "coordinator";
+
+/// The action cache, as far as images use it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Recipes<'a> {
+    pub(super) stores: &'a Stores,
+    pub(super) instance: &'a str,
+    pub(super) function: DigestFunction,
+}
+
+/// What a recipe gave: its description, and blobs by name.
+pub(super) type Found<T> = (T, BTreeMap<String, Digest>);
+
+impl Recipes<'_> {
+    fn key(&self, recipe: &impl Serialize) -> Digest {
+        self.function.digest(&serde_json::to_vec(recipe).unwrap_or_default())
+    }
+
+    /// What was kept for a recipe, if all of it is there.
+    pub(super) async fn find<T: DeserializeOwned>(&self, recipe: &impl Serialize) -> Result<Option<Found<T>>, Error> {
+        let Some(result) = self.stores.cached_result(self.instance, &self.key(recipe)).await? else { return Ok(None) };
+        let mut files = BTreeMap::new();
+        for file in &result.output_files {
+            let Ok(digest) = Digest::required(self.function, file.digest.as_ref()) else { return Ok(None) };
+            files.insert(file.path.clone(), digest);
+        }
+        let Some(description) = files.remove(DESCRIPTION) else { return Ok(None) };
+        let description = self.stores.blobs.get(&description).await?;
+        // One that an older coordinator wrote is made anew.
+        Ok(serde_json::from_slice(&description).ok().map(|description| (description, files)))
+    }
+
+    /// Keeps what a recipe gave. A cache that takes no writes only costs time later.
+    pub(super) async fn keep(
+        &self,
+        recipe: &impl Serialize,
+        description: &impl Serialize,
+        files: &BTreeMap<String, Digest>,
+    ) -> Result<(), Error> {
+        let data = serde_json::to_vec(description).unwrap_or_default();
+        let digest = self.function.digest(&data);
+        self.stores.blobs.put(&digest, data.into()).await?;
+        let file = |path: &str, digest: &Digest| reapi::OutputFile {
+            path: path.to_owned(),
+            digest: Some(digest.to_wire()),
+            ..Default::default()
+        };
+        let mut output_files: Vec<_> = files.iter().map(|(path, digest)| file(path, digest)).collect();
+        output_files.push(file(DESCRIPTION, &digest));
+        let metadata = reapi::ExecutedActionMetadata { worker: WORKER.to_owned(), ..Default::default() };
+        let result = reapi::ActionResult { output_files, execution_metadata: Some(metadata), ..Default::default() };
+        if let Err(error) = self.stores.actions.put(self.instance, &self.key(recipe), result).await {
+            tracing::warn!(%error, "what an image was made of is not kept; it is made again the next time");
+        }
+        Ok(())
+    }
+}
