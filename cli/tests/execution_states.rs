@@ -204,7 +204,7 @@ async fn neither_waiting_for_a_worker_nor_fetching_inputs_counts_for_the_timeout
     let action =
         caller.action(command, &[("in", &digits)], |action| action.timeout = Some(clock::duration(second))).await;
     let stream = caller.start(&action, false).await.unwrap();
-    farm.start_worker_by(&slow_way(&farm.url, 1_000_000), "slow");
+    farm.start_worker_by(&slow_way(&farm.url, 1_000_000), "slow", &[]);
     let response = response(&last(stream).await);
     assert_eq!((code(&response), response.result.as_ref().unwrap().exit_code), (Code::Ok, 0), "{:?}", response.status);
     let metadata = response.result.unwrap().execution_metadata.unwrap();
