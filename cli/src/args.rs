@@ -125,7 +125,8 @@ pub struct Build {
 #[derive(Debug, Clone, Default, Args)]
 pub struct Deliver {
     /// Push to a container registry, such as `registry.example/team/shop:1.4.2`; without a tag, the version is it. With several
-    /// artifacts, `ARTIFACT=REFERENCE`. What is pushed is not written to the output directory.
+    /// artifacts, `ARTIFACT=REFERENCE`. Or to a store of plain files: `s3://BUCKET/PREFIX` by the usual `AWS_…` variables, or an
+    /// `https://` URL that takes files by PUT, with a user and password in it or `KILN_PUSH_AUTHORIZATION`. What is pushed is not written to the output directory.
     #[arg(long, value_name = "[ARTIFACT=]REFERENCE", conflicts_with = "detach")]
     pub push: Vec<String>,
     /// Move a tag that names another image; by default it is left alone, and the push refused.

@@ -39,7 +39,7 @@ async fn json_events_have_the_promised_shapes() {
     let text = |text: &str| with(on("compile"), json!({ "type": "log", "stream": "stdout", "text": text }));
     let sent: u64 = ran.objects().last().unwrap()["bytes_uploaded"].as_u64().unwrap();
     assert!(sent > 60, "the sources and directories are {sent} bytes");
-    let ended = json!({ "type": "step_finished", "exit_code": 0, "ok": true, "message": "", "action": null });
+    let ended = json!({ "type": "step_finished", "exit_code": 0, "ok": true, "emulated": false, "message": "", "action": null });
     assert_eq!(
         ran.objects(),
         [
@@ -52,7 +52,7 @@ async fn json_events_have_the_promised_shapes() {
             with(on("compile"), with(ended, json!({ "cache": "miss", "duration_ms": 1500, "worker": "one" }))),
             json!({
                 "type": "artifact", "name": "shop", "version": "1.0", "platform": "linux/amd64", "target": "linux-amd64",
-                "kind": "binary", "id": id, "digest": digest, "size_bytes": 10, "path": "kiln-out/shop",
+                "kind": "binary", "emulated": false, "id": id, "digest": digest, "size_bytes": 10, "path": "kiln-out/shop",
             }),
             json!({
                 "type": "build_finished", "build": "b-1", "status": "success", "duration_ms": 2000, "bytes_uploaded": sent,

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use kiln_images::reference::{self, Reference, nearest, tag_from};
 use kiln_proto::v1;
 
+use super::raw;
+
 /// Words of `--push` that do not say what goes where.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
@@ -22,11 +24,20 @@ pub enum Error {
     Nothing,
 }
 
-/// `[ARTIFACT=]REFERENCE`.
+/// Where artifacts are pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A repository of a container registry.
+    Registry(Reference),
+    /// A store of plain files.
+    Files(raw::Place),
+}
+
+/// `[ARTIFACT=]REFERENCE` or `[ARTIFACT=]URL`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Destination {
     artifact: Option<String>,
-    reference: Reference,
+    place: Place,
 }
 
 impl FromStr for Destination {
@@ -34,29 +45,40 @@ impl FromStr for Destination {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (artifact, reference) = match text.split_once('=') {
-            Some((artifact, reference)) => (Some(artifact.to_owned()), reference),
-            None => (None, text),
+            // A URL may hold the sign too.
+            Some((artifact, reference)) if !artifact.contains('/') => (Some(artifact.to_owned()), reference),
+            _ => (None, text),
         };
+        if let Some(place) = raw::Place::parse(reference) {
+            return Ok(Self { artifact, place: Place::Files(place) });
+        }
         let reference: Reference = reference.parse()?;
         match reference.digest() {
             Some(_) => Err(Error::Digest(text.to_owned())),
-            None => Ok(Self { artifact, reference }),
+            None => Ok(Self { artifact, place: Place::Registry(reference) }),
         }
     }
 }
 
 impl Destination {
+    fn shown(&self) -> String {
+        match &self.place {
+            Place::Registry(reference) => reference.familiar(),
+            Place::Files(place) => place.to_string(),
+        }
+    }
+
     /// Whether an artifact of this name may be meant.
     pub(super) fn is_for(&self, name: &str) -> bool {
         self.artifact.as_deref().is_none_or(|artifact| artifact == name)
     }
 }
 
-type Assigned<'a> = Vec<(Reference, Vec<&'a v1::Artifact>)>;
+type Assigned<'a> = Vec<(Place, Vec<&'a v1::Artifact>)>;
 
 /// What goes where: all platforms of one artifact to one reference, whose tag is the version where none is named.
 ///
-/// Without a name it is the one image, or the one artifact.
+/// Without a name it is the one image, or the one artifact; a store of plain files, where each has a place of its own, takes all.
 pub(super) fn assign<'a>(destinations: &[Destination], artifacts: &'a [v1::Artifact]) -> Result<Assigned<'a>, Error> {
     let names: BTreeSet<&str> = artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
     let images: BTreeSet<&str> =
@@ -72,6 +94,13 @@ pub(super) fn assign<'a>(destinations: &[Destination], artifacts: &'a [v1::Artif
                 };
                 return Err(Error::Unknown { name: name.clone(), hint });
             }
+            None if matches!(destination.place, Place::Files(_)) => {
+                if artifacts.is_empty() {
+                    return Err(Error::Nothing);
+                }
+                assigned.push((destination.place.clone(), artifacts.iter().collect()));
+                continue;
+            }
             None => {
                 let choice = if images.is_empty() { &names } else { &images };
                 let mut choice_names = choice.iter();
@@ -79,7 +108,7 @@ pub(super) fn assign<'a>(destinations: &[Destination], artifacts: &'a [v1::Artif
                     (Some(only), None) => only,
                     (None, _) => return Err(Error::Nothing),
                     _ => {
-                        let reference = destination.reference.familiar();
+                        let reference = destination.shown();
                         return Err(Error::Several { reference, names: list(choice) });
                     }
                 }
@@ -87,11 +116,13 @@ pub(super) fn assign<'a>(destinations: &[Destination], artifacts: &'a [v1::Artif
         };
         let chosen: Vec<&v1::Artifact> = artifacts.iter().filter(|artifact| artifact.name == name).collect();
         let version = chosen.first().map(|artifact| version(artifact)).unwrap_or_default();
-        let reference = match destination.reference.tag() {
-            Some(_) => destination.reference.clone(),
-            None => destination.reference.at_tag(&tag_from(&version))?,
+        let place = match &destination.place {
+            Place::Registry(reference) if reference.tag().is_none() => {
+                Place::Registry(reference.at_tag(&tag_from(&version))?)
+            }
+            place => place.clone(),
         };
-        assigned.push((reference, chosen));
+        assigned.push((place, chosen));
     }
     Ok(assigned)
 }
@@ -120,7 +151,11 @@ mod tests {
         let parse = |text: &&str| text.parse::<Destination>().map_err(|error| error.to_string());
         let destinations = pushes.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         let found = assign(&destinations, artifacts).map_err(|error| error.to_string())?;
-        Ok(found.iter().map(|(to, what)| format!("{} {}x{}", to.familiar(), what[0].name, what.len())).collect())
+        let shown = |place: &Place| match place {
+            Place::Registry(reference) => reference.familiar(),
+            Place::Files(place) => place.to_string(),
+        };
+        Ok(found.iter().map(|(to, what)| format!("{} {}x{}", shown(to), what[0].name, what.len())).collect())
     }
 
     #[test]
@@ -129,6 +164,8 @@ mod tests {
         assert_eq!(assigned(&["r.example/shop"], &made).unwrap(), ["r.example/shop:1.0-x shopx2"]);
         assert_eq!(assigned(&["tool=r.example/t:1"], &made).unwrap(), ["r.example/t:1 toolx1"]);
         assert_eq!(assigned(&["r.example/t"], &made[..1]).unwrap(), ["r.example/t:1.0-x toolx1"]);
+        assert_eq!(assigned(&["s3://b/p/"], &made).unwrap(), ["s3://b/p toolx3"]);
+        assert_eq!(assigned(&["tool=https://u:p@h/raw?a=b"], &made).unwrap(), ["https://h/raw?a=b toolx1"]);
     }
 
     #[test]

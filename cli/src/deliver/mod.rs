@@ -1,4 +1,4 @@
-//! Takes artifacts from the farm to where they are used from: a container registry, the local Docker.
+//! Takes artifacts from the farm to where they are used from: a container registry, a store of plain files, the local Docker.
 //!
 //! Invariant: nothing is taken anywhere before the whole build was a success, and what is wrong with the words of the command line is
 //! said before it begins.
@@ -6,6 +6,7 @@
 mod destination;
 mod load;
 mod push;
+mod raw;
 mod stored;
 
 use kiln_images::registry::{self, Credentials, Registries};
@@ -15,7 +16,7 @@ use crate::Code;
 use crate::args;
 use crate::farm::Farm;
 use crate::progress::Delivered;
-use destination::Destination;
+use destination::{Destination, Place};
 use stored::Stored;
 
 /// An artifact that does not get there.
@@ -30,6 +31,8 @@ pub enum Error {
         #[source]
         source: Box<registry::Error>,
     },
+    #[error(transparent)]
+    Raw(#[from] raw::Refused),
     #[error(transparent)]
     Registry(#[from] Box<registry::Error>),
     #[error("cannot fetch artifact `{name}` from the farm")]
@@ -50,9 +53,12 @@ impl Error {
     /// Whose fault it is, as an exit code.
     pub fn code(&self) -> Code {
         match self {
+            Self::Raw(refused) if refused.is_users() => Code::Usage,
             Self::Destination(_) | Self::NoImage | Self::Load { .. } => Code::Usage,
             Self::Push { source, .. } | Self::Registry(source) if source.is_users() => Code::Usage,
-            Self::Push { .. } | Self::Registry(_) | Self::Transfer { .. } | Self::Malformed { .. } => Code::Farm,
+            Self::Raw(_) | Self::Push { .. } | Self::Registry(_) | Self::Transfer { .. } | Self::Malformed { .. } => {
+                Code::Farm
+            }
         }
     }
 }
@@ -63,6 +69,7 @@ pub struct Deliver {
     over: bool,
     load: bool,
     registries: Registries,
+    insecure: Vec<String>,
 }
 
 impl Deliver {
@@ -75,7 +82,13 @@ impl Deliver {
         let options = registry::Options { insecure: args.insecure_registry.clone(), ..Default::default() };
         let credentials = Credentials::of_user().map_err(Box::new)?;
         let registries = Registries::new(options, credentials);
-        Ok(Some(Self { destinations, over: args.push_over, load: args.load, registries }))
+        Ok(Some(Self {
+            destinations,
+            over: args.push_over,
+            load: args.load,
+            registries,
+            insecure: args.insecure_registry.clone(),
+        }))
     }
 
     /// Whether this artifact is taken somewhere, and need not come to the output directory.
@@ -89,7 +102,12 @@ impl Deliver {
         let mut done = Vec::new();
         for (destination, chosen) in destination::assign(&self.destinations, artifacts)? {
             let stored = Stored::open_all(farm, &chosen).await?;
-            done.push(push::push(&self.registries, &destination, &stored, self.over).await?);
+            match destination {
+                Place::Registry(reference) => {
+                    done.push(push::push(&self.registries, &reference, &stored, self.over).await?);
+                }
+                Place::Files(place) => done.extend(raw::push(&place, &stored, &self.insecure).await?),
+            }
         }
         if self.load {
             let images: Vec<&v1::Artifact> = artifacts.iter().filter(|artifact| artifact.kind == "image").collect();

@@ -71,6 +71,11 @@ impl Stored {
         Error::Transfer { name: self.artifact.name.clone(), source: Box::new(source) }
     }
 
+    /// A client of the store that it lies in.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Its files by path.
     pub(super) fn files(&self) -> impl Iterator<Item = (&str, &Digest)> {
         self.files.iter().map(|(path, digest)| (path.as_str(), digest))

@@ -11,7 +11,6 @@ use std::time::{Duration, SystemTime};
 use kiln_coordinator::store::Clock;
 use kiln_coordinator::store::s3::Address;
 use object_store::ObjectStore;
-use object_store::aws::AmazonS3Builder;
 use parking_lot::Mutex;
 
 /// Where `.ci/test` installs moto.
@@ -107,15 +106,7 @@ impl S3 {
 
     /// The bucket as any program sees it.
     pub fn bucket(&self) -> impl ObjectStore {
-        AmazonS3Builder::new()
-            .with_endpoint(self.endpoint())
-            .with_allow_http(true)
-            .with_region("us-east-1")
-            .with_access_key_id(&self.key)
-            .with_secret_access_key(&self.secret)
-            .with_bucket_name("kiln")
-            .build()
-            .unwrap()
+        self.address("").client().unwrap().0
     }
 }
 

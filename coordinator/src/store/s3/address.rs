@@ -78,7 +78,10 @@ impl Address {
 
     /// A client of the bucket, and the prefix. Plain HTTP is spoken only where the endpoint says `http://`; the bucket is a part
     /// of the path and not of the host, unless `AWS_VIRTUAL_HOSTED_STYLE_REQUEST` says otherwise.
-    pub(super) fn client(&self) -> Result<(AmazonS3, String), Error> {
+    ///
+    /// # Errors
+    /// In words, where the URL or a variable is wrong.
+    pub fn client(&self) -> Result<(AmazonS3, String), Error> {
         let (name, prefix) = self.parts()?;
         // The client's own choice among the linked ones would be a panic; one that was installed before stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
