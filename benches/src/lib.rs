@@ -6,6 +6,7 @@ pub mod actions;
 pub mod blob;
 pub mod execute;
 pub mod farm;
+pub mod image;
 pub mod layer;
 pub mod load;
 pub mod process;

@@ -8,7 +8,7 @@ use kiln_benches::farm::Farm;
 use kiln_benches::load::document::Document;
 use kiln_benches::load::{compare, table};
 use kiln_benches::report::{self, Figure};
-use kiln_benches::{blob, execute, layer, load, project, scheduler};
+use kiln_benches::{blob, execute, image, layer, load, project, scheduler};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
@@ -50,6 +50,8 @@ enum What {
     Blob,
     /// `kiln build` of 10,000 files.
     Build,
+    /// An image of 300 MB of which 1 MB changed, made and pushed to a `docker-registry` of its own.
+    Image,
     /// The scheduler alone: 100,000 actions on 1,000 workers.
     Scheduler,
 }
@@ -99,6 +101,9 @@ async fn figures(arguments: &Arguments) -> anyhow::Result<()> {
     }
     if wants(What::Build) {
         figures.extend(project::builds(&url, 10_000, 20)?);
+    }
+    if wants(What::Image) {
+        figures.extend(image::pushes(&url, 10)?);
     }
     if wants(What::Scheduler) {
         figures.extend(scheduler::assignments(100_000, 1_000)?);

@@ -149,6 +149,10 @@ fn what_cannot_be_in_an_image_is_refused_in_words() {
         &dynamic,
         &["`usr/bin/shop` needs the shared library `libc.so.6`", "link it statically, or choose a `base`"],
     );
+    let other = "cc -static -O1 -o shop shop.c && printf '\\\\267' | dd of=shop bs=1 seek=18 conv=notrunc status=none";
+    let other = if cfg!(target_arch = "x86_64") { other } else { &other.replace("267", "076") };
+    let foreign = build(&[("cc -static -O1 -o shop shop.c", other)]);
+    refused(&foreign, &["artifact `shop` would not run on its target", "`usr/bin/shop` is for"]);
     for (dest, words) in [("../x", "leaves the tree by `..`"), ("/a/../../x", "leaves the tree by `..`")] {
         let outside = build(&[("dest = \"/usr/bin/shop\"", &format!("dest = \"{dest}\""))]);
         assert!(outside.0.code == 2 && outside.0.err.contains(words), "expected `{words}`, found {:?}", outside.0);

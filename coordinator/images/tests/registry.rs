@@ -293,6 +293,19 @@ async fn a_registry_with_a_certificate_that_nobody_signed_is_not_spoken_to() {
 }
 
 #[tokio::test]
+async fn a_full_registry_is_said_to_be_full_and_not_tried_again_for_nothing() {
+    if !std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0) {
+        return support::cannot_run("a file system of limited size needs root");
+    }
+    let Some(registry) = Registry::with(&Setup { room: Some(1 << 20), ..Setup::default() }) else { return };
+    let proxy = Proxy::before(&registry.name, |_, _| Fault::None);
+    let (image, source) = image(1, 3 << 20, "amd64");
+    let error = push(&reference(&proxy.name, "shop:1"), &image).run(&anyone(), &source).await.unwrap_err();
+    assert!(matches!(error, Error::Full { .. }) && error.to_string().contains("is full"), "{error}");
+    assert!(proxy.count("POST") <= 2, "{:?}", proxy.seen.lock().unwrap());
+}
+
+#[tokio::test]
 async fn nobody_there_is_said_after_a_few_attempts() {
     let error = anyone().find(&reference("127.0.0.1:1", "shop:1")).await.unwrap_err();
     assert!(error.to_string().contains("cannot reach the registry `127.0.0.1:1`"), "{error}");

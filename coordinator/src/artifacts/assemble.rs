@@ -33,7 +33,7 @@ pub enum Error {
         artifact: String,
         base: String,
         #[source]
-        source: image::BaseError,
+        source: Box<image::BaseError>,
     },
     #[error(transparent)]
     Store(#[from] store::Error),

@@ -47,6 +47,8 @@ const ETC: [&str; 32] = [
     "ssl/openssl.cnf",
     "timezone",
 ];
+/// Below /etc: whom programs trust.
+const AUTHORITIES: &str = "ssl/certs";
 /// Data of installed packages that lies outside /usr.
 const VAR: [&str; 1] = ["/var/lib/gems"];
 /// For a step with the network.
@@ -171,6 +173,10 @@ impl Host {
         let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_else(|| "/nonexistent".into());
         host.cargo(&home);
         host.network(&home);
+        if root != Path::new("/") {
+            // The network is the machine's, and so is whom it is trusted by: a company's proxy has an authority of its own.
+            host.network_binds.extend(etc(Path::new("/"), AUTHORITIES));
+        }
         host
     }
 

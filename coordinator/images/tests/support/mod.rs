@@ -4,7 +4,7 @@
 
 pub mod proxy;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -49,8 +49,8 @@ pub struct Setup<'a> {
     pub login: Option<(&'a str, &'a str)>,
     /// Certificate and key, in PEM.
     pub tls: Option<(&'a str, &'a str)>,
-    /// Where it keeps its blobs, if not in a directory of its own.
-    pub storage: Option<&'a Path>,
+    /// Bytes that it has room for; needs root.
+    pub room: Option<u64>,
 }
 
 impl Registry {
@@ -66,7 +66,8 @@ impl Registry {
         let dir = tempfile::tempdir().unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let name = format!("127.0.0.1:{port}");
-        let storage = setup.storage.map_or_else(|| dir.path().join("storage"), Path::to_owned);
+        let storage = dir.path().join("storage");
+        std::fs::create_dir(&storage).unwrap();
         let mut config = format!(
             "version: 0.1\nlog: {{ level: warn }}\nstorage:\n  filesystem: {{ rootdirectory: {} }}\n  delete: {{ enabled: true }}\n\
              http:\n  addr: {name}\n",
@@ -93,7 +94,15 @@ impl Registry {
         let path = dir.path().join("config.yml");
         std::fs::write(&path, config).unwrap();
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let child = Command::new("docker-registry")
+        let mut command = Command::new("docker-registry");
+        if let Some(room) = setup.room {
+            // A file system of its own, in a mount namespace that ends with the process.
+            let mount =
+                format!("mount -t tmpfs -o size={room} none {} && exec docker-registry \"$@\"", storage.display());
+            command = Command::new("unshare");
+            command.args(["--mount", "sh", "-c", &mount, "sh"]);
+        }
+        let child = command
             .arg("serve")
             .arg(&path)
             .stdin(Stdio::null())

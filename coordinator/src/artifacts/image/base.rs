@@ -106,7 +106,8 @@ struct Kept {
     contents: Contents,
 }
 
-type Once<T> = Arc<OnceCell<T>>;
+/// By reference and platform, or by reference alone; made by the first who asks.
+type Known<K, V> = Mutex<HashMap<K, Arc<OnceCell<V>>>>;
 
 /// The bases of one build.
 #[derive(Debug)]
@@ -116,8 +117,8 @@ pub struct Bases {
     function: DigestFunction,
     options: registry::Options,
     registries: OnceCell<Registries>,
-    tops: Mutex<HashMap<String, Once<Document>>>,
-    stored: Mutex<HashMap<(String, String), Once<Arc<Stored>>>>,
+    tops: Known<String, Document>,
+    stored: Known<(String, String), Arc<Stored>>,
 }
 
 impl Bases {
@@ -141,7 +142,7 @@ impl Bases {
             self.of_registry(reference, &platform).await.map_err(|source| super::super::Error::Base {
                 artifact: artifact.name.clone(),
                 base: reference.clone(),
-                source,
+                source: Box::new(source),
             })?;
         }
         Ok(())

@@ -90,7 +90,11 @@ async fn base(
         Described::Reference(reference) => given.bases.of_registry(reference, platform).await,
         Described::Path(path) => given.bases.of_project(path, merged, given.sources, platform).await,
     };
-    let failed = |source| Error::Base { artifact: given.artifact.name.clone(), base: description.base.show(), source };
+    let failed = |source| Error::Base {
+        artifact: given.artifact.name.clone(),
+        base: description.base.show(),
+        source: Box::new(source),
+    };
     found.map(Some).map_err(failed)
 }
 
