@@ -44,6 +44,8 @@ pub fn probe(options: &Options) -> v1::Environment {
         labels: options.labels.clone().into_iter().collect(),
         sandbox: String::new(),
         path: String::new(),
+        executors: Vec::new(),
+        docker: String::new(),
     }
 }
 

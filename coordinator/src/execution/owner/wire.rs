@@ -26,6 +26,12 @@ pub(super) fn offered(environment: &v1::Environment) -> BTreeSet<(String, String
     offer(property::OS, &environment.os);
     offer(property::LIBC, &environment.libc);
     offer(property::ENVIRONMENT, &environment.fingerprint);
+    for executor in &environment.executors {
+        offer(property::EXECUTOR, executor);
+    }
+    if environment.executors.is_empty() {
+        offer(property::EXECUTOR, property::SANDBOX);
+    }
     for level in levels(&environment.cpu_level) {
         offer(property::CPU_LEVEL, &level);
     }

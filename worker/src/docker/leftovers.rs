@@ -1,0 +1,110 @@
+//! What a task could leave in its container beside files below its own mounts, and how the init finds and removes it.
+//!
+//! The image is read-only, the inputs and `/tmp` are mounted anew for each task. What is left to look after: shared memory and
+//! message queues of both kinds, and what another process of the same user may set on the init, which its children inherit.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::sandbox::count;
+use crate::syscalls::{self, Ipc};
+
+/// Directories in memory that every container has, writable for everyone.
+const SHARED: [&str; 2] = ["/dev/shm", "/dev/mqueue"];
+/// Lines of /proc/self/status that children inherit.
+const INHERITED: [&str; 9] =
+    ["Umask", "Cap", "NoNewPrivs", "Seccomp", "Speculation", "Cpus_allowed", "Mems_allowed", "SigIgn", "Groups"];
+
+/// Removes what is left; false where something cannot be.
+pub(super) fn remove() -> bool {
+    let ipc = [Ipc::SharedMemory, Ipc::Semaphores, Ipc::Messages].into_iter().map(remove_ipc);
+    let files = SHARED.into_iter().map(|path| empty(Path::new(path)));
+    ipc.chain(files).fold(true, |clean, one| clean & one)
+}
+
+fn remove_ipc(kind: Ipc) -> bool {
+    let ids = |kind: Ipc| -> Vec<i32> {
+        let table = fs::read_to_string(kind.table()).unwrap_or_default();
+        table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)?.parse().ok()).collect()
+    };
+    for id in ids(kind) {
+        let _ = syscalls::remove_ipc(kind, id);
+    }
+    ids(kind).is_empty()
+}
+
+fn empty(directory: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(directory) else { return true };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_up(&path);
+            let _ = fs::remove_dir_all(&path);
+        } else {
+            let _ = fs::remove_file(&path);
+        }
+    }
+    fs::read_dir(directory).is_ok_and(|mut left| left.next().is_none())
+}
+
+/// Directories may have taken their owner's rights away.
+fn open_up(path: &Path) {
+    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_up(&entry.path());
+        }
+    }
+}
+
+/// All of the init that its children inherit, and that another process may set: limits, nice value, CPUs, scheduling, I/O priority.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct State {
+    limits: String,
+    status: String,
+    scheduling: String,
+    io_priority: i64,
+    oom: String,
+}
+
+impl State {
+    pub(super) fn look() -> Self {
+        let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+        let status = read("status");
+        let inherited = status.lines().filter(|line| INHERITED.iter().any(|name| line.starts_with(name)));
+        let stat = read("stat");
+        // Behind the name, which may hold spaces, come the fields from the third on; see proc(5).
+        let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3).copied().unwrap_or_default();
+        Self {
+            limits: read("limits"),
+            status: inherited.collect::<Vec<_>>().join("\n"),
+            scheduling: [18, 19, 40, 41].map(field).join(" "),
+            io_priority: syscalls::io_priority(),
+            oom: read("oom_score_adj"),
+        }
+    }
+}
+
+/// What the kernel counts of the container; it only goes up.
+#[derive(Debug)]
+pub(super) struct Counters {
+    /// Processes that were stopped for want of memory.
+    pub(super) out_of_memory: u64,
+    /// Processes that were refused.
+    pub(super) too_many_processes: u64,
+}
+
+impl Counters {
+    /// Reads them where control groups of version 2 or of version 1 have them.
+    pub(super) fn look() -> Self {
+        let first = |files: [&str; 2], name: &str| {
+            files.iter().map(|file| count(Some(&Path::new("/sys/fs/cgroup").join(file)), name)).max().unwrap_or(0)
+        };
+        Self {
+            out_of_memory: first(["memory.events", "memory/memory.oom_control"], "oom_kill"),
+            too_many_processes: first(["pids.events", "pids/pids.events"], "max"),
+        }
+    }
+}
