@@ -138,6 +138,11 @@ impl Farm {
 
     /// A worker that reaches the coordinator at this URL.
     pub fn start_worker_by(&self, url: &str, name: &str) {
+        self.start_worker_with(url, name, &[]);
+    }
+
+    /// A worker that finds these variables.
+    pub fn start_worker_with(&self, url: &str, name: &str, variables: &[(&str, &str)]) {
         let state = self.dir.path().join(name);
         std::fs::create_dir_all(&state).unwrap();
         let _ = std::fs::copy(tools_cache(), state.join("tools.json"));
@@ -145,6 +150,7 @@ impl Farm {
         let mut command = kiln();
         command
             .env("KILN_LOG", "info")
+            .envs(variables.iter().copied())
             .args(["worker", "--coordinator", url, "--name", name, "--parent", &parent, "--state-dir"])
             .arg(state)
             .stderr(log(self.dir.path(), name));

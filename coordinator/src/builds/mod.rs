@@ -6,6 +6,7 @@
 pub mod elf;
 mod environment;
 mod events;
+mod images;
 mod layer;
 mod lower;
 mod records;
@@ -75,6 +76,7 @@ pub(crate) struct Work {
     pub(crate) function: DigestFunction,
     pub(crate) request: SubmitRequest,
     pub(crate) resumed: bool,
+    pub(crate) images: images::Images,
 }
 
 fn internal(error: impl std::fmt::Display) -> Status {
@@ -203,6 +205,7 @@ impl Builds {
             function,
             request,
             resumed,
+            images: images::Images::default(),
         };
         let builds = self.clone();
         tokio::spawn(async move {

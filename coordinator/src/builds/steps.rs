@@ -12,6 +12,7 @@ use tonic::Code;
 
 use super::Work;
 use super::environment::Chosen;
+use super::images;
 use super::layer;
 use super::lower::{self, Lowering, Outputs};
 use super::step_log::StepLog;
@@ -93,6 +94,10 @@ enum Attempt {
 async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
     let ended = Attempt::Ended;
     work.tell(event::Event::StepQueued(v1::StepQueued { step: Some(job.reference()) }));
+    let job = &match images::fix(work, job).await {
+        Ok(job) => job,
+        Err(failed) => return ended(failed),
+    };
     let lowering = Lowering { source: &work.source, store: &*work.stores.blobs, function: work.function };
     let lowered = lowering.action(&job.step, &job.target, &job.environment.fingerprint, job.shard, &job.needs).await;
     let action = match lowered {
@@ -188,7 +193,7 @@ fn finish(work: &Work, job: &Job, action: Digest, done: &Done, merged: bool, beg
         message: message.clone().unwrap_or_default(),
         output_bytes: output_bytes(&result),
         ok: message.is_none(),
-        environment: job.environment.fingerprint.clone(),
+        environment: job.step.image.clone().unwrap_or_else(|| job.environment.fingerprint.clone()),
     }));
     layer::record(work, job, layer::End { action, cache, ok: message.is_none(), result: result.clone() });
     match (message, outputs) {
@@ -204,6 +209,7 @@ fn finish(work: &Work, job: &Job, action: Digest, done: &Done, merged: bool, beg
                 worker: metadata.worker,
                 run: job.step.run.clone(),
                 network: job.step.network,
+                image: job.step.image.clone(),
             };
             Ended::Well(Box::new(Finished { outputs, fact }))
         }
@@ -213,7 +219,7 @@ fn finish(work: &Work, job: &Job, action: Digest, done: &Done, merged: bool, beg
     }
 }
 
-fn is_farms(status: &kiln_proto::rpc::Status) -> bool {
+pub(super) fn is_farms(status: &kiln_proto::rpc::Status) -> bool {
     !matches!(
         Code::from_i32(status.code),
         Code::DeadlineExceeded | Code::InvalidArgument | Code::FailedPrecondition | Code::ResourceExhausted
@@ -247,6 +253,9 @@ fn why_not(
     }
     match result.exit_code {
         0 => {}
+        127 if job.step.image.is_some() => {
+            return Some(format!("{step} failed with exit code 127: a command was not found in its image"));
+        }
         127 => {
             return Some(format!(
                 "{step} failed with exit code 127: a command was not found; install it on the workers (`kiln workers` lists their tools)"

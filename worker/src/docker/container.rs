@@ -309,6 +309,8 @@ fn body(setting: &Setting, kind: &Kind, place: &Place, door: &Path) -> Container
         user: Some(format!("{user}:{group}")),
         working_dir: Some("/".to_owned()),
         hostname: Some("kiln".to_owned()),
+        // An engine that stops need not wait: nothing in here can end in order.
+        stop_signal: Some("SIGKILL".to_owned()),
         labels: Some(HashMap::from([
             (WORKER_LABEL.to_owned(), setting.worker.clone()),
             (STATE_LABEL.to_owned(), setting.state.clone()),

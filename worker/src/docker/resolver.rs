@@ -1,7 +1,6 @@
 //! Answers which digest an image's name stands for, as if it were a command: so the question is placed, retried and cancelled
 //! as any action is, and it is asked with the credentials of a worker that will also pull.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use crate::executor::scratch::Scratch;
 use crate::executor::{Chunk, Error, Executor, Exit, Finished, Job, OutputTree, Stream};
 
 /// Resolves names of images.
@@ -35,6 +35,9 @@ impl Executor for Resolver {
     async fn run(&self, job: Job, output: mpsc::Sender<Chunk>, cancel: CancellationToken) -> Result<Finished, Error> {
         let began = Instant::now();
         let (name, architecture) = arguments(&job)?;
+        // It leaves no files.
+        let nothing = Scratch::new(&self.shared.jobs)
+            .map_err(|error| Error::Worker(format!("cannot prepare a job: {error}")))?;
         let resolving = self.shared.images.resolve(&name, &architecture);
         let exit = tokio::select! {
             resolved = resolving => {
@@ -54,7 +57,7 @@ impl Executor for Resolver {
             user_cpu: Duration::ZERO,
             system_cpu: Duration::ZERO,
             peak_memory_bytes: 0,
-            tree: OutputTree::new(PathBuf::from("/nonexistent"), ()),
+            tree: OutputTree::new(nothing.path().to_owned(), nothing),
         })
     }
 }

@@ -52,7 +52,10 @@ fn levels(own: &str) -> Vec<String> {
 pub(super) fn failure_response(failure: &Failure) -> reapi::ExecuteResponse {
     match failure {
         Failure::NoWorkerMatches { reasons } => {
-            let text = format!("no worker of the farm can run this action: {}", reasons.join("; "));
+            let mut text = format!("no worker of the farm can run this action: {}", reasons.join("; "));
+            if reasons.iter().any(|reason| reason.contains(property::EXECUTOR)) {
+                text.push_str("; a worker beside a Docker Engine runs what names an image (`kiln-worker --docker required` says what it lacks)");
+            }
             failed(Code::FailedPrecondition, text)
         }
         Failure::AttemptsExhausted { attempts, last } => {
