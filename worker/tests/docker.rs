@@ -4,6 +4,8 @@
 
 #[path = "support/engine.rs"]
 mod engine;
+#[path = "support/registry.rs"]
+mod registry;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -263,6 +265,33 @@ async fn memory_and_processes_are_limited_and_it_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_writes_more_than_it_may_is_stopped_and_it_is_told() {
+    let Some(place) = place().await else { return };
+    for path in ["/build/large", "/tmp/large"] {
+        let mut job = place.job(&format!("while :; do dd if=/dev/zero bs=1M count=16 >> {path}; done"));
+        job.disk_bytes = 32 * MIB;
+        assert_eq!(place.run(job).await.exit(), &Exit::DiskFull, "expected `{path}` to be counted");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_network_is_there_only_for_a_step_that_asks_for_it() {
+    let Some(place) = place().await else { return };
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        use std::io::Write;
+        while let Ok((mut caller, _)) = server.accept() {
+            let _ = caller.write_all(b"reached\n");
+        }
+    });
+    let mut job = place.job(&format!("nc 127.0.0.1 {port} < /dev/null"));
+    assert_eq!(place.run(job.clone()).await.text(), "");
+    job.network = true;
+    assert_eq!(place.run(job).await.text(), "reached\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn small_actions_share_a_container_and_nothing_of_one_meets_the_next() {
     let Some(place) = place().await else { return };
     // Everything that a command may write to, by trying.
@@ -446,6 +475,68 @@ async fn an_engine_that_is_none_is_told_in_words() {
         let error = Docker::open(config(&host, dir.path())).await.expect_err("expected no engine").to_string();
         assert!(error.contains(&host) && error.contains(word), "expected `{word}` in: {error}");
     }
+}
+
+#[test]
+fn a_worker_that_must_have_docker_does_not_start_without_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = format!("unix://{}/absent.sock", dir.path().display());
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_kiln-worker"))
+        .args(["--coordinator", "http://127.0.0.1:1", "--docker", "required", "--docker-host", &host, "--state-dir"])
+        .arg(dir.path().join("state"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "expected the worker not to start: {said}");
+    assert!(said.contains(&format!("there is no Docker Engine at `{host}`")), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_come_from_a_helper_and_a_name_is_resolved_with_them() {
+    let Some(place) = place().await else { return };
+    let Some(registry) = registry::Registry::start() else { return };
+    let image = registry.push(place.engine, BUSYBOX, "helped:1");
+    let mut job = place.job("");
+    job.place = In::ImageResolver;
+    job.arguments = vec![image.clone(), format!("linux/{}", place.docker.architecture())];
+    let resolver = place.docker.resolver();
+    let refused = ask(&resolver, job.clone()).await;
+    assert!(matches!(&refused, Err(Error::Worker(words)) if words.contains("docker login")), "{refused:?}");
+    registry.write_helper(&place.dir.path().join("config.json"));
+    let resolved = ask(&resolver, job.clone()).await.unwrap();
+    let (repository, digest) = resolved.split_once('@').unwrap();
+    assert!(image.starts_with(repository) && digest.starts_with("sha256:"), "{resolved}");
+    let mut job = place.job("echo $FROM_IMAGE");
+    job.place = In::Image(resolved.parse().unwrap(), None);
+    let ran = place.run(job).await;
+    assert!(ran.err.contains("kiln: pulled"), "expected the pull to be told: {}", ran.err);
+    assert_eq!(ran.text(), "yes\n");
+}
+
+async fn ask(resolver: &kiln_worker::docker::Resolver, job: Job) -> Result<String, Error> {
+    let (sender, mut receiver) = mpsc::channel(16);
+    resolver.run(job, sender, CancellationToken::new()).await?;
+    let mut text = Vec::new();
+    while let Some(chunk) = receiver.recv().await {
+        text.extend_from_slice(&chunk.data);
+    }
+    Ok(String::from_utf8(text).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_is_away_is_told_and_what_the_engine_holds_is_taken_where_it_holds_it() {
+    let Some(place) = place().await else { return };
+    let gone = "127.0.0.1:1/kiln-test/gone:1";
+    let mut job = place.job("");
+    job.place = In::ImageResolver;
+    job.arguments = vec![gone.to_owned(), format!("linux/{}", place.docker.architecture())];
+    let away = ask(&place.docker.resolver(), job.clone()).await;
+    assert!(matches!(&away, Err(Error::Worker(words)) if words.contains("127.0.0.1:1")), "{away:?}");
+    place.engine.ok(&["tag", BUSYBOX, gone]);
+    let said = ask(&place.docker.resolver(), job).await.unwrap();
+    assert!(said.starts_with(&format!("docker-daemon:{}", place.engine.id(BUSYBOX))), "{said}");
+    assert!(said.contains("is taken"), "expected a note: {said}");
+    place.engine.ok(&["rmi", gone]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

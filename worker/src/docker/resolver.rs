@@ -36,8 +36,8 @@ impl Executor for Resolver {
         let began = Instant::now();
         let (name, architecture) = arguments(&job)?;
         // It leaves no files.
-        let nothing = Scratch::new(&self.shared.jobs)
-            .map_err(|error| Error::Worker(format!("cannot prepare a job: {error}")))?;
+        let nothing =
+            Scratch::new(&self.shared.jobs).map_err(|error| Error::Worker(format!("cannot prepare a job: {error}")))?;
         let resolving = self.shared.images.resolve(&name, &architecture);
         let exit = tokio::select! {
             resolved = resolving => {

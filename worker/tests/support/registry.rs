@@ -73,6 +73,19 @@ impl Registry {
         std::fs::write(dir.join("config.json"), text).unwrap();
     }
 
+    /// Writes a credential file that names a helper, and puts the helper where commands are found.
+    pub fn write_helper(&self, file: &Path) {
+        use std::os::unix::fs::PermissionsExt;
+        // A helper is found by its name, in `PATH`; this one has a name that nothing else has.
+        let name = format!("kiln-test-{}", self.host.rsplit(':').next().unwrap_or_default());
+        let program = Path::new("/usr/local/bin").join(format!("docker-credential-{name}"));
+        let script =
+            format!("#!/bin/sh\ncat >/dev/null\necho '{{\"Username\":\"{USER}\",\"Secret\":\"{PASSWORD}\"}}'\n");
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(file, format!("{{\"credHelpers\":{{\"{}\":\"{name}\"}}}}", self.host)).unwrap();
+    }
+
     /// A `DOCKER_CONFIG` with the right password.
     pub fn right(&self) -> PathBuf {
         self.dir.path().join("right")
@@ -98,5 +111,7 @@ impl Drop for Registry {
     fn drop(&mut self) {
         drop(self.supervisor.stdin.take());
         let _ = self.supervisor.wait();
+        let port = self.host.rsplit(':').next().unwrap_or_default();
+        let _ = std::fs::remove_file(format!("/usr/local/bin/docker-credential-kiln-test-{port}"));
     }
 }
