@@ -89,6 +89,29 @@ fn a_step_runs_in_its_image_and_a_tag_that_moved_is_another_action() {
 }
 
 #[test]
+fn steps_in_debian_and_steps_on_the_worker_are_one_build() {
+    let Some(place) = Place::shared() else { return };
+    let Some(debian) = place.engine.debian(std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))) else { return };
+    let image = place.registry.push(place.engine, debian, "debian:12");
+    let config = format!(
+        "name = \"p\"\nversion = \"1\"\n[steps.own]\ninputs = [\"in\"]\nrun = 'tr a-z A-Z < in > upper'\noutputs = [\"upper\"]\n\
+         [steps.debian]\nimage = \"{image}\"\nneeds = [\"own\"]\ninputs = [\"lib/*\"]\ntools = [\"perl\"]\n\
+         run = 'cat /etc/debian_version; mkdir -p d/e; perl -pe s/A/B/ upper > d/e/f; ln -s e/f d/link; chmod +x d/e/f; \
+         cat lib/one > d/one; echo x >> lib/one'\noutputs = [\"d\"]\n\
+         [steps.test]\nneeds = [\"debian\"]\ninputs = [\"lib/*\"]\nrun = 'test -x d/e/f; cat d/link lib/one'\n"
+    );
+    let input = format!("a {}\n", salt());
+    let dir = project(&[("kiln.toml", &config), ("in", &input), ("lib/one", "one\n")]);
+    let log = place.farm.build(dir.path(), &[]).well().log();
+    assert!(log.contains("12."), "expected Debian's version: {log}");
+    assert!(
+        log.contains("B ") && log.ends_with("one\n"),
+        "expected what the steps made, and the sources as they were: {log}"
+    );
+    assert!(place.farm.build(dir.path(), &[]).well().caches().values().all(|cache| cache == "hit"));
+}
+
+#[test]
 fn an_image_that_only_the_engine_holds_is_named_by_its_id() {
     let Some(place) = Place::shared() else { return };
     let dir = work(&format!("docker-daemon:{BUSYBOX}"), "cat in > out", "");

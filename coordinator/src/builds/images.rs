@@ -29,6 +29,8 @@ const CPUS: &str = "0.01";
 const MEMORY: &str = "1048576";
 
 type Answer = Result<String, Refused>;
+/// Asked once, however many steps wait for it.
+type Asked = Arc<OnceCell<Answer>>;
 
 /// Why a name has no digest.
 #[derive(Debug, Clone)]
@@ -44,7 +46,7 @@ fn farms(words: impl std::fmt::Display) -> Refused {
 /// What the names of a build stand for.
 #[derive(Debug, Default)]
 pub(crate) struct Images {
-    answers: Mutex<HashMap<(String, Platform), Arc<OnceCell<Answer>>>>,
+    answers: Mutex<HashMap<(String, Platform), Asked>>,
 }
 
 /// The job with its image named by digest; as it is where it names none.

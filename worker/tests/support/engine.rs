@@ -109,6 +109,33 @@ impl Engine {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
+    /// Debian 12 as its own installer makes it, cached in this directory; `None` where it cannot be made.
+    pub fn debian(&self, cache: &Path) -> Option<&'static str> {
+        const NAME: &str = "kiln-test/debian:12";
+        let tar = cache.join("debian-12.tar");
+        if !tar.exists() {
+            let part = cache.join(format!("debian-12.{}.tar", std::process::id()));
+            let made = Command::new("mmdebstrap")
+                .args(["--quiet", "--variant=essential", "bookworm"])
+                .arg(&part)
+                .stdin(Stdio::null())
+                .output();
+            match made {
+                Ok(output) if output.status.success() => std::fs::rename(&part, &tar).unwrap(),
+                Ok(output) => {
+                    cannot_run(&format!("`mmdebstrap`: {}", String::from_utf8_lossy(&output.stderr)));
+                    return None;
+                }
+                Err(error) => {
+                    cannot_run(&format!("`mmdebstrap`: {error}"));
+                    return None;
+                }
+            }
+        }
+        self.ok(&["import", "--change", "ENV PATH=/usr/bin:/bin", &tar.display().to_string(), NAME]);
+        Some(NAME)
+    }
+
     /// The containers with this label, running or not.
     pub fn containers(&self, label: &str) -> Vec<String> {
         let said = self.ok(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &format!("label={label}")]);
