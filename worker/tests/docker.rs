@@ -298,6 +298,7 @@ async fn small_actions_share_a_container_and_nothing_of_one_meets_the_next() {
     let litter = "touch /build/litter /tmp/litter /tmp/home/litter /dev/shm/litter; mkdir -p /dev/shm/d/e; chmod 0 /dev/shm/d/e /dev/shm/d; \
                   mkdir /tmp/deep; chmod 0 /tmp/deep; touch /dev/mqueue/litter; \
                   for d in $(find / -xdev -type d -writable 2>/dev/null | grep -v -E '^/(proc|build|tmp)'); do touch $d/litter; done; \
+                  awk '{print $2}' /proc/mounts | while read m; do touch $m/litter 2>/dev/null; done; \
                   (setsid sleep 98765 >/dev/null 2>&1 &) ; nohup nc -l -p 7777 >/dev/null 2>&1 & \
                   export LEFT=1; ipcs >/dev/null 2>&1; umask 0; cd /tmp; true";
     assert_eq!(place.script(litter).await.exit(), &Exit::Code(0));
@@ -310,6 +311,16 @@ async fn small_actions_share_a_container_and_nothing_of_one_meets_the_next() {
     assert_eq!(text, expected.replace("{init}", &init), "expected a container as new: {}", ran.err);
     drop(ran);
     assert_eq!(place.containers().len(), 1, "expected one container for all of this");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_an_action_used_is_free_for_the_next() {
+    let Some(place) = place().await else { return };
+    // The server closes first, and so the kernel keeps its port for a minute.
+    let talk =
+        "echo hello | nc -l -p 7070 -w 1 & sleep 0.3; nc 127.0.0.1 7070 < /dev/null; wait; cat /proc/net/tcp | wc -l";
+    assert!(place.script(talk).await.text().contains("hello"));
+    assert_eq!(place.script("cat /proc/net/tcp /proc/net/tcp6 | grep -vc local").await.text(), "0\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,8 @@ const ARRIVAL: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Processes that the init may need beside the task's own: its threads.
 const OWN_PROCESSES: i64 = 8;
+/// Memory that the init may need beside the task's own.
+const OWN_BYTES: u64 = 16 << 20;
 
 /// What a container is made for: only tasks that ask for the same may share one, one after the other.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -277,7 +279,7 @@ fn body(setting: &Setting, kind: &Kind, place: &Place, door: &Path) -> Container
         Place::Directories { build, tmp } => (build.clone(), tmp.clone()),
     };
     let (user, group) = setting.user;
-    let memory = i64::try_from(kind.memory_bytes).unwrap_or(i64::MAX);
+    let memory = i64::try_from(kind.memory_bytes.saturating_add(OWN_BYTES)).unwrap_or(i64::MAX);
     let host_config = HostConfig {
         cap_drop: Some(vec!["ALL".to_owned()]),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),

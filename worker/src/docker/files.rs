@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -27,9 +28,11 @@ impl Files {
         fs::create_dir_all(directory.join(LIBRARIES)).map_err(failed)?;
         let copy = |from: &Path, to: PathBuf| fs::copy(from, to).map(drop).map_err(failed);
         let own = directory.join(PROGRAM);
-        // A link where that can be, for the program is large.
-        if fs::hard_link(program, &own).is_err() {
-            copy(program, own)?;
+        // A link where that can be, for the program is large; the task's user must be able to run it.
+        let runs = |path: &Path| path.metadata().is_ok_and(|data| data.permissions().mode() & 0o005 == 0o005);
+        if !runs(program) || fs::hard_link(program, &own).is_err() {
+            copy(program, own.clone())?;
+            fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).map_err(failed)?;
         }
         let inside = |name: &str| format!("{}/{name}", init::FILES);
         let mut command = Vec::new();

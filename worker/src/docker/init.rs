@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -78,6 +79,15 @@ fn report(mut socket: &UnixStream, report: &Report) {
 fn serve(socket: &UnixStream, task: &Task, output: Vec<OwnedFd>, fresh: &State) -> Result<bool, String> {
     let before = leftovers::Counters::look();
     let began = Instant::now();
+    // Closed by the reaper when all is over.
+    let (over, reaping) = UnixStream::pair().map_err(|error| error.to_string())?;
+    let (tell, told) = mpsc::channel();
+    // Before the task, which may leave no room for a thread.
+    let reaper = std::thread::spawn(move || {
+        let reaped = told.recv().map(reap).unwrap_or_default();
+        drop(reaping);
+        reaped
+    });
     let child = match start(task, output) {
         Ok(child) => child,
         Err(Failed::Task(code)) => {
@@ -91,14 +101,8 @@ fn serve(socket: &UnixStream, task: &Task, output: Vec<OwnedFd>, fresh: &State) 
             return Ok(true);
         }
     };
+    let _ = tell.send(child);
     report(socket, &Report::Started);
-    // Closed by the reaper when all is over.
-    let (over, reaping) = UnixStream::pair().map_err(|error| error.to_string())?;
-    let reaper = std::thread::spawn(move || {
-        let reaped = reap(child);
-        drop(reaping);
-        reaped
-    });
     let there = attend(socket, &over, &before)?;
     let (own, usage) = reaper.join().map_err(|_| "cannot wait for a task".to_owned())?;
     let failed = own.code != Some(0);
@@ -113,7 +117,8 @@ fn serve(socket: &UnixStream, task: &Task, output: Vec<OwnedFd>, fresh: &State) 
         system_us: usage.system_us,
         peak_bytes: usage.peak_bytes,
     };
-    let clean = leftovers::remove() && State::look() == *fresh;
+    let clean =
+        leftovers::remove() && State::look() == *fresh && !(task.private_network && leftovers::has_connections());
     report(socket, &Report::Ended { ended, clean });
     Ok(there)
 }

@@ -1,7 +1,7 @@
 //! What a task could leave in its container beside files below its own mounts, and how the init finds and removes it.
 //!
 //! The image is read-only, the inputs and `/tmp` are mounted anew for each task. What is left to look after: shared memory and
-//! message queues of both kinds, and what another process of the same user may set on the init, which its children inherit.
+//! message queues of both kinds, connections, and what another process of the same user may set on the init, which its children inherit.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -46,6 +46,13 @@ fn empty(directory: &Path) -> bool {
         }
     }
     fs::read_dir(directory).is_ok_and(|mut left| left.next().is_none())
+}
+
+/// Whether the kernel still holds ended connections of the container's network, as it does for a minute: the next task would
+/// find their ports taken.
+pub(super) fn has_connections() -> bool {
+    let tables = ["tcp", "tcp6"].map(|table| fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default());
+    tables.iter().any(|table| table.lines().nth(1).is_some())
 }
 
 /// Directories may have taken their owner's rights away.

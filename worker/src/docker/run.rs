@@ -21,6 +21,8 @@ use crate::executor::output::follow;
 use crate::executor::scratch::Scratch;
 use crate::executor::{self, Chunk, Error, Executor, Finished, Job, OutputTree, Stream, disk};
 
+/// The engine's name for the machine's own network, whose sockets are everybody's.
+const HOST_NETWORK: &str = "host";
 /// How long a stopped task's end may take before its container is ended.
 const STOPPING: Duration = Duration::from_secs(10);
 
@@ -105,8 +107,11 @@ fn kind(job: &Job, image: &Image) -> Kind {
     }
 }
 
-async fn started(shared: &Shared, job: &Job, image: &Image, place: Place) -> Result<Container, Error> {
-    Container::start(&shared.setting, &shared.name(), kind(job, image), place).await.map_err(|failed| match failed {
+/// Makes a container in a task of its own: where nobody waits for it any more, it is removed when it is there.
+async fn started(shared: &Arc<Shared>, job: &Job, image: &Image, place: Place) -> Result<Container, Error> {
+    let (making, kind) = (shared.clone(), kind(job, image));
+    let made = tokio::spawn(async move { Container::start(&making.setting, &making.name(), kind, place).await }).await;
+    made.map_err(|error| Error::Worker(error.to_string()))?.map_err(|failed| match failed {
         Failed::NoImage => {
             shared.images.forget();
             Error::Worker(format!("the image {} was removed from the worker's engine", image.id))
@@ -201,6 +206,7 @@ async fn begin(left: &mut Left, job: &Job) -> Result<[pipe::Receiver; 2], Error>
         environment: job.environment.clone(),
         working_directory: job.working_directory.clone(),
         make_directories: job.make_directories.clone(),
+        private_network: !job.network || left.shared.setting.network != HOST_NETWORK,
     };
     let (stdout_end, stdout) = output_pipe(user).map_err(fault("cannot make a pipe"))?;
     let (stderr_end, stderr) = output_pipe(user).map_err(fault("cannot make a pipe"))?;

@@ -29,6 +29,8 @@ pub(super) struct Task {
     pub(super) environment: BTreeMap<String, String>,
     pub(super) working_directory: String,
     pub(super) make_directories: Vec<String>,
+    /// The container has a network of its own, with nobody else's sockets in it.
+    pub(super) private_network: bool,
 }
 
 /// What the init says.
