@@ -118,7 +118,7 @@ fn serve(socket: &UnixStream, task: &Task, output: Vec<OwnedFd>, fresh: &State) 
         peak_bytes: usage.peak_bytes,
     };
     let clean =
-        leftovers::remove() && State::look() == *fresh && !(task.private_network && leftovers::has_connections());
+        leftovers::remove(fresh) && State::look() == *fresh && !(task.private_network && leftovers::has_connections());
     report(socket, &Report::Ended { ended, clean });
     Ok(there)
 }

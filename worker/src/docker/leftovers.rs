@@ -3,24 +3,60 @@
 //! The image is read-only, the inputs and `/tmp` are mounted anew for each task. What is left to look after: shared memory and
 //! message queues of both kinds, connections, and what another process of the same user may set on the init, which its children inherit.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::sandbox::count;
 use crate::syscalls::{self, Ipc};
 
-/// Directories in memory that every container has, writable for everyone.
-const SHARED: [&str; 2] = ["/dev/shm", "/dev/mqueue"];
+/// Kinds of file systems in memory that engines mount into a container; which and where differs from one to the other.
+const IN_MEMORY: [&str; 2] = ["tmpfs", "mqueue"];
+/// Below these nothing can be written by a task that could stay there.
+const KERNELS: [&str; 2] = ["/proc", "/sys"];
 /// Lines of /proc/self/status that children inherit.
 const INHERITED: [&str; 9] =
     ["Umask", "Cap", "NoNewPrivs", "Seccomp", "Speculation", "Cpus_allowed", "Mems_allowed", "SigIgn", "Groups"];
 
-/// Removes what is left; false where something cannot be.
-pub(super) fn remove() -> bool {
+/// Removes what was not there when the container was new; false where something cannot be.
+pub(super) fn remove(fresh: &State) -> bool {
     let ipc = [Ipc::SharedMemory, Ipc::Semaphores, Ipc::Messages].into_iter().map(remove_ipc);
-    let files = SHARED.into_iter().map(|path| empty(Path::new(path)));
-    ipc.chain(files).fold(true, |clean, one| clean & one)
+    let clean = ipc.fold(true, |clean, one| clean & one);
+    for path in in_memory().difference(&fresh.files) {
+        if path.symlink_metadata().is_ok_and(|data| data.is_dir()) {
+            open_up(path);
+            let _ = fs::remove_dir_all(path);
+        } else {
+            let _ = fs::remove_file(path);
+        }
+    }
+    clean
+}
+
+/// All files and directories that lie in memory: those of the task, and the few that the engine itself makes.
+fn in_memory() -> BTreeSet<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mut found = BTreeSet::new();
+    for line in mounts.lines() {
+        let mut fields = line.split(' ').skip(1);
+        let (Some(point), Some(kind), Some(options)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        let is_writable = options.split(',').any(|option| option == "rw");
+        if is_writable && IN_MEMORY.contains(&kind) && !KERNELS.iter().any(|path| Path::new(point).starts_with(path)) {
+            list(Path::new(point), &mut found);
+        }
+    }
+    found
+}
+
+fn list(directory: &Path, found: &mut BTreeSet<PathBuf>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            list(&path, found);
+        }
+        found.insert(path);
+    }
 }
 
 fn remove_ipc(kind: Ipc) -> bool {
@@ -32,20 +68,6 @@ fn remove_ipc(kind: Ipc) -> bool {
         let _ = syscalls::remove_ipc(kind, id);
     }
     ids(kind).is_empty()
-}
-
-fn empty(directory: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(directory) else { return true };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            open_up(&path);
-            let _ = fs::remove_dir_all(&path);
-        } else {
-            let _ = fs::remove_file(&path);
-        }
-    }
-    fs::read_dir(directory).is_ok_and(|mut left| left.next().is_none())
 }
 
 /// Whether the kernel still holds ended connections of the container's network, as it does for a minute: the next task would
@@ -65,7 +87,8 @@ fn open_up(path: &Path) {
     }
 }
 
-/// All of the init that its children inherit, and that another process may set: limits, nice value, CPUs, scheduling, I/O priority.
+/// What must be as it was: the files in memory, and all of the init that its children inherit and that another process may set:
+/// limits, nice value, CPUs, scheduling, I/O priority.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct State {
     limits: String,
@@ -73,6 +96,7 @@ pub(super) struct State {
     scheduling: String,
     io_priority: i64,
     oom: String,
+    files: BTreeSet<PathBuf>,
 }
 
 impl State {
@@ -90,6 +114,7 @@ impl State {
             scheduling: [18, 19, 40, 41].map(field).join(" "),
             io_priority: syscalls::io_priority(),
             oom: read("oom_score_adj"),
+            files: in_memory(),
         }
     }
 }

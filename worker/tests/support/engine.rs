@@ -41,13 +41,18 @@ pub struct Engine {
     pub pid: u32,
     directory: PathBuf,
     /// Closed when this process ends, which ends the engine.
-    supervisor: std::process::Child,
+    supervisor: Option<std::process::Child>,
 }
 
-/// The engine that the tests of this process share; `None` where there can be none.
+/// The engine that the tests of this process share: the one that `KILN_TEST_ENGINE` names (another Docker, or Podman), else one
+/// that is started. `None` where there can be none.
 pub fn shared() -> Option<&'static Engine> {
     static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();
-    ENGINE.get_or_init(Engine::start).as_ref()
+    let start = || match std::env::var("KILN_TEST_ENGINE") {
+        Ok(host) => Some(Engine { host, pid: 0, directory: PathBuf::new(), supervisor: None }.with_images()),
+        Err(_) => Engine::start(),
+    };
+    ENGINE.get_or_init(start).as_ref()
 }
 
 fn missing() -> Option<String> {
@@ -80,7 +85,7 @@ impl Engine {
         std::io::BufRead::read_line(&mut std::io::BufReader::new(supervisor.stdout.take().unwrap()), &mut line)
             .unwrap();
         let host = format!("unix://{}/docker.sock", directory.display());
-        let engine = Self { host, pid: line.trim().parse().unwrap(), directory, supervisor };
+        let engine = Self { host, pid: line.trim().parse().unwrap(), directory, supervisor: Some(supervisor) };
         let deadline = Instant::now() + Duration::from_secs(60);
         while !engine.docker(&["version"]).status.success() {
             let log = || std::fs::read_to_string(engine.directory.join("log")).unwrap_or_default();
@@ -90,10 +95,14 @@ impl Engine {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        engine.import(BUSYBOX, &["--change", "ENV FROM_IMAGE=yes", "--change", "ENV PATH=/bin"]);
-        engine.import(WITH_VOLUME, &["--change", "VOLUME /data", "--change", "ENV PATH=/bin"]);
-        engine.make_foreign();
-        Some(engine)
+        Some(engine.with_images())
+    }
+
+    fn with_images(self) -> Self {
+        self.import(BUSYBOX, &["--change", "ENV FROM_IMAGE=yes", "--change", "ENV PATH=/bin"]);
+        self.import(WITH_VOLUME, &["--change", "VOLUME /data", "--change", "ENV PATH=/bin"]);
+        self.make_foreign();
+        self
     }
 
     /// Docker's own client, with this engine.
@@ -187,7 +196,9 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        drop(self.supervisor.stdin.take());
-        let _ = self.supervisor.wait();
+        if let Some(supervisor) = &mut self.supervisor {
+            drop(supervisor.stdin.take());
+            let _ = supervisor.wait();
+        }
     }
 }
