@@ -4,17 +4,24 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
 use kiln_proto::digest::Digest;
+use kiln_proto::property;
 use kiln_proto::transfer::Client;
 use tonic::transport::Channel;
 
 use crate::actions::{self, FUNCTION, Recipe};
 use crate::report::{Figure, Latencies};
 
-/// Runs `count` distinct actions of `/bin/true`, `concurrency` at once.
-pub async fn noop(channel: &Channel, count: u32, concurrency: usize) -> anyhow::Result<Vec<Figure>> {
+/// Runs `count` distinct actions of `/bin/true`, `concurrency` at once: on the worker's system, or in a container of this image.
+pub async fn noop(
+    channel: &Channel,
+    image: Option<&str>,
+    count: u32,
+    concurrency: usize,
+) -> anyhow::Result<Vec<Figure>> {
     let salt: u64 = rand::random();
     // The empty directory is the empty blob, which every endpoint has.
-    let recipe = Recipe::noop(Digest::empty(FUNCTION), Vec::new());
+    let platform = image.map(|image| (property::CONTAINER_IMAGE.to_owned(), image.to_owned()));
+    let recipe = Recipe::noop(Digest::empty(FUNCTION), platform.into_iter().collect());
     let mut blobs = Vec::new();
     let mut digests = Vec::new();
     for index in 0..count {
@@ -35,7 +42,8 @@ pub async fn noop(channel: &Channel, count: u32, concurrency: usize) -> anyhow::
     let wall = began.elapsed();
     let mut latencies = Latencies::default();
     took.into_iter().for_each(|took| latencies.record(took));
-    let name = format!("/bin/true, {concurrency} at once");
+    let place = if image.is_some() { " in a container" } else { "" };
+    let name = format!("/bin/true{place}, {concurrency} at once");
     let mut figures = latencies.figures(&name);
     figures.push(Figure::new(format!("{name}, throughput"), f64::from(count) / wall.as_secs_f64(), "actions/s"));
     Ok(figures)

@@ -19,6 +19,9 @@ struct Arguments {
     /// Any Remote Execution endpoint, such as grpc://HOST:PORT; without it a farm with one worker is started here.
     #[arg(long)]
     target: Option<String>,
+    /// Runs `/bin/true` in a container of this image too, such as `docker-daemon:busybox:1`; the workers need a Docker Engine.
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
     /// What to measure; without it, everything.
     #[arg(value_enum)]
     what: Vec<What>,
@@ -88,9 +91,11 @@ async fn figures(arguments: &Arguments) -> anyhow::Result<()> {
     let channel = kiln_proto::channel::connect(&url).await?;
     let mut figures = Vec::new();
     if wants(What::Execute) {
-        execute::noop(&channel, 50, 1).await?;
-        figures.extend(execute::noop(&channel, 300, 1).await?);
-        figures.extend(execute::noop(&channel, 2_000, 16).await?);
+        for image in [None, arguments.image.as_deref()].into_iter().take(1 + usize::from(arguments.image.is_some())) {
+            execute::noop(&channel, image, 50, 1).await?;
+            figures.extend(execute::noop(&channel, image, 300, 1).await?);
+            figures.extend(execute::noop(&channel, image, 2_000, 16).await?);
+        }
     }
     if wants(What::Blob) {
         figures.extend(blob::round_trip(&channel, 1024).await?);

@@ -24,6 +24,15 @@ pub const CPUS: &str = "kiln.cpus";
 pub const MEMORY: &str = "kiln.memory";
 /// `on` where the action may reach the network. Not matched but granted.
 pub const NETWORK: &str = "kiln.network";
+/// What runs the action: `sandbox`, `docker`, or `image-resolver`. An action that names an image asks for `docker`.
+pub const EXECUTOR: &str = "kiln.executor";
+/// The executor on the worker's own system.
+pub const SANDBOX: &str = "sandbox";
+/// The executor in containers of the worker's Docker Engine.
+pub const DOCKER: &str = "docker";
+/// Not a command is run but a question answered, with the worker's Docker Engine and its credentials: which digest has the
+/// image of this name? The arguments are the name and the platform; standard output is the name with its digest.
+pub const IMAGE_RESOLVER: &str = "image-resolver";
 /// Prefix of free labels: `kiln.label.gpu`.
 pub const LABEL_PREFIX: &str = "kiln.label.";
 
@@ -39,13 +48,33 @@ pub fn cpu_levels(own: &str) -> Vec<String> {
 pub fn is_known(name: &str) -> bool {
     matches!(
         name,
-        OS_FAMILY | ISA | CONTAINER_IMAGE | OS | LIBC | CPU_LEVEL | ENVIRONMENT | EMULATED | CPUS | MEMORY | NETWORK
+        OS_FAMILY
+            | ISA
+            | CONTAINER_IMAGE
+            | OS
+            | LIBC
+            | CPU_LEVEL
+            | ENVIRONMENT
+            | EMULATED
+            | CPUS
+            | MEMORY
+            | NETWORK
+            | EXECUTOR
     ) || name.strip_prefix(LABEL_PREFIX).is_some_and(|label| !label.is_empty())
 }
 
 /// Whether a worker must offer it, as opposed to granting or reserving it.
 pub fn is_matched(name: &str) -> bool {
     !matches!(name, CPUS | MEMORY | NETWORK)
+}
+
+/// What containers call the architecture that `ISA` names so.
+pub fn architecture(isa: &str) -> Option<&'static str> {
+    match isa {
+        "x86-64" => Some("amd64"),
+        "arm-a64" => Some("arm64"),
+        _ => None,
+    }
 }
 
 /// Tools that a worker's probe looks for. A step that calls one of these is placed only where it is.

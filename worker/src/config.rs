@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::docker;
 use crate::sandbox::Mode;
 
 /// What a worker needs to know.
@@ -23,6 +24,15 @@ pub struct Config {
     /// architecture, which the kernel must know to run, the worker is an emulated one.
     #[arg(long, env = "KILN_ROOT", value_name = "DIR")]
     pub root: Option<PathBuf>,
+    /// Whether actions may run in containers: `required` refuses to start where no Docker Engine answers.
+    #[arg(long, env = "KILN_DOCKER", value_enum, default_value = "auto")]
+    pub docker: docker::Mode,
+    /// The Docker Engine, on this machine; Podman's socket will do.
+    #[arg(long, env = "DOCKER_HOST", default_value = docker::DEFAULT_HOST, value_name = "URL")]
+    pub docker_host: String,
+    /// The engine's network for actions that may reach it.
+    #[arg(long, env = "KILN_DOCKER_NETWORK", default_value = "bridge", value_name = "NAME")]
+    pub docker_network: String,
     /// CPUs to offer, such as `2` or `0.5`; by default the machine's.
     #[arg(long, value_name = "N", value_parser = cpus)]
     pub cpus: Option<f64>,

@@ -3,6 +3,8 @@
 //! Invariant: it knows actions and nothing of projects or languages.
 
 pub mod config;
+pub mod docker;
+pub mod executor;
 pub mod inputs;
 pub mod link;
 pub mod outputs;
@@ -10,7 +12,14 @@ pub mod probe;
 pub mod runner;
 pub mod sandbox;
 mod serve;
+mod syscalls;
 
 pub use config::Config;
-pub use sandbox::become_init_if_asked;
 pub use serve::{run, run_with_grace};
+
+/// Must be the first call of `main` in every program that holds a worker: where this process was started as the first one of a
+/// sandbox or a container, it becomes that and does not return.
+pub fn become_init_if_asked() {
+    sandbox::become_init_if_asked();
+    docker::become_init_if_asked();
+}

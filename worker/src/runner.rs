@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::Channel;
 
+use crate::executor::{self, Chunk, Executor, Exit, Finished, Job, Place, Stream};
 use crate::inputs::{self, Inputs};
 use crate::link::Leases;
 use crate::outputs;
-use crate::sandbox::{Chunk, Exit, Finished, Job, Sandbox, Stream};
 
 /// Most bytes that one action may write.
 const DISK_BYTES: u64 = 64 << 30;
@@ -40,7 +40,7 @@ const MAX_LOG_BYTES: u64 = 4 << 30;
 pub struct Runner {
     worker: String,
     inputs: Inputs,
-    sandbox: Sandbox,
+    executor: Arc<dyn Executor>,
     scratch: PathBuf,
     channel: watch::Sender<Option<Channel>>,
 }
@@ -89,8 +89,8 @@ impl Log {
 
 impl Runner {
     /// A runner with these parts; `scratch` holds logs while they grow.
-    pub fn new(worker: String, inputs: Inputs, sandbox: Sandbox, scratch: PathBuf) -> Self {
-        Self { worker, inputs, sandbox, scratch, channel: watch::Sender::new(None) }
+    pub fn new(worker: String, inputs: Inputs, executor: Arc<dyn Executor>, scratch: PathBuf) -> Self {
+        Self { worker, inputs, executor, scratch, channel: watch::Sender::new(None) }
     }
 
     /// Blobs go over this connection from now on.
@@ -186,7 +186,7 @@ impl Runner {
         let tree = self.transfer(at, cancel, inputs::Error::is_connection, input_fault, fetch).await?;
         metadata.input_fetch_completed_timestamp = Some(clock::now());
         metadata.execution_start_timestamp = Some(clock::now());
-        let job = job(lease, &command, &tree)?;
+        let job = job(lease, &action, &command, &tree)?;
         leases.started(lease.lease).await;
         let (finished, stdout, stderr) = self.execute(lease.lease, job, leases, cancel, function).await?;
         metadata.execution_completed_timestamp = Some(clock::now());
@@ -238,7 +238,7 @@ impl Runner {
         let mut stdout = Log::new(self.scratch.join(format!("{lease}.stdout")), function).await.map_err(failed)?;
         let mut stderr = Log::new(self.scratch.join(format!("{lease}.stderr")), function).await.map_err(failed)?;
         let (sender, mut receiver) = mpsc::channel::<Chunk>(16);
-        let run = self.sandbox.run(job, sender, cancel.clone());
+        let run = self.executor.run(job, sender, cancel.clone());
         let follow = async {
             while let Some(Chunk { stream, data }) = receiver.recv().await {
                 let (log, stream) = match stream {
@@ -252,17 +252,24 @@ impl Runner {
         };
         let (finished, followed) = tokio::join!(run, follow);
         followed.map_err(failed)?;
-        let finished = finished.map_err(|error| Fault::Worker(error.to_string()))?;
+        let finished = finished.map_err(executor_fault)?;
         Ok((finished, stdout.finish().await.map_err(failed)?, stderr.finish().await.map_err(failed)?))
     }
 }
 
-fn job(lease: &v1::Lease, command: &reapi::Command, tree: &inputs::InputTree) -> Result<Job, Fault> {
+fn job(
+    lease: &v1::Lease,
+    action: &reapi::Action,
+    command: &reapi::Command,
+    tree: &inputs::InputTree,
+) -> Result<Job, Fault> {
     let reserved = lease.reserved.unwrap_or_default();
     let make_directories = outputs::directories_to_make(command).map_err(output_fault)?;
     let environment: BTreeMap<String, String> =
         command.environment_variables.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect();
     Ok(Job {
+        place: Place::of(action, command).map_err(|words| action_fault(Code::InvalidArgument, words))?,
+        tenant: lease.instance.clone(),
         layers: tree.layers().to_vec(),
         arguments: command.arguments.clone(),
         environment,
@@ -327,6 +334,14 @@ fn words(exit: &Exit) -> String {
 
 fn cancelled() -> Fault {
     action_fault(Code::Cancelled, "the action was cancelled")
+}
+
+fn executor_fault(error: executor::Error) -> Fault {
+    match error {
+        executor::Error::Worker(words) => Fault::Worker(words),
+        executor::Error::Action(words) => action_fault(Code::InvalidArgument, words),
+        executor::Error::Cancelled => cancelled(),
+    }
 }
 
 fn input_fault(error: inputs::Error) -> Fault {

@@ -1,13 +1,17 @@
 //! The worker's process: probes, opens its cache, and keeps the link up until it is told to stop.
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use kiln_proto::property;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
+use crate::docker::{self, Docker};
+use crate::executor::Executors;
 use crate::inputs::{self, Inputs};
 use crate::link::{self, Identity};
 use crate::probe;
@@ -55,14 +59,26 @@ pub async fn run_with_grace(
     };
     environment.sandbox = sandbox.describe();
     environment.path = sandbox.path();
+    let docker = open_docker(&config, &state).await?;
     if sandbox.is_confined() {
         tracing::info!(sandbox = sandbox.describe(), "actions run in a sandbox");
     } else {
         tracing::error!(sandbox = sandbox.describe(), "NO SANDBOX");
     }
+    environment.executors.push(property::SANDBOX.to_owned());
+    match &docker {
+        Ok(docker) => {
+            tracing::info!(docker = docker.describe(), "actions may run in containers");
+            environment.docker = docker.describe();
+            environment.executors.extend([property::DOCKER, property::IMAGE_RESOLVER].map(str::to_owned));
+        }
+        Err(why) => tracing::info!(why, "no action runs in containers here"),
+    }
+    let docker = docker.ok();
     let identity =
         Identity { name: config.name.clone(), environment, capacity: probe::capacity(config.cpus, config.memory) };
-    let runner = Arc::new(Runner::new(config.name.clone(), inputs, sandbox, logs));
+    let executors = Arc::new(Executors::new(sandbox, docker.clone()));
+    let runner = Arc::new(Runner::new(config.name.clone(), inputs, executors, logs));
     let stop = CancellationToken::new();
     let stopping = stop.clone();
     tokio::spawn(async move {
@@ -70,10 +86,33 @@ pub async fn run_with_grace(
         stopping.cancel();
     });
     link::keep(&config.coordinator, identity, runner, stop, grace).await;
+    if let Some(docker) = docker {
+        docker.close().await;
+    }
     Ok(())
 }
 
-fn open(config: &Config, state: &std::path::Path) -> anyhow::Result<(Sandbox, Inputs)> {
+/// Docker, where it is offered; in words why it is not.
+async fn open_docker(config: &Config, state: &Path) -> anyhow::Result<Result<Docker, String>> {
+    if config.docker == docker::Mode::Off {
+        return Ok(Err("the worker was started with `--docker off`".to_owned()));
+    }
+    let opened = Docker::open(docker::Config {
+        host: config.docker_host.clone(),
+        network: config.docker_network.clone(),
+        worker: config.name.clone(),
+        state: state.to_owned(),
+        credentials: None,
+        init: None,
+    });
+    match opened.await {
+        Ok(docker) => Ok(Ok(docker)),
+        Err(error) if config.docker == docker::Mode::Required => Err(error.into()),
+        Err(error) => Ok(Err(error.to_string())),
+    }
+}
+
+fn open(config: &Config, state: &Path) -> anyhow::Result<(Sandbox, Inputs)> {
     let sandbox = Sandbox::open(sandbox::Config {
         mode: config.sandbox,
         scratch: state.join("sandbox"),
@@ -87,7 +126,7 @@ fn open(config: &Config, state: &std::path::Path) -> anyhow::Result<(Sandbox, In
 }
 
 /// One worker uses a state directory.
-fn lock(state: &std::path::Path) -> anyhow::Result<std::fs::File> {
+fn lock(state: &Path) -> anyhow::Result<std::fs::File> {
     let path = state.join("lock");
     let file = std::fs::File::create(&path).with_context(|| format!("cannot write `{}`", path.display()))?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {

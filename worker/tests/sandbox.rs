@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use kiln_worker::sandbox::{Chunk, Config, Error, Exit, Finished, Job, Mode, Sandbox, Stream, Tools};
+use kiln_worker::executor::{Chunk, Exit, Finished, Job, Place as In, Stream};
+use kiln_worker::sandbox::{Config, Error, Mode, Sandbox, Tools};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +47,8 @@ impl Place {
 
     fn job(&self, script: &str) -> Job {
         Job {
+            place: In::Machine,
+            tenant: String::new(),
             layers: vec![self.layer("inputs", &[("in.txt", "input\n"), ("sub/deep.txt", "deep\n")])],
             arguments: ["/bin/sh", "-c", script].map(str::to_owned).into(),
             environment: BTreeMap::new(),

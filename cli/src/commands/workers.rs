@@ -12,7 +12,7 @@ pub(super) async fn run(farm: &Farm, args: args::Json) -> Result<Code, Error> {
     if args.json {
         return local::print_json(&status.workers.iter().map(object).collect());
     }
-    let head = ["worker", "state", "machine", "os", "libc", "cpus", "memory", "running", "sandbox"];
+    let head = ["worker", "state", "machine", "os", "libc", "cpus", "memory", "running", "sandbox", "docker"];
     let mut rows = vec![head.map(String::from).to_vec()];
     rows.extend(status.workers.iter().map(row));
     local::print(terminal::table(&rows).as_bytes())
@@ -42,6 +42,7 @@ fn row(worker: &v1::Worker) -> Vec<String> {
         format!("{}/{}", terminal::size(used.memory_bytes), terminal::size(all.memory_bytes)),
         worker.running.to_string(),
         environment.sandbox,
+        environment.docker,
     ]
 }
 
@@ -67,6 +68,8 @@ fn object(worker: &v1::Worker) -> Value {
             "emulated": environment.emulated,
             "kernel": environment.kernel,
             "sandbox": environment.sandbox,
+            "docker": environment.docker,
+            "executors": environment.executors,
             "tools": environment.tools.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
             "labels": environment.labels.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
         },

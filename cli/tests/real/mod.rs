@@ -158,6 +158,11 @@ impl Farm {
 
     /// A worker that reaches the coordinator at this URL.
     pub fn start_worker_by(&self, url: &str, name: &str, more: &[&str]) {
+        self.start_worker_in(url, name, more, &[]);
+    }
+
+    /// A worker that finds these variables.
+    pub fn start_worker_in(&self, url: &str, name: &str, more: &[&str], variables: &[(&str, &str)]) {
         let state = self.dir.path().join(name);
         std::fs::create_dir_all(&state).unwrap();
         let _ = std::fs::copy(tools_cache(), state.join("tools.json"));
@@ -165,6 +170,7 @@ impl Farm {
         let mut command = kiln();
         command
             .env("KILN_LOG", "info")
+            .envs(variables.iter().copied())
             .args(["worker", "--coordinator", url, "--name", name, "--parent", &parent, "--state-dir"])
             .arg(state)
             .args(more)

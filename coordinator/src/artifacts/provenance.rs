@@ -41,6 +41,8 @@ pub struct StepFact {
     pub run: String,
     /// Whether it could reach the network.
     pub network: bool,
+    /// The image that it ran in, by digest, where it was not the worker's own system.
+    pub image: Option<String>,
 }
 
 /// What a statement is made of beside subjects and steps.
@@ -102,6 +104,11 @@ fn definition(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
     let materials = facts.materials.iter();
     dependencies
         .extend(materials.map(|material| json!({ "uri": material.uri, "digest": { "sha256": material.sha256 } })));
+    let images: std::collections::BTreeSet<&str> = steps.iter().filter_map(|step| step.image.as_deref()).collect();
+    for image in images {
+        let hash = image.rsplit_once("sha256:").map_or("", |(_, hash)| hash);
+        dependencies.push(json!({ "name": "image", "uri": image, "digest": { "sha256": hash } }));
+    }
     json!({
         "buildType": "urn:kiln:plan:v1",
         "externalParameters": {
@@ -122,6 +129,7 @@ fn definition(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
             },
             "steps": steps.iter().map(|step| json!({
                 "name": step.name, "action": digest(&step.action), "run": step.run, "network": step.network,
+                "image": step.image,
             })).collect::<Vec<_>>(),
         },
         "resolvedDependencies": dependencies,

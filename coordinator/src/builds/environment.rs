@@ -68,7 +68,9 @@ fn lacks(environment: &v1::Environment, target: &Target, steps: &[Step]) -> Vec<
     if environment.isa != target.platform.isa() {
         lacks.push(format!("is {}", environment.isa));
     }
-    if let Some(os) = target.os.as_ref().filter(|os| **os != environment.os) {
+    // Where every step brings its image, the worker's own system is nobody's.
+    let on_its_own_system = steps.is_empty() || steps.iter().any(|step| step.image.is_none());
+    if let Some(os) = target.os.as_ref().filter(|os| on_its_own_system && **os != environment.os) {
         lacks.push(format!("runs {} and not {os}", environment.os));
     }
     let has_libc = |libc: &Libc| environment.libc.split(':').next() == Some(libc.name());
@@ -161,6 +163,15 @@ mod tests {
             assert!(words.contains(part), "expected {part} in: {words}");
         }
         assert!(choose(&[], &target(None), &[], false).unwrap_err().contains("no worker is connected"));
+    }
+
+    #[test]
+    fn a_workers_own_system_does_not_matter_where_every_step_has_an_image() {
+        let workers = [worker("a", "f1", 1, &[])];
+        let mut in_image = step(&["go"]);
+        in_image.image = Some("golang:1".into());
+        assert!(choose(&workers, &target(Some("ubuntu:24.04")), &[in_image.clone()]).is_ok());
+        assert!(choose(&workers, &target(Some("ubuntu:24.04")), &[in_image, step(&[])]).is_err());
     }
 
     #[test]

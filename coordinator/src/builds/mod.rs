@@ -6,6 +6,7 @@
 pub mod elf;
 mod environment;
 mod events;
+mod images;
 mod layer;
 pub mod lower;
 mod records;
@@ -83,6 +84,7 @@ pub(crate) struct Work {
     pub(crate) allow_emulation: bool,
     /// What the build used and made stays in the store until its end.
     _hold: crate::store::Hold,
+    pub(crate) images: images::Images,
 }
 
 fn internal(error: impl std::fmt::Display) -> Status {
@@ -223,6 +225,7 @@ impl Builds {
             function,
             request,
             resumed,
+            images: images::Images::default(),
         };
         let builds = self.clone();
         tokio::spawn(async move {

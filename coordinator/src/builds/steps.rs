@@ -11,6 +11,7 @@ use kiln_proto::{precondition, reapi};
 use tonic::Code;
 
 use super::Work;
+use super::images;
 use super::layer::{self, HitBefore};
 use super::lower::{self, Lowering, Outputs};
 use super::step_log::StepLog;
@@ -92,6 +93,10 @@ enum Attempt {
 async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
     let ended = Attempt::Ended;
     work.tell(event::Event::StepQueued(v1::StepQueued { step: Some(job.reference()) }));
+    let job = &match images::fix(work, job).await {
+        Ok(job) => job,
+        Err(failed) => return ended(failed),
+    };
     let lowering = Lowering { source: &work.source, store: &*work.stores.blobs, function: work.function };
     let lowered = lowering.action(&job.step, &job.target, &job.environment, job.shard, &job.needs).await;
     let action = match lowered {
@@ -198,7 +203,7 @@ fn finish(
         message: message.clone().unwrap_or_default(),
         output_bytes: output_bytes(&result),
         ok: message.is_none(),
-        environment: job.environment.fingerprint.clone(),
+        environment: job.step.image.clone().unwrap_or_else(|| job.environment.fingerprint.clone()),
         emulated: job.environment.emulated,
         hit_before,
     }));
@@ -216,6 +221,7 @@ fn finish(
                 worker: metadata.worker,
                 run: job.step.run.clone(),
                 network: job.step.network,
+                image: job.step.image.clone(),
             };
             Ended::Well(Box::new(Finished { outputs, fact }))
         }
@@ -225,7 +231,7 @@ fn finish(
     }
 }
 
-fn is_farms(status: &kiln_proto::rpc::Status) -> bool {
+pub(super) fn is_farms(status: &kiln_proto::rpc::Status) -> bool {
     !matches!(
         Code::from_i32(status.code),
         Code::DeadlineExceeded | Code::InvalidArgument | Code::FailedPrecondition | Code::ResourceExhausted
@@ -259,6 +265,9 @@ fn why_not(
     }
     match result.exit_code {
         0 => {}
+        127 if job.step.image.is_some() => {
+            return Some(format!("{step} failed with exit code 127: a command was not found in its image"));
+        }
         127 => {
             return Some(format!(
                 "{step} failed with exit code 127: a command was not found; install it on the workers (`kiln workers` lists their tools)"

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use kiln_core::scheduler::{Capacity, Requirements};
+use kiln_proto::image::{self, ImageName};
 use kiln_proto::{property, reapi};
 
 /// Reserved for an action that does not say: one CPU.
@@ -16,9 +17,12 @@ const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
 pub enum Error {
     #[error(
         "the farm knows no platform property `{name}`; expected `OSFamily`, `ISA`, `container-image`, `kiln.os`, \
-         `kiln.libc`, `kiln.cpu-level`, `kiln.environment`, `kiln.emulated`, `kiln.cpus`, `kiln.memory`, `kiln.network` or `kiln.label.NAME`"
+         `kiln.libc`, `kiln.cpu-level`, `kiln.environment`, `kiln.emulated`, `kiln.cpus`, `kiln.memory`, `kiln.network`, \
+         `kiln.executor` or `kiln.label.NAME`"
     )]
     Unknown { name: String },
+    #[error("platform property `container-image`: {reason}")]
+    Image { reason: String },
     #[error("platform property `{name}` is `{value}`; expected {expected}")]
     Value { name: String, value: String, expected: &'static str },
 }
@@ -59,6 +63,12 @@ pub fn asked(action: &reapi::Action, command: &reapi::Command) -> Result<Asked, 
                     _ => return Err(wrong("`on` or `off`")),
                 };
             }
+            // Any worker with Docker has any image: it pulls what it lacks.
+            property::CONTAINER_IMAGE => {
+                let _: ImageName =
+                    value.parse().map_err(|error: image::Invalid| Error::Image { reason: error.to_string() })?;
+                properties.insert((property::EXECUTOR.to_owned(), property::DOCKER.to_owned()));
+            }
             name if property::is_known(name) => {
                 properties.insert((name.to_owned(), value.clone()));
             }
@@ -98,6 +108,16 @@ mod tests {
             let bad = asked(&action(&[("kiln.cpus", cpus)]), &reapi::Command::default()).unwrap_err();
             assert!(bad.to_string().contains(cpus), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_image_asks_for_docker_in_either_form_and_a_bad_one_is_refused_by_name() {
+        for image in ["docker://debian:12", "debian:12", "docker-daemon:shop:1"] {
+            let asked = asked(&action(&[("container-image", image)]), &reapi::Command::default()).unwrap();
+            assert_eq!(asked.requirements.properties, [("kiln.executor".into(), "docker".into())].into());
+        }
+        let bad = asked(&action(&[("container-image", "docker://De bian")]), &reapi::Command::default()).unwrap_err();
+        assert!(bad.to_string().contains("`docker://De bian`"), "{bad}");
     }
 
     #[test]

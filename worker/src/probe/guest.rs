@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Facts, machine, tools};
-use crate::sandbox::{Chunk, Exit, Job, Sandbox, Stream};
+use crate::executor::{Chunk, Exit, Job, Place, Stream};
+use crate::sandbox::Sandbox;
 
 /// How long all answers together may take: an emulated machine is slow.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -90,6 +91,8 @@ fn script() -> String {
 async fn ask(sandbox: &Sandbox) -> Result<String, String> {
     let empty = tempfile::tempdir().map_err(|error| error.to_string())?;
     let job = Job {
+        place: Place::Machine,
+        tenant: String::new(),
         layers: vec![empty.path().to_owned()],
         arguments: vec!["/bin/sh".into(), "-c".into(), script()],
         environment: BTreeMap::from([("LC_ALL".to_owned(), "C".to_owned())]),

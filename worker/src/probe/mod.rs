@@ -82,6 +82,8 @@ fn environment(facts: Facts, options: &Options) -> v1::Environment {
         sandbox: String::new(),
         path: String::new(),
         emulated,
+        executors: Vec::new(),
+        docker: String::new(),
     }
 }
 

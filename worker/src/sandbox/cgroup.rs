@@ -160,7 +160,8 @@ impl Group {
     }
 }
 
-fn count(file: Option<&Path>, name: &str) -> u64 {
+/// A counter of a control group's file of `name count` lines; 0 where there is none.
+pub(crate) fn count(file: Option<&Path>, name: &str) -> u64 {
     let text = file.and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
     text.lines()
         .filter_map(|line| line.split_once(' '))

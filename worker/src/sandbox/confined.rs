@@ -7,37 +7,30 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup::Group;
-use super::disk;
 use super::host::Host;
-use super::scratch::Scratch;
-use super::spec::{Bind, Ended, Overlay, Report, Spec};
-use super::{BUILD, Chunk, Config, Error, Exit, Finished, HOME, Job, OutputTree, Shared, Stream, init};
+use super::spec::{Bind, Report, Spec};
+use super::{Config, Error, Shared, init};
+use crate::executor::ending::{Ended, Stop, after, exit};
+use crate::executor::layers::Overlay;
+use crate::executor::scratch::Scratch;
+use crate::executor::{BUILD, Chunk, Finished, HOME, Job, OutputTree, Place, Stream, disk, output::follow};
 
-/// Bytes read from a command's output at once.
-const CHUNK_BYTES: usize = 64 * 1024;
 /// How often the kernel is asked whether it had to refuse a job a process.
 const PROCESSES_EVERY: Duration = Duration::from_millis(200);
-
-/// Why a job was stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stop {
-    Timeout,
-    Cancel,
-    Disk,
-    Processes,
-}
 
 /// Runs an empty job to find out whether the kernel allows it; in words why not.
 pub(super) fn probe(config: &Config, host: &Host) -> Result<(), String> {
     let scratch = Scratch::new(&config.scratch).map_err(|error| error.to_string())?;
     let lower = scratch.directory("lower").map_err(|error| error.to_string())?;
     let job = Job {
+        place: Place::Machine,
+        tenant: String::new(),
         layers: vec![lower],
         arguments: vec!["/bin/sh".into(), "-c".into(), "exit 7".into()],
         environment: BTreeMap::new(),
@@ -194,16 +187,13 @@ pub(super) async fn run(
         let _ = child.wait().await;
     });
     Ok(Finished {
-        exit: exit(&ended, stop, group.as_ref()),
+        exit: exit(&with_group(ended.clone(), group.as_ref()), stop),
         wall: Duration::from_micros(ended.wall_us),
         user_cpu: Duration::from_micros(ended.user_us),
         system_cpu: Duration::from_micros(ended.system_us),
         peak_memory_bytes: ended.peak_bytes,
-        tree: OutputTree {
-            root: PathBuf::from(format!("/proc/{pid}/root{BUILD}")),
-            _hold: Some(hold),
-            _scratch: scratch,
-        },
+        // The socket before the directory: the mounts are gone when their directories are removed.
+        tree: OutputTree::new(PathBuf::from(format!("/proc/{pid}/root{BUILD}")), (hold, scratch)),
     })
 }
 
@@ -224,7 +214,7 @@ async fn report(reader: tokio::net::unix::OwnedReadHalf) -> io::Result<Report> {
 /// Ends when the job must be stopped.
 async fn stopped(job: &Job, scratch: &Scratch, group: Option<&Group>, cancel: &CancellationToken) -> Stop {
     tokio::select! {
-        () = super::unconfined::after(job.timeout) => Stop::Timeout,
+        () = after(job.timeout) => Stop::Timeout,
         () = cancel.cancelled() => Stop::Cancel,
         () = disk::used_up(scratch.path().to_owned(), job.disk_bytes) => Stop::Disk,
         () = refused_a_process(group) => Stop::Processes,
@@ -239,39 +229,10 @@ async fn refused_a_process(group: Option<&Group>) {
     }
 }
 
-/// Sends a stream's bytes on until it ends. Where nobody listens any more it is drained, so that the command is not stuck.
-pub(super) async fn follow(source: Option<impl AsyncReadExt + Unpin>, stream: Stream, output: mpsc::Sender<Chunk>) {
-    let Some(mut source) = source else { return };
-    let mut buffer = bytes::BytesMut::with_capacity(CHUNK_BYTES);
-    loop {
-        buffer.reserve(CHUNK_BYTES);
-        match source.read_buf(&mut buffer).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {
-                let _ = output.send(Chunk { stream, data: buffer.split().freeze() }).await;
-            }
-        }
-    }
-}
-
-fn exit(ended: &Ended, stop: Option<Stop>, group: Option<&Group>) -> Exit {
-    match stop {
-        Some(Stop::Timeout) => return Exit::TimedOut,
-        Some(Stop::Cancel) => return Exit::Cancelled,
-        Some(Stop::Disk) => return Exit::DiskFull,
-        Some(Stop::Processes) => return Exit::TooManyProcesses,
-        None => {}
-    }
+/// What the control group adds to what the init saw.
+fn with_group(mut ended: Ended, group: Option<&Group>) -> Ended {
     let failed = ended.code != Some(0);
-    if ended.out_of_memory || (failed && group.is_some_and(Group::out_of_memory)) {
-        return Exit::OutOfMemory;
-    }
-    if ended.too_many_processes || (failed && group.is_some_and(Group::too_many_processes)) {
-        return Exit::TooManyProcesses;
-    }
-    match (ended.code, ended.signal) {
-        (Some(code), _) => Exit::Code(code),
-        (None, Some(signal)) => Exit::Signal(signal),
-        (None, None) => Exit::Signal(9),
-    }
+    ended.out_of_memory |= failed && group.is_some_and(Group::out_of_memory);
+    ended.too_many_processes |= failed && group.is_some_and(Group::too_many_processes);
+    ended
 }

@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::Tools;
 use super::spec::Bind;
-use super::{HOME, Tools};
+use crate::executor::HOME;
 
 /// Directories of the system, read-only.
 const SYSTEM: [&str; 3] = ["/usr", "/opt", "/nix/store"];

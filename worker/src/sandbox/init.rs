@@ -7,7 +7,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -19,17 +19,19 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getegid, geteuid, sethostname, setsid};
 
-use super::spec::{Ended, Report, Spec};
-use super::{BUILD, root, syscalls};
+use super::root;
+use super::spec::{Report, Spec};
+use crate::executor::ending::Ended;
+use crate::executor::{BUILD, program};
+use crate::syscalls;
 
 /// The name under which this program starts to become an init.
 pub(super) const NAME: &str = "kiln-sandbox-init";
 /// The user and group that an action sees itself as.
 pub(super) const USER: u32 = 1000;
 
-/// Must be the first call of `main` in every program that holds a worker: where this process was started as a job's init, it
-/// does that work and does not return.
-pub fn become_init_if_asked() {
+/// Where this process was started as a job's init, it does that work and does not return.
+pub(crate) fn become_init_if_asked() {
     if std::env::args_os().next().is_some_and(|name| name == NAME) {
         let code = match run() {
             Ok(()) => 0,
@@ -145,7 +147,8 @@ fn hold(mut control: BufReader<UnixStream>) -> Result<(), String> {
 fn start(spec: &Spec) -> Result<Pid, (i32, String)> {
     let directory = Path::new(BUILD).join(&spec.working_directory);
     let program = spec.arguments.first().map(String::as_str).unwrap_or_default();
-    let resolved = resolve(program, &directory, spec.environment.get("PATH").map_or("", String::as_str))?;
+    let path = spec.environment.get("PATH").map_or("", String::as_str);
+    let resolved = program::resolve(program, &directory, path, "on this worker")?;
     let mut command = Command::new(&resolved);
     command
         .arg0(program)
@@ -158,25 +161,6 @@ fn start(spec: &Spec) -> Result<Pid, (i32, String)> {
         Ok(child) => Ok(Pid::from_raw(child.id() as i32)),
         Err(error) => Err((126, format!("cannot start `{}`: {error}", resolved.display()))),
     }
-}
-
-/// The program's file: absolute, relative to the working directory, or by the command's own `PATH`.
-pub(super) fn resolve(program: &str, directory: &Path, path: &str) -> Result<PathBuf, (i32, String)> {
-    use std::os::unix::fs::PermissionsExt;
-    let runs = |file: &Path| file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0);
-    if program.contains('/') {
-        let file = directory.join(program);
-        return match file.metadata() {
-            Err(_) => Err((127, format!("`{program}` is not there; expected it in the inputs or in the system"))),
-            Ok(_) if !runs(&file) => Err((126, format!("`{program}` may not be executed"))),
-            Ok(_) => Ok(file),
-        };
-    }
-    path.split(':')
-        .filter(|part| !part.is_empty())
-        .map(|part| directory.join(part).join(program))
-        .find(|file| runs(file))
-        .ok_or_else(|| (127, format!("`{program}` is not installed on this worker; PATH is `{path}`")))
 }
 
 /// Reaps until the command has ended, then stops the rest and reaps that.

@@ -1,38 +1,32 @@
 //! The sandbox: one action in namespaces of its own, on a root that is the machine's own system, read-only.
 //!
-//! Invariant: an action sees the system's directories, its inputs at [`BUILD`], a private `/tmp` and its own processes, and
+//! Invariant: an action sees the system's directories, its inputs at [`BUILD`](executor::BUILD), a private `/tmp` and its own processes, and
 //! nothing else of the worker; what it writes to its inputs never reaches the cache, for they are the lower layer of an
 //! overlay. When its command ends, or is stopped, every process that it started is gone.
 
 mod cgroup;
 mod confined;
-mod disk;
 mod host;
 mod init;
 mod root;
-mod scratch;
 mod spec;
-mod syscalls;
 mod tools;
 mod unconfined;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use cgroup::count;
 pub(crate) use host::within;
-pub use init::become_init_if_asked;
-use scratch::Scratch;
+pub(crate) use init::become_init_if_asked;
 pub use tools::Tools;
 
-/// Where an action finds its inputs, on every worker.
-pub const BUILD: &str = "/build";
-/// The home directory of actions.
-const HOME: &str = "/tmp/home";
+use crate::executor::scratch::{self, Scratch};
+use crate::executor::{self, Chunk, Executor, Finished, Job};
 
 /// How actions are kept apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -82,103 +76,6 @@ pub enum Error {
     },
     #[error("cannot set the sandbox up: {0}")]
     Setup(String),
-}
-
-/// A command and what it may use.
-#[derive(Debug, Clone)]
-pub struct Job {
-    /// Directories that together are its input tree; where two have a directory, theirs become one.
-    pub layers: Vec<PathBuf>,
-    /// The command.
-    pub arguments: Vec<String>,
-    /// Its variables; the sandbox adds `PATH`, `HOME`, `TMPDIR` and `USER` where they are absent.
-    pub environment: BTreeMap<String, String>,
-    /// Where it starts, relative to the input root.
-    pub working_directory: String,
-    /// Directories to make before it starts, relative to the input root.
-    pub make_directories: Vec<String>,
-    /// Whether it may reach the network.
-    pub network: bool,
-    /// How long it may run.
-    pub timeout: Option<Duration>,
-    /// Its share of the CPUs, in thousandths of one.
-    pub milli_cpus: u32,
-    /// Memory, in bytes.
-    pub memory_bytes: u64,
-    /// Most bytes that it may write.
-    pub disk_bytes: u64,
-    /// Most processes and threads at once.
-    pub max_processes: u32,
-}
-
-/// Which stream a chunk is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
-/// Output as it appears.
-#[derive(Debug, Clone)]
-pub struct Chunk {
-    /// Where it came out.
-    pub stream: Stream,
-    /// The bytes.
-    pub data: bytes::Bytes,
-}
-
-/// How a command ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Exit {
-    /// By itself, with this code.
-    Code(i32),
-    /// By this signal.
-    Signal(i32),
-    /// It ran longer than its timeout.
-    TimedOut,
-    /// The caller no longer wanted it.
-    Cancelled,
-    /// It used more memory than it may.
-    OutOfMemory,
-    /// It wrote more than it may, or than there is room for.
-    DiskFull,
-    /// It had more processes than it may.
-    TooManyProcesses,
-}
-
-/// A command that ended.
-#[derive(Debug)]
-pub struct Finished {
-    /// How.
-    pub exit: Exit,
-    /// From its start to its end.
-    pub wall: Duration,
-    /// CPU time in user mode, of all its processes.
-    pub user_cpu: Duration,
-    /// CPU time in the kernel.
-    pub system_cpu: Duration,
-    /// Peak memory of its largest process.
-    pub peak_memory_bytes: u64,
-    /// What it left.
-    pub tree: OutputTree,
-}
-
-/// The input tree as the command left it; gone when this is dropped.
-#[derive(Debug)]
-pub struct OutputTree {
-    root: PathBuf,
-    /// Holds the mounts: the job's init ends when this is closed.
-    _hold: Option<std::os::unix::net::UnixStream>,
-    _scratch: Scratch,
-}
-
-impl OutputTree {
-    /// A directory in which the whole tree can be read.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
 }
 
 #[derive(Debug)]
@@ -267,14 +164,22 @@ impl Sandbox {
     }
 }
 
+#[async_trait::async_trait]
+impl Executor for Sandbox {
+    async fn run(
+        &self,
+        job: Job,
+        output: mpsc::Sender<Chunk>,
+        cancel: CancellationToken,
+    ) -> Result<Finished, executor::Error> {
+        Sandbox::run(self, job, output, cancel).await.map_err(|error| executor::Error::Worker(error.to_string()))
+    }
+}
+
 impl Shared {
     fn environment(&self, job: &Job, path: String, home: &str) -> BTreeMap<String, String> {
         let mut environment = job.environment.clone();
-        let defaults =
-            [("PATH", path.as_str()), ("HOME", home), ("TMPDIR", "/tmp"), ("USER", "kiln"), ("LOGNAME", "kiln")];
-        for (name, value) in defaults.into_iter().chain([("LANG", "C.UTF-8"), ("TZ", "UTC")]) {
-            environment.entry(name.to_owned()).or_insert_with(|| value.to_owned());
-        }
+        Job::add_defaults(&mut environment, &path, home);
         if job.network {
             for (name, value) in &self.host.network_environment {
                 environment.entry(name.clone()).or_insert_with(|| value.clone());

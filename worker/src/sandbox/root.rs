@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::pivot_root;
 
-use super::spec::{Bind, Overlay, Spec};
-use super::{BUILD, syscalls};
+use super::spec::{Bind, Spec};
+use crate::executor::BUILD;
+use crate::syscalls;
 
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
@@ -117,34 +118,12 @@ fn devices(root: &Path) -> Result<()> {
 
 fn inputs(root: &Path, spec: &Spec) -> Result<()> {
     let build = directory(root, BUILD.trim_start_matches('/'))?;
-    let Overlay { lower, upper, work } = &spec.overlay;
-    // A mount's options fit one page: layers of one directory are named from there.
-    let base = lower.first().and_then(|first| first.parent()).unwrap_or(Path::new("/"));
-    std::env::set_current_dir(base).map_err(|error| format!("cannot enter `{}`: {error}", base.display()))?;
-    let names: Vec<String> =
-        lower.iter().map(|layer| escape(layer.strip_prefix(base).unwrap_or(layer))).collect::<Result<_>>()?;
-    let options =
-        format!("lowerdir={},upperdir={},workdir={},userxattr", names.join(":"), escape(upper)?, escape(work)?);
-    mounted(Some("overlay"), &build, Some("overlay"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(&options))?;
+    spec.overlay.mount(&build, true)?;
     for path in &spec.make_directories {
         let to = build.join(path);
         fs::create_dir_all(&to).map_err(|error| format!("cannot make `{path}`, the parent of an output: {error}"))?;
     }
     Ok(())
-}
-
-/// overlayfs separates its options with commas and its lower layers with colons.
-fn escape(path: &Path) -> Result<String> {
-    let text =
-        path.to_str().ok_or_else(|| format!("`{}` is no UTF-8; choose another state directory", path.display()))?;
-    let mut escaped = String::new();
-    for c in text.chars() {
-        if matches!(c, ',' | ':' | '\\') {
-            escaped.push('\\');
-        }
-        escaped.push(c);
-    }
-    Ok(escaped)
 }
 
 fn enter(root: &Path) -> Result<()> {

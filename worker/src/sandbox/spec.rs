@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::executor::ending::Ended;
+use crate::executor::layers::Overlay;
+
 /// Something of the host that appears in the sandbox.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Bind {
@@ -12,14 +15,6 @@ pub(super) struct Bind {
     /// Absolute, in the sandbox.
     pub(super) to: PathBuf,
     pub(super) writable: bool,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Overlay {
-    /// Read-only layers, the topmost first.
-    pub(super) lower: Vec<PathBuf>,
-    pub(super) upper: PathBuf,
-    pub(super) work: PathBuf,
 }
 
 /// Everything that the init needs.
@@ -49,16 +44,4 @@ pub(super) enum Report {
     /// The command could not be started, and it is the sandbox's fault.
     Setup(String),
     Ended(Ended),
-}
-
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(super) struct Ended {
-    pub(super) code: Option<i32>,
-    pub(super) signal: Option<i32>,
-    pub(super) out_of_memory: bool,
-    pub(super) too_many_processes: bool,
-    pub(super) wall_us: u64,
-    pub(super) user_us: u64,
-    pub(super) system_us: u64,
-    pub(super) peak_bytes: u64,
 }

@@ -12,18 +12,12 @@ use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::confined::{Stop, follow};
-use super::disk;
-use super::scratch::Scratch;
-use super::{Chunk, Error, Exit, Finished, Job, OutputTree, Shared, Stream, init};
-
-/// Ends after a time; never where there is none.
-pub(super) async fn after(time: Option<Duration>) {
-    match time {
-        Some(time) => tokio::time::sleep(time).await,
-        None => std::future::pending().await,
-    }
-}
+use super::{Error, Shared};
+use crate::executor::ending::{Stop, after};
+use crate::executor::layers::copy;
+use crate::executor::output::follow;
+use crate::executor::scratch::Scratch;
+use crate::executor::{Chunk, Exit, Finished, Job, OutputTree, Stream, disk, program};
 
 /// Runs a job with the worker's own rights.
 pub(super) async fn run(
@@ -59,7 +53,7 @@ pub(super) async fn run(
         user_cpu: Duration::ZERO,
         system_cpu: Duration::ZERO,
         peak_memory_bytes: 0,
-        tree: OutputTree { root: tree, _hold: None, _scratch: scratch },
+        tree: OutputTree::new(tree, scratch),
     })
 }
 
@@ -74,7 +68,7 @@ async fn start(
     let directory = tree.join(&job.working_directory);
     let program = job.arguments.first().map(String::as_str).unwrap_or_default();
     let path = environment.get("PATH").map_or("", String::as_str);
-    let resolved: PathBuf = match init::resolve(program, &directory, path) {
+    let resolved: PathBuf = match program::resolve(program, &directory, path, "on this worker") {
         Ok(resolved) => resolved,
         Err((code, message)) => return Ok(refused(code, &message, output).await),
     };
@@ -128,23 +122,4 @@ async fn refused(code: i32, message: &str, output: mpsc::Sender<Chunk>) -> Exit 
     let data = format!("kiln: {message}\n").into();
     let _ = output.send(Chunk { stream: Stream::Stderr, data }).await;
     Exit::Code(code)
-}
-
-/// Copies a tree, so that nothing of the cache can be written through it.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let (kind, target) = (entry.file_type()?, to.join(entry.file_name()));
-        if kind.is_dir() {
-            copy(&entry.path(), &target)?;
-        } else if kind.is_symlink() {
-            std::os::unix::fs::symlink(std::fs::read_link(entry.path())?, &target)?;
-        } else {
-            std::fs::copy(entry.path(), &target)?;
-            let modified = entry.metadata()?.modified()?;
-            std::fs::File::options().append(true).open(&target)?.set_modified(modified)?;
-        }
-    }
-    Ok(())
 }

@@ -29,6 +29,12 @@ pub(super) fn offered(environment: &v1::Environment) -> BTreeSet<(String, String
     if environment.emulated {
         offer(property::EMULATED, "on");
     }
+    for executor in &environment.executors {
+        offer(property::EXECUTOR, executor);
+    }
+    if environment.executors.is_empty() {
+        offer(property::EXECUTOR, property::SANDBOX);
+    }
     for level in property::cpu_levels(&environment.cpu_level) {
         offer(property::CPU_LEVEL, &level);
     }
@@ -46,7 +52,10 @@ pub(super) fn demanded(environment: &v1::Environment) -> BTreeSet<(String, Strin
 pub(super) fn failure_response(failure: &Failure) -> reapi::ExecuteResponse {
     match failure {
         Failure::NoWorkerMatches { reasons } => {
-            let text = format!("no worker of the farm can run this action: {}", reasons.join("; "));
+            let mut text = format!("no worker of the farm can run this action: {}", reasons.join("; "));
+            if reasons.iter().any(|reason| reason.contains(property::EXECUTOR)) {
+                text.push_str("; a worker beside a Docker Engine runs what names an image (`kiln-worker --docker required` says what it lacks)");
+            }
             failed(Code::FailedPrecondition, text)
         }
         Failure::AttemptsExhausted { attempts, last } => {

@@ -8,23 +8,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A directory that is removed, in the background, when this is dropped.
 #[derive(Debug)]
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     path: PathBuf,
 }
 
 impl Scratch {
-    pub(super) fn new(parent: &Path) -> io::Result<Self> {
+    pub(crate) fn new(parent: &Path) -> io::Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let path = parent.join(format!("job-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir(&path)?;
         Ok(Self { path })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn directory(&self, name: &str) -> io::Result<PathBuf> {
+    pub(crate) fn directory(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.path.join(name);
         fs::create_dir_all(&path)?;
         Ok(path)
@@ -47,7 +47,7 @@ impl Drop for Scratch {
 }
 
 /// Removes what an earlier run left, and makes the directory where there is none.
-pub(super) fn sweep(path: &Path) -> io::Result<()> {
+pub(crate) fn sweep(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path)?;
     for entry in fs::read_dir(path)? {
         let entry = entry?;
@@ -112,7 +112,7 @@ impl Removal<'_> {
 }
 
 /// Bytes on disk below a directory; what vanishes meanwhile, or lies deeper than a path may be long, counts nothing.
-pub(super) fn bytes_below(path: &Path) -> u64 {
+pub(crate) fn bytes_below(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let mut bytes = 0;
     // Without recursion: a job may make a tree that is deeper than a thread's stack.

@@ -16,7 +16,7 @@ const RESERVE: u64 = 256 << 20;
 const SHARE: u64 = 3;
 
 /// Ends when a job has written more than it may, or its file system is full. Counting costs at most a twentieth of the time.
-pub(super) async fn used_up(path: PathBuf, most: u64) {
+pub(crate) async fn used_up(path: PathBuf, most: u64) {
     let mut pause = EVERY;
     loop {
         tokio::time::sleep(pause).await;
@@ -32,7 +32,7 @@ pub(super) async fn used_up(path: PathBuf, most: u64) {
 }
 
 /// Whether a command that failed just now may have failed for want of disk: one can be filled faster than it is counted.
-pub(super) fn is_full(path: &Path) -> bool {
+pub(crate) fn is_full(path: &Path) -> bool {
     free_bytes(path) < RESERVE
 }
 

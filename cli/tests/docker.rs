@@ -1,0 +1,256 @@
+//! Steps and actions in containers, on a farm of real processes, a real engine and a real registry.
+
+#![allow(clippy::unwrap_used)]
+
+mod real;
+
+#[path = "../../worker/tests/support/engine.rs"]
+mod engine;
+#[path = "../../worker/tests/support/registry.rs"]
+mod registry;
+
+use std::sync::OnceLock;
+
+use engine::{BUSYBOX, Engine, FOREIGN};
+use kiln_proto::digest::DigestFunction;
+use kiln_proto::reapi;
+use real::remote::{Caller, caller_of, code, salt, shell};
+use real::{Farm, project, until, write};
+use registry::Registry;
+use tonic::Code;
+
+/// A farm whose workers have Docker, and what they pull from.
+struct Place {
+    farm: Farm,
+    engine: &'static Engine,
+    registry: Registry,
+}
+
+fn variables<'a>(host: &'a str, config: &'a str) -> [(&'a str, &'a str); 2] {
+    [("DOCKER_HOST", host), ("DOCKER_CONFIG", config)]
+}
+
+impl Place {
+    fn start(workers: &[&str]) -> Option<Self> {
+        let engine = engine::shared()?;
+        let registry = Registry::start()?;
+        let farm = Farm::start(&[]);
+        let place = Self { farm, engine, registry };
+        for name in workers {
+            place.start_worker(name);
+            place.farm.wait_for_worker(name);
+        }
+        Some(place)
+    }
+
+    fn start_worker(&self, name: &str) {
+        let config = self.registry.right().display().to_string();
+        self.farm.start_worker_in(&self.farm.url, name, &[], &variables(&self.engine.host, &config));
+    }
+
+    /// For the tests that leave the farm as it was.
+    fn shared() -> Option<&'static Self> {
+        static PLACE: OnceLock<Option<Place>> = OnceLock::new();
+        PLACE.get_or_init(|| Self::start(&["one"])).as_ref()
+    }
+}
+
+/// A project with one step in an image.
+fn work(image: &str, run: &str, more: &str) -> tempfile::TempDir {
+    let config = format!(
+        "name = \"p\"\nversion = \"1\"\n[steps.work]\nimage = \"{image}\"\nrun = '''{run}'''\noutputs = [\"out\"]\n{more}\n\
+         [artifacts.p]\nfrom = \"work\"\nfiles = [\"out\"]\nkind = \"archive\"\n"
+    );
+    project(&[("kiln.toml", &config), ("in", &salt())])
+}
+
+#[test]
+fn a_step_runs_in_its_image_and_a_tag_that_moved_is_another_action() {
+    let Some(place) = Place::shared() else { return };
+    let tag = place.registry.push(place.engine, BUSYBOX, "moving:1");
+    let dir = work(&tag, "cat in; echo $FROM_IMAGE; id -u; test -e /usr && exit 1; echo made > out", "");
+    let first = place.farm.build(dir.path(), &[]).well();
+    assert!(first.log().contains("yes\n1000\n"), "expected it to run in the image, not as root: {}", first.log());
+    assert!(first.log().contains("kiln: pulled `127.0.0.1:"), "expected the pull to be told: {}", first.log());
+    let list = place.farm.kiln(&["cache", "list", "--json"]).out;
+    assert!(list.contains("/moving@sha256:"), "expected the digest in place of the tag: {list}");
+    assert_eq!(place.farm.build(dir.path(), &[]).well().caches()["work"], "hit");
+    // The image has a label more now.
+    place.engine.ok(&["rm", "--force", "kiln-test-label"]);
+    place.engine.ok(&["create", "--name", "kiln-test-label", BUSYBOX, "true"]);
+    place.engine.ok(&["commit", "--change", "LABEL more=1", "kiln-test-label", "kiln-test/moved:1"]);
+    place.engine.ok(&["rm", "--force", "kiln-test-label"]);
+    place.registry.push(place.engine, "kiln-test/moved:1", "moving:1");
+    assert_eq!(
+        place.farm.build(dir.path(), &[]).well().caches()["work"],
+        "miss",
+        "expected the digest to be in the key"
+    );
+}
+
+#[test]
+fn steps_in_debian_and_steps_on_the_worker_are_one_build() {
+    let Some(place) = Place::shared() else { return };
+    let Some(debian) = place.engine.debian(std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))) else { return };
+    let image = place.registry.push(place.engine, debian, "debian:12");
+    let config = format!(
+        "name = \"p\"\nversion = \"1\"\n[steps.own]\ninputs = [\"in\"]\nrun = 'tr a-z A-Z < in > upper'\noutputs = [\"upper\"]\n\
+         [steps.debian]\nimage = \"{image}\"\nneeds = [\"own\"]\ninputs = [\"lib/*\"]\ntools = [\"perl\"]\n\
+         run = 'cat /etc/debian_version; mkdir -p d/e; perl -pe s/A/B/ upper > d/e/f; ln -s e/f d/link; chmod +x d/e/f; \
+         cat lib/one > d/one; echo x >> lib/one'\noutputs = [\"d\"]\n\
+         [steps.test]\nneeds = [\"debian\"]\ninputs = [\"lib/*\"]\nrun = 'test -x d/e/f; cat d/link lib/one'\n"
+    );
+    let input = format!("a {}\n", salt());
+    let dir = project(&[("kiln.toml", &config), ("in", &input), ("lib/one", "one\n")]);
+    let log = place.farm.build(dir.path(), &[]).well().log();
+    assert!(log.contains("12."), "expected Debian's version: {log}");
+    assert!(
+        log.contains("B ") && log.ends_with("one\n"),
+        "expected what the steps made, and the sources as they were: {log}"
+    );
+    assert!(place.farm.build(dir.path(), &[]).well().caches().values().all(|cache| cache == "hit"));
+}
+
+#[test]
+fn an_image_that_only_the_engine_holds_is_named_by_its_id() {
+    let Some(place) = Place::shared() else { return };
+    let dir = work(&format!("docker-daemon:{BUSYBOX}"), "cat in > out", "");
+    place.farm.build(dir.path(), &[]).well();
+    assert_eq!(place.farm.build(dir.path(), &[]).well().caches()["work"], "hit");
+    let list = place.farm.kiln(&["cache", "list", "--json"]);
+    assert!(list.out.contains(&place.engine.id(BUSYBOX)), "expected the id in the list of layers: {}", list.out);
+}
+
+#[test]
+fn an_image_that_is_none_or_unknown_or_for_another_machine_is_the_projects_fault_and_is_told() {
+    let Some(place) = Place::shared() else { return };
+    let foreign = place.registry.push(place.engine, FOREIGN, "foreign:1");
+    let absent = format!("{}/absent:1", place.registry.host);
+    for (image, words) in [
+        ("De bian", "`De bian` names no image"),
+        (absent.as_str(), "there is no image"),
+        (foreign.as_str(), "is not for linux/"),
+    ] {
+        let built = place.farm.build(work(image, "true", "").path(), &[]);
+        assert_eq!(built.0.code, 1, "expected `{image}` to be the project's fault: {}", built.message());
+        let message = built.message();
+        assert!(message.contains("step `work`") && message.contains(words), "expected `{words}` in: {message}");
+    }
+}
+
+#[test]
+fn wrong_credentials_are_the_farms_fault_and_say_what_to_do() {
+    let Some(place) = Place::start(&[]) else { return };
+    let image = place.registry.push(place.engine, BUSYBOX, "private:1");
+    let config = place.registry.wrong().display().to_string();
+    place.farm.start_worker_in(&place.farm.url, "one", &[], &variables(&place.engine.host, &config));
+    place.farm.wait_for_worker("one");
+    let dir = work(&image, "echo x > out", "");
+    let built = place.farm.build(dir.path(), &[]);
+    assert_eq!(built.0.code, 3, "expected the farm's fault: {}", built.message());
+    let words = format!("docker login {}", place.registry.host);
+    assert!(built.message().contains(&words), "expected `{words}` in: {}", built.message());
+    // Another worker that has the right ones is asked where there is one.
+    place.start_worker("two");
+    place.farm.wait_for_worker("two");
+    place.farm.build(dir.path(), &[]).well();
+}
+
+#[test]
+fn without_docker_anywhere_the_answer_comes_at_once_and_says_so() {
+    let farm = Farm::start(&[]);
+    let nowhere = format!("unix://{}/none.sock", farm.dir.path().display());
+    farm.start_worker_in(&farm.url, "bare", &[], &[("DOCKER_HOST", &nowhere)]);
+    farm.wait_for_worker("bare");
+    for image in ["debian:12", &format!("debian@sha256:{}", "0".repeat(64))] {
+        let built = farm.build(work(image, "true", "").path(), &[]);
+        assert_eq!(built.0.code, 3, "{}", built.message());
+        let message = built.message();
+        assert!(message.contains("worker `bare` offers kiln.executor=sandbox"), "{message}");
+        assert!(message.contains("--docker required"), "expected a hint in: {message}");
+    }
+}
+
+fn in_image(image: &str) -> impl FnOnce(&mut reapi::Action) {
+    let property = reapi::platform::Property { name: "container-image".to_owned(), value: image.to_owned() };
+    move |action| action.platform = Some(reapi::Platform { properties: vec![property] })
+}
+
+async fn caller(place: &Place) -> Caller {
+    caller_of(&place.farm.url, DigestFunction::Sha256).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_property_container_image_runs_an_action_in_that_image() {
+    let Some(place) = tokio::task::spawn_blocking(Place::shared).await.unwrap() else { return };
+    let tag = place.registry.push(place.engine, BUSYBOX, "property:1");
+    let id = place.engine.id(BUSYBOX);
+    let caller = caller(place).await;
+    for image in [format!("docker://{tag}"), tag.clone(), format!("docker-daemon:{id}")] {
+        let command = shell("echo $FROM_IMAGE; cat in; mkdir -p d; echo out > d/file", &["d"]);
+        let action = caller.action(command, &[("in", "input\n")], in_image(&image)).await;
+        let response = caller.execute(&action).await;
+        assert_eq!(code(&response), Code::Ok, "{image}: {:?}", response.status);
+        let result = response.result.unwrap();
+        assert_eq!(result.exit_code, 0);
+        assert_eq!(caller.text(&result.stdout_digest).await, "yes\ninput\n");
+        assert_eq!(result.output_directories[0].path, "d");
+    }
+    let refused = caller.action(shell("true", &[]), &[], in_image("docker://No Image")).await;
+    let status = caller.start(&refused, false).await.expect_err("expected no operation for what names no image");
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("`docker://No Image`"), "{}", status.message());
+    let absent = format!("docker://{}/absent:1", place.registry.host);
+    let action = caller.action(shell("true", &[]), &[], in_image(&absent)).await;
+    let response = caller.execute(&action).await;
+    assert_eq!(code(&response), Code::InvalidArgument, "{:?}", response.status);
+}
+
+#[test]
+fn a_killed_workers_containers_are_gone_when_it_is_back_and_its_step_runs_to_its_end() {
+    let Some(place) = Place::start(&["one"]) else { return };
+    let id = || std::fs::read_to_string(place.farm.dir.path().join("one/docker/id")).unwrap();
+    let containers = || place.engine.containers(&format!("kiln.state={}", id()));
+    let dir = work(
+        &format!("docker-daemon:{BUSYBOX}"),
+        &format!("echo begun; test -e /build/in && sleep 2; echo done-{} > out", salt()),
+        "",
+    );
+    let mut running = place.farm.start_build(dir.path(), &[]);
+    running
+        .until("its output", |event| event["type"] == "log" && event["text"].as_str().unwrap_or("").contains("begun"));
+    let before = containers();
+    assert_eq!(before.len(), 1, "expected the step's container");
+    place.farm.kill_worker("one");
+    place.start_worker("one");
+    running.until("its end", |event| event["type"] == "build_finished" && event["status"] == "success");
+    let left = containers();
+    assert!(!left.contains(&before[0]), "expected the killed worker's container to be gone");
+    assert!(left.len() <= 1, "expected at most the new one: {left:?}");
+    write(dir.path(), "in", "other");
+    place.farm.stop_worker("one");
+    until("no container to be left by a worker that stops", || containers().is_empty().then_some(()));
+}
+
+#[test]
+fn a_step_whose_engine_stops_in_mid_build_runs_elsewhere() {
+    let Some(place) = Place::start(&[]) else { return };
+    let Some(own) = Engine::start() else { return };
+    let image = place.registry.push(place.engine, BUSYBOX, "elsewhere:1");
+    let config = place.registry.right().display().to_string();
+    place.farm.start_worker_in(&place.farm.url, "one", &[], &variables(&own.host, &config));
+    place.farm.wait_for_worker("one");
+    let mark = salt();
+    let run = format!("echo begun-{mark}; sleep 3; echo x > out");
+    let dir = work(&image, &run, "");
+    let mut running = place.farm.start_build(dir.path(), &[]);
+    running.until("its output", |event| {
+        event["type"] == "log" && event["text"].as_str().unwrap_or("").contains(&format!("begun-{mark}"))
+    });
+    place.start_worker("two");
+    place.farm.wait_for_worker("two");
+    drop(own);
+    let finished = running.until("the step's end", |event| event["type"] == "step_finished");
+    assert_eq!((finished["ok"].as_bool(), finished["worker"].as_str()), (Some(true), Some("two")), "{finished}");
+    running.until("its end", |event| event["type"] == "build_finished" && event["status"] == "success");
+}

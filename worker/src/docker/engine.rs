@@ -1,0 +1,155 @@
+//! The Docker Engine beside this worker: how it is reached, what it is, and its containers.
+//!
+//! Inputs are mounted into containers, so the engine has to run on the worker's own machine.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
+use bollard::{API_DEFAULT_VERSION, Docker};
+
+/// Where an engine listens when nobody says otherwise.
+pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
+/// How long an engine may take for an answer; a pull is many answers.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long it may take to say what it is.
+const FIRST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The label with the worker's name.
+pub(super) const WORKER_LABEL: &str = "kiln.worker";
+/// The label with the id of the worker's state directory: what carries it is that worker's to remove.
+pub(super) const STATE_LABEL: &str = "kiln.state";
+
+/// An engine that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("`{host}` is no address of a Docker Engine on this machine; expected such as `{DEFAULT_HOST}`")]
+    Host { host: String },
+    #[error("there is no Docker Engine at `{host}`: {reason}")]
+    Away { host: String, reason: String },
+    #[error("the Docker Engine at `{host}` runs containers of `{os}`; expected `linux`")]
+    Os { host: String, os: String },
+    #[error("Docker cannot be used: {0}")]
+    Setup(String),
+}
+
+/// An engine.
+#[derive(Debug, Clone)]
+pub(super) struct Engine {
+    pub(super) api: Docker,
+    pub(super) host: String,
+    pub(super) version: String,
+    /// As images name it: `amd64`.
+    pub(super) architecture: String,
+    pub(super) is_podman: bool,
+}
+
+impl Engine {
+    /// Connects, and asks what it is.
+    pub(super) async fn connect(host: &str) -> Result<Self, Error> {
+        let api = dial(host)?;
+        let away = |reason: String| Error::Away { host: host.to_owned(), reason };
+        let asking = async { api.negotiate_version().await.map_err(|error| away(words(&error))) };
+        let api = tokio::time::timeout(FIRST_PATIENCE, asking)
+            .await
+            .map_err(|_| away(format!("it says nothing for {} s", FIRST_PATIENCE.as_secs())))??;
+        let version = api.version().await.map_err(|error| away(words(&error)))?;
+        let os = version.os.unwrap_or_default();
+        if os != "linux" {
+            return Err(Error::Os { host: host.to_owned(), os });
+        }
+        let is_podman = version.components.iter().flatten().any(|component| component.name.starts_with("Podman"));
+        Ok(Self {
+            api,
+            is_podman,
+            host: host.to_owned(),
+            version: version.version.unwrap_or_default(),
+            architecture: version.arch.unwrap_or_default(),
+        })
+    }
+
+    /// In words.
+    pub(super) fn describe(&self) -> String {
+        let kind = if self.is_podman { "Podman" } else { "Docker Engine" };
+        format!("{kind} {} (linux/{})", self.version, self.architecture)
+    }
+
+    /// Removes a container, whatever it does, with the volumes that it brought.
+    pub(super) async fn remove(&self, id: &str) {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        if let Err(error) = self.api.remove_container(id, Some(options)).await
+            && !is_status(&error, 404)
+            && !is_status(&error, 409)
+        {
+            tracing::warn!(
+                container = id,
+                error = words(&error),
+                "cannot remove a container; the next start of this worker will"
+            );
+        }
+    }
+
+    /// Removes all containers of the state directory of this id.
+    pub(super) async fn sweep(&self, state: &str) -> Result<(), bollard::errors::Error> {
+        let filters = HashMap::from([("label".to_owned(), vec![format!("{STATE_LABEL}={state}")])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        for container in self.api.list_containers(Some(options)).await? {
+            if let Some(id) = container.id {
+                tracing::info!(container = id, "removing what an earlier run left");
+                self.remove(&id).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn dial(host: &str) -> Result<Docker, Error> {
+    let wrong = || Error::Host { host: host.to_owned() };
+    let away = |error: bollard::errors::Error| Error::Away { host: host.to_owned(), reason: words(&error) };
+    match host.split_once("://") {
+        Some(("unix", path)) => {
+            use std::os::unix::fs::FileTypeExt;
+            let reason = match std::fs::metadata(path) {
+                Ok(data) if data.file_type().is_socket() => None,
+                Ok(_) => Some("that is no socket".to_owned()),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(reason) = reason {
+                return Err(Error::Away { host: host.to_owned(), reason });
+            }
+            Docker::connect_with_unix(path, PATIENCE.as_secs(), API_DEFAULT_VERSION).map_err(away)
+        }
+        Some(("tcp" | "http", address)) => {
+            let name = address.rsplit_once(':').map_or(address, |(name, _)| name);
+            if !matches!(name, "localhost" | "127.0.0.1" | "[::1]") {
+                return Err(wrong());
+            }
+            Docker::connect_with_http(address, PATIENCE.as_secs(), API_DEFAULT_VERSION).map_err(away)
+        }
+        _ => Err(wrong()),
+    }
+}
+
+/// What an engine said, without the words of the library around it.
+pub(super) fn words(error: &bollard::errors::Error) -> String {
+    use bollard::errors::Error;
+    let text = match error {
+        Error::DockerResponseServerError { message, .. } => message.clone(),
+        Error::DockerStreamError { error } => error.clone(),
+        other => {
+            // The cause says more than the wrapping.
+            let mut cause: &dyn std::error::Error = other;
+            while let Some(next) = cause.source() {
+                cause = next;
+            }
+            cause.to_string()
+        }
+    };
+    text.trim().trim_end_matches('.').to_owned()
+}
+
+/// Whether the engine answered with this HTTP status.
+pub(super) fn is_status(error: &bollard::errors::Error, status: u16) -> bool {
+    matches!(error, bollard::errors::Error::DockerResponseServerError { status_code, .. } if *status_code == status)
+}

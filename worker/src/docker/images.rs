@@ -1,0 +1,335 @@
+//! Images: found in the engine, pulled where they are not there, and names resolved to digests.
+//!
+//! Invariant: whose fault a failure is is told apart. A name that no registry knows and a platform that an image has not are the
+//! project's; credentials, connections and disks are the worker's, and another worker may do better.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bollard::auth::DockerCredentials;
+use bollard::models::{CreateImageInfo, ImageInspect};
+use bollard::query_parameters::CreateImageOptionsBuilder;
+use futures::StreamExt;
+use kiln_proto::image::ImageName;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use super::credentials;
+use super::engine::{Engine, is_status, words};
+use crate::executor::{Chunk, Error, Stream};
+
+/// How long the digest of a tag that an action names is believed. A build names digests.
+const TAG_AGE: Duration = Duration::from_secs(300);
+/// How often a pull says how far it is.
+const TELL_EVERY: Duration = Duration::from_secs(2);
+/// Words by which registries and engines say that a name is wrong.
+const UNKNOWN: [&str; 6] = [
+    "manifest unknown",
+    "not found",
+    "name unknown",
+    "name not known",
+    "repository does not exist",
+    "invalid reference format",
+];
+const UNAUTHORIZED: [&str; 4] = ["unauthorized", "no basic auth credentials", "authentication required", "denied"];
+const OTHER_PLATFORM: [&str; 3] =
+    ["no matching manifest for", "does not match the specified platform", "no match for platform"];
+
+/// An image that the engine holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Image {
+    pub(super) id: String,
+    /// Whether nothing of a container of it can be written but what the worker puts there: it declares no volumes.
+    pub(super) is_closed: bool,
+}
+
+/// A name with its digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Resolved {
+    pub(super) name: ImageName,
+    /// What the user should know.
+    pub(super) note: Option<String>,
+}
+
+/// The engine's images.
+#[derive(Debug)]
+pub(super) struct Images {
+    engine: Engine,
+    credentials: PathBuf,
+    known: Mutex<HashMap<(ImageName, String), Image>>,
+    tags: Mutex<HashMap<(ImageName, String), (ImageName, Instant)>>,
+    /// One pull of an image at a time.
+    pulls: Mutex<HashMap<ImageName, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Images {
+    pub(super) fn new(engine: Engine, credentials: PathBuf) -> Self {
+        Self { engine, credentials, known: Mutex::default(), tags: Mutex::default(), pulls: Mutex::default() }
+    }
+
+    /// The image of this name for this architecture, pulled where the engine has it not. How far a pull is goes to `tell`.
+    pub(super) async fn ensure(
+        &self,
+        name: &ImageName,
+        architecture: &str,
+        tell: &mpsc::Sender<Chunk>,
+    ) -> Result<Image, Error> {
+        let name = self.fixed(name, architecture).await?;
+        let key = (name.clone(), architecture.to_owned());
+        if let Some(image) = self.known.lock().get(&key) {
+            return Ok(image.clone());
+        }
+        let image = self.find_or_pull(&name, architecture, tell).await?;
+        self.known.lock().insert(key, image.clone());
+        Ok(image)
+    }
+
+    /// An image that was remembered is no longer there.
+    pub(super) fn forget(&self) {
+        self.known.lock().clear();
+    }
+
+    async fn fixed(&self, name: &ImageName, architecture: &str) -> Result<ImageName, Error> {
+        if name.is_fixed() {
+            return Ok(name.clone());
+        }
+        let key = (name.clone(), architecture.to_owned());
+        let known = self.tags.lock().get(&key).filter(|(_, at)| at.elapsed() < TAG_AGE).map(|(fixed, _)| fixed.clone());
+        if let Some(fixed) = known {
+            return Ok(fixed);
+        }
+        let fixed = self.resolve(name, architecture).await?.name;
+        self.tags.lock().insert(key, (fixed.clone(), Instant::now()));
+        Ok(fixed)
+    }
+
+    async fn find_or_pull(
+        &self,
+        name: &ImageName,
+        architecture: &str,
+        tell: &mpsc::Sender<Chunk>,
+    ) -> Result<Image, Error> {
+        let pull = self.pulls.lock().entry(name.clone()).or_default().clone();
+        let _alone = pull.lock().await;
+        if let Some(found) = self.inspect(name).await?
+            && (is_for(&found, architecture) || name.registry().is_none())
+        {
+            return checked(found, name, architecture);
+        }
+        if name.registry().is_none() {
+            return Err(Error::Worker(format!(
+                "this worker's engine does not hold `{name}`; load it there, or push it to a registry and name it by that"
+            )));
+        }
+        self.pull(name, architecture, tell).await?;
+        match self.inspect(name).await? {
+            Some(found) => checked(found, name, architecture),
+            None => Err(Error::Worker(format!("`{name}` was pulled and is not there"))),
+        }
+    }
+
+    async fn inspect(&self, name: &ImageName) -> Result<Option<ImageInspect>, Error> {
+        match self.engine.api.inspect_image(&name.engine_name()).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if is_status(&error, 404) => Ok(None),
+            Err(error) => Err(self.away(&error)),
+        }
+    }
+
+    fn away(&self, error: &bollard::errors::Error) -> Error {
+        Error::Worker(format!("the Docker Engine at `{}` fails: {}", self.engine.host, words(error)))
+    }
+
+    async fn credentials(&self, name: &ImageName) -> Result<Option<DockerCredentials>, Error> {
+        let Some(registry) = name.registry().map(str::to_owned) else { return Ok(None) };
+        let file = self.credentials.clone();
+        let found = tokio::task::spawn_blocking(move || credentials::of(&file, &registry)).await;
+        found.map_err(|error| Error::Worker(error.to_string()))?.map_err(Error::Worker)
+    }
+
+    async fn pull(&self, name: &ImageName, architecture: &str, tell: &mpsc::Sender<Chunk>) -> Result<(), Error> {
+        let credentials = self.credentials(name).await?;
+        let options = CreateImageOptionsBuilder::default()
+            .from_image(&name.engine_name())
+            .platform(&format!("linux/{architecture}"))
+            .build();
+        let mut progress = Progress::new(name, tell);
+        let mut answers = std::pin::pin!(self.engine.api.create_image(Some(options), None, credentials));
+        while let Some(answer) = answers.next().await {
+            match answer {
+                Ok(info) => progress.saw(&info).await,
+                Err(error) => return Err(self.pull_failed(name, architecture, &error).await),
+            }
+        }
+        progress.done().await;
+        Ok(())
+    }
+
+    async fn pull_failed(&self, name: &ImageName, architecture: &str, error: &bollard::errors::Error) -> Error {
+        if says(error, &OTHER_PLATFORM) {
+            let found = match self.credentials(name).await {
+                Ok(credentials) => self.engine.api.inspect_registry_image(&name.engine_name(), credentials).await.ok(),
+                Err(_) => None,
+            };
+            let there: Vec<String> = found.iter().flat_map(|found| &found.platforms).map(platform).collect();
+            return other_platform(name, architecture, &there);
+        }
+        failed(name, error)
+    }
+
+    /// The name with the digest that it stands for now: the registry's word; where it cannot be asked, what the engine holds.
+    pub(super) async fn resolve(&self, name: &ImageName, architecture: &str) -> Result<Resolved, Error> {
+        if name.is_fixed() {
+            return Ok(Resolved { name: name.clone(), note: None });
+        }
+        if name.registry().is_none() {
+            let absent = || {
+                Error::Worker(format!("this worker's engine holds no image `{}`; load it there", name.engine_name()))
+            };
+            let found = self.inspect(name).await?.ok_or_else(absent)?;
+            let image = checked(found, name, architecture)?;
+            return Ok(Resolved { name: ImageName::Id(image.id), note: None });
+        }
+        let error = match self.ask_registry(name, architecture).await {
+            Ok(name) => return Ok(Resolved { name, note: None }),
+            Err(error) => error,
+        };
+        match self.inspect(name).await? {
+            Some(found) if is_for(&found, architecture) => {
+                let note = format!("{error}; the image that the worker's engine holds under that name is taken");
+                Ok(Resolved { name: held(name, &found), note: Some(note) })
+            }
+            _ => Err(error),
+        }
+    }
+
+    async fn ask_registry(&self, name: &ImageName, architecture: &str) -> Result<ImageName, Error> {
+        let credentials = self.credentials(name).await?;
+        if self.engine.is_podman {
+            // Podman has no such question: the image is pulled and then says it.
+            let (tell, _nobody) = mpsc::channel(1);
+            self.pull(name, architecture, &tell).await?;
+            let found = self.inspect(name).await?;
+            let absent = || Error::Worker(format!("`{name}` was pulled and is not there"));
+            return found.map(|found| held(name, &found)).ok_or_else(absent);
+        }
+        let answer = self.engine.api.inspect_registry_image(&name.engine_name(), credentials).await;
+        let found = answer.map_err(|error| failed(name, &error))?;
+        let there: Vec<String> = found.platforms.iter().map(platform).collect();
+        let wanted = format!("linux/{architecture}");
+        if !there.is_empty() && !there.iter().any(|one| *one == wanted || one.starts_with(&format!("{wanted}/"))) {
+            return Err(other_platform(name, architecture, &there));
+        }
+        let digest = found.descriptor.digest.unwrap_or_default();
+        name.at(&digest)
+            .to_string()
+            .parse()
+            .map_err(|_| Error::Worker(format!("the registry names no usable digest of `{name}`, but `{digest}`")))
+    }
+}
+
+/// The digest under which a held image came from the repository of that name; else its id.
+fn held(name: &ImageName, found: &ImageInspect) -> ImageName {
+    let of_repository = |text: &String| {
+        let digested: ImageName = text.parse().ok()?;
+        let (_, digest) = text.split_once('@')?;
+        (name.at(digest).to_string() == digested.to_string()).then_some(digested)
+    };
+    let from_registry = found.repo_digests.iter().flatten().find_map(of_repository);
+    from_registry.unwrap_or_else(|| ImageName::Id(found.id.clone().unwrap_or_default()))
+}
+
+fn platform(found: &bollard::models::OciPlatform) -> String {
+    let part = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let parts = [part(&found.os), part(&found.architecture), part(&found.variant)];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("/")
+}
+
+fn is_for(found: &ImageInspect, architecture: &str) -> bool {
+    found.architecture.as_deref() == Some(architecture) && found.os.as_deref().is_none_or(|os| os == "linux")
+}
+
+fn checked(found: ImageInspect, name: &ImageName, architecture: &str) -> Result<Image, Error> {
+    if !is_for(&found, architecture) {
+        let of = |text: &Option<String>| text.clone().unwrap_or_else(|| "?".to_owned());
+        return Err(other_platform(name, architecture, &[format!("{}/{}", of(&found.os), of(&found.architecture))]));
+    }
+    let is_closed = found.config.as_ref().and_then(|config| config.volumes.as_ref()).is_none_or(Vec::is_empty);
+    Ok(Image { id: found.id.unwrap_or_default(), is_closed })
+}
+
+fn says(error: &bollard::errors::Error, any: &[&str]) -> bool {
+    let text = words(error).to_ascii_lowercase();
+    any.iter().any(|wanted| text.contains(wanted))
+}
+
+fn other_platform(name: &ImageName, architecture: &str, there: &[String]) -> Error {
+    let there = if there.is_empty() { "others".to_owned() } else { there.join(", ") };
+    Error::Action(format!(
+        "image `{name}` is not for linux/{architecture} but for {there}; name an image of that platform"
+    ))
+}
+
+fn failed(name: &ImageName, error: &bollard::errors::Error) -> Error {
+    let said = words(error);
+    let registry = name.registry().unwrap_or_default();
+    // Registries that keep secret what they have say both at once.
+    if says(error, &UNKNOWN) && !says(error, &["no such host"]) {
+        return Error::Action(format!(
+            "there is no image `{name}` ({said}); check its name, and that the workers may see it"
+        ));
+    }
+    if says(error, &UNAUTHORIZED) {
+        return Error::Worker(format!(
+            "registry `{registry}` refuses this worker's credentials for `{name}` ({said}); run `docker login {registry}` there as \
+             the worker's user"
+        ));
+    }
+    if says(error, &["no space left"]) {
+        return Error::Worker(format!(
+            "there is no room for image `{name}` on the disk of this worker's engine ({said})"
+        ));
+    }
+    Error::Worker(format!("cannot get image `{name}`: {said}"))
+}
+
+/// Says how far a pull is, now and then.
+struct Progress<'a> {
+    name: &'a ImageName,
+    tell: &'a mpsc::Sender<Chunk>,
+    layers: HashMap<String, (i64, i64)>,
+    began: Instant,
+    told: Instant,
+}
+
+impl<'a> Progress<'a> {
+    fn new(name: &'a ImageName, tell: &'a mpsc::Sender<Chunk>) -> Self {
+        Self { name, tell, layers: HashMap::new(), began: Instant::now(), told: Instant::now() }
+    }
+
+    async fn say(&self, text: String) {
+        let data = format!("kiln: {text}\n").into();
+        let _ = self.tell.send(Chunk { stream: Stream::Stderr, data }).await;
+    }
+
+    async fn saw(&mut self, info: &CreateImageInfo) {
+        if let (Some(layer), Some(detail), Some("Downloading")) =
+            (&info.id, &info.progress_detail, info.status.as_deref())
+        {
+            let bytes = (detail.current.unwrap_or(0), detail.total.unwrap_or(0));
+            self.layers.insert(layer.clone(), bytes);
+        }
+        if self.told.elapsed() >= TELL_EVERY {
+            self.told = Instant::now();
+            let sum = |of: fn(&(i64, i64)) -> i64| self.layers.values().map(of).sum::<i64>() >> 20;
+            self.say(format!("pulling `{}`: {} of {} MiB", self.name, sum(|bytes| bytes.0), sum(|bytes| bytes.1)))
+                .await;
+        }
+    }
+
+    async fn done(&self) {
+        self.say(format!("pulled `{}` in {:.1} s", self.name, self.began.elapsed().as_secs_f64())).await;
+    }
+}

@@ -1,0 +1,77 @@
+//! What runs an action's command: one trait, and behind it the sandbox and Docker.
+//!
+//! Invariant: whoever runs it, a command finds its inputs at [`BUILD`] and a home of its own, may use what its [`Job`] says,
+//! and when it has ended every process that it started is gone.
+
+pub(crate) mod disk;
+pub(crate) mod ending;
+mod job;
+pub(crate) mod layers;
+pub(crate) mod output;
+mod place;
+pub(crate) mod program;
+pub(crate) mod scratch;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use job::HOME;
+pub use job::{BUILD, Chunk, Exit, Finished, Job, OutputTree, Stream};
+pub use place::Place;
+
+use crate::docker::{Docker, Resolver};
+use crate::sandbox::Sandbox;
+
+/// A command that was not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The worker's own trouble: another worker may do better.
+    #[error("{0}")]
+    Worker(String),
+    /// The action asks for what nobody can do.
+    #[error("{0}")]
+    Action(String),
+    /// The caller no longer wanted it, before it ran.
+    #[error("the action was cancelled")]
+    Cancelled,
+}
+
+/// Runs commands.
+#[async_trait::async_trait]
+pub trait Executor: std::fmt::Debug + Send + Sync {
+    /// Runs a command to its end, sending its output as it appears. The sender is dropped when all of it was sent.
+    ///
+    /// # Errors
+    /// Where the command could not be run; one that fails is no error.
+    async fn run(&self, job: Job, output: mpsc::Sender<Chunk>, cancel: CancellationToken) -> Result<Finished, Error>;
+}
+
+/// A worker's executors, each for the jobs of its kind.
+#[derive(Debug)]
+pub struct Executors {
+    sandbox: Sandbox,
+    docker: Option<(Docker, Resolver)>,
+}
+
+impl Executors {
+    /// These; without Docker, jobs that want it are refused.
+    pub fn new(sandbox: Sandbox, docker: Option<Docker>) -> Self {
+        let docker = docker.map(|docker| {
+            let resolver = docker.resolver();
+            (docker, resolver)
+        });
+        Self { sandbox, docker }
+    }
+}
+
+#[async_trait::async_trait]
+impl Executor for Executors {
+    async fn run(&self, job: Job, output: mpsc::Sender<Chunk>, cancel: CancellationToken) -> Result<Finished, Error> {
+        let no_docker = || Error::Worker("this worker has no Docker".to_owned());
+        match job.place {
+            Place::Machine => Executor::run(&self.sandbox, job, output, cancel).await,
+            Place::Image(..) => self.docker.as_ref().ok_or_else(no_docker)?.0.run(job, output, cancel).await,
+            Place::ImageResolver => self.docker.as_ref().ok_or_else(no_docker)?.1.run(job, output, cancel).await,
+        }
+    }
+}
