@@ -170,8 +170,8 @@ mod tests {
         let workers = [worker("a", "f1", 1, &[])];
         let mut in_image = step(&["go"]);
         in_image.image = Some("golang:1".into());
-        assert!(choose(&workers, &target(Some("ubuntu:24.04")), &[in_image.clone()]).is_ok());
-        assert!(choose(&workers, &target(Some("ubuntu:24.04")), &[in_image, step(&[])]).is_err());
+        assert!(choose(&workers, &target(Some("ubuntu:24.04")), &[in_image.clone()], false).is_ok());
+        assert!(choose(&workers, &target(Some("ubuntu:24.04")), &[in_image, step(&[])], false).is_err());
     }
 
     #[test]
