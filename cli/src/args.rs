@@ -129,8 +129,11 @@ pub struct Deliver {
     /// `https://` URL that takes files by PUT, with a user and password in it or `KILN_PUSH_AUTHORIZATION`. What is pushed is not written to the output directory.
     #[arg(long, value_name = "[ARTIFACT=]REFERENCE", conflicts_with = "detach")]
     pub push: Vec<String>,
+    /// Push to the places in `[store]` of the project's `kiln.toml`.
+    #[arg(long, conflicts_with = "detach")]
+    pub store: bool,
     /// Move a tag that names another image; by default it is left alone, and the push refused.
-    #[arg(long, requires = "push")]
+    #[arg(long, conflicts_with = "detach")]
     pub push_over: bool,
     /// Load images into the local Docker.
     #[arg(long, conflicts_with = "detach")]
@@ -143,7 +146,7 @@ pub struct Deliver {
 impl Deliver {
     /// Whether artifacts are taken anywhere.
     pub fn is_asked(&self) -> bool {
-        self.load || !self.push.is_empty()
+        self.load || self.store || !self.push.is_empty()
     }
 }
 

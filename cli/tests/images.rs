@@ -289,6 +289,40 @@ fn docker_runs_what_was_loaded_and_what_it_pulled() {
     assert!(none.code == 2 && none.err.contains("cannot load `shop` into Docker"), "{none:?}");
 }
 
+#[test]
+fn an_image_for_two_platforms_is_one_index_that_docker_runs_on_each() {
+    let root = match real::arm64::root() {
+        Ok(root) => root,
+        Err(missing) => return real::cannot_run(&missing),
+    };
+    let (Some(docker), Some(registry)) = (Docker::start(), Registry::start()) else { return };
+    let farm = Farm::start(&["native"]);
+    farm.start_worker_with("emulated", &["--root", root.to_str().unwrap()]);
+    farm.wait_for_worker("emulated");
+    let dir = shop("both\n", "hello from each");
+    let to = format!("{}/shop:both", registry.name);
+    let more = ["--platform", "linux/amd64,linux/arm64", "--allow-emulation"];
+    let pushed = push(&farm, dir.path(), &to, dir.path(), &more).well();
+    let digest = pushed.of_type("pushed")[0]["digest"].as_str().unwrap().to_owned();
+    if has("skopeo") {
+        let mut skopeo = Command::new("skopeo");
+        skopeo.args(["inspect", "--raw", "--tls-verify=false", &format!("docker://{to}")]);
+        let index: Value = serde_json::from_str(&registry::output(&mut skopeo)).unwrap();
+        let manifests = index["manifests"].as_array().unwrap().iter();
+        let architectures: Vec<&str> = manifests.map(|one| one["platform"]["architecture"].as_str().unwrap()).collect();
+        assert_eq!(architectures, ["amd64", "arm64"], "{index}");
+    }
+    for platform in ["linux/amd64", "linux/arm64"] {
+        docker.well(&["pull", "--quiet", "--platform", platform, &to]);
+        let architecture = docker.well(&["image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", &to]);
+        assert_eq!(architecture.trim(), platform);
+        let said = docker.well(&["run", "--rm", "--network", "none", "--platform", platform, &to]);
+        assert_eq!(said, "hello from each\n", "{platform}");
+    }
+    let again = push(&farm, dir.path(), &to, dir.path(), &more).well();
+    assert_eq!(again.of_type("pushed")[0]["digest"], digest.as_str(), "expected the same index of the same sources");
+}
+
 const SERVICE: &str = r#"
 name = "service"
 version = "1"

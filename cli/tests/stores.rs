@@ -170,8 +170,13 @@ fn a_repository_takes_files_by_put_whole_and_in_order_and_says_why_it_does_not()
     assert!(many.metadata().unwrap().len() > 20 << 20);
     assert!(nginx.file(&format!("{within}.json")).is_file(), "expected the list");
 
-    let (_, again, there) = pushed(&push(farm, dir.path(), &[&place], &[]).well());
-    assert_eq!((again, there), (0, sent));
+    // By the project's own words, where they are asked for.
+    let none = Built(Ran::from(farm.build_command(dir.path(), &["--store"])));
+    assert_eq!(none.0.code, 2);
+    assert!(none.0.err.contains("[store]"), "{}", none.0.err);
+    real::write(dir.path(), "kiln.toml", &format!("{CONFIG}[store]\npush = [\"{place}\"]\n"));
+    let (same, again, there) = pushed(&Built(Ran::from(farm.build_command(dir.path(), &["--store"]))).well());
+    assert_eq!((same, again, there), (reference.clone(), 0, sent));
     // A push that broke off left a part of a file, and no list.
     std::fs::remove_file(nginx.file(&format!("{within}.json"))).unwrap();
     std::fs::File::options().write(true).open(&many).unwrap().set_len(1000).unwrap();

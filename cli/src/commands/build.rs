@@ -26,8 +26,8 @@ pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Inter
                 .to_owned(),
         ));
     }
-    let deliver = Deliver::new(&args.deliver)?;
     let options = options(&args)?;
+    let deliver = Deliver::new(&args.deliver, &options.root)?;
     // The scan, git and the farm's first answer do not need one another.
     let root = options.root.clone();
     let facts = tokio::task::spawn_blocking(move || git::facts(&root));

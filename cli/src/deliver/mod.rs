@@ -9,6 +9,8 @@ mod push;
 mod raw;
 mod stored;
 
+use std::path::{Path, PathBuf};
+
 use kiln_images::registry::{self, Credentials, Registries};
 use kiln_proto::{transfer, v1};
 
@@ -31,6 +33,16 @@ pub enum Error {
         #[source]
         source: Box<registry::Error>,
     },
+    #[error("`--store` pushes where `{}` says, which cannot be read", .path.display())]
+    Project {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Configuration(#[from] kiln_core::project::Error),
+    #[error("`--store`: `{}` names no place; add `[store]` with `push = [\"…\"]`", .path.display())]
+    NoStore { path: PathBuf },
     #[error(transparent)]
     Raw(#[from] raw::Refused),
     #[error(transparent)]
@@ -54,6 +66,7 @@ impl Error {
     pub fn code(&self) -> Code {
         match self {
             Self::Raw(refused) if refused.is_users() => Code::Usage,
+            Self::Project { .. } | Self::Configuration(_) | Self::NoStore { .. } => Code::Usage,
             Self::Destination(_) | Self::NoImage | Self::Load { .. } => Code::Usage,
             Self::Push { source, .. } | Self::Registry(source) if source.is_users() => Code::Usage,
             Self::Raw(_) | Self::Push { .. } | Self::Registry(_) | Self::Transfer { .. } | Self::Malformed { .. } => {
@@ -61,6 +74,14 @@ impl Error {
             }
         }
     }
+}
+
+/// The places in `[store]` of a project.
+fn places_of(project: &Path) -> Result<Vec<String>, Error> {
+    let path = project.join("kiln.toml");
+    let text = std::fs::read(&path).map_err(|source| Error::Project { path: path.clone(), source })?;
+    let places = kiln_core::project::parse(&text, crate::local::host())?.push;
+    if places.is_empty() { Err(Error::NoStore { path }) } else { Ok(places) }
 }
 
 /// Where the artifacts of a build are taken.
@@ -73,12 +94,16 @@ pub struct Deliver {
 }
 
 impl Deliver {
-    /// From the command line; none where nothing was asked for.
-    pub fn new(args: &args::Deliver) -> Result<Option<Self>, Error> {
+    /// From the command line, and where it says so `[store]` of the `kiln.toml` in `project`; none where nothing was asked for.
+    pub fn new(args: &args::Deliver, project: &Path) -> Result<Option<Self>, Error> {
         if !args.is_asked() {
             return Ok(None);
         }
-        let destinations = args.push.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>()?;
+        let mut places = args.push.clone();
+        if args.store {
+            places.extend(places_of(project)?);
+        }
+        let destinations = places.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>()?;
         let options = registry::Options { insecure: args.insecure_registry.clone(), ..Default::default() };
         let credentials = Credentials::of_user().map_err(Box::new)?;
         let registries = Registries::new(options, credentials);

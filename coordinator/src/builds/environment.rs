@@ -73,8 +73,9 @@ fn lacks(environment: &v1::Environment, target: &Target, steps: &[Step]) -> Vec<
     if let Some(os) = target.os.as_ref().filter(|os| on_its_own_system && **os != environment.os) {
         lacks.push(format!("runs {} and not {os}", environment.os));
     }
+    let libc = target.libc.filter(|_| on_its_own_system);
     let has_libc = |libc: &Libc| environment.libc.split(':').next() == Some(libc.name());
-    if let Some(libc) = target.libc.filter(|libc| !has_libc(libc)) {
+    if let Some(libc) = libc.filter(|libc| !has_libc(libc)) {
         let own = if environment.libc.is_empty() { "an unknown libc" } else { &environment.libc };
         lacks.push(format!("has {own} and not {}", libc.name()));
     }

@@ -61,6 +61,8 @@ impl Repository {
         let user = (!base.username().is_empty())
             .then(|| (decode(base.username()), decode(base.password().unwrap_or_default())));
         let _ = (base.set_username(""), base.set_password(None));
+        // The client's own choice among the linked ones would be a panic; one that was installed before stays.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT)

@@ -27,9 +27,12 @@ pub struct Project {
     pub steps: Vec<Step>,
     /// The artifacts in the order of the file.
     pub artifacts: Vec<Artifact>,
+    /// Where `kiln build --store` pushes, as `--push` has it.
+    pub push: Vec<String>,
 }
 
-const ROOT: &[&str] = &["name", "version", "exclude", "targets", "steps", "artifacts"];
+const ROOT: &[&str] = &["name", "version", "exclude", "targets", "steps", "artifacts", "store"];
+const STORE: &[&str] = &["push"];
 const TARGET: &[&str] = &["platform", "os", "libc", "glibc", "cpu", "labels", "libraries"];
 const STEP: &[&str] = &[
     "why",
@@ -77,7 +80,15 @@ pub fn parse(content: &[u8], host: Platform) -> Result<Project, Error> {
         targets: each(&root, "targets", |name, table| target(name, table, host))?,
         steps: each(&root, "steps", step)?,
         artifacts: each(&root, "artifacts", artifact)?,
+        push: store(&root)?,
     })
+}
+
+/// Where artifacts are pushed to.
+fn store(root: &Reader<'_>) -> Result<Vec<String>, Error> {
+    let Some(table) = root.table("store")? else { return Ok(Vec::new()) };
+    table.only(STORE)?;
+    table.strings("push")
 }
 
 fn each<T>(

@@ -55,6 +55,15 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The table at `key`, where there is one.
+    pub(super) fn table(&self, key: &str) -> Result<Option<Reader<'a>>, Error> {
+        let Some(item) = self.table.get(key) else { return Ok(None) };
+        let table = item.as_table_like().ok_or_else(|| self.wrong(key, item, "a table"))?;
+        let span = self.table.key(key).and_then(|k| k.span()).or_else(|| item.span());
+        let offset = span.map_or(self.offset, |s| s.start);
+        Ok(Some(Reader { text: self.text, table, name: format!("`[{key}]`"), offset }))
+    }
+
     /// The tables under `key`, in their order, each with its name.
     pub(super) fn tables(&self, key: &str) -> Result<Vec<(String, Reader<'a>)>, Error> {
         let Some(item) = self.table.get(key) else {
