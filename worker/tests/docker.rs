@@ -542,7 +542,10 @@ async fn a_registry_that_is_away_is_told_and_what_the_engine_holds_is_taken_wher
     job.place = In::ImageResolver;
     job.arguments = vec![gone.to_owned(), format!("linux/{}", place.docker.architecture())];
     let away = ask(&place.docker.resolver(), job.clone()).await;
-    assert!(matches!(&away, Err(Error::Worker(words)) if words.contains("127.0.0.1:1")), "expected it to be told: {away:?}");
+    assert!(
+        matches!(&away, Err(Error::Worker(words)) if words.contains("127.0.0.1:1")),
+        "expected it to be told: {away:?}"
+    );
     place.engine.ok(&["tag", BUSYBOX, gone]);
     let said = ask(&place.docker.resolver(), job).await.unwrap();
     assert!(said.starts_with(&format!("docker-daemon:{}", place.engine.id(BUSYBOX))), "{said}");
