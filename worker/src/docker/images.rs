@@ -1,7 +1,6 @@
 //! Images: found in the engine, pulled where they are not there, and names resolved to digests.
 //!
-//! Invariant: whose fault a failure is is told apart. A name that no registry knows and a platform that an image has not are the
-//! project's; credentials, connections and disks are the worker's, and another worker may do better.
+//! Invariant: an image is used for the platform that was asked for, or not at all.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,34 +8,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bollard::auth::DockerCredentials;
-use bollard::models::{CreateImageInfo, ImageInspect};
+use bollard::models::ImageInspect;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures::StreamExt;
 use kiln_proto::image::ImageName;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use super::blame::{OTHER_PLATFORM, failed, other_platform, says};
 use super::credentials;
 use super::engine::{Engine, is_status, words};
-use crate::executor::{Chunk, Error, Stream};
+use super::progress::Progress;
+use crate::executor::{Chunk, Error};
 
 /// How long the digest of a tag that an action names is believed. A build names digests.
 const TAG_AGE: Duration = Duration::from_secs(300);
-/// How often a pull says how far it is.
-const TELL_EVERY: Duration = Duration::from_secs(2);
-/// Words by which registries and engines say that a name is wrong.
-const UNKNOWN: [&str; 6] = [
-    "manifest unknown",
-    "not found",
-    "name unknown",
-    "name not known",
-    "repository does not exist",
-    "invalid reference format",
-];
-const UNAUTHORIZED: [&str; 4] = ["unauthorized", "no basic auth credentials", "authentication required", "denied"];
-const OTHER_PLATFORM: [&str; 3] =
-    ["no matching manifest for", "does not match the specified platform", "no match for platform"];
-
 /// An image that the engine holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Image {
@@ -258,78 +244,4 @@ fn checked(found: ImageInspect, name: &ImageName, architecture: &str) -> Result<
     }
     let is_closed = found.config.as_ref().and_then(|config| config.volumes.as_ref()).is_none_or(Vec::is_empty);
     Ok(Image { id: found.id.unwrap_or_default(), is_closed })
-}
-
-fn says(error: &bollard::errors::Error, any: &[&str]) -> bool {
-    let text = words(error).to_ascii_lowercase();
-    any.iter().any(|wanted| text.contains(wanted))
-}
-
-fn other_platform(name: &ImageName, architecture: &str, there: &[String]) -> Error {
-    let there = if there.is_empty() { "others".to_owned() } else { there.join(", ") };
-    Error::Action(format!(
-        "image `{name}` is not for linux/{architecture} but for {there}; name an image of that platform"
-    ))
-}
-
-fn failed(name: &ImageName, error: &bollard::errors::Error) -> Error {
-    let said = words(error);
-    let registry = name.registry().unwrap_or_default();
-    // Registries that keep secret what they have say both at once.
-    if says(error, &UNKNOWN) && !says(error, &["no such host"]) {
-        return Error::Action(format!(
-            "there is no image `{name}` ({said}); check its name, and that the workers may see it"
-        ));
-    }
-    if says(error, &UNAUTHORIZED) {
-        return Error::Worker(format!(
-            "registry `{registry}` refuses this worker's credentials for `{name}` ({said}); run `docker login {registry}` there as \
-             the worker's user"
-        ));
-    }
-    if says(error, &["no space left"]) {
-        return Error::Worker(format!(
-            "there is no room for image `{name}` on the disk of this worker's engine ({said})"
-        ));
-    }
-    Error::Worker(format!("cannot get image `{name}`: {said}"))
-}
-
-/// Says how far a pull is, now and then.
-struct Progress<'a> {
-    name: &'a ImageName,
-    tell: &'a mpsc::Sender<Chunk>,
-    layers: HashMap<String, (i64, i64)>,
-    began: Instant,
-    told: Instant,
-}
-
-impl<'a> Progress<'a> {
-    fn new(name: &'a ImageName, tell: &'a mpsc::Sender<Chunk>) -> Self {
-        Self { name, tell, layers: HashMap::new(), began: Instant::now(), told: Instant::now() }
-    }
-
-    async fn say(&self, text: String) {
-        let data = format!("kiln: {text}\n").into();
-        let _ = self.tell.send(Chunk { stream: Stream::Stderr, data }).await;
-    }
-
-    async fn saw(&mut self, info: &CreateImageInfo) {
-        if let (Some(layer), Some(detail), Some("Downloading")) =
-            (&info.id, &info.progress_detail, info.status.as_deref())
-        {
-            let bytes = (detail.current.unwrap_or(0), detail.total.unwrap_or(0));
-            self.layers.insert(layer.clone(), bytes);
-        }
-        if self.told.elapsed() >= TELL_EVERY {
-            self.told = Instant::now();
-            let sum = |of: fn(&(i64, i64)) -> i64| self.layers.values().map(of).sum::<i64>() >> 20;
-            self.say(format!("pulling `{}`: {} of {} MiB", self.name, sum(|bytes| bytes.0), sum(|bytes| bytes.1)))
-                .await;
-        }
-    }
-
-    async fn done(&self) {
-        self.say(format!("pulled `{}` in {:.1} s", self.name, self.began.elapsed().as_secs_f64())).await;
-    }
 }

@@ -8,6 +8,7 @@
 //! has no privileges and is not root; nothing that it leaves meets another action. Containers carry the id of the worker's state
 //! directory, and what a killed worker leaves is removed when it starts again.
 
+mod blame;
 mod container;
 mod credentials;
 mod engine;
@@ -17,6 +18,8 @@ mod init;
 mod leftovers;
 mod mounts;
 mod pool;
+mod progress;
+mod request;
 mod resolver;
 mod run;
 mod wire;
@@ -26,13 +29,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use container::Setting;
 use engine::Engine;
 pub use engine::{DEFAULT_HOST, Error};
 use files::Files;
 use images::Images;
 use mounts::Mounts;
 use pool::Pool;
+use request::Setting;
 pub use resolver::Resolver;
 
 use crate::executor::scratch;

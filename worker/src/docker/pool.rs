@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::container::{Container, Kind};
+use super::container::Container;
+use super::request::Kind;
 
 /// Containers that wait at once, of all kinds.
 const MOST: usize = 16;

@@ -11,9 +11,10 @@ use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::container::{Container, Failed, Kind, Place};
+use super::container::{Container, Failed};
 use super::images::Image;
 use super::mounts::{Mounts, Placed};
+use super::request::{Kind, Place};
 use super::wire::{Report, Task};
 use super::{Docker, Shared};
 use crate::executor::ending::{self, Ended, Stop, after};
