@@ -1,6 +1,6 @@
 //! Registries by the OCI distribution protocol: manifests, blobs, uploads that go on where they broke off.
 //!
-//! (`oci-client` was looked at: it neither resumes an upload nor notices one that is stuck, and holds chunks it cannot send again.)
+//! (Hand-made over HTTP, because uploads must go on where they broke off and a stuck one must be noticed; `oci-client` describes neither.)
 //! Invariants: credentials go only to the registry they are for and the realm that it names; plain HTTP is spoken only to this
 //! machine and to registries that are named as insecure; certificates are always verified; every attempt is bounded.
 //! Source: OCI distribution specification 1.1.
