@@ -191,11 +191,11 @@ async fn like(
     bases: &[PathBuf],
 ) -> Option<(PathBuf, HashMap<Digest, u64>)> {
     for base in bases {
-        let size = tokio::fs::metadata(base).await.ok()?.len();
-        let whole = Digest { function, hash: [0; 32], size };
+        let Ok(data) = tokio::fs::metadata(base).await else { continue };
+        let whole = Digest { function, hash: [0; 32], size: data.len() };
         let sample = cut(whole, Blob::File(base.clone()), Cut::Sample).await.unwrap_or_default();
         if sample.iter().any(|(chunk, _)| chunks.contains(chunk)) {
-            let local = cut(whole, Blob::File(base.clone()), Cut::Whole).await.ok()?;
+            let Ok(local) = cut(whole, Blob::File(base.clone()), Cut::Whole).await else { continue };
             return Some((base.clone(), local.into_iter().collect()));
         }
     }

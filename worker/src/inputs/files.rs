@@ -137,17 +137,20 @@ impl Files {
     fn bases(&self, wanted: &[(String, Key)]) -> HashMap<Key, Vec<PathBuf>> {
         let index = self.index.lock();
         let is_large = |key: &Key| key.digest.size >= transfer::CHUNKED_FROM_BYTES;
-        let absent = wanted.iter().filter(|(_, key)| is_large(key) && !index.used.contains_key(key));
+        let absent: Vec<&(String, Key)> =
+            wanted.iter().filter(|(_, key)| is_large(key) && !index.used.contains_key(key)).collect();
+        if absent.is_empty() {
+            return HashMap::new();
+        }
+        let large: Vec<(u64, &Key)> =
+            index.used.iter().filter(|(key, _)| is_large(key)).map(|(key, used)| (*used, key)).collect();
         absent
+            .into_iter()
             .map(|(path, key)| {
                 let last = index.last_at.get(path).filter(|last| index.used.contains_key(last));
                 let size = key.digest.size;
-                let mut near: Vec<(u64, &Key)> = index
-                    .used
-                    .iter()
-                    .filter(|(other, _)| is_large(other) && other.digest.size.abs_diff(size) <= size / 10)
-                    .map(|(other, used)| (*used, other))
-                    .collect();
+                let is_near = |other: &Key| other.digest.size.abs_diff(size) <= size / 10;
+                let mut near: Vec<(u64, &Key)> = large.iter().filter(|(_, other)| is_near(other)).copied().collect();
                 near.sort_by_key(|(used, other)| (std::cmp::Reverse(*used), other.digest));
                 let near = near.into_iter().take(LIKELY).map(|(_, other)| other).filter(|other| Some(*other) != last);
                 (*key, last.into_iter().chain(near).map(|other| self.path(other)).collect())

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use kiln_images::registry::{is_this_machine, words};
 use reqwest::header::{CONTENT_LENGTH, IF_NONE_MATCH};
 use reqwest::{Body, Client, RequestBuilder, Response, StatusCode, Url};
 
@@ -90,7 +91,7 @@ impl Repository {
         let response = request.send().await.map_err(|error| Refused::Failed {
             place: place.clone(),
             path: path.clone(),
-            reason: innermost(&error),
+            reason: words(&error),
         })?;
         match response.status() {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -142,7 +143,7 @@ impl Store for Repository {
         let failed = |error: reqwest::Error| Refused::Failed {
             place: self.shown.clone(),
             path: path.to_owned(),
-            reason: innermost(&error),
+            reason: words(&error),
         };
         response.bytes().await.map(Some).map_err(failed)
     }
@@ -159,20 +160,6 @@ impl Store for Repository {
     async fn create(&self, path: &str, data: Bytes) -> Result<(), Refused> {
         self.put_body(path, data.len() as u64, Body::from(data), true).await
     }
-}
-
-fn is_this_machine(host: &str) -> bool {
-    let host = host.trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// The innermost cause: the outer ones repeat the URL.
-fn innermost(error: &reqwest::Error) -> String {
-    let mut innermost: &dyn std::error::Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::fmt;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use kiln_images::registry::Attempts;
 use kiln_proto::digest::Digest;
 use kiln_proto::{transfer, v1};
 use serde_json::json;
@@ -23,8 +24,6 @@ pub(super) use http::is_url as is_http;
 
 /// How often a request that fails by the store's fault is made in all.
 const ATTEMPTS: u32 = 4;
-/// Pause before the second attempt; twice as long before each further one.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(250);
 
 /// A plain store that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -189,13 +188,11 @@ async fn patiently<T, F>(mut call: impl FnMut() -> F) -> Result<T, Refused>
 where
     F: Future<Output = Result<T, Refused>>,
 {
-    let mut pause = PAUSE;
-    for _ in 1..ATTEMPTS {
+    let mut attempts = Attempts::new(ATTEMPTS);
+    loop {
         match call().await {
-            Err(error) if error.may_pass() => tokio::time::sleep(pause).await,
+            Err(error) if error.may_pass() && attempts.again(None).await => {}
             result => return result,
         }
-        pause *= 2;
     }
-    call().await
 }

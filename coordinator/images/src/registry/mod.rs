@@ -28,7 +28,9 @@ use auth::Authorization;
 pub use credentials::{Credentials, Login};
 pub use download::Repository;
 pub use error::Error;
-use retry::{Attempts, Movement};
+pub use retry::Attempts;
+use retry::Movement;
+pub use transport::{is_this_machine, words};
 pub use upload::Uploaded;
 
 /// How registries are spoken to.

@@ -14,7 +14,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Counts attempts and waits between them, longer each time.
 #[derive(Debug)]
-pub(super) struct Attempts {
+pub struct Attempts {
     left: u32,
     most: u32,
     pause: Duration,
@@ -22,7 +22,7 @@ pub(super) struct Attempts {
 
 impl Attempts {
     /// This many, the first included.
-    pub(super) fn new(most: u32) -> Self {
+    pub fn new(most: u32) -> Self {
         Self { left: most.saturating_sub(1), most, pause: FIRST_PAUSE }
     }
 
@@ -32,7 +32,7 @@ impl Attempts {
     }
 
     /// Waits for the next attempt; false where there is none left. `asked` is how long the registry wants.
-    pub(super) async fn again(&mut self, asked: Option<Duration>) -> bool {
+    pub async fn again(&mut self, asked: Option<Duration>) -> bool {
         if self.left == 0 {
             return false;
         }

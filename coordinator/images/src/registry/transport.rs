@@ -73,8 +73,8 @@ fn authorities(directory: &Path) -> Vec<Certificate> {
     certificates.filter_map(|path| Certificate::from_pem_bundle(&std::fs::read(path).ok()?).ok()).flatten().collect()
 }
 
-/// Docker speaks plain HTTP to these without being told.
-fn is_this_machine(registry: &str) -> bool {
+/// Whether a registry, as HOST or HOST:PORT, is on this machine: Docker speaks plain HTTP to these without being told.
+pub fn is_this_machine(registry: &str) -> bool {
     let host = match registry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => address,
         None => registry.split(':').next().unwrap_or(registry),
@@ -109,8 +109,8 @@ fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rus
     None
 }
 
-/// The innermost cause: the outer ones repeat the URL.
-fn words(error: &reqwest::Error) -> String {
+/// Why a request got no answer: the innermost cause, for the outer ones repeat the URL.
+pub fn words(error: &reqwest::Error) -> String {
     let mut innermost: &dyn std::error::Error = error;
     while let Some(source) = innermost.source() {
         innermost = source;
