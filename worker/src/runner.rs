@@ -8,12 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use kiln_proto::digest::{Digest, DigestFunction, Hasher};
+use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::transfer::{self, Blob, Client};
 use kiln_proto::v1::lease_finished::Outcome;
 use kiln_proto::{clock, precondition, reapi, rpc, v1};
-use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
@@ -22,6 +20,7 @@ use tonic::transport::Channel;
 use crate::executor::{self, Chunk, Executor, Exit, Finished, Job, Place, Stream};
 use crate::inputs::{self, Inputs};
 use crate::link::Leases;
+use crate::output_log::{self, OutputLog};
 use crate::outputs;
 
 /// Most bytes that one action may write.
@@ -32,8 +31,6 @@ const MAX_PROCESSES: u32 = 4096;
 const RECONNECTING: Duration = Duration::from_secs(600);
 /// Pause before a transfer is tried again where the connection itself did not change.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Largest stdout or stderr that is kept; what follows is dropped and said.
-const MAX_LOG_BYTES: u64 = 4 << 30;
 
 /// Runs leases on this machine.
 #[derive(Debug)]
@@ -55,36 +52,6 @@ enum Fault {
 
 fn action_fault(code: Code, message: impl Into<String>) -> Fault {
     Fault::Action(rpc::Status { code: code as i32, message: message.into(), details: Vec::new() })
-}
-
-/// A log on its way to the store: hashed and kept on disk while the command runs.
-struct Log {
-    file: tokio::fs::File,
-    path: PathBuf,
-    hasher: Hasher,
-    bytes: u64,
-}
-
-impl Log {
-    async fn new(path: PathBuf, function: DigestFunction) -> std::io::Result<Self> {
-        Ok(Self { file: tokio::fs::File::create(&path).await?, path, hasher: function.hasher(), bytes: 0 })
-    }
-
-    /// Keeps the data; returns the offset of its first byte in the stream.
-    async fn push(&mut self, data: &Bytes) -> std::io::Result<u64> {
-        let offset = self.bytes;
-        self.bytes += data.len() as u64;
-        if self.hasher.size() < MAX_LOG_BYTES {
-            self.hasher.update(data);
-            self.file.write_all(data).await?;
-        }
-        Ok(offset)
-    }
-
-    async fn finish(mut self) -> std::io::Result<(Digest, PathBuf)> {
-        self.file.flush().await?;
-        Ok((self.hasher.finish(), self.path))
-    }
 }
 
 impl Runner {
@@ -208,17 +175,18 @@ impl Runner {
                 result.output_directory_symlinks = collected.output_directory_symlinks;
             }
         }
-        let logs = vec![(stdout.0, Blob::File(stdout.1.clone())), (stderr.0, Blob::File(stderr.1.clone()))];
+        let logs: Vec<(Digest, Blob)> = [&stdout, &stderr]
+            .into_iter()
+            .filter_map(|log| Some((log.digest, Blob::File(log.file.as_ref()?.to_path_buf()))))
+            .collect();
         let upload = |client: Client| {
             let logs = logs.clone();
             async move { client.upload(logs).await }
         };
         self.transfer(at, cancel, transfer::Error::is_connection, |error| Fault::Worker(error.to_string()), upload)
             .await?;
-        result.stdout_digest = Some(stdout.0.to_wire());
-        result.stderr_digest = Some(stderr.0.to_wire());
-        let _ = tokio::fs::remove_file(&stdout.1).await;
-        let _ = tokio::fs::remove_file(&stderr.1).await;
+        result.stdout_digest = Some(stdout.digest.to_wire());
+        result.stderr_digest = Some(stderr.digest.to_wire());
         metadata.output_upload_completed_timestamp = Some(clock::now());
         metadata.worker_completed_timestamp = Some(clock::now());
         result.execution_metadata = Some(metadata);
@@ -233,10 +201,10 @@ impl Runner {
         leases: &Arc<Leases>,
         cancel: &CancellationToken,
         function: DigestFunction,
-    ) -> Result<(Finished, (Digest, PathBuf), (Digest, PathBuf)), Fault> {
+    ) -> Result<(Finished, output_log::Ended, output_log::Ended), Fault> {
         let failed = |error: std::io::Error| Fault::Worker(format!("cannot keep the command's output: {error}"));
-        let mut stdout = Log::new(self.scratch.join(format!("{lease}.stdout")), function).await.map_err(failed)?;
-        let mut stderr = Log::new(self.scratch.join(format!("{lease}.stderr")), function).await.map_err(failed)?;
+        let mut stdout = OutputLog::new(self.scratch.join(format!("{lease}.stdout")), function);
+        let mut stderr = OutputLog::new(self.scratch.join(format!("{lease}.stderr")), function);
         let (sender, mut receiver) = mpsc::channel::<Chunk>(16);
         let run = self.executor.run(job, sender, cancel.clone());
         let follow = async {
