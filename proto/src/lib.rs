@@ -7,7 +7,6 @@ pub mod channel;
 pub mod chunking;
 pub mod clock;
 pub mod digest;
-pub mod image;
 pub mod precondition;
 pub mod property;
 pub mod resource_name;

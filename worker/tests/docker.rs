@@ -552,18 +552,3 @@ async fn a_registry_that_is_away_is_told_and_what_the_engine_holds_is_taken_wher
     assert!(said.contains("is taken"), "expected a note: {said}");
     place.engine.ok(&["rmi", gone]);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_warm_container_adds_little_to_a_command() {
-    let Some(place) = place().await else { return };
-    let mut took = Vec::new();
-    for _ in 0..20 {
-        let began = std::time::Instant::now();
-        let ran = place.script("true").await;
-        took.push(began.elapsed().saturating_sub(ran.finished.wall));
-    }
-    took.sort();
-    eprintln!("a warm container adds {:?} at the median, {:?} at most", took[10], took[19]);
-    // A loaded machine; the benchmark measures what is promised.
-    assert!(took[10] < Duration::from_millis(250), "expected a container to be used again: {took:?}");
-}

@@ -11,6 +11,7 @@ pub mod image;
 pub mod layer;
 pub mod layout;
 pub mod manifest;
+pub mod name;
 pub mod platform;
 pub mod push;
 pub mod reference;

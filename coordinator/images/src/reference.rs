@@ -15,6 +15,8 @@ pub const DOCKER_HUB: &str = "docker.io";
 pub const LATEST: &str = "latest";
 /// Longest name, registry included.
 const MAX_NAME: usize = 255;
+/// Characters of a wrong text that are shown.
+const SHOWN: usize = 300;
 /// Longest tag.
 const MAX_TAG: usize = 128;
 
@@ -35,6 +37,14 @@ pub struct Invalid {
     pub text: String,
     /// What is wrong with it, and what was expected.
     pub problem: String,
+}
+
+impl Invalid {
+    /// The same fault of the whole text that the reference was in.
+    #[must_use]
+    pub(crate) fn of(self, text: &str) -> Self {
+        Self { text: text.chars().take(SHOWN).collect(), ..self }
+    }
 }
 
 impl Reference {
@@ -108,7 +118,7 @@ impl FromStr for Reference {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse(text).map_err(|problem| Invalid { text: text.chars().take(300).collect(), problem })
+        parse(text).map_err(|problem| Invalid { text: text.chars().take(SHOWN).collect(), problem })
     }
 }
 

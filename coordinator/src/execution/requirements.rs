@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use kiln_core::scheduler::{Capacity, Requirements};
-use kiln_proto::image::{self, ImageName};
+use kiln_images::name::ImageName;
+use kiln_images::reference::Invalid;
 use kiln_proto::{property, reapi};
 
 /// Reserved for an action that does not say: one CPU.
@@ -66,7 +67,7 @@ pub fn asked(action: &reapi::Action, command: &reapi::Command) -> Result<Asked, 
             // Any worker with Docker has any image: it pulls what it lacks.
             property::CONTAINER_IMAGE => {
                 let _: ImageName =
-                    value.parse().map_err(|error: image::Invalid| Error::Image { reason: error.to_string() })?;
+                    value.parse().map_err(|error: Invalid| Error::Image { reason: error.to_string() })?;
                 properties.insert((property::EXECUTOR.to_owned(), property::DOCKER.to_owned()));
             }
             name if property::is_known(name) => {

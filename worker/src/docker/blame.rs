@@ -3,7 +3,7 @@
 //! A name that no registry knows and a platform that an image has not are the project's; credentials, connections and disks are the
 //! worker's, and another worker may do better. Engines tell these apart by words alone.
 
-use kiln_proto::image::ImageName;
+use kiln_images::name::ImageName;
 
 use super::engine::words;
 use crate::executor::Error;

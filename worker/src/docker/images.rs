@@ -11,7 +11,7 @@ use bollard::auth::DockerCredentials;
 use bollard::models::ImageInspect;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures::StreamExt;
-use kiln_proto::image::ImageName;
+use kiln_images::name::ImageName;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -43,7 +43,7 @@ pub(super) struct Resolved {
 #[derive(Debug)]
 pub(super) struct Images {
     engine: Engine,
-    credentials: PathBuf,
+    credentials: Option<PathBuf>,
     known: Mutex<HashMap<(ImageName, String), Image>>,
     tags: Mutex<HashMap<(ImageName, String), (ImageName, Instant)>>,
     /// One pull of an image at a time.
@@ -51,7 +51,7 @@ pub(super) struct Images {
 }
 
 impl Images {
-    pub(super) fn new(engine: Engine, credentials: PathBuf) -> Self {
+    pub(super) fn new(engine: Engine, credentials: Option<PathBuf>) -> Self {
         Self { engine, credentials, known: Mutex::default(), tags: Mutex::default(), pulls: Mutex::default() }
     }
 
@@ -129,10 +129,8 @@ impl Images {
     }
 
     async fn credentials(&self, name: &ImageName) -> Result<Option<DockerCredentials>, Error> {
-        let Some(registry) = name.registry().map(str::to_owned) else { return Ok(None) };
-        let file = self.credentials.clone();
-        let found = tokio::task::spawn_blocking(move || credentials::of(&file, &registry)).await;
-        found.map_err(|error| Error::Worker(error.to_string()))?.map_err(Error::Worker)
+        let Some(registry) = name.registry() else { return Ok(None) };
+        credentials::of(self.credentials.as_deref(), registry).await.map_err(Error::Worker)
     }
 
     async fn pull(&self, name: &ImageName, architecture: &str, tell: &mpsc::Sender<Chunk>) -> Result<(), Error> {
@@ -176,7 +174,7 @@ impl Images {
             };
             let found = self.inspect(name).await?.ok_or_else(absent)?;
             let image = checked(found, name, architecture)?;
-            return Ok(Resolved { name: ImageName::Id(image.id), note: None });
+            return Ok(Resolved { name: by_id(name, &image.id)?, note: None });
         }
         let error = match self.ask_registry(name, architecture).await {
             Ok(name) => return Ok(Resolved { name, note: None }),
@@ -185,7 +183,7 @@ impl Images {
         match self.inspect(name).await? {
             Some(found) if is_for(&found, architecture) => {
                 let note = format!("{error}; the image that the worker's engine holds under that name is taken");
-                Ok(Resolved { name: held(name, &found), note: Some(note) })
+                Ok(Resolved { name: held(name, &found)?, note: Some(note) })
             }
             _ => Err(error),
         }
@@ -199,7 +197,7 @@ impl Images {
             self.pull(name, architecture, &tell).await?;
             let found = self.inspect(name).await?;
             let absent = || Error::Worker(format!("`{name}` was pulled and is not there"));
-            return found.map(|found| held(name, &found)).ok_or_else(absent);
+            return held(name, &found.ok_or_else(absent)?);
         }
         let answer = self.engine.api.inspect_registry_image(&name.engine_name(), credentials).await;
         let found = answer.map_err(|error| failed(name, &error))?;
@@ -209,22 +207,29 @@ impl Images {
             return Err(other_platform(name, architecture, &there));
         }
         let digest = found.descriptor.digest.unwrap_or_default();
-        name.at(&digest)
-            .to_string()
-            .parse()
-            .map_err(|_| Error::Worker(format!("the registry names no usable digest of `{name}`, but `{digest}`")))
+        let unusable = |_| Error::Worker(format!("the registry names no usable digest of `{name}`, but `{digest}`"));
+        Ok(name.at(digest.parse().map_err(unusable)?))
     }
 }
 
 /// The digest under which a held image came from the repository of that name; else its id.
-fn held(name: &ImageName, found: &ImageInspect) -> ImageName {
+fn held(name: &ImageName, found: &ImageInspect) -> Result<ImageName, Error> {
     let of_repository = |text: &String| {
         let digested: ImageName = text.parse().ok()?;
         let (_, digest) = text.split_once('@')?;
-        (name.at(digest).to_string() == digested.to_string()).then_some(digested)
+        (name.at(digest.parse().ok()?) == digested).then_some(digested)
     };
-    let from_registry = found.repo_digests.iter().flatten().find_map(of_repository);
-    from_registry.unwrap_or_else(|| ImageName::Id(found.id.clone().unwrap_or_default()))
+    match found.repo_digests.iter().flatten().find_map(of_repository) {
+        Some(from_registry) => Ok(from_registry),
+        None => by_id(name, found.id.as_deref().unwrap_or_default()),
+    }
+}
+
+fn by_id(name: &ImageName, id: &str) -> Result<ImageName, Error> {
+    // Podman leaves the algorithm out.
+    let whole = if id.contains(':') { id.to_owned() } else { format!("sha256:{id}") };
+    let unusable = |_| Error::Worker(format!("this worker's engine names no usable id of `{name}`, but `{id}`"));
+    Ok(ImageName::Id(whole.parse().map_err(unusable)?))
 }
 
 fn platform(found: &bollard::models::OciPlatform) -> String {

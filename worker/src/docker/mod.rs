@@ -118,10 +118,9 @@ impl Docker {
         let (files, mounts) = prepared.map_err(|error| Error::Setup(error.to_string()))?.map_err(Error::Setup)?;
         let own = (rustix::process::geteuid(), rustix::process::getegid());
         let user = if own.0.is_root() { (USER, GROUP) } else { (own.0.as_raw(), own.1.as_raw()) };
-        let credentials = config.credentials.unwrap_or_else(credentials::default_file);
         let shared = Arc::new(Shared {
             pool: Pool::default(),
-            images: Images::new(engine.clone(), credentials),
+            images: Images::new(engine.clone(), config.credentials),
             setting: Setting {
                 engine,
                 files,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use bollard::models::CreateImageInfo;
-use kiln_proto::image::ImageName;
+use kiln_images::name::ImageName;
 use tokio::sync::mpsc;
 
 use crate::executor::{Chunk, Stream};

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kiln_proto::image::ImageName;
+use kiln_images::name::ImageName;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +24,7 @@ fn arguments(job: &Job) -> Result<(ImageName, String), Error> {
             "expected an image's name and a platform such as `linux/amd64` as arguments".to_owned(),
         ));
     };
-    let name = name.parse().map_err(|error: kiln_proto::image::Invalid| Error::Action(error.to_string()))?;
+    let name = name.parse().map_err(|error: kiln_images::reference::Invalid| Error::Action(error.to_string()))?;
     let architecture = platform.strip_prefix("linux/");
     let unknown = || Error::Action(format!("`{platform}` is no platform; expected such as `linux/amd64`"));
     Ok((name, architecture.ok_or_else(unknown)?.to_owned()))

@@ -1,6 +1,6 @@
 //! In what an action's command runs, as its platform says.
 
-use kiln_proto::image::ImageName;
+use kiln_images::name::ImageName;
 use kiln_proto::{property, reapi};
 
 /// In what a command runs.
@@ -28,7 +28,7 @@ impl Place {
         };
         match (value(property::EXECUTOR), value(property::CONTAINER_IMAGE)) {
             (None | Some(property::DOCKER), Some(image)) => {
-                let image = image.parse().map_err(|error: kiln_proto::image::Invalid| error.to_string())?;
+                let image = image.parse().map_err(|error: kiln_images::reference::Invalid| error.to_string())?;
                 Ok(Self::Image(image, value(property::ISA).and_then(property::architecture)))
             }
             (None | Some(property::SANDBOX), None) => Ok(Self::Machine),

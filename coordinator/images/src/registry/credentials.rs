@@ -148,6 +148,11 @@ impl Credentials {
     }
 }
 
+/// What Docker calls a registry in its credentials.
+pub fn server_name(registry: &str) -> String {
+    names(registry).swap_remove(0)
+}
+
 /// What a registry may be called in these files, the usual name first.
 fn names(registry: &str) -> Vec<String> {
     if registry == DOCKER_HUB {

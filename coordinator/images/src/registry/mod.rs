@@ -25,7 +25,7 @@ use serde::Deserialize;
 
 use crate::reference::Reference;
 use auth::Authorization;
-pub use credentials::{Credentials, Login};
+pub use credentials::{Credentials, Login, server_name};
 pub use download::Repository;
 pub use error::Error;
 pub use retry::Attempts;
