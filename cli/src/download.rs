@@ -160,7 +160,7 @@ impl Fetch<'_> {
 }
 
 /// Moves `new` to `place`; a directory that stands there goes to `aside` first.
-fn replace(new: &Path, place: &Path, aside: &Path) -> Result<(), Error> {
+pub(crate) fn replace(new: &Path, place: &Path, aside: &Path) -> Result<(), Error> {
     let write = |source| Error::Write { path: place.to_owned(), source };
     let old_is_dir = place.symlink_metadata().is_ok_and(|old| old.is_dir());
     if place.symlink_metadata().is_ok() && (old_is_dir || new.is_dir()) {

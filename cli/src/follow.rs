@@ -7,7 +7,7 @@ use kiln_proto::transfer::Moved;
 use kiln_proto::v1;
 use kiln_proto::v1::event::Event;
 
-use crate::deliver::Deliver;
+use crate::deliver::{self, Deliver};
 use crate::farm::{FUNCTION, Farm};
 use crate::interrupts::Interrupts;
 use crate::progress::{Board, Happening, Show};
@@ -63,6 +63,7 @@ impl Follow<'_> {
 
     async fn events(&self, board: &mut Board, show: &mut dyn Show, interrupts: &Interrupts) -> Result<Code, Error> {
         let mut offset = 0;
+        let mut here = Vec::new();
         let mut patience = self.farm.patience();
         let mut interrupted = false;
         loop {
@@ -100,7 +101,7 @@ impl Follow<'_> {
                             continue;
                         }
                         offset = event.offset + 1;
-                        if let Some(code) = self.event(board, show, event.event).await? {
+                        if let Some(code) = self.event(board, &mut here, show, event.event).await? {
                             return Ok(code);
                         }
                     }
@@ -118,7 +119,14 @@ impl Follow<'_> {
         }
     }
 
-    async fn event(&self, board: &mut Board, show: &mut dyn Show, event: Option<Event>) -> Result<Option<Code>, Error> {
+    /// Takes one event; `here` are the artifacts that came whole, with where they lie.
+    async fn event(
+        &self,
+        board: &mut Board,
+        here: &mut Vec<(v1::Artifact, PathBuf)>,
+        show: &mut dyn Show,
+        event: Option<Event>,
+    ) -> Result<Option<Code>, Error> {
         match event {
             None => Ok(None),
             Some(Event::Artifact(artifact)) => {
@@ -129,11 +137,19 @@ impl Follow<'_> {
                 let whole = self.deliver.is_none_or(|deliver| !deliver.takes(&artifact));
                 let path = download::artifact(self.farm, &artifact, &dir, whole).await?;
                 board.artifacts.push(artifact.clone());
+                if whole {
+                    here.push((artifact.clone(), path.clone()));
+                }
                 self.show(board, show, &Happening::Artifact { artifact, path })?;
                 Ok(None)
             }
             Some(Event::BuildFinished(finished)) => {
                 self.fetch_tails(board).await;
+                if finished.status() == v1::Status::Succeeded {
+                    for joined in deliver::join(self.farm, here, &self.output).await? {
+                        self.show(board, show, &Happening::Delivered(joined))?;
+                    }
+                }
                 if let (Some(deliver), v1::Status::Succeeded) = (self.deliver, finished.status()) {
                     for delivered in deliver.run(self.farm, &board.artifacts).await? {
                         self.show(board, show, &Happening::Delivered(delivered))?;

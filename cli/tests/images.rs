@@ -319,6 +319,16 @@ fn an_image_for_two_platforms_is_one_index_that_docker_runs_on_each() {
         let said = docker.well(&["run", "--rm", "--network", "none", "--platform", platform, &to]);
         assert_eq!(said, "hello from each\n", "{platform}");
     }
+    let kept = farm.build(dir.path(), &more).well();
+    let joined = dir.path().join("kiln-out/shop");
+    assert_eq!(kept.of_type("joined")[0]["digest"], digest.as_str(), "expected the index that was pushed");
+    let oci = format!("oci:{}", joined.display());
+    for architecture in ["amd64", "arm64"].into_iter().filter(|_| has("skopeo")) {
+        let mut skopeo = Command::new("skopeo");
+        skopeo.args(["inspect", "--override-arch", architecture, &oci]);
+        let inspected: Value = serde_json::from_str(&registry::output(&mut skopeo)).unwrap();
+        assert_eq!(inspected["Architecture"], architecture, "expected the layout to hold both platforms");
+    }
     let again = push(&farm, dir.path(), &to, dir.path(), &more).well();
     assert_eq!(again.of_type("pushed")[0]["digest"], digest.as_str(), "expected the same index of the same sources");
 }

@@ -4,6 +4,7 @@
 //! said before it begins.
 
 mod destination;
+mod joint;
 mod load;
 mod push;
 mod raw;
@@ -15,10 +16,11 @@ use kiln_images::registry::{self, Credentials, Registries};
 use kiln_proto::{transfer, v1};
 
 use crate::Code;
-use crate::args;
 use crate::farm::Farm;
 use crate::progress::Delivered;
+use crate::{args, download};
 use destination::{Destination, Place};
+pub use joint::join;
 use stored::Stored;
 
 /// An artifact that does not get there.
@@ -44,6 +46,8 @@ pub enum Error {
     #[error("`--store`: `{}` names no place; add `[store]` with `push = [\"…\"]`", .path.display())]
     NoStore { path: PathBuf },
     #[error(transparent)]
+    Output(#[from] download::Error),
+    #[error(transparent)]
     Raw(#[from] raw::Refused),
     #[error(transparent)]
     Registry(#[from] Box<registry::Error>),
@@ -65,6 +69,7 @@ impl Error {
     /// Whose fault it is, as an exit code.
     pub fn code(&self) -> Code {
         match self {
+            Self::Output(error) => error.code(),
             Self::Raw(refused) if refused.is_users() => Code::Usage,
             Self::Project { .. } | Self::Configuration(_) | Self::NoStore { .. } => Code::Usage,
             Self::Destination(_) | Self::NoImage | Self::Load { .. } => Code::Usage,

@@ -76,7 +76,7 @@ pub enum Happening {
 pub struct Delivered {
     /// The artifact's name.
     pub name: String,
-    /// `pushed` or `loaded`.
+    /// `pushed`, `loaded`, or `joined` to one layout for all platforms.
     pub how: &'static str,
     /// Under which name it is there.
     pub reference: String,

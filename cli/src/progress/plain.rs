@@ -79,6 +79,9 @@ pub(super) fn target_words(board: &Board, finished: &kiln_proto::v1::TargetFinis
 /// The line about what was taken somewhere.
 pub(super) fn delivered_words(delivered: &super::Delivered) -> String {
     let (sent, present) = (terminal::size(delivered.bytes.0), terminal::size(delivered.bytes.1));
+    if delivered.how == "joined" {
+        return format!("joined {}: the image for all platforms, {present}", delivered.reference);
+    }
     format!("{} {}: sent {sent}, {present} were there", delivered.how, delivered.reference)
 }
 

@@ -1,0 +1,87 @@
+//! The images of several platforms as one layout in the output directory, whose index names them all.
+//!
+//! Invariant: its blobs are those of the platforms' own layouts, by hard links: nothing is fetched or copied again.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use kiln_images::image::Image;
+use kiln_images::layout;
+use kiln_proto::v1;
+
+use super::stored::Stored;
+use super::{Delivered, Error};
+use crate::download;
+use crate::farm::Farm;
+
+/// Makes a layout at `output/NAME` for each image that came for several platforms; `here` are the artifacts that came, with where
+/// they lie.
+pub async fn join(farm: &Farm, here: &[(v1::Artifact, PathBuf)], output: &Path) -> Result<Vec<Delivered>, Error> {
+    let mut by_name: BTreeMap<&str, Vec<&(v1::Artifact, PathBuf)>> = BTreeMap::new();
+    for one in here.iter().filter(|(artifact, _)| artifact.kind == "image") {
+        by_name.entry(&one.0.name).or_default().push(one);
+    }
+    let mut done = Vec::new();
+    for (name, several) in by_name {
+        let mut platforms: Vec<&str> = several.iter().map(|(artifact, _)| artifact.platform.as_str()).collect();
+        platforms.sort_unstable();
+        platforms.dedup();
+        // Two targets of one platform have no place in one index.
+        if several.len() < 2 || platforms.len() != several.len() {
+            continue;
+        }
+        done.push(join_one(farm, name, &several, output).await?);
+    }
+    Ok(done)
+}
+
+async fn join_one(
+    farm: &Farm,
+    name: &str,
+    several: &[&(v1::Artifact, PathBuf)],
+    output: &Path,
+) -> Result<Delivered, Error> {
+    let artifacts: Vec<&v1::Artifact> = several.iter().map(|(artifact, _)| artifact).collect();
+    let mut images: Vec<Image> = Vec::new();
+    for stored in Stored::open_all(farm, &artifacts).await? {
+        images.extend(stored.images().await?);
+    }
+    let place = output.join(name);
+    let write = |source| download::Error::Write { path: place.clone(), source };
+    let beside = tempfile::Builder::new().prefix(".kiln-").tempdir_in(output).map_err(write)?;
+    let staged = beside.path().join("new");
+    let tag = artifacts.first().map(|artifact| artifact.version.as_str()).unwrap_or_default();
+    let layouts: Vec<&Path> = several.iter().map(|(_, path)| path.as_path()).collect();
+    let bytes = lay_out(&images, tag, &layouts, &staged).map_err(write)?;
+    download::replace(&staged, &place, beside.path())?;
+    Ok(Delivered {
+        name: name.to_owned(),
+        how: "joined",
+        reference: place.display().to_string(),
+        digest: layout::top(&images).descriptor.digest.to_string(),
+        bytes: (0, bytes),
+    })
+}
+
+/// Writes the small files and links the blobs; answers how many bytes the blobs have.
+fn lay_out(images: &[Image], tag: &str, layouts: &[&Path], into: &Path) -> io::Result<u64> {
+    let tag = kiln_images::reference::tag_from(tag);
+    let mut bytes = 0;
+    std::fs::create_dir_all(into.join("blobs/sha256"))?;
+    for (path, document) in layout::files(images, &tag) {
+        std::fs::write(into.join(path), &document.data)?;
+    }
+    for layer in images.iter().flat_map(|image| &image.layers) {
+        let path = layout::blob_path(&layer.digest);
+        if into.join(&path).exists() {
+            continue;
+        }
+        let from = layouts.iter().map(|layout| layout.join(&path)).find(|from| from.is_file());
+        let from = from.ok_or_else(|| io::Error::other(format!("no platform's layout holds `{path}`")))?;
+        // Where links are not to be had, a copy does as well.
+        std::fs::hard_link(&from, into.join(&path)).or_else(|_| std::fs::copy(&from, into.join(&path)).map(drop))?;
+        bytes += layer.size;
+    }
+    Ok(bytes)
+}
