@@ -289,20 +289,51 @@ fn docker_runs_what_was_loaded_and_what_it_pulled() {
     assert!(none.code == 2 && none.err.contains("cannot load `shop` into Docker"), "{none:?}");
 }
 
-#[test]
-fn an_image_for_two_platforms_is_one_index_that_docker_runs_on_each() {
+/// A farm with a native worker and an emulated one of arm64; none where this machine cannot run arm64.
+fn farm_of_two_architectures() -> Option<Farm> {
     let root = match real::arm64::root() {
         Ok(root) => root,
-        Err(missing) => return real::cannot_run(&missing),
+        Err(missing) => {
+            real::cannot_run(&missing);
+            return None;
+        }
     };
-    let (Some(docker), Some(registry)) = (Docker::start(), Registry::start()) else { return };
     let farm = Farm::start(&["native"]);
     farm.start_worker_with("emulated", &["--root", root.to_str().unwrap()]);
     farm.wait_for_worker("emulated");
+    Some(farm)
+}
+
+const BOTH: [&str; 3] = ["--platform", "linux/amd64,linux/arm64", "--allow-emulation"];
+
+#[test]
+fn a_program_of_the_other_machine_is_refused_in_the_image_that_it_does_not_run_in() {
+    let Some(farm) = farm_of_two_architectures() else { return };
+    // Somebody committed a program that was built elsewhere.
+    let config = SHOP.replace("cc -static", "cp vendored shop; : cc -static").replace("\"shop.c\"", "\"vendored\"");
+    let dir = project(&[("kiln.toml", &config), ("deps.lock", "x\n"), ("shop.c", &source("x"))]);
+    let built = Command::new("cc").args(["-static", "-o", "vendored", "shop.c"]).current_dir(dir.path()).status();
+    assert!(built.is_ok_and(|status| status.success()), "expected `cc` to make a static program");
+    let built = farm.build(dir.path(), &BOTH);
+    assert_eq!(built.0.code, 1, "expected the arm64 image to be refused: {:?}", built.0);
+    let message = |platform: &str| {
+        let targets = built.of_type("target_finished");
+        let target = targets.iter().find(|target| target["platform"] == platform).expect("an end of each platform");
+        (target["status"].as_str().unwrap().to_owned(), target["message"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(message("linux/amd64").0, "success");
+    let (status, words) = message("linux/arm64");
+    assert_eq!(status, "failed");
+    assert!(words.contains("shop") && words.contains("x86-64") && words.contains("arm64"), "{words}");
+}
+
+#[test]
+fn an_image_for_two_platforms_is_one_index_that_docker_runs_on_each() {
+    let (Some(docker), Some(registry)) = (Docker::start(), Registry::start()) else { return };
+    let Some(farm) = farm_of_two_architectures() else { return };
     let dir = shop("both\n", "hello from each");
     let to = format!("{}/shop:both", registry.name);
-    let more = ["--platform", "linux/amd64,linux/arm64", "--allow-emulation"];
-    let pushed = push(&farm, dir.path(), &to, dir.path(), &more).well();
+    let pushed = push(&farm, dir.path(), &to, dir.path(), &BOTH).well();
     let digest = pushed.of_type("pushed")[0]["digest"].as_str().unwrap().to_owned();
     if has("skopeo") {
         let mut skopeo = Command::new("skopeo");
@@ -319,7 +350,7 @@ fn an_image_for_two_platforms_is_one_index_that_docker_runs_on_each() {
         let said = docker.well(&["run", "--rm", "--network", "none", "--platform", platform, &to]);
         assert_eq!(said, "hello from each\n", "{platform}");
     }
-    let kept = farm.build(dir.path(), &more).well();
+    let kept = farm.build(dir.path(), &BOTH).well();
     let joined = dir.path().join("kiln-out/shop");
     assert_eq!(kept.of_type("joined")[0]["digest"], digest.as_str(), "expected the index that was pushed");
     let oci = format!("oci:{}", joined.display());
@@ -329,7 +360,7 @@ fn an_image_for_two_platforms_is_one_index_that_docker_runs_on_each() {
         let inspected: Value = serde_json::from_str(&registry::output(&mut skopeo)).unwrap();
         assert_eq!(inspected["Architecture"], architecture, "expected the layout to hold both platforms");
     }
-    let again = push(&farm, dir.path(), &to, dir.path(), &more).well();
+    let again = push(&farm, dir.path(), &to, dir.path(), &BOTH).well();
     assert_eq!(again.of_type("pushed")[0]["digest"], digest.as_str(), "expected the same index of the same sources");
 }
 
