@@ -1,6 +1,7 @@
 //! Actions to execute, and the call that executes them: what every measurement of Execute shares.
 
 use bytes::Bytes;
+use kiln_proto::channel::Channel;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::longrunning::operation::Result as OperationResult;
 use kiln_proto::reapi::command::EnvironmentVariable;
@@ -9,7 +10,6 @@ use kiln_proto::reapi::{self, platform::Property};
 use kiln_proto::transfer::Blob;
 use prost::Message;
 use tonic::Status;
-use tonic::transport::Channel;
 
 /// What every endpoint serves.
 pub const FUNCTION: DigestFunction = DigestFunction::Sha256;

@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::time::Instant;
 
+use kiln_proto::channel::Channel;
 use kiln_proto::digest::DigestFunction;
 use kiln_proto::transfer::{Blob, Client};
 use rand::{RngCore, SeedableRng};
-use tonic::transport::Channel;
 
 use crate::report::Figure;
 

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
+use kiln_proto::channel::Channel;
 use kiln_proto::digest::Digest;
 use kiln_proto::property;
 use kiln_proto::transfer::Client;
-use tonic::transport::Channel;
 
 use crate::actions::{self, FUNCTION, Recipe};
 use crate::report::{Figure, Latencies};

@@ -79,7 +79,7 @@ impl Farm {
     async fn wait_for(&mut self, worker: Option<&str>) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {
-            if let Ok(channel) = kiln_proto::channel::connect(&self.url).await
+            if let Ok(channel) = kiln_proto::channel::connect(&self.url, &Default::default()).await
                 && let Ok(status) = FarmClient::new(channel).status(StatusRequest {}).await
             {
                 let there = &status.get_ref().workers;

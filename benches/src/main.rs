@@ -88,7 +88,7 @@ async fn figures(arguments: &Arguments) -> anyhow::Result<()> {
     let wants = |what| arguments.what.is_empty() || arguments.what.contains(&what);
     let farm = if arguments.target.is_none() { Some(Farm::start(1, &[]).await?) } else { None };
     let url = arguments.target.clone().or(farm.as_ref().map(|farm| farm.url.clone())).unwrap_or_default();
-    let channel = kiln_proto::channel::connect(&url).await?;
+    let channel = kiln_proto::channel::connect(&url, &Default::default()).await?;
     let mut figures = Vec::new();
     if wants(What::Execute) {
         for image in [None, arguments.image.as_deref()].into_iter().take(1 + usize::from(arguments.image.is_some())) {

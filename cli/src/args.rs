@@ -1,11 +1,15 @@
 //! The command line's words.
 
+mod membership;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kiln_core::plan::Platform;
+use kiln_proto::channel::Access;
+pub use membership::{Membership, Who};
 
 /// A build farm behind one command: from a source tree to a traceable artifact.
 #[derive(Debug, Parser)]
@@ -28,6 +32,9 @@ pub struct Farm {
     /// How long a farm that went away in mid-build is waited for, in seconds.
     #[arg(long, global = true, default_value = "120", value_parser = seconds, value_name = "SECONDS", hide = true)]
     pub lost_after: Duration,
+    /// Who one is there.
+    #[command(flatten)]
+    pub access: Access,
 }
 
 /// The commands.
@@ -55,6 +62,9 @@ pub enum Command {
     /// See what the farm has cached, how much that saves, and why a step missed.
     #[command(subcommand)]
     Cache(Cache),
+    /// Say who belongs to a farm: certificates, tokens, and who is let in no more.
+    #[command(subcommand)]
+    Farm(Membership),
     /// Run a whole farm on this machine: a coordinator and workers.
     Up(Up),
     /// Print the steps that a build would take, and why.
@@ -330,24 +340,9 @@ pub struct Check {
 /// The hidden `kiln coordinator`.
 #[derive(Debug, Clone, Args)]
 pub struct Coordinator {
-    /// Where it listens.
-    #[arg(long)]
-    pub listen: SocketAddr,
-    /// Where it keeps its data.
-    #[arg(long)]
-    pub data_dir: PathBuf,
-    /// A Redis that it shares with other coordinators.
-    #[arg(long, env = "KILN_REDIS", hide_env_values = true)]
-    pub redis: Option<String>,
-    /// A bucket that it shares with other coordinators.
-    #[arg(long, env = "KILN_S3")]
-    pub s3: Option<String>,
-    /// Most bytes of cached blobs, as for `kiln-coordinator`.
-    #[arg(long, env = "KILN_STORE_SIZE", value_parser = crate::farm::parts::bytes)]
-    pub store_size: Option<u64>,
-    /// How often what is older than a month is looked for and removed.
-    #[arg(long, env = "KILN_COLLECT_EVERY", value_parser = crate::farm::parts::age)]
-    pub collect_every: Option<std::time::Duration>,
+    /// As for `kiln-coordinator`.
+    #[command(flatten)]
+    pub config: kiln_coordinator::Config,
     /// The process that it must not outlive.
     #[arg(long)]
     pub parent: Option<u32>,
@@ -356,18 +351,9 @@ pub struct Coordinator {
 /// The hidden `kiln worker`.
 #[derive(Debug, Clone, Args)]
 pub struct Worker {
-    /// The coordinator's URL.
-    #[arg(long)]
-    pub coordinator: String,
-    /// Its name in the farm.
-    #[arg(long)]
-    pub name: String,
-    /// Where it keeps its state.
-    #[arg(long)]
-    pub state_dir: PathBuf,
-    /// A root file system for its actions other than the machine's own.
-    #[arg(long)]
-    pub root: Option<PathBuf>,
+    /// As for `kiln-worker`.
+    #[command(flatten)]
+    pub config: kiln_worker::Config,
     /// The process that it must not outlive.
     #[arg(long)]
     pub parent: Option<u32>,

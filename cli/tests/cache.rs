@@ -254,7 +254,7 @@ fn an_instance_does_not_see_the_layers_of_another() {
     farm.build(dir.path(), &[]).well();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let mut client = CacheClient::new(kiln_proto::channel::connect(&farm.url).await.unwrap());
+        let mut client = CacheClient::new(kiln_proto::channel::connect(&farm.url, &Default::default()).await.unwrap());
         let instance = "other".to_owned();
         let list = ListLayersRequest { instance: instance.clone(), ..Default::default() };
         assert!(client.list(list).await.unwrap().into_inner().layers.is_empty());

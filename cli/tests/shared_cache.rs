@@ -151,7 +151,7 @@ fn wait_for_chunks(farm: &Farm, data: &[u8]) {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let client = runtime.block_on(async {
-        let channel = kiln_proto::channel::connect(&farm.url).await.unwrap();
+        let channel = kiln_proto::channel::connect(&farm.url, &Default::default()).await.unwrap();
         kiln_proto::transfer::Client::new(channel, "", DigestFunction::Sha256)
     });
     until("the farm to know the chunks", || {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::auth;
 use crate::services::execution;
 use crate::store;
 
@@ -13,6 +14,9 @@ pub struct Config {
     /// Where it listens.
     #[arg(long, env = "KILN_LISTEN", default_value = "127.0.0.1:8980", value_name = "ADDR:PORT")]
     pub listen: SocketAddr,
+    /// Who may call.
+    #[command(flatten)]
+    pub auth: auth::Config,
     /// Where it keeps blobs, the action cache, builds and artifacts.
     #[arg(long, env = "KILN_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
@@ -67,6 +71,7 @@ impl Config {
     pub fn on_disk(listen: SocketAddr, data_dir: PathBuf, store_bytes: u64) -> Self {
         Self {
             listen,
+            auth: auth::Config::default(),
             data_dir,
             store_bytes,
             cache_age: store::DEFAULT_LIFE,

@@ -3,6 +3,7 @@
 //! Invariant: no scheduling decision is made here; `kiln-core` makes them, and this crate carries them out.
 
 pub mod artifacts;
+pub mod auth;
 pub mod builds;
 pub mod config;
 pub mod execution;

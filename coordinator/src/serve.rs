@@ -16,6 +16,7 @@ use kiln_proto::v1::artifacts_server::ArtifactsServer;
 use kiln_proto::v1::builds_server::BuildsServer;
 use kiln_proto::v1::cache_server::CacheServer;
 use kiln_proto::v1::farm_server::FarmServer;
+use kiln_proto::v1::membership_server::MembershipServer;
 use kiln_proto::v1::workers_server::WorkersServer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -23,10 +24,14 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use crate::Config;
+use crate::auth::layer::Gate;
+use crate::auth::{self, Authenticator};
 use crate::builds::Builds;
 use crate::execution::ExecutionHandle;
 use crate::layers::{self, LayerStore, Layers, RedbLayers, SharedLayers};
-use crate::services::{action_cache, builds, bytestream, cache, capabilities, cas, execution, farm, workers};
+use crate::services::{
+    action_cache, builds, bytestream, cache, capabilities, cas, execution, farm, membership, workers,
+};
 use crate::store::{self, Stores};
 
 /// How long calls may go on after the coordinator was asked to stop. Streams that never end are cut then.
@@ -45,6 +50,10 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
+    let address = listener.local_addr()?;
+    config.auth.check(address)?;
+    let authenticator = Authenticator::open(&config.auth).await?;
+    let tls = config.auth.tls()?.map(auth::tls::open).transpose()?;
     let kept = config.stores()?;
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot make the data directory `{}`", config.data_dir.display()))?;
@@ -79,25 +88,34 @@ pub async fn run(
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .initial_stream_window_size(4 * 1024 * 1024)
         .initial_connection_window_size(16 * 1024 * 1024)
+        .layer(Gate::new(authenticator.clone()))
         .add_service(sized!(CapabilitiesServer::new(capabilities::Capabilities)))
         .add_service(cas::ContentAddressableStorage::server(stores.clone()))
         .add_service(sized!(ByteStreamServer::new(bytestream::ByteStream::new(stores.clone(), execution.logs()))))
         .add_service(sized!(ActionCacheServer::new(action_cache::ActionCache::new(stores))))
         .add_service(sized!(ExecutionServer::new(operations.clone())))
         .add_service(sized!(OperationsServer::new(operations)))
+        .add_service(sized!(MembershipServer::new(membership::Membership::new(authenticator))))
         .add_service(sized!(WorkersServer::new(workers::Workers::new(execution.clone()))))
         .add_service(sized!(FarmServer::new(farm::Farm::new(execution))))
         .add_service(sized!(CacheServer::new(cache::Cache::new(layers.clone()))))
         .add_service(sized!(BuildsServer::new(served.clone())))
         .add_service(sized!(ArtifactsServer::new(served)));
-    let address = listener.local_addr()?;
-    tracing::info!(%address, data_dir = %config.data_dir.display(), "ready");
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    tracing::info!(%address, tls = tls.is_some(), data_dir = %config.data_dir.display(), "ready");
     let stop = stopping.clone();
-    let serving = server.serve_with_incoming_shutdown(incoming, async move {
+    let shutdown = async move {
         shutdown.await;
         stop.cancel();
-    });
+    };
+    let serving = async move {
+        match tls {
+            Some(tls) => server.serve_with_incoming_shutdown(auth::tls::incoming(listener, tls), shutdown).await,
+            None => {
+                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                server.serve_with_incoming_shutdown(incoming, shutdown).await
+            }
+        }
+    };
     let cut = async move {
         stopping.cancelled().await;
         tokio::time::sleep(GRACE).await;

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use kiln_coordinator::Config;
+use kiln_proto::channel::Channel;
 use kiln_proto::digest::DigestFunction;
 use kiln_proto::longrunning::operation::Result as OperationResult;
 use kiln_proto::longrunning::operations_client::OperationsClient;
@@ -14,7 +15,6 @@ use kiln_proto::reapi::execution_client::ExecutionClient;
 use kiln_proto::transfer::{Blob, Client};
 use prost::Message;
 use tokio::sync::oneshot;
-use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
 /// How long anything may take before a test says what it waited for.
@@ -38,7 +38,7 @@ async fn coordinator(abandoned_after: Duration) -> Coordinator {
         let _ = stopped.await;
     };
     let served = tokio::spawn(kiln_coordinator::run(config, listener, shutdown));
-    let channel = kiln_proto::channel::connect(&format!("http://{address}")).await.unwrap();
+    let channel = kiln_proto::channel::connect(&format!("http://{address}"), &Default::default()).await.unwrap();
     Coordinator { channel, stop: Some(stop), served, _dir: dir }
 }
 

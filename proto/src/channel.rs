@@ -1,13 +1,27 @@
-//! Channels to a coordinator: one place that knows sizes, keepalives and TLS.
+//! Channels to a coordinator: one place that knows sizes, keepalives, TLS and credentials.
+//!
+//! Invariant: a token leaves this process only over TLS, or to this machine.
+
+mod access;
+mod bearer;
+mod refusal;
 
 use std::time::Duration;
 
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{self, ClientTlsConfig, Endpoint};
+
+pub use access::Access;
+pub use bearer::Bearer;
+pub use refusal::refusal;
 
 /// Largest message that Kiln's servers and clients take, in bytes. Above REAPI's batch limit with room for the envelope.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
-/// A farm's address that is none, or that does not answer.
+/// A connection to a farm, whose every call says who one is.
+pub type Channel = InterceptedService<transport::Channel, Bearer>;
+
+/// A farm's address that is none or does not answer, or credentials that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
@@ -17,12 +31,21 @@ pub enum Error {
     Connect {
         url: String,
         #[source]
-        source: tonic::transport::Error,
+        source: transport::Error,
     },
+    #[error("cannot trust the farm at `{url}`: {reason}")]
+    Refused { url: String, reason: String },
+    #[error(transparent)]
+    Access(#[from] access::Error),
+    #[error("a token is not sent over plain HTTP to another machine; expected `https://…` in place of `{url}`")]
+    Exposed { url: String },
 }
 
 /// The endpoint for a farm's URL; `grpc` and `grpcs` are taken for `http` and `https`.
-pub fn endpoint(url: &str) -> Result<Endpoint, Error> {
+///
+/// # Errors
+/// Where the URL is none, or the credentials cannot be read.
+pub fn endpoint(url: &str, access: &Access) -> Result<Endpoint, Error> {
     let bad = || Error::Address { url: url.to_owned() };
     let normal = match url.split_once("://") {
         Some(("grpc", rest)) => format!("http://{rest}"),
@@ -31,7 +54,7 @@ pub fn endpoint(url: &str) -> Result<Endpoint, Error> {
         Some(_) => return Err(bad()),
         None => format!("http://{url}"),
     };
-    let tls = normal.starts_with("https://");
+    let is_tls = normal.starts_with("https://");
     let mut endpoint = Endpoint::from_shared(normal)
         .map_err(|_| bad())?
         .connect_timeout(Duration::from_secs(10))
@@ -41,13 +64,83 @@ pub fn endpoint(url: &str) -> Result<Endpoint, Error> {
         .tcp_nodelay(true)
         .initial_stream_window_size(4 * 1024 * 1024)
         .initial_connection_window_size(16 * 1024 * 1024);
-    if tls {
-        endpoint = endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).map_err(|_| bad())?;
+    if is_tls {
+        let mut tls = match access.authority()? {
+            Some(authority) => ClientTlsConfig::new().ca_certificate(authority),
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
+        if let Some(identity) = access.identity()? {
+            tls = tls.identity(identity);
+        }
+        endpoint = endpoint.tls_config(tls).map_err(|source| access::Error::Certificate { reason: words(&source) })?;
+    } else if access.has_token() && !is_this_machine(endpoint.uri().host().unwrap_or_default()) {
+        return Err(Error::Exposed { url: url.to_owned() });
     }
     Ok(endpoint)
 }
 
-/// Connects, or says that nothing answers there.
-pub async fn connect(url: &str) -> Result<Channel, Error> {
-    endpoint(url)?.connect().await.map_err(|source| Error::Connect { url: url.to_owned(), source })
+/// Connects, or says why that cannot be. Credentials are read anew.
+///
+/// # Errors
+/// As [`endpoint`]; and where nothing answers there, or what answers is not trusted.
+pub async fn connect(url: &str, access: &Access) -> Result<Channel, Error> {
+    let bearer = access.bearer()?;
+    match endpoint(url, access)?.connect().await {
+        Ok(channel) => Ok(InterceptedService::new(channel, bearer)),
+        Err(source) => Err(match refusal(&source) {
+            Some(reason) => Error::Refused { url: url.to_owned(), reason },
+            None => Error::Connect { url: url.to_owned(), source },
+        }),
+    }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// An error with its causes.
+fn words(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        words = format!("{words}: {cause}");
+        next = cause.source();
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_goes_to_this_machine_or_over_tls_and_nowhere_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        std::fs::write(&file, "secret\n").unwrap();
+        let access = Access { token_file: Some(file), ..Access::default() };
+        for url in ["http://127.0.0.1:1", "grpc://localhost:1", "[::1]:1", "https://farm.example:1"] {
+            assert!(endpoint(url, &access).is_ok(), "expected `{url}` to be taken");
+        }
+        for url in ["http://farm.example:1", "10.0.0.1:1", "grpc://127.0.0.1.example:1"] {
+            let refused = endpoint(url, &access).expect_err(url);
+            assert!(matches!(refused, Error::Exposed { .. }), "{refused}");
+            assert!(endpoint(url, &Access::default()).is_ok(), "expected `{url}` to do without a token");
+        }
+    }
+
+    #[test]
+    fn credentials_that_cannot_be_used_are_named() {
+        let absent = || Some(std::path::PathBuf::from("/no/such/file"));
+        let url = "https://farm.example:1";
+        for (access, word) in [
+            (Access { ca: absent(), ..Access::default() }, "/no/such/file"),
+            (Access { cert: absent(), ..Access::default() }, "--key"),
+            (Access { key: absent(), ..Access::default() }, "--cert"),
+        ] {
+            let refused = endpoint(url, &access).expect_err(word).to_string();
+            assert!(refused.contains(word), "expected `{word}` in: {refused}");
+        }
+    }
 }

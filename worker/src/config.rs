@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use kiln_proto::channel::Access;
+
 use crate::docker;
 use crate::sandbox::Mode;
 
@@ -11,6 +13,13 @@ pub struct Config {
     /// The farm's coordinator.
     #[arg(long, env = "KILN_COORDINATOR", value_name = "URL")]
     pub coordinator: String,
+    /// Who it is there.
+    #[command(flatten)]
+    pub access: Access,
+    /// Turn this token, which `kiln farm init` or `kiln farm token --join` made, into a certificate of the worker's own. It is kept in
+    /// the state directory and replaced before it ends, so the token is needed once.
+    #[arg(long, env = "KILN_JOIN", hide_env_values = true, value_name = "TOKEN")]
+    pub join: Option<String>,
     /// Its name in the farm; by default the host's.
     #[arg(long, env = "KILN_WORKER_NAME", default_value_t = host_name())]
     pub name: String,

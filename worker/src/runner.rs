@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kiln_proto::channel::Channel;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::transfer::{self, Blob, Client};
 use kiln_proto::v1::lease_finished::Outcome;
@@ -15,7 +16,6 @@ use kiln_proto::{clock, precondition, reapi, rpc, v1};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
-use tonic::transport::Channel;
 
 use crate::executor::{self, Chunk, Executor, Exit, Finished, Job, Place, Stream};
 use crate::inputs::{self, Inputs};

@@ -14,6 +14,7 @@ use crate::docker::{self, Docker};
 use crate::executor::Executors;
 use crate::inputs::{self, Inputs};
 use crate::link::{self, Identity};
+use crate::membership::Membership;
 use crate::probe;
 use crate::runner::Runner;
 use crate::sandbox::{self, Sandbox, Tools};
@@ -85,7 +86,16 @@ pub async fn run_with_grace(
         shutdown.await;
         stopping.cancel();
     });
-    link::keep(&config.coordinator, identity, runner, stop, grace).await;
+    let membership = Membership::open(&state, &config.coordinator, &config.name, config.join.as_deref()).await?;
+    let access = match membership {
+        Some(membership) => {
+            let access = membership.access();
+            tokio::spawn(membership.renew(stop.clone()));
+            access
+        }
+        None => config.access.clone(),
+    };
+    link::keep(&config.coordinator, &access, identity, runner, stop, grace).await;
     if let Some(docker) = docker {
         docker.close().await;
     }

@@ -1,12 +1,12 @@
 //! Hits in the action cache: results of distinct actions, each of which names an output file and standard output.
 
 use futures::{StreamExt, TryStreamExt, stream};
+use kiln_proto::channel::Channel;
 use kiln_proto::channel::MAX_MESSAGE_BYTES;
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi::action_cache_client::ActionCacheClient;
 use kiln_proto::reapi::{self, OutputFile};
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::case::Load;
 use super::endpoint::{Endpoint, status};

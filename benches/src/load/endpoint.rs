@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use kiln_proto::channel::Channel;
 use kiln_proto::channel::{self, MAX_MESSAGE_BYTES};
 use kiln_proto::reapi::capabilities_client::CapabilitiesClient;
 use kiln_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 use kiln_proto::reapi::{self, ServerCapabilities};
 use kiln_proto::transfer::{self, Client};
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::actions::FUNCTION;
@@ -43,9 +43,9 @@ impl Endpoint {
         platform: &[(String, String)],
         connections: usize,
     ) -> anyhow::Result<Self> {
-        let mut channels = vec![channel::connect(url).await?];
+        let mut channels = vec![channel::connect(url, &Default::default()).await?];
         while channels.len() < connections {
-            channels.push(channel::connect(url).await?);
+            channels.push(channel::connect(url, &Default::default()).await?);
         }
         let request = reapi::GetCapabilitiesRequest { instance_name: instance.to_owned() };
         let capabilities = match CapabilitiesClient::new(channels[0].clone()).get_capabilities(request).await {

@@ -85,7 +85,7 @@ async fn free(listen: SocketAddr) -> Result<SocketAddr, Error> {
 /// Returns once the coordinator answers and has all these workers.
 async fn all_there(url: &str, names: &[String]) {
     loop {
-        if let Ok(channel) = channel::connect(url).await
+        if let Ok(channel) = channel::connect(url, &Default::default()).await
             && let Ok(status) = FarmClient::new(channel).status(StatusRequest {}).await
         {
             let workers = &status.get_ref().workers;
@@ -131,12 +131,11 @@ fn worker_process(url: &str, name: &str, data_dir: &Path) -> Process {
 
 /// The hidden `kiln coordinator`.
 pub(super) async fn coordinator(args: args::Coordinator, interrupts: Interrupts) -> Result<Code, Error> {
-    let listener = TcpListener::bind(args.listen)
+    let listen = args.config.listen;
+    let listener = TcpListener::bind(listen)
         .await
-        .map_err(|error| Error::Usage(format!("cannot listen on `{}`: {error}", args.listen)))?;
-    let (redis, s3) = (args.redis, args.s3);
-    let cache = parts::Cache { redis, s3, store_bytes: args.store_size, collect_every: args.collect_every };
-    parts::coordinator(args.data_dir, cache, listener, async move { interrupts.first().await })
+        .map_err(|error| Error::Usage(format!("cannot listen on `{listen}`: {error}")))?;
+    parts::coordinator(args.config, listener, async move { interrupts.first().await })
         .await
         .map_err(|reason| FarmError::Embedded { reason })?;
     Ok(Code::Success)
@@ -144,7 +143,7 @@ pub(super) async fn coordinator(args: args::Coordinator, interrupts: Interrupts)
 
 /// The hidden `kiln worker`.
 pub(super) async fn worker(args: args::Worker, interrupts: Interrupts) -> Result<Code, Error> {
-    parts::worker(args.coordinator, args.name, args.state_dir, args.root, async move { interrupts.first().await })
+    parts::worker(args.config, async move { interrupts.first().await })
         .await
         .map_err(|reason| FarmError::Embedded { reason })?;
     Ok(Code::Success)

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kiln_proto::channel;
+use kiln_proto::channel::Channel;
 use kiln_proto::v1::StatusRequest;
 use kiln_proto::v1::farm_client::FarmClient;
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tonic::transport::Channel;
 
 use super::{Error, parts};
 
@@ -75,7 +75,7 @@ async fn join(dir: &Path) -> std::io::Result<Option<Opened>> {
     }
     // Read after the share is held: a host that leaves removes it first.
     let Ok(url) = std::fs::read_to_string(dir.join("address")) else { return Ok(None) };
-    let Ok(channel) = channel::connect(&url).await else { return Ok(None) };
+    let Ok(channel) = channel::connect(&url, &Default::default()).await else { return Ok(None) };
     Ok(Some(Opened { url, channel, role: Role::Guest(share) }))
 }
 
@@ -84,17 +84,19 @@ async fn host(dir: &Path, lock: File) -> Result<Opened, Error> {
     // One that was killed leaves its address behind.
     let _ = std::fs::remove_file(dir.join("address"));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
-    let url = format!("http://{}", listener.local_addr().map_err(failed)?);
+    let listen = listener.local_addr().map_err(failed)?;
+    let url = format!("http://{listen}");
     let (stop_worker, worker_stopped) = watch::channel(false);
     let (stop_coordinator, coordinator_stopped) = watch::channel(false);
     let coordinator = tokio::spawn(parts::coordinator(
-        dir.join("coordinator"),
-        parts::Cache::default(),
+        parts::own_coordinator(listen, dir.join("coordinator")),
         listener,
         until(coordinator_stopped),
     ));
-    let worker =
-        tokio::spawn(parts::worker(url.clone(), "here".to_owned(), dir.join("worker"), None, until(worker_stopped)));
+    let worker = tokio::spawn(parts::worker(
+        parts::own_worker(url.clone(), "here".to_owned(), dir.join("worker")),
+        until(worker_stopped),
+    ));
     let mut host = Host { dir: dir.to_owned(), _lock: lock, stop_worker, stop_coordinator, worker, coordinator };
     let channel = host.ready(&url).await?;
     let mut address = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
@@ -113,7 +115,7 @@ impl Host {
             if self.worker.is_finished() {
                 return Err(ended("the worker", (&mut self.worker).await));
             }
-            if let Ok(channel) = channel::connect(url).await
+            if let Ok(channel) = channel::connect(url, &Default::default()).await
                 && let Ok(status) = FarmClient::new(channel.clone()).status(StatusRequest {}).await
                 && status.get_ref().workers.iter().any(|worker| worker.connected)
             {

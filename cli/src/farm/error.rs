@@ -39,9 +39,14 @@ pub enum Error {
 impl Error {
     /// From the answer to a call to the farm at `url`.
     pub fn call(url: &str, status: Status) -> Self {
-        use tonic::Code::{AlreadyExists, InvalidArgument, NotFound, OutOfRange};
+        use tonic::Code::{AlreadyExists, InvalidArgument, NotFound, OutOfRange, PermissionDenied, Unauthenticated};
+        if let Some(reason) = channel::refusal(&status) {
+            return Self::Channel(channel::Error::Refused { url: url.to_owned(), reason });
+        }
         match status.code() {
-            InvalidArgument | NotFound | AlreadyExists | OutOfRange => Self::Refused(status.message().to_owned()),
+            InvalidArgument | NotFound | AlreadyExists | OutOfRange | PermissionDenied | Unauthenticated => {
+                Self::Refused(status.message().to_owned())
+            }
             _ => Self::Call { url: url.to_owned(), status: Box::new(status) },
         }
     }
@@ -49,7 +54,8 @@ impl Error {
     /// Whose fault it is, as an exit code.
     pub fn code(&self) -> crate::Code {
         match self {
-            Self::Refused(_) | Self::Channel(channel::Error::Address { .. }) => crate::Code::Usage,
+            Self::Channel(channel::Error::Connect { .. }) => crate::Code::Farm,
+            Self::Refused(_) | Self::Channel(_) => crate::Code::Usage,
             _ => crate::Code::Farm,
         }
     }

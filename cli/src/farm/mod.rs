@@ -7,6 +7,7 @@ pub mod parts;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use kiln_proto::channel::Channel;
 use kiln_proto::channel::{self, MAX_MESSAGE_BYTES};
 use kiln_proto::digest::DigestFunction;
 use kiln_proto::transfer;
@@ -15,7 +16,6 @@ use kiln_proto::v1::builds_client::BuildsClient;
 use kiln_proto::v1::cache_client::CacheClient;
 use kiln_proto::v1::farm_client::FarmClient;
 use kiln_proto::v1::{self, CancelRequest, GetRequest, WatchRequest};
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 pub use error::Error;
@@ -38,7 +38,7 @@ impl Farm {
     pub async fn open(args: &crate::args::Farm) -> Result<Self, crate::Error> {
         match args.farm.as_deref().map(str::trim).filter(|url| !url.is_empty()) {
             Some(url) => {
-                let channel = channel::connect(url).await.map_err(Error::from)?;
+                let channel = channel::connect(url, &args.access).await.map_err(Error::from)?;
                 Ok(Self { url: url.to_owned(), channel, lost_after: args.lost_after, embedded: None })
             }
             None => {
@@ -159,7 +159,7 @@ impl Patience {
     /// Waits before the next attempt; an error where waiting is of no use, or has been long enough.
     pub async fn wait(&mut self, farm: &Farm, what: &'static str, status: Status) -> Result<(), Error> {
         let away = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Aborted);
-        if !away {
+        if !away || channel::refusal(&status).is_some() {
             return Err(Error::call(&farm.url, status));
         }
         if let Some(reason) = farm.embedded.as_ref().and_then(embedded::Opened::fault) {

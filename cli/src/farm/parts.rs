@@ -1,10 +1,9 @@
 //! The one place that knows how a coordinator and a worker are started inside this binary.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-pub use kiln_coordinator::config::{age, bytes};
 use tokio::net::TcpListener;
 
 /// Bytes of blobs that a farm on this machine keeps.
@@ -17,43 +16,34 @@ pub fn become_init_if_asked() {
     kiln_worker::become_init_if_asked();
 }
 
-/// Where a coordinator on this machine keeps what is cached, and how much; none is the default.
-#[derive(Debug, Clone, Default)]
-pub struct Cache {
-    /// A Redis that it shares with others.
-    pub redis: Option<String>,
-    /// A bucket that it shares with others.
-    pub s3: Option<String>,
-    /// Bytes of blobs on its own disk.
-    pub store_bytes: Option<u64>,
-    /// How often old ones are looked for.
-    pub collect_every: Option<Duration>,
-}
-
 /// Runs a coordinator until `shutdown`.
 pub async fn coordinator(
-    data_dir: PathBuf,
-    cache: Cache,
+    config: kiln_coordinator::Config,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), String> {
-    let listen = listener.local_addr().map_err(|error| error.to_string())?;
-    let mut config = kiln_coordinator::Config::on_disk(listen, data_dir, cache.store_bytes.unwrap_or(STORE_BYTES));
-    (config.redis, config.s3) = (cache.redis, cache.s3);
-    config.collect_every = cache.collect_every.unwrap_or(config.collect_every);
     kiln_coordinator::run(config, listener, shutdown).await.map_err(|error| format!("coordinator: {error:#}"))
 }
 
 /// Runs a worker until `shutdown`.
 pub async fn worker(
-    coordinator: String,
-    name: String,
-    state_dir: PathBuf,
-    root: Option<PathBuf>,
+    config: kiln_worker::Config,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), String> {
-    let config = kiln_worker::Config {
-        root,
+    kiln_worker::run(config, shutdown).await.map_err(|error| format!("worker: {error:#}"))
+}
+
+/// A coordinator inside a command.
+pub fn own_coordinator(listen: SocketAddr, data_dir: PathBuf) -> kiln_coordinator::Config {
+    kiln_coordinator::Config::on_disk(listen, data_dir, STORE_BYTES)
+}
+
+/// A worker inside a command, for the coordinator at this URL.
+pub fn own_worker(coordinator: String, name: String, state_dir: PathBuf) -> kiln_worker::Config {
+    kiln_worker::Config {
+        root: None,
+        access: kiln_proto::channel::Access::default(),
+        join: None,
         coordinator,
         name,
         state_dir,
@@ -65,8 +55,7 @@ pub async fn worker(
         memory: None,
         labels: Vec::new(),
         cache_bytes: CACHE_BYTES,
-    };
-    kiln_worker::run(config, shutdown).await.map_err(|error| format!("worker: {error:#}"))
+    }
 }
 
 /// Asks the kernel to end this process when its parent does. To be called before any thread is started.

@@ -74,6 +74,8 @@ pub struct Farm {
     more: Vec<String>,
     /// Variables of its coordinator.
     variables: Vec<(String, String)>,
+    /// Variables by which `kiln` and workers say who they are.
+    pub access: Vec<(String, String)>,
     coordinator: Mutex<Child>,
     workers: Mutex<BTreeMap<String, Child>>,
 }
@@ -112,19 +114,33 @@ impl Farm {
 
     /// The same, with variables for its coordinator.
     pub fn with_variables(variables: Vec<(String, String)>, more: &[&str], workers: &[&str]) -> Self {
-        let more: Vec<String> = more.iter().map(|argument| (*argument).to_owned()).collect();
-        let dir = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let url = format!("http://127.0.0.1:{port}");
-        let coordinator = Mutex::new(Self::coordinator(dir.path(), &url, &variables, &more));
-        let farm = Self { dir, url, more, variables, coordinator, workers: Mutex::default() };
-        until("the coordinator to answer", || (farm.kiln(&["workers", "--json"]).code == 0).then_some(()));
+        let farm = Self::bare(tempfile::tempdir().unwrap(), "http", variables, more, Vec::new());
+        farm.wait_until_up();
         workers.iter().for_each(|name| farm.start_worker(name));
         workers.iter().for_each(|name| farm.wait_for_worker(name));
         if let Some(first) = workers.first() {
             let _ = std::fs::copy(farm.dir.path().join(first).join("tools.json"), tools_cache());
         }
         farm
+    }
+
+    /// A coordinator alone, which may not answer yet.
+    pub fn bare(
+        dir: tempfile::TempDir,
+        scheme: &str,
+        variables: Vec<(String, String)>,
+        more: &[&str],
+        access: Vec<(String, String)>,
+    ) -> Self {
+        let more: Vec<String> = more.iter().map(|argument| (*argument).to_owned()).collect();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let url = format!("{scheme}://127.0.0.1:{port}");
+        let coordinator = Mutex::new(Self::coordinator(dir.path(), &url, &variables, &more));
+        Self { dir, url, more, variables, access, coordinator, workers: Mutex::default() }
+    }
+
+    pub fn wait_until_up(&self) {
+        until("the coordinator to answer", || (self.kiln(&["workers", "--json"]).code == 0).then_some(()));
     }
 
     /// One farm for all tests of this program that leave it as it was.
@@ -134,7 +150,7 @@ impl Farm {
     }
 
     fn coordinator(dir: &Path, url: &str, variables: &[(String, String)], more: &[String]) -> Child {
-        let listen = url.trim_start_matches("http://");
+        let (_, listen) = url.split_once("://").unwrap();
         let parent = std::process::id().to_string();
         let mut command = kiln();
         command
@@ -170,6 +186,7 @@ impl Farm {
         let mut command = kiln();
         command
             .env("KILN_LOG", "info")
+            .envs(self.access.iter().cloned())
             .envs(variables.iter().copied())
             .args(["worker", "--coordinator", url, "--name", name, "--parent", &parent, "--state-dir"])
             .arg(state)
@@ -222,6 +239,7 @@ impl Farm {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = kiln();
         command.args(arguments).env("KILN_FARM", &self.url).env("XDG_CACHE_HOME", self.dir.path().join("cache"));
+        command.envs(self.access.iter().cloned());
         command
     }
 

@@ -1,5 +1,6 @@
 //! A client of Remote Execution v2, as small as one can be.
 
+use kiln_proto::channel::Channel;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::longrunning::{Operation, operation};
 use kiln_proto::reapi::execution_client::ExecutionClient;
@@ -7,7 +8,6 @@ use kiln_proto::reapi::{self, command::EnvironmentVariable};
 use kiln_proto::transfer::{Blob, Client};
 use kiln_proto::tree::{Entry, Tree};
 use prost::Message;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::Farm;
@@ -29,7 +29,7 @@ pub async fn caller_with(function: DigestFunction) -> Caller {
 
 /// A client of a farm of the test's own.
 pub async fn caller_of(url: &str, function: DigestFunction) -> Caller {
-    let channel = kiln_proto::channel::connect(url).await.unwrap();
+    let channel = kiln_proto::channel::connect(url, &Default::default()).await.unwrap();
     Caller { function, blobs: Client::new(channel.clone(), "", function), channel }
 }
 

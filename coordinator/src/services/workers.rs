@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::auth;
 use crate::execution::ExecutionHandle;
 
 /// Messages to a worker that wait while its connection is slow.
@@ -33,17 +34,29 @@ impl workers_server::Workers for Workers {
     type LinkStream = Pin<Box<dyn Stream<Item = Result<v1::CoordinatorMessage, Status>> + Send>>;
 
     async fn link(&self, request: Request<Streaming<v1::WorkerMessage>>) -> Result<Response<Self::LinkStream>, Status> {
+        let identity = auth::identity(&request);
         let mut messages = request.into_inner();
         let Some(v1::WorkerMessage { message: Some(Message::Register(register)) }) = messages.message().await? else {
             return Err(Status::invalid_argument("expected `Register` as a worker's first message"));
         };
         check(&register)?;
+        if !identity.is_anonymous() && identity.name != register.worker {
+            return Err(Status::permission_denied(format!(
+                "this worker shows that it is `{}` and registers as `{}`; give it `--name {0}`, or a certificate of its own by `--join`",
+                identity.name, register.worker
+            )));
+        }
         let worker = register.worker.clone();
         let (sender, receiver) = mpsc::channel(OUTBOX);
+        let left = sender.clone();
         let connection = self.execution.connect(register, sender);
         let execution = self.execution.clone();
         tokio::spawn(async move {
-            while let Ok(Some(message)) = messages.message().await {
+            // Who is no longer let in has nobody who listens, whatever they go on to say.
+            while let Some(Ok(Some(message))) = tokio::select! {
+                message = messages.message() => Some(message),
+                () = left.closed() => None,
+            } {
                 if let Some(message) = message.message {
                     execution.said(&worker, connection, message);
                 }

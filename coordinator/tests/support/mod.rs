@@ -9,6 +9,7 @@ use kiln_coordinator::store::{Config, Stores};
 use kiln_proto::bytestream::byte_stream_client::ByteStreamClient;
 use kiln_proto::bytestream::byte_stream_server::ByteStreamServer;
 use kiln_proto::bytestream::{QueryWriteStatusRequest, ReadRequest, WriteRequest};
+use kiln_proto::channel::Channel;
 use kiln_proto::channel::MAX_MESSAGE_BYTES;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::reapi::action_cache_client::ActionCacheClient;
@@ -19,7 +20,6 @@ use kiln_proto::reapi::content_addressable_storage_client::ContentAddressableSto
 use prost::Message;
 use tempfile::TempDir;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 pub const SHA256: DigestFunction = DigestFunction::Sha256;
@@ -82,7 +82,7 @@ impl Farm {
         let server = tokio::spawn(async move {
             router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
         });
-        let channel = kiln_proto::channel::connect(&url).await.unwrap();
+        let channel = kiln_proto::channel::connect(&url, &Default::default()).await.unwrap();
         Self {
             stores,
             cas: ContentAddressableStorageClient::new(channel.clone()),

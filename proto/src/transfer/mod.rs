@@ -12,9 +12,9 @@ use std::collections::HashSet;
 use std::io::Read;
 use std::path::PathBuf;
 
+use crate::channel::Channel;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use tonic::transport::Channel;
 
 use crate::bytestream::byte_stream_client::ByteStreamClient;
 use crate::channel::MAX_MESSAGE_BYTES;

@@ -9,6 +9,7 @@ mod session;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kiln_proto::channel::Access;
 use kiln_proto::v1;
 use tokio_util::sync::CancellationToken;
 
@@ -32,12 +33,19 @@ pub struct Identity {
 }
 
 /// Keeps the link up until `stop`; then finishes what runs (at most `grace`) and says goodbye.
-pub async fn keep(url: &str, identity: Identity, runner: Arc<Runner>, stop: CancellationToken, grace: Duration) {
+pub async fn keep(
+    url: &str,
+    access: &Access,
+    identity: Identity,
+    runner: Arc<Runner>,
+    stop: CancellationToken,
+    grace: Duration,
+) {
     let leases = Arc::new(Leases::default());
     let mut pause = FIRST_PAUSE;
     let mut said = false;
     while !stop.is_cancelled() {
-        let outcome = session::run(url, &identity, &runner, &leases, &stop, grace).await;
+        let outcome = session::run(url, access, &identity, &runner, &leases, &stop, grace).await;
         match outcome {
             session::Ended::Stopped => break,
             session::Ended::Broken { after_registering: true, reason } => {

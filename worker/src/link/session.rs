@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_proto::channel::{self, MAX_MESSAGE_BYTES};
+use kiln_proto::channel::{self, Access, MAX_MESSAGE_BYTES};
 use kiln_proto::v1;
 use kiln_proto::v1::workers_client::WorkersClient;
 use kiln_proto::v1::{coordinator_message, worker_message};
@@ -34,6 +34,7 @@ fn wrap(message: worker_message::Message) -> v1::WorkerMessage {
 
 pub(super) async fn run(
     url: &str,
+    access: &Access,
     identity: &Identity,
     runner: &Arc<Runner>,
     leases: &Arc<Leases>,
@@ -44,7 +45,8 @@ pub(super) async fn run(
     let (running, messages) = leases.connect(outbox.clone());
     let mut registered = false;
     let result =
-        talk(url, identity, runner, leases, stop, grace, (outbox, inbox), running, messages, &mut registered).await;
+        talk(url, access, identity, runner, leases, stop, grace, (outbox, inbox), running, messages, &mut registered)
+            .await;
     leases.disconnect();
     match result {
         Ok(()) => Ended::Stopped,
@@ -55,6 +57,7 @@ pub(super) async fn run(
 #[allow(clippy::too_many_arguments)]
 async fn talk(
     url: &str,
+    access: &Access,
     identity: &Identity,
     runner: &Arc<Runner>,
     leases: &Arc<Leases>,
@@ -66,7 +69,7 @@ async fn talk(
     registered: &mut bool,
 ) -> Result<(), String> {
     let channel = tokio::select! {
-        channel = channel::connect(url) => channel.map_err(|error| error.to_string())?,
+        channel = channel::connect(url, access) => channel.map_err(|error| error.to_string())?,
         () = stop.cancelled() => return Ok(()),
     };
     runner.set_channel(channel.clone());

@@ -51,7 +51,7 @@ impl Cas {
             .add_service(ByteStreamServer::new(cas.clone()))
             .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
         tokio::spawn(server);
-        let channel = kiln_proto::channel::connect(&format!("http://{address}")).await.unwrap();
+        let channel = kiln_proto::channel::connect(&format!("http://{address}"), &Default::default()).await.unwrap();
         (cas, Client::new(channel, "", F))
     }
 

@@ -1,0 +1,90 @@
+//! The arguments of `kiln farm`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use kiln_coordinator::auth::Role;
+use kiln_coordinator::config::age;
+
+/// `kiln farm`: who belongs to a farm. Works on the directory that its coordinator reads with `--farm-dir`.
+#[derive(Debug, Subcommand)]
+pub enum Membership {
+    /// Make the farm's authority, its coordinator's certificate, and a token that workers join with.
+    Init {
+        /// Where all of it goes; the coordinator's `--farm-dir`.
+        dir: PathBuf,
+        /// A name or address by which the coordinator is reached; may be given several times.
+        #[arg(long, required = true, value_name = "NAME")]
+        host: Vec<String>,
+    },
+    /// Make a token: for somebody, or with `--join` for workers to join with. It is printed once, and nowhere kept.
+    Token {
+        /// For whom.
+        #[command(flatten)]
+        who: Who,
+        /// A token that workers turn into certificates, and that opens nothing else.
+        #[arg(long, conflicts_with_all = ["role", "tenant"])]
+        join: bool,
+        /// How long it is valid, such as `90d`.
+        #[arg(long, default_value = "90d", value_parser = age, value_name = "TIME")]
+        life: Duration,
+    },
+    /// Make a certificate for somebody: `NAME.pem` and `NAME.key`.
+    Certificate {
+        /// For whom.
+        #[command(flatten)]
+        who: Who,
+        /// How long it is valid, such as `90d`.
+        #[arg(long, default_value = "90d", value_parser = age, value_name = "TIME")]
+        life: Duration,
+        /// Where the two files go.
+        #[arg(long, default_value = ".", value_name = "DIR")]
+        output: PathBuf,
+    },
+    /// Make the coordinator another certificate, which it takes up without a restart.
+    Renew {
+        /// Of which farm.
+        #[command(flatten)]
+        dir: Dir,
+        /// A name or address by which the coordinator is reached; may be given several times.
+        #[arg(long, required = true, value_name = "NAME")]
+        host: Vec<String>,
+    },
+    /// Let somebody in no more, whatever they show: at once, also where they are connected.
+    Revoke {
+        /// Their name: of a person, a token or a worker.
+        #[arg(required_unless_present = "serial")]
+        name: Option<String>,
+        /// The serial number of one certificate, in hex; its owner's others stay.
+        #[arg(long, value_name = "HEX", conflicts_with = "name")]
+        serial: Option<String>,
+        /// Of which farm.
+        #[command(flatten)]
+        dir: Dir,
+    },
+}
+
+/// The farm's directory.
+#[derive(Debug, Clone, Args)]
+pub struct Dir {
+    /// The directory that `kiln farm init` made.
+    #[arg(long, env = "KILN_FARM_DIR", value_name = "DIR")]
+    pub farm_dir: PathBuf,
+}
+
+/// For whom something is made.
+#[derive(Debug, Clone, Args)]
+pub struct Who {
+    /// Their name.
+    pub name: String,
+    /// Whose builds and cache they use; without, the default tenant's.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
+    pub tenant: String,
+    /// What they may do: `builder`, `cache-reader`, `cache-writer`, `worker` or `admin`; may be given several times.
+    #[arg(long, value_name = "ROLE")]
+    pub role: Vec<Role>,
+    /// Of which farm.
+    #[command(flatten)]
+    pub dir: Dir,
+}

@@ -1,0 +1,177 @@
+//! `kiln farm`: makes what a coordinator and its clients show one another, and says who is let in no more.
+//!
+//! Invariant: a secret is printed or written for its owner alone, once; what the coordinator reads has only hashes of tokens. A file
+//! that a coordinator may be reading is replaced in one step.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use kiln_coordinator::auth::authority::{Authority, Subject};
+use kiln_coordinator::auth::{Error as AuthError, Files, Identity, check_name, revoked, tokens};
+use kiln_proto::join::Token;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use crate::args::{Membership, Who};
+use crate::{Code, Error, local, terminal};
+
+/// How long the farm's authority is valid: ten years.
+const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// How long the coordinator's certificate is.
+const COORDINATOR_LIFE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// How long the first join token is.
+const JOIN_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+pub(super) fn run(args: Membership) -> Result<Code, Error> {
+    match args {
+        Membership::Init { dir, host } => init(&dir, &host),
+        Membership::Token { who, join, life } => token(&who, join, life),
+        Membership::Certificate { who, life, output } => certificate(&who, life, &output),
+        Membership::Renew { dir, host } => {
+            issue_coordinator(&Files::of(&dir.farm_dir), &host)?;
+            terminal::say("the coordinator has another certificate; a running one takes it up within a second");
+            Ok(Code::Success)
+        }
+        Membership::Revoke { name, serial, dir } => revoke(&Files::of(&dir.farm_dir), name, serial),
+    }
+}
+
+fn usage(error: impl std::fmt::Display) -> Error {
+    Error::Usage(error.to_string())
+}
+
+/// Writes a file in one step; one with a secret is its owner's alone from the beginning.
+fn write(path: &Path, text: &str, is_secret: bool) -> Result<(), Error> {
+    let written = (|| {
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::create_dir_all(directory)?;
+        let mut builder = tempfile::Builder::new();
+        if !is_secret {
+            builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+        }
+        let mut file = builder.tempfile_in(directory)?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    })();
+    written.map_err(|source| Error::Write { path: path.to_owned(), source })
+}
+
+fn init(dir: &Path, hosts: &[String]) -> Result<Code, Error> {
+    let files = Files::of(dir);
+    if files.ca_key().exists() || files.ca().exists() {
+        let words = "a farm was made there already; `kiln farm renew`, `token` and `certificate` go on with it";
+        return Err(Error::Usage(format!("`{}`: {words}", dir.display())));
+    }
+    let made = Authority::create("kiln farm", AUTHORITY_LIFE).map_err(usage)?;
+    write(&files.ca_key(), &made.key, true)?;
+    write(&files.ca(), &made.chain, false)?;
+    issue_coordinator(&files, hosts)?;
+    write(&files.revoked(), &toml_text(&revoked::File::default())?, false)?;
+    let secret = add_token(
+        &files,
+        tokens::Entry {
+            name: "workers".to_owned(),
+            tenant: String::new(),
+            roles: Default::default(),
+            join: true,
+            sha256: String::new(),
+            expires: Some(SystemTime::now() + JOIN_LIFE),
+        },
+    )?;
+    let host = hosts.first().map_or("HOST", String::as_str);
+    let dir = dir.display();
+    terminal::say(&format!(
+        "made a farm in `{dir}`; keep `ca.key` safe\n\n\
+         kiln-coordinator --farm-dir {dir} --listen 0.0.0.0:8980 --data-dir DIR\n\
+         kiln-worker --coordinator https://{host}:8980 --state-dir DIR --join TOKEN       # the token below, valid for 30 days\n\
+         kiln farm certificate ann --role builder --farm-dir {dir}                        # for people: ann.pem, ann.key\n\
+         kiln build --farm https://{host}:8980 --ca {dir}/ca.pem --cert ann.pem --key ann.key\n"
+    ));
+    print_line(&join_token(&files, secret)?)
+}
+
+fn issue_coordinator(files: &Files, hosts: &[String]) -> Result<(), Error> {
+    let made = open(files)?.issue(&Subject::Server(hosts), COORDINATOR_LIFE).map_err(usage)?;
+    // A coordinator that reads between the two writes finds a pair that does not fit, keeps the old one, and reads again.
+    write(&files.key(), &made.key, true)?;
+    write(&files.certificate(), &made.chain, false)
+}
+
+fn open(files: &Files) -> Result<Authority, Error> {
+    let read = |path: std::path::PathBuf| {
+        let words = "a directory that `kiln farm init` made holds it";
+        std::fs::read_to_string(&path)
+            .map_err(|error| Error::Usage(format!("cannot read `{}` ({error}); {words}", path.display())))
+    };
+    Authority::open(&read(files.ca())?, &read(files.ca_key())?).map_err(usage)
+}
+
+fn identity(who: &Who) -> Result<Identity, Error> {
+    check_name("person or worker", &who.name).map_err(Error::Usage)?;
+    if !who.tenant.is_empty() {
+        check_name("tenant", &who.tenant).map_err(Error::Usage)?;
+    }
+    if who.role.is_empty() {
+        return Err(Error::Usage(format!("what may `{}` do? give `--role builder`, or another role", who.name)));
+    }
+    let roles = who.role.iter().copied().collect();
+    Ok(Identity { name: who.name.clone(), tenant: who.tenant.clone(), roles, ..Identity::anonymous() })
+}
+
+fn token(who: &Who, join: bool, life: Duration) -> Result<Code, Error> {
+    let files = Files::of(&who.dir.farm_dir);
+    let expires = Some(SystemTime::now() + life);
+    let (name, sha256) = (who.name.clone(), String::new());
+    if join {
+        check_name("token", &name).map_err(Error::Usage)?;
+        let (tenant, roles) = (String::new(), Default::default());
+        let secret = add_token(&files, tokens::Entry { name, tenant, roles, join, sha256, expires })?;
+        return print_line(&join_token(&files, secret)?);
+    }
+    let Identity { tenant, roles, .. } = identity(who)?;
+    print_line(&add_token(&files, tokens::Entry { name, tenant, roles, join, sha256, expires })?)
+}
+
+/// Adds a new token to the file; answers its secret.
+fn add_token(files: &Files, entry: tokens::Entry) -> Result<String, Error> {
+    let path = files.tokens();
+    let mut file = if path.exists() { tokens::File::read(&path).map_err(usage)? } else { tokens::File::default() };
+    let (secret, sha256) = tokens::generate();
+    file.tokens.push(tokens::Entry { sha256, ..entry });
+    write(&path, &toml_text(&file)?, false)?;
+    Ok(secret)
+}
+
+fn join_token(files: &Files, secret: String) -> Result<String, Error> {
+    let authority = CertificateDer::from_pem_file(files.ca()).map_err(usage)?;
+    Ok(Token::new(&authority, secret).to_string())
+}
+
+fn certificate(who: &Who, life: Duration, output: &Path) -> Result<Code, Error> {
+    let identity = identity(who)?;
+    let made = open(&Files::of(&who.dir.farm_dir))?.issue(&Subject::Client(&identity), life).map_err(usage)?;
+    let (chain, key) = (output.join(format!("{}.pem", who.name)), output.join(format!("{}.key", who.name)));
+    write(&key, &made.key, true)?;
+    write(&chain, &made.chain, false)?;
+    print_line(&format!("{}\n{}", chain.display(), key.display()))
+}
+
+fn revoke(files: &Files, name: Option<String>, serial: Option<String>) -> Result<Code, Error> {
+    let mut file = revoked::File::read(&files.revoked()).map_err(|error: AuthError| usage(error))?;
+    file.names.extend(name);
+    file.serials.extend(serial.map(|serial| serial.replace(':', "").to_ascii_lowercase()));
+    write(&files.revoked(), &toml_text(&file)?, false)?;
+    terminal::say("revoked; a running coordinator knows it within a second");
+    Ok(Code::Success)
+}
+
+fn toml_text(file: &impl serde::Serialize) -> Result<String, Error> {
+    toml::to_string(file).map_err(usage)
+}
+
+fn print_line(text: &str) -> Result<Code, Error> {
+    local::print(format!("{text}\n").as_bytes())
+}

@@ -1,0 +1,305 @@
+//! A farm that asks who calls: certificates, tokens, roles, and those who are let in no more.
+
+#![allow(clippy::unwrap_used)]
+
+mod real;
+
+use std::path::{Path, PathBuf};
+
+use real::{Farm, Ran, Running, project, until};
+
+const PROJECT: &str = r#"
+name = "hello"
+[steps.make]
+run = "echo made > out"
+outputs = ["out"]
+[artifacts.out]
+from = "make"
+files = ["out"]
+kind = "archive"
+"#;
+
+const WAITS: &str = r#"
+name = "waits"
+[steps.wait]
+run = "echo begun; until [ -e /nowhere ]; do sleep 0.1; done"
+outputs = ["out"]
+cache = false
+[artifacts.out]
+from = "wait"
+files = ["out"]
+kind = "archive"
+"#;
+
+/// A farm with TLS, its directory, and what `kiln farm` makes there.
+struct Guarded {
+    farm: Farm,
+    join: String,
+}
+
+/// `kiln` without a farm.
+fn local(arguments: &[&str]) -> Ran {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kiln"));
+    command.args(arguments).env_remove("KILN_FARM").stdin(std::process::Stdio::null());
+    Ran::from(command)
+}
+
+#[track_caller]
+fn well(ran: Ran) -> String {
+    assert_eq!(ran.code, 0, "expected it to work: {ran:?}");
+    ran.out.trim().to_owned()
+}
+
+#[track_caller]
+fn refused(ran: &Ran, code: i32, word: &str) {
+    let all = format!("{}{}", ran.out, ran.err);
+    assert!(all.contains(word), "expected `{word}` in: {ran:?}");
+    assert_eq!(ran.code, code, "expected exit code {code}: {ran:?}");
+}
+
+impl Guarded {
+    fn start(more: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let farm_dir = dir.path().join("farm");
+        let join = well(local(&["farm", "init", farm_dir.to_str().unwrap(), "--host", "127.0.0.1"]));
+        let admin = certificate(&farm_dir, "admin", &["--role", "admin"]);
+        let arguments = [&["--farm-dir", farm_dir.to_str().unwrap()], more].concat();
+        let farm = Farm::bare(dir, "https", Vec::new(), &arguments, access(&farm_dir, Some(&admin)));
+        farm.wait_until_up();
+        Self { farm, join }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.farm.dir.path().join("farm")
+    }
+
+    /// `kiln farm COMMAND` on this farm's directory.
+    fn make(&self, arguments: &[&str]) -> String {
+        well(local(&[&["farm"], arguments, &["--farm-dir", self.dir().to_str().unwrap()]].concat()))
+    }
+
+    fn worker(&self, name: &str) {
+        self.farm.start_worker_in(
+            &self.farm.url,
+            name,
+            &["--join", &self.join],
+            &[("KILN_CERT", ""), ("KILN_KEY", "")],
+        );
+        self.farm.wait_for_worker(name);
+    }
+
+    /// `kiln` as somebody else than the harness.
+    fn as_other(&self, access: Vec<(String, String)>, arguments: &[&str]) -> std::process::Command {
+        let mut command = self.farm.command(arguments);
+        command.env_remove("KILN_CERT").env_remove("KILN_KEY").envs(access);
+        command
+    }
+
+    fn ran(&self, access: Vec<(String, String)>, arguments: &[&str]) -> Ran {
+        Ran::from(self.as_other(access, arguments))
+    }
+}
+
+fn certificate(farm_dir: &Path, name: &str, more: &[&str]) -> PathBuf {
+    let output = farm_dir.join("people");
+    let fixed = ["--farm-dir", farm_dir.to_str().unwrap(), "--output", output.to_str().unwrap()];
+    well(local(&[&["farm", "certificate", name], &fixed[..], more].concat()));
+    output.join(name)
+}
+
+fn access(farm_dir: &Path, certificate: Option<&Path>) -> Vec<(String, String)> {
+    let variable = |name: &str, path: PathBuf| (name.to_owned(), path.display().to_string());
+    let mut access = vec![variable("KILN_CA", farm_dir.join("ca.pem"))];
+    if let Some(certificate) = certificate {
+        access.push(variable("KILN_CERT", certificate.with_extension("pem")));
+        access.push(variable("KILN_KEY", certificate.with_extension("key")));
+    }
+    access
+}
+
+fn token(farm_dir: &Path, token: &str) -> Vec<(String, String)> {
+    let mut access = access(farm_dir, None);
+    access.push(("KILN_TOKEN".to_owned(), token.to_owned()));
+    access
+}
+
+#[test]
+fn people_build_with_a_certificate_or_a_token_and_a_worker_joins_by_a_token() {
+    let guarded = Guarded::start(&[]);
+    guarded.worker("one");
+    let dir = project(&[("kiln.toml", PROJECT)]);
+    let build = ["build", dir.path().to_str().unwrap()];
+    let ann = certificate(&guarded.dir(), "ann", &["--role", "builder"]);
+    well(guarded.ran(access(&guarded.dir(), Some(&ann)), &build));
+    let ci = guarded.make(&["token", "ci", "--role", "builder"]);
+    well(guarded.ran(token(&guarded.dir(), &ci), &build));
+    let file = guarded.dir().join("token-of-ci");
+    std::fs::write(&file, format!("{ci}\n")).unwrap();
+    let mut by_file = access(&guarded.dir(), None);
+    by_file.push(("KILN_TOKEN_FILE".to_owned(), file.display().to_string()));
+    well(guarded.ran(by_file, &build));
+    let kept = std::fs::read_to_string(guarded.dir().join("tokens.toml")).unwrap();
+    assert!(!kept.contains(&ci), "expected only a hash of the token to be kept");
+    // The join token was needed once: the worker comes back without it.
+    guarded.farm.kill_worker("one");
+    guarded.farm.start_worker_in(&guarded.farm.url, "one", &[], &[("KILN_CERT", ""), ("KILN_KEY", "")]);
+    guarded.farm.wait_for_worker("one");
+}
+
+#[test]
+fn outsiders_are_refused_each_with_its_reason() {
+    let guarded = Guarded::start(&[]);
+    let other = tempfile::tempdir().unwrap();
+    let other = other.path().join("farm");
+    well(local(&["farm", "init", other.to_str().unwrap(), "--host", "127.0.0.1"]));
+    let look = ["workers"];
+    let (dir, ca) = (guarded.dir(), |access: Vec<(String, String)>| access);
+
+    refused(&guarded.ran(access(&dir, None), &look), 2, "wants to know who calls");
+    let stranger = certificate(&other, "ann", &["--role", "admin"]);
+    let mut strangers = access(&dir, None);
+    strangers.extend(access(&other, Some(&stranger)).into_iter().skip(1));
+    refused(&guarded.ran(strangers, &look), 2, "refuses this client's certificate");
+    let short = certificate(&dir, "brief", &["--role", "admin", "--life", "1s"]);
+    until("a certificate of one second to expire", || {
+        let ran = guarded.ran(access(&dir, Some(&short)), &look);
+        (ran.code != 0).then_some(ran)
+    });
+    refused(&guarded.ran(access(&dir, Some(&short)), &look), 2, "which has expired");
+
+    refused(&guarded.ran(token(&dir, "kiln_AAAA"), &look), 2, "not known");
+    let brief = guarded.make(&["token", "brief", "--role", "builder", "--life", "0s"]);
+    until("the coordinator to know the token", || {
+        let ran = guarded.ran(token(&dir, &brief), &look);
+        ran.err.contains("has expired").then_some(())
+    });
+    let join = guarded.join.rsplit_once('.').unwrap().1;
+    refused(&guarded.ran(token(&dir, join), &look), 2, "for workers to join with");
+
+    refused(&guarded.ran(ca(access(&other, Some(&stranger))), &look), 2, "not trusted here");
+    let mut plain = guarded.as_other(access(&dir, None), &look);
+    plain.env("KILN_FARM", guarded.farm.url.replace("https", "http"));
+    assert_ne!(Ran::from(plain).code, 0, "expected plain HTTP to be no way in");
+}
+
+#[test]
+fn everybody_does_only_what_their_role_allows() {
+    let guarded = Guarded::start(&[]);
+    guarded.worker("one");
+    let dir = project(&[("kiln.toml", PROJECT)]);
+    let build = ["build", dir.path().to_str().unwrap()];
+    let reader = certificate(&guarded.dir(), "reader", &["--role", "cache-reader"]);
+    let reader = access(&guarded.dir(), Some(&reader));
+    well(guarded.ran(reader.clone(), &["artifacts"]));
+    refused(&guarded.ran(reader.clone(), &build), 2, "`builder`");
+    // A worker's certificate is no person's.
+    let state = guarded.farm.dir.path().join("one/membership/worker.pem");
+    let mut worker = access(&guarded.dir(), None);
+    for name in ["KILN_CERT", "KILN_KEY"] {
+        worker.push((name.to_owned(), state.display().to_string()));
+    }
+    refused(&guarded.ran(worker, &build), 2, "`one` may not do this");
+    // A person is no worker.
+    let ann = certificate(&guarded.dir(), "ann", &["--role", "builder"]);
+    let variables = access(&guarded.dir(), Some(&ann));
+    let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    guarded.farm.start_worker_in(&guarded.farm.url, "ann", &[], &variables);
+    until("a person's worker to be refused", || {
+        guarded.farm.log("ann").contains("`ann` may not do this").then_some(())
+    });
+    // A builder does not prune what others use.
+    let builder = access(&guarded.dir(), Some(&ann));
+    refused(&guarded.ran(builder, &["cache", "prune", "--older-than", "1d"]), 2, "needs the role `admin`");
+    // A worker is the one that its certificate is for.
+    let two = certificate(&guarded.dir(), "two", &["--role", "worker"]);
+    let variables = access(&guarded.dir(), Some(&two));
+    let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    guarded.farm.start_worker_in(&guarded.farm.url, "three", &[], &variables);
+    until("a worker of another name to be refused", || {
+        guarded.farm.log("three").contains("shows that it is `two` and registers as `three`").then_some(())
+    });
+}
+
+#[test]
+fn who_is_revoked_is_refused_at_once_also_in_the_middle_of_a_build() {
+    let guarded = Guarded::start(&[]);
+    guarded.worker("one");
+    let ann = certificate(&guarded.dir(), "ann", &["--role", "builder"]);
+    let dir = project(&[("kiln.toml", WAITS)]);
+    let arguments = ["build", "--progress", "json", dir.path().to_str().unwrap()];
+    let mut build = Running::start(guarded.as_other(access(&guarded.dir(), Some(&ann)), &arguments));
+    build.started("wait");
+    guarded.make(&["revoke", "ann"]);
+    let ended = build.end();
+    assert_eq!(ended.0.code, 2, "expected the open stream to end: {ended:?}");
+    assert!(ended.0.err.contains("`ann` is no longer let into this farm"), "{ended:?}");
+    refused(&guarded.ran(access(&guarded.dir(), Some(&ann)), &["workers"]), 2, "no longer let into this farm");
+    guarded.make(&["revoke", "one"]);
+    until("the revoked worker to be away", || {
+        guarded.farm.workers().iter().any(|worker| worker["worker"] == "one" && worker["state"] == "away").then_some(())
+    });
+    until("the worker to be told", || guarded.farm.log("one").contains("no longer let into this farm").then_some(()));
+}
+
+#[test]
+fn certificates_are_replaced_while_everything_runs() {
+    let guarded = Guarded::start(&["--worker-certificate-life", "4s"]);
+    guarded.worker("one");
+    let state = guarded.farm.dir.path().join("one/membership/worker.pem");
+    let first = std::fs::read(&state).unwrap();
+    until("the worker to replace its certificate", || (std::fs::read(&state).unwrap() != first).then_some(()));
+    until("the worker to come back with the new one", || {
+        (guarded.farm.log("one").matches("registered").count() > 1).then_some(())
+    });
+    guarded.farm.wait_for_worker("one");
+    // Another certificate for the coordinator, of a name that the first was not for.
+    let by_name = guarded.farm.url.replace("127.0.0.1", "localhost");
+    let look = |url: &str| {
+        let mut command = guarded.farm.command(&["workers"]);
+        command.env("KILN_FARM", url);
+        Ran::from(command)
+    };
+    refused(&look(&by_name), 2, "for another name");
+    guarded.make(&["renew", "--host", "localhost", "--host", "127.0.0.1"]);
+    until("the coordinator to take up its new certificate", || (look(&by_name).code == 0).then_some(()));
+}
+
+#[test]
+fn a_worker_joins_only_the_farm_that_its_token_is_for_and_only_by_a_token_that_is_known() {
+    let guarded = Guarded::start(&[]);
+    let other = tempfile::tempdir().unwrap();
+    let other = other.path().join("farm");
+    let foreign = well(local(&["farm", "init", other.to_str().unwrap(), "--host", "127.0.0.1"]));
+    let (authority, _) = guarded.join.rsplit_once('.').unwrap();
+    for (name, token, word) in [
+        ("impostor", foreign.as_str(), "is not of the farm that the join token is for"),
+        ("guess", &format!("{authority}.kiln_AAAA"), "not known"),
+        ("nonsense", "join-me", "no join token"),
+    ] {
+        let state = guarded.farm.dir.path().join(format!("{name}-state"));
+        let ran = local(&[
+            "worker",
+            "--coordinator",
+            &guarded.farm.url,
+            "--name",
+            name,
+            "--join",
+            token,
+            "--docker",
+            "off",
+            "--state-dir",
+            state.to_str().unwrap(),
+        ]);
+        refused(&ran, 3, word);
+    }
+}
+
+#[test]
+fn a_coordinator_that_others_reach_does_not_start_without_asking_who_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let ran = local(&["coordinator", "--listen", "0.0.0.0:0", "--data-dir", data.to_str().unwrap()]);
+    refused(&ran, 3, "can be reached from other machines");
+    assert!(ran.err.contains("--farm-dir") && ran.err.contains("--insecure"), "expected what to do: {}", ran.err);
+    assert!(!data.join("blobs").exists(), "expected nothing to be made before that was found out");
+}

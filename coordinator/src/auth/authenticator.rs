@@ -1,0 +1,184 @@
+//! Finds out who calls, from what they show.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use rustls::pki_types::CertificateDer;
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+use tonic::Status;
+use tonic::codegen::http;
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+
+use super::authority::{self, Authority};
+use super::jwt::Jwt;
+use super::tokens::{self, Tokens};
+use super::{Config, Error, Identity, revoked, watched};
+
+/// Certificates whose identity is remembered.
+const REMEMBERED: usize = 4_096;
+
+/// What the files say now.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// The static tokens.
+    pub tokens: Tokens,
+    /// Who is no longer let in.
+    pub revoked: revoked::File,
+}
+
+/// Finds out who calls. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Authenticator(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    asks: bool,
+    known: watch::Receiver<Arc<Known>>,
+    jwt: Option<Jwt>,
+    certificates: Mutex<HashMap<[u8; 32], Identity>>,
+    authority: Option<Authority>,
+    worker_life: std::time::Duration,
+}
+
+impl Authenticator {
+    /// Reads the files, and again whenever they change.
+    ///
+    /// # Errors
+    /// Where a file cannot be used at the start.
+    pub async fn open(config: &Config) -> Result<Self, Error> {
+        let authority = match config.authority() {
+            Some((certificate, key)) => {
+                let read = |path: std::path::PathBuf| {
+                    std::fs::read_to_string(&path).map_err(|error| Error::File { path, reason: error.to_string() })
+                };
+                Some(Authority::open(&read(certificate)?, &read(key)?)?)
+            }
+            None => None,
+        };
+        let jwt = match config.jwt()? {
+            Some(jwt) => Some(Jwt::open(jwt).await?),
+            None => None,
+        };
+        Ok(Self(Arc::new(Inner {
+            asks: config.asks(),
+            known: follow(config.clone())?,
+            jwt,
+            certificates: Mutex::default(),
+            authority,
+            worker_life: config.worker_certificate_life,
+        })))
+    }
+
+    /// Whether anybody is asked.
+    pub fn asks(&self) -> bool {
+        self.0.asks
+    }
+
+    /// What the files say, now and from now on.
+    pub fn known(&self) -> watch::Receiver<Arc<Known>> {
+        self.0.known.clone()
+    }
+
+    /// The authority of workers' certificates, and how long those live.
+    pub fn authority(&self) -> Option<(&Authority, std::time::Duration)> {
+        self.0.authority.as_ref().map(|authority| (authority, self.0.worker_life))
+    }
+
+    /// Who makes a call: by its token where it has one, else by its connection's certificate.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED, in words.
+    pub async fn identify(&self, call: &http::request::Parts) -> Result<Identity, Status> {
+        if !self.0.asks {
+            return Ok(Identity::anonymous());
+        }
+        let identity = match token(call)? {
+            Some(token) => self.by_token(token).await?,
+            None => self.by_certificate(call)?,
+        };
+        if identity.expires.is_some_and(|expires| expires <= SystemTime::now()) {
+            return Err(Status::unauthenticated(format!("what `{}` shows has expired; get a new one", identity.name)));
+        }
+        if self.0.known.borrow().revoked.has(&identity) {
+            return Err(revoked_status(&identity));
+        }
+        Ok(identity)
+    }
+
+    async fn by_token(&self, token: &str) -> Result<Identity, Status> {
+        let known = self.0.known.borrow().clone();
+        let found = match &self.0.jwt {
+            Some(jwt) if !Tokens::is_ours(token) => jwt.identify(token).await,
+            _ => known.tokens.identify(token, SystemTime::now()),
+        };
+        found.map_err(Status::unauthenticated)
+    }
+
+    fn by_certificate(&self, call: &http::request::Parts) -> Result<Identity, Status> {
+        let shown = call.extensions.get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
+        let Some(certificate) = shown.as_ref().and_then(|chain| chain.first()) else {
+            return Err(Status::unauthenticated(
+                "this farm wants to know who calls; show a certificate (`--cert`, `--key`) or a token (`KILN_TOKEN`, `--token-file`)",
+            ));
+        };
+        self.of_certificate(certificate).map_err(Status::unauthenticated)
+    }
+
+    fn of_certificate(&self, certificate: &CertificateDer<'_>) -> Result<Identity, String> {
+        let hash: [u8; 32] = Sha256::digest(certificate).into();
+        if let Some(known) = self.0.certificates.lock().get(&hash) {
+            return Ok(known.clone());
+        }
+        let identity = authority::identify(certificate)?;
+        let mut certificates = self.0.certificates.lock();
+        if certificates.len() >= REMEMBERED {
+            certificates.clear();
+        }
+        certificates.insert(hash, identity.clone());
+        Ok(identity)
+    }
+}
+
+/// What is said to one who is no longer let in.
+pub(super) fn revoked_status(identity: &Identity) -> Status {
+    Status::unauthenticated(format!("`{}` is no longer let into this farm", identity.name))
+}
+
+/// The token of a call, where it has one.
+fn token(call: &http::request::Parts) -> Result<Option<&str>, Status> {
+    let Some(value) = call.headers.get(http::header::AUTHORIZATION) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default();
+    let (scheme, token) = text.split_once(' ').unwrap_or_default();
+    if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() {
+        return Ok(Some(token.trim()));
+    }
+    Err(Status::unauthenticated("the call's `authorization` is none that is known here; expected `Bearer TOKEN`"))
+}
+
+fn read(config: &Config) -> Result<Known, Error> {
+    let tokens = config.tokens_file().map(|path| tokens::File::read(&path)).transpose()?.unwrap_or_default();
+    let revoked = config.revoked_file().map(|path| revoked::File::read(&path)).transpose()?.unwrap_or_default();
+    Ok(Known { tokens: tokens.into(), revoked })
+}
+
+fn follow(config: Config) -> Result<watch::Receiver<Arc<Known>>, Error> {
+    let (sender, receiver) = watch::channel(Arc::new(read(&config)?));
+    let paths: Vec<_> = [config.tokens_file(), config.revoked_file()].into_iter().flatten().collect();
+    if paths.is_empty() {
+        return Ok(receiver);
+    }
+    tokio::spawn(watched::watch(paths, move || {
+        match read(&config) {
+            Ok(known) => {
+                tracing::info!("tokens and who is revoked were read anew");
+                sender.send_replace(Arc::new(known));
+            }
+            Err(error) => tracing::error!(%error, "what is new cannot be used; what was known before stays"),
+        }
+        std::future::ready(!sender.is_closed())
+    }));
+    Ok(receiver)
+}

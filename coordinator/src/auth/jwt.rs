@@ -1,0 +1,251 @@
+//! JSON web tokens of an identity provider, checked against its published keys.
+//!
+//! Sources: RFC 7519 (JWT), RFC 7517 (JWK sets), RFC 8725 (best current practices): only asymmetric algorithms, issuer and audience
+//! always checked, the key chosen by its id.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use jsonwebtoken::jwk::{Jwk, JwkSet};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use parking_lot::{Mutex, RwLock};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::{Error, Identity, Role, check_name};
+
+/// Keys are fetched again after this time.
+const FRESH: Duration = Duration::from_secs(300);
+/// An unknown key's id has them fetched at once, but not more often than this.
+const PAUSE: Duration = Duration::from_secs(10);
+/// How long a provider may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Largest set of keys, in bytes.
+const MAX_BYTES: usize = 1 << 20;
+/// Tokens whose check is remembered.
+const REMEMBERED: usize = 1_000;
+/// How far the provider's clock may be off, in seconds.
+const LEEWAY_SECS: u64 = 30;
+
+const ALGORITHMS: [Algorithm; 9] = [
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+    Algorithm::ES256,
+    Algorithm::ES384,
+    Algorithm::EdDSA,
+];
+
+/// Where a provider's keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A file.
+    File(PathBuf),
+    /// An address that a GET answers with them.
+    Url(url::Url),
+}
+
+impl std::str::FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match url::Url::parse(text) {
+            Ok(url) if matches!(url.scheme(), "https" | "http") => Ok(Self::Url(url)),
+            Ok(url) if text.contains("://") => {
+                Err(format!("`{}://` is no place of keys; expected `https://…` or a file", url.scheme()))
+            }
+            _ => Ok(Self::File(text.into())),
+        }
+    }
+}
+
+/// What a token must say, and where its claims are.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The provider's keys.
+    pub source: Source,
+    /// Who must have made it.
+    pub issuer: String,
+    /// Whom it must be for.
+    pub audience: String,
+    /// The claim that names the tenant.
+    pub tenant_claim: String,
+    /// The claim that lists roles: an array, or words in a text.
+    pub roles_claim: String,
+}
+
+/// Checks tokens.
+#[derive(Debug)]
+pub struct Jwt {
+    config: Config,
+    keys: RwLock<Arc<JwkSet>>,
+    fetched: tokio::sync::Mutex<Option<Instant>>,
+    verified: Mutex<HashMap<[u8; 32], Identity>>,
+}
+
+impl Jwt {
+    /// Fetches the keys for the first time. A provider that does not answer is asked again when a token comes.
+    ///
+    /// # Errors
+    /// Where a file of keys is none.
+    pub async fn open(config: Config) -> Result<Self, Error> {
+        let jwt = Self {
+            config,
+            keys: RwLock::new(Arc::new(JwkSet { keys: Vec::new() })),
+            fetched: tokio::sync::Mutex::new(None),
+            verified: Mutex::default(),
+        };
+        match (jwt.fetch().await, &jwt.config.source) {
+            (Err(reason), Source::File(path)) => return Err(Error::File { path: path.clone(), reason }),
+            (Err(reason), Source::Url(url)) => {
+                tracing::warn!(%url, reason, "cannot fetch the keys of tokens; trying again when one comes")
+            }
+            (Ok(()), _) => {}
+        }
+        Ok(jwt)
+    }
+
+    /// Who shows this token.
+    ///
+    /// # Errors
+    /// In words, where it is none of the provider's, over, or for somebody else.
+    pub async fn identify(&self, token: &str) -> Result<Identity, String> {
+        let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        if let Some(known) = self.verified.lock().get(&hash).filter(|known| known.expires > Some(SystemTime::now())) {
+            return Ok(known.clone());
+        }
+        let header =
+            jsonwebtoken::decode_header(token).map_err(|_| "this is no token that is known here".to_owned())?;
+        if !ALGORITHMS.contains(&header.alg) {
+            return Err(format!("the token is signed by {:?}, which everybody who checks it could forge", header.alg));
+        }
+        let key = self.key(header.kid.as_deref()).await?;
+        let identity = self.read(token, header.alg, &key)?;
+        let mut verified = self.verified.lock();
+        if verified.len() >= REMEMBERED {
+            verified.clear();
+        }
+        verified.insert(hash, identity.clone());
+        Ok(identity)
+    }
+
+    fn read(&self, token: &str, algorithm: Algorithm, key: &Jwk) -> Result<Identity, String> {
+        let mut validation = Validation::new(algorithm);
+        validation.leeway = LEEWAY_SECS;
+        validation.validate_nbf = true;
+        validation.set_issuer(&[&self.config.issuer]);
+        validation.set_audience(&[&self.config.audience]);
+        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        let key =
+            DecodingKey::from_jwk(key).map_err(|_| "the provider's key for this token cannot be used".to_owned())?;
+        let claims =
+            jsonwebtoken::decode::<Value>(token, &key, &validation).map_err(|error| self.words(&error))?.claims;
+        let text = |claim: &str| claims[claim].as_str().unwrap_or_default().to_owned();
+        let identity = Identity {
+            name: text("sub"),
+            tenant: text(&self.config.tenant_claim),
+            roles: roles(&claims[&self.config.roles_claim]),
+            serial: None,
+            expires: claims["exp"].as_u64().map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(at + LEEWAY_SECS)),
+        };
+        if identity.name.is_empty() || identity.name.len() > 256 || identity.name.chars().any(char::is_control) {
+            return Err("the token's `sub` is no name".to_owned());
+        }
+        if !identity.tenant.is_empty() {
+            check_name("tenant", &identity.tenant)?;
+        }
+        Ok(identity)
+    }
+
+    fn words(&self, error: &jsonwebtoken::errors::Error) -> String {
+        use jsonwebtoken::errors::ErrorKind;
+        match error.kind() {
+            ErrorKind::ExpiredSignature => "the token has expired".to_owned(),
+            ErrorKind::ImmatureSignature => "the token is not valid yet; is this machine's clock right?".to_owned(),
+            ErrorKind::InvalidIssuer => format!("the token is not from `{}`", self.config.issuer),
+            ErrorKind::InvalidAudience => format!("the token is not for `{}`", self.config.audience),
+            ErrorKind::InvalidSignature => "the token is not signed by the provider".to_owned(),
+            ErrorKind::MissingRequiredClaim(claim) => format!("the token has no claim `{claim}`"),
+            other => format!("the token cannot be taken: {other:?}"),
+        }
+    }
+
+    async fn key(&self, id: Option<&str>) -> Result<Jwk, String> {
+        if let Some(key) = self.known(id)
+            && self.fetched.lock().await.is_none_or(|at| at.elapsed() < FRESH)
+        {
+            return Ok(key);
+        }
+        let wrong = match self.fetch().await {
+            Ok(()) => None,
+            Err(reason) => {
+                tracing::warn!(reason, "cannot fetch the keys of tokens");
+                Some(reason)
+            }
+        };
+        // Old keys do while the provider is away.
+        self.known(id).ok_or_else(|| match wrong {
+            Some(_) => "the provider's keys cannot be fetched just now; try again".to_owned(),
+            None => "the token is signed by a key that the provider does not publish".to_owned(),
+        })
+    }
+
+    fn known(&self, id: Option<&str>) -> Option<Jwk> {
+        let keys = self.keys.read();
+        match id {
+            Some(id) => keys.find(id).cloned(),
+            None => keys.keys.first().filter(|_| keys.keys.len() == 1).cloned(),
+        }
+    }
+
+    /// Fetches the keys, unless that was just done: others wait for the one who does.
+    async fn fetch(&self) -> Result<(), String> {
+        let mut fetched = self.fetched.lock().await;
+        if fetched.is_some_and(|at| at.elapsed() < PAUSE) {
+            return Ok(());
+        }
+        *fetched = Some(Instant::now());
+        let data = match &self.config.source {
+            Source::File(path) => tokio::fs::read(path).await.map_err(|error| error.to_string())?,
+            Source::Url(url) => download(url).await?,
+        };
+        let keys: JwkSet = serde_json::from_slice(&data).map_err(|error| format!("this is no set of keys: {error}"))?;
+        *self.keys.write() = Arc::new(keys);
+        // A key that was withdrawn verifies nothing any more.
+        self.verified.lock().clear();
+        Ok(())
+    }
+}
+
+fn roles(claim: &Value) -> BTreeSet<Role> {
+    let words: Vec<&str> = match claim {
+        Value::String(text) => text.split([' ', ',']).collect(),
+        Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    // Providers give roles of other systems in the same claim.
+    words.into_iter().filter_map(|word| word.strip_prefix("kiln:").unwrap_or(word).parse().ok()).collect()
+}
+
+async fn download(url: &url::Url) -> Result<Vec<u8>, String> {
+    let failed = |error: reqwest::Error| kiln_images::registry::words(&error);
+    let client = reqwest::Client::builder().timeout(PATIENCE).build().map_err(failed)?;
+    let mut answer =
+        client.get(url.clone()).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+    let mut data = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+        data.extend_from_slice(&chunk);
+        if data.len() > MAX_BYTES {
+            return Err(format!("the set of keys is larger than {MAX_BYTES} bytes"));
+        }
+    }
+    Ok(data)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+use jsonwebtoken::{EncodingKey, Header};
+use rcgen::KeyPair;
+use serde_json::json;
+
+use super::*;
+
+struct Provider {
+    directory: tempfile::TempDir,
+    key: KeyPair,
+}
+
+fn unix() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
+}
+
+impl Provider {
+    fn new() -> Self {
+        let provider = Self { directory: tempfile::tempdir().unwrap(), key: KeyPair::generate().unwrap() };
+        provider.publish("one");
+        provider
+    }
+
+    fn publish(&self, id: &str) {
+        use base64::Engine;
+        use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
+        // An uncompressed point of P-256: 4, then x and y.
+        let point = self.key.public_key_raw();
+        let key = json!({ "kty": "EC", "crv": "P-256", "kid": id, "alg": "ES256", "use": "sig",
+            "x": B64.encode(&point[1..33]), "y": B64.encode(&point[33..65]) });
+        std::fs::write(self.path(), json!({ "keys": [key] }).to_string()).unwrap();
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("jwks.json")
+    }
+
+    fn sign(&self, claims: &Value) -> String {
+        let header = Header { kid: Some("one".into()), ..Header::new(Algorithm::ES256) };
+        let key = EncodingKey::from_ec_der(&self.key.serialize_der());
+        jsonwebtoken::encode(&header, claims, &key).unwrap()
+    }
+
+    async fn open(&self) -> Jwt {
+        let config = Config {
+            source: Source::File(self.path()),
+            issuer: "https://id.example".into(),
+            audience: "kiln".into(),
+            tenant_claim: "tenant".into(),
+            roles_claim: "roles".into(),
+        };
+        Jwt::open(config).await.unwrap()
+    }
+}
+
+fn claims() -> Value {
+    json!({ "sub": "ann", "iss": "https://id.example", "aud": "kiln", "exp": unix() + 60,
+        "tenant": "shop", "roles": ["kiln:builder", "somewhere-else"] })
+}
+
+#[tokio::test]
+async fn a_token_of_the_provider_says_who_shows_it() {
+    let provider = Provider::new();
+    let jwt = provider.open().await;
+    let token = provider.sign(&claims());
+    for _ in 0..2 {
+        let identity = jwt.identify(&token).await.unwrap();
+        assert_eq!((identity.name.as_str(), identity.tenant.as_str()), ("ann", "shop"));
+        assert_eq!(identity.roles, [Role::Builder].into(), "expected roles of other systems to be left out");
+    }
+    let mut words = claims();
+    words["roles"] = json!("cache-reader cache-writer");
+    let identity = jwt.identify(&provider.sign(&words)).await.unwrap();
+    assert_eq!(identity.roles, [Role::CacheReader, Role::CacheWriter].into());
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_for_this_farm_is_refused_in_words() {
+    let provider = Provider::new();
+    let jwt = provider.open().await;
+    for (claim, value, word) in [
+        ("iss", json!("https://other.example"), "not from"),
+        ("aud", json!("other"), "not for `kiln`"),
+        ("exp", json!(unix() - 3600), "has expired"),
+        ("exp", Value::Null, "exp"),
+        ("nbf", json!(unix() + 3600), "not valid yet"),
+        ("sub", Value::Null, "sub"),
+        ("tenant", json!("../other"), "no name of a tenant"),
+    ] {
+        let mut claims = claims();
+        claims[claim] = value;
+        if claims[claim].is_null() {
+            claims.as_object_mut().unwrap().remove(claim);
+        }
+        let refused = jwt.identify(&provider.sign(&claims)).await.expect_err(word);
+        assert!(refused.contains(word), "expected `{word}` in: {refused}");
+    }
+    let stranger = Provider::new();
+    assert!(jwt.identify(&stranger.sign(&claims())).await.unwrap_err().contains("not signed by the provider"));
+    let secret = EncodingKey::from_secret(b"public");
+    let forged = jsonwebtoken::encode(&Header::default(), &claims(), &secret).unwrap();
+    assert!(jwt.identify(&forged).await.unwrap_err().contains("could forge"));
+    for nonsense in ["", "a.b.c", "kiln_x", "é"] {
+        assert!(jwt.identify(nonsense).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_published_is_nobodys() {
+    let provider = Provider::new();
+    provider.publish("two");
+    let jwt = provider.open().await;
+    let refused = jwt.identify(&provider.sign(&claims())).await.unwrap_err();
+    assert!(refused.contains("does not publish"), "{refused}");
+}

@@ -1,0 +1,30 @@
+//! Who may call what: identities from certificates and tokens, roles, and the one table of what each call needs.
+//!
+//! Invariant: a call reaches a service only after [`layer`] has put an [`Identity`] into its extensions; services read it by
+//! [`identity`] and never look at credentials.
+
+mod authenticator;
+pub mod authority;
+mod config;
+mod error;
+mod identity;
+pub mod jwt;
+pub mod layer;
+mod open_call;
+pub mod revoked;
+mod table;
+pub mod tls;
+pub mod tokens;
+mod watched;
+
+pub use authenticator::{Authenticator, Known};
+pub use config::{Config, Files};
+pub use error::Error;
+pub use identity::{Identity, Role, Unknown, check_name};
+pub use table::{Needs, TABLE, needs};
+
+/// Who makes this call.
+pub fn identity<T>(request: &tonic::Request<T>) -> Identity {
+    // Services that a test calls without a server around them have nobody to ask.
+    request.extensions().get::<Identity>().cloned().unwrap_or_else(Identity::anonymous)
+}

@@ -1,0 +1,83 @@
+//! A call that goes on for as long as its caller may: it ends when they are revoked, or what they showed expires.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tonic::Status;
+use tonic::codegen::{Body, http};
+
+use super::Identity;
+use super::authenticator::{Known, revoked_status};
+
+/// Why a call ends early.
+pub(super) type End = Pin<Box<dyn Future<Output = Status> + Send>>;
+
+/// Resolves once the caller is no longer let in.
+pub(super) fn end(identity: Identity, mut known: watch::Receiver<Arc<Known>>) -> End {
+    Box::pin(async move {
+        let expired = expired(identity.expires);
+        let revoked = async {
+            // Where the files are followed no more, nobody is revoked any more.
+            if known.wait_for(|known| known.revoked.has(&identity)).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = revoked => revoked_status(&identity),
+            () = expired => Status::unauthenticated(format!("what `{}` showed has expired; call again with a new one", identity.name)),
+        }
+    })
+}
+
+async fn expired(at: Option<SystemTime>) {
+    match at {
+        None => std::future::pending().await,
+        Some(at) => tokio::time::sleep(at.duration_since(SystemTime::now()).unwrap_or_default()).await,
+    }
+}
+
+/// An answer that ends with its caller's right to it.
+pub(super) struct Guarded<B> {
+    inner: B,
+    end: Option<End>,
+}
+
+impl<B> Guarded<B> {
+    pub(super) fn new(inner: B, end: End) -> Self {
+        Self { inner, end: Some(end) }
+    }
+}
+
+impl<B> Body for Guarded<B>
+where
+    B: Body<Data = Bytes, Error = Status> + Unpin,
+{
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
+        let Some(end) = self.end.as_mut() else { return Poll::Ready(None) };
+        if let Poll::Ready(status) = end.as_mut().poll(context) {
+            self.end = None;
+            let mut trailers = http::HeaderMap::new();
+            return Poll::Ready(Some(status.add_header(&mut trailers).map(|()| http_body::Frame::trailers(trailers))));
+        }
+        Pin::new(&mut self.inner).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.end.is_none() || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.inner.size_hint()
+    }
+}

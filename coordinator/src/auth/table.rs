@@ -1,0 +1,74 @@
+//! What each call needs: the one table. A call that is not in it is refused.
+
+use super::Role;
+
+/// What a call needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing: the call proves by itself what it must, or gives nothing away.
+    Nothing,
+    /// To be somebody.
+    Anybody,
+    /// One of these roles.
+    AnyOf(&'static [Role]),
+}
+
+use Role::{Admin, Builder, CacheReader, CacheWriter, Worker};
+
+const BUILD: Needs = Needs::AnyOf(&[Builder, Admin]);
+const READ: Needs = Needs::AnyOf(&[CacheReader, CacheWriter, Builder, Worker, Admin]);
+const UPLOAD: Needs = Needs::AnyOf(&[CacheWriter, Builder, Worker, Admin]);
+const LOOK: Needs = Needs::AnyOf(&[CacheReader, CacheWriter, Builder, Admin]);
+const WRITE_RESULTS: Needs = Needs::AnyOf(&[CacheWriter, Admin]);
+const WORK: Needs = Needs::AnyOf(&[Worker]);
+const RUN_THE_FARM: Needs = Needs::AnyOf(&[Admin]);
+
+/// Service, method, what it needs.
+pub const TABLE: &[(&str, &str, Needs)] = &[
+    ("build.bazel.remote.execution.v2.Capabilities", "GetCapabilities", Needs::Anybody),
+    ("build.bazel.remote.execution.v2.ContentAddressableStorage", "FindMissingBlobs", READ),
+    ("build.bazel.remote.execution.v2.ContentAddressableStorage", "BatchUpdateBlobs", UPLOAD),
+    ("build.bazel.remote.execution.v2.ContentAddressableStorage", "BatchReadBlobs", READ),
+    ("build.bazel.remote.execution.v2.ContentAddressableStorage", "GetTree", READ),
+    ("build.bazel.remote.execution.v2.ContentAddressableStorage", "SplitBlob", READ),
+    ("build.bazel.remote.execution.v2.ContentAddressableStorage", "SpliceBlob", UPLOAD),
+    ("build.bazel.remote.execution.v2.ContentAddressableStorage", "GetChunkMapping", READ),
+    ("build.bazel.remote.execution.v2.ContentAddressableStorage", "RegisterChunkMapping", UPLOAD),
+    ("google.bytestream.ByteStream", "Read", READ),
+    ("google.bytestream.ByteStream", "Write", UPLOAD),
+    ("google.bytestream.ByteStream", "QueryWriteStatus", UPLOAD),
+    ("build.bazel.remote.execution.v2.ActionCache", "GetActionResult", READ),
+    ("build.bazel.remote.execution.v2.ActionCache", "UpdateActionResult", WRITE_RESULTS),
+    ("build.bazel.remote.execution.v2.Execution", "Execute", BUILD),
+    ("build.bazel.remote.execution.v2.Execution", "WaitExecution", BUILD),
+    ("google.longrunning.Operations", "ListOperations", BUILD),
+    ("google.longrunning.Operations", "GetOperation", BUILD),
+    ("google.longrunning.Operations", "DeleteOperation", BUILD),
+    ("google.longrunning.Operations", "CancelOperation", BUILD),
+    ("google.longrunning.Operations", "WaitOperation", BUILD),
+    ("kiln.v1.Builds", "Submit", BUILD),
+    ("kiln.v1.Builds", "Watch", BUILD),
+    ("kiln.v1.Builds", "Cancel", BUILD),
+    ("kiln.v1.Builds", "List", BUILD),
+    ("kiln.v1.Builds", "Get", BUILD),
+    ("kiln.v1.Artifacts", "List", LOOK),
+    ("kiln.v1.Artifacts", "Get", LOOK),
+    ("kiln.v1.Cache", "List", LOOK),
+    ("kiln.v1.Cache", "Stats", LOOK),
+    ("kiln.v1.Cache", "Explain", LOOK),
+    ("kiln.v1.Cache", "Prune", RUN_THE_FARM),
+    ("kiln.v1.Workers", "Link", WORK),
+    ("kiln.v1.Farm", "Status", READ),
+    ("kiln.v1.Farm", "DrainWorker", RUN_THE_FARM),
+    ("kiln.v1.Membership", "Join", Needs::Nothing),
+    ("kiln.v1.Membership", "Renew", WORK),
+];
+
+/// What the call at this path, `/SERVICE/METHOD`, needs; none where there is no such call.
+pub fn needs(path: &str) -> Option<Needs> {
+    let (service, method) = path.strip_prefix('/')?.rsplit_once('/')?;
+    TABLE.iter().find(|(one, other, _)| *one == service && *other == method).map(|(_, _, needs)| *needs)
+}
+
+#[cfg(test)]
+mod tests;

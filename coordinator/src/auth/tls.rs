@@ -1,0 +1,136 @@
+//! TLS on the coordinator's port: certificates that are replaced while it runs, and handshakes that hold up nobody.
+//!
+//! Invariant: one slow or silent client costs one of a bounded number of handshakes, for a bounded time.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::Error;
+use super::watched;
+
+/// How long a handshake may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Handshakes at once.
+const HANDSHAKES: usize = 512;
+/// Pause after the system refuses a connection, as where there are too many open files.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The coordinator's own certificate, and whose certificates of clients it takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// Its chain, in PEM.
+    pub certificate: PathBuf,
+    /// Its key, in PEM.
+    pub key: PathBuf,
+    /// Authorities of clients, in PEM; without, no client shows a certificate.
+    pub client_ca: Option<PathBuf>,
+}
+
+impl Files {
+    fn all(&self) -> Vec<PathBuf> {
+        [&self.certificate, &self.key].into_iter().chain(&self.client_ca).cloned().collect()
+    }
+
+    fn load(&self) -> Result<Arc<ServerConfig>, Error> {
+        let wrong = |path: &PathBuf| {
+            let path = path.clone();
+            move |reason: &dyn std::fmt::Display| Error::File { path, reason: reason.to_string() }
+        };
+        let chain = certificates(&self.certificate)?;
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| wrong(&self.key)(&error))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| wrong(&self.certificate)(&error))?;
+        let builder = match &self.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(path) => {
+                let mut roots = RootCertStore::empty();
+                for authority in certificates(path)? {
+                    roots.add(authority).map_err(|error| wrong(path)(&error))?;
+                }
+                // Those without a certificate come in too: they may have a token, or ask for a certificate.
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(roots.into(), provider).allow_unauthenticated();
+                builder.with_client_cert_verifier(verifier.build().map_err(|error| wrong(path)(&error))?)
+            }
+        };
+        let mut config = builder.with_single_cert(chain, key).map_err(|error| wrong(&self.certificate)(&error))?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let wrong = |reason: String| Error::File { path: path.clone(), reason };
+    let read: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?.collect();
+    let read = read.map_err(|error| wrong(error.to_string()))?;
+    if read.is_empty() { Err(wrong("it holds no certificate in PEM".to_owned())) } else { Ok(read) }
+}
+
+/// Reads the files, and again whenever they change: connections made after that see the new ones. New files that cannot be used leave
+/// the old ones in place.
+///
+/// # Errors
+/// Where they cannot be used at the start.
+pub fn open(files: Files) -> Result<watch::Receiver<Arc<ServerConfig>>, Error> {
+    let (sender, receiver) = watch::channel(files.load()?);
+    let paths = files.all();
+    tokio::spawn(watched::watch(paths, move || {
+        match files.load() {
+            Ok(config) => {
+                tracing::info!(certificate = %files.certificate.display(), "certificates were replaced");
+                sender.send_replace(config);
+            }
+            Err(error) => tracing::error!(%error, "new certificates cannot be used; the old ones stay"),
+        }
+        std::future::ready(!sender.is_closed())
+    }));
+    Ok(receiver)
+}
+
+/// Connections that have shaken hands.
+pub fn incoming(
+    listener: TcpListener,
+    config: watch::Receiver<Arc<ServerConfig>>,
+) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
+    let (sender, receiver) = mpsc::channel(64);
+    tokio::spawn(async move {
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = sender.closed() => return,
+            };
+            let Ok((stream, _)) = accepted else {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            };
+            let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
+            let (sender, acceptor) = (sender.clone(), TlsAcceptor::from(config.borrow().clone()));
+            tokio::spawn(async move {
+                let _permit = permit;
+                let _ = stream.set_nodelay(true);
+                match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => drop(sender.send(Ok(stream)).await),
+                    Ok(Err(error)) => tracing::debug!(%error, "a client's handshake failed"),
+                    Err(_) => tracing::debug!("a client did not shake hands in time"),
+                }
+            });
+        }
+    });
+    ReceiverStream::new(receiver)
+}

@@ -1,0 +1,215 @@
+//! Static bearer tokens: a file that has each token's hash and who shows it.
+//!
+//! Invariant: the file has no secret. A token is 256 random bits, so its plain SHA-256 cannot be guessed backwards; a slow hash is for
+//! passwords that people choose.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::time::SystemTime;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rand::RngCore;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{Error, Identity, Role, check_name};
+
+/// What tokens begin with, so that scanners of leaked secrets know them.
+const PREFIX: &str = "kiln_";
+
+/// One token in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Who shows it.
+    pub name: String,
+    /// Whose builds and cache they use.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tenant: String,
+    /// What they may do. None for a token that workers join with.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub roles: BTreeSet<Role>,
+    /// Whether workers may turn it into certificates; it opens nothing else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub join: bool,
+    /// SHA-256 of the token, in hex.
+    pub sha256: String,
+    /// Until when it is valid, such as `2027-01-31T12:00:00Z`; for ever where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "humantime_serde::option")]
+    pub expires: Option<SystemTime>,
+}
+
+/// The file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Its tokens.
+    #[serde(default, rename = "token")]
+    pub tokens: Vec<Entry>,
+}
+
+/// The tokens that are known, by their hash.
+#[derive(Debug, Clone, Default)]
+pub struct Tokens(HashMap<String, Entry>);
+
+/// A new token: the secret, and its hash for the file.
+pub fn generate() -> (String, String) {
+    let mut bytes = [0_u8; 32];
+    rand::rng().fill_bytes(&mut bytes);
+    let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
+    let hash = hash(&token);
+    (token, hash)
+}
+
+fn hash(token: &str) -> String {
+    hex::encode(Sha256::digest(token.as_bytes()))
+}
+
+impl File {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or an entry is none.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let wrong = |reason: String| Error::File { path: path.to_owned(), reason };
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let file: Self = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        for entry in &file.tokens {
+            entry.check().map_err(wrong)?;
+        }
+        Ok(file)
+    }
+}
+
+impl Entry {
+    fn check(&self) -> Result<(), String> {
+        check_name("token", &self.name)?;
+        if !self.tenant.is_empty() {
+            check_name("tenant", &self.tenant)?;
+        }
+        let is_hash = self.sha256.len() == 64 && self.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if !is_hash {
+            return Err(format!("the `sha256` of token `{}` is none: expected 64 digits from 0 to f", self.name));
+        }
+        if self.join != self.roles.is_empty() {
+            return Err(format!("token `{}` needs either `roles` or `join = true`", self.name));
+        }
+        Ok(())
+    }
+
+    fn is_over(&self, now: SystemTime) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+impl From<File> for Tokens {
+    fn from(file: File) -> Self {
+        Self(file.tokens.into_iter().map(|entry| (entry.sha256.clone(), entry)).collect())
+    }
+}
+
+impl Tokens {
+    /// Whether this looks like one of these tokens, and not like somebody else's.
+    pub fn is_ours(token: &str) -> bool {
+        token.starts_with(PREFIX)
+    }
+
+    /// Who shows this token.
+    ///
+    /// # Errors
+    /// In words, where it is unknown, over, or opens nothing but the door for workers.
+    pub fn identify(&self, token: &str, now: SystemTime) -> Result<Identity, String> {
+        let entry = self.find(token, now)?;
+        if entry.join {
+            return Err(format!(
+                "token `{}` is for workers to join with (`kiln-worker --join`), and for nothing else",
+                entry.name
+            ));
+        }
+        Ok(Identity {
+            name: entry.name.clone(),
+            tenant: entry.tenant.clone(),
+            roles: entry.roles.clone(),
+            serial: None,
+            expires: entry.expires,
+        })
+    }
+
+    /// The name of the token by which a worker joins.
+    ///
+    /// # Errors
+    /// In words, where it is unknown, over, or not for that.
+    pub fn join(&self, token: &str, now: SystemTime) -> Result<String, String> {
+        let entry = self.find(token, now)?;
+        if entry.join { Ok(entry.name.clone()) } else { Err(format!("token `{}` is not for joining", entry.name)) }
+    }
+
+    // Found by its hash: how long that takes tells nothing of any other token.
+    fn find(&self, token: &str, now: SystemTime) -> Result<&Entry, String> {
+        let entry = self.0.get(&hash(token)).ok_or("this token is not known; `kiln farm token` makes one")?;
+        if entry.is_over(now) {
+            let words =
+                entry.expires.map(humantime::format_rfc3339_seconds).map(|at| at.to_string()).unwrap_or_default();
+            return Err(format!("token `{}` has expired ({words})", entry.name));
+        }
+        Ok(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn entry(sha256: String, join: bool, expires: Option<SystemTime>) -> Entry {
+        let roles = if join { BTreeSet::new() } else { [Role::Builder].into() };
+        Entry { name: "ci".into(), tenant: "shop".into(), roles, join, sha256, expires }
+    }
+
+    #[test]
+    fn a_token_is_known_by_its_hash_until_it_expires() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let (token, hash) = generate();
+        let file = File { tokens: vec![entry(hash, false, Some(now + Duration::from_secs(1)))] };
+        let text = toml::to_string(&file).unwrap();
+        assert!(!text.contains(&token), "expected no secret in the file: {text}");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokens.toml");
+        std::fs::write(&path, &text).unwrap();
+        let tokens = Tokens::from(File::read(&path).unwrap());
+        let identity = tokens.identify(&token, now).unwrap();
+        assert_eq!((identity.name.as_str(), identity.tenant.as_str()), ("ci", "shop"));
+        assert!(tokens.identify(&token, now + Duration::from_secs(1)).unwrap_err().contains("has expired"));
+        assert!(tokens.identify(&generate().0, now).unwrap_err().contains("not known"));
+        assert!(tokens.join(&token, now).unwrap_err().contains("not for joining"));
+    }
+
+    #[test]
+    fn a_join_token_opens_nothing_else() {
+        let (token, hash) = generate();
+        let tokens = Tokens::from(File { tokens: vec![entry(hash, true, None)] });
+        let now = SystemTime::now();
+        assert_eq!(tokens.join(&token, now).as_deref(), Ok("ci"));
+        assert!(tokens.identify(&token, now).unwrap_err().contains("kiln-worker --join"));
+    }
+
+    #[test]
+    fn a_file_that_is_none_is_refused_in_words() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokens.toml");
+        let hash = "0".repeat(64);
+        for (text, word) in [
+            ("[[token]]\nname = \"a\"\nsha256 = \"12\"\nroles = [\"builder\"]".to_owned(), "expected 64 digits"),
+            (format!("[[token]]\nname = \"a\"\nsha256 = \"{hash}\""), "needs either"),
+            (format!("[[token]]\nname = \"a b\"\nsha256 = \"{hash}\"\njoin = true"), "no name"),
+            (format!("[[token]]\nname = \"a\"\nsha256 = \"{hash}\"\nroles = [\"root\"]"), "root"),
+            ("[[tokens]]".to_owned(), "tokens"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = File::read(&path).expect_err(word).to_string();
+            assert!(error.contains(word) && error.contains("tokens.toml"), "expected `{word}` in: {error}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What a client shows a farm, and whom it trusts: files on its disk, read anew for each connection.
+
+use std::path::{Path, PathBuf};
+
+use tonic::transport::{Certificate, Identity};
+
+use super::Bearer;
+
+/// The variable that holds a token. It is no argument: others see those.
+const TOKEN: &str = "KILN_TOKEN";
+
+/// Whom to trust and who one is. Nothing at all does for a farm on this machine.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Access {
+    /// The authority that signed the coordinator's certificate, in PEM; else those that this system trusts.
+    #[arg(long, env = "KILN_CA", global = true, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// One's own certificate for the farm, in PEM.
+    #[arg(long, env = "KILN_CERT", global = true, value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// That certificate's key, in PEM.
+    #[arg(long, env = "KILN_KEY", global = true, value_name = "FILE", hide_env_values = true)]
+    pub key: Option<PathBuf>,
+    /// A file with a token for the farm; a token itself may be in `KILN_TOKEN`.
+    #[arg(long, env = "KILN_TOKEN_FILE", global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// Credentials that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("cannot read `{}`", .path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("`{given}` needs `{missing}` beside it: a certificate is shown with its key")]
+    Pair { given: &'static str, missing: &'static str },
+    #[error("the certificate, its key or the authority cannot be used ({reason}); expected PEM")]
+    Certificate { reason: String },
+    #[error("{from} holds no token: expected one word of visible characters")]
+    Token { from: String },
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+impl Access {
+    pub(super) fn authority(&self) -> Result<Option<Certificate>, Error> {
+        self.ca.as_deref().map(|path| Ok(Certificate::from_pem(read(path)?))).transpose()
+    }
+
+    pub(super) fn identity(&self) -> Result<Option<Identity>, Error> {
+        match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => Ok(Some(Identity::from_pem(read(cert)?, read(key)?))),
+            (None, None) => Ok(None),
+            (Some(_), None) => Err(Error::Pair { given: "--cert", missing: "--key" }),
+            (None, Some(_)) => Err(Error::Pair { given: "--key", missing: "--cert" }),
+        }
+    }
+
+    pub(super) fn has_token(&self) -> bool {
+        self.token_file.is_some() || variable().is_some()
+    }
+
+    /// What each call says of who one is: the file's token, else the variable's.
+    pub(super) fn bearer(&self) -> Result<Bearer, Error> {
+        match (&self.token_file, variable()) {
+            (Some(path), _) => Bearer::from_file(path),
+            (None, Some(token)) => Bearer::from_text(&token, &format!("`{TOKEN}`")),
+            (None, None) => Ok(Bearer::default()),
+        }
+    }
+}
+
+fn variable() -> Option<String> {
+    std::env::var(TOKEN).ok().filter(|token| !token.trim().is_empty())
+}

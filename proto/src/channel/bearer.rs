@@ -1,0 +1,83 @@
+//! The token that each call carries. Source: RFC 6750, "Bearer Token Usage".
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::{Request, Status};
+
+use super::access::Error;
+
+/// How long a token that came from a file is used before the file is looked at again: short-lived ones are replaced there.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// Says who one is in each call; says nothing where there is no token. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Bearer(Option<Arc<Token>>);
+
+struct Token {
+    file: Option<PathBuf>,
+    value: Mutex<(Instant, MetadataValue<Ascii>)>,
+}
+
+impl fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Bearer(…)" } else { "Bearer(none)" })
+    }
+}
+
+impl Bearer {
+    pub(super) fn from_text(token: &str, from: &str) -> Result<Self, Error> {
+        Ok(Self::new(value(token, from)?, None))
+    }
+
+    pub(super) fn from_file(path: &Path) -> Result<Self, Error> {
+        Ok(Self::new(read(path)?, Some(path.to_owned())))
+    }
+
+    fn new(value: MetadataValue<Ascii>, file: Option<PathBuf>) -> Self {
+        Self(Some(Arc::new(Token { file, value: Mutex::new((Instant::now(), value)) })))
+    }
+}
+
+fn read(path: &Path) -> Result<MetadataValue<Ascii>, Error> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    value(&text, &format!("`{}`", path.display()))
+}
+
+fn value(token: &str, from: &str) -> Result<MetadataValue<Ascii>, Error> {
+    let wrong = || Error::Token { from: from.to_owned() };
+    let token = token.trim();
+    if token.is_empty() || !token.chars().all(|c| c.is_ascii_graphic()) {
+        return Err(wrong());
+    }
+    let mut value: MetadataValue<Ascii> = format!("Bearer {token}").parse().map_err(|_| wrong())?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+impl Token {
+    fn now(&self) -> MetadataValue<Ascii> {
+        let mut held = self.value.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = &self.file
+            && held.0.elapsed() > FRESH
+        {
+            // One that cannot be read just now is being replaced: the old one does for a while.
+            let value = read(file).unwrap_or_else(|_| held.1.clone());
+            *held = (Instant::now(), value);
+        }
+        held.1.clone()
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.now());
+        }
+        Ok(request)
+    }
+}

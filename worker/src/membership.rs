@@ -1,0 +1,158 @@
+//! The worker's own certificate: got by a join token, kept in the state directory, replaced before it ends.
+//!
+//! Invariant: the key is made here and never leaves this machine, and the token is sent only to a coordinator whose authority has the
+//! fingerprint that stands in the token.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use kiln_proto::channel::{self, Access};
+use kiln_proto::join;
+use kiln_proto::v1::membership_client::MembershipClient;
+use kiln_proto::v1::{JoinRequest, RenewRequest};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tokio_util::sync::CancellationToken;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// Pause before a renewal that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// Why a worker has no certificate.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("cannot keep the worker's certificate in `{}`", .path.display())]
+    Keep {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Token(#[from] join::Error),
+    #[error(transparent)]
+    Channel(#[from] channel::Error),
+    #[error("cannot make a key: {0}")]
+    Key(#[from] rcgen::Error),
+    #[error("the farm makes worker `{worker}` no member: {reason}")]
+    Refused { worker: String, reason: String },
+    #[error("the farm's certificate for this worker cannot be read")]
+    Unreadable,
+}
+
+/// A worker's membership of a farm.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    directory: PathBuf,
+    url: String,
+}
+
+impl Membership {
+    /// Takes up the membership that is kept in `state`, else joins by the token. None where there is neither.
+    ///
+    /// # Errors
+    /// Where the coordinator does not take the token, or cannot be trusted.
+    pub async fn open(state: &Path, url: &str, worker: &str, token: Option<&str>) -> Result<Option<Self>, Error> {
+        let membership = Self { directory: state.join("membership"), url: url.to_owned() };
+        if membership.left().is_ok_and(|left| !left.is_zero()) {
+            return Ok(Some(membership));
+        }
+        let Some(token) = token else { return Ok(None) };
+        let token: join::Token = token.parse()?;
+        let authority = join::authority(url, &token).await?;
+        membership.keep("ca.pem", authority.as_bytes())?;
+        let (key, request) = request()?;
+        let access = Access { ca: Some(membership.path("ca.pem")), ..Access::default() };
+        let mut client = MembershipClient::new(channel::connect(url, &access).await?);
+        let asked =
+            JoinRequest { token: token.secret().to_owned(), worker: worker.to_owned(), certificate_request: request };
+        let refused =
+            |status: tonic::Status| Error::Refused { worker: worker.to_owned(), reason: status.message().to_owned() };
+        let answer = client.join(asked).await.map_err(refused)?.into_inner();
+        membership.keep_pair(&key, &answer.chain)?;
+        tracing::info!(worker, url, "joined the farm");
+        Ok(Some(membership))
+    }
+
+    /// What the worker shows.
+    pub fn access(&self) -> Access {
+        Access {
+            ca: Some(self.path("ca.pem")),
+            cert: Some(self.path("worker.pem")),
+            key: Some(self.path("worker.pem")),
+            token_file: None,
+        }
+    }
+
+    /// Replaces the certificate whenever half of its time is over, until `stop`.
+    pub async fn renew(self, stop: CancellationToken) {
+        let mut wait = self.left().unwrap_or_default() / 2;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stop.cancelled() => return,
+            }
+            wait = match self.renew_once().await {
+                Ok(()) => {
+                    tracing::info!("the worker's certificate was replaced");
+                    self.left().unwrap_or_default() / 2
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot replace the worker's certificate yet; trying again");
+                    AGAIN.min(self.left().unwrap_or_default() / 4).max(Duration::from_millis(500))
+                }
+            };
+        }
+    }
+
+    async fn renew_once(&self) -> Result<(), Error> {
+        let (key, request) = request()?;
+        let mut client = MembershipClient::new(channel::connect(&self.url, &self.access()).await?);
+        let refused =
+            |status: tonic::Status| Error::Refused { worker: String::new(), reason: status.message().to_owned() };
+        let answer = client.renew(RenewRequest { certificate_request: request }).await.map_err(refused)?.into_inner();
+        self.keep_pair(&key, &answer.chain)
+    }
+
+    /// How long the kept certificate is still valid.
+    fn left(&self) -> Result<Duration, Error> {
+        let pem = std::fs::read(self.path("worker.pem")).map_err(|_| Error::Unreadable)?;
+        let certificate = CertificateDer::from_pem_slice(&pem).map_err(|_| Error::Unreadable)?;
+        let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|_| Error::Unreadable)?;
+        let end = u64::try_from(parsed.validity().not_after.timestamp()).map_err(|_| Error::Unreadable)?;
+        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(end);
+        Ok(end.duration_since(SystemTime::now()).unwrap_or_default())
+    }
+
+    /// Certificate and key in one file: they are replaced in one step, and never one without the other.
+    fn keep_pair(&self, key: &KeyPair, chain: &str) -> Result<(), Error> {
+        self.keep("worker.pem", format!("{chain}{}", key.serialize_pem()).as_bytes())
+    }
+
+    fn keep(&self, name: &str, data: &[u8]) -> Result<(), Error> {
+        use std::io::Write;
+        let path = self.path(name);
+        let kept = (|| {
+            std::fs::create_dir_all(&self.directory)?;
+            // Only this user may read it, from the beginning.
+            let mut file = tempfile::NamedTempFile::new_in(&self.directory)?;
+            file.write_all(data)?;
+            file.as_file().sync_all()?;
+            file.persist(&path).map_err(|error| error.error)?;
+            Ok(())
+        })();
+        kept.map_err(|source| Error::Keep { path, source })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+}
+
+fn request() -> Result<(KeyPair, String), Error> {
+    let key = KeyPair::generate()?;
+    let request = CertificateParams::default().serialize_request(&key)?.pem()?;
+    Ok((key, request))
+}
