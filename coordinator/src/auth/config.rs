@@ -8,6 +8,7 @@ use super::{Error, jwt, tls};
 
 /// Certificates, tokens, and whom to believe.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[group(skip)]
 pub struct Config {
     /// A directory that `kiln farm init` made: the coordinator's certificate, the farm's authority, tokens, and who is revoked. It is
     /// what the five options below name one by one.

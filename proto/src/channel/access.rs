@@ -11,6 +11,7 @@ const TOKEN: &str = "KILN_TOKEN";
 
 /// Whom to trust and who one is. Nothing at all does for a farm on this machine.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[group(skip)]
 pub struct Access {
     /// The authority that signed the coordinator's certificate, in PEM; else those that this system trusts.
     #[arg(long, env = "KILN_CA", global = true, value_name = "FILE")]
