@@ -65,7 +65,9 @@ fn init(dir: &Path, hosts: &[String]) -> Result<Code, Error> {
         let words = "a farm was made there already; `kiln farm renew`, `token` and `certificate` go on with it";
         return Err(Error::Usage(format!("`{}`: {words}", dir.display())));
     }
-    let made = Authority::create("kiln farm", AUTHORITY_LIFE).map_err(usage)?;
+    // Two farms' authorities are told apart by their names, too.
+    let name = format!("kiln farm {:08x}", rand::random::<u32>());
+    let made = Authority::create(&name, AUTHORITY_LIFE).map_err(usage)?;
     write(&files.ca_key(), &made.key, true)?;
     write(&files.ca(), &made.chain, false)?;
     issue_coordinator(&files, hosts)?;

@@ -23,7 +23,7 @@ pub enum Error {
     )]
     Lost { url: String, what: &'static str, status: Box<Status> },
     #[error("cannot move files between this machine and the farm")]
-    Transfer(#[from] transfer::Error),
+    Transfer(#[source] transfer::Error),
     #[error("the farm inside this command failed: {reason}")]
     Embedded { reason: String },
     #[error("cannot use `{}` for the farm inside this command; expected a directory that may be written", .path.display())]
@@ -34,6 +34,18 @@ pub enum Error {
     },
     #[error("the farm's answer is not usable: {0}")]
     Answer(String),
+}
+
+impl From<transfer::Error> for Error {
+    fn from(error: transfer::Error) -> Self {
+        use tonic::Code::{PermissionDenied, Unauthenticated};
+        match error {
+            transfer::Error::Status(status) if matches!(status.code(), PermissionDenied | Unauthenticated) => {
+                Self::Refused(status.message().to_owned())
+            }
+            other => Self::Transfer(other),
+        }
+    }
 }
 
 impl Error {

@@ -74,7 +74,7 @@ pub struct Farm {
     more: Vec<String>,
     /// Variables of its coordinator.
     variables: Vec<(String, String)>,
-    /// Variables by which `kiln` and workers say who they are.
+    /// Variables by which `kiln` says who it is.
     pub access: Vec<(String, String)>,
     coordinator: Mutex<Child>,
     workers: Mutex<BTreeMap<String, Child>>,
@@ -186,7 +186,6 @@ impl Farm {
         let mut command = kiln();
         command
             .env("KILN_LOG", "info")
-            .envs(self.access.iter().cloned())
             .envs(variables.iter().copied())
             .args(["worker", "--coordinator", url, "--name", name, "--parent", &parent, "--state-dir"])
             .arg(state)

@@ -4,7 +4,11 @@
 //! refusal of a client's certificate arrives after the handshake, as the failure of the first call.
 
 /// What TLS says, and what it means to who reads it.
-const MEANINGS: [(&str, &str); 12] = [
+const MEANINGS: &[(&str, &str)] = &[
+    (
+        "peer certificate: BadSignature",
+        "its certificate is not signed by the authority that is trusted here; is `--ca` (`KILN_CA`) of this farm?",
+    ),
     (
         "UnknownIssuer",
         "its certificate is signed by an authority that is not trusted here; name the farm's own by `--ca` (`KILN_CA`)",
