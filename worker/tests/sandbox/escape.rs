@@ -124,8 +124,8 @@ async fn the_init_can_be_neither_traced_nor_read_nor_ended() {
         ("its priority", "attempt(os.setpriority, os.PRIO_PROCESS, 1, 19)".to_owned()),
         ("its schedule", "attempt(lambda: os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0)))".to_owned()),
     ];
-    for file in ["root", "cwd", "exe", "fd", "environ", "mem", "maps", "stack", "syscall", "ns/mnt", "io", "auxv"] {
-        attempts.push((file, format!("attempt(lambda: os.listdir('/proc/1/{file}') if {file:?} in ('root', 'cwd', 'fd') else open('/proc/1/{file}', 'rb').read(1))")));
+    for file in ["root", "cwd", "exe", "fd/0", "environ", "mem", "maps", "stack", "syscall", "ns/mnt", "io", "auxv"] {
+        attempts.push((file, format!("attempt(lambda: os.listdir('/proc/1/{file}') if {file:?} in ('root', 'cwd') else open('/proc/1/{file}', 'rb').read(1))")));
     }
     refused(false, &["EPERM", "EACCES", "EROFS"], &attempts).await;
     let ran = confined().script("kill -KILL 1; kill -TERM 1; kill -SEGV 1; echo alive").await;
