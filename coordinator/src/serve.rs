@@ -26,7 +26,8 @@ use crate::Config;
 use crate::builds::Builds;
 use crate::execution::ExecutionHandle;
 use crate::layers::{self, LayerStore, Layers, RedbLayers, SharedLayers};
-use crate::services::{action_cache, builds, bytestream, cache, capabilities, cas, execution, farm, workers};
+use crate::services::budget::{Budget, Budgeted};
+use crate::services::{action_cache, builds, bytestream, cache, capabilities, cas, connections, execution, farm, workers};
 use crate::store::{self, Stores};
 
 /// How long calls may go on after the coordinator was asked to stop. Streams that never end are cut then.
@@ -35,6 +36,11 @@ const GRACE: Duration = Duration::from_secs(3);
 const MATCH_GRACE_MS: u64 = 15_000;
 /// Records of layers that are kept: one for each step, target and shard of a project.
 const MAX_LAYER_RECORDS: u64 = 20_000;
+
+/// Calls at once on one connection; a client waits with those beyond.
+const MAX_STREAMS: u32 = 256;
+/// Bytes of one call's headers; a call with more is refused before anything of it is kept.
+const MAX_HEADER_BYTES: u32 = 32 * 1024;
 
 /// Serves on `listener` until `shutdown`.
 ///
@@ -79,6 +85,9 @@ pub async fn run(
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .initial_stream_window_size(4 * 1024 * 1024)
         .initial_connection_window_size(16 * 1024 * 1024)
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .layer(Budgeted::layer(Budget::new(config.call_memory)))
         .add_service(sized!(CapabilitiesServer::new(capabilities::Capabilities)))
         .add_service(cas::ContentAddressableStorage::server(stores.clone()))
         .add_service(sized!(ByteStreamServer::new(bytestream::ByteStream::new(stores.clone(), execution.logs()))))
@@ -92,7 +101,7 @@ pub async fn run(
         .add_service(sized!(ArtifactsServer::new(served)));
     let address = listener.local_addr()?;
     tracing::info!(%address, data_dir = %config.data_dir.display(), "ready");
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = connections::bounded(TcpIncoming::from(listener).with_nodelay(Some(true)), config.max_connections);
     let stop = stopping.clone();
     let serving = server.serve_with_incoming_shutdown(incoming, async move {
         shutdown.await;
