@@ -27,7 +27,9 @@ use crate::builds::Builds;
 use crate::execution::ExecutionHandle;
 use crate::layers::{self, LayerStore, Layers, RedbLayers, SharedLayers};
 use crate::services::budget::{Budget, Budgeted};
-use crate::services::{action_cache, builds, bytestream, cache, capabilities, cas, connections, execution, farm, workers};
+use crate::services::{
+    action_cache, builds, bytestream, cache, capabilities, cas, connections, execution, farm, workers,
+};
 use crate::store::{self, Stores};
 
 /// How long calls may go on after the coordinator was asked to stop. Streams that never end are cut then.
