@@ -6,6 +6,8 @@ pub mod artifacts;
 pub mod builds;
 pub mod config;
 pub mod execution;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod layers;
 mod serve;
 pub mod services;

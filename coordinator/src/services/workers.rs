@@ -74,7 +74,7 @@ impl workers_server::Workers for Workers {
     }
 }
 
-fn check(register: &v1::Register) -> Result<(), Status> {
+pub(crate) fn check(register: &v1::Register) -> Result<(), Status> {
     if register.worker.is_empty() {
         return Err(Status::invalid_argument("a worker needs a name: give it `--name`"));
     }
