@@ -64,7 +64,19 @@ pub struct Config {
     /// machine always may.
     #[arg(long = "insecure-registry", env = "KILN_INSECURE_REGISTRIES", value_delimiter = ',', value_name = "HOST")]
     pub insecure_registries: Vec<String>,
+    /// Most connections at once; one more is closed as soon as it comes.
+    #[arg(long, env = "KILN_MAX_CONNECTIONS", default_value_t = MAX_CONNECTIONS, value_name = "NUMBER")]
+    pub max_connections: usize,
+    /// Most memory for calls under way, such as `1GiB`: what came of requests that are not whole or not answered yet, and answers
+    /// that nobody reads. A call beyond it is refused with `RESOURCE_EXHAUSTED`.
+    #[arg(long, env = "KILN_CALL_MEMORY", default_value = "1GiB", value_parser = bytes, value_name = "SIZE")]
+    pub call_memory: u64,
 }
+
+/// Connections at once where nothing else is said.
+const MAX_CONNECTIONS: usize = 16_384;
+/// Memory of calls where nothing else is said.
+const CALL_MEMORY: u64 = 1 << 30;
 
 impl Config {
     /// A coordinator on its own disk alone.
@@ -86,6 +98,8 @@ impl Config {
             redis_max_blob: 64 << 20,
             s3: None,
             insecure_registries: Vec::new(),
+            max_connections: MAX_CONNECTIONS,
+            call_memory: CALL_MEMORY,
         }
     }
 

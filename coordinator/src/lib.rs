@@ -7,6 +7,8 @@ pub mod auth;
 pub mod builds;
 pub mod config;
 pub mod execution;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod layers;
 mod serve;
 pub mod services;

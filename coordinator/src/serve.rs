@@ -29,8 +29,9 @@ use crate::auth::{self, Authenticator};
 use crate::builds::Builds;
 use crate::execution::ExecutionHandle;
 use crate::layers::{self, LayerStore, Layers, RedbLayers, SharedLayers};
+use crate::services::budget::{Budget, Budgeted};
 use crate::services::{
-    action_cache, builds, bytestream, cache, capabilities, cas, execution, farm, membership, workers,
+    action_cache, builds, bytestream, cache, capabilities, cas, connections, execution, farm, membership, workers,
 };
 use crate::store::{self, Stores};
 
@@ -40,6 +41,11 @@ const GRACE: Duration = Duration::from_secs(3);
 const MATCH_GRACE_MS: u64 = 15_000;
 /// Records of layers that are kept: one for each step, target and shard of a project.
 const MAX_LAYER_RECORDS: u64 = 20_000;
+
+/// Calls at once on one connection; a client waits with those beyond.
+const MAX_STREAMS: u32 = 256;
+/// Bytes of one call's headers; a call with more is refused before anything of it is kept.
+const MAX_HEADER_BYTES: u32 = 32 * 1024;
 
 /// Serves on `listener` until `shutdown`.
 ///
@@ -88,7 +94,10 @@ pub async fn run(
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .initial_stream_window_size(4 * 1024 * 1024)
         .initial_connection_window_size(16 * 1024 * 1024)
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
         .layer(Gate::new(authenticator.clone()))
+        .layer(Budgeted::layer(Budget::new(config.call_memory)))
         .add_service(sized!(CapabilitiesServer::new(capabilities::Capabilities)))
         .add_service(cas::ContentAddressableStorage::server(stores.clone()))
         .add_service(sized!(ByteStreamServer::new(bytestream::ByteStream::new(stores.clone(), execution.logs()))))
@@ -109,9 +118,13 @@ pub async fn run(
     };
     let serving = async move {
         match tls {
-            Some(tls) => server.serve_with_incoming_shutdown(auth::tls::incoming(listener, tls), shutdown).await,
+            Some(tls) => {
+                let incoming = connections::bounded(auth::tls::incoming(listener, tls), config.max_connections);
+                server.serve_with_incoming_shutdown(incoming, shutdown).await
+            }
             None => {
                 let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                let incoming = connections::bounded(incoming, config.max_connections);
                 server.serve_with_incoming_shutdown(incoming, shutdown).await
             }
         }

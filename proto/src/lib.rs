@@ -7,6 +7,8 @@ pub mod channel;
 pub mod chunking;
 pub mod clock;
 pub mod digest;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod join;
 pub mod precondition;
 pub mod property;

@@ -9,12 +9,17 @@ use std::fmt;
 
 use crate::digest::{Digest, DigestFunction};
 
+/// Bytes of the longest name that is read: the farm keeps an upload by its name.
+pub const MAX_NAME_BYTES: usize = 4096;
+
 /// A resource name that is none.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Error {
     #[error("resource name `{name}` is not understood; expected `[INSTANCE/]blobs/HASH/SIZE`")]
     Syntax { name: String },
+    #[error("a resource name of {bytes} bytes; expected at most {MAX_NAME_BYTES}")]
+    TooLong { bytes: usize },
     #[error("compressor `{name}` is not served; use identity or zstd")]
     Compressor { name: String },
     #[error(transparent)]
@@ -55,6 +60,13 @@ pub struct WriteName {
     pub compression: Compression,
 }
 
+fn segments(name: &str) -> Result<Vec<&str>, Error> {
+    if name.len() > MAX_NAME_BYTES {
+        return Err(Error::TooLong { bytes: name.len() });
+    }
+    Ok(name.split('/').collect())
+}
+
 fn syntax(name: &str) -> Error {
     Error::Syntax { name: name.chars().take(200).collect() }
 }
@@ -87,7 +99,7 @@ fn parse_blob<'a>(segments: &'a [&'a str], name: &str) -> Result<(Digest, Compre
 impl ReadName {
     /// Parses a name.
     pub fn parse(name: &str) -> Result<Self, Error> {
-        let segments: Vec<&str> = name.split('/').collect();
+        let segments = segments(name)?;
         let at = segments
             .iter()
             .position(|segment| matches!(*segment, "blobs" | "compressed-blobs"))
@@ -100,7 +112,7 @@ impl ReadName {
 impl WriteName {
     /// Parses a name; what follows the size is the client's own and ignored.
     pub fn parse(name: &str) -> Result<Self, Error> {
-        let segments: Vec<&str> = name.split('/').collect();
+        let segments = segments(name)?;
         let at = segments
             .windows(3)
             .position(|w| w[0] == "uploads" && matches!(w[2], "blobs" | "compressed-blobs"))

@@ -18,6 +18,8 @@ pub enum Error {
     Path { path: String },
     #[error("`{path}` stands in the tree twice, as {first} and as {second}")]
     Conflict { path: String, first: &'static str, second: &'static str },
+    #[error(transparent)]
+    Digest(#[from] crate::digest::Error),
 }
 
 /// What a name in a directory stands for.
@@ -170,23 +172,35 @@ impl Tree {
     }
 
     /// One level of a tree from its message; directories below come as [`Entry::Sealed`].
-    pub fn from_directory(
-        function: DigestFunction,
-        directory: &reapi::Directory,
-    ) -> Result<Self, crate::digest::Error> {
-        let mut entries = BTreeMap::new();
+    ///
+    /// # Errors
+    /// Where a digest is none, a name would lead out of the tree, or stands in it twice: whoever lays it out need not look again.
+    pub fn from_directory(function: DigestFunction, directory: &reapi::Directory) -> Result<Self, Error> {
+        let mut tree = Self::default();
         for file in &directory.files {
             let digest = Digest::required(function, file.digest.as_ref())?;
-            entries.insert(file.name.clone(), Entry::File { digest, executable: file.is_executable });
+            tree.add(&file.name, Entry::File { digest, executable: file.is_executable })?;
         }
         for link in &directory.symlinks {
-            entries.insert(link.name.clone(), Entry::Symlink { target: link.target.clone() });
+            tree.add(&link.name, Entry::Symlink { target: link.target.clone() })?;
         }
         for below in &directory.directories {
             let digest = Digest::required(function, below.digest.as_ref())?;
-            entries.insert(below.name.clone(), Entry::Sealed { digest });
+            tree.add(&below.name, Entry::Sealed { digest })?;
         }
-        Ok(Self { entries })
+        Ok(tree)
+    }
+
+    fn add(&mut self, name: &str, entry: Entry) -> Result<(), Error> {
+        if name.contains('/') {
+            return Err(Error::Path { path: name.to_owned() });
+        }
+        segments(name)?;
+        let second = entry.kind();
+        match self.entries.insert(name.to_owned(), entry) {
+            None => Ok(()),
+            Some(first) => Err(Error::Conflict { path: name.to_owned(), first: first.kind(), second }),
+        }
     }
 }
 
@@ -220,6 +234,21 @@ mod tests {
         assert!(tree.insert("a/b", file("2")).is_err());
         assert!(tree.insert("../x", file("2")).is_err());
         assert!(tree.insert("/x", file("2")).is_err());
+    }
+
+    #[test]
+    fn a_message_with_a_name_that_leads_out_or_stands_twice_is_no_directory() {
+        let node = |name: &str| reapi::FileNode {
+            name: name.into(),
+            digest: Some(F.digest(b"").to_wire()),
+            ..Default::default()
+        };
+        let read = |files| Tree::from_directory(F, &reapi::Directory { files, ..Default::default() });
+        for name in ["..", ".", "", "a/b", "../a", "/etc", "a\0b"] {
+            assert!(matches!(read(vec![node(name)]), Err(Error::Path { .. })), "{name:?}");
+        }
+        assert!(matches!(read(vec![node("a"), node("a")]), Err(Error::Conflict { .. })));
+        assert!(read(vec![node("a"), node("..b")]).is_ok());
     }
 
     proptest::proptest! {

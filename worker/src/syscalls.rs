@@ -143,6 +143,56 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Has every descriptor from this one on closed when a program is started.
+pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: numbers only; nothing is closed now.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Loads a program that decides about addresses (`BPF_PROG_TYPE_CGROUP_SOCK_ADDR`) for one place where the kernel asks.
+pub(crate) fn load_address_filter(program: &[u64], place: u32) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct Load {
+        kind: u32,
+        instructions: u32,
+        program: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+        interface: u32,
+        place: u32,
+    }
+    const BPF_PROG_LOAD: i32 = 5;
+    const CGROUP_SOCK_ADDR: u32 = 18;
+    let load = Load {
+        kind: CGROUP_SOCK_ADDR,
+        instructions: program.len() as u32,
+        program: program.as_ptr() as u64,
+        license: c"Apache-2.0".as_ptr() as u64,
+        place,
+        ..Load::default()
+    };
+    // SAFETY: the structure and what it points to outlive the call, and the size is the structure's own.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, std::ptr::from_ref(&load), size_of::<Load>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(own(result as RawFd)) }
+}
+
+/// Has such a program asked for the processes of a control group of version 2, and of those below it.
+pub(crate) fn attach_to_group(group: BorrowedFd<'_>, program: BorrowedFd<'_>, place: u32) -> io::Result<()> {
+    const BPF_PROG_ATTACH: i32 = 8;
+    const ALLOW_MULTI: u32 = 2;
+    let attach = [group.as_raw_fd() as u32, program.as_raw_fd() as u32, place, ALLOW_MULTI];
+    // SAFETY: the four numbers outlive the call, and the size is theirs.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, attach.as_ptr(), size_of_val(&attach)) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Forks; `None` in the child. Only for a process with one thread.
 pub(crate) fn fork_alone() -> io::Result<Option<Pid>> {
     // SAFETY: the caller has one thread, so that the child inherits no lock that another thread holds.

@@ -5,6 +5,8 @@
 //! in as a parameter, so that every decision can be tested and repeated.
 
 pub mod detect;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod plan;
 pub mod project;
 pub mod scheduler;

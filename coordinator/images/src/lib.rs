@@ -7,6 +7,8 @@ pub mod base;
 pub mod blobs;
 pub mod contents;
 pub mod digest;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod image;
 pub mod layer;
 pub mod layout;

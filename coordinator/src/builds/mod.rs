@@ -25,6 +25,7 @@ use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::v1::{self, Build, Status as BuildStatus, event};
 use kiln_proto::{clock, v1::SubmitRequest};
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -38,6 +39,16 @@ use source::SourceTree;
 
 /// Builds that are remembered.
 const KEPT: usize = 1000;
+/// Builds under way at once: each keeps its tree's names and its plan.
+const MAX_ACTIVE: usize = 1000;
+/// Trees that are read and planned at once.
+const MAX_PLANNING: usize = 8;
+/// Clients that follow builds at once.
+const MAX_WATCHES: usize = 20_000;
+/// Events on their way to one client: they are read from the disk, and need no queue.
+const WATCHED_AHEAD: usize = 8;
+/// Bytes of what is submitted: a project's own facts, for its files are blobs.
+const MAX_REQUEST_BYTES: usize = 1 << 20;
 
 /// All builds of the farm. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -57,6 +68,8 @@ struct Shared {
     active: Mutex<HashMap<String, Active>>,
     /// One submission at a time looks at request ids.
     submitting: tokio::sync::Mutex<()>,
+    planning: Semaphore,
+    watches: Arc<Semaphore>,
 }
 
 #[derive(Debug, Clone)]
@@ -114,6 +127,8 @@ impl Builds {
             registries,
             active: Mutex::default(),
             submitting: tokio::sync::Mutex::default(),
+            planning: Semaphore::new(MAX_PLANNING),
+            watches: Arc::new(Semaphore::new(MAX_WATCHES)),
         };
         let builds = Self { shared: Arc::new(shared) };
         for build in builds.shared.records.builds(KEPT)? {
@@ -135,12 +150,23 @@ impl Builds {
 
     /// Plans a tree and starts its build. `INVALID_ARGUMENT`: the project is wrong, in words.
     pub async fn submit(&self, request: SubmitRequest) -> Result<Build, Status> {
+        let bytes = prost::Message::encoded_len(&request);
+        if bytes > MAX_REQUEST_BYTES {
+            return Err(Status::resource_exhausted(format!(
+                "a request of {bytes} bytes to build; expected at most {MAX_REQUEST_BYTES}"
+            )));
+        }
         let (function, source, plan) = self.plan(&request).await?;
         let _one = self.shared.submitting.lock().await;
         if !request.request_id.is_empty()
             && let Some(id) = self.shared.records.request(&request.request_id).map_err(internal)?
         {
             return self.get(&id);
+        }
+        if self.shared.active.lock().len() >= MAX_ACTIVE {
+            return Err(Status::resource_exhausted(format!(
+                "{MAX_ACTIVE} builds are under way, the most that the farm takes at once; try again when some have ended"
+            )));
         }
         let build = Build {
             id: uuid::Uuid::now_v7().simple().to_string(),
@@ -168,6 +194,7 @@ impl Builds {
     }
 
     async fn plan(&self, request: &SubmitRequest) -> Result<(DigestFunction, SourceTree, Plan), Status> {
+        let _place = self.shared.planning.acquire().await.map_err(internal)?;
         let wrong = |words: String| Status::invalid_argument(words);
         let function = DigestFunction::from_wire(request.digest_function).map_err(|error| wrong(error.to_string()))?;
         let facts = request.source.clone().unwrap_or_default();
@@ -291,7 +318,7 @@ impl Builds {
 
     /// The latest builds, newest first; 100 where `limit` is 0.
     pub fn list(&self, limit: u32) -> Result<Vec<Build>, Status> {
-        let limit = if limit == 0 { 100 } else { limit as usize };
+        let limit = if limit == 0 { 100 } else { (limit as usize).min(KEPT) };
         let builds = self.shared.records.builds(limit).map_err(internal)?;
         let active = self.shared.active.lock();
         Ok(builds
@@ -315,16 +342,20 @@ impl Builds {
         id: &str,
         offset: u64,
     ) -> Result<tokio::sync::mpsc::Receiver<Result<v1::Event, Status>>, Status> {
+        let place = self.shared.watches.clone().try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!("{MAX_WATCHES} clients follow builds, the most that the farm serves"))
+        })?;
         let build = self.get(id)?;
         let active = self.shared.active.lock().get(id).map(|active| active.events.clone());
         let events = match active {
             Some(events) => events,
             None => EventLog::open(&self.events_path(&build.id)).map_err(internal)?,
         };
-        let (sender, receiver) = tokio::sync::mpsc::channel(64);
+        let (sender, receiver) = tokio::sync::mpsc::channel(WATCHED_AHEAD);
         let builds = self.clone();
         let id = id.to_owned();
         tokio::spawn(async move {
+            let _place = place;
             let mut count = events.count();
             let mut offset = offset;
             loop {

@@ -1,14 +1,12 @@
 //! A source tree as it lies in the store: its shape, and the small files that decide a plan.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use kiln_core::plan::{MemorySource, wants};
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::reapi;
+use kiln_proto::shape;
 use kiln_proto::tree::{self, Entry, Tree};
-use prost::Message;
 
 use crate::store::{self, BlobStore};
 
@@ -16,6 +14,9 @@ use crate::store::{self, BlobStore};
 const CONCURRENCY: usize = 16;
 /// Largest manifest or lock file that the planner reads.
 const MAX_MANIFEST_BYTES: u64 = 64 << 20;
+
+/// Bytes of all of them.
+const MAX_MANIFESTS_BYTES: u64 = 256 << 20;
 
 /// A tree that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,10 @@ pub enum Error {
     Store(#[from] store::Error),
     #[error("directory `{digest}` is malformed: {reason}")]
     Malformed { digest: Digest, reason: String },
+    #[error(transparent)]
+    Shape(#[from] shape::Error),
+    #[error("the manifests and lock files of the project have more than {} MiB together", MAX_MANIFESTS_BYTES >> 20)]
+    Manifests,
     #[error("`{path}` has {size} bytes, more than a manifest may have")]
     Manifest { path: String, size: u64 },
 }
@@ -44,46 +49,104 @@ pub struct SourceTree {
 
 /// Reads one directory message.
 pub async fn directory(store: &dyn BlobStore, digest: &Digest) -> Result<Tree, Error> {
+    shape::check_size(digest)?;
     let data = store.get(digest).await?;
     let malformed = |reason: String| Error::Malformed { digest: *digest, reason };
-    let directory = reapi::Directory::decode(data).map_err(|error| malformed(error.to_string()))?;
+    let directory = shape::decode(digest, &data)?;
     Tree::from_directory(digest.function, &directory).map_err(|error| malformed(error.to_string()))
 }
 
 /// Reads a tree with everything below it.
-pub fn expand<'a>(store: &'a dyn BlobStore, digest: Digest) -> BoxFuture<'a, Result<Tree, Error>> {
-    async move {
-        let mut tree = directory(store, &digest).await?;
-        expand_in_place(store, &mut tree).await?;
-        Ok(tree)
+///
+/// # Errors
+/// [`Error::Shape`] where it would be larger than the farm takes, before it is laid out.
+pub async fn expand(store: &dyn BlobStore, digest: Digest) -> Result<Tree, Error> {
+    let mut tree = Tree::default();
+    tree.entries.insert(String::new(), Entry::Sealed { digest });
+    expand_in_place(store, &mut tree).await?;
+    match tree.entries.pop_first() {
+        Some((_, Entry::Directory(tree))) => Ok(tree),
+        _ => Ok(Tree::default()),
     }
-    .boxed()
 }
 
 /// Reads what is sealed in a tree, everything below included.
-pub fn expand_in_place<'a>(store: &'a dyn BlobStore, tree: &'a mut Tree) -> BoxFuture<'a, Result<(), Error>> {
-    async move {
-        let below: Vec<BoxFuture<'_, Result<(), Error>>> = tree
-            .entries
-            .values_mut()
-            .filter_map(|entry| match entry {
-                Entry::Sealed { digest } => {
-                    let digest = *digest;
-                    Some(
-                        async move {
-                            *entry = Entry::Directory(expand(store, digest).await?);
-                            Ok(())
-                        }
-                        .boxed(),
-                    )
-                }
-                Entry::Directory(tree) => Some(expand_in_place(store, tree)),
-                Entry::File { .. } | Entry::Symlink { .. } => None,
-            })
-            .collect();
-        stream::iter(below).buffer_unordered(CONCURRENCY).try_collect::<()>().await
+///
+/// # Errors
+/// As those of [`expand`].
+pub async fn expand_in_place(store: &dyn BlobStore, tree: &mut Tree) -> Result<(), Error> {
+    let mut roots = Vec::new();
+    sealed(tree, &mut roots);
+    let known = directories(store, &roots).await?;
+    let nodes = known.iter().map(|(digest, tree)| (*digest, node(tree))).collect();
+    let mut entries = 0_u64;
+    for root in &roots {
+        entries = entries.saturating_add(shape::measure(root, &nodes)?.entries);
+        if entries > shape::MAX_ENTRIES {
+            return Err(shape::Error::Entries.into());
+        }
     }
-    .boxed()
+    lay_out(tree, &known);
+    Ok(())
+}
+
+/// The sealed directories of a tree, at every place where they stand.
+fn sealed(tree: &Tree, found: &mut Vec<Digest>) {
+    for entry in tree.entries.values() {
+        match entry {
+            Entry::Sealed { digest } => found.push(*digest),
+            Entry::Directory(below) => sealed(below, found),
+            Entry::File { .. } | Entry::Symlink { .. } => {}
+        }
+    }
+}
+
+/// Each directory below these once, level by level: however deep they are, nothing here calls itself.
+async fn directories(store: &dyn BlobStore, roots: &[Digest]) -> Result<HashMap<Digest, Tree>, Error> {
+    let (mut known, mut entries) = (HashMap::new(), 0);
+    let mut level: HashSet<Digest> = roots.iter().copied().collect();
+    while !level.is_empty() {
+        let mut read = stream::iter(level)
+            .map(|digest| async move { Ok::<_, Error>((digest, directory(store, &digest).await?)) })
+            .buffer_unordered(CONCURRENCY);
+        let mut below = Vec::new();
+        while let Some((digest, tree)) = read.try_next().await? {
+            // Each stands somewhere at least once, so this many there are at least.
+            entries += tree.entries.len() as u64;
+            if entries > shape::MAX_ENTRIES {
+                return Err(shape::Error::Entries.into());
+            }
+            sealed(&tree, &mut below);
+            known.insert(digest, tree);
+        }
+        level = below.into_iter().filter(|digest| !known.contains_key(digest)).collect();
+    }
+    Ok(known)
+}
+
+/// What a directory says itself, to be measured.
+fn node(tree: &Tree) -> shape::Node {
+    let below = tree.entries.iter().filter_map(|(name, entry)| match entry {
+        Entry::Sealed { digest } => Some((*digest, name.len())),
+        _ => None,
+    });
+    shape::Node {
+        entries: tree.entries.len() as u64,
+        longest: tree.entries.keys().map(String::len).max().unwrap_or(0),
+        below: below.collect(),
+    }
+}
+
+/// Puts directories in the places of their digests. As deep as was measured, and no deeper.
+fn lay_out(tree: &mut Tree, known: &HashMap<Digest, Tree>) {
+    for entry in tree.entries.values_mut() {
+        if let Entry::Sealed { digest } = entry {
+            *entry = Entry::Directory(known.get(digest).cloned().unwrap_or_default());
+        }
+        if let Entry::Directory(below) = entry {
+            lay_out(below, known);
+        }
+    }
 }
 
 /// Every file and symbolic link of an expanded tree, by path.
@@ -113,7 +176,13 @@ impl SourceTree {
             Entry::File { digest, .. } if wants(path) => Some((path.clone(), *digest)),
             _ => None,
         });
-        let files: BTreeMap<String, Vec<u8>> = stream::iter(wanted.collect::<Vec<_>>())
+        let wanted: Vec<(String, Digest)> = wanted.collect();
+        if wanted.iter().map(|(_, digest)| digest.size).fold(0, u64::saturating_add) > MAX_MANIFESTS_BYTES
+            && wanted.iter().all(|(_, digest)| digest.size <= MAX_MANIFEST_BYTES)
+        {
+            return Err(Error::Manifests);
+        }
+        let files: BTreeMap<String, Vec<u8>> = stream::iter(wanted)
             .map(|(path, digest)| async move {
                 if digest.size > MAX_MANIFEST_BYTES {
                     return Err(Error::Manifest { path, size: digest.size });

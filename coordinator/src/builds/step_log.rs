@@ -12,6 +12,8 @@ use super::Work;
 
 /// Bytes that are told as they appear.
 const FIRST_BYTES: u64 = 4 << 20;
+/// What a piece counts as at least: each is an event, however small.
+const LEAST_BYTES: u64 = 256;
 /// Bytes of the end that are told when it is known to be the end: a failure says what it is there.
 const LAST_BYTES: usize = 64 << 10;
 
@@ -34,7 +36,7 @@ impl<'a> StepLog<'a> {
     pub(super) fn push(&mut self, stream: v1::Stream, mut data: Bytes, lost: u64) {
         self.skipped += lost;
         if self.told < FIRST_BYTES {
-            self.told += data.len() as u64;
+            self.told += (data.len() as u64).max(LEAST_BYTES);
             return self.tell(stream, data);
         }
         if data.len() > LAST_BYTES {

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::ExecutionHandle;
 use super::log::{Found, Log, Logs};
+use super::places::Place;
 
 /// Where an execution stands.
 #[derive(Debug, Clone)]
@@ -76,6 +77,7 @@ pub struct Attached {
     reading: Option<Reading>,
     told: Option<u64>,
     ended: bool,
+    place: Option<Place>,
 }
 
 #[derive(Debug)]
@@ -89,7 +91,13 @@ struct Reading {
 
 impl Attached {
     pub(super) fn new(waiter: WaiterId, handle: ExecutionHandle, state: watch::Receiver<State>, merged: bool) -> Self {
-        Self { waiter, handle, state, merged, reading: None, told: None, ended: false }
+        Self { waiter, handle, state, merged, reading: None, told: None, ended: false, place: None }
+    }
+
+    /// Keeps a place in the queue for as long as it waits.
+    pub(super) fn with(mut self, place: Place) -> Self {
+        self.place = Some(place);
+        self
     }
 
     /// The next update; after `Done` it never returns another.
@@ -127,6 +135,7 @@ impl Attached {
                         return update;
                     }
                     self.ended = true;
+                    self.place = None;
                     return Update::Done(done);
                 }
             }

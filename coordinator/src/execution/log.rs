@@ -15,6 +15,8 @@ use tokio::sync::watch;
 
 /// Bytes of each stream that are kept for readers.
 const WINDOW_BYTES: usize = 1 << 20;
+/// Pieces of each stream that are kept: a piece takes memory beside its bytes.
+const WINDOW_PIECES: usize = 8192;
 
 #[derive(Debug, Default)]
 struct Window {
@@ -51,21 +53,28 @@ impl Default for Log {
 impl Log {
     /// Adds what a worker sent; what came before is left out, so that a repeated message does no harm.
     pub fn push(&self, offset: u64, mut data: Bytes) {
+        // No stream is that long: its worker counts wrong.
+        let Some(after) = offset.checked_add(data.len() as u64) else { return };
         {
             let mut window = self.window.lock();
             let known = window.end.saturating_sub(offset);
             if known >= data.len() as u64 {
                 return;
             }
-            data = data.slice(known as usize..);
-            let at = offset + known;
+            // The end of what is more than the window, by itself: a slice would keep all of its message.
+            let from = (known as usize).max(data.len().saturating_sub(WINDOW_BYTES));
+            data = if from > 0 { Bytes::copy_from_slice(&data[from..]) } else { data };
+            let at = offset + from as u64;
             if at > window.end {
                 window.chunks.clear();
                 window.start = at;
             }
-            window.end = at + data.len() as u64;
+            window.end = after;
             window.chunks.push_back(data);
-            while window.end - window.start > WINDOW_BYTES as u64 && window.chunks.len() > 1 {
+            let too_much = |window: &Window| {
+                window.end - window.start > WINDOW_BYTES as u64 || window.chunks.len() > WINDOW_PIECES
+            };
+            while too_much(&window) && window.chunks.len() > 1 {
                 if let Some(old) = window.chunks.pop_front() {
                     window.start += old.len() as u64;
                 }
@@ -205,6 +214,22 @@ mod tests {
             all.extend_from_slice(&found.data);
         }
         assert_eq!(all, b"abcd");
+    }
+
+    #[test]
+    fn a_window_is_bounded_whatever_a_worker_sends() {
+        let log = Log::default();
+        log.push(u64::MAX - 1, Bytes::from_static(b"past the end of all numbers"));
+        log.push(0, Bytes::from(vec![b'x'; 16 << 20]));
+        let held = |log: &Log| log.window.lock().chunks.iter().map(Bytes::len).sum::<usize>();
+        assert_eq!(held(&log), WINDOW_BYTES);
+        for offset in 0..100_000 {
+            log.push((16 << 20) + offset, Bytes::from_static(b"y"));
+        }
+        assert_eq!(log.window.lock().chunks.len(), WINDOW_PIECES);
+        let mut cursor = 0;
+        let found = log.take(&mut cursor).expect("expected the window's first piece");
+        assert_eq!(found.skipped + WINDOW_PIECES as u64, (16 << 20) + 100_000);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod attached;
 mod inputs;
 pub mod log;
 mod owner;
+mod places;
 pub mod prepare;
 pub mod requirements;
 
@@ -16,12 +17,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use kiln_core::scheduler::{Config, WaiterId};
 use kiln_proto::digest::Digest;
 use kiln_proto::{reapi, rpc, v1};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tonic::Status;
 
 pub use attached::{Attached, Done, State, Update};
 use log::LiveLogs;
 use owner::Message;
+use places::Places;
 use prepare::Preparer;
 
 use crate::store::Stores;
@@ -53,6 +55,7 @@ pub struct ExecutionHandle {
     preparer: Arc<Preparer>,
     logs: Arc<LiveLogs>,
     waiters: Arc<AtomicU64>,
+    places: Places,
     workers: watch::Receiver<u64>,
     began: tokio::time::Instant,
 }
@@ -72,7 +75,16 @@ impl ExecutionHandle {
         let (joined, workers) = watch::channel(0);
         let owner = owner::Owner::new(config, stores.clone(), preparer.clone(), logs.clone(), messages.clone(), joined);
         tokio::spawn(owner.run(receiver));
-        Self { messages, stores, preparer, logs, waiters: Arc::default(), workers, began: tokio::time::Instant::now() }
+        Self {
+            messages,
+            stores,
+            preparer,
+            logs,
+            waiters: Arc::default(),
+            places: Places::default(),
+            workers,
+            began: tokio::time::Instant::now(),
+        }
     }
 
     /// The live output of running actions.
@@ -91,12 +103,13 @@ impl ExecutionHandle {
                 return Ok(self.from_cache(result));
             }
         }
+        let place = self.places.take(&action, &command)?;
         let prepared = self.preparer.prepare(&request.instance, request.action_digest, action, command).await?;
         let waiter = self.waiter();
         let (reply, answer) = oneshot::channel();
         self.send(Message::Submit { waiter, prepared: Arc::new(prepared), request, reply });
         let (state, merged) = answer.await.map_err(|_| stopping())?;
-        Ok(Attached::new(waiter, self.clone(), state, merged))
+        Ok(Attached::new(waiter, self.clone(), state, merged).with(place))
     }
 
     fn waiter(&self) -> WaiterId {
@@ -127,8 +140,15 @@ impl ExecutionHandle {
         connection
     }
 
-    pub(crate) fn said(&self, worker: &str, connection: u64, message: v1::worker_message::Message) {
-        self.send(Message::Said { worker: worker.to_owned(), connection, message: Box::new(message) });
+    /// Hands on what a worker said; `room` is given back once it was heard.
+    pub(crate) fn said(
+        &self,
+        worker: &str,
+        connection: u64,
+        message: v1::worker_message::Message,
+        room: OwnedSemaphorePermit,
+    ) {
+        self.send(Message::Said { worker: worker.to_owned(), connection, message: Box::new(message), _room: room });
     }
 
     pub(crate) fn disconnected(&self, worker: &str, connection: u64) {

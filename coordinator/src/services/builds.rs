@@ -5,6 +5,9 @@ use kiln_proto::v1::{artifacts_server, builds_server};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+/// Artifacts in one answer.
+const MAX_ARTIFACTS: usize = 10_000;
+
 /// Serves builds and the artifacts that they made.
 #[derive(Debug, Clone)]
 pub struct Builds {
@@ -51,7 +54,7 @@ impl artifacts_server::Artifacts for Builds {
         request: Request<v1::ListArtifactsRequest>,
     ) -> Result<Response<v1::ListArtifactsResponse>, Status> {
         let v1::ListArtifactsRequest { name, limit } = request.into_inner();
-        let limit = if limit == 0 { 1000 } else { limit as usize };
+        let limit = if limit == 0 { 1000 } else { (limit as usize).min(MAX_ARTIFACTS) };
         let found = self.builds.records().artifacts(&name, limit);
         let artifacts = found.map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(v1::ListArtifactsResponse { artifacts }))

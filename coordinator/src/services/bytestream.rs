@@ -70,6 +70,12 @@ impl ByteStream {
         Self { patience, ..self }
     }
 
+    /// Takes so many uploads at once, those that wait for their client included.
+    #[must_use]
+    pub fn with_uploads(self, most: usize) -> Self {
+        Self { uploads: Arc::new(Uploads::at_most(most)), ..self }
+    }
+
     async fn is_stored(&self, digest: &Digest) -> Result<bool, Status> {
         Ok(self.stores.blobs.find_missing(std::slice::from_ref(digest)).await?.is_empty())
     }

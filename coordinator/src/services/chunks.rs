@@ -1,9 +1,12 @@
 //! Blobs by their chunks on the wire: `SplitBlob`, `SpliceBlob` and their streaming forms.
 
+use std::time::Duration;
+
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::reapi::{self, chunking_function};
+use tokio::sync::Semaphore;
 use tonic::{Status, Streaming};
 
 use crate::status::bad_digest;
@@ -13,6 +16,10 @@ use crate::store::{Error, Stores};
 const MAX_IN_MESSAGE: usize = 40_000;
 /// Chunks that one blob may be made of.
 const MAX_CHUNKS: usize = 1_000_000;
+/// Mappings that come in at once, each up to some 50 MB when it is whole.
+static MAPPINGS: Semaphore = Semaphore::const_new(16);
+/// How long the next message of a mapping may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn digest(function: i32, wire: Option<&reapi::Digest>) -> Result<Digest, Status> {
     let function = DigestFunction::from_wire(function).map_err(bad_digest)?;
@@ -58,24 +65,42 @@ pub(super) async fn chunk_mapping(stores: &Stores, request: &reapi::GetChunkMapp
 
 pub(super) async fn splice_blob(stores: &Stores, request: reapi::SpliceBlobRequest) -> Result<Digest, Status> {
     let blob = digest(request.digest_function, request.blob_digest.as_ref())?;
-    splice(stores, &blob, &request.chunk_digests).await
+    let chunks = read(&blob, &request.chunk_digests)?;
+    splice(stores, &blob, &chunks).await
 }
 
 pub(super) async fn register_mapping(
     stores: &Stores,
     mut requests: Streaming<reapi::RegisterChunkMappingRequest>,
 ) -> Result<Digest, Status> {
-    let first = requests.message().await?;
+    let _place = MAPPINGS.try_acquire().map_err(|_| {
+        Status::resource_exhausted("as many chunk mappings as the farm takes at once are under way; try again")
+    })?;
+    let first = next(&mut requests).await?;
     let first = first.ok_or_else(|| Status::invalid_argument("a mapping without a message; expected at least one"))?;
     let blob = digest(first.digest_function, first.blob_digest.as_ref())?;
-    let mut chunks = first.chunk_digests;
-    while let Some(more) = requests.message().await? {
-        chunks.extend(more.chunk_digests);
-        if chunks.len() > MAX_CHUNKS {
+    let mut chunks = read(&blob, &first.chunk_digests)?;
+    while let Some(more) = next(&mut requests).await? {
+        if chunks.len() + more.chunk_digests.len() > MAX_CHUNKS {
             return Err(too_many());
         }
+        chunks.extend(read(&blob, &more.chunk_digests)?);
     }
     splice(stores, &blob, &chunks).await
+}
+
+async fn next(
+    requests: &mut Streaming<reapi::RegisterChunkMappingRequest>,
+) -> Result<Option<reapi::RegisterChunkMappingRequest>, Status> {
+    let silent = |_| Status::deadline_exceeded(format!("no message of this mapping for {} s", PATIENCE.as_secs()));
+    tokio::time::timeout(PATIENCE, requests.message()).await.map_err(silent)?
+}
+
+fn read(blob: &Digest, chunks: &[reapi::Digest]) -> Result<Vec<Digest>, Status> {
+    if chunks.len() > MAX_CHUNKS {
+        return Err(too_many());
+    }
+    chunks.iter().map(|wire| Digest::from_wire(blob.function, wire).map_err(bad_digest)).collect()
 }
 
 fn too_many() -> Status {
@@ -84,12 +109,7 @@ fn too_many() -> Status {
     ))
 }
 
-async fn splice(stores: &Stores, blob: &Digest, chunks: &[reapi::Digest]) -> Result<Digest, Status> {
-    if chunks.len() > MAX_CHUNKS {
-        return Err(too_many());
-    }
-    let one = |wire| Digest::from_wire(blob.function, wire).map_err(bad_digest);
-    let chunks: Vec<Digest> = chunks.iter().map(one).collect::<Result<_, _>>()?;
+async fn splice(stores: &Stores, blob: &Digest, chunks: &[Digest]) -> Result<Digest, Status> {
     let total = chunks.iter().map(|chunk| chunk.size).fold(0_u64, u64::saturating_add);
     if total != blob.size {
         let text = format!("the chunks are {total} bytes together, and blob `{blob}` is not; nothing was stored");
@@ -98,10 +118,10 @@ async fn splice(stores: &Stores, blob: &Digest, chunks: &[reapi::Digest]) -> Res
     if stores.blobs.find_missing(&[*blob]).await?.is_empty() {
         return Err(Status::already_exists(format!("blob `{blob}` is in the store already")));
     }
-    let missing = stores.blobs.find_missing(&chunks).await?;
+    let missing = stores.blobs.find_missing(chunks).await?;
     if let Some(chunk) = missing.first() {
         return Err(Error::NotFound { digest: *chunk }.into());
     }
-    stores.chunks.splice(blob, &chunks).await?;
+    stores.chunks.splice(blob, chunks).await?;
     Ok(*blob)
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: `done` is sent exactly with the stage COMPLETED, and then the stream ends; `Operation.error` is never set.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,8 +31,9 @@ pub const ABANDONED_AFTER: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long a finished operation can be asked for.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
-/// Finished operations that can be asked for.
+/// Finished operations that can be asked for, and the bytes of their answers.
 const REMEMBERED: usize = 10_000;
+const REMEMBERED_BYTES: usize = 256 << 20;
 
 /// Details of a refusal that go into a gRPC status.
 const MAX_DETAIL_BYTES: usize = 4096;
@@ -44,7 +45,42 @@ const RESPONSE_TYPE: &str = "type.googleapis.com/build.bazel.remote.execution.v2
 struct Entry {
     state: watch::Receiver<Operation>,
     cancel: CancellationToken,
-    finished: Mutex<Option<Instant>>,
+}
+
+/// All operations that can be asked for, and the order in which the finished ones are forgotten.
+#[derive(Debug, Default)]
+struct Known {
+    entries: HashMap<String, Arc<Entry>>,
+    finished: VecDeque<Finished>,
+    finished_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Finished {
+    name: String,
+    at: Instant,
+    bytes: usize,
+}
+
+impl Known {
+    fn finish(&mut self, name: String, bytes: usize) {
+        self.finished.push_back(Finished { name, at: Instant::now(), bytes });
+        self.finished_bytes += bytes;
+        self.forget();
+    }
+
+    /// Forgets what was finished long ago, and the oldest of what is too much.
+    fn forget(&mut self) {
+        while let Some(oldest) = self.finished.front() {
+            let too_much = self.finished.len() > REMEMBERED || self.finished_bytes > REMEMBERED_BYTES;
+            if !too_much && oldest.at.elapsed() < REMEMBERED_FOR {
+                return;
+            }
+            let Some(Finished { name, bytes, .. }) = self.finished.pop_front() else { return };
+            self.finished_bytes -= bytes;
+            self.entries.remove(&name);
+        }
+    }
 }
 
 /// Serves executions and their operations. Cheap to clone.
@@ -53,7 +89,7 @@ pub struct Execution {
     execution: ExecutionHandle,
     abandoned_after: Duration,
     stopping: CancellationToken,
-    operations: Arc<Mutex<HashMap<String, Arc<Entry>>>>,
+    operations: Arc<Mutex<Known>>,
 }
 
 type Operations = Pin<Box<dyn Stream<Item = Result<Operation, Status>> + Send>>;
@@ -72,7 +108,7 @@ impl Execution {
 
     fn entry(&self, name: &str) -> Result<Arc<Entry>, Status> {
         let unknown = || Status::not_found(format!("no operation `{name}`; execute the action again"));
-        self.operations.lock().get(name).cloned().ok_or_else(unknown)
+        self.operations.lock().entries.get(name).cloned().ok_or_else(unknown)
     }
 
     fn start(&self, instance: &str, digest: Digest, attached: Attached) -> Arc<Entry> {
@@ -80,13 +116,11 @@ impl Execution {
         let first = operation(&name, instance, &digest, Stage::Queued, None);
         let (sender, state) = watch::channel(first);
         let cancel = CancellationToken::new();
-        let entry = Arc::new(Entry { state, cancel: cancel.clone(), finished: Mutex::new(None) });
+        let entry = Arc::new(Entry { state, cancel: cancel.clone() });
         {
             let mut operations = self.operations.lock();
-            operations.insert(name.clone(), entry.clone());
-            if operations.len() > REMEMBERED {
-                operations.retain(|_, entry| entry.finished.lock().is_none_or(|at| at.elapsed() < REMEMBERED_FOR / 10));
-            }
+            operations.forget();
+            operations.entries.insert(name.clone(), entry.clone());
         }
         let abandoned_after = self.abandoned_after;
         let follower = Follower { name, instance: instance.to_owned(), digest, sender, cancel, abandoned_after };
@@ -95,10 +129,8 @@ impl Execution {
             let name = follower.name.clone();
             // The entry's own receiver keeps the state readable; clients' receivers are counted beside it.
             follower.follow(attached).await;
-            *watched.finished.lock() = Some(Instant::now());
-            drop(watched);
-            tokio::time::sleep(REMEMBERED_FOR).await;
-            operations.lock().remove(&name);
+            let bytes = watched.state.borrow().encoded_len();
+            operations.lock().finish(name, bytes);
         });
         entry
     }
@@ -272,7 +304,7 @@ impl operations_server::Operations for Execution {
     ) -> Result<Response<longrunning::ListOperationsResponse>, Status> {
         let request = request.into_inner();
         let mut operations: Vec<Operation> =
-            self.operations.lock().values().map(|entry| entry.state.borrow().clone()).collect();
+            self.operations.lock().entries.values().map(|entry| entry.state.borrow().clone()).collect();
         operations.sort_by(|a, b| a.name.cmp(&b.name));
         operations.retain(|operation| operation.name > request.page_token);
         let size = usize::try_from(request.page_size).ok().filter(|size| *size > 0).unwrap_or(1000).min(1000);
@@ -304,7 +336,7 @@ impl operations_server::Operations for Execution {
         if !entry.state.borrow().done {
             return Err(Status::failed_precondition(format!("operation `{name}` is not done; cancel it first")));
         }
-        self.operations.lock().remove(&name);
+        self.operations.lock().entries.remove(&name);
         Ok(Response::new(Empty {}))
     }
 
@@ -328,5 +360,29 @@ impl operations_server::Operations for Execution {
         let _ = tokio::time::timeout(limit, state.wait_for(|operation| operation.done)).await;
         let operation = state.borrow().clone();
         Ok(Response::new(operation))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(operations: usize, bytes: usize) -> Known {
+        let mut known = Known::default();
+        for at in 0..operations {
+            let (_, state) = watch::channel(Operation::default());
+            known.entries.insert(at.to_string(), Arc::new(Entry { state, cancel: CancellationToken::new() }));
+            known.finish(at.to_string(), bytes);
+        }
+        known
+    }
+
+    #[test]
+    fn finished_operations_are_forgotten_by_their_number_and_by_their_size_the_oldest_first() {
+        let many = known(3 * REMEMBERED, 100);
+        assert_eq!((many.entries.len(), many.finished.len()), (REMEMBERED, REMEMBERED));
+        assert!(many.entries.contains_key(&(3 * REMEMBERED - 1).to_string()) && !many.entries.contains_key("0"));
+        let large = known(100, REMEMBERED_BYTES / 10);
+        assert_eq!((large.entries.len(), large.finished_bytes), (10, REMEMBERED_BYTES / 10 * 10));
     }
 }

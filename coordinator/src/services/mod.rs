@@ -1,6 +1,7 @@
 //! The gRPC services: thin adapters between the wire and what does the work.
 
 pub mod action_cache;
+pub mod budget;
 pub mod builds;
 pub mod bytestream;
 pub mod cache;
@@ -8,6 +9,7 @@ pub mod capabilities;
 pub mod cas;
 mod chunks;
 mod compression;
+pub mod connections;
 pub mod execution;
 pub mod farm;
 pub mod membership;

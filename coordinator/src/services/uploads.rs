@@ -18,6 +18,8 @@ use crate::store::{BlobWriter, Error, Stores};
 
 /// Uploads without a stream that are kept.
 const MAX_WAITING: usize = 128;
+/// Uploads at once, with those that wait: each has a file open.
+const MAX_OPEN: usize = 4096;
 /// How long one is kept.
 const KEEP: Duration = Duration::from_secs(600);
 
@@ -39,9 +41,15 @@ struct Known {
 }
 
 /// All uploads of this process.
-#[derive(Default)]
 pub(super) struct Uploads {
     known: Mutex<HashMap<String, Known>>,
+    most: usize,
+}
+
+impl Default for Uploads {
+    fn default() -> Self {
+        Self::at_most(MAX_OPEN)
+    }
 }
 
 /// One stream's hold on an upload.
@@ -56,6 +64,11 @@ pub(super) struct Hold {
 }
 
 impl Uploads {
+    /// So many at once, with those that wait.
+    pub(super) fn at_most(most: usize) -> Self {
+        Self { known: Mutex::default(), most }
+    }
+
     /// Begins or goes on with an upload at `offset`: 0, or what is committed.
     pub(super) async fn begin(
         self: &Arc<Self>,
@@ -65,7 +78,7 @@ impl Uploads {
         offset: u64,
     ) -> Result<Hold, Status> {
         loop {
-            let upload = self.find(name);
+            let upload = self.find(name)?;
             let mut inner = upload.inner.lock().await;
             let committed = upload.committed.load(Ordering::Acquire);
             if inner.writer.is_none() && committed > 0 {
@@ -94,7 +107,7 @@ impl Uploads {
         self.known.lock().get(name).map(|known| known.upload.committed.load(Ordering::Acquire))
     }
 
-    fn find(&self, name: &str) -> Arc<Upload> {
+    fn find(&self, name: &str) -> Result<Arc<Upload>, Status> {
         let now = Instant::now();
         let mut known = self.known.lock();
         let mut gone = Vec::new();
@@ -110,6 +123,12 @@ impl Uploads {
             let excess = (idle.len() + 1).saturating_sub(MAX_WAITING);
             gone.extend(idle.into_iter().take(excess).filter_map(|(_, key)| known.remove_entry(&key)));
         }
+        if known.len() >= self.most && !known.contains_key(name) {
+            return Err(Status::resource_exhausted(format!(
+                "{} uploads are under way, the most that the farm takes at once; try again when some have ended",
+                self.most
+            )));
+        }
         let entry = known.entry(name.to_owned()).or_insert_with(|| {
             let inner = AsyncMutex::new(Inner { stream: 0, writer: None });
             Known { upload: Arc::new(Upload { committed: AtomicU64::new(0), inner }), last_use: now }
@@ -119,7 +138,7 @@ impl Uploads {
         drop(known);
         // Their temporary files go without the lock.
         drop(gone);
-        upload
+        Ok(upload)
     }
 
     fn forget(&self, name: &str, upload: &Arc<Upload>) {

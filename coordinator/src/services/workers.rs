@@ -1,12 +1,13 @@
 //! `kiln.v1.Workers`: the gRPC end of a worker's link.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures::Stream;
 use kiln_proto::v1;
 use kiln_proto::v1::worker_message::Message;
 use kiln_proto::v1::workers_server;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -16,16 +17,28 @@ use crate::execution::ExecutionHandle;
 /// Messages to a worker that wait while its connection is slow.
 const OUTBOX: usize = 1024;
 
+/// Messages of one worker that were read and not heard yet.
+const INBOX: usize = 16;
+/// Workers that are connected at once.
+const MAX_WORKERS: usize = 10_000;
+/// Bytes of a worker's name and version.
+const MAX_NAME_BYTES: usize = 256;
+/// Bytes of what a worker says its machine is: tools and labels.
+const MAX_ENVIRONMENT_BYTES: usize = 256 << 10;
+/// Leases that a worker may say it runs.
+const MAX_RUNNING: usize = 4096;
+
 /// Serves workers' links.
 #[derive(Debug)]
 pub struct Workers {
     execution: ExecutionHandle,
+    places: Arc<Semaphore>,
 }
 
 impl Workers {
     /// Links end in this execution.
     pub fn new(execution: ExecutionHandle) -> Self {
-        Self { execution }
+        Self { execution, places: Arc::new(Semaphore::new(MAX_WORKERS)) }
     }
 }
 
@@ -35,6 +48,9 @@ impl workers_server::Workers for Workers {
 
     async fn link(&self, request: Request<Streaming<v1::WorkerMessage>>) -> Result<Response<Self::LinkStream>, Status> {
         let identity = auth::identity(&request);
+        let place = self.places.clone().try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!("the farm has {MAX_WORKERS} workers, the most that it takes"))
+        })?;
         let mut messages = request.into_inner();
         let Some(v1::WorkerMessage { message: Some(Message::Register(register)) }) = messages.message().await? else {
             return Err(Status::invalid_argument("expected `Register` as a worker's first message"));
@@ -52,15 +68,18 @@ impl workers_server::Workers for Workers {
         let connection = self.execution.connect(register, sender);
         let execution = self.execution.clone();
         tokio::spawn(async move {
+            let inbox = Arc::new(Semaphore::new(INBOX));
             // Who is no longer let in has nobody who listens, whatever they go on to say.
             while let Some(Ok(Some(message))) = tokio::select! {
                 message = messages.message() => Some(message),
                 () = left.closed() => None,
             } {
-                if let Some(message) = message.message {
-                    execution.said(&worker, connection, message);
-                }
+                let (Some(message), Ok(room)) = (message.message, inbox.clone().acquire_owned().await) else {
+                    continue;
+                };
+                execution.said(&worker, connection, message, room);
             }
+            drop(place);
             execution.disconnected(&worker, connection);
         });
         let answers = tokio_stream::StreamExt::map(ReceiverStream::new(receiver), Ok);
@@ -68,9 +87,23 @@ impl workers_server::Workers for Workers {
     }
 }
 
-fn check(register: &v1::Register) -> Result<(), Status> {
+pub(crate) fn check(register: &v1::Register) -> Result<(), Status> {
     if register.worker.is_empty() {
         return Err(Status::invalid_argument("a worker needs a name: give it `--name`"));
+    }
+    let too_large = |what: String| Err(Status::resource_exhausted(format!("a worker registers with {what}")));
+    let name_bytes = register.worker.len().max(register.version.len());
+    if name_bytes > MAX_NAME_BYTES {
+        return too_large(format!("a name or version of {name_bytes} bytes; expected at most {MAX_NAME_BYTES}"));
+    }
+    if register.running.len() > MAX_RUNNING {
+        return too_large(format!("{} leases; expected at most {MAX_RUNNING}", register.running.len()));
+    }
+    let environment_bytes = register.environment.as_ref().map_or(0, prost::Message::encoded_len);
+    if environment_bytes > MAX_ENVIRONMENT_BYTES {
+        return too_large(format!(
+            "tools and labels of {environment_bytes} bytes; expected at most {MAX_ENVIRONMENT_BYTES}"
+        ));
     }
     let capacity = register.capacity.unwrap_or_default();
     if capacity.milli_cpus == 0 || capacity.memory_bytes == 0 {

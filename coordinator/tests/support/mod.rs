@@ -64,6 +64,11 @@ impl Farm {
         Self::of(1 << 30, |stores| ByteStream::new(stores, Arc::new(NoLogs)).with_patience(patience)).await
     }
 
+    /// A farm that takes so many uploads at once.
+    pub async fn with_uploads(most: usize) -> Self {
+        Self::of(1 << 30, |stores| ByteStream::new(stores, Arc::new(NoLogs)).with_uploads(most)).await
+    }
+
     async fn of(max_bytes: u64, bytes: impl FnOnce(Stores) -> ByteStream) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let stores = Stores::open(&Config::on_disk(dir.path().to_owned(), max_bytes)).await.unwrap();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Groups of this program start so; the number is the process that made them.
-const PREFIX: &str = "kiln-";
+pub(super) const PREFIX: &str = "kiln-";
 
 /// One hierarchy in which groups can be made.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ pub(super) struct Group {
 }
 
 /// The mount point of a hierarchy and this process's place in it.
-fn own(controller: Option<&str>) -> Option<PathBuf> {
+pub(super) fn own(controller: Option<&str>) -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     let mount = mounts.lines().find_map(|line| {
         let (left, right) = line.split_once(" - ")?;
@@ -139,6 +139,12 @@ impl Group {
         Ok(Some(directory))
     }
 
+    /// The group of version 2 among them, where there is one.
+    pub(super) fn unified(&self) -> Option<&Path> {
+        let v2 = |directory: &&PathBuf| directory.join("cgroup.controllers").exists();
+        self.directories.iter().find(v2).map(PathBuf::as_path)
+    }
+
     /// Whether this group limits the number of processes.
     pub(super) fn limits_processes(&self) -> bool {
         self.pids_events.is_some()
@@ -179,7 +185,7 @@ impl Drop for Group {
 }
 
 /// A group can be removed once its last process is reaped, a moment after it has ended.
-fn remove_soon(directory: PathBuf) {
+pub(super) fn remove_soon(directory: PathBuf) {
     if fs::remove_dir(&directory).is_ok() {
         return;
     }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::cgroup::Group;
 use super::host::Host;
 use super::spec::{Bind, Report, Spec};
-use super::{Config, Error, Shared, init};
+use super::{Config, Error, Shared, init, metadata};
 use crate::executor::ending::{Ended, Stop, after, exit};
 use crate::executor::layers::Overlay;
 use crate::executor::scratch::Scratch;
@@ -124,6 +124,19 @@ fn spec(
     })
 }
 
+/// Closes the addresses of clouds' metadata to a job, by a group of its own where its limits bring none of version 2.
+fn close_metadata(shared: &Shared, limits: Option<&Group>, child: &Child) -> Result<Option<metadata::Group>, Error> {
+    let failed = |error: io::Error| Error::Setup(format!("cannot close metadata addresses to a job: {error}"));
+    let (Some(closed), Some(pid)) = (&shared.metadata, child.id()) else { return Ok(None) };
+    if let Some(directory) = limits.and_then(Group::unified) {
+        closed.attach(directory).map_err(failed)?;
+        return Ok(None);
+    }
+    let group = closed.group().map_err(failed)?;
+    group.add(pid).map_err(failed)?;
+    Ok(Some(group))
+}
+
 /// Runs a job in namespaces of its own.
 pub(super) async fn run(
     shared: &Shared,
@@ -150,6 +163,7 @@ pub(super) async fn run(
     if let (Some(group), Some(pid)) = (&group, child.id()) {
         group.add(pid).map_err(setup("cannot limit a job"))?;
     }
+    let closed = if job.network { close_metadata(shared, group.as_ref(), &child)? } else { None };
     let hold = own.try_clone().map_err(setup("cannot make a socket"))?;
     let socket = tokio::net::UnixStream::from_std(own).map_err(setup("cannot make a socket"))?;
     let (reader, mut writer) = socket.into_split();
@@ -192,8 +206,8 @@ pub(super) async fn run(
         user_cpu: Duration::from_micros(ended.user_us),
         system_cpu: Duration::from_micros(ended.system_us),
         peak_memory_bytes: ended.peak_bytes,
-        // The socket before the directory: the mounts are gone when their directories are removed.
-        tree: OutputTree::new(PathBuf::from(format!("/proc/{pid}/root{BUILD}")), (hold, scratch)),
+        // The socket first: the processes and mounts are gone when their groups and directories are removed.
+        tree: OutputTree::new(PathBuf::from(format!("/proc/{pid}/root{BUILD}")), (hold, scratch, group, closed)),
     })
 }
 

@@ -19,8 +19,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getegid, geteuid, sethostname, setsid};
 
-use super::root;
 use super::spec::{Report, Spec};
+use super::{calls, root};
 use crate::executor::ending::Ended;
 use crate::executor::{BUILD, program};
 use crate::syscalls;
@@ -46,7 +46,8 @@ pub(crate) fn become_init_if_asked() {
 
 /// The socket to the worker.
 fn socket() -> std::io::Result<UnixStream> {
-    Ok(UnixStream::from(rustix::io::dup(rustix::stdio::stdin())?))
+    // Closed in the command: what is said there is said in the init's name.
+    Ok(UnixStream::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?))
 }
 
 fn report(report: &Report) {
@@ -58,6 +59,7 @@ fn report(report: &Report) {
 
 fn run() -> Result<(), String> {
     let words = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+    syscalls::close_on_exec_from(3).map_err(words("cannot close what the worker left open"))?;
     let mut control = BufReader::new(socket().map_err(words("no socket to the worker"))?);
     let mut line = String::new();
     control.read_line(&mut line).map_err(words("cannot read the job"))?;
@@ -109,8 +111,10 @@ fn as_pid_one(spec: Spec, control: BufReader<UnixStream>) -> Result<(), String> 
     // The worker reads what the command left through /proc/PID/root.
     nix::sys::prctl::set_dumpable(true).map_err(errno("cannot become readable to the worker"))?;
     nix::sys::prctl::set_no_new_privs().map_err(errno("cannot give privileges up"))?;
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(errno("cannot set limits"))?;
+    // Not 0, which a kernel that hands cores to a program ignores; 1 it takes for "none", and no file fits into it (core(5)).
+    setrlimit(Resource::RLIMIT_CORE, 1, 1).map_err(errno("cannot set limits"))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    calls::restrict(spec.network)?;
     // A command runs as a user without any capability: `execve` drops them all for it.
     let began = Instant::now();
     let child = match start(&spec) {

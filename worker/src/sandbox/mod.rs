@@ -4,16 +4,19 @@
 //! nothing else of the worker; what it writes to its inputs never reaches the cache, for they are the lower layer of an
 //! overlay. When its command ends, or is stopped, every process that it started is gone.
 
+mod calls;
 mod cgroup;
 mod confined;
 mod host;
 mod init;
+mod metadata;
 mod root;
 mod spec;
 mod tools;
 mod unconfined;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -84,6 +87,7 @@ struct Shared {
     confined: bool,
     why_not: Option<String>,
     cgroups: Option<cgroup::Cgroups>,
+    metadata: Option<metadata::Closed>,
     host: host::Host,
 }
 
@@ -101,6 +105,8 @@ impl Sandbox {
     pub fn open(config: Config) -> Result<Self, Error> {
         let scratch = |source| Error::Scratch { path: config.scratch.clone(), source };
         scratch::sweep(&config.scratch).map_err(scratch)?;
+        // Jobs leave files with the worker's owner and modes of their own, set-user-id ones among them.
+        std::fs::set_permissions(&config.scratch, std::fs::Permissions::from_mode(0o700)).map_err(scratch)?;
         cgroup::sweep();
         let host = host::Host::look(&config.tools, config.root.as_deref());
         let why_not = match config.mode {
@@ -116,22 +122,35 @@ impl Sandbox {
             return Err(Error::Impossible { reason });
         }
         let cgroups = if why_not.is_none() { cgroup::Cgroups::open() } else { None };
-        let shared = Shared { confined: why_not.is_none(), why_not, cgroups, host, config };
+        let metadata = if why_not.is_none() { metadata::Closed::open() } else { None };
+        let shared = Shared { confined: why_not.is_none(), why_not, cgroups, metadata, host, config };
         Ok(Self { shared: Arc::new(shared) })
     }
 
     /// How actions are kept apart, in words.
     pub fn describe(&self) -> String {
-        match (&self.shared.why_not, &self.shared.cgroups) {
-            (Some(why), _) => format!("OFF, actions run unconfined with the worker's own rights: {why}"),
-            (None, Some(cgroups)) => format!("namespaces, limits by {}", cgroups.describe()),
-            (None, None) => "namespaces, limits by a watchdog (no control group can be written)".to_owned(),
+        if let Some(why) = &self.shared.why_not {
+            return format!("OFF, actions run unconfined with the worker's own rights: {why}");
         }
+        let limits = match &self.shared.cgroups {
+            Some(cgroups) => cgroups.describe(),
+            None => "a watchdog (no control group can be written)",
+        };
+        let metadata = match self.closes_metadata() {
+            true => "closed",
+            false => "open to steps with the network (to close them the worker must be root, with cgroup2 mounted)",
+        };
+        format!("namespaces, limits by {limits}, metadata addresses {metadata}")
     }
 
     /// Whether actions are kept apart at all.
     pub fn is_confined(&self) -> bool {
         self.shared.confined
+    }
+
+    /// Whether steps with the network are kept from the addresses at which clouds hand out a machine's credentials.
+    pub fn closes_metadata(&self) -> bool {
+        self.shared.metadata.is_some()
     }
 
     /// `PATH` of an action that sets none.

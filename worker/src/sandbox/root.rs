@@ -12,6 +12,22 @@ use crate::syscalls;
 
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
+/// Files of /proc that show the kernel's memory, keys or log.
+const HIDDEN: [&str; 12] = [
+    "kcore",
+    "keys",
+    "key-users",
+    "kmsg",
+    "kpagecgroup",
+    "kpagecount",
+    "kpageflags",
+    "pagetypeinfo",
+    "sched_debug",
+    "slabinfo",
+    "timer_list",
+    "vmallocinfo",
+];
+
 type Result<T> = std::result::Result<T, String>;
 
 fn mounted<S: AsRef<Path>, F: AsRef<Path>>(
@@ -47,8 +63,7 @@ pub(super) fn build(spec: &Spec) -> Result<()> {
         fs::write(&at, content).map_err(|error| format!("cannot write `{}`: {error}", at.display()))?;
     }
     devices(root)?;
-    let proc = directory(root, "proc")?;
-    mounted(Some("proc"), &proc, Some("proc"), safe | MsFlags::MS_NOEXEC, None)?;
+    processes(root)?;
     inputs(root, spec)?;
     enter(root)
 }
@@ -112,6 +127,25 @@ fn devices(root: &Path) -> Result<()> {
     let options = Some("newinstance,ptmxmode=0666,mode=620");
     if mount(Some("devpts"), &pts, Some("devpts"), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, options).is_ok() {
         let _ = std::os::unix::fs::symlink("pts/ptmx", dev.join("ptmx"));
+    }
+    Ok(())
+}
+
+/// The kernel's own files, read-only as a whole: where the worker is root, the action is too for the owners of files, and could
+/// otherwise write the kernel's settings without any capability.
+fn processes(root: &Path) -> Result<()> {
+    let proc = directory(root, "proc")?;
+    let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mounted(Some("proc"), &proc, Some("proc"), safe, None)?;
+    // In a namespace of its own an action would have every capability, and most of the kernel's code before it.
+    fs::write(proc.join("sys/user/max_user_namespaces"), "0")
+        .map_err(|error| format!("cannot forbid further user namespaces: {error}"))?;
+    syscalls::make_read_only(&proc).map_err(|error| format!("cannot make /proc read-only: {error}"))?;
+    for name in HIDDEN {
+        let path = proc.join(name);
+        if path.exists() {
+            mounted(Some(&root.join("dev/null")), &path, NONE, MsFlags::MS_BIND, None)?;
+        }
     }
     Ok(())
 }

@@ -90,7 +90,8 @@ impl Owner {
             queued: Some(prost_types::Timestamp { seconds: action.queued.seconds, nanos: action.queued.nanos }),
             network: prepared.network,
         };
-        self.leases.insert(lease, Leased { instance: prepared.instance.clone(), action: prepared.digest });
+        let leased = Leased { worker: worker.clone(), instance: prepared.instance.clone(), action: prepared.digest };
+        self.leases.insert(lease, leased);
         let logs = self.logs.of(lease.0);
         action.state.send_replace(State::Executing { worker: worker.0.clone(), lease: lease.0, logs, started: false });
         self.tell(worker, coordinator_message::Message::Lease(message));

@@ -16,7 +16,7 @@ use kiln_core::scheduler::{
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::v1::{coordinator_message, worker_message};
 use kiln_proto::{clock, reapi, v1};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tonic::Status;
 
 use super::log::LiveLogs;
@@ -44,6 +44,7 @@ pub(super) enum Message {
         worker: String,
         connection: u64,
         message: Box<worker_message::Message>,
+        _room: OwnedSemaphorePermit,
     },
     Disconnected {
         worker: String,
@@ -84,6 +85,7 @@ struct Link {
 /// What a lease runs, also where it was brought by a worker and no client has asked for it.
 #[derive(Debug, Clone)]
 struct Leased {
+    worker: WorkerId,
     instance: String,
     action: Digest,
 }
@@ -157,7 +159,7 @@ impl Owner {
             Message::Submit { waiter, prepared, request, reply } => self.submit(waiter, prepared, request, reply),
             Message::Leave(waiter) => self.leave(waiter),
             Message::Connected { connection, register, link } => self.connected(connection, *register, link),
-            Message::Said { worker, connection, message } => self.said(WorkerId(worker), connection, *message),
+            Message::Said { worker, connection, message, _room } => self.said(WorkerId(worker), connection, *message),
             Message::Disconnected { worker, connection } => {
                 let worker = WorkerId(worker);
                 if self.links.get(&worker).is_some_and(|link| link.connection == connection) {
@@ -241,7 +243,11 @@ impl Owner {
             let function = DigestFunction::from_wire(lease.digest_function).unwrap_or_default();
             let Ok(action) = Digest::required(function, lease.action_digest.as_ref()) else { continue };
             let id = LeaseId(lease.lease);
-            self.leases.insert(id, Leased { instance: lease.instance.clone(), action });
+            if self.leases.get(&id).is_some_and(|leased| leased.worker != worker) {
+                tracing::warn!(worker = worker.0, lease = id.0, "a worker named another's lease; it is left out");
+                continue;
+            }
+            self.leases.insert(id, Leased { worker: worker.clone(), instance: lease.instance.clone(), action });
             let key = key_of(&lease.instance, &action);
             running.push(RunningLease { lease: id, key, reserved: wire::capacity(lease.reserved.as_ref()) });
         }
@@ -277,7 +283,7 @@ impl Owner {
             }
             worker_message::Message::Started(started) => self.step(Event::Started(LeaseId(started.lease))),
             worker_message::Message::Output(chunk) => {
-                if self.leases.contains_key(&LeaseId(chunk.lease)) {
+                if self.has(&worker, LeaseId(chunk.lease)) {
                     self.logs.of(chunk.lease).push(chunk.stream(), chunk.offset, chunk.data);
                 }
             }
@@ -294,6 +300,10 @@ impl Owner {
 
     fn lease_finished(&mut self, worker: WorkerId, finished: v1::LeaseFinished) {
         let lease = LeaseId(finished.lease);
+        if self.leases.get(&lease).is_some_and(|leased| leased.worker != worker) {
+            tracing::warn!(worker = worker.0, lease = lease.0, "a worker ended another's lease; it is not heard");
+            return;
+        }
         let fault = match finished.outcome {
             Some(v1::lease_finished::Outcome::Response(response)) => {
                 return self.store_result(worker, lease, response);
@@ -305,6 +315,11 @@ impl Owner {
         self.step(Event::Finished { worker: worker.clone(), lease, outcome: Outcome::WorkerFault(fault) });
         self.end_lease(lease);
         self.tell(&worker, coordinator_message::Message::FinishedAck(v1::FinishedAck { lease: lease.0 }));
+    }
+
+    /// Whether this worker runs that lease.
+    fn has(&self, worker: &WorkerId, lease: LeaseId) -> bool {
+        self.leases.get(&lease).is_some_and(|leased| leased.worker == *worker)
     }
 
     /// Puts a success into the action cache, then comes back with [`Message::Stored`].

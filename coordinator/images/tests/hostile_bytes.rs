@@ -1,0 +1,30 @@
+//! Bytes that mean no good, for what reads them: the short form of `coordinator/images/fuzz`.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../../../proto/tests/support/mutated.rs"]
+mod mutated;
+
+use std::path::Path;
+
+use kiln_images::fuzzing;
+
+#[test]
+fn archive_takes_any_bytes() {
+    mutated::run("archive", &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/archive"), fuzzing::archive);
+}
+
+#[test]
+fn layer_takes_any_bytes() {
+    mutated::run("layer", &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/layer"), fuzzing::layer);
+}
+
+#[test]
+fn manifest_takes_any_bytes() {
+    mutated::run("manifest", &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/manifest"), fuzzing::manifest);
+}
+
+#[test]
+fn reference_takes_any_bytes() {
+    mutated::run("reference", &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/reference"), fuzzing::reference);
+}

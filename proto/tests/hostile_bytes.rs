@@ -1,0 +1,38 @@
+//! Bytes that mean no good, for what reads them: the short form of `proto/fuzz`.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/mutated.rs"]
+mod mutated;
+
+use std::path::Path;
+
+use kiln_proto::fuzzing;
+
+#[test]
+fn directory_takes_any_bytes() {
+    mutated::run("directory", &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/directory"), fuzzing::directory);
+}
+
+#[test]
+fn tree_takes_any_bytes() {
+    mutated::run("tree", &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/tree"), fuzzing::tree);
+}
+
+#[test]
+fn resource_name_takes_any_bytes() {
+    mutated::run(
+        "resource_name",
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/resource_name"),
+        fuzzing::resource_name,
+    );
+}
+
+#[test]
+fn link_message_takes_any_bytes() {
+    mutated::run(
+        "link_message",
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/link_message"),
+        fuzzing::link_message,
+    );
+}

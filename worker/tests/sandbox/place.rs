@@ -1,0 +1,104 @@
+//! A sandbox with a directory of its own, and what a command in it did.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kiln_worker::executor::{Chunk, Exit, Finished, Job, Place as In, Stream};
+use kiln_worker::sandbox::{Config, Mode, Sandbox, Tools};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const MIB: u64 = 1 << 20;
+
+pub(crate) struct Place {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) sandbox: Sandbox,
+}
+
+/// A sandbox with a directory of its own. Machines without one cannot run these tests.
+pub(crate) fn place(mode: Mode) -> Place {
+    let dir = tempfile::tempdir().unwrap();
+    let init = Some(env!("CARGO_BIN_EXE_kiln-worker").into());
+    let config = Config { mode, scratch: dir.path().join("scratch"), tools: Tools::discover(), root: None, init };
+    let sandbox = Sandbox::open(config).unwrap_or_else(|error| panic!("expected a sandbox on this machine: {error}"));
+    assert_eq!(sandbox.is_confined(), mode != Mode::Off, "{}", sandbox.describe());
+    Place { dir, sandbox }
+}
+
+pub(crate) fn confined() -> Place {
+    place(Mode::Required)
+}
+
+impl Place {
+    /// A read-only layer of inputs with these files.
+    pub(crate) fn layer(&self, name: &str, files: &[(&str, &str)]) -> std::path::PathBuf {
+        let layer = self.dir.path().join("layers").join(name);
+        std::fs::create_dir_all(&layer).unwrap();
+        for (path, text) in files {
+            let path = layer.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        layer
+    }
+
+    pub(crate) fn job(&self, script: &str) -> Job {
+        Job {
+            place: In::Machine,
+            tenant: String::new(),
+            layers: vec![self.layer("inputs", &[("in.txt", "input\n"), ("sub/deep.txt", "deep\n")])],
+            arguments: ["/bin/sh", "-c", script].map(str::to_owned).into(),
+            environment: BTreeMap::new(),
+            working_directory: String::new(),
+            make_directories: Vec::new(),
+            network: false,
+            timeout: Some(Duration::from_secs(60)),
+            milli_cpus: 1000,
+            memory_bytes: 512 * MIB,
+            disk_bytes: 1 << 30,
+            max_processes: 200,
+        }
+    }
+
+    pub(crate) async fn run(&self, job: Job) -> Ran {
+        self.run_until(job, CancellationToken::new()).await
+    }
+
+    pub(crate) async fn run_until(&self, job: Job, cancel: CancellationToken) -> Ran {
+        let (sender, mut receiver) = mpsc::channel(16);
+        let collect = async {
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            while let Some(Chunk { stream, data }) = receiver.recv().await {
+                if stream == Stream::Stdout { &mut out } else { &mut err }.extend_from_slice(&data);
+            }
+            (out, err)
+        };
+        let (finished, (out, err)) = tokio::join!(self.sandbox.run(job, sender, cancel), collect);
+        Ran { finished: finished.unwrap(), out, err: String::from_utf8_lossy(&err).into_owned() }
+    }
+
+    pub(crate) async fn script(&self, script: &str) -> Ran {
+        self.run(self.job(script)).await
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) finished: Finished,
+    pub(crate) out: Vec<u8>,
+    pub(crate) err: String,
+}
+
+impl Ran {
+    pub(crate) fn exit(&self) -> &Exit {
+        &self.finished.exit
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.out).into_owned()
+    }
+
+    pub(crate) fn left(&self, path: &str) -> Option<String> {
+        std::fs::read_to_string(self.finished.tree.root().join(path)).ok()
+    }
+}
