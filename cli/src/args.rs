@@ -17,6 +17,9 @@ pub struct Cli {
     /// Which farm.
     #[command(flatten)]
     pub farm: Farm,
+    /// How it tells of itself.
+    #[command(flatten)]
+    pub telemetry: kiln_telemetry::Options,
 }
 
 /// Which farm, and how patient to be with it.
@@ -348,6 +351,9 @@ pub struct Coordinator {
     /// How often what is older than a month is looked for and removed.
     #[arg(long, env = "KILN_COLLECT_EVERY", value_parser = crate::farm::parts::age)]
     pub collect_every: Option<std::time::Duration>,
+    /// Where metrics and health are served.
+    #[arg(long)]
+    pub metrics_listen: Option<SocketAddr>,
     /// The process that it must not outlive.
     #[arg(long)]
     pub parent: Option<u32>,
@@ -368,6 +374,9 @@ pub struct Worker {
     /// A root file system for its actions other than the machine's own.
     #[arg(long)]
     pub root: Option<PathBuf>,
+    /// Where metrics and health are served.
+    #[arg(long)]
+    pub metrics_listen: Option<SocketAddr>,
     /// The process that it must not outlive.
     #[arg(long)]
     pub parent: Option<u32>,

@@ -60,6 +60,10 @@ pub struct Config {
     /// machine always may.
     #[arg(long = "insecure-registry", env = "KILN_INSECURE_REGISTRIES", value_delimiter = ',', value_name = "HOST")]
     pub insecure_registries: Vec<String>,
+    /// Where metrics and health are served over HTTP (`/metrics`, `/healthz`, `/readyz`), such as `127.0.0.1:9480`; by default
+    /// nowhere.
+    #[arg(long, env = "KILN_METRICS_LISTEN", value_name = "ADDR:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 impl Config {
@@ -81,6 +85,7 @@ impl Config {
             redis_max_blob: 64 << 20,
             s3: None,
             insecure_registries: Vec::new(),
+            metrics_listen: None,
         }
     }
 
@@ -117,6 +122,7 @@ impl Config {
             redis,
             s3: self.s3.as_deref().map(store::s3::Address::from_env),
             clock: store::Clock::system(),
+            metrics: None,
         })
     }
 }

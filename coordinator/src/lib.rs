@@ -7,6 +7,7 @@ pub mod builds;
 pub mod config;
 pub mod execution;
 pub mod layers;
+mod metrics;
 mod serve;
 pub mod services;
 pub mod status;

@@ -6,6 +6,7 @@
 pub mod channel;
 pub mod chunking;
 pub mod clock;
+pub mod descriptors;
 pub mod digest;
 pub mod precondition;
 pub mod property;

@@ -135,7 +135,13 @@ pub(super) async fn coordinator(args: args::Coordinator, interrupts: Interrupts)
         .await
         .map_err(|error| Error::Usage(format!("cannot listen on `{}`: {error}", args.listen)))?;
     let (redis, s3) = (args.redis, args.s3);
-    let cache = parts::Cache { redis, s3, store_bytes: args.store_size, collect_every: args.collect_every };
+    let cache = parts::Cache {
+        redis,
+        s3,
+        store_bytes: args.store_size,
+        collect_every: args.collect_every,
+        metrics_listen: args.metrics_listen,
+    };
     parts::coordinator(args.data_dir, cache, listener, async move { interrupts.first().await })
         .await
         .map_err(|reason| FarmError::Embedded { reason })?;
@@ -144,7 +150,8 @@ pub(super) async fn coordinator(args: args::Coordinator, interrupts: Interrupts)
 
 /// The hidden `kiln worker`.
 pub(super) async fn worker(args: args::Worker, interrupts: Interrupts) -> Result<Code, Error> {
-    parts::worker(args.coordinator, args.name, args.state_dir, args.root, async move { interrupts.first().await })
+    let args::Worker { coordinator, name, state_dir, root, metrics_listen, parent: _ } = args;
+    parts::worker(coordinator, name, state_dir, root, metrics_listen, async move { interrupts.first().await })
         .await
         .map_err(|reason| FarmError::Embedded { reason })?;
     Ok(Code::Success)

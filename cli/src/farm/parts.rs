@@ -1,6 +1,7 @@
 //! The one place that knows how a coordinator and a worker are started inside this binary.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ pub fn become_init_if_asked() {
     kiln_worker::become_init_if_asked();
 }
 
-/// Where a coordinator on this machine keeps what is cached, and how much; none is the default.
+/// Where a coordinator on this machine keeps what is cached, how much, and who watches; none is the default.
 #[derive(Debug, Clone, Default)]
 pub struct Cache {
     /// A Redis that it shares with others.
@@ -28,6 +29,8 @@ pub struct Cache {
     pub store_bytes: Option<u64>,
     /// How often old ones are looked for.
     pub collect_every: Option<Duration>,
+    /// Where metrics and health are served.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// Runs a coordinator until `shutdown`.
@@ -40,6 +43,7 @@ pub async fn coordinator(
     let listen = listener.local_addr().map_err(|error| error.to_string())?;
     let mut config = kiln_coordinator::Config::on_disk(listen, data_dir, cache.store_bytes.unwrap_or(STORE_BYTES));
     (config.redis, config.s3) = (cache.redis, cache.s3);
+    config.metrics_listen = cache.metrics_listen;
     config.collect_every = cache.collect_every.unwrap_or(config.collect_every);
     kiln_coordinator::run(config, listener, shutdown).await.map_err(|error| format!("coordinator: {error:#}"))
 }
@@ -50,6 +54,7 @@ pub async fn worker(
     name: String,
     state_dir: PathBuf,
     root: Option<PathBuf>,
+    metrics_listen: Option<SocketAddr>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), String> {
     let config = kiln_worker::Config {
@@ -65,6 +70,7 @@ pub async fn worker(
         memory: None,
         labels: Vec::new(),
         cache_bytes: CACHE_BYTES,
+        metrics_listen,
     };
     kiln_worker::run(config, shutdown).await.map_err(|error| format!("worker: {error:#}"))
 }

@@ -10,6 +10,7 @@ mod chunks;
 mod compression;
 pub mod execution;
 pub mod farm;
+pub mod health;
 mod metadata;
 mod oversized;
 mod tree;
