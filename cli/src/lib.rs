@@ -50,8 +50,7 @@ fn perform(cli: args::Cli) -> Result<Code, Error> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|source| Error::Runtime { source })?;
     let result = runtime.block_on(async {
-        let telemetry = Telemetry::start(&process(&cli.command), &cli.telemetry)
-            .map_err(|error| Error::Usage(error.to_string()))?;
+        let telemetry = telemetry(&cli)?;
         let result = commands::perform(cli).await;
         telemetry.stop().await;
         result
@@ -59,6 +58,19 @@ fn perform(cli: args::Cli) -> Result<Code, Error> {
     // What still reads or hashes for an abandoned call is not waited for.
     runtime.shutdown_background();
     result
+}
+
+/// Starts logging and tracing. Variables that are meant for other programs' traces stop no command of a user's.
+fn telemetry(cli: &args::Cli) -> Result<Telemetry, Error> {
+    let process = process(&cli.command);
+    let started = match Telemetry::start(&process, &cli.telemetry) {
+        Err(error) if error.is_about_traces() && process.name == "kiln" => {
+            terminal::say(&format!("warning: {error}; this command is not traced"));
+            Telemetry::without_traces(&process, &cli.telemetry)
+        }
+        started => started,
+    };
+    started.map_err(|error| Error::Usage(error.to_string()))
 }
 
 /// Who this process is in traces. Its log goes to standard error, and only when `KILN_LOG` asks for it.

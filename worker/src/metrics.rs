@@ -38,8 +38,8 @@ impl Tally {
         Running(self.running.clone())
     }
 
-    /// A lease ended so.
-    pub(crate) fn ended(&self, outcome: &Outcome) {
+    /// A lease ended so; the word that it is counted under.
+    pub(crate) fn ended(&self, outcome: &Outcome) -> &'static str {
         let outcome = match outcome {
             Outcome::WorkerFault(_) => "worker_fault",
             Outcome::Response(response) if response.status.as_ref().is_some_and(|status| status.code != 0) => "refused",
@@ -49,6 +49,7 @@ impl Tally {
             Outcome::Response(_) => "succeeded",
         };
         self.ended.get_or_create(&Ended { outcome }).inc();
+        outcome
     }
 
     /// The coordinator has taken this worker, or is gone.

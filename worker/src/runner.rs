@@ -140,7 +140,7 @@ impl Runner {
                 Outcome::WorkerFault(fault)
             }
         };
-        self.tally.ended(&outcome);
+        tracing::debug!(outcome = self.tally.ended(&outcome), "lease ended");
         outcome
     }
 

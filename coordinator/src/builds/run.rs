@@ -82,6 +82,7 @@ impl Work {
 /// Runs the build to its end, whatever that is, and records it.
 pub(super) async fn run(work: Work) {
     let began = Instant::now();
+    tracing::info!(resumed = work.resumed, "build begins");
     let _counted = work.metrics.as_ref().map(|metrics| metrics.began());
     work.tell(event::Event::BuildStarted(started(&work)));
     for note in &work.plan.notes {
@@ -112,6 +113,7 @@ pub(super) async fn run(work: Work) {
         build.clone()
     };
     tracing::Span::current().record("status", build.status().as_str_name());
+    tracing::info!(status = build.status().as_str_name(), "build ended");
     if let Some(metrics) = &work.metrics {
         metrics.ended(build.status(), began.elapsed());
     }

@@ -46,6 +46,13 @@ pub enum Error {
     Exporter(#[from] ExporterBuildError),
 }
 
+impl Error {
+    /// Whether it is about traces, and the process could do without.
+    pub fn is_about_traces(&self) -> bool {
+        matches!(self, Self::Protocol { .. } | Self::Exporter(_))
+    }
+}
+
 /// A process's running telemetry.
 #[derive(Debug)]
 #[must_use = "what was not sent yet is lost without `stop`"]
@@ -60,11 +67,23 @@ impl Telemetry {
     /// # Errors
     /// Where `KILN_LOG` or a variable of OpenTelemetry's says what cannot be done.
     pub fn start(process: &Process, options: &Options) -> Result<Self, Error> {
+        let traces = export::from_environment(process)?;
+        Self::with(process, options, traces)
+    }
+
+    /// Starts logging alone.
+    ///
+    /// # Errors
+    /// Where `KILN_LOG` is no filter.
+    pub fn without_traces(process: &Process, options: &Options) -> Result<Self, Error> {
+        Self::with(process, options, None)
+    }
+
+    fn with(process: &Process, options: &Options, traces: Option<SdkTracerProvider>) -> Result<Self, Error> {
         let filter = match std::env::var(FILTER).ok().filter(|filter| !filter.is_empty()) {
             Some(filter) => Some(EnvFilter::builder().parse(filter)?),
             None => process.filter.map(EnvFilter::new),
         };
-        let traces = export::from_environment(process)?;
         let spans = traces.as_ref().map(|provider| trace::layer(provider, process.name));
         // A process that neither logs nor traces has no subscriber at all.
         if filter.is_some() || spans.is_some() {
