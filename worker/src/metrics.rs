@@ -23,6 +23,8 @@ struct Ended {
     outcome: &'static str,
 }
 
+const OUTCOMES: [&str; 4] = ["succeeded", "failed", "refused", "worker_fault"];
+
 /// What is counted of leases, and whether there is a link. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tally {
@@ -95,6 +97,10 @@ impl Metrics {
         tracing::info!(address = %self.listener.local_addr()?, "metrics and health are served");
         let tally = runner.tally().clone();
         let mut registry = Registry::with_prefix("kiln_worker");
+        // From the start, so that the first one counts as an increase.
+        for outcome in OUTCOMES {
+            drop(tally.ended.get_or_create(&Ended { outcome }));
+        }
         registry.register("running_leases", "Leases that run", tally.running.clone());
         registry.register("leases", "Leases that ended, by outcome", tally.ended.clone());
         registry.register_collector(Box::new(Room { runner, cache_capacity }));

@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod collector;
+#[path = "../../../coordinator/tests/support/http.rs"]
+mod http;
+mod metrics;
 #[path = "../real/mod.rs"]
 mod real;
 

@@ -15,6 +15,8 @@ struct Ended {
     result: &'static str,
 }
 
+const RESULTS: [&str; 4] = ["succeeded", "failed", "farm_failed", "cancelled"];
+
 #[derive(Debug, Clone, Copy)]
 struct Seconds;
 
@@ -40,6 +42,10 @@ impl BuildMetrics {
             seconds: Family::new_with_constructor(Seconds),
             ended: Family::default(),
         };
+        // From the start, so that the first one counts as an increase.
+        for result in RESULTS {
+            drop(metrics.ended.get_or_create(&Ended { result }));
+        }
         registry.register("builds_running", "Builds under way", metrics.running.clone());
         registry.register("builds", "Builds that ended, by result", metrics.ended.clone());
         registry.register("build_seconds", "Time from a build's begin to its end", metrics.seconds.clone());

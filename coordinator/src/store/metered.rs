@@ -57,6 +57,10 @@ impl Metrics {
             errors: Family::default(),
             lookups: Family::default(),
         };
+        // From the start, so that the first one counts as an increase.
+        for result in ["hit", "miss"] {
+            drop(metrics.lookups.get_or_create(&Lookup { result }));
+        }
         let help = "Time that a store took for an operation";
         registry.register("store_operation_seconds", help, metrics.seconds.clone());
         registry.register("store_errors", "Operations that a store failed at", metrics.errors.clone());
