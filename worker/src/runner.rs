@@ -140,7 +140,8 @@ impl Runner {
                 Outcome::WorkerFault(fault)
             }
         };
-        tracing::debug!(outcome = self.tally.ended(&outcome), "lease ended");
+        let word = self.tally.ended(&outcome);
+        tracing::debug!(outcome = word, "lease ended");
         outcome
     }
 

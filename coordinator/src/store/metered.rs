@@ -90,7 +90,10 @@ pub(super) fn actions(
     store: Arc<dyn ActionStore>,
 ) -> Arc<dyn ActionStore> {
     match metrics {
-        Some(metrics) => Arc::new(MeteredActions { meter: Meter { metrics: metrics.clone(), store: name }, store }),
+        Some(metrics) => {
+            let meter = Meter::new(metrics.clone(), name, &["get_result", "put_result", "remove_result"]);
+            Arc::new(MeteredActions { meter, store })
+        }
         None => store,
     }
 }
@@ -103,6 +106,14 @@ struct Meter {
 }
 
 impl Meter {
+    fn new(metrics: Metrics, store: &'static str, operations: &[&'static str]) -> Self {
+        // From the start, so that the first failure counts as an increase.
+        for operation in operations {
+            drop(metrics.errors.get_or_create(&Operation { store, operation }));
+        }
+        Self { metrics, store }
+    }
+
     async fn measure<T>(
         &self,
         operation: &'static str,
@@ -150,7 +161,8 @@ pub struct Metered {
 impl Metered {
     /// Counts `store` under this name.
     pub fn new(metrics: Metrics, name: &'static str, store: Arc<dyn BlobStore>) -> Self {
-        Self { meter: Meter { metrics, store: name }, store }
+        let operations = ["find_missing", "get", "get_many", "read", "put", "write", "commit"];
+        Self { meter: Meter::new(metrics, name, &operations), store }
     }
 }
 
