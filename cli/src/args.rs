@@ -21,6 +21,9 @@ pub struct Cli {
     /// Which farm.
     #[command(flatten)]
     pub farm: Farm,
+    /// How it tells of itself.
+    #[command(flatten)]
+    pub telemetry: kiln_telemetry::Options,
 }
 
 /// Which farm, and how patient to be with it.

@@ -6,6 +6,7 @@ use kiln_proto::digest::Digest;
 use kiln_proto::transfer::Moved;
 use kiln_proto::v1;
 use kiln_proto::v1::event::Event;
+use tracing::Instrument;
 
 use crate::deliver::{self, Deliver};
 use crate::farm::{FUNCTION, Farm};
@@ -135,7 +136,8 @@ impl Follow<'_> {
                     None => self.output.clone(),
                 };
                 let whole = self.deliver.is_none_or(|deliver| !deliver.takes(&artifact));
-                let path = download::artifact(self.farm, &artifact, &dir, whole).await?;
+                let span = tracing::info_span!("download", artifact = artifact.name);
+                let path = download::artifact(self.farm, &artifact, &dir, whole).instrument(span).await?;
                 board.artifacts.push(artifact.clone());
                 if whole {
                     here.push((artifact.clone(), path.clone()));

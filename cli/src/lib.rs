@@ -20,6 +20,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
+use kiln_telemetry::{Process, Telemetry};
 
 pub use error::{Code, Error};
 
@@ -32,7 +33,6 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Code::Usage as u8));
         }
     };
-    log();
     let code = match perform(cli) {
         Ok(code) => code,
         Err(error) => {
@@ -49,19 +49,36 @@ fn perform(cli: args::Cli) -> Result<Code, Error> {
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|source| Error::Runtime { source })?;
-    let result = runtime.block_on(commands::perform(cli));
+    let result = runtime.block_on(async {
+        let telemetry = telemetry(&cli)?;
+        let result = commands::perform(cli).await;
+        telemetry.stop().await;
+        result
+    });
     // What still reads or hashes for an abandoned call is not waited for.
     runtime.shutdown_background();
     result
 }
 
-/// Kiln's own log goes to standard error, and only when `KILN_LOG` asks for it.
-fn log() {
-    if let Ok(filter) = std::env::var("KILN_LOG") {
-        let _ = tracing_subscriber::fmt()
-            .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .try_init();
-    }
+/// Starts logging and tracing. Variables that are meant for other programs' traces stop no command of a user's.
+fn telemetry(cli: &args::Cli) -> Result<Telemetry, Error> {
+    let process = process(&cli.command);
+    let started = match Telemetry::start(&process, &cli.telemetry) {
+        Err(error) if error.is_about_traces() && process.name == "kiln" => {
+            terminal::say(&format!("warning: {error}; this command is not traced"));
+            Telemetry::without_traces(&process, &cli.telemetry)
+        }
+        started => started,
+    };
+    started.map_err(|error| Error::Usage(error.to_string()))
+}
+
+/// Who this process is in traces. Its log goes to standard error, and only when `KILN_LOG` asks for it.
+fn process(command: &args::Command) -> Process {
+    let name = match command {
+        args::Command::Coordinator(_) => "kiln-coordinator",
+        args::Command::Worker(_) => "kiln-worker",
+        _ => "kiln",
+    };
+    Process { name, version: env!("CARGO_PKG_VERSION"), filter: None }
 }

@@ -71,6 +71,10 @@ pub struct Config {
     /// that nobody reads. A call beyond it is refused with `RESOURCE_EXHAUSTED`.
     #[arg(long, env = "KILN_CALL_MEMORY", default_value = "1GiB", value_parser = bytes, value_name = "SIZE")]
     pub call_memory: u64,
+    /// Where metrics and health are served over HTTP (`/metrics`, `/healthz`, `/readyz`), such as `127.0.0.1:9480`; by default
+    /// nowhere.
+    #[arg(long, env = "KILN_METRICS_LISTEN", value_name = "ADDR:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// Connections at once where nothing else is said.
@@ -100,6 +104,7 @@ impl Config {
             insecure_registries: Vec::new(),
             max_connections: MAX_CONNECTIONS,
             call_memory: CALL_MEMORY,
+            metrics_listen: None,
         }
     }
 
@@ -136,6 +141,7 @@ impl Config {
             redis,
             s3: self.s3.as_deref().map(store::s3::Address::from_env),
             clock: store::Clock::system(),
+            metrics: None,
         })
     }
 }

@@ -10,6 +10,7 @@ pub mod execution;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod layers;
+mod metrics;
 mod serve;
 pub mod services;
 pub mod status;

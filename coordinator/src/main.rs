@@ -1,28 +1,34 @@
 //! `kiln-coordinator`.
 
 use clap::Parser;
+use kiln_telemetry::{Process, Telemetry};
 use tokio::net::TcpListener;
+
+const PROCESS: Process = Process { name: "kiln-coordinator", version: env!("CARGO_PKG_VERSION"), filter: Some("info") };
 
 #[derive(Parser)]
 #[command(name = "kiln-coordinator", version, about = "Kiln's coordinator: plans, places, caches and stores")]
 struct Arguments {
     #[command(flatten)]
     config: kiln_coordinator::Config,
+    #[command(flatten)]
+    telemetry: kiln_telemetry::Options,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_env("KILN_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
-    let listener = TcpListener::bind(arguments.config.listen)
+    let telemetry = Telemetry::start(&PROCESS, &arguments.telemetry)?;
+    let result = coordinate(arguments.config).await;
+    telemetry.stop().await;
+    result
+}
+
+async fn coordinate(config: kiln_coordinator::Config) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(config.listen)
         .await
-        .map_err(|error| anyhow::anyhow!("cannot listen on `{}`: {error}", arguments.config.listen))?;
-    kiln_coordinator::run(arguments.config, listener, stop_signal()).await
+        .map_err(|error| anyhow::anyhow!("cannot listen on `{}`: {error}", config.listen))?;
+    kiln_coordinator::run(config, listener, stop_signal()).await
 }
 
 async fn stop_signal() {

@@ -18,6 +18,7 @@ use kiln_proto::v1::cache_server::CacheServer;
 use kiln_proto::v1::farm_server::FarmServer;
 use kiln_proto::v1::membership_server::MembershipServer;
 use kiln_proto::v1::workers_server::WorkersServer;
+use kiln_telemetry::calls::Calls;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -29,9 +30,11 @@ use crate::auth::{self, Authenticator};
 use crate::builds::Builds;
 use crate::execution::ExecutionHandle;
 use crate::layers::{self, LayerStore, Layers, RedbLayers, SharedLayers};
+use crate::metrics::Metrics;
 use crate::services::budget::{Budget, Budgeted};
 use crate::services::{
-    action_cache, builds, bytestream, cache, capabilities, cas, connections, execution, farm, membership, workers,
+    action_cache, builds, bytestream, cache, capabilities, cas, connections, execution, farm, health, membership,
+    workers,
 };
 use crate::store::{self, Stores};
 
@@ -39,6 +42,8 @@ use crate::store::{self, Stores};
 const GRACE: Duration = Duration::from_secs(3);
 /// How long after a start an action waits for a worker that matches: they dial within seconds.
 const MATCH_GRACE_MS: u64 = 15_000;
+/// Calls that begin work: they are traced also where their caller is not.
+const BEGIN: [&str; 2] = ["/kiln.v1.Builds/Submit", "/build.bazel.remote.execution.v2.Execution/Execute"];
 /// Records of layers that are kept: one for each step, target and shard of a project.
 const MAX_LAYER_RECORDS: u64 = 20_000;
 
@@ -60,7 +65,12 @@ pub async fn run(
     config.auth.check(address)?;
     let authenticator = Authenticator::open(&config.auth).await?;
     let tls = config.auth.tls()?.map(auth::tls::open).transpose()?;
-    let kept = config.stores()?;
+    let mut kept = config.stores()?;
+    let metrics = match config.metrics_listen {
+        Some(address) => Some(Metrics::bind(address).await?),
+        None => None,
+    };
+    kept.metrics = metrics.as_ref().map(|metrics| metrics.store.clone());
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot make the data directory `{}`", config.data_dir.display()))?;
     let stores = Stores::open(&kept).await?;
@@ -78,10 +88,17 @@ pub async fn run(
         layers.clone(),
         config.allow_emulation,
         config.registries(),
+        metrics.as_ref().map(|metrics| metrics.builds.clone()),
     )
     .context("cannot open the index of builds; does another coordinator use this data directory?")?;
 
     let stopping = CancellationToken::new();
+    let counted = metrics.as_ref().map(|metrics| metrics.calls.clone());
+    let calls = Calls::new(kiln_proto::descriptors::methods(), &BEGIN, counted);
+    if let Some(metrics) = metrics {
+        metrics.serve(execution.clone(), stopping.clone())?;
+    }
+    let (health, health_server) = health::serving().await;
     let operations = execution::Execution::new(execution.clone(), config.abandoned_after, stopping.clone());
     let served = builds::Builds::new(builds);
     macro_rules! sized {
@@ -96,8 +113,11 @@ pub async fn run(
         .initial_connection_window_size(16 * 1024 * 1024)
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .layer(calls)
         .layer(Gate::new(authenticator.clone()))
         .layer(Budgeted::layer(Budget::new(config.call_memory)))
+        .add_service(health_server)
+        .add_service(health::reflection()?)
         .add_service(sized!(CapabilitiesServer::new(capabilities::Capabilities)))
         .add_service(cas::ContentAddressableStorage::server(stores.clone()))
         .add_service(sized!(ByteStreamServer::new(bytestream::ByteStream::new(stores.clone(), execution.logs()))))
@@ -114,6 +134,7 @@ pub async fn run(
     let stop = stopping.clone();
     let shutdown = async move {
         shutdown.await;
+        health::stopping(&health).await;
         stop.cancel();
     };
     let serving = async move {

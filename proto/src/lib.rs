@@ -6,6 +6,7 @@
 pub mod channel;
 pub mod chunking;
 pub mod clock;
+pub mod descriptors;
 pub mod digest;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -29,9 +30,6 @@ pub use bazel_remote_apis::google::longrunning;
 pub use bazel_remote_apis::google::protobuf;
 /// `google.rpc`.
 pub use bazel_remote_apis::google::rpc;
-
-/// What Kiln's own services are, as an encoded `google.protobuf.FileDescriptorSet`.
-pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// Kiln's own messages and services, `kiln.v1`.
 #[allow(missing_docs, clippy::doc_markdown, clippy::large_enum_variant)]

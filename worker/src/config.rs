@@ -1,5 +1,6 @@
 //! The worker's configuration: all of it is checked before it dials.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use kiln_proto::channel::Access;
@@ -54,6 +55,10 @@ pub struct Config {
     /// Most bytes of cached inputs.
     #[arg(long = "cache-size", env = "KILN_CACHE_SIZE", default_value = "20GiB", value_parser = bytes, value_name = "SIZE")]
     pub cache_bytes: u64,
+    /// Where metrics and health are served over HTTP (`/metrics`, `/healthz`, `/readyz`), such as `127.0.0.1:9481`; by default
+    /// nowhere.
+    #[arg(long, env = "KILN_METRICS_LISTEN", value_name = "ADDR:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 fn host_name() -> String {

@@ -8,6 +8,7 @@ pub mod executor;
 pub mod inputs;
 pub mod link;
 pub mod membership;
+mod metrics;
 mod output_log;
 pub mod outputs;
 pub mod probe;

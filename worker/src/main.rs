@@ -1,12 +1,17 @@
 //! `kiln-worker`.
 
 use clap::Parser;
+use kiln_telemetry::{Process, Telemetry};
+
+const PROCESS: Process = Process { name: "kiln-worker", version: env!("CARGO_PKG_VERSION"), filter: Some("info") };
 
 #[derive(Parser)]
 #[command(name = "kiln-worker", version, about = "Kiln's worker: runs actions for a coordinator")]
 struct Arguments {
     #[command(flatten)]
     config: kiln_worker::Config,
+    #[command(flatten)]
+    telemetry: kiln_telemetry::Options,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -17,13 +22,10 @@ fn main() -> anyhow::Result<()> {
 #[tokio::main]
 async fn work() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_env("KILN_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
-    kiln_worker::run(arguments.config, stop_signal()).await
+    let telemetry = Telemetry::start(&PROCESS, &arguments.telemetry)?;
+    let result = kiln_worker::run(arguments.config, stop_signal()).await;
+    telemetry.stop().await;
+    result
 }
 
 async fn stop_signal() {

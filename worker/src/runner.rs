@@ -16,10 +16,12 @@ use kiln_proto::{clock, precondition, reapi, rpc, v1};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
+use tracing::{Instrument, info_span};
 
 use crate::executor::{self, Chunk, Executor, Exit, Finished, Job, Place, Stream};
 use crate::inputs::{self, Inputs};
 use crate::link::Leases;
+use crate::metrics::Tally;
 use crate::output_log::{self, OutputLog};
 use crate::outputs;
 
@@ -40,6 +42,7 @@ pub struct Runner {
     executor: Arc<dyn Executor>,
     scratch: PathBuf,
     channel: watch::Sender<Option<Channel>>,
+    tally: Tally,
 }
 
 /// Why a lease has no result.
@@ -57,7 +60,7 @@ fn action_fault(code: Code, message: impl Into<String>) -> Fault {
 impl Runner {
     /// A runner with these parts; `scratch` holds logs while they grow.
     pub fn new(worker: String, inputs: Inputs, executor: Arc<dyn Executor>, scratch: PathBuf) -> Self {
-        Self { worker, inputs, executor, scratch, channel: watch::Sender::new(None) }
+        Self { worker, inputs, executor, scratch, channel: watch::Sender::new(None), tally: Tally::default() }
     }
 
     /// Blobs go over this connection from now on.
@@ -73,6 +76,16 @@ impl Runner {
     /// Bytes of cached inputs.
     pub fn cache_bytes(&self) -> u64 {
         self.inputs.bytes()
+    }
+
+    /// Bytes of input files that came from the farm.
+    pub fn fetched_bytes(&self) -> u64 {
+        self.inputs.fetched_bytes()
+    }
+
+    /// What is counted of leases.
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     fn client(&self, instance: &str, function: DigestFunction) -> Result<Client, Fault> {
@@ -116,7 +129,8 @@ impl Runner {
 
     /// Runs a lease to its outcome.
     pub async fn run(&self, lease: v1::Lease, leases: Arc<Leases>, cancel: CancellationToken) -> Outcome {
-        match self.carry_out(&lease, &leases, &cancel).await {
+        let _counted = self.tally.began();
+        let outcome = match self.carry_out(&lease, &leases, &cancel).await {
             Ok(response) => Outcome::Response(response),
             Err(Fault::Action(status)) => {
                 Outcome::Response(reapi::ExecuteResponse { status: Some(status), ..Default::default() })
@@ -125,7 +139,10 @@ impl Runner {
                 tracing::error!(lease = lease.lease, fault, "cannot carry out a lease");
                 Outcome::WorkerFault(fault)
             }
-        }
+        };
+        let word = self.tally.ended(&outcome);
+        tracing::debug!(outcome = word, "lease ended");
+        outcome
     }
 
     async fn carry_out(
@@ -150,22 +167,30 @@ impl Runner {
         };
         let at = (lease.instance.as_str(), function);
         let fetch = |client| async move { self.inputs.fetch(&client, &root).await };
-        let tree = self.transfer(at, cancel, inputs::Error::is_connection, input_fault, fetch).await?;
+        let tree = self
+            .transfer(at, cancel, inputs::Error::is_connection, input_fault, fetch)
+            .instrument(info_span!("fetch inputs"))
+            .await?;
         metadata.input_fetch_completed_timestamp = Some(clock::now());
         metadata.execution_start_timestamp = Some(clock::now());
         let job = job(lease, &action, &command, &tree)?;
         leases.started(lease.lease).await;
-        let (finished, stdout, stderr) = self.execute(lease.lease, job, leases, cancel, function).await?;
+        let (finished, stdout, stderr) =
+            self.execute(lease.lease, job, leases, cancel, function).instrument(info_span!("execute")).await?;
         metadata.execution_completed_timestamp = Some(clock::now());
         metadata.virtual_execution_duration = Some(clock::duration(finished.wall));
 
         metadata.output_upload_start_timestamp = Some(clock::now());
         let mut result = reapi::ActionResult::default();
         let status = verdict(&finished.exit, lease, &mut result);
+        let uploading = info_span!("upload outputs");
         if matches!(finished.exit, Exit::Code(_) | Exit::Signal(_)) {
             let request = outputs::Request { root: finished.tree.root(), command: &command, function };
             let collect = |client| async move { outputs::collect(request, &client, Some(&self.inputs)).await };
-            let collected = self.transfer(at, cancel, outputs::Error::is_connection, output_fault, collect).await?;
+            let collected = self
+                .transfer(at, cancel, outputs::Error::is_connection, output_fault, collect)
+                .instrument(uploading.clone())
+                .await?;
             result.output_files = collected.output_files;
             result.output_directories = collected.output_directories;
             result.output_symlinks = collected.output_symlinks;
@@ -184,6 +209,7 @@ impl Runner {
             async move { client.upload(logs).await }
         };
         self.transfer(at, cancel, transfer::Error::is_connection, |error| Fault::Worker(error.to_string()), upload)
+            .instrument(uploading)
             .await?;
         result.stdout_digest = Some(stdout.digest.to_wire());
         result.stderr_digest = Some(stderr.digest.to_wire());

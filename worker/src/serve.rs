@@ -15,6 +15,7 @@ use crate::executor::Executors;
 use crate::inputs::{self, Inputs};
 use crate::link::{self, Identity};
 use crate::membership::Membership;
+use crate::metrics::Metrics;
 use crate::probe;
 use crate::runner::Runner;
 use crate::sandbox::{self, Sandbox, Tools};
@@ -40,6 +41,10 @@ pub async fn run_with_grace(
     std::fs::create_dir_all(&state)
         .with_context(|| format!("cannot make the state directory `{}`", state.display()))?;
     let _lock = lock(&state)?;
+    let metrics = match config.metrics_listen {
+        Some(address) => Some(Metrics::bind(address).await?),
+        None => None,
+    };
     let logs = state.join("logs");
     if logs.exists() {
         std::fs::remove_dir_all(&logs).context("cannot remove what an earlier run left")?;
@@ -81,6 +86,9 @@ pub async fn run_with_grace(
     let executors = Arc::new(Executors::new(sandbox, docker.clone()));
     let runner = Arc::new(Runner::new(config.name.clone(), inputs, executors, logs));
     let stop = CancellationToken::new();
+    if let Some(metrics) = metrics {
+        metrics.serve(runner.clone(), config.cache_bytes, stop.clone())?;
+    }
     let stopping = stop.clone();
     tokio::spawn(async move {
         shutdown.await;

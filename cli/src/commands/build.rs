@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_proto::transfer::{self, Blob, Moved};
 use kiln_proto::v1;
+use tracing::{Instrument, info_span};
 
 use super::or_interrupted;
 use crate::args;
@@ -31,9 +32,9 @@ pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Inter
     // The scan, git and the farm's first answer do not need one another.
     let root = options.root.clone();
     let facts = tokio::task::spawn_blocking(move || git::facts(&root));
-    let scanning = scan_aside(options.clone());
+    let scanning = scan_aside(options.clone()).instrument(info_span!("scan"));
     let opened = or_interrupted(interrupts, async {
-        let (scanned, farm) = tokio::join!(scanning, Farm::open(farm));
+        let (scanned, farm) = tokio::join!(scanning, Farm::open(farm).instrument(info_span!("open farm")));
         match (scanned, farm) {
             (Ok(scanned), Ok(farm)) => Ok((scanned, farm)),
             (Err(error), Ok(farm)) => {
@@ -61,15 +62,16 @@ async fn on_farm(
     interrupts: &Interrupts,
 ) -> Result<Code, Error> {
     let submitted = async {
-        let (scanned, moved) = send(farm, &options, scanned).await?;
+        let (scanned, moved) = send(farm, &options, scanned).instrument(info_span!("upload")).await?;
         let request = request(args, &scanned, facts);
-        let build = submit(farm, request, &options, &scanned).await?;
+        let build = submit(farm, request, &options, &scanned).instrument(info_span!("submit")).await?;
         Ok((build, moved))
     };
     let (build, moved) = or_interrupted(interrupts, submitted).await?;
     if args.detach {
         return local::print(format!("{}\n", build.id).as_bytes());
     }
+    let build_id = build.id.clone();
     let follow = Follow {
         farm,
         build: build.id,
@@ -79,7 +81,7 @@ async fn on_farm(
         on_interrupt: OnInterrupt::Cancel,
         deliver,
     };
-    follow.run(show(args.progress).as_mut(), interrupts).await
+    follow.run(show(args.progress).as_mut(), interrupts).instrument(info_span!("follow", build = build_id)).await
 }
 
 fn options(args: &args::Build) -> Result<scan::Options, Error> {

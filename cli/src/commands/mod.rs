@@ -21,13 +21,15 @@ use crate::args::{self, Cli, Command};
 use crate::farm::Farm;
 use crate::interrupts::Interrupts;
 use crate::{Code, Error};
+use kiln_telemetry::trace;
+use tracing::Instrument;
 
 /// Does what the command line says.
 pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
     let interrupts = Interrupts::listen().map_err(|source| Error::Runtime { source })?;
     let farm = &cli.farm;
     match cli.command {
-        Command::Build(args) => build::run(farm, args, &interrupts).await,
+        Command::Build(args) => build::run(farm, args, &interrupts).instrument(root_span()).await,
         Command::Attach(args) => {
             with_farm(farm, &interrupts, async |farm| attach::run(farm, args, &interrupts).await).await
         }
@@ -46,6 +48,13 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
         Command::Coordinator(args) => up::coordinator(args, interrupts).await,
         Command::Worker(args) => up::worker(args, interrupts).await,
     }
+}
+
+/// The span of a whole build. A CI job whose own trace stands in `TRACEPARENT` has it in that trace.
+fn root_span() -> tracing::Span {
+    let span = tracing::info_span!(parent: None, "kiln build");
+    trace::adopt(&span, &std::env::var("TRACEPARENT").unwrap_or_default());
+    span
 }
 
 /// Opens the farm, does something with it, and closes it whatever came out.

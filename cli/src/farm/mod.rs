@@ -16,6 +16,7 @@ use kiln_proto::v1::builds_client::BuildsClient;
 use kiln_proto::v1::cache_client::CacheClient;
 use kiln_proto::v1::farm_client::FarmClient;
 use kiln_proto::v1::{self, CancelRequest, GetRequest, WatchRequest};
+use kiln_telemetry::trace::{Traced, traced};
 use tonic::{Code, Status};
 
 pub use error::Error;
@@ -62,18 +63,18 @@ impl Farm {
     }
 
     /// The service for builds.
-    pub fn builds(&self) -> BuildsClient<Channel> {
-        BuildsClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    pub fn builds(&self) -> BuildsClient<Traced<Channel>> {
+        BuildsClient::new(traced(self.channel.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// The service for artifacts.
-    pub fn artifacts(&self) -> ArtifactsClient<Channel> {
-        ArtifactsClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    pub fn artifacts(&self) -> ArtifactsClient<Traced<Channel>> {
+        ArtifactsClient::new(traced(self.channel.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// The service for layers.
-    pub fn cache(&self) -> CacheClient<Channel> {
-        CacheClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    pub fn cache(&self) -> CacheClient<Traced<Channel>> {
+        CacheClient::new(traced(self.channel.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// The transfer client for an instance and a digest function.

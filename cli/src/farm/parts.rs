@@ -55,6 +55,7 @@ pub fn own_worker(coordinator: String, name: String, state_dir: PathBuf) -> kiln
         memory: None,
         labels: Vec::new(),
         cache_bytes: CACHE_BYTES,
+        metrics_listen: None,
     }
 }
 

@@ -229,6 +229,13 @@ impl Farm {
         *coordinator = Self::coordinator(self.dir.path(), &self.url, &self.variables, &self.more);
     }
 
+    /// kill -9 of the coordinator, for good.
+    pub fn kill_coordinator(&self) {
+        let mut coordinator = self.coordinator.lock().unwrap();
+        coordinator.kill().unwrap();
+        coordinator.wait().unwrap();
+    }
+
     /// The log of a process.
     pub fn log(&self, name: &str) -> String {
         std::fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap_or_default()

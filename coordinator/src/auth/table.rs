@@ -60,6 +60,9 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("kiln.v1.Workers", "Link", WORK),
     ("kiln.v1.Farm", "Status", READ),
     ("kiln.v1.Farm", "DrainWorker", RUN_THE_FARM),
+    ("grpc.health.v1.Health", "Check", Needs::Nothing),
+    ("grpc.health.v1.Health", "Watch", Needs::Nothing),
+    ("grpc.reflection.v1.ServerReflection", "ServerReflectionInfo", Needs::Anybody),
     ("kiln.v1.Membership", "Join", Needs::Nothing),
     ("kiln.v1.Membership", "Renew", WORK),
 ];

@@ -24,14 +24,18 @@ use kiln_images::registry;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::v1::{self, Build, Status as BuildStatus, event};
 use kiln_proto::{clock, v1::SubmitRequest};
+use kiln_telemetry::trace;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::artifacts::{Bases, invalid_base};
 use crate::execution::ExecutionHandle;
 use crate::layers::Layers;
+use crate::metrics::BuildMetrics;
 use crate::store::Stores;
 pub use events::EventLog;
 pub use records::{Error as RecordsError, Records};
@@ -65,6 +69,7 @@ struct Shared {
     directory: PathBuf,
     allow_emulation: bool,
     registries: registry::Options,
+    metrics: Option<BuildMetrics>,
     active: Mutex<HashMap<String, Active>>,
     /// One submission at a time looks at request ids.
     submitting: tokio::sync::Mutex<()>,
@@ -95,9 +100,18 @@ pub(crate) struct Work {
     pub(crate) request: SubmitRequest,
     pub(crate) resumed: bool,
     pub(crate) allow_emulation: bool,
+    pub(crate) metrics: Option<BuildMetrics>,
     /// What the build used and made stays in the store until its end.
     _hold: crate::store::Hold,
     pub(crate) images: images::Images,
+}
+
+/// The span of all that is done for a build. One that is taken up again stays in its trace.
+fn span(build: &Build, resumed: bool) -> tracing::Span {
+    let (id, project) = (build.id.as_str(), build.project.as_str());
+    let span = tracing::info_span!(parent: None, "build", build = id, project, resumed, status = Empty);
+    trace::adopt(&span, &build.traceparent);
+    span
 }
 
 fn internal(error: impl std::fmt::Display) -> Status {
@@ -114,6 +128,7 @@ impl Builds {
         layers: Layers,
         allow_emulation: bool,
         registries: registry::Options,
+        metrics: Option<BuildMetrics>,
     ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(directory.join("events"))?;
         let records = Records::open(&directory.join("index.redb"))?;
@@ -125,6 +140,7 @@ impl Builds {
             directory,
             allow_emulation,
             registries,
+            metrics,
             active: Mutex::default(),
             submitting: tokio::sync::Mutex::default(),
             planning: Semaphore::new(MAX_PLANNING),
@@ -156,7 +172,7 @@ impl Builds {
                 "a request of {bytes} bytes to build; expected at most {MAX_REQUEST_BYTES}"
             )));
         }
-        let (function, source, plan) = self.plan(&request).await?;
+        let (function, source, plan) = self.plan(&request).instrument(tracing::info_span!("plan")).await?;
         let _one = self.shared.submitting.lock().await;
         if !request.request_id.is_empty()
             && let Some(id) = self.shared.records.request(&request.request_id).map_err(internal)?
@@ -178,6 +194,7 @@ impl Builds {
             user: request.user.clone(),
             platforms: plan.targets.iter().map(|target| target.platform.to_string()).collect(),
             instance: request.instance.clone(),
+            traceparent: trace::current(),
             ..Default::default()
         };
         let (records, record, request_id) = (self.shared.records.clone(), build.clone(), request.request_id.clone());
@@ -229,6 +246,7 @@ impl Builds {
         resumed: bool,
     ) -> Result<(), Status> {
         let id = build.id.clone();
+        let span = span(&build, resumed);
         let active = Active {
             build: Arc::new(Mutex::new(build)),
             events: EventLog::open(&self.events_path(&id)).map_err(internal)?,
@@ -238,6 +256,7 @@ impl Builds {
         let allow_emulation = self.shared.allow_emulation || request.allow_emulation;
         let work = Work {
             allow_emulation,
+            metrics: self.shared.metrics.clone(),
             _hold: self.shared.stores.in_use.begin(),
             stores: self.shared.stores.clone(),
             execution: self.shared.execution.clone(),
@@ -255,7 +274,7 @@ impl Builds {
             images: images::Images::default(),
         };
         let builds = self.clone();
-        tokio::spawn(async move {
+        let working = async move {
             // Its client looked for them before the restart, which the store may have forgotten.
             if work.resumed
                 && let Err(error) = work.source.use_files(&*work.stores.blobs).await
@@ -266,7 +285,8 @@ impl Builds {
             builds.shared.active.lock().remove(&id);
             let _ = std::fs::remove_file(builds.events_path(&id).with_extension("request"));
             builds.trim();
-        });
+        };
+        tokio::spawn(working.instrument(span));
         Ok(())
     }
 

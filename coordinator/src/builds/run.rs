@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -13,6 +13,7 @@ use kiln_proto::digest::Digest;
 use kiln_proto::tree::Tree;
 use kiln_proto::v1::step_state::Phase;
 use kiln_proto::v1::{self, Build, Status as BuildStatus, StepRef, event};
+use tracing::Instrument;
 
 use super::Work;
 use super::environment;
@@ -80,6 +81,9 @@ impl Work {
 
 /// Runs the build to its end, whatever that is, and records it.
 pub(super) async fn run(work: Work) {
+    let began = Instant::now();
+    tracing::info!(resumed = work.resumed, "build begins");
+    let _counted = work.metrics.as_ref().map(|metrics| metrics.began());
     work.tell(event::Event::BuildStarted(started(&work)));
     for note in &work.plan.notes {
         work.tell(event::Event::Warning(v1::Warning { text: note.clone() }));
@@ -108,6 +112,11 @@ pub(super) async fn run(work: Work) {
         }
         build.clone()
     };
+    tracing::Span::current().record("status", build.status().as_str_name());
+    tracing::info!(status = build.status().as_str_name(), "build ended");
+    if let Some(metrics) = &work.metrics {
+        metrics.ended(build.status(), began.elapsed());
+    }
     let (records, record) = (work.records.clone(), build.clone());
     let recorded = tokio::task::spawn_blocking(move || records.put_build(&record, "")).await;
     if !matches!(recorded, Ok(Ok(()))) {
@@ -296,7 +305,8 @@ async fn all_steps(work: &Work, target: &Target, environment: &Arc<v1::Environme
                 path_weight: weights[step],
                 again: again.contains(&place),
             };
-            running.push(async move { (place, steps::run(work, job).await) });
+            let span = job.span();
+            running.push(async move { (place, steps::run(work, job).await) }.instrument(span));
         }
         let Some((place, ended)) = running.next().await else { break };
         match ended {
@@ -360,7 +370,8 @@ async fn make_artifacts(
     let facts: Vec<StepFact> = steps.values().flatten().map(|finished| finished.fact.clone()).collect();
     for artifact in &work.plan.artifacts {
         let outputs = outputs(work, artifact, steps).await?;
-        let made = make(work, target, environment, artifact, &outputs, &facts).await?;
+        let span = tracing::info_span!("artifact", name = artifact.name, kind = artifact.kind.name());
+        let made = make(work, target, environment, artifact, &outputs, &facts).instrument(span).await?;
         work.build.lock().artifacts.push(made.clone());
         work.tell(event::Event::Artifact(made));
     }

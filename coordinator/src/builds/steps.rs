@@ -9,6 +9,8 @@ use kiln_proto::v1::step_finished::Cache;
 use kiln_proto::v1::{self, StepRef, event};
 use kiln_proto::{precondition, reapi};
 use tonic::Code;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use super::Work;
 use super::images;
@@ -54,6 +56,14 @@ pub(super) struct Job {
 }
 
 impl Job {
+    /// The span of all that is done for it.
+    pub(super) fn span(&self) -> Span {
+        let (step, platform) = (&self.step.name, self.target.platform);
+        tracing::info_span!(
+            "step", step, %platform, target = self.target.name, shard = self.shard, action = Empty, cache = Empty, ok = Empty
+        )
+    }
+
     pub(super) fn reference(&self) -> StepRef {
         StepRef {
             step: self.step.name.clone(),
@@ -98,11 +108,15 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
         Err(failed) => return ended(failed),
     };
     let lowering = Lowering { source: &work.source, store: &*work.stores.blobs, function: work.function };
-    let lowered = lowering.action(&job.step, &job.target, &job.environment, job.shard, &job.needs).await;
+    let lowered = lowering
+        .action(&job.step, &job.target, &job.environment, job.shard, &job.needs)
+        .instrument(tracing::info_span!("lower"))
+        .await;
     let action = match lowered {
         Ok(action) => action,
         Err(error) => return ended(lowering_failed(error)),
     };
+    Span::current().record("action", tracing::field::display(action));
     let build = work.build.lock().clone();
     let attached = work
         .execution
@@ -191,6 +205,8 @@ fn finish(
         _ => Cache::Miss,
     };
     let digest = |wire: &Option<reapi::Digest>| wire.clone().filter(|digest| digest.size_bytes > 0);
+    let span = Span::current();
+    span.record("cache", cache.as_str_name()).record("ok", message.is_none());
     work.tell(event::Event::StepFinished(v1::StepFinished {
         step: Some(job.reference()),
         cache: cache as i32,

@@ -17,8 +17,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use kiln_core::scheduler::{Config, WaiterId};
 use kiln_proto::digest::Digest;
 use kiln_proto::{reapi, rpc, v1};
+use kiln_telemetry::trace;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tonic::Status;
+use tracing::Instrument;
 
 pub use attached::{Attached, Done, State, Update};
 use log::LiveLogs;
@@ -98,16 +100,24 @@ impl ExecutionHandle {
     pub async fn execute(&self, request: Request) -> Result<Attached, Status> {
         let (action, command) = self.preparer.load(&request.action_digest).await?;
         if !request.skip_cache_lookup && !action.do_not_cache {
-            let cached = self.stores.cached_result(&request.instance, &request.action_digest).await?;
+            let lookup = tracing::info_span!("cache lookup", hit = tracing::field::Empty);
+            let cached = self.stores.cached_result(&request.instance, &request.action_digest);
+            let cached = cached.instrument(lookup.clone()).await?;
+            lookup.record("hit", cached.is_some());
             if let Some(result) = cached {
                 return Ok(self.from_cache(result));
             }
         }
         let place = self.places.take(&action, &command)?;
-        let prepared = self.preparer.prepare(&request.instance, request.action_digest, action, command).await?;
+        let prepared = self
+            .preparer
+            .prepare(&request.instance, request.action_digest, action, command)
+            .instrument(tracing::info_span!("check inputs"))
+            .await?;
         let waiter = self.waiter();
         let (reply, answer) = oneshot::channel();
-        self.send(Message::Submit { waiter, prepared: Arc::new(prepared), request, reply });
+        let traceparent = trace::current();
+        self.send(Message::Submit { waiter, prepared: Arc::new(prepared), request, traceparent, reply });
         let (state, merged) = answer.await.map_err(|_| stopping())?;
         Ok(Attached::new(waiter, self.clone(), state, merged).with(place))
     }

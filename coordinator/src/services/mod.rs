@@ -12,6 +12,7 @@ mod compression;
 pub mod connections;
 pub mod execution;
 pub mod farm;
+pub mod health;
 pub mod membership;
 mod metadata;
 mod oversized;

@@ -17,6 +17,7 @@ mod error;
 mod floor;
 mod in_use;
 mod index;
+mod metered;
 mod nowhere;
 mod own_actions;
 pub mod redis;
@@ -48,6 +49,7 @@ pub use clock::{Clock, Stamp};
 pub use collector::{Collector, Report};
 pub use error::Error;
 pub use in_use::{Hold, InUse};
+pub use metered::{Metered, MeteredActions, Metrics};
 pub use nowhere::Nowhere;
 pub use shared::Shared;
 pub use shared_actions::SharedActions;
@@ -132,6 +134,8 @@ pub struct Config {
     pub s3: Option<s3::Address>,
     /// Where the time comes from.
     pub clock: Clock,
+    /// Where the stores' speed and failures are counted; `None` where nobody asks.
+    pub metrics: Option<Metrics>,
 }
 
 /// What a collection removed from one store.
@@ -157,7 +161,7 @@ pub struct RedisConfig {
 impl Config {
     /// Stores on the disk alone.
     pub fn on_disk(data_dir: PathBuf, max_bytes: u64) -> Self {
-        Self { data_dir, max_bytes, life: DEFAULT_LIFE, redis: None, s3: None, clock: Clock::system() }
+        Self { data_dir, max_bytes, life: DEFAULT_LIFE, redis: None, s3: None, clock: Clock::system(), metrics: None }
     }
 }
 
@@ -184,6 +188,7 @@ pub struct Stores {
     pub in_use: InUse,
     /// Removes what nobody used lately.
     pub collector: Arc<Collector>,
+    metrics: Option<Metrics>,
     clock: Clock,
 }
 
@@ -208,6 +213,7 @@ impl Stores {
     /// error.
     pub async fn open(config: &Config) -> Result<Self, Error> {
         let (clock, life) = (config.clock.clone(), config.life);
+        let metered = |name, store| metered::blobs(config.metrics.as_ref(), name, store);
         let in_use = InUse::new(clock.clone());
         let on_disk = |name: &str, capacity, durable| {
             let (clock, in_use) = (clock.clone(), in_use.clone());
@@ -223,17 +229,18 @@ impl Stores {
             Some(found) => Some((redis::Link::open(found.address.clone()).await?, found)),
             None => None,
         };
-        let behind = bucket.clone().map(|bucket| Arc::new(bucket) as Arc<dyn BlobStore>);
+        let behind = bucket.clone().map(|bucket| metered("s3", Arc::new(bucket)));
         let keys = |found: &RedisConfig| redis::Keys::new(&found.prefix, life);
         let shared: Option<Arc<dyn BlobStore>> = match &redis {
             None => behind,
             Some((link, found)) => {
-                let small = Arc::new(redis::RedisBlobs::new(link.clone(), keys(found)));
+                let small = metered("redis", Arc::new(redis::RedisBlobs::new(link.clone(), keys(found))));
                 let large = behind.unwrap_or_else(|| Arc::new(Nowhere));
                 Some(Arc::new(BySize::new(small, large, found.max_blob_bytes)))
             }
         };
-        let shared = shared.map(|shared| Shared::new(Arc::new(disk.clone()), shared, life, clock.clone()));
+        let own = metered("disk", Arc::new(disk.clone()));
+        let shared = shared.map(|shared| Shared::new(own.clone(), shared, life, clock.clone()));
         // What is shared is whole although this disk has lost blobs of it.
         let floor = if shared.is_some() { floor::Floor::default() } else { disk.floor() };
         let results = config.data_dir.join("actions.redb");
@@ -249,14 +256,16 @@ impl Stores {
         };
         let blobs: Arc<dyn BlobStore> = match &shared {
             Some(shared) => Arc::new(shared.clone()),
-            None => Arc::new(disk.clone()),
+            None => own,
         };
-        let mut actions: Arc<dyn ActionStore> = Arc::new(OwnActions::new(results, disk, blobs.clone(), clock.clone()));
+        let results = OwnActions::new(results, disk, blobs.clone(), clock.clone());
+        let mut actions = metered::actions(config.metrics.as_ref(), "disk", Arc::new(results));
         if let (Some((link, found)), Some(shared)) = (&redis, shared) {
-            let theirs = Arc::new(redis::RedisActions::new(link.clone(), keys(found)));
+            let theirs = redis::RedisActions::new(link.clone(), keys(found));
+            let theirs = metered::actions(config.metrics.as_ref(), "redis", Arc::new(theirs));
             actions = SharedActions::new(actions, theirs, Arc::new(shared), link.health());
         }
-        let artifacts: Arc<dyn BlobStore> = Arc::new(WithEmpty::new(Arc::new(artifacts)));
+        let artifacts: Arc<dyn BlobStore> = Arc::new(WithEmpty::new(metered("artifacts", Arc::new(artifacts))));
         let chunks = Arc::new(Chunks::new(Arc::new(ArtifactsBelow::new(blobs, artifacts.clone()))));
         Ok(Self {
             blobs: Arc::new(WithEmpty::new(chunks.clone())),
@@ -266,6 +275,7 @@ impl Stores {
             redis: redis.map(|(link, _)| link),
             in_use,
             collector: Arc::new(collector),
+            metrics: config.metrics.clone(),
             clock,
         })
     }
@@ -274,6 +284,14 @@ impl Stores {
     /// directories, stdout, stderr) is present, and its life is extended. While the action cache fails, nothing is cached:
     /// the farm builds on.
     pub async fn cached_result(&self, instance: &str, action: &Digest) -> Result<Option<reapi::ActionResult>, Error> {
+        let result = self.look_up(instance, action).await;
+        if let (Some(metrics), Ok(found)) = (&self.metrics, &result) {
+            metrics.looked_up(found.is_some());
+        }
+        result
+    }
+
+    async fn look_up(&self, instance: &str, action: &Digest) -> Result<Option<reapi::ActionResult>, Error> {
         let found = match self.actions.get(instance, action).await {
             Err(error @ (Error::Database { .. } | Error::DiskFull { .. })) => {
                 tracing::warn!(%action, %error, "the action cache failed; the action counts as not cached");

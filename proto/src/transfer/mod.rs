@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use crate::channel::Channel;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
+use kiln_telemetry::trace::{Traced, traced};
 
 use crate::bytestream::byte_stream_client::ByteStreamClient;
 use crate::channel::MAX_MESSAGE_BYTES;
@@ -145,8 +146,8 @@ impl std::ops::AddAssign for Moved {
 /// A client of one farm and one instance. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
-    cas: ContentAddressableStorageClient<Channel>,
-    streams: ByteStreamClient<Channel>,
+    cas: ContentAddressableStorageClient<Traced<Channel>>,
+    streams: ByteStreamClient<Traced<Channel>>,
     instance: String,
     function: DigestFunction,
 }
@@ -154,6 +155,7 @@ pub struct Client {
 impl Client {
     /// A client over a channel; `instance` is REAPI's instance name.
     pub fn new(channel: Channel, instance: impl Into<String>, function: DigestFunction) -> Self {
+        let channel = traced(channel);
         Self {
             cas: ContentAddressableStorageClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)

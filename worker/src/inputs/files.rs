@@ -52,6 +52,8 @@ pub(super) struct Files {
     directory: PathBuf,
     index: Mutex<Index>,
     clock: AtomicU64,
+    /// Bytes that came from the farm.
+    fetched: AtomicU64,
     landed: watch::Sender<()>,
 }
 
@@ -92,7 +94,17 @@ impl Files {
                 }
             }
         }
-        Ok(Self { directory, index: Mutex::new(index), clock: AtomicU64::new(1), landed: watch::Sender::new(()) })
+        Ok(Self {
+            directory,
+            index: Mutex::new(index),
+            clock: AtomicU64::new(1),
+            fetched: AtomicU64::new(0),
+            landed: watch::Sender::new(()),
+        })
+    }
+
+    pub(super) fn fetched_bytes(&self) -> u64 {
+        self.fetched.load(Ordering::Relaxed)
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -123,6 +135,7 @@ impl Files {
                 let result = self.fetch(client, &mine, &bases).await;
                 drop(claimed);
                 result?;
+                self.fetched.fetch_add(mine.iter().map(|key| key.digest.size).sum(), Ordering::Relaxed);
             } else if !others {
                 self.remember(wanted);
                 return Ok(());

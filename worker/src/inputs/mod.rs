@@ -120,6 +120,11 @@ impl Inputs {
         self.shared.files.bytes()
     }
 
+    /// Bytes of files fetched from the farm so far.
+    pub fn fetched_bytes(&self) -> u64 {
+        self.shared.files.fetched_bytes()
+    }
+
     /// Makes a tree available, fetching what is not here. Callers at the same time share the work.
     pub async fn fetch(&self, client: &Client, root: &Digest) -> Result<InputTree, Error> {
         let tree = {

@@ -7,9 +7,11 @@ use kiln_proto::channel::{self, Access, MAX_MESSAGE_BYTES};
 use kiln_proto::v1;
 use kiln_proto::v1::workers_client::WorkersClient;
 use kiln_proto::v1::{coordinator_message, worker_message};
+use kiln_telemetry::trace;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{Identity, Leases};
 use crate::runner::Runner;
@@ -48,6 +50,7 @@ pub(super) async fn run(
         talk(url, access, identity, runner, leases, stop, grace, (outbox, inbox), running, messages, &mut registered)
             .await;
     leases.disconnect();
+    runner.tally().linked(false);
     match result {
         Ok(()) => Ended::Stopped,
         Err(reason) => Ended::Broken { after_registering: registered, reason },
@@ -104,6 +107,7 @@ async fn talk(
                 Ok(Some(message)) => match message.message {
                     Some(coordinator_message::Message::Registered(welcome)) => {
                         *registered = true;
+                        runner.tally().linked(true);
                         tracing::info!(url, name = identity.name, "registered");
                         if let Some(every) = welcome.heartbeat_interval.filter(|every| every.seconds > 0) {
                             heartbeat = tokio::time::interval(Duration::from_secs(every.seconds as u64));
@@ -157,9 +161,19 @@ async fn at(deadline: Option<tokio::time::Instant>) {
 fn begin(runner: &Arc<Runner>, leases: &Arc<Leases>, lease: v1::Lease) {
     let Some(cancel) = leases.take(lease.clone()) else { return };
     let (runner, leases) = (runner.clone(), leases.clone());
-    tokio::spawn(async move {
+    let span = span(&lease);
+    let work = async move {
         let id = lease.lease;
         let outcome = runner.run(lease, leases.clone(), cancel).await;
         leases.finished(v1::LeaseFinished { lease: id, outcome: Some(outcome) }).await;
-    });
+    };
+    tokio::spawn(work.instrument(span));
+}
+
+/// The span of all that is done for a lease, in the trace of whoever asked for it.
+fn span(lease: &v1::Lease) -> tracing::Span {
+    let action = lease.action_digest.as_ref().map_or("", |digest| digest.hash.as_str());
+    let span = tracing::info_span!(parent: None, "lease", lease = lease.lease, action, attempt = lease.attempt);
+    trace::adopt(&span, &lease.traceparent);
+    span
 }

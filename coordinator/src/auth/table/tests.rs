@@ -1,8 +1,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use prost::Message;
-use prost_types::FileDescriptorSet;
+use kiln_proto::descriptors;
 
 use super::*;
 
@@ -16,16 +15,16 @@ const STANDARD: [(&str, &str); 6] = [
     ("Operations", "google.longrunning.Operations"),
 ];
 
-fn kilns() -> BTreeSet<(String, String)> {
-    let set = FileDescriptorSet::decode(kiln_proto::DESCRIPTORS).expect("expected the descriptors to be whole");
-    let mut calls = BTreeSet::new();
-    for file in set.file.iter().filter(|file| file.package() == "kiln.v1") {
-        for service in &file.service {
-            let methods = service.method.iter().map(|method| method.name().to_owned());
-            calls.extend(methods.map(|method| (format!("kiln.v1.{}", service.name()), method)));
-        }
-    }
-    calls
+/// The calls that descriptors declare: Kiln's own, and gRPC's own.
+fn declared() -> BTreeSet<(String, String)> {
+    let sets =
+        [descriptors::KILN, tonic_health::pb::FILE_DESCRIPTOR_SET, tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET];
+    let paths = sets.iter().flat_map(|set| descriptors::methods_of(set).expect("expected the descriptors to be whole"));
+    paths.filter_map(|path| Some(path.strip_prefix('/')?.split_once('/')?).map(own)).collect()
+}
+
+fn own((service, method): (&str, &str)) -> (String, String) {
+    (service.to_owned(), method.to_owned())
 }
 
 /// The calls of the standards that this crate implements: the bindings' traits have no defaults, so every call has a function.
@@ -51,7 +50,7 @@ fn camel(snake: &str) -> String {
 
 #[test]
 fn the_table_has_every_call_that_is_served_and_no_other() {
-    let served: BTreeSet<_> = kilns().into_iter().chain(standards()).collect();
+    let served: BTreeSet<_> = declared().into_iter().chain(standards()).collect();
     assert!(served.len() > 30, "expected to find the calls of all services, found {served:?}");
     let named: BTreeSet<_> =
         TABLE.iter().map(|(service, method, _)| (service.to_string(), method.to_string())).collect();

@@ -22,6 +22,7 @@ impl Owner {
             Effect::Adopted { key, lease, worker } => {
                 let logs = self.logs.of(lease.0);
                 self.set(&key, State::Executing { worker: worker.0, lease: lease.0, logs, started: true });
+                self.waits(&key, false);
             }
             Effect::Started { key, .. } => {
                 if let Some(action) = self.actions.get(&key) {
@@ -34,6 +35,7 @@ impl Owner {
             Effect::Requeued { key, reason, .. } => {
                 tracing::warn!(action = key.0, reason, "action runs again");
                 self.set(&key, State::Queued);
+                self.waits(&key, true);
             }
             Effect::Completed { key, lease, waiters } => {
                 self.forget(&waiters);
@@ -61,6 +63,13 @@ impl Owner {
         }
     }
 
+    /// An action waits for a worker from now on, or no longer.
+    fn waits(&mut self, key: &ActionKey, on: bool) {
+        if let Some(action) = self.actions.get_mut(key) {
+            action.queue = on.then(|| super::queue_span(&action.traceparent));
+        }
+    }
+
     fn finish(&mut self, key: &ActionKey, done: Done) {
         if let Some(action) = self.actions.remove(key) {
             action.state.send_replace(State::Done(Arc::new(done)));
@@ -68,6 +77,7 @@ impl Owner {
     }
 
     fn assign(&mut self, worker: &WorkerId, lease: LeaseId, key: &ActionKey, attempt: u32, reserved: Capacity) {
+        self.waits(key, false);
         let Some(action) = self.actions.get(key) else {
             // Everyone left between the decision and now: the scheduler hears of it next.
             let outcome = Outcome::WorkerFault("nobody waits for it".to_owned());
@@ -89,6 +99,7 @@ impl Owner {
             attempt,
             queued: Some(prost_types::Timestamp { seconds: action.queued.seconds, nanos: action.queued.nanos }),
             network: prepared.network,
+            traceparent: action.traceparent.clone(),
         };
         let leased = Leased { worker: worker.clone(), instance: prepared.instance.clone(), action: prepared.digest };
         self.leases.insert(lease, leased);

@@ -16,8 +16,10 @@ use kiln_core::scheduler::{
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::v1::{coordinator_message, worker_message};
 use kiln_proto::{clock, reapi, v1};
+use kiln_telemetry::trace;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tonic::Status;
+use tracing::Span;
 
 use super::log::LiveLogs;
 use super::prepare::{Prepared, Preparer};
@@ -32,6 +34,8 @@ pub(super) enum Message {
         waiter: WaiterId,
         prepared: Arc<Prepared>,
         request: Request,
+        /// Whoever asks, in its trace.
+        traceparent: String,
         reply: oneshot::Sender<(watch::Receiver<State>, bool)>,
     },
     Leave(WaiterId),
@@ -71,6 +75,17 @@ struct Action {
     prepared: Arc<Prepared>,
     state: watch::Sender<State>,
     queued: kiln_proto::protobuf::Timestamp,
+    /// The trace of the first caller: the others have joined what is there.
+    traceparent: String,
+    /// Lasts for as long as it waits for a worker.
+    queue: Option<Span>,
+}
+
+/// The span of an action's wait for a worker. It is none of the caller's own spans', which may end before.
+fn queue_span(traceparent: &str) -> Span {
+    let span = tracing::info_span!(parent: None, "queue");
+    trace::adopt(&span, traceparent);
+    span
 }
 
 #[derive(Debug)]
@@ -156,7 +171,9 @@ impl Owner {
 
     fn handle(&mut self, message: Message) {
         match message {
-            Message::Submit { waiter, prepared, request, reply } => self.submit(waiter, prepared, request, reply),
+            Message::Submit { waiter, prepared, request, traceparent, reply } => {
+                self.submit(waiter, prepared, request, traceparent, reply);
+            }
             Message::Leave(waiter) => self.leave(waiter),
             Message::Connected { connection, register, link } => self.connected(connection, *register, link),
             Message::Said { worker, connection, message, _room } => self.said(WorkerId(worker), connection, *message),
@@ -208,6 +225,7 @@ impl Owner {
         waiter: WaiterId,
         prepared: Arc<Prepared>,
         request: Request,
+        traceparent: String,
         reply: oneshot::Sender<(watch::Receiver<State>, bool)>,
     ) {
         let mut key = key_of(&prepared.instance, &prepared.digest);
@@ -219,6 +237,8 @@ impl Owner {
             prepared: prepared.clone(),
             state: watch::Sender::new(State::Queued),
             queued: clock::now(),
+            queue: Some(queue_span(&traceparent)),
+            traceparent,
         });
         self.waiters.insert(waiter, key.clone());
         let _ = reply.send((action.state.subscribe(), merged));

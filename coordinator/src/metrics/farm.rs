@@ -1,0 +1,225 @@
+//! The farm as it stands at a scrape: queues and workers by platform, the store's room.
+//!
+//! Invariant: a platform's labels are instruction sets that Kiln knows and the first few systems that workers run; what clients
+//! ask for makes no label.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+
+use kiln_proto::{property, v1};
+use kiln_telemetry::label::{Bounded, OTHER};
+use parking_lot::Mutex;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::TypedMetric;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+
+/// Systems that have a label of their own.
+const SYSTEMS: usize = 16;
+/// What an action asks for that asks for none.
+const ANY: &str = "any";
+
+type Amount = Gauge<f64, AtomicU64>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Platform {
+    isa: &'static str,
+    os: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WorkerState {
+    isa: &'static str,
+    os: String,
+    state: &'static str,
+}
+
+/// What the last look at the farm found.
+#[derive(Debug)]
+pub(super) struct View {
+    farm: Mutex<v1::FarmStatus>,
+    systems: Bounded,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self { farm: Mutex::default(), systems: Bounded::new(SYSTEMS) }
+    }
+}
+
+impl View {
+    pub(super) fn set(&self, farm: v1::FarmStatus) {
+        *self.farm.lock() = farm;
+    }
+
+    fn of_worker(&self, environment: &v1::Environment) -> Platform {
+        Platform { isa: isa(&environment.isa), os: self.systems.admit(&environment.os) }
+    }
+
+    /// What a queue's actions ask for. An environment's fingerprint stands for its system.
+    fn of_queue(&self, farm: &v1::FarmStatus, asked: &HashMap<String, String>) -> Platform {
+        let named = asked.get(property::OS).map(String::as_str);
+        let fingerprint = asked.get(property::ENVIRONMENT);
+        let environment = farm
+            .workers
+            .iter()
+            .filter_map(|worker| worker.environment.as_ref())
+            .find(|environment| Some(&environment.fingerprint) == fingerprint);
+        let os = named.or(environment.map(|environment| environment.os.as_str()));
+        let os = match (os, fingerprint) {
+            (Some(os), _) => self.systems.known(os),
+            (None, Some(_)) => OTHER.to_owned(),
+            (None, None) => ANY.to_owned(),
+        };
+        let asked = asked.get(property::ISA).map(String::as_str);
+        Platform { isa: asked.map_or(ANY, isa), os }
+    }
+}
+
+fn isa(name: &str) -> &'static str {
+    match name {
+        "x86-64" => "x86-64",
+        "arm-a64" => "arm-a64",
+        _ => OTHER,
+    }
+}
+
+/// The gauges of one scrape.
+#[derive(Default)]
+struct Gauges {
+    queued: Family<Platform, Gauge>,
+    oldest: Family<Platform, Amount>,
+    workers: Family<WorkerState, Gauge>,
+    running: Family<Platform, Gauge>,
+    cpus: Family<Platform, Amount>,
+    cpus_used: Family<Platform, Amount>,
+    memory: Family<Platform, Gauge>,
+    memory_used: Family<Platform, Gauge>,
+}
+
+impl Gauges {
+    fn take_worker(&self, platform: &Platform, worker: &v1::Worker) {
+        let state = match (worker.connected, worker.draining) {
+            (false, _) => "away",
+            (true, true) => "draining",
+            (true, false) => "ready",
+        };
+        let Platform { isa, os } = platform.clone();
+        self.workers.get_or_create(&WorkerState { isa, os, state }).inc();
+        self.running.get_or_create(platform).inc_by(i64::from(worker.running));
+        let (all, used) = (worker.capacity.unwrap_or_default(), worker.used.unwrap_or_default());
+        let cpus = |capacity: v1::Capacity| f64::from(capacity.milli_cpus) / 1_000.0;
+        let bytes = |capacity: v1::Capacity| i64::try_from(capacity.memory_bytes).unwrap_or(i64::MAX);
+        self.cpus.get_or_create(platform).inc_by(cpus(all));
+        self.cpus_used.get_or_create(platform).inc_by(cpus(used));
+        self.memory.get_or_create(platform).inc_by(bytes(all));
+        self.memory_used.get_or_create(platform).inc_by(bytes(used));
+    }
+
+    fn take_queue(&self, platform: &Platform, queue: &v1::Queue) {
+        self.queued.get_or_create(platform).inc_by(i64::try_from(queue.queued).unwrap_or(i64::MAX));
+        let oldest = queue.oldest_ms as f64 / 1_000.0;
+        let known = self.oldest.get_or_create(platform).get();
+        self.oldest.get_or_create(platform).set(known.max(oldest));
+    }
+}
+
+impl Collector for View {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let farm = self.farm.lock().clone();
+        let gauges = Gauges::default();
+        for worker in &farm.workers {
+            let environment = worker.environment.clone().unwrap_or_default();
+            gauges.take_worker(&self.of_worker(&environment), worker);
+        }
+        for queue in &farm.queues {
+            let platform = self.of_queue(&farm, &queue.platform.clone().into_iter().collect());
+            gauges.take_queue(&platform, queue);
+        }
+        let mut put = |name: &str, help: &str, metric: &dyn Encoded| metric.put(&mut encoder, name, help);
+        put("queue_actions", "Actions that wait for a worker, by platform", &gauges.queued)?;
+        put("queue_oldest_seconds", "How long the oldest of them has waited", &gauges.oldest)?;
+        put("workers", "Workers, by platform and state", &gauges.workers)?;
+        put("running_actions", "Actions that workers hold", &gauges.running)?;
+        put("farm_cpus", "CPUs that workers offer", &gauges.cpus)?;
+        put("farm_cpus_used", "Those of them that are reserved", &gauges.cpus_used)?;
+        put("farm_memory_bytes", "Memory that workers offer", &gauges.memory)?;
+        put("farm_memory_used_bytes", "What of it is reserved", &gauges.memory_used)?;
+        put("store_bytes", "Bytes of cached blobs on this coordinator's disk", &ConstGauge::new(farm.store_bytes))?;
+        put("store_capacity_bytes", "Most that they may be", &ConstGauge::new(farm.store_capacity_bytes))
+    }
+}
+
+/// A metric that can be written under a name.
+trait Encoded {
+    fn put(&self, encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str) -> Result<(), std::fmt::Error>;
+}
+
+impl<M: EncodeMetric + TypedMetric> Encoded for M {
+    fn put(&self, encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str) -> Result<(), std::fmt::Error> {
+        self.encode(encoder.encode_descriptor(name, help, None, M::TYPE)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus_client::encoding::text;
+    use prometheus_client::registry::Registry;
+
+    fn scrape(view: &std::sync::Arc<View>) -> String {
+        let mut registry = Registry::with_prefix("kiln");
+        registry.register_collector(Box::new(view.clone()));
+        let mut text = String::new();
+        text::encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    fn worker(isa: &str, os: &str) -> v1::Worker {
+        let environment =
+            v1::Environment { isa: isa.into(), os: os.into(), fingerprint: format!("{isa}{os}"), ..Default::default() };
+        let capacity = Some(v1::Capacity { milli_cpus: 2_500, memory_bytes: 1 << 30 });
+        let environment = Some(environment);
+        v1::Worker { environment, capacity, connected: true, running: 3, ..Default::default() }
+    }
+
+    fn queue(asked: &[(&str, &str)], queued: u64) -> v1::Queue {
+        let platform = asked.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        v1::Queue { platform, queued, oldest_ms: 1_500 }
+    }
+
+    #[test]
+    fn queues_and_workers_are_summed_by_platform() {
+        let view = std::sync::Arc::new(View::default());
+        let workers = vec![worker("x86-64", "debian:12"), worker("x86-64", "debian:12")];
+        let by_fingerprint = queue(&[("ISA", "x86-64"), (property::ENVIRONMENT, "x86-64debian:12")], 4);
+        let queues = vec![by_fingerprint, queue(&[("ISA", "x86-64"), (property::OS, "debian:12")], 1), queue(&[], 2)];
+        view.set(v1::FarmStatus { workers, queues, ..Default::default() });
+        let text = scrape(&view);
+        for line in [
+            "kiln_queue_actions{isa=\"x86-64\",os=\"debian:12\"} 5",
+            "kiln_queue_actions{isa=\"any\",os=\"any\"} 2",
+            "kiln_queue_oldest_seconds{isa=\"any\",os=\"any\"} 1.5",
+            "kiln_workers{isa=\"x86-64\",os=\"debian:12\",state=\"ready\"} 2",
+            "kiln_farm_cpus{isa=\"x86-64\",os=\"debian:12\"} 5.0",
+            "kiln_running_actions{isa=\"x86-64\",os=\"debian:12\"} 6",
+        ] {
+            assert!(text.lines().any(|found| found == line), "expected `{line}` in\n{text}");
+        }
+    }
+
+    #[test]
+    fn neither_clients_nor_workers_make_labels_without_bound() {
+        let view = std::sync::Arc::new(View::default());
+        let strange = |number: usize| format!("os-{number}");
+        let workers = (0..1_000).map(|number| worker(&strange(number), &strange(number))).collect();
+        let queues = (0..1_000).map(|number| queue(&[("ISA", &strange(number)), (property::OS, "\"evil\n")], 1));
+        view.set(v1::FarmStatus { workers, queues: queues.collect(), ..Default::default() });
+        let text = scrape(&view);
+        let series = text.lines().filter(|line| line.starts_with("kiln_workers{")).count();
+        assert_eq!(series, SYSTEMS + 1, "expected {SYSTEMS} systems and `other`");
+        let queues: Vec<&str> = text.lines().filter(|line| line.starts_with("kiln_queue_actions{")).collect();
+        assert_eq!(queues, ["kiln_queue_actions{isa=\"other\",os=\"other\"} 1000"]);
+    }
+}

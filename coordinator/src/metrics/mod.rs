@@ -1,0 +1,93 @@
+//! What the coordinator counts, and where that is served.
+//!
+//! Invariant: nothing is counted that nobody can ask for: without `--metrics-listen` there is none of this.
+
+mod builds;
+mod farm;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use kiln_telemetry::calls;
+use kiln_telemetry::scrape::{self, Subject};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::execution::ExecutionHandle;
+use crate::store;
+pub use builds::BuildMetrics;
+use farm::View;
+
+/// Everything that is counted, and the listener where it is asked for.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    /// The stores' share.
+    pub(crate) store: store::Metrics,
+    /// The gRPC services' share.
+    pub(crate) calls: calls::Metrics,
+    /// The builds' share.
+    pub(crate) builds: BuildMetrics,
+    view: Arc<View>,
+    registry: Registry,
+    listener: TcpListener,
+}
+
+impl Metrics {
+    /// Binds the listener.
+    ///
+    /// # Errors
+    /// Where the address cannot be listened on.
+    pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<Self> {
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("cannot serve metrics on `{address}`"))?;
+        let mut registry = Registry::with_prefix("kiln");
+        let view = Arc::new(View::default());
+        registry.register_collector(Box::new(view.clone()));
+        Ok(Self {
+            store: store::Metrics::register(&mut registry),
+            calls: calls::Metrics::register(&mut registry),
+            builds: BuildMetrics::register(&mut registry),
+            view,
+            registry,
+            listener,
+        })
+    }
+
+    /// Serves until the process ends; not ready any more once `stopping` is cancelled.
+    pub(crate) fn serve(self, execution: ExecutionHandle, stopping: CancellationToken) -> anyhow::Result<()> {
+        tracing::info!(address = %self.listener.local_addr()?, "metrics and health are served");
+        let subject = Arc::new(Coordinator { execution, view: self.view, stopping });
+        tokio::spawn(async move {
+            if let Err(error) = scrape::serve(self.listener, self.registry, subject, std::future::pending()).await {
+                tracing::error!(%error, "metrics and health are not served any more");
+            }
+        });
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Coordinator {
+    execution: ExecutionHandle,
+    view: Arc<View>,
+    stopping: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl Subject for Coordinator {
+    async fn refresh(&self) {
+        if let Ok(farm) = self.execution.farm().await {
+            self.view.set(farm);
+        }
+    }
+
+    async fn alive(&self) -> Result<(), String> {
+        self.execution.farm().await.map(drop).map_err(|status| status.message().to_owned())
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        if self.stopping.is_cancelled() { Err("the coordinator stops".to_owned()) } else { self.alive().await }
+    }
+}

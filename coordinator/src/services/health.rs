@@ -1,0 +1,37 @@
+//! gRPC's own services: health for whoever balances load, reflection for whoever calls by hand.
+
+use kiln_proto::descriptors;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::server::HealthReporter;
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
+
+/// The health service, in which all services serve.
+pub async fn serving() -> (HealthReporter, HealthServer<impl Health>) {
+    let (reporter, server) = tonic_health::server::health_reporter();
+    set(&reporter, ServingStatus::Serving).await;
+    (reporter, server)
+}
+
+/// From now on no service takes anything new.
+pub async fn stopping(reporter: &HealthReporter) {
+    set(reporter, ServingStatus::NotServing).await;
+}
+
+/// The server as a whole has the empty name.
+async fn set(reporter: &HealthReporter, status: ServingStatus) {
+    for service in descriptors::services().into_iter().chain([String::new()]) {
+        reporter.set_service_status(service, status).await;
+    }
+}
+
+/// Reflection of Kiln's own services and of health. Remote Execution's have no descriptors (see [`descriptors`]).
+///
+/// # Errors
+/// Where a descriptor set cannot be read, which a build of this program rules out.
+pub fn reflection() -> Result<ServerReflectionServer<impl ServerReflection>, tonic_reflection::server::Error> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(descriptors::KILN)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+}

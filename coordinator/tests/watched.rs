@@ -1,0 +1,267 @@
+//! What the coordinator's process tells those who watch it: metrics, health, reflection.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/http.rs"]
+mod http;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use kiln_proto::channel::Channel;
+use kiln_proto::descriptors;
+use kiln_proto::digest::DigestFunction;
+use kiln_proto::reapi;
+use kiln_proto::reapi::action_cache_client::ActionCacheClient;
+use kiln_proto::reapi::execution_client::ExecutionClient;
+use kiln_proto::transfer::{Blob, Client};
+use prost::Message;
+use rustix::process::{Pid, Signal, kill_process};
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Request};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The process, and where it listens.
+struct Coordinator {
+    child: Child,
+    url: String,
+    metrics: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Coordinator {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Coordinator {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_kiln-coordinator"))
+            .args(["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--log-format", "json", "--data-dir"])
+            .arg(dir.path())
+            .env_remove("KILN_LOG")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut address = |message: &str| {
+            for line in lines.by_ref() {
+                let line = line.unwrap();
+                let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+                if line["message"] == message {
+                    return line["address"].as_str().unwrap().to_owned();
+                }
+            }
+            panic!("expected a line `{message}`")
+        };
+        let metrics = address("metrics and health are served");
+        let url = format!("http://{}", address("ready"));
+        // Nobody reads further: what is written into a closed pipe would end the process.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, url, metrics, _dir: dir }
+    }
+
+    async fn channel(&self) -> Channel {
+        kiln_proto::channel::connect(&self.url, &Default::default()).await.unwrap()
+    }
+
+    fn samples(&self) -> Vec<String> {
+        http::samples(&self.metrics)
+    }
+
+    /// The samples, once one of them begins so.
+    fn wait_for(&self, begin: &str) -> Vec<String> {
+        let began = Instant::now();
+        loop {
+            let samples = self.samples();
+            if samples.iter().any(|sample| sample.starts_with(begin)) {
+                return samples;
+            }
+            assert!(began.elapsed() < PATIENCE, "expected `{begin}…` in {samples:#?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Calls a method with an empty message.
+async fn call(channel: &Channel, path: &str) -> Code {
+    let mut client = tonic::client::Grpc::new(channel.clone());
+    client.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<(), ()>::default();
+    let request = tokio_stream::iter([()]);
+    match client.streaming(Request::new(request), path.parse().unwrap(), codec).await {
+        Ok(_) => Code::Ok,
+        Err(status) => status.code(),
+    }
+}
+
+/// An action that only a worker of this system and instruction set may run.
+async fn execute(channel: &Channel, os: &str, isa: &str) {
+    let function = DigestFunction::Sha256;
+    let blob = |data: Vec<u8>| (function.digest(&data), Blob::Bytes(data.into()));
+    let property =
+        |name: &str, value: &str| reapi::platform::Property { name: name.to_owned(), value: value.to_owned() };
+    let root = blob(reapi::Directory::default().encode_to_vec());
+    let command = blob(reapi::Command { arguments: vec!["true".to_owned()], ..Default::default() }.encode_to_vec());
+    let action = blob(
+        reapi::Action {
+            command_digest: Some(command.0.to_wire()),
+            input_root_digest: Some(root.0.to_wire()),
+            platform: Some(reapi::Platform { properties: vec![property("ISA", isa), property("kiln.os", os)] }),
+            ..Default::default()
+        }
+        .encode_to_vec(),
+    );
+    let action_digest = Some(action.0.to_wire());
+    Client::new(channel.clone(), "", function).upload(vec![root, command, action]).await.unwrap();
+    let request = reapi::ExecuteRequest { action_digest, ..Default::default() };
+    ExecutionClient::new(channel.clone()).execute(request).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_stores_and_questions_for_results_are_counted() {
+    let farm = Coordinator::start();
+    let channel = farm.channel().await;
+    let data = vec![7; 100_000];
+    let digest = DigestFunction::Sha256.digest(&data);
+    let client = Client::new(channel.clone(), "", DigestFunction::Sha256);
+    client.upload(vec![(digest, Blob::Bytes(data.into()))]).await.unwrap();
+    let request = reapi::GetActionResultRequest { action_digest: Some(digest.to_wire()), ..Default::default() };
+    ActionCacheClient::new(channel).get_action_result(request).await.unwrap_err();
+    let missed = "kiln_grpc_calls_total{service=\"build.bazel.remote.execution.v2.ActionCache\",\
+                  method=\"GetActionResult\",code=\"NOT_FOUND\"} 1";
+    let samples = farm.wait_for(missed);
+    let expected = [
+        "kiln_action_cache_lookups_total{result=\"miss\"} 1",
+        "kiln_action_cache_lookups_total{result=\"hit\"} 0",
+        "kiln_store_operation_seconds_count{store=\"disk\",operation=\"put\"} 1",
+        "kiln_store_operation_seconds_count{store=\"disk\",operation=\"get_result\"} 1",
+        "kiln_store_bytes 100000",
+        "kiln_builds_total{result=\"farm_failed\"} 0",
+    ];
+    for line in expected {
+        assert!(samples.iter().any(|sample| sample == line), "expected `{line}` in {samples:#?}");
+    }
+    let received = samples.iter().find(|line| line.starts_with("kiln_grpc_received_bytes") && line.contains("Update"));
+    let bytes: u64 = received.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+    assert!((100_000..101_000).contains(&bytes), "expected the blob and little more, found {bytes}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_values_make_no_labels() {
+    let farm = Coordinator::start();
+    let channel = farm.channel().await;
+    // Once as it should be, so that what follows can add nothing but what it must not.
+    let ask = |instance: String, tool: String| {
+        let mut client = ActionCacheClient::new(channel.clone());
+        async move {
+            let digest = Some(DigestFunction::Sha256.digest(instance.as_bytes()).to_wire());
+            let message =
+                reapi::GetActionResultRequest { instance_name: instance, action_digest: digest, ..Default::default() };
+            let mut request = Request::new(message);
+            let tool = reapi::ToolDetails { tool_name: tool.clone(), tool_version: tool };
+            let metadata = reapi::RequestMetadata {
+                tool_invocation_id: tool.tool_name.clone(),
+                tool_details: Some(tool),
+                ..Default::default()
+            };
+            request.metadata_mut().insert_bin(
+                "build.bazel.remote.execution.v2.requestmetadata-bin",
+                MetadataValue::from_bytes(&metadata.encode_to_vec()),
+            );
+            let _ = client.get_action_result(request).await;
+        }
+    };
+    ask("main".into(), "bazel".into()).await;
+    call(&channel, "/evil.Service/Method").await;
+    execute(&channel, "evil-os", "evil-isa").await;
+    farm.wait_for("kiln_queue_actions{isa=\"other\",os=\"other\"} 1");
+    farm.wait_for("kiln_grpc_calls_total{service=\"unknown\",method=\"unknown\",code=\"UNIMPLEMENTED\"} 1");
+    let before = farm.samples().len();
+    for number in 0..60 {
+        ask(format!("evil-{number}"), format!("evil-tenant-{number}")).await;
+        assert_eq!(call(&channel, &format!("/evil.Service{number}/Method")).await, Code::Unimplemented);
+        assert_eq!(call(&channel, &format!("/kiln.v1.Builds/Evil{number}")).await, Code::Unimplemented);
+        execute(&channel, &format!("evil-os-{number}"), &format!("evil-isa-{number}")).await;
+    }
+    let samples = farm.wait_for("kiln_queue_actions{isa=\"other\",os=\"other\"} 61");
+    // The transfers of the later actions may have met what the first did not: another code or size of batch.
+    assert!(samples.len() < before + 20, "expected no more series than before, found {before} and {}", samples.len());
+    let evil: Vec<&String> = samples.iter().filter(|sample| sample.to_lowercase().contains("evil")).collect();
+    assert!(evil.is_empty(), "expected nothing that a client made up, found {evil:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_method_that_is_served_is_counted_under_its_name() {
+    let farm = Coordinator::start();
+    let channel = farm.channel().await;
+    for path in descriptors::methods() {
+        // A stream may go on for as long as its client listens: leaving it is its end.
+        let _ = tokio::time::timeout(Duration::from_secs(10), call(&channel, &path)).await;
+        let (service, method) = path.trim_start_matches('/').split_once('/').unwrap();
+        farm.wait_for(&format!("kiln_grpc_calls_total{{service=\"{service}\",method=\"{method}\""));
+    }
+    let samples = farm.samples();
+    let unknown: Vec<&String> = samples.iter().filter(|sample| sample.contains("unknown")).collect();
+    assert!(unknown.is_empty(), "{unknown:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_told_over_http_and_grpc_and_ends_with_the_stop() {
+    let mut farm = Coordinator::start();
+    assert_eq!(http::get(&farm.metrics, "/healthz"), (200, "ok\n".to_owned()));
+    assert_eq!(http::get(&farm.metrics, "/readyz"), (200, "ok\n".to_owned()));
+    assert_eq!(http::get(&farm.metrics, "/elsewhere").0, 404);
+    let mut health = HealthClient::new(farm.channel().await);
+    for service in descriptors::services().into_iter().chain([String::new()]) {
+        let status = health.check(HealthCheckRequest { service: service.clone() }).await.unwrap().into_inner();
+        assert_eq!(status.status(), ServingStatus::Serving, "{service}");
+    }
+    let unknown = health.check(HealthCheckRequest { service: "no.such.Service".into() }).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+
+    let mut watch = health.watch(HealthCheckRequest { service: String::new() }).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    kill_process(Pid::from_raw(i32::try_from(farm.child.id()).unwrap()).unwrap(), Signal::TERM).unwrap();
+    let told = tokio::time::timeout(PATIENCE, watch.message()).await.expect("expected a word before the end");
+    assert_eq!(told.unwrap().unwrap().status(), ServingStatus::NotServing);
+    let (status, words) = http::get(&farm.metrics, "/readyz");
+    assert_eq!((status, words.as_str()), (503, "the coordinator stops\n"));
+    drop((watch, health));
+    let ended = tokio::task::spawn_blocking(move || farm.child.wait().unwrap().success());
+    assert!(tokio::time::timeout(PATIENCE, ended).await.expect("expected it to end").unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reflection_describes_kiln_s_own_services() {
+    let farm = Coordinator::start();
+    let mut client = ServerReflectionClient::new(farm.channel().await);
+    let mut ask = async |question| {
+        let request = ServerReflectionRequest { host: String::new(), message_request: Some(question) };
+        let answers = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
+        answers.into_inner().message().await.unwrap().unwrap().message_response.unwrap()
+    };
+    let MessageResponse::ListServicesResponse(list) = ask(MessageRequest::ListServices(String::new())).await else {
+        panic!("expected a list")
+    };
+    let names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
+    for name in ["kiln.v1.Builds", "kiln.v1.Farm", "kiln.v1.Workers", "grpc.health.v1.Health"] {
+        assert!(names.iter().any(|known| known == name), "expected `{name}` in {names:?}");
+    }
+    let question = MessageRequest::FileContainingSymbol("kiln.v1.Builds.Submit".to_owned());
+    let MessageResponse::FileDescriptorResponse(files) = ask(question).await else { panic!("expected a file") };
+    let file = prost_types::FileDescriptorProto::decode(files.file_descriptor_proto[0].as_slice()).unwrap();
+    assert_eq!(file.name(), "kiln/v1/builds.proto");
+}

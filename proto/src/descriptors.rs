@@ -1,0 +1,83 @@
+//! What the farm's services are called: for reflection, health, metrics, and whoever decides about calls.
+//!
+//! Invariant: every method of every service that the coordinator offers is in [`methods`].
+
+use prost::Message;
+use prost_types::FileDescriptorSet;
+
+/// Descriptors of `kiln.v1`, an encoded `FileDescriptorSet`. Of REAPI's messages it holds names, and fields where somebody who
+/// calls by hand needs them.
+pub const KILN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kiln.bin"));
+
+/// The methods of Remote Execution's services, by path. `bazel-remote-apis` has no descriptors of them.
+pub const REMOTE_EXECUTION: &[&str] = &[
+    "/build.bazel.remote.execution.v2.ActionCache/GetActionResult",
+    "/build.bazel.remote.execution.v2.ActionCache/UpdateActionResult",
+    "/build.bazel.remote.execution.v2.Capabilities/GetCapabilities",
+    "/build.bazel.remote.execution.v2.ContentAddressableStorage/BatchReadBlobs",
+    "/build.bazel.remote.execution.v2.ContentAddressableStorage/BatchUpdateBlobs",
+    "/build.bazel.remote.execution.v2.ContentAddressableStorage/FindMissingBlobs",
+    "/build.bazel.remote.execution.v2.ContentAddressableStorage/GetChunkMapping",
+    "/build.bazel.remote.execution.v2.ContentAddressableStorage/GetTree",
+    "/build.bazel.remote.execution.v2.ContentAddressableStorage/RegisterChunkMapping",
+    "/build.bazel.remote.execution.v2.ContentAddressableStorage/SpliceBlob",
+    "/build.bazel.remote.execution.v2.ContentAddressableStorage/SplitBlob",
+    "/build.bazel.remote.execution.v2.Execution/Execute",
+    "/build.bazel.remote.execution.v2.Execution/WaitExecution",
+    "/google.bytestream.ByteStream/QueryWriteStatus",
+    "/google.bytestream.ByteStream/Read",
+    "/google.bytestream.ByteStream/Write",
+    "/google.longrunning.Operations/CancelOperation",
+    "/google.longrunning.Operations/DeleteOperation",
+    "/google.longrunning.Operations/GetOperation",
+    "/google.longrunning.Operations/ListOperations",
+    "/google.longrunning.Operations/WaitOperation",
+];
+
+/// The path of every method that a descriptor set declares, such as `/kiln.v1.Builds/Submit`.
+///
+/// # Errors
+/// Where the bytes are no descriptor set.
+pub fn methods_of(encoded: &[u8]) -> Result<Vec<String>, prost::DecodeError> {
+    let mut paths = Vec::new();
+    for file in FileDescriptorSet::decode(encoded)?.file {
+        for service in &file.service {
+            let of = |method: &prost_types::MethodDescriptorProto| {
+                format!("/{}.{}/{}", file.package(), service.name(), method.name())
+            };
+            paths.extend(service.method.iter().map(of));
+        }
+    }
+    Ok(paths)
+}
+
+/// The path of every method of Kiln's own services and of Remote Execution's.
+pub fn methods() -> Vec<String> {
+    // What the compiler of this crate wrote can be read.
+    let mut paths = methods_of(KILN).unwrap_or_default();
+    paths.extend(REMOTE_EXECUTION.iter().map(|path| (*path).to_owned()));
+    paths
+}
+
+/// The services that [`methods`] belong to, each once.
+pub fn services() -> Vec<String> {
+    let mut services: Vec<String> =
+        methods().iter().filter_map(|path| Some(path.trim_start_matches('/').split_once('/')?.0.to_owned())).collect();
+    services.sort();
+    services.dedup();
+    services
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kilns_own_methods_and_remote_executions_are_named() {
+        let methods = methods();
+        for path in ["/kiln.v1.Builds/Submit", "/kiln.v1.Workers/Link", "/google.bytestream.ByteStream/Write"] {
+            assert!(methods.iter().any(|method| method == path), "expected `{path}` among {methods:?}");
+        }
+        assert_eq!(services().len(), 11, "{:?}", services());
+    }
+}

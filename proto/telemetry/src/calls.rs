@@ -1,0 +1,277 @@
+//! gRPC calls as a server sees them: a span for each that belongs to a trace, and their count, time and bytes.
+//!
+//! Invariant: only methods that the server was told of have a name here; whatever else a client asks for is `unknown`.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use http_body_util::BodyExt;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
+
+use crate::trace;
+
+type Request = http::Request<Body>;
+type Response = http::Response<Body>;
+
+/// A method, as a label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Method {
+    service: Arc<str>,
+    method: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    service: Arc<str>,
+    method: Arc<str>,
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seconds;
+
+impl MetricConstructor<Histogram> for Seconds {
+    fn new_metric(&self) -> Histogram {
+        // From what memory answers to what a build takes.
+        Histogram::new([0.0005, 0.002, 0.01, 0.05, 0.2, 1.0, 5.0, 30.0, 300.0])
+    }
+}
+
+/// What is counted of calls. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    finished: Family<Outcome, Counter>,
+    seconds: Family<Method, Histogram, Seconds>,
+    received: Family<Method, Counter>,
+    sent: Family<Method, Counter>,
+}
+
+impl Metrics {
+    /// Metrics that are served with those of `registry`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            finished: Family::default(),
+            seconds: Family::new_with_constructor(Seconds),
+            received: Family::default(),
+            sent: Family::default(),
+        };
+        registry.register("grpc_calls", "gRPC calls that ended, by method and code", metrics.finished.clone());
+        registry.register("grpc_call_seconds", "Time from a call's begin to its end", metrics.seconds.clone());
+        registry.register("grpc_received_bytes", "Bytes of messages from clients", metrics.received.clone());
+        registry.register("grpc_sent_bytes", "Bytes of messages to clients", metrics.sent.clone());
+        metrics
+    }
+}
+
+/// What the server serves, and how it is watched.
+#[derive(Debug)]
+struct Shared {
+    methods: HashMap<String, Method>,
+    unknown: Method,
+    /// Methods that begin a trace where the caller brings none.
+    begins: Vec<&'static str>,
+    metrics: Option<Metrics>,
+}
+
+/// Watches the calls of a server. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Calls {
+    shared: Arc<Shared>,
+}
+
+impl Calls {
+    /// `methods` are paths such as `/kiln.v1.Builds/Submit`; those of `begins` are traced also where their caller is not.
+    pub fn new(methods: impl IntoIterator<Item = String>, begins: &[&'static str], metrics: Option<Metrics>) -> Self {
+        let method = |path: &str| {
+            let (service, method) = path.trim_start_matches('/').split_once('/')?;
+            Some(Method { service: service.into(), method: method.into() })
+        };
+        let methods = methods.into_iter().filter_map(|path| Some((path.clone(), method(&path)?))).collect();
+        let unknown = Method { service: "unknown".into(), method: "unknown".into() };
+        Self { shared: Arc::new(Shared { methods, unknown, begins: begins.to_vec(), metrics }) }
+    }
+}
+
+impl<S> tower::Layer<S> for Calls {
+    type Service = Watched<S>;
+
+    fn layer(&self, inner: S) -> Watched<S> {
+        Watched { inner, calls: self.clone() }
+    }
+}
+
+/// A service whose calls are watched.
+#[derive(Debug, Clone)]
+pub struct Watched<S> {
+    inner: S,
+    calls: Calls,
+}
+
+impl<S> tower::Service<Request> for Watched<S>
+where
+    S: tower::Service<Request, Response = Response>,
+    S::Future: Send + 'static,
+    S::Error: 'static,
+{
+    type Response = Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let Some(call) = Call::begin(&self.calls.shared, &request) else { return Box::pin(self.inner.call(request)) };
+        let received = call.counters.as_ref().map(|counters| counters.received.clone());
+        let request = match received {
+            Some(received) => request.map(|body| counted(body, received)),
+            None => request,
+        };
+        let span = call.span.clone();
+        let answer = span.in_scope(|| self.inner.call(request));
+        Box::pin(async move { Ok(call.follow(answer.await?)) }.instrument(span))
+    }
+}
+
+fn counted(body: Body, bytes: Counter) -> Body {
+    Body::new(body.map_frame(move |frame| {
+        if let Some(data) = frame.data_ref() {
+            bytes.inc_by(data.len() as u64);
+        }
+        frame
+    }))
+}
+
+/// One call's own share of the metrics.
+#[derive(Debug)]
+struct Counters {
+    metrics: Metrics,
+    received: Counter,
+    sent: Counter,
+}
+
+/// A call under way. It ends when this is dropped: without a code, its client has left.
+#[derive(Debug)]
+struct Call {
+    method: Method,
+    began: Instant,
+    span: Span,
+    code: Option<Code>,
+    counters: Option<Counters>,
+}
+
+impl Call {
+    /// `None` where nobody wants to know of it.
+    fn begin(shared: &Shared, request: &Request) -> Option<Self> {
+        if shared.metrics.is_none() && !trace::is_on() {
+            return None;
+        }
+        let path = request.uri().path();
+        let method = shared.methods.get(path).unwrap_or(&shared.unknown).clone();
+        let counters = shared.metrics.clone().map(|metrics| Counters {
+            received: metrics.received.get_or_create_owned(&method),
+            sent: metrics.sent.get_or_create_owned(&method),
+            metrics,
+        });
+        let span = span(shared, path, &method, request.headers());
+        Some(Self { method, began: Instant::now(), span, code: None, counters })
+    }
+
+    /// Sees the answer to its end.
+    fn follow(mut self, response: Response) -> Response {
+        self.look_for_code(response.headers());
+        response.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.look_for_code(trailers);
+                }
+                if let (Some(data), Some(counters)) = (frame.data_ref(), &self.counters) {
+                    counters.sent.inc_by(data.len() as u64);
+                }
+                frame
+            }))
+        })
+    }
+
+    fn look_for_code(&mut self, headers: &http::HeaderMap) {
+        self.code = Status::from_header_map(headers).map(|status| status.code()).or(self.code);
+    }
+}
+
+/// The span of a call that belongs to a trace.
+fn span(shared: &Shared, path: &str, method: &Method, headers: &http::HeaderMap) -> Span {
+    let parent = headers.get(trace::HEADER).and_then(|value| value.to_str().ok());
+    if !trace::is_on() || (parent.is_none() && !shared.begins.contains(&path)) {
+        return Span::none();
+    }
+    let span = tracing::info_span!(
+        parent: None,
+        "call",
+        otel.name = format!("{}/{}", method.service, method.method),
+        otel.kind = "server",
+        otel.status_code = Empty,
+        rpc.system = "grpc",
+        rpc.service = &*method.service,
+        rpc.method = &*method.method,
+        rpc.grpc.status_code = Empty,
+    );
+    trace::adopt(&span, parent.unwrap_or_default());
+    span
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let code = self.code.unwrap_or(Code::Cancelled);
+        self.span.record("rpc.grpc.status_code", code as i32);
+        if is_servers_fault(code) {
+            self.span.record("otel.status_code", "ERROR");
+        }
+        if let Some(Counters { metrics, .. }) = &self.counters {
+            let Method { service, method } = self.method.clone();
+            metrics.finished.get_or_create(&Outcome { service, method, code: name(code) }).inc();
+            metrics.seconds.get_or_create(&self.method).observe(self.began.elapsed().as_secs_f64());
+        }
+    }
+}
+
+/// Which codes make a server's span an error, by OpenTelemetry's conventions for gRPC.
+fn is_servers_fault(code: Code) -> bool {
+    use Code::{DataLoss, DeadlineExceeded, Internal, Unavailable, Unimplemented, Unknown};
+    matches!(code, Unknown | DeadlineExceeded | Unimplemented | Internal | Unavailable | DataLoss)
+}
+
+/// A code as gRPC writes it.
+fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

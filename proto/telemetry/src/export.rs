@@ -1,0 +1,86 @@
+//! Spans to a collector by OTLP over gRPC, as OpenTelemetry's variables say.
+//!
+//! Invariant: a collector that is away costs a process its spans and one line of its log, never more.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
+
+use crate::process::{Error, Process};
+
+const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+
+fn set(variable: &str) -> Option<String> {
+    std::env::var(variable).ok().filter(|value| !value.is_empty())
+}
+
+/// Whether the environment asks for traces.
+fn is_wanted() -> bool {
+    let disabled = set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let elsewhere = set("OTEL_TRACES_EXPORTER").is_some_and(|value| value != "otlp");
+    ENDPOINTS.iter().any(|variable| set(variable).is_some()) && !disabled && !elsewhere
+}
+
+/// What makes and sends spans, where the environment names a collector. Sampling, batches, limits, headers and time limits are read
+/// from the environment by the SDK.
+pub(crate) fn from_environment(process: &Process) -> Result<Option<SdkTracerProvider>, Error> {
+    if !is_wanted() {
+        return Ok(None);
+    }
+    let protocol = PROTOCOLS.iter().find_map(|variable| Some((*variable, set(variable)?)));
+    if let Some((variable, found)) = protocol.filter(|(_, found)| found != "grpc") {
+        return Err(Error::Protocol { variable, found });
+    }
+    let exporter = Told { sender: SpanExporter::builder().with_tonic().build()?, said: AtomicBool::new(false) };
+    let mut resource = Resource::builder().with_attribute(KeyValue::new("service.version", process.version));
+    let named = set("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|attributes| attributes.contains("service.name="));
+    if set("OTEL_SERVICE_NAME").is_none() && !named {
+        resource = resource.with_service_name(process.name);
+    }
+    Ok(Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build()))
+}
+
+/// Sends spans, and says so once when that begins to fail.
+#[derive(Debug)]
+struct Told {
+    sender: SpanExporter,
+    said: AtomicBool,
+}
+
+impl opentelemetry_sdk::trace::SpanExporter for Told {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let count = batch.len();
+        let result = self.sender.export(batch).await;
+        match &result {
+            Ok(()) => {
+                if self.said.swap(false, Ordering::Relaxed) {
+                    tracing::info!("traces are sent again");
+                }
+            }
+            Err(error) => {
+                if !self.said.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, spans = count, "traces cannot be sent and are dropped");
+                }
+            }
+        }
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.sender.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.sender.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.sender.set_resource(resource);
+    }
+}

@@ -1,0 +1,15 @@
+//! What a process of the farm tells of itself: logs, traces, metrics, and whether it is well.
+//!
+//! Invariants: what nobody asked for is not installed, and costs nothing. No argument, output or variable of an action is ever
+//! in a span or a label, and labels have few values whatever clients send.
+
+pub mod calls;
+mod export;
+pub mod label;
+mod log;
+mod process;
+pub mod scrape;
+pub mod trace;
+
+pub use log::Format;
+pub use process::{Error, Options, Process, Telemetry};

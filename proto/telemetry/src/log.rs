@@ -1,0 +1,31 @@
+//! Log lines on standard error: for people, or an object a line for programs.
+
+use std::io::IsTerminal;
+
+use tracing::Subscriber;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Layer};
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// A JSON object a line. `spans` says what the line belongs to: a build's id, an action's digest, a lease.
+    Json,
+}
+
+/// The layer that writes what `filter` lets through.
+pub(crate) fn layer<S>(format: Format, filter: EnvFilter) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    match format {
+        Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
+        Format::Json => {
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(true).with_filter(filter).boxed()
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! A trace's way from process to process: the context of a span as W3C's `traceparent`.
+//!
+//! Invariant: spans carry the fields that they were declared with and nothing else; log lines are not attached to them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::{TraceContextExt, TracerProvider};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tonic::metadata::MetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tracing::{Level, Span, Subscriber};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
+use tracing_subscriber::registry::LookupSpan;
+
+/// The header, and the key in W3C's format.
+pub(crate) const HEADER: &str = "traceparent";
+/// Longest that a header of any version is read.
+const MAX_BYTES: usize = 256;
+
+static ON: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process makes traces.
+pub fn is_on() -> bool {
+    ON.load(Ordering::Relaxed)
+}
+
+/// The layer that turns Kiln's own spans into a trace's.
+pub(crate) fn layer<S>(provider: &SdkTracerProvider, name: &'static str) -> impl Layer<S> + Send + Sync + use<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
+{
+    ON.store(true, Ordering::Relaxed);
+    let ours = filter_fn(|metadata| {
+        metadata.is_span() && *metadata.level() <= Level::INFO && metadata.target().starts_with("kiln")
+    });
+    tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer(name))
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_filter(ours.with_max_level_hint(LevelFilter::INFO))
+}
+
+/// A span's context, for another process or a record; empty where nothing is traced.
+pub fn of(span: &Span) -> String {
+    if !is_on() {
+        return String::new();
+    }
+    let mut carrier = HashMap::new();
+    TraceContextPropagator::new().inject_context(&span.context(), &mut carrier);
+    carrier.remove(HEADER).unwrap_or_default()
+}
+
+/// The context of the span under way.
+pub fn current() -> String {
+    of(&Span::current())
+}
+
+/// Puts a new span under the one whose context this is. What is no context changes nothing.
+pub fn adopt(span: &Span, traceparent: &str) {
+    if !is_on() || traceparent.is_empty() || traceparent.len() > MAX_BYTES {
+        return;
+    }
+    let carrier = HashMap::from([(HEADER.to_owned(), traceparent.to_owned())]);
+    let context = TraceContextPropagator::new().extract(&carrier);
+    if context.span().span_context().is_valid() {
+        // Fails only for a span that has begun, which these have not.
+        let _ = span.set_parent(context);
+    }
+}
+
+/// Tells whoever is called of the span under way.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Propagate;
+
+impl Interceptor for Propagate {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+        if is_on()
+            && let Ok(context) = MetadataValue::try_from(current())
+            && !context.is_empty()
+        {
+            request.metadata_mut().insert(HEADER, context);
+        }
+        Ok(request)
+    }
+}
+
+/// A client's channel whose calls carry the span under way.
+pub type Traced<S> = InterceptedService<S, Propagate>;
+
+/// Makes a channel's calls carry the span under way.
+pub fn traced<S>(channel: S) -> Traced<S> {
+    InterceptedService::new(channel, Propagate)
+}
