@@ -4,9 +4,8 @@
 
 mod real;
 
-use std::path::{Path, PathBuf};
-
-use real::{Farm, Ran, Running, project, until};
+use real::guarded::{Guarded, access, certificate, local, refused, token, well};
+use real::{Ran, Running, project, until};
 
 const PROJECT: &str = r#"
 name = "hello"
@@ -30,93 +29,6 @@ from = "wait"
 files = ["out"]
 kind = "archive"
 "#;
-
-/// A farm with TLS, its directory, and what `kiln farm` makes there.
-struct Guarded {
-    farm: Farm,
-    join: String,
-}
-
-/// `kiln` without a farm.
-fn local(arguments: &[&str]) -> Ran {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kiln"));
-    command.args(arguments).env_remove("KILN_FARM").stdin(std::process::Stdio::null());
-    Ran::from(command)
-}
-
-#[track_caller]
-fn well(ran: Ran) -> String {
-    assert_eq!(ran.code, 0, "expected it to work: {ran:?}");
-    ran.out.trim().to_owned()
-}
-
-#[track_caller]
-fn refused(ran: &Ran, code: i32, word: &str) {
-    let all = format!("{}{}", ran.out, ran.err);
-    assert!(all.contains(word), "expected `{word}` in: {ran:?}");
-    assert_eq!(ran.code, code, "expected exit code {code}: {ran:?}");
-}
-
-impl Guarded {
-    fn start(more: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let farm_dir = dir.path().join("farm");
-        let join = well(local(&["farm", "init", farm_dir.to_str().unwrap(), "--host", "127.0.0.1"]));
-        let admin = certificate(&farm_dir, "admin", &["--role", "admin"]);
-        let arguments = [&["--farm-dir", farm_dir.to_str().unwrap()], more].concat();
-        let farm = Farm::bare(dir, "https", Vec::new(), &arguments, access(&farm_dir, Some(&admin)));
-        farm.wait_until_up();
-        Self { farm, join }
-    }
-
-    fn dir(&self) -> PathBuf {
-        self.farm.dir.path().join("farm")
-    }
-
-    /// `kiln farm COMMAND` on this farm's directory.
-    fn make(&self, arguments: &[&str]) -> String {
-        well(local(&[&["farm"], arguments, &["--farm-dir", self.dir().to_str().unwrap()]].concat()))
-    }
-
-    fn worker(&self, name: &str) {
-        self.farm.start_worker_in(&self.farm.url, name, &["--join", &self.join], &[]);
-        self.farm.wait_for_worker(name);
-    }
-
-    /// `kiln` as somebody else than the harness.
-    fn as_other(&self, access: Vec<(String, String)>, arguments: &[&str]) -> std::process::Command {
-        let mut command = self.farm.command(arguments);
-        command.env_remove("KILN_CERT").env_remove("KILN_KEY").envs(access);
-        command
-    }
-
-    fn ran(&self, access: Vec<(String, String)>, arguments: &[&str]) -> Ran {
-        Ran::from(self.as_other(access, arguments))
-    }
-}
-
-fn certificate(farm_dir: &Path, name: &str, more: &[&str]) -> PathBuf {
-    let output = farm_dir.join("people");
-    let fixed = ["--farm-dir", farm_dir.to_str().unwrap(), "--output", output.to_str().unwrap()];
-    well(local(&[&["farm", "certificate", name], &fixed[..], more].concat()));
-    output.join(name)
-}
-
-fn access(farm_dir: &Path, certificate: Option<&Path>) -> Vec<(String, String)> {
-    let variable = |name: &str, path: PathBuf| (name.to_owned(), path.display().to_string());
-    let mut access = vec![variable("KILN_CA", farm_dir.join("ca.pem"))];
-    if let Some(certificate) = certificate {
-        access.push(variable("KILN_CERT", certificate.with_extension("pem")));
-        access.push(variable("KILN_KEY", certificate.with_extension("key")));
-    }
-    access
-}
-
-fn token(farm_dir: &Path, token: &str) -> Vec<(String, String)> {
-    let mut access = access(farm_dir, None);
-    access.push(("KILN_TOKEN".to_owned(), token.to_owned()));
-    access
-}
 
 #[test]
 fn people_build_with_a_certificate_or_a_token_and_a_worker_joins_by_a_token() {

@@ -17,6 +17,10 @@ pub struct Config {
     /// Who may call.
     #[command(flatten)]
     pub auth: auth::Config,
+    /// How much of the farm each tenant may use: a TOML file with `actions`, `queue` and `store` under `[default]` and
+    /// `[tenants.NAME]`.
+    #[arg(long, env = "KILN_QUOTAS", value_name = "FILE")]
+    pub quotas: Option<PathBuf>,
     /// Where it keeps blobs, the action cache, builds and artifacts.
     #[arg(long, env = "KILN_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
@@ -89,6 +93,7 @@ impl Config {
             listen,
             auth: auth::Config::default(),
             data_dir,
+            quotas: None,
             store_bytes,
             cache_age: store::DEFAULT_LIFE,
             allow_emulation: false,

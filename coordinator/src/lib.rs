@@ -15,6 +15,7 @@ mod serve;
 pub mod services;
 pub mod status;
 pub mod store;
+pub mod tenants;
 
 pub use config::Config;
 pub use serve::run;

@@ -14,6 +14,7 @@ pub mod join;
 pub mod precondition;
 pub mod property;
 pub mod resource_name;
+pub mod scope;
 pub mod shape;
 pub mod transfer;
 pub mod tree;

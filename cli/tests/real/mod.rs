@@ -4,6 +4,7 @@
 
 pub mod arm64;
 pub mod docker;
+pub mod guarded;
 pub mod proxy;
 pub mod remote;
 

@@ -10,6 +10,8 @@ use tokio::sync::watch;
 
 use super::ExecutionHandle;
 use super::log::{Found, Log, Logs};
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::places::Place;
 
 /// Where an execution stands.
@@ -78,6 +80,8 @@ pub struct Attached {
     told: Option<u64>,
     ended: bool,
     place: Option<Place>,
+    /// Its room in its tenant's quota.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug)]
@@ -91,12 +95,13 @@ struct Reading {
 
 impl Attached {
     pub(super) fn new(waiter: WaiterId, handle: ExecutionHandle, state: watch::Receiver<State>, merged: bool) -> Self {
-        Self { waiter, handle, state, merged, reading: None, told: None, ended: false, place: None }
+        Self { waiter, handle, state, merged, reading: None, told: None, ended: false, place: None, room: None }
     }
 
     /// Keeps a place in the queue for as long as it waits.
-    pub(super) fn with(mut self, place: Place) -> Self {
+    pub(super) fn with(mut self, place: Place, room: Option<OwnedSemaphorePermit>) -> Self {
         self.place = Some(place);
+        self.room = room;
         self
     }
 
@@ -136,6 +141,7 @@ impl Attached {
                     }
                     self.ended = true;
                     self.place = None;
+                    self.room = None;
                     return Update::Done(done);
                 }
             }

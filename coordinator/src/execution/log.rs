@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
@@ -122,6 +122,7 @@ impl Log {
 /// Both streams of one lease.
 #[derive(Debug, Default)]
 pub struct Logs {
+    tenant: OnceLock<String>,
     /// Standard output.
     pub stdout: Log,
     /// Standard error.
@@ -129,6 +130,11 @@ pub struct Logs {
 }
 
 impl Logs {
+    /// Whose they are; said once, and does not change.
+    pub fn belong_to(&self, tenant: &str) {
+        let _ = self.tenant.set(tenant.to_owned());
+    }
+
     /// Adds a chunk to the stream that it names.
     pub fn push(&self, stream: Stream, offset: u64, data: Bytes) {
         match stream {
@@ -171,14 +177,31 @@ impl LiveLogs {
     }
 }
 
-impl crate::services::bytestream::LiveLogs for LiveLogs {
+/// The live output of one tenant's actions, and of nobody else's.
+#[derive(Debug)]
+pub struct TenantLogs {
+    all: Arc<LiveLogs>,
+    tenant: String,
+}
+
+impl TenantLogs {
+    /// Those of this tenant's leases.
+    pub fn new(all: Arc<LiveLogs>, tenant: String) -> Self {
+        Self { all, tenant }
+    }
+}
+
+impl crate::services::bytestream::LiveLogs for TenantLogs {
     fn open(&self, name: &str) -> Option<BoxStream<'static, Bytes>> {
         let (rest, stream) = name.rsplit_once('/')?;
         let lease: u64 = rest.rsplit_once('/').map_or(rest, |(_, lease)| lease).parse().ok()?;
         if !matches!(stream, "stdout" | "stderr") {
             return None;
         }
-        let logs = self.leases.lock().get(&lease)?.clone();
+        let logs = self.all.leases.lock().get(&lease)?.clone();
+        if logs.tenant.get().is_none_or(|tenant| *tenant != self.tenant) {
+            return None;
+        }
         let is_stdout = stream == "stdout";
         let changes = if is_stdout { logs.stdout.changes() } else { logs.stderr.changes() };
         let state = (logs, changes, 0_u64);

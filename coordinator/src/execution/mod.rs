@@ -9,14 +9,16 @@ pub mod log;
 mod owner;
 mod places;
 pub mod prepare;
-pub mod requirements;
+pub mod quota;
+mod requirements;
+mod scopes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kiln_core::scheduler::{Config, WaiterId};
 use kiln_proto::digest::Digest;
-use kiln_proto::{reapi, rpc, v1};
+use kiln_proto::{reapi, rpc, scope, v1};
 use kiln_telemetry::trace;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tonic::Status;
@@ -27,8 +29,11 @@ use log::LiveLogs;
 use owner::Message;
 use places::Places;
 use prepare::Preparer;
+pub use quota::Quota;
 
 use crate::store::Stores;
+use log::TenantLogs;
+use scopes::Scopes;
 
 /// What a caller wants run.
 #[derive(Debug, Clone)]
@@ -53,6 +58,10 @@ pub struct Request {
 #[derive(Debug, Clone)]
 pub struct ExecutionHandle {
     messages: mpsc::UnboundedSender<Message>,
+    /// Whose actions it takes; empty for the default tenant's.
+    tenant: String,
+    scopes: Scopes,
+    quota: Option<Quota>,
     stores: Stores,
     preparer: Arc<Preparer>,
     logs: Arc<LiveLogs>,
@@ -73,12 +82,16 @@ impl ExecutionHandle {
     pub fn spawn(stores: Stores, config: Config) -> Self {
         let (messages, receiver) = mpsc::unbounded_channel();
         let logs = Arc::new(LiveLogs::default());
-        let preparer = Arc::new(Preparer::new(stores.clone()));
+        let scopes = Scopes::default();
+        let preparer = scopes.add("", &stores).preparer;
         let (joined, workers) = watch::channel(0);
-        let owner = owner::Owner::new(config, stores.clone(), preparer.clone(), logs.clone(), messages.clone(), joined);
+        let owner = owner::Owner::new(config, scopes.clone(), logs.clone(), messages.clone(), joined);
         tokio::spawn(owner.run(receiver));
         Self {
             messages,
+            tenant: String::new(),
+            scopes,
+            quota: None,
             stores,
             preparer,
             logs,
@@ -89,15 +102,34 @@ impl ExecutionHandle {
         }
     }
 
-    /// The live output of running actions.
-    pub fn logs(&self) -> Arc<LiveLogs> {
-        self.logs.clone()
+    /// A handle for the actions of one tenant alone, over stores of its own. Workers and the queue are the same.
+    #[must_use]
+    pub fn of_tenant(&self, tenant: &str, stores: Stores, quota: Option<Quota>) -> Self {
+        let preparer = self.scopes.add(tenant, &stores).preparer;
+        Self { tenant: tenant.to_owned(), quota, stores, preparer, ..self.clone() }
+    }
+
+    /// The same handle under a quota.
+    #[must_use]
+    pub fn with_quota(self, quota: Option<Quota>) -> Self {
+        Self { quota, ..self }
+    }
+
+    /// The live output of this tenant's running actions.
+    pub fn logs(&self) -> Arc<TenantLogs> {
+        Arc::new(TenantLogs::new(self.logs.clone(), self.tenant.clone()))
     }
 
     /// Runs an action, joins its execution, or answers from the action cache.
     ///
     /// Errors are those that come before there is an operation: a bad action, missing blobs.
-    pub async fn execute(&self, request: Request) -> Result<Attached, Status> {
+    pub async fn execute(&self, mut request: Request) -> Result<Attached, Status> {
+        if !scope::is_lawful(&request.instance) {
+            return Err(Status::invalid_argument(format!(
+                "`{}` is no instance: a name begins with no `@`",
+                request.instance
+            )));
+        }
         let (action, command) = self.preparer.load(&request.action_digest).await?;
         if !request.skip_cache_lookup && !action.do_not_cache {
             let lookup = tracing::info_span!("cache lookup", hit = tracing::field::Empty);
@@ -111,15 +143,22 @@ impl ExecutionHandle {
         let place = self.places.take(&action, &command)?;
         let prepared = self
             .preparer
-            .prepare(&request.instance, request.action_digest, action, command)
+            .prepare(&scope::scoped(&self.tenant, &request.instance), request.action_digest, action, command)
             .instrument(tracing::info_span!("check inputs"))
             .await?;
+        let room = match &self.quota {
+            Some(quota) => Some(quota.room().await?),
+            None => None,
+        };
+        if !self.tenant.is_empty() {
+            request.tenant.clone_from(&self.tenant);
+        }
         let waiter = self.waiter();
         let (reply, answer) = oneshot::channel();
         let traceparent = trace::current();
         self.send(Message::Submit { waiter, prepared: Arc::new(prepared), request, traceparent, reply });
         let (state, merged) = answer.await.map_err(|_| stopping())?;
-        Ok(Attached::new(waiter, self.clone(), state, merged).with(place))
+        Ok(Attached::new(waiter, self.clone(), state, merged).with(place, room))
     }
 
     fn waiter(&self) -> WaiterId {
@@ -176,7 +215,9 @@ impl ExecutionHandle {
     pub async fn farm(&self) -> Result<v1::FarmStatus, Status> {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Farm { reply });
-        answer.await.map_err(|_| stopping())
+        let mut status = answer.await.map_err(|_| stopping())?;
+        (status.store_bytes, status.store_capacity_bytes) = (self.stores.blobs.bytes(), self.stores.blobs.capacity());
+        Ok(status)
     }
 
     /// When this coordinator began to take workers.

@@ -16,12 +16,14 @@ use crate::channel::Channel;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use kiln_telemetry::trace::{Traced, traced};
+use tonic::service::interceptor::InterceptedService;
 
 use crate::bytestream::byte_stream_client::ByteStreamClient;
 use crate::channel::MAX_MESSAGE_BYTES;
 use crate::digest::{Digest, DigestFunction};
 use crate::reapi;
 use crate::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
+use crate::scope::OfTenant;
 
 pub use chunks::CHUNKED_FROM_BYTES;
 
@@ -143,11 +145,14 @@ impl std::ops::AddAssign for Moved {
     }
 }
 
+/// A worker's calls say for whose lease they are.
+type Scoped = InterceptedService<Channel, OfTenant>;
+
 /// A client of one farm and one instance. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
-    cas: ContentAddressableStorageClient<Traced<Channel>>,
-    streams: ByteStreamClient<Traced<Channel>>,
+    cas: ContentAddressableStorageClient<Traced<Scoped>>,
+    streams: ByteStreamClient<Traced<Scoped>>,
     instance: String,
     function: DigestFunction,
 }
@@ -155,7 +160,8 @@ pub struct Client {
 impl Client {
     /// A client over a channel; `instance` is REAPI's instance name.
     pub fn new(channel: Channel, instance: impl Into<String>, function: DigestFunction) -> Self {
-        let channel = traced(channel);
+        let instance = instance.into();
+        let channel = traced(InterceptedService::new(channel, OfTenant::of(&instance)));
         Self {
             cas: ContentAddressableStorageClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -163,7 +169,7 @@ impl Client {
             streams: ByteStreamClient::new(channel)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
-            instance: instance.into(),
+            instance,
             function,
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kiln_core::scheduler::{ActionKey, Capacity, Effect, Event, LeaseId, Outcome, WaiterId, WorkerId};
+use kiln_proto::scope;
 use kiln_proto::v1::{self, coordinator_message};
 use tonic::Code;
 
@@ -104,6 +105,7 @@ impl Owner {
         let leased = Leased { worker: worker.clone(), instance: prepared.instance.clone(), action: prepared.digest };
         self.leases.insert(lease, leased);
         let logs = self.logs.of(lease.0);
+        logs.belong_to(scope::split(&prepared.instance).0);
         action.state.send_replace(State::Executing { worker: worker.0.clone(), lease: lease.0, logs, started: false });
         self.tell(worker, coordinator_message::Message::Lease(message));
     }

@@ -15,16 +15,16 @@ use kiln_core::scheduler::{
 };
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::v1::{coordinator_message, worker_message};
-use kiln_proto::{clock, reapi, v1};
+use kiln_proto::{clock, reapi, scope, v1};
 use kiln_telemetry::trace;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tonic::Status;
 use tracing::Span;
 
 use super::log::LiveLogs;
-use super::prepare::{Prepared, Preparer};
+use super::prepare::Prepared;
+use super::scopes::{Scope, Scopes};
 use super::{Request, State};
-use crate::store::Stores;
 
 /// How often a worker says that it lives.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -108,8 +108,7 @@ struct Leased {
 pub(super) struct Owner {
     scheduler: Scheduler,
     began: Instant,
-    stores: Stores,
-    preparer: Arc<Preparer>,
+    scopes: Scopes,
     logs: Arc<LiveLogs>,
     actions: HashMap<ActionKey, Action>,
     waiters: HashMap<WaiterId, ActionKey>,
@@ -132,8 +131,7 @@ fn key_of(instance: &str, action: &Digest) -> ActionKey {
 impl Owner {
     pub(super) fn new(
         config: Config,
-        stores: Stores,
-        preparer: Arc<Preparer>,
+        scopes: Scopes,
         logs: Arc<LiveLogs>,
         messages: mpsc::UnboundedSender<Message>,
         joined: watch::Sender<u64>,
@@ -141,8 +139,7 @@ impl Owner {
         Self {
             scheduler: Scheduler::new(config, 0),
             began: Instant::now(),
-            stores,
-            preparer,
+            scopes,
             logs,
             actions: HashMap::new(),
             waiters: HashMap::new(),
@@ -267,6 +264,7 @@ impl Owner {
                 tracing::warn!(worker = worker.0, lease = id.0, "a worker named another's lease; it is left out");
                 continue;
             }
+            self.logs.of(id.0).belong_to(scope::split(&lease.instance).0);
             self.leases.insert(id, Leased { worker: worker.clone(), instance: lease.instance.clone(), action });
             let key = key_of(&lease.instance, &action);
             running.push(RunningLease { lease: id, key, reserved: wire::capacity(lease.reserved.as_ref()) });
@@ -354,15 +352,18 @@ impl Owner {
             return self.handle(stored(response));
         };
         let known = self.actions.get(&key_of(&leased.instance, &leased.action)).map(|action| action.prepared.clone());
-        let (stores, preparer, messages) = (self.stores.clone(), self.preparer.clone(), self.messages.clone());
         let message = stored(response.clone());
+        let (tenant, instance) = scope::split(&leased.instance);
+        // A worker may bring a lease of a tenant whom nobody knows here.
+        let Some(Scope { stores, preparer }) = self.scopes.of(tenant) else { return self.handle(message) };
+        let (instance, messages) = (instance.to_owned(), self.messages.clone());
         tokio::spawn(async move {
             let cacheable = match known {
                 Some(prepared) => !prepared.action.do_not_cache,
                 None => preparer.load(&leased.action).await.is_ok_and(|(action, _)| !action.do_not_cache),
             };
             if let (true, Some(result)) = (cacheable, response.result)
-                && let Err(error) = stores.actions.put(&leased.instance, &leased.action, result).await
+                && let Err(error) = stores.actions.put(&instance, &leased.action, result).await
             {
                 tracing::error!(%error, action = %leased.action, "cannot write to the action cache; the result is not reused");
             }

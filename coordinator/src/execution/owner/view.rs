@@ -33,8 +33,9 @@ impl Owner {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             workers: workers.collect(),
             queues: queues.collect(),
-            store_bytes: self.stores.blobs.bytes(),
-            store_capacity_bytes: self.stores.blobs.capacity(),
+            // Of the tenant who asks: its handle knows.
+            store_bytes: 0,
+            store_capacity_bytes: 0,
         }
     }
 }

@@ -30,6 +30,13 @@ impl fmt::Debug for Address {
 }
 
 impl Address {
+    /// The same bucket, below this prefix.
+    #[must_use]
+    pub fn below(&self, prefix: &str) -> Self {
+        let url = format!("{}/{prefix}", self.url.trim_end_matches('/'));
+        Self { url, variables: self.variables.clone() }
+    }
+
     /// The bucket at `s3://BUCKET[/PREFIX]`, with the process's own `AWS_…` variables.
     pub fn from_env(url: &str) -> Self {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {

@@ -1,0 +1,92 @@
+//! A farm that asks who calls, and what `kiln farm` makes for it.
+
+use std::path::{Path, PathBuf};
+
+use super::{Farm, Ran};
+
+/// A farm with TLS, its directory, and what `kiln farm` makes there.
+pub struct Guarded {
+    pub farm: Farm,
+    pub join: String,
+}
+
+/// `kiln` without a farm.
+pub fn local(arguments: &[&str]) -> Ran {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kiln"));
+    command.args(arguments).env_remove("KILN_FARM").stdin(std::process::Stdio::null());
+    Ran::from(command)
+}
+
+#[track_caller]
+pub fn well(ran: Ran) -> String {
+    assert_eq!(ran.code, 0, "expected it to work: {ran:?}");
+    ran.out.trim().to_owned()
+}
+
+#[track_caller]
+pub fn refused(ran: &Ran, code: i32, word: &str) {
+    let all = format!("{}{}", ran.out, ran.err);
+    assert!(all.contains(word), "expected `{word}` in: {ran:?}");
+    assert_eq!(ran.code, code, "expected exit code {code}: {ran:?}");
+}
+
+impl Guarded {
+    pub fn start(more: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let farm_dir = dir.path().join("farm");
+        let join = well(local(&["farm", "init", farm_dir.to_str().unwrap(), "--host", "127.0.0.1"]));
+        let admin = certificate(&farm_dir, "admin", &["--role", "admin"]);
+        let arguments = [&["--farm-dir", farm_dir.to_str().unwrap()], more].concat();
+        let farm = Farm::bare(dir, "https", Vec::new(), &arguments, access(&farm_dir, Some(&admin)));
+        farm.wait_until_up();
+        Self { farm, join }
+    }
+
+    pub fn dir(&self) -> PathBuf {
+        self.farm.dir.path().join("farm")
+    }
+
+    /// `kiln farm COMMAND` on this farm's directory.
+    pub fn make(&self, arguments: &[&str]) -> String {
+        well(local(&[&["farm"], arguments, &["--farm-dir", self.dir().to_str().unwrap()]].concat()))
+    }
+
+    pub fn worker(&self, name: &str) {
+        self.farm.start_worker_in(&self.farm.url, name, &["--join", &self.join], &[]);
+        self.farm.wait_for_worker(name);
+    }
+
+    /// `kiln` as somebody else than the harness.
+    pub fn as_other(&self, access: Vec<(String, String)>, arguments: &[&str]) -> std::process::Command {
+        let mut command = self.farm.command(arguments);
+        command.env_remove("KILN_CERT").env_remove("KILN_KEY").envs(access);
+        command
+    }
+
+    pub fn ran(&self, access: Vec<(String, String)>, arguments: &[&str]) -> Ran {
+        Ran::from(self.as_other(access, arguments))
+    }
+}
+
+pub fn certificate(farm_dir: &Path, name: &str, more: &[&str]) -> PathBuf {
+    let output = farm_dir.join("people");
+    let fixed = ["--farm-dir", farm_dir.to_str().unwrap(), "--output", output.to_str().unwrap()];
+    well(local(&[&["farm", "certificate", name], &fixed[..], more].concat()));
+    output.join(name)
+}
+
+pub fn access(farm_dir: &Path, certificate: Option<&Path>) -> Vec<(String, String)> {
+    let variable = |name: &str, path: PathBuf| (name.to_owned(), path.display().to_string());
+    let mut access = vec![variable("KILN_CA", farm_dir.join("ca.pem"))];
+    if let Some(certificate) = certificate {
+        access.push(variable("KILN_CERT", certificate.with_extension("pem")));
+        access.push(variable("KILN_KEY", certificate.with_extension("key")));
+    }
+    access
+}
+
+pub fn token(farm_dir: &Path, token: &str) -> Vec<(String, String)> {
+    let mut access = access(farm_dir, None);
+    access.push(("KILN_TOKEN".to_owned(), token.to_owned()));
+    access
+}

@@ -1,0 +1,162 @@
+//! Tenants of one farm: they share workers, and nothing that any of them has stored or built.
+
+#![allow(clippy::unwrap_used)]
+
+mod real;
+
+use kiln_proto::channel::{self, Access};
+use kiln_proto::digest::DigestFunction;
+use kiln_proto::longrunning;
+use kiln_proto::longrunning::operations_client::OperationsClient;
+use kiln_proto::transfer::{Blob, Client};
+use real::guarded::{Guarded, access, certificate, refused, well};
+use real::{Built, Ran, Running, project, until};
+
+const PROJECT: &str = r#"
+name = "hello"
+[steps.make]
+run = "echo made > out"
+outputs = ["out"]
+[artifacts.out]
+from = "make"
+files = ["out"]
+kind = "archive"
+"#;
+
+const WAITS: &str = r#"
+name = "waits"
+[steps.wait]
+run = "echo a-secret-of-shop; until [ -e /nowhere ]; do sleep 0.1; done"
+outputs = ["out"]
+cache = false
+[artifacts.out]
+from = "wait"
+files = ["out"]
+kind = "archive"
+"#;
+
+type Variables = Vec<(String, String)>;
+
+fn someone(guarded: &Guarded, name: &str, tenant: &str) -> Variables {
+    let made = certificate(&guarded.dir(), name, &["--role", "builder", "--tenant", tenant]);
+    access(&guarded.dir(), Some(&made))
+}
+
+fn build(guarded: &Guarded, who: &Variables, dir: &std::path::Path) -> Built {
+    let mut command = guarded.as_other(who.clone(), &["build", "--progress", "json"]);
+    command.current_dir(dir);
+    Built(Ran::from(command))
+}
+
+fn access_of(who: &Variables) -> Access {
+    let of = |name: &str| who.iter().find(|(variable, _)| variable == name).map(|(_, value)| value.into());
+    Access { ca: of("KILN_CA"), cert: of("KILN_CERT"), key: of("KILN_KEY"), token_file: None }
+}
+
+#[test]
+fn a_tenant_hits_sees_and_cancels_only_its_own() {
+    let guarded = Guarded::start(&[]);
+    guarded.worker("one");
+    let (shop, bank) = (someone(&guarded, "ann", "shop"), someone(&guarded, "bob", "bank"));
+    let dir = project(&[("kiln.toml", PROJECT)]);
+    let first = build(&guarded, &shop, dir.path()).well();
+    assert_eq!(first.caches()["make"], "miss");
+    assert_eq!(build(&guarded, &shop, dir.path()).well().caches()["make"], "hit", "a tenant shares its own cache");
+    let colleague = someone(&guarded, "amy", "shop");
+    assert_eq!(build(&guarded, &colleague, dir.path()).well().caches()["make"], "hit", "and so do its people");
+
+    let others = build(&guarded, &bank, dir.path()).well();
+    assert_eq!(others.caches()["make"], "miss", "expected another tenant's result not to be hit");
+    let artifact = first.of_type("artifact")[0]["id"].as_str().unwrap().to_owned();
+    let listed = well(guarded.ran(bank.clone(), &["builds", "--json"]));
+    assert!(!listed.contains(&first.id()) && listed.contains(&others.id()), "expected only its own builds: {listed}");
+    refused(&guarded.ran(bank.clone(), &["logs", &first.id()]), 2, "no build");
+    refused(&guarded.ran(bank.clone(), &["cancel", &first.id()]), 2, "no build");
+    // The admin of the harness is of the default tenant, and sees neither.
+    let listed = guarded.farm.kiln(&["builds", "--json"]).out;
+    assert!(!listed.contains(&first.id()) && !listed.contains(&others.id()), "{listed}");
+    refused(&guarded.farm.kiln(&["fetch", &artifact]), 2, "no artifact");
+    well(guarded.ran(shop.clone(), &["fetch", &artifact, "--output", dir.path().join("again").to_str().unwrap()]));
+    // Its builds are there after a restart.
+    guarded.farm.restart_coordinator();
+    guarded.farm.wait_until_up();
+    let listed = well(guarded.ran(shop, &["builds", "--json"]));
+    assert!(listed.contains(&first.id()), "expected the tenant's builds to outlive the coordinator: {listed}");
+}
+
+#[test]
+fn knowing_a_digest_or_a_name_opens_nothing_of_another_tenant() {
+    let guarded = Guarded::start(&[]);
+    guarded.worker("one");
+    let (shop, bank) = (someone(&guarded, "ann", "shop"), someone(&guarded, "bob", "bank"));
+    let dir = project(&[("kiln.toml", WAITS)]);
+    let mut command = guarded.as_other(shop.clone(), &["build", "--progress", "json"]);
+    command.current_dir(dir.path());
+    let mut running = Running::start(command);
+    running
+        .until("the step's output", |event| event["type"] == "log" && event.to_string().contains("a-secret-of-shop"));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let sha256 = DigestFunction::Sha256;
+        let secret = bytes::Bytes::from_static(b"what shop uploaded");
+        let digest = sha256.digest(&secret);
+        let of = async |who: &Variables, instance: &str| {
+            let channel = channel::connect(&guarded.farm.url, &access_of(who)).await.unwrap();
+            (Client::new(channel.clone(), instance, sha256), channel)
+        };
+        let (theirs, _) = of(&shop, "").await;
+        theirs.upload(vec![(digest, Blob::Bytes(secret.clone()))]).await.unwrap();
+        assert!(theirs.find_missing(&[digest]).await.unwrap().is_empty());
+        // Neither by the digest, nor by claiming the other's scope as an instance.
+        for instance in ["", "@shop/"] {
+            let (mine, _) = of(&bank, instance).await;
+            assert_eq!(
+                mine.find_missing(&[digest]).await.unwrap().len(),
+                1,
+                "expected nothing to be told to `{instance}`"
+            );
+            assert!(mine.get(&digest).await.is_err(), "expected nothing to be read by `{instance}`");
+        }
+        // Operations and live output are numbered, and the numbers open nothing.
+        let (_, channel) = of(&bank, "").await;
+        let request = longrunning::ListOperationsRequest::default();
+        let listed = OperationsClient::new(channel.clone()).list_operations(request).await.unwrap().into_inner();
+        assert!(listed.operations.is_empty(), "expected no operation of another tenant: {listed:?}");
+    });
+    running.interrupt();
+    running.end();
+}
+
+#[test]
+fn each_quota_has_its_own_refusal() {
+    let quotas = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(quotas.path(), "[tenants.shop]\nactions = 1\nqueue = 0\n[tenants.bank]\nstore = \"1MiB\"\n")
+        .unwrap();
+    let guarded = Guarded::start(&["--quotas", quotas.path().to_str().unwrap()]);
+    guarded.worker("one");
+    let (shop, bank) = (someone(&guarded, "ann", "shop"), someone(&guarded, "bob", "bank"));
+    let waits = project(&[("kiln.toml", WAITS)]);
+    let mut command = guarded.as_other(shop.clone(), &["build", "--progress", "json"]);
+    command.current_dir(waits.path());
+    let mut running = Running::start(command);
+    running.started("wait");
+    let hello = project(&[("kiln.toml", PROJECT)]);
+    let refused_one = build(&guarded, &shop, hello.path());
+    assert_ne!(refused_one.0.code, 0);
+    assert!(refused_one.message().contains("the most that its quotas allow"), "{refused_one:?}");
+    running.interrupt();
+    running.end();
+    until("room for the tenant's next action", || (build(&guarded, &shop, hello.path()).0.code == 0).then_some(()));
+    let large = project(&[("kiln.toml", PROJECT)]);
+    std::fs::write(large.path().join("large"), vec![b'x'; 2 << 20]).unwrap();
+    let too_large = build(&guarded, &bank, large.path());
+    assert_ne!(too_large.0.code, 0, "expected 2 MiB not to fit: {too_large:?}");
+    let all = format!("{}{}", too_large.0.out, too_large.0.err);
+    assert!(
+        all.contains("1048576") || all.contains("1.0 MiB") || all.contains("1 MiB"),
+        "expected the limit in: {all}"
+    );
+    // Another tenant is not held up by either.
+    let other = someone(&guarded, "eve", "other");
+    build(&guarded, &other, hello.path()).well();
+}

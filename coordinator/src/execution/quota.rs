@@ -1,0 +1,72 @@
+//! How many actions a tenant may have at once, and how many more may wait for that.
+//!
+//! Invariant: who waits for room holds a place among those who may wait, and gives it back when they have room or leave.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::Status;
+
+/// A tenant's quota. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Quota {
+    tenant: String,
+    actions: Arc<Semaphore>,
+    queue: Arc<Semaphore>,
+    limits: (usize, usize),
+}
+
+impl Quota {
+    /// At most so many actions at once, and so many that wait for room.
+    pub fn new(tenant: &str, actions: usize, queue: usize) -> Self {
+        let limits = (actions.min(Semaphore::MAX_PERMITS), queue.min(Semaphore::MAX_PERMITS));
+        Self {
+            tenant: tenant.to_owned(),
+            actions: Arc::new(Semaphore::new(limits.0)),
+            queue: Arc::new(Semaphore::new(limits.1)),
+            limits,
+        }
+    }
+
+    /// Waits for room for one more action; it is held until the answer is dropped.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED where too many wait already.
+    pub(super) async fn room(&self) -> Result<OwnedSemaphorePermit, Status> {
+        if let Ok(room) = self.actions.clone().try_acquire_owned() {
+            return Ok(room);
+        }
+        let (actions, queue) = self.limits;
+        let place = self.queue.clone().try_acquire_owned().map_err(|_| {
+            let of = if self.tenant.is_empty() { "the default tenant".to_owned() } else { format!("tenant `{}`", self.tenant) };
+            Status::resource_exhausted(format!(
+                "{of} has {actions} actions at once and {queue} that wait, the most that its quotas allow; try again when some have ended"
+            ))
+        })?;
+        let room = self.actions.clone().acquire_owned().await;
+        drop(place);
+        room.map_err(|_| Status::unavailable("the coordinator stops; try again"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_more_action_waits_and_one_more_than_may_wait_is_refused() {
+        let quota = Quota::new("shop", 1, 1);
+        let first = quota.room().await.unwrap();
+        let waiting = quota.clone();
+        let second = tokio::spawn(async move { waiting.room().await });
+        while quota.queue.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let refused = quota.room().await.unwrap_err();
+        assert!(refused.message().contains("tenant `shop`") && refused.message().contains("1 actions"), "{refused}");
+        drop(first);
+        let room = second.await.unwrap().unwrap();
+        assert_eq!((quota.queue.available_permits(), quota.actions.available_permits()), (1, 0));
+        drop(room);
+    }
+}

@@ -1,0 +1,32 @@
+//! The stores of each tenant that may have leases.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::prepare::Preparer;
+use crate::store::Stores;
+
+/// What belongs to a tenant's leases.
+#[derive(Debug, Clone)]
+pub(super) struct Scope {
+    pub(super) stores: Stores,
+    pub(super) preparer: Arc<Preparer>,
+}
+
+/// All tenants' stores; the default tenant has the empty name. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Scopes(Arc<RwLock<HashMap<String, Scope>>>);
+
+impl Scopes {
+    pub(super) fn add(&self, tenant: &str, stores: &Stores) -> Scope {
+        let scope = Scope { preparer: Arc::new(Preparer::new(stores.clone())), stores: stores.clone() };
+        self.0.write().insert(tenant.to_owned(), scope.clone());
+        scope
+    }
+
+    pub(super) fn of(&self, tenant: &str) -> Option<Scope> {
+        self.0.read().get(tenant).cloned()
+    }
+}

@@ -1,0 +1,119 @@
+//! How much of the farm a tenant may use: a file of quotas.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::config::bytes;
+use crate::execution::Quota;
+
+/// A file that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("the quotas in `{}` cannot be used: {reason}", .path.display())]
+pub struct Error {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// One tenant's share.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantQuota {
+    /// Actions at once; without, as many as the farm takes.
+    pub actions: Option<usize>,
+    /// Actions that wait for room beside those; without, as many as the farm takes.
+    pub queue: Option<usize>,
+    /// Bytes of cached blobs, such as `50GiB`; without, as many as the coordinator keeps for itself.
+    pub store: Option<String>,
+}
+
+/// All quotas.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quotas {
+    /// Of every tenant that has none of its own.
+    #[serde(default)]
+    default: TenantQuota,
+    /// By tenant.
+    #[serde(default)]
+    tenants: BTreeMap<String, TenantQuota>,
+}
+
+impl TenantQuota {
+    fn check(&self) -> Result<(), String> {
+        if self.actions == Some(0) {
+            return Err("`actions = 0` lets nothing run; expected at least 1".to_owned());
+        }
+        self.store.as_deref().map(bytes).transpose().map(drop)
+    }
+
+    /// Bytes of cached blobs, where they are bounded.
+    pub fn store_bytes(&self) -> Option<u64> {
+        self.store.as_deref().and_then(|text| bytes(text).ok())
+    }
+
+    /// The bound on actions, where there is one.
+    pub fn actions(&self, tenant: &str) -> Option<Quota> {
+        if self.actions.is_none() && self.queue.is_none() {
+            return None;
+        }
+        Some(Quota::new(tenant, self.actions.unwrap_or(usize::MAX), self.queue.unwrap_or(usize::MAX)))
+    }
+}
+
+impl Quotas {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or a quota is none.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let wrong = |reason: String| Error { path: path.to_owned(), reason };
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let quotas: Self = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        quotas.default.check().map_err(|reason| wrong(format!("`default`: {reason}")))?;
+        for (tenant, quota) in &quotas.tenants {
+            quota.check().map_err(|reason| wrong(format!("tenant `{tenant}`: {reason}")))?;
+        }
+        Ok(quotas)
+    }
+
+    /// A tenant's own, else the default.
+    pub fn of(&self, tenant: &str) -> &TenantQuota {
+        self.tenants.get(tenant).unwrap_or(&self.default)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Quotas, Error> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("quotas.toml");
+        std::fs::write(&path, text).unwrap();
+        Quotas::read(&path)
+    }
+
+    #[test]
+    fn a_tenant_has_its_own_quota_or_the_default() {
+        let quotas = read("[default]\nactions = 4\n[tenants.shop]\nstore = \"1GiB\"\nqueue = 9\n").unwrap();
+        assert_eq!((quotas.of("other").actions, quotas.of("other").store_bytes()), (Some(4), None));
+        assert_eq!((quotas.of("shop").actions, quotas.of("shop").store_bytes()), (None, Some(1 << 30)));
+        assert!(quotas.of("shop").actions("shop").is_some() && Quotas::default().of("x").actions("x").is_none());
+    }
+
+    #[test]
+    fn a_quota_that_is_none_is_refused_in_words() {
+        for (text, word) in [
+            ("[default]\nactions = 0", "`actions = 0` lets nothing run"),
+            ("[tenants.a]\nstore = \"much\"", "tenant `a`: `much` is no size"),
+            ("[tenants.a]\nspace = 1", "space"),
+        ] {
+            let error = read(text).expect_err(word).to_string();
+            assert!(error.contains(word) && error.contains("quotas.toml"), "expected `{word}` in: {error}");
+        }
+    }
+}

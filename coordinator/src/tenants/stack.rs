@@ -1,0 +1,210 @@
+//! What one tenant has: stores, layers, builds, and the services over them.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use kiln_proto::bytestream::byte_stream_server::ByteStreamServer;
+use kiln_proto::channel::MAX_MESSAGE_BYTES;
+use kiln_proto::longrunning::operations_server::OperationsServer;
+use kiln_proto::reapi::action_cache_server::ActionCacheServer;
+use kiln_proto::reapi::capabilities_server::CapabilitiesServer;
+use kiln_proto::reapi::execution_server::ExecutionServer;
+use kiln_proto::v1::artifacts_server::ArtifactsServer;
+use kiln_proto::v1::builds_server::BuildsServer;
+use kiln_proto::v1::cache_server::CacheServer;
+use kiln_proto::v1::farm_server::FarmServer;
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::Status;
+use tonic::service::Routes;
+
+use super::Quotas;
+use crate::Config;
+use crate::auth::check_name;
+use crate::builds::Builds;
+use crate::execution::ExecutionHandle;
+use crate::layers::{self, LayerStore, Layers, RedbLayers, SharedLayers};
+use crate::metrics::BuildMetrics;
+use crate::services::{action_cache, builds, bytestream, cache, capabilities, cas, execution, farm};
+use crate::store::{self, Stores};
+
+/// Records of layers that are kept: one for each step, target and shard of a project.
+const MAX_LAYER_RECORDS: u64 = 20_000;
+/// Tenants at once: each has open files and memory of its own.
+const MAX_TENANTS: usize = 1_000;
+
+/// What all tenants share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The coordinator's configuration.
+    pub config: Config,
+    /// Where and how the default tenant's blobs are kept; others' lie below.
+    pub kept: store::Config,
+    /// Workers and the queue; over the default tenant's stores.
+    pub execution: ExecutionHandle,
+    /// What is counted of builds.
+    pub builds: Option<BuildMetrics>,
+    /// The coordinator stops.
+    pub stopping: CancellationToken,
+    /// How much each may use.
+    pub quotas: Quotas,
+}
+
+/// One tenant's own.
+#[derive(Debug)]
+pub struct Stack {
+    /// The services.
+    pub routes: Routes,
+    /// Records of its layers, which may still be written.
+    pub layers: Layers,
+    _collecting: AbortOnDropHandle<()>,
+}
+
+impl Stack {
+    /// Opens what a tenant has, over these stores; its unfinished builds go on.
+    ///
+    /// # Errors
+    /// Where its directory cannot be used.
+    pub async fn open(
+        shared: &Shared,
+        directory: PathBuf,
+        kept: &store::Config,
+        stores: Stores,
+        execution: ExecutionHandle,
+    ) -> anyhow::Result<Self> {
+        let collecting =
+            AbortOnDropHandle::new(tokio::spawn(stores.collector.clone().run(shared.config.collect_every)));
+        let records = RedbLayers::open(&directory.join("layers.redb"), MAX_LAYER_RECORDS)
+            .context("cannot open the index of layers; does another coordinator use this data directory?")?;
+        let layers = Layers::spawn(shared_layers(records, kept, &stores).await?, stores.clone());
+        let builds = Builds::open(
+            directory.join("builds"),
+            stores.clone(),
+            execution.clone(),
+            layers.clone(),
+            shared.config.allow_emulation,
+            shared.config.registries(),
+            shared.builds.clone(),
+        )
+        .context("cannot open the index of builds; does another coordinator use this data directory?")?;
+        let operations =
+            execution::Execution::new(execution.clone(), shared.config.abandoned_after, shared.stopping.clone());
+        let served = builds::Builds::new(builds);
+        macro_rules! sized {
+            ($service:expr) => {
+                $service.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+            };
+        }
+        let routes = Routes::new(sized!(CapabilitiesServer::new(capabilities::Capabilities)))
+            .add_service(cas::ContentAddressableStorage::server(stores.clone()))
+            .add_service(sized!(ByteStreamServer::new(bytestream::ByteStream::new(stores.clone(), execution.logs()))))
+            .add_service(sized!(ActionCacheServer::new(action_cache::ActionCache::new(stores))))
+            .add_service(sized!(ExecutionServer::new(operations.clone())))
+            .add_service(sized!(OperationsServer::new(operations)))
+            .add_service(sized!(FarmServer::new(farm::Farm::new(execution))))
+            .add_service(sized!(CacheServer::new(cache::Cache::new(layers.clone()))))
+            .add_service(sized!(BuildsServer::new(served.clone())))
+            .add_service(sized!(ArtifactsServer::new(served)));
+        Ok(Self { routes, layers, _collecting: collecting })
+    }
+}
+
+/// Records of layers beside those of the coordinators that share a Redis with this one, where there is one.
+async fn shared_layers(
+    own: RedbLayers,
+    config: &store::Config,
+    stores: &Stores,
+) -> Result<Arc<dyn LayerStore>, layers::Error> {
+    let (Some(link), Some(redis)) = (&stores.redis, &config.redis) else { return Ok(Arc::new(own)) };
+    let keys = store::redis::Keys::new(&redis.prefix, config.life);
+    let parts = store::redis::Parts::new(link.clone(), keys, MAX_LAYER_RECORDS as usize);
+    Ok(SharedLayers::open(own, parts, stores.blobs.clone()).await?)
+}
+
+/// The tenants beside the default one, each opened when it is first needed. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Tenants {
+    shared: Arc<Shared>,
+    open: Arc<Mutex<HashMap<String, Arc<OnceCell<Stack>>>>>,
+}
+
+impl Tenants {
+    /// No tenant yet.
+    pub fn new(shared: Shared) -> Self {
+        Self { shared: Arc::new(shared), open: Arc::default() }
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.shared.config.data_dir.join("tenants")
+    }
+
+    /// Opens the tenants that were here before, so that their unfinished builds go on.
+    pub fn take_up(&self) {
+        let names = std::fs::read_dir(self.directory()).into_iter().flatten().flatten();
+        for name in names.filter_map(|entry| entry.file_name().into_string().ok()) {
+            let tenants = self.clone();
+            tokio::spawn(async move {
+                if let Err(status) = tenants.routes(&name).await {
+                    tracing::error!(tenant = name, reason = status.message(), "a tenant cannot be taken up");
+                }
+            });
+        }
+    }
+
+    /// The services of a tenant.
+    ///
+    /// # Errors
+    /// In words, where there are too many or its directory cannot be used.
+    pub async fn routes(&self, tenant: &str) -> Result<Routes, Status> {
+        let cell = {
+            let mut open = self.open.lock();
+            if open.len() >= MAX_TENANTS && !open.contains_key(tenant) {
+                return Err(Status::resource_exhausted(format!(
+                    "this coordinator has {MAX_TENANTS} tenants, the most that it takes"
+                )));
+            }
+            open.entry(tenant.to_owned()).or_default().clone()
+        };
+        let opened = cell.get_or_try_init(|| self.open_one(tenant)).await;
+        let stack = opened.map_err(|error| {
+            tracing::error!(tenant, error = format!("{error:#}"), "a tenant's stores cannot be opened");
+            Status::unavailable(format!(
+                "the stores of tenant `{tenant}` cannot be opened; who runs the farm finds why in its log"
+            ))
+        })?;
+        Ok(stack.routes.clone())
+    }
+
+    async fn open_one(&self, tenant: &str) -> anyhow::Result<Stack> {
+        check_name("tenant", tenant).map_err(anyhow::Error::msg)?;
+        let directory = self.directory().join(tenant);
+        std::fs::create_dir_all(&directory)?;
+        let quota = self.shared.quotas.of(tenant);
+        let mut kept = self.shared.kept.clone();
+        kept.data_dir.clone_from(&directory);
+        kept.max_bytes = quota.store_bytes().unwrap_or(kept.max_bytes);
+        if let Some(redis) = &mut kept.redis {
+            // A name has no `@@`, so no two tenants' keys begin alike.
+            redis.prefix = format!("{}@@{tenant}", redis.prefix);
+        }
+        kept.s3 = kept.s3.map(|address| address.below(&format!("tenants/{tenant}")));
+        let stores = Stores::open(&kept).await?;
+        let execution = self.shared.execution.of_tenant(tenant, stores.clone(), quota.actions(tenant));
+        tracing::info!(tenant, "a tenant's stores are open");
+        Stack::open(&self.shared, directory, &kept, stores, execution).await
+    }
+
+    /// Waits until what is known of layers is written down.
+    pub async fn settle(&self) {
+        let open: Vec<_> = self.open.lock().values().cloned().collect();
+        for cell in open {
+            if let Some(stack) = cell.get() {
+                stack.layers.settle().await;
+            }
+        }
+    }
+}
