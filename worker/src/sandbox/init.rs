@@ -113,6 +113,12 @@ fn as_pid_one(spec: Spec, control: BufReader<UnixStream>) -> Result<(), String> 
     nix::sys::prctl::set_no_new_privs().map_err(errno("cannot give privileges up"))?;
     // Not 0, which a kernel that hands cores to a program ignores; 1 it takes for "none", and no file fits into it (core(5)).
     setrlimit(Resource::RLIMIT_CORE, 1, 1).map_err(errno("cannot set limits"))?;
+    if let Some(most) = spec.max_processes {
+        // The watchdog names the excess and ends it; beyond twice that the kernel refuses, so that nothing outruns it. (Counted in
+        // this user namespace alone; not for a worker that is root, which has control groups.)
+        let most = 2 * u64::from(most) + 64;
+        let _ = setrlimit(Resource::RLIMIT_NPROC, most, most);
+    }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     calls::restrict(spec.network)?;
     // A command runs as a user without any capability: `execve` drops them all for it.
