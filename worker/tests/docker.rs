@@ -182,6 +182,39 @@ async fn a_command_is_not_root_has_no_privilege_and_no_network_and_cannot_write_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_tries_to_leave_its_container_is_refused() {
+    let Some(place) = place().await else { return };
+    let attempts = [
+        "mount -t tmpfs none /tmp",
+        "mount -o remount,rw /",
+        "umount /proc",
+        "unshare -r true",
+        "unshare -m true",
+        "chroot / true",
+        "mknod /tmp/mem c 1 1",
+        "mknod /build/disk b 8 0",
+        "head -c 1 /dev/mem",
+        "head -c 1 /dev/sda",
+        "sh -c 'echo x > /proc/sys/kernel/core_pattern'",
+        "sh -c 'echo h > /proc/sysrq-trigger'",
+        "sh -c 'echo 1 > /proc/sys/vm/drop_caches'",
+        "sh -c 'head -c 1 /proc/kcore | grep .'",
+        "ls /proc/1/root/",
+        "ls /proc/1/fd/",
+        "readlink /proc/1/exe",
+        "dmesg",
+        "renice -n -5 $$",
+        "sh -c 'ulimit -Hc unlimited'",
+        "hostname other",
+        "ls /var/run/docker.sock /run/docker.sock",
+    ];
+    let tried = attempts.iter().enumerate();
+    let script: String = tried.map(|(at, attempt)| format!("{attempt} >/dev/null && echo open {at}\n")).collect();
+    let ran = place.script(&format!("{script}kill -9 1; echo alive; grep Seccomp: /proc/self/status")).await;
+    assert_eq!(ran.text(), "alive\nSeccomp:\t2\n", "{}", ran.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_command_has_the_images_variables_its_own_over_them_and_none_of_the_workers() {
     let Some(place) = place().await else { return };
     let mut job = place.job("env | sort");

@@ -18,9 +18,12 @@ use crate::digest::{Digest, Hashed};
 use crate::image::Image;
 use crate::layout;
 use crate::manifest::{Descriptor, Document, Manifest, media_type};
+use crate::metered::Metered;
 
 /// Docker's own list of the images in the file.
 pub const DOCKER_LIST: &str = "manifest.json";
+/// Entries of one archive: a few for each layer of each image.
+const MAX_ENTRIES: usize = 100_000;
 /// Bytes of one piece of a blob.
 const PIECE_BYTES: usize = 256 << 10;
 
@@ -104,9 +107,15 @@ enum Entry {
 
 fn list(file: &mut std::fs::File) -> io::Result<BTreeMap<String, Entry>> {
     let mut entries = BTreeMap::new();
-    let mut archive = tar::Archive::new(io::BufReader::new(file));
+    let (file, allowance) = Metered::new(io::BufReader::new(file));
+    let mut archive = tar::Archive::new(file);
     for entry in archive.entries_with_seek()? {
         let entry = entry?;
+        // What is in it is passed over by a seek.
+        allowance.between_after(0);
+        if entries.len() >= MAX_ENTRIES {
+            return Err(io::Error::other(format!("it has more than {MAX_ENTRIES} entries")));
+        }
         let name = entry.path()?.to_string_lossy().trim_start_matches("./").trim_end_matches('/').to_owned();
         let kind = entry.header().entry_type();
         if kind.is_file() {

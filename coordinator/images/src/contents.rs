@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{Digest, Hasher};
 use crate::layer::Attributes;
 use crate::manifest::media_type;
+use crate::metered::Metered;
 
+/// Libraries, links and special directories that one image may have.
+const MAX_FOUND: usize = 1_000_000;
 /// Largest C library that is searched for its version.
 const MAX_LIBC_BYTES: u64 = 16 << 20;
 /// What glibc says of itself begins so.
@@ -51,37 +54,55 @@ impl Contents {
     }
 
     fn add_tar(&mut self, layer: impl Read) -> io::Result<()> {
+        let (layer, allowance) = Metered::new(layer);
         let mut archive = tar::Archive::new(layer);
         for entry in archive.entries()? {
             let mut entry = entry?;
-            let path = entry.path()?.to_string_lossy().into_owned();
-            let path = path.trim_start_matches("./").trim_matches('/').to_owned();
-            let name = path.rsplit('/').next().unwrap_or(&path).to_owned();
-            if let Some(gone) = name.strip_prefix(".wh.") {
-                let directory = path.strip_suffix(&name).unwrap_or_default();
-                self.remove(&format!("{directory}{gone}"), gone == ".wh..opq");
-                continue;
-            }
-            let kind = entry.header().entry_type();
-            if kind.is_dir() {
-                self.directory(path, &entry)?;
-                continue;
-            }
-            self.directories.remove(&path);
-            if kind.is_symlink() {
-                let target = entry.link_name()?.map(|target| target.to_string_lossy().into_owned());
-                self.links.insert(path, target.unwrap_or_default());
+            allowance.within();
+            self.add_entry(&mut entry)?;
+            if entry.header().entry_type().is_gnu_sparse() {
+                // Laid out it may be longer than anyone lives; what is there of it is passed over.
+                allowance.between_after(entry.header().entry_size()?);
             } else {
-                self.links.remove(&path);
+                io::copy(&mut entry, &mut io::sink())?;
+                allowance.between_after(0);
             }
-            if is_library(&name) {
-                self.libraries.insert(name.clone());
+            if self.libraries.len() + self.links.len() + self.directories.len() > MAX_FOUND {
+                let words = format!("it has more than {MAX_FOUND} links, libraries and special directories");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, words));
             }
-            if (name == "libc.so.6" || name.starts_with("libc-2.")) && kind.is_file() {
-                let mut data = Vec::new();
-                entry.by_ref().take(MAX_LIBC_BYTES).read_to_end(&mut data)?;
-                self.glibc = glibc_version(&data).or(self.glibc);
-            }
+        }
+        Ok(())
+    }
+
+    fn add_entry(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> io::Result<()> {
+        let path = entry.path()?.to_string_lossy().into_owned();
+        let path = path.trim_start_matches("./").trim_matches('/').to_owned();
+        let name = path.rsplit('/').next().unwrap_or(&path).to_owned();
+        if let Some(gone) = name.strip_prefix(".wh.") {
+            let directory = path.strip_suffix(&name).unwrap_or_default();
+            self.remove(&format!("{directory}{gone}"), gone == ".wh..opq");
+            return Ok(());
+        }
+        let kind = entry.header().entry_type();
+        if kind.is_dir() {
+            self.directory(path, entry)?;
+            return Ok(());
+        }
+        self.directories.remove(&path);
+        if kind.is_symlink() {
+            let target = entry.link_name()?.map(|target| target.to_string_lossy().into_owned());
+            self.links.insert(path, target.unwrap_or_default());
+        } else {
+            self.links.remove(&path);
+        }
+        if is_library(&name) {
+            self.libraries.insert(name.clone());
+        }
+        if (name == "libc.so.6" || name.starts_with("libc-2.")) && kind.is_file() {
+            let mut data = Vec::new();
+            entry.take(MAX_LIBC_BYTES).read_to_end(&mut data)?;
+            self.glibc = glibc_version(&data).or(self.glibc);
         }
         Ok(())
     }
@@ -145,6 +166,30 @@ fn glibc_version(data: &[u8]) -> Option<(u32, u32)> {
 mod tests {
     use super::*;
     use crate::layer::{Compression, LayerWriter, Options};
+
+    /// The header of a GNU long name that claims so many bytes.
+    fn long_name(bytes: u64) -> Vec<u8> {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("././@LongLink").unwrap();
+        header.set_entry_type(tar::EntryType::GNULongName);
+        header.set_size(bytes);
+        header.set_cksum();
+        header.as_bytes().to_vec()
+    }
+
+    #[test]
+    fn a_name_that_never_ends_is_refused_before_it_fills_the_memory_and_long_files_are_read() {
+        let endless = io::Cursor::new(long_name(1 << 40)).chain(io::repeat(b'n'));
+        let error = Contents::default().add(media_type::OCI_LAYER, endless).unwrap_err();
+        assert!(error.to_string().contains("1048576 bytes"), "{error}");
+        let mut writer = LayerWriter::new(Vec::new(), Options::default()).unwrap();
+        writer.file("large", false, 3 << 20, io::repeat(7).take(3 << 20)).unwrap();
+        writer.symlink("lib", "usr/lib").unwrap();
+        let (data, layer) = writer.finish().unwrap();
+        let mut contents = Contents::default();
+        contents.add(&layer.descriptor.media_type, data.as_slice()).unwrap();
+        assert_eq!(contents.links["lib"], "usr/lib");
+    }
 
     #[test]
     fn libraries_links_special_directories_and_the_c_library_are_found_and_whiteouts_take_away() {

@@ -13,6 +13,7 @@ pub mod image;
 pub mod layer;
 pub mod layout;
 pub mod manifest;
+mod metered;
 pub mod name;
 pub mod platform;
 pub mod push;

@@ -94,7 +94,10 @@ impl Reference {
     /// As people write it: without Docker Hub's own parts.
     pub fn familiar(&self) -> String {
         let whole = self.to_string();
-        let short = whole.strip_prefix("docker.io/").map(|rest| rest.strip_prefix("library/").unwrap_or(rest));
+        // Docker Hub's own part is left out of single names alone: another path would get it back from nobody.
+        let single = |rest: &&str| !rest.split(['@', ':']).next().unwrap_or_default().contains('/');
+        let short =
+            whole.strip_prefix("docker.io/").map(|rest| rest.strip_prefix("library/").filter(single).unwrap_or(rest));
         // A path whose first part looks like a host would be read as one.
         let short = short.filter(|short| short.split_once('/').is_none_or(|(first, _)| !is_host(first)));
         short.map_or(whole.clone(), str::to_owned)

@@ -35,6 +35,8 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 const REMEMBERED: usize = 10_000;
 const REMEMBERED_BYTES: usize = 256 << 20;
 
+/// Bytes of one page of operations: below gRPC's usual message limit.
+const PAGE_BYTES: usize = 3 << 20;
 /// Details of a refusal that go into a gRPC status.
 const MAX_DETAIL_BYTES: usize = 4096;
 
@@ -303,14 +305,23 @@ impl operations_server::Operations for Execution {
         request: Request<longrunning::ListOperationsRequest>,
     ) -> Result<Response<longrunning::ListOperationsResponse>, Status> {
         let request = request.into_inner();
-        let mut operations: Vec<Operation> =
-            self.operations.lock().entries.values().map(|entry| entry.state.borrow().clone()).collect();
-        operations.sort_by(|a, b| a.name.cmp(&b.name));
-        operations.retain(|operation| operation.name > request.page_token);
         let size = usize::try_from(request.page_size).ok().filter(|size| *size > 0).unwrap_or(1000).min(1000);
-        let more = operations.len() > size;
-        operations.truncate(size);
-        let next = operations.last().filter(|_| more).map(|operation| operation.name.clone()).unwrap_or_default();
+        let known = self.operations.lock();
+        let mut names: Vec<&String> = known.entries.keys().filter(|name| **name > request.page_token).collect();
+        names.sort_unstable();
+        let (mut operations, mut bytes) = (Vec::<Operation>::new(), 0);
+        let mut next = String::new();
+        for entry in names.into_iter().filter_map(|name| known.entries.get(name)) {
+            let operation = entry.state.borrow();
+            bytes += operation.encoded_len();
+            // Copied only as far as one page goes, which always has one.
+            if let Some(last) = operations.last().filter(|_| operations.len() >= size || bytes > PAGE_BYTES) {
+                next.clone_from(&last.name);
+                break;
+            }
+            operations.push(operation.clone());
+        }
+        drop(known);
         Ok(Response::new(longrunning::ListOperationsResponse {
             operations,
             next_page_token: next,

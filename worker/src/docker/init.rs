@@ -53,7 +53,8 @@ fn run() -> Result<(), String> {
     // Another process of the same user could otherwise look into this one and change it.
     nix::sys::prctl::set_dumpable(false).map_err(|error| format!("cannot hide from tasks: {error}"))?;
     nix::sys::prctl::set_no_new_privs().map_err(|error| format!("cannot give privileges up: {error}"))?;
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|error| format!("cannot set limits: {error}"))?;
+    // Not 0, which a kernel that hands cores to a program ignores (core(5)).
+    setrlimit(Resource::RLIMIT_CORE, 1, 1).map_err(|error| format!("cannot set limits: {error}"))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let fresh = State::look();
     report(&socket, &Report::Ready);

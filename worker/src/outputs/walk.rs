@@ -244,6 +244,29 @@ mod tests {
     }
 
     #[test]
+    fn no_link_is_followed_out_of_the_tree_and_what_is_no_file_is_refused() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir(outside.path().join("keys")).unwrap();
+        fs::write(outside.path().join("keys/secret"), "secret").unwrap();
+        let link = |target: &Path, name: &str| std::os::unix::fs::symlink(target, dir.path().join(name)).unwrap();
+        link(&outside.path().join("keys"), "directory");
+        link(&outside.path().join("keys/secret"), "file");
+        link(Path::new("../../../../etc"), "up");
+        fs::create_dir(dir.path().join("out")).unwrap();
+        link(&outside.path().join("keys"), "out/inside");
+        for name in ["directory", "file", "up"] {
+            assert!(matches!(look(dir.path(), name, &mut Room(9)), Ok(Some(Output::Link(_)))), "{name}");
+        }
+        let Ok(Some(Output::Directory(listing))) = look(dir.path(), "out", &mut Room(9)) else { panic!("a directory") };
+        assert_eq!((listing.files.len(), listing.directories.len(), listing.links.len()), (0, 0, 1));
+        assert!(words(dir.path(), "directory/secret", 9).contains("behind the symbolic link `directory`"));
+        nix::unistd::mkfifo(&dir.path().join("out/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+        assert!(words(dir.path(), "out", 9).contains("a socket, a pipe or a device"));
+        assert!(words(dir.path(), "socket", 9).contains("a socket, a pipe or a device"));
+    }
+
+    #[test]
     fn an_output_that_is_too_deep_or_has_too_long_a_path_is_named() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("deep").join("d/".repeat(shape::MAX_DEPTH))).unwrap();

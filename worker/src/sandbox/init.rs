@@ -113,6 +113,12 @@ fn as_pid_one(spec: Spec, control: BufReader<UnixStream>) -> Result<(), String> 
     nix::sys::prctl::set_no_new_privs().map_err(errno("cannot give privileges up"))?;
     // Not 0, which a kernel that hands cores to a program ignores; 1 it takes for "none", and no file fits into it (core(5)).
     setrlimit(Resource::RLIMIT_CORE, 1, 1).map_err(errno("cannot set limits"))?;
+    if let Some(most) = spec.max_processes {
+        // The watchdog names the excess and ends it; beyond twice that the kernel refuses, so that nothing outruns it. (Counted in
+        // this user namespace alone; not for a worker that is root, which has control groups.)
+        let most = 2 * u64::from(most) + 64;
+        let _ = setrlimit(Resource::RLIMIT_NPROC, most, most);
+    }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     calls::restrict(spec.network)?;
     // A command runs as a user without any capability: `execve` drops them all for it.
@@ -129,8 +135,14 @@ fn as_pid_one(spec: Spec, control: BufReader<UnixStream>) -> Result<(), String> 
     silence().map_err(io("cannot let go of the output"))?;
     let stopped = Arc::new(AtomicU8::new(0));
     watch(&spec, stopped.clone());
+    let most = spec.max_processes;
     std::thread::spawn(move || {
-        let status = reap(child);
+        let status = reap(child, || {
+            // It may have ended because it was refused a process, before the watchdog looked.
+            if most.is_some_and(|most| usage().0 > most) {
+                let _ = stopped.compare_exchange(0, TOO_MANY_PROCESSES, Ordering::SeqCst, Ordering::SeqCst);
+            }
+        });
         let ended = ended(status, began.elapsed(), stopped.load(Ordering::SeqCst));
         report(&Report::Ended(ended));
     });
@@ -167,13 +179,14 @@ fn start(spec: &Spec) -> Result<Pid, (i32, String)> {
     }
 }
 
-/// Reaps until the command has ended, then stops the rest and reaps that.
-fn reap(child: Pid) -> Option<WaitStatus> {
+/// Reaps until the command has ended, looks at what it leaves, then stops the rest and reaps that.
+fn reap(child: Pid, look: impl Fn()) -> Option<WaitStatus> {
     let mut own = None;
     loop {
         match waitpid(Pid::from_raw(-1), None) {
             Ok(status) if status.pid() == Some(child) => {
                 own = Some(status);
+                look();
                 let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
             }
             Ok(_) | Err(nix::Error::EINTR) => {}
