@@ -115,8 +115,8 @@ pub async fn run(
     let stop = stopping.clone();
     let serving = server.serve_with_incoming_shutdown(incoming, async move {
         shutdown.await;
-        health::stopping(&health).await;
         stop.cancel();
+        health::stopping(&health).await;
     });
     let cut = async move {
         stopping.cancelled().await;
