@@ -78,7 +78,8 @@ pub async fn run(
 
     let stopping = CancellationToken::new();
     let counted = metrics.as_ref().map(|metrics| metrics.calls.clone());
-    let calls = Calls::new(kiln_proto::descriptors::methods(), &BEGIN, counted);
+    let methods = kiln_proto::descriptors::methods().into_iter().chain(health::methods()?);
+    let calls = Calls::new(methods, &BEGIN, counted);
     if let Some(metrics) = metrics {
         metrics.serve(execution.clone(), stopping.clone())?;
     }

@@ -231,6 +231,7 @@ async fn health_is_told_over_http_and_grpc_and_ends_with_the_stop() {
     }
     let unknown = health.check(HealthCheckRequest { service: "no.such.Service".into() }).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
+    farm.wait_for("kiln_grpc_calls_total{service=\"grpc.health.v1.Health\",method=\"Check\",code=\"OK\"}");
 
     let mut watch = health.watch(HealthCheckRequest { service: String::new() }).await.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
