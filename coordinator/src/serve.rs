@@ -62,7 +62,8 @@ pub async fn run(
     let execution = ExecutionHandle::spawn(stores.clone(), scheduling()).with_quota(quotas.of("").actions(""));
     let stopping = CancellationToken::new();
     let counted = metrics.as_ref().map(|metrics| metrics.calls.clone());
-    let calls = Calls::new(kiln_proto::descriptors::methods(), &BEGIN, counted);
+    let methods = kiln_proto::descriptors::methods().into_iter().chain(health::methods()?);
+    let calls = Calls::new(methods, &BEGIN, counted);
     let counted_builds = metrics.as_ref().map(|metrics| metrics.builds.clone());
     if let Some(metrics) = metrics {
         metrics.serve(execution.clone(), stopping.clone())?;
@@ -104,8 +105,8 @@ pub async fn run(
     let stop = stopping.clone();
     let shutdown = async move {
         shutdown.await;
-        health::stopping(&health).await;
         stop.cancel();
+        health::stopping(&health).await;
     };
     let serving = async move {
         match tls {

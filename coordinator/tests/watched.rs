@@ -4,6 +4,7 @@
 
 #[path = "support/http.rs"]
 mod http;
+mod support;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -30,19 +31,22 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A process that ends with this.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// The process, and where it listens.
 struct Coordinator {
-    child: Child,
+    child: Ended,
     url: String,
     metrics: String,
     _dir: tempfile::TempDir,
-}
-
-impl Drop for Coordinator {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Coordinator {
@@ -70,7 +74,7 @@ impl Coordinator {
         let url = format!("http://{}", address("ready"));
         // Nobody reads further: what is written into a closed pipe would end the process.
         std::thread::spawn(move || lines.for_each(drop));
-        Self { child, url, metrics, _dir: dir }
+        Self { child: Ended(child), url, metrics, _dir: dir }
     }
 
     async fn channel(&self) -> Channel {
@@ -159,6 +163,42 @@ async fn calls_stores_and_questions_for_results_are_counted() {
     assert!((100_000..101_000).contains(&bytes), "expected the blob and little more, found {bytes}");
 }
 
+#[test]
+fn a_real_prometheus_scrapes_it() {
+    if Command::new("prometheus").arg("--version").output().is_err() {
+        return support::cannot_run("prometheus is not installed");
+    }
+    let farm = Coordinator::start();
+    let dir = tempfile::tempdir().unwrap();
+    let config = serde_json::json!({
+        "global": { "scrape_interval": "1s" },
+        "scrape_configs": [{ "job_name": "kiln", "static_configs": [{ "targets": [farm.metrics] }] }],
+    });
+    std::fs::write(dir.path().join("prometheus.yaml"), config.to_string()).unwrap();
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let prometheus = Command::new("prometheus")
+        .args(["--config.file=prometheus.yaml", "--storage.tsdb.path=data"])
+        .arg(format!("--web.listen-address={address}"))
+        .current_dir(dir.path())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _prometheus = Ended(prometheus);
+    let query = "/api/v1/query?query=kiln_builds_total%7Bresult%3D%22succeeded%22%7D";
+    let began = Instant::now();
+    let found = loop {
+        if std::net::TcpStream::connect(&address).is_ok() {
+            let (_, answer) = http::get(&address, query);
+            if answer.contains("\"succeeded\"") || began.elapsed() > PATIENCE {
+                break answer;
+            }
+        }
+        assert!(began.elapsed() < PATIENCE, "expected Prometheus to answer at `{address}`");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(found.contains("\"job\":\"kiln\""), "expected Prometheus to have scraped it, it says {found}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_values_make_no_labels() {
     let farm = Coordinator::start();
@@ -231,16 +271,17 @@ async fn health_is_told_over_http_and_grpc_and_ends_with_the_stop() {
     }
     let unknown = health.check(HealthCheckRequest { service: "no.such.Service".into() }).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
+    farm.wait_for("kiln_grpc_calls_total{service=\"grpc.health.v1.Health\",method=\"Check\",code=\"OK\"}");
 
     let mut watch = health.watch(HealthCheckRequest { service: String::new() }).await.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
-    kill_process(Pid::from_raw(i32::try_from(farm.child.id()).unwrap()).unwrap(), Signal::TERM).unwrap();
+    kill_process(Pid::from_raw(i32::try_from(farm.child.0.id()).unwrap()).unwrap(), Signal::TERM).unwrap();
     let told = tokio::time::timeout(PATIENCE, watch.message()).await.expect("expected a word before the end");
     assert_eq!(told.unwrap().unwrap().status(), ServingStatus::NotServing);
     let (status, words) = http::get(&farm.metrics, "/readyz");
     assert_eq!((status, words.as_str()), (503, "the coordinator stops\n"));
     drop((watch, health));
-    let ended = tokio::task::spawn_blocking(move || farm.child.wait().unwrap().success());
+    let ended = tokio::task::spawn_blocking(move || farm.child.0.wait().unwrap().success());
     assert!(tokio::time::timeout(PATIENCE, ended).await.expect("expected it to end").unwrap());
 }
 

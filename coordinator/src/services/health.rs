@@ -18,6 +18,16 @@ pub async fn stopping(reporter: &HealthReporter) {
     set(reporter, ServingStatus::NotServing).await;
 }
 
+/// The methods of these services.
+///
+/// # Errors
+/// As [`reflection`].
+pub fn methods() -> Result<Vec<String>, prost::DecodeError> {
+    let mut paths = descriptors::methods_of(tonic_health::pb::FILE_DESCRIPTOR_SET)?;
+    paths.extend(descriptors::methods_of(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)?);
+    Ok(paths)
+}
+
 /// The server as a whole has the empty name.
 async fn set(reporter: &HealthReporter, status: ServingStatus) {
     for service in descriptors::services().into_iter().chain([String::new()]) {

@@ -98,3 +98,49 @@ pub type Traced<S> = InterceptedService<S, Propagate>;
 pub fn traced<S>(channel: S) -> Traced<S> {
     InterceptedService::new(channel, Propagate)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tracing_subscriber::layer::SubscriberExt;
+
+    const CALLERS: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn within<T>(work: impl FnOnce() -> T) -> T {
+        let provider = SdkTracerProvider::builder().build();
+        let subscriber = tracing_subscriber::registry().with(layer(&provider, "test"));
+        tracing::subscriber::with_default(subscriber, work)
+    }
+
+    /// The trace of a context: its second part.
+    fn trace_of(traceparent: &str) -> &str {
+        traceparent.split('-').nth(1).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_span_that_is_adopted_is_in_its_caller_s_trace_and_so_is_what_is_below() {
+        within(|| {
+            let span = tracing::info_span!(parent: None, "adopted");
+            adopt(&span, CALLERS);
+            let below = span.in_scope(|| tracing::info_span!("below"));
+            assert_eq!(trace_of(&of(&span)), trace_of(CALLERS));
+            assert_eq!(trace_of(&of(&below)), trace_of(CALLERS));
+            let mut request = below.in_scope(|| Propagate.call(tonic::Request::new(()))).expect("it refuses nothing");
+            let sent = request.metadata_mut().remove(HEADER).expect("expected the call to carry a context");
+            assert_eq!(sent.to_str().ok(), Some(of(&below).as_str()));
+        });
+    }
+
+    #[test]
+    fn what_is_no_context_is_left_alone() {
+        let long = format!("{CALLERS}-{}", "x".repeat(300));
+        for bad in ["", "x", "00-00000000000000000000000000000000-b7ad6b7169203331-01", "\r\nevil: 1", &long] {
+            within(|| {
+                let span = tracing::info_span!(parent: None, "own");
+                adopt(&span, bad);
+                let own = of(&span);
+                assert!(own.len() == CALLERS.len() && trace_of(&own) != trace_of(CALLERS), "{bad:?} gave {own}");
+            });
+        }
+    }
+}

@@ -20,7 +20,7 @@ fn declared() -> BTreeSet<(String, String)> {
     let sets =
         [descriptors::KILN, tonic_health::pb::FILE_DESCRIPTOR_SET, tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET];
     let paths = sets.iter().flat_map(|set| descriptors::methods_of(set).expect("expected the descriptors to be whole"));
-    paths.filter_map(|path| Some(path.strip_prefix('/')?.split_once('/')?).map(own)).collect()
+    paths.filter_map(|path| Some(own(path.strip_prefix('/')?.split_once('/')?))).collect()
 }
 
 fn own((service, method): (&str, &str)) -> (String, String) {
