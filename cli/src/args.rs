@@ -368,6 +368,9 @@ pub struct Worker {
     /// A root file system for its actions other than the machine's own.
     #[arg(long)]
     pub root: Option<PathBuf>,
+    /// How long what runs may go on after it was told to stop, as for `kiln-worker`.
+    #[arg(long, env = "KILN_GRACE", value_parser = crate::farm::parts::time)]
+    pub grace: Option<Duration>,
     /// The process that it must not outlive.
     #[arg(long)]
     pub parent: Option<u32>,

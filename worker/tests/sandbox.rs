@@ -28,6 +28,18 @@ fn place(mode: Mode) -> Place {
     Place { dir, sandbox }
 }
 
+impl Drop for Place {
+    /// What jobs left is removed beside the tests; the directory goes after it, or an unprivileged user could not remove all of it.
+    fn drop(&mut self) {
+        let began = std::time::Instant::now();
+        let scratch = self.dir.path().join("scratch");
+        let is_empty = || std::fs::read_dir(&scratch).is_ok_and(|mut entries| entries.next().is_none());
+        while !is_empty() && began.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 fn confined() -> Place {
     place(Mode::Required)
 }

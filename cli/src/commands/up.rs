@@ -144,8 +144,10 @@ pub(super) async fn coordinator(args: args::Coordinator, interrupts: Interrupts)
 
 /// The hidden `kiln worker`.
 pub(super) async fn worker(args: args::Worker, interrupts: Interrupts) -> Result<Code, Error> {
-    parts::worker(args.coordinator, args.name, args.state_dir, args.root, async move { interrupts.first().await })
-        .await
-        .map_err(|reason| FarmError::Embedded { reason })?;
+    parts::worker(args.coordinator, args.name, args.state_dir, args.root, args.grace, async move {
+        interrupts.first().await
+    })
+    .await
+    .map_err(|reason| FarmError::Embedded { reason })?;
     Ok(Code::Success)
 }

@@ -93,8 +93,14 @@ async fn host(dir: &Path, lock: File) -> Result<Opened, Error> {
         listener,
         until(coordinator_stopped),
     ));
-    let worker =
-        tokio::spawn(parts::worker(url.clone(), "here".to_owned(), dir.join("worker"), None, until(worker_stopped)));
+    let worker = tokio::spawn(parts::worker(
+        url.clone(),
+        "here".to_owned(),
+        dir.join("worker"),
+        None,
+        None,
+        until(worker_stopped),
+    ));
     let mut host = Host { dir: dir.to_owned(), _lock: lock, stop_worker, stop_coordinator, worker, coordinator };
     let channel = host.ready(&url).await?;
     let mut address = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;

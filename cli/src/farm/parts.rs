@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use kiln_coordinator::config::{age, bytes};
+pub use kiln_worker::time;
 use tokio::net::TcpListener;
 
 /// Bytes of blobs that a farm on this machine keeps.
@@ -50,6 +51,7 @@ pub async fn worker(
     name: String,
     state_dir: PathBuf,
     root: Option<PathBuf>,
+    grace: Option<Duration>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), String> {
     let config = kiln_worker::Config {
@@ -65,6 +67,7 @@ pub async fn worker(
         memory: None,
         labels: Vec::new(),
         cache_bytes: CACHE_BYTES,
+        grace: grace.unwrap_or(kiln_worker::DEFAULT_GRACE),
     };
     kiln_worker::run(config, shutdown).await.map_err(|error| format!("worker: {error:#}"))
 }
