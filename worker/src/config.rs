@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use kiln_proto::channel::Access;
 
@@ -59,7 +60,13 @@ pub struct Config {
     /// nowhere.
     #[arg(long, env = "KILN_METRICS_LISTEN", value_name = "ADDR:PORT")]
     pub metrics_listen: Option<SocketAddr>,
+    /// How long what runs may go on after the worker was told to stop, such as `90s` or `9m`; what still runs then goes elsewhere.
+    #[arg(long, env = "KILN_GRACE", default_value = "9m", value_name = "TIME", value_parser = time)]
+    pub grace: Duration,
 }
+
+/// [`Config::grace`] where none is named.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(9 * 60);
 
 fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -78,6 +85,25 @@ fn label(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(format!("`{text}` is no label; expected `NAME=VALUE`")),
     }
+}
+
+/// Reads a time: digits, and one of the units `s`, `m`, `h`.
+///
+/// # Errors
+/// Says what was expected, in words.
+pub fn time(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no time; expected such as `90s`, `9m` or `1h`");
+    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let number: u64 = text[..split].parse().map_err(|_| wrong())?;
+    let unit = match &text[split..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        _ => return Err(wrong()),
+    };
+    // A timer that is set for a year is never seen to end.
+    let seconds = number.checked_mul(unit).filter(|seconds| *seconds <= 365 * 24 * 60 * 60).ok_or_else(wrong)?;
+    Ok(Duration::from_secs(seconds))
 }
 
 /// Reads a size: digits, and perhaps one of the units `KiB`, `MiB`, `GiB`, `TiB`.
@@ -101,7 +127,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_labels_and_cpus_are_read_or_refused_in_words() {
+    fn sizes_times_labels_and_cpus_are_read_or_refused_in_words() {
+        assert_eq!(time("9m"), Ok(Duration::from_secs(540)));
+        assert!(time("9").is_err() && time("9y").unwrap_err().contains("`9y`") && time("99999999999h").is_err());
         assert_eq!(bytes("20GiB"), Ok(20 << 30));
         assert!(bytes("20XB").unwrap_err().contains("`20XB`"));
         assert_eq!(label("gpu=a100"), Ok(("gpu".into(), "a100".into())));

@@ -17,8 +17,8 @@ pub mod sandbox;
 mod serve;
 mod syscalls;
 
-pub use config::Config;
-pub use serve::{run, run_with_grace};
+pub use config::{Config, DEFAULT_GRACE, time};
+pub use serve::run;
 
 /// Must be the first call of `main` in every program that holds a worker: where this process was started as the first one of a
 /// sandbox or a container, it becomes that and does not return.

@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use kiln_proto::property;
@@ -20,23 +19,11 @@ use crate::probe;
 use crate::runner::Runner;
 use crate::sandbox::{self, Sandbox, Tools};
 
-/// How long what runs may go on after the worker was told to stop.
-const GRACE: Duration = Duration::from_secs(9 * 60);
-
-/// Works for a coordinator until `shutdown`; then finishes what runs and leaves.
+/// Works for a coordinator until `shutdown`; then finishes what runs, within the configured grace, and leaves.
 ///
 /// # Errors
 /// Where the state directory cannot be used, or a sandbox is required and impossible.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
-    run_with_grace(config, shutdown, GRACE).await
-}
-
-/// As [`run`], with another time for what runs to finish.
-pub async fn run_with_grace(
-    config: Config,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-    grace: Duration,
-) -> anyhow::Result<()> {
     let state = std::path::absolute(&config.state_dir)?;
     std::fs::create_dir_all(&state)
         .with_context(|| format!("cannot make the state directory `{}`", state.display()))?;
@@ -103,7 +90,7 @@ pub async fn run_with_grace(
         }
         None => config.access.clone(),
     };
-    link::keep(&config.coordinator, &access, identity, runner, stop, grace).await;
+    link::keep(&config.coordinator, &access, identity, runner, stop, config.grace).await;
     if let Some(docker) = docker {
         docker.close().await;
     }

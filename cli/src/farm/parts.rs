@@ -56,6 +56,7 @@ pub fn own_worker(coordinator: String, name: String, state_dir: PathBuf) -> kiln
         labels: Vec::new(),
         cache_bytes: CACHE_BYTES,
         metrics_listen: None,
+        grace: kiln_worker::DEFAULT_GRACE,
     }
 }
 

@@ -32,7 +32,7 @@ pub fn refused(ran: &Ran, code: i32, word: &str) {
 
 impl Guarded {
     pub fn start(more: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = super::caretaker::directory();
         let farm_dir = dir.path().join("farm");
         let join = well(local(&["farm", "init", farm_dir.to_str().unwrap(), "--host", "127.0.0.1"]));
         let admin = certificate(&farm_dir, "admin", &["--role", "admin"]);

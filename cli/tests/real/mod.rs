@@ -3,7 +3,9 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod arm64;
+pub mod caretaker;
 pub mod docker;
+pub mod faults;
 pub mod guarded;
 pub mod proxy;
 pub mod remote;
@@ -39,7 +41,19 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 fn kiln() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
+    kiln_behind(&[])
+}
+
+fn signal(child: &Child, what: nix::sys::signal::Signal) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, what).unwrap();
+}
+
+/// `kiln`, which the program that is named before it becomes.
+fn kiln_behind(before: &[&str]) -> Command {
+    let words: Vec<&str> = before.iter().copied().chain([env!("CARGO_BIN_EXE_kiln")]).collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
     command.env_remove("KILN_FARM").env_remove("KILN_LOG").env("USER", "tester").stdin(Stdio::null());
     command
 }
@@ -79,6 +93,8 @@ pub struct Farm {
     pub access: Vec<(String, String)>,
     coordinator: Mutex<Child>,
     workers: Mutex<BTreeMap<String, Child>>,
+    /// Of every worker that was ever started.
+    pids: Mutex<Vec<u32>>,
 }
 
 impl Drop for Farm {
@@ -89,6 +105,7 @@ impl Drop for Farm {
             let _ = child.kill();
             let _ = child.wait();
         }
+        caretaker::remove_groups(&self.pids());
     }
 }
 
@@ -115,7 +132,7 @@ impl Farm {
 
     /// The same, with variables for its coordinator.
     pub fn with_variables(variables: Vec<(String, String)>, more: &[&str], workers: &[&str]) -> Self {
-        let farm = Self::bare(tempfile::tempdir().unwrap(), "http", variables, more, Vec::new());
+        let farm = Self::bare(caretaker::directory(), "http", variables, more, Vec::new());
         farm.wait_until_up();
         workers.iter().for_each(|name| farm.start_worker(name));
         workers.iter().for_each(|name| farm.wait_for_worker(name));
@@ -137,7 +154,7 @@ impl Farm {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url = format!("{scheme}://127.0.0.1:{port}");
         let coordinator = Mutex::new(Self::coordinator(dir.path(), &url, &variables, &more));
-        Self { dir, url, more, variables, access, coordinator, workers: Mutex::default() }
+        Self { dir, url, more, variables, access, coordinator, workers: Mutex::default(), pids: Mutex::default() }
     }
 
     pub fn wait_until_up(&self) {
@@ -180,11 +197,23 @@ impl Farm {
 
     /// A worker that finds these variables.
     pub fn start_worker_in(&self, url: &str, name: &str, more: &[&str], variables: &[(&str, &str)]) {
+        self.start_worker_behind(&[], url, name, more, variables);
+    }
+
+    /// A worker that another program, such as `nsenter`, becomes after it has done its part.
+    pub fn start_worker_behind(
+        &self,
+        before: &[&str],
+        url: &str,
+        name: &str,
+        more: &[&str],
+        variables: &[(&str, &str)],
+    ) {
         let state = self.dir.path().join(name);
         std::fs::create_dir_all(&state).unwrap();
         let _ = std::fs::copy(tools_cache(), state.join("tools.json"));
         let parent = std::process::id().to_string();
-        let mut command = kiln();
+        let mut command = kiln_behind(before);
         command
             .env("KILN_LOG", "info")
             .envs(variables.iter().copied())
@@ -193,6 +222,9 @@ impl Farm {
             .args(more)
             .stderr(log(self.dir.path(), name));
         let child = spawn(command);
+        self.pids.lock().unwrap().push(child.id());
+        let pids: String = self.pids().iter().map(|pid| format!("{pid}\n")).collect();
+        std::fs::write(self.dir.path().join("pids"), pids).unwrap();
         self.workers.lock().unwrap().insert(name.to_owned(), child);
     }
 
@@ -214,12 +246,30 @@ impl Farm {
         child.wait().unwrap();
     }
 
+    /// Process ids of all workers that were ever started here.
+    pub fn pids(&self) -> Vec<u32> {
+        self.pids.lock().unwrap_or_else(|broken| broken.into_inner()).clone()
+    }
+
+    /// Sends a worker a signal, and does not wait for what it does.
+    pub fn signal_worker(&self, name: &str, what: nix::sys::signal::Signal) {
+        signal(&self.workers.lock().unwrap()[name], what);
+    }
+
     /// Asks a worker to stop, and waits until it has; its exit code.
     pub fn stop_worker(&self, name: &str) -> Option<i32> {
         let mut child = self.workers.lock().unwrap().remove(name).unwrap();
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        signal(&child, nix::sys::signal::Signal::SIGTERM);
         child.wait().unwrap().code()
+    }
+
+    /// Asks the coordinator to stop and waits until it has; another process then takes its place. The first one's exit code.
+    pub fn replace_coordinator(&self) -> Option<i32> {
+        let mut coordinator = self.coordinator.lock().unwrap();
+        signal(&coordinator, nix::sys::signal::Signal::SIGTERM);
+        let code = coordinator.wait().unwrap().code();
+        *coordinator = Self::coordinator(self.dir.path(), &self.url, &self.variables, &self.more);
+        code
     }
 
     /// kill -9 of the coordinator; what follows finds another process in its place.

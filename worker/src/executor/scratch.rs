@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A directory that is removed, in the background, when this is dropped.
+/// A directory that is removed, in the background, when this is dropped; also where the runtime ends before its turn came.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
@@ -33,15 +33,20 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let path = std::mem::take(&mut self.path);
-        let remove = move || {
-            if let Err(error) = remove(&path) {
-                tracing::warn!(%error, path = %path.display(), "cannot remove what a job left");
-            }
-        };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
-            Err(_) => remove(),
+        let left = Left(std::mem::take(&mut self.path));
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            drop(runtime.spawn_blocking(move || drop(left)));
+        }
+    }
+}
+
+/// What a job left. Its removal is tied to its drop: a runtime that shuts down drops what waits for a thread without running it.
+struct Left(PathBuf);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.0) {
+            tracing::warn!(%error, path = %self.0.display(), "cannot remove what a job left");
         }
     }
 }

@@ -182,6 +182,11 @@ impl Leases {
     pub(super) async fn idle(&self) {
         let _ = self.running.subscribe().wait_for(|held| *held == 0).await;
     }
+
+    /// Waits until nothing runs, whether it is acknowledged or not.
+    pub(super) async fn ended(&self) {
+        let _ = self.running.subscribe().wait_for(|_| self.running_count() == 0).await;
+    }
 }
 
 #[cfg(test)]

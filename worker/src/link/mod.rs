@@ -1,7 +1,7 @@
 //! The link to the coordinator: dial, register, take leases, report; and again after a broken connection.
 //!
 //! Invariant: what runs goes on while there is no connection. A result is kept, and sent again on each new connection, until the
-//! coordinator has acknowledged it.
+//! coordinator has acknowledged it. That is so while the worker drains, too: it dials again as long as its grace lasts.
 
 mod leases;
 mod session;
@@ -32,6 +32,31 @@ pub struct Identity {
     pub capacity: v1::Capacity,
 }
 
+/// How long cancelled work has to clean up after itself before the process ends.
+const CLEANING: Duration = Duration::from_secs(10);
+
+/// When a worker drains, and when it is gone.
+#[derive(Debug, Clone)]
+struct Stopping {
+    /// It was told to stop: it takes nothing new, and finishes what it holds.
+    drain: CancellationToken,
+    /// It holds nothing any more, or its grace is over.
+    leave: CancellationToken,
+}
+
+impl Stopping {
+    fn new(stop: CancellationToken, leases: Arc<Leases>, grace: Duration) -> Self {
+        let stopping = Self { drain: stop, leave: CancellationToken::new() };
+        let watched = stopping.clone();
+        tokio::spawn(async move {
+            watched.drain.cancelled().await;
+            let _ = tokio::time::timeout(grace, leases.idle()).await;
+            watched.leave.cancel();
+        });
+        stopping
+    }
+}
+
 /// Keeps the link up until `stop`; then finishes what runs (at most `grace`) and says goodbye.
 pub async fn keep(
     url: &str,
@@ -42,10 +67,11 @@ pub async fn keep(
     grace: Duration,
 ) {
     let leases = Arc::new(Leases::default());
+    let stopping = Stopping::new(stop, leases.clone(), grace);
     let mut pause = FIRST_PAUSE;
     let mut said = false;
-    while !stop.is_cancelled() {
-        let outcome = session::run(url, access, &identity, &runner, &leases, &stop, grace).await;
+    while !stopping.leave.is_cancelled() {
+        let outcome = session::run(url, access, &identity, &runner, &leases, &stopping).await;
         match outcome {
             session::Ended::Stopped => break,
             session::Ended::Broken { after_registering: true, reason } => {
@@ -67,9 +93,12 @@ pub async fn keep(
         let jittered = pause.mul_f64(0.5 + rand::random::<f64>() / 2.0);
         tokio::select! {
             () = tokio::time::sleep(jittered) => {}
-            () = stop.cancelled() => break,
+            () = stopping.leave.cancelled() => break,
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
     leases.cancel_all();
+    if tokio::time::timeout(CLEANING, leases.ended()).await.is_err() {
+        tracing::warn!(running = leases.running_count(), "what was cancelled has not ended; leaving without it");
+    }
 }

@@ -10,10 +10,9 @@ use kiln_proto::v1::{coordinator_message, worker_message};
 use kiln_telemetry::trace;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::{Identity, Leases};
+use super::{Identity, Leases, Stopping};
 use crate::runner::Runner;
 
 /// Messages that wait while the connection is slow.
@@ -40,14 +39,13 @@ pub(super) async fn run(
     identity: &Identity,
     runner: &Arc<Runner>,
     leases: &Arc<Leases>,
-    stop: &CancellationToken,
-    grace: Duration,
+    stopping: &Stopping,
 ) -> Ended {
     let (outbox, inbox) = mpsc::channel(OUTBOX);
     let (running, messages) = leases.connect(outbox.clone());
     let mut registered = false;
     let result =
-        talk(url, access, identity, runner, leases, stop, grace, (outbox, inbox), running, messages, &mut registered)
+        talk(url, access, identity, runner, leases, stopping, (outbox, inbox), running, messages, &mut registered)
             .await;
     leases.disconnect();
     runner.tally().linked(false);
@@ -64,8 +62,7 @@ async fn talk(
     identity: &Identity,
     runner: &Arc<Runner>,
     leases: &Arc<Leases>,
-    stop: &CancellationToken,
-    grace: Duration,
+    stopping: &Stopping,
     (outbox, inbox): (mpsc::Sender<v1::WorkerMessage>, mpsc::Receiver<v1::WorkerMessage>),
     running: Vec<v1::RunningLease>,
     messages: Vec<v1::WorkerMessage>,
@@ -73,7 +70,7 @@ async fn talk(
 ) -> Result<(), String> {
     let channel = tokio::select! {
         channel = channel::connect(url, access) => channel.map_err(|error| error.to_string())?,
-        () = stop.cancelled() => return Ok(()),
+        () = stopping.leave.cancelled() => return Ok(()),
     };
     runner.set_channel(channel.clone());
     let mut client = WorkersClient::new(channel)
@@ -99,8 +96,7 @@ async fn talk(
         }
     });
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
-    let (mut draining, mut leave) = (false, None);
-    let idle = Leases::idle;
+    let mut told = false;
     loop {
         tokio::select! {
             answer = answers.message() => match answer {
@@ -117,22 +113,20 @@ async fn talk(
                     Some(coordinator_message::Message::Lease(lease)) => begin(runner, leases, lease),
                     Some(coordinator_message::Message::Cancel(cancel)) => leases.cancel(cancel.lease),
                     Some(coordinator_message::Message::FinishedAck(ack)) => leases.acknowledged(ack.lease),
-                    Some(coordinator_message::Message::Drain(_)) => draining = true,
+                    Some(coordinator_message::Message::Drain(_)) => stopping.drain.cancel(),
                     None => {}
                 },
                 Ok(None) => return Err("the coordinator ended the connection".to_owned()),
                 Err(status) => return Err(status.message().to_owned()),
             },
             _ = heartbeat.tick() => {
-                let _ = outbox.try_send(beat(runner, leave.is_some()));
+                let _ = outbox.try_send(beat(runner, stopping.drain.is_cancelled()));
             }
-            () = stop.cancelled(), if leave.is_none() => {
-                draining = true;
-                leave = Some(tokio::time::Instant::now() + grace);
+            () = stopping.drain.cancelled(), if !told => {
+                told = true;
                 let _ = outbox.try_send(beat(runner, true));
             }
-            () = idle(leases), if draining => break,
-            () = at(leave), if leave.is_some() => break,
+            () = stopping.leave.cancelled() => break,
         }
     }
     resending.abort();
@@ -142,20 +136,12 @@ async fn talk(
     leases.disconnect();
     let _ = tokio::time::timeout(Duration::from_secs(1), async { while let Ok(Some(_)) = answers.message().await {} })
         .await;
-    stop.cancel();
     Ok(())
 }
 
 fn beat(runner: &Runner, stopping: bool) -> v1::WorkerMessage {
     let (disk_free_bytes, cache_bytes) = (runner.disk_free(), runner.cache_bytes());
     wrap(worker_message::Message::Heartbeat(v1::Heartbeat { disk_free_bytes, cache_bytes, stopping }))
-}
-
-async fn at(deadline: Option<tokio::time::Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
 }
 
 fn begin(runner: &Arc<Runner>, leases: &Arc<Leases>, lease: v1::Lease) {

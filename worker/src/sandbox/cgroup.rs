@@ -73,10 +73,12 @@ impl Cgroups {
         }
         let base = own(None).filter(|base| can_make_groups(base))?;
         // Groups with processes of their own cannot have children with limits: this process moves into a leaf.
-        let leaf = base.join(format!("{PREFIX}{}-self", std::process::id()));
+        let name = format!("{PREFIX}{}-self", std::process::id());
+        let base = if base.ends_with(&name) { base.parent()?.to_owned() } else { base };
+        let leaf = base.join(name);
         let enabled = || fs::write(base.join("cgroup.subtree_control"), "+memory +pids +cpu").is_ok();
         if !enabled() {
-            fs::create_dir(&leaf).ok()?;
+            fs::create_dir_all(&leaf).ok()?;
             fs::write(leaf.join("cgroup.procs"), std::process::id().to_string()).ok()?;
             if !enabled() {
                 return None;
@@ -210,8 +212,18 @@ pub(super) fn sweep() {
                 continue;
             };
             if pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists() {
-                let _ = fs::remove_dir(entry.path());
+                remove_with_children(&entry.path());
             }
         }
     }
+}
+
+/// Removes a group and those that were made in it; one that still has processes stays.
+fn remove_with_children(group: &Path) {
+    for child in fs::read_dir(group).into_iter().flatten().flatten() {
+        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_with_children(&child.path());
+        }
+    }
+    let _ = fs::remove_dir(group);
 }

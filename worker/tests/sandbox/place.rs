@@ -29,6 +29,18 @@ pub(crate) fn confined() -> Place {
     place(Mode::Required)
 }
 
+impl Drop for Place {
+    /// What jobs left is removed beside the tests; the directory goes after it, or an unprivileged user could not remove all of it.
+    fn drop(&mut self) {
+        let began = std::time::Instant::now();
+        let scratch = self.dir.path().join("scratch");
+        let is_empty = || std::fs::read_dir(&scratch).is_ok_and(|mut entries| entries.next().is_none());
+        while !is_empty() && began.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 impl Place {
     /// A read-only layer of inputs with these files.
     pub(crate) fn layer(&self, name: &str, files: &[(&str, &str)]) -> std::path::PathBuf {

@@ -1,0 +1,141 @@
+//! Faults of machines, made by the kernel and undone when dropped: a link that goes down, a disk that is full, a clock that jumps.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// Random numbers that the same seed gives again (SplitMix64).
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % below
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A network namespace with one cable to this machine. Both are gone with the process that holds the namespace.
+pub struct Link {
+    holder: Child,
+    cable: String,
+    /// This machine's address on the cable.
+    pub address: String,
+}
+
+impl Link {
+    pub fn new() -> Self {
+        let pid = std::process::id();
+        // A network of its own for each test program, out of those that are set aside for measuring.
+        let (cable, net) = (format!("kc{pid}"), format!("198.18.{}", pid % 250));
+        let mut holder = Command::new("unshare");
+        let mut holder = holder.args(["--net", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let space = format!("/proc/{}/ns/net", holder.id());
+        let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+        super::until("the namespace", || {
+            assert!(holder.try_wait().unwrap().is_none(), "expected a network namespace");
+            (std::fs::read_link(&space).ok()? != own).then_some(())
+        });
+        let (here, there) = (format!("{net}.1/24"), format!("{net}.2/24"));
+        let id = holder.id().to_string();
+        run("ip", &["link", "add", &cable, "type", "veth", "peer", "name", "far", "netns", &id]);
+        run("ip", &["address", "add", &here, "dev", &cable]);
+        run("ip", &["link", "set", &cable, "up"]);
+        let link = Self { holder, cable, address: format!("{net}.1") };
+        let inside = |arguments: &[&str]| {
+            let enter = link.enter();
+            run(&enter[0], &[&[enter[1].as_str()], arguments].concat());
+        };
+        inside(&["ip", "address", "add", &there, "dev", "far"]);
+        inside(&["ip", "link", "set", "far", "up"]);
+        inside(&["ip", "link", "set", "lo", "up"]);
+        link
+    }
+
+    /// What starts a program in the namespace.
+    pub fn enter(&self) -> [String; 2] {
+        ["nsenter".to_owned(), format!("--net=/proc/{}/ns/net", self.holder.id())]
+    }
+
+    pub fn set(&self, state: &str) {
+        run("ip", &["link", "set", &self.cable, state]);
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // The kernel takes its time to remove a namespace; the cable goes at once.
+        let _ = Command::new("ip").args(["link", "del", &self.cable]).status();
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+/// A small disk in memory.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    pub fn at(dir: &Path) -> Self {
+        std::fs::create_dir_all(dir).unwrap();
+        run("mount", &["-t", "tmpfs", "-o", "size=48m", "kiln-chaos", dir.to_str().unwrap()]);
+        Self(dir.to_owned())
+    }
+
+    /// Leaves not a byte free.
+    pub fn fill(&self) {
+        use std::io::Write;
+        let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
+        while file.write_all(&[7; 4096]).is_ok() {}
+    }
+
+    pub fn empty(&self) {
+        let _ = std::fs::remove_file(self.0.join("filler"));
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// A clock of one process's own, by libfaketime: it is off by what a file says, from one moment to the next.
+pub struct Clock(PathBuf);
+
+impl Clock {
+    const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+
+    pub fn is_installed() -> bool {
+        Path::new(Self::LIBRARY).exists()
+    }
+
+    pub fn at(file: PathBuf) -> Self {
+        let clock = Self(file);
+        clock.jump(3600);
+        clock
+    }
+
+    /// From now on the clock is off by so many seconds.
+    pub fn jump(&self, seconds: i64) {
+        let new = self.0.with_extension("new");
+        std::fs::write(&new, format!("{seconds:+}\n")).unwrap();
+        std::fs::rename(new, &self.0).unwrap();
+    }
+
+    /// Variables of the process that has it.
+    pub fn variables(&self) -> [(&str, &str); 4] {
+        let file = self.0.to_str().unwrap();
+        [
+            ("LD_PRELOAD", Self::LIBRARY),
+            ("FAKETIME_TIMESTAMP_FILE", file),
+            ("FAKETIME_NO_CACHE", "1"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ]
+    }
+}
