@@ -57,7 +57,7 @@ impl ImageName {
         match self {
             Self::Registry(reference) | Self::Held(reference) => {
                 let is_whole = reference.tag().is_some() || reference.digest().is_some();
-                let name = reference.familiar();
+                let name = shown(reference);
                 if is_whole { name } else { format!("{name}:{LATEST}") }
             }
             Self::Id(id) => id.to_string(),
@@ -65,12 +65,19 @@ impl ImageName {
     }
 }
 
+/// As people write it, but for a repository whose short name would be read as something else: an id, or what an engine holds.
+fn shown(reference: &Reference) -> String {
+    let short = reference.familiar();
+    let is_other = short.starts_with(DAEMON) || short.parse::<Digest>().is_ok();
+    if is_other { reference.to_string() } else { short }
+}
+
 impl fmt::Display for ImageName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Registry(reference) => f.write_str(&reference.familiar()),
+            Self::Registry(reference) => f.write_str(&shown(reference)),
             Self::Id(id) => write!(f, "{DAEMON}{id}"),
-            Self::Held(reference) => write!(f, "{DAEMON}{}", reference.familiar()),
+            Self::Held(reference) => write!(f, "{DAEMON}{}", shown(reference)),
         }
     }
 }
