@@ -11,6 +11,7 @@ pub mod join;
 pub mod precondition;
 pub mod property;
 pub mod resource_name;
+pub mod secret;
 pub mod shape;
 pub mod transfer;
 pub mod tree;

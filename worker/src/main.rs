@@ -17,6 +17,7 @@ fn main() -> anyhow::Result<()> {
 #[tokio::main]
 async fn work() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    kiln_proto::secret::no_core_dumps();
     let filter = tracing_subscriber::EnvFilter::try_from_env("KILN_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)

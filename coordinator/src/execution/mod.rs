@@ -43,6 +43,8 @@ pub struct Request {
     pub build: String,
     /// Weight of the longest path that waits for it within its build.
     pub path_weight: u64,
+    /// The secrets that the action names.
+    pub secrets: Vec<v1::Secret>,
 }
 
 /// A handle on the execution's owner. Cheap to clone.
@@ -92,6 +94,12 @@ impl ExecutionHandle {
             }
         }
         let prepared = self.preparer.prepare(&request.instance, request.action_digest, action, command).await?;
+        let given = |name: &&String| request.secrets.iter().any(|secret| secret.name == **name);
+        if let Some(name) = prepared.secrets.iter().find(|name| !given(name)) {
+            return Err(Status::failed_precondition(format!(
+                "the action names the secret `{name}`, which it was not given; only `kiln build` gives secrets"
+            )));
+        }
         let waiter = self.waiter();
         let (reply, answer) = oneshot::channel();
         self.send(Message::Submit { waiter, prepared: Arc::new(prepared), request, reply });

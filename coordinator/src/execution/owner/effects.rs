@@ -89,6 +89,7 @@ impl Owner {
             attempt,
             queued: Some(prost_types::Timestamp { seconds: action.queued.seconds, nanos: action.queued.nanos }),
             network: prepared.network,
+            secrets: action.secrets.clone(),
         };
         self.leases.insert(lease, Leased { instance: prepared.instance.clone(), action: prepared.digest });
         let logs = self.logs.of(lease.0);
