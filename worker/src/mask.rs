@@ -56,26 +56,29 @@ impl Patterns {
 }
 
 /// The forms that a value takes within base64, in both alphabets. Three bytes become four characters, so what stands before the
-/// value gives three of them; characters that depend on neighbours are left out. Of the value alone the whole is a form too.
+/// value gives three forms. Characters that its neighbours have a part in are left out, but where the value, or the end of its line,
+/// is the last that was coded.
 fn coded(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     let mut forms = Vec::new();
-    for engine in [&STANDARD, &URL_SAFE] {
-        for before in 0..3 {
-            let mut data = Zeroizing::new(vec![0; before]);
-            data.extend_from_slice(value);
+    let mut add = |form: &[u8]| forms.push(Zeroizing::new(form.to_vec()));
+    for (engine, before) in
+        [&STANDARD, &URL_SAFE].into_iter().flat_map(|engine| (0..3).map(move |before| (engine, before)))
+    {
+        let first = (before * 8).div_ceil(6);
+        let mut data = Zeroizing::new(vec![0; before]);
+        data.extend_from_slice(value);
+        let inner = data.len() * 8 / 6;
+        for last in ["", "\n"] {
+            data.extend_from_slice(last.as_bytes());
             let whole = Zeroizing::new(engine.encode(&*data));
-            let (first, end) = ((before * 8).div_ceil(6), data.len() * 8 / 6);
-            let inner = &whole.as_bytes()[first..end];
-            forms.push(Zeroizing::new(inner.to_vec()));
-            if before == 0 {
-                forms.push(Zeroizing::new(whole.as_bytes().to_vec()));
-                forms.push(Zeroizing::new(whole.trim_end_matches('=').as_bytes().to_vec()));
-                forms.extend(
-                    LINE_LENGTHS
-                        .iter()
-                        .filter(|length| inner.len() > **length)
-                        .map(|length| Zeroizing::new(inner.chunks(*length).collect::<Vec<_>>().join(&b'\n'))),
-                );
+            add(&whole.as_bytes()[first..inner]);
+            add(&whole.as_bytes()[first..]);
+            add(&whole.trim_end_matches('=').as_bytes()[first..]);
+            for length in LINE_LENGTHS.into_iter().filter(|length| before == 0 && inner > *length) {
+                let lines: Vec<&[u8]> = whole.as_bytes().chunks(length).collect();
+                add(&Zeroizing::new(lines.join(&b'\n')));
+                let lines: Vec<&[u8]> = whole.as_bytes()[..inner].chunks(length).collect();
+                add(&Zeroizing::new(lines.join(&b'\n')));
             }
         }
     }
