@@ -120,6 +120,9 @@ pub struct Build {
     /// Run every step again.
     #[arg(long)]
     pub no_cache: bool,
+    /// A secret that a step asks for, from a file; may be given several times. By default the variable of its name.
+    #[arg(long, value_name = "NAME=FILE")]
+    pub secret: Vec<String>,
     /// Where what was built is taken.
     #[command(flatten)]
     pub deliver: Deliver,

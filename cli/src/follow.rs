@@ -42,6 +42,8 @@ pub struct Follow<'a> {
     pub on_interrupt: OnInterrupt,
     /// Where its artifacts are taken beside.
     pub deliver: Option<&'a Deliver>,
+    /// What was submitted, where a coordinator that is started anew must be given the build's secrets again.
+    pub again: Option<v1::SubmitRequest>,
 }
 
 impl Follow<'_> {
@@ -167,6 +169,15 @@ impl Follow<'_> {
                 Ok(Some(code))
             }
             Some(other) => {
+                if let (Event::BuildStarted(v1::BuildStarted { resumed: true, .. }), Some(request)) =
+                    (&other, &self.again)
+                {
+                    let once = || {
+                        let (mut client, request) = (self.farm.builds(), request.clone());
+                        async move { client.submit(request).await }
+                    };
+                    self.farm.patiently("give the build its secrets again", once).await?;
+                }
                 for happening in board.take(other) {
                     self.show(board, show, &happening)?;
                 }

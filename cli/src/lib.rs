@@ -14,6 +14,7 @@ mod interrupts;
 mod local;
 pub mod progress;
 pub mod scan;
+pub mod secrets;
 mod terminal;
 
 use std::ffi::OsString;
@@ -33,6 +34,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Code::Usage as u8));
         }
     };
+    kiln_proto::secret::no_core_dumps();
     let code = match perform(cli) {
         Ok(code) => code,
         Err(error) => {

@@ -254,3 +254,28 @@ fn a_step_whose_engine_stops_in_mid_build_runs_elsewhere() {
     assert_eq!((finished["ok"].as_bool(), finished["worker"].as_str()), (Some(true), Some("two")), "{finished}");
     running.until("its end", |event| event["type"] == "build_finished" && event["status"] == "success");
 }
+
+#[test]
+fn a_step_in_a_container_has_its_secret_and_the_engine_and_the_output_show_nothing_of_it() {
+    let Some(place) = Place::shared() else { return };
+    let image = place.registry.push(place.engine, BUSYBOX, "secretive:1");
+    let value = format!("tok-{}", uuid::Uuid::new_v4().simple());
+    let run = format!("test ${{#TOKEN}} = {}; echo \"has $TOKEN.\"; sleep 1; echo made > out", value.len());
+    let dir = work(&image, &run, "secrets = [\"TOKEN\"]");
+    let mut command = place.farm.build_command(dir.path(), &[]);
+    command.env("TOKEN", &value);
+    let mut running = real::Running::start(command);
+    running.until("the step's output", |event| event["text"].as_str().is_some_and(|text| text.contains("has ***.")));
+    let containers = place.engine.ok(&["ps", "--quiet"]);
+    for container in containers.split_whitespace() {
+        assert!(
+            !place.engine.ok(&["inspect", container]).contains(&value),
+            "expected the engine to know nothing of it"
+        );
+    }
+    let built = running.end().well();
+    assert!(!format!("{built:?}").contains(&value), "{built:?}");
+    // What comes after it in the same container has it no more.
+    let after = place.farm.build(work(&image, "echo [$TOKEN]; echo made > out", "").path(), &[]).well();
+    assert!(after.log().contains("[]\n"), "{}", after.log());
+}

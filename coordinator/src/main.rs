@@ -18,6 +18,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    kiln_proto::secret::no_core_dumps();
     let telemetry = Telemetry::start(&PROCESS, &arguments.telemetry)?;
     let result = coordinate(arguments.config).await;
     telemetry.stop().await;

@@ -143,6 +143,7 @@ async fn execute(farm: &Farm, root: &Digest) -> Result<Attached, Status> {
         tenant: String::new(),
         build: String::new(),
         path_weight: 0,
+        secrets: Vec::new(),
     };
     execution.execute(request).await
 }

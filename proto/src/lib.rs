@@ -15,6 +15,7 @@ pub mod precondition;
 pub mod property;
 pub mod resource_name;
 pub mod scope;
+pub mod secret;
 pub mod shape;
 pub mod transfer;
 pub mod tree;

@@ -24,6 +24,9 @@ pub const CPUS: &str = "kiln.cpus";
 pub const MEMORY: &str = "kiln.memory";
 /// `on` where the action may reach the network. Not matched but granted.
 pub const NETWORK: &str = "kiln.network";
+/// Prefix of the names of an action's secrets, each `on`: `kiln.secret.NPM_TOKEN`. Not matched but granted. The name is part of
+/// the action and the value is not.
+pub const SECRET_PREFIX: &str = "kiln.secret.";
 /// What runs the action: `sandbox`, `docker`, or `image-resolver`. An action that names an image asks for `docker`.
 pub const EXECUTOR: &str = "kiln.executor";
 /// The executor on the worker's own system.
@@ -65,7 +68,7 @@ pub fn is_known(name: &str) -> bool {
 
 /// Whether a worker must offer it, as opposed to granting or reserving it.
 pub fn is_matched(name: &str) -> bool {
-    !matches!(name, CPUS | MEMORY | NETWORK)
+    !matches!(name, CPUS | MEMORY | NETWORK) && !name.starts_with(SECRET_PREFIX)
 }
 
 /// What containers call the architecture that `ISA` names so.

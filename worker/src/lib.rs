@@ -7,6 +7,7 @@ pub mod docker;
 pub mod executor;
 pub mod inputs;
 pub mod link;
+mod mask;
 pub mod membership;
 mod metrics;
 mod output_log;

@@ -22,6 +22,7 @@ fn main() -> anyhow::Result<()> {
 #[tokio::main]
 async fn work() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    kiln_proto::secret::no_core_dumps();
     let telemetry = Telemetry::start(&PROCESS, &arguments.telemetry)?;
     let result = kiln_worker::run(arguments.config, stop_signal()).await;
     telemetry.stop().await;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use kiln_proto::channel::Channel;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::transfer::{self, Blob, Client};
@@ -18,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tracing::{Instrument, info_span};
 
-use crate::executor::{self, Chunk, Executor, Exit, Finished, Job, Place, Stream};
+use crate::executor::{self, Chunk, Executor, Exit, Finished, Job, Place, Secrets, Stream};
 use crate::inputs::{self, Inputs};
 use crate::link::Leases;
+use crate::mask::{Masked, Patterns};
 use crate::metrics::Tally;
 use crate::output_log::{self, OutputLog};
 use crate::outputs;
@@ -232,17 +234,27 @@ impl Runner {
         let mut stdout = OutputLog::new(self.scratch.join(format!("{lease}.stdout")), function);
         let mut stderr = OutputLog::new(self.scratch.join(format!("{lease}.stderr")), function);
         let (sender, mut receiver) = mpsc::channel::<Chunk>(16);
+        let patterns = Patterns::of(&job.secrets);
+        let masked = || Masked::new(patterns.as_ref());
+        let (mut mask_stdout, mut mask_stderr) = (masked(), masked());
         let run = self.executor.run(job, sender, cancel.clone());
-        let follow = async {
-            while let Some(Chunk { stream, data }) = receiver.recv().await {
-                let (log, stream) = match stream {
-                    Stream::Stdout => (&mut stdout, v1::Stream::Stdout),
-                    Stream::Stderr => (&mut stderr, v1::Stream::Stderr),
-                };
+        let tell = async |log: &mut OutputLog, stream, data: Bytes| {
+            if !data.is_empty() {
                 let offset = log.push(&data).await?;
                 leases.output(lease, stream, offset, data).await;
             }
             Ok::<(), std::io::Error>(())
+        };
+        let follow = async {
+            while let Some(Chunk { stream, data }) = receiver.recv().await {
+                let (masked, log, stream) = match stream {
+                    Stream::Stdout => (&mut mask_stdout, &mut stdout, v1::Stream::Stdout),
+                    Stream::Stderr => (&mut mask_stderr, &mut stderr, v1::Stream::Stderr),
+                };
+                tell(log, stream, masked.push(data)).await?;
+            }
+            tell(&mut stdout, v1::Stream::Stdout, mask_stdout.finish()).await?;
+            tell(&mut stderr, v1::Stream::Stderr, mask_stderr.finish()).await
         };
         let (finished, followed) = tokio::join!(run, follow);
         followed.map_err(failed)?;
@@ -267,6 +279,7 @@ fn job(
         layers: tree.layers().to_vec(),
         arguments: command.arguments.clone(),
         environment,
+        secrets: Secrets::of(&lease.secrets),
         working_directory: command.working_directory.clone(),
         make_directories,
         network: lease.network,

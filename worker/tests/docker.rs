@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use engine::{BUSYBOX, Engine, FOREIGN, WITH_VOLUME};
 use kiln_worker::docker::{Config, Docker};
-use kiln_worker::executor::{Chunk, Error, Executor, Exit, Finished, Job, Place as In, Stream};
+use kiln_worker::executor::{Chunk, Error, Executor, Exit, Finished, Job, Place as In, Secrets, Stream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -70,6 +70,7 @@ impl Place {
             layers: vec![layer],
             arguments: ["/bin/sh", "-c", script].map(str::to_owned).into(),
             environment: BTreeMap::new(),
+            secrets: Secrets::default(),
             working_directory: String::new(),
             make_directories: Vec::new(),
             network: false,

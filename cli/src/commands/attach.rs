@@ -19,6 +19,7 @@ pub(super) async fn run(farm: &Farm, args: args::Attach, interrupts: &Interrupts
         moved: Moved::default(),
         on_interrupt: OnInterrupt::Leave,
         deliver: None,
+        again: None,
     };
     follow.run(show(args.progress).as_mut(), interrupts).await
 }

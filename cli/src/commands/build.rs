@@ -14,7 +14,7 @@ use crate::follow::{Follow, OnInterrupt};
 use crate::interrupts::Interrupts;
 use crate::progress::show;
 use crate::scan::{self, Scanned, git};
-use crate::{Code, Error, local};
+use crate::{Code, Error, local, secrets};
 
 /// How often a tree that changes while it is sent is scanned again.
 const ATTEMPTS: usize = 2;
@@ -28,6 +28,7 @@ pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Inter
         ));
     }
     let options = options(&args)?;
+    let secrets = secrets::gather(&options.root, &args.secret)?;
     let deliver = Deliver::new(&args.deliver, &options.root)?;
     // The scan, git and the farm's first answer do not need one another.
     let root = options.root.clone();
@@ -47,7 +48,7 @@ pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Inter
     .await;
     let (scanned, farm) = opened?;
     let facts = facts.await.unwrap_or_default();
-    let result = on_farm(&farm, &args, options, scanned, facts, deliver.as_ref(), interrupts).await;
+    let result = on_farm(&farm, &args, options, scanned, (facts, secrets), deliver.as_ref(), interrupts).await;
     farm.close().await;
     result
 }
@@ -57,17 +58,17 @@ async fn on_farm(
     args: &args::Build,
     options: scan::Options,
     scanned: Scanned,
-    facts: git::Facts,
+    (facts, secrets): (git::Facts, Vec<v1::Secret>),
     deliver: Option<&Deliver>,
     interrupts: &Interrupts,
 ) -> Result<Code, Error> {
     let submitted = async {
         let (scanned, moved) = send(farm, &options, scanned).instrument(info_span!("upload")).await?;
-        let request = request(args, &scanned, facts);
-        let build = submit(farm, request, &options, &scanned).instrument(info_span!("submit")).await?;
-        Ok((build, moved))
+        let request = v1::SubmitRequest { secrets, ..request(args, &scanned, facts) };
+        let build = submit(farm, &request, &options, &scanned).instrument(info_span!("submit")).await?;
+        Ok((build, moved, request))
     };
-    let (build, moved) = or_interrupted(interrupts, submitted).await?;
+    let (build, moved, request) = or_interrupted(interrupts, submitted).await?;
     if args.detach {
         return local::print(format!("{}\n", build.id).as_bytes());
     }
@@ -80,6 +81,7 @@ async fn on_farm(
         moved,
         on_interrupt: OnInterrupt::Cancel,
         deliver,
+        again: Some(request).filter(|request| !request.secrets.is_empty()),
     };
     follow.run(show(args.progress).as_mut(), interrupts).instrument(info_span!("follow", build = build_id)).await
 }
@@ -164,6 +166,7 @@ fn request(args: &args::Build, scanned: &Scanned, facts: git::Facts) -> v1::Subm
         request_id: uuid::Uuid::now_v7().to_string(),
         user: user(),
         allow_emulation: args.allow_emulation,
+        secrets: Vec::new(),
     }
 }
 
@@ -171,7 +174,7 @@ fn request(args: &args::Build, scanned: &Scanned, facts: git::Facts) -> v1::Subm
 /// sent again.
 async fn submit(
     farm: &Farm,
-    request: v1::SubmitRequest,
+    request: &v1::SubmitRequest,
     options: &scan::Options,
     scanned: &Scanned,
 ) -> Result<v1::Build, Error> {

@@ -51,6 +51,9 @@ fn write_words(out: &mut String, plan: &Plan) -> std::fmt::Result {
         }
         let inputs = if step.inputs.is_empty() { "the whole tree".to_owned() } else { step.inputs.join(" ") };
         writeln!(out, "  inputs   {inputs}")?;
+        if !step.secrets.is_empty() {
+            writeln!(out, "  secrets  {}", step.secrets.join(" "))?;
+        }
         for (index, line) in step.run.trim_end().lines().enumerate() {
             writeln!(out, "  {}{line}", if index == 0 { "run      " } else { "         " })?;
         }
@@ -120,6 +123,7 @@ fn step(step: &Step) -> Value {
         "run": step.run,
         "outputs": step.outputs,
         "env": step.env,
+        "secrets": step.secrets,
         "network": step.network,
         "cpus": cpus(step),
         "memory_bytes": step.memory_bytes,

@@ -41,6 +41,8 @@ pub struct StepFact {
     pub run: String,
     /// Whether it could reach the network.
     pub network: bool,
+    /// The names of the secrets that it was given.
+    pub secrets: Vec<String>,
     /// The image that it ran in, by digest, where it was not the worker's own system.
     pub image: Option<String>,
 }
@@ -129,7 +131,7 @@ fn definition(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
             },
             "steps": steps.iter().map(|step| json!({
                 "name": step.name, "action": digest(&step.action), "run": step.run, "network": step.network,
-                "image": step.image,
+                "image": step.image, "secrets": step.secrets,
             })).collect::<Vec<_>>(),
         },
         "resolvedDependencies": dependencies,

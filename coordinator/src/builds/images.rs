@@ -72,6 +72,7 @@ async fn resolve(work: &Work, image: &str, job: &Job) -> Answer {
     let action = question(work, &name, job.target.platform).await.map_err(farms)?;
     let build = work.build.lock().clone();
     let request = Request {
+        secrets: Vec::new(),
         instance: work.request.instance.trim_matches('/').to_owned(),
         action_digest: action,
         skip_cache_lookup: true,

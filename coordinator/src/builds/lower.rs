@@ -256,6 +256,8 @@ pub(super) fn platform(step: &Step, target: &Target, environment: &v1::Environme
     if step.network {
         properties.push((property::NETWORK.to_owned(), "on".to_owned()));
     }
+    let secrets = step.secrets.iter().map(|name| (format!("{}{name}", property::SECRET_PREFIX), "on".to_owned()));
+    properties.extend(secrets);
     let labels = target.labels.iter().map(|(name, value)| (format!("{}{name}", property::LABEL_PREFIX), value.clone()));
     properties.extend(labels);
     properties.sort();

@@ -11,6 +11,7 @@ mod layer;
 pub mod lower;
 mod records;
 mod run;
+mod secrets;
 pub mod source;
 mod step_log;
 mod steps;
@@ -39,6 +40,7 @@ use crate::metrics::BuildMetrics;
 use crate::store::Stores;
 pub use events::EventLog;
 pub use records::{Error as RecordsError, Records};
+use secrets::Secrets;
 use source::SourceTree;
 
 /// Builds that are remembered.
@@ -82,6 +84,7 @@ struct Active {
     build: Arc<Mutex<Build>>,
     events: EventLog,
     cancel: CancellationToken,
+    secrets: Arc<Secrets>,
 }
 
 /// A build on its way: what [`run`] works with.
@@ -97,7 +100,9 @@ pub(crate) struct Work {
     pub(crate) source: Arc<SourceTree>,
     pub(crate) function: DigestFunction,
     pub(crate) bases: Bases,
+    /// Without its secrets, which are in memory only.
     pub(crate) request: SubmitRequest,
+    pub(crate) secrets: Arc<Secrets>,
     pub(crate) resumed: bool,
     pub(crate) allow_emulation: bool,
     pub(crate) metrics: Option<BuildMetrics>,
@@ -165,18 +170,24 @@ impl Builds {
     }
 
     /// Plans a tree and starts its build. `INVALID_ARGUMENT`: the project is wrong, in words.
-    pub async fn submit(&self, request: SubmitRequest) -> Result<Build, Status> {
+    pub async fn submit(&self, mut request: SubmitRequest) -> Result<Build, Status> {
         let bytes = prost::Message::encoded_len(&request);
         if bytes > MAX_REQUEST_BYTES {
             return Err(Status::resource_exhausted(format!(
                 "a request of {bytes} bytes to build; expected at most {MAX_REQUEST_BYTES}"
             )));
         }
+        // From here on no request holds them: it is written down.
+        let secrets = Secrets::new(std::mem::take(&mut request.secrets)).map_err(Status::invalid_argument)?;
         let (function, source, plan) = self.plan(&request).instrument(tracing::info_span!("plan")).await?;
+        secrets.fit(&plan).map_err(Status::invalid_argument)?;
         let _one = self.shared.submitting.lock().await;
         if !request.request_id.is_empty()
             && let Some(id) = self.shared.records.request(&request.request_id).map_err(internal)?
         {
+            if let Some(active) = self.shared.active.lock().get(&id) {
+                active.secrets.take(secrets);
+            }
             return self.get(&id);
         }
         if self.shared.active.lock().len() >= MAX_ACTIVE {
@@ -206,7 +217,7 @@ impl Builds {
         })
         .await
         .map_err(internal)??;
-        self.start(build.clone(), request, function, source, plan, false)?;
+        self.start(build.clone(), request, secrets, (function, source, plan), false)?;
         Ok(build)
     }
 
@@ -240,9 +251,8 @@ impl Builds {
         &self,
         build: Build,
         request: SubmitRequest,
-        function: DigestFunction,
-        source: SourceTree,
-        plan: Plan,
+        secrets: Secrets,
+        (function, source, plan): (DigestFunction, SourceTree, Plan),
         resumed: bool,
     ) -> Result<(), Status> {
         let id = build.id.clone();
@@ -251,6 +261,7 @@ impl Builds {
             build: Arc::new(Mutex::new(build)),
             events: EventLog::open(&self.events_path(&id)).map_err(internal)?,
             cancel: CancellationToken::new(),
+            secrets: Arc::new(secrets),
         };
         self.shared.active.lock().insert(id.clone(), active.clone());
         let allow_emulation = self.shared.allow_emulation || request.allow_emulation;
@@ -270,6 +281,7 @@ impl Builds {
             source: Arc::new(source),
             function,
             request,
+            secrets: active.secrets,
             resumed,
             images: images::Images::default(),
         };
@@ -310,9 +322,9 @@ impl Builds {
         let path = self.events_path(&build.id).with_extension("request");
         let data = std::fs::read(path).map_err(internal)?;
         let request: SubmitRequest = prost::Message::decode(data.as_slice()).map_err(internal)?;
-        let (function, source, plan) = self.plan(&request).await?;
+        let planned = self.plan(&request).await?;
         let build = Build { steps: Vec::new(), ..build.clone() };
-        self.start(build, request, function, source, plan, true)
+        self.start(build, request, Secrets::default(), planned, true)
     }
 
     fn give_up(&self, mut build: Build, why: &str) {

@@ -8,7 +8,7 @@ use kiln_proto::digest::Digest;
 use kiln_proto::v1::step_finished::Cache;
 use kiln_proto::v1::{self, StepRef, event};
 use kiln_proto::{precondition, reapi};
-use tonic::Code;
+use tonic::{Code, Status};
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
@@ -18,7 +18,7 @@ use super::layer::{self, HitBefore};
 use super::lower::{self, Lowering, Outputs};
 use super::step_log::StepLog;
 use crate::artifacts::StepFact;
-use crate::execution::{Done, Request, Update};
+use crate::execution::{Attached, Done, Request, Update};
 
 /// How an action of a build ended.
 #[derive(Debug)]
@@ -117,19 +117,7 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
         Err(error) => return ended(lowering_failed(error)),
     };
     Span::current().record("action", tracing::field::display(action));
-    let build = work.build.lock().clone();
-    let attached = work
-        .execution
-        .execute(Request {
-            instance: work.request.instance.trim_matches('/').to_owned(),
-            action_digest: action,
-            skip_cache_lookup: work.request.no_cache || job.again,
-            priority: work.request.priority,
-            tenant: build.user.clone(),
-            build: build.id.clone(),
-            path_weight: job.path_weight,
-        })
-        .await;
+    let attached = start(work, job, action).await;
     let mut attached = match attached {
         Ok(attached) => attached,
         Err(status) => {
@@ -166,6 +154,41 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
     }
     let hit_before = hit_before.answer().await && !attached.merged;
     ended(finish(work, job, action, &done, attached.merged, hit_before, began))
+}
+
+/// Asks for the action. Where it needs secrets that were lost with an earlier coordinator, and its result is not cached, this waits
+/// until whoever follows the build has given them again.
+async fn start(work: &Work, job: &Job, action: Digest) -> Result<Attached, Status> {
+    let build = work.build.lock().clone();
+    loop {
+        let lost = work.secrets.missing(&job.step).map(str::to_owned);
+        let request = Request {
+            instance: work.request.instance.trim_matches('/').to_owned(),
+            action_digest: action,
+            skip_cache_lookup: work.request.no_cache || job.again,
+            priority: work.request.priority,
+            tenant: build.user.clone(),
+            build: build.id.clone(),
+            path_weight: job.path_weight,
+            secrets: work.secrets.of(&job.step),
+        };
+        let answer = work.execution.execute(request).await;
+        let (Some(lost), Err(status)) = (lost, &answer) else { return answer };
+        if status.code() != Code::FailedPrecondition
+            || !precondition::subjects(&precondition::from_tonic(status)).is_empty()
+        {
+            return answer;
+        }
+        let again = format!(
+            "step `{}` needs the secret `{lost}`, which the farm kept in memory only and lost when its coordinator was started anew",
+            job.step.name
+        );
+        let text = format!("{again}; the `kiln build` that follows sends it again");
+        work.tell(event::Event::Warning(v1::Warning { text }));
+        if !work.secrets.given_again(&job.step).await {
+            return Err(Status::unavailable(format!("{again}; run `kiln build` again")));
+        }
+    }
 }
 
 fn lowering_failed(error: lower::Error) -> Ended {
@@ -237,6 +260,7 @@ fn finish(
                 worker: metadata.worker,
                 run: job.step.run.clone(),
                 network: job.step.network,
+                secrets: job.step.secrets.clone(),
                 image: job.step.image.clone(),
             };
             Ended::Well(Box::new(Finished { outputs, fact }))

@@ -52,6 +52,8 @@ pub struct Request {
     pub build: String,
     /// Weight of the longest path that waits for it within its build.
     pub path_weight: u64,
+    /// The secrets that the action names.
+    pub secrets: Vec<v1::Secret>,
 }
 
 /// A handle on the execution's owner. Cheap to clone.
@@ -146,6 +148,12 @@ impl ExecutionHandle {
             .prepare(&scope::scoped(&self.tenant, &request.instance), request.action_digest, action, command)
             .instrument(tracing::info_span!("check inputs"))
             .await?;
+        let given = |name: &&String| request.secrets.iter().any(|secret| secret.name == **name);
+        if let Some(name) = prepared.secrets.iter().find(|name| !given(name)) {
+            return Err(Status::failed_precondition(format!(
+                "the action names the secret `{name}`, which it was not given; only `kiln build` gives secrets"
+            )));
+        }
         let room = match &self.quota {
             Some(quota) => Some(quota.room().await?),
             None => None,

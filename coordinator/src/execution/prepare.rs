@@ -1,5 +1,6 @@
 //! What is checked of an action before anyone runs it: its messages, its platform, its inputs.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kiln_core::scheduler::Requirements;
@@ -34,6 +35,8 @@ pub struct Prepared {
     pub requirements: Requirements,
     /// Whether it may reach the network.
     pub network: bool,
+    /// Names of the secrets that it must be given.
+    pub secrets: BTreeSet<String>,
     /// How long it may run.
     pub timeout: Duration,
     /// Hashes of its largest-level input directories, for affinity.
@@ -121,6 +124,7 @@ impl Preparer {
             command,
             requirements: asked.requirements,
             network: asked.network,
+            secrets: asked.secrets,
             timeout,
             inputs: walked.directories.clone(),
             hold,

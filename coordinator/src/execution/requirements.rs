@@ -19,7 +19,7 @@ pub enum Error {
     #[error(
         "the farm knows no platform property `{name}`; expected `OSFamily`, `ISA`, `container-image`, `kiln.os`, \
          `kiln.libc`, `kiln.cpu-level`, `kiln.environment`, `kiln.emulated`, `kiln.cpus`, `kiln.memory`, `kiln.network`, \
-         `kiln.executor` or `kiln.label.NAME`"
+         `kiln.executor`, `kiln.secret.NAME` or `kiln.label.NAME`"
     )]
     Unknown { name: String },
     #[error("platform property `container-image`: {reason}")]
@@ -35,6 +35,8 @@ pub struct Asked {
     pub requirements: Requirements,
     /// Whether it may reach the network.
     pub network: bool,
+    /// Names of the secrets that it must be given.
+    pub secrets: BTreeSet<String>,
 }
 
 /// Reads the platform of an action: the action's own, else its command's.
@@ -43,7 +45,7 @@ pub fn asked(action: &reapi::Action, command: &reapi::Command) -> Result<Asked, 
     let platform = action.platform.as_ref().or(command.platform.as_ref());
     let mut properties = BTreeSet::new();
     let mut capacity = Capacity { milli_cpus: DEFAULT_MILLI_CPUS, memory_bytes: DEFAULT_MEMORY_BYTES };
-    let mut network = false;
+    let (mut network, mut secrets) = (false, BTreeSet::new());
     for reapi::platform::Property { name, value } in platform.iter().flat_map(|platform| &platform.properties) {
         let wrong = |expected| Error::Value { name: name.clone(), value: value.clone(), expected };
         match name.as_str() {
@@ -70,13 +72,23 @@ pub fn asked(action: &reapi::Action, command: &reapi::Command) -> Result<Asked, 
                     value.parse().map_err(|error: Invalid| Error::Image { reason: error.to_string() })?;
                 properties.insert((property::EXECUTOR.to_owned(), property::DOCKER.to_owned()));
             }
+            name if name.starts_with(property::SECRET_PREFIX) => {
+                let secret = &name[property::SECRET_PREFIX.len()..];
+                if !kiln_proto::secret::is_name(secret) {
+                    return Err(Error::Unknown { name: name.to_owned() });
+                }
+                if value != "on" {
+                    return Err(wrong("`on`"));
+                }
+                secrets.insert(secret.to_owned());
+            }
             name if property::is_known(name) => {
                 properties.insert((name.to_owned(), value.clone()));
             }
             _ => return Err(Error::Unknown { name: name.clone() }),
         }
     }
-    Ok(Asked { requirements: Requirements { properties, capacity }, network })
+    Ok(Asked { requirements: Requirements { properties, capacity }, network, secrets })
 }
 
 #[cfg(test)]
@@ -133,5 +145,14 @@ mod tests {
         let asked = asked(&action(&pairs), &reapi::Command::default()).unwrap();
         assert_eq!(asked.requirements.capacity, Capacity { milli_cpus: 500, memory_bytes: 1 << 20 });
         assert!(asked.network && asked.requirements.properties.is_empty());
+    }
+
+    #[test]
+    fn secrets_are_named_and_no_worker_must_offer_them() {
+        let named = asked(&action(&[("kiln.secret.NPM_TOKEN", "on")]), &reapi::Command::default()).unwrap();
+        assert!(named.secrets.contains("NPM_TOKEN") && named.requirements.properties.is_empty());
+        for (name, value) in [("kiln.secret.", "on"), ("kiln.secret.A-B", "on"), ("kiln.secret.A", "hunter22")] {
+            assert!(asked(&action(&[(name, value)]), &reapi::Command::default()).is_err(), "{name}={value}");
+        }
     }
 }

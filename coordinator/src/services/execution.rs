@@ -269,6 +269,7 @@ impl execution_server::Execution for Execution {
         let attached = self
             .execution
             .execute(execution::Request {
+                secrets: Vec::new(),
                 instance: instance.clone(),
                 action_digest: digest,
                 skip_cache_lookup: request.skip_cache_lookup,

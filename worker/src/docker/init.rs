@@ -214,6 +214,7 @@ fn start(task: &Task, output: Vec<OwnedFd>) -> Result<Pid, Failed> {
         .args(task.arguments.iter().skip(1))
         .env_clear()
         .envs(&environment)
+        .envs(task.secrets.variables())
         .current_dir(&directory)
         .process_group(0)
         .stdin(Stdio::null())

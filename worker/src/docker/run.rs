@@ -205,6 +205,7 @@ async fn begin(left: &mut Left, job: &Job) -> Result<[pipe::Receiver; 2], Error>
     let task = Task {
         arguments: job.arguments.clone(),
         environment: job.environment.clone(),
+        secrets: job.secrets.clone(),
         working_directory: job.working_directory.clone(),
         make_directories: job.make_directories.clone(),
         private_network: !job.network || left.shared.setting.network != HOST_NETWORK,

@@ -10,7 +10,9 @@ use std::os::unix::net::UnixStream;
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
+use crate::executor::Secrets;
 use crate::executor::ending::Ended;
 use crate::syscalls;
 
@@ -27,6 +29,7 @@ pub(super) struct Task {
     pub(super) arguments: Vec<String>,
     /// Over those of the image.
     pub(super) environment: BTreeMap<String, String>,
+    pub(super) secrets: Secrets,
     pub(super) working_directory: String,
     pub(super) make_directories: Vec<String>,
     /// The container has a network of its own, with nobody else's sockets in it.
@@ -56,11 +59,11 @@ pub(super) fn send_tag(socket: BorrowedFd<'_>, output: [BorrowedFd<'_>; 2]) -> i
 }
 
 /// The task's own bytes.
-pub(super) fn encode(task: &Task) -> io::Result<Vec<u8>> {
-    let json = serde_json::to_vec(task)?;
+pub(super) fn encode(task: &Task) -> io::Result<Zeroizing<Vec<u8>>> {
+    let json = Zeroizing::new(serde_json::to_vec(task)?);
     let length = u32::try_from(json.len()).ok().filter(|length| *length <= MAX_TASK_BYTES);
     let length = length.ok_or_else(|| io::Error::other("the command is too long"))?;
-    Ok([&length.to_be_bytes()[..], &json].concat())
+    Ok(Zeroizing::new([&length.to_be_bytes()[..], &json].concat()))
 }
 
 /// Waits for a tag; `None` where the worker is gone.
@@ -88,7 +91,7 @@ pub(super) fn receive_task(mut socket: &UnixStream) -> io::Result<Task> {
     if length > MAX_TASK_BYTES {
         return Err(io::Error::other("the command is too long"));
     }
-    let mut json = vec![0; length as usize];
+    let mut json = Zeroizing::new(vec![0; length as usize]);
     socket.read_exact(&mut json)?;
     Ok(serde_json::from_slice(&json)?)
 }

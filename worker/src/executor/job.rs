@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Place;
+use super::{Place, Secrets};
 
 /// Where an action finds its inputs, on every worker.
 pub const BUILD: &str = "/build";
@@ -25,6 +25,8 @@ pub struct Job {
     pub arguments: Vec<String>,
     /// Its variables; `PATH`, `HOME`, `TMPDIR` and `USER` are added where they are absent.
     pub environment: BTreeMap<String, String>,
+    /// Variables beside these that nobody else may see; what the command prints of them is masked by whoever reads it.
+    pub secrets: Secrets,
     /// Where it starts, relative to the input root.
     pub working_directory: String,
     /// Directories to make before it starts, relative to the input root.

@@ -11,6 +11,7 @@ pub(crate) mod output;
 mod place;
 pub(crate) mod program;
 pub(crate) mod scratch;
+mod secrets;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use job::HOME;
 pub use job::{BUILD, Chunk, Exit, Finished, Job, OutputTree, Stream};
 pub use place::Place;
+pub use secrets::Secrets;
 
 use crate::docker::{Docker, Resolver};
 use crate::sandbox::Sandbox;

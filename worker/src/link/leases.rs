@@ -50,7 +50,9 @@ fn wrap(message: Message) -> v1::WorkerMessage {
 
 impl Leases {
     /// Takes a lease; `None` where it is held already.
-    pub(super) fn take(&self, lease: v1::Lease) -> Option<CancellationToken> {
+    pub(super) fn take(&self, mut lease: v1::Lease) -> Option<CancellationToken> {
+        // They are the runner's, for as long as the command runs.
+        lease.secrets.clear();
         let mut state = self.state.lock();
         if state.held.contains_key(&lease.lease) {
             return None;

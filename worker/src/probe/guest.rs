@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Facts, machine, tools};
-use crate::executor::{Chunk, Exit, Job, Place, Stream};
+use crate::executor::{Chunk, Exit, Job, Place, Secrets, Stream};
 use crate::sandbox::Sandbox;
 
 /// How long all answers together may take: an emulated machine is slow.
@@ -96,6 +96,7 @@ async fn ask(sandbox: &Sandbox) -> Result<String, String> {
         layers: vec![empty.path().to_owned()],
         arguments: vec!["/bin/sh".into(), "-c".into(), script()],
         environment: BTreeMap::from([("LC_ALL".to_owned(), "C".to_owned())]),
+        secrets: Secrets::default(),
         working_directory: String::new(),
         make_directories: Vec::new(),
         network: false,

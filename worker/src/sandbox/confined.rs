@@ -11,6 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use super::cgroup::Group;
 use super::host::Host;
@@ -19,7 +20,7 @@ use super::{Config, Error, Shared, init, metadata};
 use crate::executor::ending::{Ended, Stop, after, exit};
 use crate::executor::layers::Overlay;
 use crate::executor::scratch::Scratch;
-use crate::executor::{BUILD, Chunk, Finished, HOME, Job, OutputTree, Place, Stream, disk, output::follow};
+use crate::executor::{BUILD, Chunk, Finished, HOME, Job, OutputTree, Place, Secrets, Stream, disk, output::follow};
 
 /// How often the kernel is asked whether it had to refuse a job a process.
 const PROCESSES_EVERY: Duration = Duration::from_millis(200);
@@ -34,6 +35,7 @@ pub(super) fn probe(config: &Config, host: &Host) -> Result<(), String> {
         layers: vec![lower],
         arguments: vec!["/bin/sh".into(), "-c".into(), "exit 7".into()],
         environment: BTreeMap::new(),
+        secrets: Secrets::default(),
         working_directory: String::new(),
         make_directories: Vec::new(),
         network: false,
@@ -50,8 +52,7 @@ pub(super) fn probe(config: &Config, host: &Host) -> Result<(), String> {
     let mut child = spawned.map_err(|error| error.to_string())?;
     let answer = (|| -> io::Result<String> {
         use std::io::{BufRead, Write};
-        let mut line = serde_json::to_vec(&spec)?;
-        line.push(b'\n');
+        let line = serde_json::to_vec(&spec)?;
         (&own).write_all(&line)?;
         own.set_read_timeout(Some(Duration::from_secs(10)))?;
         let mut answer = String::new();
@@ -117,6 +118,7 @@ fn spec(
         network: job.network,
         arguments: job.arguments.clone(),
         environment,
+        secrets: job.secrets.clone(),
         working_directory: job.working_directory.clone(),
         make_directories: job.make_directories.clone(),
         memory_bytes: group.is_none().then_some(job.memory_bytes),
@@ -169,7 +171,14 @@ pub(super) async fn run(
     let (reader, mut writer) = socket.into_split();
     let mut line = serde_json::to_vec(&spec).map_err(|error| Error::Setup(error.to_string()))?;
     line.push(b'\n');
-    writer.write_all(&line).await.map_err(setup("cannot tell a job's init what to do"))?;
+    let line = Zeroizing::new(line);
+    drop(spec);
+    let told = async {
+        writer.write_all(&line).await?;
+        writer.write_all(b"\n").await
+    };
+    told.await.map_err(setup("cannot tell a job's init what to do"))?;
+    drop(line);
 
     let stdout = follow(child.stdout.take(), Stream::Stdout, output.clone());
     let stderr = follow(child.stderr.take(), Stream::Stderr, output);

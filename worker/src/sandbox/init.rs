@@ -171,6 +171,7 @@ fn start(spec: &Spec) -> Result<Pid, (i32, String)> {
         .args(spec.arguments.iter().skip(1))
         .env_clear()
         .envs(&spec.environment)
+        .envs(spec.secrets.variables())
         .current_dir(&directory)
         .stdin(Stdio::null());
     match command.spawn() {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::executor::Secrets;
 use crate::executor::ending::Ended;
 use crate::executor::layers::Overlay;
 
@@ -31,6 +32,7 @@ pub(super) struct Spec {
     pub(super) network: bool,
     pub(super) arguments: Vec<String>,
     pub(super) environment: BTreeMap<String, String>,
+    pub(super) secrets: Secrets,
     pub(super) working_directory: String,
     pub(super) make_directories: Vec<String>,
     /// Watched by the init where no control group does.

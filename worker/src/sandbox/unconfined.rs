@@ -76,6 +76,7 @@ async fn start(
         .args(job.arguments.iter().skip(1))
         .env_clear()
         .envs(environment)
+        .envs(job.secrets.variables())
         .current_dir(&directory)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kiln_worker::executor::{Chunk, Exit, Finished, Job, Place as In, Stream};
+use kiln_worker::executor::{Chunk, Exit, Finished, Job, Place as In, Secrets, Stream};
 use kiln_worker::sandbox::{Config, Mode, Sandbox, Tools};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -61,6 +61,7 @@ impl Place {
             layers: vec![self.layer("inputs", &[("in.txt", "input\n"), ("sub/deep.txt", "deep\n")])],
             arguments: ["/bin/sh", "-c", script].map(str::to_owned).into(),
             environment: BTreeMap::new(),
+            secrets: Secrets::default(),
             working_directory: String::new(),
             make_directories: Vec::new(),
             network: false,

@@ -96,6 +96,16 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// A secret that cannot be given to the step.
+    #[error("step `{step}` asks for the secret `{name}`, {problem}")]
+    Secret {
+        /// The step.
+        step: String,
+        /// The secret.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// An artifact is made of a step that is not there.
     #[error("artifact `{artifact}` is from `{from}`, which is no step: {hint}")]
     UnknownFrom {
@@ -186,6 +196,25 @@ fn check_step(step: &Step, all: &[Step]) -> Result<(), Error> {
             continue;
         };
         return Err(Error::Variable { step: step.name.clone(), name: name.clone(), problem });
+    }
+    check_secrets(step)
+}
+
+fn check_secrets(step: &Step) -> Result<(), Error> {
+    for (index, name) in step.secrets.iter().enumerate() {
+        let is_letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+        let problem = if !name.starts_with(is_letter) || !name.chars().all(|c| is_letter(c) || c.is_ascii_digit()) {
+            "which cannot name a variable: expected letters, digits and `_`, no digit first"
+        } else if name.starts_with("KILN_") {
+            "but variables that start with `KILN_` are the farm's own"
+        } else if step.env.contains_key(name) {
+            "which it also has in `env`: leave one out"
+        } else if step.secrets[..index].contains(name) {
+            "twice: name it once"
+        } else {
+            continue;
+        };
+        return Err(Error::Secret { step: step.name.clone(), name: name.clone(), problem });
     }
     Ok(())
 }

@@ -124,6 +124,8 @@ pub struct Step {
     pub outputs: Vec<String>,
     /// Environment variables, beside those that the runner sets.
     pub env: BTreeMap<String, String>,
+    /// Variables that whoever builds has the values of; the plan knows only their names.
+    pub secrets: Vec<String>,
     /// Whether it may use the network.
     pub network: bool,
     /// Processors, in thousandths.
@@ -157,6 +159,7 @@ impl Step {
             run: run.into(),
             outputs: Vec::new(),
             env: BTreeMap::new(),
+            secrets: Vec::new(),
             network: false,
             milli_cpus: DEFAULT_MILLI_CPUS,
             memory_bytes: DEFAULT_MEMORY_BYTES,

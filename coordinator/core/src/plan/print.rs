@@ -65,6 +65,7 @@ fn print_step(out: &mut String, step: &Step, exclude: &[String]) {
     key(out, "run", &quote(&step.run));
     strings(out, "outputs", &step.outputs);
     map(out, "env", &step.env);
+    strings(out, "secrets", &step.secrets);
     if step.network {
         key(out, "network", "true");
     }

@@ -43,6 +43,7 @@ const STEP: &[&str] = &[
     "run",
     "outputs",
     "env",
+    "secrets",
     "network",
     "cpus",
     "memory",
@@ -148,6 +149,7 @@ fn step(name: String, table: &Reader<'_>) -> Result<Step, Error> {
     step.files = table.string_map("files")?;
     step.outputs = table.strings("outputs")?;
     step.env = table.string_map("env")?;
+    step.secrets = table.strings("secrets")?;
     step.network = table.bool("network")?.unwrap_or(false);
     step.cache = table.bool("cache")?.unwrap_or(true);
     step.image = table.string("image")?;

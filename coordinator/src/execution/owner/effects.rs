@@ -101,6 +101,7 @@ impl Owner {
             queued: Some(prost_types::Timestamp { seconds: action.queued.seconds, nanos: action.queued.nanos }),
             network: prepared.network,
             traceparent: action.traceparent.clone(),
+            secrets: action.secrets.clone(),
         };
         let leased = Leased { worker: worker.clone(), instance: prepared.instance.clone(), action: prepared.digest };
         self.leases.insert(lease, leased);

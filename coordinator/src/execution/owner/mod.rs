@@ -73,6 +73,8 @@ pub(super) enum Message {
 #[derive(Debug)]
 struct Action {
     prepared: Arc<Prepared>,
+    /// Wiped when the action ends or nobody wants it any more.
+    secrets: Vec<v1::Secret>,
     state: watch::Sender<State>,
     queued: kiln_proto::protobuf::Timestamp,
     /// The trace of the first caller: the others have joined what is there.
@@ -226,12 +228,14 @@ impl Owner {
         reply: oneshot::Sender<(watch::Receiver<State>, bool)>,
     ) {
         let mut key = key_of(&prepared.instance, &prepared.digest);
-        if prepared.action.do_not_cache {
+        // What runs with one caller's secrets is no other's to follow: whoever asks for the same has a run of their own.
+        if prepared.action.do_not_cache || !prepared.secrets.is_empty() {
             key.0.push_str(&format!("|{}", waiter.0));
         }
         let merged = self.actions.contains_key(&key);
         let action = self.actions.entry(key.clone()).or_insert_with(|| Action {
             prepared: prepared.clone(),
+            secrets: request.secrets,
             state: watch::Sender::new(State::Queued),
             queued: clock::now(),
             queue: Some(queue_span(&traceparent)),

@@ -68,3 +68,11 @@ fn an_artifact_takes_only_outputs_of_its_steps() {
     );
     planned(&[("kiln.toml", &format!("{step}[artifacts.z]\nfrom = \"a\"\nfiles = [\"out/*.jar\", \"out\"]"))]);
 }
+
+#[test]
+fn secrets_are_named_as_variables_are_and_once() {
+    assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\nsecrets = [\"A-B\"]"), @"step `a` asks for the secret `A-B`, which cannot name a variable: expected letters, digits and `_`, no digit first");
+    assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\nsecrets = [\"KILN_X\"]"), @"step `a` asks for the secret `KILN_X`, but variables that start with `KILN_` are the farm's own");
+    assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\nenv = { A = \"1\" }\nsecrets = [\"A\"]"), @"step `a` asks for the secret `A`, which it also has in `env`: leave one out");
+    assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\nsecrets = [\"A\", \"A\"]"), @"step `a` asks for the secret `A`, twice: name it once");
+}

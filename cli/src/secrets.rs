@@ -1,0 +1,112 @@
+//! The secrets that a project's steps ask for, from this machine to the request and nowhere else.
+//!
+//! Invariant: only what a step asks for is read, and what is missing is said before anything runs.
+
+use std::path::{Path, PathBuf};
+
+use kiln_core::project;
+use kiln_proto::secret;
+use kiln_proto::v1::Secret;
+use zeroize::Zeroizing;
+
+use crate::{Error, local};
+
+/// `--secret NAME=FILE`.
+#[derive(Debug, PartialEq, Eq)]
+struct FromFile {
+    name: String,
+    path: PathBuf,
+}
+
+impl FromFile {
+    /// Shows nothing of a text that is no name and file: it may be the secret itself.
+    fn parse(text: &str) -> Result<Self, Error> {
+        match text.split_once('=') {
+            Some((name, path)) if secret::is_name(name) && !path.is_empty() => {
+                Ok(Self { name: name.to_owned(), path: path.into() })
+            }
+            _ => Err(Error::Usage("`--secret` expects `NAME=FILE`, where the file holds the value".to_owned())),
+        }
+    }
+}
+
+/// The secrets that the steps of the project at `root` ask for: of the files that were named, else of this command's variables.
+///
+/// # Errors
+/// Where one is missing or can be none, or where a file is named for one that no step asks for.
+pub fn gather(root: &Path, files: &[String]) -> Result<Vec<Secret>, Error> {
+    let files: Vec<FromFile> = files.iter().map(|text| FromFile::parse(text)).collect::<Result<_, _>>()?;
+    let asked = asked(root);
+    if let Some(file) = files.iter().find(|file| !asked.iter().any(|(name, _)| *name == file.name)) {
+        let words =
+            format!("no step asks for the secret `{}`; name it in a step's `secrets` in `kiln.toml`", file.name);
+        return Err(Error::Usage(words));
+    }
+    asked
+        .into_iter()
+        .map(|(name, step)| {
+            let value = match files.iter().find(|file| file.name == name) {
+                Some(file) => Some(read(file)?),
+                None => std::env::var_os(&name).map(|value| text(&name, value.into_encoded_bytes())).transpose()?,
+            };
+            let value = value.ok_or_else(|| {
+                Error::Usage(format!(
+                    "step `{step}` asks for the secret `{name}`: set the variable `{name}`, or say `--secret {name}=FILE`"
+                ))
+            })?;
+            if let Some(problem) = secret::problem(&value) {
+                return Err(Error::Usage(format!("the secret `{name}` of step `{step}` {problem}")));
+            }
+            Ok(Secret { name, value: value.to_string() })
+        })
+        .collect()
+}
+
+/// The names, each once, with the first step that asks for it. What is wrong with a `kiln.toml` is the farm's to say.
+fn asked(root: &Path) -> Vec<(String, String)> {
+    let content = std::fs::read(root.join("kiln.toml")).unwrap_or_default();
+    let mut asked: Vec<(String, String)> = Vec::new();
+    for step in project::parse(&content, local::host()).map(|project| project.steps).unwrap_or_default() {
+        for name in step.secrets {
+            if !asked.iter().any(|(known, _)| *known == name) {
+                asked.push((name, step.name.clone()));
+            }
+        }
+    }
+    asked
+}
+
+/// A file's value, without the end of its last line, which editors add.
+fn read(file: &FromFile) -> Result<Zeroizing<String>, Error> {
+    let content = std::fs::read(&file.path).map_err(|error| {
+        Error::Usage(format!("cannot read the secret `{}` from `{}`: {error}", file.name, file.path.display()))
+    })?;
+    let mut value = text(&file.name, content)?;
+    if value.ends_with('\n') {
+        value.pop();
+        if value.ends_with('\r') {
+            value.pop();
+        }
+    }
+    Ok(value)
+}
+
+fn text(name: &str, bytes: Vec<u8>) -> Result<Zeroizing<String>, Error> {
+    String::from_utf8(bytes).map(Zeroizing::new).map_err(|error| {
+        drop(Zeroizing::new(error.into_bytes()));
+        Error::Usage(format!("the secret `{name}` is no text in UTF-8; expected one, such as its base64"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_in_the_place_of_a_file_is_not_shown() {
+        let file = FromFile::parse("A=/run/token").unwrap();
+        assert_eq!(file, FromFile { name: "A".into(), path: "/run/token".into() });
+        let words = FromFile::parse("hunter22").unwrap_err().to_string();
+        assert!(!words.contains("hunter22"), "{words}");
+    }
+}

@@ -1,0 +1,122 @@
+//! The secrets of one build, in memory and for as long as it runs.
+//!
+//! Invariant: values come in with a submission and leave in a request for an action. Nothing here can be written down: a
+//! coordinator that was started anew has none, and the client that still follows the build gives them again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kiln_core::plan::{Plan, Step};
+use kiln_proto::secret;
+use kiln_proto::v1::Secret;
+use tokio::sync::watch;
+
+/// How long a step of a build that was taken up again waits for its secrets.
+const GIVEN_AGAIN: Duration = Duration::from_secs(60);
+/// Most secrets of one build.
+const MOST: usize = 100;
+
+/// What a build was given.
+#[derive(Debug, Default)]
+pub(crate) struct Secrets {
+    known: watch::Sender<BTreeMap<String, Secret>>,
+}
+
+impl Secrets {
+    /// These; in words where one cannot be a secret.
+    pub(super) fn new(given: Vec<Secret>) -> Result<Self, String> {
+        if given.len() > MOST {
+            return Err(format!("the build was given {} secrets; expected at most {MOST}", given.len()));
+        }
+        for one in &given {
+            if let Some(problem) = secret::problem(&one.value) {
+                return Err(format!("the secret `{}` {problem}", one.name));
+            }
+        }
+        let secrets = Self::default();
+        secrets.give(given);
+        Ok(secrets)
+    }
+
+    fn give(&self, given: Vec<Secret>) {
+        self.known.send_modify(|known| known.extend(given.into_iter().map(|one| (one.name.clone(), one))));
+    }
+
+    /// Takes over what another submission of the same build was given.
+    pub(super) fn take(&self, other: Self) {
+        self.known.send_modify(|known| known.append(&mut other.known.send_replace(BTreeMap::new())));
+    }
+
+    /// Forgets what no step of the plan asks for; in words where a step asks for one that is not here.
+    pub(super) fn fit(&self, plan: &Plan) -> Result<(), String> {
+        let asked = |name: &String| plan.steps.iter().any(|step| step.secrets.contains(name));
+        self.known.send_modify(|known| known.retain(|name, _| asked(name)));
+        plan.steps.iter().try_for_each(|step| match self.missing(step) {
+            Some(name) => Err(format!(
+                "step `{}` asks for the secret `{name}`, which the build was not given: set the variable `{name}` where `kiln build` \
+                 runs, or say `--secret {name}=FILE`",
+                step.name
+            )),
+            None => Ok(()),
+        })
+    }
+
+    /// Those of a step that are here.
+    pub(super) fn of(&self, step: &Step) -> Vec<Secret> {
+        let known = self.known.borrow();
+        step.secrets.iter().filter_map(|name| known.get(name).cloned()).collect()
+    }
+
+    /// The first of a step's that is not here.
+    pub(super) fn missing<'a>(&self, step: &'a Step) -> Option<&'a str> {
+        let known = self.known.borrow();
+        step.secrets.iter().find(|name| !known.contains_key(*name)).map(String::as_str)
+    }
+
+    /// Waits until all of a step's are here; whether they are.
+    pub(super) async fn given_again(&self, step: &Step) -> bool {
+        let mut known = self.known.subscribe();
+        let all = known.wait_for(|known| step.secrets.iter().all(|name| known.contains_key(name)));
+        tokio::time::timeout(GIVEN_AGAIN, all).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(name: &str, value: &str) -> Secret {
+        Secret { name: name.into(), value: value.into() }
+    }
+
+    fn step(secrets: &[&str]) -> Step {
+        let mut step = Step::new("publish", "true");
+        step.secrets = secrets.iter().map(|name| (*name).to_owned()).collect();
+        step
+    }
+
+    #[test]
+    fn a_step_gets_what_it_asks_for_and_nothing_else() {
+        let secrets = Secrets::new(vec![secret("A", "value-a"), secret("B", "value-b")]).unwrap();
+        assert_eq!(secrets.of(&step(&["B"])), [secret("B", "value-b")]);
+        assert_eq!((secrets.missing(&step(&["A", "C"])), secrets.missing(&step(&["A"]))), (Some("C"), None));
+        assert!(secrets.of(&step(&[])).is_empty());
+        assert!(!format!("{secrets:?}").contains("value-"), "{secrets:?}");
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_masked_or_set_is_refused_without_showing_it() {
+        let words = Secrets::new(vec![secret("A", "abc")]).unwrap_err();
+        assert!(words.contains("`A`") && !words.contains("abc"), "{words}");
+    }
+
+    #[tokio::test]
+    async fn a_step_that_waits_goes_on_when_its_secrets_are_given_again() {
+        let secrets = Secrets::default();
+        let step = step(&["A"]);
+        let (given, ()) = tokio::join!(secrets.given_again(&step), async {
+            secrets.take(Secrets::new(vec![secret("A", "value-a")]).unwrap());
+        });
+        assert!(given && secrets.missing(&step).is_none());
+    }
+}

@@ -1,0 +1,85 @@
+//! Secrets between Kiln's processes, and what keeps them from leaving memory.
+//!
+//! Invariant: the value of a [`Secret`] is neither shown by `Debug` nor left behind in the memory that held it.
+
+use std::fmt;
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+use zeroize::Zeroize;
+
+use crate::v1::Secret;
+
+/// Fewest bytes of a secret: what is shorter cannot be masked without hiding half of what a step prints.
+pub const MIN_BYTES: usize = 4;
+/// Most bytes of a secret: Linux takes no variable of more than 128 KiB.
+pub const MAX_BYTES: usize = 64 << 10;
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secret").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.value.zeroize();
+    }
+}
+
+/// What keeps a value from being a secret, in words that follow its name and show nothing of it.
+pub fn problem(value: &str) -> Option<String> {
+    let bytes = value.len();
+    if bytes < MIN_BYTES {
+        Some(format!("has {bytes} bytes; expected at least {MIN_BYTES}, for less cannot be masked in what steps print"))
+    } else if bytes > MAX_BYTES {
+        Some(format!("has {bytes} bytes; expected at most {MAX_BYTES}"))
+    } else if value.contains('\0') {
+        Some("holds a NUL, which no variable can".to_owned())
+    } else {
+        None
+    }
+}
+
+/// Whether `name` can name a secret: letters, digits and `_`, no digit first, as a shell has variables.
+pub fn is_name(name: &str) -> bool {
+    let mut characters = name.chars();
+    characters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+        && characters.all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// From now on neither this process nor any that it starts leaves its memory in a file when it crashes.
+///
+/// The limit is one byte and not none: of a process with that very limit Linux neither writes a core file, for it would have no
+/// room, nor runs the program that `core_pattern` may name, which it does for a limit of 0 (`fs/coredump.c`).
+pub fn no_core_dumps() {
+    let limit = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    // Where an earlier limit of 0 cannot be raised, that one stays.
+    if setrlimit(Resource::Core, limit(1)).is_err() {
+        let _ = setrlimit(Resource::Core, limit(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_shows_its_name_and_nothing_of_its_value() {
+        let secret = Secret { name: "NPM_TOKEN".into(), value: "hunter22".into() };
+        let request = crate::v1::SubmitRequest { secrets: vec![secret.clone()], ..Default::default() };
+        let lease = crate::v1::Lease { secrets: vec![secret], ..Default::default() };
+        for shown in [format!("{request:?}"), format!("{lease:#?}")] {
+            assert!(shown.contains("NPM_TOKEN") && !shown.contains("hunter22"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_secret_is_told_without_showing_it() {
+        assert_eq!(problem("hunter22"), None);
+        for bad in ["", "abc", "nul\0nul", &"x".repeat(MAX_BYTES + 1)] {
+            let words = problem(bad).expect("expected a problem");
+            assert!(bad.is_empty() || !words.contains(bad), "{words}");
+        }
+        assert!(is_name("_A1") && !is_name("1A") && !is_name("A-B") && !is_name(""));
+    }
+}

@@ -1,0 +1,250 @@
+//! Hides secrets in what a command prints.
+//!
+//! Invariant: however a stream is cut into chunks, every byte that belongs to an occurrence of a secret, as it is or coded as
+//! base64, is left out of what comes out, and a run of such bytes is one [`MASK`]. Held back is only what may be the start of one.
+
+use aho_corasick::AhoCorasick;
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use bytes::Bytes;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::executor::Secrets;
+
+/// What stands in a secret's place.
+const MASK: &[u8] = b"***";
+/// Shortest line of a secret of several lines that is hidden by itself: those of a key are, `{` is not.
+const MIN_LINE_BYTES: usize = 8;
+/// After how many characters programs break lines of base64: `base64` and MIME, PEM.
+const LINE_LENGTHS: [usize; 2] = [76, 64];
+
+/// What is hidden, for both streams of a command.
+pub(crate) struct Patterns {
+    patterns: Vec<Zeroizing<Vec<u8>>>,
+    finder: AhoCorasick,
+    longest: usize,
+}
+
+impl Patterns {
+    /// The forms of these secrets; `None` where there is nothing to hide.
+    pub(crate) fn of(secrets: &Secrets) -> Option<Self> {
+        let mut patterns: Vec<Zeroizing<Vec<u8>>> = Vec::new();
+        for (_, value) in secrets.variables() {
+            let lines = value.lines().map(str::trim).filter(|line| line.len() >= MIN_LINE_BYTES);
+            for text in std::iter::once(value).chain(lines) {
+                patterns.push(Zeroizing::new(text.as_bytes().to_vec()));
+                patterns.extend(coded(text.as_bytes()));
+            }
+        }
+        patterns.sort_by(|one, other| one.as_slice().cmp(other));
+        patterns.dedup();
+        let longest = patterns.iter().map(|pattern| pattern.len()).max()?;
+        // Fails only for more patterns than memory could hold.
+        let finder = AhoCorasick::new(patterns.iter().map(|pattern| pattern.as_slice())).ok()?;
+        Some(Self { patterns, finder, longest })
+    }
+
+    /// Where the first suffix of `data` begins that may go on to be a pattern; its length where there is none.
+    fn undecided(&self, data: &[u8]) -> usize {
+        let from = data.len().saturating_sub(self.longest - 1);
+        let begins = |at: &usize| {
+            let suffix = &data[*at..];
+            self.patterns.iter().any(|pattern| pattern.len() > suffix.len() && pattern.starts_with(suffix))
+        };
+        (from..data.len()).find(begins).unwrap_or(data.len())
+    }
+}
+
+/// The forms that a value takes within base64, in both alphabets. Three bytes become four characters, so what stands before the
+/// value gives three forms. Characters that its neighbours have a part in are left out, but where the value, or the end of its line,
+/// is the last that was coded.
+fn coded(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
+    let mut forms = Vec::new();
+    let mut add = |form: &[u8]| forms.push(Zeroizing::new(form.to_vec()));
+    for (engine, before) in
+        [&STANDARD, &URL_SAFE].into_iter().flat_map(|engine| (0..3).map(move |before| (engine, before)))
+    {
+        let first = usize::div_ceil(before * 8, 6);
+        let mut data = Zeroizing::new(vec![0; before]);
+        data.extend_from_slice(value);
+        let inner = data.len() * 8 / 6;
+        for last in ["", "\n"] {
+            data.extend_from_slice(last.as_bytes());
+            let whole = Zeroizing::new(engine.encode(&*data));
+            add(&whole.as_bytes()[first..inner]);
+            add(&whole.as_bytes()[first..]);
+            add(&whole.trim_end_matches('=').as_bytes()[first..]);
+            for length in LINE_LENGTHS.into_iter().filter(|length| before == 0 && inner > *length) {
+                let lines: Vec<&[u8]> = whole.as_bytes().chunks(length).collect();
+                add(&Zeroizing::new(lines.join(&b'\n')));
+                let lines: Vec<&[u8]> = whole.as_bytes()[..inner].chunks(length).collect();
+                add(&Zeroizing::new(lines.join(&b'\n')));
+            }
+        }
+    }
+    forms
+}
+
+/// One stream on its way out.
+pub(crate) struct Masked<'a> {
+    patterns: Option<&'a Patterns>,
+    /// What may be the start of a secret.
+    held: Vec<u8>,
+    /// How many bytes of `held` are known to be part of one.
+    covered: usize,
+    /// The last byte that came out stood for a secret.
+    is_open: bool,
+}
+
+impl<'a> Masked<'a> {
+    /// A stream that begins.
+    pub(crate) fn new(patterns: Option<&'a Patterns>) -> Self {
+        Self { patterns, held: Vec::new(), covered: 0, is_open: false }
+    }
+
+    /// What can be shown now that `data` came.
+    pub(crate) fn push(&mut self, data: Bytes) -> Bytes {
+        let Some(patterns) = self.patterns else { return data };
+        self.held.extend_from_slice(&data);
+        let decided = patterns.undecided(&self.held);
+        self.release(patterns, decided)
+    }
+
+    /// What is left once no more comes.
+    pub(crate) fn finish(&mut self) -> Bytes {
+        let Some(patterns) = self.patterns else { return Bytes::new() };
+        self.release(patterns, self.held.len())
+    }
+
+    /// Lets the first bytes go: every pattern that has a part in them is whole in what is held.
+    fn release(&mut self, patterns: &Patterns, decided: usize) -> Bytes {
+        let hidden = self.hidden(patterns);
+        let mut shown = Vec::with_capacity(decided);
+        let mut at = 0;
+        for (start, end) in hidden.iter().map(|(start, end)| (*start.min(&decided), *end.min(&decided))) {
+            if start > at {
+                shown.extend_from_slice(&self.held[at..start]);
+                self.is_open = false;
+            }
+            if end > start && !std::mem::replace(&mut self.is_open, true) {
+                shown.extend_from_slice(MASK);
+            }
+            at = at.max(end);
+        }
+        if decided > at {
+            shown.extend_from_slice(&self.held[at..decided]);
+            self.is_open = false;
+        }
+        self.covered = hidden.last().map_or(0, |(_, end)| end.saturating_sub(decided));
+        let rest = self.held.split_off(decided);
+        std::mem::replace(&mut self.held, rest).zeroize();
+        shown.into()
+    }
+
+    /// The ranges of what is held that belong to secrets, in order, apart from each other.
+    fn hidden(&self, patterns: &Patterns) -> Vec<(usize, usize)> {
+        let found = patterns.finder.find_overlapping_iter(&self.held).map(|found| (found.start(), found.end()));
+        let mut all: Vec<(usize, usize)> = std::iter::once((0, self.covered)).chain(found).collect();
+        all.sort_unstable();
+        let mut apart: Vec<(usize, usize)> = Vec::new();
+        for (start, end) in all.into_iter().filter(|(start, end)| end > start) {
+            match apart.last_mut().filter(|last| start <= last.1) {
+                Some(last) => last.1 = last.1.max(end),
+                None => apart.push((start, end)),
+            }
+        }
+        apart
+    }
+}
+
+impl Drop for Masked<'_> {
+    fn drop(&mut self) {
+        self.held.zeroize();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_proto::v1::Secret;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn patterns(values: &[&str]) -> Patterns {
+        let secrets: Vec<Secret> = values
+            .iter()
+            .enumerate()
+            .map(|(index, value)| Secret { name: format!("S{index}"), value: (*value).to_owned() })
+            .collect();
+        Patterns::of(&Secrets::of(&secrets)).expect("there is something to hide")
+    }
+
+    fn shown<'d>(patterns: &Patterns, chunks: impl IntoIterator<Item = &'d [u8]>) -> String {
+        let mut masked = Masked::new(Some(patterns));
+        let mut all = Vec::new();
+        for chunk in chunks {
+            all.extend_from_slice(&masked.push(Bytes::copy_from_slice(chunk)));
+        }
+        all.extend_from_slice(&masked.finish());
+        String::from_utf8(all).expect("text stays text")
+    }
+
+    #[test]
+    fn a_secret_is_hidden_whole_byte_by_byte_and_twice() {
+        let patterns = patterns(&["hunter22"]);
+        let text = b"a hunter22, hunter2 hunter2hunter22hunter22!";
+        let expected = "a ***, hunter2 hunter2***!";
+        assert_eq!(shown(&patterns, [&text[..]]), expected);
+        assert_eq!(shown(&patterns, text.chunks(1)), expected);
+    }
+
+    #[test]
+    fn secrets_that_overlap_leave_nothing_of_each_other() {
+        let patterns = patterns(&["abcdef", "defghi", "abcdefghijkl"]);
+        for text in ["abcdefghi", "abcdefghijk", "abcdefghijkl"] {
+            let rest = text.strip_prefix("abcdefghi").filter(|rest| rest.len() < 3).unwrap_or("");
+            assert_eq!(shown(&patterns, text.as_bytes().chunks(1)), format!("***{rest}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn base64_of_a_secret_is_hidden_wherever_it_stands() {
+        let value = "s3cr3t~tok?n>0123456789-abcdefghijklmnopqrstuvwxyz-0123456789-ABCDEFGHIJ";
+        let patterns = patterns(&[value]);
+        for before in ["", "u", "us", "user:", "ann:"] {
+            for engine in [&STANDARD, &URL_SAFE] {
+                for after in ["", "\n", "xy"] {
+                    let coded = engine.encode(format!("{before}{value}{after}"));
+                    let out = shown(&patterns, coded.as_bytes().chunks(1));
+                    assert!(out.contains("***") && out.len() <= before.len() * 2 + 15, "{before:?} {after:?}: {out}");
+                }
+            }
+        }
+        let wrapped = STANDARD.encode(format!("{value}\n")).into_bytes().chunks(76).collect::<Vec<_>>().join(&b'\n');
+        let out = shown(&patterns, [wrapped.as_slice()]);
+        assert!(out.starts_with("***") && out.len() < 10, "{out}");
+    }
+
+    #[test]
+    fn each_line_of_a_key_is_hidden() {
+        let patterns = patterns(&["-----BEGIN KEY-----\nMIIBVgIBADANBgkqhkiG\n-----END KEY-----"]);
+        assert_eq!(shown(&patterns, [&b"> MIIBVgIBADANBgkqhkiG\n"[..]]), "> ***\n");
+    }
+
+    proptest! {
+        #[test]
+        fn how_a_stream_is_cut_changes_nothing(text in "[ab]{0,60}", cuts in prop::collection::vec(1_usize..7, 60)) {
+            let patterns = patterns(&["abba", "bbbab", "aaaaaaa"]);
+            let mut rest = text.as_bytes();
+            let mut chunks = Vec::new();
+            for cut in cuts {
+                let (chunk, after) = rest.split_at(cut.min(rest.len()));
+                chunks.push(chunk);
+                rest = after;
+            }
+            let out = shown(&patterns, chunks);
+            prop_assert_eq!(&out, &shown(&patterns, [text.as_bytes()]));
+            prop_assert!(!out.contains("abba") && !out.contains("bbbab"), "{} became {}", text, out);
+        }
+    }
+}
