@@ -6,9 +6,9 @@ mod real;
 #[path = "../../coordinator/tests/support/redis.rs"]
 mod redis;
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -63,9 +63,19 @@ fn holding(dir: &Path, texts: &[&str]) -> Vec<PathBuf> {
 
 /// All values in a Redis, unpacked (`coordinator/src/store/redis/value.rs`).
 fn stored(redis: &Redis) -> Vec<u8> {
-    let ask = |arguments: &[&str]| {
-        let output = Command::new("redis-cli").args(["-p", &redis.port.to_string()]).args(arguments).output().unwrap();
-        assert!(output.status.success(), "redis-cli {arguments:?}: {output:?}");
+    // By its standard input, for keys hold NULs.
+    let ask = |words: &[&str]| {
+        let quote = |word: &&str| word.bytes().map(|byte| format!("\\x{byte:02x}")).collect::<String>();
+        let line = words.iter().map(|word| format!("\"{}\" ", quote(word))).collect::<String>();
+        let mut client = Command::new("redis-cli")
+            .args(["-p", &redis.port.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        client.stdin.take().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+        let output = client.wait_with_output().unwrap();
+        assert!(output.status.success(), "redis-cli {words:?}: {output:?}");
         output.stdout
     };
     let mut all = Vec::new();

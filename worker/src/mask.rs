@@ -62,7 +62,7 @@ fn coded(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     let mut forms = Vec::new();
     let mut add = |form: &[u8]| forms.push(Zeroizing::new(form.to_vec()));
     for (engine, before) in
-        [&STANDARD, &URL_SAFE].into_iter().flat_map(|engine| (0..3).map(move |before| (engine, before)))
+        [&STANDARD, &URL_SAFE].into_iter().flat_map(|engine| (0_usize..3).map(move |before| (engine, before)))
     {
         let first = usize::div_ceil(before * 8, 6);
         let mut data = Zeroizing::new(vec![0; before]);
