@@ -47,8 +47,8 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     config.auth.check(address)?;
-    let authenticator = Authenticator::open(&config.auth).await?;
     let tls = config.auth.tls()?.map(auth::tls::open).transpose()?;
+    let authenticator = Authenticator::open(&config.auth, tls.clone()).await?;
     let mut kept = config.stores()?;
     let metrics = match config.metrics_listen {
         Some(address) => Some(Metrics::bind(address).await?),

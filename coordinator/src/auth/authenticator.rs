@@ -14,8 +14,9 @@ use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 
 use super::authority::{self, Authority};
 use super::jwt::Jwt;
+use super::tls::Served;
 use super::tokens::{self, Tokens};
-use super::{Config, Error, Identity, revoked, watched};
+use super::{Config, Error, Identity, revoked, shown, watched};
 
 /// Certificates whose identity is remembered.
 const REMEMBERED: usize = 4_096;
@@ -39,6 +40,7 @@ struct Inner {
     known: watch::Receiver<Arc<Known>>,
     jwt: Option<Jwt>,
     certificates: Mutex<HashMap<[u8; 32], Identity>>,
+    tls: Option<watch::Receiver<Served>>,
     authority: Option<Authority>,
     worker_life: std::time::Duration,
 }
@@ -48,7 +50,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// Where a file cannot be used at the start.
-    pub async fn open(config: &Config) -> Result<Self, Error> {
+    pub async fn open(config: &Config, tls: Option<watch::Receiver<Served>>) -> Result<Self, Error> {
         let authority = match config.authority() {
             Some((certificate, key)) => {
                 let read = |path: std::path::PathBuf| {
@@ -67,6 +69,7 @@ impl Authenticator {
             known: follow(config.clone())?,
             jwt,
             certificates: Mutex::default(),
+            tls,
             authority,
             worker_life: config.worker_certificate_life,
         })))
@@ -119,19 +122,28 @@ impl Authenticator {
 
     fn by_certificate(&self, call: &http::request::Parts) -> Result<Identity, Status> {
         let shown = call.extensions.get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
-        let Some(certificate) = shown.as_ref().and_then(|chain| chain.first()) else {
+        let Some(chain) = shown.filter(|chain| !chain.is_empty()) else {
             return Err(Status::unauthenticated(
                 "this farm wants to know who calls; show a certificate (`--cert`, `--key`) or a token (`KILN_TOKEN`, `--token-file`)",
             ));
         };
-        self.of_certificate(certificate).map_err(Status::unauthenticated)
+        self.of_certificate(&chain).map_err(Status::unauthenticated)
     }
 
-    fn of_certificate(&self, certificate: &CertificateDer<'_>) -> Result<Identity, String> {
-        let hash: [u8; 32] = Sha256::digest(certificate).into();
+    /// What is remembered was checked against the authorities of now: its key has their address in it.
+    fn of_certificate(&self, chain: &[CertificateDer<'_>]) -> Result<Identity, String> {
+        let authorities = self.0.tls.as_ref().and_then(|tls| tls.borrow().authorities.clone());
+        let (Some(authorities), Some(certificate)) = (authorities, chain.first()) else {
+            return Err("certificates of clients are not taken here".to_owned());
+        };
+        let mut hasher = Sha256::new();
+        hasher.update((Arc::as_ptr(&authorities).cast::<()>() as usize).to_ne_bytes());
+        hasher.update(certificate);
+        let hash: [u8; 32] = hasher.finalize().into();
         if let Some(known) = self.0.certificates.lock().get(&hash) {
             return Ok(known.clone());
         }
+        shown::verify(&authorities, chain)?;
         let identity = authority::identify(certificate)?;
         let mut certificates = self.0.certificates.lock();
         if certificates.len() >= REMEMBERED {

@@ -12,6 +12,7 @@ pub mod jwt;
 pub mod layer;
 mod open_call;
 pub mod revoked;
+mod shown;
 mod table;
 pub mod tls;
 pub mod tokens;

@@ -18,6 +18,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Error;
+use super::shown::{Authorities, Shown};
 use super::watched;
 
 /// How long a handshake may take.
@@ -43,7 +44,7 @@ impl Files {
         [&self.certificate, &self.key].into_iter().chain(&self.client_ca).cloned().collect()
     }
 
-    fn load(&self) -> Result<Arc<ServerConfig>, Error> {
+    fn load(&self) -> Result<Served, Error> {
         let wrong = |path: &PathBuf| {
             let path = path.clone();
             move |reason: &dyn std::fmt::Display| Error::File { path, reason: reason.to_string() }
@@ -54,6 +55,7 @@ impl Files {
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| wrong(&self.certificate)(&error))?;
+        let mut authorities = None;
         let builder = match &self.client_ca {
             None => builder.with_no_client_auth(),
             Some(path) => {
@@ -64,13 +66,23 @@ impl Files {
                 // Those without a certificate come in too: they may have a token, or ask for a certificate.
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(roots.into(), provider).allow_unauthenticated();
-                builder.with_client_cert_verifier(verifier.build().map_err(|error| wrong(path)(&error))?)
+                let verifier: Authorities = verifier.build().map_err(|error| wrong(path)(&error))?;
+                authorities = Some(verifier.clone());
+                builder.with_client_cert_verifier(Arc::new(Shown(verifier)))
             }
         };
         let mut config = builder.with_single_cert(chain, key).map_err(|error| wrong(&self.certificate)(&error))?;
         config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Arc::new(config))
+        Ok(Served { config: Arc::new(config), authorities })
     }
+}
+
+/// What connections are made by.
+#[derive(Debug, Clone)]
+pub struct Served {
+    config: Arc<ServerConfig>,
+    /// What certificates of clients are checked by, after the handshake.
+    pub(super) authorities: Option<Authorities>,
 }
 
 fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, Error> {
@@ -86,7 +98,7 @@ fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, Error> {
 ///
 /// # Errors
 /// Where they cannot be used at the start.
-pub fn open(files: Files) -> Result<watch::Receiver<Arc<ServerConfig>>, Error> {
+pub fn open(files: Files) -> Result<watch::Receiver<Served>, Error> {
     let (sender, receiver) = watch::channel(files.load()?);
     let paths = files.all();
     tokio::spawn(watched::watch(paths, move || {
@@ -105,7 +117,7 @@ pub fn open(files: Files) -> Result<watch::Receiver<Arc<ServerConfig>>, Error> {
 /// Connections that have shaken hands.
 pub fn incoming(
     listener: TcpListener,
-    config: watch::Receiver<Arc<ServerConfig>>,
+    served: watch::Receiver<Served>,
 ) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
     let (sender, receiver) = mpsc::channel(64);
     tokio::spawn(async move {
@@ -120,7 +132,7 @@ pub fn incoming(
                 continue;
             };
             let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
-            let (sender, acceptor) = (sender.clone(), TlsAcceptor::from(config.borrow().clone()));
+            let (sender, acceptor) = (sender.clone(), TlsAcceptor::from(served.borrow().config.clone()));
             tokio::spawn(async move {
                 let _permit = permit;
                 let _ = stream.set_nodelay(true);
