@@ -10,6 +10,7 @@ pub mod digest;
 pub mod join;
 pub mod precondition;
 pub mod property;
+pub mod protocol;
 pub mod resource_name;
 pub mod shape;
 pub mod transfer;
