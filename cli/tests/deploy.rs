@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use real::docker::Docker;
-use real::{Ran, cannot_run, project};
+use real::{Lasting, Ran, cannot_run, project};
 
 const PROJECT: &str = r#"
 name = "hello"
@@ -90,7 +90,7 @@ impl Drop for Composed<'_> {
         }
         let mut down = self.command("docker-compose");
         down.args(["down", "-v", "-t", "2"]);
-        Ran::from(down);
+        let _ = Ran::from(down);
     }
 }
 
@@ -110,11 +110,11 @@ fn stripped(to: &Path) -> Option<()> {
 
 #[test]
 fn compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its_page() {
+    let Some(docker) = Docker::start() else { return };
     let Some(base) = base() else { return };
     if printed("docker-compose", &["version"]).is_none() {
         return;
     }
-    let Some(docker) = Docker::start() else { return };
     docker.well(&["import", base.to_str().unwrap(), "kiln-base:local"]);
     let dir = tempfile::tempdir().unwrap();
     if stripped(dir.path()).is_none() {
@@ -172,6 +172,26 @@ fn units_are_sound_and_no_more_exposed_than_they_say() {
         let threshold = format!("--threshold={most}");
         printed("systemd-analyze", &["security", "--offline=true", "--no-pager", &threshold, file]);
     }
+}
+
+#[test]
+fn a_worker_with_no_more_capabilities_than_its_unit_grants_has_its_sandbox() {
+    if !nix::unistd::geteuid().is_root() {
+        return cannot_run("the unit's worker is root");
+    }
+    let unit = std::fs::read_to_string(deploy().join("systemd/kiln-worker.service")).unwrap();
+    let granted = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap();
+    let granted: String = granted.split(' ').map(|name| format!(",+{}", name[4..].to_lowercase())).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new("setpriv");
+    command
+        .args([&format!("--bounding-set=-all{granted}"), "--inh-caps=-all", "--no-new-privs", "--pdeathsig=KILL"])
+        .arg(env!("CARGO_BIN_EXE_kiln"))
+        .args(["worker", "--coordinator", "http://127.0.0.1:9", "--name", "bounded", "--sandbox", "required"])
+        .args(["--parent", &std::process::id().to_string(), "--state-dir"])
+        .arg(dir.path())
+        .env("KILN_LOG", "info");
+    Lasting::start(command).line_with("actions run in a sandbox");
 }
 
 /// What Kustomize makes of a directory, checked against Kubernetes' own schemas; the objects. None, said aloud, where a tool is missing.
