@@ -13,6 +13,7 @@ pub mod fuzzing;
 pub mod join;
 pub mod precondition;
 pub mod property;
+pub mod protocol;
 pub mod resource_name;
 pub mod scope;
 pub mod secret;

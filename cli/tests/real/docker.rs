@@ -46,6 +46,12 @@ impl Docker {
             .arg("--pidfile")
             .arg(at("pid"))
             .args(["--bridge", "none", "--iptables=false", "--ip6tables=false"])
+            // Networks that a test makes are where no other's are.
+            .arg(format!(
+                "--default-address-pool=base=10.{}.{}.0/20,size=24",
+                128 + std::process::id() / 16 % 64,
+                std::process::id() % 16 * 16
+            ))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

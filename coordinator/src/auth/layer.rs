@@ -1,10 +1,11 @@
-//! The gate in front of all services: finds out who calls, and whether they may.
+//! The gate in front of all services: finds out who calls, whether they may, and whether both sides are near enough in age.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use kiln_proto::protocol;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
@@ -56,6 +57,11 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let spoken = request.headers().get(protocol::HEADER);
+        if let Some(Err(error)) = spoken.map(|spoken| protocol::check(spoken.as_bytes())) {
+            let status = Status::failed_precondition(error.to_string());
+            return Box::pin(std::future::ready(Ok(status.into_http())));
+        }
         if !self.authenticator.asks() {
             request.extensions_mut().insert(Identity::anonymous());
             return Box::pin(self.inner.call(request));

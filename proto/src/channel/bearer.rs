@@ -10,11 +10,12 @@ use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
 use super::access::Error;
+use crate::protocol::{HEADER, PROTOCOL};
 
 /// How long a token that came from a file is used before the file is looked at again: short-lived ones are replaced there.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// Says who one is in each call; says nothing where there is no token. Cheap to clone.
+/// Says in each call which protocol is spoken, and who one is where there is a token. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Bearer(Option<Arc<Token>>);
 
@@ -75,6 +76,7 @@ impl Token {
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert(HEADER, PROTOCOL.into());
         if let Some(token) = &self.0 {
             request.metadata_mut().insert("authorization", token.now());
         }

@@ -1,0 +1,259 @@
+//! What a platform team copies from `deploy/`, run as its pages say.
+
+#![allow(clippy::unwrap_used)]
+
+mod real;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use real::docker::Docker;
+use real::{Lasting, Ran, cannot_run, project};
+
+const PROJECT: &str = r#"
+name = "hello"
+[steps.make]
+run = "echo made by $(id -u) > out; test ! -e /var/lib/kiln"
+outputs = ["out"]
+[artifacts.out]
+from = "make"
+files = ["out"]
+kind = "archive"
+"#;
+
+/// The repository.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn deploy() -> PathBuf {
+    root().join("deploy")
+}
+
+/// What a command prints, which must be a success. None, said aloud, where it is not installed.
+#[track_caller]
+fn printed(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = match Command::new(program).args(arguments).stdin(Stdio::null()).output() {
+        Ok(output) => output,
+        Err(error) => {
+            cannot_run(&format!("`{program}`: {error}"));
+            return None;
+        }
+    };
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "expected `{program} {arguments:?}` to work: {out}{err}");
+    Some(format!("{out}{err}"))
+}
+
+/// The commands of a page: its first block of this language.
+fn block(page: &str, language: &str) -> String {
+    let text = std::fs::read_to_string(deploy().join(page)).unwrap();
+    let (_, rest) = text.split_once(&format!("```{language}\n")).expect("expected the page to have such a block");
+    rest.split_once("\n```").unwrap().0.to_owned()
+}
+
+/// A tar of a small Debian with Redis and a registry, made once for all runs. None, said aloud, where it cannot be made.
+fn base() -> Option<PathBuf> {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("deploy-base.tar");
+    if !place.exists() {
+        let beside = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let tar = beside.path().join("root.tar");
+        let include = "--include=mount,redis-server,docker-registry";
+        printed("mmdebstrap", &["--quiet", "--variant=essential", include, "bookworm", tar.to_str().unwrap()])?;
+        std::fs::rename(tar, &place).unwrap();
+    }
+    Some(place)
+}
+
+/// The farm of a page, taken down with its test.
+struct Composed<'a> {
+    docker: &'a Docker,
+    name: String,
+}
+
+impl Composed<'_> {
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(root()).stdin(Stdio::null());
+        command.env("DOCKER_HOST", self.docker.host()).env("COMPOSE_PROJECT_NAME", &self.name);
+        command.env("COMPOSE_FILE", deploy().join("compose.yaml")).env_remove("KILN_FARM");
+        command
+    }
+}
+
+impl Drop for Composed<'_> {
+    fn drop(&mut self) {
+        let mut logs = self.command("docker-compose");
+        logs.args(["logs", "--no-color", "--tail", "50"]);
+        if std::thread::panicking() {
+            eprintln!("{}", Ran::from(logs).out);
+        }
+        let mut down = self.command("docker-compose");
+        down.args(["down", "-v", "-t", "2"]);
+        let _ = Ran::from(down);
+    }
+}
+
+/// Binaries without what only a debugger reads: an image of them is made in seconds.
+fn stripped(to: &Path) -> Option<()> {
+    let built = Path::new(env!("CARGO_BIN_EXE_kiln")).parent().unwrap();
+    for name in ["kiln", "kiln-coordinator", "kiln-worker"] {
+        let from = built.join(name);
+        if !from.exists() {
+            cannot_run(&format!("`{}` is not built; `cargo test --workspace` builds it", from.display()));
+            return None;
+        }
+        printed("strip", &["-o", to.join(name).to_str().unwrap(), from.to_str().unwrap()])?;
+    }
+    Some(())
+}
+
+#[test]
+fn compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its_page() {
+    let Some(docker) = Docker::start() else { return };
+    let Some(base) = base() else { return };
+    if printed("docker-compose", &["version"]).is_none() {
+        return;
+    }
+    docker.well(&["import", base.to_str().unwrap(), "kiln-base:local"]);
+    let dir = tempfile::tempdir().unwrap();
+    if stripped(dir.path()).is_none() {
+        return;
+    }
+    // The registry of Debian, as an image of its own.
+    let made =
+        project(&[("Dockerfile", "FROM kiln-base:local\nCMD docker-registry serve /etc/docker/registry/config.yml\n")]);
+    docker.well(&["build", "--network", "none", "-q", "-t", "kiln-registry:local", made.path().to_str().unwrap()]);
+    let source = project(&[("kiln.toml", PROJECT)]);
+    let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let farm = Composed { docker: &docker, name: format!("kiln{}", std::process::id()) };
+    let stage = dir.path().join("stage");
+    let mut page = farm.command("bash");
+    page.args(["-euo", "pipefail", "-c", &block("compose.md", "sh")])
+        .env("KILN_BINARIES", dir.path())
+        .env("KILN_STAGE", &stage)
+        .env("KILN_PROJECT", source.path())
+        .env("KILN_PACKAGES", "")
+        .env("KILN_BUILD", "--network none --build-arg BASE=kiln-base:local --build-arg PACKAGES=")
+        .env("KILN_REDIS_IMAGE", "kiln-base:local")
+        .env("KILN_REGISTRY_IMAGE", "kiln-registry:local")
+        .env("KILN_PORT", port())
+        .env("KILN_REGISTRY_PORT", port())
+        .env("XDG_CACHE_HOME", dir.path().join("cache"));
+    let mut patient = Command::new("timeout");
+    patient.arg("180").arg(page.get_program()).args(page.get_args()).current_dir(root()).stdin(Stdio::null());
+    patient.envs(page.get_envs().filter_map(|(name, value)| Some((name, value?)))).env_remove("KILN_FARM");
+    let ran = Ran::from(patient);
+    assert_eq!(ran.code, 0, "expected the page's commands to work:\n{}\n{}", ran.out, ran.err);
+    let unpacked = real::unpack(&stage.join("out"));
+    let out = real::find(unpacked.path(), "out").unwrap();
+    assert_eq!(std::fs::read_to_string(out).unwrap(), "made by 1000\n");
+    // The worker has no rights that an action could get hold of.
+    let worker = format!("{}_worker_1", farm.name);
+    let status = docker.well(&["exec", &worker, "sh", "-c", "cat /proc/1/status"]);
+    for line in ["Uid:\t10001\t10001\t10001\t10001", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"] {
+        assert!(status.contains(line), "expected `{line}` of the worker's process, found:\n{status}");
+    }
+}
+
+#[test]
+fn units_are_sound_and_no_more_exposed_than_they_say() {
+    let dir = tempfile::tempdir().unwrap();
+    // Of the coordinator everything is taken away; a worker's actions inherit what would be, and `kiln-worker.service` says what that leaves.
+    for (unit, most) in [("kiln-coordinator", 15), ("kiln-worker", 76)] {
+        let text = std::fs::read_to_string(deploy().join("systemd").join(format!("{unit}.service"))).unwrap();
+        // The program need not be installed where this runs.
+        let text = text.replace(&format!("/usr/local/bin/{unit} "), "/bin/true ");
+        let file = dir.path().join(format!("{unit}.service"));
+        std::fs::write(&file, text).unwrap();
+        let file = file.to_str().unwrap();
+        let Some(said) = printed("systemd-analyze", &["verify", "--man=no", file]) else { return };
+        assert!(!said.contains(unit), "expected nothing to be said of the unit: {said}");
+        let threshold = format!("--threshold={most}");
+        printed("systemd-analyze", &["security", "--offline=true", "--no-pager", &threshold, file]);
+    }
+}
+
+#[test]
+fn a_worker_with_no_more_capabilities_than_its_unit_grants_has_its_sandbox() {
+    if !nix::unistd::geteuid().is_root() {
+        return cannot_run("the unit's worker is root");
+    }
+    let unit = std::fs::read_to_string(deploy().join("systemd/kiln-worker.service")).unwrap();
+    let granted = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap();
+    let granted: String = granted.split(' ').map(|name| format!(",+{}", name[4..].to_lowercase())).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new("setpriv");
+    command
+        .args([&format!("--bounding-set=-all{granted}"), "--inh-caps=-all", "--no-new-privs", "--pdeathsig=KILL"])
+        .arg(env!("CARGO_BIN_EXE_kiln"))
+        .args(["worker", "--coordinator", "http://127.0.0.1:9", "--name", "bounded", "--sandbox", "required"])
+        .args(["--parent", &std::process::id().to_string(), "--state-dir"])
+        .arg(dir.path())
+        .env("KILN_LOG", "info");
+    Lasting::start(command).line_with("actions run in a sandbox");
+}
+
+/// What Kustomize makes of a directory, checked against Kubernetes' own schemas; the objects. None, said aloud, where a tool is missing.
+fn rendered(name: &str) -> Option<Vec<serde_json::Value>> {
+    const TOOLS: &str = "/opt/kiln-test-tools/bin";
+    let made = printed("kubectl", &["kustomize", deploy().join("kubernetes").join(name).to_str().unwrap()])?;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join(format!("{name}.yaml"));
+    std::fs::write(&file, made).unwrap();
+    let file = file.to_str().unwrap();
+    // `strict`: a field that Kubernetes does not know is an error. 1.33 is the first version with all that the base uses switched on.
+    let arguments = ["--strict", "--kubernetes-version", "1.33", file];
+    printed(&format!("{TOOLS}/kubernetes-validate"), &arguments)?;
+    let as_json = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
+    Some(serde_json::from_str(&printed(&format!("{TOOLS}/python"), &["-c", as_json, file])?).unwrap())
+}
+
+fn named<'a>(objects: &'a [serde_json::Value], kind: &str, name: &str) -> &'a serde_json::Value {
+    let fits = |object: &&serde_json::Value| object["kind"] == kind && object["metadata"]["name"] == name;
+    objects.iter().find(fits).unwrap_or_else(|| panic!("expected a {kind} `{name}`"))
+}
+
+#[test]
+fn kubernetes_objects_fit_their_schemas_and_each_other() {
+    let Some(base) = rendered("base") else { return };
+    for object in &base {
+        let is_namespace = object["kind"] == "Namespace";
+        assert!(is_namespace || object["metadata"]["namespace"] == "kiln", "expected a namespace: {object}");
+    }
+    for name in ["kiln-coordinator", "kiln-worker-amd64", "kiln-worker-arm64"] {
+        let set = named(&base, "StatefulSet", name);
+        let labels = &set["spec"]["template"]["metadata"]["labels"];
+        assert_eq!(&set["spec"]["selector"]["matchLabels"], labels, "{name}");
+        assert_eq!(&named(&base, "Service", name)["spec"]["selector"], labels, "{name}");
+        assert_eq!(&named(&base, "PodDisruptionBudget", name)["spec"]["selector"]["matchLabels"], labels, "{name}");
+        let pod = &set["spec"]["template"]["spec"];
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{name}");
+        let container = &pod["containers"][0];
+        assert_eq!(container["securityContext"]["capabilities"], serde_json::json!({"drop": ["ALL"]}), "{name}");
+        assert!(container["livenessProbe"].is_object(), "expected `{name}` to be probed");
+    }
+    for (arch, isa) in [("amd64", "x86-64"), ("arm64", "arm-a64")] {
+        let name = format!("kiln-worker-{arch}");
+        let pool = named(&base, "StatefulSet", &name);
+        assert_eq!(pool["spec"]["template"]["spec"]["nodeSelector"]["kubernetes.io/arch"], arch);
+        assert!(pool["spec"]["replicas"].is_null(), "expected `{name}` to leave its size to a scaler");
+        for (form, kind) in [("keda", "ScaledObject"), ("hpa", "HorizontalPodAutoscaler")] {
+            let Some(objects) = rendered(form) else { return };
+            let scaler = named(&objects, kind, &name);
+            let target = &scaler["spec"]["scaleTargetRef"];
+            assert_eq!((&target["kind"], &target["name"]), (&"StatefulSet".into(), &name.as_str().into()), "{form}");
+            assert_eq!(scaler["metadata"]["namespace"], "kiln", "{form}");
+            // Scaled by the pool's own instruction set: the two files of a form differ in nothing else.
+            assert!(scaler.to_string().contains(isa), "expected {form} to look at `{isa}`: {scaler}");
+        }
+    }
+    // Kubernetes has no schema of KEDA's objects: what its prometheus trigger requires is looked for here.
+    for object in rendered("keda").unwrap_or_default() {
+        let trigger = &object["spec"]["triggers"][0];
+        assert_eq!(trigger["type"], "prometheus");
+        for field in ["serverAddress", "query", "threshold"] {
+            assert!(trigger["metadata"][field].is_string(), "expected `{field}` as a string in {trigger}");
+        }
+    }
+}

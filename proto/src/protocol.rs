@@ -1,0 +1,64 @@
+//! Which Kiln programs may speak with one another: each call says which protocol its sender speaks.
+//!
+//! Invariant: a skew of one works both ways, and more is refused before a call does anything. Every call of `kiln` and of a worker ends
+//! at the coordinator, so it alone compares. A program that names no protocol is no part of Kiln (another Remote Execution client), or
+//! older than the numbers; it is not refused.
+
+/// What this build speaks. Raised by one with a change that the version before does not understand; the code for the version before stays
+/// until the next raise. What was spoken before there were numbers is 1.
+pub const PROTOCOL: u32 = 2;
+
+/// The header that carries the number.
+pub const HEADER: &str = "kiln-protocol";
+
+/// Two programs that are too far apart, or a number that is none. Its words are for whoever runs the caller.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(
+        "this `kiln` or worker is older than the farm's coordinator: it speaks protocol {theirs} and the coordinator {ours}, and one apart \
+         is the most; upgrade it to the coordinator's version"
+    )]
+    CallerOlder { theirs: u32, ours: u32 },
+    #[error(
+        "the farm's coordinator is older than this `kiln` or worker: the coordinator speaks protocol {ours} and this {theirs}, and one \
+         apart is the most; who runs the farm must upgrade the coordinator, or use an older `kiln` or worker"
+    )]
+    CoordinatorOlder { theirs: u32, ours: u32 },
+    #[error("the header `{HEADER}` is no protocol; expected a number such as `{PROTOCOL}`")]
+    NoNumber,
+}
+
+/// Whether a coordinator that speaks [`PROTOCOL`] goes on with a caller that sent this.
+///
+/// # Errors
+/// In words that say which side is older.
+pub fn check(sent: &[u8]) -> Result<(), Error> {
+    let text = std::str::from_utf8(sent).map_err(|_| Error::NoNumber)?;
+    let theirs: u32 = text.parse().map_err(|_| Error::NoNumber)?;
+    if theirs.abs_diff(PROTOCOL) <= 1 {
+        Ok(())
+    } else if theirs < PROTOCOL {
+        Err(Error::CallerOlder { theirs, ours: PROTOCOL })
+    } else {
+        Err(Error::CoordinatorOlder { theirs, ours: PROTOCOL })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_apart_is_taken_and_more_names_the_older_side() {
+        let said = |number: u32| check(number.to_string().as_bytes());
+        for near in PROTOCOL - 1..=PROTOCOL + 1 {
+            assert_eq!(said(near), Ok(()), "expected protocol {near} to be taken");
+        }
+        assert_eq!(said(PROTOCOL - 2), Err(Error::CallerOlder { theirs: PROTOCOL - 2, ours: PROTOCOL }));
+        assert_eq!(said(u32::MAX), Err(Error::CoordinatorOlder { theirs: u32::MAX, ours: PROTOCOL }));
+        for none in [&b""[..], b"two", b"-1", b"99999999999", b"\xff"] {
+            assert_eq!(check(none), Err(Error::NoNumber));
+        }
+    }
+}
