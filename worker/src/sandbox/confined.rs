@@ -52,7 +52,8 @@ pub(super) fn probe(config: &Config, host: &Host) -> Result<(), String> {
     let mut child = spawned.map_err(|error| error.to_string())?;
     let answer = (|| -> io::Result<String> {
         use std::io::{BufRead, Write};
-        let line = serde_json::to_vec(&spec)?;
+        let mut line = serde_json::to_vec(&spec)?;
+        line.push(b'\n');
         (&own).write_all(&line)?;
         own.set_read_timeout(Some(Duration::from_secs(10)))?;
         let mut answer = String::new();
@@ -169,9 +170,7 @@ pub(super) async fn run(
     let hold = own.try_clone().map_err(setup("cannot make a socket"))?;
     let socket = tokio::net::UnixStream::from_std(own).map_err(setup("cannot make a socket"))?;
     let (reader, mut writer) = socket.into_split();
-    let mut line = serde_json::to_vec(&spec).map_err(|error| Error::Setup(error.to_string()))?;
-    line.push(b'\n');
-    let line = Zeroizing::new(line);
+    let line = Zeroizing::new(serde_json::to_vec(&spec).map_err(|error| Error::Setup(error.to_string()))?);
     drop(spec);
     let told = async {
         writer.write_all(&line).await?;
