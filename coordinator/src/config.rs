@@ -26,7 +26,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Most bytes of cached blobs, such as `50GiB`. Beyond them, what no cached result names is dropped first, then the results used
     /// longest ago with what they alone name. Artifacts are not counted.
-    #[arg(long, env = "KILN_STORE_SIZE", default_value = "50GiB", value_parser = bytes, value_name = "SIZE")]
+    #[arg(long = "store-size", env = "KILN_STORE_SIZE", default_value = "50GiB", value_parser = bytes, value_name = "SIZE")]
     pub store_bytes: u64,
     /// How long cached results and blobs are kept when nobody uses them, such as `30d` or `12h`.
     #[arg(long, env = "KILN_CACHE_AGE", default_value = "30d", value_parser = life, value_name = "TIME")]
