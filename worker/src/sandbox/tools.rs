@@ -28,8 +28,9 @@ impl Tools {
     /// Looks for them: today Rust's, where rustup keeps it. Its proxies need rustup's own state; the toolchain does not.
     pub fn discover() -> Self {
         let mut tools = Vec::new();
-        let sysroot =
-            Command::new("rustc").args(["--print", "sysroot"]).output().ok().filter(|output| output.status.success());
+        // What is loaded into the worker is none of its tools': a preloaded library has made `rustc` wait for ever.
+        let sysroot = Command::new("rustc").args(["--print", "sysroot"]).env_remove("LD_PRELOAD").output();
+        let sysroot = sysroot.ok().filter(|output| output.status.success());
         if let Some(output) = sysroot {
             let directory = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
             if directory.is_absolute() && !directory.starts_with("/usr") && directory.join("bin").is_dir() {
