@@ -76,6 +76,7 @@ fn ask(file: &Path, question: &[&str], path: &str) -> Option<String> {
         .args(question)
         .env("PATH", path)
         .env("LC_ALL", "C")
+        .env_remove("LD_PRELOAD")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
