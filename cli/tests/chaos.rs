@@ -69,13 +69,14 @@ impl Machines {
         let temporary = caretaker::directory();
         let redis = Redis::start();
         let variables = vec![("TMPDIR".to_owned(), temporary.path().display().to_string())];
-        let farm = Farm::with_variables(variables, &["--redis", &redis.url()], &[]);
+        let farm = Farm::with_variables(variables, &["--redis", &redis.url()], &[WORKERS[0]]);
         let link = Link::new();
         let proxy = Proxy::at(&format!("{}:0", link.address), &farm.url);
         let disk = SmallDisk::at(&farm.dir.path().join("small"));
         let clock = Clock::at(farm.dir.path().join("clock"));
         let machines = Self { farm, redis, link, proxy, disk, clock, temporary };
-        WORKERS.iter().for_each(|name| machines.start_worker(name));
+        // The first one found out what the machine's tools are, for all of them.
+        WORKERS[1..].iter().for_each(|name| machines.start_worker(name));
         WORKERS.iter().for_each(|name| machines.farm.wait_for_worker(name));
         machines
     }
@@ -238,7 +239,10 @@ fn chaos(builds: usize) {
     let (dir, pids) = (machines.farm.dir.path().to_owned(), machines.farm.pids());
     let left = leftovers::groups(&pids);
     assert!(left.is_empty(), "expected no control group, found {left:?}");
-    drop(machines);
+    // The small disk is mounted below the farm's directory, which cannot go before it.
+    let Machines { farm, disk, .. } = machines;
+    drop(disk);
+    drop(farm);
     let left = leftovers::processes_and_mounts(&dir);
     assert!(left.is_empty(), "expected no process and no mount, found {left:?}");
     assert!(!dir.exists(), "expected the farm's directory to be gone");
