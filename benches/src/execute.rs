@@ -11,13 +11,38 @@ use kiln_proto::transfer::Client;
 use crate::actions::{self, FUNCTION, Recipe};
 use crate::report::{Figure, Latencies};
 
-/// Runs `count` distinct actions of `/bin/true`, `concurrency` at once: on the worker's system, or in a container of this image.
+/// What a run of actions took.
+#[derive(Debug)]
+pub struct Ran {
+    /// Of each, from Execute to its result.
+    pub latencies: Latencies,
+    /// Actions a second.
+    pub per_second: f64,
+}
+
+/// As [`run`], as figures.
+///
+/// # Errors
+/// Where an action fails.
 pub async fn noop(
     channel: &Channel,
     image: Option<&str>,
     count: u32,
     concurrency: usize,
 ) -> anyhow::Result<Vec<Figure>> {
+    let ran = run(channel, image, count, concurrency).await?;
+    let place = if image.is_some() { " in a container" } else { "" };
+    let name = format!("/bin/true{place}, {concurrency} at once");
+    let mut figures = ran.latencies.figures(&name);
+    figures.push(Figure::new(format!("{name}, throughput"), ran.per_second, "actions/s"));
+    Ok(figures)
+}
+
+/// Runs `count` distinct actions of `/bin/true`, `concurrency` at once: on the worker's system, or in a container of this image.
+///
+/// # Errors
+/// Where an action fails.
+pub async fn run(channel: &Channel, image: Option<&str>, count: u32, concurrency: usize) -> anyhow::Result<Ran> {
     let salt: u64 = rand::random();
     // The empty directory is the empty blob, which every endpoint has.
     let platform = image.map(|image| (property::CONTAINER_IMAGE.to_owned(), image.to_owned()));
@@ -42,11 +67,7 @@ pub async fn noop(
     let wall = began.elapsed();
     let mut latencies = Latencies::default();
     took.into_iter().for_each(|took| latencies.record(took));
-    let place = if image.is_some() { " in a container" } else { "" };
-    let name = format!("/bin/true{place}, {concurrency} at once");
-    let mut figures = latencies.figures(&name);
-    figures.push(Figure::new(format!("{name}, throughput"), f64::from(count) / wall.as_secs_f64(), "actions/s"));
-    Ok(figures)
+    Ok(Ran { latencies, per_second: f64::from(count) / wall.as_secs_f64() })
 }
 
 async fn timed(channel: Channel, action: Digest) -> anyhow::Result<Duration> {

@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use kiln_proto::channel::{self, Access, Channel};
 use kiln_proto::v1::StatusRequest;
 use kiln_proto::v1::farm_client::FarmClient;
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,11 +16,26 @@ use crate::process::Process;
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How a farm is started.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// Further arguments for the coordinator.
+    pub arguments: Vec<String>,
+    /// Variables of its processes beside this one's.
+    pub variables: Vec<(String, String)>,
+    /// It speaks TLS, and everybody shows a certificate of its authority.
+    pub tls: bool,
+}
+
 /// A running farm; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Farm {
     /// Where it listens.
     pub url: String,
+    /// What its clients show.
+    pub access: Access,
+    setup: Setup,
+    join: Option<String>,
     // Workers stop before the coordinator does.
     workers: Vec<Part>,
     coordinator: Part,
@@ -35,18 +51,28 @@ struct Part {
 }
 
 impl Farm {
-    /// Starts a farm of the binaries beside this program; `arguments` are further ones for the coordinator.
+    /// Starts a farm of the binaries beside this program.
     ///
     /// # Errors
     /// Where a process cannot be started or ends at once, with what it said.
-    pub async fn start(workers: u32, arguments: &[String]) -> anyhow::Result<Self> {
+    pub async fn start(workers: u32, setup: Setup) -> anyhow::Result<Self> {
         let data = tempfile::tempdir()?;
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let url = format!("http://127.0.0.1:{port}");
         let mut command = Command::new(binary("kiln-coordinator")?);
         command.args(["--listen", &format!("127.0.0.1:{port}"), "--data-dir"]).arg(data.path().join("coordinator"));
-        let coordinator = Part::start("coordinator", command.args(arguments), data.path())?;
-        let mut farm = Self { url, workers: Vec::new(), coordinator, data };
+        let (mut access, mut join) = (Access::default(), None);
+        if setup.tls {
+            let identity = data.path().join("identity");
+            let said = kiln(&["farm", "init", text(&identity)?, "--host", "127.0.0.1"])?;
+            join = said.split_whitespace().find(|word| word.starts_with("kiln-join.")).map(str::to_owned);
+            command.arg("--farm-dir").arg(&identity);
+            access = certificate(&identity, "bench", &["builder", "admin"])?;
+        }
+        command.args(&setup.arguments).envs(setup.variables.iter().cloned());
+        let coordinator = Part::start("coordinator", &mut command, data.path())?;
+        let scheme = if setup.tls { "https" } else { "http" };
+        let url = format!("{scheme}://127.0.0.1:{port}");
+        let mut farm = Self { url, access, setup, join, workers: Vec::new(), coordinator, data };
         farm.wait_for(None).await?;
         for number in 1..=workers {
             farm.add_worker(&format!("worker-{number}"), &[]).await?;
@@ -61,8 +87,32 @@ impl Farm {
     pub async fn add_worker(&mut self, name: &str, arguments: &[String]) -> anyhow::Result<()> {
         let mut command = Command::new(binary("kiln-worker")?);
         command.args(["--coordinator", &self.url, "--name", name, "--state-dir"]).arg(self.data.path().join(name));
-        self.workers.push(Part::start(name, command.args(arguments), self.data.path())?);
+        if let Some(token) = &self.join {
+            command.args(["--join", token]);
+        }
+        command.args(arguments).envs(self.setup.variables.iter().cloned());
+        self.workers.push(Part::start(name, &mut command, self.data.path())?);
         self.wait_for(Some(name)).await
+    }
+
+    /// What somebody shows who has only this role; nothing where the farm asks for nothing.
+    ///
+    /// # Errors
+    /// Where the certificate cannot be made.
+    pub fn member(&self, name: &str, role: &str) -> anyhow::Result<Access> {
+        if self.setup.tls {
+            certificate(&self.data.path().join("identity"), name, &[role])
+        } else {
+            Ok(Access::default())
+        }
+    }
+
+    /// Connects as one who may do everything.
+    ///
+    /// # Errors
+    /// Where the coordinator does not answer.
+    pub async fn connect(&self) -> anyhow::Result<Channel> {
+        Ok(channel::connect(&self.url, &self.access).await?)
     }
 
     /// Stops all workers.
@@ -79,7 +129,7 @@ impl Farm {
     async fn wait_for(&mut self, worker: Option<&str>) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {
-            if let Ok(channel) = kiln_proto::channel::connect(&self.url, &Default::default()).await
+            if let Ok(channel) = self.connect().await
                 && let Ok(status) = FarmClient::new(channel).status(StatusRequest {}).await
             {
                 let there = &status.get_ref().workers;
@@ -135,6 +185,32 @@ impl Drop for Part {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn text(path: &Path) -> anyhow::Result<&str> {
+    path.to_str().with_context(|| format!("`{}` is no UTF-8", path.display()))
+}
+
+/// Runs `kiln`, and returns what it printed.
+fn kiln(arguments: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(binary("kiln")?).args(arguments).output()?;
+    if !output.status.success() {
+        bail!("`kiln {}` failed:\n{}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn certificate(identity: &Path, name: &str, roles: &[&str]) -> anyhow::Result<Access> {
+    let directory = text(identity)?;
+    let mut arguments = vec!["farm", "certificate", name, "--farm-dir", directory, "--output", directory];
+    roles.iter().for_each(|role| arguments.extend(["--role", role]));
+    kiln(&arguments)?;
+    Ok(Access {
+        ca: Some(identity.join("ca.pem")),
+        cert: Some(identity.join(format!("{name}.pem"))),
+        key: Some(identity.join(format!("{name}.key"))),
+        token_file: None,
+    })
 }
 
 /// A binary that was built with this program.

@@ -4,6 +4,8 @@
 
 pub mod actions;
 pub mod blob;
+pub mod cost;
+pub mod crowd;
 pub mod execute;
 pub mod farm;
 pub mod image;

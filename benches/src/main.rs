@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::{Parser, Subcommand, ValueEnum};
-use kiln_benches::farm::Farm;
+use kiln_benches::farm::{Farm, Setup};
 use kiln_benches::load::document::Document;
 use kiln_benches::load::{compare, table};
 use kiln_benches::report::{self, Figure};
-use kiln_benches::{blob, execute, image, layer, load, project, scheduler};
+use kiln_benches::{blob, cost, crowd, execute, image, layer, load, project, scheduler};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
@@ -36,6 +36,10 @@ enum Command {
     Load(Box<load::Options>),
     /// Measure how long a cached dependency layer takes to be in place on a worker, cold and warm.
     Layer(Box<layer::Options>),
+    /// Measure what TLS with certificates, and what telemetry, cost an action.
+    Cost(cost::Options),
+    /// Measure a coordinator with many idle workers and many clients that watch a build.
+    Crowd(crowd::Options),
     /// Compare two reports of `load` or `layer`.
     Compare {
         /// The report to compare with.
@@ -67,6 +71,8 @@ async fn main() -> anyhow::Result<()> {
         match arguments.command.take() {
             Some(Command::Load(options)) => load::run(*options).await,
             Some(Command::Layer(options)) => layer::run(*options).await,
+            Some(Command::Cost(options)) => cost::run(options).await,
+            Some(Command::Crowd(options)) => crowd::run(options).await,
             Some(Command::Compare { first, second }) => {
                 let (first, second) = (Document::read(&first)?, Document::read(&second)?);
                 print!("{}", table::comparison(&compare::rows(&first, &second)));
@@ -86,7 +92,7 @@ async fn main() -> anyhow::Result<()> {
 
 async fn figures(arguments: &Arguments) -> anyhow::Result<()> {
     let wants = |what| arguments.what.is_empty() || arguments.what.contains(&what);
-    let farm = if arguments.target.is_none() { Some(Farm::start(1, &[]).await?) } else { None };
+    let farm = if arguments.target.is_none() { Some(Farm::start(1, Setup::default()).await?) } else { None };
     let url = arguments.target.clone().or(farm.as_ref().map(|farm| farm.url.clone())).unwrap_or_default();
     let channel = kiln_proto::channel::connect(&url, &Default::default()).await?;
     let mut figures = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{deliver, download, farm, scan};
+use crate::{deliver, download, farm};
 
 /// The exit codes that scripts rely on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum Code {
 #[allow(missing_docs)]
 pub enum Error {
     #[error(transparent)]
-    Scan(#[from] scan::Error),
+    Scan(#[from] kiln_scan::Error),
     #[error(transparent)]
     Plan(#[from] kiln_core::plan::Error),
     #[error(transparent)]

@@ -13,7 +13,6 @@ mod follow;
 mod interrupts;
 mod local;
 pub mod progress;
-pub mod scan;
 pub mod secrets;
 mod terminal;
 

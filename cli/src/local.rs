@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use kiln_core::plan::{self, MemorySource, Options, Plan, Platform};
 
-use crate::scan::{self, Kind, git};
 use crate::{Code, Error};
+use kiln_scan::{self as scan, Kind, git};
 
 /// A project on this machine.
 pub struct Project {

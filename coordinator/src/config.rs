@@ -75,6 +75,9 @@ pub struct Config {
     /// that nobody reads. A call beyond it is refused with `RESOURCE_EXHAUSTED`.
     #[arg(long, env = "KILN_CALL_MEMORY", default_value = "1GiB", value_parser = bytes, value_name = "SIZE")]
     pub call_memory: u64,
+    /// Build what is pushed: a TOML file that says where GitHub, GitLab or Gitea deliver their webhooks, and what each builds.
+    #[arg(long, env = "KILN_WEBHOOKS", value_name = "FILE")]
+    pub webhooks: Option<PathBuf>,
     /// Where metrics and health are served over HTTP (`/metrics`, `/healthz`, `/readyz`), such as `127.0.0.1:9480`; by default
     /// nowhere.
     #[arg(long, env = "KILN_METRICS_LISTEN", value_name = "ADDR:PORT")]
@@ -109,6 +112,7 @@ impl Config {
             insecure_registries: Vec::new(),
             max_connections: MAX_CONNECTIONS,
             call_memory: CALL_MEMORY,
+            webhooks: None,
             metrics_listen: None,
         }
     }

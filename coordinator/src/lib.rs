@@ -16,6 +16,7 @@ pub mod services;
 pub mod status;
 pub mod store;
 pub mod tenants;
+pub mod webhooks;
 
 pub use config::Config;
 pub use serve::run;

@@ -23,6 +23,7 @@ use crate::services::budget::{Budget, Budgeted};
 use crate::services::{connections, health, membership, workers};
 use crate::store::Stores;
 use crate::tenants::{self, ByTenant, Quotas, Stack, Tenants};
+use crate::webhooks;
 
 /// How long calls may go on after the coordinator was asked to stop. Streams that never end are cut then.
 const GRACE: Duration = Duration::from_secs(3);
@@ -45,6 +46,8 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
+    // What speaks HTTP here is built without a provider of its own. Another one that is there already will do.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let address = listener.local_addr()?;
     config.auth.check(address)?;
     let tls = config.auth.tls()?.map(auth::tls::open).transpose()?;
@@ -57,6 +60,7 @@ pub async fn run(
     kept.metrics = metrics.as_ref().map(|metrics| metrics.store.clone());
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot make the data directory `{}`", config.data_dir.display()))?;
+    let hooks = config.webhooks.as_deref().map(webhooks::Config::read).transpose()?;
     let stores = Stores::open(&kept).await?;
     let quotas = config.quotas.as_deref().map(Quotas::read).transpose()?.unwrap_or_default();
     let execution = ExecutionHandle::spawn(stores.clone(), scheduling()).with_quota(quotas.of("").actions(""));
@@ -80,6 +84,10 @@ pub async fn run(
     let own = Stack::open(&shared, config.data_dir.clone(), &kept, stores, execution.clone()).await?;
     let tenants = Tenants::new(shared);
     tenants.take_up();
+    if let Some(hooks) = hooks {
+        let stop = stopping.clone();
+        tokio::spawn(webhooks::serve(hooks, &config.data_dir, tenants.clone(), own.tenant.clone(), stop).await?);
+    }
     macro_rules! sized {
         ($service:expr) => {
             $service.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
@@ -111,12 +119,16 @@ pub async fn run(
     let serving = async move {
         match tls {
             Some(tls) => {
-                let incoming = connections::bounded(auth::tls::incoming(listener, tls), config.max_connections);
+                let incoming = connections::bounded(
+                    auth::tls::incoming(listener, tls),
+                    config.max_connections,
+                    "`--max-connections`",
+                );
                 server.serve_with_incoming_shutdown(incoming, shutdown).await
             }
             None => {
                 let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-                let incoming = connections::bounded(incoming, config.max_connections);
+                let incoming = connections::bounded(incoming, config.max_connections, "`--max-connections`");
                 server.serve_with_incoming_shutdown(incoming, shutdown).await
             }
         }

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use kiln_proto::channel::Channel;
-use kiln_proto::channel::{self, MAX_MESSAGE_BYTES};
+use kiln_proto::channel::{self, Access, Channel, MAX_MESSAGE_BYTES};
 use kiln_proto::reapi::capabilities_client::CapabilitiesClient;
 use kiln_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 use kiln_proto::reapi::{self, ServerCapabilities};
@@ -39,13 +38,14 @@ impl Endpoint {
     /// Where nothing answers there.
     pub async fn connect(
         url: &str,
+        access: &Access,
         instance: &str,
         platform: &[(String, String)],
         connections: usize,
     ) -> anyhow::Result<Self> {
-        let mut channels = vec![channel::connect(url, &Default::default()).await?];
+        let mut channels = vec![channel::connect(url, access).await?];
         while channels.len() < connections {
-            channels.push(channel::connect(url, &Default::default()).await?);
+            channels.push(channel::connect(url, access).await?);
         }
         let request = reapi::GetCapabilitiesRequest { instance_name: instance.to_owned() };
         let capabilities = match CapabilitiesClient::new(channels[0].clone()).get_capabilities(request).await {

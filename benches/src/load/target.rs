@@ -1,7 +1,9 @@
 //! What is measured: an endpoint that is there, or a farm that is started for it.
 
+use kiln_proto::channel::Access;
+
 use super::endpoint::Endpoint;
-use crate::farm::Farm;
+use crate::farm::{Farm, Setup};
 use crate::process::Process;
 
 /// Where the load goes.
@@ -23,6 +25,9 @@ pub struct Options {
     /// A further argument for the coordinator that is started here; may be repeated.
     #[arg(long = "coordinator-arg", value_name = "ARG", allow_hyphen_values = true, conflicts_with = "target")]
     pub coordinator_arguments: Vec<String>,
+    /// What the target is shown.
+    #[command(flatten)]
+    pub access: Access,
 }
 
 /// What is measured.
@@ -34,6 +39,7 @@ pub struct Target {
     pub server: Option<Process>,
     /// The farm that was started, with its further arguments.
     pub farm: Option<Farm>,
+    access: Access,
     arguments: Vec<String>,
 }
 
@@ -46,11 +52,11 @@ impl Target {
         let arguments = options.coordinator_arguments.clone();
         if let Some(url) = options.target.clone() {
             let server = options.server_pid.map(Process::new).transpose()?;
-            return Ok(Self { url, server, farm: None, arguments });
+            return Ok(Self { url, server, farm: None, access: options.access.clone(), arguments });
         }
-        let farm = Farm::start(workers, &arguments).await?;
+        let farm = Farm::start(workers, Setup { arguments: arguments.clone(), ..Setup::default() }).await?;
         let server = Some(farm.coordinator()?);
-        Ok(Self { url: farm.url.clone(), server, farm: Some(farm), arguments })
+        Ok(Self { url: farm.url.clone(), server, access: farm.access.clone(), farm: Some(farm), arguments })
     }
 
     /// Connects to it.
@@ -58,7 +64,7 @@ impl Target {
     /// # Errors
     /// Where nothing answers there.
     pub async fn connect(&self, options: &Options, connections: usize) -> anyhow::Result<Endpoint> {
-        Endpoint::connect(&self.url, &options.instance, &options.platform, connections).await
+        Endpoint::connect(&self.url, &self.access, &options.instance, &options.platform, connections).await
     }
 
     /// What it is, for the report.

@@ -13,8 +13,8 @@ use crate::farm::{Error as FarmError, FUNCTION, Farm, INSTANCE};
 use crate::follow::{Follow, OnInterrupt};
 use crate::interrupts::Interrupts;
 use crate::progress::show;
-use crate::scan::{self, Scanned, git};
 use crate::{Code, Error, local, secrets};
+use kiln_scan::{self as scan, Scanned, git};
 
 /// How often a tree that changes while it is sent is scanned again.
 const ATTEMPTS: usize = 2;

@@ -125,7 +125,9 @@ impl Config {
     pub fn tls(&self) -> Result<Option<tls::Files>, Error> {
         let client_ca = self.or_farms(&self.client_ca, Files::ca);
         match (self.or_farms(&self.tls_cert, Files::certificate), self.or_farms(&self.tls_key, Files::key)) {
-            (Some(certificate), Some(key)) => Ok(Some(tls::Files { certificate, key, client_ca })),
+            (Some(certificate), Some(key)) => {
+                Ok(Some(tls::Files { certificate, key, client_ca, protocols: tls::HTTP_2 }))
+            }
             (None, None) if client_ca.is_some() => Err(Error::Pair { given: "--client-ca", missing: "--tls-cert" }),
             (None, None) => Ok(None),
             (Some(_), None) => Err(Error::Pair { given: "--tls-cert", missing: "--tls-key" }),

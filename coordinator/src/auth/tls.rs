@@ -28,6 +28,11 @@ const HANDSHAKES: usize = 512;
 /// Pause after the system refuses a connection, as where there are too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// What is spoken over TLS (ALPN, RFC 7301), where that is gRPC.
+pub const HTTP_2: &[&[u8]] = &[b"h2"];
+/// And where forges call.
+pub const HTTP_1: &[&[u8]] = &[b"http/1.1"];
+
 /// The coordinator's own certificate, and whose certificates of clients it takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
@@ -37,6 +42,8 @@ pub struct Files {
     pub key: PathBuf,
     /// Authorities of clients, in PEM; without, no client shows a certificate.
     pub client_ca: Option<PathBuf>,
+    /// What is spoken.
+    pub protocols: &'static [&'static [u8]],
 }
 
 impl Files {
@@ -72,7 +79,7 @@ impl Files {
             }
         };
         let mut config = builder.with_single_cert(chain, key).map_err(|error| wrong(&self.certificate)(&error))?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = self.protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(Served { config: Arc::new(config), authorities })
     }
 }

@@ -17,10 +17,11 @@ pub struct Counted<C> {
     _place: OwnedSemaphorePermit,
 }
 
-/// Those of the connections that find a place.
+/// Those of the connections that find a place among `most`, a number that `said` says where it comes from.
 pub fn bounded<C>(
     incoming: impl Stream<Item = io::Result<C>>,
     most: usize,
+    said: &'static str,
 ) -> impl Stream<Item = io::Result<Counted<C>>> {
     let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
     incoming.filter_map(move |accepted| {
@@ -29,7 +30,7 @@ pub fn bounded<C>(
             (Ok(connection), Ok(_place)) => Some(Ok(Counted { connection, _place })),
             (Err(error), _) => Some(Err(error)),
             (Ok(_), Err(_)) => {
-                tracing::warn!(most, "a connection was closed: there are as many as `--max-connections` allows");
+                tracing::warn!(most, said, "a connection was closed: there are as many as are taken at once");
                 None
             }
         })

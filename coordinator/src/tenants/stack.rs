@@ -54,11 +54,22 @@ pub struct Shared {
     pub quotas: Quotas,
 }
 
+/// What builds of a tenant need that no call asks for. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    /// Its blobs and results.
+    pub stores: Stores,
+    /// Its builds.
+    pub builds: Builds,
+}
+
 /// One tenant's own.
 #[derive(Debug)]
 pub struct Stack {
     /// The services.
     pub routes: Routes,
+    /// What is below them.
+    pub tenant: Tenant,
     /// Records of its layers, which may still be written.
     pub layers: Layers,
     _collecting: AbortOnDropHandle<()>,
@@ -93,6 +104,7 @@ impl Stack {
         .context("cannot open the index of builds; does another coordinator use this data directory?")?;
         let operations =
             execution::Execution::new(execution.clone(), shared.config.abandoned_after, shared.stopping.clone());
+        let tenant = Tenant { stores: stores.clone(), builds: builds.clone() };
         let served = builds::Builds::new(builds);
         macro_rules! sized {
             ($service:expr) => {
@@ -109,7 +121,7 @@ impl Stack {
             .add_service(sized!(CacheServer::new(cache::Cache::new(layers.clone()))))
             .add_service(sized!(BuildsServer::new(served.clone())))
             .add_service(sized!(ArtifactsServer::new(served)));
-        Ok(Self { routes, layers, _collecting: collecting })
+        Ok(Self { routes, tenant, layers, _collecting: collecting })
     }
 }
 
@@ -160,6 +172,18 @@ impl Tenants {
     /// # Errors
     /// In words, where there are too many or its directory cannot be used.
     pub async fn routes(&self, tenant: &str) -> Result<Routes, Status> {
+        self.with(tenant, |stack| stack.routes.clone()).await
+    }
+
+    /// A tenant's stores and builds.
+    ///
+    /// # Errors
+    /// As [`routes`](Self::routes).
+    pub async fn tenant(&self, tenant: &str) -> Result<Tenant, Status> {
+        self.with(tenant, |stack| stack.tenant.clone()).await
+    }
+
+    async fn with<T>(&self, tenant: &str, take: impl FnOnce(&Stack) -> T) -> Result<T, Status> {
         let cell = {
             let mut open = self.open.lock();
             if open.len() >= MAX_TENANTS && !open.contains_key(tenant) {
@@ -176,7 +200,7 @@ impl Tenants {
                 "the stores of tenant `{tenant}` cannot be opened; who runs the farm finds why in its log"
             ))
         })?;
-        Ok(stack.routes.clone())
+        Ok(take(stack))
     }
 
     async fn open_one(&self, tenant: &str) -> anyhow::Result<Stack> {

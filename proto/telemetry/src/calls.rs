@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -75,11 +75,55 @@ impl Metrics {
     }
 }
 
+/// A method with its own share of the metrics, looked up when it is first called and not at each call.
+#[derive(Debug)]
+struct Known {
+    method: Method,
+    counts: OnceLock<Counts>,
+}
+
+#[derive(Debug)]
+struct Counts {
+    received: Counter,
+    sent: Counter,
+    seconds: Histogram,
+    /// By the number of the code.
+    codes: [OnceLock<Counter>; CODES],
+}
+
+/// gRPC's codes are numbered from 0 to 16.
+const CODES: usize = 17;
+
+impl Known {
+    fn new(method: Method) -> Arc<Self> {
+        Arc::new(Self { method, counts: OnceLock::new() })
+    }
+
+    fn counts(&self, metrics: &Metrics) -> &Counts {
+        self.counts.get_or_init(|| Counts {
+            received: metrics.received.get_or_create_owned(&self.method),
+            sent: metrics.sent.get_or_create_owned(&self.method),
+            seconds: metrics.seconds.get_or_create_owned(&self.method),
+            codes: Default::default(),
+        })
+    }
+
+    fn ended(&self, metrics: &Metrics, code: Code, took: f64) {
+        let counts = self.counts(metrics);
+        counts.seconds.observe(took);
+        let Method { service, method } = &self.method;
+        let outcome = || Outcome { service: service.clone(), method: method.clone(), code: name(code) };
+        if let Some(counter) = counts.codes.get(code as usize) {
+            counter.get_or_init(|| metrics.finished.get_or_create_owned(&outcome())).inc();
+        }
+    }
+}
+
 /// What the server serves, and how it is watched.
 #[derive(Debug)]
 struct Shared {
-    methods: HashMap<String, Method>,
-    unknown: Method,
+    methods: HashMap<String, Arc<Known>>,
+    unknown: Arc<Known>,
     /// Methods that begin a trace where the caller brings none.
     begins: Vec<&'static str>,
     metrics: Option<Metrics>,
@@ -98,8 +142,8 @@ impl Calls {
             let (service, method) = path.trim_start_matches('/').split_once('/')?;
             Some(Method { service: service.into(), method: method.into() })
         };
-        let methods = methods.into_iter().filter_map(|path| Some((path.clone(), method(&path)?))).collect();
-        let unknown = Method { service: "unknown".into(), method: "unknown".into() };
+        let methods = methods.into_iter().filter_map(|path| Some((path.clone(), Known::new(method(&path)?)))).collect();
+        let unknown = Known::new(Method { service: "unknown".into(), method: "unknown".into() });
         Self { shared: Arc::new(Shared { methods, unknown, begins: begins.to_vec(), metrics }) }
     }
 }
@@ -135,7 +179,7 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let Some(call) = Call::begin(&self.calls.shared, &request) else { return Box::pin(self.inner.call(request)) };
-        let received = call.counters.as_ref().map(|counters| counters.received.clone());
+        let received = call.counts().map(|counts| counts.received.clone());
         let request = match received {
             Some(received) => request.map(|body| counted(body, received)),
             None => request,
@@ -155,39 +199,30 @@ fn counted(body: Body, bytes: Counter) -> Body {
     }))
 }
 
-/// One call's own share of the metrics.
-#[derive(Debug)]
-struct Counters {
-    metrics: Metrics,
-    received: Counter,
-    sent: Counter,
-}
-
 /// A call under way. It ends when this is dropped: without a code, its client has left.
 #[derive(Debug)]
 struct Call {
-    method: Method,
+    shared: Arc<Shared>,
+    known: Arc<Known>,
     began: Instant,
     span: Span,
     code: Option<Code>,
-    counters: Option<Counters>,
 }
 
 impl Call {
     /// `None` where nobody wants to know of it.
-    fn begin(shared: &Shared, request: &Request) -> Option<Self> {
+    fn begin(shared: &Arc<Shared>, request: &Request) -> Option<Self> {
         if shared.metrics.is_none() && !trace::is_on() {
             return None;
         }
         let path = request.uri().path();
-        let method = shared.methods.get(path).unwrap_or(&shared.unknown).clone();
-        let counters = shared.metrics.clone().map(|metrics| Counters {
-            received: metrics.received.get_or_create_owned(&method),
-            sent: metrics.sent.get_or_create_owned(&method),
-            metrics,
-        });
-        let span = span(shared, path, &method, request.headers());
-        Some(Self { method, began: Instant::now(), span, code: None, counters })
+        let known = shared.methods.get(path).unwrap_or(&shared.unknown).clone();
+        let span = span(shared, path, &known.method, request.headers());
+        Some(Self { shared: shared.clone(), known, began: Instant::now(), span, code: None })
+    }
+
+    fn counts(&self) -> Option<&Counts> {
+        self.shared.metrics.as_ref().map(|metrics| self.known.counts(metrics))
     }
 
     /// Sees the answer to its end.
@@ -198,8 +233,8 @@ impl Call {
                 if let Some(trailers) = frame.trailers_ref() {
                     self.look_for_code(trailers);
                 }
-                if let (Some(data), Some(counters)) = (frame.data_ref(), &self.counters) {
-                    counters.sent.inc_by(data.len() as u64);
+                if let (Some(data), Some(counts)) = (frame.data_ref(), self.counts()) {
+                    counts.sent.inc_by(data.len() as u64);
                 }
                 frame
             }))
@@ -239,10 +274,8 @@ impl Drop for Call {
         if is_servers_fault(code) {
             self.span.record("otel.status_code", "ERROR");
         }
-        if let Some(Counters { metrics, .. }) = &self.counters {
-            let Method { service, method } = self.method.clone();
-            metrics.finished.get_or_create(&Outcome { service, method, code: name(code) }).inc();
-            metrics.seconds.get_or_create(&self.method).observe(self.began.elapsed().as_secs_f64());
+        if let Some(metrics) = &self.shared.metrics {
+            self.known.ended(metrics, code, self.began.elapsed().as_secs_f64());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The scan: from a directory on disk to a Merkle tree, hashing only what changed since the last time.
+//! The scan: from a directory on disk to a Merkle tree, hashing only what changed since the last time; and what git says of it.
 //!
 //! Invariant: a digest in a [`Scanned`] tree is that of bytes which the file really had while the scan ran. What the cache
 //! remembers is trusted only where the file's size, times and inode are as they were, and were old enough then.

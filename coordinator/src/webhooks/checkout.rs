@@ -1,0 +1,213 @@
+//! From a commit at a forge to its files on this disk, by git.
+//!
+//! Each repository is kept without its files' contents (`--filter=blob:none`), so that what a push brings is fetched and no more, and
+//! history and tags are there for a version. A commit is laid out in a directory of its own, which goes when it was scanned.
+//!
+//! Invariant: git runs without a terminal, without hooks of the repository, for a bounded time, and shows the token only to the host that
+//! the configuration names.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use tokio::io::AsyncReadExt;
+use tokio::process::Command;
+use zeroize::Zeroizing;
+
+/// How long one command of git may take.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// Bytes of what git says that are read.
+const MOST_SAID: u64 = 64 << 10;
+
+/// A commit that cannot be laid out.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub(super) enum Error {
+    #[error("cannot run git; is it installed where the coordinator runs?")]
+    NoGit(#[source] std::io::Error),
+    #[error("`git {command}` failed: {said}")]
+    Failed { command: &'static str, said: String },
+    #[error("`git {command}` took longer than {} minutes", PATIENCE.as_secs() / 60)]
+    Late { command: &'static str },
+    #[error("the repository has no directory `{}` at this commit", .path.display())]
+    NoDirectory { path: PathBuf },
+    #[error("cannot make room for the repository")]
+    Disk(#[from] std::io::Error),
+}
+
+impl Error {
+    /// Whether another attempt may do better.
+    pub(super) fn may_pass(&self) -> bool {
+        !matches!(self, Self::NoDirectory { .. } | Self::NoGit(_))
+    }
+}
+
+/// How a repository is fetched.
+#[derive(Debug)]
+pub(super) struct Remote<'a> {
+    /// Its address.
+    pub(super) url: &'a str,
+    /// What an HTTP server is shown: a user and the forge's token.
+    pub(super) token: Option<(&'static str, Zeroizing<String>)>,
+    /// Its submodules too.
+    pub(super) submodules: bool,
+}
+
+/// Repositories that were fetched, each in a directory of its own.
+#[derive(Debug)]
+pub(super) struct Checkouts {
+    directory: PathBuf,
+    /// git's own locks fail at once where they are held.
+    locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// A commit's files; they go with it.
+#[derive(Debug)]
+pub(super) struct Checkout {
+    files: tempfile::TempDir,
+}
+
+impl Checkout {
+    /// Where the project is.
+    pub(super) fn project(&self, below: &Path) -> Result<PathBuf, Error> {
+        let missing = || Error::NoDirectory { path: below.to_owned() };
+        let root = self.files.path().canonicalize()?;
+        let project = root.join(below).canonicalize().map_err(|_| missing())?;
+        // A symbolic link of the repository's may lead anywhere.
+        if project.is_dir() && project.starts_with(&root) { Ok(project) } else { Err(missing()) }
+    }
+}
+
+impl Checkouts {
+    /// In this directory. What an earlier run laid out and left goes.
+    pub(super) fn open(directory: PathBuf) -> std::io::Result<Self> {
+        let files = directory.join("files");
+        let _ = std::fs::remove_dir_all(&files);
+        std::fs::create_dir_all(&files)?;
+        Ok(Self { directory, locks: Mutex::default() })
+    }
+
+    /// Fetches a commit, which this reference is at, and lays its files out.
+    ///
+    /// # Errors
+    /// Where git fails, in its own words.
+    pub(super) async fn check_out(
+        &self,
+        remote: &Remote<'_>,
+        reference: &str,
+        commit: &str,
+    ) -> Result<Checkout, Error> {
+        let name = short_hash(remote.url);
+        let lock = self.locks.lock().entry(name.clone()).or_default().clone();
+        let _alone = lock.lock().await;
+        let repository = self.directory.join(name);
+        let git = Git { repository: &repository, remote };
+        std::fs::create_dir_all(&repository)?;
+        // Each is as good the second time: an earlier run may have been killed in between.
+        git.run("init", &["--quiet", "--bare", "--template=", "."]).await?;
+        let facts = [("url", remote.url), ("promisor", "true"), ("partialclonefilter", "blob:none")];
+        for (name, value) in facts {
+            git.run("config", &[&format!("remote.origin.{name}"), value]).await?;
+        }
+        // Under a name for each reference, so that the next push to it brings only what is new.
+        let own = format!("+{commit}:refs/kiln/{}", short_hash(reference));
+        let fetch =
+            ["--quiet", "--force", "--no-auto-gc", "--filter=blob:none", "origin", &own, "+refs/tags/*:refs/tags/*"];
+        git.run("fetch", &fetch).await?;
+        let files = tempfile::Builder::new().prefix("commit-").tempdir_in(self.directory.join("files"))?;
+        let place = files.path().to_string_lossy().into_owned();
+        // One left by a coordinator that was killed is none any more.
+        git.run("worktree", &["prune"]).await?;
+        git.run("worktree", &["add", "--quiet", "--force", "--detach", &place, commit]).await?;
+        if remote.submodules {
+            let within = Git { repository: files.path(), remote };
+            within.run("submodule", &["--quiet", "update", "--init", "--recursive", "--depth=1"]).await?;
+        }
+        git.run("gc", &["--auto", "--quiet"]).await?;
+        Ok(Checkout { files })
+    }
+}
+
+fn short_hash(text: &str) -> String {
+    hex::encode(&Sha256::digest(text)[..16])
+}
+
+struct Git<'a> {
+    repository: &'a Path,
+    remote: &'a Remote<'a>,
+}
+
+impl Git<'_> {
+    async fn run(&self, command: &'static str, arguments: &[&str]) -> Result<(), Error> {
+        let mut git = Command::new("git");
+        git.current_dir(self.repository)
+            .args(["-c", "core.hooksPath=/dev/null", "-c", "protocol.ext.allow=never", "-c", "gc.autoDetach=false"])
+            .arg(command)
+            .args(arguments)
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("LC_ALL", "C")
+            .envs(self.credentials())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            // git starts others, which go with it.
+            .process_group(0)
+            .kill_on_drop(true);
+        for variable in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
+            git.env_remove(variable);
+        }
+        let mut child = git.spawn().map_err(Error::NoGit)?;
+        let group = Group(child.id());
+        let said = child.stderr.take();
+        let ended = tokio::time::timeout(PATIENCE, async {
+            let mut words = Vec::new();
+            if let Some(said) = said {
+                // What is beyond is dropped, and git goes on.
+                let mut said = said;
+                let _ = (&mut said).take(MOST_SAID).read_to_end(&mut words).await;
+                let _ = tokio::io::copy(&mut said, &mut tokio::io::sink()).await;
+            }
+            (child.wait().await, words)
+        })
+        .await;
+        let Ok((status, words)) = ended else { return Err(Error::Late { command }) };
+        std::mem::forget(group);
+        if status?.success() {
+            return Ok(());
+        }
+        Err(Error::Failed { command, said: String::from_utf8_lossy(&words).trim().replace('\n', "; ") })
+    }
+
+    /// The token as variables and not as arguments, which others see; for the host of the repository alone.
+    fn credentials(&self) -> Vec<(&'static str, String)> {
+        let Some((user, token)) = &self.remote.token else { return Vec::new() };
+        let Ok(url) = url::Url::parse(self.remote.url) else { return Vec::new() };
+        if !matches!(url.scheme(), "http" | "https") {
+            return Vec::new();
+        }
+        let pair = Zeroizing::new(format!("{user}:{}", token.as_str()));
+        vec![
+            ("GIT_CONFIG_COUNT", "1".to_owned()),
+            ("GIT_CONFIG_KEY_0", format!("http.{}/.extraHeader", url.origin().ascii_serialization())),
+            ("GIT_CONFIG_VALUE_0", format!("Authorization: Basic {}", STANDARD.encode(pair.as_bytes()))),
+        ]
+    }
+}
+
+/// Processes that are ended when this is dropped.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let leader = self.0.and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
+        if let Some(leader) = leader {
+            let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
+        }
+    }
+}

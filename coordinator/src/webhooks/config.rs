@@ -1,0 +1,293 @@
+//! The file that `--webhooks` names: where deliveries come in, and what each webhook builds.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use kiln_core::plan::Platform;
+use kiln_proto::secret;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::forge::Forge;
+use super::repository;
+use crate::auth::{check_name, tls};
+
+/// Fewest bytes of a secret by which deliveries are checked: what is shorter can be guessed.
+const MIN_SECRET_BYTES: usize = 16;
+
+/// A file of webhooks that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("the webhooks in `{}` cannot be used: {reason}", .path.display())]
+    File { path: PathBuf, reason: String },
+    #[error("cannot listen for webhooks at `{at}`")]
+    Bind {
+        at: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// All of the file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where deliveries come in, at `/webhooks/NAME`.
+    #[serde(default = "listen")]
+    pub listen: SocketAddr,
+    /// The listener's certificate chain, in PEM: of an authority that the forge trusts.
+    certificate: Option<PathBuf>,
+    /// That certificate's key.
+    key: Option<PathBuf>,
+    /// Other machines may deliver in plain HTTP: a proxy before the coordinator speaks TLS.
+    #[serde(default)]
+    insecure: bool,
+    /// By name.
+    pub(super) hooks: BTreeMap<String, Hook>,
+}
+
+/// One webhook.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Hook {
+    /// Who delivers.
+    pub(super) forge: Forge,
+    /// Holds the secret by which deliveries are checked.
+    secret_file: PathBuf,
+    /// Whose pushes are built: addresses as the forge gives them, `*` for a part of a path.
+    repositories: Vec<String>,
+    /// Whose pushes are built, by branch.
+    #[serde(default = "main_branch")]
+    branches: Vec<String>,
+    /// Tags that are built.
+    #[serde(default)]
+    tags: Vec<String>,
+    /// Whose builds they are; without, the webhook's name. Empty for the default tenant.
+    tenant: Option<String>,
+    /// The part of the repository that is the project.
+    #[serde(default)]
+    pub(super) directory: PathBuf,
+    /// As `kiln build --platform`.
+    #[serde(default)]
+    platforms: Vec<String>,
+    /// As `kiln build --target`.
+    #[serde(default)]
+    pub(super) targets: Vec<String>,
+    /// As `kiln build --allow-emulation`.
+    #[serde(default)]
+    pub(super) allow_emulation: bool,
+    /// Fetch submodules too.
+    #[serde(default)]
+    pub(super) submodules: bool,
+    /// Holds the forge's token: to fetch, and to report statuses.
+    token_file: Option<PathBuf>,
+    /// Where the forge's API is, where it is not where the repository is.
+    pub(super) api: Option<url::Url>,
+    /// What a status is called.
+    #[serde(default = "context")]
+    pub(super) context: String,
+    /// What a status links to; `{build}` stands for the build's id, `{commit}` for the commit.
+    pub(super) link: Option<String>,
+    /// Secrets of steps, each in a file.
+    #[serde(default)]
+    secrets: BTreeMap<String, PathBuf>,
+    /// What of the above is compiled.
+    #[serde(skip)]
+    patterns: Patterns,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Patterns {
+    name: String,
+    repositories: GlobSet,
+    branches: GlobSet,
+    tags: GlobSet,
+}
+
+fn listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 8981))
+}
+
+fn context() -> String {
+    "kiln".to_owned()
+}
+
+fn main_branch() -> Vec<String> {
+    vec!["main".to_owned()]
+}
+
+fn globs(what: &str, patterns: &[String]) -> Result<GlobSet, String> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        let glob = GlobBuilder::new(pattern).literal_separator(true).build();
+        set.add(glob.map_err(|error| format!("`{what}`: `{pattern}` is no pattern: {}", error.kind()))?);
+    }
+    set.build().map_err(|error| format!("`{what}`: {error}"))
+}
+
+/// A file's text without the end of its last line, which editors add.
+fn word(path: &Path) -> Result<Zeroizing<String>, String> {
+    let text = std::fs::read_to_string(path).map(Zeroizing::new);
+    let mut text = text.map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
+    let kept = text.trim_end_matches(['\n', '\r']).len();
+    text.truncate(kept);
+    Ok(text)
+}
+
+impl Config {
+    /// Reads and checks the file, and the files that it names.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let wrong = |reason: String| Error::File { path: path.to_owned(), reason };
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let mut config: Self = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        config.check().map_err(wrong)?;
+        Ok(config)
+    }
+
+    fn check(&mut self) -> Result<(), String> {
+        if self.certificate.is_some() != self.key.is_some() {
+            return Err("`certificate` and `key` go together".to_owned());
+        }
+        if self.certificate.is_none() && !self.listen.ip().is_loopback() && !self.insecure {
+            return Err(format!(
+                "`listen = \"{}\"` is reached by other machines, and nothing is encrypted there without `certificate` and `key`; where \
+                 a proxy before it does that, say `insecure = true`",
+                self.listen
+            ));
+        }
+        if self.hooks.is_empty() {
+            return Err("it has no `[hooks.NAME]`".to_owned());
+        }
+        for (name, hook) in &mut self.hooks {
+            hook.check(name).map_err(|reason| format!("hook `{name}`: {reason}"))?;
+        }
+        Ok(())
+    }
+
+    /// The listener's certificate, where it has one.
+    pub(super) fn tls(&self) -> Option<tls::Files> {
+        let (certificate, key) = (self.certificate.clone()?, self.key.clone()?);
+        Some(tls::Files { certificate, key, client_ca: None, protocols: tls::HTTP_1 })
+    }
+}
+
+impl Hook {
+    fn check(&mut self, name: &str) -> Result<(), String> {
+        check_name("webhook", name)?;
+        if !self.tenant(name).is_empty() {
+            check_name("tenant", &self.tenant(name))?;
+        }
+        if self.repositories.is_empty() {
+            return Err(
+                "`repositories` names none; expected addresses such as `https://forge.example/team/*`".to_owned()
+            );
+        }
+        for pattern in &self.repositories {
+            repository::check(pattern)?;
+        }
+        if self.directory.is_absolute() || self.directory.components().any(|part| part.as_os_str() == "..") {
+            return Err(format!("`directory = {:?}` is not inside the repository", self.directory));
+        }
+        self.platforms()?;
+        let secret = self.secret()?;
+        if secret.len() < MIN_SECRET_BYTES {
+            return Err(format!(
+                "`{}` holds {} bytes; expected at least {MIN_SECRET_BYTES}, such as `openssl rand -hex 32` prints",
+                self.secret_file.display(),
+                secret.len()
+            ));
+        }
+        self.token()?;
+        self.secrets()?;
+        let normal: Vec<String> = self.repositories.iter().map(|address| repository::normal(address)).collect();
+        self.patterns = Patterns {
+            name: name.to_owned(),
+            repositories: globs("repositories", &normal)?,
+            branches: globs("branches", &self.branches)?,
+            tags: globs("tags", &self.tags)?,
+        };
+        Ok(())
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.patterns.name
+    }
+
+    fn tenant(&self, name: &str) -> String {
+        self.tenant.clone().unwrap_or_else(|| name.to_owned())
+    }
+
+    /// Whose builds they are; empty for the default tenant.
+    pub(super) fn whose(&self) -> String {
+        self.tenant(self.name())
+    }
+
+    /// Which platforms to build for; none: the project's.
+    pub(super) fn platforms(&self) -> Result<Vec<String>, String> {
+        let read = |text: &String| text.parse::<Platform>().map(|platform| platform.to_string());
+        self.platforms.iter().map(read).collect::<Result<_, _>>().map_err(|error| format!("`platforms`: {error}"))
+    }
+
+    /// By what deliveries are checked; read anew each time, so that it can be replaced.
+    pub(super) fn secret(&self) -> Result<Zeroizing<String>, String> {
+        word(&self.secret_file)
+    }
+
+    /// The forge's token, where there is one.
+    pub(super) fn token(&self) -> Result<Option<Zeroizing<String>>, String> {
+        let token = self.token_file.as_deref().map(word).transpose()?;
+        match token {
+            Some(token) if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                Err("`token_file` holds no token: expected one word of visible characters".to_owned())
+            }
+            token => Ok(token),
+        }
+    }
+
+    /// Values for the steps' secrets.
+    pub(super) fn secrets(&self) -> Result<Vec<kiln_proto::v1::Secret>, String> {
+        let read = |(name, path): (&String, &PathBuf)| {
+            if !secret::is_name(name) {
+                return Err(format!("`secrets`: `{name}` can name no secret; expected letters, digits and `_`"));
+            }
+            let value = word(path)?;
+            match secret::problem(&value) {
+                Some(problem) => Err(format!("the secret `{name}` {problem}")),
+                None => Ok(kiln_proto::v1::Secret { name: name.clone(), value: value.to_string() }),
+            }
+        };
+        self.secrets.iter().map(read).collect()
+    }
+
+    /// Whether pushes to the repository at this address are built.
+    pub(super) fn builds_repository(&self, address: &str) -> bool {
+        self.patterns.repositories.is_match(repository::normal(address))
+    }
+
+    /// Whether a push to this reference is built; in words why not.
+    pub(super) fn builds_reference(&self, reference: &str) -> Result<(), String> {
+        let (what, name, patterns, listed) = if let Some(branch) = reference.strip_prefix("refs/heads/") {
+            ("branch", branch, &self.patterns.branches, &self.branches)
+        } else if let Some(tag) = reference.strip_prefix("refs/tags/") {
+            ("tag", tag, &self.patterns.tags, &self.tags)
+        } else {
+            return Err(format!("`{reference}` is neither a branch nor a tag"));
+        };
+        if patterns.is_match(name) {
+            return Ok(());
+        }
+        let listed = if listed.is_empty() {
+            "none is".to_owned()
+        } else {
+            format!("those are that match `{}`", listed.join("`, `"))
+        };
+        Err(format!("{what} `{name}` is not built: {listed}"))
+    }
+}

@@ -1,0 +1,36 @@
+//! Gitea and Forgejo: `X-Gitea-Signature`, pushes in GitHub's form, commit statuses.
+
+use axum::http::HeaderMap;
+use url::Url;
+
+use super::{Call, Event, State, Status, github, header, signature};
+
+pub(super) fn verify(headers: &HeaderMap, body: &[u8], secret: &str) -> Result<(), String> {
+    let given = header(headers, "x-gitea-signature").or_else(|| header(headers, "x-forgejo-signature"));
+    let given = given
+        .filter(|tag| !tag.is_empty())
+        .ok_or("the delivery has no `X-Gitea-Signature`: set the webhook's secret to what `secret_file` holds")?;
+    if signature::is_hex_hmac(given, body, secret) {
+        Ok(())
+    } else {
+        Err("the signature is of another secret than `secret_file` holds, or of another body".to_owned())
+    }
+}
+
+pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Event, String> {
+    match header(headers, "x-gitea-event").or_else(|| header(headers, "x-forgejo-event")) {
+        Some("push") => github::push(body),
+        Some(other) => Ok(Event::Other(format!("nothing is built for the event `{other}`; expected `push`"))),
+        None => Err("the delivery has no `X-Gitea-Event`".to_owned()),
+    }
+}
+
+pub(super) fn report(url: Url, status: &Status<'_>) -> Call {
+    let state = match status.state {
+        State::Waiting | State::Running => "pending",
+        State::Success => "success",
+        State::Failure => "failure",
+        State::Error | State::Cancelled => "error",
+    };
+    Call { url, credential: ("authorization", "token "), body: github::body(state, status) }
+}

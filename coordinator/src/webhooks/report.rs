@@ -1,0 +1,113 @@
+//! A build's state to the forge, as the status of its commit.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+
+use super::config::Hook;
+use super::forge::{Call, State, Status};
+use super::journal::Job;
+
+/// How long a forge may take to answer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// Attempts to report that a build ended; the pauses between them double, from a second on.
+const ATTEMPTS: u32 = 9;
+/// Bytes of a forge's refusal that are told.
+const MOST_TOLD: usize = 300;
+
+/// Tells the forge. Nothing is told where the webhook has no token. An end is told with patience, anything before it once.
+pub(super) async fn tell(
+    http: &reqwest::Client,
+    hook: &Hook,
+    job: &Job,
+    build: Option<&str>,
+    state: State,
+    words: String,
+) {
+    let is_end = !matches!(state, State::Waiting | State::Running);
+    let attempts = if is_end { ATTEMPTS } else { 1 };
+    let link = hook.link.as_ref().filter(|link| build.is_some() || !link.contains("{build}"));
+    let link =
+        link.map(|link| link.replace("{build}", build.unwrap_or_default()).replace("{commit}", &job.push.commit));
+    let status = Status { state, context: &hook.context, description: words, link };
+    let mut pause = Duration::from_secs(1);
+    for attempt in 1..=attempts {
+        match once(http, hook, job, &status).await {
+            Ok(()) => return,
+            Err(Failed { words, may_pass }) => {
+                let again = may_pass && attempt < attempts;
+                tracing::warn!(
+                    hook = hook.name(),
+                    commit = job.push.commit,
+                    reason = words,
+                    again,
+                    "the status of a commit was not taken"
+                );
+                if !again {
+                    return;
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+}
+
+struct Failed {
+    words: String,
+    may_pass: bool,
+}
+
+impl Failed {
+    fn for_good(words: impl Into<String>) -> Self {
+        Self { words: words.into(), may_pass: false }
+    }
+}
+
+async fn once(http: &reqwest::Client, hook: &Hook, job: &Job, status: &Status<'_>) -> Result<(), Failed> {
+    let Some(token) = hook.token().map_err(Failed::for_good)? else { return Ok(()) };
+    let Some(api) = hook.api.clone().or_else(|| hook.forge.api(&job.repository)) else {
+        return Err(Failed::for_good(format!(
+            "`{}` does not say where the forge's API is; name it by `api`",
+            job.repository
+        )));
+    };
+    let call = hook.forge.report(&api, &job.push, status);
+    let Some(Call { url, credential: (header, before), body }) = call else {
+        return Err(Failed::for_good(format!("`api = \"{api}\"` is no base of addresses")));
+    };
+    let mut value = HeaderValue::try_from(format!("{before}{}", token.as_str()))
+        .map_err(|_| Failed::for_good("the token can be in no header"))?;
+    value.set_sensitive(true);
+    let sent = http
+        .post(url.clone())
+        .header(HeaderName::from_static(header), value)
+        .header(CONTENT_TYPE, "application/json")
+        .header(ACCEPT, "application/json")
+        .header(USER_AGENT, concat!("kiln/", env!("CARGO_PKG_VERSION")))
+        .body(body.to_string())
+        .send()
+        .await;
+    let mut answer = sent.map_err(|error| Failed { words: kiln_images::registry::words(&error), may_pass: true })?;
+    let code = answer.status();
+    if code.is_success() {
+        return Ok(());
+    }
+    let mut told = Vec::new();
+    while told.len() < MOST_TOLD
+        && let Ok(Some(piece)) = answer.chunk().await
+    {
+        told.extend_from_slice(&piece);
+    }
+    told.truncate(MOST_TOLD);
+    let may_pass =
+        code.is_server_error() || matches!(code, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
+    let hint = match code {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
+            "; may the token of `token_file` write statuses of this repository?"
+        }
+        _ => "",
+    };
+    Err(Failed { words: format!("`{url}` answered {code}: {}{hint}", String::from_utf8_lossy(&told).trim()), may_pass })
+}
