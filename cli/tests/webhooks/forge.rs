@@ -57,10 +57,10 @@ impl Forge {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("git");
-        let bare = root.join("team/shop.git");
-        std::fs::create_dir_all(&bare).unwrap();
-        git(&bare, &["init", "-q", "--bare", "-b", "main"]);
-        git(&bare, &["config", "uploadpack.allowFilter", "true"]);
+        let bare = bare(&root, "team/shop");
+        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        std::fs::write(dir.path().join("tls.pem"), made.cert.pem()).unwrap();
+        std::fs::write(dir.path().join("tls.key"), made.signing_key.serialize_pem()).unwrap();
         git(dir.path(), &["clone", "-q", bare.to_str().unwrap(), "work"]);
         git(&dir.path().join("work"), &["checkout", "-q", "-B", "main"]);
         let shared = Shared { root, told: Arc::default(), fails: Arc::default(), fetches: Arc::default() };
@@ -70,6 +70,18 @@ impl Forge {
         let router = Router::new().fallback(serve).with_state(shared.clone());
         runtime.spawn(async move { axum::serve(listener, router).await });
         Self { url, dir, shared, runtime }
+    }
+
+    /// A further repository with these files on `main`; where it lies.
+    pub fn add_repository(&self, name: &str, files: &[(&str, &str)]) -> PathBuf {
+        let bare = bare(&self.shared.root, name);
+        let work = tempfile::tempdir().unwrap();
+        git(work.path(), &["init", "-q", "-b", "main"]);
+        files.iter().for_each(|(path, content)| std::fs::write(work.path().join(path), content).unwrap());
+        git(work.path(), &["add", "."]);
+        git(work.path(), &["commit", "-q", "-m", "begin"]);
+        git(work.path(), &["push", "-q", bare.to_str().unwrap(), "HEAD:refs/heads/main"]);
+        bare
     }
 
     pub fn repository(&self) -> String {
@@ -121,7 +133,10 @@ impl Forge {
     /// Delivers a webhook; the answer's code and words.
     pub fn deliver(&self, url: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
         self.runtime.block_on(async {
-            let mut request = reqwest::Client::builder().no_proxy().build().unwrap().post(url).body(body.to_owned());
+            let certificate = std::fs::read(self.dir.path().join("tls.pem")).unwrap();
+            let trusted = reqwest::Certificate::from_pem(&certificate).unwrap();
+            let client = reqwest::Client::builder().no_proxy().tls_certs_only([trusted]).build().unwrap();
+            let mut request = client.post(url).body(body.to_owned());
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
@@ -129,6 +144,14 @@ impl Forge {
             (answer.status().as_u16(), answer.text().await.unwrap())
         })
     }
+}
+
+fn bare(root: &Path, name: &str) -> PathBuf {
+    let bare = root.join(format!("{name}.git"));
+    std::fs::create_dir_all(&bare).unwrap();
+    git(&bare, &["init", "-q", "--bare", "-b", "main"]);
+    git(&bare, &["config", "uploadpack.allowFilter", "true"]);
+    bare
 }
 
 async fn serve(State(shared): State<Shared>, request: Request) -> Response {

@@ -29,36 +29,43 @@ kind = "archive"
 struct Hooked {
     forge: Forge,
     guarded: Guarded,
-    listen: String,
+    url: String,
 }
 
 impl Hooked {
     /// `hooks` is the part of the file below what all of them need; `DIR` in it is the directory of the forge.
     fn start(hooks: &[(&str, &str)]) -> Self {
+        Self::start_with("", hooks)
+    }
+
+    /// `listener` is what the file says before that.
+    fn start_with(listener: &str, hooks: &[(&str, &str)]) -> Self {
         let forge = Forge::start();
         let dir = forge.dir.path();
         std::fs::write(dir.join("secret"), format!("{SECRET}\n")).unwrap();
         std::fs::write(dir.join("token"), TOKEN).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let listen = format!("127.0.0.1:{port}");
-        let mut file = format!("listen = \"{listen}\"\n");
+        let filled = |text: &str| text.replace("DIR", dir.to_str().unwrap());
+        let scheme = if listener.is_empty() { "http" } else { "https" };
+        let mut file = format!("listen = \"{listen}\"\n{}", filled(listener));
         for (name, more) in hooks {
             file += &format!(
                 "[hooks.{name}]\nsecret_file = {:?}\ntoken_file = {:?}\nrepositories = [\"{}/team/*\"]\n{}\n",
                 dir.join("secret"),
                 dir.join("token"),
                 forge.url,
-                more.replace("DIR", dir.to_str().unwrap())
+                filled(more)
             );
         }
         std::fs::write(dir.join("webhooks.toml"), file).unwrap();
         let guarded = Guarded::start(&["--webhooks", dir.join("webhooks.toml").to_str().unwrap()]);
         guarded.worker("one");
-        Self { forge, guarded, listen }
+        Self { url: format!("{scheme}://{listen}/webhooks"), forge, guarded }
     }
 
     fn url(&self, name: &str) -> String {
-        format!("http://{}/webhooks/{name}", self.listen)
+        format!("{}/{name}", self.url)
     }
 
     fn deliver(&self, name: &str, headers: &[(&str, &str)], body: &Value) -> (u16, String) {
@@ -85,6 +92,7 @@ impl Hooked {
             "repository": {
                 "full_name": "team/shop", "clone_url": format!("{url}/team/shop.git"), "html_url": format!("{url}/team/shop"),
                 "ssh_url": "git@forge.example:team/shop.git", "pushed_at": unique(),
+                "default_branch": "main",
             },
             "pusher": {"name": "ann"},
         })
@@ -227,7 +235,7 @@ fn gitlab_and_gitea_are_understood_too() {
         "user_username": "ann", "project_id": 15,
         "project": {
             "path_with_namespace": "team/shop", "git_http_url": repository, "git_ssh_url": "git@forge.example:team/shop.git",
-            "web_url": format!("{}/team/shop", hooked.forge.url),
+            "web_url": format!("{}/team/shop", hooked.forge.url), "default_branch": "main",
         },
     });
     let event = ("x-gitlab-event", "Push Hook");
@@ -350,4 +358,27 @@ fn a_file_of_webhooks_that_cannot_be_used_is_refused_before_anything_starts() {
         assert!(ran.code != 0 && ran.err.contains(word), "expected `{word}` for\n{file}\nfound {ran:?}");
         assert!(!data.join("blobs").exists(), "expected nothing to be made");
     }
+}
+
+#[test]
+fn a_part_of_a_repository_with_its_submodules_is_built_and_deliveries_come_over_tls() {
+    let more = "forge = \"github\"\ndirectory = \"services/shop\"\nsubmodules = true\nplatforms = [\"linux/amd64\"]";
+    let hooked = Hooked::start_with("certificate = \"DIR/tls.pem\"\nkey = \"DIR/tls.key\"\n", &[("shop", more)]);
+    let library = hooked.forge.add_repository("team/library", &[("text", "from the library\n")]);
+    let project = PROJECT.replace("cat input", "cat lib/text");
+    hooked.forge.push("main", &[("services/shop/kiln.toml", &project), ("kiln.toml", "no project")]);
+    git(&hooked.forge.work(), &["submodule", "--quiet", "add", library.to_str().unwrap(), "services/shop/lib"]);
+    let url = format!("{}/team/library.git", hooked.forge.url);
+    git(&hooked.forge.work(), &["config", "-f", ".gitmodules", "submodule.services/shop/lib.url", &url]);
+    let commit = hooked.forge.push("main", &[]);
+    let (code, words) = hooked.github("shop", &hooked.payload("refs/heads/main", &commit));
+    assert_eq!(code, 202, "{words}");
+    let ended = hooked.forge.ended(&commit);
+    assert_eq!(ended.body["state"], "success", "{ended:?}");
+    let id = hooked.builds("shop")[0]["build"].as_str().unwrap().to_owned();
+    let fetched = hooked.forge.dir.path().join("fetched");
+    let artifact = ended.body["description"].as_str().unwrap().trim_start_matches("made ").to_owned();
+    well(Ran::from(hooked.of_tenant("shop", &["fetch", &artifact, "--output", fetched.to_str().unwrap()])));
+    let unpacked = real::unpack(&fetched);
+    assert_eq!(std::fs::read_to_string(unpacked.path().join("out")).unwrap(), "from the library\n", "build {id}");
 }

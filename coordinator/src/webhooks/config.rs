@@ -10,7 +10,7 @@ use kiln_proto::secret;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::forge::Forge;
+use super::forge::{Forge, Push};
 use super::repository;
 use crate::auth::{check_name, tls};
 
@@ -59,9 +59,8 @@ pub(super) struct Hook {
     secret_file: PathBuf,
     /// Whose pushes are built: addresses as the forge gives them, `*` for a part of a path.
     repositories: Vec<String>,
-    /// Whose pushes are built, by branch.
-    #[serde(default = "main_branch")]
-    branches: Vec<String>,
+    /// Branches whose pushes are built; without, the repository's default branch.
+    branches: Option<Vec<String>>,
     /// Tags that are built.
     #[serde(default)]
     tags: Vec<String>,
@@ -113,10 +112,6 @@ fn listen() -> SocketAddr {
 
 fn context() -> String {
     "kiln".to_owned()
-}
-
-fn main_branch() -> Vec<String> {
-    vec!["main".to_owned()]
 }
 
 fn globs(what: &str, patterns: &[String]) -> Result<GlobSet, String> {
@@ -209,7 +204,7 @@ impl Hook {
         self.patterns = Patterns {
             name: name.to_owned(),
             repositories: globs("repositories", &normal)?,
-            branches: globs("branches", &self.branches)?,
+            branches: globs("branches", self.branches.as_deref().unwrap_or_default())?,
             tags: globs("tags", &self.tags)?,
         };
         Ok(())
@@ -271,23 +266,23 @@ impl Hook {
         self.patterns.repositories.is_match(repository::normal(address))
     }
 
-    /// Whether a push to this reference is built; in words why not.
-    pub(super) fn builds_reference(&self, reference: &str) -> Result<(), String> {
-        let (what, name, patterns, listed) = if let Some(branch) = reference.strip_prefix("refs/heads/") {
-            ("branch", branch, &self.patterns.branches, &self.branches)
-        } else if let Some(tag) = reference.strip_prefix("refs/tags/") {
-            ("tag", tag, &self.patterns.tags, &self.tags)
+    /// Whether a push to its reference is built; in words why not.
+    pub(super) fn builds_reference(&self, push: &Push) -> Result<(), String> {
+        let own_default = [push.default_branch.clone()];
+        let (what, name, is_built, listed) = if let Some(branch) = push.reference.strip_prefix("refs/heads/") {
+            match &self.branches {
+                Some(listed) => ("branch", branch, self.patterns.branches.is_match(branch), listed.as_slice()),
+                None => ("branch", branch, branch == push.default_branch, own_default.as_slice()),
+            }
+        } else if let Some(tag) = push.reference.strip_prefix("refs/tags/") {
+            ("tag", tag, self.patterns.tags.is_match(tag), self.tags.as_slice())
         } else {
-            return Err(format!("`{reference}` is neither a branch nor a tag"));
+            return Err(format!("`{}` is neither a branch nor a tag", push.reference));
         };
-        if patterns.is_match(name) {
-            return Ok(());
+        match listed {
+            _ if is_built => Ok(()),
+            [] => Err(format!("{what} `{name}` is not built: none is")),
+            listed => Err(format!("{what} `{name}` is not built: those are that match `{}`", listed.join("`, `"))),
         }
-        let listed = if listed.is_empty() {
-            "none is".to_owned()
-        } else {
-            format!("those are that match `{}`", listed.join("`, `"))
-        };
-        Err(format!("{what} `{name}` is not built: {listed}"))
     }
 }

@@ -166,6 +166,7 @@ mod tests {
             reference: "refs/heads/main".to_owned(),
             commit: commit.to_owned(),
             user: "ann".to_owned(),
+            default_branch: "main".to_owned(),
         };
         Job { hook: "shop".to_owned(), push, repository: "https://forge.example/team/shop".to_owned() }
     }

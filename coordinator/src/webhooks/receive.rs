@@ -66,7 +66,7 @@ async fn receive(webhooks: &Webhooks, name: &str, headers: &HeaderMap, body: &[u
         let words = format!("`{}` is none of this webhook's `repositories`", push.addresses.join("`, `"));
         return Err(Answer(StatusCode::FORBIDDEN, words));
     };
-    if let Err(words) = hook.builds_reference(&push.reference) {
+    if let Err(words) = hook.builds_reference(&push) {
         return Ok(Answer(StatusCode::OK, words));
     }
     accept(webhooks, hook, Key::new(name, body), push, repository).await

@@ -34,6 +34,8 @@ struct Repository {
     ssh_url: String,
     #[serde(default)]
     html_url: String,
+    #[serde(default)]
+    default_branch: String,
 }
 
 #[derive(Deserialize)]
@@ -68,7 +70,7 @@ pub(super) fn push(body: &[u8]) -> Result<Event, String> {
     if is_nothing(&payload.after) {
         return Ok(Event::Other(format!("`{}` was deleted", payload.reference)));
     }
-    let Repository { full_name, clone_url, ssh_url, html_url } = payload.repository;
+    let Repository { full_name, clone_url, ssh_url, html_url, default_branch } = payload.repository;
     let user = payload.pusher.and_then(|pusher| pusher.login.or(pusher.name)).unwrap_or_default();
     Ok(Event::Push(Push {
         addresses: [clone_url, ssh_url, html_url].into_iter().filter(|address| !address.is_empty()).collect(),
@@ -76,6 +78,7 @@ pub(super) fn push(body: &[u8]) -> Result<Event, String> {
         reference: payload.reference,
         commit: payload.head_commit.map_or(payload.after, |commit| commit.id),
         user,
+        default_branch,
     }))
 }
 

@@ -37,6 +37,8 @@ struct Project {
     git_ssh_url: String,
     #[serde(default)]
     web_url: String,
+    #[serde(default)]
+    default_branch: String,
 }
 
 /// By `webhook-signature` where GitLab was given a signing token, else by `X-Gitlab-Token`.
@@ -100,13 +102,14 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Event, String> {
     if is_nothing(&payload.after) {
         return Ok(Event::Other(format!("`{}` was deleted", payload.reference)));
     }
-    let Project { path_with_namespace, git_http_url, git_ssh_url, web_url } = payload.project;
+    let Project { path_with_namespace, git_http_url, git_ssh_url, web_url, default_branch } = payload.project;
     Ok(Event::Push(Push {
         addresses: [git_http_url, git_ssh_url, web_url].into_iter().filter(|address| !address.is_empty()).collect(),
         path: path_with_namespace,
         reference: payload.reference,
         commit: payload.checkout_sha.unwrap_or(payload.after),
         user: payload.user_username,
+        default_branch,
     }))
 }
 

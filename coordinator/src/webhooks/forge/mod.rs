@@ -39,6 +39,9 @@ pub(super) struct Push {
     pub(super) commit: String,
     /// Who pushed.
     pub(super) user: String,
+    /// The branch that the forge shows first.
+    #[serde(default)]
+    pub(super) default_branch: String,
 }
 
 /// What a delivery is about.

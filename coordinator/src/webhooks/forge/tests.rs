@@ -108,6 +108,7 @@ fn a_push_names_commit_reference_and_repository() {
         reference: "refs/heads/main".to_owned(),
         commit: COMMIT.to_owned(),
         user: "ann".to_owned(),
+        default_branch: "main".to_owned(),
     };
     assert_eq!(pushed, Event::Push(expected.clone()));
     // A tag with a message has a name of its own beside its commit's.
@@ -152,6 +153,7 @@ fn each_forge_takes_a_status_at_its_own_place_and_in_its_own_words() {
         reference: "refs/heads/main".to_owned(),
         commit: COMMIT.to_owned(),
         user: String::new(),
+        default_branch: String::new(),
     };
     let link = Some("https://builds.example/1".to_owned());
     let status = |state| Status { state, context: "kiln", description: "x".repeat(300), link: link.clone() };
