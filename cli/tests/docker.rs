@@ -256,6 +256,45 @@ fn a_step_whose_engine_stops_in_mid_build_runs_elsewhere() {
 }
 
 #[test]
+fn docker_is_offered_while_the_engine_answers_and_from_the_time_when_it_first_does() {
+    let (Some(first), Some(next)) = (Engine::start(), engine::shared()) else { return };
+    let farm = Farm::start(&[]);
+    // One engine after the other under one name.
+    let socket = farm.dir.path().join("engine.sock");
+    let host = format!("unix://{}", socket.display());
+    let appears = |engine: &Engine| {
+        let _ = std::fs::remove_file(&socket);
+        std::os::unix::fs::symlink(engine.host.trim_start_matches("unix://"), &socket).unwrap();
+    };
+    let offers = |offered: bool| {
+        until(&format!("the worker to say that it offers Docker: {offered}"), || {
+            let workers = farm.workers();
+            let docker = workers.first()?["environment"]["docker"].as_str()?;
+            (!docker.is_empty() == offered && workers[0]["state"] == "ready").then_some(())
+        });
+    };
+    farm.start_worker_in(&farm.url, "one", &[], &[("DOCKER_HOST", &host)]);
+    farm.wait_for_worker("one");
+    offers(false);
+    let image = format!("docker-daemon:{BUSYBOX}");
+    let build = || farm.build(work(&image, "cat in > out", "").path(), &[]);
+    appears(&first);
+    offers(true);
+    build().well();
+    drop(first);
+    offers(false);
+    let refused = build();
+    assert_eq!(refused.0.code, 3, "{}", refused.message());
+    assert!(refused.message().contains("kiln.executor=sandbox"), "expected no worker to match: {}", refused.message());
+    let own = "[steps.own]\nrun = \"echo x > out\"\noutputs = [\"out\"]\ncache = false\n[artifacts.p]\nfrom = \"own\"\n\
+               files = [\"out\"]\nkind = \"archive\"\n";
+    farm.build(project(&[("kiln.toml", &format!("name = \"p\"\n{own}"))]).path(), &[]).well();
+    appears(next);
+    offers(true);
+    build().well();
+}
+
+#[test]
 fn a_step_in_a_container_has_its_secret_and_the_engine_and_the_output_show_nothing_of_it() {
     let Some(place) = Place::shared() else { return };
     let image = place.registry.push(place.engine, BUSYBOX, "secretive:1");

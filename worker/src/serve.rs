@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use kiln_proto::property;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
-use crate::docker::{self, Docker};
+use crate::docker::{self, Offer, Offered};
 use crate::executor::Executors;
 use crate::inputs::{self, Inputs};
 use crate::link::{self, Identity};
@@ -52,24 +53,15 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'st
     };
     environment.sandbox = sandbox.describe();
     environment.path = sandbox.path();
-    let docker = open_docker(&config, &state).await?;
+    let docker = Offer::open(config.docker, docker_config(&config, &state)).await?;
     if sandbox.is_confined() {
         tracing::info!(sandbox = sandbox.describe(), "actions run in a sandbox");
     } else {
         tracing::error!(sandbox = sandbox.describe(), "NO SANDBOX");
     }
-    environment.executors.push(property::SANDBOX.to_owned());
-    match &docker {
-        Ok(docker) => {
-            tracing::info!(docker = docker.describe(), "actions may run in containers");
-            environment.docker = docker.describe();
-            environment.executors.extend([property::DOCKER, property::IMAGE_RESOLVER].map(str::to_owned));
-        }
-        Err(why) => tracing::info!(why, "no action runs in containers here"),
-    }
-    let docker = docker.ok();
     let identity =
         Identity { name: config.name.clone(), environment, capacity: probe::capacity(config.cpus, config.memory) };
+    let identity = with_docker(identity, docker.offered());
     let executors = Arc::new(Executors::new(sandbox, docker.clone()));
     let runner = Arc::new(Runner::new(config.name.clone(), inputs, executors, logs));
     let stop = CancellationToken::new();
@@ -90,31 +82,48 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'st
         }
         None => config.access.clone(),
     };
+    tokio::spawn(docker.clone().watch(stop.clone()));
     link::keep(&config.coordinator, &access, identity, runner, stop, config.grace).await;
-    if let Some(docker) = docker {
+    if let Some(docker) = docker.docker() {
         docker.close().await;
     }
     Ok(())
 }
 
-/// Docker, where it is offered; in words why it is not.
-async fn open_docker(config: &Config, state: &Path) -> anyhow::Result<Result<Docker, String>> {
-    if config.docker == docker::Mode::Off {
-        return Ok(Err("the worker was started with `--docker off`".to_owned()));
-    }
-    let opened = Docker::open(docker::Config {
+fn docker_config(config: &Config, state: &Path) -> docker::Config {
+    docker::Config {
         host: config.docker_host.clone(),
         network: config.docker_network.clone(),
         worker: config.name.clone(),
         state: state.to_owned(),
         credentials: None,
         init: None,
-    });
-    match opened.await {
-        Ok(docker) => Ok(Ok(docker)),
-        Err(error) if config.docker == docker::Mode::Required => Err(error.into()),
-        Err(error) => Ok(Err(error.to_string())),
     }
+}
+
+/// What the worker says of itself, which changes with what it offers.
+fn with_docker(bare: Identity, mut offered: watch::Receiver<Offered>) -> watch::Receiver<Identity> {
+    let of = move |offered: &Offered| {
+        let mut identity = bare.clone();
+        let environment = &mut identity.environment;
+        environment.executors = vec![property::SANDBOX.to_owned()];
+        match offered {
+            Ok(docker) => {
+                tracing::info!(docker, "actions may run in containers");
+                environment.docker.clone_from(docker);
+                environment.executors.extend([property::DOCKER, property::IMAGE_RESOLVER].map(str::to_owned));
+            }
+            Err(why) => tracing::info!(why, "no action runs in containers here"),
+        }
+        identity
+    };
+    let (sender, receiver) = watch::channel(of(&offered.borrow_and_update()));
+    tokio::spawn(async move {
+        while offered.changed().await.is_ok() {
+            sender.send_replace(of(&offered.borrow_and_update()));
+        }
+    });
+    receiver
 }
 
 fn open(config: &Config, state: &Path) -> anyhow::Result<(Sandbox, Inputs)> {

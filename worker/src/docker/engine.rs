@@ -69,6 +69,11 @@ impl Engine {
         })
     }
 
+    /// Whether it answers now.
+    pub(super) async fn answers(&self) -> bool {
+        matches!(tokio::time::timeout(FIRST_PATIENCE, self.api.ping()).await, Ok(Ok(_)))
+    }
+
     /// In words.
     pub(super) fn describe(&self) -> String {
         let kind = if self.is_podman { "Podman" } else { "Docker Engine" };

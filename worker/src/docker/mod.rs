@@ -17,6 +17,7 @@ mod images;
 mod init;
 mod leftovers;
 mod mounts;
+mod offer;
 mod pool;
 mod progress;
 mod request;
@@ -34,6 +35,7 @@ pub use engine::{DEFAULT_HOST, Error};
 use files::Files;
 use images::Images;
 use mounts::Mounts;
+pub use offer::{Offer, Offered};
 use pool::Pool;
 use request::Setting;
 pub use resolver::Resolver;
@@ -155,6 +157,11 @@ impl Docker {
             Ok(_) => engine,
             Err(why) => format!("{engine}, a container and a copy of the inputs for each action: {why}"),
         }
+    }
+
+    /// Whether its engine answers now.
+    pub async fn answers(&self) -> bool {
+        self.shared.setting.engine.answers().await
     }
 
     /// The architectures that it runs natively, as images name them.

@@ -13,6 +13,8 @@ pub(crate) mod program;
 pub(crate) mod scratch;
 mod secrets;
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +23,7 @@ pub use job::{BUILD, Chunk, Exit, Finished, Job, OutputTree, Stream};
 pub use place::Place;
 pub use secrets::Secrets;
 
-use crate::docker::{Docker, Resolver};
+use crate::docker::Offer;
 use crate::sandbox::Sandbox;
 
 /// A command that was not run.
@@ -52,28 +54,42 @@ pub trait Executor: std::fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct Executors {
     sandbox: Sandbox,
-    docker: Option<(Docker, Resolver)>,
+    docker: Arc<Offer>,
 }
 
 impl Executors {
     /// These; without Docker, jobs that want it are refused.
-    pub fn new(sandbox: Sandbox, docker: Option<Docker>) -> Self {
-        let docker = docker.map(|docker| {
-            let resolver = docker.resolver();
-            (docker, resolver)
-        });
+    pub fn new(sandbox: Sandbox, docker: Arc<Offer>) -> Self {
         Self { sandbox, docker }
+    }
+
+    async fn in_docker(
+        &self,
+        job: Job,
+        output: mpsc::Sender<Chunk>,
+        cancel: CancellationToken,
+    ) -> Result<Finished, Error> {
+        let Some(docker) = self.docker.docker() else {
+            return Err(Error::Worker("this worker has no Docker".to_owned()));
+        };
+        let finished = match job.place {
+            Place::ImageResolver => docker.resolver().run(job, output, cancel).await,
+            _ => docker.run(job, output, cancel).await,
+        };
+        if matches!(finished, Err(Error::Worker(_))) {
+            // Where its engine is gone, the next job is not to come here.
+            self.docker.look().await;
+        }
+        finished
     }
 }
 
 #[async_trait::async_trait]
 impl Executor for Executors {
     async fn run(&self, job: Job, output: mpsc::Sender<Chunk>, cancel: CancellationToken) -> Result<Finished, Error> {
-        let no_docker = || Error::Worker("this worker has no Docker".to_owned());
         match job.place {
             Place::Machine => Executor::run(&self.sandbox, job, output, cancel).await,
-            Place::Image(..) => self.docker.as_ref().ok_or_else(no_docker)?.0.run(job, output, cancel).await,
-            Place::ImageResolver => self.docker.as_ref().ok_or_else(no_docker)?.1.run(job, output, cancel).await,
+            Place::Image(..) | Place::ImageResolver => self.in_docker(job, output, cancel).await,
         }
     }
 }

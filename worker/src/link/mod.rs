@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use kiln_proto::channel::Access;
 use kiln_proto::v1;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::runner::Runner;
@@ -57,11 +58,11 @@ impl Stopping {
     }
 }
 
-/// Keeps the link up until `stop`; then finishes what runs (at most `grace`) and says goodbye.
+/// Keeps the link up until `stop`, and registers anew when the worker says something else of itself; then finishes what runs (at most `grace`) and says goodbye.
 pub async fn keep(
     url: &str,
     access: &Access,
-    identity: Identity,
+    identity: watch::Receiver<Identity>,
     runner: Arc<Runner>,
     stop: CancellationToken,
     grace: Duration,
@@ -74,6 +75,7 @@ pub async fn keep(
         let outcome = session::run(url, access, &identity, &runner, &leases, &stopping).await;
         match outcome {
             session::Ended::Stopped => break,
+            session::Ended::Changed => continue,
             session::Ended::Broken { after_registering: true, reason } => {
                 tracing::warn!(
                     reason,

@@ -8,7 +8,7 @@ use kiln_proto::v1;
 use kiln_proto::v1::workers_client::WorkersClient;
 use kiln_proto::v1::{coordinator_message, worker_message};
 use kiln_telemetry::trace;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::Instrument;
 
@@ -25,6 +25,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 pub(super) enum Ended {
     /// The worker stops, in order.
     Stopped,
+    /// It has something else to say of itself, for which it registers anew.
+    Changed,
     /// The connection broke or was refused.
     Broken { after_registering: bool, reason: String },
 }
@@ -36,22 +38,29 @@ fn wrap(message: worker_message::Message) -> v1::WorkerMessage {
 pub(super) async fn run(
     url: &str,
     access: &Access,
-    identity: &Identity,
+    identity: &watch::Receiver<Identity>,
     runner: &Arc<Runner>,
     leases: &Arc<Leases>,
     stopping: &Stopping,
 ) -> Ended {
+    let mut identity = identity.clone();
+    let now = identity.borrow_and_update().clone();
     let (outbox, inbox) = mpsc::channel(OUTBOX);
     let (running, messages) = leases.connect(outbox.clone());
     let mut registered = false;
-    let result =
-        talk(url, access, identity, runner, leases, stopping, (outbox, inbox), running, messages, &mut registered)
-            .await;
+    let talking =
+        talk(url, access, &now, runner, leases, stopping, (outbox, inbox), running, messages, &mut registered);
+    let ended = tokio::select! {
+        result = talking => Some(result),
+        // Where nobody changes it any more, the talk alone ends this.
+        Ok(()) = identity.changed() => None,
+    };
     leases.disconnect();
     runner.tally().linked(false);
-    match result {
-        Ok(()) => Ended::Stopped,
-        Err(reason) => Ended::Broken { after_registering: registered, reason },
+    match ended {
+        None => Ended::Changed,
+        Some(Ok(())) => Ended::Stopped,
+        Some(Err(reason)) => Ended::Broken { after_registering: registered, reason },
     }
 }
 
