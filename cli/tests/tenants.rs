@@ -128,6 +128,43 @@ fn knowing_a_digest_or_a_name_opens_nothing_of_another_tenant() {
 }
 
 #[test]
+fn what_ends_while_a_colleague_waits_for_room_does_not_run_again() {
+    let quotas = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(quotas.path(), "[tenants.shop]\nactions = 1\n").unwrap();
+    let guarded = Guarded::start(&["--quotas", quotas.path().to_str().unwrap()]);
+    guarded.worker("one");
+    let shop = someone(&guarded, "ann", "shop");
+    let gate = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (host, port) = ("127.0.0.1", gate.local_addr().unwrap().port());
+    let held = format!("bash -c 'read -N 1 < /dev/tcp/{host}/{port}; true' && echo made > out");
+    let dir =
+        project(&[("kiln.toml", &PROJECT.replace("\"echo made > out\"", &format!("\"{held}\"\nnetwork = true")))]);
+    let made = tempfile::tempdir().unwrap();
+    let start = |name: &str| {
+        let output = made.path().join(name);
+        let arguments = ["build", "--progress", "json", "--output", output.to_str().unwrap()];
+        let mut command = guarded.as_other(shop.clone(), &arguments);
+        command.current_dir(dir.path());
+        Running::start(command)
+    };
+    let (mut first, mut second) = (start("one"), start("two"));
+    let (open, _) = gate.accept().unwrap();
+    // Both look into the cache and find nothing: one runs, and the other waits for its room.
+    for build in [&mut first, &mut second] {
+        build.until("the build to begin", |event| event["type"] == "build_started");
+    }
+    drop(open);
+    // One that runs again is let through, and counted.
+    std::thread::spawn(move || gate.incoming().for_each(drop));
+    let mut ran = 0;
+    for build in [first, second] {
+        let built = build.end().well();
+        ran += usize::from(built.caches()["make"] == "miss");
+    }
+    assert_eq!(ran, 1, "expected the step to run once");
+}
+
+#[test]
 fn each_quota_has_its_own_refusal() {
     let quotas = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(quotas.path(), "[tenants.shop]\nactions = 1\nqueue = 0\n[tenants.bank]\nstore = \"1MiB\"\n")

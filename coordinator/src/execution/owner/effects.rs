@@ -71,7 +71,7 @@ impl Owner {
         }
     }
 
-    fn finish(&mut self, key: &ActionKey, done: Done) {
+    pub(super) fn finish(&mut self, key: &ActionKey, done: Done) {
         if let Some(action) = self.actions.remove(key) {
             action.state.send_replace(State::Done(Arc::new(done)));
         }

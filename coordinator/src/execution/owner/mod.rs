@@ -3,6 +3,7 @@
 //! Invariant: no scheduling decision is made here. What the scheduler says is done, and what happens is told to it.
 
 mod effects;
+mod recent;
 mod view;
 mod wire;
 
@@ -21,10 +22,12 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tonic::Status;
 use tracing::Span;
 
+use recent::Recent;
+
 use super::log::LiveLogs;
 use super::prepare::Prepared;
 use super::scopes::{Scope, Scopes};
-use super::{Request, State};
+use super::{Done, Request, State};
 
 /// How often a worker says that it lives.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -118,6 +121,7 @@ pub(super) struct Owner {
     leases: HashMap<LeaseId, Leased>,
     /// Responses on their way to the waiters of a lease.
     finished: HashMap<LeaseId, reapi::ExecuteResponse>,
+    recent: Recent,
     /// Workers that get nothing new because an operator said so.
     drained: HashSet<WorkerId>,
     /// Workers that said so themselves, until they come back.
@@ -148,6 +152,7 @@ impl Owner {
             links: HashMap::new(),
             leases: HashMap::new(),
             finished: HashMap::new(),
+            recent: Recent::default(),
             drained: HashSet::new(),
             stopping: HashSet::new(),
             messages,
@@ -187,6 +192,9 @@ impl Owner {
             }
             Message::Stored { worker, lease, response } => {
                 let (lease, worker) = (LeaseId(lease), WorkerId(worker));
+                if let Some(leased) = self.leases.get(&lease).filter(|_| is_success(&response)) {
+                    self.recent.put(key_of(&leased.instance, &leased.action), (*response).clone());
+                }
                 self.finished.insert(lease, *response);
                 self.step(Event::Finished { worker: worker.clone(), lease, outcome: Outcome::Completed });
                 self.end_lease(lease);
@@ -232,7 +240,9 @@ impl Owner {
         if prepared.action.do_not_cache || !prepared.secrets.is_empty() {
             key.0.push_str(&format!("|{}", waiter.0));
         }
-        let merged = self.actions.contains_key(&key);
+        let recent = if request.skip_cache_lookup { None } else { self.recent.get(&key).cloned() };
+        let is_under_way = self.actions.contains_key(&key);
+        let merged = is_under_way || recent.is_some();
         let action = self.actions.entry(key.clone()).or_insert_with(|| Action {
             prepared: prepared.clone(),
             secrets: request.secrets,
@@ -241,8 +251,11 @@ impl Owner {
             queue: Some(queue_span(&traceparent)),
             traceparent,
         });
-        self.waiters.insert(waiter, key.clone());
         let _ = reply.send((action.state.subscribe(), merged));
+        if let Some(response) = recent.filter(|_| !is_under_way) {
+            return self.finish(&key, Done { response, farm_fault: false });
+        }
+        self.waiters.insert(waiter, key.clone());
         self.step(Event::Submit(Submission {
             waiter,
             key,
@@ -348,10 +361,8 @@ impl Owner {
     fn store_result(&mut self, worker: WorkerId, lease: LeaseId, response: reapi::ExecuteResponse) {
         let stored =
             |response| Message::Stored { worker: worker.0.clone(), lease: lease.0, response: Box::new(response) };
-        let succeeded = response.status.as_ref().is_none_or(|status| status.code == 0)
-            && response.result.as_ref().is_some_and(|result| result.exit_code == 0);
         let (Some(leased), true, false) =
-            (self.leases.get(&lease).cloned(), succeeded, self.finished.contains_key(&lease))
+            (self.leases.get(&lease).cloned(), is_success(&response), self.finished.contains_key(&lease))
         else {
             return self.handle(stored(response));
         };
@@ -395,6 +406,11 @@ impl Owner {
             self.carry_out(effect);
         }
     }
+}
+
+fn is_success(response: &reapi::ExecuteResponse) -> bool {
+    response.status.as_ref().is_none_or(|status| status.code == 0)
+        && response.result.as_ref().is_some_and(|result| result.exit_code == 0)
 }
 
 async fn until(deadline: Option<Instant>) {
