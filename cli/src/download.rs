@@ -45,11 +45,26 @@ impl Error {
     }
 }
 
-/// Fetches an artifact and its provenance into `dir`; answers where it is.
+/// Fetches an artifact and its provenance into `dir`, again where the farm was away meanwhile; answers where it is.
 ///
 /// A single file of the artifact's own name becomes `dir/NAME`, anything else a directory `dir/NAME`. Where not `whole`, only what
 /// is said about it is fetched.
 pub async fn artifact(farm: &Farm, artifact: &v1::Artifact, dir: &Path, whole: bool) -> Result<PathBuf, Error> {
+    let mut patience = farm.patience();
+    loop {
+        let error = match fetch_once(farm, artifact, dir, whole).await {
+            Err(error @ Error::Transfer { .. }) => error,
+            ended => return ended,
+        };
+        let Error::Transfer { source, .. } = &error else { return Err(error) };
+        let Some(status) = source.connection().cloned() else { return Err(error) };
+        if patience.wait(farm, "fetch the artifact", status).await.is_err() {
+            return Err(error);
+        }
+    }
+}
+
+async fn fetch_once(farm: &Farm, artifact: &v1::Artifact, dir: &Path, whole: bool) -> Result<PathBuf, Error> {
     let malformed = |reason: String| Error::Malformed { name: artifact.name.clone(), reason };
     let function = DigestFunction::from_wire(artifact.digest_function).map_err(|error| malformed(error.to_string()))?;
     let digest =

@@ -261,6 +261,34 @@ fn soak() {
 }
 
 #[test]
+fn what_is_sent_or_fetched_when_the_connection_breaks_is_sent_or_fetched_all_the_same() {
+    let farm = Farm::start(&["one"]);
+    let way = Proxy::to(&farm.url);
+    let mut noise = Dice(7);
+    let data: Vec<u8> = (0..6 << 20).map(|_| noise.roll(256) as u8).collect();
+    let config = "name = \"large\"\n[steps.copy]\nrun = \"cat in > out\"\noutputs = [\"out\"]\n[artifacts.large]\nfrom = \"copy\"\n\
+                  files = [\"out\"]\nkind = \"binary\"\ncheck_elf = false\n";
+    let dir = project(&[("kiln.toml", config)]);
+    std::fs::write(dir.path().join("in"), &data).unwrap();
+    let through = |arguments: &[&str]| {
+        let mut command = farm.command(arguments);
+        command.current_dir(dir.path()).env("KILN_FARM", &way.url);
+        real::Ran::from(command)
+    };
+    way.break_after(3 << 20);
+    let built = real::Built(through(&["build", "--progress", "json", "--output", "built"])).well();
+    assert!(!way.is_to_break(), "expected the sources to be broken off");
+    let made = real::find(&dir.path().join("built"), "out").unwrap();
+    assert!(std::fs::read(made).unwrap() == data, "expected the artifact to be what was sent");
+    way.break_after(3 << 20);
+    let id = built.of_type("artifact")[0]["id"].as_str().unwrap().to_owned();
+    let fetched = through(&["fetch", &id, "--output", "fetched"]);
+    assert!(fetched.code == 0 && !way.is_to_break(), "expected it to be fetched after it was broken off: {fetched:?}");
+    let fetched = real::find(&dir.path().join("fetched"), "out").unwrap();
+    assert!(std::fs::read(fetched).unwrap() == data, "expected the whole artifact");
+}
+
+#[test]
 fn every_process_is_replaced_under_load_and_no_build_fails() {
     let farm = Farm::start(&["one", "two"]);
     let (done, ends) = (AtomicBool::new(false), Mutex::new(Ends::default()));

@@ -112,14 +112,23 @@ async fn scan_aside(options: scan::Options) -> Result<Scanned, Error> {
 async fn send(farm: &Farm, options: &scan::Options, mut scanned: Scanned) -> Result<(Scanned, Moved), Error> {
     let client = farm.blobs(INSTANCE, FUNCTION);
     let mut total = Moved::default();
-    for attempt in 1.. {
+    let mut patience = farm.patience();
+    let mut attempt = 1;
+    loop {
         let blobs: Vec<(_, Blob)> = scanned.blobs.iter().map(|(digest, blob)| (*digest, blob.clone())).collect();
-        match client.upload(blobs).await {
+        let sent = client.upload(blobs).await;
+        if let Some(status) = sent.as_ref().err().and_then(transfer::Error::connection) {
+            // What was sent is there: only the rest is sent again.
+            patience.wait(farm, "send the sources", status.clone()).await?;
+            continue;
+        }
+        match sent {
             Ok(moved) => {
                 total += moved;
                 break;
             }
             Err(error) if attempt < ATTEMPTS && may_have_changed(&error) => {
+                attempt += 1;
                 let again = scan_aside(options.clone()).await?;
                 if again.digest == scanned.digest && !matches!(error, transfer::Error::Changed { .. }) {
                     return Err(FarmError::from(error).into());

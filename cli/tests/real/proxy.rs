@@ -1,15 +1,17 @@
-//! A way to a process that counts the bytes which go by.
+//! A way to a process that counts the bytes which go by, and breaks when it is told to.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Passes connections on to a process, and counts.
 pub struct Proxy {
     pub url: String,
     up: Arc<AtomicU64>,
     down: Arc<AtomicU64>,
+    /// Bytes until the connection that carries them breaks; below 0: none does.
+    left: Arc<AtomicI64>,
 }
 
 /// Bytes that went by.
@@ -32,18 +34,29 @@ impl Proxy {
         let target = url.trim_start_matches("http://").to_owned();
         let listener = TcpListener::bind(address).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let proxy = Self { url, up: Arc::default(), down: Arc::default() };
-        let (up, down) = (proxy.up.clone(), proxy.down.clone());
+        let proxy = Self { url, up: Arc::default(), down: Arc::default(), left: Arc::new(AtomicI64::new(-1)) };
+        let (up, down, left) = (proxy.up.clone(), proxy.down.clone(), proxy.left.clone());
         std::thread::spawn(move || {
             for near in listener.incoming() {
                 let (Ok(near), Ok(far)) = (near, TcpStream::connect(&target)) else { continue };
                 for (from, to, count) in [(&near, &far, &up), (&far, &near, &down)] {
                     let (from, to, count) = (from.try_clone().unwrap(), to.try_clone().unwrap(), count.clone());
-                    std::thread::spawn(move || pass(from, to, &count));
+                    let left = left.clone();
+                    std::thread::spawn(move || pass(from, to, &count, &left));
                 }
             }
         });
         proxy
+    }
+
+    /// The connection by which so many bytes more have gone breaks, and no other after it.
+    pub fn break_after(&self, bytes: i64) {
+        self.left.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether a connection is still to break.
+    pub fn is_to_break(&self) -> bool {
+        self.left.load(Ordering::Relaxed) >= 0
     }
 
     /// What went by since this was asked last.
@@ -52,10 +65,18 @@ impl Proxy {
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, count: &AtomicU64) {
+fn pass(mut from: TcpStream, mut to: TcpStream, count: &AtomicU64, left: &AtomicI64) {
     let mut buffer = vec![0; 1 << 16];
     while let Ok(read @ 1..) = from.read(&mut buffer) {
         count.fetch_add(read as u64, Ordering::Relaxed);
+        let before = left.load(Ordering::Relaxed);
+        if before >= 0 {
+            left.store((before - read as i64).max(-1), Ordering::Relaxed);
+            if before < read as i64 {
+                let _ = (to.shutdown(Shutdown::Both), from.shutdown(Shutdown::Both));
+                return;
+            }
+        }
         if to.write_all(&buffer[..read]).is_err() {
             break;
         }

@@ -69,8 +69,16 @@ pub enum Error {
 impl Error {
     /// Whether the connection broke or the farm was away: the same may work when it is back.
     pub fn is_connection(&self) -> bool {
+        self.connection().is_some()
+    }
+
+    /// What came of the call whose connection broke, where that is what happened.
+    pub fn connection(&self) -> Option<&tonic::Status> {
         use tonic::Code::{Cancelled, Unavailable, Unknown};
-        matches!(self, Self::Status(status) if matches!(status.code(), Unavailable | Unknown | Cancelled))
+        match self {
+            Self::Status(status) if matches!(status.code(), Unavailable | Unknown | Cancelled) => Some(status),
+            _ => None,
+        }
     }
 }
 
