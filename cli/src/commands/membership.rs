@@ -164,7 +164,9 @@ fn certificate(who: &Who, life: Duration, output: &Path) -> Result<Code, Error> 
 fn revoke(files: &Files, name: Option<String>, serial: Option<String>) -> Result<Code, Error> {
     let mut file = revoked::File::read(&files.revoked()).map_err(|error: AuthError| usage(error))?;
     file.names.extend(name);
-    file.serials.extend(serial.map(|serial| serial.replace(':', "").to_ascii_lowercase()));
+    if let Some(serial) = serial {
+        file.add_serial(&serial);
+    }
     write(&files.revoked(), &toml_text(&file)?, false)?;
     terminal::say("revoked; a running coordinator knows it within a second");
     Ok(Code::Success)

@@ -14,9 +14,11 @@ use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 
 use super::authority::{self, Authority};
 use super::jwt::Jwt;
+use super::shown::Authorities;
 use super::tls::Served;
 use super::tokens::{self, Tokens};
-use super::{Config, Error, Identity, revoked, shown, watched};
+use super::watched::Watched;
+use super::{Config, Error, Identity, revoked, shown};
 
 /// Certificates whose identity is remembered.
 const REMEMBERED: usize = 4_096;
@@ -39,7 +41,7 @@ struct Inner {
     asks: bool,
     known: watch::Receiver<Arc<Known>>,
     jwt: Option<Jwt>,
-    certificates: Mutex<HashMap<[u8; 32], Identity>>,
+    certificates: Mutex<HashMap<[u8; 32], (Authorities, Identity)>>,
     tls: Option<watch::Receiver<Served>>,
     authority: Option<Authority>,
     worker_life: std::time::Duration,
@@ -130,17 +132,16 @@ impl Authenticator {
         self.of_certificate(&chain).map_err(Status::unauthenticated)
     }
 
-    /// What is remembered was checked against the authorities of now: its key has their address in it.
+    /// What is remembered holds only where it was checked against the authorities of now.
     fn of_certificate(&self, chain: &[CertificateDer<'_>]) -> Result<Identity, String> {
         let authorities = self.0.tls.as_ref().and_then(|tls| tls.borrow().authorities.clone());
         let (Some(authorities), Some(certificate)) = (authorities, chain.first()) else {
             return Err("certificates of clients are not taken here".to_owned());
         };
-        let mut hasher = Sha256::new();
-        hasher.update((Arc::as_ptr(&authorities).cast::<()>() as usize).to_ne_bytes());
-        hasher.update(certificate);
-        let hash: [u8; 32] = hasher.finalize().into();
-        if let Some(known) = self.0.certificates.lock().get(&hash) {
+        let hash: [u8; 32] = Sha256::digest(certificate).into();
+        if let Some((by, known)) = self.0.certificates.lock().get(&hash)
+            && Arc::ptr_eq(by, &authorities)
+        {
             return Ok(known.clone());
         }
         shown::verify(&authorities, chain)?;
@@ -149,7 +150,7 @@ impl Authenticator {
         if certificates.len() >= REMEMBERED {
             certificates.clear();
         }
-        certificates.insert(hash, identity.clone());
+        certificates.insert(hash, (authorities, identity.clone()));
         Ok(identity)
     }
 }
@@ -177,20 +178,17 @@ fn read(config: &Config) -> Result<Known, Error> {
 }
 
 fn follow(config: Config) -> Result<watch::Receiver<Arc<Known>>, Error> {
-    let (sender, receiver) = watch::channel(Arc::new(read(&config)?));
     let paths: Vec<_> = [config.tokens_file(), config.revoked_file()].into_iter().flatten().collect();
-    if paths.is_empty() {
+    let is_fixed = paths.is_empty();
+    let watched = Watched::begin(paths);
+    let (sender, receiver) = watch::channel(Arc::new(read(&config)?));
+    if is_fixed {
         return Ok(receiver);
     }
-    tokio::spawn(watched::watch(paths, move || {
-        match read(&config) {
-            Ok(known) => {
-                tracing::info!("tokens and who is revoked were read anew");
-                sender.send_replace(Arc::new(known));
-            }
-            Err(error) => tracing::error!(%error, "what is new cannot be used; what was known before stays"),
-        }
-        std::future::ready(!sender.is_closed())
+    tokio::spawn(watched.follow(move || {
+        sender.send_replace(Arc::new(read(&config)?));
+        tracing::info!("tokens and who is revoked were read anew");
+        Ok::<_, Error>(!sender.is_closed())
     }));
     Ok(receiver)
 }

@@ -14,7 +14,7 @@ pub struct File {
     /// Names of people, tokens and workers.
     #[serde(default)]
     pub names: HashSet<String>,
-    /// Serial numbers of certificates, in lower-case hex.
+    /// Serial numbers of certificates, in hex.
     #[serde(default)]
     pub serials: HashSet<String>,
 }
@@ -27,15 +27,53 @@ impl File {
     pub fn read(path: &Path) -> Result<Self, Error> {
         let wrong = |reason: String| Error::File { path: path.to_owned(), reason };
         match std::fs::read_to_string(path) {
-            Ok(text) => toml::from_str(&text).map_err(|error| wrong(error.to_string())),
+            Ok(text) => toml::from_str(&text).map(Self::normalised).map_err(|error| wrong(error.to_string())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(wrong(error.to_string())),
         }
     }
 
+    fn normalised(mut self) -> Self {
+        self.serials = self.serials.iter().map(|serial| normal(serial)).collect();
+        self
+    }
+
     /// Whether this one is no longer let in.
     pub fn has(&self, identity: &Identity) -> bool {
-        self.names.contains(&identity.name)
-            || identity.serial.as_ref().is_some_and(|serial| self.serials.contains(serial))
+        self.has_name(&identity.name)
+            || identity.serial.as_ref().is_some_and(|serial| self.serials.contains(&normal(serial)))
+    }
+
+    /// Whether whoever has this name, of a person, a worker or a token, is no longer let in.
+    pub fn has_name(&self, name: &str) -> bool {
+        self.names.contains(name)
+    }
+
+    /// Adds a serial number, however it is written.
+    pub fn add_serial(&mut self, serial: &str) {
+        self.serials.insert(normal(serial));
+    }
+}
+
+/// A serial number as tools write it in many ways: with colons, capitals, or the zero that keeps it positive in DER.
+fn normal(serial: &str) -> String {
+    let digits: String = serial.chars().filter(|c| !matches!(c, ':' | ' ')).collect();
+    digits.to_ascii_lowercase().trim_start_matches('0').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serial_number_is_known_however_it_is_written() {
+        let file: File = toml::from_str("serials = [\"00:8F:0A:11\", \"7b\"]").map(File::normalised).unwrap();
+        let of = |serial: &str| Identity { serial: Some(serial.to_owned()), ..Identity::anonymous() };
+        for revoked in ["8f0a11", "008f0a11", "7b", "007B"] {
+            assert!(file.has(&of(revoked)), "expected `{revoked}` to be revoked");
+        }
+        for other in ["8f0a110", "8f0a1", "b", ""] {
+            assert!(!file.has(&of(other)), "expected `{other}` to be let in");
+        }
     }
 }

@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Error;
 use super::shown::{Authorities, Shown};
-use super::watched;
+use super::watched::Watched;
 
 /// How long a handshake may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -106,17 +106,12 @@ fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, Error> {
 /// # Errors
 /// Where they cannot be used at the start.
 pub fn open(files: Files) -> Result<watch::Receiver<Served>, Error> {
+    let watched = Watched::begin(files.all());
     let (sender, receiver) = watch::channel(files.load()?);
-    let paths = files.all();
-    tokio::spawn(watched::watch(paths, move || {
-        match files.load() {
-            Ok(config) => {
-                tracing::info!(certificate = %files.certificate.display(), "certificates were replaced");
-                sender.send_replace(config);
-            }
-            Err(error) => tracing::error!(%error, "new certificates cannot be used; the old ones stay"),
-        }
-        std::future::ready(!sender.is_closed())
+    tokio::spawn(watched.follow(move || {
+        sender.send_replace(files.load()?);
+        tracing::info!(certificate = %files.certificate.display(), "certificates were replaced");
+        Ok::<_, Error>(!sender.is_closed())
     }));
     Ok(receiver)
 }

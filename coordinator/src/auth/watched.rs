@@ -1,6 +1,9 @@
 //! Files that are replaced while the coordinator runs: looked at now and then, and read anew when they changed.
+//!
+//! Invariant: what they say in the end is what is known in the end. They are looked at before they are first read, and what could not be
+//! read, as in the middle of a change, is read again at the next look.
 
-use std::future::Future;
+use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +13,13 @@ const EVERY: Duration = Duration::from_millis(500);
 
 type Stamp = Vec<Option<(u64, i64, i64, u64)>>;
 
+/// Files, and how they were when they were last read.
+#[derive(Debug)]
+pub(super) struct Watched {
+    paths: Vec<PathBuf>,
+    read: Stamp,
+}
+
 fn stamp(paths: &[PathBuf]) -> Stamp {
     let of = |path: &PathBuf| {
         let found = std::fs::metadata(path).ok()?;
@@ -18,17 +28,64 @@ fn stamp(paths: &[PathBuf]) -> Stamp {
     paths.iter().map(of).collect()
 }
 
-/// Calls `changed` whenever one of these files is another than before, for as long as it says so.
-pub(super) async fn watch<F: Future<Output = bool>>(paths: Vec<PathBuf>, mut changed: impl FnMut() -> F) {
-    let mut before = stamp(&paths);
-    loop {
-        tokio::time::sleep(EVERY).await;
-        let now = stamp(&paths);
-        if now != before {
-            before = now;
-            if !changed().await {
-                return;
+impl Watched {
+    /// To be called before the files are read for the first time.
+    pub(super) fn begin(paths: Vec<PathBuf>) -> Self {
+        let read = stamp(&paths);
+        Self { paths, read }
+    }
+
+    /// Calls `changed` whenever one of the files is another than before, until it says `false`: nobody wants to know any more. Where it
+    /// fails, that is told once, and it is called again at the next look.
+    pub(super) async fn follow<E: Display>(mut self, mut changed: impl FnMut() -> Result<bool, E>) {
+        let mut told = None;
+        loop {
+            tokio::time::sleep(EVERY).await;
+            let now = stamp(&self.paths);
+            if now == self.read {
+                continue;
+            }
+            match changed() {
+                Ok(true) => self.read = now,
+                Ok(false) => return,
+                Err(error) if told.as_ref() != Some(&now) => {
+                    tracing::error!(%error, files = ?self.paths, "what is new cannot be used; what was known before stays");
+                    told = Some(now);
+                }
+                Err(_) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_right_after_the_first_read_is_seen_and_what_fails_is_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, "one").unwrap();
+        let watched = Watched::begin(vec![path.clone()]);
+        // Between the first read and the first look.
+        std::fs::write(&path, "another").unwrap();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let following = watched.follow(move || match counted.fetch_add(1, Ordering::Relaxed) {
+            0 | 1 => Err("not whole yet"),
+            2 => Ok(true),
+            _ => Ok(false),
+        });
+        let following = tokio::spawn(following);
+        while calls.load(Ordering::Relaxed) < 3 {
+            tokio::time::sleep(EVERY).await;
+        }
+        std::fs::write(&path, "and a third").unwrap();
+        following.await.unwrap();
+        assert_eq!(calls.load(Ordering::Relaxed), 4, "expected it to be read once for the last change");
     }
 }

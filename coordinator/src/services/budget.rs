@@ -19,6 +19,7 @@ use tonic::codegen::{BoxFuture, Service, http};
 use tower::Layer;
 
 use super::MAX_BATCH_BYTES;
+use crate::auth::Identity;
 use crate::store::disk::CHUNK_BYTES;
 
 /// Calls with a stream of messages, each of which is used before the next is read: only the present one counts.
@@ -38,12 +39,17 @@ const PREFIX: usize = 5;
 pub struct Budget {
     used: Arc<AtomicU64>,
     most: u64,
+    /// Where `most` comes from.
+    said: &'static str,
 }
 
+/// Bytes for all calls of those who need not say who they are, where others must: who may do nothing keeps nobody from doing anything.
+const STRANGERS_BYTES: u64 = 16 << 20;
+
 impl Budget {
-    /// So many bytes.
+    /// So many bytes, as `--call-memory` says.
     pub fn new(most: u64) -> Self {
-        Self { used: Arc::default(), most }
+        Self { used: Arc::default(), most, said: "`--call-memory`" }
     }
 
     fn take(&self, bytes: u64) -> Result<(), Status> {
@@ -51,8 +57,8 @@ impl Budget {
         match self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
             Ok(_) => Ok(()),
             Err(used) => Err(Status::resource_exhausted(format!(
-                "the calls under way hold {used} bytes, and {} are `--call-memory`; try again when some have ended",
-                self.most
+                "the calls under way hold {used} bytes, and {} are {}; try again when some have ended",
+                self.most, self.said
             ))),
         }
     }
@@ -87,25 +93,29 @@ impl Drop for Share {
 #[derive(Debug, Clone)]
 pub struct Budgeted<S> {
     inner: S,
-    budget: Budget,
+    layer: BudgetLayer,
 }
 
 impl Budgeted<()> {
     /// Puts services under a budget.
     pub fn layer(budget: Budget) -> BudgetLayer {
-        BudgetLayer(budget)
+        let strangers = Budget { most: STRANGERS_BYTES, said: "for calls without an identity", ..Budget::new(0) };
+        BudgetLayer { budget, strangers }
     }
 }
 
 /// Makes [`Budgeted`] services.
 #[derive(Debug, Clone)]
-pub struct BudgetLayer(Budget);
+pub struct BudgetLayer {
+    budget: Budget,
+    strangers: Budget,
+}
 
 impl<S> Layer<S> for BudgetLayer {
     type Service = Budgeted<S>;
 
     fn layer(&self, inner: S) -> Budgeted<S> {
-        Budgeted { inner, budget: self.0.clone() }
+        Budgeted { inner, layer: self.clone() }
     }
 }
 
@@ -126,7 +136,10 @@ where
         let call = request.uri().path().rsplit('/').next().unwrap_or_default();
         let answer = ANSWERS.iter().find(|(name, _)| *name == call).map_or(0, |(_, bytes)| *bytes);
         let is_stream = STREAMS.contains(&call);
-        let mut share = Share { budget: self.budget.clone(), bytes: 0 };
+        // The gate before this one knows who calls, where that is asked.
+        let is_known = request.extensions().get::<Identity>().is_some();
+        let budget = if is_known { &self.layer.budget } else { &self.layer.strangers };
+        let mut share = Share { budget: budget.clone(), bytes: 0 };
         if let Err(status) = share.take(answer) {
             return Box::pin(std::future::ready(Ok(status.into_http())));
         }

@@ -44,6 +44,9 @@ impl membership_server::Membership for Membership {
         check_name("worker", &worker).map_err(Status::invalid_argument)?;
         let known = self.authenticator.known().borrow().clone();
         let by = known.tokens.join(&token, SystemTime::now()).map_err(Status::unauthenticated)?;
+        if known.revoked.has_name(&by) {
+            return Err(Status::permission_denied(format!("the join token `{by}` is no longer taken by this farm")));
+        }
         let certificate = self.certificate(&worker, &certificate_request)?;
         tracing::info!(worker, token = by, "a worker joined");
         Ok(certificate)

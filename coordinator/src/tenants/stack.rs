@@ -184,6 +184,8 @@ impl Tenants {
     }
 
     async fn with<T>(&self, tenant: &str, take: impl FnOnce(&Stack) -> T) -> Result<T, Status> {
+        // Before it takes a place.
+        check_name("tenant", tenant).map_err(Status::invalid_argument)?;
         let cell = {
             let mut open = self.open.lock();
             if open.len() >= MAX_TENANTS && !open.contains_key(tenant) {
@@ -204,7 +206,6 @@ impl Tenants {
     }
 
     async fn open_one(&self, tenant: &str) -> anyhow::Result<Stack> {
-        check_name("tenant", tenant).map_err(anyhow::Error::msg)?;
         let directory = self.directory().join(tenant);
         std::fs::create_dir_all(&directory)?;
         let quota = self.shared.quotas.of(tenant);
