@@ -82,10 +82,10 @@ pub enum Command {
     Check(Check),
     /// The coordinator of `kiln up`.
     #[command(hide = true)]
-    Coordinator(Coordinator),
+    Coordinator(Box<Coordinator>),
     /// A worker of `kiln up`.
     #[command(hide = true)]
-    Worker(Worker),
+    Worker(Box<Worker>),
 }
 
 impl Command {

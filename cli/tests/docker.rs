@@ -270,7 +270,7 @@ fn docker_is_offered_while_the_engine_answers_and_from_the_time_when_it_first_do
         until(&format!("the worker to say that it offers Docker: {offered}"), || {
             let workers = farm.workers();
             let docker = workers.first()?["environment"]["docker"].as_str()?;
-            (!docker.is_empty() == offered && workers[0]["state"] == "ready").then_some(())
+            (docker.is_empty() != offered && workers[0]["state"] == "ready").then_some(())
         });
     };
     farm.start_worker_in(&farm.url, "one", &[], &[("DOCKER_HOST", &host)]);

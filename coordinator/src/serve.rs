@@ -68,6 +68,7 @@ pub async fn run(
     let counted = metrics.as_ref().map(|metrics| metrics.calls.clone());
     let methods = kiln_proto::descriptors::methods().into_iter().chain(health::methods()?);
     let calls = Calls::new(methods, &BEGIN, counted);
+    let counted_webhooks = metrics.as_ref().map(|metrics| metrics.webhooks.clone());
     let counted_builds = metrics.as_ref().map(|metrics| metrics.builds.clone());
     if let Some(metrics) = metrics {
         metrics.serve(execution.clone(), stopping.clone())?;
@@ -85,8 +86,13 @@ pub async fn run(
     let tenants = Tenants::new(shared);
     tenants.take_up();
     if let Some(hooks) = hooks {
-        let stop = stopping.clone();
-        tokio::spawn(webhooks::serve(hooks, &config.data_dir, tenants.clone(), own.tenant.clone(), stop).await?);
+        let farm = webhooks::Farm {
+            data_dir: config.data_dir.clone(),
+            tenants: tenants.clone(),
+            own: own.tenant.clone(),
+            metrics: counted_webhooks,
+        };
+        tokio::spawn(webhooks::serve(hooks, farm, stopping.clone()).await?);
     }
     macro_rules! sized {
         ($service:expr) => {

@@ -4,6 +4,7 @@
 
 mod builds;
 mod farm;
+mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::execution::ExecutionHandle;
 use crate::store;
 pub use builds::BuildMetrics;
 use farm::View;
+pub use webhooks::WebhookMetrics;
 
 /// Everything that is counted, and the listener where it is asked for.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub(crate) struct Metrics {
     pub(crate) calls: calls::Metrics,
     /// The builds' share.
     pub(crate) builds: BuildMetrics,
+    /// The webhooks' share.
+    pub(crate) webhooks: WebhookMetrics,
     view: Arc<View>,
     registry: Registry,
     listener: TcpListener,
@@ -49,6 +53,7 @@ impl Metrics {
             store: store::Metrics::register(&mut registry),
             calls: calls::Metrics::register(&mut registry),
             builds: BuildMetrics::register(&mut registry),
+            webhooks: WebhookMetrics::register(&mut registry),
             view,
             registry,
             listener,

@@ -235,6 +235,11 @@ impl Hook {
         word(&self.secret_file)
     }
 
+    /// Whether the forge is told how builds go.
+    pub(super) fn reports(&self) -> bool {
+        self.token_file.is_some()
+    }
+
     /// The forge's token, where there is one.
     pub(super) fn token(&self) -> Result<Option<Zeroizing<String>>, String> {
         let token = self.token_file.as_deref().map(word).transpose()?;

@@ -58,7 +58,11 @@ impl<'a> Running<'a> {
     }
 
     async fn tell(&self, build: Option<&str>, state: State, words: String) {
-        report::tell(&self.webhooks.shared.http, &self.hook, &self.job, build, state, words).await;
+        let shared = &self.webhooks.shared;
+        let taken = report::tell(&shared.http, &self.hook, &self.job, build, state, words).await;
+        if let (Some(taken), Some(metrics)) = (taken, &shared.farm.metrics) {
+            metrics.told(taken);
+        }
     }
 
     async fn submit_patiently(&self) -> Result<(Tenant, Build), NotBuilt> {
@@ -88,9 +92,9 @@ impl<'a> Running<'a> {
         let shared = &self.webhooks.shared;
         let whose = self.hook.whose();
         let tenant = if whose.is_empty() {
-            shared.own.clone()
+            shared.farm.own.clone()
         } else {
-            shared.tenants.tenant(&whose).await.map_err(|status| farms(status.message().to_owned()))?
+            shared.farm.tenants.tenant(&whose).await.map_err(|status| farms(status.message().to_owned()))?
         };
         let token = self.hook.token().map_err(farms)?.map(|token| (self.hook.forge.token_user(), token));
         let remote = Remote { url: &self.job.repository, token, submodules: self.hook.submodules };

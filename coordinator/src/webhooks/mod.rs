@@ -19,7 +19,7 @@ mod submit;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth;
+use crate::metrics::WebhookMetrics;
 use crate::tenants::{Tenant, Tenants};
 use config::Hook;
 pub use config::{Config, Error};
@@ -47,24 +48,34 @@ struct Shared {
     journal: Journal,
     checkouts: checkout::Checkouts,
     fetching: Semaphore,
-    tenants: Tenants,
-    own: Tenant,
+    farm: Farm,
     http: reqwest::Client,
     stopping: CancellationToken,
 }
 
-/// Listens for deliveries, and takes up those that an earlier run accepted and did not finish. `own` is the default tenant.
+/// The farm that builds what is pushed.
+#[derive(Debug, Clone)]
+pub struct Farm {
+    /// What is delivered and fetched is kept below it.
+    pub data_dir: PathBuf,
+    /// Those whose builds they are.
+    pub tenants: Tenants,
+    /// The default one of them.
+    pub own: Tenant,
+    /// What is counted.
+    pub metrics: Option<WebhookMetrics>,
+}
+
+/// Listens for deliveries, and takes up those that an earlier run accepted and did not finish.
 ///
 /// # Errors
 /// Where the address, the certificate or the data directory cannot be used.
 pub async fn serve(
     config: Config,
-    data_dir: &Path,
-    tenants: Tenants,
-    own: Tenant,
+    farm: Farm,
     stopping: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
-    let directory = data_dir.join("webhooks");
+    let directory = farm.data_dir.join("webhooks");
     std::fs::create_dir_all(&directory)?;
     let tls = config.tls().map(auth::tls::open).transpose()?;
     let listener =
@@ -78,8 +89,7 @@ pub async fn serve(
             fetching: Semaphore::new(FETCHES),
             http: reqwest::Client::builder().timeout(report::PATIENCE).build()?,
             stopping: stopping.clone(),
-            tenants,
-            own,
+            farm,
             hooks,
         }),
     };

@@ -42,6 +42,9 @@ async fn deliver(
     } else {
         tracing::info!(hook = name, answer = answer.1, "a delivery came");
     }
+    if let Some(metrics) = &webhooks.shared.farm.metrics {
+        metrics.answered(answer.0.as_u16());
+    }
     answer
 }
 

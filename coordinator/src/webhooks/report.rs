@@ -16,7 +16,7 @@ const ATTEMPTS: u32 = 9;
 /// Bytes of a forge's refusal that are told.
 const MOST_TOLD: usize = 300;
 
-/// Tells the forge. Nothing is told where the webhook has no token. An end is told with patience, anything before it once.
+/// Tells the forge; whether it took it. None where the webhook has no token, and nothing is told. An end is told with patience, anything before it once.
 pub(super) async fn tell(
     http: &reqwest::Client,
     hook: &Hook,
@@ -24,7 +24,10 @@ pub(super) async fn tell(
     build: Option<&str>,
     state: State,
     words: String,
-) {
+) -> Option<bool> {
+    if !hook.reports() {
+        return None;
+    }
     let is_end = !matches!(state, State::Waiting | State::Running);
     let attempts = if is_end { ATTEMPTS } else { 1 };
     let link = hook.link.as_ref().filter(|link| build.is_some() || !link.contains("{build}"));
@@ -34,7 +37,7 @@ pub(super) async fn tell(
     let mut pause = Duration::from_secs(1);
     for attempt in 1..=attempts {
         match once(http, hook, job, &status).await {
-            Ok(()) => return,
+            Ok(()) => return Some(true),
             Err(Failed { words, may_pass }) => {
                 let again = may_pass && attempt < attempts;
                 tracing::warn!(
@@ -45,13 +48,14 @@ pub(super) async fn tell(
                     "the status of a commit was not taken"
                 );
                 if !again {
-                    return;
+                    return Some(false);
                 }
             }
         }
         tokio::time::sleep(pause).await;
         pause *= 2;
     }
+    Some(false)
 }
 
 struct Failed {
@@ -66,7 +70,9 @@ impl Failed {
 }
 
 async fn once(http: &reqwest::Client, hook: &Hook, job: &Job, status: &Status<'_>) -> Result<(), Failed> {
-    let Some(token) = hook.token().map_err(Failed::for_good)? else { return Ok(()) };
+    let Some(token) = hook.token().map_err(Failed::for_good)? else {
+        return Err(Failed::for_good("there is no token"));
+    };
     let Some(api) = hook.api.clone().or_else(|| hook.forge.api(&job.repository)) else {
         return Err(Failed::for_good(format!(
             "`{}` does not say where the forge's API is; name it by `api`",
