@@ -19,4 +19,4 @@ pub mod tenants;
 pub mod webhooks;
 
 pub use config::Config;
-pub use serve::run;
+pub use serve::{run, run_on};

@@ -1,18 +1,21 @@
 //! The coordinator's process: opens what it has on disk, serves, and stops in order.
 
 use std::future::Future;
+use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use futures::Stream;
 use kiln_core::scheduler;
 use kiln_proto::channel::MAX_MESSAGE_BYTES;
 use kiln_proto::v1::membership_server::MembershipServer;
 use kiln_proto::v1::workers_server::WorkersServer;
 use kiln_telemetry::calls::Calls;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, TcpIncoming};
 
 use crate::Config;
 use crate::auth::layer::Gate;
@@ -52,6 +55,46 @@ pub async fn run(
     config.auth.check(address)?;
     let tls = config.auth.tls()?.map(auth::tls::open).transpose()?;
     let authenticator = Authenticator::open(&config.auth, tls.clone()).await?;
+    match tls {
+        Some(tls) => {
+            tracing::info!(%address, "TLS is spoken");
+            serve(config, authenticator, auth::tls::incoming(listener, tls), &address.to_string(), shutdown).await
+        }
+        None => {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            serve(config, authenticator, incoming, &address.to_string(), shutdown).await
+        }
+    }
+}
+
+/// Serves whoever comes by `incoming`, a network of any kind without TLS, until `shutdown`.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_on<C>(
+    config: Config,
+    incoming: impl Stream<Item = io::Result<C>>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()>
+where
+    C: Connected + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    C::ConnectInfo: Clone + Send + Sync + 'static,
+{
+    let authenticator = Authenticator::open(&config.auth, None).await?;
+    serve(config, authenticator, incoming, "another network", shutdown).await
+}
+
+async fn serve<C>(
+    config: Config,
+    authenticator: Authenticator,
+    incoming: impl Stream<Item = io::Result<C>>,
+    address: &str,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()>
+where
+    C: Connected + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    C::ConnectInfo: Clone + Send + Sync + 'static,
+{
     let mut kept = config.stores()?;
     let metrics = match config.metrics_listen {
         Some(address) => Some(Metrics::bind(address).await?),
@@ -115,30 +158,15 @@ pub async fn run(
         .add_service(health::reflection()?)
         .add_service(sized!(MembershipServer::new(membership::Membership::new(authenticator))))
         .add_service(sized!(WorkersServer::new(workers::Workers::new(execution))));
-    tracing::info!(%address, tls = tls.is_some(), data_dir = %config.data_dir.display(), "ready");
+    tracing::info!(address, data_dir = %config.data_dir.display(), "ready");
     let stop = stopping.clone();
     let shutdown = async move {
         shutdown.await;
         stop.cancel();
         health::stopping(&health).await;
     };
-    let serving = async move {
-        match tls {
-            Some(tls) => {
-                let incoming = connections::bounded(
-                    auth::tls::incoming(listener, tls),
-                    config.max_connections,
-                    "`--max-connections`",
-                );
-                server.serve_with_incoming_shutdown(incoming, shutdown).await
-            }
-            None => {
-                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-                let incoming = connections::bounded(incoming, config.max_connections, "`--max-connections`");
-                server.serve_with_incoming_shutdown(incoming, shutdown).await
-            }
-        }
-    };
+    let incoming = connections::bounded(incoming, config.max_connections, "`--max-connections`");
+    let serving = server.serve_with_incoming_shutdown(incoming, shutdown);
     let cut = async move {
         stopping.cancelled().await;
         tokio::time::sleep(GRACE).await;

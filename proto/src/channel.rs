@@ -4,6 +4,7 @@
 
 mod access;
 mod bearer;
+mod dial;
 mod refusal;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tonic::transport::{self, ClientTlsConfig, Endpoint};
 
 pub use access::Access;
 pub use bearer::Bearer;
+pub use dial::{Dial, Stream};
 pub use refusal::refusal;
 
 /// Largest message that Kiln's servers and clients take, in bytes. Above REAPI's batch limit with room for the envelope.
@@ -84,14 +86,7 @@ pub fn endpoint(url: &str, access: &Access) -> Result<Endpoint, Error> {
 /// # Errors
 /// As [`endpoint`]; and where nothing answers there, or what answers is not trusted.
 pub async fn connect(url: &str, access: &Access) -> Result<Channel, Error> {
-    let bearer = access.bearer()?;
-    match endpoint(url, access)?.connect().await {
-        Ok(channel) => Ok(InterceptedService::new(channel, bearer)),
-        Err(source) => Err(match refusal(&source) {
-            Some(reason) => Error::Refused { url: url.to_owned(), reason },
-            None => Error::Connect { url: url.to_owned(), source },
-        }),
-    }
+    Dial::new(url, access.clone()).connect().await
 }
 
 fn is_this_machine(host: &str) -> bool {

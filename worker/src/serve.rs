@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use kiln_proto::channel::Dial;
 use kiln_proto::property;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -83,7 +84,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'st
         None => config.access.clone(),
     };
     tokio::spawn(docker.clone().watch(stop.clone()));
-    link::keep(&config.coordinator, &access, identity, runner, stop, config.grace).await;
+    link::keep(&Dial::new(&config.coordinator, access), identity, runner, stop, config.grace).await;
     if let Some(docker) = docker.docker() {
         docker.close().await;
     }

@@ -117,11 +117,12 @@ pub struct OutputTree {
 }
 
 /// What holds a tree in its place until it is dropped.
-pub(crate) trait Keep: Debug + Send + Sync {}
+pub trait Keep: Debug + Send + Sync {}
 impl<T: Debug + Send + Sync> Keep for T {}
 
 impl OutputTree {
-    pub(crate) fn new(root: PathBuf, keep: impl Keep + 'static) -> Self {
+    /// The tree in this directory, which lasts for as long as `keep` does.
+    pub fn new(root: PathBuf, keep: impl Keep + 'static) -> Self {
         Self { root, _keep: Box::new(keep) }
     }
 

@@ -72,6 +72,15 @@ fn time() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(MTIME as u64)
 }
 
+/// Does what waits for the disk, while other threads of the runtime take over what else this one had; where it has none, those wait too.
+fn in_place<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
 impl Files {
     pub(super) fn open(directory: PathBuf) -> Result<Self, Error> {
         let mut index = Index::default();
@@ -220,7 +229,7 @@ impl Files {
                 Ok(found) => found,
                 Err(error) => return Err(name_all(client, &digests, error).await),
             };
-            tokio::task::block_in_place(|| {
+            in_place(|| {
                 group.iter().try_for_each(|key| {
                     let data = found.get(&key.digest).ok_or_else(|| Error::Missing(vec![key.digest]))?;
                     let temporary = self.temporary(key);

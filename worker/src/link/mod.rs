@@ -9,7 +9,7 @@ mod session;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_proto::channel::Access;
+use kiln_proto::channel::Dial;
 use kiln_proto::v1;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -58,10 +58,9 @@ impl Stopping {
     }
 }
 
-/// Keeps the link up until `stop`, and registers anew when the worker says something else of itself; then finishes what runs (at most `grace`) and says goodbye.
+/// Keeps the link to the farm up until `stop`, and registers anew when the worker says something else of itself; then finishes what runs (at most `grace`) and says goodbye.
 pub async fn keep(
-    url: &str,
-    access: &Access,
+    farm: &Dial,
     identity: watch::Receiver<Identity>,
     runner: Arc<Runner>,
     stop: CancellationToken,
@@ -72,7 +71,7 @@ pub async fn keep(
     let mut pause = FIRST_PAUSE;
     let mut said = false;
     while !stopping.leave.is_cancelled() {
-        let outcome = session::run(url, access, &identity, &runner, &leases, &stopping).await;
+        let outcome = session::run(farm, &identity, &runner, &leases, &stopping).await;
         match outcome {
             session::Ended::Stopped => break,
             session::Ended::Changed => continue,
@@ -87,7 +86,7 @@ pub async fn keep(
             }
             session::Ended::Broken { after_registering: false, reason } => {
                 if !said {
-                    tracing::warn!(reason, url, "cannot reach the coordinator; trying again");
+                    tracing::warn!(reason, url = farm.url, "cannot reach the coordinator; trying again");
                     said = true;
                 }
             }

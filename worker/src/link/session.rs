@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_proto::channel::{self, Access, MAX_MESSAGE_BYTES};
+use kiln_proto::channel::{Dial, MAX_MESSAGE_BYTES};
 use kiln_proto::v1;
 use kiln_proto::v1::workers_client::WorkersClient;
 use kiln_proto::v1::{coordinator_message, worker_message};
@@ -36,8 +36,7 @@ fn wrap(message: worker_message::Message) -> v1::WorkerMessage {
 }
 
 pub(super) async fn run(
-    url: &str,
-    access: &Access,
+    farm: &Dial,
     identity: &watch::Receiver<Identity>,
     runner: &Arc<Runner>,
     leases: &Arc<Leases>,
@@ -48,8 +47,7 @@ pub(super) async fn run(
     let (outbox, inbox) = mpsc::channel(OUTBOX);
     let (running, messages) = leases.connect(outbox.clone());
     let mut registered = false;
-    let talking =
-        talk(url, access, &now, runner, leases, stopping, (outbox, inbox), running, messages, &mut registered);
+    let talking = talk(farm, &now, runner, leases, stopping, (outbox, inbox), running, messages, &mut registered);
     let ended = tokio::select! {
         result = talking => Some(result),
         // Where nobody changes it any more, the talk alone ends this.
@@ -66,8 +64,7 @@ pub(super) async fn run(
 
 #[allow(clippy::too_many_arguments)]
 async fn talk(
-    url: &str,
-    access: &Access,
+    farm: &Dial,
     identity: &Identity,
     runner: &Arc<Runner>,
     leases: &Arc<Leases>,
@@ -78,7 +75,7 @@ async fn talk(
     registered: &mut bool,
 ) -> Result<(), String> {
     let channel = tokio::select! {
-        channel = channel::connect(url, access) => channel.map_err(|error| error.to_string())?,
+        channel = farm.connect() => channel.map_err(|error| error.to_string())?,
         () = stopping.leave.cancelled() => return Ok(()),
     };
     runner.set_channel(channel.clone());
@@ -113,7 +110,7 @@ async fn talk(
                     Some(coordinator_message::Message::Registered(welcome)) => {
                         *registered = true;
                         runner.tally().linked(true);
-                        tracing::info!(url, name = identity.name, "registered");
+                        tracing::info!(url = farm.url, name = identity.name, "registered");
                         if let Some(every) = welcome.heartbeat_interval.filter(|every| every.seconds > 0) {
                             heartbeat = tokio::time::interval(Duration::from_secs(every.seconds as u64));
                         }

@@ -9,7 +9,7 @@ mod wire;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kiln_core::scheduler::{
     ActionKey, Config, Event, LeaseId, Outcome, RunningLease, Scheduler, Submission, WaiterId, WorkerId, WorkerOffer,
@@ -19,6 +19,7 @@ use kiln_proto::v1::{coordinator_message, worker_message};
 use kiln_proto::{clock, reapi, scope, v1};
 use kiln_telemetry::trace;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tonic::Status;
 use tracing::Span;
 
@@ -415,7 +416,7 @@ fn is_success(response: &reapi::ExecuteResponse) -> bool {
 
 async fn until(deadline: Option<Instant>) {
     match deadline {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

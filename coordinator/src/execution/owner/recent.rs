@@ -2,10 +2,11 @@
 //! much later; what ended in between is neither in what they saw nor under way any more, and would run a second time.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kiln_core::scheduler::ActionKey;
 use kiln_proto::reapi;
+use tokio::time::Instant;
 
 /// How long a result is remembered here.
 const LIFE: Duration = Duration::from_secs(10);
