@@ -13,7 +13,7 @@ use tonic::codegen::http;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 
 use super::authority::{self, Authority};
-use super::jwt::Jwt;
+use super::jwt::{Jwt, Rules};
 use super::tls::Served;
 use super::tokens::{self, Tokens};
 use super::{Config, Error, Identity, revoked, shown, watched};
@@ -28,6 +28,8 @@ pub struct Known {
     pub tokens: Tokens,
     /// Who is no longer let in.
     pub revoked: revoked::File,
+    /// What the claims of JSON web tokens mean, where they do not say it themselves.
+    pub rules: Option<Rules>,
 }
 
 /// Finds out who calls. Cheap to clone.
@@ -114,7 +116,7 @@ impl Authenticator {
     async fn by_token(&self, token: &str) -> Result<Identity, Status> {
         let known = self.0.known.borrow().clone();
         let found = match &self.0.jwt {
-            Some(jwt) if !Tokens::is_ours(token) => jwt.identify(token).await,
+            Some(jwt) if !Tokens::is_ours(token) => jwt.identify(token, known.rules.as_ref()).await,
             _ => known.tokens.identify(token, SystemTime::now()),
         };
         found.map_err(Status::unauthenticated)
@@ -173,19 +175,21 @@ fn token(call: &http::request::Parts) -> Result<Option<&str>, Status> {
 fn read(config: &Config) -> Result<Known, Error> {
     let tokens = config.tokens_file().map(|path| tokens::File::read(&path)).transpose()?.unwrap_or_default();
     let revoked = config.revoked_file().map(|path| revoked::File::read(&path)).transpose()?.unwrap_or_default();
-    Ok(Known { tokens: tokens.into(), revoked })
+    let rules = config.jwt_rules.as_deref().map(Rules::read).transpose()?;
+    Ok(Known { tokens: tokens.into(), revoked, rules })
 }
 
 fn follow(config: Config) -> Result<watch::Receiver<Arc<Known>>, Error> {
     let (sender, receiver) = watch::channel(Arc::new(read(&config)?));
-    let paths: Vec<_> = [config.tokens_file(), config.revoked_file()].into_iter().flatten().collect();
+    let paths: Vec<_> =
+        [config.tokens_file(), config.revoked_file(), config.jwt_rules.clone()].into_iter().flatten().collect();
     if paths.is_empty() {
         return Ok(receiver);
     }
     tokio::spawn(watched::watch(paths, move || {
         match read(&config) {
             Ok(known) => {
-                tracing::info!("tokens and who is revoked were read anew");
+                tracing::info!("tokens, rules and who is revoked were read anew");
                 sender.send_replace(Arc::new(known));
             }
             Err(error) => tracing::error!(%error, "what is new cannot be used; what was known before stays"),
