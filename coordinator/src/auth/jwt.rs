@@ -97,7 +97,8 @@ struct Verified {
 pub struct Jwt {
     config: Config,
     keys: RwLock<Arc<JwkSet>>,
-    fetched: tokio::sync::Mutex<Option<Instant>>,
+    /// When it was tried last, and what came of it.
+    fetched: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
     verified: Mutex<HashMap<[u8; 32], Verified>>,
 }
 
@@ -195,7 +196,7 @@ impl Jwt {
 
     async fn key(&self, id: Option<&str>) -> Result<Jwk, String> {
         if let Some(key) = self.known(id)
-            && self.fetched.lock().await.is_none_or(|at| at.elapsed() < FRESH)
+            && self.fetched.lock().await.as_ref().is_none_or(|(at, _)| at.elapsed() < FRESH)
         {
             return Ok(key);
         }
@@ -221,13 +222,22 @@ impl Jwt {
         }
     }
 
-    /// Fetches the keys, unless that was just done: others wait for the one who does.
+    /// Fetches the keys, unless that was just tried: others wait for the one who does.
     async fn fetch(&self) -> Result<(), String> {
         let mut fetched = self.fetched.lock().await;
-        if fetched.is_some_and(|at| at.elapsed() < PAUSE) {
-            return Ok(());
+        if let Some((at, result)) = &*fetched
+            && at.elapsed() < PAUSE
+        {
+            return result.clone();
         }
-        *fetched = Some(Instant::now());
+        // Noted before: a caller who leaves in the middle must not have the next one ask at once.
+        *fetched = Some((Instant::now(), Err("the provider has not answered".to_owned())));
+        let result = self.fetch_now().await;
+        *fetched = Some((Instant::now(), result.clone()));
+        result
+    }
+
+    async fn fetch_now(&self) -> Result<(), String> {
         let data = match &self.config.source {
             Source::File(path) => tokio::fs::read(path).await.map_err(|error| error.to_string())?,
             Source::Url(url) => download(url).await?,
