@@ -82,7 +82,7 @@ pub enum Command {
     Check(Check),
     /// The coordinator of `kiln up`.
     #[command(hide = true)]
-    Coordinator(Coordinator),
+    Coordinator(Box<Coordinator>),
     /// A worker of `kiln up`.
     #[command(hide = true)]
     Worker(Worker),

@@ -45,7 +45,7 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
         Command::Plan(args) => plan::run(&args),
         Command::Init { dir } => init::run(&dir),
         Command::Check(args) => or_interrupted(&interrupts, check::run(farm, args)).await,
-        Command::Coordinator(args) => up::coordinator(args, interrupts).await,
+        Command::Coordinator(args) => up::coordinator(*args, interrupts).await,
         Command::Worker(args) => up::worker(args, interrupts).await,
     }
 }

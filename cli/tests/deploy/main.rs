@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../../coordinator/tests/support/http.rs"]
+mod http;
+mod kubernetes;
+#[path = "../real/mod.rs"]
 mod real;
 
 use std::path::{Path, PathBuf};
@@ -192,68 +196,4 @@ fn a_worker_with_no_more_capabilities_than_its_unit_grants_has_its_sandbox() {
         .arg(dir.path())
         .env("KILN_LOG", "info");
     Lasting::start(command).line_with("actions run in a sandbox");
-}
-
-/// What Kustomize makes of a directory, checked against Kubernetes' own schemas; the objects. None, said aloud, where a tool is missing.
-fn rendered(name: &str) -> Option<Vec<serde_json::Value>> {
-    const TOOLS: &str = "/opt/kiln-test-tools/bin";
-    let made = printed("kubectl", &["kustomize", deploy().join("kubernetes").join(name).to_str().unwrap()])?;
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join(format!("{name}.yaml"));
-    std::fs::write(&file, made).unwrap();
-    let file = file.to_str().unwrap();
-    // `strict`: a field that Kubernetes does not know is an error. 1.33 is the first version with all that the base uses switched on.
-    let arguments = ["--strict", "--kubernetes-version", "1.33", file];
-    printed(&format!("{TOOLS}/kubernetes-validate"), &arguments)?;
-    let as_json = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
-    Some(serde_json::from_str(&printed(&format!("{TOOLS}/python"), &["-c", as_json, file])?).unwrap())
-}
-
-fn named<'a>(objects: &'a [serde_json::Value], kind: &str, name: &str) -> &'a serde_json::Value {
-    let fits = |object: &&serde_json::Value| object["kind"] == kind && object["metadata"]["name"] == name;
-    objects.iter().find(fits).unwrap_or_else(|| panic!("expected a {kind} `{name}`"))
-}
-
-#[test]
-fn kubernetes_objects_fit_their_schemas_and_each_other() {
-    let Some(base) = rendered("base") else { return };
-    for object in &base {
-        let is_namespace = object["kind"] == "Namespace";
-        assert!(is_namespace || object["metadata"]["namespace"] == "kiln", "expected a namespace: {object}");
-    }
-    for name in ["kiln-coordinator", "kiln-worker-amd64", "kiln-worker-arm64"] {
-        let set = named(&base, "StatefulSet", name);
-        let labels = &set["spec"]["template"]["metadata"]["labels"];
-        assert_eq!(&set["spec"]["selector"]["matchLabels"], labels, "{name}");
-        assert_eq!(&named(&base, "Service", name)["spec"]["selector"], labels, "{name}");
-        assert_eq!(&named(&base, "PodDisruptionBudget", name)["spec"]["selector"]["matchLabels"], labels, "{name}");
-        let pod = &set["spec"]["template"]["spec"];
-        assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{name}");
-        let container = &pod["containers"][0];
-        assert_eq!(container["securityContext"]["capabilities"], serde_json::json!({"drop": ["ALL"]}), "{name}");
-        assert!(container["livenessProbe"].is_object(), "expected `{name}` to be probed");
-    }
-    for (arch, isa) in [("amd64", "x86-64"), ("arm64", "arm-a64")] {
-        let name = format!("kiln-worker-{arch}");
-        let pool = named(&base, "StatefulSet", &name);
-        assert_eq!(pool["spec"]["template"]["spec"]["nodeSelector"]["kubernetes.io/arch"], arch);
-        assert!(pool["spec"]["replicas"].is_null(), "expected `{name}` to leave its size to a scaler");
-        for (form, kind) in [("keda", "ScaledObject"), ("hpa", "HorizontalPodAutoscaler")] {
-            let Some(objects) = rendered(form) else { return };
-            let scaler = named(&objects, kind, &name);
-            let target = &scaler["spec"]["scaleTargetRef"];
-            assert_eq!((&target["kind"], &target["name"]), (&"StatefulSet".into(), &name.as_str().into()), "{form}");
-            assert_eq!(scaler["metadata"]["namespace"], "kiln", "{form}");
-            // Scaled by the pool's own instruction set: the two files of a form differ in nothing else.
-            assert!(scaler.to_string().contains(isa), "expected {form} to look at `{isa}`: {scaler}");
-        }
-    }
-    // Kubernetes has no schema of KEDA's objects: what its prometheus trigger requires is looked for here.
-    for object in rendered("keda").unwrap_or_default() {
-        let trigger = &object["spec"]["triggers"][0];
-        assert_eq!(trigger["type"], "prometheus");
-        for field in ["serverAddress", "query", "threshold"] {
-            assert!(trigger["metadata"][field].is_string(), "expected `{field}` as a string in {trigger}");
-        }
-    }
 }
