@@ -139,6 +139,35 @@ fn webhooks_are_taken_where_the_overlay_has_the_ingress_deliver_them() {
 }
 
 #[test]
+fn no_worker_may_reach_a_metadata_address_nor_be_reached_but_by_scrapers() {
+    let Some(base) = rendered("base") else { return };
+    let policy = &named(&base, "NetworkPolicy", "kiln-worker")["spec"];
+    let chosen = policy["podSelector"]["matchLabels"].as_object().unwrap();
+    for set in base.iter().filter(|object| object["kind"] == "StatefulSet") {
+        let (name, labels) = (&set["metadata"]["name"], &set["spec"]["template"]["metadata"]["labels"]);
+        let fits = chosen.iter().all(|(label, value)| &labels[label] == value);
+        assert_eq!(fits, name != "kiln-coordinator", "{name}");
+    }
+    assert_eq!(policy["policyTypes"], serde_json::json!(["Ingress", "Egress"]));
+    assert_eq!(policy["ingress"], serde_json::json!([{ "ports": [{ "port": "metrics" }] }]));
+    let blocks: Vec<&serde_json::Value> = policy["egress"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|rule| rule["to"].as_array().into_iter().flatten())
+        .filter(|to| !to["ipBlock"].is_null())
+        .map(|to| &to["ipBlock"])
+        .collect();
+    assert_eq!(blocks.len(), 2, "expected a block for each version of IP: {blocks:?}");
+    for (block, metadata) in blocks.iter().zip(["169.254.0.0/16", "fd00:ec2::/32"]) {
+        assert!(
+            block["except"].as_array().unwrap().contains(&metadata.into()),
+            "expected {metadata} to be left out of {block}"
+        );
+    }
+}
+
+#[test]
 fn the_operator_scrapes_the_port_that_every_pod_names() {
     let Some(base) = rendered("base") else { return };
     let Some(objects) = rendered("prometheus-operator") else { return };
@@ -168,6 +197,7 @@ fn kubernetes_objects_fit_their_schemas_and_each_other() {
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{name}");
         let container = &pod["containers"][0];
         assert_eq!(container["securityContext"]["capabilities"], serde_json::json!({"drop": ["ALL"]}), "{name}");
+        assert_eq!(pod["securityContext"]["fsGroupChangePolicy"], "OnRootMismatch", "{name}");
         watched(name, &set["spec"]["template"]);
     }
     for (arch, isa) in [("amd64", "x86-64"), ("arm64", "arm-a64")] {

@@ -132,7 +132,7 @@ fn compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its
     let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let farm = Composed { docker: &docker, name: format!("kiln{}", std::process::id()) };
     let stage = dir.path().join("stage");
-    let (farm_port, registry_port) = (port(), port());
+    let (farm_port, registry_port, metrics_port) = (port(), port(), port());
     let (farm_url, registry) = (format!("https://localhost:{farm_port}"), format!("localhost:{registry_port}"));
     let mut page = farm.command("bash");
     page.args(["-euo", "pipefail", "-c", &block("compose.md", "sh")])
@@ -145,6 +145,7 @@ fn compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its
         .env("KILN_REGISTRY_IMAGE", "kiln-registry:local")
         .env("KILN_PORT", &farm_port)
         .env("KILN_REGISTRY_PORT", &registry_port)
+        .env("KILN_METRICS_PORT", &metrics_port)
         .env("XDG_CACHE_HOME", dir.path().join("cache"));
     let mut patient = Command::new("timeout");
     patient.arg("180").arg(page.get_program()).args(page.get_args()).current_dir(root()).stdin(Stdio::null());
@@ -156,12 +157,19 @@ fn compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its
     assert_eq!(std::fs::read_to_string(out).unwrap(), "made by 1000\n");
     assert!(ran.out.ends_with("hello from the farm\nhello\n"), "expected what came back in the image: {}", ran.out);
     pushed_images_are_bases_of_others(&registry, &farm_url, dir.path());
+    assert_eq!(http::get(&format!("127.0.0.1:{metrics_port}"), "/readyz").0, 200);
     // The worker has no rights that an action could get hold of.
     let worker = format!("{}_worker_1", farm.name);
     let status = docker.well(&["exec", &worker, "sh", "-c", "cat /proc/1/status"]);
     for line in ["Uid:\t10001\t10001\t10001\t10001", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"] {
         assert!(status.contains(line), "expected `{line}` of the worker's process, found:\n{status}");
     }
+    // Nor a way to Redis, which would take results from anybody.
+    let finds = |name: &str| docker.run(&["exec", &worker, "getent", "hosts", name]).code == 0;
+    assert!(
+        finds("coordinator") && !finds("redis") && !finds("registry"),
+        "expected the worker to know the coordinator alone"
+    );
 }
 
 /// An image on top of the one that the page pushed: the coordinator reads it by the registry's own name.

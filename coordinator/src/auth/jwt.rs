@@ -97,8 +97,9 @@ struct Verified {
 pub struct Jwt {
     config: Config,
     keys: RwLock<Arc<JwkSet>>,
-    /// When it was tried last, and what came of it.
-    fetched: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
+    /// When they were last asked for, and what came of it. Who has a known key looks here, and does not wait for `fetching`.
+    fetched: Mutex<Option<(Instant, Result<(), String>)>>,
+    fetching: tokio::sync::Mutex<()>,
     verified: Mutex<HashMap<[u8; 32], Verified>>,
 }
 
@@ -111,7 +112,8 @@ impl Jwt {
         let jwt = Self {
             config,
             keys: RwLock::new(Arc::new(JwkSet { keys: Vec::new() })),
-            fetched: tokio::sync::Mutex::new(None),
+            fetched: Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
             verified: Mutex::default(),
         };
         match (jwt.fetch().await, &jwt.config.source) {
@@ -196,7 +198,7 @@ impl Jwt {
 
     async fn key(&self, id: Option<&str>) -> Result<Jwk, String> {
         if let Some(key) = self.known(id)
-            && self.fetched.lock().await.as_ref().is_none_or(|(at, _)| at.elapsed() < FRESH)
+            && self.fetched.lock().as_ref().is_none_or(|(at, _)| at.elapsed() < FRESH)
         {
             return Ok(key);
         }
@@ -224,16 +226,16 @@ impl Jwt {
 
     /// Fetches the keys, unless that was just tried: others wait for the one who does.
     async fn fetch(&self) -> Result<(), String> {
-        let mut fetched = self.fetched.lock().await;
-        if let Some((at, result)) = &*fetched
+        let _alone = self.fetching.lock().await;
+        if let Some((at, result)) = &*self.fetched.lock()
             && at.elapsed() < PAUSE
         {
             return result.clone();
         }
         // Noted before: a caller who leaves in the middle must not have the next one ask at once.
-        *fetched = Some((Instant::now(), Err("the provider has not answered".to_owned())));
+        *self.fetched.lock() = Some((Instant::now(), Err("the provider has not answered".to_owned())));
         let result = self.fetch_now().await;
-        *fetched = Some((Instant::now(), result.clone()));
+        *self.fetched.lock() = Some((Instant::now(), result.clone()));
         result
     }
 
