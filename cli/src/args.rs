@@ -85,7 +85,7 @@ pub enum Command {
     Coordinator(Box<Coordinator>),
     /// A worker of `kiln up`.
     #[command(hide = true)]
-    Worker(Worker),
+    Worker(Box<Worker>),
 }
 
 impl Command {

@@ -46,7 +46,7 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
         Command::Init { dir } => init::run(&dir),
         Command::Check(args) => or_interrupted(&interrupts, check::run(farm, args)).await,
         Command::Coordinator(args) => up::coordinator(*args, interrupts).await,
-        Command::Worker(args) => up::worker(args, interrupts).await,
+        Command::Worker(args) => up::worker(*args, interrupts).await,
     }
 }
 
