@@ -113,6 +113,9 @@ impl Follow<'_> {
                         patience.wait(self.farm, "follow the build", status).await?;
                         break;
                     }
+                    // A stream ends with what was shown when it began. A token in a file may have been replaced since: where it was
+                    // not, or its owner is let in no more, the next call is refused.
+                    Err(status) if status.code() == tonic::Code::Unauthenticated => break,
                     Err(status) => {
                         patience.wait(self.farm, "follow the build", status).await?;
                         break;

@@ -71,7 +71,7 @@ fn read(path: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Whether a line calls `kiln build`: as words of a command, not in a comment.
+/// Whether a line calls `kiln build`: as words of a command, not in a comment; or has it called, by an action or a template for Kiln.
 fn calls_build(line: &str) -> bool {
     let code = match line.trim_start() {
         comment if comment.starts_with('#') || comment.starts_with("//") => return false,
@@ -79,7 +79,14 @@ fn calls_build(line: &str) -> bool {
     };
     let words: Vec<&str> = code.split(|char: char| char.is_whitespace() || "\"';&|()[],".contains(char)).collect();
     let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+    if let [.., "uses:", action] = words[..] {
+        let action = action.split('@').next().unwrap_or_default();
+        return action.split('/').any(|part| part == "kiln" || part.starts_with("kiln-"));
+    }
     words.iter().enumerate().any(|(at, word)| {
+        if word.ends_with("kiln.gitlab-ci.yml") {
+            return true;
+        }
         let is_kiln = *word == "kiln" || word.ends_with("/kiln");
         is_kiln
             && words[at + 1..].iter().take_while(|word| !word.ends_with("kiln")).take(6).any(|word| *word == "build")
@@ -97,10 +104,20 @@ mod tests {
             "sh './target/kiln build --platform linux/amd64'",
             "  - kiln --farm $FARM build .",
             "[\"kiln\", \"build\"]",
+            "      - uses: ./.github/actions/kiln",
+            "        uses: platform/kiln-action@v2",
+            "  - { project: platform/ci, file: kiln.gitlab-ci.yml }",
         ] {
             assert!(calls_build(line), "expected `{line}` to call the build");
         }
-        for line in ["# kiln build", "  - make # not kiln build", "kiln check", "mykilns build", "docker build kiln"] {
+        for line in [
+            "# kiln build",
+            "  - make # not kiln build",
+            "kiln check",
+            "mykilns build",
+            "docker build kiln",
+            "uses: team/limekiln@v1",
+        ] {
             assert!(!calls_build(line), "expected `{line}` not to call the build");
         }
     }

@@ -127,6 +127,7 @@ fn dashboard_and_alert_rules_use_only_what_is_exported() {
     expressions(&dashboard, &mut used);
     assert!(used.len() > 20, "expected the dashboard to show something, found {used:#?}");
     used.push(std::fs::read_to_string(deployed("prometheus/alerts.yaml")).unwrap());
+    used.extend(["amd64", "arm64"].map(scaled_by));
     let used: Vec<_> = used.iter().flat_map(|text| uses(text)).collect();
     for (name, labels) in &used {
         assert!(exported.contains(name), "`{name}` is exported by neither coordinator nor worker: {exported:#?}");
@@ -146,6 +147,39 @@ fn dashboard_and_alert_rules_use_only_what_is_exported() {
     let seen: BTreeSet<String> = used.iter().map(|name| base(name)).collect();
     let unseen: Vec<&String> = exported.iter().filter(|name| !seen.contains(&base(name))).collect();
     assert!(unseen.is_empty(), "expected every metric to be on the dashboard or in a rule; not there: {unseen:?}");
+}
+
+/// What KEDA scales a pool of workers by.
+fn scaled_by(arch: &str) -> String {
+    let text = std::fs::read_to_string(deployed(&format!("kubernetes/keda/worker-{arch}.yaml"))).unwrap();
+    text.lines().find_map(|line| line.trim().strip_prefix("query: ")).unwrap().to_owned()
+}
+
+#[test]
+fn a_pool_grows_by_what_waits_and_runs_on_its_own_instruction_set() {
+    if Command::new("promtool").arg("--version").output().is_err() {
+        return cannot_run("promtool is not installed");
+    }
+    let series = |name: &str, isa: &str, value: u32| serde_json::json!({ "series": format!("{name}{{isa=\"{isa}\",os=\"debian:12\"}}"), "values": format!("{value}x5") });
+    let all = [
+        series("kiln_queue_actions", "x86-64", 8),
+        series("kiln_queue_actions", "any", 4),
+        series("kiln_queue_actions", "arm-a64", 3),
+        series("kiln_running_actions", "x86-64", 16),
+    ];
+    let expects = |series: &[Value], expected: [u32; 2]| {
+        let cases = ["amd64", "arm64"].iter().zip(expected).map(|(arch, value)| {
+            let samples = [serde_json::json!({ "labels": "{}", "value": value })];
+            serde_json::json!({ "expr": scaled_by(arch), "eval_time": "2m", "exp_samples": samples })
+        });
+        serde_json::json!({ "interval": "1m", "input_series": series, "promql_expr_test": cases.collect::<Vec<_>>() })
+    };
+    // Nothing at all is nothing to do, and not an answer that KEDA could not use.
+    let tests = serde_json::json!({ "rule_files": [], "tests": [expects(&all, [28, 3]), expects(&[], [0, 0])] });
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("scalers.yaml");
+    std::fs::write(&path, tests.to_string()).unwrap();
+    promtool(&["test", "rules"], &path);
 }
 
 fn promtool(arguments: &[&str], file: &Path) {

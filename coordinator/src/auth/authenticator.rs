@@ -13,7 +13,7 @@ use tonic::codegen::http;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 
 use super::authority::{self, Authority};
-use super::jwt::Jwt;
+use super::jwt::{Jwt, Rules};
 use super::shown::Authorities;
 use super::tls::Served;
 use super::tokens::{self, Tokens};
@@ -30,6 +30,8 @@ pub struct Known {
     pub tokens: Tokens,
     /// Who is no longer let in.
     pub revoked: revoked::File,
+    /// What the claims of JSON web tokens mean, where they do not say it themselves.
+    pub rules: Option<Rules>,
 }
 
 /// Finds out who calls. Cheap to clone.
@@ -116,7 +118,7 @@ impl Authenticator {
     async fn by_token(&self, token: &str) -> Result<Identity, Status> {
         let known = self.0.known.borrow().clone();
         let found = match &self.0.jwt {
-            Some(jwt) if !Tokens::is_ours(token) => jwt.identify(token).await,
+            Some(jwt) if !Tokens::is_ours(token) => jwt.identify(token, known.rules.as_ref()).await,
             _ => known.tokens.identify(token, SystemTime::now()),
         };
         found.map_err(Status::unauthenticated)
@@ -174,11 +176,13 @@ fn token(call: &http::request::Parts) -> Result<Option<&str>, Status> {
 fn read(config: &Config) -> Result<Known, Error> {
     let tokens = config.tokens_file().map(|path| tokens::File::read(&path)).transpose()?.unwrap_or_default();
     let revoked = config.revoked_file().map(|path| revoked::File::read(&path)).transpose()?.unwrap_or_default();
-    Ok(Known { tokens: tokens.into(), revoked })
+    let rules = config.jwt_rules.as_deref().map(Rules::read).transpose()?;
+    Ok(Known { tokens: tokens.into(), revoked, rules })
 }
 
 fn follow(config: Config) -> Result<watch::Receiver<Arc<Known>>, Error> {
-    let paths: Vec<_> = [config.tokens_file(), config.revoked_file()].into_iter().flatten().collect();
+    let paths: Vec<_> =
+        [config.tokens_file(), config.revoked_file(), config.jwt_rules.clone()].into_iter().flatten().collect();
     let is_fixed = paths.is_empty();
     let watched = Watched::begin(paths);
     let (sender, receiver) = watch::channel(Arc::new(read(&config)?));
@@ -187,7 +191,7 @@ fn follow(config: Config) -> Result<watch::Receiver<Arc<Known>>, Error> {
     }
     tokio::spawn(watched.follow(move || {
         sender.send_replace(Arc::new(read(&config)?));
-        tracing::info!("tokens and who is revoked were read anew");
+        tracing::info!("tokens, rules and who is revoked were read anew");
         Ok::<_, Error>(!sender.is_closed())
     }));
     Ok(receiver)

@@ -44,6 +44,10 @@ pub struct Config {
     /// The claim that lists roles, each perhaps with `kiln:` before it.
     #[arg(long, env = "KILN_JWT_ROLES_CLAIM", value_name = "CLAIM", default_value = "roles")]
     pub jwt_roles_claim: String,
+    /// What the claims of the provider's tokens mean, where they name neither tenant nor roles, as those of CI systems: a TOML file
+    /// with a `[[rule]]` for each kind of caller; read anew when it changes.
+    #[arg(long, env = "KILN_JWT_RULES", value_name = "FILE", requires = "jwks", conflicts_with_all = ["jwt_tenant_claim", "jwt_roles_claim"])]
+    pub jwt_rules: Option<PathBuf>,
     /// How long a worker's certificate is valid; workers replace theirs after half of it.
     #[arg(long, env = "KILN_WORKER_CERTIFICATE_LIFE", value_name = "TIME", default_value = "7d", value_parser = crate::config::age)]
     pub worker_certificate_life: Duration,

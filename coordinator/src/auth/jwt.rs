@@ -16,6 +16,10 @@ use sha2::{Digest, Sha256};
 
 use super::{Error, Identity, Role, check_name};
 
+mod rules;
+
+pub use rules::Rules;
+
 /// Keys are fetched again after this time.
 const FRESH: Duration = Duration::from_secs(300);
 /// An unknown key's id has them fetched at once, but not more often than this.
@@ -28,6 +32,8 @@ const MAX_BYTES: usize = 1 << 20;
 const REMEMBERED: usize = 1_000;
 /// How far the provider's clock may be off, in seconds.
 const LEEWAY_SECS: u64 = 30;
+/// Longest `sub`, in bytes: those of CI systems name repository and branch.
+const MAX_NAME: usize = 512;
 
 const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::RS256,
@@ -79,13 +85,22 @@ pub struct Config {
     pub roles_claim: String,
 }
 
+/// A token that was checked.
+#[derive(Debug, Clone)]
+struct Verified {
+    claims: Arc<Value>,
+    expires: SystemTime,
+}
+
 /// Checks tokens.
 #[derive(Debug)]
 pub struct Jwt {
     config: Config,
     keys: RwLock<Arc<JwkSet>>,
-    fetched: tokio::sync::Mutex<Option<Instant>>,
-    verified: Mutex<HashMap<[u8; 32], Identity>>,
+    /// When they were last asked for, and what came of it. Who has a known key looks here, and does not wait for `fetching`.
+    fetched: Mutex<Option<(Instant, Result<(), String>)>>,
+    fetching: tokio::sync::Mutex<()>,
+    verified: Mutex<HashMap<[u8; 32], Verified>>,
 }
 
 impl Jwt {
@@ -97,7 +112,8 @@ impl Jwt {
         let jwt = Self {
             config,
             keys: RwLock::new(Arc::new(JwkSet { keys: Vec::new() })),
-            fetched: tokio::sync::Mutex::new(None),
+            fetched: Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
             verified: Mutex::default(),
         };
         match (jwt.fetch().await, &jwt.config.source) {
@@ -110,13 +126,30 @@ impl Jwt {
         Ok(jwt)
     }
 
-    /// Who shows this token.
+    /// Who shows this token. With `rules`, they say what its claims mean; without, it names tenant and roles itself.
     ///
     /// # Errors
-    /// In words, where it is none of the provider's, over, or for somebody else.
-    pub async fn identify(&self, token: &str) -> Result<Identity, String> {
+    /// In words, where it is none of the provider's, over, for somebody else, or fits no rule.
+    pub async fn identify(&self, token: &str, rules: Option<&Rules>) -> Result<Identity, String> {
+        let verified = self.verify(token).await?;
+        let claims = &*verified.claims;
+        let name = text(claims, "sub");
+        if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
+            return Err("the token's `sub` is no name".to_owned());
+        }
+        let (tenant, roles) = match rules {
+            Some(rules) => rules.apply(claims).inspect_err(|reason| tracing::warn!(name, reason, "refused a token"))?,
+            None => (text(claims, &self.config.tenant_claim), roles(&claims[&self.config.roles_claim])),
+        };
+        if !tenant.is_empty() {
+            check_name("tenant", &tenant)?;
+        }
+        Ok(Identity { name, tenant, roles, serial: None, expires: Some(verified.expires) })
+    }
+
+    async fn verify(&self, token: &str) -> Result<Verified, String> {
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        if let Some(known) = self.verified.lock().get(&hash).filter(|known| known.expires > Some(SystemTime::now())) {
+        if let Some(known) = self.verified.lock().get(&hash).filter(|known| known.expires > SystemTime::now()) {
             return Ok(known.clone());
         }
         let header =
@@ -125,16 +158,20 @@ impl Jwt {
             return Err(format!("the token is signed by {:?}, which everybody who checks it could forge", header.alg));
         }
         let key = self.key(header.kid.as_deref()).await?;
-        let identity = self.read(token, header.alg, &key)?;
-        let mut verified = self.verified.lock();
-        if verified.len() >= REMEMBERED {
-            verified.clear();
+        let claims = self.claims(token, header.alg, &key)?;
+        let expires = claims["exp"].as_u64().and_then(|at| at.checked_add(LEEWAY_SECS)).map(Duration::from_secs);
+        let expires = expires.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
+        let expires = expires.ok_or("the token's `exp` is no time")?;
+        let verified = Verified { claims: Arc::new(claims), expires };
+        let mut remembered = self.verified.lock();
+        if remembered.len() >= REMEMBERED {
+            remembered.clear();
         }
-        verified.insert(hash, identity.clone());
-        Ok(identity)
+        remembered.insert(hash, verified.clone());
+        Ok(verified)
     }
 
-    fn read(&self, token: &str, algorithm: Algorithm, key: &Jwk) -> Result<Identity, String> {
+    fn claims(&self, token: &str, algorithm: Algorithm, key: &Jwk) -> Result<Value, String> {
         let mut validation = Validation::new(algorithm);
         validation.leeway = LEEWAY_SECS;
         validation.validate_nbf = true;
@@ -143,23 +180,7 @@ impl Jwt {
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         let key =
             DecodingKey::from_jwk(key).map_err(|_| "the provider's key for this token cannot be used".to_owned())?;
-        let claims =
-            jsonwebtoken::decode::<Value>(token, &key, &validation).map_err(|error| self.words(&error))?.claims;
-        let text = |claim: &str| claims[claim].as_str().unwrap_or_default().to_owned();
-        let identity = Identity {
-            name: text("sub"),
-            tenant: text(&self.config.tenant_claim),
-            roles: roles(&claims[&self.config.roles_claim]),
-            serial: None,
-            expires: claims["exp"].as_u64().map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(at + LEEWAY_SECS)),
-        };
-        if identity.name.is_empty() || identity.name.len() > 256 || identity.name.chars().any(char::is_control) {
-            return Err("the token's `sub` is no name".to_owned());
-        }
-        if !identity.tenant.is_empty() {
-            check_name("tenant", &identity.tenant)?;
-        }
-        Ok(identity)
+        jsonwebtoken::decode(token, &key, &validation).map(|token| token.claims).map_err(|error| self.words(&error))
     }
 
     fn words(&self, error: &jsonwebtoken::errors::Error) -> String {
@@ -177,7 +198,7 @@ impl Jwt {
 
     async fn key(&self, id: Option<&str>) -> Result<Jwk, String> {
         if let Some(key) = self.known(id)
-            && self.fetched.lock().await.is_none_or(|at| at.elapsed() < FRESH)
+            && self.fetched.lock().as_ref().is_none_or(|(at, _)| at.elapsed() < FRESH)
         {
             return Ok(key);
         }
@@ -203,13 +224,22 @@ impl Jwt {
         }
     }
 
-    /// Fetches the keys, unless that was just done: others wait for the one who does.
+    /// Fetches the keys, unless that was just tried: others wait for the one who does.
     async fn fetch(&self) -> Result<(), String> {
-        let mut fetched = self.fetched.lock().await;
-        if fetched.is_some_and(|at| at.elapsed() < PAUSE) {
-            return Ok(());
+        let _alone = self.fetching.lock().await;
+        if let Some((at, result)) = &*self.fetched.lock()
+            && at.elapsed() < PAUSE
+        {
+            return result.clone();
         }
-        *fetched = Some(Instant::now());
+        // Noted before: a caller who leaves in the middle must not have the next one ask at once.
+        *self.fetched.lock() = Some((Instant::now(), Err("the provider has not answered".to_owned())));
+        let result = self.fetch_now().await;
+        *self.fetched.lock() = Some((Instant::now(), result.clone()));
+        result
+    }
+
+    async fn fetch_now(&self) -> Result<(), String> {
         let data = match &self.config.source {
             Source::File(path) => tokio::fs::read(path).await.map_err(|error| error.to_string())?,
             Source::Url(url) => download(url).await?,
@@ -220,6 +250,10 @@ impl Jwt {
         self.verified.lock().clear();
         Ok(())
     }
+}
+
+fn text(claims: &Value, claim: &str) -> String {
+    claims[claim].as_str().unwrap_or_default().to_owned()
 }
 
 fn roles(claim: &Value) -> BTreeSet<Role> {

@@ -63,13 +63,13 @@ async fn a_token_of_the_provider_says_who_shows_it() {
     let jwt = provider.open().await;
     let token = provider.sign(&claims());
     for _ in 0..2 {
-        let identity = jwt.identify(&token).await.unwrap();
+        let identity = jwt.identify(&token, None).await.unwrap();
         assert_eq!((identity.name.as_str(), identity.tenant.as_str()), ("ann", "shop"));
         assert_eq!(identity.roles, [Role::Builder].into(), "expected roles of other systems to be left out");
     }
     let mut words = claims();
     words["roles"] = json!("cache-reader cache-writer");
-    let identity = jwt.identify(&provider.sign(&words)).await.unwrap();
+    let identity = jwt.identify(&provider.sign(&words), None).await.unwrap();
     assert_eq!(identity.roles, [Role::CacheReader, Role::CacheWriter].into());
 }
 
@@ -91,16 +91,16 @@ async fn a_token_that_is_not_for_this_farm_is_refused_in_words() {
         if claims[claim].is_null() {
             claims.as_object_mut().unwrap().remove(claim);
         }
-        let refused = jwt.identify(&provider.sign(&claims)).await.expect_err(word);
+        let refused = jwt.identify(&provider.sign(&claims), None).await.expect_err(word);
         assert!(refused.contains(word), "expected `{word}` in: {refused}");
     }
     let stranger = Provider::new();
-    assert!(jwt.identify(&stranger.sign(&claims())).await.unwrap_err().contains("not signed by the provider"));
+    assert!(jwt.identify(&stranger.sign(&claims()), None).await.unwrap_err().contains("not signed by the provider"));
     let secret = EncodingKey::from_secret(b"public");
     let forged = jsonwebtoken::encode(&Header::default(), &claims(), &secret).unwrap();
-    assert!(jwt.identify(&forged).await.unwrap_err().contains("could forge"));
+    assert!(jwt.identify(&forged, None).await.unwrap_err().contains("could forge"));
     for nonsense in ["", "a.b.c", "kiln_x", "é"] {
-        assert!(jwt.identify(nonsense).await.is_err());
+        assert!(jwt.identify(nonsense, None).await.is_err());
     }
 }
 
@@ -109,6 +109,29 @@ async fn a_key_that_is_not_published_is_nobodys() {
     let provider = Provider::new();
     provider.publish("two");
     let jwt = provider.open().await;
-    let refused = jwt.identify(&provider.sign(&claims())).await.unwrap_err();
+    let refused = jwt.identify(&provider.sign(&claims()), None).await.unwrap_err();
     assert!(refused.contains("does not publish"), "{refused}");
+}
+
+#[tokio::test]
+async fn rules_say_what_the_claims_of_a_token_mean() {
+    let provider = Provider::new();
+    let jwt = provider.open().await;
+    let path = provider.directory.path().join("rules.toml");
+    let read = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        Rules::read(&path).unwrap()
+    };
+    let mut claims = claims();
+    claims["sub"] = json!("repo:team/shop:ref:refs/heads/main");
+    claims["repository"] = json!("team/shop");
+    let token = provider.sign(&claims);
+    let rules = read("[[rule]]\nwhen = { repository = \"team/*\" }\ntenant = \"team\"\nroles = [\"cache-reader\"]");
+    let identity = jwt.identify(&token, Some(&rules)).await.unwrap();
+    assert_eq!((identity.name.as_str(), identity.tenant.as_str()), ("repo:team/shop:ref:refs/heads/main", "team"));
+    assert_eq!(identity.roles, [Role::CacheReader].into(), "expected the rule's roles and not the token's");
+    assert!(identity.expires.is_some());
+    // Other rules hold at once, also for a token that is known already.
+    let other = read("[[rule]]\nwhen = { repository = \"other/*\" }\nroles = [\"builder\"]");
+    assert!(jwt.identify(&token, Some(&other)).await.unwrap_err().contains("no rule"));
 }

@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../../coordinator/tests/support/http.rs"]
+mod http;
+mod kubernetes;
+#[path = "../real/mod.rs"]
 mod real;
 
 use std::path::{Path, PathBuf};
@@ -52,13 +56,13 @@ fn block(page: &str, language: &str) -> String {
     rest.split_once("\n```").unwrap().0.to_owned()
 }
 
-/// A tar of a small Debian with Redis and a registry, made once for all runs. None, said aloud, where it cannot be made.
+/// A tar of a small Debian with Redis, a registry and what the images need besides, made once for all runs. None, said aloud, where it cannot be made.
 fn base() -> Option<PathBuf> {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("deploy-base.tar");
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("deploy-base-2.tar");
     if !place.exists() {
         let beside = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let tar = beside.path().join("root.tar");
-        let include = "--include=mount,redis-server,docker-registry";
+        let include = "--include=mount,redis-server,docker-registry,ca-certificates,git";
         printed("mmdebstrap", &["--quiet", "--variant=essential", include, "bookworm", tar.to_str().unwrap()])?;
         std::fs::rename(tar, &place).unwrap();
     }
@@ -128,6 +132,8 @@ fn compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its
     let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let farm = Composed { docker: &docker, name: format!("kiln{}", std::process::id()) };
     let stage = dir.path().join("stage");
+    let (farm_port, registry_port, metrics_port) = (port(), port(), port());
+    let (farm_url, registry) = (format!("https://localhost:{farm_port}"), format!("localhost:{registry_port}"));
     let mut page = farm.command("bash");
     page.args(["-euo", "pipefail", "-c", &block("compose.md", "sh")])
         .env("KILN_BINARIES", dir.path())
@@ -137,8 +143,9 @@ fn compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its
         .env("KILN_BUILD", "--network none --build-arg BASE=kiln-base:local --build-arg PACKAGES=")
         .env("KILN_REDIS_IMAGE", "kiln-base:local")
         .env("KILN_REGISTRY_IMAGE", "kiln-registry:local")
-        .env("KILN_PORT", port())
-        .env("KILN_REGISTRY_PORT", port())
+        .env("KILN_PORT", &farm_port)
+        .env("KILN_REGISTRY_PORT", &registry_port)
+        .env("KILN_METRICS_PORT", &metrics_port)
         .env("XDG_CACHE_HOME", dir.path().join("cache"));
     let mut patient = Command::new("timeout");
     patient.arg("180").arg(page.get_program()).args(page.get_args()).current_dir(root()).stdin(Stdio::null());
@@ -148,12 +155,102 @@ fn compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its
     let unpacked = real::unpack(&stage.join("out"));
     let out = real::find(unpacked.path(), "out").unwrap();
     assert_eq!(std::fs::read_to_string(out).unwrap(), "made by 1000\n");
+    assert!(ran.out.ends_with("hello from the farm\nhello\n"), "expected what came back in the image: {}", ran.out);
+    pushed_images_are_bases_of_others(&registry, &farm_url, dir.path());
+    assert_eq!(http::get(&format!("127.0.0.1:{metrics_port}"), "/readyz").0, 200);
     // The worker has no rights that an action could get hold of.
     let worker = format!("{}_worker_1", farm.name);
     let status = docker.well(&["exec", &worker, "sh", "-c", "cat /proc/1/status"]);
     for line in ["Uid:\t10001\t10001\t10001\t10001", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"] {
         assert!(status.contains(line), "expected `{line}` of the worker's process, found:\n{status}");
     }
+    // Nor a way to Redis, which would take results from anybody.
+    let finds = |name: &str| docker.run(&["exec", &worker, "getent", "hosts", name]).code == 0;
+    assert!(
+        finds("coordinator") && !finds("redis") && !finds("registry"),
+        "expected the worker to know the coordinator alone"
+    );
+}
+
+/// An image on top of the one that the page pushed: the coordinator reads it by the registry's own name.
+fn pushed_images_are_bases_of_others(registry: &str, farm: &str, dir: &Path) {
+    let above = r#"
+name = "above"
+version = "2.0"
+[steps.make]
+run = "echo above > more"
+outputs = ["more"]
+[artifacts.above]
+kind = "image"
+base = "registry:5000/hello:1.0"
+from = "make"
+files = ["more"]
+"#;
+    let source = project(&[("kiln.toml", above)]);
+    let token = std::fs::read_to_string(dir.join("stage/token")).unwrap();
+    let mut build = Command::new(env!("CARGO_BIN_EXE_kiln"));
+    build.args(["build", source.path().to_str().unwrap(), "--push", &format!("{registry}/above")]);
+    build.env("KILN_FARM", farm).env("KILN_CA", dir.join("stage/ca.pem")).env("KILN_TOKEN", token.trim());
+    build.env("XDG_CACHE_HOME", dir.join("cache")).stdin(Stdio::null());
+    let ran = Ran::from(build);
+    assert_eq!(ran.code, 0, "expected the image to be built and pushed:\n{}\n{}", ran.out, ran.err);
+    let inspect = |image: &str| -> Option<serde_json::Value> {
+        let image = format!("docker://{registry}/{image}");
+        Some(serde_json::from_str(&printed("skopeo", &["inspect", "--tls-verify=false", &image])?).unwrap())
+    };
+    let (Some(below), Some(above)) = (inspect("hello:1.0"), inspect("above:2.0")) else { return };
+    let (below, above) = (below["Layers"].as_array().unwrap(), above["Layers"].as_array().unwrap());
+    assert_eq!(
+        (&above[..below.len()], above.len()),
+        (&below[..], below.len() + 1),
+        "expected one layer above the base's"
+    );
+}
+
+#[test]
+fn images_trust_the_authorities_they_are_given_and_have_git_for_webhooks() {
+    let Some(docker) = Docker::start() else { return };
+    let Some(base) = base() else { return };
+    docker.well(&["import", base.to_str().unwrap(), "kiln-base:local"]);
+    let dir = project(&[("kiln", ""), ("kiln-coordinator", ""), ("kiln-worker", ""), ("worker-entrypoint", "")]);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let ca =
+        rcgen::CertificateParams::new(vec!["company.example".to_owned()]).unwrap().self_signed(&key).unwrap().pem();
+    let file = deploy().join("Dockerfile");
+    for (target, says) in [("prebuilt-coordinator", "git version"), ("prebuilt-worker", "")] {
+        let mut command = Command::new("docker");
+        command.env("DOCKER_HOST", docker.host()).args([
+            "build",
+            "-q",
+            "--network",
+            "none",
+            "--target",
+            target,
+            "-t",
+            target,
+        ]);
+        command.args([
+            "--build-arg",
+            "BASE=kiln-base:local",
+            "--build-arg",
+            "PACKAGES=",
+            "--build-arg",
+            &format!("CA={ca}"),
+        ]);
+        let ran = Ran::from({
+            command.arg("-f").arg(&file).arg(dir.path());
+            command
+        });
+        assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+        let look = "cat /etc/ssl/certs/ca-certificates.crt; git --version; id -u";
+        let found = docker.well(&["run", "--rm", "--network", "none", "--entrypoint", "sh", target, "-c", look]);
+        assert!(found.contains(ca.trim()), "expected the authority among those of `{target}`");
+        assert!(found.contains(says) && found.ends_with("10001\n"), "{target}: {}", &found[found.len() - 100..]);
+    }
+    // What the test's base has, the image installs where nobody says otherwise.
+    let text = std::fs::read_to_string(&file).unwrap();
+    let coordinator = text.split("AS coordinator-base").nth(1).unwrap().split("FROM ").next().unwrap();
+    assert!(coordinator.contains("ARG PACKAGES=\"ca-certificates git\""), "expected git, which webhooks need");
 }
 
 #[test]
@@ -192,68 +289,4 @@ fn a_worker_with_no_more_capabilities_than_its_unit_grants_has_its_sandbox() {
         .arg(dir.path())
         .env("KILN_LOG", "info");
     Lasting::start(command).line_with("actions run in a sandbox");
-}
-
-/// What Kustomize makes of a directory, checked against Kubernetes' own schemas; the objects. None, said aloud, where a tool is missing.
-fn rendered(name: &str) -> Option<Vec<serde_json::Value>> {
-    const TOOLS: &str = "/opt/kiln-test-tools/bin";
-    let made = printed("kubectl", &["kustomize", deploy().join("kubernetes").join(name).to_str().unwrap()])?;
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join(format!("{name}.yaml"));
-    std::fs::write(&file, made).unwrap();
-    let file = file.to_str().unwrap();
-    // `strict`: a field that Kubernetes does not know is an error. 1.33 is the first version with all that the base uses switched on.
-    let arguments = ["--strict", "--kubernetes-version", "1.33", file];
-    printed(&format!("{TOOLS}/kubernetes-validate"), &arguments)?;
-    let as_json = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
-    Some(serde_json::from_str(&printed(&format!("{TOOLS}/python"), &["-c", as_json, file])?).unwrap())
-}
-
-fn named<'a>(objects: &'a [serde_json::Value], kind: &str, name: &str) -> &'a serde_json::Value {
-    let fits = |object: &&serde_json::Value| object["kind"] == kind && object["metadata"]["name"] == name;
-    objects.iter().find(fits).unwrap_or_else(|| panic!("expected a {kind} `{name}`"))
-}
-
-#[test]
-fn kubernetes_objects_fit_their_schemas_and_each_other() {
-    let Some(base) = rendered("base") else { return };
-    for object in &base {
-        let is_namespace = object["kind"] == "Namespace";
-        assert!(is_namespace || object["metadata"]["namespace"] == "kiln", "expected a namespace: {object}");
-    }
-    for name in ["kiln-coordinator", "kiln-worker-amd64", "kiln-worker-arm64"] {
-        let set = named(&base, "StatefulSet", name);
-        let labels = &set["spec"]["template"]["metadata"]["labels"];
-        assert_eq!(&set["spec"]["selector"]["matchLabels"], labels, "{name}");
-        assert_eq!(&named(&base, "Service", name)["spec"]["selector"], labels, "{name}");
-        assert_eq!(&named(&base, "PodDisruptionBudget", name)["spec"]["selector"]["matchLabels"], labels, "{name}");
-        let pod = &set["spec"]["template"]["spec"];
-        assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{name}");
-        let container = &pod["containers"][0];
-        assert_eq!(container["securityContext"]["capabilities"], serde_json::json!({"drop": ["ALL"]}), "{name}");
-        assert!(container["livenessProbe"].is_object(), "expected `{name}` to be probed");
-    }
-    for (arch, isa) in [("amd64", "x86-64"), ("arm64", "arm-a64")] {
-        let name = format!("kiln-worker-{arch}");
-        let pool = named(&base, "StatefulSet", &name);
-        assert_eq!(pool["spec"]["template"]["spec"]["nodeSelector"]["kubernetes.io/arch"], arch);
-        assert!(pool["spec"]["replicas"].is_null(), "expected `{name}` to leave its size to a scaler");
-        for (form, kind) in [("keda", "ScaledObject"), ("hpa", "HorizontalPodAutoscaler")] {
-            let Some(objects) = rendered(form) else { return };
-            let scaler = named(&objects, kind, &name);
-            let target = &scaler["spec"]["scaleTargetRef"];
-            assert_eq!((&target["kind"], &target["name"]), (&"StatefulSet".into(), &name.as_str().into()), "{form}");
-            assert_eq!(scaler["metadata"]["namespace"], "kiln", "{form}");
-            // Scaled by the pool's own instruction set: the two files of a form differ in nothing else.
-            assert!(scaler.to_string().contains(isa), "expected {form} to look at `{isa}`: {scaler}");
-        }
-    }
-    // Kubernetes has no schema of KEDA's objects: what its prometheus trigger requires is looked for here.
-    for object in rendered("keda").unwrap_or_default() {
-        let trigger = &object["spec"]["triggers"][0];
-        assert_eq!(trigger["type"], "prometheus");
-        for field in ["serverAddress", "query", "threshold"] {
-            assert!(trigger["metadata"][field].is_string(), "expected `{field}` as a string in {trigger}");
-        }
-    }
 }

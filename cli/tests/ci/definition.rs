@@ -1,0 +1,156 @@
+//! The definitions of `deploy/ci`, read by a parser of YAML and run as a CI system would.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::real::{Ran, output};
+
+/// `deploy/ci`.
+pub fn place() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("deploy/ci")
+}
+
+/// A definition. Every scalar is a text: `on` is no truth value to GitHub, either.
+pub fn read(name: &str) -> Value {
+    let program =
+        "import json, sys, yaml; print(json.dumps(yaml.load(open(sys.argv[1], encoding='utf-8'), yaml.BaseLoader)))";
+    let file = place().join(name);
+    let python = "/opt/kiln-test-tools/bin/python";
+    serde_json::from_str(&output(python, &["-c", program, file.to_str().unwrap()], &place())).unwrap()
+}
+
+/// A list of texts, or one text.
+pub fn texts(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(list) => list.iter().map(|text| text.as_str().unwrap().to_owned()).collect(),
+        one => vec![one.as_str().unwrap().to_owned()],
+    }
+}
+
+/// The names in an object.
+pub fn names(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+/// What `${{ inputs.NAME }}` in a text stand for.
+pub fn inputs_in(text: &str) -> Vec<&str> {
+    text.split("${{ inputs.").skip(1).map(|rest| rest.split_once(" }}").unwrap().0).collect()
+}
+
+/// A job that uses the action.
+pub struct Job {
+    pub inputs: BTreeMap<String, String>,
+    pub variables: BTreeMap<String, String>,
+    /// Where it is checked out.
+    pub workspace: PathBuf,
+    pub temporary: tempfile::TempDir,
+}
+
+/// What it left.
+pub struct Done {
+    pub ran: Ran,
+    pub outputs: BTreeMap<String, String>,
+}
+
+impl Job {
+    pub fn new(workspace: &Path) -> Self {
+        let (inputs, variables) = (BTreeMap::new(), BTreeMap::new());
+        Self { inputs, variables, workspace: workspace.to_owned(), temporary: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn input(mut self, name: &str, value: &str) -> Self {
+        self.inputs.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Runs the steps of the action one after the other, as a runner does.
+    pub fn run(&self) -> Done {
+        let action = read("github/action.yml");
+        let beside = tempfile::tempdir().unwrap();
+        let (path, outputs) = (beside.path().join("path"), beside.path().join("outputs"));
+        std::fs::write(&path, "").unwrap();
+        std::fs::write(&outputs, "").unwrap();
+        let mut ran = Ran { code: 0, out: String::new(), err: String::new() };
+        for step in action["runs"]["steps"].as_array().unwrap() {
+            let script = beside.path().join("script");
+            std::fs::write(&script, step["run"].as_str().unwrap()).unwrap();
+            let mut command = clean("bash", &self.workspace);
+            command.args(["--noprofile", "--norc", "-e", "-o", "pipefail"]).arg(&script);
+            command.env("RUNNER_TEMP", self.temporary.path()).env("GITHUB_PATH", &path).env("GITHUB_OUTPUT", &outputs);
+            let added =
+                std::fs::read_to_string(&path).unwrap().lines().map(|dir| format!("{dir}:")).collect::<String>();
+            command.env("PATH", format!("{added}{}", std::env::var("PATH").unwrap()));
+            command.envs(&self.variables);
+            for (name, value) in step["env"].as_object().unwrap() {
+                // A variable of the job does not reach a step that sets its own; a test's may.
+                if !self.variables.contains_key(name) {
+                    command.env(name, self.expand(&action, value.as_str().unwrap()));
+                }
+            }
+            let step = Ran::from(command);
+            ran = Ran { code: step.code, out: ran.out + &step.out, err: ran.err + &step.err };
+            if ran.code != 0 {
+                break;
+            }
+        }
+        Done { ran, outputs: named(&std::fs::read_to_string(outputs).unwrap()) }
+    }
+
+    fn expand(&self, action: &Value, text: &str) -> String {
+        let mut text = text.to_owned();
+        for name in inputs_in(&text.clone()) {
+            let given = self.inputs.get(name).cloned();
+            let value = given.or_else(|| action["inputs"][name]["default"].as_str().map(ToOwned::to_owned));
+            text = text.replace(&format!("${{{{ inputs.{name} }}}}"), &value.unwrap_or_default());
+        }
+        text
+    }
+}
+
+/// A program that finds nothing of this machine's own settings.
+fn clean(program: &str, dir: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(dir).stdin(Stdio::null());
+    let ours = std::env::vars().map(|(name, _)| name);
+    for name in
+        ours.filter(|name| ["KILN_", "GITHUB_", "RUNNER_", "ACTIONS_", "CI_"].iter().any(|part| name.starts_with(part)))
+    {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// The outputs of a step: `NAME=VALUE`, or `NAME<<WORD`, lines, `WORD`.
+fn named(text: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if let Some((name, end)) = line.split_once("<<") {
+            let value: Vec<&str> = lines.by_ref().take_while(|line| *line != end).collect();
+            found.insert(name.to_owned(), value.join("\n"));
+        } else if let Some((name, value)) = line.split_once('=') {
+            found.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    found
+}
+
+/// Runs the job of the GitLab definition, as a runner does: one script of all its lines.
+pub fn gitlab(shell: &str, workspace: &Path, variables: &[(&str, &str)]) -> Ran {
+    let job = &read("gitlab/kiln.gitlab-ci.yml")[".kiln"];
+    let script = [texts(&job["before_script"]), texts(&job["script"])].concat().join("\n");
+    let mut command = clean(shell, workspace);
+    command.args(["-e", "-c", &script]).envs(variables.iter().copied());
+    for (name, value) in job["variables"].as_object().unwrap() {
+        command.env(name, value.as_str().unwrap());
+    }
+    Ran::from(command)
+}

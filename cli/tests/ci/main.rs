@@ -1,0 +1,363 @@
+//! What `deploy/ci` has for CI systems, run as it stands: real jobs' shell, a real farm, tokens as GitHub and GitLab sign them.
+
+#![allow(clippy::unwrap_used)]
+
+mod definition;
+mod issuer;
+#[path = "../real/mod.rs"]
+mod real;
+
+use definition::{Done, Job, gitlab, inputs_in, names, place, read, texts};
+use issuer::{Issuer, REQUEST_TOKEN};
+use real::guarded::{Guarded, access, certificate, refused, well};
+use real::{Ran, project, until};
+use serde_json::{Value, json};
+
+const AUDIENCE: &str = "https://farm.example";
+const PROJECT: &str = r#"
+name = "shop"
+version = "1.0"
+[steps.make]
+run = "cat input > out"
+outputs = ["out"]
+[artifacts.out]
+from = "make"
+files = ["out"]
+kind = "archive"
+"#;
+
+/// A farm that takes the tokens of an issuer, by the rules that stand in `deploy/ci`.
+struct Farm {
+    issuer: Issuer,
+    guarded: Guarded,
+    sha256: String,
+}
+
+impl Farm {
+    fn start(rules: &str) -> Self {
+        Self::of(Issuer::start(), rules)
+    }
+
+    fn of(issuer: Issuer, rules: &str) -> Self {
+        let arguments = issuer.arguments(AUDIENCE, &place().join(rules));
+        let guarded = Guarded::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        guarded.worker("one");
+        let sum = real::output("sha256sum", &[env!("CARGO_BIN_EXE_kiln")], &place());
+        let sha256 = sum.split(' ').next().unwrap().to_owned();
+        Self { issuer, guarded, sha256 }
+    }
+
+    /// A job on GitHub that uses the action.
+    fn job(&self, workspace: &std::path::Path) -> Job {
+        let ca = std::fs::read_to_string(self.guarded.dir().join("ca.pem")).unwrap();
+        Job::new(workspace)
+            .input("url", &format!("{}/kiln", self.issuer.url))
+            .input("sha256", &self.sha256)
+            .input("farm", &self.guarded.farm.url)
+            .input("ca", &ca)
+            .input("audience", AUDIENCE)
+            .variable("ACTIONS_ID_TOKEN_REQUEST_URL", &format!("{}/token?api-version=2.0", self.issuer.url))
+            .variable("ACTIONS_ID_TOKEN_REQUEST_TOKEN", REQUEST_TOKEN)
+    }
+
+    /// What a command lists to somebody of a tenant.
+    fn listed(&self, tenant: &str, what: &str) -> Vec<Value> {
+        let dir = self.guarded.dir();
+        let made = certificate(&dir, "looks", &["--role", "builder", "--tenant", tenant]);
+        let ran = self.guarded.ran(access(&dir, Some(&made)), &[what, "--json"]);
+        serde_json::from_str(&well(ran)).unwrap()
+    }
+}
+
+/// What GitHub says of a job in a repository of the organisation with this number.
+fn github(owner: &str, reference: &str, protected: bool, event: &str) -> Value {
+    json!({
+        "sub": format!("repo:acme/shop:ref:{reference}"), "repository": "acme/shop", "repository_owner": "acme",
+        "repository_owner_id": owner, "repository_id": "74", "repository_visibility": "private", "actor": "ann",
+        "ref": reference, "ref_type": "branch", "ref_protected": protected.to_string(), "event_name": event,
+        "workflow": "kiln", "job_workflow_ref": format!("acme/shop/.github/workflows/kiln.yml@{reference}"),
+        "runner_environment": "github-hosted", "run_id": "22259804324", "sha": "c040cae0f0dc81641728557b80f09cfa23b83fe5",
+    })
+}
+
+fn acme() -> Value {
+    github("4242", "refs/heads/main", true, "push")
+}
+
+#[track_caller]
+fn success(done: Done) -> Done {
+    assert_eq!(done.ran.code, 0, "expected a success:\n{}\n{}", done.ran.out, done.ran.err);
+    done
+}
+
+#[test]
+fn a_job_on_github_builds_by_the_token_that_github_signs_and_gives_the_ids_of_its_artifacts() {
+    let farm = Farm::start("github/rules.toml");
+    farm.issuer.jobs(acme(), 300);
+    let source = project(&[("part/kiln.toml", PROJECT), ("part/input", "pushed\n")]);
+    let job = farm.job(source.path()).input("directory", "part").input("output", "made here");
+    let done = success(job.run());
+    let artifacts = farm.listed("acme", "artifacts");
+    let id = artifacts[0]["id"].as_str().unwrap();
+    assert_eq!(done.outputs["artifacts"], id, "{artifacts:?}");
+    assert_eq!(done.outputs["build"], farm.listed("acme", "builds")[0]["build"].as_str().unwrap());
+    assert!(done.ran.out.contains(&format!("artifact {id}")), "expected the log of a build: {}", done.ran.out);
+    let unpacked = real::unpack(&source.path().join("made here"));
+    assert_eq!(std::fs::read_to_string(real::find(unpacked.path(), "out").unwrap()).unwrap(), "pushed\n");
+    // Neither token nor authority stays behind on a runner that others use next.
+    let left: Vec<_> =
+        std::fs::read_dir(job.temporary.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["kiln-bin"]);
+
+    // A pull request of a branch, told as JSON; further arguments come one a line.
+    farm.issuer.jobs(github("4242", "refs/pull/7/merge", false, "pull_request"), 300);
+    let again = job.input("progress", "json").input("arguments", "--no-cache\n\n--priority\n3\n");
+    let done = success(again.run());
+    assert_eq!(done.outputs["artifacts"], id, "expected the same artifact");
+    let events: Vec<Value> = done.ran.out.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let finished = events.iter().find(|event| event["type"] == "step_finished").unwrap();
+    assert_eq!(finished["cache"], "miss", "expected `--no-cache` to reach the build: {finished}");
+    assert_eq!(done.outputs["build"], events[0]["build"].as_str().unwrap());
+    assert!(
+        farm.guarded.farm.kiln(&["builds", "--json"]).out.trim() == "[]",
+        "expected the default tenant to see nothing"
+    );
+}
+
+#[test]
+fn a_job_on_github_fails_as_its_build_does_and_says_why_it_cannot_begin() {
+    let farm = Farm::start("github/rules.toml");
+    farm.issuer.jobs(acme(), 300);
+    let source = project(&[("kiln.toml", &PROJECT.replace("cat input", "echo it breaks; false")), ("input", "x")]);
+    for progress in ["plain", "json"] {
+        let done = farm.job(source.path()).input("progress", progress).run();
+        assert_eq!(done.ran.code, 1, "{progress}: {}\n{}", done.ran.out, done.ran.err);
+        assert!(done.ran.out.contains("it breaks"), "{progress}: {}", done.ran.out);
+        assert!(!done.outputs["build"].is_empty(), "expected `kiln logs` to have an id");
+        assert_eq!(done.outputs["artifacts"], "");
+    }
+    let told = |job: Job, code: i32, word: &str| {
+        let done = job.run();
+        refused(&done.ran, code, word);
+        assert!(!done.outputs.contains_key("artifacts") || done.outputs["artifacts"].is_empty());
+    };
+    let job = || farm.job(source.path());
+    told(job().input("sha256", &"0".repeat(64)), 1, "kiln.part: FAILED");
+    told(job().input("progress", "loud"), 2, "`progress: loud` is none");
+    told(job().input("audience", ""), 2, "wants to know who calls");
+    let of_a_fork = job().variable("ACTIONS_ID_TOKEN_REQUEST_URL", "");
+    told(of_a_fork, 2, "which pull requests of forks never have");
+    told(job().input("audience", "https://other.example"), 2, "not for `https://farm.example`");
+    // Somebody else's organisation, whatever it is called.
+    farm.issuer.jobs(github("666", "refs/heads/main", true, "push"), 300);
+    told(job(), 2, "no rule of this farm");
+    assert!(
+        farm.guarded.farm.log("coordinator").contains("repo:acme/shop:ref:refs/heads/main"),
+        "expected the log to say who"
+    );
+    // A token that `kiln farm token` made does as well.
+    let token = farm.guarded.make(&["token", "ci", "--role", "builder", "--tenant", "acme"]);
+    until("the coordinator to know the token", || {
+        let done = job().input("audience", "").input("token", &token).run();
+        (done.ran.code == 1).then_some(())
+    });
+}
+
+#[test]
+fn a_build_outlives_the_token_that_its_job_began_with() {
+    let farm = Farm::start("github/rules.toml");
+    farm.issuer.jobs(acme(), 8);
+    let long = PROJECT.replace("cat input", "sleep 12; cat input");
+    let source = project(&[("kiln.toml", &long), ("input", "slow\n")]);
+    let done = success(farm.job(source.path()).variable("KILN_TOKEN_EVERY", "1").run());
+    assert!(!done.outputs["artifacts"].is_empty());
+    assert!(farm.issuer.given() > 8, "expected a new token each second, found {}", farm.issuer.given());
+    // One that nobody replaces ends what it began.
+    let job = farm.job(source.path()).input("token", &farm.issuer.sign(AUDIENCE)).input("arguments", "--no-cache");
+    refused(&job.run().ran, 2, "has expired");
+}
+
+/// What GitLab says of a job.
+fn of_gitlab(path: &str, protected: bool) -> Value {
+    json!({
+        "sub": format!("project_path:{path}:ref_type:branch:ref:main"), "namespace_id": "72", "namespace_path": "acme/web",
+        "project_id": "20", "project_path": path, "user_id": "1", "user_login": "ann", "user_access_level": "owner",
+        "groups_direct": ["acme"], "pipeline_id": "574", "pipeline_source": "push", "job_id": "302", "ref": "main",
+        "ref_type": "branch", "ref_path": "refs/heads/main", "ref_protected": protected.to_string(), "runner_id": 1,
+        "runner_environment": "self-hosted", "sha": "714a629c0b401fdce83e847fc9589983fc6f46bc",
+    })
+}
+
+#[test]
+fn a_job_on_gitlab_builds_by_the_token_that_gitlab_signs_in_any_shell() {
+    let farm = Farm::start("gitlab/rules.toml");
+    farm.issuer.jobs(of_gitlab("acme/web/shop", false), 300);
+    let source = project(&[("kiln.toml", PROJECT), ("input", "pushed\n")]);
+    let (url, ca) = (format!("{}/kiln", farm.issuer.url), farm.guarded.dir().join("ca.pem"));
+    let run = |shell: &str, sha256: &str, token: &str| {
+        gitlab(
+            shell,
+            source.path(),
+            &[
+                ("KILN_URL", url.as_str()),
+                ("KILN_SHA256", sha256),
+                ("KILN_FARM", &farm.guarded.farm.url),
+                ("KILN_CA", ca.to_str().unwrap()),
+                ("KILN_TOKEN", token),
+            ],
+        )
+    };
+    for shell in ["bash", "sh"] {
+        let ran = run(shell, &farm.sha256, &farm.issuer.sign(AUDIENCE));
+        assert_eq!(ran.code, 0, "{shell}: {}\n{}", ran.out, ran.err);
+        let (builds, artifacts) = (farm.listed("acme", "builds"), farm.listed("acme", "artifacts"));
+        let (build, id) = (builds[0]["build"].as_str().unwrap(), artifacts[0]["id"].as_str().unwrap());
+        let told = std::fs::read_to_string(source.path().join("kiln.env")).unwrap();
+        assert_eq!(told, format!("KILN_BUILD={build}\nKILN_ARTIFACTS={id}\n"), "{shell}");
+        std::fs::remove_file(source.path().join("kiln.env")).unwrap();
+
+        refused(&run(shell, &"0".repeat(64), &farm.issuer.sign(AUDIENCE)), 1, "FAILED");
+        refused(&run(shell, &farm.sha256, &farm.issuer.sign("https://other.example")), 2, "not for");
+    }
+    farm.issuer.jobs(of_gitlab("acmes/web/shop", true), 300);
+    refused(&run("bash", &farm.sha256, &farm.issuer.sign(AUDIENCE)), 2, "no rule of this farm");
+    real::write(source.path(), "kiln.toml", &PROJECT.replace("cat input", "false"));
+    farm.issuer.jobs(of_gitlab("acme/shop", true), 300);
+    assert_eq!(run("bash", &farm.sha256, &farm.issuer.sign(AUDIENCE)).code, 1, "expected the build's own exit code");
+}
+
+#[test]
+fn keys_come_by_their_address_also_when_the_provider_was_away_and_rules_change_at_once() {
+    let issuer = Issuer::start();
+    issuer.away(true);
+    issuer.jobs(acme(), 300);
+    let rules = issuer.dir.path().join("rules.toml");
+    std::fs::copy(place().join("github/rules.toml"), &rules).unwrap();
+    let farm = Farm::of(issuer, rules.to_str().unwrap());
+    let dir = farm.guarded.dir();
+    let look = || farm.guarded.ran(real::guarded::token(&dir, &farm.issuer.sign(AUDIENCE)), &["workers"]);
+    refused(&look(), 2, "the provider's keys cannot be fetched just now");
+    farm.issuer.away(false);
+    until("the keys to be fetched", || (look().code == 0).then_some(()));
+    std::fs::write(&rules, "[[rule]]\nwhen = { repository = \"acme/other\" }\nroles = [\"builder\"]\n").unwrap();
+    until("the new rules to hold", || look().err.contains("no rule of this farm").then_some(()));
+    // What is none changes nothing.
+    std::fs::write(&rules, "[[rule]]\n").unwrap();
+    until("the fault to be told", || {
+        farm.guarded.farm.log("coordinator").contains("what is new cannot be used").then_some(())
+    });
+    refused(&look(), 2, "no rule of this farm");
+    let ran = real::guarded::local(&["coordinator", "--data-dir", "/nowhere", "--jwt-rules", rules.to_str().unwrap()]);
+    refused(&ran, 2, "--jwks");
+}
+
+/// That an object has no other names than these.
+#[track_caller]
+fn only(value: &Value, known: &[&str]) {
+    for name in names(value) {
+        assert!(known.contains(&name), "`{name}` is no key there; expected one of {known:?}");
+    }
+}
+
+#[test]
+fn the_action_and_its_workflow_have_the_keys_that_github_knows_and_fit_each_other() {
+    let action = read("github/action.yml");
+    only(&action, &["name", "author", "description", "inputs", "outputs", "runs", "branding"]);
+    let inputs = names(&action["inputs"]);
+    let mut used = Vec::new();
+    let mut steps = Vec::new();
+    assert_eq!(action["runs"]["using"], "composite");
+    only(&action["runs"], &["using", "steps"]);
+    for step in action["runs"]["steps"].as_array().unwrap() {
+        only(
+            step,
+            &["name", "id", "if", "shell", "env", "run", "uses", "with", "working-directory", "continue-on-error"],
+        );
+        assert_eq!(step["shell"], "bash", "a composite action's `run` needs a shell");
+        assert!(!step["run"].as_str().unwrap().contains("${{"), "expected no text of others to become shell");
+        used.extend(step["env"].as_object().unwrap().values().flat_map(|text| inputs_in(text.as_str().unwrap())));
+        steps.extend(step["id"].as_str());
+    }
+    for input in &inputs {
+        only(&action["inputs"][input], &["description", "required", "default", "deprecationMessage"]);
+        assert!(used.contains(input), "expected the input `{input}` to be used");
+    }
+    for input in used {
+        assert!(inputs.contains(&input), "expected an input `{input}`");
+    }
+    for (name, output) in action["outputs"].as_object().unwrap() {
+        let value = output["value"].as_str().unwrap();
+        let expected = steps.iter().any(|step| value == format!("${{{{ steps.{step}.outputs.{name} }}}}"));
+        assert!(expected, "expected `{name}` to come from a step: {value}");
+    }
+
+    let workflow = read("github/kiln.yml");
+    only(&workflow, &["name", "run-name", "on", "permissions", "env", "defaults", "concurrency", "jobs"]);
+    assert_eq!(names(&workflow["on"]), ["pull_request", "push"]);
+    assert_eq!(workflow["permissions"], json!({ "contents": "read", "id-token": "write" }));
+    let job = &workflow["jobs"]["build"];
+    only(
+        job,
+        &["name", "if", "runs-on", "timeout-minutes", "permissions", "env", "outputs", "strategy", "needs", "steps"],
+    );
+    let steps = job["steps"].as_array().unwrap();
+    for step in steps {
+        only(step, &["name", "id", "if", "uses", "with", "run", "shell", "env"]);
+        assert!(step["uses"].is_string() != step["run"].is_string(), "expected either `uses` or `run`: {step}");
+    }
+    let uses = steps.iter().find(|step| step["uses"] == "./.github/actions/kiln").unwrap();
+    only(&uses["with"], &inputs);
+    for input in inputs.iter().filter(|input| action["inputs"][**input]["required"] == "true") {
+        assert!(uses["with"][input].is_string(), "expected the workflow to give `{input}`");
+    }
+}
+
+#[test]
+fn the_job_for_gitlab_has_the_keys_that_gitlab_knows() {
+    let file = read("gitlab/kiln.gitlab-ci.yml");
+    assert_eq!(names(&file), [".kiln", "kiln"]);
+    let keys = [
+        "variables",
+        "id_tokens",
+        "before_script",
+        "script",
+        "after_script",
+        "artifacts",
+        "extends",
+        "image",
+        "timeout",
+        "interruptible",
+        "rules",
+        "stage",
+        "needs",
+        "tags",
+        "cache",
+        "retry",
+    ];
+    for job in names(&file) {
+        only(&file[job], &keys);
+    }
+    let template = &file[".kiln"];
+    assert_eq!(template["id_tokens"], json!({ "KILN_TOKEN": { "aud": "$KILN_AUDIENCE" } }));
+    assert_eq!(template["artifacts"], json!({ "when": "always", "reports": { "dotenv": "kiln.env" } }));
+    assert_eq!(file["kiln"]["extends"], ".kiln");
+    for rule in file["kiln"]["rules"].as_array().unwrap() {
+        only(rule, &["if", "when", "changes", "exists", "allow_failure", "variables"]);
+    }
+    assert!(texts(&template["script"]).concat().contains(" build "));
+}
+
+#[test]
+fn the_release_checklist_takes_both_definitions_for_builds_by_kiln() {
+    for (file, to) in
+        [("github/kiln.yml", ".github/workflows/kiln.yml"), ("gitlab/kiln.gitlab-ci.yml", ".gitlab-ci.yml")]
+    {
+        let text = std::fs::read_to_string(place().join(file)).unwrap();
+        let source = project(&[("kiln.toml", PROJECT), ("input", ""), (to, &text)]);
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kiln"));
+        command.args(["check", source.path().to_str().unwrap()]).env_remove("KILN_FARM");
+        command.env("XDG_CACHE_HOME", source.path().join("cache"));
+        let ran = Ran::from(command);
+        assert!(format!("{}{}", ran.out, ran.err).contains(&format!("`{to}` calls `kiln build`")), "{ran:?}");
+    }
+}

@@ -1,0 +1,226 @@
+//! The objects for Kubernetes: against its schemas, against each other, and against the programs that they start.
+
+use std::collections::BTreeMap;
+
+use crate::real::guarded::{Guarded, local};
+use crate::real::{Lasting, until};
+use crate::{deploy, http, printed};
+
+/// What Kustomize makes of a directory, checked against Kubernetes' own schemas; the objects. None, said aloud, where a tool is missing.
+fn rendered(name: &str) -> Option<Vec<serde_json::Value>> {
+    const TOOLS: &str = "/opt/kiln-test-tools/bin";
+    let made = printed("kubectl", &["kustomize", deploy().join("kubernetes").join(name).to_str().unwrap()])?;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join(format!("{name}.yaml"));
+    std::fs::write(&file, made).unwrap();
+    let file = file.to_str().unwrap();
+    // `strict`: a field that Kubernetes does not know is an error. 1.33 is the first version with all that the base uses switched on.
+    let arguments = ["--strict", "--kubernetes-version", "1.33", file];
+    // Kubernetes itself has no schemas of what its operators add.
+    if !["keda", "prometheus-operator"].contains(&name) {
+        printed(&format!("{TOOLS}/kubernetes-validate"), &arguments)?;
+    }
+    let as_json = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
+    Some(serde_json::from_str(&printed(&format!("{TOOLS}/python"), &["-c", as_json, file])?).unwrap())
+}
+
+fn named<'a>(objects: &'a [serde_json::Value], kind: &str, name: &str) -> &'a serde_json::Value {
+    let fits = |object: &&serde_json::Value| object["kind"] == kind && object["metadata"]["name"] == name;
+    objects.iter().find(fits).unwrap_or_else(|| panic!("expected a {kind} `{name}`"))
+}
+
+/// That a pod's probes and scrapers ask a port by which its program serves metrics and health.
+fn watched(name: &str, template: &serde_json::Value) {
+    let container = &template["spec"]["containers"][0];
+    let port = container["ports"].as_array().unwrap().iter().find(|port| port["name"] == "metrics").unwrap();
+    let port = port["containerPort"].as_u64().unwrap();
+    assert_eq!(argument(container, "--metrics-listen"), format!("0.0.0.0:{port}"), "{name}");
+    let annotations = &template["metadata"]["annotations"];
+    assert_eq!(annotations["prometheus.io/port"], port.to_string(), "{name}");
+    for (probe, path) in [("startupProbe", ""), ("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")] {
+        let asked = &container[probe]["httpGet"];
+        assert_eq!(asked["port"], "metrics", "{name} {probe}");
+        assert!(asked["path"].as_str().unwrap().contains(path), "{name} {probe}: {asked}");
+    }
+}
+
+/// What follows this option in a container's arguments.
+fn argument<'a>(container: &'a serde_json::Value, option: &str) -> &'a str {
+    let arguments = container["args"].as_array().unwrap();
+    let at = arguments.iter().position(|argument| argument == option).unwrap_or_else(|| panic!("expected `{option}`"));
+    arguments[at + 1].as_str().unwrap()
+}
+
+/// A container's arguments, as this machine can have them.
+fn arguments(container: &serde_json::Value, replaced: &BTreeMap<&str, &str>) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for word in container["args"].as_array().unwrap() {
+        let option = words.last().map(String::as_str).unwrap_or_default();
+        let word = replaced.get(option).copied().unwrap_or(word.as_str().unwrap());
+        words.push(word.to_owned());
+    }
+    words
+}
+
+#[test]
+fn probes_are_answered_by_programs_with_the_arguments_that_stand_in_the_objects() {
+    let Some(base) = rendered("base") else { return };
+    let container = |name: &str| named(&base, "StatefulSet", name)["spec"]["template"]["spec"]["containers"][0].clone();
+    let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (coordinator, worker) = (container("kiln-coordinator"), container("kiln-worker-amd64"));
+    let (at_coordinator, at_worker) = (port(), port());
+    // `Guarded` gives the farm's directory itself.
+    let mut own = arguments(&coordinator, &[("--metrics-listen", at_coordinator.as_str())].into());
+    let farm_dir = own.iter().position(|word| word == "--farm-dir").unwrap();
+    own.drain(farm_dir..farm_dir + 2);
+    let guarded = Guarded::start(&own.iter().map(String::as_str).collect::<Vec<_>>());
+    let small = [("--metrics-listen", at_worker.as_str()), ("--memory", "1GiB"), ("--cpus", "1")].into();
+    let mut own = arguments(&worker, &small);
+    own.extend(["--join".to_owned(), guarded.join.clone()]);
+    guarded.farm.start_worker_with("one", &own.iter().map(String::as_str).collect::<Vec<_>>());
+    guarded.farm.wait_for_worker("one");
+    for (container, address) in [(coordinator, at_coordinator), (worker, at_worker)] {
+        for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+            let path = container[probe]["httpGet"]["path"].as_str().unwrap();
+            until(&format!("`{path}` of `{}` to be answered well", container["name"]), || {
+                (http::get(&address, path).0 == 200).then_some(())
+            });
+        }
+    }
+}
+
+#[test]
+fn webhooks_are_taken_where_the_overlay_has_the_ingress_deliver_them() {
+    let Some(objects) = rendered("webhooks") else { return };
+    let pod = &named(&objects, "StatefulSet", "kiln-coordinator")["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    let mounted = |name: &str| {
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        mounts.iter().find(|mount| mount["name"] == name).unwrap()["mountPath"].as_str().unwrap().to_owned()
+    };
+    // What the base has is still there.
+    assert_eq!(argument(container, "--farm-dir"), mounted("farm"));
+    let place = mounted("webhooks");
+    let variables = container["env"].as_array().unwrap();
+    assert_eq!(variables[0], serde_json::json!({ "name": "KILN_WEBHOOKS", "value": format!("{place}/webhooks.toml") }));
+    let volume = pod["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == "webhooks").unwrap();
+    let map = volume["projected"]["sources"][0]["configMap"]["name"].as_str().unwrap();
+    let text = named(&objects, "ConfigMap", map)["data"]["webhooks.toml"].as_str().unwrap();
+    let items = volume["projected"]["sources"][1]["secret"]["items"].as_array().unwrap();
+    let service = &named(&objects, "Service", "kiln-webhooks")["spec"];
+    let labels = &named(&objects, "StatefulSet", "kiln-coordinator")["spec"]["template"]["metadata"]["labels"];
+    assert_eq!((&service["selector"], &service["ports"][0]["targetPort"]), (labels, &"webhooks".into()));
+    let rule = &named(&objects, "Ingress", "kiln-webhooks")["spec"]["rules"][0]["http"]["paths"][0];
+    assert_eq!((&rule["path"], &rule["backend"]["service"]["name"]), (&"/webhooks/".into(), &"kiln-webhooks".into()));
+    let ports = container["ports"].as_array().unwrap();
+    let port = &ports.iter().find(|port| port["name"] == "webhooks").unwrap()["containerPort"];
+    assert!(text.contains(&format!("listen = \"0.0.0.0:{port}\"")), "expected the container's port {port} in {text}");
+
+    // The coordinator takes the file, with its secrets where the volume has them.
+    let dir = tempfile::tempdir().unwrap();
+    for item in items {
+        let path = dir.path().join(item["path"].as_str().unwrap());
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "0123456789abcdef0123456789abcdef\n").unwrap();
+    }
+    let text = text.replace(&place, dir.path().to_str().unwrap()).replace(&format!("0.0.0.0:{port}"), "127.0.0.1:0");
+    std::fs::write(dir.path().join("webhooks.toml"), text).unwrap();
+    let farm_dir = dir.path().join("farm");
+    assert_eq!(local(&["farm", "init", farm_dir.to_str().unwrap(), "--host", "localhost"]).code, 0);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kiln"));
+    command
+        .args(["coordinator", "--listen", "127.0.0.1:0", "--parent", &std::process::id().to_string(), "--data-dir"])
+        .arg(dir.path().join("data"))
+        .arg("--farm-dir")
+        .arg(farm_dir)
+        .env("KILN_WEBHOOKS", dir.path().join("webhooks.toml"))
+        .env("KILN_LOG", "info");
+    Lasting::start(command).line_with("webhooks are taken");
+}
+
+#[test]
+fn no_worker_may_reach_a_metadata_address_nor_be_reached_but_by_scrapers() {
+    let Some(base) = rendered("base") else { return };
+    let policy = &named(&base, "NetworkPolicy", "kiln-worker")["spec"];
+    let chosen = policy["podSelector"]["matchLabels"].as_object().unwrap();
+    for set in base.iter().filter(|object| object["kind"] == "StatefulSet") {
+        let (name, labels) = (&set["metadata"]["name"], &set["spec"]["template"]["metadata"]["labels"]);
+        let fits = chosen.iter().all(|(label, value)| &labels[label] == value);
+        assert_eq!(fits, name != "kiln-coordinator", "{name}");
+    }
+    assert_eq!(policy["policyTypes"], serde_json::json!(["Ingress", "Egress"]));
+    assert_eq!(policy["ingress"], serde_json::json!([{ "ports": [{ "port": "metrics" }] }]));
+    let blocks: Vec<&serde_json::Value> = policy["egress"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|rule| rule["to"].as_array().into_iter().flatten())
+        .filter(|to| !to["ipBlock"].is_null())
+        .map(|to| &to["ipBlock"])
+        .collect();
+    assert_eq!(blocks.len(), 2, "expected a block for each version of IP: {blocks:?}");
+    for (block, metadata) in blocks.iter().zip(["169.254.0.0/16", "fd00:ec2::/32"]) {
+        assert!(
+            block["except"].as_array().unwrap().contains(&metadata.into()),
+            "expected {metadata} to be left out of {block}"
+        );
+    }
+}
+
+#[test]
+fn the_operator_scrapes_the_port_that_every_pod_names() {
+    let Some(base) = rendered("base") else { return };
+    let Some(objects) = rendered("prometheus-operator") else { return };
+    let monitor = &named(&objects, "PodMonitor", "kiln")["spec"];
+    assert_eq!(monitor["podMetricsEndpoints"][0]["port"], "metrics");
+    let wanted = monitor["selector"]["matchLabels"].as_object().unwrap();
+    for set in base.iter().filter(|object| object["kind"] == "StatefulSet") {
+        let labels = &set["spec"]["template"]["metadata"]["labels"];
+        assert!(wanted.iter().all(|(name, value)| &labels[name] == value), "expected {labels} to have {wanted:?}");
+    }
+}
+
+#[test]
+fn kubernetes_objects_fit_their_schemas_and_each_other() {
+    let Some(base) = rendered("base") else { return };
+    for object in &base {
+        let is_namespace = object["kind"] == "Namespace";
+        assert!(is_namespace || object["metadata"]["namespace"] == "kiln", "expected a namespace: {object}");
+    }
+    for name in ["kiln-coordinator", "kiln-worker-amd64", "kiln-worker-arm64"] {
+        let set = named(&base, "StatefulSet", name);
+        let labels = &set["spec"]["template"]["metadata"]["labels"];
+        assert_eq!(&set["spec"]["selector"]["matchLabels"], labels, "{name}");
+        assert_eq!(&named(&base, "Service", name)["spec"]["selector"], labels, "{name}");
+        assert_eq!(&named(&base, "PodDisruptionBudget", name)["spec"]["selector"]["matchLabels"], labels, "{name}");
+        let pod = &set["spec"]["template"]["spec"];
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{name}");
+        let container = &pod["containers"][0];
+        assert_eq!(container["securityContext"]["capabilities"], serde_json::json!({"drop": ["ALL"]}), "{name}");
+        assert_eq!(pod["securityContext"]["fsGroupChangePolicy"], "OnRootMismatch", "{name}");
+        watched(name, &set["spec"]["template"]);
+    }
+    for (arch, isa) in [("amd64", "x86-64"), ("arm64", "arm-a64")] {
+        let name = format!("kiln-worker-{arch}");
+        let pool = named(&base, "StatefulSet", &name);
+        assert_eq!(pool["spec"]["template"]["spec"]["nodeSelector"]["kubernetes.io/arch"], arch);
+        assert!(pool["spec"]["replicas"].is_null(), "expected `{name}` to leave its size to a scaler");
+        for (form, kind) in [("keda", "ScaledObject"), ("hpa", "HorizontalPodAutoscaler")] {
+            let Some(objects) = rendered(form) else { return };
+            let scaler = named(&objects, kind, &name);
+            let target = &scaler["spec"]["scaleTargetRef"];
+            assert_eq!((&target["kind"], &target["name"]), (&"StatefulSet".into(), &name.as_str().into()), "{form}");
+            assert_eq!(scaler["metadata"]["namespace"], "kiln", "{form}");
+            // Scaled by the pool's own instruction set: the two files of a form differ in nothing else.
+            assert!(scaler.to_string().contains(isa), "expected {form} to look at `{isa}`: {scaler}");
+        }
+    }
+    // Kubernetes has no schema of KEDA's objects: what its prometheus trigger requires is looked for here.
+    for object in rendered("keda").unwrap_or_default() {
+        let trigger = &object["spec"]["triggers"][0];
+        assert_eq!(trigger["type"], "prometheus");
+        for field in ["serverAddress", "query", "threshold"] {
+            assert!(trigger["metadata"][field].is_string(), "expected `{field}` as a string in {trigger}");
+        }
+    }
+}
