@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
@@ -74,34 +74,52 @@ impl Job {
     /// Runs the steps of the action one after the other, as a runner does.
     pub fn run(&self) -> Done {
         let action = read("github/action.yml");
-        let beside = tempfile::tempdir().unwrap();
-        let (path, outputs) = (beside.path().join("path"), beside.path().join("outputs"));
-        std::fs::write(&path, "").unwrap();
-        std::fs::write(&outputs, "").unwrap();
+        let files = Files::new();
         let mut ran = Ran { code: 0, out: String::new(), err: String::new() };
         for step in action["runs"]["steps"].as_array().unwrap() {
-            let script = beside.path().join("script");
-            std::fs::write(&script, step["run"].as_str().unwrap()).unwrap();
-            let mut command = clean("bash", &self.workspace);
-            command.args(["--noprofile", "--norc", "-e", "-o", "pipefail"]).arg(&script);
-            command.env("RUNNER_TEMP", self.temporary.path()).env("GITHUB_PATH", &path).env("GITHUB_OUTPUT", &outputs);
-            let added =
-                std::fs::read_to_string(&path).unwrap().lines().map(|dir| format!("{dir}:")).collect::<String>();
-            command.env("PATH", format!("{added}{}", std::env::var("PATH").unwrap()));
-            command.envs(&self.variables);
-            for (name, value) in step["env"].as_object().unwrap() {
-                // A variable of the job does not reach a step that sets its own; a test's may.
-                if !self.variables.contains_key(name) {
-                    command.env(name, self.expand(&action, value.as_str().unwrap()));
-                }
-            }
-            let step = Ran::from(command);
+            let step = Ran::from(self.step(&action, step, &files));
             ran = Ran { code: step.code, out: ran.out + &step.out, err: ran.err + &step.err };
             if ran.code != 0 {
                 break;
             }
         }
-        Done { ran, outputs: named(&std::fs::read_to_string(outputs).unwrap()) }
+        Done { ran, outputs: files.outputs() }
+    }
+
+    /// Runs the steps up to the last, and starts that.
+    pub fn start(&self) -> Child {
+        let action = read("github/action.yml");
+        let files = Files::new();
+        let (last, before) = action["runs"]["steps"].as_array().unwrap().split_last().unwrap();
+        for step in before {
+            let ran = Ran::from(self.step(&action, step, &files));
+            assert_eq!(ran.code, 0, "{ran:?}");
+        }
+        let mut command = self.step(&action, last, &files);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // It reads its script as it goes on.
+        let _ = files.dir.keep();
+        child
+    }
+
+    fn step(&self, action: &Value, step: &Value, files: &Files) -> Command {
+        let script = files.dir.path().join("script");
+        std::fs::write(&script, step["run"].as_str().unwrap()).unwrap();
+        let mut command = clean("bash", &self.workspace);
+        command.args(["--noprofile", "--norc", "-e", "-o", "pipefail"]).arg(&script);
+        command.env("RUNNER_TEMP", self.temporary.path());
+        command.env("GITHUB_PATH", files.path()).env("GITHUB_OUTPUT", files.dir.path().join("outputs"));
+        let added: String =
+            std::fs::read_to_string(files.path()).unwrap().lines().map(|dir| format!("{dir}:")).collect();
+        command.env("PATH", format!("{added}{}", std::env::var("PATH").unwrap()));
+        command.envs(&self.variables);
+        for (name, value) in step["env"].as_object().unwrap() {
+            // A variable of the job does not reach a step that sets its own; a test's may.
+            if !self.variables.contains_key(name) {
+                command.env(name, self.expand(action, value.as_str().unwrap()));
+            }
+        }
+        command
     }
 
     fn expand(&self, action: &Value, text: &str) -> String {
@@ -112,6 +130,28 @@ impl Job {
             text = text.replace(&format!("${{{{ inputs.{name} }}}}"), &value.unwrap_or_default());
         }
         text
+    }
+}
+
+/// The files by which a runner hears of a job's steps.
+struct Files {
+    dir: tempfile::TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        let files = Self { dir: tempfile::tempdir().unwrap() };
+        std::fs::write(files.path(), "").unwrap();
+        std::fs::write(files.dir.path().join("outputs"), "").unwrap();
+        files
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("path")
+    }
+
+    fn outputs(&self) -> BTreeMap<String, String> {
+        named(&std::fs::read_to_string(self.dir.path().join("outputs")).unwrap())
     }
 }
 
@@ -143,14 +183,15 @@ fn named(text: &str) -> BTreeMap<String, String> {
     found
 }
 
-/// Runs the job of the GitLab definition, as a runner does: one script of all its lines.
-pub fn gitlab(shell: &str, workspace: &Path, variables: &[(&str, &str)]) -> Ran {
+/// The job of the GitLab definition, as a runner runs it: one script of all the lines of these parts.
+pub fn gitlab(shell: &str, parts: &[&str], workspace: &Path, variables: &[(&str, &str)]) -> Command {
     let job = &read("gitlab/kiln.gitlab-ci.yml")[".kiln"];
-    let script = [texts(&job["before_script"]), texts(&job["script"])].concat().join("\n");
+    let script: Vec<String> = parts.iter().flat_map(|part| texts(&job[part])).collect();
     let mut command = clean(shell, workspace);
-    command.args(["-e", "-c", &script]).envs(variables.iter().copied());
+    command.args(["-e", "-c", &script.join("\n")]).env("CI_PROJECT_DIR", workspace);
     for (name, value) in job["variables"].as_object().unwrap() {
         command.env(name, value.as_str().unwrap());
     }
-    Ran::from(command)
+    command.envs(variables.iter().copied());
+    command
 }

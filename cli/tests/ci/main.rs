@@ -7,8 +7,14 @@ mod issuer;
 #[path = "../real/mod.rs"]
 mod real;
 
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
 use definition::{Done, Job, gitlab, inputs_in, names, place, read, texts};
 use issuer::{Issuer, REQUEST_TOKEN};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
 use real::guarded::{Guarded, access, certificate, refused, well};
 use real::{Ran, project, until};
 use serde_json::{Value, json};
@@ -22,6 +28,17 @@ run = "cat input > out"
 outputs = ["out"]
 [artifacts.out]
 from = "make"
+files = ["out"]
+kind = "archive"
+"#;
+
+const WAITS: &str = r#"
+name = "shop"
+[steps.wait]
+run = "until [ -e /nowhere ]; do sleep 0.1; done"
+outputs = ["out"]
+[artifacts.out]
+from = "wait"
 files = ["out"]
 kind = "archive"
 "#;
@@ -188,42 +205,109 @@ fn of_gitlab(path: &str, protected: bool) -> Value {
     })
 }
 
+/// A project on GitLab, and a farm that takes the tokens of its jobs.
+struct OnGitLab {
+    farm: Farm,
+    /// With a directory in it that is the project: the definition has one beside it.
+    dir: tempfile::TempDir,
+}
+
+impl OnGitLab {
+    fn start(project: &str) -> Self {
+        let on = Self { farm: Farm::start("gitlab/rules.toml"), dir: tempfile::tempdir().unwrap() };
+        real::write(&on.project(), "kiln.toml", project);
+        real::write(&on.project(), "input", "pushed\n");
+        on
+    }
+
+    fn project(&self) -> PathBuf {
+        self.dir.path().join("shop")
+    }
+
+    fn command(&self, shell: &str, parts: &[&str], more: &[(&str, &str)]) -> Command {
+        let (url, ca) = (format!("{}/kiln", self.farm.issuer.url), self.farm.guarded.dir().join("ca.pem"));
+        let token = self.farm.issuer.sign(AUDIENCE);
+        let mut variables = vec![
+            ("KILN_URL", url.as_str()),
+            ("KILN_SHA256", &self.farm.sha256),
+            ("KILN_FARM", &self.farm.guarded.farm.url),
+            ("KILN_CA", ca.to_str().unwrap()),
+            ("KILN_TOKEN", &token),
+        ];
+        variables.extend(more);
+        gitlab(shell, parts, &self.project(), &variables)
+    }
+
+    fn ran(&self, shell: &str, more: &[(&str, &str)]) -> Ran {
+        Ran::from(self.command(shell, &["before_script", "script"], more))
+    }
+
+    fn after(&self, shell: &str, status: &str) -> Ran {
+        Ran::from(self.command(shell, &["after_script"], &[("CI_JOB_STATUS", status)]))
+    }
+}
+
 #[test]
 fn a_job_on_gitlab_builds_by_the_token_that_gitlab_signs_in_any_shell() {
-    let farm = Farm::start("gitlab/rules.toml");
+    let on = OnGitLab::start(PROJECT);
+    let farm = &on.farm;
     farm.issuer.jobs(of_gitlab("acme/web/shop", false), 300);
-    let source = project(&[("kiln.toml", PROJECT), ("input", "pushed\n")]);
-    let (url, ca) = (format!("{}/kiln", farm.issuer.url), farm.guarded.dir().join("ca.pem"));
-    let run = |shell: &str, sha256: &str, token: &str| {
-        gitlab(
-            shell,
-            source.path(),
-            &[
-                ("KILN_URL", url.as_str()),
-                ("KILN_SHA256", sha256),
-                ("KILN_FARM", &farm.guarded.farm.url),
-                ("KILN_CA", ca.to_str().unwrap()),
-                ("KILN_TOKEN", token),
-            ],
-        )
-    };
     for shell in ["bash", "sh"] {
-        let ran = run(shell, &farm.sha256, &farm.issuer.sign(AUDIENCE));
+        let ran = on.ran(shell, &[]);
         assert_eq!(ran.code, 0, "{shell}: {}\n{}", ran.out, ran.err);
         let (builds, artifacts) = (farm.listed("acme", "builds"), farm.listed("acme", "artifacts"));
         let (build, id) = (builds[0]["build"].as_str().unwrap(), artifacts[0]["id"].as_str().unwrap());
-        let told = std::fs::read_to_string(source.path().join("kiln.env")).unwrap();
-        assert_eq!(told, format!("KILN_BUILD={build}\nKILN_ARTIFACTS={id}\n"), "{shell}");
-        std::fs::remove_file(source.path().join("kiln.env")).unwrap();
+        let told = on.project().join("kiln.env");
+        assert_eq!(
+            std::fs::read_to_string(&told).unwrap(),
+            format!("KILN_BUILD={build}\nKILN_ARTIFACTS={id}\n"),
+            "{shell}"
+        );
+        std::fs::remove_file(told).unwrap();
+        assert_eq!(on.after(shell, "success").code, 0);
+        assert_eq!(std::fs::read_dir(on.dir.path()).unwrap().count(), 1, "expected nothing beside the project");
 
-        refused(&run(shell, &"0".repeat(64), &farm.issuer.sign(AUDIENCE)), 1, "FAILED");
-        refused(&run(shell, &farm.sha256, &farm.issuer.sign("https://other.example")), 2, "not for");
+        refused(&on.ran(shell, &[("KILN_SHA256", &"0".repeat(64))]), 1, "FAILED");
+        let elsewhere = farm.issuer.sign("https://other.example");
+        refused(&on.ran(shell, &[("KILN_TOKEN", &elsewhere)]), 2, "not for");
     }
     farm.issuer.jobs(of_gitlab("acmes/web/shop", true), 300);
-    refused(&run("bash", &farm.sha256, &farm.issuer.sign(AUDIENCE)), 2, "no rule of this farm");
-    real::write(source.path(), "kiln.toml", &PROJECT.replace("cat input", "false"));
+    refused(&on.ran("bash", &[]), 2, "no rule of this farm");
+    real::write(&on.project(), "kiln.toml", &PROJECT.replace("cat input", "false"));
     farm.issuer.jobs(of_gitlab("acme/shop", true), 300);
-    assert_eq!(run("bash", &farm.sha256, &farm.issuer.sign(AUDIENCE)).code, 1, "expected the build's own exit code");
+    assert_eq!(on.ran("sh", &[]).code, 1, "expected the build's own exit code");
+}
+
+#[test]
+fn a_job_that_is_cancelled_cancels_its_build() {
+    let status = |farm: &Farm| Some(farm.listed("acme", "builds").first()?["status"].as_str().unwrap().to_owned());
+    let runs = |farm: &Farm| until("the build to run", || status(farm).filter(|status| status == "running"));
+    let ends = |farm: &Farm| until("the build to be cancelled", || status(farm).filter(|status| status == "cancelled"));
+    // GitHub's runner signals the shell, and nothing else.
+    let farm = Farm::start("github/rules.toml");
+    farm.issuer.jobs(acme(), 300);
+    let source = project(&[("kiln.toml", WAITS)]);
+    let job = farm.job(source.path());
+    let child = job.start();
+    runs(&farm);
+    let pid = |child: &std::process::Child| Pid::from_raw(i32::try_from(child.id()).unwrap());
+    kill(pid(&child), Signal::SIGINT).unwrap();
+    ends(&farm);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    // GitLab's ends all of it, and runs what is to be done afterwards.
+    for shell in ["bash", "sh"] {
+        let on = OnGitLab::start(WAITS);
+        on.farm.issuer.jobs(of_gitlab("acme/shop", true), 300);
+        let mut command = on.command(shell, &["before_script", "script"], &[]);
+        let mut child = command.process_group(0).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        runs(&on.farm);
+        killpg(pid(&child), Signal::SIGKILL).unwrap();
+        child.wait().unwrap();
+        let after = on.after(shell, "canceled");
+        assert_eq!(after.code, 0, "{after:?}");
+        ends(&on.farm);
+    }
 }
 
 #[test]
@@ -354,7 +438,7 @@ fn the_release_checklist_takes_both_definitions_for_builds_by_kiln() {
     {
         let text = std::fs::read_to_string(place().join(file)).unwrap();
         let source = project(&[("kiln.toml", PROJECT), ("input", ""), (to, &text)]);
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kiln"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
         command.args(["check", source.path().to_str().unwrap()]).env_remove("KILN_FARM");
         command.env("XDG_CACHE_HOME", source.path().join("cache"));
         let ran = Ran::from(command);
