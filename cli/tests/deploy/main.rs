@@ -124,9 +124,11 @@ fn compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its
     if stripped(dir.path()).is_none() {
         return;
     }
-    // The registry of Debian, as an image of its own.
-    let made =
-        project(&[("Dockerfile", "FROM kiln-base:local\nCMD docker-registry serve /etc/docker/registry/config.yml\n")]);
+    // The registry of Debian, as an image of its own; Debian's configuration lets nobody in before somebody has a password.
+    let dockerfile = "FROM kiln-base:local\nCOPY registry.yml /\nCMD docker-registry serve /registry.yml\n";
+    let settings =
+        "version: 0.1\nstorage: {filesystem: {rootdirectory: /var/lib/docker-registry}}\nhttp: {addr: ':5000'}\n";
+    let made = project(&[("Dockerfile", dockerfile), ("registry.yml", settings)]);
     docker.well(&["build", "--network", "none", "-q", "-t", "kiln-registry:local", made.path().to_str().unwrap()]);
     let source = project(&[("kiln.toml", PROJECT)]);
     let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
