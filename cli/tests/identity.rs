@@ -205,6 +205,18 @@ fn a_worker_joins_only_the_farm_that_its_token_is_for_and_only_by_a_token_that_i
 }
 
 #[test]
+fn a_worker_that_is_started_before_its_farm_joins_when_the_farm_is_there() {
+    let guarded = Guarded::start(&[]);
+    guarded.farm.kill_coordinator();
+    guarded.farm.start_worker_in(&guarded.farm.url, "early", &["--join", &guarded.join], &[]);
+    until("the worker to say that it waits", || {
+        guarded.farm.log("early").contains("cannot join the farm yet").then_some(())
+    });
+    guarded.farm.restart_coordinator();
+    guarded.farm.wait_for_worker("early");
+}
+
+#[test]
 fn a_coordinator_that_others_reach_does_not_start_without_asking_who_they_are() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");

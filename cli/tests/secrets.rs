@@ -202,6 +202,17 @@ fn a_secret_that_is_missing_or_none_is_refused_in_words_before_anything_runs() {
 }
 
 #[test]
+fn a_secret_is_not_sent_where_others_can_read_it() {
+    let dir = asking("true", "");
+    for url in ["http://192.0.2.1:8980", "192.0.2.1:8980", "grpc://farm.invalid:8980"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
+        command.args(["build", "--farm", url]).current_dir(dir.path()).env("NPM_TOKEN", value()).stdin(Stdio::null());
+        let ran = Ran::from(command);
+        assert!(ran.code == 2 && ran.err.contains("plain HTTP") && ran.err.contains("https://"), "{url}: {ran:?}");
+    }
+}
+
+#[test]
 fn two_callers_with_secrets_do_not_share_a_run() {
     let farm = Farm::shared();
     let dir = asking("echo begins; sleep 1.5; echo \"is $NPM_TOKEN\"", "");

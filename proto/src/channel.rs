@@ -89,6 +89,12 @@ pub async fn connect(url: &str, access: &Access) -> Result<Channel, Error> {
     Dial::new(url, access.clone()).connect().await
 }
 
+/// Whether what is sent to a farm at this URL can be read on the way: it is plain HTTP to another machine.
+pub fn is_exposed(url: &str) -> bool {
+    endpoint(url, &Access::default())
+        .is_ok_and(|to| to.uri().scheme_str() != Some("https") && !is_this_machine(to.uri().host().unwrap_or_default()))
+}
+
 fn is_this_machine(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
@@ -116,12 +122,13 @@ mod tests {
         std::fs::write(&file, "secret\n").unwrap();
         let access = Access { token_file: Some(file), ..Access::default() };
         for url in ["http://127.0.0.1:1", "grpc://localhost:1", "[::1]:1", "https://farm.example:1"] {
-            assert!(endpoint(url, &access).is_ok(), "expected `{url}` to be taken");
+            assert!(endpoint(url, &access).is_ok() && !is_exposed(url), "expected `{url}` to be taken");
         }
         for url in ["http://farm.example:1", "10.0.0.1:1", "grpc://127.0.0.1.example:1"] {
             let refused = endpoint(url, &access).expect_err(url);
             assert!(matches!(refused, Error::Exposed { .. }), "{refused}");
             assert!(endpoint(url, &Access::default()).is_ok(), "expected `{url}` to do without a token");
+            assert!(is_exposed(url), "expected `{url}` to be told from TLS and from this machine");
         }
     }
 

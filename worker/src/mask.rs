@@ -1,12 +1,14 @@
 //! Hides secrets in what a command prints.
 //!
-//! Invariant: however a stream is cut into chunks, every byte that belongs to an occurrence of a secret, as it is or coded as
-//! base64, is left out of what comes out, and a run of such bytes is one [`MASK`]. Held back is only what may be the start of one.
+//! Invariant: however a stream is cut into chunks, every byte that belongs to an occurrence of a secret, as it is or in one of the forms
+//! in which programs write it (base64, hexadecimal, percent-encoded, quoted for JSON or a shell), is left out of what comes out, and a run of such bytes is one [`MASK`]. Held back is only what may be the start of one.
 
 use aho_corasick::AhoCorasick;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use bytes::Bytes;
+use kiln_proto::secret;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::executor::Secrets;
@@ -31,9 +33,12 @@ impl Patterns {
         let mut patterns: Vec<Zeroizing<Vec<u8>>> = Vec::new();
         for (_, value) in secrets.variables() {
             let lines = value.lines().map(str::trim).filter(|line| line.len() >= MIN_LINE_BYTES);
-            for text in std::iter::once(value).chain(lines) {
+            // Without the space around it, which a shell takes away; what then is left may be too little to hide.
+            let trimmed = Some(value.trim()).filter(|text| text.len() >= secret::MIN_BYTES);
+            for text in std::iter::once(value).chain(trimmed).chain(lines) {
                 patterns.push(Zeroizing::new(text.as_bytes().to_vec()));
                 patterns.extend(coded(text.as_bytes()));
+                patterns.extend(written(text));
             }
         }
         patterns.sort_by(|one, other| one.as_slice().cmp(other));
@@ -49,7 +54,9 @@ impl Patterns {
         let from = data.len().saturating_sub(self.longest - 1);
         let begins = |at: &usize| {
             let suffix = &data[*at..];
-            self.patterns.iter().any(|pattern| pattern.len() > suffix.len() && pattern.starts_with(suffix))
+            // They are in order: those that begin so come right after where it would stand itself, and are longer but for itself.
+            let place = self.patterns.partition_point(|pattern| pattern.as_slice() <= suffix);
+            self.patterns.get(place).is_some_and(|pattern| pattern.starts_with(suffix))
         };
         (from..data.len()).find(begins).unwrap_or(data.len())
     }
@@ -83,6 +90,38 @@ fn coded(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
         }
     }
     forms
+}
+
+/// The other forms in which programs write a value: hexadecimal, as part of an address or a form, as a string of JSON, and in a shell's
+/// quotes.
+fn written(value: &str) -> Vec<Zeroizing<Vec<u8>>> {
+    let hex = Zeroizing::new(hex::encode(value));
+    let url = Zeroizing::new(utf8_percent_encode(value, UNRESERVED).to_string());
+    let form = Zeroizing::new(url.replace("%20", "+"));
+    let json = Zeroizing::new(serde_json::Value::from(value).to_string());
+    let shell = Zeroizing::new(value.replace('\'', r"'\''"));
+    let mut forms =
+        vec![Zeroizing::new(hex.to_ascii_uppercase().into_bytes()), Zeroizing::new(hex.as_bytes().to_vec())];
+    for address in [url, form] {
+        forms.push(Zeroizing::new(lower_escapes(address.as_bytes())));
+        forms.push(Zeroizing::new(address.as_bytes().to_vec()));
+    }
+    forms.push(Zeroizing::new(json.as_bytes()[1..json.len() - 1].to_vec()));
+    forms.push(Zeroizing::new(shell.as_bytes().to_vec()));
+    forms
+}
+
+/// What stands for itself in an address (RFC 3986, 2.3).
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Percent-encoded text as those programs write it that use small letters for its digits.
+fn lower_escapes(text: &[u8]) -> Vec<u8> {
+    let mut lower = text.to_vec();
+    for at in (0..lower.len()).filter(|at| text[*at] == b'%') {
+        // Both digits are there: the text was just encoded.
+        lower[at + 1..at + 3].make_ascii_lowercase();
+    }
+    lower
 }
 
 /// One stream on its way out.
@@ -226,12 +265,59 @@ mod tests {
     }
 
     #[test]
+    fn every_form_in_which_programs_write_a_secret_is_hidden() {
+        let value = "p@ss w/rd'\"\\%é\n";
+        let patterns = patterns(&[value]);
+        for form in [
+            value,
+            "p@ss w/rd'\"\\%é",
+            &hex::encode(value),
+            &hex::encode_upper(value),
+            &hex::encode(value.trim_end()),
+            "p%40ss%20w%2Frd%27%22%5C%25%C3%A9",
+            "p%40ss%20w%2frd%27%22%5c%25%c3%a9",
+            "p%40ss+w%2Frd%27%22%5C%25%C3%A9%0A",
+            r#"p@ss w/rd'\"\\%é\n"#,
+            r#"p@ss w/rd'\''"\%é"#,
+        ] {
+            let text = format!("a {form} b");
+            for cut in [1, 3, 1000] {
+                let out = shown(&patterns, text.as_bytes().chunks(cut));
+                assert!(["a *** b", "a ***\n b"].contains(&out.as_str()), "expected `{form}` to be hidden: {out}");
+            }
+        }
+        // What is a form of nothing stays.
+        for other in ["p@ss w/r", "70407373", "p%40ss", "pass word"] {
+            assert_eq!(shown(&patterns, other.as_bytes().chunks(1)), other);
+        }
+    }
+
+    #[test]
+    fn a_short_secret_with_the_end_of_a_line_is_hidden_without_it_too() {
+        assert_eq!(shown(&patterns(&["hunt\n"]), b"the hunt is on".chunks(1)), "the *** is on");
+    }
+
+    #[test]
     fn each_line_of_a_key_is_hidden() {
         let patterns = patterns(&["-----BEGIN KEY-----\nMIIBVgIBADANBgkqhkiG\n-----END KEY-----"]);
         assert_eq!(shown(&patterns, [&b"> MIIBVgIBADANBgkqhkiG\n"[..]]), "> ***\n");
     }
 
     proptest! {
+        #[test]
+        fn no_form_of_a_secret_gets_through_however_it_is_cut(
+            value in "[ -~]{4,12}", before in "[ -~]{0,9}", after in "[ -~]{0,9}", form in 0_usize..5, cut in 1_usize..9,
+        ) {
+            let patterns = patterns(&[&value]);
+            let forms = written(&value);
+            let form = forms.get(form).map_or(value.as_bytes(), |form| form.as_slice());
+            let text = [before.as_bytes(), form, after.as_bytes()].concat();
+            let out = shown(&patterns, text.chunks(cut));
+            let form = String::from_utf8_lossy(form);
+            prop_assert!(out.contains("***"), "`{}` became `{}`", form, out);
+            prop_assert!(!out.contains(&*form) || "***".contains(&*form), "`{}` became `{}`", form, out);
+        }
+
         #[test]
         fn how_a_stream_is_cut_changes_nothing(text in "[ab]{0,60}", cuts in prop::collection::vec(1_usize..7, 60)) {
             let patterns = patterns(&["abba", "bbbab", "aaaaaaa"]);

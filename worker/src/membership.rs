@@ -15,7 +15,10 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::link::Backoff;
 
 /// Pause before a renewal that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -36,10 +39,24 @@ pub enum Error {
     Channel(#[from] channel::Error),
     #[error("cannot make a key: {0}")]
     Key(#[from] rcgen::Error),
+    #[error("cannot reach the farm at `{url}` to join it: {reason}")]
+    Away { url: String, reason: String },
     #[error("the farm makes worker `{worker}` no member: {reason}")]
     Refused { worker: String, reason: String },
     #[error("the farm's certificate for this worker cannot be read")]
     Unreadable,
+}
+
+impl Error {
+    /// Whether the farm was not there: the same may work when it is.
+    fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Away { .. }
+                | Self::Token(join::Error::Unreachable { .. })
+                | Self::Channel(channel::Error::Connect { .. })
+        )
+    }
 }
 
 /// A worker's membership of a farm.
@@ -50,11 +67,36 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// Takes up the membership that is kept in `state`, else joins by the token. None where there is neither.
+    /// As [`open_once`](Self::open_once), again and again while the farm cannot be reached: it may be started after its workers.
     ///
     /// # Errors
     /// Where the coordinator does not take the token, or cannot be trusted.
-    pub async fn open(state: &Path, url: &str, worker: &str, token: Option<&str>) -> Result<Option<Self>, Error> {
+    pub async fn open(
+        state: &Path,
+        url: &str,
+        worker: &str,
+        token: Option<&str>,
+        stop: &CancellationToken,
+    ) -> Result<Option<Self>, Error> {
+        let mut pause = Backoff::default();
+        loop {
+            match Self::open_once(state, url, worker, token).await {
+                Err(error) if error.may_pass() => {
+                    if pause.is_fresh() {
+                        tracing::warn!(%error, "cannot join the farm yet; trying again");
+                    }
+                    tokio::select! {
+                        () = pause.wait() => {}
+                        () = stop.cancelled() => return Err(error),
+                    }
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Takes up the membership that is kept in `state`, else joins by the token. None where there is neither.
+    async fn open_once(state: &Path, url: &str, worker: &str, token: Option<&str>) -> Result<Option<Self>, Error> {
         let membership = Self { directory: state.join("membership"), url: url.to_owned() };
         if membership.left().is_ok_and(|left| !left.is_zero()) {
             return Ok(Some(membership));
@@ -68,8 +110,13 @@ impl Membership {
         let mut client = MembershipClient::new(channel::connect(url, &access).await?);
         let asked =
             JoinRequest { token: token.secret().to_owned(), worker: worker.to_owned(), certificate_request: request };
-        let refused =
-            |status: tonic::Status| Error::Refused { worker: worker.to_owned(), reason: status.message().to_owned() };
+        let refused = |status: tonic::Status| {
+            let reason = status.message().to_owned();
+            match status.code() {
+                Code::Unavailable | Code::Unknown | Code::Cancelled => Error::Away { url: url.to_owned(), reason },
+                _ => Error::Refused { worker: worker.to_owned(), reason },
+            }
+        };
         let answer = client.join(asked).await.map_err(refused)?.into_inner();
         membership.keep_pair(&key, &answer.chain)?;
         tracing::info!(worker, url, "joined the farm");

@@ -74,7 +74,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'st
         shutdown.await;
         stopping.cancel();
     });
-    let membership = Membership::open(&state, &config.coordinator, &config.name, config.join.as_deref()).await?;
+    let membership = Membership::open(&state, &config.coordinator, &config.name, config.join.as_deref(), &stop).await?;
     let access = match membership {
         Some(membership) => {
             let access = membership.access();

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use kiln_proto::channel;
 use kiln_proto::transfer::{self, Blob, Moved};
 use kiln_proto::v1;
 use tracing::{Instrument, info_span};
@@ -29,6 +30,13 @@ pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Inter
     }
     let options = options(&args)?;
     let secrets = secrets::gather(&options.root, &args.secret)?;
+    if let (Some(url), [secret, ..]) = (farm.farm.as_deref().filter(|url| channel::is_exposed(url)), secrets.as_slice())
+    {
+        return Err(Error::Usage(format!(
+            "the secret `{}` is not sent over plain HTTP to another machine; expected `https://…` in place of `{url}`",
+            secret.name
+        )));
+    }
     let deliver = Deliver::new(&args.deliver, &options.root)?;
     // The scan, git and the farm's first answer do not need one another.
     let root = options.root.clone();

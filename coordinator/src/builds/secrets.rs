@@ -15,6 +15,8 @@ use tokio::sync::watch;
 const GIVEN_AGAIN: Duration = Duration::from_secs(60);
 /// Most secrets of one build.
 const MOST: usize = 100;
+/// Most bytes of all of them together: a worker looks for each in many forms.
+const MOST_BYTES: usize = 128 << 10;
 
 /// What a build was given.
 #[derive(Debug, Default)]
@@ -27,6 +29,10 @@ impl Secrets {
     pub(super) fn new(given: Vec<Secret>) -> Result<Self, String> {
         if given.len() > MOST {
             return Err(format!("the build was given {} secrets; expected at most {MOST}", given.len()));
+        }
+        let bytes: usize = given.iter().map(|one| one.value.len()).sum();
+        if bytes > MOST_BYTES {
+            return Err(format!("the build was given secrets of {bytes} bytes; expected at most {MOST_BYTES} in all"));
         }
         for one in &given {
             if let Some(problem) = secret::problem(&one.value) {

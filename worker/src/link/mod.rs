@@ -3,6 +3,7 @@
 //! Invariant: what runs goes on while there is no connection. A result is kept, and sent again on each new connection, until the
 //! coordinator has acknowledged it. That is so while the worker drains, too: it dials again as long as its grace lasts.
 
+mod backoff;
 mod leases;
 mod session;
 
@@ -15,12 +16,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::runner::Runner;
+pub(crate) use backoff::Backoff;
 pub use leases::Leases;
-
-/// First pause before dialling again.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause before dialling again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What a worker says of itself.
 #[derive(Debug, Clone)]
@@ -68,8 +65,7 @@ pub async fn keep(
 ) {
     let leases = Arc::new(Leases::default());
     let stopping = Stopping::new(stop, leases.clone(), grace);
-    let mut pause = FIRST_PAUSE;
-    let mut said = false;
+    let mut pause = Backoff::default();
     while !stopping.leave.is_cancelled() {
         let outcome = session::run(farm, &identity, &runner, &leases, &stopping).await;
         match outcome {
@@ -81,22 +77,18 @@ pub async fn keep(
                     running = leases.running_count(),
                     "the link broke; what runs goes on, dialling again"
                 );
-                pause = FIRST_PAUSE;
-                said = false;
+                pause = Backoff::default();
             }
             session::Ended::Broken { after_registering: false, reason } => {
-                if !said {
+                if pause.is_fresh() {
                     tracing::warn!(reason, url = farm.url, "cannot reach the coordinator; trying again");
-                    said = true;
                 }
             }
         }
-        let jittered = pause.mul_f64(0.5 + rand::random::<f64>() / 2.0);
         tokio::select! {
-            () = tokio::time::sleep(jittered) => {}
+            () = pause.wait() => {}
             () = stopping.leave.cancelled() => break,
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
     leases.cancel_all();
     if tokio::time::timeout(CLEANING, leases.ended()).await.is_err() {
