@@ -144,7 +144,20 @@ fn who_is_revoked_is_refused_at_once_also_in_the_middle_of_a_build() {
     assert_eq!(ended.0.code, 2, "expected the open stream to end: {ended:?}");
     assert!(ended.0.err.contains("`ann` is no longer let into this farm"), "{ended:?}");
     refused(&guarded.ran(access(&guarded.dir(), Some(&ann)), &["workers"]), 2, "no longer let into this farm");
-    guarded.make(&["revoke", "one"]);
+    // Over the network, by somebody who may.
+    let bob = certificate(&guarded.dir(), "bob", &["--role", "builder"]);
+    let over = |who: Option<&std::path::Path>, name: &str| {
+        let mut command = guarded.as_other(access(&guarded.dir(), who), &["farm", "revoke", name]);
+        command.env_remove("KILN_FARM_DIR");
+        Ran::from(command)
+    };
+    refused(&over(Some(&bob), "one"), 2, "needs the role `admin`");
+    let admin = guarded.dir().join("people/admin");
+    refused(&over(Some(&admin), "admin"), 2, "let another admin do it");
+    refused(&local(&["farm", "revoke", "one"]), 2, "--farm-dir");
+    well(over(Some(&admin), "one"));
+    let kept = std::fs::read_to_string(guarded.dir().join("revoked.toml")).unwrap();
+    assert!(kept.contains("\"one\"") && kept.contains("\"ann\""), "expected both to be kept: {kept}");
     until("the revoked worker to be away", || {
         guarded.farm.workers().iter().any(|worker| worker["worker"] == "one" && worker["state"] == "away").then_some(())
     });

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod real;
+#[path = "../../coordinator/tests/support/redis.rs"]
+mod redis;
 
 use kiln_proto::channel::{self, Access};
 use kiln_proto::digest::DigestFunction;
@@ -10,7 +12,8 @@ use kiln_proto::longrunning;
 use kiln_proto::longrunning::operations_client::OperationsClient;
 use kiln_proto::transfer::{Blob, Client};
 use real::guarded::{Guarded, access, certificate, refused, well};
-use real::{Built, Ran, Running, project, until};
+use real::{Built, Ran, Running, cannot_run, project, until};
+use redis::Redis;
 
 const PROJECT: &str = r#"
 name = "hello"
@@ -162,6 +165,38 @@ fn what_ends_while_a_colleague_waits_for_room_does_not_run_again() {
         ran += usize::from(built.caches()["make"] == "miss");
     }
     assert_eq!(ran, 1, "expected the step to run once");
+}
+
+#[test]
+fn each_tenant_has_keys_of_its_own_in_redis() {
+    if !redis::is_installed() {
+        return cannot_run("redis-server is not installed");
+    }
+    let redis = Redis::start();
+    let guarded = Guarded::start(&["--redis", &redis.url(), "--redis-prefix", "farm"]);
+    guarded.worker("one");
+    let dir = project(&[("kiln.toml", PROJECT)]);
+    let (shop, bank) = (someone(&guarded, "ann", "shop"), someone(&guarded, "bob", "bank"));
+    let below = |prefix: &str| -> std::collections::BTreeSet<String> {
+        let keys = redis.keys("*");
+        keys.iter().filter_map(|key| key.strip_prefix(prefix)).map(str::to_owned).collect()
+    };
+    build(&guarded, &shop, dir.path()).well();
+    // What is known of layers is written a moment after the build.
+    until("the first tenant's results to be shared", || {
+        below("farm@@shop:").iter().any(|key| key.contains(":a:")).then_some(())
+    });
+    assert!(below("farm@@bank:").is_empty(), "expected nothing of a tenant who did nothing");
+    assert_eq!(
+        build(&guarded, &bank, dir.path()).well().caches()["make"],
+        "miss",
+        "Redis shares nothing between tenants"
+    );
+    until("the other's to be shared", || below("farm@@bank:").iter().any(|key| key.contains(":a:")).then_some(()));
+    let others: Vec<String> = redis.keys("*").into_iter().filter(|key| !key.starts_with("farm")).collect();
+    assert!(others.is_empty(), "expected every key to begin with the farm's prefix: {others:?}");
+    let stray: Vec<String> = below("farm:").into_iter().filter(|key| key.contains(":a:")).collect();
+    assert!(stray.is_empty(), "expected no result of a tenant among the default one's: {stray:?}");
 }
 
 #[test]

@@ -59,9 +59,9 @@ pub enum Membership {
         /// The serial number of one certificate, in hex; its owner's others stay.
         #[arg(long, value_name = "HEX", conflicts_with = "name")]
         serial: Option<String>,
-        /// Of which farm.
-        #[command(flatten)]
-        dir: Dir,
+        /// The directory that `kiln farm init` made, where it is on this machine; without, the farm at `--farm` is told.
+        #[arg(long, env = "KILN_FARM_DIR", value_name = "DIR")]
+        farm_dir: Option<PathBuf>,
     },
 }
 

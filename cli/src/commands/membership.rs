@@ -10,10 +10,13 @@ use std::time::{Duration, SystemTime};
 use kiln_coordinator::auth::authority::{Authority, Subject};
 use kiln_coordinator::auth::{Error as AuthError, Files, Identity, check_name, revoked, tokens};
 use kiln_proto::join::Token;
+use kiln_proto::v1;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use crate::args::{Membership, Who};
+use crate::args::{self, Membership, Who};
+use crate::farm::Farm;
+use crate::interrupts::Interrupts;
 use crate::{Code, Error, local, terminal};
 
 /// How long the farm's authority is valid: ten years.
@@ -23,7 +26,7 @@ const COORDINATOR_LIFE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// How long the first join token is.
 const JOIN_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-pub(super) fn run(args: Membership) -> Result<Code, Error> {
+pub(super) async fn run(farm: &args::Farm, args: Membership, interrupts: &Interrupts) -> Result<Code, Error> {
     match args {
         Membership::Init { dir, host } => init(&dir, &host),
         Membership::Token { who, join, life } => token(&who, join, life),
@@ -33,7 +36,13 @@ pub(super) fn run(args: Membership) -> Result<Code, Error> {
             terminal::say("the coordinator has another certificate; a running one takes it up within a second");
             Ok(Code::Success)
         }
-        Membership::Revoke { name, serial, dir } => revoke(&Files::of(&dir.farm_dir), name, serial),
+        Membership::Revoke { name, serial, farm_dir: Some(dir) } => revoke(&Files::of(&dir), name, serial),
+        Membership::Revoke { farm_dir: None, .. } if farm.farm.is_none() => Err(Error::Usage(
+            "whose farm? Name its directory by `--farm-dir`, or its address by `--farm` (`KILN_FARM`)".to_owned(),
+        )),
+        Membership::Revoke { name, serial, farm_dir: None } => {
+            super::briefly(farm, interrupts, async |farm| revoke_at(farm, name, serial).await).await
+        }
     }
 }
 
@@ -167,8 +176,15 @@ fn revoke(files: &Files, name: Option<String>, serial: Option<String>) -> Result
     if let Some(serial) = serial {
         file.add_serial(&serial);
     }
-    write(&files.revoked(), &toml_text(&file)?, false)?;
+    file.write(&files.revoked()).map_err(usage)?;
     terminal::say("revoked; a running coordinator knows it within a second");
+    Ok(Code::Success)
+}
+
+async fn revoke_at(farm: &Farm, name: Option<String>, serial: Option<String>) -> Result<Code, Error> {
+    let request = v1::RevokeRequest { name: name.unwrap_or_default(), serial: serial.unwrap_or_default() };
+    farm.call(farm.membership().revoke(request)).await?;
+    terminal::say("revoked; the farm acts on it from now on");
     Ok(Code::Success)
 }
 

@@ -40,7 +40,7 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
         Command::Artifacts(args) => briefly(farm, &interrupts, async |farm| artifacts::list(farm, args).await).await,
         Command::Fetch(args) => briefly(farm, &interrupts, async |farm| artifacts::fetch(farm, args).await).await,
         Command::Cache(args) => briefly(farm, &interrupts, async |farm| cache::run(farm, args).await).await,
-        Command::Farm(args) => membership::run(args),
+        Command::Farm(args) => membership::run(farm, args, &interrupts).await,
         Command::Up(args) => up::run(args, &interrupts).await,
         Command::Plan(args) => plan::run(&args),
         Command::Init { dir } => init::run(&dir),

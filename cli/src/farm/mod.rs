@@ -15,6 +15,7 @@ use kiln_proto::v1::artifacts_client::ArtifactsClient;
 use kiln_proto::v1::builds_client::BuildsClient;
 use kiln_proto::v1::cache_client::CacheClient;
 use kiln_proto::v1::farm_client::FarmClient;
+use kiln_proto::v1::membership_client::MembershipClient;
 use kiln_proto::v1::{self, CancelRequest, GetRequest, WatchRequest};
 use kiln_telemetry::trace::{Traced, traced};
 use tonic::{Code, Status};
@@ -75,6 +76,11 @@ impl Farm {
     /// The service for layers.
     pub fn cache(&self) -> CacheClient<Traced<Channel>> {
         CacheClient::new(traced(self.channel.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// The service for who belongs to the farm.
+    pub fn membership(&self) -> MembershipClient<Traced<Channel>> {
+        MembershipClient::new(traced(self.channel.clone()))
     }
 
     /// The transfer client for an instance and a digest function.

@@ -1,6 +1,7 @@
 //! Finds out who calls, from what they show.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -47,7 +48,13 @@ struct Inner {
     tls: Option<watch::Receiver<Served>>,
     authority: Option<Authority>,
     worker_life: std::time::Duration,
+    revoked: Option<PathBuf>,
+    /// One revocation at a time reads the file and writes it.
+    revoking: tokio::sync::Mutex<()>,
 }
+
+/// How long a revocation may take until the coordinator acts on it.
+const UNTIL_KNOWN: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl Authenticator {
     /// Reads the files, and again whenever they change.
@@ -76,6 +83,8 @@ impl Authenticator {
             tls,
             authority,
             worker_life: config.worker_certificate_life,
+            revoked: config.revoked_file(),
+            revoking: tokio::sync::Mutex::new(()),
         })))
     }
 
@@ -87,6 +96,34 @@ impl Authenticator {
     /// What the files say, now and from now on.
     pub fn known(&self) -> watch::Receiver<Arc<Known>> {
         self.0.known.clone()
+    }
+
+    /// Lets whoever this means in no more, from the answer on. It is written down, for this coordinator's next run and for others.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION where there is no file for it, INTERNAL where it cannot be written.
+    pub async fn revoke(&self, identity: &Identity) -> Result<(), Status> {
+        let Some(path) = self.0.revoked.clone() else {
+            return Err(Status::failed_precondition(
+                "this coordinator keeps no list of who is revoked: it was started without `--farm-dir` or `--revoked`",
+            ));
+        };
+        let _alone = self.0.revoking.lock().await;
+        let add = identity.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let mut file = revoked::File::read(&path)?;
+            file.names.extend(Some(add.name).filter(|name| !name.is_empty()));
+            add.serial.iter().for_each(|serial| file.add_serial(serial));
+            file.write(&path)
+        });
+        let written = written.await.map_err(|error| Status::internal(error.to_string()))?;
+        written.map_err(|error| Status::internal(error.to_string()))?;
+        let mut known = self.0.known.clone();
+        let acts = known.wait_for(|known| known.revoked.has(identity));
+        match tokio::time::timeout(UNTIL_KNOWN, acts).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Status::internal("it is written down, but the coordinator does not act on it yet; see its log")),
+        }
     }
 
     /// The authority of workers' certificates, and how long those live.

@@ -1,6 +1,9 @@
 //! Who is no longer let in, whatever they show: a file of names and of certificates' serial numbers.
 
 use std::collections::HashSet;
+use std::fs::Permissions;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +34,24 @@ impl File {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(wrong(error.to_string())),
         }
+    }
+
+    /// Writes the file in one step: whoever reads it meanwhile has the old one or the new.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), Error> {
+        let wrong = |reason: String| Error::File { path: path.to_owned(), reason };
+        let text = toml::to_string(self).map_err(|error| wrong(error.to_string()))?;
+        let written = (|| {
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let mut file =
+                tempfile::Builder::new().permissions(Permissions::from_mode(0o644)).tempfile_in(directory)?;
+            file.write_all(text.as_bytes())?;
+            file.as_file().sync_all()?;
+            file.persist(path).map(drop).map_err(|error| error.error)
+        })();
+        written.map_err(|error: std::io::Error| wrong(error.to_string()))
     }
 
     fn normalised(mut self) -> Self {

@@ -65,6 +65,7 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("grpc.reflection.v1.ServerReflection", "ServerReflectionInfo", Needs::Anybody),
     ("kiln.v1.Membership", "Join", Needs::Nothing),
     ("kiln.v1.Membership", "Renew", WORK),
+    ("kiln.v1.Membership", "Revoke", RUN_THE_FARM),
 ];
 
 /// What the call at this path, `/SERVICE/METHOD`, needs; none where there is no such call.

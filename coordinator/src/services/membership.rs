@@ -59,4 +59,21 @@ impl membership_server::Membership for Membership {
         }
         self.certificate(&identity.name, &request.into_inner().certificate_request)
     }
+
+    async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeResponse>, Status> {
+        let by = auth::identity(&request);
+        let v1::RevokeRequest { name, serial } = request.into_inner();
+        if name.is_empty() == serial.is_empty() {
+            return Err(Status::invalid_argument("expected either a name or a certificate's serial number"));
+        }
+        if !by.is_anonymous() && name == by.name {
+            return Err(Status::invalid_argument(format!(
+                "`{name}` is who asks: whoever revokes themselves can call nobody back; let another admin do it"
+            )));
+        }
+        let whom = Identity { name, serial: Some(serial).filter(|serial| !serial.is_empty()), ..Identity::anonymous() };
+        self.authenticator.revoke(&whom).await?;
+        tracing::info!(by = by.name, name = whom.name, serial = whom.serial, "somebody is let in no more");
+        Ok(Response::new(v1::RevokeResponse {}))
+    }
 }
