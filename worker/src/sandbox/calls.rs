@@ -106,9 +106,12 @@ fn program(refuse_unix: bool) -> Result<BpfProgram, seccompiler::BackendError> {
     for (number, argument) in AT_INIT {
         rules.insert(number, equal(argument, 1)?);
     }
+    // Of any of them, the first argument is the family. What is between a virtual machine and its host knows no network namespaces.
+    let mut families = equal(0, libc::AF_VSOCK as u64)?;
     if refuse_unix {
-        rules.insert(libc::SYS_socket, equal(0, libc::AF_UNIX as u64)?);
+        families.extend(equal(0, libc::AF_UNIX as u64)?);
     }
+    rules.insert(libc::SYS_socket, families);
     let refusal = SeccompAction::Errno(libc::EPERM as u32);
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     let own: BpfProgram = SeccompFilter::new(rules, SeccompAction::Allow, refusal, arch)?.try_into()?;
@@ -130,18 +133,20 @@ fn other_numbers(refuse_unix: bool) -> BpfProgram {
     let op = |code: u16, jt: u8, jf: u8, k: u32| sock_filter { code, jt, jf, k };
     let refused = op(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
     let mut numbers = REFUSED_32.to_vec();
+    // The family cannot be told from the arguments of this call, which programs of the last ten years make no more.
+    numbers.push(SOCKETCALL);
     if refuse_unix {
-        // Here the family cannot be told from the arguments of the one call: 32-bit programs have no sockets at all.
-        numbers.extend([SOCKET_32, SOCKETCALL]);
+        numbers.push(SOCKET_32);
     }
     let mut old = vec![op(LOAD, 0, 0, 0)];
     for number in numbers {
         old.extend([op(EQUAL, 0, 1, number), refused.clone()]);
     }
-    for (number, argument) in AT_INIT_32 {
+    let by_argument = AT_INIT_32.map(|(number, argument)| (number, argument, 1));
+    for (number, argument, value) in by_argument.into_iter().chain([(SOCKET_32, 0, libc::AF_VSOCK as u32)]) {
         let first_argument = 16;
         old.extend([op(EQUAL, 0, 4, number), op(LOAD, 0, 0, first_argument + 8 * u32::from(argument))]);
-        old.extend([op(EQUAL, 0, 1, 1), refused.clone(), op(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW)]);
+        old.extend([op(EQUAL, 0, 1, value), refused.clone(), op(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW)]);
     }
     old.push(op(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW));
     let mut program = vec![op(LOAD, 0, 0, 4), op(EQUAL, 1, 0, AUDIT_ARCH_I386), op(JUMP, 0, 0, old.len() as u32)];

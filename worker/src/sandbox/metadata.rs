@@ -18,9 +18,10 @@ use crate::syscalls;
 /// Link-local addresses hold those of AWS, Google, Azure, Oracle, OpenStack and DigitalOcean; then Alibaba's, and Azure's other.
 const V4: [([u8; 4], [u8; 4]); 3] =
     [([169, 254, 0, 0], [255, 255, 0, 0]), ([100, 100, 100, 200], [255; 4]), ([168, 63, 129, 16], [255; 4])];
-/// AWS (the whole of what it keeps for such services), Google, OpenStack.
-const V6: [([u16; 8], [u16; 8]); 3] = [
+/// AWS (the whole of what it keeps for such services), Oracle, Google, OpenStack.
+const V6: [([u16; 8], [u16; 8]); 4] = [
     ([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0], [0xffff, 0xffff, 0, 0, 0, 0, 0, 0]),
+    ([0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe], [0xffff; 8]),
     ([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], [0xffff; 8]),
     ([0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe], [0xffff; 8]),
 ];

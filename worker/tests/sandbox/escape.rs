@@ -261,6 +261,14 @@ async fn abstract_sockets_of_the_machine_are_out_of_reach_with_the_network_too()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_host_of_a_virtual_machine_is_out_of_reach() {
+    let attempts = [("vsock", "attempt(lambda: socket.socket(40, socket.SOCK_STREAM))".to_owned())];
+    for network in [false, true] {
+        refused(network, &["EPERM"], &attempts).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn metadata_addresses_of_clouds_are_closed_to_steps_with_the_network() {
     let place = confined();
     if !place.sandbox.closes_metadata() {
@@ -281,7 +289,7 @@ async fn metadata_addresses_of_clouds_are_closed_to_steps_with_the_network() {
         attempts.push((address, connect("AF_INET", address, 80)));
         attempts.push((address, send("AF_INET", address, 80)));
     }
-    for address in ["fd00:ec2::254", "fd20:ce::254", "::ffff:169.254.169.254", "fe80::a9fe:a9fe"] {
+    for address in ["fd00:ec2::254", "fd00:c1::a9fe:a9fe", "fd20:ce::254", "::ffff:169.254.169.254", "fe80::a9fe:a9fe"] {
         attempts.push((address, connect("AF_INET6", address, 80)));
         attempts.push((address, send("AF_INET6", address, 80)));
     }
