@@ -133,7 +133,8 @@ impl ExecutionHandle {
             )));
         }
         let (action, command) = self.preparer.load(&request.action_digest).await?;
-        if !request.skip_cache_lookup && !action.do_not_cache {
+        let looked = (!request.skip_cache_lookup && !action.do_not_cache).then(tokio::time::Instant::now);
+        if looked.is_some() {
             let lookup = tracing::info_span!("cache lookup", hit = tracing::field::Empty);
             let cached = self.stores.cached_result(&request.instance, &request.action_digest);
             let cached = cached.instrument(lookup.clone()).await?;
@@ -164,7 +165,7 @@ impl ExecutionHandle {
         let waiter = self.waiter();
         let (reply, answer) = oneshot::channel();
         let traceparent = trace::current();
-        self.send(Message::Submit { waiter, prepared: Arc::new(prepared), request, traceparent, reply });
+        self.send(Message::Submit { waiter, prepared: Arc::new(prepared), request, looked, traceparent, reply });
         let (state, merged) = answer.await.map_err(|_| stopping())?;
         Ok(Attached::new(waiter, self.clone(), state, merged).with(place, room))
     }

@@ -289,7 +289,8 @@ async fn metadata_addresses_of_clouds_are_closed_to_steps_with_the_network() {
         attempts.push((address, connect("AF_INET", address, 80)));
         attempts.push((address, send("AF_INET", address, 80)));
     }
-    for address in ["fd00:ec2::254", "fd00:c1::a9fe:a9fe", "fd20:ce::254", "::ffff:169.254.169.254", "fe80::a9fe:a9fe"] {
+    for address in ["fd00:ec2::254", "fd00:c1::a9fe:a9fe", "fd20:ce::254", "::ffff:169.254.169.254", "fe80::a9fe:a9fe"]
+    {
         attempts.push((address, connect("AF_INET6", address, 80)));
         attempts.push((address, send("AF_INET6", address, 80)));
     }

@@ -39,6 +39,8 @@ pub(super) enum Message {
         prepared: Arc<Prepared>,
         request: Request,
         /// Whoever asks, in its trace.
+        /// When its caller looked into the action cache, where it did.
+        looked: Option<Instant>,
         traceparent: String,
         reply: oneshot::Sender<(watch::Receiver<State>, bool)>,
     },
@@ -176,8 +178,8 @@ impl Owner {
 
     fn handle(&mut self, message: Message) {
         match message {
-            Message::Submit { waiter, prepared, request, traceparent, reply } => {
-                self.submit(waiter, prepared, request, traceparent, reply);
+            Message::Submit { waiter, prepared, request, looked, traceparent, reply } => {
+                self.submit(waiter, prepared, request, looked, traceparent, reply);
             }
             Message::Leave(waiter) => self.leave(waiter),
             Message::Connected { connection, register, link } => self.connected(connection, *register, link),
@@ -233,6 +235,7 @@ impl Owner {
         waiter: WaiterId,
         prepared: Arc<Prepared>,
         request: Request,
+        looked: Option<Instant>,
         traceparent: String,
         reply: oneshot::Sender<(watch::Receiver<State>, bool)>,
     ) {
@@ -241,7 +244,7 @@ impl Owner {
         if prepared.action.do_not_cache || !prepared.secrets.is_empty() {
             key.0.push_str(&format!("|{}", waiter.0));
         }
-        let recent = if request.skip_cache_lookup { None } else { self.recent.get(&key).cloned() };
+        let recent = looked.and_then(|looked| self.recent.since(looked, &key)).cloned();
         let is_under_way = self.actions.contains_key(&key);
         let merged = is_under_way || recent.is_some();
         let action = self.actions.entry(key.clone()).or_insert_with(|| Action {
