@@ -24,8 +24,6 @@ use crate::report::Figure;
 
 /// Actions at once where throughput is measured.
 const AT_ONCE: usize = 16;
-/// Small calls in a round: more of them, for each takes microseconds.
-const CALLS: u32 = 20_000;
 
 /// `kiln-bench cost`.
 #[derive(Debug, Clone, clap::Args)]
@@ -36,6 +34,9 @@ pub struct Options {
     /// Actions in a round, one after the other and then 16 at once.
     #[arg(long, default_value = "300", value_parser = clap::value_parser!(u32).range(1..))]
     pub actions: u32,
+    /// Small calls in a round: more of them, for each takes microseconds.
+    #[arg(long, default_value = "20000", value_parser = clap::value_parser!(u32).range(1..))]
+    pub calls: u32,
     /// JSON in place of a table.
     #[arg(long)]
     pub json: bool,
@@ -66,20 +67,20 @@ impl Case {
         }
     }
 
-    async fn round(&mut self, actions: u32) -> anyhow::Result<()> {
+    async fn round(&mut self, actions: u32, small: u32) -> anyhow::Result<()> {
         let one = execute::run(&self.channel, None, actions, 1).await?;
         self.median_ms.push(one.latencies.quantile_ms(0.5));
         let many: Ran = execute::run(&self.channel, None, actions * 2, AT_ONCE).await?;
         self.per_second.push(many.per_second);
-        self.calls_per_second.push(calls(&self.channel).await?);
+        self.calls_per_second.push(calls(&self.channel, small).await?);
         Ok(())
     }
 }
 
 /// Small calls a second: a look for a result that is not there.
-async fn calls(channel: &Channel) -> anyhow::Result<f64> {
+async fn calls(channel: &Channel, count: u32) -> anyhow::Result<f64> {
     let began = Instant::now();
-    let answers = stream::iter(0..CALLS).map(|number| {
+    let answers = stream::iter(0..count).map(|number| {
         let mut client = ActionCacheClient::new(channel.clone());
         let digest = FUNCTION.digest(&number.to_le_bytes()).to_wire();
         async move {
@@ -88,7 +89,7 @@ async fn calls(channel: &Channel) -> anyhow::Result<f64> {
         }
     });
     let codes: Vec<_> = answers.buffer_unordered(AT_ONCE).collect().await;
-    let per_second = f64::from(CALLS) / began.elapsed().as_secs_f64();
+    let per_second = f64::from(count) / began.elapsed().as_secs_f64();
     if let Some(other) = codes.iter().find(|code| **code != Some(Code::NotFound)) {
         bail!("expected every call to find nothing, found {other:?}");
     }
@@ -120,7 +121,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             // Each farm is first as often as it is last: what one leaves behind slows down who follows.
             let index = (turn + round as usize) % cases.len();
             let case = &mut cases[index];
-            case.round(options.actions).await?;
+            case.round(options.actions, options.calls).await?;
             if round == 0 {
                 case.forget();
             }

@@ -13,10 +13,10 @@ fn build_farm() {
     static BUILT: Once = Once::new();
     BUILT.call_once(|| {
         let bench = Path::new(env!("CARGO_BIN_EXE_kiln-bench"));
-        if ["kiln-coordinator", "kiln-worker"].iter().all(|name| bench.with_file_name(name).exists()) {
+        if ["kiln", "kiln-coordinator", "kiln-worker"].iter().all(|name| bench.with_file_name(name).exists()) {
             return;
         }
-        let build = ["build", "--locked", "-p", "kiln-coordinator", "-p", "kiln-worker"];
+        let build = ["build", "--locked", "-p", "kiln-coordinator", "-p", "kiln-worker", "-p", "kiln-cli"];
         let built = Command::new(env!("CARGO")).args(build).current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
         assert!(built.success());
     });
@@ -86,4 +86,28 @@ fn what_is_no_endpoint_no_case_or_no_report_is_said_in_words() {
     assert!(said(&["load", "--only", "nothing"]).contains("there is no case `nothing`"));
     assert!(said(&["compare", "/dev/null", "/dev/null"]).contains("is no report"));
     assert!(said(&["load", "--coordinator-arg", "--no-such-flag"]).contains("--no-such-flag"));
+}
+
+#[test]
+fn a_crowd_is_all_there_and_sees_every_line() {
+    for tls in [&[][..], &["--tls"]] {
+        let (out, _) =
+            well(&[&["crowd", "--workers", "4", "--watchers", "6", "--seconds", "1", "--json"], tls].concat());
+        let figures: Value = serde_json::from_str(&out).unwrap();
+        let of = |word: &str| {
+            let found = figures.as_array().unwrap().iter().find(|one| one["name"].as_str().unwrap().contains(word));
+            found.unwrap_or_else(|| panic!("`{word}` is not in {out}"))["value"].as_f64().unwrap()
+        };
+        assert!(of("lines that came") >= 6.0 && of("peak resident") > 1.0, "{out}");
+    }
+}
+
+#[test]
+fn what_tls_and_telemetry_cost_is_measured_on_farms_that_have_them() {
+    let (out, _) = well(&["cost", "--rounds", "1", "--actions", "2", "--calls", "10", "--json"]);
+    let figures: Value = serde_json::from_str(&out).unwrap();
+    let names: Vec<&str> = figures.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    for farm in ["plain:", "TLS and certificates:", "telemetry:", "spans that"] {
+        assert!(names.iter().any(|name| name.starts_with(farm)), "`{farm}` is not in {names:?}");
+    }
 }
