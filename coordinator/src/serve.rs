@@ -158,7 +158,7 @@ where
         .add_service(health::reflection()?)
         .add_service(sized!(MembershipServer::new(membership::Membership::new(authenticator))))
         .add_service(sized!(WorkersServer::new(workers::Workers::new(execution))));
-    tracing::info!(address, data_dir = %config.data_dir.display(), "ready");
+    tracing::info!(%address, data_dir = %config.data_dir.display(), "ready");
     let stop = stopping.clone();
     let shutdown = async move {
         shutdown.await;
