@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kiln_core::detect::Language;
 use kiln_core::plan::Platform;
 use kiln_proto::channel::Access;
 pub use membership::{Membership, Who};
@@ -111,6 +112,9 @@ pub struct Build {
     /// A target of the project's `kiln.toml`; may be given several times.
     #[arg(long, value_name = "NAME")]
     pub target: Vec<String>,
+    /// The language to build the project as, if its files speak for several: rust, go, java, node, python, ruby, c.
+    #[arg(long, value_name = "NAME")]
+    pub language: Option<Language>,
     /// Take workers that emulate the platform where no native one matches.
     #[arg(long)]
     pub allow_emulation: bool,
@@ -327,6 +331,9 @@ pub struct Plan {
     /// A target of the project's `kiln.toml`; may be given several times.
     #[arg(long, value_name = "NAME")]
     pub target: Vec<String>,
+    /// The language to build the project as, if its files speak for several.
+    #[arg(long, value_name = "NAME")]
+    pub language: Option<Language>,
     /// As JSON.
     #[arg(long)]
     pub json: bool,

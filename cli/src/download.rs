@@ -1,7 +1,7 @@
 //! Artifacts on disk: fetched beside their place, checked, and moved there in one step.
 //!
-//! Invariant: nothing that a farm answers makes a file outside the output directory, and what stands under an
-//! artifact's name is whole and has the digest that the farm promised.
+//! Invariant: nothing that a farm answers makes a file outside the output directory, and what has an artifact's name is whole and has
+//! the digest that the farm promised.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
@@ -13,6 +13,7 @@ use kiln_proto::{reapi, transfer, v1};
 
 use crate::Code;
 use crate::farm::Farm;
+use crate::output::{self, Output};
 
 /// An artifact that does not get to its place.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +27,9 @@ pub enum Error {
     },
     #[error("artifact `{name}` is not usable: {reason}; report this to who runs the farm")]
     Malformed { name: String, reason: String },
-    #[error("cannot write `{}`; expected a directory that may be written", .path.display())]
+    #[error(transparent)]
+    Output(#[from] output::Error),
+    #[error("cannot write `{}`; expected a writable directory", .path.display())]
     Write {
         path: PathBuf,
         #[source]
@@ -39,20 +42,29 @@ impl Error {
     pub fn code(&self) -> Code {
         match self {
             Self::Transfer { source, .. } if matches!(**source, transfer::Error::File { .. }) => Code::Usage,
-            Self::Write { .. } => Code::Usage,
+            Self::Write { .. } | Self::Output(_) => Code::Usage,
             Self::Transfer { .. } | Self::Malformed { .. } => Code::Farm,
         }
     }
 }
 
-/// Fetches an artifact and its provenance into `dir`, again where the farm was away meanwhile; answers where it is.
+/// An artifact that has arrived.
+#[derive(Debug)]
+pub struct Arrived {
+    /// Where it is; of one that is not `whole`, its provenance.
+    pub path: PathBuf,
+    /// Where changed predecessors were moved.
+    pub kept: Vec<PathBuf>,
+}
+
+/// Fetches an artifact and its provenance to `output`, again where the farm was away meanwhile.
 ///
-/// A single file of the artifact's own name becomes `dir/NAME`, anything else a directory `dir/NAME`. Where not `whole`, only what
-/// is said about it is fetched.
-pub async fn artifact(farm: &Farm, artifact: &v1::Artifact, dir: &Path, whole: bool) -> Result<PathBuf, Error> {
+/// A single file of the artifact's own name becomes `NAME`, anything else a directory `NAME`. Unless `whole`, only what describes it is
+/// fetched. What is there already and unchanged is left alone.
+pub async fn artifact(farm: &Farm, artifact: &v1::Artifact, output: &Output, whole: bool) -> Result<Arrived, Error> {
     let mut patience = farm.patience();
     loop {
-        let error = match fetch_once(farm, artifact, dir, whole).await {
+        let error = match fetch_once(farm, artifact, output, whole).await {
             Err(error @ Error::Transfer { .. }) => error,
             ended => return ended,
         };
@@ -64,46 +76,47 @@ pub async fn artifact(farm: &Farm, artifact: &v1::Artifact, dir: &Path, whole: b
     }
 }
 
-async fn fetch_once(farm: &Farm, artifact: &v1::Artifact, dir: &Path, whole: bool) -> Result<PathBuf, Error> {
+async fn fetch_once(farm: &Farm, artifact: &v1::Artifact, output: &Output, whole: bool) -> Result<Arrived, Error> {
     let malformed = |reason: String| Error::Malformed { name: artifact.name.clone(), reason };
     let function = DigestFunction::from_wire(artifact.digest_function).map_err(|error| malformed(error.to_string()))?;
     let digest =
         |wire: Option<&reapi::Digest>| Digest::required(function, wire).map_err(|error| malformed(error.to_string()));
     if !is_name(&artifact.name) {
-        return Err(malformed("its name is no file name".to_owned()));
+        return Err(malformed("its name is not a file name".to_owned()));
     }
-    let place = dir.join(&artifact.name);
+    let place = output.dir().join(&artifact.name);
     let fetch = Fetch { name: &artifact.name, client: farm.blobs(&artifact.instance, function), before: &place };
-    let write = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Write { path, source }
-    };
-    std::fs::create_dir_all(dir).map_err(write(dir))?;
-    let beside = tempfile::Builder::new().prefix(".kiln-").tempdir_in(dir).map_err(write(dir))?;
+    let beside = output.staging()?;
+    let mut arrived = Arrived { path: place.clone(), kept: Vec::new() };
+    if whole {
+        let root = digest(artifact.root.as_ref())?;
+        if output.current(&artifact.name, &root.to_string()).is_none() {
+            let staged = beside.path().join("new");
+            let files = fetch.directory(root, &staged).await?;
+            let promised = digest(artifact.digest.as_ref())?;
+            if promised != root && !files.iter().any(|(_, digest)| *digest == promised) {
+                return Err(malformed(format!("its content is not the promised `{promised}`")));
+            }
+            let staged = match files.as_slice() {
+                [(path, _)] if path.file_name().is_some_and(|name| *name == *artifact.name) => staged.join(path),
+                _ => staged,
+            };
+            arrived.kept.extend(output.place(&artifact.name, &staged, &root.to_string(), &artifact.id)?.kept);
+        }
+    }
     for (wire, suffix) in [(&artifact.provenance, "provenance.json"), (&artifact.sbom, "cdx.json")] {
         let Some(wire) = wire else { continue };
-        let staged = beside.path().join(suffix);
-        fetch.file(&digest(Some(wire))?, &staged, Path::new(""), false).await?;
-        replace(&staged, &dir.join(format!("{}.{suffix}", artifact.name)), beside.path())?;
-    }
-    let place = dir.join(&artifact.name);
-    if !whole {
-        return Ok(dir.join(format!("{}.provenance.json", artifact.name)));
-    }
-    let root = digest(artifact.root.as_ref())?;
-    let staged = beside.path().join("new");
-    let files = fetch.directory(root, &staged).await?;
-    let promised = digest(artifact.digest.as_ref())?;
-    if promised != root && !files.iter().any(|(_, digest)| *digest == promised) {
-        return Err(malformed(format!("its content is not the promised `{promised}`")));
-    }
-    match files.as_slice() {
-        [(path, _)] if path.file_name().is_some_and(|name| *name == *artifact.name) => {
-            replace(&staged.join(path), &place, beside.path())?;
+        let (digest, name) = (digest(Some(wire))?, format!("{}.{suffix}", artifact.name));
+        if output.current(&name, &digest.to_string()).is_none() {
+            let staged = beside.path().join(suffix);
+            fetch.file(&digest, &staged, Path::new(""), false).await?;
+            arrived.kept.extend(output.place(&name, &staged, &digest.to_string(), &artifact.id)?.kept);
         }
-        _ => replace(&staged, &place, beside.path())?,
+        if !whole && suffix == "provenance.json" {
+            arrived.path = output.dir().join(name);
+        }
     }
-    Ok(place)
+    Ok(arrived)
 }
 
 struct Fetch<'a> {
@@ -172,17 +185,6 @@ impl Fetch<'_> {
     fn malformed(&self, reason: String) -> Error {
         Error::Malformed { name: self.name.to_owned(), reason }
     }
-}
-
-/// Moves `new` to `place`; a directory that stands there goes to `aside` first.
-pub(crate) fn replace(new: &Path, place: &Path, aside: &Path) -> Result<(), Error> {
-    let write = |source| Error::Write { path: place.to_owned(), source };
-    let old_is_dir = place.symlink_metadata().is_ok_and(|old| old.is_dir());
-    if place.symlink_metadata().is_ok() && (old_is_dir || new.is_dir()) {
-        let old = tempfile::Builder::new().prefix("old").tempdir_in(aside).map_err(write)?.keep();
-        std::fs::rename(place, old.join("it")).map_err(write)?;
-    }
-    std::fs::rename(new, place).map_err(write)
 }
 
 /// Whether a name is one part of a path.

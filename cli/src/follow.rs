@@ -11,6 +11,7 @@ use tracing::Instrument;
 use crate::deliver::{self, Deliver};
 use crate::farm::{FUNCTION, Farm};
 use crate::interrupts::Interrupts;
+use crate::output::Output;
 use crate::progress::{Board, Happening, Show};
 use crate::{Code, Error, download};
 
@@ -35,7 +36,7 @@ pub struct Follow<'a> {
     /// REAPI's instance that holds its blobs.
     pub instance: String,
     /// Where its artifacts go.
-    pub output: PathBuf,
+    pub output: Output,
     /// What was sent for it.
     pub moved: Moved,
     /// What an interrupt does.
@@ -136,13 +137,22 @@ impl Follow<'_> {
         match event {
             None => Ok(None),
             Some(Event::Artifact(artifact)) => {
-                let dir = match board.directory(&artifact.platform, &artifact.target) {
-                    Some(dir) => self.output.join(dir),
+                let output = match board.directory(&artifact.platform, &artifact.target) {
+                    Some(dir) => self.output.below(&dir),
                     None => self.output.clone(),
                 };
                 let whole = self.deliver.is_none_or(|deliver| !deliver.takes(&artifact));
                 let span = tracing::info_span!("download", artifact = artifact.name);
-                let path = download::artifact(self.farm, &artifact, &dir, whole).instrument(span).await?;
+                self.output.create().map_err(download::Error::from)?;
+                let arrived = download::artifact(self.farm, &artifact, &output, whole).instrument(span).await?;
+                for kept in arrived.kept {
+                    show.note(&format!(
+                        "`{}` had been changed: the changed one is kept as `{}`",
+                        artifact.name,
+                        kept.display()
+                    ));
+                }
+                let path = arrived.path;
                 board.artifacts.push(artifact.clone());
                 if whole {
                     here.push((artifact.clone(), path.clone()));

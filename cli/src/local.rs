@@ -3,19 +3,22 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use kiln_core::detect::Language;
 use kiln_core::plan::{self, MemorySource, Options, Plan, Platform};
 
-use crate::{Code, Error};
-use kiln_scan::{self as scan, Kind, git};
+use crate::{Code, Error, left_out};
+use kiln_scan::{self as scan, git};
 
 /// A project on this machine.
 pub struct Project {
     /// Its directory, absolute.
     pub root: PathBuf,
-    /// The files that decide its plan.
-    pub files: BTreeMap<String, Vec<u8>>,
     /// All its files and symbolic links.
     pub paths: Vec<String>,
+    /// What is left out beside what git ignores.
+    pub left_out: Vec<scan::LeftOut>,
+    /// Lock files that are there and ignored.
+    pub ignored: Vec<String>,
     /// What git says.
     pub facts: git::Facts,
 }
@@ -26,50 +29,54 @@ impl Project {
         let root = scan::directory(dir)?;
         let facts = std::thread::scope(|scope| {
             let facts = scope.spawn(|| git::facts(&root));
-            let found = scan::walk(&root, &[root.join("kiln-out")]);
-            found.map(|found| (found, facts.join().unwrap_or_default()))
+            let walked = scan::walk(&root);
+            walked.map(|walked| (walked, facts.join().unwrap_or_default()))
         });
-        let (found, facts) = facts?;
-        let mut files = BTreeMap::new();
-        for one in found.iter().filter(|one| matches!(one.kind, Kind::File { .. }) && plan::wants(&one.path)) {
-            let full = root.join(&one.path);
-            let content = std::fs::read(&full).map_err(|source| scan::Error::Read { path: full, source })?;
-            files.insert(one.path.clone(), content);
-        }
-        let paths = found.into_iter().map(|one| one.path).collect();
-        Ok(Self { root, files, paths, facts })
+        let (walked, facts) = facts?;
+        let paths: Vec<String> = walked.found.into_iter().map(|one| one.path).collect();
+        let ignored = left_out::ignored_locks(&root, &paths);
+        Ok(Self { root, paths, left_out: walked.left_out, ignored, facts })
     }
 
     /// The plan of a build.
-    pub fn plan(&self, platforms: &[Platform], targets: &[String]) -> Result<Plan, plan::Error> {
-        self.plan_from(self.files.clone(), platforms, targets)
+    pub fn plan(
+        &self,
+        platforms: &[Platform],
+        targets: &[String],
+        language: Option<Language>,
+    ) -> Result<Plan, plan::Error> {
+        let options = Options { platforms: platforms.to_vec(), targets: targets.to_vec(), language, ..self.options() };
+        self.plan_from(self.paths.clone(), &options)
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            describe: Some(self.facts.describe.clone()).filter(|text| !text.is_empty()),
+            directory_name: directory_name(&self.root),
+            ignored: self.ignored.clone(),
+            ..Options::new(host())
+        }
     }
 
     /// The plan that its files would give without a `kiln.toml`.
     pub fn detected(&self) -> Result<Plan, plan::Error> {
-        let mut files = self.files.clone();
-        files.remove("kiln.toml");
-        self.plan_from(files, &[], &[])
+        let paths = self.paths.iter().filter(|path| *path != "kiln.toml").cloned().collect();
+        self.plan_from(paths, &self.options())
     }
 
-    fn plan_from(
-        &self,
-        files: BTreeMap<String, Vec<u8>>,
-        platforms: &[Platform],
-        targets: &[String],
-    ) -> Result<Plan, plan::Error> {
-        let paths = self.paths.iter().filter(|path| !plan::wants(path) || files.contains_key(*path)).cloned();
-        let source = MemorySource::with_paths(paths, files.clone());
-        plan::plan(
-            &source,
-            &Options {
-                platforms: platforms.to_vec(),
-                targets: targets.to_vec(),
-                host: host(),
-                describe: Some(self.facts.describe.clone()).filter(|text| !text.is_empty()),
-                directory_name: directory_name(&self.root),
-            },
-        )
+    fn plan_from(&self, paths: Vec<String>, options: &Options) -> Result<Plan, plan::Error> {
+        let mut source = MemorySource::with_paths(paths, BTreeMap::new());
+        loop {
+            let plan = plan::plan(&source, options);
+            let unread = source.unread();
+            if unread.is_empty() {
+                return plan;
+            }
+            for path in unread {
+                let content = std::fs::read(self.root.join(&path)).ok();
+                source.supply(path, content);
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use kiln_proto::secret;
 use kiln_proto::v1::Secret;
 use zeroize::Zeroizing;
 
-use crate::{Error, local};
+use crate::Error;
 
 /// `--secret NAME=FILE`.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,11 +66,9 @@ pub fn gather(root: &Path, files: &[String]) -> Result<Vec<Secret>, Error> {
 fn asked(root: &Path) -> Vec<(String, String)> {
     let content = std::fs::read(root.join("kiln.toml")).unwrap_or_default();
     let mut asked: Vec<(String, String)> = Vec::new();
-    for step in project::parse(&content, local::host()).map(|project| project.steps).unwrap_or_default() {
-        for name in step.secrets {
-            if !asked.iter().any(|(known, _)| *known == name) {
-                asked.push((name, step.name.clone()));
-            }
+    for (step, name) in project::secrets(&content).unwrap_or_default() {
+        if !asked.iter().any(|(known, _)| *known == name) {
+            asked.push((name, step));
         }
     }
     asked

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::time;
 use crate::farm::Farm;
-use crate::{Code, Error, args, download, local, terminal};
+use crate::{Code, Error, args, download, local, output, terminal};
 
 pub(super) async fn list(farm: &Farm, args: args::Artifacts) -> Result<Code, Error> {
     let request = v1::ListArtifactsRequest { name: args.name.unwrap_or_default(), limit: args.limit };
@@ -31,8 +31,16 @@ pub(super) async fn list(farm: &Farm, args: args::Artifacts) -> Result<Code, Err
 pub(super) async fn fetch(farm: &Farm, args: args::Fetch) -> Result<Code, Error> {
     let request = v1::GetArtifactRequest { id: args.id };
     let artifact = farm.call(farm.artifacts().get(request)).await?.into_inner();
-    let path = download::artifact(farm, &artifact, &args.output, true).await?;
-    local::print(format!("{}\n", path.display()).as_bytes())
+    let output = output::of_user(&args.output).map_err(download::Error::from)?;
+    let arrived = download::artifact(farm, &artifact, &output, true).await?;
+    for kept in arrived.kept {
+        terminal::say(&format!(
+            "`{}` had been changed: the changed one is kept as `{}`",
+            artifact.name,
+            kept.display()
+        ));
+    }
+    local::print(format!("{}\n", arrived.path.display()).as_bytes())
 }
 
 fn object(artifact: &v1::Artifact) -> Value {

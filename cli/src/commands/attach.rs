@@ -7,7 +7,7 @@ use crate::farm::Farm;
 use crate::follow::{Follow, OnInterrupt};
 use crate::interrupts::Interrupts;
 use crate::progress::show;
-use crate::{Code, Error};
+use crate::{Code, Error, download, output};
 
 pub(super) async fn run(farm: &Farm, args: args::Attach, interrupts: &Interrupts) -> Result<Code, Error> {
     let build = farm.build(&args.build).await?;
@@ -15,7 +15,7 @@ pub(super) async fn run(farm: &Farm, args: args::Attach, interrupts: &Interrupts
         farm,
         build: build.id,
         instance: build.instance,
-        output: args.output,
+        output: output::of_user(&args.output).map_err(download::Error::from)?,
         moved: Moved::default(),
         on_interrupt: OnInterrupt::Leave,
         deliver: None,

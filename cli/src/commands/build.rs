@@ -1,7 +1,5 @@
 //! `kiln build`: scan, upload what is missing, submit, follow.
 
-use std::path::{Path, PathBuf};
-
 use kiln_proto::channel;
 use kiln_proto::transfer::{self, Blob, Moved};
 use kiln_proto::v1;
@@ -13,12 +11,15 @@ use crate::deliver::Deliver;
 use crate::farm::{Error as FarmError, FUNCTION, Farm, INSTANCE};
 use crate::follow::{Follow, OnInterrupt};
 use crate::interrupts::Interrupts;
+use crate::output::Output;
 use crate::progress::show;
-use crate::{Code, Error, local, secrets};
+use crate::{Code, Error, download, left_out, local, secrets, terminal};
 use kiln_scan::{self as scan, Scanned, git};
 
 /// How often a tree that changes while it is sent is scanned again.
 const ATTEMPTS: usize = 2;
+/// Bytes of sources from which on they are announced.
+const LARGE_BYTES: u64 = 1 << 30;
 
 pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Interrupts) -> Result<Code, Error> {
     if args.detach && farm.farm.as_deref().is_none_or(|url| url.trim().is_empty()) {
@@ -29,6 +30,8 @@ pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Inter
         ));
     }
     let options = options(&args)?;
+    let source_tree = git::work_tree(&options.root).unwrap_or_else(|| options.root.clone());
+    let output = Output::new(&args.output, Some(&source_tree)).map_err(download::Error::from)?;
     let secrets = secrets::gather(&options.root, &args.secret)?;
     if let (Some(url), [secret, ..]) = (farm.farm.as_deref().filter(|url| channel::is_exposed(url)), secrets.as_slice())
     {
@@ -56,7 +59,8 @@ pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Inter
     .await;
     let (scanned, farm) = opened?;
     let facts = facts.await.unwrap_or_default();
-    let result = on_farm(&farm, &args, options, scanned, (facts, secrets), deliver.as_ref(), interrupts).await;
+    let result =
+        on_farm(&farm, &args, (options, output), scanned, (facts, secrets), deliver.as_ref(), interrupts).await;
     farm.close().await;
     result
 }
@@ -64,7 +68,7 @@ pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Inter
 async fn on_farm(
     farm: &Farm,
     args: &args::Build,
-    options: scan::Options,
+    (options, output): (scan::Options, Output),
     scanned: Scanned,
     (facts, secrets): (git::Facts, Vec<v1::Secret>),
     deliver: Option<&Deliver>,
@@ -74,39 +78,37 @@ async fn on_farm(
         let (scanned, moved) = send(farm, &options, scanned).instrument(info_span!("upload")).await?;
         let request = v1::SubmitRequest { secrets, ..request(args, &scanned, facts) };
         let build = submit(farm, &request, &options, &scanned).instrument(info_span!("submit")).await?;
-        Ok((build, moved, request))
+        Ok((build, moved, request, scanned))
     };
-    let (build, moved, request) = or_interrupted(interrupts, submitted).await?;
+    let (build, moved, request, scanned) = or_interrupted(interrupts, submitted).await?;
     if args.detach {
         return local::print(format!("{}\n", build.id).as_bytes());
     }
     let build_id = build.id.clone();
+    let (root, left_out) = (scanned.root.clone(), scanned.left_out.clone());
     let follow = Follow {
         farm,
         build: build.id,
         instance: build.instance,
-        output: args.output.clone(),
+        output,
         moved,
         on_interrupt: OnInterrupt::Cancel,
         deliver,
         again: Some(request).filter(|request| !request.secrets.is_empty()),
     };
-    follow.run(show(args.progress).as_mut(), interrupts).instrument(info_span!("follow", build = build_id)).await
+    let span = info_span!("follow", build = build_id);
+    let code = follow.run(show(args.progress).as_mut(), interrupts).instrument(span).await?;
+    if code == Code::Failed {
+        // A file that no step saw is a usual reason.
+        let words = tokio::task::spawn_blocking(move || left_out::words(&root, &left_out)).await.unwrap_or_default();
+        words.iter().for_each(|words| terminal::say(&terminal::harmless(&format!("note: {words}"))));
+    }
+    Ok(code)
 }
 
 fn options(args: &args::Build) -> Result<scan::Options, Error> {
     let root = scan::directory(&args.dir)?;
-    Ok(scan::Options {
-        leave_out: vec![root.join("kiln-out"), absolute(&args.output)],
-        root,
-        cache: local::cache_dir().ok().map(|dir| dir.join("scan")),
-        function: FUNCTION,
-    })
-}
-
-/// The path as a walk from a canonical root would meet it, where it is there.
-fn absolute(path: &Path) -> PathBuf {
-    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
+    Ok(scan::Options { root, cache: local::cache_dir().ok().map(|dir| dir.join("scan")), function: FUNCTION })
 }
 
 async fn scan_aside(options: scan::Options) -> Result<Scanned, Error> {
@@ -116,8 +118,22 @@ async fn scan_aside(options: scan::Options) -> Result<Scanned, Error> {
     }
 }
 
+/// Says so before a very large tree is sent: usually something is in it that no step needs.
+fn announce(scanned: &Scanned) {
+    let bytes: u64 = scanned.blobs.keys().map(|digest| digest.size).sum();
+    if bytes > LARGE_BYTES {
+        terminal::say(&terminal::harmless(&format!(
+            "note: `{}` has {} in {}; what no step needs can be named in a `.kilnignore`",
+            scanned.root.display(),
+            terminal::size(bytes),
+            terminal::count(scanned.files, "file"),
+        )));
+    }
+}
+
 /// Sends what the farm does not have. A tree that changed in the meantime is scanned once more.
 async fn send(farm: &Farm, options: &scan::Options, mut scanned: Scanned) -> Result<(Scanned, Moved), Error> {
+    announce(&scanned);
     let client = farm.blobs(INSTANCE, FUNCTION);
     let mut total = Moved::default();
     let mut patience = farm.patience();
@@ -174,6 +190,7 @@ fn request(args: &args::Build, scanned: &Scanned, facts: git::Facts) -> v1::Subm
             repository: facts.repository,
             commit_time: facts.commit_time,
             directory: local::directory_name(&scanned.root),
+            ignored: left_out::ignored_locks(&scanned.root, &scanned.paths),
         }),
         platforms: args.platform.iter().map(ToString::to_string).collect(),
         targets: args.target.clone(),
@@ -184,6 +201,7 @@ fn request(args: &args::Build, scanned: &Scanned, facts: git::Facts) -> v1::Subm
         user: user(),
         allow_emulation: args.allow_emulation,
         secrets: Vec::new(),
+        language: args.language.map(|language| language.name().to_owned()).unwrap_or_default(),
     }
 }
 

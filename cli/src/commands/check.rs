@@ -29,7 +29,7 @@ type Answer<T> = Result<T, String>;
 
 pub(super) async fn run(farm: &args::Farm, args: args::Check) -> Result<Code, Error> {
     let project = Project::open(&args.dir)?;
-    let plan = project.plan(&[], &[]);
+    let plan = project.plan(&[], &[], None);
     let (workers, artifacts) = ask(farm).await;
     let points = vec![
         environment(&plan, &workers),
@@ -154,7 +154,7 @@ fn locked(project: &Project, plan: &Result<Plan, plan::Error>) -> Point {
             }
         }
     }
-    match project.files.keys().find(|path| is_ignored_lock(project, path)) {
+    match project.paths.iter().find(|path| is_ignored_lock(project, path)) {
         Some(path) => fail(NAME, format!("`{path}` is not in the commit"), format!("commit it: `git add -f {path}`")),
         None => pass(NAME, "the lock files are there and up to date"),
     }

@@ -16,7 +16,7 @@ pub(super) fn run(dir: &Path) -> Result<Code, Error> {
     if path.symlink_metadata().is_ok() {
         return Err(there());
     }
-    let plan = project.plan(&[], &[])?;
+    let plan = project.plan(&[], &[], None)?;
     let write = |source| Error::Write { path: path.clone(), source };
     let mut file = match std::fs::File::create_new(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Err(there()),

@@ -163,8 +163,14 @@ fn join_token(files: &Files, secret: String) -> Result<String, Error> {
 
 fn certificate(who: &Who, life: Duration, output: &Path) -> Result<Code, Error> {
     let identity = identity(who)?;
-    let made = open(&Files::of(&who.dir.farm_dir))?.issue(&Subject::Client(&identity), life).map_err(usage)?;
     let (chain, key) = (output.join(format!("{}.pem", who.name)), output.join(format!("{}.key", who.name)));
+    if let Some(there) = [&key, &chain].into_iter().find(|path| path.symlink_metadata().is_ok()) {
+        return Err(Error::Usage(format!(
+            "`{}` exists and is not replaced; move it, or choose another directory with `--output`",
+            there.display()
+        )));
+    }
+    let made = open(&Files::of(&who.dir.farm_dir))?.issue(&Subject::Client(&identity), life).map_err(usage)?;
     write(&key, &made.key, true)?;
     write(&chain, &made.chain, false)?;
     print_line(&format!("{}\n{}", chain.display(), key.display()))

@@ -6,10 +6,12 @@ use kiln_core::plan::{Artifact, Origin, Plan, Step, Target, VersionOrigin};
 use serde_json::{Value, json};
 
 use crate::local::Project;
-use crate::{Code, Error, args, local, terminal};
+use crate::{Code, Error, args, left_out, local, terminal};
 
 pub(super) fn run(args: &args::Plan) -> Result<Code, Error> {
-    let plan = Project::open(&args.dir)?.plan(&args.platform, &args.target)?;
+    let project = Project::open(&args.dir)?;
+    let mut plan = project.plan(&args.platform, &args.target, args.language)?;
+    plan.notes.extend(left_out::words(&project.root, &project.left_out));
     if args.json {
         return local::print_json(&object(&plan));
     }
@@ -28,7 +30,12 @@ fn write_words(out: &mut String, plan: &Plan) -> std::fmt::Result {
     writeln!(out, "{} {version}", plan.name)?;
     match &plan.origin {
         Origin::KilnToml => writeln!(out, "from kiln.toml")?,
-        Origin::Detected { language, because } => writeln!(out, "{language}: {}", because.join("; "))?,
+        Origin::Detected { language, because, considered } => {
+            writeln!(out, "{language}: {}", because.join("; "))?;
+            for other in considered {
+                writeln!(out, "not built as {other}")?;
+            }
+        }
     }
     for target in &plan.targets {
         write!(out, "\ntarget {}: {}", target.name, target.platform)?;
@@ -77,9 +84,9 @@ fn cpus(step: &Step) -> f64 {
 }
 
 fn object(plan: &Plan) -> Value {
-    let (origin, because) = match &plan.origin {
-        Origin::KilnToml => ("kiln.toml".to_owned(), Vec::new()),
-        Origin::Detected { language, because } => (language.clone(), because.clone()),
+    let (origin, because, considered) = match &plan.origin {
+        Origin::KilnToml => ("kiln.toml".to_owned(), Vec::new(), Vec::new()),
+        Origin::Detected { language, because, considered } => (language.clone(), because.clone(), considered.clone()),
     };
     let version_origin = match plan.version_origin {
         VersionOrigin::KilnToml => "kiln.toml",
@@ -93,6 +100,7 @@ fn object(plan: &Plan) -> Value {
         "version_origin": version_origin,
         "origin": origin,
         "because": because,
+        "considered": considered,
         "targets": plan.targets.iter().map(target).collect::<Vec<_>>(),
         "steps": plan.steps.iter().map(step).collect::<Vec<_>>(),
         "artifacts": plan.artifacts.iter().map(artifact).collect::<Vec<_>>(),

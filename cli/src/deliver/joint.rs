@@ -14,10 +14,11 @@ use super::stored::Stored;
 use super::{Delivered, Error};
 use crate::download;
 use crate::farm::Farm;
+use crate::output::Output;
 
 /// Makes a layout at `output/NAME` for each image that came for several platforms; `here` are the artifacts that came, with where
 /// they lie.
-pub async fn join(farm: &Farm, here: &[(v1::Artifact, PathBuf)], output: &Path) -> Result<Vec<Delivered>, Error> {
+pub async fn join(farm: &Farm, here: &[(v1::Artifact, PathBuf)], output: &Output) -> Result<Vec<Delivered>, Error> {
     let mut by_name: BTreeMap<&str, Vec<&(v1::Artifact, PathBuf)>> = BTreeMap::new();
     for one in here.iter().filter(|(artifact, _)| artifact.kind == "image") {
         by_name.entry(&one.0.name).or_default().push(one);
@@ -40,26 +41,28 @@ async fn join_one(
     farm: &Farm,
     name: &str,
     several: &[&(v1::Artifact, PathBuf)],
-    output: &Path,
+    output: &Output,
 ) -> Result<Delivered, Error> {
     let artifacts: Vec<&v1::Artifact> = several.iter().map(|(artifact, _)| artifact).collect();
     let mut images: Vec<Image> = Vec::new();
     for stored in Stored::open_all(farm, &artifacts).await? {
         images.extend(stored.images().await?);
     }
-    let place = output.join(name);
+    let place = output.dir().join(name);
     let write = |source| download::Error::Write { path: place.clone(), source };
-    let beside = tempfile::Builder::new().prefix(".kiln-").tempdir_in(output).map_err(write)?;
+    let beside = output.staging().map_err(download::Error::from)?;
     let staged = beside.path().join("new");
     let tag = artifacts.first().map(|artifact| artifact.version.as_str()).unwrap_or_default();
     let layouts: Vec<&Path> = several.iter().map(|(_, path)| path.as_path()).collect();
     let bytes = lay_out(&images, tag, &layouts, &staged).map_err(write)?;
-    download::replace(&staged, &place, beside.path())?;
+    let content = layout::top(&images).descriptor.digest.to_string();
+    let id = artifacts.first().map(|artifact| artifact.id.as_str()).unwrap_or_default();
+    output.place(name, &staged, &content, id).map_err(download::Error::from)?;
     Ok(Delivered {
         name: name.to_owned(),
         how: "joined",
         reference: place.display().to_string(),
-        digest: layout::top(&images).descriptor.digest.to_string(),
+        digest: content,
         bytes: (0, bytes),
     })
 }

@@ -85,7 +85,7 @@ impl Error {
 fn places_of(project: &Path) -> Result<Vec<String>, Error> {
     let path = project.join("kiln.toml");
     let text = std::fs::read(&path).map_err(|source| Error::Project { path: path.clone(), source })?;
-    let places = kiln_core::project::parse(&text, crate::local::host())?.push;
+    let places = kiln_core::project::push_places(&text)?;
     if places.is_empty() { Err(Error::NoStore { path }) } else { Ok(places) }
 }
 

@@ -7,13 +7,7 @@ use std::collections::BTreeMap;
 use crate::plan::{self, MemorySource, Options, Platform, to_kiln_toml};
 
 fn planned(files: BTreeMap<String, Vec<u8>>) {
-    let options = Options {
-        platforms: Vec::new(),
-        targets: Vec::new(),
-        host: Platform::Amd64,
-        describe: None,
-        directory_name: "project".to_owned(),
-    };
+    let options = Options::new(Platform::Amd64);
     let Ok(plan) = plan::plan(&MemorySource::new(files), &options) else { return };
     // What is valid is shown, and what is shown is read.
     let shown = to_kiln_toml(&plan);

@@ -33,7 +33,7 @@ use tonic::Status;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use crate::artifacts::{Bases, invalid_base};
+use crate::artifacts::{self, Bases, invalid_base};
 use crate::execution::ExecutionHandle;
 use crate::layers::Layers;
 use crate::metrics::BuildMetrics;
@@ -228,19 +228,32 @@ impl Builds {
         let facts = request.source.clone().unwrap_or_default();
         let root =
             Digest::required(function, facts.root.as_ref()).map_err(|error| wrong(format!("source.root: {error}")))?;
-        let source = SourceTree::read(&*self.shared.stores.blobs, root).await.map_err(|error| match error {
+        let unreadable = |error: source::Error| match error {
             source::Error::Store(error) => error.into(),
             other => wrong(other.to_string()),
-        })?;
+        };
+        let blobs = &*self.shared.stores.blobs;
+        let mut source = SourceTree::read(blobs, root).await.map_err(unreadable)?;
         let platform = |text: &str| text.parse::<Platform>().map_err(|error| wrong(error.to_string()));
         let options = Options {
             platforms: request.platforms.iter().map(|text| platform(text)).collect::<Result<_, _>>()?,
             targets: request.targets.clone(),
             host: if request.host_platform.is_empty() { Platform::Amd64 } else { platform(&request.host_platform)? },
             describe: Some(facts.describe.clone()).filter(|describe| !describe.is_empty()),
+            language: match request.language.as_str() {
+                "" => None,
+                text => Some(text.parse().map_err(|error| wrong(format!("unknown language `{text}`: {error}")))?),
+            },
+            ignored: facts.ignored.clone(),
             directory_name: if facts.directory.is_empty() { "project".to_owned() } else { facts.directory.clone() },
         };
-        let plan = plan::plan(&source.planned, &options).map_err(|error| wrong(error.to_string()))?;
+        let question = |files: &plan::MemorySource| {
+            let plan = plan::plan(files, &options)?;
+            plan::read_unversioned(&plan.steps, files);
+            artifacts::read_locks(files);
+            Ok::<Plan, plan::Error>(plan)
+        };
+        let plan = source.ask(blobs, question).await.map_err(unreadable)?.map_err(|error| wrong(error.to_string()))?;
         if let Some(words) = invalid_base(&plan) {
             return Err(wrong(words));
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use kiln_core::plan::{MemorySource, wants};
+use kiln_core::plan::{self, MemorySource};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::shape;
 use kiln_proto::tree::{self, Entry, Tree};
@@ -17,6 +17,8 @@ const MAX_MANIFEST_BYTES: u64 = 64 << 20;
 
 /// Bytes of all of them.
 const MAX_MANIFESTS_BYTES: u64 = 256 << 20;
+/// Symbolic links that are followed to a file.
+const MAX_LINKS: usize = 8;
 
 /// A tree that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -167,34 +169,73 @@ pub fn flatten(tree: &Tree) -> Vec<(String, Entry)> {
 }
 
 impl SourceTree {
-    /// Reads the tree under a root directory.
+    /// Reads the tree under a root directory, and of no file its content.
     pub async fn read(store: &dyn BlobStore, root: Digest) -> Result<Self, Error> {
         let tree = expand(store, root).await?;
         let mut all = flatten(&tree);
         all.sort_by(|a, b| a.0.cmp(&b.0));
-        let wanted = all.iter().filter_map(|(path, entry)| match entry {
-            Entry::File { digest, .. } if wants(path) => Some((path.clone(), *digest)),
-            _ => None,
-        });
-        let wanted: Vec<(String, Digest)> = wanted.collect();
-        if wanted.iter().map(|(_, digest)| digest.size).fold(0, u64::saturating_add) > MAX_MANIFESTS_BYTES
-            && wanted.iter().all(|(_, digest)| digest.size <= MAX_MANIFEST_BYTES)
-        {
-            return Err(Error::Manifests);
-        }
-        let files: BTreeMap<String, Vec<u8>> = stream::iter(wanted)
-            .map(|(path, digest)| async move {
-                if digest.size > MAX_MANIFEST_BYTES {
-                    return Err(Error::Manifest { path, size: digest.size });
-                }
-                Ok((path, store.get(&digest).await?.to_vec()))
-            })
-            .buffer_unordered(CONCURRENCY)
-            .try_collect()
-            .await?;
         let paths: Vec<String> = all.iter().map(|(path, _)| path.clone()).collect();
-        let planned = MemorySource::with_paths(paths.iter().cloned(), files);
+        let planned = MemorySource::with_paths(paths.iter().cloned(), BTreeMap::new());
         Ok(Self { paths, entries: all.into_iter().collect(), planned, tree })
+    }
+
+    /// Asks `question` of the tree until every file that it reads has been supplied; answers what it said then.
+    ///
+    /// # Errors
+    /// [`Error::Manifest`] and [`Error::Manifests`] where it reads more than a planner may.
+    pub async fn ask<T>(
+        &mut self,
+        store: &dyn BlobStore,
+        question: impl Fn(&MemorySource) -> T + Send + Sync,
+    ) -> Result<T, Error> {
+        let mut bytes = 0_u64;
+        loop {
+            let answer = question(&self.planned);
+            let unread = self.planned.unread();
+            if unread.is_empty() {
+                return Ok(answer);
+            }
+            drop(answer);
+            let mut files: Vec<(String, Option<Digest>)> = Vec::new();
+            for path in unread {
+                let digest = self.file(&path);
+                if let Some(Digest { size, .. }) = digest.filter(|digest| digest.size > MAX_MANIFEST_BYTES) {
+                    return Err(Error::Manifest { path, size });
+                }
+                bytes = bytes.saturating_add(digest.map_or(0, |digest| digest.size));
+                files.push((path, digest));
+            }
+            if bytes > MAX_MANIFESTS_BYTES {
+                return Err(Error::Manifests);
+            }
+            let read: Vec<(String, Option<Vec<u8>>)> = stream::iter(files)
+                .map(|(path, digest)| async move {
+                    let content = match digest {
+                        Some(digest) => Some(store.get(&digest).await?.to_vec()),
+                        None => None,
+                    };
+                    Ok::<_, store::Error>((path, content))
+                })
+                .buffer_unordered(CONCURRENCY)
+                .try_collect()
+                .await?;
+            for (path, content) in read {
+                self.planned.supply(path, content);
+            }
+        }
+    }
+
+    /// The file at a path, through symbolic links of the tree.
+    fn file(&self, path: &str) -> Option<Digest> {
+        let mut path = path.to_owned();
+        for _ in 0..MAX_LINKS {
+            match self.entries.get(&path)? {
+                Entry::File { digest, .. } => return Some(*digest),
+                Entry::Symlink { target } => path = plan::join(plan::parent(&path), target)?,
+                Entry::Directory(_) | Entry::Sealed { .. } => return None,
+            }
+        }
+        None
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) async fn submit(tenant: &Tenant, hook: &Hook, key: Key, job: &Job, pr
     let root = project.to_owned();
     let looked = tokio::task::spawn_blocking(move || {
         let facts = git::facts(&root);
-        let options = kiln_scan::Options { root, leave_out: Vec::new(), cache: None, function: FUNCTION };
+        let options = kiln_scan::Options { root, cache: None, function: FUNCTION };
         (kiln_scan::scan(&options), facts)
     });
     let (scanned, facts) = looked.await.map_err(farm)?;
@@ -69,6 +69,7 @@ fn request(hook: &Hook, key: Key, job: &Job, scanned: &Scanned, facts: git::Fact
             repository: facts.repository,
             commit_time: facts.commit_time,
             directory: below.unwrap_or_else(|| name.to_owned()),
+            ..Default::default()
         }),
         platforms: hook.platforms().map_err(Error::Farm)?,
         targets: hook.targets.clone(),

@@ -1,9 +1,9 @@
-//! What git says of a directory: commit, whether the directory differs from it, and where it came from.
-//!
-//! No git, no checkout or no commit is no error: then nothing is known.
+//! What git says of a directory: commit, whether the directory differs from it, where it came from, which files it tracks and ignores.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use super::Error;
 
 /// Facts about a checkout. Empty where nothing is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,9 +20,65 @@ pub struct Facts {
     pub commit_time: i64,
 }
 
-/// Asks git. Runs its commands side by side, since each waits mostly for the disk.
+/// The directory of the repository's checkout that a directory is in.
+pub fn work_tree(dir: &Path) -> Option<PathBuf> {
+    dir.ancestors().find(|dir| dir.join(".git").exists()).map(Path::to_owned)
+}
+
+/// The paths in the index below a directory, relative to it, each once. `None` outside a repository. A submodule is its own path alone.
+///
+/// # Errors
+/// [`Error::Git`] where git will not say: without its index nobody knows which files belong to the project.
+pub fn tracked(dir: &Path) -> Result<Option<Vec<String>>, Error> {
+    let Some(paths) = listed(dir, &["ls-files", "-z", "--cached", "--", "."])? else { return Ok(None) };
+    let mut paths =
+        paths.into_iter().map(|path| path.map_err(|path| Error::Name { path })).collect::<Result<Vec<_>, _>>()?;
+    // A path with a merge conflict has several entries.
+    paths.dedup();
+    Ok(Some(paths))
+}
+
+/// Whether git ignores a directory as a whole.
+pub(super) fn is_ignored(dir: &Path) -> bool {
+    work_tree(dir).is_some_and(|tree| tree != dir)
+        && command(dir, &["check-ignore", "-q", "."]).is_ok_and(|output| output.status.success())
+}
+
+/// The paths below a directory, relative to it, that git ignores and does not track. A directory with nothing else in it stands for its
+/// content and ends with `/`. Empty outside a repository.
+///
+/// # Errors
+/// As those of [`tracked`].
+pub fn ignored(dir: &Path) -> Result<Vec<String>, Error> {
+    let arguments = ["ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--directory", "--", "."];
+    Ok(listed(dir, &arguments)?.unwrap_or_default().into_iter().flatten().collect())
+}
+
+/// The paths that a command of git lists; those that are not UTF-8 apart.
+fn listed(dir: &Path, arguments: &[&str]) -> Result<Option<Vec<Result<String, PathBuf>>>, Error> {
+    use std::os::unix::ffi::OsStringExt;
+    if work_tree(dir).is_none() {
+        return Ok(None);
+    }
+    let failed = |reason: String| Error::Git { path: dir.to_owned(), reason };
+    let output = command(dir, arguments).map_err(|error| failed(error.to_string()))?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        if words.contains("not a git repository") {
+            return Ok(None);
+        }
+        return Err(failed(words.trim().replace('\n', "; ")));
+    }
+    let paths = output.stdout.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+    let text = |path: &[u8]| {
+        String::from_utf8(path.to_vec()).map_err(|error| std::ffi::OsString::from_vec(error.into_bytes()).into())
+    };
+    Ok(Some(paths.map(text).collect()))
+}
+
+/// Asks git. Runs its commands side by side, since each waits mostly for the disk. Nothing is known without git, a checkout or a commit.
 pub fn facts(dir: &Path) -> Facts {
-    if !dir.ancestors().any(|dir| dir.join(".git").exists()) {
+    if work_tree(dir).is_none() {
         return Facts::default();
     }
     std::thread::scope(|scope| {
@@ -55,17 +111,25 @@ fn head(dir: &Path) -> Option<(String, String, i64)> {
     Some((commit.to_owned(), describe, time.parse().ok()?))
 }
 
-fn git(dir: &Path, arguments: &[&str]) -> Option<String> {
-    let output = Command::new("git")
-        .arg("-C")
+fn command(dir: &Path, arguments: &[&str]) -> std::io::Result<Output> {
+    Command::new("git")
+        // The tree may be somebody else's: its configuration names no program to run here.
+        .args(["-c", "core.fsmonitor=false", "-C"])
         .arg(dir)
         .args(arguments)
+        // A hook's variables are about the repository that runs it.
+        .env_remove("GIT_DIR")
+        .env_remove("GIT_WORK_TREE")
+        .env_remove("GIT_INDEX_FILE")
+        .env_remove("GIT_PREFIX")
         .env("GIT_OPTIONAL_LOCKS", "0")
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
-        .stderr(Stdio::null())
         .output()
-        .ok()?;
+}
+
+fn git(dir: &Path, arguments: &[&str]) -> Option<String> {
+    let output = command(dir, arguments).ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 

@@ -4,8 +4,10 @@
 //! remembers is trusted only where the file's size, times and inode are as they were, and were old enough then.
 
 mod cache;
+mod excluded;
 pub mod git;
 mod hash;
+mod owned;
 mod walk;
 
 use std::collections::HashMap;
@@ -18,7 +20,12 @@ use kiln_proto::transfer::Blob;
 use kiln_proto::tree::{Entry, Tree};
 
 pub use cache::{Cache, Stat};
-pub use walk::{Found, Kind, walk};
+pub use walk::{Found, Kind, LeftOut, Walked, Why, walk};
+
+/// In a directory that holds nothing but Kiln's output: says what Kiln wrote there. Such a directory is no source.
+pub const OUTPUT_RECORD: &str = ".kiln-output.json";
+/// The same in a directory that holds other files too.
+pub const SHARED_OUTPUT_RECORD: &str = ".kiln-fetched.json";
 
 /// A tree that cannot be built from. Every one is the user's to mend.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +54,10 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error(
+        "git cannot list the files of `{}`, so Kiln does not know which belong to the project: {reason}", .path.display()
+    )]
+    Git { path: PathBuf, reason: String },
     #[error("cannot list the directory: {0}")]
     Walk(#[from] ignore::Error),
     #[error("`{}` changes while it is read; let what writes it finish, and start the build again", .path.display())]
@@ -60,8 +71,6 @@ pub enum Error {
 pub struct Options {
     /// The directory.
     pub root: PathBuf,
-    /// Directories to leave out, absolute: where artifacts go.
-    pub leave_out: Vec<PathBuf>,
     /// Where the cache of digests is kept; none: everything is hashed.
     pub cache: Option<PathBuf>,
     /// The digest function.
@@ -81,6 +90,10 @@ pub struct Scanned {
     pub files: usize,
     /// Files whose bytes were read.
     pub hashed: usize,
+    /// Paths of all files and symbolic links, sorted.
+    pub paths: Vec<String>,
+    /// What is not in the tree, beside what git ignores.
+    pub left_out: Vec<LeftOut>,
 }
 
 /// Scans a directory.
@@ -88,12 +101,12 @@ pub fn scan(options: &Options) -> Result<Scanned, Error> {
     let started = SystemTime::now();
     let root = directory(&options.root)?;
     let cache_file = options.cache.as_ref().map(|dir| dir.join(cache_name(&root, options.function)));
-    let (found, cache) = std::thread::scope(|scope| {
+    let (walked, cache) = std::thread::scope(|scope| {
         let cache = scope.spawn(|| cache_file.as_deref().and_then(Cache::load).unwrap_or_default());
-        let found = walk(&root, &options.leave_out);
-        (found, cache.join().unwrap_or_default())
+        let walked = walk(&root);
+        (walked, cache.join().unwrap_or_default())
     });
-    let found = found?;
+    let Walked { found, left_out } = walked?;
     let known: Vec<Option<[u8; 32]>> = found
         .iter()
         .map(|found| match &found.kind {
@@ -107,7 +120,8 @@ pub fn scan(options: &Options) -> Result<Scanned, Error> {
     if let Some(file) = cache_file.filter(|_| hashed > 0 || cache.len() != scanned.files) {
         remember(&file, &found, &known, &fresh, started);
     }
-    Ok(Scanned { hashed, ..scanned })
+    let paths = found.into_iter().map(|one| one.path).collect();
+    Ok(Scanned { hashed, left_out, paths, ..scanned })
 }
 
 /// The directory in its absolute form.
@@ -146,7 +160,7 @@ fn build(
     let digest = tree.encode(function, &mut |encoded| {
         blobs.insert(encoded.digest, Blob::Bytes(Bytes::from(encoded.data)));
     });
-    Ok(Scanned { root, digest, blobs, files, hashed: 0 })
+    Ok(Scanned { root, digest, blobs, files, hashed: 0, left_out: Vec::new(), paths: Vec::new() })
 }
 
 /// Keeps what was learnt, but for files so young that a later write could leave the same times behind ("racily clean").

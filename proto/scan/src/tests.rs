@@ -6,16 +6,11 @@ use proptest::prelude::*;
 use super::*;
 
 fn options(root: &Path, cache: Option<&Path>) -> Options {
-    Options {
-        root: root.to_owned(),
-        leave_out: vec![root.join("kiln-out")],
-        cache: cache.map(Path::to_owned),
-        function: DigestFunction::Sha256,
-    }
+    Options { root: root.to_owned(), cache: cache.map(Path::to_owned), function: DigestFunction::Sha256 }
 }
 
 fn paths(root: &Path) -> Vec<String> {
-    walk(root, &[root.join("kiln-out")]).unwrap().into_iter().map(|found| found.path).collect()
+    walk(root).unwrap().found.into_iter().map(|found| found.path).collect()
 }
 
 fn write(root: &Path, path: &str, text: &str) {
@@ -30,19 +25,132 @@ fn age(root: &Path, path: &str, seconds: u64) {
     fs::File::options().write(true).open(root.join(path)).unwrap().set_modified(at).unwrap();
 }
 
+fn git(dir: &Path, arguments: &[&str]) {
+    let output = std::process::Command::new("git")
+        .args(["-c", "user.name=n", "-c", "user.email=e@x.example", "-c", "protocol.file.allow=always", "-C"])
+        .arg(dir)
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A repository with these files, of which those that `force` names are added whatever `.gitignore` says.
+fn repository(root: &Path, files: &[(&str, &str)], force: &[&str]) {
+    for (path, text) in files {
+        write(root, path, text);
+    }
+    git(root, &["init", "-q"]);
+    git(root, &["add", "."]);
+    if !force.is_empty() {
+        git(root, &[&["add", "-f"], force].concat());
+    }
+    git(root, &["commit", "-q", "-m", "one"]);
+}
+
+fn left_out(root: &Path) -> Vec<(String, Why)> {
+    walk(root).unwrap().left_out.into_iter().map(|one| (one.path, one.why)).collect()
+}
+
 #[test]
-fn ignored_files_and_the_output_stay_out_and_hidden_files_come_in() {
+fn outside_a_repository_only_kilnignore_and_what_tools_make_leave_files_out() {
     let dir = tempfile::tempdir().unwrap();
     let root = &dir.path().canonicalize().unwrap();
-    write(root, ".gitignore", "target/\n*.log\n");
+    write(root, ".gitignore", "lib/\n*.log\n");
     write(root, ".kilnignore", "docs\n!kept.log\n");
-    for path in
-        [".hidden", ".git/HEAD", "a/b.c", "a/b.log", "kept.log", "docs/x", "target/x", "kiln-out/y", "sub/kiln-out/z"]
-    {
+    for path in [".hidden", "a/b.c", "a/b.log", "docs/x", "lib/x.c", "target/notes", "bundle/ruby/x", ".env.example"] {
         write(root, path, path);
     }
+    for made in ["node_modules/x/index.js", ".venv/pyvenv.cfg", ".env", "a/.env.local", "a/__pycache__/b.pyc"] {
+        write(root, made, made);
+    }
+    write(root, "package.json", "{}");
     fs::create_dir(root.join("empty")).unwrap();
-    assert_eq!(paths(root), [".gitignore", ".hidden", ".kilnignore", "a/b.c", "kept.log", "sub/kiln-out/z"]);
+    let expected = [
+        ".env.example",
+        ".gitignore",
+        ".hidden",
+        ".kilnignore",
+        "a/b.c",
+        "a/b.log",
+        "bundle/ruby/x",
+        "lib/x.c",
+        "package.json",
+        "target/notes",
+    ];
+    assert_eq!(paths(root), expected);
+    let expected = [
+        (".env", Why::Environment),
+        (".venv", Why::Made),
+        ("a/.env.local", Why::Environment),
+        ("a/__pycache__", Why::Made),
+        ("node_modules", Why::Made),
+    ];
+    assert_eq!(left_out(root), expected.map(|(path, why)| (path.to_owned(), why)));
+}
+
+#[test]
+fn in_a_repository_the_index_decides_and_then_what_is_not_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = &dir.path().canonicalize().unwrap();
+    let files = [
+        (".gitignore", "lib/\n*.log\nconfigure\n/Cargo.lock\n"),
+        (".kilnignore", "secret\n"),
+        ("lib/deep/x.c", ""),
+        ("lib/y.log", ""),
+        ("a/configure", ""),
+        ("gone.c", ""),
+        ("secret/key", ""),
+        ("node_modules/m/index.js", ""),
+        ("package.json", "{}"),
+    ];
+    repository(root, &files, &["lib/deep/x.c", "lib/y.log", "a/configure"]);
+    for path in ["untracked.c", "lib/other.c", "a/b.log", "Cargo.lock", "node_modules/stale.js"] {
+        write(root, path, "");
+    }
+    fs::remove_file(root.join("gone.c")).unwrap();
+    let expected = [
+        ".gitignore",
+        ".kilnignore",
+        "a/configure",
+        "lib/deep/x.c",
+        "lib/y.log",
+        "node_modules/m/index.js",
+        "package.json",
+        "untracked.c",
+    ];
+    assert_eq!(paths(root), expected);
+    assert!(left_out(root).contains(&("secret/key".to_owned(), Why::KilnIgnore)));
+    assert_eq!(git::ignored(root).unwrap(), ["Cargo.lock", "a/b.log", "lib/other.c"]);
+}
+
+#[test]
+fn submodules_and_worktrees_are_decided_by_their_own_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().canonicalize().unwrap();
+    repository(&base.join("inner"), &[(".gitignore", "*.o\nout/\n"), ("i.c", ""), ("out/kept", "")], &["out/kept"]);
+    let outer = base.join("outer");
+    repository(&outer, &[(".gitignore", "deps/\n*.tmp\n"), ("o.c", "")], &[]);
+    let url = base.join("inner").display().to_string();
+    git(&outer, &["submodule", "--quiet", "add", "-f", &url, "deps/inner"]);
+    git(&outer, &["submodule", "--quiet", "add", &url, "plain"]);
+    git(&outer, &["commit", "-q", "-m", "two"]);
+    write(&outer, "plain/a.o", "");
+    let expected = [
+        ".gitignore",
+        ".gitmodules",
+        "deps/inner/.gitignore",
+        "deps/inner/i.c",
+        "deps/inner/out/kept",
+        "o.c",
+        "plain/.gitignore",
+        "plain/i.c",
+        "plain/out/kept",
+    ];
+    assert_eq!(paths(&outer), expected);
+    let tree = base.join("tree");
+    git(&base.join("inner"), &["worktree", "add", "-q", &tree.display().to_string()]);
+    assert_eq!(paths(&tree), [".gitignore", "i.c", "out/kept"]);
 }
 
 #[test]
@@ -50,11 +158,38 @@ fn the_repository_above_decides_too_but_nothing_above_it() {
     let dir = tempfile::tempdir().unwrap();
     let root = &dir.path().canonicalize().unwrap();
     write(root, ".gitignore", "*\n");
-    write(root, "repository/.git/HEAD", "");
-    write(root, "repository/.gitignore", "*.o\n");
-    write(root, "repository/part/a.c", "");
+    repository(&root.join("repository"), &[(".gitignore", "*.o\n"), ("part/a.c", "")], &[]);
     write(root, "repository/part/a.o", "");
     assert_eq!(paths(&root.join("repository/part")), ["a.c"]);
+    // A project in a directory that the repository ignores is not of the repository.
+    write(root, "repository/.gitignore", "*.o\nscratch/\n");
+    write(root, "repository/scratch/p/a.o", "");
+    assert_eq!(paths(&root.join("repository/scratch/p")), ["a.o"]);
+}
+
+#[test]
+fn a_directory_of_kilns_output_is_no_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = &dir.path().canonicalize().unwrap();
+    for path in ["a.c", "kiln-out/app", "other/out/app", "kiln-out/.kiln-output.json", "other/out/.kiln-output.json"] {
+        write(root, path, "{}");
+    }
+    write(root, "mine/kiln-out/app", "");
+    assert_eq!(paths(root), ["a.c", "mine/kiln-out/app"]);
+}
+
+#[test]
+fn a_repository_that_git_will_not_read_is_an_error_and_not_a_guess() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = &dir.path().canonicalize().unwrap();
+    repository(root, &[("a.c", "")], &[]);
+    fs::write(root.join(".git/index"), "damaged").unwrap();
+    let error = walk(root).unwrap_err();
+    assert!(matches!(&error, Error::Git { .. }), "{error}");
+    // One that is none counts as none.
+    fs::remove_dir_all(root.join(".git")).unwrap();
+    fs::create_dir(root.join(".git")).unwrap();
+    assert_eq!(paths(root), ["a.c"]);
 }
 
 #[test]
@@ -69,20 +204,20 @@ fn what_no_worker_could_have_is_named() {
     for target in ["../../etc", "/etc/passwd", "x/../../../y"] {
         let link = root.join("a/link");
         symlink(target, &link).unwrap();
-        let error = walk(root, &[]).unwrap_err();
+        let error = walk(root).unwrap_err();
         assert!(matches!(&error, Error::Link { path, .. } if path == "a/link"), "{error}");
         fs::remove_file(link).unwrap();
     }
 
     let socket = std::os::unix::net::UnixListener::bind(root.join("a/socket")).unwrap();
-    let error = walk(root, &[]).unwrap_err().to_string();
+    let error = walk(root).unwrap_err().to_string();
     assert!(error.contains("`a/socket` is a socket"), "{error}");
     drop(socket);
     fs::remove_file(root.join("a/socket")).unwrap();
 
     use std::os::unix::ffi::OsStrExt;
     fs::write(root.join(std::ffi::OsStr::from_bytes(b"a/\xff")), "").unwrap();
-    assert!(matches!(walk(root, &[]).unwrap_err(), Error::Name { .. }));
+    assert!(matches!(walk(root).unwrap_err(), Error::Name { .. }));
 }
 
 #[test]

@@ -1,15 +1,21 @@
-//! Which files a tree consists of: `.gitignore` and `.kilnignore` are honoured, hidden files belong to it, `.git` does not.
+//! Which files a tree consists of.
 //!
-//! Empty directories are left out, as git leaves them out: a fresh clone and a used one are the same tree.
+//! In a repository git decides: what its index names is in, whatever `.gitignore` says, and so is what it neither tracks nor ignores.
+//! Elsewhere everything is in but what [`owned`] knows as made by tools. `.kilnignore`, with the syntax of `.gitignore`, is honoured
+//! in both. `.git` and directories of Kiln's own output are never in. Empty directories are left out, as git leaves them out: a fresh
+//! clone and a used one are the same tree.
 
+use std::collections::HashMap;
 use std::fs::FileType;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ignore::{WalkBuilder, WalkState};
 
-use super::{Error, Stat};
+use super::excluded::Excluded;
+use super::{Error, OUTPUT_RECORD, SHARED_OUTPUT_RECORD, Stat, git, owned};
 
 /// A name in the tree that is no directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,27 +43,109 @@ pub enum Kind {
     },
 }
 
-/// All files and links below an absolute directory, sorted by path.
-pub fn walk(root: &Path, leave_out: &[PathBuf]) -> Result<Vec<Found>, Error> {
-    let inside: Vec<PathBuf> = leave_out.iter().filter(|path| *path != root).cloned().collect();
+/// A tree's files, and what was left out of it beside what git ignores.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Walked {
+    /// All files and links, sorted by path.
+    pub found: Vec<Found>,
+    /// Sorted by path.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A path that is not in the tree.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeftOut {
+    /// Relative to the root; that of a directory stands for all below.
+    pub path: String,
+    /// The reason.
+    pub why: Why,
+}
+
+/// Why a path is not in the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// Git ignores it.
+    Git,
+    /// `.kilnignore` names it.
+    KilnIgnore,
+    /// Its values are for one machine, and often secret: `.env`.
+    Environment,
+    /// A tool made it, and a build makes it again: `node_modules`, `target`.
+    Made,
+    /// Kiln's own output.
+    Output,
+}
+
+/// Walks an absolute directory.
+pub fn walk(root: &Path) -> Result<Walked, Error> {
+    let (seen, tracked) = std::thread::scope(|scope| {
+        let tracked = scope.spawn(|| git::tracked(root));
+        // Whether a directory belongs to a repository is known at once; what that one tracks takes git a moment.
+        let seen = see(root, git::work_tree(root).is_some());
+        (seen, tracked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let (mut walked, repositories) = match (seen?, tracked?) {
+        // A project in a directory that the repository around it ignores is not of that repository.
+        (_, Some(tracked)) if tracked.is_empty() && git::is_ignored(root) => see(root, false)?,
+        (seen, Some(tracked)) => add_tracked(root, seen, tracked)?,
+        // A `.git` that is none.
+        (_, None) if git::work_tree(root).is_some() => see(root, false)?,
+        (seen, None) => seen,
+    };
+    for inner in repositories {
+        // A submodule, or a clone that lies in the tree: its own index decides below it.
+        if let Some(tracked) = git::tracked(&root.join(&inner))? {
+            let tracked = tracked.into_iter().map(|path| format!("{inner}/{path}")).collect();
+            (walked, _) = add_tracked(root, (walked, Vec::new()), tracked)?;
+        }
+    }
+    walked.found.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+    walked.left_out.sort_unstable();
+    walked.left_out.dedup();
+    Ok(walked)
+}
+
+/// What a walk meets: the files, and the directories of further repositories.
+type Seen = (Walked, Vec<String>);
+
+/// The files that no rule leaves out.
+fn see(root: &Path, in_git: bool) -> Result<Seen, Error> {
     let threads = std::thread::available_parallelism().map_or(2, |count| count.get().min(8));
-    // With this set, the ignore files of a checkout's own directories count, and none above it.
-    let in_git = root.ancestors().any(|dir| dir.join(".git").exists());
+    let left_out: Arc<Mutex<Vec<LeftOut>>> = Arc::default();
+    let repositories: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (noted, nested, base) = (Arc::clone(&left_out), Arc::clone(&repositories), root.to_owned());
     let walker = WalkBuilder::new(root)
         .hidden(false)
         .ignore(false)
-        .git_global(false)
+        .git_ignore(in_git)
+        .git_exclude(in_git)
+        .git_global(in_git)
         .require_git(in_git)
         .parents(in_git)
         .add_custom_ignore_filename(".kilnignore")
-        .filter_entry(move |entry| entry.file_name() != ".git" && !inside.iter().any(|path| path == entry.path()))
+        .filter_entry(move |entry| {
+            let relative = entry.path().strip_prefix(&base).unwrap_or(entry.path());
+            let Some(path) = relative.to_str().filter(|path| !path.is_empty()) else { return true };
+            if entry.file_name() == ".git" {
+                if let Some(inner) = path.strip_suffix("/.git") {
+                    nested.lock().unwrap_or_else(PoisonError::into_inner).push(inner.to_owned());
+                }
+                return false;
+            }
+            let Some(why) = left_out_by_name(entry, in_git) else { return true };
+            if entry.file_name() != SHARED_OUTPUT_RECORD {
+                let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
+                noted.push(LeftOut { path: path.to_owned(), why });
+            }
+            false
+        })
         .threads(threads)
         .build_parallel();
     let (sender, receiver) = mpsc::channel();
     walker.run(|| {
         let sender = sender.clone();
         Box::new(move |entry| {
-            let result = entry.map_err(Error::from).and_then(|entry| look(root, &entry));
+            let result = entry.map_err(Error::from).and_then(|entry| look_at(root, &entry));
             let stop = result.is_err();
             match result.transpose().map(|result| sender.send(result)) {
                 Some(Err(_)) => WalkState::Quit,
@@ -67,18 +155,87 @@ pub fn walk(root: &Path, leave_out: &[PathBuf]) -> Result<Vec<Found>, Error> {
         })
     });
     drop(sender);
-    let mut found = receiver.into_iter().collect::<Result<Vec<Found>, Error>>()?;
-    found.sort_unstable_by(|one, other| one.path.cmp(&other.path));
-    Ok(found)
+    let found = receiver.into_iter().collect::<Result<Vec<Found>, Error>>()?;
+    let take = |all: &Mutex<Vec<LeftOut>>| std::mem::take(&mut *all.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut nested = std::mem::take(&mut *repositories.lock().unwrap_or_else(PoisonError::into_inner));
+    nested.sort();
+    Ok((Walked { found, left_out: take(&left_out) }, nested))
 }
 
-fn look(root: &Path, entry: &ignore::DirEntry) -> Result<Option<Found>, Error> {
-    let full = entry.path();
+fn left_out_by_name(entry: &ignore::DirEntry, in_git: bool) -> Option<Why> {
+    let is_dir = entry.file_type().is_some_and(|kind| kind.is_dir());
+    if is_dir {
+        if entry.path().join(OUTPUT_RECORD).is_file() {
+            return Some(Why::Output);
+        }
+        return owned::is_made(entry.path()).then_some(Why::Made);
+    }
+    if entry.file_name() == SHARED_OUTPUT_RECORD {
+        return Some(Why::Output);
+    }
+    (!in_git && owned::is_environment(entry.file_name())).then_some(Why::Environment)
+}
+
+/// Adds what an index names and the walk did not meet, because `.gitignore` matches it or a tool usually makes it.
+fn add_tracked(root: &Path, (mut walked, nested): Seen, tracked: Vec<String>) -> Result<Seen, Error> {
+    let known: std::collections::HashSet<&str> = walked.found.iter().map(|found| found.path.as_str()).collect();
+    let absent: Vec<String> = tracked.into_iter().filter(|path| !known.contains(path.as_str())).collect();
+    drop(known);
+    let mut excluded = Excluded::new(root);
+    let mut plain: HashMap<PathBuf, bool> = HashMap::new();
+    let mut repositories = nested;
+    for path in absent {
+        let full = root.join(&path);
+        // Deleted, not checked out, or below what is now a link.
+        let Ok(metadata) = full.symlink_metadata() else { continue };
+        if !is_below_directories(root, &path, &mut plain) {
+            continue;
+        }
+        if excluded.names(&path, metadata.is_dir()) {
+            walked.left_out.push(LeftOut { path, why: Why::KilnIgnore });
+        } else if metadata.is_dir() {
+            // A submodule that `.gitignore` matches; what became a directory otherwise, the walk has seen.
+            if full.join(".git").exists() && !repositories.contains(&path) {
+                let (inner, below) = see(&full, true)?;
+                let under = |name: &str| format!("{path}/{name}");
+                walked
+                    .found
+                    .extend(inner.found.into_iter().map(|found| Found { path: under(&found.path), kind: found.kind }));
+                repositories.extend(below.iter().map(|name| under(name)));
+                repositories.push(path);
+            }
+        } else {
+            walked.found.extend(look(root, &full, metadata.file_type(), || Ok(metadata))?);
+        }
+    }
+    Ok((walked, repositories))
+}
+
+/// Whether no part of a path but the last is a link.
+fn is_below_directories(root: &Path, path: &str, known: &mut HashMap<PathBuf, bool>) -> bool {
+    Path::new(path).ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()).all(|above| {
+        let is_dir = || root.join(above).symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+        *known.entry(above.to_owned()).or_insert_with(is_dir)
+    })
+}
+
+fn look_at(root: &Path, entry: &ignore::DirEntry) -> Result<Option<Found>, Error> {
+    match entry.file_type() {
+        Some(kind) if entry.path() != root => look(root, entry.path(), kind, || Ok(entry.metadata()?)),
+        _ => Ok(None),
+    }
+}
+
+fn look(
+    root: &Path,
+    full: &Path,
+    file_type: FileType,
+    metadata: impl FnOnce() -> Result<std::fs::Metadata, Error>,
+) -> Result<Option<Found>, Error> {
     let relative = full.strip_prefix(root).unwrap_or(full);
     let Some(path) = relative.to_str() else {
         return Err(Error::Name { path: relative.to_owned() });
     };
-    let Some(file_type) = entry.file_type().filter(|_| !path.is_empty()) else { return Ok(None) };
     if file_type.is_dir() {
         return Ok(None);
     }
@@ -87,7 +244,7 @@ fn look(root: &Path, entry: &ignore::DirEntry) -> Result<Option<Found>, Error> {
         let target = std::fs::read_link(full).map_err(read)?;
         Kind::Symlink { target: inside(path, &target)? }
     } else if file_type.is_file() {
-        let metadata = entry.metadata()?;
+        let metadata = metadata()?;
         Kind::File { stat: Stat::new(&metadata), executable: metadata.permissions().mode() & 0o100 != 0 }
     } else {
         return Err(Error::Special { path: relative.to_owned(), kind: special(file_type) });

@@ -8,13 +8,46 @@ pub enum Error {
     Empty,
     /// No file is known.
     #[error(
-        "no file says how to build this project (found {found}): expected a manifest such as `Cargo.toml`, `go.mod`, \
-         `pom.xml`, `package.json`, `pyproject.toml`, `Gemfile`, `CMakeLists.txt`, `meson.build` or `Makefile` \
-         in its root, or write a `kiln.toml`"
+        "nothing here says how to build this project (found {found}): expected a manifest that describes a project, such as \
+         `Cargo.toml`, `go.mod`, `pom.xml`, `package.json`, `pyproject.toml`, `Gemfile`, `CMakeLists.txt`, `meson.build` or \
+         `Makefile`, or a `kiln.toml`"
     )]
     Unknown {
         /// Some of the files there are, in words.
         found: String,
+    },
+    /// The root holds a file of a tool that Kiln does not support.
+    #[error("`{file}` is for {what}, which Kiln does not support: {fix}")]
+    Unsupported {
+        /// The file.
+        file: String,
+        /// The tool.
+        what: &'static str,
+        /// What to do.
+        fix: &'static str,
+    },
+    /// The projects are in directories of the tree.
+    #[error("there is no project in the root of the tree, but in directories below it: {projects}")]
+    Below {
+        /// The commands that build them, in words.
+        projects: String,
+    },
+    /// The language that was asked for is not the project's.
+    #[error("the project cannot be built as {language}: expected {expected} in its root")]
+    NotInLanguage {
+        /// The language.
+        language: super::Language,
+        /// The files it needs, in words.
+        expected: &'static str,
+    },
+    /// The lock file is there for the user, and not for the build.
+    #[error(
+        "`{lock}` exists but is left out of the build, because `.gitignore` or `.kilnignore` matches it: remove that pattern and commit \
+         `{lock}`"
+    )]
+    IgnoredLock {
+        /// The lock file.
+        lock: String,
     },
     /// Dependencies are not locked.
     #[error(

@@ -50,7 +50,7 @@ pub(super) fn artifact(name: &str, kind: ArtifactKind, from: &str, files: &[(&st
 }
 
 /// A project's name with what an artifact's name cannot hold replaced: `@acme/shop` is `acme-shop`.
-pub(super) fn artifact_name(name: &str) -> String {
+pub(crate) fn artifact_name(name: &str) -> String {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let name: String = name.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
     let name = name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());

@@ -3,8 +3,10 @@
 //! Invariant: a dependency layer's inputs are manifests, lock files and the tools' own configuration, never sources;
 //! only the steps that fetch dependencies have the network.
 
+mod below;
 mod c;
 mod error;
+mod evidence;
 mod found;
 mod go;
 mod java;
@@ -14,51 +16,97 @@ mod ruby;
 mod rust;
 mod staging;
 pub(crate) mod tree;
+mod unsupported;
 
 pub use error::Error;
+pub use evidence::{Language, UnknownLanguage};
+pub(crate) use found::artifact_name;
 pub use found::{Detected, Identity};
 
 use crate::plan::Source;
 pub(crate) use node::package_paths as node_manifests;
 
-type Detector = fn(&dyn Source, &str) -> Result<Option<Detected>, Error>;
-
-/// Languages with a manifest, in the order in which they are asked.
-const MANIFESTS: [Detector; 6] = [rust::detect, go::detect, java::detect, node::detect, python::detect, ruby::detect];
-/// Asked where no manifest is there: a Makefile often only wraps another language's tool.
-const REST: [Detector; 2] = [c::detect, java::detect_plain];
-
-/// How to build the tree. `directory_name` names a project that nothing else names.
-pub fn detect(source: &dyn Source, directory_name: &str) -> Result<Detected, Error> {
-    let mut chosen: Option<Detected> = None;
-    for detector in MANIFESTS {
-        match (&mut chosen, detector(source, directory_name)) {
-            (None, found) => chosen = found?,
-            (Some(first), Ok(Some(other))) => first.notes.push(format!(
-                "the project is built as {}; it also looks like {}, which a `kiln.toml` could build beside it",
-                first.language, other.language
-            )),
-            // What is wrong with a language that is not built is nobody's concern.
-            (Some(_), Ok(None) | Err(_)) => {}
-        }
+/// How to build the tree, and in words which other languages its files speak for. `directory_name` names a project that nothing else
+/// names; `language` is the user's choice, if any.
+///
+/// # Errors
+/// What is wrong with the project in the language that its files speak for most. Other languages' faults are nobody's concern.
+pub fn detect(
+    source: &dyn Source,
+    directory_name: &str,
+    language: Option<Language>,
+) -> Result<(Detected, Vec<String>), Error> {
+    if let Some(language) = language {
+        let found = in_language(language, source, directory_name)?;
+        let found = found.ok_or(Error::NotInLanguage { language, expected: manifests(language) })?;
+        return Ok((found, Vec::new()));
     }
-    for detector in REST {
-        if chosen.is_none() {
-            chosen = detector(source, directory_name)?;
-        }
+    let weighed = evidence::weigh(source);
+    for candidate in &weighed {
+        let Some(found) = in_language(candidate.language, source, directory_name)? else { continue };
+        let others = weighed.iter().filter(|other| other.language != candidate.language);
+        let considered = others.map(|other| format!("{} ({})", other.language, other.because.join("; ")));
+        return Ok((found, considered.collect()));
     }
-    chosen.ok_or_else(|| {
-        let mut found: Vec<&str> = source.paths().iter().take(5).map(String::as_str).collect();
-        if source.paths().len() > found.len() {
-            found.push("..");
-        }
-        Error::Unknown { found: crate::plan::list(found) }
-    })
+    Err(nothing(source))
+}
+
+fn in_language(language: Language, source: &dyn Source, directory_name: &str) -> Result<Option<Detected>, Error> {
+    match language {
+        Language::Rust => rust::detect(source, directory_name),
+        Language::Go => go::detect(source, directory_name),
+        Language::Java => match java::detect(source, directory_name)? {
+            None => java::detect_plain(source, directory_name),
+            found => Ok(found),
+        },
+        Language::Node => node::detect(source, directory_name),
+        Language::Python => python::detect(source, directory_name),
+        Language::Ruby => ruby::detect(source, directory_name),
+        Language::C => c::detect(source, directory_name),
+    }
+}
+
+/// The files that a project in a language has, in words.
+fn manifests(language: Language) -> &'static str {
+    match language {
+        Language::Rust => "`Cargo.toml`",
+        Language::Go => "`go.mod` or `go.work`",
+        Language::Java => "`pom.xml`, `build.gradle` or Java sources",
+        Language::Node => "`package.json`",
+        Language::Python => "`pyproject.toml` with a project, `setup.py` or `requirements.txt`",
+        Language::Ruby => "`Gemfile`",
+        Language::C => "`CMakeLists.txt`, `meson.build`, `configure` or `Makefile`",
+    }
+}
+
+/// Why no language was found.
+fn nothing(source: &dyn Source) -> Error {
+    if let Some((file, what, fix)) = unsupported::find(source) {
+        return Error::Unsupported { file, what, fix };
+    }
+    let below = below::projects(source);
+    if !below.is_empty() {
+        return Error::Below { projects: below::words(&below) };
+    }
+    const SHOWN: usize = 5;
+    let paths = source.paths();
+    let more = paths.len().saturating_sub(SHOWN);
+    let found = crate::plan::list(paths.iter().take(SHOWN).map(String::as_str));
+    let found = if more > 0 { format!("{found} and {more} more") } else { found };
+    Error::Unknown { found }
 }
 
 /// What the project's manifest calls it.
 pub fn identity(source: &dyn Source) -> Identity {
-    let identities =
-        [rust::identity, go::identity, java::identity, node::identity, python::identity, ruby::identity, c::identity];
-    identities.into_iter().map(|of| of(source)).find(|i| i.name.is_some() || i.version.is_some()).unwrap_or_default()
+    let of = |language: Language| match language {
+        Language::Rust => rust::identity(source),
+        Language::Go => go::identity(source),
+        Language::Java => java::identity(source),
+        Language::Node => node::identity(source),
+        Language::Python => python::identity(source),
+        Language::Ruby => ruby::identity(source),
+        Language::C => c::identity(source),
+    };
+    let weighed = evidence::weigh(source).into_iter().map(|evidence| of(evidence.language));
+    weighed.into_iter().find(|identity| identity.name.is_some() || identity.version.is_some()).unwrap_or_default()
 }

@@ -67,12 +67,12 @@ pub(crate) fn base(path: &str) -> &str {
 }
 
 /// The directory of a path; empty for the root.
-pub(crate) fn parent(path: &str) -> &str {
+pub fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(directory, _)| directory)
 }
 
 /// `path` as seen from `directory`, with `.` and `..` resolved; `None` where it leaves the tree.
-pub(crate) fn join(directory: &str, path: &str) -> Option<String> {
+pub fn join(directory: &str, path: &str) -> Option<String> {
     if path.starts_with('/') {
         return None;
     }

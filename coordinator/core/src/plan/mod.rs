@@ -17,6 +17,7 @@ mod unversioned;
 mod words;
 pub(crate) mod xml;
 
+pub use crate::detect::tree::{join, parent};
 pub use check::Error as InvalidPlan;
 pub(crate) use check::path_problem;
 pub use image::{Base, Compression, Image, SCRATCH};
@@ -29,8 +30,8 @@ pub use model::{
 pub use planner::{Error, Options, plan};
 pub use platform::{Platform, UnknownPlatform};
 pub use print::to_kiln_toml;
-pub use source::{MemorySource, Source, wants};
-pub use unversioned::unversioned;
+pub use source::{MemorySource, Source};
+pub use unversioned::{read_unversioned, unversioned};
 pub(crate) use words::{list, nearest};
 
 #[cfg(test)]

@@ -47,6 +47,8 @@ pub enum Origin {
         language: String,
         /// The files that said so, and what each said.
         because: Vec<String>,
+        /// Other languages that the files speak for, with the reason.
+        considered: Vec<String>,
     },
 }
 

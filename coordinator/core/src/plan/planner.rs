@@ -4,8 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Origin, Plan, Platform, Source, Target, VersionOrigin, check, default_libraries, unmatched, words};
-use crate::{detect, project};
+use super::{
+    Artifact, Origin, Plan, Platform, Source, Target, VersionOrigin, check, default_libraries, unmatched, words,
+};
+use crate::detect::{self, Language};
+use crate::project;
 
 /// What the caller asks for, and what the planner cannot see.
 #[derive(Debug, Clone)]
@@ -20,6 +23,25 @@ pub struct Options {
     pub describe: Option<String>,
     /// The project's name where nothing else says one.
     pub directory_name: String,
+    /// The language to build it as, where the caller chooses one.
+    pub language: Option<Language>,
+    /// Lock files that the caller has and that are not in the tree, because they are ignored.
+    pub ignored: Vec<String>,
+}
+
+impl Options {
+    /// For a caller on `host` who asks for nothing else.
+    pub fn new(host: Platform) -> Self {
+        Self {
+            platforms: Vec::new(),
+            targets: Vec::new(),
+            host,
+            describe: None,
+            directory_name: "project".to_owned(),
+            language: None,
+            ignored: Vec::new(),
+        }
+    }
 }
 
 /// Why there is no plan. Every one is the user's to mend.
@@ -49,10 +71,12 @@ pub fn plan(source: &dyn Source, options: &Options) -> Result<Plan, Error> {
     if source.paths().is_empty() {
         return Err(detect::Error::Empty.into());
     }
-    let mut plan = match source.read("kiln.toml") {
-        Some(text) => from_kiln_toml(source, options, &text)?,
-        None => from_files(source, options)?,
+    let plan = match source.read("kiln.toml") {
+        Some(text) => from_kiln_toml(source, options, &text),
+        None => from_files(source, options),
     };
+    let mut plan = plan.map_err(|error| explain_ignored(error, options))?;
+    plan.notes.extend(options.ignored.iter().map(|lock| detect::Error::IgnoredLock { lock: lock.clone() }.to_string()));
     for step in &mut plan.steps {
         step.inputs.extend(plan.exclude.iter().map(|glob| format!("!{glob}")));
     }
@@ -61,35 +85,91 @@ pub fn plan(source: &dyn Source, options: &Options) -> Result<Plan, Error> {
     Ok(plan)
 }
 
+/// A lock file that is absent from the tree only because it is ignored is not one that has to be made.
+fn explain_ignored(error: Error, options: &Options) -> Error {
+    match error {
+        Error::Detect(detect::Error::MissingLock { lock, .. }) if options.ignored.contains(&lock) => {
+            detect::Error::IgnoredLock { lock }.into()
+        }
+        error => error,
+    }
+}
+
 fn from_kiln_toml(source: &dyn Source, options: &Options, text: &[u8]) -> Result<Plan, Error> {
-    let project = project::parse(text, options.host)?;
-    let identity = detect::identity(source);
-    let steps = project.steps;
+    let head = project::head(text)?;
+    if head.is_whole {
+        let project = project::parse(text, options.host, project::Base::default())?;
+        let identity = detect::identity(source);
+        return Ok(assemble(source, options, project, identity, Origin::KilnToml, Vec::new()));
+    }
+    let language = options.language.or(head.language);
+    let (found, considered) = match detect::detect(source, &options.directory_name, language) {
+        Ok(found) => found,
+        // Without anything to change, the file stands for itself: then what it lacks is the error.
+        Err(error) => {
+            let project = project::parse(text, options.host, project::Base::default())?;
+            if project.steps.is_empty() {
+                return Err(error.into());
+            }
+            let identity = detect::identity(source);
+            return Ok(assemble(source, options, project, identity, Origin::KilnToml, Vec::new()));
+        }
+    };
+    let base = project::Base { steps: found.steps, artifacts: found.artifacts };
+    let mut project = project::parse(text, options.host, base)?;
+    if let (Some(name), Some(old)) = (&project.name, &found.identity.name) {
+        rename_artifact(&mut project.artifacts, old, name);
+    }
+    let mut because = found.because;
+    because.push("`kiln.toml` changes what was detected".to_owned());
+    let origin = Origin::Detected { language: found.language, because, considered };
+    Ok(assemble(source, options, project, found.identity, origin, found.notes))
+}
+
+/// An artifact that has the project's name keeps having it.
+fn rename_artifact(artifacts: &mut [Artifact], old: &str, new: &str) {
+    let (old, new) = (detect::artifact_name(old), detect::artifact_name(new));
+    if artifacts.iter().all(|artifact| artifact.name != new)
+        && let Some(artifact) = artifacts.iter_mut().find(|artifact| artifact.name == old)
+    {
+        artifact.name = new;
+    }
+}
+
+fn assemble(
+    source: &dyn Source,
+    options: &Options,
+    project: project::Project,
+    identity: detect::Identity,
+    origin: Origin,
+    mut notes: Vec<String>,
+) -> Plan {
     let (version, version_origin) = match project.version {
         Some(version) => (Some(version), VersionOrigin::KilnToml),
         None => version(identity.version, options),
     };
-    Ok(Plan {
+    notes.extend(unmatched::notes(&project.steps, &project.exclude, source.paths()));
+    Plan {
         name: project.name.or(identity.name).unwrap_or_else(|| options.directory_name.clone()),
         version,
         version_origin,
-        origin: Origin::KilnToml,
+        origin,
         targets: project.targets,
         artifacts: project.artifacts,
-        notes: unmatched::notes(&steps, &project.exclude, source.paths()),
-        steps,
+        notes,
+        steps: project.steps,
         exclude: project.exclude,
-    })
+    }
 }
 
 fn from_files(source: &dyn Source, options: &Options) -> Result<Plan, Error> {
-    let found = detect::detect(source, &options.directory_name)?;
+    let (found, considered) = detect::detect(source, &options.directory_name, options.language)?;
     let (version, version_origin) = version(found.identity.version, options);
     Ok(Plan {
         name: found.identity.name.unwrap_or_else(|| options.directory_name.clone()),
         version,
         version_origin,
-        origin: Origin::Detected { language: found.language, because: found.because },
+        origin: Origin::Detected { language: found.language, because: found.because, considered },
         targets: Vec::new(),
         steps: found.steps,
         artifacts: found.artifacts,

@@ -14,7 +14,7 @@ use crate::project::units::{show_duration, show_size};
 /// The plan as a `kiln.toml`: what `kiln init` writes.
 pub fn to_kiln_toml(plan: &Plan) -> String {
     let mut out = String::new();
-    if let Origin::Detected { language, because } = &plan.origin {
+    if let Origin::Detected { language, because, .. } = &plan.origin {
         line(&mut out, format_args!("# {language}: {}", because.join("; ").replace('\n', " ")));
     }
     key(&mut out, "name", &quote(&plan.name));

@@ -1,36 +1,57 @@
 //! What the planner sees of a source tree.
 //!
-//! Invariant: the planner reads only files that [`wants`] names, so a shell that fetched those has fetched enough.
+//! Invariant: the planner does no I/O. It asks for a file by reading it; whoever drives it supplies what was asked for and plans
+//! again, until nothing is left to ask for. So no list of file names decides which files a detector may read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 
-/// A source tree: its paths, and the content of the small files that decide a plan.
+/// A source tree: its paths, and the content of the files that decide a plan.
 pub trait Source {
-    /// The relative paths of all files, sorted, with `/` between the parts.
+    /// The relative paths of all files and symbolic links, sorted, with `/` between the parts.
     fn paths(&self) -> &[String];
-    /// The content of a file, where it is there and [`wants`] names it.
+    /// The content of a file. `None` where there is none, and for one that was not supplied yet: see [`MemorySource::unread`].
     fn read(&self, path: &str) -> Option<Vec<u8>>;
 }
 
-/// A source tree in memory.
-#[derive(Debug, Clone, Default)]
+/// A source tree of which files are supplied as they are asked for.
+#[derive(Debug, Default)]
 pub struct MemorySource {
     paths: Vec<String>,
-    files: BTreeMap<String, Vec<u8>>,
+    /// What was supplied; `None` for a path that cannot be read as a file.
+    files: BTreeMap<String, Option<Vec<u8>>>,
+    unread: Mutex<BTreeSet<String>>,
 }
 
 impl MemorySource {
     /// A tree of these files.
     pub fn new(files: BTreeMap<String, Vec<u8>>) -> Self {
-        MemorySource { paths: files.keys().cloned().collect(), files }
+        Self::with_paths([], files)
     }
 
-    /// A tree of the files in `files`, and of others of which only the path is known.
+    /// A tree of the files in `files`, and of others whose content is not known yet.
     pub fn with_paths(paths: impl IntoIterator<Item = String>, files: BTreeMap<String, Vec<u8>>) -> Self {
         let mut all: Vec<String> = paths.into_iter().chain(files.keys().cloned()).collect();
         all.sort();
         all.dedup();
-        MemorySource { paths: all, files }
+        let files = files.into_iter().map(|(path, content)| (path, Some(content))).collect();
+        MemorySource { paths: all, files, unread: Mutex::default() }
+    }
+
+    /// Takes the paths that were read since the last call and have not been supplied.
+    pub fn unread(&self) -> BTreeSet<String> {
+        std::mem::take(&mut *self.unread.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Supplies a file; `None` says that the path is there and is not a file one can read.
+    pub fn supply(&mut self, path: String, content: Option<Vec<u8>>) {
+        self.files.insert(path, content);
+    }
+}
+
+impl Clone for MemorySource {
+    fn clone(&self) -> Self {
+        MemorySource { paths: self.paths.clone(), files: self.files.clone(), unread: Mutex::default() }
     }
 }
 
@@ -46,32 +67,14 @@ impl Source for MemorySource {
     }
 
     fn read(&self, path: &str) -> Option<Vec<u8>> {
-        self.files.get(path).cloned()
-    }
-}
-
-/// True for the files that the planner may read: `kiln.toml`, manifests and lock files, known by their base name.
-pub fn wants(path: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    let parent = path.strip_suffix(name).unwrap_or("").trim_end_matches('/');
-    match name {
-        "kiln.toml" => parent.is_empty(),
-        "Cargo.toml" | "Cargo.lock" | "rust-toolchain" | "rust-toolchain.toml" => true,
-        "config.toml" | "config" => parent == ".cargo",
-        "go.mod" | "go.sum" | "go.work" | "go.work.sum" => true,
-        "modules.txt" => parent == "vendor",
-        "pom.xml" | "build.gradle" | "build.gradle.kts" | "settings.gradle" | "settings.gradle.kts" => true,
-        "gradle.properties" | "gradle.lockfile" | "gradle-wrapper.properties" | "libs.versions.toml" => true,
-        "CMakeLists.txt" | "meson.build" | "Makefile" | "makefile" | "GNUmakefile" => parent.is_empty(),
-        "configure.ac" | "conanfile.txt" | "conanfile.py" | "conan.lock" | "vcpkg.json" => parent.is_empty(),
-        "pyproject.toml" | "setup.py" | "setup.cfg" | "uv.lock" | "poetry.lock" | ".python-version" => true,
-        "PKG-INFO" => parent.is_empty(),
-        "requires.txt" => parent.ends_with(".egg-info"),
-        "package.json" | "package-lock.json" | "npm-shrinkwrap.json" | ".npmrc" => true,
-        "pnpm-lock.yaml" | "pnpm-workspace.yaml" | "yarn.lock" | ".yarnrc.yml" | ".yarnrc" => true,
-        "Gemfile" | "Gemfile.lock" | "version.rb" => true,
-        _ if name.ends_with(".gemspec") => true,
-        _ if name.ends_with(".java") => false,
-        _ => name.starts_with("requirements") && (name.ends_with(".txt") || name.ends_with(".in")),
+        match self.files.get(path) {
+            Some(content) => content.clone(),
+            None => {
+                if self.paths.binary_search_by(|one| one.as_str().cmp(path)).is_ok() {
+                    self.unread.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
+                }
+                None
+            }
+        }
     }
 }

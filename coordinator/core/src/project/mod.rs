@@ -7,7 +7,7 @@ mod reader;
 pub(crate) mod units;
 
 pub use error::Error;
-pub use parse::{Project, parse};
+pub use parse::{Base, Head, Project, head, parse, push_places, secrets};
 
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use super::{
     reader::{Reader, line},
     units,
 };
+use crate::detect::Language;
 use crate::plan::{Artifact, ArtifactFile, ArtifactKind, Libc, Platform, Step, Target, default_libraries};
 
 /// What a `kiln.toml` says; what it leaves out is for the planner to fill in.
@@ -31,7 +32,25 @@ pub struct Project {
     pub push: Vec<String>,
 }
 
-const ROOT: &[&str] = &["name", "version", "exclude", "targets", "steps", "artifacts", "store"];
+/// The detected plan that a file changes; empty for a file that is the whole plan.
+#[derive(Debug, Clone, Default)]
+pub struct Base {
+    /// Its steps.
+    pub steps: Vec<Step>,
+    /// Its artifacts.
+    pub artifacts: Vec<Artifact>,
+}
+
+/// What decides how a file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The file is the whole plan; else it changes what the project's other files say.
+    pub is_whole: bool,
+    /// The language to detect.
+    pub language: Option<Language>,
+}
+
+const ROOT: &[&str] = &["name", "version", "exclude", "detect", "language", "targets", "steps", "artifacts", "store"];
 const STORE: &[&str] = &["push"];
 const TARGET: &[&str] = &["platform", "os", "libc", "glibc", "cpu", "labels", "libraries"];
 const STEP: &[&str] = &[
@@ -57,13 +76,78 @@ const STEP: &[&str] = &[
 const ARTIFACT: &[&str] = &["from", "files", "kind", "check_elf"];
 const FILES: &str = "a list of paths, each a string or `{ path = \"..\", dest = \"..\" }`";
 
-/// Reads a `kiln.toml`. A target that names no platform is for the `host`.
-pub fn parse(content: &[u8], host: Platform) -> Result<Project, Error> {
+fn document(content: &[u8]) -> Result<(&str, Document<String>), Error> {
     let text = std::str::from_utf8(content).map_err(|_| Error::NotText)?;
-    let document = Document::parse(text).map_err(|e| Error::Syntax {
+    let document = Document::parse(text.to_owned()).map_err(|e| Error::Syntax {
         line: line(text, e.span().map_or(0, |s| s.start)),
         message: e.message().trim().replace('\n', ", "),
     })?;
+    Ok((text, document))
+}
+
+/// Reads how the rest of a `kiln.toml` is to be understood.
+///
+/// A file is the whole plan if `detect = false`, or if it does not say and has steps which are complete and refer to no others.
+pub fn head(content: &[u8]) -> Result<Head, Error> {
+    let (text, document) = document(content)?;
+    let root = Reader::root(text, document.as_table());
+    root.only(ROOT)?;
+    let language = match root.string("language")? {
+        None => None,
+        Some(text) => {
+            let expected = "a language: `rust`, `go`, `java`, `node`, `python`, `ruby` or `c`";
+            Some(text.parse().map_err(|_| root.bad("language", &text, expected))?)
+        }
+    };
+    let is_whole = match root.bool("detect")? {
+        Some(true) => false,
+        Some(false) => true,
+        None => language.is_none() && refers_to_itself_alone(&root)?,
+    };
+    Ok(Head { is_whole, language })
+}
+
+/// Whether there are steps, each has a command, and all that is referred to is in the file.
+fn refers_to_itself_alone(root: &Reader<'_>) -> Result<bool, Error> {
+    let steps = root.tables("steps")?;
+    let names: Vec<&str> = steps.iter().map(|(name, _)| name.as_str()).collect();
+    let known = |list: Vec<String>| list.iter().all(|name| names.contains(&name.as_str()));
+    if steps.is_empty() {
+        return Ok(false);
+    }
+    for (_, step) in &steps {
+        if !step.has("run") || !step.strings("needs").is_ok_and(known) {
+            return Ok(false);
+        }
+    }
+    for (_, artifact) in root.tables("artifacts")? {
+        if !artifact.has("from") || !artifact.has("files") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The secrets that the steps of a `kiln.toml` ask for, each with the step's name before its own.
+pub fn secrets(content: &[u8]) -> Result<Vec<(String, String)>, Error> {
+    let (text, document) = document(content)?;
+    let mut asked = Vec::new();
+    for (name, step) in Reader::root(text, document.as_table()).tables("steps")? {
+        asked.extend(step.strings("secrets")?.into_iter().map(|secret| (name.clone(), secret)));
+    }
+    Ok(asked)
+}
+
+/// Where `kiln build --store` pushes.
+pub fn push_places(content: &[u8]) -> Result<Vec<String>, Error> {
+    let (text, document) = document(content)?;
+    store(&Reader::root(text, document.as_table()))
+}
+
+/// Reads a `kiln.toml`. A target that names no platform is for the `host`. A step or artifact of `base` that the file names is changed in
+/// the keys that are given; others are added.
+pub fn parse(content: &[u8], host: Platform, base: Base) -> Result<Project, Error> {
+    let (text, document) = document(content)?;
     let root = Reader::root(text, document.as_table());
     root.only(ROOT)?;
     let name = root.string("name")?;
@@ -74,13 +158,26 @@ pub fn parse(content: &[u8], host: Platform) -> Result<Project, Error> {
     if let Some(version) = version.as_deref().filter(|v| v.is_empty() || v.contains([' ', '/', '\n'])) {
         return Err(root.bad("version", version, "a version without blanks or slashes"));
     }
+    let (mut steps, mut artifacts) = (base.steps, base.artifacts);
+    for (name, table) in root.tables("steps")? {
+        match steps.iter_mut().find(|step| step.name == name) {
+            Some(step) => change_step(step, &table)?,
+            None => steps.push(step(name, &table)?),
+        }
+    }
+    for (name, table) in root.tables("artifacts")? {
+        match artifacts.iter_mut().find(|artifact| artifact.name == name) {
+            Some(artifact) => change_artifact(artifact, &table)?,
+            None => artifacts.push(artifact(name, &table)?),
+        }
+    }
     Ok(Project {
         name,
         version,
         exclude: root.strings("exclude")?,
         targets: each(&root, "targets", |name, table| target(name, table, host))?,
-        steps: each(&root, "steps", step)?,
-        artifacts: each(&root, "artifacts", artifact)?,
+        steps,
+        artifacts,
         push: store(&root)?,
     })
 }
@@ -136,25 +233,40 @@ fn target(name: String, table: &Reader<'_>, host: Platform) -> Result<Target, Er
 }
 
 fn step(name: String, table: &Reader<'_>) -> Result<Step, Error> {
+    let mut step = Step::new(name, table.required_string("run")?);
+    change_step(&mut step, table)?;
+    Ok(step)
+}
+
+/// Sets what a table gives, and leaves the rest; variables and files are added to those there are.
+fn change_step(step: &mut Step, table: &Reader<'_>) -> Result<(), Error> {
     table.only(STEP)?;
-    let run = table.required_string("run")?;
-    if run.trim().is_empty() {
-        return Err(table.bad("run", run, "a command"));
+    if let Some(run) = table.string("run")? {
+        if run.trim().is_empty() {
+            return Err(table.bad("run", run, "a command"));
+        }
+        step.run = run;
     }
-    let mut step = Step::new(name, run);
-    step.why = table.string("why")?.unwrap_or_default();
-    step.needs = table.strings("needs")?;
-    step.inputs = table.strings("inputs")?;
-    step.unversioned = table.strings("unversioned")?;
-    step.files = table.string_map("files")?;
-    step.outputs = table.strings("outputs")?;
-    step.env = table.string_map("env")?;
-    step.secrets = table.strings("secrets")?;
-    step.network = table.bool("network")?.unwrap_or(false);
-    step.cache = table.bool("cache")?.unwrap_or(true);
-    step.image = table.string("image")?;
-    step.tools = table.strings("tools")?;
-    step.working_directory = table.string("working_directory")?;
+    let lists = [
+        ("needs", &mut step.needs),
+        ("inputs", &mut step.inputs),
+        ("unversioned", &mut step.unversioned),
+        ("outputs", &mut step.outputs),
+        ("secrets", &mut step.secrets),
+        ("tools", &mut step.tools),
+    ];
+    for (key, list) in lists {
+        if table.has(key) {
+            *list = table.strings(key)?;
+        }
+    }
+    step.files.extend(table.string_map("files")?);
+    step.env.extend(table.string_map("env")?);
+    step.why = table.string("why")?.unwrap_or(std::mem::take(&mut step.why));
+    step.network = table.bool("network")?.unwrap_or(step.network);
+    step.cache = table.bool("cache")?.unwrap_or(step.cache);
+    step.image = table.string("image")?.or(step.image.take());
+    step.working_directory = table.string("working_directory")?.or(step.working_directory.take());
     if let Some(cpus) = table.number("cpus")? {
         let milli = (cpus * 1000.0).round();
         if !(1.0..=1_000_000.0).contains(&milli) {
@@ -173,32 +285,50 @@ fn step(name: String, table: &Reader<'_>) -> Result<Step, Error> {
         let count = u32::try_from(shards).ok().filter(|n| (1..=10_000).contains(n));
         step.shards = count.ok_or_else(|| table.bad("shards", shards, "a count from 1 to 10000"))?;
     }
-    Ok(step)
+    Ok(())
 }
 
 fn artifact(name: String, table: &Reader<'_>) -> Result<Artifact, Error> {
-    let is_image = table.string("kind")?.as_deref() == Some("image");
-    if is_image {
+    for key in ["from", "files"] {
+        if !table.has(key) {
+            return Err(table.missing(key));
+        }
+    }
+    let mut artifact =
+        Artifact { name, from: Vec::new(), files: Vec::new(), kind: ArtifactKind::Binary, check_elf: true };
+    change_artifact(&mut artifact, table)?;
+    Ok(artifact)
+}
+
+fn change_artifact(artifact: &mut Artifact, table: &Reader<'_>) -> Result<(), Error> {
+    let kind = table.string("kind")?;
+    if kind.as_deref() == Some("image") {
         table.only(&[ARTIFACT, image::KEYS].concat())?;
     } else {
         table.none_of(image::KEYS, "it is for an artifact of `kind = \"image\"`")?;
         table.only(ARTIFACT)?;
     }
-    let from = table.strings("from")?;
-    if from.is_empty() {
-        return Err(table.missing("from"));
+    if table.has("from") {
+        artifact.from = table.strings("from")?;
+        if artifact.from.is_empty() {
+            return Err(table.missing("from"));
+        }
     }
-    let files = table.list("files", FILES, artifact_file)?;
-    if files.is_empty() {
-        return Err(table.missing("files"));
+    if table.has("files") {
+        artifact.files = table.list("files", FILES, artifact_file)?;
+        if artifact.files.is_empty() {
+            return Err(table.missing("files"));
+        }
     }
-    let kind = match table.string("kind")?.as_deref() {
-        None | Some("binary") => ArtifactKind::Binary,
-        Some("archive") => ArtifactKind::Archive,
-        Some("image") => ArtifactKind::Image(Box::new(image::image(table)?)),
+    match kind.as_deref() {
+        None => {}
+        Some("binary") => artifact.kind = ArtifactKind::Binary,
+        Some("archive") => artifact.kind = ArtifactKind::Archive,
+        Some("image") => artifact.kind = ArtifactKind::Image(Box::new(image::image(table)?)),
         Some(other) => return Err(table.bad("kind", other, "`binary`, `archive` or `image`")),
-    };
-    Ok(Artifact { name, from, files, kind, check_elf: table.bool("check_elf")?.unwrap_or(true) })
+    }
+    artifact.check_elf = table.bool("check_elf")?.unwrap_or(artifact.check_elf);
+    Ok(())
 }
 
 fn artifact_file(value: &Value) -> Option<ArtifactFile> {

@@ -1,7 +1,7 @@
 //! What a `kiln.toml` says, and what is said about a wrong one.
 
-use super::{Project, parse};
-use crate::plan::{ArtifactKind, Base, Platform};
+use super::{Base, Project, parse};
+use crate::plan::{ArtifactKind, Platform};
 use insta::assert_snapshot;
 
 const SHOP: &str = r#"
@@ -40,11 +40,11 @@ kind = "archive"
 "#;
 
 fn read(text: &str) -> Project {
-    parse(text.as_bytes(), Platform::Amd64).unwrap()
+    parse(text.as_bytes(), Platform::Amd64, Base::default()).unwrap()
 }
 
 fn error(text: &str) -> String {
-    parse(text.as_bytes(), Platform::Amd64).unwrap_err().to_string()
+    parse(text.as_bytes(), Platform::Amd64, Base::default()).unwrap_err().to_string()
 }
 
 #[test]
@@ -110,14 +110,14 @@ fn what_is_missing_is_named() {
 fn a_text_that_is_no_toml_names_its_line() {
     assert_snapshot!(error("name = \"a\"\n[steps"), @"`kiln.toml` line 2: unclosed table, expected `]`");
     assert_snapshot!(error("a = 1\na = 2"), @"`kiln.toml` line 2: duplicate key");
-    assert_snapshot!(parse(b"name = \"\xff\"", Platform::Amd64).unwrap_err().to_string(), @"`kiln.toml` is no UTF-8 text");
+    assert_snapshot!(parse(b"name = \"\xff\"", Platform::Amd64, Base::default()).unwrap_err().to_string(), @"`kiln.toml` is no UTF-8 text");
 }
 
 proptest::proptest! {
     #[test]
     fn no_text_panics(text: String, cut in 0..SHOP.len()) {
-        let _ = parse(text.as_bytes(), Platform::Amd64);
-        let _ = parse(&SHOP.as_bytes()[..cut], Platform::Amd64);
+        let _ = parse(text.as_bytes(), Platform::Amd64, Base::default());
+        let _ = parse(&SHOP.as_bytes()[..cut], Platform::Amd64, Base::default());
     }
 }
 
@@ -149,18 +149,12 @@ compression = "zstd"
 fn an_image_has_all_that_a_container_needs_and_prints_as_it_was_read() {
     let project = read(IMAGE);
     let ArtifactKind::Image(image) = &project.artifacts[0].kind else { panic!("expected an image") };
-    assert_eq!(image.base, Base::Reference("python:3.11-slim".into()));
+    assert_eq!(image.base, crate::plan::Base::Reference("python:3.11-slim".into()));
     assert_eq!(image.cmd.as_deref(), Some(&["main.py".to_owned()][..]));
     assert_eq!((image.workdir.as_deref(), image.owner), (Some("/srv"), (1000, 1000)));
     assert_eq!(image.ports, ["8080/tcp", "53/udp"]);
     let source = crate::plan::MemorySource::from_iter([("kiln.toml", IMAGE)]);
-    let options = crate::plan::Options {
-        platforms: Vec::new(),
-        targets: Vec::new(),
-        host: Platform::Amd64,
-        describe: None,
-        directory_name: "p".into(),
-    };
+    let options = crate::plan::Options::new(Platform::Amd64);
     let plan = crate::plan::plan(&source, &options).unwrap();
     assert_eq!(read(&crate::plan::to_kiln_toml(&plan)).artifacts, project.artifacts);
 }

@@ -68,6 +68,11 @@ pub fn document(artifact: &v1::Artifact, source: &dyn Source, wants: &BTreeMap<S
     })
 }
 
+/// Reads the lock files that a document will name packages of, so that a source which is supplied as it is read has them in time.
+pub fn read_locks(source: &dyn Source) {
+    packages(source);
+}
+
 /// The packages of all lock files, each once, with the files that name it.
 fn packages(source: &dyn Source) -> BTreeMap<Package, BTreeSet<String>> {
     let mut found: BTreeMap<Package, BTreeSet<String>> = BTreeMap::new();

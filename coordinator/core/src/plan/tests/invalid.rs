@@ -11,8 +11,8 @@ fn kiln(text: &str) -> String {
 #[test]
 fn an_empty_project_and_an_empty_plan_are_refused() {
     assert_snapshot!(refused(&[]), @"the project is empty: there is no file to build from");
-    assert_snapshot!(kiln("name = \"a\""), @"the plan has no step: add one as `[steps.NAME]` with a `run`");
-    assert_snapshot!(refused(&[("notes.txt", "")]), @"no file says how to build this project (found `notes.txt`): expected a manifest such as `Cargo.toml`, `go.mod`, `pom.xml`, `package.json`, `pyproject.toml`, `Gemfile`, `CMakeLists.txt`, `meson.build` or `Makefile` in its root, or write a `kiln.toml`");
+    assert_snapshot!(kiln("detect = false"), @"the plan has no step: add one as `[steps.NAME]` with a `run`");
+    assert_snapshot!(refused(&[("notes.txt", "")]), @"nothing here says how to build this project (found `notes.txt`): expected a manifest that describes a project, such as `Cargo.toml`, `go.mod`, `pom.xml`, `package.json`, `pyproject.toml`, `Gemfile`, `CMakeLists.txt`, `meson.build` or `Makefile`, or a `kiln.toml`");
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Behaviour of the planner as its callers see it.
 
+mod detection;
 mod invalid;
 mod languages;
+mod overrides;
 mod planning;
 mod unversioned;
 
@@ -13,13 +15,7 @@ fn tree(files: &[(&str, &str)]) -> MemorySource {
 }
 
 fn options() -> Options {
-    Options {
-        platforms: Vec::new(),
-        targets: Vec::new(),
-        host: Platform::Amd64,
-        describe: None,
-        directory_name: "project".to_owned(),
-    }
+    Options::new(Platform::Amd64)
 }
 
 fn planned(files: &[(&str, &str)]) -> Plan {

@@ -1,7 +1,9 @@
 //! Order, targets, versions and inputs.
 
+use std::collections::BTreeMap;
+
 use super::{options, planned, tree};
-use crate::plan::{Origin, Platform, Step, VersionOrigin, input_files, plan, to_kiln_toml, wants};
+use crate::plan::{MemorySource, Origin, Platform, Source, Step, VersionOrigin, input_files, plan, to_kiln_toml};
 
 const TARGETS: &str = "[targets.prod]\nplatform = \"linux/amd64\"\nglibc = \"2.36\"\n\
                        [targets.edge]\nplatform = \"linux/arm64\"\n[steps.a]\nrun = \"x\"\n";
@@ -100,13 +102,26 @@ fn a_kiln_toml_reads_back_to_the_same_plan() {
 }
 
 #[test]
-fn the_planner_reads_only_small_files_that_it_names() {
-    for path in
-        ["kiln.toml", "a/Cargo.toml", "Cargo.lock", ".cargo/config.toml", "package.json", "requirements-dev.txt"]
-    {
-        assert!(wants(path), "{path}");
-    }
-    for path in ["src/main.rs", "a/kiln.toml", "config.toml", "vendor/modules.txt2", "data.json", "Main.java"] {
-        assert!(!wants(path), "{path}");
-    }
+fn a_plan_is_found_by_supplying_the_files_that_it_asks_for() {
+    let all = tree(&[
+        ("Cargo.toml", "[workspace]\nmembers = [\"a\"]\n"),
+        ("Cargo.lock", "version = 4\n[[package]]\nname = \"a\"\nversion = \"1.0.0\"\n"),
+        ("a/Cargo.toml", "[package]\nname = \"a\"\nversion = \"1.0.0\"\n"),
+        ("a/src/main.rs", "fn main() {}"),
+    ]);
+    let mut lazy = MemorySource::with_paths(all.paths().to_vec(), BTreeMap::new());
+    let mut asked = Vec::new();
+    let found = loop {
+        let plan = plan(&lazy, &options());
+        let unread = lazy.unread();
+        if unread.is_empty() {
+            break plan;
+        }
+        for path in unread {
+            lazy.supply(path.clone(), all.read(&path));
+            asked.push(path);
+        }
+    };
+    assert_eq!(found, plan(&all, &options()));
+    assert!(!asked.contains(&"a/src/main.rs".to_owned()), "sources do not decide a plan: {asked:?}");
 }

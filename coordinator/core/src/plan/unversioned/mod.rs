@@ -10,7 +10,7 @@ mod node;
 mod python;
 mod ruby;
 
-use super::Source;
+use super::{Source, Step, matches};
 
 /// The version that stands in for the project's own.
 const NONE: &str = "0.0.0";
@@ -34,4 +34,15 @@ pub fn unversioned(path: &str, content: &[u8], all: &dyn Source) -> Option<Vec<u
         _ => None,
     }?;
     Some(changed.into_bytes())
+}
+
+/// Reads what [`unversioned`] will need for these steps, so that a source which is supplied as it is read has it in time.
+pub fn read_unversioned(steps: &[Step], source: &dyn Source) {
+    for step in steps.iter().filter(|step| !step.unversioned.is_empty()) {
+        for path in source.paths().iter().filter(|path| matches(&step.unversioned, path)) {
+            if let Some(content) = source.read(path) {
+                let _ = unversioned(path, &content, source);
+            }
+        }
+    }
 }

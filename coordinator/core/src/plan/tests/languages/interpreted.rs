@@ -353,12 +353,6 @@ kind = "archive"
 }
 
 #[test]
-fn a_second_language_is_noted() {
-    let plan = planned(&[("Gemfile", ""), ("Gemfile.lock", ""), ("package.json", r#"{"name":"a"}"#)]);
-    assert_snapshot!(plan.notes.join("\n"), @"the project is built as node (npm); it also looks like ruby (bundler), which a `kiln.toml` could build beside it");
-}
-
-#[test]
 fn a_source_distribution_says_itself_what_it_needs() {
     let info = "Metadata-Version: 2.1\nName: httpie\nVersion: 3.2.2\n\nName: not this\n";
     let requires = "requests[socks]>=2.22.0\nrich\n\n[dev]\npytest\n";

@@ -1,0 +1,94 @@
+//! Which files of a directory no build sees, in words for its user.
+
+use std::path::Path;
+
+use kiln_scan::{LeftOut, Why, git};
+
+/// Paths that are named for one reason.
+const SHOWN: usize = 6;
+
+/// Each manifest with the lock files that may lie beside it.
+const LOCKS: &[(&str, &[&str])] = &[
+    ("Cargo.toml", &["Cargo.lock"]),
+    ("package.json", &["package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock"]),
+    ("pyproject.toml", &["uv.lock", "poetry.lock"]),
+    ("go.mod", &["go.sum"]),
+    ("go.work", &["go.work.sum"]),
+    ("Gemfile", &["Gemfile.lock"]),
+    ("conanfile.txt", &["conan.lock"]),
+    ("conanfile.py", &["conan.lock"]),
+    ("build.gradle", &["gradle.lockfile"]),
+    ("build.gradle.kts", &["gradle.lockfile"]),
+];
+
+/// The lock files that lie beside a manifest of the tree and are not in the tree themselves. `paths` are the tree's, sorted.
+pub fn ignored_locks(root: &Path, paths: &[String]) -> Vec<String> {
+    let mut ignored = Vec::new();
+    for path in paths {
+        let (directory, name) =
+            path.rsplit_once('/').map_or(("", path.as_str()), |(directory, name)| (directory, name));
+        let Some((_, locks)) = LOCKS.iter().find(|(manifest, _)| *manifest == name) else { continue };
+        for lock in *locks {
+            let lock = if directory.is_empty() { (*lock).to_owned() } else { format!("{directory}/{lock}") };
+            if paths.binary_search(&lock).is_err() && root.join(&lock).is_file() {
+                ignored.push(lock);
+            }
+        }
+    }
+    ignored.sort();
+    ignored.dedup();
+    ignored
+}
+
+/// What was left out of a tree and why, a sentence for each reason. Asks git for what it ignores.
+pub fn words(root: &Path, left_out: &[LeftOut]) -> Vec<String> {
+    let of =
+        |why: Why| -> Vec<&str> { left_out.iter().filter(|one| one.why == why).map(|one| one.path.as_str()).collect() };
+    let ignored = git::ignored(root).unwrap_or_default();
+    let ignored: Vec<&str> = ignored
+        .iter()
+        .map(String::as_str)
+        .filter(|path| !left_out.iter().any(|one| one.path == path.trim_end_matches('/')))
+        .collect();
+    let reasons = [
+        (ignored, "ignored by git (`git add -f` puts a file in)"),
+        (of(Why::KilnIgnore), "named by `.kilnignore`"),
+        (of(Why::Environment), "settings of this machine, and often secret"),
+        (of(Why::Made), "made by tools, and made again by the build"),
+    ];
+    reasons.iter().filter(|(paths, _)| !paths.is_empty()).map(|(paths, why)| sentence(paths, why)).collect()
+}
+
+fn sentence(paths: &[&str], why: &str) -> String {
+    let mut shown: Vec<String> = paths.iter().take(SHOWN).map(|path| format!("`{path}`")).collect();
+    if paths.len() > SHOWN {
+        shown.push(format!("{} more", paths.len() - SHOWN));
+    }
+    let count = crate::terminal::count(paths.len(), "path");
+    format!("left out {count} {why}: {}", shown.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_file_beside_a_manifest_that_is_not_in_the_tree_is_ignored() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in ["Cargo.lock", "web/yarn.lock", "web/package-lock.json", "other.lock"] {
+            std::fs::create_dir_all(dir.path().join(path).parent().unwrap()).unwrap();
+            std::fs::write(dir.path().join(path), "").unwrap();
+        }
+        let paths = ["Cargo.toml", "web/package-lock.json", "web/package.json"].map(str::to_owned);
+        assert_eq!(ignored_locks(dir.path(), &paths), ["Cargo.lock", "web/yarn.lock"]);
+    }
+
+    #[test]
+    fn many_paths_are_counted_and_a_few_named() {
+        let left_out: Vec<LeftOut> =
+            (0..9).map(|number| LeftOut { path: format!("a{number}"), why: Why::KilnIgnore }).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let expected = "left out 9 paths named by `.kilnignore`: `a0`, `a1`, `a2`, `a3`, `a4`, `a5`, 3 more";
+        assert_eq!(words(dir.path(), &left_out), [expected]);
+    }
+}

@@ -1,0 +1,64 @@
+//! What Kiln wrote to a directory, as a file in that directory.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+
+/// The record of a directory that holds nothing but Kiln's output.
+pub(super) const OWN: &str = kiln_scan::OUTPUT_RECORD;
+/// The record of a directory that holds other files too.
+pub(super) const SHARED: &str = kiln_scan::SHARED_OUTPUT_RECORD;
+
+/// The version of the form.
+const VERSION: u32 = 1;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    version: u32,
+    pub(super) entries: BTreeMap<String, Entry>,
+}
+
+/// One name in the directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Entry {
+    /// What identifies the content.
+    pub(super) content: String,
+    /// The states in which it is as Kiln left it, as [`super::state::of`] gives them.
+    pub(super) states: Vec<String>,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self { version: VERSION, entries: BTreeMap::new() }
+    }
+}
+
+impl Record {
+    /// The record in a file; an empty one where there is none.
+    pub(super) fn load(path: &Path) -> Result<Self, Error> {
+        let bad = |reason: String| Error::Record { path: path.to_owned(), reason };
+        let data = match std::fs::read(path) {
+            Ok(data) => data,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(bad(error.to_string())),
+        };
+        let record: Self = serde_json::from_slice(&data).map_err(|error| bad(error.to_string()))?;
+        if record.version != VERSION {
+            return Err(bad(format!("version {} where {VERSION} was expected", record.version)));
+        }
+        Ok(record)
+    }
+
+    /// Replaces the file in one step.
+    pub(super) fn save(&self, path: &Path) -> Result<(), Error> {
+        let write = |source| Error::Write { path: path.to_owned(), source };
+        let dir = path.parent().unwrap_or(Path::new("."));
+        let mut file = tempfile::Builder::new().prefix(".kiln-").tempfile_in(dir).map_err(write)?;
+        serde_json::to_writer(&mut file, self).map_err(|error| write(error.into()))?;
+        file.persist(path).map_err(|error| write(error.error))?;
+        Ok(())
+    }
+}
