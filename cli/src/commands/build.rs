@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use kiln_core::plan::Variable;
 use kiln_proto::channel;
 use kiln_proto::transfer::{self, Blob, Moved};
 use kiln_proto::v1;
@@ -184,6 +185,15 @@ fn request(args: &args::Build, scanned: &Scanned, facts: git::Facts) -> v1::Subm
         user: user(),
         allow_emulation: args.allow_emulation,
         secrets: Vec::new(),
+        variables: args.env.iter().map(variable).collect(),
+    }
+}
+
+fn variable(variable: &Variable) -> v1::StepVariable {
+    v1::StepVariable {
+        step: variable.step.clone().unwrap_or_default(),
+        name: variable.name.clone(),
+        value: variable.value.clone(),
     }
 }
 

@@ -9,7 +9,8 @@ use crate::local::Project;
 use crate::{Code, Error, args, local, terminal};
 
 pub(super) fn run(args: &args::Plan) -> Result<Code, Error> {
-    let plan = Project::open(&args.dir)?.plan(&args.platform, &args.target)?;
+    let mut plan = Project::open(&args.dir)?.plan(&args.platform, &args.target)?;
+    kiln_core::plan::set_variables(&mut plan, &args.env).map_err(|error| Error::Usage(error.to_string()))?;
     if args.json {
         return local::print_json(&object(&plan));
     }
@@ -51,6 +52,12 @@ fn write_words(out: &mut String, plan: &Plan) -> std::fmt::Result {
         }
         let inputs = if step.inputs.is_empty() { "the whole tree".to_owned() } else { step.inputs.join(" ") };
         writeln!(out, "  inputs   {inputs}")?;
+        for (name, value) in &step.env {
+            writeln!(out, "  env      {name}={value}")?;
+        }
+        if step.stamp {
+            writeln!(out, "  stamp    KILN_VERSION KILN_COMMIT KILN_DIRTY")?;
+        }
         if !step.secrets.is_empty() {
             writeln!(out, "  secrets  {}", step.secrets.join(" "))?;
         }
@@ -133,6 +140,7 @@ fn step(step: &Step) -> Value {
         "image": step.image,
         "tools": step.tools,
         "working_directory": step.working_directory,
+        "stamp": step.stamp,
     })
 }
 

@@ -14,6 +14,7 @@ mod print;
 mod source;
 mod unmatched;
 mod unversioned;
+mod variables;
 mod words;
 pub(crate) mod xml;
 
@@ -31,6 +32,7 @@ pub use platform::{Platform, UnknownPlatform};
 pub use print::to_kiln_toml;
 pub use source::{MemorySource, Source, wants};
 pub use unversioned::unversioned;
+pub use variables::{Stamp, Variable, VariableError, set_variables, stamp};
 pub(crate) use words::{list, nearest};
 
 #[cfg(test)]

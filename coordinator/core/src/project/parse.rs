@@ -53,6 +53,7 @@ const STEP: &[&str] = &[
     "image",
     "tools",
     "working_directory",
+    "stamp",
 ];
 const ARTIFACT: &[&str] = &["from", "files", "kind", "check_elf"];
 const FILES: &str = "a list of paths, each a string or `{ path = \"..\", dest = \"..\" }`";
@@ -152,6 +153,7 @@ fn step(name: String, table: &Reader<'_>) -> Result<Step, Error> {
     step.secrets = table.strings("secrets")?;
     step.network = table.bool("network")?.unwrap_or(false);
     step.cache = table.bool("cache")?.unwrap_or(true);
+    step.stamp = table.bool("stamp")?.unwrap_or(false);
     step.image = table.string("image")?;
     step.tools = table.strings("tools")?;
     step.working_directory = table.string("working_directory")?;
