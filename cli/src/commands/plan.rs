@@ -141,6 +141,7 @@ fn step(step: &Step) -> Value {
         "tools": step.tools,
         "working_directory": step.working_directory,
         "stamp": step.stamp,
+        "native": step.native,
     })
 }
 
@@ -152,5 +153,6 @@ fn artifact(artifact: &Artifact) -> Value {
         "files": files,
         "kind": artifact.kind.name(),
         "check_elf": artifact.check_elf,
+        "bundle_libraries": artifact.bundle_libraries,
     })
 }

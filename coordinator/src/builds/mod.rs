@@ -6,9 +6,12 @@
 pub mod elf;
 mod environment;
 mod events;
+mod failure;
 mod images;
 mod layer;
+mod libraries;
 pub mod lower;
+mod native;
 mod records;
 mod run;
 mod secrets;
@@ -76,6 +79,7 @@ struct Shared {
     /// One submission at a time looks at request ids.
     submitting: tokio::sync::Mutex<()>,
     planning: Semaphore,
+    native: native::Known,
     watches: Arc<Semaphore>,
 }
 
@@ -157,6 +161,7 @@ impl Builds {
             active: Mutex::default(),
             submitting: tokio::sync::Mutex::default(),
             planning: Semaphore::new(MAX_PLANNING),
+            native: native::Known::default(),
             watches: Arc::new(Semaphore::new(MAX_WATCHES)),
         };
         let builds = Self { shared: Arc::new(shared) };
@@ -251,6 +256,7 @@ impl Builds {
         let mut plan = plan::plan(&source.planned, &options).map_err(|error| wrong(error.to_string()))?;
         let variables: Vec<plan::Variable> = request.variables.iter().map(variable).collect();
         plan::set_variables(&mut plan, &variables).map_err(|error| wrong(error.to_string()))?;
+        native::mark(&mut plan, &source, &*self.shared.stores.blobs, &self.shared.native).await;
         plan::stamp(&mut plan, &plan::Stamp { commit: facts.commit.clone(), dirty: facts.dirty });
         if let Some(words) = invalid_base(&plan) {
             return Err(wrong(words));

@@ -54,6 +54,7 @@ pub fn plan(source: &dyn Source, options: &Options) -> Result<Plan, Error> {
         None => from_files(source, options)?,
     };
     for step in &mut plan.steps {
+        check::plain_outputs(step);
         step.inputs.extend(plan.exclude.iter().map(|glob| format!("!{glob}")));
     }
     plan.steps = check::check(plan.steps, &plan.artifacts)?;

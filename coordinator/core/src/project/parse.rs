@@ -54,8 +54,9 @@ const STEP: &[&str] = &[
     "tools",
     "working_directory",
     "stamp",
+    "native",
 ];
-const ARTIFACT: &[&str] = &["from", "files", "kind", "check_elf"];
+const ARTIFACT: &[&str] = &["from", "files", "kind", "check_elf", "bundle_libraries"];
 const FILES: &str = "a list of paths, each a string or `{ path = \"..\", dest = \"..\" }`";
 
 /// Reads a `kiln.toml`. A target that names no platform is for the `host`.
@@ -128,10 +129,9 @@ fn target(name: String, table: &Reader<'_>, host: Platform) -> Result<Target, Er
     if let Some(text) = cpu_level.as_deref().filter(|text| !platform.has_cpu_level(text)) {
         return Err(table.bad("cpu", text, platform.cpu_levels()));
     }
-    let libraries = match table.strings("libraries")? {
-        none if none.is_empty() => default_libraries(),
-        some => some,
-    };
+    let mut libraries = default_libraries();
+    let declared = table.strings("libraries")?;
+    libraries.extend(declared.into_iter().filter(|name| !default_libraries().contains(name)));
     let (os, labels) = (table.string("os")?, table.string_map("labels")?);
     Ok(Target { name, platform, os, glibc, libc, cpu_level, labels, libraries })
 }
@@ -154,6 +154,7 @@ fn step(name: String, table: &Reader<'_>) -> Result<Step, Error> {
     step.network = table.bool("network")?.unwrap_or(false);
     step.cache = table.bool("cache")?.unwrap_or(true);
     step.stamp = table.bool("stamp")?.unwrap_or(false);
+    step.native = table.bool("native")?.unwrap_or(false);
     step.image = table.string("image")?;
     step.tools = table.strings("tools")?;
     step.working_directory = table.string("working_directory")?;
@@ -200,7 +201,12 @@ fn artifact(name: String, table: &Reader<'_>) -> Result<Artifact, Error> {
         Some("image") => ArtifactKind::Image(Box::new(image::image(table)?)),
         Some(other) => return Err(table.bad("kind", other, "`binary`, `archive` or `image`")),
     };
-    Ok(Artifact { name, from, files, kind, check_elf: table.bool("check_elf")?.unwrap_or(true) })
+    let bundle_libraries = table.bool("bundle_libraries")?.unwrap_or(false);
+    if bundle_libraries && is_image {
+        return Err(table.bad("bundle_libraries", true, "`false`, for an image has the libraries of its `base`"));
+    }
+    let check_elf = table.bool("check_elf")?.unwrap_or(true);
+    Ok(Artifact { name, from, files, kind, check_elf, bundle_libraries })
 }
 
 fn artifact_file(value: &Value) -> Option<ArtifactFile> {
