@@ -205,7 +205,7 @@ async fn submit(farm: &Farm) -> anyhow::Result<String> {
                    [artifacts.out]\nfrom = \"wait\"\nfiles = [\"out\"]\nkind = \"archive\"\n";
     let (digest, data) = (FUNCTION.digest(project.as_bytes()), project.as_bytes());
     let mut tree = Tree::default();
-    tree.insert("kiln.toml", Entry::File { digest, executable: false })?;
+    tree.insert("kiln.toml", Entry::file(digest, false))?;
     let mut blobs = vec![(digest, Blob::Bytes(data.into()))];
     let root = tree.encode(FUNCTION, &mut |encoded| blobs.push((encoded.digest, Blob::Bytes(encoded.data.into()))));
     let channel = farm.connect().await?;

@@ -109,7 +109,7 @@ async fn fetch_once(farm: &Farm, artifact: &v1::Artifact, output: &Output, whole
         let (digest, name) = (digest(Some(wire))?, format!("{}.{suffix}", artifact.name));
         if output.current(&name, &digest.to_string()).is_none() {
             let staged = beside.path().join(suffix);
-            fetch.file(&digest, &staged, Path::new(""), false).await?;
+            fetch.file(&digest, &staged, Path::new(""), 0o644).await?;
             arrived.kept.extend(output.place(&name, &staged, &digest.to_string(), &artifact.id)?.kept);
         }
         if !whole && suffix == "provenance.json" {
@@ -139,14 +139,20 @@ impl Fetch<'_> {
                 .map_err(|error| self.malformed(error.to_string()))?;
             let here = into.join(&relative);
             std::fs::create_dir_all(&here).map_err(|source| Error::Write { path: here.clone(), source })?;
+            if let Some(mode) = tree.mode {
+                // Its owner can always clear it away again.
+                let mode = std::fs::Permissions::from_mode(on_disk(mode) | 0o700);
+                std::fs::set_permissions(&here, mode).map_err(|source| Error::Write { path: here.clone(), source })?;
+            }
             for (name, entry) in tree.entries {
                 if !is_name(&name) {
                     return Err(self.malformed(format!("it holds the name `{name}`")));
                 }
                 let path = relative.join(&name);
                 match entry {
-                    Entry::File { digest, executable } => {
-                        self.file(&digest, &into.join(&path), &path, executable).await?;
+                    Entry::File { digest, executable, mode } => {
+                        let mode = on_disk(mode.unwrap_or(if executable { 0o755 } else { 0o644 }));
+                        self.file(&digest, &into.join(&path), &path, mode).await?;
                         files.push((path, digest));
                     }
                     Entry::Symlink { target } => {
@@ -169,11 +175,10 @@ impl Fetch<'_> {
     }
 
     /// Fetches a file to `path`, which is to be known as `relative` within the artifact.
-    async fn file(&self, digest: &Digest, path: &Path, relative: &Path, executable: bool) -> Result<(), Error> {
+    async fn file(&self, digest: &Digest, path: &Path, relative: &Path, mode: u32) -> Result<(), Error> {
         let mut bases = vec![self.before.join(relative), self.before.to_owned()];
         bases.retain(|base| base.is_file());
         self.client.download_over(digest, path, &bases).await.map_err(|source| self.transfer(source))?;
-        let mode = if executable { 0o755 } else { 0o644 };
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
             .map_err(|source| Error::Write { path: path.to_owned(), source })
     }
@@ -185,6 +190,12 @@ impl Fetch<'_> {
     fn malformed(&self, reason: String) -> Error {
         Error::Malformed { name: self.name.to_owned(), reason }
     }
+}
+
+/// Permission bits of a file on this machine: its owner here is not the one that a set-user-id bit is for, so such bits are only
+/// in archives and images.
+fn on_disk(mode: u32) -> u32 {
+    mode & 0o777
 }
 
 /// Whether a name is one part of a path.

@@ -12,7 +12,7 @@ use crate::deliver::{self, Deliver};
 use crate::farm::{FUNCTION, Farm};
 use crate::interrupts::Interrupts;
 use crate::output::Output;
-use crate::progress::{Board, Happening, Show};
+use crate::progress::{Board, Happening, Show, start};
 use crate::{Code, Error, download};
 
 /// Bytes of a failed step's log that are fetched to show its end.
@@ -156,6 +156,7 @@ impl Follow<'_> {
                 board.artifacts.push(artifact.clone());
                 if whole {
                     here.push((artifact.clone(), path.clone()));
+                    board.starts.extend(start(&artifact, &path));
                 }
                 self.show(board, show, &Happening::Artifact { artifact, path })?;
                 Ok(None)

@@ -94,8 +94,8 @@ async fn missing_inputs_are_all_named() {
     let caller = caller().await;
     let absent = [caller.function.digest(salt().as_bytes()), caller.function.digest(salt().as_bytes())];
     let mut tree = Tree::default();
-    tree.insert("a", Entry::File { digest: absent[0], executable: false }).unwrap();
-    tree.insert("d/b", Entry::File { digest: absent[1], executable: false }).unwrap();
+    tree.insert("a", Entry::file(absent[0], false)).unwrap();
+    tree.insert("d/b", Entry::file(absent[1], false)).unwrap();
     let mut messages = Vec::new();
     let root =
         tree.encode(caller.function, &mut |encoded| messages.push((encoded.digest, Blob::Bytes(encoded.data.into()))));

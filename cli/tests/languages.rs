@@ -8,7 +8,7 @@ use std::path::Path;
 
 use real::{Farm, cannot_run, commit, example, find, output, unpack, write};
 
-/// Builds an example twice; the second time everything is a hit and the artifact the same.
+/// Builds an example three times: the second time everything is a hit, the third everything runs again, and the artifact is the same.
 fn twice(name: &str) -> Option<tempfile::TempDir> {
     let dir = example(name);
     let built = Farm::shared().build(dir.path(), &[]);
@@ -32,6 +32,12 @@ fn twice(name: &str) -> Option<tempfile::TempDir> {
     let digest = |built: &real::Built| built.of_type("artifact")[0]["digest"].clone();
     assert_eq!(digest(&first), digest(&second));
     assert_eq!(second.finished()["bytes_uploaded"], 0);
+    let again = Farm::shared().build(dir.path(), &["--no-cache"]).well();
+    assert!(again.caches().values().all(|cache| cache == "miss"), "{:?}", again.caches());
+    let ids = |built: &real::Built| {
+        built.of_type("artifact").iter().map(|artifact| artifact["id"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&first), ids(&again), "{name}: two runs of the same steps left different files");
     Some(dir)
 }
 

@@ -14,6 +14,8 @@ pub const OS: &str = "kiln.os";
 pub const LIBC: &str = "kiln.libc";
 /// Such as `x86-64-v3`; a worker offers its own level and all below.
 pub const CPU_LEVEL: &str = "kiln.cpu-level";
+/// The CPU's name with a digest of its features, for results that only suit the CPU they were made on.
+pub const CPU: &str = "kiln.cpu";
 /// Fingerprint of the worker's environment.
 pub const ENVIRONMENT: &str = "kiln.environment";
 /// `on`: an emulated worker, which takes nothing that does not ask for it.
@@ -36,6 +38,9 @@ pub const DOCKER: &str = "docker";
 /// Not a command is run but a question answered, with the worker's Docker Engine and its credentials: which digest has the
 /// image of this name? The arguments are the name and the platform; standard output is the name with its digest.
 pub const IMAGE_RESOLVER: &str = "image-resolver";
+/// Not a platform property but an output node property, as REAPI's `NodeProperties` has it: a worker that offers it gives the
+/// permission bits of outputs where they are neither 0644 nor 0755.
+pub const UNIX_MODE: &str = "unix_mode";
 /// Prefix of free labels: `kiln.label.gpu`.
 pub const LABEL_PREFIX: &str = "kiln.label.";
 
@@ -57,6 +62,7 @@ pub fn is_known(name: &str) -> bool {
             | OS
             | LIBC
             | CPU_LEVEL
+            | CPU
             | ENVIRONMENT
             | EMULATED
             | CPUS

@@ -31,6 +31,8 @@ pub enum Entry {
         digest: Digest,
         /// Whether it may be executed.
         executable: bool,
+        /// Its permission bits, where they are not those that `executable` stands for (0644 or 0755).
+        mode: Option<u32>,
     },
     /// A symbolic link.
     Symlink {
@@ -46,7 +48,33 @@ pub enum Entry {
     },
 }
 
+/// The permission bits that a file or directory carries through the store: none where they are the usual 0644 or 0755.
+/// A group's right to write is not counted, for it only tells of the umask somebody had.
+pub fn unusual_mode(mode: u32, executable: bool) -> Option<u32> {
+    let mode = mode & 0o7777;
+    let usual = if executable { 0o755 } else { 0o644 };
+    (mode & !0o020 != usual).then_some(mode)
+}
+
+/// Node properties that carry unusual permission bits.
+pub fn node_properties(mode: Option<u32>) -> Option<reapi::NodeProperties> {
+    mode.map(|mode| reapi::NodeProperties {
+        unix_mode: Some(crate::protobuf::UInt32Value { value: mode }),
+        ..Default::default()
+    })
+}
+
+/// The unusual permission bits that an entry's node properties say.
+pub fn mode_of(properties: Option<&reapi::NodeProperties>, executable: bool) -> Option<u32> {
+    unusual_mode(properties?.unix_mode.as_ref()?.value, executable)
+}
+
 impl Entry {
+    /// A file with the usual permission bits.
+    pub fn file(digest: Digest, executable: bool) -> Self {
+        Self::File { digest, executable, mode: None }
+    }
+
     fn kind(&self) -> &'static str {
         match self {
             Self::File { .. } => "a file",
@@ -61,6 +89,8 @@ impl Entry {
 pub struct Tree {
     /// Entries by name.
     pub entries: BTreeMap<String, Entry>,
+    /// Its own permission bits, where they are not 0755.
+    pub mode: Option<u32>,
 }
 
 /// A directory's canonical message with its digest.
@@ -78,6 +108,25 @@ fn segments(path: &str) -> Result<Vec<&str>, Error> {
         return Err(Error::Path { path: path.to_owned() });
     }
     Ok(parts)
+}
+
+/// The place, relative to the root, of a path that is relative to the directory `base` of a tree; none where it is absolute or leaves
+/// the tree on its way. A `..` that stays inside is followed.
+pub fn resolve(base: &str, path: &str) -> Option<String> {
+    if path.starts_with('/') || path.contains('\0') {
+        return None;
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in base.split('/').chain(path.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop()?;
+            }
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
 }
 
 impl Tree {
@@ -109,6 +158,7 @@ impl Tree {
         match self.entries.get_mut(*name) {
             Some(Entry::Directory(there)) if !replace => {
                 if let Entry::Directory(new) = entry {
+                    there.mode = new.mode.or(there.mode);
                     return new.entries.into_iter().try_for_each(|(child, entry)| {
                         there.put(&format!("{path}/{child}"), &[child.as_str()], entry, false)
                     });
@@ -140,14 +190,15 @@ impl Tree {
 
     /// Encodes the tree, children before parents; gives each directory to `emit` and returns the root's digest.
     pub fn encode(&self, function: DigestFunction, emit: &mut impl FnMut(Encoded)) -> Digest {
-        let mut directory = reapi::Directory::default();
+        let mut directory =
+            reapi::Directory { node_properties: node_properties(self.mode), ..reapi::Directory::default() };
         for (name, entry) in &self.entries {
             match entry {
-                Entry::File { digest, executable } => directory.files.push(reapi::FileNode {
+                Entry::File { digest, executable, mode } => directory.files.push(reapi::FileNode {
                     name: name.clone(),
                     digest: Some(digest.to_wire()),
                     is_executable: *executable,
-                    node_properties: None,
+                    node_properties: node_properties(*mode),
                 }),
                 Entry::Symlink { target } => directory.symlinks.push(reapi::SymlinkNode {
                     name: name.clone(),
@@ -176,10 +227,12 @@ impl Tree {
     /// # Errors
     /// Where a digest is none, a name would lead out of the tree, or stands in it twice: whoever lays it out need not look again.
     pub fn from_directory(function: DigestFunction, directory: &reapi::Directory) -> Result<Self, Error> {
-        let mut tree = Self::default();
+        let mode = mode_of(directory.node_properties.as_ref(), true);
+        let mut tree = Self { mode, ..Self::default() };
         for file in &directory.files {
             let digest = Digest::required(function, file.digest.as_ref())?;
-            tree.add(&file.name, Entry::File { digest, executable: file.is_executable })?;
+            let mode = mode_of(file.node_properties.as_ref(), file.is_executable);
+            tree.add(&file.name, Entry::File { digest, executable: file.is_executable, mode })?;
         }
         for link in &directory.symlinks {
             tree.add(&link.name, Entry::Symlink { target: link.target.clone() })?;
@@ -211,7 +264,7 @@ mod tests {
     const F: DigestFunction = DigestFunction::Sha256;
 
     fn file(text: &str) -> Entry {
-        Entry::File { digest: F.digest(text.as_bytes()), executable: false }
+        Entry::file(F.digest(text.as_bytes()), false)
     }
 
     #[test]
@@ -223,6 +276,39 @@ mod tests {
         other.insert("a/d", file("2")).unwrap();
         other.insert("a/b/c", file("1")).unwrap();
         assert_eq!(one.encode(F, &mut |_| {}), other.encode(F, &mut |_| {}));
+    }
+
+    #[test]
+    fn a_path_may_go_up_as_long_as_it_stays_in_the_tree() {
+        assert_eq!(resolve("a", "../b/x").as_deref(), Some("b/x"));
+        assert_eq!(resolve("", "a/./b//c/").as_deref(), Some("a/b/c"));
+        assert_eq!(resolve("a/b", "../..").as_deref(), Some(""));
+        for (base, path) in [("", "../x"), ("a", "../../x"), ("a", "/x"), ("", "a/../../a"), ("", "a\0")] {
+            assert_eq!(resolve(base, path), None, "{base} {path}");
+        }
+    }
+
+    #[test]
+    fn unusual_modes_are_kept_and_those_of_a_umask_are_not() {
+        assert_eq!([0o644, 0o664].map(|mode| unusual_mode(mode, false)), [None, None]);
+        assert_eq!([0o755, 0o775].map(|mode| unusual_mode(mode, true)), [None, None]);
+        assert_eq!(unusual_mode(0o100600, false), Some(0o600));
+        assert_eq!(unusual_mode(0o104755, true), Some(0o4755));
+        let tree = |mode, own| {
+            let mut tree = Tree::default();
+            tree.insert("key", Entry::File { digest: F.digest(b"k"), executable: false, mode }).unwrap();
+            tree.insert("spool", Entry::Directory(Tree { mode: own, ..Tree::default() })).unwrap();
+            tree
+        };
+        let mut encoded = Vec::new();
+        let private = tree(Some(0o600), Some(0o700));
+        let digest = private.encode(F, &mut |one| encoded.push(one));
+        assert_ne!(digest, tree(None, Some(0o700)).encode(F, &mut |_| {}));
+        assert_ne!(digest, tree(Some(0o600), None).encode(F, &mut |_| {}));
+        let [spool, root] = &encoded[..] else { panic!("two directories") };
+        let read = |one: &Encoded| Tree::from_directory(F, &reapi::Directory::decode(&one.data[..]).unwrap()).unwrap();
+        assert_eq!(read(spool).mode, Some(0o700));
+        assert_eq!(read(root).entries["key"], private.entries["key"]);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The worker's process: probes, opens its cache, and keeps the link up until it is told to stop.
 
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use kiln_proto::channel::Dial;
-use kiln_proto::property;
+use kiln_proto::{property, v1};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -46,14 +47,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'st
     let options = probe::Options {
         labels: config.labels.iter().cloned().collect(),
         path: sandbox.host_path(),
-        cache: Some(state.join("tools.json")),
+        cache: Some(state.clone()),
     };
-    let mut environment = match &config.root {
-        Some(root) => probe::probe_root(&sandbox, root, &options).await?,
-        None => tokio::task::spawn_blocking(move || probe::probe(&options)).await?,
-    };
-    environment.sandbox = sandbox.describe();
-    environment.path = sandbox.path();
+    let stamp = probe::stamp(config.root.as_deref().unwrap_or(Path::new("/")));
+    let environment = look(&sandbox, config.root.as_deref(), &options).await?;
     let docker = Offer::open(config.docker, docker_config(&config, &state)).await?;
     if sandbox.is_confined() {
         tracing::info!(sandbox = sandbox.describe(), "actions run in a sandbox");
@@ -62,7 +59,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'st
     }
     let identity =
         Identity { name: config.name.clone(), environment, capacity: probe::capacity(config.cpus, config.memory) };
-    let identity = with_docker(identity, docker.offered());
+    let system = Installed { sandbox: sandbox.clone(), root: config.root.clone(), options, stamp };
+    let identity = with_changes(identity, docker.offered(), system);
     let executors = Arc::new(Executors::new(sandbox, docker.clone()));
     let runner = Arc::new(Runner::new(config.name.clone(), inputs, executors, logs));
     let stop = CancellationToken::new();
@@ -102,10 +100,61 @@ fn docker_config(config: &Config, state: &Path) -> docker::Config {
     }
 }
 
-/// What the worker says of itself, which changes with what it offers.
-fn with_docker(bare: Identity, mut offered: watch::Receiver<Offered>) -> watch::Receiver<Identity> {
-    let of = move |offered: &Offered| {
-        let mut identity = bare.clone();
+/// What the machine is, or the root that actions run on.
+async fn look(sandbox: &Sandbox, root: Option<&Path>, options: &probe::Options) -> anyhow::Result<v1::Environment> {
+    let mut environment = match root {
+        Some(root) => probe::probe_root(sandbox, root, options).await?,
+        None => {
+            let options = options.clone();
+            tokio::task::spawn_blocking(move || probe::probe(&options)).await?
+        }
+    };
+    environment.sandbox = sandbox.describe();
+    environment.path = sandbox.path();
+    Ok(environment)
+}
+
+/// How often it is looked whether packages were installed or removed.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// The system as it was looked at last.
+struct Installed {
+    sandbox: Sandbox,
+    root: Option<PathBuf>,
+    options: probe::Options,
+    stamp: String,
+}
+
+impl Installed {
+    /// Ends with the machine as it is then, once packages were installed or removed and nothing changes any more.
+    async fn changed(&mut self) -> v1::Environment {
+        let mut before = self.stamp.clone();
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let root = self.root.clone().unwrap_or_else(|| PathBuf::from("/"));
+            let Ok(now) = tokio::task::spawn_blocking(move || probe::stamp(&root)).await else { continue };
+            let settled = now == std::mem::replace(&mut before, now.clone());
+            if !settled || now == self.stamp {
+                continue;
+            }
+            match look(&self.sandbox, self.root.as_deref(), &self.options).await {
+                Ok(environment) => {
+                    self.stamp = now;
+                    return environment;
+                }
+                Err(error) => tracing::warn!("cannot look at the system, whose packages changed: {error:#}"),
+            }
+        }
+    }
+}
+
+/// What the worker says of itself, which changes with what it offers and with what is installed.
+fn with_changes(
+    bare: Identity,
+    mut offered: watch::Receiver<Offered>,
+    mut system: Installed,
+) -> watch::Receiver<Identity> {
+    let of = move |mut identity: Identity, offered: &Offered| {
         let environment = &mut identity.environment;
         environment.executors = vec![property::SANDBOX.to_owned()];
         match offered {
@@ -118,10 +167,22 @@ fn with_docker(bare: Identity, mut offered: watch::Receiver<Offered>) -> watch::
         }
         identity
     };
-    let (sender, receiver) = watch::channel(of(&offered.borrow_and_update()));
+    let (sender, receiver) = watch::channel(of(bare.clone(), &offered.borrow_and_update()));
+    let mut bare = bare;
     tokio::spawn(async move {
-        while offered.changed().await.is_ok() {
-            sender.send_replace(of(&offered.borrow_and_update()));
+        loop {
+            tokio::select! {
+                changed = offered.changed() => if changed.is_err() { return },
+                environment = system.changed() => {
+                    if environment.fingerprint == bare.environment.fingerprint {
+                        continue;
+                    }
+                    tracing::info!(fingerprint = environment.fingerprint, "what is installed here changed");
+                    bare.environment = environment;
+                }
+                () = sender.closed() => return,
+            }
+            sender.send_replace(of(bare.clone(), &offered.borrow_and_update()));
         }
     });
     receiver

@@ -245,7 +245,7 @@ async fn hostile_trees_are_refused_and_touch_nothing() {
 async fn a_tree_of_nothing_but_empty_files_is_laid_out() {
     let ((cas, client), dir) = (Cas::start().await, tempfile::tempdir().unwrap());
     let mut tree = Tree::default();
-    tree.insert("a/none", Entry::File { digest: Digest::empty(F), executable: false }).unwrap();
+    tree.insert("a/none", Entry::file(Digest::empty(F), false)).unwrap();
     let laid_out = open(dir.path()).fetch(&client, &cas.tree(&tree)).await.unwrap();
     assert_eq!(seen(&laid_out).get("a/none").map(String::as_str), Some("f"));
 }

@@ -80,8 +80,7 @@ pub fn tree(random: &mut Random, top: &str, files: usize, size: u64) -> Result<(
     for number in 0..files {
         let (digest, data) = random.blob(size);
         let path = format!("{top}/d{}/f{number}", number / PER_DIRECTORY);
-        tree.insert(&path, Entry::File { digest, executable: false })
-            .map_err(|error| Status::internal(error.to_string()))?;
+        tree.insert(&path, Entry::file(digest, false)).map_err(|error| Status::internal(error.to_string()))?;
         blobs.push((digest, Blob::Bytes(data)));
     }
     let root = tree.encode(FUNCTION, &mut |encoded| blobs.push((encoded.digest, Blob::Bytes(encoded.data.into()))));

@@ -84,7 +84,7 @@ fn step(state: &v1::StepState) -> Value {
         "shards": of.shards,
         "phase": phase,
         "cache": finished.map(|finished| cache_word(finished.cache())),
-        "exit_code": finished.map(|finished| finished.exit_code),
+        "exit_code": finished.filter(|finished| !finished.no_exit_code).map(|finished| finished.exit_code),
         "duration_ms": finished.map(|finished| finished.duration_ms),
         "worker": finished.map(|finished| &finished.worker),
         "message": finished.map(|finished| &finished.message),

@@ -57,6 +57,8 @@ pub struct Board {
     pub steps: IndexMap<Key, Step>,
     /// The artifacts that came.
     pub artifacts: Vec<v1::Artifact>,
+    /// How to run the artifacts that are here.
+    pub starts: Vec<String>,
     /// Each pair of platform and target once.
     pub targets: Vec<(String, String)>,
 }

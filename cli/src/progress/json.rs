@@ -80,12 +80,13 @@ fn object(happening: &Happening) -> Value {
 fn step_finished(finished: &v1::StepFinished) -> Value {
     json!({
         "cache": cache_word(finished.cache()),
-        "exit_code": finished.exit_code,
+        "exit_code": (!finished.no_exit_code).then_some(finished.exit_code),
         "duration_ms": finished.duration_ms,
         "ok": finished.ok,
         "worker": finished.worker,
         "emulated": finished.emulated,
         "message": finished.message,
+        "first_error": finished.first_error,
         "action": finished.action_digest.as_ref().map(|digest| format!("{}/{}", digest.hash, digest.size_bytes)),
     })
 }

@@ -8,6 +8,7 @@ mod json;
 mod lines;
 mod plain;
 mod summary;
+mod told;
 mod tty;
 
 use std::io::IsTerminal;
@@ -18,6 +19,7 @@ use kiln_proto::v1;
 
 pub use board::{Board, Key, Step};
 pub use summary::{cache_word, status_word, summary};
+pub(crate) use told::start;
 
 use crate::args::Progress;
 

@@ -92,6 +92,9 @@ pub(super) fn finished_words(finished: &kiln_proto::v1::StepFinished) -> String 
     if finished.ok {
         return format!("done ({cache}, {time})");
     }
-    let why = if finished.message.is_empty() { "the command failed" } else { &finished.message };
-    format!("FAILED with exit code {} after {time}: {why}", finished.exit_code)
+    // Why, the summary says.
+    if finished.no_exit_code {
+        return format!("FAILED after {time}");
+    }
+    format!("FAILED after {time} (exit code {})", finished.exit_code)
 }

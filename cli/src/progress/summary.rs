@@ -6,7 +6,7 @@ use kiln_proto::transfer::Moved;
 use kiln_proto::v1;
 use kiln_proto::v1::step_finished::Cache;
 
-use super::Board;
+use super::{Board, told};
 use crate::terminal::{duration, harmless, last_overwrite, size, table};
 
 /// The word for how a build ended, as scripts read it.
@@ -35,11 +35,12 @@ pub fn summary(board: &Board, finished: &v1::BuildFinished, moved: &Moved) -> St
     let mut out = String::new();
     for (key, step, result) in board.failed() {
         let label = board.label(key);
-        out.push_str(&format!("\n{label} failed with exit code {}", result.exit_code));
-        if !result.message.is_empty() {
-            out.push_str(&format!(": {}", result.message));
+        out.push_str(&format!("\n{label}: {}\n", told::failure(result)));
+        let error = told::first_error(step, result);
+        error.iter().for_each(|line| out.push_str(&format!("{label} | {line}\n")));
+        if !error.is_empty() {
+            out.push_str(&format!("{label} | …\n"));
         }
-        out.push('\n');
         for line in &step.tail {
             out.push_str(&format!("{label} | {}\n", last_overwrite(line)));
         }
@@ -65,12 +66,16 @@ pub fn summary(board: &Board, finished: &v1::BuildFinished, moved: &Moved) -> St
     let time = duration(Duration::from_millis(finished.duration_ms));
     let (sent, reused) = (size(moved.bytes), size(moved.reused_bytes));
     let mut last = format!("build {}: {word} in {time}; sent {sent}, reused {reused}", finished.build);
-    if !finished.message.is_empty() && finished.status() != v1::Status::Succeeded {
+    let told = board.failed().any(|(_, _, result)| result.message == finished.message);
+    if !finished.message.is_empty() && finished.status() != v1::Status::Succeeded && !told {
         last.push_str(&format!("\n{}", finished.message));
     }
     if let Some(key) = board.surprising() {
         let step = &key.step;
         last.push_str(&format!("\n{step} hit before and missed now: kiln cache explain {step} tells why"));
+    }
+    for start in board.starts.iter().filter(|_| finished.status() == v1::Status::Succeeded) {
+        last.push_str(&format!("\n{start}"));
     }
     out.push_str(&harmless(&last));
     out.push('\n');

@@ -132,3 +132,116 @@ fn an_archives_links_into_the_system_are_kept_and_those_that_climb_out_of_it_are
         }
     }
 }
+
+/// Builds a project and unpacks its archive.
+fn unpacked(config: &str, files: &[(&str, &str)]) -> (real::Built, tempfile::TempDir, tempfile::TempDir) {
+    let dir = project(&[&[("kiln.toml", config)], files].concat());
+    let built = Farm::shared().build(dir.path(), &[]).well();
+    let unpacked = real::unpack(&dir.path().join("kiln-out"));
+    (built, dir, unpacked)
+}
+
+#[test]
+fn modes_and_empty_directories_of_an_install_step_are_kept() {
+    use std::os::unix::fs::PermissionsExt;
+    let config = r#"
+name = "modes"
+version = "1"
+[steps.make]
+run = """mkdir -p out/var/spool/prog; install -d -m 700 out/etc; install -m 600 in out/etc/key; install -m 664 in out/data
+install -m 4755 in out/helper"""
+outputs = ["out"]
+[steps.pack]
+needs = ["make"]
+inputs = ["kiln.toml"]
+run = "cp -a out packed; echo $(stat -c %a packed/etc/key)"
+outputs = ["packed"]
+[artifacts.modes]
+from = "pack"
+files = [{ path = "packed", dest = "." }]
+kind = "archive"
+[artifacts.direct]
+from = "make"
+files = [{ path = "out", dest = "d" }]
+kind = "archive"
+"#;
+    let dir = project(&[("kiln.toml", config), ("in", &unique())]);
+    let built = Farm::shared().build(dir.path(), &[]).well();
+    assert!(built.log().contains("600"), "the next step sees the mode: {}", built.log());
+    let mode = |path: std::path::PathBuf| std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+    let unpacked = real::unpack(&dir.path().join("kiln-out/modes"));
+    assert_eq!(mode(unpacked.path().join("etc/key")), 0o600);
+    assert!(unpacked.path().join("var/spool/prog").is_dir());
+    let archive = real::find(&dir.path().join("kiln-out/direct"), ".tar.zst").unwrap();
+    let listed = real::output("tar", &["-tvf", archive.to_str().unwrap()], dir.path());
+    for (entry, path) in [
+        ("drwx------", "d/etc/"),
+        ("-rw-------", "d/etc/key"),
+        ("-rw-r--r--", "d/data"),
+        ("-rwsr-xr-x", "d/helper"),
+        ("drwxr-xr-x", "d/var/spool/prog/"),
+    ] {
+        assert!(listed.lines().any(|line| line.starts_with(entry) && line.ends_with(path)), "{entry} {path}: {listed}");
+    }
+}
+
+/// A program that calls a library of the system, linked without its headers.
+const ZLIB: &str =
+    "#include <stdio.h>\nconst char *zlibVersion(void);\nint main(void) { puts(zlibVersion()); return 0; }\n";
+
+fn zlib(more: &str, artifact: &str) -> String {
+    format!(
+        "name = \"zip\"\nversion = \"1\"\n{more}\n[steps.work]\nrun = \"mkdir -p out/bin; cc main.c -l:libz.so.1 -o \
+         out/bin/zip\"\noutputs = [\"out\"]\n[artifacts.zip]\nfrom = \"work\"\nfiles = [{{ path = \"out\", dest = \".\" \
+         }}]\nkind = \"archive\"\n{artifact}\n"
+    )
+}
+
+#[test]
+fn a_library_of_the_system_is_told_of_or_refused_or_carried() {
+    let (built, dir, _unpacked) = unpacked(&zlib("", ""), &[("main.c", ZLIB)]);
+    let warnings = built.of_type("warning");
+    let told = |words: &str| warnings.iter().any(|warning| warning["text"].as_str().unwrap().contains(words));
+    assert!(told("[artifacts.zip]\n    bundle_libraries = true"), "{warnings:?}");
+    assert!(told("libraries = [\"libz.so.1\"]"), "{warnings:?}");
+    let mut command = Farm::shared().command(&["build", "--progress", "plain"]);
+    command.current_dir(dir.path());
+    let plain = real::Ran::from(command);
+    let last = plain.err.lines().last().unwrap_or_default();
+    assert!(last.starts_with("run it: mkdir -p /tmp/zip && tar -xf ") && last.ends_with("/tmp/zip/bin/zip"), "{last}");
+
+    let declared = "[targets.prod]\nplatform = \"linux/amd64\"";
+    let refused = Farm::shared().build(project(&[("kiln.toml", &zlib(declared, "")), ("main.c", ZLIB)]).path(), &[]);
+    assert!(refused.message().contains("`libz.so.1`") && refused.message().contains("[targets.prod]"), "{refused:?}");
+    let has = format!("{declared}\nlibraries = [\"libz.so.1\"]");
+    Farm::shared().build(project(&[("kiln.toml", &zlib(&has, "")), ("main.c", ZLIB)]).path(), &[]).well();
+
+    let (_, _dir, carried) = unpacked(&zlib(declared, "bundle_libraries = true"), &[("main.c", ZLIB)]);
+    assert!(carried.path().join("lib/libz.so.1").is_file());
+    let program = carried.path().join("bin/zip");
+    assert!(!real::output(&program, &[], Path::new("/")).is_empty());
+    let loaded = real::output("ldd", &[program.to_str().unwrap()], Path::new("/"));
+    let own = carried.path().canonicalize().unwrap();
+    assert!(
+        loaded.contains(&format!("libz.so.1 => {}", own.display())) || loaded.contains("/bin/../lib/libz.so.1"),
+        "{loaded}"
+    );
+}
+
+#[test]
+fn an_output_may_lie_beside_the_working_directory() {
+    let config = "name = \"beside\"\nversion = \"1\"\n[steps.work]\nworking_directory = \"a\"\nrun = \"echo x > \
+                  ../b/x\"\noutputs = [\"../b/x\"]\n[artifacts.beside]\nfrom = \"work\"\nfiles = [\"b/x\"]\n";
+    let dir = project(&[("kiln.toml", config), ("a/in", "")]);
+    Farm::shared().build(dir.path(), &[]).well();
+}
+
+#[test]
+fn what_compiles_for_the_cpu_at_hand_says_so() {
+    let run = "run = \"cc -march=native -c main.c -o main.o\"\noutputs = [\"main.o\"]";
+    let config = format!("name = \"native\"\nversion = \"1\"\n[steps.work]\n{run}\n");
+    let dir = project(&[("kiln.toml", &config), ("main.c", "int x;\n")]);
+    let built = Farm::shared().build(dir.path(), &[]).well();
+    let warnings = built.of_type("warning");
+    assert!(warnings.iter().any(|one| one["text"].as_str().unwrap().contains("same CPU")), "{warnings:?}");
+}

@@ -92,6 +92,8 @@ fn what_goes_wrong_in_a_step_is_said_in_words() {
         ("nothing-of-this-name", "", "exit code 127: a command was not found"),
         ("true", "tools = [\"nothing-of-this-name\"]", "exit code 127: a command was not found"),
         ("kill -ABRT $$", "", "ended by signal 6"),
+        ("exit 254", "", "failed with exit code 254"),
+        ("echo 'a.c:3:5: error: no semicolon' >&2; seq 100; exit 2", "", "exit code 2: a.c:3:5: error: no semicolon"),
         ("mkfifo pipe", "outputs = [\"pipe\"]", "`pipe` is a socket, a pipe or a device"),
         ("mkdir d; touch \"d/$(printf '\\377')\"", "outputs = [\"d\"]", "has a name that is no UTF-8"),
         ("rmdir d; ln -s /etc d", "outputs = [\"d/passwd\"]", "behind the symbolic link `d`"),
@@ -102,6 +104,33 @@ fn what_goes_wrong_in_a_step_is_said_in_words() {
         assert!(built.message().contains(expected), "{run}: expected `{expected}` in `{}`", built.message());
         assert!(built.message().contains("work"), "{run}: expected the step in `{}`", built.message());
     }
+}
+
+#[test]
+fn a_failure_is_told_once_with_its_first_error() {
+    let farm = Farm::shared();
+    let dir = work("echo 'x.c:1:2: error: first' >&2; seq 1000 1100; echo 'y.c:1:2: error: second' >&2; exit 2", "");
+    let mut command = farm.command(&["build", "--progress", "plain"]);
+    command.current_dir(dir.path());
+    let failed = Ran::from(command);
+    let told = failed.err.matches("failed with exit code 2").count();
+    assert_eq!((failed.code, told), (1, 1), "{}", failed.err);
+    let stopped = farm.build(work("sleep 1000", "timeout = \"1s\"").path(), &[]);
+    assert!(stopped.of_type("step_finished")[0]["exit_code"].is_null(), "it never came to an exit code");
+}
+
+#[test]
+fn a_stamped_step_knows_what_is_built_and_the_command_line_sets_variables() {
+    let farm = Farm::shared();
+    let dir = work("echo $KILN_VERSION $KILN_COMMIT $KILN_DIRTY $MODE", "stamp = true\nenv = { MODE = \"plain\" }");
+    let head = commit(dir.path());
+    let log = farm.build(dir.path(), &[]).well().log();
+    assert!(log.contains(&format!("1 {head} false plain")), "{log}");
+    write(dir.path(), "in", "edited\n");
+    let log = farm.build(dir.path(), &["--env", "MODE=all", "--env", "work:MODE=one"]).well().log();
+    assert!(log.contains(&format!("1 {head} true one")), "{log}");
+    let unknown = farm.build(dir.path(), &["--env", "wrok:MODE=one"]);
+    assert!(unknown.0.code == 2 && unknown.0.err.contains("did you mean `work`?"), "{}", unknown.0.err);
 }
 
 #[test]

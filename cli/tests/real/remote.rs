@@ -62,7 +62,7 @@ impl Caller {
         let mut tree = Tree::default();
         for (path, text) in files {
             let digest = self.put(text.as_bytes().to_vec()).await;
-            tree.insert(path, Entry::File { digest, executable: false }).unwrap();
+            tree.insert(path, Entry::file(digest, false)).unwrap();
         }
         let mut messages = Vec::new();
         let root = tree

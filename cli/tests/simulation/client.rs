@@ -65,7 +65,7 @@ fn tree(files: &[(&str, &str)]) -> (Digest, Vec<(Digest, Blob)>) {
     let mut blobs = Vec::new();
     for (path, content) in files {
         let digest = SHA256.digest(content.as_bytes());
-        tree.insert(path, Entry::File { digest, executable: false }).unwrap();
+        tree.insert(path, Entry::file(digest, false)).unwrap();
         blobs.push((digest, Blob::Bytes(content.as_bytes().to_vec().into())));
     }
     let root = tree.encode(SHA256, &mut |encoded| blobs.push((encoded.digest, Blob::Bytes(encoded.data.into()))));

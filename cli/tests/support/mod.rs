@@ -104,7 +104,7 @@ impl Farm {
     }
 
     pub fn file(&self, data: &[u8], executable: bool) -> Entry {
-        Entry::File { digest: self.put(data), executable }
+        Entry::file(self.put(data), executable)
     }
 
     /// An artifact of one executable file.

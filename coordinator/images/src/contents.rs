@@ -183,7 +183,7 @@ mod tests {
         let error = Contents::default().add(media_type::OCI_LAYER, endless).unwrap_err();
         assert!(error.to_string().contains("1048576 bytes"), "{error}");
         let mut writer = LayerWriter::new(Vec::new(), Options::default()).unwrap();
-        writer.file("large", false, 3 << 20, io::repeat(7).take(3 << 20)).unwrap();
+        writer.file("large", 0o644, 3 << 20, io::repeat(7).take(3 << 20)).unwrap();
         writer.symlink("lib", "usr/lib").unwrap();
         let (data, layer) = writer.finish().unwrap();
         let mut contents = Contents::default();
@@ -200,8 +200,8 @@ mod tests {
         writer.symlink("lib", "usr/lib").unwrap();
         writer.directory("tmp").unwrap();
         let libc: &[u8] = b"\x7fELF\0GNU C Library (Debian GLIBC 2.36-9) stable release version 2.36.\n\0";
-        writer.file("usr/lib/libc.so.6", true, libc.len() as u64, libc).unwrap();
-        writer.file("usr/lib/libpq.so.5.15", true, 0, io::empty()).unwrap();
+        writer.file("usr/lib/libc.so.6", 0o755, libc.len() as u64, libc).unwrap();
+        writer.file("usr/lib/libpq.so.5.15", 0o755, 0, io::empty()).unwrap();
         let (data, layer) = writer.finish().unwrap();
         let mut contents = Contents::default();
         let tar = contents.add(&layer.descriptor.media_type, data.as_slice()).unwrap();
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(contents.directories["tmp"].mode, 0o1777);
 
         let mut above = LayerWriter::new(Vec::new(), Options::default()).unwrap();
-        above.file(".wh.lib", false, 0, io::empty()).unwrap();
+        above.file(".wh.lib", 0o644, 0, io::empty()).unwrap();
         let (data, layer) = above.finish().unwrap();
         contents.add(&layer.descriptor.media_type, data.as_slice()).unwrap();
         assert_eq!(contents.link_above("lib/x"), None);

@@ -177,13 +177,13 @@ impl<W: Write> LayerWriter<W> {
         self.put_directory(path.to_owned())
     }
 
-    /// A file of `size` bytes.
+    /// A file of `size` bytes with these permission bits.
     ///
     /// # Errors
     /// As for a directory, and where `content` has another size or cannot be read.
-    pub fn file(&mut self, path: &str, executable: bool, size: u64, content: impl Read) -> Result<(), Error> {
+    pub fn file(&mut self, path: &str, mode: u32, size: u64, content: impl Read) -> Result<(), Error> {
         self.advance(path)?;
-        let mut header = self.header(tar::EntryType::Regular, if executable { 0o755 } else { 0o644 });
+        let mut header = self.header(tar::EntryType::Regular, mode);
         header.set_size(size);
         let mut counted = Counted { inner: content.take(size.saturating_add(1)), bytes: 0 };
         let result = self.tar.append_data(&mut header, path, &mut counted);
@@ -298,7 +298,9 @@ mod tests {
         let mut writer = LayerWriter::new(Vec::new(), options(compression)).unwrap();
         for (path, data) in entries {
             let path = path.join("/");
-            writer.file(&path, data.len() % 2 == 0, data.len() as u64, data.as_slice()).unwrap();
+            writer
+                .file(&path, if data.len() % 2 == 0 { 0o755 } else { 0o644 }, data.len() as u64, data.as_slice())
+                .unwrap();
         }
         writer.finish().unwrap()
     }
@@ -316,7 +318,7 @@ mod tests {
     fn a_layer_has_the_same_digest_on_every_machine() {
         let mut writer = LayerWriter::new(Vec::new(), options(Compression::Gzip)).unwrap();
         let text = "the quick brown fox jumps over the lazy dog\n".repeat(2000);
-        writer.file("usr/bin/fox", true, text.len() as u64, text.as_bytes()).unwrap();
+        writer.file("usr/bin/fox", 0o755, text.len() as u64, text.as_bytes()).unwrap();
         writer.symlink("usr/bin/vixen", "fox").unwrap();
         let (_, layer) = writer.finish().unwrap();
         let found = (layer.descriptor.digest.to_string(), layer.diff_id.to_string());
@@ -341,7 +343,7 @@ mod tests {
         let mut writer = LayerWriter::new(Vec::new(), options).unwrap();
         writer.directory("srv/own").unwrap();
         for path in ["srv/own/a/b", "srv/own/c", "tmp/x"] {
-            writer.file(path, false, 1, b"x".as_slice()).unwrap();
+            writer.file(path, 0o644, 1, b"x".as_slice()).unwrap();
         }
         let (data, _) = writer.finish().unwrap();
         let plain = unpack(&data, Compression::Gzip);
@@ -380,7 +382,7 @@ mod tests {
         assert!(matches!(writer.symlink("b", "x"), Err(Error::Twice { .. })));
         assert!(matches!(writer.symlink("b/c", "x"), Err(Error::Twice { .. })));
         assert!(matches!(writer.symlink("a", "x"), Err(Error::Order { .. })));
-        let short = writer.file("c", false, 5, b"abc".as_slice());
+        let short = writer.file("c", 0o644, 5, b"abc".as_slice());
         assert!(matches!(short, Err(Error::Size { expected: 5, found: 3, .. })), "{short:?}");
     }
 

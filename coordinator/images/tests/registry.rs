@@ -31,7 +31,7 @@ fn image(seed: u8, bytes: usize, architecture: &str) -> (Image, InMemory) {
         })
         .collect();
     let mut writer = LayerWriter::new(Vec::new(), LayerOptions::default()).unwrap();
-    writer.file("srv/data", false, content.len() as u64, content.as_slice()).unwrap();
+    writer.file("srv/data", 0o644, content.len() as u64, content.as_slice()).unwrap();
     let (data, layer) = writer.finish().unwrap();
     let added = [Added { layer: layer.clone(), by: "test".into() }];
     let settings = Settings { cmd: Some(vec!["/srv/data".into()]), ..Settings::default() };

@@ -7,14 +7,14 @@ use kiln_proto::digest::DigestFunction;
 use kiln_proto::tree::{Entry, Tree};
 
 use super::assemble::Error;
-use super::{MTIME, file};
-use crate::builds::source::flatten;
+use super::{MTIME, file, file_mode};
 use crate::store::BlobStore;
 
 /// zstd's level for archives.
 const LEVEL: i32 = 9;
 
-/// Packs a tree as a reproducible `.tar.zst` with its checksum beside it: sorted names, one time, no owner.
+/// Packs a tree as a reproducible `.tar.zst` with its checksum beside it: sorted names, one time, root as owner, and the
+/// modes that the build gave its files. Of the directories those are named that are empty or have a mode of their own.
 pub(super) async fn pack(
     store: &dyn BlobStore,
     function: DigestFunction,
@@ -25,7 +25,7 @@ pub(super) async fn pack(
     let path = directory.path().join("archive");
     let mut builder = tar::Builder::new(zstd::Encoder::new(std::fs::File::create(&path)?, LEVEL)?);
     builder.mode(tar::HeaderMode::Deterministic);
-    for (name, entry) in flatten(tree) {
+    for (name, entry) in entries(tree) {
         append(store, &mut builder, &name, &entry).await?;
     }
     builder.into_inner()?.finish()?.flush()?;
@@ -35,10 +35,32 @@ pub(super) async fn pack(
     let checksum_digest = function.digest(&checksum);
     store.put(&checksum_digest, checksum.into()).await?;
     let mut packed = Tree::default();
-    let plain = |digest| Entry::File { digest, executable: false };
+    let plain = |digest| Entry::file(digest, false);
     packed.entries.insert(format!("{name}.sha256"), plain(checksum_digest));
     packed.entries.insert(name, plain(archive));
     Ok(packed)
+}
+
+/// What the archive names, each directory before what is in it.
+fn entries(tree: &Tree) -> Vec<(String, Entry)> {
+    fn walk(tree: &Tree, prefix: &str, found: &mut Vec<(String, Entry)>) {
+        for (name, entry) in &tree.entries {
+            let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
+            match entry {
+                Entry::Directory(below) => {
+                    if below.entries.is_empty() || below.mode.is_some() {
+                        let own = Tree { mode: below.mode, ..Tree::default() };
+                        found.push((path.clone(), Entry::Directory(own)));
+                    }
+                    walk(below, &path, found);
+                }
+                other => found.push((path, other.clone())),
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(tree, "", &mut found);
+    found
 }
 
 async fn append<W: Write>(
@@ -52,9 +74,9 @@ async fn append<W: Write>(
     header.set_uid(0);
     header.set_gid(0);
     match entry {
-        Entry::File { digest, executable } => {
+        Entry::File { digest, executable, mode } => {
             header.set_entry_type(tar::EntryType::Regular);
-            header.set_mode(if *executable { 0o755 } else { 0o644 });
+            header.set_mode(file_mode(*executable, *mode));
             header.set_size(digest.size);
             // Large files pass through a temporary one: the builder reads, the store streams.
             let mut file = tempfile::tempfile()?;
@@ -71,7 +93,13 @@ async fn append<W: Write>(
             header.set_size(0);
             builder.append_link(&mut header, name, target)?;
         }
-        Entry::Directory(_) | Entry::Sealed { .. } => {}
+        Entry::Directory(tree) => {
+            header.set_entry_type(tar::EntryType::Directory);
+            header.set_mode(tree.mode.unwrap_or(0o755));
+            header.set_size(0);
+            builder.append_data(&mut header, format!("{name}/"), std::io::empty())?;
+        }
+        Entry::Sealed { .. } => {}
     }
     Ok(())
 }

@@ -10,8 +10,10 @@ use kiln_images::image::Origin;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::tree::{Entry, Tree};
 
+use super::bundle::{self, Supplied, System};
 use super::choose::{choose, lay_out};
 use super::image::{self, Bases};
+use super::start::{self, Start};
 use super::{Material, Subject, archive, check};
 use crate::builds::elf::Wants;
 use crate::builds::lower::overlay;
@@ -26,8 +28,10 @@ pub enum Error {
     NoFile { artifact: String, path: String, found: String },
     #[error("artifact `{artifact}`: {reason}")]
     Layout { artifact: String, reason: String },
-    #[error("artifact `{artifact}` would not run on its target: {}", .objections.join("; "))]
-    WouldNotRun { artifact: String, objections: Vec<String> },
+    #[error("artifact `{artifact}` would not run on its target: {}{fix}", .objections.join("; "))]
+    WouldNotRun { artifact: String, objections: Vec<String>, fix: String },
+    #[error("artifact `{artifact}`: cannot find out about its libraries: {reason}")]
+    Libraries { artifact: String, reason: String, is_projects: bool },
     #[error("artifact `{artifact}`, base `{base}`: {source}")]
     Base {
         artifact: String,
@@ -50,6 +54,7 @@ impl Error {
     pub fn is_projects(&self) -> bool {
         match self {
             Self::NoFile { .. } | Self::Layout { .. } | Self::WouldNotRun { .. } => true,
+            Self::Libraries { is_projects, .. } => *is_projects,
             Self::Base { source, .. } => source.is_projects(),
             Self::Store(_) | Self::Source(_) | Self::Pack(_) | Self::Layer(_) => false,
         }
@@ -79,6 +84,8 @@ pub struct Ingredients<'a> {
     pub bases: &'a Bases,
     /// What an image says about where it came from.
     pub origin: &'a Origin,
+    /// The system that its steps ran on.
+    pub system: &'a dyn System,
 }
 
 /// An artifact's content in the store.
@@ -100,6 +107,10 @@ pub struct Made {
     pub wants: BTreeMap<String, Wants>,
     /// Lines of `sha256sum` for its files; none where they are named by another function.
     pub checksums: Option<String>,
+    /// What the user should know of it.
+    pub notes: Vec<String>,
+    /// How it is started where it lies, as `v1::Artifact` has it.
+    pub start: Start,
 }
 
 /// Makes an artifact.
@@ -125,15 +136,27 @@ pub async fn assemble(given: &Ingredients<'_>) -> Result<Made, Error> {
         return image::assemble(given, description, &chosen, &tree, &outputs, &merged).await;
     }
     let wants = check::wants(store, &tree).await?;
+    let mut own: BTreeSet<String> = given.target.libraries.iter().cloned().collect();
+    let missing = bundle::missing(&wants, [&check::carried(&tree), &own]);
+    let asks = given.artifact.bundle_libraries || given.artifact.check_elf && !given.target.is_declared();
+    let supplied = match asks && !missing.is_empty() {
+        true => bundle::supply(given, tree, wants, &missing).await?,
+        false => Supplied { tree, wants, ..Supplied::default() },
+    };
+    let Supplied { tree, wants, there, materials, notes } = supplied;
+    own.extend(there);
     if given.artifact.check_elf {
-        let (carried, own) = (check::carried(&tree), given.target.libraries.iter().cloned().collect::<BTreeSet<_>>());
-        check::hold(&given.artifact.name, &wants, &check::of_target(given.target, &carried, &own))?;
+        let carried = check::carried(&tree);
+        let left = bundle::missing(&wants, [&carried, &own]);
+        let fix = if left.is_empty() { String::new() } else { format!("; {}", bundle::fixes(given, &left)) };
+        check::hold(&given.artifact.name, &wants, &check::of_target(given.target, &carried, &own), fix)?;
     }
+    let start = start::of(&tree, &given.artifact.name);
     let tree = match given.artifact.kind {
         ArtifactKind::Archive => archive::pack(store, given.function, &tree, given.stem).await?,
         ArtifactKind::Binary | ArtifactKind::Image(_) => tree,
     };
-    Ok(Made { wants, ..store_files(store, given.function, &tree).await? })
+    Ok(Made { wants, materials, notes, start, ..store_files(store, given.function, &tree).await? })
 }
 
 /// What `sha256sum` would say of a tree's files, where it is known already.
@@ -174,5 +197,7 @@ pub(super) async fn store_files(store: &dyn BlobStore, function: DigestFunction,
         materials: Vec::new(),
         wants: BTreeMap::new(),
         checksums: checksums(tree),
+        notes: Vec::new(),
+        start: Start::default(),
     })
 }

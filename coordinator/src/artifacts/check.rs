@@ -47,13 +47,18 @@ pub(super) fn carried(tree: &Tree) -> BTreeSet<String> {
     flatten(tree).iter().map(|(path, _)| path.rsplit('/').next().unwrap_or(path).to_owned()).collect()
 }
 
-/// Refuses an artifact whose files would not run on its target.
-pub(super) fn hold(artifact: &str, wants: &BTreeMap<String, Wants>, ground: &Ground<'_>) -> Result<(), Error> {
+/// Refuses an artifact whose files would not run on its target; `fix` says what to do about it.
+pub(super) fn hold(
+    artifact: &str,
+    wants: &BTreeMap<String, Wants>,
+    ground: &Ground<'_>,
+    fix: String,
+) -> Result<(), Error> {
     let objections: Vec<String> = wants.iter().flat_map(|(path, wants)| elf::objections(path, wants, ground)).collect();
     if objections.is_empty() {
         return Ok(());
     }
-    Err(Error::WouldNotRun { artifact: artifact.to_owned(), objections })
+    Err(Error::WouldNotRun { artifact: artifact.to_owned(), objections, fix })
 }
 
 /// A target's own libraries, with what the artifact carries.
@@ -66,6 +71,9 @@ pub(super) fn of_target<'a>(
         target,
         glibc: target.glibc,
         libraries: [carried, own],
-        lacking: "which is neither in the artifact nor declared in the target's `libraries`",
+        lacking: match target.is_declared() {
+            true => "which is neither in the artifact nor declared in the target's `libraries`",
+            false => "which is neither in the artifact nor on the system that it was built on",
+        },
     }
 }

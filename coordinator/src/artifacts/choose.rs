@@ -8,7 +8,7 @@ use kiln_proto::tree::{Entry, Tree};
 use super::assemble::Error;
 use super::links;
 
-/// A file, link or empty directory that was chosen.
+/// A file, link, or directory that is empty or has a mode of its own.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Chosen {
     /// Its path in the outputs.
@@ -21,7 +21,7 @@ pub(super) struct Chosen {
 
 /// Chooses the files that the description names from expanded outputs.
 pub(super) fn choose(artifact: &Artifact, outputs: &Tree) -> Result<Vec<Chosen>, Error> {
-    let all = leaves(outputs, matches!(artifact.kind, ArtifactKind::Image(_)));
+    let all = leaves(outputs);
     let mut chosen = Vec::new();
     for file in &artifact.files {
         choose_file(artifact, file, outputs, &all, &mut chosen)?;
@@ -102,21 +102,26 @@ fn destination(dest: &str, path: &str, found: &str, is_file: bool, is_directory:
     }
 }
 
-/// Every file and link of an expanded tree by path, and perhaps the directories that hold nothing.
-fn leaves(tree: &Tree, with_empty: bool) -> Vec<(String, Entry)> {
-    fn walk(tree: &Tree, prefix: &str, with_empty: bool, found: &mut Vec<(String, Entry)>) {
+/// Every file and link of an expanded tree by path, and the directories that hold nothing or have modes of their own.
+fn leaves(tree: &Tree) -> Vec<(String, Entry)> {
+    fn walk(tree: &Tree, prefix: &str, found: &mut Vec<(String, Entry)>) {
         for (name, entry) in &tree.entries {
             let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
             match entry {
-                Entry::Directory(below) if !below.entries.is_empty() => walk(below, &path, with_empty, found),
-                Entry::Directory(_) if with_empty => found.push((path, entry.clone())),
+                Entry::Directory(below) => {
+                    if below.entries.is_empty() || below.mode.is_some() {
+                        let own = Tree { mode: below.mode, ..Tree::default() };
+                        found.push((path.clone(), Entry::Directory(own)));
+                    }
+                    walk(below, &path, found);
+                }
                 Entry::File { .. } | Entry::Symlink { .. } => found.push((path, entry.clone())),
-                Entry::Directory(_) | Entry::Sealed { .. } => {}
+                Entry::Sealed { .. } => {}
             }
         }
     }
     let mut found = Vec::new();
-    walk(tree, "", with_empty, &mut found);
+    walk(tree, "", &mut found);
     found
 }
 
@@ -127,7 +132,7 @@ mod tests {
     use kiln_proto::digest::DigestFunction;
 
     fn file(text: &str) -> Entry {
-        Entry::File { digest: DigestFunction::Sha256.digest(text.as_bytes()), executable: false }
+        Entry::file(DigestFunction::Sha256.digest(text.as_bytes()), false)
     }
 
     fn image(files: &[(&str, Option<&str>)], workdir: &str) -> Artifact {
@@ -140,6 +145,7 @@ mod tests {
             files: files.collect(),
             kind: ArtifactKind::Image(Box::new(image)),
             check_elf: true,
+            bundle_libraries: false,
         }
     }
 
@@ -168,6 +174,22 @@ mod tests {
             image(&[("app", None), ("out/shop", Some("/usr/bin/")), ("app", Some("/")), ("out", Some("."))], "/srv");
         let expected = ["srv/app/data", "srv/app/main.py", "usr/bin/shop", "data", "main.py", "srv/shop"];
         assert_eq!(places(&artifact, &tree).unwrap(), expected);
+    }
+
+    #[test]
+    fn modes_and_empty_directories_come_along() {
+        let key = Entry::File { digest: DigestFunction::Sha256.digest(b"k"), executable: false, mode: Some(0o600) };
+        let tree = outputs(&[
+            ("out/etc/key", key.clone()),
+            ("out/etc", Entry::Directory(Tree { mode: Some(0o700), ..Tree::default() })),
+            ("out/var/spool", Entry::Directory(Tree::default())),
+        ]);
+        let files = vec![ArtifactFile { path: "out".into(), dest: Some(".".into()) }];
+        let artifact = Artifact { files, kind: ArtifactKind::Archive, ..image(&[], "/") };
+        let laid = lay_out(&artifact, &choose(&artifact, &tree).unwrap()).unwrap();
+        assert_eq!(laid.get("etc/key"), Some(&key));
+        assert!(matches!(laid.get("etc"), Some(Entry::Directory(below)) if below.mode == Some(0o700)), "{laid:?}");
+        assert!(matches!(laid.get("var/spool"), Some(Entry::Directory(_))), "{laid:?}");
     }
 
     #[test]

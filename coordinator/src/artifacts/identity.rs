@@ -8,6 +8,11 @@ const HASH_DIGITS: usize = 12;
 
 /// `{name}-{version, else commit}[-dirty]-{os}-{architecture}-{hash}`, with only letters that a file name may have.
 pub fn id(name: &str, version: Option<&str>, source: &Source, platform: &str, content: &Digest) -> String {
+    format!("{}-{}", stem(name, version, source, platform), &content.hex()[..HASH_DIGITS])
+}
+
+/// An identifier without its hash: what an archive's file is called.
+pub fn stem(name: &str, version: Option<&str>, source: &Source, platform: &str) -> String {
     let commit: String = source.commit.chars().take(12).collect();
     let version = match version {
         Some(version) if !version.is_empty() => version.to_owned(),
@@ -15,8 +20,7 @@ pub fn id(name: &str, version: Option<&str>, source: &Source, platform: &str, co
         _ => "0".to_owned(),
     };
     let dirty = if source.dirty && !version.ends_with("-dirty") { "-dirty" } else { "" };
-    let hash = &content.hex()[..HASH_DIGITS];
-    clean(&format!("{name}-{version}{dirty}-{}-{hash}", platform.replace('/', "-")))
+    clean(&format!("{name}-{version}{dirty}-{}", platform.replace('/', "-")))
 }
 
 fn clean(text: &str) -> String {
@@ -35,6 +39,8 @@ mod tests {
         assert_eq!(id("shop", Some("1.4.2"), &source, "linux/amd64", &content), "shop-1.4.2-linux-amd64-ba7816bf8f01");
         assert_eq!(id("shop", None, &source, "linux/arm64", &content), "shop-0123456789ab-linux-arm64-ba7816bf8f01");
         source.dirty = true;
+        assert_eq!(stem("shop", Some("1"), &source, "linux/amd64"), "shop-1-dirty-linux-amd64");
+        assert_eq!(stem("shop", Some("v1-dirty"), &source, "linux/amd64"), "shop-v1-dirty-linux-amd64");
         assert_eq!(
             id("@a/shop", Some("1"), &source, "linux/amd64", &content),
             "_a_shop-1-dirty-linux-amd64-ba7816bf8f01"

@@ -2,6 +2,7 @@
 
 mod archive;
 mod assemble;
+mod bundle;
 mod check;
 mod choose;
 mod file;
@@ -10,12 +11,19 @@ mod image;
 mod links;
 mod provenance;
 mod sbom;
+mod start;
 
 pub use assemble::{Error, Ingredients, Made, assemble};
-pub use identity::id;
+pub use bundle::{Found, System};
+pub use identity::{id, stem};
 pub use image::{BaseError, Bases, invalid_base};
 pub use provenance::{Material, StepFact, Subject, statement};
 pub use sbom::{document as sbom, read_locks};
 
 /// Times in archives and layers: 2000-01-01, as everywhere in a build. The commit's own would give every commit other layers.
 const MTIME: u64 = 946_684_800;
+
+/// A file's permission bits in archives and layers.
+fn file_mode(executable: bool, mode: Option<u32>) -> u32 {
+    mode.unwrap_or(if executable { 0o755 } else { 0o644 })
+}

@@ -19,7 +19,8 @@ pub fn choose(
     allow_emulation: bool,
 ) -> Result<v1::Environment, String> {
     let mut refused = Vec::new();
-    let mut groups: BTreeMap<&str, (u64, &v1::Environment)> = BTreeMap::new();
+    // By fingerprint, then by CPU: steps whose results depend on the CPU all run on one kind.
+    let mut groups: BTreeMap<&str, BTreeMap<&str, (u64, &v1::Environment)>> = BTreeMap::new();
     for worker in workers {
         let Some(environment) = worker.environment.as_ref() else { continue };
         let mut lacks = lacks(environment, target, steps);
@@ -28,15 +29,21 @@ pub fn choose(
         }
         if lacks.is_empty() {
             let cpus = worker.capacity.map_or(0, |capacity| u64::from(capacity.milli_cpus));
-            groups.entry(&environment.fingerprint).or_insert((0, environment)).0 += cpus;
+            let kinds = groups.entry(&environment.fingerprint).or_default();
+            kinds.entry(&environment.cpu).or_insert((0, environment)).0 += cpus;
         } else {
             refused.push(format!("worker `{}` {}", worker.worker, lacks.join(" and ")));
         }
     }
-    let best = groups.into_iter().max_by_key(|(fingerprint, (cpus, environment))| {
+    let groups = groups.into_iter().filter_map(|(fingerprint, kinds)| {
+        let cpus: u64 = kinds.values().map(|(cpus, _)| cpus).sum();
+        let (_, (_, environment)) = kinds.into_iter().max_by_key(|(cpu, (cpus, _))| (*cpus, Reverse(*cpu)))?;
+        Some((fingerprint, cpus, environment))
+    });
+    let best = groups.max_by_key(|(fingerprint, cpus, environment)| {
         (!environment.emulated, !is_newer(environment, target), *cpus, Reverse(*fingerprint))
     });
-    best.map(|(_, (_, environment))| environment.clone()).ok_or_else(|| {
+    best.map(|(_, _, environment)| environment.clone()).ok_or_else(|| {
         let wanted = wanted(target);
         if refused.is_empty() {
             return format!("no worker is connected; one with {wanted} is needed");

@@ -105,7 +105,7 @@ fn ingredients(
 }
 
 fn describe(job: &Job, root: Digest) -> Ingredients {
-    let command = lower::command(&job.step, job.shard);
+    let command = lower::command(&job.step, job.shard, &job.environment);
     let platform = lower::platform(&job.step, &job.target, &job.environment);
     let environment = &job.environment;
     let mut found = Ingredients {
@@ -116,7 +116,12 @@ fn describe(job: &Job, root: Digest) -> Ingredients {
         ..Default::default()
     };
     if job.step.image.is_none() {
-        let system = [("os", &environment.os), ("libc", &environment.libc), ("isa", &environment.isa)];
+        let system = [
+            ("os", &environment.os),
+            ("libc", &environment.libc),
+            ("isa", &environment.isa),
+            ("packages", &environment.packages),
+        ];
         found.system = system.map(|(name, value)| (name.to_owned(), value.clone())).into();
         found.tools = environment.tools.clone().into_iter().collect();
     }

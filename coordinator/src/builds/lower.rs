@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kiln_core::plan::{self, Step, Target};
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::tree::{Entry, Tree};
+use kiln_proto::tree::{Entry, Tree, mode_of};
 use kiln_proto::{clock, property, reapi, v1};
 use prost::Message;
 
@@ -55,7 +55,9 @@ impl Outputs {
         let mut tree = Tree::default();
         let digest = |wire: Option<&reapi::Digest>| Digest::required(function, wire).map_err(|error| error.to_string());
         for file in &result.output_files {
-            let entry = Entry::File { digest: digest(file.digest.as_ref())?, executable: file.is_executable };
+            let executable = file.is_executable;
+            let mode = mode_of(file.node_properties.as_ref(), executable);
+            let entry = Entry::File { digest: digest(file.digest.as_ref())?, executable, mode };
             tree.replace(&file.path, entry).map_err(|error| error.to_string())?;
         }
         for directory in &result.output_directories {
@@ -81,6 +83,7 @@ impl Outputs {
 
 /// Lays `over` onto `base`: files replace, directories become one. What is sealed is read where both have it.
 pub async fn overlay(store: &dyn BlobStore, base: &mut Tree, over: Tree) -> Result<(), source::Error> {
+    base.mode = over.mode.or(base.mode);
     for (name, entry) in over.entries {
         let both = match (base.entries.get(&name), &entry) {
             (Some(Entry::Sealed { digest: a }), Entry::Sealed { digest: b }) if a == b => continue,
@@ -118,7 +121,7 @@ impl Lowering<'_> {
         needs: &[Outputs],
     ) -> Result<Digest, Error> {
         let input_root = self.inputs(step, needs).await?;
-        let command = command(step, shard);
+        let command = command(step, shard, environment);
         let action = reapi::Action {
             command_digest: Some(self.put(&command).await?.to_wire()),
             input_root_digest: Some(input_root.to_wire()),
@@ -168,16 +171,16 @@ impl Lowering<'_> {
         if !step.unversioned.is_empty() {
             use plan::Source as _;
             for path in self.source.paths.iter().filter(|path| plan::matches(&step.unversioned, path)) {
-                let Some(Entry::File { executable, .. }) = tree.get(path).cloned() else { continue };
+                let Some(Entry::File { executable, mode, .. }) = tree.get(path).cloned() else { continue };
                 let Some(content) = self.source.planned.read(path) else { continue };
                 let Some(changed) = plan::unversioned(path, &content, &self.source.planned) else { continue };
                 let digest = self.put_bytes(changed).await?;
-                tree.replace(path, Entry::File { digest, executable }).map_err(failed)?;
+                tree.replace(path, Entry::File { digest, executable, mode }).map_err(failed)?;
             }
         }
         for (path, content) in &step.files {
             let digest = self.put_bytes(content.clone().into_bytes()).await?;
-            tree.replace(path, Entry::File { digest, executable: false }).map_err(failed)?;
+            tree.replace(path, Entry::file(digest, false)).map_err(failed)?;
         }
         Ok(tree)
     }
@@ -189,8 +192,8 @@ impl Lowering<'_> {
     }
 }
 
-/// The command of one shard of a step.
-pub(super) fn command(step: &Step, shard: u32) -> reapi::Command {
+/// The command of one shard of a step, as workers of an environment run it.
+pub(super) fn command(step: &Step, shard: u32, on: &v1::Environment) -> reapi::Command {
     let mut environment: BTreeMap<String, String> = step.env.clone();
     environment.entry("SOURCE_DATE_EPOCH".into()).or_insert_with(|| SOURCE_DATE_EPOCH.into());
     if step.shards > 1 {
@@ -215,6 +218,12 @@ pub(super) fn command(step: &Step, shard: u32) -> reapi::Command {
             .collect(),
         output_paths,
         output_directory_format: reapi::command::OutputDirectoryFormat::TreeAndDirectory as i32,
+        output_node_properties: on
+            .node_properties
+            .iter()
+            .filter(|name| *name == property::UNIX_MODE)
+            .cloned()
+            .collect(),
         ..Default::default()
     }
 }
@@ -249,6 +258,9 @@ pub(super) fn platform(step: &Step, target: &Target, environment: &v1::Environme
     }
     if let (Some(level), None) = (&target.cpu_level, &step.image) {
         properties.push((property::CPU_LEVEL.to_owned(), level.clone()));
+    }
+    if step.native && !environment.cpu.is_empty() {
+        properties.push((property::CPU.to_owned(), environment.cpu.clone()));
     }
     if environment.emulated {
         properties.push((property::EMULATED.to_owned(), "on".to_owned()));

@@ -6,9 +6,12 @@
 pub mod elf;
 mod environment;
 mod events;
+mod failure;
 mod images;
 mod layer;
+mod libraries;
 pub mod lower;
+mod native;
 mod records;
 mod run;
 mod secrets;
@@ -76,6 +79,7 @@ struct Shared {
     /// One submission at a time looks at request ids.
     submitting: tokio::sync::Mutex<()>,
     planning: Semaphore,
+    native: native::Known,
     watches: Arc<Semaphore>,
 }
 
@@ -119,6 +123,14 @@ fn span(build: &Build, resumed: bool) -> tracing::Span {
     span
 }
 
+fn variable(wire: &v1::StepVariable) -> plan::Variable {
+    plan::Variable {
+        step: Some(wire.step.clone()).filter(|step| !step.is_empty()),
+        name: wire.name.clone(),
+        value: wire.value.clone(),
+    }
+}
+
 fn internal(error: impl std::fmt::Display) -> Status {
     Status::internal(error.to_string())
 }
@@ -149,6 +161,7 @@ impl Builds {
             active: Mutex::default(),
             submitting: tokio::sync::Mutex::default(),
             planning: Semaphore::new(MAX_PLANNING),
+            native: native::Known::default(),
             watches: Arc::new(Semaphore::new(MAX_WATCHES)),
         };
         let builds = Self { shared: Arc::new(shared) };
@@ -253,7 +266,12 @@ impl Builds {
             artifacts::read_locks(files);
             Ok::<Plan, plan::Error>(plan)
         };
-        let plan = source.ask(blobs, question).await.map_err(unreadable)?.map_err(|error| wrong(error.to_string()))?;
+        let mut plan =
+            source.ask(blobs, question).await.map_err(unreadable)?.map_err(|error| wrong(error.to_string()))?;
+        let variables: Vec<plan::Variable> = request.variables.iter().map(variable).collect();
+        plan::set_variables(&mut plan, &variables).map_err(|error| wrong(error.to_string()))?;
+        native::mark(&mut plan, &source, &*self.shared.stores.blobs, &self.shared.native).await;
+        plan::stamp(&mut plan, &plan::Stamp { commit: facts.commit.clone(), dirty: facts.dirty });
         if let Some(words) = invalid_base(&plan) {
             return Err(wrong(words));
         }

@@ -17,6 +17,7 @@ use tracing::Instrument;
 
 use super::Work;
 use super::environment;
+use super::libraries::OnWorker;
 use super::lower::overlay;
 use super::steps::{self, Ended, Finished, Job};
 use crate::artifacts::{self, StepFact};
@@ -364,7 +365,7 @@ fn needs(work: &Work, step: usize, results: &HashMap<Place, Finished>) -> Vec<Fi
 async fn make_artifacts(
     work: &Work,
     target: &Target,
-    environment: &v1::Environment,
+    environment: &Arc<v1::Environment>,
     steps: &Done,
 ) -> Result<(), Unsuccessful> {
     let facts: Vec<StepFact> = steps.values().flatten().map(|finished| finished.fact.clone()).collect();
@@ -404,7 +405,7 @@ fn not_made(error: artifacts::Error) -> Unsuccessful {
 async fn make(
     work: &Work,
     target: &Target,
-    environment: &v1::Environment,
+    environment: &Arc<v1::Environment>,
     artifact: &kiln_core::plan::Artifact,
     outputs: &[(String, Tree)],
     facts: &[StepFact],
@@ -413,8 +414,7 @@ async fn make(
     let source = build.source.clone().unwrap_or_default();
     let platform = target.platform.to_string();
     let version = work.plan.version.as_deref();
-    let label = version.map(str::to_owned).or_else(|| source.commit.get(..12).map(str::to_owned));
-    let stem = format!("{}-{}-{}", artifact.name, label.unwrap_or_else(|| "0".into()), platform.replace('/', "-"));
+    let stem = artifacts::stem(&artifact.name, version, &source, &platform);
     let origin = kiln_images::image::Origin {
         created: if source.commit_time > 0 { source.commit_time } else { UNDATED },
         revision: source.commit.clone(),
@@ -433,9 +433,13 @@ async fn make(
         sources: &work.source.tree,
         bases: &work.bases,
         origin: &origin,
+        system: &OnWorker { work, target, environment, artifact },
     })
     .await
     .map_err(not_made)?;
+    for text in made.notes.clone() {
+        work.tell(event::Event::Warning(v1::Warning { text }));
+    }
     let id = artifacts::id(&artifact.name, version, &source, &platform, &made.content);
     if let Some(known) = work.records.artifact(&id).map_err(Unsuccessful::farms)?
         && known.root == Some(made.root.to_wire())
@@ -462,6 +466,8 @@ async fn make(
         emulated: environment.emulated,
         sbom: None,
         checksums: None,
+        start: made.start.program.clone(),
+        start_with: made.start.with.clone(),
     };
     let statement = artifacts::statement(&build, &record, environment, &made, facts);
     let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::StreamExt;
 use kiln_core::plan::{Step, Target};
 use kiln_proto::digest::Digest;
 use kiln_proto::v1::step_finished::Cache;
@@ -13,12 +14,16 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
 use super::Work;
+use super::failure;
 use super::images;
 use super::layer::{self, HitBefore};
 use super::lower::{self, Lowering, Outputs};
 use super::step_log::StepLog;
 use crate::artifacts::StepFact;
 use crate::execution::{Attached, Done, Request, Update};
+
+/// Bytes of a failed command's output that are searched for its first error.
+const SCANNED_BYTES: u64 = 16 << 20;
 
 /// How an action of a build ended.
 #[derive(Debug)]
@@ -153,7 +158,8 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
         return Attempt::Unbelievable;
     }
     let hit_before = hit_before.answer().await && !attached.merged;
-    ended(finish(work, job, action, &done, attached.merged, hit_before, began))
+    let error = first_error(work, &done).await;
+    ended(finish(work, job, action, &done, error, attached.merged, hit_before, began))
 }
 
 /// Asks for the action. Where it needs secrets that were lost with an earlier coordinator, and its result is not cached, this waits
@@ -202,11 +208,39 @@ fn lowering_failed(error: lower::Error) -> Ended {
     }
 }
 
+/// What a failed command printed of its failure.
+async fn first_error(work: &Work, done: &Done) -> Vec<String> {
+    let Some(result) = &done.response.result else { return Vec::new() };
+    if result.exit_code == 0 {
+        return Vec::new();
+    }
+    let stderr = output(work, result.stderr_digest.as_ref(), &result.stderr_raw).await;
+    let stdout = output(work, result.stdout_digest.as_ref(), &result.stdout_raw).await;
+    failure::first_error(&stderr, &stdout)
+}
+
+/// The beginning of an output, for it is where the first error is; as far as the store still has it.
+async fn output(work: &Work, digest: Option<&reapi::Digest>, raw: &[u8]) -> String {
+    let read = async {
+        let digest = Digest::required(work.function, digest).ok()?;
+        let mut pieces = work.stores.blobs.read(&digest, 0, Some(SCANNED_BYTES)).await.ok()?;
+        let mut data = Vec::new();
+        while let Some(piece) = pieces.next().await {
+            data.extend_from_slice(&piece.ok()?);
+        }
+        Some(data)
+    };
+    let data = if raw.is_empty() { read.await.unwrap_or_default() } else { raw.to_vec() };
+    String::from_utf8_lossy(&data).into_owned()
+}
+
+#[allow(clippy::too_many_arguments)]
 fn finish(
     work: &Work,
     job: &Job,
     action: Digest,
     done: &Done,
+    error: Vec<String>,
     merged: bool,
     hit_before: bool,
     began: Instant,
@@ -221,7 +255,7 @@ fn finish(
         return Ended::InputsGone(status.message.clone());
     }
     let outputs = Outputs::of(work.function, &result);
-    let message = why_not(job, status, &result, &outputs);
+    let message = why_not(job, response, status, &outputs, &error);
     let cache = match (response.cached_result, merged) {
         (true, _) => Cache::Hit,
         (_, true) => Cache::Merged,
@@ -245,6 +279,8 @@ fn finish(
         environment: job.step.image.clone().unwrap_or_else(|| job.environment.fingerprint.clone()),
         emulated: job.environment.emulated,
         hit_before,
+        first_error: error,
+        no_exit_code: response.result.is_none() || status.is_some(),
     }));
     layer::record(work, job, layer::End { action, cache, ok: message.is_none(), result: result.clone() });
     match (message, outputs) {
@@ -285,9 +321,10 @@ fn output_bytes(result: &reapi::ActionResult) -> u64 {
 /// Why a step is not a success, in words; `None` where it is.
 fn why_not(
     job: &Job,
+    response: &reapi::ExecuteResponse,
     status: Option<&kiln_proto::rpc::Status>,
-    result: &reapi::ActionResult,
     outputs: &Result<Outputs, String>,
+    error: &[String],
 ) -> Option<String> {
     let step = match job.step.shards {
         1 => format!("step `{}`", job.step.name),
@@ -303,18 +340,22 @@ fn why_not(
             _ => format!("{step}: {}", status.message),
         });
     }
-    match result.exit_code {
+    let code = response.result.as_ref().map_or(0, |result| result.exit_code);
+    let error = failure::in_short(error).map(|error| format!(": {error}")).unwrap_or_default();
+    // A worker says so where a signal ended the command; all other codes are the command's own.
+    if let Some(signal) = response.message.strip_prefix("the command ").filter(|_| code > 128) {
+        return Some(format!("{step} {signal}{error}"));
+    }
+    match code {
         0 => {}
-        127 if job.step.image.is_some() => {
-            return Some(format!("{step} failed with exit code 127: a command was not found in its image"));
-        }
         127 => {
-            return Some(format!(
-                "{step} failed with exit code 127: a command was not found; install it on the workers (`kiln workers` lists their tools)"
-            ));
+            let place = match job.step.image {
+                Some(_) => "a command was not found in its image",
+                None => "a command was not found; install it on the workers (`kiln workers` lists their tools)",
+            };
+            return Some(format!("{step} failed with exit code 127: {place}{error}"));
         }
-        code if code > 128 => return Some(format!("{step} was ended by signal {}", code - 128)),
-        code => return Some(format!("{step} failed with exit code {code}")),
+        code => return Some(format!("{step} failed with {}{error}", failure::exit_code(code))),
     }
     let absent = outputs.as_ref().ok()?.absent(&job.step.outputs);
     if absent.is_empty() {

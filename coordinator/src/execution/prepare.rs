@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kiln_core::scheduler::Requirements;
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::{clock, precondition, reapi};
+use kiln_proto::{clock, precondition, property, reapi, tree};
 use prost::Message;
 use tonic::Status;
 
@@ -163,18 +163,24 @@ fn check_command(command: &reapi::Command) -> Result<(), Status> {
             return Err(invalid(format!("`{}` is no name of an environment variable", variable.name.escape_debug())));
         }
     }
-    if let Some(name) = command.output_node_properties.first() {
-        return Err(invalid(format!("output node property `{name}` is not served; leave it out")));
+    if let Some(name) = command.output_node_properties.iter().find(|name| *name != property::UNIX_MODE) {
+        return Err(invalid(format!(
+            "output node property `{name}` is not served; leave it out (`{}` is)",
+            property::UNIX_MODE
+        )));
     }
-    check_path(&command.working_directory, "working directory")?;
+    let directory = &command.working_directory;
+    if tree::resolve("", directory).is_none() || directory.split('/').any(|part| part == "..") {
+        return Err(invalid(format!(
+            "working directory `{directory}` leaves the input tree; expected a relative path without `..`"
+        )));
+    }
     #[allow(deprecated)]
     let legacy = command.output_files.iter().chain(&command.output_directories);
-    command.output_paths.iter().chain(legacy).try_for_each(|path| check_path(path, "output"))
-}
-
-fn check_path(path: &str, what: &str) -> Result<(), Status> {
-    if path.starts_with('/') || path.contains('\0') || path.split('/').any(|part| part == "..") {
-        return Err(invalid(format!("{what} `{path}` leaves the input tree; expected a relative path without `..`")));
+    match command.output_paths.iter().chain(legacy).find(|path| tree::resolve(directory, path).is_none()) {
+        Some(path) => Err(invalid(format!(
+            "output `{path}` leaves the input tree; expected a path relative to the working directory that stays inside"
+        ))),
+        None => Ok(()),
     }
-    Ok(())
 }

@@ -18,7 +18,7 @@ const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
 pub enum Error {
     #[error(
         "the farm knows no platform property `{name}`; expected `OSFamily`, `ISA`, `container-image`, `kiln.os`, \
-         `kiln.libc`, `kiln.cpu-level`, `kiln.environment`, `kiln.emulated`, `kiln.cpus`, `kiln.memory`, `kiln.network`, \
+         `kiln.libc`, `kiln.cpu-level`, `kiln.cpu`, `kiln.environment`, `kiln.emulated`, `kiln.cpus`, `kiln.memory`, `kiln.network`, \
          `kiln.executor`, `kiln.secret.NAME` or `kiln.label.NAME`"
     )]
     Unknown { name: String },

@@ -95,8 +95,9 @@ fn sealed(entry: Option<&Entry>) -> Option<Digest> {
 /// A file or link in words.
 fn words(entry: Option<&Entry>) -> Option<String> {
     match entry? {
-        Entry::File { digest, executable: false } => Some(digest.to_string()),
-        Entry::File { digest, executable: true } => Some(format!("{digest} executable")),
+        Entry::File { digest, mode: Some(mode), .. } => Some(format!("{digest} mode {mode:04o}")),
+        Entry::File { digest, executable: false, .. } => Some(digest.to_string()),
+        Entry::File { digest, executable: true, .. } => Some(format!("{digest} executable")),
         Entry::Symlink { target } => Some(format!("-> {target}")),
         Entry::Directory(_) | Entry::Sealed { .. } => None,
     }

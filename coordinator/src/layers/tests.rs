@@ -33,7 +33,7 @@ fn reference(step: &str) -> StepRef {
 }
 
 fn file(text: &str) -> Entry {
-    Entry::File { digest: F.digest(text.as_bytes()), executable: false }
+    Entry::file(F.digest(text.as_bytes()), false)
 }
 
 impl Fixture {

@@ -152,7 +152,7 @@ fn build(
                     (None, None) => return Err(Error::Changing { path: root.join(&one.path) }),
                 };
                 blobs.entry(digest).or_insert_with(|| Blob::File(root.join(&one.path)));
-                Entry::File { digest, executable: *executable }
+                Entry::file(digest, *executable)
             }
         };
         tree.insert(&one.path, entry)?;

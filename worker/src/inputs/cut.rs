@@ -116,8 +116,8 @@ fn collect(
     content: &mut Content,
 ) -> Result<(), Error> {
     let Some(directory) = closure.get(digest) else { return Err(Error::Missing(vec![*digest])) };
-    for (name, digest, executable) in &directory.files {
-        content.files.push((join(path, name), Key { digest: *digest, executable: *executable }));
+    for (name, key) in &directory.files {
+        content.files.push((join(path, name), *key));
     }
     for (name, target) in &directory.links {
         content.links.push((join(path, name), target.clone()));

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use kiln_proto::digest::Digest;
 use kiln_proto::shape;
 use kiln_proto::transfer::Client;
+use kiln_proto::tree::mode_of;
 use parking_lot::Mutex;
 
+use super::files::Key;
 use super::{Error, transfer_failed};
 
 /// Directories that are remembered.
@@ -19,7 +21,7 @@ pub(super) type Closure = HashMap<Digest, Arc<Directory>>;
 /// A directory with its digests read and its names checked.
 #[derive(Debug)]
 pub(super) struct Directory {
-    pub(super) files: Vec<(String, Digest, bool)>,
+    pub(super) files: Vec<(String, Key)>,
     pub(super) directories: Vec<(String, Digest)>,
     pub(super) links: Vec<(String, String)>,
 }
@@ -83,8 +85,7 @@ impl Directories {
 impl Directory {
     fn node(&self) -> shape::Node {
         let below: Vec<_> = self.directories.iter().map(|(name, digest)| (*digest, name.len())).collect();
-        let others =
-            self.files.iter().map(|(name, ..)| name.len()).chain(self.links.iter().map(|(name, _)| name.len()));
+        let others = self.files.iter().map(|(name, _)| name.len()).chain(self.links.iter().map(|(name, _)| name.len()));
         let longest = others.chain(below.iter().map(|(_, bytes)| *bytes)).max().unwrap_or(0);
         shape::Node { entries: (self.files.len() + self.links.len() + below.len()) as u64, longest, below }
     }
@@ -112,7 +113,8 @@ fn read(digest: &Digest, data: &[u8]) -> Result<Directory, Error> {
     for node in message.files {
         check(&node.name)?;
         let digest = Digest::required(function, node.digest.as_ref()).map_err(|error| invalid(error.to_string()))?;
-        directory.files.push((node.name, digest, node.is_executable));
+        let mode = mode_of(node.node_properties.as_ref(), node.is_executable);
+        directory.files.push((node.name, Key::new(digest, node.is_executable, mode)));
     }
     for node in message.directories {
         check(&node.name)?;

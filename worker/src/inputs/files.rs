@@ -1,4 +1,4 @@
-//! The cache of files, by content and whether they may be executed.
+//! The cache of files, by content and mode.
 //!
 //! Invariant: a file under its final name is whole, has the fixed time and the mode of its kind; it came there by rename.
 
@@ -34,7 +34,25 @@ const ADOPT_BYTES: u64 = 256 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) digest: Digest,
-    pub(super) executable: bool,
+    mode: u32,
+}
+
+impl Key {
+    /// A file with the permission bits that its node says. Actions read and replace their inputs as the owner, so the owner may
+    /// always do both; and no file of this cache has a set-user-id bit.
+    pub(super) fn new(digest: Digest, executable: bool, mode: Option<u32>) -> Self {
+        let mode = mode.map_or(if executable { 0o755 } else { 0o644 }, |mode| mode & 0o777 | 0o600);
+        Self { digest, mode }
+    }
+
+    /// The last part of its name on disk.
+    fn kind(&self) -> String {
+        match self.mode {
+            0o644 => "f".to_owned(),
+            0o755 => "x".to_owned(),
+            other => format!("m{other:o}"),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -122,8 +140,7 @@ impl Files {
 
     pub(super) fn path(&self, key: &Key) -> PathBuf {
         let hex = key.digest.hex();
-        let kind = if key.executable { "x" } else { "f" };
-        let name = format!("{}-{hex}-{}-{kind}", key.digest.function.name(), key.digest.size);
+        let name = format!("{}-{hex}-{}-{}", key.digest.function.name(), key.digest.size, key.kind());
         self.directory.join(&hex[..2]).join(name)
     }
 
@@ -254,9 +271,8 @@ impl Files {
 
     /// Gives a whole file its mode, time and final name.
     fn put(&self, key: Key, temporary: &Path) -> Result<(), Error> {
-        let mode = if key.executable { 0o755 } else { 0o644 };
         let path = self.path(&key);
-        let placed = fs::set_permissions(temporary, fs::Permissions::from_mode(mode))
+        let placed = fs::set_permissions(temporary, fs::Permissions::from_mode(key.mode))
             .and_then(|()| fs::File::options().append(true).open(temporary)?.set_modified(time()))
             .and_then(|()| fs::rename(temporary, &path));
         if let Err(source) = placed {
@@ -350,5 +366,11 @@ fn parse(name: &str) -> Option<Key> {
     };
     let (hash, size, kind) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?);
     let digest = Digest::new(function, hash, size).ok()?;
-    matches!(kind, "x" | "f").then_some(Key { digest, executable: kind == "x" })
+    let mode = match kind {
+        "f" => None,
+        "x" => Some(0o755),
+        other => Some(u32::from_str_radix(other.strip_prefix('m')?, 8).ok()?),
+    };
+    let key = Key::new(digest, false, mode);
+    (key.kind() == kind).then_some(key)
 }

@@ -181,7 +181,7 @@ impl Inputs {
 
     /// Puts a file that an action made into the cache, so that a later action here need not fetch it. Best effort.
     pub async fn adopt(&self, digest: &Digest, executable: bool, file: &Path) {
-        let key = files::Key { digest: *digest, executable };
+        let key = files::Key::new(*digest, executable, None);
         let (shared, file) = (self.shared.clone(), file.to_owned());
         let _ = tokio::task::spawn_blocking(move || shared.files.adopt(key, &file)).await;
     }

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::reapi;
 use kiln_proto::transfer::{Blob, Client};
+use kiln_proto::tree::node_properties;
+use kiln_proto::{property, reapi};
 use prost::Message;
 use reapi::command::OutputDirectoryFormat as Format;
 
@@ -37,8 +38,11 @@ impl Blobs {
 
 /// Reads the outputs, stores what the store lacks, and names them. An output that is not there is left out.
 pub async fn collect(request: Request<'_>, client: &Client, cache: Option<&Inputs>) -> Result<Collected, Error> {
-    if let Some(property) = request.command.output_node_properties.first() {
-        return Err(Error::Invalid(format!("output node property `{property}` is not served; leave it out")));
+    if let Some(property) = request.command.output_node_properties.iter().find(|name| *name != property::UNIX_MODE) {
+        return Err(Error::Invalid(format!(
+            "output node property `{property}` is not served; leave it out (`{}` is)",
+            property::UNIX_MODE
+        )));
     }
     let wanted = wanted(request.command)?;
     let (root, command, function) = (request.root.to_owned(), request.command.clone(), request.function);
@@ -63,10 +67,11 @@ fn read(
     if !root.is_dir() {
         return Err(Error::Farm(format!("the tree at `{}` is gone", root.display())));
     }
+    let with_modes = command.output_node_properties.iter().any(|name| name == property::UNIX_MODE);
     let (mut collected, mut blobs) = (Collected::default(), Blobs::default());
     let mut room = walk::Room::default();
     for (path, kind) in wanted {
-        let place = walk::join(&command.working_directory, &path);
+        let place = super::place(command, &path)?;
         let Some(output) = walk::look(root, &place, &mut room)? else { continue };
         match (output, kind) {
             (Output::Link(target), kind) => {
@@ -93,6 +98,7 @@ fn read(
                     path,
                     digest: Some(digest.to_wire()),
                     is_executable: found.executable,
+                    node_properties: node_properties(found.mode.filter(|_| with_modes)),
                     ..Default::default()
                 });
             }
@@ -100,7 +106,7 @@ fn read(
                 let files: Vec<&Found> = listing.files.iter().map(|(_, found)| found).collect();
                 let digests = walk::hash(function, &files)?;
                 files.iter().zip(&digests).for_each(|(found, digest)| blobs.file(*digest, found));
-                let tree = walk::tree(&listing, &digests)?;
+                let tree = walk::tree(&listing, &digests, with_modes)?;
                 let directory = directory(path, &tree, command.output_directory_format(), function, &mut blobs)?;
                 collected.output_directories.push(directory);
             }

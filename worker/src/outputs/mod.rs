@@ -8,7 +8,7 @@ mod walk;
 use std::path::Path;
 
 use kiln_proto::digest::DigestFunction;
-use kiln_proto::{reapi, transfer};
+use kiln_proto::{reapi, transfer, tree};
 
 pub use collect::collect;
 
@@ -83,23 +83,21 @@ fn wanted(command: &reapi::Command) -> Result<Vec<(String, Kind)>, Error> {
     } else {
         command.output_paths.iter().map(|path| (path, Kind::Any)).collect()
     };
-    wanted.into_iter().map(|(path, kind)| Ok((checked(path)?.to_owned(), kind))).collect()
+    wanted.into_iter().map(|(path, kind)| Ok((path.trim_end_matches('/').to_owned(), kind))).collect()
 }
 
-fn checked(path: &str) -> Result<&str, Error> {
-    if path.starts_with('/') || path.contains('\0') || path.split('/').any(|part| part == "..") {
-        return Err(Error::Invalid(format!(
-            "output `{path}` leaves the input tree; expected a relative path without `..`"
-        )));
-    }
-    Ok(path.trim_end_matches('/'))
+/// Where an output lies, relative to the input root.
+fn place(command: &reapi::Command, path: &str) -> Result<String, Error> {
+    tree::resolve(&command.working_directory, path).ok_or_else(|| {
+        Error::Invalid(format!("output `{path}` leaves the input tree; expected a path that stays inside"))
+    })
 }
 
 /// Directories to make before the command starts, relative to the input root: the parents of its outputs.
 pub fn directories_to_make(command: &reapi::Command) -> Result<Vec<String>, Error> {
     let mut directories: Vec<String> = Vec::new();
     for (path, kind) in wanted(command)? {
-        let path = walk::join(&command.working_directory, &path);
+        let path = place(command, &path)?;
         // Clients of REAPI 2.0 expect the directory itself.
         let parent = match kind {
             Kind::Directory => path.as_str(),
@@ -127,6 +125,9 @@ mod tests {
         #[allow(deprecated)]
         let legacy = reapi::Command { output_directories: vec!["x/y".into()], ..Default::default() };
         assert_eq!(directories_to_make(&legacy).unwrap(), ["x/y"]);
+        let beside =
+            reapi::Command { working_directory: "a".into(), output_paths: vec!["../b/x".into()], ..Default::default() };
+        assert_eq!(directories_to_make(&beside).unwrap(), ["b"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::shape;
-use kiln_proto::tree::{Entry, Tree};
+use kiln_proto::tree::{Entry, Tree, unusual_mode};
 
 use super::Error;
 
@@ -16,6 +16,15 @@ use super::Error;
 pub(super) struct Found {
     pub(super) path: PathBuf,
     pub(super) executable: bool,
+    /// Its permission bits, where they are unusual.
+    pub(super) mode: Option<u32>,
+}
+
+impl Found {
+    fn new(path: PathBuf, data: &fs::Metadata) -> Self {
+        let executable = data.mode() & 0o100 != 0;
+        Self { path, executable, mode: unusual_mode(data.mode(), executable) }
+    }
 }
 
 /// What stands at an output's path.
@@ -31,7 +40,10 @@ pub(super) enum Output {
 pub(super) struct Listing {
     pub(super) files: Vec<(String, Found)>,
     pub(super) links: Vec<(String, String)>,
-    pub(super) directories: Vec<String>,
+    /// With their permission bits, where they are unusual.
+    pub(super) directories: Vec<(String, Option<u32>)>,
+    /// The directory's own.
+    pub(super) mode: Option<u32>,
 }
 
 pub(super) fn join(base: &str, path: &str) -> String {
@@ -69,9 +81,9 @@ pub(super) fn look(root: &Path, path: &str, room: &mut Room) -> Result<Option<Ou
     Ok(Some(if data.is_symlink() {
         Output::Link(target(&at, path)?)
     } else if data.is_dir() {
-        Output::Directory(list(&at, path, room)?)
+        Output::Directory(Listing { mode: unusual_mode(data.mode(), true), ..list(&at, path, room)? })
     } else if data.is_file() {
-        Output::File(Found { executable: data.mode() & 0o100 != 0, path: at })
+        Output::File(Found::new(at, &data))
     } else {
         return Err(special(path));
     }))
@@ -148,11 +160,10 @@ fn list(top: &Path, output: &str, room: &mut Room) -> Result<Listing, Error> {
             if data.is_symlink() {
                 listing.links.push((path.clone(), target(&entry.path(), &path)?));
             } else if data.is_dir() {
-                listing.directories.push(path.clone());
+                listing.directories.push((path.clone(), unusual_mode(data.mode(), true)));
                 waiting.push((entry.path(), path));
             } else if data.is_file() {
-                let found = Found { path: entry.path(), executable: data.mode() & 0o100 != 0 };
-                listing.files.push((path, found));
+                listing.files.push((path, Found::new(entry.path(), &data)));
             } else {
                 return Err(special(&format!("{output}/{path}")));
             }
@@ -202,15 +213,16 @@ fn hash_one(function: DigestFunction, path: &Path) -> Result<Digest, Error> {
     }
 }
 
-/// The tree of a listing, given its files' digests.
-pub(super) fn tree(listing: &Listing, digests: &[Digest]) -> Result<Tree, Error> {
-    let mut tree = Tree::default();
+/// The tree of a listing, given its files' digests; with unusual permission bits where they are asked for.
+pub(super) fn tree(listing: &Listing, digests: &[Digest], with_modes: bool) -> Result<Tree, Error> {
+    let asked = |mode: Option<u32>| mode.filter(|_| with_modes);
+    let mut tree = Tree { mode: asked(listing.mode), ..Tree::default() };
     let failed = |error: kiln_proto::tree::Error| Error::Farm(error.to_string());
-    for directory in &listing.directories {
-        tree.insert(directory, Entry::Directory(Tree::default())).map_err(failed)?;
+    for (directory, mode) in &listing.directories {
+        tree.insert(directory, Entry::Directory(Tree { mode: asked(*mode), ..Tree::default() })).map_err(failed)?;
     }
     for ((path, found), digest) in listing.files.iter().zip(digests) {
-        let entry = Entry::File { digest: *digest, executable: found.executable };
+        let entry = Entry::File { digest: *digest, executable: found.executable, mode: asked(found.mode) };
         tree.insert(path, entry).map_err(failed)?;
     }
     for (path, target) in &listing.links {

@@ -9,7 +9,7 @@ use kiln_proto::property::PROBED_TOOLS;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Facts, machine, tools};
+use super::{Facts, Options, machine, packages, tools};
 use crate::executor::{Chunk, Exit, Job, Place, Secrets, Stream};
 use crate::sandbox::Sandbox;
 
@@ -54,7 +54,7 @@ pub(super) fn isa(root: &Path) -> Result<String, Error> {
 }
 
 /// What the root says of itself.
-pub(super) async fn facts(sandbox: &Sandbox, root: &Path) -> Result<Facts, Error> {
+pub(super) async fn facts(sandbox: &Sandbox, root: &Path, options: &Options) -> Result<Facts, Error> {
     let release = ["/etc/os-release", "/usr/lib/os-release"]
         .iter()
         .filter_map(|path| std::fs::read_to_string(crate::sandbox::within(root, Path::new(path))?).ok())
@@ -65,6 +65,7 @@ pub(super) async fn facts(sandbox: &Sandbox, root: &Path) -> Result<Facts, Error
     let mut answers: BTreeMap<&str, &str> = text.split(BEGIN).filter_map(|answer| answer.split_once(THEN)).collect();
     let libc = answers.remove("libc").unwrap_or_default();
     let libc = libc.trim().strip_prefix("glibc ").map_or_else(|| machine::libc_of(libc), |v| format!("glibc:{v}"));
+    let rpm = answers.remove("rpm").map(str::to_owned);
     let tools = answers
         .into_iter()
         .filter(|(_, answer)| !answer.ends_with(FAILED))
@@ -72,12 +73,21 @@ pub(super) async fn facts(sandbox: &Sandbox, root: &Path) -> Result<Facts, Error
         .collect();
     let emulated = isa != machine::isa();
     let cpu_level = if emulated { machine::least_level(&isa) } else { machine::cpu_level() };
-    Ok(Facts { os: machine::os_of(&release.unwrap_or_default()), libc, isa, cpu_level, tools, emulated })
+    let cpu = if emulated { format!("emulated {isa}") } else { machine::cpu() };
+    let (at, cache) = (root.to_owned(), options.packages_cache());
+    let packages = tokio::task::spawn_blocking(move || packages::digest(&at, cache.as_deref(), || rpm));
+    let packages = packages.await.map_err(|error| silent(error.to_string()))?;
+    let os = machine::os_of(&release.unwrap_or_default());
+    Ok(Facts { os, libc, isa, cpu_level, tools, packages, cpu, emulated })
 }
 
 fn script() -> String {
     let mut script =
         format!("printf '{BEGIN}libc{THEN}'; getconf GNU_LIBC_VERSION 2>/dev/null || ldd --version 2>&1\n");
+    script.push_str(&format!(
+        "if command -v rpm >/dev/null; then printf '{BEGIN}rpm{THEN}'; rpm {} 2>/dev/null </dev/null; fi\n",
+        packages::RPM_QUESTION.map(|word| format!("'{word}'")).join(" ")
+    ));
     for tool in PROBED_TOOLS {
         let question = tools::question(tool).join(" ");
         script.push_str(&format!(

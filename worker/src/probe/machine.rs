@@ -5,6 +5,7 @@
 use std::fs;
 use std::process::Command;
 
+use kiln_proto::digest::DigestFunction;
 use kiln_proto::v1;
 
 /// os-release's `ID:VERSION_ID`; without a version its code name, else the ID alone.
@@ -77,6 +78,41 @@ pub(super) fn cpu_level() -> String {
     }
 }
 
+/// The lines of `/proc/cpuinfo` that tell what a compiler makes of `native`.
+const CPU_FIELDS: [&str; 11] = [
+    "vendor_id",
+    "cpu family",
+    "model",
+    "stepping",
+    "cache size",
+    "flags",
+    "CPU implementer",
+    "CPU architecture",
+    "CPU variant",
+    "CPU part",
+    "Features",
+];
+
+/// The CPU's name and a digest over its model and features, such as `AMD EPYC 7B13 6c2a…`.
+pub(super) fn cpu() -> String {
+    cpu_of(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
+}
+
+fn cpu_of(cpuinfo: &str) -> String {
+    // Each CPU has a paragraph of its own; a machine with two kinds has both in its name.
+    let value = |paragraph: &str, wanted: &str| {
+        let found = paragraph.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.trim() == wanted);
+        found.map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+    };
+    let of = |paragraph: &str| CPU_FIELDS.map(|field| value(paragraph, field)).join("\n");
+    let kinds: std::collections::BTreeSet<String> =
+        cpuinfo.split("\n\n").map(of).filter(|kind| !kind.trim().is_empty()).collect();
+    let text: Vec<String> = kinds.into_iter().collect();
+    let digest = DigestFunction::Sha256.digest(text.join("\n\n").as_bytes()).hex()[..12].to_owned();
+    let name = value(cpuinfo, "model name");
+    [name.as_str(), digest.as_str()].join(" ").trim().to_owned()
+}
+
 /// What every machine of an instruction set has.
 pub(super) fn least_level(isa: &str) -> String {
     match isa {
@@ -142,5 +178,16 @@ mod tests {
         assert_eq!(x86_level(&flags(&[V2, V3])), "x86-64-v3");
         assert_eq!(x86_level(&flags(&[V2, V4])), "x86-64-v2");
         assert_eq!(x86_level(&flags(&[V2, V3, V4])), "x86-64-v4");
+    }
+
+    #[test]
+    fn another_feature_is_another_cpu_and_another_frequency_is_not() {
+        let cpuinfo = |mhz: u32, flags: &str| {
+            let one = format!("vendor_id\t: X\nmodel name\t: X 1\ncpu MHz\t\t: {mhz}\nflags\t\t: {flags}\n\n");
+            one.repeat(2)
+        };
+        assert_eq!(cpu_of(&cpuinfo(1000, "avx")), cpu_of(&cpuinfo(2000, "avx")));
+        assert_ne!(cpu_of(&cpuinfo(1000, "avx")), cpu_of(&cpuinfo(1000, "avx avx2")));
+        assert!(cpu_of(&cpuinfo(1000, "avx")).starts_with("X 1 "));
     }
 }

@@ -1,20 +1,22 @@
-//! What this machine, or the root that its actions run on, is: operating system, libc, architecture, CPU level, tools.
+//! What this machine, or the root that its actions run on, is: operating system, libc, architecture, CPU, tools, packages.
 //!
 //! Invariant: the fingerprint covers what can change the bytes of a build, and nothing that differs between two machines
 //! which are set up alike: not the kernel, the host's name, its CPU level or its labels.
 
 mod guest;
 mod machine;
+mod packages;
 mod tools;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kiln_proto::digest::DigestFunction;
-use kiln_proto::v1;
+use kiln_proto::{property, v1};
 
 pub use guest::Error;
 pub use machine::capacity;
+pub use packages::stamp;
 
 use crate::sandbox::Sandbox;
 
@@ -25,8 +27,18 @@ pub struct Options {
     pub labels: BTreeMap<String, String>,
     /// Directories of this machine in which an action's tools are, as `PATH` has them.
     pub path: String,
-    /// Where answers of tools are remembered between starts.
+    /// Directory where what was found is remembered between starts.
     pub cache: Option<PathBuf>,
+}
+
+impl Options {
+    fn tools_cache(&self) -> Option<PathBuf> {
+        Some(self.cache.as_ref()?.join("tools.json"))
+    }
+
+    fn packages_cache(&self) -> Option<PathBuf> {
+        Some(self.cache.as_ref()?.join("packages"))
+    }
 }
 
 /// What can change the bytes of a build, and what a build may ask for.
@@ -37,6 +49,9 @@ struct Facts {
     isa: String,
     cpu_level: String,
     tools: BTreeMap<String, String>,
+    /// Digest over the packages, headers and libraries that are there.
+    packages: String,
+    cpu: String,
     emulated: bool,
 }
 
@@ -47,7 +62,9 @@ pub fn probe(options: &Options) -> v1::Environment {
         libc: machine::libc(),
         isa: machine::isa(),
         cpu_level: machine::cpu_level(),
-        tools: tools::versions(&options.path, options.cache.as_deref()),
+        tools: tools::versions(&options.path, options.tools_cache().as_deref()),
+        packages: packages::digest(Path::new("/"), options.packages_cache().as_deref(), packages::ask_rpm),
+        cpu: machine::cpu(),
         emulated: false,
     };
     environment(facts, options)
@@ -58,12 +75,12 @@ pub fn probe(options: &Options) -> v1::Environment {
 /// # Errors
 /// Where the directory is no such root, or its programs do not run.
 pub async fn probe_root(sandbox: &Sandbox, root: &Path, options: &Options) -> Result<v1::Environment, Error> {
-    Ok(environment(guest::facts(sandbox, root).await?, options))
+    Ok(environment(guest::facts(sandbox, root, options).await?, options))
 }
 
 fn environment(facts: Facts, options: &Options) -> v1::Environment {
-    let Facts { os, libc, isa, cpu_level, tools, emulated } = facts;
-    let mut text = format!("{os}\n{libc}\n{isa}\n");
+    let Facts { os, libc, isa, cpu_level, tools, packages, cpu, emulated } = facts;
+    let mut text = format!("{os}\n{libc}\n{isa}\n{packages}\n");
     if emulated {
         text.push_str("emulated\n");
     }
@@ -84,6 +101,9 @@ fn environment(facts: Facts, options: &Options) -> v1::Environment {
         emulated,
         executors: Vec::new(),
         docker: String::new(),
+        node_properties: vec![property::UNIX_MODE.to_owned()],
+        packages,
+        cpu,
     }
 }
 

@@ -63,7 +63,7 @@ impl Cas {
 
     /// A file's entry, its content being stored.
     pub fn file(&self, data: impl AsRef<[u8]>, executable: bool) -> Entry {
-        Entry::File { digest: self.put(data), executable }
+        Entry::file(self.put(data), executable)
     }
 
     /// Stores a tree's directories and answers the root.

@@ -46,6 +46,7 @@ pub(super) fn artifact(name: &str, kind: ArtifactKind, from: &str, files: &[(&st
             .collect(),
         kind,
         check_elf: true,
+        bundle_libraries: false,
     }
 }
 

@@ -187,6 +187,11 @@ fn check_step(step: &Step, all: &[Step]) -> Result<(), Error> {
             }
         }
     }
+    check_variables(step)
+}
+
+/// Whether a step's variables and secrets can be set beside one another.
+pub(super) fn check_variables(step: &Step) -> Result<(), Error> {
     for name in step.env.keys() {
         let problem = if name.is_empty() || name.contains(['=', '\0']) {
             "which cannot name a variable"
@@ -217,6 +222,32 @@ fn check_secrets(step: &Step) -> Result<(), Error> {
         return Err(Error::Secret { step: step.name.clone(), name: name.clone(), problem });
     }
     Ok(())
+}
+
+/// Gives outputs that go up by `..` their plain form. Outputs are relative to the root of the tree; one that would leave it from
+/// there is taken as relative to the step's working directory.
+pub(super) fn plain_outputs(step: &mut Step) {
+    let directory = step.working_directory.clone().unwrap_or_default();
+    for output in step.outputs.iter_mut().filter(|output| output.split('/').any(|part| part == "..")) {
+        if let Some(plain) = resolved("", output).or_else(|| resolved(&directory, output)) {
+            *output = plain;
+        }
+    }
+}
+
+fn resolved(base: &str, path: &str) -> Option<String> {
+    let mut parts: Vec<&str> = Vec::new();
+    if path.starts_with('/') {
+        return None;
+    }
+    for part in base.split('/').chain(path.split('/')).filter(|part| !matches!(*part, "" | ".")) {
+        if part == ".." {
+            parts.pop()?;
+        } else {
+            parts.push(part);
+        }
+    }
+    Some(parts.join("/"))
 }
 
 /// What keeps `path` from being a place below the root of the tree.

@@ -86,6 +86,13 @@ pub struct Target {
     pub libraries: Vec<String>,
 }
 
+impl Target {
+    /// Whether the project says what it is like. If not, it is whatever machine builds it.
+    pub fn is_declared(&self) -> bool {
+        *self != super::planner::bare_target(self.platform)
+    }
+}
+
 /// A C library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Libc {
@@ -146,6 +153,11 @@ pub struct Step {
     pub tools: Vec<String>,
     /// Where it starts, relative to the root of the tree.
     pub working_directory: Option<String>,
+    /// Whether it is told the build's version and commit, as [`stamp`](super::stamp) says. They become part
+    /// of its key, and of no other step's.
+    pub stamp: bool,
+    /// Whether what it leaves depends on the CPU that it runs on: only workers with the same CPU share its result.
+    pub native: bool,
 }
 
 impl Step {
@@ -171,6 +183,8 @@ impl Step {
             image: None,
             tools: Vec::new(),
             working_directory: None,
+            stamp: false,
+            native: false,
         }
     }
 }
@@ -188,6 +202,9 @@ pub struct Artifact {
     pub kind: ArtifactKind,
     /// Whether the executables in it are held against the target before it is accepted.
     pub check_elf: bool,
+    /// Whether the shared libraries that its executables need, and that the target does not have, are carried along from the
+    /// system that it is built on.
+    pub bundle_libraries: bool,
 }
 
 /// Files of an artifact.

@@ -78,6 +78,7 @@ pub fn plan(source: &dyn Source, options: &Options) -> Result<Plan, Error> {
     let mut plan = plan.map_err(|error| explain_ignored(error, options))?;
     plan.notes.extend(options.ignored.iter().map(|lock| detect::Error::IgnoredLock { lock: lock.clone() }.to_string()));
     for step in &mut plan.steps {
+        check::plain_outputs(step);
         step.inputs.extend(plan.exclude.iter().map(|glob| format!("!{glob}")));
     }
     plan.steps = check::check(plan.steps, &plan.artifacts)?;

@@ -48,9 +48,9 @@ fn print_target(out: &mut String, target: &Target) {
         key(out, "glibc", &format!("\"{major}.{minor}\""));
     }
     map(out, "labels", &target.labels);
-    if target.libraries != default_libraries() {
-        strings(out, "libraries", &target.libraries);
-    }
+    let usual = default_libraries();
+    let declared: Vec<String> = target.libraries.iter().filter(|name| !usual.contains(name)).cloned().collect();
+    strings(out, "libraries", &declared);
 }
 
 fn print_step(out: &mut String, step: &Step, exclude: &[String]) {
@@ -84,6 +84,12 @@ fn print_step(out: &mut String, step: &Step, exclude: &[String]) {
     if !step.cache {
         key(out, "cache", "false");
     }
+    if step.stamp {
+        key(out, "stamp", "true");
+    }
+    if step.native {
+        key(out, "native", "true");
+    }
     if let Some(image) = &step.image {
         key(out, "image", &quote(image));
     }
@@ -116,6 +122,9 @@ fn print_artifact(out: &mut String, artifact: &Artifact) {
     }
     if !artifact.check_elf {
         key(out, "check_elf", "false");
+    }
+    if artifact.bundle_libraries {
+        key(out, "bundle_libraries", "true");
     }
     if let ArtifactKind::Image(image) = &artifact.kind {
         print_image(out, image);

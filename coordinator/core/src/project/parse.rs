@@ -72,8 +72,10 @@ const STEP: &[&str] = &[
     "image",
     "tools",
     "working_directory",
+    "stamp",
+    "native",
 ];
-const ARTIFACT: &[&str] = &["from", "files", "kind", "check_elf"];
+const ARTIFACT: &[&str] = &["from", "files", "kind", "check_elf", "bundle_libraries"];
 const FILES: &str = "a list of paths, each a string or `{ path = \"..\", dest = \"..\" }`";
 
 fn document(content: &[u8]) -> Result<(&str, Document<String>), Error> {
@@ -224,10 +226,9 @@ fn target(name: String, table: &Reader<'_>, host: Platform) -> Result<Target, Er
     if let Some(text) = cpu_level.as_deref().filter(|text| !platform.has_cpu_level(text)) {
         return Err(table.bad("cpu", text, platform.cpu_levels()));
     }
-    let libraries = match table.strings("libraries")? {
-        none if none.is_empty() => default_libraries(),
-        some => some,
-    };
+    let mut libraries = default_libraries();
+    let declared = table.strings("libraries")?;
+    libraries.extend(declared.into_iter().filter(|name| !default_libraries().contains(name)));
     let (os, labels) = (table.string("os")?, table.string_map("labels")?);
     Ok(Target { name, platform, os, glibc, libc, cpu_level, labels, libraries })
 }
@@ -265,6 +266,8 @@ fn change_step(step: &mut Step, table: &Reader<'_>) -> Result<(), Error> {
     step.why = table.string("why")?.unwrap_or(std::mem::take(&mut step.why));
     step.network = table.bool("network")?.unwrap_or(step.network);
     step.cache = table.bool("cache")?.unwrap_or(step.cache);
+    step.stamp = table.bool("stamp")?.unwrap_or(step.stamp);
+    step.native = table.bool("native")?.unwrap_or(step.native);
     step.image = table.string("image")?.or(step.image.take());
     step.working_directory = table.string("working_directory")?.or(step.working_directory.take());
     if let Some(cpus) = table.number("cpus")? {
@@ -294,8 +297,14 @@ fn artifact(name: String, table: &Reader<'_>) -> Result<Artifact, Error> {
             return Err(table.missing(key));
         }
     }
-    let mut artifact =
-        Artifact { name, from: Vec::new(), files: Vec::new(), kind: ArtifactKind::Binary, check_elf: true };
+    let mut artifact = Artifact {
+        name,
+        from: Vec::new(),
+        files: Vec::new(),
+        kind: ArtifactKind::Binary,
+        check_elf: true,
+        bundle_libraries: false,
+    };
     change_artifact(&mut artifact, table)?;
     Ok(artifact)
 }
@@ -326,6 +335,10 @@ fn change_artifact(artifact: &mut Artifact, table: &Reader<'_>) -> Result<(), Er
         Some("archive") => artifact.kind = ArtifactKind::Archive,
         Some("image") => artifact.kind = ArtifactKind::Image(Box::new(image::image(table)?)),
         Some(other) => return Err(table.bad("kind", other, "`binary`, `archive` or `image`")),
+    }
+    artifact.bundle_libraries = table.bool("bundle_libraries")?.unwrap_or(artifact.bundle_libraries);
+    if artifact.bundle_libraries && matches!(artifact.kind, ArtifactKind::Image(_)) {
+        return Err(table.bad("bundle_libraries", true, "`false`, for an image has the libraries of its `base`"));
     }
     artifact.check_elf = table.bool("check_elf")?.unwrap_or(artifact.check_elf);
     Ok(())

@@ -200,7 +200,7 @@ impl Bases {
         let store = &*self.stores.blobs;
         let absent = || BaseError::Absent { path: path.to_owned() };
         let (key, entry) = match outputs.get(path).or_else(|| sources.get(path)).ok_or_else(absent)? {
-            Entry::File { digest, .. } => (digest.to_string(), Entry::File { digest: *digest, executable: false }),
+            Entry::File { digest, .. } => (digest.to_string(), Entry::file(*digest, false)),
             Entry::Directory(tree) => {
                 let tree = tree.clone();
                 (tree.encode(self.function, &mut |_| {}).to_string(), Entry::Directory(tree))

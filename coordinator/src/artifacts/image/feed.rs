@@ -8,6 +8,7 @@ use kiln_proto::digest::Digest;
 use kiln_proto::tree::{Entry, Tree};
 use tokio::sync::mpsc;
 
+use super::super::file_mode;
 use crate::store::{self, BlobStore};
 
 /// Largest file that is fetched whole, several at a time.
@@ -24,8 +25,8 @@ pub(super) enum Piece {
     Directory(String),
     /// A link.
     Symlink(String, String),
-    /// A file begins: whether it may be executed, and its bytes.
-    File(String, bool, u64),
+    /// A file begins: its permission bits, and its bytes.
+    File(String, u32, u64),
     /// Bytes of the file that began.
     Data(Bytes),
     /// Reading failed: the layer cannot be finished.
@@ -56,7 +57,7 @@ pub(super) async fn send_tree(
     let mut fetched = stream::iter(fetched).buffered(AHEAD);
     while let Some((path, entry, whole)) = fetched.try_next().await? {
         let began = match &entry {
-            Entry::File { digest, executable } => Piece::File(path, *executable, digest.size),
+            Entry::File { digest, executable, mode } => Piece::File(path, file_mode(*executable, *mode), digest.size),
             Entry::Symlink { target } => Piece::Symlink(path, target.clone()),
             Entry::Directory(_) | Entry::Sealed { .. } => Piece::Directory(path),
         };

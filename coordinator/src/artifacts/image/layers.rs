@@ -90,7 +90,8 @@ impl Layering<'_> {
     /// Writes the layer into a file: files stream from the store to a thread that packs them.
     async fn write(&self, tree: &Tree) -> Result<(tempfile::TempPath, Layer), Error> {
         let (sender, receiver) = feed::channel();
-        let options = self.options.clone();
+        let mut options = self.options.clone();
+        own_modes(tree, "", &self.options, &mut options.directories);
         let packing = tokio::task::spawn_blocking(move || pack(receiver, options));
         let sent = feed::send_tree(&*self.given.stores.blobs, tree, &sender).await;
         if let Err(error) = &sent {
@@ -103,14 +104,27 @@ impl Layering<'_> {
     }
 }
 
+/// Directories to which the build gave modes of their own: they have these also where the base has the directory.
+fn own_modes(tree: &Tree, path: &str, options: &Options, found: &mut BTreeMap<String, Attributes>) {
+    for (name, entry) in &tree.entries {
+        let Entry::Directory(below) = entry else { continue };
+        let path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+        if let Some(mode) = below.mode {
+            let (uid, gid) = options.directories.get(&path).map_or(options.owner, |kept| (kept.uid, kept.gid));
+            found.insert(path.clone(), Attributes { mode, uid, gid });
+        }
+        own_modes(below, &path, options, found);
+    }
+}
+
 fn pack(mut pieces: mpsc::Receiver<Piece>, options: Options) -> Result<(tempfile::TempPath, Layer), Error> {
     let mut writer = LayerWriter::new(tempfile::NamedTempFile::new()?, options)?;
     while let Some(piece) = pieces.blocking_recv() {
         match piece {
             Piece::Directory(path) => writer.directory(&path)?,
             Piece::Symlink(path, target) => writer.symlink(&path, &target)?,
-            Piece::File(path, executable, size) => {
-                writer.file(&path, executable, size, Reader::new(&mut pieces, size))?;
+            Piece::File(path, mode, size) => {
+                writer.file(&path, mode, size, Reader::new(&mut pieces, size))?;
             }
             // Of an empty file.
             Piece::Data(_) => {}

@@ -175,7 +175,7 @@ fn hold(
             None => "which is not in the image: link it statically, or choose a `base` that has it",
         },
     };
-    check::hold(&given.artifact.name, wants, &ground)
+    check::hold(&given.artifact.name, wants, &ground, String::new())
 }
 
 /// An OCI layout in the store. `blobs` says where each layer lies.
@@ -188,7 +188,7 @@ async fn store_layout(
     let store = &*given.stores.blobs;
     let mut tree = Tree::default();
     let lay = |tree: &mut Tree, path: &str, digest: Digest| {
-        tree.insert(path, Entry::File { digest, executable: false })
+        tree.insert(path, Entry::file(digest, false))
             .map_err(|error| Error::Layout { artifact: given.artifact.name.clone(), reason: error.to_string() })
     };
     for (path, document) in layout::files(images, tag) {

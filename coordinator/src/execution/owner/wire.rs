@@ -26,6 +26,7 @@ pub(super) fn offered(environment: &v1::Environment) -> BTreeSet<(String, String
     offer(property::OS, &environment.os);
     offer(property::LIBC, &environment.libc);
     offer(property::ENVIRONMENT, &environment.fingerprint);
+    offer(property::CPU, &environment.cpu);
     if environment.emulated {
         offer(property::EMULATED, "on");
     }
