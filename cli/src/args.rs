@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kiln_core::detect::Language;
-use kiln_core::plan::Platform;
+use kiln_core::plan::{Platform, Variable};
 use kiln_proto::channel::Access;
 pub use membership::{Membership, Who};
 
@@ -124,6 +124,10 @@ pub struct Build {
     /// Run every step again.
     #[arg(long)]
     pub no_cache: bool,
+    /// Set an environment variable for every step, or as `STEP:NAME=VALUE` for one; may be given several times. It overrides the
+    /// step's own `env` and is part of its cache key.
+    #[arg(long, value_name = "[STEP:]NAME=VALUE")]
+    pub env: Vec<Variable>,
     /// A secret that a step asks for, from a file; may be given several times. By default the variable of its name.
     #[arg(long, value_name = "NAME=FILE")]
     pub secret: Vec<String>,
@@ -334,6 +338,10 @@ pub struct Plan {
     /// The language to build the project as, if its files speak for several.
     #[arg(long, value_name = "NAME")]
     pub language: Option<Language>,
+    /// Set an environment variable for every step, or as `STEP:NAME=VALUE` for one; may be given several times. It overrides the
+    /// step's own `env` and is part of its cache key.
+    #[arg(long, value_name = "[STEP:]NAME=VALUE")]
+    pub env: Vec<Variable>,
     /// As JSON.
     #[arg(long)]
     pub json: bool,

@@ -1,5 +1,6 @@
 //! `kiln build`: scan, upload what is missing, submit, follow.
 
+use kiln_core::plan::Variable;
 use kiln_proto::channel;
 use kiln_proto::transfer::{self, Blob, Moved};
 use kiln_proto::v1;
@@ -202,6 +203,15 @@ fn request(args: &args::Build, scanned: &Scanned, facts: git::Facts) -> v1::Subm
         allow_emulation: args.allow_emulation,
         secrets: Vec::new(),
         language: args.language.map(|language| language.name().to_owned()).unwrap_or_default(),
+        variables: args.env.iter().map(variable).collect(),
+    }
+}
+
+fn variable(variable: &Variable) -> v1::StepVariable {
+    v1::StepVariable {
+        step: variable.step.clone().unwrap_or_default(),
+        name: variable.name.clone(),
+        value: variable.value.clone(),
     }
 }
 

@@ -119,6 +119,14 @@ fn span(build: &Build, resumed: bool) -> tracing::Span {
     span
 }
 
+fn variable(wire: &v1::StepVariable) -> plan::Variable {
+    plan::Variable {
+        step: Some(wire.step.clone()).filter(|step| !step.is_empty()),
+        name: wire.name.clone(),
+        value: wire.value.clone(),
+    }
+}
+
 fn internal(error: impl std::fmt::Display) -> Status {
     Status::internal(error.to_string())
 }
@@ -247,6 +255,7 @@ impl Builds {
             ignored: facts.ignored.clone(),
             directory_name: if facts.directory.is_empty() { "project".to_owned() } else { facts.directory.clone() },
         };
+<<<<<<< HEAD
         let question = |files: &plan::MemorySource| {
             let plan = plan::plan(files, &options)?;
             plan::read_unversioned(&plan.steps, files);
@@ -254,6 +263,12 @@ impl Builds {
             Ok::<Plan, plan::Error>(plan)
         };
         let plan = source.ask(blobs, question).await.map_err(unreadable)?.map_err(|error| wrong(error.to_string()))?;
+=======
+        let mut plan = plan::plan(&source.planned, &options).map_err(|error| wrong(error.to_string()))?;
+        let variables: Vec<plan::Variable> = request.variables.iter().map(variable).collect();
+        plan::set_variables(&mut plan, &variables).map_err(|error| wrong(error.to_string()))?;
+        plan::stamp(&mut plan, &plan::Stamp { commit: facts.commit.clone(), dirty: facts.dirty });
+>>>>>>> 1551fd6 (Steps with stamp = true know the build's version; --env sets variables)
         if let Some(words) = invalid_base(&plan) {
             return Err(wrong(words));
         }

@@ -187,6 +187,11 @@ fn check_step(step: &Step, all: &[Step]) -> Result<(), Error> {
             }
         }
     }
+    check_variables(step)
+}
+
+/// Whether a step's variables and secrets can be set beside one another.
+pub(super) fn check_variables(step: &Step) -> Result<(), Error> {
     for name in step.env.keys() {
         let problem = if name.is_empty() || name.contains(['=', '\0']) {
             "which cannot name a variable"

@@ -14,6 +14,7 @@ mod print;
 mod source;
 mod unmatched;
 mod unversioned;
+mod variables;
 mod words;
 pub(crate) mod xml;
 
@@ -32,6 +33,7 @@ pub use platform::{Platform, UnknownPlatform};
 pub use print::to_kiln_toml;
 pub use source::{MemorySource, Source};
 pub use unversioned::{read_unversioned, unversioned};
+pub use variables::{Stamp, Variable, VariableError, set_variables, stamp};
 pub(crate) use words::{list, nearest};
 
 #[cfg(test)]

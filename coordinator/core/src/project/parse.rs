@@ -72,6 +72,7 @@ const STEP: &[&str] = &[
     "image",
     "tools",
     "working_directory",
+    "stamp",
 ];
 const ARTIFACT: &[&str] = &["from", "files", "kind", "check_elf"];
 const FILES: &str = "a list of paths, each a string or `{ path = \"..\", dest = \"..\" }`";
@@ -247,6 +248,7 @@ fn change_step(step: &mut Step, table: &Reader<'_>) -> Result<(), Error> {
         }
         step.run = run;
     }
+<<<<<<< HEAD
     let lists = [
         ("needs", &mut step.needs),
         ("inputs", &mut step.inputs),
@@ -267,6 +269,23 @@ fn change_step(step: &mut Step, table: &Reader<'_>) -> Result<(), Error> {
     step.cache = table.bool("cache")?.unwrap_or(step.cache);
     step.image = table.string("image")?.or(step.image.take());
     step.working_directory = table.string("working_directory")?.or(step.working_directory.take());
+=======
+    let mut step = Step::new(name, run);
+    step.why = table.string("why")?.unwrap_or_default();
+    step.needs = table.strings("needs")?;
+    step.inputs = table.strings("inputs")?;
+    step.unversioned = table.strings("unversioned")?;
+    step.files = table.string_map("files")?;
+    step.outputs = table.strings("outputs")?;
+    step.env = table.string_map("env")?;
+    step.secrets = table.strings("secrets")?;
+    step.network = table.bool("network")?.unwrap_or(false);
+    step.cache = table.bool("cache")?.unwrap_or(true);
+    step.stamp = table.bool("stamp")?.unwrap_or(false);
+    step.image = table.string("image")?;
+    step.tools = table.strings("tools")?;
+    step.working_directory = table.string("working_directory")?;
+>>>>>>> 1551fd6 (Steps with stamp = true know the build's version; --env sets variables)
     if let Some(cpus) = table.number("cpus")? {
         let milli = (cpus * 1000.0).round();
         if !(1.0..=1_000_000.0).contains(&milli) {

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{options, planned, tree};
-use crate::plan::{MemorySource, Origin, Platform, Source, Step, VersionOrigin, input_files, plan, to_kiln_toml};
+use crate::plan::{
+    MemorySource, Origin, Platform, Source, Stamp, Step, Variable, VersionOrigin, input_files, plan, set_variables, stamp,
+    to_kiln_toml,
+};
 
 const TARGETS: &str = "[targets.prod]\nplatform = \"linux/amd64\"\nglibc = \"2.36\"\n\
                        [targets.edge]\nplatform = \"linux/arm64\"\n[steps.a]\nrun = \"x\"\n";
@@ -90,7 +93,7 @@ fn a_kiln_toml_reads_back_to_the_same_plan() {
         [targets.prod]\nplatform = \"linux/arm64\"\nos = \"debian:12\"\nglibc = \"2.36\"\nlabels = { zone = \"a\" }\n\
         libraries = [\"libc.so.6\"]\n\
         [steps.a]\nwhy = \"it \\\"must\\\"\"\nrun = \"\"\"\none 'x'\ntwo \\\\ '''\"\"\"\noutputs = [\"o\"]\ncpus = 0.25\n\
-        memory = \"300MiB\"\ntimeout = \"90s\"\nshards = 3\ncache = false\nimage = \"debian:12\"\ntools = [\"sh\"]\n\
+        memory = \"300MiB\"\ntimeout = \"90s\"\nshards = 3\ncache = false\nstamp = true\nimage = \"debian:12\"\ntools = [\"sh\"]\n\
         working_directory = \"d\"\nenv = { \"A.B\" = \"tab\\there\" }\nnetwork = true\nsecrets = [\"NPM_TOKEN\"]\n\
         [steps.a.files]\n\"x/y z.txt\" = \"1\\n2\\u0007\"\n\
         [artifacts.z]\nfrom = [\"a\"]\nfiles = [\"o/*\", { path = \"o\", dest = \".\" }]\nkind = \"archive\"\n\
@@ -124,4 +127,43 @@ fn a_plan_is_found_by_supplying_the_files_that_it_asks_for() {
     };
     assert_eq!(found, plan(&all, &options()));
     assert!(!asked.contains(&"a/src/main.rs".to_owned()), "sources do not decide a plan: {asked:?}");
+}
+
+#[test]
+fn only_a_stamped_step_is_told_what_is_built() {
+    let text = "[steps.deps]\nrun = \"x\"\n[steps.compile]\nrun = \"x\"\nstamp = true";
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let stamped = |describe: Option<&str>, facts: &Stamp| {
+        let options = crate::plan::Options { describe: describe.map(str::to_owned), ..options() };
+        let mut plan = plan(&tree(&[("kiln.toml", text)]), &options).unwrap();
+        stamp(&mut plan, facts);
+        assert!(plan.steps[0].env.is_empty(), "deps: {:?}", plan.steps[0].env);
+        let env = &plan.steps[1].env;
+        [&env["KILN_VERSION"], &env["KILN_COMMIT"], &env["KILN_DIRTY"]].map(String::clone)
+    };
+    let dirty = Stamp { commit: commit.into(), dirty: true };
+    assert_eq!(stamped(Some("v1-3-gabc"), &dirty), ["v1-3-gabc", commit, "true"]);
+    assert_eq!(stamped(None, &dirty), ["0123456789ab", commit, "true"]);
+    assert_eq!(stamped(None, &Stamp::default()), ["0", "", "false"]);
+}
+
+#[test]
+fn variables_of_the_command_line_override_those_of_the_steps() {
+    let text = "[steps.deps]\nrun = \"x\"\nsecrets = [\"TOKEN\"]\n[steps.compile]\nrun = \"x\"\nenv = { MODE = \"debug\" }";
+    let with = |words: &[&str]| {
+        let mut plan = planned(&[("kiln.toml", text)]);
+        let variables: Result<Vec<Variable>, String> = words.iter().map(|word| word.parse()).collect();
+        set_variables(&mut plan, &variables?).map_err(|error| error.to_string())?;
+        Ok::<_, String>(plan.steps.into_iter().map(|step| step.env.into_iter().collect::<Vec<_>>()).collect::<Vec<_>>())
+    };
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(with(&["compile:MODE=a=b"]).unwrap(), [vec![], vec![pair("MODE", "a=b")]]);
+    assert_eq!(
+        with(&["compile:MODE=one", "MODE=all"]).unwrap(),
+        [vec![pair("MODE", "all")], vec![pair("MODE", "one")]]
+    );
+    insta::assert_snapshot!(with(&["MODE"]).unwrap_err(), @"`MODE` sets no variable; expected `NAME=VALUE` or `STEP:NAME=VALUE`");
+    insta::assert_snapshot!(with(&["compil:X=1"]).unwrap_err(), @"`compil:X` is set for step `compil`, which the plan does not have: did you mean `compile`?");
+    insta::assert_snapshot!(with(&["KILN_X=1"]).unwrap_err(), @"step `deps` sets `KILN_X`, but variables that start with `KILN_` are the farm's own");
+    insta::assert_snapshot!(with(&["TOKEN=1"]).unwrap_err(), @"step `deps` asks for the secret `TOKEN`, which it also has in `env`: leave one out");
 }

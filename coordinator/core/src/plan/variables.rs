@@ -1,0 +1,99 @@
+//! Variables that a plan's steps get from outside the project: the build's stamp, and what the command line sets.
+//!
+//! Invariant: a variable becomes part of a step's `env`, and so of its key, only where the step asked for it (a stamp)
+//! or the caller named it.
+
+use super::{Plan, check, words};
+
+/// What a build knows of the commit it is made from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// The full commit; empty outside a repository.
+    pub commit: String,
+    /// Whether the tree differs from the commit.
+    pub dirty: bool,
+}
+
+/// Digits of a commit that stand for a version where there is none.
+const COMMIT_DIGITS: usize = 12;
+
+/// Tells the steps with `stamp = true` what is being built: `KILN_VERSION` (the plan's version, else the abbreviated
+/// commit, else `0`), `KILN_COMMIT` (the full commit, empty outside a repository) and `KILN_DIRTY` (`true` or `false`).
+pub fn stamp(plan: &mut Plan, stamp: &Stamp) {
+    let abbreviated: String = stamp.commit.chars().take(COMMIT_DIGITS).collect();
+    let version = match &plan.version {
+        Some(version) => version.clone(),
+        None if abbreviated.is_empty() => "0".to_owned(),
+        None => abbreviated,
+    };
+    for step in plan.steps.iter_mut().filter(|step| step.stamp) {
+        step.env.insert("KILN_VERSION".to_owned(), version.clone());
+        step.env.insert("KILN_COMMIT".to_owned(), stamp.commit.clone());
+        step.env.insert("KILN_DIRTY".to_owned(), stamp.dirty.to_string());
+    }
+}
+
+/// A variable that the caller sets, as `--env` does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variable {
+    /// The only step that gets it; every step where none is named.
+    pub step: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+impl std::str::FromStr for Variable {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || format!("`{text}` sets no variable; expected `NAME=VALUE` or `STEP:NAME=VALUE`");
+        let (place, value) = text.split_once('=').ok_or_else(expected)?;
+        let (step, name) = match place.split_once(':') {
+            Some((step, name)) if !step.is_empty() => (Some(step.to_owned()), name),
+            Some(_) => return Err(expected()),
+            None => (None, place),
+        };
+        if name.is_empty() {
+            return Err(expected());
+        }
+        Ok(Self { step, name: name.to_owned(), value: value.to_owned() })
+    }
+}
+
+/// Why a plan cannot be given a variable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VariableError {
+    /// It is for a step that the plan does not have.
+    #[error("`{step}:{name}` is set for step `{step}`, which the plan does not have: {hint}")]
+    UnknownStep {
+        /// The step.
+        step: String,
+        /// The variable.
+        name: String,
+        /// The nearest name, or all, in words.
+        hint: String,
+    },
+    /// It would make the plan invalid.
+    #[error(transparent)]
+    Invalid(#[from] check::Error),
+}
+
+/// Sets the caller's variables. They override what the steps' `env` says; one for a single step overrides one for all.
+pub fn set_variables(plan: &mut Plan, variables: &[Variable]) -> Result<(), VariableError> {
+    let (single, every): (Vec<_>, Vec<_>) = variables.iter().partition(|variable| variable.step.is_some());
+    for variable in every.into_iter().chain(single) {
+        let chosen = |step: &str| variable.step.as_deref().is_none_or(|wanted| wanted == step);
+        if !plan.steps.iter().any(|step| chosen(&step.name)) {
+            let step = variable.step.clone().unwrap_or_default();
+            let hint = words::hint(&step, plan.steps.iter().map(|step| step.name.as_str()));
+            return Err(VariableError::UnknownStep { step, name: variable.name.clone(), hint });
+        }
+        for step in plan.steps.iter_mut().filter(|step| chosen(&step.name)) {
+            step.env.insert(variable.name.clone(), variable.value.clone());
+            check::check_variables(step)?;
+        }
+    }
+    Ok(())
+}
