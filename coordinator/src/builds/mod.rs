@@ -10,6 +10,7 @@ mod images;
 mod layer;
 pub mod lower;
 mod records;
+mod remarks;
 mod run;
 mod secrets;
 pub mod source;
@@ -255,20 +256,18 @@ impl Builds {
             ignored: facts.ignored.clone(),
             directory_name: if facts.directory.is_empty() { "project".to_owned() } else { facts.directory.clone() },
         };
-<<<<<<< HEAD
         let question = |files: &plan::MemorySource| {
             let plan = plan::plan(files, &options)?;
             plan::read_unversioned(&plan.steps, files);
             artifacts::read_locks(files);
             Ok::<Plan, plan::Error>(plan)
         };
-        let plan = source.ask(blobs, question).await.map_err(unreadable)?.map_err(|error| wrong(error.to_string()))?;
-=======
-        let mut plan = plan::plan(&source.planned, &options).map_err(|error| wrong(error.to_string()))?;
+        let plan = source.ask(blobs, question).await.map_err(unreadable)?;
+        let mut plan = plan.map_err(|error| wrong(error.to_string()))?;
         let variables: Vec<plan::Variable> = request.variables.iter().map(variable).collect();
         plan::set_variables(&mut plan, &variables).map_err(|error| wrong(error.to_string()))?;
-        plan::stamp(&mut plan, &plan::Stamp { commit: facts.commit.clone(), dirty: facts.dirty });
->>>>>>> 1551fd6 (Steps with stamp = true know the build's version; --env sets variables)
+        let (commit, dirty, describe) = (facts.commit.clone(), facts.dirty, facts.describe.clone());
+        plan::stamp(&mut plan, &plan::Stamp { commit, dirty, describe });
         if let Some(words) = invalid_base(&plan) {
             return Err(wrong(words));
         }

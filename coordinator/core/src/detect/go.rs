@@ -1,18 +1,22 @@
 //! Go: a module, or a workspace of modules.
 //!
-//! Layers: the modules that `go.sum` names, and the standard library and direct requirements compiled, keyed by the
-//! `go.mod` and `go.sum` files alone. Go's caches go by content, so that an edited source reuses both.
+//! Layers: the standard library compiled, keyed by the toolchain alone; the modules that `go.sum` names; and the direct
+//! requirements compiled, keyed by the `go.mod` and `go.sum` files. Go's caches go by content, so that an edited source
+//! reuses them all.
 
 use std::collections::BTreeMap;
 
 use super::{
     Detected, Error, Identity,
     found::{artifact, compile_step, fetch_step, strings},
-    staging, tree,
+    shell, staging, tree,
+    unread::Readers,
 };
-use crate::plan::{ArtifactKind, Source};
+use crate::plan::{ArtifactKind, Source, Step};
 
 const FLAGS: &str = "-trimpath -buildvcs=false -ldflags=-buildid=";
+/// Go's cache in a step.
+const CACHE: &str = ".kiln/go-cache";
 
 /// What one `go.mod` says.
 struct Module {
@@ -84,8 +88,15 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
     .map(|(k, v)| (k.to_owned(), v.to_owned()))
     .into();
 
-    let mut steps = Vec::new();
-    let mut needs = Vec::new();
+    let mut std = compile_step(
+        "std",
+        "compiles the standard library; keyed by the toolchain alone",
+        format!("go build {FLAGS} std"),
+    );
+    (std.inputs, std.outputs, std.env) = (strings(["!**"]), strings([CACHE]), env.clone());
+    std.tools = strings(["go"]);
+    let mut steps = vec![std];
+    let mut needs = strings(["std"]);
     if foreign && !vendored {
         let run = "go mod download\nmkdir -p .kiln/go-mod";
         let mut fetch = fetch_step("fetch", "fetches the modules that `go.sum` names", run);
@@ -94,50 +105,61 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
         steps.push(fetch);
         needs.push("fetch".to_owned());
     }
-    let mut run = format!("go build {FLAGS} std");
-    if !vendored {
-        for module in &direct {
-            // What of a requirement does not compile on this machine, the project may never import.
-            let packages = format!("go list -e -f '{{{{if not .Error}}}}{{{{.ImportPath}}}}{{{{end}}}}' {module}/...");
-            run.push_str(&format!("\n{packages} | xargs -r -n 50 go build {FLAGS} || true"));
-        }
+    if !direct.is_empty() && !vendored {
+        steps.push(requirements(&direct, key, &needs, &env));
+        needs.push("deps".to_owned());
     }
-    let why = "compiles the standard library and the requirements; keyed by the `go.mod` and `go.sum` files";
-    let mut deps = compile_step("deps", why, run);
-    (deps.inputs, deps.outputs, deps.env) = (key, strings([".kiln/go-cache"]), env.clone());
-    (deps.needs, deps.tools) = (needs.clone(), strings(["go"]));
-    steps.push(deps);
-    needs.push("deps".to_owned());
-
     let run = format!(
-        "mkdir -p {out}/\ngo build {FLAGS} -o {out}/ {packages}\n{empty}",
-        out = staging::OUT,
-        packages = main_packages(source, &modules),
+        "compile() {{ go build {FLAGS} \"$@\"; }}\nprograms {packages}\n{empty}",
+        packages = patterns(&modules),
         empty = staging::refuse_empty("no package `main` was found, so there is no program to hand over")
     );
     let mut compile = compile_step("compile", "compiles the project's own packages", run);
     (compile.needs, compile.outputs, compile.env) = (needs, strings([staging::OUT]), env);
     compile.tools = strings(["go"]);
+    compile.inputs = unread(source);
+    shell::provide(&mut compile, &[shell::GATHER, shell::GO]);
     steps.push(compile);
     let artifacts = vec![artifact(&name, ArtifactKind::Binary, "compile", &[(staging::OUT, ".")])];
     let because = vec![because];
     Ok(Some(Detected { language: "go".into(), because, identity, steps, artifacts, notes: Vec::new() }))
 }
 
-/// The packages in which programs usually are: `cmd`, the root, else wherever there are any.
-fn main_packages(source: &dyn Source, modules: &[Module]) -> String {
-    let patterns = modules.iter().map(|module| {
-        let prefix = if module.directory.is_empty() { ".".to_owned() } else { format!("./{}", module.directory) };
-        let at = |path: &str| tree::join(&module.directory, path).unwrap_or_default();
-        if tree::has_directory(source, &at("cmd")) {
-            format!("{prefix}/cmd/...")
-        } else if tree::has(source, &at("main.go")) {
-            prefix
-        } else {
-            format!("{prefix}/...")
-        }
+/// The step that compiles the direct requirements, as far as they compile on this machine: what does not, the project
+/// may never import. Go's cache goes by content, so that it holds beside the standard library's only what is new.
+fn requirements(direct: &[String], key: Vec<String>, needs: &[String], env: &BTreeMap<String, String>) -> Step {
+    let mut run = format!("date +%s > {CACHE}/trim.txt\nfind {CACHE} -type f > .kiln/known\n");
+    for module in direct {
+        let packages = format!("go list -e -f '{{{{if not .Error}}}}{{{{.ImportPath}}}}{{{{end}}}}' {module}/...");
+        run.push_str(&format!("{packages} | xargs -r -n 50 go build {FLAGS} || true\n"));
+    }
+    run.push_str("xargs rm -f < .kiln/known\n");
+    let why = "compiles the requirements; keyed by the `go.mod` and `go.sum` files";
+    let mut deps = compile_step("deps", why, run);
+    (deps.inputs, deps.outputs, deps.env) = (key, strings([CACHE]), env.clone());
+    (deps.needs, deps.tools) = (needs.to_vec(), strings(["go"]));
+    deps
+}
+
+/// Every package of the modules: which of them are programs, Go itself says in the step.
+fn patterns(modules: &[Module]) -> String {
+    let patterns = modules.iter().map(|module| match module.directory.as_str() {
+        "" => "./...".to_owned(),
+        directory => format!("./{directory}/..."),
     });
     patterns.map(|p| tree::shell_word(&p)).collect::<Vec<_>>().join(" ")
+}
+
+/// Globs that take out what `go build` does not read: files that are no Go, and that no `//go:embed` takes in.
+fn unread(source: &dyn Source) -> Vec<String> {
+    let sources = source.paths().iter().filter(|path| {
+        path.ends_with(".go") && !path.ends_with("_test.go") && !path.split('/').any(|part| part == "vendor")
+    });
+    let Some(readers) = Readers::of(source, sources) else { return Vec::new() };
+    let embedded = readers.taken("//go:embed ");
+    let mut globs = readers.unread(source, &[]);
+    globs.retain(|glob| !embedded.iter().any(|start| glob[1..].starts_with(start.as_str())));
+    globs
 }
 
 fn read(directory: &str, text: &str) -> Module {

@@ -248,7 +248,6 @@ fn change_step(step: &mut Step, table: &Reader<'_>) -> Result<(), Error> {
         }
         step.run = run;
     }
-<<<<<<< HEAD
     let lists = [
         ("needs", &mut step.needs),
         ("inputs", &mut step.inputs),
@@ -267,25 +266,9 @@ fn change_step(step: &mut Step, table: &Reader<'_>) -> Result<(), Error> {
     step.why = table.string("why")?.unwrap_or(std::mem::take(&mut step.why));
     step.network = table.bool("network")?.unwrap_or(step.network);
     step.cache = table.bool("cache")?.unwrap_or(step.cache);
+    step.stamp = table.bool("stamp")?.unwrap_or(step.stamp);
     step.image = table.string("image")?.or(step.image.take());
     step.working_directory = table.string("working_directory")?.or(step.working_directory.take());
-=======
-    let mut step = Step::new(name, run);
-    step.why = table.string("why")?.unwrap_or_default();
-    step.needs = table.strings("needs")?;
-    step.inputs = table.strings("inputs")?;
-    step.unversioned = table.strings("unversioned")?;
-    step.files = table.string_map("files")?;
-    step.outputs = table.strings("outputs")?;
-    step.env = table.string_map("env")?;
-    step.secrets = table.strings("secrets")?;
-    step.network = table.bool("network")?.unwrap_or(false);
-    step.cache = table.bool("cache")?.unwrap_or(true);
-    step.stamp = table.bool("stamp")?.unwrap_or(false);
-    step.image = table.string("image")?;
-    step.tools = table.strings("tools")?;
-    step.working_directory = table.string("working_directory")?;
->>>>>>> 1551fd6 (Steps with stamp = true know the build's version; --env sets variables)
     if let Some(cpus) = table.number("cpus")? {
         let milli = (cpus * 1000.0).round();
         if !(1.0..=1_000_000.0).contains(&milli) {

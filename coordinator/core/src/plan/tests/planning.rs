@@ -141,7 +141,7 @@ fn only_a_stamped_step_is_told_what_is_built() {
         let env = &plan.steps[1].env;
         [&env["KILN_VERSION"], &env["KILN_COMMIT"], &env["KILN_DIRTY"]].map(String::clone)
     };
-    let dirty = Stamp { commit: commit.into(), dirty: true };
+    let dirty = Stamp { commit: commit.into(), dirty: true, describe: String::new() };
     assert_eq!(stamped(Some("v1-3-gabc"), &dirty), ["v1-3-gabc", commit, "true"]);
     assert_eq!(stamped(None, &dirty), ["0123456789ab", commit, "true"]);
     assert_eq!(stamped(None, &Stamp::default()), ["0", "", "false"]);
