@@ -141,7 +141,7 @@ fn configure(path: &str) -> Way {
         name: "configure",
         because: format!("`{path}` {kind}"),
         configure: format!("{}./configure --prefix=/usr/local", if is_there { "" } else { "autoreconf -fi\n" }),
-        build: format!("in_parallel make\n{}", install_step(&format!("make DESTDIR=\"$PWD/{OUT}\""), false)),
+        build: format!("in_parallel make\ninstall_configured make DESTDIR=\"$PWD/{OUT}\"\n"),
         tools,
     }
 }

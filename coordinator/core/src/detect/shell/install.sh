@@ -52,6 +52,12 @@ has_install() {
     ! "$@" -n install 2>&1 | grep -q "No rule to make target .install"
 }
 
+# Installs by a Makefile that a configure script has written, if it can.
+install_configured() {
+    has_install "$@" || return 0
+    if grep -qs DESTDIR GNUmakefile makefile Makefile; then rootless "$@" install; else install_below "$@"; fi
+}
+
 # CMake keeps a list of what it has installed. A path that is there twice was overwritten.
 note_installed_twice() {
     [ -e .kiln/build/install_manifest.txt ] || return 0

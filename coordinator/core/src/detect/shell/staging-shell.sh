@@ -1,6 +1,10 @@
 #!/bin/sh
 # Runs a command of Make, with every directory of the system that it names put below $KILN_STAGING. Files that the
 # system has (programs, above all) are left where they are.
+case "${1:-}" in
+    -*) ;;
+    *) exec "${KILN_SHELL:-sh}" "$@" ;;
+esac
 for command do :; done
 delimiter="[[:space:]\"'=:;(|&\`]"
 top='usr|etc|opt|var|srv|lib|lib64|libexec|bin|sbin|share|include|home|root'
