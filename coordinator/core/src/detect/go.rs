@@ -109,8 +109,10 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
         steps.push(requirements(&direct, key, &needs, &env));
         needs.push("deps".to_owned());
     }
+    let stamped = read_sources(source).map(|readers| stamped(&readers)).unwrap_or_default();
     let run = format!(
-        "compile() {{ go build {FLAGS} \"$@\"; }}\nprograms {packages}\n{empty}",
+        "{compile}programs {packages}\n{empty}",
+        compile = compile_function(&stamped),
         packages = patterns(&modules),
         empty = staging::refuse_empty("no package `main` was found, so there is no program to hand over")
     );
@@ -118,10 +120,14 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
     (compile.needs, compile.outputs, compile.env) = (needs, strings([staging::OUT]), env);
     compile.tools = strings(["go"]);
     compile.inputs = unread(source);
+    compile.stamp = !stamped.is_empty();
     shell::provide(&mut compile, &[shell::GATHER, shell::GO]);
     steps.push(compile);
     let artifacts = vec![artifact(&name, ArtifactKind::Binary, "compile", &[(staging::OUT, ".")])];
-    let because = vec![because];
+    let mut because = vec![because];
+    if let Some((variable, _)) = stamped.first() {
+        because.push(format!("`main.{variable}` waits for a value, and gets it from the stamp"));
+    }
     Ok(Some(Detected { language: "go".into(), because, identity, steps, artifacts, notes: Vec::new() }))
 }
 
@@ -150,12 +156,58 @@ fn patterns(modules: &[Module]) -> String {
     patterns.map(|p| tree::shell_word(&p)).collect::<Vec<_>>().join(" ")
 }
 
-/// Globs that take out what `go build` does not read: files that are no Go, and that no `//go:embed` takes in.
-fn unread(source: &dyn Source) -> Vec<String> {
+/// The shell function that compiles, with a value for each variable that waits for one.
+fn compile_function(stamped: &[(String, &str)]) -> String {
+    if stamped.is_empty() {
+        return format!("compile() {{ go build {FLAGS} \"$@\"; }}\n");
+    }
+    let values: String = stamped.iter().map(|(name, value)| format!(" -X main.{name}=${value}")).collect();
+    format!(
+        "link=-buildid=\nif [ -n \"$KILN_COMMIT\" ]; then link=\"$link{values}\"; fi\n\
+         compile() {{ go build -trimpath -buildvcs=false -ldflags=\"$link\" \"$@\"; }}\n"
+    )
+}
+
+/// Variables of programs that hold no version or commit but a word in its place, as release tools expect, and the
+/// variables of the stamp that they get.
+fn stamped(readers: &Readers) -> Vec<(String, &'static str)> {
+    const PLACES: [&str; 11] =
+        ["", "(devel)", "dev", "devel", "development", "none", "snapshot", "source", "undefined", "unknown", "unset"];
+    let wants = |name: &str| match name.to_ascii_lowercase().as_str() {
+        "version" | "appversion" | "buildversion" | "gitversion" => Some("KILN_VERSION"),
+        "commit" | "gitcommit" | "buildcommit" | "revision" | "gitsha" => Some("KILN_COMMIT"),
+        _ => None,
+    };
+    let mut found: Vec<(String, &'static str)> = Vec::new();
+    for text in readers.texts().filter(|text| text.lines().any(|line| line.trim() == "package main")) {
+        let mut block = false;
+        for line in text.lines() {
+            block = block && line != ")" || line == "var (";
+            // At the top of the file, or in a block there: what is indented elsewhere is a local variable.
+            let Some(rest) = line.strip_prefix("var ").or(line.strip_prefix('\t').filter(|_| block)) else { continue };
+            let Some((name, value)) = rest.split_once('=') else { continue };
+            let name = name.trim().trim_end_matches(" string").trim();
+            let place = value.trim().strip_prefix('"').and_then(|value| value.split('"').next());
+            let is_place = place.is_some_and(|place| PLACES.contains(&place.to_ascii_lowercase().as_str()));
+            if let Some(variable) = wants(name).filter(|_| is_place && !found.iter().any(|(known, _)| known == name)) {
+                found.push((name.to_owned(), variable));
+            }
+        }
+    }
+    found
+}
+
+/// The project's own sources; `None` where they cannot all be read.
+fn read_sources(source: &dyn Source) -> Option<Readers> {
     let sources = source.paths().iter().filter(|path| {
         path.ends_with(".go") && !path.ends_with("_test.go") && !path.split('/').any(|part| part == "vendor")
     });
-    let Some(readers) = Readers::of(source, sources) else { return Vec::new() };
+    Readers::of(source, sources)
+}
+
+/// Globs that take out what `go build` does not read: files that are no Go, and that no `//go:embed` takes in.
+fn unread(source: &dyn Source) -> Vec<String> {
+    let Some(readers) = read_sources(source) else { return Vec::new() };
     let embedded = readers.taken("//go:embed ");
     let mut globs = readers.unread(source, &[]);
     globs.retain(|glob| !embedded.iter().any(|start| glob[1..].starts_with(start.as_str())));

@@ -43,6 +43,11 @@ impl Readers {
         self.texts.iter().any(|(_, text)| words.iter().any(|word| text.contains(word)))
     }
 
+    /// Each text.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+        self.texts.iter().map(|(_, text)| text.as_str())
+    }
+
     /// Beginnings of the paths that the words after this marker take in, up to their first wildcard.
     pub(super) fn taken(&self, marker: &str) -> Vec<String> {
         let mut taken = Vec::new();

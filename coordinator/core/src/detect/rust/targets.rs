@@ -10,8 +10,8 @@ use super::{super::tree, manifest::Package};
 use crate::plan::Source;
 
 /// Stubs warn of nothing, whatever lints the project asks for.
-const LIBRARY: &str = "#![allow(warnings)]\n";
-const MAIN: &str = "#![allow(warnings)]\nfn main() {}\n";
+const LIBRARY: &str = "//! In place of the source.\n#![allow(warnings)]\n";
+const MAIN: &str = "//! In place of the source.\n#![allow(warnings)]\nfn main() {}\n";
 
 /// The binaries of a package that a plain `cargo build` leaves out for want of a feature, with the features they want.
 pub(super) fn left_out(package: &Package) -> Vec<(String, String)> {

@@ -31,17 +31,21 @@ network = true
 tools = ["cargo"]
 [steps.fetch.files]
 "benches/speed.rs" = '''
+//! In place of the source.
 #![allow(warnings)]
 fn main() {}
 '''
 "build.rs" = '''
+//! In place of the source.
 #![allow(warnings)]
 fn main() {}
 '''
 "src/lib.rs" = '''
+//! In place of the source.
 #![allow(warnings)]
 '''
 "src/main.rs" = '''
+//! In place of the source.
 #![allow(warnings)]
 fn main() {}
 '''
@@ -61,17 +65,21 @@ memory = "2GiB"
 tools = ["cargo", "rustc", "cc"]
 [steps.deps.files]
 "benches/speed.rs" = '''
+//! In place of the source.
 #![allow(warnings)]
 fn main() {}
 '''
 "build.rs" = '''
+//! In place of the source.
 #![allow(warnings)]
 fn main() {}
 '''
 "src/lib.rs" = '''
+//! In place of the source.
 #![allow(warnings)]
 '''
 "src/main.rs" = '''
+//! In place of the source.
 #![allow(warnings)]
 fn main() {}
 '''
@@ -158,6 +166,18 @@ fn the_standard_library_of_go_is_keyed_by_no_file() {
     assert_eq!(names, ["std", "compile"]);
     let source = super::tree(&[("go.mod", ""), ("main.go", "")]);
     assert_eq!(input_files(&plan.steps[0], source.paths()), Vec::<usize>::new());
+}
+
+#[test]
+fn a_go_program_that_waits_for_its_version_gets_it() {
+    let go = |main: &str| compile(&[("go.mod", "module a\n"), ("main.go", main)]);
+    let waits = go("package main\n\nvar (\n\tversion = \"dev\"\n\tcommit string = \"none\"\n)\n");
+    assert!(waits.stamp);
+    assert!(waits.run.contains("-X main.version=$KILN_VERSION -X main.commit=$KILN_COMMIT"), "{}", waits.run);
+    for text in ["var version = \"1.2.3\"", "func main() {\n\tversion := \"dev\"\n}", "const version = \"dev\""] {
+        assert!(!go(&format!("package main\n\n{text}\n")).stamp, "{text}");
+    }
+    assert!(!go("package other\n\nvar version = \"dev\"\n").stamp);
 }
 
 #[test]
