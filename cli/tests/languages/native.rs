@@ -153,7 +153,11 @@ fn go_itself_says_which_packages_are_programs() {
 
 #[test]
 fn a_patched_crate_is_compiled_as_it_is_and_binaries_of_one_name_are_kept_apart() {
-    let member = |name: &str| format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n[dependencies]\nserde_json = \"=1.0.100\"\n[[bin]]\nname = \"httpd\"\npath = \"main.rs\"\n");
+    let member = |name: &str| {
+        format!(
+            "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n[dependencies]\nserde_json = \"=1.0.100\"\n[[bin]]\nname = \"httpd\"\npath = \"main.rs\"\n"
+        )
+    };
     let main = |word: &str| format!("fn main() {{ println!(\"{word} {{}}\", serde_json::json!(-12)); }}\n");
     let itoa = "#![no_std]\npub struct Buffer { bytes: [u8; 40] }\npub trait Integer { fn show(self, bytes: &mut [u8; 40]) -> usize; }\n\
         macro_rules! all { ($($t:ty)*) => { $(impl Integer for $t { fn show(self, bytes: &mut [u8; 40]) -> usize {\n\
@@ -165,7 +169,10 @@ fn a_patched_crate_is_compiled_as_it_is_and_binaries_of_one_name_are_kept_apart(
         pub fn format<I: Integer>(&mut self, i: I) -> &str { let at = i.show(&mut self.bytes); core::str::from_utf8(&self.bytes[at..]).unwrap() } }\n";
     let (billing, orders) = (member("billing"), member("orders"));
     let dir = project(&[
-        ("Cargo.toml", "[workspace]\nmembers = [\"billing\", \"orders\"]\nresolver = \"2\"\n[workspace.lints.rust]\nmissing_docs = \"deny\"\n[patch.crates-io]\nitoa = { path = \"vendored/itoa\" }\n"),
+        (
+            "Cargo.toml",
+            "[workspace]\nmembers = [\"billing\", \"orders\"]\nresolver = \"2\"\n[workspace.lints.rust]\nmissing_docs = \"deny\"\n[patch.crates-io]\nitoa = { path = \"vendored/itoa\" }\n",
+        ),
         ("README.md", "one\n"),
         ("billing/Cargo.toml", &billing),
         ("billing/main.rs", &main("billing")),

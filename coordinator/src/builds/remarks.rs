@@ -4,8 +4,8 @@
 
 use futures::StreamExt;
 use kiln_proto::digest::Digest;
-use kiln_proto::v1::{self, event};
 use kiln_proto::reapi;
+use kiln_proto::v1::{self, event};
 
 use super::Work;
 use super::steps::Job;

@@ -14,13 +14,35 @@ const PATH: &str = ".kiln/bin/git";
 const READ: usize = 400;
 /// Directories of other projects' files, and of files that no build reads.
 const ASIDE: [&str; 14] = [
-    ".github", ".kiln", "deps", "doc", "docs", "examples", "external", "node_modules", "subprojects", "test", "tests",
-    "testdata", "third_party", "vendor",
+    ".github",
+    ".kiln",
+    "deps",
+    "doc",
+    "docs",
+    "examples",
+    "external",
+    "node_modules",
+    "subprojects",
+    "test",
+    "tests",
+    "testdata",
+    "third_party",
+    "vendor",
 ];
 /// What is asked of git.
 const QUESTIONS: [&str; 12] = [
-    "describe", "rev-parse", "rev-list", "show-ref", "diff-index", "symbolic-ref", "vcs_tag", "log -", "log\", \"-",
-    "log', '-", "show -s", "status --porcelain",
+    "describe",
+    "rev-parse",
+    "rev-list",
+    "show-ref",
+    "diff-index",
+    "symbolic-ref",
+    "vcs_tag",
+    "log -",
+    "log\", \"-",
+    "log', '-",
+    "show -s",
+    "status --porcelain",
 ];
 
 /// The file that asks git, and how.
@@ -38,12 +60,23 @@ impl GitUse {
             let name = tree::base(path);
             let by_name = matches!(
                 name,
-                "CMakeLists.txt" | "GNUmakefile" | "Makefile" | "Makefile.am" | "Makefile.in" | "makefile" | "meson.build"
-                    | "configure.ac" | "configure.in" | "GIT-VERSION-GEN"
+                "CMakeLists.txt"
+                    | "GNUmakefile"
+                    | "Makefile"
+                    | "Makefile.am"
+                    | "Makefile.in"
+                    | "makefile"
+                    | "meson.build"
+                    | "configure.ac"
+                    | "configure.in"
+                    | "GIT-VERSION-GEN"
             );
             let script = name.ends_with(".sh") || name.ends_with(".py") || !name.contains('.');
             let extension = [".cmake", ".m4", ".mak", ".mk"].iter().any(|end| name.ends_with(end));
-            by_name || extension || script && (name.to_lowercase().contains("ver") || path.matches('/').count() < 3 && name.ends_with(".sh"))
+            by_name
+                || extension
+                || script
+                    && (name.to_lowercase().contains("ver") || path.matches('/').count() < 3 && name.ends_with(".sh"))
         })
     }
 
@@ -66,8 +99,14 @@ impl GitUse {
             QUESTIONS.iter().any(|question| lines[at].contains(question))
                 && lines[at.saturating_sub(4)..=at].iter().any(|line| names_git(line))
         });
-        let looks = text.contains("vcs_tag") || text.contains("/.git\"") || text.contains("/.git)") || text.contains("/.git/")
-            || text.contains(".git ]") || text.contains("wildcard .git") || text.contains("-d .git") || text.contains("-e .git");
+        let looks = text.contains("vcs_tag")
+            || text.contains("/.git\"")
+            || text.contains("/.git)")
+            || text.contains("/.git/")
+            || text.contains(".git ]")
+            || text.contains("wildcard .git")
+            || text.contains("-d .git")
+            || text.contains("-e .git");
         (asks || text.contains("vcs_tag(")).then(|| GitUse { path: path.to_owned(), looks })
     }
 }
@@ -80,12 +119,13 @@ fn is_comment(line: &str) -> bool {
 /// Whether `git` stands in a line as a word, a variable or a string.
 fn names_git(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
-    line.contains("vcs_tag") || line.match_indices("git").any(|(at, word)| {
-        let before = line[..at].chars().next_back();
-        let after = line[at + word.len()..].chars().next();
-        before.is_none_or(|c| !c.is_alphanumeric() && c != '.')
-            && after.is_none_or(|c| !c.is_alphanumeric() && !matches!(c, '.' | '-' | '@'))
-    })
+    line.contains("vcs_tag")
+        || line.match_indices("git").any(|(at, word)| {
+            let before = line[..at].chars().next_back();
+            let after = line[at + word.len()..].chars().next();
+            before.is_none_or(|c| !c.is_alphanumeric() && c != '.')
+                && after.is_none_or(|c| !c.is_alphanumeric() && !matches!(c, '.' | '-' | '@'))
+        })
 }
 
 /// Stamps a step, and gives it the `git` that answers from the stamp.
@@ -117,7 +157,9 @@ mod tests {
 
     #[test]
     fn other_words_are_not_taken_for_one() {
-        for text in ["# git describe\nall:\n\tcc a.c\n", "see https://example.com/x.git\n\tdescribe a\n", "digits describe\n"] {
+        for text in
+            ["# git describe\nall:\n\tcc a.c\n", "see https://example.com/x.git\n\tdescribe a\n", "digits describe\n"]
+        {
             assert_eq!(asks(text), None, "{text}");
         }
     }

@@ -8,15 +8,48 @@ use crate::plan::Source;
 
 /// Where a name begins so, the file is about the project.
 const ABOUT: [&str; 22] = [
-    "ARCHITECTURE", "AUTHORS", "CHANGELOG", "CHANGES", "CODEOWNERS", "CODE_OF_CONDUCT", "CONTRIBUTING", "CONTRIBUTORS",
-    "COPYING", "COPYRIGHT", "GOVERNANCE", "HISTORY", "LICENCE", "LICENSE", "MAINTAINERS", "NEWS", "NOTICE", "README",
-    "RELEASES", "ROADMAP", "SECURITY", "SUPPORT",
+    "ARCHITECTURE",
+    "AUTHORS",
+    "CHANGELOG",
+    "CHANGES",
+    "CODEOWNERS",
+    "CODE_OF_CONDUCT",
+    "CONTRIBUTING",
+    "CONTRIBUTORS",
+    "COPYING",
+    "COPYRIGHT",
+    "GOVERNANCE",
+    "HISTORY",
+    "LICENCE",
+    "LICENSE",
+    "MAINTAINERS",
+    "NEWS",
+    "NOTICE",
+    "README",
+    "RELEASES",
+    "ROADMAP",
+    "SECURITY",
+    "SUPPORT",
 ];
 /// Files and directories of the root that services and editors read.
 const SERVICES: [&str; 17] = [
-    ".buildkite", ".circleci", ".cirrus.yml", ".drone.yml", ".editorconfig", ".github", ".gitlab", ".gitlab-ci.yml",
-    ".mailmap", ".pre-commit-config.yaml", ".travis.yml", ".vscode", "Jenkinsfile", "appveyor.yml", "azure-pipelines.yml",
-    "codecov.yml", "renovate.json",
+    ".buildkite",
+    ".circleci",
+    ".cirrus.yml",
+    ".drone.yml",
+    ".editorconfig",
+    ".github",
+    ".gitlab",
+    ".gitlab-ci.yml",
+    ".mailmap",
+    ".pre-commit-config.yaml",
+    ".travis.yml",
+    ".vscode",
+    "Jenkinsfile",
+    "appveyor.yml",
+    "azure-pipelines.yml",
+    "codecov.yml",
+    "renovate.json",
 ];
 /// A project of more sources is not read whole.
 const SOURCES: usize = 4000;
@@ -53,7 +86,8 @@ impl Readers {
         let mut taken = Vec::new();
         for (path, text) in &self.texts {
             for rest in text.lines().filter_map(|line| line.trim().strip_prefix(marker)) {
-                let words = rest.split_whitespace().map(|word| word.trim_matches(['"', '`']).trim_start_matches("all:"));
+                let words =
+                    rest.split_whitespace().map(|word| word.trim_matches(['"', '`']).trim_start_matches("all:"));
                 let literal = words.map(|word| word.split(['*', '?', '[']).next().unwrap_or_default());
                 taken.extend(literal.filter_map(|word| tree::join(tree::parent(path), word)));
             }

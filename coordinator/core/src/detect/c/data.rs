@@ -5,20 +5,59 @@ use crate::plan::Source;
 
 /// Directories whose files concern only those who develop the project.
 const ASIDE: [&str; 20] = [
-    "bench", "benches", "build-aux", "ci", "cmake", "deps", "doc", "docs", "example", "examples", "external", "m4",
-    "scripts", "subprojects", "test", "testdata", "tests", "third_party", "tools", "vendor",
+    "bench",
+    "benches",
+    "build-aux",
+    "ci",
+    "cmake",
+    "deps",
+    "doc",
+    "docs",
+    "example",
+    "examples",
+    "external",
+    "m4",
+    "scripts",
+    "subprojects",
+    "test",
+    "testdata",
+    "tests",
+    "third_party",
+    "tools",
+    "vendor",
 ];
 /// Extensions of what is compiled, and of what describes the build or the project.
 const SOURCES: [&str; 40] = [
-    "S", "ac", "adoc", "am", "asm", "bat", "c", "c++", "cc", "cmake", "cpp", "cxx", "d", "def", "f90", "go", "h", "h++",
-    "hh", "hpp", "hxx", "in", "inc", "inl", "ipp", "java", "l", "lock", "m4", "mak", "md", "mk", "o", "py", "rs", "rst",
-    "s", "sh", "wrap", "y",
+    "S", "ac", "adoc", "am", "asm", "bat", "c", "c++", "cc", "cmake", "cpp", "cxx", "d", "def", "f90", "go", "h",
+    "h++", "hh", "hpp", "hxx", "in", "inc", "inl", "ipp", "java", "l", "lock", "m4", "mak", "md", "mk", "o", "py",
+    "rs", "rst", "s", "sh", "wrap", "y",
 ];
 /// Beginnings of names of files that describe the project or its build.
 const ABOUT: [&str; 24] = [
-    "AUTHORS", "BUILD", "CHANGE", "CMAKELISTS", "CODEOWNERS", "CONAN", "CONFIGURE", "CONTRIBUT", "COPYING",
-    "COPYRIGHT", "DOCKERFILE", "DOXYFILE", "GNUMAKEFILE", "HISTORY", "INSTALL", "LICENCE", "LICENSE", "MAKEFILE",
-    "MESON", "NEWS", "NOTICE", "README", "TODO", "VERSION",
+    "AUTHORS",
+    "BUILD",
+    "CHANGE",
+    "CMAKELISTS",
+    "CODEOWNERS",
+    "CONAN",
+    "CONFIGURE",
+    "CONTRIBUT",
+    "COPYING",
+    "COPYRIGHT",
+    "DOCKERFILE",
+    "DOXYFILE",
+    "GNUMAKEFILE",
+    "HISTORY",
+    "INSTALL",
+    "LICENCE",
+    "LICENSE",
+    "MAKEFILE",
+    "MESON",
+    "NEWS",
+    "NOTICE",
+    "README",
+    "TODO",
+    "VERSION",
 ];
 /// So many are named.
 const NAMED: usize = 3;

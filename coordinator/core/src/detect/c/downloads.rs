@@ -36,7 +36,8 @@ pub(super) fn find(source: &dyn Source) -> Downloads {
         let text = without_comments(&tree::text(source, &path).unwrap_or_default());
         let calls = |name: &str| text.contains(&format!("{name}(")) || text.contains(&format!("{name} ("));
         let by_git = text.contains("git_repository");
-        let remote = by_git || text.contains("http://") || text.contains("https://") || text.contains("github_repository");
+        let remote =
+            by_git || text.contains("http://") || text.contains("https://") || text.contains("github_repository");
         if calls("fetchcontent_declare") && remote || calls("cpmaddpackage") || calls("cpmfindpackage") {
             found.contents = true;
             found.git |= by_git || calls("cpmaddpackage");
@@ -82,10 +83,7 @@ impl Downloads {
         if !self.contents {
             return None;
         }
-        let run = format!(
-            "fetch_contents cmake -S . -B .kiln/configure {}\n",
-            tools::cmake_arguments(self.conan)
-        );
+        let run = format!("fetch_contents cmake -S . -B .kiln/configure {}\n", tools::cmake_arguments(self.conan));
         let mut step = fetch_step("fetch", "fetches what `FetchContent` and CPM name", run);
         step.inputs = self.inputs(source);
         step.outputs = strings([".kiln/fetched"]);
@@ -105,7 +103,8 @@ impl Downloads {
         for path in &files {
             let text = tree::text(source, path).unwrap_or_default();
             for line in text.lines().filter(|line| reads_a_file(line)) {
-                let words = line.split([' ', '\t', '(', ')', '"', '/']).filter(|word| word.contains('.') || word.len() > 3);
+                let words =
+                    line.split([' ', '\t', '(', ')', '"', '/']).filter(|word| word.contains('.') || word.len() > 3);
                 named.extend(words.map(str::to_owned));
             }
         }
@@ -119,5 +118,7 @@ impl Downloads {
 
 fn reads_a_file(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
-    ["file(read", "file(strings", "file (read", "file (strings", "configure_file"].iter().any(|call| line.contains(call))
+    ["file(read", "file(strings", "file (read", "file (strings", "configure_file"]
+        .iter()
+        .any(|call| line.contains(call))
 }

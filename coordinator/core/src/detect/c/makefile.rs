@@ -16,7 +16,8 @@ pub(super) fn names_a_place(makefile: &str) -> bool {
 pub(super) fn prefix(makefile: &str) -> String {
     let names = ["PREFIX", "prefix"].into_iter().filter(|name| {
         let used = makefile.contains(&format!("$({name})")) || makefile.contains(&format!("${{{name}}}"));
-        used && !assigned(makefile, name).any(|value| value.starts_with('/') || value.contains(['(', '{']) && own(value))
+        used && !assigned(makefile, name)
+            .any(|value| value.starts_with('/') || value.contains(['(', '{']) && own(value))
     });
     names.map(|name| format!(" {name}=/usr/local")).collect()
 }

@@ -77,9 +77,8 @@ fn compile(
     env: BTreeMap<String, String>,
     found: &downloads::Downloads,
 ) -> (Step, Because) {
-    let left_out = data::note(source).map_or_else(String::new, |words| {
-        format!("has_files {OUT} || note {}\n", tree::shell_word(&words))
-    });
+    let left_out = data::note(source)
+        .map_or_else(String::new, |words| format!("has_files {OUT} || note {}\n", tree::shell_word(&words)));
     let quick = if found.is_empty() { "" } else { "fail_at_once_without_network\n" };
     let run = format!("{quick}{}{left_out}{COLLECT_IF_EMPTY}{}", tool.run, refuse_empty(NOTHING));
     let mut step = compile_step("compile", "compiles the project and installs it into a staging directory", run);

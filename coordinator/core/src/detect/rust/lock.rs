@@ -21,8 +21,7 @@ pub(super) struct Lock {
 
 /// Reads a parsed `Cargo.lock`.
 pub(super) fn read(lock: &Table) -> Lock {
-    let packages: Vec<&Value> =
-        lock.get("package").and_then(Value::as_array).into_iter().flatten().collect();
+    let packages: Vec<&Value> = lock.get("package").and_then(Value::as_array).into_iter().flatten().collect();
     let field = |package: &Value, key: &str| package.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let is_local = |package: &&Value| package.get("source").is_none();
     Lock {

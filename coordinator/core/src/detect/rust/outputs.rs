@@ -125,8 +125,7 @@ fn default_packages<'a>(project: &Project<'a>) -> Vec<&'a Package> {
     let members = project.packages.iter().filter(|p| p.member);
     match default {
         Some(globs) => {
-            let globs: Vec<String> =
-                globs.iter().filter_map(Value::as_str).filter_map(|g| tree::join("", g)).collect();
+            let globs: Vec<String> = globs.iter().filter_map(Value::as_str).filter_map(|g| tree::join("", g)).collect();
             members.filter(|p| globs.contains(&p.directory) || matches(&globs, &p.directory)).collect()
         }
         None if project.root.contains_key("package") => members.filter(|p| p.directory.is_empty()).collect(),

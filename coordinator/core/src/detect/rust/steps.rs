@@ -72,7 +72,8 @@ pub(crate) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
 }
 
 /// Crates by which a package asks git for its version.
-const ASKING: [&str; 7] = ["built", "git-testament", "git-version", "shadow-rs", "vergen", "vergen-gitcl", "vergen-git2"];
+const ASKING: [&str; 7] =
+    ["built", "git-testament", "git-version", "shadow-rs", "vergen", "vergen-gitcl", "vergen-git2"];
 
 /// Whether a package depends on anything outside the tree.
 fn needs_lock(package: &Package) -> bool {
@@ -164,7 +165,14 @@ impl Project<'_> {
         let own = |path: &&String| path.ends_with(".rs") && !path.starts_with("target/");
         let Some(readers) = Readers::of(self.source, self.source.paths().iter().filter(own)) else { return Vec::new() };
         // What takes in whole directories may take in any file.
-        if readers.say(&["include_dir", "RustEmbed", "rust_embed", "read_dir(\".", "CARGO_MANIFEST_DIR\")).read", "WalkDir"]) {
+        if readers.say(&[
+            "include_dir",
+            "RustEmbed",
+            "rust_embed",
+            "read_dir(\".",
+            "CARGO_MANIFEST_DIR\")).read",
+            "WalkDir",
+        ]) {
             return Vec::new();
         }
         let packages: Vec<&str> = self.packages.iter().map(|package| package.directory.as_str()).collect();

@@ -18,7 +18,8 @@ pub(super) fn left_out(package: &Package) -> Vec<(String, String)> {
     let enabled = default_features(&package.manifest);
     let wants = |bin: &Table| {
         let wanted = bin.get("required-features").and_then(Value::as_array).into_iter().flatten();
-        let absent: Vec<&str> = wanted.filter_map(Value::as_str).filter(|feature| !enabled.contains(*feature)).collect();
+        let absent: Vec<&str> =
+            wanted.filter_map(Value::as_str).filter(|feature| !enabled.contains(*feature)).collect();
         absent.join(",")
     };
     let bins = explicit(package, "bin").map(|bin| (bin, wants(bin))).filter(|(_, wants)| !wants.is_empty());

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{options, planned, tree};
 use crate::plan::{
-    MemorySource, Origin, Platform, Source, Stamp, Step, Variable, VersionOrigin, input_files, plan, set_variables, stamp,
-    to_kiln_toml,
+    MemorySource, Origin, Platform, Source, Stamp, Step, Variable, VersionOrigin, input_files, plan, set_variables,
+    stamp, to_kiln_toml,
 };
 
 const TARGETS: &str = "[targets.prod]\nplatform = \"linux/amd64\"\nglibc = \"2.36\"\n\
@@ -111,6 +111,7 @@ fn a_plan_is_found_by_supplying_the_files_that_it_asks_for() {
         ("Cargo.lock", "version = 4\n[[package]]\nname = \"a\"\nversion = \"1.0.0\"\n"),
         ("a/Cargo.toml", "[package]\nname = \"a\"\nversion = \"1.0.0\"\n"),
         ("a/src/main.rs", "fn main() {}"),
+        ("a/words.txt", "x"),
     ]);
     let mut lazy = MemorySource::with_paths(all.paths().to_vec(), BTreeMap::new());
     let mut asked = Vec::new();
@@ -126,7 +127,8 @@ fn a_plan_is_found_by_supplying_the_files_that_it_asks_for() {
         }
     };
     assert_eq!(found, plan(&all, &options()));
-    assert!(!asked.contains(&"a/src/main.rs".to_owned()), "sources do not decide a plan: {asked:?}");
+    // Sources are read for the files that they name (`include_str!`), and no others.
+    assert!(!asked.contains(&"a/words.txt".to_owned()), "what decides no plan is not read: {asked:?}");
 }
 
 #[test]
@@ -149,7 +151,8 @@ fn only_a_stamped_step_is_told_what_is_built() {
 
 #[test]
 fn variables_of_the_command_line_override_those_of_the_steps() {
-    let text = "[steps.deps]\nrun = \"x\"\nsecrets = [\"TOKEN\"]\n[steps.compile]\nrun = \"x\"\nenv = { MODE = \"debug\" }";
+    let text =
+        "[steps.deps]\nrun = \"x\"\nsecrets = [\"TOKEN\"]\n[steps.compile]\nrun = \"x\"\nenv = { MODE = \"debug\" }";
     let with = |words: &[&str]| {
         let mut plan = planned(&[("kiln.toml", text)]);
         let variables: Result<Vec<Variable>, String> = words.iter().map(|word| word.parse()).collect();

@@ -156,7 +156,72 @@ fn a_go_module() {
         ("cmd/shop/main.go", ""),
         ("go.mod", "module example.com/shop/v2\n\ngo 1.21\n\nrequire (\n\trsc.io/quote v1.5.2\n\tgolang.org/x/text v0.1.0 // indirect\n)\n"),
         ("go.sum", "rsc.io/quote v1.5.2 h1:x\nrsc.io/quote v1.5.2/go.mod h1:x\ngolang.org/x/text v0.1.0/go.mod h1:x\n"),
-    ], &["cmd/shop/main.go"])), @"");
+    ], &["cmd/shop/main.go"])), @r###"
+# go: `go.mod` is a module
+name = "shop"
+# version: what git describe says
+
+[steps.std]
+why = "compiles the standard library; keyed by the toolchain alone"
+inputs = ["!**"]
+run = "go build -trimpath -buildvcs=false -ldflags=-buildid= std"
+outputs = [".kiln/go-cache"]
+env = { GOCACHE = "/build/.kiln/go-cache", GOFLAGS = "-modcacherw", GOMODCACHE = "/build/.kiln/go-mod", GOTOOLCHAIN = "local" }
+cpus = 2
+memory = "2GiB"
+tools = ["go"]
+
+[steps.fetch]
+why = "fetches the modules that `go.sum` names"
+inputs = ["go.mod", "go.sum"]
+run = '''
+go mod download
+mkdir -p .kiln/go-mod'''
+outputs = [".kiln/go-mod"]
+env = { GOCACHE = "/build/.kiln/go-cache", GOFLAGS = "-modcacherw", GOMODCACHE = "/build/.kiln/go-mod", GOTOOLCHAIN = "local" }
+network = true
+tools = ["go"]
+
+[steps.deps]
+why = "compiles the requirements; keyed by the `go.mod` and `go.sum` files"
+needs = ["std", "fetch"]
+inputs = ["go.mod", "go.sum"]
+run = '''
+date +%s > .kiln/go-cache/trim.txt
+find .kiln/go-cache -type f > .kiln/known
+go list -e -f '{{if not .Error}}{{.ImportPath}}{{end}}' rsc.io/quote/... | xargs -r -n 50 go build -trimpath -buildvcs=false -ldflags=-buildid= || true
+xargs rm -f < .kiln/known
+'''
+outputs = [".kiln/go-cache"]
+env = { GOCACHE = "/build/.kiln/go-cache", GOFLAGS = "-modcacherw", GOMODCACHE = "/build/.kiln/go-mod", GOTOOLCHAIN = "local" }
+cpus = 2
+memory = "2GiB"
+tools = ["go"]
+
+[steps.compile]
+why = "compiles the project's own packages"
+needs = ["std", "fetch", "deps"]
+run = '''
+. ./.kiln/functions.sh
+compile() { go build -trimpath -buildvcs=false -ldflags=-buildid= "$@"; }
+programs ./...
+if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
+    echo "kiln: no package `main` was found, so there is no program to hand over" >&2
+    exit 1
+fi
+'''
+outputs = [".kiln/out"]
+env = { GOCACHE = "/build/.kiln/go-cache", GOFLAGS = "-modcacherw", GOMODCACHE = "/build/.kiln/go-mod", GOTOOLCHAIN = "local" }
+cpus = 2
+memory = "2GiB"
+tools = ["go"]
+[steps.compile.files]
+".kiln/functions.sh" = ..
+
+[artifacts.shop]
+from = ["compile"]
+files = [{ path = ".kiln/out", dest = "." }]
+"###);
 }
 
 #[test]
@@ -218,7 +283,39 @@ fn compile(files: &[(&str, &str)]) -> Step {
 #[test]
 fn c_by_cmake() {
     let cmake = "cmake_minimum_required(VERSION 3.16)\nproject(count VERSION 1.2.0 LANGUAGES C)\n";
-    assert_snapshot!(without_functions(&written(&[("CMakeLists.txt", cmake), ("main.c", "")], &["main.c"])), @"");
+    assert_snapshot!(without_functions(&written(&[("CMakeLists.txt", cmake), ("main.c", "")], &["main.c"])), @r###"
+# c (cmake): `CMakeLists.txt` is a CMake project
+name = "count"
+# version: the manifest's, now 1.2.0
+
+[steps.compile]
+why = "compiles the project and installs it into a staging directory"
+run = '''
+. ./.kiln/functions.sh
+cmake -S . -B .kiln/build -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=/usr/local
+in_parallel cmake --build .kiln/build
+rootless env DESTDIR="$PWD/.kiln/out" cmake --install .kiln/build
+note_installed_twice
+has_files .kiln/out || collect
+if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
+    echo "kiln: the build installed nothing and left no program or library, so there is nothing to hand over" >&2
+    exit 1
+fi
+'''
+outputs = [".kiln/out"]
+cpus = 2
+memory = "2GiB"
+tools = ["cmake", "make", "cc"]
+[steps.compile.files]
+".kiln/functions.sh" = ..
+".kiln/install-without-owners" = ..
+".kiln/staging-shell" = ..
+
+[artifacts.count]
+from = ["compile"]
+files = [{ path = ".kiln/out", dest = "." }]
+kind = "archive"
+"###);
 }
 
 #[test]
@@ -226,7 +323,47 @@ fn c_by_meson_with_wraps() {
     assert_snapshot!(without_functions(&written(
         &[("main.c", ""), ("meson.build", "project('count', 'c', version: '0.3')\n"), ("subprojects/zlib.wrap", "")],
         &["main.c"]
-    )), @"");
+    )), @r###"
+# c (meson): `meson.build` is a Meson project
+name = "count"
+# version: the manifest's, now 0.3
+
+[steps.fetch]
+why = "fetches the subprojects that wraps name"
+inputs = ["meson.build", "subprojects"]
+run = "meson subprojects download"
+outputs = ["subprojects"]
+network = true
+tools = ["meson"]
+
+[steps.compile]
+why = "compiles the project and installs it into a staging directory"
+needs = ["fetch"]
+run = '''
+. ./.kiln/functions.sh
+meson setup .kiln/build --buildtype=release --prefix=/usr/local --wrap-mode=nodownload
+in_parallel meson compile -C .kiln/build
+rootless env DESTDIR="$PWD/.kiln/out" meson install -C .kiln/build --no-rebuild
+has_files .kiln/out || collect
+if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
+    echo "kiln: the build installed nothing and left no program or library, so there is nothing to hand over" >&2
+    exit 1
+fi
+'''
+outputs = [".kiln/out"]
+cpus = 2
+memory = "2GiB"
+tools = ["meson", "ninja", "cc"]
+[steps.compile.files]
+".kiln/functions.sh" = ..
+".kiln/install-without-owners" = ..
+".kiln/staging-shell" = ..
+
+[artifacts.count]
+from = ["compile"]
+files = [{ path = ".kiln/out", dest = "." }]
+kind = "archive"
+"###);
 }
 
 #[test]
@@ -244,7 +381,8 @@ fn c_by_a_makefile_installs_below_the_staging_directory_whether_it_knows_destdir
 
 #[test]
 fn what_no_install_hands_over_is_named() {
-    let files = [("Makefile", "a: a.c\n"), ("README.txt", ""), ("a.c", ""), ("share/words.txt", ""), ("tests/x.dat", "")];
+    let files =
+        [("Makefile", "a: a.c\n"), ("README.txt", ""), ("a.c", ""), ("share/words.txt", ""), ("tests/x.dat", "")];
     let run = compile(&files).run;
     assert!(run.contains("left out: `share/words.txt`;"), "{run}");
     assert!(!run.contains("README"), "{run}");
@@ -288,14 +426,14 @@ fn what_cmake_fetches_is_a_step_with_the_network_that_sees_no_source() {
     assert!(compile.run.contains("-DFETCHCONTENT_FULLY_DISCONNECTED=ON"), "{}", compile.run);
     let later = "project(a)\nExternalProject_Add(dep\n  GIT_REPOSITORY https://example.com/dep)\n";
     let later = planned(&[("CMakeLists.txt", later), ("main.c", "")]);
-    assert_snapshot!(later.notes.join("\n"), @"");
+    assert_snapshot!(later.notes.join("\n"), @r#"`CMakeLists.txt` downloads by `ExternalProject_Add`, and the step `compile` has no network: if the build fails for that, write the plan down with `kiln init` and give the step `network = true`"#);
 }
 
 #[test]
 fn a_submodule_that_is_not_checked_out_is_named() {
     let modules = "[submodule \"z\"]\n\tpath = third_party/z\n\turl = https://example.com/z\n";
     let always = ("CMakeLists.txt", "project(a)\nadd_subdirectory(third_party/z)\n");
-    assert_snapshot!(refused(&[(".gitmodules", modules), always, ("main.c", "")]), @"");
+    assert_snapshot!(refused(&[(".gitmodules", modules), always, ("main.c", "")]), @r#"the submodule `third_party/z` is not checked out: run `git submodule update --init --recursive`; `CMakeLists.txt` reads it"#);
     let perhaps = ("CMakeLists.txt", "project(a)\nif(TESTS)\n  add_subdirectory(third_party/z)\nendif()\n");
     let noted = planned(&[(".gitmodules", modules), perhaps, ("main.c", "")]);
     assert_snapshot!(noted.notes.join("\n"), @"");
@@ -304,13 +442,18 @@ fn a_submodule_that_is_not_checked_out_is_named() {
 
 #[test]
 fn rust_binaries_of_one_name_are_kept_apart_and_libraries_are_handed_over_beside_binaries() {
-    let member = |name: &str| format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\n[[bin]]\nname = \"httpd\"\npath = \"m.rs\"\n");
+    let member = |name: &str| {
+        format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\n[[bin]]\nname = \"httpd\"\npath = \"m.rs\"\n")
+    };
     let (a, b) = (member("billing"), member("orders"));
     let lib = "[package]\nname = \"ffi-c\"\n[lib]\ncrate-type = [\"cdylib\", \"staticlib\"]\n\
                [[bin]]\nname = \"extra\"\npath = \"x.rs\"\nrequired-features = [\"more\"]\n[features]\nmore = []\n";
     let plan = planned(&[
-        ("Cargo.lock", "version = 4\n[[package]]\nname = \"billing\"\nversion = \"0.1.0\"\n\
-                        [[package]]\nname = \"ffi-c\"\nversion = \"0.0.0\"\n[[package]]\nname = \"orders\"\nversion = \"0.1.0\"\n"),
+        (
+            "Cargo.lock",
+            "version = 4\n[[package]]\nname = \"billing\"\nversion = \"0.1.0\"\n\
+                        [[package]]\nname = \"ffi-c\"\nversion = \"0.0.0\"\n[[package]]\nname = \"orders\"\nversion = \"0.1.0\"\n",
+        ),
         ("Cargo.toml", "[workspace]\nmembers = [\"billing\", \"orders\", \"ffi\"]\n"),
         ("billing/Cargo.toml", &a),
         ("billing/m.rs", ""),
@@ -323,9 +466,22 @@ fn rust_binaries_of_one_name_are_kept_apart_and_libraries_are_handed_over_beside
     let names: Vec<&str> = plan.artifacts.iter().map(|a| a.name.as_str()).collect();
     assert_eq!(names, ["billing-httpd", "orders-httpd", "libffi_c"]);
     let step = &plan.steps[0];
-    assert_eq!(step.outputs, [".kiln/out/billing/httpd", ".kiln/out/orders/httpd", "target/release/libffi_c.so", "target/release/libffi_c.a"]);
-    assert!(step.run.contains("-p orders --bin httpd\nmkdir -p .kiln/out/orders\ncp target/release/httpd .kiln/out/orders/"), "{}", step.run);
-    assert_snapshot!(plan.notes.join("\n"), @"");
+    assert_eq!(
+        step.outputs,
+        [
+            ".kiln/out/billing/httpd",
+            ".kiln/out/orders/httpd",
+            "target/release/libffi_c.so",
+            "target/release/libffi_c.a"
+        ]
+    );
+    assert!(
+        step.run
+            .contains("-p orders --bin httpd\nmkdir -p .kiln/out/orders\ncp target/release/httpd .kiln/out/orders/"),
+        "{}",
+        step.run
+    );
+    assert_snapshot!(plan.notes.join("\n"), @r#"the binary `extra` is left out: it needs `--features more`, which a step of a `kiln.toml` can give"#);
 }
 
 #[test]
@@ -335,7 +491,10 @@ fn a_patched_package_that_others_are_compiled_against_is_no_stub() {
                 [[package]]\nname = \"shop\"\nversion = \"0.1.0\"\ndependencies = [\n \"json\",\n]\n";
     let plan = planned(&[
         ("Cargo.lock", lock),
-        ("Cargo.toml", "[package]\nname = \"shop\"\nversion = \"0.1.0\"\n[dependencies]\njson = \"1\"\n[patch.crates-io]\nitoa = { path = \"vendored/itoa\" }\n"),
+        (
+            "Cargo.toml",
+            "[package]\nname = \"shop\"\nversion = \"0.1.0\"\n[dependencies]\njson = \"1\"\n[patch.crates-io]\nitoa = { path = \"vendored/itoa\" }\n",
+        ),
         ("src/main.rs", ""),
         ("vendored/itoa/Cargo.toml", "[package]\nname = \"itoa\"\nversion = \"1.0.99\"\n"),
         ("vendored/itoa/src/lib.rs", ""),
@@ -350,9 +509,16 @@ fn a_patched_package_that_others_are_compiled_against_is_no_stub() {
 #[test]
 fn documentation_that_no_source_names_is_no_input_of_a_compiler() {
     let manifest = ("Cargo.toml", "[package]\nname = \"a\"\nreadme = \"README.md\"\n");
-    let files = [(".github/workflows/ci.yml", ""), manifest, ("LICENSE-MIT", ""), ("README.md", ""), ("src/main.rs", "fn main() {}")];
+    let files = [
+        (".github/workflows/ci.yml", ""),
+        manifest,
+        ("LICENSE-MIT", ""),
+        ("README.md", ""),
+        ("src/main.rs", "fn main() {}"),
+    ];
     assert_eq!(compile(&files).inputs, ["!.github", "!LICENSE-MIT", "!README.md"]);
-    let reads = [manifest, ("LICENSE-MIT", ""), ("README.md", ""), ("src/main.rs", "#![doc = include_str!(\"../README.md\")]")];
+    let reads =
+        [manifest, ("LICENSE-MIT", ""), ("README.md", ""), ("src/main.rs", "#![doc = include_str!(\"../README.md\")]")];
     assert_eq!(compile(&reads).inputs, ["!LICENSE-MIT"]);
     let embeds = [manifest, ("README.md", ""), ("src/main.rs", "static D: Dir = include_dir!(\"..\");")];
     assert!(compile(&embeds).inputs.is_empty());
