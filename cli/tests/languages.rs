@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "languages/native.rs"]
+mod native;
 mod real;
 
 use std::path::Path;

@@ -13,6 +13,7 @@ mod libraries;
 pub mod lower;
 mod native;
 mod records;
+mod remarks;
 mod run;
 mod secrets;
 pub mod source;
@@ -266,12 +267,13 @@ impl Builds {
             artifacts::read_locks(files);
             Ok::<Plan, plan::Error>(plan)
         };
-        let mut plan =
-            source.ask(blobs, question).await.map_err(unreadable)?.map_err(|error| wrong(error.to_string()))?;
+        let plan = source.ask(blobs, question).await.map_err(unreadable)?;
+        let mut plan = plan.map_err(|error| wrong(error.to_string()))?;
         let variables: Vec<plan::Variable> = request.variables.iter().map(variable).collect();
         plan::set_variables(&mut plan, &variables).map_err(|error| wrong(error.to_string()))?;
         native::mark(&mut plan, &source, &*self.shared.stores.blobs, &self.shared.native).await;
-        plan::stamp(&mut plan, &plan::Stamp { commit: facts.commit.clone(), dirty: facts.dirty });
+        let (commit, dirty, describe) = (facts.commit.clone(), facts.dirty, facts.describe.clone());
+        plan::stamp(&mut plan, &plan::Stamp { commit, dirty, describe });
         if let Some(words) = invalid_base(&plan) {
             return Err(wrong(words));
         }

@@ -18,6 +18,7 @@ use super::failure;
 use super::images;
 use super::layer::{self, HitBefore};
 use super::lower::{self, Lowering, Outputs};
+use super::remarks;
 use super::step_log::StepLog;
 use crate::artifacts::StepFact;
 use crate::execution::{Attached, Done, Request, Update};
@@ -158,6 +159,7 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
         return Attempt::Unbelievable;
     }
     let hit_before = hit_before.answer().await && !attached.merged;
+    remarks::tell(work, job, done.response.result.as_ref()).await;
     let error = first_error(work, &done).await;
     ended(finish(work, job, action, &done, error, attached.merged, hit_before, began))
 }

@@ -88,4 +88,12 @@ pub enum Error {
         /// What to do about it.
         hint: String,
     },
+    /// A submodule that the build reads is not checked out.
+    #[error("{note}; `{by}` reads it")]
+    MissingSubmodule {
+        /// Which, and what to do about it.
+        note: String,
+        /// The file that names it.
+        by: String,
+    },
 }

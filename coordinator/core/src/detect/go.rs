@@ -1,18 +1,22 @@
 //! Go: a module, or a workspace of modules.
 //!
-//! Layers: the modules that `go.sum` names, and the standard library and direct requirements compiled, keyed by the
-//! `go.mod` and `go.sum` files alone. Go's caches go by content, so that an edited source reuses both.
+//! Layers: the standard library compiled, keyed by the toolchain alone; the modules that `go.sum` names; and the direct
+//! requirements compiled, keyed by the `go.mod` and `go.sum` files. Go's caches go by content, so that an edited source
+//! reuses them all.
 
 use std::collections::BTreeMap;
 
 use super::{
     Detected, Error, Identity,
     found::{artifact, compile_step, fetch_step, strings},
-    staging, tree,
+    shell, staging, tree,
+    unread::Readers,
 };
-use crate::plan::{ArtifactKind, Source};
+use crate::plan::{ArtifactKind, Source, Step};
 
 const FLAGS: &str = "-trimpath -buildvcs=false -ldflags=-buildid=";
+/// Go's cache in a step.
+const CACHE: &str = ".kiln/go-cache";
 
 /// What one `go.mod` says.
 struct Module {
@@ -84,8 +88,15 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
     .map(|(k, v)| (k.to_owned(), v.to_owned()))
     .into();
 
-    let mut steps = Vec::new();
-    let mut needs = Vec::new();
+    let mut std = compile_step(
+        "std",
+        "compiles the standard library; keyed by the toolchain alone",
+        format!("go build {FLAGS} std"),
+    );
+    (std.inputs, std.outputs, std.env) = (strings(["!**"]), strings([CACHE]), env.clone());
+    std.tools = strings(["go"]);
+    let mut steps = vec![std];
+    let mut needs = strings(["std"]);
     if foreign && !vendored {
         let run = "go mod download\nmkdir -p .kiln/go-mod";
         let mut fetch = fetch_step("fetch", "fetches the modules that `go.sum` names", run);
@@ -94,50 +105,113 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
         steps.push(fetch);
         needs.push("fetch".to_owned());
     }
-    let mut run = format!("go build {FLAGS} std");
-    if !vendored {
-        for module in &direct {
-            // What of a requirement does not compile on this machine, the project may never import.
-            let packages = format!("go list -e -f '{{{{if not .Error}}}}{{{{.ImportPath}}}}{{{{end}}}}' {module}/...");
-            run.push_str(&format!("\n{packages} | xargs -r -n 50 go build {FLAGS} || true"));
-        }
+    if !direct.is_empty() && !vendored {
+        steps.push(requirements(&direct, key, &needs, &env));
+        needs.push("deps".to_owned());
     }
-    let why = "compiles the standard library and the requirements; keyed by the `go.mod` and `go.sum` files";
-    let mut deps = compile_step("deps", why, run);
-    (deps.inputs, deps.outputs, deps.env) = (key, strings([".kiln/go-cache"]), env.clone());
-    (deps.needs, deps.tools) = (needs.clone(), strings(["go"]));
-    steps.push(deps);
-    needs.push("deps".to_owned());
-
+    let stamped = read_sources(source).map(|readers| stamped(&readers)).unwrap_or_default();
     let run = format!(
-        "mkdir -p {out}/\ngo build {FLAGS} -o {out}/ {packages}\n{empty}",
-        out = staging::OUT,
-        packages = main_packages(source, &modules),
+        "{compile}programs {packages}\n{empty}",
+        compile = compile_function(&stamped),
+        packages = patterns(&modules),
         empty = staging::refuse_empty("no package `main` was found, so there is no program to hand over")
     );
     let mut compile = compile_step("compile", "compiles the project's own packages", run);
     (compile.needs, compile.outputs, compile.env) = (needs, strings([staging::OUT]), env);
     compile.tools = strings(["go"]);
+    compile.inputs = unread(source);
+    compile.stamp = !stamped.is_empty();
+    shell::provide(&mut compile, &[shell::GATHER, shell::GO]);
     steps.push(compile);
     let artifacts = vec![artifact(&name, ArtifactKind::Binary, "compile", &[(staging::OUT, ".")])];
-    let because = vec![because];
+    let mut because = vec![because];
+    if let Some((variable, _)) = stamped.first() {
+        because.push(format!("`main.{variable}` waits for a value, and gets it from the stamp"));
+    }
     Ok(Some(Detected { language: "go".into(), because, identity, steps, artifacts, notes: Vec::new() }))
 }
 
-/// The packages in which programs usually are: `cmd`, the root, else wherever there are any.
-fn main_packages(source: &dyn Source, modules: &[Module]) -> String {
-    let patterns = modules.iter().map(|module| {
-        let prefix = if module.directory.is_empty() { ".".to_owned() } else { format!("./{}", module.directory) };
-        let at = |path: &str| tree::join(&module.directory, path).unwrap_or_default();
-        if tree::has_directory(source, &at("cmd")) {
-            format!("{prefix}/cmd/...")
-        } else if tree::has(source, &at("main.go")) {
-            prefix
-        } else {
-            format!("{prefix}/...")
-        }
+/// The step that compiles the direct requirements, as far as they compile on this machine: what does not, the project
+/// may never import. Go's cache goes by content, so that it holds beside the standard library's only what is new.
+fn requirements(direct: &[String], key: Vec<String>, needs: &[String], env: &BTreeMap<String, String>) -> Step {
+    let mut run = format!("date +%s > {CACHE}/trim.txt\nfind {CACHE} -type f > .kiln/known\n");
+    for module in direct {
+        let packages = format!("go list -e -f '{{{{if not .Error}}}}{{{{.ImportPath}}}}{{{{end}}}}' {module}/...");
+        run.push_str(&format!("{packages} | xargs -r -n 50 go build {FLAGS} || true\n"));
+    }
+    run.push_str("xargs rm -f < .kiln/known\n");
+    let why = "compiles the requirements; keyed by the `go.mod` and `go.sum` files";
+    let mut deps = compile_step("deps", why, run);
+    (deps.inputs, deps.outputs, deps.env) = (key, strings([CACHE]), env.clone());
+    (deps.needs, deps.tools) = (needs.to_vec(), strings(["go"]));
+    deps
+}
+
+/// Every package of the modules: which of them are programs, Go itself says in the step.
+fn patterns(modules: &[Module]) -> String {
+    let patterns = modules.iter().map(|module| match module.directory.as_str() {
+        "" => "./...".to_owned(),
+        directory => format!("./{directory}/..."),
     });
     patterns.map(|p| tree::shell_word(&p)).collect::<Vec<_>>().join(" ")
+}
+
+/// The shell function that compiles, with a value for each variable that waits for one.
+fn compile_function(stamped: &[(String, &str)]) -> String {
+    if stamped.is_empty() {
+        return format!("compile() {{ go build {FLAGS} \"$@\"; }}\n");
+    }
+    let values: String = stamped.iter().map(|(name, value)| format!(" -X main.{name}=${value}")).collect();
+    format!(
+        "link=-buildid=\nif [ -n \"$KILN_COMMIT\" ]; then link=\"$link{values}\"; fi\n\
+         compile() {{ go build -trimpath -buildvcs=false -ldflags=\"$link\" \"$@\"; }}\n"
+    )
+}
+
+/// Variables of programs that hold no version or commit but a word in its place, as release tools expect, and the
+/// variables of the stamp that they get.
+fn stamped(readers: &Readers) -> Vec<(String, &'static str)> {
+    const PLACES: [&str; 11] =
+        ["", "(devel)", "dev", "devel", "development", "none", "snapshot", "source", "undefined", "unknown", "unset"];
+    let wants = |name: &str| match name.to_ascii_lowercase().as_str() {
+        "version" | "appversion" | "buildversion" | "gitversion" => Some("KILN_VERSION"),
+        "commit" | "gitcommit" | "buildcommit" | "revision" | "gitsha" => Some("KILN_COMMIT"),
+        _ => None,
+    };
+    let mut found: Vec<(String, &'static str)> = Vec::new();
+    for text in readers.texts().filter(|text| text.lines().any(|line| line.trim() == "package main")) {
+        let mut block = false;
+        for line in text.lines() {
+            block = block && line != ")" || line == "var (";
+            // At the top of the file, or in a block there: what is indented elsewhere is a local variable.
+            let Some(rest) = line.strip_prefix("var ").or(line.strip_prefix('\t').filter(|_| block)) else { continue };
+            let Some((name, value)) = rest.split_once('=') else { continue };
+            let name = name.trim().trim_end_matches(" string").trim();
+            let place = value.trim().strip_prefix('"').and_then(|value| value.split('"').next());
+            let is_place = place.is_some_and(|place| PLACES.contains(&place.to_ascii_lowercase().as_str()));
+            if let Some(variable) = wants(name).filter(|_| is_place && !found.iter().any(|(known, _)| known == name)) {
+                found.push((name.to_owned(), variable));
+            }
+        }
+    }
+    found
+}
+
+/// The project's own sources; `None` where they cannot all be read.
+fn read_sources(source: &dyn Source) -> Option<Readers> {
+    let sources = source.paths().iter().filter(|path| {
+        path.ends_with(".go") && !path.ends_with("_test.go") && !path.split('/').any(|part| part == "vendor")
+    });
+    Readers::of(source, sources)
+}
+
+/// Globs that take out what `go build` does not read: files that are no Go, and that no `//go:embed` takes in.
+fn unread(source: &dyn Source) -> Vec<String> {
+    let Some(readers) = read_sources(source) else { return Vec::new() };
+    let embedded = readers.taken("//go:embed ");
+    let mut globs = readers.unread(source, &[]);
+    globs.retain(|glob| !embedded.iter().any(|start| glob[1..].starts_with(start.as_str())));
+    globs
 }
 
 fn read(directory: &str, text: &str) -> Module {

@@ -8,14 +8,18 @@ mod c;
 mod error;
 mod evidence;
 mod found;
+mod git;
 mod go;
 mod java;
 mod node;
 mod python;
 mod ruby;
 mod rust;
+mod shell;
 mod staging;
+mod submodules;
 pub(crate) mod tree;
+mod unread;
 mod unsupported;
 
 pub use error::Error;

@@ -1,7 +1,7 @@
 //! Where builds that leave many files gather what they hand over.
 //!
-//! Invariant: everything that Kiln's own commands write beside a tool's usual places lies under `.kiln`, which no
-//! project has.
+//! Invariants: everything that Kiln's own commands write beside a tool's usual places lies under `.kiln`, which no
+//! project has; and nothing that is gathered overwrites what lies there.
 
 /// The directory that becomes an archive.
 pub(super) const OUT: &str = ".kiln/out";
@@ -15,18 +15,9 @@ pub(super) fn move_tree(leave: &[&str]) -> String {
     )
 }
 
-/// A command that copies executables which the build has made into the archive's directory. Inputs are old and have
-/// one age, so what is younger was made here.
-pub(super) const COLLECT_EXECUTABLES: &str = "\
-mkdir -p .kiln/out/bin
-touch -d 2010-01-01 .kiln/age
-find . -path ./.kiln/out -prune -o -path '*/CMakeFiles' -prune -o -path '*/meson-private' -prune -o \\
-    -type f -perm -u+x -newer .kiln/age -print | LC_ALL=C sort | while read -r file; do
-    case \"$(head -c 4 \"$file\" | od -An -tx1 | tr -d ' ')\" in
-        7f454c46) cp \"$file\" .kiln/out/bin/ ;;
-    esac
-done
-";
+/// A command that hands over executables and libraries where they lie, if nothing was installed. Needs
+/// [`GATHER`](super::shell::GATHER).
+pub(super) const COLLECT_IF_EMPTY: &str = "has_files .kiln/out || collect\n";
 
 /// A command that fails with words where the archive's directory stayed empty.
 pub(super) fn refuse_empty(hint: &str) -> String {

@@ -12,13 +12,16 @@ pub struct Stamp {
     pub commit: String,
     /// Whether the tree differs from the commit.
     pub dirty: bool,
+    /// As `git describe --tags --always`; empty outside a repository.
+    pub describe: String,
 }
 
 /// Digits of a commit that stand for a version where there is none.
 const COMMIT_DIGITS: usize = 12;
 
 /// Tells the steps with `stamp = true` what is being built: `KILN_VERSION` (the plan's version, else the abbreviated
-/// commit, else `0`), `KILN_COMMIT` (the full commit, empty outside a repository) and `KILN_DIRTY` (`true` or `false`).
+/// commit, else `0`), `KILN_COMMIT` (the full commit, empty outside a repository), `KILN_DESCRIBE` (what `git describe --tags --always`
+/// says) and `KILN_DIRTY` (`true` or `false`).
 pub fn stamp(plan: &mut Plan, stamp: &Stamp) {
     let abbreviated: String = stamp.commit.chars().take(COMMIT_DIGITS).collect();
     let version = match &plan.version {
@@ -29,6 +32,7 @@ pub fn stamp(plan: &mut Plan, stamp: &Stamp) {
     for step in plan.steps.iter_mut().filter(|step| step.stamp) {
         step.env.insert("KILN_VERSION".to_owned(), version.clone());
         step.env.insert("KILN_COMMIT".to_owned(), stamp.commit.clone());
+        step.env.insert("KILN_DESCRIBE".to_owned(), stamp.describe.clone());
         step.env.insert("KILN_DIRTY".to_owned(), stamp.dirty.to_string());
     }
 }

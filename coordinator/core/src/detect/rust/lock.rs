@@ -15,22 +15,55 @@ pub(super) struct Lock {
     local: Vec<(String, String)>,
     /// Whether any package comes from outside the tree.
     pub(super) foreign: bool,
+    /// Packages of the tree that a package from outside needs: it is compiled against them, so no stub will do.
+    pub(super) needed_from_outside: BTreeSet<String>,
 }
 
 /// Reads a parsed `Cargo.lock`.
 pub(super) fn read(lock: &Table) -> Lock {
-    let packages = lock.get("package").and_then(Value::as_array);
-    let mut read = Lock { names: BTreeSet::new(), local: Vec::new(), foreign: false };
-    for package in packages.into_iter().flatten() {
-        let field = |key: &str| package.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        read.names.insert(field("name"));
-        if package.get("source").is_some() {
-            read.foreign = true;
-        } else {
-            read.local.push((field("name"), field("version")));
+    let packages: Vec<&Value> = lock.get("package").and_then(Value::as_array).into_iter().flatten().collect();
+    let field = |package: &Value, key: &str| package.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let is_local = |package: &&Value| package.get("source").is_none();
+    Lock {
+        names: packages.iter().map(|package| field(package, "name")).collect(),
+        local: packages
+            .iter()
+            .copied()
+            .filter(is_local)
+            .map(|package| (field(package, "name"), field(package, "version")))
+            .collect(),
+        foreign: !packages.iter().all(is_local),
+        needed_from_outside: needed_from_outside(&packages),
+    }
+}
+
+/// The packages of the tree that others need, and those that these need.
+fn needed_from_outside(packages: &[&Value]) -> BTreeSet<String> {
+    let text = |package: &Value, key: &str| package.get(key).and_then(Value::as_str).map(str::to_owned);
+    // `name`, `name version`, or `name version (source)`: the latter is none of the tree.
+    let local = |need: &str| {
+        let words: Vec<&str> = need.split_whitespace().collect();
+        packages.iter().copied().find(|package| {
+            package.get("source").is_none()
+                && words.len() < 3
+                && text(package, "name").as_deref() == words.first().copied()
+                && words.get(1).is_none_or(|version| text(package, "version").as_deref() == Some(*version))
+        })
+    };
+    let needs = |package: &Value| -> Vec<String> {
+        let list = package.get("dependencies").and_then(Value::as_array);
+        list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let mut queue: Vec<String> = packages.iter().filter(|p| p.get("source").is_some()).flat_map(|p| needs(p)).collect();
+    let mut found = BTreeSet::new();
+    while let Some(need) = queue.pop() {
+        if let Some(package) = local(&need)
+            && found.insert(text(package, "name").unwrap_or_default())
+        {
+            queue.extend(needs(package));
         }
     }
-    read
+    found
 }
 
 /// Refuses a lock that lacks a member or a dependency of one, or has a member in another version.

@@ -6,6 +6,7 @@
 
 mod lock;
 mod manifest;
+mod outputs;
 mod steps;
 mod targets;
 

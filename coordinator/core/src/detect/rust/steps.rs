@@ -11,14 +11,17 @@ use toml::{Table, Value};
 use super::{
     super::{
         Detected, Error,
-        found::{artifact, compile_step, fetch_step, strings},
+        found::{compile_step, fetch_step, strings},
+        git::{self, GitUse},
         tree,
+        unread::Readers,
     },
-    lock,
+    lock::{self, Lock},
     manifest::{self, Package, local_packages},
+    outputs::{Handed, handed},
     targets,
 };
-use crate::plan::{Artifact, ArtifactKind, Source, Step, matches};
+use crate::plan::{Source, Step};
 
 const HOME: &str = ".cargo-home";
 const CONFIGURATION: [&str; 4] = ["rust-toolchain", "rust-toolchain.toml", ".cargo/config", ".cargo/config.toml"];
@@ -49,44 +52,58 @@ pub(crate) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
         }
         None => notes.push("there is no `Cargo.lock`; nothing is needed, so nothing is locked".to_owned()),
     }
-    let foreign = lock.as_ref().is_some_and(|l| l.foreign);
-    let project = Project { source, root: &root, packages: &packages, locked: lock.is_some() };
+    let project = Project { source, root: &root, packages: &packages, lock: lock.as_ref() };
     let identity = manifest::identity(source);
     let name = identity.name.clone().unwrap_or_else(|| directory_name.to_owned());
-    let (outputs, artifacts) = project.artifacts(&name)?;
+    let handed = handed(&project, &name)?;
+    notes.extend(handed.notes.iter().cloned());
+    let used = project.asks_git();
+    if let Some(used) = &used {
+        because.push(format!("`{}` asks git, so that the step knows version and commit", used.path));
+    }
     Ok(Some(Detected {
         language: "rust".into(),
         because,
         identity,
-        steps: project.steps(foreign, outputs),
-        artifacts,
+        steps: project.steps(&handed, used),
+        artifacts: handed.artifacts,
         notes,
     }))
 }
+
+/// Crates by which a package asks git for its version.
+const ASKING: [&str; 7] =
+    ["built", "git-testament", "git-version", "shadow-rs", "vergen", "vergen-gitcl", "vergen-git2"];
 
 /// Whether a package depends on anything outside the tree.
 fn needs_lock(package: &Package) -> bool {
     package.dependencies().into_iter().flatten().any(|(_, d)| d.get("path").is_none())
 }
 
-struct Project<'a> {
-    source: &'a dyn Source,
-    root: &'a Table,
-    packages: &'a [Package],
-    locked: bool,
+/// A Cargo project: its root manifest, its packages and its lock.
+pub(super) struct Project<'a> {
+    pub(super) source: &'a dyn Source,
+    pub(super) root: &'a Table,
+    pub(super) packages: &'a [Package],
+    lock: Option<&'a Lock>,
 }
 
 impl Project<'_> {
-    fn steps(&self, foreign: bool, outputs: Vec<String>) -> Vec<Step> {
+    fn steps(&self, handed: &Handed, used: Option<GitUse>) -> Vec<Step> {
         let env = BTreeMap::from([
             ("CARGO_HOME".to_owned(), format!("/build/{HOME}")),
             ("CARGO_TARGET_DIR".to_owned(), "/build/target".to_owned()),
         ]);
-        let build = format!("cargo build --release --offline{}", if self.locked { " --locked" } else { "" });
+        let build = format!("cargo build --release --offline{}", if self.lock.is_some() { " --locked" } else { "" });
         let tools = strings(["cargo", "rustc", "cc"]);
-        let mut compile = compile_step("compile", "compiles the project's own packages", &build);
-        (compile.env, compile.tools, compile.outputs) = (env.clone(), tools.clone(), outputs);
-        if !foreign {
+        let run = format!("{build}{}", handed.apart(&build));
+        let mut compile = compile_step("compile", "compiles the project's own packages", run);
+        (compile.env, compile.tools, compile.outputs) = (env.clone(), tools.clone(), handed.outputs.clone());
+        compile.inputs = self.unread();
+        if let Some(used) = used {
+            git::answer(&mut compile, &used);
+        }
+        if !self.lock.is_some_and(|lock| lock.foreign) {
             return vec![compile];
         }
         let vendored = self.vendored();
@@ -96,14 +113,22 @@ impl Project<'_> {
             .chain(std::iter::once("Cargo.lock".to_owned()))
             .collect();
         let inputs: Vec<String> = key.iter().cloned().chain(tree::all_of(self.source, &CONFIGURATION)).collect();
-        let files: BTreeMap<String, String> =
-            self.packages.iter().flat_map(|package| targets::stubs(self.source, package)).collect();
+        let stubs = |packages: &mut dyn Iterator<Item = &Package>| -> BTreeMap<String, String> {
+            packages.flat_map(|package| targets::stubs(self.source, package)).collect()
+        };
+        let (whole, stubbed): (Vec<&Package>, Vec<&Package>) =
+            self.packages.iter().partition(|package| self.is_needed_from_outside(package));
         let mut deps = compile_step(
             "deps",
             "compiles the dependencies; keyed by the manifests and the lock file, with the sources stubbed",
-            format!("{build}\ncargo clean --release --offline{}", self.own_packages()),
+            format!("{build}\ncargo clean --release --offline{}", self.specs(&stubbed)),
         );
-        (deps.inputs, deps.unversioned, deps.files) = (inputs.clone(), key.clone(), files.clone());
+        (deps.inputs, deps.unversioned) = (inputs.clone(), key.clone());
+        deps.files = stubs(&mut stubbed.into_iter());
+        deps.inputs.extend(whole.iter().map(|package| match package.directory.as_str() {
+            "" => ".".to_owned(),
+            directory => directory.to_owned(),
+        }));
         (deps.env, deps.tools, deps.outputs) = (env.clone(), tools, strings(["target"]));
         compile.needs = strings(["deps"]);
         if let Some(directory) = vendored {
@@ -111,11 +136,47 @@ impl Project<'_> {
             return vec![deps, compile];
         }
         let mut fetch = fetch_step("fetch", "fetches the packages that `Cargo.lock` names", "cargo fetch --locked");
-        (fetch.inputs, fetch.unversioned, fetch.files) = (inputs, key, files);
+        (fetch.inputs, fetch.unversioned, fetch.files) = (inputs, key, stubs(&mut self.packages.iter()));
         (fetch.env, fetch.tools, fetch.outputs) = (env, strings(["cargo"]), strings([HOME]));
         deps.needs = strings(["fetch"]);
         compile.needs = strings(["fetch", "deps"]);
         vec![fetch, deps, compile]
+    }
+
+    /// Whether a package from outside the tree is compiled against this one, as `[patch]` can have it.
+    fn is_needed_from_outside(&self, package: &Package) -> bool {
+        self.lock.is_some_and(|lock| lock.needed_from_outside.contains(&package.name))
+    }
+
+    /// What of the project asks git when it is compiled: a build script, or a crate that does so for it.
+    fn asks_git(&self) -> Option<GitUse> {
+        let script = GitUse::first(self.source, |path| tree::base(path) == "build.rs");
+        script.or_else(|| {
+            self.packages.iter().find_map(|package| {
+                let names = package.dependencies().into_iter().flat_map(Table::keys);
+                let asks = names.into_iter().any(|name| ASKING.contains(&name.as_str()));
+                asks.then(|| GitUse::by_looking(&package.manifest_path()))
+            })
+        })
+    }
+
+    /// Globs that take out what no source reads.
+    fn unread(&self) -> Vec<String> {
+        let own = |path: &&String| path.ends_with(".rs") && !path.starts_with("target/");
+        let Some(readers) = Readers::of(self.source, self.source.paths().iter().filter(own)) else { return Vec::new() };
+        // What takes in whole directories may take in any file.
+        if readers.say(&[
+            "include_dir",
+            "RustEmbed",
+            "rust_embed",
+            "read_dir(\".",
+            "CARGO_MANIFEST_DIR\")).read",
+            "WalkDir",
+        ]) {
+            return Vec::new();
+        }
+        let packages: Vec<&str> = self.packages.iter().map(|package| package.directory.as_str()).collect();
+        readers.unread(self.source, &packages)
     }
 
     /// The directory of vendored packages, where Cargo's configuration names one.
@@ -125,93 +186,29 @@ impl Project<'_> {
         tree::join("", &directory).filter(|d| tree::has_directory(self.source, d))
     }
 
-    fn configuration(&self) -> Option<Table> {
+    pub(super) fn configuration(&self) -> Option<Table> {
         let path = tree::first_of(self.source, &CONFIGURATION[2..])?;
         tree::toml(self.source, path).ok().flatten()
     }
 
-    /// Arguments that name every package of the tree; with a version where another package has its name.
-    fn own_packages(&self) -> String {
+    /// Arguments that name packages of the tree; with a version where another package has the name.
+    fn specs(&self, packages: &[&Package]) -> String {
+        packages.iter().filter_map(|package| self.spec(package)).map(|spec| format!(" -p {spec}")).collect()
+    }
+
+    /// A package as Cargo's `-p` takes it; `None` where the lock does not have it.
+    pub(super) fn spec(&self, package: &Package) -> Option<String> {
         let lock = tree::toml(self.source, "Cargo.lock").ok().flatten();
-        let locked = |name: &str| -> Vec<String> {
-            let all = lock.as_ref().and_then(|l| l.get("package")).and_then(Value::as_array);
-            let same = all.into_iter().flatten().filter(|p| p.get("name").and_then(Value::as_str) == Some(name));
-            // Packages of the tree have no source; they go first.
-            let mut same: Vec<_> = same.collect();
-            same.sort_by_key(|p| p.get("source").is_some());
-            same.iter().filter_map(|p| p.get("version")?.as_str().map(str::to_owned)).collect()
-        };
-        let spec = |package: &Package| match locked(&package.name).as_slice() {
+        let all = lock.as_ref().and_then(|l| l.get("package")).and_then(Value::as_array);
+        let same = all.into_iter().flatten().filter(|p| p.get("name").and_then(Value::as_str) == Some(&package.name));
+        let mut same: Vec<&Value> = same.collect();
+        // Packages of the tree have no source; they go first.
+        same.sort_by_key(|p| p.get("source").is_some());
+        let versions: Vec<&str> = same.iter().filter_map(|p| p.get("version")?.as_str()).collect();
+        match versions.as_slice() {
             [] => None,
-            [_] => Some(format!(" -p {}", package.name)),
-            [own, ..] => Some(format!(" -p {}@{own}", package.name)),
-        };
-        self.packages.iter().filter_map(spec).collect()
-    }
-
-    /// What a plain `cargo build` leaves that is worth handing over: outputs, and artifacts of them.
-    fn artifacts(&self, name: &str) -> Result<(Vec<String>, Vec<Artifact>), Error> {
-        let chosen = self.default_packages();
-        let directory = self.output_directory();
-        let mut outputs = Vec::new();
-        let mut artifacts = Vec::new();
-        for binary in chosen.iter().flat_map(|p| targets::binaries(self.source, p)) {
-            let path = format!("{directory}/{binary}");
-            artifacts.push(artifact(&binary, ArtifactKind::Binary, "compile", &[(&path, &binary)]));
-            outputs.push(path);
-        }
-        if artifacts.is_empty() {
-            let libraries = chosen.iter().filter(|p| targets::library(self.source, p).is_some());
-            outputs = libraries.flat_map(|p| library_files(p)).map(|file| format!("{directory}/{file}")).collect();
-            let files: Vec<(&str, &str)> = outputs.iter().map(|p| (p.as_str(), tree::base(p))).collect();
-            artifacts.push(artifact(name, ArtifactKind::Archive, "compile", &files));
-        }
-        if outputs.is_empty() {
-            let hint = "expected a binary (`src/main.rs`) or a library (`src/lib.rs`) in one of its packages";
-            return Err(Error::NothingToBuild { manifest: "Cargo.toml".into(), hint: hint.into() });
-        }
-        Ok((outputs, artifacts))
-    }
-
-    /// The packages that Cargo builds when none is named.
-    fn default_packages(&self) -> Vec<&Package> {
-        let default = self.root.get("workspace").and_then(|w| w.get("default-members")).and_then(Value::as_array);
-        let members = self.packages.iter().filter(|p| p.member);
-        match default {
-            Some(globs) => {
-                let globs: Vec<String> =
-                    globs.iter().filter_map(Value::as_str).filter_map(|g| tree::join("", g)).collect();
-                members.filter(|p| globs.contains(&p.directory) || matches(&globs, &p.directory)).collect()
-            }
-            None if self.root.contains_key("package") => members.filter(|p| p.directory.is_empty()).collect(),
-            None => members.collect(),
+            [_] => Some(package.name.clone()),
+            [own, ..] => Some(format!("{}@{own}", package.name)),
         }
     }
-
-    /// Where Cargo leaves what it builds: elsewhere where its configuration names a target.
-    fn output_directory(&self) -> String {
-        let target = self.configuration().and_then(|c| Some(c.get("build")?.get("target")?.as_str()?.to_owned()));
-        target.map_or("target/release".to_owned(), |target| format!("target/{target}/release"))
-    }
-}
-
-/// The files that a library becomes: what other languages link where it says so, else what Rust links.
-fn library_files(package: &Package) -> Vec<String> {
-    let lib = package.manifest.get("lib");
-    let kinds = lib.and_then(|l| l.get("crate-type")).and_then(Value::as_array);
-    let kinds: Vec<&str> = kinds.into_iter().flatten().filter_map(Value::as_str).collect();
-    let name = targets::library_name(package);
-    if lib.and_then(|l| l.get("proc-macro").or(l.get("proc_macro"))).and_then(Value::as_bool) == Some(true) {
-        return vec![format!("lib{name}.so")];
-    }
-    let mut files = Vec::new();
-    for (kind, file) in [("cdylib", format!("lib{name}.so")), ("staticlib", format!("lib{name}.a"))] {
-        if kinds.contains(&kind) {
-            files.push(file);
-        }
-    }
-    if files.is_empty() {
-        files.push(if kinds.contains(&"dylib") { format!("lib{name}.so") } else { format!("lib{name}.rlib") });
-    }
-    files
 }

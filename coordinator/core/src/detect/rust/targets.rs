@@ -9,7 +9,22 @@ use toml::{Table, Value};
 use super::{super::tree, manifest::Package};
 use crate::plan::Source;
 
-const MAIN: &str = "fn main() {}\n";
+/// Stubs warn of nothing, whatever lints the project asks for.
+const LIBRARY: &str = "//! In place of the source.\n#![allow(warnings)]\n";
+const MAIN: &str = "//! In place of the source.\n#![allow(warnings)]\nfn main() {}\n";
+
+/// The binaries of a package that a plain `cargo build` leaves out for want of a feature, with the features they want.
+pub(super) fn left_out(package: &Package) -> Vec<(String, String)> {
+    let enabled = default_features(&package.manifest);
+    let wants = |bin: &Table| {
+        let wanted = bin.get("required-features").and_then(Value::as_array).into_iter().flatten();
+        let absent: Vec<&str> =
+            wanted.filter_map(Value::as_str).filter(|feature| !enabled.contains(*feature)).collect();
+        absent.join(",")
+    };
+    let bins = explicit(package, "bin").map(|bin| (bin, wants(bin))).filter(|(_, wants)| !wants.is_empty());
+    bins.filter_map(|(bin, wants)| Some((bin.get("name")?.as_str()?.to_owned(), wants))).collect()
+}
 
 /// The name of each binary that a plain `cargo build` of the package makes.
 pub(super) fn binaries(source: &dyn Source, package: &Package) -> Vec<String> {
@@ -57,7 +72,7 @@ pub(super) fn library_name(package: &Package) -> String {
 pub(super) fn stubs(source: &dyn Source, package: &Package) -> Vec<(String, String)> {
     let mut stubs: Vec<(String, String)> = Vec::new();
     let main = |path: String| (path, MAIN.to_owned());
-    stubs.extend(library(source, package).map(|path| (path, String::new())));
+    stubs.extend(library(source, package).map(|path| (path, LIBRARY.to_owned())));
     stubs.extend(Some(package.path("src/main.rs")).filter(|p| tree::has(source, p)).map(main));
     match package.package("build") {
         Some(Value::Boolean(false)) => {}

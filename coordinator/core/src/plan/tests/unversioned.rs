@@ -188,3 +188,11 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn the_lints_of_a_cargo_package_are_no_key_of_its_dependencies() {
+    let manifest = "[package]\nname = \"a\"\nversion = \"1.4.2\"\n\n[lints]\nworkspace = true\n\n[workspace.lints.rust]\nmissing_docs = \"forbid\"\n";
+    let source = tree(&[("Cargo.toml", manifest)]);
+    let bare = unversioned("Cargo.toml", manifest.as_bytes(), &source).unwrap();
+    assert!(!String::from_utf8(bare).unwrap().contains("lints"));
+}

@@ -1,5 +1,7 @@
 //! `Cargo.toml` and `Cargo.lock`.
 //!
+//! Lints go with the versions: they are the project's own concern, and no dependency is compiled under them.
+//!
 //! Invariant: either every package of the tree loses its version, in manifests, lock file and the requirements of its
 //! neighbours, or none does. None does where Cargo needs the version to tell two packages of one name apart, or to
 //! see that a patch fits.
@@ -24,7 +26,10 @@ pub(super) fn manifest(text: &str, all: &dyn Source) -> Option<String> {
             *version = value(NONE);
         }
         drop_requirements(workspace);
+        workspace.remove("lints");
     }
+    // A stub must pass, whatever the project forbids.
+    document.remove("lints");
     drop_requirements(document.as_table_mut());
     if let Some(targets) = document.get_mut("target").and_then(Item::as_table_like_mut) {
         for (_, target) in targets.iter_mut() {

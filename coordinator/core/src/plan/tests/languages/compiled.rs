@@ -2,7 +2,8 @@
 
 use insta::assert_snapshot;
 
-use super::{planned, written};
+use super::{planned, refused, written};
+use crate::plan::{Source, Step, input_files};
 
 const LOCK: &str = "version = 4\n\n[[package]]\nname = \"itoa\"\nversion = \"1.0.1\"\nsource = \"registry+x\"\n\n\
                     [[package]]\nname = \"shop\"\nversion = \"1.4.2\"\ndependencies = [\n \"itoa\",\n]\n";
@@ -30,13 +31,22 @@ network = true
 tools = ["cargo"]
 [steps.fetch.files]
 "benches/speed.rs" = '''
+//! In place of the source.
+#![allow(warnings)]
 fn main() {}
 '''
 "build.rs" = '''
+//! In place of the source.
+#![allow(warnings)]
 fn main() {}
 '''
-"src/lib.rs" = ""
+"src/lib.rs" = '''
+//! In place of the source.
+#![allow(warnings)]
+'''
 "src/main.rs" = '''
+//! In place of the source.
+#![allow(warnings)]
 fn main() {}
 '''
 
@@ -55,13 +65,22 @@ memory = "2GiB"
 tools = ["cargo", "rustc", "cc"]
 [steps.deps.files]
 "benches/speed.rs" = '''
+//! In place of the source.
+#![allow(warnings)]
 fn main() {}
 '''
 "build.rs" = '''
+//! In place of the source.
+#![allow(warnings)]
 fn main() {}
 '''
-"src/lib.rs" = ""
+"src/lib.rs" = '''
+//! In place of the source.
+#![allow(warnings)]
+'''
 "src/main.rs" = '''
+//! In place of the source.
+#![allow(warnings)]
 fn main() {}
 '''
 
@@ -133,14 +152,24 @@ fn a_rust_library_and_a_program_that_needs_nothing() {
 
 #[test]
 fn a_go_module() {
-    assert_snapshot!(written(&[
+    assert_snapshot!(without_functions(&written(&[
         ("cmd/shop/main.go", ""),
         ("go.mod", "module example.com/shop/v2\n\ngo 1.21\n\nrequire (\n\trsc.io/quote v1.5.2\n\tgolang.org/x/text v0.1.0 // indirect\n)\n"),
         ("go.sum", "rsc.io/quote v1.5.2 h1:x\nrsc.io/quote v1.5.2/go.mod h1:x\ngolang.org/x/text v0.1.0/go.mod h1:x\n"),
-    ], &["cmd/shop/main.go"]), @r###"
+    ], &["cmd/shop/main.go"])), @r###"
 # go: `go.mod` is a module
 name = "shop"
 # version: what git describe says
+
+[steps.std]
+why = "compiles the standard library; keyed by the toolchain alone"
+inputs = ["!**"]
+run = "go build -trimpath -buildvcs=false -ldflags=-buildid= std"
+outputs = [".kiln/go-cache"]
+env = { GOCACHE = "/build/.kiln/go-cache", GOFLAGS = "-modcacherw", GOMODCACHE = "/build/.kiln/go-mod", GOTOOLCHAIN = "local" }
+cpus = 2
+memory = "2GiB"
+tools = ["go"]
 
 [steps.fetch]
 why = "fetches the modules that `go.sum` names"
@@ -154,12 +183,15 @@ network = true
 tools = ["go"]
 
 [steps.deps]
-why = "compiles the standard library and the requirements; keyed by the `go.mod` and `go.sum` files"
-needs = ["fetch"]
+why = "compiles the requirements; keyed by the `go.mod` and `go.sum` files"
+needs = ["std", "fetch"]
 inputs = ["go.mod", "go.sum"]
 run = '''
-go build -trimpath -buildvcs=false -ldflags=-buildid= std
-go list -e -f '{{if not .Error}}{{.ImportPath}}{{end}}' rsc.io/quote/... | xargs -r -n 50 go build -trimpath -buildvcs=false -ldflags=-buildid= || true'''
+date +%s > .kiln/go-cache/trim.txt
+find .kiln/go-cache -type f > .kiln/known
+go list -e -f '{{if not .Error}}{{.ImportPath}}{{end}}' rsc.io/quote/... | xargs -r -n 50 go build -trimpath -buildvcs=false -ldflags=-buildid= || true
+xargs rm -f < .kiln/known
+'''
 outputs = [".kiln/go-cache"]
 env = { GOCACHE = "/build/.kiln/go-cache", GOFLAGS = "-modcacherw", GOMODCACHE = "/build/.kiln/go-mod", GOTOOLCHAIN = "local" }
 cpus = 2
@@ -168,10 +200,11 @@ tools = ["go"]
 
 [steps.compile]
 why = "compiles the project's own packages"
-needs = ["fetch", "deps"]
+needs = ["std", "fetch", "deps"]
 run = '''
-mkdir -p .kiln/out/
-go build -trimpath -buildvcs=false -ldflags=-buildid= -o .kiln/out/ ./cmd/...
+. ./.kiln/functions.sh
+compile() { go build -trimpath -buildvcs=false -ldflags=-buildid= "$@"; }
+programs ./...
 if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
     echo "kiln: no package `main` was found, so there is no program to hand over" >&2
     exit 1
@@ -182,6 +215,8 @@ env = { GOCACHE = "/build/.kiln/go-cache", GOFLAGS = "-modcacherw", GOMODCACHE =
 cpus = 2
 memory = "2GiB"
 tools = ["go"]
+[steps.compile.files]
+".kiln/functions.sh" = ..
 
 [artifacts.shop]
 from = ["compile"]
@@ -190,22 +225,65 @@ files = [{ path = ".kiln/out", dest = "." }]
 }
 
 #[test]
+fn the_standard_library_of_go_is_keyed_by_no_file() {
+    let plan = planned(&[("go.mod", "module example.com/shop\n"), ("main.go", "package main\n")]);
+    let names: Vec<&str> = plan.steps.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(names, ["std", "compile"]);
+    let source = super::tree(&[("go.mod", ""), ("main.go", "")]);
+    assert_eq!(input_files(&plan.steps[0], source.paths()), Vec::<usize>::new());
+}
+
+#[test]
+fn a_go_program_that_waits_for_its_version_gets_it() {
+    let go = |main: &str| compile(&[("go.mod", "module a\n"), ("main.go", main)]);
+    let waits = go("package main\n\nvar (\n\tversion = \"dev\"\n\tcommit string = \"none\"\n)\n");
+    assert!(waits.stamp);
+    assert!(waits.run.contains("-X main.version=$KILN_VERSION -X main.commit=$KILN_COMMIT"), "{}", waits.run);
+    for text in ["var version = \"1.2.3\"", "func main() {\n\tversion := \"dev\"\n}", "const version = \"dev\""] {
+        assert!(!go(&format!("package main\n\n{text}\n")).stamp, "{text}");
+    }
+    assert!(!go("package other\n\nvar version = \"dev\"\n").stamp);
+}
+
+#[test]
 fn a_go_workspace_keys_on_every_module() {
     let plan = planned(&[
-        ("a/go.mod", "module example.com/a\n\nrequire example.com/b v0.0.0\n"),
+        ("a/go.mod", "module example.com/a\n\nrequire (\n\texample.com/b v0.0.0\n\trsc.io/quote v1.5.2\n)\n"),
+        ("a/go.sum", "rsc.io/quote v1.5.2 h1:x\n"),
         ("a/main.go", ""),
         ("b/b.go", ""),
         ("b/go.mod", "module example.com/b\n"),
         ("go.work", "go 1.21\n\nuse (\n\t./a\n\t./b\n)\n"),
     ]);
-    assert_eq!(plan.steps[0].inputs, ["a/go.mod", "b/go.mod", "go.work"]);
-    assert!(plan.steps[1].run.contains("./a ./b/..."), "{}", plan.steps[1].run);
+    let step = |name: &str| plan.steps.iter().find(|s| s.name == name).unwrap();
+    assert_eq!(step("fetch").inputs, ["a/go.mod", "a/go.sum", "b/go.mod", "go.work"]);
+    assert!(step("compile").run.contains("programs ./a/... ./b/...\n"), "{}", step("compile").run);
+}
+
+/// The plan without the functions that its steps share.
+fn without_functions(text: &str) -> String {
+    let mut shown = String::new();
+    let mut quoted = false;
+    for line in text.lines() {
+        if line.starts_with("\".kiln/") && line.ends_with("= '''") {
+            shown.push_str(&format!("{}..\n", line.trim_end_matches("'''")));
+            quoted = true;
+        } else if !quoted {
+            shown.push_str(&format!("{line}\n"));
+        }
+        quoted &= line != "'''";
+    }
+    shown
+}
+
+fn compile(files: &[(&str, &str)]) -> Step {
+    planned(files).steps.into_iter().find(|step| step.name == "compile").unwrap()
 }
 
 #[test]
-fn c_by_cmake_meson_configure_and_make() {
+fn c_by_cmake() {
     let cmake = "cmake_minimum_required(VERSION 3.16)\nproject(count VERSION 1.2.0 LANGUAGES C)\n";
-    assert_snapshot!(written(&[("CMakeLists.txt", cmake), ("main.c", "")], &["main.c"]), @r###"
+    assert_snapshot!(without_functions(&written(&[("CMakeLists.txt", cmake), ("main.c", "")], &["main.c"])), @r###"
 # c (cmake): `CMakeLists.txt` is a CMake project
 name = "count"
 # version: the manifest's, now 1.2.0
@@ -213,22 +291,14 @@ name = "count"
 [steps.compile]
 why = "compiles the project and installs it into a staging directory"
 run = '''
+. ./.kiln/functions.sh
 cmake -S . -B .kiln/build -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=/usr/local
-cmake --build .kiln/build -j "$(nproc)"
-mkdir -p .kiln/out
-DESTDIR=/build/.kiln/out cmake --install .kiln/build
-if [ -z "$(find .kiln/out -type f | head -n 1)" ]; then
-mkdir -p .kiln/out/bin
-touch -d 2010-01-01 .kiln/age
-find . -path ./.kiln/out -prune -o -path '*/CMakeFiles' -prune -o -path '*/meson-private' -prune -o \
-    -type f -perm -u+x -newer .kiln/age -print | LC_ALL=C sort | while read -r file; do
-    case "$(head -c 4 "$file" | od -An -tx1 | tr -d ' ')" in
-        7f454c46) cp "$file" .kiln/out/bin/ ;;
-    esac
-done
-fi
+in_parallel cmake --build .kiln/build
+rootless env DESTDIR="$PWD/.kiln/out" cmake --install .kiln/build
+note_installed_twice
+has_files .kiln/out || collect
 if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
-    echo "kiln: the build installed nothing and left no executable, so there is nothing to hand over" >&2
+    echo "kiln: the build installed nothing and left no program or library, so there is nothing to hand over" >&2
     exit 1
 fi
 '''
@@ -236,16 +306,24 @@ outputs = [".kiln/out"]
 cpus = 2
 memory = "2GiB"
 tools = ["cmake", "make", "cc"]
+[steps.compile.files]
+".kiln/functions.sh" = ..
+".kiln/install-without-owners" = ..
+".kiln/staging-shell" = ..
 
 [artifacts.count]
 from = ["compile"]
 files = [{ path = ".kiln/out", dest = "." }]
 kind = "archive"
 "###);
-    assert_snapshot!(written(
+}
+
+#[test]
+fn c_by_meson_with_wraps() {
+    assert_snapshot!(without_functions(&written(
         &[("main.c", ""), ("meson.build", "project('count', 'c', version: '0.3')\n"), ("subprojects/zlib.wrap", "")],
         &["main.c"]
-    ), @r###"
+    )), @r###"
 # c (meson): `meson.build` is a Meson project
 name = "count"
 # version: the manifest's, now 0.3
@@ -262,22 +340,13 @@ tools = ["meson"]
 why = "compiles the project and installs it into a staging directory"
 needs = ["fetch"]
 run = '''
+. ./.kiln/functions.sh
 meson setup .kiln/build --buildtype=release --prefix=/usr/local --wrap-mode=nodownload
-meson compile -C .kiln/build
-mkdir -p .kiln/out
-DESTDIR=/build/.kiln/out meson install -C .kiln/build --no-rebuild
-if [ -z "$(find .kiln/out -type f | head -n 1)" ]; then
-mkdir -p .kiln/out/bin
-touch -d 2010-01-01 .kiln/age
-find . -path ./.kiln/out -prune -o -path '*/CMakeFiles' -prune -o -path '*/meson-private' -prune -o \
-    -type f -perm -u+x -newer .kiln/age -print | LC_ALL=C sort | while read -r file; do
-    case "$(head -c 4 "$file" | od -An -tx1 | tr -d ' ')" in
-        7f454c46) cp "$file" .kiln/out/bin/ ;;
-    esac
-done
-fi
+in_parallel meson compile -C .kiln/build
+rootless env DESTDIR="$PWD/.kiln/out" meson install -C .kiln/build --no-rebuild
+has_files .kiln/out || collect
 if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
-    echo "kiln: the build installed nothing and left no executable, so there is nothing to hand over" >&2
+    echo "kiln: the build installed nothing and left no program or library, so there is nothing to hand over" >&2
     exit 1
 fi
 '''
@@ -285,56 +354,178 @@ outputs = [".kiln/out"]
 cpus = 2
 memory = "2GiB"
 tools = ["meson", "ninja", "cc"]
+[steps.compile.files]
+".kiln/functions.sh" = ..
+".kiln/install-without-owners" = ..
+".kiln/staging-shell" = ..
 
 [artifacts.count]
 from = ["compile"]
 files = [{ path = ".kiln/out", dest = "." }]
 kind = "archive"
 "###);
-    let configure = planned(&[("configure", ""), ("main.c", ""), ("Makefile.in", "")]);
-    assert!(configure.steps[0].run.starts_with("./configure --prefix=/usr/local\nmake -j"));
-    let install = planned(&[("Makefile", "install: all\n\tcp a $(DESTDIR)/usr/bin\n")]);
-    assert!(install.steps[0].run.contains("make DESTDIR=/build/.kiln/out"));
-    let empty = planned(&[("Makefile", "DESTDIR ?=\ninstall: all\n\tcp a $(DESTDIR)/usr/bin\n")]);
-    assert!(empty.steps[0].run.contains("make DESTDIR=/build/.kiln/out"));
+}
+
+#[test]
+fn c_by_a_makefile_installs_below_the_staging_directory_whether_it_knows_destdir_or_not() {
+    let with = compile(&[("Makefile", "install: all\n\tcp a $(DESTDIR)/usr/bin\n")]);
+    assert!(with.run.contains("then rootless make DESTDIR=\"$PWD/.kiln/out\" install"), "{}", with.run);
+    let empty = compile(&[("Makefile", "DESTDIR ?=\ninstall: all\n\tcp a $(DESTDIR)/usr/bin\n")]);
+    assert!(empty.run.contains("rootless make DESTDIR="), "{}", empty.run);
     let own = "DESTDIR=${PREFIX}/bin\ninstall: all\n\tcp a $(DESTDIR)\n\tcp a.1 $(PREFIX)/man/man1\n";
-    let own = planned(&[("Makefile", own)]);
-    assert!(!own.steps[0].run.contains("DESTDIR"), "its `DESTDIR` is a place and no root: {}", own.steps[0].run);
-    assert_snapshot!(written(&[("Makefile", "all:\n\tcc -o a a.c\n"), ("a.c", "")], &["a.c"]), @r###"
-# c (make): `Makefile` is built by Make; without an `install` that knows `DESTDIR`, its executables are collected
-name = "project"
-# version: what git describe says
+    let own = compile(&[("Makefile", own)]);
+    assert!(own.run.contains("then install_below make PREFIX=/usr/local;"), "its `DESTDIR` is a place: {}", own.run);
+    let none = compile(&[("Makefile", "install:\n\tcp a /usr/bin\n")]);
+    assert!(none.run.contains("then install_below make DESTDIR=\"$PWD/.kiln/out\";"), "{}", none.run);
+}
 
-[steps.compile]
-why = "compiles the project and installs it into a staging directory"
-run = '''
-make -j "$(nproc)"
-mkdir -p .kiln/out
-if [ -z "$(find .kiln/out -type f | head -n 1)" ]; then
-mkdir -p .kiln/out/bin
-touch -d 2010-01-01 .kiln/age
-find . -path ./.kiln/out -prune -o -path '*/CMakeFiles' -prune -o -path '*/meson-private' -prune -o \
-    -type f -perm -u+x -newer .kiln/age -print | LC_ALL=C sort | while read -r file; do
-    case "$(head -c 4 "$file" | od -An -tx1 | tr -d ' ')" in
-        7f454c46) cp "$file" .kiln/out/bin/ ;;
-    esac
-done
-fi
-if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
-    echo "kiln: the build installed nothing and left no executable, so there is nothing to hand over" >&2
-    exit 1
-fi
-'''
-outputs = [".kiln/out"]
-cpus = 2
-memory = "2GiB"
-tools = ["make", "cc"]
+#[test]
+fn what_no_install_hands_over_is_named() {
+    let files =
+        [("Makefile", "a: a.c\n"), ("README.txt", ""), ("a.c", ""), ("share/words.txt", ""), ("tests/x.dat", "")];
+    let run = compile(&files).run;
+    assert!(run.contains("left out: `share/words.txt`;"), "{run}");
+    assert!(!run.contains("README"), "{run}");
+}
 
-[artifacts.project]
-from = ["compile"]
-files = [{ path = ".kiln/out", dest = "." }]
-kind = "archive"
-"###);
+#[test]
+fn a_configure_script_goes_before_cmake_which_is_used_where_it_fails() {
+    let plan = planned(&[("CMakeLists.txt", "project(x)"), ("configure", ""), ("main.c", "")]);
+    let step = &plan.steps[0];
+    assert!(step.run.contains("if ./configure --prefix=/usr/local; then\n"), "{}", step.run);
+    assert!(step.run.contains("elif command -v cmake > /dev/null && command -v make > /dev/null"), "{}", step.run);
+    assert_eq!(step.tools, ["make", "cc"], "CMake may be absent");
+    let alone = compile(&[("configure.ac", ""), ("main.c", "")]);
+    assert!(alone.run.contains("autoreconf -fi\n./configure --prefix=/usr/local\n"), "{}", alone.run);
+}
+
+#[test]
+fn a_build_that_asks_git_is_stamped_and_no_other() {
+    let asks = compile(&[("Makefile", "VERSION := $(shell git describe --tags)\na: a.c\n"), ("a.c", "")]);
+    assert!(asks.stamp && asks.files.contains_key(".kiln/bin/git"));
+    assert!(asks.run.starts_with(". ./.kiln/functions.sh\nchmod +x .kiln/bin/git\n"), "{}", asks.run);
+    assert!(!asks.run.contains(".git/HEAD"), "nothing looks for a repository");
+    let looks = compile(&[("a.c", ""), ("meson.build", "project('a', 'c')\nx = vcs_tag(input: 'a', output: 'b')\n")]);
+    assert!(looks.stamp && looks.run.contains(".git/HEAD"), "{}", looks.run);
+    let silent = compile(&[("Makefile", "a: a.c\n"), ("a.c", "")]);
+    assert!(!silent.stamp && !silent.files.contains_key(".kiln/bin/git"));
+    let script = "fn main() { std::process::Command::new(\"git\").args([\"rev-parse\", \"HEAD\"]); }";
+    let rust = compile(&[("Cargo.toml", "[package]\nname = \"a\"\n"), ("build.rs", script), ("src/main.rs", "")]);
+    assert!(rust.stamp);
+}
+
+#[test]
+fn what_cmake_fetches_is_a_step_with_the_network_that_sees_no_source() {
+    let cmake = "project(a VERSION 1.0)\ninclude(FetchContent)\nfile(READ include/version.h v)\n\
+                 FetchContent_Declare(dep URL https://example.com/dep.tar.gz)\nFetchContent_MakeAvailable(dep)\n";
+    let files = [("CMakeLists.txt", cmake), ("include/version.h", ""), ("main.c", "")];
+    let plan = planned(&files);
+    let [fetch, compile] = &plan.steps[..] else { panic!("{:?}", plan.steps) };
+    assert!(fetch.network && !compile.network);
+    assert_eq!(fetch.inputs, ["CMakeLists.txt", "include/version.h"]);
+    assert!(compile.run.contains("-DFETCHCONTENT_FULLY_DISCONNECTED=ON"), "{}", compile.run);
+    let later = "project(a)\nExternalProject_Add(dep\n  GIT_REPOSITORY https://example.com/dep)\n";
+    let later = planned(&[("CMakeLists.txt", later), ("main.c", "")]);
+    assert_snapshot!(later.notes.join("\n"), @r#"`CMakeLists.txt` downloads by `ExternalProject_Add`, and the step `compile` has no network: if the build fails for that, write the plan down with `kiln init` and give the step `network = true`"#);
+}
+
+#[test]
+fn a_submodule_that_is_not_checked_out_is_named() {
+    let modules = "[submodule \"z\"]\n\tpath = third_party/z\n\turl = https://example.com/z\n";
+    let always = ("CMakeLists.txt", "project(a)\nadd_subdirectory(third_party/z)\n");
+    assert_snapshot!(refused(&[(".gitmodules", modules), always, ("main.c", "")]), @r#"the submodule `third_party/z` is not checked out: run `git submodule update --init --recursive`; `CMakeLists.txt` reads it"#);
+    let perhaps = ("CMakeLists.txt", "project(a)\nif(TESTS)\n  add_subdirectory(third_party/z)\nendif()\n");
+    let noted = planned(&[(".gitmodules", modules), perhaps, ("main.c", "")]);
+    assert_snapshot!(noted.notes.join("\n"), @"");
+    assert!(planned(&[(".gitmodules", modules), always, ("third_party/z/CMakeLists.txt", "")]).notes.is_empty());
+}
+
+#[test]
+fn rust_binaries_of_one_name_are_kept_apart_and_libraries_are_handed_over_beside_binaries() {
+    let member = |name: &str| {
+        format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\n[[bin]]\nname = \"httpd\"\npath = \"m.rs\"\n")
+    };
+    let (a, b) = (member("billing"), member("orders"));
+    let lib = "[package]\nname = \"ffi-c\"\n[lib]\ncrate-type = [\"cdylib\", \"staticlib\"]\n\
+               [[bin]]\nname = \"extra\"\npath = \"x.rs\"\nrequired-features = [\"more\"]\n[features]\nmore = []\n";
+    let plan = planned(&[
+        (
+            "Cargo.lock",
+            "version = 4\n[[package]]\nname = \"billing\"\nversion = \"0.1.0\"\n\
+                        [[package]]\nname = \"ffi-c\"\nversion = \"0.0.0\"\n[[package]]\nname = \"orders\"\nversion = \"0.1.0\"\n",
+        ),
+        ("Cargo.toml", "[workspace]\nmembers = [\"billing\", \"orders\", \"ffi\"]\n"),
+        ("billing/Cargo.toml", &a),
+        ("billing/m.rs", ""),
+        ("ffi/Cargo.toml", lib),
+        ("ffi/src/lib.rs", ""),
+        ("ffi/x.rs", ""),
+        ("orders/Cargo.toml", &b),
+        ("orders/m.rs", ""),
+    ]);
+    let names: Vec<&str> = plan.artifacts.iter().map(|a| a.name.as_str()).collect();
+    assert_eq!(names, ["billing-httpd", "orders-httpd", "libffi_c"]);
+    let step = &plan.steps[0];
+    assert_eq!(
+        step.outputs,
+        [
+            ".kiln/out/billing/httpd",
+            ".kiln/out/orders/httpd",
+            "target/release/libffi_c.so",
+            "target/release/libffi_c.a"
+        ]
+    );
+    assert!(
+        step.run
+            .contains("-p orders --bin httpd\nmkdir -p .kiln/out/orders\ncp target/release/httpd .kiln/out/orders/"),
+        "{}",
+        step.run
+    );
+    assert_snapshot!(plan.notes.join("\n"), @r#"the binary `extra` is left out: it needs `--features more`, which a step of a `kiln.toml` can give"#);
+}
+
+#[test]
+fn a_patched_package_that_others_are_compiled_against_is_no_stub() {
+    let lock = "version = 4\n[[package]]\nname = \"itoa\"\nversion = \"1.0.99\"\n\
+                [[package]]\nname = \"json\"\nversion = \"1.0.0\"\nsource = \"registry+x\"\ndependencies = [\n \"itoa\",\n]\n\
+                [[package]]\nname = \"shop\"\nversion = \"0.1.0\"\ndependencies = [\n \"json\",\n]\n";
+    let plan = planned(&[
+        ("Cargo.lock", lock),
+        (
+            "Cargo.toml",
+            "[package]\nname = \"shop\"\nversion = \"0.1.0\"\n[dependencies]\njson = \"1\"\n[patch.crates-io]\nitoa = { path = \"vendored/itoa\" }\n",
+        ),
+        ("src/main.rs", ""),
+        ("vendored/itoa/Cargo.toml", "[package]\nname = \"itoa\"\nversion = \"1.0.99\"\n"),
+        ("vendored/itoa/src/lib.rs", ""),
+    ]);
+    let [fetch, deps, _] = &plan.steps[..] else { panic!("{:?}", plan.steps) };
+    assert!(fetch.files.contains_key("vendored/itoa/src/lib.rs"), "to fetch, a stub will do");
+    assert_eq!(deps.files.keys().collect::<Vec<_>>(), ["src/main.rs"]);
+    assert_eq!(deps.inputs, ["Cargo.toml", "vendored/itoa/Cargo.toml", "Cargo.lock", "vendored/itoa"]);
+    assert!(deps.run.ends_with("cargo clean --release --offline -p shop"), "{}", deps.run);
+}
+
+#[test]
+fn documentation_that_no_source_names_is_no_input_of_a_compiler() {
+    let manifest = ("Cargo.toml", "[package]\nname = \"a\"\nreadme = \"README.md\"\n");
+    let files = [
+        (".github/workflows/ci.yml", ""),
+        manifest,
+        ("LICENSE-MIT", ""),
+        ("README.md", ""),
+        ("src/main.rs", "fn main() {}"),
+    ];
+    assert_eq!(compile(&files).inputs, ["!.github", "!LICENSE-MIT", "!README.md"]);
+    let reads =
+        [manifest, ("LICENSE-MIT", ""), ("README.md", ""), ("src/main.rs", "#![doc = include_str!(\"../README.md\")]")];
+    assert_eq!(compile(&reads).inputs, ["!LICENSE-MIT"]);
+    let embeds = [manifest, ("README.md", ""), ("src/main.rs", "static D: Dir = include_dir!(\"..\");")];
+    assert!(compile(&embeds).inputs.is_empty());
+    let go = |main| [("LICENSE", ""), ("README.md", ""), ("go.mod", "module a\n"), ("main.go", main)];
+    assert_eq!(compile(&go("package main\n")).inputs, ["!LICENSE", "!README.md"]);
+    assert_eq!(compile(&go("package main\n//go:embed *.md\nvar f embed.FS\n")).inputs, Vec::<String>::new());
+    assert_eq!(compile(&go("package main\n//go:embed static/*\nvar f embed.FS\n")).inputs, ["!LICENSE", "!README.md"]);
 }
 
 #[test]
