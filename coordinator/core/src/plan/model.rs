@@ -146,6 +146,9 @@ pub struct Step {
     pub tools: Vec<String>,
     /// Where it starts, relative to the root of the tree.
     pub working_directory: Option<String>,
+    /// Whether it is told the build's version and commit, as [`stamp`](super::stamp) says. They become part
+    /// of its key, and of no other step's.
+    pub stamp: bool,
 }
 
 impl Step {
@@ -171,6 +174,7 @@ impl Step {
             image: None,
             tools: Vec::new(),
             working_directory: None,
+            stamp: false,
         }
     }
 }

@@ -84,6 +84,9 @@ fn print_step(out: &mut String, step: &Step, exclude: &[String]) {
     if !step.cache {
         key(out, "cache", "false");
     }
+    if step.stamp {
+        key(out, "stamp", "true");
+    }
     if let Some(image) = &step.image {
         key(out, "image", &quote(image));
     }

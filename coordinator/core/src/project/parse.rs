@@ -72,6 +72,7 @@ const STEP: &[&str] = &[
     "image",
     "tools",
     "working_directory",
+    "stamp",
 ];
 const ARTIFACT: &[&str] = &["from", "files", "kind", "check_elf"];
 const FILES: &str = "a list of paths, each a string or `{ path = \"..\", dest = \"..\" }`";
@@ -264,6 +265,7 @@ fn change_step(step: &mut Step, table: &Reader<'_>) -> Result<(), Error> {
     step.env.extend(table.string_map("env")?);
     step.why = table.string("why")?.unwrap_or(std::mem::take(&mut step.why));
     step.network = table.bool("network")?.unwrap_or(step.network);
+    step.stamp = table.bool("stamp")?.unwrap_or(step.stamp);
     step.cache = table.bool("cache")?.unwrap_or(step.cache);
     step.image = table.string("image")?.or(step.image.take());
     step.working_directory = table.string("working_directory")?.or(step.working_directory.take());
