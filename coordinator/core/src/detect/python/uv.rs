@@ -54,15 +54,16 @@ impl Project<'_> {
         let git = packages.iter().any(|p| p.get("source").is_some_and(|s| s.get("git").is_some()));
         // A lock is held against the manifests, where these say everything.
         let check = if stated { "--locked" } else { "--frozen" };
-        let all = if root.is_none() { " --all-packages" } else { "" };
+        let is_project = root.is_some() || self.pyproject.contains_key("project");
+        let all = if is_project { "" } else { " --all-packages" };
         let outside: String = members
             .iter()
             .filter(|m| m.installed && !m.directory.is_empty())
             .map(|m| format!(" --no-install-package {}", tree::shell_word(&m.name)))
             .collect();
-        let because = match root {
-            Some(_) => "`pyproject.toml` is a project",
-            None => "`pyproject.toml` is a workspace of uv",
+        let because = match is_project {
+            true => "`pyproject.toml` is a project",
+            false => "`pyproject.toml` is a workspace of uv",
         };
         let apart = members.iter().all(|m| m.installed || !needed.contains(&m.name));
         Ok(Layer {

@@ -3,6 +3,8 @@
 mod compiled;
 mod interpreted;
 mod locks;
+mod python;
+mod ruby;
 
 use super::{options, planned, refused, tree};
 use crate::plan::{Source, input_files, plan, to_kiln_toml};
