@@ -172,3 +172,93 @@ fn a_source_edit_leaves_the_dependency_layers_and_a_lock_edit_does_not() {
     let locked = farm.build(dir.path(), &[]).well();
     assert_eq!(caches(locked), ["miss", "miss", "miss"]);
 }
+
+#[test]
+fn python_programs_start_from_where_they_are_unpacked() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    write(at, "main.py", "import idna, money\nprint(idna.__version__, money.text(3))\n");
+    write(at, "requirements.txt", "-r requirements/production.txt\n./libs/money\n");
+    write(at, "requirements/production.txt", "idna==3.7\ncharset-normalizer==3.3.2\n");
+    write(at, "libs/money/money/__init__.py", "def text(x): return f'{x:.2f} EUR'\n");
+    write(
+        at,
+        "libs/money/setup.py",
+        "from setuptools import setup\nsetup(name='money', version='1', packages=['money'])\n",
+    );
+    Farm::shared().build(at, &[]).well();
+    let unpacked = unpack(&at.join("kiln-out"));
+    assert_eq!(output("python3", &["main.py"], unpacked.path()), "3.7 3.00 EUR\n");
+    assert!(output(unpacked.path().join("bin/normalizer"), &["--version"], Path::new("/")).contains("3.3.2"));
+
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    let setup = "from setuptools import setup\nsetup(name='old', version=open('VERSION').read().strip(), packages=['old'], \
+                 install_requires=open('needs.txt').read().split(), entry_points={'console_scripts': ['old=old:main']})\n";
+    write(at, "setup.py", setup);
+    write(at, "VERSION", "1.2\n");
+    write(at, "needs.txt", "idna==3.7\n");
+    write(at, "old/__init__.py", "import idna\ndef main(): print(idna.__version__)\n");
+    let first = Farm::shared().build(at, &[]).well();
+    let unpacked = unpack(&at.join("kiln-out"));
+    assert_eq!(output(unpacked.path().join("bin/old"), &[], Path::new("/")), "3.7\n");
+    write(at, "old/__init__.py", "import idna\ndef main(): print('edited', idna.__version__)\n");
+    let second = Farm::shared().build(at, &[]).well();
+    assert_eq!((first.caches()["deps"].as_str(), second.caches()["deps"].as_str()), ("miss", "hit"));
+}
+
+#[test]
+fn a_python_package_knows_the_tag_that_it_is_built_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    let manifest = "[build-system]\nrequires = [\"setuptools>=64\", \"setuptools_scm>=8\"]\n\
+                    build-backend = \"setuptools.build_meta\"\n[project]\nname = \"stamped\"\ndynamic = [\"version\"]\n\
+                    scripts = { stamped = \"stamped:main\" }\n[tool.setuptools_scm]\n";
+    write(at, "pyproject.toml", manifest);
+    write(
+        at,
+        "src/stamped/__init__.py",
+        "def main():\n    from importlib.metadata import version\n    print(version('stamped'))\n",
+    );
+    commit(at);
+    real::git(at, &["tag", "v3.1.4"]);
+    Farm::shared().build(at, &[]).well();
+    let unpacked = unpack(&at.join("kiln-out"));
+    assert_eq!(output(unpacked.path().join("bin/stamped"), &[], Path::new("/")), "3.1.4\n");
+}
+
+#[test]
+fn gems_of_the_tree_read_their_files_and_pin_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    let spec = |name: &str, version: &str, more: &str| {
+        format!(
+            "Gem::Specification.new do |s|\n  s.name = '{name}'\n  s.version = {version}\n  s.summary = 'x'\n  \
+             s.authors = ['a']\n  s.files = Dir['lib/**/*']\n  {more}\nend\n"
+        )
+    };
+    let far = tempfile::tempdir().unwrap();
+    write(far.path(), "far.gemspec", &spec("far", "'2.0'", ""));
+    write(far.path(), "lib/far.rb", "FAR = 2\n");
+    output("gem", &["build", "far.gemspec"], far.path());
+    std::fs::create_dir_all(at.join("vendor/cache")).unwrap();
+    std::fs::copy(far.path().join("far-2.0.gem"), at.join("vendor/cache/far-2.0.gem")).unwrap();
+    write(at, "core/VERSION", "1.4.0\n");
+    write(at, "core/core.gemspec", &spec("sol-core", "File.read(File.join(__dir__, 'VERSION')).strip", ""));
+    write(at, "core/lib/sol-core.rb", "CORE = 1\n");
+    write(at, "web/web.gemspec", &spec("sol-web", "'1.4.0'", "s.add_dependency 'sol-core', s.version"));
+    write(at, "web/lib/sol-web.rb", "require 'sol-core'\n");
+    write(
+        at,
+        "Gemfile",
+        "source 'https://rubygems.org'\ngem 'far'\ngem 'sol-core', path: 'core'\ngem 'sol-web', path: 'web'\n",
+    );
+    let lock = "PATH\n  remote: core\n  specs:\n    sol-core (1.4.0)\n\nPATH\n  remote: web\n  specs:\n    sol-web (1.4.0)\n      \
+                sol-core (= 1.4.0)\n\nGEM\n  remote: https://rubygems.org/\n  specs:\n    far (2.0)\n\nPLATFORMS\n  ruby\n\n\
+                DEPENDENCIES\n  far\n  sol-core!\n  sol-web!\n";
+    write(at, "Gemfile.lock", lock);
+    write(at, "main.rb", "require 'bundler/setup'\nrequire 'sol-web'\nrequire 'far'\nputs CORE + FAR\n");
+    Farm::shared().build(at, &[]).well();
+    let unpacked = unpack(&at.join("kiln-out"));
+    assert_eq!(output("ruby", &["main.rb"], unpacked.path()), "3\n");
+}

@@ -1,21 +1,23 @@
 //! Python: uv, poetry and pip.
 //!
-//! The layer is a directory of installed packages (`pip install --target`), not a virtual environment, whose files
-//! hold the path where it was made. The bundle adds the project, and byte code whose validity does not hang on times.
+//! The layer is a directory of installed packages, not a virtual environment, whose files hold the path where it was
+//! made. The bundle adds the project, and byte code whose validity does not hang on times.
 
+mod bundle;
 mod distribution;
 mod layers;
+mod local;
+mod pip;
+mod poetry;
 mod requirements;
+mod stamp;
+mod uv;
 
+use layers::Layer;
 use toml::{Table, Value};
 
-use super::{
-    Detected, Error, Identity,
-    found::{artifact, fetch_step, strings},
-    staging::{OUT, move_tree},
-    tree,
-};
-use crate::plan::{ArtifactKind, Source, Step};
+use super::{Detected, Error, Identity, found::artifact, staging::OUT, tree};
+use crate::plan::{ArtifactKind, Source};
 
 /// Where the layer holds the packages.
 const PACKAGES: &str = ".kiln/packages";
@@ -51,87 +53,23 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
         p.contains_key("project")
             || p.contains_key("build-system")
             || p.get("tool").is_some_and(|t| t.get("poetry").is_some())
+            || uv::is_workspace(p)
     });
     if !built && requirements.is_none() && !tree::has(source, "setup.py") {
         return Ok(None);
     }
     let project = Project { source, pyproject: pyproject.unwrap_or_default(), requirements, manifests };
-    let mut layer = project.layer()?;
-    let package = project.is_package();
-    let requires = project.backend();
-    if package {
-        let words: Vec<String> = requires.iter().map(|r| tree::shell_word(r)).collect();
-        layer.run.push_str(&format!("{} --target {BACKEND} {}\n", layers::PIP_INSTALL, words.join(" ")));
-    }
-    let mut steps: Vec<Step> = Vec::new();
-    if !layer.run.is_empty() {
-        let why = format!("installs what {} names, into a directory of its own", layer.named);
-        let mut deps = fetch_step("deps", &why, format!("mkdir -p {PACKAGES} {BACKEND}\n{}", layer.run));
-        (deps.inputs, deps.unversioned, deps.files) = (layer.inputs, layer.unversioned, layer.files);
-        deps.inputs.extend(tree::all_of(source, &[".python-version"]));
-        if deps.inputs.is_empty() {
-            // No inputs at all would be the whole tree.
-            deps.inputs = strings(["!**"]);
-        }
-        (deps.env, deps.tools) = (layers::variables(), layer.tools);
-        deps.outputs = strings([PACKAGES, BACKEND]);
-        steps.push(deps);
-    }
-    let mut bundle = Step::new("bundle", bundle(package, !steps.is_empty()));
-    bundle.why = match package {
-        true => "installs the project beside its packages, with reproducible byte code".into(),
-        false => "puts the sources and their packages together, with reproducible byte code".into(),
-    };
-    bundle.needs = steps.iter().map(|s| s.name.clone()).collect();
-    (bundle.env, bundle.tools, bundle.outputs) = (layers::variables(), strings(["python3"]), strings([OUT]));
-    steps.push(bundle);
+    let layer = project.layer()?;
     let identity = identity(source);
     let name = identity.name.clone().unwrap_or_else(|| directory_name.to_owned());
     Ok(Some(Detected {
         language: format!("python ({})", layer.tool),
+        steps: bundle::steps(source, &layer),
         because: layer.because,
         identity,
-        steps,
         artifacts: vec![artifact(&name, ArtifactKind::Archive, "bundle", &[(OUT, ".")])],
         notes: layer.notes,
     }))
-}
-
-/// Python that makes what stands beside a command's directory importable.
-const FIND_PACKAGES: &str =
-    "import os, sys; sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))";
-
-/// With a package: everything importable in the archive's root, commands in `bin`. Without: the sources in the root,
-/// the packages in `packages`.
-fn bundle(package: bool, layered: bool) -> String {
-    let mut run = String::new();
-    if package {
-        run.push_str(&format!(
-            "mkdir -p .kiln\ncp -a {PACKAGES} {OUT}\n\
-             PYTHONPATH=/build/{BACKEND} {} --no-index --no-deps --no-build-isolation --upgrade --target {OUT} .\n",
-            layers::PIP_INSTALL
-        ));
-        run.push_str(&format!("rm -f {OUT}/*.dist-info/direct_url.json\n"));
-        // Commands find the packages beside them wherever the archive is unpacked.
-        run.push_str(&format!(
-            "for command in {OUT}/bin/*; do\n\
-               if [ -f \"$command\" ] && head -n 1 \"$command\" | grep -q '^#!.*python'; then\n\
-                 sed -i -e '1s,.*,#!/usr/bin/env python3,' -e '1a {FIND_PACKAGES}' \"$command\"\n\
-               fi\n\
-             done\n"
-        ));
-    } else {
-        run.push_str(&move_tree(&[]));
-        if layered {
-            run.push_str(&format!("mv {PACKAGES} {OUT}/packages\n"));
-        }
-    }
-    // A package may carry files for other versions of Python, which this one cannot compile.
-    run.push_str(&format!(
-        "find {OUT} -name __pycache__ -prune -exec rm -rf {{}} +\n\
-         python3 -m compileall -q -s {OUT} --invalidation-mode unchecked-hash {OUT} || true\n"
-    ));
-    run
 }
 
 struct Project<'a> {
@@ -141,7 +79,42 @@ struct Project<'a> {
     manifests: Vec<String>,
 }
 
+/// Files in the root that start an application.
+const APPLICATION: [&str; 10] = [
+    "Procfile",
+    "app.py",
+    "application.py",
+    "asgi.py",
+    "bot.py",
+    "main.py",
+    "manage.py",
+    "run.py",
+    "server.py",
+    "wsgi.py",
+];
+
 impl Project<'_> {
+    fn layer(&self) -> Result<Layer, Error> {
+        let mut layer = if tree::has(self.source, "uv.lock") {
+            self.uv()?
+        } else if tree::has(self.source, "poetry.lock") {
+            self.poetry()?
+        } else {
+            self.pip()?
+        };
+        if layer.tool != "pip" && !layer.locals.is_empty() {
+            layer.notes.push("`build-system.requires` is in no lock file: pin what stands there".into());
+        }
+        if tree::has(self.source, "versioneer.py") && self.is_package() {
+            layer.notes.push(
+                "`versioneer.py` asks git for the version, which steps do not see: the package will call itself \
+                 `0+unknown`; setuptools_scm and hatch-vcs are told the version"
+                    .into(),
+            );
+        }
+        Ok(layer)
+    }
+
     /// Whether the project is installed as a package, and not only run from its sources.
     fn is_package(&self) -> bool {
         let tool = |name: &str, key: &str| {
@@ -150,21 +123,49 @@ impl Project<'_> {
         if tool("uv", "package") == Some(false) || tool("poetry", "package-mode") == Some(false) {
             return false;
         }
-        let setup = tree::has(self.source, "setup.py");
-        let uv = tree::has(self.source, "uv.lock");
-        self.pyproject.contains_key("build-system") || setup || self.pyproject.contains_key("project") && !uv
+        if self.pyproject.contains_key("build-system") || tree::has(self.source, "setup.py") {
+            return true;
+        }
+        let Some(project) = self.pyproject.get("project").filter(|_| !tree::has(self.source, "uv.lock")) else {
+            return false;
+        };
+        // Nothing says how it is built: a package has commands, settings for its build, or modules named like it.
+        let settings = self.pyproject.get("tool").is_some_and(|t| t.get("setuptools").is_some());
+        let commands = ["scripts", "gui-scripts", "entry-points"].iter().any(|key| project.get(key).is_some());
+        let name = project.get("name").and_then(Value::as_str).unwrap_or_default();
+        let module = requirements::normalised(name).replace('-', "_");
+        let modules = [format!("{module}.py"), format!("{module}/__init__.py"), format!("src/{module}/__init__.py")];
+        settings || commands || modules.iter().any(|path| tree::has(self.source, path))
     }
 
-    /// What builds the package: what `[build-system]` requires, else what pip takes where it says nothing.
-    fn backend(&self) -> Vec<String> {
-        let system = self.pyproject.get("build-system").and_then(|b| b.get("requires")).and_then(Value::as_array);
-        let mut requires: Vec<String> = match system {
-            Some(list) => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-            None => strings(["setuptools"]),
-        };
-        if requires.iter().any(|r| r.starts_with("setuptools")) && !requires.iter().any(|r| r.starts_with("wheel")) {
-            requires.push("wheel".to_owned());
+    /// Whether a program lies in the root, which a package would leave behind.
+    fn is_application(&self) -> bool {
+        tree::first_of(self.source, &APPLICATION).is_some()
+    }
+
+    /// Refuses a lock file that lacks a package which `pyproject.toml` names.
+    fn check_lock(&self, lock: &str, command: &str) -> Result<(), Error> {
+        let parsed = tree::toml(self.source, lock)?.unwrap_or_default();
+        let packages = parsed.get("package").and_then(Value::as_array);
+        let locked: Vec<String> = packages
+            .into_iter()
+            .flatten()
+            .filter_map(|p| Some(requirements::normalised(p.get("name")?.as_str()?)))
+            .collect();
+        let poetry = self.pyproject.get("tool").and_then(|t| t.get("poetry")).and_then(|p| p.get("dependencies"));
+        let poetry = poetry.and_then(Value::as_table).into_iter().flatten().map(|(name, _)| name.clone());
+        let project = self.pyproject.get("project").and_then(|p| p.get("dependencies")).and_then(Value::as_array);
+        let project = project.into_iter().flatten().filter_map(Value::as_str);
+        let wanted = project.map(|d| requirements::name(d).to_owned());
+        for name in wanted.chain(poetry.filter(|name| name != "python")) {
+            if !locked.contains(&requirements::normalised(&name)) {
+                return Err(Error::StaleLock {
+                    lock: lock.to_owned(),
+                    fact: format!("`pyproject.toml` depends on `{name}`, which it lacks"),
+                    command: command.to_owned(),
+                });
+            }
         }
-        requires
+        Ok(())
     }
 }

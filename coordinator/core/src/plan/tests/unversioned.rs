@@ -7,7 +7,8 @@ use crate::plan::{input_files, matches, plan, unversioned};
 fn layer(files: &[(&str, &str)]) -> Vec<(String, String)> {
     let source = tree(files);
     let plan = plan(&source, &options()).unwrap();
-    let step = &plan.steps[0];
+    // What a step without the network leaves for the layer is the same when what it reads comes to the same.
+    let step = plan.steps.iter().find(|step| step.network).unwrap();
     let paths: Vec<String> = files.iter().map(|(p, _)| (*p).to_owned()).collect();
     let content = |path: &str| files.iter().find(|(p, _)| *p == path).unwrap().1.to_owned();
     let mut seen: Vec<(String, String)> = input_files(step, &paths)
@@ -150,8 +151,8 @@ fn of_a_gem() {
             ("Gemfile", "gemspec\n"),
             (
                 "Gemfile.lock",
-                "PATH\n  remote: .\n  specs:\n    a (1.4.2)\n      rack (>= 2)\n\nGEM\n  remote: x\n  specs:\n    \
-              rack (3.0)\n\nDEPENDENCIES\n  a!\n",
+                "PATH\n  remote: .\n  specs:\n    a (1.4.2)\n      a-core (= 1.4.2)\n      rack (>= 2)\n    a-core (1.4.2)\n\n\
+              GEM\n  remote: x\n  specs:\n    rack (3.0)\n\nDEPENDENCIES\n  a!\n  a-core!\n\nCHECKSUMS\n  a (1.4.2)\n  a-core (1.4.2)\n",
             ),
             ("a.gemspec", "Gem::Specification.new do |s|\n  s.name = \"a\"\n  s.version = \"1.4.2\"\nend\n"),
             ("lib/a.rb", ""),
@@ -159,6 +160,70 @@ fn of_a_gem() {
         ],
         "lib/a.rb",
     );
+}
+
+#[test]
+fn a_gem_that_a_registry_gem_or_the_gemfile_asks_for_by_version_keeps_it() {
+    let lock = "PATH\n  remote: engines\n  specs:\n    core (1.4.2)\n    pay (1.4.2)\n      core (= 1.4.2)\n    web (1.4.2)\n      \
+        pay (= 1.4.2)\n\nGEM\n  remote: x\n  specs:\n    auth (2.0)\n      core (>= 1.0)\n\nDEPENDENCIES\n  auth\n  \
+        pay (~> 1.4)!\n  web!\n";
+    let bare = unversioned("Gemfile.lock", lock.as_bytes(), &tree(&[("Gemfile.lock", lock)])).unwrap();
+    assert_eq!(String::from_utf8(bare).unwrap(), lock.replace("web (1.4.2)", "web (0.0.0)"));
+}
+
+#[test]
+fn of_a_uv_workspace_and_of_a_directory_that_poetry_locks() {
+    let member = |name: &str, needs: &str| {
+        format!("[project]\nname = \"{name}\"\nversion = \"1.4.2\"\ndependencies = [{needs}]\n")
+    };
+    a_release_keeps_the_layer(
+        &[
+            (
+                "pyproject.toml",
+                &(member("a", "\"b\"")
+                    + "[tool.uv.workspace]\nmembers = [\"b\"]\n[tool.uv.sources]\nb = { workspace = true }\n"),
+            ),
+            ("a.py", ""),
+            ("b/pyproject.toml", &member("b", "")),
+            (
+                "uv.lock",
+                "version = 1\n\n[[package]]\nname = \"a\"\nversion = \"1.4.2\"\nsource = { editable = \".\" }\n\
+              dependencies = [\n    { name = \"b\" },\n]\n\n[[package]]\nname = \"b\"\nversion = \"1.4.2\"\nsource = { editable = \"b\" }\n",
+            ),
+        ],
+        "a.py",
+    );
+    a_release_keeps_the_layer(
+        &[
+            ("a.py", ""),
+            ("b/pyproject.toml", "[tool.poetry]\nname = \"b\"\nversion = \"1.4.2\"\n"),
+            (
+                "poetry.lock",
+                "[[package]]\nname = \"b\"\nversion = \"1.4.2\"\n\n[package.source]\ntype = \"directory\"\nurl = \"b\"\n",
+            ),
+            (
+                "pyproject.toml",
+                "[tool.poetry]\nname = \"a\"\nversion = \"1.4.2\"\n[tool.poetry.dependencies]\nb = { path = \"b\" }\n",
+            ),
+        ],
+        "a.py",
+    );
+}
+
+#[test]
+fn a_python_package_that_another_asks_for_by_version_keeps_it() {
+    let manifest = "[project]\nname = \"My.Core\"\nversion = \"1.4.2\"\n";
+    let source = tree(&[
+        ("core/pyproject.toml", manifest),
+        (
+            "pyproject.toml",
+            "[project]\nname = \"a\"\nversion = \"1.4.2\"\ndependencies = [\"my-core[fast] >=1.4 ; python_version > '3'\"]\n",
+        ),
+    ]);
+    assert_eq!(unversioned("core/pyproject.toml", manifest.as_bytes(), &source), None);
+    let lock = "[[package]]\nname = \"my-core\"\nversion = \"1.4.2\"\nsource = { editable = \"core\" }\n";
+    let kept = unversioned("uv.lock", lock.as_bytes(), &source).unwrap();
+    assert_eq!(String::from_utf8(kept).unwrap(), lock);
 }
 
 #[test]

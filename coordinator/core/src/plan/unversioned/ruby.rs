@@ -1,8 +1,10 @@
 //! A gem's `.gemspec` and `version.rb`, and its entry in `Gemfile.lock`.
 //!
-//! Invariant: only the gems under `PATH` in the lock file lose their version: they are the tree's.
+//! Invariant: only gems under `PATH` in the lock file lose their version, which are the tree's, and of these only such as
+//! nothing else asks for by version.
 
 use super::NONE;
+use crate::detect::lock::{self, Lock};
 
 /// `VERSION = "1.2.3"`, `spec.version = "1.2.3"`.
 pub(super) fn source(text: &str) -> Option<String> {
@@ -20,18 +22,22 @@ pub(super) fn source(text: &str) -> Option<String> {
     Some(out)
 }
 
+/// What the gems of the tree need of each other loses its version too, or bundler would see a difference.
 pub(super) fn lock(text: &str) -> Option<String> {
+    let bare = Lock::read(text).bare;
     let mut out = String::with_capacity(text.len());
     let mut section = "";
     for line in text.split_inclusive('\n') {
-        if line.starts_with(|c: char| c.is_ascii_uppercase()) {
+        let depth = line.len() - line.trim_start_matches(' ').len();
+        if depth == 0 {
             section = line.trim();
         }
-        // Four blanks and a name: a gem of the section; deeper lines are what it needs.
-        let gem = line.strip_prefix("    ").filter(|l| section == "PATH" && !l.starts_with(' '));
-        match gem.and_then(|l| l.split_once(" (")) {
-            Some((name, _)) => out.push_str(&format!("    {name} ({NONE})\n")),
-            None => out.push_str(line),
+        let (name, version) = lock::entry(line);
+        let own = version.is_some() && bare.contains(name);
+        match (section, depth) {
+            ("PATH", 4) | ("CHECKSUMS", 2) if own => out.push_str(&format!("{}{name} ({NONE})\n", " ".repeat(depth))),
+            ("PATH", 6) if own => out.push_str(&format!("      {name}\n")),
+            _ => out.push_str(line),
         }
     }
     Some(out)

@@ -142,10 +142,10 @@ why = "installs what `requirements.txt` names, into a directory of its own"
 inputs = ["requirements.txt"]
 run = '''
 mkdir -p .kiln/packages .kiln/backend
-python3 -m pip install --no-compile --no-warn-script-location --root-user-action=ignore --require-hashes --target .kiln/packages -r requirements.txt
+python3 -m pip install --no-compile --no-warn-script-location --root-user-action=ignore --target .kiln/packages --require-hashes -r requirements.txt
 '''
 outputs = [".kiln/packages", ".kiln/backend"]
-env = { PIP_DISABLE_PIP_VERSION_CHECK = "1", PIP_NO_CACHE_DIR = "1", POETRY_CACHE_DIR = "/tmp/poetry", POETRY_VIRTUALENVS_IN_PROJECT = "true", PYTHONDONTWRITEBYTECODE = "1", PYTHONHASHSEED = "0", UV_CACHE_DIR = "/tmp/uv", UV_LINK_MODE = "copy", UV_PYTHON_DOWNLOADS = "never" }
+env = { PIP_DISABLE_PIP_VERSION_CHECK = "1", PIP_NO_CACHE_DIR = "1", POETRY_CACHE_DIR = "/tmp/poetry", POETRY_VIRTUALENVS_IN_PROJECT = "true", PYTHONDONTWRITEBYTECODE = "1", PYTHONHASHSEED = "0", UV_CACHE_DIR = "/tmp/uv", UV_LINK_MODE = "copy", UV_PROJECT_ENVIRONMENT = ".venv", UV_PYTHON_DOWNLOADS = "never" }
 network = true
 tools = ["python3"]
 
@@ -161,12 +161,17 @@ for file in .* *; do
     esac
 done
 mv .kiln/packages .kiln/out/packages
+python3 .kiln/arrange.py .kiln/out packages .kiln/own.txt
 find .kiln/out -name __pycache__ -prune -exec rm -rf {} +
 python3 -m compileall -q -s .kiln/out --invalidation-mode unchecked-hash .kiln/out || true
 '''
 outputs = [".kiln/out"]
-env = { PIP_DISABLE_PIP_VERSION_CHECK = "1", PIP_NO_CACHE_DIR = "1", POETRY_CACHE_DIR = "/tmp/poetry", POETRY_VIRTUALENVS_IN_PROJECT = "true", PYTHONDONTWRITEBYTECODE = "1", PYTHONHASHSEED = "0", UV_CACHE_DIR = "/tmp/uv", UV_LINK_MODE = "copy", UV_PYTHON_DOWNLOADS = "never" }
+env = { PIP_DISABLE_PIP_VERSION_CHECK = "1", PIP_NO_CACHE_DIR = "1", POETRY_CACHE_DIR = "/tmp/poetry", POETRY_VIRTUALENVS_IN_PROJECT = "true", PYTHONDONTWRITEBYTECODE = "1", PYTHONHASHSEED = "0", UV_CACHE_DIR = "/tmp/uv", UV_LINK_MODE = "copy", UV_PROJECT_ENVIRONMENT = ".venv", UV_PYTHON_DOWNLOADS = "never" }
 tools = ["python3"]
+[steps.bundle.files]
+".kiln/arrange.py" = '''
+...
+'''
 
 [artifacts.project]
 from = ["bundle"]
@@ -196,15 +201,14 @@ name = "shop"
 
 [steps.deps]
 why = "installs what `pyproject.toml` names, into a directory of its own"
-inputs = ["pyproject.toml"]
-unversioned = ["pyproject.toml"]
+inputs = ["!**"]
 run = '''
 mkdir -p .kiln/packages .kiln/backend
 python3 -m pip install --no-compile --no-warn-script-location --root-user-action=ignore --target .kiln/packages -r .kiln/requirements.txt
 python3 -m pip install --no-compile --no-warn-script-location --root-user-action=ignore --target .kiln/backend setuptools wheel
 '''
 outputs = [".kiln/packages", ".kiln/backend"]
-env = { PIP_DISABLE_PIP_VERSION_CHECK = "1", PIP_NO_CACHE_DIR = "1", POETRY_CACHE_DIR = "/tmp/poetry", POETRY_VIRTUALENVS_IN_PROJECT = "true", PYTHONDONTWRITEBYTECODE = "1", PYTHONHASHSEED = "0", UV_CACHE_DIR = "/tmp/uv", UV_LINK_MODE = "copy", UV_PYTHON_DOWNLOADS = "never" }
+env = { PIP_DISABLE_PIP_VERSION_CHECK = "1", PIP_NO_CACHE_DIR = "1", POETRY_CACHE_DIR = "/tmp/poetry", POETRY_VIRTUALENVS_IN_PROJECT = "true", PYTHONDONTWRITEBYTECODE = "1", PYTHONHASHSEED = "0", UV_CACHE_DIR = "/tmp/uv", UV_LINK_MODE = "copy", UV_PROJECT_ENVIRONMENT = ".venv", UV_PYTHON_DOWNLOADS = "never" }
 network = true
 tools = ["python3"]
 [steps.deps.files]
@@ -216,21 +220,25 @@ click>=8
 why = "installs the project beside its packages, with reproducible byte code"
 needs = ["deps"]
 run = '''
-mkdir -p .kiln
-cp -a .kiln/packages .kiln/out
-PYTHONPATH=/build/.kiln/backend python3 -m pip install --no-compile --no-warn-script-location --root-user-action=ignore --no-index --no-deps --no-build-isolation --upgrade --target .kiln/out .
-rm -f .kiln/out/*.dist-info/direct_url.json
-for command in .kiln/out/bin/*; do
-if [ -f "$command" ] && head -n 1 "$command" | grep -q '^#!.*python'; then
-sed -i -e '1s,.*,#!/usr/bin/env python3,' -e '1a import os, sys; sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))' "$command"
-fi
-done
+mkdir -p .kiln/packages .kiln/out
+mkdir -p .kiln/own
+PYTHONPATH="$PWD/.kiln/backend" python3 -m pip install --no-compile --no-warn-script-location --root-user-action=ignore --no-index --no-deps --no-build-isolation --target .kiln/built .
+rm -f .kiln/built/*.dist-info/direct_url.json
+cp -a .kiln/built/. .kiln/own/
+rm -rf .kiln/built
+cp -a .kiln/packages/. .kiln/out/
+cp -a .kiln/own/. .kiln/out/
+python3 .kiln/arrange.py .kiln/out
 find .kiln/out -name __pycache__ -prune -exec rm -rf {} +
 python3 -m compileall -q -s .kiln/out --invalidation-mode unchecked-hash .kiln/out || true
 '''
 outputs = [".kiln/out"]
-env = { PIP_DISABLE_PIP_VERSION_CHECK = "1", PIP_NO_CACHE_DIR = "1", POETRY_CACHE_DIR = "/tmp/poetry", POETRY_VIRTUALENVS_IN_PROJECT = "true", PYTHONDONTWRITEBYTECODE = "1", PYTHONHASHSEED = "0", UV_CACHE_DIR = "/tmp/uv", UV_LINK_MODE = "copy", UV_PYTHON_DOWNLOADS = "never" }
+env = { PIP_DISABLE_PIP_VERSION_CHECK = "1", PIP_NO_CACHE_DIR = "1", POETRY_CACHE_DIR = "/tmp/poetry", POETRY_VIRTUALENVS_IN_PROJECT = "true", PYTHONDONTWRITEBYTECODE = "1", PYTHONHASHSEED = "0", UV_CACHE_DIR = "/tmp/uv", UV_LINK_MODE = "copy", UV_PROJECT_ENVIRONMENT = ".venv", UV_PYTHON_DOWNLOADS = "never" }
 tools = ["python3"]
+[steps.bundle.files]
+".kiln/arrange.py" = '''
+...
+'''
 
 [artifacts.shop]
 from = ["bundle"]
@@ -257,12 +265,20 @@ inputs = ["pyproject.toml", "uv.lock"]
 unversioned = ["pyproject.toml", "uv.lock"]
 run = '''
 mkdir -p .kiln/packages .kiln/backend
-uv export --locked --no-dev --no-emit-workspace --no-header --quiet -o .kiln/requirements.txt
-uv pip install --python "$(command -v python3)" --target .kiln/packages --require-hashes --no-deps -r .kiln/requirements.txt
-rm -f .kiln/packages/.lock
+uv sync --locked --no-dev --no-editable --no-install-workspace --python "$(command -v python3)"
+cp -a .venv/lib/python3*/site-packages/. .kiln/packages/
+find .kiln/packages -name __pycache__ -prune -exec rm -rf {} +
+rm -f .kiln/packages/_virtualenv.py .kiln/packages/_virtualenv.pth
+for file in .venv/bin/*; do
+    case "${file##*/}" in
+        python*|pydoc*|[Aa]ctivate*|deactivate*) ;;
+        *) mkdir -p .kiln/packages/bin && cp -a "$file" .kiln/packages/bin/ ;;
+    esac
+done
+if [ -d .venv/share ]; then cp -a .venv/share .kiln/packages/; fi
 '''
 outputs = [".kiln/packages", ".kiln/backend"]
-env = { PIP_DISABLE_PIP_VERSION_CHECK = "1", PIP_NO_CACHE_DIR = "1", POETRY_CACHE_DIR = "/tmp/poetry", POETRY_VIRTUALENVS_IN_PROJECT = "true", PYTHONDONTWRITEBYTECODE = "1", PYTHONHASHSEED = "0", UV_CACHE_DIR = "/tmp/uv", UV_LINK_MODE = "copy", UV_PYTHON_DOWNLOADS = "never" }
+env = { PIP_DISABLE_PIP_VERSION_CHECK = "1", PIP_NO_CACHE_DIR = "1", POETRY_CACHE_DIR = "/tmp/poetry", POETRY_VIRTUALENVS_IN_PROJECT = "true", PYTHONDONTWRITEBYTECODE = "1", PYTHONHASHSEED = "0", UV_CACHE_DIR = "/tmp/uv", UV_LINK_MODE = "copy", UV_PROJECT_ENVIRONMENT = ".venv", UV_PYTHON_DOWNLOADS = "never" }
 network = true
 tools = ["python3", "uv"]
 
@@ -278,12 +294,17 @@ for file in .* *; do
     esac
 done
 mv .kiln/packages .kiln/out/packages
+python3 .kiln/arrange.py .kiln/out packages .kiln/own.txt
 find .kiln/out -name __pycache__ -prune -exec rm -rf {} +
 python3 -m compileall -q -s .kiln/out --invalidation-mode unchecked-hash .kiln/out || true
 '''
 outputs = [".kiln/out"]
-env = { PIP_DISABLE_PIP_VERSION_CHECK = "1", PIP_NO_CACHE_DIR = "1", POETRY_CACHE_DIR = "/tmp/poetry", POETRY_VIRTUALENVS_IN_PROJECT = "true", PYTHONDONTWRITEBYTECODE = "1", PYTHONHASHSEED = "0", UV_CACHE_DIR = "/tmp/uv", UV_LINK_MODE = "copy", UV_PYTHON_DOWNLOADS = "never" }
+env = { PIP_DISABLE_PIP_VERSION_CHECK = "1", PIP_NO_CACHE_DIR = "1", POETRY_CACHE_DIR = "/tmp/poetry", POETRY_VIRTUALENVS_IN_PROJECT = "true", PYTHONDONTWRITEBYTECODE = "1", PYTHONHASHSEED = "0", UV_CACHE_DIR = "/tmp/uv", UV_LINK_MODE = "copy", UV_PROJECT_ENVIRONMENT = ".venv", UV_PYTHON_DOWNLOADS = "never" }
 tools = ["python3"]
+[steps.bundle.files]
+".kiln/arrange.py" = '''
+...
+'''
 
 [artifacts.shop]
 from = ["bundle"]
@@ -316,12 +337,12 @@ name = "project"
 [steps.deps]
 why = "installs the gems that `Gemfile.lock` names"
 inputs = ["Gemfile", "Gemfile.lock"]
-unversioned = ["Gemfile", "Gemfile.lock"]
+unversioned = ["Gemfile.lock"]
 run = '''
 bundle install --jobs 4 --retry 3
 mkdir -p vendor/bundle
 # logs and downloads, which differ from one run to the next
-find vendor/bundle \( -name gem_make.out -o -name mkmf.log -o -name '*.gem' \) -delete'''
+find vendor/bundle \( -name gem_make.out -o -name mkmf.log -o -path '*/cache/*.gem' \) -delete'''
 outputs = ["vendor/bundle"]
 env = { BUNDLE_APP_CONFIG = "/build/.kiln/bundle", BUNDLE_DEPLOYMENT = "true", BUNDLE_PATH = "/build/vendor/bundle", BUNDLE_WITHOUT = "development:test" }
 network = true
@@ -338,6 +359,10 @@ for file in .* *; do
         *) mv "$file" .kiln/out/ ;;
     esac
 done
+mkdir -p .kiln/out/.bundle
+touch .kiln/out/.bundle/config
+sed -i -e '/^BUNDLE_\(PATH\|DEPLOYMENT\|WITHOUT\):/d' .kiln/out/.bundle/config
+printf 'BUNDLE_PATH: "vendor/bundle"\nBUNDLE_DEPLOYMENT: "true"\nBUNDLE_WITHOUT: "development:test"\n' >> .kiln/out/.bundle/config
 '''
 outputs = [".kiln/out"]
 env = { BUNDLE_APP_CONFIG = "/build/.kiln/bundle", BUNDLE_DEPLOYMENT = "true", BUNDLE_PATH = "/build/vendor/bundle", BUNDLE_WITHOUT = "development:test" }
