@@ -71,7 +71,7 @@ fn a_target_without_a_platform_is_for_the_host() {
 fn an_unknown_key_names_its_line_and_the_nearest() {
     assert_snapshot!(error("name = \"a\"\n\n[steps.compile]\nrun = \"x\"\nouputs = []"), @"`kiln.toml` line 5: unknown key `ouputs` in `[steps.compile]`: did you mean `outputs`?");
     assert_snapshot!(error("nmae = \"a\""), @"`kiln.toml` line 1: unknown key `nmae` in the top level: did you mean `name`?");
-    assert_snapshot!(error("[artifacts.a]\nfrom = \"b\"\nfiles = [\"c\"]\nbanana = 1"), @"`kiln.toml` line 4: unknown key `banana` in `[artifacts.a]`: expected one of `from`, `files`, `kind`, `check_elf`");
+    assert_snapshot!(error("[artifacts.a]\nfrom = \"b\"\nfiles = [\"c\"]\nbanana = 1"), @"`kiln.toml` line 4: unknown key `banana` in `[artifacts.a]`: expected one of `from`, `files`, `kind`, `check_elf`, `bundle_libraries`");
     assert_snapshot!(error("[step.a]\nrun = \"x\""), @"`kiln.toml` line 1: unknown key `step` in the top level: did you mean `steps`?");
 }
 

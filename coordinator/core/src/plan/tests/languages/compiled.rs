@@ -436,7 +436,7 @@ fn a_submodule_that_is_not_checked_out_is_named() {
     assert_snapshot!(refused(&[(".gitmodules", modules), always, ("main.c", "")]), @r#"the submodule `third_party/z` is not checked out: run `git submodule update --init --recursive`; `CMakeLists.txt` reads it"#);
     let perhaps = ("CMakeLists.txt", "project(a)\nif(TESTS)\n  add_subdirectory(third_party/z)\nendif()\n");
     let noted = planned(&[(".gitmodules", modules), perhaps, ("main.c", "")]);
-    assert_snapshot!(noted.notes.join("\n"), @"");
+    assert_snapshot!(noted.notes.join("\n"), @"the submodule `third_party/z` is not checked out: run `git submodule update --init --recursive`");
     assert!(planned(&[(".gitmodules", modules), always, ("third_party/z/CMakeLists.txt", "")]).notes.is_empty());
 }
 
