@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use kiln_coordinator::context::{self, Context};
 use kiln_core::detect::Language;
 use kiln_core::plan::{self, MemorySource, Options, Plan, Platform};
 
@@ -12,7 +13,11 @@ use kiln_scan::{self as scan, git};
 /// A project on this machine.
 pub struct Project {
     /// Its directory, absolute.
+    pub dir: PathBuf,
+    /// The root of the tree that is built, absolute: the directory, or one above it.
     pub root: PathBuf,
+    /// The directory in that tree; empty where it is the root.
+    pub directory: String,
     /// All its files and symbolic links.
     pub paths: Vec<String>,
     /// What is left out beside what git ignores.
@@ -26,16 +31,17 @@ pub struct Project {
 impl Project {
     /// Looks at a directory.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let root = scan::directory(dir)?;
+        let dir = scan::directory(dir)?;
+        let Context { root, project: directory, parts } = context::of(&dir);
         let facts = std::thread::scope(|scope| {
-            let facts = scope.spawn(|| git::facts(&root));
-            let walked = scan::walk(&root);
+            let facts = scope.spawn(|| git::facts(&root, &parts));
+            let walked = scan::walk(&root, &parts);
             walked.map(|walked| (walked, facts.join().unwrap_or_default()))
         });
         let (walked, facts) = facts?;
         let paths: Vec<String> = walked.found.into_iter().map(|one| one.path).collect();
         let ignored = left_out::ignored_locks(&root, &paths);
-        Ok(Self { root, paths, left_out: walked.left_out, ignored, facts })
+        Ok(Self { dir, root, directory, paths, left_out: walked.left_out, ignored, facts })
     }
 
     /// The plan of a build.
@@ -52,7 +58,8 @@ impl Project {
     fn options(&self) -> Options {
         Options {
             describe: Some(self.facts.describe.clone()).filter(|text| !text.is_empty()),
-            directory_name: directory_name(&self.root),
+            directory_name: directory_name(&self.dir),
+            directory: self.directory.clone(),
             ignored: self.ignored.clone(),
             ..Options::new(host())
         }
@@ -60,7 +67,9 @@ impl Project {
 
     /// The plan that its files would give without a `kiln.toml`.
     pub fn detected(&self) -> Result<Plan, plan::Error> {
-        let paths = self.paths.iter().filter(|path| *path != "kiln.toml").cloned().collect();
+        let own =
+            if self.directory.is_empty() { "kiln.toml".to_owned() } else { format!("{}/kiln.toml", self.directory) };
+        let paths = self.paths.iter().filter(|path| **path != own).cloned().collect();
         self.plan_from(paths, &self.options())
     }
 

@@ -262,3 +262,36 @@ fn gems_of_the_tree_read_their_files_and_pin_each_other() {
     let unpacked = unpack(&at.join("kiln-out"));
     assert_eq!(output("ruby", &["main.rb"], unpacked.path()), "3\n");
 }
+
+/// The context of a project in a repository of several is what it refers to, wherever that lies.
+#[test]
+fn projects_in_a_repository_of_several() {
+    let dir = real::project(&[
+        ("libs/core/Cargo.toml", "[package]\nname = \"core-lib\"\nversion = \"0.1.0\"\nedition = \"2021\"\n"),
+        ("libs/core/src/lib.rs", "pub fn four() -> u32 { 4 }\n"),
+        (
+            "services/api/Cargo.toml",
+            "[package]\nname = \"api\"\nversion = \"0.1.0\"\nedition = \"2021\"\n[dependencies]\ncore-lib = { path = \"../../libs/core\" }\n",
+        ),
+        (
+            "services/api/Cargo.lock",
+            "version = 3\n[[package]]\nname = \"api\"\nversion = \"0.1.0\"\ndependencies = [\"core-lib\"]\n\
+             [[package]]\nname = \"core-lib\"\nversion = \"0.1.0\"\n",
+        ),
+        ("services/api/src/main.rs", "fn main() { println!(\"{}\", core_lib::four()) }\n"),
+        ("unrelated/a.txt", "1"),
+    ]);
+    commit(dir.path());
+    let api = dir.path().join("services/api");
+    Farm::shared().build(&api, &[]).well();
+    assert_eq!(output(api.join("kiln-out/api"), &[], &api), "4\n");
+    write(dir.path(), "unrelated/a.txt", "2");
+    let again = Farm::shared().build(&api, &[]).well();
+    assert!(again.caches().values().all(|cache| cache == "hit"), "{:?}", again.caches());
+    assert!(
+        !again.of_type("artifact")[0]["id"].as_str().unwrap().contains("dirty"),
+        "what it does not need is no change"
+    );
+    let root = Farm::shared().build(dir.path(), &[]);
+    assert!(root.0.err.contains("`kiln build services/api` (rust)"), "{}", root.0.err);
+}

@@ -6,6 +6,7 @@ pub mod artifacts;
 pub mod auth;
 pub mod builds;
 pub mod config;
+pub mod context;
 pub mod execution;
 #[doc(hidden)]
 pub mod fuzzing;

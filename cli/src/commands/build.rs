@@ -1,5 +1,6 @@
 //! `kiln build`: scan, upload what is missing, submit, follow.
 
+use kiln_coordinator::context::{self, Context};
 use kiln_core::plan::Variable;
 use kiln_proto::channel;
 use kiln_proto::transfer::{self, Blob, Moved};
@@ -30,10 +31,12 @@ pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Inter
                 .to_owned(),
         ));
     }
-    let options = options(&args)?;
+    let dir = scan::directory(&args.dir)?;
+    let context = context::of(&dir);
+    let options = options(&context);
     let source_tree = git::work_tree(&options.root).unwrap_or_else(|| options.root.clone());
     let output = Output::new(&args.output, Some(&source_tree)).map_err(download::Error::from)?;
-    let secrets = secrets::gather(&options.root, &args.secret)?;
+    let secrets = secrets::gather(&dir, &args.secret)?;
     if let (Some(url), [secret, ..]) = (farm.farm.as_deref().filter(|url| channel::is_exposed(url)), secrets.as_slice())
     {
         return Err(Error::Usage(format!(
@@ -41,10 +44,10 @@ pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Inter
             secret.name
         )));
     }
-    let deliver = Deliver::new(&args.deliver, &options.root)?;
+    let deliver = Deliver::new(&args.deliver, &dir)?;
     // The scan, git and the farm's first answer do not need one another.
-    let root = options.root.clone();
-    let facts = tokio::task::spawn_blocking(move || git::facts(&root));
+    let (root, parts) = (options.root.clone(), options.parts.clone());
+    let facts = tokio::task::spawn_blocking(move || git::facts(&root, &parts));
     let scanning = scan_aside(options.clone()).instrument(info_span!("scan"));
     let opened = or_interrupted(interrupts, async {
         let (scanned, farm) = tokio::join!(scanning, Farm::open(farm).instrument(info_span!("open farm")));
@@ -60,8 +63,16 @@ pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Inter
     .await;
     let (scanned, farm) = opened?;
     let facts = facts.await.unwrap_or_default();
-    let result =
-        on_farm(&farm, &args, (options, output), scanned, (facts, secrets), deliver.as_ref(), interrupts).await;
+    let result = on_farm(
+        &farm,
+        &args,
+        (options, context.project, output),
+        scanned,
+        (facts, secrets),
+        deliver.as_ref(),
+        interrupts,
+    )
+    .await;
     farm.close().await;
     result
 }
@@ -69,7 +80,7 @@ pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Inter
 async fn on_farm(
     farm: &Farm,
     args: &args::Build,
-    (options, output): (scan::Options, Output),
+    (options, project, output): (scan::Options, String, Output),
     scanned: Scanned,
     (facts, secrets): (git::Facts, Vec<v1::Secret>),
     deliver: Option<&Deliver>,
@@ -77,7 +88,7 @@ async fn on_farm(
 ) -> Result<Code, Error> {
     let submitted = async {
         let (scanned, moved) = send(farm, &options, scanned).instrument(info_span!("upload")).await?;
-        let request = v1::SubmitRequest { secrets, ..request(args, &scanned, facts) };
+        let request = v1::SubmitRequest { secrets, ..request(args, &scanned, (facts, project)) };
         let build = submit(farm, &request, &options, &scanned).instrument(info_span!("submit")).await?;
         Ok((build, moved, request, scanned))
     };
@@ -107,9 +118,13 @@ async fn on_farm(
     Ok(code)
 }
 
-fn options(args: &args::Build) -> Result<scan::Options, Error> {
-    let root = scan::directory(&args.dir)?;
-    Ok(scan::Options { root, cache: local::cache_dir().ok().map(|dir| dir.join("scan")), function: FUNCTION })
+fn options(context: &Context) -> scan::Options {
+    scan::Options {
+        root: context.root.clone(),
+        parts: context.parts.clone(),
+        cache: local::cache_dir().ok().map(|dir| dir.join("scan")),
+        function: FUNCTION,
+    }
 }
 
 async fn scan_aside(options: scan::Options) -> Result<Scanned, Error> {
@@ -179,7 +194,7 @@ fn may_have_changed(error: &transfer::Error) -> bool {
     }
 }
 
-fn request(args: &args::Build, scanned: &Scanned, facts: git::Facts) -> v1::SubmitRequest {
+fn request(args: &args::Build, scanned: &Scanned, (facts, project): (git::Facts, String)) -> v1::SubmitRequest {
     v1::SubmitRequest {
         instance: INSTANCE.to_owned(),
         digest_function: FUNCTION.to_wire(),
@@ -190,7 +205,8 @@ fn request(args: &args::Build, scanned: &Scanned, facts: git::Facts) -> v1::Subm
             describe: facts.describe,
             repository: facts.repository,
             commit_time: facts.commit_time,
-            directory: local::directory_name(&scanned.root),
+            directory: local::directory_name(&scanned.root.join(&project)),
+            project,
             ignored: left_out::ignored_locks(&scanned.root, &scanned.paths),
         }),
         platforms: args.platform.iter().map(ToString::to_string).collect(),

@@ -232,7 +232,7 @@ fn identifier(project: &Project, plan: &Result<Plan, plan::Error>) -> Point {
         let mend = "name the repository that others can read: `git remote add origin URL`";
         return fail(NAME, format!("commit {} has no repository to find it in", short(&facts.commit)), mend);
     }
-    let name = plan.as_ref().map_or_else(|_| local::directory_name(&project.root), |plan| plan.name.clone());
+    let name = plan.as_ref().map_or_else(|_| local::directory_name(&project.dir), |plan| plan.name.clone());
     let version = plan.as_ref().ok().and_then(|plan| plan.version.clone()).unwrap_or_else(|| facts.describe.clone());
     pass(NAME, format!("{name} {version}, commit {} of {}", short(&facts.commit), facts.repository))
 }
@@ -244,7 +244,7 @@ fn short(commit: &str) -> &str {
 fn every_push(project: &Project) -> Point {
     const NAME: &str = "built on every push";
     let mend = "let the CI call `kiln build` on each push, with `KILN_FARM` set to the farm's address";
-    match ci::look(&project.root) {
+    match ci::look(&project.dir) {
         Ci::Builds(path) => pass(NAME, format!("`{path}` calls `kiln build`")),
         Ci::Others(paths) => {
             fail(NAME, format!("no CI definition calls `kiln build` (looked in {})", paths.join(", ")), mend)

@@ -10,7 +10,7 @@ use crate::{Code, Error, terminal};
 
 pub(super) fn run(dir: &Path) -> Result<Code, Error> {
     let project = Project::open(dir)?;
-    let path = project.root.join("kiln.toml");
+    let path = project.dir.join("kiln.toml");
     let there =
         || Error::Usage(format!("`{}` is there already; expected none; edit it, or remove it first", path.display()));
     if path.symlink_metadata().is_ok() {

@@ -132,6 +132,15 @@ fn variable(wire: &v1::StepVariable) -> plan::Variable {
     }
 }
 
+/// The project's directory in its tree.
+fn project_directory(text: &str) -> Result<String, String> {
+    let plain = |part: &str| !matches!(part, "" | "." | "..");
+    if text.is_empty() || text.split('/').all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("source.project is `{text}`: expected a path below the root of the tree"))
+}
+
 fn internal(error: impl std::fmt::Display) -> Status {
     Status::internal(error.to_string())
 }
@@ -259,6 +268,7 @@ impl Builds {
                 text => Some(text.parse().map_err(|error| wrong(format!("unknown language `{text}`: {error}")))?),
             },
             ignored: facts.ignored.clone(),
+            directory: project_directory(&facts.project).map_err(wrong)?,
             directory_name: if facts.directory.is_empty() { "project".to_owned() } else { facts.directory.clone() },
         };
         let question = |files: &plan::MemorySource| {

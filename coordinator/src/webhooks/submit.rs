@@ -37,26 +37,33 @@ fn farm(error: impl std::fmt::Display) -> Error {
 /// Scans a project, stores what the tenant does not have of it, and submits its build. Once is enough: for the same key the same build is
 /// returned.
 pub(super) async fn submit(tenant: &Tenant, hook: &Hook, key: Key, job: &Job, project: &Path) -> Result<Build, Error> {
-    let root = project.to_owned();
+    let project = project.to_owned();
     let looked = tokio::task::spawn_blocking(move || {
-        let facts = git::facts(&root);
-        let options = kiln_scan::Options { root, cache: None, function: FUNCTION };
-        (kiln_scan::scan(&options), facts)
+        let context = crate::context::of(&project);
+        let facts = git::facts(&context.root, &context.parts);
+        let options = kiln_scan::Options { root: context.root, parts: context.parts, cache: None, function: FUNCTION };
+        (kiln_scan::scan(&options), facts, context.project)
     });
-    let (scanned, facts) = looked.await.map_err(farm)?;
+    let (scanned, facts, directory) = looked.await.map_err(farm)?;
     let scanned = scanned.map_err(|error| Error::Project(error.to_string()))?;
     // What is stored stays until the build itself holds it.
     let _hold = tenant.stores.in_use.begin();
     store(&*tenant.stores.blobs, &scanned).await?;
     let secrets = hook.secrets().map_err(Error::Farm)?;
-    let request = v1::SubmitRequest { secrets, ..request(hook, key, job, &scanned, facts)? };
+    let request = v1::SubmitRequest { secrets, ..request(hook, key, job, &scanned, (facts, directory))? };
     tenant.builds.submit(request).await.map_err(|status| match status.code() {
         tonic::Code::InvalidArgument => Error::Project(status.message().to_owned()),
         _ => Error::Farm(status.message().to_owned()),
     })
 }
 
-fn request(hook: &Hook, key: Key, job: &Job, scanned: &Scanned, facts: git::Facts) -> Result<v1::SubmitRequest, Error> {
+fn request(
+    hook: &Hook,
+    key: Key,
+    job: &Job,
+    scanned: &Scanned,
+    (facts, project): (git::Facts, String),
+) -> Result<v1::SubmitRequest, Error> {
     let name = job.push.path.rsplit('/').next().unwrap_or_default();
     let below = hook.directory.file_name().map(|name| name.to_string_lossy().into_owned());
     Ok(v1::SubmitRequest {
@@ -69,6 +76,7 @@ fn request(hook: &Hook, key: Key, job: &Job, scanned: &Scanned, facts: git::Fact
             repository: facts.repository,
             commit_time: facts.commit_time,
             directory: below.unwrap_or_else(|| name.to_owned()),
+            project,
             ..Default::default()
         }),
         platforms: hook.platforms().map_err(Error::Farm)?,

@@ -76,13 +76,19 @@ fn listed(dir: &Path, arguments: &[&str]) -> Result<Option<Vec<Result<String, Pa
     Ok(Some(paths.map(text).collect()))
 }
 
-/// Asks git. Runs its commands side by side, since each waits mostly for the disk. Nothing is known without git, a checkout or a commit.
-pub fn facts(dir: &Path) -> Facts {
+/// Asks git about a directory, or of it only these parts. Runs its commands side by side, since each waits mostly for the disk. Nothing is
+/// known without git, a checkout or a commit.
+pub fn facts(dir: &Path, parts: &[String]) -> Facts {
     if work_tree(dir).is_none() {
         return Facts::default();
     }
     std::thread::scope(|scope| {
-        let status = scope.spawn(|| git(dir, &["status", "--porcelain", "-z", "--", "."]));
+        let mut arguments = vec!["status", "--porcelain", "-z", "--"];
+        arguments.extend(parts.iter().map(String::as_str));
+        if parts.is_empty() {
+            arguments.push(".");
+        }
+        let status = scope.spawn(move || git(dir, &arguments));
         let remote = scope.spawn(|| git(dir, &["config", "--get-regexp", r"^remote\..*\.url$"]));
         let Some((commit, describe, commit_time)) = head(dir) else { return Facts::default() };
         let status = status.join().ok().flatten();
@@ -190,20 +196,20 @@ mod tests {
     fn only_changes_below_the_directory_make_it_dirty() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
-        assert_eq!(facts(root), Facts::default());
+        assert_eq!(facts(root, &[]), Facts::default());
         std::fs::create_dir(root.join("a")).unwrap();
         std::fs::write(root.join("a/x"), "1").unwrap();
         run(root, &["init", "-q"]);
         run(root, &["add", "."]);
         let commit = ["-c", "user.name=n", "-c", "user.email=e@x.example", "commit", "-q", "-m", "one"];
         run(root, &commit);
-        let clean = facts(&root.join("a"));
+        let clean = facts(&root.join("a"), &[]);
         assert_eq!((clean.commit.len(), clean.dirty, clean.commit_time > 0), (40, false, true));
         assert!(clean.commit.starts_with(&clean.describe), "without a tag `{}` is the short commit", clean.describe);
         std::fs::write(root.join("b"), "1").unwrap();
-        assert!(!facts(&root.join("a")).dirty);
-        assert!(facts(root).dirty);
+        assert!(!facts(&root.join("a"), &[]).dirty);
+        assert!(facts(root, &[]).dirty);
         run(root, &["-c", "user.name=n", "-c", "user.email=e@x.example", "tag", "v1"]);
-        assert_eq!(facts(root).describe, "v1");
+        assert_eq!(facts(root, &[]).describe, "v1");
     }
 }

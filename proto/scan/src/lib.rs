@@ -3,6 +3,7 @@
 //! Invariant: a digest in a [`Scanned`] tree is that of bytes which the file really had while the scan ran. What the cache
 //! remembers is trusted only where the file's size, times and inode are as they were, and were old enough then.
 
+pub mod around;
 mod cache;
 mod excluded;
 pub mod git;
@@ -71,6 +72,8 @@ pub enum Error {
 pub struct Options {
     /// The directory.
     pub root: PathBuf,
+    /// Paths relative to it that the tree consists of; empty for all of it.
+    pub parts: Vec<String>,
     /// Where the cache of digests is kept; none: everything is hashed.
     pub cache: Option<PathBuf>,
     /// The digest function.
@@ -103,7 +106,7 @@ pub fn scan(options: &Options) -> Result<Scanned, Error> {
     let cache_file = options.cache.as_ref().map(|dir| dir.join(cache_name(&root, options.function)));
     let (walked, cache) = std::thread::scope(|scope| {
         let cache = scope.spawn(|| cache_file.as_deref().and_then(Cache::load).unwrap_or_default());
-        let walked = walk(&root);
+        let walked = walk(&root, &options.parts);
         (walked, cache.join().unwrap_or_default())
     });
     let Walked { found, left_out } = walked?;

@@ -6,11 +6,16 @@ use proptest::prelude::*;
 use super::*;
 
 fn options(root: &Path, cache: Option<&Path>) -> Options {
-    Options { root: root.to_owned(), cache: cache.map(Path::to_owned), function: DigestFunction::Sha256 }
+    Options {
+        root: root.to_owned(),
+        parts: Vec::new(),
+        cache: cache.map(Path::to_owned),
+        function: DigestFunction::Sha256,
+    }
 }
 
 fn paths(root: &Path) -> Vec<String> {
-    walk(root).unwrap().found.into_iter().map(|found| found.path).collect()
+    walk(root, &[]).unwrap().found.into_iter().map(|found| found.path).collect()
 }
 
 fn write(root: &Path, path: &str, text: &str) {
@@ -49,7 +54,7 @@ fn repository(root: &Path, files: &[(&str, &str)], force: &[&str]) {
 }
 
 fn left_out(root: &Path) -> Vec<(String, Why)> {
-    walk(root).unwrap().left_out.into_iter().map(|one| (one.path, one.why)).collect()
+    walk(root, &[]).unwrap().left_out.into_iter().map(|one| (one.path, one.why)).collect()
 }
 
 #[test]
@@ -184,7 +189,7 @@ fn a_repository_that_git_will_not_read_is_an_error_and_not_a_guess() {
     let root = &dir.path().canonicalize().unwrap();
     repository(root, &[("a.c", "")], &[]);
     fs::write(root.join(".git/index"), "damaged").unwrap();
-    let error = walk(root).unwrap_err();
+    let error = walk(root, &[]).unwrap_err();
     assert!(matches!(&error, Error::Git { .. }), "{error}");
     // One that is none counts as none.
     fs::remove_dir_all(root.join(".git")).unwrap();
@@ -204,20 +209,20 @@ fn what_no_worker_could_have_is_named() {
     for target in ["../../etc", "/etc/passwd", "x/../../../y"] {
         let link = root.join("a/link");
         symlink(target, &link).unwrap();
-        let error = walk(root).unwrap_err();
+        let error = walk(root, &[]).unwrap_err();
         assert!(matches!(&error, Error::Link { path, .. } if path == "a/link"), "{error}");
         fs::remove_file(link).unwrap();
     }
 
     let socket = std::os::unix::net::UnixListener::bind(root.join("a/socket")).unwrap();
-    let error = walk(root).unwrap_err().to_string();
+    let error = walk(root, &[]).unwrap_err().to_string();
     assert!(error.contains("`a/socket` is a socket"), "{error}");
     drop(socket);
     fs::remove_file(root.join("a/socket")).unwrap();
 
     use std::os::unix::ffi::OsStrExt;
     fs::write(root.join(std::ffi::OsStr::from_bytes(b"a/\xff")), "").unwrap();
-    assert!(matches!(walk(root).unwrap_err(), Error::Name { .. }));
+    assert!(matches!(walk(root, &[]).unwrap_err(), Error::Name { .. }));
 }
 
 #[test]

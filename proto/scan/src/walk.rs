@@ -76,45 +76,74 @@ pub enum Why {
     Output,
 }
 
-/// Walks an absolute directory.
-pub fn walk(root: &Path) -> Result<Walked, Error> {
-    let (seen, tracked) = std::thread::scope(|scope| {
-        let tracked = scope.spawn(|| git::tracked(root));
-        // Whether a directory belongs to a repository is known at once; what that one tracks takes git a moment.
-        let seen = see(root, git::work_tree(root).is_some());
-        (seen, tracked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    });
-    let (mut walked, repositories) = match (seen?, tracked?) {
-        // A project in a directory that the repository around it ignores is not of that repository.
-        (_, Some(tracked)) if tracked.is_empty() && git::is_ignored(root) => see(root, false)?,
-        (seen, Some(tracked)) => add_tracked(root, seen, tracked)?,
-        // A `.git` that is none.
-        (_, None) if git::work_tree(root).is_some() => see(root, false)?,
-        (seen, None) => seen,
-    };
-    for inner in repositories {
-        // A submodule, or a clone that lies in the tree: its own index decides below it.
-        if let Some(tracked) = git::tracked(&root.join(&inner))? {
-            let tracked = tracked.into_iter().map(|path| format!("{inner}/{path}")).collect();
-            (walked, _) = add_tracked(root, (walked, Vec::new()), tracked)?;
+/// Walks an absolute directory, or of it only these parts, which are paths relative to it.
+pub fn walk(root: &Path, parts: &[String]) -> Result<Walked, Error> {
+    let mut walked = Walked::default();
+    let whole = [String::new()];
+    for part in if parts.is_empty() { &whole } else { parts } {
+        let full = root.join(part);
+        let metadata = full.symlink_metadata().map_err(|source| Error::Read { path: part.into(), source })?;
+        if metadata.is_dir() {
+            let below = walk_part(root, part)?;
+            walked.found.extend(below.found);
+            walked.left_out.extend(below.left_out);
+        } else {
+            walked.found.extend(look(root, &full, metadata.file_type(), || Ok(metadata))?);
         }
     }
     walked.found.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+    walked.found.dedup_by(|one, other| one.path == other.path);
     walked.left_out.sort_unstable();
     walked.left_out.dedup();
     Ok(walked)
 }
 
+/// Walks a directory below the root; what it finds is relative to the root.
+fn walk_part(root: &Path, part: &str) -> Result<Walked, Error> {
+    let dir = root.join(part);
+    let in_git = git::work_tree(&dir).is_some();
+    let (seen, tracked) = std::thread::scope(|scope| {
+        let tracked = scope.spawn(|| git::tracked(&dir));
+        // Whether a directory belongs to a repository is known at once; what that one tracks takes git a moment.
+        let seen = see(root, &dir, in_git);
+        (seen, tracked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let (mut walked, repositories) = match (seen?, tracked?) {
+        // A project in a directory that the repository around it ignores is not of that repository.
+        (_, Some(tracked)) if tracked.is_empty() && git::is_ignored(&dir) => see(root, &dir, false)?,
+        (seen, Some(tracked)) => add_tracked(root, seen, below(part, tracked))?,
+        // A `.git` that is none.
+        (_, None) if in_git => see(root, &dir, false)?,
+        (seen, None) => seen,
+    };
+    for inner in repositories {
+        // A submodule, or a clone that lies in the tree: its own index decides below it.
+        if let Some(tracked) = git::tracked(&root.join(&inner))? {
+            (walked, _) = add_tracked(root, (walked, Vec::new()), below(&inner, tracked))?;
+        }
+    }
+    Ok(walked)
+}
+
+/// Paths relative to a directory as paths relative to the root.
+fn below(directory: &str, paths: Vec<String>) -> Vec<String> {
+    if directory.is_empty() {
+        return paths;
+    }
+    paths.into_iter().map(|path| format!("{directory}/{path}")).collect()
+}
+
 /// What a walk meets: the files, and the directories of further repositories.
 type Seen = (Walked, Vec<String>);
 
-/// The files that no rule leaves out.
-fn see(root: &Path, in_git: bool) -> Result<Seen, Error> {
+/// The files in a directory that no rule leaves out, relative to the root.
+fn see(root: &Path, dir: &Path, in_git: bool) -> Result<Seen, Error> {
     let threads = std::thread::available_parallelism().map_or(2, |count| count.get().min(8));
     let left_out: Arc<Mutex<Vec<LeftOut>>> = Arc::default();
     let repositories: Arc<Mutex<Vec<String>>> = Arc::default();
-    let (noted, nested, base) = (Arc::clone(&left_out), Arc::clone(&repositories), root.to_owned());
-    let walker = WalkBuilder::new(root)
+    let (noted, nested) = (Arc::clone(&left_out), Arc::clone(&repositories));
+    let (base, start) = (root.to_owned(), dir.to_owned());
+    let walker = WalkBuilder::new(dir)
         .hidden(false)
         .ignore(false)
         .git_ignore(in_git)
@@ -124,10 +153,13 @@ fn see(root: &Path, in_git: bool) -> Result<Seen, Error> {
         .parents(in_git)
         .add_custom_ignore_filename(".kilnignore")
         .filter_entry(move |entry| {
+            if entry.path() == start {
+                return true;
+            }
             let relative = entry.path().strip_prefix(&base).unwrap_or(entry.path());
-            let Some(path) = relative.to_str().filter(|path| !path.is_empty()) else { return true };
+            let Some(path) = relative.to_str() else { return true };
             if entry.file_name() == ".git" {
-                if let Some(inner) = path.strip_suffix("/.git") {
+                if let Some(inner) = path.strip_suffix("/.git").filter(|inner| base.join(inner) != start) {
                     nested.lock().unwrap_or_else(PoisonError::into_inner).push(inner.to_owned());
                 }
                 return false;
@@ -196,12 +228,9 @@ fn add_tracked(root: &Path, (mut walked, nested): Seen, tracked: Vec<String>) ->
         } else if metadata.is_dir() {
             // A submodule that `.gitignore` matches; what became a directory otherwise, the walk has seen.
             if full.join(".git").exists() && !repositories.contains(&path) {
-                let (inner, below) = see(&full, true)?;
-                let under = |name: &str| format!("{path}/{name}");
-                walked
-                    .found
-                    .extend(inner.found.into_iter().map(|found| Found { path: under(&found.path), kind: found.kind }));
-                repositories.extend(below.iter().map(|name| under(name)));
+                let (inner, nested) = see(root, &full, true)?;
+                walked.found.extend(inner.found);
+                repositories.extend(nested);
                 repositories.push(path);
             }
         } else {
@@ -221,7 +250,7 @@ fn is_below_directories(root: &Path, path: &str, known: &mut HashMap<PathBuf, bo
 
 fn look_at(root: &Path, entry: &ignore::DirEntry) -> Result<Option<Found>, Error> {
     match entry.file_type() {
-        Some(kind) if entry.path() != root => look(root, entry.path(), kind, || Ok(entry.metadata()?)),
+        Some(kind) if !kind.is_dir() => look(root, entry.path(), kind, || Ok(entry.metadata()?)),
         _ => Ok(None),
     }
 }

@@ -74,7 +74,10 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
             }
         }
     }
-    let identity = identity(source);
+    let mut identity = identity(source);
+    if let Some(module) = modules.iter().find(|module| source.member() == Some(&module.directory)) {
+        identity.name = Some(short_name(&module.path));
+    }
     let name = identity.name.clone().unwrap_or_else(|| directory_name.to_owned());
     let vendored = tree::has(source, "vendor/modules.txt");
     let key = tree::named(source, |n| matches!(n, "go.mod" | "go.sum" | "go.work" | "go.work.sum"));
@@ -113,7 +116,7 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
     let run = format!(
         "{compile}programs {packages}\n{empty}",
         compile = compile_function(&stamped),
-        packages = patterns(&modules),
+        packages = patterns(&modules, source.member()),
         empty = staging::refuse_empty("no package `main` was found, so there is no program to hand over")
     );
     let mut compile = compile_step("compile", "compiles the project's own packages", run);
@@ -148,8 +151,9 @@ fn requirements(direct: &[String], key: Vec<String>, needs: &[String], env: &BTr
 }
 
 /// Every package of the modules: which of them are programs, Go itself says in the step.
-fn patterns(modules: &[Module]) -> String {
-    let patterns = modules.iter().map(|module| match module.directory.as_str() {
+fn patterns(modules: &[Module], member: Option<&str>) -> String {
+    let wanted = modules.iter().filter(|module| member.is_none_or(|member| member == module.directory));
+    let patterns = wanted.map(|module| match module.directory.as_str() {
         "" => "./...".to_owned(),
         directory => format!("./{directory}/..."),
     });

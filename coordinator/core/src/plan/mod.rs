@@ -5,6 +5,7 @@
 //! names are unique, outputs stay inside the tree and do not overlap.
 
 mod check;
+pub mod context;
 mod image;
 mod inputs;
 mod model;
@@ -15,6 +16,7 @@ mod source;
 mod unmatched;
 mod unversioned;
 mod variables;
+mod within;
 mod words;
 pub(crate) mod xml;
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Artifact, Origin, Plan, Platform, Source, Target, VersionOrigin, check, default_libraries, unmatched, words,
+    Artifact, Origin, Plan, Platform, Source, Target, VersionOrigin, check, default_libraries, unmatched, within, words,
 };
 use crate::detect::{self, Language};
 use crate::project;
@@ -27,6 +27,8 @@ pub struct Options {
     pub language: Option<Language>,
     /// Lock files that the caller has and that are not in the tree, because they are ignored.
     pub ignored: Vec<String>,
+    /// The project's directory in the tree; empty where it is the root.
+    pub directory: String,
 }
 
 impl Options {
@@ -40,6 +42,7 @@ impl Options {
             directory_name: "project".to_owned(),
             language: None,
             ignored: Vec::new(),
+            directory: String::new(),
         }
     }
 }
@@ -68,6 +71,17 @@ pub enum Error {
 
 /// The plan for a source tree.
 pub fn plan(source: &dyn Source, options: &Options) -> Result<Plan, Error> {
+    if options.directory.is_empty() {
+        return plan_root(source, options);
+    }
+    if within::is_member(source, &options.directory) {
+        return plan_root(&within::Member { whole: source, directory: &options.directory }, options);
+    }
+    let plan = plan_root(&within::View::new(source, &options.directory), options)?;
+    Ok(within::moved(plan, source, &options.directory))
+}
+
+fn plan_root(source: &dyn Source, options: &Options) -> Result<Plan, Error> {
     if source.paths().is_empty() {
         return Err(detect::Error::Empty.into());
     }

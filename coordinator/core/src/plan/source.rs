@@ -12,6 +12,10 @@ pub trait Source {
     fn paths(&self) -> &[String];
     /// The content of a file. `None` where there is none, and for one that was not supplied yet: see [`MemorySource::unread`].
     fn read(&self, path: &str) -> Option<Vec<u8>>;
+    /// The directory of the one member to build, where the tree is a workspace and not all of it is wanted.
+    fn member(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// A source tree of which files are supplied as they are asked for.

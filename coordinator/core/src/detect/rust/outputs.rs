@@ -46,7 +46,7 @@ impl Handed {
 
 /// What a plain `cargo build` leaves that is worth handing over.
 pub(super) fn handed(project: &Project<'_>, name: &str) -> Result<Handed, Error> {
-    let chosen = default_packages(project);
+    let chosen = project.member.map_or_else(|| default_packages(project), |member| vec![member]);
     let directory = output_directory(project);
     let mut handed = Handed { outputs: Vec::new(), artifacts: Vec::new(), notes: Vec::new(), shared: Vec::new() };
     let mut owners: BTreeMap<String, Vec<&Package>> = BTreeMap::new();

@@ -32,6 +32,7 @@ pub(crate) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
         return Ok(None);
     };
     let packages = local_packages(source, &root)?;
+    let member = source.member().and_then(|member| packages.iter().find(|package| package.directory == member));
     let mut notes = Vec::new();
     let mut because = vec![match root.contains_key("workspace") && packages.len() > 1 {
         true => format!("`Cargo.toml` is a workspace of {} packages", packages.len()),
@@ -52,8 +53,12 @@ pub(crate) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
         }
         None => notes.push("there is no `Cargo.lock`; nothing is needed, so nothing is locked".to_owned()),
     }
-    let project = Project { source, root: &root, packages: &packages, lock: lock.as_ref() };
-    let identity = manifest::identity(source);
+    let project = Project { source, root: &root, packages: &packages, lock: lock.as_ref(), member };
+    let mut identity = manifest::identity(source);
+    if let Some(member) = member {
+        because.push(format!("of its packages `{}` is built", member.name));
+        identity.name = Some(member.name.clone());
+    }
     let name = identity.name.clone().unwrap_or_else(|| directory_name.to_owned());
     let handed = handed(&project, &name)?;
     notes.extend(handed.notes.iter().cloned());
@@ -86,6 +91,8 @@ pub(super) struct Project<'a> {
     pub(super) root: &'a Table,
     pub(super) packages: &'a [Package],
     lock: Option<&'a Lock>,
+    /// The one package that is wanted; else those that a plain `cargo build` builds.
+    pub(super) member: Option<&'a Package>,
 }
 
 impl Project<'_> {
@@ -94,7 +101,11 @@ impl Project<'_> {
             ("CARGO_HOME".to_owned(), format!("/build/{HOME}")),
             ("CARGO_TARGET_DIR".to_owned(), "/build/target".to_owned()),
         ]);
-        let build = format!("cargo build --release --offline{}", if self.lock.is_some() { " --locked" } else { "" });
+        let build = format!(
+            "cargo build --release --offline{}{}",
+            if self.lock.is_some() { " --locked" } else { "" },
+            self.member.map(|member| self.specs(&[member])).unwrap_or_default()
+        );
         let tools = strings(["cargo", "rustc", "cc"]);
         let run = format!("{build}{}", handed.apart(&build));
         let mut compile = compile_step("compile", "compiles the project's own packages", run);

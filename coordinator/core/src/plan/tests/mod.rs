@@ -1,6 +1,7 @@
 //! Behaviour of the planner as its callers see it.
 
 mod detection;
+mod directories;
 mod invalid;
 mod languages;
 mod overrides;

@@ -1,0 +1,135 @@
+//! A project in a directory of the tree: planned as if its directory were the root, then moved to its place.
+//!
+//! Invariant: a moved plan runs the same commands on the same files; only the places have another beginning.
+
+use std::collections::BTreeSet;
+
+use super::context::{below, is_workspace_of};
+use super::{ArtifactKind, Plan, Source, Step};
+use crate::detect::tree::has;
+
+/// A directory of a source tree as a tree of its own.
+pub(super) struct View<'a> {
+    whole: &'a dyn Source,
+    directory: &'a str,
+    paths: Vec<String>,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(whole: &'a dyn Source, directory: &'a str) -> Self {
+        let paths = whole.paths().iter().filter_map(|path| below(path, directory)).filter(|path| !path.is_empty());
+        View { whole, directory, paths: paths.map(str::to_owned).collect() }
+    }
+}
+
+impl Source for View<'_> {
+    fn paths(&self) -> &[String] {
+        &self.paths
+    }
+
+    fn read(&self, path: &str) -> Option<Vec<u8>> {
+        self.whole.read(&format!("{}/{path}", self.directory))
+    }
+}
+
+/// A workspace of which one member is to be built.
+pub(super) struct Member<'a> {
+    pub(super) whole: &'a dyn Source,
+    pub(super) directory: &'a str,
+}
+
+impl Source for Member<'_> {
+    fn paths(&self) -> &[String] {
+        self.whole.paths()
+    }
+
+    fn read(&self, path: &str) -> Option<Vec<u8>> {
+        self.whole.read(path)
+    }
+
+    fn member(&self) -> Option<&str> {
+        Some(self.directory)
+    }
+}
+
+/// Whether the root of the tree is a workspace and the directory a member of it.
+pub(super) fn is_member(source: &dyn Source, directory: &str) -> bool {
+    let own = |name: &str| has(source, &format!("{directory}/{name}"));
+    !own("kiln.toml") && is_workspace_of(&|name| source.read(name), directory, &own)
+}
+
+/// Moves a plan that was made for a directory's view to the directory.
+pub(super) fn moved(mut plan: Plan, source: &dyn Source, directory: &str) -> Plan {
+    let outside = outside(source, directory);
+    for step in &mut plan.steps {
+        move_step(step, directory, &outside);
+    }
+    for artifact in &mut plan.artifacts {
+        for file in &mut artifact.files {
+            let is_glob = file.path.contains(['*', '?', '[', '{']);
+            if file.dest.is_none() && !is_glob {
+                file.dest = Some(match artifact.kind {
+                    ArtifactKind::Binary => crate::detect::tree::base(&file.path).to_owned(),
+                    _ => file.path.clone(),
+                });
+            }
+            file.path = inside(&file.path, directory);
+        }
+    }
+    plan.exclude = plan.exclude.iter().map(|glob| inside(glob, directory)).collect();
+    plan
+}
+
+fn move_step(step: &mut Step, directory: &str, outside: &[String]) {
+    // Without a pattern that takes something in, the inputs are the whole tree, which the context has bounded.
+    let whole = step.inputs.iter().all(|glob| glob.starts_with('!'));
+    let nothing = step.inputs == ["!**"];
+    for glob in step.inputs.iter_mut().chain(&mut step.unversioned) {
+        *glob = match glob.strip_prefix('!') {
+            Some(bare) => format!("!{}", inside(bare, directory)),
+            None => inside(glob, directory),
+        };
+    }
+    if nothing {
+        step.inputs = vec!["!**".to_owned()];
+    } else if !whole {
+        step.inputs.extend(outside.iter().cloned());
+    }
+    for output in &mut step.outputs {
+        *output = inside(output, directory);
+    }
+    step.files = std::mem::take(&mut step.files)
+        .into_iter()
+        .map(|(path, text)| (inside(&path, directory), text.replace(ROOT, &format!("{ROOT}{directory}/"))))
+        .collect();
+    step.working_directory = Some(match step.working_directory.take() {
+        Some(below) => inside(&below, directory),
+        None => directory.to_owned(),
+    });
+    // Kiln's own commands and variables name the root of the tree where a tool needs an absolute path.
+    step.run = step.run.replace(ROOT, &format!("{ROOT}{directory}/"));
+    for value in step.env.values_mut() {
+        *value = value.replace(ROOT, &format!("{ROOT}{directory}/"));
+    }
+}
+
+/// Where the root of the tree is when a step runs.
+const ROOT: &str = "/build/";
+
+fn inside(path: &str, directory: &str) -> String {
+    match path.trim_start_matches("./") {
+        "" | "." => directory.to_owned(),
+        path => format!("{directory}/{path}"),
+    }
+}
+
+/// What the tree holds beside the directory: the highest directories that do not contain it, and files.
+fn outside(source: &dyn Source, directory: &str) -> Vec<String> {
+    let mut found = BTreeSet::new();
+    for path in source.paths().iter().filter(|path| below(path, directory).is_none()) {
+        let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
+        let top = ends.map(|end| &path[..end]).find(|top| below(directory, top).is_none());
+        found.extend(top.map(str::to_owned));
+    }
+    found.into_iter().collect()
+}

@@ -1,0 +1,34 @@
+//! How much of a checkout on this disk a build of a project in it needs.
+
+use std::path::{Path, PathBuf};
+
+use kiln_core::plan::context::{self, Files};
+use kiln_scan::around;
+
+/// The part of the disk that a build of a project sees.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The root of the tree, absolute.
+    pub root: PathBuf,
+    /// The project's directory in the tree; empty where it is the root.
+    pub project: String,
+    /// The paths that the tree consists of, relative to the root; empty for all of it.
+    pub parts: Vec<String>,
+}
+
+/// The context of the project in an absolute directory.
+pub fn of(project: &Path) -> Context {
+    let alone = || Context { root: project.to_owned(), project: String::new(), parts: Vec::new() };
+    let boundary = around::boundary(project);
+    let Some(relative) = project.strip_prefix(&boundary).ok().and_then(Path::to_str) else { return alone() };
+    let found = context::context(
+        &Files {
+            read: &|path| std::fs::read(boundary.join(path)).ok(),
+            exists: &|path| boundary.join(path).exists(),
+            manifests: &|directory| around::files_named(&boundary, directory, context::is_manifest),
+        },
+        relative,
+    );
+    let root = if found.root.is_empty() { boundary } else { boundary.join(&found.root) };
+    Context { root, project: found.project, parts: found.parts }
+}
