@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_core::plan::{Libc, Step, Target};
+use kiln_core::plan::{Libc, Step, Target, Tool};
 use kiln_proto::property::cpu_levels;
 use kiln_proto::v1;
 
@@ -50,6 +50,13 @@ pub fn choose(
         }
         format!("no worker matches {wanted}: {}", refused.join("; "))
     })
+}
+
+/// What the steps only recommend and the chosen environment does not have, in words.
+pub fn recommendations(environment: &v1::Environment, steps: &[Step]) -> BTreeSet<String> {
+    let tools = steps.iter().filter(|step| step.image.is_none()).flat_map(|step| &step.tools);
+    let recommended = tools.map(|entry| Tool::read(entry)).filter(|tool| tool.recommended);
+    recommended.filter_map(|tool| tool.unmet(environment.tools.get(tool.name)?)).collect()
 }
 
 fn wanted(target: &Target) -> String {
@@ -96,14 +103,24 @@ fn lacks(environment: &v1::Environment, target: &Target, steps: &[Step]) -> Vec<
             None => lacks.push(format!("has no label {name}={value}")),
         }
     }
+    let mut unmet: BTreeSet<String> = BTreeSet::new();
     let mut absent: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for step in steps.iter().filter(|step| step.image.is_none()) {
-        for tool in step.tools.iter().map(String::as_str) {
-            if kiln_proto::property::PROBED_TOOLS.contains(&tool) && !environment.tools.contains_key(tool) {
-                absent.entry(tool).or_default().insert(&step.name);
+        for tool in step.tools.iter().map(|entry| Tool::read(entry)) {
+            match environment.tools.get(tool.name) {
+                None if kiln_proto::property::PROBED_TOOLS.contains(&tool.name) => {
+                    absent.entry(tool.name).or_default().insert(&step.name);
+                }
+                Some(said) if !tool.recommended => unmet.extend(tool.unmet(said)),
+                _ => {}
             }
         }
     }
+    lacks.extend(unmet.into_iter().map(|words| {
+        format!(
+            "{words}: install that version there, change what asks for it, or set `tools` of the step in `kiln.toml`"
+        )
+    }));
     if !absent.is_empty() {
         let tools: Vec<String> = absent
             .iter()

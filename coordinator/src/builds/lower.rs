@@ -231,8 +231,10 @@ pub(super) fn command(step: &Step, shard: u32, on: &v1::Environment) -> reapi::C
 /// Commands that end a step which names a tool that is not there. Of what workers look for, the choice of the environment
 /// has made sure; of an image, and of every other tool, only the step can tell.
 fn refuse_without_tools(step: &Step) -> String {
-    let unsure = |tool: &&String| step.image.is_some() || !property::PROBED_TOOLS.contains(&tool.as_str());
+    let unsure =
+        |tool: &&String| step.image.is_some() || !property::PROBED_TOOLS.contains(&plan::Tool::read(tool).name);
     let refuse = |tool: &String| {
+        let tool = plan::Tool::read(tool).name;
         let quoted = tool.replace('\'', "'\\''");
         format!(
             "command -v '{quoted}' >/dev/null || {{ echo 'kiln: there is no tool `{quoted}` here' >&2; exit 127; }}\n"

@@ -12,6 +12,7 @@ mod git;
 mod go;
 mod java;
 mod node;
+mod pins;
 mod python;
 mod ruby;
 mod rust;
@@ -57,6 +58,14 @@ pub fn detect(
 }
 
 fn in_language(language: Language, source: &dyn Source, directory_name: &str) -> Result<Option<Detected>, Error> {
+    let mut found = by_detector(language, source, directory_name)?;
+    if let Some(found) = &mut found {
+        pins::apply(source, &mut found.steps);
+    }
+    Ok(found)
+}
+
+fn by_detector(language: Language, source: &dyn Source, directory_name: &str) -> Result<Option<Detected>, Error> {
     match language {
         Language::Rust => rust::detect(source, directory_name),
         Language::Go => go::detect(source, directory_name),

@@ -169,7 +169,7 @@ outputs = [".kiln/go-cache"]
 env = { GOCACHE = "/build/.kiln/go-cache", GOFLAGS = "-modcacherw", GOMODCACHE = "/build/.kiln/go-mod", GOTOOLCHAIN = "local" }
 cpus = 2
 memory = "2GiB"
-tools = ["go"]
+tools = ["go >=1.21 (go.mod)"]
 
 [steps.fetch]
 why = "fetches the modules that `go.sum` names"
@@ -180,7 +180,7 @@ mkdir -p .kiln/go-mod'''
 outputs = [".kiln/go-mod"]
 env = { GOCACHE = "/build/.kiln/go-cache", GOFLAGS = "-modcacherw", GOMODCACHE = "/build/.kiln/go-mod", GOTOOLCHAIN = "local" }
 network = true
-tools = ["go"]
+tools = ["go >=1.21 (go.mod)"]
 
 [steps.deps]
 why = "compiles the requirements; keyed by the `go.mod` and `go.sum` files"
@@ -196,7 +196,7 @@ outputs = [".kiln/go-cache"]
 env = { GOCACHE = "/build/.kiln/go-cache", GOFLAGS = "-modcacherw", GOMODCACHE = "/build/.kiln/go-mod", GOTOOLCHAIN = "local" }
 cpus = 2
 memory = "2GiB"
-tools = ["go"]
+tools = ["go >=1.21 (go.mod)"]
 
 [steps.compile]
 why = "compiles the project's own packages"
@@ -214,7 +214,7 @@ outputs = [".kiln/out"]
 env = { GOCACHE = "/build/.kiln/go-cache", GOFLAGS = "-modcacherw", GOMODCACHE = "/build/.kiln/go-mod", GOTOOLCHAIN = "local" }
 cpus = 2
 memory = "2GiB"
-tools = ["go"]
+tools = ["go >=1.21 (go.mod)"]
 [steps.compile.files]
 ".kiln/functions.sh" = ..
 
