@@ -37,6 +37,7 @@ pub fn assignments(actions: u64, workers: u64) -> anyhow::Result<Vec<Figure>> {
                 priority: 0,
                 path_weight: number % 7,
                 inputs: (0..20).map(|input| number / 100 * 20 + input).collect(),
+                patience: None,
             }),
         );
     }
@@ -58,6 +59,7 @@ pub fn assignments(actions: u64, workers: u64) -> anyhow::Result<Vec<Figure>> {
             properties: properties(number),
             demands: Default::default(),
             capacity: Capacity { milli_cpus: 4000, memory_bytes: 16 * GIB },
+            draining: false,
             running: Vec::new(),
         };
         take(farm.step(1, Event::WorkerJoined(offer)), &mut running);

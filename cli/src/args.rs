@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kiln_coordinator::config::{age, bound};
+use kiln_coordinator::store::Bound;
 use kiln_core::detect::Language;
 use kiln_core::plan::{Platform, Variable};
 use kiln_proto::channel::Access;
@@ -39,6 +41,9 @@ pub struct Farm {
     /// Who one is there.
     #[command(flatten)]
     pub access: Access,
+    /// What a farm inside this command keeps at most.
+    #[arg(skip = Bound::Share)]
+    pub store_size: Bound,
 }
 
 /// The commands.
@@ -52,10 +57,14 @@ pub enum Command {
     Logs(Logs),
     /// List builds.
     Builds(List),
-    /// Cancel a build.
+    /// Cancel a build, or all of a person's.
     Cancel {
         /// The build's id.
-        build: String,
+        #[arg(required_unless_present = "user")]
+        build: Option<String>,
+        /// Cancel all running builds of this person.
+        #[arg(long, value_name = "NAME", conflicts_with = "build")]
+        user: Option<String>,
     },
     /// List the farm's workers.
     Workers(Json),
@@ -140,6 +149,12 @@ pub struct Build {
     /// How to show what happens.
     #[arg(long, value_enum, default_value_t)]
     pub progress: Progress,
+    /// How long its steps wait while no worker that could run them is there, such as `15m`; default: the farm's `--queue-timeout`.
+    #[arg(long, value_parser = age, value_name = "TIME")]
+    pub queue_timeout: Option<Duration>,
+    /// Most bytes of cached blobs of the farm inside this command, such as `20GiB`; `auto` is a fifth of the free disk and at most 50 GiB.
+    #[arg(long, env = "KILN_STORE_SIZE", default_value = "auto", value_parser = bound, value_name = "SIZE")]
+    pub store_size: Bound,
     /// Lower is more urgent.
     #[arg(long, default_value_t, allow_negative_numbers = true, value_name = "NUMBER")]
     pub priority: i32,
@@ -259,7 +274,7 @@ pub enum Cache {
     List(Layers),
     /// How often steps hit, by step and by user, and what that saved.
     Stats(Layers),
-    /// Forget layers that were not used lately; their bytes go with the store's own eviction.
+    /// Forget layers that were not used lately; and remove what they alone name from the disk.
     Prune(Prune),
     /// Say why a step missed when it ran last.
     Explain(Explain),
@@ -312,7 +327,7 @@ pub struct Explain {
 /// `kiln up`.
 #[derive(Debug, Clone, Args)]
 pub struct Up {
-    /// How many workers.
+    /// How many workers; they share the machine's CPUs and memory.
     #[arg(long, default_value = "1", value_name = "N")]
     pub workers: u32,
     /// Where the coordinator listens.
@@ -321,6 +336,12 @@ pub struct Up {
     /// Where the farm keeps its data; default: `kiln/up` in the user's cache directory.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Most bytes of cached blobs, such as `20GiB`; `auto` is a fifth of the free disk and at most 50 GiB.
+    #[arg(long, env = "KILN_STORE_SIZE", default_value = "auto", value_name = "SIZE")]
+    pub store_size: String,
+    /// How long work waits while no worker that could run it is there, such as `15m`.
+    #[arg(long, env = "KILN_QUEUE_TIMEOUT", default_value = "15m", value_name = "TIME")]
+    pub queue_timeout: String,
 }
 
 /// `kiln plan`.

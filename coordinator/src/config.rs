@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kiln_core::scheduler::Pool;
+
 use crate::auth;
+use crate::builds::Unfinished;
 use crate::services::execution;
 use crate::store;
 
@@ -24,10 +27,10 @@ pub struct Config {
     /// Where it keeps blobs, the action cache, builds and artifacts.
     #[arg(long, env = "KILN_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// Most bytes of cached blobs, such as `50GiB`. Beyond them, what no cached result names is dropped first, then the results used
+    /// Most bytes of cached blobs, such as `50GiB`; `auto` is a fifth of the free disk and at most 50 GiB. Beyond them, what no cached result names is dropped first, then the results used
     /// longest ago with what they alone name. Artifacts are not counted.
-    #[arg(long = "store-size", env = "KILN_STORE_SIZE", default_value = "50GiB", value_parser = bytes, value_name = "SIZE")]
-    pub store_bytes: u64,
+    #[arg(long = "store-size", env = "KILN_STORE_SIZE", default_value = "50GiB", value_parser = bound, value_name = "SIZE")]
+    pub store_bytes: store::Bound,
     /// How long cached results and blobs are kept when nobody uses them, such as `30d` or `12h`.
     #[arg(long, env = "KILN_CACHE_AGE", default_value = "30d", value_parser = life, value_name = "TIME")]
     pub cache_age: Duration,
@@ -64,6 +67,21 @@ pub struct Config {
     /// Credentials, region and endpoint come from the usual `AWS_…` variables.
     #[arg(long, env = "KILN_S3", value_name = "URL")]
     pub s3: Option<String>,
+    /// How long an action or a build waits while no worker that could run it is connected, such as `15m`. What no worker has been able
+    /// to run for an hour, and no `--pool` could, is refused at once.
+    #[arg(long, env = "KILN_QUEUE_TIMEOUT", default_value = "15m", value_parser = age, value_name = "TIME")]
+    pub queue_timeout: Duration,
+    /// Workers that the farm has although none may be connected, such as those that an autoscaler starts:
+    /// `linux/arm64,cpus=16,memory=64GiB,label.disk=ssd`; repeatable. What they could run waits for them.
+    #[arg(long = "pool", env = "KILN_POOLS", value_delimiter = ';', value_parser = crate::pools::pool, value_name = "PLATFORM[,FACT…]")]
+    pub pools: Vec<Pool>,
+    /// What platform properties mean that clients of other farms send, beside the built-in rules: a TOML file with a `[[property]]`
+    /// table for each, of `name`, `value`, and `ignore = true` or `to` and `values`.
+    #[arg(long, env = "KILN_PROPERTIES", value_name = "FILE")]
+    pub properties: Option<PathBuf>,
+    /// What becomes of builds that ran when an earlier coordinator ended.
+    #[arg(skip)]
+    pub unfinished: Unfinished,
     /// A registry that bases of images may be fetched from over plain HTTP, as HOST or HOST:PORT; may be given several times. This
     /// machine always may.
     #[arg(long = "insecure-registry", env = "KILN_INSECURE_REGISTRIES", value_delimiter = ',', value_name = "HOST")]
@@ -88,16 +106,22 @@ pub struct Config {
 const MAX_CONNECTIONS: usize = 16_384;
 /// Memory of calls where nothing else is said.
 const CALL_MEMORY: u64 = 1 << 30;
+/// How long work waits for a worker where nothing else is said.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 impl Config {
     /// A coordinator on its own disk alone.
-    pub fn on_disk(listen: SocketAddr, data_dir: PathBuf, store_bytes: u64) -> Self {
+    pub fn on_disk(listen: SocketAddr, data_dir: PathBuf, store_bytes: impl Into<store::Bound>) -> Self {
         Self {
             listen,
             auth: auth::Config::default(),
             data_dir,
             quotas: None,
-            store_bytes,
+            store_bytes: store_bytes.into(),
+            queue_timeout: QUEUE_TIMEOUT,
+            pools: Vec::new(),
+            properties: None,
+            unfinished: Unfinished::default(),
             cache_age: store::DEFAULT_LIFE,
             allow_emulation: false,
             abandoned_after: execution::ABANDONED_AFTER,
@@ -182,6 +206,14 @@ fn life(text: &str) -> Result<Duration, String> {
     let life = age(text)?;
     let fits = (Duration::from_secs(1)..=LONGEST).contains(&life);
     if fits { Ok(life) } else { Err(format!("`{text}` is not from one second to a hundred years")) }
+}
+
+/// Reads the bound of a store: a [size](bytes), or `auto`.
+///
+/// # Errors
+/// Says what was expected, in words.
+pub fn bound(text: &str) -> Result<store::Bound, String> {
+    if text == "auto" { Ok(store::Bound::Share) } else { bytes(text).map(store::Bound::Bytes) }
 }
 
 /// Reads a size: digits, and perhaps a unit such as `MiB` or `GB`.

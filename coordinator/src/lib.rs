@@ -12,6 +12,7 @@ pub mod execution;
 pub mod fuzzing;
 pub mod layers;
 mod metrics;
+pub mod pools;
 mod serve;
 pub mod services;
 pub mod status;

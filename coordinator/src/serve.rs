@@ -20,7 +20,8 @@ use tonic::transport::server::{Connected, TcpIncoming};
 use crate::Config;
 use crate::auth::layer::Gate;
 use crate::auth::{self, Authenticator};
-use crate::execution::ExecutionHandle;
+use crate::execution::properties::Rules;
+use crate::execution::{self, ExecutionHandle};
 use crate::metrics::Metrics;
 use crate::services::budget::{Budget, Budgeted};
 use crate::services::{connections, health, membership, workers};
@@ -32,6 +33,8 @@ use crate::webhooks;
 const GRACE: Duration = Duration::from_secs(3);
 /// How long after a start an action waits for a worker that matches: they dial within seconds.
 const MATCH_GRACE_MS: u64 = 15_000;
+/// How long after the first worker joined it waits for the others, which start with it.
+const MATCH_SETTLE_MS: u64 = 2_000;
 /// Calls that begin work: they are traced also where their caller is not.
 const BEGIN: [&str; 2] = ["/kiln.v1.Builds/Submit", "/build.bazel.remote.execution.v2.Execution/Execute"];
 
@@ -106,7 +109,12 @@ where
     let hooks = config.webhooks.as_deref().map(webhooks::Config::read).transpose()?;
     let stores = Stores::open(&kept).await?;
     let quotas = config.quotas.as_deref().map(Quotas::read).transpose()?.unwrap_or_default();
-    let execution = ExecutionHandle::spawn(stores.clone(), scheduling()).with_quota(quotas.of("").actions(""));
+    let options = execution::Options {
+        scheduling: scheduling(&config),
+        rules: config.properties.as_deref().map(Rules::read).transpose()?.unwrap_or_default(),
+        memory: Some(config.data_dir.join("workers")),
+    };
+    let execution = ExecutionHandle::open(stores.clone(), options).with_quota(quotas.of("").actions(""));
     let stopping = CancellationToken::new();
     let counted = metrics.as_ref().map(|metrics| metrics.calls.clone());
     let methods = kiln_proto::descriptors::methods().into_iter().chain(health::methods()?);
@@ -122,6 +130,7 @@ where
         kept: kept.clone(),
         execution: execution.clone(),
         builds: counted_builds,
+        known: authenticator.known(),
         stopping: stopping.clone(),
         quotas,
     };
@@ -156,7 +165,7 @@ where
         .add_routes(own.routes)
         .add_service(health_server)
         .add_service(health::reflection()?)
-        .add_service(sized!(MembershipServer::new(membership::Membership::new(authenticator))))
+        .add_service(sized!(MembershipServer::new(membership::Membership::new(authenticator, execution.clone()))))
         .add_service(sized!(WorkersServer::new(workers::Workers::new(execution))));
     tracing::info!(%address, data_dir = %config.data_dir.display(), "ready");
     let stop = stopping.clone();
@@ -181,11 +190,14 @@ where
 }
 
 /// Leases are numbered from the time of the start, so that those of an earlier run are told apart.
-fn scheduling() -> scheduler::Config {
+fn scheduling(config: &Config) -> scheduler::Config {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     scheduler::Config {
         first_lease: (now.as_millis() as u64) << 16,
         match_grace: MATCH_GRACE_MS,
+        match_settle: MATCH_SETTLE_MS,
+        queue_timeout: config.queue_timeout.as_millis() as u64,
+        pools: config.pools.clone(),
         ..scheduler::Config::default()
     }
 }

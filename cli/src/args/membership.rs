@@ -59,9 +59,43 @@ pub enum Membership {
         /// The serial number of one certificate, in hex; its owner's others stay.
         #[arg(long, value_name = "HEX", conflicts_with = "name")]
         serial: Option<String>,
+        /// Revoke the name although the farm knows nobody who has it.
+        #[arg(long, requires = "name")]
+        unknown: bool,
         /// The directory that `kiln farm init` made, where it is on this machine; without, the farm at `--farm` is told.
         #[arg(long, env = "KILN_FARM_DIR", value_name = "DIR")]
         farm_dir: Option<PathBuf>,
+    },
+    /// Let somebody in again who was revoked.
+    Unrevoke {
+        /// Their name.
+        #[arg(required_unless_present = "serial")]
+        name: Option<String>,
+        /// The serial number of the certificate that was revoked, in hex.
+        #[arg(long, value_name = "HEX", conflicts_with = "name")]
+        serial: Option<String>,
+        /// The directory that `kiln farm init` made, where it is on this machine; without, the farm at `--farm` is told.
+        #[arg(long, env = "KILN_FARM_DIR", value_name = "DIR")]
+        farm_dir: Option<PathBuf>,
+    },
+    /// List workers, certificates, tokens, and who is revoked.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        /// Read the directory that `kiln farm init` made, which does not know workers; without, the farm at `--farm` is asked.
+        #[arg(long, env = "KILN_FARM_DIR", value_name = "DIR")]
+        farm_dir: Option<PathBuf>,
+    },
+    /// Give a worker no new work; what it runs goes on. It stays so when the worker or the coordinator restarts.
+    Drain {
+        /// The worker's name.
+        worker: String,
+    },
+    /// Give a drained worker work again.
+    Undrain {
+        /// The worker's name.
+        worker: String,
     },
 }
 

@@ -31,6 +31,7 @@ pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Inter
                 .to_owned(),
         ));
     }
+    let farm = &args::Farm { store_size: args.store_size, ..farm.clone() };
     let dir = scan::directory(&args.dir)?;
     let context = context::of(&dir);
     let options = options(&context);
@@ -220,6 +221,8 @@ fn request(args: &args::Build, scanned: &Scanned, (facts, project): (git::Facts,
         secrets: Vec::new(),
         language: args.language.map(|language| language.name().to_owned()).unwrap_or_default(),
         variables: args.env.iter().map(variable).collect(),
+        queue_timeout: args.queue_timeout.and_then(|limit| limit.try_into().ok()),
+        detached: args.detach,
     }
 }
 

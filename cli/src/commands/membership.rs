@@ -8,12 +8,13 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use kiln_coordinator::auth::authority::{Authority, Subject};
-use kiln_coordinator::auth::{Error as AuthError, Files, Identity, check_name, revoked, tokens};
+use kiln_coordinator::auth::{Error as AuthError, Files, Identity, check_name, issued, revoked, tokens};
 use kiln_proto::join::Token;
 use kiln_proto::v1;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::members;
 use crate::args::{self, Membership, Who};
 use crate::farm::Farm;
 use crate::interrupts::Interrupts;
@@ -36,12 +37,38 @@ pub(super) async fn run(farm: &args::Farm, args: Membership, interrupts: &Interr
             terminal::say("the coordinator has another certificate; a running one takes it up within a second");
             Ok(Code::Success)
         }
-        Membership::Revoke { name, serial, farm_dir: Some(dir) } => revoke(&Files::of(&dir), name, serial),
-        Membership::Revoke { farm_dir: None, .. } if farm.farm.is_none() => Err(Error::Usage(
-            "whose farm? Name its directory by `--farm-dir`, or its address by `--farm` (`KILN_FARM`)".to_owned(),
-        )),
-        Membership::Revoke { name, serial, farm_dir: None } => {
-            super::briefly(farm, interrupts, async |farm| revoke_at(farm, name, serial).await).await
+        Membership::Revoke { name, serial, unknown, farm_dir: Some(dir) } => {
+            revoke(&Files::of(&dir), name, serial, unknown)
+        }
+        Membership::Revoke { farm_dir: None, .. } | Membership::Unrevoke { farm_dir: None, .. }
+            if farm.farm.is_none() =>
+        {
+            Err(Error::Usage(
+                "whose farm? Name its directory by `--farm-dir`, or its address by `--farm` (`KILN_FARM`)".to_owned(),
+            ))
+        }
+        Membership::Revoke { name, serial, unknown, farm_dir: None } => {
+            super::briefly(farm, interrupts, async |farm| revoke_at(farm, name, serial, unknown).await).await
+        }
+        Membership::Unrevoke { name, serial, farm_dir } => {
+            let (name, serial) = (name.unwrap_or_default(), serial.unwrap_or_default());
+            match farm_dir {
+                Some(dir) => members::unrevoke(&Files::of(&dir), &name, &serial),
+                None => {
+                    super::briefly(farm, interrupts, async |farm| members::unrevoke_at(farm, name, serial).await).await
+                }
+            }
+        }
+        // Where both are named, the running farm knows more.
+        Membership::List { json, farm_dir: Some(dir) } if farm.farm.is_none() => members::list(&dir, json),
+        Membership::List { json, .. } => {
+            super::briefly(farm, interrupts, async |farm| members::list_at(farm, json).await).await
+        }
+        Membership::Drain { worker } => {
+            super::briefly(farm, interrupts, async |farm| members::drain(farm, worker, false).await).await
+        }
+        Membership::Undrain { worker } => {
+            super::briefly(farm, interrupts, async |farm| members::drain(farm, worker, true).await).await
         }
     }
 }
@@ -171,12 +198,23 @@ fn certificate(who: &Who, life: Duration, output: &Path) -> Result<Code, Error> 
         )));
     }
     let made = open(&Files::of(&who.dir.farm_dir))?.issue(&Subject::Client(&identity), life).map_err(usage)?;
+    if let Err(error) = issued::File::add(&Files::of(&who.dir.farm_dir).certificates(), &made.chain) {
+        terminal::say(&format!("warning: {error}; `kiln farm list` will not name this certificate"));
+    }
     write(&key, &made.key, true)?;
     write(&chain, &made.chain, false)?;
     print_line(&format!("{}\n{}", chain.display(), key.display()))
 }
 
-fn revoke(files: &Files, name: Option<String>, serial: Option<String>) -> Result<Code, Error> {
+fn revoke(files: &Files, name: Option<String>, serial: Option<String>, unknown: bool) -> Result<Code, Error> {
+    if let Some(name) = name.as_ref().filter(|_| !unknown)
+        && !members::knows(files, name)?
+    {
+        return Err(Error::Usage(format!(
+            "this farm knows nobody named `{name}`: no token or certificate has that name (`kiln farm list`); `--unknown` revokes it \
+             all the same, such as for somebody whose certificate an earlier version made"
+        )));
+    }
     let mut file = revoked::File::read(&files.revoked()).map_err(|error: AuthError| usage(error))?;
     file.names.extend(name);
     if let Some(serial) = serial {
@@ -187,8 +225,8 @@ fn revoke(files: &Files, name: Option<String>, serial: Option<String>) -> Result
     Ok(Code::Success)
 }
 
-async fn revoke_at(farm: &Farm, name: Option<String>, serial: Option<String>) -> Result<Code, Error> {
-    let request = v1::RevokeRequest { name: name.unwrap_or_default(), serial: serial.unwrap_or_default() };
+async fn revoke_at(farm: &Farm, name: Option<String>, serial: Option<String>, unknown: bool) -> Result<Code, Error> {
+    let request = v1::RevokeRequest { name: name.unwrap_or_default(), serial: serial.unwrap_or_default(), unknown };
     farm.call(farm.membership().revoke(request)).await?;
     terminal::say("revoked; the farm acts on it from now on");
     Ok(Code::Success)

@@ -5,10 +5,12 @@ mod attach;
 mod build;
 mod builds;
 mod cache;
+mod cancel;
 mod check;
 mod ci;
 mod init;
 mod logs;
+mod members;
 mod membership;
 mod plan;
 mod supervise;
@@ -35,7 +37,9 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
         }
         Command::Logs(args) => briefly(farm, &interrupts, async |farm| logs::run(farm, args).await).await,
         Command::Builds(args) => briefly(farm, &interrupts, async |farm| builds::list(farm, args).await).await,
-        Command::Cancel { build } => briefly(farm, &interrupts, async |farm| builds::cancel(farm, &build).await).await,
+        Command::Cancel { build, user } => {
+            briefly(farm, &interrupts, async |farm| cancel::run(farm, build, user).await).await
+        }
         Command::Workers(args) => briefly(farm, &interrupts, async |farm| workers::run(farm, args).await).await,
         Command::Artifacts(args) => briefly(farm, &interrupts, async |farm| artifacts::list(farm, args).await).await,
         Command::Fetch(args) => briefly(farm, &interrupts, async |farm| artifacts::fetch(farm, args).await).await,

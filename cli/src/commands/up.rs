@@ -29,17 +29,23 @@ pub(super) async fn run(args: args::Up, interrupts: &Interrupts) -> Result<Code,
     let (ready, is_ready) = watch::channel(false);
     let (stop_workers, workers_stop) = watch::channel(false);
     let (stop_coordinator, coordinator_stop) = watch::channel(false);
+    let share = Share::of(args.workers, &data_dir);
     let names: Vec<String> = (1..=args.workers).map(|number| format!("worker-{number}")).collect();
-    let mut coordinator = Box::pin(coordinator_process(listen, &data_dir).keep(is_ready.clone(), coordinator_stop));
+    let mut coordinator = Box::pin(
+        coordinator_process(listen, &data_dir, &args.store_size, &args.queue_timeout)
+            .keep(is_ready.clone(), coordinator_stop),
+    );
     let mut workers: Vec<_> = names
         .iter()
-        .map(|name| Box::pin(worker_process(&url, name, &data_dir).keep(is_ready.clone(), workers_stop.clone())))
+        .map(|name| {
+            Box::pin(worker_process(&url, name, &data_dir, &share).keep(is_ready.clone(), workers_stop.clone()))
+        })
         .collect();
     let failed = {
         let wait = async {
             all_there(&url, &names).await;
             ready.send_replace(true);
-            terminal::say(&format!("ready: {url} with {} workers; Ctrl-C stops it", names.len()));
+            terminal::say(&ready_words(&url, listen, names.len(), &share));
             std::future::pending::<()>().await;
         };
         let any_worker = async {
@@ -97,7 +103,43 @@ async fn all_there(url: &str, names: &[String]) {
     }
 }
 
-fn coordinator_process(listen: SocketAddr, data_dir: &Path) -> Process {
+/// What is said once everybody is there: the line that other commands need, and how another worker joins.
+fn ready_words(url: &str, listen: SocketAddr, workers: usize, share: &Share) -> String {
+    let each = if workers > 1 { " each" } else { "" };
+    let elsewhere = if listen.ip().is_loopback() {
+        "# workers on other machines need a farm with certificates: `kiln farm init`"
+    } else {
+        "# also on other machines, where this address reaches this one"
+    };
+    let (cpus, memory) = (share.cpus, terminal::size(share.memory_bytes));
+    format!(
+        "ready: {url} with {workers} workers ({cpus} CPUs and {memory}{each}); Ctrl-C stops it\n\
+         export KILN_FARM={url}\n\
+         kiln-worker --coordinator {url} --name NAME --state-dir DIR   # adds a worker\n\
+         {elsewhere}"
+    )
+}
+
+/// What each worker has of the machine.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    cpus: f64,
+    memory_bytes: u64,
+    cache_bytes: u64,
+}
+
+impl Share {
+    fn of(workers: u32, data_dir: &Path) -> Self {
+        let machine = kiln_worker::probe::capacity(None, None);
+        let workers = workers.max(1);
+        // A worker with less than a CPU, or with hardly any memory, could run next to nothing.
+        let cpus = f64::from((machine.milli_cpus / workers).max(machine.milli_cpus.min(1000))) / 1000.0;
+        let memory_bytes = (machine.memory_bytes / u64::from(workers)).max(machine.memory_bytes.min(512 << 20));
+        Self { cpus, memory_bytes, cache_bytes: parts::cache_bytes(data_dir, workers.into()).max(1) }
+    }
+}
+
+fn coordinator_process(listen: SocketAddr, data_dir: &Path, store_size: &str, queue_timeout: &str) -> Process {
     Process {
         name: "the coordinator".to_owned(),
         arguments: vec![
@@ -106,13 +148,17 @@ fn coordinator_process(listen: SocketAddr, data_dir: &Path) -> Process {
             listen.to_string().into(),
             "--data-dir".into(),
             data_dir.join("coordinator").into(),
+            "--store-size".into(),
+            store_size.into(),
+            "--queue-timeout".into(),
+            queue_timeout.into(),
             "--parent".into(),
             std::process::id().to_string().into(),
         ],
     }
 }
 
-fn worker_process(url: &str, name: &str, data_dir: &Path) -> Process {
+fn worker_process(url: &str, name: &str, data_dir: &Path, share: &Share) -> Process {
     Process {
         name: name.to_owned(),
         arguments: vec![
@@ -123,6 +169,12 @@ fn worker_process(url: &str, name: &str, data_dir: &Path) -> Process {
             name.into(),
             "--state-dir".into(),
             data_dir.join(name).into(),
+            "--cpus".into(),
+            share.cpus.to_string().into(),
+            "--memory".into(),
+            share.memory_bytes.to_string().into(),
+            "--cache-size".into(),
+            share.cache_bytes.to_string().into(),
             "--parent".into(),
             std::process::id().to_string().into(),
         ],

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kiln_coordinator::store::Bound;
 use kiln_proto::channel;
 use kiln_proto::channel::Channel;
 use kiln_proto::v1::StatusRequest;
@@ -47,13 +48,13 @@ struct Host {
 }
 
 /// Hosts a farm in `dir`, or joins the one that another process hosts there.
-pub(super) async fn open(dir: &Path) -> Result<Opened, Error> {
+pub(super) async fn open(dir: &Path, store: Bound) -> Result<Opened, Error> {
     let failed = |source| Error::Directory { path: dir.to_owned(), source };
     std::fs::create_dir_all(dir).map_err(failed)?;
     for _ in 0..PATIENCE {
         let lock = open_lock(&dir.join("lock")).map_err(failed)?;
         if try_lock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(failed)? {
-            return host(dir, lock).await;
+            return host(dir, lock, store).await;
         }
         if let Some(opened) = join(dir).await.map_err(failed)? {
             return Ok(opened);
@@ -79,7 +80,7 @@ async fn join(dir: &Path) -> std::io::Result<Option<Opened>> {
     Ok(Some(Opened { url, channel, role: Role::Guest(share) }))
 }
 
-async fn host(dir: &Path, lock: File) -> Result<Opened, Error> {
+async fn host(dir: &Path, lock: File, store: Bound) -> Result<Opened, Error> {
     let failed = |source| Error::Directory { path: dir.to_owned(), source };
     // One that was killed leaves its address behind.
     let _ = std::fs::remove_file(dir.join("address"));
@@ -89,7 +90,7 @@ async fn host(dir: &Path, lock: File) -> Result<Opened, Error> {
     let (stop_worker, worker_stopped) = watch::channel(false);
     let (stop_coordinator, coordinator_stopped) = watch::channel(false);
     let coordinator = tokio::spawn(parts::coordinator(
-        parts::own_coordinator(listen, dir.join("coordinator")),
+        parts::own_coordinator(listen, dir.join("coordinator"), store),
         listener,
         until(coordinator_stopped),
     ));

@@ -45,7 +45,7 @@ impl Farm {
             }
             None => {
                 let dir = crate::local::cache_dir()?.join("farm");
-                let opened = embedded::open(&dir).await?;
+                let opened = embedded::open(&dir, args.store_size).await?;
                 // What hosts this farm is on this machine: where it is gone, it will not come back by itself.
                 let lost_after = args.lost_after.min(Duration::from_secs(5));
                 Ok(Self {
@@ -76,6 +76,11 @@ impl Farm {
     /// The service for layers.
     pub fn cache(&self) -> CacheClient<Traced<Channel>> {
         CacheClient::new(traced(self.channel.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// The service for the farm's administration.
+    pub fn farm(&self) -> FarmClient<Traced<Channel>> {
+        FarmClient::new(traced(self.channel.clone()))
     }
 
     /// The service for who belongs to the farm.

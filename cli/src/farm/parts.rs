@@ -2,14 +2,16 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use kiln_coordinator::builds::Unfinished;
+use kiln_coordinator::store::Bound;
 use tokio::net::TcpListener;
 
-/// Bytes of blobs that a farm on this machine keeps.
-const STORE_BYTES: u64 = 20 << 30;
-/// Bytes of inputs that a worker on this machine keeps.
+/// Most bytes of inputs that the workers of a farm on this machine keep together.
 const CACHE_BYTES: u64 = 10 << 30;
+/// Which part of the disk's free room that is at most.
+const CACHE_PART: u64 = 10;
 
 /// Where a worker started this process as the first one of a sandbox, becomes that and does not return.
 pub fn become_init_if_asked() {
@@ -34,12 +36,23 @@ pub async fn worker(
 }
 
 /// A coordinator inside a command.
-pub fn own_coordinator(listen: SocketAddr, data_dir: PathBuf) -> kiln_coordinator::Config {
-    kiln_coordinator::Config::on_disk(listen, data_dir, STORE_BYTES)
+pub fn own_coordinator(listen: SocketAddr, data_dir: PathBuf, store: Bound) -> kiln_coordinator::Config {
+    let config = kiln_coordinator::Config::on_disk(listen, data_dir, store);
+    // Who followed a build that an earlier command left unfinished has ended with it.
+    kiln_coordinator::Config { unfinished: Unfinished::Interrupt, ..config }
+}
+
+/// Bytes of inputs that each of so many workers keeps which have their caches below `dir`.
+pub fn cache_bytes(dir: &Path, workers: u64) -> u64 {
+    // A directory that is not there yet is on the disk of the one that is to hold it.
+    let free = dir.ancestors().find_map(|dir| rustix::fs::statvfs(dir).ok());
+    let free = free.map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    (free / CACHE_PART).min(CACHE_BYTES) / workers.max(1)
 }
 
 /// A worker inside a command, for the coordinator at this URL.
 pub fn own_worker(coordinator: String, name: String, state_dir: PathBuf) -> kiln_worker::Config {
+    let cache_bytes = cache_bytes(&state_dir, 1);
     kiln_worker::Config {
         root: None,
         access: kiln_proto::channel::Access::default(),
@@ -54,7 +67,7 @@ pub fn own_worker(coordinator: String, name: String, state_dir: PathBuf) -> kiln
         cpus: None,
         memory: None,
         labels: Vec::new(),
-        cache_bytes: CACHE_BYTES,
+        cache_bytes,
         metrics_listen: None,
         grace: kiln_worker::DEFAULT_GRACE,
     }

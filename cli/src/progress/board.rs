@@ -83,6 +83,7 @@ impl Board {
             Event::Log(log) => self.log(log),
             Event::StepFinished(finished) => self.finished(finished),
             Event::TargetFinished(finished) => vec![Happening::TargetFinished(finished)],
+            Event::Waiting(waiting) => vec![Happening::Waiting(waiting)],
             Event::Warning(warning) => vec![Happening::Warning(warning.text)],
             Event::Artifact(_) | Event::BuildFinished(_) => Vec::new(),
         }

@@ -64,6 +64,7 @@ fn object(happening: &Happening) -> Value {
             "bytes_sent": delivered.bytes.0,
             "bytes_present": delivered.bytes.1,
         }),
+        Happening::Waiting(waiting) => super::waiting::object(waiting),
         Happening::Warning(text) => json!({ "type": "warning", "text": text }),
         Happening::Finished { finished, moved } => json!({
             "type": "build_finished",

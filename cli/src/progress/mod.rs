@@ -10,6 +10,7 @@ mod plain;
 mod summary;
 mod told;
 mod tty;
+mod waiting;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -62,6 +63,8 @@ pub enum Happening {
     TargetFinished(v1::TargetFinished),
     /// Artifacts were taken to where they are used from.
     Delivered(Delivered),
+    /// A target stands still.
+    Waiting(v1::Waiting),
     /// A warning.
     Warning(String),
     /// The end.

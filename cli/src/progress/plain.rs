@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use super::waiting::waiting_words;
 use super::{Board, Happening, Show, cache_word, status_word, summary};
 use crate::terminal::{self, harmless, say};
 
@@ -45,6 +46,11 @@ impl Show for Plain {
             Happening::Delivered(delivered) => {
                 say(&harmless(&delivered_words(delivered)));
                 writeln!(std::io::stdout().lock(), "{}@{}", delivered.reference, delivered.digest)?;
+            }
+            Happening::Waiting(waiting) => {
+                if let Some(text) = waiting_words(board, waiting) {
+                    say(&harmless(&text));
+                }
             }
             Happening::Warning(text) => say(&format!("warning: {}", harmless(text))),
             Happening::Finished { finished, moved } => say(summary(board, finished, moved).trim_end_matches('\n')),

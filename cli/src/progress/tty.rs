@@ -7,6 +7,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::plain::{delivered_words, finished_words, started_words, target_words};
+use super::waiting::waiting_words;
 use super::{Board, Happening, Key, Show, summary};
 use crate::terminal::{harmless, last_overwrite, say};
 
@@ -86,6 +87,11 @@ impl Show for Tty {
                 self.line(&delivered_words(delivered));
                 let named = format!("{}@{}", delivered.reference, delivered.digest);
                 self.bars.suspend(|| writeln!(std::io::stdout().lock(), "{named}"))?;
+            }
+            Happening::Waiting(waiting) => {
+                if let Some(text) = waiting_words(board, waiting) {
+                    self.line(&text);
+                }
             }
             Happening::Warning(text) => self.line(&format!("warning: {text}")),
             Happening::Finished { finished, moved } => {

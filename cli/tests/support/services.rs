@@ -87,6 +87,12 @@ impl Builds for Service {
         Ok(Response::new(self.0.build.lock().clone()))
     }
 
+    async fn cancel_all(&self, request: Request<v1::CancelAllRequest>) -> Answer<v1::CancelAllResponse> {
+        let (user, build) = (request.into_inner().user, self.0.build.lock().clone());
+        let builds = Some(build).filter(|build| build.user == user).into_iter().collect();
+        Ok(Response::new(v1::CancelAllResponse { builds }))
+    }
+
     async fn list(&self, _: Request<v1::ListRequest>) -> Answer<v1::ListResponse> {
         Ok(Response::new(v1::ListResponse { builds: vec![self.0.build.lock().clone()] }))
     }

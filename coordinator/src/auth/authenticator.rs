@@ -1,6 +1,6 @@
 //! Finds out who calls, from what they show.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -19,7 +19,7 @@ use super::shown::Authorities;
 use super::tls::Served;
 use super::tokens::{self, Tokens};
 use super::watched::Watched;
-use super::{Config, Error, Identity, revoked, shown};
+use super::{Config, Error, Identity, issued, revoked, shown};
 
 /// Certificates whose identity is remembered.
 const REMEMBERED: usize = 4_096;
@@ -49,6 +49,9 @@ struct Inner {
     authority: Option<Authority>,
     worker_life: std::time::Duration,
     revoked: Option<PathBuf>,
+    issued: Option<PathBuf>,
+    /// Names of those who called since the start, whatever they showed.
+    seen: Mutex<HashSet<String>>,
     /// One revocation at a time reads the file and writes it.
     revoking: tokio::sync::Mutex<()>,
 }
@@ -84,6 +87,8 @@ impl Authenticator {
             authority,
             worker_life: config.worker_certificate_life,
             revoked: config.revoked_file(),
+            issued: config.certificates_file(),
+            seen: Mutex::default(),
             revoking: tokio::sync::Mutex::new(()),
         })))
     }
@@ -103,27 +108,96 @@ impl Authenticator {
     /// # Errors
     /// FAILED_PRECONDITION where there is no file for it, INTERNAL where it cannot be written.
     pub async fn revoke(&self, identity: &Identity) -> Result<(), Status> {
+        let add = identity.clone();
+        self.change_revoked(
+            move |file| {
+                file.names.extend(Some(add.name).filter(|name| !name.is_empty()));
+                add.serial.iter().for_each(|serial| file.add_serial(serial));
+                Ok(())
+            },
+            |file| file.has(identity),
+        )
+        .await
+    }
+
+    /// Lets whoever this means in again, from the answer on.
+    ///
+    /// # Errors
+    /// As [`revoke`](Self::revoke); NOT_FOUND where they were not revoked.
+    pub async fn unrevoke(&self, identity: &Identity) -> Result<(), Status> {
+        let gone = identity.clone();
+        self.change_revoked(
+            move |file| {
+                let serial = gone.serial.clone().unwrap_or_default();
+                let what = if serial.is_empty() { &gone.name } else { &serial };
+                if file.take_back(&gone.name, &serial) {
+                    return Ok(());
+                }
+                Err(Status::not_found(format!("`{what}` is not revoked; `kiln farm list` names who is")))
+            },
+            |file| !file.has(identity),
+        )
+        .await
+    }
+
+    /// Changes the file of who is revoked, and waits until this coordinator acts on it.
+    async fn change_revoked(
+        &self,
+        change: impl FnOnce(&mut revoked::File) -> Result<(), Status> + Send + 'static,
+        acts: impl Fn(&revoked::File) -> bool,
+    ) -> Result<(), Status> {
         let Some(path) = self.0.revoked.clone() else {
             return Err(Status::failed_precondition(
                 "this coordinator keeps no list of who is revoked: it was started without `--farm-dir` or `--revoked`",
             ));
         };
         let _alone = self.0.revoking.lock().await;
-        let add = identity.clone();
         let written = tokio::task::spawn_blocking(move || {
-            let mut file = revoked::File::read(&path)?;
-            file.names.extend(Some(add.name).filter(|name| !name.is_empty()));
-            add.serial.iter().for_each(|serial| file.add_serial(serial));
-            file.write(&path)
+            let internal = |error: Error| Status::internal(error.to_string());
+            let mut file = revoked::File::read(&path).map_err(internal)?;
+            change(&mut file)?;
+            file.write(&path).map_err(internal)
         });
-        let written = written.await.map_err(|error| Status::internal(error.to_string()))?;
-        written.map_err(|error| Status::internal(error.to_string()))?;
+        written.await.map_err(|error| Status::internal(error.to_string()))??;
         let mut known = self.0.known.clone();
-        let acts = known.wait_for(|known| known.revoked.has(identity));
+        let acts = known.wait_for(|known| acts(&known.revoked));
         match tokio::time::timeout(UNTIL_KNOWN, acts).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(Status::internal("it is written down, but the coordinator does not act on it yet; see its log")),
         }
+    }
+
+    /// Certificates that the farm's authority made.
+    pub async fn issued(&self) -> Vec<issued::Entry> {
+        let Some(path) = self.0.issued.clone() else { return Vec::new() };
+        let read = tokio::task::spawn_blocking(move || issued::File::read(&path)).await;
+        match read {
+            Ok(Ok(file)) => file.certificates,
+            other => {
+                tracing::warn!(?other, "cannot read which certificates were made");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Writes down that a certificate was made. A failure is only logged: the certificate is good.
+    pub fn note_issued(&self, chain: &str) {
+        let Some(path) = self.0.issued.clone() else { return };
+        let chain = chain.to_owned();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = issued::File::add(&path, &chain) {
+                tracing::warn!(%error, "cannot write down that a certificate was made");
+            }
+        });
+    }
+
+    /// Whether somebody of this name has a token, a certificate, or called since the start.
+    pub async fn knows(&self, name: &str) -> bool {
+        let known = self.0.known.borrow().clone();
+        known.tokens.entries().any(|entry| entry.name == name)
+            || known.revoked.has_name(name)
+            || self.0.seen.lock().contains(name)
+            || self.issued().await.iter().any(|entry| entry.name == name)
     }
 
     /// The authority of workers' certificates, and how long those live.
@@ -149,6 +223,11 @@ impl Authenticator {
         if self.0.known.borrow().revoked.has(&identity) {
             return Err(revoked_status(&identity));
         }
+        let mut seen = self.0.seen.lock();
+        if !seen.contains(&identity.name) && seen.len() < REMEMBERED {
+            seen.insert(identity.name.clone());
+        }
+        drop(seen);
         Ok(identity)
     }
 

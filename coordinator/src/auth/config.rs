@@ -91,6 +91,11 @@ impl Files {
         self.0.join("tokens.toml")
     }
 
+    /// Which certificates were made.
+    pub fn certificates(&self) -> PathBuf {
+        self.0.join("certificates.toml")
+    }
+
     /// Who is revoked.
     pub fn revoked(&self) -> PathBuf {
         self.0.join("revoked.toml")
@@ -114,6 +119,11 @@ impl Config {
     /// Where it says who is revoked.
     pub(super) fn revoked_file(&self) -> Option<PathBuf> {
         self.or_farms(&self.revoked, Files::revoked)
+    }
+
+    /// Where it is written down which certificates were made.
+    pub(super) fn certificates_file(&self) -> Option<PathBuf> {
+        self.files().as_ref().map(Files::certificates)
     }
 
     /// The authority that makes workers' certificates, where this coordinator holds its key.

@@ -8,6 +8,7 @@ pub mod authority;
 mod config;
 mod error;
 mod identity;
+pub mod issued;
 pub mod jwt;
 pub mod layer;
 mod open_call;

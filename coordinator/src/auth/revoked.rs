@@ -70,6 +70,11 @@ impl File {
         self.names.contains(name)
     }
 
+    /// Takes a name or a serial number back; false where it was not there.
+    pub fn take_back(&mut self, name: &str, serial: &str) -> bool {
+        if serial.is_empty() { self.names.remove(name) } else { self.serials.remove(&normal(serial)) }
+    }
+
     /// Adds a serial number, however it is written.
     pub fn add_serial(&mut self, serial: &str) {
         self.serials.insert(normal(serial));
@@ -93,6 +98,8 @@ mod tests {
         for revoked in ["8f0a11", "008f0a11", "7b", "007B"] {
             assert!(file.has(&of(revoked)), "expected `{revoked}` to be revoked");
         }
+        let mut later = file.clone();
+        assert!(later.take_back("", "8F:0A:11") && !later.take_back("", "8f0a11") && !later.take_back("ann", ""));
         for other in ["8f0a110", "8f0a1", "b", ""] {
             assert!(!file.has(&of(other)), "expected `{other}` to be let in");
         }

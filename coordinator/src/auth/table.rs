@@ -49,6 +49,7 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("kiln.v1.Builds", "Submit", BUILD),
     ("kiln.v1.Builds", "Watch", BUILD),
     ("kiln.v1.Builds", "Cancel", BUILD),
+    ("kiln.v1.Builds", "CancelAll", BUILD),
     ("kiln.v1.Builds", "List", BUILD),
     ("kiln.v1.Builds", "Get", BUILD),
     ("kiln.v1.Artifacts", "List", LOOK),
@@ -66,6 +67,8 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("kiln.v1.Membership", "Join", Needs::Nothing),
     ("kiln.v1.Membership", "Renew", WORK),
     ("kiln.v1.Membership", "Revoke", RUN_THE_FARM),
+    ("kiln.v1.Membership", "Unrevoke", RUN_THE_FARM),
+    ("kiln.v1.Membership", "List", RUN_THE_FARM),
 ];
 
 /// What the call at this path, `/SERVICE/METHOD`, needs; none where there is no such call.

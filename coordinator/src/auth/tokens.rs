@@ -110,6 +110,11 @@ impl From<File> for Tokens {
 }
 
 impl Tokens {
+    /// All of them, in no order.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.0.values()
+    }
+
     /// Whether this looks like one of these tokens, and not like somebody else's.
     pub fn is_ours(token: &str) -> bool {
         token.starts_with(PREFIX)

@@ -8,8 +8,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_core::plan::{Libc, Step, Target, Tool};
-use kiln_proto::property::cpu_levels;
-use kiln_proto::v1;
+use kiln_core::scheduler::{Pool, Requirements};
+use kiln_proto::property::{self, cpu_levels};
+use kiln_proto::{clock, v1};
 
 /// The environment for a target, or in words why there is none.
 pub fn choose(
@@ -57,6 +58,52 @@ pub fn recommendations(environment: &v1::Environment, steps: &[Step]) -> BTreeSe
     let tools = steps.iter().filter(|step| step.image.is_none()).flat_map(|step| &step.tools);
     let recommended = tools.map(|entry| Tool::read(entry)).filter(|tool| tool.recommended);
     recommended.filter_map(|tool| tool.unmet(environment.tools.get(tool.name)?)).collect()
+}
+
+/// What is waited for where no worker matches: those that were here lately, or a pool that the farm has by declaration. `None` where
+/// nobody is expected.
+pub fn expected(
+    away: &[v1::Worker],
+    pools: &[Pool],
+    target: &Target,
+    steps: &[Step],
+    allow_emulation: bool,
+) -> Option<String> {
+    let now = clock::kiln_now();
+    let age = |worker: &v1::Worker| clock::milliseconds_between(worker.last_seen.as_ref(), Some(&now)) / 1000;
+    let matches = |worker: &&v1::Worker| {
+        let environment = worker.environment.as_ref();
+        environment.is_some_and(|environment| {
+            (allow_emulation || !environment.emulated) && lacks(environment, target, steps).is_empty()
+        })
+    };
+    let lately = away.iter().filter(|worker| age(worker) < LATELY_S).filter(matches);
+    let mut words: Vec<String> = lately
+        .map(|worker| {
+            let since = match age(worker) {
+                0..60 => "less than a minute ago".to_owned(),
+                seconds => format!("{} min ago", seconds / 60),
+            };
+            format!("`{}` was here {since}", worker.worker)
+        })
+        .collect();
+    let asked = Requirements { properties: asked(target, steps), ..Requirements::default() };
+    let pools = pools.iter().filter(|pool| pool.may_run(&asked));
+    words.extend(pools.map(|pool| format!("pool `{}` has none now", pool.name)));
+    (!words.is_empty()).then(|| format!("a worker with {}: {}", wanted(target), words.join(", ")))
+}
+
+/// How long a worker that left is expected back: an hour, as the scheduler has it.
+const LATELY_S: u64 = 60 * 60;
+
+/// What a pool must be for a target.
+fn asked(target: &Target, steps: &[Step]) -> BTreeSet<(String, String)> {
+    let mut asked = BTreeSet::from([(property::ISA.to_owned(), target.platform.isa().to_owned())]);
+    let on_its_own_system = steps.is_empty() || steps.iter().any(|step| step.image.is_none());
+    asked.extend(target.os.iter().filter(|_| on_its_own_system).map(|os| (property::OS.to_owned(), os.clone())));
+    asked
+        .extend(target.labels.iter().map(|(name, value)| (format!("{}{name}", property::LABEL_PREFIX), value.clone())));
+    asked
 }
 
 fn wanted(target: &Target) -> String {
@@ -178,6 +225,26 @@ mod tests {
             workers.rotate_left(1);
             assert_eq!(choose(&workers, &target(None), &[], false).unwrap().fingerprint, "f2");
         }
+    }
+
+    #[test]
+    fn a_worker_that_was_here_lately_or_a_declared_pool_is_expected_and_others_are_not() {
+        let now = clock::kiln_now();
+        let left = |ago: i64| Some(prost_types::Timestamp { seconds: now.seconds - ago, ..now });
+        let away = v1::Worker { last_seen: left(300), ..worker("a", "f1", 1, &["cc"]) };
+        let expect =
+            |away: &[v1::Worker], pools: &[Pool], steps: &[Step]| expected(away, pools, &target(None), steps, false);
+        let words = expect(&[away.clone()], &[], &[step(&["cc"])]).unwrap();
+        assert_eq!(words, "a worker with linux/amd64: `a` was here 5 min ago");
+        assert_eq!(expect(&[away.clone()], &[], &[step(&["go"])]), None);
+        assert_eq!(expect(&[v1::Worker { last_seen: left(3600), ..away }], &[], &[]), None);
+        let pool = |isa: &str| Pool {
+            name: "cloud".to_owned(),
+            properties: [("ISA".to_owned(), isa.to_owned())].into(),
+            capacity: None,
+        };
+        assert!(expect(&[], &[pool("x86-64")], &[]).unwrap().contains("pool `cloud` has none now"));
+        assert_eq!(expect(&[], &[pool("arm-a64")], &[]), None);
     }
 
     #[test]

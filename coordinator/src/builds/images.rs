@@ -80,11 +80,16 @@ async fn resolve(work: &Work, image: &str, job: &Job) -> Answer {
         tenant: build.user,
         build: build.id,
         path_weight: job.path_weight,
+        queue_timeout: work.queue_timeout(),
     };
     let mut attached = work.execution.execute(request).await.map_err(|status| farms(status.message()))?;
+    let place = work.waits.begin(job);
     loop {
-        if let Update::Done(done) = attached.next().await {
-            return read(work, image, &done).await;
+        match attached.next().await {
+            Update::Queued => place.queued(attached.waiter()),
+            Update::Executing { .. } => place.runs(),
+            Update::Output { .. } => {}
+            Update::Done(done) => return read(work, image, &done).await,
         }
     }
 }

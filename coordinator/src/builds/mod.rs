@@ -16,16 +16,17 @@ mod records;
 mod remarks;
 mod run;
 mod secrets;
+mod settings;
 pub mod source;
 mod step_log;
 mod steps;
+mod waiting;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use kiln_core::plan::{self, Options, Plan, Platform};
-use kiln_images::registry;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::v1::{self, Build, Status as BuildStatus, event};
 use kiln_proto::{clock, v1::SubmitRequest};
@@ -38,6 +39,7 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use crate::artifacts::{self, Bases, invalid_base};
+use crate::auth::Identity;
 use crate::execution::ExecutionHandle;
 use crate::layers::Layers;
 use crate::metrics::BuildMetrics;
@@ -45,6 +47,7 @@ use crate::store::Stores;
 pub use events::EventLog;
 pub use records::{Error as RecordsError, Records};
 use secrets::Secrets;
+pub use settings::{Settings, Unfinished};
 use source::SourceTree;
 
 /// Builds that are remembered.
@@ -73,9 +76,7 @@ struct Shared {
     layers: Layers,
     records: Records,
     directory: PathBuf,
-    allow_emulation: bool,
-    registries: registry::Options,
-    metrics: Option<BuildMetrics>,
+    settings: Settings,
     active: Mutex<HashMap<String, Active>>,
     /// One submission at a time looks at request ids.
     submitting: tokio::sync::Mutex<()>,
@@ -114,6 +115,10 @@ pub(crate) struct Work {
     /// What the build used and made stays in the store until its end.
     _hold: crate::store::Hold,
     pub(crate) images: images::Images,
+    pub(crate) waits: waiting::Waits,
+    /// Whose build it is, as far as that was authenticated.
+    pub(crate) identity: Identity,
+    pub(crate) settings: Settings,
 }
 
 /// The span of all that is done for a build. One that is taken up again stays in its trace.
@@ -141,21 +146,23 @@ fn project_directory(text: &str) -> Result<String, String> {
     Err(format!("source.project is `{text}`: expected a path below the root of the tree"))
 }
 
+/// Somebody of whom only the name is known.
+fn named(user: &str) -> Identity {
+    Identity { name: user.to_owned(), ..Identity::anonymous() }
+}
+
 fn internal(error: impl std::fmt::Display) -> Status {
     Status::internal(error.to_string())
 }
 
 impl Builds {
-    /// Opens what an earlier run left under `directory`, and takes up its unfinished builds. `allow_emulation` lets every build
-    /// take emulated workers.
+    /// Opens what an earlier run left under `directory`; `settings` says what becomes of its unfinished builds.
     pub fn open(
         directory: PathBuf,
         stores: Stores,
         execution: ExecutionHandle,
         layers: Layers,
-        allow_emulation: bool,
-        registries: registry::Options,
-        metrics: Option<BuildMetrics>,
+        settings: Settings,
     ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(directory.join("events"))?;
         let records = Records::open(&directory.join("index.redb"))?;
@@ -165,9 +172,7 @@ impl Builds {
             layers,
             records,
             directory,
-            allow_emulation,
-            registries,
-            metrics,
+            settings,
             active: Mutex::default(),
             submitting: tokio::sync::Mutex::default(),
             planning: Semaphore::new(MAX_PLANNING),
@@ -192,8 +197,20 @@ impl Builds {
         self.shared.directory.join("events").join(id)
     }
 
+    /// As [`submit`](Self::submit), for whoever calls: where the farm asks who that is, it is their build whatever the request says.
+    pub async fn submit_for(&self, identity: Identity, mut request: SubmitRequest) -> Result<Build, Status> {
+        if !identity.is_anonymous() {
+            request.user.clone_from(&identity.name);
+        }
+        self.submit_as(identity, request).await
+    }
+
     /// Plans a tree and starts its build. `INVALID_ARGUMENT`: the project is wrong, in words.
-    pub async fn submit(&self, mut request: SubmitRequest) -> Result<Build, Status> {
+    pub async fn submit(&self, request: SubmitRequest) -> Result<Build, Status> {
+        self.submit_as(named(&request.user), request).await
+    }
+
+    async fn submit_as(&self, identity: Identity, mut request: SubmitRequest) -> Result<Build, Status> {
         let bytes = prost::Message::encoded_len(&request);
         if bytes > MAX_REQUEST_BYTES {
             return Err(Status::resource_exhausted(format!(
@@ -240,7 +257,7 @@ impl Builds {
         })
         .await
         .map_err(internal)??;
-        self.start(build.clone(), request, secrets, (function, source, plan), false)?;
+        self.start(build.clone(), request, (secrets, identity), (function, source, plan), false)?;
         Ok(build)
     }
 
@@ -294,7 +311,7 @@ impl Builds {
         &self,
         build: Build,
         request: SubmitRequest,
-        secrets: Secrets,
+        (secrets, identity): (Secrets, Identity),
         (function, source, plan): (DigestFunction, SourceTree, Plan),
         resumed: bool,
     ) -> Result<(), Status> {
@@ -307,10 +324,11 @@ impl Builds {
             secrets: Arc::new(secrets),
         };
         self.shared.active.lock().insert(id.clone(), active.clone());
-        let allow_emulation = self.shared.allow_emulation || request.allow_emulation;
+        let settings = self.shared.settings.clone();
+        let allow_emulation = settings.allow_emulation || request.allow_emulation;
         let work = Work {
             allow_emulation,
-            metrics: self.shared.metrics.clone(),
+            metrics: settings.metrics.clone(),
             _hold: self.shared.stores.in_use.begin(),
             stores: self.shared.stores.clone(),
             execution: self.shared.execution.clone(),
@@ -319,7 +337,7 @@ impl Builds {
             build: active.build,
             events: active.events,
             cancel: active.cancel,
-            bases: Bases::new(self.shared.stores.clone(), &request.instance, function, self.shared.registries.clone()),
+            bases: Bases::new(self.shared.stores.clone(), &request.instance, function, settings.registries.clone()),
             plan,
             source: Arc::new(source),
             function,
@@ -327,6 +345,9 @@ impl Builds {
             secrets: active.secrets,
             resumed,
             images: images::Images::default(),
+            waits: waiting::Waits::default(),
+            identity,
+            settings,
         };
         let builds = self.clone();
         let working = async move {
@@ -354,25 +375,53 @@ impl Builds {
     fn resume(&self, build: Build) {
         let builds = self.clone();
         tokio::spawn(async move {
-            tracing::info!(build = build.id, "taking up an unfinished build");
-            if let Err(status) = builds.try_resume(&build).await {
+            let request = match builds.read_request(&build.id) {
+                Ok(request) => request,
+                Err(status) => return builds.give_up(build, status.message()),
+            };
+            if builds.shared.settings.unfinished == Unfinished::Interrupt && !request.detached {
+                return builds.interrupt(build);
+            }
+            tracing::info!(build = build.id, "resuming an unfinished build");
+            if let Err(status) = builds.try_resume(&build, request).await {
                 builds.give_up(build, status.message());
             }
         });
     }
 
-    async fn try_resume(&self, build: &Build) -> Result<(), Status> {
-        let path = self.events_path(&build.id).with_extension("request");
+    fn read_request(&self, id: &str) -> Result<SubmitRequest, Status> {
+        let path = self.events_path(id).with_extension("request");
         let data = std::fs::read(path).map_err(internal)?;
-        let request: SubmitRequest = prost::Message::decode(data.as_slice()).map_err(internal)?;
-        let planned = self.plan(&request).await?;
-        let build = Build { steps: Vec::new(), ..build.clone() };
-        self.start(build, request, Secrets::default(), planned, true)
+        prost::Message::decode(data.as_slice()).map_err(internal)
     }
 
-    fn give_up(&self, mut build: Build, why: &str) {
-        build.set_status(BuildStatus::FarmFailed);
-        build.message = format!("the coordinator restarted and could not take the build up: {why}");
+    async fn try_resume(&self, build: &Build, request: SubmitRequest) -> Result<(), Status> {
+        let planned = self.plan(&request).await?;
+        let build = Build { steps: Vec::new(), ..build.clone() };
+        let identity = named(&build.user);
+        self.start(build, request, (Secrets::default(), identity), planned, true)
+    }
+
+    fn give_up(&self, build: Build, why: &str) {
+        self.end(
+            build,
+            BuildStatus::FarmFailed,
+            format!("the coordinator restarted and could not resume the build: {why}"),
+        );
+    }
+
+    /// The client that followed the build ended together with the coordinator: nobody wants it any more.
+    fn interrupt(&self, build: Build) {
+        tracing::info!(build = build.id, "an unfinished build was interrupted");
+        let why = "interrupted: the `kiln` that ran the farm ended before the build did; build again to go on";
+        let _ = std::fs::remove_file(self.events_path(&build.id).with_extension("request"));
+        self.end(build, BuildStatus::Cancelled, why.to_owned());
+    }
+
+    /// Records the end of a build that does not run here.
+    fn end(&self, mut build: Build, status: BuildStatus, message: String) {
+        build.set_status(status);
+        build.message = message;
         build.finished = Some(clock::kiln_now());
         if let Ok(events) = EventLog::open(&self.events_path(&build.id)) {
             events.append(event::Event::BuildFinished(run::finished(&build)));
@@ -409,6 +458,18 @@ impl Builds {
             active.cancel.cancel();
         }
         Ok(build)
+    }
+
+    /// Asks all running builds of a person to end; those are returned as they were.
+    pub fn cancel_all(&self, user: &str) -> Vec<Build> {
+        let active = self.shared.active.lock();
+        let of_user = active.values().filter(|active| active.build.lock().user == user);
+        of_user
+            .map(|active| {
+                active.cancel.cancel();
+                active.build.lock().clone()
+            })
+            .collect()
     }
 
     /// The events of a build from an offset on, ending after `BuildFinished`.

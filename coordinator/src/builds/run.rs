@@ -20,11 +20,14 @@ use super::environment;
 use super::libraries::OnWorker;
 use super::lower::overlay;
 use super::steps::{self, Ended, Finished, Job};
+use super::waiting;
 use crate::artifacts::{self, StepFact};
 use crate::store::redis::Health;
 
 /// How long a build that was taken up again, or that meets a farm which has just started, waits for workers to join.
 const JOINING: Duration = Duration::from_secs(30);
+/// In how many environments a target is begun.
+const ENVIRONMENTS: u32 = 3;
 /// When an image was made of sources that have no commit: 2000-01-01, as everywhere in a build.
 const UNDATED: i64 = 946_684_800;
 /// How often the steps that one needs are run again because their outputs were evicted.
@@ -58,6 +61,11 @@ pub(super) fn finished(build: &Build) -> v1::BuildFinished {
 }
 
 impl Work {
+    /// How long its steps wait while no worker could take them, where the build has a limit of its own.
+    pub(super) fn queue_timeout(&self) -> Option<Duration> {
+        Duration::try_from(self.request.queue_timeout?).ok()
+    }
+
     /// Appends an event, and keeps the build's own state in step with it.
     pub(super) fn tell(&self, event: event::Event) {
         let (reference, phase, done) = match &event {
@@ -92,6 +100,11 @@ pub(super) async fn run(work: Work) {
     let outcome = tokio::select! {
         outcome = carry_out(&work) => outcome,
         never = tell_of_redis(&work) => match never {},
+        never = waiting::tell(&work) => match never {},
+        () = work.settings.revoked(&work.identity) => {
+            let message = format!("the build was cancelled: `{}` is no longer let into this farm", work.identity.name);
+            Err(Unsuccessful { status: BuildStatus::Cancelled, message })
+        }
         () = work.cancel.cancelled() => {
             Err(Unsuccessful { status: BuildStatus::Cancelled, message: "the build was cancelled".to_owned() })
         }
@@ -177,10 +190,9 @@ type Outcome = Result<(), Unsuccessful>;
 
 /// Builds all targets side by side. One that does not come out well leaves the others to theirs.
 async fn carry_out(work: &Work) -> Outcome {
-    let environments = environments(work).await?;
-    let targets = work.plan.targets.iter().zip(environments).map(|(target, environment)| async move {
-        let emulated = environment.as_ref().is_ok_and(|environment| environment.emulated);
-        let outcome = build_target(work, target, environment).await;
+    let targets = work.plan.targets.iter().map(|target| async move {
+        let mut emulated = false;
+        let outcome = build_target(work, target, &mut emulated).await;
         let (status, message) = match &outcome {
             Ok(()) => (BuildStatus::Succeeded, String::new()),
             Err(Unsuccessful { status, message }) => (*status, message.clone()),
@@ -197,15 +209,47 @@ async fn carry_out(work: &Work) -> Outcome {
     together(futures::future::join_all(targets).await)
 }
 
-async fn build_target(work: &Work, target: &Target, environment: Result<v1::Environment, String>) -> Outcome {
-    let environment = Arc::new(environment.map_err(Unsuccessful::farms)?);
-    if environment.emulated {
-        let text = format!("no native worker matches target `{}`; it is built on an emulated machine", target.name);
+/// Builds a target in one environment; in another one where the first went away with its workers meanwhile.
+async fn build_target(work: &Work, target: &Target, emulated: &mut bool) -> Outcome {
+    let mut left = ENVIRONMENTS;
+    loop {
+        let environment = Arc::new(environment_of(work, target).await?);
+        *emulated = environment.emulated;
+        if environment.emulated {
+            let text = format!("no native worker matches target `{}`; it is built on an emulated machine", target.name);
+            work.tell(event::Event::Warning(v1::Warning { text }));
+        }
+        for text in environment::recommendations(&environment, &work.plan.steps) {
+            work.tell(event::Event::Warning(v1::Warning {
+                text: format!("target `{}`: the worker {text}", target.name),
+            }));
+        }
+        let outcome = build_target_in(work, target, &environment).await;
+        left -= 1;
+        let Err(unsuccessful) = &outcome else { return outcome };
+        if left == 0 || unsuccessful.status != BuildStatus::FarmFailed || !has_gone(work, target, &environment).await {
+            return outcome;
+        }
+        let text = format!(
+            "the workers that built target `{}` came back with another system or other tools; it is built again there",
+            target.name
+        );
         work.tell(event::Event::Warning(v1::Warning { text }));
     }
+}
+
+async fn build_target_in(work: &Work, target: &Target, environment: &Arc<v1::Environment>) -> Outcome {
     let bases = async { work.bases.prepare(&work.plan, target).await.map_err(not_made) };
-    let (steps, ()) = futures::future::try_join(all_steps(work, target, &environment), bases).await?;
-    make_artifacts(work, target, &environment, &steps).await
+    let (steps, ()) = futures::future::try_join(all_steps(work, target, environment), bases).await?;
+    make_artifacts(work, target, environment, &steps).await
+}
+
+/// Whether no worker has this environment any more, and another one would do.
+async fn has_gone(work: &Work, target: &Target, environment: &v1::Environment) -> bool {
+    let Ok(farm) = work.execution.farm().await else { return false };
+    let fingerprints = || farm.workers.iter().filter_map(|worker| worker.environment.as_ref());
+    !fingerprints().any(|other| other.fingerprint == environment.fingerprint)
+        && environment::choose(&farm.workers, target, &work.plan.steps, work.allow_emulation).is_ok()
 }
 
 /// The outcome of a build of these targets: the project's fault where one target failed by it, else the farm's.
@@ -233,30 +277,48 @@ fn together(outcomes: Vec<(&Target, Outcome)>) -> Outcome {
     Err(Unsuccessful { status, message: words.join("\n") })
 }
 
-/// The environment of each target, or why it has none. While the farm has just started and has no worker yet, and for a build that
-/// was taken up again, this waits for workers to join.
-async fn environments(work: &Work) -> Result<Vec<Result<v1::Environment, String>>, Unsuccessful> {
-    let began = if work.resumed { tokio::time::Instant::now() } else { work.execution.began() };
-    let deadline = began + JOINING;
-    let mut told = false;
+/// The environment of a target. Where no worker has one, this waits: for those that are expected, as long as the build is patient; and
+/// while the farm has just started, or the build was resumed, a moment for any.
+async fn environment_of(work: &Work, target: &Target) -> Result<v1::Environment, Unsuccessful> {
+    let now = tokio::time::Instant::now();
+    let patience = work.queue_timeout().unwrap_or_else(|| work.execution.queue_timeout());
+    let (until, joining) = (now + patience, if work.resumed { now } else { work.execution.began() } + JOINING);
+    let mut told = String::new();
     let mut changed = work.execution.workers_changed();
     loop {
         changed.mark_unchanged();
         let farm = work.execution.farm().await.map_err(|status| Unsuccessful::farms(status.message()))?;
-        let choose = |target| environment::choose(&farm.workers, target, &work.plan.steps, work.allow_emulation);
-        let chosen: Vec<_> = work.plan.targets.iter().map(choose).collect();
-        let starts = farm.workers.is_empty() && tokio::time::Instant::now() < deadline;
-        if chosen.iter().all(Result::is_ok) || !(starts || work.resumed) {
-            return Ok(chosen);
+        let steps = &work.plan.steps;
+        let words = match environment::choose(&farm.workers, target, steps, work.allow_emulation) {
+            Ok(environment) => {
+                if !told.is_empty() {
+                    work.tell(event::Event::Waiting(waiting::of(target)));
+                }
+                return Ok(environment);
+            }
+            Err(words) => words,
+        };
+        let now = tokio::time::Instant::now();
+        let starts = (farm.workers.is_empty() || work.resumed) && now < joining;
+        let expected = environment::expected(&farm.away, work.execution.pools(), target, steps, work.allow_emulation);
+        let (what, until) = match expected {
+            _ if now >= until => {
+                let waited = patience.as_secs();
+                return Err(Unsuccessful::farms(format!("{words}; none came within {waited} s (`--queue-timeout`)")));
+            }
+            Some(expected) => (expected, until),
+            None if starts => ("a worker to join: the farm has just started".to_owned(), joining.min(until)),
+            None => return Err(Unsuccessful::farms(words)),
+        };
+        if what != told {
+            let gives_up = waiting::gives_up(until.saturating_duration_since(now));
+            let waiting = v1::Waiting { what: what.clone(), gives_up, ..waiting::of(target) };
+            work.tell(event::Event::Waiting(waiting));
+            told = what;
         }
-        if starts && !std::mem::replace(&mut told, true) {
-            let text = "the farm has just started; waiting for a worker to join".to_owned();
-            work.tell(event::Event::Warning(v1::Warning { text }));
-        }
-        let joined = tokio::time::timeout_at(deadline, changed.changed()).await;
-        if !joined.is_ok_and(|changed| changed.is_ok()) {
-            return Ok(chosen);
-        }
+        // Who is expected changes with time, too.
+        let look = until.min(now + JOINING);
+        let _ = tokio::time::timeout_at(look, changed.changed()).await;
     }
 }
 

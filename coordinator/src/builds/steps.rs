@@ -123,6 +123,7 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
         Err(error) => return ended(lowering_failed(error)),
     };
     Span::current().record("action", tracing::field::display(action));
+    let place = work.waits.begin(job);
     let attached = start(work, job, action).await;
     let mut attached = match attached {
         Ok(attached) => attached,
@@ -141,8 +142,9 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
     let mut log = StepLog::new(work, job.reference());
     let done = loop {
         match attached.next().await {
-            Update::Queued => {}
+            Update::Queued => place.queued(attached.waiter()),
             Update::Executing { worker, .. } => {
+                place.runs();
                 hit_before = HitBefore::ask(work, job);
                 work.tell(event::Event::StepStarted(v1::StepStarted { step: Some(job.reference()), worker }));
             }
@@ -179,6 +181,7 @@ async fn start(work: &Work, job: &Job, action: Digest) -> Result<Attached, Statu
             build: build.id.clone(),
             path_weight: job.path_weight,
             secrets: work.secrets.of(&job.step),
+            queue_timeout: work.queue_timeout(),
         };
         let answer = work.execution.execute(request).await;
         let (Some(lost), Err(status)) = (lost, &answer) else { return answer };

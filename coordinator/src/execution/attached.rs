@@ -80,6 +80,8 @@ pub struct Attached {
     told: Option<u64>,
     ended: bool,
     place: Option<Place>,
+    /// What became of its properties, in words.
+    pub notes: Vec<String>,
     /// Its room in its tenant's quota.
     room: Option<OwnedSemaphorePermit>,
 }
@@ -95,12 +97,14 @@ struct Reading {
 
 impl Attached {
     pub(super) fn new(waiter: WaiterId, handle: ExecutionHandle, state: watch::Receiver<State>, merged: bool) -> Self {
-        Self { waiter, handle, state, merged, reading: None, told: None, ended: false, place: None, room: None }
+        let notes = Vec::new();
+        Self { waiter, handle, state, merged, reading: None, told: None, ended: false, place: None, notes, room: None }
     }
 
     /// Keeps a place in the queue for as long as it waits.
-    pub(super) fn with(mut self, place: Place, room: Option<OwnedSemaphorePermit>) -> Self {
+    pub(super) fn with(mut self, place: Place, room: Option<OwnedSemaphorePermit>, notes: Vec<String>) -> Self {
         self.place = Some(place);
+        self.notes = notes;
         self.room = room;
         self
     }
@@ -161,6 +165,11 @@ impl Attached {
                 }));
             }
         }
+    }
+
+    /// Who waits, for [`ExecutionHandle::wait_of`].
+    pub fn waiter(&self) -> WaiterId {
+        self.waiter
     }
 
     /// The lease whose output is being read.

@@ -6,17 +6,22 @@
 mod attached;
 mod inputs;
 pub mod log;
+mod memory;
 mod owner;
 mod places;
 pub mod prepare;
+pub mod properties;
 pub mod quota;
 mod requirements;
 mod scopes;
+mod wait;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use kiln_core::scheduler::{Config, WaiterId};
+use kiln_core::scheduler::{Config, Pool, WaiterId};
 use kiln_proto::digest::Digest;
 use kiln_proto::{reapi, rpc, scope, v1};
 use kiln_telemetry::trace;
@@ -30,6 +35,7 @@ use owner::Message;
 use places::Places;
 use prepare::Preparer;
 pub use quota::Quota;
+pub use wait::{Holder, Wait};
 
 use crate::store::Stores;
 use log::TenantLogs;
@@ -54,6 +60,19 @@ pub struct Request {
     pub path_weight: u64,
     /// The secrets that the action names.
     pub secrets: Vec<v1::Secret>,
+    /// How long it waits while no worker could take it; the farm's own limit where it is not set.
+    pub queue_timeout: Option<Duration>,
+}
+
+/// What an execution is started with.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// How actions are scheduled.
+    pub scheduling: Config,
+    /// What other farms' properties mean.
+    pub rules: properties::Rules,
+    /// Where it is written down which workers there are; they are forgotten with the process where it is nowhere.
+    pub memory: Option<PathBuf>,
 }
 
 /// A handle on the execution's owner. Cheap to clone.
@@ -70,6 +89,8 @@ pub struct ExecutionHandle {
     waiters: Arc<AtomicU64>,
     places: Places,
     workers: watch::Receiver<u64>,
+    pools: Arc<[Pool]>,
+    queue_timeout: Duration,
     began: tokio::time::Instant,
 }
 
@@ -81,13 +102,21 @@ pub(crate) fn failed(code: tonic::Code, message: impl Into<String>) -> reapi::Ex
 
 impl ExecutionHandle {
     /// Starts the owner's task over these stores.
-    pub fn spawn(stores: Stores, config: Config) -> Self {
+    pub fn spawn(stores: Stores, scheduling: Config) -> Self {
+        Self::open(stores, Options { scheduling, ..Options::default() })
+    }
+
+    /// As [`spawn`](Self::spawn), with all that can be chosen.
+    pub fn open(stores: Stores, options: Options) -> Self {
+        let Options { scheduling, rules, memory } = options;
         let (messages, receiver) = mpsc::unbounded_channel();
         let logs = Arc::new(LiveLogs::default());
-        let scopes = Scopes::default();
+        let scopes = Scopes::new(rules);
+        let memory = memory::Memory::open(memory, scheduling.remember_for);
         let preparer = scopes.add("", &stores).preparer;
         let (joined, workers) = watch::channel(0);
-        let owner = owner::Owner::new(config, scopes.clone(), logs.clone(), messages.clone(), joined);
+        let (pools, queue_timeout) = (scheduling.pools.clone().into(), Duration::from_millis(scheduling.queue_timeout));
+        let owner = owner::Owner::new(scheduling, scopes.clone(), logs.clone(), (messages.clone(), joined), memory);
         tokio::spawn(owner.run(receiver));
         Self {
             messages,
@@ -100,6 +129,8 @@ impl ExecutionHandle {
             waiters: Arc::default(),
             places: Places::default(),
             workers,
+            pools,
+            queue_timeout,
             began: tokio::time::Instant::now(),
         }
     }
@@ -163,11 +194,12 @@ impl ExecutionHandle {
             request.tenant.clone_from(&self.tenant);
         }
         let waiter = self.waiter();
+        let notes = prepared.notes.clone();
         let (reply, answer) = oneshot::channel();
         let traceparent = trace::current();
         self.send(Message::Submit { waiter, prepared: Arc::new(prepared), request, looked, traceparent, reply });
         let (state, merged) = answer.await.map_err(|_| stopping())?;
-        Ok(Attached::new(waiter, self.clone(), state, merged).with(place, room))
+        Ok(Attached::new(waiter, self.clone(), state, merged).with(place, room, notes))
     }
 
     fn waiter(&self) -> WaiterId {
@@ -213,6 +245,13 @@ impl ExecutionHandle {
         self.send(Message::Disconnected { worker: worker.to_owned(), connection });
     }
 
+    /// What a caller waits for; `None` where it waits for nothing.
+    pub async fn wait_of(&self, waiter: WaiterId) -> Option<Wait> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Wait { waiter, reply });
+        answer.await.ok().flatten()
+    }
+
     /// Gives a worker no new work, or takes that back. `NOT_FOUND` for a worker that is not known.
     pub async fn drain(&self, worker: String, on: bool) -> Result<(), Status> {
         let (reply, answer) = oneshot::channel();
@@ -227,6 +266,21 @@ impl ExecutionHandle {
         let mut status = answer.await.map_err(|_| stopping())?;
         (status.store_bytes, status.store_capacity_bytes) = (self.stores.blobs.bytes(), self.stores.blobs.capacity());
         Ok(status)
+    }
+
+    /// Workers that the farm has by declaration.
+    pub fn pools(&self) -> &[Pool] {
+        &self.pools
+    }
+
+    /// How long actions wait while no worker could take them.
+    pub fn queue_timeout(&self) -> Duration {
+        self.queue_timeout
+    }
+
+    /// Says in words that the tenant has no room for more actions, where that is so.
+    pub fn full_quota(&self) -> Option<String> {
+        self.quota.as_ref().and_then(Quota::full)
     }
 
     /// When this coordinator began to take workers.

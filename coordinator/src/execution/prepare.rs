@@ -1,6 +1,7 @@
 //! What is checked of an action before anyone runs it: its messages, its platform, its inputs.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_core::scheduler::Requirements;
@@ -10,6 +11,7 @@ use prost::Message;
 use tonic::Status;
 
 use super::inputs::InputTrees;
+use super::properties::Rules;
 use super::requirements;
 use crate::store::{self, Stores};
 
@@ -35,6 +37,10 @@ pub struct Prepared {
     pub requirements: Requirements,
     /// Whether it may reach the network.
     pub network: bool,
+    /// What it reserves may be less, where no worker has so much.
+    pub is_estimate: bool,
+    /// What became of properties that are none of this farm's, in words.
+    pub notes: Vec<String>,
     /// Names of the secrets that it must be given.
     pub secrets: BTreeSet<String>,
     /// How long it may run.
@@ -49,6 +55,7 @@ pub struct Prepared {
 #[derive(Debug)]
 pub struct Preparer {
     stores: Stores,
+    rules: Arc<Rules>,
     trees: InputTrees,
 }
 
@@ -62,8 +69,8 @@ pub(super) fn missing(digests: &[Digest]) -> Status {
 
 impl Preparer {
     /// A preparer over these stores.
-    pub fn new(stores: Stores) -> Self {
-        Self { trees: InputTrees::new(stores.clone()), stores }
+    pub fn new(stores: Stores, rules: Arc<Rules>) -> Self {
+        Self { trees: InputTrees::new(stores.clone()), stores, rules }
     }
 
     async fn message<M: Message + Default>(&self, digest: &Digest) -> Result<M, Status> {
@@ -94,11 +101,13 @@ impl Preparer {
         &self,
         instance: &str,
         digest: Digest,
-        action: reapi::Action,
+        mut action: reapi::Action,
         command: reapi::Command,
     ) -> Result<Prepared, Status> {
         check_command(&command)?;
-        let asked = requirements::asked(&action, &command).map_err(|error| invalid(error.to_string()))?;
+        let asked = requirements::asked(&action, &command, &self.rules).map_err(|error| invalid(error.to_string()))?;
+        // The worker reads what the farm understood.
+        action.platform = Some(asked.platform);
         let timeout = match &action.timeout {
             None => DEFAULT_TIMEOUT,
             Some(timeout) => match clock::read_duration(timeout) {
@@ -124,6 +133,8 @@ impl Preparer {
             command,
             requirements: asked.requirements,
             network: asked.network,
+            is_estimate: asked.is_estimate,
+            notes: asked.notes,
             secrets: asked.secrets,
             timeout,
             inputs: walked.directories.clone(),

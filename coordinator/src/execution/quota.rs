@@ -28,6 +28,12 @@ impl Quota {
         }
     }
 
+    /// Says in words that there is no room, where that is so.
+    pub(super) fn full(&self) -> Option<String> {
+        let full = self.actions.available_permits() == 0;
+        full.then(|| format!("its turn: the tenant's quota of {} actions at once is used", self.limits.0))
+    }
+
     /// Waits for room for one more action; it is held until the answer is dropped.
     ///
     /// # Errors

@@ -7,6 +7,8 @@ use kiln_images::name::ImageName;
 use kiln_images::reference::Invalid;
 use kiln_proto::{property, reapi};
 
+use super::properties::{Meaning, Rules};
+
 /// Reserved for an action that does not say: one CPU.
 const DEFAULT_MILLI_CPUS: u32 = 1000;
 /// Reserved for an action that does not say: 256 MiB.
@@ -19,7 +21,7 @@ pub enum Error {
     #[error(
         "the farm knows no platform property `{name}`; expected `OSFamily`, `ISA`, `container-image`, `kiln.os`, \
          `kiln.libc`, `kiln.cpu-level`, `kiln.cpu`, `kiln.environment`, `kiln.emulated`, `kiln.cpus`, `kiln.memory`, `kiln.network`, \
-         `kiln.executor`, `kiln.secret.NAME` or `kiln.label.NAME`"
+         `kiln.executor`, `kiln.secret.NAME` or `kiln.label.NAME`, or a rule for it (`kiln-coordinator --properties FILE`)"
     )]
     Unknown { name: String },
     #[error("platform property `container-image`: {reason}")]
@@ -29,7 +31,7 @@ pub enum Error {
 }
 
 /// What an action asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Asked {
     /// What its worker must offer and reserve.
     pub requirements: Requirements,
@@ -37,16 +39,41 @@ pub struct Asked {
     pub network: bool,
     /// Names of the secrets that it must be given.
     pub secrets: BTreeSet<String>,
+    /// The properties as the farm understands them.
+    pub platform: reapi::Platform,
+    /// The capacity is what another farm's machines would need: less may do.
+    pub is_estimate: bool,
+    /// What became of properties that are none of this farm's, in words.
+    pub notes: Vec<String>,
 }
 
 /// Reads the platform of an action: the action's own, else its command's.
-pub fn asked(action: &reapi::Action, command: &reapi::Command) -> Result<Asked, Error> {
+pub fn asked(action: &reapi::Action, command: &reapi::Command, rules: &Rules) -> Result<Asked, Error> {
     #[allow(deprecated)]
     let platform = action.platform.as_ref().or(command.platform.as_ref());
     let mut properties = BTreeSet::new();
     let mut capacity = Capacity { milli_cpus: DEFAULT_MILLI_CPUS, memory_bytes: DEFAULT_MEMORY_BYTES };
     let (mut network, mut secrets) = (false, BTreeSet::new());
-    for reapi::platform::Property { name, value } in platform.iter().flat_map(|platform| &platform.properties) {
+    let (mut notes, mut is_estimate, mut effective) = (Vec::new(), false, Vec::new());
+    for given in platform.iter().flat_map(|platform| &platform.properties) {
+        let (name, value) = match rules.meaning(&given.name, &given.value) {
+            Meaning::Is(name, value) => {
+                if name != given.name {
+                    notes.push(format!("{}={} is taken as {name}={value}", given.name, given.value));
+                }
+                (name, value)
+            }
+            Meaning::Estimate(name, value) => {
+                is_estimate = true;
+                notes.push(format!("{}={} is taken as {name}={value}, or less", given.name, given.value));
+                (name, value)
+            }
+            Meaning::Ignored => {
+                notes.push(format!("{}={} is ignored", given.name, given.value));
+                continue;
+            }
+        };
+        effective.push(reapi::platform::Property { name: name.clone(), value: value.clone() });
         let wrong = |expected| Error::Value { name: name.clone(), value: value.clone(), expected };
         match name.as_str() {
             property::CPUS => {
@@ -56,6 +83,7 @@ pub fn asked(action: &reapi::Action, command: &reapi::Command) -> Result<Asked, 
                 }
                 capacity.milli_cpus = (cpus * 1000.0).ceil() as u32;
             }
+            property::OS_FAMILY if value != "linux" => return Err(wrong("`linux`, which all workers run")),
             property::MEMORY => {
                 capacity.memory_bytes = value.parse().map_err(|_| wrong("a number of bytes"))?;
             }
@@ -88,7 +116,9 @@ pub fn asked(action: &reapi::Action, command: &reapi::Command) -> Result<Asked, 
             _ => return Err(Error::Unknown { name: name.clone() }),
         }
     }
-    Ok(Asked { requirements: Requirements { properties, capacity }, network, secrets })
+    let platform = reapi::Platform { properties: effective };
+    let requirements = Requirements { properties, capacity };
+    Ok(Asked { requirements, network, secrets, platform, is_estimate, notes })
 }
 
 #[cfg(test)]
@@ -107,18 +137,19 @@ mod tests {
     fn the_actions_platform_comes_before_the_commands() {
         #[allow(deprecated)]
         let command = reapi::Command { platform: action(&[("ISA", "arm-a64")]).platform, ..Default::default() };
-        let own = asked(&action(&[("ISA", "x86-64")]), &command).unwrap();
+        let own = asked(&action(&[("ISA", "x86-64")]), &command, &Rules::default()).unwrap();
         assert!(own.requirements.properties.contains(&("ISA".into(), "x86-64".into())));
-        let inherited = asked(&reapi::Action::default(), &command).unwrap();
+        let inherited = asked(&reapi::Action::default(), &command, &Rules::default()).unwrap();
         assert!(inherited.requirements.properties.contains(&("ISA".into(), "arm-a64".into())));
     }
 
     #[test]
     fn an_unknown_property_and_a_bad_value_are_refused_by_name() {
-        let unknown = asked(&action(&[("gpu", "1")]), &reapi::Command::default()).unwrap_err();
+        let unknown = asked(&action(&[("gpu", "1")]), &reapi::Command::default(), &Rules::default()).unwrap_err();
         assert!(unknown.to_string().contains("`gpu`"), "{unknown}");
         for cpus in ["0", "-1", "many", "nan", "inf"] {
-            let bad = asked(&action(&[("kiln.cpus", cpus)]), &reapi::Command::default()).unwrap_err();
+            let bad =
+                asked(&action(&[("kiln.cpus", cpus)]), &reapi::Command::default(), &Rules::default()).unwrap_err();
             assert!(bad.to_string().contains(cpus), "{bad}");
         }
     }
@@ -126,33 +157,55 @@ mod tests {
     #[test]
     fn an_image_asks_for_docker_in_either_form_and_a_bad_one_is_refused_by_name() {
         for image in ["docker://debian:12", "debian:12", "docker-daemon:shop:1"] {
-            let asked = asked(&action(&[("container-image", image)]), &reapi::Command::default()).unwrap();
+            let asked =
+                asked(&action(&[("container-image", image)]), &reapi::Command::default(), &Rules::default()).unwrap();
             assert_eq!(asked.requirements.properties, [("kiln.executor".into(), "docker".into())].into());
         }
-        let bad = asked(&action(&[("container-image", "docker://De bian")]), &reapi::Command::default()).unwrap_err();
+        let bad =
+            asked(&action(&[("container-image", "docker://De bian")]), &reapi::Command::default(), &Rules::default())
+                .unwrap_err();
         assert!(bad.to_string().contains("`docker://De bian`"), "{bad}");
     }
 
     #[test]
     fn repeated_values_all_hold() {
-        let asked = asked(&action(&[("ISA", "x86-64"), ("ISA", "arm-a64")]), &reapi::Command::default()).unwrap();
+        let asked =
+            asked(&action(&[("ISA", "x86-64"), ("ISA", "arm-a64")]), &reapi::Command::default(), &Rules::default())
+                .unwrap();
         assert_eq!(asked.requirements.properties.len(), 2);
     }
 
     #[test]
     fn resources_are_reserved_and_not_matched() {
         let pairs = [("kiln.cpus", "0.5"), ("kiln.memory", "1048576"), ("kiln.network", "on")];
-        let asked = asked(&action(&pairs), &reapi::Command::default()).unwrap();
+        let asked = asked(&action(&pairs), &reapi::Command::default(), &Rules::default()).unwrap();
         assert_eq!(asked.requirements.capacity, Capacity { milli_cpus: 500, memory_bytes: 1 << 20 });
         assert!(asked.network && asked.requirements.properties.is_empty());
     }
 
     #[test]
     fn secrets_are_named_and_no_worker_must_offer_them() {
-        let named = asked(&action(&[("kiln.secret.NPM_TOKEN", "on")]), &reapi::Command::default()).unwrap();
+        let named =
+            asked(&action(&[("kiln.secret.NPM_TOKEN", "on")]), &reapi::Command::default(), &Rules::default()).unwrap();
         assert!(named.secrets.contains("NPM_TOKEN") && named.requirements.properties.is_empty());
         for (name, value) in [("kiln.secret.", "on"), ("kiln.secret.A-B", "on"), ("kiln.secret.A", "hunter22")] {
-            assert!(asked(&action(&[(name, value)]), &reapi::Command::default()).is_err(), "{name}={value}");
+            assert!(
+                asked(&action(&[(name, value)]), &reapi::Command::default(), &Rules::default()).is_err(),
+                "{name}={value}"
+            );
         }
+    }
+    #[test]
+    fn properties_of_other_farms_are_taken_with_a_note_and_another_system_is_refused() {
+        let foreign = [("OSFamily", "Linux"), ("Arch", "amd64"), ("Pool", "default"), ("cpu_count", "64")];
+        let asked = asked(&action(&foreign), &reapi::Command::default(), &Rules::default()).unwrap();
+        let pairs: BTreeSet<(String, String)> =
+            [("OSFamily".into(), "linux".into()), ("ISA".into(), "x86-64".into())].into();
+        assert_eq!((asked.requirements.properties, asked.is_estimate), (pairs, true));
+        assert_eq!(asked.requirements.capacity.milli_cpus, 64_000);
+        let notes = ["Arch=amd64 is taken as ISA=x86-64", "Pool=default is ignored"];
+        assert!(notes.iter().all(|note| asked.notes.iter().any(|own| own == note)), "{:?}", asked.notes);
+        let windows = super::asked(&action(&[("OSFamily", "windows")]), &reapi::Command::default(), &Rules::default());
+        assert!(windows.unwrap_err().to_string().contains("`windows`"));
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::prepare::Preparer;
+use super::properties::Rules;
 use crate::store::Stores;
 
 /// What belongs to a tenant's leases.
@@ -17,16 +18,24 @@ pub(super) struct Scope {
 
 /// All tenants' stores; the default tenant has the empty name. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Scopes(Arc<RwLock<HashMap<String, Scope>>>);
+pub(super) struct Scopes {
+    all: Arc<RwLock<HashMap<String, Scope>>>,
+    rules: Arc<Rules>,
+}
 
 impl Scopes {
+    pub(super) fn new(rules: Rules) -> Self {
+        Self { all: Arc::default(), rules: Arc::new(rules) }
+    }
+
     pub(super) fn add(&self, tenant: &str, stores: &Stores) -> Scope {
-        let scope = Scope { preparer: Arc::new(Preparer::new(stores.clone())), stores: stores.clone() };
-        self.0.write().insert(tenant.to_owned(), scope.clone());
+        let scope =
+            Scope { preparer: Arc::new(Preparer::new(stores.clone(), self.rules.clone())), stores: stores.clone() };
+        self.all.write().insert(tenant.to_owned(), scope.clone());
         scope
     }
 
     pub(super) fn of(&self, tenant: &str) -> Option<Scope> {
-        self.0.read().get(tenant).cloned()
+        self.all.read().get(tenant).cloned()
     }
 }

@@ -49,11 +49,15 @@ impl Layers {
         let freeable_bytes = self.measure(instance, &mut rows, goes).await?;
         let shared = rows.iter().filter(|row| is_old(row) && !goes(row)).count() as u32;
         let gone: Vec<Row> = rows.into_iter().filter(goes).collect();
+        let mut freed_bytes = 0;
         if !prune.dry_run {
-            for row in &gone {
-                if let Ok(action) = row.layer.action.parse::<Digest>() {
-                    self.shared.stores.actions.remove(instance, &action).await?;
+            let stores = &self.shared.stores;
+            let mut blobs = HashSet::new();
+            for action in gone.iter().filter_map(|row| row.layer.action.parse::<Digest>().ok()) {
+                if let Some(result) = stores.actions.get(instance, &action).await? {
+                    blobs.extend(stores.collector.named_by(&action, &result).await?);
                 }
+                stores.actions.remove(instance, &action).await?;
             }
             let of_step =
                 known.into_iter().zip(&records).filter(|(_, (_, all))| is_of(all, &prune.project, &prune.step));
@@ -61,8 +65,10 @@ impl Layers {
                 write_down(of_step.map(|((key, known), (_, all))| (key, known.own, all)), &gone, now);
             self.shared.records.remove(instance, &forgotten).await?;
             self.shared.records.put(instance, changed).await?;
+            freed_bytes = stores.collector.free(blobs.into_iter().collect()).await?.bytes;
         }
-        Ok(v1::PruneLayersResponse { layers: gone.iter().map(Row::to_wire).collect(), freeable_bytes, shared })
+        let layers = gone.iter().map(Row::to_wire).collect();
+        Ok(v1::PruneLayersResponse { layers, freeable_bytes, freed_bytes, shared })
     }
 }
 

@@ -5,6 +5,8 @@ use kiln_proto::v1::{artifacts_server, builds_server};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use crate::auth;
+
 /// Artifacts in one answer.
 const MAX_ARTIFACTS: usize = 10_000;
 
@@ -26,7 +28,8 @@ impl builds_server::Builds for Builds {
     type WatchStream = ReceiverStream<Result<v1::Event, Status>>;
 
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::Build>, Status> {
-        Ok(Response::new(self.builds.submit(request.into_inner()).await?))
+        let identity = auth::identity(&request);
+        Ok(Response::new(self.builds.submit_for(identity, request.into_inner()).await?))
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
@@ -36,6 +39,20 @@ impl builds_server::Builds for Builds {
 
     async fn cancel(&self, request: Request<v1::CancelRequest>) -> Result<Response<v1::Build>, Status> {
         Ok(Response::new(self.builds.cancel(&request.into_inner().build)?))
+    }
+
+    async fn cancel_all(
+        &self,
+        request: Request<v1::CancelAllRequest>,
+    ) -> Result<Response<v1::CancelAllResponse>, Status> {
+        let by = auth::identity(&request);
+        let user = request.into_inner().user;
+        if user.is_empty() {
+            return Err(Status::invalid_argument("expected whose builds are to be cancelled"));
+        }
+        let builds = self.builds.cancel_all(&user);
+        tracing::info!(by = by.name, user, builds = builds.len(), "somebody's builds are cancelled");
+        Ok(Response::new(v1::CancelAllResponse { builds }))
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
 use super::metadata;
+use crate::auth;
 use crate::execution::log::LiveLogs;
 use crate::execution::{self, Attached, ExecutionHandle, Update, failed};
 
@@ -125,7 +126,8 @@ impl Execution {
             operations.entries.insert(name.clone(), entry.clone());
         }
         let abandoned_after = self.abandoned_after;
-        let follower = Follower { name, instance: instance.to_owned(), digest, sender, cancel, abandoned_after };
+        let notes = attached.notes.clone();
+        let follower = Follower { name, instance: instance.to_owned(), digest, sender, cancel, abandoned_after, notes };
         let (operations, watched) = (self.operations.clone(), entry.clone());
         tokio::spawn(async move {
             let name = follower.name.clone();
@@ -146,6 +148,8 @@ struct Follower {
     sender: watch::Sender<Operation>,
     cancel: CancellationToken,
     abandoned_after: Duration,
+    /// What became of the action's properties, in words.
+    notes: Vec<String>,
 }
 
 impl Follower {
@@ -172,7 +176,10 @@ impl Follower {
         }
     }
 
-    fn done(&self, response: reapi::ExecuteResponse) {
+    fn done(&self, mut response: reapi::ExecuteResponse) {
+        if response.message.is_empty() && !self.notes.is_empty() {
+            response.message = format!("platform properties: {}", self.notes.join("; "));
+        }
         let operation = operation(&self.name, &self.instance, &self.digest, Stage::Completed, None);
         self.sender.send_replace(completed(operation, &response));
     }
@@ -259,7 +266,11 @@ impl execution_server::Execution for Execution {
     type WaitExecutionStream = Operations;
 
     async fn execute(&self, request: Request<reapi::ExecuteRequest>) -> Result<Response<Operations>, Status> {
-        let who = metadata::read(&request);
+        let mut who = metadata::read(&request);
+        let identity = auth::identity(&request);
+        if !identity.is_anonymous() {
+            who.tenant = identity.name;
+        }
         let request = request.into_inner();
         let function = DigestFunction::from_wire(request.digest_function)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -277,6 +288,7 @@ impl execution_server::Execution for Execution {
                 tenant: who.tenant,
                 build: who.invocation,
                 path_weight: 0,
+                queue_timeout: None,
             })
             .await;
         let attached = match attached {

@@ -1,23 +1,35 @@
-//! `kiln.v1.Membership`: join tokens and requests in, certificates of workers out.
+//! `kiln.v1.Membership`: join tokens and requests in, certificates of workers out; who belongs to the farm, and who does no more.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use kiln_proto::v1::{self, membership_server};
 use tonic::{Request, Response, Status};
 
 use crate::auth::authority::Subject;
-use crate::auth::{self, Authenticator, Identity, Role, check_name};
+use crate::auth::{self, Authenticator, Identity, Role, check_name, issued, revoked, tokens};
+use crate::execution::ExecutionHandle;
 
 /// Makes workers members.
 #[derive(Debug, Clone)]
 pub struct Membership {
     authenticator: Authenticator,
+    execution: ExecutionHandle,
 }
 
 impl Membership {
     /// Members of the farm that this authenticator knows.
-    pub fn new(authenticator: Authenticator) -> Self {
-        Self { authenticator }
+    pub fn new(authenticator: Authenticator, execution: ExecutionHandle) -> Self {
+        Self { authenticator, execution }
+    }
+
+    /// Whether anybody of this name belongs to the farm, as far as it can tell.
+    async fn knows(&self, name: &str) -> Result<bool, Status> {
+        if self.authenticator.knows(name).await {
+            return Ok(true);
+        }
+        let farm = self.execution.farm().await?;
+        Ok(farm.workers.iter().chain(&farm.away).any(|worker| worker.worker == name))
     }
 
     fn certificate(&self, worker: &str, request: &str) -> Result<Response<v1::Certificate>, Status> {
@@ -33,6 +45,7 @@ impl Membership {
         let chain = authority
             .answer(request, &Subject::Client(&identity), life)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        self.authenticator.note_issued(&chain);
         Ok(Response::new(v1::Certificate { chain }))
     }
 }
@@ -62,7 +75,7 @@ impl membership_server::Membership for Membership {
 
     async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeResponse>, Status> {
         let by = auth::identity(&request);
-        let v1::RevokeRequest { name, serial } = request.into_inner();
+        let v1::RevokeRequest { name, serial, unknown } = request.into_inner();
         if name.is_empty() == serial.is_empty() {
             return Err(Status::invalid_argument("expected either a name or a certificate's serial number"));
         }
@@ -71,9 +84,78 @@ impl membership_server::Membership for Membership {
                 "`{name}` is who asks: whoever revokes themselves can call nobody back; let another admin do it"
             )));
         }
-        let whom = Identity { name, serial: Some(serial).filter(|serial| !serial.is_empty()), ..Identity::anonymous() };
+        if !name.is_empty() && !unknown && !self.knows(&name).await? {
+            return Err(Status::not_found(format!(
+                "this farm knows nobody named `{name}`: no token, certificate or worker has that name, and nobody called with it \
+                 since the coordinator started (`kiln farm list`); `--unknown` revokes it all the same"
+            )));
+        }
+        let whom = whom(name, serial);
         self.authenticator.revoke(&whom).await?;
         tracing::info!(by = by.name, name = whom.name, serial = whom.serial, "somebody is let in no more");
         Ok(Response::new(v1::RevokeResponse {}))
+    }
+
+    async fn unrevoke(&self, request: Request<v1::UnrevokeRequest>) -> Result<Response<v1::UnrevokeResponse>, Status> {
+        let by = auth::identity(&request);
+        let v1::UnrevokeRequest { name, serial } = request.into_inner();
+        if name.is_empty() == serial.is_empty() {
+            return Err(Status::invalid_argument("expected either a name or a certificate's serial number"));
+        }
+        let whom = whom(name, serial);
+        self.authenticator.unrevoke(&whom).await?;
+        tracing::info!(by = by.name, name = whom.name, serial = whom.serial, "somebody is let in again");
+        Ok(Response::new(v1::UnrevokeResponse {}))
+    }
+
+    async fn list(&self, _: Request<v1::ListMembersRequest>) -> Result<Response<v1::Members>, Status> {
+        let known = self.authenticator.known().borrow().clone();
+        let certificates = self.authenticator.issued().await;
+        let tokens: Vec<tokens::Entry> = known.tokens.entries().cloned().collect();
+        Ok(Response::new(members(certificates, tokens, &known.revoked)))
+    }
+}
+
+fn whom(name: String, serial: String) -> Identity {
+    Identity { name, serial: Some(serial).filter(|serial| !serial.is_empty()), ..Identity::anonymous() }
+}
+
+/// Who belongs to a farm, as it is told on the wire: each kind by name.
+pub fn members(
+    mut certificates: Vec<issued::Entry>,
+    mut tokens: Vec<tokens::Entry>,
+    revoked: &revoked::File,
+) -> v1::Members {
+    let roles = |roles: &BTreeSet<Role>| roles.iter().map(|role| role.name().to_owned()).collect();
+    let sorted = |names: &std::collections::HashSet<String>| {
+        let mut names: Vec<String> = names.iter().cloned().collect();
+        names.sort_unstable();
+        names
+    };
+    certificates.sort_by(|one, other| (&one.name, one.expires).cmp(&(&other.name, other.expires)));
+    tokens.sort_by(|one, other| (&one.name, one.expires).cmp(&(&other.name, other.expires)));
+    v1::Members {
+        certificates: certificates
+            .into_iter()
+            .map(|entry| v1::IssuedCertificate {
+                roles: roles(&entry.roles),
+                name: entry.name,
+                tenant: entry.tenant,
+                serial: entry.serial,
+                expires: entry.expires.map(Into::into),
+            })
+            .collect(),
+        tokens: tokens
+            .into_iter()
+            .map(|entry| v1::IssuedToken {
+                roles: roles(&entry.roles),
+                name: entry.name,
+                tenant: entry.tenant,
+                join: entry.join,
+                expires: entry.expires.map(Into::into),
+            })
+            .collect(),
+        revoked_names: sorted(&revoked.names),
+        revoked_serials: sorted(&revoked.serials),
     }
 }

@@ -10,7 +10,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kiln_proto::digest::DigestFunction;
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::reapi;
 use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
 
@@ -132,6 +133,25 @@ impl Collector {
             *self.done.bucket.lock() = Some(self.clock.now());
         }
         Ok(report)
+    }
+
+    /// The blobs that a result names; none where some of them are gone already.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub async fn named_by(&self, action: &Digest, result: &reapi::ActionResult) -> Result<Vec<Digest>, Error> {
+        Ok(whole::named_by(&Unused(&self.disk), action.function, result).await?.unwrap_or_default())
+    }
+
+    /// Removes those of these blobs that no result names any more, and that running work does not use. Whoever calls has removed the
+    /// results that named them.
+    ///
+    /// # Errors
+    /// Where a store fails; what was removed by then stays so.
+    pub async fn free(&self, candidates: Vec<Digest>) -> Result<Swept, Error> {
+        let _one = self.done.running.lock().await;
+        self.mark().await?;
+        self.disk.free(candidates).await
     }
 
     fn bucket_is_due(&self) -> bool {

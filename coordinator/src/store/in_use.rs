@@ -42,6 +42,11 @@ impl InUse {
         Hold { all: self.began.clone(), began }
     }
 
+    /// What was used from then on may be needed by work that runs now; nothing is where nothing runs.
+    pub(super) fn held_from(&self) -> Stamp {
+        self.began.lock().keys().next().map_or(Stamp::MAX, |oldest| oldest.saturating_sub(millis(GRACE)))
+    }
+
     /// What was used from then on is kept.
     pub(super) fn kept_from(&self) -> Stamp {
         let now = self.clock.now();

@@ -41,6 +41,7 @@ use kiln_proto::reapi;
 
 use own_actions::OwnActions;
 
+pub use self::disk::Bound;
 pub use actions::RedbActions;
 pub use artifacts_below::ArtifactsBelow;
 pub use by_size::BySize;
@@ -125,7 +126,7 @@ pub struct Config {
     /// Holds `blobs/`, `actions.redb` and `artifacts/`; made where it is not.
     pub data_dir: PathBuf,
     /// Bytes of blobs kept in `blobs/`; what no result names goes first, then the oldest results. Artifacts do not count.
-    pub max_bytes: u64,
+    pub max_bytes: Bound,
     /// How long what is not used is kept.
     pub life: Duration,
     /// A Redis that coordinators share.
@@ -160,7 +161,8 @@ pub struct RedisConfig {
 
 impl Config {
     /// Stores on the disk alone.
-    pub fn on_disk(data_dir: PathBuf, max_bytes: u64) -> Self {
+    pub fn on_disk(data_dir: PathBuf, max_bytes: impl Into<Bound>) -> Self {
+        let max_bytes = max_bytes.into();
         Self { data_dir, max_bytes, life: DEFAULT_LIFE, redis: None, s3: None, clock: Clock::system(), metrics: None }
     }
 }
@@ -220,7 +222,7 @@ impl Stores {
             disk::Disk::open(disk::Config { dir: config.data_dir.join(name), capacity, durable, clock, in_use })
         };
         let disk = on_disk("blobs", config.max_bytes, false)?;
-        let artifacts = on_disk("artifacts", u64::MAX, true)?;
+        let artifacts = on_disk("artifacts", Bound::Bytes(u64::MAX), true)?;
         let bucket = match &config.s3 {
             Some(address) => Some(s3::S3Blobs::open(address, life, clock.clone()).await?),
             None => None,

@@ -16,7 +16,7 @@ use kiln_proto::v1::builds_server::BuildsServer;
 use kiln_proto::v1::cache_server::CacheServer;
 use kiln_proto::v1::farm_server::FarmServer;
 use parking_lot::Mutex;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
@@ -24,8 +24,8 @@ use tonic::service::Routes;
 
 use super::Quotas;
 use crate::Config;
-use crate::auth::check_name;
-use crate::builds::Builds;
+use crate::auth::{Known, check_name};
+use crate::builds::{Builds, Settings};
 use crate::execution::ExecutionHandle;
 use crate::layers::{self, LayerStore, Layers, RedbLayers, SharedLayers};
 use crate::metrics::BuildMetrics;
@@ -48,6 +48,8 @@ pub struct Shared {
     pub execution: ExecutionHandle,
     /// What is counted of builds.
     pub builds: Option<BuildMetrics>,
+    /// Who is revoked.
+    pub known: watch::Receiver<Arc<Known>>,
     /// The coordinator stops.
     pub stopping: CancellationToken,
     /// How much each may use.
@@ -97,9 +99,13 @@ impl Stack {
             stores.clone(),
             execution.clone(),
             layers.clone(),
-            shared.config.allow_emulation,
-            shared.config.registries(),
-            shared.builds.clone(),
+            Settings {
+                allow_emulation: shared.config.allow_emulation,
+                registries: shared.config.registries(),
+                metrics: shared.builds.clone(),
+                unfinished: shared.config.unfinished,
+                known: Some(shared.known.clone()),
+            },
         )
         .context("cannot open the index of builds; does another coordinator use this data directory?")?;
         let operations =
@@ -211,7 +217,7 @@ impl Tenants {
         let quota = self.shared.quotas.of(tenant);
         let mut kept = self.shared.kept.clone();
         kept.data_dir.clone_from(&directory);
-        kept.max_bytes = quota.store_bytes().unwrap_or(kept.max_bytes);
+        kept.max_bytes = quota.store_bytes().map_or(kept.max_bytes, store::Bound::Bytes);
         if let Some(redis) = &mut kept.redis {
             // A name has no `@@`, so no two tenants' keys begin alike.
             redis.prefix = format!("{}@@{tenant}", redis.prefix);

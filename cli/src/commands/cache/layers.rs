@@ -36,18 +36,25 @@ pub(super) async fn prune(farm: &Farm, args: args::Prune) -> Result<Code, Error>
             "dry_run": args.dry_run,
             "layers": pruned.layers.iter().map(object).collect::<Vec<_>>(),
             "freeable_bytes": pruned.freeable_bytes,
+            "freed_bytes": pruned.freed_bytes,
             "shared": pruned.shared,
         }));
     }
     if !pruned.layers.is_empty() {
         local::print(table(&pruned.layers).as_bytes())?;
     }
-    let (done, count) = (if args.dry_run { "would forget" } else { "forgot" }, pruned.layers.len());
-    let bytes = terminal::size(pruned.freeable_bytes);
-    eprintln!(
-        "{done} {}; {bytes} that nothing else names go when the store needs room",
-        terminal::count(count, "layer")
-    );
+    let layers = terminal::count(pruned.layers.len(), "layer");
+    let (freeable, freed) = (terminal::size(pruned.freeable_bytes), terminal::size(pruned.freed_bytes));
+    if args.dry_run {
+        eprintln!("would forget {layers}, and free {freeable} that nothing else names");
+    } else {
+        eprintln!("forgot {layers}, and freed {freed}");
+        if pruned.freed_bytes < pruned.freeable_bytes {
+            eprintln!(
+                "of {freeable} that no layer names any more, the rest is used by running work or by other results"
+            );
+        }
+    }
     if pruned.shared > 0 {
         let kept = terminal::count(pruned.shared as usize, "layer");
         eprintln!("{kept} as old stay: layers that stay have the same action");

@@ -2,18 +2,20 @@
 
 use super::queue::Position;
 use super::types::{
-    ActionKey, Effect, Failure, LeaseId, Outcome, RunningLease, Submission, WaiterId, WorkerId, WorkerOffer,
+    ActionKey, Effect, Failure, LeaseId, Millis, Outcome, RunningLease, Submission, WaiterId, WorkerId, WorkerOffer,
 };
 use super::workers::Worker;
 use super::{Action, Lease, Scheduler};
 
 impl Scheduler {
     pub(super) fn submit(&mut self, submission: Submission) {
-        let Submission { waiter, key, requirements, tenant, build, priority, path_weight, inputs } = submission;
+        let Submission { waiter, key, requirements, tenant, build, priority, path_weight, inputs, patience } =
+            submission;
+        let patience = patience.unwrap_or(self.config.queue_timeout);
         if let Some(id) = self.keys.get(&key).copied() {
             self.effects.push(Effect::Merged { waiter, key });
             self.waiters.insert(waiter, id);
-            return self.join(id, waiter, priority);
+            return self.join(id, waiter, priority, patience);
         }
         let id = self.next_action;
         self.next_action += 1;
@@ -29,6 +31,8 @@ impl Scheduler {
             attempts: 0,
             lease: None,
             submitted: self.now,
+            queued: self.now,
+            patience,
             avoid: None,
         };
         self.actions.insert(id, action);
@@ -41,9 +45,10 @@ impl Scheduler {
         self.wait(id);
     }
 
-    fn join(&mut self, id: u64, waiter: WaiterId, priority: i32) {
+    fn join(&mut self, id: u64, waiter: WaiterId, priority: i32, patience: Millis) {
         let Some(action) = self.actions.get_mut(&id) else { return };
         action.waiters.push(waiter);
+        action.patience = action.patience.max(patience);
         if priority >= action.position.priority {
             return;
         }
@@ -60,7 +65,8 @@ impl Scheduler {
 
     /// Queues an action, gives it a worker where one has room, and gives it up where none ever can.
     fn wait(&mut self, id: u64) {
-        let Some(action) = self.actions.get(&id) else { return };
+        let Some(action) = self.actions.get_mut(&id) else { return };
+        action.queued = self.now;
         let requirements = action.requirements.clone();
         let class = self.class(&requirements);
         self.enqueue(id);
@@ -106,7 +112,7 @@ impl Scheduler {
     }
 
     /// Removes an action from everywhere but the queues; returns who waited.
-    fn forget(&mut self, id: u64) -> Vec<WaiterId> {
+    pub(super) fn forget(&mut self, id: u64) -> Vec<WaiterId> {
         let Some(action) = self.actions.remove(&id) else { return Vec::new() };
         self.keys.remove(&action.key);
         self.shares.close(action.position.shares);
@@ -129,17 +135,19 @@ impl Scheduler {
     }
 
     pub(super) fn joined(&mut self, offer: WorkerOffer) {
-        let WorkerOffer { worker: id, properties, demands, capacity, running } = offer;
+        let WorkerOffer { worker: id, properties, demands, capacity, draining, running } = offer;
         let slot = match self.workers.slot(&id) {
             Some(slot) => slot,
             None => self.workers.add(Worker::new(id)),
         };
         self.workers.returns(slot);
+        self.worker_came(slot);
         let Some(worker) = self.workers.get_mut(slot) else { return };
         let changed = worker.properties != properties || worker.demands != demands || worker.capacity != capacity;
         worker.properties = properties;
         worker.demands = demands;
         worker.capacity = capacity;
+        worker.draining = draining;
         let named: Vec<LeaseId> = running.iter().map(|running| running.lease).collect();
         let unnamed: Vec<LeaseId> = worker.leases.iter().filter(|lease| !named.contains(lease)).copied().collect();
         if changed {
@@ -220,10 +228,12 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn gone(&mut self, worker: &WorkerId) {
+    /// A worker is off: it left in order, or was away for too long.
+    pub(super) fn gone(&mut self, worker: &WorkerId, in_order: bool) {
         let Some(slot) = self.workers.slot(worker) else { return };
         self.release_worker(slot);
         let Some(worker) = self.workers.remove(slot) else { return };
+        self.expect_back(&worker);
         for class in &worker.classes {
             self.classes[*class].workers.remove(&slot);
         }
@@ -237,8 +247,11 @@ impl Scheduler {
             }
             self.wait(id);
         }
-        let reason = format!("worker `{}` was lost", worker.id.0);
+        let reason = format!("worker `{}` {}", worker.id.0, if in_order { "left" } else { "was lost" });
         for lease in worker.leases {
+            if in_order {
+                self.uncount(lease);
+            }
             self.lost(lease, &reason);
         }
         self.place_wary();
@@ -248,6 +261,14 @@ impl Scheduler {
     fn place_wary(&mut self) {
         let wary: Vec<u64> = self.busy.iter().flat_map(|class| self.classes[*class].wary.iter().copied()).collect();
         wary.into_iter().for_each(|id| self.place(id));
+    }
+
+    /// The attempt of this lease is none: nothing went wrong with it.
+    fn uncount(&mut self, lease: LeaseId) {
+        let action = self.leases.get(&lease).and_then(|lease| lease.action);
+        if let Some(action) = action.and_then(|id| self.actions.get_mut(&id)) {
+            action.attempts = action.attempts.saturating_sub(1);
+        }
     }
 
     /// A lease's worker no longer runs it.
@@ -331,12 +352,12 @@ impl Scheduler {
     pub(super) fn expire(&mut self) {
         while let Some((_, slot)) = self.workers.next_lost().filter(|(at, _)| *at <= self.now) {
             let Some(worker) = self.workers.get(slot).map(|worker| worker.id.clone()) else { break };
-            self.gone(&worker);
+            self.gone(&worker, false);
         }
         if !self.orphans.is_empty() {
             self.expire_orphans();
         }
-        self.give_up_unmatched();
+        self.give_up();
         self.reserve();
     }
 
@@ -356,29 +377,6 @@ impl Scheduler {
                 record.orphan_until = None;
             }
             self.cancel(lease);
-        }
-    }
-
-    fn give_up_unmatched(&mut self) {
-        if self.now < self.match_from {
-            return;
-        }
-        let hopeless: Vec<usize> =
-            self.busy.iter().copied().filter(|class| self.classes[*class].workers.is_empty()).collect();
-        for class in hopeless {
-            let requirements = self.classes[class].requirements.clone();
-            let mut reasons: Vec<String> = self.workers.iter().map(|(_, worker)| worker.lacks(&requirements)).collect();
-            if reasons.is_empty() {
-                reasons.push("no worker is connected".to_owned());
-            }
-            let waiting: Vec<u64> = self.classes[class].waiting.iter().copied().collect();
-            for id in waiting {
-                let Some(key) = self.actions.get(&id).map(|action| action.key.clone()) else { continue };
-                self.dequeue(id);
-                let waiters = self.forget(id);
-                let failure = Failure::NoWorkerMatches { reasons: reasons.clone() };
-                self.effects.push(Effect::Failed { key, waiters, failure });
-            }
         }
     }
 }

@@ -9,18 +9,19 @@ mod placement;
 mod queue;
 mod shares;
 mod types;
+mod waiting;
 mod workers;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use queue::{ActionId, Class, ClassId, Position};
 use shares::Shares;
 pub use types::{
-    ActionKey, Capacity, Config, Effect, Event, Failure, LeaseId, Millis, Outcome, QueueView, Requirements,
-    RunningLease, Submission, WaiterId, WorkerId, WorkerOffer, WorkerView,
+    ActionKey, Capacity, Config, Effect, Event, Failure, LeaseId, Millis, Outcome, Pool, QueueView, Requirements,
+    RunningLease, Submission, Wait, WaiterId, WorkerId, WorkerOffer, WorkerView,
 };
 use workers::Workers;
 
@@ -35,6 +36,10 @@ struct Action {
     /// Its live lease; `None` while it waits.
     lease: Option<LeaseId>,
     submitted: Millis,
+    /// Since when it has waited for its present turn.
+    queued: Millis,
+    /// How long it waits while no worker could take it.
+    patience: Millis,
     /// The worker that failed it last, by slot.
     avoid: Option<usize>,
 }
@@ -65,6 +70,8 @@ pub struct Scheduler {
     /// Classes in which something waits.
     busy: BTreeSet<ClassId>,
     workers: Workers,
+    /// Workers that left and are expected back.
+    away: BTreeMap<WorkerId, waiting::Away>,
     shares: Shares,
     next_lease: u64,
     next_action: ActionId,
@@ -74,7 +81,8 @@ pub struct Scheduler {
 
 impl Scheduler {
     /// An empty farm at `now`.
-    pub fn new(config: Config, now: Millis) -> Self {
+    pub fn new(mut config: Config, now: Millis) -> Self {
+        let away = waiting::remembered(std::mem::take(&mut config.remembered));
         Scheduler {
             match_from: now.saturating_add(config.match_grace),
             next_lease: config.first_lease,
@@ -88,6 +96,7 @@ impl Scheduler {
             class_of: HashMap::new(),
             busy: BTreeSet::new(),
             workers: Workers::default(),
+            away,
             shares: Shares::default(),
             next_action: 0,
             effects: Vec::new(),
@@ -103,7 +112,7 @@ impl Scheduler {
             Event::Leave(waiter) => self.leave(waiter),
             Event::WorkerJoined(offer) => self.joined(offer),
             Event::WorkerDisconnected(worker) => self.disconnected(&worker),
-            Event::WorkerGone(worker) => self.gone(&worker),
+            Event::WorkerGone(worker) => self.gone(&worker, true),
             Event::Started(lease) => self.started(lease),
             Event::Finished { worker, lease, outcome } => self.finished(&worker, lease, outcome),
             Event::Drain { worker, on } => self.drain(&worker, on),
@@ -119,8 +128,8 @@ impl Scheduler {
         let orphaned = self.orphans.values().filter_map(|lease| self.leases.get(lease)?.orphan_until);
         let waiting = self.busy.iter().filter_map(|id| {
             let class = &self.classes[*id];
-            if class.workers.is_empty() {
-                return Some(self.match_from);
+            if class.absent_since.is_some() {
+                return Some(self.absent_deadline(*id));
             }
             let since = self.passed_over_since(*id).filter(|_| class.reserved.is_none())?;
             Some(since.saturating_add(self.config.reserve_after))

@@ -68,6 +68,8 @@ impl Scheduler {
             self.classes[class].insert(position, &self.shares);
         }
         self.busy.insert(class);
+        // What came last may be less patient than what waits already.
+        self.classes[class].first_timeout = 0;
     }
 
     pub(super) fn dequeue(&mut self, id: ActionId) {
@@ -76,6 +78,7 @@ impl Scheduler {
         self.classes[class].remove(action.position);
         if self.classes[class].waiting.is_empty() {
             self.busy.remove(&class);
+            self.classes[class].absent_since = None;
             self.release(class);
         }
     }

@@ -62,6 +62,10 @@ pub(super) struct Class {
     pub(super) wary: BTreeSet<ActionId>,
     /// When one of its actions was given a worker last.
     pub(super) served: Millis,
+    /// Since when something waits in it and no worker that could run it takes work.
+    pub(super) absent_since: Option<Millis>,
+    /// When the first of what waits in it may be given up for that; no later than it is.
+    pub(super) first_timeout: Millis,
     levels: BTreeMap<i32, Level>,
 }
 
@@ -74,6 +78,8 @@ impl Class {
             waiting: BTreeSet::new(),
             wary: BTreeSet::new(),
             served: 0,
+            absent_since: None,
+            first_timeout: 0,
             levels: BTreeMap::new(),
         }
     }

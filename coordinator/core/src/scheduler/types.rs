@@ -79,6 +79,8 @@ pub struct Submission {
     pub path_weight: u64,
     /// Hashes of its input directories: a worker that had them lately is preferred.
     pub inputs: Vec<u64>,
+    /// How long it waits while no worker could take it; [`Config::queue_timeout`] where it is not set.
+    pub patience: Option<Millis>,
 }
 
 /// A worker's registration.
@@ -92,6 +94,8 @@ pub struct WorkerOffer {
     pub demands: BTreeSet<(String, String)>,
     /// All that it has.
     pub capacity: Capacity,
+    /// It gets no new leases.
+    pub draining: bool,
     /// What it runs already.
     pub running: Vec<RunningLease>,
 }
@@ -127,7 +131,7 @@ pub enum Event {
     WorkerJoined(WorkerOffer),
     /// A worker's connection broke; it may come back.
     WorkerDisconnected(WorkerId),
-    /// A worker left for good.
+    /// A worker left in order: what it ran goes elsewhere, and counts as no attempt.
     WorkerGone(WorkerId),
     /// A lease's command runs.
     Started(LeaseId),
@@ -243,7 +247,43 @@ pub enum Failure {
         /// What happened the last time, in words.
         last: String,
     },
+    /// A worker that could run it is known, but none came in time.
+    QueueTimeout {
+        /// How long it waited without one.
+        waited: Millis,
+        /// Where the workers are that could run it, in words.
+        reasons: Vec<String>,
+    },
 }
+
+/// Workers that a farm has although none may be connected now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// What it is called in messages.
+    pub name: String,
+    /// The property pairs that its workers offer. What they say nothing about, they may offer too, labels excepted.
+    pub properties: BTreeSet<(String, String)>,
+    /// The size of its workers, where it is known.
+    pub capacity: Option<Capacity>,
+}
+
+impl Pool {
+    /// Whether a worker of this pool could run what asks for this.
+    pub fn may_run(&self, requirements: &Requirements) -> bool {
+        let offers = |(name, value): &(String, String)| {
+            let mut same = self.properties.iter().filter(|(own, _)| own == name).peekable();
+            if same.peek().is_none() {
+                return !name.starts_with(LABEL_PREFIX);
+            }
+            same.any(|(_, own)| own == value)
+        };
+        requirements.properties.iter().all(offers)
+            && self.capacity.is_none_or(|capacity| capacity.holds(&requirements.capacity))
+    }
+}
+
+/// Properties that are only offered where they are named.
+const LABEL_PREFIX: &str = "kiln.label.";
 
 /// Bounds and weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -254,6 +294,16 @@ pub struct Config {
     pub disconnect_grace: Millis,
     /// How long after the start "no worker matches" is not yet said.
     pub match_grace: Millis,
+    /// How long after the first worker joined it is not yet said: workers that start together do not join together.
+    pub match_settle: Millis,
+    /// How long an action waits while no worker that could run it takes work.
+    pub queue_timeout: Millis,
+    /// How long a worker that left is expected back.
+    pub remember_for: Millis,
+    /// Workers that the farm has by declaration.
+    pub pools: Vec<Pool>,
+    /// Workers that an earlier run knew, and until when they are expected back.
+    pub remembered: Vec<(WorkerOffer, Millis)>,
     /// How long a lease that a worker brought, and nobody asked for, may run.
     pub orphan_grace: Millis,
     /// How long an action waits before a worker is kept free for it.
@@ -270,6 +320,11 @@ impl Default for Config {
             max_attempts: 3,
             disconnect_grace: 15_000,
             match_grace: 0,
+            match_settle: 0,
+            queue_timeout: 15 * 60_000,
+            remember_for: 60 * 60_000,
+            pools: Vec::new(),
+            remembered: Vec::new(),
             orphan_grace: 60_000,
             reserve_after: 10_000,
             first_lease: 1,
@@ -293,6 +348,25 @@ pub struct WorkerView {
     pub draining: bool,
     /// Its connection stands.
     pub connected: bool,
+}
+
+/// What a queued action waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// A worker that could run it.
+    Worker {
+        /// Where those are that could, in words.
+        reasons: Vec<String>,
+        /// How long it waits on before it is given up.
+        left: Millis,
+    },
+    /// Room on the workers that could run it.
+    Room {
+        /// How many actions go before it.
+        ahead: usize,
+        /// What those workers run: a key for each lease.
+        holders: Vec<(WorkerId, ActionKey)>,
+    },
 }
 
 /// The queue of one kind of action.

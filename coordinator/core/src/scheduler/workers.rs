@@ -56,9 +56,7 @@ impl Worker {
 
     /// Whether it could ever run this, were it idle.
     pub(super) fn matches(&self, requirements: &Requirements) -> bool {
-        self.capacity.holds(&requirements.capacity)
-            && requirements.properties.is_subset(&self.properties)
-            && self.demands.is_subset(&requirements.properties)
+        matches(&self.properties, &self.demands, &self.capacity, requirements)
     }
 
     pub(super) fn remember(&mut self, inputs: &[u64]) {
@@ -113,6 +111,18 @@ impl Worker {
         }
         format!("worker `{}` {}", self.id.0, lacks.join(" and "))
     }
+}
+
+/// Whether a worker that offers and demands this could ever run what asks for that, were it idle.
+pub(super) fn matches(
+    offered: &BTreeSet<(String, String)>,
+    demands: &BTreeSet<(String, String)>,
+    capacity: &Capacity,
+    requirements: &Requirements,
+) -> bool {
+    capacity.holds(&requirements.capacity)
+        && requirements.properties.is_subset(offered)
+        && demands.is_subset(&requirements.properties)
 }
 
 /// All workers. Slots are used again after a worker has left.

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_core::scheduler::{
-    ActionKey, Config, Event, LeaseId, Outcome, RunningLease, Scheduler, Submission, WaiterId, WorkerId, WorkerOffer,
+    ActionKey, Config, Event, LeaseId, Millis, Outcome, RunningLease, Scheduler, Submission, WaiterId, WorkerId,
+    WorkerOffer,
 };
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::v1::{coordinator_message, worker_message};
@@ -26,12 +27,16 @@ use tracing::Span;
 use recent::Recent;
 
 use super::log::LiveLogs;
+use super::memory::Memory;
 use super::prepare::Prepared;
 use super::scopes::{Scope, Scopes};
+use super::wait::Wait;
 use super::{Done, Request, State};
 
 /// How often a worker says that it lives.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How often it is written down who is still here.
+const NOTE_EVERY: Duration = Duration::from_secs(60);
 
 pub(super) enum Message {
     Submit {
@@ -71,6 +76,11 @@ pub(super) enum Message {
         on: bool,
         reply: oneshot::Sender<Result<(), Status>>,
     },
+    /// What does this caller wait for?
+    Wait {
+        waiter: WaiterId,
+        reply: oneshot::Sender<Option<Wait>>,
+    },
     Farm {
         reply: oneshot::Sender<v1::FarmStatus>,
     },
@@ -79,6 +89,8 @@ pub(super) enum Message {
 #[derive(Debug)]
 struct Action {
     prepared: Arc<Prepared>,
+    /// The build of the first caller.
+    build: String,
     /// Wiped when the action ends or nobody wants it any more.
     secrets: Vec<v1::Secret>,
     state: watch::Sender<State>,
@@ -99,6 +111,7 @@ fn queue_span(traceparent: &str) -> Span {
 #[derive(Debug)]
 struct Link {
     connection: u64,
+    capacity: v1::Capacity,
     sender: mpsc::Sender<v1::CoordinatorMessage>,
     environment: v1::Environment,
     version: String,
@@ -131,6 +144,7 @@ pub(super) struct Owner {
     stopping: HashSet<WorkerId>,
     messages: mpsc::UnboundedSender<Message>,
     joined: watch::Sender<u64>,
+    memory: Memory,
 }
 
 fn key_of(instance: &str, action: &Digest) -> ActionKey {
@@ -139,13 +153,17 @@ fn key_of(instance: &str, action: &Digest) -> ActionKey {
 
 impl Owner {
     pub(super) fn new(
-        config: Config,
+        mut config: Config,
         scopes: Scopes,
         logs: Arc<LiveLogs>,
-        messages: mpsc::UnboundedSender<Message>,
-        joined: watch::Sender<u64>,
+        (messages, joined): (mpsc::UnboundedSender<Message>, watch::Sender<u64>),
+        memory: Memory,
     ) -> Self {
+        config.remembered = memory.workers().map(|worker| remembered(worker, config.remember_for)).collect();
+        let drained = memory.workers().filter(|worker| worker.draining).map(|worker| WorkerId(worker.worker.clone()));
         Self {
+            drained: drained.collect(),
+            memory,
             scheduler: Scheduler::new(config, 0),
             began: Instant::now(),
             scopes,
@@ -156,7 +174,6 @@ impl Owner {
             leases: HashMap::new(),
             finished: HashMap::new(),
             recent: Recent::default(),
-            drained: HashSet::new(),
             stopping: HashSet::new(),
             messages,
             joined,
@@ -164,6 +181,7 @@ impl Owner {
     }
 
     pub(super) async fn run(mut self, mut receiver: mpsc::UnboundedReceiver<Message>) {
+        let mut notes = tokio::time::interval(NOTE_EVERY);
         loop {
             let deadline = self.scheduler.next_deadline().map(|at| self.began + Duration::from_millis(at));
             tokio::select! {
@@ -172,6 +190,7 @@ impl Owner {
                     None => return,
                 },
                 () = until(deadline) => self.step(Event::Tick),
+                _ = notes.tick() => self.memory.still_here(self.links.keys().map(|worker| worker.0.as_str())),
             }
         }
     }
@@ -188,6 +207,7 @@ impl Owner {
                 let worker = WorkerId(worker);
                 if self.links.get(&worker).is_some_and(|link| link.connection == connection) {
                     self.links.remove(&worker);
+                    self.memory.still_here([worker.0.as_str()].into_iter());
                     tracing::warn!(worker = worker.0, "connection to worker broke; its leases wait for it");
                     self.step(Event::WorkerDisconnected(worker));
                     self.joined.send_modify(|count| *count += 1);
@@ -205,7 +225,7 @@ impl Owner {
             }
             Message::Drain { worker, on, reply } => {
                 let worker = WorkerId(worker);
-                let known = self.scheduler.workers().iter().any(|view| view.worker == worker);
+                let known = self.memory.drain(&worker.0, on);
                 let answer = if known {
                     if on {
                         self.drained.insert(worker.clone())
@@ -215,9 +235,15 @@ impl Owner {
                     self.drain(worker);
                     Ok(())
                 } else {
-                    Err(Status::not_found(format!("the farm has no worker `{}`; `kiln workers` lists them", worker.0)))
+                    Err(Status::not_found(format!(
+                        "the farm has no worker `{}`; `kiln farm list` lists them",
+                        worker.0
+                    )))
                 };
                 let _ = reply.send(answer);
+            }
+            Message::Wait { waiter, reply } => {
+                let _ = reply.send(self.wait_of(waiter));
             }
             Message::Farm { reply } => {
                 let _ = reply.send(self.farm());
@@ -249,6 +275,7 @@ impl Owner {
         let merged = is_under_way || recent.is_some();
         let action = self.actions.entry(key.clone()).or_insert_with(|| Action {
             prepared: prepared.clone(),
+            build: request.build.clone(),
             secrets: request.secrets,
             state: watch::Sender::new(State::Queued),
             queued: clock::now(),
@@ -260,15 +287,20 @@ impl Owner {
             return self.finish(&key, Done { response, farm_fault: false });
         }
         self.waiters.insert(waiter, key.clone());
+        let mut requirements = prepared.requirements.clone();
+        if prepared.is_estimate {
+            requirements.capacity = self.scheduler.at_most_the_largest(&requirements);
+        }
         self.step(Event::Submit(Submission {
             waiter,
             key,
-            requirements: prepared.requirements.clone(),
+            requirements,
             tenant: request.tenant,
             build: request.build,
             priority: request.priority,
             path_weight: request.path_weight,
             inputs: prepared.inputs.clone(),
+            patience: request.queue_timeout.map(|patience| patience.as_millis() as Millis),
         }));
     }
 
@@ -296,16 +328,20 @@ impl Owner {
         };
         let (properties, demands) = (wire::offered(&environment), wire::demanded(&environment));
         tracing::info!(worker = worker.0, running = running.len(), "worker joined");
-        let link = Link { connection, sender, environment, version: register.version, last_seen: clock::kiln_now() };
+        let link = Link {
+            connection,
+            capacity: register.capacity.unwrap_or_default(),
+            sender,
+            environment,
+            version: register.version,
+            last_seen: clock::kiln_now(),
+        };
+        self.memory.saw(link.as_worker(&worker, self.drained.contains(&worker)));
         self.links.insert(worker.clone(), link);
         self.tell(&worker, coordinator_message::Message::Registered(registered));
-        if self.stopping.remove(&worker) {
-            self.drain(worker.clone());
-        }
-        self.step(Event::WorkerJoined(WorkerOffer { worker: worker.clone(), properties, demands, capacity, running }));
-        if self.drained.contains(&worker) {
-            self.drain(worker);
-        }
+        self.stopping.remove(&worker);
+        let draining = self.drained.contains(&worker);
+        self.step(Event::WorkerJoined(WorkerOffer { worker, properties, demands, capacity, draining, running }));
         self.joined.send_modify(|count| *count += 1);
     }
 
@@ -329,6 +365,7 @@ impl Owner {
             worker_message::Message::Finished(finished) => self.lease_finished(worker, finished),
             worker_message::Message::Goodbye(_) => {
                 tracing::info!(worker = worker.0, "worker says goodbye");
+                self.memory.still_here([worker.0.as_str()].into_iter());
                 self.stopping.remove(&worker);
                 self.links.remove(&worker);
                 self.step(Event::WorkerGone(worker));
@@ -408,6 +445,34 @@ impl Owner {
         let now = self.began.elapsed().as_millis() as u64;
         for effect in self.scheduler.step(now, event) {
             self.carry_out(effect);
+        }
+    }
+}
+
+/// A worker of an earlier run, as the scheduler knows it, and until when it is expected back.
+fn remembered(worker: &v1::Worker, life_ms: Millis) -> (WorkerOffer, Millis) {
+    let environment = worker.environment.clone().unwrap_or_default();
+    let offer = WorkerOffer {
+        worker: WorkerId(worker.worker.clone()),
+        properties: wire::offered(&environment),
+        demands: wire::demanded(&environment),
+        capacity: wire::capacity(worker.capacity.as_ref()),
+        draining: worker.draining,
+        running: Vec::new(),
+    };
+    (offer, life_ms.saturating_sub(Memory::age_ms(worker)))
+}
+
+impl Link {
+    fn as_worker(&self, name: &WorkerId, draining: bool) -> v1::Worker {
+        v1::Worker {
+            worker: name.0.clone(),
+            environment: Some(self.environment.clone()),
+            capacity: Some(self.capacity),
+            draining,
+            last_seen: Some(self.last_seen),
+            version: self.version.clone(),
+            ..Default::default()
         }
     }
 }

@@ -1,11 +1,25 @@
 //! The farm as an operator sees it.
 
-use kiln_core::scheduler::Capacity;
+use kiln_core::scheduler::{ActionKey, Capacity, WaiterId};
 use kiln_proto::v1;
 
 use super::Owner;
+use crate::execution::wait::Wait;
 
 impl Owner {
+    /// What a caller waits for.
+    pub(super) fn wait_of(&self, waiter: WaiterId) -> Option<Wait> {
+        let key = self.waiters.get(&waiter)?;
+        let build_of = |key: &ActionKey| Some(self.actions.get(key)?.build.clone());
+        Some(Wait::of(self.scheduler.wait_of(key)?, key, build_of))
+    }
+
+    /// Workers that are remembered and not here.
+    fn away(&self) -> Vec<v1::Worker> {
+        let here: Vec<_> = self.scheduler.workers().into_iter().map(|view| view.worker.0).collect();
+        self.memory.workers().filter(|worker| !here.contains(&worker.worker)).cloned().collect()
+    }
+
     pub(super) fn farm(&self) -> v1::FarmStatus {
         let now = self.began.elapsed().as_millis() as u64;
         let to_wire =
@@ -33,6 +47,7 @@ impl Owner {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             workers: workers.collect(),
             queues: queues.collect(),
+            away: self.away(),
             // Of the tenant who asks: its handle knows.
             store_bytes: 0,
             store_capacity_bytes: 0,

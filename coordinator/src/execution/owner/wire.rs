@@ -59,6 +59,14 @@ pub(super) fn failure_response(failure: &Failure) -> reapi::ExecuteResponse {
             }
             failed(Code::FailedPrecondition, text)
         }
+        Failure::QueueTimeout { waited, reasons } => failed(
+            Code::FailedPrecondition,
+            format!(
+                "no worker that can run this action came within {} s (`--queue-timeout`): {}",
+                waited / 1000,
+                reasons.join("; ")
+            ),
+        ),
         Failure::AttemptsExhausted { attempts, last } => {
             failed(Code::Internal, format!("the farm tried {attempts} times and gave up; the last time: {last}"))
         }

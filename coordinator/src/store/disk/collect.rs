@@ -51,6 +51,12 @@ impl Disk {
         blocking(move || Ok(inner.sweep(before))).await
     }
 
+    /// Removes those of these blobs that the last marking did not find named, but for what running work may use.
+    pub(crate) async fn free(&self, candidates: Vec<Digest>) -> Result<Swept, Error> {
+        let inner = self.inner.clone();
+        blocking(move || Ok(inner.free(&candidates))).await
+    }
+
     /// What evictions took from results since they were last asked.
     pub(crate) fn took_named(&self) -> bool {
         self.inner.took_named.swap(false, std::sync::atomic::Ordering::AcqRel)
@@ -70,6 +76,21 @@ impl Inner {
             swept.blobs += gone.len() as u64;
             swept.bytes += gone.iter().map(|digest| digest.size).sum::<u64>();
         }
+    }
+
+    fn free(self: &Arc<Self>, candidates: &[Digest]) -> Swept {
+        let before = self.in_use.held_from();
+        let mut swept = Swept::default();
+        for some in candidates.chunks(MOVE) {
+            let mut index = self.index.lock();
+            let gone = index.free(some, before);
+            let doomed = self.move_away(&mut index, &gone);
+            drop(index);
+            remove(&doomed);
+            swept.blobs += gone.len() as u64;
+            swept.bytes += gone.iter().map(|digest| digest.size).sum::<u64>();
+        }
+        swept
     }
 
     /// Has the files of blobs say that they were used now, so that a restart knows. In the background: nobody waits for it, and

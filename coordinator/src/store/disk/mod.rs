@@ -6,6 +6,7 @@
 //!
 //! Invariant: files come and go only under the index's lock, so the index names exactly the files that are there.
 
+mod bound;
 mod collect;
 mod read;
 mod scan;
@@ -23,6 +24,7 @@ use futures::{StreamExt, stream};
 use kiln_proto::digest::Digest;
 use parking_lot::{Mutex, MutexGuard};
 
+pub use self::bound::Bound;
 pub(crate) use self::collect::Unused;
 use super::clock::Clock;
 use super::floor::Floor;
@@ -39,7 +41,7 @@ pub struct Config {
     /// The store's own directory.
     pub dir: PathBuf,
     /// Bytes of blobs; beyond them, what no result names goes first, then the oldest results with their blobs.
-    pub capacity: u64,
+    pub capacity: Bound,
     /// Whether a blob is synced to the disk before its write ends.
     pub durable: bool,
     /// Where the time comes from.

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use kiln_proto::digest::{Digest, DigestFunction};
 
-use super::Error;
+use super::{Bound, Error};
 use crate::store::clock::{self, Stamp};
 use crate::store::floor::Floor;
 use crate::store::index::Index;
@@ -24,7 +24,7 @@ pub(super) fn clear(tmp: &Path) -> Result<(), Error> {
 
 /// Lists the blobs, those used last as the newest. A file whose size is not the one in its name is removed;
 /// what is no blob is left alone.
-pub(super) fn scan(dir: &Path, capacity: u64, now: Stamp, floor: &Floor) -> Result<Index, Error> {
+pub(super) fn scan(dir: &Path, capacity: Bound, now: Stamp, floor: &Floor) -> Result<Index, Error> {
     let mut found: Vec<(SystemTime, Digest)> = Vec::new();
     for function in [DigestFunction::Sha256, DigestFunction::Blake3] {
         let top = dir.join(function.name());
@@ -38,7 +38,8 @@ pub(super) fn scan(dir: &Path, capacity: u64, now: Stamp, floor: &Floor) -> Resu
         }
     }
     found.sort_unstable();
-    let mut index = Index::new(capacity);
+    let held = found.iter().map(|(_, digest)| digest.size).sum();
+    let mut index = Index::new(capacity.bytes(dir, held));
     for (used, digest) in found {
         let evicted = index.insert_found(digest, clock::stamp(used), now);
         if let Some(until) = evicted.named_until {

@@ -68,6 +68,17 @@ impl Index {
         }
     }
 
+    /// Forgets those of these blobs that the last marking did not find named and that were used last before this.
+    pub(crate) fn free(&mut self, blobs: &[Digest], before: Stamp) -> Vec<Digest> {
+        let goes = |digest: &&Digest| {
+            let slot = self.by_digest.get(*digest).map(|at| &self.slots[*at as usize]);
+            slot.is_some_and(|slot| slot.mark != self.marking && slot.used < before)
+        };
+        let gone: Vec<Digest> = blobs.iter().filter(goes).copied().collect();
+        gone.iter().for_each(|digest| self.take(digest));
+        gone
+    }
+
     /// Forgets those of the next `count` places that were used last before this. None at the end.
     pub(crate) fn sweep(&mut self, cursor: &mut Cursor, count: usize, before: Stamp) -> Option<Vec<Digest>> {
         let old = self.next(cursor, count)?.filter(|(_, slot)| slot.used < before);

@@ -56,6 +56,8 @@ struct ModelWorker {
     known: bool,
     connected: bool,
     draining: bool,
+    /// When it left, where it did.
+    left: Option<u64>,
     /// What the farm counts on it: lease to key and CPUs.
     leases: BTreeMap<LeaseId, (u64, u32)>,
 }
@@ -153,11 +155,24 @@ impl Model {
                         Failure::NoWorkerMatches { .. } => {
                             let wanted = requirements(key);
                             let could = |(name, isa, cpus): &(&str, &str, u32)| {
-                                self.workers.get(*name).is_some_and(|worker| worker.known)
+                                let expected = |left: u64| self.now < left + config.remember_for;
+                                self.workers
+                                    .get(*name)
+                                    .is_some_and(|worker| worker.known || worker.left.is_some_and(expected))
                                     && wanted.properties.contains(&("ISA".to_owned(), (*isa).to_owned()))
                                     && *cpus >= wanted.capacity.milli_cpus
                             };
                             assert!(!WORKERS.iter().any(could), "a{key} was refused and a worker matches");
+                        }
+                        Failure::QueueTimeout { waited, .. } => {
+                            assert!(*waited >= config.queue_timeout, "a{key} was given up after {waited} ms");
+                            let wanted = requirements(key);
+                            let takes = |(name, isa, cpus): &(&str, &str, u32)| {
+                                self.workers.get(*name).is_some_and(|worker| worker.connected && !worker.draining)
+                                    && wanted.properties.contains(&("ISA".to_owned(), (*isa).to_owned()))
+                                    && *cpus >= wanted.capacity.milli_cpus
+                            };
+                            assert!(!WORKERS.iter().any(takes), "a{key} was given up and a worker takes work");
                         }
                     }
                     self.answer(key, waiters);
@@ -203,7 +218,8 @@ struct Run {
 impl Run {
     fn new() -> Self {
         // Nothing is kept free for anyone, so that idling is always wrong; the rule has an example of its own.
-        let config = Config { reserve_after: u64::MAX, ..Config::default() };
+        let config =
+            Config { reserve_after: u64::MAX, queue_timeout: 30_000, remember_for: 60_000, ..Config::default() };
         Self { farm: Scheduler::new(config.clone(), 0), model: Model::default(), config }
     }
 
@@ -211,12 +227,16 @@ impl Run {
         // Workers whose grace ends now are off before anything else is said of them.
         let effects = self.farm.step(self.model.now, event);
         let alive: BTreeSet<String> = self.farm.workers().into_iter().map(|view| view.worker.0).collect();
+        let now = self.model.now;
         let gone: Vec<LeaseId> = self
             .model
             .workers
             .iter_mut()
             .filter(|(name, _)| !alive.contains(*name))
-            .flat_map(|(_, worker)| std::mem::take(worker).leases.into_keys())
+            .flat_map(|(_, worker)| {
+                let left = if worker.known { Some(now) } else { worker.left };
+                std::mem::replace(worker, ModelWorker { left, ..ModelWorker::default() }).leases.into_keys()
+            })
             .collect();
         gone.into_iter().for_each(|lease| self.model.off(lease));
         self.model.check(&effects, &self.config);
@@ -242,7 +262,8 @@ impl Run {
             leases.into_iter().for_each(|lease| self.model.off(lease));
         }
         let model = self.model.workers.entry(name.to_owned()).or_default();
-        (model.known, model.connected) = (true, true);
+        (model.known, model.connected, model.left) = (true, true, None);
+        let draining = model.draining;
         let running = model.leases.iter().map(|(lease, (key, cpus))| RunningLease {
             lease: *lease,
             key: ActionKey(format!("a{key}")),
@@ -253,6 +274,7 @@ impl Run {
             properties: properties(&[("ISA", isa)]),
             demands: BTreeSet::new(),
             capacity: Capacity { milli_cpus: cpus, memory_bytes: 1000 * GIB },
+            draining,
             running: running.collect(),
         };
         self.step(Event::WorkerJoined(offer));
@@ -284,6 +306,7 @@ impl Run {
                     priority,
                     path_weight,
                     inputs: vec![key],
+                    patience: None,
                 }));
             }
             Op::Leave(which) => {
@@ -306,7 +329,17 @@ impl Run {
                 }
                 self.step(Event::WorkerDisconnected(WorkerId(name.into())));
             }
-            Op::Gone(worker) => self.step(Event::WorkerGone(WorkerId(WORKERS[worker].0.into()))),
+            Op::Gone(worker) => {
+                let name = WORKERS[worker].0;
+                // It leaves in order: what it ran was no attempt.
+                let leases = self.model.workers.get(name).map(|model| model.leases.clone()).unwrap_or_default();
+                for (lease, (key, _)) in leases {
+                    if self.model.live.get(&key) == Some(&lease) {
+                        *self.model.attempts.entry(key).or_default() -= 1;
+                    }
+                }
+                self.step(Event::WorkerGone(WorkerId(name.into())));
+            }
             Op::Started(which) => {
                 if let Some((_, lease, _)) = self.lease(which) {
                     self.step(Event::Started(lease));
@@ -342,6 +375,7 @@ proptest! {
             run.apply(Op::Drain { worker, on: false });
             run.join(worker, false);
         }
+        run.apply(Op::Advance(run.config.queue_timeout));
         let mut ended = 0;
         while run.finish(0, false) {
             ended += 1;

@@ -175,7 +175,8 @@ fn a_lost_workers_actions_run_elsewhere_a_bounded_number_of_times() {
         assert_eq!(assigned(&effects)[0].0, format!("w{attempt}"), "{effects:?}");
         now = deadline;
     }
-    let effects = farm.step(now, Event::WorkerGone(WorkerId("w3".into())));
+    farm.step(now, Event::WorkerDisconnected(WorkerId("w3".into())));
+    let effects = farm.step(farm.next_deadline().expect("a deadline for the lost worker"), Event::Tick);
     let Some(Effect::Failed { failure: Failure::AttemptsExhausted { attempts: 3, last }, .. }) = effects.first() else {
         panic!("expected the third loss to be the last, found {effects:?}")
     };

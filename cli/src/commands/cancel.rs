@@ -1,0 +1,27 @@
+//! `kiln cancel`: one build, or all of a person's.
+
+use kiln_proto::v1;
+
+use super::builds;
+use crate::farm::Farm;
+use crate::{Code, Error, terminal};
+
+pub(super) async fn run(farm: &Farm, build: Option<String>, user: Option<String>) -> Result<Code, Error> {
+    match (build, user) {
+        (Some(build), _) => builds::cancel(farm, &build).await,
+        (None, Some(user)) => all(farm, user).await,
+        (None, None) => Err(Error::Usage("name a build, or whose builds by `--user`".to_owned())),
+    }
+}
+
+async fn all(farm: &Farm, user: String) -> Result<Code, Error> {
+    let cancelled =
+        farm.call(farm.builds().cancel_all(v1::CancelAllRequest { user: user.clone() })).await?.into_inner();
+    if cancelled.builds.is_empty() {
+        terminal::say(&format!("`{user}` has no running builds"));
+    }
+    for build in cancelled.builds {
+        terminal::say(&format!("build {} ({}): cancelling", build.id, build.project));
+    }
+    Ok(Code::Success)
+}

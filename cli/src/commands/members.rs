@@ -1,0 +1,190 @@
+//! `kiln farm list`, `drain`, `undrain` and `unrevoke`: who belongs to a farm, and what its workers may do.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use kiln_coordinator::auth::{Files, issued, revoked, tokens};
+use kiln_coordinator::services::membership::members;
+use kiln_proto::v1;
+use serde_json::{Value, json};
+
+use super::time;
+use crate::farm::Farm;
+use crate::{Code, Error, local, terminal};
+
+fn usage(error: impl std::fmt::Display) -> Error {
+    Error::Usage(error.to_string())
+}
+
+/// Gives a worker no new work, or work again.
+pub(super) async fn drain(farm: &Farm, worker: String, undrain: bool) -> Result<Code, Error> {
+    let request = v1::DrainWorkerRequest { worker: worker.clone(), undrain };
+    farm.call(farm.farm().drain_worker(request)).await?;
+    if undrain {
+        terminal::say(&format!("worker `{worker}` takes work again"));
+        return Ok(Code::Success);
+    }
+    let status = farm.status().await?;
+    let running = status.workers.iter().find(|known| known.worker == worker).map_or(0, |known| known.running);
+    let rest = match running {
+        0 => "it runs nothing".to_owned(),
+        some => {
+            format!("{} still run; `kiln workers` tells when they have ended", terminal::count(some as usize, "action"))
+        }
+    };
+    terminal::say(&format!("worker `{worker}` gets no new work; {rest}"));
+    Ok(Code::Success)
+}
+
+/// Lets somebody in again, by the farm's own directory.
+pub(super) fn unrevoke(files: &Files, name: &str, serial: &str) -> Result<Code, Error> {
+    let mut file = revoked::File::read(&files.revoked()).map_err(usage)?;
+    if !file.take_back(name, serial) {
+        let what = if serial.is_empty() { name } else { serial };
+        return Err(Error::Usage(format!("`{what}` is not revoked; `kiln farm list` names who is")));
+    }
+    file.write(&files.revoked()).map_err(usage)?;
+    terminal::say("no longer revoked; a running coordinator knows it within a second");
+    Ok(Code::Success)
+}
+
+/// As [`unrevoke`], by the running farm.
+pub(super) async fn unrevoke_at(farm: &Farm, name: String, serial: String) -> Result<Code, Error> {
+    farm.call(farm.membership().unrevoke(v1::UnrevokeRequest { name, serial })).await?;
+    terminal::say("no longer revoked; the farm acts on it from now on");
+    Ok(Code::Success)
+}
+
+/// Whether the files of a farm know somebody of this name.
+pub(super) fn knows(files: &Files, name: &str) -> Result<bool, Error> {
+    let known = from_files(files)?;
+    Ok(known.certificates.iter().any(|one| one.name == name)
+        || known.tokens.iter().any(|one| one.name == name)
+        || known.revoked_names.iter().any(|one| one == name))
+}
+
+fn from_files(files: &Files) -> Result<v1::Members, Error> {
+    let issued = issued::File::read(&files.certificates()).map_err(usage)?.certificates;
+    let tokens = match files.tokens().exists() {
+        true => tokens::File::read(&files.tokens()).map_err(usage)?.tokens,
+        false => Vec::new(),
+    };
+    Ok(members(issued, tokens, &revoked::File::read(&files.revoked()).map_err(usage)?))
+}
+
+/// Lists what the files of a farm say, without its workers.
+pub(super) fn list(dir: &Path, as_json: bool) -> Result<Code, Error> {
+    print(&from_files(&Files::of(dir))?, &v1::FarmStatus::default(), as_json)
+}
+
+/// Lists what the running farm says.
+pub(super) async fn list_at(farm: &Farm, as_json: bool) -> Result<Code, Error> {
+    let members = farm.call(farm.membership().list(v1::ListMembersRequest {})).await?.into_inner();
+    print(&members, &farm.status().await?, as_json)
+}
+
+/// A row of the list.
+struct Member {
+    kind: &'static str,
+    name: String,
+    tenant: String,
+    roles: String,
+    state: String,
+    expires: Option<prost_types::Timestamp>,
+    serial: String,
+}
+
+fn validity(expires: Option<prost_types::Timestamp>, is_revoked: bool) -> String {
+    let over = expires.and_then(|at| SystemTime::try_from(at).ok()).is_some_and(|at| at <= SystemTime::now());
+    match (is_revoked, over) {
+        (true, _) => "revoked",
+        (false, true) => "expired",
+        (false, false) => "valid",
+    }
+    .to_owned()
+}
+
+fn rows(members: &v1::Members, status: &v1::FarmStatus) -> Vec<Member> {
+    let has_name = |name: &String| members.revoked_names.contains(name);
+    let plain = |serial: &str| serial.trim_start_matches('0').to_owned();
+    let mut rows = Vec::new();
+    let here = status.workers.iter().map(|worker| (worker, if worker.draining { "draining" } else { "ready" }));
+    let away = status.away.iter().map(|worker| (worker, if worker.draining { "away, draining" } else { "away" }));
+    for (worker, state) in
+        here.map(|(worker, state)| (worker, if worker.connected { state } else { "away" })).chain(away)
+    {
+        rows.push(Member {
+            kind: "worker",
+            name: worker.worker.clone(),
+            tenant: String::new(),
+            roles: String::new(),
+            state: state.to_owned(),
+            expires: None,
+            serial: String::new(),
+        });
+    }
+    for one in &members.certificates {
+        let is_revoked = has_name(&one.name) || members.revoked_serials.contains(&plain(&one.serial));
+        rows.push(Member {
+            kind: "certificate",
+            name: one.name.clone(),
+            tenant: one.tenant.clone(),
+            roles: one.roles.join(","),
+            state: validity(one.expires, is_revoked),
+            expires: one.expires,
+            serial: one.serial.clone(),
+        });
+    }
+    for one in &members.tokens {
+        rows.push(Member {
+            kind: if one.join { "join token" } else { "token" },
+            name: one.name.clone(),
+            tenant: one.tenant.clone(),
+            roles: one.roles.join(","),
+            state: validity(one.expires, has_name(&one.name)),
+            expires: one.expires,
+            serial: String::new(),
+        });
+    }
+    let revoked = |name: &str, serial: &str| Member {
+        kind: "revoked",
+        name: name.to_owned(),
+        tenant: String::new(),
+        roles: String::new(),
+        state: "revoked".to_owned(),
+        expires: None,
+        serial: serial.to_owned(),
+    };
+    rows.extend(members.revoked_names.iter().map(|name| revoked(name, "")));
+    rows.extend(members.revoked_serials.iter().map(|serial| revoked("", serial)));
+    rows
+}
+
+fn print(members: &v1::Members, status: &v1::FarmStatus, as_json: bool) -> Result<Code, Error> {
+    let rows = rows(members, status);
+    if as_json {
+        return local::print_json(&rows.iter().map(object).collect());
+    }
+    if rows.is_empty() {
+        terminal::say("no worker is known, and nobody has a certificate or a token");
+        return Ok(Code::Success);
+    }
+    let head = ["kind", "name", "state", "roles", "tenant", "valid until", "serial"];
+    let mut table = vec![head.map(String::from).to_vec()];
+    table.extend(rows.into_iter().map(|row| {
+        vec![row.kind.to_owned(), row.name, row.state, row.roles, row.tenant, time(row.expires), row.serial]
+    }));
+    local::print(terminal::table(&table).as_bytes())
+}
+
+fn object(row: &Member) -> Value {
+    json!({
+        "kind": row.kind,
+        "name": row.name,
+        "tenant": row.tenant,
+        "roles": row.roles.split(',').filter(|role| !role.is_empty()).collect::<Vec<_>>(),
+        "state": row.state,
+        "expires": row.expires.map(|at| time(Some(at))),
+        "serial": row.serial,
+    })
+}

@@ -1,0 +1,57 @@
+//! How much a store may hold: so many bytes, or its share of the disk.
+
+use std::path::Path;
+
+/// The largest share.
+const MOST_SHARE: u64 = 50 << 30;
+/// Which part of the disk's free room, and of what the store holds already, a share is.
+const PART: u64 = 5;
+
+/// The bound of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// So many bytes.
+    Bytes(u64),
+    /// A fifth of the disk's free room when the store opens, its own blobs counted as free, and at most 50 GiB.
+    Share,
+}
+
+impl From<u64> for Bound {
+    fn from(bytes: u64) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl Bound {
+    /// The bound in bytes, of a store in `dir` that holds so much.
+    pub(super) fn bytes(self, dir: &Path, held: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Share => match rustix::fs::statvfs(dir) {
+                Ok(disk) => share(disk.f_bavail.saturating_mul(disk.f_frsize), held),
+                Err(error) => {
+                    tracing::warn!(%error, dir = %dir.display(), "cannot tell how full the disk is");
+                    MOST_SHARE
+                }
+            },
+        }
+    }
+}
+
+fn share(free: u64, held: u64) -> u64 {
+    (free.saturating_add(held) / PART).clamp(1, MOST_SHARE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_a_fifth_of_what_is_free_and_does_not_shrink_as_it_fills() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!(share(100 * GIB, 0), 20 * GIB);
+        assert_eq!(share(80 * GIB, 20 * GIB), 20 * GIB);
+        assert_eq!(share(10_000 * GIB, 0), 50 * GIB);
+        assert_eq!(share(0, 0), 1);
+    }
+}
