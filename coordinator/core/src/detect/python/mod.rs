@@ -4,6 +4,7 @@
 //! made. The bundle adds the project, and byte code whose validity does not hang on times.
 
 mod bundle;
+mod crates;
 mod distribution;
 mod layers;
 mod local;
