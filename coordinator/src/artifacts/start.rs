@@ -40,8 +40,19 @@ pub(super) fn of(tree: &Tree, name: &str) -> Start {
         };
         runs && !file.contains(".so")
     };
-    let programs: Vec<&str> =
-        all.iter().filter(|(path, entry)| is_program(path, entry)).map(|(path, _)| path.as_str()).collect();
+    // A link stands for the program that it leads to.
+    let linked: Vec<String> = all
+        .iter()
+        .filter_map(|(path, entry)| match entry {
+            Entry::Symlink { target } => beside(path, target),
+            _ => None,
+        })
+        .collect();
+    let programs: Vec<&str> = all
+        .iter()
+        .filter(|(path, entry)| is_program(path, entry) && !linked.contains(path))
+        .map(|(path, _)| path.as_str())
+        .collect();
     let in_bin =
         |path: &str| path.rsplit_once('/').is_some_and(|(parent, _)| parent == "bin" || parent.ends_with("/bin"));
     let top = |path: &str| !path.contains('/');
