@@ -44,6 +44,11 @@ fn stated_identity(source: &dyn Source) -> Identity {
     Identity { name: field("name"), version: field("version") }
 }
 
+/// The file that names what production needs, where there is one.
+pub(super) fn requirements_file(source: &dyn Source) -> Option<String> {
+    requirements::main_file(source)
+}
+
 /// A Python project in the root of the tree.
 pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option<Detected>, Error> {
     let pyproject = tree::toml(source, "pyproject.toml")?;

@@ -120,6 +120,8 @@ fn a_list_for_developers_pins_versions_and_installs_nothing() {
         ("requirements/production.txt", "idna==3.7\n"),
     ]);
     assert_eq!(step(&plan, "deps").inputs, ["requirements/production.txt"]);
+    let plan = planned(&[("manage.py", ""), ("package.json", "{}"), ("requirements/base.txt", "idna==3.7\n")]);
+    assert_eq!(step(&plan, "deps").inputs, ["requirements/base.txt"]);
 }
 
 /// A lock of a root, a member that it needs, one that it does not, and a package from git.
