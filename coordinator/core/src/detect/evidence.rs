@@ -201,6 +201,8 @@ fn python(source: &dyn Source, evidence: &mut Evidence) {
         tree::first_of(source, &["requirements.txt", "requirements.in"]).map(str::to_owned).or_else(|| {
             tree::named(source, |name| name.starts_with("requirements") && name.ends_with(".txt")).into_iter().next()
         });
+    // Such as `requirements/production.txt`.
+    let requirements = super::python::requirements_file(source).or(requirements);
     if evidence.weight == 0
         && let Some(file) = requirements
     {

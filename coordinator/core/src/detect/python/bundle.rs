@@ -8,7 +8,7 @@ use super::{
         staging::{OUT, move_tree},
         tree,
     },
-    BACKEND, PACKAGES,
+    BACKEND, PACKAGES, crates,
     layers::{self, Layer, PIP_INSTALL},
     local::Local,
     stamp,
@@ -70,7 +70,13 @@ pub(super) fn steps(source: &dyn Source, layer: &Layer) -> Vec<Step> {
         deps.outputs = strings([PACKAGES, BACKEND]);
         steps.push(deps);
     }
-    steps.push(bundle(source, layer, &groups, steps.iter().map(|s| s.name.clone()).collect()));
+    let mut bundle = bundle(source, layer, &groups, steps.iter().map(|s| s.name.clone()).collect());
+    if let Some(crates) = crates::step(source, &layer.locals) {
+        steps.push(crates);
+        steps.iter_mut().filter(|step| step.name == "requires").for_each(crates::give);
+        crates::give(&mut bundle);
+    }
+    steps.push(bundle);
     steps
 }
 
@@ -173,7 +179,7 @@ fn build(groups: &[Group<'_>], tree_root: &str) -> String {
             .map(|place| tree::shell_word(&place))
             .collect();
         run.push_str(&format!(
-            "PYTHONPATH=\"$PWD/{}\" {PIP_INSTALL} --no-index --no-deps --no-build-isolation --target .kiln/built {}\n\
+            "PATH=\"$PWD/{0}/bin:$PATH\" PYTHONPATH=\"$PWD/{0}\" {PIP_INSTALL} --no-index --no-deps --no-build-isolation --target .kiln/built {1}\n\
              rm -f .kiln/built/*.dist-info/direct_url.json\ncp -a .kiln/built/. {OWN}/\nrm -rf .kiln/built\n",
             group.directory,
             places.join(" ")

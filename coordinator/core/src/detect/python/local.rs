@@ -121,6 +121,12 @@ fn backend(source: &dyn Source, directory: &str, pyproject: &Table) -> Vec<Strin
             requires.push("wheel".to_owned());
         }
     }
+    // What these ask for beside their list, where the system lacks it.
+    for (tool, others) in [("meson-python", &["ninja"][..]), ("scikit-build-core", &["cmake", "ninja"][..])] {
+        if requires.iter().any(|r| requirements::normalised(requirements::name(r)) == tool) {
+            requires.extend(others.iter().map(|other| (*other).to_owned()));
+        }
+    }
     let mut seen: Vec<String> = Vec::new();
     requires.retain(|r| {
         let new = !seen.contains(r);

@@ -4,6 +4,7 @@
 //! made. The bundle adds the project, and byte code whose validity does not hang on times.
 
 mod bundle;
+mod crates;
 mod distribution;
 mod layers;
 mod local;
@@ -41,6 +42,11 @@ fn stated_identity(source: &dyn Source) -> Identity {
         value.and_then(Value::as_str).map(str::to_owned)
     };
     Identity { name: field("name"), version: field("version") }
+}
+
+/// The file that names what production needs, where there is one.
+pub(super) fn requirements_file(source: &dyn Source) -> Option<String> {
+    requirements::main_file(source)
 }
 
 /// A Python project in the root of the tree.

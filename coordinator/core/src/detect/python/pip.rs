@@ -92,7 +92,13 @@ impl Project<'_> {
         }
         if install {
             layer.run = format!("{PIP_INSTALL} --target {PACKAGES}{options}\n");
-            if loose {
+            let foreign = tree::first_of(self.source, &["pdm.lock", "Pipfile.lock", "pylock.toml"]);
+            if let Some(lock) = foreign.filter(|_| loose) {
+                layer.notes.push(format!(
+                    "`{lock}` is not read, so two builds of one commit could differ: export it to a `requirements.txt` \
+                     with hashes, or use uv or poetry"
+                ));
+            } else if loose {
                 layer.notes.push(
                     "nothing locks what the package needs, so two builds of one commit could differ: add a \
                      `requirements.txt` with hashes, or use uv or poetry"

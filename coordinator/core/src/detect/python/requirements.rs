@@ -68,7 +68,7 @@ pub(super) fn read(source: &dyn Source, file: &str) -> Requirements {
     let mut next = 0;
     while let Some(path) = all.files.get(next).cloned() {
         next += 1;
-        let text = tree::text(source, &path).unwrap_or_default();
+        let text = text(source, &path);
         let (mut kept, mut changed) = (String::new(), false);
         for (raw, line) in logical_lines(&text) {
             match parse(source, &path, &line) {
@@ -124,7 +124,7 @@ pub(super) fn read(source: &dyn Source, file: &str) -> Requirements {
         }
     }
     // A constraint pins what other lines leave loose.
-    let pinned = constraints.iter().filter_map(|path| tree::text(source, path)).collect::<String>();
+    let pinned = constraints.iter().map(|path| text(source, path) + "\n").collect::<String>();
     let pinned: Vec<String> = logical_lines(&pinned)
         .filter(|(_, line)| line.split(';').next().is_some_and(|wanted| wanted.contains("==")))
         .map(|(_, line)| normalised(name(&line)))
@@ -142,6 +142,21 @@ pub(super) fn read(source: &dyn Source, file: &str) -> Requirements {
         None
     };
     all
+}
+
+/// A requirements file; PowerShell writes it as UTF-16, which pip takes.
+fn text(source: &dyn Source, path: &str) -> String {
+    let bytes = source.read(path).unwrap_or_default();
+    let wide = |of: fn([u8; 2]) -> u16| {
+        let units: Vec<u16> = bytes[2..].chunks_exact(2).map(|pair| of([pair[0], pair[1]])).collect();
+        String::from_utf16_lossy(&units)
+    };
+    match bytes.as_slice() {
+        [0xff, 0xfe, ..] => wide(u16::from_le_bytes),
+        [0xfe, 0xff, ..] => wide(u16::from_be_bytes),
+        [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8_lossy(rest).into_owned(),
+        _ => String::from_utf8_lossy(&bytes).into_owned(),
+    }
 }
 
 /// What a line of a requirements file means.

@@ -20,7 +20,8 @@ def metadata(directory, backend):
     report = ".kiln/report.json"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--no-index"]
     command += ["--no-deps", "--no-build-isolation", "--report", report, directory]
-    subprocess.run(command, env=dict(os.environ, PYTHONPATH=backend), check=True)
+    path = os.path.join(backend, "bin") + os.pathsep + os.environ["PATH"]
+    subprocess.run(command, env=dict(os.environ, PATH=path, PYTHONPATH=backend), check=True)
     with open(report) as file:
         return json.load(file)["install"][0]["metadata"]
 

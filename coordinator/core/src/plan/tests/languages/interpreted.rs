@@ -222,7 +222,7 @@ needs = ["deps"]
 run = '''
 mkdir -p .kiln/packages .kiln/out
 mkdir -p .kiln/own
-PYTHONPATH="$PWD/.kiln/backend" python3 -m pip install --no-compile --no-warn-script-location --root-user-action=ignore --no-index --no-deps --no-build-isolation --target .kiln/built .
+PATH="$PWD/.kiln/backend/bin:$PATH" PYTHONPATH="$PWD/.kiln/backend" python3 -m pip install --no-compile --no-warn-script-location --root-user-action=ignore --no-index --no-deps --no-build-isolation --target .kiln/built .
 rm -f .kiln/built/*.dist-info/direct_url.json
 cp -a .kiln/built/. .kiln/own/
 rm -rf .kiln/built

@@ -3,7 +3,7 @@
 use insta::assert_snapshot;
 
 use super::{planned, refused, tree};
-use crate::plan::{Plan, Source, Step, input_files};
+use crate::plan::{MemorySource, Plan, Source, Step, input_files};
 
 const BACKEND: &str = "[build-system]\nrequires = [\"setuptools>=61\"]\nbuild-backend = \"setuptools.build_meta\"\n";
 
@@ -120,6 +120,8 @@ fn a_list_for_developers_pins_versions_and_installs_nothing() {
         ("requirements/production.txt", "idna==3.7\n"),
     ]);
     assert_eq!(step(&plan, "deps").inputs, ["requirements/production.txt"]);
+    let plan = planned(&[("manage.py", ""), ("package.json", "{}"), ("requirements/base.txt", "idna==3.7\n")]);
+    assert_eq!(step(&plan, "deps").inputs, ["requirements/base.txt"]);
 }
 
 /// A lock of a root, a member that it needs, one that it does not, and a package from git.
@@ -220,4 +222,35 @@ fn only_a_package_whose_version_is_the_commits_is_told_it() {
         told("\"poetry-core\", \"poetry-dynamic-versioning\"").1.unwrap(),
         "export POETRY_DYNAMIC_VERSIONING_BYPASS=\"$version\""
     );
+}
+
+#[test]
+fn a_package_that_cargo_builds_has_its_crates_fetched_before() {
+    let manifest = "[project]\nname = \"fast\"\nversion = \"1\"\n[build-system]\nrequires = [\"maturin>=1,<2\"]\n";
+    let files = [
+        ("Cargo.lock", "version = 4\n"),
+        ("Cargo.toml", "[package]\nname = \"fast\"\nversion = \"1.0.0\"\n"),
+        ("pyproject.toml", manifest),
+        ("src/lib.rs", ""),
+    ];
+    let mut asked = super::options();
+    asked.language = Some("python".parse().unwrap());
+    let plan = crate::plan::plan(&tree(&files), &asked).unwrap();
+    let crates = step(&plan, "crates");
+    assert_eq!(seen(&files, crates), ["Cargo.lock", "Cargo.toml"]);
+    assert!(crates.run.contains("cargo fetch --locked --manifest-path Cargo.toml\n"), "{}", crates.run);
+    let bundle = step(&plan, "bundle");
+    assert!(bundle.needs.contains(&"crates".to_owned()) && bundle.run.contains("CARGO_NET_OFFLINE=true"));
+    assert!(bundle.run.contains("PATH=\"$PWD/.kiln/backend/bin:$PATH\""), "{}", bundle.run);
+}
+
+#[test]
+fn a_list_that_powershell_wrote_is_read_and_a_foreign_lock_is_named() {
+    let wide: Vec<u8> = "\u{feff}-r base.txt\r\nidna==3.7\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let files = [("base.txt", b"colorama==0.4.6\n".to_vec()), ("main.py", Vec::new()), ("requirements.txt", wide)];
+    let plan = crate::plan::plan(&files.into_iter().collect::<MemorySource>(), &super::options()).unwrap();
+    assert_eq!(step(&plan, "deps").inputs, ["requirements.txt", "base.txt"]);
+    let project = "[project]\nname = \"a\"\nversion = \"1\"\ndependencies = [\"idna\"]\n";
+    let plan = planned(&[("a.py", ""), ("pdm.lock", ""), ("pyproject.toml", project)]);
+    assert_snapshot!(plan.notes.join("\n"), @"`pdm.lock` is not read, so two builds of one commit could differ: export it to a `requirements.txt` with hashes, or use uv or poetry");
 }
