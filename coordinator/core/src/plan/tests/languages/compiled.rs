@@ -431,6 +431,13 @@ fn what_cmake_fetches_is_a_step_with_the_network_that_sees_no_source() {
 }
 
 #[test]
+fn the_tests_of_a_cmake_project_are_not_built() {
+    let cmake = "project(a)\noption(FMT_TEST \"tests\" ${MAIN})\noption(LATEST \"x\" ON)\ninclude(CTest)\n";
+    let run = compile(&[("CMakeLists.txt", cmake), ("main.c", "")]).run;
+    assert!(run.contains("/usr/local -DFMT_TEST=OFF -DBUILD_TESTING=OFF\n"), "{run}");
+}
+
+#[test]
 fn a_submodule_that_is_not_checked_out_is_named() {
     let modules = "[submodule \"z\"]\n\tpath = third_party/z\n\turl = https://example.com/z\n";
     let always = ("CMakeLists.txt", "project(a)\nadd_subdirectory(third_party/z)\n");
