@@ -18,6 +18,8 @@ pub(super) struct Downloads {
     pub(super) contents: bool,
     /// The file and the command of what is downloaded at other moments.
     other: Option<(String, &'static str)>,
+    /// Where `FetchContent` downloads from, as far as no variable stands in it.
+    urls: Vec<String>,
     conan: bool,
     git: bool,
 }
@@ -33,7 +35,9 @@ pub(super) fn find(source: &dyn Source) -> Downloads {
         if tree::parent(&path).split('/').any(|part| aside.contains(&part)) {
             continue;
         }
-        let text = without_comments(&tree::text(source, &path).unwrap_or_default());
+        let text = tree::text(source, &path).unwrap_or_default();
+        found.urls.extend(urls(&text));
+        let text = without_comments(&text);
         let calls = |name: &str| text.contains(&format!("{name}(")) || text.contains(&format!("{name} ("));
         let by_git = text.contains("git_repository");
         let remote =
@@ -55,6 +59,18 @@ pub(super) fn find(source: &dyn Source) -> Downloads {
 
 fn cmake_files(source: &dyn Source) -> Vec<String> {
     tree::named(source, |name| name == "CMakeLists.txt" || name.ends_with(".cmake") || name.ends_with(".cmake.in"))
+}
+
+/// The addresses that follow a word `URL`.
+fn urls(text: &str) -> Vec<String> {
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let words: Vec<&str> =
+        lines.flat_map(|line| line.split([' ', '\t', '(', ')', '"'])).filter(|w| !w.is_empty()).collect();
+    let is_url = |word: &str| word.starts_with("http") && !word.contains('$');
+    // Where several follow, those after the first stand in for it.
+    let one = |at: &usize| is_url(words[at + 1]) && !words.get(at + 2).is_some_and(|word| word.contains("://"));
+    let places = (0..words.len().saturating_sub(1)).filter(|at| words[*at] == "URL");
+    places.filter(one).map(|at| words[at + 1].to_owned()).collect()
 }
 
 /// The text without comments, in small letters: CMake's commands have no case.
@@ -83,7 +99,10 @@ impl Downloads {
         if !self.contents {
             return None;
         }
-        let run = format!("fetch_contents cmake -S . -B .kiln/configure {}\n", tools::cmake_arguments(self.conan));
+        let urls: String = self.urls.iter().map(|url| format!(" {}", tree::shell_word(url))).collect();
+        let reachable = if urls.is_empty() { String::new() } else { format!("reachable{urls}\n") };
+        let configure = format!("cmake -S . -B .kiln/configure {}", tools::cmake_arguments(source, self.conan));
+        let run = format!("{reachable}fetch_contents {configure}\n");
         let mut step = fetch_step("fetch", "fetches what `FetchContent` and CPM name", run);
         step.inputs = self.inputs(source);
         step.outputs = strings([".kiln/fetched"]);

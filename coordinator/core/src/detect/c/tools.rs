@@ -35,7 +35,7 @@ pub(super) fn choose(source: &dyn Source, conan: bool, found: &Downloads) -> Opt
         ways.push(configure("configure"));
     }
     if tree::has(source, "CMakeLists.txt") {
-        ways.push(cmake(conan, found));
+        ways.push(cmake(source, conan, found));
     }
     if tree::has(source, "meson.build") {
         ways.push(meson(source, conan));
@@ -86,13 +86,40 @@ pub(super) fn has_wraps(source: &dyn Source) -> bool {
     source.paths().iter().any(|p| p.starts_with("subprojects/") && p.ends_with(".wrap"))
 }
 
-/// The arguments by which CMake configures, wherever it does.
-pub(super) fn cmake_arguments(conan: bool) -> String {
+/// The arguments by which CMake configures, wherever it does. Tests are no part of what is handed over, and often need
+/// more than the project itself.
+pub(super) fn cmake_arguments(source: &dyn Source, conan: bool) -> String {
     let toolchain = if conan { " -DCMAKE_TOOLCHAIN_FILE=/build/.kiln/conan/conan_toolchain.cmake" } else { "" };
-    format!("-DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=/usr/local{toolchain}")
+    let tests: String = test_options(source).iter().map(|name| format!(" -D{name}=OFF")).collect();
+    format!("-DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=/usr/local{toolchain}{tests}")
 }
 
-fn cmake(conan: bool, found: &Downloads) -> Way {
+/// The options of a CMake project that say whether its tests are built.
+fn test_options(source: &dyn Source) -> Vec<String> {
+    let text = tree::text(source, "CMakeLists.txt").unwrap_or_default();
+    let mut names: Vec<String> = Vec::new();
+    for line in text.lines().map(str::trim_start) {
+        let lower = line.to_ascii_lowercase();
+        if !lower.starts_with("option(")
+            && !lower.starts_with("option (")
+            && !lower.starts_with("cmake_dependent_option(")
+        {
+            continue;
+        }
+        let name = line.split('(').nth(1).unwrap_or_default().split_whitespace().next().unwrap_or_default();
+        let last = name.rsplit('_').next().unwrap_or_default();
+        if matches!(last, "TEST" | "TESTS" | "TESTING" | "UNITTESTS") && !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+    let by_ctest = text.lines().any(|line| line.trim_start().to_ascii_lowercase().starts_with("include(ctest)"));
+    if (by_ctest || text.contains("BUILD_TESTING")) && !names.iter().any(|name| name == "BUILD_TESTING") {
+        names.push("BUILD_TESTING".to_owned());
+    }
+    names
+}
+
+fn cmake(source: &dyn Source, conan: bool, found: &Downloads) -> Way {
     let fetched = if found.contents {
         " -DFETCHCONTENT_BASE_DIR=\"$PWD/.kiln/fetched\" -DFETCHCONTENT_FULLY_DISCONNECTED=ON"
     } else {
@@ -101,7 +128,7 @@ fn cmake(conan: bool, found: &Downloads) -> Way {
     Way {
         name: "cmake",
         because: "`CMakeLists.txt` is a CMake project".into(),
-        configure: format!("cmake -S . -B .kiln/build {}{fetched}", cmake_arguments(conan)),
+        configure: format!("cmake -S . -B .kiln/build {}{fetched}", cmake_arguments(source, conan)),
         build: format!(
             "in_parallel cmake --build .kiln/build\n\
              rootless env DESTDIR=\"$PWD/{OUT}\" cmake --install .kiln/build\nnote_installed_twice\n"

@@ -424,9 +424,17 @@ fn what_cmake_fetches_is_a_step_with_the_network_that_sees_no_source() {
     assert!(fetch.network && !compile.network);
     assert_eq!(fetch.inputs, ["CMakeLists.txt", "include/version.h"]);
     assert!(compile.run.contains("-DFETCHCONTENT_FULLY_DISCONNECTED=ON"), "{}", compile.run);
+    assert!(fetch.run.contains("reachable https://example.com/dep.tar.gz\n"), "{}", fetch.run);
     let later = "project(a)\nExternalProject_Add(dep\n  GIT_REPOSITORY https://example.com/dep)\n";
     let later = planned(&[("CMakeLists.txt", later), ("main.c", "")]);
     assert_snapshot!(later.notes.join("\n"), @r#"`CMakeLists.txt` downloads by `ExternalProject_Add`, and the step `compile` has no network: if the build fails for that, write the plan down with `kiln init` and give the step `network = true`"#);
+}
+
+#[test]
+fn the_tests_of_a_cmake_project_are_not_built() {
+    let cmake = "project(a)\noption(FMT_TEST \"tests\" ${MAIN})\noption(LATEST \"x\" ON)\ninclude(CTest)\n";
+    let run = compile(&[("CMakeLists.txt", cmake), ("main.c", "")]).run;
+    assert!(run.contains("/usr/local -DFMT_TEST=OFF -DBUILD_TESTING=OFF\n"), "{run}");
 }
 
 #[test]
