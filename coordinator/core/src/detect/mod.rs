@@ -12,6 +12,7 @@ mod git;
 mod go;
 mod java;
 mod node;
+mod owned;
 mod python;
 mod ruby;
 mod rust;
@@ -30,6 +31,7 @@ pub use found::{Detected, Identity};
 use crate::plan::Source;
 pub(crate) use node::package_paths as node_manifests;
 pub(crate) use ruby::lock;
+pub(crate) use owned::owned;
 
 /// How to build the tree, and in words which other languages its files speak for. `directory_name` names a project that nothing else
 /// names; `language` is the user's choice, if any.
