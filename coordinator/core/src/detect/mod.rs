@@ -33,6 +33,19 @@ pub(crate) use node::package_paths as node_manifests;
 pub(crate) use ruby::lock;
 pub(crate) use owned::owned;
 
+/// Files that Kiln itself puts into steps, by what stands for their content in a `kiln.toml`.
+const BUILTIN: [(&str, &str); 1] = [("kiln:Gather.java", java::GATHER.1)];
+
+/// The content for which a text in a `kiln.toml` stands.
+pub(crate) fn builtin(text: &str) -> Option<&'static str> {
+    BUILTIN.iter().find(|(name, _)| *name == text).map(|(_, content)| *content)
+}
+
+/// What stands for a content in a `kiln.toml`.
+pub(crate) fn builtin_name(content: &str) -> Option<&'static str> {
+    BUILTIN.iter().find(|(_, known)| *known == content).map(|(name, _)| *name)
+}
+
 /// How to build the tree, and in words which other languages its files speak for. `directory_name` names a project that nothing else
 /// names; `language` is the user's choice, if any.
 ///
