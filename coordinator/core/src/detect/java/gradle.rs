@@ -50,7 +50,8 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detect
     let mut stale = stale(source, &modules, "build", is_build_file);
     stale.extend(super::stale(source, &[""], ".gradle", |_| false));
     let left = |path: &str| stale.iter().any(|out| path.starts_with(&format!("{}/", &out[1..])));
-    let unversioned = ["build.gradle", "build.gradle.kts", "settings.gradle", "settings.gradle.kts", "gradle.properties"];
+    let unversioned =
+        ["build.gradle", "build.gradle.kts", "settings.gradle", "settings.gradle.kts", "gradle.properties"];
     let unversioned = key.iter().filter(|path| unversioned.contains(&tree::base(path))).cloned().collect();
     let mut whole = strings(["gradle/wrapper", "buildSrc"]);
     whole.extend(included(source));

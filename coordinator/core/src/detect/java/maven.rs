@@ -27,8 +27,8 @@ const NO_CHECKS: &str = "-Dcheckstyle.skip -Dspotless.check.skip -Dlicense.skip 
                          -Dspotbugs.skip -Djacoco.skip -Dmaven.javadoc.skip";
 /// Directories of `src/main` that generators of code read.
 const GENERATORS: [&str; 16] = [
-    "antlr", "antlr3", "antlr4", "assembly", "avro", "cup", "filters", "graphql", "javacc", "jflex", "jjtree", "openapi",
-    "proto", "protobuf", "wsdl", "xsd",
+    "antlr", "antlr3", "antlr4", "assembly", "avro", "cup", "filters", "graphql", "javacc", "jflex", "jjtree",
+    "openapi", "proto", "protobuf", "wsdl", "xsd",
 ];
 
 pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detected> {

@@ -95,8 +95,10 @@ pub(super) fn of(source: &dyn Source, packages: &[Package]) -> Option<Site> {
         }
         _ => {}
     }
-    let own_root = value(settings, "root").filter(|_| tool == "vite").and_then(|path| tree::join("", path));
-    let own_root = own_root.unwrap_or_default();
+    let after = words.iter().skip_while(|word| **word != command).nth(1).copied();
+    let argument_root = after.filter(|word| tree::has_directory(source, word.trim_end_matches('/')));
+    let own_root = argument_root.or_else(|| value(settings, "root")).filter(|_| tool == "vite");
+    let own_root = own_root.and_then(|path| tree::join("", path)).unwrap_or_default();
     let mut directories: Vec<String> = Vec::new();
     let argument = words.iter().zip(words.iter().skip(1)).find_map(|(word, next)| match *word {
         "--outDir" | "--dist-dir" | "--output-path" | "--dest" => Some(*next),
@@ -107,12 +109,7 @@ pub(super) fn of(source: &dyn Source, packages: &[Package]) -> Option<Site> {
         directories.extend(tree::join(&own_root, path.trim_matches(['"', '\''])).filter(|path| !path.is_empty()));
     }
     if tool == "vitepress" {
-        let below = words
-            .iter()
-            .skip_while(|word| **word != "build")
-            .nth(1)
-            .filter(|word| word.starts_with(char::is_alphanumeric));
-        directories.extend(below.and_then(|below| tree::join(below, directory)));
+        directories.extend(argument_root.and_then(|below| tree::join(below, directory)));
     }
     if tool == "vite" && depends(root, "@sveltejs/adapter-static") {
         directories.push("build".to_owned());

@@ -19,7 +19,10 @@ fn scripts(plan: &Plan) -> Vec<&str> {
 fn local_tarballs_are_inputs_of_the_layer_and_npm_links_directories() {
     let plan = planned(&[
         ("libs/money/index.js", ""),
-        ("libs/money/package.json", r#"{"name":"money","version":"2.0.0","dependencies":{"tiny":"file:../../vendor/tiny-1.0.0.tgz"}}"#),
+        (
+            "libs/money/package.json",
+            r#"{"name":"money","version":"2.0.0","dependencies":{"tiny":"file:../../vendor/tiny-1.0.0.tgz"}}"#,
+        ),
         ("package-lock.json", "{}"),
         ("package.json", r#"{"dependencies":{"money":"file:libs/money"}}"#),
         ("vendor/tiny-1.0.0.tgz", ""),
@@ -62,10 +65,19 @@ fn a_local_dependency_that_is_not_there_is_named() {
 fn members_run_their_install_scripts_and_build_after_what_they_need() {
     let files = [
         ("package-lock.json", r#"{"packages":{}}"#),
-        ("package.json", r#"{"private":true,"workspaces":["packages/*"],"scripts":{"postinstall":"x","preinstall":"npx only-allow npm"}}"#),
-        ("packages/api/package.json", r#"{"name":"api","scripts":{"build":"x"},"dependencies":{"db":"*","shared":"*"}}"#),
+        (
+            "package.json",
+            r#"{"private":true,"workspaces":["packages/*"],"scripts":{"postinstall":"x","preinstall":"npx only-allow npm"}}"#,
+        ),
+        (
+            "packages/api/package.json",
+            r#"{"name":"api","scripts":{"build":"x"},"dependencies":{"db":"*","shared":"*"}}"#,
+        ),
         ("packages/db/bin/generate.js", "#!/usr/bin/env node\n"),
-        ("packages/db/package.json", r#"{"name":"db","bin":"bin/generate.js","scripts":{"postinstall":"x"},"dependencies":{"shared":"*"}}"#),
+        (
+            "packages/db/package.json",
+            r#"{"name":"db","bin":"bin/generate.js","scripts":{"postinstall":"x"},"dependencies":{"shared":"*"}}"#,
+        ),
         ("packages/shared/package.json", r#"{"name":"shared","scripts":{"build":"x"}}"#),
     ];
     assert_snapshot!(scripts(&planned(&files)).join("\n"), @r#"
@@ -89,7 +101,10 @@ fn a_pnpm_workspace_is_read_as_yaml_and_built_by_pnpms_own_order() {
         ("pnpm-lock.yaml", "packages:\n  ms@2.1.3: {}\n"),
         ("pnpm-workspace.yaml", "# all\n\"packages\": ['packages/*', \"!packages/old\"]\n"),
     ]);
-    assert_eq!(step(&plan, "deps").outputs[1..], ["node_modules", "packages/a/node_modules", "packages/b/node_modules"]);
+    assert_eq!(
+        step(&plan, "deps").outputs[1..],
+        ["node_modules", "packages/a/node_modules", "packages/b/node_modules"]
+    );
     assert_eq!(scripts(&plan), ["pnpm --recursive run --if-present build"]);
     let broken = [("package.json", "{}"), ("pnpm-lock.yaml", ""), ("pnpm-workspace.yaml", "packages: [")];
     assert!(refused(&broken).starts_with("`pnpm-workspace.yaml` cannot be read: "), "{}", refused(&broken));
@@ -150,7 +165,10 @@ fn what_a_layer_takes_in_by_name_stays_a_source() {
 #[test]
 fn other_languages_keep_what_they_make_out_too() {
     let rust = planned(&[
-        ("Cargo.lock", "version = 4\n[[package]]\nname = \"a\"\nversion = \"1.0.0\"\n[[package]]\nname = \"itoa\"\nversion = \"1.0.0\"\n"),
+        (
+            "Cargo.lock",
+            "version = 4\n[[package]]\nname = \"a\"\nversion = \"1.0.0\"\n[[package]]\nname = \"itoa\"\nversion = \"1.0.0\"\n",
+        ),
         ("Cargo.toml", "[package]\nname = \"a\"\nversion = \"1.0.0\"\n[dependencies]\nitoa = \"1\"\n"),
         ("src/main.rs", ""),
         ("target/debug/a", ""),
@@ -159,9 +177,12 @@ fn other_languages_keep_what_they_make_out_too() {
     let python = planned(&[("env/pyvenv.cfg", ""), ("main.py", ""), ("requirements.txt", "idna==3.7\n")]);
     assert_eq!(python.exclude, ["env"]);
     let own = planned(&[
-        ("kiln.toml", "[steps.deps]\nrun = \"x\"\nnetwork = true\ninputs = [\"lock\"]\noutputs = [\"vendor\"]\n\
+        (
+            "kiln.toml",
+            "[steps.deps]\nrun = \"x\"\nnetwork = true\ninputs = [\"lock\"]\noutputs = [\"vendor\"]\n\
                        [steps.generate]\nrun = \"x\"\noutputs = [\"src\"]\n\
-                       [steps.build]\nrun = \"x\"\nneeds = [\"deps\", \"generate\"]\n"),
+                       [steps.build]\nrun = \"x\"\nneeds = [\"deps\", \"generate\"]\n",
+        ),
         ("lock", ""),
         ("src/a.c", ""),
         ("vendor/b.c", ""),
@@ -174,8 +195,11 @@ fn a_site_is_handed_over_as_its_files_alone() {
     let plan = planned(&[
         ("index.html", ""),
         ("package-lock.json", r#"{"x":{"vite":1,"react":1}}"#),
-        ("package.json", r#"{"name":"site","scripts":{"start":"vite","build":"tsc && npm run bundle","bundle":"vite build"},
-            "dependencies":{"react":"19"},"devDependencies":{"vite":"7"}}"#),
+        (
+            "package.json",
+            r#"{"name":"site","scripts":{"start":"vite","build":"tsc && npm run bundle","bundle":"vite build"},
+            "dependencies":{"react":"19"},"devDependencies":{"vite":"7"}}"#,
+        ),
         ("vite.config.ts", "export default defineConfig({\n  build: {\n    outDir: 'public_html',\n  },\n})\n"),
     ]);
     assert!(plan.steps.iter().all(|step| step.name != "production"), "no package is handed over");
