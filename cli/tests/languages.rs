@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "languages/native.rs"]
-mod native;
 #[path = "languages/java.rs"]
 mod java_programs;
+#[path = "languages/native.rs"]
+mod native;
 #[path = "languages/node.rs"]
 mod node;
 mod real;

@@ -71,8 +71,8 @@ impl Pinned {
             "mkdir -p {DIRECTORY}/bin\n\
              have=$(cd / && {command} --version 2>/dev/null || true)\n\
              if [ \"$have\" != {version} ]; then\n    \
-                 export COREPACK_ENABLE_DOWNLOAD_PROMPT=0 COREPACK_NPM_REGISTRY=\"$(npm config get registry)\"\n    \
-                 if command -v corepack >/dev/null && (cd / && corepack '{spec}' --version >/dev/null); then\n        \
+                 export COREPACK_ENABLE_DOWNLOAD_PROMPT=0 COREPACK_NPM_REGISTRY=\"$(npm config get registry | sed 's,/*$,,')\"\n    \
+                 if command -v corepack >/dev/null && (cd / && corepack '{spec}' --version >/dev/null 2>&1); then\n        \
                      printf '#!/bin/sh\\nexec corepack {command}@{version} \"$@\"\\n' > {DIRECTORY}/bin/{command}\n        \
                      chmod +x {DIRECTORY}/bin/{command}\n        \
                      echo 'kiln: using {command} {version} by Corepack, as `packageManager` asks'\n\

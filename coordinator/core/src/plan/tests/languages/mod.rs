@@ -4,9 +4,9 @@ mod compiled;
 mod interpreted;
 mod java;
 mod locks;
+mod node;
 mod python;
 mod ruby;
-mod node;
 
 use super::{options, planned, refused, tree};
 use crate::plan::{Source, input_files, plan, to_kiln_toml};
