@@ -72,6 +72,30 @@ pub enum Error {
         /// What brings it up to date.
         command: String,
     },
+    /// The lock file of a tool that Kiln does not know.
+    #[error(
+        "`{lock}` is for {tool}, which is not supported: write a `kiln.toml` whose steps call {tool} \
+         (a worker or an `image` must have it)"
+    )]
+    UnsupportedLock {
+        /// The lock file, or the manifest that asks for the tool.
+        lock: String,
+        /// The tool.
+        tool: String,
+    },
+    /// A dependency in the tree that is not there.
+    #[error(
+        "`{manifest}` depends on `{name}` at `{path}`, which is not in the project: add it, and see that no ignore \
+         file names it"
+    )]
+    LocalDependency {
+        /// The manifest.
+        manifest: String,
+        /// The dependency.
+        name: String,
+        /// Where it should be.
+        path: String,
+    },
     /// A manifest that cannot be read.
     #[error("`{path}` cannot be read: {message}")]
     Manifest {

@@ -12,6 +12,7 @@ mod git;
 mod go;
 mod java;
 mod node;
+mod owned;
 mod pins;
 mod python;
 mod ruby;
@@ -30,7 +31,21 @@ pub use found::{Detected, Identity};
 
 use crate::plan::Source;
 pub(crate) use node::package_paths as node_manifests;
+pub(crate) use owned::owned;
 pub(crate) use ruby::lock;
+
+/// Files that Kiln itself puts into steps, by what stands for their content in a `kiln.toml`.
+const BUILTIN: [(&str, &str); 1] = [("kiln:Gather.java", java::GATHER.1)];
+
+/// The content for which a text in a `kiln.toml` stands.
+pub(crate) fn builtin(text: &str) -> Option<&'static str> {
+    BUILTIN.iter().find(|(name, _)| *name == text).map(|(_, content)| *content)
+}
+
+/// What stands for a content in a `kiln.toml`.
+pub(crate) fn builtin_name(content: &str) -> Option<&'static str> {
+    BUILTIN.iter().find(|(_, known)| *known == content).map(|(name, _)| *name)
+}
 
 /// How to build the tree, and in words which other languages its files speak for. `directory_name` names a project that nothing else
 /// names; `language` is the user's choice, if any.

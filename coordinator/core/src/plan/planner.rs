@@ -91,6 +91,12 @@ fn plan_root(source: &dyn Source, options: &Options) -> Result<Plan, Error> {
     };
     let mut plan = plan.map_err(|error| explain_ignored(error, options))?;
     plan.notes.extend(options.ignored.iter().map(|lock| detect::Error::IgnoredLock { lock: lock.clone() }.to_string()));
+    let detected = matches!(plan.origin, Origin::Detected { .. });
+    for path in detect::owned(source, &plan.steps, detected) {
+        if !plan.exclude.contains(&path) {
+            plan.exclude.push(path);
+        }
+    }
     for step in &mut plan.steps {
         check::plain_outputs(step);
         step.inputs.extend(plan.exclude.iter().map(|glob| format!("!{glob}")));

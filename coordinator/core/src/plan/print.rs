@@ -9,6 +9,7 @@ use super::{
     Artifact, ArtifactKind, Compression, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Image, Origin, Plan, Step, Target,
     VersionOrigin, default_libraries, planner::bare_target,
 };
+use crate::detect;
 use crate::project::units::{show_duration, show_size};
 
 /// The plan as a `kiln.toml`: what `kiln init` writes.
@@ -100,7 +101,7 @@ fn print_step(out: &mut String, step: &Step, exclude: &[String]) {
     if !step.files.is_empty() {
         line(out, format_args!("[steps.{}.files]", bare(&step.name)));
         for (path, content) in &step.files {
-            key(out, &bare(path), &quote(content));
+            key(out, &bare(path), &quote(detect::builtin_name(content).unwrap_or(content)));
         }
     }
 }

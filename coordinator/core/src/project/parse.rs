@@ -10,7 +10,7 @@ use super::{
     reader::{Reader, line},
     units,
 };
-use crate::detect::Language;
+use crate::detect::{self, Language};
 use crate::plan::{Artifact, ArtifactFile, ArtifactKind, Libc, Platform, Step, Target, default_libraries};
 
 /// What a `kiln.toml` says; what it leaves out is for the planner to fill in.
@@ -261,7 +261,8 @@ fn change_step(step: &mut Step, table: &Reader<'_>) -> Result<(), Error> {
             *list = table.strings(key)?;
         }
     }
-    step.files.extend(table.string_map("files")?);
+    let files = table.string_map("files")?.into_iter();
+    step.files.extend(files.map(|(path, text)| (path, detect::builtin(&text).map_or(text, str::to_owned))));
     step.env.extend(table.string_map("env")?);
     step.why = table.string("why")?.unwrap_or(std::mem::take(&mut step.why));
     step.network = table.bool("network")?.unwrap_or(step.network);

@@ -1,8 +1,9 @@
 //! Gradle: a wrapper, or settings and build files.
 //!
 //! An init script resolves every configuration that can be resolved, of every project and of the build itself.
+//! Another goes along with the build.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     super::{
@@ -11,52 +12,60 @@ use super::{
         staging::OUT,
         tree,
     },
-    gather,
+    gather, stale,
 };
 use crate::plan::{ArtifactKind, Source};
 
-const RESOLVE: &str = "\
-allprojects {
-    task kilnResolve {
-        doLast {
-            def all = project.configurations.findAll { it } + project.buildscript.configurations.findAll { it }
-            all.each { configuration ->
-                def open = !configuration.hasProperty('canBeResolved') || configuration.canBeResolved
-                if (open) { configuration.files }
-            }
-        }
-    }
-}
-";
+/// Resolves every configuration.
+const RESOLVE: &str = include_str!("resolve.gradle");
+/// Makes archives reproducible, installs applications, and has each module say what it needs when it runs.
+const STAGE: &str = include_str!("stage.gradle");
+/// Both scripts work on projects while tasks run, which these do not allow.
+const SETTINGS: &str = "-Dorg.gradle.configuration-cache=false -Dorg.gradle.unsafe.configuration-cache=false \
+                        -Dorg.gradle.unsafe.isolated-projects=false";
 
-const BUILD_FILES: [&str; 9] = [
-    "settings.gradle",
-    "settings.gradle.kts",
-    "build.gradle",
-    "build.gradle.kts",
+/// Files that say what is needed, beside every `.gradle` and `.gradle.kts`.
+const BUILD_FILES: [&str; 5] = [
     "gradle.properties",
     "gradle.lockfile",
     "buildscript-gradle.lockfile",
     "libs.versions.toml",
     "verification-metadata.xml",
 ];
+/// What repositories in the tree consist of, and jars that are dependencies as they lie.
+const PACKAGES: [&str; 5] = [".jar", ".aar", ".pom", ".module", "maven-metadata.xml"];
+
+fn is_build_file(name: &str) -> bool {
+    BUILD_FILES.contains(&name) || name.ends_with(".gradle") || name.ends_with(".gradle.kts")
+}
 
 pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detected> {
     let found =
         tree::first_of(source, &["settings.gradle", "settings.gradle.kts", "build.gradle", "build.gradle.kts"])?;
     let wrapper = tree::has(source, "gradlew") && tree::has(source, "gradle/wrapper/gradle-wrapper.jar");
     let gradle = if wrapper { "sh ./gradlew --no-daemon" } else { "gradle --no-daemon" };
-    let mut key = tree::named(source, |name| BUILD_FILES.contains(&name));
-    let unversioned = key.iter().filter(|p| !p.ends_with(".lockfile") && !p.ends_with(".xml")).cloned().collect();
-    for directory in ["gradle/wrapper", "buildSrc"] {
-        key.extend(tree::has_directory(source, directory).then(|| directory.to_owned()));
-    }
+    let mut key = tree::named(source, is_build_file);
+    let directories: BTreeSet<String> = key.iter().map(|path| tree::parent(path).to_owned()).collect();
+    let modules: Vec<&str> = directories.iter().map(String::as_str).collect();
+    let mut stale = stale(source, &modules, "build", is_build_file);
+    stale.extend(super::stale(source, &[""], ".gradle", |_| false));
+    let left = |path: &str| stale.iter().any(|out| path.starts_with(&format!("{}/", &out[1..])));
+    let unversioned =
+        ["build.gradle", "build.gradle.kts", "settings.gradle", "settings.gradle.kts", "gradle.properties"];
+    let unversioned = key.iter().filter(|path| unversioned.contains(&tree::base(path))).cloned().collect();
+    let mut whole = strings(["gradle/wrapper", "buildSrc"]);
+    whole.extend(included(source));
+    whole.retain(|directory| tree::has_directory(source, directory));
+    let inside = |path: &str| whole.iter().any(|directory| path.starts_with(&format!("{directory}/")));
+    let packages = tree::named(source, |name| PACKAGES.iter().any(|end| name.ends_with(end)));
+    key.extend(packages.into_iter().filter(|path| !inside(path) && !left(path)));
+    key.extend(whole);
     key.extend(wrapper.then(|| "gradlew".to_owned()));
     let env = BTreeMap::from([("GRADLE_USER_HOME".to_owned(), "/build/.kiln/gradle-home".to_owned())]);
     let tools = if wrapper { strings(["java", "javac"]) } else { strings(["gradle", "java", "javac"]) };
 
     let run = format!(
-        "{gradle} --init-script .kiln/resolve.gradle kilnResolve\n\
+        "{gradle} {SETTINGS} --init-script .kiln/resolve.gradle kilnResolve\n\
          find .kiln/gradle-home -name '*.lock' -delete\nrm -rf .kiln/gradle-home/daemon"
     );
     let mut deps = fetch_step("deps", "resolves every configuration; keyed by the build files", run);
@@ -66,8 +75,11 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detect
     let mut build = compile_step(
         "compile",
         "compiles and packages the project; tests are left to a step of their own",
-        format!("{gradle} --offline build -x test\n{}", gather(&["*/build/libs/*.jar", "*/build/libs/*.war"])),
+        format!("{gradle} {SETTINGS} --offline --init-script .kiln/stage.gradle build -x test kilnStage\n"),
     );
+    build.files.insert(".kiln/stage.gradle".into(), STAGE.into());
+    gather(&mut build, ".");
+    build.inputs = stale;
     build.needs = strings(["deps"]);
     (build.outputs, build.env, build.tools) = (strings([OUT]), env, tools);
 
@@ -91,6 +103,15 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detect
         artifacts: vec![artifact(&name, ArtifactKind::Binary, "compile", &[(OUT, ".")])],
         notes,
     })
+}
+
+/// Builds in the tree that the settings include: the sources of their plugins are part of how the project is built.
+fn included(source: &dyn Source) -> Vec<String> {
+    let settings = ["settings.gradle", "settings.gradle.kts"].iter().find_map(|path| tree::text(source, path));
+    let settings = settings.unwrap_or_default();
+    let named = settings.split("includeBuild").skip(1);
+    let named = named.filter_map(|rest| rest.trim_start_matches([' ', '(']).split(['\'', '"']).nth(1));
+    named.filter_map(|path| tree::join("", path)).filter(|path| !path.is_empty()).collect()
 }
 
 pub(super) fn identity(source: &dyn Source) -> Identity {

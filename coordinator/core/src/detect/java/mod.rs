@@ -1,14 +1,18 @@
 //! Java: Maven, Gradle, and sources without a build tool.
 //!
 //! The dependency layer holds the local repository or Gradle's caches, and is filled by running the build's own
-//! resolution on the build files alone, without a source.
+//! resolution on the build files alone, without a source. What is handed over starts where it is unpacked:
+//! `Gather.java`, which runs after each build, puts a program's jars beside it.
 
 mod gradle;
 mod maven;
 mod plain;
 
-use super::{Detected, Error, Identity, staging};
-use crate::plan::Source;
+use super::{Detected, Error, Identity, staging, tree};
+use crate::plan::{Source, Step};
+
+/// The program that gathers what is handed over, and where a step has it.
+pub(super) const GATHER: (&str, &str) = (".kiln/Gather.java", include_str!("Gather.java"));
 
 /// A Java project in the root of the tree.
 pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option<Detected>, Error> {
@@ -26,15 +30,25 @@ pub(super) fn identity(source: &dyn Source) -> Identity {
     if maven.name.is_some() { maven } else { gradle::identity(source) }
 }
 
-/// A command that gathers the packages of all modules from the directories that `globs` name, each a `find -path`.
-fn gather(globs: &[&str]) -> String {
-    let any: Vec<String> = globs.iter().map(|glob| format!("-path '{glob}'")).collect();
-    format!(
-        "mkdir -p {out}\nfind . -path ./.kiln -prune -o -type f \\( {any} \\) \\\n    \
-         ! -name 'original-*' ! -name '*-sources.jar' ! -name '*-javadoc.jar' ! -name '*-plain.jar' \\\n    \
-         -exec cp {{}} {out}/ \\;\n{empty}",
-        out = staging::OUT,
-        any = any.join(" -o "),
-        empty = staging::refuse_empty("the build left no package, so there is nothing to hand over"),
-    )
+/// Has a step end by gathering what the modules below `root` left. Each has a file `kiln-classpath` in its output
+/// directory, with the jars that it needs when it runs.
+fn gather(step: &mut Step, root: &str) {
+    let (path, text) = GATHER;
+    step.files.insert(path.to_owned(), text.to_owned());
+    step.run.push_str(&format!(
+        "mkdir -p .kiln/gather\njavac -d .kiln/gather {path}\njava -cp .kiln/gather Gather {root}\n{}",
+        staging::refuse_empty("the build left no jar or war, so there is nothing to hand over")
+    ));
+}
+
+/// Patterns that keep what earlier builds left in modules' output directories out of a step: the directory `name` of
+/// each module, unless it holds a build file itself.
+fn stale(source: &dyn Source, modules: &[&str], name: &str, is_build_file: impl Fn(&str) -> bool) -> Vec<String> {
+    let outputs = modules.iter().filter_map(|module| tree::join(module, name));
+    let outputs = outputs.filter(|output| {
+        let under = format!("{output}/");
+        let mut inside = source.paths().iter().filter(|path| path.starts_with(&under)).peekable();
+        inside.peek().is_some() && !inside.any(|path| is_build_file(tree::base(path)))
+    });
+    outputs.map(|output| format!("!{output}")).collect()
 }

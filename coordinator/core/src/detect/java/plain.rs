@@ -1,13 +1,16 @@
 //! Java sources without a build tool: `javac` and `jar`.
 //!
-//! Sources under a directory `test` are left out; jars in `lib` are on the class path; other files of a source
-//! directory go into the jar beside the classes.
+//! Sources under a directory `test` are left out; jars in `lib` are on the class path and handed over; other files of
+//! a source directory go into the jar beside the classes.
 
-use super::super::{
-    Detected, Identity,
-    found::{artifact, artifact_name, compile_step, strings},
-    staging::OUT,
-    tree,
+use super::{
+    super::{
+        Detected, Identity,
+        found::{artifact, artifact_name, compile_step, strings},
+        staging::OUT,
+        tree,
+    },
+    gather,
 };
 use crate::plan::{ArtifactKind, Source};
 
@@ -26,23 +29,16 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detect
     };
     let name = artifact_name(directory_name);
     let run = format!(
-        "mkdir -p .kiln/classes {OUT}\n\
+        "mkdir -p .kiln/classes .kiln/build\n\
          find {roots} -path ./.kiln -prune -o -name '*.java' ! -path '*/test/*' -print | LC_ALL=C sort > .kiln/sources\n\
          javac -encoding UTF-8 -d .kiln/classes -cp 'lib/*' @.kiln/sources\n\
          {copy}\
-         main=$(xargs grep -lE 'static +(final +)?void +main *\\(' < .kiln/sources | head -n 1 || true)\n\
-         entry=''\n\
-         if [ -n \"$main\" ]; then\n    \
-             package=$(sed -nE 's/^ *package +([A-Za-z0-9_.]+) *;.*/\\1./p' \"$main\" | head -n 1)\n    \
-             entry=\"--main-class=$package$(basename \"$main\" .java)\"\n\
-         fi\n\
-         # entries in one order and of one time, where this jar can\n\
-         if jar --help | grep -q -- --date; then entry=\"$entry --date=2000-01-01T00:00:00Z\"; fi\n\
-         cd .kiln/classes\n\
-         find . -type f | LC_ALL=C sort | sed 's,^\\./,,' > ../entries\n\
-         jar --create --file=/build/{OUT}/{name}.jar $entry @../entries\n"
+         (cd .kiln/classes && find . -type f | LC_ALL=C sort | sed 's,^\\./,,' > ../entries &&\n    \
+         jar --create --file=../build/{name}.jar @../entries)\n\
+         find lib -name '*.jar' 2>/dev/null | LC_ALL=C sort > .kiln/build/kiln-classpath\n"
     );
     let mut compile = compile_step("compile", "compiles every source and packs the classes into a jar", run);
+    gather(&mut compile, ".kiln/build");
     (compile.outputs, compile.tools) = (strings([OUT]), strings(["javac", "jar"]));
     Some(Detected {
         language: "java".into(),

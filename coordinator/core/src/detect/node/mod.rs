@@ -1,24 +1,35 @@
 //! Node: npm, pnpm and yarn.
 //!
-//! The layer installs what the lock file names, with the dependencies' own install scripts. It sees each
+//! Two layers, both keyed by manifests and lock file alone: `deps` has everything that the lock file names, with the
+//! dependencies' own install scripts; `production` has what a program needs when it runs. They see each
 //! `package.json` without its version and its scripts: so a `postinstall` of the project does not drag the sources
 //! in, and runs in the build step, where the sources are.
 
+mod bundle;
+mod local;
+mod locks;
 mod managers;
 mod manifest;
+mod pinned;
+mod scripts;
+mod site;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
 use super::{
     Detected, Error, Identity,
-    found::{artifact, compile_step, fetch_step, strings},
-    staging::{OUT, move_tree},
+    found::{COMPILER_MEMORY_BYTES, artifact, compile_step, fetch_step, strings},
+    staging::OUT,
     tree,
 };
-use crate::plan::{ArtifactKind, Source};
+use crate::plan::{ArtifactKind, Source, Step};
+use locks::Tool;
+use managers::Manager;
+use manifest::Package;
 pub(crate) use manifest::package_paths;
+use pinned::Pinned;
 
 /// The name and version of the root package.
 pub(super) fn identity(source: &dyn Source) -> Identity {
@@ -30,89 +41,171 @@ pub(super) fn identity(source: &dyn Source) -> Identity {
 /// A Node project in the root of the tree.
 pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option<Detected>, Error> {
     let Some(root) = tree::json(source, "package.json")? else { return Ok(None) };
-    let packages = manifest::packages(source, &root)?;
-    let Some(manager) = managers::choose(source, &root, &packages)? else {
-        let steps = vec![build_step(&root, &packages, "npm", "", BTreeMap::new(), false)];
-        return Ok(Some(finish(source, directory_name, "npm", vec!["`package.json` needs nothing".into()], steps)));
-    };
-    let mut key: Vec<String> = packages.iter().map(|p| p.manifest.clone()).collect();
-    let mut unversioned = key.clone();
-    unversioned.extend(manager.lock.ends_with(".json").then(|| manager.lock.to_owned()));
-    key.push(manager.lock.to_owned());
-    key.extend(tree::all_of(source, manager.configuration));
-    for directory in ["patches", ".yarn"] {
-        key.extend(tree::has_directory(source, directory).then(|| directory.to_owned()));
-    }
-    let why = format!("installs what `{}` names; keyed by it and each `package.json`", manager.lock);
-    let modules: Vec<String> =
-        packages.iter().map(|p| tree::join(&p.directory, "node_modules").unwrap_or_default()).collect();
-    let (mut outputs, mut install) = (manager.outputs.clone(), manager.install.to_owned());
-    if manager.modules {
-        let words: Vec<String> = modules.iter().map(|m| tree::shell_word(m)).collect();
-        install.push_str(&format!("\nmkdir -p {}", words.join(" ")));
-        outputs.extend(modules);
-    }
-    let mut deps = fetch_step("deps", &why, install);
-    (deps.inputs, deps.unversioned, deps.outputs) = (key, unversioned, outputs);
-    (deps.env, deps.tools) = (manager.env.clone(), strings(["node", manager.tool]));
-    deps.memory_bytes = super::found::COMPILER_MEMORY_BYTES;
-    let build = build_step(&root, &packages, manager.tool, &manager.prune, manager.env, true);
-    let because = vec!["`package.json` is a package".to_owned(), format!("`{}` locks what it needs", manager.lock)];
-    let mut found = finish(source, directory_name, manager.tool, because, vec![deps, build]);
-    found.notes.extend(manager.note);
-    Ok(Some(found))
-}
+    let tool = Tool::of(source, &root);
+    let packages = manifest::packages(source, &root, tool)?;
+    let lock = locks::choose(source, &root, tool, &packages)?;
+    let mut because = vec!["`package.json` is a package".to_owned()];
+    because.push(match lock {
+        Some(lock) => format!("`{lock}` locks what it needs"),
+        None => "it needs no other".to_owned(),
+    });
+    let pinned = lock.and_then(|_| Pinned::of(&root, tool));
+    because.extend(pinned.as_ref().map(|pinned| format!("it asks for {}", pinned.show())));
+    let site = site::of(source, &packages);
+    because.extend(site.as_ref().map(|site| site.because.clone()));
 
-fn build_step(
-    root: &Value,
-    packages: &[manifest::Package],
-    tool: &str,
-    prune: &str,
-    env: BTreeMap<String, String>,
-    layered: bool,
-) -> crate::plan::Step {
-    let has_script = |package: &Value, name: &str| package.get("scripts").and_then(|s| s.get(name)).is_some();
-    let mut run = String::new();
-    for script in ["preinstall", "install", "postinstall", "prepare", "build"] {
-        if has_script(root, script) {
-            run.push_str(&format!("{tool} run {script}\n"));
-        } else if script == "build" {
-            // Members in the order in which the workspace names them.
-            for package in packages.iter().filter(|p| !p.directory.is_empty() && has_script(&p.content, script)) {
-                run.push_str(&format!("(cd {} && {tool} run build)\n", tree::shell_word(&package.directory)));
-            }
+    let project = Project { source, tool, packages, pinned };
+    let mut notes = Vec::new();
+    let mut steps = Vec::new();
+    if let Some(lock) = lock {
+        let others = locks::ignored(source, lock);
+        if !others.is_empty() {
+            let others = crate::plan::list(others);
+            notes.push(format!("dependencies come from `{lock}`; {others} beside it is not used"));
         }
+        steps.extend(project.layers(lock, site.is_none())?);
     }
-    let built = !run.is_empty();
-    run.push_str(prune);
-    run.push_str("rm -rf node_modules/.cache node_modules/.modules.yaml node_modules/.pnpm-workspace-state*.json\n");
-    run.push_str(&move_tree(&[]));
-    let why = match built {
-        true => "runs the package's own scripts, takes development dependencies out, and bundles what is left",
-        false => "takes development dependencies out and bundles the package with the others",
-    };
-    let mut step = compile_step("bundle", why, run);
-    (step.env, step.outputs) = (env, strings([OUT]));
-    step.needs = if layered { strings(["deps"]) } else { Vec::new() };
-    step.tools = strings(["node", tool]);
-    step
-}
-
-fn finish(
-    source: &dyn Source,
-    directory_name: &str,
-    tool: &str,
-    because: Vec<String>,
-    steps: Vec<crate::plan::Step>,
-) -> Detected {
+    let layers: Vec<String> = steps.iter().map(|step| step.name.clone()).collect();
+    steps.push(project.bundle(&layers, site.as_ref()));
     let identity = identity(source);
     let name = identity.name.clone().unwrap_or_else(|| directory_name.to_owned());
-    Detected {
-        language: format!("node ({tool})"),
+    Ok(Some(Detected {
+        language: format!("node ({})", tool.command()),
         because,
         identity,
         steps,
         artifacts: vec![artifact(&name, ArtifactKind::Archive, "bundle", &[(OUT, ".")])],
-        notes: Vec::new(),
+        notes,
+    }))
+}
+
+/// A project of which the tool is known.
+struct Project<'a> {
+    source: &'a dyn Source,
+    tool: Tool,
+    packages: Vec<Package>,
+    pinned: Option<Pinned>,
+}
+
+impl Project<'_> {
+    /// The dependency layers.
+    fn layers(&self, lock: &str, ships: bool) -> Result<Vec<Step>, Error> {
+        let manager = Manager::new(self.source, self.tool);
+        let mut key: Vec<String> = self.packages.iter().map(|p| p.manifest.clone()).collect();
+        let mut unversioned = key.clone();
+        unversioned.extend(lock.ends_with(".json").then(|| lock.to_owned()));
+        key.push(lock.to_owned());
+        key.extend(tree::all_of(self.source, manager.configuration));
+        if tree::has_directory(self.source, "patches") {
+            key.push("patches".to_owned());
+        }
+        if tree::has_directory(self.source, ".yarn") {
+            key.extend(strings([".yarn", "!.yarn/install-state.gz", "!.yarn/unplugged"]));
+        }
+        key.extend(local::inputs(self.source, &self.packages, self.tool)?);
+        let mut seen = BTreeSet::new();
+        key.retain(|path| seen.insert(path.clone()));
+        let files = self.commands_of_members();
+
+        let modules = self.modules(&manager);
+        let mut install = String::new();
+        if let Some(pinned) = &self.pinned {
+            install = format!("{}{}", pinned.provide(), pinned::PATH);
+        }
+        install.push_str(manager.install);
+        if !modules.is_empty() {
+            let words: Vec<String> = modules.iter().map(|m| tree::shell_word(m)).collect();
+            install.push_str(&format!("mkdir -p {}\n", words.join(" ")));
+        }
+        let why = format!("installs what `{lock}` names; keyed by it and each `package.json`");
+        let mut deps = fetch_step("deps", &why, install);
+        (deps.inputs, deps.unversioned, deps.files) = (key.clone(), unversioned.clone(), files.clone());
+        deps.outputs = manager.outputs.iter().map(|path| (*path).to_owned()).chain(modules.clone()).collect();
+        deps.outputs.extend(self.pinned.iter().map(|_| pinned::DIRECTORY.to_owned()));
+        (deps.env, deps.tools, deps.memory_bytes) = (self.env(), self.tools(), COMPILER_MEMORY_BYTES);
+        if !ships || !self.ships(&manager) {
+            return Ok(vec![deps]);
+        }
+        let mut production = compile_step(
+            "production",
+            "takes development dependencies out; keyed like the layer before it",
+            bundle::production(&manager, &modules, self.prunes(), self.prefix()),
+        );
+        (production.inputs, production.unversioned, production.files) = (key, unversioned, files);
+        (production.env, production.tools) = (deps.env.clone(), deps.tools.clone());
+        (production.needs, production.outputs) = (strings(["deps"]), strings([OUT]));
+        Ok(vec![deps, production])
+    }
+
+    /// The step that builds, and puts together what is handed over.
+    fn bundle(&self, layers: &[String], site: Option<&site::Site>) -> Step {
+        let manager = (!layers.is_empty()).then(|| Manager::new(self.source, self.tool));
+        let modules = manager.as_ref().map(|manager| self.modules(manager)).unwrap_or_default();
+        let scripts = scripts::commands(&self.packages, self.tool, !layers.is_empty());
+        let prefix = if layers.is_empty() { "" } else { self.prefix() };
+        let (why, run) = match site {
+            Some(site) => ("builds the site, and hands over its files alone", bundle::site(site, &scripts)),
+            None if scripts.is_empty() => {
+                ("bundles the package with those that it needs", bundle::program(&scripts, &modules, manager.as_ref()))
+            }
+            None => (
+                "runs the package's own scripts, and bundles it with the packages that it needs",
+                bundle::program(&scripts, &modules, manager.as_ref()),
+            ),
+        };
+        let mut step = compile_step("bundle", why, format!("{prefix}{run}"));
+        (step.needs, step.outputs) = (layers.to_vec(), strings([OUT]));
+        (step.env, step.tools) = match manager {
+            Some(_) => (self.env(), self.tools()),
+            None => (BTreeMap::new(), strings(["node", self.tool.command()])),
+        };
+        step
+    }
+
+    /// The directories of installed packages, the root's first.
+    fn modules(&self, manager: &Manager) -> Vec<String> {
+        let installed = self.packages.iter().filter(|package| manager.modules && package.installed);
+        installed.filter_map(|package| tree::join(&package.directory, "node_modules")).collect()
+    }
+
+    /// Whether anything is needed when the program runs.
+    fn ships(&self, manager: &Manager) -> bool {
+        let kinds = ["dependencies", "optionalDependencies", "peerDependencies"];
+        !manager.modules || self.packages.iter().any(|package| package.names_any(&kinds))
+    }
+
+    /// Whether there are development dependencies.
+    fn prunes(&self) -> bool {
+        self.packages.iter().any(|package| package.names_any(&["devDependencies"]))
+    }
+
+    fn env(&self) -> BTreeMap<String, String> {
+        Manager::new(self.source, self.tool).env
+    }
+
+    /// A worker without the version that the project asks for may fetch it, so that is not asked of workers.
+    fn tools(&self) -> Vec<String> {
+        match self.pinned {
+            Some(_) => strings(["node", "npm"]),
+            None => strings(["node", self.tool.command()]),
+        }
+    }
+
+    fn prefix(&self) -> &'static str {
+        if self.pinned.is_some() { pinned::PATH } else { "" }
+    }
+
+    /// A stand-in for each command of a package of the tree: package managers link only to what is there.
+    fn commands_of_members(&self) -> BTreeMap<String, String> {
+        let members = self.packages.iter().skip(1);
+        let paths = members.flat_map(Package::commands);
+        paths
+            .map(|path| {
+                let text = tree::text(self.source, &path).unwrap_or_default();
+                let first = text.lines().next().filter(|line| line.starts_with("#!"));
+                let first = first.unwrap_or("#!/usr/bin/env node").to_owned();
+                (path, format!("{first}\n"))
+            })
+            .collect()
     }
 }

@@ -23,26 +23,69 @@ inputs = ["package.json", "package-lock.json", "patches"]
 unversioned = ["package.json", "package-lock.json"]
 run = '''
 npm ci --no-audit --no-fund
-mkdir -p node_modules'''
+mkdir -p node_modules
+'''
 outputs = ["node_modules"]
 env = { npm_config_cache = "/tmp/npm-cache", npm_config_update_notifier = "false" }
 network = true
 memory = "2GiB"
 tools = ["node", "npm"]
 
-[steps.bundle]
-why = "runs the package's own scripts, takes development dependencies out, and bundles what is left"
+[steps.production]
+why = "takes development dependencies out; keyed like the layer before it"
 needs = ["deps"]
+inputs = ["package.json", "package-lock.json", "patches"]
+unversioned = ["package.json", "package-lock.json"]
 run = '''
+mkdir -p .kiln/out
+for path in node_modules; do
+    if [ -e "$path" ]; then
+        # what differs from one run to the next
+        rm -rf "$path/.cache" "$path/.modules.yaml" "$path"/.pnpm-workspace-state*.json
+        mkdir -p "$(dirname ".kiln/out/$path")"
+        mv "$path" ".kiln/out/$path"
+    fi
+done
+'''
+outputs = [".kiln/out"]
+env = { npm_config_cache = "/tmp/npm-cache", npm_config_update_notifier = "false" }
+cpus = 2
+memory = "2GiB"
+tools = ["node", "npm"]
+
+[steps.bundle]
+why = "runs the package's own scripts, and bundles it with the packages that it needs"
+needs = ["deps", "production"]
+run = '''
+mkdir -p .kiln
+touch -d 2010-01-01 .kiln/age
 npm run postinstall
 npm run build
-npm prune --omit=dev --ignore-scripts --offline --no-audit --no-fund
-rm -rf node_modules/.cache node_modules/.modules.yaml node_modules/.pnpm-workspace-state*.json
+# what the scripts wrote into installed packages
+for root in node_modules; do
+    find "$root" \( -name .cache -o -name '.vite*' -o -name .tmp -o -name .temp \) -prune -o \
+        -type f -newer .kiln/age -print 2>/dev/null | while read -r file; do
+        inner=${file#"$root"/}
+        package=${inner%%/*}
+        case "$inner" in @*/*/*|.pnpm/*/*) rest=${inner#*/}; package=$package/${rest%%/*} ;; esac
+        if [ -e ".kiln/out/$root/$package" ] ||
+            [ -z "$(find "$root/$package" -type f ! -newer .kiln/age | head -n 1)" ]; then
+            mkdir -p "$(dirname ".kiln/out/$file")"
+            cp -p "$file" ".kiln/out/$file"
+        fi
+    done
+done
+rm -rf .next/cache
 mkdir -p .kiln/out
 for file in .* *; do
     case "$file" in
-        .|..|.kiln|'*') ;;
-        *) mv "$file" .kiln/out/ ;;
+        .|..|.kiln|'*'|node_modules) ;;
+        *)
+            if [ -d "$file" ] && [ -d ".kiln/out/$file" ]; then
+                cp -a "$file/." ".kiln/out/$file/"
+            else
+                mv "$file" .kiln/out/
+            fi ;;
     esac
 done
 '''
@@ -79,25 +122,68 @@ unversioned = ["package.json", "packages/a/package.json"]
 run = '''
 pnpm fetch
 pnpm install --offline --frozen-lockfile
-mkdir -p node_modules packages/a/node_modules'''
+mkdir -p node_modules packages/a/node_modules
+'''
 outputs = [".kiln/pnpm-store", "node_modules", "packages/a/node_modules"]
 env = { CI = "true", npm_config_manage_package_manager_versions = "false", npm_config_package_import_method = "copy", npm_config_store_dir = "/build/.kiln/pnpm-store" }
 network = true
 memory = "2GiB"
 tools = ["node", "pnpm"]
 
-[steps.bundle]
-why = "runs the package's own scripts, takes development dependencies out, and bundles what is left"
+[steps.production]
+why = "takes development dependencies out; keyed like the layer before it"
 needs = ["deps"]
+inputs = ["package.json", "packages/a/package.json", "pnpm-lock.yaml", "pnpm-workspace.yaml"]
+unversioned = ["package.json", "packages/a/package.json"]
 run = '''
+mkdir -p .kiln/out
+for path in node_modules packages/a/node_modules; do
+    if [ -e "$path" ]; then
+        # what differs from one run to the next
+        rm -rf "$path/.cache" "$path/.modules.yaml" "$path"/.pnpm-workspace-state*.json
+        mkdir -p "$(dirname ".kiln/out/$path")"
+        mv "$path" ".kiln/out/$path"
+    fi
+done
+'''
+outputs = [".kiln/out"]
+env = { CI = "true", npm_config_manage_package_manager_versions = "false", npm_config_package_import_method = "copy", npm_config_store_dir = "/build/.kiln/pnpm-store" }
+cpus = 2
+memory = "2GiB"
+tools = ["node", "pnpm"]
+
+[steps.bundle]
+why = "runs the package's own scripts, and bundles it with the packages that it needs"
+needs = ["deps", "production"]
+run = '''
+mkdir -p .kiln
+touch -d 2010-01-01 .kiln/age
 (cd packages/a && pnpm run build)
-pnpm install --prod --offline --frozen-lockfile --ignore-scripts
-rm -rf node_modules/.cache node_modules/.modules.yaml node_modules/.pnpm-workspace-state*.json
+# what the scripts wrote into installed packages
+for root in node_modules packages/a/node_modules; do
+    find "$root" \( -name .cache -o -name '.vite*' -o -name .tmp -o -name .temp \) -prune -o \
+        -type f -newer .kiln/age -print 2>/dev/null | while read -r file; do
+        inner=${file#"$root"/}
+        package=${inner%%/*}
+        case "$inner" in @*/*/*|.pnpm/*/*) rest=${inner#*/}; package=$package/${rest%%/*} ;; esac
+        if [ -e ".kiln/out/$root/$package" ] ||
+            [ -z "$(find "$root/$package" -type f ! -newer .kiln/age | head -n 1)" ]; then
+            mkdir -p "$(dirname ".kiln/out/$file")"
+            cp -p "$file" ".kiln/out/$file"
+        fi
+    done
+done
+rm -rf packages/a/node_modules .next/cache
 mkdir -p .kiln/out
 for file in .* *; do
     case "$file" in
-        .|..|.kiln|'*') ;;
-        *) mv "$file" .kiln/out/ ;;
+        .|..|.kiln|'*'|node_modules) ;;
+        *)
+            if [ -d "$file" ] && [ -d ".kiln/out/$file" ]; then
+                cp -a "$file/." ".kiln/out/$file/"
+            else
+                mv "$file" .kiln/out/
+            fi ;;
     esac
 done
 '''
@@ -113,14 +199,14 @@ files = [{ path = ".kiln/out", dest = "." }]
 kind = "archive"
 "###);
     let classic = planned(&[("package.json", r#"{"dependencies":{"ms":"^2"}}"#), ("yarn.lock", "ms@^2:\n")]);
-    assert_eq!(classic.steps[0].run, "yarn install --frozen-lockfile --non-interactive\nmkdir -p node_modules");
+    assert_eq!(classic.steps[0].run, "yarn install --frozen-lockfile --non-interactive\nmkdir -p node_modules\n");
     let modern = planned(&[
         (".yarnrc.yml", "enableTelemetry: false\n"),
         ("package.json", r#"{"dependencies":{"ms":"^2"}}"#),
         ("yarn.lock", "__metadata:\n  version: 8\n\n\"ms@npm:^2\":\n"),
     ]);
     assert!(modern.steps[0].run.starts_with("yarn install --immutable"));
-    assert_eq!(modern.steps[0].outputs, [".yarn/cache", ".pnp.cjs"]);
+    assert_eq!(modern.steps[0].outputs, [".yarn/cache", ".yarn/unplugged", ".pnp.cjs"]);
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 mod compiled;
 mod interpreted;
+mod java;
 mod locks;
+mod node;
 mod python;
 mod ruby;
 

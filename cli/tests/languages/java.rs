@@ -1,0 +1,111 @@
+//! Java programs that need jars, built and run. The registry is what Debian has installed.
+
+use std::path::Path;
+
+use super::real::{Farm, find, output, project, write};
+
+const SETTINGS: &str = "<settings><mirrors><mirror><id>debian</id><mirrorOf>*</mirrorOf>\
+                        <url>file:///usr/share/maven-repo</url></mirror></mirrors></settings>";
+const LIBRARY: &str = "package words;\npublic final class Words {\n    public static String of(String text) {\n        \
+                       return org.apache.commons.lang3.StringUtils.capitalize(text);\n    }\n}\n";
+const PROGRAM: &str = "package app;\npublic final class App {\n    public static void main(String[] words) {\n        \
+                       System.out.println(words.Words.of(\"hello\"));\n    }\n}\n";
+
+/// Files that have Maven fetch from Debian's packages.
+const DEBIAN: [(&str, &str); 2] = [(".mvn/maven.config", "-s\n.mvn/settings.xml\n"), (".mvn/settings.xml", SETTINGS)];
+
+/// Has Maven fetch from Debian's packages in this project.
+pub fn use_debian(dir: &Path) {
+    for (path, text) in DEBIAN {
+        write(dir, path, text);
+    }
+}
+
+fn pom(inner: &str) -> String {
+    format!("<project><modelVersion>4.0.0</modelVersion>{inner}</project>")
+}
+
+/// Builds twice without a cache; the two must be the same bytes.
+fn built(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = project(files);
+    let farm = Farm::shared();
+    let id = |built: super::real::Built| built.of_type("artifact")[0]["id"].clone();
+    let first = id(farm.build(dir.path(), &[]).well());
+    assert_eq!(id(farm.build(dir.path(), &["--no-cache"]).well()), first);
+    dir
+}
+
+#[test]
+fn a_program_of_maven_modules_starts_where_it_is_unpacked() {
+    let properties = "<properties><maven.compiler.source>11</maven.compiler.source>\
+                      <maven.compiler.target>11</maven.compiler.target></properties>";
+    let root = pom(&format!(
+        "<groupId>k</groupId><artifactId>shop</artifactId><version>1.0</version><packaging>pom</packaging>{properties}\
+         <modules><module>app</module><module>words</module></modules>"
+    ));
+    let parent = "<parent><groupId>k</groupId><artifactId>shop</artifactId><version>1.0</version></parent>";
+    let needs = |group: &str, name: &str, version: &str| {
+        format!(
+            "<dependencies><dependency><groupId>{group}</groupId><artifactId>{name}</artifactId>\
+             <version>{version}</version></dependency></dependencies>"
+        )
+    };
+    let app = pom(&format!("{parent}<artifactId>app</artifactId>{}", needs("k", "words", "1.0")));
+    let words = pom(&format!(
+        "{parent}<artifactId>words</artifactId>{}",
+        needs("org.apache.commons", "commons-lang3", "debian")
+    ));
+    let dir = built(&[
+        DEBIAN[0],
+        DEBIAN[1],
+        ("app/pom.xml", &app),
+        ("app/src/main/java/app/App.java", PROGRAM),
+        ("app/target/app-0.9.jar", "of an earlier build"),
+        ("pom.xml", &root),
+        ("words/pom.xml", &words),
+        ("words/src/main/java/words/Words.java", LIBRARY),
+    ]);
+    let out = dir.path().join("kiln-out");
+    let jar = find(&out, "app-1.0.jar").expect("the program's jar");
+    assert_eq!(output("java", &["-jar", jar.to_str().unwrap()], Path::new("/")), "Hello\n");
+    let script = find(&out, "bin/app").expect("a script that starts it");
+    assert_eq!(output(script, &[], Path::new("/")), "Hello\n");
+    assert!(find(&out, "app-0.9.jar").is_none(), "no jar of an earlier build");
+}
+
+#[test]
+fn an_application_of_gradle_and_a_jar_beside_it_keep_apart() {
+    let dir = built(&[
+        (
+            "app/build.gradle",
+            "apply plugin: 'application'\nmainClassName = 'app.App'\ndependencies { compile project(':words') }\n",
+        ),
+        ("app/src/main/java/app/App.java", PROGRAM),
+        (
+            "build.gradle",
+            "subprojects {\n    apply plugin: 'java'\n    version = '1.0'\n    \
+             repositories { maven { url 'file:///usr/share/maven-repo' } }\n}\n",
+        ),
+        ("settings.gradle", "rootProject.name = 'shop'\ninclude 'app', 'tools:app', 'words'\n"),
+        ("tools/app/build.gradle", "dependencies { compile project(':words') }\n"),
+        ("tools/app/src/main/java/app/App.java", &PROGRAM.replace("hello", "tool")),
+        ("words/build.gradle", "dependencies { compile 'org.apache.commons:commons-lang3:debian' }\n"),
+        ("words/src/main/java/words/Words.java", LIBRARY),
+    ]);
+    let out = dir.path().join("kiln-out");
+    let scripts = [find(&out, "shop/app/bin/app"), find(&out, "tools/app/bin/app")];
+    let scripts = scripts.map(|script| script.expect("each module has a directory of its own"));
+    assert_eq!(scripts.map(|script| output(script, &[], Path::new("/"))), ["Hello\n", "Tool\n"]);
+}
+
+#[test]
+fn sources_without_a_build_tool_bring_the_jars_of_lib() {
+    let dir = project(&[("src/app/App.java", PROGRAM), ("src/words/Words.java", LIBRARY)]);
+    std::fs::create_dir(dir.path().join("lib")).unwrap();
+    std::fs::copy("/usr/share/java/commons-lang3.jar", dir.path().join("lib/commons-lang3.jar")).unwrap();
+    Farm::shared().build(dir.path(), &[]).well();
+    let library = find(&dir.path().join("kiln-out"), "/lib/commons-lang3.jar").expect("the jar that it needs");
+    let scripts = library.parent().and_then(Path::parent).unwrap().join("bin");
+    let script = std::fs::read_dir(scripts).unwrap().flatten().next().expect("a script that starts it").path();
+    assert_eq!(output(script, &[], Path::new("/")), "Hello\n");
+}

@@ -1,0 +1,117 @@
+//! The shell of the steps that put a Node program or a site together.
+//!
+//! Invariant: what is handed over has the packages of the `production` layer, and of the sources everything but the
+//! packages that the layers brought.
+
+use super::{super::tree, managers::Manager, site::Site};
+use crate::detect::staging::{OUT, refuse_empty};
+
+/// What is younger than this file was made in this step: inputs are older.
+const AGE: &str = ".kiln/age";
+
+/// Takes development dependencies out, and moves what is left to where the archive has it.
+pub(super) fn production(manager: &Manager, modules: &[String], prune: bool, prefix: &str) -> String {
+    let mut run = prefix.to_owned();
+    if prune {
+        run.push_str(manager.prune);
+    }
+    if !manager.modules {
+        // Yarn keeps every package that it ever fetched.
+        run.push_str(
+            "for file in .yarn/cache/*.zip; do\n    \
+             grep -qF \"${file##*/}\" .pnp.cjs || rm -f \"$file\"\ndone\n",
+        );
+    }
+    let directories: Vec<String> =
+        modules.iter().cloned().chain(manager.shipped.iter().map(|path| (*path).to_owned())).collect();
+    run.push_str(&format!("mkdir -p {OUT}\nfor path in {}; do\n    ", words(&directories)));
+    run.push_str("if [ -e \"$path\" ]; then\n        ");
+    if manager.modules {
+        run.push_str(
+            "# what differs from one run to the next\n        \
+             rm -rf \"$path/.cache\" \"$path/.modules.yaml\" \"$path\"/.pnpm-workspace-state*.json\n        ",
+        );
+    }
+    run.push_str(&format!(
+        "mkdir -p \"$(dirname \"{OUT}/$path\")\"\n        mv \"$path\" \"{OUT}/$path\"\n    fi\ndone\n"
+    ));
+    run
+}
+
+/// Builds a program, and lays its files beside the packages of the layer.
+pub(super) fn program(scripts: &str, modules: &[String], manager: Option<&Manager>) -> String {
+    let mut run = String::new();
+    let built = !scripts.is_empty() && !modules.is_empty();
+    if built {
+        run.push_str(&format!("mkdir -p .kiln\ntouch -d 2010-01-01 {AGE}\n"));
+    }
+    run.push_str(scripts);
+    if built {
+        run.push_str(&generated(modules));
+    }
+    let mut left: Vec<String> = modules.iter().filter(|path| *path != "node_modules").cloned().collect();
+    left.extend(manager.iter().flat_map(|manager| manager.outputs).map(|path| (*path).to_owned()));
+    left.retain(|path| !path.starts_with(".kiln/"));
+    left.push(".next/cache".to_owned());
+    run.push_str(&format!("rm -rf {}\n", words(&left)));
+    run.push_str(&format!(
+        "mkdir -p {OUT}\nfor file in .* *; do\n    case \"$file\" in\n        .|..|.kiln|'*'{skip}) ;;\n        *)\n            \
+         if [ -d \"$file\" ] && [ -d \"{OUT}/$file\" ]; then\n                cp -a \"$file/.\" \"{OUT}/$file/\"\n            \
+         else\n                mv \"$file\" {OUT}/\n            fi ;;\n    esac\ndone\n",
+        skip = if modules.is_empty() { "" } else { "|node_modules" },
+    ));
+    run
+}
+
+/// Takes what scripts changed in installed packages along (`patch-package`, `prisma generate`): files of packages that
+/// are handed over, and packages that were not there before.
+fn generated(modules: &[String]) -> String {
+    format!(
+        "# what the scripts wrote into installed packages\n\
+         for root in {roots}; do\n    \
+             find \"$root\" \\( -name .cache -o -name '.vite*' -o -name .tmp -o -name .temp \\) -prune -o \\\n        \
+                 -type f -newer {AGE} -print 2>/dev/null | while read -r file; do\n        \
+                 inner=${{file#\"$root\"/}}\n        \
+                 package=${{inner%%/*}}\n        \
+                 case \"$inner\" in @*/*/*|.pnpm/*/*) rest=${{inner#*/}}; package=$package/${{rest%%/*}} ;; esac\n        \
+                 if [ -e \"{OUT}/$root/$package\" ] ||\n            \
+                     [ -z \"$(find \"$root/$package\" -type f ! -newer {AGE} | head -n 1)\" ]; then\n            \
+                     mkdir -p \"$(dirname \"{OUT}/$file\")\"\n            \
+                     cp -p \"$file\" \"{OUT}/$file\"\n        \
+                 fi\n    \
+             done\ndone\n",
+        roots = words(modules),
+    )
+}
+
+/// Builds a site: its files are all that is handed over.
+pub(super) fn site(site: &Site, scripts: &str) -> String {
+    let first = site.directories.first().map(String::as_str).unwrap_or("dist");
+    let find = match site.nested {
+        // Angular puts a project's files into a directory of its own, with others beside it.
+        true => format!(
+            "index=$(find .kiln/site -name index.html | awk '{{ print gsub(\"/\", \"/\"), $0 }}' | sort -n | head -n 1 |\n    \
+             cut -d ' ' -f 2-)\n\
+             if [ -n \"$index\" ]; then mv \"$(dirname \"$index\")\" {OUT}; else mv .kiln/site {OUT}; fi\n"
+        ),
+        false => format!("mv .kiln/site {OUT}\n"),
+    };
+    format!(
+        "mkdir -p .kiln\ntouch -d 2010-01-01 {AGE}\n{scripts}\
+         for site in {directories}; do\n    \
+             if [ -n \"$(find \"$site\" -type f -newer {AGE} 2>/dev/null | head -n 1)\" ]; then\n        \
+                 mv \"$site\" .kiln/site\n        break\n    \
+             fi\ndone\n\
+         if [ ! -d .kiln/site ]; then mkdir .kiln/site; fi\n{find}{refuse}",
+        directories = words(&site.directories),
+        refuse = refuse_empty(&format!(
+            "the build wrote no file into {first}/, where {tool} usually leaves a site; name its directory in the outputs \
+             of a kiln.toml (kiln init writes one)",
+            tool = site.tool,
+        )),
+    )
+}
+
+fn words(paths: &[String]) -> String {
+    paths.iter().map(|path| tree::shell_word(path)).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,91 @@
+//! `packageManager`: the exact version of the package manager that a project asks for.
+//!
+//! The planner does not know what a worker has, so the layer finds out: the version that is there, else Corepack's,
+//! else npm's own copy of it. Invariant: another major version is never used in its place without a word.
+
+use serde_json::Value;
+
+use super::locks::{self, Tool};
+
+/// Where the layer leaves a manager that it had to fetch; the steps after it use it from there.
+pub(super) const DIRECTORY: &str = ".kiln/manager";
+
+/// What every step puts first, so that it finds that manager.
+pub(super) const PATH: &str =
+    "export PATH=/build/.kiln/manager/bin:$PATH COREPACK_HOME=/build/.kiln/manager/corepack\n";
+
+/// A version that a project asks for.
+pub(super) struct Pinned {
+    command: &'static str,
+    version: String,
+    hash: Option<String>,
+}
+
+impl Pinned {
+    /// What the root manifest says, where it says it for this manager.
+    pub(super) fn of(root: &Value, tool: Tool) -> Option<Self> {
+        if locks::named(root) != Some(tool.command()) {
+            return None;
+        }
+        let (_, version) = root.get("packageManager")?.as_str()?.split_once('@')?;
+        let (version, hash) = match version.split_once('+') {
+            Some((version, hash)) => (version, Some(hash.to_owned())),
+            None => (version, None),
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+        let exact = version.starts_with(|c: char| c.is_ascii_digit()) && version.chars().all(plain);
+        exact.then(|| Self { command: tool.command(), version: version.to_owned(), hash })
+    }
+
+    /// In words.
+    pub(super) fn show(&self) -> String {
+        format!("{} {}", self.command, self.version)
+    }
+
+    /// The package in which npm has it.
+    fn package(&self) -> &'static str {
+        match self.command {
+            "yarn" if !self.version.starts_with(['0', '1']) => "@yarnpkg/cli-dist",
+            command => command,
+        }
+    }
+
+    /// Commands that put this version into [`DIRECTORY`] where the worker has another.
+    pub(super) fn provide(&self) -> String {
+        let Self { command, version, hash } = self;
+        let major = version.split('.').next().unwrap_or_default();
+        let package = self.package();
+        let spec = match hash {
+            Some(hash) => format!("{command}@{version}+{hash}"),
+            None => format!("{command}@{version}"),
+        };
+        // A copy of npm's has no hash to be compared with, so it only stands in where the project gives none.
+        let copy = match hash {
+            Some(_) => String::new(),
+            None => format!(
+                "    elif npm install --global --prefix {DIRECTORY} --no-audit --no-fund {package}@{version}; then\n        \
+                 echo 'kiln: using {command} {version} from the npm registry, as `packageManager` asks'\n"
+            ),
+        };
+        format!(
+            "mkdir -p {DIRECTORY}/bin\n\
+             have=$(cd / && {command} --version 2>/dev/null || true)\n\
+             if [ \"$have\" != {version} ]; then\n    \
+                 export COREPACK_ENABLE_DOWNLOAD_PROMPT=0 COREPACK_NPM_REGISTRY=\"$(npm config get registry | sed 's,/*$,,')\"\n    \
+                 if command -v corepack >/dev/null && (cd / && corepack '{spec}' --version >/dev/null 2>&1); then\n        \
+                     printf '#!/bin/sh\\nexec corepack {command}@{version} \"$@\"\\n' > {DIRECTORY}/bin/{command}\n        \
+                     chmod +x {DIRECTORY}/bin/{command}\n        \
+                     echo 'kiln: using {command} {version} by Corepack, as `packageManager` asks'\n\
+             {copy}    \
+                 elif [ \"${{have%%.*}}\" = {major} ]; then\n        \
+                     echo \"kiln: warning: \\`packageManager\\` asks for {command} {version}, which cannot be fetched here; \
+                     using $have\" >&2\n    \
+                 else\n        \
+                     echo \"kiln: \\`packageManager\\` asks for {command} {version}, this worker has ${{have:-none}} and cannot \
+                     fetch another: install {command} {version} or Corepack on the worker\" >&2\n        \
+                     exit 1\n    \
+                 fi\n\
+             fi\n"
+        )
+    }
+}
