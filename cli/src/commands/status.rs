@@ -50,7 +50,7 @@ fn words(url: &str, status: &v1::FarmStatus, running: &[&v1::Build], last: Optio
     let mut workers = format!("workers  {} ready", count(ready, "worker"));
     for (word, number) in [
         ("draining", status.workers.iter().filter(|worker| worker.connected && worker.draining).count()),
-        ("away", status.workers.iter().filter(|worker| !worker.connected).count()),
+        ("away", status.away.len() + status.workers.iter().filter(|worker| !worker.connected).count()),
     ] {
         if number > 0 {
             workers.push_str(&format!(", {number} {word}"));
