@@ -16,7 +16,7 @@ pub use membership::{Membership, Who};
 
 /// A build farm behind one command: from a source tree to a traceable artifact.
 #[derive(Debug, Parser)]
-#[command(name = "kiln", version, propagate_version = true)]
+#[command(name = "kiln", version = crate::version::TEXT.as_str(), propagate_version = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -51,7 +51,11 @@ pub struct Farm {
 pub enum Command {
     /// Build a source tree and bring its artifacts back.
     Build(Build),
-    /// Take up a build where it is.
+    /// Run the project's tests on the farm: the plan's test steps, and what they need.
+    Test(Test),
+    /// Show what the farm does now.
+    Status(Json),
+    /// Follow a build that already runs, and bring its artifacts back.
     Attach(Attach),
     /// Print the whole output of a build's steps.
     Logs(Logs),
@@ -59,7 +63,7 @@ pub enum Command {
     Builds(List),
     /// Cancel a build, or all of a person's.
     Cancel {
-        /// The build's id.
+        /// The build: its id, the beginning of it, or `latest`.
         #[arg(required_unless_present = "user")]
         build: Option<String>,
         /// Cancel all running builds of this person.
@@ -70,7 +74,7 @@ pub enum Command {
     Workers(Json),
     /// List artifacts.
     Artifacts(Artifacts),
-    /// Bring an artifact back by its id, bit for bit.
+    /// Bring an artifact back, by its id or its name, bit for bit.
     Fetch(Fetch),
     /// See what the farm has cached, how much that saves, and why a step missed.
     #[command(subcommand)]
@@ -143,7 +147,7 @@ pub struct Build {
     /// Where what was built is taken.
     #[command(flatten)]
     pub deliver: Deliver,
-    /// Print the build's id and leave it to the farm; `kiln attach` takes it up.
+    /// Print the build's id and return at once; `kiln attach` follows it.
     #[arg(long)]
     pub detach: bool,
     /// How to show what happens.
@@ -155,6 +159,47 @@ pub struct Build {
     /// Most bytes of cached blobs of the farm inside this command, such as `20GiB`; `auto` is a fifth of the free disk and at most 50 GiB.
     #[arg(long, env = "KILN_STORE_SIZE", default_value = "auto", value_parser = bound, value_name = "SIZE")]
     pub store_size: Bound,
+    /// Lower is more urgent.
+    #[arg(long, default_value_t, allow_negative_numbers = true, value_name = "NUMBER")]
+    pub priority: i32,
+}
+
+/// `kiln test`.
+#[derive(Debug, Clone, Args)]
+pub struct Test {
+    /// The source tree.
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+    /// Platforms to test on, such as `linux/amd64,linux/arm64`; default: the project's targets, else this machine's.
+    #[arg(long, value_delimiter = ',', value_name = "A[,B]")]
+    pub platform: Vec<Platform>,
+    /// A target of the project's `kiln.toml`; repeatable.
+    #[arg(long, value_name = "NAME")]
+    pub target: Vec<String>,
+    /// The language to build the project as, if its files speak for several.
+    #[arg(long, value_name = "NAME")]
+    pub language: Option<Language>,
+    /// Set an environment variable for every step, or as `STEP:NAME=VALUE` for one; repeatable.
+    #[arg(long, value_name = "[STEP:]NAME=VALUE")]
+    pub env: Vec<Variable>,
+    /// Use workers that emulate the platform where no native one matches.
+    #[arg(long)]
+    pub allow_emulation: bool,
+    /// How long its steps wait while no worker that could run them is there, such as `15m`; default: the farm's `--queue-timeout`.
+    #[arg(long, value_parser = age, value_name = "TIME")]
+    pub queue_timeout: Option<Duration>,
+    /// Most bytes of cached blobs of the farm inside this command, such as `20GiB`; `auto` is a fifth of the free disk and at most 50 GiB.
+    #[arg(long, env = "KILN_STORE_SIZE", default_value = "auto", value_parser = bound, value_name = "SIZE")]
+    pub store_size: Bound,
+    /// Run every step again, also tests that passed on the same sources.
+    #[arg(long)]
+    pub no_cache: bool,
+    /// A secret that a step asks for, from a file; repeatable. By default the variable of its name.
+    #[arg(long, value_name = "NAME=FILE")]
+    pub secret: Vec<String>,
+    /// How to show progress.
+    #[arg(long, value_enum, default_value_t)]
+    pub progress: Progress,
     /// Lower is more urgent.
     #[arg(long, default_value_t, allow_negative_numbers = true, value_name = "NUMBER")]
     pub priority: i32,
@@ -206,7 +251,8 @@ pub enum Progress {
 /// `kiln attach`.
 #[derive(Debug, Clone, Args)]
 pub struct Attach {
-    /// The build's id.
+    /// The build: its id, the beginning of it, or `latest`.
+    #[arg(default_value = "latest")]
     pub build: String,
     /// Where artifacts go.
     #[arg(long, default_value = "kiln-out", value_name = "DIR")]
@@ -219,10 +265,14 @@ pub struct Attach {
 /// `kiln logs`.
 #[derive(Debug, Clone, Args)]
 pub struct Logs {
-    /// The build's id.
+    /// The build: its id, the beginning of it, or `latest`.
+    #[arg(default_value = "latest")]
     pub build: String,
     /// The step; default: all.
     pub step: Option<String>,
+    /// Go on with what the steps write until the build ends.
+    #[arg(long, short)]
+    pub follow: bool,
 }
 
 /// The form of a list.
@@ -260,7 +310,7 @@ pub struct Artifacts {
 /// `kiln fetch`.
 #[derive(Debug, Clone, Args)]
 pub struct Fetch {
-    /// The artifact's id.
+    /// The artifact: its id, part of it that no other has, its name, NAME-VERSION, or `latest`.
     pub id: String,
     /// Where it goes.
     #[arg(long, default_value = "kiln-out", value_name = "DIR")]
@@ -270,7 +320,7 @@ pub struct Fetch {
 /// `kiln cache`.
 #[derive(Debug, Subcommand)]
 pub enum Cache {
-    /// List layers, the cached results of steps, newest use first.
+    /// List the cached results of steps, newest use first.
     List(Layers),
     /// How often steps hit, by step and by user, and what that saved.
     Stats(Layers),
@@ -363,6 +413,9 @@ pub struct Plan {
     /// step's own `env` and is part of its cache key.
     #[arg(long, value_name = "[STEP:]NAME=VALUE")]
     pub env: Vec<Variable>,
+    /// The plan of `kiln test` instead.
+    #[arg(long)]
+    pub test: bool,
     /// As JSON.
     #[arg(long)]
     pub json: bool,

@@ -1,6 +1,7 @@
 //! Follows a build from its first event to its last, whatever happens to the connection in between.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use kiln_proto::digest::Digest;
 use kiln_proto::transfer::Moved;
@@ -12,11 +13,14 @@ use crate::deliver::{self, Deliver};
 use crate::farm::{FUNCTION, Farm};
 use crate::interrupts::Interrupts;
 use crate::output::Output;
-use crate::progress::{Board, Happening, Show, start};
+use crate::progress::{Board, Happening, Show, start, watched};
 use crate::{Code, Error, download};
 
 /// Bytes of a failed step's log that are fetched to show its end.
 const TAIL_BYTES: u64 = 64 << 20;
+
+/// How often a show hears that the build is still followed.
+const TICK: Duration = Duration::from_secs(1);
 
 /// What an interrupt does to the build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub struct Follow<'a> {
     pub moved: Moved,
     /// What an interrupt does.
     pub on_interrupt: OnInterrupt,
+    /// When the command that submitted it began.
+    pub began: Option<Instant>,
     /// Where its artifacts are taken beside.
     pub deliver: Option<&'a Deliver>,
     /// What was submitted, where a coordinator that is started anew must be given the build's secrets again.
@@ -50,7 +56,7 @@ pub struct Follow<'a> {
 impl Follow<'_> {
     /// Shows the build until it ends; answers with its exit code.
     pub async fn run(&self, show: &mut dyn Show, interrupts: &Interrupts) -> Result<Code, Error> {
-        let mut board = Board { build: self.build.clone(), ..Board::default() };
+        let mut board = Board { build: self.build.clone(), began: self.began, ..Board::default() };
         let ended = self.events(&mut board, show, interrupts).await;
         if let Err(Error::Farm(error)) = &ended {
             // Whoever reads the events learns that there are no more.
@@ -70,6 +76,8 @@ impl Follow<'_> {
         let mut here = Vec::new();
         let mut patience = self.farm.patience();
         let mut interrupted = false;
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             let mut events = match self.farm.watch(&self.build, offset).await {
                 Ok(events) => events,
@@ -81,16 +89,20 @@ impl Follow<'_> {
             loop {
                 let next = tokio::select! {
                     next = events.message() => next,
+                    _ = ticks.tick() => {
+                        show.tick(board);
+                        continue;
+                    }
                     () = interrupts.first(), if !interrupted => {
                         interrupted = true;
                         if self.on_interrupt == OnInterrupt::Leave {
                             show.note(&format!(
-                                "left; the build goes on: `kiln attach {0}` takes it up, `kiln cancel {0}` ends it",
+                                "detached; the build goes on: `kiln attach {0}` follows it again, `kiln cancel {0}` ends it",
                                 self.build
                             ));
                             return Ok(Code::Cancelled);
                         }
-                        show.note("cancelling; once more leaves at once");
+                        show.note("cancelling; press Ctrl-C again to leave at once");
                         // One that ended in this moment cannot be cancelled; its end is on the way.
                         if let Err(error) = self.farm.cancel(&self.build).await {
                             show.note(&format!("could not cancel: {error}"));
@@ -105,6 +117,7 @@ impl Follow<'_> {
                             continue;
                         }
                         offset = event.offset + 1;
+                        board.at = event.at;
                         if let Some(code) = self.event(board, &mut here, show, event.event).await? {
                             return Ok(code);
                         }
@@ -144,7 +157,10 @@ impl Follow<'_> {
                 let whole = self.deliver.is_none_or(|deliver| !deliver.takes(&artifact));
                 let span = tracing::info_span!("download", artifact = artifact.name);
                 self.output.create().map_err(download::Error::from)?;
-                let arrived = download::artifact(self.farm, &artifact, &output, whole).instrument(span).await?;
+                let what = format!("downloading {}", artifact.name);
+                let fetching = download::artifact(self.farm, &artifact, &output, whole).instrument(span);
+                self.farm.meter().restart(if whole { artifact.size_bytes } else { 0 });
+                let arrived = watched(show, &what, self.farm.meter(), fetching).await?;
                 for kept in arrived.kept {
                     show.note(&format!(
                         "`{}` had been changed: the changed one is kept as `{}`",

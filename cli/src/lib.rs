@@ -17,6 +17,7 @@ pub mod output;
 pub mod progress;
 pub mod secrets;
 mod terminal;
+mod version;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -36,10 +37,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     kiln_proto::secret::no_core_dumps();
+    terminal::choose_colours();
     let code = match perform(cli) {
         Ok(code) => code,
         Err(error) => {
-            terminal::say(&format!("error: {}", terminal::chain(&error)));
+            terminal::say_error(&terminal::chain(&error));
             error.code()
         }
     };
@@ -68,7 +70,7 @@ fn telemetry(cli: &args::Cli) -> Result<Telemetry, Error> {
     let process = process(&cli.command);
     let started = match Telemetry::start(&process, &cli.telemetry) {
         Err(error) if error.is_about_traces() && process.name == "kiln" => {
-            terminal::say(&format!("warning: {error}; this command is not traced"));
+            terminal::say_warning(&format!("{error}; this command is not traced"));
             Telemetry::without_traces(&process, &cli.telemetry)
         }
         started => started,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_coordinator::context::{self, Context};
 use kiln_core::detect::Language;
-use kiln_core::plan::{self, MemorySource, Options, Plan, Platform};
+use kiln_core::plan::{self, MemorySource, Options, Plan, Platform, Scope};
 
 use crate::{Code, Error, left_out};
 use kiln_scan::{self as scan, git};
@@ -51,8 +51,19 @@ impl Project {
         targets: &[String],
         language: Option<Language>,
     ) -> Result<Plan, plan::Error> {
+        self.plan_for(platforms, targets, language, Scope::Build)
+    }
+
+    /// The plan of a build, or of tests.
+    pub fn plan_for(
+        &self,
+        platforms: &[Platform],
+        targets: &[String],
+        language: Option<Language>,
+        scope: Scope,
+    ) -> Result<Plan, plan::Error> {
         let options = Options { platforms: platforms.to_vec(), targets: targets.to_vec(), language, ..self.options() };
-        self.plan_from(self.paths.clone(), &options)
+        self.plan_from(self.paths.clone(), &options, scope)
     }
 
     fn options(&self) -> Options {
@@ -70,13 +81,13 @@ impl Project {
         let own =
             if self.directory.is_empty() { "kiln.toml".to_owned() } else { format!("{}/kiln.toml", self.directory) };
         let paths = self.paths.iter().filter(|path| **path != own).cloned().collect();
-        self.plan_from(paths, &self.options())
+        self.plan_from(paths, &self.options(), Scope::Build)
     }
 
-    fn plan_from(&self, paths: Vec<String>, options: &Options) -> Result<Plan, plan::Error> {
+    fn plan_from(&self, paths: Vec<String>, options: &Options, scope: Scope) -> Result<Plan, plan::Error> {
         let mut source = MemorySource::with_paths(paths, BTreeMap::new());
         loop {
-            let plan = plan::plan(&source, options);
+            let plan = plan::plan_for(&source, options, scope);
             let unread = source.unread();
             if unread.is_empty() {
                 return plan;
@@ -92,6 +103,12 @@ impl Project {
 /// This machine's platform.
 pub fn host() -> Platform {
     if cfg!(target_arch = "aarch64") { Platform::Arm64 } else { Platform::Amd64 }
+}
+
+/// Who builds here, as this machine names them.
+pub fn user() -> String {
+    let name = |variable| std::env::var(variable).ok().filter(|name| !name.is_empty());
+    name("USER").or_else(|| name("LOGNAME")).unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
 }
 
 /// The directory's own name, the last resort for a project's.

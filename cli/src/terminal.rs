@@ -1,7 +1,71 @@
-//! Words for people: tables, sizes, times, and text from elsewhere made harmless.
+//! Words for people: sizes, times, colours, tables, and text from elsewhere made harmless.
+
+mod escape;
+mod table;
 
 use std::error::Error;
 use std::time::Duration;
+
+use console::Style;
+
+pub use escape::{harmless, shown, without_escapes};
+pub use table::{Column, Table, fixed, flexible, stdout_width};
+
+/// Decides once whether this process writes colours: on a terminal, unless `NO_COLOR`, `CLICOLOR=0` or `TERM=dumb` say otherwise.
+pub fn choose_colours() {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let is = |name: &str, value: &str| set(name).is_some_and(|found| found == value);
+    let wanted = |is_terminal: bool| {
+        let forced = set("CLICOLOR_FORCE").is_some() && !is("CLICOLOR_FORCE", "0");
+        set("NO_COLOR").is_none() && (forced || is_terminal && !is("CLICOLOR", "0") && !is("TERM", "dumb"))
+    };
+    use std::io::IsTerminal;
+    console::set_colors_enabled_stderr(wanted(std::io::stderr().is_terminal()));
+    console::set_colors_enabled(wanted(std::io::stdout().is_terminal()));
+}
+
+/// Whether standard error takes colours.
+pub fn colours() -> bool {
+    console::colors_enabled_stderr()
+}
+
+/// How Kiln's own words look on standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// What went well.
+    Good,
+    /// What went wrong.
+    Bad,
+    /// What deserves a look.
+    Warning,
+    /// A step's name.
+    Name,
+    /// What matters less.
+    Faint,
+}
+
+/// Text with a look, where standard error takes colours.
+pub fn paint(look: Look, text: &str) -> String {
+    let style = Style::new().for_stderr();
+    let style = match look {
+        Look::Good => style.green(),
+        Look::Bad => style.red().bold(),
+        Look::Warning => style.yellow(),
+        Look::Name => style.cyan(),
+        Look::Faint => style.dim(),
+    };
+    style.apply_to(text).to_string()
+}
+
+/// Says that something went wrong, and what.
+pub fn say_error(text: &str) {
+    say(&format!("{} {text}", paint(Look::Bad, "error:")));
+}
+
+/// Warns, in words.
+pub fn say_warning(text: &str) {
+    say(&format!("{} {text}", paint(Look::Warning, "warning:")));
+}
 
 /// An error with its causes, on lines of their own.
 pub fn chain(error: &dyn Error) -> String {
@@ -27,40 +91,6 @@ pub fn say(text: &str) {
 /// A number with its noun, as in `1 step` and `2 steps`.
 pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
-
-/// Text from a log without what could steer a terminal: colour sequences are dropped, other control characters and
-/// those that turn the direction of text are shown as signs.
-pub fn harmless(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(char) = chars.next() {
-        match char {
-            '\n' | '\t' => out.push(char),
-            '\u{1b}' if chars.next_if_eq(&'[').is_some() => {
-                // A control sequence: parameters, then one final byte (ECMA-48, 5.4).
-                while chars.next_if(|char| matches!(char, '\u{20}'..='\u{3f}')).is_some() {}
-                chars.next_if(|char| matches!(char, '\u{40}'..='\u{7e}'));
-            }
-            '\u{1b}' if chars.next_if_eq(&']').is_some() => {
-                // An operating system command: up to BEL or ESC, and not beyond the line.
-                while chars.next_if(|char| !matches!(char, '\u{7}' | '\u{1b}' | '\n')).is_some() {}
-                if chars.next_if_eq(&'\u{1b}').is_some() {
-                    chars.next_if_eq(&'\\');
-                } else {
-                    chars.next_if_eq(&'\u{7}');
-                }
-            }
-            '\r' if chars.peek() == Some(&'\n') => {}
-            '\0'..='\u{1f}' => out.push(char::from_u32(0x2400 + u32::from(char)).unwrap_or('\u{fffd}')),
-            '\u{7f}' => out.push('\u{2421}'),
-            '\u{80}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                out.push('\u{fffd}');
-            }
-            _ => out.push(char),
-        }
-    }
-    out
 }
 
 /// What a terminal would still show of a line that a progress bar wrote over and over.
@@ -104,48 +134,9 @@ pub fn ago(age: Duration) -> String {
     }
 }
 
-/// Rows with aligned columns; nothing trails.
-pub fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut out = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        out.push('\n');
-    }
-    harmless(&out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn logs_cannot_steer_the_terminal() {
-        for (text, expected) in [
-            ("\u{1b}[1;31merror\u{1b}[0m: x", "error: x"),
-            ("\u{1b}]0;title\u{7}after", "after"),
-            ("\u{1b}]8;;http://x\u{1b}\\link", "link"),
-            ("a\u{8}b\u{1b}cc", "a\u{2408}b\u{241b}cc"),
-            ("tab\tline\r\nnext", "tab\tline\nnext"),
-            ("\u{9b}2J\u{202e}x", "\u{fffd}2J\u{fffd}x"),
-            ("\u{1b}[", ""),
-        ] {
-            assert_eq!(harmless(text), expected);
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn nothing_that_steers_is_left(text in "\\PC*|[\\x00-\\x9f\\[\\]a-z;0-9]*") {
-            let shown = harmless(&text);
-            proptest::prop_assert!(shown.chars().all(|char| !char.is_control() || char == '\n' || char == '\t'));
-        }
-    }
 
     #[test]
     fn sizes_and_times_read_well() {

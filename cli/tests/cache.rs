@@ -127,7 +127,7 @@ fn a_build_says_once_how_to_learn_why_steps_missed_that_hit_before() {
         assert_eq!(ran.code, 0, "{}", ran.err);
         ran.err
     };
-    let hint = "deps hit before and missed now: kiln cache explain deps tells why";
+    let hint = "deps was cached before and had to run; `kiln cache explain deps` says why";
     assert!(!build().contains("explain"), "expected no hint where nothing was cached");
     assert!(!build().contains("explain"), "expected no hint where all hit");
     // What hit is written down a moment after the build; asking waits for it.

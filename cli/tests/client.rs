@@ -41,6 +41,16 @@ async fn json_events_have_the_promised_shapes() {
     ]);
     let ran = farm.run(dir.path(), &["build", "--progress", "json"]).await;
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    let mut objects = ran.objects();
+    let mut elapsed = 0;
+    for object in &mut objects {
+        let object = object.as_object_mut().unwrap();
+        assert_eq!(object.remove("schema"), Some(json!(1)));
+        let at = object.remove("at").unwrap();
+        assert!(at.as_str().unwrap().ends_with('Z'), "expected a time in UTC, found {at}");
+        elapsed = object.remove("elapsed_ms").map_or(elapsed, |elapsed| elapsed.as_u64().unwrap());
+    }
+    assert!(elapsed > 0, "expected the time since the command began");
     let on = |step: &str| json!({ "step": step, "platform": "linux/amd64", "target": "linux-amd64" });
     let with = |mut object: serde_json::Value, more: serde_json::Value| {
         object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -51,7 +61,7 @@ async fn json_events_have_the_promised_shapes() {
     assert!(sent > 60, "the sources and directories are {sent} bytes");
     let ended = json!({ "type": "step_finished", "exit_code": 0, "ok": true, "emulated": false, "message": "", "action": null });
     assert_eq!(
-        ran.objects(),
+        objects,
         [
             json!({ "type": "build_started", "build": "b-1", "project": "shop", "version": "1.0", "steps": 2, "resumed": false }),
             with(on("deps"), with(ended.clone(), json!({ "cache": "hit", "duration_ms": 3, "worker": "" }))),
@@ -164,9 +174,9 @@ async fn a_failed_step_shows_its_last_lines_and_how_to_see_all() {
     ]);
     let ran = farm.run(dir.path(), &["build", "--progress", "plain"]).await;
     assert_eq!((ran.code, ran.out.as_str()), (1, ""));
-    insta::assert_snapshot!(ran.err.split_once("compile failed").unwrap().1.replace(
+    insta::assert_snapshot!(ran.err.split_once("compile: failed").unwrap().1.replace(
         &(11..=29).map(|line| format!("compile | line {line}\n")).collect::<String>(), "...\n"
-    ).split("; sent").next().unwrap(), @r"
+    ).split("build b-1: failed in").next().unwrap(), @r"
      with exit code 2
     ...
     compile | line 30
@@ -175,7 +185,6 @@ async fn a_failed_step_shows_its_last_lines_and_how_to_see_all() {
     step     cache   worker  time
     compile  failed  one     1.5 s
     test     -       -       -
-    build b-1: failed in 2.0 s
     ");
     assert!(ran.err.ends_with("step `compile` failed\n"));
 }
@@ -273,14 +282,17 @@ async fn a_detached_build_prints_its_id_and_can_be_attached_to() {
     let artifact = farm.artifact("shop", "linux/amd64", b"x");
     farm.script(vec![started(&[step("compile")]), runs(step("compile"))]);
     let ran = farm.run(dir.path(), &["build", "--detach"]).await;
-    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, "b-1\n", ""));
+    assert_eq!(
+        (ran.code, ran.out.as_str(), ran.err.as_str()),
+        (0, "b-1\n", "the farm builds it; follow it with `kiln attach b-1`\n")
+    );
 
     let mut running = Running::start(farm.kiln(dir.path(), &["attach", "b-1", "--progress", "json"]));
     running.until("step_started").await;
     running.interrupt();
     let ran = running.end().await;
     assert_eq!((ran.code, *farm.state.cancelled.borrow()), (130, 0));
-    assert!(ran.err.contains("`kiln attach b-1` takes it up"), "{}", ran.err);
+    assert!(ran.err.contains("`kiln attach b-1` follows it again"), "{}", ran.err);
 
     farm.emit(Event::Artifact(artifact));
     farm.emit(finished(Status::Succeeded, ""));
@@ -349,4 +361,109 @@ async fn nothing_is_written_outside_the_output() {
         assert!(!dir.path().join("deep/shop").exists() && !dir.path().join("deep/out/shop").exists());
         assert!(!dir.path().join("deep/out/escaped").exists() && !dir.path().join("deep/escaped").exists());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn colours_and_escapes_of_a_step_do_not_reach_a_pipe() {
+    let (farm, dir) = (Farm::start().await, project());
+    farm.script(vec![
+        started(&[step("compile")]),
+        runs(step("compile")),
+        log(step("compile"), b"\x1b[1;31merror\x1b[0m: bad\x1b[2J\x1b]0;title\x07\n"),
+        Event::StepFinished(result(step("compile"), Cache::Miss, 1)),
+        finished(Status::Failed, ""),
+    ]);
+    let ran = farm.run(dir.path(), &["build", "--progress", "plain"]).await;
+    assert!(ran.err.contains("compile | error: bad\n"), "{}", ran.err);
+    assert!(!ran.err.contains('\u{1b}'), "{}", ran.err);
+    farm.script(vec![
+        started(&[step("compile")]),
+        log(step("compile"), b"\x1b[31mred\x1b[2J\n"),
+        finished(Status::Failed, ""),
+    ]);
+    let mut forced = farm.kiln(dir.path(), &["build", "--progress", "plain"]);
+    let forced = support::Ran::from(forced.env("CLICOLOR_FORCE", "1").output().await.unwrap());
+    assert!(forced.err.contains("| \u{1b}[31mred\u{1b}[0m\n"), "{}", forced.err);
+    assert!(!forced.err.contains("[2J"), "{}", forced.err);
+    farm.script(vec![
+        started(&[step("compile")]),
+        log(step("compile"), b"\x1b[31mred\n"),
+        finished(Status::Failed, ""),
+    ]);
+    let mut without = farm.kiln(dir.path(), &["build", "--progress", "plain"]);
+    without.env("CLICOLOR_FORCE", "1").env("NO_COLOR", "1");
+    let without = support::Ran::from(without.output().await.unwrap());
+    assert!(!without.err.contains('\u{1b}'), "expected `NO_COLOR` to hold: {}", without.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_summary_tells_the_users_time_and_a_test_hands_nothing_over() {
+    let (farm, dir) = (Farm::start().await, project());
+    farm.script(vec![started(&[step("test")]), finished(Status::Succeeded, "")]);
+    let ran = farm.run(dir.path(), &["test"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, ""), "{}", ran.err);
+    assert!(!ran.err.contains("success in 2.0 s"), "expected the command's own time: {}", ran.err);
+    assert!(farm.state.submitted.lock()[0].test);
+    assert!(!dir.path().join("kiln-out").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_farm_gets_a_sentence() {
+    let (farm, dir) = (Farm::start().await, project());
+    for (answer, words) in [
+        (&b"HTTP/1.1 400 Bad Request\r\nServer: nginx/1.22.1\r\n\r\n"[..], "a web server (nginx/1.22.1) answers there"),
+        (b"\x15\x03\x03\0\x02\x02\x46", "it speaks TLS; use `https://127.0.0.1:"),
+        (b"SSH-2.0-OpenSSH_9.2p1 Debian\r\n", "an SSH server answers there"),
+    ] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let stranger = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 1024]).await;
+                let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await;
+            }
+        });
+        for arguments in [&["builds"][..], &["build"]] {
+            let ran = farm.run(dir.path(), &[arguments, &["--farm", &url]].concat()).await;
+            assert_eq!(ran.code, 2, "{}", ran.err);
+            let expected = format!("error: no Kiln farm at `{url}`: {words}");
+            assert!(ran.err.starts_with(&expected), "expected `{expected}` in: {}", ran.err);
+        }
+        stranger.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_lists_say_so_and_tables_fit_a_narrow_terminal() {
+    let (farm, dir) = (Farm::start().await, project());
+    for (arguments, words) in [(&["artifacts"][..], "no artifacts yet"), (&["workers"], "no worker has joined")] {
+        let ran = farm.run(dir.path(), arguments).await;
+        assert_eq!((ran.code, ran.out.as_str()), (0, ""));
+        assert!(ran.err.contains(words), "{}", ran.err);
+    }
+    *farm.state.build.lock() = kiln_proto::v1::Build {
+        id: "0190a1b2c3d4e5f60718293a4b5c6d7e".into(),
+        project: "payments-gateway-service".into(),
+        version: "v1.4.2-12-gabcdef0-dirty".into(),
+        user: "somebody.important".into(),
+        status: Status::Succeeded.into(),
+        started: Some(prost_types::Timestamp { seconds: 1, nanos: 0 }),
+        finished: Some(prost_types::Timestamp { seconds: 62, nanos: 0 }),
+        ..Default::default()
+    };
+    let whole = farm.run(dir.path(), &["builds"]).await;
+    assert!(whole.out.contains("payments-gateway-service  v1.4.2-12-gabcdef0-dirty"), "{}", whole.out);
+    let mut narrow = farm.kiln(dir.path(), &["builds"]);
+    let narrow = support::Ran::from(narrow.env("COLUMNS", "60").output().await.unwrap());
+    assert!(narrow.out.lines().all(|line| line.chars().count() <= 60), "{}", narrow.out);
+    assert!(narrow.out.contains("0190a1b2c3d4  "), "{}", narrow.out);
+}
+
+#[test]
+fn the_version_names_commit_and_protocol() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_kiln")).arg("--version").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let protocol = format!("protocol {})", kiln_proto::protocol::PROTOCOL);
+    assert!(text.starts_with("kiln ") && text.contains("(commit ") && text.trim().ends_with(&protocol), "{text}");
 }

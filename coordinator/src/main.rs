@@ -1,5 +1,7 @@
 //! `kiln-coordinator`.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use kiln_telemetry::{Process, Telemetry};
 use tokio::net::TcpListener;
@@ -16,7 +18,18 @@ struct Arguments {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Its causes, and no stack trace: what is wrong is outside this program.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     kiln_proto::secret::no_core_dumps();
     let telemetry = Telemetry::start(&PROCESS, &arguments.telemetry)?;

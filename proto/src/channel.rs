@@ -6,6 +6,7 @@ mod access;
 mod bearer;
 mod dial;
 mod refusal;
+mod stranger;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ pub use access::Access;
 pub use bearer::Bearer;
 pub use dial::{Dial, Stream};
 pub use refusal::refusal;
+pub use stranger::stranger;
 
 /// Largest message that Kiln's servers and clients take, in bytes. Above REAPI's batch limit with room for the envelope.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
@@ -27,7 +29,7 @@ pub type Channel = InterceptedService<transport::Channel, Bearer>;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
-    #[error("`{url}` is no farm address; expected `http://HOST:PORT`, `https://HOST:PORT` or `grpc://HOST:PORT`")]
+    #[error("invalid farm URL `{url}`; expected `http://HOST:PORT`, `https://HOST:PORT` or `grpc://HOST:PORT`")]
     Address { url: String },
     #[error("cannot reach the farm at `{url}`; is its coordinator running there?")]
     Connect {

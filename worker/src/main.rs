@@ -1,5 +1,7 @@
 //! `kiln-worker`.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use kiln_telemetry::{Process, Telemetry};
 
@@ -14,9 +16,16 @@ struct Arguments {
     telemetry: kiln_telemetry::Options,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     kiln_worker::become_init_if_asked();
-    work()
+    match work() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Its causes, and no stack trace: what is wrong is outside this program.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 #[tokio::main]

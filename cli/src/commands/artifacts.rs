@@ -3,33 +3,57 @@
 use kiln_proto::v1;
 use serde_json::{Value, json};
 
-use super::time;
+use super::{ago, time};
 use crate::farm::Farm;
-use crate::{Code, Error, args, download, local, output, terminal};
+use crate::terminal::{self, Table, fixed, flexible, stdout_width};
+use crate::{Code, Error, args, download, local, output};
 
 pub(super) async fn list(farm: &Farm, args: args::Artifacts) -> Result<Code, Error> {
-    let request = v1::ListArtifactsRequest { name: args.name.unwrap_or_default(), limit: args.limit };
+    let name = args.name.unwrap_or_default();
+    let request = v1::ListArtifactsRequest { name: name.clone(), limit: args.limit };
     let artifacts = farm.call(farm.artifacts().list(request)).await?.into_inner().artifacts;
     if args.json {
         return local::print_json(&artifacts.iter().map(object).collect());
     }
-    let mut rows = vec![["id", "kind", "size", "commit", "created"].map(String::from).to_vec()];
-    rows.extend(artifacts.iter().map(|artifact| {
+    if artifacts.is_empty() {
+        terminal::say(&terminal::harmless(&match name.as_str() {
+            "" => "no artifacts yet; `kiln build` makes some".to_owned(),
+            name => format!("no artifact is called `{name}`; `kiln artifacts` lists all"),
+        }));
+        return Ok(Code::Success);
+    }
+    // Where a whole id leaves no room for anything else, the end of it does: `kiln fetch` takes that too.
+    const REST: usize = 16;
+    let longest = artifacts.iter().map(|artifact| artifact.id.len()).max().unwrap_or_default();
+    let is_short = stdout_width().is_some_and(|width| longest + REST > width);
+    let columns = [
+        fixed("id"),
+        // A whole id begins with the name.
+        flexible("name").optional(if is_short { 0 } else { 7 }),
+        flexible("version").optional(2),
+        fixed("kind").optional(5),
+        fixed("size").optional(3),
+        flexible("commit").optional(4),
+        fixed("created").optional(1),
+    ];
+    let rows = artifacts.iter().map(|artifact| {
         let commit: String = artifact.commit.chars().take(12).collect();
         let dirty = if artifact.dirty { "-dirty" } else { "" };
         vec![
-            artifact.id.clone(),
+            if is_short { artifact.id.rsplit('-').next().unwrap_or_default().to_owned() } else { artifact.id.clone() },
+            artifact.name.clone(),
+            artifact.version.clone(),
             artifact.kind.clone(),
             terminal::size(artifact.size_bytes),
             format!("{commit}{dirty}"),
-            time(artifact.created),
+            artifact.created.map(ago).unwrap_or_default(),
         ]
-    }));
-    local::print(terminal::table(&rows).as_bytes())
+    });
+    local::print(Table::new(&columns).with(rows).for_stdout().as_bytes())
 }
 
 pub(super) async fn fetch(farm: &Farm, args: args::Fetch) -> Result<Code, Error> {
-    let request = v1::GetArtifactRequest { id: args.id };
+    let request = v1::GetArtifactRequest { id: args.id, host_platform: local::host().to_string() };
     let artifact = farm.call(farm.artifacts().get(request)).await?.into_inner();
     let output = output::of_user(&args.output).map_err(download::Error::from)?;
     let arrived = download::artifact(farm, &artifact, &output, true).await?;

@@ -1,5 +1,7 @@
 //! `kiln attach`: takes up a build where it is. An interrupt leaves it running: it is not this command's own.
 
+use std::time::Instant;
+
 use kiln_proto::transfer::Moved;
 
 use crate::args;
@@ -18,8 +20,9 @@ pub(super) async fn run(farm: &Farm, args: args::Attach, interrupts: &Interrupts
         output: output::of_user(&args.output).map_err(download::Error::from)?,
         moved: Moved::default(),
         on_interrupt: OnInterrupt::Leave,
+        began: None,
         deliver: None,
         again: None,
     };
-    follow.run(show(args.progress).as_mut(), interrupts).await
+    follow.run(show(args.progress, Instant::now()).as_mut(), interrupts).await
 }

@@ -1,8 +1,11 @@
 //! `kiln build`: scan, upload what is missing, submit, follow.
 
+use std::time::Instant;
+
 use kiln_coordinator::context::{self, Context};
-use kiln_core::plan::Variable;
+use kiln_core::plan::{Scope, Variable};
 use kiln_proto::channel;
+use kiln_proto::meter::Meter;
 use kiln_proto::transfer::{self, Blob, Moved};
 use kiln_proto::v1;
 use tracing::{Instrument, info_span};
@@ -14,7 +17,7 @@ use crate::farm::{Error as FarmError, FUNCTION, Farm, INSTANCE};
 use crate::follow::{Follow, OnInterrupt};
 use crate::interrupts::Interrupts;
 use crate::output::Output;
-use crate::progress::show;
+use crate::progress::{Show, show, watched};
 use crate::{Code, Error, download, left_out, local, secrets, terminal};
 use kiln_scan::{self as scan, Scanned, git};
 
@@ -24,6 +27,17 @@ const ATTEMPTS: usize = 2;
 const LARGE_BYTES: u64 = 1 << 30;
 
 pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Interrupts) -> Result<Code, Error> {
+    run_scope(farm, args, Scope::Build, interrupts).await
+}
+
+/// `kiln build`, or with [`Scope::Tests`] `kiln test`.
+pub(super) async fn run_scope(
+    farm: &args::Farm,
+    args: args::Build,
+    scope: Scope,
+    interrupts: &Interrupts,
+) -> Result<Code, Error> {
+    let began = Instant::now();
     if args.detach && farm.farm.as_deref().is_none_or(|url| url.trim().is_empty()) {
         return Err(Error::Usage(
             "`--detach` leaves the build to a farm, and the one inside this command ends with it; give one with \
@@ -49,8 +63,10 @@ pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Inter
     // The scan, git and the farm's first answer do not need one another.
     let (root, parts) = (options.root.clone(), options.parts.clone());
     let facts = tokio::task::spawn_blocking(move || git::facts(&root, &parts));
-    let scanning = scan_aside(options.clone()).instrument(info_span!("scan"));
-    let opened = or_interrupted(interrupts, async {
+    let mut show = show(args.progress, began);
+    let meter = Meter::default();
+    let scanning = scan_aside(options.clone(), meter.clone()).instrument(info_span!("scan"));
+    let opening = async {
         let (scanned, farm) = tokio::join!(scanning, Farm::open(farm).instrument(info_span!("open farm")));
         match (scanned, farm) {
             (Ok(scanned), Ok(farm)) => Ok((scanned, farm)),
@@ -60,41 +76,54 @@ pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Inter
             }
             (Ok(_), Err(error)) | (Err(_), Err(error)) => Err(error),
         }
-    })
-    .await;
+    };
+    let opened = or_interrupted(interrupts, watched(show.as_mut(), "scanning", &meter, opening)).await;
     let (scanned, farm) = opened?;
     let facts = facts.await.unwrap_or_default();
-    let result = on_farm(
-        &farm,
-        &args,
-        (options, context.project, output),
-        scanned,
-        (facts, secrets),
-        deliver.as_ref(),
-        interrupts,
-    )
-    .await;
+    let sources = Sources { options, project: context.project, scanned, facts, secrets };
+    let following = Following { output, deliver: deliver.as_ref(), began, show: show.as_mut() };
+    let result = on_farm(&farm, &args, scope, sources, following, interrupts).await;
     farm.close().await;
     result
+}
+
+/// What is built.
+struct Sources {
+    options: scan::Options,
+    /// The project's directory in the sources.
+    project: String,
+    scanned: Scanned,
+    facts: git::Facts,
+    secrets: Vec<v1::Secret>,
+}
+
+/// Where what comes of it goes.
+struct Following<'a> {
+    output: Output,
+    deliver: Option<&'a Deliver>,
+    began: Instant,
+    show: &'a mut dyn Show,
 }
 
 async fn on_farm(
     farm: &Farm,
     args: &args::Build,
-    (options, project, output): (scan::Options, String, Output),
-    scanned: Scanned,
-    (facts, secrets): (git::Facts, Vec<v1::Secret>),
-    deliver: Option<&Deliver>,
+    scope: Scope,
+    Sources { options, project, scanned, facts, secrets }: Sources,
+    Following { output, deliver, began, show }: Following<'_>,
     interrupts: &Interrupts,
 ) -> Result<Code, Error> {
     let submitted = async {
-        let (scanned, moved) = send(farm, &options, scanned).instrument(info_span!("upload")).await?;
-        let request = v1::SubmitRequest { secrets, ..request(args, &scanned, (facts, project)) };
+        let sending = send(farm, &options, scanned).instrument(info_span!("upload"));
+        let (scanned, moved) = watched(show, "uploading", farm.meter(), sending).await?;
+        let test = scope == Scope::Tests;
+        let request = v1::SubmitRequest { secrets, test, ..request(args, &scanned, (facts, project)) };
         let build = submit(farm, &request, &options, &scanned).instrument(info_span!("submit")).await?;
         Ok((build, moved, request, scanned))
     };
     let (build, moved, request, scanned) = or_interrupted(interrupts, submitted).await?;
     if args.detach {
+        terminal::say(&format!("the farm builds it; follow it with `kiln attach {}`", build.id));
         return local::print(format!("{}\n", build.id).as_bytes());
     }
     let build_id = build.id.clone();
@@ -106,11 +135,12 @@ async fn on_farm(
         output,
         moved,
         on_interrupt: OnInterrupt::Cancel,
+        began: Some(began),
         deliver,
         again: Some(request).filter(|request| !request.secrets.is_empty()),
     };
     let span = info_span!("follow", build = build_id);
-    let code = follow.run(show(args.progress).as_mut(), interrupts).instrument(span).await?;
+    let code = follow.run(show, interrupts).instrument(span).await?;
     if code == Code::Failed {
         // A file that no step saw is a usual reason.
         let words = tokio::task::spawn_blocking(move || left_out::words(&root, &left_out)).await.unwrap_or_default();
@@ -128,8 +158,8 @@ fn options(context: &Context) -> scan::Options {
     }
 }
 
-async fn scan_aside(options: scan::Options) -> Result<Scanned, Error> {
-    match tokio::task::spawn_blocking(move || scan::scan(&options)).await {
+async fn scan_aside(options: scan::Options, meter: Meter) -> Result<Scanned, Error> {
+    match tokio::task::spawn_blocking(move || scan::scan_metered(&options, &meter)).await {
         Ok(result) => Ok(result?),
         Err(error) => Err(Error::Runtime { source: std::io::Error::other(error) }),
     }
@@ -170,7 +200,7 @@ async fn send(farm: &Farm, options: &scan::Options, mut scanned: Scanned) -> Res
             }
             Err(error) if attempt < ATTEMPTS && may_have_changed(&error) => {
                 attempt += 1;
-                let again = scan_aside(options.clone()).await?;
+                let again = scan_aside(options.clone(), Meter::default()).await?;
                 if again.digest == scanned.digest && !matches!(error, transfer::Error::Changed { .. }) {
                     return Err(FarmError::from(error).into());
                 }
@@ -216,10 +246,11 @@ fn request(args: &args::Build, scanned: &Scanned, (facts, project): (git::Facts,
         no_cache: args.no_cache,
         priority: args.priority,
         request_id: uuid::Uuid::now_v7().to_string(),
-        user: user(),
+        user: local::user(),
         allow_emulation: args.allow_emulation,
         secrets: Vec::new(),
         language: args.language.map(|language| language.name().to_owned()).unwrap_or_default(),
+        test: false,
         variables: args.env.iter().map(variable).collect(),
         queue_timeout: args.queue_timeout.and_then(|limit| limit.try_into().ok()),
         detached: args.detach,
@@ -258,9 +289,4 @@ async fn submit(
         }
         result => Ok(result?),
     }
-}
-
-fn user() -> String {
-    let name = |variable| std::env::var(variable).ok().filter(|name| !name.is_empty());
-    name("USER").or_else(|| name("LOGNAME")).unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
 }

@@ -6,10 +6,11 @@ use kiln_proto::v1;
 use kiln_proto::v1::step_state::Phase;
 use serde_json::{Value, json};
 
-use super::time;
+use super::{ago, time};
 use crate::farm::Farm;
 use crate::progress::{cache_word, status_word};
-use crate::{Code, Error, args, local, terminal};
+use crate::terminal::{self, Table, fixed, flexible};
+use crate::{Code, Error, args, local};
 
 pub(super) async fn list(farm: &Farm, args: args::List) -> Result<Code, Error> {
     let request = v1::ListRequest { limit: args.limit };
@@ -17,19 +18,46 @@ pub(super) async fn list(farm: &Farm, args: args::List) -> Result<Code, Error> {
     if args.json {
         return local::print_json(&builds.iter().map(object).collect());
     }
-    let mut rows = vec![["build", "project", "version", "status", "started", "took", "by"].map(String::from).to_vec()];
-    rows.extend(builds.iter().map(|build| {
+    if builds.is_empty() {
+        terminal::say("no builds yet; `kiln build` starts one");
+        return Ok(Code::Success);
+    }
+    let ids = short_ids(&builds);
+    let columns = [
+        fixed("build"),
+        flexible("project"),
+        flexible("version").optional(2),
+        fixed("status"),
+        fixed("started").optional(1),
+        fixed("took").optional(3),
+        flexible("by").optional(4),
+    ];
+    let rows = builds.iter().zip(ids).map(|(build, id)| {
         vec![
-            build.id.clone(),
+            id,
             build.project.clone(),
             build.version.clone(),
             status_word(build.status()).to_owned(),
-            time(build.started),
+            build.started.map(ago).unwrap_or_default(),
             took(build).map(terminal::duration).unwrap_or_default(),
             build.user.clone(),
         ]
-    }));
-    local::print(terminal::table(&rows).as_bytes())
+    });
+    local::print(Table::new(&columns).with(rows).for_stdout().as_bytes())
+}
+
+/// The ids, each shortened to what every command takes for it: as many signs as tell these builds from each other.
+fn short_ids(builds: &[v1::Build]) -> Vec<String> {
+    // The first twelve hold the time in milliseconds.
+    const FEWEST: usize = 12;
+    let longest = builds.iter().map(|build| build.id.len()).max().unwrap_or(FEWEST);
+    let short = |build: &v1::Build, length: usize| build.id.get(..length).unwrap_or(&build.id).to_owned();
+    let is_unique = |length: &usize| {
+        let ids: std::collections::BTreeSet<String> = builds.iter().map(|build| short(build, *length)).collect();
+        ids.len() == builds.len()
+    };
+    let length = (FEWEST..longest).find(is_unique).unwrap_or(longest);
+    builds.iter().map(|build| short(build, length)).collect()
 }
 
 pub(super) async fn cancel(farm: &Farm, id: &str) -> Result<Code, Error> {
@@ -44,7 +72,7 @@ fn took(build: &v1::Build) -> Option<Duration> {
     u64::try_from(nanos).ok().map(Duration::from_nanos)
 }
 
-fn object(build: &v1::Build) -> Value {
+pub(super) fn object(build: &v1::Build) -> Value {
     let source = build.source.clone().unwrap_or_default();
     json!({
         "build": build.id,
@@ -80,7 +108,7 @@ fn step(state: &v1::StepState) -> Value {
         "step": of.step,
         "platform": of.platform,
         "target": of.target,
-        "shard": of.shard,
+        "shard": of.shard + 1,
         "shards": of.shards,
         "phase": phase,
         "cache": finished.map(|finished| cache_word(finished.cache())),

@@ -1,4 +1,4 @@
-//! `kiln check`: the release checklist for a project, with the mend for each point that does not pass.
+//! `kiln check`: the release checklist for a project, with a fix for each point that does not pass.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ struct Point {
     /// What was found.
     fact: String,
     /// What to do about it; none where it passes.
-    mend: Option<String>,
+    fix: Option<String>,
 }
 
 /// What the farm said, or why there is none.
@@ -31,7 +31,7 @@ pub(super) async fn run(farm: &args::Farm, args: args::Check) -> Result<Code, Er
     let project = Project::open(&args.dir)?;
     let plan = project.plan(&[], &[], None);
     let (workers, artifacts) = ask(farm).await;
-    let points = vec![
+    let mut points = vec![
         environment(&plan, &workers),
         locked(&project, &plan),
         once(&project, &plan, &artifacts),
@@ -39,11 +39,16 @@ pub(super) async fn run(farm: &args::Farm, args: args::Check) -> Result<Code, Er
         every_push(&project),
         store(&artifacts),
     ];
+    if let Err(error) = &plan
+        && points.iter().all(|point| point.fact != error.to_string())
+    {
+        points.insert(0, plannable(error));
+    }
     // What a point tells already is not told twice.
     let notes: Vec<&String> = plan.iter().flat_map(|plan| &plan.notes).collect();
     let notes: Vec<&String> =
         notes.into_iter().filter(|note| points.iter().all(|point| point.fact != **note)).collect();
-    let code = if points.iter().all(|point| point.mend.is_none()) { Code::Success } else { Code::Failed };
+    let code = if points.iter().all(|point| point.fix.is_none()) { Code::Success } else { Code::Failed };
     if args.json {
         notes.iter().for_each(|note| terminal::say(&terminal::harmless(&format!("note: {note}"))));
         local::print_json(&points.iter().map(object).collect())?;
@@ -51,11 +56,11 @@ pub(super) async fn run(farm: &args::Farm, args: args::Check) -> Result<Code, Er
     }
     let mut out = String::new();
     for point in &points {
-        let word = if point.mend.is_none() { "pass" } else { "FAIL" };
+        let word = if point.fix.is_none() { "pass" } else { "FAIL" };
         out.push_str(&format!("{word}  {}: {}\n", point.name, point.fact));
-        if let Some(mend) = &point.mend {
-            for (index, line) in mend.lines().enumerate() {
-                out.push_str(&format!("      {}{line}\n", if index == 0 { "mend: " } else { "      " }));
+        if let Some(fix) = &point.fix {
+            for (index, line) in fix.lines().enumerate() {
+                out.push_str(&format!("      {}{line}\n", if index == 0 { "fix: " } else { "     " }));
             }
         }
     }
@@ -77,36 +82,44 @@ async fn ask(args: &args::Farm) -> (Answer<Vec<v1::Worker>>, Answer<Vec<v1::Arti
 }
 
 fn pass(name: &'static str, fact: impl Into<String>) -> Point {
-    Point { name, fact: fact.into(), mend: None }
+    Point { name, fact: fact.into(), fix: None }
 }
 
-fn fail(name: &'static str, fact: impl Into<String>, mend: impl Into<String>) -> Point {
-    Point { name, fact: fact.into(), mend: Some(mend.into()) }
+fn fail(name: &'static str, fact: impl Into<String>, fix: impl Into<String>) -> Point {
+    Point { name, fact: fact.into(), fix: Some(fix.into()) }
 }
 
-fn no_plan(name: &'static str, error: &plan::Error) -> Point {
-    fail(name, format!("there is no plan: {error}"), "mend what `kiln plan` says")
+/// Of a project without a plan: why there is none is the first point, and told once.
+fn no_plan(name: &'static str) -> Point {
+    fail(name, "not checked: there is no plan", "fix the plan first")
+}
+
+/// Without a farm: why there is none is the point about the store, and told once.
+fn no_farm(name: &'static str) -> Point {
+    fail(name, "not checked: the farm does not answer", "name a farm that answers: `--farm URL`")
+}
+
+fn plannable(error: &plan::Error) -> Point {
+    fail("the project can be built", error.to_string(), "change what it names until `kiln plan` prints a plan")
 }
 
 fn environment(plan: &Result<Plan, plan::Error>, workers: &Answer<Vec<v1::Worker>>) -> Point {
     const NAME: &str = "build environment matches production";
     let plan = match plan {
         Ok(plan) => plan,
-        Err(error) => return no_plan(NAME, error),
+        Err(_) => return no_plan(NAME),
     };
     if let Some(target) = plan.targets.iter().find(|target| target.os.is_none()) {
-        let mend = format!(
-            "say in `kiln.toml` what production is (`kiln init` writes the rest):\n[targets.prod]\nplatform = \"{}\"\n\
+        let fix = format!(
+            "say in `kiln.toml` what production runs, as `kiln init` does:\n[targets.prod]\nplatform = \"{}\"\n\
              os = \"debian:12\"\nglibc = \"2.36\"",
             target.platform
         );
-        return fail(NAME, format!("target `{}` does not say what production's system is", target.name), mend);
+        return fail(NAME, format!("target `{}` does not say what production's system is", target.name), fix);
     }
     let workers = match workers {
         Ok(workers) => workers,
-        Err(error) => {
-            return fail(NAME, format!("no farm to compare with: {error}"), "name a farm that answers: `--farm URL`");
-        }
+        Err(_) => return no_farm(NAME),
     };
     for target in &plan.targets {
         if !workers.iter().any(|worker| matches(worker, target)) {
@@ -146,7 +159,7 @@ fn locked(project: &Project, plan: &Result<Plan, plan::Error>) -> Point {
         )) => {
             return fail(NAME, error.to_string(), format!("run `{command}` and commit what it writes"));
         }
-        Err(error) if plan.is_err() => return no_plan(NAME, error),
+        Err(_) if plan.is_err() => return no_plan(NAME),
         Err(_) => return pass(NAME, "no language with a lock file was found; `kiln.toml` says how to build"),
         Ok(found) => {
             if let Some(note) = found.notes.iter().find(|note| note.contains("pin")) {
@@ -183,11 +196,11 @@ fn once(project: &Project, plan: &Result<Plan, plan::Error>, artifacts: &Answer<
     const NAME: &str = "built once per change and stored immutably";
     let plan = match plan {
         Ok(plan) => plan,
-        Err(error) => return no_plan(NAME, error),
+        Err(_) => return no_plan(NAME),
     };
     if plan.artifacts.is_empty() {
-        let mend = "add an `[artifacts.NAME]` to `kiln.toml` with `from` and `files`";
-        return fail(NAME, "the build hands nothing over", mend);
+        let fix = "add an `[artifacts.NAME]` to `kiln.toml` with `from` and `files`";
+        return fail(NAME, "the build hands nothing over", fix);
     }
     if let Some(step) = plan.steps.iter().find(|step| !step.cache) {
         let fact = format!("step `{}` runs again in each build of the same sources", step.name);
@@ -195,9 +208,7 @@ fn once(project: &Project, plan: &Result<Plan, plan::Error>, artifacts: &Answer<
     }
     let artifacts = match artifacts {
         Ok(artifacts) => artifacts,
-        Err(error) => {
-            return fail(NAME, format!("the store does not answer: {error}"), "name a farm that answers: `--farm URL`");
-        }
+        Err(_) => return no_farm(NAME),
     };
     let mut contents: BTreeMap<(&str, &str, &str, &str), &v1::Artifact> = BTreeMap::new();
     for artifact in
@@ -229,8 +240,8 @@ fn identifier(project: &Project, plan: &Result<Plan, plan::Error>) -> Point {
         return fail(NAME, fact, "commit the changes that `git status` shows");
     }
     if facts.repository.is_empty() {
-        let mend = "name the repository that others can read: `git remote add origin URL`";
-        return fail(NAME, format!("commit {} has no repository to find it in", short(&facts.commit)), mend);
+        let fix = "name the repository that others can read: `git remote add origin URL`";
+        return fail(NAME, format!("commit {} has no repository to find it in", short(&facts.commit)), fix);
     }
     let name = plan.as_ref().map_or_else(|_| local::directory_name(&project.dir), |plan| plan.name.clone());
     let version = plan.as_ref().ok().and_then(|plan| plan.version.clone()).unwrap_or_else(|| facts.describe.clone());
@@ -243,24 +254,24 @@ fn short(commit: &str) -> &str {
 
 fn every_push(project: &Project) -> Point {
     const NAME: &str = "built on every push";
-    let mend = "let the CI call `kiln build` on each push, with `KILN_FARM` set to the farm's address";
+    let fix = "let the CI call `kiln build` on each push, with `KILN_FARM` set to the farm's address";
     match ci::look(&project.dir) {
         Ci::Builds(path) => pass(NAME, format!("`{path}` calls `kiln build`")),
         Ci::Others(paths) => {
-            fail(NAME, format!("no CI definition calls `kiln build` (looked in {})", paths.join(", ")), mend)
+            fail(NAME, format!("no CI definition calls `kiln build` (looked in {})", paths.join(", ")), fix)
         }
-        Ci::None => fail(NAME, "there is no CI definition", mend),
+        Ci::None => fail(NAME, "there is no CI definition", fix),
     }
 }
 
 fn store(artifacts: &Answer<Vec<v1::Artifact>>) -> Point {
     const NAME: &str = "artifact store reachable";
     match artifacts {
-        Ok(artifacts) => pass(NAME, format!("it answers and lists {} artifacts", artifacts.len())),
+        Ok(artifacts) => pass(NAME, format!("it answers and lists {}", terminal::count(artifacts.len(), "artifact"))),
         Err(error) => fail(NAME, error.clone(), "start the coordinator, or name a farm that answers: `--farm URL`"),
     }
 }
 
 fn object(point: &Point) -> Value {
-    json!({ "name": point.name, "pass": point.mend.is_none(), "fact": point.fact, "mend": point.mend })
+    json!({ "name": point.name, "pass": point.fix.is_none(), "fact": point.fact, "fix": point.fix })
 }

@@ -1,6 +1,8 @@
-//! `kiln logs`: all that the steps of a build wrote, from the store; of a step that runs, what came so far and comes yet.
+//! `kiln logs`: all that the steps of a build wrote, from the store; of a step that runs, what it wrote so far. With `--follow`,
+//! what they write until the build ends.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read};
+use std::time::Duration;
 
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::v1;
@@ -8,19 +10,26 @@ use kiln_proto::v1::event::Event;
 use kiln_proto::v1::step_state::Phase;
 
 use crate::farm::{Error as FarmError, FUNCTION, Farm};
-use crate::progress::Key;
+use crate::progress::{Board, Happening, Key};
 use crate::{Code, Error, args, local, terminal};
+
+/// The past of a build has come when nothing came for this long.
+const SILENCE: Duration = Duration::from_millis(300);
 
 pub(super) async fn run(farm: &Farm, args: args::Logs) -> Result<Code, Error> {
     let build = farm.build(&args.build).await?;
     let wanted: Vec<&v1::StepState> =
         build.steps.iter().filter(|state| is_wanted(state, args.step.as_deref())).collect();
-    if let (Some(step), true) = (&args.step, wanted.is_empty()) {
+    let is_planned = wanted.is_empty() && args.follow && build.status() == v1::Status::Running;
+    if let (Some(step), true) = (&args.step, wanted.is_empty() && !is_planned) {
         let mut names: Vec<&str> =
             build.steps.iter().filter_map(|state| Some(state.step.as_ref()?.step.as_str())).collect();
         names.dedup();
         let message = format!("build `{}` has no step `{step}`; expected one of: {}", build.id, names.join(", "));
         return Err(Error::Usage(message));
+    }
+    if args.follow && build.status() == v1::Status::Running {
+        return follow(farm, &build.id, args.step.as_deref()).await;
     }
     for state in &wanted {
         let key = Key::from(state.step.clone().unwrap_or_default());
@@ -29,7 +38,8 @@ pub(super) async fn run(farm: &Farm, args: args::Logs) -> Result<Code, Error> {
         }
         match &state.finished {
             Some(finished) => stored(farm, &build.instance, finished).await?,
-            None if matches!(state.phase(), Phase::Running | Phase::Queued) => live(farm, &build.id, &key).await?,
+            None if state.phase() == Phase::Running => so_far(farm, &build.id, &key).await?,
+            None if state.phase() == Phase::Queued => terminal::say(&format!("`{}` waits for a worker", key.step)),
             None => terminal::say(&format!("`{}` has not run", key.step)),
         }
     }
@@ -41,7 +51,7 @@ fn is_wanted(state: &v1::StepState, step: Option<&str>) -> bool {
 }
 
 fn header(key: &Key) -> String {
-    let shard = if key.shards > 1 { format!(" [{}/{}]", key.shard + 1, key.shards) } else { String::new() };
+    let shard = if key.shards > 1 { format!("[{}/{}]", key.shard + 1, key.shards) } else { String::new() };
     terminal::harmless(&format!("{}{shard} {}", key.step, key.platform))
 }
 
@@ -71,8 +81,29 @@ async fn copy(farm: &Farm, instance: &str, function: DigestFunction, digest: &Di
     lines.finish()
 }
 
-async fn live(farm: &Farm, build: &str, wanted: &Key) -> Result<(), Error> {
+/// What a step that runs has written until now.
+async fn so_far(farm: &Farm, build: &str, wanted: &Key) -> Result<(), Error> {
     let mut output = Output::default();
+    let mut events = farm.call(farm.watch(build, 0)).await?;
+    // The past comes at once; then the stream waits for what happens next.
+    while let Ok(next) = tokio::time::timeout(SILENCE, events.message()).await {
+        match farm.call(async { next }).await?.and_then(|event| event.event) {
+            Some(Event::Log(log)) if log.step.clone().map(Key::from).as_ref() == Some(wanted) => {
+                output.write(&log.data)?
+            }
+            Some(Event::StepFinished(done)) if done.step.clone().map(Key::from).as_ref() == Some(wanted) => break,
+            Some(Event::BuildFinished(_)) | None => break,
+            Some(_) => {}
+        }
+    }
+    output.finish()?;
+    terminal::say(&format!("`{}` still runs; `kiln logs --follow` shows what comes", wanted.step));
+    Ok(())
+}
+
+/// What the steps of a build write, from its beginning to its end; each line with its step before it where there are several.
+async fn follow(farm: &Farm, build: &str, step: Option<&str>) -> Result<Code, Error> {
+    let mut board = Board { build: build.to_owned(), ..Board::default() };
     let mut offset = 0;
     let mut patience = farm.patience();
     loop {
@@ -81,21 +112,16 @@ async fn live(farm: &Farm, build: &str, wanted: &Key) -> Result<(), Error> {
             Ok(mut events) => loop {
                 match events.message().await {
                     Err(status) => break status,
-                    Ok(None) => return output.finish(),
+                    Ok(None) => return Ok(Code::Success),
                     Ok(Some(event)) => {
                         patience.reset();
                         offset = event.offset + 1;
-                        match event.event {
-                            Some(Event::Log(log)) if log.step.clone().map(Key::from).as_ref() == Some(wanted) => {
-                                output.write(&log.data)?;
-                            }
-                            Some(Event::StepFinished(done))
-                                if done.step.clone().map(Key::from).as_ref() == Some(wanted) =>
-                            {
-                                return output.finish();
-                            }
-                            Some(Event::BuildFinished(_)) => return output.finish(),
-                            _ => {}
+                        let ended = matches!(event.event, Some(Event::BuildFinished(_)));
+                        for happening in event.event.map(|event| board.take(event)).unwrap_or_default() {
+                            print_log(&board, &happening, step)?;
+                        }
+                        if ended {
+                            return Ok(Code::Success);
                         }
                     }
                 }
@@ -105,7 +131,20 @@ async fn live(farm: &Farm, build: &str, wanted: &Key) -> Result<(), Error> {
     }
 }
 
-/// Standard output: bytes as they are, but made harmless on a terminal, a whole line at a time.
+fn print_log(board: &Board, happening: &Happening, step: Option<&str>) -> Result<(), Error> {
+    let Happening::Log { key, text, .. } = happening else { return Ok(()) };
+    if step.is_some_and(|step| step != key.step) {
+        return Ok(());
+    }
+    let is_only = step.is_some() && key.shards <= 1 && board.targets.len() <= 1;
+    let label = terminal::harmless(&board.label(key));
+    let text = terminal::shown(text, console::colors_enabled());
+    let line = |line: &str| if is_only { format!("{line}\n") } else { format!("{label} | {line}\n") };
+    let lines: String = text.lines().map(line).collect();
+    local::print(lines.as_bytes()).map(|_| ())
+}
+
+/// Standard output, a whole line at a time: in a pipe the bytes without escape sequences, on a terminal made harmless.
 #[derive(Default)]
 struct Output {
     line: Vec<u8>,
@@ -113,28 +152,24 @@ struct Output {
 
 impl Output {
     fn write(&mut self, data: &[u8]) -> Result<(), Error> {
-        let stdout = std::io::stdout();
-        if !stdout.is_terminal() {
-            return done(stdout.lock().write_all(data));
-        }
         self.line.extend_from_slice(data);
         if let Some(end) = self.line.iter().rposition(|byte| *byte == b'\n') {
             let rest = self.line.split_off(end + 1);
             let lines = std::mem::replace(&mut self.line, rest);
-            local::print(terminal::harmless(&String::from_utf8_lossy(&lines)).as_bytes())?;
+            print(&lines)?;
         }
         Ok(())
     }
 
     fn finish(self) -> Result<(), Error> {
-        local::print(terminal::harmless(&String::from_utf8_lossy(&self.line)).as_bytes())?;
-        Ok(())
+        print(&self.line)
     }
 }
 
-fn done(result: std::io::Result<()>) -> Result<(), Error> {
-    match result {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::Stdout(error)),
-        _ => Ok(()),
-    }
+fn print(data: &[u8]) -> Result<(), Error> {
+    let shown = match std::io::stdout().is_terminal() {
+        true => terminal::shown(&String::from_utf8_lossy(data), console::colors_enabled()).into_bytes(),
+        false => terminal::without_escapes(data),
+    };
+    local::print(&shown).map(|_| ())
 }

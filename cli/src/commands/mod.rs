@@ -13,16 +13,19 @@ mod logs;
 mod members;
 mod membership;
 mod plan;
+mod status;
 mod supervise;
+mod test;
 mod up;
 mod workers;
 
 use std::future::Future;
+use std::time::{Duration, SystemTime};
 
 use crate::args::{self, Cli, Command};
 use crate::farm::Farm;
 use crate::interrupts::Interrupts;
-use crate::{Code, Error};
+use crate::{Code, Error, terminal};
 use kiln_telemetry::trace;
 use tracing::Instrument;
 
@@ -32,6 +35,8 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
     let farm = &cli.farm;
     match cli.command {
         Command::Build(args) => build::run(farm, args, &interrupts).instrument(root_span()).await,
+        Command::Test(args) => test::run(farm, args, &interrupts).instrument(root_span()).await,
+        Command::Status(args) => briefly(farm, &interrupts, async |farm| status::run(farm, args).await).await,
         Command::Attach(args) => {
             with_farm(farm, &interrupts, async |farm| attach::run(farm, args, &interrupts).await).await
         }
@@ -47,7 +52,7 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
         Command::Farm(args) => membership::run(farm, args, &interrupts).await,
         Command::Up(args) => up::run(args, &interrupts).await,
         Command::Plan(args) => plan::run(&args),
-        Command::Init { dir } => init::run(&dir),
+        Command::Init { dir } => or_interrupted(&interrupts, init::run(farm, &dir)).await,
         Command::Check(args) => or_interrupted(&interrupts, check::run(farm, args)).await,
         Command::Coordinator(args) => up::coordinator(*args, interrupts).await,
         Command::Worker(args) => up::worker(*args, interrupts).await,
@@ -88,6 +93,12 @@ async fn or_interrupted<T>(interrupts: &Interrupts, work: impl Future<Output = R
         result = work => result,
         () = interrupts.first() => Err(Error::Cancelled),
     }
+}
+
+/// How long ago a time was, by this machine's clock; a time to come is now.
+fn ago(at: prost_types::Timestamp) -> String {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(at.seconds).unwrap_or_default());
+    terminal::ago(SystemTime::now().duration_since(at).unwrap_or_default())
 }
 
 /// A time as people and scripts read it; empty where it is not known.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use kiln_core::plan::{Artifact, Origin, Plan, Step, Target, VersionOrigin};
+use kiln_core::plan::{Artifact, Origin, Plan, Scope, Step, Target, VersionOrigin};
 use serde_json::{Value, json};
 
 use crate::local::Project;
@@ -10,13 +10,21 @@ use crate::{Code, Error, args, left_out, local, terminal};
 
 pub(super) fn run(args: &args::Plan) -> Result<Code, Error> {
     let project = Project::open(&args.dir)?;
-    let mut plan = project.plan(&args.platform, &args.target, args.language)?;
+    let scope = if args.test { Scope::Tests } else { Scope::Build };
+    let mut plan = project.plan_for(&args.platform, &args.target, args.language, scope)?;
     kiln_core::plan::set_variables(&mut plan, &args.env).map_err(|error| Error::Usage(error.to_string()))?;
     plan.notes.extend(left_out::words(&project.root, &project.left_out));
     if args.json {
         return local::print_json(&object(&plan));
     }
-    local::print(terminal::harmless(&words(&plan)).as_bytes())
+    let mut words = words(&plan);
+    let all = project.plan_for(&args.platform, &args.target, args.language, Scope::All)?;
+    // Those before the last are what it needs.
+    let test = all.steps.iter().rev().find(|step| step.test).filter(|_| scope == Scope::Build);
+    if let Some(test) = test {
+        words.push_str(&format!("\ntests: `kiln test` runs step `{}` and what it needs\n", test.name));
+    }
+    local::print(terminal::harmless(&words).as_bytes())
 }
 
 fn words(plan: &Plan) -> String {
@@ -99,6 +107,7 @@ fn object(plan: &Plan) -> Value {
         VersionOrigin::KilnToml => "kiln.toml",
         VersionOrigin::Manifest => "manifest",
         VersionOrigin::Git => "git",
+        VersionOrigin::Directory => "directory",
         VersionOrigin::Unknown => "unknown",
     };
     json!({
@@ -150,6 +159,7 @@ fn step(step: &Step) -> Value {
         "working_directory": step.working_directory,
         "stamp": step.stamp,
         "native": step.native,
+        "test": step.test,
     })
 }
 

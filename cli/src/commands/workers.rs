@@ -5,17 +5,33 @@ use serde_json::{Value, json};
 
 use super::time;
 use crate::farm::Farm;
-use crate::{Code, Error, args, local, terminal};
+use crate::terminal::{self, Table, fixed, flexible};
+use crate::{Code, Error, args, local};
 
 pub(super) async fn run(farm: &Farm, args: args::Json) -> Result<Code, Error> {
     let status = farm.status().await?;
     if args.json {
         return local::print_json(&status.workers.iter().map(object).collect());
     }
-    let head = ["worker", "state", "machine", "os", "libc", "cpus", "memory", "running", "sandbox", "docker"];
-    let mut rows = vec![head.map(String::from).to_vec()];
-    rows.extend(status.workers.iter().map(row));
-    local::print(terminal::table(&rows).as_bytes())
+    if status.workers.is_empty() {
+        terminal::say("no worker has joined this farm; `kiln-worker --coordinator URL` on another machine does");
+        return Ok(Code::Success);
+    }
+    let columns = [
+        flexible("worker"),
+        fixed("state"),
+        flexible("machine").optional(3),
+        flexible("os").optional(2),
+        flexible("libc").optional(6),
+        fixed("cpus"),
+        fixed("memory").optional(5),
+        fixed("running").optional(1),
+        flexible("sandbox").optional(7),
+        flexible("docker").optional(8),
+        flexible("version").optional(4),
+    ];
+    let rows = status.workers.iter().map(row);
+    local::print(Table::new(&columns).with(rows).for_stdout().as_bytes())
 }
 
 fn state(worker: &v1::Worker) -> &'static str {
@@ -43,6 +59,7 @@ fn row(worker: &v1::Worker) -> Vec<String> {
         worker.running.to_string(),
         environment.sandbox,
         environment.docker,
+        worker.version.clone(),
     ]
 }
 

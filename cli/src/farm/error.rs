@@ -11,6 +11,9 @@ use tonic::Status;
 pub enum Error {
     #[error(transparent)]
     Channel(#[from] channel::Error),
+    /// Something else answers at the address.
+    #[error("no Kiln farm at `{url}`: {what}")]
+    Stranger { url: String, what: String },
     /// The farm understood and says no: the question was wrong.
     #[error("{0}")]
     Refused(String),
@@ -67,7 +70,7 @@ impl Error {
     pub fn code(&self) -> crate::Code {
         match self {
             Self::Channel(channel::Error::Connect { .. }) => crate::Code::Farm,
-            Self::Refused(_) | Self::Channel(_) => crate::Code::Usage,
+            Self::Refused(_) | Self::Channel(_) | Self::Stranger { .. } => crate::Code::Usage,
             _ => crate::Code::Farm,
         }
     }

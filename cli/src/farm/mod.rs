@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use kiln_proto::channel::Channel;
 use kiln_proto::channel::{self, MAX_MESSAGE_BYTES};
 use kiln_proto::digest::DigestFunction;
+use kiln_proto::meter::Meter;
 use kiln_proto::transfer;
 use kiln_proto::v1::artifacts_client::ArtifactsClient;
 use kiln_proto::v1::builds_client::BuildsClient;
@@ -33,6 +34,8 @@ pub struct Farm {
     channel: Channel,
     lost_after: Duration,
     embedded: Option<embedded::Opened>,
+    /// Counts the bytes of blobs that are moved.
+    meter: Meter,
 }
 
 impl Farm {
@@ -41,7 +44,13 @@ impl Farm {
         match args.farm.as_deref().map(str::trim).filter(|url| !url.is_empty()) {
             Some(url) => {
                 let channel = channel::connect(url, &args.access).await.map_err(Error::from)?;
-                Ok(Self { url: url.to_owned(), channel, lost_after: args.lost_after, embedded: None })
+                Ok(Self {
+                    url: url.to_owned(),
+                    channel,
+                    lost_after: args.lost_after,
+                    embedded: None,
+                    meter: Meter::default(),
+                })
             }
             None => {
                 let dir = crate::local::cache_dir()?.join("farm");
@@ -53,6 +62,7 @@ impl Farm {
                     channel: opened.channel.clone(),
                     lost_after,
                     embedded: Some(opened),
+                    meter: Meter::default(),
                 })
             }
         }
@@ -90,7 +100,12 @@ impl Farm {
 
     /// The transfer client for an instance and a digest function.
     pub fn blobs(&self, instance: &str, function: DigestFunction) -> transfer::Client {
-        transfer::Client::new(self.channel.clone(), instance, function)
+        transfer::Client::new(self.channel.clone(), instance, function).metered(self.meter.clone())
+    }
+
+    /// How far the transfer of blobs is that is under way.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// What the farm is and does.
@@ -99,9 +114,10 @@ impl Farm {
         Ok(self.call(client.status(v1::StatusRequest {})).await?.into_inner())
     }
 
-    /// One build.
+    /// One build, by its id, the unique beginning of one, or `latest`.
     pub async fn build(&self, id: &str) -> Result<v1::Build, Error> {
-        Ok(self.call(self.builds().get(GetRequest { build: id.to_owned() })).await?.into_inner())
+        let request = GetRequest { build: id.to_owned(), user: crate::local::user() };
+        Ok(self.call(self.builds().get(request)).await?.into_inner())
     }
 
     /// Asks for a build's end.
@@ -121,7 +137,27 @@ impl Farm {
 
     /// A call's answer, with the farm's address in its error.
     pub async fn call<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Error> {
-        call.await.map_err(|status| Error::call(&self.url, status))
+        match call.await {
+            Ok(answer) => Ok(answer),
+            Err(status) => Err(match self.stranger(&status).await {
+                Some(error) => error,
+                None => Error::call(&self.url, status),
+            }),
+        }
+    }
+
+    /// That something else than a farm answers at its address, where that is why a call failed.
+    async fn stranger(&self, status: &Status) -> Option<Error> {
+        let url = self.url.clone();
+        if status.message().starts_with("grpc-status header missing") {
+            return Some(Error::Stranger { url, what: "a web server answers there, not a coordinator".to_owned() });
+        }
+        // A refusal of the farm's own has no source; what the transport made of a strange answer has one.
+        let is_transport = std::error::Error::source(status).is_some();
+        if !is_transport || self.embedded.is_some() {
+            return None;
+        }
+        channel::stranger(&self.url).await.map(|what| Error::Stranger { url, what })
     }
 
     /// Makes a call again for as long as the farm is away. The call must be one that may be repeated.
@@ -176,6 +212,11 @@ impl Patience {
         }
         if let Some(reason) = farm.embedded.as_ref().and_then(embedded::Opened::fault) {
             return Err(Error::Embedded { reason });
+        }
+        if self.since.is_none()
+            && let Some(error) = farm.stranger(&status).await
+        {
+            return Err(error);
         }
         let since = *self.since.get_or_insert_with(Instant::now);
         if since.elapsed() >= farm.lost_after {

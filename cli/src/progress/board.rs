@@ -1,7 +1,7 @@
 //! The state of a build as its events tell it.
 
-use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 use kiln_proto::v1;
@@ -45,6 +45,8 @@ pub struct Step {
     pub tail: VecDeque<String>,
     /// Its result.
     pub finished: Option<v1::StepFinished>,
+    /// It waits for a worker.
+    pub queued: bool,
     open: HashMap<String, Lines>,
 }
 
@@ -61,6 +63,25 @@ pub struct Board {
     pub starts: Vec<String>,
     /// Each pair of platform and target once.
     pub targets: Vec<(String, String)>,
+    /// When the user's command began; none where it joined a build that somebody else began.
+    pub began: Option<Instant>,
+    /// When the last event happened, by the farm's clock.
+    pub at: Option<prost_types::Timestamp>,
+    /// The steps that are dependency layers.
+    layers: HashSet<String>,
+}
+
+/// How far a build is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Actions with a result.
+    pub done: usize,
+    /// All actions.
+    pub all: usize,
+    /// Actions that run.
+    pub running: usize,
+    /// Actions that wait for a worker.
+    pub queued: usize,
 }
 
 impl Board {
@@ -70,7 +91,7 @@ impl Board {
         match event {
             Event::BuildStarted(started) => self.started(started),
             Event::StepQueued(queued) => {
-                self.steps.entry(key(queued.step)).or_default();
+                self.steps.entry(key(queued.step)).or_default().queued = true;
                 Vec::new()
             }
             Event::StepStarted(v1::StepStarted { step, worker }) => {
@@ -93,11 +114,15 @@ impl Board {
         self.build.clone_from(&started.build);
         self.steps.clear();
         self.targets.clear();
+        self.layers.clear();
         for step in &started.steps {
             let key = key(step.step.clone());
             let target = (key.platform.clone(), key.target.clone());
             if !self.targets.contains(&target) {
                 self.targets.push(target);
+            }
+            if step.layer {
+                self.layers.insert(key.step.clone());
             }
             self.steps.entry(key).or_default();
         }
@@ -142,10 +167,31 @@ impl Board {
         if !finished.worker.is_empty() {
             step.worker.clone_from(&finished.worker);
         }
-        step.since = None;
+        (step.since, step.queued) = (None, false);
         step.finished = Some(finished.clone());
         happenings.push(Happening::StepFinished { key, finished });
         happenings
+    }
+
+    /// How far it is.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts { all: self.steps.len(), ..Counts::default() };
+        for step in self.steps.values() {
+            counts.done += usize::from(step.finished.is_some());
+            counts.running += usize::from(step.since.is_some());
+            counts.queued += usize::from(step.queued && step.since.is_none() && step.finished.is_none());
+        }
+        counts
+    }
+
+    /// The actions that run, and for how long they have.
+    pub fn running(&self) -> impl Iterator<Item = (&Key, Duration)> {
+        self.steps.iter().filter_map(|(key, step)| Some((key, step.since?.elapsed())))
+    }
+
+    /// How long the user's command has run.
+    pub fn elapsed(&self) -> Option<Duration> {
+        self.began.map(|began| began.elapsed())
     }
 
     /// What to call an action: its step, and what tells it from the others.
@@ -181,11 +227,12 @@ impl Board {
         Some(if same_platform > 1 { format!("{platform_dir}-{}", plain(target)) } else { platform_dir })
     }
 
-    /// The first action that hit in an earlier build and had to run in this one; those after it mostly follow from it.
+    /// The first dependency layer that hit in an earlier build and had to run in this one. Other steps miss after every edit.
     pub fn surprising(&self) -> Option<&Key> {
         let hit_before =
             |step: &Step| step.finished.as_ref().is_some_and(|finished| finished.ok && finished.hit_before);
-        self.steps.iter().find(|(_, step)| hit_before(step)).map(|(key, _)| key)
+        let is_layer = |key: &Key| self.layers.contains(&key.step);
+        self.steps.iter().find(|(key, step)| is_layer(key) && hit_before(step)).map(|(key, _)| key)
     }
 
     /// The actions that failed by themselves.

@@ -1,25 +1,67 @@
 //! One JSON object a line on standard output, for programs.
 
 use std::io::Write;
+use std::time::{Duration, Instant, SystemTime};
 
 use kiln_proto::v1;
 use serde_json::{Value, json};
 
-use super::{Board, Happening, Key, Show, cache_word, status_word};
+use super::{Board, Happening, Key, Show, Work, cache_word, status_word};
 
-/// Writes each happening as an object with a `type`.
-pub(super) struct Json;
+/// The version of the objects' shape: raised when a field changes its meaning or goes, not when one is added.
+const SCHEMA: u32 = 1;
+/// How often an object tells how far a transfer is.
+const WORK_EVERY: Duration = Duration::from_secs(1);
+
+/// Writes each happening as an object with a `type`, the `schema` and a time.
+#[derive(Default)]
+pub(super) struct Json {
+    worked: Option<Instant>,
+}
+
+/// Writes an object with the schema's version and when it happened: by the farm's clock where that is known.
+fn write(mut object: Value, at: Option<prost_types::Timestamp>) -> std::io::Result<()> {
+    let at = at.unwrap_or_else(|| SystemTime::now().into());
+    // To the millisecond: the timestamp's own form has as many digits as it needs.
+    let at = prost_types::Timestamp { nanos: at.nanos / 1_000_000 * 1_000_000, ..at };
+    object["schema"] = SCHEMA.into();
+    object["at"] = at.to_string().into();
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{object}")?;
+    stdout.flush()
+}
 
 impl Show for Json {
-    fn happening(&mut self, _board: &Board, happening: &Happening) -> std::io::Result<()> {
-        let mut stdout = std::io::stdout().lock();
-        writeln!(stdout, "{}", object(happening))?;
-        stdout.flush()
+    fn happening(&mut self, board: &Board, happening: &Happening) -> std::io::Result<()> {
+        let mut object = object(happening);
+        if let (Happening::Finished { .. }, Some(elapsed)) = (happening, board.elapsed()) {
+            object["elapsed_ms"] = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).into();
+        }
+        let is_of_the_farm = !matches!(happening, Happening::Delivered(_) | Happening::Artifact { .. });
+        write(object, board.at.filter(|_| is_of_the_farm))
     }
 
     fn note(&mut self, text: &str) {
-        crate::terminal::say(text);
+        crate::terminal::say(&crate::terminal::harmless(text));
     }
+
+    fn work(&mut self, work: Option<&Work>) {
+        let Some(work) = work else { return self.worked = None };
+        if self.worked.is_none_or(|last| last.elapsed() >= WORK_EVERY) {
+            self.worked = Some(Instant::now());
+            let object = json!({
+                "type": "progress",
+                "what": work.what,
+                "bytes": work.done,
+                "total_bytes": work.total,
+                "bytes_per_second": work.rate(),
+            });
+            // Who does not read any more is found out by the next event.
+            let _ = write(object, None);
+        }
+    }
+
+    fn tick(&mut self, _board: &Board) {}
 }
 
 fn object(happening: &Happening) -> Value {
@@ -98,7 +140,7 @@ fn of_step(kind: &str, key: &Key, more: Value) -> Value {
     if let (Some(object), Value::Object(more)) = (object.as_object_mut(), more) {
         object.extend(more);
         if key.shards > 1 {
-            object.insert("shard".into(), key.shard.into());
+            object.insert("shard".into(), (key.shard + 1).into());
             object.insert("shards".into(), key.shards.into());
         }
     }

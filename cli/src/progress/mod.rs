@@ -11,9 +11,11 @@ mod summary;
 mod told;
 mod tty;
 mod waiting;
+mod work;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use kiln_proto::transfer::Moved;
 use kiln_proto::v1;
@@ -21,6 +23,7 @@ use kiln_proto::v1;
 pub use board::{Board, Key, Step};
 pub use summary::{cache_word, status_word, summary};
 pub(crate) use told::start;
+pub use work::{Work, watched};
 
 use crate::args::Progress;
 
@@ -98,15 +101,18 @@ pub trait Show: Send {
     fn happening(&mut self, board: &Board, happening: &Happening) -> std::io::Result<()>;
     /// Words beside the build, such as that it is being cancelled.
     fn note(&mut self, text: &str);
+    /// Shows how far a scan or a transfer is that takes longer than a moment; `None` once it has ended.
+    fn work(&mut self, work: Option<&Work>);
+    /// Called once a second while a build is followed, for whoever says that it still runs.
+    fn tick(&mut self, board: &Board);
 }
 
-/// The show that was asked for. `auto` is a terminal's where standard error is one.
-pub fn show(progress: Progress) -> Box<dyn Show> {
-    let terminal = std::io::stderr().is_terminal();
+/// The show that was asked for. `auto` is a terminal's where standard error is one. The command began at `began`.
+pub fn show(progress: Progress, began: Instant) -> Box<dyn Show> {
     match progress {
-        Progress::Json => Box::new(json::Json),
-        Progress::Tty => Box::new(tty::Tty::new()),
-        Progress::Auto if terminal => Box::new(tty::Tty::new()),
-        Progress::Plain | Progress::Auto => Box::new(plain::Plain::new(terminal)),
+        Progress::Json => Box::new(json::Json::default()),
+        Progress::Tty => Box::new(tty::Tty::new(began)),
+        Progress::Auto if std::io::stderr().is_terminal() => Box::new(tty::Tty::new(began)),
+        Progress::Plain | Progress::Auto => Box::new(plain::Plain::default()),
     }
 }

@@ -1,38 +1,43 @@
 //! Lines for a pipe or a file: what a CI system keeps.
 
 use std::io::Write;
+use std::time::{Duration, Instant};
 
 use super::waiting::waiting_words;
-use super::{Board, Happening, Show, cache_word, status_word, summary};
-use crate::terminal::{self, harmless, say};
+use super::{Board, Happening, Show, Work, cache_word, status_word, summary};
+use crate::terminal::{self, Look, colours, harmless, paint, say, say_warning, shown};
+
+/// After this much silence a line tells that the build goes on.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+/// How often a line tells how far a transfer is.
+const WORK_EVERY: Duration = Duration::from_secs(10);
 
 /// Writes a line to standard error for each line of output, with its step before it.
+#[derive(Default)]
 pub(super) struct Plain {
-    terminal: bool,
-}
-
-impl Plain {
-    /// On a terminal, control characters of logs are made harmless.
-    pub(super) fn new(terminal: bool) -> Self {
-        Self { terminal }
-    }
+    /// When the last line was written.
+    spoke: Option<Instant>,
+    /// When the last line about a transfer was.
+    worked: Option<Instant>,
 }
 
 impl Show for Plain {
     fn happening(&mut self, board: &Board, happening: &Happening) -> std::io::Result<()> {
+        self.spoke = Some(Instant::now());
+        let label = |key| paint(Look::Name, &harmless(&board.label(key)));
         match happening {
             Happening::Started(started) => say(&harmless(&started_words(started))),
             Happening::StepStarted { key, worker } => {
-                say(&format!("{} | runs on {}", board.label(key), harmless(worker)));
+                say(&format!("{} | runs on {}", label(key), harmless(worker)));
             }
             Happening::Log { key, text, .. } => {
-                let text = if self.terminal { harmless(text) } else { text.clone() };
-                let label = board.label(key);
+                let (label, text) = (label(key), shown(text, colours()));
                 let lines: Vec<String> = text.lines().map(|line| format!("{label} | {line}")).collect();
                 say(&lines.join("\n"));
             }
             Happening::StepFinished { key, finished } => {
-                say(&format!("{} | {}", board.label(key), harmless(&finished_words(finished))));
+                let look = if finished.ok { Look::Good } else { Look::Bad };
+                say(&format!("{} | {}", label(key), paint(look, &harmless(&finished_words(finished)))));
             }
             Happening::Artifact { artifact, path } => {
                 say(&format!("artifact {}", harmless(&artifact.id)));
@@ -52,7 +57,7 @@ impl Show for Plain {
                     say(&harmless(&text));
                 }
             }
-            Happening::Warning(text) => say(&format!("warning: {}", harmless(text))),
+            Happening::Warning(text) => say_warning(&harmless(text)),
             Happening::Finished { finished, moved } => say(summary(board, finished, moved).trim_end_matches('\n')),
         }
         Ok(())
@@ -61,12 +66,52 @@ impl Show for Plain {
     fn note(&mut self, text: &str) {
         say(&harmless(text));
     }
+
+    fn work(&mut self, work: Option<&Work>) {
+        let Some(work) = work else { return self.worked = None };
+        if self.worked.is_none_or(|last| last.elapsed() >= WORK_EVERY) {
+            (self.worked, self.spoke) = (Some(Instant::now()), Some(Instant::now()));
+            say(&harmless(&work.words()));
+        }
+    }
+
+    fn tick(&mut self, board: &Board) {
+        let since = *self.spoke.get_or_insert_with(Instant::now);
+        if since.elapsed() >= HEARTBEAT {
+            self.spoke = Some(Instant::now());
+            say(&harmless(&heartbeat_words(board)));
+        }
+    }
+}
+
+/// How far a build is, in one line.
+pub(super) fn counts_words(board: &Board) -> String {
+    let counts = board.counts();
+    let mut words = format!("{}/{} steps", counts.done, counts.all);
+    if let Some(elapsed) = board.elapsed() {
+        words.push_str(&format!(", {}", terminal::duration(elapsed)));
+    }
+    if counts.running > 0 {
+        words.push_str(&format!(", {} running", counts.running));
+    }
+    if counts.queued > 0 {
+        words.push_str(&format!(", {} waiting for a worker", counts.queued));
+    }
+    words
+}
+
+/// What a silent build does.
+fn heartbeat_words(board: &Board) -> String {
+    let running: Vec<String> =
+        board.running().map(|(key, time)| format!("{} ({})", board.label(key), terminal::duration(time))).collect();
+    let running = if running.is_empty() { String::new() } else { format!(": {}", running.join(", ")) };
+    format!("{}{running}", counts_words(board))
 }
 
 /// The first line about a build.
 pub(super) fn started_words(started: &kiln_proto::v1::BuildStarted) -> String {
     let name = [started.project.as_str(), started.version.as_str()].join(" ");
-    let again = if started.resumed { "taken up again" } else { "started" };
+    let again = if started.resumed { "resumed" } else { "started" };
     let steps = crate::terminal::count(started.steps.len(), "step");
     format!("build {} {again}: {}, {steps}", started.build, name.trim())
 }
@@ -96,7 +141,7 @@ pub(super) fn finished_words(finished: &kiln_proto::v1::StepFinished) -> String 
     let time = terminal::duration(std::time::Duration::from_millis(finished.duration_ms));
     let cache = cache_word(finished.cache());
     if finished.ok {
-        return format!("done ({cache}, {time})");
+        return format!("done in {time} ({cache})");
     }
     // Why, the summary says.
     if finished.no_exit_code {

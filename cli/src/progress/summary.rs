@@ -7,7 +7,7 @@ use kiln_proto::v1;
 use kiln_proto::v1::step_finished::Cache;
 
 use super::{Board, told};
-use crate::terminal::{duration, harmless, last_overwrite, size, table};
+use crate::terminal::{Look, Table, colours, duration, fixed, flexible, harmless, last_overwrite, paint, shown, size};
 
 /// The word for how a build ended, as scripts read it.
 pub fn status_word(status: v1::Status) -> &'static str {
@@ -34,21 +34,22 @@ pub fn cache_word(cache: Cache) -> &'static str {
 pub fn summary(board: &Board, finished: &v1::BuildFinished, moved: &Moved) -> String {
     let mut out = String::new();
     for (key, step, result) in board.failed() {
-        let label = board.label(key);
-        out.push_str(&format!("\n{label}: {}\n", told::failure(result)));
+        let label = harmless(&board.label(key));
+        let name = paint(Look::Name, &label);
+        let first = format!("{label}: {}", harmless(&told::failure(result)));
+        out.push_str(&format!("\n{}\n", paint(Look::Bad, &first)));
         let error = told::first_error(step, result);
-        error.iter().for_each(|line| out.push_str(&format!("{label} | {line}\n")));
+        error.iter().for_each(|line| out.push_str(&format!("{name} | {}\n", shown(line, colours()))));
         if !error.is_empty() {
-            out.push_str(&format!("{label} | …\n"));
+            out.push_str(&format!("{name} | …\n"));
         }
         for line in &step.tail {
-            out.push_str(&format!("{label} | {}\n", last_overwrite(line)));
+            out.push_str(&format!("{name} | {}\n", shown(last_overwrite(line), colours())));
         }
-        out.push_str(&format!("all of its output: kiln logs {} {}\n", board.build, key.step));
+        out.push_str(&harmless(&format!("all of its output: kiln logs {} {}\n", board.build, key.step)));
     }
-    let mut out = harmless(&out);
     out.push('\n');
-    let mut rows = vec![["step", "cache", "worker", "time"].map(String::from).to_vec()];
+    let mut rows = Vec::new();
     for (key, step) in &board.steps {
         let (cache, time) = match &step.finished {
             None => ("-", String::from("-")),
@@ -58,26 +59,28 @@ pub fn summary(board: &Board, finished: &v1::BuildFinished, moved: &Moved) -> St
         let worker = if step.worker.is_empty() { "-" } else { &step.worker };
         rows.push(vec![board.label(key), cache.to_owned(), worker.to_owned(), time]);
     }
-    out.push_str(&table(&rows));
+    let columns = [flexible("step"), fixed("cache"), flexible("worker").optional(1), fixed("time")];
+    out.push_str(&Table::new(&columns).with(rows).for_stderr());
     let word = match finished.status() {
-        v1::Status::FarmFailed => "failed by the farm's fault",
+        v1::Status::FarmFailed => "infrastructure error",
         status => status_word(status),
     };
-    let time = duration(Duration::from_millis(finished.duration_ms));
+    let look = if finished.status() == v1::Status::Succeeded { Look::Good } else { Look::Bad };
+    let word = paint(look, word);
+    // What the user waited for, with the scan, the upload and the download; of a build that was joined later, its own time.
+    let time = duration(board.elapsed().unwrap_or(Duration::from_millis(finished.duration_ms)));
     let (sent, reused) = (size(moved.bytes), size(moved.reused_bytes));
-    let mut last = format!("build {}: {word} in {time}; sent {sent}, reused {reused}", finished.build);
+    out.push_str(&format!("build {}: {word} in {time}; sent {sent}, reused {reused}\n", harmless(&finished.build)));
     let told = board.failed().any(|(_, _, result)| result.message == finished.message);
     if !finished.message.is_empty() && finished.status() != v1::Status::Succeeded && !told {
-        last.push_str(&format!("\n{}", finished.message));
+        out.push_str(&format!("{}\n", harmless(&finished.message)));
     }
     if let Some(key) = board.surprising() {
-        let step = &key.step;
-        last.push_str(&format!("\n{step} hit before and missed now: kiln cache explain {step} tells why"));
+        let step = harmless(&key.step);
+        out.push_str(&format!("{step} was cached before and had to run; `kiln cache explain {step}` says why\n"));
     }
     for start in board.starts.iter().filter(|_| finished.status() == v1::Status::Succeeded) {
-        last.push_str(&format!("\n{start}"));
+        out.push_str(&format!("{}\n", harmless(start)));
     }
-    out.push_str(&harmless(&last));
-    out.push('\n');
     out
 }

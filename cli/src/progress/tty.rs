@@ -1,15 +1,15 @@
-//! A terminal: a live line for each running step, and a line that stays for each that ended.
+//! A terminal: a live line for each running step, one for the whole build below them, and a line that stays for each that ended.
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use super::plain::{delivered_words, finished_words, started_words, target_words};
+use super::plain::{counts_words, delivered_words, finished_words, started_words, target_words};
 use super::waiting::waiting_words;
-use super::{Board, Happening, Key, Show, summary};
-use crate::terminal::{harmless, last_overwrite, say};
+use super::{Board, Happening, Key, Show, Work, summary};
+use crate::terminal::{Look, colours, duration, harmless, last_overwrite, paint, say, shown};
 
 const TICK: Duration = Duration::from_millis(120);
 
@@ -17,34 +17,66 @@ const TICK: Duration = Duration::from_millis(120);
 pub(super) struct Tty {
     bars: MultiProgress,
     running: HashMap<Key, ProgressBar>,
+    /// How far the build is, below its steps.
+    whole: Option<ProgressBar>,
+    /// A scan or a transfer.
+    work: Option<ProgressBar>,
+    began: Instant,
+}
+
+/// A line's style: a sign that it lives, and what `template` says. `time` in it is how long the line is there.
+fn style(template: &str) -> ProgressStyle {
+    let time = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let _ = out.write_str(&duration(state.elapsed()));
+    };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner()).with_key("time", time)
 }
 
 impl Tty {
-    pub(super) fn new() -> Self {
-        Self { bars: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()), running: HashMap::new() }
+    pub(super) fn new(began: Instant) -> Self {
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+        Self { bars, running: HashMap::new(), whole: None, work: None, began }
     }
 
     fn line(&self, text: &str) {
-        let text = harmless(text);
-        self.bars.suspend(|| say(&text));
+        self.bars.suspend(|| say(text));
     }
 
     fn bar(&mut self, board: &Board, key: &Key) -> &ProgressBar {
         self.running.entry(key.clone()).or_insert_with(|| {
-            let style = ProgressStyle::with_template("{spinner} {prefix} {elapsed} {wide_msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_spinner());
-            let bar = self.bars.add(ProgressBar::new_spinner().with_style(style));
+            let bar = ProgressBar::new_spinner().with_style(style("{spinner:.cyan} {prefix:.cyan} {time} {wide_msg}"));
+            let bar = match &self.whole {
+                Some(whole) => self.bars.insert_before(whole, bar),
+                None => self.bars.add(bar),
+            };
             bar.set_prefix(harmless(&board.label(key)));
             bar.enable_steady_tick(TICK);
             bar
         })
     }
 
-    fn clear(&mut self) {
-        for (_, bar) in self.running.drain() {
-            bar.finish_and_clear();
-            self.bars.remove(&bar);
+    /// Says how far the build is.
+    fn count(&mut self, board: &Board) {
+        if board.steps.is_empty() {
+            return;
         }
+        let whole = self.whole.get_or_insert_with(|| {
+            let bar = ProgressBar::new_spinner().with_elapsed(self.began.elapsed());
+            let bar = self.bars.add(bar.with_style(style("{spinner:.cyan} {wide_msg}")));
+            bar.enable_steady_tick(TICK);
+            bar
+        });
+        whole.set_message(counts_words(board));
+    }
+
+    fn remove(&self, bar: &ProgressBar) {
+        bar.finish_and_clear();
+        self.bars.remove(bar);
+    }
+
+    fn clear(&mut self) {
+        let bars: Vec<ProgressBar> = self.running.drain().map(|(_, bar)| bar).chain(self.whole.take()).collect();
+        bars.iter().for_each(|bar| self.remove(bar));
     }
 }
 
@@ -53,7 +85,7 @@ impl Show for Tty {
         match happening {
             Happening::Started(started) => {
                 self.clear();
-                self.line(&started_words(started));
+                self.line(&harmless(&started_words(started)));
             }
             Happening::StepStarted { key, worker } => {
                 let prefix = harmless(&format!("{} on {worker}", board.label(key)));
@@ -62,48 +94,78 @@ impl Show for Tty {
                 bar.set_prefix(prefix);
             }
             Happening::Log { key, text, .. } => {
-                if let Some(line) = text.lines().rev().map(last_overwrite).find(|line| !line.trim().is_empty()) {
-                    self.bar(board, key).set_message(harmless(line).replace('\t', " "));
+                if let Some(line) =
+                    text.lines().rev().map(last_overwrite).find(|line| !harmless(line).trim().is_empty())
+                {
+                    let line = shown(line, colours()).replace('\t', " ");
+                    self.bar(board, key).set_message(line);
                 }
             }
             Happening::StepFinished { key, finished } => {
                 if let Some(bar) = self.running.remove(key) {
-                    bar.finish_and_clear();
-                    self.bars.remove(&bar);
+                    self.remove(&bar);
                 }
-                let sign = if finished.ok { "✓" } else { "✗" };
-                self.line(&format!("{sign} {}  {}", board.label(key), finished_words(finished)));
+                let (look, sign) = if finished.ok { (Look::Good, "✓") } else { (Look::Bad, "✗") };
+                let (sign, label) = (paint(look, sign), harmless(&board.label(key)));
+                self.line(&format!("{sign} {label}  {}", harmless(&finished_words(finished))));
             }
             Happening::Artifact { artifact, path } => {
-                self.line(&format!("artifact {}", artifact.id));
+                self.line(&format!("artifact {}", harmless(&artifact.id)));
                 self.bars.suspend(|| writeln!(std::io::stdout().lock(), "{}", path.display()))?;
             }
             Happening::TargetFinished(finished) => {
                 if let Some(text) = target_words(board, finished) {
-                    self.line(&text);
+                    self.line(&harmless(&text));
                 }
             }
             Happening::Delivered(delivered) => {
-                self.line(&delivered_words(delivered));
+                self.line(&harmless(&delivered_words(delivered)));
                 let named = format!("{}@{}", delivered.reference, delivered.digest);
                 self.bars.suspend(|| writeln!(std::io::stdout().lock(), "{named}"))?;
             }
             Happening::Waiting(waiting) => {
                 if let Some(text) = waiting_words(board, waiting) {
-                    self.line(&text);
+                    self.line(&harmless(&text));
                 }
             }
-            Happening::Warning(text) => self.line(&format!("warning: {text}")),
+            Happening::Warning(text) => {
+                self.line(&format!("{} {}", paint(Look::Warning, "warning:"), harmless(text)));
+            }
             Happening::Finished { finished, moved } => {
                 self.clear();
                 let text = summary(board, finished, moved);
                 self.bars.suspend(|| say(text.trim_end()));
             }
         }
+        if !matches!(happening, Happening::Finished { .. }) {
+            self.count(board);
+        }
         Ok(())
     }
 
     fn note(&mut self, text: &str) {
-        self.line(text);
+        self.line(&harmless(text));
+    }
+
+    fn work(&mut self, work: Option<&Work>) {
+        let Some(work) = work else {
+            if let Some(bar) = self.work.take() {
+                self.remove(&bar);
+            }
+            return;
+        };
+        let bar = self.work.get_or_insert_with(|| {
+            let bar = self.bars.add(ProgressBar::new(0));
+            bar.set_style(style("{prefix:.cyan} {wide_bar:.cyan/dim} {msg}").progress_chars("━━╌"));
+            bar
+        });
+        bar.set_prefix(harmless(&work.what));
+        bar.set_message(work.amounts());
+        bar.set_length(work.total);
+        bar.set_position(work.done);
+    }
+
+    fn tick(&mut self, board: &Board) {
+        self.count(board);
     }
 }

@@ -137,7 +137,7 @@ fn the_progress_on_a_terminal_is_live_and_ends_with_a_summary() {
         .current_dir(dir.path());
     let text = output_of_command(command);
     assert!(text.contains("\u{1b}["), "expected a live display");
-    for words in ["work", "miss", "success", "sent", "reused"] {
+    for words in ["work", "miss", "success", "sent", "reused", "0/1 steps", "\u{1b}[32m✓"] {
         assert!(text.contains(words), "expected `{words}` in {text}");
     }
 }

@@ -8,6 +8,7 @@ mod real;
 mod artifacts;
 mod checklist;
 mod command;
+mod daily;
 mod lost;
 mod refused;
 mod steps;

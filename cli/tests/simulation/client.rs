@@ -103,7 +103,7 @@ pub async fn build(name: String, word: String, seen: Seen) -> turmoil::Result {
         };
         while let Some(event) = next(&mut events).await? {
             if let Some(Event::BuildFinished(_)) = event.event {
-                return Ok(builds.get(v1::GetRequest { build: id.clone() }).await?.into_inner());
+                return Ok(builds.get(v1::GetRequest { build: id.clone(), ..Default::default() }).await?.into_inner());
             }
         }
         Err(Status::unavailable("the events ended before the build"))

@@ -18,7 +18,7 @@ use super::jwt::{Jwt, Rules};
 use super::shown::Authorities;
 use super::tls::Served;
 use super::tokens::{self, Tokens};
-use super::watched::Watched;
+use super::watched::{Look, Watched};
 use super::{Config, Error, Identity, issued, revoked, shown};
 
 /// Certificates whose identity is remembered.
@@ -43,6 +43,8 @@ pub struct Authenticator(Arc<Inner>);
 struct Inner {
     asks: bool,
     known: watch::Receiver<Arc<Known>>,
+    /// Looks at the files at once.
+    look: Option<Look>,
     jwt: Option<Jwt>,
     certificates: Mutex<HashMap<[u8; 32], (Authorities, Identity)>>,
     tls: Option<watch::Receiver<Served>>,
@@ -78,9 +80,11 @@ impl Authenticator {
             Some(jwt) => Some(Jwt::open(jwt).await?),
             None => None,
         };
+        let (known, look) = follow(config.clone())?;
         Ok(Self(Arc::new(Inner {
             asks: config.asks(),
-            known: follow(config.clone())?,
+            known,
+            look,
             jwt,
             certificates: Mutex::default(),
             tls,
@@ -101,6 +105,18 @@ impl Authenticator {
     /// What the files say, now and from now on.
     pub fn known(&self) -> watch::Receiver<Arc<Known>> {
         self.0.known.clone()
+    }
+
+    /// What the files say now, this token included where it was made a moment ago.
+    pub async fn known_with(&self, token: &str) -> Arc<Known> {
+        let known = self.0.known.borrow().clone();
+        match &self.0.look {
+            Some(look) if !known.tokens.has(token) => {
+                look.now().await;
+                self.0.known.borrow().clone()
+            }
+            _ => known,
+        }
     }
 
     /// Lets whoever this means in no more, from the answer on. It is written down, for this coordinator's next run and for others.
@@ -232,10 +248,12 @@ impl Authenticator {
     }
 
     async fn by_token(&self, token: &str) -> Result<Identity, Status> {
-        let known = self.0.known.borrow().clone();
         let found = match &self.0.jwt {
-            Some(jwt) if !Tokens::is_ours(token) => jwt.identify(token, known.rules.as_ref()).await,
-            _ => known.tokens.identify(token, SystemTime::now()),
+            Some(jwt) if !Tokens::is_ours(token) => {
+                let known = self.0.known.borrow().clone();
+                jwt.identify(token, known.rules.as_ref()).await
+            }
+            _ => self.known_with(token).await.tokens.identify(token, SystemTime::now()),
         };
         found.map_err(Status::unauthenticated)
     }
@@ -296,19 +314,23 @@ fn read(config: &Config) -> Result<Known, Error> {
     Ok(Known { tokens: tokens.into(), revoked, rules })
 }
 
-fn follow(config: Config) -> Result<watch::Receiver<Arc<Known>>, Error> {
+/// What the files say from now on, and by what they are looked at out of turn.
+type Followed = (watch::Receiver<Arc<Known>>, Option<Look>);
+
+fn follow(config: Config) -> Result<Followed, Error> {
     let paths: Vec<_> =
         [config.tokens_file(), config.revoked_file(), config.jwt_rules.clone()].into_iter().flatten().collect();
     let is_fixed = paths.is_empty();
     let watched = Watched::begin(paths);
     let (sender, receiver) = watch::channel(Arc::new(read(&config)?));
     if is_fixed {
-        return Ok(receiver);
+        return Ok((receiver, None));
     }
+    let look = watched.look();
     tokio::spawn(watched.follow(move || {
         sender.send_replace(Arc::new(read(&config)?));
         tracing::info!("tokens, rules and who is revoked were read anew");
         Ok::<_, Error>(!sender.is_closed())
     }));
-    Ok(receiver)
+    Ok((receiver, Some(look)))
 }

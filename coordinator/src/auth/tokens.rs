@@ -120,6 +120,11 @@ impl Tokens {
         token.starts_with(PREFIX)
     }
 
+    /// Whether this token is one of them, valid or not.
+    pub fn has(&self, token: &str) -> bool {
+        self.0.contains_key(&hash(token))
+    }
+
     /// Who shows this token.
     ///
     /// # Errors
@@ -152,7 +157,7 @@ impl Tokens {
 
     // Found by its hash: how long that takes tells nothing of any other token.
     fn find(&self, token: &str, now: SystemTime) -> Result<&Entry, String> {
-        let entry = self.0.get(&hash(token)).ok_or("this token is not known; `kiln farm token` makes one")?;
+        let entry = self.0.get(&hash(token)).ok_or("unknown token; `kiln farm token` makes one")?;
         if entry.is_over(now) {
             let words =
                 entry.expires.map(humantime::format_rfc3339_seconds).map(|at| at.to_string()).unwrap_or_default();
@@ -187,7 +192,7 @@ mod tests {
         let identity = tokens.identify(&token, now).unwrap();
         assert_eq!((identity.name.as_str(), identity.tenant.as_str()), ("ci", "shop"));
         assert!(tokens.identify(&token, now + Duration::from_secs(1)).unwrap_err().contains("has expired"));
-        assert!(tokens.identify(&generate().0, now).unwrap_err().contains("not known"));
+        assert!(tokens.identify(&generate().0, now).unwrap_err().contains("unknown token"));
         assert!(tokens.join(&token, now).unwrap_err().contains("not for joining"));
     }
 

@@ -8,8 +8,24 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::sync::{mpsc, oneshot};
+
 /// How often it is looked.
 const EVERY: Duration = Duration::from_millis(500);
+
+/// Looks at once, for whoever cannot wait for the next look. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Look(mpsc::Sender<oneshot::Sender<()>>);
+
+impl Look {
+    /// Returns once the files were looked at, and what changed in them is known.
+    pub(super) async fn now(&self) {
+        let (done, looked) = oneshot::channel();
+        if self.0.send(done).await.is_ok() {
+            let _ = looked.await;
+        }
+    }
+}
 
 type Stamp = Vec<Option<(u64, i64, i64, u64)>>;
 
@@ -18,6 +34,7 @@ type Stamp = Vec<Option<(u64, i64, i64, u64)>>;
 pub(super) struct Watched {
     paths: Vec<PathBuf>,
     read: Stamp,
+    looks: (mpsc::Sender<oneshot::Sender<()>>, mpsc::Receiver<oneshot::Sender<()>>),
 }
 
 fn stamp(paths: &[PathBuf]) -> Stamp {
@@ -32,15 +49,33 @@ impl Watched {
     /// To be called before the files are read for the first time.
     pub(super) fn begin(paths: Vec<PathBuf>) -> Self {
         let read = stamp(&paths);
-        Self { paths, read }
+        Self { paths, read, looks: mpsc::channel(64) }
+    }
+
+    /// By which the files are looked at out of turn.
+    pub(super) fn look(&self) -> Look {
+        Look(self.looks.0.clone())
     }
 
     /// Calls `changed` whenever one of the files is another than before, until it says `false`: nobody wants to know any more. Where it
     /// fails, that is told once, and it is called again at the next look.
     pub(super) async fn follow<E: Display>(mut self, mut changed: impl FnMut() -> Result<bool, E>) {
         let mut told = None;
+        let mut asked: Vec<oneshot::Sender<()>> = Vec::new();
         loop {
-            tokio::time::sleep(EVERY).await;
+            for done in asked.drain(..) {
+                let _ = done.send(());
+            }
+            tokio::select! {
+                () = tokio::time::sleep(EVERY) => {}
+                Some(done) = self.looks.1.recv() => {
+                    asked.push(done);
+                    // Whoever asked by now is answered by the same look.
+                    while let Ok(done) = self.looks.1.try_recv() {
+                        asked.push(done);
+                    }
+                }
+            }
             let now = stamp(&self.paths);
             if now == self.read {
                 continue;

@@ -11,6 +11,7 @@ mod images;
 mod layer;
 mod libraries;
 pub mod lower;
+mod named;
 mod native;
 mod records;
 mod remarks;
@@ -26,7 +27,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kiln_core::plan::{self, Options, Plan, Platform};
+use kiln_core::plan::{self, Options, Plan, Platform, Scope};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::v1::{self, Build, Status as BuildStatus, event};
 use kiln_proto::{clock, v1::SubmitRequest};
@@ -288,8 +289,9 @@ impl Builds {
             directory: project_directory(&facts.project).map_err(wrong)?,
             directory_name: if facts.directory.is_empty() { "project".to_owned() } else { facts.directory.clone() },
         };
+        let scope = if request.test { Scope::Tests } else { Scope::Build };
         let question = |files: &plan::MemorySource| {
-            let plan = plan::plan(files, &options)?;
+            let plan = plan::plan_for(files, &options, scope)?;
             plan::read_unversioned(&plan.steps, files);
             artifacts::read_locks(files);
             Ok::<Plan, plan::Error>(plan)
@@ -431,13 +433,24 @@ impl Builds {
         }
     }
 
-    /// A build by its id.
+    /// A build by its id, the unique beginning of one, or `latest`.
     pub fn get(&self, id: &str) -> Result<Build, Status> {
-        if let Some(active) = self.shared.active.lock().get(id) {
-            return Ok(active.build.lock().clone());
+        self.get_for(id, "")
+    }
+
+    /// As [`get`](Self::get); `latest` is the latest of this user, where they have any.
+    pub fn get_for(&self, id: &str, user: &str) -> Result<Build, Status> {
+        let now = |id: &str| self.shared.active.lock().get(id).map(|active| active.build.lock().clone());
+        if let Some(build) = now(id) {
+            return Ok(build);
         }
-        let found = self.shared.records.build(id).map_err(internal)?;
-        found.ok_or_else(|| Status::not_found(format!("no build `{id}`; `kiln builds` lists them")))
+        let found = named::build(&self.shared.records, id, user)?;
+        Ok(now(&found.id).unwrap_or(found))
+    }
+
+    /// The artifact that is meant by an id, a part of one, a name or `latest`.
+    pub fn artifact(&self, named: &str, platform: &str) -> Result<v1::Artifact, Status> {
+        named::artifact(&self.shared.records, named, platform)
     }
 
     /// The latest builds, newest first; 100 where `limit` is 0.
@@ -454,7 +467,7 @@ impl Builds {
     /// Asks a build to end; a finished one stays as it is.
     pub fn cancel(&self, id: &str) -> Result<Build, Status> {
         let build = self.get(id)?;
-        if let Some(active) = self.shared.active.lock().get(id) {
+        if let Some(active) = self.shared.active.lock().get(&build.id) {
             active.cancel.cancel();
         }
         Ok(build)
@@ -482,6 +495,7 @@ impl Builds {
             Status::resource_exhausted(format!("{MAX_WATCHES} clients follow builds, the most that the farm serves"))
         })?;
         let build = self.get(id)?;
+        let id = build.id.as_str();
         let active = self.shared.active.lock().get(id).map(|active| active.events.clone());
         let events = match active {
             Some(events) => events,

@@ -79,6 +79,21 @@ impl Records {
         found.map(|data| Build::decode(data.value()).map_err(Error::from)).transpose()
     }
 
+    /// The builds whose ids begin so, oldest first, at most `limit`.
+    pub fn builds_like(&self, prefix: &str, limit: usize) -> Result<Vec<Build>, Error> {
+        let read = self.database.begin_read()?;
+        let table = read.open_table(BUILDS)?;
+        let mut found = Vec::new();
+        for row in table.range(prefix..)?.take(limit) {
+            let (id, data) = row?;
+            if !id.value().starts_with(prefix) {
+                break;
+            }
+            found.push(Build::decode(data.value())?);
+        }
+        Ok(found)
+    }
+
     /// The build that a request started.
     pub fn request(&self, request_id: &str) -> Result<Option<String>, Error> {
         let read = self.database.begin_read()?;

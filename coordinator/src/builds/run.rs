@@ -172,6 +172,7 @@ fn started(work: &Work) -> v1::BuildStarted {
                     step: Some(reference),
                     needs: step.needs.clone(),
                     why: step.why.clone(),
+                    layer: is_layer(step, &work.plan.steps),
                 });
             }
         }
@@ -183,6 +184,13 @@ fn started(work: &Work) -> v1::BuildStarted {
         steps: planned,
         resumed: work.resumed,
     }
+}
+
+/// Whether an ordinary edit of the sources leaves a step a hit: it sees some files, and fetches or serves a step that sees them all.
+fn is_layer(step: &Step, steps: &[Step]) -> bool {
+    let sees_some = |step: &Step| step.inputs.iter().any(|glob| !glob.starts_with('!'));
+    let serves_all = steps.iter().any(|other| other.needs.contains(&step.name) && !sees_some(other));
+    sees_some(step) && (step.network || serves_all)
 }
 
 /// How a target came out.

@@ -60,7 +60,8 @@ impl builds_server::Builds for Builds {
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::Build>, Status> {
-        Ok(Response::new(self.builds.get(&request.into_inner().build)?))
+        let v1::GetRequest { build, user } = request.into_inner();
+        Ok(Response::new(self.builds.get_for(&build, &user)?))
     }
 }
 
@@ -78,10 +79,7 @@ impl artifacts_server::Artifacts for Builds {
     }
 
     async fn get(&self, request: Request<v1::GetArtifactRequest>) -> Result<Response<v1::Artifact>, Status> {
-        let id = request.into_inner().id;
-        let found = self.builds.records().artifact(&id).map_err(|error| Status::internal(error.to_string()))?;
-        let artifact =
-            found.ok_or_else(|| Status::not_found(format!("no artifact `{id}`; `kiln artifacts` lists them")))?;
-        Ok(Response::new(artifact))
+        let v1::GetArtifactRequest { id, host_platform } = request.into_inner();
+        Ok(Response::new(self.builds.artifact(&id, &host_platform)?))
     }
 }

@@ -55,7 +55,7 @@ impl membership_server::Membership for Membership {
     async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::Certificate>, Status> {
         let v1::JoinRequest { token, worker, certificate_request } = request.into_inner();
         check_name("worker", &worker).map_err(Status::invalid_argument)?;
-        let known = self.authenticator.known().borrow().clone();
+        let known = self.authenticator.known_with(&token).await;
         let by = known.tokens.join(&token, SystemTime::now()).map_err(Status::unauthenticated)?;
         if known.revoked.has_name(&by) {
             return Err(Status::permission_denied(format!("the join token `{by}` is no longer taken by this farm")));

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::meter::Meter;
 
 use super::{Error, Found, Kind, Stat};
 
@@ -20,17 +21,19 @@ pub(super) fn hash_files(
     found: &[Found],
     known: &[Option<[u8; 32]>],
     function: DigestFunction,
+    meter: &Meter,
 ) -> Result<HashMap<usize, (Stat, Digest)>, Error> {
     let wanted: Vec<usize> = (0..found.len())
         .filter(|index| known[*index].is_none() && matches!(found[*index].kind, Kind::File { .. }))
         .collect();
+    meter.expect(wanted.iter().map(|index| size(&found[*index])).sum());
     let threads = std::thread::available_parallelism().map_or(2, |count| count.get().min(8)).min(wanted.len());
     let next = AtomicUsize::new(0);
     let work = || {
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut done = Vec::new();
         while let Some(index) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let hashed = hash_file(&root.join(&found[*index].path), function, &mut buffer)?;
+            let hashed = hash_file(&root.join(&found[*index].path), function, &mut buffer, meter)?;
             done.push((*index, hashed));
         }
         Ok::<_, Error>(done)
@@ -48,7 +51,14 @@ pub(super) fn hash_files(
     })
 }
 
-fn hash_file(path: &Path, function: DigestFunction, buffer: &mut [u8]) -> Result<(Stat, Digest), Error> {
+fn size(found: &Found) -> u64 {
+    match &found.kind {
+        Kind::File { stat, .. } => stat.size,
+        Kind::Symlink { .. } => 0,
+    }
+}
+
+fn hash_file(path: &Path, function: DigestFunction, buffer: &mut [u8], meter: &Meter) -> Result<(Stat, Digest), Error> {
     let read = |source| Error::Read { path: path.to_owned(), source };
     for _ in 0..ATTEMPTS {
         let mut file = File::open(path).map_err(read)?;
@@ -57,7 +67,10 @@ fn hash_file(path: &Path, function: DigestFunction, buffer: &mut [u8]) -> Result
         loop {
             match file.read(buffer).map_err(read)? {
                 0 => break,
-                count => hasher.update(&buffer[..count]),
+                count => {
+                    hasher.update(&buffer[..count]);
+                    meter.advance(count as u64);
+                }
             }
         }
         let after = Stat::new(&file.metadata().map_err(read)?);

@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::meter::Meter;
 use kiln_proto::transfer::Blob;
 use kiln_proto::tree::{Entry, Tree};
 
@@ -101,6 +102,11 @@ pub struct Scanned {
 
 /// Scans a directory.
 pub fn scan(options: &Options) -> Result<Scanned, Error> {
+    scan_metered(options, &Meter::default())
+}
+
+/// As [`scan`]; counts the bytes that are hashed.
+pub fn scan_metered(options: &Options, meter: &Meter) -> Result<Scanned, Error> {
     let started = SystemTime::now();
     let root = directory(&options.root)?;
     let cache_file = options.cache.as_ref().map(|dir| dir.join(cache_name(&root, options.function)));
@@ -117,7 +123,7 @@ pub fn scan(options: &Options) -> Result<Scanned, Error> {
             Kind::Symlink { .. } => None,
         })
         .collect();
-    let fresh = hash::hash_files(&root, &found, &known, options.function)?;
+    let fresh = hash::hash_files(&root, &found, &known, options.function, meter)?;
     let hashed = fresh.len();
     let scanned = build(root, &found, &known, &fresh, options.function)?;
     if let Some(file) = cache_file.filter(|_| hashed > 0 || cache.len() != scanned.files) {

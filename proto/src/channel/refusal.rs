@@ -24,6 +24,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("certificate expired", "its certificate has expired; who runs the farm must replace it"),
     ("invalid peer certificate: Expired", "its certificate has expired; who runs the farm must replace it"),
     ("not valid yet", "its certificate is not valid yet; is this machine's clock right?"),
+    ("HTTP/2 was not negotiated", "it speaks TLS but not gRPC; is there a coordinator at this address?"),
     ("InvalidContentType", "it speaks no TLS; expected `http://` for such a coordinator"),
     ("fatal alert: CertificateExpired", "it refuses this client's certificate, which has expired; get a new one"),
     (

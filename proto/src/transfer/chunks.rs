@@ -113,6 +113,7 @@ impl Client {
         let (sender, receiver) = mpsc::channel(4);
         let (whole, to) = (*digest, path.to_owned());
         let writing = tokio::task::spawn_blocking(move || write(&to, &whole, &base, receiver));
+        self.meter.advance(digest.size.saturating_sub(bytes));
         let fed = feed(chunks, &local, uses, stream::iter(asks).buffered(CONCURRENCY), sender).await;
         let written = writing.await.map_err(|_| tonic::Status::internal("the writing thread ended early"))?;
         match (written, fed) {

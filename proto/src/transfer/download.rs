@@ -28,6 +28,7 @@ impl Client {
         let mut data = Vec::with_capacity(usize::try_from(digest.size).unwrap_or(0).min(64 << 20));
         let mut chunks = self.read(digest).await?;
         while let Some(chunk) = chunks.message().await.map_err(|status| gone(status, digest))? {
+            self.meter.advance(chunk.data.len() as u64);
             data.extend_from_slice(&chunk.data);
         }
         verify(digest, &data)?;
@@ -81,6 +82,7 @@ impl Client {
             }
             check(response.status)?;
             verify(&digest, &response.data)?;
+            self.meter.advance(response.data.len() as u64);
             found.insert(digest, response.data.into());
         }
         Ok(found)
@@ -162,6 +164,7 @@ impl Client {
         }
         let mut chunks = self.read(digest).await?;
         while let Some(chunk) = chunks.message().await.map_err(|status| gone(status, digest))? {
+            self.meter.advance(chunk.data.len() as u64);
             if sender.send(chunk.data.into()).await.is_err() {
                 break;
             }

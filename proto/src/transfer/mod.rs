@@ -21,6 +21,7 @@ use tonic::service::interceptor::InterceptedService;
 use crate::bytestream::byte_stream_client::ByteStreamClient;
 use crate::channel::MAX_MESSAGE_BYTES;
 use crate::digest::{Digest, DigestFunction};
+use crate::meter::Meter;
 use crate::reapi;
 use crate::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 use crate::scope::OfTenant;
@@ -163,6 +164,7 @@ pub struct Client {
     streams: ByteStreamClient<Traced<Scoped>>,
     instance: String,
     function: DigestFunction,
+    meter: Meter,
 }
 
 impl Client {
@@ -179,7 +181,14 @@ impl Client {
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
             instance,
             function,
+            meter: Meter::default(),
         }
+    }
+
+    /// Counts the bytes that it moves on this meter. An upload begins it again with what is to be sent.
+    #[must_use]
+    pub fn metered(self, meter: Meter) -> Self {
+        Self { meter, ..self }
     }
 
     /// The digest function that this client speaks.

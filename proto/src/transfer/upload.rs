@@ -12,6 +12,7 @@ use super::{
 };
 use crate::bytestream::WriteRequest;
 use crate::digest::{Digest, DigestFunction};
+use crate::meter::Meter;
 use crate::reapi;
 use crate::resource_name::{Compression, WriteName};
 
@@ -22,6 +23,7 @@ impl Client {
         let digests: Vec<Digest> = unique.keys().copied().collect();
         let missing = self.find_missing(&digests).await?;
         let (wanted, there): (Vec<_>, Vec<_>) = unique.into_iter().partition(|(digest, _)| missing.contains(digest));
+        self.meter.restart(0);
         let mut moved = self.send(wanted).await?;
         moved.reused_bytes += there.iter().map(|(digest, _)| digest.size).sum::<u64>();
         Ok(moved)
@@ -31,6 +33,7 @@ impl Client {
     pub async fn send(&self, blobs: Vec<(Digest, Blob)>) -> Result<Moved, Error> {
         let blob_count = blobs.len() as u64;
         let total: u64 = blobs.iter().map(|(digest, _)| digest.size).sum();
+        self.meter.expect(total);
         let (large, small): (Vec<_>, Vec<_>) =
             blobs.into_iter().partition(|(digest, _)| digest.size >= STREAM_FROM_BYTES);
         let batches: Vec<_> = batches(small).into_iter().map(|batch| self.send_batch(batch)).collect();
@@ -48,6 +51,7 @@ impl Client {
             return self.send_stream(digest, blob).await.map(|()| 0);
         }
         if let Some(sent) = self.send_chunks(&digest, &blob).await? {
+            self.meter.advance(digest.size.saturating_sub(sent));
             return Ok(digest.size.saturating_sub(sent));
         }
         self.send_stream(digest, blob).await?;
@@ -57,6 +61,7 @@ impl Client {
 
     pub(super) async fn send_batch(&self, batch: Vec<(Digest, Blob)>) -> Result<(), Error> {
         let function = self.function;
+        let bytes = batch.iter().map(|(digest, _)| digest.size).sum();
         let requests = tokio::task::spawn_blocking(move || {
             batch.into_iter().map(|(digest, blob)| read_small(function, digest, blob)).collect::<Result<Vec<_>, _>>()
         })
@@ -75,6 +80,7 @@ impl Client {
         for response in answer.responses {
             check(response.status)?;
         }
+        self.meter.advance(bytes);
         Ok(())
     }
 
@@ -91,7 +97,7 @@ impl Client {
             let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
             self.streams.clone().write(requests).await
         };
-        let feed = feed(name, digest, blob, sender);
+        let feed = feed(name, digest, blob, sender, &self.meter);
         let (answer, fed) = tokio::join!(call, feed);
         fed?;
         let committed = answer?.into_inner().committed_size;
@@ -110,6 +116,7 @@ async fn feed(
     digest: Digest,
     blob: Blob,
     sender: tokio::sync::mpsc::Sender<WriteRequest>,
+    meter: &Meter,
 ) -> Result<(), Error> {
     let mut offset = 0_u64;
     let mut name = Some(name);
@@ -129,6 +136,7 @@ async fn feed(
                 if sender.send(message(chunk.to_vec())).await.is_err() {
                     return Ok(());
                 }
+                meter.advance(chunk.len() as u64);
             }
         }
         Blob::File(path) | Blob::Part(path, _) => {
@@ -148,10 +156,12 @@ async fn feed(
                     let found = Digest { size: digest.size - left, ..digest };
                     return Err(Error::Changed { path: path.clone(), expected: digest, found });
                 }
-                left -= data.len() as u64;
+                let count = data.len() as u64;
+                left -= count;
                 if sender.send(message(data)).await.is_err() {
                     return Ok(());
                 }
+                meter.advance(count);
             }
         }
     }

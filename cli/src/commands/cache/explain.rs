@@ -12,7 +12,8 @@ use crate::commands::time;
 use crate::farm::{Farm, INSTANCE};
 use crate::local::Project;
 use crate::progress::cache_word;
-use crate::{Code, Error, args, local, terminal};
+use crate::terminal::{self, Table, fixed, flexible};
+use crate::{Code, Error, args, local};
 
 pub(super) async fn run(farm: &Farm, args: args::Explain) -> Result<Code, Error> {
     let project = match args.project {
@@ -94,12 +95,10 @@ fn paragraph(explanation: &v1::Explanation, shards: &[u32]) -> String {
     let label = label(&step.step, shards, step.shards);
     let mut out =
         format!("{label} {}: {ended} in build {}, {at}: {}\n", place(&step), run.build, why(explanation, &run));
-    let mut rows: Vec<Vec<String>> = Vec::new();
     if !explanation.differences.is_empty() {
-        rows.push(["  what", "name", "before", "after"].map(String::from).to_vec());
+        let columns = [fixed("  what"), flexible("name"), flexible("before"), flexible("after")];
+        out.push_str(&Table::new(&columns).with(explanation.differences.iter().map(row)).for_stdout());
     }
-    rows.extend(explanation.differences.iter().map(row));
-    out.push_str(&terminal::table(&rows));
     if explanation.more {
         out.push_str("  and more files\n");
     }
@@ -201,7 +200,7 @@ fn object(explanation: &v1::Explanation) -> Value {
         "step": step.step,
         "platform": step.platform,
         "target": step.target,
-        "shard": step.shard,
+        "shard": step.shard + 1,
         "shards": step.shards,
         "cache": cache_word(run.cache()),
         "ok": run.ok,

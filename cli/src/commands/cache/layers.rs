@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::ago;
 use crate::commands::time;
 use crate::farm::{Farm, INSTANCE};
-use crate::{Code, Error, args, local, terminal};
+use crate::terminal::{self, Table, fixed, flexible};
+use crate::{Code, Error, args, local};
 
 pub(super) async fn list(farm: &Farm, args: args::Layers) -> Result<Code, Error> {
     let request = v1::ListLayersRequest {
@@ -17,6 +18,10 @@ pub(super) async fn list(farm: &Farm, args: args::Layers) -> Result<Code, Error>
     let layers = farm.call(farm.cache().list(request)).await?.into_inner().layers;
     if args.json {
         return local::print_json(&layers.iter().map(object).collect());
+    }
+    if layers.is_empty() {
+        terminal::say("nothing is cached; a build caches the results of its steps");
+        return Ok(Code::Success);
     }
     local::print(table(&layers).as_bytes())
 }
@@ -46,27 +51,36 @@ pub(super) async fn prune(farm: &Farm, args: args::Prune) -> Result<Code, Error>
     let layers = terminal::count(pruned.layers.len(), "layer");
     let (freeable, freed) = (terminal::size(pruned.freeable_bytes), terminal::size(pruned.freed_bytes));
     if args.dry_run {
-        eprintln!("would forget {layers}, and free {freeable} that nothing else names");
+        terminal::say(&format!("would forget {layers}, and free {freeable} that nothing else names"));
     } else {
-        eprintln!("forgot {layers}, and freed {freed}");
+        terminal::say(&format!("forgot {layers}, and freed {freed}"));
         if pruned.freed_bytes < pruned.freeable_bytes {
-            eprintln!(
+            terminal::say(&format!(
                 "of {freeable} that no layer names any more, the rest is used by running work or by other results"
-            );
+            ));
         }
     }
     if pruned.shared > 0 {
         let kept = terminal::count(pruned.shared as usize, "layer");
-        eprintln!("{kept} as old stay: layers that stay have the same action");
+        terminal::say(&format!("{kept} as old stay: another project still uses the same action"));
     }
     Ok(Code::Success)
 }
 
 fn table(layers: &[v1::Layer]) -> String {
-    let head = ["project", "step", "platform", "environment", "size", "unique", "hits", "last hit"];
-    let mut rows = vec![head.map(String::from).to_vec()];
-    rows.extend(layers.iter().map(row));
-    terminal::table(&rows)
+    let columns = [
+        flexible("project"),
+        flexible("step"),
+        flexible("platform").optional(2),
+        flexible("environment").optional(4),
+        fixed("action"),
+        fixed("size"),
+        fixed("unique").optional(5),
+        fixed("hits").optional(3),
+        fixed("last hit").optional(6),
+        fixed("made").optional(1),
+    ];
+    Table::new(&columns).with(layers.iter().map(row)).for_stdout()
 }
 
 fn row(layer: &v1::Layer) -> Vec<String> {
@@ -77,10 +91,13 @@ fn row(layer: &v1::Layer) -> Vec<String> {
         super::explain::label(&step.step, &[step.shard], step.shards),
         place(&step),
         environment(layer),
+        // What tells two results of one step from each other.
+        layer.action.chars().take(8).collect(),
         format!("{}{evicted}", terminal::size(layer.size_bytes)),
         terminal::size(layer.unique_bytes),
         layer.counts.unwrap_or_default().hits.to_string(),
         layer.last_hit.map_or_else(|| "never".to_owned(), ago),
+        layer.created.map(ago).unwrap_or_default(),
     ]
 }
 
@@ -110,7 +127,7 @@ fn object(layer: &v1::Layer) -> Value {
         "step": step.step,
         "platform": step.platform,
         "target": step.target,
-        "shard": step.shard,
+        "shard": step.shard + 1,
         "shards": step.shards,
         "environment": layer.environment,
         "os": layer.os,

@@ -4,7 +4,8 @@ use kiln_proto::v1::{self, LayerCounts};
 use serde_json::{Value, json};
 
 use crate::farm::{Farm, INSTANCE};
-use crate::{Code, Error, args, local, terminal};
+use crate::terminal::{self, Column, Table, fixed, flexible};
+use crate::{Code, Error, args, local};
 
 pub(super) async fn run(farm: &Farm, args: args::Layers) -> Result<Code, Error> {
     let request = v1::LayerStatsRequest {
@@ -27,16 +28,20 @@ pub(super) async fn run(farm: &Farm, args: args::Layers) -> Result<Code, Error> 
             "total": object(json!({}), &total),
         }));
     }
-    let mut steps = vec![head(&["project", "step"])];
-    steps.extend(stats.steps.iter().map(|one| row(&[&one.project, &one.step], one.counts)));
-    steps.push(row(&["all", ""], Some(total)));
-    let mut users = vec![head(&["tenant"])];
-    users.extend(stats.users.iter().map(|one| row(&[&one.user], one.counts)));
-    local::print(format!("{}\n{}", terminal::table(&steps), terminal::table(&users)).as_bytes())
-}
-
-fn head(names: &[&str]) -> Vec<String> {
-    names.iter().chain(&["hits", "misses", "merged", "hit rate", "saved"]).map(|name| (*name).to_owned()).collect()
+    if stats.steps.is_empty() {
+        terminal::say("no step has run yet");
+        return Ok(Code::Success);
+    }
+    let counts = |names: &[Column]| {
+        let counts =
+            [fixed("hits"), fixed("misses"), fixed("merged").optional(2), fixed("rate"), fixed("saved").optional(1)];
+        Table::new(&[names, &counts].concat())
+    };
+    let steps = stats.steps.iter().map(|one| row(&[&one.project, &one.step], one.counts));
+    let steps = counts(&[flexible("project"), flexible("step")]).with(steps).with([row(&["all", ""], Some(total))]);
+    let users = stats.users.iter().map(|one| row(&[&one.user], one.counts));
+    let users = counts(&[flexible("user")]).with(users);
+    local::print(format!("{}\n{}", steps.for_stdout(), users.for_stdout()).as_bytes())
 }
 
 fn row(names: &[&str], counts: Option<LayerCounts>) -> Vec<String> {

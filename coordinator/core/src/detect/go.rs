@@ -14,9 +14,9 @@ use super::{
 };
 use crate::plan::{ArtifactKind, Source, Step};
 
-const FLAGS: &str = "-trimpath -buildvcs=false -ldflags=-buildid=";
+pub(super) const FLAGS: &str = "-trimpath -buildvcs=false -ldflags=-buildid=";
 /// Go's cache in a step.
-const CACHE: &str = ".kiln/go-cache";
+pub(super) const CACHE: &str = ".kiln/go-cache";
 
 /// What one `go.mod` says.
 struct Module {
@@ -238,7 +238,7 @@ fn read(directory: &str, text: &str) -> Module {
 }
 
 /// The directories that a `go.work` uses.
-fn used(text: &str) -> Vec<String> {
+pub(super) fn used(text: &str) -> Vec<String> {
     let paths = directives(text).into_iter().filter(|(verb, _)| *verb == "use");
     paths.filter_map(|(_, path)| tree::join("", path.split("//").next()?.trim().trim_matches('"'))).collect()
 }

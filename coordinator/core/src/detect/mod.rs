@@ -20,6 +20,7 @@ mod rust;
 mod shell;
 mod staging;
 mod submodules;
+mod tests_of;
 pub(crate) mod tree;
 mod unread;
 mod unsupported;
@@ -75,6 +76,7 @@ pub fn detect(
 fn in_language(language: Language, source: &dyn Source, directory_name: &str) -> Result<Option<Detected>, Error> {
     let mut found = by_detector(language, source, directory_name)?;
     if let Some(found) = &mut found {
+        tests_of::append(source, found);
         pins::apply(source, &mut found.steps);
     }
     Ok(found)

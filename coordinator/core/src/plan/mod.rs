@@ -12,6 +12,7 @@ mod model;
 mod planner;
 mod platform;
 mod print;
+mod scope;
 mod source;
 mod tools;
 mod unmatched;
@@ -31,9 +32,10 @@ pub use model::{
     Artifact, ArtifactFile, ArtifactKind, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Libc, Origin, Plan, Step, Target,
     VersionOrigin, default_libraries,
 };
-pub use planner::{Error, Options, plan};
+pub use planner::{Error, Options, plan, plan_for};
 pub use platform::{Platform, UnknownPlatform};
 pub use print::to_kiln_toml;
+pub use scope::Scope;
 pub use source::{MemorySource, Source};
 pub use tools::Tool;
 pub use unversioned::{read_unversioned, unversioned};

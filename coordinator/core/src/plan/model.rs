@@ -61,6 +61,8 @@ pub enum VersionOrigin {
     Manifest,
     /// `git describe`.
     Git,
+    /// The directory's name, as in `fmt-9.1.0` for an unpacked release.
+    Directory,
     /// Nobody.
     Unknown,
 }
@@ -158,6 +160,8 @@ pub struct Step {
     pub stamp: bool,
     /// Whether what it leaves depends on the CPU that it runs on: only workers with the same CPU share its result.
     pub native: bool,
+    /// Whether it only checks the project: `kiln test` runs it, `kiln build` does not.
+    pub test: bool,
 }
 
 impl Step {
@@ -185,6 +189,7 @@ impl Step {
             working_directory: None,
             stamp: false,
             native: false,
+            test: false,
         }
     }
 }

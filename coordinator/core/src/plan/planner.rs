@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Artifact, Origin, Plan, Platform, Source, Target, VersionOrigin, check, default_libraries, unmatched, within, words,
+    Artifact, Origin, Plan, Platform, Scope, Source, Target, VersionOrigin, check, default_libraries, scope, unmatched,
+    within, words,
 };
 use crate::detect::{self, Language};
 use crate::project;
@@ -67,24 +68,39 @@ pub enum Error {
         /// The nearest name, or all, in words.
         hint: String,
     },
+    /// `kiln test` in a project without tests.
+    #[error(
+        "the project has no test steps: set up its tests where `cargo test`, `ctest`, `go test`, `npm test` or `pytest` \
+         finds them, or add a `[steps.NAME]` with `test = true` to `kiln.toml`"
+    )]
+    NoTests,
+    /// `kiln build` in a project of tests.
+    #[error("the project has only test steps: run `kiln test`, or add a `[steps.NAME]` without `test = true`")]
+    OnlyTests,
 }
 
-/// The plan for a source tree.
+/// The plan of an ordinary build of a source tree.
 pub fn plan(source: &dyn Source, options: &Options) -> Result<Plan, Error> {
+    plan_for(source, options, Scope::Build)
+}
+
+/// The plan for a source tree, with the steps that `scope` asks for.
+pub fn plan_for(source: &dyn Source, options: &Options, scope: Scope) -> Result<Plan, Error> {
     if options.directory.is_empty() {
-        return plan_root(source, options);
+        return plan_root(source, options, scope);
     }
     if within::is_member(source, &options.directory) {
-        return plan_root(&within::Member { whole: source, directory: &options.directory }, options);
+        return plan_root(&within::Member { whole: source, directory: &options.directory }, options, scope);
     }
-    let plan = plan_root(&within::View::new(source, &options.directory), options)?;
+    let plan = plan_root(&within::View::new(source, &options.directory), options, scope)?;
     Ok(within::moved(plan, source, &options.directory))
 }
 
-fn plan_root(source: &dyn Source, options: &Options) -> Result<Plan, Error> {
+fn plan_root(source: &dyn Source, options: &Options, scope: Scope) -> Result<Plan, Error> {
     if source.paths().is_empty() {
         return Err(detect::Error::Empty.into());
     }
+    let options = &in_release_directory(options);
     let plan = match source.read("kiln.toml") {
         Some(text) => from_kiln_toml(source, options, &text),
         None => from_files(source, options),
@@ -103,7 +119,40 @@ fn plan_root(source: &dyn Source, options: &Options) -> Result<Plan, Error> {
     }
     plan.steps = check::check(plan.steps, &plan.artifacts)?;
     plan.targets = choose(plan.targets, options)?;
+    scope::apply(&mut plan, scope)?;
     Ok(plan)
+}
+
+/// The options with the directory's name split into name and version where it is that of an unpacked release.
+struct Named {
+    options: Options,
+    version: Option<String>,
+}
+
+impl std::ops::Deref for Named {
+    type Target = Options;
+
+    fn deref(&self) -> &Options {
+        &self.options
+    }
+}
+
+/// Takes `fmt-9.1.0` apart. A checkout's directory may be called anything: git knows its version.
+fn in_release_directory(options: &Options) -> Named {
+    let whole = &options.directory_name;
+    let parts = whole.match_indices('-').find_map(|(at, _)| {
+        let (name, version) = (&whole[..at], whole[at + 1..].trim_start_matches('v'));
+        let is_version = version.starts_with(|c: char| c.is_ascii_digit())
+            && version.contains('.')
+            && version.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '~' | '-' | '_'));
+        (is_version && !name.is_empty()).then(|| (name.to_owned(), version.to_owned()))
+    });
+    match parts.filter(|_| options.describe.is_none()) {
+        Some((name, version)) => {
+            Named { options: Options { directory_name: name, ..options.clone() }, version: Some(version) }
+        }
+        None => Named { options: options.clone(), version: None },
+    }
 }
 
 /// A lock file that is absent from the tree only because it is ignored is not one that has to be made.
@@ -116,7 +165,7 @@ fn explain_ignored(error: Error, options: &Options) -> Error {
     }
 }
 
-fn from_kiln_toml(source: &dyn Source, options: &Options, text: &[u8]) -> Result<Plan, Error> {
+fn from_kiln_toml(source: &dyn Source, options: &Named, text: &[u8]) -> Result<Plan, Error> {
     let head = project::head(text)?;
     if head.is_whole {
         let project = project::parse(text, options.host, project::Base::default())?;
@@ -159,7 +208,7 @@ fn rename_artifact(artifacts: &mut [Artifact], old: &str, new: &str) {
 
 fn assemble(
     source: &dyn Source,
-    options: &Options,
+    options: &Named,
     project: project::Project,
     identity: detect::Identity,
     origin: Origin,
@@ -183,7 +232,7 @@ fn assemble(
     }
 }
 
-fn from_files(source: &dyn Source, options: &Options) -> Result<Plan, Error> {
+fn from_files(source: &dyn Source, options: &Named) -> Result<Plan, Error> {
     let (found, considered) = detect::detect(source, &options.directory_name, options.language)?;
     let (version, version_origin) = version(found.identity.version, options);
     Ok(Plan {
@@ -199,11 +248,12 @@ fn from_files(source: &dyn Source, options: &Options) -> Result<Plan, Error> {
     })
 }
 
-fn version(manifest: Option<String>, options: &Options) -> (Option<String>, VersionOrigin) {
-    match (manifest, &options.describe) {
-        (Some(version), _) => (Some(version), VersionOrigin::Manifest),
-        (None, Some(describe)) => (Some(describe.clone()), VersionOrigin::Git),
-        (None, None) => (None, VersionOrigin::Unknown),
+fn version(manifest: Option<String>, options: &Named) -> (Option<String>, VersionOrigin) {
+    match (manifest, &options.describe, &options.version) {
+        (Some(version), ..) => (Some(version), VersionOrigin::Manifest),
+        (None, Some(describe), _) => (Some(describe.clone()), VersionOrigin::Git),
+        (None, None, Some(version)) => (Some(version.clone()), VersionOrigin::Directory),
+        (None, None, None) => (None, VersionOrigin::Unknown),
     }
 }
 

@@ -24,6 +24,9 @@ pub fn to_kiln_toml(plan: &Plan) -> String {
         (Some(version), VersionOrigin::Manifest) => {
             line(&mut out, format_args!("# version: the manifest's, now {}", version.replace('\n', " ")));
         }
+        (Some(version), VersionOrigin::Directory) => {
+            line(&mut out, format_args!("# version: the directory's, now {}", version.replace('\n', " ")));
+        }
         _ => line(&mut out, format_args!("# version: what git describe says")),
     }
     strings(&mut out, "exclude", &plan.exclude);
@@ -97,6 +100,9 @@ fn print_step(out: &mut String, step: &Step, exclude: &[String]) {
     strings(out, "tools", &step.tools);
     if let Some(directory) = &step.working_directory {
         key(out, "working_directory", &quote(directory));
+    }
+    if step.test {
+        key(out, "test", "true");
     }
     if !step.files.is_empty() {
         line(out, format_args!("[steps.{}.files]", bare(&step.name)));

@@ -74,6 +74,7 @@ const STEP: &[&str] = &[
     "working_directory",
     "stamp",
     "native",
+    "test",
 ];
 const ARTIFACT: &[&str] = &["from", "files", "kind", "check_elf", "bundle_libraries"];
 const FILES: &str = "a list of paths, each a string or `{ path = \"..\", dest = \"..\" }`";
@@ -271,6 +272,7 @@ fn change_step(step: &mut Step, table: &Reader<'_>) -> Result<(), Error> {
     step.native = table.bool("native")?.unwrap_or(step.native);
     step.image = table.string("image")?.or(step.image.take());
     step.working_directory = table.string("working_directory")?.or(step.working_directory.take());
+    step.test = table.bool("test")?.unwrap_or(step.test);
     if let Some(cpus) = table.number("cpus")? {
         let milli = (cpus * 1000.0).round();
         if !(1.0..=1_000_000.0).contains(&milli) {

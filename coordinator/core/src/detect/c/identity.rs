@@ -1,22 +1,45 @@
 //! What the root's build file calls the project.
 
+use std::collections::BTreeMap;
+
 use super::super::{Identity, tree};
 use crate::plan::Source;
 
 /// The name and version that the root's build file says.
 pub(in super::super) fn identity(source: &dyn Source) -> Identity {
-    let call = |path: &str| {
+    let call = |path: &str, name: &str| {
         let text = tree::text(source, path)?;
-        let start = text.find("project(").or_else(|| text.find("project ("))?;
-        let rest = &text[text[start..].find('(')? + start + 1..];
-        Some(rest.split(')').next()?.to_owned())
+        let is_word = |at: &usize| !text[..*at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+        let starts = text.match_indices(name).map(|(at, _)| at).filter(is_word);
+        let start = starts.map(|at| at + name.len()).find_map(|end| {
+            let rest = text[end..].trim_start();
+            rest.starts_with('(').then(|| text.len() - rest.len() + 1)
+        })?;
+        Some(text[start..].split(')').next()?.to_owned())
     };
-    if let Some(arguments) = call("CMakeLists.txt") {
+    if let Some(arguments) = call("CMakeLists.txt", "project").or_else(|| call("CMakeLists.txt", "PROJECT")) {
+        let variables = cmake_variables(&tree::text(source, "CMakeLists.txt").unwrap_or_default());
         let words: Vec<&str> = arguments.split_whitespace().map(|w| w.trim_matches('"')).collect();
-        let version = words.iter().position(|w| *w == "VERSION").and_then(|i| words.get(i + 1));
-        return Identity { name: plain(words.first()), version: plain(version) };
+        let name = words.first().and_then(|name| resolved(name, &variables));
+        let stated = words.iter().position(|w| *w == "VERSION").and_then(|at| words.get(at + 1));
+        let version = match stated {
+            Some(version) => resolved(version, &variables),
+            // Without it, by the variables that projects use for this.
+            None => {
+                name.iter().flat_map(|name| [name.clone(), name.to_uppercase()]).chain(["PROJECT".into()]).find_map(
+                    |name| variables.get(&format!("{name}_VERSION")).filter(|value| is_version(value)).cloned(),
+                )
+            }
+        };
+        return Identity { name, version: version.filter(|version| is_version(version)) };
     }
-    let Some(arguments) = call("meson.build") else { return Identity::default() };
+    if let Some(arguments) = call("configure.ac", "AC_INIT").filter(|_| !tree::has(source, "meson.build")) {
+        let mut words = arguments.split(',').map(|word| word.trim().trim_matches(['[', ']', '"']).trim().to_owned());
+        let plain = |word: &String| !word.is_empty() && !word.contains(['$', '(', '[', ' ', '\n']);
+        let name = words.next().filter(plain);
+        return Identity { name, version: words.next().filter(plain).filter(|version| is_version(version)) };
+    }
+    let Some(arguments) = call("meson.build", "project") else { return Identity::default() };
     let quoted = |text: &str| text.split('\'').nth(1).map(str::to_owned);
     let version = arguments.find("version").and_then(|at| {
         let rest = arguments[at..].strip_prefix("version")?.trim_start().strip_prefix(':')?;
@@ -25,7 +48,33 @@ pub(in super::super) fn identity(source: &dyn Source) -> Identity {
     Identity { name: quoted(&arguments), version }
 }
 
-/// A word in which no variable of the build file stands.
-fn plain(word: Option<&&str>) -> Option<String> {
-    word.filter(|w| !w.contains('$')).map(|w| (*w).to_owned())
+/// The variables that a `CMakeLists.txt` sets to values which need no running to know.
+fn cmake_variables(text: &str) -> BTreeMap<String, String> {
+    let mut variables = BTreeMap::new();
+    for (at, _) in text.match_indices("set(").chain(text.match_indices("SET(")) {
+        let mut words = text[at + 4..].split(')').next().unwrap_or_default().split_whitespace();
+        let (Some(name), Some(value)) = (words.next(), words.next()) else { continue };
+        if let Some(value) = resolved(value.trim_matches('"'), &variables) {
+            variables.entry(name.to_owned()).or_insert(value);
+        }
+    }
+    variables
+}
+
+/// A word with `${NAME}` replaced; none where a variable's value is not known.
+fn resolved(word: &str, variables: &BTreeMap<String, String>) -> Option<String> {
+    let mut out = String::new();
+    let mut rest = word;
+    while let Some((before, after)) = rest.split_once("${") {
+        let (name, after) = after.split_once('}')?;
+        out.push_str(before);
+        out.push_str(variables.get(name)?);
+        rest = after;
+    }
+    out.push_str(rest);
+    (!out.contains('$')).then_some(out)
+}
+
+fn is_version(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit()) && !text.contains(char::is_whitespace)
 }

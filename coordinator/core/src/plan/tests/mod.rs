@@ -6,6 +6,7 @@ mod invalid;
 mod languages;
 mod overrides;
 mod planning;
+mod testing;
 mod unversioned;
 
 use super::{MemorySource, Options, Plan, Platform, plan};

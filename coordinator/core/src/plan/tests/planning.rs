@@ -17,6 +17,52 @@ fn names(options: &crate::plan::Options) -> Result<Vec<String>, String> {
 }
 
 #[test]
+fn a_release_directory_tells_the_version_that_nothing_else_does() {
+    let of = |directory: &str, files: &[(&str, &str)], describe: Option<&str>| {
+        let named = crate::plan::Options {
+            directory_name: directory.into(),
+            describe: describe.map(String::from),
+            ..options()
+        };
+        let plan = plan(&tree(files), &named).unwrap();
+        (plan.name, plan.version.unwrap_or_default())
+    };
+    let make = [("Makefile", "all:\n\tcc a.c\n"), ("a.c", "")];
+    let pair = |name: &str, version: &str| (name.to_owned(), version.to_owned());
+    assert_eq!(of("jq-1.6", &make, None), pair("jq", "1.6"));
+    assert_eq!(of("redis-v7.0.15+ds", &make, None), pair("redis", "7.0.15+ds"));
+    assert_eq!(of("jq-1.6", &make, Some("v9-1-gabc")), pair("jq-1.6", "v9-1-gabc"));
+    assert_eq!(of("my-project", &make, None), pair("my-project", ""));
+    let cmake = |text: &'static str| [("CMakeLists.txt", text)];
+    assert_eq!(of("fmtlib-9.1.0+ds1", &cmake("project(FMT CXX)\n"), None), pair("FMT", "9.1.0+ds1"));
+}
+
+#[test]
+fn cmake_and_autoconf_versions_are_read_through_their_variables() {
+    for (path, text, name, version) in [
+        (
+            "CMakeLists.txt",
+            "set(V_MAJOR 2)\nset(V \"${V_MAJOR}.5\")\nproject(shop VERSION ${V} LANGUAGES C)",
+            "shop",
+            "2.5",
+        ),
+        (
+            "CMakeLists.txt",
+            "cmake_minimum_required(VERSION 3.8)\nset(FMT_VERSION 9.1.0)\nproject(FMT CXX)",
+            "FMT",
+            "9.1.0",
+        ),
+        ("CMakeLists.txt", "PROJECT(shop)\nSET(PROJECT_VERSION \"3.1\")", "shop", "3.1"),
+        ("CMakeLists.txt", "file(READ v.h h)\nproject(shop VERSION ${CMAKE_MATCH_1})", "shop", ""),
+        ("configure.ac", "AC_PREREQ([2.69])\nAC_INIT([shop], [1.4.2], [bugs@example.org])\n", "shop", "1.4.2"),
+        ("configure.ac", "AC_INIT([shop], m4_esyscmd([./version]))\n", "shop", ""),
+    ] {
+        let plan = plan(&tree(&[(path, text)]), &options()).unwrap();
+        assert_eq!((plan.name.as_str(), plan.version.as_deref().unwrap_or_default()), (name, version), "{text}");
+    }
+}
+
+#[test]
 fn steps_come_after_those_they_need() {
     let plan = planned(&[(
         "kiln.toml",

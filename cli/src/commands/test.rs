@@ -1,0 +1,43 @@
+//! `kiln test`: a build of nothing but the plan's test steps and what they need.
+
+use kiln_core::plan::Scope;
+
+use super::build;
+use crate::interrupts::Interrupts;
+use crate::{Code, Error, args};
+
+pub(super) async fn run(farm: &args::Farm, args: args::Test, interrupts: &Interrupts) -> Result<Code, Error> {
+    let args::Test {
+        dir,
+        platform,
+        target,
+        language,
+        env,
+        allow_emulation,
+        no_cache,
+        secret,
+        progress,
+        priority,
+        queue_timeout,
+        store_size,
+    } = args;
+    let build = args::Build {
+        dir,
+        platform,
+        target,
+        language,
+        env,
+        allow_emulation,
+        // Nothing is handed over, so nothing is written there.
+        output: "kiln-out".into(),
+        no_cache,
+        secret,
+        deliver: args::Deliver::default(),
+        detach: false,
+        progress,
+        priority,
+        queue_timeout,
+        store_size,
+    };
+    build::run_scope(farm, build, Scope::Tests, interrupts).await
+}

@@ -1,0 +1,103 @@
+//! Scans and transfers while they last: shown once they take longer than a moment.
+
+use std::future::Future;
+use std::time::Duration;
+
+use kiln_proto::meter::Meter;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::Show;
+use crate::terminal::{duration, size};
+
+/// Work that ends before is not shown.
+const MOMENT: Duration = Duration::from_secs(1);
+/// How often it is shown.
+const EVERY: Duration = Duration::from_millis(200);
+
+/// How far a scan or a transfer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Work {
+    /// What is done, such as `uploading`.
+    pub what: String,
+    /// Bytes done.
+    pub done: u64,
+    /// Bytes to do; 0 where that is not known.
+    pub total: u64,
+    /// Since when it is done.
+    pub elapsed: Duration,
+}
+
+impl Work {
+    /// Bytes a second.
+    pub fn rate(&self) -> u64 {
+        let millis = u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+        self.done.saturating_mul(1000) / millis
+    }
+
+    /// How much is done, and how fast.
+    pub fn amounts(&self) -> String {
+        let rate = format!("{}/s", size(self.rate()));
+        match self.total {
+            0 => format!("{}, {rate}", size(self.done)),
+            total => format!("{} of {}, {rate}", size(self.done), size(total)),
+        }
+    }
+
+    /// In words, with the time that it will take if it goes on so.
+    pub fn words(&self) -> String {
+        let rate = self.rate();
+        let left = self.total.saturating_sub(self.done);
+        match left.checked_div(rate) {
+            Some(seconds) if left > 0 => {
+                format!("{}: {}, {} left", self.what, self.amounts(), duration(Duration::from_secs(seconds.max(1))))
+            }
+            _ => format!("{}: {}", self.what, self.amounts()),
+        }
+    }
+}
+
+/// Does `work`, and shows by `meter` how far it is once it takes longer than a moment.
+pub async fn watched<T>(show: &mut dyn Show, what: &str, meter: &Meter, work: impl Future<Output = T>) -> T {
+    let began = Instant::now();
+    let mut ticks = interval_at(began + MOMENT, EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut work = std::pin::pin!(work);
+    let mut is_shown = false;
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut work => {
+                if is_shown {
+                    show.work(None);
+                }
+                return result;
+            }
+            _ = ticks.tick() => {
+                let (done, total) = meter.read();
+                if done > 0 || total > 0 {
+                    is_shown = true;
+                    show.work(Some(&Work { what: what.to_owned(), done, total, elapsed: began.elapsed() }));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_told_with_its_rate_and_what_is_left() {
+        let work = |done: u64, total: u64| Work {
+            what: "uploading".into(),
+            done: done << 20,
+            total: total << 20,
+            elapsed: Duration::from_secs(4),
+        };
+        assert_eq!(work(300, 900).words(), "uploading: 300.0 MiB of 900.0 MiB, 75.0 MiB/s, 8.0 s left");
+        assert_eq!(work(900, 900).words(), "uploading: 900.0 MiB of 900.0 MiB, 225.0 MiB/s");
+        assert_eq!(work(0, 900).words(), "uploading: 0 B of 900.0 MiB, 0 B/s");
+        assert_eq!(work(8, 0).words(), "uploading: 8.0 MiB, 2.0 MiB/s");
+    }
+}
