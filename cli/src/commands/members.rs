@@ -9,6 +9,7 @@ use kiln_proto::v1;
 use serde_json::{Value, json};
 
 use super::time;
+use crate::terminal::{Table, fixed, flexible};
 use crate::farm::Farm;
 use crate::{Code, Error, local, terminal};
 
@@ -169,12 +170,19 @@ fn print(members: &v1::Members, status: &v1::FarmStatus, as_json: bool) -> Resul
         terminal::say("no worker is known, and nobody has a certificate or a token");
         return Ok(Code::Success);
     }
-    let head = ["kind", "name", "state", "roles", "tenant", "valid until", "serial"];
-    let mut table = vec![head.map(String::from).to_vec()];
-    table.extend(rows.into_iter().map(|row| {
+    let columns = [
+        fixed("kind"),
+        flexible("name"),
+        fixed("state"),
+        flexible("roles"),
+        flexible("tenant"),
+        fixed("valid until"),
+        flexible("serial"),
+    ];
+    let rows = rows.into_iter().map(|row| {
         vec![row.kind.to_owned(), row.name, row.state, row.roles, row.tenant, time(row.expires), row.serial]
-    }));
-    local::print(terminal::table(&table).as_bytes())
+    });
+    local::print(Table::new(&columns).with(rows).for_stdout().as_bytes())
 }
 
 fn object(row: &Member) -> Value {
