@@ -549,26 +549,47 @@ why = "fills the local repository; keyed by the `pom.xml` files"
 inputs = ["pom.xml"]
 unversioned = ["pom.xml"]
 run = '''
-mvn -B -Dmaven.repo.local=/build/.kiln/m2 dependency:go-offline
-mvn -B -Dmaven.repo.local=/build/.kiln/m2 -fae -DskipTests package || true
+mkdir -p .kiln
+attempt() {
+    rm -f .kiln/filled
+    { mvn -B -Dmaven.repo.local=/build/.kiln/m2 "$@" && touch .kiln/filled; } 2>&1 | tee .kiln/attempt
+    [ -e .kiln/filled ]
+}
+# what cannot be fetched is the layer's failure, and no other
+fetched() {
+    ! grep -qE 'Could not (resolve|transfer|find artifact)|could not be resolved|Unknown host' .kiln/attempt
+}
+stand_in() {
+    for directory in src/main/java; do
+        mkdir -p "$directory/kiln"
+        echo 'package kiln; public final class Main { public static void main(String[] words) {} }' \
+            > "$directory/kiln/Main.java"
+    done
+}
+attempt -fae -DskipTests package org.apache.maven.plugins:maven-dependency-plugin:build-classpath -Dmdep.includeScope=runtime -Dmdep.outputFile=target/kiln-classpath || { fetched && stand_in && attempt -fae -Dcheckstyle.skip -Dspotless.check.skip -Dlicense.skip -Drat.skip -Dpmd.skip -Dcpd.skip -Dspotbugs.skip -Djacoco.skip -Dmaven.javadoc.skip -DskipTests package org.apache.maven.plugins:maven-dependency-plugin:build-classpath -Dmdep.includeScope=runtime -Dmdep.outputFile=target/kiln-classpath; } ||
+    { fetched && attempt dependency:go-offline; } || {
+    echo 'kiln: Maven cannot fetch everything from the pom.xml files alone: see above, or give the step that compiles network = true in a kiln.toml' >&2
+    exit 1
+}
 # what differs from one run to the next
 find .kiln/m2 \( -name '*.lastUpdated' -o -name resolver-status.properties -o -name _remote.repositories \) \
-    -delete'''
+    -delete
+'''
 outputs = [".kiln/m2"]
 network = true
+memory = "2GiB"
 tools = ["mvn", "java", "javac"]
 
 [steps.compile]
 why = "compiles and packages the project; tests are left to a step of their own"
 needs = ["deps"]
 run = '''
-mvn -B -o -Dmaven.repo.local=/build/.kiln/m2 -Dproject.build.outputTimestamp=2000-01-01T00:00:00Z -DskipTests package
-mkdir -p .kiln/out
-find . -path ./.kiln -prune -o -type f \( -path '*/target/*.jar' -o -path '*/target/*.war' \) \
-    ! -name 'original-*' ! -name '*-sources.jar' ! -name '*-javadoc.jar' ! -name '*-plain.jar' \
-    -exec cp {} .kiln/out/ \;
+mvn -B -o -Dmaven.repo.local=/build/.kiln/m2 -Dproject.build.outputTimestamp=2000-01-01T00:00:00Z -DskipTests package org.apache.maven.plugins:maven-dependency-plugin:build-classpath -Dmdep.includeScope=runtime -Dmdep.outputFile=target/kiln-classpath
+mkdir -p .kiln/gather
+javac -d .kiln/gather .kiln/Gather.java
+java -cp .kiln/gather Gather .
 if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
-    echo "kiln: the build left no package, so there is nothing to hand over" >&2
+    echo "kiln: the build left no jar or war, so there is nothing to hand over" >&2
     exit 1
 fi
 '''
@@ -576,6 +597,8 @@ outputs = [".kiln/out"]
 cpus = 2
 memory = "2GiB"
 tools = ["mvn", "java", "javac"]
+[steps.compile.files]
+".kiln/Gather.java" = "kiln:Gather.java"
 
 [artifacts.shop]
 from = ["compile"]
@@ -595,7 +618,7 @@ why = "resolves every configuration; keyed by the build files"
 inputs = ["build.gradle", "settings.gradle"]
 unversioned = ["build.gradle", "settings.gradle"]
 run = '''
-gradle --no-daemon --init-script .kiln/resolve.gradle kilnResolve
+gradle --no-daemon -Dorg.gradle.configuration-cache=false -Dorg.gradle.unsafe.configuration-cache=false -Dorg.gradle.unsafe.isolated-projects=false --init-script .kiln/resolve.gradle kilnResolve
 find .kiln/gradle-home -name '*.lock' -delete
 rm -rf .kiln/gradle-home/daemon'''
 outputs = [".kiln/gradle-home"]
@@ -605,7 +628,7 @@ tools = ["gradle", "java", "javac"]
 [steps.deps.files]
 ".kiln/resolve.gradle" = '''
 allprojects {
-    task kilnResolve {
+    tasks.create('kilnResolve') {
         doLast {
             def all = project.configurations.findAll { it } + project.buildscript.configurations.findAll { it }
             all.each { configuration ->
@@ -621,13 +644,12 @@ allprojects {
 why = "compiles and packages the project; tests are left to a step of their own"
 needs = ["deps"]
 run = '''
-gradle --no-daemon --offline build -x test
-mkdir -p .kiln/out
-find . -path ./.kiln -prune -o -type f \( -path '*/build/libs/*.jar' -o -path '*/build/libs/*.war' \) \
-    ! -name 'original-*' ! -name '*-sources.jar' ! -name '*-javadoc.jar' ! -name '*-plain.jar' \
-    -exec cp {} .kiln/out/ \;
+gradle --no-daemon -Dorg.gradle.configuration-cache=false -Dorg.gradle.unsafe.configuration-cache=false -Dorg.gradle.unsafe.isolated-projects=false --offline --init-script .kiln/stage.gradle build -x test kilnStage
+mkdir -p .kiln/gather
+javac -d .kiln/gather .kiln/Gather.java
+java -cp .kiln/gather Gather .
 if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
-    echo "kiln: the build left no package, so there is nothing to hand over" >&2
+    echo "kiln: the build left no jar or war, so there is nothing to hand over" >&2
     exit 1
 fi
 '''
@@ -636,6 +658,37 @@ env = { GRADLE_USER_HOME = "/build/.kiln/gradle-home" }
 cpus = 2
 memory = "2GiB"
 tools = ["gradle", "java", "javac"]
+[steps.compile.files]
+".kiln/Gather.java" = "kiln:Gather.java"
+".kiln/stage.gradle" = '''
+allprojects {
+    tasks.withType(AbstractArchiveTask) {
+        preserveFileTimestamps = false
+        reproducibleFileOrder = true
+    }
+}
+gradle.projectsEvaluated {
+    rootProject.allprojects { module ->
+        def has = { name -> module.tasks.findByName(name) != null }
+        def fat = ['bootJar', 'bootWar', 'shadowJar'].findAll { has(it) }
+        def needed = module.configurations.findByName('runtimeClasspath')
+        def build = module.hasProperty('layout') ? module.layout.buildDirectory.get().asFile : module.buildDir
+        def root = module.rootProject.projectDir.toPath()
+        def lines = ['module=' + root.relativize(module.projectDir.toPath())]
+        module.tasks.create('kilnStage') { stage ->
+            if (module.plugins.hasPlugin('application') && fat.isEmpty()) { stage.dependsOn 'installDist' }
+            if (has('shadowJar')) { stage.dependsOn 'shadowJar' }
+            if (has('assemble')) { stage.dependsOn 'assemble' }
+            if (needed != null) { stage.dependsOn needed }
+            stage.doLast {
+                def jars = needed == null ? [] : needed.files.collect { it.path }
+                build.mkdirs()
+                new File(build, 'kiln-classpath').text = (lines + jars).join('\n') + '\n'
+            }
+        }
+    }
+}
+'''
 
 [artifacts.shop]
 from = ["compile"]
@@ -650,26 +703,27 @@ name = "project"
 [steps.compile]
 why = "compiles every source and packs the classes into a jar"
 run = '''
-mkdir -p .kiln/classes .kiln/out
+mkdir -p .kiln/classes .kiln/build
 find src -path ./.kiln -prune -o -name '*.java' ! -path '*/test/*' -print | LC_ALL=C sort > .kiln/sources
 javac -encoding UTF-8 -d .kiln/classes -cp 'lib/*' @.kiln/sources
 (cd src && find . -type f ! -name '*.java' -exec cp --parents {} /build/.kiln/classes/ \;)
-main=$(xargs grep -lE 'static +(final +)?void +main *\(' < .kiln/sources | head -n 1 || true)
-entry=''
-if [ -n "$main" ]; then
-    package=$(sed -nE 's/^ *package +([A-Za-z0-9_.]+) *;.*/\1./p' "$main" | head -n 1)
-    entry="--main-class=$package$(basename "$main" .java)"
+(cd .kiln/classes && find . -type f | LC_ALL=C sort | sed 's,^\./,,' > ../entries &&
+    jar --create --file=../build/project.jar @../entries)
+find lib -name '*.jar' 2>/dev/null | LC_ALL=C sort > .kiln/build/kiln-classpath
+mkdir -p .kiln/gather
+javac -d .kiln/gather .kiln/Gather.java
+java -cp .kiln/gather Gather .kiln/build
+if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
+    echo "kiln: the build left no jar or war, so there is nothing to hand over" >&2
+    exit 1
 fi
-# entries in one order and of one time, where this jar can
-if jar --help | grep -q -- --date; then entry="$entry --date=2000-01-01T00:00:00Z"; fi
-cd .kiln/classes
-find . -type f | LC_ALL=C sort | sed 's,^\./,,' > ../entries
-jar --create --file=/build/.kiln/out/project.jar $entry @../entries
 '''
 outputs = [".kiln/out"]
 cpus = 2
 memory = "2GiB"
 tools = ["javac", "jar"]
+[steps.compile.files]
+".kiln/Gather.java" = "kiln:Gather.java"
 
 [artifacts.project]
 from = ["compile"]

@@ -167,7 +167,7 @@ fn other_languages_keep_what_they_make_out_too() {
     let rust = planned(&[
         (
             "Cargo.lock",
-            "version = 4\n[[package]]\nname = \"a\"\nversion = \"1.0.0\"\n[[package]]\nname = \"itoa\"\nversion = \"1.0.0\"\n",
+            "version = 4\n[[package]]\nname = \"a\"\nversion = \"1.0.0\"\n[[package]]\nname = \"itoa\"\nversion = \"1.0.0\"\nsource = \"registry+x\"\n",
         ),
         ("Cargo.toml", "[package]\nname = \"a\"\nversion = \"1.0.0\"\n[dependencies]\nitoa = \"1\"\n"),
         ("src/main.rs", ""),
