@@ -40,8 +40,6 @@ pub enum Look {
     Warning,
     /// A step's name.
     Name,
-    /// What matters less.
-    Faint,
 }
 
 /// Text with a look, where standard error takes colours.
@@ -52,7 +50,6 @@ pub fn paint(look: Look, text: &str) -> String {
         Look::Bad => style.red().bold(),
         Look::Warning => style.yellow(),
         Look::Name => style.cyan(),
-        Look::Faint => style.dim(),
     };
     style.apply_to(text).to_string()
 }

@@ -9,8 +9,8 @@ use kiln_proto::v1;
 use serde_json::{Value, json};
 
 use super::time;
-use crate::terminal::{Table, fixed, flexible};
 use crate::farm::Farm;
+use crate::terminal::{Table, fixed, flexible};
 use crate::{Code, Error, local, terminal};
 
 fn usage(error: impl std::fmt::Display) -> Error {

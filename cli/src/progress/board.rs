@@ -68,7 +68,7 @@ pub struct Board {
     /// When the last event happened, by the farm's clock.
     pub at: Option<prost_types::Timestamp>,
     /// The steps that are dependency layers.
-    layers: HashSet<String>,
+    pub layers: HashSet<String>,
 }
 
 /// How far a build is.
