@@ -50,11 +50,11 @@ fn place(source: &dyn Source, file: &str, text: &str) -> Option<String> {
     if text.is_empty() || text.contains("://") {
         return None;
     }
-    let seen = ["", tree::parent(file), file].into_iter().filter_map(|base| tree::join(base, text));
+    let mut seen = ["", tree::parent(file), file].into_iter().filter_map(|base| tree::join(base, text));
     if text.contains('*') {
         // A glob of files, not of directories whose sources would come along.
         let files = tree::base(text).contains('.') && !text.contains('{');
-        return seen.into_iter().find(|_| files);
+        return seen.find(|_| files);
     }
-    seen.into_iter().find(|path| tree::has(source, path) && path != "Gemfile.lock")
+    seen.find(|path| tree::has(source, path) && path != "Gemfile.lock")
 }

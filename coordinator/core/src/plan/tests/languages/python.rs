@@ -217,7 +217,7 @@ fn only_a_package_whose_version_is_the_commits_is_told_it() {
         told("\"setuptools_scm[toml]>=8\""),
         (true, Some("export SETUPTOOLS_SCM_PRETEND_VERSION=\"$version\"".into()))
     );
-    assert_eq!(told("\"hatchling\", \"hatch-vcs\"").0, true);
+    assert!(told("\"hatchling\", \"hatch-vcs\"").0);
     assert_eq!(
         told("\"poetry-core\", \"poetry-dynamic-versioning\"").1.unwrap(),
         "export POETRY_DYNAMIC_VERSIONING_BYPASS=\"$version\""
