@@ -142,7 +142,7 @@ fn go_itself_says_which_packages_are_programs() {
     ]);
     let built = Farm::shared().build(dir.path(), &[]).well();
     for (program, word) in [("fleet", "root"), ("billing/cmd/httpd", "billing"), ("orders/cmd/httpd", "orders")] {
-        let ran = std::process::Command::new(dir.path().join("kiln-out").join(program)).output().unwrap();
+        let ran = std::process::Command::new(dir.path().join("kiln-out/fleet").join(program)).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&ran.stderr).trim(), word);
     }
     assert!(warnings(&built).contains("left out: `./examples/hi`"), "{}", warnings(&built));
@@ -183,8 +183,8 @@ fn a_patched_crate_is_compiled_as_it_is_and_binaries_of_one_name_are_kept_apart(
     ]);
     output("cargo", &["generate-lockfile"], dir.path());
     let built = Farm::shared().build(dir.path(), &[]).well();
-    assert_eq!(said(dir.path(), "kiln-out/billing/httpd"), "billing -12");
-    assert_eq!(said(dir.path(), "kiln-out/orders/httpd"), "orders -12");
+    assert_eq!(said(dir.path(), "kiln-out/billing-httpd"), "billing -12");
+    assert_eq!(said(dir.path(), "kiln-out/orders-httpd"), "orders -12");
     assert!(!built.log().contains("warning: unused"), "stubs warn of nothing: {}", built.log());
     std::fs::write(dir.path().join("README.md"), "two\n").unwrap();
     let edited = Farm::shared().build(dir.path(), &[]).well();

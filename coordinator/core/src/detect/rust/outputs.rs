@@ -97,8 +97,7 @@ impl Handed {
         let own = if package.directory.is_empty() { &package.name } else { &package.directory };
         let to = format!("{}/{own}/{binary}", staging::OUT);
         let name = format!("{}-{binary}", package.name);
-        let place = format!("{own}/{binary}");
-        self.artifacts.push(artifact(&name, ArtifactKind::Binary, "compile", &[(&to, &place)]));
+        self.artifacts.push(artifact(&name, ArtifactKind::Binary, "compile", &[(&to, &name)]));
         self.outputs.push(to.clone());
         self.shared.push(Shared { spec, name: binary.to_owned(), from, to });
     }

@@ -27,7 +27,7 @@ in_parallel() {
     fi
     note "the build fails with several jobs at a time, and was repeated with one: a rule does not name all that it needs; complete the rule, or put \`.NOTPARALLEL:\` into the Makefile"
 }
-UNORDERED='No such file|No rule to make|[Cc]annot (find|open|access|stat)|[Nn]ot found|File exists|truncated|Text file busy|undefined (reference|symbol)|not recognized|[Mm]alformed|unterminated'
+UNORDERED='No such file|No rule to make|[Cc]annot (find|open|access|stat)|[Nn]ot found|File exists|truncated|Text file busy|not recognized|[Mm]alformed|unterminated'
 
 # In a step without the network CMake repeats a download for 85 seconds. It does not where the name of a proxy fails.
 fail_at_once_without_network() {
