@@ -3,7 +3,7 @@
 //!
 //! Libraries are the ones of the system that the executables were built on. They go into one directory beside the programs, and
 //! each ELF file that needs one gets a search path relative to itself (`$ORIGIN`, as ld.so(8) has it), so that the artifact runs
-//! wherever it is unpacked, without variables and without a script in between.
+//! wherever it is unpacked. A program whose layout takes none is started by a script in its place, which sets the path.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -116,7 +116,7 @@ pub(super) async fn supply(
     if !there.is_empty() {
         let names: Vec<&str> = there.iter().map(String::as_str).collect();
         notes.push(format!(
-            "artifact `{}` needs {} of the system that it was built on ({}), and runs only where they are installed; {}",
+            "artifact `{}` needs {} of the system that it was built on ({}), and only runs where they are installed; {}",
             given.artifact.name,
             names.join(", "),
             given.system.name(),
@@ -159,40 +159,65 @@ async fn carry(
         wants.insert(place, needs);
     }
     materials.sort_by(|a, b| a.uri.cmp(&b.uri));
-    for (path, of) in wants.iter().filter(|(_, of)| of.needed.iter().any(|name| carried.contains(name))) {
-        let Some(Entry::File { digest, executable, mode }) = tree.get(path).cloned() else { continue };
+    let needing: Vec<(String, Wants)> = wants
+        .iter()
+        .filter(|(_, of)| of.needed.iter().any(|name| carried.contains(name)))
+        .map(|(path, of)| (path.clone(), of.clone()))
+        .collect();
+    for (path, of) in needing {
+        let Some(Entry::File { digest, executable, mode }) = tree.get(&path).cloned() else { continue };
         let data = store.get(&digest).await?;
-        let search = origin(path, &directory);
+        let search = origin(&path, &directory);
         let changed = tokio::task::spawn_blocking(move || with_search_path(&data, &search)).await;
         let changed = changed.map_err(|error| Error::Pack(std::io::Error::other(error)))?;
-        let changed = changed
-            .ok()
-            // Nothing else may have changed.
-            .filter(|data| {
-                crate::builds::elf::read(data).is_ok_and(|now| now.machine == of.machine && now.needed == of.needed)
-            })
-            .ok_or_else(|| {
-                refused(format!(
+        // Nothing else may have changed.
+        let is_same = |data: &Vec<u8>| {
+            crate::builds::elf::read(data).is_ok_and(|now| now.machine == of.machine && now.needed == of.needed)
+        };
+        let new = match changed.ok().filter(is_same) {
+            Some(changed) => changed,
+            // Some linkers leave no room for a search path: a script that sets one starts such a program.
+            None if executable => {
+                let behind = behind(&path);
+                let program = Entry::File { digest, executable, mode };
+                tree.insert(&behind, program).map_err(|error| refused(error.to_string()))?;
+                if let Some(of) = wants.remove(&path) {
+                    wants.insert(behind.clone(), of);
+                }
+                script(&path, &behind, &directory).into_bytes()
+            }
+            None => {
+                return Err(refused(format!(
                     "`{path}` cannot be given a search path for the libraries that it needs; link it with \
-                     `-Wl,-rpath,'{}'`, or without `bundle_libraries`",
-                    origin(path, &directory)
-                ))
-            })?;
-        let digest = given.function.digest(&changed);
-        store.put(&digest, changed.into()).await?;
-        tree.replace(path, Entry::File { digest, executable, mode }).map_err(|error| refused(error.to_string()))?;
+                     `-Wl,-rpath,'{}'`, or leave out `bundle_libraries`",
+                    origin(&path, &directory)
+                )));
+            }
+        };
+        let digest = given.function.digest(&new);
+        store.put(&digest, new.into()).await?;
+        tree.replace(&path, Entry::File { digest, executable, mode }).map_err(|error| refused(error.to_string()))?;
     }
-    let names: Vec<&str> = carried.iter().map(String::as_str).collect();
-    let notes = match names.is_empty() {
-        true => Vec::new(),
-        false => vec![format!(
-            "artifact `{}` carries {} of {} in `{directory}`",
-            given.artifact.name,
-            names.join(", "),
-            given.system.name()
-        )],
-    };
-    Ok(Supplied { tree, wants, there: BTreeSet::new(), materials, notes })
+    Ok(Supplied { tree, wants, there: BTreeSet::new(), materials, notes: Vec::new() })
+}
+
+/// Where a program goes that a script in its place starts.
+fn behind(path: &str) -> String {
+    match path.rsplit_once('/') {
+        Some((directory, name)) => format!("{directory}/.{name}.bin"),
+        None => format!(".{path}.bin"),
+    }
+}
+
+/// A script that starts a program with its libraries.
+fn script(path: &str, behind: &str, directory: &str) -> String {
+    let search = origin(path, directory).replacen("$ORIGIN", "$here", 1);
+    let name = behind.rsplit('/').next().unwrap_or(behind).replace('\'', "'\\''");
+    format!(
+        "#!/bin/sh\nhere=$(dirname -- \"$(readlink -f -- \"$0\")\")\n\
+         LD_LIBRARY_PATH=\"{search}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}\"\nexport LD_LIBRARY_PATH\n\
+         exec \"$here\"/'{name}' \"$@\"\n"
+    )
 }
 
 /// Where carried libraries go: `lib` beside the programs, or beside the `bin` that they are in.
@@ -251,16 +276,34 @@ mod tests {
         assert_eq!(origin("usr/lib/plugins/a.so", "usr/lib"), "$ORIGIN/..");
     }
 
+    fn install(path: &std::path::Path, data: &[u8]) {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, data).unwrap();
+        let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
+        std::fs::set_permissions(path, mode).unwrap();
+    }
+
     #[test]
     fn a_program_with_another_search_path_still_runs() {
-        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-        let changed = with_search_path(&own, "$ORIGIN/../lib").unwrap();
+        let changed = with_search_path(&std::fs::read("/bin/ls").unwrap(), "$ORIGIN/../lib").unwrap();
+        assert!(changed.windows(14).any(|part| part == b"$ORIGIN/../lib"));
         let directory = tempfile::tempdir().unwrap();
-        let program = directory.path().join("program");
-        std::fs::write(&program, changed).unwrap();
-        let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
-        std::fs::set_permissions(&program, mode).unwrap();
-        let ran = std::process::Command::new(&program).arg("--list").output().unwrap();
-        assert!(ran.status.success() && !ran.stdout.is_empty(), "{ran:?}");
+        let program = directory.path().join("ls");
+        install(&program, &changed);
+        let ran = std::process::Command::new(&program).arg(directory.path()).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&ran.stdout), "ls\n", "{ran:?}");
+    }
+
+    #[test]
+    fn a_program_that_takes_no_search_path_is_started_by_a_script() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |path: &str| directory.path().join(path);
+        install(&at("bin/it's"), script("bin/it's", &behind("bin/it's"), "lib").as_bytes());
+        install(&at("bin/.it's.bin"), b"#!/bin/sh\necho \"$1 $LD_LIBRARY_PATH\"\n");
+        std::os::unix::fs::symlink("bin/it's", at("link")).unwrap();
+        let mut command = std::process::Command::new(at("link"));
+        let ran = command.arg("a b").env_remove("LD_LIBRARY_PATH").output().unwrap();
+        let here = directory.path().canonicalize().unwrap();
+        assert_eq!(String::from_utf8_lossy(&ran.stdout), format!("a b {}/bin/../lib\n", here.display()), "{ran:?}");
     }
 }
