@@ -163,11 +163,12 @@ fn lacks(environment: &v1::Environment, target: &Target, steps: &[Step]) -> Vec<
             }
         }
     }
-    lacks.extend(unmet.into_iter().map(|words| {
-        format!(
+    if !unmet.is_empty() {
+        let words = unmet.into_iter().collect::<Vec<_>>().join(" and ");
+        lacks.push(format!(
             "{words}: install that version there, change what asks for it, or set `tools` of the step in `kiln.toml`"
-        )
-    }));
+        ));
+    }
     if !absent.is_empty() {
         let tools: Vec<String> = absent
             .iter()
@@ -255,6 +256,20 @@ mod tests {
             assert!(words.contains(part), "expected {part} in: {words}");
         }
         assert!(choose(&[], &target(None), &[], false).unwrap_err().contains("no worker is connected"));
+    }
+
+    #[test]
+    fn a_pinned_version_is_held_against_the_workers_tool() {
+        let mut old = worker("a", "f1", 1, &[]);
+        let tools = [("python3".to_owned(), "Python 3.11.2".to_owned()), ("node".to_owned(), "v20.1.0".to_owned())];
+        old.environment.as_mut().unwrap().tools = tools.into();
+        let workers = [old];
+        let words = choose(&workers, &target(None), &[step(&["python3 =3.12 (.python-version)"])], false).unwrap_err();
+        assert!(words.contains("has python3 3.11.2 where `.python-version` asks for =3.12"), "{words}");
+        let recommended = [step(&["python3 =3.11 (.python-version)", "node ^22? (package.json)"])];
+        let chosen = choose(&workers, &target(None), &recommended, false).unwrap();
+        let told: Vec<String> = recommendations(&chosen, &recommended).into_iter().collect();
+        assert_eq!(told, ["has node 20.1.0 where `package.json` asks for ^22"]);
     }
 
     #[test]
