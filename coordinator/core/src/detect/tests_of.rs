@@ -133,7 +133,8 @@ fn c(source: &dyn Source, found: &Detected) -> Vec<Step> {
         if !calls.contains("enable_testing(") && !calls.contains("include(ctest)") {
             return Vec::new();
         }
-        let configure = configured("cmake -S . -B .kiln/build");
+        // A build switches the tests off, and nothing else.
+        let configure = configured("cmake -S . -B .kiln/build").replace("=OFF", "=ON");
         let build = format!("{configure}\ncmake --build .kiln/build -j \"$(nproc)\"\n");
         ("runs `ctest`", format!("{build}cd .kiln/build\nctest --output-on-failure"))
     } else if found.language.contains("meson") {

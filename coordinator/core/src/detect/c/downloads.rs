@@ -101,7 +101,7 @@ impl Downloads {
         }
         let urls: String = self.urls.iter().map(|url| format!(" {}", tree::shell_word(url))).collect();
         let reachable = if urls.is_empty() { String::new() } else { format!("reachable{urls}\n") };
-        let configure = format!("cmake -S . -B .kiln/configure {}", tools::cmake_arguments(source, self.conan));
+        let configure = format!("cmake -S . -B .kiln/configure {}", tools::cmake_arguments(self.conan));
         let run = format!("{reachable}fetch_contents {configure}\n");
         let mut step = fetch_step("fetch", "fetches what `FetchContent` and CPM name", run);
         step.inputs = self.inputs(source);

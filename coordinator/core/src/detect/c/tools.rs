@@ -86,15 +86,14 @@ pub(super) fn has_wraps(source: &dyn Source) -> bool {
     source.paths().iter().any(|p| p.starts_with("subprojects/") && p.ends_with(".wrap"))
 }
 
-/// The arguments by which CMake configures, wherever it does. Tests are no part of what is handed over, and often need
-/// more than the project itself.
-pub(super) fn cmake_arguments(source: &dyn Source, conan: bool) -> String {
+/// The arguments by which CMake configures, wherever it does.
+pub(super) fn cmake_arguments(conan: bool) -> String {
     let toolchain = if conan { " -DCMAKE_TOOLCHAIN_FILE=/build/.kiln/conan/conan_toolchain.cmake" } else { "" };
-    let tests: String = test_options(source).iter().map(|name| format!(" -D{name}=OFF")).collect();
-    format!("-DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=/usr/local{toolchain}{tests}")
+    format!("-DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=/usr/local{toolchain}")
 }
 
-/// The options of a CMake project that say whether its tests are built.
+/// The options of a CMake project that say whether its tests are built: they are no part of what is handed over, and often
+/// need more than the project itself.
 fn test_options(source: &dyn Source) -> Vec<String> {
     let text = tree::text(source, "CMakeLists.txt").unwrap_or_default();
     let mut names: Vec<String> = Vec::new();
@@ -125,10 +124,11 @@ fn cmake(source: &dyn Source, conan: bool, found: &Downloads) -> Way {
     } else {
         ""
     };
+    let tests: String = test_options(source).iter().map(|name| format!(" -D{name}=OFF")).collect();
     Way {
         name: "cmake",
         because: "`CMakeLists.txt` is a CMake project".into(),
-        configure: format!("cmake -S . -B .kiln/build {}{fetched}", cmake_arguments(source, conan)),
+        configure: format!("cmake -S . -B .kiln/build {}{tests}{fetched}", cmake_arguments(conan)),
         build: format!(
             "in_parallel cmake --build .kiln/build\n\
              rootless env DESTDIR=\"$PWD/{OUT}\" cmake --install .kiln/build\nnote_installed_twice\n"
