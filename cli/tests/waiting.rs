@@ -66,6 +66,8 @@ fn a_worker_that_restarts_in_order_fails_no_build_and_whoever_waits_sees_for_who
     assert_eq!(farm.stop_worker("one"), Some(0));
     let late = farm.build(dir.path(), &["--queue-timeout", "1s", "--no-cache"]);
     assert!(late.0.code == 3 && late.message().contains("--queue-timeout"), "{late:?}");
+    farm.start_worker("one");
+    farm.wait_for_worker("one");
     let other = if cfg!(target_arch = "x86_64") { "linux/arm64" } else { "linux/amd64" };
     let refused = farm.build(dir.path(), &["--platform", other]);
     assert!(refused.0.code == 3 && refused.of_type("waiting").is_empty(), "{refused:?}");

@@ -207,7 +207,14 @@ async fn send(farm: &Farm, options: &scan::Options, mut scanned: Scanned) -> Res
                 scanned = again;
             }
             Err(transfer::Error::Changed { path, .. }) => return Err(scan::Error::Changing { path }.into()),
-            Err(error) => return Err(FarmError::from(error).into()),
+            Err(error) => {
+                let status = if let transfer::Error::Status(status) = &error { Some(status) } else { None };
+                let stranger = match status {
+                    Some(status) => farm.stranger(status).await,
+                    None => None,
+                };
+                return Err(stranger.unwrap_or_else(|| FarmError::from(error)).into());
+            }
         }
     }
     Ok((scanned, total))

@@ -147,7 +147,7 @@ impl Farm {
     }
 
     /// That something else than a farm answers at its address, where that is why a call failed.
-    async fn stranger(&self, status: &Status) -> Option<Error> {
+    pub async fn stranger(&self, status: &Status) -> Option<Error> {
         let url = self.url.clone();
         if status.message().starts_with("grpc-status header missing") {
             return Some(Error::Stranger { url, what: "a web server answers there, not a coordinator".to_owned() });
