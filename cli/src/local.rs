@@ -11,6 +11,7 @@ use crate::{Code, Error, left_out};
 use kiln_scan::{self as scan, git};
 
 /// A project on this machine.
+#[derive(Debug, Clone)]
 pub struct Project {
     /// Its directory, absolute.
     pub dir: PathBuf,
@@ -82,6 +83,26 @@ impl Project {
             if self.directory.is_empty() { "kiln.toml".to_owned() } else { format!("{}/kiln.toml", self.directory) };
         let paths = self.paths.iter().filter(|path| **path != own).cloned().collect();
         self.plan_from(paths, &self.options(), Scope::Build)
+    }
+
+    /// The plan with paths as a `kiln.toml` in the project's own directory has them; `None` where that directory is a member of a
+    /// workspace, whose plan is the workspace's.
+    pub fn plan_in_place(&self, scope: Scope) -> Result<Option<Plan>, plan::Error> {
+        let options = self.options();
+        let plan = self.plan_from(self.paths.clone(), &options, scope)?;
+        if self.directory.is_empty() {
+            return Ok(Some(plan));
+        }
+        let moved =
+            |step: &plan::Step| step.working_directory.as_ref().is_some_and(|at| at.starts_with(&self.directory));
+        if !plan.steps.iter().all(moved) {
+            return Ok(None);
+        }
+        let own = format!("{}/", self.directory);
+        let paths = self.paths.iter().filter_map(|path| path.strip_prefix(&own)).map(str::to_owned).collect();
+        let here = Self { root: self.dir.clone(), directory: String::new(), paths, ..self.clone() };
+        let paths = here.paths.clone();
+        here.plan_from(paths, &here.options(), scope).map(Some)
     }
 
     fn plan_from(&self, paths: Vec<String>, options: &Options, scope: Scope) -> Result<Plan, plan::Error> {

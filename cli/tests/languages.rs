@@ -301,6 +301,11 @@ fn projects_in_a_repository_of_several() {
         !again.of_type("artifact")[0]["id"].as_str().unwrap().contains("dirty"),
         "what it does not need is no change"
     );
+    // What `kiln init` writes there is the same plan.
+    let init = Farm::shared().kiln(&["init", &api.display().to_string()]);
+    assert_eq!(init.code, 0, "{}", init.err);
+    let written = Farm::shared().build(&api, &[]).well();
+    assert!(written.caches().values().all(|cache| cache == "hit"), "{:?}", written.caches());
     let root = Farm::shared().build(dir.path(), &[]);
     assert!(root.0.err.contains("`kiln build services/api` (rust)"), "{}", root.0.err);
 }

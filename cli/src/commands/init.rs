@@ -19,7 +19,13 @@ pub(super) async fn run(farm: &args::Farm, dir: &Path) -> Result<Code, Error> {
     if path.symlink_metadata().is_ok() {
         return Err(exists());
     }
-    let mut plan = project.plan_for(&[], &[], None, Scope::All)?;
+    let Some(mut plan) = project.plan_in_place(Scope::All)? else {
+        return Err(Error::Usage(format!(
+            "`{}` is a member of the workspace in `{}` and is built as a part of it; run `kiln init` there",
+            project.dir.display(),
+            project.root.display()
+        )));
+    };
     let system = system(farm).await;
     let from = system.as_ref().filter(|system| say_where(&mut plan, system)).map(|system| system.from.clone());
     let mut text = to_kiln_toml(&plan);

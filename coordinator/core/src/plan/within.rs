@@ -95,6 +95,10 @@ fn move_step(step: &mut Step, directory: &str, outside: &[String]) {
     } else if !whole {
         step.inputs.extend(outside.iter().cloned());
     }
+    if !nothing {
+        // As in the root, what says how to build is no input of what is built.
+        step.inputs.push(format!("!{directory}/kiln.toml"));
+    }
     for output in &mut step.outputs {
         *output = inside(output, directory);
     }

@@ -73,7 +73,7 @@ fn a_kiln_toml_in_the_directory_speaks_of_its_own_paths() {
         [artifacts.a]\nfrom = \"a\"\nfiles = \"out/a\"\n";
     let plan = within("app", &[("app/kiln.toml", text), ("app/src/a.c", ""), ("app/src/x", ""), ("shared/b.h", "")]);
     let step = &plan.steps[0];
-    assert_eq!(step.inputs, ["app/src", "!app/src/x", "shared"]);
+    assert_eq!(step.inputs, ["app/src", "!app/src/x", "shared", "!app/kiln.toml"]);
     assert_eq!((step.outputs[0].as_str(), step.working_directory.as_deref()), ("app/out", Some("app/src")));
     assert_eq!(
         (plan.artifacts[0].files[0].path.as_str(), plan.artifacts[0].files[0].dest.as_deref()),
