@@ -8,7 +8,7 @@ const SETTINGS: &str = "<settings><mirrors><mirror><id>debian</id><mirrorOf>*</m
                         <url>file:///usr/share/maven-repo</url></mirror></mirrors></settings>";
 const LIBRARY: &str = "package words;\npublic final class Words {\n    public static String of(String text) {\n        \
                        return org.apache.commons.lang3.StringUtils.capitalize(text);\n    }\n}\n";
-const PROGRAM: &str = "package app;\npublic final class App {\n    public static void main(String[] words) {\n        \
+const PROGRAM: &str = "package app;\npublic final class App {\n    public static void main(String[] arguments) {\n        \
                        System.out.println(words.Words.of(\"hello\"));\n    }\n}\n";
 
 /// Files that have Maven fetch from Debian's packages.
