@@ -83,7 +83,7 @@ impl System for OnWorker<'_> {
         let mut tree = outputs.tree;
         source::expand_in_place(store, &mut tree).await?;
         let Some(Entry::Directory(answer)) = tree.get(ANSWER) else {
-            return Err(self.failed("the answer about its libraries is no directory".to_owned(), false));
+            return Err(self.failed("the answer about its libraries is not a directory".to_owned(), false));
         };
         let mut found = Found::default();
         for line in text(store, answer, "found").await?.lines() {
