@@ -43,7 +43,7 @@ impl Farm {
     pub async fn open(args: &crate::args::Farm) -> Result<Self, crate::Error> {
         match args.farm.as_deref().map(str::trim).filter(|url| !url.is_empty()) {
             Some(url) => {
-                let channel = channel::connect(url, &args.access).await.map_err(Error::from)?;
+                let channel = first_contact(url, args).await?;
                 Ok(Self {
                     url: url.to_owned(),
                     channel,
@@ -191,6 +191,26 @@ impl Farm {
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long a command waits for a farm that does not answer at first: about as long as a coordinator takes to restart.
+const FIRST_CONTACT: Duration = Duration::from_secs(10);
+
+/// Connects to a farm, which may be restarting just then.
+async fn first_contact(url: &str, args: &crate::args::Farm) -> Result<Channel, Error> {
+    let (began, longest) = (Instant::now(), FIRST_CONTACT.min(args.lost_after));
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let error = match channel::connect(url, &args.access).await {
+            Err(error @ channel::Error::Connect { .. }) if began.elapsed() < longest => error,
+            other => return Ok(other?),
+        };
+        if pause == FIRST_PAUSE {
+            eprintln!("the farm at `{url}` does not answer; trying for {} s", longest.as_secs());
+        }
+        tracing::info!(%error, "no connection to the farm yet");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
 
 /// How long a farm has been away, and when to try it again.
 pub struct Patience {

@@ -183,7 +183,9 @@ impl Builds {
         let builds = Self { shared: Arc::new(shared) };
         for build in builds.shared.records.builds(KEPT)? {
             if build.status() == BuildStatus::Running {
-                builds.resume(build);
+                // Before anybody can ask for it: whoever does finds it under way.
+                let active = builds.activate(build, Secrets::default())?;
+                tokio::spawn(builds.clone().resume(active));
             }
         }
         Ok(builds)
@@ -258,7 +260,8 @@ impl Builds {
         })
         .await
         .map_err(internal)??;
-        self.start(build.clone(), request, (secrets, identity), (function, source, plan), false)?;
+        let active = self.activate(build.clone(), secrets).map_err(internal)?;
+        self.start(active, request, identity, (function, source, plan), false);
         Ok(build)
     }
 
@@ -309,23 +312,31 @@ impl Builds {
         Ok((function, source, plan))
     }
 
-    fn start(
-        &self,
-        build: Build,
-        request: SubmitRequest,
-        (secrets, identity): (Secrets, Identity),
-        (function, source, plan): (DigestFunction, SourceTree, Plan),
-        resumed: bool,
-    ) -> Result<(), Status> {
+    /// From here on the build is under way for whoever asks: it can be watched and cancelled.
+    fn activate(&self, build: Build, secrets: Secrets) -> std::io::Result<Active> {
         let id = build.id.clone();
-        let span = span(&build, resumed);
         let active = Active {
             build: Arc::new(Mutex::new(build)),
-            events: EventLog::open(&self.events_path(&id)).map_err(internal)?,
+            events: EventLog::open(&self.events_path(&id))?,
             cancel: CancellationToken::new(),
             secrets: Arc::new(secrets),
         };
-        self.shared.active.lock().insert(id.clone(), active.clone());
+        self.shared.active.lock().insert(id, active.clone());
+        Ok(active)
+    }
+
+    fn start(
+        &self,
+        active: Active,
+        request: SubmitRequest,
+        identity: Identity,
+        (function, source, plan): (DigestFunction, SourceTree, Plan),
+        resumed: bool,
+    ) {
+        let (id, span) = {
+            let build = active.build.lock();
+            (build.id.clone(), span(&build, resumed))
+        };
         let settings = self.shared.settings.clone();
         let allow_emulation = settings.allow_emulation || request.allow_emulation;
         let work = Work {
@@ -360,12 +371,16 @@ impl Builds {
                 tracing::warn!(%error, "cannot look for the sources of a build that is taken up again");
             }
             run::run(work).await;
-            builds.shared.active.lock().remove(&id);
-            let _ = std::fs::remove_file(builds.events_path(&id).with_extension("request"));
-            builds.trim();
+            builds.forget(&id);
         };
         tokio::spawn(working.instrument(span));
-        Ok(())
+    }
+
+    /// What is kept of a build only while it is under way.
+    fn forget(&self, id: &str) {
+        self.shared.active.lock().remove(id);
+        let _ = std::fs::remove_file(self.events_path(id).with_extension("request"));
+        self.trim();
     }
 
     fn trim(&self) {
@@ -374,21 +389,23 @@ impl Builds {
         }
     }
 
-    fn resume(&self, build: Build) {
-        let builds = self.clone();
-        tokio::spawn(async move {
-            let request = match builds.read_request(&build.id) {
-                Ok(request) => request,
-                Err(status) => return builds.give_up(build, status.message()),
-            };
-            if builds.shared.settings.unfinished == Unfinished::Interrupt && !request.detached {
-                return builds.interrupt(build);
+    async fn resume(self, active: Active) {
+        let build = active.build.lock().clone();
+        let request = match self.read_request(&build.id) {
+            Ok(request) => request,
+            Err(status) => return self.give_up(&active, &status),
+        };
+        if self.shared.settings.unfinished == Unfinished::Interrupt && !request.detached {
+            return self.interrupt(&active);
+        }
+        tracing::info!(build = build.id, "resuming an unfinished build");
+        match self.plan(&request).await {
+            Ok(planned) => {
+                active.build.lock().steps.clear();
+                self.start(active, request, named(&build.user), planned, true);
             }
-            tracing::info!(build = build.id, "resuming an unfinished build");
-            if let Err(status) = builds.try_resume(&build, request).await {
-                builds.give_up(build, status.message());
-            }
-        });
+            Err(status) => self.give_up(&active, &status),
+        }
     }
 
     fn read_request(&self, id: &str) -> Result<SubmitRequest, Status> {
@@ -397,40 +414,32 @@ impl Builds {
         prost::Message::decode(data.as_slice()).map_err(internal)
     }
 
-    async fn try_resume(&self, build: &Build, request: SubmitRequest) -> Result<(), Status> {
-        let planned = self.plan(&request).await?;
-        let build = Build { steps: Vec::new(), ..build.clone() };
-        let identity = named(&build.user);
-        self.start(build, request, (Secrets::default(), identity), planned, true)
-    }
-
-    fn give_up(&self, build: Build, why: &str) {
-        self.end(
-            build,
-            BuildStatus::FarmFailed,
-            format!("the coordinator restarted and could not resume the build: {why}"),
-        );
+    fn give_up(&self, active: &Active, why: &Status) {
+        let why = format!("the coordinator restarted and could not resume the build: {}", why.message());
+        self.end(active, BuildStatus::FarmFailed, why);
     }
 
     /// The client that followed the build ended together with the coordinator: nobody wants it any more.
-    fn interrupt(&self, build: Build) {
-        tracing::info!(build = build.id, "an unfinished build was interrupted");
+    fn interrupt(&self, active: &Active) {
         let why = "interrupted: the `kiln` that ran the farm ended before the build did; build again to go on";
-        let _ = std::fs::remove_file(self.events_path(&build.id).with_extension("request"));
-        self.end(build, BuildStatus::Cancelled, why.to_owned());
+        self.end(active, BuildStatus::Cancelled, why.to_owned());
     }
 
-    /// Records the end of a build that does not run here.
-    fn end(&self, mut build: Build, status: BuildStatus, message: String) {
-        build.set_status(status);
-        build.message = message;
-        build.finished = Some(clock::kiln_now());
-        if let Ok(events) = EventLog::open(&self.events_path(&build.id)) {
-            events.append(event::Event::BuildFinished(run::finished(&build)));
-        }
+    /// Ends a build that an earlier run of the coordinator began and that does not run again.
+    fn end(&self, active: &Active, status: BuildStatus, message: String) {
+        let build = {
+            let mut build = active.build.lock();
+            build.set_status(status);
+            build.message = message;
+            build.finished = Some(clock::kiln_now());
+            build.clone()
+        };
+        tracing::info!(build = build.id, why = build.message, "an unfinished build ends");
         if let Err(error) = self.shared.records.put_build(&build, "") {
             tracing::error!(%error, build = build.id, "cannot record that a build ended");
         }
+        active.events.append(event::Event::BuildFinished(run::finished(&build)));
+        self.forget(&build.id);
     }
 
     /// A build by its id, the unique beginning of one, or `latest`.
@@ -534,3 +543,6 @@ impl Builds {
         Ok(receiver)
     }
 }
+
+#[cfg(test)]
+mod tests;
