@@ -21,6 +21,8 @@ use serde_json::Value;
 
 /// How long anything may take before a test says what it waited for.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// A command that takes longer is ended: a hang is one test's failure and not all tests' end.
+const HANGS: Duration = Duration::from_secs(900);
 
 /// Says that a test could not run, or fails where every test must.
 pub fn cannot_run(missing: &str) {
@@ -331,7 +333,16 @@ pub struct Ran {
 
 impl From<Command> for Ran {
     fn from(mut command: Command) -> Self {
-        let output = command.output().unwrap();
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+        let (ended, waiting) = std::sync::mpsc::channel::<()>();
+        let watch = std::thread::spawn(move || {
+            let hangs = waiting.recv_timeout(HANGS) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+            hangs.then(|| nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)).is_some()
+        });
+        let output = child.wait_with_output().unwrap();
+        drop(ended);
+        assert!(!watch.join().unwrap(), "{command:?} did not end within {HANGS:?}: {output:?}");
         Self {
             code: output.status.code().unwrap_or(-1),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
