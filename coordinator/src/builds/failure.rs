@@ -13,8 +13,8 @@ const MAX_LINES: usize = 8;
 const MAX_LINE: usize = 300;
 
 /// How the first line of an error looks, the surest first. Those of a rank are equals: the first in the text counts.
-const RANKS: [&[&str]; 4] = [
-    // Errors that name their place or their code.
+const RANKS: [&[&str]; 5] = [
+    // Errors of compilers, linkers and configuration, which name their place or their code.
     &[
         // gcc, clang, javac, ruby -c, kotlinc: FILE:LINE[:COLUMN]: [fatal ]error: …
         r"^(?:e: )?\S[^:]*:\d+(?::\d+)?:? (?:fatal )?error: ",
@@ -27,13 +27,16 @@ const RANKS: [&[&str]; 4] = [
         r"undefined reference to [`']",
         r"ld(?:\.\w+)?: (?:cannot find|error: )|: multiple definition of ",
         r"^configure: error: ",
+        r"^\[ERROR\] \S*\.(?:java|kt|scala):\[?\d+",
+        r"^--- FAIL: |^FAILED? +\S+(?:::\S+| - )|^not ok \d+|^test .+ \.\.\. FAILED$",
+    ],
+    // What a program raised. Tools also print what they caught and went on after.
+    &[
         r"^Traceback \(most recent call last\):",
         r"^\s*File .+, line \d+$",
         r"^\S+\.rb:\d+:in .+\(\w+(?:::\w+)*\)$",
         r"^(?:\w+\.)*\w*(?:Error|Exception)(?: \[\w+\])?: ",
         r"^(?:Exception in thread .+|panic: .+|thread '.*' panicked at .+)$",
-        r"^\[ERROR\] \S*\.(?:java|kt|scala):\[?\d+",
-        r"^--- FAIL: |^FAILED? +\S+(?:::\S+| - )|^not ok \d+|^test .+ \.\.\. FAILED$",
     ],
     // Errors of package managers and build tools.
     &[
@@ -208,6 +211,14 @@ mod tests {
             short("", "src/a.ts(3,5): error TS2322: Type 'string' is not assignable.\n"),
             "src/a.ts(3,5): error TS2322: Type 'string' is not assignable."
         );
+    }
+
+    #[test]
+    fn what_a_tool_caught_and_printed_is_not_taken_for_the_compilers_error() {
+        let gradle = "java.lang.ClassNotFoundException: org.example.Plugin\n\tat java.base/X.load(X.java:1)\n\
+                      /build/src/main/java/A.java:3: error: cannot find symbol\n    foo();\n    ^\n1 error\n";
+        assert_eq!(short(gradle, ""), "/build/src/main/java/A.java:3: error: cannot find symbol");
+        assert_eq!(short("java.io.IOException: disk full\n\tat A.b(A.java:3)\n", ""), "java.io.IOException: disk full");
     }
 
     #[test]
