@@ -1,9 +1,9 @@
 //! What an earlier run of the coordinator left.
 
 use super::*;
-use kiln_core::scheduler::Config as Scheduling;
 use crate::layers::RedbLayers;
 use crate::store;
+use kiln_core::scheduler::Config as Scheduling;
 
 const ID: &str = "0123456789abcdef";
 
