@@ -45,6 +45,16 @@ const SOURCES: [(&str, &str); 4] = [
     ),
 ];
 
+/// What a repository sends along that was written for other farms.
+const FOREIGN: [&str; 6] = [
+    "--remote_default_exec_properties=OSFamily=Linux",
+    "--remote_default_exec_properties=Arch=amd64",
+    "--remote_default_exec_properties=Pool=default",
+    "--remote_default_exec_properties=dockerNetwork=off",
+    "--remote_default_exec_properties=cpu_count=64",
+    "--remote_default_exec_properties=cache-silo-key=v2",
+];
+
 /// A workspace with all that Bazel would load from the network beside it, and a server of its own.
 struct Bazel {
     dir: tempfile::TempDir,
@@ -187,14 +197,15 @@ fn bazel_builds_and_tests_on_the_farm_and_from_an_emptied_output_base_everything
     assert_eq!(minimal.remote(), (0, actions), "expected each of {actions} actions to be a hit:\n{}", minimal.0.err);
     assert!(!bazel.output("hello").exists(), "expected no output to be downloaded");
 
-    // Another instance knows nothing of this; a changed source costs what depends on it.
+    // Another instance knows nothing of this, and what was written for other farms runs as it is; a changed source costs
+    // what depends on it.
     bazel.empty();
     let other = ["//...", "--remote_instance_name=other", "--remote_download_minimal"];
-    let other = bazel.run(&farm, "test", &[&other[..], &["--remote_default_exec_properties=OSFamily=linux"]].concat());
+    let other = bazel.run(&farm, "test", &[&other[..], &FOREIGN].concat());
     assert_eq!(other.well().remote(), (actions, 0), "expected another instance to have no result");
     write(&bazel.workspace(), "main.cc", &SOURCES[2].1.replace("farm", "kiln"));
     let toplevel = ["//:hello", "--remote_instance_name=other", "--remote_download_toplevel"];
-    let toplevel = [&toplevel[..], &["--remote_default_exec_properties=OSFamily=linux"]].concat();
+    let toplevel = [&toplevel[..], &FOREIGN].concat();
     let changed = bazel.run(&farm, "build", &toplevel).well();
     assert_eq!(changed.processes("remote"), 2, "expected to compile and to link:\n{}", changed.0.err);
     assert_eq!(real::output(bazel.output("hello"), &[], bazel.dir.path()), "hello kiln 42\n");
