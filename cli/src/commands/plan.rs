@@ -88,6 +88,15 @@ fn write_words(out: &mut String, plan: &Plan) -> std::fmt::Result {
         writeln!(out, "\nartifact {}: {} of {}", artifact.name, artifact.kind.name(), artifact.from.join(", "))?;
         writeln!(out, "  files    {}", files.join(" "))?;
     }
+    if !plan.excludable.is_empty() {
+        let named = plan.excludable.join(", ");
+        let quoted: Vec<String> = plan.exclude.iter().chain(&plan.excludable).map(|path| format!("{path:?}")).collect();
+        writeln!(
+            out,
+            "\nan edit of {named} runs steps again; where none reads them, `exclude = [{}]` in kiln.toml leaves them out",
+            quoted.join(", ")
+        )?;
+    }
     for note in &plan.notes {
         writeln!(out, "\nnote: {note}")?;
     }
@@ -121,6 +130,7 @@ fn object(plan: &Plan) -> Value {
         "steps": plan.steps.iter().map(step).collect::<Vec<_>>(),
         "artifacts": plan.artifacts.iter().map(artifact).collect::<Vec<_>>(),
         "exclude": plan.exclude,
+        "excludable": plan.excludable,
         "notes": plan.notes,
     })
 }

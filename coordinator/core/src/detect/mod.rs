@@ -34,6 +34,7 @@ use crate::plan::Source;
 pub(crate) use node::package_paths as node_manifests;
 pub(crate) use owned::owned;
 pub(crate) use ruby::lock;
+pub(crate) use unread::about;
 
 /// Files that Kiln itself puts into steps, by what stands for their content in a `kiln.toml`.
 const BUILTIN: [(&str, &str); 1] = [("kiln:Gather.java", java::GATHER.1)];

@@ -51,8 +51,50 @@ const SERVICES: [&str; 17] = [
     "codecov.yml",
     "renovate.json",
 ];
+/// Directories of the root that hold documentation.
+const DOCUMENTATION: [&str; 3] = ["doc", "docs", "documentation"];
+/// Files that say how a project is built, and so what its build reads.
+const BUILD_FILES: [&str; 15] = [
+    "CMakeLists.txt",
+    "GNUmakefile",
+    "Gemfile",
+    "MANIFEST.in",
+    "Makefile",
+    "Makefile.am",
+    "Makefile.in",
+    "configure.ac",
+    "makefile",
+    "meson.build",
+    "package.json",
+    "pom.xml",
+    "pyproject.toml",
+    "setup.cfg",
+    "setup.py",
+];
 /// A project of more sources is not read whole.
 const SOURCES: usize = 4000;
+
+/// Files and directories of the root that are about the project and that no build file of the root names. Whether a step
+/// reads them is not known.
+pub(crate) fn about(source: &dyn Source) -> Vec<String> {
+    let names = DOCUMENTATION.iter().chain(&SERVICES).map(|name| (*name).to_owned());
+    let there = names.filter(|name| tree::has(source, name) || tree::has_directory(source, name));
+    let files = source.paths().iter().filter(|path| !path.contains('/') && is_about(path)).cloned();
+    let found: Vec<String> = there.chain(files).collect();
+    if found.is_empty() {
+        return found;
+    }
+    let gemspecs = source.paths().iter().filter(|path| !path.contains('/') && path.ends_with(".gemspec")).cloned();
+    let build_files = BUILD_FILES.iter().map(|name| (*name).to_owned()).chain(gemspecs);
+    let texts: Vec<String> = build_files.filter_map(|path| tree::text(source, &path)).collect();
+    found.into_iter().filter(|path| !texts.iter().any(|text| text.contains(path.as_str()))).collect()
+}
+
+fn is_about(path: &str) -> bool {
+    let name = tree::base(path);
+    let plain = name.rsplit_once('.').is_none_or(|(_, end)| matches!(end, "md" | "txt" | "rst" | "adoc"));
+    plain && ABOUT.iter().any(|word| name.to_ascii_uppercase().starts_with(word))
+}
 
 /// What sources say of the files that they read.
 pub(super) struct Readers {
@@ -100,10 +142,8 @@ impl Readers {
         let mut globs: Vec<String> = SERVICES.iter().map(|name| (*name).to_owned()).collect();
         globs.retain(|name| tree::has(source, name) || tree::has_directory(source, name));
         let about = |path: &&String| {
-            let (directory, name) = (tree::parent(path), tree::base(path));
-            let plain = name.rsplit_once('.').is_none_or(|(_, end)| matches!(end, "md" | "txt" | "rst" | "adoc"));
-            let described = ABOUT.iter().any(|word| name.to_ascii_uppercase().starts_with(word));
-            plain && described && (directory.is_empty() || packages.contains(&directory))
+            let directory = tree::parent(path);
+            is_about(path) && (directory.is_empty() || packages.contains(&directory))
         };
         globs.extend(source.paths().iter().filter(about).cloned());
         globs.retain(|path| !self.say(&[tree::base(path)]));

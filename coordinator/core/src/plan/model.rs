@@ -31,6 +31,8 @@ pub struct Plan {
     pub artifacts: Vec<Artifact>,
     /// Globs of source paths that enter no step.
     pub exclude: Vec<String>,
+    /// Documentation and the like that a detected step sees whole: where none reads it, it is better excluded.
+    pub excludable: Vec<String>,
     /// Warnings that do not stop the build: a requirement without a pin, another language beside the one chosen, an
     /// input that matches no file.
     pub notes: Vec<String>,

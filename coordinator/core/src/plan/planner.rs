@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Artifact, Origin, Plan, Platform, Scope, Source, Target, VersionOrigin, check, default_libraries, scope, unmatched,
-    within, words,
+    Artifact, Origin, Plan, Platform, Scope, Source, Step, Target, VersionOrigin, check, default_libraries, scope,
+    unmatched, within, words,
 };
 use crate::detect::{self, Language};
 use crate::project;
@@ -120,7 +120,25 @@ fn plan_root(source: &dyn Source, options: &Options, scope: Scope) -> Result<Pla
     plan.steps = check::check(plan.steps, &plan.artifacts)?;
     plan.targets = choose(plan.targets, options)?;
     scope::apply(&mut plan, scope)?;
+    if detected {
+        plan.excludable = excludable(source, &plan);
+    }
     Ok(plan)
+}
+
+/// What is about the project and seen by a step that sees the whole tree.
+fn excludable(source: &dyn Source, plan: &Plan) -> Vec<String> {
+    let sees_all = |step: &&Step| step.inputs.iter().all(|glob| glob.starts_with('!') && glob != "!**");
+    let whole: Vec<&Step> = plan.steps.iter().filter(sees_all).collect();
+    if whole.is_empty() {
+        return Vec::new();
+    }
+    let mut found = detect::about(source);
+    found.retain(|path| {
+        let out = format!("!{path}");
+        !plan.exclude.contains(path) && whole.iter().any(|step| !step.inputs.contains(&out))
+    });
+    found
 }
 
 /// The options with the directory's name split into name and version where it is that of an unpacked release.
@@ -229,6 +247,7 @@ fn assemble(
         notes,
         steps: project.steps,
         exclude: project.exclude,
+        excludable: Vec::new(),
     }
 }
 
@@ -244,6 +263,7 @@ fn from_files(source: &dyn Source, options: &Named) -> Result<Plan, Error> {
         steps: found.steps,
         artifacts: found.artifacts,
         exclude: Vec::new(),
+        excludable: Vec::new(),
         notes: found.notes,
     })
 }

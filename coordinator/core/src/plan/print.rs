@@ -30,6 +30,18 @@ pub fn to_kiln_toml(plan: &Plan) -> String {
         _ => line(&mut out, format_args!("# version: what git describe says")),
     }
     strings(&mut out, "exclude", &plan.exclude);
+    if !plan.excludable.is_empty() {
+        line(
+            &mut out,
+            format_args!(
+                "# Where no step reads these, excluding them saves a run of the steps after each edit of them:"
+            ),
+        );
+        let all: Vec<String> = plan.exclude.iter().chain(&plan.excludable).cloned().collect();
+        let mut proposed = String::new();
+        strings(&mut proposed, "exclude", &all);
+        line(&mut out, format_args!("# {}", proposed.trim_end().replace('\n', "\n# ")));
+    }
     for target in plan.targets.iter().filter(|t| **t != bare_target(t.platform)) {
         print_target(&mut out, target);
     }

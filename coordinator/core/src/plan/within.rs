@@ -76,7 +76,9 @@ pub(super) fn moved(mut plan: Plan, source: &dyn Source, directory: &str) -> Pla
             file.path = inside(&file.path, directory);
         }
     }
-    plan.exclude = plan.exclude.iter().map(|glob| inside(glob, directory)).collect();
+    for paths in [&mut plan.exclude, &mut plan.excludable] {
+        paths.iter_mut().for_each(|glob| *glob = inside(glob, directory));
+    }
     plan
 }
 

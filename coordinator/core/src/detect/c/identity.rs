@@ -26,9 +26,11 @@ pub(in super::super) fn identity(source: &dyn Source) -> Identity {
             Some(version) => resolved(version, &variables),
             // Without it, by the variables that projects use for this.
             None => {
-                name.iter().flat_map(|name| [name.clone(), name.to_uppercase()]).chain(["PROJECT".into()]).find_map(
-                    |name| variables.get(&format!("{name}_VERSION")).filter(|value| is_version(value)).cloned(),
-                )
+                let names: Vec<String> = name.iter().flat_map(|name| [name.clone(), name.to_uppercase()]).collect();
+                let set = names.iter().map(String::as_str).chain(["PROJECT"]).find_map(|name| {
+                    variables.get(&format!("{name}_VERSION")).filter(|value| is_version(value)).cloned()
+                });
+                set.or_else(|| version_in_read_files(source))
             }
         };
         return Identity { name, version: version.filter(|version| is_version(version)) };
@@ -59,6 +61,45 @@ fn cmake_variables(text: &str) -> BTreeMap<String, String> {
         }
     }
     variables
+}
+
+/// The version in a header that the root's `CMakeLists.txt` reads for it: three macros, a text, or a number whose digits
+/// the `CMakeLists.txt` takes apart.
+fn version_in_read_files(source: &dyn Source) -> Option<String> {
+    let text = tree::text(source, "CMakeLists.txt")?;
+    let reads = ["file(READ ", "file(STRINGS ", "file (READ ", "file (STRINGS "];
+    let read = reads.iter().flat_map(|call| text.match_indices(call).map(|(at, call)| &text[at + call.len()..]));
+    let paths = read.filter_map(|rest| rest.split([' ', ')', '\n']).find(|word| !word.is_empty()));
+    paths.filter_map(|path| tree::join("", path.trim_matches('"').rsplit("}/").next()?)).find_map(|path| {
+        let header = tree::text(source, &path)?;
+        let macros = macros(&header);
+        let ending = |end: &str| macros.iter().find(|(name, _)| name.ends_with(end)).map(|(_, value)| *value);
+        if let (Some(major), Some(minor)) = (ending("VERSION_MAJOR"), ending("VERSION_MINOR")) {
+            let patch = ending("VERSION_PATCH").or_else(|| ending("VERSION_MICRO")).map(|patch| format!(".{patch}"));
+            return Some(format!("{major}.{minor}{}", patch.unwrap_or_default())).filter(|version| is_version(version));
+        }
+        let stated = ending("VERSION").or_else(|| ending("VERSION_STRING"))?;
+        let number = stated.parse::<u64>().ok().filter(|number| *number >= 100);
+        match number {
+            None => Some(stated.to_owned()).filter(|version| is_version(version) && version.contains('.')),
+            Some(number) if text.contains("([0-9]+)([0-9][0-9])([0-9][0-9])") => {
+                Some(format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100))
+            }
+            Some(_) => None,
+        }
+    })
+}
+
+/// The macros of a header that stand for one word each.
+fn macros(header: &str) -> Vec<(&str, &str)> {
+    let defined =
+        header.lines().filter_map(|line| line.trim_start().strip_prefix('#')?.trim_start().strip_prefix("define "));
+    defined
+        .filter_map(|rest| {
+            let (name, value) = rest.trim_start().split_once(char::is_whitespace)?;
+            Some((name, value.split_whitespace().next()?.trim_matches('"')))
+        })
+        .collect()
 }
 
 /// A word with `${NAME}` replaced; none where a variable's value is not known.

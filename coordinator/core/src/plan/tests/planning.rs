@@ -63,6 +63,55 @@ fn cmake_and_autoconf_versions_are_read_through_their_variables() {
 }
 
 #[test]
+fn a_version_in_a_header_that_cmake_reads_is_found() {
+    let by_digits = "file(READ include/fmt/core.h core_h)\nif (NOT core_h MATCHES \"FMT_VERSION ([0-9]+)([0-9][0-9])([0-9][0-9])\")\n\
+                     endif()\nproject(FMT CXX)\n";
+    let macros = "#define V_VERSION_MAJOR 3\n#  define V_VERSION_MINOR 11 // two digits\n#define V_VERSION_PATCH 2\n";
+    for (cmake, header, version) in [
+        (by_digits, "// 9\n#define FMT_VERSION 90100\n", "9.1.0"),
+        ("file(STRINGS \"${CMAKE_CURRENT_SOURCE_DIR}/include/fmt/core.h\" v)\nproject(FMT)", macros, "3.11.2"),
+        ("project(FMT)\nfile(READ include/fmt/core.h v)", "#define FMT_VERSION \"1.2.3-rc1\"\n", "1.2.3-rc1"),
+        // Nothing says how the digits are taken apart.
+        ("file(READ include/fmt/core.h v)\nproject(FMT)", "#define FMT_VERSION 90100\n", ""),
+        ("project(FMT)", macros, ""),
+    ] {
+        let plan = plan(&tree(&[("CMakeLists.txt", cmake), ("include/fmt/core.h", header)]), &options()).unwrap();
+        assert_eq!(plan.version.as_deref().unwrap_or_default(), version, "{cmake}{header}");
+    }
+}
+
+#[test]
+fn documentation_that_a_step_sees_and_no_build_file_names_is_proposed_for_exclusion() {
+    let files = [
+        ("CMakeLists.txt", "project(x)\ninstall(FILES NEWS DESTINATION share)\n"),
+        ("README.md", ""),
+        ("NEWS", ""),
+        ("docs/a.md", ""),
+        ("src/docs/b.md", ""),
+        (".github/workflows/ci.yml", ""),
+    ];
+    let found = plan(&tree(&files), &options()).unwrap();
+    assert_eq!(found.excludable, ["docs", ".github", "README.md"]);
+    let text = crate::plan::to_kiln_toml(&found);
+    assert!(text.contains("# exclude = ["), "{text}");
+    // What is proposed is what can be written.
+    let uncommented: String = text
+        .lines()
+        .map(|line| match line.strip_prefix("# exclude") {
+            Some(rest) => format!("exclude{rest}\n"),
+            None => format!("{line}\n"),
+        })
+        .collect();
+    let files: Vec<(&str, &str)> = files.into_iter().chain([("kiln.toml", uncommented.as_str())]).collect();
+    let excluded = plan(&tree(&files), &options()).unwrap();
+    assert_eq!(excluded.exclude, ["docs", ".github", "README.md"]);
+    // Rust's compiler is known not to read them.
+    let rust =
+        [("Cargo.toml", "[package]\nname = \"x\"\nversion = \"1.0.0\"\n"), ("src/main.rs", ""), ("README.md", "")];
+    assert!(plan(&tree(&rust), &options()).unwrap().excludable.is_empty());
+}
+
+#[test]
 fn steps_come_after_those_they_need() {
     let plan = planned(&[(
         "kiln.toml",
