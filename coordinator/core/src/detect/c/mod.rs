@@ -47,6 +47,8 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
         steps.push(wraps_step(source));
     }
     if tool.name == "cmake" {
+        // Compilers' colours; whoever shows the output takes them out where they are not wanted.
+        env.insert("CMAKE_COLOR_DIAGNOSTICS".into(), "ON".into());
         notes.extend(found.note());
         if let Some(step) = found.step(source) {
             env.extend(step.env.clone());

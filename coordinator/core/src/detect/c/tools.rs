@@ -147,7 +147,7 @@ fn meson(source: &dyn Source, conan: bool) -> Way {
             None => "`meson.build` is a Meson project".into(),
         },
         configure: format!(
-            "meson setup .kiln/build --buildtype=release --prefix=/usr/local --wrap-mode=nodownload{native}"
+            "meson setup .kiln/build --buildtype=release --prefix=/usr/local --wrap-mode=nodownload -Db_colorout=always{native}"
         ),
         build: format!(
             "in_parallel meson compile -C .kiln/build\n\

@@ -100,6 +100,8 @@ impl Project<'_> {
         let env = BTreeMap::from([
             ("CARGO_HOME".to_owned(), format!("/build/{HOME}")),
             ("CARGO_TARGET_DIR".to_owned(), "/build/target".to_owned()),
+            // Whoever shows the output takes the colours out where they are not wanted.
+            ("CARGO_TERM_COLOR".to_owned(), "always".to_owned()),
         ]);
         let build = format!(
             "cargo build --release --offline{}{}",

@@ -26,7 +26,7 @@ inputs = ["Cargo.toml", "Cargo.lock", ".cargo/config.toml"]
 unversioned = ["Cargo.toml", "Cargo.lock"]
 run = "cargo fetch --locked"
 outputs = [".cargo-home"]
-env = { CARGO_HOME = "/build/.cargo-home", CARGO_TARGET_DIR = "/build/target" }
+env = { CARGO_HOME = "/build/.cargo-home", CARGO_TARGET_DIR = "/build/target", CARGO_TERM_COLOR = "always" }
 network = true
 tools = ["cargo"]
 [steps.fetch.files]
@@ -59,7 +59,7 @@ run = '''
 cargo build --release --offline --locked
 cargo clean --release --offline -p shop'''
 outputs = ["target"]
-env = { CARGO_HOME = "/build/.cargo-home", CARGO_TARGET_DIR = "/build/target" }
+env = { CARGO_HOME = "/build/.cargo-home", CARGO_TARGET_DIR = "/build/target", CARGO_TERM_COLOR = "always" }
 cpus = 2
 memory = "2GiB"
 tools = ["cargo", "rustc", "cc"]
@@ -89,7 +89,7 @@ why = "compiles the project's own packages"
 needs = ["fetch", "deps"]
 run = "cargo build --release --offline --locked"
 outputs = ["target/release/shop"]
-env = { CARGO_HOME = "/build/.cargo-home", CARGO_TARGET_DIR = "/build/target" }
+env = { CARGO_HOME = "/build/.cargo-home", CARGO_TARGET_DIR = "/build/target", CARGO_TERM_COLOR = "always" }
 cpus = 2
 memory = "2GiB"
 tools = ["cargo", "rustc", "cc"]
@@ -303,6 +303,7 @@ if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
 fi
 '''
 outputs = [".kiln/out"]
+env = { CMAKE_COLOR_DIAGNOSTICS = "ON" }
 cpus = 2
 memory = "2GiB"
 tools = ["cmake", "make", "cc"]
@@ -341,7 +342,7 @@ why = "compiles the project and installs it into a staging directory"
 needs = ["fetch"]
 run = '''
 . ./.kiln/functions.sh
-meson setup .kiln/build --buildtype=release --prefix=/usr/local --wrap-mode=nodownload
+meson setup .kiln/build --buildtype=release --prefix=/usr/local --wrap-mode=nodownload -Db_colorout=always
 in_parallel meson compile -C .kiln/build
 rootless env DESTDIR="$PWD/.kiln/out" meson install -C .kiln/build --no-rebuild
 has_files .kiln/out || collect
