@@ -52,6 +52,28 @@ fn a_makefile_without_destdir_is_installed_into_the_artifact() {
 }
 
 #[test]
+fn programs_find_the_projects_own_libraries_wherever_the_archive_is_unpacked() {
+    let makefile = "prefix = /usr/local\nprog: prog.c libword.so\n\t$(CC) -o $@ prog.c -L. -lword\nlibword.so: word.c\n\t$(CC) -shared \
+                    -fPIC -o $@ word.c\ninstall: prog\n\tinstall -D prog $(DESTDIR)$(prefix)/bin/prog\n\
+                    \tinstall -D libword.so $(DESTDIR)$(prefix)/lib/libword.so\n";
+    let cmake = "cmake_minimum_required(VERSION 3.16)\nproject(prog C)\nadd_library(word SHARED word.c)\nadd_executable(prog prog.c)\n\
+                 target_link_libraries(prog word)\ninstall(TARGETS prog word)\n";
+    let meson = "project('prog', 'c')\nword = shared_library('word', 'word.c', install: true)\n\
+                 executable('prog', 'prog.c', link_with: word, install: true)\n";
+    let sources = [
+        ("prog.c", "#include <stdio.h>\nconst char *word(void);\nint main(void) { puts(word()); return 0; }\n"),
+        ("word.c", "const char *word(void) { return \"found\"; }\n"),
+    ];
+    for build_file in [("Makefile", makefile), ("CMakeLists.txt", cmake), ("meson.build", meson)] {
+        let files: Vec<(&str, &str)> = sources.into_iter().chain([build_file]).collect();
+        let dir = project(&files);
+        let built = Farm::shared().build(dir.path(), &[]).well();
+        assert_eq!(said(unpacked(dir.path()).path(), "usr/local/bin/prog"), "found", "{}", build_file.0);
+        assert_eq!(warnings(&built), "", "{}", build_file.0);
+    }
+}
+
+#[test]
 fn a_makefile_that_is_not_safe_for_parallel_jobs_is_repeated_with_one() {
     let makefile = "all: gen prog\ngen:\n\tsleep 1; echo '#define WORD \"made\"' > n.h\nprog: main.c\n\t$(CC) -include n.h -o prog main.c\n";
     let dir = project(&[("Makefile", makefile), ("main.c", PROGRAM)]);

@@ -24,6 +24,10 @@ use super::{
 use crate::plan::{ArtifactKind, Source, Step};
 use tools::Tool;
 
+/// Where programs look for the project's own libraries, so that they run wherever the archive is unpacked. GNU ld takes it from
+/// `LD_RUN_PATH` where nobody gave it another.
+const BESIDE: &str = "$ORIGIN/../lib";
+
 const NOTHING: &str = "the build installed nothing and left no program or library, so there is nothing to hand over";
 
 /// A C or C++ project in the root of the tree.
@@ -81,6 +85,12 @@ fn compile(
 ) -> (Step, Because) {
     let left_out = data::note(source)
         .map_or_else(String::new, |words| format!("has_files {OUT} || note {}\n", tree::shell_word(&words)));
+    let mut env = env;
+    env.insert("LD_RUN_PATH".into(), BESIDE.into());
+    if tool.name == "meson" {
+        // It takes the search paths out that it has put in itself, and leaves those of the environment.
+        env.insert("LDFLAGS".into(), format!("-Wl,-rpath,{BESIDE}"));
+    }
     let quick = if found.is_empty() { "" } else { "fail_at_once_without_network\n" };
     let run = format!("{quick}{}{left_out}{COLLECT_IF_EMPTY}{}", tool.run, refuse_empty(NOTHING));
     let mut step = compile_step("compile", "compiles the project and installs it into a staging directory", run);

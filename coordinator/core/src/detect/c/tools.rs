@@ -4,7 +4,7 @@
 //! is used if the first cannot configure it.
 
 use super::super::{found::strings, staging::OUT, tree};
-use super::{downloads::Downloads, makefile};
+use super::{BESIDE, downloads::Downloads, makefile};
 use crate::plan::Source;
 
 const MAKEFILES: [&str; 3] = ["GNUmakefile", "makefile", "Makefile"];
@@ -89,7 +89,9 @@ pub(super) fn has_wraps(source: &dyn Source) -> bool {
 /// The arguments by which CMake configures, wherever it does.
 pub(super) fn cmake_arguments(conan: bool) -> String {
     let toolchain = if conan { " -DCMAKE_TOOLCHAIN_FILE=/build/.kiln/conan/conan_toolchain.cmake" } else { "" };
-    format!("-DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=/usr/local{toolchain}")
+    format!(
+        "-DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=/usr/local -DCMAKE_INSTALL_RPATH='{BESIDE};{BESIDE}64'{toolchain}"
+    )
 }
 
 /// The options of a CMake project that say whether its tests are built: they are no part of what is handed over, and often
@@ -147,7 +149,7 @@ fn meson(source: &dyn Source, conan: bool) -> Way {
             None => "`meson.build` is a Meson project".into(),
         },
         configure: format!(
-            "meson setup .kiln/build --buildtype=release --prefix=/usr/local --wrap-mode=nodownload -Db_colorout=always{native}"
+            "meson setup .kiln/build --buildtype=release --prefix=/usr/local --libdir=lib --wrap-mode=nodownload -Db_colorout=always{native}"
         ),
         build: format!(
             "in_parallel meson compile -C .kiln/build\n\

@@ -292,7 +292,7 @@ name = "count"
 why = "compiles the project and installs it into a staging directory"
 run = '''
 . ./.kiln/functions.sh
-cmake -S . -B .kiln/build -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=/usr/local
+cmake -S . -B .kiln/build -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=/usr/local -DCMAKE_INSTALL_RPATH='$ORIGIN/../lib;$ORIGIN/../lib64'
 in_parallel cmake --build .kiln/build
 rootless env DESTDIR="$PWD/.kiln/out" cmake --install .kiln/build
 note_installed_twice
@@ -303,7 +303,7 @@ if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
 fi
 '''
 outputs = [".kiln/out"]
-env = { CMAKE_COLOR_DIAGNOSTICS = "ON" }
+env = { CMAKE_COLOR_DIAGNOSTICS = "ON", LD_RUN_PATH = "$ORIGIN/../lib" }
 cpus = 2
 memory = "2GiB"
 tools = ["cmake", "make", "cc"]
@@ -342,7 +342,7 @@ why = "compiles the project and installs it into a staging directory"
 needs = ["fetch"]
 run = '''
 . ./.kiln/functions.sh
-meson setup .kiln/build --buildtype=release --prefix=/usr/local --wrap-mode=nodownload -Db_colorout=always
+meson setup .kiln/build --buildtype=release --prefix=/usr/local --libdir=lib --wrap-mode=nodownload -Db_colorout=always
 in_parallel meson compile -C .kiln/build
 rootless env DESTDIR="$PWD/.kiln/out" meson install -C .kiln/build --no-rebuild
 has_files .kiln/out || collect
@@ -352,6 +352,7 @@ if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
 fi
 '''
 outputs = [".kiln/out"]
+env = { LDFLAGS = "-Wl,-rpath,$ORIGIN/../lib", LD_RUN_PATH = "$ORIGIN/../lib" }
 cpus = 2
 memory = "2GiB"
 tools = ["meson", "ninja", "cc"]
@@ -435,7 +436,7 @@ fn what_cmake_fetches_is_a_step_with_the_network_that_sees_no_source() {
 fn the_tests_of_a_cmake_project_are_not_built() {
     let cmake = "project(a)\noption(FMT_TEST \"tests\" ${MAIN})\noption(LATEST \"x\" ON)\ninclude(CTest)\n";
     let run = compile(&[("CMakeLists.txt", cmake), ("main.c", "")]).run;
-    assert!(run.contains("/usr/local -DFMT_TEST=OFF -DBUILD_TESTING=OFF\n"), "{run}");
+    assert!(run.contains("64' -DFMT_TEST=OFF -DBUILD_TESTING=OFF\n"), "{run}");
 }
 
 #[test]
