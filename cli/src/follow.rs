@@ -1,5 +1,6 @@
 //! Follows a build from its first event to its last, whatever happens to the connection in between.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -160,7 +161,7 @@ impl Follow<'_> {
                 let what = format!("downloading {}", artifact.name);
                 let fetching = download::artifact(self.farm, &artifact, &output, whole).instrument(span);
                 self.farm.meter().restart(if whole { artifact.size_bytes } else { 0 });
-                let arrived = watched(show, &what, self.farm.meter(), fetching).await?;
+                let arrived = watched(show, &Cell::new(&what), self.farm.meter(), fetching).await?;
                 for kept in arrived.kept {
                     show.note(&format!(
                         "`{}` had been changed: the changed one is kept as `{}`",

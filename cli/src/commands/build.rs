@@ -1,5 +1,6 @@
 //! `kiln build`: scan, upload what is missing, submit, follow.
 
+use std::cell::Cell;
 use std::time::Instant;
 
 use kiln_coordinator::context::{self, Context};
@@ -38,7 +39,8 @@ pub(super) async fn run_scope(
     interrupts: &Interrupts,
 ) -> Result<Code, Error> {
     let began = Instant::now();
-    if args.detach && farm.farm.as_deref().is_none_or(|url| url.trim().is_empty()) {
+    let is_embedded = farm.farm.as_deref().is_none_or(|url| url.trim().is_empty());
+    if args.detach && is_embedded {
         return Err(Error::Usage(
             "`--detach` leaves the build to a farm, and the one inside this command ends with it; give one with \
              `--farm URL` or `KILN_FARM`"
@@ -65,7 +67,14 @@ pub(super) async fn run_scope(
     let facts = tokio::task::spawn_blocking(move || git::facts(&root, &parts));
     let mut show = show(args.progress, began);
     let meter = Meter::default();
-    let scanning = scan_aside(options.clone(), meter.clone()).instrument(info_span!("scan"));
+    let doing = Cell::new("scanning");
+    let scanning = async {
+        let scanned = scan_aside(options.clone(), meter.clone()).await;
+        meter.restart(0);
+        doing.set(if is_embedded { "starting a farm" } else { "connecting to the farm" });
+        scanned
+    };
+    let scanning = scanning.instrument(info_span!("scan"));
     let opening = async {
         let (scanned, farm) = tokio::join!(scanning, Farm::open(farm).instrument(info_span!("open farm")));
         match (scanned, farm) {
@@ -77,7 +86,7 @@ pub(super) async fn run_scope(
             (Ok(_), Err(error)) | (Err(_), Err(error)) => Err(error),
         }
     };
-    let opened = or_interrupted(interrupts, watched(show.as_mut(), "scanning", &meter, opening)).await;
+    let opened = or_interrupted(interrupts, watched(show.as_mut(), &doing, &meter, opening)).await;
     let (scanned, farm) = opened?;
     let facts = facts.await.unwrap_or_default();
     let sources = Sources { options, project: context.project, scanned, facts, secrets };
@@ -115,10 +124,11 @@ async fn on_farm(
 ) -> Result<Code, Error> {
     let submitted = async {
         let sending = send(farm, &options, scanned).instrument(info_span!("upload"));
-        let (scanned, moved) = watched(show, "uploading", farm.meter(), sending).await?;
+        let (scanned, moved) = watched(show, &Cell::new("uploading"), farm.meter(), sending).await?;
         let test = scope == Scope::Tests;
         let request = v1::SubmitRequest { secrets, test, ..request(args, &scanned, (facts, project)) };
-        let build = submit(farm, &request, &options, &scanned).instrument(info_span!("submit")).await?;
+        let submitting = submit(farm, &request, &options, &scanned).instrument(info_span!("submit"));
+        let build = watched(show, &Cell::new("planning"), &Meter::default(), submitting).await?;
         Ok((build, moved, request, scanned))
     };
     let (build, moved, request, scanned) = or_interrupted(interrupts, submitted).await?;

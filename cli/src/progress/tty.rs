@@ -156,8 +156,12 @@ impl Show for Tty {
         };
         let bar = self.work.get_or_insert_with(|| {
             let bar = self.bars.add(ProgressBar::new(0));
-            bar.set_style(style("{prefix:.cyan} {wide_bar:.cyan/dim} {msg}").progress_chars("━━╌"));
+            bar.enable_steady_tick(TICK);
             bar
+        });
+        bar.set_style(match work.is_counted() {
+            true => style("{prefix:.cyan} {wide_bar:.cyan/dim} {msg}").progress_chars("━━╌"),
+            false => style("{spinner:.cyan} {prefix:.cyan} {msg}"),
         });
         bar.set_prefix(harmless(&work.what));
         bar.set_message(work.amounts());

@@ -1,5 +1,6 @@
 //! Scans and transfers while they last: shown once they take longer than a moment.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::time::Duration;
 
@@ -34,8 +35,16 @@ impl Work {
         self.done.saturating_mul(1000) / millis
     }
 
-    /// How much is done, and how fast.
+    /// Whether it is counted in bytes.
+    pub fn is_counted(&self) -> bool {
+        self.done > 0 || self.total > 0
+    }
+
+    /// How much is done, and how fast; how long it takes where nothing is counted.
     pub fn amounts(&self) -> String {
+        if !self.is_counted() {
+            return duration(self.elapsed);
+        }
         let rate = format!("{}/s", size(self.rate()));
         match self.total {
             0 => format!("{}, {rate}", size(self.done)),
@@ -56,8 +65,8 @@ impl Work {
     }
 }
 
-/// Does `work`, and shows by `meter` how far it is once it takes longer than a moment.
-pub async fn watched<T>(show: &mut dyn Show, what: &str, meter: &Meter, work: impl Future<Output = T>) -> T {
+/// Does `work`, and shows by `meter` how far it is once it takes longer than a moment; `what` may change meanwhile.
+pub async fn watched<T>(show: &mut dyn Show, what: &Cell<&str>, meter: &Meter, work: impl Future<Output = T>) -> T {
     let began = Instant::now();
     let mut ticks = interval_at(began + MOMENT, EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -74,10 +83,8 @@ pub async fn watched<T>(show: &mut dyn Show, what: &str, meter: &Meter, work: im
             }
             _ = ticks.tick() => {
                 let (done, total) = meter.read();
-                if done > 0 || total > 0 {
-                    is_shown = true;
-                    show.work(Some(&Work { what: what.to_owned(), done, total, elapsed: began.elapsed() }));
-                }
+                is_shown = true;
+                show.work(Some(&Work { what: what.get().to_owned(), done, total, elapsed: began.elapsed() }));
             }
         }
     }
@@ -98,6 +105,7 @@ mod tests {
         assert_eq!(work(300, 900).words(), "uploading: 300.0 MiB of 900.0 MiB, 75.0 MiB/s, 8.0 s left");
         assert_eq!(work(900, 900).words(), "uploading: 900.0 MiB of 900.0 MiB, 225.0 MiB/s");
         assert_eq!(work(0, 900).words(), "uploading: 0 B of 900.0 MiB, 0 B/s");
+        assert_eq!(work(0, 0).words(), "uploading: 4.0 s");
         assert_eq!(work(8, 0).words(), "uploading: 8.0 MiB, 2.0 MiB/s");
     }
 }
