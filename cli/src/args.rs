@@ -156,7 +156,7 @@ pub struct Build {
     /// How long its steps wait while no worker that could run them is there, such as `15m`; default: the farm's `--queue-timeout`.
     #[arg(long, value_parser = age, value_name = "TIME")]
     pub queue_timeout: Option<Duration>,
-    /// Most bytes of cached blobs of the farm inside this command, such as `20GiB`; `auto` is a fifth of the free disk and at most 50 GiB.
+    /// Most bytes of cached blobs, and of artifacts, in the farm inside this command, such as `20GiB`; `auto` is a fifth of the free disk and at most 50 GiB.
     #[arg(long, env = "KILN_STORE_SIZE", default_value = "auto", value_parser = bound, value_name = "SIZE")]
     pub store_size: Bound,
     /// Lower is more urgent.
@@ -188,7 +188,7 @@ pub struct Test {
     /// How long its steps wait while no worker that could run them is there, such as `15m`; default: the farm's `--queue-timeout`.
     #[arg(long, value_parser = age, value_name = "TIME")]
     pub queue_timeout: Option<Duration>,
-    /// Most bytes of cached blobs of the farm inside this command, such as `20GiB`; `auto` is a fifth of the free disk and at most 50 GiB.
+    /// Most bytes of cached blobs, and of artifacts, in the farm inside this command, such as `20GiB`; `auto` is a fifth of the free disk and at most 50 GiB.
     #[arg(long, env = "KILN_STORE_SIZE", default_value = "auto", value_parser = bound, value_name = "SIZE")]
     pub store_size: Bound,
     /// Run every step again, also tests that passed on the same sources.
@@ -386,7 +386,7 @@ pub struct Up {
     /// Where the farm keeps its data; default: `kiln/up` in the user's cache directory.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Most bytes of cached blobs, such as `20GiB`; `auto` is a fifth of the free disk and at most 50 GiB.
+    /// Most bytes of cached blobs, and of artifacts, such as `20GiB`; `auto` is a fifth of the free disk and at most 50 GiB.
     #[arg(long, env = "KILN_STORE_SIZE", default_value = "auto", value_name = "SIZE")]
     pub store_size: String,
     /// How long work waits while no worker that could run it is there, such as `15m`.

@@ -25,6 +25,11 @@ pub enum Error {
         #[source]
         source: Box<transfer::Error>,
     },
+    #[error(
+        "the farm no longer has artifact `{name}`: it bounds the space for artifacts (`--artifacts-size`, `--store-size` of a farm \
+         on this machine); build it again"
+    )]
+    Gone { name: String },
     #[error("artifact `{name}` is not usable: {reason}; report this to who runs the farm")]
     Malformed { name: String, reason: String },
     #[error(transparent)]
@@ -43,7 +48,7 @@ impl Error {
         match self {
             Self::Transfer { source, .. } if matches!(**source, transfer::Error::File { .. }) => Code::Usage,
             Self::Write { .. } | Self::Output(_) => Code::Usage,
-            Self::Transfer { .. } | Self::Malformed { .. } => Code::Farm,
+            Self::Transfer { .. } | Self::Gone { .. } | Self::Malformed { .. } => Code::Farm,
         }
     }
 }
@@ -68,7 +73,10 @@ pub async fn artifact(farm: &Farm, artifact: &v1::Artifact, output: &Output, who
             Err(error @ Error::Transfer { .. }) => error,
             ended => return ended,
         };
-        let Error::Transfer { source, .. } = &error else { return Err(error) };
+        let Error::Transfer { source, name } = &error else { return Err(error) };
+        if matches!(**source, transfer::Error::Missing { .. }) {
+            return Err(Error::Gone { name: name.clone() });
+        }
         let Some(status) = source.connection().cloned() else { return Err(error) };
         if patience.wait(farm, "fetch the artifact", status).await.is_err() {
             return Err(error);

@@ -31,6 +31,10 @@ pub struct Config {
     /// longest ago with what they alone name. Artifacts are not counted.
     #[arg(long = "store-size", env = "KILN_STORE_SIZE", default_value = "50GiB", value_parser = bound, value_name = "SIZE")]
     pub store_bytes: store::Bound,
+    /// Most bytes of artifacts, such as `200GiB`, or `auto` as above; beyond them, those used longest ago are dropped. Without it, artifacts are
+    /// kept for ever.
+    #[arg(long = "artifacts-size", env = "KILN_ARTIFACTS_SIZE", value_parser = bound, value_name = "SIZE")]
+    pub artifact_bytes: Option<store::Bound>,
     /// How long cached results and blobs are kept when nobody uses them, such as `30d` or `12h`.
     #[arg(long, env = "KILN_CACHE_AGE", default_value = "30d", value_parser = life, value_name = "TIME")]
     pub cache_age: Duration,
@@ -118,6 +122,7 @@ impl Config {
             data_dir,
             quotas: None,
             store_bytes: store_bytes.into(),
+            artifact_bytes: None,
             queue_timeout: QUEUE_TIMEOUT,
             pools: Vec::new(),
             properties: None,
@@ -170,6 +175,7 @@ impl Config {
         Ok(store::Config {
             data_dir: self.data_dir.clone(),
             max_bytes: self.store_bytes,
+            artifact_bytes: self.artifact_bytes.unwrap_or(store::Bound::Bytes(u64::MAX)),
             life: self.cache_age,
             redis,
             s3: self.s3.as_deref().map(store::s3::Address::from_env),

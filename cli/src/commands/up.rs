@@ -150,6 +150,8 @@ fn coordinator_process(listen: SocketAddr, data_dir: &Path, store_size: &str, qu
             data_dir.join("coordinator").into(),
             "--store-size".into(),
             store_size.into(),
+            "--artifacts-size".into(),
+            store_size.into(),
             "--queue-timeout".into(),
             queue_timeout.into(),
             "--parent".into(),

@@ -38,8 +38,9 @@ pub async fn worker(
 /// A coordinator inside a command.
 pub fn own_coordinator(listen: SocketAddr, data_dir: PathBuf, store: Bound) -> kiln_coordinator::Config {
     let config = kiln_coordinator::Config::on_disk(listen, data_dir, store);
-    // Who followed a build that an earlier command left unfinished has ended with it.
-    kiln_coordinator::Config { unfinished: Unfinished::Interrupt, ..config }
+    // Who followed a build that an earlier command left unfinished has ended with it. Artifacts lie where the user wanted them, so
+    // that the store need not keep them for ever.
+    kiln_coordinator::Config { unfinished: Unfinished::Interrupt, artifact_bytes: Some(store), ..config }
 }
 
 /// Bytes of inputs that each of so many workers keeps which have their caches below `dir`.

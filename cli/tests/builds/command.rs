@@ -104,6 +104,39 @@ fn without_a_farm_one_runs_inside_the_command() {
 }
 
 #[test]
+fn the_farm_inside_the_command_drops_its_oldest_artifacts_and_says_so() {
+    let config = "name = \"NAME\"\nversion = \"1\"\n[steps.make]\nrun = \"yes NAME | head -c 6000000 > out\"\noutputs = [\"out\"]\n\
+                  [artifacts.NAME]\nfrom = \"make\"\nfiles = [\"out\"]\nkind = \"binary\"\ncheck_elf = false\n";
+    let cache = tempfile::tempdir().unwrap();
+    let kiln = |dir: &std::path::Path, arguments: &[&str]| {
+        let mut command = Farm::shared().command(arguments);
+        command.env_remove("KILN_FARM").env("XDG_CACHE_HOME", cache.path()).env("KILN_STORE_SIZE", "16MiB");
+        Ran::from({
+            command.current_dir(dir);
+            command
+        })
+    };
+    let ids: Vec<String> = ["one", "two", "three"]
+        .into_iter()
+        .map(|name| {
+            let dir = real::project(&[("kiln.toml", &config.replace("NAME", name))]);
+            let built = real::Built(kiln(dir.path(), &["build", "--progress", "json"])).well();
+            built.of_type("artifact")[0]["id"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    let dir = tempfile::tempdir().unwrap();
+    let last = kiln(dir.path(), &["fetch", &ids[2]]);
+    assert_eq!(last.code, 0, "{}", last.err);
+    let first = kiln(dir.path(), &["fetch", &ids[0]]);
+    assert_eq!(first.code, 3, "{}", first.err);
+    assert!(
+        first.err.contains("no longer has artifact `one`") && first.err.contains("build it again"),
+        "{}",
+        first.err
+    );
+}
+
+#[test]
 fn up_is_a_whole_farm_and_ends_with_ctrl_c() {
     let data = tempfile::tempdir().unwrap();
     let mut command = Farm::shared().command(&["up", "--workers", "2", "--listen", "127.0.0.1:0", "--data-dir"]);

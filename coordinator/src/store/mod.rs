@@ -127,6 +127,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Bytes of blobs kept in `blobs/`; what no result names goes first, then the oldest results. Artifacts do not count.
     pub max_bytes: Bound,
+    /// Bytes of artifacts kept in `artifacts/`; beyond them, those used longest ago go first.
+    pub artifact_bytes: Bound,
     /// How long what is not used is kept.
     pub life: Duration,
     /// A Redis that coordinators share.
@@ -163,7 +165,17 @@ impl Config {
     /// Stores on the disk alone.
     pub fn on_disk(data_dir: PathBuf, max_bytes: impl Into<Bound>) -> Self {
         let max_bytes = max_bytes.into();
-        Self { data_dir, max_bytes, life: DEFAULT_LIFE, redis: None, s3: None, clock: Clock::system(), metrics: None }
+        let artifact_bytes = Bound::Bytes(u64::MAX);
+        Self {
+            data_dir,
+            max_bytes,
+            artifact_bytes,
+            life: DEFAULT_LIFE,
+            redis: None,
+            s3: None,
+            clock: Clock::system(),
+            metrics: None,
+        }
     }
 }
 
@@ -182,7 +194,7 @@ pub struct Stores {
     pub chunks: Arc<Chunks>,
     /// Results as they were put, whole or not.
     pub actions: Arc<dyn ActionStore>,
-    /// Blobs of accepted artifacts: never evicted, and on the disk before `put` or `commit` returns.
+    /// Blobs of accepted artifacts: kept for ever where no bound is configured, and on the disk before `put` or `commit` returns.
     pub artifacts: Arc<dyn BlobStore>,
     /// The link to Redis, where there is one: how it is.
     pub redis: Option<redis::Link>,
@@ -222,7 +234,7 @@ impl Stores {
             disk::Disk::open(disk::Config { dir: config.data_dir.join(name), capacity, durable, clock, in_use })
         };
         let disk = on_disk("blobs", config.max_bytes, false)?;
-        let artifacts = on_disk("artifacts", Bound::Bytes(u64::MAX), true)?;
+        let artifacts = on_disk("artifacts", config.artifact_bytes, true)?;
         let bucket = match &config.s3 {
             Some(address) => Some(s3::S3Blobs::open(address, life, clock.clone()).await?),
             None => None,
