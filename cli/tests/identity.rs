@@ -233,3 +233,58 @@ fn a_coordinator_that_others_reach_does_not_start_without_asking_who_they_are() 
     assert!(ran.err.contains("--farm-dir") && ran.err.contains("--insecure"), "expected what to do: {}", ran.err);
     assert!(!data.join("blobs").exists(), "expected nothing to be made before that was found out");
 }
+
+/// What a user without rights gets from a socket: the first byte of a farm's answer, or why not.
+fn as_nobody(socket: &std::path::Path) -> String {
+    let attack = "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.settimeout(20)\n\
+                  try:\n    s.connect(sys.argv[1])\n    s.send(b'PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n\\0\\0\\0\\4\\0\\0\\0\\0\\0')\n    \
+                  print('answered' if s.recv(1) else 'closed')\nexcept OSError as error:\n    print(type(error).__name__)\n";
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-c", attack]).arg(socket);
+    Ran::from(command).out.trim().to_owned()
+}
+
+#[test]
+fn the_farm_inside_a_command_is_its_users_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    if !nix::unistd::geteuid().is_root() {
+        return real::cannot_run("only root can become another user");
+    }
+    let (dir, cache) = (project(&[("kiln.toml", WAITS)]), tempfile::tempdir_in("/tmp").unwrap());
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kiln"));
+    command.args(["build", "--progress", "json"]).current_dir(dir.path()).env_remove("KILN_FARM");
+    command.env("XDG_CACHE_HOME", cache.path()).env("USER", "tester");
+    let mut build = Running::start(command);
+    build.started("wait");
+    let farm = cache.path().join("kiln/farm");
+    let address = std::fs::read_to_string(farm.join("address")).unwrap();
+    let socket = std::path::PathBuf::from(address.strip_prefix("unix://").expect("expected a socket"));
+
+    // Nothing listens on a network.
+    let pid = build.pid();
+    let sockets = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().filter_map(|fd| {
+        let target = std::fs::read_link(fd.unwrap().path()).ok()?.display().to_string();
+        Some(target.strip_prefix("socket:[")?.trim_end_matches(']').to_owned())
+    });
+    let sockets: Vec<String> = sockets.collect();
+    assert!(!sockets.is_empty());
+    for table in ["tcp", "tcp6"] {
+        const LISTENS: &str = "0A";
+        for line in std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap().lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let own = sockets.iter().any(|inode| inode == fields[9]);
+            assert!(!(own && fields[3] == LISTENS), "expected no listening socket, found {line}");
+        }
+    }
+
+    // Another user does not get to the socket, and is not served where the directories let them.
+    assert_eq!(std::fs::metadata(&farm).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(as_nobody(&socket), "PermissionError");
+    for opened in [cache.path(), &cache.path().join("kiln"), &farm, socket.as_path()] {
+        std::fs::set_permissions(opened, std::fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let answer = as_nobody(&socket);
+    assert!(matches!(answer.as_str(), "closed" | "BrokenPipeError" | "ConnectionResetError"), "found: {answer}");
+    build.interrupt();
+    assert_eq!(build.end().0.code, 130);
+}

@@ -29,7 +29,9 @@ pub type Channel = InterceptedService<transport::Channel, Bearer>;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
-    #[error("invalid farm URL `{url}`; expected `http://HOST:PORT`, `https://HOST:PORT` or `grpc://HOST:PORT`")]
+    #[error(
+        "invalid farm URL `{url}`; expected `http://HOST:PORT`, `https://HOST:PORT`, `grpc://HOST:PORT` or `unix:///PATH`"
+    )]
     Address { url: String },
     #[error("cannot reach the farm at `{url}`; is its coordinator running there?")]
     Connect {
@@ -54,11 +56,11 @@ pub fn endpoint(url: &str, access: &Access) -> Result<Endpoint, Error> {
     let normal = match url.split_once("://") {
         Some(("grpc", rest)) => format!("http://{rest}"),
         Some(("grpcs", rest)) => format!("https://{rest}"),
-        Some(("http" | "https", _)) => url.to_owned(),
+        Some(("http" | "https" | "unix", _)) => url.to_owned(),
         Some(_) => return Err(bad()),
         None => format!("http://{url}"),
     };
-    let is_tls = normal.starts_with("https://");
+    let (is_tls, is_socket) = (normal.starts_with("https://"), normal.starts_with("unix://"));
     let mut endpoint = Endpoint::from_shared(normal)
         .map_err(|_| bad())?
         .connect_timeout(Duration::from_secs(10))
@@ -77,7 +79,7 @@ pub fn endpoint(url: &str, access: &Access) -> Result<Endpoint, Error> {
             tls = tls.identity(identity);
         }
         endpoint = endpoint.tls_config(tls).map_err(|source| access::Error::Certificate { reason: words(&source) })?;
-    } else if access.has_token() && !is_this_machine(endpoint.uri().host().unwrap_or_default()) {
+    } else if access.has_token() && !is_socket && !is_this_machine(endpoint.uri().host().unwrap_or_default()) {
         return Err(Error::Exposed { url: url.to_owned() });
     }
     Ok(endpoint)
@@ -93,8 +95,10 @@ pub async fn connect(url: &str, access: &Access) -> Result<Channel, Error> {
 
 /// Whether what is sent to a farm at this URL can be read on the way: it is plain HTTP to another machine.
 pub fn is_exposed(url: &str) -> bool {
-    endpoint(url, &Access::default())
-        .is_ok_and(|to| to.uri().scheme_str() != Some("https") && !is_this_machine(to.uri().host().unwrap_or_default()))
+    !url.starts_with("unix://")
+        && endpoint(url, &Access::default()).is_ok_and(|to| {
+            to.uri().scheme_str() != Some("https") && !is_this_machine(to.uri().host().unwrap_or_default())
+        })
 }
 
 fn is_this_machine(host: &str) -> bool {

@@ -88,12 +88,24 @@ pub(super) async fn run_scope(
     };
     let opened = or_interrupted(interrupts, watched(show.as_mut(), &doing, &meter, opening)).await;
     let (scanned, farm) = opened?;
+    if is_embedded {
+        tell_of_unconfined(&farm, show.as_mut()).await;
+    }
     let facts = facts.await.unwrap_or_default();
     let sources = Sources { options, project: context.project, scanned, facts, secrets };
     let following = Following { output, deliver: deliver.as_ref(), began, show: show.as_mut() };
     let result = on_farm(&farm, &args, scope, sources, following, interrupts).await;
     farm.close().await;
     result
+}
+
+/// Says where this machine lets no sandbox be made: its user should know what their project's steps can reach.
+async fn tell_of_unconfined(farm: &Farm, show: &mut dyn Show) {
+    let Ok(status) = farm.status().await else { return };
+    let environments = status.workers.into_iter().filter_map(|worker| worker.environment);
+    for environment in environments.filter(|environment| environment.sandbox.starts_with("OFF")) {
+        show.note(&format!("warning: sandbox {}", environment.sandbox));
+    }
 }
 
 /// What is built.

@@ -16,6 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::socket::{Place, Socket};
 use super::{Error, parts};
 
 const PAUSE: Duration = Duration::from_millis(20);
@@ -41,6 +42,7 @@ struct Host {
     dir: PathBuf,
     /// Held for as long as the farm runs.
     _lock: File,
+    _place: Place,
     stop_worker: watch::Sender<bool>,
     stop_coordinator: watch::Sender<bool>,
     worker: JoinHandle<Result<(), String>>,
@@ -84,21 +86,22 @@ async fn host(dir: &Path, lock: File, store: Bound) -> Result<Opened, Error> {
     let failed = |source| Error::Directory { path: dir.to_owned(), source };
     // One that was killed leaves its address behind.
     let _ = std::fs::remove_file(dir.join("address"));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
-    let listen = listener.local_addr().map_err(failed)?;
-    let url = format!("http://{listen}");
+    let socket = Socket::bind(dir).map_err(failed)?;
+    let url = socket.url();
+    let (incoming, place) = socket.incoming();
     let (stop_worker, worker_stopped) = watch::channel(false);
     let (stop_coordinator, coordinator_stopped) = watch::channel(false);
-    let coordinator = tokio::spawn(parts::coordinator(
-        parts::own_coordinator(listen, dir.join("coordinator"), store),
-        listener,
+    let coordinator = tokio::spawn(parts::coordinator_on(
+        parts::own_coordinator(dir.join("coordinator"), store),
+        incoming,
         until(coordinator_stopped),
     ));
     let worker = tokio::spawn(parts::worker(
         parts::own_worker(url.clone(), "here".to_owned(), dir.join("worker")),
         until(worker_stopped),
     ));
-    let mut host = Host { dir: dir.to_owned(), _lock: lock, stop_worker, stop_coordinator, worker, coordinator };
+    let mut host =
+        Host { dir: dir.to_owned(), _lock: lock, _place: place, stop_worker, stop_coordinator, worker, coordinator };
     let channel = host.ready(&url).await?;
     let mut address = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
     std::io::Write::write_all(&mut address, url.as_bytes()).map_err(failed)?;

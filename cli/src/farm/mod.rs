@@ -3,6 +3,7 @@
 mod embedded;
 mod error;
 pub mod parts;
+mod socket;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

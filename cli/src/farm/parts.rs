@@ -4,9 +4,10 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use futures::Stream;
 use kiln_coordinator::builds::Unfinished;
 use kiln_coordinator::store::Bound;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixStream};
 
 /// Most bytes of inputs that the workers of a farm on this machine keep together.
 const CACHE_BYTES: u64 = 10 << 30;
@@ -27,6 +28,15 @@ pub async fn coordinator(
     kiln_coordinator::run(config, listener, shutdown).await.map_err(|error| format!("coordinator: {error:#}"))
 }
 
+/// Runs a coordinator for the connections that come by `incoming`, which are all let in, until `shutdown`.
+pub async fn coordinator_on(
+    config: kiln_coordinator::Config,
+    incoming: impl Stream<Item = std::io::Result<UnixStream>>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), String> {
+    kiln_coordinator::run_on(config, incoming, shutdown).await.map_err(|error| format!("coordinator: {error:#}"))
+}
+
 /// Runs a worker until `shutdown`.
 pub async fn worker(
     config: kiln_worker::Config,
@@ -36,8 +46,10 @@ pub async fn worker(
 }
 
 /// A coordinator inside a command.
-pub fn own_coordinator(listen: SocketAddr, data_dir: PathBuf, store: Bound) -> kiln_coordinator::Config {
-    let config = kiln_coordinator::Config::on_disk(listen, data_dir, store);
+pub fn own_coordinator(data_dir: PathBuf, store: Bound) -> kiln_coordinator::Config {
+    // It is given its connections, and listens nowhere.
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    let config = kiln_coordinator::Config::on_disk(nowhere, data_dir, store);
     // Who followed a build that an earlier command left unfinished has ended with it. Artifacts lie where the user wanted them, so
     // that the store need not keep them for ever.
     kiln_coordinator::Config { unfinished: Unfinished::Interrupt, artifact_bytes: Some(store), ..config }

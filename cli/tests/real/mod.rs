@@ -427,6 +427,10 @@ impl Running {
         panic!("the events ended before {what}: {:#?}", self.seen);
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn started(&mut self, step: &str) -> Value {
         self.until(&format!("step `{step}` ran"), |event| event["type"] == "step_started" && event["step"] == step)
     }

@@ -16,6 +16,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// What answers at a farm's plain `http://` address, in words; none where it speaks HTTP/2, or nothing can be told.
 pub async fn stranger(url: &str) -> Option<String> {
+    if url.starts_with("unix://") {
+        return None;
+    }
     let endpoint = super::endpoint(url, &super::Access::default()).ok()?;
     let uri: &Uri = endpoint.uri();
     if uri.scheme_str() != Some("http") {
