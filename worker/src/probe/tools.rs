@@ -6,12 +6,14 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kiln_proto::property::PROBED_TOOLS;
 
-/// How long a tool may take to say its version.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a tool may take to say its version. One that is given up is missing from the environment, and so changes every key: on a
+/// machine that is busy, some need a minute.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How a tool is asked for its version.
 pub(super) fn question(tool: &str) -> &'static [&'static str] {
@@ -34,18 +36,20 @@ pub(super) fn versions(path: &str, cache: Option<&Path>) -> BTreeMap<String, Str
             Some((*tool, file, identity))
         })
         .collect();
+    // All at once, each would wait for the others.
+    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let next = AtomicUsize::new(0);
+    let answer = || -> Vec<(String, String, String)> {
+        let mut answers = Vec::new();
+        while let Some((tool, file, identity)) = found.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let version = known.get(identity).cloned().or_else(|| ask(file, question(tool), path));
+            answers.extend(version.map(|version| ((*tool).to_owned(), identity.clone(), version)));
+        }
+        answers
+    };
     let answers: Vec<(String, String, String)> = std::thread::scope(|scope| {
-        let asked: Vec<_> = found
-            .into_iter()
-            .map(|(tool, file, identity)| {
-                let known = known.get(&identity).cloned();
-                scope.spawn(move || {
-                    let version = known.or_else(|| ask(&file, question(tool), path))?;
-                    Some((tool.to_owned(), identity, version))
-                })
-            })
-            .collect();
-        asked.into_iter().filter_map(|thread| thread.join().ok().flatten()).collect()
+        let asking: Vec<_> = (0..threads).map(|_| scope.spawn(answer)).collect();
+        asking.into_iter().filter_map(|thread| thread.join().ok()).flatten().collect()
     });
     if let Some(cache) = cache {
         let all: BTreeMap<&str, &str> =
@@ -94,6 +98,7 @@ fn ask(file: &Path, question: &[&str], path: &str) -> Option<String> {
         match child.try_wait().ok()? {
             Some(status) => break status,
             None if began.elapsed() > PATIENCE => {
+                tracing::warn!(tool = %file.display(), ?PATIENCE, "a tool does not say its version, and is taken for missing");
                 let _ = child.kill();
                 let _ = child.wait();
                 return None;

@@ -235,6 +235,7 @@ fn target(name: String, table: &Reader<'_>, host: Platform) -> Result<Target, Er
 }
 
 fn step(name: String, table: &Reader<'_>) -> Result<Step, Error> {
+    table.only(STEP)?;
     let mut step = Step::new(name, table.required_string("run")?);
     change_step(&mut step, table)?;
     Ok(step)

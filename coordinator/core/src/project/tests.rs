@@ -101,6 +101,7 @@ fn a_value_out_of_range_says_what_would_do() {
 
 #[test]
 fn what_is_missing_is_named() {
+    assert_snapshot!(error("[steps.a]\nrunn = \"x\""), @"`kiln.toml` line 2: unknown key `runn` in `[steps.a]`: did you mean `run`?");
     assert_snapshot!(error("[steps.a]\noutputs = []"), @"`kiln.toml` line 1: `[steps.a]` has no `run`: add one");
     assert_snapshot!(error("\n[artifacts.a]\nfiles = [\"x\"]"), @"`kiln.toml` line 2: `[artifacts.a]` has no `from`: add one");
     assert_snapshot!(error("[artifacts.a]\nfrom = \"x\""), @"`kiln.toml` line 1: `[artifacts.a]` has no `files`: add one");
