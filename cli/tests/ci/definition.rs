@@ -157,8 +157,9 @@ impl Files {
 
 /// A program that finds nothing of this machine's own settings.
 fn clean(program: &str, dir: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.current_dir(dir).stdin(Stdio::null());
+    // A shell cannot take back that it was started with SIGINT ignored, as what runs in the background is.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", program]).current_dir(dir).stdin(Stdio::null());
     let ours = std::env::vars().map(|(name, _)| name);
     for name in
         ours.filter(|name| ["KILN_", "GITHUB_", "RUNNER_", "ACTIONS_", "CI_"].iter().any(|part| name.starts_with(part)))
