@@ -37,7 +37,7 @@ pub(super) fn versions(path: &str, cache: Option<&Path>) -> BTreeMap<String, Str
         })
         .collect();
     // All at once, each would wait for the others.
-    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let threads = 4 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let next = AtomicUsize::new(0);
     let answer = || -> Vec<(String, String, String)> {
         let mut answers = Vec::new();
