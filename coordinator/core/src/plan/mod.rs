@@ -20,6 +20,7 @@ mod unversioned;
 mod variables;
 mod within;
 mod words;
+mod workspace;
 pub(crate) mod xml;
 
 pub use crate::detect::tree::{join, parent};
@@ -40,6 +41,7 @@ pub use source::{MemorySource, Source};
 pub use tools::Tool;
 pub use unversioned::{read_unversioned, unversioned};
 pub use variables::{Stamp, Variable, VariableError, set_variables, stamp};
+pub(crate) use within::View;
 pub(crate) use words::{list, nearest};
 
 #[cfg(test)]

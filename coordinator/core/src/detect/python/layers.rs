@@ -29,6 +29,8 @@ pub(super) struct Layer {
     pub(super) asks_backends: bool,
     /// Whether the archive holds the sources, beside the packages.
     pub(super) sources: bool,
+    /// The directory of the one member of a workspace that is wanted; empty where all of the tree is.
+    pub(super) directory: String,
 }
 
 /// What makes Python's tools give the same bytes twice, and keep out of the home directory.
