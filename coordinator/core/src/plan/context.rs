@@ -126,7 +126,7 @@ fn at(directory: &str, name: &str) -> String {
 }
 
 /// A path as seen from a directory that it is in; empty for the directory itself.
-pub(super) fn below<'a>(path: &'a str, directory: &str) -> Option<&'a str> {
+pub(crate) fn below<'a>(path: &'a str, directory: &str) -> Option<&'a str> {
     if directory.is_empty() {
         return Some(path);
     }

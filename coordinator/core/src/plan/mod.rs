@@ -26,6 +26,7 @@ pub(crate) mod xml;
 pub use crate::detect::tree::{join, parent};
 pub use check::Error as InvalidPlan;
 pub(crate) use check::path_problem;
+pub(crate) use context::below;
 pub use image::{Base, Compression, Image, SCRATCH};
 pub(crate) use image::{read_owner, read_port};
 pub use inputs::{input_files, matches};

@@ -10,6 +10,7 @@ use super::{
     super::{
         Detected, Identity,
         found::{COMPILER_MEMORY_BYTES, artifact, compile_step, fetch_step, strings},
+        owned::literal,
         staging::OUT,
         tree,
     },
@@ -66,6 +67,7 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detect
     gather(&mut build, ".", &wanted);
     let directories: Vec<&str> = poms.iter().map(|pom| tree::parent(pom)).collect();
     build.inputs = stale(source, &directories, "target", |name| name == "pom.xml");
+    build.inputs.extend(unneeded(source, &poms, &wanted));
     (build.needs, build.outputs) = (strings(["deps"]), strings([OUT]));
     for step in [&mut deps, &mut build] {
         step.tools = if wrapper { strings(["java", "javac"]) } else { strings(["mvn", "java", "javac"]) };
@@ -101,6 +103,39 @@ fn projects(modules: &[String]) -> String {
         return String::new();
     }
     format!(" -pl {} -am", tree::shell_word(&modules.join(",")))
+}
+
+/// Patterns that keep out the sources of modules that none of `wanted` needs. A module is needed where a `pom.xml` names it,
+/// for whatever purpose.
+fn unneeded(source: &dyn Source, poms: &[String], wanted: &[String]) -> Vec<String> {
+    let named: Vec<Vec<String>> = poms
+        .iter()
+        .map(|pom| {
+            let text = tree::text(source, pom).unwrap_or_default();
+            let own = xml::value(&text, &["project", "artifactId"]).unwrap_or_default().to_owned();
+            let leaves = xml::leaves(&text);
+            // What is managed is not yet needed.
+            let names = leaves.iter().filter(|leaf| {
+                let is_name = leaf.path.last() == Some(&"artifactId") && leaf.path.len() > 2;
+                is_name && !leaf.path.contains(&"dependencyManagement")
+            });
+            std::iter::once(own).chain(names.map(|leaf| text[leaf.text.clone()].trim().to_owned())).collect()
+        })
+        .collect();
+    // The first name of each is its own. A name that is made up may be any.
+    if wanted.is_empty() || named.iter().flatten().any(|name| name.contains('$')) {
+        return Vec::new();
+    }
+    let is_wanted = |at: &usize| wanted.iter().any(|module| module == tree::parent(&poms[*at]));
+    let mut open: Vec<usize> = (0..poms.len()).filter(is_wanted).collect();
+    let mut needed: BTreeSet<usize> = open.iter().copied().collect();
+    while let Some(at) = open.pop() {
+        let more = (0..poms.len()).filter(|other| named[at][1..].contains(&named[*other][0]));
+        open.extend(more.filter(|other| needed.insert(*other)));
+    }
+    let others = (0..poms.len()).filter(|at| !needed.contains(at));
+    let sources = others.filter_map(|at| tree::join(tree::parent(&poms[at]), "src"));
+    sources.filter(|path| tree::has_directory(source, path)).map(|path| format!("!{}", literal(&path))).collect()
 }
 
 /// The commands of the layer. A build without sources may stop where a plugin wants a class; it is then tried with

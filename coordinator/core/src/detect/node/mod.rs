@@ -138,11 +138,11 @@ impl Project<'_> {
         if !ships || !self.ships(&manager) {
             return Ok(vec![deps]);
         }
-        let mut production = compile_step(
-            "production",
-            "takes development dependencies out; keyed like the layer before it",
-            self.production(&manager, &modules),
-        );
+        let why = match self.member {
+            Some(_) => "takes what the member needs when it runs; keyed like the layer before it",
+            None => "takes development dependencies out; keyed like the layer before it",
+        };
+        let mut production = compile_step("production", why, self.production(&manager, &modules));
         (production.inputs, production.unversioned, production.files) = (key, unversioned, files);
         (production.env, production.tools) = (deps.env.clone(), deps.tools.clone());
         (production.needs, production.outputs) = (strings(["deps"]), strings([OUT]));

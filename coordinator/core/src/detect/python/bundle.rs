@@ -158,6 +158,7 @@ fn bundle(source: &dyn Source, layer: &Layer, groups: &[Group<'_>], needs: Vec<S
          python3 -m compileall -q -s {OUT} --invalidation-mode unchecked-hash {OUT} || true\n"
     ));
     let mut step = Step::new("bundle", run);
+    step.inputs = layer.without.clone();
     step.why = match layer.sources {
         true => "puts the sources and their packages together, with reproducible byte code".into(),
         false => "installs the project beside its packages, with reproducible byte code".into(),

@@ -5,12 +5,13 @@
 use toml::Value;
 
 use super::{
-    super::{Error, found::strings, tree},
+    super::{Error, found::strings, owned::literal, tree},
     Project,
     layers::{Layer, from_environment},
     local::Local,
     requirements,
 };
+use crate::plan::below;
 
 /// Has uv install what one member of a workspace needs.
 pub(in crate::detect) const PACKAGE: &str = " --package ";
@@ -74,7 +75,9 @@ impl Project<'_> {
             _ => "`pyproject.toml` is a workspace of uv",
         };
         let mut because = vec![because.to_owned(), "`uv.lock` locks what it needs".to_owned()];
+        let mut without = Vec::new();
         if let Some(member) = wanted {
+            without = others(&members, &needed);
             let others = members.iter().filter(|m| m.name != member.name && needed.contains(&m.name));
             let others: Vec<&str> = others.map(|m| m.directory.as_str()).collect();
             let with = match others.is_empty() {
@@ -97,11 +100,20 @@ impl Project<'_> {
             ),
             tools: strings(["python3", "uv"]).into_iter().chain(git.then(|| "git".to_owned())).collect(),
             sources: self.is_application() || locals.is_empty() || !apart,
+            without,
             directory: wanted.map(|member| member.directory.clone()).unwrap_or_default(),
             locals,
             ..Layer::default()
         })
     }
+}
+
+/// Patterns that keep members out which are not needed; not those around or inside of one that is.
+fn others(members: &[Member], needed: &[String]) -> Vec<String> {
+    let (kept, others): (Vec<&Member>, Vec<&Member>) = members.iter().partition(|m| needed.contains(&m.name));
+    let apart = |one: &str, other: &str| below(one, other).is_none() && below(other, one).is_none();
+    let others = others.into_iter().filter(|m| kept.iter().all(|kept| apart(&m.directory, &kept.directory)));
+    others.map(|m| format!("!{}", literal(&m.directory))).collect()
 }
 
 fn members(packages: &[&Value]) -> Result<Vec<Member>, Error> {

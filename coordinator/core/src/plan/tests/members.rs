@@ -159,27 +159,34 @@ fn uv_installs_a_member_and_what_it_needs() {
     let bundle = step(&plan, "bundle");
     assert!(bundle.run.contains("./services/api ./libs/shared"), "{}", bundle.run);
     assert!(!bundle.run.contains("services/web") && !bundle.run.contains("mv \"$file\""), "{}", bundle.run);
+    assert_eq!(bundle.inputs, ["!services/web"], "an edit of another member is no reason to build again");
     assert!(step(&plan, "test-deps").run.contains(" --all-packages --python"), "the root lists pytest for all");
     assert!(step(&plan, "test").run.starts_with("cd services/api\n"));
     assert!(member("libs/shared", &files).steps.iter().all(|step| !step.test), "the tests are another member's");
 }
 
 const SHOP: &str = "<project><groupId>k</groupId><artifactId>shop</artifactId><version>1.5</version>\
-    <modules><module>services</module><module>libs/core</module></modules></project>";
+    <modules><module>services</module><module>libs/core</module></modules>\
+    <dependencyManagement><dependencies><dependency><artifactId>web</artifactId></dependency></dependencies>\
+    </dependencyManagement></project>";
 
 #[test]
 fn maven_builds_a_module_and_those_that_it_needs() {
     let module = |name: &str| {
         format!("<project><parent><version>1.5</version></parent><artifactId>{name}</artifactId></project>")
     };
-    let (api, web, core) = (module("api"), module("web"), module("core"));
+    let needs = "<dependencies><dependency><artifactId>core</artifactId></dependency></dependencies></project>";
+    let api = module("api").replace("</project>", needs);
+    let (web, core) = (module("web"), module("core"));
     let services = "<project><artifactId>services</artifactId><modules><module>api</module><module>web</module></modules></project>";
     let files = [
         ("libs/core/pom.xml", core.as_str()),
+        ("libs/core/src/main/java/Core.java", ""),
         ("pom.xml", SHOP),
         ("services/api/pom.xml", &api),
         ("services/pom.xml", services),
         ("services/web/pom.xml", &web),
+        ("services/web/src/main/java/Web.java", ""),
     ];
     let plan = member("services/api", &files);
     assert_eq!((plan.name.as_str(), plan.version.as_deref()), ("api", Some("1.5")));
@@ -187,6 +194,7 @@ fn maven_builds_a_module_and_those_that_it_needs() {
     let compile = step(&plan, "compile");
     assert!(compile.run.contains(" -pl services/api -am "), "{}", compile.run);
     assert!(compile.run.contains("Gather . services/api\n"), "{}", compile.run);
+    assert_eq!(compile.inputs, ["!services/web/src"], "an edit of another module is no reason to build again");
     let both = member("services", &files);
     assert!(step(&both, "compile").run.contains(" -pl services,services/api,services/web -am "));
 }
