@@ -109,7 +109,7 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detect
         because.push(format!("of its projects `{project}` is built, after those that it needs"));
         let own = self::identity(&View::new(source, directory));
         let name = project.rsplit(':').next().map(str::to_owned);
-        identity = Identity { name, version: own.version.or(identity.version) };
+        identity = Identity { name, version: own.version.or(identity.version).or_else(|| shared_version(source)) };
     }
     let name = identity.name.clone().unwrap_or_else(|| directory_name.to_owned());
     Some(Detected {
@@ -129,6 +129,18 @@ fn included(source: &dyn Source) -> Vec<String> {
     let named = settings.split("includeBuild").skip(1);
     let named = named.filter_map(|rest| rest.trim_start_matches([' ', '(']).split(['\'', '"']).nth(1));
     named.filter_map(|path| tree::join("", path)).filter(|path| !path.is_empty()).collect()
+}
+
+/// The version that the root's build file gives to all projects, in a block `allprojects` or `subprojects`.
+fn shared_version(source: &dyn Source) -> Option<String> {
+    let text = ["build.gradle", "build.gradle.kts"].iter().find_map(|path| tree::text(source, path))?;
+    let blocks = text.split("\n}").filter(|block| block.contains("allprojects") || block.contains("subprojects"));
+    let mut lines = blocks.flat_map(|block| block.lines().skip_while(|line| !line.contains("projects")).skip(1));
+    lines.find_map(|line| {
+        let value = line.trim_start().strip_prefix("version")?.trim_start_matches([' ', '=']);
+        let value = value.strip_prefix(['"', '\''])?.split(['"', '\'']).next()?;
+        Some(value.to_owned()).filter(|value| !value.is_empty() && !value.contains('$'))
+    })
 }
 
 pub(super) fn identity(source: &dyn Source) -> Identity {

@@ -202,6 +202,7 @@ fn maven_builds_a_module_and_those_that_it_needs() {
 #[test]
 fn gradle_runs_the_tasks_of_one_project() {
     let files = [
+        ("build.gradle.kts", "plugins { base }\nsubprojects {\n    group = \"k\"\n    version = \"1.7\"\n}\n"),
         ("libs/core/build.gradle.kts", ""),
         ("services/api/build.gradle.kts", "plugins { application }\nversion = \"2.0\"\n"),
         ("services/web/build.gradle.kts", ""),
@@ -213,6 +214,7 @@ fn gradle_runs_the_tasks_of_one_project() {
     let plan = member("services/api", &files);
     assert_eq!((plan.name.as_str(), plan.version.as_deref()), ("api", Some("2.0")));
     assert_eq!(said(&plan), "of its projects `:services:api` is built, after those that it needs");
+    assert_eq!(member("libs/core", &files).version.as_deref(), Some("1.7"));
     let compile = step(&plan, "compile");
     assert!(compile.run.contains(" :services:api:build -x test :services:api:kilnStage\n"), "{}", compile.run);
     assert!(compile.run.contains("Gather . services/api\n"), "{}", compile.run);
