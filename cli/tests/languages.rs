@@ -4,6 +4,8 @@
 
 #[path = "languages/java.rs"]
 mod java_programs;
+#[path = "languages/members.rs"]
+mod members;
 #[path = "languages/native.rs"]
 mod native;
 #[path = "languages/node.rs"]

@@ -50,7 +50,7 @@ pub(super) fn of(tree: &Tree, name: &str) -> Start {
         .collect();
     let programs: Vec<&str> = all
         .iter()
-        .filter(|(path, entry)| is_program(path, entry) && !linked.contains(path))
+        .filter(|(path, entry)| is_program(path, entry) && !linked.contains(path) && !is_installed(path))
         .map(|(path, _)| path.as_str())
         .collect();
     let in_bin =
@@ -77,6 +77,11 @@ pub(super) fn of(tree: &Tree, name: &str) -> Start {
         [jar] if programs.is_empty() => Start { program: jar.clone(), with: "java -jar".to_owned() },
         _ => Start::default(),
     }
+}
+
+/// Whether a path is in a package of Node's that was installed: its commands are not the artifact's.
+fn is_installed(path: &str) -> bool {
+    path == ".pnp.cjs" || path.split('/').any(|part| part == "node_modules")
 }
 
 /// Where a link leads, from the root of the tree; `None` where it leaves it.
@@ -121,6 +126,7 @@ mod tests {
         assert_eq!(start(&[("usr/bin/a", true), ("usr/bin/b", true)]), plain(""));
         assert_eq!(start(&[("app.jar", false), ("lib/x.jar", false)]), ("app.jar".into(), "java -jar".into()));
         assert_eq!(start(&[("index.html", false)]), plain(""));
+        assert_eq!(start(&[("main.js", false), ("node_modules/semver/bin/semver.js", true)]), plain(""));
     }
 
     #[test]

@@ -75,7 +75,9 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
         }
     }
     let mut identity = identity(source);
+    let mut because = vec![because];
     if let Some(module) = modules.iter().find(|module| source.member() == Some(&module.directory)) {
+        because.push(format!("of its modules `{}` is built", module.directory));
         identity.name = Some(short_name(&module.path));
     }
     let name = identity.name.clone().unwrap_or_else(|| directory_name.to_owned());
@@ -127,7 +129,6 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
     shell::provide(&mut compile, &[shell::GATHER, shell::GO]);
     steps.push(compile);
     let artifacts = vec![artifact(&name, ArtifactKind::Binary, "compile", &[(staging::OUT, ".")])];
-    let mut because = vec![because];
     if let Some((variable, _)) = stamped.first() {
         because.push(format!("`main.{variable}` waits for a value, and gets it from the stamp"));
     }

@@ -31,13 +31,15 @@ pub(crate) use found::artifact_name;
 pub use found::{Detected, Identity};
 
 use crate::plan::Source;
+pub(crate) use java::{gradle_project, maven_modules};
+pub(crate) use node::is_member as is_node_member;
 pub(crate) use node::package_paths as node_manifests;
 pub(crate) use owned::owned;
 pub(crate) use ruby::lock;
 pub(crate) use unread::about;
 
 /// Files that Kiln itself puts into steps, by what stands for their content in a `kiln.toml`.
-const BUILTIN: [(&str, &str); 1] = [("kiln:Gather.java", java::GATHER.1)];
+const BUILTIN: [(&str, &str); 2] = [("kiln:Gather.java", java::GATHER.1), ("kiln:member.js", node::MEMBER.1)];
 
 /// The content for which a text in a `kiln.toml` stands.
 pub(crate) fn builtin(text: &str) -> Option<&'static str> {
@@ -72,6 +74,11 @@ pub fn detect(
         return Ok((found, considered.collect()));
     }
     Err(nothing(source))
+}
+
+/// The languages that a tree's files speak for, the weightiest first.
+pub(crate) fn weighed(source: &dyn Source) -> Vec<Language> {
+    evidence::weigh(source).into_iter().map(|evidence| evidence.language).collect()
 }
 
 fn in_language(language: Language, source: &dyn Source, directory_name: &str) -> Result<Option<Detected>, Error> {

@@ -45,7 +45,7 @@ fn environments(source: &dyn Source) -> Vec<String> {
 }
 
 /// A path as a glob that matches it alone.
-fn literal(path: &str) -> String {
+pub(super) fn literal(path: &str) -> String {
     let mut glob = String::with_capacity(path.len());
     for c in path.chars() {
         if matches!(c, '*' | '?' | '[' | ']' | '{' | '}' | '\\') {

@@ -7,7 +7,9 @@
 use super::{
     Detected,
     found::{fetch_step, strings},
-    go, tree,
+    go,
+    python::PACKAGE,
+    tree,
 };
 use crate::plan::{Source, Step};
 
@@ -86,7 +88,11 @@ fn golang(source: &dyn Source, found: &Detected) -> Vec<Step> {
     if tree::named(source, |name| name.ends_with("_test.go")).iter().all(|path| path.starts_with("vendor/")) {
         return Vec::new();
     }
-    let directories = tree::text(source, "go.work").as_deref().map_or(vec![String::new()], go::used);
+    let mut directories = tree::text(source, "go.work").as_deref().map_or(vec![String::new()], go::used);
+    let is_wanted = |directory: &String| source.member() == Some(directory);
+    if directories.iter().any(is_wanted) {
+        directories.retain(is_wanted);
+    }
     let run: Vec<String> = directories
         .iter()
         .map(|directory| match directory.as_str() {
@@ -180,19 +186,22 @@ fn node(source: &dyn Source, found: &Detected) -> Vec<Step> {
         Some(manifest.get("scripts")?.get(name)?.as_str()?.to_owned())
     };
     let tests = |directory: &str| script(directory, "test").is_some_and(|test| !test.contains("no test specified"));
-    let commands: Vec<String> = if tests("") {
+    let within = |directory: &str| format!("(cd {} && {tool} test)", tree::shell_word(directory));
+    let commands: Vec<String> = if let Some(member) = source.member() {
+        tests(member).then(|| within(member)).into_iter().collect()
+    } else if tests("") {
         vec![format!("{tool} test")]
     } else {
         super::node_manifests(source)
             .iter()
             .map(|path| tree::parent(path))
             .filter(|directory| !directory.is_empty() && tests(directory))
-            .map(|directory| format!("(cd {} && {tool} test)", tree::shell_word(directory)))
+            .map(within)
             .collect()
     };
     let Some(last) = found.steps.last().filter(|_| !commands.is_empty()) else { return Vec::new() };
     // The scripts that a build runs, and what they need in the environment.
-    let begins = [format!("{tool} run "), "(cd ".to_owned(), "export PATH".to_owned(), "pnpm --recursive ".to_owned()];
+    let begins = [format!("{tool} run "), "(cd ".to_owned(), "export PATH".to_owned(), "pnpm --".to_owned()];
     let is_script = |line: &&str| begins.iter().any(|begin| line.starts_with(begin)) || line.contains("chmod +x");
     let mut run: Vec<String> = match step(found, "build") {
         Some(_) => Vec::new(),
@@ -201,6 +210,10 @@ fn node(source: &dyn Source, found: &Detected) -> Vec<Step> {
     run.extend(commands);
     let mut test = test_like(last, &format!("runs `{tool} test`"), run.join("\n"));
     test.needs = ["deps", "build"].into_iter().filter(|name| step(found, name).is_some()).map(String::from).collect();
+    if source.member().is_some() {
+        // Those that keep packages out which the member does not need.
+        test.inputs = last.inputs.clone();
+    }
     vec![test]
 }
 
@@ -209,8 +222,9 @@ fn python(source: &dyn Source, found: &Detected) -> Vec<Step> {
     const PACKAGES: &str = ".kiln/test-packages";
     let Some(last) = found.steps.last() else { return Vec::new() };
     let is_test = |name: &str| name.ends_with(".py") && (name.starts_with("test_") || name.ends_with("_test.py"));
-    let set_up = !tree::named(source, is_test).is_empty();
-    if !set_up {
+    let member = source.member().map(|member| format!("{member}/"));
+    let is_own = |path: &String| member.as_ref().is_none_or(|member| path.starts_with(member.as_str()));
+    if !tree::named(source, is_test).iter().any(is_own) {
         return Vec::new();
     }
     let layer = python_layer(source, found, PACKAGES);
@@ -227,7 +241,11 @@ fn python(source: &dyn Source, found: &Detected) -> Vec<Step> {
         Some(_) => ("runs `pytest`", "python3 -m pytest -p no:cacheprovider"),
         None => ("runs `python3 -m unittest`", "python3 -m unittest discover"),
     };
-    let mut test = test_like(last, why, run.to_owned());
+    let run = match source.member() {
+        Some(member) => format!("cd {}\n{run}", tree::shell_word(member)),
+        None => run.to_owned(),
+    };
+    let mut test = test_like(last, why, run);
     needs.extend(layer.iter().map(|layer| layer.name.clone()));
     test.needs = needs;
     test.env.insert("PYTHONPATH".into(), format!("{place}:/build/{PACKAGES}"));
@@ -243,7 +261,13 @@ fn python_layer(source: &dyn Source, found: &Detected, packages: &str) -> Option
         let deps = deps.filter(|deps| names_pytest(lock) && deps.run.contains(only))?;
         Some(deps.run.replace(only, "").replace(".kiln/packages", packages))
     };
-    let locked = of_lock("uv.lock", " --no-dev").or_else(|| of_lock("poetry.lock", " --only main"));
+    // Tests need what their own package lists for them, or what the workspace's root lists for all.
+    let member = source.member().map(|member| format!("{member}/pyproject.toml"));
+    let of_workspace = |run: String| match member.as_deref().is_some_and(|manifest| !names_pytest(manifest)) {
+        true => run.lines().map(with_all_packages).collect(),
+        false => run,
+    };
+    let locked = of_lock("uv.lock", " --no-dev").map(of_workspace).or_else(|| of_lock("poetry.lock", " --only main"));
     let why = "installs what the tests need beside the project's own dependencies";
     if let (Some(run), Some(deps)) = (locked, deps) {
         let step = Step { name: LAYER.into(), why: why.into(), run, outputs: strings([packages]), ..deps.clone() };
@@ -278,6 +302,14 @@ fn python_layer(source: &dyn Source, found: &Detected, packages: &str) -> Option
     step.env = deps.or(found.steps.last()).map(|step| step.env.clone()).unwrap_or_default();
     (step.outputs, step.tools) = (strings([packages]), strings(["python3"]));
     Some(step)
+}
+
+/// A line of a layer, with `uv sync` for one member of a workspace made one for all.
+fn with_all_packages(line: &str) -> String {
+    let changed = line
+        .split_once(PACKAGE)
+        .map(|(before, after)| format!("{before} --all-packages{}", after.find(' ').map_or("", |end| &after[end..])));
+    changed.unwrap_or_else(|| line.to_owned()) + "\n"
 }
 
 /// The group or extra of `pyproject.toml` that has `pytest` in it.

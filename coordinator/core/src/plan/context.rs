@@ -5,9 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use globset::{Glob, GlobSetBuilder};
-use serde_json::Value;
-
+use super::workspace;
 use crate::detect::tree::{join, parent};
 
 /// The files in which a context is looked for. Paths are relative to the boundary and `/`-separated.
@@ -89,81 +87,23 @@ pub fn context(files: &Files<'_>, project: &str) -> Context {
 
 /// The directory of the workspace that a project is a member of; `None` where it stands alone.
 fn workspace(files: &Files<'_>, project: &str) -> Option<String> {
+    let mut found: Option<String> = None;
     let mut directory = project;
     while !directory.is_empty() {
         directory = parent(directory);
         let member = below(project, directory)?;
         let (read, exists) = (files.read, files.exists);
-        if is_workspace_of(&|name| read(&at(directory, name)), member, &|name| exists(&at(project, name))) {
-            return Some(directory.to_owned());
+        let languages =
+            workspace::languages(&|name| read(&at(directory, name)), member, &|name| exists(&at(project, name)));
+        if !languages.is_empty() {
+            found = Some(directory.to_owned());
+            // Maven builds a module from the `pom.xml` above all others, which may list it in several steps.
+            if read(&at(directory, "pom.xml")).is_none() {
+                break;
+            }
         }
     }
-    None
-}
-
-/// Whether the manifests at a root, which `read` reads, make the directory `member` below it a member of theirs; `has` asks for files of
-/// the member.
-pub(super) fn is_workspace_of(
-    read: &dyn Fn(&str) -> Option<Vec<u8>>,
-    member: &str,
-    has: &dyn Fn(&str) -> bool,
-) -> bool {
-    let text = |name: &str| read(name).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let toml = |name: &str| text(name)?.parse::<toml::Table>().ok();
-    let list = |value: Option<&toml::Value>| -> Vec<String> {
-        let list = value.and_then(toml::Value::as_array);
-        list.into_iter().flatten().filter_map(|one| one.as_str().map(str::to_owned)).collect()
-    };
-    if has("Cargo.toml")
-        && let Some(workspace) = toml("Cargo.toml").as_ref().and_then(|root| root.get("workspace"))
-    {
-        return matches_any(&list(workspace.get("members")), member)
-            && !matches_any(&list(workspace.get("exclude")), member);
-    }
-    if has("go.mod")
-        && let Some(work) = text("go.work")
-    {
-        let words = work.split(|c: char| c.is_whitespace() || c == '(' || c == ')');
-        return words.map(|word| word.trim_matches('"')).any(|word| join("", word).as_deref() == Some(member));
-    }
-    if has("package.json") && !["package-lock.json", "pnpm-lock.yaml", "yarn.lock"].iter().any(|lock| has(lock)) {
-        let root = text("package.json").and_then(|text| serde_json::from_str::<Value>(&text).ok());
-        let workspaces = root.as_ref().and_then(|root| root.get("workspaces"));
-        let globs = workspaces.and_then(|value| value.get("packages").or(Some(value))).and_then(Value::as_array);
-        let mut globs: Vec<String> =
-            globs.into_iter().flatten().filter_map(|glob| glob.as_str().map(str::to_owned)).collect();
-        if let Some(listed) = text("pnpm-workspace.yaml") {
-            let words = listed.split(|c: char| c.is_whitespace() || matches!(c, '[' | ']' | ',' | '\'' | '"'));
-            globs.extend(words.filter(|word| word.contains('/')).map(str::to_owned));
-        }
-        if matches_any(&globs, member) {
-            return true;
-        }
-    }
-    if has("pyproject.toml") && !has("uv.lock") {
-        let root = toml("pyproject.toml");
-        let workspace = root.as_ref().and_then(|root| root.get("tool")?.get("uv")?.get("workspace"));
-        if let Some(workspace) = workspace {
-            return matches_any(&list(workspace.get("members")), member);
-        }
-    }
-    if (has("build.gradle") || has("build.gradle.kts")) && !has("settings.gradle") && !has("settings.gradle.kts") {
-        let settings = text("settings.gradle").or_else(|| text("settings.gradle.kts"));
-        let name = member.replace('/', ":");
-        if settings.is_some_and(|settings| settings.contains(&name)) {
-            return true;
-        }
-    }
-    has("pom.xml") && text("pom.xml").is_some_and(|pom| pom.contains(&format!("<module>{member}</module>")))
-}
-
-/// Whether a path is one of these directories, or matches one of these globs.
-fn matches_any(globs: &[String], path: &str) -> bool {
-    let mut builder = GlobSetBuilder::new();
-    for glob in globs.iter().filter_map(|glob| Glob::new(glob.trim_start_matches("./").trim_end_matches('/')).ok()) {
-        builder.add(glob);
-    }
-    builder.build().is_ok_and(|set| set.is_match(path))
+    found
 }
 
 /// The paths in a manifest that go up, as they are written.
@@ -186,7 +126,7 @@ fn at(directory: &str, name: &str) -> String {
 }
 
 /// A path as seen from a directory that it is in; empty for the directory itself.
-pub(super) fn below<'a>(path: &'a str, directory: &str) -> Option<&'a str> {
+pub(crate) fn below<'a>(path: &'a str, directory: &str) -> Option<&'a str> {
     if directory.is_empty() {
         return Some(path);
     }
@@ -253,6 +193,7 @@ mod tests {
             ("g/go.work", "go 1.22\nuse (\n\t./svc\n)\n"),
             ("g/svc/go.mod", ""),
             ("g/other/go.mod", ""),
+            ("p/package.json", "{}"),
             ("p/pnpm-workspace.yaml", "packages: ['packages/*']\n"),
             ("p/packages/ui/package.json", "{}"),
         ];

@@ -20,11 +20,13 @@ mod unversioned;
 mod variables;
 mod within;
 mod words;
+mod workspace;
 pub(crate) mod xml;
 
 pub use crate::detect::tree::{join, parent};
 pub use check::Error as InvalidPlan;
 pub(crate) use check::path_problem;
+pub(crate) use context::below;
 pub use image::{Base, Compression, Image, SCRATCH};
 pub(crate) use image::{read_owner, read_port};
 pub use inputs::{input_files, matches};
@@ -40,6 +42,7 @@ pub use source::{MemorySource, Source};
 pub use tools::Tool;
 pub use unversioned::{read_unversioned, unversioned};
 pub use variables::{Stamp, Variable, VariableError, set_variables, stamp};
+pub(crate) use within::View;
 pub(crate) use words::{list, nearest};
 
 #[cfg(test)]

@@ -89,8 +89,10 @@ pub fn plan_for(source: &dyn Source, options: &Options, scope: Scope) -> Result<
     if options.directory.is_empty() {
         return plan_root(source, options, scope);
     }
-    if within::is_member(source, &options.directory) {
-        return plan_root(&within::Member { whole: source, directory: &options.directory }, options, scope);
+    if let Some(language) = within::member_language(source, &options.directory, options.language) {
+        let member = within::Member { whole: source, directory: &options.directory };
+        let options = Options { language: Some(language), ..options.clone() };
+        return plan_root(&member, &options, scope);
     }
     let plan = plan_root(&within::View::new(source, &options.directory), options, scope)?;
     Ok(within::moved(plan, source, &options.directory))

@@ -4,19 +4,20 @@
 
 use std::collections::BTreeSet;
 
-use super::context::{below, is_workspace_of};
-use super::{ArtifactKind, Plan, Source, Step};
+use super::context::below;
+use super::{ArtifactKind, Plan, Source, Step, workspace};
 use crate::detect::tree::has;
+use crate::detect::{self, Language};
 
 /// A directory of a source tree as a tree of its own.
-pub(super) struct View<'a> {
+pub(crate) struct View<'a> {
     whole: &'a dyn Source,
     directory: &'a str,
     paths: Vec<String>,
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(whole: &'a dyn Source, directory: &'a str) -> Self {
+    pub(crate) fn new(whole: &'a dyn Source, directory: &'a str) -> Self {
         let paths = whole.paths().iter().filter_map(|path| below(path, directory)).filter(|path| !path.is_empty());
         View { whole, directory, paths: paths.map(str::to_owned).collect() }
     }
@@ -52,10 +53,19 @@ impl Source for Member<'_> {
     }
 }
 
-/// Whether the root of the tree is a workspace and the directory a member of it.
-pub(super) fn is_member(source: &dyn Source, directory: &str) -> bool {
+/// The language in which the root of the tree is a workspace and the directory a member of it; `None` where it is none.
+/// Of several it is the one that the caller wants, or that the member's own files speak for most.
+pub(super) fn member_language(source: &dyn Source, directory: &str, wanted: Option<Language>) -> Option<Language> {
     let own = |name: &str| has(source, &format!("{directory}/{name}"));
-    !own("kiln.toml") && is_workspace_of(&|name| source.read(name), directory, &own)
+    if own("kiln.toml") {
+        return None;
+    }
+    let languages = workspace::languages(&|name| source.read(name), directory, &own);
+    if let Some(wanted) = wanted {
+        return languages.contains(&wanted).then_some(wanted);
+    }
+    let weighed = || detect::weighed(&View::new(source, directory)).into_iter().find(|one| languages.contains(one));
+    if languages.len() > 1 { weighed() } else { languages.first().copied() }
 }
 
 /// Moves a plan that was made for a directory's view to the directory.

@@ -50,17 +50,20 @@ public final class Gather {
     /** Archives of all modules, by name: their times are made one, wherever they end. */
     static final Set<String> own = new TreeSet<>();
 
-    public static void main(String[] roots) throws Exception {
+    /** The first word is the directory to look in; the modules in the directories after it are handed over, else all. */
+    public static void main(String[] words) throws Exception {
         TimeZone.setDefault(TimeZone.getTimeZone("UTC"));
         List<Module> modules = new ArrayList<>();
-        for (String root : roots) {
-            find(Paths.get(root).toFile(), modules);
-        }
+        find(Paths.get(words[0]).toFile(), modules);
         modules.sort((a, b) -> a.path.compareTo(b.path));
         for (Module module : modules) {
             for (Path archive : module.archives) {
                 own.add(archive.getFileName().toString());
             }
+        }
+        if (words.length > 1) {
+            List<String> wanted = Arrays.asList(words).subList(1, words.length);
+            modules.removeIf(module -> !wanted.contains(module.path));
         }
         Set<String> carried = new TreeSet<>();
         for (Module module : modules) {

@@ -12,9 +12,9 @@ use super::{
         staging::OUT,
         tree,
     },
-    gather, stale,
+    gather, modules, stale,
 };
-use crate::plan::{ArtifactKind, Source};
+use crate::plan::{ArtifactKind, Source, View};
 
 /// Resolves every configuration.
 const RESOLVE: &str = include_str!("resolve.gradle");
@@ -44,10 +44,14 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detect
         tree::first_of(source, &["settings.gradle", "settings.gradle.kts", "build.gradle", "build.gradle.kts"])?;
     let wrapper = tree::has(source, "gradlew") && tree::has(source, "gradle/wrapper/gradle-wrapper.jar");
     let gradle = if wrapper { "sh ./gradlew --no-daemon" } else { "gradle --no-daemon" };
+    let member = source.member().and_then(|directory| {
+        let has = |name: &str| tree::has(source, &format!("{directory}/{name}"));
+        Some((directory, modules::gradle_project(source, directory, &has)?))
+    });
     let mut key = tree::named(source, is_build_file);
     let directories: BTreeSet<String> = key.iter().map(|path| tree::parent(path).to_owned()).collect();
-    let modules: Vec<&str> = directories.iter().map(String::as_str).collect();
-    let mut stale = stale(source, &modules, "build", is_build_file);
+    let directories: Vec<&str> = directories.iter().map(String::as_str).collect();
+    let mut stale = stale(source, &directories, "build", is_build_file);
     stale.extend(super::stale(source, &[""], ".gradle", |_| false));
     let left = |path: &str| stale.iter().any(|out| path.starts_with(&format!("{}/", &out[1..])));
     let unversioned =
@@ -72,13 +76,18 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detect
     (deps.inputs, deps.unversioned) = (key, unversioned);
     (deps.outputs, deps.env, deps.tools) = (strings([".kiln/gradle-home"]), env.clone(), tools.clone());
     deps.files.insert(".kiln/resolve.gradle".into(), RESOLVE.into());
+    let tasks = match &member {
+        Some((_, project)) => ["build", "kilnStage"].map(|task| tree::shell_word(&format!("{project}:{task}"))),
+        None => ["build", "kilnStage"].map(str::to_owned),
+    };
     let mut build = compile_step(
         "compile",
         "compiles and packages the project; tests are left to a step of their own",
-        format!("{gradle} {SETTINGS} --offline --init-script .kiln/stage.gradle build -x test kilnStage\n"),
+        format!("{gradle} {SETTINGS} --offline --init-script .kiln/stage.gradle {} -x test {}\n", tasks[0], tasks[1]),
     );
     build.files.insert(".kiln/stage.gradle".into(), STAGE.into());
-    gather(&mut build, ".");
+    let wanted: Vec<String> = member.iter().map(|(directory, _)| (*directory).to_owned()).collect();
+    gather(&mut build, ".", &wanted);
     build.inputs = stale;
     build.needs = strings(["deps"]);
     (build.outputs, build.env, build.tools) = (strings([OUT]), env, tools);
@@ -93,11 +102,19 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detect
                 .to_owned(),
         );
     }
-    let identity = identity(source);
+    let mut because =
+        vec![format!("`{found}` is a Gradle project{}", if wrapper { " with its own wrapper" } else { "" })];
+    let mut identity = identity(source);
+    if let Some((directory, project)) = &member {
+        because.push(format!("of its projects `{project}` is built, after those that it needs"));
+        let own = self::identity(&View::new(source, directory));
+        let name = project.rsplit(':').next().map(str::to_owned);
+        identity = Identity { name, version: own.version.or(identity.version).or_else(|| shared_version(source)) };
+    }
     let name = identity.name.clone().unwrap_or_else(|| directory_name.to_owned());
     Some(Detected {
         language: "java (gradle)".into(),
-        because: vec![format!("`{found}` is a Gradle project{}", if wrapper { " with its own wrapper" } else { "" })],
+        because,
         identity,
         steps: vec![deps, build],
         artifacts: vec![artifact(&name, ArtifactKind::Binary, "compile", &[(OUT, ".")])],
@@ -112,6 +129,18 @@ fn included(source: &dyn Source) -> Vec<String> {
     let named = settings.split("includeBuild").skip(1);
     let named = named.filter_map(|rest| rest.trim_start_matches([' ', '(']).split(['\'', '"']).nth(1));
     named.filter_map(|path| tree::join("", path)).filter(|path| !path.is_empty()).collect()
+}
+
+/// The version that the root's build file gives to all projects, in a block `allprojects` or `subprojects`.
+fn shared_version(source: &dyn Source) -> Option<String> {
+    let text = ["build.gradle", "build.gradle.kts"].iter().find_map(|path| tree::text(source, path))?;
+    let blocks = text.split("\n}").filter(|block| block.contains("allprojects") || block.contains("subprojects"));
+    let mut lines = blocks.flat_map(|block| block.lines().skip_while(|line| !line.contains("projects")).skip(1));
+    lines.find_map(|line| {
+        let value = line.trim_start().strip_prefix("version")?.trim_start_matches([' ', '=']);
+        let value = value.strip_prefix(['"', '\''])?.split(['"', '\'']).next()?;
+        Some(value.to_owned()).filter(|value| !value.is_empty() && !value.contains('$'))
+    })
 }
 
 pub(super) fn identity(source: &dyn Source) -> Identity {

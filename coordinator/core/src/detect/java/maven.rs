@@ -10,12 +10,13 @@ use super::{
     super::{
         Detected, Identity,
         found::{COMPILER_MEMORY_BYTES, artifact, compile_step, fetch_step, strings},
+        owned::literal,
         staging::OUT,
         tree,
     },
-    gather, stale,
+    gather, modules, stale,
 };
-use crate::plan::{ArtifactKind, Source, xml};
+use crate::plan::{ArtifactKind, Source, View, xml};
 
 const REPOSITORY: &str = "-Dmaven.repo.local=/build/.kiln/m2";
 const FIXED_TIME: &str = "-Dproject.build.outputTimestamp=2000-01-01T00:00:00Z";
@@ -33,7 +34,12 @@ const GENERATORS: [&str; 16] = [
 
 pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detected> {
     let root = tree::text(source, "pom.xml")?;
-    let modules = root.contains("<module>");
+    let several = root.contains("<module>");
+    let member = source.member().filter(|member| modules::maven_modules(source).iter().any(|module| module == member));
+    // A module that only lists others stands for these.
+    let wanted: Vec<String> = member
+        .map(|member| std::iter::once(member.to_owned()).chain(modules::modules_below(source, member)).collect())
+        .unwrap_or_default();
     let wrapper = tree::has(source, "mvnw");
     let maven = if wrapper { "sh ./mvnw -B" } else { "mvn -B" };
     let poms = tree::named(source, |name| name == "pom.xml");
@@ -50,15 +56,18 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detect
     let mut build = compile_step(
         "compile",
         "compiles and packages the project; tests are left to a step of their own",
-        format!("{maven} -o {REPOSITORY} {FIXED_TIME} {PACKAGE}\n"),
+        format!("{maven} -o {REPOSITORY} {FIXED_TIME}{} {PACKAGE}\n", projects(&wanted)),
     );
     for (module, jar) in local.jars {
         let list = tree::join(&module, "target/kiln-classpath").unwrap_or_default();
-        build.run.push_str(&format!("echo \":$PWD/{jar}\" >> {}\n", tree::shell_word(&list)));
+        let list = tree::shell_word(&list);
+        let if_built = if wanted.is_empty() { String::new() } else { format!("[ ! -e {list} ] || ") };
+        build.run.push_str(&format!("{if_built}echo \":$PWD/{jar}\" >> {list}\n"));
     }
-    gather(&mut build, ".");
+    gather(&mut build, ".", &wanted);
     let directories: Vec<&str> = poms.iter().map(|pom| tree::parent(pom)).collect();
     build.inputs = stale(source, &directories, "target", |name| name == "pom.xml");
+    build.inputs.extend(unneeded(source, &poms, &wanted));
     (build.needs, build.outputs) = (strings(["deps"]), strings([OUT]));
     for step in [&mut deps, &mut build] {
         step.tools = if wrapper { strings(["java", "javac"]) } else { strings(["mvn", "java", "javac"]) };
@@ -69,16 +78,64 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detect
     if wrapper {
         deps.outputs.push(".kiln/maven-home".into());
     }
-    let identity = identity(source);
+    let mut because = vec![format!("`pom.xml` is a Maven project{}", if several { " of several modules" } else { "" })];
+    let identity = match member {
+        Some(member) => {
+            because.push(format!("of its modules `{member}` is built, after those that it needs"));
+            inherited(identity(&View::new(source, member)), &tree::text(source, &format!("{member}/pom.xml")))
+        }
+        None => identity(source),
+    };
     let name = identity.name.clone().unwrap_or_else(|| directory_name.to_owned());
     Some(Detected {
         language: "java (maven)".into(),
-        because: vec![format!("`pom.xml` is a Maven project{}", if modules { " of several modules" } else { "" })],
+        because,
         identity,
         steps: vec![deps, build],
         artifacts: vec![artifact(&name, ArtifactKind::Binary, "compile", &[(OUT, ".")])],
         notes: Vec::new(),
     })
+}
+
+/// Arguments that have Maven build these modules after those that they need, and no other.
+fn projects(modules: &[String]) -> String {
+    if modules.is_empty() {
+        return String::new();
+    }
+    format!(" -pl {} -am", tree::shell_word(&modules.join(",")))
+}
+
+/// Patterns that keep out the sources of modules that none of `wanted` needs. A module is needed where a `pom.xml` names it,
+/// for whatever purpose.
+fn unneeded(source: &dyn Source, poms: &[String], wanted: &[String]) -> Vec<String> {
+    let named: Vec<Vec<String>> = poms
+        .iter()
+        .map(|pom| {
+            let text = tree::text(source, pom).unwrap_or_default();
+            let own = xml::value(&text, &["project", "artifactId"]).unwrap_or_default().to_owned();
+            let leaves = xml::leaves(&text);
+            // What is managed is not yet needed.
+            let names = leaves.iter().filter(|leaf| {
+                let is_name = leaf.path.last() == Some(&"artifactId") && leaf.path.len() > 2;
+                is_name && !leaf.path.contains(&"dependencyManagement")
+            });
+            std::iter::once(own).chain(names.map(|leaf| text[leaf.text.clone()].trim().to_owned())).collect()
+        })
+        .collect();
+    // The first name of each is its own. A name that is made up may be any.
+    if wanted.is_empty() || named.iter().flatten().any(|name| name.contains('$')) {
+        return Vec::new();
+    }
+    let is_wanted = |at: &usize| wanted.iter().any(|module| module == tree::parent(&poms[*at]));
+    let mut open: Vec<usize> = (0..poms.len()).filter(is_wanted).collect();
+    let mut needed: BTreeSet<usize> = open.iter().copied().collect();
+    while let Some(at) = open.pop() {
+        let more = (0..poms.len()).filter(|other| named[at][1..].contains(&named[*other][0]));
+        open.extend(more.filter(|other| needed.insert(*other)));
+    }
+    let others = (0..poms.len()).filter(|at| !needed.contains(at));
+    let sources = others.filter_map(|at| tree::join(tree::parent(&poms[at]), "src"));
+    sources.filter(|path| tree::has_directory(source, path)).map(|path| format!("!{}", literal(&path))).collect()
 }
 
 /// The commands of the layer. A build without sources may stop where a plugin wants a class; it is then tried with
@@ -174,9 +231,16 @@ fn local(source: &dyn Source, poms: &[String]) -> Local {
 
 pub(super) fn identity(source: &dyn Source) -> Identity {
     let Some(text) = tree::text(source, "pom.xml") else { return Identity::default() };
-    let field = |name: &str| {
-        let value = xml::value(&text, &["project", name])?;
-        Some(value.trim().to_owned()).filter(|v| !v.is_empty() && !v.contains('$'))
-    };
-    Identity { name: field("artifactId"), version: field("version") }
+    Identity { name: stated(&text, &["project", "artifactId"]), version: stated(&text, &["project", "version"]) }
+}
+
+/// A module has its parent's version where it states none.
+fn inherited(identity: Identity, pom: &Option<String>) -> Identity {
+    let parents = || stated(pom.as_deref()?, &["project", "parent", "version"]);
+    Identity { version: identity.version.or_else(parents), ..identity }
+}
+
+fn stated(pom: &str, path: &[&str]) -> Option<String> {
+    let value = xml::value(pom, path)?.trim();
+    Some(value.to_owned()).filter(|value| !value.is_empty() && !value.contains('$'))
 }

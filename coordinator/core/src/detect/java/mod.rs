@@ -6,10 +6,12 @@
 
 mod gradle;
 mod maven;
+mod modules;
 mod plain;
 
 use super::{Detected, Error, Identity, staging, tree};
 use crate::plan::{Source, Step};
+pub(crate) use modules::{gradle_project, maven_modules};
 
 /// The program that gathers what is handed over, and where a step has it.
 pub(super) const GATHER: (&str, &str) = (".kiln/Gather.java", include_str!("Gather.java"));
@@ -30,13 +32,14 @@ pub(super) fn identity(source: &dyn Source) -> Identity {
     if maven.name.is_some() { maven } else { gradle::identity(source) }
 }
 
-/// Has a step end by gathering what the modules below `root` left. Each has a file `kiln-classpath` in its output
-/// directory, with the jars that it needs when it runs.
-fn gather(step: &mut Step, root: &str) {
+/// Has a step end by gathering what the modules below `root` left, or only what those in the directories `only` did.
+/// Each has a file `kiln-classpath` in its output directory, with the jars that it needs when it runs.
+fn gather(step: &mut Step, root: &str, only: &[String]) {
     let (path, text) = GATHER;
     step.files.insert(path.to_owned(), text.to_owned());
+    let only: String = only.iter().map(|directory| format!(" {}", tree::shell_word(directory))).collect();
     step.run.push_str(&format!(
-        "mkdir -p .kiln/gather\njavac -d .kiln/gather {path}\njava -cp .kiln/gather Gather {root}\n{}",
+        "mkdir -p .kiln/gather\njavac -d .kiln/gather {path}\njava -cp .kiln/gather Gather {root}{only}\n{}",
         staging::refuse_empty("the build left no jar or war, so there is nothing to hand over")
     ));
 }

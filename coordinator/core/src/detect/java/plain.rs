@@ -38,7 +38,7 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detect
          find lib -name '*.jar' 2>/dev/null | LC_ALL=C sort > .kiln/build/kiln-classpath\n"
     );
     let mut compile = compile_step("compile", "compiles every source and packs the classes into a jar", run);
-    gather(&mut compile, ".kiln/build");
+    gather(&mut compile, ".kiln/build", &[]);
     (compile.outputs, compile.tools) = (strings([OUT]), strings(["javac", "jar"]));
     Some(Detected {
         language: "java".into(),

@@ -3,18 +3,19 @@
 //! Invariant: what is handed over has the packages of the `production` layer, and of the sources everything but the
 //! packages that the layers brought.
 
-use super::{super::tree, managers::Manager, site::Site};
+use super::{super::tree, managers::Manager, manifest::Package, members::MEMBER, site::Site};
 use crate::detect::staging::{OUT, refuse_empty};
 
 /// What is younger than this file was made in this step: inputs are older.
 const AGE: &str = ".kiln/age";
 
+/// Where an archive of one member has what the member needs of its workspace, each at its place there.
+const WORKSPACE: &str = ".workspace";
+
 /// Takes development dependencies out, and moves what is left to where the archive has it.
-pub(super) fn production(manager: &Manager, modules: &[String], prune: bool, prefix: &str) -> String {
+pub(super) fn production(manager: &Manager, modules: &[String], prune: Option<&str>, prefix: &str) -> String {
     let mut run = prefix.to_owned();
-    if prune {
-        run.push_str(manager.prune);
-    }
+    run.push_str(prune.unwrap_or_default());
     if !manager.modules {
         // Yarn keeps every package that it ever fetched.
         run.push_str(
@@ -47,7 +48,7 @@ pub(super) fn program(scripts: &str, modules: &[String], manager: Option<&Manage
     }
     run.push_str(scripts);
     if built {
-        run.push_str(&generated(modules));
+        run.push_str(&generated(modules, OUT));
     }
     let mut left: Vec<String> = modules.iter().filter(|path| *path != "node_modules").cloned().collect();
     left.extend(manager.iter().flat_map(|manager| manager.outputs).map(|path| (*path).to_owned()));
@@ -63,9 +64,71 @@ pub(super) fn program(scripts: &str, modules: &[String], manager: Option<&Manage
     run
 }
 
+/// What an archive of one member is made of.
+pub(super) struct Handed<'a> {
+    pub(super) member: &'a Package,
+    /// The packages of the tree that it needs when it runs.
+    pub(super) others: Vec<&'a Package>,
+    /// Directories of packages that are not handed over, each with the package that it lies in.
+    pub(super) nested: Vec<(String, String)>,
+    /// Files of the root that the package manager needs to start it at its place in the workspace; none where the
+    /// member becomes the root.
+    pub(super) in_place: Option<Vec<String>>,
+}
+
+impl Handed<'_> {
+    /// Where the archive has a package.
+    fn place(&self, directory: &str) -> String {
+        match &self.in_place {
+            Some(_) => format!("{OUT}/{directory}"),
+            None if directory == self.member.directory => OUT.to_owned(),
+            None => format!("{OUT}/{WORKSPACE}/{directory}"),
+        }
+    }
+}
+
+/// Puts the installed packages that a member needs when it runs where the archive has them.
+pub(super) fn production_of(member: &Package, prefix: &str) -> String {
+    format!("{prefix}mkdir -p {OUT}\nnode {} keep {}\n", MEMBER.0, tree::shell_word(&member.directory))
+}
+
+/// Builds a member of a workspace, and lays its files beside the packages of the layer.
+pub(super) fn member(scripts: &str, modules: &[String], handed: &Handed<'_>) -> String {
+    let mut run = String::new();
+    let built = !scripts.is_empty() && !modules.is_empty();
+    if built {
+        run.push_str(&format!("mkdir -p .kiln\ntouch -d 2010-01-01 {AGE}\n"));
+    }
+    run.push_str(scripts);
+    if built {
+        run.push_str(&generated(modules, &format!("{OUT}/{WORKSPACE}")));
+    }
+    let mut packages: Vec<&str> = handed.others.iter().map(|package| package.directory.as_str()).collect();
+    packages.push(&handed.member.directory);
+    for directory in packages {
+        let place = tree::shell_word(&handed.place(directory));
+        let left = ["node_modules", ".next/cache"].map(|name| format!("{directory}/{name}"));
+        run.push_str(&format!(
+            "rm -rf {left}\nmkdir -p {place}\ncp -a {from} {place}/\n",
+            left = words(&left),
+            from = tree::shell_word(&format!("{directory}/.")),
+        ));
+    }
+    for (outer, package) in &handed.nested {
+        let inner = package.strip_prefix(outer.as_str()).unwrap_or(package);
+        run.push_str(&format!("rm -rf {}\n", tree::shell_word(&format!("{}{inner}", handed.place(outer)))));
+    }
+    if let Some(files) = &handed.in_place {
+        run.push_str(&format!("cp -a {} {OUT}/\n", words(files)));
+    } else if !modules.is_empty() {
+        run.push_str(&format!("node {} link {}\n", MEMBER.0, tree::shell_word(&handed.member.directory)));
+    }
+    run
+}
+
 /// Takes what scripts changed in installed packages along (`patch-package`, `prisma generate`): files of packages that
 /// are handed over, and packages that were not there before.
-fn generated(modules: &[String]) -> String {
+fn generated(modules: &[String], out: &str) -> String {
     format!(
         "# what the scripts wrote into installed packages\n\
          for root in {roots}; do\n    \
@@ -74,10 +137,10 @@ fn generated(modules: &[String]) -> String {
                  inner=${{file#\"$root\"/}}\n        \
                  package=${{inner%%/*}}\n        \
                  case \"$inner\" in @*/*/*|.pnpm/*/*) rest=${{inner#*/}}; package=$package/${{rest%%/*}} ;; esac\n        \
-                 if [ -e \"{OUT}/$root/$package\" ] ||\n            \
+                 if [ -e \"{out}/$root/$package\" ] ||\n            \
                      [ -z \"$(find \"$root/$package\" -type f ! -newer {AGE} | head -n 1)\" ]; then\n            \
-                     mkdir -p \"$(dirname \"{OUT}/$file\")\"\n            \
-                     cp -p \"$file\" \"{OUT}/$file\"\n        \
+                     mkdir -p \"$(dirname \"{out}/$file\")\"\n            \
+                     cp -p \"$file\" \"{out}/$file\"\n        \
                  fi\n    \
              done\ndone\n",
         roots = words(modules),

@@ -13,6 +13,9 @@ pub(super) struct Manager {
     pub(super) install: &'static str,
     /// Takes development dependencies out of what `install` left.
     pub(super) prune: &'static str,
+    /// The same of one member of a workspace, whose name goes in place of `NAME`; `None` where `node_modules` says by
+    /// itself what a member needs.
+    pub(super) prune_to_member: Option<&'static str>,
     /// What the layer holds beside `node_modules`.
     pub(super) outputs: &'static [&'static str],
     /// Those of them that programs need when they run.
@@ -43,6 +46,7 @@ fn npm() -> Manager {
         configuration: &[".npmrc", ".nvmrc", ".node-version"],
         install: "npm ci --no-audit --no-fund\n",
         prune: "npm prune --omit=dev --ignore-scripts --offline --no-audit --no-fund\n",
+        prune_to_member: None,
         outputs: &[],
         shipped: &[],
         modules: true,
@@ -55,6 +59,7 @@ fn pnpm() -> Manager {
         configuration: &["pnpm-workspace.yaml", ".npmrc", ".pnpmfile.cjs", ".nvmrc", ".node-version"],
         install: "pnpm fetch\npnpm install --offline --frozen-lockfile\n",
         prune: "pnpm install --prod --offline --frozen-lockfile --ignore-scripts\n",
+        prune_to_member: None,
         outputs: &[".kiln/pnpm-store"],
         shipped: &[],
         modules: true,
@@ -72,11 +77,24 @@ fn yarn_classic() -> Manager {
         configuration: &[".npmrc", ".yarnrc", ".nvmrc", ".node-version"],
         install: "yarn install --frozen-lockfile --non-interactive\n",
         prune: "yarn install --production --offline --frozen-lockfile --ignore-scripts --non-interactive\n",
+        prune_to_member: None,
         outputs: &[".kiln/yarn-cache"],
         shipped: &[],
         modules: true,
         env: variables([("YARN_CACHE_FOLDER", "/build/.kiln/yarn-cache")]),
     }
+}
+
+/// Has Yarn leave in what these workspaces need when they run.
+macro_rules! focus {
+    ($which:literal) => {
+        concat!(
+            "YARN_ENABLE_NETWORK=false YARN_ENABLE_SCRIPTS=false yarn workspaces focus ",
+            $which,
+            " --production || {\n    echo 'kiln: warning: this yarn cannot take development dependencies out (`yarn workspaces \
+             focus`), so they stay in' >&2\n}\n"
+        )
+    };
 }
 
 fn yarn_modern(source: &dyn Source) -> Manager {
@@ -89,17 +107,25 @@ fn yarn_modern(source: &dyn Source) -> Manager {
         ("YARN_ENABLE_TELEMETRY", "false"),
         ("YARN_ENABLE_PROGRESS_BARS", "false"),
     ]);
-    let prune = "YARN_ENABLE_NETWORK=false YARN_ENABLE_SCRIPTS=false yarn workspaces focus --all --production || {\n    \
-                 echo 'kiln: warning: this yarn cannot take development dependencies out (`yarn workspaces focus`), so \
-                 they stay in' >&2\n}\n";
+    let prune = focus!("--all");
     if modules {
         let install = "yarn install --immutable\nmkdir -p .yarn/cache\n";
-        return Manager { configuration, install, prune, outputs: &[".yarn/cache"], shipped: &[], modules: true, env };
+        return Manager {
+            configuration,
+            install,
+            prune,
+            prune_to_member: None,
+            outputs: &[".yarn/cache"],
+            shipped: &[],
+            modules: true,
+            env,
+        };
     }
     Manager {
         configuration,
         install: "yarn install --immutable\nmkdir -p .yarn/cache .yarn/unplugged\n",
         prune,
+        prune_to_member: Some(focus!("NAME")),
         outputs: &[".yarn/cache", ".yarn/unplugged", ".pnp.cjs"],
         shipped: &[".yarn/cache", ".yarn/unplugged", ".pnp.cjs"],
         modules: false,

@@ -129,17 +129,30 @@ fn in_order(mut packages: Vec<Package>) -> Vec<Package> {
     std::iter::once(root).chain(members).collect()
 }
 
-fn member_paths(source: &dyn Source, root: &Value) -> Result<Vec<String>, Error> {
-    let globs = workspace_globs(source, root)?;
-    let (out, into): (Vec<String>, Vec<String>) = globs.into_iter().partition(|g| g.starts_with('!'));
-    let out: Vec<String> = out.iter().map(|g| g[1..].to_owned()).collect();
-    let manifest = |globs: &[String]| -> Vec<String> {
-        globs.iter().map(|g| format!("{}/package.json", g.trim_start_matches("./").trim_end_matches('/'))).collect()
+/// Whether the manifests in the root make a directory a member of their workspace.
+pub(crate) fn is_member(source: &dyn Source, directory: &str) -> bool {
+    let Some(root) = tree::json(source, "package.json").ok().flatten() else {
+        return false;
     };
-    let (out, into) = (manifest(&out), manifest(&into));
+    workspace_globs(source, &root).is_ok_and(|globs| names(globs)(&format!("{directory}/package.json")))
+}
+
+fn member_paths(source: &dyn Source, root: &Value) -> Result<Vec<String>, Error> {
+    let is_member = names(workspace_globs(source, root)?);
     let members = tree::named(source, |name| name == "package.json").into_iter();
-    let members = members.filter(|path| path != "package.json" && matches(&into, path) && !matches(&out, path));
+    let members = members.filter(|path| path != "package.json" && is_member(path));
     Ok(std::iter::once("package.json".to_owned()).chain(members).collect())
+}
+
+/// Whether a workspace's globs, some of which take out again, name a manifest.
+fn names(globs: Vec<String>) -> impl Fn(&str) -> bool {
+    let (out, into): (Vec<String>, Vec<String>) = globs.into_iter().partition(|g| g.starts_with('!'));
+    let manifest = |globs: Vec<String>| -> Vec<String> {
+        let globs = globs.iter().map(|g| g.trim_start_matches(['!', '.']).trim_matches('/'));
+        globs.map(|g| format!("{g}/package.json")).collect()
+    };
+    let (out, into) = (manifest(out), manifest(into));
+    move |path| matches(&into, path) && !matches(&out, path)
 }
 
 fn workspace_globs(source: &dyn Source, root: &Value) -> Result<Vec<String>, Error> {

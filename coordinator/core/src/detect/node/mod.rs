@@ -10,6 +10,7 @@ mod local;
 mod locks;
 mod managers;
 mod manifest;
+mod members;
 mod pinned;
 mod scripts;
 mod site;
@@ -28,13 +29,19 @@ use crate::plan::{ArtifactKind, Source, Step};
 use locks::Tool;
 use managers::Manager;
 use manifest::Package;
-pub(crate) use manifest::package_paths;
+pub(crate) use manifest::{is_member, package_paths};
+pub(super) use members::MEMBER;
+use members::{Member, RUNTIME};
 use pinned::Pinned;
 
 /// The name and version of the root package.
 pub(super) fn identity(source: &dyn Source) -> Identity {
-    let Ok(Some(root)) = tree::json(source, "package.json") else { return Identity::default() };
-    let field = |key: &str| root.get(key).and_then(Value::as_str).map(str::to_owned);
+    tree::json(source, "package.json").ok().flatten().map(|root| stated(&root)).unwrap_or_default()
+}
+
+/// What a manifest calls its package.
+fn stated(manifest: &Value) -> Identity {
+    let field = |key: &str| manifest.get(key).and_then(Value::as_str).map(str::to_owned);
     Identity { name: field("name"), version: field("version") }
 }
 
@@ -51,10 +58,14 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
     });
     let pinned = lock.and_then(|_| Pinned::of(&root, tool));
     because.extend(pinned.as_ref().map(|pinned| format!("it asks for {}", pinned.show())));
-    let site = site::of(source, &packages);
+    let member = Member::of(source, &packages, tool);
+    because.extend(member.as_ref().map(|member| member.show(&packages)));
+    let main = &packages[member.as_ref().map_or(0, |member| member.own)];
+    let site = site::of(source, main);
     because.extend(site.as_ref().map(|site| site.because.clone()));
+    let identity = stated(&main.content);
 
-    let project = Project { source, tool, packages, pinned };
+    let project = Project { source, tool, packages, member, pinned };
     let mut notes = Vec::new();
     let mut steps = Vec::new();
     if let Some(lock) = lock {
@@ -67,7 +78,6 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
     }
     let layers: Vec<String> = steps.iter().map(|step| step.name.clone()).collect();
     steps.push(project.bundle(&layers, site.as_ref()));
-    let identity = identity(source);
     let name = identity.name.clone().unwrap_or_else(|| directory_name.to_owned());
     Ok(Some(Detected {
         language: format!("node ({})", tool.command()),
@@ -84,6 +94,8 @@ struct Project<'a> {
     source: &'a dyn Source,
     tool: Tool,
     packages: Vec<Package>,
+    /// The one package that is wanted; else all are.
+    member: Option<Member>,
     pinned: Option<Pinned>,
 }
 
@@ -126,32 +138,61 @@ impl Project<'_> {
         if !ships || !self.ships(&manager) {
             return Ok(vec![deps]);
         }
-        let mut production = compile_step(
-            "production",
-            "takes development dependencies out; keyed like the layer before it",
-            bundle::production(&manager, &modules, self.prunes(), self.prefix()),
-        );
+        let why = match self.member {
+            Some(_) => "takes what the member needs when it runs; keyed like the layer before it",
+            None => "takes development dependencies out; keyed like the layer before it",
+        };
+        let mut production = compile_step("production", why, self.production(&manager, &modules));
         (production.inputs, production.unversioned, production.files) = (key, unversioned, files);
         (production.env, production.tools) = (deps.env.clone(), deps.tools.clone());
         (production.needs, production.outputs) = (strings(["deps"]), strings([OUT]));
+        self.provide(&mut production);
         Ok(vec![deps, production])
+    }
+
+    /// Takes out what is not needed when the program runs.
+    fn production(&self, manager: &Manager, modules: &[String]) -> String {
+        let Some(member) = self.member.as_ref().map(|member| &self.packages[member.own]) else {
+            let prune = self.prunes().then_some(manager.prune);
+            return bundle::production(manager, modules, prune, self.prefix());
+        };
+        match (manager.prune_to_member, member.name()) {
+            (Some(prune), Some(name)) => {
+                let prune = prune.replace("NAME", &tree::shell_word(name));
+                bundle::production(manager, modules, Some(&prune), self.prefix())
+            }
+            (Some(_), None) => bundle::production(manager, modules, Some(manager.prune), self.prefix()),
+            (None, _) => bundle::production_of(member, self.prefix()),
+        }
+    }
+
+    /// Gives a step the program that lays out a member, where it runs it.
+    fn provide(&self, step: &mut Step) {
+        let (path, text) = MEMBER;
+        if step.run.contains(path) {
+            step.files.insert(path.to_owned(), text.to_owned());
+        }
     }
 
     /// The step that builds, and puts together what is handed over.
     fn bundle(&self, layers: &[String], site: Option<&site::Site>) -> Step {
         let manager = (!layers.is_empty()).then(|| Manager::new(self.source, self.tool));
         let modules = manager.as_ref().map(|manager| self.modules(manager)).unwrap_or_default();
-        let scripts = scripts::commands(&self.packages, self.tool, !layers.is_empty());
+        let built = match &self.member {
+            Some(member) => member.built(&self.packages),
+            None => self.packages.iter().collect(),
+        };
+        let own = self.member.as_ref().map(|member| &self.packages[member.own]);
+        let scripts = scripts::commands(&built, self.tool, !layers.is_empty(), own);
+        let program = || match self.handed(manager.as_ref()) {
+            Some(handed) => bundle::member(&scripts, &modules, &handed),
+            None => bundle::program(&scripts, &modules, manager.as_ref()),
+        };
         let prefix = if layers.is_empty() { "" } else { self.prefix() };
         let (why, run) = match site {
             Some(site) => ("builds the site, and hands over its files alone", bundle::site(site, &scripts)),
-            None if scripts.is_empty() => {
-                ("bundles the package with those that it needs", bundle::program(&scripts, &modules, manager.as_ref()))
-            }
-            None => (
-                "runs the package's own scripts, and bundles it with the packages that it needs",
-                bundle::program(&scripts, &modules, manager.as_ref()),
-            ),
+            None if scripts.is_empty() => ("bundles the package with those that it needs", program()),
+            None => ("runs the package's own scripts, and bundles it with the packages that it needs", program()),
         };
         let mut step = compile_step("bundle", why, format!("{prefix}{run}"));
         (step.needs, step.outputs) = (layers.to_vec(), strings([OUT]));
@@ -159,7 +200,29 @@ impl Project<'_> {
             Some(_) => (self.env(), self.tools()),
             None => (BTreeMap::new(), strings(["node", self.tool.command()])),
         };
+        if let Some(member) = &self.member
+            && !scripts::is_built_by_root(&built, true)
+        {
+            step.inputs = member.without_others(self.source, &self.packages);
+        }
+        self.provide(&mut step);
         step
+    }
+
+    /// What is handed over of a member.
+    fn handed(&self, manager: Option<&Manager>) -> Option<bundle::Handed<'_>> {
+        let member = self.member.as_ref()?;
+        // Without `node_modules` the manager's own list of places says where each package is.
+        let in_place = manager.filter(|manager| !manager.modules).map(|manager| {
+            let files = ["package.json", "yarn.lock"].into_iter().chain(manager.configuration.iter().copied());
+            tree::all_of(self.source, &files.collect::<Vec<_>>())
+        });
+        Some(bundle::Handed {
+            member: &self.packages[member.own],
+            others: member.runtime(&self.packages),
+            nested: member.nested(&self.packages, in_place.is_some()),
+            in_place,
+        })
     }
 
     /// The directories of installed packages, the root's first.
@@ -170,8 +233,11 @@ impl Project<'_> {
 
     /// Whether anything is needed when the program runs.
     fn ships(&self, manager: &Manager) -> bool {
-        let kinds = ["dependencies", "optionalDependencies", "peerDependencies"];
-        !manager.modules || self.packages.iter().any(|package| package.names_any(&kinds))
+        let shipped: Vec<&Package> = match &self.member {
+            Some(member) => vec![&self.packages[member.own]],
+            None => self.packages.iter().collect(),
+        };
+        !manager.modules || shipped.iter().any(|package| package.names_any(&RUNTIME))
     }
 
     /// Whether there are development dependencies.

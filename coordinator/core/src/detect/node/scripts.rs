@@ -1,12 +1,14 @@
 //! The packages' own scripts: which run, where, and in which order.
 //!
 //! A package manager runs them while it installs, where the layer has no sources; so they run in the step that has.
-//! Invariant: a package's scripts run after those of the packages that it depends on.
+//! Invariant: a package's scripts run after those of the packages that it depends on. Of a workspace of which one member
+//! is wanted, only the scripts of those packages run that it needs.
 
 use super::{super::tree, locks::Tool, manifest::Package};
 
-/// The commands of a build, one a line.
-pub(super) fn commands(packages: &[Package], tool: Tool, links: bool) -> String {
+/// The commands of a build, one a line: of the root package, which comes first, and of the others after it; `member` is
+/// the one for whose sake they are built, if not all are wanted.
+pub(super) fn commands(packages: &[&Package], tool: Tool, links: bool, member: Option<&Package>) -> String {
     let Some((root, members)) = packages.split_first() else { return String::new() };
     let mut run = String::new();
     let executable = executables(members);
@@ -24,13 +26,19 @@ pub(super) fn commands(packages: &[Package], tool: Tool, links: bool) -> String 
         add(&mut run, member, rest, tool);
     }
     add(&mut run, root, rest, tool);
-    if root.script("build").is_some() {
+    if is_built_by_root(packages, member.is_some()) {
         add(&mut run, root, &["build"], tool);
         return run;
     }
-    let built: Vec<&Package> = members.iter().filter(|member| member.script("build").is_some()).collect();
-    match tool {
-        Tool::Pnpm if built.len() > 1 => run.push_str("pnpm --recursive run --if-present build\n"),
+    let built: Vec<&&Package> = members.iter().filter(|member| member.script("build").is_some()).collect();
+    let filter = match member {
+        Some(member) => member.name().map(|name| format!("--filter {}", tree::shell_word(&format!("{name}...")))),
+        None => Some("--recursive".to_owned()),
+    };
+    match (tool, filter) {
+        (Tool::Pnpm, Some(filter)) if built.len() > 1 => {
+            run.push_str(&format!("pnpm {filter} run --if-present build\n"));
+        }
         _ => {
             for member in built {
                 add(&mut run, member, &["build"], tool);
@@ -41,6 +49,19 @@ pub(super) fn commands(packages: &[Package], tool: Tool, links: bool) -> String 
         }
     }
     run
+}
+
+/// Whether the root's `build` does the work. Of a workspace of which one member is wanted, only where no package that
+/// the member needs has a `build`, and the root's is not one that goes through all packages.
+pub(super) fn is_built_by_root(packages: &[&Package], only_member: bool) -> bool {
+    let Some((root, members)) = packages.split_first() else { return false };
+    let Some(build) = root.script("build") else { return false };
+    let goes_through = |build: &str| {
+        let words =
+            ["--workspaces", "-ws", "-r", "--recursive", "turbo", "lerna", "nx", "workspaces", "wsrun", "--filter"];
+        build.split_whitespace().any(|word| words.contains(&word))
+    };
+    !only_member || !goes_through(build) && members.iter().all(|member| member.script("build").is_none())
 }
 
 fn add(run: &mut String, package: &Package, scripts: &[&str], tool: Tool) {
@@ -56,9 +77,9 @@ fn add(run: &mut String, package: &Package, scripts: &[&str], tool: Tool) {
 }
 
 /// Makes the commands of packages executable, as a package manager does when it links them.
-fn executables(packages: &[Package]) -> String {
+fn executables(packages: &[&Package]) -> String {
     let mut words: Vec<String> =
-        packages.iter().flat_map(Package::commands).map(|path| tree::shell_word(&path)).collect();
+        packages.iter().flat_map(|package| package.commands()).map(|path| tree::shell_word(&path)).collect();
     words.sort();
     words.dedup();
     if words.is_empty() {

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::{super::tree, manifest::Package};
-use crate::plan::Source;
+use crate::plan::{Source, View};
 
 /// A site.
 pub(super) struct Site {
@@ -70,9 +70,16 @@ const SERVERS: [&str; 24] = [
 const RUNNERS: [&str; 10] =
     ["node", "nodemon", "tsx", "ts-node", "pm2", "pm2-runtime", "nest", "remix-serve", "electron", "bun"];
 
-/// The site that a project is, if it is one.
-pub(super) fn of(source: &dyn Source, packages: &[Package]) -> Option<Site> {
-    let root = packages.first()?;
+/// The site that a package is, if it is one.
+pub(super) fn of(source: &dyn Source, package: &Package) -> Option<Site> {
+    match package.directory.as_str() {
+        "" => within(source, package),
+        directory => within(&View::new(source, directory), package),
+    }
+}
+
+/// The same, of a package whose directory is the root of `source`.
+fn within(source: &dyn Source, root: &Package) -> Option<Site> {
     let texts = build_texts(root);
     let words: Vec<&str> = texts.iter().flat_map(|text| text.split_whitespace()).collect();
     let (tool, command, directory) = GENERATORS.into_iter().find(|(tool, command, _)| {
@@ -120,6 +127,7 @@ pub(super) fn of(source: &dyn Source, packages: &[Package]) -> Option<Site> {
     directories.retain(|path| seen.insert(path.clone()));
     // `public` is where most of them have files that are copied, and so no place to look.
     directories.retain(|path| path != "public" || directory == "public");
+    let directories: Vec<String> = directories.iter().filter_map(|path| tree::join(&root.directory, path)).collect();
     let shown = format!("{tool} {command}").trim_end().to_owned();
     let because = format!("its build is `{shown}`, so what is handed over is the site in `{}`", directories[0]);
     Some(Site { tool, nested: tool == "ng", directories, because })

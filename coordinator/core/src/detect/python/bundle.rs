@@ -129,15 +129,23 @@ fn bundle(source: &dyn Source, layer: &Layer, groups: &[Group<'_>], needs: Vec<S
     let layered = !needs.is_empty();
     let mut run = String::new();
     if layer.sources {
-        run.push_str(&move_tree(&[]));
+        // What a build leaves among its sources stays out of the archive.
+        let (take, built) = match layer.directory.as_str() {
+            "" => (move_tree(&[]), format!("cp -a {OUT} .kiln/tree\n{}", build(groups, ".kiln/tree"))),
+            member => {
+                let member = tree::shell_word(&format!("{member}/."));
+                (format!("mkdir -p {OUT}\ncp -a {member} {OUT}/\n"), build(groups, "."))
+            }
+        };
+        run.push_str(&take);
         if !groups.is_empty() {
-            // What a build leaves among its sources stays out of the archive.
-            run.push_str(&format!("cp -a {OUT} .kiln/tree\n{}", build(groups, ".kiln/tree")));
+            run.push_str(&built);
             run.push_str(&format!("ls -A {OWN} > {OWN}.txt\nmkdir -p {PACKAGES}\ncp -a {OWN}/. {PACKAGES}/\n"));
         }
         if layered || !groups.is_empty() {
             // The project may have a directory of that name.
-            let name = if tree::has_directory(source, "packages") { "site-packages" } else { "packages" };
+            let packages = tree::join(&layer.directory, "packages").unwrap_or_default();
+            let name = if tree::has_directory(source, &packages) { "site-packages" } else { "packages" };
             run.push_str(&format!("mv {PACKAGES} {OUT}/{name}\npython3 {} {OUT} {name} {OWN}.txt\n", ARRANGE.0));
         }
     } else {
@@ -150,6 +158,7 @@ fn bundle(source: &dyn Source, layer: &Layer, groups: &[Group<'_>], needs: Vec<S
          python3 -m compileall -q -s {OUT} --invalidation-mode unchecked-hash {OUT} || true\n"
     ));
     let mut step = Step::new("bundle", run);
+    step.inputs = layer.without.clone();
     step.why = match layer.sources {
         true => "puts the sources and their packages together, with reproducible byte code".into(),
         false => "installs the project beside its packages, with reproducible byte code".into(),

@@ -29,6 +29,10 @@ pub(super) struct Layer {
     pub(super) asks_backends: bool,
     /// Whether the archive holds the sources, beside the packages.
     pub(super) sources: bool,
+    /// Patterns that keep out of the bundle what it does not need.
+    pub(super) without: Vec<String>,
+    /// The directory of the one member of a workspace that is wanted; empty where all of the tree is.
+    pub(super) directory: String,
 }
 
 /// What makes Python's tools give the same bytes twice, and keep out of the home directory.

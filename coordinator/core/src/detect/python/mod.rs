@@ -18,7 +18,8 @@ use layers::Layer;
 use toml::{Table, Value};
 
 use super::{Detected, Error, Identity, found::artifact, staging::OUT, tree};
-use crate::plan::{ArtifactKind, Source};
+use crate::plan::{ArtifactKind, Source, View};
+pub(super) use uv::PACKAGE;
 
 /// Where the layer holds the packages.
 const PACKAGES: &str = ".kiln/packages";
@@ -66,7 +67,10 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
     }
     let project = Project { source, pyproject: pyproject.unwrap_or_default(), requirements, manifests };
     let layer = project.layer()?;
-    let identity = identity(source);
+    let identity = match layer.directory.as_str() {
+        "" => identity(source),
+        member => identity(&View::new(source, member)),
+    };
     let name = identity.name.clone().unwrap_or_else(|| directory_name.to_owned());
     Ok(Some(Detected {
         language: format!("python ({})", layer.tool),
@@ -144,9 +148,10 @@ impl Project<'_> {
         settings || commands || modules.iter().any(|path| tree::has(self.source, path))
     }
 
-    /// Whether a program lies in the root, which a package would leave behind.
+    /// Whether a program lies in the root, or in the member that is wanted, which a package would leave behind.
     fn is_application(&self) -> bool {
-        tree::first_of(self.source, &APPLICATION).is_some()
+        let directory = self.source.member().unwrap_or_default();
+        APPLICATION.iter().any(|name| tree::has(self.source, &local::within(directory, name)))
     }
 
     /// Refuses a lock file that lacks a package which `pyproject.toml` names.

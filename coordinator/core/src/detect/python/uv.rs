@@ -5,12 +5,16 @@
 use toml::Value;
 
 use super::{
-    super::{Error, found::strings, tree},
+    super::{Error, found::strings, owned::literal, tree},
     Project,
     layers::{Layer, from_environment},
     local::Local,
     requirements,
 };
+use crate::plan::below;
+
+/// Has uv install what one member of a workspace needs.
+pub(in crate::detect) const PACKAGE: &str = " --package ";
 
 /// A package that the lock takes from the tree.
 struct Member {
@@ -26,7 +30,8 @@ impl Project<'_> {
         let lock = tree::toml(self.source, "uv.lock")?.unwrap_or_default();
         let packages: Vec<&Value> = lock.get("package").and_then(Value::as_array).into_iter().flatten().collect();
         let members = members(&packages)?;
-        let root = members.iter().find(|m| m.directory.is_empty());
+        let wanted = self.source.member().and_then(|wanted| members.iter().find(|m| m.directory == wanted));
+        let root = wanted.or_else(|| members.iter().find(|m| m.directory.is_empty()));
         let needed = needed(&packages, root, &members);
 
         let mut key = strings(["pyproject.toml"]);
@@ -55,20 +60,36 @@ impl Project<'_> {
         // A lock is held against the manifests, where these say everything.
         let check = if stated { "--locked" } else { "--frozen" };
         let is_project = root.is_some() || self.pyproject.contains_key("project");
-        let all = if is_project { "" } else { " --all-packages" };
+        let all = match wanted {
+            Some(member) => format!("{PACKAGE}{}", tree::shell_word(&member.name)),
+            None if is_project => String::new(),
+            None => " --all-packages".to_owned(),
+        };
         let outside: String = members
             .iter()
             .filter(|m| m.installed && !m.directory.is_empty())
             .map(|m| format!(" --no-install-package {}", tree::shell_word(&m.name)))
             .collect();
-        let because = match is_project {
-            true => "`pyproject.toml` is a project",
-            false => "`pyproject.toml` is a workspace of uv",
+        let because = match (is_project, wanted) {
+            (true, None) => "`pyproject.toml` is a project",
+            _ => "`pyproject.toml` is a workspace of uv",
         };
+        let mut because = vec![because.to_owned(), "`uv.lock` locks what it needs".to_owned()];
+        let mut without = Vec::new();
+        if let Some(member) = wanted {
+            without = others(&members, &needed);
+            let others = members.iter().filter(|m| m.name != member.name && needed.contains(&m.name));
+            let others: Vec<&str> = others.map(|m| m.directory.as_str()).collect();
+            let with = match others.is_empty() {
+                true => String::new(),
+                false => format!(", with {}, which it needs", crate::plan::list(others)),
+            };
+            because.push(format!("of its packages `{}` is built{with}", member.directory));
+        }
         let apart = members.iter().all(|m| m.installed || !needed.contains(&m.name));
         Ok(Layer {
             tool: "uv",
-            because: vec![because.into(), "`uv.lock` locks what it needs".into()],
+            because,
             named: "`uv.lock`".into(),
             unversioned: key.iter().filter(|path| !path.ends_with(".py") && !path.ends_with(".cfg")).cloned().collect(),
             inputs: key.into_iter().chain(archives).collect(),
@@ -79,10 +100,20 @@ impl Project<'_> {
             ),
             tools: strings(["python3", "uv"]).into_iter().chain(git.then(|| "git".to_owned())).collect(),
             sources: self.is_application() || locals.is_empty() || !apart,
+            without,
+            directory: wanted.map(|member| member.directory.clone()).unwrap_or_default(),
             locals,
             ..Layer::default()
         })
     }
+}
+
+/// Patterns that keep members out which are not needed; not those around or inside of one that is.
+fn others(members: &[Member], needed: &[String]) -> Vec<String> {
+    let (kept, others): (Vec<&Member>, Vec<&Member>) = members.iter().partition(|m| needed.contains(&m.name));
+    let apart = |one: &str, other: &str| below(one, other).is_none() && below(other, one).is_none();
+    let others = others.into_iter().filter(|m| kept.iter().all(|kept| apart(&m.directory, &kept.directory)));
+    others.map(|m| format!("!{}", literal(&m.directory))).collect()
 }
 
 fn members(packages: &[&Value]) -> Result<Vec<Member>, Error> {

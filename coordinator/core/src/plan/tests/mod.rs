@@ -4,6 +4,7 @@ mod detection;
 mod directories;
 mod invalid;
 mod languages;
+mod members;
 mod overrides;
 mod planning;
 mod testing;

@@ -261,3 +261,15 @@ fn the_lints_of_a_cargo_package_are_no_key_of_its_dependencies() {
     let bare = unversioned("Cargo.toml", manifest.as_bytes(), &source).unwrap();
     assert!(!String::from_utf8(bare).unwrap().contains("lints"));
 }
+
+#[test]
+fn a_manifest_gets_no_version_where_it_has_none() {
+    for manifest in [
+        "[project]\nname = \"a\"\ndynamic = [\"version\"]\n\n[tool.uv.workspace]\nmembers = [\"libs/*\"]\n",
+        "[tool.ruff]\nline-length = 100\n",
+    ] {
+        let source = tree(&[("pyproject.toml", manifest)]);
+        let text = unversioned("pyproject.toml", manifest.as_bytes(), &source).unwrap();
+        assert_eq!(String::from_utf8(text).unwrap(), manifest);
+    }
+}

@@ -20,14 +20,21 @@ pub(super) fn manifest(text: &str, all: &dyn Source) -> Option<String> {
     if of(&document).is_some_and(|name| wanted_by_version(all).contains(&name)) {
         return None;
     }
-    if let Some(version) = document.get_mut("project").and_then(|p| p.get_mut("version")) {
-        *version = value(NONE);
-    }
-    let poetry = document.get_mut("tool").and_then(|t| t.get_mut("poetry"));
-    if let Some(version) = poetry.and_then(|p| p.get_mut("version")) {
-        *version = value(NONE);
+    for table in [&["project"][..], &["tool", "poetry"]] {
+        if let Some(version) = version_in(&mut document, table) {
+            *version = value(NONE);
+        }
     }
     Some(document.to_string())
+}
+
+/// The version in a table. Looked for only where it is: an `Item` that is asked for a key makes it up.
+fn version_in<'a>(document: &'a mut DocumentMut, table: &[&str]) -> Option<&'a mut Item> {
+    let mut item = document.as_item_mut();
+    for key in table.iter().chain(&["version"]) {
+        item = item.as_table_like_mut()?.get_mut(key)?;
+    }
+    Some(item)
 }
 
 pub(super) fn uv_lock(text: &str, all: &dyn Source) -> Option<String> {
