@@ -7,6 +7,7 @@ pub mod auth;
 pub mod builds;
 pub mod config;
 pub mod context;
+mod database;
 pub mod execution;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -9,6 +9,8 @@ use kiln_proto::v1::{Artifact, Build};
 use prost::Message;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
+/// Bytes of the index that are kept in memory at most.
+const CACHE_BYTES: usize = 64 << 20;
 /// Build id to [`Build`]. Ids sort by time.
 const BUILDS: TableDefinition<&str, &[u8]> = TableDefinition::new("builds");
 /// The client's own request id to the build id.
@@ -50,7 +52,7 @@ pub struct Records {
 impl Records {
     /// Opens the index, made where there is none.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let database = Database::create(path)?;
+        let database = crate::database::open(path, CACHE_BYTES)?;
         let write = database.begin_write()?;
         write.open_table(BUILDS)?;
         write.open_table(REQUESTS)?;

@@ -12,6 +12,7 @@ use prost::Message;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use super::{Error, Known, LayerStore};
+use crate::database;
 
 /// Instance and key to the place in the order and the encoded record.
 const RECORDS: TableDefinition<'_, (&str, &str), (u64, &[u8])> = TableDefinition::new("records");
@@ -34,11 +35,11 @@ impl RedbLayers {
     /// Opens the file, and makes it where it is not. A file that cannot be read is put aside as `*.broken`: it only describes
     /// what is cached.
     pub fn open(path: &Path, max_records: u64) -> Result<Self, Error> {
-        let opened = match Database::builder().set_cache_size(CACHE_BYTES).create(path) {
+        let opened = match database::open(path, CACHE_BYTES) {
             Err(redb::DatabaseError::Storage(error)) if is_broken(&error) => {
                 tracing::warn!(path = %path.display(), %error, "the index of layers is broken; a new one is begun");
                 std::fs::rename(path, path.with_extension("broken")).map_err(Error::index)?;
-                Database::builder().set_cache_size(CACHE_BYTES).create(path)
+                database::open(path, CACHE_BYTES)
             }
             opened => opened,
         };

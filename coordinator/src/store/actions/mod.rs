@@ -92,7 +92,7 @@ impl Results {
     fn open(&self) -> Result<(), redb::Error> {
         let mut database = self.database.write();
         if database.is_none() {
-            let opened = Database::builder().set_cache_size(CACHE_BYTES).create(&self.path)?;
+            let opened = crate::database::open(&self.path, CACHE_BYTES)?;
             table::prepare(&opened, self.max_entries, self.clock.now())?;
             *database = Some(opened);
         }

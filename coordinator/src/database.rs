@@ -1,0 +1,102 @@
+//! Opens the embedded databases (redb), and makes them where they are not.
+//!
+//! Invariant: a file that has a database's name is one: redb writes a new file in several steps, so it is made under another name
+//! and moved to its place. A coordinator that was killed in between starts again.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use redb::{Database, DatabaseError, StorageError};
+
+/// Opens the database at `path`, made where there is none; `cache_bytes` of it are kept in memory at most.
+///
+/// # Errors
+/// Where it cannot be read or made, or another process has it open.
+pub fn open(path: &Path, cache_bytes: usize) -> Result<Database, DatabaseError> {
+    let failed = |error: io::Error| DatabaseError::Storage(StorageError::Io(error));
+    let mut builder = Database::builder();
+    builder.set_cache_size(cache_bytes);
+    if !is_made(path).map_err(failed)? {
+        let beside = path.with_extension("new");
+        match std::fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        drop(builder.create(&beside)?);
+        move_to(&beside, path).map_err(failed)?;
+    }
+    builder.open(path)
+}
+
+fn move_to(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)?;
+    match to.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Whether a database is there. One that an earlier version was killed while making is put aside: redb writes the first bytes
+/// of a file last, so nothing was ever stored in it.
+fn is_made(path: &Path) -> io::Result<bool> {
+    let mut first = [0; 8];
+    let length = match File::open(path) {
+        Ok(file) => file.take(first.len() as u64).read(&mut first)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    if length > 0 && first != [0; 8] {
+        return Ok(true);
+    }
+    tracing::warn!(path = %path.display(), "a database was never finished; a new one is begun");
+    std::fs::rename(path, path.with_extension("unfinished"))?;
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::{ReadableDatabase, TableDefinition};
+
+    use super::*;
+
+    const TABLE: TableDefinition<&str, u64> = TableDefinition::new("table");
+
+    fn put(path: &Path, value: u64) {
+        let database = open(path, 1 << 20).unwrap();
+        let write = database.begin_write().unwrap();
+        write.open_table(TABLE).unwrap().insert("key", value).unwrap();
+        write.commit().unwrap();
+    }
+
+    fn get(path: &Path) -> Option<u64> {
+        let database = open(path, 1 << 20).unwrap();
+        let read = database.begin_read().unwrap();
+        read.open_table(TABLE).ok()?.get("key").unwrap().map(|found| found.value())
+    }
+
+    #[test]
+    fn what_was_stored_is_there_and_what_was_never_finished_is_begun_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("index.redb");
+        put(&path, 7);
+        // Another making, which was killed, left its own file.
+        std::fs::write(path.with_extension("new"), [0; 100]).unwrap();
+        assert_eq!(get(&path), Some(7));
+        for unfinished in [&b""[..], &[0; 4096]] {
+            std::fs::write(&path, unfinished).unwrap();
+            assert_eq!(get(&path), None, "{} bytes", unfinished.len());
+            put(&path, 8);
+            assert_eq!(get(&path), Some(8));
+        }
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("index.redb");
+        std::fs::write(&path, "notes of somebody").unwrap();
+        assert!(open(&path, 1 << 20).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "notes of somebody");
+    }
+}
