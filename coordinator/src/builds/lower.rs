@@ -255,8 +255,9 @@ pub(super) fn platform(step: &Step, target: &Target, environment: &v1::Environme
         Some(image) => properties.push((property::CONTAINER_IMAGE.to_owned(), image.clone())),
         None => properties.push((property::ENVIRONMENT.to_owned(), environment.fingerprint.clone())),
     }
-    if let (Some(os), None) = (&target.os, &step.image) {
-        properties.push((property::OS.to_owned(), os.clone()));
+    // Whether the target says it or not: a `kiln.toml` that names the system which is there changes no key.
+    if step.image.is_none() && !environment.os.is_empty() {
+        properties.push((property::OS.to_owned(), environment.os.clone()));
     }
     if let (Some(level), None) = (&target.cpu_level, &step.image) {
         properties.push((property::CPU_LEVEL.to_owned(), level.clone()));
