@@ -141,6 +141,9 @@ fn pruning_removes_from_the_disk_what_it_says() {
     let dir = project(&[("kiln.toml", text)]);
     farm.build(dir.path(), &[]).well();
     let on_disk = || size_of(&farm.dir.path().join("coordinator/blobs"));
+    // What the farm writes down of the steps is in the store as well, a moment after the build's end.
+    let listed = || json(farm.kiln(&["cache", "list", "--json"])).as_array().map_or(0, Vec::len);
+    until("both steps to be written down", || (listed() == 2).then_some(()));
     let before = on_disk();
     let pruned = json(farm.kiln(&["cache", "prune", "--older-than", "0s", "--json"]));
     let freed = pruned["freed_bytes"].as_u64().unwrap();

@@ -101,6 +101,11 @@ pub struct Farm {
 
 impl Drop for Farm {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log("coordinator");
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the coordinator's last words:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
         let mut workers = self.workers.lock().unwrap_or_else(|broken| broken.into_inner());
         let coordinator = self.coordinator.get_mut().unwrap_or_else(|broken| broken.into_inner());
         for child in workers.values_mut().chain([coordinator]) {
