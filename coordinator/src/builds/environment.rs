@@ -235,9 +235,9 @@ mod tests {
         let away = v1::Worker { last_seen: left(300), ..worker("a", "f1", 1, &["cc"]) };
         let expect =
             |away: &[v1::Worker], pools: &[Pool], steps: &[Step]| expected(away, pools, &target(None), steps, false);
-        let words = expect(&[away.clone()], &[], &[step(&["cc"])]).unwrap();
+        let words = expect(std::slice::from_ref(&away), &[], &[step(&["cc"])]).unwrap();
         assert_eq!(words, "a worker with linux/amd64: `a` was here 5 min ago");
-        assert_eq!(expect(&[away.clone()], &[], &[step(&["go"])]), None);
+        assert_eq!(expect(std::slice::from_ref(&away), &[], &[step(&["go"])]), None);
         assert_eq!(expect(&[v1::Worker { last_seen: left(3600), ..away }], &[], &[]), None);
         let pool = |isa: &str| Pool {
             name: "cloud".to_owned(),

@@ -84,8 +84,8 @@ pub(super) fn first_error(stderr: &str, stdout: &str) -> Vec<String> {
     let lines = texts.each_ref().map(|text| text.lines().map(str::trim_end).collect::<Vec<_>>());
     for rank in ERRORS.iter() {
         for lines in &lines {
-            let is_one = |line: &&str| rank.is_match(line) && !NONE.is_match(line);
-            if let Some(at) = lines.iter().position(|line| is_one(&line)) {
+            let is_one = |line: &str| rank.is_match(line) && !NONE.is_match(line);
+            if let Some(at) = lines.iter().position(|line| is_one(line)) {
                 return excerpt(lines, at);
             }
         }

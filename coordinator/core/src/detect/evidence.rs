@@ -130,9 +130,8 @@ fn rust(source: &dyn Source, evidence: &mut Evidence) {
 }
 
 fn go(source: &dyn Source, evidence: &mut Evidence) {
-    match tree::first_of(source, &["go.work", "go.mod"]) {
-        Some(file) => evidence.add(50, format!("`{file}` is a Go manifest")),
-        None => {}
+    if let Some(file) = tree::first_of(source, &["go.work", "go.mod"]) {
+        evidence.add(50, format!("`{file}` is a Go manifest"));
     }
 }
 
