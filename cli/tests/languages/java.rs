@@ -109,3 +109,45 @@ fn sources_without_a_build_tool_bring_the_jars_of_lib() {
     let script = std::fs::read_dir(scripts).unwrap().flatten().next().expect("a script that starts it").path();
     assert_eq!(output(script, &[], Path::new("/")), "Hello\n");
 }
+
+#[test]
+fn jars_that_hold_what_they_need_and_web_archives_stay_as_they_are() {
+    let carries = "jar {\n    manifest { attributes 'Main-Class': 'app.App' }\n    \
+                   from { configurations.runtimeClasspath.collect { it.directory ? it : zipTree(it) } }\n}\n\
+                   task sourcesJar(type: Jar) {\n    classifier = 'sources'\n    from sourceSets.main.allSource\n}\n\
+                   assemble.dependsOn sourcesJar\ndependencies { compile project(':words') }\n";
+    let boots = "jar {\n    manifest { attributes 'Main-Class': 'app.App', 'Start-Class': 'app.App' }\n    \
+                 into('BOOT-INF/lib') { from { configurations.runtimeClasspath } }\n}\ndependencies { compile project(':words') }\n";
+    let dir = built(&[
+        ("boot/build.gradle", boots),
+        ("boot/src/main/java/app/App.java", PROGRAM),
+        (
+            "build.gradle",
+            "subprojects {\n    apply plugin: 'java'\n    version = '1.0'\n    \
+             repositories { maven { url 'file:///usr/share/maven-repo' } }\n}\n",
+        ),
+        ("fat/build.gradle", carries),
+        ("fat/src/main/java/app/App.java", PROGRAM),
+        ("settings.gradle", "rootProject.name = 'shop'\ninclude 'boot', 'fat', 'web', 'words'\n"),
+        ("web/build.gradle", "apply plugin: 'war'\ndependencies { compile project(':words') }\n"),
+        ("web/src/main/java/web/Page.java", "package web;\npublic final class Page { }\n"),
+        ("web/src/main/webapp/index.html", "<p>hello</p>\n"),
+        ("words/build.gradle", "dependencies { compile 'org.apache.commons:commons-lang3:debian' }\n"),
+        ("words/src/main/java/words/Words.java", LIBRARY),
+    ]);
+    let out = dir.path().join("kiln-out");
+    let fat = find(&out, "fat-1.0.jar").expect("the jar with all that it needs");
+    assert_eq!(output("java", &["-jar", fat.to_str().unwrap()], Path::new("/")), "Hello\n");
+    let beside = |archive: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(archive.parent().unwrap()).unwrap().flatten();
+        entries
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .filter(|name| name == "lib" || name.contains("sources"))
+            .collect()
+    };
+    let boot = find(&out, "boot-1.0.jar").expect("the jar that unpacks what it needs");
+    let web = find(&out, "web-1.0.war").expect("the web archive");
+    for archive in [&fat, &boot, &web] {
+        assert_eq!(beside(archive), [""; 0], "beside {}", archive.display());
+    }
+}
