@@ -11,6 +11,7 @@ mod database;
 pub mod execution;
 #[doc(hidden)]
 pub mod fuzzing;
+mod http;
 pub mod layers;
 mod metrics;
 pub mod pools;

@@ -268,7 +268,7 @@ fn roles(claim: &Value) -> BTreeSet<Role> {
 
 async fn download(url: &url::Url) -> Result<Vec<u8>, String> {
     let failed = |error: reqwest::Error| kiln_images::registry::words(&error);
-    let client = reqwest::Client::builder().timeout(PATIENCE).build().map_err(failed)?;
+    let client = crate::http::client(PATIENCE).map_err(failed)?;
     let mut answer =
         client.get(url.clone()).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
     let mut data = Vec::new();

@@ -87,7 +87,7 @@ pub async fn serve(
             journal: Journal::open(&directory.join("journal.redb"))?,
             checkouts: checkout::Checkouts::open(directory.join("repositories"))?,
             fetching: Semaphore::new(FETCHES),
-            http: reqwest::Client::builder().timeout(report::PATIENCE).build()?,
+            http: crate::http::client(report::PATIENCE)?,
             stopping: stopping.clone(),
             farm,
             hooks,
