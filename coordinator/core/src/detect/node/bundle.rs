@@ -41,15 +41,7 @@ pub(super) fn production(manager: &Manager, modules: &[String], prune: Option<&s
 
 /// Builds a program, and lays its files beside the packages of the layer.
 pub(super) fn program(scripts: &str, modules: &[String], manager: Option<&Manager>) -> String {
-    let mut run = String::new();
-    let built = !scripts.is_empty() && !modules.is_empty();
-    if built {
-        run.push_str(&format!("mkdir -p .kiln\ntouch -d 2010-01-01 {AGE}\n"));
-    }
-    run.push_str(scripts);
-    if built {
-        run.push_str(&generated(modules, OUT));
-    }
+    let mut run = built(scripts, modules, OUT);
     let mut left: Vec<String> = modules.iter().filter(|path| *path != "node_modules").cloned().collect();
     left.extend(manager.iter().flat_map(|manager| manager.outputs).map(|path| (*path).to_owned()));
     left.retain(|path| !path.starts_with(".kiln/"));
@@ -94,15 +86,7 @@ pub(super) fn production_of(member: &Package, prefix: &str) -> String {
 
 /// Builds a member of a workspace, and lays its files beside the packages of the layer.
 pub(super) fn member(scripts: &str, modules: &[String], handed: &Handed<'_>) -> String {
-    let mut run = String::new();
-    let built = !scripts.is_empty() && !modules.is_empty();
-    if built {
-        run.push_str(&format!("mkdir -p .kiln\ntouch -d 2010-01-01 {AGE}\n"));
-    }
-    run.push_str(scripts);
-    if built {
-        run.push_str(&generated(modules, &format!("{OUT}/{WORKSPACE}")));
-    }
+    let mut run = built(scripts, modules, &format!("{OUT}/{WORKSPACE}"));
     let mut packages: Vec<&str> = handed.others.iter().map(|package| package.directory.as_str()).collect();
     packages.push(&handed.member.directory);
     for directory in packages {
@@ -124,6 +108,14 @@ pub(super) fn member(scripts: &str, modules: &[String], handed: &Handed<'_>) -> 
         run.push_str(&format!("node {} link {}\n", MEMBER.0, tree::shell_word(&handed.member.directory)));
     }
     run
+}
+
+/// Runs the scripts, and takes along what they wrote into installed packages.
+fn built(scripts: &str, modules: &[String], out: &str) -> String {
+    if scripts.is_empty() || modules.is_empty() {
+        return scripts.to_owned();
+    }
+    format!("mkdir -p .kiln\ntouch -d 2010-01-01 {AGE}\n{scripts}{}", generated(modules, out))
 }
 
 /// Takes what scripts changed in installed packages along (`patch-package`, `prisma generate`): files of packages that
