@@ -158,7 +158,7 @@ async fn worker(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         environment: Some(environment()),
         capacity: Some(v1::Capacity { milli_cpus: 2_000, memory_bytes: 4 << 30 }),
-        running: Vec::new(),
+        ..Default::default()
     };
     outbox.send(v1::WorkerMessage { message: Some(Said::Register(register)) }).await?;
     let mut client = WorkersClient::new(channel::connect(url, &access).await?);

@@ -31,6 +31,7 @@ pub fn assignments(actions: u64, workers: u64) -> anyhow::Result<Vec<Figure>> {
                 requirements: Requirements {
                     properties: properties(number),
                     capacity: Capacity { milli_cpus: [500, 1000, 2000][(number % 3) as usize], memory_bytes: GIB / 2 },
+                    ..Requirements::default()
                 },
                 tenant: format!("tenant-{}", number % 10),
                 build: format!("build-{}", number % 50),
@@ -58,6 +59,7 @@ pub fn assignments(actions: u64, workers: u64) -> anyhow::Result<Vec<Figure>> {
             worker: WorkerId(format!("worker-{number}")),
             properties: properties(number),
             demands: Default::default(),
+            tenants: Default::default(),
             capacity: Capacity { milli_cpus: 4000, memory_bytes: 16 * GIB },
             draining: false,
             running: Vec::new(),

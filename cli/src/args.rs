@@ -12,7 +12,7 @@ use kiln_coordinator::store::Bound;
 use kiln_core::detect::Language;
 use kiln_core::plan::{Platform, Variable};
 use kiln_proto::channel::Access;
-pub use membership::{Membership, Who};
+pub use membership::{Join, Membership, Uses, Who};
 
 /// A build farm behind one command: from a source tree to a traceable artifact.
 #[derive(Debug, Parser)]

@@ -64,7 +64,7 @@ pub fn worker_messages(mut data: &[u8]) {
             {
                 register = v1::Register { worker: name.to_owned(), ..said.clone() };
             }
-            let connection = execution.connect(register, link);
+            let Ok(connection) = execution.connect(register, link).await else { continue };
             let room = std::sync::Arc::new(Semaphore::new(MAX_MESSAGES));
             for message in &messages {
                 if let Ok(room) = room.clone().acquire_owned().await {

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context;
 use futures::Stream;
@@ -19,7 +19,7 @@ use tonic::transport::server::{Connected, TcpIncoming};
 
 use crate::Config;
 use crate::auth::layer::Gate;
-use crate::auth::{self, Authenticator};
+use crate::auth::{self, Authenticator, FarmKey};
 use crate::execution::properties::Rules;
 use crate::execution::{self, ExecutionHandle};
 use crate::metrics::Metrics;
@@ -57,7 +57,7 @@ pub async fn run(
     let address = listener.local_addr()?;
     config.auth.check(address)?;
     let tls = config.auth.tls()?.map(auth::tls::open).transpose()?;
-    let authenticator = Authenticator::open(&config.auth, tls.clone()).await?;
+    let authenticator = Authenticator::open(&config.auth, &config.data_dir, tls.clone()).await?;
     match tls {
         Some(tls) => {
             tracing::info!(%address, "TLS is spoken");
@@ -83,7 +83,7 @@ where
     C: Connected + AsyncRead + AsyncWrite + Unpin + Send + 'static,
     C::ConnectInfo: Clone + Send + Sync + 'static,
 {
-    let authenticator = Authenticator::open(&config.auth, None).await?;
+    let authenticator = Authenticator::open(&config.auth, &config.data_dir, None).await?;
     serve(config, authenticator, incoming, "another network", shutdown).await
 }
 
@@ -109,7 +109,9 @@ where
     let hooks = config.webhooks.as_deref().map(webhooks::Config::read).transpose()?;
     let stores = Stores::open(&kept).await?;
     let quotas = config.quotas.as_deref().map(Quotas::read).transpose()?.unwrap_or_default();
+    let key = FarmKey::open(&config.auth.farm_key_file(&config.data_dir))?;
     let options = execution::Options {
+        key: Some(key),
         scheduling: scheduling(&config),
         rules: config.properties.as_deref().map(Rules::read).transpose()?.unwrap_or_default(),
         memory: Some(config.data_dir.join("workers")),
@@ -189,11 +191,10 @@ where
     served
 }
 
-/// Leases are numbered from the time of the start, so that those of an earlier run are told apart.
 fn scheduling(config: &Config) -> scheduler::Config {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     scheduler::Config {
-        first_lease: (now.as_millis() as u64) << 16,
+        // Nobody guesses the number of another's lease, and those of an earlier run are told apart.
+        lease_seed: Some(rand::random()),
         match_grace: MATCH_GRACE_MS,
         match_settle: MATCH_SETTLE_MS,
         queue_timeout: config.queue_timeout.as_millis() as u64,

@@ -218,7 +218,7 @@ fn register() -> v1::Register {
         version: "1".into(),
         environment: Some(v1::Environment { isa: "x86-64".into(), ..Default::default() }),
         capacity: Some(v1::Capacity { milli_cpus: 1000, memory_bytes: 1 << 30 }),
-        running: Vec::new(),
+        ..Default::default()
     }
 }
 

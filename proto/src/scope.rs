@@ -3,12 +3,14 @@
 //! Form: `@TENANT/INSTANCE`; the default tenant's is the instance alone. Clients never say it: their tenant is found out from what they
 //! show, and an instance that begins so is refused.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
-/// The header by which a worker says for whose lease it moves blobs.
-pub const HEADER: &str = "kiln-tenant";
+/// The header by which a worker shows for which lease it moves blobs: the lease's grant, in URL-safe base64.
+pub const LEASE_HEADER: &str = "kiln-lease";
 
 /// The instance of a tenant.
 pub fn scoped(tenant: &str, instance: &str) -> String {
@@ -25,22 +27,21 @@ pub fn is_lawful(instance: &str) -> bool {
     !instance.starts_with('@')
 }
 
-/// Adds the header to the calls for a tenant's leases.
+/// Adds the header to the calls that a worker makes for a lease.
 #[derive(Debug, Clone, Default)]
-pub struct OfTenant(Option<MetadataValue<Ascii>>);
+pub struct ForLease(Option<MetadataValue<Ascii>>);
 
-impl OfTenant {
-    /// The tenant of a scoped instance.
-    pub fn of(scoped: &str) -> Self {
-        let (tenant, _) = split(scoped);
-        Self(Some(tenant).filter(|tenant| !tenant.is_empty()).and_then(|tenant| tenant.parse().ok()))
+impl ForLease {
+    /// For the lease with this grant, as the coordinator sealed it; for none where it is empty.
+    pub fn of(grant: &[u8]) -> Self {
+        Self(Some(grant).filter(|grant| !grant.is_empty()).and_then(|grant| URL_SAFE_NO_PAD.encode(grant).parse().ok()))
     }
 }
 
-impl Interceptor for OfTenant {
+impl Interceptor for ForLease {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(tenant) = &self.0 {
-            request.metadata_mut().insert(HEADER, tenant.clone());
+        if let Some(grant) = &self.0 {
+            request.metadata_mut().insert(LEASE_HEADER, grant.clone());
         }
         Ok(request)
     }

@@ -1,5 +1,6 @@
 //! The worker's configuration: all of it is checked before it dials.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,13 +19,19 @@ pub struct Config {
     /// Who it is there.
     #[command(flatten)]
     pub access: Access,
-    /// Turn this token, which `kiln farm init` or `kiln farm token --join` made, into a certificate of the worker's own. It is kept in
-    /// the state directory and replaced before it ends, so the token is needed once.
+    /// Turn the token in this file, which `kiln farm init` or `kiln farm token --join` printed, into a certificate of the worker's own. It is
+    /// kept in the state directory and replaced before it ends, so the token is needed once.
+    #[arg(long, env = "KILN_JOIN_FILE", value_name = "FILE", conflicts_with = "join")]
+    pub join_file: Option<PathBuf>,
+    /// The token itself, best given as the variable: everybody on the machine can read a command line.
     #[arg(long, env = "KILN_JOIN", hide_env_values = true, value_name = "TOKEN")]
     pub join: Option<String>,
     /// Its name in the farm; by default the host's.
     #[arg(long, env = "KILN_WORKER_NAME", default_value_t = host_name())]
     pub name: String,
+    /// Run the leases of this tenant only; repeatable. By default it runs everybody's that its certificate lets it.
+    #[arg(long = "tenant", env = "KILN_WORKER_TENANTS", value_delimiter = ',', value_name = "NAME")]
+    pub tenants: Vec<String>,
     /// Where it keeps its cache and what it runs.
     #[arg(long, env = "KILN_STATE_DIR", value_name = "DIR")]
     pub state_dir: PathBuf,
@@ -63,6 +70,25 @@ pub struct Config {
     /// How long what runs may go on after the worker was told to stop, such as `90s` or `9m`; what still runs then goes elsewhere.
     #[arg(long, env = "KILN_GRACE", default_value = "9m", value_name = "TIME", value_parser = time)]
     pub grace: Duration,
+}
+
+impl Config {
+    /// The join token, where there is one.
+    ///
+    /// # Errors
+    /// Where its file cannot be read.
+    pub fn join_token(&self) -> io::Result<Option<String>> {
+        if let Some(file) = &self.join_file {
+            return std::fs::read_to_string(file).map(|text| Some(text.trim().to_owned()));
+        }
+        let is_on_command_line = self.join.is_some() && std::env::var("KILN_JOIN").ok() != self.join;
+        if is_on_command_line {
+            tracing::warn!(
+                "the join token is on the command line, which everybody on this machine can read; use `--join-file` or `KILN_JOIN`"
+            );
+        }
+        Ok(self.join.clone().filter(|token| !token.is_empty()))
+    }
 }
 
 /// [`Config::grace`] where none is named.

@@ -23,6 +23,9 @@ use crate::link::Backoff;
 /// Pause before a renewal that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(30);
 
+/// The file of the key that the worker joins with, until it has.
+const FIRST_KEY: &str = "joining.key";
+
 /// Why a worker has no certificate.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
@@ -41,7 +44,7 @@ pub enum Error {
     Key(#[from] rcgen::Error),
     #[error("cannot reach the farm at `{url}` to join it: {reason}")]
     Away { url: String, reason: String },
-    #[error("the farm makes worker `{worker}` no member: {reason}")]
+    #[error("worker `{worker}` was refused: {reason}")]
     Refused { worker: String, reason: String },
     #[error("the farm's certificate for this worker cannot be read")]
     Unreadable,
@@ -105,7 +108,7 @@ impl Membership {
         let token: join::Token = token.parse()?;
         let authority = join::authority(url, &token).await?;
         membership.keep("ca.pem", authority.as_bytes())?;
-        let (key, request) = request()?;
+        let (key, request) = membership.first_key()?;
         let access = Access { ca: Some(membership.path("ca.pem")), ..Access::default() };
         let mut client = MembershipClient::new(channel::connect(url, &access).await?);
         let asked =
@@ -119,8 +122,25 @@ impl Membership {
         };
         let answer = client.join(asked).await.map_err(refused)?.into_inner();
         membership.keep_pair(&key, &answer.chain)?;
+        let _ = std::fs::remove_file(membership.path(FIRST_KEY));
         tracing::info!(worker, url, "joined the farm");
         Ok(Some(membership))
+    }
+
+    /// The key that the worker joins with. It is kept until there is a certificate for it: where the farm's answer is lost, the farm knows by the
+    /// key that the same worker asks again.
+    fn first_key(&self) -> Result<(KeyPair, String), Error> {
+        let kept = std::fs::read_to_string(self.path(FIRST_KEY)).ok().and_then(|pem| KeyPair::from_pem(&pem).ok());
+        let key = match kept {
+            Some(key) => key,
+            None => {
+                let key = KeyPair::generate()?;
+                self.keep(FIRST_KEY, key.serialize_pem().as_bytes())?;
+                key
+            }
+        };
+        let request = request(&key)?;
+        Ok((key, request))
     }
 
     /// What the worker shows.
@@ -155,7 +175,8 @@ impl Membership {
     }
 
     async fn renew_once(&self) -> Result<(), Error> {
-        let (key, request) = request()?;
+        let key = KeyPair::generate()?;
+        let request = request(&key)?;
         let mut client = MembershipClient::new(channel::connect(&self.url, &self.access()).await?);
         let refused =
             |status: tonic::Status| Error::Refused { worker: String::new(), reason: status.message().to_owned() };
@@ -198,8 +219,6 @@ impl Membership {
     }
 }
 
-fn request() -> Result<(KeyPair, String), Error> {
-    let key = KeyPair::generate()?;
-    let request = CertificateParams::default().serialize_request(&key)?.pem()?;
-    Ok((key, request))
+fn request(key: &KeyPair) -> Result<String, Error> {
+    Ok(CertificateParams::default().serialize_request(key)?.pem()?)
 }

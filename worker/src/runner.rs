@@ -47,6 +47,13 @@ pub struct Runner {
     tally: Tally,
 }
 
+/// On whose behalf blobs are moved.
+struct At<'a> {
+    instance: &'a str,
+    function: DigestFunction,
+    grant: &'a [u8],
+}
+
 /// Why a lease has no result.
 enum Fault {
     /// The action's own, as REAPI says it.
@@ -90,16 +97,16 @@ impl Runner {
         &self.tally
     }
 
-    fn client(&self, instance: &str, function: DigestFunction) -> Result<Client, Fault> {
+    fn client(&self, at: &At<'_>) -> Result<Client, Fault> {
         let channel = self.channel.borrow().clone();
         let channel = channel.ok_or_else(|| Fault::Worker("there is no connection to the coordinator".to_owned()))?;
-        Ok(Client::new(channel, instance, function))
+        Ok(Client::for_lease(channel, at.instance, at.function, at.grant))
     }
 
     /// Does a transfer, again where the connection broke under it, until it is done, fails otherwise, or nobody wants it.
     async fn transfer<T, E, F>(
         &self,
-        lease: (&str, DigestFunction),
+        at: &At<'_>,
         cancel: &CancellationToken,
         is_connection: fn(&E) -> bool,
         fault: fn(E) -> Fault,
@@ -112,7 +119,7 @@ impl Runner {
         let mut changed = self.channel.subscribe();
         loop {
             changed.mark_unchanged();
-            let client = self.client(lease.0, lease.1)?;
+            let client = self.client(at)?;
             let result = tokio::select! {
                 result = attempt(client) => result,
                 () = cancel.cancelled() => return Err(cancelled()),
@@ -167,7 +174,7 @@ impl Runner {
             input_fetch_start_timestamp: Some(clock::now()),
             ..Default::default()
         };
-        let at = (lease.instance.as_str(), function);
+        let at = &At { instance: &lease.instance, function, grant: &lease.grant };
         let fetch = |client| async move { self.inputs.fetch(&client, &root).await };
         let tree = self
             .transfer(at, cancel, inputs::Error::is_connection, input_fault, fetch)

@@ -57,8 +57,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'st
     } else {
         tracing::error!(sandbox = sandbox.describe(), "NO SANDBOX");
     }
-    let identity =
-        Identity { name: config.name.clone(), environment, capacity: probe::capacity(config.cpus, config.memory) };
+    let identity = Identity {
+        name: config.name.clone(),
+        environment,
+        capacity: probe::capacity(config.cpus, config.memory),
+        session: rand::random::<[u8; 16]>().to_vec(),
+        tenants: config.tenants.clone(),
+    };
     let system = Installed { sandbox: sandbox.clone(), root: config.root.clone(), options, stamp };
     let identity = with_changes(identity, docker.offered(), system);
     let executors = Arc::new(Executors::new(sandbox, docker.clone()));
@@ -72,7 +77,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'st
         shutdown.await;
         stopping.cancel();
     });
-    let membership = Membership::open(&state, &config.coordinator, &config.name, config.join.as_deref(), &stop).await?;
+    let token = config.join_token().context("cannot read the file with the join token (`--join-file`)")?;
+    let membership = Membership::open(&state, &config.coordinator, &config.name, token.as_deref(), &stop).await?;
     let access = match membership {
         Some(membership) => {
             let access = membership.access();
@@ -82,11 +88,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'st
         None => config.access.clone(),
     };
     tokio::spawn(docker.clone().watch(stop.clone()));
-    link::keep(&Dial::new(&config.coordinator, access), identity, runner, stop, config.grace).await;
+    let kept = link::keep(&Dial::new(&config.coordinator, access), identity, runner, stop, config.grace).await;
     if let Some(docker) = docker.docker() {
         docker.close().await;
     }
-    Ok(())
+    Ok(kept?)
 }
 
 fn docker_config(config: &Config, state: &Path) -> docker::Config {

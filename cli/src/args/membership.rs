@@ -17,6 +17,9 @@ pub enum Membership {
         /// A name or address by which the coordinator is reached; may be given several times.
         #[arg(long, required = true, value_name = "NAME")]
         host: Vec<String>,
+        /// What the join token is good for.
+        #[command(flatten)]
+        join: Join,
     },
     /// Make a token: for somebody, or with `--join` for workers to join with. It is printed once, and nowhere kept.
     Token {
@@ -24,11 +27,17 @@ pub enum Membership {
         #[command(flatten)]
         who: Who,
         /// A token that workers turn into certificates, and that opens nothing else.
-        #[arg(long, conflicts_with_all = ["role", "tenant"])]
-        join: bool,
-        /// How long it is valid, such as `90d`.
-        #[arg(long, default_value = "90d", value_parser = age, value_name = "TIME")]
-        life: Duration,
+        #[arg(long = "join", conflicts_with = "role")]
+        is_join: bool,
+        /// What a join token is good for.
+        #[command(flatten)]
+        join: Join,
+    },
+    /// Put a new key in front of the farm's own (`--farm-key`), under which leases and cached results are sealed. The one before it stays good;
+    /// rotate a second time to end it.
+    RotateKey {
+        /// The file that the coordinator reads.
+        file: PathBuf,
     },
     /// Make a certificate for somebody: `NAME.pem` and `NAME.key`.
     Certificate {
@@ -97,6 +106,40 @@ pub enum Membership {
         /// The worker's name.
         worker: String,
     },
+}
+
+/// How long a token is valid; and of one to join with, for which workers.
+#[derive(Debug, Clone, Args)]
+pub struct Join {
+    /// How long the token is valid, such as `90d`; by default an hour to join with, else 90 days.
+    #[arg(long, value_parser = age, value_name = "TIME")]
+    pub life: Option<Duration>,
+    /// How many workers may join by it: a number, or `unlimited`; 1 by default.
+    #[arg(long, value_parser = uses, value_name = "N")]
+    pub uses: Option<Uses>,
+    /// What the names of these workers must be like, such as `arm-*`.
+    #[arg(long, value_name = "PATTERN")]
+    pub workers: Option<String>,
+    /// The pool that these workers are bound to: they have the label `pool` with this value.
+    #[arg(long, value_name = "NAME")]
+    pub pool: Option<String>,
+}
+
+/// How many workers may join by a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uses {
+    /// At most so many.
+    AtMost(u32),
+    /// Any number.
+    Unlimited,
+}
+
+fn uses(text: &str) -> Result<Uses, String> {
+    match (text, text.parse()) {
+        ("unlimited", _) => Ok(Uses::Unlimited),
+        (_, Ok(number)) if number > 0 => Ok(Uses::AtMost(number)),
+        _ => Err(format!("`{text}` is no number of workers; expected such as `10`, or `unlimited`")),
+    }
 }
 
 /// The farm's directory.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use kiln_coordinator::auth::authority::{Authority, Subject};
-use kiln_coordinator::auth::{Error as AuthError, Files, Identity, check_name, issued, revoked, tokens};
+use kiln_coordinator::auth::{Error as AuthError, Files, Identity, check_name, farm_key, issued, revoked, tokens};
 use kiln_proto::join::Token;
 use kiln_proto::v1;
 use rustls::pki_types::CertificateDer;
@@ -24,13 +24,20 @@ use crate::{Code, Error, local, terminal};
 const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// How long the coordinator's certificate is.
 const COORDINATOR_LIFE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// How long the first join token is.
-const JOIN_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How long a join token is valid where it is not said.
+const JOIN_LIFE: Duration = Duration::from_secs(60 * 60);
+/// How long somebody's token is valid where it is not said.
+const TOKEN_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 pub(super) async fn run(farm: &args::Farm, args: Membership, interrupts: &Interrupts) -> Result<Code, Error> {
     match args {
-        Membership::Init { dir, host } => init(&dir, &host),
-        Membership::Token { who, join, life } => token(&who, join, life),
+        Membership::Init { dir, host, join } => init(&dir, &host, &join),
+        Membership::Token { who, is_join, join } => token(&who, is_join, &join),
+        Membership::RotateKey { file } => {
+            farm_key::rotate(&file).map_err(usage)?;
+            terminal::say("the farm's key is a new one; a running coordinator takes it up within a second");
+            Ok(Code::Success)
+        }
         Membership::Certificate { who, life, output } => certificate(&who, life, &output),
         Membership::Renew { dir, host } => {
             issue_coordinator(&Files::of(&dir.farm_dir), &host)?;
@@ -95,7 +102,7 @@ fn write(path: &Path, text: &str, is_secret: bool) -> Result<(), Error> {
     written.map_err(|source| Error::Write { path: path.to_owned(), source })
 }
 
-fn init(dir: &Path, hosts: &[String]) -> Result<Code, Error> {
+fn init(dir: &Path, hosts: &[String], join: &args::Join) -> Result<Code, Error> {
     let files = Files::of(dir);
     if files.ca_key().exists() || files.ca().exists() {
         let words = "a farm was made there already; `kiln farm renew`, `token` and `certificate` go on with it";
@@ -108,23 +115,17 @@ fn init(dir: &Path, hosts: &[String]) -> Result<Code, Error> {
     write(&files.ca(), &made.chain, false)?;
     issue_coordinator(&files, hosts)?;
     write(&files.revoked(), &toml_text(&revoked::File::default())?, false)?;
-    let secret = add_token(
-        &files,
-        tokens::Entry {
-            name: "workers".to_owned(),
-            tenant: String::new(),
-            roles: Default::default(),
-            join: true,
-            sha256: String::new(),
-            expires: Some(SystemTime::now() + JOIN_LIFE),
-        },
-    )?;
+    farm_key::rotate(&files.farm_key()).map_err(usage)?;
+    let entry = join_entry("workers", "", join)?;
+    let good_for = good_for(&entry, join);
+    let secret = add_token(&files, entry)?;
     let host = hosts.first().map_or("HOST", String::as_str);
     let dir = dir.display();
     terminal::say(&format!(
         "made a farm in `{dir}`; keep `ca.key` safe\n\n\
          kiln-coordinator --farm-dir {dir} --listen 0.0.0.0:8980 --data-dir DIR\n\
-         kiln-worker --coordinator https://{host}:8980 --state-dir DIR --join TOKEN       # the token below, valid for 30 days\n\
+         kiln-worker --coordinator https://{host}:8980 --state-dir DIR --join-file FILE   # with the token below: {good_for}\n\
+         kiln farm token more --join --uses 10 --farm-dir {dir}                           # for ten more workers\n\
          kiln farm certificate ann --role builder --farm-dir {dir}                        # for people: ann.pem, ann.key\n\
          kiln build --farm https://{host}:8980 --ca {dir}/ca.pem --cert ann.pem --key ann.key\n"
     ));
@@ -159,18 +160,51 @@ fn identity(who: &Who) -> Result<Identity, Error> {
     Ok(Identity { name: who.name.clone(), tenant: who.tenant.clone(), roles, ..Identity::anonymous() })
 }
 
-fn token(who: &Who, join: bool, life: Duration) -> Result<Code, Error> {
+fn token(who: &Who, is_join: bool, join: &args::Join) -> Result<Code, Error> {
     let files = Files::of(&who.dir.farm_dir);
-    let expires = Some(SystemTime::now() + life);
-    let (name, sha256) = (who.name.clone(), String::new());
-    if join {
-        check_name("token", &name).map_err(Error::Usage)?;
-        let (tenant, roles) = (String::new(), Default::default());
-        let secret = add_token(&files, tokens::Entry { name, tenant, roles, join, sha256, expires })?;
+    if is_join {
+        let secret = add_token(&files, join_entry(&who.name, &who.tenant, join)?)?;
         return print_line(&join_token(&files, secret)?);
     }
-    let Identity { tenant, roles, .. } = identity(who)?;
-    print_line(&add_token(&files, tokens::Entry { name, tenant, roles, join, sha256, expires })?)
+    if join.uses.is_some() || join.workers.is_some() || join.pool.is_some() {
+        return Err(Error::Usage(
+            "`--uses`, `--workers` and `--pool` are for tokens that workers join with; add `--join`".to_owned(),
+        ));
+    }
+    let Identity { name, tenant, roles, .. } = identity(who)?;
+    let expires = Some(SystemTime::now() + join.life.unwrap_or(TOKEN_LIFE));
+    print_line(&add_token(&files, tokens::Entry { name, tenant, roles, expires, ..tokens::Entry::default() })?)
+}
+
+/// A token to join with.
+fn join_entry(name: &str, tenant: &str, join: &args::Join) -> Result<tokens::Entry, Error> {
+    check_name("token", name).map_err(Error::Usage)?;
+    let entry = tokens::Entry {
+        name: name.to_owned(),
+        tenant: tenant.to_owned(),
+        join: true,
+        uses: match join.uses.unwrap_or(args::Uses::AtMost(1)) {
+            args::Uses::AtMost(number) => Some(number),
+            args::Uses::Unlimited => None,
+        },
+        workers: join.workers.clone(),
+        pool: join.pool.clone(),
+        expires: Some(SystemTime::now() + join.life.unwrap_or(JOIN_LIFE)),
+        ..tokens::Entry::default()
+    };
+    let checked = tokens::Entry { sha256: "0".repeat(64), ..entry.clone() };
+    checked.check().map_err(Error::Usage)?;
+    Ok(entry)
+}
+
+/// For how many workers and how long a join token is good, in words.
+fn good_for(entry: &tokens::Entry, join: &args::Join) -> String {
+    let workers = match entry.uses {
+        Some(1) => "one worker".to_owned(),
+        Some(number) => format!("{number} workers"),
+        None => "any number of workers".to_owned(),
+    };
+    format!("{workers}, for {}", humantime::format_duration(join.life.unwrap_or(JOIN_LIFE)))
 }
 
 /// Adds a new token to the file; answers its secret.

@@ -67,9 +67,11 @@ pub fn cache_bytes(dir: &Path, workers: u64) -> u64 {
 pub fn own_worker(coordinator: String, name: String, state_dir: PathBuf) -> kiln_worker::Config {
     let cache_bytes = cache_bytes(&state_dir, 1);
     kiln_worker::Config {
+        tenants: Vec::new(),
         root: None,
         access: kiln_proto::channel::Access::default(),
         join: None,
+        join_file: None,
         coordinator,
         name,
         state_dir,

@@ -34,7 +34,8 @@ impl Guarded {
     pub fn start(more: &[&str]) -> Self {
         let dir = super::caretaker::directory();
         let farm_dir = dir.path().join("farm");
-        let join = well(local(&["farm", "init", farm_dir.to_str().unwrap(), "--host", "127.0.0.1"]));
+        let join =
+            well(local(&["farm", "init", farm_dir.to_str().unwrap(), "--host", "127.0.0.1", "--uses", "unlimited"]));
         let admin = certificate(&farm_dir, "admin", &["--role", "admin"]);
         let arguments = [&["--farm-dir", farm_dir.to_str().unwrap()], more].concat();
         let farm = Farm::bare(dir, "https", Vec::new(), &arguments, access(&farm_dir, Some(&admin)));

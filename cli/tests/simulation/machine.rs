@@ -94,9 +94,15 @@ pub async fn work(name: String, state: PathBuf, seed: u64, runs: Runs) -> turmoi
     let executor = Arc::new(Commands { seed, runs });
     let runner = Arc::new(Runner::new(name.clone(), inputs, executor, logs));
     let capacity = v1::Capacity { milli_cpus: 2_000, memory_bytes: 4 << 30 };
-    let (_says, identity) = watch::channel(Identity { name, environment: environment(), capacity });
+    let (_says, identity) = watch::channel(Identity {
+        name,
+        environment: environment(),
+        capacity,
+        session: rand::random::<[u8; 16]>().to_vec(),
+        tenants: Vec::new(),
+    });
     let forever = CancellationToken::new();
-    link::keep(&dial(), identity, runner, forever, Duration::from_secs(60)).await;
+    let _ = link::keep(&dial(), identity, runner, forever, Duration::from_secs(60)).await;
     Ok(())
 }
 

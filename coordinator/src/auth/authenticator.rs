@@ -1,7 +1,7 @@
 //! Finds out who calls, from what they show.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -14,6 +14,7 @@ use tonic::codegen::http;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 
 use super::authority::{self, Authority};
+use super::joined::Joined;
 use super::jwt::{Jwt, Rules};
 use super::shown::Authorities;
 use super::tls::Served;
@@ -56,6 +57,7 @@ struct Inner {
     seen: Mutex<HashSet<String>>,
     /// One revocation at a time reads the file and writes it.
     revoking: tokio::sync::Mutex<()>,
+    joined: Arc<Mutex<Joined>>,
 }
 
 /// How long a revocation may take until the coordinator acts on it.
@@ -66,7 +68,9 @@ impl Authenticator {
     ///
     /// # Errors
     /// Where a file cannot be used at the start.
-    pub async fn open(config: &Config, tls: Option<watch::Receiver<Served>>) -> Result<Self, Error> {
+    ///
+    /// `data_dir` is where it writes down which workers joined.
+    pub async fn open(config: &Config, data_dir: &Path, tls: Option<watch::Receiver<Served>>) -> Result<Self, Error> {
         let authority = match config.authority() {
             Some((certificate, key)) => {
                 let read = |path: std::path::PathBuf| {
@@ -94,6 +98,7 @@ impl Authenticator {
             issued: config.certificates_file(),
             seen: Mutex::default(),
             revoking: tokio::sync::Mutex::new(()),
+            joined: Arc::new(Mutex::new(Joined::open(data_dir.join("joined.toml"))?)),
         })))
     }
 
@@ -124,11 +129,13 @@ impl Authenticator {
     /// # Errors
     /// FAILED_PRECONDITION where there is no file for it, INTERNAL where it cannot be written.
     pub async fn revoke(&self, identity: &Identity) -> Result<(), Status> {
-        let add = identity.clone();
+        let mut add = identity.clone();
+        // What a certificate was renewed to goes with it.
+        add.family = identity.serial.as_ref().and_then(|serial| self.0.joined.lock().family(serial));
         self.change_revoked(
             move |file| {
                 file.names.extend(Some(add.name).filter(|name| !name.is_empty()));
-                add.serial.iter().for_each(|serial| file.add_serial(serial));
+                add.serial.iter().chain(&add.family).for_each(|serial| file.add_serial(serial));
                 Ok(())
             },
             |file| file.has(identity),
@@ -181,6 +188,10 @@ impl Authenticator {
             Ok(Ok(_)) => Ok(()),
             _ => Err(Status::internal("it is written down, but the coordinator does not act on it yet; see its log")),
         }
+    }
+
+    pub(super) fn joined(&self) -> Arc<Mutex<Joined>> {
+        self.0.joined.clone()
     }
 
     /// Certificates that the farm's authority made.

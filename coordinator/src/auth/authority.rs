@@ -146,12 +146,26 @@ fn uri(identity: &Identity) -> String {
     for role in &identity.roles {
         query.append_pair("role", role.name());
     }
+    let more = [("pool", &identity.pool), ("family", &identity.family)];
+    for (key, value) in more.into_iter().filter_map(|(key, value)| Some((key, value.as_ref()?))) {
+        query.append_pair(key, value);
+    }
     format!("{SCHEME}{}?{}", identity.name, query.finish())
 }
 
 /// The fingerprint of a certificate: SHA-256 of its DER, in hex.
 pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     hex::encode(Sha256::digest(certificate))
+}
+
+/// SHA-256 of a certificate's public key, in hex.
+///
+/// # Errors
+/// In words, where it is no certificate.
+pub fn key_of(certificate: &CertificateDer<'_>) -> Result<String, String> {
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|_| "the certificate cannot be read".to_owned())?;
+    Ok(hex::encode(Sha256::digest(parsed.public_key().raw)))
 }
 
 /// Who a certificate is for. That it is signed and valid was checked when the connection was made.
@@ -177,7 +191,10 @@ pub fn identify(certificate: &CertificateDer<'_>) -> Result<Identity, String> {
     let mut identity = Identity { name: name.to_owned(), roles: Default::default(), ..Identity::anonymous() };
     for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
         match &*key {
-            "tenant" => identity.tenant = value.into_owned(),
+            // Read by a program that takes the other one, it would be somebody else's.
+            "tenant" if identity.tenant.is_empty() => identity.tenant = value.into_owned(),
+            "pool" if identity.pool.is_none() => identity.pool = Some(value.into_owned()),
+            "family" if identity.family.is_none() => identity.family = Some(value.into_owned()),
             "role" => drop(identity.roles.insert(value.parse().map_err(|error: super::Unknown| error.to_string())?)),
             _ => return Err(nobody()),
         }
@@ -185,7 +202,9 @@ pub fn identify(certificate: &CertificateDer<'_>) -> Result<Identity, String> {
     if !identity.tenant.is_empty() {
         check_name("tenant", &identity.tenant)?;
     }
-    identity.serial = Some(hex::encode(parsed.raw_serial()));
+    let serial = hex::encode(parsed.raw_serial());
+    identity.family.get_or_insert_with(|| serial.clone());
+    identity.serial = Some(serial);
     let expires = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
     identity.expires = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(expires));
     Ok(identity)
@@ -205,7 +224,7 @@ mod tests {
 
     fn ann() -> Identity {
         let roles = [Role::Builder, Role::CacheWriter].into();
-        Identity { name: "ann@example".into(), tenant: "shop-1".into(), roles, serial: None, expires: None }
+        Identity { name: "ann@example".into(), tenant: "shop-1".into(), roles, ..Identity::anonymous() }
     }
 
     #[test]

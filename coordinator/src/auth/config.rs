@@ -48,6 +48,11 @@ pub struct Config {
     /// with a `[[rule]]` for each kind of caller; read anew when it changes.
     #[arg(long, env = "KILN_JWT_RULES", value_name = "FILE", requires = "jwks", conflicts_with_all = ["jwt_tenant_claim", "jwt_roles_claim"])]
     pub jwt_rules: Option<PathBuf>,
+    /// The key under which the farm knows again what it gave out or wrote down, such as leases and cached results; made where there is none,
+    /// by default as `farm.key` in the data directory, unless the farm's directory has one. Coordinators that share a Redis or a bucket share it. Read
+    /// anew when it changes (`kiln farm rotate-key`).
+    #[arg(long, env = "KILN_FARM_KEY", value_name = "FILE")]
+    pub farm_key: Option<PathBuf>,
     /// How long a worker's certificate is valid; workers replace theirs after half of it.
     #[arg(long, env = "KILN_WORKER_CERTIFICATE_LIFE", value_name = "TIME", default_value = "7d", value_parser = crate::config::age)]
     pub worker_certificate_life: Duration,
@@ -96,6 +101,11 @@ impl Files {
         self.0.join("certificates.toml")
     }
 
+    /// The farm's own key.
+    pub fn farm_key(&self) -> PathBuf {
+        self.0.join("farm.key")
+    }
+
     /// Who is revoked.
     pub fn revoked(&self) -> PathBuf {
         self.0.join("revoked.toml")
@@ -109,6 +119,12 @@ impl Config {
 
     fn or_farms(&self, given: &Option<PathBuf>, of: fn(&Files) -> PathBuf) -> Option<PathBuf> {
         given.clone().or_else(|| self.files().as_ref().map(of))
+    }
+
+    /// Where the farm's own key is.
+    pub fn farm_key_file(&self, data_dir: &Path) -> PathBuf {
+        let farms = || self.files().map(|files| files.farm_key()).filter(|path| path.exists());
+        self.farm_key.clone().or_else(farms).unwrap_or_else(|| data_dir.join("farm.key"))
     }
 
     /// Where static tokens are.

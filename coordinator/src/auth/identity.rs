@@ -70,8 +70,12 @@ pub struct Identity {
     pub tenant: String,
     /// What they may do.
     pub roles: BTreeSet<Role>,
+    /// The pool that a worker belongs to, where it is bound to one.
+    pub pool: Option<String>,
     /// The serial number of the certificate that says so, in hex.
     pub serial: Option<String>,
+    /// The serial number of the certificate from which that one was renewed, directly or by others between.
+    pub family: Option<String>,
     /// When it is no longer so.
     pub expires: Option<SystemTime>,
 }
@@ -83,7 +87,9 @@ impl Identity {
             name: String::new(),
             tenant: String::new(),
             roles: Role::ALL.into_iter().collect(),
+            pool: None,
             serial: None,
+            family: None,
             expires: None,
         }
     }

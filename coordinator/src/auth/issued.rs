@@ -31,6 +31,10 @@ pub struct Entry {
     pub roles: BTreeSet<Role>,
     /// Its serial number, in hex.
     pub serial: String,
+    /// The serial number of the certificate that it was renewed from, directly or by others between; its own where it was not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub family: String,
+
     /// Until when it is valid.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "humantime_serde::option")]
     pub expires: Option<SystemTime>,
@@ -79,6 +83,7 @@ impl File {
             tenant: identity.tenant,
             roles: identity.roles,
             serial: identity.serial.unwrap_or_default(),
+            family: identity.family.unwrap_or_default(),
             expires: identity.expires,
         });
         file.write(path)

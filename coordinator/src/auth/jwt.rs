@@ -144,7 +144,7 @@ impl Jwt {
         if !tenant.is_empty() {
             check_name("tenant", &tenant)?;
         }
-        Ok(Identity { name, tenant, roles, serial: None, expires: Some(verified.expires) })
+        Ok(Identity { name, tenant, roles, expires: Some(verified.expires), ..Identity::anonymous() })
     }
 
     async fn verify(&self, token: &str) -> Result<Verified, String> {

@@ -62,12 +62,17 @@ impl File {
     /// Whether this one is no longer let in.
     pub fn has(&self, identity: &Identity) -> bool {
         self.has_name(&identity.name)
-            || identity.serial.as_ref().is_some_and(|serial| self.serials.contains(&normal(serial)))
+            || [&identity.serial, &identity.family].into_iter().flatten().any(|serial| self.has_serial(serial))
     }
 
     /// Whether whoever has this name, of a person, a worker or a token, is no longer let in.
     pub fn has_name(&self, name: &str) -> bool {
         self.names.contains(name)
+    }
+
+    /// Whether this certificate's owner is no longer let in with it.
+    pub fn has_serial(&self, serial: &str) -> bool {
+        self.serials.contains(&normal(serial))
     }
 
     /// Takes a name or a serial number back; false where it was not there.
@@ -82,7 +87,7 @@ impl File {
 }
 
 /// A serial number as tools write it in many ways: with colons, capitals, or the zero that keeps it positive in DER.
-fn normal(serial: &str) -> String {
+pub(super) fn normal(serial: &str) -> String {
     let digits: String = serial.chars().filter(|c| !matches!(c, ':' | ' ')).collect();
     digits.to_ascii_lowercase().trim_start_matches('0').to_owned()
 }

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use globset::{Glob, GlobMatcher};
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -19,7 +20,7 @@ use super::{Error, Identity, Role, check_name};
 const PREFIX: &str = "kiln_";
 
 /// One token in the file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// Who shows it.
@@ -33,6 +34,15 @@ pub struct Entry {
     /// Whether workers may turn it into certificates; it opens nothing else.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub join: bool,
+    /// How many workers may join by it; any number where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
+    /// What the names of workers that join by it must be like: `*` stands for any letters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<String>,
+    /// The pool that workers are bound to which join by it. Their tenant is `tenant`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
     /// SHA-256 of the token, in hex.
     pub sha256: String,
     /// Until when it is valid, such as `2027-01-31T12:00:00Z`; for ever where it is left out.
@@ -83,7 +93,11 @@ impl File {
 }
 
 impl Entry {
-    fn check(&self) -> Result<(), String> {
+    /// Whether it can stand in the file.
+    ///
+    /// # Errors
+    /// In words, where it cannot.
+    pub fn check(&self) -> Result<(), String> {
         check_name("token", &self.name)?;
         if !self.tenant.is_empty() {
             check_name("tenant", &self.tenant)?;
@@ -95,7 +109,26 @@ impl Entry {
         if self.join != self.roles.is_empty() {
             return Err(format!("token `{}` needs either `roles` or `join = true`", self.name));
         }
+        if !self.join && (self.uses.is_some() || self.workers.is_some() || self.pool.is_some()) {
+            return Err(format!(
+                "`uses`, `workers` and `pool` are for tokens with `join = true`, not for `{}`",
+                self.name
+            ));
+        }
+        if let Some(pool) = &self.pool {
+            check_name("pool", pool)?;
+        }
+        self.pattern().map_err(|error| format!("the `workers` of token `{}`: {error}", self.name))?;
         Ok(())
+    }
+
+    fn pattern(&self) -> Result<Option<GlobMatcher>, globset::Error> {
+        self.workers.as_deref().map(|pattern| Ok(Glob::new(pattern)?.compile_matcher())).transpose()
+    }
+
+    /// Whether a worker of this name may join by it.
+    pub fn takes(&self, worker: &str) -> bool {
+        self.pattern().is_ok_and(|pattern| pattern.is_none_or(|pattern| pattern.is_match(worker)))
     }
 
     fn is_over(&self, now: SystemTime) -> bool {
@@ -141,18 +174,20 @@ impl Tokens {
             name: entry.name.clone(),
             tenant: entry.tenant.clone(),
             roles: entry.roles.clone(),
+            pool: None,
             serial: None,
+            family: None,
             expires: entry.expires,
         })
     }
 
-    /// The name of the token by which a worker joins.
+    /// The token by which a worker joins.
     ///
     /// # Errors
     /// In words, where it is unknown, over, or not for that.
-    pub fn join(&self, token: &str, now: SystemTime) -> Result<String, String> {
+    pub fn join(&self, token: &str, now: SystemTime) -> Result<&Entry, String> {
         let entry = self.find(token, now)?;
-        if entry.join { Ok(entry.name.clone()) } else { Err(format!("token `{}` is not for joining", entry.name)) }
+        if entry.join { Ok(entry) } else { Err(format!("token `{}` is not for joining", entry.name)) }
     }
 
     // Found by its hash: how long that takes tells nothing of any other token.
@@ -175,7 +210,7 @@ mod tests {
 
     fn entry(sha256: String, join: bool, expires: Option<SystemTime>) -> Entry {
         let roles = if join { BTreeSet::new() } else { [Role::Builder].into() };
-        Entry { name: "ci".into(), tenant: "shop".into(), roles, join, sha256, expires }
+        Entry { name: "ci".into(), tenant: "shop".into(), roles, join, sha256, expires, ..Entry::default() }
     }
 
     #[test]
@@ -201,7 +236,7 @@ mod tests {
         let (token, hash) = generate();
         let tokens = Tokens::from(File { tokens: vec![entry(hash, true, None)] });
         let now = SystemTime::now();
-        assert_eq!(tokens.join(&token, now).as_deref(), Ok("ci"));
+        assert_eq!(tokens.join(&token, now).map(|entry| entry.name.as_str()), Ok("ci"));
         assert!(tokens.identify(&token, now).unwrap_err().contains("kiln-worker --join"));
     }
 

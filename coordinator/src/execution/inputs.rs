@@ -31,6 +31,13 @@ pub(super) struct Walked {
     pub(super) directories: Vec<u64>,
 }
 
+impl Walked {
+    /// Every blob once, the tree's root included.
+    pub(super) fn digests(&self) -> &[Digest] {
+        &self.digests
+    }
+}
+
 #[derive(Debug, Default)]
 struct Known {
     trees: HashMap<Digest, (u64, Arc<Walked>)>,
@@ -76,17 +83,22 @@ impl InputTrees {
 
     /// Every blob of the tree is there; else `FAILED_PRECONDITION` names all that are known to miss.
     pub(super) async fn check(&self, root: &Digest) -> Result<Arc<Walked>, Status> {
-        let known = self.known.lock().get(root);
-        let walked = match known {
-            Some(walked) => walked,
-            None => Arc::new(self.walk(root).await?),
-        };
+        let walked = self.walked(root).await?;
         let absent = self.stores.blobs.find_missing(&walked.digests).await?;
         if !absent.is_empty() {
             return Err(missing(&absent));
         }
         self.known.lock().remember(*root, walked.clone());
         Ok(walked)
+    }
+
+    /// The tree's blobs, of which some may be absent by now.
+    pub(super) async fn walked(&self, root: &Digest) -> Result<Arc<Walked>, Status> {
+        let known = self.known.lock().get(root);
+        match known {
+            Some(walked) => Ok(walked),
+            None => Ok(Arc::new(self.walk(root).await?)),
+        }
     }
 
     async fn walk(&self, root: &Digest) -> Result<Walked, Status> {

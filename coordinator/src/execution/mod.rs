@@ -5,6 +5,7 @@
 
 mod attached;
 mod inputs;
+mod leases;
 pub mod log;
 mod memory;
 mod owner;
@@ -30,6 +31,8 @@ use tonic::Status;
 use tracing::Instrument;
 
 pub use attached::{Attached, Done, State, Update};
+pub(crate) use leases::LeaseAccess;
+use leases::LiveLeases;
 use log::LiveLogs;
 use owner::Message;
 use places::Places;
@@ -37,6 +40,7 @@ use prepare::Preparer;
 pub use quota::Quota;
 pub use wait::{Holder, Wait};
 
+use crate::auth::{FarmKey, Identity};
 use crate::store::Stores;
 use log::TenantLogs;
 use scopes::Scopes;
@@ -73,6 +77,8 @@ pub struct Options {
     pub rules: properties::Rules,
     /// Where it is written down which workers there are; they are forgotten with the process where it is nowhere.
     pub memory: Option<PathBuf>,
+    /// What leases are granted under; a key that ends with the process where it is left out.
+    pub key: Option<FarmKey>,
 }
 
 /// A handle on the execution's owner. Cheap to clone.
@@ -86,6 +92,7 @@ pub struct ExecutionHandle {
     stores: Stores,
     preparer: Arc<Preparer>,
     logs: Arc<LiveLogs>,
+    leases: LiveLeases,
     waiters: Arc<AtomicU64>,
     places: Places,
     workers: watch::Receiver<u64>,
@@ -108,7 +115,7 @@ impl ExecutionHandle {
 
     /// As [`spawn`](Self::spawn), with all that can be chosen.
     pub fn open(stores: Stores, options: Options) -> Self {
-        let Options { scheduling, rules, memory } = options;
+        let Options { scheduling, rules, memory, key } = options;
         let (messages, receiver) = mpsc::unbounded_channel();
         let logs = Arc::new(LiveLogs::default());
         let scopes = Scopes::new(rules);
@@ -116,8 +123,10 @@ impl ExecutionHandle {
         let preparer = scopes.add("", &stores).preparer;
         let (joined, workers) = watch::channel(0);
         let (pools, queue_timeout) = (scheduling.pools.clone().into(), Duration::from_millis(scheduling.queue_timeout));
-        let owner = owner::Owner::new(scheduling, scopes.clone(), logs.clone(), (messages.clone(), joined), memory);
-        tokio::spawn(owner.run(receiver));
+        let leases = LiveLeases::new(key.unwrap_or_else(FarmKey::ephemeral));
+        let shared = owner::Shared { scopes: scopes.clone(), logs: logs.clone(), leases: leases.clone() };
+        let owner = owner::Owner::new(scheduling, shared, (messages.clone(), joined), memory);
+        spawn_or_abort(owner.run(receiver));
         Self {
             messages,
             tenant: String::new(),
@@ -126,6 +135,7 @@ impl ExecutionHandle {
             stores,
             preparer,
             logs,
+            leases,
             waiters: Arc::default(),
             places: Places::default(),
             workers,
@@ -194,12 +204,16 @@ impl ExecutionHandle {
             request.tenant.clone_from(&self.tenant);
         }
         let waiter = self.waiter();
+        // Whoever goes away before they are attached waits no more.
+        let leaving = scopeguard::guard((), |()| self.leave(waiter));
         let notes = prepared.notes.clone();
         let (reply, answer) = oneshot::channel();
         let traceparent = trace::current();
         self.send(Message::Submit { waiter, prepared: Arc::new(prepared), request, looked, traceparent, reply });
         let (state, merged) = answer.await.map_err(|_| stopping())?;
-        Ok(Attached::new(waiter, self.clone(), state, merged).with(place, room, notes))
+        let attached = Attached::new(waiter, self.clone(), state, merged).with(place, room, notes);
+        scopeguard::ScopeGuard::into_inner(leaving);
+        Ok(attached)
     }
 
     fn waiter(&self) -> WaiterId {
@@ -222,12 +236,30 @@ impl ExecutionHandle {
         self.send(Message::Leave(waiter));
     }
 
-    /// Takes a worker's link: what it says goes to the returned sender, what it is told comes from `link`.
-    pub(crate) fn connect(&self, register: v1::Register, link: mpsc::Sender<v1::CoordinatorMessage>) -> u64 {
+    /// Takes a worker's link: what it is told comes from `link`, which ends when the worker is not listened to any more.
+    ///
+    /// # Errors
+    /// ALREADY_EXISTS where another process is connected under the worker's name.
+    pub(crate) async fn connect(
+        &self,
+        register: v1::Register,
+        link: mpsc::Sender<v1::CoordinatorMessage>,
+    ) -> Result<u64, Status> {
         static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
         let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
-        self.send(Message::Connected { connection, register: Box::new(register), link });
-        connection
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Connected { connection, register: Box::new(register), link, reply });
+        answer.await.map_err(|_| stopping())??;
+        Ok(connection)
+    }
+
+    /// What a call may do that shows a lease's grant in this header.
+    ///
+    /// # Errors
+    /// PERMISSION_DENIED where the caller does not have that lease.
+    pub(crate) fn admit(&self, header: &[u8], identity: &Identity) -> Result<LeaseAccess, Status> {
+        let worker = (!identity.is_anonymous()).then_some(identity.name.as_str());
+        self.leases.admit(header, worker, &self.scopes)
     }
 
     /// Hands on what a worker said; `room` is given back once it was heard.
@@ -297,6 +329,20 @@ impl ExecutionHandle {
         // The owner ends only with the process.
         let _ = self.messages.send(message);
     }
+}
+
+/// Runs a task that others cannot do without. Where it panics the process ends, so that whoever supervises it starts a sound one: every call would
+/// fail for ever without it.
+fn spawn_or_abort(task: impl Future<Output = ()> + Send + 'static) {
+    let task = tokio::spawn(task);
+    tokio::spawn(async move {
+        if let Err(error) = task.await
+            && error.is_panic()
+        {
+            tracing::error!(%error, "the scheduler's task panicked; the coordinator ends, and what runs is taken back by the next");
+            std::process::abort();
+        }
+    });
 }
 
 fn stopping() -> Status {

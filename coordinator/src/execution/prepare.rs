@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kiln_core::scheduler::Requirements;
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::{clock, precondition, property, reapi, tree};
+use kiln_proto::{clock, precondition, property, reapi, scope, tree};
 use prost::Message;
 use tonic::Status;
 
@@ -123,6 +123,7 @@ impl Preparer {
         let root = required(digest.function, action.input_root_digest.as_ref(), "input_root_digest")?;
         let hold = self.stores.in_use.begin();
         let walked = self.trees.check(&root).await?;
+        let requirements = Requirements { tenant: scope::split(instance).0.to_owned(), ..asked.requirements };
         if !command.working_directory.is_empty() {
             self.check_directory(&root, &command.working_directory).await?;
         }
@@ -131,7 +132,7 @@ impl Preparer {
             digest,
             action,
             command,
-            requirements: asked.requirements,
+            requirements,
             network: asked.network,
             is_estimate: asked.is_estimate,
             notes: asked.notes,
@@ -140,6 +141,16 @@ impl Preparer {
             inputs: walked.directories.clone(),
             hold,
         })
+    }
+
+    /// All blobs that an action names: itself, its command and its input tree.
+    pub(super) async fn reachable(&self, action: &Digest) -> Result<Vec<Digest>, Status> {
+        let message: reapi::Action = self.message(action).await?;
+        let command = required(action.function, message.command_digest.as_ref(), "command_digest")?;
+        let root = required(action.function, message.input_root_digest.as_ref(), "input_root_digest")?;
+        let mut digests = vec![*action, command];
+        digests.extend_from_slice(self.trees.walked(&root).await?.digests());
+        Ok(digests)
     }
 
     async fn check_directory(&self, root: &Digest, path: &str) -> Result<(), Status> {

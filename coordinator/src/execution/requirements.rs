@@ -117,7 +117,7 @@ pub fn asked(action: &reapi::Action, command: &reapi::Command, rules: &Rules) ->
         }
     }
     let platform = reapi::Platform { properties: effective };
-    let requirements = Requirements { properties, capacity };
+    let requirements = Requirements { properties, capacity, ..Requirements::default() };
     Ok(Asked { requirements, network, secrets, platform, is_estimate, notes })
 }
 

@@ -15,6 +15,7 @@ use kiln_proto::resource_name::{Compression, ReadName, WriteName};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::compression::{Decompressor, blocking, compressed};
+use super::leased::Leased;
 use super::uploads::{Hold, Uploads};
 use crate::status::bad_resource_name;
 use crate::store::Stores;
@@ -80,9 +81,10 @@ impl ByteStream {
         Ok(self.stores.blobs.find_missing(std::slice::from_ref(digest)).await?.is_empty())
     }
 
-    async fn read_blob(&self, request: &ReadRequest) -> Result<ReadStream, Status> {
+    async fn read_blob(&self, request: &ReadRequest, leased: &Leased) -> Result<ReadStream, Status> {
         let ReadName { digest, compression, .. } =
             ReadName::parse(&request.resource_name).map_err(bad_resource_name)?;
+        leased.may_read(&digest).await?;
         let offset = offset(request.read_offset)?;
         let limit = match u64::try_from(request.read_limit) {
             Ok(0) => None,
@@ -245,9 +247,14 @@ impl byte_stream_server::ByteStream for ByteStream {
     type ReadStream = ReadStream;
 
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadStream>, Status> {
+        let leased = Leased::of(&request);
         let request = request.into_inner();
-        let pieces =
-            if is_log(&request.resource_name) { self.read_log(&request)? } else { self.read_blob(&request).await? };
+        let pieces = match is_log(&request.resource_name) {
+            // A worker has no reason to read what a command prints.
+            true if leased.is_some() => return Err(Status::permission_denied("a worker reads no logs")),
+            true => self.read_log(&request)?,
+            false => self.read_blob(&request, &leased).await?,
+        };
         Ok(Response::new(pieces))
     }
 

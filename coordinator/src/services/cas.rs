@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::MAX_BATCH_BYTES;
 use super::chunks;
 use super::compression::{blocking, compress, decompress};
+use super::leased::Leased;
 use super::oversized::Oversized;
 use super::tree;
 use crate::status::bad_digest;
@@ -143,13 +144,20 @@ impl content_addressable_storage_server::ContentAddressableStorage for ContentAd
         &self,
         request: Request<reapi::BatchReadBlobsRequest>,
     ) -> Result<Response<reapi::BatchReadBlobsResponse>, Status> {
+        let leased = Leased::of(&request);
         let request = request.into_inner();
         let function = function(request.digest_function)?;
         let sizes = request.digests.iter().map(|digest| u64::try_from(digest.size_bytes).unwrap_or(0));
         check_batch(sizes.fold(0, u64::saturating_add))?;
         let zstd = request.acceptable_compressors.contains(&(compressor::Value::Zstd as i32));
-        let asked: Vec<Result<Digest, Status>> =
-            request.digests.iter().map(|digest| Digest::from_wire(function, digest).map_err(bad_digest)).collect();
+        let mut asked: Vec<Result<Digest, Status>> = Vec::with_capacity(request.digests.len());
+        for digest in &request.digests {
+            let digest = Digest::from_wire(function, digest).map_err(bad_digest);
+            asked.push(match digest {
+                Ok(digest) => leased.may_read(&digest).await.map(|()| digest),
+                Err(status) => Err(status),
+            });
+        }
         let wanted: Vec<Digest> = asked.iter().flatten().copied().collect();
         let mut found = self.stores.blobs.get_many(&wanted).await.into_iter();
         let mut responses = Vec::with_capacity(asked.len());
@@ -176,9 +184,11 @@ impl content_addressable_storage_server::ContentAddressableStorage for ContentAd
     type GetTreeStream = BoxStream<'static, Result<reapi::GetTreeResponse, Status>>;
 
     async fn get_tree(&self, request: Request<reapi::GetTreeRequest>) -> Result<Response<Self::GetTreeStream>, Status> {
+        let leased = Leased::of(&request);
         let request = request.into_inner();
         let function = function(request.digest_function)?;
         let root = Digest::required(function, request.root_digest.as_ref()).map_err(bad_digest)?;
+        leased.may_read(&root).await?;
         let page = tree::Page::from_wire(request.page_size, &request.page_token)?;
         Ok(Response::new(tree::pages(self.stores.blobs.clone(), root, page).await?))
     }
@@ -187,7 +197,8 @@ impl content_addressable_storage_server::ContentAddressableStorage for ContentAd
         &self,
         request: Request<reapi::SplitBlobRequest>,
     ) -> Result<Response<reapi::SplitBlobResponse>, Status> {
-        Ok(Response::new(chunks::split_blob(&self.stores, &request.into_inner()).await?))
+        let leased = Leased::of(&request);
+        Ok(Response::new(chunks::split_blob(&self.stores, &request.into_inner(), &leased).await?))
     }
 
     type GetChunkMappingStream = chunks::Mapping;
@@ -196,7 +207,8 @@ impl content_addressable_storage_server::ContentAddressableStorage for ContentAd
         &self,
         request: Request<reapi::GetChunkMappingRequest>,
     ) -> Result<Response<Self::GetChunkMappingStream>, Status> {
-        Ok(Response::new(chunks::chunk_mapping(&self.stores, &request.into_inner()).await?))
+        let leased = Leased::of(&request);
+        Ok(Response::new(chunks::chunk_mapping(&self.stores, &request.into_inner(), &leased).await?))
     }
 
     async fn splice_blob(

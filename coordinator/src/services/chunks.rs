@@ -9,6 +9,7 @@ use kiln_proto::reapi::{self, chunking_function};
 use tokio::sync::Semaphore;
 use tonic::{Status, Streaming};
 
+use super::leased::Leased;
 use crate::status::bad_digest;
 use crate::store::{Error, Stores};
 
@@ -26,16 +27,20 @@ fn digest(function: i32, wire: Option<&reapi::Digest>) -> Result<Digest, Status>
     Digest::required(function, wire).map_err(bad_digest)
 }
 
-async fn split(stores: &Stores, blob: &Digest) -> Result<Vec<reapi::Digest>, Status> {
-    Ok(stores.chunks.split(blob).await?.iter().map(Digest::to_wire).collect())
+async fn split(stores: &Stores, blob: &Digest, leased: &Leased) -> Result<Vec<reapi::Digest>, Status> {
+    leased.may_read(blob).await?;
+    let chunks = stores.chunks.split(blob).await?;
+    leased.may_read_chunks(&chunks).await?;
+    Ok(chunks.iter().map(Digest::to_wire).collect())
 }
 
 pub(super) async fn split_blob(
     stores: &Stores,
     request: &reapi::SplitBlobRequest,
+    leased: &Leased,
 ) -> Result<reapi::SplitBlobResponse, Status> {
     let blob = digest(request.digest_function, request.blob_digest.as_ref())?;
-    let chunk_digests = split(stores, &blob).await?;
+    let chunk_digests = split(stores, &blob, leased).await?;
     if chunk_digests.len() > MAX_IN_MESSAGE {
         let text = format!(
             "blob `{blob}` has {} chunks, too many for one message; use `GetChunkMapping`",
@@ -48,9 +53,13 @@ pub(super) async fn split_blob(
 
 pub(super) type Mapping = BoxStream<'static, Result<reapi::GetChunkMappingResponse, Status>>;
 
-pub(super) async fn chunk_mapping(stores: &Stores, request: &reapi::GetChunkMappingRequest) -> Result<Mapping, Status> {
+pub(super) async fn chunk_mapping(
+    stores: &Stores,
+    request: &reapi::GetChunkMappingRequest,
+    leased: &Leased,
+) -> Result<Mapping, Status> {
     let blob = digest(request.digest_function, request.blob_digest.as_ref())?;
-    let chunks = split(stores, &blob).await?;
+    let chunks = split(stores, &blob, leased).await?;
     let pages: Vec<_> = chunks
         .chunks(MAX_IN_MESSAGE)
         .map(|page| {

@@ -1,12 +1,10 @@
 //! `kiln.v1.Membership`: join tokens and requests in, certificates of workers out; who belongs to the farm, and who does no more.
 
 use std::collections::BTreeSet;
-use std::time::SystemTime;
 
 use kiln_proto::v1::{self, membership_server};
 use tonic::{Request, Response, Status};
 
-use crate::auth::authority::Subject;
 use crate::auth::{self, Authenticator, Identity, Role, check_name, issued, revoked, tokens};
 use crate::execution::ExecutionHandle;
 
@@ -31,23 +29,6 @@ impl Membership {
         let farm = self.execution.farm().await?;
         Ok(farm.workers.iter().chain(&farm.away).any(|worker| worker.worker == name))
     }
-
-    fn certificate(&self, worker: &str, request: &str) -> Result<Response<v1::Certificate>, Status> {
-        let Some((authority, life)) = self.authenticator.authority() else {
-            return Err(Status::failed_precondition(
-                "this coordinator makes no certificates: it was started without a `--farm-dir` that holds the authority's key",
-            ));
-        };
-        let identity = Identity { name: worker.to_owned(), roles: [Role::Worker].into(), ..Identity::anonymous() };
-        if self.authenticator.known().borrow().revoked.has(&identity) {
-            return Err(Status::permission_denied(format!("`{worker}` is no longer let into this farm")));
-        }
-        let chain = authority
-            .answer(request, &Subject::Client(&identity), life)
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        self.authenticator.note_issued(&chain);
-        Ok(Response::new(v1::Certificate { chain }))
-    }
 }
 
 #[tonic::async_trait]
@@ -55,22 +36,14 @@ impl membership_server::Membership for Membership {
     async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::Certificate>, Status> {
         let v1::JoinRequest { token, worker, certificate_request } = request.into_inner();
         check_name("worker", &worker).map_err(Status::invalid_argument)?;
-        let known = self.authenticator.known_with(&token).await;
-        let by = known.tokens.join(&token, SystemTime::now()).map_err(Status::unauthenticated)?;
-        if known.revoked.has_name(&by) {
-            return Err(Status::permission_denied(format!("the join token `{by}` is no longer taken by this farm")));
-        }
-        let certificate = self.certificate(&worker, &certificate_request)?;
-        tracing::info!(worker, token = by, "a worker joined");
-        Ok(certificate)
+        let chain = self.authenticator.join(&token, &worker, &certificate_request).await?;
+        Ok(Response::new(v1::Certificate { chain }))
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::Certificate>, Status> {
         let identity = auth::identity(&request);
-        if identity.serial.is_none() {
-            return Err(Status::failed_precondition("only who came by a certificate has one to replace"));
-        }
-        self.certificate(&identity.name, &request.into_inner().certificate_request)
+        let chain = self.authenticator.renew(&identity, &request.into_inner().certificate_request).await?;
+        Ok(Response::new(v1::Certificate { chain }))
     }
 
     async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeResponse>, Status> {

@@ -13,6 +13,7 @@ pub mod connections;
 pub mod execution;
 pub mod farm;
 pub mod health;
+mod leased;
 pub mod membership;
 mod metadata;
 mod oversized;

@@ -2,13 +2,15 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use kiln_proto::v1;
 use kiln_proto::v1::worker_message::Message;
 use kiln_proto::v1::workers_server;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::auth;
@@ -23,6 +25,10 @@ const INBOX: usize = 16;
 const MAX_WORKERS: usize = 10_000;
 /// Bytes of a worker's name and version.
 const MAX_NAME_BYTES: usize = 256;
+/// Tenants that one worker may be bound to.
+const MAX_TENANTS: usize = 1_000;
+/// The label that names a worker's pool.
+const POOL_LABEL: &str = "pool";
 /// Bytes of what a worker says its machine is: tools and labels.
 const MAX_ENVIRONMENT_BYTES: usize = 256 << 10;
 /// Leases that a worker may say it runs.
@@ -62,17 +68,18 @@ impl workers_server::Workers for Workers {
                 identity.name, register.worker
             )));
         }
+        let register = bound(register, &identity)?;
         let worker = register.worker.clone();
         let (sender, receiver) = mpsc::channel(OUTBOX);
-        let left = sender.clone();
-        let connection = self.execution.connect(register, sender);
+        let connection = self.execution.connect(register, sender).await?;
         let execution = self.execution.clone();
+        let (answers, listened) = until_dropped(ReceiverStream::new(receiver));
         tokio::spawn(async move {
             let inbox = Arc::new(Semaphore::new(INBOX));
             // Who is no longer let in has nobody who listens, whatever they go on to say.
             while let Some(Ok(Some(message))) = tokio::select! {
                 message = messages.message() => Some(message),
-                () = left.closed() => None,
+                () = listened.cancelled() => None,
             } {
                 let (Some(message), Ok(room)) = (message.message, inbox.clone().acquire_owned().await) else {
                     continue;
@@ -82,9 +89,47 @@ impl workers_server::Workers for Workers {
             drop(place);
             execution.disconnected(&worker, connection);
         });
-        let answers = tokio_stream::StreamExt::map(ReceiverStream::new(receiver), Ok);
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(Box::pin(tokio_stream::StreamExt::map(answers, Ok))))
     }
+}
+
+/// A stream, and what is cancelled when it has ended or is dropped: when the worker left, or the farm no longer talks to it.
+fn until_dropped<S: Stream + Unpin>(mut stream: S) -> (impl Stream<Item = S::Item>, CancellationToken) {
+    let token = CancellationToken::new();
+    let guard = token.clone().drop_guard();
+    let mut guard = Some(guard);
+    let stream = futures::stream::poll_fn(move |context| {
+        let next = stream.poll_next_unpin(context);
+        if matches!(next, Poll::Ready(None)) {
+            guard.take();
+        }
+        next
+    });
+    (stream, token)
+}
+
+/// A worker runs what its certificate allows it to, whatever it says of itself.
+fn bound(mut register: v1::Register, identity: &auth::Identity) -> Result<v1::Register, Status> {
+    if !identity.tenant.is_empty() {
+        if let Some(other) = register.tenants.iter().find(|tenant| **tenant != identity.tenant) {
+            return Err(Status::permission_denied(format!(
+                "worker `{}` is bound to tenant `{}` by its certificate, and registers for tenant `{other}`; start it without `--tenant`",
+                register.worker, identity.tenant
+            )));
+        }
+        register.tenants = vec![identity.tenant.clone()];
+    }
+    if let Some(pool) = &identity.pool {
+        let labels = &mut register.environment.get_or_insert_default().labels;
+        let label = labels.entry(POOL_LABEL.to_owned()).or_insert_with(|| pool.clone());
+        if label != pool {
+            return Err(Status::permission_denied(format!(
+                "worker `{}` is bound to pool `{pool}` by its certificate, and has the label `{POOL_LABEL}={label}`; start it without that label",
+                register.worker
+            )));
+        }
+    }
+    Ok(register)
 }
 
 pub(crate) fn check(register: &v1::Register) -> Result<(), Status> {
@@ -95,6 +140,12 @@ pub(crate) fn check(register: &v1::Register) -> Result<(), Status> {
     let name_bytes = register.worker.len().max(register.version.len());
     if name_bytes > MAX_NAME_BYTES {
         return too_large(format!("a name or version of {name_bytes} bytes; expected at most {MAX_NAME_BYTES}"));
+    }
+    if register.session.len() > MAX_NAME_BYTES || register.tenants.len() > MAX_TENANTS {
+        return too_large(format!("more than {MAX_TENANTS} tenants, or a session of more than {MAX_NAME_BYTES} bytes"));
+    }
+    for tenant in &register.tenants {
+        auth::check_name("tenant", tenant).map_err(Status::invalid_argument)?;
     }
     if register.running.len() > MAX_RUNNING {
         return too_large(format!("{} leases; expected at most {MAX_RUNNING}", register.running.len()));

@@ -45,16 +45,39 @@ pub struct Routed<S> {
 const OF_THE_FARM: [&str; 4] =
     ["/kiln.v1.Workers/", "/kiln.v1.Membership/", "/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/"];
 
-/// Whose services a call is for; empty for the default tenant's.
-fn tenant<B>(request: &http::Request<B>) -> String {
-    let Some(identity) = request.extensions().get::<Identity>() else { return String::new() };
-    if OF_THE_FARM.iter().any(|service| request.uri().path().starts_with(service)) {
-        return String::new();
+/// The services by which blobs are moved.
+const OF_BLOBS: [&str; 2] =
+    ["/build.bazel.remote.execution.v2.ContentAddressableStorage/", "/google.bytestream.ByteStream/"];
+
+/// Whether a call is one of these services'.
+fn is_of<B>(request: &http::Request<B>, services: &[&str]) -> bool {
+    services.iter().any(|service| request.uri().path().starts_with(service))
+}
+
+/// Whose services a call is for; empty for the default tenant's. A call that shows a lease is for that lease's tenant, and may do what the lease
+/// needs.
+fn admit<B>(request: &mut http::Request<B>, tenants: &Tenants) -> Result<String, Status> {
+    let Some(identity) = request.extensions().get::<Identity>() else { return Ok(String::new()) };
+    if is_of(request, &OF_THE_FARM) {
+        return Ok(String::new());
     }
-    // A worker moves blobs for the tenant whose lease it has. Where nobody is asked who they are, there are no tenants.
-    let is_worker = identity.roles.contains(&Role::Worker) && !identity.is_anonymous();
-    let named = request.headers().get(scope::HEADER).filter(|_| is_worker).and_then(|value| value.to_str().ok());
-    named.unwrap_or(&identity.tenant).to_owned()
+    if !is_of(request, &OF_BLOBS) {
+        return Ok(identity.tenant.clone());
+    }
+    let lease = request.headers().get(scope::LEASE_HEADER).filter(|_| identity.roles.contains(&Role::Worker));
+    match lease {
+        Some(lease) => {
+            let access = tenants.execution().admit(lease.as_bytes(), identity)?;
+            let tenant = access.tenant().to_owned();
+            request.extensions_mut().insert(access);
+            Ok(tenant)
+        }
+        None if identity.roles.iter().all(|role| *role == Role::Worker) => Err(Status::permission_denied(format!(
+            "worker `{}` shows no lease; a worker reads and writes blobs only for a lease that it has",
+            identity.name
+        ))),
+        None => Ok(identity.tenant.clone()),
+    }
 }
 
 impl<S> Service<http::Request<Body>> for Routed<S>
@@ -70,8 +93,11 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let tenant = tenant(&request);
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let tenant = match admit(&mut request, &self.tenants) {
+            Ok(tenant) => tenant,
+            Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
+        };
         if tenant.is_empty() {
             return Box::pin(self.inner.call(request));
         }

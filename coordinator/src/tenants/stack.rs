@@ -156,6 +156,11 @@ impl Tenants {
         Self { shared: Arc::new(shared), open: Arc::default() }
     }
 
+    /// Workers and the queue.
+    pub(super) fn execution(&self) -> &ExecutionHandle {
+        &self.shared.execution
+    }
+
     fn directory(&self) -> PathBuf {
         self.shared.config.data_dir.join("tenants")
     }

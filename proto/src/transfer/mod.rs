@@ -24,7 +24,7 @@ use crate::digest::{Digest, DigestFunction};
 use crate::meter::Meter;
 use crate::reapi;
 use crate::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
-use crate::scope::OfTenant;
+use crate::scope::ForLease;
 
 pub use chunks::CHUNKED_FROM_BYTES;
 
@@ -154,8 +154,8 @@ impl std::ops::AddAssign for Moved {
     }
 }
 
-/// A worker's calls say for whose lease they are.
-type Scoped = InterceptedService<Channel, OfTenant>;
+/// A worker's calls show for which lease they are.
+type Scoped = InterceptedService<Channel, ForLease>;
 
 /// A client of one farm and one instance. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -170,8 +170,13 @@ pub struct Client {
 impl Client {
     /// A client over a channel; `instance` is REAPI's instance name.
     pub fn new(channel: Channel, instance: impl Into<String>, function: DigestFunction) -> Self {
+        Self::for_lease(channel, instance, function, &[])
+    }
+
+    /// A worker's client, which shows the grant of the lease that it works for.
+    pub fn for_lease(channel: Channel, instance: impl Into<String>, function: DigestFunction, grant: &[u8]) -> Self {
         let instance = instance.into();
-        let channel = traced(InterceptedService::new(channel, OfTenant::of(&instance)));
+        let channel = traced(InterceptedService::new(channel, ForLease::of(grant)));
         Self {
             cas: ContentAddressableStorageClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)

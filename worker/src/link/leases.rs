@@ -156,6 +156,7 @@ impl Leases {
                 action_digest: held.lease.action_digest.clone(),
                 digest_function: held.lease.digest_function,
                 reserved: held.lease.reserved,
+                grant: held.lease.grant.clone(),
             });
             if held.started.is_some() {
                 let started = v1::LeaseStarted { lease: held.lease.lease, at: held.started };

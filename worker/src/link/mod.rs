@@ -13,6 +13,7 @@ use std::time::Duration;
 use kiln_proto::channel::Dial;
 use kiln_proto::v1;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::runner::Runner;
@@ -28,6 +29,10 @@ pub struct Identity {
     pub environment: v1::Environment,
     /// What it offers.
     pub capacity: v1::Capacity,
+    /// Random bytes of this process.
+    pub session: Vec<u8>,
+    /// The tenants whose leases it takes; everybody's where it names none.
+    pub tenants: Vec<String>,
 }
 
 /// How long cancelled work has to clean up after itself before the process ends.
@@ -55,20 +60,51 @@ impl Stopping {
     }
 }
 
+/// How long another worker may be connected under the same name before this one gives up: a connection that broke unnoticed is found out by then.
+const NAME_IN_USE: Duration = Duration::from_secs(60);
+
+/// The link cannot be kept up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another worker of this name is connected.
+    #[error("{0}")]
+    NameInUse(String),
+}
+
 /// Keeps the link to the farm up until `stop`, and registers anew when the worker says something else of itself; then finishes what runs (at most `grace`) and says goodbye.
+///
+/// # Errors
+/// Where another worker stays connected under the same name.
 pub async fn keep(
     farm: &Dial,
     identity: watch::Receiver<Identity>,
     runner: Arc<Runner>,
     stop: CancellationToken,
     grace: Duration,
-) {
+) -> Result<(), Error> {
     let leases = Arc::new(Leases::default());
     let stopping = Stopping::new(stop, leases.clone(), grace);
     let mut pause = Backoff::default();
+    let (mut refused_since, mut refused): (Option<Instant>, _) = (None, None);
     while !stopping.leave.is_cancelled() {
         let outcome = session::run(farm, &identity, &runner, &leases, &stopping).await;
+        if !matches!(outcome, session::Ended::NameInUse { .. }) {
+            refused_since = None;
+        }
         match outcome {
+            session::Ended::NameInUse { reason } => {
+                if refused_since.is_none() {
+                    tracing::warn!(
+                        reason,
+                        name = identity.borrow().name,
+                        "the name is in use; trying again for a minute"
+                    );
+                }
+                if refused_since.get_or_insert_with(Instant::now).elapsed() >= NAME_IN_USE {
+                    refused = Some(Error::NameInUse(reason));
+                    break;
+                }
+            }
             session::Ended::Stopped => break,
             session::Ended::Changed => continue,
             session::Ended::Broken { after_registering: true, reason } => {
@@ -94,4 +130,5 @@ pub async fn keep(
     if tokio::time::timeout(CLEANING, leases.ended()).await.is_err() {
         tracing::warn!(running = leases.running_count(), "what was cancelled has not ended; leaving without it");
     }
+    refused.map_or(Ok(()), Err)
 }

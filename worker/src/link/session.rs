@@ -29,6 +29,27 @@ pub(super) enum Ended {
     Changed,
     /// The connection broke or was refused.
     Broken { after_registering: bool, reason: String },
+    /// Another worker of this name is connected.
+    NameInUse { reason: String },
+}
+
+/// Why the talk ended too early.
+enum Failed {
+    NameInUse(String),
+    Broken(String),
+}
+
+impl Failed {
+    fn of(status: tonic::Status) -> Self {
+        let reason = status.message().to_owned();
+        if status.code() == tonic::Code::AlreadyExists { Self::NameInUse(reason) } else { Self::Broken(reason) }
+    }
+}
+
+impl From<String> for Failed {
+    fn from(reason: String) -> Self {
+        Self::Broken(reason)
+    }
 }
 
 fn wrap(message: worker_message::Message) -> v1::WorkerMessage {
@@ -58,7 +79,8 @@ pub(super) async fn run(
     match ended {
         None => Ended::Changed,
         Some(Ok(())) => Ended::Stopped,
-        Some(Err(reason)) => Ended::Broken { after_registering: registered, reason },
+        Some(Err(Failed::NameInUse(reason))) => Ended::NameInUse { reason },
+        Some(Err(Failed::Broken(reason))) => Ended::Broken { after_registering: registered, reason },
     }
 }
 
@@ -73,7 +95,7 @@ async fn talk(
     running: Vec<v1::RunningLease>,
     messages: Vec<v1::WorkerMessage>,
     registered: &mut bool,
-) -> Result<(), String> {
+) -> Result<(), Failed> {
     let channel = tokio::select! {
         channel = farm.connect() => channel.map_err(|error| error.to_string())?,
         () = stopping.leave.cancelled() => return Ok(()),
@@ -88,9 +110,11 @@ async fn talk(
         environment: Some(identity.environment.clone()),
         capacity: Some(identity.capacity),
         running,
+        session: identity.session.clone(),
+        tenants: identity.tenants.clone(),
     };
     outbox.send(wrap(worker_message::Message::Register(register))).await.map_err(|error| error.to_string())?;
-    let answers = client.link(ReceiverStream::new(inbox)).await.map_err(|status| status.message().to_owned())?;
+    let answers = client.link(ReceiverStream::new(inbox)).await.map_err(Failed::of)?;
     let mut answers = answers.into_inner();
     // In a task: there may be more than the outbox holds.
     let resend = outbox.clone();
@@ -122,8 +146,8 @@ async fn talk(
                     Some(coordinator_message::Message::Drain(_)) => stopping.drain.cancel(),
                     None => {}
                 },
-                Ok(None) => return Err("the coordinator ended the connection".to_owned()),
-                Err(status) => return Err(status.message().to_owned()),
+                Ok(None) => return Err("the coordinator ended the connection".to_owned().into()),
+                Err(status) => return Err(Failed::of(status)),
             },
             _ = heartbeat.tick() => {
                 let _ = outbox.try_send(beat(runner, stopping.drain.is_cancelled()));

@@ -4,7 +4,7 @@ use super::queue::Position;
 use super::types::{
     ActionKey, Effect, Failure, LeaseId, Millis, Outcome, RunningLease, Submission, WaiterId, WorkerId, WorkerOffer,
 };
-use super::workers::Worker;
+use super::workers::{Terms, Worker};
 use super::{Action, Lease, Scheduler};
 
 impl Scheduler {
@@ -135,7 +135,7 @@ impl Scheduler {
     }
 
     pub(super) fn joined(&mut self, offer: WorkerOffer) {
-        let WorkerOffer { worker: id, properties, demands, capacity, draining, running } = offer;
+        let WorkerOffer { worker: id, properties, demands, tenants, capacity, draining, running } = offer;
         let slot = match self.workers.slot(&id) {
             Some(slot) => slot,
             None => self.workers.add(Worker::new(id)),
@@ -143,10 +143,9 @@ impl Scheduler {
         self.workers.returns(slot);
         self.worker_came(slot);
         let Some(worker) = self.workers.get_mut(slot) else { return };
-        let changed = worker.properties != properties || worker.demands != demands || worker.capacity != capacity;
-        worker.properties = properties;
-        worker.demands = demands;
-        worker.capacity = capacity;
+        let terms = Terms { properties, demands, tenants, capacity };
+        let changed = worker.terms != terms;
+        worker.terms = terms;
         worker.draining = draining;
         let named: Vec<LeaseId> = running.iter().map(|running| running.lease).collect();
         let unnamed: Vec<LeaseId> = worker.leases.iter().filter(|lease| !named.contains(lease)).copied().collect();
@@ -281,6 +280,7 @@ impl Scheduler {
     /// Takes a lease off its worker; returns the action that it ran for.
     fn end(&mut self, lease: LeaseId) -> Option<u64> {
         let record = self.leases.remove(&lease)?;
+        self.ended.push(lease);
         if let Some(worker) = self.workers.get_mut(record.slot)
             && worker.leases.remove(&lease)
         {

@@ -4,6 +4,7 @@
 //! a worker's capacity is never exceeded, an action never runs where its platform does not match, and what can run
 //! is never left waiting beside free room.
 
+mod lease_ids;
 mod lifecycle;
 mod placement;
 mod queue;
@@ -17,6 +18,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use lease_ids::LeaseIds;
 use queue::{ActionId, Class, ClassId, Position};
 use shares::Shares;
 pub use types::{
@@ -73,7 +75,9 @@ pub struct Scheduler {
     /// Workers that left and are expected back.
     away: BTreeMap<WorkerId, waiting::Away>,
     shares: Shares,
-    next_lease: u64,
+    lease_ids: LeaseIds,
+    /// Leases that ended in this step; told last, after what came of them.
+    ended: Vec<LeaseId>,
     next_action: ActionId,
     effects: Vec<Effect>,
     now: Millis,
@@ -85,7 +89,8 @@ impl Scheduler {
         let away = waiting::remembered(std::mem::take(&mut config.remembered));
         Scheduler {
             match_from: now.saturating_add(config.match_grace),
-            next_lease: config.first_lease,
+            lease_ids: LeaseIds::new(config.lease_seed),
+            ended: Vec::new(),
             config,
             actions: HashMap::new(),
             keys: HashMap::new(),
@@ -119,6 +124,7 @@ impl Scheduler {
             Event::Tick => {}
         }
         self.expire();
+        self.effects.extend(self.ended.drain(..).map(Effect::LeaseEnded));
         std::mem::take(&mut self.effects)
     }
 
@@ -144,7 +150,7 @@ impl Scheduler {
             .iter()
             .map(|(_, worker)| WorkerView {
                 worker: worker.id.clone(),
-                capacity: worker.capacity,
+                capacity: worker.terms.capacity,
                 used: worker.used,
                 running: worker.leases.len(),
                 draining: worker.draining,

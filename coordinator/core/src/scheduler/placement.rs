@@ -4,7 +4,7 @@
 //! waited long, or where it waits for another worker than the one that failed it last.
 
 use super::queue::{ActionId, Class, ClassId, Rank};
-use super::types::{Effect, LeaseId, Millis, Requirements};
+use super::types::{Effect, Millis, Requirements};
 use super::{Lease, Scheduler};
 
 /// Classes above which those that nobody waits in are forgotten.
@@ -105,7 +105,7 @@ impl Scheduler {
             if kept || !worker.takes_leases() || !free.holds(&action.requirements.capacity) {
                 continue;
             }
-            let share = u64::from(free.milli_cpus) * 1_000_000 / u64::from(worker.capacity.milli_cpus.max(1));
+            let share = u64::from(free.milli_cpus) * 1_000_000 / u64::from(worker.terms.capacity.milli_cpus.max(1));
             let affinity = if action.inputs.is_empty() { 0 } else { worker.affinity(&action.inputs) };
             let score = (action.avoid != Some(*slot), affinity, share);
             if best.is_none_or(|(known, _)| score > known) {
@@ -164,8 +164,7 @@ impl Scheduler {
 
     fn assign(&mut self, id: ActionId, slot: usize) {
         self.dequeue(id);
-        let lease = LeaseId(self.next_lease);
-        self.next_lease += 1;
+        let lease = self.lease_ids.next();
         let Some(action) = self.actions.get_mut(&id) else { return };
         let Some(worker) = self.workers.get_mut(slot) else { return };
         action.attempts += 1;

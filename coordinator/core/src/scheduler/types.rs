@@ -58,6 +58,8 @@ pub struct Requirements {
     pub properties: BTreeSet<(String, String)>,
     /// What is reserved while the action runs.
     pub capacity: Capacity,
+    /// Whose action it is: a worker that is bound to other tenants does not run it. Empty for the default tenant's.
+    pub tenant: String,
 }
 
 /// A caller asks for an action.
@@ -92,6 +94,8 @@ pub struct WorkerOffer {
     pub properties: BTreeSet<(String, String)>,
     /// Those of them that an action must ask for to be placed here.
     pub demands: BTreeSet<(String, String)>,
+    /// The tenants whose actions it runs; everybody's where it names none.
+    pub tenants: BTreeSet<String>,
     /// All that it has.
     pub capacity: Capacity,
     /// It gets no new leases.
@@ -221,6 +225,8 @@ pub enum Effect {
         /// Who waited; nobody for a lease that a worker brought and no caller asked for.
         waiters: Vec<WaiterId>,
     },
+    /// A lease is over, however it ended: nothing more is known of it here. It may come again with a worker that was thought lost.
+    LeaseEnded(LeaseId),
     /// The farm gives an action up.
     Failed {
         /// Which.
@@ -308,8 +314,8 @@ pub struct Config {
     pub orphan_grace: Millis,
     /// How long an action waits before a worker is kept free for it.
     pub reserve_after: Millis,
-    /// The number of the first lease.
-    pub first_lease: u64,
+    /// What the numbers of leases are derived from: who does not know it cannot guess one. Without it they count from 1.
+    pub lease_seed: Option<[u8; 32]>,
     /// Shares of tenants; 1 for those that are not named.
     pub tenant_weights: BTreeMap<String, u32>,
 }
@@ -327,7 +333,7 @@ impl Default for Config {
             remembered: Vec::new(),
             orphan_grace: 60_000,
             reserve_after: 10_000,
-            first_lease: 1,
+            lease_seed: None,
             tenant_weights: BTreeMap::new(),
         }
     }

@@ -3,33 +3,31 @@
 //! Invariant: an action is refused at once only where no worker that is connected, expected back or declared could run it; where
 //! one could, it waits as long as its patience lasts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::Scheduler;
 use super::queue::ClassId;
 use super::types::{ActionKey, Capacity, Effect, Failure, Millis, Requirements, Wait, WorkerId, WorkerOffer};
-use super::workers::{Worker, matches};
+use super::workers::{Terms, Worker};
 
 /// A worker that left and is expected back.
 #[derive(Debug)]
 pub(super) struct Away {
-    properties: BTreeSet<(String, String)>,
-    demands: BTreeSet<(String, String)>,
-    capacity: Capacity,
+    terms: Terms,
     until: Millis,
 }
 
 impl Away {
     fn could_run(&self, requirements: &Requirements) -> bool {
-        matches(&self.properties, &self.demands, &self.capacity, requirements)
+        self.terms.allow(requirements)
     }
 }
 
 /// The workers of an earlier run.
 pub(super) fn remembered(workers: Vec<(WorkerOffer, Millis)>) -> BTreeMap<WorkerId, Away> {
     let away = |(offer, until): (WorkerOffer, Millis)| {
-        let WorkerOffer { worker, properties, demands, capacity, .. } = offer;
-        (worker, Away { properties, demands, capacity, until })
+        let WorkerOffer { worker, properties, demands, tenants, capacity, .. } = offer;
+        (worker, Away { terms: Terms { properties, demands, tenants, capacity }, until })
     };
     workers.into_iter().map(away).collect()
 }
@@ -38,8 +36,7 @@ impl Scheduler {
     /// A worker that leaves is expected back for a while.
     pub(super) fn expect_back(&mut self, worker: &Worker) {
         let until = self.now.saturating_add(self.config.remember_for);
-        let (properties, demands) = (worker.properties.clone(), worker.demands.clone());
-        self.away.insert(worker.id.clone(), Away { properties, demands, capacity: worker.capacity, until });
+        self.away.insert(worker.id.clone(), Away { terms: worker.terms.clone(), until });
     }
 
     /// A worker is there: it is not waited for any more, and those that start with it have a moment to join.
@@ -158,8 +155,9 @@ impl Scheduler {
     /// What is asked, but no more than the largest worker has that could run it otherwise; as it is where there is none.
     pub fn at_most_the_largest(&self, asked: &Requirements) -> Capacity {
         let any = Requirements { capacity: Capacity::default(), ..asked.clone() };
-        let here = self.workers.iter().filter(|(_, worker)| worker.matches(&any)).map(|(_, worker)| worker.capacity);
-        let away = self.away.values().filter(|away| away.could_run(&any)).map(|away| away.capacity);
+        let here =
+            self.workers.iter().filter(|(_, worker)| worker.matches(&any)).map(|(_, worker)| worker.terms.capacity);
+        let away = self.away.values().filter(|away| away.could_run(&any)).map(|away| away.terms.capacity);
         let sizes: Vec<Capacity> = here.chain(away).collect();
         let fits = |one: &Capacity| one.holds(&asked.capacity);
         match sizes.iter().max_by_key(|one| (one.milli_cpus, one.memory_bytes)) {

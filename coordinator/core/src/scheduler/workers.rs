@@ -8,13 +8,38 @@ use super::types::{Capacity, LeaseId, Millis, Requirements, WorkerId};
 /// Input directories that are remembered of each worker.
 const REMEMBERED_INPUTS: usize = 4096;
 
+/// What a worker runs, and what it does not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Terms {
+    /// What it offers.
+    pub(super) properties: BTreeSet<(String, String)>,
+    /// What an action must ask for.
+    pub(super) demands: BTreeSet<(String, String)>,
+    /// Whose actions it runs; everybody's where it names none.
+    pub(super) tenants: BTreeSet<String>,
+    /// All that it has.
+    pub(super) capacity: Capacity,
+}
+
+impl Terms {
+    fn serve(&self, tenant: &str) -> bool {
+        self.tenants.is_empty() || self.tenants.contains(tenant)
+    }
+
+    /// Whether an idle worker on these terms could run what asks for this.
+    pub(super) fn allow(&self, requirements: &Requirements) -> bool {
+        self.capacity.holds(&requirements.capacity)
+            && self.serve(&requirements.tenant)
+            && requirements.properties.is_subset(&self.properties)
+            && self.demands.is_subset(&requirements.properties)
+    }
+}
+
 /// One worker.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) id: WorkerId,
-    pub(super) properties: BTreeSet<(String, String)>,
-    pub(super) demands: BTreeSet<(String, String)>,
-    pub(super) capacity: Capacity,
+    pub(super) terms: Terms,
     pub(super) used: Capacity,
     pub(super) leases: BTreeSet<LeaseId>,
     pub(super) draining: bool,
@@ -32,9 +57,7 @@ impl Worker {
     pub(super) fn new(id: WorkerId) -> Self {
         Worker {
             id,
-            properties: BTreeSet::new(),
-            demands: BTreeSet::new(),
-            capacity: Capacity::default(),
+            terms: Terms::default(),
             used: Capacity::default(),
             leases: BTreeSet::new(),
             draining: false,
@@ -47,7 +70,7 @@ impl Worker {
     }
 
     pub(super) fn free(&self) -> Capacity {
-        self.capacity.minus(&self.used)
+        self.terms.capacity.minus(&self.used)
     }
 
     pub(super) fn takes_leases(&self) -> bool {
@@ -56,7 +79,7 @@ impl Worker {
 
     /// Whether it could ever run this, were it idle.
     pub(super) fn matches(&self, requirements: &Requirements) -> bool {
-        matches(&self.properties, &self.demands, &self.capacity, requirements)
+        self.terms.allow(requirements)
     }
 
     pub(super) fn remember(&mut self, inputs: &[u64]) {
@@ -79,9 +102,10 @@ impl Worker {
 
     /// Why it cannot run this, in words.
     pub(super) fn lacks(&self, requirements: &Requirements) -> String {
+        let terms = &self.terms;
         let mut lacks = Vec::new();
-        for (name, value) in requirements.properties.difference(&self.properties) {
-            let offered: Vec<&str> = self
+        for (name, value) in requirements.properties.difference(&terms.properties) {
+            let offered: Vec<&str> = terms
                 .properties
                 .iter()
                 .filter(|(offered, _)| offered == name)
@@ -93,10 +117,13 @@ impl Worker {
                 format!("offers {name}={} and {name}={value} is asked", offered.join(","))
             });
         }
-        for (name, value) in self.demands.difference(&requirements.properties) {
+        for (name, value) in terms.demands.difference(&requirements.properties) {
             lacks.push(format!("takes only what asks for {name}={value}"));
         }
-        let (has, asked) = (self.capacity, requirements.capacity);
+        if !terms.serve(&requirements.tenant) {
+            lacks.push("is bound to other tenants".to_owned());
+        }
+        let (has, asked) = (terms.capacity, requirements.capacity);
         if has.milli_cpus < asked.milli_cpus {
             let cpus = |milli: u32| f64::from(milli) / 1000.0;
             lacks.push(format!("has {} CPUs and {} are asked", cpus(has.milli_cpus), cpus(asked.milli_cpus)));
@@ -111,18 +138,6 @@ impl Worker {
         }
         format!("worker `{}` {}", self.id.0, lacks.join(" and "))
     }
-}
-
-/// Whether a worker that offers and demands this could ever run what asks for that, were it idle.
-pub(super) fn matches(
-    offered: &BTreeSet<(String, String)>,
-    demands: &BTreeSet<(String, String)>,
-    capacity: &Capacity,
-    requirements: &Requirements,
-) -> bool {
-    capacity.holds(&requirements.capacity)
-        && requirements.properties.is_subset(offered)
-        && demands.is_subset(&requirements.properties)
 }
 
 /// All workers. Slots are used again after a worker has left.

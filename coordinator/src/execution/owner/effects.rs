@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use kiln_core::scheduler::{ActionKey, Capacity, Effect, Event, LeaseId, Outcome, WaiterId, WorkerId};
-use kiln_proto::scope;
 use kiln_proto::v1::{self, coordinator_message};
 use tonic::Code;
 
 use super::super::{Done, State, failed};
 use super::wire::failure_response;
-use super::{Leased, Message, Owner};
+use super::{Grant, Message, Owner};
 
 impl Owner {
     pub(super) fn carry_out(&mut self, effect: Effect) {
@@ -48,6 +47,7 @@ impl Owner {
                 self.forget(&waiters);
                 self.finish(&key, Done { response: failure_response(&failure), farm_fault: true });
             }
+            Effect::LeaseEnded(lease) => self.end_lease(lease),
             Effect::Merged { .. } => {}
         }
     }
@@ -85,6 +85,12 @@ impl Owner {
             return self.step(Event::Finished { worker: worker.clone(), lease, outcome });
         };
         let prepared = &action.prepared;
+        let grant = Grant {
+            lease: lease.0,
+            worker: worker.0.clone(),
+            instance: prepared.instance.clone(),
+            action: prepared.digest,
+        };
         let message = v1::Lease {
             lease: lease.0,
             instance: prepared.instance.clone(),
@@ -102,12 +108,11 @@ impl Owner {
             network: prepared.network,
             traceparent: action.traceparent.clone(),
             secrets: action.secrets.clone(),
+            grant: grant.seal(self.live.key(), prepared.timeout),
         };
-        let leased = Leased { worker: worker.clone(), instance: prepared.instance.clone(), action: prepared.digest };
-        self.leases.insert(lease, leased);
+        self.lease_begins(lease, grant);
         let logs = self.logs.of(lease.0);
-        logs.belong_to(scope::split(&prepared.instance).0);
-        action.state.send_replace(State::Executing { worker: worker.0.clone(), lease: lease.0, logs, started: false });
+        self.set(key, State::Executing { worker: worker.0.clone(), lease: lease.0, logs, started: false });
         self.tell(worker, coordinator_message::Message::Lease(message));
     }
 

@@ -15,7 +15,7 @@ use kiln_core::scheduler::{
     ActionKey, Config, Event, LeaseId, Millis, Outcome, RunningLease, Scheduler, Submission, WaiterId, WorkerId,
     WorkerOffer,
 };
-use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::digest::Digest;
 use kiln_proto::v1::{coordinator_message, worker_message};
 use kiln_proto::{clock, reapi, scope, v1};
 use kiln_telemetry::trace;
@@ -26,6 +26,7 @@ use tracing::Span;
 
 use recent::Recent;
 
+use super::leases::{Grant, LiveLeases};
 use super::log::LiveLogs;
 use super::memory::Memory;
 use super::prepare::Prepared;
@@ -35,6 +36,8 @@ use super::{Done, Request, State};
 
 /// How often a worker says that it lives.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long a connection may be silent before another process may have its worker's name.
+const SILENT: Duration = Duration::from_secs(15);
 /// How often it is written down who is still here.
 const NOTE_EVERY: Duration = Duration::from_secs(60);
 
@@ -54,6 +57,7 @@ pub(super) enum Message {
         connection: u64,
         register: Box<v1::Register>,
         link: mpsc::Sender<v1::CoordinatorMessage>,
+        reply: oneshot::Sender<Result<(), Status>>,
     },
     Said {
         worker: String,
@@ -115,7 +119,19 @@ struct Link {
     sender: mpsc::Sender<v1::CoordinatorMessage>,
     environment: v1::Environment,
     version: String,
+    /// Of the process that registered.
+    session: Vec<u8>,
+    tenants: Vec<String>,
     last_seen: prost_types::Timestamp,
+    heard: Instant,
+}
+
+/// What the owner shares with those who ask beside it.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) scopes: Scopes,
+    pub(super) logs: Arc<LiveLogs>,
+    pub(super) leases: LiveLeases,
 }
 
 /// What a lease runs, also where it was brought by a worker and no client has asked for it.
@@ -131,6 +147,7 @@ pub(super) struct Owner {
     began: Instant,
     scopes: Scopes,
     logs: Arc<LiveLogs>,
+    live: LiveLeases,
     actions: HashMap<ActionKey, Action>,
     waiters: HashMap<WaiterId, ActionKey>,
     links: HashMap<WorkerId, Link>,
@@ -154,8 +171,7 @@ fn key_of(instance: &str, action: &Digest) -> ActionKey {
 impl Owner {
     pub(super) fn new(
         mut config: Config,
-        scopes: Scopes,
-        logs: Arc<LiveLogs>,
+        Shared { scopes, logs, leases: live }: Shared,
         (messages, joined): (mpsc::UnboundedSender<Message>, watch::Sender<u64>),
         memory: Memory,
     ) -> Self {
@@ -168,6 +184,7 @@ impl Owner {
             began: Instant::now(),
             scopes,
             logs,
+            live,
             actions: HashMap::new(),
             waiters: HashMap::new(),
             links: HashMap::new(),
@@ -201,7 +218,13 @@ impl Owner {
                 self.submit(waiter, prepared, request, looked, traceparent, reply);
             }
             Message::Leave(waiter) => self.leave(waiter),
-            Message::Connected { connection, register, link } => self.connected(connection, *register, link),
+            Message::Connected { connection, register, link, reply } => {
+                let free = self.check_name(&register);
+                let joins = free.is_ok();
+                if reply.send(free).is_ok() && joins {
+                    self.connected(connection, *register, link);
+                }
+            }
             Message::Said { worker, connection, message, _room } => self.said(WorkerId(worker), connection, *message),
             Message::Disconnected { worker, connection } => {
                 let worker = WorkerId(worker);
@@ -219,8 +242,9 @@ impl Owner {
                     self.recent.put(key_of(&leased.instance, &leased.action), (*response).clone());
                 }
                 self.finished.insert(lease, *response);
+                self.live.finish(lease.0);
                 self.step(Event::Finished { worker: worker.clone(), lease, outcome: Outcome::Completed });
-                self.end_lease(lease);
+                self.finished.remove(&lease);
                 self.tell(&worker, coordinator_message::Message::FinishedAck(v1::FinishedAck { lease: lease.0 }));
             }
             Message::Drain { worker, on, reply } => {
@@ -304,27 +328,48 @@ impl Owner {
         }));
     }
 
+    /// A name belongs to the process that is connected under it, until it is silent.
+    fn check_name(&self, register: &v1::Register) -> Result<(), Status> {
+        let link = self.links.get(&WorkerId(register.worker.clone()));
+        match link.filter(|link| link.session != register.session && link.heard.elapsed() < SILENT) {
+            None => Ok(()),
+            Some(_) => {
+                tracing::warn!(worker = register.worker, "refused a second worker of a name that is in use");
+                Err(Status::already_exists(format!(
+                    "another worker is connected as `{}`; start this one with a `--name` of its own",
+                    register.worker
+                )))
+            }
+        }
+    }
+
     fn connected(&mut self, connection: u64, register: v1::Register, sender: mpsc::Sender<v1::CoordinatorMessage>) {
         let worker = WorkerId(register.worker.clone());
         let environment = register.environment.unwrap_or_default();
         let capacity = wire::capacity(register.capacity.as_ref());
         let mut running = Vec::new();
+        let (mut unwanted, mut finished) = (Vec::new(), Vec::new());
         for lease in &register.running {
-            let function = DigestFunction::from_wire(lease.digest_function).unwrap_or_default();
-            let Ok(action) = Digest::required(function, lease.action_digest.as_ref()) else { continue };
-            let id = LeaseId(lease.lease);
-            if self.leases.get(&id).is_some_and(|leased| leased.worker != worker) {
-                tracing::warn!(worker = worker.0, lease = id.0, "a worker named another's lease; it is left out");
+            let grant = match Grant::open(self.live.key(), &lease.grant, Some(&worker.0)) {
+                Ok(grant) => grant,
+                Err(error) => {
+                    tracing::warn!(worker = worker.0, lease = lease.lease, %error, "refused a lease that a worker brought");
+                    unwanted.push(lease.lease);
+                    continue;
+                }
+            };
+            let (id, action) = (LeaseId(grant.lease), grant.action);
+            if self.live.is_finished(id.0) {
+                finished.push(id);
                 continue;
             }
-            self.logs.of(id.0).belong_to(scope::split(&lease.instance).0);
-            self.leases.insert(id, Leased { worker: worker.clone(), instance: lease.instance.clone(), action });
-            let key = key_of(&lease.instance, &action);
+            let key = key_of(&grant.instance, &action);
+            self.lease_begins(id, grant);
             running.push(RunningLease { lease: id, key, reserved: wire::capacity(lease.reserved.as_ref()) });
         }
         let registered = v1::Registered {
             heartbeat_interval: Some(prost_types::Duration { seconds: HEARTBEAT.as_secs() as i64, nanos: 0 }),
-            unwanted: Vec::new(),
+            unwanted,
         };
         let (properties, demands) = (wire::offered(&environment), wire::demanded(&environment));
         tracing::info!(worker = worker.0, running = running.len(), "worker joined");
@@ -334,20 +379,36 @@ impl Owner {
             sender,
             environment,
             version: register.version,
+            session: register.session,
+            tenants: register.tenants,
             last_seen: clock::kiln_now(),
+            heard: Instant::now(),
         };
+        let tenants = link.tenants.iter().cloned().collect();
         self.memory.saw(link.as_worker(&worker, self.drained.contains(&worker)));
         self.links.insert(worker.clone(), link);
         self.tell(&worker, coordinator_message::Message::Registered(registered));
+        for lease in finished {
+            self.acknowledge(&worker, lease);
+        }
         self.stopping.remove(&worker);
         let draining = self.drained.contains(&worker);
-        self.step(Event::WorkerJoined(WorkerOffer { worker, properties, demands, capacity, draining, running }));
+        self.step(Event::WorkerJoined(WorkerOffer {
+            worker,
+            properties,
+            demands,
+            tenants,
+            capacity,
+            draining,
+            running,
+        }));
         self.joined.send_modify(|count| *count += 1);
     }
 
     fn said(&mut self, worker: WorkerId, connection: u64, message: worker_message::Message) {
         let Some(link) = self.links.get_mut(&worker).filter(|link| link.connection == connection) else { return };
         link.last_seen = clock::kiln_now();
+        link.heard = Instant::now();
         match message {
             worker_message::Message::Register(_) => {}
             worker_message::Message::Heartbeat(beat) => {
@@ -356,7 +417,11 @@ impl Owner {
                     self.drain(worker);
                 }
             }
-            worker_message::Message::Started(started) => self.step(Event::Started(LeaseId(started.lease))),
+            worker_message::Message::Started(started) => {
+                if self.has(&worker, LeaseId(started.lease)) {
+                    self.step(Event::Started(LeaseId(started.lease)));
+                }
+            }
             worker_message::Message::Output(chunk) => {
                 if self.has(&worker, LeaseId(chunk.lease)) {
                     self.logs.of(chunk.lease).push(chunk.stream(), chunk.offset, chunk.data);
@@ -376,8 +441,11 @@ impl Owner {
 
     fn lease_finished(&mut self, worker: WorkerId, finished: v1::LeaseFinished) {
         let lease = LeaseId(finished.lease);
-        if self.leases.get(&lease).is_some_and(|leased| leased.worker != worker) {
-            tracing::warn!(worker = worker.0, lease = lease.0, "a worker ended another's lease; it is not heard");
+        if !self.has(&worker, lease) {
+            // Nobody waits for it, and an honest worker keeps a result until somebody has taken it.
+            if !self.leases.contains_key(&lease) {
+                self.acknowledge(&worker, lease);
+            }
             return;
         }
         let fault = match finished.outcome {
@@ -388,18 +456,42 @@ impl Owner {
             None => "the worker named no outcome".to_owned(),
         };
         tracing::warn!(worker = worker.0, lease = lease.0, fault, "worker could not carry out a lease");
+        self.live.finish(lease.0);
         self.step(Event::Finished { worker: worker.clone(), lease, outcome: Outcome::WorkerFault(fault) });
-        self.end_lease(lease);
-        self.tell(&worker, coordinator_message::Message::FinishedAck(v1::FinishedAck { lease: lease.0 }));
+        self.acknowledge(&worker, lease);
+    }
+
+    fn acknowledge(&mut self, worker: &WorkerId, lease: LeaseId) {
+        self.tell(worker, coordinator_message::Message::FinishedAck(v1::FinishedAck { lease: lease.0 }));
     }
 
     /// Whether this worker runs that lease.
     fn has(&self, worker: &WorkerId, lease: LeaseId) -> bool {
-        self.leases.get(&lease).is_some_and(|leased| leased.worker == *worker)
+        let has = self.leases.get(&lease).is_some_and(|leased| leased.worker == *worker);
+        if !has {
+            tracing::warn!(
+                worker = worker.0,
+                lease = lease.0,
+                "ignored what a worker says of a lease that it does not have"
+            );
+        }
+        has
+    }
+
+    /// From now on a worker has this lease.
+    fn lease_begins(&mut self, lease: LeaseId, grant: Grant) {
+        self.logs.of(lease.0).belong_to(grant.tenant());
+        let leased =
+            Leased { worker: WorkerId(grant.worker.clone()), instance: grant.instance.clone(), action: grant.action };
+        self.leases.insert(lease, leased);
+        self.live.begin(lease.0);
     }
 
     /// Puts a success into the action cache, then comes back with [`Message::Stored`].
-    fn store_result(&mut self, worker: WorkerId, lease: LeaseId, response: reapi::ExecuteResponse) {
+    fn store_result(&mut self, worker: WorkerId, lease: LeaseId, mut response: reapi::ExecuteResponse) {
+        if let Some(metadata) = response.result.as_mut().and_then(|result| result.execution_metadata.as_mut()) {
+            metadata.worker.clone_from(&worker.0);
+        }
         let stored =
             |response| Message::Stored { worker: worker.0.clone(), lease: lease.0, response: Box::new(response) };
         let (Some(leased), true, false) =
@@ -438,6 +530,7 @@ impl Owner {
     fn end_lease(&mut self, lease: LeaseId) {
         self.leases.remove(&lease);
         self.finished.remove(&lease);
+        self.live.end(lease.0);
         self.logs.close(lease.0);
     }
 
@@ -456,6 +549,7 @@ fn remembered(worker: &v1::Worker, life_ms: Millis) -> (WorkerOffer, Millis) {
         worker: WorkerId(worker.worker.clone()),
         properties: wire::offered(&environment),
         demands: wire::demanded(&environment),
+        tenants: worker.tenants.iter().cloned().collect(),
         capacity: wire::capacity(worker.capacity.as_ref()),
         draining: worker.draining,
         running: Vec::new(),
@@ -472,6 +566,7 @@ impl Link {
             draining,
             last_seen: Some(self.last_seen),
             version: self.version.clone(),
+            tenants: self.tenants.clone(),
             ..Default::default()
         }
     }

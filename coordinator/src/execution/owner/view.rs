@@ -36,6 +36,7 @@ impl Owner {
                 connected: view.connected,
                 last_seen: link.map(|link| link.last_seen),
                 version: link.map(|link| link.version.clone()).unwrap_or_default(),
+                tenants: link.map(|link| link.tenants.clone()).unwrap_or_default(),
             }
         });
         let queues = self.scheduler.queues(now).into_iter().map(|view| v1::Queue {

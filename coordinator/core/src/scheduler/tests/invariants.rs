@@ -48,7 +48,7 @@ fn requirements(key: u64) -> Requirements {
         _ => "aarch64",
     };
     let milli_cpus = [500, 1000, 2000][(key % 3) as usize];
-    Requirements { properties: properties(&[("ISA", isa)]), capacity: capacity(milli_cpus) }
+    Requirements { properties: properties(&[("ISA", isa)]), capacity: capacity(milli_cpus), ..Requirements::default() }
 }
 
 #[derive(Debug, Default, Clone)]
@@ -182,7 +182,7 @@ impl Model {
                     assert!(!self.live.contains_key(&key), "a{key} was queued again while it ran");
                     assert_eq!(waiters.iter().copied().collect::<BTreeSet<_>>(), self.waits(key));
                 }
-                Effect::Merged { .. } | Effect::Started { .. } => {}
+                Effect::Merged { .. } | Effect::Started { .. } | Effect::LeaseEnded(_) => {}
             }
         }
     }
@@ -213,6 +213,8 @@ struct Run {
     farm: Scheduler,
     model: Model,
     config: Config,
+    /// Leases that began and were not said to have ended.
+    open: BTreeSet<LeaseId>,
 }
 
 impl Run {
@@ -220,7 +222,7 @@ impl Run {
         // Nothing is kept free for anyone, so that idling is always wrong; the rule has an example of its own.
         let config =
             Config { reserve_after: u64::MAX, queue_timeout: 30_000, remember_for: 60_000, ..Config::default() };
-        Self { farm: Scheduler::new(config.clone(), 0), model: Model::default(), config }
+        Self { farm: Scheduler::new(config.clone(), 0), model: Model::default(), config, open: BTreeSet::new() }
     }
 
     fn step(&mut self, event: Event) {
@@ -240,6 +242,18 @@ impl Run {
             .collect();
         gone.into_iter().for_each(|lease| self.model.off(lease));
         self.model.check(&effects, &self.config);
+        for effect in &effects {
+            match effect {
+                Effect::Assign { lease, .. } => assert!(self.open.insert(*lease)),
+                Effect::LeaseEnded(lease) => assert!(self.open.remove(lease), "{lease:?} ended twice"),
+                _ => {}
+            }
+        }
+        assert_eq!(
+            self.open,
+            self.farm.leases.keys().copied().collect(),
+            "expected each end of a lease to be told, once"
+        );
         self.model.check_no_idling();
     }
 
@@ -273,6 +287,7 @@ impl Run {
             worker: WorkerId(name.to_owned()),
             properties: properties(&[("ISA", isa)]),
             demands: BTreeSet::new(),
+            tenants: BTreeSet::new(),
             capacity: Capacity { milli_cpus: cpus, memory_bytes: 1000 * GIB },
             draining,
             running: running.collect(),

@@ -103,7 +103,8 @@ fn an_action_runs_only_where_everything_matches() {
     arm.properties = properties(&[("ISA", "aarch64"), ("gpu", "a100")]);
     farm.step(0, Event::WorkerJoined(arm));
     let wants = |number, pairs: &[(&str, &str)], milli_cpus| {
-        let requirements = Requirements { properties: properties(pairs), capacity: capacity(milli_cpus) };
+        let requirements =
+            Requirements { properties: properties(pairs), capacity: capacity(milli_cpus), ..Requirements::default() };
         Event::Submit(Submission { requirements, ..submission(number) })
     };
     assert_eq!(assigned(&farm.step(0, wants(1, &[("ISA", "aarch64")], 4000)))[0].0, "arm");
@@ -131,7 +132,8 @@ fn equal_actions_run_once_and_all_who_wait_hear_of_it() {
     assert_eq!(joined, [Effect::Merged { waiter: WaiterId(2), key: ActionKey("a1".into()) }]);
     let effects = farm.step(1, finish("w", running[0].1));
     let waiters = vec![WaiterId(1), WaiterId(2)];
-    assert_eq!(effects, [Effect::Completed { key: ActionKey("a1".into()), lease: running[0].1, waiters }]);
+    let lease = running[0].1;
+    assert_eq!(effects, [Effect::Completed { key: ActionKey("a1".into()), lease, waiters }, Effect::LeaseEnded(lease)]);
 }
 
 #[test]
@@ -143,7 +145,7 @@ fn what_nobody_waits_for_is_cancelled_once_the_last_has_left() {
     assert_eq!(farm.step(0, Event::Leave(WaiterId(1))), []);
     assert_eq!(farm.step(0, Event::Leave(WaiterId(2))), [Effect::CancelLease { worker: WorkerId("w".into()), lease }]);
     assert_eq!(farm.step(0, Event::Leave(WaiterId(3))), [], "one that waits goes without a word");
-    assert_eq!(farm.step(1, finish("w", lease)), [], "the cancelled lease's end is nobody's");
+    assert_eq!(farm.step(1, finish("w", lease)), [Effect::LeaseEnded(lease)], "the cancelled lease's end is nobody's");
     assert_eq!(farm.workers()[0].used, Capacity::default());
 }
 
@@ -156,7 +158,10 @@ fn a_worker_that_comes_back_in_time_keeps_what_it_runs() {
     let running = vec![RunningLease { lease, key: key.clone(), reserved: capacity(1000) }];
     assert_eq!(farm.step(14_000, Event::WorkerJoined(WorkerOffer { running, ..offer("w", 1000) })), []);
     assert_eq!(farm.step(60_000, Event::Tick), [], "the grace ended with the return");
-    assert!(matches!(farm.step(60_001, finish("w", lease)).as_slice(), [Effect::Completed { .. }]));
+    assert!(matches!(
+        farm.step(60_001, finish("w", lease)).as_slice(),
+        [Effect::Completed { .. }, Effect::LeaseEnded(_)]
+    ));
 }
 
 #[test]
@@ -196,12 +201,29 @@ fn a_faulty_worker_is_avoided_where_there_is_another() {
 }
 
 #[test]
+fn a_bound_worker_runs_its_tenants_actions_alone() {
+    let mut farm = farm(&[]);
+    let tenants = BTreeSet::from(["shop".to_owned()]);
+    farm.step(0, Event::WorkerJoined(WorkerOffer { tenants, ..offer("bound", 4000) }));
+    let of = |number: u64, tenant: &str| {
+        let requirements = Requirements { tenant: tenant.to_owned(), ..submission(0).requirements };
+        Event::Submit(Submission { requirements, ..submission(number) })
+    };
+    let refused = farm.step(0, of(1, "bank"));
+    assert!(format!("{refused:?}").contains("is bound to other tenants"), "{refused:?}");
+    assert!(matches!(farm.step(0, of(2, "")).as_slice(), [Effect::Failed { .. }]), "the default tenant is one, too");
+    assert_eq!(assigned(&farm.step(0, of(3, "shop")))[0].0, "bound");
+    farm.step(1, Event::WorkerJoined(offer("free", 1000)));
+    assert_eq!(assigned(&farm.step(1, of(4, "bank")))[0].0, "free");
+}
+
+#[test]
 fn a_draining_worker_gets_nothing_new() {
     let mut farm = farm(&[("w", 2000)]);
     let lease = assigned(&farm.step(0, Event::Submit(submission(1))))[0].1;
     farm.step(0, Event::Drain { worker: WorkerId("w".into()), on: true });
     assert_eq!(assigned(&farm.step(0, Event::Submit(submission(2)))), []);
-    assert!(matches!(farm.step(0, finish("w", lease)).as_slice(), [Effect::Completed { .. }]));
+    assert!(matches!(farm.step(0, finish("w", lease)).as_slice(), [Effect::Completed { .. }, Effect::LeaseEnded(_)]));
     assert_eq!(assigned(&farm.step(0, Event::Drain { worker: WorkerId("w".into()), on: false })).len(), 1);
 }
 
@@ -239,7 +261,7 @@ fn a_lease_that_a_worker_brings_serves_the_first_who_asks() {
     assert!(effects.contains(&Effect::Adopted { key: key.clone(), lease: LeaseId(77), worker: WorkerId("w".into()) }));
     assert_eq!(assigned(&effects), []);
     assert!(
-        matches!(farm.step(6, finish("w", LeaseId(77))).as_slice(), [Effect::Completed { waiters, .. }] if *waiters == [WaiterId(1)])
+        matches!(farm.step(6, finish("w", LeaseId(77))).as_slice(), [Effect::Completed { waiters, .. }, Effect::LeaseEnded(_)] if *waiters == [WaiterId(1)])
     );
     farm.step(7, Event::WorkerJoined(WorkerOffer { running: vec![brought(78)], ..offer("v", 2000) }));
     let over = farm.next_deadline().expect("a deadline for what nobody asks for");

@@ -1,0 +1,314 @@
+//! Workers that want more than their leases give them, against a farm that asks who calls.
+
+#![allow(clippy::unwrap_used)]
+
+mod real;
+
+use std::path::Path;
+
+use kiln_proto::channel::{self, Access, Channel};
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::transfer::{Blob, Client};
+use kiln_proto::v1::lease_finished::Outcome;
+use kiln_proto::v1::workers_client::WorkersClient;
+use kiln_proto::v1::{coordinator_message as told, worker_message as said};
+use kiln_proto::{reapi, v1};
+use real::guarded::{Guarded, access, certificate, well};
+use real::remote::{self, Caller};
+use real::{Ran, project, until};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+
+const SHA256: DigestFunction = DigestFunction::Sha256;
+
+const PROJECT: &str = r#"
+name = "hello"
+[steps.make]
+run = "echo made > out"
+outputs = ["out"]
+[artifacts.out]
+from = "make"
+files = ["out"]
+kind = "archive"
+"#;
+
+async fn connect(guarded: &Guarded, name: &str, more: &[&str]) -> Channel {
+    let made = certificate(&guarded.dir(), name, more);
+    let shown = Access {
+        ca: Some(guarded.dir().join("ca.pem")),
+        cert: Some(made.with_extension("pem")),
+        key: Some(made.with_extension("key")),
+        token_file: None,
+    };
+    channel::connect(&guarded.farm.url, &shown).await.unwrap()
+}
+
+async fn builder(guarded: &Guarded, name: &str, tenant: &str) -> Caller {
+    let channel = connect(guarded, name, &["--role", "builder", "--tenant", tenant]).await;
+    Caller { function: SHA256, blobs: Client::new(channel.clone(), "", SHA256), channel }
+}
+
+/// A worker that says whatever the test wants.
+struct Intruder {
+    channel: Channel,
+    says: mpsc::Sender<v1::WorkerMessage>,
+    hears: tonic::Streaming<v1::CoordinatorMessage>,
+}
+
+impl Intruder {
+    async fn register(channel: Channel, register: v1::Register) -> Result<Self, tonic::Status> {
+        let (says, messages) = mpsc::channel(16);
+        let register = v1::Register {
+            environment: Some(v1::Environment { isa: "x86-64".into(), ..Default::default() }),
+            capacity: Some(v1::Capacity { milli_cpus: 4000, memory_bytes: 8 << 30 }),
+            ..register
+        };
+        says.send(v1::WorkerMessage { message: Some(said::Message::Register(register)) }).await.unwrap();
+        let hears = WorkersClient::new(channel.clone()).link(ReceiverStream::new(messages)).await?.into_inner();
+        Ok(Self { channel, says, hears })
+    }
+
+    async fn say(&self, message: said::Message) {
+        self.says.send(v1::WorkerMessage { message: Some(message) }).await.unwrap();
+    }
+
+    async fn hear<T>(&mut self, pick: impl Fn(told::Message) -> Option<T>) -> T {
+        loop {
+            let message = self.hears.message().await.unwrap().expect("the link ended").message.unwrap();
+            if let Some(found) = pick(message) {
+                return found;
+            }
+        }
+    }
+
+    async fn lease(&mut self) -> v1::Lease {
+        self.hear(|message| if let told::Message::Lease(lease) = message { Some(lease) } else { None }).await
+    }
+
+    async fn finish(&self, lease: u64, response: reapi::ExecuteResponse) {
+        let outcome = Some(Outcome::Response(response));
+        self.say(said::Message::Finished(v1::LeaseFinished { lease, outcome })).await;
+    }
+
+    fn blobs(&self, instance: &str, grant: &[u8]) -> Client {
+        Client::for_lease(self.channel.clone(), instance, SHA256, grant)
+    }
+}
+
+fn forged(text: &str) -> reapi::ExecuteResponse {
+    let metadata = reapi::ExecutedActionMetadata { worker: "somebody else".into(), ..Default::default() };
+    let result =
+        reapi::ActionResult { stdout_raw: text.into(), execution_metadata: Some(metadata), ..Default::default() };
+    reapi::ExecuteResponse { result: Some(result), ..Default::default() }
+}
+
+#[track_caller]
+fn denied<T: std::fmt::Debug>(result: Result<T, kiln_proto::transfer::Error>) {
+    match result {
+        Err(kiln_proto::transfer::Error::Status(status)) if status.code() == Code::PermissionDenied => {}
+        other => panic!("expected PERMISSION_DENIED, found {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_without_a_lease_writes_no_result_and_reads_no_blob_of_any_tenant() {
+    let guarded = tokio::task::spawn_blocking(|| Guarded::start(&[])).await.unwrap();
+    let shop = builder(&guarded, "ann", "shop").await;
+    let secret = shop.put(b"what shop alone knows".to_vec()).await;
+    let action = shop.action(remote::shell("echo honest", &[]), &[("in", "x")], |_| ()).await;
+    let evil = connect(&guarded, "evil", &["--role", "worker"]).await;
+
+    // A lease that it makes up, with nothing, with noise, and with a grant that another key sealed.
+    let noise = vec![7_u8; 200];
+    let invented = |lease: u64, grant: &[u8]| v1::RunningLease {
+        lease,
+        instance: "@shop/".into(),
+        action_digest: Some(action.to_wire()),
+        digest_function: SHA256.to_wire(),
+        reserved: Some(v1::Capacity { milli_cpus: 1, memory_bytes: 1 }),
+        grant: grant.to_vec(),
+    };
+    let running = vec![invented(4242, b""), invented(4243, &noise)];
+    let register = v1::Register { worker: "evil".into(), running, ..Default::default() };
+    let mut intruder = Intruder::register(evil.clone(), register).await.unwrap();
+    let unwanted = intruder
+        .hear(|message| if let told::Message::Registered(welcome) = message { Some(welcome.unwanted) } else { None })
+        .await;
+    assert_eq!(unwanted, [4242, 4243], "expected both made-up leases to be refused");
+    for lease in unwanted {
+        intruder.say(said::Message::Started(v1::LeaseStarted { lease, at: None })).await;
+        intruder.finish(lease, forged("forged")).await;
+    }
+    // Blobs, for no lease and for made-up ones, of the tenant and of the default one.
+    for (instance, grant) in [("@shop/", &b""[..]), ("", b""), ("@shop/", &noise)] {
+        let blobs = intruder.blobs(instance, grant);
+        denied(blobs.get(&secret).await);
+        denied(blobs.find_missing(&[secret]).await);
+        denied(blobs.upload(vec![(SHA256.digest(b"mine"), Blob::Bytes("mine".into()))]).await);
+    }
+    // And it opens no tenants.
+    for number in 0..20 {
+        denied(intruder.blobs(&format!("@made-up-{number}/"), &noise).find_missing(&[secret]).await);
+    }
+    let tenants = guarded.farm.dir.path().join("coordinator/tenants");
+    let open: Vec<_> = std::fs::read_dir(tenants).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(open, ["shop"]);
+
+    // The tenant's action still has no result, and runs: on the intruder, for it is the only worker, but by a lease.
+    drop(intruder);
+    let honest = tokio::task::spawn_blocking(move || {
+        guarded.worker("honest");
+        guarded
+    });
+    let guarded = honest.await.unwrap();
+    let response = shop.execute(&action).await;
+    assert!(!response.cached_result, "expected nothing to be cached: {response:?}");
+    let result = response.result.unwrap();
+    assert_eq!(shop.text(&result.stdout_digest).await, "honest\n");
+    assert!(guarded.farm.log("coordinator").contains("refused a lease that a worker brought"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_with_a_lease_reads_what_its_action_names_until_it_has_ended() {
+    let guarded = tokio::task::spawn_blocking(|| Guarded::start(&[])).await.unwrap();
+    let shop = builder(&guarded, "ann", "shop").await;
+    let secret = shop.put(b"what the action does not name".to_vec()).await;
+    let action = shop.action(remote::shell("true", &[]), &[("dir/in", "an input")], |_| ()).await;
+    let evil = connect(&guarded, "evil", &["--role", "worker"]).await;
+    let register = |name: &str| v1::Register { worker: name.into(), ..Default::default() };
+    let mut intruder = Intruder::register(evil, register("evil")).await.unwrap();
+    let other = connect(&guarded, "other", &["--role", "worker"]).await;
+    // It takes no work, and wants the first one's.
+    let drained = v1::Register { tenants: vec!["another".into()], ..register("other") };
+    let thief = Intruder::register(other, drained).await.unwrap();
+    let execution = tokio::spawn({
+        let (channel, blobs) = (shop.channel.clone(), shop.blobs.clone());
+        async move { Caller { function: SHA256, channel, blobs }.execute(&action).await }
+    });
+    let lease = intruder.lease().await;
+    let blobs = intruder.blobs(&lease.instance, &lease.grant);
+    let input = SHA256.digest(b"an input");
+    assert_eq!(blobs.get(&input).await.unwrap(), &b"an input"[..]);
+    let message = lease.action.clone().unwrap();
+    let root = Digest::required(SHA256, message.input_root_digest.as_ref()).unwrap();
+    blobs.get(&root).await.unwrap();
+    denied(blobs.get(&secret).await);
+    // The grant is nobody else's, and the lease is not, either.
+    denied(thief.blobs(&lease.instance, &lease.grant).get(&input).await);
+    thief.finish(lease.lease, forged("by a thief")).await;
+    let chunk = v1::OutputChunk { lease: lease.lease, stream: 1, offset: 0, data: b"by a thief"[..].into() };
+    thief.say(said::Message::Output(chunk)).await;
+    until("the thief to be ignored twice", || {
+        let log = guarded.farm.log("coordinator");
+        (log.matches("ignored what a worker says of a lease that it does not have").count() == 2).then_some(())
+    });
+    assert!(!execution.is_finished());
+    intruder.finish(lease.lease, forged("by its worker")).await;
+    let response = execution.await.unwrap();
+    let result = response.result.unwrap();
+    assert_eq!(result.stdout_raw, b"by its worker");
+    // Who wrote a result is what the farm knows, not what the worker says.
+    assert_eq!(result.execution_metadata.unwrap().worker, "evil");
+    intruder.hear(|message| if let told::Message::FinishedAck(ack) = message { Some(ack.lease) } else { None }).await;
+    denied(blobs.get(&input).await);
+    denied(blobs.find_missing(&[input]).await);
+    // Nor can the lease be brought back to write another result.
+    let running = vec![v1::RunningLease { lease: lease.lease, grant: lease.grant.clone(), ..Default::default() }];
+    let again = v1::Register { running, ..register("evil") };
+    let back = Intruder::register(intruder.channel.clone(), again).await.unwrap();
+    back.finish(lease.lease, forged("by its worker, later")).await;
+    let response = shop.execute(&action).await;
+    assert_eq!(response.result.unwrap().stdout_raw, b"by its worker");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_in_use_is_nobody_elses_and_a_replaced_link_ends() {
+    let guarded = tokio::task::spawn_blocking(|| Guarded::start(&[])).await.unwrap();
+    let channel = connect(&guarded, "vm", &["--role", "worker"]).await;
+    let session =
+        |session: &[u8]| v1::Register { worker: "vm".into(), session: session.to_vec(), ..Default::default() };
+    let mut first = Intruder::register(channel.clone(), session(b"one")).await.unwrap();
+    let refused = Intruder::register(channel.clone(), session(b"two")).await.err().unwrap();
+    assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
+    assert!(refused.message().contains("--name"), "{refused}");
+    // The same process again: its earlier connection ends, and is not left hanging.
+    let _second = Intruder::register(channel, session(b"one")).await.unwrap();
+    let ended = async { while let Ok(Some(_)) = first.hears.message().await {} };
+    tokio::time::timeout(std::time::Duration::from_secs(60), ended).await.expect("expected the first link to end");
+}
+
+fn join(guarded: &Guarded, more: &[&str]) -> String {
+    guarded.make(&[&["token", "more", "--join"], more].concat())
+}
+
+/// Starts a worker with a token, and waits until its log says this.
+fn says(guarded: &Guarded, name: &str, token: &str, words: &str) {
+    guarded.farm.start_worker_in(&guarded.farm.url, name, &[], &[("KILN_JOIN", token)]);
+    until(&format!("`{words}` in the log of `{name}`"), || guarded.farm.log(name).contains(words).then_some(()));
+}
+
+#[test]
+fn a_join_token_is_for_as_many_workers_and_for_those_names_that_it_says() {
+    let guarded = Guarded::start(&[]);
+    let once = join(&guarded, &[]);
+    says(&guarded, "one", &once, "registered");
+    says(&guarded, "two", &once, "was used as often as it may be (1)");
+    let brief = join(&guarded, &["--life", "0s"]);
+    says(&guarded, "three", &brief, "has expired");
+    let arm = join(&guarded, &["--workers", "arm-*", "--uses", "5"]);
+    says(&guarded, "x86-1", &arm, "is for workers named `arm-*`");
+    // A name that is another's, though that one is away just now.
+    guarded.farm.kill_worker("one");
+    let state = guarded.farm.dir.path().join("one/membership");
+    std::fs::rename(&state, guarded.farm.dir.path().join("kept")).unwrap();
+    let many = join(&guarded, &["--uses", "unlimited"]);
+    let log = guarded.farm.dir.path().join("one.log");
+    std::fs::remove_file(&log).unwrap();
+    says(&guarded, "one", &many, "belongs to another worker");
+    // Its own worker comes back.
+    std::fs::remove_dir_all(&state).unwrap();
+    std::fs::rename(guarded.farm.dir.path().join("kept"), &state).unwrap();
+    std::fs::remove_file(&log).unwrap();
+    says(&guarded, "one", "", "registered");
+    // Once it is revoked, its name is free.
+    let serial = guarded.farm.kiln(&["farm", "list", "--json"]);
+    let members: serde_json::Value = serde_json::from_str(&serial.out).unwrap();
+    let of_one = |member: &&serde_json::Value| member["name"] == "one" && member["serial"] != "";
+    let serial = members.as_array().unwrap().iter().find(of_one).unwrap()["serial"].as_str().unwrap();
+    guarded.farm.kill_worker("one");
+    well(guarded.farm.kiln(&["farm", "revoke", "--serial", serial]));
+    std::fs::remove_dir_all(&state).unwrap();
+    std::fs::remove_file(&log).unwrap();
+    says(&guarded, "one", &many, "registered");
+}
+
+#[test]
+fn a_token_binds_its_workers_to_a_tenant_and_a_pool() {
+    let guarded = Guarded::start(&[]);
+    let token = join(&guarded, &["--tenant", "shop", "--pool", "fast"]);
+    let file = guarded.farm.dir.path().join("token");
+    std::fs::write(&file, format!("{token}\n")).unwrap();
+    guarded.farm.start_worker_with("bound", &["--join-file", file.to_str().unwrap()]);
+    guarded.farm.wait_for_worker("bound");
+    assert!(!guarded.farm.log("bound").contains("on the command line"));
+    let build = |name: &str, tenant: &str, dir: &Path| {
+        let made = certificate(&guarded.dir(), name, &["--role", "builder", "--tenant", tenant]);
+        Ran::from(guarded.as_other(access(&guarded.dir(), Some(&made)), &["build", dir.to_str().unwrap()]))
+    };
+    let dir = project(&[("kiln.toml", PROJECT)]);
+    let refused = build("bob", "bank", dir.path());
+    assert_eq!(refused.code, 3, "{refused:?}");
+    assert!(refused.err.contains("bound to other tenants"), "{refused:?}");
+    assert_eq!(build("ann", "shop", dir.path()).code, 0);
+    let workers = guarded.farm.workers();
+    assert_eq!(workers[0]["environment"]["labels"]["pool"], "fast", "{workers:?}");
+    // It cannot say that it is another's.
+    guarded.farm.kill_worker("bound");
+    guarded.farm.start_worker_with("bound", &["--tenant", "bank"]);
+    until("the worker to be refused", || guarded.farm.log("bound").contains("is bound to tenant `shop`").then_some(()));
+    // A token on the command line is warned of.
+    let open = join(&guarded, &[]);
+    guarded.farm.start_worker_with("loud", &["--join", &open]);
+    until("a warning", || guarded.farm.log("loud").contains("on the command line").then_some(()));
+}

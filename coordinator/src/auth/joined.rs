@@ -1,0 +1,189 @@
+//! Which workers joined, by which token and with which key: a file in the coordinator's data directory.
+//!
+//! Invariant: a token is not used more often than it says, and a name belongs to one key, also after a restart: what is decided here is on
+//! the disk before a worker has its certificate.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, revoked};
+
+/// A worker's certificate that has not expired.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Worker {
+    name: String,
+    /// SHA-256 of its public key, in hex.
+    key: String,
+    serial: String,
+    family: String,
+    #[serde(with = "humantime_serde")]
+    expires: SystemTime,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    /// How often each token was used, by its hash.
+    #[serde(default)]
+    used: BTreeMap<String, u32>,
+    #[serde(default, rename = "worker")]
+    workers: Vec<Worker>,
+}
+
+/// A worker that was given a certificate.
+#[derive(Debug, Clone)]
+pub(super) struct Issued {
+    pub(super) name: String,
+    pub(super) key: String,
+    pub(super) serial: String,
+    pub(super) family: String,
+    pub(super) expires: SystemTime,
+}
+
+/// Why a worker does not join.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refused {
+    #[error(
+        "the name `{name}` belongs to another worker, whose certificate is valid until {until}; give this one a `--name` of its own, or let the \
+         other one in no more: `kiln farm revoke --serial {serial}`"
+    )]
+    NameInUse { name: String, until: humantime::Rfc3339Timestamp, serial: String },
+    #[error(
+        "the join token `{token}` was used as often as it may be ({uses}); `kiln farm token NAME --join` makes another"
+    )]
+    UsedUp { token: String, uses: u32 },
+    #[error(transparent)]
+    File(#[from] Error),
+}
+
+/// The file. One call at a time reads and writes it.
+#[derive(Debug)]
+pub(super) struct Joined {
+    path: PathBuf,
+    file: File,
+}
+
+impl Joined {
+    pub(super) fn open(path: PathBuf) -> Result<Self, Error> {
+        let file = match std::fs::read_to_string(&path) {
+            Ok(text) => toml::from_str(&text).map_err(|error| wrong(&path, error))?,
+            Err(error) if error.kind() == ErrorKind::NotFound => File::default(),
+            Err(error) => return Err(wrong(&path, error)),
+        };
+        Ok(Self { path, file })
+    }
+
+    /// Lets the worker with this key have a name by a token, which is used once more unless this very worker came by it before: an answer
+    /// may have been lost.
+    pub(super) fn admit(
+        &mut self,
+        name: &str,
+        key: &str,
+        (token, sha256, uses): (&str, &str, Option<u32>),
+        revoked: &revoked::File,
+        now: SystemTime,
+    ) -> Result<(), Refused> {
+        let mut file = self.file.clone();
+        file.workers.retain(|worker| worker.expires > now);
+        let is_out = |worker: &&Worker| revoked.has_serial(&worker.serial) || revoked.has_serial(&worker.family);
+        let named = || file.workers.iter().filter(|worker| worker.name == name);
+        if let Some(other) = named().find(|worker| worker.key != key && !is_out(worker)) {
+            return Err(Refused::NameInUse {
+                name: name.to_owned(),
+                until: humantime::format_rfc3339_seconds(other.expires),
+                serial: other.serial.clone(),
+            });
+        }
+        if named().any(|worker| worker.key == key) {
+            return Ok(());
+        }
+        let Some(uses) = uses else { return Ok(()) };
+        let used = file.used.entry(sha256.to_owned()).or_default();
+        if *used >= uses {
+            return Err(Refused::UsedUp { token: token.to_owned(), uses });
+        }
+        *used += 1;
+        Ok(self.write(file)?)
+    }
+
+    /// A worker has a certificate.
+    pub(super) fn note(&mut self, issued: Issued, now: SystemTime) -> Result<(), Error> {
+        let Issued { name, key, serial, family, expires } = issued;
+        let mut file = self.file.clone();
+        file.workers.retain(|worker| worker.expires > now);
+        file.workers.push(Worker { name, key, serial, family, expires });
+        self.write(file)
+    }
+
+    /// The serial number of the first in the line of renewals to which a certificate belongs.
+    pub(super) fn family(&self, serial: &str) -> Option<String> {
+        let is_it = |worker: &&Worker| revoked::normal(&worker.serial) == revoked::normal(serial);
+        self.file.workers.iter().find(is_it).map(|worker| worker.family.clone())
+    }
+
+    fn write(&mut self, file: File) -> Result<(), Error> {
+        let text = toml::to_string(&file).map_err(|error| wrong(&self.path, error))?;
+        let written = (|| {
+            let directory = self.path.parent().unwrap_or(Path::new("."));
+            std::fs::create_dir_all(directory)?;
+            let mut temporary = tempfile::NamedTempFile::new_in(directory)?;
+            temporary.write_all(text.as_bytes())?;
+            temporary.as_file().sync_all()?;
+            temporary.persist(&self.path).map(drop).map_err(|error| error.error)
+        })();
+        written.map_err(|error: std::io::Error| wrong(&self.path, error))?;
+        self.file = file;
+        Ok(())
+    }
+}
+
+fn wrong(path: &Path, reason: impl ToString) -> Error {
+    Error::File { path: path.to_owned(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_used_as_often_as_it_says_and_a_name_belongs_to_one_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("joined.toml");
+        let now = SystemTime::now();
+        let mut revoked = revoked::File::default();
+        let open = || Joined::open(path.clone()).unwrap();
+        let admit = |name: &str, key: &str, revoked: &revoked::File| {
+            open().admit(name, key, ("workers", "hash", Some(2)), revoked, now).map_err(|refused| refused.to_string())
+        };
+        let issued = |name: &str, key: &str, serial: &str| Issued {
+            name: name.into(),
+            key: key.into(),
+            serial: serial.into(),
+            family: "0a".into(),
+            expires: now + Duration::from_secs(60),
+        };
+        admit("one", "k1", &revoked).unwrap();
+        open().note(issued("one", "k1", "0a"), now).unwrap();
+        // Its answer was lost: it asks again, and that is no second use.
+        admit("one", "k1", &revoked).unwrap();
+        let refused = admit("one", "k2", &revoked).unwrap_err();
+        assert!(refused.contains("belongs to another worker") && refused.contains("--serial 0a"), "{refused}");
+        admit("two", "k2", &revoked).unwrap();
+        assert!(admit("three", "k3", &revoked).unwrap_err().contains("used as often as it may be (2)"));
+        assert_eq!(open().family("0A").as_deref(), Some("0a"));
+        revoked.add_serial("0a");
+        let mut more = open();
+        more.admit("one", "k9", ("workers", "other", None), &revoked, now)
+            .expect("expected a revoked one's name to be free");
+        let later = now + Duration::from_secs(61);
+        more.note(issued("four", "k4", "0b"), later).unwrap();
+        assert_eq!(open().file.workers.len(), 1, "expected what has expired to be forgotten");
+    }
+}
