@@ -389,6 +389,10 @@ pub struct Up {
     /// Most bytes of cached blobs, and of artifacts, such as `20GiB`; `auto` is a fifth of the free disk and at most 50 GiB.
     #[arg(long, env = "KILN_STORE_SIZE", default_value = "auto", value_name = "SIZE")]
     pub store_size: String,
+    /// Let in every user of this machine, and whoever else reaches the address: they may run commands as this user. Without it, only this
+    /// user's own programs are let in, by a token that they find.
+    #[arg(long, env = "KILN_INSECURE")]
+    pub insecure: bool,
     /// How long work waits while no worker that could run it is there, such as `15m`.
     #[arg(long, env = "KILN_QUEUE_TIMEOUT", default_value = "15m", value_name = "TIME")]
     pub queue_timeout: String,

@@ -146,7 +146,7 @@ fn who_is_revoked_is_refused_at_once_also_in_the_middle_of_a_build() {
         command.env_remove("KILN_FARM_DIR");
         Ran::from(command)
     };
-    refused(&over(Some(&bob), "one"), 2, "needs the role `admin`");
+    refused(&over(Some(&bob), "one"), 2, "needs the role `farm-admin`");
     let admin = guarded.dir().join("people/admin");
     refused(&over(Some(&admin), "admin"), 2, "let another admin do it");
     refused(&local(&["farm", "revoke", "one"]), 2, "--farm-dir");
@@ -287,4 +287,109 @@ fn the_farm_inside_a_command_is_its_users_alone() {
     assert!(matches!(answer.as_str(), "closed" | "BrokenPipeError" | "ConnectionResetError"), "found: {answer}");
     build.interrupt();
     assert_eq!(build.end().0.code, 130);
+}
+
+#[test]
+fn a_coordinator_on_loopback_takes_the_calls_of_its_own_user_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = real::caretaker::directory();
+    let state = dir.path().join("state");
+    let variables = vec![("XDG_STATE_HOME".to_owned(), state.display().to_string())];
+    let farm = real::Farm::bare(dir, "http", variables.clone(), &[real::ASKS], variables);
+    farm.wait_until_up();
+    farm.start_worker_in(&farm.url, "one", &[], &[("XDG_STATE_HOME", state.to_str().unwrap())]);
+    farm.wait_for_worker("one");
+    let dir = project(&[("kiln.toml", PROJECT)]);
+    farm.build(dir.path(), &[]).well();
+
+    // The token is in a file that nobody else can read.
+    let tokens = || std::fs::read_dir(state.join("kiln/local")).unwrap().map(|file| file.unwrap().path()).next();
+    let file = tokens().expect("expected a file with the token");
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));
+    assert_eq!(mode(&farm.dir.path().join("coordinator")), 0o700);
+    let first = std::fs::read_to_string(&file).unwrap();
+    let stranger = |token: Option<&str>| {
+        let elsewhere = ("XDG_STATE_HOME".to_owned(), "/nowhere".to_owned());
+        let mut command = farm.command(&["build", dir.path().to_str().unwrap()]);
+        command.envs([elsewhere]).envs(token.map(|token| ("KILN_TOKEN", token.trim())));
+        Ran::from(command)
+    };
+    refused(&stranger(None), 2, "takes the calls of the user who started it");
+    refused(&stranger(Some("kiln_guess")), 2, "takes the calls of the user who started it");
+    well(stranger(Some(&first)));
+    // A worker is a caller like others.
+    farm.start_worker_in(&farm.url, "two", &[], &[("XDG_STATE_HOME", "/nowhere")]);
+    until("a stranger's worker to be refused", || farm.log("two").contains("who started it").then_some(()));
+
+    // Another start has another token, which whoever was there finds by themselves.
+    farm.restart_coordinator();
+    farm.wait_until_up();
+    farm.wait_for_worker("one");
+    assert_ne!(std::fs::read_to_string(&file).unwrap(), first);
+    refused(&stranger(Some(&first)), 2, "who started it");
+    // One that stops in order takes its token with it.
+    farm.replace_coordinator();
+    farm.wait_until_up();
+    assert!(tokens().is_some());
+}
+
+#[test]
+fn who_did_what_is_written_down_and_who_was_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let log = tempfile::tempdir().unwrap();
+    let log = log.path().join("audit.jsonl");
+    let guarded = Guarded::start(&["--audit-log", log.to_str().unwrap()]);
+    guarded.worker("one");
+    let dir = project(&[("kiln.toml", PROJECT)]);
+    let ann = certificate(&guarded.dir(), "ann", &["--role", "builder", "--tenant", "shop"]);
+    let mut command = guarded.as_other(access(&guarded.dir(), Some(&ann)), &["build", "--progress", "json"]);
+    command.arg(dir.path()).env("USER", "somebody-else");
+    let built = real::Built(Ran::from(command)).well();
+    refused(&guarded.ran(access(&guarded.dir(), Some(&ann)), &["farm", "drain", "one"]), 2, "`farm-admin`");
+    refused(&guarded.ran(token(&guarded.dir(), "kiln_guess"), &["builds"]), 2, "unknown token");
+    well(guarded.farm.kiln(&["farm", "drain", "one"]));
+    well(guarded.farm.kiln(&["farm", "revoke", "ann"]));
+
+    let text = std::fs::read_to_string(&log).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |call: &str, outcome: &str| {
+        let found = lines.iter().find(|line| line["call"] == call && line["outcome"] == outcome);
+        found.unwrap_or_else(|| panic!("expected {call} ({outcome}) in:\n{text}")).clone()
+    };
+    let submitted = of("/kiln.v1.Builds/Submit", "OK");
+    assert_eq!((&submitted["identity"], &submitted["tenant"]), (&"ann".into(), &"shop".into()));
+    assert!(submitted["subject"].as_str().unwrap().contains(&built.id()), "{submitted}");
+    assert!(submitted["address"].as_str().unwrap().starts_with("127.0.0.1:") && submitted["serial"].is_string());
+    assert_eq!(of("/kiln.v1.Farm/DrainWorker", "PermissionDenied")["identity"], "ann");
+    assert_eq!(of("/kiln.v1.Farm/DrainWorker", "OK")["subject"], "drained worker one");
+    assert_eq!(of("/kiln.v1.Membership/Revoke", "OK")["subject"], "ann");
+    assert_eq!(of("/kiln.v1.Membership/Join", "OK")["subject"], "worker one");
+    let unknown = of("/kiln.v1.Builds/List", "Unauthenticated");
+    assert!(unknown["identity"].is_null() && unknown["message"].as_str().unwrap().contains("unknown token"));
+    assert!(!text.contains("kiln_guess"), "expected no secret in the log");
+    assert_eq!(std::fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o600);
+
+    // The build is ann's, whatever her machine calls her, and its provenance says so.
+    let amy = certificate(&guarded.dir(), "amy", &["--role", "builder", "--tenant", "shop"]);
+    let listed = well(guarded.ran(access(&guarded.dir(), Some(&amy)), &["builds", "--json"]));
+    let builds: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!((&builds[0]["identity"], &builds[0]["tenant"]), (&"ann".into(), &"shop".into()), "{listed}");
+}
+
+#[test]
+fn a_token_that_is_taken_out_of_the_file_ends_what_it_opened() {
+    let guarded = Guarded::start(&[]);
+    guarded.worker("one");
+    let ci = guarded.make(&["token", "ci", "--role", "builder"]);
+    let dir = project(&[("kiln.toml", WAITS)]);
+    let arguments = ["build", "--progress", "json", dir.path().to_str().unwrap()];
+    let mut build = Running::start(guarded.as_other(token(&guarded.dir(), &ci), &arguments));
+    build.started("wait");
+    let file = guarded.dir().join("tokens.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let kept: Vec<&str> = text.split("[[token]]").filter(|entry| !entry.contains("name = \"ci\"")).collect();
+    std::fs::write(&file, kept.join("[[token]]")).unwrap();
+    let ended = build.end();
+    assert_eq!(ended.0.code, 2, "expected the open stream to end: {ended:?}");
 }

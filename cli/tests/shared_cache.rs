@@ -122,7 +122,7 @@ kind = "archive"
     let digest = |built: &real::Built| built.of_type("artifact")[0]["digest"].clone();
     assert_eq!(digest(&first), digest(&again));
     // Before, the other coordinator would build it itself, and have other random bytes.
-    until("the results to be shared", || (redis.keys("kiln:1:a:*").len() >= 3).then_some(()));
+    until("the results to be shared", || (redis.keys("kiln:2:a:*").len() >= 3).then_some(()));
     let third = until("the other coordinator to find all of it", || {
         let built = other.build(dir.path(), &[]).well();
         built.caches().values().all(|cache| cache == "hit").then_some(built)

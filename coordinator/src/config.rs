@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kiln_core::scheduler::Pool;
 
-use crate::auth;
+use crate::auth::{self, FarmKey};
 use crate::builds::Unfinished;
 use crate::services::execution;
 use crate::store;
@@ -118,7 +118,8 @@ impl Config {
     pub fn on_disk(listen: SocketAddr, data_dir: PathBuf, store_bytes: impl Into<store::Bound>) -> Self {
         Self {
             listen,
-            auth: auth::Config::default(),
+            // Whoever is given its address is let in.
+            auth: auth::Config { insecure: true, ..auth::Config::default() },
             data_dir,
             quotas: None,
             store_bytes: store_bytes.into(),
@@ -155,7 +156,7 @@ impl Config {
     ///
     /// # Errors
     /// In words, where the address of a store is none or a certificate cannot be read.
-    pub fn stores(&self) -> Result<store::Config, store::Error> {
+    pub fn stores(&self, key: &FarmKey) -> Result<store::Config, store::Error> {
         let redis = match &self.redis {
             None => None,
             Some(url) => {
@@ -169,6 +170,7 @@ impl Config {
                     address,
                     prefix: self.redis_prefix.clone(),
                     max_blob_bytes: self.redis_max_blob,
+                    key: key.clone(),
                 })
             }
         };

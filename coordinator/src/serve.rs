@@ -2,12 +2,16 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
 use futures::Stream;
 use kiln_core::scheduler;
 use kiln_proto::channel::MAX_MESSAGE_BYTES;
+use kiln_proto::local::Published;
 use kiln_proto::v1::membership_server::MembershipServer;
 use kiln_proto::v1::workers_server::WorkersServer;
 use kiln_telemetry::calls::Calls;
@@ -18,6 +22,7 @@ use tonic::transport::Server;
 use tonic::transport::server::{Connected, TcpIncoming};
 
 use crate::Config;
+use crate::auth::audit::Audit;
 use crate::auth::layer::Gate;
 use crate::auth::{self, Authenticator, FarmKey};
 use crate::execution::properties::Rules;
@@ -55,9 +60,11 @@ pub async fn run(
     // What speaks HTTP here is built without a provider of its own. Another one that is there already will do.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let address = listener.local_addr()?;
+    own(&config.data_dir)?;
     config.auth.check(address)?;
     let tls = config.auth.tls()?.map(auth::tls::open).transpose()?;
-    let authenticator = Authenticator::open(&config.auth, &config.data_dir, tls.clone()).await?;
+    let local = local_token(&config, address)?;
+    let authenticator = Authenticator::open(&config.auth, &config.data_dir, tls.clone(), local).await?;
     match tls {
         Some(tls) => {
             tracing::info!(%address, "TLS is spoken");
@@ -83,7 +90,8 @@ where
     C: Connected + AsyncRead + AsyncWrite + Unpin + Send + 'static,
     C::ConnectInfo: Clone + Send + Sync + 'static,
 {
-    let authenticator = Authenticator::open(&config.auth, &config.data_dir, None).await?;
+    own(&config.data_dir)?;
+    let authenticator = Authenticator::open(&config.auth, &config.data_dir, None, None).await?;
     serve(config, authenticator, incoming, "another network", shutdown).await
 }
 
@@ -98,18 +106,23 @@ where
     C: Connected + AsyncRead + AsyncWrite + Unpin + Send + 'static,
     C::ConnectInfo: Clone + Send + Sync + 'static,
 {
-    let mut kept = config.stores()?;
+    let key_file = config.auth.farm_key_file(&config.data_dir);
+    if config.redis.is_some() && !key_file.exists() {
+        tracing::warn!(
+            file = %key_file.display(),
+            "making the farm's key; coordinators that share a Redis read what each other wrote only with the same `--farm-key`"
+        );
+    }
+    let key = FarmKey::open(&key_file)?;
+    let mut kept = config.stores(&key)?;
     let metrics = match config.metrics_listen {
         Some(address) => Some(Metrics::bind(address).await?),
         None => None,
     };
     kept.metrics = metrics.as_ref().map(|metrics| metrics.store.clone());
-    std::fs::create_dir_all(&config.data_dir)
-        .with_context(|| format!("cannot make the data directory `{}`", config.data_dir.display()))?;
     let hooks = config.webhooks.as_deref().map(webhooks::Config::read).transpose()?;
     let stores = Stores::open(&kept).await?;
     let quotas = config.quotas.as_deref().map(Quotas::read).transpose()?.unwrap_or_default();
-    let key = FarmKey::open(&config.auth.farm_key_file(&config.data_dir))?;
     let options = execution::Options {
         key: Some(key),
         scheduling: scheduling(&config),
@@ -126,6 +139,12 @@ where
     if let Some(metrics) = metrics {
         metrics.serve(execution.clone(), stopping.clone())?;
     }
+    let audit = config
+        .auth
+        .audit_log
+        .as_deref()
+        .map(|path| Audit::open(path).with_context(|| format!("cannot write the audit log `{}`", path.display())));
+    let audit = audit.transpose()?;
     let (health, health_server) = health::serving().await;
     let shared = tenants::Shared {
         config: config.clone(),
@@ -136,7 +155,7 @@ where
         stopping: stopping.clone(),
         quotas,
     };
-    let own = Stack::open(&shared, config.data_dir.clone(), &kept, stores, execution.clone()).await?;
+    let own = Stack::open("", &shared, config.data_dir.clone(), &kept, stores, execution.clone()).await?;
     let tenants = Tenants::new(shared);
     tenants.take_up();
     if let Some(hooks) = hooks {
@@ -161,7 +180,7 @@ where
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .layer(calls)
-        .layer(Gate::new(authenticator.clone()))
+        .layer(Gate::new(authenticator.clone(), audit))
         .layer(Budgeted::layer(Budget::new(config.call_memory)))
         .layer(ByTenant::new(tenants.clone()))
         .add_routes(own.routes)
@@ -189,6 +208,29 @@ where
     own.layers.settle().await;
     tenants.settle().await;
     served
+}
+
+/// The token that calls must show where nobody else is asked for anything.
+fn local_token(config: &Config, address: SocketAddr) -> anyhow::Result<Option<Published>> {
+    if config.auth.asks() {
+        return Ok(None);
+    }
+    if config.auth.insecure {
+        tracing::warn!(%address, "INSECURE: who reaches this coordinator may do everything, also every user of this machine");
+        return Ok(None);
+    }
+    let (token, _) = auth::tokens::generate();
+    let published = kiln_proto::local::publish(address.port(), token, &config.data_dir)
+        .context("cannot write down the token for calls from this machine")?;
+    tracing::info!(token_file = %published.path().display(), "calls need the token in this file; this user's `kiln` and workers find it");
+    Ok(Some(published))
+}
+
+/// Makes the data directory, which only its owner may enter from then on: tenants' sources and artifacts lie in it.
+fn own(data_dir: &Path) -> anyhow::Result<()> {
+    let wrong = || format!("cannot use the data directory `{}`", data_dir.display());
+    std::fs::create_dir_all(data_dir).with_context(wrong)?;
+    std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700)).with_context(wrong)
 }
 
 fn scheduling(config: &Config) -> scheduler::Config {

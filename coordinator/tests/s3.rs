@@ -39,6 +39,7 @@ async fn open(address: Address, redis: Option<&Redis>) -> Result<Coordinator, Er
         address: RedisAddress::parse(&redis.url(), &Tls::default()).unwrap(),
         prefix: "kiln".into(),
         max_blob_bytes: MIB as u64,
+        key: kiln_coordinator::auth::FarmKey::of(&[7; 32]),
     });
     let config = Config { redis, s3: Some(address), ..Config::on_disk(dir.path().to_owned(), 1 << 30) };
     Ok(Coordinator { stores: Stores::open(&config).await?, _dir: dir })

@@ -11,6 +11,7 @@ pub mod digest;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod join;
+pub mod local;
 pub mod meter;
 pub mod precondition;
 pub mod property;

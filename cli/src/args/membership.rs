@@ -158,7 +158,7 @@ pub struct Who {
     /// Whose builds and cache they use; without, the default tenant's.
     #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
     pub tenant: String,
-    /// What they may do: `builder`, `cache-reader`, `cache-writer`, `worker` or `admin`; may be given several times.
+    /// What they may do: `builder`, `cache-reader`, `cache-writer`, `worker`, `admin` (of a tenant) or `farm-admin`; repeatable.
     #[arg(long, value_name = "ROLE")]
     pub role: Vec<Role>,
     /// Of which farm.

@@ -82,6 +82,8 @@ pub(super) fn object(build: &v1::Build) -> Value {
         "message": build.message,
         "platforms": build.platforms,
         "user": build.user,
+        "identity": build.identity,
+        "tenant": build.tenant,
         "started": time(build.started),
         "finished": time(build.finished),
         "duration_ms": took(build).map(|took| took.as_millis() as u64),

@@ -32,7 +32,7 @@ pub(super) async fn run(args: args::Up, interrupts: &Interrupts) -> Result<Code,
     let share = Share::of(args.workers, &data_dir);
     let names: Vec<String> = (1..=args.workers).map(|number| format!("worker-{number}")).collect();
     let mut coordinator = Box::pin(
-        coordinator_process(listen, &data_dir, &args.store_size, &args.queue_timeout)
+        coordinator_process(listen, &data_dir, &args.store_size, &args.queue_timeout, args.insecure)
             .keep(is_ready.clone(), coordinator_stop),
     );
     let mut workers: Vec<_> = names
@@ -45,7 +45,7 @@ pub(super) async fn run(args: args::Up, interrupts: &Interrupts) -> Result<Code,
         let wait = async {
             all_there(&url, &names).await;
             ready.send_replace(true);
-            terminal::say(&ready_words(&url, listen, names.len(), &share));
+            terminal::say(&ready_words(&url, listen, names.len(), &share, args.insecure));
             std::future::pending::<()>().await;
         };
         let any_worker = async {
@@ -104,8 +104,16 @@ async fn all_there(url: &str, names: &[String]) {
 }
 
 /// What is said once everybody is there: the line that other commands need, and how another worker joins.
-fn ready_words(url: &str, listen: SocketAddr, workers: usize, share: &Share) -> String {
+fn ready_words(url: &str, listen: SocketAddr, workers: usize, share: &Share, insecure: bool) -> String {
     let each = if workers > 1 { " each" } else { "" };
+    let callers = match kiln_proto::local::token_file(listen.port()).filter(|_| !insecure) {
+        Some(file) => format!(
+            "# for this user's programs; others show the token: bazel build --remote_executor={} \"--remote_header=authorization=Bearer $(cat {})\"",
+            url.replacen("http", "grpc", 1),
+            file.display()
+        ),
+        None => "# INSECURE: every user of this machine may run commands as you".to_owned(),
+    };
     let elsewhere = if listen.ip().is_loopback() {
         "# workers on other machines need a farm with certificates: `kiln farm init`"
     } else {
@@ -116,6 +124,7 @@ fn ready_words(url: &str, listen: SocketAddr, workers: usize, share: &Share) -> 
         "ready: {url} with {workers} workers ({cpus} CPUs and {memory}{each}); Ctrl-C stops it\n\
          export KILN_FARM={url}\n\
          kiln-worker --coordinator {url} --name NAME --state-dir DIR   # adds a worker\n\
+         {callers}\n\
          {elsewhere}"
     )
 }
@@ -139,8 +148,14 @@ impl Share {
     }
 }
 
-fn coordinator_process(listen: SocketAddr, data_dir: &Path, store_size: &str, queue_timeout: &str) -> Process {
-    Process {
+fn coordinator_process(
+    listen: SocketAddr,
+    data_dir: &Path,
+    store_size: &str,
+    queue_timeout: &str,
+    insecure: bool,
+) -> Process {
+    let mut process = Process {
         name: "the coordinator".to_owned(),
         arguments: vec![
             "coordinator".into(),
@@ -157,7 +172,9 @@ fn coordinator_process(listen: SocketAddr, data_dir: &Path, store_size: &str, qu
             "--parent".into(),
             std::process::id().to_string().into(),
         ],
-    }
+    };
+    process.arguments.extend(insecure.then(|| "--insecure".into()));
+    process
 }
 
 fn worker_process(url: &str, name: &str, data_dir: &Path, share: &Share) -> Process {

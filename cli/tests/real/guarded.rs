@@ -36,7 +36,7 @@ impl Guarded {
         let farm_dir = dir.path().join("farm");
         let join =
             well(local(&["farm", "init", farm_dir.to_str().unwrap(), "--host", "127.0.0.1", "--uses", "unlimited"]));
-        let admin = certificate(&farm_dir, "admin", &["--role", "admin"]);
+        let admin = certificate(&farm_dir, "admin", &["--role", "admin", "--role", "farm-admin"]);
         let arguments = [&["--farm-dir", farm_dir.to_str().unwrap()], more].concat();
         let farm = Farm::bare(dir, "https", Vec::new(), &arguments, access(&farm_dir, Some(&admin)));
         farm.wait_until_up();

@@ -42,6 +42,9 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Among a coordinator's arguments: it asks for its user's token, where it would let in everybody else.
+pub const ASKS: &str = "(asks for its user's token)";
+
 fn kiln() -> Command {
     kiln_behind(&[])
 }
@@ -128,7 +131,10 @@ impl Farm {
 
     /// The same, over a Redis that other coordinators may share.
     pub fn with_redis(redis: Option<&str>, workers: &[&str]) -> Self {
-        let more: Vec<&str> = redis.iter().flat_map(|redis| ["--redis", redis]).collect();
+        // Farms that share a Redis in these tests are one farm.
+        let key = Path::new(env!("CARGO_TARGET_TMPDIR")).join("farm.key");
+        let key = key.to_str().unwrap();
+        let more: Vec<&str> = redis.iter().flat_map(|redis| ["--redis", redis, "--farm-key", key]).collect();
         Self::with(&more, workers)
     }
 
@@ -178,12 +184,15 @@ impl Farm {
         let (_, listen) = url.split_once("://").unwrap();
         let parent = std::process::id().to_string();
         let mut command = kiln();
+        if url.starts_with("http:") && !more.iter().any(|argument| argument == ASKS) {
+            command.env("KILN_INSECURE", "true");
+        }
         command
             .env("KILN_LOG", "info")
             .envs(variables.iter().cloned())
             .args(["coordinator", "--listen", listen, "--parent", &parent, "--data-dir"])
             .arg(dir.join("coordinator"))
-            .args(more)
+            .args(more.iter().filter(|argument| *argument != ASKS))
             .stderr(log(dir, "coordinator"));
         spawn(command)
     }

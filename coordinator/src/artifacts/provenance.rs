@@ -93,7 +93,12 @@ fn definition(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
         dependencies.push(json!({
             "uri": format!("git+{repository}@{}", source.commit),
             "digest": { "gitCommit": source.commit },
-            "annotations": { "dirty": source.dirty, "describe": source.describe },
+            "annotations": {
+                "dirty": source.dirty,
+                "describe": source.describe,
+                // Who vouches for it: the farm, which fetched the commit, or the client that sent the tree.
+                "assertedBy": if facts.build.source_verified { "farm" } else { "client" },
+            },
         }));
     }
     if let Some(root) = &source.root {
@@ -121,6 +126,12 @@ fn definition(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
             "target": facts.artifact.target,
         },
         "internalParameters": {
+            "caller": {
+                "identity": facts.build.identity,
+                "tenant": facts.build.tenant,
+                // What a client calls its user where the farm asks nobody.
+                "claimedUser": if facts.build.identity.is_empty() { facts.build.user.as_str() } else { "" },
+            },
             "environment": {
                 "fingerprint": facts.environment.fingerprint,
                 "os": facts.environment.os,

@@ -44,6 +44,9 @@ pub struct Config {
     /// The claim that lists roles, each perhaps with `kiln:` before it.
     #[arg(long, env = "KILN_JWT_ROLES_CLAIM", value_name = "CLAIM", default_value = "roles")]
     pub jwt_roles_claim: String,
+    /// The longest time for which a provider's token may be valid; one with more is refused.
+    #[arg(long, env = "KILN_JWT_MAX_LIFE", value_name = "TIME", default_value = "24h", value_parser = crate::config::age)]
+    pub jwt_max_life: Duration,
     /// What the claims of the provider's tokens mean, where they name neither tenant nor roles, as those of CI systems: a TOML file
     /// with a `[[rule]]` for each kind of caller; read anew when it changes.
     #[arg(long, env = "KILN_JWT_RULES", value_name = "FILE", requires = "jwks", conflicts_with_all = ["jwt_tenant_claim", "jwt_roles_claim"])]
@@ -56,7 +59,11 @@ pub struct Config {
     /// How long a worker's certificate is valid; workers replace theirs after half of it.
     #[arg(long, env = "KILN_WORKER_CERTIFICATE_LIFE", value_name = "TIME", default_value = "7d", value_parser = crate::config::age)]
     pub worker_certificate_life: Duration,
-    /// Let everybody who reaches the coordinator do everything, also from other machines.
+    /// Write down who did what, for every call that changes something or is refused: one JSON object in a line, appended.
+    #[arg(long, env = "KILN_AUDIT_LOG", value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
+    /// Let everybody who reaches the coordinator do everything: run commands as the workers' user, read and replace what is cached. Without it
+    /// a coordinator with none of the options above takes the calls of its own user alone, and on loopback.
     #[arg(long, env = "KILN_INSECURE")]
     pub insecure: bool,
 }
@@ -169,7 +176,7 @@ impl Config {
     ///
     /// # Errors
     /// Where issuer or audience is not said.
-    pub(super) fn jwt(&self) -> Result<Option<jwt::Config>, Error> {
+    pub(super) fn jwt(&self, data_dir: &Path) -> Result<Option<jwt::Config>, Error> {
         let Some(source) = self.jwks.clone() else { return Ok(None) };
         let missing = |missing| Error::Pair { given: "--jwks", missing };
         Ok(Some(jwt::Config {
@@ -178,6 +185,8 @@ impl Config {
             audience: self.jwt_audience.clone().ok_or_else(|| missing("--jwt-audience"))?,
             tenant_claim: self.jwt_tenant_claim.clone(),
             roles_claim: self.jwt_roles_claim.clone(),
+            max_life: self.jwt_max_life,
+            tenants_dir: data_dir.join("tenants"),
         }))
     }
 

@@ -68,7 +68,12 @@ impl FarmKey {
 
     /// A key that ends with the process.
     pub fn ephemeral() -> Self {
-        let (_, receiver) = watch::channel(Arc::new(Keys(vec![key(&rand::random::<[u8; BYTES]>())])));
+        Self::of(&rand::random())
+    }
+
+    /// This key, which is in no file.
+    pub fn of(bytes: &[u8; BYTES]) -> Self {
+        let (_, receiver) = watch::channel(Arc::new(Keys(vec![key(bytes)])));
         Self(receiver)
     }
 

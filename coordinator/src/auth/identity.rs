@@ -19,13 +19,16 @@ pub enum Role {
     CacheWriter,
     /// Runs what the farm gives it.
     Worker,
-    /// Runs the farm: drains workers, prunes layers; beside what all others but workers may.
+    /// Administers a tenant: prunes what it has cached, beside what all others of it but workers may.
     Admin,
+    /// Runs the farm: drains workers, says who belongs to it. Nothing of any tenant's builds.
+    FarmAdmin,
 }
 
 impl Role {
     /// All there are.
-    pub const ALL: [Self; 5] = [Self::Builder, Self::CacheReader, Self::CacheWriter, Self::Worker, Self::Admin];
+    pub const ALL: [Self; 6] =
+        [Self::Builder, Self::CacheReader, Self::CacheWriter, Self::Worker, Self::Admin, Self::FarmAdmin];
 
     /// As people write it.
     pub fn name(self) -> &'static str {
@@ -35,6 +38,7 @@ impl Role {
             Self::CacheWriter => "cache-writer",
             Self::Worker => "worker",
             Self::Admin => "admin",
+            Self::FarmAdmin => "farm-admin",
         }
     }
 }
@@ -47,7 +51,7 @@ impl fmt::Display for Role {
 
 /// A text that is no role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no role; expected `builder`, `cache-reader`, `cache-writer`, `worker` or `admin`")]
+#[error("`{0}` is no role; expected `builder`, `cache-reader`, `cache-writer`, `worker`, `admin` or `farm-admin`")]
 pub struct Unknown(
     /// What was found.
     pub String,
@@ -76,6 +80,8 @@ pub struct Identity {
     pub serial: Option<String>,
     /// The serial number of the certificate from which that one was renewed, directly or by others between.
     pub family: Option<String>,
+    /// The SHA-256, in hex, of the static token that says so.
+    pub token: Option<String>,
     /// When it is no longer so.
     pub expires: Option<SystemTime>,
 }
@@ -90,6 +96,7 @@ impl Identity {
             pool: None,
             serial: None,
             family: None,
+            token: None,
             expires: None,
         }
     }

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use jsonwebtoken::jwk::{Jwk, JwkSet};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
@@ -22,6 +24,8 @@ pub use rules::Rules;
 
 /// Keys are fetched again after this time.
 const FRESH: Duration = Duration::from_secs(300);
+/// How long keys that are known are used while the provider cannot be reached.
+const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// An unknown key's id has them fetched at once, but not more often than this.
 const PAUSE: Duration = Duration::from_secs(10);
 /// How long a provider may take to answer.
@@ -83,6 +87,10 @@ pub struct Config {
     pub tenant_claim: String,
     /// The claim that lists roles: an array, or words in a text.
     pub roles_claim: String,
+    /// The longest time from now on for which a token may be valid.
+    pub max_life: Duration,
+    /// Where the tenants' directories are: once there is one, a token must name its tenant.
+    pub tenants_dir: PathBuf,
 }
 
 /// A token that was checked.
@@ -100,6 +108,8 @@ pub struct Jwt {
     /// When they were last asked for, and what came of it. Who has a known key looks here, and does not wait for `fetching`.
     fetched: Mutex<Option<(Instant, Result<(), String>)>>,
     fetching: tokio::sync::Mutex<()>,
+    /// When the provider last told its keys.
+    published: Mutex<Option<Instant>>,
     verified: Mutex<HashMap<[u8; 32], Verified>>,
 }
 
@@ -114,6 +124,7 @@ impl Jwt {
             keys: RwLock::new(Arc::new(JwkSet { keys: Vec::new() })),
             fetched: Mutex::default(),
             fetching: tokio::sync::Mutex::default(),
+            published: Mutex::default(),
             verified: Mutex::default(),
         };
         match (jwt.fetch().await, &jwt.config.source) {
@@ -139,7 +150,7 @@ impl Jwt {
         }
         let (tenant, roles) = match rules {
             Some(rules) => rules.apply(claims).inspect_err(|reason| tracing::warn!(name, reason, "refused a token"))?,
-            None => (text(claims, &self.config.tenant_claim), roles(&claims[&self.config.roles_claim])),
+            None => (self.tenant(claims)?, roles(&claims[&self.config.roles_claim])),
         };
         if !tenant.is_empty() {
             check_name("tenant", &tenant)?;
@@ -147,7 +158,26 @@ impl Jwt {
         Ok(Identity { name, tenant, roles, expires: Some(verified.expires), ..Identity::anonymous() })
     }
 
+    /// The tenant that a token names. None is the default one's only where there are no others: else it may have been meant for any of them.
+    fn tenant(&self, claims: &Value) -> Result<String, String> {
+        let claim = &self.config.tenant_claim;
+        match &claims[claim] {
+            Value::String(tenant) if !tenant.is_empty() => Ok(tenant.clone()),
+            Value::Null if !self.has_tenants() => Ok(String::new()),
+            Value::Null => Err(format!("the token names no tenant (`{claim}`), and this farm has tenants")),
+            other => Err(format!("the token's `{claim}` is `{other}`; expected the name of a tenant")),
+        }
+    }
+
+    fn has_tenants(&self) -> bool {
+        std::fs::read_dir(&self.config.tenants_dir).is_ok_and(|mut tenants| tenants.next().is_some())
+    }
+
     async fn verify(&self, token: &str) -> Result<Verified, String> {
+        // What was withdrawn since ends with what was remembered of it.
+        if self.fetched.lock().as_ref().is_some_and(|(at, _)| at.elapsed() >= FRESH) {
+            self.refresh().await?;
+        }
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         if let Some(known) = self.verified.lock().get(&hash).filter(|known| known.expires > SystemTime::now()) {
             return Ok(known.clone());
@@ -157,11 +187,22 @@ impl Jwt {
         if !ALGORITHMS.contains(&header.alg) {
             return Err(format!("the token is signed by {:?}, which everybody who checks it could forge", header.alg));
         }
+        check_header(token)?;
         let key = self.key(header.kid.as_deref()).await?;
+        check_key(&key, header.alg)?;
         let claims = self.claims(token, header.alg, &key)?;
+        if !matches!(claims["nbf"], Value::Null | Value::Number(_)) {
+            return Err("the token's `nbf` is no time".to_owned());
+        }
         let expires = claims["exp"].as_u64().and_then(|at| at.checked_add(LEEWAY_SECS)).map(Duration::from_secs);
         let expires = expires.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
         let expires = expires.ok_or("the token's `exp` is no time")?;
+        if expires > SystemTime::now() + self.config.max_life + Duration::from_secs(LEEWAY_SECS) {
+            let most = humantime::format_duration(self.config.max_life);
+            return Err(format!(
+                "the token is valid for more than {most}, the longest that this farm takes (`--jwt-max-life`)"
+            ));
+        }
         let verified = Verified { claims: Arc::new(claims), expires };
         let mut remembered = self.verified.lock();
         if remembered.len() >= REMEMBERED {
@@ -196,22 +237,29 @@ impl Jwt {
         }
     }
 
+    /// Fetches the keys again. Those that are known do while the provider is away, for a while.
+    async fn refresh(&self) -> Result<(), String> {
+        let Err(reason) = self.fetch().await else { return Ok(()) };
+        tracing::warn!(reason, "cannot fetch the keys of tokens");
+        if self.published.lock().is_some_and(|at| at.elapsed() > STALE) {
+            let hours = STALE.as_secs() / 3600;
+            return Err(format!(
+                "the provider's keys could not be fetched for {hours} h, so its tokens are not taken; try again"
+            ));
+        }
+        Ok(())
+    }
+
     async fn key(&self, id: Option<&str>) -> Result<Jwk, String> {
-        if let Some(key) = self.known(id)
-            && self.fetched.lock().as_ref().is_none_or(|(at, _)| at.elapsed() < FRESH)
-        {
+        if let Some(key) = self.known(id) {
             return Ok(key);
         }
-        let wrong = match self.fetch().await {
-            Ok(()) => None,
-            Err(reason) => {
-                tracing::warn!(reason, "cannot fetch the keys of tokens");
-                Some(reason)
-            }
-        };
-        // Old keys do while the provider is away.
+        let wrong = self.fetch().await.err();
         self.known(id).ok_or_else(|| match wrong {
-            Some(_) => "the provider's keys cannot be fetched just now; try again".to_owned(),
+            Some(reason) => {
+                tracing::warn!(reason, "cannot fetch the keys of tokens");
+                "the provider's keys cannot be fetched just now; try again".to_owned()
+            }
             None => "the token is signed by a key that the provider does not publish".to_owned(),
         })
     }
@@ -246,9 +294,32 @@ impl Jwt {
         };
         let keys: JwkSet = serde_json::from_slice(&data).map_err(|error| format!("this is no set of keys: {error}"))?;
         *self.keys.write() = Arc::new(keys);
+        *self.published.lock() = Some(Instant::now());
         // A key that was withdrawn verifies nothing any more.
         self.verified.lock().clear();
         Ok(())
+    }
+}
+
+/// RFC 7515, 4.1.11: who does not understand what `crit` names must refuse the token.
+fn check_header(token: &str) -> Result<(), String> {
+    let header = token.split('.').next().and_then(|header| URL_SAFE_NO_PAD.decode(header).ok()).unwrap_or_default();
+    let header: Value = serde_json::from_slice(&header).map_err(|_| "the token's header cannot be read".to_owned())?;
+    if header.get("crit").is_some() {
+        return Err(format!("the token's header demands (`crit`) what this farm does not know: {}", header["crit"]));
+    }
+    Ok(())
+}
+
+/// A key is used with the algorithm and for the purpose that it was published for (RFC 8725, 3.1).
+fn check_key(key: &Jwk, algorithm: Algorithm) -> Result<(), String> {
+    let own = key.common.key_algorithm.map(|own| own.to_string());
+    if own.as_ref().is_some_and(|own| *own != format!("{algorithm:?}")) {
+        return Err(format!("the token is signed by {algorithm:?} with a key for {}", own.unwrap_or_default()));
+    }
+    match &key.common.public_key_use {
+        None | Some(PublicKeyUse::Signature) => Ok(()),
+        Some(_) => Err("the token is signed with a key that is not for signatures".to_owned()),
     }
 }
 

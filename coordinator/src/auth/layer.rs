@@ -6,10 +6,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use kiln_proto::protocol;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+use tonic::{Code, Status};
 
+use super::audit::{Audit, Call, Subject};
 use super::open_call::{self, Guarded};
 use super::{Authenticator, Identity, Needs, needs};
 
@@ -17,12 +19,13 @@ use super::{Authenticator, Identity, Needs, needs};
 #[derive(Debug, Clone)]
 pub struct Gate {
     authenticator: Authenticator,
+    audit: Option<Audit>,
 }
 
 impl Gate {
-    /// A gate that asks this authenticator.
-    pub fn new(authenticator: Authenticator) -> Self {
-        Self { authenticator }
+    /// A gate that asks this authenticator, and writes down who did what.
+    pub fn new(authenticator: Authenticator, audit: Option<Audit>) -> Self {
+        Self { authenticator, audit }
     }
 }
 
@@ -30,7 +33,7 @@ impl<S> tower::Layer<S> for Gate {
     type Service = Guard<S>;
 
     fn layer(&self, inner: S) -> Guard<S> {
-        Guard { authenticator: self.authenticator.clone(), inner }
+        Guard { authenticator: self.authenticator.clone(), audit: self.audit.clone(), inner }
     }
 }
 
@@ -38,6 +41,7 @@ impl<S> tower::Layer<S> for Gate {
 #[derive(Debug, Clone)]
 pub struct Guard<S> {
     authenticator: Authenticator,
+    audit: Option<Audit>,
     inner: S,
 }
 
@@ -62,9 +66,16 @@ where
             let status = Status::failed_precondition(error.to_string());
             return Box::pin(std::future::ready(Ok(status.into_http())));
         }
+        let noted = self.audit.clone().map(|audit| Noted::of(audit, &request));
         if !self.authenticator.asks() {
-            request.extensions_mut().insert(Identity::anonymous());
-            return Box::pin(self.inner.call(request));
+            let identity = Identity::anonymous();
+            request.extensions_mut().insert(identity.clone());
+            let answer = self.inner.call(request);
+            return Box::pin(async move {
+                let answer = answer.await?;
+                noted.inspect(|noted| noted.write(Some(&identity), &answer));
+                Ok(answer)
+            });
         }
         // The one that was ready is used, and its copy stays for the next call.
         let copy = self.inner.clone();
@@ -74,40 +85,86 @@ where
             let (mut parts, body) = request.into_parts();
             let identity = match admit(&authenticator, &parts).await {
                 Ok(identity) => identity,
-                Err(status) => return Ok(status.into_http()),
+                Err((identity, status)) => {
+                    let answer = status.into_http();
+                    noted.inspect(|noted| noted.write(identity.as_ref(), &answer));
+                    return Ok(answer);
+                }
             };
-            let Some(identity) = identity else { return inner.call(http::Request::from_parts(parts, body)).await };
+            let Some(identity) = identity else {
+                let answer = inner.call(http::Request::from_parts(parts, body)).await?;
+                noted.inspect(|noted| noted.write(None, &answer));
+                return Ok(answer);
+            };
             let mut end = open_call::end(identity.clone(), authenticator.known());
-            parts.extensions.insert(identity);
+            parts.extensions.insert(identity.clone());
             let request = http::Request::from_parts(parts, body);
             let answer = tokio::select! {
                 answer = inner.call(request) => answer?,
-                status = &mut end => return Ok(status.into_http()),
+                status = &mut end => status.into_http(),
             };
+            noted.inspect(|noted| noted.write(Some(&identity), &answer));
             Ok(answer.map(|body| Body::new(Guarded::new(body, end))))
         })
     }
 }
 
-/// Who calls, where that matters.
-async fn admit(authenticator: &Authenticator, call: &http::request::Parts) -> Result<Option<Identity>, Status> {
+/// A call that may have to be written down.
+struct Noted {
+    audit: Audit,
+    path: String,
+    address: Option<String>,
+}
+
+impl Noted {
+    fn of<B>(audit: Audit, request: &http::Request<B>) -> Self {
+        let extensions = request.extensions();
+        let plain = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        let tls = || extensions.get::<TlsConnectInfo<TcpConnectInfo>>().and_then(|tls| tls.get_ref().remote_addr());
+        let address = plain.or_else(tls).map(|address| address.to_string());
+        Self { audit, path: request.uri().path().to_owned(), address }
+    }
+
+    fn write(&self, identity: Option<&Identity>, answer: &http::Response<Body>) {
+        // A call that failed at once has its status among the headers; of a stream that began well, the beginning is what is written down.
+        let status = Status::from_header_map(answer.headers());
+        let (code, message) = status.as_ref().map_or((Code::Ok, ""), |status| (status.code(), status.message()));
+        if Audit::wants(&self.path, code) {
+            self.audit.write(&Call {
+                path: &self.path,
+                identity,
+                address: self.address.clone(),
+                code,
+                message,
+                subject: answer.extensions().get::<Subject>(),
+            });
+        }
+    }
+}
+
+/// Who calls, where that matters; who was refused, where that is known.
+async fn admit(
+    authenticator: &Authenticator,
+    call: &http::request::Parts,
+) -> Result<Option<Identity>, (Option<Identity>, Status)> {
     let path = call.uri.path();
     let Some(needs) = needs(path) else {
-        return Err(Status::unimplemented(format!("`{path}` is no call of this farm")));
+        return Err((None, Status::unimplemented(format!("`{path}` is no call of this farm"))));
     };
     if needs == Needs::Nothing {
         return Ok(None);
     }
-    let identity = authenticator.identify(call).await?;
+    let identity = authenticator.identify(call).await.map_err(|status| (None, status))?;
     match needs {
         Needs::AnyOf(roles) if !identity.has_any(roles) => {
             let wanted: Vec<String> = roles.iter().map(|role| format!("`{role}`")).collect();
             tracing::warn!(name = identity.name, tenant = identity.tenant, path, "refused a call");
-            Err(Status::permission_denied(format!(
+            let refused = Status::permission_denied(format!(
                 "`{}` may not do this: it needs the role {}",
                 identity.name,
                 wanted.join(" or ")
-            )))
+            ));
+            Err((Some(identity), refused))
         }
         _ => Ok(Some(identity)),
     }

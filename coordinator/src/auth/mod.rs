@@ -3,6 +3,7 @@
 //! Invariant: a call reaches a service only after [`layer`] has put an [`Identity`] into its extensions; services read it by
 //! [`identity`] and never look at credentials.
 
+pub mod audit;
 mod authenticator;
 pub mod authority;
 mod config;

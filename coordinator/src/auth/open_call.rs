@@ -1,4 +1,4 @@
-//! A call that goes on for as long as its caller may: it ends when they are revoked, or what they showed expires.
+//! A call that goes on for as long as its caller may: it ends when they are revoked, or what they showed expires or is a token no more.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,7 +23,10 @@ pub(super) fn end(identity: Identity, mut known: watch::Receiver<Arc<Known>>) ->
         let expired = expired(identity.expires);
         let revoked = async {
             // Where the files are followed no more, nobody is revoked any more.
-            if known.wait_for(|known| known.revoked.has(&identity)).await.is_err() {
+            let is_out = |known: &Arc<Known>| {
+                known.revoked.has(&identity) || identity.token.as_ref().is_some_and(|hash| !known.tokens.has_hash(hash))
+            };
+            if known.wait_for(is_out).await.is_err() {
                 std::future::pending::<()>().await;
             }
         };

@@ -13,7 +13,7 @@ pub enum Needs {
     AnyOf(&'static [Role]),
 }
 
-use Role::{Admin, Builder, CacheReader, CacheWriter, Worker};
+use Role::{Admin, Builder, CacheReader, CacheWriter, FarmAdmin, Worker};
 
 const BUILD: Needs = Needs::AnyOf(&[Builder, Admin]);
 const READ: Needs = Needs::AnyOf(&[CacheReader, CacheWriter, Builder, Worker, Admin]);
@@ -21,7 +21,9 @@ const UPLOAD: Needs = Needs::AnyOf(&[CacheWriter, Builder, Worker, Admin]);
 const LOOK: Needs = Needs::AnyOf(&[CacheReader, CacheWriter, Builder, Admin]);
 const WRITE_RESULTS: Needs = Needs::AnyOf(&[CacheWriter, Admin]);
 const WORK: Needs = Needs::AnyOf(&[Worker]);
-const RUN_THE_FARM: Needs = Needs::AnyOf(&[Admin]);
+const ADMINISTER: Needs = Needs::AnyOf(&[Admin]);
+const RUN_THE_FARM: Needs = Needs::AnyOf(&[FarmAdmin]);
+const SEE_THE_FARM: Needs = Needs::AnyOf(&[CacheReader, CacheWriter, Builder, Admin, FarmAdmin]);
 
 /// Service, method, what it needs.
 pub const TABLE: &[(&str, &str, Needs)] = &[
@@ -57,9 +59,9 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("kiln.v1.Cache", "List", LOOK),
     ("kiln.v1.Cache", "Stats", LOOK),
     ("kiln.v1.Cache", "Explain", LOOK),
-    ("kiln.v1.Cache", "Prune", RUN_THE_FARM),
+    ("kiln.v1.Cache", "Prune", ADMINISTER),
     ("kiln.v1.Workers", "Link", WORK),
-    ("kiln.v1.Farm", "Status", LOOK),
+    ("kiln.v1.Farm", "Status", SEE_THE_FARM),
     ("kiln.v1.Farm", "DrainWorker", RUN_THE_FARM),
     ("grpc.health.v1.Health", "Check", Needs::Nothing),
     ("grpc.health.v1.Health", "Watch", Needs::Nothing),

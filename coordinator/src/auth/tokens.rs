@@ -158,6 +158,11 @@ impl Tokens {
         self.0.contains_key(&hash(token))
     }
 
+    /// Whether a token with this hash is one of them, valid or not.
+    pub fn has_hash(&self, sha256: &str) -> bool {
+        self.0.contains_key(sha256)
+    }
+
     /// Who shows this token.
     ///
     /// # Errors
@@ -177,6 +182,7 @@ impl Tokens {
             pool: None,
             serial: None,
             family: None,
+            token: Some(entry.sha256.clone()),
             expires: entry.expires,
         })
     }

@@ -148,6 +148,15 @@ fn project_directory(text: &str) -> Result<String, String> {
 }
 
 /// Somebody of whom only the name is known.
+/// What the farm knows of a request by itself.
+#[derive(Debug, Default)]
+struct Known {
+    /// Who asks, where the farm asks them.
+    identity: Option<String>,
+    /// The farm itself has fetched the sources.
+    source_verified: bool,
+}
+
 fn named(user: &str) -> Identity {
     Identity { name: user.to_owned(), ..Identity::anonymous() }
 }
@@ -202,18 +211,26 @@ impl Builds {
 
     /// As [`submit`](Self::submit), for whoever calls: where the farm asks who that is, it is their build whatever the request says.
     pub async fn submit_for(&self, identity: Identity, mut request: SubmitRequest) -> Result<Build, Status> {
-        if !identity.is_anonymous() {
+        let asked = !identity.is_anonymous();
+        if asked {
             request.user.clone_from(&identity.name);
         }
-        self.submit_as(identity, request).await
+        let known = Known { identity: asked.then(|| identity.name.clone()), source_verified: false };
+        self.submit_as(identity, known, request).await
+    }
+
+    /// As [`submit`](Self::submit), for a commit that the farm itself has fetched.
+    pub async fn submit_verified(&self, request: SubmitRequest) -> Result<Build, Status> {
+        let known = Known { identity: None, source_verified: true };
+        self.submit_as(named(&request.user), known, request).await
     }
 
     /// Plans a tree and starts its build. `INVALID_ARGUMENT`: the project is wrong, in words.
     pub async fn submit(&self, request: SubmitRequest) -> Result<Build, Status> {
-        self.submit_as(named(&request.user), request).await
+        self.submit_as(named(&request.user), Known::default(), request).await
     }
 
-    async fn submit_as(&self, identity: Identity, mut request: SubmitRequest) -> Result<Build, Status> {
+    async fn submit_as(&self, identity: Identity, known: Known, mut request: SubmitRequest) -> Result<Build, Status> {
         let bytes = prost::Message::encoded_len(&request);
         if bytes > MAX_REQUEST_BYTES {
             return Err(Status::resource_exhausted(format!(
@@ -248,6 +265,9 @@ impl Builds {
             user: request.user.clone(),
             platforms: plan.targets.iter().map(|target| target.platform.to_string()).collect(),
             instance: request.instance.clone(),
+            tenant: self.shared.settings.tenant.clone(),
+            identity: known.identity.unwrap_or_default(),
+            source_verified: known.source_verified,
             traceparent: trace::current(),
             ..Default::default()
         };

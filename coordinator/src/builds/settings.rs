@@ -21,6 +21,8 @@ pub enum Unfinished {
 /// How builds are run.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
+    /// Whose builds these are; empty for the default tenant's.
+    pub tenant: String,
     /// Every build may take emulated workers.
     pub allow_emulation: bool,
     /// How bases of images are fetched.

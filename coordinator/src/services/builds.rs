@@ -5,6 +5,7 @@ use kiln_proto::v1::{artifacts_server, builds_server};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::about;
 use crate::auth;
 
 /// Artifacts in one answer.
@@ -29,7 +30,9 @@ impl builds_server::Builds for Builds {
 
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::Build>, Status> {
         let identity = auth::identity(&request);
-        Ok(Response::new(self.builds.submit_for(identity, request.into_inner()).await?))
+        let build = self.builds.submit_for(identity, request.into_inner()).await?;
+        let subject = format!("build {} of {}", build.id, build.project);
+        Ok(about(subject, build))
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
@@ -38,7 +41,8 @@ impl builds_server::Builds for Builds {
     }
 
     async fn cancel(&self, request: Request<v1::CancelRequest>) -> Result<Response<v1::Build>, Status> {
-        Ok(Response::new(self.builds.cancel(&request.into_inner().build)?))
+        let build = self.builds.cancel(&request.into_inner().build)?;
+        Ok(about(format!("build {}", build.id), build))
     }
 
     async fn cancel_all(
@@ -52,7 +56,7 @@ impl builds_server::Builds for Builds {
         }
         let builds = self.builds.cancel_all(&user);
         tracing::info!(by = by.name, user, builds = builds.len(), "somebody's builds are cancelled");
-        Ok(Response::new(v1::CancelAllResponse { builds }))
+        Ok(about(format!("builds of {user}"), v1::CancelAllResponse { builds }))
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use kiln_proto::v1::{self, membership_server};
 use tonic::{Request, Response, Status};
 
+use super::about;
 use crate::auth::{self, Authenticator, Identity, Role, check_name, issued, revoked, tokens};
 use crate::execution::ExecutionHandle;
 
@@ -37,7 +38,7 @@ impl membership_server::Membership for Membership {
         let v1::JoinRequest { token, worker, certificate_request } = request.into_inner();
         check_name("worker", &worker).map_err(Status::invalid_argument)?;
         let chain = self.authenticator.join(&token, &worker, &certificate_request).await?;
-        Ok(Response::new(v1::Certificate { chain }))
+        Ok(about(format!("worker {worker}"), v1::Certificate { chain }))
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::Certificate>, Status> {
@@ -66,7 +67,7 @@ impl membership_server::Membership for Membership {
         let whom = whom(name, serial);
         self.authenticator.revoke(&whom).await?;
         tracing::info!(by = by.name, name = whom.name, serial = whom.serial, "somebody is let in no more");
-        Ok(Response::new(v1::RevokeResponse {}))
+        Ok(about(named(&whom), v1::RevokeResponse {}))
     }
 
     async fn unrevoke(&self, request: Request<v1::UnrevokeRequest>) -> Result<Response<v1::UnrevokeResponse>, Status> {
@@ -78,7 +79,7 @@ impl membership_server::Membership for Membership {
         let whom = whom(name, serial);
         self.authenticator.unrevoke(&whom).await?;
         tracing::info!(by = by.name, name = whom.name, serial = whom.serial, "somebody is let in again");
-        Ok(Response::new(v1::UnrevokeResponse {}))
+        Ok(about(named(&whom), v1::UnrevokeResponse {}))
     }
 
     async fn list(&self, _: Request<v1::ListMembersRequest>) -> Result<Response<v1::Members>, Status> {
@@ -86,6 +87,13 @@ impl membership_server::Membership for Membership {
         let certificates = self.authenticator.issued().await;
         let tokens: Vec<tokens::Entry> = known.tokens.entries().cloned().collect();
         Ok(Response::new(members(certificates, tokens, &known.revoked)))
+    }
+}
+
+fn named(whom: &Identity) -> String {
+    match &whom.serial {
+        Some(serial) => format!("certificate {serial}"),
+        None => whom.name.clone(),
     }
 }
 

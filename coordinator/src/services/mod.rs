@@ -29,3 +29,10 @@ pub use cas::ContentAddressableStorage;
 /// Bytes of blobs in one batch call, as advertised. Below gRPC's usual message limit of 4 MiB with its envelope is what clients
 /// must stay; the servers' own limit is [`kiln_proto::channel::MAX_MESSAGE_BYTES`].
 pub const MAX_BATCH_BYTES: u64 = 4 * 1024 * 1024;
+
+/// An answer that says what it was about, for the audit log.
+fn about<T>(subject: String, message: T) -> tonic::Response<T> {
+    let mut answer = tonic::Response::new(message);
+    answer.extensions_mut().insert(crate::auth::audit::Subject(subject));
+    answer
+}

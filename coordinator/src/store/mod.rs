@@ -27,6 +27,7 @@ mod shared_actions;
 mod whole;
 mod with_empty;
 
+use crate::auth::FarmKey;
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -159,6 +160,8 @@ pub struct RedisConfig {
     pub prefix: String,
     /// Largest blob that is kept there, in bytes.
     pub max_blob_bytes: u64,
+    /// What is written there is sealed with this key; coordinators that share the Redis have the same.
+    pub key: FarmKey,
 }
 
 impl Config {
@@ -244,7 +247,7 @@ impl Stores {
             None => None,
         };
         let behind = bucket.clone().map(|bucket| metered("s3", Arc::new(bucket)));
-        let keys = |found: &RedisConfig| redis::Keys::new(&found.prefix, life);
+        let keys = |found: &RedisConfig| redis::Keys::new(&found.prefix, life, found.key.clone());
         let shared: Option<Arc<dyn BlobStore>> = match &redis {
             None => behind,
             Some((link, found)) => {

@@ -83,6 +83,7 @@ impl Stack {
     /// # Errors
     /// Where its directory cannot be used.
     pub async fn open(
+        tenant: &str,
         shared: &Shared,
         directory: PathBuf,
         kept: &store::Config,
@@ -100,6 +101,7 @@ impl Stack {
             execution.clone(),
             layers.clone(),
             Settings {
+                tenant: tenant.to_owned(),
                 allow_emulation: shared.config.allow_emulation,
                 registries: shared.config.registries(),
                 metrics: shared.builds.clone(),
@@ -138,7 +140,7 @@ async fn shared_layers(
     stores: &Stores,
 ) -> Result<Arc<dyn LayerStore>, layers::Error> {
     let (Some(link), Some(redis)) = (&stores.redis, &config.redis) else { return Ok(Arc::new(own)) };
-    let keys = store::redis::Keys::new(&redis.prefix, config.life);
+    let keys = store::redis::Keys::new(&redis.prefix, config.life, redis.key.clone());
     let parts = store::redis::Parts::new(link.clone(), keys, MAX_LAYER_RECORDS as usize);
     Ok(SharedLayers::open(own, parts, stores.blobs.clone()).await?)
 }
@@ -231,7 +233,7 @@ impl Tenants {
         let stores = Stores::open(&kept).await?;
         let execution = self.shared.execution.of_tenant(tenant, stores.clone(), quota.actions(tenant));
         tracing::info!(tenant, "a tenant's stores are open");
-        Stack::open(&self.shared, directory, &kept, stores, execution).await
+        Stack::open(tenant, &self.shared, directory, &kept, stores, execution).await
     }
 
     /// Waits until what is known of layers is written down.

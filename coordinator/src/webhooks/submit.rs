@@ -51,7 +51,7 @@ pub(super) async fn submit(tenant: &Tenant, hook: &Hook, key: Key, job: &Job, pr
     store(&*tenant.stores.blobs, &scanned).await?;
     let secrets = hook.secrets().map_err(Error::Farm)?;
     let request = v1::SubmitRequest { secrets, ..request(hook, key, job, &scanned, (facts, directory))? };
-    tenant.builds.submit(request).await.map_err(|status| match status.code() {
+    tenant.builds.submit_verified(request).await.map_err(|status| match status.code() {
         tonic::Code::InvalidArgument => Error::Project(status.message().to_owned()),
         _ => Error::Farm(status.message().to_owned()),
     })

@@ -130,7 +130,7 @@ async fn what_is_damaged_is_absent_and_removed() {
     let redis = Redis::start();
     let (one, other) = (coordinator(&redis.url()).await, coordinator(&redis.url()).await);
     let (small, large) = (one.put(&noise(1, 1_000)).await, one.put(&noise(2, 6 * MIB)).await);
-    let key = |digest: &Digest| format!("kiln:1:b:sha256:{}-{}", digest.hex(), digest.size);
+    let key = |digest: &Digest| format!("kiln:2:b:sha256:{}-{}", digest.hex(), digest.size);
     redis.cli(&["SETRANGE", &key(&small), "100", "damage"]);
     redis.cli(&["SETRANGE", &key(&large), "50", "damage"]);
     for digest in [small, large] {

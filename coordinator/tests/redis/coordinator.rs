@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
+use kiln_coordinator::auth::FarmKey;
 use kiln_coordinator::store::redis::{Address, Health, Tls};
 use kiln_coordinator::store::{BlobStore, Config, Error, RedisConfig, Stores};
 use kiln_proto::digest::{Digest, DigestFunction};
@@ -22,8 +23,17 @@ pub struct Coordinator {
 
 fn config(dir: &TempDir, url: &str, tls: &Tls) -> Config {
     let address = Address::parse(url, tls).unwrap();
-    let redis = RedisConfig { address, prefix: "kiln".into(), max_blob_bytes: 32 << 20 };
+    let redis = RedisConfig { address, prefix: "kiln".into(), max_blob_bytes: 32 << 20, key: crate::farm_key() };
     Config { redis: Some(redis), ..Config::on_disk(dir.path().to_owned(), 1 << 30) }
+}
+
+/// One of another farm, whose key is this.
+pub async fn coordinator_of(url: &str, key: FarmKey) -> Coordinator {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&dir, url, &Tls::default());
+    config.redis = config.redis.map(|redis| RedisConfig { key, ..redis });
+    let stores = Stores::open(&config).await.unwrap();
+    Coordinator { stores, dir }
 }
 
 pub async fn coordinator_with(url: &str, tls: &Tls) -> Coordinator {

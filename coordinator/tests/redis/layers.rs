@@ -23,7 +23,7 @@ async fn records(url: &str) -> Records {
     let coordinator = coordinator(url).await;
     let own = RedbLayers::open(&coordinator.dir.path().join("layers.redb"), 1_000).unwrap();
     let link = coordinator.stores.redis.clone().unwrap();
-    let parts = Parts::new(link, Keys::new("kiln", LIFE), MOST);
+    let parts = Parts::new(link, Keys::new("kiln", LIFE, crate::farm_key()), MOST);
     let store = SharedLayers::open(own, parts, coordinator.stores.blobs.clone()).await.unwrap();
     Records { coordinator, store }
 }
@@ -110,7 +110,7 @@ async fn a_record_that_one_removed_is_removed_for_all() {
     one.put(&["a", "b"], 1).await;
     other.store.remove("team", &["a".to_owned()]).await.unwrap();
     assert_eq!(other.hits().await, [("b".to_owned(), 1)]);
-    assert_eq!(redis.keys("kiln:1:l:1:a:*"), [] as [&str; 0]);
+    assert_eq!(redis.keys("kiln:2:l:1:a:*"), [] as [&str; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,12 +158,12 @@ async fn records_expire_and_their_number_is_bounded() {
     for key in &keys {
         one.put(&[key], 1).await;
     }
-    for key in redis.keys("kiln:1:l*") {
+    for key in redis.keys("kiln:2:l*") {
         let seconds: u64 = redis.cli(&["TTL", &key]).parse().unwrap();
         assert!((LIFE.as_secs() - 100..=LIFE.as_secs()).contains(&seconds), "expected `{key}` to expire");
     }
-    assert_eq!(redis.cli(&["ZCARD", "kiln:1:li:team"]), MOST.to_string());
-    assert_eq!(redis.cli(&["ZRANGE", "kiln:1:li:team", "0", "0"]), "010", "expected those written longest ago to go");
+    assert_eq!(redis.cli(&["ZCARD", "kiln:2:li:team"]), MOST.to_string());
+    assert_eq!(redis.cli(&["ZRANGE", "kiln:2:li:team", "0", "0"]), "010", "expected those written longest ago to go");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,12 +174,12 @@ async fn parts_of_another_layout_and_keys_of_another_kind_count_as_absent() {
     let redis = Redis::start();
     let (one, other) = (records(&redis.url()).await, records(&redis.url()).await);
     one.put(&["a", "b"], 1).await;
-    redis.cli(&["HSET", "kiln:1:l:1:a:team", "a newer coordinator", "9 what is this"]);
-    redis.cli(&["HSET", "kiln:1:l:1:a:team", "a broken one", "0\u{1}not a record"]);
-    redis.cli(&["DEL", "kiln:1:l:1:b:team"]);
-    redis.cli(&["SET", "kiln:1:l:1:b:team", "not even a hash"]);
+    redis.cli(&["HSET", "kiln:2:l:1:a:team", "a newer coordinator", "9 what is this"]);
+    redis.cli(&["HSET", "kiln:2:l:1:a:team", "a broken one", "0\u{1}not a record"]);
+    redis.cli(&["DEL", "kiln:2:l:1:b:team"]);
+    redis.cli(&["SET", "kiln:2:l:1:b:team", "not even a hash"]);
     let found = other.store.get("team", &["a".to_owned(), "b".to_owned()]).await.unwrap();
     assert_eq!((found[0].others.len(), found[0].all().users["ann"].hits), (1, 1));
     assert!(found[1].others.is_empty());
-    assert_eq!(redis.cli(&["HLEN", "kiln:1:l:1:a:team"]), "3", "expected what is not understood to be left alone");
+    assert_eq!(redis.cli(&["HLEN", "kiln:2:l:1:a:team"]), "3", "expected what is not understood to be left alone");
 }

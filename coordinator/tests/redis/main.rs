@@ -17,3 +17,8 @@ mod layers;
 mod results;
 
 const MIB: usize = 1 << 20;
+
+/// The key of the farm that the coordinators of these tests belong to.
+fn farm_key() -> kiln_coordinator::auth::FarmKey {
+    kiln_coordinator::auth::FarmKey::of(&[7; 32])
+}

@@ -1,5 +1,6 @@
 //! Results of actions, their lives, and the keys of others.
 
+use kiln_coordinator::auth::FarmKey;
 use kiln_coordinator::store::Error;
 
 use crate::coordinator::{coordinator, redis_or_skip};
@@ -18,7 +19,7 @@ async fn a_result_is_a_hit_through_the_other_coordinator_only_while_it_is_whole(
     assert_eq!(other.stores.cached_result("team/b", &action).await.unwrap(), None, "expected tenants to be apart");
     assert_eq!(other.stores.cached_result("", &action).await.unwrap(), None);
     for blob in &blobs {
-        let key = format!("kiln:1:b:sha256:{}-{}", blob.hex(), blob.size);
+        let key = format!("kiln:2:b:sha256:{}-{}", blob.hex(), blob.size);
         redis.cli(&["DEL", &key]);
         assert_eq!(other.stores.cached_result("team/a", &action).await.unwrap(), None, "expected none without {blob}");
         // The one who still has it shares it again with the next result.
@@ -59,7 +60,7 @@ async fn finding_a_blob_and_hitting_a_result_extend_their_life() {
     assert!(lives(&redis) > 1_000_000, "expected a hit to extend the life of all that it names, and its own");
     shorten(&redis);
     assert!(other.blobs().find_missing(&blobs).await.unwrap().is_empty());
-    let blob_keys = redis.keys("kiln:1:b:*");
+    let blob_keys = redis.keys("kiln:2:b:*");
     let shortest = blob_keys.iter().map(|key| redis.cli(&["TTL", key]).parse::<i64>().unwrap()).min().unwrap();
     assert!(shortest > 1_000_000, "expected FindMissingBlobs to extend the life of what it finds");
 }
@@ -75,7 +76,7 @@ async fn other_programs_keys_and_older_layouts_are_left_alone() {
     redis.cli(&["SET", "kiln:0:b:sha256:00-1", "an older layout"]);
     let data = noise(1, 100);
     let digest = SHA256.digest(&data);
-    let key = format!("kiln:1:b:sha256:{}-{}", digest.hex(), digest.size);
+    let key = format!("kiln:2:b:sha256:{}-{}", digest.hex(), digest.size);
     redis.cli(&["LPUSH", &key, "not even a string"]);
     let (one, other) = (coordinator(&redis.url()).await, coordinator(&redis.url()).await);
     assert!(matches!(one.blobs().get(&digest).await, Err(Error::NotFound { .. })));
@@ -85,4 +86,38 @@ async fn other_programs_keys_and_older_layouts_are_left_alone() {
     assert_eq!(redis.cli(&["GET", "session:1"]), "theirs");
     assert_eq!(redis.cli(&["LRANGE", "kiln", "0", "-1"]), "theirs");
     assert_eq!(redis.cli(&["GET", "kiln:0:b:sha256:00-1"]), "an older layout");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_can_write_to_redis_causes_misses_and_nothing_else() {
+    if !redis_or_skip() {
+        return;
+    }
+    let redis = Redis::start();
+    let (one, other) = (coordinator(&redis.url()).await, coordinator(&redis.url()).await);
+    let (action, result, _) = one.put_result("shop", 1).await;
+    let (victim, _, _) = one.put_result("shop", 2).await;
+    let key_of = |digest: &kiln_proto::digest::Digest, instance: &str| {
+        format!("kiln:2:a:sha256:{}-{}:{instance}", digest.hex(), digest.size)
+    };
+    // A genuine value under another action's, and another instance's, key.
+    for (digest, instance) in [(&victim, "shop"), (&action, "bank")] {
+        redis.cli(&["COPY", &key_of(&action, "shop"), &key_of(digest, instance), "REPLACE"]);
+        assert_eq!(
+            other.stores.cached_result(instance, digest).await.unwrap(),
+            None,
+            "expected a moved value to be none"
+        );
+    }
+    // One that another farm's key sealed, and one that nobody did, as an earlier version wrote them.
+    let stranger = crate::coordinator::coordinator_of(&redis.url(), FarmKey::of(&[8; 32])).await;
+    stranger.stores.actions.put("shop", &action, result.clone()).await.unwrap();
+    assert_eq!(other.stores.cached_result("shop", &action).await.unwrap(), None);
+    let mut plain = vec![0_u8];
+    plain.extend_from_slice(&prost::Message::encode_to_vec(&result));
+    redis.set(&key_of(&action, "shop"), &plain);
+    assert_eq!(other.stores.cached_result("shop", &action).await.unwrap(), None);
+    // Whoever has the key writes it again.
+    one.stores.actions.put("shop", &action, result.clone()).await.unwrap();
+    assert_eq!(other.stores.cached_result("shop", &action).await.unwrap(), Some(result));
 }

@@ -123,6 +123,16 @@ impl Redis {
         text
     }
 
+    /// Puts any bytes under a key.
+    pub fn set(&self, key: &str, value: &[u8]) {
+        use std::io::Write;
+        let mut command = Command::new("redis-cli");
+        command.args(["-p", &self.port.to_string()]).args(&self.client).args(["-x", "SET", key]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(value).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+
     /// Its keys that match a pattern.
     pub fn keys(&self, pattern: &str) -> Vec<String> {
         let text = self.cli(&["KEYS", pattern]);

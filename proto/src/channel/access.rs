@@ -63,6 +63,11 @@ impl Access {
         }
     }
 
+    /// Whether there is anything to show.
+    pub(super) fn is_given(&self) -> bool {
+        self.cert.is_some() || self.has_token()
+    }
+
     pub(super) fn has_token(&self) -> bool {
         self.token_file.is_some() || variable().is_some()
     }

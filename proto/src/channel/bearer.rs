@@ -10,6 +10,7 @@ use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
 use super::access::Error;
+use crate::local;
 use crate::protocol::{HEADER, PROTOCOL};
 
 /// How long a token that came from a file is used before the file is looked at again: short-lived ones are replaced there.
@@ -19,9 +20,11 @@ const FRESH: Duration = Duration::from_secs(5);
 #[derive(Clone, Default)]
 pub struct Bearer(Option<Arc<Token>>);
 
-struct Token {
-    file: Option<PathBuf>,
-    value: Mutex<(Instant, MetadataValue<Ascii>)>,
+enum Token {
+    /// From a variable, or from a file that may change.
+    Given { file: Option<PathBuf>, value: Mutex<(Instant, MetadataValue<Ascii>)> },
+    /// In the file of a coordinator on this machine, which makes another whenever it starts.
+    Local { file: PathBuf },
 }
 
 impl fmt::Debug for Bearer {
@@ -40,7 +43,12 @@ impl Bearer {
     }
 
     fn new(value: MetadataValue<Ascii>, file: Option<PathBuf>) -> Self {
-        Self(Some(Arc::new(Token { file, value: Mutex::new((Instant::now(), value)) })))
+        Self(Some(Arc::new(Token::Given { file, value: Mutex::new((Instant::now(), value)) })))
+    }
+
+    /// What the coordinator on this machine has in this file at each call, where it has one.
+    pub(super) fn local(file: PathBuf) -> Self {
+        Self(Some(Arc::new(Token::Local { file })))
     }
 }
 
@@ -61,24 +69,28 @@ fn value(token: &str, from: &str) -> Result<MetadataValue<Ascii>, Error> {
 }
 
 impl Token {
-    fn now(&self) -> MetadataValue<Ascii> {
-        let mut held = self.value.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(file) = &self.file
+    fn now(&self) -> Option<MetadataValue<Ascii>> {
+        let (file, held) = match self {
+            Self::Local { file } => return local::read(file).and_then(|token| value(&token, "").ok()),
+            Self::Given { file, value } => (file, value),
+        };
+        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = file
             && held.0.elapsed() > FRESH
         {
             // One that cannot be read just now is being replaced: the old one does for a while.
             let value = read(file).unwrap_or_else(|_| held.1.clone());
             *held = (Instant::now(), value);
         }
-        held.1.clone()
+        Some(held.1.clone())
     }
 }
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         request.metadata_mut().insert(HEADER, PROTOCOL.into());
-        if let Some(token) = &self.0 {
-            request.metadata_mut().insert("authorization", token.now());
+        if let Some(token) = self.0.as_ref().and_then(|token| token.now()) {
+            request.metadata_mut().insert("authorization", token);
         }
         Ok(request)
     }

@@ -10,7 +10,8 @@ use tonic::transport::Uri;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
-use super::{Access, Channel, Error, endpoint, refusal};
+use super::{Access, Bearer, Channel, Error, endpoint, refusal};
+use crate::local;
 
 /// A connection, whatever it is made of.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -50,8 +51,11 @@ impl Dial {
     /// # Errors
     /// Where the address is none, the credentials cannot be read, nothing answers there, or what answers is not trusted.
     pub async fn connect(&self) -> Result<Channel, Error> {
-        let bearer = self.access.bearer()?;
         let endpoint = endpoint(&self.url, &self.access)?;
+        let bearer = match local::place(endpoint.uri()).filter(|_| !self.access.is_given()) {
+            Some(place) if self.connector.is_none() => Bearer::local(place),
+            _ => self.access.bearer()?,
+        };
         let connected = match &self.connector {
             None => endpoint.connect().await,
             Some(connector) => endpoint.connect_with_connector(connector.clone()).await,

@@ -35,7 +35,20 @@ impl Provider {
     }
 
     fn sign(&self, claims: &Value) -> String {
-        let header = Header { kid: Some("one".into()), ..Header::new(Algorithm::ES256) };
+        self.sign_with(Header { kid: Some("one".into()), ..Header::new(Algorithm::ES256) }, claims)
+    }
+
+    /// A token with a header that says anything, whose signature is right.
+    fn sign_raw(&self, header: &Value, claims: &Value) -> String {
+        use base64::Engine;
+        use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
+        let message = format!("{}.{}", B64.encode(header.to_string()), B64.encode(claims.to_string()));
+        let key = EncodingKey::from_ec_der(&self.key.serialize_der());
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::ES256).unwrap();
+        format!("{message}.{signature}")
+    }
+
+    fn sign_with(&self, header: Header, claims: &Value) -> String {
         let key = EncodingKey::from_ec_der(&self.key.serialize_der());
         jsonwebtoken::encode(&header, claims, &key).unwrap()
     }
@@ -47,6 +60,8 @@ impl Provider {
             audience: "kiln".into(),
             tenant_claim: "tenant".into(),
             roles_claim: "roles".into(),
+            max_life: Duration::from_secs(3600),
+            tenants_dir: self.directory.path().join("tenants"),
         };
         Jwt::open(config).await.unwrap()
     }
@@ -134,4 +149,48 @@ async fn rules_say_what_the_claims_of_a_token_mean() {
     // Other rules hold at once, also for a token that is known already.
     let other = read("[[rule]]\nwhen = { repository = \"other/*\" }\nroles = [\"builder\"]");
     assert!(jwt.identify(&token, Some(&other)).await.unwrap_err().contains("no rule"));
+}
+
+#[tokio::test]
+async fn a_token_with_an_odd_time_header_key_or_tenant_is_refused() {
+    let provider = Provider::new();
+    let jwt = provider.open().await;
+    let refused = async |token: &str, word: &str| {
+        let reason = jwt.identify(token, None).await.expect_err(word);
+        assert!(reason.contains(word), "expected `{word}` in: {reason}");
+    };
+    let with = |claim: &str, value: Value| {
+        let mut claims = claims();
+        claims[claim] = value;
+        claims
+    };
+    for (claim, value, word) in [
+        ("nbf", json!("yesterday"), "`nbf` is no time"),
+        ("exp", json!(unix() + 10 * 3600), "valid for more than 1h"),
+        ("tenant", json!(["shop"]), "expected the name of a tenant"),
+        ("tenant", json!(7), "expected the name of a tenant"),
+        ("tenant", json!(""), "expected the name of a tenant"),
+        ("tenant", json!("../shop"), "no name of a tenant"),
+    ] {
+        refused(&provider.sign(&with(claim, value)), word).await;
+    }
+    let critical = json!({ "alg": "ES256", "kid": "one", "crit": ["exp"] });
+    refused(&provider.sign_raw(&critical, &claims()), "`crit`").await;
+    // Without a tenant it is the default one's only while there are no others.
+    let nobodys = provider.sign(&with("tenant", Value::Null));
+    assert_eq!(jwt.identify(&nobodys, None).await.unwrap().tenant, "");
+    std::fs::create_dir_all(provider.directory.path().join("tenants/shop")).unwrap();
+    refused(&nobodys, "names no tenant").await;
+    // A key that was published for another algorithm, or another purpose.
+    for (member, value, word) in
+        [("alg", json!("ES384"), "with a key for ES384"), ("use", json!("enc"), "not for signatures")]
+    {
+        let mut keys: Value = serde_json::from_slice(&std::fs::read(provider.path()).unwrap()).unwrap();
+        keys["keys"][0][member] = value;
+        std::fs::write(provider.path(), keys.to_string()).unwrap();
+        let jwt = provider.open().await;
+        let reason = jwt.identify(&provider.sign(&claims()), None).await.expect_err(word);
+        assert!(reason.contains(word), "expected `{word}` in: {reason}");
+        provider.publish("one");
+    }
 }

@@ -42,17 +42,20 @@ impl ActionStore for RedisActions {
         if value::is_removed(&found) {
             return Err(Error::NotFound { digest: *action });
         }
-        let decoded = value::decode(Bytes::from(found), MAX_RESULT_BYTES);
+        let opened = value::open(&self.keys.farm, &self.keys.action(instance, action), &Bytes::from(found));
+        let decoded = opened.and_then(|value| value::decode(value, MAX_RESULT_BYTES));
         let result = decoded.and_then(|data| reapi::ActionResult::decode(data).ok());
         if result.is_none() {
-            tracing::warn!(%action, "a result in Redis is not readable; the action will run again");
+            tracing::warn!(%action, "a result in Redis is not this farm's, or not readable; the action will run again");
         }
         Ok(result)
     }
 
     async fn put(&self, instance: &str, action: &Digest, result: reapi::ActionResult) -> Result<(), Error> {
         let mut set = redis::cmd("SET");
-        set.arg(self.keys.action(instance, action)).arg(value::encode(&result.encode_to_vec()));
+        let key = self.keys.action(instance, action);
+        let sealed = value::seal(&self.keys.farm, &key, &value::encode(&result.encode_to_vec()));
+        set.arg(key).arg(sealed);
         set.arg("EX").arg(self.keys.seconds());
         self.link.call(Access::Write, set).await?;
         Ok(())

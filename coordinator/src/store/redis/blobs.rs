@@ -83,10 +83,12 @@ impl RedisBlobs {
         let mut get = redis::cmd("GET");
         get.arg(self.keys.blob(digest));
         match self.link.call(Access::Read, get).await? {
-            Value::BulkString(found) => match value::decode_blob(found.into(), digest) {
-                Some(value) => Ok(value),
-                None => Err(self.damaged(digest).await),
-            },
+            Value::BulkString(found) => {
+                match value::decode_blob(&self.keys.farm, &self.keys.blob(digest), found.into(), digest) {
+                    Some(value) => Ok(value),
+                    None => Err(self.damaged(digest).await),
+                }
+            }
             _ => Err(absent(digest)),
         }
     }
@@ -260,10 +262,11 @@ impl RedisBlobs {
             Ok(_) => return group.iter().map(|digest| Err(absent(digest))).collect(),
             Err(error) => return group.iter().map(|_| Err(error.clone().into())).collect(),
         };
+        let keys = self.keys.clone();
         let decoded = tokio::task::spawn_blocking(move || {
             let decode = |(digest, found): (Digest, Value)| {
                 let Value::BulkString(found) = found else { return (digest, Ok(None)) };
-                match value::decode_blob(found.into(), &digest) {
+                match value::decode_blob(&keys.farm, &keys.blob(&digest), found.into(), &digest) {
                     Some(value::Value::Whole(data)) if digest.function.digest(&data) == digest => {
                         (digest, Ok(Some(data)))
                     }
@@ -344,7 +347,8 @@ impl BlobWriter for ChunkWriter {
             let digest = self.digest.function.digest(&chunk);
             self.store_chunk(digest, chunk).await?;
         }
-        let list = value::encode_chunks(&self.digest, &self.chunks);
+        let keys = &self.store.keys;
+        let list = value::encode_chunks(&keys.farm, &keys.blob(&self.digest), &self.chunks);
         self.store.link.call(Access::Write, self.store.set(&self.digest, list)).await?;
         Ok(())
     }

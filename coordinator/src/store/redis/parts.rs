@@ -22,6 +22,11 @@ const MAX_PART_BYTES: usize = 4 << 20;
 /// What coordinators keep of one name: who, and what.
 pub type Found = Vec<(String, Bytes)>;
 
+/// What one coordinator's part is sealed as.
+fn field(hash: &str, owner: &str) -> String {
+    format!("{owner}:{hash}")
+}
+
 /// Values in parts, over one Redis. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Parts {
@@ -68,12 +73,14 @@ impl Parts {
             all
         });
         let mut found = Vec::with_capacity(names.len());
-        for answer in self.batches(Access::Read, commands.collect()).await? {
+        for (answer, name) in self.batches(Access::Read, commands.collect()).await?.into_iter().zip(names) {
+            let hash = self.hash(group, name);
             let parts: Vec<(String, Vec<u8>)> =
                 answer.ok().and_then(|value| redis::from_redis_value(value).ok()).unwrap_or_default();
-            let readable = parts
-                .into_iter()
-                .filter_map(|(owner, part)| Some((owner, value::decode(part.into(), MAX_PART_BYTES)?)));
+            let readable = parts.into_iter().filter_map(|(owner, part)| {
+                let opened = value::open(&self.keys.farm, &field(&hash, &owner), &part.into())?;
+                Some((owner, value::decode(opened, MAX_PART_BYTES)?))
+            });
             found.push(readable.collect());
         }
         Ok(found)
@@ -97,7 +104,8 @@ impl Parts {
         let (seconds, now) = (seconds.to_string(), now_ms.to_string());
         for (name, part) in parts {
             let hash = self.hash(group, name);
-            add("HSET", &hash, &[owner.as_bytes(), &value::encode(part)]);
+            let sealed = value::seal(&self.keys.farm, &field(&hash, owner), &value::encode(part));
+            add("HSET", &hash, &[owner.as_bytes(), &sealed]);
             add("EXPIRE", &hash, &[seconds.as_bytes()]);
             add("ZADD", &index, &[now.as_bytes(), name.as_bytes()]);
         }

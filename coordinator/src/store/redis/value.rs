@@ -4,24 +4,30 @@
 //! | --- | --- |
 //! | `0` | the bytes as they are |
 //! | `1` | the bytes as one zstd frame (RFC 8878), where that is smaller |
-//! | `2` | a blob in parts: a BLAKE3 hash over the rest and the blob's digest, then each chunk's size (4 bytes, little endian) and hash |
+//! | `2` | a blob in parts: each chunk's size (4 bytes, little endian) and hash; only within `4` |
 //! | `3` | nothing: a result that was removed, and is not to be taken from elsewhere either |
+//! | `4` | an HMAC-SHA256 under the farm's key over the key's name and the rest, then another value |
 //!
 //! Any other first byte is another version's, and counts as absent.
+//!
+//! Invariant: what no digest checks is only believed under the farm's own MAC. So whoever can write to Redis can make things absent, and no more.
 
 use bytes::Bytes;
 use kiln_proto::chunking;
-use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::digest::Digest;
+
+use crate::auth::farm_key::{self, FarmKey, Purpose};
 
 const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
 const CHUNKS: u8 = 2;
 const REMOVED: u8 = 3;
+const SEALED: u8 = 4;
 
 /// What is shorter is not worth compressing.
 const COMPRESS_FROM_BYTES: usize = 128;
 const LEVEL: i32 = 1;
-/// Length of a hash in the list of chunks, and of the list's own.
+/// Length of a hash in the list of chunks.
 const HASH_BYTES: usize = 32;
 
 /// A value that was read.
@@ -61,22 +67,32 @@ pub(super) fn is_removed(value: &[u8]) -> bool {
     value == [REMOVED]
 }
 
-fn seal(blob: &Digest, list: &[u8]) -> [u8; HASH_BYTES] {
-    let name = blob.to_string();
-    DigestFunction::Blake3.digest(&[name.as_bytes(), list].concat()).hash
+/// Seals a value, which is read again only under the same name.
+pub(super) fn seal(key: &FarmKey, name: &str, value: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(1 + farm_key::BYTES + value.len());
+    sealed.push(SEALED);
+    sealed.extend_from_slice(&key.seal(Purpose::Cache, &[name.as_bytes(), value]));
+    sealed.extend_from_slice(value);
+    sealed
+}
+
+/// The value that was sealed under this name; none where it was not.
+pub(super) fn open(key: &FarmKey, name: &str, sealed: &Bytes) -> Option<Bytes> {
+    let (how, rest) = sealed.split_first()?;
+    let (mac, value) = rest.split_at_checked(farm_key::BYTES)?;
+    let is_ours = *how == SEALED && key.verify(Purpose::Cache, &[name.as_bytes(), value], mac);
+    is_ours.then(|| sealed.slice_ref(value))
 }
 
 /// A blob's list of chunks as a value.
-pub(super) fn encode_chunks(blob: &Digest, chunks: &[Digest]) -> Vec<u8> {
-    let mut list = Vec::with_capacity(chunks.len() * (4 + HASH_BYTES));
+pub(super) fn encode_chunks(key: &FarmKey, name: &str, chunks: &[Digest]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(1 + chunks.len() * (4 + HASH_BYTES));
+    value.push(CHUNKS);
     for chunk in chunks {
-        list.extend_from_slice(&(chunk.size as u32).to_le_bytes());
-        list.extend_from_slice(&chunk.hash);
+        value.extend_from_slice(&(chunk.size as u32).to_le_bytes());
+        value.extend_from_slice(&chunk.hash);
     }
-    let mut value = vec![CHUNKS];
-    value.extend_from_slice(&seal(blob, &list));
-    value.append(&mut list);
-    value
+    seal(key, name, &value)
 }
 
 /// Reads a value that holds at most `limit` bytes; none where it is damaged, too large or another version's.
@@ -90,13 +106,14 @@ pub(super) fn decode(value: Bytes, limit: usize) -> Option<Bytes> {
 }
 
 /// Reads a blob's value; none as with [`decode`]. The bytes are not checked against the digest yet.
-pub(super) fn decode_blob(value: Bytes, blob: &Digest) -> Option<Value> {
-    if *value.first()? != CHUNKS {
+pub(super) fn decode_blob(key: &FarmKey, name: &str, value: Bytes, blob: &Digest) -> Option<Value> {
+    if *value.first()? != SEALED {
         let limit = usize::try_from(blob.size.min(chunking::MAX_BYTES)).ok()?;
         return decode(value, limit).map(Value::Whole);
     }
-    let (sealed, list) = value[1..].split_at_checked(HASH_BYTES)?;
-    if sealed != seal(blob, list) || list.len() % (4 + HASH_BYTES) != 0 {
+    let opened = open(key, name, &value)?;
+    let list = opened.strip_prefix(&[CHUNKS])?;
+    if list.len() % (4 + HASH_BYTES) != 0 {
         return None;
     }
     let chunk = |entry: &[u8]| {
@@ -111,8 +128,10 @@ pub(super) fn decode_blob(value: Bytes, blob: &Digest) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use kiln_proto::digest::DigestFunction;
     use proptest::prelude::*;
+
+    use super::*;
 
     proptest! {
         #[test]
@@ -121,24 +140,27 @@ mod tests {
             let digest = DigestFunction::Sha256.digest(&data);
             let value = Bytes::from(encode(&data));
             prop_assert!(value.len() <= data.len() + 1);
-            prop_assert_eq!(decode_blob(value, &digest), Some(Value::Whole(data.into())));
+            prop_assert_eq!(decode_blob(&FarmKey::ephemeral(), "k", value, &digest), Some(Value::Whole(data.into())));
         }
 
         #[test]
         fn chunks_come_back_and_a_changed_list_does_not(parts in prop::collection::vec(any::<Vec<u8>>(), 1..20), at: usize, change in 1..=255_u8) {
             let chunks: Vec<Digest> = parts.iter().map(|part| DigestFunction::Blake3.digest(part)).collect();
             let blob = DigestFunction::Blake3.digest(&parts.concat());
-            let mut value = encode_chunks(&blob, &chunks);
-            prop_assert_eq!(decode_blob(value.clone().into(), &blob), Some(Value::Chunks(chunks)));
+            let key = FarmKey::ephemeral();
+            let mut value = encode_chunks(&key, "k", &chunks);
+            prop_assert_eq!(decode_blob(&key, "k", value.clone().into(), &blob), Some(Value::Chunks(chunks)));
+            prop_assert_eq!(decode_blob(&key, "other", value.clone().into(), &blob), None);
+            prop_assert_eq!(decode_blob(&FarmKey::ephemeral(), "k", value.clone().into(), &blob), None);
             let at = 1 + at % (value.len() - 1);
             value[at] ^= change;
-            prop_assert_eq!(decode_blob(value.into(), &blob), None);
+            prop_assert_eq!(decode_blob(&key, "k", value.into(), &blob), None);
         }
 
         #[test]
         fn any_bytes_are_read_without_panic(value: Vec<u8>, size in 0..100_u64) {
             let blob = Digest { size, ..DigestFunction::Sha256.digest(b"") };
-            let _ = decode_blob(value.into(), &blob);
+            let _ = decode_blob(&FarmKey::ephemeral(), "k", value.into(), &blob);
         }
     }
 

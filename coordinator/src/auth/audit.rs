@@ -1,0 +1,162 @@
+//! The audit log: who did what, one JSON object in a line, for every call that changes something and every call that is refused.
+//!
+//! Invariant: a call's line is written before its answer is sent. A file that was moved away, as by `logrotate`, is begun anew.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use serde_json::json;
+use tonic::Code;
+
+use super::Identity;
+
+/// Most characters of a text that a client chose.
+const MAX_TEXT: usize = 1024;
+
+/// What a call was about, which its service puts into the extensions of its answer.
+#[derive(Debug, Clone)]
+pub struct Subject(
+    /// Such as `build 0190…` or `worker vm-7`.
+    pub String,
+);
+
+/// A call, as it is written down.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    pub(super) path: &'a str,
+    pub(super) identity: Option<&'a Identity>,
+    /// Where it came from.
+    pub(super) address: Option<String>,
+    pub(super) code: Code,
+    pub(super) message: &'a str,
+    pub(super) subject: Option<&'a Subject>,
+}
+
+/// Calls that change what others see. Blobs are left out: what is there already cannot be changed by one.
+const CHANGES: [&str; 14] = [
+    "/build.bazel.remote.execution.v2.ActionCache/UpdateActionResult",
+    "/build.bazel.remote.execution.v2.Execution/Execute",
+    "/google.longrunning.Operations/CancelOperation",
+    "/google.longrunning.Operations/DeleteOperation",
+    "/kiln.v1.Builds/Submit",
+    "/kiln.v1.Builds/Cancel",
+    "/kiln.v1.Builds/CancelAll",
+    "/kiln.v1.Cache/Prune",
+    "/kiln.v1.Farm/DrainWorker",
+    "/kiln.v1.Membership/Join",
+    "/kiln.v1.Membership/Renew",
+    "/kiln.v1.Membership/Revoke",
+    "/kiln.v1.Membership/Unrevoke",
+    "/kiln.v1.Workers/Link",
+];
+
+/// The log. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Audit(Arc<Mutex<Open>>);
+
+#[derive(Debug)]
+struct Open {
+    path: PathBuf,
+    file: File,
+    inode: u64,
+}
+
+impl Audit {
+    /// Appends to a file, which is made for its owner alone where it is not there.
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self(Arc::new(Mutex::new(Open::at(path)?))))
+    }
+
+    /// Whether a call with this outcome belongs into the log.
+    pub(super) fn wants(path: &str, code: Code) -> bool {
+        CHANGES.contains(&path) || matches!(code, Code::PermissionDenied | Code::Unauthenticated)
+    }
+
+    /// Writes a call down.
+    pub(super) fn write(&self, call: &Call<'_>) {
+        let short = |text: &str| text.chars().take(MAX_TEXT).collect::<String>();
+        let identity = call.identity;
+        let mut line = json!({
+            "time": humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            "identity": identity.map(|identity| identity.name.as_str()).filter(|name| !name.is_empty()),
+            "tenant": identity.map(|identity| identity.tenant.as_str()),
+            "roles": identity.map(|identity| identity.roles.iter().map(|role| role.name()).collect::<Vec<_>>()),
+            "serial": identity.and_then(|identity| identity.serial.as_deref()),
+            "address": call.address,
+            "call": short(call.path),
+            "subject": call.subject.map(|subject| short(&subject.0)),
+            "outcome": if call.code == Code::Ok { "OK".to_owned() } else { format!("{:?}", call.code) },
+            "message": Some(short(call.message)).filter(|message| !message.is_empty()),
+        });
+        if let Some(members) = line.as_object_mut() {
+            members.retain(|_, value| !value.is_null());
+        }
+        if let Err(error) = self.0.lock().append(&line.to_string()) {
+            tracing::error!(%error, %line, "cannot write to the audit log");
+        }
+    }
+}
+
+impl Open {
+    fn at(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        let inode = file.metadata()?.ino();
+        Ok(Self { path: path.to_owned(), file, inode })
+    }
+
+    fn append(&mut self, line: &str) -> io::Result<()> {
+        if std::fs::metadata(&self.path).map_or(true, |found| found.ino() != self.inode) {
+            *self = Self::at(&self.path)?;
+        }
+        self.file.write_all(format!("{line}\n").as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_appended_also_after_the_file_was_moved() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        let audit = Audit::open(&path).unwrap();
+        let subject = Subject("build 1".into());
+        let call = |message| Call {
+            path: "/kiln.v1.Builds/Submit",
+            identity: None,
+            address: Some("10.0.0.1:1".into()),
+            code: Code::PermissionDenied,
+            message,
+            subject: Some(&subject),
+        };
+        audit.write(&call("one\nline"));
+        std::fs::rename(&path, directory.path().join("audit.jsonl.1")).unwrap();
+        audit.write(&call(&"x".repeat(5000)));
+        let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
+        assert_eq!((read("audit.jsonl.1").lines().count(), read("audit.jsonl").lines().count()), (1, 1));
+        let line: serde_json::Value = serde_json::from_str(&read("audit.jsonl.1")).unwrap();
+        assert_eq!((line["message"].as_str(), line["subject"].as_str()), (Some("one\nline"), Some("build 1")));
+        assert!(read("audit.jsonl").len() < 2000, "expected long texts to be cut");
+        assert!(
+            Audit::wants("/kiln.v1.Farm/Status", Code::Unauthenticated)
+                && !Audit::wants("/kiln.v1.Farm/Status", Code::Ok)
+        );
+    }
+
+    #[test]
+    fn every_call_that_changes_something_is_one_of_the_farms() {
+        for path in CHANGES {
+            let known = super::super::needs(path).is_some();
+            assert!(known, "`{path}` is no call of this farm");
+        }
+    }
+}
