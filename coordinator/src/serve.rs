@@ -20,6 +20,7 @@ use tonic::transport::server::{Connected, TcpIncoming};
 use crate::Config;
 use crate::auth::layer::Gate;
 use crate::auth::{self, Authenticator, FarmKey};
+use crate::credentials::Credentials;
 use crate::execution::properties::Rules;
 use crate::execution::{self, ExecutionHandle};
 use crate::metrics::Metrics;
@@ -106,6 +107,7 @@ where
     kept.metrics = metrics.as_ref().map(|metrics| metrics.store.clone());
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot make the data directory `{}`", config.data_dir.display()))?;
+    let credentials = Credentials::open(config.credentials.as_deref(), config.own_credentials)?;
     let hooks = config.webhooks.as_deref().map(webhooks::Config::read).transpose()?;
     let stores = Stores::open(&kept).await?;
     let quotas = config.quotas.as_deref().map(Quotas::read).transpose()?.unwrap_or_default();
@@ -115,6 +117,7 @@ where
         scheduling: scheduling(&config),
         rules: config.properties.as_deref().map(Rules::read).transpose()?.unwrap_or_default(),
         memory: Some(config.data_dir.join("workers")),
+        credentials,
     };
     let execution = ExecutionHandle::open(stores.clone(), options).with_quota(quotas.of("").actions(""));
     let stopping = CancellationToken::new();

@@ -102,6 +102,7 @@ impl Stack {
             Settings {
                 allow_emulation: shared.config.allow_emulation,
                 registries: shared.config.registries(),
+                credentials: execution.credentials().clone(),
                 metrics: shared.builds.clone(),
                 unfinished: shared.config.unfinished,
                 known: Some(shared.known.clone()),
@@ -222,6 +223,7 @@ impl Tenants {
         let quota = self.shared.quotas.of(tenant);
         let mut kept = self.shared.kept.clone();
         kept.data_dir.clone_from(&directory);
+        kept.counts_all = quota.store_bytes().is_some();
         kept.max_bytes = quota.store_bytes().map_or(kept.max_bytes, store::Bound::Bytes);
         if let Some(redis) = &mut kept.redis {
             // A name has no `@@`, so no two tenants' keys begin alike.
