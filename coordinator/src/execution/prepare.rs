@@ -156,7 +156,7 @@ impl Preparer {
 
     /// All blobs that an action names: itself, its command and its input tree.
     pub(super) async fn reachable(&self, action: &Digest) -> Result<Vec<Digest>, Status> {
-        let message: reapi::Action = self.message(action).await?;
+        let message: reapi::Action = self.message(&elements::ACTION, action).await?;
         let command = required(action.function, message.command_digest.as_ref(), "command_digest")?;
         let root = required(action.function, message.input_root_digest.as_ref(), "input_root_digest")?;
         let mut digests = vec![*action, command];

@@ -14,6 +14,9 @@ use super::{BlobStore, RedbActions};
 /// Which part of the quota results have at most, and which is left to blobs at least: without any nothing could be built.
 pub(super) const PART: u64 = 8;
 
+/// Bytes that a database's file has before anything is in it, and grows by.
+const EMPTY_DATABASE: u64 = 4 << 20;
+
 /// What is counted for one tenant. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Usage {
@@ -59,7 +62,8 @@ impl Usage {
     pub(super) async fn look(&self) {
         let directory = self.inner.data_dir.clone();
         let measured = tokio::task::spawn_blocking(move || {
-            let records = std::fs::metadata(directory.join("layers.redb")).map_or(0, |data| data.len());
+            let layers = directory.join("layers.redb");
+            let records = std::fs::metadata(&layers).map_or(0, |data| counted(&layers, data.len()));
             records + measure(&directory.join("builds"))
         });
         if let Ok(bytes) = measured.await {
@@ -82,6 +86,15 @@ impl Usage {
     }
 }
 
+/// What a file counts for: a database that is empty is none of its tenant's doing.
+fn counted(path: &Path, bytes: u64) -> u64 {
+    if path.extension().is_some_and(|extension| extension == "redb") {
+        bytes.saturating_sub(EMPTY_DATABASE)
+    } else {
+        bytes
+    }
+}
+
 /// Bytes of the files below a directory; links are not followed.
 fn measure(directory: &Path) -> u64 {
     let (mut bytes, mut waiting) = (0, vec![directory.to_owned()]);
@@ -89,7 +102,7 @@ fn measure(directory: &Path) -> u64 {
         for entry in std::fs::read_dir(at).into_iter().flatten().flatten() {
             match entry.metadata() {
                 Ok(data) if data.is_dir() => waiting.push(entry.path()),
-                Ok(data) => bytes += data.len(),
+                Ok(data) => bytes += counted(&entry.path(), data.len()),
                 Err(_) => {}
             }
         }
