@@ -141,8 +141,9 @@ pub struct Build {
     /// step's own `env` and is part of its cache key.
     #[arg(long, value_name = "[STEP:]NAME=VALUE")]
     pub env: Vec<Variable>,
-    /// A secret that a step asks for, from a file; may be given several times. By default the variable of its name.
-    #[arg(long, value_name = "NAME=FILE")]
+    /// A secret that a step asks for: let the project have the variable NAME, or take the value from a file; repeatable. Without it
+    /// `kiln` asks on a terminal, once for each project and variable; elsewhere `KILN_SECRETS=NAME,…` allows it.
+    #[arg(long, value_name = "NAME[=FILE]")]
     pub secret: Vec<String>,
     /// Where what was built is taken.
     #[command(flatten)]
@@ -194,8 +195,9 @@ pub struct Test {
     /// Run every step again, also tests that passed on the same sources.
     #[arg(long)]
     pub no_cache: bool,
-    /// A secret that a step asks for, from a file; repeatable. By default the variable of its name.
-    #[arg(long, value_name = "NAME=FILE")]
+    /// A secret that a step asks for: let the project have the variable NAME, or take the value from a file; repeatable. Without it
+    /// `kiln` asks on a terminal, once for each project and variable; elsewhere `KILN_SECRETS=NAME,…` allows it.
+    #[arg(long, value_name = "NAME[=FILE]")]
     pub secret: Vec<String>,
     /// How to show progress.
     #[arg(long, value_enum, default_value_t)]

@@ -1,6 +1,9 @@
 //! The secrets that a project's steps ask for, from this machine to the request and nowhere else.
 //!
-//! Invariant: only what a step asks for is read, and what is missing is said before anything runs.
+//! Invariant: only what a step asks for is read, and of variables only what the user allows this project to have; what is missing is
+//! said before anything runs.
+
+mod consent;
 
 use std::path::{Path, PathBuf};
 
@@ -10,32 +13,45 @@ use kiln_proto::v1::Secret;
 use zeroize::Zeroizing;
 
 use crate::Error;
+use consent::Consent;
 
-/// `--secret NAME=FILE`.
+/// `--secret NAME=FILE`, or `--secret NAME` for the variable.
 #[derive(Debug, PartialEq, Eq)]
-struct FromFile {
+struct Named {
     name: String,
-    path: PathBuf,
+    path: Option<PathBuf>,
 }
 
-impl FromFile {
+impl Named {
     /// Shows nothing of a text that is no name and file: it may be the secret itself.
     fn parse(text: &str) -> Result<Self, Error> {
         match text.split_once('=') {
-            Some((name, path)) if secret::is_name(name) && !path.is_empty() => {
-                Ok(Self { name: name.to_owned(), path: path.into() })
+            None if secret::is_name(text) && std::env::var_os(text).is_some() => {
+                Ok(Self { name: text.to_owned(), path: None })
             }
-            _ => Err(Error::Usage("`--secret` expects `NAME=FILE`, where the file holds the value".to_owned())),
+            None => Err(Error::Usage(
+                "`--secret` expects the name of a variable that is set, or `NAME=FILE` where the file holds the value"
+                    .to_owned(),
+            )),
+            Some((name, path)) if secret::is_name(name) && !path.is_empty() => {
+                Ok(Self { name: name.to_owned(), path: Some(path.into()) })
+            }
+            _ => {
+                Err(Error::Usage("`--secret` expects `NAME`, or `NAME=FILE` where the file holds the value".to_owned()))
+            }
         }
     }
 }
 
-/// The secrets that the steps of the project at `root` ask for: of the files that were named, else of this command's variables.
+/// The secrets that the steps of the project at `root` ask for: of the files that were named, else of this command's variables as far
+/// as the project may have them.
 ///
 /// # Errors
-/// Where one is missing or can be none, or where a file is named for one that no step asks for.
-pub fn gather(root: &Path, files: &[String]) -> Result<Vec<Secret>, Error> {
-    let files: Vec<FromFile> = files.iter().map(|text| FromFile::parse(text)).collect::<Result<_, _>>()?;
+/// Where one is missing, can be none or is not allowed, or where one is named that no step asks for.
+pub fn gather(root: &Path, named: &[String]) -> Result<Vec<Secret>, Error> {
+    let files: Vec<Named> = named.iter().map(|text| Named::parse(text)).collect::<Result<_, _>>()?;
+    let variables = files.iter().filter(|one| one.path.is_none()).map(|one| one.name.clone());
+    let mut consent = Consent::of(root, variables);
     let asked = asked(root);
     if let Some(file) = files.iter().find(|file| !asked.iter().any(|(name, _)| *name == file.name)) {
         let words =
@@ -45,9 +61,14 @@ pub fn gather(root: &Path, files: &[String]) -> Result<Vec<Secret>, Error> {
     asked
         .into_iter()
         .map(|(name, step)| {
-            let value = match files.iter().find(|file| file.name == name) {
-                Some(file) => Some(read(file)?),
-                None => std::env::var_os(&name).map(|value| text(&name, value.into_encoded_bytes())).transpose()?,
+            let from = files.iter().find_map(|file| file.path.as_deref().filter(|_| file.name == name));
+            let value = match (from, std::env::var_os(&name)) {
+                (Some(path), _) => Some(read(&name, path)?),
+                (None, Some(value)) => {
+                    consent.check(&name, &step)?;
+                    Some(text(&name, value.into_encoded_bytes())?)
+                }
+                (None, None) => None,
             };
             let value = value.ok_or_else(|| {
                 Error::Usage(format!(
@@ -75,11 +96,10 @@ fn asked(root: &Path) -> Vec<(String, String)> {
 }
 
 /// A file's value, without the end of its last line, which editors add.
-fn read(file: &FromFile) -> Result<Zeroizing<String>, Error> {
-    let content = std::fs::read(&file.path).map_err(|error| {
-        Error::Usage(format!("cannot read the secret `{}` from `{}`: {error}", file.name, file.path.display()))
-    })?;
-    let mut value = text(&file.name, content)?;
+fn read(name: &str, path: &Path) -> Result<Zeroizing<String>, Error> {
+    let content = std::fs::read(path)
+        .map_err(|error| Error::Usage(format!("cannot read the secret `{name}` from `{}`: {error}", path.display())))?;
+    let mut value = text(name, content)?;
     if value.ends_with('\n') {
         value.pop();
         if value.ends_with('\r') {
@@ -102,9 +122,10 @@ mod tests {
 
     #[test]
     fn a_value_in_the_place_of_a_file_is_not_shown() {
-        let file = FromFile::parse("A=/run/token").unwrap();
-        assert_eq!(file, FromFile { name: "A".into(), path: "/run/token".into() });
-        let words = FromFile::parse("hunter22").unwrap_err().to_string();
+        let file = Named::parse("A=/run/token").unwrap();
+        assert_eq!(file, Named { name: "A".into(), path: Some("/run/token".into()) });
+        assert_eq!(Named::parse("PATH").unwrap(), Named { name: "PATH".into(), path: None });
+        let words = Named::parse("hunter22").unwrap_err().to_string();
         assert!(!words.contains("hunter22"), "{words}");
     }
 }

@@ -45,7 +45,7 @@ impl Place {
 
     fn start_worker(&self, name: &str) {
         let config = self.registry.right().display().to_string();
-        self.farm.start_worker_in(&self.farm.url, name, &[], &variables(&self.engine.host, &config));
+        self.farm.start_worker_in(&self.farm.url, name, &["--own-credentials"], &variables(&self.engine.host, &config));
     }
 
     /// For the tests that leave the farm as it was.
@@ -143,7 +143,7 @@ fn wrong_credentials_are_the_farms_fault_and_say_what_to_do() {
     let Some(place) = Place::start(&[]) else { return };
     let image = place.registry.push(place.engine, BUSYBOX, "private:1");
     let config = place.registry.wrong().display().to_string();
-    place.farm.start_worker_in(&place.farm.url, "one", &[], &variables(&place.engine.host, &config));
+    place.farm.start_worker_in(&place.farm.url, "one", &["--own-credentials"], &variables(&place.engine.host, &config));
     place.farm.wait_for_worker("one");
     let dir = work(&image, "echo x > out", "");
     let built = place.farm.build(dir.path(), &[]);
@@ -238,7 +238,7 @@ fn a_step_whose_engine_stops_in_mid_build_runs_elsewhere() {
     let Some(own) = Engine::start() else { return };
     let image = place.registry.push(place.engine, BUSYBOX, "elsewhere:1");
     let config = place.registry.right().display().to_string();
-    place.farm.start_worker_in(&place.farm.url, "one", &[], &variables(&own.host, &config));
+    place.farm.start_worker_in(&place.farm.url, "one", &["--own-credentials"], &variables(&own.host, &config));
     place.farm.wait_for_worker("one");
     let mark = salt();
     let run = format!("echo begun-{mark}; sleep 3; echo x > out");
@@ -302,7 +302,7 @@ fn a_step_in_a_container_has_its_secret_and_the_engine_and_the_output_show_nothi
     let run = format!("test ${{#TOKEN}} = {}; echo \"has $TOKEN.\"; sleep 1; echo made > out", value.len());
     let dir = work(&image, &run, "secrets = [\"TOKEN\"]");
     let mut command = place.farm.build_command(dir.path(), &[]);
-    command.env("TOKEN", &value);
+    command.env("TOKEN", &value).env("KILN_SECRETS", "TOKEN");
     let mut running = real::Running::start(command);
     running.until("the step's output", |event| event["text"].as_str().is_some_and(|text| text.contains("has ***.")));
     let containers = place.engine.ok(&["ps", "--quiet"]);

@@ -161,6 +161,12 @@ fn what_cannot_be_in_an_image_is_refused_in_words() {
     assert!(typo.0.code == 2 && typo.0.err.contains("repositories are lower case"), "{:?}", typo.0);
 }
 
+/// A farm whose builders may name bases on this machine.
+fn with_local_bases() -> &'static Farm {
+    static FARM: std::sync::OnceLock<Farm> = std::sync::OnceLock::new();
+    FARM.get_or_init(|| Farm::with(&["--allow-registry", "127.0.0.0/8"], &["one"]))
+}
+
 /// `kiln build --push` with these credentials.
 fn push(farm: &Farm, dir: &Path, to: &str, docker_config: &Path, more: &[&str]) -> Built {
     let mut command = farm.build_command(dir, &["--push", to]);
@@ -400,7 +406,7 @@ fn a_python_service_on_a_base_from_a_registry_answers_from_docker() {
     if !has("skopeo") {
         return;
     }
-    let (farm, base_name) = (Farm::shared(), format!("{}/base/python:12", registry.name));
+    let (farm, base_name) = (with_local_bases(), format!("{}/base/python:12", registry.name));
     let from = format!("oci:{}:12", base.display());
     let copy = |arguments: &[&str]| output("skopeo", &[&["copy", "--quiet"], arguments].concat(), base);
     copy(&["--dest-tls-verify=false", &from, &format!("docker://{base_name}")]);
@@ -452,7 +458,7 @@ fn a_python_service_on_a_base_from_a_registry_answers_from_docker() {
 #[test]
 fn a_base_that_cannot_be_is_refused_before_anything_is_built_for_nothing() {
     let Some(registry) = Registry::start() else { return };
-    let (farm, nobody) = (Farm::shared(), tempfile::tempdir().unwrap());
+    let (farm, nobody) = (with_local_bases(), tempfile::tempdir().unwrap());
     let dir = shop("base\n", "base");
     push(farm, dir.path(), &format!("{}/team/base:12", registry.name), nobody.path(), &[]).well();
     let build = |base: &str, first: &str| {

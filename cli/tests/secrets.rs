@@ -32,7 +32,7 @@ fn asking(run: &str, more: &str) -> tempfile::TempDir {
 
 fn command(farm: &Farm, dir: &Path, value: &str, more: &[&str]) -> Command {
     let mut command = farm.build_command(dir, more);
-    command.env("NPM_TOKEN", value);
+    command.env("NPM_TOKEN", value).env("KILN_SECRETS", "NPM_TOKEN");
     command
 }
 
@@ -202,11 +202,66 @@ fn a_secret_that_is_missing_or_none_is_refused_in_words_before_anything_runs() {
 }
 
 #[test]
+fn a_checkout_takes_no_variable_that_its_user_did_not_let_it_have() {
+    let farm = Farm::start(&["one"]);
+    let config = tempfile::tempdir().unwrap();
+    let theft = |name: &str| {
+        let dir = asking("true", "");
+        let text = std::fs::read_to_string(dir.path().join("kiln.toml")).unwrap();
+        real::write(dir.path(), "kiln.toml", &text.replace("NPM_TOKEN", name));
+        dir
+    };
+    let silent = |dir: &Path, name: &str| {
+        let mut command = farm.build_command(dir, &[]);
+        command.env(name, value()).env("XDG_CONFIG_HOME", config.path());
+        Ran::from(command)
+    };
+    for name in ["AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "NPM_TOKEN", "SSH_AUTH_SOCK"] {
+        let ran = silent(theft(name).path(), name);
+        assert!(ran.code == 2 && ran.err.contains(&format!("`--secret {name}`")), "{name}: {ran:?}");
+    }
+    assert_eq!(farm.kiln(&["builds", "--json"]).out.trim(), "[]", "expected nothing to be submitted");
+
+    // Asked once, on a terminal; remembered for this project and this variable alone.
+    let dir = theft("GITHUB_TOKEN");
+    let on_terminal = |answer: &str| {
+        let line = format!("{} build {} --farm {}", env!("CARGO_BIN_EXE_kiln"), dir.path().display(), farm.url);
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        command.env("GITHUB_TOKEN", value()).env("XDG_CONFIG_HOME", config.path()).env_remove("KILN_FARM");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(answer.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, words) = on_terminal("n\n");
+    assert!(code == Some(2) && words.contains("asks for your variable `GITHUB_TOKEN`"), "{code:?}: {words}");
+    assert_eq!(silent(dir.path(), "GITHUB_TOKEN").code, 2, "a no is not remembered as a yes");
+    let (code, words) = on_terminal("y\n");
+    assert!(code == Some(0), "{code:?}: {words}");
+    assert_eq!(silent(dir.path(), "GITHUB_TOKEN").code, 0, "expected the answer to be remembered");
+    assert_eq!(
+        silent(theft("GITHUB_TOKEN").path(), "GITHUB_TOKEN").code,
+        2,
+        "expected another project to be asked for"
+    );
+    let file = config.path().join("kiln/secrets.toml");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
 fn a_secret_is_not_sent_where_others_can_read_it() {
     let dir = asking("true", "");
     for url in ["http://192.0.2.1:8980", "192.0.2.1:8980", "grpc://farm.invalid:8980"] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
-        command.args(["build", "--farm", url]).current_dir(dir.path()).env("NPM_TOKEN", value()).stdin(Stdio::null());
+        command
+            .args(["build", "--farm", url])
+            .current_dir(dir.path())
+            .env("NPM_TOKEN", value())
+            .env("KILN_SECRETS", "NPM_TOKEN")
+            .stdin(Stdio::null());
         let ran = Ran::from(command);
         assert!(ran.code == 2 && ran.err.contains("plain HTTP") && ran.err.contains("https://"), "{url}: {ran:?}");
     }

@@ -232,3 +232,66 @@ fn each_quota_has_its_own_refusal() {
     let other = someone(&guarded, "eve", "other");
     build(&guarded, &other, hello.path()).well();
 }
+
+#[test]
+fn a_quota_counts_results_artifacts_and_logs() {
+    let quotas = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(quotas.path(), "[tenants.shop]\nstore = \"20MiB\"\n").unwrap();
+    let guarded = Guarded::start(&["--quotas", quotas.path().to_str().unwrap()]);
+    guarded.worker("one");
+    let held = || {
+        let held = real::output("du", &["-sb", "coordinator/tenants/shop"], guarded.farm.dir.path());
+        held.split_whitespace().next().unwrap().parse::<u64>().unwrap() >> 20
+    };
+    // Results of 60 KiB each, which name nothing: a hundred MiB of them.
+    let made = certificate(&guarded.dir(), "cacher", &["--role", "cache-writer", "--tenant", "shop"]);
+    let access = access_of(&access(&guarded.dir(), Some(&made)));
+    let url = guarded.farm.url.clone();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let channel = channel::connect(&url, &access).await.unwrap();
+        let client = Client::new(channel.clone(), "", DigestFunction::Sha256);
+        let mut cache = kiln_proto::reapi::action_cache_client::ActionCacheClient::new(channel);
+        for number in 0..1700_u32 {
+            let data = bytes::Bytes::from(format!("of the client's own {number}"));
+            let action = DigestFunction::Sha256.digest(&data);
+            client.upload(vec![(action, Blob::Bytes(data))]).await.unwrap();
+            let link = |at: u32| kiln_proto::reapi::OutputSymlink {
+                path: format!("{number}-{at}"),
+                target: "x".repeat(2000),
+                ..Default::default()
+            };
+            let result =
+                kiln_proto::reapi::ActionResult { output_symlinks: (0..30).map(link).collect(), ..Default::default() };
+            let request = kiln_proto::reapi::UpdateActionResultRequest {
+                action_digest: Some(action.to_wire()),
+                action_result: Some(result),
+                ..Default::default()
+            };
+            cache.update_action_result(request).await.unwrap();
+        }
+    });
+    let after_results = held();
+    assert!(after_results < 20, "expected results to stay within the quota, found {after_results} MiB");
+    // Artifacts that nothing drops: in the end nothing more is built, and what was made is all there.
+    let shop = someone(&guarded, "ann", "shop");
+    let config = PROJECT.replace("echo made > out", "head -c 3000000 /dev/urandom > out");
+    let mut artifacts = Vec::new();
+    let words = loop {
+        let dir = project(&[("kiln.toml", &config), ("salt", &artifacts.len().to_string())]);
+        let built = build(&guarded, &shop, dir.path());
+        if built.0.code != 0 {
+            break format!("{}{}", built.0.out, built.0.err);
+        }
+        artifacts.push(built.of_type("artifact")[0]["id"].as_str().unwrap().to_owned());
+        assert!(artifacts.len() < 10, "expected the quota to be used up by {} MiB", held());
+    };
+    assert!(words.contains("quota") || words.contains("no room"), "{words}");
+    assert!(artifacts.len() >= 3, "expected a few to fit: {words}");
+    let listed = well(guarded.ran(shop.clone(), &["artifacts", "--json"]));
+    assert!(artifacts.iter().all(|id| listed.contains(id)), "expected none to be dropped: {listed}");
+    let after_artifacts = held();
+    assert!(
+        after_artifacts <= 26,
+        "expected the tenant to hold its quota and empty databases, found {after_artifacts} MiB"
+    );
+}

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kiln_core::scheduler::Pool;
+use kiln_images::registry::{self, Pattern, Reach};
 
 use crate::auth::{self, FarmKey};
 use crate::builds::Unfinished;
@@ -86,8 +87,20 @@ pub struct Config {
     /// What becomes of builds that ran when an earlier coordinator ended.
     #[arg(skip)]
     pub unfinished: Unfinished,
-    /// A registry that bases of images may be fetched from over plain HTTP, as HOST or HOST:PORT; may be given several times. This
-    /// machine always may.
+    /// Registry credentials that the farm gives its tenants' steps and images: a TOML file with a `[credentials.NAME]` table for each, of
+    /// `tenants`, and of `secrets`, `variables`, `files` or `docker_config`.
+    #[arg(long, env = "KILN_CREDENTIALS", value_name = "FILE")]
+    pub credentials: Option<PathBuf>,
+    /// Fetch every tenant's bases with the Docker credentials of the coordinator's user too: for a farm of one person or one team.
+    #[arg(long, env = "KILN_OWN_CREDENTIALS")]
+    pub own_credentials: bool,
+    /// Registries that bases of images may be fetched from although they are not on the public internet: HOST, HOST:PORT, `*.DOMAIN`,
+    /// an address or a block such as `10.0.0.0/8`; repeatable. Without it the coordinator asks no loopback, private or link-local
+    /// address for a builder.
+    #[arg(long = "allow-registry", env = "KILN_ALLOW_REGISTRIES", value_delimiter = ',', value_name = "PATTERN")]
+    pub allowed_registries: Vec<Pattern>,
+    /// A registry that bases of images may be fetched from over plain HTTP, as HOST or HOST:PORT; repeatable. It is allowed as by
+    /// `--allow-registry`. A registry on this machine that is allowed may speak plain HTTP too.
     #[arg(long = "insecure-registry", env = "KILN_INSECURE_REGISTRIES", value_delimiter = ',', value_name = "HOST")]
     pub insecure_registries: Vec<String>,
     /// Most connections at once; one more is closed as soon as it comes.
@@ -139,6 +152,9 @@ impl Config {
             redis_prefix: "kiln".to_owned(),
             redis_max_blob: 64 << 20,
             s3: None,
+            credentials: None,
+            own_credentials: false,
+            allowed_registries: Vec::new(),
             insecure_registries: Vec::new(),
             max_connections: MAX_CONNECTIONS,
             call_memory: CALL_MEMORY,
@@ -148,8 +164,12 @@ impl Config {
     }
 
     /// How registries are spoken to.
-    pub fn registries(&self) -> kiln_images::registry::Options {
-        kiln_images::registry::Options { insecure: self.insecure_registries.clone(), ..Default::default() }
+    pub fn registries(&self) -> registry::Options {
+        let insecure = self.insecure_registries.clone();
+        // What is not a pattern can be no registry either.
+        let named = insecure.iter().filter_map(|registry| registry.parse().ok());
+        let reach = Reach::public(self.allowed_registries.iter().cloned().chain(named).collect());
+        registry::Options { insecure, reach, ..Default::default() }
     }
 
     /// Where blobs and results are kept.
@@ -177,6 +197,7 @@ impl Config {
         Ok(store::Config {
             data_dir: self.data_dir.clone(),
             max_bytes: self.store_bytes,
+            counts_all: false,
             artifact_bytes: self.artifact_bytes.unwrap_or(store::Bound::Bytes(u64::MAX)),
             life: self.cache_age,
             redis,

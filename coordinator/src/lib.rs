@@ -7,6 +7,7 @@ pub mod auth;
 pub mod builds;
 pub mod config;
 pub mod context;
+pub mod credentials;
 mod database;
 pub mod execution;
 #[doc(hidden)]

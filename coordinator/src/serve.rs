@@ -25,6 +25,7 @@ use crate::Config;
 use crate::auth::audit::Audit;
 use crate::auth::layer::Gate;
 use crate::auth::{self, Authenticator, FarmKey};
+use crate::credentials::Credentials;
 use crate::execution::properties::Rules;
 use crate::execution::{self, ExecutionHandle};
 use crate::metrics::Metrics;
@@ -120,6 +121,7 @@ where
         None => None,
     };
     kept.metrics = metrics.as_ref().map(|metrics| metrics.store.clone());
+    let credentials = Credentials::open(config.credentials.as_deref(), config.own_credentials)?;
     let hooks = config.webhooks.as_deref().map(webhooks::Config::read).transpose()?;
     let stores = Stores::open(&kept).await?;
     let quotas = config.quotas.as_deref().map(Quotas::read).transpose()?.unwrap_or_default();
@@ -128,6 +130,7 @@ where
         scheduling: scheduling(&config),
         rules: config.properties.as_deref().map(Rules::read).transpose()?.unwrap_or_default(),
         memory: Some(config.data_dir.join("workers")),
+        credentials,
     };
     let execution = ExecutionHandle::open(stores.clone(), options).with_quota(quotas.of("").actions(""));
     let stopping = CancellationToken::new();

@@ -313,6 +313,77 @@ async fn a_project_whose_tree_would_explode_or_is_too_deep_is_invalid_before_it_
     coordinator.goes_on(before, 600 * MIB).await;
 }
 
+/// An elements' tag without anything in it, so many times: two bytes each on the wire.
+fn empties(tag: u8, bytes: usize) -> Vec<u8> {
+    [tag << 3 | 2, 0].repeat(bytes / 2)
+}
+
+async fn put(client: &transfer::Client, data: Vec<u8>) -> Digest {
+    let digest = SHA256.digest(&data);
+    client.upload(vec![(digest, transfer::Blob::Bytes(data.into()))]).await.unwrap();
+    digest
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_whose_trees_would_explode_is_not_cached_and_each_is_read_once() {
+    let coordinator = Coordinator::start(&[]);
+    let channel = coordinator.connect().await;
+    let client = transfer::Client::new(channel.clone(), "", SHA256);
+    let mut cache = kiln_proto::reapi::action_cache_client::ActionCacheClient::new(channel);
+    let action = put(&client, b"of the client's own".to_vec()).await;
+    let before = coordinator.memory();
+    // A tree of four million empty children, and one of files that each have so many empty properties; each a dozen times.
+    let within = |tag: u8, inner: Vec<u8>| {
+        let mut data = vec![tag << 3 | 2];
+        prost::encoding::encode_varint(inner.len() as u64, &mut data);
+        [data, inner].concat()
+    };
+    let properties = within(1, within(1, within(6, empties(1, 8 << 20))));
+    for tree in [empties(2, 8 << 20), properties] {
+        let tree = put(&client, tree).await;
+        let directory = |at: usize| reapi::OutputDirectory {
+            path: at.to_string(),
+            tree_digest: Some(tree.to_wire()),
+            ..Default::default()
+        };
+        let result = reapi::ActionResult { output_directories: (0..12).map(directory).collect(), ..Default::default() };
+        let request = reapi::UpdateActionResultRequest {
+            action_digest: Some(action.to_wire()),
+            action_result: Some(result),
+            ..Default::default()
+        };
+        let _ = cache.update_action_result(request).await;
+        let asked = reapi::GetActionResultRequest { action_digest: Some(action.to_wire()), ..Default::default() };
+        assert_eq!(cache.get_action_result(asked).await.unwrap_err().code(), Code::NotFound);
+    }
+    coordinator.goes_on(before, 250 * MIB).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_of_countless_arguments_is_refused_before_it_is_decoded() {
+    let coordinator = Coordinator::start(&[]);
+    let channel = coordinator.connect().await;
+    let client = transfer::Client::new(channel.clone(), "", SHA256);
+    let root = put(&client, Vec::new()).await;
+    let before = coordinator.memory();
+    for number in 0..10_u8 {
+        let mut command = vec![0x0a, 1, b'a' + number];
+        command.extend(empties(if number % 2 == 0 { 1 } else { 7 }, 15 << 20));
+        let command = put(&client, command).await;
+        let action = reapi::Action {
+            command_digest: Some(command.to_wire()),
+            input_root_digest: Some(root.to_wire()),
+            ..Default::default()
+        };
+        let action = put(&client, action.encode_to_vec()).await;
+        let mut execution = kiln_proto::reapi::execution_client::ExecutionClient::new(channel.clone());
+        let request = reapi::ExecuteRequest { action_digest: Some(action.to_wire()), ..Default::default() };
+        let status = execution.execute(request).await.unwrap_err();
+        assert!(status.code() == Code::InvalidArgument && status.message().contains("500000"), "{status}");
+    }
+    coordinator.goes_on(before, 250 * MIB).await;
+}
+
 #[tokio::test]
 async fn uploads_at_once_are_bounded_and_a_name_is() {
     let farm = Farm::with_uploads(20).await;

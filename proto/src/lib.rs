@@ -8,6 +8,7 @@ pub mod chunking;
 pub mod clock;
 pub mod descriptors;
 pub mod digest;
+pub mod elements;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod join;

@@ -1,13 +1,13 @@
 //! Secrets between Kiln's processes, and what keeps them from leaving memory.
 //!
-//! Invariant: the value of a [`Secret`] is neither shown by `Debug` nor left behind in the memory that held it.
+//! Invariant: the value of a [`Secret`] or a [`Credential`] is neither shown by `Debug` nor left behind in the memory that held it.
 
 use std::fmt;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 use zeroize::Zeroize;
 
-use crate::v1::Secret;
+use crate::v1::{Credential, Secret};
 
 /// Fewest bytes of a secret: what is shorter cannot be masked without hiding half of what a step prints.
 pub const MIN_BYTES: usize = 4;
@@ -21,6 +21,18 @@ impl fmt::Debug for Secret {
 }
 
 impl Drop for Secret {
+    fn drop(&mut self) {
+        self.value.zeroize();
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Credential {
     fn drop(&mut self) {
         self.value.zeroize();
     }

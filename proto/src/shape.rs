@@ -5,12 +5,11 @@
 
 use std::collections::HashMap;
 
-use prost::Message;
 use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 
 use crate::digest::Digest;
-use crate::reapi;
+use crate::{elements, reapi};
 
 /// Files, links and directories of one tree, counted at every place where they stand.
 pub const MAX_ENTRIES: u64 = 500_000;
@@ -69,7 +68,11 @@ pub fn decode(digest: &Digest, data: &[u8]) -> Result<reapi::Directory, Error> {
             return Err(Error::Directory { digest: *digest });
         }
     }
-    let directory = reapi::Directory::decode(data).map_err(malformed)?;
+    let decoded = elements::decode(&elements::DIRECTORY, data, elements::MAX_OF_TREE);
+    let directory: reapi::Directory = decoded.map_err(|error| match error {
+        elements::Error::TooMany { .. } => Error::Directory { digest: *digest },
+        elements::Error::Malformed(source) => malformed(source),
+    })?;
     let files = directory.files.iter().map(|node| node.name.len());
     let directories = directory.directories.iter().map(|node| node.name.len());
     let names = files.chain(directories).chain(directory.symlinks.iter().map(|node| node.name.len()));

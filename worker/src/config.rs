@@ -51,6 +51,11 @@ pub struct Config {
     /// The engine's network for actions that may reach it.
     #[arg(long, env = "KILN_DOCKER_NETWORK", default_value = "bridge", value_name = "NAME")]
     pub docker_network: String,
+    /// Give the registry credentials of the worker's user to every step with the network, and pull every tenant's images with them: for a
+    /// farm of one person or one team. Without it such steps get proxies, mirrors without credentials and certificates, and what the
+    /// coordinator's `--credentials` has for their tenant.
+    #[arg(long, env = "KILN_OWN_CREDENTIALS")]
+    pub own_credentials: bool,
     /// CPUs to offer, such as `2` or `0.5`; by default the machine's.
     #[arg(long, value_name = "N", value_parser = cpus)]
     pub cpus: Option<f64>,

@@ -29,9 +29,11 @@ pub(crate) struct Patterns {
 
 impl Patterns {
     /// The forms of these secrets; `None` where there is nothing to hide.
-    pub(crate) fn of(secrets: &Secrets) -> Option<Self> {
+    ///
+    /// Of files only what the variables hold too is hidden: the rest says where registries are.
+    pub(crate) fn of(secrets: &Secrets, hidden: &[Zeroizing<String>]) -> Option<Self> {
         let mut patterns: Vec<Zeroizing<Vec<u8>>> = Vec::new();
-        for (_, value) in secrets.variables() {
+        for value in secrets.variables().map(|(_, value)| value).chain(hidden.iter().map(|value| value.as_str())) {
             let lines = value.lines().map(str::trim).filter(|line| line.len() >= MIN_LINE_BYTES);
             // Without the space around it, which a shell takes away; what then is left may be too little to hide.
             let trimmed = Some(value.trim()).filter(|text| text.len() >= secret::MIN_BYTES);
@@ -215,7 +217,7 @@ mod tests {
             .enumerate()
             .map(|(index, value)| Secret { name: format!("S{index}"), value: (*value).to_owned() })
             .collect();
-        Patterns::of(&Secrets::of(&secrets)).expect("there is something to hide")
+        Patterns::of(&Secrets::of(&secrets, &[]), &[]).expect("there is something to hide")
     }
 
     fn shown<'d>(patterns: &Patterns, chunks: impl IntoIterator<Item = &'d [u8]>) -> String {

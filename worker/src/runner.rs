@@ -241,7 +241,7 @@ impl Runner {
         let mut stdout = OutputLog::new(self.scratch.join(format!("{lease}.stdout")), function);
         let mut stderr = OutputLog::new(self.scratch.join(format!("{lease}.stderr")), function);
         let (sender, mut receiver) = mpsc::channel::<Chunk>(16);
-        let patterns = Patterns::of(&job.secrets);
+        let patterns = Patterns::of(&job.secrets, if job.network { self.executor.hidden() } else { &[] });
         let masked = || Masked::new(patterns.as_ref());
         let (mut mask_stdout, mut mask_stderr) = (masked(), masked());
         let run = self.executor.run(job, sender, cancel.clone());
@@ -286,7 +286,7 @@ fn job(
         layers: tree.layers().to_vec(),
         arguments: command.arguments.clone(),
         environment,
-        secrets: Secrets::of(&lease.secrets),
+        secrets: Secrets::of(&lease.secrets, &lease.credentials),
         working_directory: command.working_directory.clone(),
         make_directories,
         network: lease.network,

@@ -101,7 +101,7 @@ fn docker_config(config: &Config, state: &Path) -> docker::Config {
         network: config.docker_network.clone(),
         worker: config.name.clone(),
         state: state.to_owned(),
-        credentials: None,
+        credentials: if config.own_credentials { docker::Own::User } else { docker::Own::None },
         init: None,
     }
 }
@@ -202,6 +202,7 @@ fn open(config: &Config, state: &Path) -> anyhow::Result<(Sandbox, Inputs)> {
         tools: if config.root.is_none() { Tools::discover() } else { Tools::default() },
         root: config.root.clone(),
         init: None,
+        own_credentials: config.own_credentials,
     })?;
     let inputs = Inputs::open(inputs::Config { directory: state.join("inputs"), max_bytes: config.cache_bytes })?;
     Ok((sandbox, inputs))

@@ -38,7 +38,7 @@ fn config(host: &str, state: &std::path::Path) -> Config {
         network: "host".to_owned(),
         worker: "tester".to_owned(),
         state: state.to_owned(),
-        credentials: Some(state.join("config.json")),
+        credentials: kiln_worker::docker::Own::File(state.join("config.json")),
         init: Some(env!("CARGO_BIN_EXE_kiln-worker").into()),
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures::future::{join_all, select_all};
+use kiln_images::registry::Pattern;
 use kiln_proto::channel;
 use kiln_proto::v1::StatusRequest;
 use kiln_proto::v1::farm_client::FarmClient;
@@ -169,6 +170,10 @@ fn coordinator_process(
             store_size.into(),
             "--queue-timeout".into(),
             queue_timeout.into(),
+            // As in the farm inside a command: whoever builds here is on this machine.
+            "--allow-registry".into(),
+            Pattern::LOCAL.join(",").into(),
+            "--own-credentials".into(),
             "--parent".into(),
             std::process::id().to_string().into(),
         ],
@@ -194,6 +199,7 @@ fn worker_process(url: &str, name: &str, data_dir: &Path, share: &Share) -> Proc
             share.memory_bytes.to_string().into(),
             "--cache-size".into(),
             share.cache_bytes.to_string().into(),
+            "--own-credentials".into(),
             "--parent".into(),
             std::process::id().to_string().into(),
         ],

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use futures::Stream;
 use kiln_coordinator::builds::Unfinished;
 use kiln_coordinator::store::Bound;
+use kiln_images::registry::Pattern;
 use tokio::net::{TcpListener, UnixStream};
 
 /// Most bytes of inputs that the workers of a farm on this machine keep together.
@@ -52,7 +53,14 @@ pub fn own_coordinator(data_dir: PathBuf, store: Bound) -> kiln_coordinator::Con
     let config = kiln_coordinator::Config::on_disk(nowhere, data_dir, store);
     // Who followed a build that an earlier command left unfinished has ended with it. Artifacts lie where the user wanted them, so
     // that the store need not keep them for ever.
-    kiln_coordinator::Config { unfinished: Unfinished::Interrupt, artifact_bytes: Some(store), ..config }
+    kiln_coordinator::Config {
+        unfinished: Unfinished::Interrupt,
+        artifact_bytes: Some(store),
+        // Its only builder is the user, who reaches these registries anyway, with these credentials.
+        allowed_registries: Pattern::local(),
+        own_credentials: true,
+        ..config
+    }
 }
 
 /// Bytes of inputs that each of so many workers keeps which have their caches below `dir`.
@@ -76,6 +84,8 @@ pub fn own_worker(coordinator: String, name: String, state_dir: PathBuf) -> kiln
         name,
         state_dir,
         sandbox: kiln_worker::sandbox::Mode::Auto,
+        // Whoever builds here is that user.
+        own_credentials: true,
         docker: kiln_worker::docker::Mode::Auto,
         docker_host: std::env::var("DOCKER_HOST").unwrap_or_else(|_| kiln_worker::docker::DEFAULT_HOST.to_owned()),
         docker_network: std::env::var("KILN_DOCKER_NETWORK").unwrap_or_else(|_| "bridge".to_owned()),

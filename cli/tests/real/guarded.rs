@@ -32,13 +32,18 @@ pub fn refused(ran: &Ran, code: i32, word: &str) {
 
 impl Guarded {
     pub fn start(more: &[&str]) -> Self {
+        Self::start_in(Vec::new(), more)
+    }
+
+    /// The same, with variables for its coordinator.
+    pub fn start_in(variables: Vec<(String, String)>, more: &[&str]) -> Self {
         let dir = super::caretaker::directory();
         let farm_dir = dir.path().join("farm");
         let join =
             well(local(&["farm", "init", farm_dir.to_str().unwrap(), "--host", "127.0.0.1", "--uses", "unlimited"]));
         let admin = certificate(&farm_dir, "admin", &["--role", "admin", "--role", "farm-admin"]);
         let arguments = [&["--farm-dir", farm_dir.to_str().unwrap()], more].concat();
-        let farm = Farm::bare(dir, "https", Vec::new(), &arguments, access(&farm_dir, Some(&admin)));
+        let farm = Farm::bare(dir, "https", variables, &arguments, access(&farm_dir, Some(&admin)));
         farm.wait_until_up();
         Self { farm, join }
     }

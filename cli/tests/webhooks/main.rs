@@ -381,4 +381,23 @@ fn a_part_of_a_repository_with_its_submodules_is_built_and_deliveries_come_over_
     well(Ran::from(hooked.of_tenant("shop", &["fetch", &artifact, "--output", fetched.to_str().unwrap()])));
     let unpacked = real::unpack(&fetched);
     assert_eq!(std::fs::read_to_string(unpacked.path().join("out")).unwrap(), "from the library\n", "build {id}");
+
+    // A commit cannot make the coordinator fetch from anywhere else, with whatever it could show there.
+    let inner = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let elsewhere = format!("http://{}/team/library.git", inner.local_addr().unwrap());
+    hooked.forge.add_repository("bank/library", &[("text", "of another owner\n")]);
+    let bank = format!("{}/bank/library.git", hooked.forge.url);
+    let local = format!("file://{}", library.display());
+    for url in [elsewhere.as_str(), &bank, "../../bank/library.git", &local] {
+        git(&hooked.forge.work(), &["config", "-f", ".gitmodules", "submodule.services/shop/lib.url", url]);
+        let commit = hooked.forge.push("main", &[]);
+        let fetches = hooked.forge.fetches();
+        assert_eq!(hooked.github("shop", &hooked.payload("refs/heads/main", &commit)).0, 202);
+        let ended = hooked.forge.ended(&commit);
+        let words = ended.body["description"].as_str().unwrap();
+        assert!(ended.body["state"] == "failure" && words.contains("`services/shop/lib` is"), "{url}: {ended:?}");
+        assert!(hooked.forge.fetches() > fetches, "expected the commit itself to be fetched");
+    }
+    inner.set_nonblocking(true).unwrap();
+    assert!(inner.accept().is_err(), "expected nobody to have called another service");
 }

@@ -310,3 +310,62 @@ async fn nobody_there_is_said_after_a_few_attempts() {
     let error = anyone().find(&reference("127.0.0.1:1", "shop:1")).await.unwrap_err();
     assert!(error.to_string().contains("cannot reach the registry `127.0.0.1:1`"), "{error}");
 }
+
+/// A server that answers each request with what `answer` makes of its head, and notes the heads.
+async fn serve(
+    answer: impl Fn(&str) -> String + Send + 'static,
+) -> (String, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let name = listener.local_addr().unwrap().to_string();
+    let heads = std::sync::Arc::<std::sync::Mutex<Vec<String>>>::default();
+    let noted = heads.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = vec![0; 8192];
+            let length = stream.read(&mut head).await.unwrap_or(0);
+            let head = String::from_utf8_lossy(&head[..length]).into_owned();
+            let _ = stream.write_all(answer(&head).as_bytes()).await;
+            noted.lock().unwrap().push(head);
+        }
+    });
+    (name, heads)
+}
+
+fn answer(status: &str, headers: &str) -> String {
+    format!("HTTP/1.1 {status}\r\n{headers}content-length: 0\r\nconnection: close\r\n\r\n")
+}
+
+#[tokio::test]
+async fn credentials_and_tokens_stay_with_their_registry_wherever_it_sends_its_clients() {
+    let (thief, stolen) = serve(|_| answer("401 Unauthorized", "www-authenticate: Basic realm=\"x\"\r\n")).await;
+    let to = thief.clone();
+    let (registry, asked) = serve(move |head| {
+        let line = head.lines().next().unwrap_or_default();
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            [_, "/v2/", _] => answer("200 OK", ""),
+            _ if !head.contains("authorization: Basic") => {
+                answer("401 Unauthorized", "www-authenticate: Basic realm=\"x\"\r\n")
+            }
+            ["HEAD", ..] => answer("404 Not Found", ""),
+            ["POST", ..] => answer("202 Accepted", &format!("location: http://{to}/upload\r\n")),
+            _ => answer("307 Temporary Redirect", &format!("location: http://{to}/blob\r\n")),
+        }
+    })
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.json");
+    let login = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, "ann:secret");
+    std::fs::write(&path, format!("{{\"auths\":{{\"{registry}\":{{\"auth\":\"{login}\"}}}}}}")).unwrap();
+    let registries = Registries::new(options(), Credentials::read(&path).unwrap());
+    let (image, source) = image(1, 10, "amd64");
+    let to = reference(&registry, "team/app:1");
+    assert!(registries.manifest(&to).await.is_err(), "expected the other server not to have it");
+    assert!(registries.upload(&to, &image.config.descriptor, &source, None).await.is_err(), "and not to take it");
+    let heads = stolen.lock().unwrap().clone();
+    assert!(heads.iter().any(|head| head.contains("/blob")), "expected the redirect to be followed: {heads:?}");
+    assert!(heads.iter().any(|head| head.contains("/upload")), "expected the upload to go on there: {heads:?}");
+    let shown: Vec<&String> = heads.iter().filter(|head| head.to_lowercase().contains("authorization")).collect();
+    assert!(shown.is_empty(), "expected no credentials elsewhere: {shown:?}");
+    assert!(asked.lock().unwrap().iter().any(|head| head.contains(&login)), "and the registry to have had them");
+}

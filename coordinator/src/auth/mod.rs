@@ -21,6 +21,7 @@ mod shown;
 mod table;
 pub mod tls;
 pub mod tokens;
+mod waiting;
 mod watched;
 
 pub use authenticator::{Authenticator, Known};

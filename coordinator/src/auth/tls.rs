@@ -1,7 +1,9 @@
 //! TLS on the coordinator's port: certificates that are replaced while it runs, and handshakes that hold up nobody.
 //!
-//! Invariant: one slow or silent client costs one of a bounded number of handshakes, for a bounded time.
+//! Invariant: slow or silent clients, however many, cost a bounded number of places for a bounded time, and hold up no other: where the
+//! places are taken, the oldest of the address that has most gives way.
 
+use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,21 +11,27 @@ use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{Acceptor, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, watch};
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::{mpsc, watch};
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Error;
 use super::shown::{Authorities, Shown};
+use super::waiting::{Place, Waiting};
 use super::watched::Watched;
+use crate::services::peers::Peer;
 
 /// How long a handshake may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Handshakes at once.
+/// The same while more than half of the places are taken.
+const PRESSED: Duration = Duration::from_secs(2);
+/// Connections at once of which no greeting has come yet.
+const SILENT: usize = 1024;
+/// Handshakes at once that have begun.
 const HANDSHAKES: usize = 512;
 /// Pause after the system refuses a connection, as where there are too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -123,28 +131,52 @@ pub fn incoming(
 ) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
     let (sender, receiver) = mpsc::channel(64);
     tokio::spawn(async move {
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        let (silent, shaking) = (Waiting::new(SILENT), Waiting::new(HANDSHAKES));
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = sender.closed() => return,
             };
-            let Ok((stream, _)) = accepted else {
+            let Ok((stream, address)) = accepted else {
                 tokio::time::sleep(PAUSE).await;
                 continue;
             };
-            let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
-            let (sender, acceptor) = (sender.clone(), TlsAcceptor::from(served.borrow().config.clone()));
+            let peer = Peer::of(address);
+            let place = silent.enter(peer);
+            let (sender, shaking, config) = (sender.clone(), shaking.clone(), served.borrow().config.clone());
+            let patience = if silent.is_pressed() { PRESSED } else { PATIENCE };
             tokio::spawn(async move {
-                let _permit = permit;
                 let _ = stream.set_nodelay(true);
-                match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => drop(sender.send(Ok(stream)).await),
-                    Ok(Err(error)) => tracing::debug!(%error, "a client's handshake failed"),
-                    Err(_) => tracing::debug!("a client did not shake hands in time"),
+                let greeted = unless(place, patience, LazyConfigAcceptor::new(Acceptor::default(), stream)).await;
+                let Some(greeted) = greeted else { return };
+                let place = shaking.enter(peer);
+                let patience = if shaking.is_pressed() { PRESSED } else { PATIENCE };
+                if let Some(stream) = unless(place, patience, greeted.into_stream(config)).await {
+                    let _ = sender.send(Ok(stream)).await;
                 }
             });
         }
     });
     ReceiverStream::new(receiver)
+}
+
+/// What a client does within its time, and while nobody else needs its place.
+async fn unless<T>(place: Place, patience: Duration, step: impl Future<Output = io::Result<T>>) -> Option<T> {
+    tokio::select! {
+        done = tokio::time::timeout(patience, step) => match done {
+            Ok(Ok(done)) => Some(done),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a client's handshake failed");
+                None
+            }
+            Err(_) => {
+                tracing::debug!("a client did not shake hands in time");
+                None
+            }
+        },
+        () = place.lost() => {
+            tracing::debug!("a client that was slow to shake hands gave way to others");
+            None
+        }
+    }
 }

@@ -255,6 +255,12 @@ impl Builds {
                 "{MAX_ACTIVE} builds are under way, the most that the farm takes at once; try again when some have ended"
             )));
         }
+        if let Some(usage) = &self.shared.stores.usage {
+            usage.settle();
+            if let Some(words) = usage.refuses() {
+                return Err(Status::resource_exhausted(words));
+            }
+        }
         let build = Build {
             id: uuid::Uuid::now_v7().simple().to_string(),
             project: plan.name.clone(),
@@ -370,7 +376,12 @@ impl Builds {
             build: active.build,
             events: active.events,
             cancel: active.cancel,
-            bases: Bases::new(self.shared.stores.clone(), &request.instance, function, settings.registries.clone()),
+            bases: Bases::new(
+                self.shared.stores.clone(),
+                &request.instance,
+                function,
+                (settings.registries.clone(), settings.credentials.clone()),
+            ),
             plan,
             source: Arc::new(source),
             function,

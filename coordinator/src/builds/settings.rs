@@ -6,6 +6,7 @@ use kiln_images::registry;
 use tokio::sync::watch;
 
 use crate::auth::{Identity, Known};
+use crate::credentials::Credentials;
 use crate::metrics::BuildMetrics;
 
 /// What becomes of the builds that ran when the coordinator ended.
@@ -27,6 +28,8 @@ pub struct Settings {
     pub allow_emulation: bool,
     /// How bases of images are fetched.
     pub registries: registry::Options,
+    /// What they are shown.
+    pub credentials: Credentials,
     /// What is counted of builds.
     pub metrics: Option<BuildMetrics>,
     /// What becomes of builds that an earlier run left.

@@ -41,6 +41,7 @@ pub use quota::Quota;
 pub use wait::{Holder, Wait};
 
 use crate::auth::{FarmKey, Identity};
+use crate::credentials::Credentials;
 use crate::store::Stores;
 use log::TenantLogs;
 use scopes::Scopes;
@@ -79,6 +80,8 @@ pub struct Options {
     pub memory: Option<PathBuf>,
     /// What leases are granted under; a key that ends with the process where it is left out.
     pub key: Option<FarmKey>,
+    /// What tenants fetch with.
+    pub credentials: Credentials,
 }
 
 /// A handle on the execution's owner. Cheap to clone.
@@ -88,6 +91,7 @@ pub struct ExecutionHandle {
     /// Whose actions it takes; empty for the default tenant's.
     tenant: String,
     scopes: Scopes,
+    credentials: Credentials,
     quota: Option<Quota>,
     stores: Stores,
     preparer: Arc<Preparer>,
@@ -115,7 +119,7 @@ impl ExecutionHandle {
 
     /// As [`spawn`](Self::spawn), with all that can be chosen.
     pub fn open(stores: Stores, options: Options) -> Self {
-        let Options { scheduling, rules, memory, key } = options;
+        let Options { scheduling, rules, memory, key, credentials } = options;
         let (messages, receiver) = mpsc::unbounded_channel();
         let logs = Arc::new(LiveLogs::default());
         let scopes = Scopes::new(rules);
@@ -131,6 +135,7 @@ impl ExecutionHandle {
             messages,
             tenant: String::new(),
             scopes,
+            credentials,
             quota: None,
             stores,
             preparer,
@@ -149,7 +154,13 @@ impl ExecutionHandle {
     #[must_use]
     pub fn of_tenant(&self, tenant: &str, stores: Stores, quota: Option<Quota>) -> Self {
         let preparer = self.scopes.add(tenant, &stores).preparer;
-        Self { tenant: tenant.to_owned(), quota, stores, preparer, ..self.clone() }
+        let credentials = self.credentials.of_tenant(tenant);
+        Self { tenant: tenant.to_owned(), quota, stores, preparer, credentials, ..self.clone() }
+    }
+
+    /// What this tenant fetches with.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
     }
 
     /// The same handle under a quota.
@@ -185,7 +196,7 @@ impl ExecutionHandle {
             }
         }
         let place = self.places.take(&action, &command)?;
-        let prepared = self
+        let mut prepared = self
             .preparer
             .prepare(&scope::scoped(&self.tenant, &request.instance), request.action_digest, action, command)
             .instrument(tracing::info_span!("check inputs"))
@@ -196,6 +207,8 @@ impl ExecutionHandle {
                 "the action names the secret `{name}`, which it was not given; only `kiln build` gives secrets"
             )));
         }
+        let given = self.credentials.of_action(&prepared.action, &prepared.command, prepared.network).await;
+        prepared.credentials = given.map_err(Status::unavailable)?;
         let room = match &self.quota {
             Some(quota) => Some(quota.room().await?),
             None => None,

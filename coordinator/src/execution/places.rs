@@ -11,7 +11,9 @@ use tonic::Status;
 
 /// Callers that wait at once.
 const MAX_WAITING: u64 = 200_000;
-/// Bytes of the messages of all actions that are waited for.
+/// What an element of a message takes in memory beside its bytes: a string is three words, a variable two strings.
+const ELEMENT_BYTES: usize = 48;
+/// Bytes of the messages of all actions that are waited for, as they are in memory.
 const MAX_BYTES: u64 = 512 << 20;
 
 #[derive(Debug, Default)]
@@ -36,7 +38,7 @@ pub(super) struct Place {
 impl Places {
     /// Takes a place for an action, or says that there is none.
     pub(super) fn take(&self, action: &reapi::Action, command: &reapi::Command) -> Result<Place, Status> {
-        let bytes = (action.encoded_len() + command.encoded_len()) as u64;
+        let bytes = decoded_bytes(action, command) as u64;
         // Given back by its drop, also where it is refused now.
         let place = Place { taken: self.taken.clone(), bytes };
         let count = self.taken.count.fetch_add(1, Ordering::AcqRel) + 1;
@@ -50,6 +52,18 @@ impl Places {
             _ => Ok(place),
         }
     }
+}
+
+/// What an action and its command take, decoded.
+fn decoded_bytes(action: &reapi::Action, command: &reapi::Command) -> usize {
+    #[allow(deprecated)]
+    let outputs = command.output_files.len() + command.output_directories.len();
+    let of_command = command.arguments.len() + command.environment_variables.len() + command.output_paths.len();
+    #[allow(deprecated)]
+    let platforms = action.platform.iter().chain(&command.platform);
+    let properties: usize = platforms.map(|platform| platform.properties.len()).sum();
+    let elements = of_command + outputs + command.output_node_properties.len() + properties;
+    action.encoded_len() + command.encoded_len() + elements * ELEMENT_BYTES
 }
 
 impl Drop for Place {
@@ -77,6 +91,15 @@ mod tests {
         assert_eq!((status.code(), held.len()), (tonic::Code::ResourceExhausted, 34), "{status}");
         held.pop();
         assert!(places.take(&reapi::Action::default(), &command).is_ok());
+    }
+
+    #[test]
+    fn what_waits_is_counted_as_it_is_in_memory() {
+        let places = Places::default();
+        let command = reapi::Command { arguments: vec![String::new(); 500_000], ..Default::default() };
+        let held: Vec<Place> =
+            std::iter::from_fn(|| places.take(&reapi::Action::default(), &command).ok()).take(1000).collect();
+        assert!(held.len() < 24, "expected a few such commands to fill the queue, and {} are in it", held.len());
     }
 
     #[test]

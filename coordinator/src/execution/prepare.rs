@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use kiln_core::scheduler::Requirements;
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::{clock, precondition, property, reapi, scope, tree};
+use kiln_proto::elements::{self, Kind};
+use kiln_proto::{clock, precondition, property, reapi, scope, tree, v1};
 use prost::Message;
 use tonic::Status;
 
@@ -43,6 +44,8 @@ pub struct Prepared {
     pub notes: Vec<String>,
     /// Names of the secrets that it must be given.
     pub secrets: BTreeSet<String>,
+    /// What the farm gives it to fetch with.
+    pub credentials: Vec<v1::Credential>,
     /// How long it may run.
     pub timeout: Duration,
     /// Hashes of its largest-level input directories, for affinity.
@@ -73,7 +76,7 @@ impl Preparer {
         Self { trees: InputTrees::new(stores.clone()), stores, rules }
     }
 
-    async fn message<M: Message + Default>(&self, digest: &Digest) -> Result<M, Status> {
+    async fn message<M: Message + Default>(&self, kind: &Kind, digest: &Digest) -> Result<M, Status> {
         if digest.size > MAX_MESSAGE_BYTES {
             let most = MAX_MESSAGE_BYTES >> 20;
             return Err(invalid(format!(
@@ -85,14 +88,21 @@ impl Preparer {
             Err(store::Error::NotFound { .. }) => return Err(missing(&[*digest])),
             Err(other) => return Err(other.into()),
         };
-        M::decode(data).map_err(|error| invalid(format!("blob `{digest}` is no message of the expected kind: {error}")))
+        elements::decode(kind, &data, elements::MAX_OF_COMMAND).map_err(|error| match error {
+            elements::Error::TooMany { most } => invalid(format!(
+                "blob `{digest}` has more than {most} arguments, variables, outputs and properties; put them into a file of the inputs"
+            )),
+            elements::Error::Malformed(error) => {
+                invalid(format!("blob `{digest}` is no message of the expected kind: {error}"))
+            }
+        })
     }
 
     /// The action's and the command's messages.
     pub async fn load(&self, digest: &Digest) -> Result<(reapi::Action, reapi::Command), Status> {
-        let action: reapi::Action = self.message(digest).await?;
+        let action: reapi::Action = self.message(&elements::ACTION, digest).await?;
         let command = required(digest.function, action.command_digest.as_ref(), "command_digest")?;
-        let command = self.message(&command).await?;
+        let command = self.message(&elements::COMMAND, &command).await?;
         Ok((action, command))
     }
 
@@ -137,6 +147,7 @@ impl Preparer {
             is_estimate: asked.is_estimate,
             notes: asked.notes,
             secrets: asked.secrets,
+            credentials: Vec::new(),
             timeout,
             inputs: walked.directories.clone(),
             hold,
@@ -145,7 +156,7 @@ impl Preparer {
 
     /// All blobs that an action names: itself, its command and its input tree.
     pub(super) async fn reachable(&self, action: &Digest) -> Result<Vec<Digest>, Status> {
-        let message: reapi::Action = self.message(action).await?;
+        let message: reapi::Action = self.message(&elements::ACTION, action).await?;
         let command = required(action.function, message.command_digest.as_ref(), "command_digest")?;
         let root = required(action.function, message.input_root_digest.as_ref(), "input_root_digest")?;
         let mut digests = vec![*action, command];

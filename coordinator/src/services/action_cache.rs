@@ -1,12 +1,16 @@
 //! `ActionCache`: results of actions. A hit is whole, or it is none.
 
 use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::elements;
 use kiln_proto::reapi::{self, action_cache_server};
 use prost::Message;
 use tonic::{Request, Response, Status};
 
 use crate::status::bad_digest;
 use crate::store::Stores;
+
+/// Largest blob that may be an Action.
+const MAX_ACTION_BYTES: u64 = 16 << 20;
 
 /// Bytes of a result with its inlined contents: below gRPC's usual message limit of 4 MiB.
 const MAX_RESULT_BYTES: usize = 3 * 1024 * 1024;
@@ -94,11 +98,17 @@ impl ActionCache {
         let missing = |kind: &str, digest: &Digest| {
             Status::failed_precondition(format!("{kind} `{digest}` is not in the store; upload it before its result"))
         };
+        // No Action is so large: it is a blob of the client's own.
+        if action.size > MAX_ACTION_BYTES {
+            let is_there = self.stores.blobs.find_missing(&[*action]).await?.is_empty();
+            return if is_there { Ok(()) } else { Err(missing("action", action)) };
+        }
         let data = match self.stores.blobs.get(action).await {
             Err(error) if error.is_absent() => return Err(missing("action", action)),
             data => data?,
         };
-        let Ok(message) = reapi::Action::decode(data) else { return Ok(()) };
+        let decoded = elements::decode::<reapi::Action>(&elements::ACTION, &data, elements::MAX_OF_COMMAND);
+        let Ok(message) = decoded else { return Ok(()) };
         let Some(command) = message.command_digest else { return Ok(()) };
         let command = Digest::from_wire(action.function, &command).map_err(bad_digest)?;
         if self.stores.blobs.find_missing(&[command]).await?.is_empty() {

@@ -10,6 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::Connected;
 
+use super::peers::{Connection, Peer};
+
 /// A connection that gives its place free when it is dropped.
 #[derive(Debug)]
 pub struct Counted<C> {
@@ -35,6 +37,12 @@ pub fn bounded<C>(
             }
         })
     })
+}
+
+impl<C: Connection> Connection for Counted<C> {
+    fn peer(&self) -> Option<Peer> {
+        self.connection.peer()
+    }
 }
 
 impl<C: Connected> Connected for Counted<C> {

@@ -17,6 +17,7 @@ mod leased;
 pub mod membership;
 mod metadata;
 mod oversized;
+pub mod peers;
 mod tree;
 mod uploads;
 pub mod workers;

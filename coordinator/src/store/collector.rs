@@ -18,7 +18,7 @@ use tokio::time::MissedTickBehavior;
 use super::clock::Clock;
 use super::disk::{Disk, Unused};
 use super::s3::S3Blobs;
-use super::{BlobStore, Error, RedbActions, Shared, Swept, whole};
+use super::{BlobStore, Error, RedbActions, Shared, Swept, Usage, whole};
 
 /// Results that are read at once while they are marked.
 const PAGE: usize = 256;
@@ -49,6 +49,7 @@ pub struct Report {
 pub struct Collector {
     pub(super) results: Arc<RedbActions>,
     pub(super) disk: Disk,
+    pub(super) usage: Option<Usage>,
     pub(super) shared: Option<Shared>,
     pub(super) bucket: Option<S3Blobs>,
     pub(super) life: Duration,
@@ -83,6 +84,9 @@ impl Collector {
     /// What is due between collections.
     async fn look(&self) {
         self.results.write_uses();
+        if let Some(usage) = &self.usage {
+            usage.look().await;
+        }
         if self.disk.took_named() {
             let _one = self.done.running.lock().await;
             if let Err(error) = self.mark().await {

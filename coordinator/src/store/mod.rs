@@ -24,6 +24,7 @@ pub mod redis;
 pub mod s3;
 mod shared;
 mod shared_actions;
+mod usage;
 mod whole;
 mod with_empty;
 
@@ -40,6 +41,7 @@ use futures::stream::{self, BoxStream};
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi;
 
+use actions::Most;
 use own_actions::OwnActions;
 
 pub use self::disk::Bound;
@@ -55,6 +57,7 @@ pub use metered::{Metered, MeteredActions, Metrics};
 pub use nowhere::Nowhere;
 pub use shared::Shared;
 pub use shared_actions::SharedActions;
+pub use usage::Usage;
 pub use with_empty::WithEmpty;
 
 /// A blob's bytes in pieces of at most [`disk::CHUNK_BYTES`]. An error ends the stream.
@@ -128,6 +131,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Bytes of blobs kept in `blobs/`; what no result names goes first, then the oldest results. Artifacts do not count.
     pub max_bytes: Bound,
+    /// All that a tenant holds counts against `max_bytes`: artifacts, results, records and logs too.
+    pub counts_all: bool,
     /// Bytes of artifacts kept in `artifacts/`; beyond them, those used longest ago go first.
     pub artifact_bytes: Bound,
     /// How long what is not used is kept.
@@ -172,6 +177,7 @@ impl Config {
         Self {
             data_dir,
             max_bytes,
+            counts_all: false,
             artifact_bytes,
             life: DEFAULT_LIFE,
             redis: None,
@@ -205,6 +211,8 @@ pub struct Stores {
     pub in_use: InUse,
     /// Removes what nobody used lately.
     pub collector: Arc<Collector>,
+    /// What is held of a quota, where there is one.
+    pub usage: Option<Usage>,
     metrics: Option<Metrics>,
     clock: Clock,
 }
@@ -261,10 +269,18 @@ impl Stores {
         // What is shared is whole although this disk has lost blobs of it.
         let floor = if shared.is_some() { floor::Floor::default() } else { disk.floor() };
         let results = config.data_dir.join("actions.redb");
-        let results = Arc::new(RedbActions::with_floor(&results, MAX_ACTIONS, clock.clone(), floor)?);
+        let quota = config.counts_all.then(|| disk.capacity());
+        let most = Most { entries: MAX_ACTIONS, bytes: quota.map_or(u64::MAX, |quota| quota / usage::PART) };
+        let results = Arc::new(RedbActions::with_floor(&results, most, clock.clone(), floor)?);
+        let usage =
+            quota.map(|quota| Usage::new(quota, &config.data_dir, (disk.clone(), artifacts.clone()), results.clone()));
+        if let Some(usage) = &usage {
+            usage.look().await;
+        }
         let collector = Collector {
             results: results.clone(),
             disk: disk.clone(),
+            usage: usage.clone(),
             shared: shared.clone(),
             bucket,
             life,
@@ -275,7 +291,7 @@ impl Stores {
             Some(shared) => Arc::new(shared.clone()),
             None => own,
         };
-        let results = OwnActions::new(results, disk, blobs.clone(), clock.clone());
+        let results = OwnActions::new(results, disk, blobs.clone(), clock.clone(), usage.clone());
         let mut actions = metered::actions(config.metrics.as_ref(), "disk", Arc::new(results));
         if let (Some((link, found)), Some(shared)) = (&redis, shared) {
             let theirs = redis::RedisActions::new(link.clone(), keys(found));
@@ -292,6 +308,7 @@ impl Stores {
             redis: redis.map(|(link, _)| link),
             in_use,
             collector: Arc::new(collector),
+            usage,
             metrics: config.metrics.clone(),
             clock,
         })

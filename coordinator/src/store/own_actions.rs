@@ -11,7 +11,7 @@ use kiln_proto::reapi;
 
 use super::clock::{Clock, Stamp};
 use super::disk::Disk;
-use super::{ActionStore, BlobStore, Error, RedbActions, whole};
+use super::{ActionStore, BlobStore, Error, RedbActions, Usage, whole};
 
 /// Results in a file, and the disk that keeps their blobs.
 #[derive(Debug)]
@@ -21,11 +21,18 @@ pub(super) struct OwnActions {
     /// Where the trees of results are read: the disk, and what stands behind it.
     blobs: Arc<dyn BlobStore>,
     clock: Clock,
+    usage: Option<Usage>,
 }
 
 impl OwnActions {
-    pub(super) fn new(results: Arc<RedbActions>, disk: Disk, blobs: Arc<dyn BlobStore>, clock: Clock) -> Self {
-        Self { results, disk, blobs, clock }
+    pub(super) fn new(
+        results: Arc<RedbActions>,
+        disk: Disk,
+        blobs: Arc<dyn BlobStore>,
+        clock: Clock,
+        usage: Option<Usage>,
+    ) -> Self {
+        Self { results, disk, blobs, clock, usage }
     }
 }
 
@@ -43,7 +50,11 @@ impl ActionStore for OwnActions {
         });
         // Blobs first: a collection between the two finds them used.
         self.disk.name(&named.unwrap_or_default(), at);
-        self.results.put(instance, action, &result, at).await
+        self.results.put(instance, action, &result, at).await?;
+        if let Some(usage) = &self.usage {
+            usage.settle();
+        }
+        Ok(())
     }
 
     async fn remove(&self, instance: &str, action: &Digest) -> Result<(), Error> {

@@ -1,4 +1,7 @@
 //! Whether a cached result is whole: every blob it names is there.
+//!
+//! Invariant: a tree is read once, however often a result names it, and one after the other; it is decoded only where it is no larger
+//! than any that can be laid out, so that what a result costs is bounded by what it may name.
 
 use std::collections::HashSet;
 
@@ -6,16 +9,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::reapi;
-use prost::Message;
+use kiln_proto::shape::{self, MAX_ENTRIES};
+use kiln_proto::{elements, reapi};
+use tokio::sync::Semaphore;
 
 use super::{BlobStore, Error};
 
-/// Trees and directories fetched at once.
+/// Directories fetched at once.
 const CONCURRENCY: usize = 8;
 
-/// Largest tree or directory that is read, in bytes: some millions of entries. A result with a larger one is not cached.
-const MAX_MESSAGE_BYTES: u64 = 256 << 20;
+/// Largest tree or directory that is read, in bytes. A result with a larger one, or with more entries than a tree may have, is not cached.
+const MAX_MESSAGE_BYTES: u64 = 64 << 20;
+/// Blobs that a result names, with those that its trees name.
+const MAX_NAMED: usize = 2 * MAX_ENTRIES as usize;
+/// Trees that are decoded at once, of all results together.
+static DECODING: Semaphore = Semaphore::const_new(4);
 
 /// A result that names what is not to be had, or what is no digest or directory at all.
 struct Broken;
@@ -56,20 +64,22 @@ pub(super) async fn named_by<S: Source + ?Sized>(
     result: &reapi::ActionResult,
 ) -> Result<Option<Vec<Digest>>, Error> {
     let Ok((mut named, trees, roots)) = named(function, result) else { return Ok(None) };
-    named.extend(&trees);
-    let Some(found): Option<Vec<reapi::Tree>> = fetch(blobs, &trees).await? else { return Ok(None) };
-    for tree in found {
-        for directory in tree.root.iter().chain(&tree.children) {
-            match files(function, directory) {
-                Ok(files) => named.extend(files),
-                Err(Broken) => return Ok(None),
-            }
+    let trees: HashSet<Digest> = trees.into_iter().collect();
+    for tree in trees {
+        named.push(tree);
+        let Some(found) = in_tree(blobs, function, &tree).await? else { return Ok(None) };
+        named.extend(found);
+        if named.len() > MAX_NAMED {
+            return Ok(None);
         }
     }
     let mut seen: HashSet<Digest> = HashSet::new();
     let mut level: Vec<Digest> = roots.into_iter().filter(|digest| seen.insert(*digest)).collect();
     while !level.is_empty() {
-        let Some(directories): Option<Vec<reapi::Directory>> = fetch(blobs, &level).await? else { return Ok(None) };
+        if seen.len() + named.len() > MAX_NAMED {
+            return Ok(None);
+        }
+        let Some(directories) = fetch(blobs, &level).await? else { return Ok(None) };
         level.clear();
         for directory in directories {
             let (Ok(files), Ok(below)) = (files(function, &directory), directories_in(function, &directory)) else {
@@ -81,6 +91,35 @@ pub(super) async fn named_by<S: Source + ?Sized>(
     }
     seen.extend(named);
     Ok(Some(seen.into_iter().collect()))
+}
+
+/// The files of a tree; none where it is not to be had, or is none.
+async fn in_tree<S: Source + ?Sized>(
+    blobs: &S,
+    function: DigestFunction,
+    digest: &Digest,
+) -> Result<Option<Digests>, Error> {
+    if digest.size > MAX_MESSAGE_BYTES {
+        return Ok(None);
+    }
+    let Ok(_turn) = DECODING.acquire().await else { return Ok(None) };
+    let data = match blobs.get(digest).await {
+        Ok(data) => data,
+        Err(error) if error.is_absent() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let Ok(tree) = elements::decode::<reapi::Tree>(&elements::TREE, &data, elements::MAX_OF_TREE) else {
+        return Ok(None);
+    };
+    drop(data);
+    let mut named = Vec::new();
+    for directory in tree.root.iter().chain(&tree.children) {
+        match files(function, directory) {
+            Ok(files) => named.extend(files),
+            Err(Broken) => return Ok(None),
+        }
+    }
+    Ok(Some(named))
 }
 
 /// Files, trees and root directories that a result names itself.
@@ -117,24 +156,22 @@ fn directories_in(function: DigestFunction, directory: &reapi::Directory) -> Res
     digests.collect::<Result<_, _>>().map_err(|_| Broken)
 }
 
-/// Fetches messages; none where one is absent or is no such message.
-async fn fetch<M: Message + Default>(
-    blobs: &(impl Source + ?Sized),
-    digests: &[Digest],
-) -> Result<Option<Vec<M>>, Error> {
+/// Fetches directories; none where one is absent or is none.
+async fn fetch(blobs: &(impl Source + ?Sized), digests: &[Digest]) -> Result<Option<Vec<reapi::Directory>>, Error> {
     if digests.iter().any(|digest| digest.size > MAX_MESSAGE_BYTES) {
         return Ok(None);
     }
     let fetched: Result<Vec<_>, Error> = stream::iter(digests.to_vec())
         .map(|digest| async move {
             // The empty directory is everywhere.
-            if digest.is_empty() { Ok(Bytes::new()) } else { blobs.get(&digest).await }
+            let data = if digest.is_empty() { Bytes::new() } else { blobs.get(&digest).await? };
+            Ok(shape::decode(&digest, &data))
         })
         .buffered(CONCURRENCY)
         .try_collect()
         .await;
     match fetched {
-        Ok(encoded) => Ok(encoded.into_iter().map(M::decode).collect::<Result<_, _>>().ok()),
+        Ok(decoded) => Ok(decoded.into_iter().collect::<Result<_, _>>().ok()),
         Err(error) if error.is_absent() => Ok(None),
         Err(error) => Err(error),
     }

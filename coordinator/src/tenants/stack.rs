@@ -104,6 +104,7 @@ impl Stack {
                 tenant: tenant.to_owned(),
                 allow_emulation: shared.config.allow_emulation,
                 registries: shared.config.registries(),
+                credentials: execution.credentials().clone(),
                 metrics: shared.builds.clone(),
                 unfinished: shared.config.unfinished,
                 known: Some(shared.known.clone()),
@@ -224,6 +225,7 @@ impl Tenants {
         let quota = self.shared.quotas.of(tenant);
         let mut kept = self.shared.kept.clone();
         kept.data_dir.clone_from(&directory);
+        kept.counts_all = quota.store_bytes().is_some();
         kept.max_bytes = quota.store_bytes().map_or(kept.max_bytes, store::Bound::Bytes);
         if let Some(redis) = &mut kept.redis {
             // A name has no `@@`, so no two tenants' keys begin alike.

@@ -20,10 +20,12 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use zeroize::Zeroizing;
 
+use super::submodules::{self, Allowed};
+
 /// How long one command of git may take.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// Bytes of what git says that are read.
-const MOST_SAID: u64 = 64 << 10;
+const MOST_SAID: u64 = 256 << 10;
 
 /// A commit that cannot be laid out.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,8 @@ pub(super) enum Error {
     Late { command: &'static str },
     #[error("the repository has no directory `{}` at this commit", .path.display())]
     NoDirectory { path: PathBuf },
+    #[error("the submodule `{path}` {words}")]
+    Submodule { path: String, words: String },
     #[error("cannot make room for the repository")]
     Disk(#[from] std::io::Error),
 }
@@ -44,9 +48,12 @@ pub(super) enum Error {
 impl Error {
     /// Whether another attempt may do better.
     pub(super) fn may_pass(&self) -> bool {
-        !matches!(self, Self::NoDirectory { .. } | Self::NoGit(_))
+        !matches!(self, Self::NoDirectory { .. } | Self::NoGit(_) | Self::Submodule { .. })
     }
 }
+
+/// A user and the forge's token.
+pub(super) type Token<'a> = Option<(&'static str, &'a Zeroizing<String>)>;
 
 /// How a repository is fetched.
 #[derive(Debug)]
@@ -55,8 +62,8 @@ pub(super) struct Remote<'a> {
     pub(super) url: &'a str,
     /// What an HTTP server is shown: a user and the forge's token.
     pub(super) token: Option<(&'static str, Zeroizing<String>)>,
-    /// Its submodules too.
-    pub(super) submodules: bool,
+    /// Its submodules too, from where these may come.
+    pub(super) submodules: Option<Allowed>,
 }
 
 /// Repositories that were fetched, each in a directory of its own.
@@ -107,7 +114,8 @@ impl Checkouts {
         let lock = self.locks.lock().entry(name.clone()).or_default().clone();
         let _alone = lock.lock().await;
         let repository = self.directory.join(name);
-        let git = Git { repository: &repository, remote };
+        let token = remote.token.as_ref().map(|(user, token)| (*user, token));
+        let git = Git { repository: &repository, url: remote.url, token };
         std::fs::create_dir_all(&repository)?;
         // Each is as good the second time: an earlier run may have been killed in between.
         git.run("init", &["--quiet", "--bare", "--template=", "."]).await?;
@@ -125,9 +133,8 @@ impl Checkouts {
         // One left by a coordinator that was killed is none any more.
         git.run("worktree", &["prune"]).await?;
         git.run("worktree", &["add", "--quiet", "--force", "--detach", &place, commit]).await?;
-        if remote.submodules {
-            let within = Git { repository: files.path(), remote };
-            within.run("submodule", &["--quiet", "update", "--init", "--recursive", "--depth=1"]).await?;
+        if let Some(allowed) = &remote.submodules {
+            submodules::fetch(allowed, token, files.path()).await?;
         }
         git.run("gc", &["--auto", "--quiet"]).await?;
         Ok(Checkout { files })
@@ -138,23 +145,35 @@ fn short_hash(text: &str) -> String {
     hex::encode(&Sha256::digest(text)[..16])
 }
 
-struct Git<'a> {
-    repository: &'a Path,
-    remote: &'a Remote<'a>,
+/// git in a directory, for what is fetched from one address.
+pub(super) struct Git<'a> {
+    pub(super) repository: &'a Path,
+    pub(super) url: &'a str,
+    pub(super) token: Token<'a>,
 }
 
 impl Git<'_> {
-    async fn run(&self, command: &'static str, arguments: &[&str]) -> Result<(), Error> {
+    /// Runs a command for what it does.
+    pub(super) async fn run(&self, command: &'static str, arguments: &[&str]) -> Result<(), Error> {
+        self.ask(command, arguments).await.map(drop)
+    }
+
+    /// Runs a command for what it prints.
+    pub(super) async fn ask(&self, command: &'static str, arguments: &[&str]) -> Result<String, Error> {
+        let scheme = self.url.split_once("://").map_or("https", |(scheme, _)| scheme);
         let mut git = Command::new("git");
         git.current_dir(self.repository)
-            .args(["-c", "core.hooksPath=/dev/null", "-c", "protocol.ext.allow=never", "-c", "gc.autoDetach=false"])
+            .args(["-c", "core.hooksPath=/dev/null", "-c", "gc.autoDetach=false"])
+            // What a repository names is fetched as the repository itself is, and a redirect would lead past every check.
+            .args(["-c", "http.followRedirects=false", "-c", "protocol.allow=never", "-c"])
+            .arg(format!("protocol.{scheme}.allow=always"))
             .arg(command)
             .args(arguments)
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("LC_ALL", "C")
             .envs(self.credentials())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             // git starts others, which go with it.
             .process_group(0)
@@ -164,30 +183,24 @@ impl Git<'_> {
         }
         let mut child = git.spawn().map_err(Error::NoGit)?;
         let group = Group(child.id());
-        let said = child.stderr.take();
+        let (out, err) = (child.stdout.take(), child.stderr.take());
         let ended = tokio::time::timeout(PATIENCE, async {
-            let mut words = Vec::new();
-            if let Some(said) = said {
-                // What is beyond is dropped, and git goes on.
-                let mut said = said;
-                let _ = (&mut said).take(MOST_SAID).read_to_end(&mut words).await;
-                let _ = tokio::io::copy(&mut said, &mut tokio::io::sink()).await;
-            }
-            (child.wait().await, words)
+            let (printed, words) = tokio::join!(read(out), read(err));
+            (child.wait().await, printed, words)
         })
         .await;
-        let Ok((status, words)) = ended else { return Err(Error::Late { command }) };
+        let Ok((status, printed, words)) = ended else { return Err(Error::Late { command }) };
         std::mem::forget(group);
         if status?.success() {
-            return Ok(());
+            return Ok(String::from_utf8_lossy(&printed).into_owned());
         }
         Err(Error::Failed { command, said: String::from_utf8_lossy(&words).trim().replace('\n', "; ") })
     }
 
     /// The token as variables and not as arguments, which others see; for the host of the repository alone.
     fn credentials(&self) -> Vec<(&'static str, String)> {
-        let Some((user, token)) = &self.remote.token else { return Vec::new() };
-        let Ok(url) = url::Url::parse(self.remote.url) else { return Vec::new() };
+        let Some((user, token)) = &self.token else { return Vec::new() };
+        let Ok(url) = url::Url::parse(self.url) else { return Vec::new() };
         if !matches!(url.scheme(), "http" | "https") {
             return Vec::new();
         }
@@ -198,6 +211,16 @@ impl Git<'_> {
             ("GIT_CONFIG_VALUE_0", format!("Authorization: Basic {}", STANDARD.encode(pair.as_bytes()))),
         ]
     }
+}
+
+/// All of a stream; what is beyond the most that is kept is dropped, and git goes on.
+async fn read(stream: Option<impl tokio::io::AsyncRead + Unpin>) -> Vec<u8> {
+    let mut kept = Vec::new();
+    if let Some(mut stream) = stream {
+        let _ = (&mut stream).take(MOST_SAID).read_to_end(&mut kept).await;
+        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+    }
+    kept
 }
 
 /// Processes that are ended when this is dropped.

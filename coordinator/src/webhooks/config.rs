@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::forge::{Forge, Push};
 use super::repository;
+use super::submodules::Allowed;
 use crate::auth::{check_name, tls};
 
 /// Fewest bytes of a secret by which deliveries are checked: what is shorter can be guessed.
@@ -80,7 +81,11 @@ pub(super) struct Hook {
     pub(super) allow_emulation: bool,
     /// Fetch submodules too.
     #[serde(default)]
-    pub(super) submodules: bool,
+    submodules: bool,
+    /// Where submodules may come from beside the repository's own owner, as in `repositories`. The token is shown to the repository's
+    /// host alone.
+    #[serde(default)]
+    submodule_repositories: Vec<String>,
     /// Holds the forge's token: to fetch, and to report statuses.
     token_file: Option<PathBuf>,
     /// Where the forge's API is, where it is not where the repository is.
@@ -102,6 +107,7 @@ pub(super) struct Hook {
 struct Patterns {
     name: String,
     repositories: GlobSet,
+    submodules: GlobSet,
     branches: GlobSet,
     tags: GlobSet,
 }
@@ -165,6 +171,11 @@ impl Config {
         Ok(())
     }
 
+    /// Whether a proxy on the way makes all connections those of one address.
+    pub(super) fn is_behind_proxy(&self) -> bool {
+        self.certificate.is_none()
+    }
+
     /// The listener's certificate, where it has one.
     pub(super) fn tls(&self) -> Option<tls::Files> {
         let (certificate, key) = (self.certificate.clone()?, self.key.clone()?);
@@ -183,8 +194,11 @@ impl Hook {
                 "`repositories` names none; expected addresses such as `https://forge.example/team/*`".to_owned()
             );
         }
-        for pattern in &self.repositories {
+        for pattern in self.repositories.iter().chain(&self.submodule_repositories) {
             repository::check(pattern)?;
+        }
+        if !self.submodules && !self.submodule_repositories.is_empty() {
+            return Err("`submodule_repositories` without `submodules = true` allows nothing".to_owned());
         }
         if self.directory.is_absolute() || self.directory.components().any(|part| part.as_os_str() == "..") {
             return Err(format!("`directory = {:?}` is not inside the repository", self.directory));
@@ -200,14 +214,23 @@ impl Hook {
         }
         self.token()?;
         self.secrets()?;
-        let normal: Vec<String> = self.repositories.iter().map(|address| repository::normal(address)).collect();
+        let normal = |addresses: &[String]| -> Vec<String> {
+            addresses.iter().map(|address| repository::normal(address)).collect()
+        };
         self.patterns = Patterns {
             name: name.to_owned(),
-            repositories: globs("repositories", &normal)?,
+            repositories: globs("repositories", &normal(&self.repositories))?,
+            submodules: globs("submodule_repositories", &normal(&self.submodule_repositories))?,
             branches: globs("branches", self.branches.as_deref().unwrap_or_default())?,
             tags: globs("tags", &self.tags)?,
         };
         Ok(())
+    }
+
+    /// Where the submodules of a repository may come from; none where they are not fetched.
+    pub(super) fn submodules(&self, repository: &str) -> Option<Allowed> {
+        let more = self.patterns.submodules.clone();
+        self.submodules.then(|| Allowed { repository: repository.to_owned(), more })
     }
 
     /// Its name.

@@ -97,7 +97,8 @@ impl<'a> Running<'a> {
             shared.farm.tenants.tenant(&whose).await.map_err(|status| farms(status.message().to_owned()))?
         };
         let token = self.hook.token().map_err(farms)?.map(|token| (self.hook.forge.token_user(), token));
-        let remote = Remote { url: &self.job.repository, token, submodules: self.hook.submodules };
+        let remote =
+            Remote { url: &self.job.repository, token, submodules: self.hook.submodules(&self.job.repository) };
         let _turn = shared.fetching.acquire().await.map_err(|error| farms(error.to_string()))?;
         let push = &self.job.push;
         let checkout = shared.checkouts.check_out(&remote, &push.reference, &push.commit).await;

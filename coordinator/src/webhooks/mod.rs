@@ -16,6 +16,7 @@ mod receive;
 mod report;
 mod repository;
 mod submit;
+mod submodules;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -81,6 +82,7 @@ pub async fn serve(
     let listener =
         TcpListener::bind(config.listen).await.map_err(|source| Error::Bind { at: config.listen, source })?;
     let address = listener.local_addr()?;
+    let is_behind_proxy = config.is_behind_proxy();
     let hooks: BTreeMap<_, _> = config.hooks.into_iter().map(|(name, hook)| (name, Arc::new(hook))).collect();
     let webhooks = Webhooks {
         shared: Arc::new(Shared {
@@ -97,8 +99,8 @@ pub async fn serve(
         webhooks.begin(key, job);
     }
     tracing::info!(%address, tls = tls.is_some(), hooks = webhooks.shared.hooks.len(), "webhooks are taken");
-    let router = receive::router(webhooks);
-    Ok(listener::serve(listener, tls, router, stopping))
+    let router = receive::router(webhooks, is_behind_proxy);
+    Ok(listener::serve(listener, tls, router, is_behind_proxy, stopping))
 }
 
 impl Webhooks {

@@ -1,21 +1,29 @@
 //! What a forge calls: `POST /webhooks/NAME`.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::body::{Body, HttpBody};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use axum::{Extension, Router};
+use futures::StreamExt;
 
 use super::Webhooks;
 use super::config::Hook;
 use super::forge::{Event, Push};
 use super::journal::{Job, Key, Taken};
+use crate::services::peers::{Peer, Share, Shares};
 
 /// Bytes of a delivery: GitHub sends none that is larger.
 const MAX_BYTES: usize = 25 << 20;
+/// Bytes of all deliveries at once.
+const MAX_BODIES: usize = 64 << 20;
+/// And of those from one address.
+const MAX_BODIES_OF_ONE: usize = 32 << 20;
+/// How long a body may take.
+const BODY: Duration = Duration::from_secs(30);
 
 /// An answer in words.
 struct Answer(StatusCode, String);
@@ -26,17 +34,29 @@ impl IntoResponse for Answer {
     }
 }
 
-pub(super) fn router(webhooks: Webhooks) -> Router {
-    Router::new().route("/webhooks/{name}", post(deliver)).layer(DefaultBodyLimit::max(MAX_BYTES)).with_state(webhooks)
+/// What deliveries need beside the webhooks.
+#[derive(Debug, Clone)]
+struct Receiving {
+    webhooks: Webhooks,
+    /// Bytes of bodies that are being read or dealt with.
+    bodies: Shares,
+}
+
+pub(super) fn router(webhooks: Webhooks, is_behind_proxy: bool) -> Router {
+    let each = if is_behind_proxy { MAX_BODIES } else { MAX_BODIES_OF_ONE };
+    let receiving = Receiving { webhooks, bodies: Shares::new(MAX_BODIES, each) };
+    Router::new().route("/webhooks/{name}", post(deliver)).with_state(receiving)
 }
 
 async fn deliver(
-    State(webhooks): State<Webhooks>,
+    State(Receiving { webhooks, bodies }): State<Receiving>,
     Path(name): Path<String>,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
 ) -> Answer {
-    let answer = receive(&webhooks, &name, &headers, &body).await.unwrap_or_else(|refused| refused);
+    let share = bodies.of(peer);
+    let answer = receive(&webhooks, &name, &headers, body, share).await.unwrap_or_else(|refused| refused);
     if answer.0.is_client_error() || answer.0.is_server_error() {
         tracing::warn!(hook = name, code = answer.0.as_u16(), reason = answer.1, "a delivery was refused");
     } else {
@@ -48,18 +68,50 @@ async fn deliver(
     answer
 }
 
-async fn receive(webhooks: &Webhooks, name: &str, headers: &HeaderMap, body: &[u8]) -> Result<Answer, Answer> {
+/// Reads a body, of which no more is kept than there is room for.
+async fn read(body: Body, share: &mut Share) -> Result<Vec<u8>, Answer> {
+    let too_large = || Answer(StatusCode::PAYLOAD_TOO_LARGE, format!("a delivery has at most {MAX_BYTES} bytes"));
+    if body.size_hint().lower() > MAX_BYTES as u64 {
+        return Err(too_large());
+    }
+    let mut data = Vec::new();
+    let mut pieces = body.into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| Answer(StatusCode::BAD_REQUEST, format!("the body broke off: {error}")))?;
+        if data.len() + piece.len() > MAX_BYTES {
+            return Err(too_large());
+        }
+        if !share.take(piece.len()) {
+            let words = "deliveries under way hold as much memory as there is for them; deliver it again later";
+            return Err(Answer(StatusCode::SERVICE_UNAVAILABLE, words.to_owned()));
+        }
+        data.extend_from_slice(&piece);
+    }
+    Ok(data)
+}
+
+async fn receive(
+    webhooks: &Webhooks,
+    name: &str,
+    headers: &HeaderMap,
+    body: Body,
+    mut share: Share,
+) -> Result<Answer, Answer> {
     // Who does not know the secret is not told either which webhooks there are.
     let unknown = || Answer(StatusCode::UNAUTHORIZED, "no webhook of this name takes this signature".to_owned());
+    let refused = |reason: String| {
+        tracing::warn!(hook = name, reason, "a delivery is not by the forge");
+        unknown()
+    };
     let hook = webhooks.shared.hooks.get(name).ok_or_else(unknown)?;
     let secret = hook.secret().map_err(|reason| {
         tracing::error!(hook = name, reason, "the secret of a webhook cannot be read");
         Answer(StatusCode::SERVICE_UNAVAILABLE, "the webhook's secret cannot be read".to_owned())
     })?;
-    hook.forge.verify(headers, body, &secret, SystemTime::now()).map_err(|reason| {
-        tracing::warn!(hook = name, reason, "a delivery is not by the forge");
-        unknown()
-    })?;
+    hook.forge.greet(headers, &secret).map_err(refused)?;
+    let body = tokio::time::timeout(BODY, read(body, &mut share)).await;
+    let body = &body.map_err(|_| Answer(StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned()))??;
+    hook.forge.verify(headers, body, &secret, SystemTime::now()).map_err(refused)?;
     let event = hook.forge.read(headers, body).map_err(|reason| Answer(StatusCode::BAD_REQUEST, reason))?;
     let push = match event {
         Event::Push(push) => push,

@@ -29,6 +29,11 @@ pub(super) fn says(error: &bollard::errors::Error, any: &[&str]) -> bool {
     any.iter().any(|wanted| text.contains(wanted))
 }
 
+/// Whether a registry says that the image is not there, or not for whoever asks.
+pub(super) fn refuses(error: &bollard::errors::Error) -> bool {
+    says(error, &UNAUTHORIZED) || says(error, &UNKNOWN) && !says(error, &["no such host"])
+}
+
 /// The image is for these platforms and not for the one that was asked for.
 pub(super) fn other_platform(name: &ImageName, architecture: &str, there: &[String]) -> Error {
     let there = if there.is_empty() { "others".to_owned() } else { there.join(", ") };
@@ -49,8 +54,8 @@ pub(super) fn failed(name: &ImageName, error: &bollard::errors::Error) -> Error 
     }
     if says(error, &UNAUTHORIZED) {
         return Error::Worker(format!(
-            "registry `{registry}` refuses this worker's credentials for `{name}` ({said}); run `docker login {registry}` there as \
-             the worker's user"
+            "registry `{registry}` refuses the credentials that there are for `{name}` ({said}); give the tenant some by the \
+             coordinator's `--credentials`, or start the worker with `--own-credentials` and run `docker login {registry}` there as its user"
         ));
     }
     if says(error, &["no space left"]) {

@@ -1,9 +1,9 @@
 //! Images: found in the engine, pulled where they are not there, and names resolved to digests.
 //!
-//! Invariant: an image is used for the platform that was asked for, or not at all.
+//! Invariant: an image is used for the platform that was asked for, or not at all. Where tenants have credentials of their own, one that
+//! another tenant's brought here is used only for those whom its registry gives it to.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,11 @@ use kiln_images::name::ImageName;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::blame::{OTHER_PLATFORM, failed, other_platform, says};
-use super::credentials;
+use super::blame::{OTHER_PLATFORM, failed, other_platform, refuses, says};
 use super::engine::{Engine, is_status, words};
 use super::progress::Progress;
-use crate::executor::{Chunk, Error};
+use super::{Own, credentials};
+use crate::executor::{Chunk, Error, Job, Secrets};
 
 /// How long the digest of a tag that an action names is believed. A build names digests.
 const TAG_AGE: Duration = Duration::from_secs(300);
@@ -39,20 +39,37 @@ pub(super) struct Resolved {
     pub(super) note: Option<String>,
 }
 
+/// For whom an image is got.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct For<'a> {
+    tenant: &'a str,
+    given: &'a Secrets,
+}
+
+impl<'a> For<'a> {
+    pub(super) fn job(job: &'a Job) -> Self {
+        let tenant = kiln_proto::scope::split(&job.tenant).0;
+        Self { tenant, given: &job.secrets }
+    }
+}
+
+/// A tenant, an image and an architecture.
+type Key = (String, ImageName, String);
+
 /// The engine's images.
 #[derive(Debug)]
 pub(super) struct Images {
     engine: Engine,
-    credentials: Option<PathBuf>,
-    known: Mutex<HashMap<(ImageName, String), Image>>,
-    tags: Mutex<HashMap<(ImageName, String), (ImageName, Instant)>>,
+    own: Own,
+    known: Mutex<HashMap<Key, Image>>,
+    tags: Mutex<HashMap<Key, (ImageName, Instant)>>,
     /// One pull of an image at a time.
     pulls: Mutex<HashMap<ImageName, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Images {
-    pub(super) fn new(engine: Engine, credentials: Option<PathBuf>) -> Self {
-        Self { engine, credentials, known: Mutex::default(), tags: Mutex::default(), pulls: Mutex::default() }
+    pub(super) fn new(engine: Engine, own: Own) -> Self {
+        Self { engine, own, known: Mutex::default(), tags: Mutex::default(), pulls: Mutex::default() }
     }
 
     /// The image of this name for this architecture, pulled where the engine has it not. How far a pull is goes to `tell`.
@@ -60,14 +77,15 @@ impl Images {
         &self,
         name: &ImageName,
         architecture: &str,
+        whom: For<'_>,
         tell: &mpsc::Sender<Chunk>,
     ) -> Result<Image, Error> {
-        let name = self.fixed(name, architecture).await?;
-        let key = (name.clone(), architecture.to_owned());
+        let name = self.fixed(name, architecture, whom).await?;
+        let key = (whom.tenant.to_owned(), name.clone(), architecture.to_owned());
         if let Some(image) = self.known.lock().get(&key) {
             return Ok(image.clone());
         }
-        let image = self.find_or_pull(&name, architecture, tell).await?;
+        let image = self.find_or_pull(&name, architecture, whom, tell).await?;
         self.known.lock().insert(key, image.clone());
         Ok(image)
     }
@@ -77,16 +95,16 @@ impl Images {
         self.known.lock().clear();
     }
 
-    async fn fixed(&self, name: &ImageName, architecture: &str) -> Result<ImageName, Error> {
+    async fn fixed(&self, name: &ImageName, architecture: &str, whom: For<'_>) -> Result<ImageName, Error> {
         if name.is_fixed() {
             return Ok(name.clone());
         }
-        let key = (name.clone(), architecture.to_owned());
+        let key = (whom.tenant.to_owned(), name.clone(), architecture.to_owned());
         let known = self.tags.lock().get(&key).filter(|(_, at)| at.elapsed() < TAG_AGE).map(|(fixed, _)| fixed.clone());
         if let Some(fixed) = known {
             return Ok(fixed);
         }
-        let fixed = self.resolve(name, architecture).await?.name;
+        let fixed = self.resolve(name, architecture, whom).await?.name;
         self.tags.lock().insert(key, (fixed.clone(), Instant::now()));
         Ok(fixed)
     }
@@ -95,6 +113,7 @@ impl Images {
         &self,
         name: &ImageName,
         architecture: &str,
+        whom: For<'_>,
         tell: &mpsc::Sender<Chunk>,
     ) -> Result<Image, Error> {
         let pull = self.pulls.lock().entry(name.clone()).or_default().clone();
@@ -102,6 +121,7 @@ impl Images {
         if let Some(found) = self.inspect(name).await?
             && (is_for(&found, architecture) || name.registry().is_none())
         {
+            self.may_use(name, architecture, whom).await?;
             return checked(found, name, architecture);
         }
         if name.registry().is_none() {
@@ -109,7 +129,7 @@ impl Images {
                 "this worker's engine does not hold `{name}`; load it there, or push it to a registry and name it by that"
             )));
         }
-        self.pull(name, architecture, tell).await?;
+        self.pull(name, architecture, whom, tell).await?;
         match self.inspect(name).await? {
             Some(found) => checked(found, name, architecture),
             None => Err(Error::Worker(format!("`{name}` was pulled and is not there"))),
@@ -128,13 +148,36 @@ impl Images {
         Error::Worker(format!("the Docker Engine at `{}` fails: {}", self.engine.host, words(error)))
     }
 
-    async fn credentials(&self, name: &ImageName) -> Result<Option<DockerCredentials>, Error> {
+    async fn credentials(&self, name: &ImageName, whom: For<'_>) -> Result<Option<DockerCredentials>, Error> {
         let Some(registry) = name.registry() else { return Ok(None) };
-        credentials::of(self.credentials.as_deref(), registry).await.map_err(Error::Worker)
+        credentials::of(whom.given, &self.own, registry).await.map_err(Error::Worker)
     }
 
-    async fn pull(&self, name: &ImageName, architecture: &str, tell: &mpsc::Sender<Chunk>) -> Result<(), Error> {
-        let credentials = self.credentials(name).await?;
+    /// Whether an image that the engine holds may be used: it may have been pulled for another tenant. A registry that cannot be asked
+    /// refuses nobody.
+    async fn may_use(&self, name: &ImageName, architecture: &str, whom: For<'_>) -> Result<(), Error> {
+        if self.own != Own::None || name.registry().is_none() {
+            return Ok(());
+        }
+        let error = if self.engine.is_podman {
+            let (tell, _nobody) = mpsc::channel(1);
+            self.pull(name, architecture, whom, &tell).await.err()
+        } else {
+            let credentials = self.credentials(name, whom).await?;
+            let answer = self.engine.api.inspect_registry_image(&name.engine_name(), credentials).await;
+            answer.err().filter(refuses).map(|error| failed(name, &error))
+        };
+        error.map_or(Ok(()), Err)
+    }
+
+    async fn pull(
+        &self,
+        name: &ImageName,
+        architecture: &str,
+        whom: For<'_>,
+        tell: &mpsc::Sender<Chunk>,
+    ) -> Result<(), Error> {
+        let credentials = self.credentials(name, whom).await?;
         let options = CreateImageOptionsBuilder::default()
             .from_image(&name.engine_name())
             .platform(&format!("linux/{architecture}"))
@@ -144,16 +187,22 @@ impl Images {
         while let Some(answer) = answers.next().await {
             match answer {
                 Ok(info) => progress.saw(&info).await,
-                Err(error) => return Err(self.pull_failed(name, architecture, &error).await),
+                Err(error) => return Err(self.pull_failed(name, architecture, whom, &error).await),
             }
         }
         progress.done().await;
         Ok(())
     }
 
-    async fn pull_failed(&self, name: &ImageName, architecture: &str, error: &bollard::errors::Error) -> Error {
+    async fn pull_failed(
+        &self,
+        name: &ImageName,
+        architecture: &str,
+        whom: For<'_>,
+        error: &bollard::errors::Error,
+    ) -> Error {
         if says(error, &OTHER_PLATFORM) {
-            let found = match self.credentials(name).await {
+            let found = match self.credentials(name, whom).await {
                 Ok(credentials) => self.engine.api.inspect_registry_image(&name.engine_name(), credentials).await.ok(),
                 Err(_) => None,
             };
@@ -164,7 +213,7 @@ impl Images {
     }
 
     /// The name with the digest that it stands for now: the registry's word; where it cannot be asked, what the engine holds.
-    pub(super) async fn resolve(&self, name: &ImageName, architecture: &str) -> Result<Resolved, Error> {
+    pub(super) async fn resolve(&self, name: &ImageName, architecture: &str, whom: For<'_>) -> Result<Resolved, Error> {
         if name.is_fixed() {
             return Ok(Resolved { name: name.clone(), note: None });
         }
@@ -176,7 +225,7 @@ impl Images {
             let image = checked(found, name, architecture)?;
             return Ok(Resolved { name: by_id(name, &image.id)?, note: None });
         }
-        let error = match self.ask_registry(name, architecture).await {
+        let error = match self.ask_registry(name, architecture, whom).await {
             Ok(name) => return Ok(Resolved { name, note: None }),
             Err(error) => error,
         };
@@ -189,12 +238,12 @@ impl Images {
         }
     }
 
-    async fn ask_registry(&self, name: &ImageName, architecture: &str) -> Result<ImageName, Error> {
-        let credentials = self.credentials(name).await?;
+    async fn ask_registry(&self, name: &ImageName, architecture: &str, whom: For<'_>) -> Result<ImageName, Error> {
+        let credentials = self.credentials(name, whom).await?;
         if self.engine.is_podman {
             // Podman has no such question: the image is pulled and then says it.
             let (tell, _nobody) = mpsc::channel(1);
-            self.pull(name, architecture, &tell).await?;
+            self.pull(name, architecture, whom, &tell).await?;
             let found = self.inspect(name).await?;
             let absent = || Error::Worker(format!("`{name}` was pulled and is not there"));
             return held(name, &found.ok_or_else(absent)?);

@@ -202,6 +202,9 @@ fn start(task: &Task, output: Vec<OwnedFd>) -> Result<Pid, Failed> {
         std::fs::create_dir_all(&to)
             .map_err(|error| Failed::Setup(format!("cannot make `{path}`, the parent of an output: {error}")))?;
     }
+    task.secrets.write_files(Path::new(HOME)).map_err(|error| {
+        Failed::Setup(format!("cannot write the farm's credentials into the home directory: {error}"))
+    })?;
     let environment = environment(task);
     let directory = Path::new(BUILD).join(&task.working_directory);
     let name = task.arguments.first().map(String::as_str).unwrap_or_default();

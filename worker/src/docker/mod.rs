@@ -70,10 +70,21 @@ pub struct Config {
     pub worker: String,
     /// The worker's state directory. Inputs lie below it.
     pub state: PathBuf,
-    /// Docker's `config.json` with the credentials; by default that of the worker's user.
-    pub credentials: Option<PathBuf>,
+    /// What registries are shown for those who bring nothing of their own.
+    pub credentials: Own,
     /// The program that becomes a container's init; by default this process's own executable.
     pub init: Option<PathBuf>,
+}
+
+/// Credentials of the worker itself, which are every tenant's where there are any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Own {
+    /// It has none: each tenant has the farm's.
+    None,
+    /// Those of its user.
+    User,
+    /// Those of one `config.json` of Docker's.
+    File(PathBuf),
 }
 
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::images::For;
 use crate::executor::scratch::Scratch;
 use crate::executor::{Chunk, Error, Executor, Exit, Finished, Job, OutputTree, Stream};
 
@@ -38,7 +39,7 @@ impl Executor for Resolver {
         // It leaves no files.
         let nothing =
             Scratch::new(&self.shared.jobs).map_err(|error| Error::Worker(format!("cannot prepare a job: {error}")))?;
-        let resolving = self.shared.images.resolve(&name, &architecture);
+        let resolving = self.shared.images.resolve(&name, &architecture, For::job(&job));
         let exit = tokio::select! {
             resolved = resolving => {
                 let resolved = resolved?;

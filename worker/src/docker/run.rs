@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::container::{Container, Failed};
-use super::images::Image;
+use super::images::{For, Image};
 use super::mounts::{Mounts, Placed};
 use super::request::{Kind, Place};
 use super::wire::{Report, Task};
@@ -85,7 +85,7 @@ async fn seat(shared: &Arc<Shared>, job: &Job, output: &mpsc::Sender<Chunk>) -> 
     };
     let architecture = architecture.unwrap_or(&shared.setting.engine.architecture);
     loop {
-        let image = shared.images.ensure(name, architecture, output).await?;
+        let image = shared.images.ensure(name, architecture, For::job(job), output).await?;
         match shared.mounts().filter(|_| image.is_closed) {
             None => return alone(shared, job, &image).await,
             Some(mounts) => {

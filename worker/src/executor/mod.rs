@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 pub(crate) use job::HOME;
 pub use job::{BUILD, Chunk, Exit, Finished, Job, OutputTree, Stream};
@@ -48,6 +49,11 @@ pub trait Executor: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// Where the command could not be run; one that fails is no error.
     async fn run(&self, job: Job, output: mpsc::Sender<Chunk>, cancel: CancellationToken) -> Result<Finished, Error>;
+
+    /// What a command with the network is shown of the machine and must not print, such as a proxy's password.
+    fn hidden(&self) -> &[Zeroizing<String>] {
+        &[]
+    }
 }
 
 /// A worker's executors, each for the jobs of its kind.
@@ -91,5 +97,9 @@ impl Executor for Executors {
             Place::Machine => Executor::run(&self.sandbox, job, output, cancel).await,
             Place::Image(..) | Place::ImageResolver => self.in_docker(job, output, cancel).await,
         }
+    }
+
+    fn hidden(&self) -> &[Zeroizing<String>] {
+        self.sandbox.hidden()
     }
 }

@@ -53,6 +53,7 @@ impl Leases {
     pub(super) fn take(&self, mut lease: v1::Lease) -> Option<CancellationToken> {
         // They are the runner's, for as long as the command runs.
         lease.secrets.clear();
+        lease.credentials.clear();
         let mut state = self.state.lock();
         if state.held.contains_key(&lease.lease) {
             return None;

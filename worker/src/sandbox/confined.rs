@@ -97,8 +97,10 @@ fn spec(
         Overlay { lower: job.layers.clone(), upper: scratch.directory("written")?, work: scratch.directory("work")? };
     let mut binds = vec![Bind { from: tmp, to: "/tmp".into(), writable: true }];
     binds.extend(host.binds.iter().cloned());
+    let mut own: Vec<(PathBuf, String)> = host.files.clone();
     if job.network {
         binds.extend(host.network_binds.iter().cloned());
+        own.extend(host.network_files.iter().cloned());
     }
     let hosts = "127.0.0.1 localhost kiln\n::1 localhost\n".to_owned();
     let user = init::USER;
@@ -110,6 +112,10 @@ fn spec(
     if !binds.iter().any(|bind| bind.to == Path::new("/etc/hosts")) {
         files.push(("/etc/hosts".into(), hosts));
     }
+    // The farm's own take the place of the machine's.
+    let given: Vec<PathBuf> = job.secrets.files().map(|(path, _)| Path::new(HOME).join(path)).collect();
+    binds.retain(|bind| !given.contains(&bind.to));
+    files.extend(own.into_iter().filter(|(path, _)| !given.contains(path)));
     Ok(Spec {
         root: scratch.directory("root")?,
         binds,

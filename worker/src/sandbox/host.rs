@@ -1,12 +1,17 @@
 //! What of the machine an action sees: the system's directories, and for a step with the network its way out.
 //!
-//! Invariant: nothing of the worker's users, no key, no socket and no state directory is in the list.
+//! Invariant: nothing of the worker's users, no key, no socket and no state directory is in the list. Of package tools' configurations
+//! only what holds no credential passes, unless the worker is told to give its user's to everybody.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::Tools;
+use kiln_proto::secret;
+use zeroize::Zeroizing;
+
+use super::mirrors::{self, Cleaned};
 use super::spec::Bind;
+use super::{Config, Tools};
 use crate::executor::HOME;
 
 /// Directories of the system, read-only.
@@ -104,6 +109,8 @@ const NETWORK_VARIABLES: [&str; 30] = [
     "GOFLAGS",
     "BUNDLE_MIRROR__ALL",
 ];
+/// Longest configuration that is read: they share one file system in memory.
+const MAX_CONFIGURATION_BYTES: usize = 256 << 10;
 /// Variables of which every name that starts so is taken.
 const NETWORK_PREFIXES: [&str; 9] = [
     "UV_INDEX",
@@ -126,6 +133,13 @@ pub(super) struct Host {
     /// For an action with the network, in addition.
     pub(super) network_binds: Vec<Bind>,
     pub(super) network_environment: BTreeMap<String, String>,
+    /// Files that are shown as they are here and not as they are on the machine.
+    pub(super) files: Vec<(PathBuf, String)>,
+    pub(super) network_files: Vec<(PathBuf, String)>,
+    /// What is hidden in what an action with the network prints: passwords of proxies, and whatever else passes.
+    pub(super) secrets: Vec<Zeroizing<String>>,
+    /// Credentials of the worker's user pass too.
+    own_credentials: bool,
 }
 
 fn read_only(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Bind {
@@ -144,6 +158,11 @@ pub(crate) fn within(root: &Path, path: &Path) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file))).ok()
 }
 
+/// Whether a file of certificates holds a private key too.
+fn holds_a_key(path: &Path) -> bool {
+    path.is_file() && std::fs::read(path).is_ok_and(|data| data.windows(11).any(|part| part == b"PRIVATE KEY"))
+}
+
 fn etc(root: &Path, name: &str) -> Option<Bind> {
     let path = Path::new("/etc").join(name);
     // A link is followed here: its target may lie where the sandbox does not look.
@@ -152,9 +171,10 @@ fn etc(root: &Path, name: &str) -> Option<Bind> {
 
 impl Host {
     /// Looks at the machine, or for what is the system's at another root.
-    pub(super) fn look(tools: &Tools, root: Option<&Path>) -> Self {
-        let mut host = Host::default();
-        let root = root.unwrap_or(Path::new("/"));
+    pub(super) fn look(config: &Config) -> Self {
+        let tools: &Tools = &config.tools;
+        let mut host = Host { own_credentials: config.own_credentials, ..Host::default() };
+        let root = config.root.as_deref().unwrap_or(Path::new("/"));
         for path in SYSTEM.into_iter().chain(VAR) {
             host.system(root, path);
         }
@@ -165,7 +185,13 @@ impl Host {
             }
         }
         for name in ETC {
-            host.binds.extend(etc(root, name));
+            let Some(bind) = etc(root, name) else { continue };
+            if name == "gitconfig" {
+                let cleaned = host.cleaned(&bind.from, bind.to);
+                host.files.extend(cleaned);
+            } else {
+                host.binds.push(bind);
+            }
         }
         host.links.push(("/etc/mtab".into(), "/proc/mounts".into()));
         for tool in tools.iter() {
@@ -194,19 +220,21 @@ impl Host {
         let base = std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
         let config = ["config.toml", "config"].map(|name| base.join(name)).into_iter().find(|path| path.is_file());
         if let Some(config) = config {
-            self.binds.push(read_only(config, "/.cargo/config.toml"));
+            let cleaned = self.cleaned(&config, "/.cargo/config.toml".into());
+            self.files.extend(cleaned);
         }
     }
 
     fn network(&mut self, home: &Path) {
         for name in NETWORK_ETC.into_iter().chain(["resolv.conf"]) {
-            self.network_binds.extend(etc(Path::new("/"), name));
+            let Some(bind) = etc(Path::new("/"), name) else { continue };
+            match name {
+                "hosts" | "resolv.conf" => self.network_binds.push(bind),
+                _ => self.configuration(&bind.from, &bind.to),
+            }
         }
         for name in NETWORK_HOME {
-            let path = home.join(name);
-            if path.exists() {
-                self.network_binds.push(read_only(path, Path::new(HOME).join(name)));
-            }
+            self.configuration(&home.join(name), &Path::new(HOME).join(name));
         }
         for (name, value) in std::env::vars() {
             let wanted = NETWORK_VARIABLES.contains(&name.as_str())
@@ -214,14 +242,48 @@ impl Host {
             if !wanted {
                 continue;
             }
+            let cleaned = mirrors::clean_variable(&name, &value);
+            self.hide(cleaned.secrets);
+            let Some(passed) = (if self.own_credentials { Some(value) } else { cleaned.text }) else { continue };
             // A variable that names a file brings the file with it.
-            for part in value.split(':').map(Path::new).filter(|part| part.is_absolute() && part.exists()) {
+            for part in passed.split(':').map(Path::new).filter(|part| part.is_absolute() && part.exists()) {
                 let covered = self.binds.iter().chain(&self.network_binds).any(|bind| part.starts_with(&bind.to));
-                if let (false, Ok(from)) = (covered, part.canonicalize()) {
-                    self.network_binds.push(read_only(from, part));
+                let Ok(from) = part.canonicalize() else { continue };
+                match (covered, mirrors::is_trust(&name), from.is_dir()) {
+                    (true, ..) => {}
+                    (false, true, false) if holds_a_key(&from) && !self.own_credentials => {}
+                    // Packages in a directory, and certificates.
+                    (false, _, true) | (false, true, _) => self.network_binds.push(read_only(from, part)),
+                    (false, false, false) => self.configuration(&from, part),
                 }
             }
-            self.network_environment.insert(name, value);
+            self.network_environment.insert(name, passed);
         }
+    }
+
+    /// A file of a package tool's, or each of a directory.
+    fn configuration(&mut self, from: &Path, to: &Path) {
+        if from.is_dir() {
+            for entry in std::fs::read_dir(from).into_iter().flatten().flatten() {
+                self.configuration(&entry.path(), &to.join(entry.file_name()));
+            }
+            return;
+        }
+        let cleaned = self.cleaned(from, to.to_owned());
+        self.network_files.extend(cleaned);
+    }
+
+    /// What of a file an action may see, at this place.
+    fn cleaned(&mut self, from: &Path, to: PathBuf) -> Option<(PathBuf, String)> {
+        let text = std::fs::read_to_string(from).ok().filter(|text| text.len() <= MAX_CONFIGURATION_BYTES)?;
+        let Cleaned { text: passed, secrets } = mirrors::clean_file(from, &text);
+        self.hide(secrets);
+        let passed = if self.own_credentials { Some(text) } else { passed };
+        passed.map(|passed| (to, passed))
+    }
+
+    fn hide(&mut self, secrets: Vec<String>) {
+        let usable = secrets.into_iter().filter(|value| secret::problem(value).is_none());
+        self.secrets.extend(usable.map(Zeroizing::new));
     }
 }

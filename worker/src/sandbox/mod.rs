@@ -10,6 +10,7 @@ mod confined;
 mod host;
 mod init;
 mod metadata;
+mod mirrors;
 mod root;
 mod spec;
 mod tools;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 pub(crate) use cgroup::count;
 pub(crate) use host::within;
@@ -55,6 +57,8 @@ pub struct Config {
     pub root: Option<PathBuf>,
     /// The program that becomes a job's init; by default this process's own executable.
     pub init: Option<PathBuf>,
+    /// Steps with the network get the credentials for registries of the worker's user.
+    pub own_credentials: bool,
 }
 
 /// A sandbox that does not work.
@@ -108,7 +112,7 @@ impl Sandbox {
         // Jobs leave files with the worker's owner and modes of their own, set-user-id ones among them.
         std::fs::set_permissions(&config.scratch, std::fs::Permissions::from_mode(0o700)).map_err(scratch)?;
         cgroup::sweep();
-        let host = host::Host::look(&config.tools, config.root.as_deref());
+        let host = host::Host::look(&config);
         let why_not = match config.mode {
             Mode::Off => Some("it was started with `--sandbox off`".to_owned()),
             Mode::Auto | Mode::Required => confined::probe(&config, &host).err(),
@@ -141,6 +145,11 @@ impl Sandbox {
             false => "open to steps with the network (to close them the worker must be root, with cgroup2 mounted)",
         };
         format!("namespaces, limits by {limits}, metadata addresses {metadata}")
+    }
+
+    /// What is hidden in what an action with the network prints.
+    pub fn hidden(&self) -> &[Zeroizing<String>] {
+        &self.shared.host.secrets
     }
 
     /// Whether actions are kept apart at all.
@@ -192,6 +201,10 @@ impl Executor for Sandbox {
         cancel: CancellationToken,
     ) -> Result<Finished, executor::Error> {
         Sandbox::run(self, job, output, cancel).await.map_err(|error| executor::Error::Worker(error.to_string()))
+    }
+
+    fn hidden(&self) -> &[Zeroizing<String>] {
+        Sandbox::hidden(self)
     }
 }
 

@@ -7,9 +7,11 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::pivot_root;
 
 use super::spec::{Bind, Spec};
-use crate::executor::BUILD;
+use crate::executor::{BUILD, HOME};
 use crate::syscalls;
 
+/// Where files of the home directory really are.
+const IN_MEMORY: &str = "/run/kiln";
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Files of /proc that show the kernel's memory, keys or log.
@@ -58,9 +60,10 @@ pub(super) fn build(spec: &Spec) -> Result<()> {
         std::os::unix::fs::symlink(target, &at).map_err(|error| format!("cannot link `{}`: {error}", at.display()))?;
     }
     for (at, content) in &spec.files {
-        let at = inside(root, at);
-        parent(&at)?;
-        fs::write(&at, content).map_err(|error| format!("cannot write `{}`: {error}", at.display()))?;
+        write_within(root, at, content)?;
+    }
+    for (path, content) in spec.secrets.files() {
+        write_within(root, &Path::new(HOME).join(path), content)?;
     }
     devices(root)?;
     processes(root)?;
@@ -70,6 +73,25 @@ pub(super) fn build(spec: &Spec) -> Result<()> {
 
 fn inside(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Writes a file that stays in memory: the home directory is on a disk, so there it is a link.
+fn write_within(root: &Path, at: &Path, content: &str) -> Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt, symlink};
+    let failed = |error: std::io::Error| format!("cannot write `{}`: {error}", at.display());
+    let is_home = at.starts_with(HOME);
+    let kept = if is_home { Path::new(IN_MEMORY).join(at.strip_prefix("/").unwrap_or(at)) } else { at.to_owned() };
+    let to = inside(root, &kept);
+    parent(&to)?;
+    let mut options = fs::OpenOptions::new();
+    options.create(true).write(true).truncate(true).mode(if is_home { 0o600 } else { 0o644 });
+    std::io::Write::write_all(&mut options.open(&to).map_err(failed)?, content.as_bytes()).map_err(failed)?;
+    if is_home {
+        let link = inside(root, at);
+        parent(&link)?;
+        symlink(&kept, &link).map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn directory(root: &Path, name: &str) -> Result<PathBuf> {

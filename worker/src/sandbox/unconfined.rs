@@ -31,7 +31,9 @@ pub(super) async fn run(
     let tree = scratch.directory("build").map_err(setup("cannot prepare a job"))?;
     let tmp = scratch.directory("tmp/home").map_err(setup("cannot prepare a job"))?;
     let (layers, made, to) = (job.layers.clone(), job.make_directories.clone(), tree.clone());
+    let (secrets, home) = (job.secrets.clone(), tmp.clone());
     tokio::task::spawn_blocking(move || -> io::Result<()> {
+        secrets.write_files(&home)?;
         layers.iter().try_for_each(|layer| copy(layer, &to))?;
         made.iter().try_for_each(|path| std::fs::create_dir_all(to.join(path)))
     })

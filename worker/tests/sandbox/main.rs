@@ -255,6 +255,7 @@ fn a_sandbox_that_is_required_and_impossible_is_refused_in_words() {
         root: None,
         // An init that is none: as where the kernel forbids namespaces.
         init: Some("/bin/false".into()),
+        own_credentials: false,
     };
     let error = Sandbox::open(config.clone()).expect_err("no sandbox can be had");
     assert!(matches!(error, Error::Impossible { .. }) && error.to_string().contains("--sandbox off"), "{error}");

@@ -7,6 +7,7 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::StatusCode;
+use reqwest::header::HeaderValue;
 use serde::Deserialize;
 
 use super::challenge::Challenge;
@@ -14,18 +15,27 @@ use super::{Access, Ask, Error, Login, Registries, transport};
 
 /// The client's name where a token is exchanged.
 const CLIENT: &str = "kiln";
+/// Most bytes of an answer with a token.
+const MAX_ANSWER_BYTES: usize = 1 << 20;
 
 /// What goes into the `Authorization` header.
 #[derive(Clone)]
-pub(super) struct Authorization(String);
+pub(super) struct Authorization(HeaderValue);
 
 impl Authorization {
-    pub(super) fn header(&self) -> &str {
-        &self.0
+    pub(super) fn header(&self) -> HeaderValue {
+        self.0.clone()
     }
 
-    fn basic(login: &Login) -> Self {
-        Self(format!("Basic {}", STANDARD.encode(format!("{}:{}", login.user, login.secret))))
+    /// None where the words cannot stand in a header.
+    fn new(words: String) -> Option<Self> {
+        let mut value = HeaderValue::try_from(words).ok()?;
+        value.set_sensitive(true);
+        Some(Self(value))
+    }
+
+    fn basic(login: &Login) -> Option<Self> {
+        Self::new(format!("Basic {}", STANDARD.encode(format!("{}:{}", login.user, login.secret))))
     }
 }
 
@@ -66,8 +76,8 @@ impl Registries {
         let registry = ask.repository.registry().to_owned();
         let login = self.inner.credentials.login(&registry).await?;
         match challenge {
-            Challenge::Basic => match login {
-                Some(login) => Ok(Authorization::basic(&login)),
+            Challenge::Basic => match login.as_ref().and_then(Authorization::basic) {
+                Some(authorization) => Ok(authorization),
                 None => {
                     let repository = ask.repository.repository().to_owned();
                     Err(Error::NoCredentials { registry, repository })
@@ -100,6 +110,14 @@ impl Registries {
         if url.scheme() != "https" && host.base.starts_with("https:") {
             return Err(malformed(format!("its realm `{realm}` is not HTTPS")));
         }
+        if !host.allows_realm(&url) {
+            let allow = url.host_str().unwrap_or_default().to_owned();
+            return Err(Error::NotAllowed {
+                registry,
+                reason: format!("tokens come from another host, `{allow}`"),
+                allow,
+            });
+        }
         let request = match &login {
             Some(login) if login.is_token => {
                 let mut form = url::form_urlencoded::Serializer::new(String::new());
@@ -109,7 +127,7 @@ impl Registries {
                     .append_pair("scope", &scopes.join(" "))
                     .append_pair("refresh_token", &login.secret);
                 let kind = "application/x-www-form-urlencoded";
-                host.client.post(url).header(reqwest::header::CONTENT_TYPE, kind).body(form.finish())
+                host.client().post(url).header(reqwest::header::CONTENT_TYPE, kind).body(form.finish())
             }
             _ => {
                 {
@@ -119,7 +137,7 @@ impl Registries {
                         query.append_pair("scope", scope);
                     }
                 }
-                let request = host.client.get(url);
+                let request = host.client().get(url);
                 match &login {
                     Some(login) => request.basic_auth(&login.user, Some(&login.secret)),
                     None => request,
@@ -127,7 +145,8 @@ impl Registries {
             }
         };
         let stall = self.inner.options.stall;
-        let response = request.timeout(stall).send().await.map_err(|error| transport::failed(&registry, &error))?;
+        let request = request.timeout(stall).build().map_err(|error| transport::failed(&registry, &error))?;
+        let response = host.execute_at_home(request).await?;
         match (response.status(), login) {
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST, Some(login)) => {
                 return Err(Error::Credentials { registry, user: login.user, from: login.from });
@@ -136,18 +155,20 @@ impl Registries {
                 return Err(Error::NoCredentials { registry, repository: ask.repository.repository().to_owned() });
             }
             (status, _) if !status.is_success() => {
-                let (status, detail) = (status.as_u16(), self.detail(response).await);
+                let (status, detail) = (status.as_u16(), self.detail(&registry, response).await);
                 return Err(Error::Failing { registry, doing: "when it was asked for a token", status, detail });
             }
             _ => {}
         }
-        let text = response.text().await.map_err(|error| transport::failed(&registry, &error))?;
-        let answer: Answer = serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
+        let text = transport::body(response, MAX_ANSWER_BYTES).await;
+        let text = text.map_err(|error| error.into_error(&registry, "when it was asked for a token"))?;
+        let answer: Answer = serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
         match [answer.token, answer.access_token].into_iter().find(|token| !token.is_empty()) {
             Some(token) if token.bytes().all(|byte| byte.is_ascii_graphic()) => {
-                Ok(Authorization(format!("Bearer {token}")))
+                Authorization::new(format!("Bearer {token}"))
             }
-            _ => Err(malformed("there is no token in it".to_owned())),
+            _ => None,
         }
+        .ok_or_else(|| malformed("there is no token in it".to_owned()))
     }
 }

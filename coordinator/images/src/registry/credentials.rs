@@ -66,9 +66,14 @@ impl fmt::Debug for Auth {
     }
 }
 
-/// Docker's configuration as far as it is about credentials.
+/// Docker's configuration as far as it is about credentials: of one file, or of several of which the first that knows a registry counts.
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
+    files: Vec<Known>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
     file: File,
     path: PathBuf,
 }
@@ -101,18 +106,36 @@ impl Credentials {
         match std::fs::read(path) {
             Ok(data) => {
                 let file = serde_json::from_slice(&data).map_err(|error| wrong(error.to_string()))?;
-                Ok(Self { file, path: path.to_owned() })
+                Ok(Self { files: vec![Known { file, path: path.to_owned() }] })
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::none()),
             Err(error) => Err(wrong(error.to_string())),
         }
     }
 
+    /// These, and then those.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.files.extend(others.files);
+        self
+    }
+
     /// Who one is at `registry`; none where nothing says so.
     ///
     /// # Errors
-    /// Where a helper fails, or what the file says is malformed.
+    /// Where a helper fails, or what a file says is malformed.
     pub async fn login(&self, registry: &str) -> Result<Option<Login>, Error> {
+        for known in &self.files {
+            if let Some(login) = known.login(registry).await? {
+                return Ok(Some(login));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Known {
+    async fn login(&self, registry: &str) -> Result<Option<Login>, Error> {
         let names = names(registry);
         let named = names.iter().find_map(|name| self.file.cred_helpers.get(name));
         if let Some(helper) = named.or(self.file.creds_store.as_ref())

@@ -21,6 +21,11 @@ pub enum Error {
     )]
     PlainHttp { registry: String },
     #[error(
+        "{reason}, and the registry `{registry}` leads there; a farm asks public registries only, unless its operator allows others: \
+         `--allow-registry {allow}` on the coordinator"
+    )]
+    NotAllowed { registry: String, reason: String, allow: String },
+    #[error(
         "the registry `{registry}` refuses the credentials of `{user}` from {from}; `docker login {registry}` renews them"
     )]
     Credentials { registry: String, user: String, from: String },
@@ -74,6 +79,7 @@ impl Error {
             | Self::Denied { .. }
             | Self::NotFound { .. }
             | Self::PlainHttp { .. }
+            | Self::NotAllowed { .. }
             | Self::Certificate { .. }
             | Self::Taken { .. }
             | Self::CredentialFile { .. }

@@ -4,6 +4,7 @@ use reqwest::StatusCode;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use serde::Deserialize;
 
+use super::transport::body;
 use super::{Access, Ask, Error, Registries};
 use crate::blobs::MAX_DOCUMENT_BYTES;
 use crate::digest::Digest;
@@ -58,13 +59,10 @@ impl Registries {
         if !media_type::is_index(&media_type) && !media_type::is_manifest(&media_type) {
             return Err(malformed(format!("`{media_type}` is no manifest that is still in use")));
         }
-        if response.content_length().is_some_and(|length| length > MAX_DOCUMENT_BYTES) {
-            return Err(malformed("a manifest of more than 4 MiB".to_owned()));
-        }
-        let read = tokio::time::timeout(self.options().stall, response.bytes()).await;
+        let read = tokio::time::timeout(self.options().stall, body(response, MAX_DOCUMENT_BYTES as usize)).await;
         let stalled =
             |_| Error::Stalled { registry: reference.registry().to_owned(), doing, after: self.options().stall };
-        let data = read.map_err(stalled)?.map_err(|error| super::transport::failed(reference.registry(), &error))?;
+        let data = read.map_err(stalled)?.map_err(|error| error.into_error(reference.registry(), doing))?;
         let document = Document::new(&media_type, data);
         match reference.digest() {
             Some(digest) if digest != document.descriptor.digest => {
@@ -152,11 +150,11 @@ impl Registries {
             Ask { repository: reference, access: Access::Pull, doing: "when it was asked for names", beside: None };
         let asked = self.send(&ask, |client, base| client.get(format!("{base}/v2/{path}?n={MAX_NAMES}"))).await;
         let Ok(response) = asked else { return Names::default() };
-        if !response.status().is_success() || response.content_length().is_some_and(|size| size > MAX_DOCUMENT_BYTES) {
+        if !response.status().is_success() {
             return Names::default();
         }
-        let text = tokio::time::timeout(self.options().stall, response.text()).await;
-        text.ok().and_then(Result::ok).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+        let read = tokio::time::timeout(self.options().stall, body(response, MAX_DOCUMENT_BYTES as usize)).await;
+        read.ok().and_then(Result::ok).and_then(|data| serde_json::from_slice(&data).ok()).unwrap_or_default()
     }
 }
 

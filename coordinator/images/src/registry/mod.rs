@@ -1,8 +1,9 @@
 //! Registries by the OCI distribution protocol: manifests, blobs, uploads that go on where they broke off.
 //!
 //! (Hand-made over HTTP, because uploads must go on where they broke off and a stuck one must be noticed; `oci-client` describes neither.)
-//! Invariants: credentials go only to the registry they are for and the realm that it names; plain HTTP is spoken only to this
-//! machine and to registries that are named as insecure; certificates are always verified; every attempt is bounded.
+//! Invariants: credentials go only to the registry they are for and the realm that it names, whatever redirects; plain HTTP is spoken
+//! only to this machine and to registries that are named as insecure; certificates are always verified; every attempt is bounded; no
+//! host is asked that the [`Reach`] leaves out.
 //! Source: OCI distribution specification 1.1.
 
 mod auth;
@@ -11,6 +12,7 @@ pub mod credentials;
 mod download;
 mod error;
 mod manifests;
+mod reach;
 mod retry;
 mod transport;
 mod upload;
@@ -28,10 +30,14 @@ use auth::Authorization;
 pub use credentials::{Credentials, Login, server_name};
 pub use download::Repository;
 pub use error::Error;
+pub use reach::{Invalid as InvalidPattern, Pattern, Reach};
 pub use retry::Attempts;
 use retry::Movement;
 pub use transport::{is_this_machine, words};
 pub use upload::Uploaded;
+
+/// Most bytes of an error that are read.
+const MAX_ERROR_BYTES: usize = 64 << 10;
 
 /// How registries are spoken to.
 #[derive(Debug, Clone)]
@@ -44,11 +50,19 @@ pub struct Options {
     pub attempts: u32,
     /// Bytes of one part of an upload.
     pub chunk_bytes: usize,
+    /// Which hosts may be asked.
+    pub reach: Reach,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { insecure: Vec::new(), stall: Duration::from_secs(30), attempts: 5, chunk_bytes: 8 << 20 }
+        Self {
+            insecure: Vec::new(),
+            stall: Duration::from_secs(30),
+            attempts: 5,
+            chunk_bytes: 8 << 20,
+            reach: Reach::anywhere(),
+        }
     }
 }
 
@@ -150,15 +164,17 @@ impl Registries {
         let mut asked = false;
         loop {
             let known = lock(&self.inner.authorizations).get(&key).cloned();
-            let mut request = build(&host.client, &host.base);
-            if let Some(known) = &known {
-                request = request.header(AUTHORIZATION, known.header());
+            let built = build(host.client(), &host.base).build();
+            let mut request = built.map_err(|error| transport::failed(registry, &error))?;
+            // An upload may go on elsewhere, with what its URL has of a permission.
+            if let Some(known) = known.filter(|_| host.is_origin_of(request.url())) {
+                request.headers_mut().insert(AUTHORIZATION, known.header());
             }
             let stall = self.inner.options.stall;
-            let answered = movement.watch(stall, request.send()).await;
+            let answered = movement.watch(stall, host.execute(request)).await;
             let stalled = || Error::Stalled { registry: registry.to_owned(), doing: ask.doing, after: stall };
-            let response = answered.ok_or_else(stalled)?.map_err(|error| transport::failed(registry, &error))?;
-            if response.status() != StatusCode::UNAUTHORIZED {
+            let response = answered.ok_or_else(stalled)??;
+            if response.status() != StatusCode::UNAUTHORIZED || !host.is_origin_of(response.url()) {
                 return Ok(response);
             }
             if asked {
@@ -193,7 +209,7 @@ impl Registries {
         }
         let registry = ask.repository.registry().to_owned();
         let repository = ask.repository.repository().to_owned();
-        let detail = self.detail(response).await;
+        let detail = self.detail(&registry, response).await;
         match status {
             StatusCode::INSUFFICIENT_STORAGE | StatusCode::PAYLOAD_TOO_LARGE => Error::Full { registry, detail },
             _ if is_full(&detail) => Error::Full { registry, detail },
@@ -207,17 +223,25 @@ impl Registries {
 
     async fn failing(&self, ask: &Ask<'_>, response: Response) -> Error {
         let (registry, status) = (ask.repository.registry().to_owned(), response.status().as_u16());
-        let detail = self.detail(response).await;
+        let detail = self.detail(&registry, response).await;
         if is_full(&detail) || status == StatusCode::INSUFFICIENT_STORAGE.as_u16() {
             return Error::Full { registry, detail };
         }
         Error::Failing { registry, doing: ask.doing, status, detail }
     }
 
-    /// What a registry says about an error, as far as it can be shown.
-    async fn detail(&self, response: Response) -> String {
-        let text = tokio::time::timeout(self.inner.options.stall, response.text()).await;
+    /// What a registry says about an error, as far as it can be shown. On behalf of somebody else only what has the form of a registry's
+    /// errors is: whatever else answers might not be theirs to read.
+    async fn detail(&self, registry: &str, response: Response) -> String {
+        let host = lock(&self.inner.clients).get(registry).cloned();
+        let is_registrys = host.is_some_and(|host| host.is_origin_of(response.url()));
+        let is_bounded = self.inner.options.reach.is_bounded();
+        if is_bounded && !is_registrys {
+            return String::new();
+        }
+        let text = tokio::time::timeout(self.inner.options.stall, transport::body(response, MAX_ERROR_BYTES)).await;
         let text = text.ok().and_then(Result::ok).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
         let said = match serde_json::from_str::<Errors>(&text) {
             Ok(found) => {
                 let each = found.errors.iter().map(|error| match &error.detail {
@@ -226,6 +250,7 @@ impl Registries {
                 });
                 each.collect::<Vec<_>>().join("; ")
             }
+            Err(_) if is_bounded => String::new(),
             Err(_) => text.split_whitespace().collect::<Vec<_>>().join(" "),
         };
         said.chars().filter(|c| !c.is_control()).take(300).collect()

@@ -3,8 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::{Certificate, Client};
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{AUTHORIZATION, LOCATION};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Client, ClientBuilder, Method, Request, Response, StatusCode};
+use url::Url;
 
+use super::reach::{Reach, Refused, Way};
 use super::{Error, Registries, lock};
 use crate::reference::DOCKER_HUB;
 
@@ -14,13 +19,20 @@ const HUB_HOST: &str = "registry-1.docker.io";
 const AUTHORITIES: &str = "/etc/docker/certs.d";
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
+/// Redirects that are followed one after another.
+const REDIRECTS: usize = 10;
 
 /// How to speak to a registry.
 #[derive(Debug, Clone)]
 pub(super) struct Host {
-    pub(super) client: Client,
+    registry: String,
     /// Scheme, host and port.
     pub(super) base: String,
+    reach: Reach,
+    /// Connects to whatever a name means, by the proxy that this machine uses.
+    open: Client,
+    /// Connects to no address that the reach leaves out; none where it leaves out nothing.
+    guarded: Option<Client>,
 }
 
 impl Registries {
@@ -29,14 +41,13 @@ impl Registries {
         if let Some(known) = lock(&self.inner.clients).get(registry) {
             return Ok(known.clone());
         }
-        let client = client(registry)?;
         let name = if registry == DOCKER_HUB { HUB_HOST } else { registry };
-        let mut host = Host { client, base: format!("https://{name}") };
+        let mut host = Host::new(registry, format!("https://{name}"), &self.inner.options.reach)?;
         let may_be_plain = is_this_machine(registry) || self.inner.options.insecure.iter().any(|one| one == registry);
         if let Err(error) = self.probe(&host).await {
-            let plain = Host { client: host.client.clone(), base: format!("http://{name}") };
-            match failed(registry, &error) {
-                error @ Error::Certificate { .. } => return Err(error),
+            let plain = Host { base: format!("http://{name}"), ..host.clone() };
+            match error {
+                error @ (Error::Certificate { .. } | Error::NotAllowed { .. }) => return Err(error),
                 // Some answer a TLS greeting with words of HTTP, some hang up.
                 _ if may_be_plain && self.probe(&plain).await.is_ok() => host = plain,
                 error @ Error::PlainHttp { .. } => return Err(error),
@@ -48,22 +59,143 @@ impl Registries {
         Ok(host)
     }
 
-    async fn probe(&self, host: &Host) -> Result<(), reqwest::Error> {
-        host.client.get(format!("{}/v2/", host.base)).timeout(self.inner.options.stall).send().await.map(|_| ())
+    async fn probe(&self, host: &Host) -> Result<(), Error> {
+        let request = host.client().get(format!("{}/v2/", host.base)).timeout(self.inner.options.stall).build();
+        host.execute(request.map_err(|error| failed(&host.registry, &error))?).await.map(|_| ())
     }
 }
 
-fn client(registry: &str) -> Result<Client, Error> {
-    let unusable = |error: reqwest::Error| Error::Unreachable { registry: registry.to_owned(), reason: words(&error) };
-    let mut builder = Client::builder()
+impl Host {
+    fn new(registry: &str, base: String, reach: &Reach) -> Result<Self, Error> {
+        let unusable =
+            |error: reqwest::Error| Error::Unreachable { registry: registry.to_owned(), reason: words(&error) };
+        let guarded = reach.resolver().map(|guard| client(registry).no_proxy().dns_resolver(guard).build());
+        Ok(Self {
+            registry: registry.to_owned(),
+            base,
+            reach: reach.clone(),
+            open: client(registry).build().map_err(unusable)?,
+            guarded: guarded.transpose().map_err(unusable)?,
+        })
+    }
+
+    /// To make requests with; [`execute`](Self::execute) sends them.
+    pub(super) fn client(&self) -> &Client {
+        &self.open
+    }
+
+    /// Whether a URL is the registry's own, by scheme, host and port.
+    pub(super) fn is_origin_of(&self, url: &Url) -> bool {
+        Url::parse(&self.base).is_ok_and(|base| base.origin() == url.origin())
+    }
+
+    /// Whether the registry may send its clients there for a token.
+    pub(super) fn allows_realm(&self, realm: &Url) -> bool {
+        Url::parse(&self.base).is_ok_and(|base| self.reach.allows_realm(&base, realm))
+    }
+
+    /// Sends a request where it may go, and follows redirects likewise; who asks is not told to another service on the way.
+    pub(super) async fn execute(&self, request: Request) -> Result<Response, Error> {
+        self.follow(request, |_, _| true).await
+    }
+
+    /// The same, within one service: what the request holds is for that alone. Another redirect is the answer.
+    pub(super) async fn execute_at_home(&self, request: Request) -> Result<Response, Error> {
+        self.follow(request, |from, to| from.origin() == to.origin()).await
+    }
+
+    async fn follow(&self, mut request: Request, may: impl Fn(&Url, &Url) -> bool) -> Result<Response, Error> {
+        for _ in 0..=REDIRECTS {
+            let from = request.url().clone();
+            let again = request.try_clone();
+            let response = self.ask(request).await?;
+            let Some((to, again)) = redirect(&response).zip(again).filter(|(to, _)| may(&from, to)) else {
+                return Ok(response);
+            };
+            if !matches!(to.scheme(), "https" | "http") || from.scheme() == "https" && to.scheme() == "http" {
+                return Err(self.refused(Refused::Scheme { scheme: to.scheme().to_owned() }));
+            }
+            let keeps = matches!(response.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
+            if !keeps && !matches!(*again.method(), Method::GET | Method::HEAD) {
+                return Ok(response);
+            }
+            request = again;
+            if to.origin() != from.origin() {
+                request.headers_mut().remove(AUTHORIZATION);
+            }
+            *request.url_mut() = to;
+        }
+        let reason = format!("it redirects more than {REDIRECTS} times");
+        Err(Error::Malformed { registry: self.registry.clone(), doing: "when it was asked", reason })
+    }
+
+    async fn ask(&self, request: Request) -> Result<Response, Error> {
+        let client = match (self.reach.way(request.url()).map_err(|refused| self.refused(refused))?, &self.guarded) {
+            (Way::Guarded, Some(guarded)) => guarded,
+            _ => &self.open,
+        };
+        client.execute(request).await.map_err(|error| failed(&self.registry, &error))
+    }
+
+    fn refused(&self, refused: Refused) -> Error {
+        not_allowed(&self.registry, &refused)
+    }
+}
+
+fn not_allowed(registry: &str, refused: &Refused) -> Error {
+    let (registry, reason) = (registry.to_owned(), refused.to_string());
+    match refused {
+        Refused::Private { host } => Error::NotAllowed { registry, reason, allow: host.clone() },
+        Refused::Scheme { .. } => Error::Malformed { registry, doing: "when it was asked", reason },
+    }
+}
+
+/// Where an answer sends its client, if it does.
+fn redirect(response: &Response) -> Option<Url> {
+    let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+    let location = response.headers().get(LOCATION).filter(|_| is_redirect)?.to_str().ok()?;
+    response.url().join(location).ok()
+}
+
+/// A body that could not be read.
+#[derive(Debug)]
+pub(super) enum Unread {
+    Broken(reqwest::Error),
+    TooLong(usize),
+}
+
+impl Unread {
+    pub(super) fn into_error(self, registry: &str, doing: &'static str) -> Error {
+        match self {
+            Self::Broken(error) => failed(registry, &error),
+            Self::TooLong(most) => {
+                let reason = format!("an answer of more than {most} bytes");
+                Error::Malformed { registry: registry.to_owned(), doing, reason }
+            }
+        }
+    }
+}
+
+/// Reads a body of at most `most` bytes, whatever length it claims to have.
+pub(super) async fn body(mut response: Response, most: usize) -> Result<Bytes, Unread> {
+    let mut read = BytesMut::new();
+    while let Some(piece) = response.chunk().await.map_err(Unread::Broken)? {
+        if read.len() + piece.len() > most {
+            return Err(Unread::TooLong(most));
+        }
+        read.extend_from_slice(&piece);
+    }
+    Ok(read.freeze())
+}
+
+fn client(registry: &str) -> ClientBuilder {
+    let builder = Client::builder()
         .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT)
-        .tcp_nodelay(true);
+        .tcp_nodelay(true)
+        .redirect(Policy::none());
     let own = authorities(&Path::new(AUTHORITIES).join(registry));
-    if !own.is_empty() {
-        builder = builder.tls_certs_merge(own);
-    }
-    builder.build().map_err(unusable)
+    if own.is_empty() { builder } else { builder.tls_certs_merge(own) }
 }
 
 /// The `.crt` files of a directory that are certificates.
@@ -84,8 +216,11 @@ pub fn is_this_machine(registry: &str) -> bool {
 
 /// What a request that got no answer means.
 pub(super) fn failed(registry: &str, error: &reqwest::Error) -> Error {
+    if let Some(refused) = cause::<Refused>(error) {
+        return not_allowed(registry, refused);
+    }
     let registry = registry.to_owned();
-    match tls_error(error) {
+    match cause::<rustls::Error>(error) {
         // What comes is no TLS record: most likely HTTP.
         Some(rustls::Error::InvalidMessage(_)) => Error::PlainHttp { registry },
         Some(rustls::Error::InvalidCertificate(why)) => Error::Certificate { registry, reason: why.to_string() },
@@ -94,14 +229,15 @@ pub(super) fn failed(registry: &str, error: &reqwest::Error) -> Error {
     }
 }
 
-fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+/// The cause of a kind, however deep it lies.
+fn cause<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+        if let Some(found) = error.downcast_ref::<T>() {
             return Some(found);
         }
         let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if let Some(found) = inner.and_then(|inner| tls_error(inner)) {
+        if let Some(found) = inner.and_then(|inner| cause::<T>(inner)) {
             return Some(found);
         }
         next = error.source();

@@ -15,7 +15,7 @@ use kiln_images::image::Base;
 use kiln_images::manifest::{Descriptor, Document, media_type};
 use kiln_images::platform::Platform;
 use kiln_images::reference::{self, Reference};
-use kiln_images::registry::{self, Credentials, Registries, Repository};
+use kiln_images::registry::{self, Registries, Repository};
 use kiln_images::{archive, base, digest, layer, layout};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::tree::{Entry, Tree};
@@ -26,6 +26,7 @@ use tokio::sync::{Mutex, OnceCell};
 use super::feed::{self, Piece, Reader};
 use super::recipe::Recipes;
 use crate::builds::source;
+use crate::credentials::Credentials;
 use crate::store::{self, BlobStore, Stores};
 
 /// Goes up when the same base would be kept in another form.
@@ -58,7 +59,9 @@ pub enum BaseError {
 impl BaseError {
     /// Whether the project must mend it, as opposed to the farm or a registry.
     pub fn is_projects(&self) -> bool {
-        let names_none = |error: &registry::Error| matches!(error, registry::Error::NotFound { .. });
+        let names_none = |error: &registry::Error| {
+            matches!(error, registry::Error::NotFound { .. } | registry::Error::NotAllowed { .. })
+        };
         match self {
             Self::Image(blobs::Error::Registry(error)) | Self::Registry(error) => names_none(error),
             Self::Image(error) => !matches!(error, blobs::Error::Elsewhere(_) | blobs::Error::Io { .. }),
@@ -116,17 +119,23 @@ pub struct Bases {
     instance: String,
     function: DigestFunction,
     options: registry::Options,
+    credentials: Credentials,
     registries: OnceCell<Registries>,
     tops: Known<String, Document>,
     stored: Known<(String, String), Arc<Stored>>,
 }
 
 impl Bases {
-    /// Bases for a build of that instance.
-    pub fn new(stores: Stores, instance: &str, function: DigestFunction, options: registry::Options) -> Self {
+    /// Bases for a build of that instance, fetched with these credentials.
+    pub fn new(
+        stores: Stores,
+        instance: &str,
+        function: DigestFunction,
+        (options, credentials): (registry::Options, Credentials),
+    ) -> Self {
         let instance = instance.trim_matches('/').to_owned();
         let (registries, tops, stored) = (OnceCell::new(), Mutex::default(), Mutex::default());
-        Self { stores, instance, function, options, registries, tops, stored }
+        Self { stores, instance, function, options, credentials, registries, tops, stored }
     }
 
     /// Fetches the bases that a plan names in registries for a target, so that a wrong one is known before anything is built for
@@ -150,7 +159,7 @@ impl Bases {
 
     async fn registries(&self) -> Result<&Registries, BaseError> {
         let open = || async {
-            let credentials = Credentials::of_user().map_err(Box::new)?;
+            let credentials = self.credentials.of_images().map_err(Box::new)?;
             Ok(Registries::new(self.options.clone(), credentials))
         };
         self.registries.get_or_try_init(open).await

@@ -109,6 +109,7 @@ impl Owner {
             traceparent: action.traceparent.clone(),
             secrets: action.secrets.clone(),
             grant: grant.seal(self.live.key(), prepared.timeout),
+            credentials: prepared.credentials.clone(),
         };
         self.lease_begins(lease, grant);
         let logs = self.logs.of(lease.0);

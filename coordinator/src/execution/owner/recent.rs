@@ -9,25 +9,36 @@ use std::time::Duration;
 
 use kiln_core::scheduler::ActionKey;
 use kiln_proto::reapi;
+use prost::Message;
 use tokio::time::Instant;
 
 /// How long a result is remembered here.
 const LIFE: Duration = Duration::from_secs(60);
 /// Most results.
 const MOST: usize = 2_000;
+/// Most bytes of them: a result may hold what a command printed.
+const MOST_BYTES: usize = 64 << 20;
+/// What a result takes in memory, compared with the wire.
+const DECODED: usize = 3;
 
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     results: HashMap<ActionKey, (Instant, reapi::ExecuteResponse)>,
-    order: VecDeque<(Instant, ActionKey)>,
+    order: VecDeque<(Instant, ActionKey, usize)>,
+    bytes: usize,
 }
 
 impl Recent {
     /// Remembers a success.
     pub(super) fn put(&mut self, key: ActionKey, response: reapi::ExecuteResponse) {
-        self.forget();
+        let bytes = response.encoded_len() * DECODED;
+        self.forget(bytes);
+        if bytes > MOST_BYTES {
+            return;
+        }
         let now = Instant::now();
-        self.order.push_back((now, key.clone()));
+        self.bytes += bytes;
+        self.order.push_back((now, key.clone(), bytes));
         self.results.insert(key, (now, response));
     }
 
@@ -37,9 +48,11 @@ impl Recent {
     }
 
     /// One that came twice goes with its first place in the order.
-    fn forget(&mut self) {
-        while self.order.len() >= MOST || self.order.front().is_some_and(|(at, _)| at.elapsed() > LIFE) {
-            let Some((_, key)) = self.order.pop_front() else { return };
+    fn forget(&mut self, for_bytes: usize) {
+        let is_old = |front: Option<&(Instant, ActionKey, usize)>| front.is_some_and(|(at, ..)| at.elapsed() > LIFE);
+        while self.order.len() >= MOST || self.bytes + for_bytes > MOST_BYTES || is_old(self.order.front()) {
+            let Some((_, key, bytes)) = self.order.pop_front() else { return };
+            self.bytes -= bytes;
             self.results.remove(&key);
         }
     }
@@ -48,6 +61,20 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn results_are_few_where_they_are_large() {
+        let large = || {
+            let result = reapi::ActionResult { stdout_raw: vec![0; 4 << 20], ..Default::default() };
+            reapi::ExecuteResponse { result: Some(result), ..Default::default() }
+        };
+        let (mut recent, before) = (Recent::default(), Instant::now());
+        let key = |number: u32| ActionKey(number.to_string());
+        (0..100).for_each(|number| recent.put(key(number), large()));
+        let kept = (0..100).filter(|number| recent.since(before, &key(*number)).is_some()).count();
+        assert!((1..=16).contains(&kept), "{kept} are kept");
+        assert!(recent.since(before, &key(99)).is_some(), "expected the last to be kept");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn only_who_looked_before_a_result_came_is_given_it() {

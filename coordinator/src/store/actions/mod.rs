@@ -1,7 +1,7 @@
 //! Results of actions in one redb file, in the order of their last use.
 //!
 //! Writers queue; one thread takes all that wait and commits them at once, so a sync of the disk is shared by many results.
-//! Invariant: each action has one row in `results` and one in `order`, and both tables hold at most `max_entries`.
+//! Invariant: each action has one row in `results` and one in `order`, and both tables hold at most so many, and so many bytes.
 
 mod table;
 mod writer;
@@ -18,6 +18,7 @@ use prost::Message;
 use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 
+pub(super) use self::table::Most;
 use self::table::Place;
 use self::writer::Change;
 use super::Error;
@@ -39,7 +40,7 @@ const WAITING: usize = 1_000;
 #[derive(Debug)]
 struct Results {
     path: PathBuf,
-    max_entries: u64,
+    most: Most,
     clock: Clock,
     floor: Floor,
     database: RwLock<Option<Database>>,
@@ -93,7 +94,7 @@ impl Results {
         let mut database = self.database.write();
         if database.is_none() {
             let opened = crate::database::open(&self.path, CACHE_BYTES)?;
-            table::prepare(&opened, self.max_entries, self.clock.now())?;
+            table::prepare(&opened, self.most, self.clock.now())?;
             *database = Some(opened);
         }
         Ok(())
@@ -132,13 +133,13 @@ impl Drop for RedbActions {
 impl RedbActions {
     /// Opens the file, and makes it where it is not.
     pub fn open(path: &Path, max_entries: u64, clock: Clock) -> Result<Self, Error> {
-        Self::with_floor(path, max_entries, clock, Floor::default())
+        Self::with_floor(path, Most { entries: max_entries, bytes: u64::MAX }, clock, Floor::default())
     }
 
     /// The same; results that were used last before the floor are gone.
-    pub(super) fn with_floor(path: &Path, max_entries: u64, clock: Clock, floor: Floor) -> Result<Self, Error> {
+    pub(super) fn with_floor(path: &Path, most: Most, clock: Clock, floor: Floor) -> Result<Self, Error> {
         let (database, uses) = (RwLock::new(None), Mutex::default());
-        let results = Arc::new(Results { path: path.to_owned(), max_entries, clock, floor, database, uses });
+        let results = Arc::new(Results { path: path.to_owned(), most, clock, floor, database, uses });
         results.open().map_err(|error| results.failed(Arc::new(error)))?;
         let (queue, changes) = mpsc::channel(QUEUE);
         let shared = results.clone();
@@ -163,6 +164,11 @@ impl RedbActions {
         let (done, committed) = oneshot::channel();
         self.queue.as_ref().ok_or(Error::Closed)?.send(change(done)).await.map_err(|_| Error::Closed)?;
         committed.await.map_err(|_| Error::Closed)?.map_err(|source| self.results.failed(source))
+    }
+
+    /// Bytes of all results.
+    pub(super) fn bytes(&self) -> u64 {
+        self.results.with(table::bytes).unwrap_or_default()
     }
 
     /// The result last put for this action in this instance.

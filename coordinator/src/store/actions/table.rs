@@ -12,6 +12,9 @@ const RESULTS: TableDefinition<'_, &[u8], (u64, &[u8])> = TableDefinition::new("
 /// Place in the order of use to the key.
 const ORDER: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("order");
 
+/// Bytes of all results with their keys, under one key.
+const TOTAL: TableDefinition<'_, (), u64> = TableDefinition::new("total");
+
 /// Bits of a place that tell results apart which were used in the same millisecond.
 const COUNT_BITS: u32 = 20;
 /// Places below this only counted writes, in files of earlier versions.
@@ -61,11 +64,35 @@ pub(super) fn action(key: &[u8]) -> Option<Digest> {
 pub(super) struct Tables<'a> {
     results: Table<'a, &'static [u8], (u64, &'static [u8])>,
     order: Table<'a, u64, &'static [u8]>,
+    bytes: u64,
+}
+
+/// How many results are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct Most {
+    /// So many.
+    pub(in crate::store) entries: u64,
+    /// So many bytes of them.
+    pub(in crate::store) bytes: u64,
+}
+
+/// What a result counts for: it is in both tables with its key.
+fn weight(key: &[u8], value: &[u8]) -> u64 {
+    (2 * key.len() + value.len() + 16) as u64
 }
 
 impl<'a> Tables<'a> {
     fn open(transaction: &'a WriteTransaction) -> Result<Self, redb::Error> {
-        Ok(Self { results: transaction.open_table(RESULTS)?, order: transaction.open_table(ORDER)? })
+        let results = transaction.open_table(RESULTS)?;
+        let bytes = match transaction.open_table(TOTAL)?.get(())?.map(|total| total.value()) {
+            Some(bytes) => bytes,
+            // A file of an earlier version.
+            None => results.iter()?.try_fold(0, |sum, row| {
+                let (key, value) = row?;
+                Ok::<u64, redb::Error>(sum + weight(key.value(), value.value().1))
+            })?,
+        };
+        Ok(Self { results, order: transaction.open_table(ORDER)?, bytes })
     }
 
     /// The first place of that time which nobody has.
@@ -79,12 +106,14 @@ impl<'a> Tables<'a> {
         self.remove(key)?;
         let place = self.free(at)?;
         self.results.insert(key, (place.0, value))?;
+        self.bytes += weight(key, value);
         self.order.insert(place.0, key)?;
         Ok(())
     }
 
     pub(super) fn remove(&mut self, key: &[u8]) -> Result<(), redb::Error> {
         if let Some(before) = self.results.remove(key)? {
+            self.bytes = self.bytes.saturating_sub(weight(key, before.value().1));
             self.order.remove(before.value().0)?;
         }
         Ok(())
@@ -100,16 +129,16 @@ impl<'a> Tables<'a> {
     }
 
     /// Removes the results that were used last before this, and the oldest of those that are too many; how many.
-    pub(super) fn expire(&mut self, before: Stamp, max_entries: u64) -> Result<u64, redb::Error> {
+    pub(super) fn expire(&mut self, before: Stamp, most: Most) -> Result<u64, redb::Error> {
         let mut removed = 0;
         loop {
             let oldest = self.order.first()?.map(|(place, key)| (place.value(), key.value().to_vec()));
             let Some((place, key)) = oldest else { return Ok(removed) };
-            if Place(place).used() >= before && self.order.len()? <= max_entries {
+            if Place(place).used() >= before && self.order.len()? <= most.entries && self.bytes <= most.bytes {
                 return Ok(removed);
             }
             self.order.remove(place)?;
-            self.results.remove(key.as_slice())?;
+            self.remove(&key)?;
             removed += 1;
         }
     }
@@ -121,13 +150,17 @@ pub(super) fn change<T>(
     work: impl FnOnce(&mut Tables<'_>) -> Result<T, redb::Error>,
 ) -> Result<T, redb::Error> {
     let transaction = database.begin_write()?;
-    let done = work(&mut Tables::open(&transaction)?)?;
+    let (done, bytes) = {
+        let mut tables = Tables::open(&transaction)?;
+        (work(&mut tables)?, tables.bytes)
+    };
+    transaction.open_table(TOTAL)?.insert((), bytes)?;
     transaction.commit()?;
     Ok(done)
 }
 
 /// Makes the tables where they are not. Results of an earlier version count as used now: when they were is not known.
-pub(super) fn prepare(database: &Database, max_entries: u64, now: Stamp) -> Result<(), redb::Error> {
+pub(super) fn prepare(database: &Database, most: Most, now: Stamp) -> Result<(), redb::Error> {
     change(database, |tables| {
         loop {
             let oldest = tables.order.first()?.map(|(place, key)| (place.value(), key.value().to_vec()));
@@ -135,9 +168,15 @@ pub(super) fn prepare(database: &Database, max_entries: u64, now: Stamp) -> Resu
             let value = tables.results.get(key.as_slice())?.map(|row| row.value().1.to_vec()).unwrap_or_default();
             tables.put(&key, &value, now)?;
         }
-        tables.expire(0, max_entries)
+        tables.expire(0, most)
     })
     .map(|_| ())
+}
+
+/// Bytes of all results.
+pub(super) fn bytes(database: &Database) -> Result<u64, redb::Error> {
+    let transaction = database.begin_read()?;
+    Ok(transaction.open_table(TOTAL)?.get(())?.map_or(0, |total| total.value()))
 }
 
 type Row = (Place, Vec<u8>, Vec<u8>);

@@ -109,7 +109,9 @@ async fn results_that_may_have_lost_blobs_are_gone_at_once_and_for_good() {
     let path = dir.path().join("actions.redb");
     let floor = Floor::default();
     {
-        let store = RedbActions::with_floor(&path, 10, Clock::system(), floor.clone()).unwrap();
+        let store =
+            RedbActions::with_floor(&path, Most { entries: 10, bytes: u64::MAX }, Clock::system(), floor.clone())
+                .unwrap();
         for number in 0..3 {
             store.put("", &action(number), &result(1), NOW + u64::from(number)).await.unwrap();
         }

@@ -73,7 +73,7 @@ fn write(results: &Results, batch: &[Change]) -> Result<u64, Arc<redb::Error>> {
                     Change::Expire { before: asked, .. } => before = before.max(*asked),
                 }
             }
-            tables.expire(before, results.max_entries)
+            tables.expire(before, results.most)
         })
     });
     if written.is_err() {

@@ -86,6 +86,11 @@ impl Disk {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// Bounds the store anew, and evicts what is beyond that.
+    pub(super) fn set_capacity(&self, capacity: u64) {
+        self.inner.set_capacity(capacity);
+    }
+
     /// Which results may have lost blobs here.
     pub(super) fn floor(&self) -> Floor {
         self.inner.floor.clone()
@@ -141,6 +146,22 @@ impl Inner {
         drop(index);
         remove(&doomed);
         Ok(())
+    }
+
+    fn set_capacity(&self, capacity: u64) {
+        let kept_from = self.in_use.kept_from();
+        let mut index = self.index.lock();
+        if index.capacity() == capacity {
+            return;
+        }
+        let evicted = index.set_capacity(capacity, kept_from);
+        if let Some(until) = evicted.named_until {
+            self.floor.raise(until);
+            self.took_named.store(true, Ordering::Release);
+        }
+        let doomed = self.move_away(&mut index, &evicted.blobs);
+        drop(index);
+        remove(&doomed);
     }
 
     fn release(&self, bytes: u64) {

@@ -187,9 +187,18 @@ impl Index {
             return Err(Full { writing: self.reserved });
         }
         let mut evicted = Evicted::default();
-        while self.bytes() > self.capacity - bytes && self.evict(kept_from, &mut evicted) {}
+        let most = self.capacity - bytes;
+        while self.bytes() > most && self.evict(kept_from, &mut evicted) {}
         self.reserved += bytes;
         Ok(evicted)
+    }
+
+    /// Bounds the store anew; gives the blobs that must go for that.
+    pub(crate) fn set_capacity(&mut self, capacity: u64, kept_from: Stamp) -> Evicted {
+        self.capacity = capacity;
+        let mut evicted = Evicted::default();
+        while self.bytes() > self.capacity && self.evict(kept_from, &mut evicted) {}
+        evicted
     }
 
     /// Gives reserved bytes back.

@@ -5,12 +5,20 @@ use url::Url;
 
 use super::{Call, Event, State, Status, github, header, signature};
 
-pub(super) fn verify(headers: &HeaderMap, body: &[u8], secret: &str) -> Result<(), String> {
+fn given(headers: &HeaderMap) -> Result<&str, String> {
     let given = header(headers, "x-gitea-signature").or_else(|| header(headers, "x-forgejo-signature"));
     let given = given
         .filter(|tag| !tag.is_empty())
         .ok_or("the delivery has no `X-Gitea-Signature`: set the webhook's secret to what `secret_file` holds")?;
-    if signature::is_hex_hmac(given, body, secret) {
+    Ok(given)
+}
+
+pub(super) fn greet(headers: &HeaderMap) -> Result<(), String> {
+    given(headers).map(drop)
+}
+
+pub(super) fn verify(headers: &HeaderMap, body: &[u8], secret: &str) -> Result<(), String> {
+    if signature::is_hex_hmac(given(headers)?, body, secret) {
         Ok(())
     } else {
         Err("the signature is of another secret than `secret_file` holds, or of another body".to_owned())

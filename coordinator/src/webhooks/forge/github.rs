@@ -46,10 +46,18 @@ struct Pusher {
     login: Option<String>,
 }
 
-pub(super) fn verify(headers: &HeaderMap, body: &[u8], secret: &str) -> Result<(), String> {
+fn given(headers: &HeaderMap) -> Result<&str, String> {
     let given = header(headers, "x-hub-signature-256")
         .ok_or("the delivery has no `X-Hub-Signature-256`: set the webhook's secret to what `secret_file` holds")?;
-    match given.strip_prefix("sha256=") {
+    Ok(given)
+}
+
+pub(super) fn greet(headers: &HeaderMap) -> Result<(), String> {
+    given(headers).map(drop)
+}
+
+pub(super) fn verify(headers: &HeaderMap, body: &[u8], secret: &str) -> Result<(), String> {
+    match given(headers)?.strip_prefix("sha256=") {
         Some(tag) if signature::is_hex_hmac(tag, body, secret) => Ok(()),
         _ => Err("the signature is of another secret than `secret_file` holds, or of another body".to_owned()),
     }

@@ -101,6 +101,18 @@ impl Forge {
         }
     }
 
+    /// Checks what can be before the body is read: that there is a signature or a token, and the token where it needs no body.
+    ///
+    /// # Errors
+    /// In words for whoever set the webhook up.
+    pub(super) fn greet(self, headers: &HeaderMap, secret: &str) -> Result<(), String> {
+        match self {
+            Self::GitHub => github::greet(headers),
+            Self::GitLab => gitlab::greet(headers, secret),
+            Self::Gitea => gitea::greet(headers),
+        }
+    }
+
     /// What a delivery is about.
     ///
     /// # Errors

@@ -1,0 +1,144 @@
+//! Which of its user's variables a project may have as secrets: a `kiln.toml` that came with a checkout does not decide that alone.
+//!
+//! Invariant: a variable that was not allowed for this project is not read, let alone sent. What is allowed on a terminal is remembered
+//! for the project's directory, in a file that only its user can write.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, IsTerminal, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// Names that may be taken, separated by commas: for CI, where nobody can be asked.
+const VARIABLE: &str = "KILN_SECRETS";
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct File {
+    /// By the project's directory.
+    #[serde(default)]
+    allowed: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// What a project may have.
+#[derive(Debug)]
+pub(super) struct Consent {
+    project: String,
+    named: BTreeSet<String>,
+    path: Option<PathBuf>,
+    file: File,
+}
+
+impl Consent {
+    /// What was allowed so far for the project in this directory, and what this command allows by name.
+    pub(super) fn of(project: &Path, named: impl IntoIterator<Item = String>) -> Self {
+        let by_variable = std::env::var(VARIABLE).unwrap_or_default();
+        let by_variable = by_variable.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+        let path = config_dir().map(|dir| dir.join("secrets.toml"));
+        let file = path.as_deref().map(read).unwrap_or_default();
+        let project = project.canonicalize().unwrap_or_else(|_| project.to_owned()).to_string_lossy().into_owned();
+        Self { project, named: named.into_iter().chain(by_variable).collect(), path, file }
+    }
+
+    /// Returns where the project may have this variable; asks where somebody can answer.
+    ///
+    /// # Errors
+    /// Where it may not, with what allows it.
+    pub(super) fn check(&mut self, name: &str, step: &str) -> Result<(), Error> {
+        if self.named.contains(name) || self.remembers(name) {
+            return Ok(());
+        }
+        let refused = || {
+            Error::Usage(format!(
+                "step `{step}` asks for the variable `{name}`, which this project was not allowed to have; if you trust its `kiln.toml`, \
+                 say `--secret {name}` or set `{VARIABLE}={name}` (on a terminal `kiln build` asks once)"
+            ))
+        };
+        if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+            return Err(refused());
+        }
+        let question = format!(
+            "step `{}` of `{}` asks for your variable `{name}` and may do with it what it likes. Allow it from now on? [y/N] ",
+            crate::terminal::harmless(step),
+            crate::terminal::harmless(&self.project)
+        );
+        if !ask(&question) {
+            return Err(refused());
+        }
+        self.named.insert(name.to_owned());
+        self.remember(name);
+        Ok(())
+    }
+
+    fn remembers(&self, name: &str) -> bool {
+        self.file.allowed.get(&self.project).is_some_and(|names| names.contains(name))
+    }
+
+    /// Where it cannot be written down it is asked again.
+    fn remember(&mut self, name: &str) {
+        let Some(path) = &self.path else { return };
+        // Another command may have written meanwhile.
+        self.file = read(path);
+        self.file.allowed.entry(self.project.clone()).or_default().insert(name.to_owned());
+        if let Err(error) = write(path, &self.file) {
+            crate::terminal::say(&format!("cannot remember that in `{}` ({error}); it is asked again", path.display()));
+        }
+    }
+}
+
+fn ask(question: &str) -> bool {
+    let mut stderr = std::io::stderr().lock();
+    let _ = stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush());
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+}
+
+/// A file that somebody else can write allows nothing.
+fn read(path: &Path) -> File {
+    let is_own = std::fs::metadata(path).is_ok_and(|data| data.permissions().mode() & 0o022 == 0);
+    let text = if is_own { std::fs::read_to_string(path).unwrap_or_default() } else { String::new() };
+    toml::from_str(&text).unwrap_or_default()
+}
+
+fn write(path: &Path, file: &File) -> std::io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(directory)?;
+    let text = toml::to_string(file).map_err(std::io::Error::other)?;
+    let new = directory.join(format!(".secrets.toml.{}", std::process::id()));
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).truncate(true).write(true).mode(0o600).open(&new)?.write_all(text.as_bytes())?;
+    std::fs::rename(&new, path)
+}
+
+/// Where Kiln keeps what its user decided: `$XDG_CONFIG_HOME/kiln`, else `~/.config/kiln`.
+fn config_dir() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config"))).map(|dir| dir.join("kiln"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_allowed_is_for_one_project_and_in_a_file_of_ones_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kiln/secrets.toml");
+        let consent = |project: &str| Consent {
+            project: project.to_owned(),
+            named: BTreeSet::new(),
+            path: Some(path.clone()),
+            file: read(&path),
+        };
+        consent("/a").remember("TOKEN");
+        assert!(
+            consent("/a").remembers("TOKEN") && !consent("/a").remembers("OTHER") && !consent("/b").remembers("TOKEN")
+        );
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(!consent("/a").remembers("TOKEN"), "expected a file that others can write not to count");
+    }
+}

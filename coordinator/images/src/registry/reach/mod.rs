@@ -1,0 +1,295 @@
+//! Which hosts may be asked on behalf of somebody else.
+//!
+//! A user who pushes an image from their own machine may reach whatever that machine reaches. A coordinator that fetches bases for its
+//! builders must not: a reference, a redirect or a realm could name a service that only the coordinator's network sees.
+//!
+//! Invariant: the address that is connected to is what is checked, not the one that a name had a moment before. Only where a proxy
+//! makes the connection, and so looks the name up, the name itself has to do.
+
+mod address;
+mod pattern;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use hyper_util::client::proxy::matcher::Matcher;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::{Host, Url};
+
+use crate::reference::DOCKER_HUB;
+pub use pattern::{Invalid, Pattern};
+
+/// Domains that are never public: RFC 6761, 6762, 8375 and ICANN's reservation of `internal`.
+const PRIVATE_DOMAINS: [&str; 6] = ["localhost", "local", "localdomain", "internal", "home.arpa", "lan"];
+/// Docker Hub's names for its registry and for the host that issues its tokens.
+const HUB: [&str; 2] = ["registry-1.docker.io", "auth.docker.io"];
+
+/// Which hosts may be asked. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Reach {
+    /// None: whatever this machine reaches.
+    bounds: Option<Arc<Bounds>>,
+}
+
+#[derive(Debug)]
+struct Bounds {
+    allowed: Vec<Pattern>,
+    proxies: Matcher,
+}
+
+/// A host that is not asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It is not on the public internet.
+    #[error("`{host}` is not a public address")]
+    Private {
+        /// Host and port.
+        host: String,
+    },
+    /// A redirect from HTTPS to plain HTTP, or to something else.
+    #[error("a redirect leads to `{scheme}:`")]
+    Scheme {
+        /// Where it leads.
+        scheme: String,
+    },
+}
+
+/// How a URL is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// By a client that connects to whatever the name means.
+    Open,
+    /// By a client that checks every address before it connects, and uses no proxy.
+    Guarded,
+}
+
+impl Reach {
+    /// Whatever this machine reaches: for somebody who uses it as themselves.
+    pub fn anywhere() -> Self {
+        Self::default()
+    }
+
+    /// Public hosts, and what the operator allows beside them.
+    pub fn public(allowed: Vec<Pattern>) -> Self {
+        Self { bounds: Some(Arc::new(Bounds { allowed, proxies: Matcher::from_env() })) }
+    }
+
+    /// Whether there are hosts that may not be asked.
+    pub(super) fn is_bounded(&self) -> bool {
+        self.bounds.is_some()
+    }
+
+    /// How `url` may be asked for.
+    ///
+    /// # Errors
+    /// Where what the URL itself says rules it out.
+    pub(super) fn way(&self, url: &Url) -> Result<Way, Refused> {
+        let Some(bounds) = &self.bounds else { return Ok(Way::Open) };
+        if bounds.allows(url) {
+            return Ok(Way::Open);
+        }
+        let refused = || Refused::Private { host: shown(url) };
+        let proxy = url.as_str().parse().ok().and_then(|uri: http::Uri| bounds.proxies.intercept(&uri));
+        match (url.host(), proxy) {
+            (Some(Host::Ipv4(address)), _) if !bounds.may_connect(address.into()) => Err(refused()),
+            (Some(Host::Ipv6(address)), _) if !bounds.may_connect(address.into()) => Err(refused()),
+            (Some(_), None) => Ok(Way::Guarded),
+            // The proxy looks the name up, its own included.
+            (Some(Host::Domain(name)), Some(proxy)) if is_private(name) || proxy.uri().host() == Some(name) => {
+                Err(refused())
+            }
+            (Some(_), Some(_)) => Ok(Way::Open),
+            (None, _) => Err(refused()),
+        }
+    }
+
+    /// Whether a registry at `base` may send a client to `realm` for a token: to itself, to the domain that it is below, as GitLab
+    /// does, or to a host that the operator allows.
+    pub(super) fn allows_realm(&self, base: &Url, realm: &Url) -> bool {
+        let Some(bounds) = &self.bounds else { return true };
+        let (Some(registry), Some(host)) = (base.host_str(), realm.host_str()) else { return false };
+        let is_above = host.contains('.') && registry.strip_suffix(host).is_some_and(|rest| rest.ends_with('.'));
+        let is_hub = HUB.contains(&registry) && HUB.contains(&host) || registry == DOCKER_HUB && HUB.contains(&host);
+        registry == host || is_above && realm.domain().is_some() || is_hub || bounds.allows(realm)
+    }
+
+    /// Resolves names to the addresses that may be connected to; none where there are no bounds.
+    pub(super) fn resolver(&self) -> Option<Guard> {
+        self.bounds.clone().map(Guard)
+    }
+}
+
+impl Bounds {
+    fn allows(&self, url: &Url) -> bool {
+        self.allowed.iter().any(|pattern| pattern.matches(url))
+    }
+
+    fn may_connect(&self, address: IpAddr) -> bool {
+        self.allowed.iter().any(|pattern| pattern.contains(address))
+            || address::is_public(address) && !address::is_own(address)
+    }
+}
+
+/// Host and port, as a reference has them.
+fn shown(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// Names of one label, and below domains that are reserved for a network's own use.
+fn is_private(name: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let is_below =
+        |domain: &&str| name.strip_suffix(*domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    !name.contains('.') || PRIVATE_DOMAINS.iter().any(|domain| is_below(&domain))
+}
+
+/// A resolver that gives no address which may not be connected to.
+#[derive(Debug, Clone)]
+pub(super) struct Guard(Arc<Bounds>);
+
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let bounds = self.0.clone();
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            // A name that also has an address within is refused as a whole: which of them is taken is not ours to say.
+            if found.iter().any(|address| !bounds.may_connect(address.ip())) {
+                let refused = Refused::Private { host: name.as_str().to_owned() };
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, refused).into());
+            }
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn way(allowed: &[&str], url: &str) -> Result<Way, Refused> {
+        way_by(Matcher::builder().build(), allowed, url)
+    }
+
+    fn way_by(proxies: Matcher, allowed: &[&str], url: &str) -> Result<Way, Refused> {
+        let allowed = allowed.iter().map(|text| text.parse().unwrap()).collect();
+        let bounds = Bounds { allowed, proxies };
+        Reach { bounds: Some(Arc::new(bounds)) }.way(&Url::parse(url).unwrap())
+    }
+
+    #[test]
+    fn no_spelling_of_an_inner_address_is_asked() {
+        for host in [
+            "127.0.0.1",
+            "127.1",
+            "0x7f.1",
+            "2130706433",
+            "0177.0.0.1",
+            "[::1]",
+            "[::]",
+            "0.0.0.0",
+            "10.0.0.1",
+            "172.31.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.100.100.200",
+            "[fd00:ec2::254]",
+            "[fe80::1]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:a9fe:a9fe]",
+            "[::127.0.0.1]",
+            "[64:ff9b::7f00:1]",
+            "[64:ff9b::169.254.169.254]",
+            "[64:ff9b:1::a00:1]",
+            "[2002:7f00:1::]",
+            "[2001:0:7f00:1::]",
+            "[fec0::1]",
+            "[2001:db8::1]",
+            "224.0.0.1",
+            "255.255.255.255",
+        ] {
+            let asked = way(&[], &format!("http://{host}:5000/v2/"));
+            assert!(matches!(asked, Err(Refused::Private { .. })), "expected `{host}` to be refused: {asked:?}");
+        }
+    }
+
+    #[test]
+    fn public_addresses_are_asked_and_names_are_checked_where_they_are_looked_up() {
+        for host in ["1.1.1.1", "[2606:4700::1111]", "[64:ff9b::101:101]", "registry.example", "localhost.example"] {
+            assert_eq!(way(&[], &format!("https://{host}/v2/")), Ok(Way::Guarded), "{host}");
+        }
+    }
+
+    #[test]
+    fn what_the_operator_allows_is_asked_and_nothing_beside_it() {
+        let allowed = ["127.0.0.1:5000", "*.corp", "10.1.0.0/16", "[::1]", "registry"];
+        for url in [
+            "http://127.0.0.1:5000/",
+            "https://a.b.corp:8443/",
+            "http://10.1.2.3/",
+            "http://[::1]:9/",
+            "http://registry/",
+        ] {
+            assert!(way(&allowed, url).is_ok(), "expected `{url}` to be allowed");
+        }
+        for url in ["http://127.0.0.1:5001/", "http://10.2.2.3/", "http://[::2]/"] {
+            assert!(way(&allowed, url).is_err(), "expected `{url}` to be refused");
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_asked_for_no_name_of_the_inner_network() {
+        let by_proxy = |allowed: &[&str], host: &str| {
+            way_by(
+                Matcher::builder().all("http://proxy.corp.example:3128").build(),
+                allowed,
+                &format!("https://{host}/v2/"),
+            )
+        };
+        for host in [
+            "localhost",
+            "LOCALHOST.",
+            "a.localhost",
+            "registry",
+            "registry.local",
+            "metadata.google.internal",
+            "10.0.0.1",
+            "169.254.169.254",
+            "[::ffff:a9fe:a9fe]",
+            "proxy.corp.example",
+        ] {
+            assert!(by_proxy(&[], host).is_err(), "expected `{host}` to be refused");
+        }
+        assert_eq!(by_proxy(&[], "registry.example"), Ok(Way::Open));
+        assert_eq!(by_proxy(&["registry.local"], "registry.local"), Ok(Way::Open));
+    }
+
+    #[test]
+    fn a_realm_is_the_registrys_or_above_it_or_allowed() {
+        let allows = |allowed: &[&str], base: &str, realm: &str| {
+            let allowed = allowed.iter().map(|text| text.parse().unwrap()).collect();
+            Reach::public(allowed).allows_realm(&Url::parse(base).unwrap(), &Url::parse(realm).unwrap())
+        };
+        for (base, realm) in [
+            ("https://ghcr.io", "https://ghcr.io/token"),
+            ("https://registry.gitlab.com", "https://gitlab.com/jwt/auth"),
+            ("https://registry-1.docker.io", "https://auth.docker.io/token"),
+        ] {
+            assert!(allows(&[], base, realm), "{base} -> {realm}");
+        }
+        let (base, realm) = ("https://registry.corp.example", "https://tokens.corp.example/jwt");
+        assert!(!allows(&[], base, realm) && allows(&["tokens.corp.example"], base, realm));
+        assert!(!allows(&[], "https://evil.example", "https://auth.docker.io/token"));
+        assert!(!allows(&[], "https://10.0.0.1", "https://0.0.1/token"));
+    }
+
+    #[tokio::test]
+    async fn a_name_that_means_this_machine_is_not_connected_to() {
+        let guard = Reach::public(Vec::new()).resolver().unwrap();
+        let Err(error) = guard.resolve("localhost".parse().unwrap()).await else { panic!("expected a refusal") };
+        assert!(error.to_string().contains("not a public address"), "{error}");
+        let allowed = Reach::public(vec!["127.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()]);
+        assert!(allowed.resolver().unwrap().resolve("localhost".parse().unwrap()).await.is_ok());
+    }
+}

@@ -1,0 +1,111 @@
+//! What a tenant holds of its quota: blobs, artifacts, results with their metadata, records of layers and builds, and logs.
+//!
+//! Invariant: all of it together stays within the quota, but for what is written between two looks at logs and records. Cached blobs and
+//! results give way to the rest; where the rest alone is as much as the quota, no further build is taken, for nothing that a user made is
+//! dropped unasked.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::disk::Disk;
+use super::{BlobStore, RedbActions};
+
+/// Which part of the quota results have at most, and which is left to blobs at least: without any nothing could be built.
+pub(super) const PART: u64 = 8;
+
+/// Bytes that a database's file has before anything is in it, and grows by.
+const EMPTY_DATABASE: u64 = 4 << 20;
+
+/// What is counted for one tenant. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Usage {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    quota: u64,
+    data_dir: PathBuf,
+    blobs: Disk,
+    artifacts: Disk,
+    results: Arc<RedbActions>,
+    /// Bytes of records and logs, as they were found last.
+    records: AtomicU64,
+}
+
+impl Usage {
+    pub(super) fn new(
+        quota: u64,
+        data_dir: &Path,
+        (blobs, artifacts): (Disk, Disk),
+        results: Arc<RedbActions>,
+    ) -> Self {
+        let inner =
+            Inner { quota, data_dir: data_dir.to_owned(), blobs, artifacts, results, records: AtomicU64::new(0) };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// What is held beside cached blobs and results, which can be had again.
+    fn kept(&self) -> u64 {
+        self.inner.artifacts.bytes().saturating_add(self.inner.records.load(Ordering::Relaxed))
+    }
+
+    /// Makes room among the blobs for what is held beside them.
+    pub fn settle(&self) {
+        let beside = self.kept().saturating_add(self.inner.results.bytes());
+        let left = self.inner.quota.saturating_sub(beside).max(self.inner.quota / PART);
+        self.inner.blobs.set_capacity(left);
+    }
+
+    /// Looks how much records and logs have become.
+    pub(super) async fn look(&self) {
+        let directory = self.inner.data_dir.clone();
+        let measured = tokio::task::spawn_blocking(move || {
+            let layers = directory.join("layers.redb");
+            let records = std::fs::metadata(&layers).map_or(0, |data| counted(&layers, data.len()));
+            records + measure(&directory.join("builds"))
+        });
+        if let Ok(bytes) = measured.await {
+            self.inner.records.store(bytes, Ordering::Relaxed);
+        }
+        self.settle();
+    }
+
+    /// In words why no further build is taken, where that is so.
+    pub fn refuses(&self) -> Option<String> {
+        let (kept, quota) = (self.kept(), self.inner.quota);
+        (kept.saturating_add(quota / PART) > quota).then(|| {
+            format!(
+                "the tenant's artifacts, records and logs take {} MiB of its quota of {} MiB, and nothing is left to build with; whoever \
+                 runs the farm raises `store` in `--quotas`, or has old artifacts dropped by `--artifacts-size`",
+                kept >> 20,
+                quota >> 20
+            )
+        })
+    }
+}
+
+/// What a file counts for: a database that is empty is none of its tenant's doing.
+fn counted(path: &Path, bytes: u64) -> u64 {
+    if path.extension().is_some_and(|extension| extension == "redb") {
+        bytes.saturating_sub(EMPTY_DATABASE)
+    } else {
+        bytes
+    }
+}
+
+/// Bytes of the files below a directory; links are not followed.
+fn measure(directory: &Path) -> u64 {
+    let (mut bytes, mut waiting) = (0, vec![directory.to_owned()]);
+    while let Some(at) = waiting.pop() {
+        for entry in std::fs::read_dir(at).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(data) if data.is_dir() => waiting.push(entry.path()),
+                Ok(data) => bytes += counted(&entry.path(), data.len()),
+                Err(_) => {}
+            }
+        }
+    }
+    bytes
+}
