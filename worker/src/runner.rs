@@ -186,6 +186,10 @@ impl Runner {
         leases.started(lease.lease).await;
         let (finished, stdout, stderr) =
             self.execute(lease.lease, job, leases, cancel, function).instrument(info_span!("execute")).await?;
+        if finished.exit == Exit::NoRoom {
+            let words = "the disk of this worker is full, and it was not the command that filled it";
+            return Err(Fault::Worker(words.to_owned()));
+        }
         metadata.execution_completed_timestamp = Some(clock::now());
         metadata.virtual_execution_duration = Some(clock::duration(finished.wall));
 
@@ -320,7 +324,7 @@ fn verdict(exit: &Exit, lease: &v1::Lease, result: &mut reapi::ActionResult) -> 
             let words = format!("the command used more than its {mib} MiB of memory and was stopped; raise `memory`");
             (Code::ResourceExhausted, words)
         }
-        Exit::DiskFull => {
+        Exit::DiskFull | Exit::NoRoom => {
             let words = "the command wrote more than there is room for on the worker's disk and was stopped";
             (Code::ResourceExhausted, words.to_owned())
         }

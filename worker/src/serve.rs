@@ -201,6 +201,7 @@ fn open(config: &Config, state: &Path) -> anyhow::Result<(Sandbox, Inputs)> {
         // The machine's own toolchains are none of another root's.
         tools: if config.root.is_none() { Tools::discover() } else { Tools::default() },
         root: config.root.clone(),
+        sub_ids: config.sub_ids,
         init: None,
     })?;
     let inputs = Inputs::open(inputs::Config { directory: state.join("inputs"), max_bytes: config.cache_bytes })?;

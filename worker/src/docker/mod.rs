@@ -97,7 +97,6 @@ pub struct Docker {
 /// Where this process was started to serve a container, it does that and does not return.
 pub(crate) fn become_init_if_asked() {
     init::become_init_if_asked();
-    mounts::become_holder_if_asked();
 }
 
 impl Docker {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -11,22 +11,22 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 use super::cgroup::Group;
 use super::host::Host;
-use super::spec::{Bind, Report, Spec};
-use super::{Config, Error, Shared, init, metadata};
+use super::prepare::Prepared;
+use super::spec::{self, Report, STOP};
+use super::{Config, Error, Shared, ids, init, metadata};
+use crate::executor::disk::Disk;
 use crate::executor::ending::{Ended, Stop, after, exit};
-use crate::executor::layers::Overlay;
 use crate::executor::scratch::Scratch;
-use crate::executor::{BUILD, Chunk, Finished, HOME, Job, OutputTree, Place, Secrets, Stream, disk, output::follow};
+use crate::executor::{BUILD, Chunk, Finished, HOME, Job, OutputTree, Place, Secrets, Stream, output::follow};
 
 /// How often the kernel is asked whether it had to refuse a job a process.
 const PROCESSES_EVERY: Duration = Duration::from_millis(200);
 
 /// Runs an empty job to find out whether the kernel allows it; in words why not.
-pub(super) fn probe(config: &Config, host: &Host) -> Result<(), String> {
+pub(super) fn probe(config: &Config, host: &Host, ids: Option<&ids::Lease>) -> Result<(), String> {
     let scratch = Scratch::new(&config.scratch).map_err(|error| error.to_string())?;
     let lower = scratch.directory("lower").map_err(|error| error.to_string())?;
     let job = Job {
@@ -45,16 +45,15 @@ pub(super) fn probe(config: &Config, host: &Host) -> Result<(), String> {
         disk_bytes: 1 << 30,
         max_processes: 100,
     };
-    let spec = spec(host, &scratch, &job, BTreeMap::new(), None).map_err(|error| error.to_string())?;
+    let prepared = Prepared::new(host, ids, &scratch, &job, BTreeMap::new())?;
     let (own, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
     // The command is dropped with its end of the socket, so that an init that is none is noticed at once.
     let spawned = command(config, theirs).into_std().stdout(Stdio::null()).spawn();
     let mut child = spawned.map_err(|error| error.to_string())?;
     let answer = (|| -> io::Result<String> {
         use std::io::{BufRead, Write};
-        let mut line = serde_json::to_vec(&spec)?;
-        line.push(b'\n');
-        (&own).write_all(&line)?;
+        spec::send(&own, &prepared.descriptors(ids))?;
+        (&own).write_all(&prepared.line()?)?;
         own.set_read_timeout(Some(Duration::from_secs(10)))?;
         let mut answer = String::new();
         std::io::BufReader::new(&own).read_line(&mut answer)?;
@@ -66,9 +65,20 @@ pub(super) fn probe(config: &Config, host: &Host) -> Result<(), String> {
     match serde_json::from_str(&answer.map_err(|error| error.to_string())?) {
         Ok(Report::Ended(Ended { code: Some(7), .. })) => Ok(()),
         Ok(Report::Setup(reason)) => Err(reason),
+        Ok(Report::Network) => Err("the trial's init asks for a network".to_owned()),
         Ok(Report::Ended(ended)) => Err(format!("a trial command ended with {ended:?} and not with code 7")),
         Err(error) => Err(format!("the trial's init said nothing: {error}")),
     }
+}
+
+/// An allocator of ids, tried with an empty job; in words why actions cannot have ids of their own.
+pub(super) fn ids(config: &Config, host: &Host) -> Result<ids::Ids, String> {
+    let program = config.init.clone().unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
+    let ids = ids::Ids::open(config.sub_ids, &program, &config.scratch)?;
+    let lease = ids.try_take()?;
+    probe(config, host, Some(&lease))?;
+    drop(lease);
+    Ok(ids)
 }
 
 fn command(config: &Config, socket: UnixStream) -> Command {
@@ -82,49 +92,6 @@ fn command(config: &Config, socket: UnixStream) -> Command {
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     command
-}
-
-fn spec(
-    host: &Host,
-    scratch: &Scratch,
-    job: &Job,
-    environment: BTreeMap<String, String>,
-    group: Option<&Group>,
-) -> io::Result<Spec> {
-    let tmp = scratch.directory("tmp")?;
-    std::fs::create_dir_all(tmp.join("home"))?;
-    let overlay =
-        Overlay { lower: job.layers.clone(), upper: scratch.directory("written")?, work: scratch.directory("work")? };
-    let mut binds = vec![Bind { from: tmp, to: "/tmp".into(), writable: true }];
-    binds.extend(host.binds.iter().cloned());
-    if job.network {
-        binds.extend(host.network_binds.iter().cloned());
-    }
-    let hosts = "127.0.0.1 localhost kiln\n::1 localhost\n".to_owned();
-    let user = init::USER;
-    let mut files = vec![
-        ("/etc/passwd".into(), format!("root:x:0:0::/:/bin/sh\nkiln:x:{user}:{user}::{HOME}:/bin/sh\n")),
-        ("/etc/group".into(), format!("root:x:0:\nkiln:x:{user}:\n")),
-        ("/etc/nsswitch.conf".into(), "passwd: files\ngroup: files\nhosts: files dns\n".to_owned()),
-    ];
-    if !binds.iter().any(|bind| bind.to == Path::new("/etc/hosts")) {
-        files.push(("/etc/hosts".into(), hosts));
-    }
-    Ok(Spec {
-        root: scratch.directory("root")?,
-        binds,
-        links: host.links.clone(),
-        files,
-        overlay,
-        network: job.network,
-        arguments: job.arguments.clone(),
-        environment,
-        secrets: job.secrets.clone(),
-        working_directory: job.working_directory.clone(),
-        make_directories: job.make_directories.clone(),
-        memory_bytes: group.is_none().then_some(job.memory_bytes),
-        max_processes: group.is_none_or(|group| !group.limits_processes()).then_some(job.max_processes),
-    })
 }
 
 /// Closes the addresses of clouds' metadata to a job, by a group of its own where its limits bring none of version 2.
@@ -157,9 +124,17 @@ pub(super) async fn run(
         ),
         None => None,
     };
+    let ids = match &shared.ids {
+        Ok(ids) => Some(tokio::select! {
+            lease = ids.take() => lease.map_err(Error::Setup)?,
+            () = cancel.cancelled() => return Err(Error::Cancelled),
+        }),
+        Err(_) => None,
+    };
     let environment = shared.environment(&job, shared.config.tools.path(), HOME);
-    let spec =
-        spec(&shared.host, &scratch, &job, environment, group.as_ref()).map_err(setup("cannot prepare a job"))?;
+    let mut prepared =
+        Prepared::new(&shared.host, ids.as_ref(), &scratch, &job, environment).map_err(Error::Setup)?;
+    prepared.limited_by(group.as_ref());
     let (own, theirs) = UnixStream::pair().map_err(setup("cannot make a socket"))?;
     own.set_nonblocking(true).map_err(setup("cannot make a socket"))?;
     let mut child = command(&shared.config, theirs).spawn().map_err(setup("cannot start a job's init"))?;
@@ -168,16 +143,14 @@ pub(super) async fn run(
     }
     let closed = if job.network { close_metadata(shared, group.as_ref(), &child)? } else { None };
     let hold = own.try_clone().map_err(setup("cannot make a socket"))?;
+    spec::send(&own, &prepared.descriptors(ids.as_ref())).map_err(setup("cannot tell a job's init what to do"))?;
     let socket = tokio::net::UnixStream::from_std(own).map_err(setup("cannot make a socket"))?;
     let (reader, mut writer) = socket.into_split();
-    let line = Zeroizing::new(serde_json::to_vec(&spec).map_err(|error| Error::Setup(error.to_string()))?);
-    drop(spec);
-    let told = async {
-        writer.write_all(&line).await?;
-        writer.write_all(b"\n").await
-    };
-    told.await.map_err(setup("cannot tell a job's init what to do"))?;
+    let line = prepared.line().map_err(setup("cannot tell a job's init what to do"))?;
+    drop(prepared);
+    writer.write_all(&line).await.map_err(setup("cannot tell a job's init what to do"))?;
     drop(line);
+    let disk = Disk::watch(scratch.path(), job.disk_bytes);
 
     let stdout = follow(child.stdout.take(), Stream::Stdout, output.clone());
     let stderr = follow(child.stderr.take(), Stream::Stderr, output);
@@ -185,11 +158,11 @@ pub(super) async fn run(
     let ending = async {
         let stop = tokio::select! {
             report = report(reader) => return (report, None),
-            stop = stopped(&job, &scratch, group.as_ref(), &cancel) => stop,
+            stop = stopped(&job, &disk, group.as_ref(), &cancel) => stop,
         };
         // Everything is stopped; no report comes, and what it took is known here.
         let wall_us = began.elapsed().as_micros() as u64;
-        let _ = writer.write_all(b"stop\n").await;
+        let _ = writer.write_all(STOP.as_bytes()).await;
         (Ok(Report::Ended(Ended { wall_us, ..Ended::default() })), Some(stop))
     };
     // What is in the pipes is drained after the last process has gone.
@@ -200,13 +173,19 @@ pub(super) async fn run(
     let ended = match (report, stop) {
         (Ok(Report::Ended(ended)), _) => ended,
         (Ok(Report::Setup(reason)), _) => return Err(Error::Setup(reason)),
+        (Ok(Report::Network), _) => return Err(Error::Setup("a job's init asks for a network twice".to_owned())),
+        // The kernel found nothing else to end in the job's group.
+        (Err(_), None) if group.as_ref().is_some_and(Group::out_of_memory) => {
+            Ended { out_of_memory: true, wall_us: began.elapsed().as_micros() as u64, ..Ended::default() }
+        }
         (Err(error), _) => return Err(Error::Setup(format!("a job's init ended before it reported: {error}"))),
     };
     let failed = ended.code != Some(0);
-    let stop = stop.or_else(|| (failed && disk::is_full(scratch.path())).then_some(Stop::Disk));
+    let stop = stop.or_else(|| if failed { disk.explains_failure() } else { None });
     tokio::spawn(async move {
-        // Reaped when it ends: when the tree is dropped.
+        // Reaped when it ends: when the tree is dropped. Then no process has the ids any more.
         let _ = child.wait().await;
+        drop(ids);
     });
     Ok(Finished {
         exit: exit(&with_group(ended.clone(), group.as_ref()), stop),
@@ -234,11 +213,11 @@ async fn report(reader: tokio::net::unix::OwnedReadHalf) -> io::Result<Report> {
 }
 
 /// Ends when the job must be stopped.
-async fn stopped(job: &Job, scratch: &Scratch, group: Option<&Group>, cancel: &CancellationToken) -> Stop {
+async fn stopped(job: &Job, disk: &Disk, group: Option<&Group>, cancel: &CancellationToken) -> Stop {
     tokio::select! {
         () = after(job.timeout) => Stop::Timeout,
         () = cancel.cancelled() => Stop::Cancel,
-        () = disk::used_up(scratch.path().to_owned(), job.disk_bytes) => Stop::Disk,
+        stop = disk.used_up() => stop,
         () = refused_a_process(group) => Stop::Processes,
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Tools;
-use super::spec::Bind;
+use super::spec::{Bind, Source};
 use crate::executor::HOME;
 
 /// Directories of the system, read-only.
@@ -129,7 +129,16 @@ pub(super) struct Host {
 }
 
 fn read_only(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Bind {
-    Bind { from: from.into(), to: to.into(), writable: false }
+    let from = from.into();
+    Bind { is_directory: from.is_dir(), is_public: is_public(&from), from: Source::Path(from), to: to.into(), writable: false }
+}
+
+/// Whether every user of the machine gets to this and may read it.
+fn is_public(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let allows = |path: &Path, bits: u32| path.metadata().is_ok_and(|data| data.mode() & bits == bits);
+    let bits = if path.is_dir() { 0o5 } else { 0o4 };
+    allows(path, bits) && path.ancestors().skip(1).all(|above| allows(above, 0o1))
 }
 
 fn inside(root: &Path, path: &str) -> PathBuf {

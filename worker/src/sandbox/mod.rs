@@ -8,8 +8,10 @@ mod calls;
 mod cgroup;
 mod confined;
 mod host;
+mod ids;
 mod init;
 mod metadata;
+mod prepare;
 mod root;
 mod spec;
 mod tools;
@@ -25,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use cgroup::count;
 pub(crate) use host::within;
+pub use ids::SubIds;
 pub(crate) use init::become_init_if_asked;
 pub use tools::Tools;
 
@@ -53,6 +56,8 @@ pub struct Config {
     pub tools: Tools,
     /// The root file system that actions run on; by default this machine's own.
     pub root: Option<PathBuf>,
+    /// The range from which actions get users and groups of their own, where the worker is root.
+    pub sub_ids: Option<SubIds>,
     /// The program that becomes a job's init; by default this process's own executable.
     pub init: Option<PathBuf>,
 }
@@ -79,6 +84,8 @@ pub enum Error {
     },
     #[error("cannot set the sandbox up: {0}")]
     Setup(String),
+    #[error("the action was cancelled")]
+    Cancelled,
 }
 
 #[derive(Debug)]
@@ -86,6 +93,8 @@ struct Shared {
     config: Config,
     confined: bool,
     why_not: Option<String>,
+    /// In words, why actions have no ids of their own.
+    ids: Result<ids::Ids, String>,
     cgroups: Option<cgroup::Cgroups>,
     metadata: Option<metadata::Closed>,
     host: host::Host,
@@ -109,9 +118,15 @@ impl Sandbox {
         std::fs::set_permissions(&config.scratch, std::fs::Permissions::from_mode(0o700)).map_err(scratch)?;
         cgroup::sweep();
         let host = host::Host::look(&config.tools, config.root.as_deref());
-        let why_not = match config.mode {
-            Mode::Off => Some("it was started with `--sandbox off`".to_owned()),
-            Mode::Auto | Mode::Required => confined::probe(&config, &host).err(),
+        let (why_not, ids) = match config.mode {
+            Mode::Off => {
+                let why = "it was started with `--sandbox off`".to_owned();
+                (Some(why.clone()), Err(why))
+            }
+            Mode::Auto | Mode::Required => match confined::ids(&config, &host) {
+                Ok(ids) => (None, Ok(ids)),
+                Err(why) => (confined::probe(&config, &host, None).err(), Err(why)),
+            },
         };
         if let (Some(root), Some(reason)) = (&config.root, &why_not) {
             return Err(Error::Root { root: root.clone(), reason: reason.clone() });
@@ -123,7 +138,7 @@ impl Sandbox {
         }
         let cgroups = if why_not.is_none() { cgroup::Cgroups::open() } else { None };
         let metadata = if why_not.is_none() { metadata::Closed::open() } else { None };
-        let shared = Shared { confined: why_not.is_none(), why_not, cgroups, metadata, host, config };
+        let shared = Shared { confined: why_not.is_none(), why_not, ids, cgroups, metadata, host, config };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -140,7 +155,16 @@ impl Sandbox {
             true => "closed",
             false => "open to steps with the network (to close them the worker must be root, with cgroup2 mounted)",
         };
-        format!("namespaces, limits by {limits}, metadata addresses {metadata}")
+        let ids = match &self.shared.ids {
+            Ok(ids) => ids.describe(),
+            Err(why) => format!("actions are the worker's own user ({why})"),
+        };
+        format!("namespaces, {ids}, limits by {limits}, metadata addresses {metadata}")
+    }
+
+    /// Whether each action has users and groups that nobody else has.
+    pub fn has_own_ids(&self) -> bool {
+        self.shared.ids.is_ok()
     }
 
     /// Whether actions are kept apart at all.
@@ -191,7 +215,10 @@ impl Executor for Sandbox {
         output: mpsc::Sender<Chunk>,
         cancel: CancellationToken,
     ) -> Result<Finished, executor::Error> {
-        Sandbox::run(self, job, output, cancel).await.map_err(|error| executor::Error::Worker(error.to_string()))
+        Sandbox::run(self, job, output, cancel).await.map_err(|error| match error {
+            Error::Cancelled => executor::Error::Cancelled,
+            error => executor::Error::Worker(error.to_string()),
+        })
     }
 }
 

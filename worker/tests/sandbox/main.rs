@@ -253,6 +253,7 @@ fn a_sandbox_that_is_required_and_impossible_is_refused_in_words() {
         scratch: dir.path().join("scratch"),
         tools: Tools::discover(),
         root: None,
+        sub_ids: None,
         // An init that is none: as where the kernel forbids namespaces.
         init: Some("/bin/false".into()),
     };

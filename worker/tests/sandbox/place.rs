@@ -19,7 +19,7 @@ pub(crate) struct Place {
 pub(crate) fn place(mode: Mode) -> Place {
     let dir = tempfile::tempdir().unwrap();
     let init = Some(env!("CARGO_BIN_EXE_kiln-worker").into());
-    let config = Config { mode, scratch: dir.path().join("scratch"), tools: Tools::discover(), root: None, init };
+    let config = Config { mode, scratch: dir.path().join("scratch"), tools: Tools::discover(), root: None, sub_ids: None, init };
     let sandbox = Sandbox::open(config).unwrap_or_else(|error| panic!("expected a sandbox on this machine: {error}"));
     assert_eq!(sandbox.is_confined(), mode != Mode::Off, "{}", sandbox.describe());
     Place { dir, sandbox }
