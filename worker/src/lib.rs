@@ -27,5 +27,6 @@ pub use serve::run;
 pub fn become_init_if_asked() {
     userns::become_holder_if_asked();
     sandbox::become_init_if_asked();
+    sandbox::become_network_if_asked();
     docker::become_init_if_asked();
 }

@@ -202,6 +202,7 @@ fn open(config: &Config, state: &Path) -> anyhow::Result<(Sandbox, Inputs)> {
         tools: if config.root.is_none() { Tools::discover() } else { Tools::default() },
         root: config.root.clone(),
         sub_ids: config.sub_ids,
+        network: config.network_isolation,
         init: None,
     })?;
     let inputs = Inputs::open(inputs::Config { directory: state.join("inputs"), max_bytes: config.cache_bytes })?;

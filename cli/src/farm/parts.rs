@@ -77,6 +77,7 @@ pub fn own_worker(coordinator: String, name: String, state_dir: PathBuf) -> kiln
         state_dir,
         sandbox: kiln_worker::sandbox::Mode::Auto,
         sub_ids: None,
+        network_isolation: kiln_worker::sandbox::Isolation::Auto,
         docker: kiln_worker::docker::Mode::Auto,
         docker_host: std::env::var("DOCKER_HOST").unwrap_or_else(|_| kiln_worker::docker::DEFAULT_HOST.to_owned()),
         docker_network: std::env::var("KILN_DOCKER_NETWORK").unwrap_or_else(|_| "bridge".to_owned()),

@@ -17,10 +17,10 @@ use super::mounts::{Mounts, Placed};
 use super::request::{Kind, Place};
 use super::wire::{Report, Task};
 use super::{Docker, Shared};
+use crate::executor::disk::Disk;
 use crate::executor::ending::{self, Ended, Stop, after};
 use crate::executor::output::follow;
 use crate::executor::scratch::Scratch;
-use crate::executor::disk::Disk;
 use crate::executor::{self, Chunk, Error, Executor, Finished, Job, OutputTree, Stream};
 
 /// The engine's name for the machine's own network, whose sockets are everybody's.

@@ -70,8 +70,10 @@ impl Disk {
             return None;
         }
         // The job is to blame for a disk that it filled itself: there was room, and most of what went is what it wrote.
-        let gone =
-            Free { bytes: self.before.bytes.saturating_sub(free.bytes), files: self.before.files.saturating_sub(free.files) };
+        let gone = Free {
+            bytes: self.before.bytes.saturating_sub(free.bytes),
+            files: self.before.files.saturating_sub(free.files),
+        };
         let bytes = free.bytes < RESERVE || written.bytes / SHARE > free.bytes;
         let own = if bytes {
             self.before.bytes >= 2 * RESERVE && written.bytes > gone.bytes / 2

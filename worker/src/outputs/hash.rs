@@ -10,7 +10,11 @@ use super::Error;
 use super::walk::{Found, failed};
 
 /// Hashes files on all processors, in the order given, until nobody wants them any more.
-pub(super) fn hash(function: DigestFunction, files: &[&Found], cancel: &CancellationToken) -> Result<Vec<Digest>, Error> {
+pub(super) fn hash(
+    function: DigestFunction,
+    files: &[&Found],
+    cancel: &CancellationToken,
+) -> Result<Vec<Digest>, Error> {
     let next = AtomicUsize::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(files.len().div_ceil(32)).max(1);
     let results: Vec<Result<Vec<(usize, Digest)>, Error>> = std::thread::scope(|scope| {

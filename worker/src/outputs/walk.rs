@@ -225,7 +225,9 @@ mod tests {
         for name in ["directory", "file", "up"] {
             assert!(matches!(look(dir.path(), name, &mut room_for(9)), Ok(Some(Output::Link(_)))), "{name}");
         }
-        let Ok(Some(Output::Directory(listing))) = look(dir.path(), "out", &mut room_for(9)) else { panic!("a directory") };
+        let Ok(Some(Output::Directory(listing))) = look(dir.path(), "out", &mut room_for(9)) else {
+            panic!("a directory")
+        };
         assert_eq!((listing.files.len(), listing.directories.len(), listing.links.len()), (0, 0, 1));
         assert!(words(dir.path(), "directory/secret", 9).contains("behind the symbolic link `directory`"));
         nix::unistd::mkfifo(&dir.path().join("out/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -252,7 +254,10 @@ mod tests {
         fs::File::create(dir.path().join("out/image")).unwrap().set_len(MAX_BYTES + 1).unwrap();
         fs::File::create(dir.path().join("small")).unwrap().set_len(1 << 20).unwrap();
         let refused = words(dir.path(), "out", 9);
-        assert!(refused.contains("output `out`") && refused.contains("64 GiB") && refused.contains("has holes"), "{refused}");
+        assert!(
+            refused.contains("output `out`") && refused.contains("64 GiB") && refused.contains("has holes"),
+            "{refused}"
+        );
         assert!(matches!(look(dir.path(), "small", &mut room_for(9)), Ok(Some(Output::File(_)))));
     }
 }

@@ -1,89 +1,30 @@
 //! The worker's side of a sandboxed job: starts its init, streams its output, stops it, reads its report.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup::Group;
-use super::host::Host;
 use super::prepare::Prepared;
-use super::spec::{self, Report, STOP};
+use super::spec::{self, GO, Report, STOP};
 use super::{Config, Error, Shared, ids, init, metadata};
 use crate::executor::disk::Disk;
 use crate::executor::ending::{Ended, Stop, after, exit};
 use crate::executor::scratch::Scratch;
-use crate::executor::{BUILD, Chunk, Finished, HOME, Job, OutputTree, Place, Secrets, Stream, output::follow};
+use crate::executor::{BUILD, Chunk, Finished, HOME, Job, OutputTree, Stream, output::follow};
 
 /// How often the kernel is asked whether it had to refuse a job a process.
 const PROCESSES_EVERY: Duration = Duration::from_millis(200);
 
-/// Runs an empty job to find out whether the kernel allows it; in words why not.
-pub(super) fn probe(config: &Config, host: &Host, ids: Option<&ids::Lease>) -> Result<(), String> {
-    let scratch = Scratch::new(&config.scratch).map_err(|error| error.to_string())?;
-    let lower = scratch.directory("lower").map_err(|error| error.to_string())?;
-    let job = Job {
-        place: Place::Machine,
-        tenant: String::new(),
-        layers: vec![lower],
-        arguments: vec!["/bin/sh".into(), "-c".into(), "exit 7".into()],
-        environment: BTreeMap::new(),
-        secrets: Secrets::default(),
-        working_directory: String::new(),
-        make_directories: Vec::new(),
-        network: false,
-        timeout: None,
-        milli_cpus: 1000,
-        memory_bytes: 1 << 30,
-        disk_bytes: 1 << 30,
-        max_processes: 100,
-    };
-    let prepared = Prepared::new(host, ids, &scratch, &job, BTreeMap::new())?;
-    let (own, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
-    // The command is dropped with its end of the socket, so that an init that is none is noticed at once.
-    let spawned = command(config, theirs).into_std().stdout(Stdio::null()).spawn();
-    let mut child = spawned.map_err(|error| error.to_string())?;
-    let answer = (|| -> io::Result<String> {
-        use std::io::{BufRead, Write};
-        spec::send(&own, &prepared.descriptors(ids))?;
-        (&own).write_all(&prepared.line()?)?;
-        own.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let mut answer = String::new();
-        std::io::BufReader::new(&own).read_line(&mut answer)?;
-        Ok(answer)
-    })();
-    drop(own);
-    let _ = child.kill();
-    let _ = child.wait();
-    match serde_json::from_str(&answer.map_err(|error| error.to_string())?) {
-        Ok(Report::Ended(Ended { code: Some(7), .. })) => Ok(()),
-        Ok(Report::Setup(reason)) => Err(reason),
-        Ok(Report::Network) => Err("the trial's init asks for a network".to_owned()),
-        Ok(Report::Ended(ended)) => Err(format!("a trial command ended with {ended:?} and not with code 7")),
-        Err(error) => Err(format!("the trial's init said nothing: {error}")),
-    }
-}
-
-/// An allocator of ids, tried with an empty job; in words why actions cannot have ids of their own.
-pub(super) fn ids(config: &Config, host: &Host) -> Result<ids::Ids, String> {
-    let program = config.init.clone().unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
-    let ids = ids::Ids::open(config.sub_ids, &program, &config.scratch)?;
-    let lease = ids.try_take()?;
-    probe(config, host, Some(&lease))?;
-    drop(lease);
-    Ok(ids)
-}
-
-fn command(config: &Config, socket: UnixStream) -> Command {
-    let program = config.init.clone().unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
-    let mut command = Command::new(program);
+pub(super) fn command(config: &Config, socket: UnixStream) -> Command {
+    let mut command = Command::new(config.init());
     command
         .arg0(init::NAME)
         .env_clear()
@@ -132,16 +73,19 @@ pub(super) async fn run(
         Err(_) => None,
     };
     let environment = shared.environment(&job, shared.config.tools.path(), HOME);
-    let mut prepared =
-        Prepared::new(&shared.host, ids.as_ref(), &scratch, &job, environment).map_err(Error::Setup)?;
+    let mut prepared = Prepared::new(&shared.host, ids.as_ref(), &scratch, &job, environment).map_err(Error::Setup)?;
     prepared.limited_by(group.as_ref());
+    let networks = shared.networks.as_ref().ok().filter(|_| job.network);
+    if let Some(networks) = networks {
+        prepared.with_own_network(networks.plan());
+    }
     let (own, theirs) = UnixStream::pair().map_err(setup("cannot make a socket"))?;
     own.set_nonblocking(true).map_err(setup("cannot make a socket"))?;
     let mut child = command(&shared.config, theirs).spawn().map_err(setup("cannot start a job's init"))?;
     if let (Some(group), Some(pid)) = (&group, child.id()) {
         group.add(pid).map_err(setup("cannot limit a job"))?;
     }
-    let closed = if job.network { close_metadata(shared, group.as_ref(), &child)? } else { None };
+    let closed = if job.network && networks.is_none() { close_metadata(shared, group.as_ref(), &child)? } else { None };
     let hold = own.try_clone().map_err(setup("cannot make a socket"))?;
     spec::send(&own, &prepared.descriptors(ids.as_ref())).map_err(setup("cannot tell a job's init what to do"))?;
     let socket = tokio::net::UnixStream::from_std(own).map_err(setup("cannot make a socket"))?;
@@ -155,9 +99,15 @@ pub(super) async fn run(
     let stdout = follow(child.stdout.take(), Stream::Stdout, output.clone());
     let stderr = follow(child.stderr.take(), Stream::Stderr, output);
     let began = std::time::Instant::now();
+    let mut reports = BufReader::new(reader);
+    let (pid, user) = (child.id().unwrap_or(0), ids.as_ref().map(ids::Lease::user));
+    let mut connect = || {
+        let networks = networks.ok_or_else(|| io::Error::other("a job without the network asks for one"))?;
+        Ok(networks.connection(pid, user, &shared.ports))
+    };
     let ending = async {
         let stop = tokio::select! {
-            report = report(reader) => return (report, None),
+            report = ended(&mut reports, &mut writer, &mut connect) => return (report, None),
             stop = stopped(&job, &disk, group.as_ref(), &cancel) => stop,
         };
         // Everything is stopped; no report comes, and what it took is known here.
@@ -205,11 +155,36 @@ async fn init_pid(child: &Child) -> u32 {
     children.split_whitespace().next().and_then(|pid| pid.parse().ok()).unwrap_or(0)
 }
 
-async fn report(reader: tokio::net::unix::OwnedReadHalf) -> io::Result<Report> {
+type Reports = BufReader<tokio::net::unix::OwnedReadHalf>;
+
+async fn report(reports: &mut Reports) -> io::Result<Report> {
     let mut line = String::new();
-    let mut reader = BufReader::new(reader);
-    reader.read_line(&mut line).await?;
+    reports.read_line(&mut line).await?;
     serde_json::from_str(&line).map_err(io::Error::other)
+}
+
+/// The init's last report; connects its network before, where it has one.
+async fn ended(
+    reports: &mut Reports,
+    writer: &mut tokio::net::unix::OwnedWriteHalf,
+    connect: &mut impl FnMut() -> io::Result<std::process::Command>,
+) -> io::Result<Report> {
+    let first = report(reports).await?;
+    if !matches!(first, Report::Network) {
+        return Ok(first);
+    }
+    let mut connection = Command::from(connect()?).kill_on_drop(true).spawn()?;
+    writer.write_all(GO.as_bytes()).await?;
+    tokio::select! {
+        report = report(reports) => report,
+        status = connection.wait() => {
+            let mut said = String::new();
+            if let Some(mut stderr) = connection.stderr.take() {
+                let _ = stderr.read_to_string(&mut said).await;
+            }
+            Ok(Report::Setup(format!("a job's network went away: pasta ended ({}): {}", status?, said.trim())))
+        }
+    }
 }
 
 /// Ends when the job must be stopped.

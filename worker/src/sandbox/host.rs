@@ -130,7 +130,13 @@ pub(super) struct Host {
 
 fn read_only(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Bind {
     let from = from.into();
-    Bind { is_directory: from.is_dir(), is_public: is_public(&from), from: Source::Path(from), to: to.into(), writable: false }
+    Bind {
+        is_directory: from.is_dir(),
+        is_public: is_public(&from),
+        from: Source::Path(from),
+        to: to.into(),
+        writable: false,
+    }
 }
 
 /// Whether every user of the machine gets to this and may read it.

@@ -34,7 +34,8 @@ impl SubIds {
     fn of_root() -> Self {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let groups = ranges(&read("/etc/subgid"));
-        let shared = ranges(&read("/etc/subuid")).into_iter().find(|range| groups.contains(range) && range.count >= EACH);
+        let shared =
+            ranges(&read("/etc/subuid")).into_iter().find(|range| groups.contains(range) && range.count >= EACH);
         shared.unwrap_or(DEFAULT)
     }
 
@@ -208,7 +209,8 @@ impl Lease {
 /// A mount of what is at a path, not attached anywhere yet.
 fn detached(path: &Path) -> Result<OwnedFd, String> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    open_tree(rustix::fs::CWD, path, flags).map_err(|error| format!("cannot clone the mount of `{}`: {error}", path.display()))
+    open_tree(rustix::fs::CWD, path, flags)
+        .map_err(|error| format!("cannot clone the mount of `{}`: {error}", path.display()))
 }
 
 impl Drop for Lease {

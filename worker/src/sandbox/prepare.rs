@@ -11,6 +11,7 @@ use super::cgroup::Group;
 use super::host::Host;
 use super::ids::Lease;
 use super::init::USER;
+use super::network::Plan;
 use super::spec::{Bind, Network, Source, Spec, Tree};
 use crate::executor::scratch::Scratch;
 use crate::executor::{HOME, Job};
@@ -96,6 +97,7 @@ impl Prepared {
             files,
             tree,
             network: if job.network { Network::Machine } else { Network::None },
+            routes: (false, false),
             unreachable: Vec::new(),
             arguments: job.arguments.clone(),
             environment,
@@ -108,6 +110,16 @@ impl Prepared {
             max_processes: Some(job.max_processes),
         };
         Ok(Self { spec, mounts: mounts.made, limits: (job.memory_bytes, job.max_processes) })
+    }
+
+    /// The job has a network of its own.
+    pub(super) fn with_own_network(&mut self, plan: Plan) {
+        let resolver = Path::new("/etc/resolv.conf");
+        self.spec.network = Network::Own;
+        self.spec.routes = (plan.v4, plan.v6);
+        self.spec.unreachable = plan.closed;
+        self.spec.binds.retain(|bind| bind.to != resolver);
+        self.spec.files.push((resolver.into(), plan.resolver));
     }
 
     /// What the control group limits, the init need not watch.

@@ -89,7 +89,10 @@ pub(super) fn build(spec: &Spec, sent: &[OwnedFd]) -> Result<()> {
         fs::write(&at, content).map_err(|error| format!("cannot write `{}`: {error}", at.display()))?;
     }
     devices(root, spec.shared_memory_bytes)?;
-    processes(root)?;
+    let empty = directory(place, "empty")?;
+    mounted(Some(&empty), &empty, NONE, MsFlags::MS_BIND, None)?;
+    restrict(&empty, Restriction::ReadOnly)?;
+    processes(root, &empty)?;
     inputs(root, spec, &stages.directory)?;
     enter(root)
 }
@@ -203,7 +206,7 @@ fn devices(root: &Path, shared_memory_bytes: u64) -> Result<()> {
 
 /// The kernel's own files, read-only as a whole: an action that has the worker's user could otherwise write the kernel's settings
 /// without any capability.
-fn processes(root: &Path) -> Result<()> {
+fn processes(root: &Path, empty: &Path) -> Result<()> {
     let proc = directory(root, "proc")?;
     let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mounted(Some("proc"), &proc, Some("proc"), safe, None)?;
@@ -214,15 +217,14 @@ fn processes(root: &Path) -> Result<()> {
     for name in HIDDEN {
         let path = proc.join(name);
         if path.exists() {
+            // As read-only as what it is bound from.
             mounted(Some(&root.join("dev/null")), &path, NONE, MsFlags::MS_BIND, None)?;
-            restrict(&path, Restriction::Device)?;
         }
     }
     for name in EMPTIED {
         let path = proc.join(name);
         if path.is_dir() {
-            let flags = safe | MsFlags::MS_RDONLY;
-            mounted(Some("tmpfs"), &path, Some("tmpfs"), flags, Some("mode=0555,size=4k,nr_inodes=1"))?;
+            mounted(Some(empty), &path, NONE, MsFlags::MS_BIND, None)?;
         }
     }
     Ok(())
@@ -232,8 +234,7 @@ fn inputs(root: &Path, spec: &Spec, stages: &Path) -> Result<()> {
     let build = directory(root, BUILD.trim_start_matches('/'))?;
     let staged = |path: &PathBuf| stages.join(path);
     let (tree, at) = (&spec.tree, staged);
-    let overlay =
-        Overlay { lower: tree.lower.iter().map(at).collect(), upper: at(&tree.upper), work: at(&tree.work) };
+    let overlay = Overlay { lower: tree.lower.iter().map(at).collect(), upper: at(&tree.upper), work: at(&tree.work) };
     overlay.mount(&build, true)?;
     for path in &spec.make_directories {
         let to = build.join(path);

@@ -79,6 +79,8 @@ pub(super) struct Spec {
     pub(super) files: Vec<(PathBuf, String)>,
     pub(super) tree: Tree,
     pub(super) network: Network,
+    /// Default routes by which the init sees that its own network is connected: of IPv4, of IPv6.
+    pub(super) routes: (bool, bool),
     /// Networks that an own network does not lead to.
     pub(super) unreachable: Vec<(std::net::IpAddr, u8)>,
     pub(super) arguments: Vec<String>,

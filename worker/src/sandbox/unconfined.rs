@@ -13,11 +13,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, Shared};
+use crate::executor::disk::Disk;
 use crate::executor::ending::{Ended, Stop, after, exit};
 use crate::executor::layers::copy;
 use crate::executor::output::follow;
 use crate::executor::scratch::Scratch;
-use crate::executor::disk::Disk;
 use crate::executor::{Chunk, Exit, Finished, Job, OutputTree, Stream, program};
 
 /// Runs a job with the worker's own rights.

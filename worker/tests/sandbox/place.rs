@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kiln_worker::executor::{Chunk, Exit, Finished, Job, Place as In, Secrets, Stream};
-use kiln_worker::sandbox::{Config, Mode, Sandbox, Tools};
+use kiln_worker::sandbox::{Config, Isolation, Mode, Sandbox, Tools};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -17,9 +17,26 @@ pub(crate) struct Place {
 
 /// A sandbox with a directory of its own. Machines without one cannot run these tests.
 pub(crate) fn place(mode: Mode) -> Place {
+    place_with(mode, Isolation::Auto)
+}
+
+/// One whose steps with the network share the machine's.
+pub(crate) fn sharing_the_network() -> Place {
+    place_with(Mode::Required, Isolation::Off)
+}
+
+fn place_with(mode: Mode, network: Isolation) -> Place {
     let dir = tempfile::tempdir().unwrap();
     let init = Some(env!("CARGO_BIN_EXE_kiln-worker").into());
-    let config = Config { mode, scratch: dir.path().join("scratch"), tools: Tools::discover(), root: None, sub_ids: None, init };
+    let config = Config {
+        mode,
+        scratch: dir.path().join("scratch"),
+        tools: Tools::discover(),
+        root: None,
+        sub_ids: None,
+        network,
+        init,
+    };
     let sandbox = Sandbox::open(config).unwrap_or_else(|error| panic!("expected a sandbox on this machine: {error}"));
     assert_eq!(sandbox.is_confined(), mode != Mode::Off, "{}", sandbox.describe());
     Place { dir, sandbox }

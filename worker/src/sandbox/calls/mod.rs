@@ -156,7 +156,9 @@ mod tests {
     #[test]
     fn what_builds_need_is_allowed_and_what_no_list_names_is_absent() {
         let plain = |number: libc::c_long| answer(number as u32, [0; 3], false);
-        for number in [libc::SYS_read, libc::SYS_openat, libc::SYS_execve, libc::SYS_futex, libc::SYS_statx, libc::SYS_rseq] {
+        for number in
+            [libc::SYS_read, libc::SYS_openat, libc::SYS_execve, libc::SYS_futex, libc::SYS_statx, libc::SYS_rseq]
+        {
             assert_eq!(plain(number), ALLOWED, "call {number}");
         }
         for number in [libc::SYS_mount, libc::SYS_bpf, libc::SYS_keyctl, libc::SYS_unshare, libc::SYS_io_uring_setup] {

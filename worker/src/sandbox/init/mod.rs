@@ -22,7 +22,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getegid, geteuid, sethostname, setsid};
 
 use super::spec::{self, GO, Network, Report, Spec};
-use super::{calls, root};
+use super::{calls, network, root};
 use crate::executor::ending::Ended;
 use crate::executor::{BUILD, program};
 use crate::{syscalls, userns};
@@ -32,6 +32,9 @@ use watch::Stopped;
 pub(super) const NAME: &str = "kiln-sandbox-init";
 /// The user and group that an action sees itself as.
 pub(super) const USER: u32 = 1000;
+
+/// How long a network may take to be connected.
+const CONNECTING: Duration = Duration::from_secs(20);
 
 /// Where this process was started as a job's init, it does that work and does not return.
 pub(crate) fn become_init_if_asked() {
@@ -175,6 +178,13 @@ fn connected(spec: &Spec, control: &mut BufReader<UnixStream>) -> Result<bool, S
     control.read_line(&mut line).map_err(|error| format!("the worker says nothing: {error}"))?;
     if line != GO {
         return Ok(false);
+    }
+    let (began, (v4, v6)) = (Instant::now(), spec.routes);
+    while !network::is_connected(v4, v6) {
+        if began.elapsed() > CONNECTING {
+            return Err(format!("the job's network was not connected within {} s", CONNECTING.as_secs()));
+        }
+        std::thread::sleep(Duration::from_micros(500));
     }
     routes::close(&spec.unreachable).map_err(|error| format!("cannot close addresses to the job: {error}"))?;
     Ok(true)
