@@ -77,6 +77,11 @@ impl Runner {
         self.channel.send_replace(Some(channel));
     }
 
+    /// Writes the cache of inputs to disk, for an orderly end. Blocks.
+    pub fn close(&self) {
+        self.inputs.close();
+    }
+
     /// Free bytes where actions run.
     pub fn disk_free(&self) -> u64 {
         rustix::fs::statvfs(&self.scratch).map_or(0, |stat| stat.f_bavail * stat.f_frsize)
@@ -170,8 +175,6 @@ impl Runner {
             queued_timestamp: lease
                 .queued
                 .map(|at| kiln_proto::protobuf::Timestamp { seconds: at.seconds, nanos: at.nanos }),
-            worker_start_timestamp: Some(clock::now()),
-            input_fetch_start_timestamp: Some(clock::now()),
             ..Default::default()
         };
         let at = &At { instance: &lease.instance, function, grant: &lease.grant };
@@ -180,8 +183,12 @@ impl Runner {
             .transfer(at, cancel, inputs::Error::is_connection, input_fault, fetch)
             .instrument(info_span!("fetch inputs"))
             .await?;
-        metadata.input_fetch_completed_timestamp = Some(clock::now());
-        metadata.execution_start_timestamp = Some(clock::now());
+        // One moment for all: how long inputs were fetched would tell whether another tenant's action had them here.
+        let ready = Some(clock::now());
+        metadata.worker_start_timestamp = ready;
+        metadata.input_fetch_start_timestamp = ready;
+        metadata.input_fetch_completed_timestamp = ready;
+        metadata.execution_start_timestamp = ready;
         let job = job(lease, &action, &command, &tree)?;
         leases.started(lease.lease).await;
         let (finished, stdout, stderr) =

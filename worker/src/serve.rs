@@ -88,7 +88,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'st
         None => config.access.clone(),
     };
     tokio::spawn(docker.clone().watch(stop.clone()));
-    let kept = link::keep(&Dial::new(&config.coordinator, access), identity, runner, stop, config.grace).await;
+    let dial = Dial::new(&config.coordinator, access);
+    let kept = link::keep(&dial, identity, runner.clone(), stop, config.grace).await;
+    let closed = tokio::task::spawn_blocking(move || runner.close()).await;
+    closed.context("cannot close the cache of inputs")?;
     if let Some(docker) = docker.docker() {
         docker.close().await;
     }
