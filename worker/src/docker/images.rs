@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bollard::auth::DockerCredentials;
 use bollard::models::ImageInspect;
-use bollard::query_parameters::CreateImageOptionsBuilder;
+use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder};
 use futures::StreamExt;
 use kiln_images::name::ImageName;
 use parking_lot::Mutex;
@@ -19,6 +19,7 @@ use super::blame::{OTHER_PLATFORM, failed, other_platform, says};
 use super::credentials;
 use super::engine::{Engine, is_status, words};
 use super::progress::Progress;
+use super::pulled::Pulled;
 use crate::executor::{Chunk, Error};
 
 /// How long the digest of a tag that an action names is believed. A build names digests.
@@ -46,13 +47,14 @@ pub(super) struct Images {
     credentials: Option<PathBuf>,
     known: Mutex<HashMap<(ImageName, String), Image>>,
     tags: Mutex<HashMap<(ImageName, String), (ImageName, Instant)>>,
+    pulled: Pulled,
     /// One pull of an image at a time.
     pulls: Mutex<HashMap<ImageName, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Images {
-    pub(super) fn new(engine: Engine, credentials: Option<PathBuf>) -> Self {
-        Self { engine, credentials, known: Mutex::default(), tags: Mutex::default(), pulls: Mutex::default() }
+    pub(super) fn new(engine: Engine, credentials: Option<PathBuf>, pulled: Pulled) -> Self {
+        Self { engine, credentials, known: Mutex::default(), tags: Mutex::default(), pulled, pulls: Mutex::default() }
     }
 
     /// The image of this name for this architecture, pulled where the engine has it not. How far a pull is goes to `tell`.
@@ -63,6 +65,7 @@ impl Images {
         tell: &mpsc::Sender<Chunk>,
     ) -> Result<Image, Error> {
         let name = self.fixed(name, architecture).await?;
+        self.pulled.touch(&name.engine_name());
         let key = (name.clone(), architecture.to_owned());
         if let Some(image) = self.known.lock().get(&key) {
             return Ok(image.clone());
@@ -75,6 +78,22 @@ impl Images {
     /// An image that was remembered is no longer there.
     pub(super) fn forget(&self) {
         self.known.lock().clear();
+    }
+
+    /// Removes images that this worker pulled and nobody wants any more. The engine keeps those that containers have.
+    pub(super) async fn sweep(&self) {
+        for name in self.pulled.unwanted() {
+            let options = RemoveImageOptionsBuilder::default().build();
+            match self.engine.api.remove_image(&name, Some(options), None).await {
+                Ok(_) => {
+                    tracing::info!(image = name, "an image that nobody used was removed");
+                    self.pulled.forget(&name);
+                    self.forget();
+                }
+                Err(error) if is_status(&error, 404) => self.pulled.forget(&name),
+                Err(error) => tracing::debug!(image = name, error = words(&error), "an image stays"),
+            }
+        }
     }
 
     async fn fixed(&self, name: &ImageName, architecture: &str) -> Result<ImageName, Error> {
@@ -109,7 +128,11 @@ impl Images {
                 "this worker's engine does not hold `{name}`; load it there, or push it to a registry and name it by that"
             )));
         }
+        let is_new = self.inspect(name).await?.is_none();
         self.pull(name, architecture, tell).await?;
+        if is_new {
+            self.pulled.add(&name.engine_name());
+        }
         match self.inspect(name).await? {
             Some(found) => checked(found, name, architecture),
             None => Err(Error::Worker(format!("`{name}` was pulled and is not there"))),

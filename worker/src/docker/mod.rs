@@ -20,6 +20,7 @@ mod mounts;
 mod offer;
 mod pool;
 mod progress;
+mod pulled;
 mod request;
 mod resolver;
 mod run;
@@ -37,6 +38,7 @@ use images::Images;
 use mounts::Mounts;
 pub use offer::{Offer, Offered};
 use pool::Pool;
+use pulled::Pulled;
 use request::Setting;
 pub use resolver::Resolver;
 
@@ -121,7 +123,7 @@ impl Docker {
         let user = if own.0.is_root() { (USER, GROUP) } else { (own.0.as_raw(), own.1.as_raw()) };
         let shared = Arc::new(Shared {
             pool: Pool::default(),
-            images: Images::new(engine.clone(), config.credentials),
+            images: Images::new(engine.clone(), config.credentials, Pulled::open(&directory)),
             setting: Setting {
                 engine,
                 files,
@@ -141,7 +143,10 @@ impl Docker {
             loop {
                 tokio::time::sleep(SWEEP_EVERY).await;
                 match waiting.upgrade() {
-                    Some(shared) => shared.pool.sweep(),
+                    Some(shared) => {
+                        shared.pool.sweep();
+                        shared.images.sweep().await;
+                    }
                     None => return,
                 }
             }

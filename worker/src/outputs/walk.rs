@@ -260,4 +260,35 @@ mod tests {
         );
         assert!(matches!(look(dir.path(), "small", &mut room_for(9)), Ok(Some(Output::File(_)))));
     }
+
+    #[test]
+    fn what_the_command_closed_to_itself_is_its_own_fault() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &str, mode: u32| {
+            fs::set_permissions(dir.path().join(path), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        fs::create_dir_all(dir.path().join("out/closed")).unwrap();
+        fs::write(dir.path().join("file"), "x").unwrap();
+        mode("", 0o755);
+        mode("out/closed", 0);
+        mode("file", 0);
+        let root = dir.path().to_owned();
+        // As a worker that is not root: the kernel takes this thread's capabilities over files away with its user.
+        let looked = std::thread::spawn(move || {
+            nix::unistd::setfsuid(nix::unistd::Uid::from_raw(4321));
+            let directory = words(&root, "out", 9);
+            let Ok(Some(Output::File(found))) = look(&root, "file", &mut room_for(9)) else { panic!("a file") };
+            let file =
+                super::super::hash::hash(kiln_proto::digest::DigestFunction::Sha256, &[&found], &Default::default());
+            (directory, file)
+        });
+        let (directory, file) = looked.join().unwrap();
+        mode("out/closed", 0o755);
+        assert!(
+            directory.contains("`closed` of output `out` cannot be read") && directory.contains("chmod"),
+            "{directory}"
+        );
+        assert!(matches!(file, Err(Error::Precondition(words)) if words.contains("output `file`")));
+    }
 }

@@ -81,6 +81,55 @@ async fn shared_memory_is_bounded_and_memory_that_runs_out_ends_the_command() {
     assert_eq!(ran.exit(), &Exit::OutOfMemory, "{}", ran.err);
 }
 
+/// A file system of its own, small enough to be filled.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    fn mount(at: &std::path::Path) -> Option<Self> {
+        std::fs::create_dir(at).unwrap();
+        let mounted =
+            nix::mount::mount(Some("tmpfs"), at, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=700m"));
+        mounted.ok().map(|()| Self(at.to_owned()))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_somebody_else_fills_is_not_held_against_a_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = Small::mount(&dir.path().join("disk")) else { return super::cannot_run("root, who may mount") };
+    let place = super::place::on(&disk.0);
+    let full = || std::fs::write(disk.0.join("others"), vec![1; 600 << 20]).unwrap();
+    // While it runs, and so that it fails.
+    for script in
+        ["echo ready; sleep 1000", "echo ready; while [ $(stat -f -c %a .) -gt 40000 ]; do sleep 0.01; done; exit 1"]
+    {
+        let (sender, mut receiver) = tokio::sync::mpsc::channel(16);
+        let run = place.sandbox.run(place.job(script), sender, tokio_util::sync::CancellationToken::new());
+        let fill = async {
+            receiver.recv().await.expect("it is ready");
+            full();
+            while receiver.recv().await.is_some() {}
+        };
+        let (finished, ()) = tokio::join!(run, fill);
+        assert_eq!(finished.unwrap().exit, Exit::NoRoom, "{script}");
+        std::fs::remove_file(disk.0.join("others")).unwrap();
+    }
+    // What a step fills itself is its own fault.
+    let mut job = place.job("head -c 650000000 /dev/zero > big; sleep 1000");
+    // Memory is what this file system is made of.
+    job.memory_bytes = 2048 * MIB;
+    let ran = place.run(job).await;
+    assert_eq!(ran.exit(), &Exit::DiskFull, "{}", ran.err);
+    drop(ran);
+    drop(place);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_file_is_larger_than_what_a_step_may_write() {
     let place = confined();

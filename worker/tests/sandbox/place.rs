@@ -20,30 +20,31 @@ pub(crate) fn place(mode: Mode) -> Place {
     place_with(mode, Isolation::Auto)
 }
 
+pub(crate) fn confined() -> Place {
+    place(Mode::Required)
+}
+
 /// One whose steps with the network share the machine's.
 pub(crate) fn sharing_the_network() -> Place {
     place_with(Mode::Required, Isolation::Off)
 }
 
+/// One that keeps everything below this directory.
+pub(crate) fn on(directory: &std::path::Path) -> Place {
+    open(tempfile::tempdir_in(directory).unwrap(), Mode::Required, Isolation::Auto)
+}
+
 fn place_with(mode: Mode, network: Isolation) -> Place {
-    let dir = tempfile::tempdir().unwrap();
+    open(tempfile::tempdir().unwrap(), mode, network)
+}
+
+fn open(dir: tempfile::TempDir, mode: Mode, network: Isolation) -> Place {
     let init = Some(env!("CARGO_BIN_EXE_kiln-worker").into());
-    let config = Config {
-        mode,
-        scratch: dir.path().join("scratch"),
-        tools: Tools::discover(),
-        root: None,
-        sub_ids: None,
-        network,
-        init,
-    };
+    let (scratch, tools) = (dir.path().join("scratch"), Tools::discover());
+    let config = Config { mode, scratch, tools, root: None, sub_ids: None, network, init };
     let sandbox = Sandbox::open(config).unwrap_or_else(|error| panic!("expected a sandbox on this machine: {error}"));
     assert_eq!(sandbox.is_confined(), mode != Mode::Off, "{}", sandbox.describe());
     Place { dir, sandbox }
-}
-
-pub(crate) fn confined() -> Place {
-    place(Mode::Required)
 }
 
 impl Drop for Place {
