@@ -25,8 +25,16 @@ fn two_farms() -> Option<(Redis, Farm, Farm)> {
         return None;
     }
     let redis = Redis::start();
-    let one = Farm::with_redis(Some(&redis.url()), &["one", "two"]);
-    let other = Farm::with_redis(Some(&redis.url()), &["three", "four"]);
+    let farm = |names: [&str; 2]| {
+        let farm = Farm::with_redis(Some(&redis.url()), &[]);
+        for name in names {
+            // A step waits for a test, at the machine's loopback.
+            farm.start_worker_with(name, &["--network-isolation", "off"]);
+            farm.wait_for_worker(name);
+        }
+        farm
+    };
+    let (one, other) = (farm(["one", "two"]), farm(["three", "four"]));
     Some((redis, one, other))
 }
 

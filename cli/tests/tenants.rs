@@ -135,7 +135,7 @@ fn what_ends_while_a_colleague_waits_for_room_does_not_run_again() {
     let quotas = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(quotas.path(), "[tenants.shop]\nactions = 1\n").unwrap();
     let guarded = Guarded::start(&["--quotas", quotas.path().to_str().unwrap()]);
-    guarded.worker("one");
+    guarded.worker_with("one", &["--network-isolation", "off"]);
     let shop = someone(&guarded, "ann", "shop");
     let gate = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let (host, port) = ("127.0.0.1", gate.local_addr().unwrap().port());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use kiln_proto::channel::Access;
 
 use crate::docker;
-use crate::sandbox::Mode;
+use crate::sandbox::{Isolation, Mode, SubIds};
 
 /// What a worker needs to know.
 #[derive(Debug, Clone, clap::Args)]
@@ -38,6 +38,14 @@ pub struct Config {
     /// How actions are kept apart: `required` refuses to start where the kernel forbids it.
     #[arg(long, env = "KILN_SANDBOX", value_enum, default_value = "auto")]
     pub sandbox: Mode,
+    /// User and group ids for actions, where the worker is root: 65536 for each one that runs, such as `--subids 1000000:1048576`. By
+    /// default the range of `root` or `kiln` in /etc/subuid and /etc/subgid, else 1879048192:16777216.
+    #[arg(long = "subids", env = "KILN_SUBIDS", value_name = "BASE:COUNT")]
+    pub sub_ids: Option<SubIds>,
+    /// Whether steps that may reach the network have one of their own, by `pasta` of the package `passt`: `required` refuses to start
+    /// where the machine cannot do it, `auto` lets them share the machine's there.
+    #[arg(long, env = "KILN_NETWORK_ISOLATION", value_enum, default_value = "auto")]
+    pub network_isolation: Isolation,
     /// Run actions on this root file system in place of the machine's own, such as one that `mmdebstrap` made. With one of another
     /// architecture, which the kernel must know to run, the worker is an emulated one.
     #[arg(long, env = "KILN_ROOT", value_name = "DIR")]

@@ -17,6 +17,7 @@ pub mod runner;
 pub mod sandbox;
 mod serve;
 mod syscalls;
+mod userns;
 
 pub use config::{Config, DEFAULT_GRACE, time};
 pub use serve::run;
@@ -24,6 +25,8 @@ pub use serve::run;
 /// Must be the first call of `main` in every program that holds a worker: where this process was started as the first one of a
 /// sandbox or a container, it becomes that and does not return.
 pub fn become_init_if_asked() {
+    userns::become_holder_if_asked();
     sandbox::become_init_if_asked();
+    sandbox::become_network_if_asked();
     docker::become_init_if_asked();
 }

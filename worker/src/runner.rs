@@ -77,6 +77,11 @@ impl Runner {
         self.channel.send_replace(Some(channel));
     }
 
+    /// Writes the cache of inputs to disk, for an orderly end. Blocks.
+    pub fn close(&self) {
+        self.inputs.close();
+    }
+
     /// Free bytes where actions run.
     pub fn disk_free(&self) -> u64 {
         rustix::fs::statvfs(&self.scratch).map_or(0, |stat| stat.f_bavail * stat.f_frsize)
@@ -170,8 +175,6 @@ impl Runner {
             queued_timestamp: lease
                 .queued
                 .map(|at| kiln_proto::protobuf::Timestamp { seconds: at.seconds, nanos: at.nanos }),
-            worker_start_timestamp: Some(clock::now()),
-            input_fetch_start_timestamp: Some(clock::now()),
             ..Default::default()
         };
         let at = &At { instance: &lease.instance, function, grant: &lease.grant };
@@ -180,12 +183,20 @@ impl Runner {
             .transfer(at, cancel, inputs::Error::is_connection, input_fault, fetch)
             .instrument(info_span!("fetch inputs"))
             .await?;
-        metadata.input_fetch_completed_timestamp = Some(clock::now());
-        metadata.execution_start_timestamp = Some(clock::now());
+        // One moment for all: how long inputs were fetched would tell whether another tenant's action had them here.
+        let ready = Some(clock::now());
+        metadata.worker_start_timestamp = ready;
+        metadata.input_fetch_start_timestamp = ready;
+        metadata.input_fetch_completed_timestamp = ready;
+        metadata.execution_start_timestamp = ready;
         let job = job(lease, &action, &command, &tree)?;
         leases.started(lease.lease).await;
         let (finished, stdout, stderr) =
             self.execute(lease.lease, job, leases, cancel, function).instrument(info_span!("execute")).await?;
+        if finished.exit == Exit::NoRoom {
+            let words = "the disk of this worker is full, and it was not the command that filled it";
+            return Err(Fault::Worker(words.to_owned()));
+        }
         metadata.execution_completed_timestamp = Some(clock::now());
         metadata.virtual_execution_duration = Some(clock::duration(finished.wall));
 
@@ -320,7 +331,7 @@ fn verdict(exit: &Exit, lease: &v1::Lease, result: &mut reapi::ActionResult) -> 
             let words = format!("the command used more than its {mib} MiB of memory and was stopped; raise `memory`");
             (Code::ResourceExhausted, words)
         }
-        Exit::DiskFull => {
+        Exit::DiskFull | Exit::NoRoom => {
             let words = "the command wrote more than there is room for on the worker's disk and was stopped";
             (Code::ResourceExhausted, words.to_owned())
         }

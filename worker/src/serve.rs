@@ -88,7 +88,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'st
         None => config.access.clone(),
     };
     tokio::spawn(docker.clone().watch(stop.clone()));
-    let kept = link::keep(&Dial::new(&config.coordinator, access), identity, runner, stop, config.grace).await;
+    let dial = Dial::new(&config.coordinator, access);
+    let kept = link::keep(&dial, identity, runner.clone(), stop, config.grace).await;
+    let closed = tokio::task::spawn_blocking(move || runner.close()).await;
+    closed.context("cannot close the cache of inputs")?;
     if let Some(docker) = docker.docker() {
         docker.close().await;
     }
@@ -201,6 +204,8 @@ fn open(config: &Config, state: &Path) -> anyhow::Result<(Sandbox, Inputs)> {
         // The machine's own toolchains are none of another root's.
         tools: if config.root.is_none() { Tools::discover() } else { Tools::default() },
         root: config.root.clone(),
+        sub_ids: config.sub_ids,
+        network: config.network_isolation,
         init: None,
         own_credentials: config.own_credentials,
     })?;

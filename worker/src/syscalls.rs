@@ -19,6 +19,7 @@ struct MountAttr {
 }
 const MOUNT_ATTR_RDONLY: u64 = 1;
 const MOUNT_ATTR_NOSUID: u64 = 2;
+const MOUNT_ATTR_NODEV: u64 = 4;
 const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 
 fn set_attributes(directory: i32, path: &Path, flags: i32, attributes: &MountAttr) -> io::Result<()> {
@@ -37,10 +38,16 @@ fn set_attributes(directory: i32, path: &Path, flags: i32, attributes: &MountAtt
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Makes a mount, and all below it, read-only, without set-user-id programs and devices.
-pub(crate) fn make_read_only(path: &Path) -> io::Result<()> {
-    let attributes =
-        MountAttr { attr_set: MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, attr_clr: 0, propagation: 0, userns_fd: 0 };
+/// Has a mount, and all below it, without set-user-id programs; also read-only, and without devices.
+pub(crate) fn restrict_mount(path: &Path, read_only: bool, no_devices: bool) -> io::Result<()> {
+    let mut attr_set = MOUNT_ATTR_NOSUID;
+    if read_only {
+        attr_set |= MOUNT_ATTR_RDONLY;
+    }
+    if no_devices {
+        attr_set |= MOUNT_ATTR_NODEV;
+    }
+    let attributes = MountAttr { attr_set, attr_clr: 0, propagation: 0, userns_fd: 0 };
     set_attributes(libc::AT_FDCWD, path, libc::AT_RECURSIVE, &attributes)
 }
 

@@ -143,10 +143,14 @@ fn what_cmake_fetches_is_fetched_once_and_compiled_without_the_network() {
     );
     let main = "int dep(void);\nint main(void) { return dep(); }\n";
     let dir = project(&[("CMakeLists.txt", &cmake), ("main.c", main)]);
-    Farm::shared().build(dir.path(), &[]).well();
+    // The server is at the machine's loopback, which steps do not reach otherwise.
+    let farm = Farm::start(&[]);
+    farm.start_worker_with("one", &["--network-isolation", "off"]);
+    farm.wait_for_worker("one");
+    farm.build(dir.path(), &[]).well();
     assert_eq!(said(unpacked(dir.path()).path(), "usr/local/bin/app"), "");
     std::fs::write(dir.path().join("main.c"), format!("{main}\n// edited\n")).unwrap();
-    let edited = Farm::shared().build(dir.path(), &[]).well();
+    let edited = farm.build(dir.path(), &[]).well();
     assert_eq!(edited.caches()["fetch"], "hit");
     assert_eq!(edited.caches()["compile"], "miss");
 }

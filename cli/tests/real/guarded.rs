@@ -58,7 +58,12 @@ impl Guarded {
     }
 
     pub fn worker(&self, name: &str) {
-        self.farm.start_worker_in(&self.farm.url, name, &["--join", &self.join], &[]);
+        self.worker_with(name, &[]);
+    }
+
+    /// The same, with more arguments.
+    pub fn worker_with(&self, name: &str, more: &[&str]) {
+        self.farm.start_worker_in(&self.farm.url, name, &[&["--join", &self.join], more].concat(), &[]);
         self.farm.wait_for_worker(name);
     }
 

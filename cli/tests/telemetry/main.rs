@@ -22,7 +22,8 @@ fn farm(collector: &Collector) -> Farm {
     let variables = collector.variables();
     let farm = Farm::with_variables(variables.clone(), &[], &[]);
     let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    farm.start_worker_in(&farm.url, "one", &[], &variables);
+    // A step waits for this test, at the machine's loopback.
+    farm.start_worker_in(&farm.url, "one", &["--network-isolation", "off"], &variables);
     farm.wait_for_worker("one");
     farm
 }

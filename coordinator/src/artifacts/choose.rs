@@ -26,7 +26,25 @@ pub(super) fn choose(artifact: &Artifact, outputs: &Tree) -> Result<Vec<Chosen>,
     for file in &artifact.files {
         choose_file(artifact, file, outputs, &all, &mut chosen)?;
     }
+    check_links(artifact, &chosen)?;
     Ok(chosen)
+}
+
+/// Refuses links that would be of no use where they go. All of them are known here: one may lead through another.
+fn check_links(artifact: &Artifact, chosen: &[Chosen]) -> Result<(), Error> {
+    let target = |one: &Chosen| match &one.entry {
+        Entry::Symlink { target } => Some((one.to.clone(), target.clone())),
+        _ => None,
+    };
+    let links: links::Links = chosen.iter().filter_map(target).collect();
+    for one in chosen {
+        if let Entry::Symlink { target } = &one.entry
+            && let Some(why) = links::useless(&artifact.kind, &one.to, target, &links)
+        {
+            return Err(layout(artifact, format!("`{}` is a symbolic link to `{target}`, {why}", one.from)));
+        }
+    }
+    Ok(())
 }
 
 /// Lays out what was chosen.
@@ -81,11 +99,6 @@ fn choose_file(
         if to.is_empty() {
             // The artifact's own root, as an empty directory.
             continue;
-        }
-        if let Entry::Symlink { target } = entry
-            && let Some(why) = links::useless(&artifact.kind, &to, target)
-        {
-            return Err(layout(artifact, format!("`{from}` is a symbolic link to `{target}`, {why}")));
         }
         into.push(Chosen { from: from.clone(), to, entry: entry.clone() });
     }

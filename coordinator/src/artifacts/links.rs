@@ -2,45 +2,67 @@
 //!
 //! Invariant: no link of an artifact needs anything of the build that is not in the artifact.
 
+use std::collections::BTreeMap;
+
 use kiln_core::plan::ArtifactKind;
 
 /// Where a sandbox has the project's tree: a path that no other machine has.
 const BUILD: &str = "/build";
 
+/// Links of an artifact, by path: a link's target may lead through others.
+pub(super) type Links = BTreeMap<String, String>;
+
+/// Links that lead to one another are followed no further than the kernel would (path_resolution(7)).
+const MOST_FOLLOWED: usize = 40;
+
 /// Why a link that would stand at `path` is of no use in an artifact, with what to do about it; none where it is.
 ///
 /// An archive is unpacked on a machine that has a system of its own, so that a link to an absolute path may well mean that; and an
 /// image is a system.
-pub(super) fn useless(kind: &ArtifactKind, path: &str, target: &str) -> Option<String> {
+pub(super) fn useless(kind: &ArtifactKind, path: &str, target: &str, links: &Links) -> Option<String> {
     let is_absolute = target.starts_with('/');
     let is_of_the_build = target == BUILD || target.strip_prefix(BUILD).is_some_and(|rest| rest.starts_with('/'));
     match kind {
-        ArtifactKind::Binary if is_absolute || leaves(path, target) => {
+        ArtifactKind::Binary if is_absolute || leaves(path, target, links) => {
             Some("which is no part of the artifact: copy the file itself".to_owned())
         }
         ArtifactKind::Archive if is_of_the_build => Some(format!(
             "where only the build had something: make it relative, or copy the file itself (at `{path}` of the archive)"
         )),
-        ArtifactKind::Archive if !is_absolute && leaves(path, target) => Some(format!(
+        ArtifactKind::Archive if !is_absolute && leaves(path, target, links) => Some(format!(
             "which leads out of the archive from its place there, `{path}`: copy the file itself, or take what it points \
              to into the archive"
         )),
-        ArtifactKind::Image(_) if !is_absolute && leaves(path, target) => {
+        ArtifactKind::Image(_) if !is_absolute && leaves(path, target, links) => {
             Some(format!("which leaves the image's root from its place there, `/{path}`: make it absolute or shorter"))
         }
         _ => None,
     }
 }
 
-/// Whether a relative link at `path` points out of the directory that `path` is relative to, or nowhere.
-fn leaves(path: &str, target: &str) -> bool {
-    let mut depth = path.split('/').count() - 1;
-    for part in target.split('/') {
+/// Whether a relative link at `path` points out of the directory that `path` is relative to, or nowhere. Followed as the file
+/// system would: `up/..` is the parent of what the link `up` points to.
+fn leaves(path: &str, target: &str, links: &Links) -> bool {
+    let mut at: Vec<&str> = path.split('/').collect();
+    at.pop();
+    let mut waiting: Vec<&str> = target.rsplit('/').collect();
+    let mut followed = 0;
+    while let Some(part) = waiting.pop() {
         match part {
             "." | "" => {}
-            ".." if depth == 0 => return true,
-            ".." => depth -= 1,
-            _ => depth += 1,
+            ".." if at.pop().is_none() => return true,
+            ".." => {}
+            name => {
+                at.push(name);
+                let Some(next) = links.get(&at.join("/")) else { continue };
+                followed += 1;
+                // What an absolute link means is said of that link itself.
+                if followed > MOST_FOLLOWED || next.starts_with('/') {
+                    return false;
+                }
+                at.pop();
+                waiting.extend(next.rsplit('/'));
+            }
         }
     }
     target.is_empty()
@@ -54,18 +76,36 @@ mod tests {
 
     #[test]
     fn a_link_that_leads_out_of_the_artifact_is_useless_and_one_into_the_system_is_not() {
+        let none = Links::new();
         for (path, target) in
             [("a", "../a"), ("d/a", "../../a"), ("d/a", "b/../../../c"), ("a", ""), ("a", "/build"), ("a", "/build/x")]
         {
-            assert!(useless(&Archive, path, target).is_some(), "expected `{path}` -> `{target}` to be refused");
-            assert!(useless(&Binary, path, target).is_some(), "expected `{path}` -> `{target}` to be refused");
+            let (archive, binary) = (useless(&Archive, path, target, &none), useless(&Binary, path, target, &none));
+            assert!(archive.is_some() && binary.is_some(), "expected `{path}` -> `{target}` to be refused");
         }
         for (path, target) in [("a", "b"), ("d/a", "../b"), ("a", "./d/../b"), ("d/e/a", "../../b")] {
-            assert_eq!((useless(&Archive, path, target), useless(&Binary, path, target)), (None, None));
+            let (archive, binary) = (useless(&Archive, path, target, &none), useless(&Binary, path, target, &none));
+            assert_eq!((archive, binary), (None, None));
         }
         for target in ["/usr/lib/libc.so.6", "/builds/x"] {
-            assert_eq!(useless(&Archive, "a", target), None);
-            assert!(useless(&Binary, "a", target).is_some());
+            assert_eq!(useless(&Archive, "a", target, &none), None);
+            assert!(useless(&Binary, "a", target, &none).is_some());
+        }
+    }
+
+    #[test]
+    fn a_link_is_followed_through_other_links_as_the_file_system_would() {
+        let links: Links = [("p/q/up", "../.."), ("round", "round"), ("in", "p/q"), ("system", "/usr")]
+            .map(|(at, to)| (at.into(), to.into()))
+            .into();
+        // By its letters, `p/q/up/../../..` is the directory itself.
+        for (path, target) in
+            [("x", "p/q/up/../../.."), ("x", "p/q/up/.."), ("d/x", "../in/up/../y"), ("p/q/x", "up/..")]
+        {
+            assert!(useless(&Archive, path, target, &links).is_some(), "expected `{path}` -> `{target}` to be refused");
+        }
+        for (path, target) in [("x", "p/q/up/p"), ("x", "in/up/p/q"), ("x", "round/y"), ("x", "system/lib")] {
+            assert_eq!(useless(&Archive, path, target, &links), None, "expected `{path}` -> `{target}` to be taken");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bollard::auth::DockerCredentials;
 use bollard::models::ImageInspect;
-use bollard::query_parameters::CreateImageOptionsBuilder;
+use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder};
 use futures::StreamExt;
 use kiln_images::name::ImageName;
 use parking_lot::Mutex;
@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use super::blame::{OTHER_PLATFORM, failed, other_platform, refuses, says};
 use super::engine::{Engine, is_status, words};
 use super::progress::Progress;
+use super::pulled::Pulled;
 use super::{Own, credentials};
 use crate::executor::{Chunk, Error, Job, Secrets};
 
@@ -63,13 +64,14 @@ pub(super) struct Images {
     own: Own,
     known: Mutex<HashMap<Key, Image>>,
     tags: Mutex<HashMap<Key, (ImageName, Instant)>>,
+    pulled: Pulled,
     /// One pull of an image at a time.
     pulls: Mutex<HashMap<ImageName, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Images {
-    pub(super) fn new(engine: Engine, own: Own) -> Self {
-        Self { engine, own, known: Mutex::default(), tags: Mutex::default(), pulls: Mutex::default() }
+    pub(super) fn new(engine: Engine, own: Own, pulled: Pulled) -> Self {
+        Self { engine, own, known: Mutex::default(), tags: Mutex::default(), pulled, pulls: Mutex::default() }
     }
 
     /// The image of this name for this architecture, pulled where the engine has it not. How far a pull is goes to `tell`.
@@ -81,6 +83,7 @@ impl Images {
         tell: &mpsc::Sender<Chunk>,
     ) -> Result<Image, Error> {
         let name = self.fixed(name, architecture, whom).await?;
+        self.pulled.touch(&name.engine_name());
         let key = (whom.tenant.to_owned(), name.clone(), architecture.to_owned());
         if let Some(image) = self.known.lock().get(&key) {
             return Ok(image.clone());
@@ -93,6 +96,22 @@ impl Images {
     /// An image that was remembered is no longer there.
     pub(super) fn forget(&self) {
         self.known.lock().clear();
+    }
+
+    /// Removes images that this worker pulled and nobody wants any more. The engine keeps those that containers have.
+    pub(super) async fn sweep(&self) {
+        for name in self.pulled.unwanted() {
+            let options = RemoveImageOptionsBuilder::default().build();
+            match self.engine.api.remove_image(&name, Some(options), None).await {
+                Ok(_) => {
+                    tracing::info!(image = name, "an image that nobody used was removed");
+                    self.pulled.forget(&name);
+                    self.forget();
+                }
+                Err(error) if is_status(&error, 404) => self.pulled.forget(&name),
+                Err(error) => tracing::debug!(image = name, error = words(&error), "an image stays"),
+            }
+        }
     }
 
     async fn fixed(&self, name: &ImageName, architecture: &str, whom: For<'_>) -> Result<ImageName, Error> {
@@ -129,7 +148,11 @@ impl Images {
                 "this worker's engine does not hold `{name}`; load it there, or push it to a registry and name it by that"
             )));
         }
+        let is_new = self.inspect(name).await?.is_none();
         self.pull(name, architecture, whom, tell).await?;
+        if is_new {
+            self.pulled.add(&name.engine_name());
+        }
         match self.inspect(name).await? {
             Some(found) => checked(found, name, architecture),
             None => Err(Error::Worker(format!("`{name}` was pulled and is not there"))),

@@ -20,6 +20,7 @@ mod mounts;
 mod offer;
 mod pool;
 mod progress;
+mod pulled;
 mod request;
 mod resolver;
 mod run;
@@ -37,6 +38,7 @@ use images::Images;
 use mounts::Mounts;
 pub use offer::{Offer, Offered};
 use pool::Pool;
+use pulled::Pulled;
 use request::Setting;
 pub use resolver::Resolver;
 
@@ -108,7 +110,6 @@ pub struct Docker {
 /// Where this process was started to serve a container, it does that and does not return.
 pub(crate) fn become_init_if_asked() {
     init::become_init_if_asked();
-    mounts::become_holder_if_asked();
 }
 
 impl Docker {
@@ -133,7 +134,7 @@ impl Docker {
         let user = if own.0.is_root() { (USER, GROUP) } else { (own.0.as_raw(), own.1.as_raw()) };
         let shared = Arc::new(Shared {
             pool: Pool::default(),
-            images: Images::new(engine.clone(), config.credentials),
+            images: Images::new(engine.clone(), config.credentials, Pulled::open(&directory)),
             setting: Setting {
                 engine,
                 files,
@@ -153,7 +154,10 @@ impl Docker {
             loop {
                 tokio::time::sleep(SWEEP_EVERY).await;
                 match waiting.upgrade() {
-                    Some(shared) => shared.pool.sweep(),
+                    Some(shared) => {
+                        shared.pool.sweep();
+                        shared.images.sweep().await;
+                    }
                     None => return,
                 }
             }

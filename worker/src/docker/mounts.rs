@@ -9,23 +9,19 @@
 //! Invariant: nothing of one task is mounted when the next begins.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use super::{GROUP, USER};
+use super::USER;
 use crate::executor::layers::Overlay;
 use crate::executor::scratch::Scratch;
-use crate::syscalls;
+use crate::{syscalls, userns};
 
-/// The name under which this program starts to hold a user namespace.
-const HOLDER: &str = "kiln-owner-map";
 const NONE: Option<&Path> = None;
 
 /// Where tasks' directories are mounted.
@@ -153,8 +149,11 @@ fn alone<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, 
 /// Mounts `from` at `to`, with root's files belonging to the tasks' user, and that user's to root.
 fn look_through(from: &Path, to: &Path, program: &Path) -> Result<(), String> {
     let words = |what: &'static str| move |error: rustix::io::Errno| format!("{what}: {error}");
-    let holder = Holder::start(program).map_err(|error| format!("cannot make a user namespace: {error}"))?;
-    let namespace = holder.map().map_err(|error| format!("cannot map owners: {error}"))?;
+    // Root and the tasks' user change places; everybody else stays.
+    let (id, rest) = (USER, USER + 1);
+    let map = format!("0 {id} 1\n1 1 {}\n{id} 0 1\n{rest} {rest} {}\n", id - 1, 65_536 - rest);
+    let namespace =
+        userns::make(program, None, &map).map_err(|error| format!("cannot make a user namespace: {error}"))?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(rustix::fs::CWD, from, flags).map_err(words("cannot clone the state directory's mount"))?;
     use std::os::fd::AsFd;
@@ -162,60 +161,6 @@ fn look_through(from: &Path, to: &Path, program: &Path) -> Result<(), String> {
         .map_err(|error| format!("the file system of `{}` cannot map owners: {error}", from.display()))?;
     move_mount(&tree, "", rustix::fs::CWD, to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(words("cannot mount the view"))
-}
-
-/// A process that does nothing but have a user namespace, until this is dropped.
-struct Holder {
-    child: std::process::Child,
-}
-
-impl Holder {
-    fn start(program: &Path) -> io::Result<Self> {
-        let mut child = Command::new(program)
-            .arg0(HOLDER)
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let mut ready = [0];
-        let said = child.stdout.take().map(|mut stdout| stdout.read_exact(&mut ready));
-        let holder = Self { child };
-        match said {
-            Some(Ok(())) => Ok(holder),
-            _ => Err(io::Error::other("the kernel refuses it")),
-        }
-    }
-
-    /// Root and the tasks' user change places; everybody else stays.
-    fn map(&self) -> io::Result<fs::File> {
-        let process = PathBuf::from(format!("/proc/{}", self.child.id()));
-        for (file, id) in [("uid_map", USER), ("gid_map", GROUP)] {
-            let rest = id + 1;
-            let map = format!("0 {id} 1\n1 1 {}\n{id} 0 1\n{rest} {rest} {}\n", id - 1, 65_536 - rest);
-            fs::write(process.join(file), map)?;
-        }
-        fs::File::open(process.join("ns/user"))
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Where this process was started to hold a user namespace, it does that and does not return.
-pub(super) fn become_holder_if_asked() {
-    if std::env::args_os().next().is_none_or(|name| name != HOLDER) {
-        return;
-    }
-    let held = unshare(CloneFlags::CLONE_NEWUSER).is_ok() && io::Write::write_all(&mut io::stdout(), b"!").is_ok();
-    let _ = io::Write::flush(&mut io::stdout());
-    // Until the worker ends it, or has ended.
-    let _ = held && io::stdin().read(&mut [0]).is_ok();
-    std::process::exit(0);
 }
 
 /// Unmounts what an earlier run left below a directory.

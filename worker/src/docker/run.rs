@@ -17,10 +17,11 @@ use super::mounts::{Mounts, Placed};
 use super::request::{Kind, Place};
 use super::wire::{Report, Task};
 use super::{Docker, Shared};
+use crate::executor::disk::Disk;
 use crate::executor::ending::{self, Ended, Stop, after};
 use crate::executor::output::follow;
 use crate::executor::scratch::Scratch;
-use crate::executor::{self, Chunk, Error, Executor, Finished, Job, OutputTree, Stream, disk};
+use crate::executor::{self, Chunk, Error, Executor, Finished, Job, OutputTree, Stream};
 
 /// The engine's name for the machine's own network, whose sockets are everybody's.
 const HOST_NETWORK: &str = "host";
@@ -246,13 +247,13 @@ async fn attend(
     let Some(mut container) = left.container.take() else {
         return Err(Error::Worker("there is no container".to_owned()));
     };
-    let path = left.scratch.path().to_owned();
+    let disk = Disk::watch(left.scratch.path(), job.disk_bytes);
     let ending = async {
         let stop = tokio::select! {
             report = container.report() => return (report, None),
             () = after(job.timeout) => Stop::Timeout,
             () = cancel.cancelled() => Stop::Cancel,
-            () = disk::used_up(path.clone(), job.disk_bytes) => Stop::Disk,
+            stop = disk.used_up() => stop,
         };
         let _ = container.stop().await;
         let report = match tokio::time::timeout(STOPPING, container.report()).await {
@@ -283,7 +284,7 @@ async fn attend(
         },
     };
     let failed = ended.code != Some(0);
-    let stop = stop.or_else(|| (failed && disk::is_full(&path)).then_some(Stop::Disk));
+    let stop = stop.or_else(|| if failed { disk.explains_failure() } else { None });
     left.container = Some(container);
     left.clean = clean && left.placed.is_some();
     Ok(finished(left, &ended, stop))

@@ -24,7 +24,10 @@ pub(crate) struct Ended {
 pub(crate) enum Stop {
     Timeout,
     Cancel,
+    /// It wrote too much.
     Disk,
+    /// The worker has no room left, and not because of this job.
+    Room,
     Processes,
 }
 
@@ -34,6 +37,7 @@ pub(crate) fn exit(ended: &Ended, stop: Option<Stop>) -> Exit {
         Some(Stop::Timeout) => Exit::TimedOut,
         Some(Stop::Cancel) => Exit::Cancelled,
         Some(Stop::Disk) => Exit::DiskFull,
+        Some(Stop::Room) => Exit::NoRoom,
         Some(Stop::Processes) => Exit::TooManyProcesses,
         None if ended.out_of_memory => Exit::OutOfMemory,
         None if ended.too_many_processes => Exit::TooManyProcesses,

@@ -88,6 +88,8 @@ pub enum Exit {
     OutOfMemory,
     /// It wrote more than it may, or than there is room for.
     DiskFull,
+    /// The worker's disk has no room left, and it was not this command that filled it.
+    NoRoom,
     /// It had more processes than it may.
     TooManyProcesses,
 }

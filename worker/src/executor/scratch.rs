@@ -116,22 +116,32 @@ impl Removal<'_> {
     }
 }
 
-/// Bytes on disk below a directory; what vanishes meanwhile, or lies deeper than a path may be long, counts nothing.
-pub(crate) fn bytes_below(path: &Path) -> u64 {
+/// What lies below a directory.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// Bytes on disk.
+    pub(crate) bytes: u64,
+    /// Files and directories.
+    pub(crate) files: u64,
+}
+
+/// Counts what lies below a directory; what vanishes meanwhile, or lies deeper than a path may be long, counts nothing.
+pub(crate) fn written_below(path: &Path) -> Written {
     use std::os::unix::fs::MetadataExt;
-    let mut bytes = 0;
+    let mut written = Written::default();
     // Without recursion: a job may make a tree that is deeper than a thread's stack.
     let mut waiting = vec![path.to_owned()];
     while let Some(directory) = waiting.pop() {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let Ok(data) = entry.metadata() else { continue };
-            bytes += data.blocks() * 512;
+            written.bytes += data.blocks() * 512;
+            written.files += 1;
             if data.is_dir() {
                 waiting.push(entry.path());
             }
         }
     }
-    bytes
+    written
 }
 
 #[cfg(test)]
@@ -157,7 +167,8 @@ mod tests {
         fs::create_dir(&top).unwrap();
         deep(&top, 3_000);
         fs::write(top.join("large"), vec![1; 100_000]).unwrap();
-        assert!(bytes_below(&top) >= 100_000);
+        let written = written_below(&top);
+        assert!(written.bytes >= 100_000 && written.files > 700, "{written:?}");
         remove(&top).unwrap();
         assert!(!top.exists());
         remove(&top).unwrap();

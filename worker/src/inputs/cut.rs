@@ -9,7 +9,7 @@ use kiln_proto::digest::{Digest, DigestFunction};
 
 use super::Error;
 use super::directories::Closure;
-use super::files::Key;
+use super::key::Key;
 
 /// Entries from which a subtree is a unit of its own.
 const LARGE: u64 = 64;

@@ -9,7 +9,7 @@ use kiln_proto::transfer::Client;
 use kiln_proto::tree::mode_of;
 use parking_lot::Mutex;
 
-use super::files::Key;
+use super::key::Key;
 use super::{Error, transfer_failed};
 
 /// Directories that are remembered.
@@ -45,7 +45,7 @@ impl Directories {
             if !unknown.is_empty() {
                 let fetched = match client.get_many(&unknown).await {
                     Ok(fetched) => fetched,
-                    Err(error) => return Err(super::files::name_all(client, &unknown, error).await),
+                    Err(error) => return Err(super::fetching::name_all(client, &unknown, error).await),
                 };
                 let mut known = self.known.lock();
                 if known.len() + fetched.len() > REMEMBERED {

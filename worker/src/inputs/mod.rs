@@ -3,12 +3,16 @@
 //! A tree is made of *units*: read-only directories on disk that are stacked into one. A large subtree is a unit of its own, so
 //! that an edited file makes only the small unit around it anew. The files of units are hard links into the cache of files.
 //!
-//! Invariants: a unit or file that is in its place is whole; nothing that a live [`InputTree`] uses is evicted; an action never
+//! Invariants: a unit or file that is in its place is whole, whatever the machine went through; nothing that a live [`InputTree`] uses is evicted; an action never
 //! gets a unit but as the lower layer of an overlay, or as a copy.
 
 mod cut;
 mod directories;
+mod fetching;
 mod files;
+mod index;
+mod key;
+mod session;
 mod units;
 
 use std::collections::HashMap;
@@ -21,6 +25,7 @@ use parking_lot::Mutex;
 
 use directories::Directories;
 use files::Files;
+use session::Session;
 use units::{Pin, Units};
 
 /// Roots whose units are remembered, so that an unchanged tree is not walked again.
@@ -75,8 +80,9 @@ struct Shared {
     directories: Directories,
     roots: Mutex<HashMap<Digest, Arc<Vec<cut::Unit>>>>,
     max_bytes: u64,
-    /// Held for reading while a tree is made, for writing while something is evicted.
-    gate: tokio::sync::RwLock<()>,
+    /// Held by the one that evicts. Those who make trees go on: what they use is held or pinned.
+    evicting: tokio::sync::Mutex<()>,
+    session: Session,
 }
 
 /// The cache. Cheap to clone.
@@ -102,15 +108,17 @@ impl InputTree {
 impl Inputs {
     /// Opens the cache; what an earlier run left half made is removed.
     pub fn open(config: Config) -> Result<Self, Error> {
-        let files = Files::open(config.directory.join("files"))?;
-        let units = Units::open(config.directory.join("units"))?;
+        let session = Session::open(&config.directory)?;
+        let files = Files::open(config.directory.join("files"), session.is_trusted())?;
+        let units = Units::open(config.directory.join("units"), session.is_trusted())?;
         let shared = Shared {
             files,
             units,
             directories: Directories::default(),
             roots: Mutex::default(),
             max_bytes: config.max_bytes,
-            gate: tokio::sync::RwLock::default(),
+            evicting: tokio::sync::Mutex::default(),
+            session,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -127,10 +135,7 @@ impl Inputs {
 
     /// Makes a tree available, fetching what is not here. Callers at the same time share the work.
     pub async fn fetch(&self, client: &Client, root: &Digest) -> Result<InputTree, Error> {
-        let tree = {
-            let _gate = self.shared.gate.read().await;
-            self.make(client, root).await?
-        };
+        let tree = self.make(client, root).await?;
         if self.shared.files.bytes() > self.shared.max_bytes {
             self.evict().await;
         }
@@ -164,30 +169,40 @@ impl Inputs {
     }
 
     async fn unit(&self, client: &Client, directories: &directories::Closure, unit: &cut::Unit) -> Result<Pin, Error> {
-        let flight = self.shared.units.flight(&unit.name);
-        let _alone = flight.lock().await;
+        let alone = self.shared.units.flight(&unit.name).lock_owned().await;
         if let Some(pin) = self.shared.units.pin(&unit.name) {
             return Ok(pin);
         }
         let content = cut::content(directories, unit)?;
-        self.shared.files.ensure(client, &content.files).await?;
+        let held = self.shared.files.ensure(client, &content.files).await?;
         let (shared, name, unit_path) = (self.shared.clone(), unit.name.clone(), unit.path.clone());
-        let made = tokio::task::spawn_blocking(move || shared.units.make(&name, &unit_path, &content, &shared.files))
-            .await
-            .map_err(|error| Error::Farm(error.to_string()))?;
-        made?;
-        self.shared.units.pin(&unit.name).ok_or_else(|| Error::Farm("a unit vanished while it was made".to_owned()))
+        // Who waits for this may be cancelled; the work goes on, and with it what keeps others from the same.
+        let make = move || {
+            let _keep = (alone, held);
+            shared.units.make(&name, &unit_path, &content, &shared.files)
+        };
+        tokio::task::spawn_blocking(make).await.map_err(|error| Error::Farm(error.to_string()))?
     }
 
     /// Puts a file that an action made into the cache, so that a later action here need not fetch it. Best effort.
     pub async fn adopt(&self, digest: &Digest, executable: bool, file: &Path) {
-        let key = files::Key::new(*digest, executable, None);
+        let key = key::Key::new(*digest, executable, None);
         let (shared, file) = (self.shared.clone(), file.to_owned());
         let _ = tokio::task::spawn_blocking(move || shared.files.adopt(key, &file)).await;
     }
 
+    /// Writes to disk what is here, and that it is whole: after this, a machine that fails loses nothing. For an orderly end.
+    pub fn close(&self) {
+        if let Err(error) = self.shared.session.close() {
+            tracing::warn!(%error, "cannot write the cache of inputs to disk; it is checked at the next start");
+        }
+    }
+
     async fn evict(&self) {
-        let _gate = self.shared.gate.write().await;
+        let _alone = self.shared.evicting.lock().await;
+        if self.shared.files.bytes() <= self.shared.max_bytes {
+            return;
+        }
         let shared = self.shared.clone();
         let _ = tokio::task::spawn_blocking(move || {
             // Files go with the units that use them: the oldest units first, until enough files are nobody's.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
@@ -54,12 +55,13 @@ impl Drop for Pin {
 }
 
 impl Units {
-    pub(super) fn open(directory: PathBuf) -> Result<Self, Error> {
+    /// `trusted`: what lies there is as this program left it. Else it goes, and is made again from the files.
+    pub(super) fn open(directory: PathBuf, trusted: bool) -> Result<Self, Error> {
         fs::create_dir_all(&directory).map_err(disk(&directory))?;
         let mut index = Index::default();
         for entry in fs::read_dir(&directory).map_err(disk(&directory))?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with("tmp-") {
+            if name.starts_with("tmp-") || !trusted {
                 fs::remove_dir_all(entry.path()).map_err(disk(&directory))?;
             } else {
                 index.units.insert(name, Unit::default());
@@ -88,25 +90,39 @@ impl Units {
         Some(Pin { name: name.to_owned(), path: self.directory.join(name), index: self.index.clone() })
     }
 
-    /// Makes a unit: aside first, then by rename in its place.
-    pub(super) fn make(&self, name: &str, path: &str, content: &Content, files: &Files) -> Result<(), Error> {
-        let temporary = self.directory.join(format!("tmp-{name}"));
-        if temporary.exists() {
-            fs::remove_dir_all(&temporary).map_err(disk(&temporary))?;
+    /// Makes a unit: aside first, in a place that no other maker has, then by rename in its own.
+    pub(super) fn make(&self, name: &str, path: &str, content: &Content, files: &Files) -> Result<Pin, Error> {
+        let temporary = self.temporary(name);
+        let filled = fill(&temporary, path, content, files);
+        let pinned = filled.and_then(|()| self.publish(name, &temporary));
+        // Where another maker was faster, too, there is something to remove.
+        let _ = fs::remove_dir_all(&temporary);
+        pinned
+    }
+
+    fn temporary(&self, name: &str) -> PathBuf {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        self.directory.join(format!("tmp-{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Puts a whole unit in its place and keeps it there. Under the lock: what the index names is on disk.
+    fn publish(&self, name: &str, temporary: &Path) -> Result<Pin, Error> {
+        let path = self.directory.join(name);
+        let mut index = self.index.lock();
+        if !index.units.contains_key(name) {
+            fs::rename(temporary, &path).map_err(disk(temporary))?;
         }
-        let result = fill(&temporary, path, content, files)
-            .and_then(|()| fs::rename(&temporary, self.directory.join(name)).map_err(disk(&temporary)));
-        if result.is_err() {
-            let _ = fs::remove_dir_all(&temporary);
-            return result;
-        }
-        self.index.lock().units.insert(name.to_owned(), Unit::default());
-        Ok(())
+        index.clock += 1;
+        let now = index.clock;
+        let unit = index.units.entry(name.to_owned()).or_default();
+        unit.pins += 1;
+        unit.used = now;
+        Ok(Pin { name: name.to_owned(), path, index: self.index.clone() })
     }
 
     /// Removes the longest unused quarter of what nobody uses; whether there was any.
     pub(super) fn evict_some(&self) -> bool {
-        let gone: Vec<String> = {
+        let gone: Vec<PathBuf> = {
             let mut index = self.index.lock();
             let mut idle: Vec<(u64, String)> = index
                 .units
@@ -116,16 +132,16 @@ impl Units {
                 .collect();
             idle.sort();
             let some = idle.len().div_ceil(4);
-            let gone: Vec<String> = idle.into_iter().take(some).map(|(_, name)| name).collect();
-            gone.iter().for_each(|name| {
-                index.units.remove(name);
-            });
-            gone
+            let move_aside = |(_, name): (u64, String)| {
+                let aside = self.temporary(&name);
+                let _ = fs::rename(self.directory.join(&name), &aside);
+                index.units.remove(&name);
+                aside
+            };
+            idle.into_iter().take(some).map(move_aside).collect()
         };
-        for name in &gone {
-            let aside = self.directory.join(format!("tmp-gone-{name}"));
-            let _ = fs::rename(self.directory.join(name), &aside);
-            let _ = fs::remove_dir_all(&aside);
+        for aside in &gone {
+            let _ = fs::remove_dir_all(aside);
         }
         !gone.is_empty()
     }

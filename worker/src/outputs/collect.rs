@@ -8,7 +8,10 @@ use kiln_proto::tree::node_properties;
 use kiln_proto::{property, reapi};
 use prost::Message;
 use reapi::command::OutputDirectoryFormat as Format;
+use tokio_util::sync::CancellationToken;
 
+use super::hash;
+use super::room::{MAX_BYTES, Room};
 use super::walk::{self, Found, Output};
 use super::{Collected, Error, Kind, Request, wanted};
 use crate::inputs::Inputs;
@@ -46,7 +49,10 @@ pub async fn collect(request: Request<'_>, client: &Client, cache: Option<&Input
     }
     let wanted = wanted(request.command)?;
     let (root, command, function) = (request.root.to_owned(), request.command.clone(), request.function);
-    let read = tokio::task::spawn_blocking(move || read(&root, &command, function, wanted));
+    // Where nobody waits for this any more, it stops reading.
+    let cancel = CancellationToken::new();
+    let _unwanted = cancel.clone().drop_guard();
+    let read = tokio::task::spawn_blocking(move || read(&root, &command, function, wanted, &cancel));
     let (mut collected, blobs) = read.await.map_err(|error| Error::Farm(error.to_string()))??;
     collected.bytes = blobs.bytes;
     collected.moved = client.upload(blobs.blobs).await?;
@@ -63,13 +69,14 @@ fn read(
     command: &reapi::Command,
     function: DigestFunction,
     wanted: Vec<(String, Kind)>,
+    cancel: &CancellationToken,
 ) -> Result<(Collected, Blobs), Error> {
     if !root.is_dir() {
         return Err(Error::Farm(format!("the tree at `{}` is gone", root.display())));
     }
     let with_modes = command.output_node_properties.iter().any(|name| name == property::UNIX_MODE);
     let (mut collected, mut blobs) = (Collected::default(), Blobs::default());
-    let mut room = walk::Room::default();
+    let mut room = Room::new(MAX_BYTES);
     for (path, kind) in wanted {
         let place = super::place(command, &path)?;
         let Some(output) = walk::look(root, &place, &mut room)? else { continue };
@@ -92,7 +99,7 @@ fn read(
                 return Err(Error::Precondition(words));
             }
             (Output::File(found), _) => {
-                let digest = walk::hash(function, &[&found])?[0];
+                let digest = hash::hash(function, &[&found], cancel)?[0];
                 blobs.file(digest, &found);
                 collected.output_files.push(reapi::OutputFile {
                     path,
@@ -104,7 +111,7 @@ fn read(
             }
             (Output::Directory(listing), _) => {
                 let files: Vec<&Found> = listing.files.iter().map(|(_, found)| found).collect();
-                let digests = walk::hash(function, &files)?;
+                let digests = hash::hash(function, &files, cancel)?;
                 files.iter().zip(&digests).for_each(|(found, digest)| blobs.file(*digest, found));
                 let tree = walk::tree(&listing, &digests, with_modes)?;
                 let directory = directory(path, &tree, command.output_directory_format(), function, &mut blobs)?;

@@ -3,6 +3,8 @@
 //! Invariant: nothing outside the input root is ever read: a symbolic link is an output, never a way.
 
 mod collect;
+mod hash;
+mod room;
 mod walk;
 
 use std::path::Path;
@@ -52,6 +54,8 @@ pub enum Error {
     Invalid(String),
     #[error("cannot store the outputs: {0}")]
     Farm(String),
+    #[error("the outputs are no longer wanted")]
+    Cancelled,
     #[error("cannot store the outputs: {0}")]
     Transfer(#[from] kiln_proto::transfer::Error),
 }

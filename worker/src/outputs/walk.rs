@@ -3,13 +3,13 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::digest::Digest;
 use kiln_proto::shape;
 use kiln_proto::tree::{Entry, Tree, unusual_mode};
 
 use super::Error;
+use super::room::Room;
 
 /// A file that was found, not hashed yet.
 #[derive(Debug)]
@@ -18,12 +18,14 @@ pub(super) struct Found {
     pub(super) executable: bool,
     /// Its permission bits, where they are unusual.
     pub(super) mode: Option<u32>,
+    /// The output that it is, or is in.
+    pub(super) output: String,
 }
 
 impl Found {
-    fn new(path: PathBuf, data: &fs::Metadata) -> Self {
+    pub(super) fn new(path: PathBuf, output: &str, data: &fs::Metadata) -> Self {
         let executable = data.mode() & 0o100 != 0;
-        Self { path, executable, mode: unusual_mode(data.mode(), executable) }
+        Self { path, executable, mode: unusual_mode(data.mode(), executable), output: output.to_owned() }
     }
 }
 
@@ -51,8 +53,18 @@ pub(super) fn join(base: &str, path: &str) -> String {
     parts.collect::<Vec<_>>().join("/")
 }
 
-fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
-    move |error| Error::Farm(format!("cannot read `{}`: {error}", path.display()))
+/// What the command closed to itself is its own fault; all else that cannot be read is the worker's.
+pub(super) fn failed<'a>(path: &'a Path, output: &'a str) -> impl FnOnce(std::io::Error) -> Error + 'a {
+    move |error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            Error::Precondition(format!(
+                "`{name}` of output `{output}` cannot be read: the command took the permission away; have it leave outputs \
+                 readable for their owner (`chmod -R u+rwX`)"
+            ))
+        }
+        _ => Error::Farm(format!("cannot read `{}`: {error}", path.display())),
+    }
 }
 
 /// What stands at a path relative to the root; `None` where nothing does.
@@ -69,6 +81,7 @@ pub(super) fn look(root: &Path, path: &str, room: &mut Room) -> Result<Option<Ou
                 );
                 return Err(Error::Precondition(words));
             }
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Err(failed(&at, path)(error)),
             _ => return Ok(None),
         }
     }
@@ -76,14 +89,15 @@ pub(super) fn look(root: &Path, path: &str, room: &mut Room) -> Result<Option<Ou
     let data = match fs::symlink_metadata(&at) {
         Ok(data) => data,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(&at)(error)),
+        Err(error) => return Err(failed(&at, path)(error)),
     };
     Ok(Some(if data.is_symlink() {
         Output::Link(target(&at, path)?)
     } else if data.is_dir() {
         Output::Directory(Listing { mode: unusual_mode(data.mode(), true), ..list(&at, path, room)? })
     } else if data.is_file() {
-        Output::File(Found::new(at, &data))
+        room.take_bytes(path, &data)?;
+        Output::File(Found::new(at, path, &data))
     } else {
         return Err(special(path));
     }))
@@ -96,34 +110,9 @@ fn special(path: &str) -> Error {
 }
 
 fn target(at: &Path, path: &str) -> Result<String, Error> {
-    let target = fs::read_link(at).map_err(failed(at))?;
+    let target = fs::read_link(at).map_err(failed(at, path))?;
     let not_text = || Error::Precondition(format!("the target of symbolic link `{path}` is no UTF-8"));
     target.into_os_string().into_string().map_err(|_| not_text())
-}
-
-/// How many entries the outputs of a command may still hold. They have the bounds that inputs have: what goes beyond could be
-/// no later action's input.
-#[derive(Debug)]
-pub(super) struct Room(u64);
-
-impl Default for Room {
-    fn default() -> Self {
-        Self(shape::MAX_ENTRIES)
-    }
-}
-
-impl Room {
-    fn take(&mut self, output: &str) -> Result<(), Error> {
-        let left = self.0.checked_sub(1).ok_or_else(|| {
-            Error::Precondition(format!(
-                "output `{output}` brings the command's outputs to more than {} files and directories; name only what \
-                 is needed later",
-                shape::MAX_ENTRIES
-            ))
-        })?;
-        self.0 = left;
-        Ok(())
-    }
 }
 
 /// Refuses what lies too deep, before the file system does.
@@ -146,8 +135,8 @@ fn list(top: &Path, output: &str, room: &mut Room) -> Result<Listing, Error> {
     let mut listing = Listing::default();
     let mut waiting = vec![(top.to_owned(), String::new())];
     while let Some((at, within)) = waiting.pop() {
-        for entry in fs::read_dir(&at).map_err(failed(&at))? {
-            let entry = entry.map_err(failed(&at))?;
+        for entry in fs::read_dir(&at).map_err(failed(&at, output))? {
+            let entry = entry.map_err(failed(&at, output))?;
             room.take(output)?;
             let name = entry.file_name();
             let Some(name) = name.to_str() else {
@@ -156,14 +145,15 @@ fn list(top: &Path, output: &str, room: &mut Room) -> Result<Listing, Error> {
             };
             let path = join(&within, name);
             check_depth(&path, output)?;
-            let data = entry.metadata().map_err(failed(&at))?;
+            let data = entry.metadata().map_err(failed(&at, output))?;
             if data.is_symlink() {
                 listing.links.push((path.clone(), target(&entry.path(), &path)?));
             } else if data.is_dir() {
                 listing.directories.push((path.clone(), unusual_mode(data.mode(), true)));
                 waiting.push((entry.path(), path));
             } else if data.is_file() {
-                listing.files.push((path, Found::new(entry.path(), &data)));
+                room.take_bytes(output, &data)?;
+                listing.files.push((path, Found::new(entry.path(), output, &data)));
             } else {
                 return Err(special(&format!("{output}/{path}")));
             }
@@ -172,45 +162,6 @@ fn list(top: &Path, output: &str, room: &mut Room) -> Result<Listing, Error> {
     // What a directory lists first is chance; uploads in order read the disk in order.
     listing.files.sort_by(|one, other| one.0.cmp(&other.0));
     Ok(listing)
-}
-
-/// Hashes files on all processors, in the order given.
-pub(super) fn hash(function: DigestFunction, files: &[&Found]) -> Result<Vec<Digest>, Error> {
-    let next = AtomicUsize::new(0);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(files.len().div_ceil(32)).max(1);
-    let results: Vec<Result<Vec<(usize, Digest)>, Error>> = std::thread::scope(|scope| {
-        let work = || {
-            let mut done = Vec::new();
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(file) = files.get(index) else { return Ok(done) };
-                done.push((index, hash_one(function, &file.path)?));
-            }
-        };
-        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let gone = || Err(Error::Farm("hashing the outputs was interrupted".to_owned()));
-        handles.into_iter().map(|handle| handle.join().unwrap_or_else(|_| gone())).collect()
-    });
-    let mut digests = vec![Digest::empty(function); files.len()];
-    for result in results {
-        for (index, digest) in result? {
-            digests[index] = digest;
-        }
-    }
-    Ok(digests)
-}
-
-fn hash_one(function: DigestFunction, path: &Path) -> Result<Digest, Error> {
-    use std::io::Read;
-    let mut file = fs::File::open(path).map_err(failed(path))?;
-    let mut hasher = function.hasher();
-    let mut buffer = vec![0; 128 * 1024];
-    loop {
-        match file.read(&mut buffer).map_err(failed(path))? {
-            0 => return Ok(hasher.finish()),
-            read => hasher.update(&buffer[..read]),
-        }
-    }
 }
 
 /// The tree of a listing, given its files' digests; with unusual permission bits where they are asked for.
@@ -233,10 +184,15 @@ pub(super) fn tree(listing: &Listing, digests: &[Digest], with_modes: bool) -> R
 
 #[cfg(test)]
 mod tests {
+    use super::super::room::MAX_BYTES;
     use super::*;
 
+    fn room_for(entries: u64) -> Room {
+        Room { entries, bytes: MAX_BYTES }
+    }
+
     fn words(root: &Path, path: &str, room: u64) -> String {
-        match look(root, path, &mut Room(room)) {
+        match look(root, path, &mut room_for(room)) {
             Err(Error::Precondition(words)) => words,
             other => panic!("expected a failed precondition, found {other:?}"),
         }
@@ -248,7 +204,7 @@ mod tests {
         for path in ["a/b/c", "d/e"] {
             fs::create_dir_all(dir.path().join(path)).unwrap();
         }
-        let mut room = Room(3);
+        let mut room = room_for(3);
         assert!(look(dir.path(), "a", &mut room).is_ok() && look(dir.path(), "d", &mut room).is_ok());
         let refused = look(dir.path(), "d", &mut room);
         assert!(matches!(refused, Err(Error::Precondition(words)) if words.contains("output `d`")));
@@ -267,9 +223,11 @@ mod tests {
         fs::create_dir(dir.path().join("out")).unwrap();
         link(&outside.path().join("keys"), "out/inside");
         for name in ["directory", "file", "up"] {
-            assert!(matches!(look(dir.path(), name, &mut Room(9)), Ok(Some(Output::Link(_)))), "{name}");
+            assert!(matches!(look(dir.path(), name, &mut room_for(9)), Ok(Some(Output::Link(_)))), "{name}");
         }
-        let Ok(Some(Output::Directory(listing))) = look(dir.path(), "out", &mut Room(9)) else { panic!("a directory") };
+        let Ok(Some(Output::Directory(listing))) = look(dir.path(), "out", &mut room_for(9)) else {
+            panic!("a directory")
+        };
         assert_eq!((listing.files.len(), listing.directories.len(), listing.links.len()), (0, 0, 1));
         assert!(words(dir.path(), "directory/secret", 9).contains("behind the symbolic link `directory`"));
         nix::unistd::mkfifo(&dir.path().join("out/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -282,10 +240,55 @@ mod tests {
     fn an_output_that_is_too_deep_or_has_too_long_a_path_is_named() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("deep").join("d/".repeat(shape::MAX_DEPTH))).unwrap();
-        assert!(matches!(look(dir.path(), "deep", &mut Room::default()), Ok(Some(Output::Directory(_)))));
+        assert!(matches!(look(dir.path(), "deep", &mut room_for(shape::MAX_ENTRIES)), Ok(Some(Output::Directory(_)))));
         fs::create_dir_all(dir.path().join("deep").join("d/".repeat(shape::MAX_DEPTH + 1))).unwrap();
         assert!(words(dir.path(), "deep", 1_000).contains("output `deep` is deeper than 512 directories"));
         fs::create_dir_all(dir.path().join("long").join(format!("{}/", "n".repeat(200)).repeat(16))).unwrap();
         assert!(words(dir.path(), "long", 1_000).contains("output `long` holds a path of more than 3072 bytes"));
+    }
+
+    #[test]
+    fn a_file_of_nothing_but_holes_counts_whole_and_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("out")).unwrap();
+        fs::File::create(dir.path().join("out/image")).unwrap().set_len(MAX_BYTES + 1).unwrap();
+        fs::File::create(dir.path().join("small")).unwrap().set_len(1 << 20).unwrap();
+        let refused = words(dir.path(), "out", 9);
+        assert!(
+            refused.contains("output `out`") && refused.contains("64 GiB") && refused.contains("has holes"),
+            "{refused}"
+        );
+        assert!(matches!(look(dir.path(), "small", &mut room_for(9)), Ok(Some(Output::File(_)))));
+    }
+
+    #[test]
+    fn what_the_command_closed_to_itself_is_its_own_fault() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &str, mode: u32| {
+            fs::set_permissions(dir.path().join(path), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        fs::create_dir_all(dir.path().join("out/closed")).unwrap();
+        fs::write(dir.path().join("file"), "x").unwrap();
+        mode("", 0o755);
+        mode("out/closed", 0);
+        mode("file", 0);
+        let root = dir.path().to_owned();
+        // As a worker that is not root: the kernel takes this thread's capabilities over files away with its user.
+        let looked = std::thread::spawn(move || {
+            nix::unistd::setfsuid(nix::unistd::Uid::from_raw(4321));
+            let directory = words(&root, "out", 9);
+            let Ok(Some(Output::File(found))) = look(&root, "file", &mut room_for(9)) else { panic!("a file") };
+            let file =
+                super::super::hash::hash(kiln_proto::digest::DigestFunction::Sha256, &[&found], &Default::default());
+            (directory, file)
+        });
+        let (directory, file) = looked.join().unwrap();
+        mode("out/closed", 0o755);
+        assert!(
+            directory.contains("`closed` of output `out` cannot be read") && directory.contains("chmod"),
+            "{directory}"
+        );
+        assert!(matches!(file, Err(Error::Precondition(words)) if words.contains("output `file`")));
     }
 }

@@ -10,7 +10,7 @@ use kiln_proto::secret;
 use zeroize::Zeroizing;
 
 use super::mirrors::{self, Cleaned};
-use super::spec::Bind;
+use super::spec::{Bind, Source};
 use super::{Config, Tools};
 use crate::executor::HOME;
 
@@ -143,7 +143,29 @@ pub(super) struct Host {
 }
 
 fn read_only(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Bind {
-    Bind { from: from.into(), to: to.into(), writable: false }
+    let from = from.into();
+    Bind {
+        is_directory: from.is_dir(),
+        is_public: is_public(&from),
+        from: Source::Path(from),
+        to: to.into(),
+        writable: false,
+    }
+}
+
+fn path_of(bind: &Bind) -> Option<&Path> {
+    match &bind.from {
+        Source::Path(path) => Some(path),
+        _ => None,
+    }
+}
+
+/// Whether every user of the machine gets to this and may read it.
+fn is_public(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let allows = |path: &Path, bits: u32| path.metadata().is_ok_and(|data| data.mode() & bits == bits);
+    let bits = if path.is_dir() { 0o5 } else { 0o4 };
+    allows(path, bits) && path.ancestors().skip(1).all(|above| allows(above, 0o1))
 }
 
 fn inside(root: &Path, path: &str) -> PathBuf {
@@ -187,7 +209,7 @@ impl Host {
         for name in ETC {
             let Some(bind) = etc(root, name) else { continue };
             if name == "gitconfig" {
-                let cleaned = host.cleaned(&bind.from, bind.to);
+                let cleaned = path_of(&bind).and_then(|from| host.cleaned(from, bind.to.clone()));
                 host.files.extend(cleaned);
             } else {
                 host.binds.push(bind);
@@ -230,7 +252,11 @@ impl Host {
             let Some(bind) = etc(Path::new("/"), name) else { continue };
             match name {
                 "hosts" | "resolv.conf" => self.network_binds.push(bind),
-                _ => self.configuration(&bind.from, &bind.to),
+                _ => {
+                    if let Some(from) = path_of(&bind) {
+                        self.configuration(from, &bind.to);
+                    }
+                }
             }
         }
         for name in NETWORK_HOME {

@@ -1,12 +1,13 @@
 //! Keeps steps with the network from the addresses at which clouds hand a machine's credentials to whoever asks.
 //!
-//! A step with the network shares the machine's, and its firewall is not the worker's to change. So a small program in the
+//! Where a step with the network shares the machine's, the firewall is not the worker's to change. So a small program in the
 //! kernel looks at where the processes of a step's control group connect and send to. Only root may do so, and only control
 //! groups of version 2 can, which may be mounted beside those of version 1. Port 53 is left alone: two clouds have their name
 //! server at the same address.
 
 use std::fs;
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +26,18 @@ const V6: [([u16; 8], [u16; 8]); 4] = [
     ([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], [0xffff; 8]),
     ([0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe], [0xffff; 8]),
 ];
+/// The IPv4 networks, with the bits of their prefixes.
+pub(super) fn v4() -> impl Iterator<Item = (Ipv4Addr, u8)> {
+    let bits = |mask: [u8; 4]| u32::from_be_bytes(mask).leading_ones() as u8;
+    V4.into_iter().map(move |(address, mask)| (address.into(), bits(mask)))
+}
+
+/// The IPv6 networks.
+pub(super) fn v6() -> impl Iterator<Item = (Ipv6Addr, u8)> {
+    let bits = |mask: [u16; 8]| Ipv6Addr::from(mask).to_bits().leading_ones() as u8;
+    V6.into_iter().map(move |(address, mask)| (address.into(), bits(mask)))
+}
+
 /// `enum bpf_attach_type`: connecting, and sending without a connection.
 const PLACES_V4: [u32; 2] = [10, 14];
 const PLACES_V6: [u32; 2] = [11, 15];

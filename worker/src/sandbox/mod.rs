@@ -8,12 +8,16 @@ mod calls;
 mod cgroup;
 mod confined;
 mod host;
+mod ids;
 mod init;
 mod metadata;
 mod mirrors;
+mod network;
+mod prepare;
 mod root;
 mod spec;
 mod tools;
+mod trial;
 mod unconfined;
 
 use std::collections::BTreeMap;
@@ -27,7 +31,10 @@ use zeroize::Zeroizing;
 
 pub(crate) use cgroup::count;
 pub(crate) use host::within;
+pub use ids::SubIds;
 pub(crate) use init::become_init_if_asked;
+pub use network::Isolation;
+pub(crate) use network::become_network_if_asked;
 pub use tools::Tools;
 
 use crate::executor::scratch::{self, Scratch};
@@ -55,6 +62,10 @@ pub struct Config {
     pub tools: Tools,
     /// The root file system that actions run on; by default this machine's own.
     pub root: Option<PathBuf>,
+    /// The range from which actions get users and groups of their own, where the worker is root.
+    pub sub_ids: Option<SubIds>,
+    /// Whether steps that may reach the network have one of their own.
+    pub network: Isolation,
     /// The program that becomes a job's init; by default this process's own executable.
     pub init: Option<PathBuf>,
     /// Steps with the network get the credentials for registries of the worker's user.
@@ -81,8 +92,21 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error(
+        "this machine cannot give steps networks of their own: {reason}; mend that, or start the worker with \
+         `--network-isolation auto` where every step that may reach the network may reach what the machine reaches"
+    )]
+    NoNetwork { reason: String },
     #[error("cannot set the sandbox up: {0}")]
     Setup(String),
+    #[error("the action was cancelled")]
+    Cancelled,
+}
+
+impl Config {
+    fn init(&self) -> PathBuf {
+        self.init.clone().unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
+    }
 }
 
 #[derive(Debug)]
@@ -90,8 +114,14 @@ struct Shared {
     config: Config,
     confined: bool,
     why_not: Option<String>,
+    /// In words, why actions have no ids of their own.
+    ids: Result<ids::Ids, String>,
     cgroups: Option<cgroup::Cgroups>,
     metadata: Option<metadata::Closed>,
+    /// In words, why steps have no networks of their own.
+    networks: Result<network::Networks, String>,
+    /// Ports of the machine's loopback that steps with the network find on theirs.
+    ports: Vec<u16>,
     host: host::Host,
 }
 
@@ -113,9 +143,15 @@ impl Sandbox {
         std::fs::set_permissions(&config.scratch, std::fs::Permissions::from_mode(0o700)).map_err(scratch)?;
         cgroup::sweep();
         let host = host::Host::look(&config);
-        let why_not = match config.mode {
-            Mode::Off => Some("it was started with `--sandbox off`".to_owned()),
-            Mode::Auto | Mode::Required => confined::probe(&config, &host).err(),
+        let (why_not, ids) = match config.mode {
+            Mode::Off => {
+                let why = "it was started with `--sandbox off`".to_owned();
+                (Some(why.clone()), Err(why))
+            }
+            Mode::Auto | Mode::Required => match trial::ids(&config, &host) {
+                Ok(ids) => (None, Ok(ids)),
+                Err(why) => (trial::sandbox(&config, &host, None).err(), Err(why)),
+            },
         };
         if let (Some(root), Some(reason)) = (&config.root, &why_not) {
             return Err(Error::Root { root: root.clone(), reason: reason.clone() });
@@ -127,8 +163,24 @@ impl Sandbox {
         }
         let cgroups = if why_not.is_none() { cgroup::Cgroups::open() } else { None };
         let metadata = if why_not.is_none() { metadata::Closed::open() } else { None };
-        let shared = Shared { confined: why_not.is_none(), why_not, cgroups, metadata, host, config };
-        Ok(Self { shared: Arc::new(shared) })
+        let ports = network::loopback_ports(&host);
+        let confined = why_not.is_none();
+        let networks = match config.network {
+            Isolation::Off => Err("`--network-isolation off`".to_owned()),
+            _ if !confined => Err("there is no sandbox".to_owned()),
+            _ => network::Networks::find(&config.init()),
+        };
+        let required = config.network == Isolation::Required;
+        let mut shared = Shared { confined, why_not, ids, cgroups, metadata, networks, ports, host, config };
+        if let Ok(networks) = &shared.networks
+            && let Err(reason) = trial::network(&shared, networks)
+        {
+            shared.networks = Err(reason);
+        }
+        match &shared.networks {
+            Err(reason) if required => Err(Error::NoNetwork { reason: reason.clone() }),
+            _ => Ok(Self { shared: Arc::new(shared) }),
+        }
     }
 
     /// How actions are kept apart, in words.
@@ -140,11 +192,26 @@ impl Sandbox {
             Some(cgroups) => cgroups.describe(),
             None => "a watchdog (no control group can be written)",
         };
-        let metadata = match self.closes_metadata() {
-            true => "closed",
-            false => "open to steps with the network (to close them the worker must be root, with cgroup2 mounted)",
+        let network = match (&self.shared.networks, self.closes_metadata()) {
+            (Ok(_), _) => "steps with the network have one of their own (pasta)".to_owned(),
+            (Err(why), true) => {
+                format!("steps with the network share the machine's, without metadata addresses ({why})")
+            }
+            (Err(why), false) => format!(
+                "steps with the network share the machine's, metadata addresses included ({why}; to close those without it, \
+                 the worker must be root, with cgroup2 mounted)"
+            ),
         };
-        format!("namespaces, limits by {limits}, metadata addresses {metadata}")
+        let ids = match &self.shared.ids {
+            Ok(ids) => ids.describe(),
+            Err(why) => format!("actions are the worker's own user ({why})"),
+        };
+        format!("namespaces, {ids}, limits by {limits}, {network}")
+    }
+
+    /// Whether each action has users and groups that nobody else has.
+    pub fn has_own_ids(&self) -> bool {
+        self.shared.ids.is_ok()
     }
 
     /// What is hidden in what an action with the network prints.
@@ -159,7 +226,12 @@ impl Sandbox {
 
     /// Whether steps with the network are kept from the addresses at which clouds hand out a machine's credentials.
     pub fn closes_metadata(&self) -> bool {
-        self.shared.metadata.is_some()
+        self.shared.metadata.is_some() || self.has_own_networks()
+    }
+
+    /// Whether each step that may reach the network has one of its own.
+    pub fn has_own_networks(&self) -> bool {
+        self.shared.networks.is_ok()
     }
 
     /// `PATH` of an action that sets none.
@@ -200,7 +272,10 @@ impl Executor for Sandbox {
         output: mpsc::Sender<Chunk>,
         cancel: CancellationToken,
     ) -> Result<Finished, executor::Error> {
-        Sandbox::run(self, job, output, cancel).await.map_err(|error| executor::Error::Worker(error.to_string()))
+        Sandbox::run(self, job, output, cancel).await.map_err(|error| match error {
+            Error::Cancelled => executor::Error::Cancelled,
+            error => executor::Error::Worker(error.to_string()),
+        })
     }
 
     fn hidden(&self) -> &[Zeroizing<String>] {

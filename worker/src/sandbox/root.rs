@@ -1,12 +1,15 @@
 //! The sandbox's root, built by the init inside its mount namespace.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::pivot_root;
+use rustix::mount::{MoveMountFlags, move_mount};
 
-use super::spec::{Bind, Spec};
+use super::spec::{Bind, Source, Spec};
+use crate::executor::layers::Overlay;
 use crate::executor::{BUILD, HOME};
 use crate::syscalls;
 
@@ -14,21 +17,36 @@ use crate::syscalls;
 const IN_MEMORY: &str = "/run/kiln";
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
-/// Files of /proc that show the kernel's memory, keys or log.
-const HIDDEN: [&str; 12] = [
+/// Files of /proc that show the kernel's memory, keys, log, addresses or configuration, or what other processes of the machine do.
+const HIDDEN: [&str; 21] = [
+    "config.gz",
+    "interrupts",
+    "iomem",
+    "ioports",
+    "kallsyms",
     "kcore",
-    "keys",
     "key-users",
+    "keys",
     "kmsg",
     "kpagecgroup",
     "kpagecount",
     "kpageflags",
+    "latency_stats",
+    "modules",
     "pagetypeinfo",
     "sched_debug",
     "slabinfo",
+    "softirqs",
+    "sysrq-trigger",
     "timer_list",
     "vmallocinfo",
 ];
+/// Directories of /proc that show the machine's hardware.
+const EMPTIED: [&str; 6] = ["acpi", "asound", "bus", "driver", "irq", "scsi"];
+/// Directories that every Linux system has, and of which a job's init needs nothing: where the root is built, out of sight.
+const PLACES: [&str; 4] = ["/sys", "/mnt", "/srv", "/home"];
+/// Most files in `/dev/shm`.
+const SHARED_FILES: u32 = 100_000;
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -46,13 +64,21 @@ fn mounted<S: AsRef<Path>, F: AsRef<Path>>(
 const NONE: Option<&Path> = None;
 
 /// Builds the root and moves into it; what was there before is out of reach.
-pub(super) fn build(spec: &Spec) -> Result<()> {
+pub(super) fn build(spec: &Spec, sent: &[OwnedFd]) -> Result<()> {
     mounted(NONE, Path::new("/"), NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None)?;
-    let root = &spec.root;
     let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let place = PLACES.iter().map(Path::new).find(|place| place.is_dir()).ok_or("there is no directory to build on")?;
+    mounted(Some("tmpfs"), place, Some("tmpfs"), safe, Some("mode=0755,size=16m"))?;
+    let stages = Stages { directory: directory(place, "stage")?, sent };
+    for (number, source) in spec.stage.iter().enumerate() {
+        let at = directory(&stages.directory, &number.to_string())?;
+        stages.attach(source, &at)?;
+        restrict(&at, Restriction::NoDevices)?;
+    }
+    let root = &directory(place, "root")?;
     mounted(Some("tmpfs"), root, Some("tmpfs"), safe, Some("mode=0755,size=16m"))?;
     for bind in &spec.binds {
-        place(root, bind)?;
+        stages.place(root, bind)?;
     }
     for (at, target) in &spec.links {
         let at = inside(root, at);
@@ -65,10 +91,72 @@ pub(super) fn build(spec: &Spec) -> Result<()> {
     for (path, content) in spec.secrets.files() {
         write_within(root, &Path::new(HOME).join(path), content)?;
     }
-    devices(root)?;
-    processes(root)?;
-    inputs(root, spec)?;
+    devices(root, spec.shared_memory_bytes)?;
+    let empty = directory(place, "empty")?;
+    mounted(Some(&empty), &empty, NONE, MsFlags::MS_BIND, None)?;
+    restrict(&empty, Restriction::ReadOnly)?;
+    processes(root, &empty)?;
+    inputs(root, spec, &stages.directory)?;
     enter(root)
+}
+
+/// Where what the worker gave is mounted while the root is built.
+struct Stages<'a> {
+    directory: PathBuf,
+    sent: &'a [OwnedFd],
+}
+
+impl Stages<'_> {
+    fn attach(&self, source: &Source, to: &Path) -> Result<()> {
+        let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+        match source {
+            Source::Path(path) => mounted(Some(path), to, NONE, bind, None),
+            Source::Staged(path) => mounted(Some(&self.directory.join(path)), to, NONE, bind, None),
+            Source::Sent(number) => {
+                let mount = self.sent.get(*number).ok_or("a mount of the worker's did not arrive")?;
+                move_mount(mount, "", rustix::fs::CWD, to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+                    .map_err(|error| format!("cannot mount `{}`: {error}", to.display()))
+            }
+        }
+    }
+
+    fn place(&self, root: &Path, bind: &Bind) -> Result<()> {
+        let to = inside(root, &bind.to);
+        if bind.is_directory {
+            fs::create_dir_all(&to).map_err(|error| format!("cannot make `{}`: {error}", to.display()))?;
+        } else {
+            file(&to)?;
+        }
+        self.attach(&bind.from, &to)?;
+        restrict(&to, if bind.writable { Restriction::NoDevices } else { Restriction::ReadOnly })
+    }
+}
+
+/// What a mount, and all below it, is not to allow.
+#[derive(Debug, Clone, Copy)]
+enum Restriction {
+    /// No devices and set-user-id programs.
+    NoDevices,
+    /// Neither these nor changes.
+    ReadOnly,
+    /// No changes: a device's owner and mode are the machine's.
+    Device,
+}
+
+fn restrict(at: &Path, restriction: Restriction) -> Result<()> {
+    let (read_only, no_devices) = match restriction {
+        Restriction::NoDevices => (false, true),
+        Restriction::ReadOnly => (true, true),
+        Restriction::Device => (true, false),
+    };
+    syscalls::restrict_mount(at, read_only, no_devices)
+        .map_err(|error| format!("cannot restrict the mount `{}`: {error}", at.display()))
+}
+
+fn file(at: &Path) -> Result<()> {
+    parent(at)?;
+    let made = if at.exists() { Ok(()) } else { fs::write(at, "") };
+    made.map_err(|error| format!("cannot make `{}`: {error}", at.display()))
 }
 
 fn inside(root: &Path, path: &Path) -> PathBuf {
@@ -105,35 +193,20 @@ fn parent(path: &Path) -> Result<()> {
     fs::create_dir_all(parent).map_err(|error| format!("cannot make `{}`: {error}", parent.display()))
 }
 
-fn place(root: &Path, bind: &Bind) -> Result<()> {
-    let to = inside(root, &bind.to);
-    if bind.from.is_dir() {
-        fs::create_dir_all(&to).map_err(|error| format!("cannot make `{}`: {error}", to.display()))?;
-    } else {
-        parent(&to)?;
-        if !to.exists() {
-            fs::write(&to, "").map_err(|error| format!("cannot make `{}`: {error}", to.display()))?;
-        }
-    }
-    mounted(Some(&bind.from), &to, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, None)?;
-    if bind.writable {
-        return Ok(());
-    }
-    syscalls::make_read_only(&to).map_err(|error| format!("cannot make `{}` read-only: {error}", bind.to.display()))
-}
-
-fn devices(root: &Path) -> Result<()> {
+fn devices(root: &Path, shared_memory_bytes: u64) -> Result<()> {
     let dev = directory(root, "dev")?;
     for name in DEVICES {
         let host = Path::new("/dev").join(name);
         if host.exists() {
             let to = dev.join(name);
-            fs::write(&to, "").map_err(|error| format!("cannot make `{}`: {error}", to.display()))?;
+            file(&to)?;
             mounted(Some(&host), &to, NONE, MsFlags::MS_BIND, None)?;
+            restrict(&to, Restriction::Device)?;
         }
     }
     let shm = directory(&dev, "shm")?;
-    mounted(Some("tmpfs"), &shm, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=1777"))?;
+    let options = format!("mode=1777,size={shared_memory_bytes},nr_inodes={SHARED_FILES}");
+    mounted(Some("tmpfs"), &shm, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(&options))?;
     let links = [
         ("fd", "/proc/self/fd"),
         ("stdin", "/proc/self/fd/0"),
@@ -153,28 +226,38 @@ fn devices(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The kernel's own files, read-only as a whole: where the worker is root, the action is too for the owners of files, and could
-/// otherwise write the kernel's settings without any capability.
-fn processes(root: &Path) -> Result<()> {
+/// The kernel's own files, read-only as a whole: an action that has the worker's user could otherwise write the kernel's settings
+/// without any capability.
+fn processes(root: &Path, empty: &Path) -> Result<()> {
     let proc = directory(root, "proc")?;
     let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mounted(Some("proc"), &proc, Some("proc"), safe, None)?;
     // In a namespace of its own an action would have every capability, and most of the kernel's code before it.
     fs::write(proc.join("sys/user/max_user_namespaces"), "0")
         .map_err(|error| format!("cannot forbid further user namespaces: {error}"))?;
-    syscalls::make_read_only(&proc).map_err(|error| format!("cannot make /proc read-only: {error}"))?;
+    restrict(&proc, Restriction::ReadOnly)?;
     for name in HIDDEN {
         let path = proc.join(name);
         if path.exists() {
+            // As read-only as what it is bound from.
             mounted(Some(&root.join("dev/null")), &path, NONE, MsFlags::MS_BIND, None)?;
+        }
+    }
+    for name in EMPTIED {
+        let path = proc.join(name);
+        if path.is_dir() {
+            mounted(Some(empty), &path, NONE, MsFlags::MS_BIND, None)?;
         }
     }
     Ok(())
 }
 
-fn inputs(root: &Path, spec: &Spec) -> Result<()> {
+fn inputs(root: &Path, spec: &Spec, stages: &Path) -> Result<()> {
     let build = directory(root, BUILD.trim_start_matches('/'))?;
-    spec.overlay.mount(&build, true)?;
+    let staged = |path: &PathBuf| stages.join(path);
+    let (tree, at) = (&spec.tree, staged);
+    let overlay = Overlay { lower: tree.lower.iter().map(at).collect(), upper: at(&tree.upper), work: at(&tree.work) };
+    overlay.mount(&build, true)?;
     for path in &spec.make_directories {
         let to = build.join(path);
         fs::create_dir_all(&to).map_err(|error| format!("cannot make `{path}`, the parent of an output: {error}"))?;

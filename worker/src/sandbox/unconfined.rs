@@ -13,11 +13,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, Shared};
-use crate::executor::ending::{Stop, after};
+use crate::executor::disk::Disk;
+use crate::executor::ending::{Ended, Stop, after, exit};
 use crate::executor::layers::copy;
 use crate::executor::output::follow;
 use crate::executor::scratch::Scratch;
-use crate::executor::{Chunk, Exit, Finished, Job, OutputTree, Stream, disk, program};
+use crate::executor::{Chunk, Exit, Finished, Job, OutputTree, Stream, program};
 
 /// Runs a job with the worker's own rights.
 pub(super) async fn run(
@@ -90,6 +91,7 @@ async fn start(
         Ok(child) => child,
         Err(error) => return Ok(refused(126, &format!("cannot start `{}`: {error}", resolved.display()), output).await),
     };
+    let disk = Disk::watch(scratch.path(), job.disk_bytes);
     let group = Pid::from_raw(child.id().unwrap_or(0) as i32);
     let stdout = follow(child.stdout.take(), Stream::Stdout, output.clone());
     let stderr = follow(child.stderr.take(), Stream::Stderr, output);
@@ -98,7 +100,7 @@ async fn start(
             status = child.wait() => Ok(status),
             () = after(job.timeout) => Err(Stop::Timeout),
             () = cancel.cancelled() => Err(Stop::Cancel),
-            () = disk::used_up(scratch.path().to_owned(), job.disk_bytes) => Err(Stop::Disk),
+            stop = disk.used_up() => Err(stop),
         };
         if group.as_raw() > 0 {
             let _ = killpg(group, Signal::SIGKILL);
@@ -107,12 +109,12 @@ async fn start(
     };
     let (ended, (), ()) = tokio::join!(ending, stdout, stderr);
     use std::os::unix::process::ExitStatusExt;
+    let ended = match ended {
+        Ok(Ok(status)) if !status.success() => disk.explains_failure().map_or(Ok(Ok(status)), Err),
+        ended => ended,
+    };
     Ok(match ended {
-        Err(Stop::Timeout) => Exit::TimedOut,
-        Err(Stop::Cancel) => Exit::Cancelled,
-        Err(Stop::Disk) => Exit::DiskFull,
-        Err(Stop::Processes) => Exit::TooManyProcesses,
-        Ok(Ok(status)) if !status.success() && disk::is_full(scratch.path()) => Exit::DiskFull,
+        Err(stop) => exit(&Ended::default(), Some(stop)),
         Ok(Ok(status)) => match (status.code(), status.signal()) {
             (Some(code), _) => Exit::Code(code),
             (None, signal) => Exit::Signal(signal.unwrap_or(9)),

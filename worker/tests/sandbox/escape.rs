@@ -1,7 +1,6 @@
 //! Ways out of the sandbox, each tried by an action: what it is told, and that nothing came of it.
 
 use std::fmt::Write as _;
-use std::os::linux::net::SocketAddrExt;
 
 use kiln_worker::executor::{Exit, Job};
 use nix::libc;
@@ -36,7 +35,7 @@ fn python(place: &Place, program: &str) -> Job {
 }
 
 /// Runs a program of `(name, expression)` lines, and gives back what each of them said.
-async fn answers(place: &Place, network: bool, attempts: &[(&str, String)]) -> Vec<(String, String)> {
+pub(crate) async fn answers(place: &Place, network: bool, attempts: &[(&str, String)]) -> Vec<(String, String)> {
     let mut program = String::new();
     for (name, expression) in attempts {
         writeln!(program, "print({name:?}, {expression}, flush=True)").unwrap();
@@ -50,7 +49,7 @@ async fn answers(place: &Place, network: bool, attempts: &[(&str, String)]) -> V
 }
 
 /// Every attempt must be refused with one of these errors.
-async fn refused(network: bool, errors: &[&str], attempts: &[(&str, String)]) {
+pub(crate) async fn refused(network: bool, errors: &[&str], attempts: &[(&str, String)]) {
     let place = confined();
     let answers = answers(&place, network, attempts).await;
     assert_eq!(answers.len(), attempts.len());
@@ -59,7 +58,7 @@ async fn refused(network: bool, errors: &[&str], attempts: &[(&str, String)]) {
     }
 }
 
-fn call(number: libc::c_long, arguments: &str) -> String {
+pub(crate) fn call(number: libc::c_long, arguments: &str) -> String {
     format!("call({number}, {arguments})")
 }
 
@@ -179,145 +178,6 @@ async fn the_kernels_settings_in_proc_are_read_only_and_its_memory_is_not_there(
         "for f in kcore kmsg keys timer_list slabinfo vmallocinfo kpagecount; do head -c 1 /proc/$f 2>/dev/null; done
          head -1 /proc/cpuinfo /proc/meminfo /proc/mounts >/dev/null && echo readable";
     assert_eq!(place.script(script).await.text(), "readable\n");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn calls_that_no_build_needs_are_refused() {
-    let attempts = [
-        ("bpf", call(libc::SYS_bpf, "0, bytes(128), 128")),
-        (
-            "perf_event_open",
-            call(libc::SYS_perf_event_open, "struct.pack('IIQ', 1, 128, 0) + bytes(112), 0, -1, -1, 0"),
-        ),
-        ("userfaultfd", call(libc::SYS_userfaultfd, "1")),
-        ("io_uring_setup", call(libc::SYS_io_uring_setup, "4, bytes(256)")),
-        ("io_uring_register", call(libc::SYS_io_uring_register, "-1, 0, 0, 0")),
-        ("keyctl", call(libc::SYS_keyctl, "0, -3, 1")),
-        ("add_key", call(libc::SYS_add_key, "b'user', b'kiln', b'x', 1, -3")),
-        ("request_key", call(libc::SYS_request_key, "b'user', b'kiln', 0, 0")),
-        ("kexec_load", call(libc::SYS_kexec_load, "0, 0, 0, 0")),
-        ("finit_module", call(libc::SYS_finit_module, "0, b'', 0")),
-        ("syslog", call(libc::SYS_syslog, "3, bytes(64), 64")),
-        ("swapon", call(libc::SYS_swapon, "b'/tmp/x', 0")),
-        ("reboot", call(libc::SYS_reboot, "0, 0, 0, 0")),
-        ("clock_settime", "attempt(lambda: __import__('time').clock_settime(0, 0))".to_owned()),
-        ("acct", call(libc::SYS_acct, "b'/tmp/x'")),
-    ];
-    refused(false, &["EPERM"], &attempts).await;
-    let status = confined().script("grep -E '^(Seccomp|NoNewPrivs|CapEff|CapPrm|CapBnd):' /proc/self/status").await;
-    let text = status.text();
-    for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000", "CapPrm:\t0000000000000000"] {
-        assert!(text.contains(line), "expected `{line}` in:\n{text}");
-    }
-}
-
-/// The other set of system calls that this processor takes has other numbers, which a filter must know too.
-#[cfg(target_arch = "x86_64")]
-#[tokio::test(flavor = "multi_thread")]
-async fn calls_by_32_bit_numbers_are_refused_just_so_and_32_bit_programs_run() {
-    const PROGRAM: &str = r#"
-#include <stdio.h>
-#include <unistd.h>
-#include <sys/syscall.h>
-static long old(long number, long a, long b, long c) {
-    long result;
-    __asm__ volatile("int $0x80" : "=a"(result) : "a"(number), "b"(a), "c"(b), "d"(c) : "memory", "r8", "r9", "r10", "r11");
-    return result;
-}
-int main(void) {
-    printf("keyctl %ld bpf %ld io_uring %ld unshare %ld init %ld x32 %ld\n", old(288, 0, -3, 1), old(357, 0, 0, 0), old(425, 1, 0, 0),
-           old(310, 0x10000000, 0, 0) < 0 ? -1L : 0L, old(340, 1, 7, 0), syscall(0x40000000 + SYS_getpid) < 0 ? -1L : 0L);
-    printf("getpid %d limits %ld\n", old(20, 0, 0, 0) == getpid(), old(340, 0, 7, 0));
-}
-"#;
-    let place = confined();
-    let mut job = place.job("cc -o /tmp/program program.c && /tmp/program");
-    job.layers.push(place.layer("program", &[("program.c", PROGRAM)]));
-    let ran = place.run(job).await;
-    assert_eq!(
-        ran.text(),
-        "keyctl -1 bpf -1 io_uring -1 unshare -1 init -1 x32 -1\ngetpid 1 limits 0\n",
-        "{}",
-        ran.err
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn abstract_sockets_of_the_machine_are_out_of_reach_with_the_network_too() {
-    use std::os::unix::net::{SocketAddr, UnixListener};
-    let name = format!("kiln-test-{}", std::process::id());
-    let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-    let connect = format!("attempt(lambda: socket.socket(socket.AF_UNIX).connect('\\0{name}'))");
-    let attempts = [("connect", connect)];
-    refused(false, &["ECONNREFUSED"], &attempts).await;
-    refused(true, &["EPERM", "EACCES"], &attempts).await;
-    // What a build's own processes say to each other that way goes on.
-    let own = "(lambda s: (s.bind('\\0own'), s.listen(), attempt(lambda: socket.socket(socket.AF_UNIX).connect('\\0own')))[-1])(socket.socket(socket.AF_UNIX))";
-    let pair = "attempt(lambda: socket.socketpair())";
-    let said = answers(&confined(), false, &[("own", own.to_owned()), ("pair", pair.to_owned())]).await;
-    assert!(said.iter().all(|(_, said)| said == "open"), "{said:?}");
-    let said = answers(&confined(), true, &[("pair", pair.to_owned())]).await;
-    assert_eq!(said[0].1, "open");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_host_of_a_virtual_machine_is_out_of_reach() {
-    let attempts = [("vsock", "attempt(lambda: socket.socket(40, socket.SOCK_STREAM))".to_owned())];
-    for network in [false, true] {
-        refused(network, &["EPERM"], &attempts).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn metadata_addresses_of_clouds_are_closed_to_steps_with_the_network() {
-    let place = confined();
-    if !place.sandbox.closes_metadata() {
-        return super::cannot_run("a worker that is root on a machine with control groups of version 2 (cgroup2)");
-    }
-    let connect = |family: &str, address: &str, port: u16| {
-        format!(
-            "(lambda s: (s.settimeout(0.2), attempt(lambda: s.connect(({address:?}, {port}))))[-1])(socket.socket(socket.{family}))"
-        )
-    };
-    let send = |family: &str, address: &str, port: u16| {
-        format!(
-            "attempt(lambda: socket.socket(socket.{family}, socket.SOCK_DGRAM).sendto(b'x', ({address:?}, {port})))"
-        )
-    };
-    let mut attempts = Vec::new();
-    for address in ["169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16"] {
-        attempts.push((address, connect("AF_INET", address, 80)));
-        attempts.push((address, send("AF_INET", address, 80)));
-    }
-    for address in ["fd00:ec2::254", "fd00:c1::a9fe:a9fe", "fd20:ce::254", "::ffff:169.254.169.254", "fe80::a9fe:a9fe"]
-    {
-        attempts.push((address, connect("AF_INET6", address, 80)));
-        attempts.push((address, send("AF_INET6", address, 80)));
-    }
-    refused(true, &["EPERM"], &attempts).await;
-    let name_server =
-        [("name server", send("AF_INET", "169.254.169.254", 53)), ("other", connect("AF_INET", "127.0.0.1", 9))];
-    for (name, said) in answers(&place, true, &name_server).await {
-        assert_ne!(said, "EPERM", "expected `{name}` to be left alone: some clouds have their name server there");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_device_is_made_or_found_but_the_harmless_ones() {
-    let mut attempts = Vec::new();
-    for (name, kind, (major, minor)) in
-        [("memory", "S_IFCHR", (1, 1)), ("log", "S_IFCHR", (1, 11)), ("disk", "S_IFBLK", (8, 0))]
-    {
-        for directory in ["/tmp", "/build", "/dev/shm"] {
-            attempts.push((
-                name,
-                format!("attempt(os.mknod, '{directory}/{name}', stat.{kind} | 0o666, os.makedev({major}, {minor}))"),
-            ));
-        }
-    }
-    refused(false, &["EPERM"], &attempts).await;
-    let ran = confined().script("ls /dev; for d in mem kmem kmsg port sda vda fuse kvm net/tun loop0 mapper/control; do head -c 1 /dev/$d; done").await;
-    assert_eq!(ran.text(), "fd\nfull\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,14 +2,18 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod calls;
+mod devices;
 mod escape;
+mod ids;
+mod network;
 mod place;
 
 use std::path::Path;
 use std::time::Duration;
 
 use kiln_worker::executor::{Chunk, Exit};
-use kiln_worker::sandbox::{Config, Error, Mode, Sandbox, Tools};
+use kiln_worker::sandbox::{Config, Error, Isolation, Mode, Sandbox, Tools};
 use place::{MIB, confined, place};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -88,28 +92,6 @@ async fn it_sees_only_its_own_processes_and_environment() {
     let names: Vec<&str> = rest.lines().filter_map(|line| line.split('=').next()).collect();
     assert_eq!(names, ["GREETING", "HOME", "LANG", "LOGNAME", "TMPDIR", "TZ", "USER"]);
     assert!(rest.contains("GREETING=hello world"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_network_is_there_only_where_it_is_asked_for() {
-    let place = confined();
-    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = server.local_addr().unwrap().port();
-    let answers = tokio::spawn(async move {
-        let (mut connection, _) = server.accept().await.unwrap();
-        tokio::io::AsyncWriteExt::write_all(&mut connection, b"answer\n").await.unwrap();
-    });
-    let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port} && cat <&3");
-    let mut job = place.job("");
-    job.arguments = vec!["/bin/bash".into(), "-c".into(), script];
-    let closed = place.run(job.clone()).await;
-    assert_ne!(closed.exit(), &Exit::Code(0), "expected no way to the machine's ports");
-    job.network = true;
-    let open = place.run(job).await;
-    assert_eq!(open.text(), "answer\n", "{}", open.err);
-    answers.await.unwrap();
-    let alone = place.script("grep -c : /proc/net/dev").await;
-    assert_eq!(alone.text(), "1\n", "expected the loopback alone");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -253,6 +235,8 @@ fn a_sandbox_that_is_required_and_impossible_is_refused_in_words() {
         scratch: dir.path().join("scratch"),
         tools: Tools::discover(),
         root: None,
+        sub_ids: None,
+        network: Isolation::Auto,
         // An init that is none: as where the kernel forbids namespaces.
         init: Some("/bin/false".into()),
         own_credentials: false,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kiln_worker::executor::{Chunk, Exit, Finished, Job, Place as In, Secrets, Stream};
-use kiln_worker::sandbox::{Config, Mode, Sandbox, Tools};
+use kiln_worker::sandbox::{Config, Isolation, Mode, Sandbox, Tools};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -17,23 +17,34 @@ pub(crate) struct Place {
 
 /// A sandbox with a directory of its own. Machines without one cannot run these tests.
 pub(crate) fn place(mode: Mode) -> Place {
-    let dir = tempfile::tempdir().unwrap();
-    let init = Some(env!("CARGO_BIN_EXE_kiln-worker").into());
-    let config = Config {
-        mode,
-        scratch: dir.path().join("scratch"),
-        tools: Tools::discover(),
-        root: None,
-        init,
-        own_credentials: false,
-    };
-    let sandbox = Sandbox::open(config).unwrap_or_else(|error| panic!("expected a sandbox on this machine: {error}"));
-    assert_eq!(sandbox.is_confined(), mode != Mode::Off, "{}", sandbox.describe());
-    Place { dir, sandbox }
+    place_with(mode, Isolation::Auto)
 }
 
 pub(crate) fn confined() -> Place {
     place(Mode::Required)
+}
+
+/// One whose steps with the network share the machine's.
+pub(crate) fn sharing_the_network() -> Place {
+    place_with(Mode::Required, Isolation::Off)
+}
+
+/// One that keeps everything below this directory.
+pub(crate) fn on(directory: &std::path::Path) -> Place {
+    open(tempfile::tempdir_in(directory).unwrap(), Mode::Required, Isolation::Auto)
+}
+
+fn place_with(mode: Mode, network: Isolation) -> Place {
+    open(tempfile::tempdir().unwrap(), mode, network)
+}
+
+fn open(dir: tempfile::TempDir, mode: Mode, network: Isolation) -> Place {
+    let init = Some(env!("CARGO_BIN_EXE_kiln-worker").into());
+    let (scratch, tools) = (dir.path().join("scratch"), Tools::discover());
+    let config = Config { mode, scratch, tools, root: None, sub_ids: None, network, init, own_credentials: false };
+    let sandbox = Sandbox::open(config).unwrap_or_else(|error| panic!("expected a sandbox on this machine: {error}"));
+    assert_eq!(sandbox.is_confined(), mode != Mode::Off, "{}", sandbox.describe());
+    Place { dir, sandbox }
 }
 
 impl Drop for Place {

@@ -34,6 +34,8 @@ struct State {
     blobs: HashMap<Digest, Vec<u8>>,
     reads: HashMap<Digest, u64>,
     writes: HashMap<Digest, u64>,
+    /// Reads of this blob wait.
+    withheld: Option<Digest>,
 }
 
 impl Cas {
@@ -79,6 +81,17 @@ impl Cas {
             return Some(Vec::new());
         }
         self.state.lock().blobs.get(digest).cloned()
+    }
+
+    /// Has reads of a blob wait, until `None` is withheld.
+    pub fn withhold(&self, digest: Option<Digest>) {
+        self.state.lock().withheld = digest;
+    }
+
+    async fn given(&self, digest: &Digest) {
+        while self.state.lock().withheld.as_ref() == Some(digest) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
     }
 
     pub fn remove(&self, digest: &Digest) {
@@ -153,7 +166,9 @@ impl ContentAddressableStorage for Cas {
     ) -> Result<Response<reapi::BatchReadBlobsResponse>, Status> {
         let mut responses = Vec::new();
         for wire in request.into_inner().digests {
-            let found = self.read_blob(&digest(Some(&wire))?);
+            let digest = digest(Some(&wire))?;
+            let found = self.read_blob(&digest);
+            self.given(&digest).await;
             let status = code(if found.is_some() { tonic::Code::Ok } else { tonic::Code::NotFound });
             responses.push(batch_read_blobs_response::Response {
                 digest: Some(wire),
@@ -210,6 +225,7 @@ impl ByteStream for Cas {
         let name = ReadName::parse(&request.into_inner().resource_name)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let data = self.read_blob(&name.digest).ok_or_else(|| Status::not_found("no such blob"))?;
+        self.given(&name.digest).await;
         let chunks: Vec<_> = data.chunks(256 * 1024).map(|data| Ok(ReadResponse { data: data.to_vec() })).collect();
         Ok(Response::new(tokio_stream::iter(chunks)))
     }

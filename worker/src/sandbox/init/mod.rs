@@ -4,31 +4,37 @@
 //! It talks with the worker over the socket that is its standard input. When the worker closes that, or dies, the init ends,
 //! and with it every process of its namespace.
 
+mod routes;
+mod watch;
+
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::{Resource, UsageWho, getrusage, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getegid, geteuid, sethostname, setsid};
 
-use super::spec::{Report, Spec};
-use super::{calls, root};
+use super::spec::{self, GO, Network, Report, Spec};
+use super::{calls, network, root};
 use crate::executor::ending::Ended;
 use crate::executor::{BUILD, program};
-use crate::syscalls;
+use crate::{syscalls, userns};
+use watch::Stopped;
 
 /// The name under which this program starts to become an init.
 pub(super) const NAME: &str = "kiln-sandbox-init";
 /// The user and group that an action sees itself as.
 pub(super) const USER: u32 = 1000;
+
+/// How long a network may take to be connected.
+const CONNECTING: Duration = Duration::from_secs(20);
 
 /// Where this process was started as a job's init, it does that work and does not return.
 pub(crate) fn become_init_if_asked() {
@@ -59,26 +65,24 @@ fn report(report: &Report) {
 
 fn run() -> Result<(), String> {
     let words = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+    let socket = socket().map_err(words("no socket to the worker"))?;
     syscalls::close_on_exec_from(3).map_err(words("cannot close what the worker left open"))?;
-    let mut control = BufReader::new(socket().map_err(words("no socket to the worker"))?);
+    let mut sent = spec::receive(&socket).map_err(words("cannot read the job"))?;
+    let mut control = BufReader::new(socket);
     let mut line = String::new();
     control.read_line(&mut line).map_err(words("cannot read the job"))?;
     let spec: Spec = serde_json::from_str(&line).map_err(|error| format!("cannot read the job: {error}"))?;
-    let errno = |what: &'static str| move |error: nix::Error| format!("{what}: {error}");
+    drop(line);
 
-    let (uid, gid) = (geteuid(), getegid());
-    let mut flags = CloneFlags::CLONE_NEWUSER
-        | CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS;
-    if !spec.network {
+    let mut flags =
+        CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    if spec.network != Network::Machine {
         flags |= CloneFlags::CLONE_NEWNET;
     }
-    unshare(flags).map_err(errno("the kernel refuses namespaces"))?;
-    std::fs::write("/proc/self/setgroups", "deny").map_err(words("cannot fix the groups"))?;
-    std::fs::write("/proc/self/uid_map", format!("{USER} {uid} 1")).map_err(words("cannot map the user"))?;
-    std::fs::write("/proc/self/gid_map", format!("{USER} {gid} 1")).map_err(words("cannot map the group"))?;
+    match spec.user {
+        Some(user) if !sent.is_empty() => enter_ids(user, &sent.remove(0), flags)?,
+        _ => own_id(flags)?,
+    }
     match syscalls::fork_alone().map_err(words("cannot fork"))? {
         Some(child) => {
             silence().map_err(words("cannot let go of the output"))?;
@@ -86,8 +90,33 @@ fn run() -> Result<(), String> {
             let _ = waitpid(child, None);
             std::process::exit(0);
         }
-        None => as_pid_one(spec, control),
+        None => as_pid_one(spec, &sent, control),
     }
+}
+
+/// Becomes the user whose ids the job has, before anything is made that the kernel charges to somebody.
+fn enter_ids(user: u32, namespace: &OwnedFd, flags: CloneFlags) -> Result<(), String> {
+    let errno = |what: &'static str| move |error: nix::Error| format!("{what}: {error}");
+    userns::become_user(user).map_err(errno("cannot become the job's user"))?;
+    setns(namespace, CloneFlags::CLONE_NEWUSER).map_err(errno("cannot enter the job's user namespace"))?;
+    unshare(flags).map_err(errno("the kernel refuses namespaces"))?;
+    visible()
+}
+
+/// The job is this process's own user, and nobody else.
+fn own_id(flags: CloneFlags) -> Result<(), String> {
+    let words = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+    let (uid, gid) = (geteuid(), getegid());
+    unshare(flags | CloneFlags::CLONE_NEWUSER).map_err(|error| format!("the kernel refuses namespaces: {error}"))?;
+    visible()?;
+    std::fs::write("/proc/self/setgroups", "deny").map_err(words("cannot fix the groups"))?;
+    std::fs::write("/proc/self/uid_map", format!("{USER} {uid} 1")).map_err(words("cannot map the user"))?;
+    std::fs::write("/proc/self/gid_map", format!("{USER} {gid} 1")).map_err(words("cannot map the group"))
+}
+
+/// A process that changed its user finds its own files of /proc root's, unless it says so.
+fn visible() -> Result<(), String> {
+    nix::sys::prctl::set_dumpable(true).map_err(|error| format!("cannot become readable to the worker: {error}"))
 }
 
 /// Lets go of the command's output, so that it ends when the command's processes have ended.
@@ -98,32 +127,32 @@ fn silence() -> std::io::Result<()> {
     Ok(())
 }
 
-fn as_pid_one(spec: Spec, control: BufReader<UnixStream>) -> Result<(), String> {
+fn as_pid_one(spec: Spec, sent: &[OwnedFd], mut control: BufReader<UnixStream>) -> Result<(), String> {
     let io = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     let errno = |what: &'static str| move |error: nix::Error| format!("{what}: {error}");
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(errno("cannot tie the init to the worker"))?;
     let _ = setsid();
     sethostname("kiln").map_err(errno("cannot set the host's name"))?;
-    if !spec.network {
+    if spec.network != Network::Machine {
         syscalls::loopback_up().map_err(io("cannot bring the loopback interface up"))?;
     }
-    root::build(&spec)?;
-    // The worker reads what the command left through /proc/PID/root.
-    nix::sys::prctl::set_dumpable(true).map_err(errno("cannot become readable to the worker"))?;
-    nix::sys::prctl::set_no_new_privs().map_err(errno("cannot give privileges up"))?;
-    // Not 0, which a kernel that hands cores to a program ignores; 1 it takes for "none", and no file fits into it (core(5)).
-    setrlimit(Resource::RLIMIT_CORE, 1, 1).map_err(errno("cannot set limits"))?;
-    if let Some(most) = spec.max_processes {
-        // The watchdog names the excess and ends it; beyond twice that the kernel refuses, so that nothing outruns it. (Counted in
-        // this user namespace alone; not for a worker that is root, which has control groups.)
-        let most = 2 * u64::from(most) + 64;
-        let _ = setrlimit(Resource::RLIMIT_NPROC, most, most);
+    if spec.network == Network::Own {
+        // The worker connects it while the root is built.
+        report(&Report::Network);
     }
+    // Opened in the machine's /proc: the sandbox's is read-only.
+    let oom_score = std::fs::OpenOptions::new().write(true).open("/proc/self/oom_score_adj").ok();
+    root::build(&spec, sent)?;
+    if spec.network == Network::Own && !connected(&spec, &mut control)? {
+        std::process::exit(0);
+    }
+    nix::sys::prctl::set_no_new_privs().map_err(errno("cannot give privileges up"))?;
+    limit(&spec)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    calls::restrict(spec.network)?;
+    calls::restrict(spec.network == Network::Machine)?;
     // A command runs as a user without any capability: `execve` drops them all for it.
     let began = Instant::now();
-    let child = match start(&spec) {
+    let child = match expendable(oom_score, || start(&spec)) {
         Ok(child) => child,
         Err((code, message)) => {
             eprintln!("kiln: {message}");
@@ -133,20 +162,55 @@ fn as_pid_one(spec: Spec, control: BufReader<UnixStream>) -> Result<(), String> 
         }
     };
     silence().map_err(io("cannot let go of the output"))?;
-    let stopped = Arc::new(AtomicU8::new(0));
-    watch(&spec, stopped.clone());
+    let stopped = Stopped::default();
+    watch::watch(&spec, stopped.clone());
     let most = spec.max_processes;
     std::thread::spawn(move || {
-        let status = reap(child, || {
-            // It may have ended because it was refused a process, before the watchdog looked.
-            if most.is_some_and(|most| usage().0 > most) {
-                let _ = stopped.compare_exchange(0, TOO_MANY_PROCESSES, Ordering::SeqCst, Ordering::SeqCst);
-            }
-        });
-        let ended = ended(status, began.elapsed(), stopped.load(Ordering::SeqCst));
-        report(&Report::Ended(ended));
+        let status = reap(child, || stopped.look(most));
+        report(&Report::Ended(ended(status, began.elapsed(), &stopped)));
     });
     hold(control)
+}
+
+/// Waits until the worker has connected the network, and closes what it must not lead to. `false`: the job is no longer wanted.
+fn connected(spec: &Spec, control: &mut BufReader<UnixStream>) -> Result<bool, String> {
+    let mut line = String::new();
+    control.read_line(&mut line).map_err(|error| format!("the worker says nothing: {error}"))?;
+    if line != GO {
+        return Ok(false);
+    }
+    let (began, (v4, v6)) = (Instant::now(), spec.routes);
+    while !network::is_connected(v4, v6) {
+        if began.elapsed() > CONNECTING {
+            return Err(format!("the job's network was not connected within {} s", CONNECTING.as_secs()));
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    routes::close(&spec.unreachable).map_err(|error| format!("cannot close addresses to the job: {error}"))?;
+    Ok(true)
+}
+
+fn limit(spec: &Spec) -> Result<(), String> {
+    let failed = |error: nix::Error| format!("cannot set limits: {error}");
+    // Not 0, which a kernel that hands cores to a program ignores; 1 it takes for "none", and no file fits into it (core(5)).
+    setrlimit(Resource::RLIMIT_CORE, 1, 1).map_err(failed)?;
+    setrlimit(Resource::RLIMIT_FSIZE, spec.file_bytes, spec.file_bytes).map_err(failed)?;
+    if let Some(most) = spec.max_processes {
+        // The watchdog names the excess and ends it; beyond twice that the kernel refuses, so that nothing outruns it. (Counted in
+        // this user namespace alone; not for a worker that is root, which has control groups.)
+        let most = 2 * u64::from(most) + 64;
+        let _ = setrlimit(Resource::RLIMIT_NPROC, most, most);
+    }
+    Ok(())
+}
+
+/// Starts what the kernel is to end first where memory is short: never this init, without which nobody could tell what happened.
+fn expendable<T>(score: Option<std::fs::File>, start: impl FnOnce() -> T) -> T {
+    let Some(mut score) = score else { return start() };
+    let _ = score.write_all(b"1000");
+    let started = start();
+    let _ = score.write_all(b"0");
+    started
 }
 
 /// Keeps the mounts until the worker lets go; a line from it means that everything is to be stopped.
@@ -196,7 +260,7 @@ fn reap(child: Pid, look: impl Fn()) -> Option<WaitStatus> {
     }
 }
 
-fn ended(status: Option<WaitStatus>, wall: Duration, stopped: u8) -> Ended {
+fn ended(status: Option<WaitStatus>, wall: Duration, stopped: &Stopped) -> Ended {
     let (code, signal) = match status {
         Some(WaitStatus::Exited(_, code)) => (Some(code), None),
         Some(WaitStatus::Signaled(_, signal, _)) => (None, Some(signal as i32)),
@@ -205,8 +269,8 @@ fn ended(status: Option<WaitStatus>, wall: Duration, stopped: u8) -> Ended {
     let mut ended = Ended {
         code,
         signal,
-        out_of_memory: stopped == OUT_OF_MEMORY,
-        too_many_processes: stopped == TOO_MANY_PROCESSES,
+        out_of_memory: stopped.out_of_memory(),
+        too_many_processes: stopped.too_many_processes(),
         wall_us: wall.as_micros() as u64,
         ..Ended::default()
     };
@@ -217,56 +281,4 @@ fn ended(status: Option<WaitStatus>, wall: Duration, stopped: u8) -> Ended {
         ended.peak_bytes = usage.max_rss() as u64 * 1024;
     }
     ended
-}
-
-const OUT_OF_MEMORY: u8 = 1;
-const TOO_MANY_PROCESSES: u8 = 2;
-/// How often the watchdog looks.
-const WATCH_EVERY: Duration = Duration::from_millis(100);
-
-/// Where no control group sets the limits, this looks at the namespace's own /proc.
-fn watch(spec: &Spec, stopped: Arc<AtomicU8>) {
-    let (memory, processes) = (spec.memory_bytes, spec.max_processes);
-    if memory.is_none() && processes.is_none() {
-        return;
-    }
-    std::thread::spawn(move || {
-        loop {
-            std::thread::sleep(WATCH_EVERY);
-            let (count, bytes) = usage();
-            let reason = if memory.is_some_and(|most| bytes > most) {
-                OUT_OF_MEMORY
-            } else if processes.is_some_and(|most| count > most) {
-                TOO_MANY_PROCESSES
-            } else {
-                continue;
-            };
-            let _ = stopped.compare_exchange(0, reason, Ordering::SeqCst, Ordering::SeqCst);
-            // A fork bomb outruns one sweep.
-            for _ in 0..1000 {
-                let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
-                if usage().0 == 0 {
-                    break;
-                }
-            }
-        }
-    });
-}
-
-/// Processes of this namespace but the init, and their resident bytes.
-fn usage() -> (u32, u64) {
-    let page = rustix::param::page_size() as u64;
-    let (mut count, mut bytes) = (0, 0);
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()).filter(|pid| *pid != 1) else {
-            continue;
-        };
-        count += 1;
-        let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
-        let mut fields = statm.split_whitespace().skip(1).map(|field| field.parse::<u64>().unwrap_or(0));
-        let (resident, shared) = (fields.next().unwrap_or(0), fields.next().unwrap_or(0));
-        bytes += resident.saturating_sub(shared) * page;
-    }
-    (count, bytes)
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod faults;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::BTreeMap;
@@ -16,19 +18,19 @@ use proptest::prelude::*;
 use prost::Message;
 use support::{Cas, F};
 
-fn open(dir: &Path) -> Inputs {
+pub(crate) fn open(dir: &Path) -> Inputs {
     open_with(dir, 1 << 30)
 }
 
-fn open_with(dir: &Path, max_bytes: u64) -> Inputs {
+pub(crate) fn open_with(dir: &Path, max_bytes: u64) -> Inputs {
     Inputs::open(Config { directory: dir.join("cache"), max_bytes }).unwrap()
 }
 
 /// What stands at a path: `d`, `f` or `x` with the content, `l` with the target.
-type Seen = BTreeMap<String, String>;
+pub(crate) type Seen = BTreeMap<String, String>;
 
 /// The layers as one tree, as an overlay shows them.
-fn seen(tree: &InputTree) -> Seen {
+pub(crate) fn seen(tree: &InputTree) -> Seen {
     fn walk(at: &Path, within: &str, seen: &mut Seen) {
         for entry in std::fs::read_dir(at).unwrap() {
             let entry = entry.unwrap();
@@ -53,7 +55,7 @@ fn seen(tree: &InputTree) -> Seen {
 }
 
 /// A tree of this many files in each of these directories.
-fn wide(cas: &Cas, directories: usize, files: usize, edited: Option<&str>) -> Tree {
+pub(crate) fn wide(cas: &Cas, directories: usize, files: usize, edited: Option<&str>) -> Tree {
     let mut tree = Tree::default();
     for directory in 0..directories {
         for file in 0..files {

@@ -1,0 +1,53 @@
+//! How much the outputs of one command may be.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use kiln_proto::shape;
+
+use super::Error;
+
+/// Most bytes of all outputs of a command, as they are read: as many as it may write.
+pub(super) const MAX_BYTES: u64 = 64 << 30;
+
+/// What the outputs of a command may still hold. Their entries have the bounds that inputs have: what goes beyond could be no later
+/// action's input. Their bytes count as they are read, and so a file with holes counts whole.
+#[derive(Debug)]
+pub(super) struct Room {
+    pub(super) entries: u64,
+    pub(super) bytes: u64,
+}
+
+impl Room {
+    /// Room for files of so many bytes in all.
+    pub(super) fn new(bytes: u64) -> Self {
+        Self { entries: shape::MAX_ENTRIES, bytes }
+    }
+
+    pub(super) fn take(&mut self, output: &str) -> Result<(), Error> {
+        self.entries = self.entries.checked_sub(1).ok_or_else(|| {
+            Error::Precondition(format!(
+                "output `{output}` brings the command's outputs to more than {} files and directories; name only what \
+                 is needed later",
+                shape::MAX_ENTRIES
+            ))
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn take_bytes(&mut self, output: &str, data: &fs::Metadata) -> Result<(), Error> {
+        self.bytes = self.bytes.checked_sub(data.len()).ok_or_else(|| {
+            let on_disk = data.blocks() * 512;
+            let holes = if on_disk < data.len() / 2 {
+                format!(" (a file of {} bytes there has holes, and takes {on_disk} on disk)", data.len())
+            } else {
+                String::new()
+            };
+            Error::Precondition(format!(
+                "output `{output}` brings the command's outputs to more than {} GiB{holes}; name only what is needed later",
+                MAX_BYTES >> 30
+            ))
+        })?;
+        Ok(())
+    }
+}

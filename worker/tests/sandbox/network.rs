@@ -1,0 +1,271 @@
+//! What a step with the network reaches, and what it does not.
+
+use std::os::linux::net::SocketAddrExt;
+
+use super::escape::{answers, refused};
+use super::place::confined;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn abstract_sockets_of_the_machine_are_out_of_reach_with_the_network_too() {
+    use std::os::unix::net::{SocketAddr, UnixListener};
+    let name = format!("kiln-test-{}", std::process::id());
+    let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let connect = format!("attempt(lambda: socket.socket(socket.AF_UNIX).connect('\\0{name}'))");
+    let attempts = [("connect", connect)];
+    refused(false, &["ECONNREFUSED"], &attempts).await;
+    refused(true, &["EPERM", "EACCES", "ECONNREFUSED"], &attempts).await;
+    // What a build's own processes say to each other that way goes on.
+    let own = "(lambda s: (s.bind('\\0own'), s.listen(), attempt(lambda: socket.socket(socket.AF_UNIX).connect('\\0own')))[-1])(socket.socket(socket.AF_UNIX))";
+    let pair = "attempt(lambda: socket.socketpair())";
+    let said = answers(&confined(), false, &[("own", own.to_owned()), ("pair", pair.to_owned())]).await;
+    assert!(said.iter().all(|(_, said)| said == "open"), "{said:?}");
+    let said = answers(&confined(), true, &[("pair", pair.to_owned())]).await;
+    assert_eq!(said[0].1, "open");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_host_of_a_virtual_machine_is_out_of_reach() {
+    let attempts = [("vsock", "attempt(lambda: socket.socket(40, socket.SOCK_STREAM))".to_owned())];
+    for network in [false, true] {
+        refused(network, &["EPERM"], &attempts).await;
+    }
+}
+
+/// Tries to connect, and says the name of the error.
+fn connect(family: &str, address: &str, port: u16) -> String {
+    format!(
+        "(lambda s: (s.settimeout(2), attempt(lambda: s.connect(({address:?}, {port}))))[-1])(socket.socket(socket.{family}))"
+    )
+}
+
+fn send(family: &str, address: &str, port: u16) -> String {
+    format!("attempt(lambda: socket.socket(socket.{family}, socket.SOCK_DGRAM).sendto(b'x', ({address:?}, {port})))")
+}
+
+const UNREACHABLE: [&str; 4] = ["EPERM", "EHOSTUNREACH", "ENETUNREACH", "ECONNREFUSED"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_addresses_of_clouds_are_closed_in_every_spelling() {
+    let place = confined();
+    if !place.sandbox.has_own_networks() {
+        return super::cannot_run("a machine with `pasta` (package `passt`) and a default route");
+    }
+    let mut attempts = Vec::new();
+    for address in ["169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16"] {
+        attempts.push((address, connect("AF_INET", address, 80)));
+        attempts.push((address, send("AF_INET", address, 80)));
+        attempts.push((address, send("AF_INET", address, 53)));
+    }
+    for address in [
+        "fd00:ec2::254",
+        "fd00:c1::a9fe:a9fe",
+        "fd20:ce::254",
+        "::ffff:169.254.169.254",
+        "::169.254.169.254",
+        "64:ff9b::169.254.169.254",
+        "64:ff9b::100.100.100.200",
+        "64:ff9b:1::168.63.129.16",
+        "2002:a9fe:a9fe::1",
+        "2001:0:a9fe:a9fe::1",
+    ] {
+        attempts.push((address, connect("AF_INET6", address, 80)));
+        attempts.push((address, send("AF_INET6", address, 80)));
+    }
+    let link_local = "max([attempt(lambda: (lambda s: (s.settimeout(1), s.connect(('fe80::a9fe:a9fe', 80, 0, index))))(socket.socket(socket.AF_INET6))) \
+        for index, _ in socket.if_nameindex()], key=lambda said: (said == 'open', said == 'None'))";
+    attempts.push(("link-local", link_local.to_owned()));
+    refused(true, &UNREACHABLE, &attempts).await;
+}
+
+/// A host beside this machine, in a private network: a namespace with a web server in it.
+struct Neighbour {
+    name: String,
+    network: u8,
+    server: std::process::Child,
+}
+
+fn ip(arguments: &str) -> bool {
+    let status = std::process::Command::new("ip").args(arguments.split_whitespace()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+impl Neighbour {
+    fn start() -> Self {
+        let (name, network) = (format!("kt{}", std::process::id()), (std::process::id() % 250) as u8);
+        let made = [
+            format!("netns add {name}"),
+            format!("link add {name} type veth peer name eth0 netns {name}"),
+            format!("addr add 10.217.{network}.1/24 dev {name}"),
+            format!("link set {name} up"),
+            format!("-n {name} addr add 10.217.{network}.2/24 dev eth0"),
+            format!("-n {name} link set eth0 up"),
+            format!("-n {name} link set lo up"),
+        ];
+        assert!(made.iter().all(|arguments| ip(arguments)), "expected root to make a network: {made:?}");
+        let server = std::process::Command::new("ip")
+            .args(["netns", "exec", &name, "/usr/bin/python3", "-u", "-c"])
+            .arg("import socket; s = socket.create_server(('0.0.0.0', 80)); print('up', flush=True)\nwhile True: c, _ = s.accept(); c.sendall(b'registry\\n'); c.close()")
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut neighbour = Self { name, network, server };
+        let mut up = [0; 3];
+        std::io::Read::read_exact(neighbour.server.stdout.as_mut().unwrap(), &mut up).unwrap();
+        neighbour
+    }
+
+    fn address(&self, host: u8) -> String {
+        format!("10.217.{}.{host}", self.network)
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        ip(&format!("link del {}", self.name));
+        ip(&format!("netns del {}", self.name));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_reaches_a_private_network_and_nothing_of_its_machine_or_of_another_step() {
+    let place = confined();
+    if !place.sandbox.has_own_networks() || !rustix::process::geteuid().is_root() {
+        return super::cannot_run("root, on a machine with `pasta` (package `passt`) and a default route");
+    }
+    let neighbour = Neighbour::start();
+    let everywhere = std::net::TcpListener::bind("[::]:0").unwrap();
+    let port = everywhere.local_addr().unwrap().port();
+    let (there, here) = (neighbour.address(2), neighbour.address(1));
+    let own = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    own.connect("198.51.100.1:9").unwrap();
+    let main = own.local_addr().unwrap().ip().to_string();
+    let attempts = [
+        ("registry", connect("AF_INET", &there, 80)),
+        ("loopback", connect("AF_INET", "127.0.0.1", port)),
+        ("loopback-6", connect("AF_INET6", "::1", port)),
+        ("mapped", connect("AF_INET6", "::ffff:127.0.0.1", port)),
+        ("everything", connect("AF_INET", "0.0.0.0", port)),
+        ("address", connect("AF_INET", &here, port)),
+        ("main-address", connect("AF_INET", &main, port)),
+        ("by-names", "attempt(lambda: open('/etc/resolv.conf').read())".to_owned()),
+    ];
+    let said = answers(&place, true, &attempts).await;
+    for (name, said) in said {
+        match name.as_str() {
+            "registry" | "by-names" => assert_eq!(said, "open", "{name}"),
+            _ => assert!(UNREACHABLE.contains(&said.as_str()), "expected `{name}` to be closed, found `{said}`"),
+        }
+    }
+    // A step that listens is reached by itself, and not by one beside it.
+    let mut job = place.job("");
+    let listen = "import socket, time; s = socket.create_server(('0.0.0.0', 8123)); socket.create_connection(('127.0.0.1', 8123)); print('own', flush=True); time.sleep(1000)";
+    job.arguments = ["/usr/bin/python3", "-c", listen].map(str::to_owned).into();
+    job.network = true;
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(16);
+    let first = place.sandbox.run(job, sender, cancel.clone());
+    let second = async {
+        let said = receiver.recv().await.expect("the first listens");
+        assert_eq!(&said.data[..], b"own\n");
+        let attempts =
+            [("loopback", connect("AF_INET", "127.0.0.1", 8123)), ("address", connect("AF_INET", &main, 8123))];
+        let said = answers(&place, true, &attempts).await;
+        let outside = std::net::TcpStream::connect(("127.0.0.1", 8123)).is_err();
+        cancel.cancel();
+        while receiver.recv().await.is_some() {}
+        (said, outside)
+    };
+    let (finished, (said, outside)) = tokio::join!(first, second);
+    finished.unwrap();
+    assert!(outside, "expected nobody of the machine to reach into a step");
+    assert!(said.iter().all(|(_, said)| UNREACHABLE.contains(&said.as_str())), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_on_the_machines_loopback_is_there_for_steps_and_no_other_port_is() {
+    if !confined().sandbox.has_own_networks() {
+        return super::cannot_run("a machine with `pasta` (package `passt`) and a default route");
+    }
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = |listener: &std::net::TcpListener| listener.local_addr().unwrap().port().to_string();
+    // Of what the worker's own environment names: so in a process of its own.
+    let ran = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "network::with_a_proxy", "--ignored", "--nocapture"])
+        .env("HTTPS_PROXY", format!("http://user:word@127.0.0.1:{}/", port(&proxy)))
+        .env("KILN_TEST_PORTS", format!("{} {}", port(&proxy), port(&other)))
+        .output()
+        .await
+        .unwrap();
+    let text = String::from_utf8_lossy(&ran.stdout);
+    assert!(
+        text.contains("proxy open\n") && text.contains("other ECONNREFUSED\n"),
+        "{text}{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the inner part of `a_proxy_on_the_machines_loopback_is_there_for_steps_and_no_other_port_is`"]
+async fn with_a_proxy() {
+    let ports = std::env::var("KILN_TEST_PORTS").unwrap();
+    let (proxy, other) = ports.split_once(' ').unwrap();
+    let attempts = [
+        ("proxy", connect("AF_INET", "127.0.0.1", proxy.parse().unwrap())),
+        ("other", connect("AF_INET", "127.0.0.1", other.parse().unwrap())),
+    ];
+    for (name, said) in answers(&confined(), true, &attempts).await {
+        println!("{name} {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_without_the_network_has_the_loopback_alone() {
+    let place = confined();
+    assert_eq!(place.script("grep -c : /proc/net/dev").await.text(), "1\n");
+    let attempts =
+        [("name server", send("AF_INET", "192.0.0.8", 53)), ("anywhere", connect("AF_INET", "198.51.100.1", 80))];
+    refused(false, &["ENETUNREACH"], &attempts).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_networks_are_shared_metadata_addresses_are_closed_to_plain_sockets() {
+    let place = super::place::sharing_the_network();
+    if !place.sandbox.closes_metadata() {
+        return super::cannot_run("a worker that is root on a machine with control groups of version 2 (cgroup2)");
+    }
+    let attempts = [
+        ("v4", connect("AF_INET", "169.254.169.254", 80)),
+        ("datagram", send("AF_INET", "169.254.169.254", 80)),
+        ("v6", connect("AF_INET6", "fd00:ec2::254", 80)),
+        ("mapped", connect("AF_INET6", "::ffff:169.254.169.254", 80)),
+    ];
+    for (name, said) in answers(&place, true, &attempts).await {
+        assert_eq!(said, "EPERM", "{name}");
+    }
+    let name_server =
+        [("name server", send("AF_INET", "169.254.169.254", 53)), ("other", connect("AF_INET", "127.0.0.1", 9))];
+    for (name, said) in answers(&place, true, &name_server).await {
+        assert_ne!(said, "EPERM", "expected `{name}` to be left alone: some clouds have their name server there");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement: cargo test -p kiln-worker --test sandbox network_takes -- --ignored --nocapture"]
+async fn network_takes() {
+    let place = confined();
+    for network in [false, true] {
+        let mut took = Vec::new();
+        for _ in 0..50 {
+            let mut job = place.job("");
+            (job.arguments, job.network) = (vec!["/bin/true".into()], network);
+            let began = std::time::Instant::now();
+            place.run(job).await;
+            took.push(began.elapsed());
+        }
+        took.sort_unstable();
+        eprintln!("/bin/true, network {network}: median {:?}, 90 % {:?}", took[25], took[45]);
+    }
+}
