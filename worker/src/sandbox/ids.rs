@@ -170,7 +170,9 @@ impl Ids {
     }
 
     fn make(&self, number: u32) -> Result<Slot, String> {
-        let base = self.range.base + number * EACH;
+        // Workers that share a range, as commands of several projects do, begin at different places of it.
+        let slot = (std::process::id() % self.range.slots() + number) % self.range.slots();
+        let base = self.range.base + slot * EACH;
         let user = base + USER;
         let failed = |error| format!("cannot make a user namespace for the ids from {base}: {error}");
         let namespace = userns::make(&self.program, Some(user), &format!("0 {base} {EACH}")).map_err(failed)?;

@@ -3,8 +3,6 @@
 //! Source: seccomp(2); Documentation/userspace-api/seccomp_filter.rst. The kernel tries every number when a filter is set, so a
 //! table is a tree and not a list.
 
-use std::collections::BTreeMap;
-
 use nix::libc;
 use seccompiler::sock_filter;
 
@@ -60,7 +58,10 @@ pub(super) fn where_any_bit(bits: u32, block: Vec<sock_filter>) -> Vec<sock_filt
 
 fn guarded(code: u16, value: u32, block: Vec<sock_filter>) -> Vec<sock_filter> {
     // A condition's own jump is short.
-    let mut program = vec![op(code, 1, 0, value), op(JUMP, 0, 0, block.len() as u32)];
+    let mut program = match u8::try_from(block.len()) {
+        Ok(over) => vec![op(code, 0, over, value)],
+        Err(_) => vec![op(code, 1, 0, value), op(JUMP, 0, 0, block.len() as u32)],
+    };
     program.extend(block);
     program
 }
@@ -75,19 +76,18 @@ pub(super) struct Table {
 impl Table {
     /// These answers, and `otherwise` for all other numbers.
     pub(super) fn new(answers: impl IntoIterator<Item = (u32, Answer)>, otherwise: Answer) -> Self {
-        let answers: BTreeMap<u32, Answer> = answers.into_iter().collect();
+        let mut answers: Vec<(u32, Answer)> = answers.into_iter().collect();
+        // Of two answers to one number, the later one holds.
+        answers.sort_by_key(|(number, _)| *number);
         let mut from = vec![(0, otherwise)];
-        let mut push = |number: u32, answer: Answer| {
-            let last = from.len() - 1;
-            if from[last].0 == number {
-                from[last].1 = answer;
-            } else if from[last].1 != answer {
-                from.push((number, answer));
-            }
+        let mut push = |number: u32, answer: Answer| match from.last_mut() {
+            Some(last) if last.0 == number => last.1 = answer,
+            Some(last) if last.1 == answer => {}
+            _ => from.push((number, answer)),
         };
-        for (number, answer) in &answers {
+        for (at, (number, answer)) in answers.iter().enumerate() {
             push(*number, *answer);
-            if !answers.contains_key(&(number + 1)) {
+            if answers.get(at + 1).is_none_or(|(next, _)| *next > number + 1) {
                 push(number + 1, otherwise);
             }
         }
@@ -106,7 +106,10 @@ fn tree(from: &[(u32, Answer)]) -> Vec<sock_filter> {
     }
     let (low, high) = from.split_at(from.len() / 2);
     let (low, start) = (tree(low), high.first().map_or(0, |(start, _)| *start));
-    let mut program = vec![op(AT_LEAST, 0, 1, start), op(JUMP, 0, 0, low.len() as u32)];
+    let mut program = match u8::try_from(low.len()) {
+        Ok(over) => vec![op(AT_LEAST, over, 0, start)],
+        Err(_) => vec![op(AT_LEAST, 0, 1, start), op(JUMP, 0, 0, low.len() as u32)],
+    };
     program.extend(low);
     program.extend(tree(high));
     program
