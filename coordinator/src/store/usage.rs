@@ -15,7 +15,7 @@ use super::{BlobStore, RedbActions};
 pub(super) const PART: u64 = 8;
 
 /// Bytes that a database's file has before anything is in it, and grows by.
-const EMPTY_DATABASE: u64 = 4 << 20;
+const EMPTY_DATABASE: u64 = 8 << 20;
 
 /// What is counted for one tenant. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -110,7 +110,7 @@ fn clean_lines(text: &str, is_bundlers: bool) -> Cleaned {
             BUNDLER.iter().any(|known| name.starts_with(known))
         } else {
             // An inline table may hold a credential after its first name.
-            !is_credential(name) && !(value.contains('{') && holds_credential_words(value))
+            !(is_credential(name) || value.contains('{') && holds_credential_words(value))
         };
         cleaned.secrets.extend(passwords(line));
         if passes {

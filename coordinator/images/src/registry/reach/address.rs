@@ -50,7 +50,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         _ => {}
     }
     // Only this block is given out. Within it, what tunnels or documents is not asked: Teredo and its like, 6to4, documentation.
-    let is_special = a == 0x2001 && b < 0x200 || a == 0x2001 && b == 0xdb8 || a == 0x2002 || a == 0x3fff && b < 0x1000;
+    let is_special = matches!((a, b), (0x2001, 0..0x200 | 0xdb8) | (0x2002, _) | (0x3fff, 0..0x1000));
     a & 0xe000 == 0x2000 && !is_special
 }
 
