@@ -28,7 +28,7 @@ pub struct Config {
     /// Where it keeps blobs, the action cache, builds and artifacts.
     #[arg(long, env = "KILN_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// Most bytes of cached blobs, such as `50GiB`; `auto` is a fifth of the free disk and at most 50 GiB. Beyond them, what no cached result names is dropped first, then the results used
+    /// Most bytes of cached blobs of each tenant that has no `store` quota, such as `50GiB`; `auto` is a fifth of the free disk and at most 50 GiB. Beyond them, what no cached result names is dropped first, then the results used
     /// longest ago with what they alone name. Artifacts are not counted.
     #[arg(long = "store-size", env = "KILN_STORE_SIZE", default_value = "50GiB", value_parser = bound, value_name = "SIZE")]
     pub store_bytes: store::Bound,

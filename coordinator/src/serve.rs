@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -229,11 +229,19 @@ fn local_token(config: &Config, address: SocketAddr) -> anyhow::Result<Option<Pu
     Ok(Some(published))
 }
 
-/// Makes the data directory, which only its owner may enter from then on: tenants' sources and artifacts lie in it.
+/// Makes the data directory, which only its owner may enter from then on: tenants' sources and artifacts lie in it. One that belongs to somebody
+/// else, such as a volume, is theirs to close.
 fn own(data_dir: &Path) -> anyhow::Result<()> {
     let wrong = || format!("cannot use the data directory `{}`", data_dir.display());
     std::fs::create_dir_all(data_dir).with_context(wrong)?;
-    std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700)).with_context(wrong)
+    let about = std::fs::metadata(data_dir).with_context(wrong)?;
+    if about.uid() == rustix::process::geteuid().as_raw() {
+        return std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700)).with_context(wrong);
+    }
+    if about.mode() & 0o007 != 0 {
+        tracing::warn!(data_dir = %data_dir.display(), "the data directory belongs to another user and is open to everybody; close it");
+    }
+    Ok(())
 }
 
 fn scheduling(config: &Config) -> scheduler::Config {

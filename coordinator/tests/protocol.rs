@@ -37,6 +37,7 @@ impl Coordinator {
             .args(["--listen", "127.0.0.1:0", "--data-dir"])
             .arg(dir.path())
             .env("KILN_LOG", "info")
+            .env("KILN_INSECURE", "true")
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

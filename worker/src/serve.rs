@@ -30,6 +30,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'st
     let state = std::path::absolute(&config.state_dir)?;
     std::fs::create_dir_all(&state)
         .with_context(|| format!("cannot make the state directory `{}`", state.display()))?;
+    close(&state)?;
     let _lock = lock(&state)?;
     let metrics = match config.metrics_listen {
         Some(address) => Some(Metrics::bind(address).await?),
@@ -211,6 +212,18 @@ fn open(config: &Config, state: &Path) -> anyhow::Result<(Sandbox, Inputs)> {
     })?;
     let inputs = Inputs::open(inputs::Config { directory: state.join("inputs"), max_bytes: config.cache_bytes })?;
     Ok((sandbox, inputs))
+}
+
+/// Sources of every tenant and the worker's key lie in the state directory, so that only its owner may enter it. A volume that belongs to somebody
+/// else is theirs to close.
+fn close(state: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let is_own = std::fs::metadata(state)?.uid() == rustix::process::geteuid().as_raw();
+    if is_own {
+        std::fs::set_permissions(state, std::fs::Permissions::from_mode(0o700))
+            .with_context(|| format!("cannot close the state directory `{}` to others", state.display()))?;
+    }
+    Ok(())
 }
 
 /// One worker uses a state directory.

@@ -252,6 +252,26 @@ mod tests {
     }
 
     #[test]
+    fn a_renewed_certificate_is_of_its_first_ones_family_and_names_one_tenant() {
+        let authority = authority();
+        let read = |identity: &Identity| {
+            let made = authority.issue(&Subject::Client(identity), Duration::from_secs(60)).unwrap();
+            identify(&CertificateDer::from_pem_slice(made.chain.as_bytes()).unwrap())
+        };
+        let first = read(&ann()).unwrap();
+        assert_eq!(first.family, first.serial);
+        let second = read(&first).unwrap();
+        let third = read(&second).unwrap();
+        assert!(third.serial != first.serial && third.family == first.serial, "{third:?}");
+        let mut revoked = crate::auth::revoked::File::default();
+        revoked.add_serial(first.serial.as_deref().unwrap());
+        assert!(revoked.has(&first) && revoked.has(&third), "expected a renewal not to outlive its revocation");
+        // A name that smuggles a second tenant in is none.
+        let twice = Identity { name: "ann?tenant=bank&role=admin".into(), ..ann() };
+        assert!(read(&twice).is_err());
+    }
+
+    #[test]
     fn a_certificate_that_is_for_a_server_is_nobodys() {
         let made = authority().issue(&Subject::Server(&["farm.example".into()]), Duration::from_secs(60)).unwrap();
         let refused = identify(&CertificateDer::from_pem_slice(made.chain.as_bytes()).unwrap()).unwrap_err();

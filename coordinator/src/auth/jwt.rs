@@ -191,9 +191,6 @@ impl Jwt {
         let key = self.key(header.kid.as_deref()).await?;
         check_key(&key, header.alg)?;
         let claims = self.claims(token, header.alg, &key)?;
-        if !matches!(claims["nbf"], Value::Null | Value::Number(_)) {
-            return Err("the token's `nbf` is no time".to_owned());
-        }
         let expires = claims["exp"].as_u64().and_then(|at| at.checked_add(LEEWAY_SECS)).map(Duration::from_secs);
         let expires = expires.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
         let expires = expires.ok_or("the token's `exp` is no time")?;
@@ -232,6 +229,7 @@ impl Jwt {
             ErrorKind::InvalidIssuer => format!("the token is not from `{}`", self.config.issuer),
             ErrorKind::InvalidAudience => format!("the token is not for `{}`", self.config.audience),
             ErrorKind::InvalidSignature => "the token is not signed by the provider".to_owned(),
+            ErrorKind::InvalidClaimFormat(claim) => format!("the token's `{claim}` is of a wrong type"),
             ErrorKind::MissingRequiredClaim(claim) => format!("the token has no claim `{claim}`"),
             other => format!("the token cannot be taken: {other:?}"),
         }

@@ -14,8 +14,8 @@ use super::{BlobStore, RedbActions};
 /// Which part of the quota results have at most, and which is left to blobs at least: without any nothing could be built.
 pub(super) const PART: u64 = 8;
 
-/// Bytes that a database's file has before anything is in it, and grows by.
-const EMPTY_DATABASE: u64 = 8 << 20;
+/// Bytes that a database's file may have before much is in it: it grows by doubling.
+const EMPTY_DATABASE: u64 = 16 << 20;
 
 /// What is counted for one tenant. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -165,7 +165,7 @@ async fn a_token_with_an_odd_time_header_key_or_tenant_is_refused() {
         claims
     };
     for (claim, value, word) in [
-        ("nbf", json!("yesterday"), "`nbf` is no time"),
+        ("nbf", json!("yesterday"), "`nbf` is of a wrong type"),
         ("exp", json!(unix() + 10 * 3600), "valid for more than 1h"),
         ("tenant", json!(["shop"]), "expected the name of a tenant"),
         ("tenant", json!(7), "expected the name of a tenant"),
