@@ -142,7 +142,7 @@ fn is_private(name: &str) -> bool {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     let is_below =
         |domain: &&str| name.strip_suffix(*domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    !name.contains('.') || PRIVATE_DOMAINS.iter().any(|domain| is_below(domain))
+    !name.contains('.') || PRIVATE_DOMAINS.iter().any(is_below)
 }
 
 /// A resolver that gives no address which may not be connected to.
