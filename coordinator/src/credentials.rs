@@ -164,7 +164,9 @@ impl Entry {
             parts.peek().is_some() && parts.all(|part| matches!(part, std::path::Component::Normal(_)))
         };
         if let Some(path) = self.files.keys().find(|path| !is_below(path)) {
-            return Err(format!("`files`: `{path}` is no path below a home directory; expected such as `.npmrc`"));
+            return Err(format!(
+                "`files`: invalid path `{path}`; expected one below a home directory, such as `.npmrc`"
+            ));
         }
         self.of_steps()?;
         if let Some(path) = &self.docker_config {
@@ -259,7 +261,7 @@ mod tests {
             (NPM.replace("[\"shop\"]", "[]"), "`tenants` names none"),
             (NPM.replace("DIR/token", "DIR/none"), "cannot read"),
             (NPM.replace("${NPM_TOKEN}", "${OTHER}"), "`${OTHER}` is none of its `secrets`"),
-            (NPM.replace(".npmrc", "../x"), "no path below a home directory"),
+            (NPM.replace(".npmrc", "../x"), "expected one below a home directory"),
             (NPM.replace("NPM_TOKEN =", "\"a-b\" ="), "can name no variable"),
             (NPM.replace("files", "file"), "file"),
         ] {

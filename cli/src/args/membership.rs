@@ -138,7 +138,7 @@ fn uses(text: &str) -> Result<Uses, String> {
     match (text, text.parse()) {
         ("unlimited", _) => Ok(Uses::Unlimited),
         (_, Ok(number)) if number > 0 => Ok(Uses::AtMost(number)),
-        _ => Err(format!("`{text}` is no number of workers; expected such as `10`, or `unlimited`")),
+        _ => Err(format!("invalid number of workers `{text}`; expected a number such as `10`, or `unlimited`")),
     }
 }
 

@@ -174,10 +174,15 @@ impl Jwt {
     }
 
     async fn verify(&self, token: &str) -> Result<Verified, String> {
-        // What was withdrawn since ends with what was remembered of it.
-        if self.fetched.lock().as_ref().is_some_and(|(at, _)| at.elapsed() >= FRESH) {
-            self.refresh().await?;
+        // What was withdrawn since ends with what was remembered of it. One caller asks; the others go on with what is known.
+        let is_due = self.fetched.lock().as_ref().is_some_and(|(at, _)| at.elapsed() >= FRESH);
+        if is_due
+            && self.fetching.try_lock().is_ok()
+            && let Err(reason) = self.fetch().await
+        {
+            tracing::warn!(reason, "cannot fetch the keys of tokens");
         }
+        self.check_age()?;
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         if let Some(known) = self.verified.lock().get(&hash).filter(|known| known.expires > SystemTime::now()) {
             return Ok(known.clone());
@@ -235,14 +240,12 @@ impl Jwt {
         }
     }
 
-    /// Fetches the keys again. Those that are known do while the provider is away, for a while.
-    async fn refresh(&self) -> Result<(), String> {
-        let Err(reason) = self.fetch().await else { return Ok(()) };
-        tracing::warn!(reason, "cannot fetch the keys of tokens");
+    /// Keys that are known do while the provider is away, for a while.
+    fn check_age(&self) -> Result<(), String> {
         if self.published.lock().is_some_and(|at| at.elapsed() > STALE) {
             let hours = STALE.as_secs() / 3600;
             return Err(format!(
-                "the provider's keys could not be fetched for {hours} h, so its tokens are not taken; try again"
+                "the provider's keys could not be fetched for {hours} h, so its tokens are refused; try again"
             ));
         }
         Ok(())

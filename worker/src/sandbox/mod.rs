@@ -93,7 +93,7 @@ pub enum Error {
         source: std::io::Error,
     },
     #[error(
-        "this machine cannot give steps networks of their own: {reason}; mend that, or start the worker with \
+        "this machine cannot give steps networks of their own: {reason}; fix that, or start the worker with \
          `--network-isolation auto` where every step that may reach the network may reach what the machine reaches"
     )]
     NoNetwork { reason: String },

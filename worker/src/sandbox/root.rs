@@ -67,7 +67,10 @@ const NONE: Option<&Path> = None;
 pub(super) fn build(spec: &Spec, sent: &[OwnedFd]) -> Result<()> {
     mounted(NONE, Path::new("/"), NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None)?;
     let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    let place = PLACES.iter().map(Path::new).find(|place| place.is_dir()).ok_or("there is no directory to build on")?;
+    let place =
+        PLACES.iter().map(Path::new).find(|place| place.is_dir()).ok_or(
+            "no directory to build the root file system on; expected one of `/sys`, `/mnt`, `/srv` and `/home`",
+        )?;
     mounted(Some("tmpfs"), place, Some("tmpfs"), safe, Some("mode=0755,size=16m"))?;
     let stages = Stages { directory: directory(place, "stage")?, sent };
     for (number, source) in spec.stage.iter().enumerate() {

@@ -194,3 +194,21 @@ async fn a_token_with_an_odd_time_header_key_or_tenant_is_refused() {
         provider.publish("one");
     }
 }
+
+#[tokio::test]
+async fn keys_that_were_not_told_for_a_day_verify_nothing_also_of_what_is_remembered() {
+    let provider = Provider::new();
+    let jwt = provider.open().await;
+    let token = provider.sign(&claims());
+    jwt.identify(&token, None).await.unwrap();
+    *jwt.published.lock() = Instant::now().checked_sub(STALE + Duration::from_secs(1));
+    for _ in 0..2 {
+        let reason = jwt.identify(&token, None).await.unwrap_err();
+        assert!(reason.contains("could not be fetched for 24 h"), "{reason}");
+    }
+    // The provider is back, and a key is withdrawn: the next look ends what was remembered of it.
+    provider.publish("another");
+    *jwt.fetched.lock() = Instant::now().checked_sub(FRESH).map(|at| (at, Ok(())));
+    let reason = jwt.identify(&token, None).await.unwrap_err();
+    assert!(reason.contains("does not publish") || reason.contains("cannot be fetched just now"), "{reason}");
+}
