@@ -508,7 +508,13 @@ impl Owner {
         tokio::spawn(async move {
             let cacheable = match known {
                 Some(prepared) => !prepared.action.do_not_cache,
-                None => preparer.load(&leased.action).await.is_ok_and(|(action, _)| !action.do_not_cache),
+                // A worker brought the lease, which an earlier coordinator may have seen finished: what it had then stands.
+                None => {
+                    let has_result =
+                        stores.actions.get(&instance, &leased.action).await.is_ok_and(|found| found.is_some());
+                    let loaded = preparer.load(&leased.action).await;
+                    !has_result && loaded.is_ok_and(|(action, _)| !action.do_not_cache)
+                }
             };
             if let (true, Some(result)) = (cacheable, response.result)
                 && let Err(error) = stores.actions.put(&instance, &leased.action, result).await
