@@ -48,7 +48,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::from(code as u8)
 }
 
-fn perform(cli: args::Cli) -> Result<Code, Error> {
+fn perform(mut cli: args::Cli) -> Result<Code, Error> {
+    if let args::Command::Worker(worker) = &mut cli.command {
+        worker.config.take_ids();
+    }
     if let Some(parent) = cli.command.parent() {
         farm::parts::die_with(parent)?;
     }

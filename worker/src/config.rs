@@ -2,13 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kiln_proto::channel::Access;
 
 use crate::docker;
-use crate::sandbox::{Isolation, Mode, SubIds};
+use crate::sandbox::{IDS_OF_AN_ACTION, Isolation, Mode, SubIds};
+use crate::userns::subordinate;
 
 /// What a worker needs to know.
 #[derive(Debug, Clone, clap::Args)]
@@ -38,11 +39,15 @@ pub struct Config {
     /// How actions are kept apart: `required` refuses to start where the kernel forbids it.
     #[arg(long, env = "KILN_SANDBOX", value_enum, default_value = "auto")]
     pub sandbox: Mode,
-    /// User and group ids for actions, where the worker is root: 65536 for each one that runs, such as `--subids 1000000:1048576`. By
-    /// default the range of `root` or `kiln` in /etc/subuid and /etc/subgid, else 1879048192:16777216.
+    /// User and group ids for actions, such as `--subids 1000000:1048576`. A worker that is root gives each action that runs 65536 of
+    /// them; by default from the range of `root` or `kiln` in /etc/subuid and /etc/subgid, else from 1879048192:16777216. Any other worker
+    /// gives one to all actions, by `newuidmap`; by default from its user's range in these files.
     #[arg(long = "subids", env = "KILN_SUBIDS", value_name = "BASE:COUNT")]
     pub sub_ids: Option<SubIds>,
-    /// Whether steps that may reach the network have one of their own, by `pasta` of the package `passt`: `required` refuses to start
+    /// In words, why a worker that is not root has no subordinate ids ([`Config::take_ids`]).
+    #[arg(skip)]
+    pub no_ids: Option<String>,
+    /// Whether steps that may reach the network have one of their own, by `pasta` (package `passt`) or `slirp4netns`: `required` refuses to start
     /// where the machine cannot do it, `auto` lets them share the machine's there.
     #[arg(long, env = "KILN_NETWORK_ISOLATION", value_enum, default_value = "auto")]
     pub network_isolation: Isolation,
@@ -86,6 +91,17 @@ pub struct Config {
 }
 
 impl Config {
+    /// Makes a worker that is not root the root of a user namespace with its user's subordinate ids, so that actions need not be its own
+    /// user; where the machine does not allow that, it goes on without, and [`sandbox`](crate::sandbox) says why. To be called before the process
+    /// has a second thread.
+    pub fn take_ids(&mut self) {
+        if self.sandbox == Mode::Off || rustix::process::geteuid().is_root() {
+            return;
+        }
+        let wanted = self.sub_ids.map(SubIds::range);
+        self.no_ids = subordinate::enter(Path::new("/proc/self/exe"), wanted, IDS_OF_AN_ACTION).err();
+    }
+
     /// The join token, where there is one.
     ///
     /// # Errors

@@ -13,10 +13,11 @@ What a step can reach:
   files     the system's directories read-only; its inputs at /build, /tmp and /dev/shm, private and gone with it
   devices   null, zero, full, random, urandom, tty; nobody can change them
   kernel    the system calls that builds need; /proc read-only, without what shows the machine
-  processes its own; as a user and group of its own where the worker is root (--subids), else as the worker's
+  processes its own; as a user and group of its own where the worker is root, as one that all actions share where the worker's user
+            has subordinate ids (--subids), else as the worker's
   network   none; with `network = true` what the machine can connect to, private networks included, but neither the machine's own
             addresses and loopback (except ports that the worker's proxy and registry settings name), other steps, nor clouds'
-            metadata addresses. Without pasta, or with --network-isolation off, whatever the machine reaches
+            metadata addresses. Without pasta or slirp4netns, or with --network-isolation off, whatever the machine reaches
   --sandbox off keeps nothing out. What a machine lacks, `kiln workers` says.";
 
 #[derive(Parser)]
@@ -30,7 +31,9 @@ struct Arguments {
 
 fn main() -> ExitCode {
     kiln_worker::become_init_if_asked();
-    match work() {
+    let mut arguments = Arguments::parse();
+    arguments.config.take_ids();
+    match work(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Its causes, and no stack trace: what is wrong is outside this program.
@@ -41,8 +44,7 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn work() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+async fn work(arguments: Arguments) -> anyhow::Result<()> {
     kiln_proto::secret::no_core_dumps();
     let telemetry = Telemetry::start(&PROCESS, &arguments.telemetry)?;
     let result = kiln_worker::run(arguments.config, stop_signal()).await;

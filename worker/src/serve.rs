@@ -206,11 +206,16 @@ fn open(config: &Config, state: &Path) -> anyhow::Result<(Sandbox, Inputs)> {
         tools: if config.root.is_none() { Tools::discover() } else { Tools::default() },
         root: config.root.clone(),
         sub_ids: config.sub_ids,
+        no_ids: config.no_ids.clone(),
         network: config.network_isolation,
         init: None,
         own_credentials: config.own_credentials,
     })?;
-    let inputs = Inputs::open(inputs::Config { directory: state.join("inputs"), max_bytes: config.cache_bytes })?;
+    let inputs = Inputs::open(inputs::Config {
+        directory: state.join("inputs"),
+        max_bytes: config.cache_bytes,
+        owner: sandbox.owner_of_inputs(),
+    })?;
     Ok((sandbox, inputs))
 }
 

@@ -94,6 +94,7 @@ pub fn own_worker(coordinator: String, name: String, state_dir: PathBuf) -> kiln
         // Whoever builds here is that user.
         own_credentials: true,
         sub_ids: None,
+        no_ids: None,
         network_isolation: network_isolation(),
         docker: kiln_worker::docker::Mode::Auto,
         docker_host: std::env::var("DOCKER_HOST").unwrap_or_else(|_| kiln_worker::docker::DEFAULT_HOST.to_owned()),

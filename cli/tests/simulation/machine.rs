@@ -90,7 +90,7 @@ pub async fn work(name: String, state: PathBuf, seed: u64, runs: Runs) -> turmoi
     let logs = state.join("logs");
     let _ = std::fs::remove_dir_all(&logs);
     std::fs::create_dir_all(&logs)?;
-    let inputs = Inputs::open(inputs::Config { directory: disk(&state), max_bytes: 1 << 30 })?;
+    let inputs = Inputs::open(inputs::Config { directory: disk(&state), max_bytes: 1 << 30, owner: None })?;
     let executor = Arc::new(Commands { seed, runs });
     let runner = Arc::new(Runner::new(name.clone(), inputs, executor, logs));
     let capacity = v1::Capacity { milli_cpus: 2_000, memory_bytes: 4 << 30 };

@@ -16,6 +16,7 @@ use super::engine::{Engine, is_status, words};
 use super::init::SOCKET;
 use super::request::{Kind, Place, Setting, body};
 use super::wire::{self, Report, Task};
+use crate::userns;
 
 /// How long a container that was started may take to come to the door.
 const ARRIVAL: Duration = Duration::from_secs(30);
@@ -170,7 +171,7 @@ fn open_door(door: &Door, (user, group): (u32, u32)) -> io::Result<UnixListener>
     std::fs::create_dir_all(&door.directory)?;
     let path = door.directory.join(SOCKET);
     let listener = UnixListener::bind(&path)?;
-    if rustix::process::geteuid().is_root() {
+    if userns::is_machine_root() {
         chown(&path, Some(user), Some(group))?;
     }
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;

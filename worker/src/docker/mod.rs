@@ -43,6 +43,7 @@ use request::Setting;
 pub use resolver::Resolver;
 
 use crate::executor::scratch;
+use crate::userns;
 
 /// User and group that an action has in a container whose worker is root.
 const USER: u32 = 1000;
@@ -130,8 +131,7 @@ impl Docker {
             tokio::task::spawn_blocking(move || prepare(&config, &directory)).await
         };
         let (files, mounts) = prepared.map_err(|error| Error::Setup(error.to_string()))?.map_err(Error::Setup)?;
-        let own = (rustix::process::geteuid(), rustix::process::getegid());
-        let user = if own.0.is_root() { (USER, GROUP) } else { (own.0.as_raw(), own.1.as_raw()) };
+        let user = if userns::is_machine_root() { (USER, GROUP) } else { userns::on_machine() };
         let shared = Arc::new(Shared {
             pool: Pool::default(),
             images: Images::new(engine.clone(), config.credentials, Pulled::open(&directory)),

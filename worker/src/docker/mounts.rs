@@ -50,7 +50,7 @@ impl Mounts {
     /// # Errors
     /// In words, where this worker cannot mount for containers.
     pub(super) fn open(directory: &Path, state: &Path, init: &Path) -> Result<Self, String> {
-        if !rustix::process::geteuid().is_root() {
+        if !userns::is_machine_root() {
             return Err("the worker is not root".to_owned());
         }
         let mounts = Self { state: state.to_owned(), view: directory.join("view"), slots: directory.join("slots") };

@@ -22,6 +22,7 @@ use crate::executor::ending::{self, Ended, Stop, after};
 use crate::executor::output::follow;
 use crate::executor::scratch::Scratch;
 use crate::executor::{self, Chunk, Error, Executor, Finished, Job, OutputTree, Stream};
+use crate::userns;
 
 /// The engine's name for the machine's own network, whose sockets are everybody's.
 const HOST_NETWORK: &str = "host";
@@ -182,7 +183,7 @@ fn copy_in(layers: &[PathBuf], directory: &Path, user: u32, group: u32) -> std::
     std::fs::create_dir_all(tmp.join("home"))?;
     std::fs::set_permissions(&tmp, std::fs::Permissions::from_mode(0o1777))?;
     layers.iter().rev().try_for_each(|layer| executor::layers::copy(layer, &build))?;
-    if rustix::process::geteuid().is_root() {
+    if userns::is_machine_root() {
         give(&build, user, group)?;
         give(&tmp, user, group)?;
     }
@@ -228,7 +229,7 @@ async fn begin(left: &mut Left, job: &Job) -> Result<[pipe::Receiver; 2], Error>
 fn output_pipe((user, group): (u32, u32)) -> std::io::Result<(OwnedFd, pipe::Receiver)> {
     let (sender, receiver) = pipe::pipe()?;
     let end = sender.into_blocking_fd()?;
-    if rustix::process::geteuid().is_root() {
+    if userns::is_machine_root() {
         let owner = (rustix::fs::Uid::from_raw(user), rustix::fs::Gid::from_raw(group));
         rustix::fs::fchown(&end, Some(owner.0), Some(owner.1))?;
     }

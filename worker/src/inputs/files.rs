@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::fetching::in_place;
 use super::index::{Claimed, Held, Index, Temporary};
 use super::key::{Key, parse};
-use super::{Error, MTIME, disk};
+use super::{Error, MTIME, Owner, disk};
 
 /// Largest output that is taken into the cache.
 const ADOPT_BYTES: u64 = 256 << 20;
@@ -30,6 +30,7 @@ pub(super) struct Files {
     /// Bytes that came from the farm.
     fetched: AtomicU64,
     landed: watch::Sender<()>,
+    owner: Owner,
 }
 
 fn time() -> SystemTime {
@@ -38,7 +39,7 @@ fn time() -> SystemTime {
 
 impl Files {
     /// `trusted`: what lies there is as this program left it. Else each file is hashed before it is used.
-    pub(super) fn open(directory: PathBuf, trusted: bool) -> Result<Self, Error> {
+    pub(super) fn open(directory: PathBuf, trusted: bool, owner: Owner) -> Result<Self, Error> {
         let mut index = Index::default();
         fs::create_dir_all(&directory).map_err(disk(&directory))?;
         for shard in 0..=255_u8 {
@@ -47,9 +48,10 @@ impl Files {
             for entry in fs::read_dir(&shard).map_err(disk(&shard))?.flatten() {
                 let key = entry.file_name().to_str().and_then(parse);
                 let data = entry.metadata().ok();
-                // What was altered, or is left of a broken fetch, goes.
-                let intact =
-                    |key: &Key| data.is_some_and(|data| data.len() == key.digest.size && data.mtime() == MTIME);
+                // What was altered, is left of a broken fetch, or belongs to whom actions no longer are, goes.
+                let intact = |key: &Key| {
+                    data.is_some_and(|data| data.len() == key.digest.size && data.mtime() == MTIME && owner.has(&data))
+                };
                 match key.filter(intact) {
                     Some(key) => {
                         index.bytes += key.digest.size;
@@ -68,6 +70,7 @@ impl Files {
             clock: AtomicU64::new(1),
             fetched: AtomicU64::new(0),
             landed: watch::Sender::new(()),
+            owner,
         })
     }
 
@@ -161,8 +164,9 @@ impl Files {
         let path = self.path(&key);
         fs::set_permissions(temporary, fs::Permissions::from_mode(key.mode))
             .and_then(|()| fs::File::options().append(true).open(temporary)?.set_modified(time()))
-            .and_then(|()| fs::rename(temporary, &path))
             .map_err(disk(&path))?;
+        self.owner.take(temporary)?;
+        fs::rename(temporary, &path).map_err(disk(&path))?;
         let now = self.clock.fetch_add(1, Ordering::Relaxed);
         let mut index = self.index.lock();
         index.doubtful.remove(&key);

@@ -40,6 +40,8 @@ pub struct Config {
     pub directory: PathBuf,
     /// Most bytes of files. What is in use at once may be more.
     pub max_bytes: u64,
+    /// The user and group that the files belong to, where they are not this process's own.
+    pub owner: Option<u32>,
 }
 
 /// An input tree that cannot be had.
@@ -71,6 +73,26 @@ impl Error {
 
 pub(crate) fn disk(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
     move |source| Error::Disk { path: path.to_owned(), source }
+}
+
+/// Whom files and directories of the cache belong to: this process's own user, where none is named.
+#[derive(Debug, Clone, Copy)]
+struct Owner(Option<u32>);
+
+impl Owner {
+    /// Gives an entry to its owner.
+    fn take(self, path: &Path) -> Result<(), Error> {
+        match self.0 {
+            Some(id) => std::os::unix::fs::lchown(path, Some(id), Some(id)).map_err(disk(path)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether an entry belongs to its owner.
+    fn has(self, data: &std::fs::Metadata) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        data.uid() == self.0.unwrap_or_else(|| rustix::process::geteuid().as_raw())
+    }
 }
 
 #[derive(Debug)]
@@ -109,8 +131,9 @@ impl Inputs {
     /// Opens the cache; what an earlier run left half made is removed.
     pub fn open(config: Config) -> Result<Self, Error> {
         let session = Session::open(&config.directory)?;
-        let files = Files::open(config.directory.join("files"), session.is_trusted())?;
-        let units = Units::open(config.directory.join("units"), session.is_trusted())?;
+        let owner = Owner(config.owner);
+        let files = Files::open(config.directory.join("files"), session.is_trusted(), owner)?;
+        let units = Units::open(config.directory.join("units"), session.is_trusted(), owner)?;
         let shared = Shared {
             files,
             units,

@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use super::cut::Content;
 use super::files::Files;
-use super::{Error, MTIME, disk};
+use super::{Error, MTIME, Owner, disk};
 
 #[derive(Debug, Default)]
 struct Unit {
@@ -30,6 +30,7 @@ struct Index {
 pub(super) struct Units {
     directory: PathBuf,
     index: Arc<Mutex<Index>>,
+    owner: Owner,
 }
 
 /// Keeps a unit where it is.
@@ -56,18 +57,19 @@ impl Drop for Pin {
 
 impl Units {
     /// `trusted`: what lies there is as this program left it. Else it goes, and is made again from the files.
-    pub(super) fn open(directory: PathBuf, trusted: bool) -> Result<Self, Error> {
+    pub(super) fn open(directory: PathBuf, trusted: bool, owner: Owner) -> Result<Self, Error> {
         fs::create_dir_all(&directory).map_err(disk(&directory))?;
         let mut index = Index::default();
         for entry in fs::read_dir(&directory).map_err(disk(&directory))?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with("tmp-") || !trusted {
+            let is_theirs = entry.metadata().is_ok_and(|data| owner.has(&data));
+            if name.starts_with("tmp-") || !trusted || !is_theirs {
                 fs::remove_dir_all(entry.path()).map_err(disk(&directory))?;
             } else {
                 index.units.insert(name, Unit::default());
             }
         }
-        Ok(Self { directory, index: Arc::new(Mutex::new(index)) })
+        Ok(Self { directory, index: Arc::new(Mutex::new(index)), owner })
     }
 
     /// Only one caller makes a unit at a time.
@@ -93,7 +95,7 @@ impl Units {
     /// Makes a unit: aside first, in a place that no other maker has, then by rename in its own.
     pub(super) fn make(&self, name: &str, path: &str, content: &Content, files: &Files) -> Result<Pin, Error> {
         let temporary = self.temporary(name);
-        let filled = fill(&temporary, path, content, files);
+        let filled = fill(&temporary, path, content, files, self.owner);
         let pinned = filled.and_then(|()| self.publish(name, &temporary));
         // Where another maker was faster, too, there is something to remove.
         let _ = fs::remove_dir_all(&temporary);
@@ -147,7 +149,7 @@ impl Units {
     }
 }
 
-fn fill(root: &Path, path: &str, content: &Content, files: &Files) -> Result<(), Error> {
+fn fill(root: &Path, path: &str, content: &Content, files: &Files, owner: Owner) -> Result<(), Error> {
     let base = if path.is_empty() { root.to_owned() } else { root.join(path) };
     fs::create_dir_all(&base).map_err(disk(&base))?;
     for directory in &content.directories {
@@ -160,14 +162,17 @@ fn fill(root: &Path, path: &str, content: &Content, files: &Files) -> Result<(),
     for (at, target) in &content.links {
         let to = root.join(at);
         std::os::unix::fs::symlink(target, &to).map_err(disk(&to))?;
+        owner.take(&to)?;
         age(&to)?;
     }
     // Children before parents, for filling a directory gives it a new time.
     for directory in content.directories.iter().rev() {
+        owner.take(&root.join(directory))?;
         age(&root.join(directory))?;
     }
     let mut above = Some(base.as_path());
     while let Some(directory) = above.filter(|directory| directory.starts_with(root)) {
+        owner.take(directory)?;
         age(directory)?;
         above = directory.parent();
     }

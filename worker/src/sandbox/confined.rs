@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup::Group;
+use super::network::Networks;
 use super::prepare::Prepared;
 use super::spec::{self, GO, Report, STOP};
 use super::{Config, Error, Shared, ids, init, metadata};
@@ -101,13 +102,14 @@ pub(super) async fn run(
     let began = std::time::Instant::now();
     let mut reports = BufReader::new(reader);
     let (pid, user) = (child.id().unwrap_or(0), ids.as_ref().map(ids::Lease::user));
+    let program = networks.map_or("", Networks::program);
     let mut connect = || {
         let networks = networks.ok_or_else(|| io::Error::other("a job without the network asks for one"))?;
         Ok(networks.connection(pid, user, &shared.ports))
     };
     let ending = async {
         let stop = tokio::select! {
-            report = ended(&mut reports, &mut writer, &mut connect) => return (report, None),
+            report = ended(&mut reports, &mut writer, program, &mut connect) => return (report, None),
             stop = stopped(&job, &disk, group.as_ref(), &cancel) => stop,
         };
         // Everything is stopped; no report comes, and what it took is known here.
@@ -167,6 +169,7 @@ async fn report(reports: &mut Reports) -> io::Result<Report> {
 async fn ended(
     reports: &mut Reports,
     writer: &mut tokio::net::unix::OwnedWriteHalf,
+    program: &str,
     connect: &mut impl FnMut() -> io::Result<std::process::Command>,
 ) -> io::Result<Report> {
     let first = report(reports).await?;
@@ -182,7 +185,7 @@ async fn ended(
             if let Some(mut stderr) = connection.stderr.take() {
                 let _ = stderr.read_to_string(&mut said).await;
             }
-            Ok(Report::Setup(format!("a job's network went away: pasta ended ({}): {}", status?, said.trim())))
+            Ok(Report::Setup(format!("a job's network went away: {program} ended ({}): {}", status?, said.trim())))
         }
     }
 }

@@ -1,8 +1,11 @@
-//! Which users and groups actions are: a range of subordinate ids for each that runs.
+//! Which users and groups actions are: a range of subordinate ids for each that runs, or one user for all of them.
 //!
-//! Invariants: two actions that run at the same time have no id in common, and none of them has one of the worker's. What an action
-//! uses up that the kernel counts by user (inotify instances, pending signals, message queues) is charged to its own range.
-//! On disk everything belongs to the worker: an action sees the worker's directories by mounts that show it as their owner.
+//! Invariant: no action has an id of the worker's.
+//!
+//! With a range for each, two actions that run at the same time have no id in common, and what an action uses up that the kernel counts by
+//! user (inotify instances, pending signals, message queues) is charged to its own range. On disk everything belongs to the worker:
+//! an action sees the worker's directories by mounts that show it as their owner. Only root on a kernel and file system with such mounts can do
+//! that. Elsewhere all actions are one user, to whom their inputs and what they write belong on disk too.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,11 +17,12 @@ use parking_lot::Mutex;
 use rustix::mount::{OpenTreeFlags, open_tree};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::Config;
 use super::init::USER;
 use crate::{syscalls, userns};
 
 /// Ids of one action.
-const EACH: u32 = 65_536;
+pub(crate) const EACH: u32 = 65_536;
 /// Where neither the command line nor `/etc/subuid` names a range: ids that Linux distributions and systemd leave unused.
 const DEFAULT: SubIds = SubIds { base: 0x7000_0000, count: 256 * EACH };
 
@@ -39,8 +43,26 @@ impl SubIds {
         shared.unwrap_or(DEFAULT)
     }
 
+    /// The range that this process's own user namespace has beside its root, both as users and as groups.
+    fn mapped() -> Result<Self, String> {
+        let [users, groups] = userns::mapped();
+        let starts =
+            [&users, &groups].map(|ranges| ranges.iter().find(|range| range.inside > 0 && range.count >= EACH));
+        match starts {
+            [Some(users), Some(groups)] if users.inside == groups.inside => {
+                Ok(Self { base: users.inside, count: users.count.min(groups.count) })
+            }
+            _ => Err(format!("the worker's user namespace has no {EACH} ids beside its own")),
+        }
+    }
+
     fn slots(self) -> u32 {
         self.count / EACH
+    }
+
+    /// The first id, and how many.
+    pub(crate) fn range(self) -> (u32, u32) {
+        (self.base, self.count)
     }
 }
 
@@ -77,9 +99,19 @@ fn ranges(text: &str) -> Vec<SubIds> {
     text.lines().filter_map(of).collect()
 }
 
+/// How ids are given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A range for each action, and mounts that show it the worker's files as its own.
+    Each,
+    /// One user for all actions, to whom their files belong.
+    Shared,
+}
+
 /// Gives each action its ids.
 #[derive(Debug)]
 pub(super) struct Ids {
+    kind: Kind,
     range: SubIds,
     program: PathBuf,
     free: Arc<Mutex<Free>>,
@@ -112,8 +144,8 @@ struct Slot {
     user: u32,
     /// In which the action runs.
     namespace: File,
-    /// By which mounts show the worker's files as the action's.
-    owners: File,
+    /// By which mounts show the worker's files as the action's, where they are not.
+    owners: Option<File>,
 }
 
 /// The ids of one action; others may have them once this is dropped.
@@ -125,19 +157,31 @@ pub(super) struct Lease {
 }
 
 impl Ids {
-    /// An allocator, tried on a mount of `scratch`.
+    /// An allocator.
     ///
     /// # Errors
-    /// In words, why this process cannot give actions ids of their own.
-    pub(super) fn open(wanted: Option<SubIds>, program: &Path, scratch: &Path) -> Result<Self, String> {
+    /// In words, why this process cannot give actions ids in this way.
+    pub(super) fn open(kind: Kind, config: &Config) -> Result<Self, String> {
         if !rustix::process::geteuid().is_root() {
-            return Err("the worker is not root".to_owned());
+            return Err(config.no_ids.clone().unwrap_or_else(|| "the worker is not root".to_owned()));
         }
-        let range = wanted.unwrap_or_else(SubIds::of_root);
-        let permits = Arc::new(Semaphore::new(range.slots() as usize));
-        let ids = Self { range, program: program.to_owned(), free: Arc::default(), permits };
-        ids.try_take()?.mount(scratch)?;
+        let is_machine = userns::is_machine_root();
+        let range = if is_machine { config.sub_ids.unwrap_or_else(SubIds::of_root) } else { SubIds::mapped()? };
+        let at_once = match kind {
+            Kind::Each if !is_machine => return Err("only root on the machine can map the owners of files".to_owned()),
+            Kind::Each => range.slots() as usize,
+            // Their number is no longer what bounds actions.
+            Kind::Shared => Semaphore::MAX_PERMITS,
+        };
+        let (program, permits) = (config.init(), Arc::new(Semaphore::new(at_once)));
+        let ids = Self { kind, range, program, free: Arc::default(), permits };
+        ids.try_take()?.mount(&config.scratch)?;
         Ok(ids)
+    }
+
+    /// The user and group that inputs must belong to, where that is not the worker's own.
+    pub(super) fn owner(&self) -> Option<u32> {
+        (self.kind == Kind::Shared).then_some(self.range.base + USER)
     }
 
     /// Ids that no other action has, where there are any left.
@@ -146,9 +190,12 @@ impl Ids {
         self.lease(permit)
     }
 
-    /// The range, and how it is cut.
+    /// What actions are to the machine, in words.
     pub(super) fn describe(&self) -> String {
-        format!("{EACH} ids for each action from {}", self.range)
+        match self.kind {
+            Kind::Each => format!("{EACH} ids for each action from {}", self.range),
+            Kind::Shared => "one user for all actions, which is not the worker's".to_owned(),
+        }
     }
 
     /// Waits for ids that no other action has.
@@ -170,13 +217,19 @@ impl Ids {
     }
 
     fn make(&self, number: u32) -> Result<Slot, String> {
-        // Workers that share a range, as commands of several projects do, begin at different places of it.
-        let slot = (std::process::id() % self.range.slots() + number) % self.range.slots();
+        let slot = match self.kind {
+            // Workers that share a range, as commands of several projects do, begin at different places of it.
+            Kind::Each => (std::process::id() % self.range.slots() + number) % self.range.slots(),
+            Kind::Shared => 0,
+        };
         let base = self.range.base + slot * EACH;
         let user = base + USER;
         let failed = |error| format!("cannot make a user namespace for the ids from {base}: {error}");
         let namespace = userns::make(&self.program, Some(user), &format!("0 {base} {EACH}")).map_err(failed)?;
-        let owners = userns::make(&self.program, None, &format!("0 {user} 1")).map_err(failed)?;
+        let owners = match self.kind {
+            Kind::Each => Some(userns::make(&self.program, None, &format!("0 {user} 1")).map_err(failed)?),
+            Kind::Shared => None,
+        };
         Ok(Slot { user, namespace, owners })
     }
 }
@@ -196,10 +249,19 @@ impl Lease {
     pub(super) fn mount(&self, path: &Path) -> Result<OwnedFd, String> {
         let words = |error: std::io::Error| format!("cannot map the owners of `{}`: {error}", path.display());
         let tree = detached(path)?;
-        if let Some(slot) = &self.slot {
-            syscalls::map_owners(tree.as_fd(), slot.owners.as_fd()).map_err(words)?;
+        if let Some(owners) = self.slot.as_ref().and_then(|slot| slot.owners.as_ref()) {
+            syscalls::map_owners(tree.as_fd(), owners.as_fd()).map_err(words)?;
         }
         Ok(tree)
+    }
+
+    /// Gives the action a directory that was made for it, where no mount shows it as its own.
+    pub(super) fn give(&self, path: &Path) -> Result<(), String> {
+        match &self.slot {
+            Some(Slot { user, owners: None, .. }) => std::os::unix::fs::lchown(path, Some(*user), Some(*user))
+                .map_err(|error| format!("cannot give `{}` to an action: {error}", path.display())),
+            _ => Ok(()),
+        }
     }
 
     /// The same without the owners, for file systems that cannot map them.

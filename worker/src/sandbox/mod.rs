@@ -31,6 +31,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use cgroup::count;
 pub(crate) use host::within;
+pub(crate) use ids::EACH as IDS_OF_AN_ACTION;
 pub use ids::SubIds;
 pub(crate) use init::become_init_if_asked;
 pub use network::Isolation;
@@ -64,6 +65,8 @@ pub struct Config {
     pub root: Option<PathBuf>,
     /// The range from which actions get users and groups of their own, where the worker is root.
     pub sub_ids: Option<SubIds>,
+    /// In words, why a worker that is not root has no subordinate ids.
+    pub no_ids: Option<String>,
     /// Whether steps that may reach the network have one of their own.
     pub network: Isolation,
     /// The program that becomes a job's init; by default this process's own executable.
@@ -165,18 +168,15 @@ impl Sandbox {
         let metadata = if why_not.is_none() { metadata::Closed::open() } else { None };
         let ports = network::loopback_ports(&host);
         let confined = why_not.is_none();
-        let networks = match config.network {
+        let found = match config.network {
             Isolation::Off => Err("`--network-isolation off`".to_owned()),
             _ if !confined => Err("there is no sandbox".to_owned()),
             _ => network::Networks::find(&config.init()),
         };
         let required = config.network == Isolation::Required;
+        let networks = Err("not tried yet".to_owned());
         let mut shared = Shared { confined, why_not, ids, cgroups, metadata, networks, ports, host, config };
-        if let Ok(networks) = &shared.networks
-            && let Err(reason) = trial::network(&shared, networks)
-        {
-            shared.networks = Err(reason);
-        }
+        shared.networks = found.and_then(|found| trial::best_network(&shared, found));
         match &shared.networks {
             Err(reason) if required => Err(Error::NoNetwork { reason: reason.clone() }),
             _ => Ok(Self { shared: Arc::new(shared) }),
@@ -193,7 +193,7 @@ impl Sandbox {
             None => "a watchdog (no control group can be written)",
         };
         let network = match (&self.shared.networks, self.closes_metadata()) {
-            (Ok(_), _) => "steps with the network have one of their own (pasta)".to_owned(),
+            (Ok(networks), _) => format!("steps with the network have one of their own ({})", networks.program()),
             (Err(why), true) => {
                 format!("steps with the network share the machine's, without metadata addresses ({why})")
             }
@@ -209,9 +209,14 @@ impl Sandbox {
         format!("namespaces, {ids}, limits by {limits}, {network}")
     }
 
-    /// Whether each action has users and groups that nobody else has.
+    /// Whether actions have users and groups that are not the worker's.
     pub fn has_own_ids(&self) -> bool {
         self.shared.ids.is_ok()
+    }
+
+    /// The user and group that inputs must belong to on disk, where that is not the worker's own.
+    pub fn owner_of_inputs(&self) -> Option<u32> {
+        self.shared.ids.as_ref().ok().and_then(ids::Ids::owner)
     }
 
     /// What is hidden in what an action with the network prints.

@@ -58,8 +58,9 @@ impl Prepared {
         job: &Job,
         environment: BTreeMap<String, String>,
     ) -> Result<Self, String> {
-        for directory in ["tmp/home", "written", "work"] {
-            scratch.directory(directory).map_err(|error| format!("cannot prepare a job: {error}"))?;
+        for directory in ["", "tmp", "tmp/home", "written", "work"] {
+            let made = scratch.directory(directory).map_err(|error| format!("cannot prepare a job: {error}"))?;
+            ids.map_or(Ok(()), |ids| ids.give(&made))?;
         }
         let mut mounts = Mounts { ids, made: Vec::new() };
         let mut stage = vec![mounts.owned(scratch.path())?];

@@ -238,6 +238,10 @@ fn processes(root: &Path, empty: &Path) -> Result<()> {
     // In a namespace of its own an action would have every capability, and most of the kernel's code before it.
     fs::write(proc.join("sys/user/max_user_namespaces"), "0")
         .map_err(|error| format!("cannot forbid further user namespaces: {error}"))?;
+    // Where actions share a user, or are the worker's, one of them alone does not use up what that user may have.
+    if let Some(most) = number(Path::new("/proc/sys/fs/inotify/max_user_instances")) {
+        let _ = fs::write(proc.join("sys/user/max_inotify_instances"), (most / 2).max(1).to_string());
+    }
     restrict(&proc, Restriction::ReadOnly)?;
     for name in HIDDEN {
         let path = proc.join(name);
@@ -253,6 +257,10 @@ fn processes(root: &Path, empty: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 fn inputs(root: &Path, spec: &Spec, stages: &Path) -> Result<()> {

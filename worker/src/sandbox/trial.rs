@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::confined::command;
 use super::host::Host;
-use super::ids::{Ids, Lease};
+use super::ids::{Ids, Kind, Lease};
 use super::network::Networks;
 use super::prepare::Prepared;
 use super::spec::{self, GO, Report};
@@ -35,19 +35,29 @@ pub(super) fn sandbox(config: &Config, host: &Host, ids: Option<&Lease>) -> Resu
     run(config, host, ids, None)
 }
 
-/// An allocator of ids, tried with a job; in words why actions cannot have ids of their own.
+/// An allocator of ids, tried with a job; in words why actions cannot have ids that are not the worker's.
 pub(super) fn ids(config: &Config, host: &Host) -> Result<Ids, String> {
-    let ids = Ids::open(config.sub_ids, &config.init(), &config.scratch)?;
-    let lease = ids.try_take()?;
-    sandbox(config, host, Some(&lease))?;
-    drop(lease);
-    Ok(ids)
+    let tried = |kind| {
+        let ids = Ids::open(kind, config)?;
+        let lease = ids.try_take()?;
+        sandbox(config, host, Some(&lease))?;
+        drop(lease);
+        Ok::<_, String>(ids)
+    };
+    tried(Kind::Each).or_else(|_| tried(Kind::Shared))
 }
 
-/// Whether a job can have a network of its own; in words why not.
-pub(super) fn network(shared: &Shared, networks: &Networks) -> Result<(), String> {
-    let lease = shared.ids.as_ref().ok().map(Ids::try_take).transpose()?;
-    run(&shared.config, &shared.host, lease.as_ref(), Some((networks, &shared.ports)))
+/// The first of these with which a job has a network of its own; in words why there is none.
+pub(super) fn best_network(shared: &Shared, candidates: Vec<Networks>) -> Result<Networks, String> {
+    let mut reasons = Vec::new();
+    for networks in candidates {
+        let lease = shared.ids.as_ref().ok().map(Ids::try_take).transpose()?;
+        match run(&shared.config, &shared.host, lease.as_ref(), Some((&networks, &shared.ports))) {
+            Ok(()) => return Ok(networks),
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    Err(reasons.join("; "))
 }
 
 fn run(config: &Config, host: &Host, ids: Option<&Lease>, network: Option<(&Networks, &[u16])>) -> Result<(), String> {
@@ -91,25 +101,29 @@ fn run(config: &Config, host: &Host, ids: Option<&Lease>, network: Option<(&Netw
     let mut answer = report().map_err(silent)?;
     let mut connection = None;
     if let (Report::Network, Some((networks, ports))) = (&answer, network) {
-        let mut pasta = networks.connection(child.0.id(), ids.map(Lease::user), ports);
-        connection = Some(Running(pasta.spawn().map_err(|error| format!("cannot start pasta: {error}"))?));
+        let mut command = networks.connection(child.0.id(), ids.map(Lease::user), ports);
+        let spawned = command.spawn().map_err(|error| format!("cannot start {}: {error}", networks.program()))?;
+        connection = Some(Running(spawned));
         (&own).write_all(GO.as_bytes()).map_err(words)?;
         answer = report().map_err(silent)?;
     }
     drop(child);
     match answer {
         Report::Ended(Ended { code: Some(7), .. }) => Ok(()),
-        Report::Setup(reason) => Err(format!("{reason}{}", connection.map_or(String::new(), said))),
+        Report::Setup(reason) => {
+            Err(format!("{reason}{}", connection.map_or(String::new(), |process| said(process, network))))
+        }
         Report::Network => Err("the trial's init asks for a network".to_owned()),
         Report::Ended(ended) => Err(format!("a trial command ended with {ended:?} and not with code 7")),
     }
 }
 
 /// What a process that failed said, and ended for.
-fn said(mut process: Running) -> String {
+fn said(mut process: Running, network: Option<(&Networks, &[u16])>) -> String {
+    let program = network.map_or("", |(networks, _)| networks.program());
     let mut text = String::new();
     if let (Ok(Some(_)), Some(stderr)) = (process.0.try_wait(), process.0.stderr.take()) {
         let _ = io::Read::read_to_string(&mut { stderr }, &mut text);
     }
-    if text.trim().is_empty() { text } else { format!(" (pasta: {})", text.trim()) }
+    if text.trim().is_empty() { text } else { format!(" ({program}: {})", text.trim()) }
 }

@@ -23,7 +23,7 @@ pub(crate) fn open(dir: &Path) -> Inputs {
 }
 
 pub(crate) fn open_with(dir: &Path, max_bytes: u64) -> Inputs {
-    Inputs::open(Config { directory: dir.join("cache"), max_bytes }).unwrap()
+    Inputs::open(Config { directory: dir.join("cache"), max_bytes, owner: None }).unwrap()
 }
 
 /// What stands at a path: `d`, `f` or `x` with the content, `l` with the target.

@@ -236,6 +236,7 @@ fn a_sandbox_that_is_required_and_impossible_is_refused_in_words() {
         tools: Tools::discover(),
         root: None,
         sub_ids: None,
+        no_ids: None,
         network: Isolation::Auto,
         // An init that is none: as where the kernel forbids namespaces.
         init: Some("/bin/false".into()),

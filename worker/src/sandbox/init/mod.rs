@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::resource::{Resource, UsageWho, getrusage, setrlimit};
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getegid, geteuid, sethostname, setsid};
@@ -195,6 +195,10 @@ fn limit(spec: &Spec) -> Result<(), String> {
     // Not 0, which a kernel that hands cores to a program ignores; 1 it takes for "none", and no file fits into it (core(5)).
     setrlimit(Resource::RLIMIT_CORE, 1, 1).map_err(failed)?;
     setrlimit(Resource::RLIMIT_FSIZE, spec.file_bytes, spec.file_bytes).map_err(failed)?;
+    // Of what the action's user may have waiting, whoever else it is.
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_SIGPENDING) {
+        setrlimit(Resource::RLIMIT_SIGPENDING, hard / 2, hard / 2).map_err(failed)?;
+    }
     if let Some(most) = spec.max_processes {
         // The watchdog names the excess and ends it; beyond twice that the kernel refuses, so that nothing outruns it. (Counted in
         // this user namespace alone; not for a worker that is root, which has control groups.)

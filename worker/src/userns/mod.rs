@@ -1,4 +1,6 @@
-//! User namespaces that nothing runs in: they say which owners a mount shows, or which ids a job has.
+//! User namespaces: which ids a process has, which owners a mount shows.
+
+pub(crate) mod subordinate;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -23,6 +25,46 @@ pub(crate) fn make(program: &Path, owner: Option<u32>, map: &str) -> io::Result<
         std::fs::write(process.join(file), map)?;
     }
     File::open(process.join("ns/user"))
+}
+
+/// Ids of this process's user namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mapped {
+    /// The first one, in here.
+    pub(crate) inside: u32,
+    /// The same one on the machine, or in the namespace around this one.
+    pub(crate) outside: u32,
+    pub(crate) count: u32,
+}
+
+/// The ids of this process's user namespace, users and then groups.
+pub(crate) fn mapped() -> [Vec<Mapped>; 2] {
+    ["/proc/self/uid_map", "/proc/self/gid_map"]
+        .map(|file| read_map(&std::fs::read_to_string(file).unwrap_or_default()))
+}
+
+fn read_map(text: &str) -> Vec<Mapped> {
+    let of = |line: &str| {
+        let mut numbers = line.split_whitespace().map(|number| number.parse().ok());
+        Some(Mapped { inside: numbers.next()??, outside: numbers.next()??, count: numbers.next()?? })
+    };
+    text.lines().filter_map(of).collect()
+}
+
+/// Whether this process is root on the machine, and not just in a user namespace.
+pub(crate) fn is_machine_root() -> bool {
+    let everything = Mapped { inside: 0, outside: 0, count: u32::MAX };
+    nix::unistd::geteuid().is_root() && mapped()[0] == [everything]
+}
+
+/// The user and group that this process's files have on the machine.
+pub(crate) fn on_machine() -> (u32, u32) {
+    let [users, groups] = mapped();
+    let outside = |map: &[Mapped], id: u32| {
+        let range = map.iter().find(|range| id.checked_sub(range.inside).is_some_and(|more| more < range.count));
+        range.map_or(id, |range| range.outside + (id - range.inside))
+    };
+    (outside(&users, nix::unistd::geteuid().as_raw()), outside(&groups, nix::unistd::getegid().as_raw()))
 }
 
 /// A process that does nothing but have a user namespace, until this is dropped.
@@ -82,4 +124,19 @@ pub(crate) fn become_holder_if_asked() {
     // Until the worker ends it, or has ended.
     let _ = held && io::stdin().read(&mut [0]).is_ok();
     std::process::exit(0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_of_ids_is_read() {
+        let map = read_map("         0       1000          1\n         1     100000      65536\n");
+        let expected =
+            [Mapped { inside: 0, outside: 1000, count: 1 }, Mapped { inside: 1, outside: 100_000, count: 65_536 }];
+        assert_eq!(map, expected);
+        assert_eq!(read_map("         0          0 4294967295\n")[0].count, u32::MAX);
+        assert_eq!(read_map(""), []);
+    }
 }
