@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use kiln_core::scheduler::{
+use kiln_scheduler::{
     ActionKey, Capacity, Config, Effect, Event, LeaseId, Outcome, Requirements, Scheduler, Submission, WaiterId,
     WorkerId, WorkerOffer,
 };

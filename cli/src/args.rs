@@ -9,8 +9,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kiln_coordinator::config::{age, bound};
 use kiln_coordinator::store::Bound;
-use kiln_core::detect::Language;
-use kiln_core::plan::{Platform, Variable};
+use kiln_detect::Language;
+use kiln_planner::plan::{Platform, Variable};
 use kiln_proto::channel::Access;
 pub use membership::{Join, Membership, Uses, Who};
 

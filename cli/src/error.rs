@@ -27,7 +27,7 @@ pub enum Error {
     #[error(transparent)]
     Scan(#[from] kiln_scan::Error),
     #[error(transparent)]
-    Plan(#[from] kiln_core::plan::Error),
+    Plan(#[from] kiln_planner::plan::Error),
     #[error(transparent)]
     Farm(#[from] farm::Error),
     #[error(transparent)]

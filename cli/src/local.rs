@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kiln_coordinator::context::{self, Context};
-use kiln_core::detect::Language;
-use kiln_core::plan::{self, MemorySource, Options, Plan, Platform, Scope};
+use kiln_detect::Language;
+use kiln_planner::plan::{self, MemorySource, Options, Plan, Platform, Scope};
 
 use crate::{Code, Error, left_out};
 use kiln_scan::{self as scan, git};

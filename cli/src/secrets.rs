@@ -7,7 +7,7 @@ mod consent;
 
 use std::path::{Path, PathBuf};
 
-use kiln_core::project;
+use kiln_planner::project;
 use kiln_proto::secret;
 use kiln_proto::v1::Secret;
 use zeroize::Zeroizing;

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kiln_core::scheduler::Pool;
 use kiln_images::registry::{self, Pattern, Reach};
+use kiln_scheduler::Pool;
 
 use crate::auth::{self, FarmKey};
 use crate::builds::Unfinished;

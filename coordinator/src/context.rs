@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kiln_core::plan::context::{self, Files};
+use kiln_planner::plan::context::{self, Files};
 use kiln_scan::around;
 
 /// The part of the disk that a build of a project sees.

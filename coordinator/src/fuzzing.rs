@@ -7,7 +7,6 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use kiln_core::scheduler;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::v1::worker_message;
 use kiln_proto::{reapi, v1};
@@ -54,7 +53,7 @@ pub fn worker_messages(mut data: &[u8]) {
         messages.extend(message.message);
     }
     world.runtime.block_on(async {
-        let execution = ExecutionHandle::spawn(world.stores.clone(), scheduler::Config::default());
+        let execution = ExecutionHandle::spawn(world.stores.clone(), kiln_scheduler::Config::default());
         // The second would be let in beside the first, and speaks of the first one's leases.
         for name in ["one", "other"] {
             let (link, _heard) = mpsc::channel(MAX_MESSAGES);

@@ -1,6 +1,6 @@
 //! The coordinator: Remote Execution services, worker link, blob stores, builds and artifacts.
 //!
-//! Invariant: no scheduling decision is made here; `kiln-core` makes them, and this crate carries them out.
+//! Invariant: no scheduling decision is made here; `kiln-scheduler` makes them, and this crate carries them out.
 
 pub mod artifacts;
 pub mod auth;

@@ -1,8 +1,8 @@
 //! Workers that a farm has by declaration: `--pool linux/arm64,cpus=16,memory=64GiB,label.disk=ssd`.
 
-use kiln_core::plan::Platform;
-use kiln_core::scheduler::{Capacity, Pool};
+use kiln_planner::plan::Platform;
 use kiln_proto::property;
+use kiln_scheduler::{Capacity, Pool};
 
 /// Reads a pool: a platform, then what is known of its workers.
 ///

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures::Stream;
-use kiln_core::scheduler;
 use kiln_proto::channel::MAX_MESSAGE_BYTES;
 use kiln_proto::local::Published;
 use kiln_proto::v1::membership_server::MembershipServer;
@@ -244,14 +243,14 @@ fn own(data_dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn scheduling(config: &Config) -> scheduler::Config {
-    scheduler::Config {
+fn scheduling(config: &Config) -> kiln_scheduler::Config {
+    kiln_scheduler::Config {
         // Nobody guesses the number of another's lease, and those of an earlier run are told apart.
         lease_seed: Some(rand::random()),
         match_grace: MATCH_GRACE_MS,
         match_settle: MATCH_SETTLE_MS,
         queue_timeout: config.queue_timeout.as_millis() as u64,
         pools: config.pools.clone(),
-        ..scheduler::Config::default()
+        ..kiln_scheduler::Config::default()
     }
 }

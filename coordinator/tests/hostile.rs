@@ -134,7 +134,7 @@ async fn execute(farm: &Farm, root: &Digest) -> Result<Attached, Status> {
         ..Default::default()
     };
     let action_digest = farm.put_message(&action).await;
-    let execution = ExecutionHandle::spawn(farm.stores.clone(), kiln_core::scheduler::Config::default());
+    let execution = ExecutionHandle::spawn(farm.stores.clone(), kiln_scheduler::Config::default());
     let request = Request {
         instance: String::new(),
         action_digest,

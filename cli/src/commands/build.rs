@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Instant;
 
 use kiln_coordinator::context::{self, Context};
-use kiln_core::plan::{Scope, Variable};
+use kiln_planner::plan::{Scope, Variable};
 use kiln_proto::channel;
 use kiln_proto::meter::Meter;
 use kiln_proto::transfer::{self, Blob, Moved};

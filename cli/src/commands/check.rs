@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kiln_core::detect;
-use kiln_core::plan::{self, Plan, Target};
+use kiln_planner::plan::{self, Plan, Target};
 use kiln_proto::v1;
 use serde_json::{Value, json};
 
@@ -155,7 +154,7 @@ fn locked(project: &Project, plan: &Result<Plan, plan::Error>) -> Point {
     let found = project.detected();
     match &found {
         Err(plan::Error::Detect(
-            error @ (detect::Error::MissingLock { command, .. } | detect::Error::StaleLock { command, .. }),
+            error @ (kiln_detect::Error::MissingLock { command, .. } | kiln_detect::Error::StaleLock { command, .. }),
         )) => {
             return fail(NAME, error.to_string(), format!("run `{command}` and commit what it writes"));
         }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use kiln_core::plan::{Plan, Scope, Target, to_kiln_toml};
+use kiln_planner::plan::{Plan, Scope, Target, to_kiln_toml};
 
 use crate::farm::Farm;
 use crate::local::{self, Project};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use kiln_core::plan::{Artifact, Origin, Plan, Scope, Step, Target, VersionOrigin};
+use kiln_planner::plan::{Artifact, Origin, Plan, Scope, Step, Target, VersionOrigin};
 use serde_json::{Value, json};
 
 use crate::local::Project;
@@ -12,7 +12,7 @@ pub(super) fn run(args: &args::Plan) -> Result<Code, Error> {
     let project = Project::open(&args.dir)?;
     let scope = if args.test { Scope::Tests } else { Scope::Build };
     let mut plan = project.plan_for(&args.platform, &args.target, args.language, scope)?;
-    kiln_core::plan::set_variables(&mut plan, &args.env).map_err(|error| Error::Usage(error.to_string()))?;
+    kiln_planner::plan::set_variables(&mut plan, &args.env).map_err(|error| Error::Usage(error.to_string()))?;
     plan.notes.extend(left_out::words(&project.root, &project.left_out));
     if args.json {
         return local::print_json(&object(&plan));

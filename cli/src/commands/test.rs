@@ -1,6 +1,6 @@
 //! `kiln test`: a build of nothing but the plan's test steps and what they need.
 
-use kiln_core::plan::Scope;
+use kiln_planner::plan::Scope;
 
 use super::build;
 use crate::interrupts::Interrupts;

@@ -42,7 +42,7 @@ pub enum Error {
         source: std::io::Error,
     },
     #[error(transparent)]
-    Configuration(#[from] kiln_core::project::Error),
+    Configuration(#[from] kiln_planner::project::Error),
     #[error("`--store`: `{}` names no place; add `[store]` with `push = [\"…\"]`", .path.display())]
     NoStore { path: PathBuf },
     #[error(transparent)]
@@ -85,7 +85,7 @@ impl Error {
 fn places_of(project: &Path) -> Result<Vec<String>, Error> {
     let path = project.join("kiln.toml");
     let text = std::fs::read(&path).map_err(|source| Error::Project { path: path.clone(), source })?;
-    let places = kiln_core::project::push_places(&text)?;
+    let places = kiln_planner::project::push_places(&text)?;
     if places.is_empty() { Err(Error::NoStore { path }) } else { Ok(places) }
 }
 

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_core::plan::{Artifact, ArtifactKind, Target};
 use kiln_images::image::Origin;
+use kiln_planner::plan::{Artifact, ArtifactKind, Target};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::tree::{Entry, Tree};
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
-use kiln_core::plan::Target;
+use kiln_planner::plan::Target;
 use kiln_proto::tree::{Entry, Tree};
 
 use super::assemble::Error;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: two files never go to one place unless they are equal, and nothing goes to a place outside the artifact.
 
-use kiln_core::plan::{self, Artifact, ArtifactFile, ArtifactKind};
+use kiln_planner::plan::{self, Artifact, ArtifactFile, ArtifactKind};
 use kiln_proto::tree::{Entry, Tree};
 
 use super::assemble::Error;
@@ -141,7 +141,7 @@ fn leaves(tree: &Tree) -> Vec<(String, Entry)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kiln_core::plan::Image;
+    use kiln_planner::plan::Image;
     use kiln_proto::digest::DigestFunction;
 
     fn file(text: &str) -> Entry {

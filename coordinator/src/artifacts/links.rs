@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use kiln_core::plan::ArtifactKind;
+use kiln_planner::plan::ArtifactKind;
 
 /// Where a sandbox has the project's tree: a path that no other machine has.
 const BUILD: &str = "/build";

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use kiln_core::plan::{Platform, Target};
+use kiln_planner::plan::{Platform, Target};
 use object::elf;
 use object::read::elf::{Dyn, ElfFile32, ElfFile64, FileHeader, VerneedIterator};
 use object::{Endianness, Object};
@@ -159,7 +159,7 @@ mod tests {
             libc: None,
             cpu_level: None,
             labels: BTreeMap::new(),
-            libraries: kiln_core::plan::default_libraries(),
+            libraries: kiln_planner::plan::default_libraries(),
         }
     }
 

@@ -7,10 +7,10 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_core::plan::{Libc, Step, Target, Tool};
-use kiln_core::scheduler::{Pool, Requirements};
+use kiln_planner::plan::{Libc, Step, Target, Tool};
 use kiln_proto::property::{self, cpu_levels};
 use kiln_proto::{clock, v1};
+use kiln_scheduler::{Pool, Requirements};
 
 /// The environment for a target, or in words why there is none.
 pub fn choose(
@@ -185,7 +185,7 @@ fn lacks(environment: &v1::Environment, target: &Target, steps: &[Step]) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kiln_core::plan::Platform;
+    use kiln_planner::plan::Platform;
 
     fn target(os: Option<&str>) -> Target {
         Target {

@@ -8,9 +8,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kiln_core::plan::{Platform, Step};
 use kiln_images::name::ImageName;
 use kiln_images::reference::Invalid;
+use kiln_planner::plan::{Platform, Step};
 use kiln_proto::digest::Digest;
 use kiln_proto::v1::{self, event};
 use kiln_proto::{clock, property, reapi};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kiln_core::plan::{Artifact, Step, Target};
+use kiln_planner::plan::{Artifact, Step, Target};
 use kiln_proto::tree::{Entry, Tree};
 use kiln_proto::v1;
 

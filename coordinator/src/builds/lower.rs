@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kiln_core::plan::{self, Step, Target};
+use kiln_planner::plan::{self, Step, Target};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::tree::{Entry, Tree, mode_of};
 use kiln_proto::{clock, property, reapi, v1};

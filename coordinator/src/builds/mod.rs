@@ -27,7 +27,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kiln_core::plan::{self, Options, Plan, Platform, Scope};
+use kiln_planner::plan::{self, Options, Plan, Platform, Scope};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::v1::{self, Build, Status as BuildStatus, event};
 use kiln_proto::{clock, v1::SubmitRequest};

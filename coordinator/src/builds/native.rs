@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use futures::{StreamExt, stream};
-use kiln_core::plan::{self, Plan, Step};
+use kiln_planner::plan::{self, Plan, Step};
 use kiln_proto::digest::Digest;
 use kiln_proto::tree::Entry;
 use parking_lot::Mutex;

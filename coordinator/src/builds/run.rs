@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use kiln_core::plan::{Step, Target};
+use kiln_planner::plan::{Step, Target};
 use kiln_proto::clock;
 use kiln_proto::digest::Digest;
 use kiln_proto::tree::Tree;
@@ -452,7 +452,7 @@ async fn make_artifacts(
 /// What each step of an artifact left, in the plan's order; the shards of one as one.
 async fn outputs(
     work: &Work,
-    artifact: &kiln_core::plan::Artifact,
+    artifact: &kiln_planner::plan::Artifact,
     steps: &BTreeMap<usize, Vec<Finished>>,
 ) -> Result<Vec<(String, Tree)>, Unsuccessful> {
     let mut found = Vec::new();
@@ -476,7 +476,7 @@ async fn make(
     work: &Work,
     target: &Target,
     environment: &Arc<v1::Environment>,
-    artifact: &kiln_core::plan::Artifact,
+    artifact: &kiln_planner::plan::Artifact,
     outputs: &[(String, Tree)],
     facts: &[StepFact],
 ) -> Result<v1::Artifact, Unsuccessful> {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kiln_core::plan::{Plan, Step};
+use kiln_planner::plan::{Plan, Step};
 use kiln_proto::secret;
 use kiln_proto::v1::Secret;
 use tokio::sync::watch;

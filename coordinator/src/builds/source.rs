@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use kiln_core::plan::{self, MemorySource};
+use kiln_planner::plan::{self, MemorySource};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::shape;
 use kiln_proto::tree::{self, Entry, Tree};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::StreamExt;
-use kiln_core::plan::{Step, Target};
+use kiln_planner::plan::{Step, Target};
 use kiln_proto::digest::Digest;
 use kiln_proto::v1::step_finished::Cache;
 use kiln_proto::v1::{self, StepRef, event};

@@ -3,7 +3,7 @@
 use super::*;
 use crate::layers::RedbLayers;
 use crate::store;
-use kiln_core::scheduler::Config as Scheduling;
+use kiln_scheduler::Config as Scheduling;
 
 const ID: &str = "0123456789abcdef";
 

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::{Duration, SystemTime};
 
-use kiln_core::plan::Target;
-use kiln_core::scheduler::WaiterId;
+use kiln_planner::plan::Target;
 use kiln_proto::v1::{self, event};
+use kiln_scheduler::WaiterId;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 

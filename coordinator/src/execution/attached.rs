@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kiln_core::scheduler::WaiterId;
 use kiln_proto::reapi;
 use kiln_proto::v1::Stream;
+use kiln_scheduler::WaiterId;
 use tokio::sync::watch;
 
 use super::ExecutionHandle;

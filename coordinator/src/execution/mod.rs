@@ -22,9 +22,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use kiln_core::scheduler::{Config, Pool, WaiterId};
 use kiln_proto::digest::Digest;
 use kiln_proto::{reapi, rpc, scope, v1};
+use kiln_scheduler::{Config, Pool, WaiterId};
 use kiln_telemetry::trace;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tonic::Status;

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_core::scheduler::Requirements;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::elements::{self, Kind};
 use kiln_proto::{clock, precondition, property, reapi, scope, tree, v1};
+use kiln_scheduler::Requirements;
 use prost::Message;
 use tonic::Status;
 

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use kiln_core::scheduler::{Capacity, Requirements};
 use kiln_images::name::ImageName;
 use kiln_images::reference::Invalid;
 use kiln_proto::{property, reapi};
+use kiln_scheduler::{Capacity, Requirements};
 
 use super::properties::{Meaning, Rules};
 

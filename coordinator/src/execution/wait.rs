@@ -1,7 +1,7 @@
 //! What a caller waits for, as far as it may know: of other tenants it learns that they hold workers, and no more.
 
-use kiln_core::scheduler::{self, ActionKey};
 use kiln_proto::scope;
+use kiln_scheduler::ActionKey;
 
 /// What a caller waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,16 +34,16 @@ pub struct Holder {
 impl Wait {
     /// What the scheduler says, for a caller who asks for this action. `build_of` knows whose an action is.
     pub(super) fn of(
-        wait: scheduler::Wait,
+        wait: kiln_scheduler::Wait,
         asked: &ActionKey,
         build_of: impl Fn(&ActionKey) -> Option<String>,
     ) -> Self {
         let tenant = |key: &ActionKey| scope::split(key.0.split('|').next().unwrap_or_default()).0.to_owned();
         match wait {
-            scheduler::Wait::Worker { reasons, left } => Self::Worker { reasons, left_ms: left },
-            scheduler::Wait::Room { ahead, holders } => {
+            kiln_scheduler::Wait::Worker { reasons, left } => Self::Worker { reasons, left_ms: left },
+            kiln_scheduler::Wait::Room { ahead, holders } => {
                 let own = tenant(asked);
-                let of = |(worker, key): (scheduler::WorkerId, ActionKey)| Holder {
+                let of = |(worker, key): (kiln_scheduler::WorkerId, ActionKey)| Holder {
                     worker: worker.0,
                     build: build_of(&key).filter(|_| tenant(&key) == own),
                 };

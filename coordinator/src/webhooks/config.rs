@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
-use kiln_core::plan::Platform;
+use kiln_planner::plan::Platform;
 use kiln_proto::secret;
 use serde::Deserialize;
 use zeroize::Zeroizing;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use kiln_core::plan::Platform;
+use kiln_planner::plan::Platform;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::transfer::Blob;
 use kiln_proto::v1::{self, Build};

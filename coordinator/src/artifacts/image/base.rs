@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
-use kiln_core::plan::{self, ArtifactKind, Plan};
 use kiln_images::blobs::{self, Blobs, ByteStream};
 use kiln_images::contents::Contents;
 use kiln_images::image::Base;
@@ -17,6 +16,7 @@ use kiln_images::platform::Platform;
 use kiln_images::reference::{self, Reference};
 use kiln_images::registry::{self, Registries, Repository};
 use kiln_images::{archive, base, digest, layer, layout};
+use kiln_planner::plan::{self, ArtifactKind, Plan};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::tree::{Entry, Tree};
 use serde::{Deserialize, Serialize};

@@ -10,11 +10,11 @@ mod recipe;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_core::plan::{self, Base as Described, Image as Description};
 use kiln_images::image::{Added, Settings};
 use kiln_images::layer::{Compression, Options};
 use kiln_images::layout;
 use kiln_images::platform::Platform;
+use kiln_planner::plan::{self, Base as Described, Image as Description};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::tree::{Entry, Tree};
 

@@ -12,7 +12,7 @@ mod ruby;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_core::plan::Source;
+use kiln_planner::plan::Source;
 use kiln_proto::v1;
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! Lock files as the tools write them, and what is said of them.
 
-use kiln_core::plan::MemorySource;
+use kiln_planner::plan::MemorySource;
 
 use super::*;
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use kiln_core::scheduler::{ActionKey, Capacity, Effect, Event, LeaseId, Outcome, WaiterId, WorkerId};
 use kiln_proto::v1::{self, coordinator_message};
+use kiln_scheduler::{ActionKey, Capacity, Effect, Event, LeaseId, Outcome, WaiterId, WorkerId};
 use tonic::Code;
 
 use super::super::{Done, State, failed};

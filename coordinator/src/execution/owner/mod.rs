@@ -11,13 +11,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_core::scheduler::{
-    ActionKey, Config, Event, LeaseId, Millis, Outcome, RunningLease, Scheduler, Submission, WaiterId, WorkerId,
-    WorkerOffer,
-};
 use kiln_proto::digest::Digest;
 use kiln_proto::v1::{coordinator_message, worker_message};
 use kiln_proto::{clock, reapi, scope, v1};
+use kiln_scheduler::{
+    ActionKey, Config, Event, LeaseId, Millis, Outcome, RunningLease, Scheduler, Submission, WaiterId, WorkerId,
+    WorkerOffer,
+};
 use kiln_telemetry::trace;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::Instant;

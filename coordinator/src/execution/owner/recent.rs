@@ -7,8 +7,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use kiln_core::scheduler::ActionKey;
 use kiln_proto::reapi;
+use kiln_scheduler::ActionKey;
 use prost::Message;
 use tokio::time::Instant;
 

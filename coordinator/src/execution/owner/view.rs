@@ -1,7 +1,7 @@
 //! The farm as an operator sees it.
 
-use kiln_core::scheduler::{ActionKey, Capacity, WaiterId};
 use kiln_proto::v1;
+use kiln_scheduler::{ActionKey, Capacity, WaiterId};
 
 use super::Owner;
 use crate::execution::wait::Wait;

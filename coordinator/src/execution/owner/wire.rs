@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use kiln_core::scheduler::{Capacity, Failure};
 use kiln_proto::{property, reapi, v1};
+use kiln_scheduler::{Capacity, Failure};
 use tonic::Code;
 
 use super::super::failed;

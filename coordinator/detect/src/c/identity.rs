@@ -1,0 +1,121 @@
+//! What the root's build file calls the project.
+
+use std::collections::BTreeMap;
+
+use super::super::{Identity, tree};
+use kiln_plan::Source;
+
+/// The name and version that the root's build file says.
+pub(in super::super) fn identity(source: &dyn Source) -> Identity {
+    let call = |path: &str, name: &str| {
+        let text = tree::text(source, path)?;
+        let is_word = |at: &usize| !text[..*at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+        let starts = text.match_indices(name).map(|(at, _)| at).filter(is_word);
+        let start = starts.map(|at| at + name.len()).find_map(|end| {
+            let rest = text[end..].trim_start();
+            rest.starts_with('(').then(|| text.len() - rest.len() + 1)
+        })?;
+        Some(text[start..].split(')').next()?.to_owned())
+    };
+    if let Some(arguments) = call("CMakeLists.txt", "project").or_else(|| call("CMakeLists.txt", "PROJECT")) {
+        let variables = cmake_variables(&tree::text(source, "CMakeLists.txt").unwrap_or_default());
+        let words: Vec<&str> = arguments.split_whitespace().map(|w| w.trim_matches('"')).collect();
+        let name = words.first().and_then(|name| resolved(name, &variables));
+        let stated = words.iter().position(|w| *w == "VERSION").and_then(|at| words.get(at + 1));
+        let version = match stated {
+            Some(version) => resolved(version, &variables),
+            // Without it, by the variables that projects use for this.
+            None => {
+                let names: Vec<String> = name.iter().flat_map(|name| [name.clone(), name.to_uppercase()]).collect();
+                let set = names.iter().map(String::as_str).chain(["PROJECT"]).find_map(|name| {
+                    variables.get(&format!("{name}_VERSION")).filter(|value| is_version(value)).cloned()
+                });
+                set.or_else(|| version_in_read_files(source))
+            }
+        };
+        return Identity { name, version: version.filter(|version| is_version(version)) };
+    }
+    if let Some(arguments) = call("configure.ac", "AC_INIT").filter(|_| !tree::has(source, "meson.build")) {
+        let mut words = arguments.split(',').map(|word| word.trim().trim_matches(['[', ']', '"']).trim().to_owned());
+        let plain = |word: &String| !word.is_empty() && !word.contains(['$', '(', '[', ' ', '\n']);
+        let name = words.next().filter(plain);
+        return Identity { name, version: words.next().filter(plain).filter(|version| is_version(version)) };
+    }
+    let Some(arguments) = call("meson.build", "project") else { return Identity::default() };
+    let quoted = |text: &str| text.split('\'').nth(1).map(str::to_owned);
+    let version = arguments.find("version").and_then(|at| {
+        let rest = arguments[at..].strip_prefix("version")?.trim_start().strip_prefix(':')?;
+        quoted(rest.split(',').next()?)
+    });
+    Identity { name: quoted(&arguments), version }
+}
+
+/// The variables that a `CMakeLists.txt` sets to values which need no running to know.
+fn cmake_variables(text: &str) -> BTreeMap<String, String> {
+    let mut variables = BTreeMap::new();
+    for (at, _) in text.match_indices("set(").chain(text.match_indices("SET(")) {
+        let mut words = text[at + 4..].split(')').next().unwrap_or_default().split_whitespace();
+        let (Some(name), Some(value)) = (words.next(), words.next()) else { continue };
+        if let Some(value) = resolved(value.trim_matches('"'), &variables) {
+            variables.entry(name.to_owned()).or_insert(value);
+        }
+    }
+    variables
+}
+
+/// The version in a header that the root's `CMakeLists.txt` reads for it: three macros, a text, or a number whose digits
+/// the `CMakeLists.txt` takes apart.
+fn version_in_read_files(source: &dyn Source) -> Option<String> {
+    let text = tree::text(source, "CMakeLists.txt")?;
+    let reads = ["file(READ ", "file(STRINGS ", "file (READ ", "file (STRINGS "];
+    let read = reads.iter().flat_map(|call| text.match_indices(call).map(|(at, call)| &text[at + call.len()..]));
+    let paths = read.filter_map(|rest| rest.split([' ', ')', '\n']).find(|word| !word.is_empty()));
+    paths.filter_map(|path| tree::join("", path.trim_matches('"').rsplit("}/").next()?)).find_map(|path| {
+        let header = tree::text(source, &path)?;
+        let macros = macros(&header);
+        let ending = |end: &str| macros.iter().find(|(name, _)| name.ends_with(end)).map(|(_, value)| *value);
+        if let (Some(major), Some(minor)) = (ending("VERSION_MAJOR"), ending("VERSION_MINOR")) {
+            let patch = ending("VERSION_PATCH").or_else(|| ending("VERSION_MICRO")).map(|patch| format!(".{patch}"));
+            return Some(format!("{major}.{minor}{}", patch.unwrap_or_default())).filter(|version| is_version(version));
+        }
+        let stated = ending("VERSION").or_else(|| ending("VERSION_STRING"))?;
+        let number = stated.parse::<u64>().ok().filter(|number| *number >= 100);
+        match number {
+            None => Some(stated.to_owned()).filter(|version| is_version(version) && version.contains('.')),
+            Some(number) if text.contains("([0-9]+)([0-9][0-9])([0-9][0-9])") => {
+                Some(format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100))
+            }
+            Some(_) => None,
+        }
+    })
+}
+
+/// The macros of a header that stand for one word each.
+fn macros(header: &str) -> Vec<(&str, &str)> {
+    let defined =
+        header.lines().filter_map(|line| line.trim_start().strip_prefix('#')?.trim_start().strip_prefix("define "));
+    defined
+        .filter_map(|rest| {
+            let (name, value) = rest.trim_start().split_once(char::is_whitespace)?;
+            Some((name, value.split_whitespace().next()?.trim_matches('"')))
+        })
+        .collect()
+}
+
+/// A word with `${NAME}` replaced; none where a variable's value is not known.
+fn resolved(word: &str, variables: &BTreeMap<String, String>) -> Option<String> {
+    let mut out = String::new();
+    let mut rest = word;
+    while let Some((before, after)) = rest.split_once("${") {
+        let (name, after) = after.split_once('}')?;
+        out.push_str(before);
+        out.push_str(variables.get(name)?);
+        rest = after;
+    }
+    out.push_str(rest);
+    (!out.contains('$')).then_some(out)
+}
+
+fn is_version(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit()) && !text.contains(char::is_whitespace)
+}

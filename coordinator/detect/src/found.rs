@@ -1,0 +1,79 @@
+//! What a detector hands back.
+//!
+//! Invariant: its steps and artifacts would pass the planner's validation.
+
+use kiln_plan::{Artifact, ArtifactFile, ArtifactKind, Step};
+
+/// A way to build a project, read from its files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Detected {
+    /// The language and its tool.
+    pub language: String,
+    /// The files that said so, and what each said.
+    pub because: Vec<String>,
+    /// What the manifest calls the project.
+    pub identity: Identity,
+    /// What to run.
+    pub steps: Vec<Step>,
+    /// What to hand over.
+    pub artifacts: Vec<Artifact>,
+    /// Warnings.
+    pub notes: Vec<String>,
+}
+
+/// What a manifest calls its project.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Its name.
+    pub name: Option<String>,
+    /// Its version.
+    pub version: Option<String>,
+}
+
+/// Memory of a step that compiles: 2 GiB.
+pub(super) const COMPILER_MEMORY_BYTES: u64 = 2 << 30;
+/// Processors of a step that compiles, in thousandths.
+pub(super) const COMPILER_MILLI_CPUS: u32 = 2000;
+
+/// An artifact of one form from one step, whose files go to given places.
+pub(super) fn artifact(name: &str, kind: ArtifactKind, from: &str, files: &[(&str, &str)]) -> Artifact {
+    Artifact {
+        name: artifact_name(name),
+        from: vec![from.to_owned()],
+        files: files
+            .iter()
+            .map(|(path, dest)| ArtifactFile { path: (*path).to_owned(), dest: Some((*dest).to_owned()) })
+            .collect(),
+        kind,
+        check_elf: true,
+        bundle_libraries: false,
+    }
+}
+
+/// A project's name with what an artifact's name cannot hold replaced: `@acme/shop` is `acme-shop`.
+pub fn artifact_name(name: &str) -> String {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let name: String = name.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
+    let name = name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+    if name.is_empty() { "artifact".to_owned() } else { name.to_owned() }
+}
+
+/// Owned strings.
+pub(super) fn strings<const N: usize>(values: [&str; N]) -> Vec<String> {
+    values.map(String::from).to_vec()
+}
+
+/// A step that may use the network to fetch what the lock file names.
+pub(super) fn fetch_step(name: &str, why: &str, run: impl Into<String>) -> Step {
+    Step { why: why.to_owned(), network: true, ..Step::new(name, run) }
+}
+
+/// A step that compiles.
+pub(super) fn compile_step(name: &str, why: &str, run: impl Into<String>) -> Step {
+    Step {
+        why: why.to_owned(),
+        milli_cpus: COMPILER_MILLI_CPUS,
+        memory_bytes: COMPILER_MEMORY_BYTES,
+        ..Step::new(name, run)
+    }
+}

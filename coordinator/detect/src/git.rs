@@ -1,0 +1,166 @@
+//! Builds that ask git for their version.
+//!
+//! A step's sources have no `.git`. Where a build file asks git, the step is stamped and finds a `git` in its `PATH` that
+//! answers from the stamp; a question that it cannot answer fails and becomes a note, so that no build takes silence for
+//! a version.
+
+use super::tree;
+use kiln_plan::{Source, Step};
+
+const GIT: &str = include_str!("shell/git.sh");
+/// Where a step finds it.
+const PATH: &str = ".kiln/bin/git";
+/// So many files are read at most.
+const READ: usize = 400;
+/// Directories of other projects' files, and of files that no build reads.
+const ASIDE: [&str; 14] = [
+    ".github",
+    ".kiln",
+    "deps",
+    "doc",
+    "docs",
+    "examples",
+    "external",
+    "node_modules",
+    "subprojects",
+    "test",
+    "tests",
+    "testdata",
+    "third_party",
+    "vendor",
+];
+/// What is asked of git.
+const QUESTIONS: [&str; 12] = [
+    "describe",
+    "rev-parse",
+    "rev-list",
+    "show-ref",
+    "diff-index",
+    "symbolic-ref",
+    "vcs_tag",
+    "log -",
+    "log\", \"-",
+    "log', '-",
+    "show -s",
+    "status --porcelain",
+];
+
+/// The file that asks git, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct GitUse {
+    pub(super) path: String,
+    /// Whether it looks for a `.git` before it asks.
+    looks: bool,
+}
+
+impl GitUse {
+    /// The first file of a C or C++ build that asks git.
+    pub(super) fn of_build_files(source: &dyn Source) -> Option<Self> {
+        Self::first(source, |path| {
+            let name = tree::base(path);
+            let by_name = matches!(
+                name,
+                "CMakeLists.txt"
+                    | "GNUmakefile"
+                    | "Makefile"
+                    | "Makefile.am"
+                    | "Makefile.in"
+                    | "makefile"
+                    | "meson.build"
+                    | "configure.ac"
+                    | "configure.in"
+                    | "GIT-VERSION-GEN"
+            );
+            let script = name.ends_with(".sh") || name.ends_with(".py") || !name.contains('.');
+            let extension = [".cmake", ".m4", ".mak", ".mk"].iter().any(|end| name.ends_with(end));
+            by_name
+                || extension
+                || script
+                    && (name.to_lowercase().contains("ver") || path.matches('/').count() < 3 && name.ends_with(".sh"))
+        })
+    }
+
+    /// The first of these files that asks git.
+    pub(super) fn first(source: &dyn Source, wanted: impl Fn(&str) -> bool) -> Option<Self> {
+        let aside = |path: &str| tree::parent(path).split('/').any(|part| ASIDE.contains(&part));
+        let paths = source.paths().iter().filter(|path| !aside(path) && wanted(path)).take(READ);
+        paths.filter_map(|path| Self::of(path, &tree::text(source, path)?)).next()
+    }
+
+    /// What asks git by means of its own, after it has looked for a repository.
+    pub(super) fn by_looking(path: &str) -> Self {
+        GitUse { path: path.to_owned(), looks: true }
+    }
+
+    /// How a file asks git, if it does.
+    fn of(path: &str, text: &str) -> Option<Self> {
+        let lines: Vec<&str> = text.lines().filter(|line| !is_comment(line)).collect();
+        let asks = (0..lines.len()).any(|at| {
+            QUESTIONS.iter().any(|question| lines[at].contains(question))
+                && lines[at.saturating_sub(4)..=at].iter().any(|line| names_git(line))
+        });
+        let looks = text.contains("vcs_tag")
+            || text.contains("/.git\"")
+            || text.contains("/.git)")
+            || text.contains("/.git/")
+            || text.contains(".git ]")
+            || text.contains("wildcard .git")
+            || text.contains("-d .git")
+            || text.contains("-e .git");
+        (asks || text.contains("vcs_tag(")).then(|| GitUse { path: path.to_owned(), looks })
+    }
+}
+
+fn is_comment(line: &str) -> bool {
+    let line = line.trim_start();
+    line.starts_with("dnl ") || line.starts_with("//") || line.starts_with('#') && !line.starts_with("#[")
+}
+
+/// Whether `git` stands in a line as a word, a variable or a string.
+fn names_git(line: &str) -> bool {
+    let line = line.to_ascii_lowercase();
+    line.contains("vcs_tag")
+        || line.match_indices("git").any(|(at, word)| {
+            let before = line[..at].chars().next_back();
+            let after = line[at + word.len()..].chars().next();
+            before.is_none_or(|c| !c.is_alphanumeric() && c != '.')
+                && after.is_none_or(|c| !c.is_alphanumeric() && !matches!(c, '.' | '-' | '@'))
+        })
+}
+
+/// Stamps a step, and gives it the `git` that answers from the stamp.
+pub(super) fn answer(step: &mut Step, used: &GitUse) {
+    step.stamp = true;
+    step.files.insert(PATH.to_owned(), GIT.to_owned());
+    let mark = "if [ -n \"$KILN_COMMIT\" ]; then mkdir -p .git && echo \"$KILN_COMMIT\" > .git/HEAD; fi\n";
+    let mark = if used.looks { mark } else { "" };
+    step.run.insert_str(0, &format!("chmod +x {PATH}\nexport PATH=\"$PWD/.kiln/bin:$PATH\"\n{mark}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asks(text: &str) -> Option<bool> {
+        GitUse::of("Makefile", text).map(|used| used.looks)
+    }
+
+    #[test]
+    fn questions_to_git_are_seen_in_every_build_language() {
+        assert_eq!(asks("VERSION := $(shell git describe --tags --always)\n"), Some(false));
+        assert_eq!(asks("v = run_command('git', 'describe', check: false)\n"), Some(false));
+        assert_eq!(asks("x = vcs_tag(input: 'v.h.in', output: 'v.h')\n"), Some(true));
+        let cmake = "find_package(Git)\nif(EXISTS \"${CMAKE_SOURCE_DIR}/.git\")\nexecute_process(\n  COMMAND ${GIT_EXECUTABLE}\n  rev-parse --short HEAD)\n";
+        assert_eq!(asks(cmake), Some(true));
+        assert_eq!(asks("let out = Command::new(\"git\").args([\"rev-parse\", \"HEAD\"]).output();\n"), Some(false));
+    }
+
+    #[test]
+    fn other_words_are_not_taken_for_one() {
+        for text in
+            ["# git describe\nall:\n\tcc a.c\n", "see https://example.com/x.git\n\tdescribe a\n", "digits describe\n"]
+        {
+            assert_eq!(asks(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What a project's files say about how to build it: one file or directory a language.
+//!
+//! Invariant: a dependency layer's inputs are manifests, lock files and the tools' own configuration, never sources;
+//! only the steps that fetch dependencies have the network.
+
+mod below;
+mod c;
+mod error;
+mod evidence;
+mod found;
+mod git;
+mod go;
+mod java;
+mod node;
+mod owned;
+mod pins;
+mod python;
+mod ruby;
+mod rust;
+mod shell;
+mod staging;
+mod submodules;
+mod tests_of;
+pub mod tree;
+mod unread;
+mod unsupported;
+
+pub use error::Error;
+pub use evidence::{Language, UnknownLanguage};
+pub use found::artifact_name;
+pub use found::{Detected, Identity};
+
+pub use java::{gradle_project, maven_modules};
+use kiln_plan::Source;
+pub use node::is_member as is_node_member;
+pub use node::package_paths as node_manifests;
+pub use owned::owned;
+pub use ruby::lock;
+pub use unread::about;
+
+/// Files that Kiln itself puts into steps, by what stands for their content in a `kiln.toml`.
+const BUILTIN: [(&str, &str); 2] = [("kiln:Gather.java", java::GATHER.1), ("kiln:member.js", node::MEMBER.1)];
+
+/// The content for which a text in a `kiln.toml` stands.
+pub fn builtin(text: &str) -> Option<&'static str> {
+    BUILTIN.iter().find(|(name, _)| *name == text).map(|(_, content)| *content)
+}
+
+/// What stands for a content in a `kiln.toml`.
+pub fn builtin_name(content: &str) -> Option<&'static str> {
+    BUILTIN.iter().find(|(_, known)| *known == content).map(|(name, _)| *name)
+}
+
+/// How to build the tree, and in words which other languages its files speak for. `directory_name` names a project that nothing else
+/// names; `language` is the user's choice, if any.
+///
+/// # Errors
+/// What is wrong with the project in the language that its files speak for most. Other languages' faults are nobody's concern.
+pub fn detect(
+    source: &dyn Source,
+    directory_name: &str,
+    language: Option<Language>,
+) -> Result<(Detected, Vec<String>), Error> {
+    if let Some(language) = language {
+        let found = in_language(language, source, directory_name)?;
+        let found = found.ok_or(Error::NotInLanguage { language, expected: manifests(language) })?;
+        return Ok((found, Vec::new()));
+    }
+    let weighed = evidence::weigh(source);
+    for candidate in &weighed {
+        let Some(found) = in_language(candidate.language, source, directory_name)? else { continue };
+        let others = weighed.iter().filter(|other| other.language != candidate.language);
+        let considered = others.map(|other| format!("{} ({})", other.language, other.because.join("; ")));
+        return Ok((found, considered.collect()));
+    }
+    Err(nothing(source))
+}
+
+/// The languages that a tree's files speak for, the weightiest first.
+pub fn weighed(source: &dyn Source) -> Vec<Language> {
+    evidence::weigh(source).into_iter().map(|evidence| evidence.language).collect()
+}
+
+fn in_language(language: Language, source: &dyn Source, directory_name: &str) -> Result<Option<Detected>, Error> {
+    let mut found = by_detector(language, source, directory_name)?;
+    if let Some(found) = &mut found {
+        tests_of::append(source, found);
+        pins::apply(source, &mut found.steps);
+    }
+    Ok(found)
+}
+
+fn by_detector(language: Language, source: &dyn Source, directory_name: &str) -> Result<Option<Detected>, Error> {
+    match language {
+        Language::Rust => rust::detect(source, directory_name),
+        Language::Go => go::detect(source, directory_name),
+        Language::Java => match java::detect(source, directory_name)? {
+            None => java::detect_plain(source, directory_name),
+            found => Ok(found),
+        },
+        Language::Node => node::detect(source, directory_name),
+        Language::Python => python::detect(source, directory_name),
+        Language::Ruby => ruby::detect(source, directory_name),
+        Language::C => c::detect(source, directory_name),
+    }
+}
+
+/// The files that a project in a language has, in words.
+fn manifests(language: Language) -> &'static str {
+    match language {
+        Language::Rust => "`Cargo.toml`",
+        Language::Go => "`go.mod` or `go.work`",
+        Language::Java => "`pom.xml`, `build.gradle` or Java sources",
+        Language::Node => "`package.json`",
+        Language::Python => "`pyproject.toml` with a project, `setup.py` or `requirements.txt`",
+        Language::Ruby => "`Gemfile`",
+        Language::C => "`CMakeLists.txt`, `meson.build`, `configure` or `Makefile`",
+    }
+}
+
+/// Why no language was found.
+fn nothing(source: &dyn Source) -> Error {
+    if let Some((file, what, fix)) = unsupported::find(source) {
+        return Error::Unsupported { file, what, fix };
+    }
+    let below = below::projects(source);
+    if !below.is_empty() {
+        return Error::Below { projects: below::words(&below) };
+    }
+    const SHOWN: usize = 5;
+    let paths = source.paths();
+    let more = paths.len().saturating_sub(SHOWN);
+    let found = kiln_plan::list(paths.iter().take(SHOWN).map(String::as_str));
+    let found = if more > 0 { format!("{found} and {more} more") } else { found };
+    Error::Unknown { found }
+}
+
+/// What the project's manifest calls it.
+pub fn identity(source: &dyn Source) -> Identity {
+    let of = |language: Language| match language {
+        Language::Rust => rust::identity(source),
+        Language::Go => go::identity(source),
+        Language::Java => java::identity(source),
+        Language::Node => node::identity(source),
+        Language::Python => python::identity(source),
+        Language::Ruby => ruby::identity(source),
+        Language::C => c::identity(source),
+    };
+    let weighed = evidence::weigh(source).into_iter().map(|evidence| of(evidence.language));
+    weighed.into_iter().find(|identity| identity.name.is_some() || identity.version.is_some()).unwrap_or_default()
+}

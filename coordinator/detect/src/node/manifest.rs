@@ -1,0 +1,181 @@
+//! Which packages of the tree belong to a Node project.
+//!
+//! Invariant: the root comes first, then each local package once, dependencies before those that need them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::{
+    super::{Error, tree},
+    local::{self, Local},
+    locks::Tool,
+};
+use kiln_plan::{Source, matches};
+
+/// The tables of a manifest that name dependencies.
+pub(super) const KINDS: [&str; 4] = ["dependencies", "devDependencies", "optionalDependencies", "peerDependencies"];
+
+/// A package of the tree.
+pub(super) struct Package {
+    pub(super) directory: String,
+    pub(super) manifest: String,
+    pub(super) content: Value,
+    /// Whether the package manager fills a `node_modules` of its own for it: it does not for targets of `link:`.
+    pub(super) installed: bool,
+}
+
+impl Package {
+    /// The name that the manifest gives it.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.content.get("name").and_then(Value::as_str)
+    }
+
+    /// A script of it.
+    pub(super) fn script(&self, name: &str) -> Option<&str> {
+        self.content.get("scripts")?.get(name)?.as_str()
+    }
+
+    /// Whether a table of its manifest names anything.
+    pub(super) fn names_any(&self, kinds: &[&str]) -> bool {
+        kinds
+            .iter()
+            .any(|kind| self.content.get(kind).and_then(Value::as_object).is_some_and(|table| !table.is_empty()))
+    }
+
+    /// Each dependency as the table that names it, its name and its range.
+    pub(super) fn dependencies(&self) -> impl Iterator<Item = (&'static str, &str, &str)> {
+        let tables = KINDS.into_iter().filter_map(|kind| Some((kind, self.content.get(kind)?.as_object()?)));
+        tables.flat_map(|(kind, table)| {
+            table.iter().filter_map(move |(name, range)| Some((kind, name.as_str(), range.as_str()?)))
+        })
+    }
+
+    /// The files that it offers as commands, from the root of the tree.
+    pub(super) fn commands(&self) -> Vec<String> {
+        let paths: Vec<&str> = match self.content.get("bin") {
+            Some(Value::String(path)) => vec![path],
+            Some(Value::Object(all)) => all.values().filter_map(Value::as_str).collect(),
+            _ => Vec::new(),
+        };
+        paths.into_iter().filter_map(|path| tree::join(&self.directory, path)).filter(|path| !path.is_empty()).collect()
+    }
+}
+
+/// The root package, the members of its workspace, and the directories of the tree that they depend on.
+pub(super) fn packages(source: &dyn Source, root: &Value, tool: Tool) -> Result<Vec<Package>, Error> {
+    let mut packages: Vec<Package> = Vec::new();
+    for manifest in member_paths(source, root)? {
+        packages.extend(read(source, &manifest, true)?);
+    }
+    let mut next = 0;
+    while let Some(package) = packages.get(next) {
+        next += 1;
+        let linked: Vec<(String, bool)> = local::of(source, package, tool)
+            .into_iter()
+            .filter_map(|found| match found.kind {
+                Local::Link { installed } => Some((tree::join(&found.path, "package.json")?, installed)),
+                Local::File | Local::Copy => None,
+            })
+            .collect();
+        for (manifest, installed) in linked {
+            if !packages.iter().any(|known| known.manifest == manifest) {
+                packages.extend(read(source, &manifest, installed)?);
+            }
+        }
+    }
+    Ok(in_order(packages))
+}
+
+fn read(source: &dyn Source, manifest: &str, installed: bool) -> Result<Option<Package>, Error> {
+    let content = tree::json(source, manifest)?;
+    Ok(content.map(|content| Package {
+        directory: tree::parent(manifest).to_owned(),
+        manifest: manifest.to_owned(),
+        content,
+        installed,
+    }))
+}
+
+/// The paths of the manifests of all packages of the tree; none where a file cannot be read.
+pub fn package_paths(source: &dyn Source) -> Vec<String> {
+    let Some(root) = tree::json(source, "package.json").ok().flatten() else { return Vec::new() };
+    let found = packages(source, &root, Tool::of(source, &root));
+    found.unwrap_or_default().into_iter().map(|package| package.manifest).collect()
+}
+
+/// Puts each package after those that it depends on, and otherwise by directory. Where packages need each other in
+/// a circle, the first of them by directory goes first.
+fn in_order(mut packages: Vec<Package>) -> Vec<Package> {
+    let root = packages.remove(0);
+    packages.sort_by(|a, b| a.directory.cmp(&b.directory));
+    let names: BTreeMap<String, usize> =
+        packages.iter().enumerate().filter_map(|(at, p)| Some((p.name()?.to_owned(), at))).collect();
+    let needs: Vec<BTreeSet<usize>> = packages
+        .iter()
+        .enumerate()
+        .map(|(at, p)| {
+            p.dependencies().filter_map(|(_, name, _)| names.get(name).copied()).filter(|n| *n != at).collect()
+        })
+        .collect();
+    let mut left: Vec<usize> = (0..packages.len()).collect();
+    let mut order = Vec::new();
+    while !left.is_empty() {
+        let free = left.iter().position(|at| needs[*at].iter().all(|need| order.contains(need)));
+        order.push(left.remove(free.unwrap_or(0)));
+    }
+    let mut packages: Vec<Option<Package>> = packages.into_iter().map(Some).collect();
+    let members = order.into_iter().filter_map(|at| packages[at].take());
+    std::iter::once(root).chain(members).collect()
+}
+
+/// Whether the manifests in the root make a directory a member of their workspace.
+pub fn is_member(source: &dyn Source, directory: &str) -> bool {
+    let Some(root) = tree::json(source, "package.json").ok().flatten() else {
+        return false;
+    };
+    workspace_globs(source, &root).is_ok_and(|globs| names(globs)(&format!("{directory}/package.json")))
+}
+
+fn member_paths(source: &dyn Source, root: &Value) -> Result<Vec<String>, Error> {
+    let is_member = names(workspace_globs(source, root)?);
+    let members = tree::named(source, |name| name == "package.json").into_iter();
+    let members = members.filter(|path| path != "package.json" && is_member(path));
+    Ok(std::iter::once("package.json".to_owned()).chain(members).collect())
+}
+
+/// Whether a workspace's globs, some of which take out again, name a manifest.
+fn names(globs: Vec<String>) -> impl Fn(&str) -> bool {
+    let (out, into): (Vec<String>, Vec<String>) = globs.into_iter().partition(|g| g.starts_with('!'));
+    let manifest = |globs: Vec<String>| -> Vec<String> {
+        let globs = globs.iter().map(|g| g.trim_start_matches(['!', '.']).trim_matches('/'));
+        globs.map(|g| format!("{g}/package.json")).collect()
+    };
+    let (out, into) = (manifest(out), manifest(into));
+    move |path| matches(&into, path) && !matches(&out, path)
+}
+
+fn workspace_globs(source: &dyn Source, root: &Value) -> Result<Vec<String>, Error> {
+    let yaml = yaml(source, "pnpm-workspace.yaml")?;
+    let list = match &yaml {
+        Some(yaml) => yaml.get("packages").and_then(Value::as_array),
+        None => {
+            let workspaces = root.get("workspaces");
+            workspaces.and_then(|w| w.as_array().or_else(|| w.get("packages")?.as_array()))
+        }
+    };
+    Ok(list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect())
+}
+
+/// A YAML file; an empty one is `null`.
+pub(super) fn yaml(source: &dyn Source, path: &str) -> Result<Option<Value>, Error> {
+    let Some(text) = tree::text(source, path) else { return Ok(None) };
+    if text.trim().is_empty() {
+        return Ok(Some(Value::Null));
+    }
+    let parsed = serde_saphyr::from_str(&text).map_err(|error| Error::Manifest {
+        path: path.to_owned(),
+        message: error.to_string().lines().next().unwrap_or_default().to_owned(),
+    })?;
+    Ok(Some(parsed))
+}

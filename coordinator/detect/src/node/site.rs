@@ -1,0 +1,191 @@
+//! Sites: projects whose build leaves files for a web server, and nothing that runs.
+//!
+//! Known by the command of their build script. Invariant: a package that has a server, a command or an entry point
+//! for other packages is no site, whatever builds its pages.
+
+use std::collections::BTreeSet;
+
+use super::{super::tree, manifest::Package};
+use kiln_plan::{Source, View};
+
+/// A site.
+pub(super) struct Site {
+    /// What builds it.
+    pub(super) tool: &'static str,
+    /// Where its files may be, the likeliest first.
+    pub(super) directories: Vec<String>,
+    /// Whether they are somewhere below that directory.
+    pub(super) nested: bool,
+    /// What said so.
+    pub(super) because: String,
+}
+
+/// A generator: the words of its command, and where it leaves files.
+const GENERATORS: [(&str, &str, &str); 14] = [
+    ("vite", "build", "dist"),
+    ("react-scripts", "build", "build"),
+    ("craco", "build", "build"),
+    ("react-app-rewired", "build", "build"),
+    ("vue-cli-service", "build", "dist"),
+    ("ng", "build", "dist"),
+    ("parcel", "build", "dist"),
+    ("astro", "build", "dist"),
+    ("gatsby", "build", "public"),
+    ("docusaurus", "build", "build"),
+    ("next", "export", "out"),
+    ("next", "build", "out"),
+    ("vitepress", "build", ".vitepress/dist"),
+    ("eleventy", "", "_site"),
+];
+
+/// Packages that serve requests. Frameworks are among them whose build leaves a server.
+const SERVERS: [&str; 24] = [
+    "express",
+    "fastify",
+    "koa",
+    "hapi",
+    "@hapi/hapi",
+    "@nestjs/core",
+    "@hono/node-server",
+    "restify",
+    "polka",
+    "sirv",
+    "connect",
+    "socket.io",
+    "apollo-server",
+    "@apollo/server",
+    "@remix-run/node",
+    "@remix-run/serve",
+    "@react-router/node",
+    "@react-router/serve",
+    "@sveltejs/adapter-node",
+    "@astrojs/node",
+    "@angular/ssr",
+    "@solidjs/start",
+    "nuxt",
+    "electron",
+];
+
+/// Commands in a `start` script that run a program.
+const RUNNERS: [&str; 10] =
+    ["node", "nodemon", "tsx", "ts-node", "pm2", "pm2-runtime", "nest", "remix-serve", "electron", "bun"];
+
+/// The site that a package is, if it is one.
+pub(super) fn of(source: &dyn Source, package: &Package) -> Option<Site> {
+    match package.directory.as_str() {
+        "" => within(source, package),
+        directory => within(&View::new(source, directory), package),
+    }
+}
+
+/// The same, of a package whose directory is the root of `source`.
+fn within(source: &dyn Source, root: &Package) -> Option<Site> {
+    let texts = build_texts(root);
+    let words: Vec<&str> = texts.iter().flat_map(|text| text.split_whitespace()).collect();
+    let (tool, command, directory) = GENERATORS.into_iter().find(|(tool, command, _)| {
+        let mut at = words.iter().enumerate().filter(|(_, word)| tree::base(word) == *tool);
+        at.any(|(at, _)| command.is_empty() || words[at + 1..].iter().take(4).any(|word| word == command))
+    })?;
+    if words.iter().any(|word| word.starts_with("--ssr")) || serves(root) || offers(source, root) {
+        return None;
+    }
+    let configuration = configuration(source, tool);
+    let settings = configuration.as_deref().unwrap_or_default();
+    let says = |key: &str, values: &[&str]| value(settings, key).is_some_and(|found| values.contains(&found));
+    match (tool, command) {
+        ("next", "build") if !says("output", &["export"]) => return None,
+        ("astro", _) if says("output", &["server", "hybrid"]) || settings.contains("adapter:") => return None,
+        ("vite", _) if depends(root, "@sveltejs/kit") && !depends(root, "@sveltejs/adapter-static") => return None,
+        // A library.
+        ("vite", _) if settings.split("lib:").nth(1).is_some_and(|rest| rest.trim_start().starts_with('{')) => {
+            return None;
+        }
+        _ => {}
+    }
+    let after = words.iter().skip_while(|word| **word != command).nth(1).copied();
+    let argument_root = after.filter(|word| tree::has_directory(source, word.trim_end_matches('/')));
+    let own_root = argument_root.or_else(|| value(settings, "root")).filter(|_| tool == "vite");
+    let own_root = own_root.and_then(|path| tree::join("", path)).unwrap_or_default();
+    let mut directories: Vec<String> = Vec::new();
+    let argument = words.iter().zip(words.iter().skip(1)).find_map(|(word, next)| match *word {
+        "--outDir" | "--dist-dir" | "--output-path" | "--dest" => Some(*next),
+        word => word.strip_prefix("--outDir=").or_else(|| word.strip_prefix("--output=")),
+    });
+    let configured = value(settings, if tool == "next" { "distDir" } else { "outDir" });
+    for path in argument.into_iter().chain(configured) {
+        directories.extend(tree::join(&own_root, path.trim_matches(['"', '\''])).filter(|path| !path.is_empty()));
+    }
+    if tool == "vitepress" {
+        directories.extend(argument_root.and_then(|below| tree::join(below, directory)));
+    }
+    if tool == "vite" && depends(root, "@sveltejs/adapter-static") {
+        directories.push("build".to_owned());
+    }
+    directories.extend(tree::join(&own_root, directory));
+    directories.extend(["dist", "build", "out", "public"].map(str::to_owned));
+    let mut seen = BTreeSet::new();
+    directories.retain(|path| seen.insert(path.clone()));
+    // `public` is where most of them have files that are copied, and so no place to look.
+    directories.retain(|path| path != "public" || directory == "public");
+    let directories: Vec<String> = directories.iter().filter_map(|path| tree::join(&root.directory, path)).collect();
+    let shown = format!("{tool} {command}").trim_end().to_owned();
+    let because = format!("its build is `{shown}`, so what is handed over is the site in `{}`", directories[0]);
+    Some(Site { tool, nested: tool == "ng", directories, because })
+}
+
+/// The build script and those that it calls.
+fn build_texts(root: &Package) -> Vec<String> {
+    let mut left: Vec<String> = ["prebuild", "build", "postbuild"].map(str::to_owned).to_vec();
+    let mut done: BTreeSet<String> = BTreeSet::new();
+    let mut texts = Vec::new();
+    let scripts = root.content.get("scripts").and_then(serde_json::Value::as_object);
+    while let Some(name) = left.pop() {
+        let Some(text) = root.script(&name).filter(|_| done.insert(name.clone())) else { continue };
+        let runs = ["npm", "pnpm", "yarn", "run-s", "run-p", "npm-run-all"];
+        let words: Vec<&str> = text.split([' ', '\t', '"', '\'']).collect();
+        if words.iter().any(|word| runs.contains(word)) {
+            let known = scripts.into_iter().flatten().map(|(name, _)| name.as_str());
+            left.extend(known.filter(|name| words.contains(name)).map(str::to_owned));
+        }
+        texts.push(text.to_owned());
+    }
+    texts
+}
+
+fn depends(root: &Package, name: &str) -> bool {
+    root.dependencies().any(|(_, dependency, _)| dependency == name)
+}
+
+/// Whether there is a server: a package for one, or a script that starts one.
+fn serves(root: &Package) -> bool {
+    let server = root.dependencies().any(|(kind, name, _)| kind == "dependencies" && SERVERS.contains(&name));
+    let starts = ["start", "serve", "start:prod", "prod"].into_iter().filter_map(|name| root.script(name));
+    server || starts.flat_map(str::split_whitespace).any(|word| RUNNERS.contains(&tree::base(word)))
+}
+
+/// Whether other packages or people can use it: commands, entry points.
+fn offers(source: &dyn Source, root: &Package) -> bool {
+    let has = |key: &str| root.content.get(key).is_some();
+    let main = root.content.get("main").and_then(serde_json::Value::as_str);
+    let main = main.and_then(|path| tree::join("", path)).is_some_and(|path| tree::has(source, &path));
+    has("bin") || has("exports") || has("module") || main
+}
+
+/// The text of a tool's configuration.
+fn configuration(source: &dyn Source, tool: &str) -> Option<String> {
+    let ends = ["js", "ts", "mjs", "mts", "cjs", "cts"];
+    ends.into_iter().find_map(|end| tree::text(source, &format!("{tool}.config.{end}")))
+}
+
+/// The first string after a key of a configuration in JavaScript; the last one of its line, for
+/// `path.resolve(__dirname, "x")`.
+fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let line = text.lines().find_map(|line| {
+        let at = line.find(key)?;
+        let before = line[..at].chars().next_back();
+        let rest = line[at + key.len()..].trim_start_matches(['"', '\'']).trim_start();
+        before.is_none_or(|c| !c.is_alphanumeric() && c != '_' && c != '.').then_some(rest)?.strip_prefix(':')
+    })?;
+    let own = line.split(':').next().unwrap_or(line);
+    own.split(['"', '\'', '`']).skip(1).step_by(2).last().filter(|value| !value.contains('$'))
+}

@@ -1,0 +1,59 @@
+//! `Gemfile.lock`: what it names, section by section.
+//!
+//! Invariant: a gem of the tree whose version something outside the tree's gems asks for is never called bare.
+
+use std::collections::BTreeSet;
+
+/// What a lock file names.
+#[derive(Debug, Default)]
+pub struct Lock {
+    /// Directories of the tree that hold gems.
+    pub directories: Vec<String>,
+    /// The gems in them.
+    pub own: BTreeSet<String>,
+    /// Those whose version may be left out, for nothing but each other asks for it.
+    pub bare: BTreeSet<String>,
+    /// Gems of a registry.
+    pub registry: BTreeSet<String>,
+    /// Whether gems come from git.
+    pub git: bool,
+}
+
+impl Lock {
+    /// Reads a lock file; lines of another form are passed over.
+    pub fn read(text: &str) -> Self {
+        let mut lock = Lock::default();
+        let mut wanted: BTreeSet<String> = BTreeSet::new();
+        let mut section = "";
+        for line in text.lines() {
+            let depth = line.len() - line.trim_start_matches(' ').len();
+            let (name, version) = entry(line);
+            match (section, depth) {
+                (_, 0) => section = line.trim(),
+                ("PATH", 2) => lock.directories.extend(line.trim().strip_prefix("remote: ").map(str::to_owned)),
+                ("GIT", 2) => lock.git = true,
+                ("PATH", 4) => {
+                    lock.own.insert(name.to_owned());
+                }
+                ("GEM", 4) => {
+                    lock.registry.insert(name.to_owned());
+                }
+                ("GEM" | "GIT", 6) | ("DEPENDENCIES", 2) if version.is_some() => {
+                    wanted.insert(name.to_owned());
+                }
+                _ => {}
+            }
+        }
+        lock.bare = lock.own.difference(&wanted).cloned().collect();
+        lock
+    }
+}
+
+/// The name and what stands in parentheses of `name (version)`; a trailing `!` marks a gem that has a source.
+pub fn entry(line: &str) -> (&str, Option<&str>) {
+    let line = line.trim().trim_end_matches('!');
+    match line.split_once(" (") {
+        Some((name, rest)) => (name, rest.split(')').next()),
+        None => (line, None),
+    }
+}

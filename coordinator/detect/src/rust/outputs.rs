@@ -1,0 +1,165 @@
+//! What of a Cargo build is handed over.
+//!
+//! Invariant: no two of its files have one place. Binaries of one name, which Cargo would write over each other, are built
+//! one after the other and kept apart by their packages' directories.
+
+use std::collections::BTreeMap;
+
+use toml::Value;
+
+use super::{
+    super::{Error, found::artifact, staging, tree},
+    manifest::Package,
+    steps::Project,
+    targets,
+};
+use kiln_plan::{Artifact, ArtifactKind, matches};
+
+/// What a build hands over.
+pub(super) struct Handed {
+    /// Where the step leaves it.
+    pub(super) outputs: Vec<String>,
+    pub(super) artifacts: Vec<Artifact>,
+    /// What is left out.
+    pub(super) notes: Vec<String>,
+    /// Binaries of one name: package, name, where Cargo leaves it and where it goes.
+    shared: Vec<Shared>,
+}
+
+struct Shared {
+    spec: String,
+    name: String,
+    from: String,
+    to: String,
+}
+
+impl Handed {
+    /// The commands that build each binary whose name another has too.
+    pub(super) fn apart(&self, build: &str) -> String {
+        let commands = self.shared.iter().map(|Shared { spec, name, from, to }| {
+            let directory = tree::shell_word(tree::parent(to));
+            format!("\n{build} -p {spec} --bin {name}\nmkdir -p {directory}\ncp {from} {directory}/")
+        });
+        commands.collect()
+    }
+}
+
+/// What a plain `cargo build` leaves that is worth handing over.
+pub(super) fn handed(project: &Project<'_>, name: &str) -> Result<Handed, Error> {
+    let chosen = project.member.map_or_else(|| default_packages(project), |member| vec![member]);
+    let directory = output_directory(project);
+    let mut handed = Handed { outputs: Vec::new(), artifacts: Vec::new(), notes: Vec::new(), shared: Vec::new() };
+    let mut owners: BTreeMap<String, Vec<&Package>> = BTreeMap::new();
+    for package in &chosen {
+        for binary in targets::binaries(project.source, package) {
+            owners.entry(binary).or_default().push(package);
+        }
+        for (binary, features) in targets::left_out(package) {
+            handed.notes.push(format!(
+                "the binary `{binary}` is left out: it needs `--features {features}`, which a step of a `kiln.toml` can give"
+            ));
+        }
+    }
+    for (binary, packages) in &owners {
+        for package in packages {
+            handed.add(project, binary, package, &directory, packages.len() > 1);
+        }
+    }
+    let linked = |package: &&&Package| targets::library(project.source, package).is_some();
+    if handed.artifacts.is_empty() {
+        let libraries = chosen.iter().filter(linked).flat_map(|p| library_files(p));
+        handed.outputs = libraries.map(|file| format!("{directory}/{file}")).collect();
+        handed.outputs.sort();
+        handed.outputs.dedup();
+        let files: Vec<(&str, &str)> = handed.outputs.iter().map(|p| (p.as_str(), tree::base(p))).collect();
+        handed.artifacts.push(artifact(name, ArtifactKind::Archive, "compile", &files));
+    } else {
+        for package in chosen.iter().filter(linked) {
+            handed.add_library(package, &directory);
+        }
+    }
+    if handed.outputs.is_empty() {
+        let hint = "expected a binary (`src/main.rs`) or a library (`src/lib.rs`) in one of its packages";
+        return Err(Error::NothingToBuild { manifest: "Cargo.toml".into(), hint: hint.into() });
+    }
+    Ok(handed)
+}
+
+impl Handed {
+    fn add(&mut self, project: &Project<'_>, binary: &str, package: &Package, directory: &str, shared: bool) {
+        let from = format!("{directory}/{binary}");
+        let spec = project.spec(package).unwrap_or_else(|| package.name.clone());
+        if !shared {
+            self.artifacts.push(artifact(binary, ArtifactKind::Binary, "compile", &[(&from, binary)]));
+            self.outputs.push(from);
+            return;
+        }
+        let own = if package.directory.is_empty() { &package.name } else { &package.directory };
+        let to = format!("{}/{own}/{binary}", staging::OUT);
+        let name = format!("{}-{binary}", package.name);
+        self.artifacts.push(artifact(&name, ArtifactKind::Binary, "compile", &[(&to, &name)]));
+        self.outputs.push(to.clone());
+        self.shared.push(Shared { spec, name: binary.to_owned(), from, to });
+    }
+
+    /// A library that other programs link or load, beside the binaries.
+    fn add_library(&mut self, package: &Package, directory: &str) {
+        let files: Vec<String> = library_files(package).into_iter().filter(|file| !file.ends_with(".rlib")).collect();
+        if files.is_empty() || is_macro(package) {
+            return;
+        }
+        let paths: Vec<String> = files.iter().map(|file| format!("{directory}/{file}")).collect();
+        let pairs: Vec<(&str, &str)> = paths.iter().zip(&files).map(|(p, f)| (p.as_str(), f.as_str())).collect();
+        let name = format!("lib{}", targets::library_name(package));
+        if self.outputs.iter().all(|output| !paths.contains(output)) {
+            self.artifacts.push(artifact(&name, ArtifactKind::Binary, "compile", &pairs));
+            self.outputs.extend(paths);
+        }
+    }
+}
+
+/// The packages that Cargo builds when none is named.
+fn default_packages<'a>(project: &Project<'a>) -> Vec<&'a Package> {
+    let default = project.root.get("workspace").and_then(|w| w.get("default-members")).and_then(Value::as_array);
+    let members = project.packages.iter().filter(|p| p.member);
+    match default {
+        Some(globs) => {
+            let globs: Vec<String> = globs.iter().filter_map(Value::as_str).filter_map(|g| tree::join("", g)).collect();
+            members.filter(|p| globs.contains(&p.directory) || matches(&globs, &p.directory)).collect()
+        }
+        None if project.root.contains_key("package") => members.filter(|p| p.directory.is_empty()).collect(),
+        None => members.collect(),
+    }
+}
+
+/// Where Cargo leaves what it builds: elsewhere where its configuration names a target.
+fn output_directory(project: &Project<'_>) -> String {
+    let target = project.configuration().and_then(|c| Some(c.get("build")?.get("target")?.as_str()?.to_owned()));
+    target.map_or("target/release".to_owned(), |target| format!("target/{target}/release"))
+}
+
+fn is_macro(package: &Package) -> bool {
+    let lib = package.manifest.get("lib");
+    lib.and_then(|l| l.get("proc-macro").or(l.get("proc_macro"))).and_then(Value::as_bool) == Some(true)
+}
+
+/// The files that a library becomes: what other languages link where it says so, else what Rust links.
+fn library_files(package: &Package) -> Vec<String> {
+    let kinds = package.manifest.get("lib").and_then(|l| l.get("crate-type").or(l.get("crate_type")));
+    let kinds: Vec<&str> = kinds.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let name = targets::library_name(package);
+    if is_macro(package) {
+        return vec![format!("lib{name}.so")];
+    }
+    let mut files = Vec::new();
+    if kinds.contains(&"cdylib") || kinds.contains(&"dylib") {
+        files.push(format!("lib{name}.so"));
+    }
+    if kinds.contains(&"staticlib") {
+        files.push(format!("lib{name}.a"));
+    }
+    if files.is_empty() {
+        files.push(format!("lib{name}.rlib"));
+    }
+    files
+}

@@ -1,0 +1,127 @@
+//! What an artifact of the kind `image` holds beside its files, and where in an image those go.
+
+use std::collections::BTreeMap;
+
+/// A base without any file.
+pub const SCRATCH: &str = "scratch";
+
+/// A container image's description.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Image {
+    /// What it is built on.
+    pub base: Base,
+    /// The command that `cmd` is the arguments of; the base's where nothing is said.
+    pub entrypoint: Option<Vec<String>>,
+    /// Arguments, replaced by those given at the start; the base's where nothing is said.
+    pub cmd: Option<Vec<String>>,
+    /// Environment variables, beside the base's.
+    pub env: BTreeMap<String, String>,
+    /// User and perhaps group that it runs as.
+    pub user: Option<String>,
+    /// Where the command starts, and where files go whose place is relative. Absolute.
+    pub workdir: Option<String>,
+    /// Labels, beside the base's.
+    pub labels: BTreeMap<String, String>,
+    /// Ports that it listens on, as `8080/tcp`.
+    pub ports: Vec<String>,
+    /// Number of the user and the group that own its files.
+    pub owner: (u32, u32),
+    /// How its layers are compressed.
+    pub compression: Compression,
+}
+
+/// What an image is built on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Base {
+    /// Nothing.
+    #[default]
+    Scratch,
+    /// An image in a registry.
+    Reference(String),
+    /// An OCI layout or what `docker save` wrote, by its path in the outputs of the artifact's steps or else in the sources.
+    Path(String),
+}
+
+/// How layers are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// What every runtime reads.
+    #[default]
+    Gzip,
+    /// Faster; Docker reads it from version 23 on.
+    Zstd,
+}
+
+impl Base {
+    /// From `kiln.toml`: `scratch`, `./path`, or a reference.
+    pub fn read(text: &str) -> Self {
+        match text.strip_prefix("./") {
+            _ if text == SCRATCH => Self::Scratch,
+            Some(path) => Self::Path(path.trim_end_matches('/').to_owned()),
+            None => Self::Reference(text.to_owned()),
+        }
+    }
+
+    /// As `kiln.toml` has it.
+    pub fn show(&self) -> String {
+        match self {
+            Self::Scratch => SCRATCH.to_owned(),
+            Self::Reference(reference) => reference.clone(),
+            Self::Path(path) => format!("./{path}"),
+        }
+    }
+}
+
+impl Image {
+    /// Where in the image a file goes, relative to its root: `/usr/bin/shop` is that, `shop` is in the working directory.
+    pub fn place(&self, path: &str) -> String {
+        match path.strip_prefix('/') {
+            Some(absolute) => absolute.to_owned(),
+            None => match self.workdir.as_deref().unwrap_or("/").trim_matches('/') {
+                "" => path.to_owned(),
+                workdir => format!("{workdir}/{path}"),
+            },
+        }
+    }
+}
+
+/// A port with its protocol: `8080` is `8080/tcp`.
+pub fn read_port(text: &str) -> Option<String> {
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let port: u16 = number.parse().ok().filter(|port| *port > 0)?;
+    matches!(protocol, "tcp" | "udp" | "sctp").then(|| format!("{port}/{protocol}"))
+}
+
+/// `1000:1000`; one number is user and group.
+pub fn read_owner(text: &str) -> Option<(u32, u32)> {
+    let (user, group) = text.split_once(':').unwrap_or((text, text));
+    Some((user.parse().ok()?, group.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_places_are_in_the_working_directory() {
+        let image = Image { workdir: Some("/srv/app".into()), ..Image::default() };
+        assert_eq!(image.place("main.py"), "srv/app/main.py");
+        assert_eq!(image.place("/usr/bin/shop"), "usr/bin/shop");
+        assert_eq!(Image::default().place("shop"), "shop");
+    }
+
+    #[test]
+    fn ports_owners_and_bases_read_as_people_write_them() {
+        assert_eq!(read_port("8080"), Some("8080/tcp".into()));
+        assert_eq!(read_port("53/udp"), Some("53/udp".into()));
+        for bad in ["", "0", "70000", "80/http", "http"] {
+            assert_eq!(read_port(bad), None, "{bad}");
+        }
+        assert_eq!(read_owner("1000"), Some((1000, 1000)));
+        assert_eq!(read_owner("1:2"), Some((1, 2)));
+        assert_eq!(read_owner("www-data"), None);
+        for text in ["scratch", "./base.tar", "debian:12"] {
+            assert_eq!(Base::read(text).show(), text);
+        }
+    }
+}

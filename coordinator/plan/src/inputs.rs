@@ -1,0 +1,53 @@
+//! Which source paths enter a step.
+//!
+//! Invariant: the answer depends on the step's `inputs` and the paths alone, and comes in the order of the paths.
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+use crate::Step;
+
+/// The indices into `paths` of the source files that enter `step`. A glob that names a directory means all under it;
+/// one that starts with `!` takes files out again. Where none takes files in, the whole tree enters but for
+/// `kiln.toml`, whose edits reach a step through the plan.
+pub fn input_files(step: &Step, paths: &[String]) -> Vec<usize> {
+    let (out, into): (Vec<&str>, Vec<&str>) = step.inputs.iter().map(String::as_str).partition(|g| g.starts_with('!'));
+    let out = compile(out.iter().map(|g| &g[1..]));
+    let chosen: Box<dyn Fn(&str) -> bool> = if into.is_empty() {
+        Box::new(|path| path != "kiln.toml")
+    } else {
+        let into = compile(into.iter().copied());
+        Box::new(move |path| into.is_match(path))
+    };
+    (0..paths.len()).filter(|i| chosen(&paths[*i]) && !out.is_match(&paths[*i])).collect()
+}
+
+/// Whether one of `globs` names `path`, or a directory that it is under.
+pub fn matches(globs: &[String], path: &str) -> bool {
+    !globs.is_empty() && compile(globs.iter().map(String::as_str)).is_match(path)
+}
+
+/// What is wrong with a glob, if something is.
+pub fn glob_error(glob: &str) -> Option<String> {
+    GlobBuilder::new(glob).literal_separator(true).build().err().map(|e| e.kind().to_string())
+}
+
+/// Invalid globs match nothing: `check` has refused them before.
+pub fn compile<'a>(globs: impl IntoIterator<Item = &'a str>) -> GlobSet {
+    let mut set = GlobSetBuilder::new();
+    for glob in globs {
+        let glob = glob.trim_start_matches("./").trim_end_matches('/');
+        if glob == "." || glob.is_empty() {
+            add(&mut set, "**");
+            continue;
+        }
+        add(&mut set, glob);
+        add(&mut set, &format!("{glob}/**"));
+    }
+    set.build().unwrap_or_else(|_| GlobSet::empty())
+}
+
+fn add(set: &mut GlobSetBuilder, glob: &str) {
+    if let Ok(glob) = GlobBuilder::new(glob).literal_separator(true).build() {
+        set.add(glob);
+    }
+}

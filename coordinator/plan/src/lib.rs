@@ -1,0 +1,27 @@
+//! What a build consists of: a [`Plan`] of steps and artifacts, and the source tree that it is made from.
+//!
+//! Invariant: plain data and pure functions; whoever makes a plan or carries it out is elsewhere.
+
+mod image;
+mod inputs;
+mod model;
+pub mod paths;
+mod platform;
+mod source;
+mod tools;
+mod view;
+pub mod words;
+pub mod xml;
+
+pub use image::{Base, Compression, Image, SCRATCH, read_owner, read_port};
+pub use inputs::{compile as compile_globs, glob_error, input_files, matches};
+pub use model::{
+    Artifact, ArtifactFile, ArtifactKind, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Libc, Origin, Plan, Step, Target,
+    VersionOrigin, default_libraries,
+};
+pub use paths::{below, join, parent, path_problem};
+pub use platform::{Platform, UnknownPlatform};
+pub use source::{MemorySource, Source};
+pub use tools::Tool;
+pub use view::View;
+pub use words::{list, nearest};

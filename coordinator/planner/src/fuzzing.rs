@@ -1,0 +1,37 @@
+//! What `coordinator/planner/fuzz` and the short form of it in `tests/hostile_bytes.rs` feed with bytes that mean no good.
+//!
+//! Each function takes any bytes at all, and panics where something that must hold does not.
+
+use std::collections::BTreeMap;
+
+use crate::plan::{self, MemorySource, Options, Platform, to_kiln_toml};
+
+fn planned(files: BTreeMap<String, Vec<u8>>) {
+    let options = Options::new(Platform::Amd64);
+    let Ok(plan) = plan::plan(&MemorySource::new(files), &options) else { return };
+    // What is valid is shown, and what is shown is read.
+    let shown = to_kiln_toml(&plan);
+    let again = BTreeMap::from([("kiln.toml".to_owned(), shown.clone().into_bytes())]);
+    if let Err(error) = plan::plan(&MemorySource::new(again), &options) {
+        let words = error.to_string();
+        assert!(!words.contains("TOML"), "expected a plan to be shown as TOML, found `{words}` for:\n{shown}");
+    }
+}
+
+/// A project's own `kiln.toml`.
+pub fn project(data: &[u8]) {
+    let files = [("kiln.toml", data), ("main.c", b"int main() {}"), ("src/app.txt", b"x")];
+    planned(files.map(|(path, data)| (path.to_owned(), data.to_vec())).into());
+}
+
+/// A project that has none, and whose manifests are not what they seem.
+pub fn manifests(data: &[u8]) {
+    for name in ["Cargo.toml", "package.json", "go.mod", "pyproject.toml", "pom.xml", "Gemfile.lock", "meson.build"] {
+        let lock = name.replace("Cargo.toml", "Cargo.lock").replace("package.json", "package-lock.json");
+        planned(BTreeMap::from([
+            (name.to_owned(), data.to_vec()),
+            (lock, data.to_vec()),
+            ("main.go".into(), Vec::new()),
+        ]));
+    }
+}

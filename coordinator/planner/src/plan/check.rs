@@ -1,0 +1,369 @@
+//! Whether steps and artifacts form a build, and in which order.
+//!
+//! Invariant: a plan that passes can be run front to back, each step finding what it needs, and no two steps that do
+//! not know of each other write the same path.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Artifact, ArtifactKind, Step, glob_error, path_problem, words};
+
+/// Why steps and artifacts form no build.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// There is nothing to do.
+    #[error("the plan has no step: add one as `[steps.NAME]` with a `run`")]
+    NoSteps,
+    /// A name that cannot name a step.
+    #[error("`{name}` names no step: expected lower-case letters, digits, `-` and `_`")]
+    StepName {
+        /// The name.
+        name: String,
+    },
+    /// A name that cannot name an artifact.
+    #[error("`{name}` names no artifact: expected letters, digits, `.`, `-` and `_`")]
+    ArtifactName {
+        /// The name.
+        name: String,
+    },
+    /// A step needs another that is not there.
+    #[error("step `{step}` needs `{need}`, which is no step: {hint}")]
+    UnknownNeed {
+        /// The step.
+        step: String,
+        /// The name it needs.
+        need: String,
+        /// The nearest name, or all, in words.
+        hint: String,
+    },
+    /// Steps that wait for each other.
+    #[error("steps form a cycle, so none can be first: {}: remove one of these `needs`", cycle_words(.steps))]
+    Cycle {
+        /// The steps of the cycle, each needing the next, the last the first.
+        steps: Vec<String>,
+    },
+    /// A path that is no place in the tree.
+    #[error("step `{step}` has `{path}` in `{key}`, which {problem}: expected a path relative to the project's root")]
+    Path {
+        /// The step.
+        step: String,
+        /// The key it stands under.
+        key: &'static str,
+        /// The path.
+        path: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A glob that is none.
+    #[error("step `{step}` has the pattern `{glob}` in `{key}`, which cannot be read: {problem}")]
+    Glob {
+        /// The step.
+        step: String,
+        /// The key it stands under.
+        key: &'static str,
+        /// The glob.
+        glob: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Two steps write the same place.
+    #[error(
+        "steps `{first}` and `{second}` both write `{path}`, and neither needs the other: \
+         give one another output, or name it in the other's `needs`"
+    )]
+    SharedOutput {
+        /// One step.
+        first: String,
+        /// The other.
+        second: String,
+        /// The place.
+        path: String,
+    },
+    /// One step names an output twice, or a directory and something in it.
+    #[error("step `{step}` names the output `{path}` twice: name it once")]
+    RepeatedOutput {
+        /// The step.
+        step: String,
+        /// The output.
+        path: String,
+    },
+    /// A variable that cannot be set.
+    #[error("step `{step}` sets `{name}`, {problem}")]
+    Variable {
+        /// The step.
+        step: String,
+        /// The variable.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A secret that cannot be given to the step.
+    #[error("step `{step}` asks for the secret `{name}`, {problem}")]
+    Secret {
+        /// The step.
+        step: String,
+        /// The secret.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// An artifact is made of a step that is not there.
+    #[error("artifact `{artifact}` is from `{from}`, which is no step: {hint}")]
+    UnknownFrom {
+        /// The artifact.
+        artifact: String,
+        /// The name.
+        from: String,
+        /// The nearest name, or all, in words.
+        hint: String,
+    },
+    /// An artifact's file that none of its steps leaves.
+    #[error("artifact `{artifact}` takes `{path}`, which is no output of {from}: their outputs are {outputs}")]
+    NoOutput {
+        /// The artifact.
+        artifact: String,
+        /// The file.
+        path: String,
+        /// Its steps, in words.
+        from: String,
+        /// What they leave, in words.
+        outputs: String,
+    },
+    /// Where a file would go in an artifact is no place in it.
+    #[error("artifact `{artifact}` puts a file at `{path}`, which {problem}: expected a path inside the artifact")]
+    Destination {
+        /// The artifact.
+        artifact: String,
+        /// The place.
+        path: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+/// Validates steps and artifacts, and returns the steps sorted so that each comes after those it needs and otherwise
+/// as they were.
+pub(super) fn check(steps: Vec<Step>, artifacts: &[Artifact]) -> Result<Vec<Step>, Error> {
+    if steps.is_empty() {
+        return Err(Error::NoSteps);
+    }
+    for step in &steps {
+        check_step(step, &steps)?;
+    }
+    let steps = sort(steps)?;
+    check_outputs(&steps)?;
+    for artifact in artifacts {
+        check_artifact(artifact, &steps)?;
+    }
+    Ok(steps)
+}
+
+fn check_step(step: &Step, all: &[Step]) -> Result<(), Error> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    if step.name.is_empty() || !step.name.chars().all(allowed) {
+        return Err(Error::StepName { name: step.name.clone() });
+    }
+    for need in &step.needs {
+        if !all.iter().any(|s| s.name == *need) {
+            let others = all.iter().map(|s| s.name.as_str()).filter(|n| *n != step.name);
+            let hint = words::hint(need, others);
+            return Err(Error::UnknownNeed { step: step.name.clone(), need: need.clone(), hint });
+        }
+    }
+    let files = step.files.keys().map(|path| ("files", path));
+    let directory = step.working_directory.iter().map(|path| ("working_directory", path));
+    for (key, path) in step.outputs.iter().map(|path| ("outputs", path)).chain(files).chain(directory) {
+        if let Some(problem) = path_problem(path) {
+            return Err(Error::Path { step: step.name.clone(), key, path: path.clone(), problem });
+        }
+    }
+    for (key, globs) in [("inputs", &step.inputs), ("unversioned", &step.unversioned)] {
+        for glob in globs {
+            let bare = glob.strip_prefix('!').unwrap_or(glob);
+            if let Some(problem) = path_problem(bare).filter(|_| bare != ".") {
+                return Err(Error::Path { step: step.name.clone(), key, path: glob.clone(), problem });
+            }
+            if let Some(problem) = glob_error(bare) {
+                return Err(Error::Glob { step: step.name.clone(), key, glob: glob.clone(), problem });
+            }
+        }
+    }
+    check_variables(step)
+}
+
+/// Whether a step's variables and secrets can be set beside one another.
+pub(super) fn check_variables(step: &Step) -> Result<(), Error> {
+    for name in step.env.keys() {
+        let problem = if name.is_empty() || name.contains(['=', '\0']) {
+            "which cannot name a variable"
+        } else if name.starts_with("KILN_") {
+            "but variables that start with `KILN_` are the farm's own"
+        } else {
+            continue;
+        };
+        return Err(Error::Variable { step: step.name.clone(), name: name.clone(), problem });
+    }
+    check_secrets(step)
+}
+
+fn check_secrets(step: &Step) -> Result<(), Error> {
+    for (index, name) in step.secrets.iter().enumerate() {
+        let is_letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+        let problem = if !name.starts_with(is_letter) || !name.chars().all(|c| is_letter(c) || c.is_ascii_digit()) {
+            "which cannot name a variable: expected letters, digits and `_`, no digit first"
+        } else if name.starts_with("KILN_") {
+            "but variables that start with `KILN_` are the farm's own"
+        } else if step.env.contains_key(name) {
+            "which it also has in `env`: leave one out"
+        } else if step.secrets[..index].contains(name) {
+            "twice: name it once"
+        } else {
+            continue;
+        };
+        return Err(Error::Secret { step: step.name.clone(), name: name.clone(), problem });
+    }
+    Ok(())
+}
+
+/// Gives outputs that go up by `..` their plain form. Outputs are relative to the root of the tree; one that would leave it from
+/// there is taken as relative to the step's working directory.
+pub(super) fn plain_outputs(step: &mut Step) {
+    let directory = step.working_directory.clone().unwrap_or_default();
+    for output in step.outputs.iter_mut().filter(|output| output.split('/').any(|part| part == "..")) {
+        if let Some(plain) = resolved("", output).or_else(|| resolved(&directory, output)) {
+            *output = plain;
+        }
+    }
+}
+
+fn resolved(base: &str, path: &str) -> Option<String> {
+    let mut parts: Vec<&str> = Vec::new();
+    if path.starts_with('/') {
+        return None;
+    }
+    for part in base.split('/').chain(path.split('/')).filter(|part| !matches!(*part, "" | ".")) {
+        if part == ".." {
+            parts.pop()?;
+        } else {
+            parts.push(part);
+        }
+    }
+    Some(parts.join("/"))
+}
+
+fn sort(steps: Vec<Step>) -> Result<Vec<Step>, Error> {
+    let mut left: Vec<Step> = steps;
+    let mut sorted: Vec<Step> = Vec::with_capacity(left.len());
+    let mut done: BTreeSet<String> = BTreeSet::new();
+    while !left.is_empty() {
+        let Some(next) = left.iter().position(|s| s.needs.iter().all(|n| done.contains(n))) else {
+            return Err(Error::Cycle { steps: find_cycle(&left, &done) });
+        };
+        let step = left.remove(next);
+        done.insert(step.name.clone());
+        sorted.push(step);
+    }
+    Ok(sorted)
+}
+
+/// Follows needs that cannot be met until one comes again.
+fn find_cycle(left: &[Step], done: &BTreeSet<String>) -> Vec<String> {
+    let mut way: Vec<String> = left.first().map(|s| s.name.clone()).into_iter().collect();
+    loop {
+        let here = way.last().and_then(|name| left.iter().find(|s| s.name == *name));
+        let Some(next) = here.and_then(|s| s.needs.iter().find(|n| !done.contains(*n))) else {
+            return way;
+        };
+        if let Some(start) = way.iter().position(|n| n == next) {
+            return way.split_off(start);
+        }
+        way.push(next.clone());
+    }
+}
+
+fn cycle_words(steps: &[String]) -> String {
+    let mut words: Vec<String> = steps.iter().map(|s| format!("`{s}`")).collect();
+    words.extend(words.first().cloned());
+    words.join(" needs ")
+}
+
+fn check_outputs(sorted: &[Step]) -> Result<(), Error> {
+    let mut before: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut written: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for step in sorted {
+        let mut known: BTreeSet<&str> = BTreeSet::new();
+        for need in &step.needs {
+            known.insert(need);
+            known.extend(before.get(need.as_str()).into_iter().flatten());
+        }
+        let outputs: Vec<&str> = step.outputs.iter().map(|o| o.trim_end_matches('/')).collect();
+        for (index, output) in outputs.iter().enumerate() {
+            if outputs[index + 1..].iter().any(|other| overlap(output, other)) {
+                return Err(Error::RepeatedOutput { step: step.name.clone(), path: (*output).to_owned() });
+            }
+        }
+        for (other, theirs) in written.iter().filter(|(name, _)| !known.contains(*name)) {
+            if let Some(path) = outputs.iter().find(|mine| theirs.iter().any(|their| overlap(mine, their))) {
+                return Err(Error::SharedOutput {
+                    first: (*other).to_owned(),
+                    second: step.name.clone(),
+                    path: (*path).to_owned(),
+                });
+            }
+        }
+        written.insert(&step.name, outputs);
+        before.insert(&step.name, known);
+    }
+    Ok(())
+}
+
+/// Whether one path is the other or a directory above it.
+fn overlap(a: &str, b: &str) -> bool {
+    let under =
+        |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|r| r.is_empty() || r.starts_with('/'));
+    under(a, b) || under(b, a)
+}
+
+fn check_artifact(artifact: &Artifact, steps: &[Step]) -> Result<(), Error> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if !artifact.name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !artifact.name.chars().all(allowed) {
+        return Err(Error::ArtifactName { name: artifact.name.clone() });
+    }
+    let mut outputs: Vec<&str> = Vec::new();
+    for from in &artifact.from {
+        let Some(step) = steps.iter().find(|s| s.name == *from) else {
+            let hint = words::hint(from, steps.iter().map(|s| s.name.as_str()));
+            return Err(Error::UnknownFrom { artifact: artifact.name.clone(), from: from.clone(), hint });
+        };
+        outputs.extend(step.outputs.iter().map(|o| o.trim_end_matches('/')));
+    }
+    for file in &artifact.files {
+        let literal = literal_part(&file.path);
+        if !outputs.iter().any(|output| literal.is_empty() || overlap(literal, output)) {
+            return Err(Error::NoOutput {
+                artifact: artifact.name.clone(),
+                path: file.path.clone(),
+                from: words::list(artifact.from.iter().map(String::as_str)),
+                outputs: words::list(outputs),
+            });
+        }
+        let place = file.dest.as_deref().filter(|dest| *dest != ".").unwrap_or(literal);
+        // In an image, and only there, a place may be absolute.
+        let place = match artifact.kind {
+            ArtifactKind::Image(_) => place.strip_prefix('/').unwrap_or(place),
+            _ => place,
+        };
+        if let Some(problem) = path_problem(place).filter(|_| !place.is_empty()) {
+            return Err(Error::Destination { artifact: artifact.name.clone(), path: place.to_owned(), problem });
+        }
+    }
+    Ok(())
+}
+
+/// The directories of a glob before its first wildcard; the whole path where it has none.
+fn literal_part(glob: &str) -> &str {
+    let glob = glob.trim_end_matches('/');
+    match glob.find(['*', '?', '[', '{']) {
+        None => glob,
+        Some(wild) => glob[..wild].rfind('/').map_or("", |slash| &glob[..slash]),
+    }
+}

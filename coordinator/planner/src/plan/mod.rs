@@ -1,0 +1,27 @@
+//! The plan of a build: which steps run, on what, in which order, and what becomes an artifact.
+//!
+//! A plan comes from the project's `kiln.toml`, or where there is none from what its files say about its language.
+//! Invariant: a [`Plan`] that [`plan`] returns is valid. Its steps are sorted so that each comes after those it needs,
+//! names are unique, outputs stay inside the tree and do not overlap.
+
+mod check;
+pub mod context;
+mod planner;
+mod print;
+mod scope;
+mod unmatched;
+mod unversioned;
+mod variables;
+mod within;
+mod workspace;
+
+pub use check::Error as InvalidPlan;
+pub use kiln_plan::*;
+pub use planner::{Error, Options, plan, plan_for};
+pub use print::to_kiln_toml;
+pub use scope::Scope;
+pub use unversioned::{read_unversioned, unversioned};
+pub use variables::{Stamp, Variable, VariableError, set_variables, stamp};
+
+#[cfg(test)]
+mod tests;

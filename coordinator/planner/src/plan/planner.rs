@@ -1,0 +1,314 @@
+//! From a source tree to a validated plan: `kiln.toml` where there is one, else what the project's files say.
+//!
+//! Invariant: every plan that leaves here has passed `check`.
+
+use super::{
+    Artifact, Origin, Plan, Platform, Scope, Source, Step, Target, VersionOrigin, View, check, scope, unmatched,
+    within, words,
+};
+use crate::project;
+use kiln_detect::{self as detect, Language};
+
+/// What the caller asks for, and what the planner cannot see.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Platforms to build for. Empty: the project's targets, else the host.
+    pub platforms: Vec<Platform>,
+    /// Names of targets to build for. Empty: all.
+    pub targets: Vec<String>,
+    /// The caller's own machine.
+    pub host: Platform,
+    /// What `git describe` says, where there is a repository.
+    pub describe: Option<String>,
+    /// The project's name where nothing else says one.
+    pub directory_name: String,
+    /// The language to build it as, where the caller chooses one.
+    pub language: Option<Language>,
+    /// Lock files that the caller has and that are not in the tree, because they are ignored.
+    pub ignored: Vec<String>,
+    /// The project's directory in the tree; empty where it is the root.
+    pub directory: String,
+}
+
+impl Options {
+    /// For a caller on `host` who asks for nothing else.
+    pub fn new(host: Platform) -> Self {
+        Self {
+            platforms: Vec::new(),
+            targets: Vec::new(),
+            host,
+            describe: None,
+            directory_name: "project".to_owned(),
+            language: None,
+            ignored: Vec::new(),
+            directory: String::new(),
+        }
+    }
+}
+
+/// Why there is no plan. Every one is the user's to mend.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// `kiln.toml` is wrong.
+    #[error(transparent)]
+    Project(#[from] project::Error),
+    /// The project's files do not say how to build it.
+    #[error(transparent)]
+    Detect(#[from] detect::Error),
+    /// The steps do not form a build.
+    #[error(transparent)]
+    Invalid(#[from] check::Error),
+    /// A target that the project does not have was asked for.
+    #[error("the project has no target `{name}`: {hint}")]
+    UnknownTarget {
+        /// What was asked for.
+        name: String,
+        /// The nearest name, or all, in words.
+        hint: String,
+    },
+    /// `kiln test` in a project without tests.
+    #[error(
+        "the project has no test steps: set up its tests where `cargo test`, `ctest`, `go test`, `npm test` or `pytest` \
+         finds them, or add a `[steps.NAME]` with `test = true` to `kiln.toml`"
+    )]
+    NoTests,
+    /// `kiln build` in a project of tests.
+    #[error("the project has only test steps: run `kiln test`, or add a `[steps.NAME]` without `test = true`")]
+    OnlyTests,
+}
+
+/// The plan of an ordinary build of a source tree.
+pub fn plan(source: &dyn Source, options: &Options) -> Result<Plan, Error> {
+    plan_for(source, options, Scope::Build)
+}
+
+/// The plan for a source tree, with the steps that `scope` asks for.
+pub fn plan_for(source: &dyn Source, options: &Options, scope: Scope) -> Result<Plan, Error> {
+    if options.directory.is_empty() {
+        return plan_root(source, options, scope);
+    }
+    if let Some(language) = within::member_language(source, &options.directory, options.language) {
+        let member = within::Member { whole: source, directory: &options.directory };
+        let options = Options { language: Some(language), ..options.clone() };
+        return plan_root(&member, &options, scope);
+    }
+    let plan = plan_root(&View::new(source, &options.directory), options, scope)?;
+    Ok(within::moved(plan, source, &options.directory))
+}
+
+fn plan_root(source: &dyn Source, options: &Options, scope: Scope) -> Result<Plan, Error> {
+    if source.paths().is_empty() {
+        return Err(detect::Error::Empty.into());
+    }
+    let options = &in_release_directory(options);
+    let plan = match source.read("kiln.toml") {
+        Some(text) => from_kiln_toml(source, options, &text),
+        None => from_files(source, options),
+    };
+    let mut plan = plan.map_err(|error| explain_ignored(error, options))?;
+    plan.notes.extend(options.ignored.iter().map(|lock| detect::Error::IgnoredLock { lock: lock.clone() }.to_string()));
+    let detected = matches!(plan.origin, Origin::Detected { .. });
+    for path in detect::owned(source, &plan.steps, detected) {
+        if !plan.exclude.contains(&path) {
+            plan.exclude.push(path);
+        }
+    }
+    for step in &mut plan.steps {
+        check::plain_outputs(step);
+        step.inputs.extend(plan.exclude.iter().map(|glob| format!("!{glob}")));
+    }
+    plan.steps = check::check(plan.steps, &plan.artifacts)?;
+    plan.targets = choose(plan.targets, options)?;
+    scope::apply(&mut plan, scope)?;
+    if detected {
+        plan.excludable = excludable(source, &plan);
+    }
+    Ok(plan)
+}
+
+/// What is about the project and seen by a step that sees the whole tree.
+fn excludable(source: &dyn Source, plan: &Plan) -> Vec<String> {
+    let sees_all = |step: &&Step| step.inputs.iter().all(|glob| glob.starts_with('!') && glob != "!**");
+    let whole: Vec<&Step> = plan.steps.iter().filter(sees_all).collect();
+    if whole.is_empty() {
+        return Vec::new();
+    }
+    let mut found = detect::about(source);
+    found.retain(|path| {
+        let out = format!("!{path}");
+        !plan.exclude.contains(path) && whole.iter().any(|step| !step.inputs.contains(&out))
+    });
+    found
+}
+
+/// The options with the directory's name split into name and version where it is that of an unpacked release.
+struct Named {
+    options: Options,
+    version: Option<String>,
+}
+
+impl std::ops::Deref for Named {
+    type Target = Options;
+
+    fn deref(&self) -> &Options {
+        &self.options
+    }
+}
+
+/// Takes `fmt-9.1.0` apart. A checkout's directory may be called anything: git knows its version.
+fn in_release_directory(options: &Options) -> Named {
+    let whole = &options.directory_name;
+    let parts = whole.match_indices('-').find_map(|(at, _)| {
+        let (name, version) = (&whole[..at], whole[at + 1..].trim_start_matches('v'));
+        let is_version = version.starts_with(|c: char| c.is_ascii_digit())
+            && version.contains('.')
+            && version.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '~' | '-' | '_'));
+        (is_version && !name.is_empty()).then(|| (name.to_owned(), version.to_owned()))
+    });
+    match parts.filter(|_| options.describe.is_none()) {
+        Some((name, version)) => {
+            Named { options: Options { directory_name: name, ..options.clone() }, version: Some(version) }
+        }
+        None => Named { options: options.clone(), version: None },
+    }
+}
+
+/// A lock file that is absent from the tree only because it is ignored is not one that has to be made.
+fn explain_ignored(error: Error, options: &Options) -> Error {
+    match error {
+        Error::Detect(detect::Error::MissingLock { lock, .. }) if options.ignored.contains(&lock) => {
+            detect::Error::IgnoredLock { lock }.into()
+        }
+        error => error,
+    }
+}
+
+fn from_kiln_toml(source: &dyn Source, options: &Named, text: &[u8]) -> Result<Plan, Error> {
+    let head = project::head(text)?;
+    if head.is_whole {
+        let project = project::parse(text, options.host, project::Base::default())?;
+        let identity = detect::identity(source);
+        return Ok(assemble(source, options, project, identity, Origin::KilnToml, Vec::new()));
+    }
+    let language = options.language.or(head.language);
+    let (found, considered) = match detect::detect(source, &options.directory_name, language) {
+        Ok(found) => found,
+        // Without anything to change, the file stands for itself: then what it lacks is the error.
+        Err(error) => {
+            let project = project::parse(text, options.host, project::Base::default())?;
+            if project.steps.is_empty() {
+                return Err(error.into());
+            }
+            let identity = detect::identity(source);
+            return Ok(assemble(source, options, project, identity, Origin::KilnToml, Vec::new()));
+        }
+    };
+    let base = project::Base { steps: found.steps, artifacts: found.artifacts };
+    let mut project = project::parse(text, options.host, base)?;
+    if let (Some(name), Some(old)) = (&project.name, &found.identity.name) {
+        rename_artifact(&mut project.artifacts, old, name);
+    }
+    let mut because = found.because;
+    because.push("`kiln.toml` changes what was detected".to_owned());
+    let origin = Origin::Detected { language: found.language, because, considered };
+    Ok(assemble(source, options, project, found.identity, origin, found.notes))
+}
+
+/// An artifact that has the project's name keeps having it.
+fn rename_artifact(artifacts: &mut [Artifact], old: &str, new: &str) {
+    let (old, new) = (detect::artifact_name(old), detect::artifact_name(new));
+    if artifacts.iter().all(|artifact| artifact.name != new)
+        && let Some(artifact) = artifacts.iter_mut().find(|artifact| artifact.name == old)
+    {
+        artifact.name = new;
+    }
+}
+
+fn assemble(
+    source: &dyn Source,
+    options: &Named,
+    project: project::Project,
+    identity: detect::Identity,
+    origin: Origin,
+    mut notes: Vec<String>,
+) -> Plan {
+    let (version, version_origin) = match project.version {
+        Some(version) => (Some(version), VersionOrigin::KilnToml),
+        None => version(identity.version, options),
+    };
+    notes.extend(unmatched::notes(&project.steps, &project.exclude, source.paths()));
+    Plan {
+        name: project.name.or(identity.name).unwrap_or_else(|| options.directory_name.clone()),
+        version,
+        version_origin,
+        origin,
+        targets: project.targets,
+        artifacts: project.artifacts,
+        notes,
+        steps: project.steps,
+        exclude: project.exclude,
+        excludable: Vec::new(),
+    }
+}
+
+fn from_files(source: &dyn Source, options: &Named) -> Result<Plan, Error> {
+    let (found, considered) = detect::detect(source, &options.directory_name, options.language)?;
+    let (version, version_origin) = version(found.identity.version, options);
+    Ok(Plan {
+        name: found.identity.name.unwrap_or_else(|| options.directory_name.clone()),
+        version,
+        version_origin,
+        origin: Origin::Detected { language: found.language, because: found.because, considered },
+        targets: Vec::new(),
+        steps: found.steps,
+        artifacts: found.artifacts,
+        exclude: Vec::new(),
+        excludable: Vec::new(),
+        notes: found.notes,
+    })
+}
+
+fn version(manifest: Option<String>, options: &Named) -> (Option<String>, VersionOrigin) {
+    match (manifest, &options.describe, &options.version) {
+        (Some(version), ..) => (Some(version), VersionOrigin::Manifest),
+        (None, Some(describe), _) => (Some(describe.clone()), VersionOrigin::Git),
+        (None, None, Some(version)) => (Some(version.clone()), VersionOrigin::Directory),
+        (None, None, None) => (None, VersionOrigin::Unknown),
+    }
+}
+
+/// The targets that were asked for. A target that is asked for on a platform other than its own is built there in
+/// the same environment, under a name that says so.
+fn choose(mut targets: Vec<Target>, options: &Options) -> Result<Vec<Target>, Error> {
+    if let Some(name) = options.targets.iter().find(|name| !targets.iter().any(|t| t.name == **name)) {
+        let hint = words::hint(name, targets.iter().map(|t| t.name.as_str()));
+        return Err(Error::UnknownTarget { name: name.clone(), hint });
+    }
+    if !options.targets.is_empty() {
+        targets.retain(|t| options.targets.contains(&t.name));
+    }
+    if targets.is_empty() {
+        let platforms = if options.platforms.is_empty() { vec![options.host] } else { options.platforms.clone() };
+        return Ok(platforms.into_iter().map(Target::bare).collect());
+    }
+    if options.platforms.is_empty() {
+        return Ok(targets);
+    }
+    let mut chosen: Vec<Target> = Vec::new();
+    for platform in &options.platforms {
+        let mut native = targets.iter().filter(|t| t.platform == *platform).cloned().peekable();
+        if native.peek().is_some() {
+            chosen.extend(native);
+        } else {
+            chosen.extend(targets.iter().map(|t| Target {
+                name: format!("{}-{}", t.name, platform.architecture()),
+                platform: *platform,
+                // A level of one architecture says nothing about another.
+                cpu_level: None,
+                ..t.clone()
+            }));
+        }
+    }
+    chosen.dedup();
+    Ok(chosen)
+}

@@ -1,0 +1,128 @@
+//! Which language a project is built as, and what is said about one that Kiln cannot build.
+
+use super::{options, planned, refused, tree};
+use crate::plan::{Options, Origin, plan};
+use kiln_detect::Language;
+
+fn language(files: &[(&str, &str)]) -> String {
+    match planned(files).origin {
+        Origin::Detected { language, .. } => language.split(' ').next().unwrap().to_owned(),
+        Origin::KilnToml => "kiln.toml".to_owned(),
+    }
+}
+
+#[test]
+fn a_package_json_for_tooling_does_not_make_a_project_node() {
+    let tooling =
+        ("package.json", r#"{"private":true,"devDependencies":{"prettier":"3"},"scripts":{"lint":"prettier ."}}"#);
+    let rails = [("Gemfile", ""), ("Gemfile.lock", ""), ("config.ru", ""), tooling];
+    assert_eq!(language(&rails), "ruby");
+    let assets = ("package.json", r#"{"dependencies":{"esbuild":"1"},"scripts":{"build":"esbuild"}}"#);
+    assert_eq!(language(&[("Gemfile", ""), ("Gemfile.lock", ""), ("config/application.rb", ""), assets]), "ruby");
+    let python = (
+        "pyproject.toml",
+        "[project]\nname = \"weather\"\nversion = \"1\"\n[build-system]\nrequires = [\"setuptools\"]\n",
+    );
+    assert_eq!(language(&[python, ("weather/__init__.py", ""), tooling]), "python");
+    assert_eq!(language(&[("manage.py", ""), ("requirements.txt", "django==5.0\n"), tooling]), "python");
+    assert_eq!(language(&[("Makefile", "all:\n\tcc a.c\n"), ("a.c", ""), ("package.json", "{}")]), "node");
+}
+
+#[test]
+fn an_application_with_a_linter_of_another_language_stays_what_it_is() {
+    let node = ("package.json", r#"{"name":"a","scripts":{"start":"node a.js"}}"#);
+    let tools = ("pyproject.toml", "[tool.ruff]\nline-length = 100\n");
+    assert_eq!(language(&[node, tools]), "node");
+    let gemfile = ("Gemfile", "gem \"danger\"\n");
+    assert_eq!(language(&[node, gemfile]), "node");
+}
+
+#[test]
+fn a_build_backend_that_drives_another_compiler_decides() {
+    let maturin = "[project]\nname = \"a\"\nversion = \"1\"\n[build-system]\nrequires = [\"maturin\"]\nbuild-backend = \"maturin\"\n";
+    let cargo = "[package]\nname = \"a\"\nversion = \"1.0.0\"\n[lib]\ncrate-type = [\"cdylib\"]\n";
+    assert_eq!(language(&[("pyproject.toml", maturin), ("Cargo.toml", cargo), ("src/lib.rs", "")]), "python");
+}
+
+#[test]
+fn a_procfile_speaks_for_what_it_starts() {
+    let node = ("package.json", r#"{"name":"a","scripts":{"start":"vite"},"main":"a.js"}"#);
+    let python = [("requirements.txt", "flask==3.0\n"), ("app.py", "")];
+    assert_eq!(language(&[node, ("a.js", ""), python[0], python[1]]), "node");
+    assert_eq!(
+        language(&[node, ("a.js", ""), python[0], python[1], ("Procfile", "web: gunicorn app:app\n")]),
+        "python"
+    );
+}
+
+#[test]
+fn what_was_considered_is_told_with_its_reason() {
+    let files = [
+        ("Gemfile", ""),
+        ("Gemfile.lock", ""),
+        ("config.ru", ""),
+        ("package.json", "{\"devDependencies\":{\"a\":\"1\"}}"),
+    ];
+    let Origin::Detected { considered, .. } = planned(&files).origin else { panic!("expected a detected plan") };
+    assert_eq!(considered, ["node (`package.json` has only development tools)"]);
+}
+
+#[test]
+fn the_user_chooses_the_language_on_the_command_line_or_in_kiln_toml() {
+    let files = [("Gemfile", ""), ("Gemfile.lock", ""), ("config.ru", ""), ("package.json", "{\"name\":\"a\"}")];
+    let as_ = |language| plan(&tree(&files), &Options { language: Some(language), ..options() });
+    let Origin::Detected { language, .. } = as_(Language::Node).unwrap().origin else {
+        panic!("expected a detected plan")
+    };
+    assert!(language.starts_with("node"), "{language}");
+    let words = as_(Language::Go).unwrap_err().to_string();
+    assert_eq!(words, "the project cannot be built as go: expected `go.mod` or `go.work` in its root");
+    let chosen = [&files[..], &[("kiln.toml", "language = \"node\"\n")]].concat();
+    assert_eq!(language_of(&chosen), "node");
+    let words = refused(&[&files[..], &[("kiln.toml", "language = \"cobol\"\n")]].concat());
+    assert!(words.contains("line 1") && words.contains("`cobol`"), "{words}");
+}
+
+fn language_of(files: &[(&str, &str)]) -> String {
+    language(files)
+}
+
+#[test]
+fn a_file_of_a_tool_that_is_not_supported_is_named() {
+    for (files, part) in [
+        (&["Pipfile", "Pipfile.lock"][..], "`Pipfile` is for Pipenv, which Kiln does not support"),
+        (&["Dockerfile", "a.txt"], "`Dockerfile` is for a Dockerfile"),
+        (&["src/App.csproj", "src/a.cs"], "`src/App.csproj` is for .NET"),
+        (&["composer.json"], "`composer.json` is for PHP"),
+        (&["MODULE.bazel"], "bazel build --remote_executor"),
+    ] {
+        let files: Vec<(&str, &str)> = files.iter().map(|file| (*file, "")).collect();
+        let words = refused(&files);
+        assert!(words.contains(part), "expected {part} in: {words}");
+    }
+}
+
+#[test]
+fn a_root_without_a_project_lists_those_below() {
+    let words = refused(&[
+        ("README.md", ""),
+        ("backend/go.mod", ""),
+        ("backend/Makefile", ""),
+        ("backend/tools/go.mod", ""),
+        ("web site/package.json", ""),
+        ("web site/node_modules/x/package.json", ""),
+    ]);
+    assert_eq!(
+        words,
+        "there is no project in the root of the tree, but in directories below it: `kiln build backend` (go), \
+         `kiln build 'web site'` (node)"
+    );
+}
+
+#[test]
+fn a_lock_file_that_is_ignored_is_not_called_absent() {
+    let files = [("package.json", r#"{"name":"a","dependencies":{"b":"1"}}"#)];
+    let ignored = Options { ignored: vec!["package-lock.json".into()], ..options() };
+    let words = plan(&tree(&files), &ignored).unwrap_err().to_string();
+    assert!(words.starts_with("`package-lock.json` exists but is left out of the build"), "{words}");
+}

@@ -1,0 +1,63 @@
+//! `pom.xml`, Gradle's properties and build files.
+//!
+//! Invariant: a version is replaced where the element or line is the project's own, its parent's in the tree, or a
+//! requirement on a module of the tree; a registry's package keeps its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{super::Source, NONE};
+use kiln_plan::xml;
+
+pub(super) fn pom(text: &str, all: &dyn Source) -> Option<String> {
+    let local = local_artifacts(all);
+    let leaves = xml::leaves(text);
+    let mut siblings: BTreeMap<usize, &str> = BTreeMap::new();
+    for leaf in leaves.iter().filter(|leaf| leaf.path.last() == Some(&"artifactId")) {
+        siblings.insert(leaf.parent, text[leaf.text.clone()].trim());
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut done = 0;
+    for leaf in leaves.iter().filter(|leaf| leaf.path.last() == Some(&"version")) {
+        let own = leaf.path == ["project", "version"];
+        let neighbour = matches!(leaf.path.get(leaf.path.len().saturating_sub(2)), Some(&"parent" | &"dependency"))
+            && siblings.get(&leaf.parent).is_some_and(|name| local.contains(*name));
+        let variable = text[leaf.text.clone()].contains('$');
+        if (own || neighbour) && !variable {
+            out.push_str(&text[done..leaf.text.start]);
+            out.push_str(NONE);
+            done = leaf.text.end;
+        }
+    }
+    // Versions that Maven takes from a property by convention.
+    for leaf in leaves.iter().filter(|leaf| leaf.path == ["project", "properties", "revision"]) {
+        if leaf.text.start >= done {
+            out.push_str(&text[done..leaf.text.start]);
+            out.push_str(NONE);
+            done = leaf.text.end;
+        }
+    }
+    out.push_str(&text[done..]);
+    Some(out)
+}
+
+fn local_artifacts(all: &dyn Source) -> BTreeSet<String> {
+    let poms = all.paths().iter().filter(|p| p.rsplit('/').next() == Some("pom.xml"));
+    let texts = poms.filter_map(|path| String::from_utf8(all.read(path)?).ok());
+    texts.filter_map(|text| xml::value(&text, &["project", "artifactId"]).map(str::to_owned)).collect()
+}
+
+/// A line of `gradle.properties` or of a build file that sets the project's version.
+pub(super) fn gradle(text: &str) -> Option<String> {
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let rest = line.strip_prefix("version").map(str::trim_start);
+        match rest.map(|rest| rest.strip_prefix('=').unwrap_or(rest).trim()) {
+            Some(value) if value.starts_with(['"', '\'']) => out.push_str(&format!("version = \"{NONE}\"\n")),
+            Some(value) if value.starts_with(|c: char| c.is_ascii_digit()) => {
+                out.push_str(&format!("version={NONE}\n"));
+            }
+            _ => out.push_str(line),
+        }
+    }
+    Some(out)
+}

@@ -1,0 +1,364 @@
+//! The keys of `kiln.toml` and what each becomes.
+//!
+//! Invariant: a key is either understood or an error; a value outside its range never reaches a plan.
+
+use toml_edit::{Document, Value};
+
+use super::image;
+use super::{
+    Error,
+    reader::{Reader, line},
+    units,
+};
+use crate::plan::{Artifact, ArtifactFile, ArtifactKind, Libc, Platform, Step, Target, default_libraries};
+use kiln_detect::{self as detect, Language};
+
+/// What a `kiln.toml` says; what it leaves out is for the planner to fill in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    /// The project's name.
+    pub name: Option<String>,
+    /// Its version.
+    pub version: Option<String>,
+    /// Globs of source paths that enter no step.
+    pub exclude: Vec<String>,
+    /// The environments to build for.
+    pub targets: Vec<Target>,
+    /// The steps in the order of the file.
+    pub steps: Vec<Step>,
+    /// The artifacts in the order of the file.
+    pub artifacts: Vec<Artifact>,
+    /// Where `kiln build --store` pushes, as `--push` has it.
+    pub push: Vec<String>,
+}
+
+/// The detected plan that a file changes; empty for a file that is the whole plan.
+#[derive(Debug, Clone, Default)]
+pub struct Base {
+    /// Its steps.
+    pub steps: Vec<Step>,
+    /// Its artifacts.
+    pub artifacts: Vec<Artifact>,
+}
+
+/// What decides how a file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The file is the whole plan; else it changes what the project's other files say.
+    pub is_whole: bool,
+    /// The language to detect.
+    pub language: Option<Language>,
+}
+
+const ROOT: &[&str] = &["name", "version", "exclude", "detect", "language", "targets", "steps", "artifacts", "store"];
+const STORE: &[&str] = &["push"];
+const TARGET: &[&str] = &["platform", "os", "libc", "glibc", "cpu", "labels", "libraries"];
+const STEP: &[&str] = &[
+    "why",
+    "needs",
+    "inputs",
+    "unversioned",
+    "files",
+    "run",
+    "outputs",
+    "env",
+    "secrets",
+    "network",
+    "cpus",
+    "memory",
+    "timeout",
+    "shards",
+    "cache",
+    "image",
+    "tools",
+    "working_directory",
+    "stamp",
+    "native",
+    "test",
+];
+const ARTIFACT: &[&str] = &["from", "files", "kind", "check_elf", "bundle_libraries"];
+const FILES: &str = "a list of paths, each a string or `{ path = \"..\", dest = \"..\" }`";
+
+fn document(content: &[u8]) -> Result<(&str, Document<String>), Error> {
+    let text = std::str::from_utf8(content).map_err(|_| Error::NotText)?;
+    let document = Document::parse(text.to_owned()).map_err(|e| Error::Syntax {
+        line: line(text, e.span().map_or(0, |s| s.start)),
+        message: e.message().trim().replace('\n', ", "),
+    })?;
+    Ok((text, document))
+}
+
+/// Reads how the rest of a `kiln.toml` is to be understood.
+///
+/// A file is the whole plan if `detect = false`, or if it does not say and has steps which are complete and refer to no others.
+pub fn head(content: &[u8]) -> Result<Head, Error> {
+    let (text, document) = document(content)?;
+    let root = Reader::root(text, document.as_table());
+    root.only(ROOT)?;
+    let language = match root.string("language")? {
+        None => None,
+        Some(text) => {
+            let expected = "a language: `rust`, `go`, `java`, `node`, `python`, `ruby` or `c`";
+            Some(text.parse().map_err(|_| root.bad("language", &text, expected))?)
+        }
+    };
+    let is_whole = match root.bool("detect")? {
+        Some(true) => false,
+        Some(false) => true,
+        None => language.is_none() && refers_to_itself_alone(&root)?,
+    };
+    Ok(Head { is_whole, language })
+}
+
+/// Whether there are steps, each has a command, and all that is referred to is in the file.
+fn refers_to_itself_alone(root: &Reader<'_>) -> Result<bool, Error> {
+    let steps = root.tables("steps")?;
+    let names: Vec<&str> = steps.iter().map(|(name, _)| name.as_str()).collect();
+    let known = |list: Vec<String>| list.iter().all(|name| names.contains(&name.as_str()));
+    if steps.is_empty() {
+        return Ok(false);
+    }
+    for (_, step) in &steps {
+        if !step.has("run") || !step.strings("needs").is_ok_and(known) {
+            return Ok(false);
+        }
+    }
+    for (_, artifact) in root.tables("artifacts")? {
+        if !artifact.has("from") || !artifact.has("files") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The secrets that the steps of a `kiln.toml` ask for, each with the step's name before its own.
+pub fn secrets(content: &[u8]) -> Result<Vec<(String, String)>, Error> {
+    let (text, document) = document(content)?;
+    let mut asked = Vec::new();
+    for (name, step) in Reader::root(text, document.as_table()).tables("steps")? {
+        asked.extend(step.strings("secrets")?.into_iter().map(|secret| (name.clone(), secret)));
+    }
+    Ok(asked)
+}
+
+/// Where `kiln build --store` pushes.
+pub fn push_places(content: &[u8]) -> Result<Vec<String>, Error> {
+    let (text, document) = document(content)?;
+    store(&Reader::root(text, document.as_table()))
+}
+
+/// Reads a `kiln.toml`. A target that names no platform is for the `host`. A step or artifact of `base` that the file names is changed in
+/// the keys that are given; others are added.
+pub fn parse(content: &[u8], host: Platform, base: Base) -> Result<Project, Error> {
+    let (text, document) = document(content)?;
+    let root = Reader::root(text, document.as_table());
+    root.only(ROOT)?;
+    let name = root.string("name")?;
+    if let Some(name) = name.as_deref().filter(|n| n.is_empty() || n.contains(char::is_whitespace)) {
+        return Err(root.bad("name", name, "a name without blanks"));
+    }
+    let version = root.string("version")?;
+    if let Some(version) = version.as_deref().filter(|v| v.is_empty() || v.contains([' ', '/', '\n'])) {
+        return Err(root.bad("version", version, "a version without blanks or slashes"));
+    }
+    let (mut steps, mut artifacts) = (base.steps, base.artifacts);
+    for (name, table) in root.tables("steps")? {
+        match steps.iter_mut().find(|step| step.name == name) {
+            Some(step) => change_step(step, &table)?,
+            None => steps.push(step(name, &table)?),
+        }
+    }
+    for (name, table) in root.tables("artifacts")? {
+        match artifacts.iter_mut().find(|artifact| artifact.name == name) {
+            Some(artifact) => change_artifact(artifact, &table)?,
+            None => artifacts.push(artifact(name, &table)?),
+        }
+    }
+    Ok(Project {
+        name,
+        version,
+        exclude: root.strings("exclude")?,
+        targets: each(&root, "targets", |name, table| target(name, table, host))?,
+        steps,
+        artifacts,
+        push: store(&root)?,
+    })
+}
+
+/// Where artifacts are pushed to.
+fn store(root: &Reader<'_>) -> Result<Vec<String>, Error> {
+    let Some(table) = root.table("store")? else { return Ok(Vec::new()) };
+    table.only(STORE)?;
+    table.strings("push")
+}
+
+fn each<T>(
+    root: &Reader<'_>,
+    key: &str,
+    read: impl Fn(String, &Reader<'_>) -> Result<T, Error>,
+) -> Result<Vec<T>, Error> {
+    root.tables(key)?.into_iter().map(|(name, table)| read(name, &table)).collect()
+}
+
+fn target(name: String, table: &Reader<'_>, host: Platform) -> Result<Target, Error> {
+    table.only(TARGET)?;
+    let platform = match table.string("platform")? {
+        None => host,
+        Some(text) => {
+            text.parse().map_err(|_| table.bad("platform", &text, "a platform: `linux/amd64` or `linux/arm64`"))?
+        }
+    };
+    let glibc = match table.string("glibc")? {
+        None => None,
+        Some(text) => {
+            Some(units::read_glibc(&text).ok_or_else(|| table.bad("glibc", &text, "a version such as `2.36`"))?)
+        }
+    };
+    let libc = match table.string("libc")?.as_deref() {
+        None => glibc.map(|_| Libc::Glibc),
+        Some("glibc") => Some(Libc::Glibc),
+        Some("musl") if glibc.is_some() => {
+            return Err(table.bad("libc", "musl", "`glibc`, for `glibc` names a version of it"));
+        }
+        Some("musl") => Some(Libc::Musl),
+        Some(other) => return Err(table.bad("libc", other, "`glibc` or `musl`")),
+    };
+    let cpu_level = table.string("cpu")?;
+    if let Some(text) = cpu_level.as_deref().filter(|text| !platform.has_cpu_level(text)) {
+        return Err(table.bad("cpu", text, platform.cpu_levels()));
+    }
+    let mut libraries = default_libraries();
+    let declared = table.strings("libraries")?;
+    libraries.extend(declared.into_iter().filter(|name| !default_libraries().contains(name)));
+    let (os, labels) = (table.string("os")?, table.string_map("labels")?);
+    Ok(Target { name, platform, os, glibc, libc, cpu_level, labels, libraries })
+}
+
+fn step(name: String, table: &Reader<'_>) -> Result<Step, Error> {
+    table.only(STEP)?;
+    let mut step = Step::new(name, table.required_string("run")?);
+    change_step(&mut step, table)?;
+    Ok(step)
+}
+
+/// Sets what a table gives, and leaves the rest; variables and files are added to those there are.
+fn change_step(step: &mut Step, table: &Reader<'_>) -> Result<(), Error> {
+    table.only(STEP)?;
+    if let Some(run) = table.string("run")? {
+        if run.trim().is_empty() {
+            return Err(table.bad("run", run, "a command"));
+        }
+        step.run = run;
+    }
+    let lists = [
+        ("needs", &mut step.needs),
+        ("inputs", &mut step.inputs),
+        ("unversioned", &mut step.unversioned),
+        ("outputs", &mut step.outputs),
+        ("secrets", &mut step.secrets),
+        ("tools", &mut step.tools),
+    ];
+    for (key, list) in lists {
+        if table.has(key) {
+            *list = table.strings(key)?;
+        }
+    }
+    let files = table.string_map("files")?.into_iter();
+    step.files.extend(files.map(|(path, text)| (path, detect::builtin(&text).map_or(text, str::to_owned))));
+    step.env.extend(table.string_map("env")?);
+    step.why = table.string("why")?.unwrap_or(std::mem::take(&mut step.why));
+    step.network = table.bool("network")?.unwrap_or(step.network);
+    step.cache = table.bool("cache")?.unwrap_or(step.cache);
+    step.stamp = table.bool("stamp")?.unwrap_or(step.stamp);
+    step.native = table.bool("native")?.unwrap_or(step.native);
+    step.image = table.string("image")?.or(step.image.take());
+    step.working_directory = table.string("working_directory")?.or(step.working_directory.take());
+    step.test = table.bool("test")?.unwrap_or(step.test);
+    if let Some(cpus) = table.number("cpus")? {
+        let milli = (cpus * 1000.0).round();
+        if !(1.0..=1_000_000.0).contains(&milli) {
+            return Err(table.bad("cpus", cpus, "a number of processors from 0.001 to 1000"));
+        }
+        step.milli_cpus = milli as u32;
+    }
+    if let Some(size) = table.string("memory")? {
+        step.memory_bytes = units::read_size(&size).ok_or_else(|| table.bad("memory", &size, units::SIZE))?;
+    }
+    if let Some(time) = table.string("timeout")? {
+        let time = units::read_duration(&time).ok_or_else(|| table.bad("timeout", &time, units::DURATION))?;
+        step.timeout = Some(time);
+    }
+    if let Some(shards) = table.integer("shards")? {
+        let count = u32::try_from(shards).ok().filter(|n| (1..=10_000).contains(n));
+        step.shards = count.ok_or_else(|| table.bad("shards", shards, "a count from 1 to 10000"))?;
+    }
+    Ok(())
+}
+
+fn artifact(name: String, table: &Reader<'_>) -> Result<Artifact, Error> {
+    for key in ["from", "files"] {
+        if !table.has(key) {
+            return Err(table.missing(key));
+        }
+    }
+    let mut artifact = Artifact {
+        name,
+        from: Vec::new(),
+        files: Vec::new(),
+        kind: ArtifactKind::Binary,
+        check_elf: true,
+        bundle_libraries: false,
+    };
+    change_artifact(&mut artifact, table)?;
+    Ok(artifact)
+}
+
+fn change_artifact(artifact: &mut Artifact, table: &Reader<'_>) -> Result<(), Error> {
+    let kind = table.string("kind")?;
+    if kind.as_deref() == Some("image") {
+        table.only(&[ARTIFACT, image::KEYS].concat())?;
+    } else {
+        table.none_of(image::KEYS, "it is for an artifact of `kind = \"image\"`")?;
+        table.only(ARTIFACT)?;
+    }
+    if table.has("from") {
+        artifact.from = table.strings("from")?;
+        if artifact.from.is_empty() {
+            return Err(table.missing("from"));
+        }
+    }
+    if table.has("files") {
+        artifact.files = table.list("files", FILES, artifact_file)?;
+        if artifact.files.is_empty() {
+            return Err(table.missing("files"));
+        }
+    }
+    match kind.as_deref() {
+        None => {}
+        Some("binary") => artifact.kind = ArtifactKind::Binary,
+        Some("archive") => artifact.kind = ArtifactKind::Archive,
+        Some("image") => artifact.kind = ArtifactKind::Image(Box::new(image::image(table)?)),
+        Some(other) => return Err(table.bad("kind", other, "`binary`, `archive` or `image`")),
+    }
+    artifact.bundle_libraries = table.bool("bundle_libraries")?.unwrap_or(artifact.bundle_libraries);
+    if artifact.bundle_libraries && matches!(artifact.kind, ArtifactKind::Image(_)) {
+        return Err(table.bad("bundle_libraries", true, "`false`, for an image has the libraries of its `base`"));
+    }
+    artifact.check_elf = table.bool("check_elf")?.unwrap_or(artifact.check_elf);
+    Ok(())
+}
+
+fn artifact_file(value: &Value) -> Option<ArtifactFile> {
+    if let Some(path) = value.as_str() {
+        return Some(ArtifactFile { path: path.to_owned(), dest: None });
+    }
+    let table = value.as_inline_table()?;
+    if table.iter().any(|(key, _)| key != "path" && key != "dest") {
+        return None;
+    }
+    let dest = match table.get("dest") {
+        None => None,
+        Some(dest) => Some(dest.as_str()?.to_owned()),
+    };
+    Some(ArtifactFile { path: table.get("path")?.as_str()?.to_owned(), dest })
+}
