@@ -49,11 +49,11 @@ fn printed(program: &str, arguments: &[&str]) -> Option<String> {
     Some(format!("{out}{err}"))
 }
 
-/// The commands of a page: its first block of this language.
-fn block(page: &str, language: &str) -> String {
+/// The commands of a page: its first block of shell commands that has these words.
+fn block(page: &str, words: &str) -> String {
     let text = std::fs::read_to_string(deploy().join(page)).unwrap();
-    let (_, rest) = text.split_once(&format!("```{language}\n")).expect("expected the page to have such a block");
-    rest.split_once("\n```").unwrap().0.to_owned()
+    let mut blocks = text.split("```sh\n").skip(1).map(|rest| rest.split_once("\n```").unwrap().0);
+    blocks.find(|block| block.contains(words)).expect("expected the page to have such a block").to_owned()
 }
 
 /// A tar of a small Debian with Redis, a registry and what the images need besides, made once for all runs. None, said aloud, where it cannot be made.
@@ -137,7 +137,7 @@ fn compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its
     let (farm_port, registry_port, metrics_port) = (port(), port(), port());
     let (farm_url, registry) = (format!("https://localhost:{farm_port}"), format!("localhost:{registry_port}"));
     let mut page = farm.command("bash");
-    page.args(["-euo", "pipefail", "-c", &block("compose.md", "sh")])
+    page.args(["-euo", "pipefail", "-c", &block("compose.md", "docker-compose up")])
         .env("KILN_BINARIES", dir.path())
         .env("KILN_STAGE", &stage)
         .env("KILN_PROJECT", source.path())

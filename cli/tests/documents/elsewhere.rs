@@ -1,0 +1,132 @@
+//! Commands of pages that cannot run in a scratch directory, each with the test that covers it.
+//!
+//! Those of Kiln's own programs and of cargo are still parsed: they run with `--help` after all their flags.
+
+/// Nothing but the flags is checked: the command takes minutes, and is a measurement.
+pub const PARSED: &str = "";
+
+/// A page, its command as the shell has it after expansion, and the test.
+pub type Elsewhere = (&'static str, &'static str, &'static str);
+
+pub const ELSEWHERE: &[Elsewhere] = &[
+    (
+        "cli/README.md",
+        "kiln build --push registry.example/team/shop:1.4.2",
+        "a_push_sends_what_is_missing_and_moves_no_tag_unasked",
+    ),
+    (
+        "cli/README.md",
+        "kiln build --push shop=registry.example/shop --push tool=registry.example/tool",
+        "a_push_sends_what_is_missing_and_moves_no_tag_unasked",
+    ),
+    ("cli/README.md", "kiln build --load", "docker_runs_what_was_loaded_and_what_it_pulled"),
+    (
+        "cli/README.md",
+        "kiln build --push s3://BUCKET/releases",
+        "a_bucket_holds_an_artifact_whole_and_never_another_under_its_id",
+    ),
+    (
+        "cli/README.md",
+        "kiln build --push https://USER:PASSWORD@nexus.example/repository/raw",
+        "a_repository_takes_files_by_put_whole_and_in_order_and_says_why_it_does_not",
+    ),
+    (
+        "cli/README.md",
+        "kiln build --platform linux/amd64,linux/arm64",
+        "each_platform_is_built_on_a_native_worker_though_an_emulated_one_is_allowed",
+    ),
+    (
+        "cli/README.md",
+        "bazel build --remote_executor=grpc://farm.example:8980 //...",
+        "bazel_builds_and_tests_on_the_farm_and_from_an_emptied_output_base_everything_is_a_hit",
+    ),
+    (
+        "worker/README.md",
+        "rustup target add aarch64-unknown-linux-gnu aarch64-unknown-linux-musl",
+        "an_emulated_worker_is_used_only_where_that_is_allowed_and_the_result_says_so",
+    ),
+    (
+        "worker/README.md",
+        "mmdebstrap --arch=arm64 --variant=minbase --include=gcc,libc6-dev,make bookworm /srv/arm64",
+        "an_emulated_worker_is_used_only_where_that_is_allowed_and_the_result_says_so",
+    ),
+    (
+        "worker/README.md",
+        "kiln-worker --coordinator http://farm:8980 --name emulated --state-dir /var/lib/kiln-arm64 --root /srv/arm64",
+        "an_emulated_worker_is_used_only_where_that_is_allowed_and_the_result_says_so",
+    ),
+    (
+        "deploy/README.md",
+        "useradd --system --home-dir /var/lib/kiln kiln",
+        "units_are_sound_and_no_more_exposed_than_they_say",
+    ),
+    ("deploy/README.md", "chown -R kiln /etc/kiln", "units_are_sound_and_no_more_exposed_than_they_say"),
+    (
+        "deploy/README.md",
+        "systemctl enable --now kiln-coordinator",
+        "units_are_sound_and_no_more_exposed_than_they_say",
+    ),
+    ("deploy/README.md", "systemctl enable --now kiln-worker", "units_are_sound_and_no_more_exposed_than_they_say"),
+    (
+        "deploy/README.md",
+        "kubectl apply -k deploy/kubernetes/base",
+        "kubernetes_objects_fit_their_schemas_and_each_other",
+    ),
+    (
+        "deploy/README.md",
+        "kubectl apply -k deploy/kubernetes/keda",
+        "kubernetes_objects_fit_their_schemas_and_each_other",
+    ),
+    ("deploy/README.md", "kubectl apply -f -", "kubernetes_objects_fit_their_schemas_and_each_other"),
+    (
+        "deploy/ci/README.md",
+        "kiln-coordinator --farm-dir /etc/kiln --data-dir /var/lib/kiln \
+         --jwks https://token.actions.githubusercontent.com/.well-known/jwks \
+         --jwt-issuer https://token.actions.githubusercontent.com --jwt-audience https://farm.example \
+         --jwt-rules deploy/ci/github/rules.toml",
+        "a_job_on_github_builds_by_the_token_that_github_signs_and_gives_the_ids_of_its_artifacts",
+    ),
+    (
+        "deploy/ci/README.md",
+        "kiln-coordinator --farm-dir /etc/kiln --data-dir /var/lib/kiln \
+         --jwks https://gitlab.example/oauth/discovery/keys \
+         --jwt-issuer https://gitlab.example --jwt-audience https://farm.example \
+         --jwt-rules deploy/ci/gitlab/rules.toml",
+        "a_job_on_gitlab_builds_by_the_token_that_gitlab_signs_in_any_shell",
+    ),
+    ("benches/README.md", "kiln-bench execute blob build", PARSED),
+    ("benches/README.md", "kiln-bench load", "every_case_does_what_was_asked_for_without_an_error"),
+    (
+        "benches/README.md",
+        "kiln-bench load --target grpc://farm:8980 --instance main --only upload,execute-noop --json before.json",
+        "every_case_does_what_was_asked_for_without_an_error",
+    ),
+    (
+        "benches/README.md",
+        "kiln-bench load --coordinator-arg=--store-size --coordinator-arg=20GiB",
+        "every_case_does_what_was_asked_for_without_an_error",
+    ),
+    (
+        "benches/README.md",
+        "kiln-bench compare before.json after.json",
+        "every_case_does_what_was_asked_for_without_an_error",
+    ),
+    (
+        "benches/README.md",
+        "kiln-bench layer",
+        "a_layer_is_measured_cold_and_warm_and_json_may_be_all_of_standard_output",
+    ),
+    (
+        "benches/README.md",
+        "kiln-bench cost",
+        "what_tls_and_telemetry_cost_is_measured_on_farms_that_have_them",
+    ),
+    ("benches/README.md", "kiln-bench crowd --tls", "a_crowd_is_all_there_and_sees_every_line"),
+];
+
+/// Blocks that a test of their own runs whole: a page, words of the block, and the test.
+pub const BLOCKS: &[Elsewhere] = &[(
+    "deploy/compose.md",
+    "docker-compose up",
+    "compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its_page",
+)];
