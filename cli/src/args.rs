@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use kiln_coordinator::config::{age, bound};
-use kiln_coordinator::store::Bound;
+use kiln_coordinator::config::bound;
 use kiln_detect::Language;
 use kiln_planner::plan::{Platform, Variable};
 use kiln_proto::channel::Access;
+use kiln_store::Bound;
 pub use membership::{Join, Membership, Uses, Who};
 
 /// A build farm behind one command: from a source tree to a traceable artifact.
@@ -155,7 +155,7 @@ pub struct Build {
     #[arg(long, value_enum, default_value_t)]
     pub progress: Progress,
     /// How long its steps wait while no worker that could run them is there, such as `15m`; default: the farm's `--queue-timeout`.
-    #[arg(long, value_parser = age, value_name = "TIME")]
+    #[arg(long, value_parser = kiln_units::duration, value_name = "TIME")]
     pub queue_timeout: Option<Duration>,
     /// Most bytes of cached blobs, and of artifacts, in the farm inside this command, such as `20GiB`; `auto` is a fifth of the free disk and at most 50 GiB.
     #[arg(long, env = "KILN_STORE_SIZE", default_value = "auto", value_parser = bound, value_name = "SIZE")]
@@ -187,7 +187,7 @@ pub struct Test {
     #[arg(long)]
     pub allow_emulation: bool,
     /// How long its steps wait while no worker that could run them is there, such as `15m`; default: the farm's `--queue-timeout`.
-    #[arg(long, value_parser = age, value_name = "TIME")]
+    #[arg(long, value_parser = kiln_units::duration, value_name = "TIME")]
     pub queue_timeout: Option<Duration>,
     /// Most bytes of cached blobs, and of artifacts, in the farm inside this command, such as `20GiB`; `auto` is a fifth of the free disk and at most 50 GiB.
     #[arg(long, env = "KILN_STORE_SIZE", default_value = "auto", value_parser = bound, value_name = "SIZE")]
@@ -353,7 +353,7 @@ pub struct Prune {
     #[command(flatten)]
     pub layers: Layers,
     /// Not used, nor made, since: such as `30d`, `12h` or `45m`.
-    #[arg(long, value_parser = kiln_coordinator::config::age, value_name = "AGE")]
+    #[arg(long, value_parser = kiln_units::duration, value_name = "AGE")]
     pub older_than: Duration,
     /// Only say what would go.
     #[arg(long)]

@@ -7,10 +7,9 @@ use std::time::Duration;
 use kiln_images::registry::{self, Pattern, Reach};
 use kiln_scheduler::Pool;
 
-use crate::auth::{self, FarmKey};
 use crate::builds::Unfinished;
 use crate::services::execution;
-use crate::store;
+use kiln_auth::FarmKey;
 
 /// What the coordinator needs to know.
 #[derive(Debug, Clone, clap::Args)]
@@ -20,7 +19,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Who may call.
     #[command(flatten)]
-    pub auth: auth::Config,
+    pub auth: kiln_auth::Config,
     /// How much of the farm each tenant may use: a TOML file with `actions`, `queue` and `store` under `[default]` and
     /// `[tenants.NAME]`.
     #[arg(long, env = "KILN_QUOTAS", value_name = "FILE")]
@@ -31,20 +30,20 @@ pub struct Config {
     /// Most bytes of cached blobs of each tenant that has no `store` quota, such as `50GiB`; `auto` is a fifth of the free disk and at most 50 GiB. Beyond them, what no cached result names is dropped first, then the results used
     /// longest ago with what they alone name. Artifacts are not counted.
     #[arg(long = "store-size", env = "KILN_STORE_SIZE", default_value = "50GiB", value_parser = bound, value_name = "SIZE")]
-    pub store_bytes: store::Bound,
+    pub store_bytes: kiln_store::Bound,
     /// Most bytes of artifacts, such as `200GiB`, or `auto` as above; beyond them, those used longest ago are dropped. Without it, artifacts are
     /// kept for ever.
     #[arg(long = "artifacts-size", env = "KILN_ARTIFACTS_SIZE", value_parser = bound, value_name = "SIZE")]
-    pub artifact_bytes: Option<store::Bound>,
+    pub artifact_bytes: Option<kiln_store::Bound>,
     /// How long cached results and blobs are kept when nobody uses them, such as `30d` or `12h`.
     #[arg(long, env = "KILN_CACHE_AGE", default_value = "30d", value_parser = life, value_name = "TIME")]
     pub cache_age: Duration,
     /// How long an action goes on that nobody waits for any more, such as `30s`: its client may come back. Builds are not meant:
     /// they go on by themselves.
-    #[arg(long, env = "KILN_ABANDONED_AFTER", default_value = "30s", value_parser = age, value_name = "TIME")]
+    #[arg(long, env = "KILN_ABANDONED_AFTER", default_value = "30s", value_parser = kiln_units::duration, value_name = "TIME")]
     pub abandoned_after: Duration,
     /// How often what is older is looked for and removed.
-    #[arg(long, env = "KILN_COLLECT_EVERY", default_value = "1h", value_parser = age, value_name = "TIME")]
+    #[arg(long, env = "KILN_COLLECT_EVERY", default_value = "1h", value_parser = kiln_units::duration, value_name = "TIME")]
     pub collect_every: Duration,
     /// A Redis that keeps the action cache, dependency layers and small blobs for all coordinators that name it: `redis://HOST:PORT`,
     /// or `rediss://…` for TLS; several nodes of a cluster separated by commas.
@@ -63,7 +62,7 @@ pub struct Config {
     #[arg(long, env = "KILN_REDIS_PREFIX", default_value = "kiln", value_name = "NAME")]
     pub redis_prefix: String,
     /// Largest blob that is kept in Redis; larger ones are kept on the disk, and in the bucket where one is named.
-    #[arg(long, env = "KILN_REDIS_MAX_BLOB", default_value = "64MiB", value_parser = bytes, value_name = "SIZE")]
+    #[arg(long, env = "KILN_REDIS_MAX_BLOB", default_value = "64MiB", value_parser = kiln_units::size, value_name = "SIZE")]
     pub redis_max_blob: u64,
     /// Let every build take emulated workers where no native one matches, as `kiln build --allow-emulation` does.
     #[arg(long, env = "KILN_ALLOW_EMULATION")]
@@ -74,7 +73,7 @@ pub struct Config {
     pub s3: Option<String>,
     /// How long an action or a build waits while no worker that could run it is connected, such as `15m`. What no worker has been able
     /// to run for an hour, and no `--pool` could, is refused at once.
-    #[arg(long, env = "KILN_QUEUE_TIMEOUT", default_value = "15m", value_parser = age, value_name = "TIME")]
+    #[arg(long, env = "KILN_QUEUE_TIMEOUT", default_value = "15m", value_parser = kiln_units::duration, value_name = "TIME")]
     pub queue_timeout: Duration,
     /// Workers that the farm has although none may be connected, such as those that an autoscaler starts:
     /// `linux/arm64,cpus=16,memory=64GiB,label.disk=ssd`; repeatable. What they could run waits for them.
@@ -108,7 +107,7 @@ pub struct Config {
     pub max_connections: usize,
     /// Most memory for calls under way, such as `1GiB`: what came of requests that are not whole or not answered yet, and answers
     /// that nobody reads. A call beyond it is refused with `RESOURCE_EXHAUSTED`.
-    #[arg(long, env = "KILN_CALL_MEMORY", default_value = "1GiB", value_parser = bytes, value_name = "SIZE")]
+    #[arg(long, env = "KILN_CALL_MEMORY", default_value = "1GiB", value_parser = kiln_units::size, value_name = "SIZE")]
     pub call_memory: u64,
     /// Build what is pushed: a TOML file that says where GitHub, GitLab or Gitea deliver their webhooks, and what each builds.
     #[arg(long, env = "KILN_WEBHOOKS", value_name = "FILE")]
@@ -128,11 +127,11 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 impl Config {
     /// A coordinator on its own disk alone.
-    pub fn on_disk(listen: SocketAddr, data_dir: PathBuf, store_bytes: impl Into<store::Bound>) -> Self {
+    pub fn on_disk(listen: SocketAddr, data_dir: PathBuf, store_bytes: impl Into<kiln_store::Bound>) -> Self {
         Self {
             listen,
             // Whoever is given its address is let in.
-            auth: auth::Config { insecure: true, ..auth::Config::default() },
+            auth: kiln_auth::Config { insecure: true, ..kiln_auth::Config::default() },
             data_dir,
             quotas: None,
             store_bytes: store_bytes.into(),
@@ -141,7 +140,7 @@ impl Config {
             pools: Vec::new(),
             properties: None,
             unfinished: Unfinished::default(),
-            cache_age: store::DEFAULT_LIFE,
+            cache_age: kiln_store::DEFAULT_LIFE,
             allow_emulation: false,
             abandoned_after: execution::ABANDONED_AFTER,
             collect_every: Duration::from_secs(60 * 60),
@@ -176,17 +175,17 @@ impl Config {
     ///
     /// # Errors
     /// In words, where the address of a store is none or a certificate cannot be read.
-    pub fn stores(&self, key: &FarmKey) -> Result<store::Config, store::Error> {
+    pub fn stores(&self, key: &FarmKey) -> Result<kiln_store::Config, kiln_store::Error> {
         let redis = match &self.redis {
             None => None,
             Some(url) => {
-                let tls = store::redis::Tls {
+                let tls = kiln_store::redis::Tls {
                     ca: self.redis_ca.clone(),
                     certificate: self.redis_cert.clone(),
                     key: self.redis_key.clone(),
                 };
-                let address = store::redis::Address::parse(url, &tls)?;
-                Some(store::RedisConfig {
+                let address = kiln_store::redis::Address::parse(url, &tls)?;
+                Some(kiln_store::RedisConfig {
                     address,
                     prefix: self.redis_prefix.clone(),
                     max_blob_bytes: self.redis_max_blob,
@@ -194,79 +193,38 @@ impl Config {
                 })
             }
         };
-        Ok(store::Config {
+        Ok(kiln_store::Config {
             data_dir: self.data_dir.clone(),
             max_bytes: self.store_bytes,
             counts_all: false,
-            artifact_bytes: self.artifact_bytes.unwrap_or(store::Bound::Bytes(u64::MAX)),
+            artifact_bytes: self.artifact_bytes.unwrap_or(kiln_store::Bound::Bytes(u64::MAX)),
             life: self.cache_age,
             redis,
-            s3: self.s3.as_deref().map(store::s3::Address::from_env),
-            clock: store::Clock::system(),
+            s3: self.s3.as_deref().map(kiln_store::s3::Address::from_env),
+            clock: kiln_store::Clock::system(),
             metrics: None,
         })
     }
 }
 
-/// Reads a time: digits and one of the units `s`, `m`, `h`, `d`, `w`.
-///
-/// # Errors
-/// Says what was expected, in words.
-pub fn age(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no time; expected such as `90s`, `45m`, `12h` or `30d`");
-    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-    let number: u64 = text[..split].parse().map_err(|_| wrong())?;
-    let unit = match &text[split..] {
-        "s" => 1,
-        "m" => 60,
-        "h" => 60 * 60,
-        "d" => 24 * 60 * 60,
-        "w" => 7 * 24 * 60 * 60,
-        _ => return Err(wrong()),
-    };
-    // What goes into the wire's duration, some 10,000 years, is enough.
-    let seconds = number.checked_mul(unit).filter(|seconds| *seconds < 315_576_000_000).ok_or_else(wrong)?;
-    Ok(Duration::from_secs(seconds))
-}
-
-/// Reads how long something lives: an [`age`] from a second to a hundred years.
+/// Reads how long something lives: a duration from a second to a hundred years.
 fn life(text: &str) -> Result<Duration, String> {
     const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-    let life = age(text)?;
+    let life = kiln_units::duration(text).map_err(|error| error.to_string())?;
     let fits = (Duration::from_secs(1)..=LONGEST).contains(&life);
     if fits { Ok(life) } else { Err(format!("`{text}` is not from one second to a hundred years")) }
 }
 
-/// Reads the bound of a store: a [size](bytes), or `auto`.
+/// Reads the bound of a store: a size, or `auto`.
 ///
 /// # Errors
 /// Says what was expected, in words.
-pub fn bound(text: &str) -> Result<store::Bound, String> {
-    if text == "auto" { Ok(store::Bound::Share) } else { bytes(text).map(store::Bound::Bytes) }
-}
-
-/// Reads a size: digits, and perhaps a unit such as `MiB` or `GB`.
-///
-/// # Errors
-/// Says what was expected, in words.
-pub fn bytes(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}` is no size; expected such as `512MiB` or `50GiB`");
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let number: f64 = text[..split].parse().map_err(|_| wrong())?;
-    let unit: f64 = match text[split..].trim() {
-        "" | "B" => 1.0,
-        "KiB" | "K" => 1024.0,
-        "MiB" | "M" => 1024.0 * 1024.0,
-        "GiB" | "G" => 1024.0 * 1024.0 * 1024.0,
-        "TiB" | "T" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
-        "KB" | "kB" => 1e3,
-        "MB" => 1e6,
-        "GB" => 1e9,
-        "TB" => 1e12,
-        _ => return Err(wrong()),
-    };
-    let size = number * unit;
-    if (1.0..1e18).contains(&size) { Ok(size as u64) } else { Err(wrong()) }
+pub fn bound(text: &str) -> Result<kiln_store::Bound, String> {
+    if text == "auto" {
+        Ok(kiln_store::Bound::Share)
+    } else {
+        kiln_units::size(text).map(kiln_store::Bound::Bytes).map_err(|error| error.to_string())
+    }
 }
 
 #[cfg(test)]
@@ -274,25 +232,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_have_units() {
-        for (text, seconds) in [("30d", 2_592_000), ("12h", 43_200), ("45m", 2_700), ("0s", 0), ("1w", 604_800)] {
-            assert_eq!(age(text), Ok(Duration::from_secs(seconds)), "{text}");
-        }
-        for bad in ["", "30", "d", "-1d", "1.5d", "1y", "1 d", "99999999999999d", "99999999999999999999d"] {
-            assert!(age(bad).is_err(), "expected `{bad}` to be refused");
-        }
+    fn a_life_is_bounded() {
         assert_eq!(life("90s"), Ok(Duration::from_secs(90)));
         assert!(life("0s").is_err() && life("40000d").is_err());
-    }
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(bytes("50GiB"), Ok(50 << 30));
-        assert_eq!(bytes("1.5MiB"), Ok(3 << 19));
-        assert_eq!(bytes("10MB"), Ok(10_000_000));
-        assert_eq!(bytes("7"), Ok(7));
-        for bad in ["", "GiB", "0", "-1", "1XB", "1..2M"] {
-            assert!(bytes(bad).is_err(), "expected `{bad}` to be refused");
-        }
     }
 }

@@ -18,7 +18,7 @@ use tonic::{Code, Request, Status};
 
 use crate::execution::ExecutionHandle;
 use crate::services::{ContentAddressableStorage, workers};
-use crate::store::{Config, Stores};
+use kiln_store::{Config, Stores};
 
 const F: DigestFunction = DigestFunction::Sha256;
 /// Messages of one worker: more of them try nothing new.

@@ -3,23 +3,18 @@
 //! Invariant: no scheduling decision is made here; `kiln-scheduler` makes them, and this crate carries them out.
 
 pub mod artifacts;
-pub mod auth;
 pub mod builds;
 pub mod config;
 pub mod context;
-pub mod credentials;
-mod database;
 pub mod execution;
 #[doc(hidden)]
 pub mod fuzzing;
-mod http;
 pub mod layers;
 mod metrics;
 pub mod pools;
 mod serve;
 pub mod services;
 pub mod status;
-pub mod store;
 pub mod tenants;
 pub mod webhooks;
 

@@ -35,7 +35,7 @@ pub fn pool(text: &str) -> Result<Pool, String> {
                 let cpus = value.parse::<f64>().ok().filter(|cpus| *cpus > 0.0 && *cpus <= 4096.0).ok_or_else(wrong)?;
                 capacity.milli_cpus = (cpus * 1000.0) as u32;
             }
-            "memory" => capacity.memory_bytes = crate::config::bytes(value)?,
+            "memory" => capacity.memory_bytes = kiln_units::size(value).map_err(|error| error.to_string())?,
             "os" => {
                 offer(property::OS);
             }

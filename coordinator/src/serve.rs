@@ -21,18 +21,18 @@ use tonic::transport::Server;
 use tonic::transport::server::{Connected, TcpIncoming};
 
 use crate::Config;
-use crate::auth::audit::Audit;
-use crate::auth::layer::Gate;
-use crate::auth::{self, Authenticator, FarmKey};
-use crate::credentials::Credentials;
 use crate::execution::properties::Rules;
 use crate::execution::{self, ExecutionHandle};
 use crate::metrics::Metrics;
 use crate::services::budget::{Budget, Budgeted};
 use crate::services::{connections, health, membership, workers};
-use crate::store::Stores;
 use crate::tenants::{self, ByTenant, Quotas, Stack, Tenants};
 use crate::webhooks;
+use kiln_auth::audit::Audit;
+use kiln_auth::credentials::Credentials;
+use kiln_auth::layer::Gate;
+use kiln_auth::{Authenticator, FarmKey};
+use kiln_store::Stores;
 
 /// How long calls may go on after the coordinator was asked to stop. Streams that never end are cut then.
 const GRACE: Duration = Duration::from_secs(3);
@@ -62,13 +62,13 @@ pub async fn run(
     let address = listener.local_addr()?;
     own(&config.data_dir)?;
     config.auth.check(address)?;
-    let tls = config.auth.tls()?.map(auth::tls::open).transpose()?;
+    let tls = config.auth.tls()?.map(kiln_auth::tls::open).transpose()?;
     let local = local_token(&config, address)?;
     let authenticator = Authenticator::open(&config.auth, &config.data_dir, tls.clone(), local).await?;
     match tls {
         Some(tls) => {
             tracing::info!(%address, "TLS is spoken");
-            serve(config, authenticator, auth::tls::incoming(listener, tls), &address.to_string(), shutdown).await
+            serve(config, authenticator, kiln_auth::tls::incoming(listener, tls), &address.to_string(), shutdown).await
         }
         None => {
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -221,7 +221,7 @@ fn local_token(config: &Config, address: SocketAddr) -> anyhow::Result<Option<Pu
         tracing::warn!(%address, "INSECURE: who reaches this coordinator may do everything, also every user of this machine");
         return Ok(None);
     }
-    let (token, _) = auth::tokens::generate();
+    let (token, _) = kiln_auth::tokens::generate();
     let published = kiln_proto::local::publish(address.port(), token, &config.data_dir)
         .context("cannot write down the token for calls from this machine")?;
     tracing::info!(token_file = %published.path().display(), "calls need the token in this file; this user's `kiln` and workers find it");

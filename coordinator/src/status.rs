@@ -1,32 +1,9 @@
 //! Errors on the wire: which gRPC status each one is.
 
 use kiln_proto::{digest, resource_name};
-use tonic::{Code, Status};
+use tonic::Status;
 
-use crate::{layers, store};
-
-impl From<store::Error> for Status {
-    fn from(error: store::Error) -> Self {
-        use store::Error::{
-            Abandoned, Closed, Corrupt, Database, DiskFull, Full, Io, Locked, Mismatch, NotFound, OutOfRange, Redis,
-            S3, S3Refused, TooLarge, TooLong,
-        };
-        let code = match &error {
-            NotFound { .. } => Code::NotFound,
-            Mismatch { .. } | TooLong { .. } => Code::InvalidArgument,
-            OutOfRange { .. } => Code::OutOfRange,
-            Corrupt { .. } => Code::DataLoss,
-            Full { .. } | DiskFull { .. } | TooLarge { .. } => Code::ResourceExhausted,
-            Abandoned { .. } => Code::Aborted,
-            Closed | Locked { .. } | Redis(_) | S3 { .. } | S3Refused { .. } => Code::Unavailable,
-            Io { .. } | Database { .. } => Code::Internal,
-        };
-        if matches!(code, Code::Internal | Code::DataLoss | Code::ResourceExhausted) {
-            tracing::error!(%error, "a store failed");
-        }
-        Self::new(code, error.to_string())
-    }
-}
+use crate::layers;
 
 impl From<layers::Error> for Status {
     fn from(error: layers::Error) -> Self {

@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures::FutureExt;
-use kiln_coordinator::store::{Clock, Config, Report, Stores};
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi;
+use kiln_store::{Clock, Config, Report, Stores};
 use proptest::prelude::*;
 use prost::Message;
 use support::{SHA256, blob_file, noise};
@@ -430,7 +430,7 @@ fn a_collection_that_is_killed_has_lost_nothing_that_is_in_use() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn coordinators_on_one_bucket_keep_what_any_of_them_names_and_remove_the_rest() {
-    use kiln_coordinator::store::s3::Address;
+    use kiln_store::s3::Address;
     use object_store::path::Path as Object;
     use object_store::{ObjectStore, ObjectStoreExt};
     let Some(s3) = s3::S3::start() else { return };

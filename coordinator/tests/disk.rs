@@ -11,9 +11,9 @@ use std::process::{Command, Stdio};
 
 use bytes::Bytes;
 use futures::{FutureExt, TryStreamExt};
-use kiln_coordinator::store::{BlobStore, Config, Error, Stores};
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi;
+use kiln_store::{BlobStore, Config, Error, Stores};
 use proptest::prelude::*;
 use support::{BLAKE3, SHA256, blob_file, cannot_run, files, noise};
 

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use kiln_coordinator::store::redis::{Address as RedisAddress, Tls};
-use kiln_coordinator::store::s3::{Address, S3Blobs};
-use kiln_coordinator::store::{BlobStore, Config, Error, RedisConfig, Stores, Swept};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::reapi;
+use kiln_store::redis::{Address as RedisAddress, Tls};
+use kiln_store::s3::{Address, S3Blobs};
+use kiln_store::{BlobStore, Config, Error, RedisConfig, Stores, Swept};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use redis::Redis;
@@ -39,7 +39,7 @@ async fn open(address: Address, redis: Option<&Redis>) -> Result<Coordinator, Er
         address: RedisAddress::parse(&redis.url(), &Tls::default()).unwrap(),
         prefix: "kiln".into(),
         max_blob_bytes: MIB as u64,
-        key: kiln_coordinator::auth::FarmKey::of(&[7; 32]),
+        key: kiln_auth::FarmKey::of(&[7; 32]),
     });
     let config = Config { redis, s3: Some(address), ..Config::on_disk(dir.path().to_owned(), 1 << 30) };
     Ok(Coordinator { stores: Stores::open(&config).await?, _dir: dir })

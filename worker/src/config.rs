@@ -73,20 +73,20 @@ pub struct Config {
     #[arg(long, value_name = "N", value_parser = cpus)]
     pub cpus: Option<f64>,
     /// Memory to offer, such as `4GiB`; by default the machine's.
-    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = kiln_units::size)]
     pub memory: Option<u64>,
     /// A label that targets may ask for; may be repeated.
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
     /// Most bytes of cached inputs.
-    #[arg(long = "cache-size", env = "KILN_CACHE_SIZE", default_value = "20GiB", value_parser = bytes, value_name = "SIZE")]
+    #[arg(long = "cache-size", env = "KILN_CACHE_SIZE", default_value = "20GiB", value_parser = kiln_units::size, value_name = "SIZE")]
     pub cache_bytes: u64,
     /// Where metrics and health are served over HTTP (`/metrics`, `/healthz`, `/readyz`), such as `127.0.0.1:9481`; by default
     /// nowhere.
     #[arg(long, env = "KILN_METRICS_LISTEN", value_name = "ADDR:PORT")]
     pub metrics_listen: Option<SocketAddr>,
     /// How long what runs may go on after the worker was told to stop, such as `90s` or `9m`; what still runs then goes elsewhere.
-    #[arg(long, env = "KILN_GRACE", default_value = "9m", value_name = "TIME", value_parser = time)]
+    #[arg(long, env = "KILN_GRACE", default_value = "9m", value_name = "TIME", value_parser = grace)]
     pub grace: Duration,
 }
 
@@ -142,39 +142,15 @@ fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Reads a time: digits, and one of the units `s`, `m`, `h`.
+/// Reads how long the worker may go on.
 ///
 /// # Errors
 /// Says what was expected, in words.
-pub fn time(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no time; expected such as `90s`, `9m` or `1h`");
-    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-    let number: u64 = text[..split].parse().map_err(|_| wrong())?;
-    let unit = match &text[split..] {
-        "s" => 1,
-        "m" => 60,
-        "h" => 60 * 60,
-        _ => return Err(wrong()),
-    };
-    // A timer that is set for a year is never seen to end.
-    let seconds = number.checked_mul(unit).filter(|seconds| *seconds <= 365 * 24 * 60 * 60).ok_or_else(wrong)?;
-    Ok(Duration::from_secs(seconds))
-}
-
-/// Reads a size: digits, and perhaps one of the units `KiB`, `MiB`, `GiB`, `TiB`.
-fn bytes(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}` is no size; expected such as `512MiB` or `20GiB`");
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 = text[..split].parse().map_err(|_| wrong())?;
-    let shift = match text[split..].trim() {
-        "" | "B" => 0,
-        "KiB" | "K" => 10,
-        "MiB" | "M" => 20,
-        "GiB" | "G" => 30,
-        "TiB" | "T" => 40,
-        _ => return Err(wrong()),
-    };
-    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(wrong)
+pub fn grace(text: &str) -> Result<Duration, String> {
+    // A timer that is set for longer is never seen to end.
+    const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    let grace = kiln_units::duration(text).map_err(|error| error.to_string())?;
+    if grace <= LONGEST { Ok(grace) } else { Err(format!("`{text}` is longer than a year")) }
 }
 
 #[cfg(test)]
@@ -182,11 +158,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_times_labels_and_cpus_are_read_or_refused_in_words() {
-        assert_eq!(time("9m"), Ok(Duration::from_secs(540)));
-        assert!(time("9").is_err() && time("9y").unwrap_err().contains("`9y`") && time("99999999999h").is_err());
-        assert_eq!(bytes("20GiB"), Ok(20 << 30));
-        assert!(bytes("20XB").unwrap_err().contains("`20XB`"));
+    fn times_labels_and_cpus_are_read_or_refused_in_words() {
+        assert_eq!(grace("9m"), Ok(Duration::from_secs(540)));
+        assert!(grace("9").is_err() && grace("9y").unwrap_err().contains("`9y`") && grace("99999h").is_err());
         assert_eq!(label("gpu=a100"), Ok(("gpu".into(), "a100".into())));
         assert!(label("gpu").is_err() && label("=x").is_err());
         assert!(cpus("0").is_err() && cpus("nan").is_err() && cpus("0.5").is_ok());

@@ -19,7 +19,7 @@ mod serve;
 mod syscalls;
 mod userns;
 
-pub use config::{Config, DEFAULT_GRACE, time};
+pub use config::{Config, DEFAULT_GRACE, grace};
 pub use serve::run;
 
 /// Must be the first call of `main` in every program that holds a worker: where this process was started as the first one of a

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use kiln_coordinator::auth::Role;
-use kiln_coordinator::config::age;
+use kiln_auth::Role;
 
 /// `kiln farm`: who belongs to a farm. Works on the directory that its coordinator reads with `--farm-dir`.
 #[derive(Debug, Subcommand)]
@@ -45,7 +44,7 @@ pub enum Membership {
         #[command(flatten)]
         who: Who,
         /// How long it is valid, such as `90d`.
-        #[arg(long, default_value = "90d", value_parser = age, value_name = "TIME")]
+        #[arg(long, default_value = "90d", value_parser = kiln_units::duration, value_name = "TIME")]
         life: Duration,
         /// Where the two files go.
         #[arg(long, default_value = ".", value_name = "DIR")]
@@ -112,7 +111,7 @@ pub enum Membership {
 #[derive(Debug, Clone, Args)]
 pub struct Join {
     /// How long the token is valid, such as `90d`; by default an hour to join with, else 90 days.
-    #[arg(long, value_parser = age, value_name = "TIME")]
+    #[arg(long, value_parser = kiln_units::duration, value_name = "TIME")]
     pub life: Option<Duration>,
     /// How many workers may join by it: a number, or `unlimited`; 1 by default.
     #[arg(long, value_parser = uses, value_name = "N")]

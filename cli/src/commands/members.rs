@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use kiln_coordinator::auth::{Files, issued, revoked, tokens};
+use kiln_auth::{Files, issued, revoked, tokens};
 use kiln_coordinator::services::membership::members;
 use kiln_proto::v1;
 use serde_json::{Value, json};

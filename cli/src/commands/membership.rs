@@ -7,8 +7,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use kiln_coordinator::auth::authority::{Authority, Subject};
-use kiln_coordinator::auth::{Error as AuthError, Files, Identity, check_name, farm_key, issued, revoked, tokens};
+use kiln_auth::authority::{Authority, Subject};
+use kiln_auth::{Error as AuthError, Files, Identity, check_name, farm_key, issued, revoked, tokens};
 use kiln_proto::join::Token;
 use kiln_proto::v1;
 use rustls::pki_types::CertificateDer;

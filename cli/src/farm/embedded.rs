@@ -7,11 +7,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kiln_coordinator::store::Bound;
 use kiln_proto::channel;
 use kiln_proto::channel::Channel;
 use kiln_proto::v1::StatusRequest;
 use kiln_proto::v1::farm_client::FarmClient;
+use kiln_store::Bound;
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;

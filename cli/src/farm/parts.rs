@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use futures::Stream;
 use kiln_coordinator::builds::Unfinished;
-use kiln_coordinator::store::Bound;
 use kiln_images::registry::Pattern;
+use kiln_store::Bound;
 use tokio::net::{TcpListener, UnixStream};
 
 /// Most bytes of inputs that the workers of a farm on this machine keep together.

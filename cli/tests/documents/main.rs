@@ -65,8 +65,11 @@ const PAGES: &[(&str, &[(&str, &str)])] = &[
     (
         "cli/README.md",
         &[
-            ("Daily use", "kiln-coordinator --data-dir /var/lib/kiln\nexport KILN_FARM=http://127.0.0.1:8980\n\
-              kiln-worker --coordinator $KILN_FARM --state-dir /var/lib/kiln-worker\ncd cli/examples/rust\n"),
+            (
+                "Daily use",
+                "kiln-coordinator --data-dir /var/lib/kiln\nexport KILN_FARM=http://127.0.0.1:8980\n\
+              kiln-worker --coordinator $KILN_FARM --state-dir /var/lib/kiln-worker\ncd cli/examples/rust\n",
+            ),
             ("Secrets", "cd publish\necho s3cr3t > npm.token"),
         ],
     ),
@@ -74,15 +77,15 @@ const PAGES: &[(&str, &[(&str, &str)])] = &[
         "coordinator/README.md",
         &[
             ("Sharing a cache between coordinators", "kiln farm init /etc/kiln --host farm.example"),
-            ("Webhooks", "kiln farm init /etc/kiln --host farm.example\ncp /etc/kiln/coordinator.pem /etc/kiln/hooks.pem\n\
+            (
+                "Webhooks",
+                "kiln farm init /etc/kiln --host farm.example\ncp /etc/kiln/coordinator.pem /etc/kiln/hooks.pem\n\
               cp /etc/kiln/coordinator.key /etc/kiln/hooks.key\necho 0123456789abcdef0123456789abcdef > /etc/kiln/shop.secret\n\
-              cp /etc/kiln/shop.secret /etc/kiln/shop.token"),
+              cp /etc/kiln/shop.secret /etc/kiln/shop.token",
+            ),
         ],
     ),
-    (
-        "deploy/README.md",
-        &[("Observability", "export KILN_JOIN=$(kiln farm init /etc/kiln --host farm.example)")],
-    ),
+    ("deploy/README.md", &[("Observability", "export KILN_JOIN=$(kiln farm init /etc/kiln --host farm.example)")]),
     ("deploy/ci/README.md", &[]),
     ("deploy/compose.md", &[]),
     (
@@ -109,9 +112,9 @@ fn run(name: &'static str) {
     let redis = Redis::with(&["--requirepass", "PASSWORD"]);
     let mut met = Vec::new();
     for mut section in page::sections(page) {
-        section.blocks.retain(|block| {
-            !BLOCKS.iter().any(|(page, words, _)| *page == name && block.script.contains(words))
-        });
+        section
+            .blocks
+            .retain(|block| !BLOCKS.iter().any(|(page, words, _)| *page == name && block.script.contains(words)));
         let world = World::new(page, Some(redis.port));
         let repository = world.repository();
         for place in ["cli/examples/rust", "."] {

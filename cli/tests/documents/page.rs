@@ -36,7 +36,8 @@ fn find(dir: &Path, pages: &mut Vec<String>) {
     for entry in std::fs::read_dir(dir).unwrap().flatten() {
         let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
         // Examples are other projects; what tools make is not ours.
-        let is_ours = !name.starts_with('.') && !["target", "examples", "node_modules", "kiln-out"].contains(&name.as_str());
+        let is_ours =
+            !name.starts_with('.') && !["target", "examples", "node_modules", "kiln-out"].contains(&name.as_str());
         if is_ours && entry.file_type().unwrap().is_dir() {
             find(&path, pages);
         } else if is_ours && name.ends_with(".md") {
@@ -82,7 +83,8 @@ fn block(language: &str, body: &[&str]) -> Option<Block> {
 
 #[test]
 fn blocks_are_found_by_language_and_heading() {
-    let text = "# A\n```sh\none # two\n```\n## B\n```toml\nx = 1\n```\n```\npicture\n```\n```console\n$ three &\nfour\n```\n";
+    let text =
+        "# A\n```sh\none # two\n```\n## B\n```toml\nx = 1\n```\n```\npicture\n```\n```console\n$ three &\nfour\n```\n";
     let block = |script: &str, printed: &str| Block { script: script.into(), printed: printed.into() };
     let section = |heading: &str, block| Section { heading: heading.into(), blocks: vec![block] };
     assert_eq!(read(text), [section("A", block("one # two\n", "")), section("B", block("three\n", "four"))]);

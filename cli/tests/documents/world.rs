@@ -13,8 +13,8 @@ use super::real::{self, Ran};
 
 /// Programs of the machine that pages may call.
 const TOOLS: [&str; 17] = [
-    "bash", "sh", "cat", "chmod", "cp", "cut", "grep", "head", "install", "ls", "mkdir", "mktemp", "rm", "sed", "sleep",
-    "tr", "true",
+    "bash", "sh", "cat", "chmod", "cp", "cut", "grep", "head", "install", "ls", "mkdir", "mktemp", "rm", "sed",
+    "sleep", "tr", "true",
 ];
 /// What coordinators and workers find; a worker that finds more asks each tool for its version.
 const SERVED: [&str; 3] = ["git", "pasta", "sh"];
@@ -47,7 +47,12 @@ fn free_port() -> u16 {
 impl World {
     pub fn new(page: &'static str, redis: Option<u16>) -> Self {
         let dir = real::caretaker::directory();
-        let care = Command::new("sh").args(["-c", CARE, "care"]).arg(dir.path()).stdin(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let care = Command::new("sh")
+            .args(["-c", CARE, "care"])
+            .arg(dir.path())
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
         let mut names = vec![("farm.example".to_owned(), "127.0.0.1".to_owned())];
         for port in [8980, 9480, 9481, 8443] {
             names.push((format!(":{port}"), format!(":{}", free_port())));
@@ -89,7 +94,9 @@ impl World {
     }
 
     fn furnish(&self) {
-        for name in ["bin", "served", "home", "pids", "logs", "etc/systemd/system", "var/lib", "srv", "tmp", "usr/local/bin"] {
+        for name in
+            ["bin", "served", "home", "pids", "logs", "etc/systemd/system", "var/lib", "srv", "tmp", "usr/local/bin"]
+        {
             std::fs::create_dir_all(self.path(name)).unwrap();
         }
         let repository = self.repository();
@@ -160,7 +167,10 @@ impl World {
     pub fn met(&self) -> Vec<&'static str> {
         let met = std::fs::read_to_string(self.path("met")).unwrap();
         let listed = ELSEWHERE.iter().filter(|(page, ..)| *page == self.page);
-        listed.filter(|(_, command, _)| met.lines().any(|line| line == self.placed(command))).map(|entry| entry.1).collect()
+        listed
+            .filter(|(_, command, _)| met.lines().any(|line| line == self.placed(command)))
+            .map(|entry| entry.1)
+            .collect()
     }
 }
 
@@ -178,7 +188,10 @@ pub fn check_table() {
     for (page, command, test) in ELSEWHERE.iter().chain(super::elsewhere::BLOCKS) {
         let is_ours = OWN.iter().any(|name| command.split(' ').next() == Some(name));
         assert!(*test != PARSED || is_ours, "name the test that covers `{command}` of {page}");
-        assert!(*test == PARSED || tests.contains(&format!("fn {test}(")), "no test `{test}` for `{command}` of {page}");
+        assert!(
+            *test == PARSED || tests.contains(&format!("fn {test}(")),
+            "no test `{test}` for `{command}` of {page}"
+        );
     }
 }
 

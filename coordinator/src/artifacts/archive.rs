@@ -8,7 +8,7 @@ use kiln_proto::tree::{Entry, Tree};
 
 use super::assemble::Error;
 use super::{MTIME, file, file_mode};
-use crate::store::BlobStore;
+use kiln_store::BlobStore;
 
 /// zstd's level for archives.
 const LEVEL: i32 = 9;

@@ -18,7 +18,7 @@ use super::{Material, Subject, archive, check};
 use crate::builds::elf::Wants;
 use crate::builds::lower::overlay;
 use crate::builds::source::{self, flatten};
-use crate::store::{self, BlobStore, Stores};
+use kiln_store::{BlobStore, Stores};
 
 /// An artifact that cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +40,7 @@ pub enum Error {
         source: Box<image::BaseError>,
     },
     #[error(transparent)]
-    Store(#[from] store::Error),
+    Store(#[from] kiln_store::Error),
     #[error(transparent)]
     Source(#[from] source::Error),
     #[error("cannot pack an artifact: {0}")]

@@ -9,7 +9,7 @@ use kiln_proto::tree::{Entry, Tree};
 use super::assemble::Error;
 use crate::builds::elf::{self, Ground, Wants};
 use crate::builds::source::flatten;
-use crate::store::BlobStore;
+use kiln_store::BlobStore;
 
 /// Smallest file that can be an ELF file.
 const MIN_ELF_BYTES: u64 = 20;

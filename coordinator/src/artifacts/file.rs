@@ -6,7 +6,7 @@ use kiln_proto::digest::{Digest, DigestFunction};
 use tokio::io::AsyncReadExt;
 
 use super::assemble::Error;
-use crate::store::BlobStore;
+use kiln_store::BlobStore;
 
 /// Bytes that are read at once.
 const BUFFER_BYTES: usize = 1 << 20;

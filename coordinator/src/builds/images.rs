@@ -95,7 +95,7 @@ async fn resolve(work: &Work, image: &str, job: &Job) -> Answer {
 }
 
 /// The action that asks.
-async fn question(work: &Work, name: &ImageName, platform: Platform) -> Result<Digest, crate::store::Error> {
+async fn question(work: &Work, name: &ImageName, platform: Platform) -> Result<Digest, kiln_store::Error> {
     let command = reapi::Command { arguments: vec![name.to_string(), platform.to_string()], ..Default::default() };
     let properties =
         [(property::EXECUTOR, property::IMAGE_RESOLVER), (property::CPUS, CPUS), (property::MEMORY, MEMORY)];
@@ -114,7 +114,7 @@ async fn question(work: &Work, name: &ImageName, platform: Platform) -> Result<D
     put(work, &action).await
 }
 
-async fn put(work: &Work, message: &impl Message) -> Result<Digest, crate::store::Error> {
+async fn put(work: &Work, message: &impl Message) -> Result<Digest, kiln_store::Error> {
     let data = message.encode_to_vec();
     let digest = work.function.digest(&data);
     work.stores.blobs.put(&digest, data.into()).await?;

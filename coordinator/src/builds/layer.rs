@@ -20,7 +20,7 @@ use super::lower::{self, Lowering};
 use super::source::SourceTree;
 use super::steps::Job;
 use crate::layers::Ran;
-use crate::store::BlobStore;
+use kiln_store::BlobStore;
 
 /// How a step ended, as far as its layer is concerned.
 pub(super) struct End {

@@ -107,7 +107,7 @@ impl System for OnWorker<'_> {
     }
 }
 
-async fn text(store: &dyn crate::store::BlobStore, answer: &Tree, name: &str) -> Result<String, Error> {
+async fn text(store: &dyn kiln_store::BlobStore, answer: &Tree, name: &str) -> Result<String, Error> {
     match answer.entries.get(name) {
         Some(Entry::File { digest, .. }) => Ok(String::from_utf8_lossy(&store.get(digest).await?).into_owned()),
         _ => Ok(String::new()),

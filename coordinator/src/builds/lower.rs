@@ -13,7 +13,7 @@ use kiln_proto::{clock, property, reapi, v1};
 use prost::Message;
 
 use super::source::{self, SourceTree};
-use crate::store::BlobStore;
+use kiln_store::BlobStore;
 
 /// What `SOURCE_DATE_EPOCH` says in every step: 2000-01-01, the time that input files carry too. The commit's own time would
 /// give every commit other actions.
@@ -26,7 +26,7 @@ pub enum Error {
     #[error(transparent)]
     Source(#[from] source::Error),
     #[error(transparent)]
-    Store(#[from] crate::store::Error),
+    Store(#[from] kiln_store::Error),
     #[error("step `{step}`: {reason}")]
     Tree { step: String, reason: String },
 }
@@ -133,7 +133,7 @@ impl Lowering<'_> {
         Ok(self.put(&action).await?)
     }
 
-    async fn put(&self, message: &impl Message) -> Result<Digest, crate::store::Error> {
+    async fn put(&self, message: &impl Message) -> Result<Digest, kiln_store::Error> {
         let data = message.encode_to_vec();
         let digest = self.function.digest(&data);
         if !self.store.find_missing(&[digest]).await?.is_empty() {
@@ -185,7 +185,7 @@ impl Lowering<'_> {
         Ok(tree)
     }
 
-    async fn put_bytes(&self, data: Vec<u8>) -> Result<Digest, crate::store::Error> {
+    async fn put_bytes(&self, data: Vec<u8>) -> Result<Digest, kiln_store::Error> {
         let digest = self.function.digest(&data);
         self.store.put(&digest, data.into()).await?;
         Ok(digest)

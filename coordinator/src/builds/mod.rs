@@ -40,12 +40,12 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use crate::artifacts::{self, Bases, invalid_base};
-use crate::auth::Identity;
 use crate::execution::ExecutionHandle;
 use crate::layers::Layers;
 use crate::metrics::BuildMetrics;
-use crate::store::Stores;
 pub use events::EventLog;
+use kiln_auth::Identity;
+use kiln_store::Stores;
 pub use records::{Error as RecordsError, Records};
 use secrets::Secrets;
 pub use settings::{Settings, Unfinished};
@@ -114,7 +114,7 @@ pub(crate) struct Work {
     pub(crate) allow_emulation: bool,
     pub(crate) metrics: Option<BuildMetrics>,
     /// What the build used and made stays in the store until its end.
-    _hold: crate::store::Hold,
+    _hold: kiln_store::Hold,
     pub(crate) images: images::Images,
     pub(crate) waits: waiting::Waits,
     /// Whose build it is, as far as that was authenticated.

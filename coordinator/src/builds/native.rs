@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use regex::bytes::Regex;
 
 use super::source::SourceTree;
-use crate::store::BlobStore;
+use kiln_store::BlobStore;
 
 /// Largest build file that is read.
 const MAX_BYTES: u64 = 1 << 20;

@@ -52,7 +52,7 @@ pub struct Records {
 impl Records {
     /// Opens the index, made where there is none.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let database = crate::database::open(path, CACHE_BYTES)?;
+        let database = kiln_state::database::open(path, CACHE_BYTES)?;
         let write = database.begin_write()?;
         write.open_table(BUILDS)?;
         write.open_table(REQUESTS)?;

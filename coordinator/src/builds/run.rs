@@ -22,7 +22,7 @@ use super::lower::overlay;
 use super::steps::{self, Ended, Finished, Job};
 use super::waiting;
 use crate::artifacts::{self, StepFact};
-use crate::store::redis::Health;
+use kiln_store::redis::Health;
 
 /// How long a build that was taken up again, or that meets a farm which has just started, waits for workers to join.
 const JOINING: Duration = Duration::from_secs(30);
@@ -570,11 +570,11 @@ fn v1_function(work: &Work) -> i32 {
 }
 
 /// Copies a blob to where nothing is evicted.
-async fn keep(work: &Work, blob: &Digest) -> Result<(), crate::store::Error> {
+async fn keep(work: &Work, blob: &Digest) -> Result<(), kiln_store::Error> {
     if work.stores.artifacts.find_missing(&[*blob]).await?.is_empty() {
         return Ok(());
     }
-    crate::store::copy(&*work.stores.blobs, &*work.stores.artifacts, blob).await
+    kiln_store::copy(&*work.stores.blobs, &*work.stores.artifacts, blob).await
 }
 
 #[cfg(test)]

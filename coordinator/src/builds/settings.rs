@@ -5,9 +5,9 @@ use std::sync::Arc;
 use kiln_images::registry;
 use tokio::sync::watch;
 
-use crate::auth::{Identity, Known};
-use crate::credentials::Credentials;
 use crate::metrics::BuildMetrics;
+use kiln_auth::credentials::Credentials;
+use kiln_auth::{Identity, Known};
 
 /// What becomes of the builds that ran when the coordinator ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

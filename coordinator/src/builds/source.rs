@@ -8,7 +8,7 @@ use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::shape;
 use kiln_proto::tree::{self, Entry, Tree};
 
-use crate::store::{self, BlobStore};
+use kiln_store::BlobStore;
 
 /// Directories read at once.
 const CONCURRENCY: usize = 16;
@@ -25,7 +25,7 @@ const MAX_LINKS: usize = 8;
 #[allow(missing_docs)]
 pub enum Error {
     #[error(transparent)]
-    Store(#[from] store::Error),
+    Store(#[from] kiln_store::Error),
     #[error("directory `{digest}` is malformed: {reason}")]
     Malformed { digest: Digest, reason: String },
     #[error(transparent)]
@@ -214,7 +214,7 @@ impl SourceTree {
                         Some(digest) => Some(store.get(&digest).await?.to_vec()),
                         None => None,
                     };
-                    Ok::<_, store::Error>((path, content))
+                    Ok::<_, kiln_store::Error>((path, content))
                 })
                 .buffer_unordered(CONCURRENCY)
                 .try_collect()
@@ -241,7 +241,7 @@ impl SourceTree {
 
 impl SourceTree {
     /// Has the store count all files as used now, as far as they are there.
-    pub async fn use_files(&self, store: &dyn BlobStore) -> Result<(), store::Error> {
+    pub async fn use_files(&self, store: &dyn BlobStore) -> Result<(), kiln_store::Error> {
         let digest = |entry: &Entry| if let Entry::File { digest, .. } = entry { Some(*digest) } else { None };
         let files: Vec<Digest> = self.entries.values().filter_map(digest).collect();
         store.find_missing(&files).await.map(|_| ())
@@ -249,7 +249,11 @@ impl SourceTree {
 }
 
 /// Encodes a tree and stores its directories; returns its root.
-pub async fn store_tree(store: &dyn BlobStore, function: DigestFunction, tree: &Tree) -> Result<Digest, store::Error> {
+pub async fn store_tree(
+    store: &dyn BlobStore,
+    function: DigestFunction,
+    tree: &Tree,
+) -> Result<Digest, kiln_store::Error> {
     let mut encoded: Vec<tree::Encoded> = Vec::new();
     let root = tree.encode(function, &mut |directory| encoded.push(directory));
     let digests: Vec<Digest> = encoded.iter().map(|directory| directory.digest).collect();

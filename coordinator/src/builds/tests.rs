@@ -2,14 +2,13 @@
 
 use super::*;
 use crate::layers::RedbLayers;
-use crate::store;
 use kiln_scheduler::Config as Scheduling;
 
 const ID: &str = "0123456789abcdef";
 
 /// The builds of a coordinator that starts over a directory where one is unfinished.
 async fn restarted(dir: &std::path::Path) -> Builds {
-    let stores = Stores::open(&store::Config::on_disk(dir.to_owned(), 1 << 30)).await.unwrap();
+    let stores = Stores::open(&kiln_store::Config::on_disk(dir.to_owned(), 1 << 30)).await.unwrap();
     let execution = ExecutionHandle::spawn(stores.clone(), Scheduling::default());
     let layers = Layers::spawn(Arc::new(RedbLayers::open(&dir.join("layers.redb"), 10).unwrap()), stores.clone());
     let builds = dir.join("builds");

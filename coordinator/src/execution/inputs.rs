@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tonic::Status;
 
 use super::prepare::{invalid, missing, required};
-use crate::store::{self, Stores};
+use kiln_store::Stores;
 
 /// Input trees whose digests are remembered, so that an unchanged tree is not walked again.
 const REMEMBERED_TREES: usize = 64;
@@ -139,7 +139,7 @@ impl InputTrees {
         shape::check_size(digest).map_err(|error| too_large(&error))?;
         match self.stores.blobs.get(digest).await {
             Ok(data) => Ok(Some(shape::decode(digest, &data).map_err(|error| too_large(&error))?)),
-            Err(store::Error::NotFound { .. }) => Ok(None),
+            Err(kiln_store::Error::NotFound { .. }) => Ok(None),
             Err(other) => Err(other.into()),
         }
     }

@@ -40,9 +40,9 @@ use prepare::Preparer;
 pub use quota::Quota;
 pub use wait::{Holder, Wait};
 
-use crate::auth::{FarmKey, Identity};
-use crate::credentials::Credentials;
-use crate::store::Stores;
+use kiln_auth::credentials::Credentials;
+use kiln_auth::{FarmKey, Identity};
+use kiln_store::Stores;
 use log::TenantLogs;
 use scopes::Scopes;
 

@@ -14,7 +14,7 @@ use tonic::Status;
 use super::inputs::InputTrees;
 use super::properties::Rules;
 use super::requirements;
-use crate::store::{self, Stores};
+use kiln_store::Stores;
 
 /// The farm's own timeout, for an action without one.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
@@ -51,7 +51,7 @@ pub struct Prepared {
     /// Hashes of its largest-level input directories, for affinity.
     pub inputs: Vec<u64>,
     /// Its inputs stay in the store while this is kept.
-    pub hold: store::Hold,
+    pub hold: kiln_store::Hold,
 }
 
 /// Checks actions against a store.
@@ -85,7 +85,7 @@ impl Preparer {
         }
         let data = match self.stores.blobs.get(digest).await {
             Ok(data) => data,
-            Err(store::Error::NotFound { .. }) => return Err(missing(&[*digest])),
+            Err(kiln_store::Error::NotFound { .. }) => return Err(missing(&[*digest])),
             Err(other) => return Err(other.into()),
         };
         elements::decode(kind, &data, elements::MAX_OF_COMMAND).map_err(|error| match error {

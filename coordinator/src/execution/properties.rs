@@ -200,7 +200,7 @@ fn cpus(value: &str) -> Option<String> {
 fn bytes(value: &str, unit: u64) -> Option<String> {
     let bytes = match value.parse::<u64>() {
         Ok(number) => number.checked_mul(unit)?,
-        Err(_) => crate::config::bytes(value).ok()?,
+        Err(_) => kiln_units::size(value).ok()?,
     };
     (bytes > 0).then(|| bytes.to_string())
 }

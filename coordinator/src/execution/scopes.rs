@@ -7,7 +7,7 @@ use parking_lot::RwLock;
 
 use super::prepare::Preparer;
 use super::properties::Rules;
-use crate::store::Stores;
+use kiln_store::Stores;
 
 /// What belongs to a tenant's leases.
 #[derive(Debug, Clone)]

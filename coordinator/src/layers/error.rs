@@ -1,7 +1,5 @@
 //! What can go wrong with the index of layers.
 
-use crate::store;
-
 /// An index of layers that does not answer.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
@@ -11,9 +9,9 @@ pub enum Error {
     #[error("the index of layers holds a record that is none: {0}")]
     Decode(#[from] prost::DecodeError),
     #[error(transparent)]
-    Store(#[from] store::Error),
+    Store(#[from] kiln_store::Error),
     #[error(transparent)]
-    Redis(#[from] store::redis::Error),
+    Redis(#[from] kiln_store::redis::Error),
     #[error("what all coordinators share cannot be pruned now: {0}; nothing was pruned, try again when it is back")]
     Hindered(String),
     #[error("the coordinator stops; try again")]

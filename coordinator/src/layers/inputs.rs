@@ -13,7 +13,7 @@ use kiln_proto::v1::Difference;
 use kiln_proto::v1::difference::Kind;
 
 use crate::builds::source;
-use crate::store::{self, BlobStore};
+use kiln_store::BlobStore;
 
 /// Differences that are named; beyond that it is only said that there are more.
 pub(super) const MOST: usize = 100;
@@ -43,7 +43,7 @@ pub(super) fn compare<'a>(
     after: Option<Digest>,
     path: &'a str,
     found: &'a mut Found,
-) -> BoxFuture<'a, Result<(), store::Error>> {
+) -> BoxFuture<'a, Result<(), kiln_store::Error>> {
     async move {
         if before == after || found.more {
             return Ok(());
@@ -76,7 +76,7 @@ pub(super) fn compare<'a>(
 }
 
 /// A directory; empty where there is none, absent where it is not stored or is no directory.
-async fn read(store: &dyn BlobStore, digest: Option<Digest>) -> Result<Option<Tree>, store::Error> {
+async fn read(store: &dyn BlobStore, digest: Option<Digest>) -> Result<Option<Tree>, kiln_store::Error> {
     let Some(digest) = digest else { return Ok(Some(Tree::default())) };
     match source::directory(store, &digest).await {
         Ok(tree) => Ok(Some(tree)),

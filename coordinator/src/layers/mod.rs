@@ -34,7 +34,7 @@ pub use error::Error;
 pub use prune::Prune;
 pub use shared::SharedLayers;
 
-use crate::store::Stores;
+use kiln_store::Stores;
 
 /// Ended steps that wait to be written down; what comes beyond is left out.
 const QUEUE: usize = 4_096;

@@ -6,7 +6,7 @@ use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::reapi;
 use prost::Message;
 
-use crate::store::{BlobStore, Error};
+use kiln_store::{BlobStore, Error};
 
 /// Distinct blobs by what tells them apart, with their sizes. Eight bytes of a hash do: only sizes are summed, and a whole
 /// digest for each file of thousands of layers would be a gigabyte.

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::record::{self, Run};
 use super::{Error, Known, Message, Ran, Shared, key, outputs};
-use crate::store::BlobStore;
+use kiln_store::BlobStore;
 
 /// How long after the first one ended steps are collected. A reader does not wait for it.
 const COLLECTED: Duration = Duration::from_millis(250);

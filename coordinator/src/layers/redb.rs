@@ -12,7 +12,7 @@ use prost::Message;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use super::{Error, Known, LayerStore};
-use crate::database;
+use kiln_state::database;
 
 /// Instance and key to the place in the order and the encoded record.
 const RECORDS: TableDefinition<'_, (&str, &str), (u64, &[u8])> = TableDefinition::new("records");

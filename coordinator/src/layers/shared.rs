@@ -16,8 +16,8 @@ use tokio::sync::Mutex;
 
 use super::merge::newest_ms;
 use super::{Error, Known, LayerStore, RedbLayers, now_ms};
-use crate::store::BlobStore;
-use crate::store::redis::{Health, Parts};
+use kiln_store::BlobStore;
+use kiln_store::redis::{Health, Parts};
 
 /// Records of this coordinator beside those of others.
 #[derive(Debug)]

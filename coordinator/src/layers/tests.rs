@@ -9,7 +9,6 @@ use kiln_proto::v1::step_run::Reason;
 
 use super::*;
 use crate::builds::source::store_tree;
-use crate::store;
 
 const F: DigestFunction = DigestFunction::Sha256;
 
@@ -22,7 +21,7 @@ struct Fixture {
 fn open() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     // Stores on the disk alone open without waiting for anything.
-    let opened = Stores::open(&store::Config::on_disk(dir.path().to_owned(), 1 << 30)).now_or_never();
+    let opened = Stores::open(&kiln_store::Config::on_disk(dir.path().to_owned(), 1 << 30)).now_or_never();
     let stores = opened.unwrap().unwrap();
     let records = RedbLayers::open(&dir.path().join("layers.redb"), 100).unwrap();
     Fixture { layers: Layers::spawn(Arc::new(records), stores.clone()), stores, _dir: dir }

@@ -17,7 +17,6 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::execution::ExecutionHandle;
-use crate::store;
 pub use builds::BuildMetrics;
 use farm::View;
 pub use webhooks::WebhookMetrics;
@@ -26,7 +25,7 @@ pub use webhooks::WebhookMetrics;
 #[derive(Debug)]
 pub(crate) struct Metrics {
     /// The stores' share.
-    pub(crate) store: store::Metrics,
+    pub(crate) store: kiln_store::Metrics,
     /// The gRPC services' share.
     pub(crate) calls: calls::Metrics,
     /// The builds' share.
@@ -50,7 +49,7 @@ impl Metrics {
         let view = Arc::new(View::default());
         registry.register_collector(Box::new(view.clone()));
         Ok(Self {
-            store: store::Metrics::register(&mut registry),
+            store: kiln_store::Metrics::register(&mut registry),
             calls: calls::Metrics::register(&mut registry),
             builds: BuildMetrics::register(&mut registry),
             webhooks: WebhookMetrics::register(&mut registry),

@@ -7,7 +7,7 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 use crate::status::bad_digest;
-use crate::store::Stores;
+use kiln_store::Stores;
 
 /// Largest blob that may be an Action.
 const MAX_ACTION_BYTES: u64 = 16 << 20;

@@ -19,8 +19,8 @@ use tonic::codegen::{BoxFuture, Service, http};
 use tower::Layer;
 
 use super::MAX_BATCH_BYTES;
-use crate::auth::Identity;
-use crate::store::disk::CHUNK_BYTES;
+use kiln_auth::Identity;
+use kiln_store::disk::CHUNK_BYTES;
 
 /// Calls with a stream of messages, each of which is used before the next is read: only the present one counts.
 const STREAMS: [&str; 3] = ["Write", "Link", "RegisterChunkMapping"];

@@ -6,7 +6,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::about;
-use crate::auth;
 
 /// Artifacts in one answer.
 const MAX_ARTIFACTS: usize = 10_000;
@@ -29,7 +28,7 @@ impl builds_server::Builds for Builds {
     type WatchStream = ReceiverStream<Result<v1::Event, Status>>;
 
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::Build>, Status> {
-        let identity = auth::identity(&request);
+        let identity = kiln_auth::identity(&request);
         let build = self.builds.submit_for(identity, request.into_inner()).await?;
         let subject = format!("build {} of {}", build.id, build.project);
         Ok(about(subject, build))
@@ -49,7 +48,7 @@ impl builds_server::Builds for Builds {
         &self,
         request: Request<v1::CancelAllRequest>,
     ) -> Result<Response<v1::CancelAllResponse>, Status> {
-        let by = auth::identity(&request);
+        let by = kiln_auth::identity(&request);
         let user = request.into_inner().user;
         if user.is_empty() {
             return Err(Status::invalid_argument("expected whose builds are to be cancelled"));

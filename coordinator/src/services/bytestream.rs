@@ -18,7 +18,7 @@ use super::compression::{Decompressor, blocking, compressed};
 use super::leased::Leased;
 use super::uploads::{Hold, Uploads};
 use crate::status::bad_resource_name;
-use crate::store::Stores;
+use kiln_store::Stores;
 
 /// Live output of running actions, read under `{instance}/logs/{lease}/{stdout|stderr}`.
 pub trait LiveLogs: Send + Sync {

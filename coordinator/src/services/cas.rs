@@ -18,7 +18,7 @@ use super::leased::Leased;
 use super::oversized::Oversized;
 use super::tree;
 use crate::status::bad_digest;
-use crate::store::{Error, Stores};
+use kiln_store::{Error, Stores};
 
 /// Blobs of one batch that are under way at once.
 const CONCURRENCY: usize = 8;

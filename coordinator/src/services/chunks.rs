@@ -11,7 +11,7 @@ use tonic::{Status, Streaming};
 
 use super::leased::Leased;
 use crate::status::bad_digest;
-use crate::store::{Error, Stores};
+use kiln_store::{Error, Stores};
 
 /// Chunks in one message: some 75 bytes each, below gRPC's usual message limit.
 const MAX_IN_MESSAGE: usize = 40_000;

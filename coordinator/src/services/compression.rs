@@ -7,7 +7,7 @@ use futures::{Stream, StreamExt, stream};
 use tonic::Status;
 use zstd::stream::raw::{Decoder, Encoder, InBuffer, Operation, OutBuffer};
 
-use crate::store::{BlobStream, disk::CHUNK_BYTES};
+use kiln_store::{BlobStream, disk::CHUNK_BYTES};
 
 /// Level of what the farm sends: speed counts more than size on a farm's network.
 const LEVEL: i32 = 1;

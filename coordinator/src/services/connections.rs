@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::Connected;
 
-use super::peers::{Connection, Peer};
+use kiln_auth::peers::{Connection, Peer};
 
 /// A connection that gives its place free when it is dropped.
 #[derive(Debug)]

@@ -22,7 +22,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
 use super::metadata;
-use crate::auth;
 use crate::execution::log::LiveLogs;
 use crate::execution::{self, Attached, ExecutionHandle, Update, failed};
 
@@ -267,7 +266,7 @@ impl execution_server::Execution for Execution {
 
     async fn execute(&self, request: Request<reapi::ExecuteRequest>) -> Result<Response<Operations>, Status> {
         let mut who = metadata::read(&request);
-        let identity = auth::identity(&request);
+        let identity = kiln_auth::identity(&request);
         if !identity.is_anonymous() {
             who.tenant = identity.name;
         }

@@ -6,8 +6,8 @@ use kiln_proto::v1::{self, membership_server};
 use tonic::{Request, Response, Status};
 
 use super::about;
-use crate::auth::{self, Authenticator, Identity, Role, check_name, issued, revoked, tokens};
 use crate::execution::ExecutionHandle;
+use kiln_auth::{Authenticator, Identity, Role, check_name, issued, revoked, tokens};
 
 /// Makes workers members.
 #[derive(Debug, Clone)]
@@ -42,13 +42,13 @@ impl membership_server::Membership for Membership {
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::Certificate>, Status> {
-        let identity = auth::identity(&request);
+        let identity = kiln_auth::identity(&request);
         let chain = self.authenticator.renew(&identity, &request.into_inner().certificate_request).await?;
         Ok(Response::new(v1::Certificate { chain }))
     }
 
     async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeResponse>, Status> {
-        let by = auth::identity(&request);
+        let by = kiln_auth::identity(&request);
         let v1::RevokeRequest { name, serial, unknown } = request.into_inner();
         if name.is_empty() == serial.is_empty() {
             return Err(Status::invalid_argument("expected either a name or a certificate's serial number"));
@@ -71,7 +71,7 @@ impl membership_server::Membership for Membership {
     }
 
     async fn unrevoke(&self, request: Request<v1::UnrevokeRequest>) -> Result<Response<v1::UnrevokeResponse>, Status> {
-        let by = auth::identity(&request);
+        let by = kiln_auth::identity(&request);
         let v1::UnrevokeRequest { name, serial } = request.into_inner();
         if name.is_empty() == serial.is_empty() {
             return Err(Status::invalid_argument("expected either a name or a certificate's serial number"));

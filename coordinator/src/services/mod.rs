@@ -17,7 +17,7 @@ mod leased;
 pub mod membership;
 mod metadata;
 mod oversized;
-pub mod peers;
+
 mod tree;
 mod uploads;
 pub mod workers;
@@ -34,6 +34,6 @@ pub const MAX_BATCH_BYTES: u64 = 4 * 1024 * 1024;
 /// An answer that says what it was about, for the audit log.
 fn about<T>(subject: String, message: T) -> tonic::Response<T> {
     let mut answer = tonic::Response::new(message);
-    answer.extensions_mut().insert(crate::auth::audit::Subject(subject));
+    answer.extensions_mut().insert(kiln_auth::audit::Subject(subject));
     answer
 }

@@ -12,7 +12,7 @@ use kiln_proto::reapi;
 use kiln_proto::shape;
 use tonic::Status;
 
-use crate::store::BlobStore;
+use kiln_store::BlobStore;
 
 /// Directories in a page where the client does not say.
 const PAGE: usize = 1_000;

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 use tonic::Status;
 
-use crate::store::{BlobWriter, Error, Stores};
+use kiln_store::{BlobWriter, Error, Stores};
 
 /// Uploads without a stream that are kept.
 const MAX_WAITING: usize = 128;

@@ -13,7 +13,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::auth;
 use crate::execution::ExecutionHandle;
 
 /// Messages to a worker that wait while its connection is slow.
@@ -53,7 +52,7 @@ impl workers_server::Workers for Workers {
     type LinkStream = Pin<Box<dyn Stream<Item = Result<v1::CoordinatorMessage, Status>> + Send>>;
 
     async fn link(&self, request: Request<Streaming<v1::WorkerMessage>>) -> Result<Response<Self::LinkStream>, Status> {
-        let identity = auth::identity(&request);
+        let identity = kiln_auth::identity(&request);
         let place = self.places.clone().try_acquire_owned().map_err(|_| {
             Status::resource_exhausted(format!("the farm has {MAX_WORKERS} workers, the most that it takes"))
         })?;
@@ -109,7 +108,7 @@ fn until_dropped<S: Stream + Unpin>(mut stream: S) -> (impl Stream<Item = S::Ite
 }
 
 /// A worker runs what its certificate allows it to, whatever it says of itself.
-fn bound(mut register: v1::Register, identity: &auth::Identity) -> Result<v1::Register, Status> {
+fn bound(mut register: v1::Register, identity: &kiln_auth::Identity) -> Result<v1::Register, Status> {
     if !identity.tenant.is_empty() {
         if let Some(other) = register.tenants.iter().find(|tenant| **tenant != identity.tenant) {
             return Err(Status::permission_denied(format!(
@@ -145,7 +144,7 @@ pub(crate) fn check(register: &v1::Register) -> Result<(), Status> {
         return too_large(format!("more than {MAX_TENANTS} tenants, or a session of more than {MAX_NAME_BYTES} bytes"));
     }
     for tenant in &register.tenants {
-        auth::check_name("tenant", tenant).map_err(Status::invalid_argument)?;
+        kiln_auth::check_name("tenant", tenant).map_err(Status::invalid_argument)?;
     }
     if register.running.len() > MAX_RUNNING {
         return too_large(format!("{} leases; expected at most {MAX_RUNNING}", register.running.len()));

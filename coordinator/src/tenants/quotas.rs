@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::config::bytes;
 use crate::execution::Quota;
+use kiln_units::size;
 
 /// A file that is none.
 #[derive(Debug, thiserror::Error)]
@@ -47,12 +47,12 @@ impl TenantQuota {
         if self.actions == Some(0) {
             return Err("`actions = 0` lets nothing run; expected at least 1".to_owned());
         }
-        self.store.as_deref().map(bytes).transpose().map(drop)
+        self.store.as_deref().map(size).transpose().map(drop).map_err(|error| error.to_string())
     }
 
     /// Bytes of cached blobs, where they are bounded.
     pub fn store_bytes(&self) -> Option<u64> {
-        self.store.as_deref().and_then(|text| bytes(text).ok())
+        self.store.as_deref().and_then(|text| size(text).ok())
     }
 
     /// The bound on actions, where there is one.

@@ -11,7 +11,7 @@ use tonic::body::Body;
 use tonic::codegen::{Service, http};
 
 use super::Tenants;
-use crate::auth::{Identity, Role};
+use kiln_auth::{Identity, Role};
 
 /// Goes by the tenant.
 #[derive(Debug, Clone)]

@@ -24,13 +24,13 @@ use tonic::service::Routes;
 
 use super::Quotas;
 use crate::Config;
-use crate::auth::{Known, check_name};
 use crate::builds::{Builds, Settings};
 use crate::execution::ExecutionHandle;
 use crate::layers::{self, LayerStore, Layers, RedbLayers, SharedLayers};
 use crate::metrics::BuildMetrics;
 use crate::services::{action_cache, builds, bytestream, cache, capabilities, cas, execution, farm};
-use crate::store::{self, Stores};
+use kiln_auth::{Known, check_name};
+use kiln_store::Stores;
 
 /// Records of layers that are kept: one for each step, target and shard of a project.
 const MAX_LAYER_RECORDS: u64 = 20_000;
@@ -43,7 +43,7 @@ pub struct Shared {
     /// The coordinator's configuration.
     pub config: Config,
     /// Where and how the default tenant's blobs are kept; others' lie below.
-    pub kept: store::Config,
+    pub kept: kiln_store::Config,
     /// Workers and the queue; over the default tenant's stores.
     pub execution: ExecutionHandle,
     /// What is counted of builds.
@@ -86,7 +86,7 @@ impl Stack {
         tenant: &str,
         shared: &Shared,
         directory: PathBuf,
-        kept: &store::Config,
+        kept: &kiln_store::Config,
         stores: Stores,
         execution: ExecutionHandle,
     ) -> anyhow::Result<Self> {
@@ -137,12 +137,12 @@ impl Stack {
 /// Records of layers beside those of the coordinators that share a Redis with this one, where there is one.
 async fn shared_layers(
     own: RedbLayers,
-    config: &store::Config,
+    config: &kiln_store::Config,
     stores: &Stores,
 ) -> Result<Arc<dyn LayerStore>, layers::Error> {
     let (Some(link), Some(redis)) = (&stores.redis, &config.redis) else { return Ok(Arc::new(own)) };
-    let keys = store::redis::Keys::new(&redis.prefix, config.life, redis.key.clone());
-    let parts = store::redis::Parts::new(link.clone(), keys, MAX_LAYER_RECORDS as usize);
+    let keys = kiln_store::redis::Keys::new(&redis.prefix, config.life, redis.key.clone());
+    let parts = kiln_store::redis::Parts::new(link.clone(), keys, MAX_LAYER_RECORDS as usize);
     Ok(SharedLayers::open(own, parts, stores.blobs.clone()).await?)
 }
 
@@ -226,7 +226,7 @@ impl Tenants {
         let mut kept = self.shared.kept.clone();
         kept.data_dir.clone_from(&directory);
         kept.counts_all = quota.store_bytes().is_some();
-        kept.max_bytes = quota.store_bytes().map_or(kept.max_bytes, store::Bound::Bytes);
+        kept.max_bytes = quota.store_bytes().map_or(kept.max_bytes, kiln_store::Bound::Bytes);
         if let Some(redis) = &mut kept.redis {
             // A name has no `@@`, so no two tenants' keys begin alike.
             redis.prefix = format!("{}@@{tenant}", redis.prefix);

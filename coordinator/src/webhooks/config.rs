@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::forge::{Forge, Push};
 use super::repository;
 use super::submodules::Allowed;
-use crate::auth::{check_name, tls};
+use kiln_auth::{check_name, tls};
 
 /// Fewest bytes of a secret by which deliveries are checked: what is shorter can be guessed.
 const MIN_SECRET_BYTES: usize = 16;

@@ -82,7 +82,7 @@ pub(super) struct Journal {
 impl Journal {
     /// Opens the file, and makes it where it is not.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let database = crate::database::open(path, CACHE_BYTES).map_err(wrong)?;
+        let database = kiln_state::database::open(path, CACHE_BYTES).map_err(wrong)?;
         let write = database.begin_write().map_err(wrong)?;
         write.open_table(TAKEN).map_err(wrong)?;
         write.open_table(ORDER).map_err(wrong)?;

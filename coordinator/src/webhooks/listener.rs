@@ -16,9 +16,9 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::tls::{self, Served};
 use crate::services::connections::bounded;
-use crate::services::peers::{Connection, Shares};
+use kiln_auth::peers::{Connection, Shares};
+use kiln_auth::tls::{self, Served};
 
 /// Connections at once.
 const MOST: usize = 64;

@@ -27,7 +27,6 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth;
 use crate::metrics::WebhookMetrics;
 use crate::tenants::{Tenant, Tenants};
 use config::Hook;
@@ -78,7 +77,7 @@ pub async fn serve(
 ) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
     let directory = farm.data_dir.join("webhooks");
     std::fs::create_dir_all(&directory)?;
-    let tls = config.tls().map(auth::tls::open).transpose()?;
+    let tls = config.tls().map(kiln_auth::tls::open).transpose()?;
     let listener =
         TcpListener::bind(config.listen).await.map_err(|source| Error::Bind { at: config.listen, source })?;
     let address = listener.local_addr()?;
@@ -89,7 +88,7 @@ pub async fn serve(
             journal: Journal::open(&directory.join("journal.redb"))?,
             checkouts: checkout::Checkouts::open(directory.join("repositories"))?,
             fetching: Semaphore::new(FETCHES),
-            http: crate::http::client(report::PATIENCE)?,
+            http: kiln_auth::outgoing::client(report::PATIENCE)?,
             stopping: stopping.clone(),
             farm,
             hooks,

@@ -14,7 +14,7 @@ use super::Webhooks;
 use super::config::Hook;
 use super::forge::{Event, Push};
 use super::journal::{Job, Key, Taken};
-use crate::services::peers::{Peer, Share, Shares};
+use kiln_auth::peers::{Peer, Share, Shares};
 
 /// Bytes of a delivery: GitHub sends none that is larger.
 const MAX_BYTES: usize = 25 << 20;

@@ -14,8 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use super::config::Hook;
 use super::journal::{Job, Key};
-use crate::store::{BlobStore, disk};
 use crate::tenants::Tenant;
+use kiln_store::{BlobStore, disk};
 
 const FUNCTION: DigestFunction = DigestFunction::Sha256;
 /// Files that are stored at once.

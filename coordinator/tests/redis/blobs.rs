@@ -1,8 +1,8 @@
 //! Blobs of every size, in one Redis or a cluster, whole and damaged.
 
 use bytes::Bytes;
-use kiln_coordinator::store::Error;
 use kiln_proto::digest::Digest;
+use kiln_store::Error;
 
 use crate::MIB;
 use crate::coordinator::{Coordinator, coordinator, redis_or_skip};

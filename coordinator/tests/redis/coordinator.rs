@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use kiln_coordinator::auth::FarmKey;
-use kiln_coordinator::store::redis::{Address, Health, Tls};
-use kiln_coordinator::store::{BlobStore, Config, Error, RedisConfig, Stores};
+use kiln_auth::FarmKey;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::reapi;
+use kiln_store::redis::{Address, Health, Tls};
+use kiln_store::{BlobStore, Config, Error, RedisConfig, Stores};
 use prost::Message;
 use tempfile::TempDir;
 

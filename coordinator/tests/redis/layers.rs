@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kiln_coordinator::layers::{LayerStore, RedbLayers, SharedLayers};
-use kiln_coordinator::store::redis::{Health, Keys, Parts};
 use kiln_proto::v1::{LayerCounts, StepLayers, StepRun};
+use kiln_store::redis::{Health, Keys, Parts};
 
 use crate::coordinator::{Coordinator, coordinator, redis_or_skip};
 use crate::redis::{Cluster, Redis};

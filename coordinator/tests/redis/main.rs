@@ -19,6 +19,6 @@ mod results;
 const MIB: usize = 1 << 20;
 
 /// The key of the farm that the coordinators of these tests belong to.
-fn farm_key() -> kiln_coordinator::auth::FarmKey {
-    kiln_coordinator::auth::FarmKey::of(&[7; 32])
+fn farm_key() -> kiln_auth::FarmKey {
+    kiln_auth::FarmKey::of(&[7; 32])
 }

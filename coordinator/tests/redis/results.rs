@@ -1,7 +1,7 @@
 //! Results of actions, their lives, and the keys of others.
 
-use kiln_coordinator::auth::FarmKey;
-use kiln_coordinator::store::Error;
+use kiln_auth::FarmKey;
+use kiln_store::Error;
 
 use crate::coordinator::{coordinator, redis_or_skip};
 use crate::redis::Redis;

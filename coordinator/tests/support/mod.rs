@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use kiln_coordinator::services::{ActionCache, ByteStream, Capabilities, ContentAddressableStorage, LiveLogs, NoLogs};
-use kiln_coordinator::store::{Config, Stores};
 use kiln_proto::bytestream::byte_stream_client::ByteStreamClient;
 use kiln_proto::bytestream::byte_stream_server::ByteStreamServer;
 use kiln_proto::bytestream::{QueryWriteStatusRequest, ReadRequest, WriteRequest};
@@ -17,6 +16,7 @@ use kiln_proto::reapi::action_cache_server::ActionCacheServer;
 use kiln_proto::reapi::capabilities_client::CapabilitiesClient;
 use kiln_proto::reapi::capabilities_server::CapabilitiesServer;
 use kiln_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
+use kiln_store::{Config, Stores};
 use prost::Message;
 use tempfile::TempDir;
 use tokio_stream::wrappers::TcpListenerStream;

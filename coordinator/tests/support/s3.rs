@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use kiln_coordinator::store::Clock;
-use kiln_coordinator::store::s3::Address;
+use kiln_store::Clock;
+use kiln_store::s3::Address;
 use object_store::ObjectStore;
 use parking_lot::Mutex;
 

@@ -9,8 +9,8 @@ use super::{
     Artifact, ArtifactKind, Compression, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Image, Origin, Plan, Step, Target,
     VersionOrigin, default_libraries,
 };
-use crate::project::units::{show_duration, show_size};
 use kiln_detect as detect;
+use kiln_units::{show_duration, show_size};
 
 /// The plan as a `kiln.toml`: what `kiln init` writes.
 pub fn to_kiln_toml(plan: &Plan) -> String {

@@ -26,8 +26,8 @@ use tokio::sync::{Mutex, OnceCell};
 use super::feed::{self, Piece, Reader};
 use super::recipe::Recipes;
 use crate::builds::source;
-use crate::credentials::Credentials;
-use crate::store::{self, BlobStore, Stores};
+use kiln_auth::credentials::Credentials;
+use kiln_store::{BlobStore, Stores};
 
 /// Goes up when the same base would be kept in another form.
 const VERSION: u32 = 1;
@@ -49,7 +49,7 @@ pub enum BaseError {
     #[error("its layer {number} is not what its configuration says (`{found}`, not `{expected}`)")]
     Layer { number: usize, expected: String, found: String },
     #[error(transparent)]
-    Store(#[from] store::Error),
+    Store(#[from] kiln_store::Error),
     #[error(transparent)]
     Source(#[from] source::Error),
     #[error("cannot unpack a layer: {0}")]
@@ -431,7 +431,7 @@ impl Blobs for Layout {
 
     async fn open(&self, descriptor: &Descriptor) -> Result<ByteStream, blobs::Error> {
         let digest = self.entry(&layout::blob_path(&descriptor.digest))?;
-        let elsewhere = |error: store::Error| blobs::Error::Elsewhere(Box::new(error));
+        let elsewhere = |error: kiln_store::Error| blobs::Error::Elsewhere(Box::new(error));
         let pieces = self.store.read(&digest, 0, None).await.map_err(elsewhere)?;
         Ok(pieces.map_err(elsewhere).boxed())
     }

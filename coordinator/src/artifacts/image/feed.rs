@@ -9,7 +9,7 @@ use kiln_proto::tree::{Entry, Tree};
 use tokio::sync::mpsc;
 
 use super::super::file_mode;
-use crate::store::{self, BlobStore};
+use kiln_store::BlobStore;
 
 /// Largest file that is fetched whole, several at a time.
 const WHOLE_BYTES: u64 = 1 << 20;
@@ -43,7 +43,7 @@ pub(super) async fn send_tree(
     store: &dyn BlobStore,
     tree: &Tree,
     to: &mpsc::Sender<Piece>,
-) -> Result<(), store::Error> {
+) -> Result<(), kiln_store::Error> {
     let mut entries = Vec::new();
     walk(tree, String::new(), &mut entries);
     let fetched = entries.into_iter().map(|(path, entry)| async move {
@@ -51,7 +51,7 @@ pub(super) async fn send_tree(
             Entry::File { digest, .. } if digest.size <= WHOLE_BYTES => Some(store.get(digest).await?),
             _ => None,
         };
-        Ok::<_, store::Error>((path, entry, whole))
+        Ok::<_, kiln_store::Error>((path, entry, whole))
     });
     let fetched: Vec<_> = fetched.collect();
     let mut fetched = stream::iter(fetched).buffered(AHEAD);
@@ -80,7 +80,7 @@ pub(super) async fn send_blob(
     store: &dyn BlobStore,
     digest: &Digest,
     to: &mpsc::Sender<Piece>,
-) -> Result<(), store::Error> {
+) -> Result<(), kiln_store::Error> {
     let mut pieces = store.read(digest, 0, None).await?;
     while let Some(piece) = pieces.next().await {
         if to.send(Piece::Data(piece?)).await.is_err() {

@@ -9,7 +9,7 @@ use kiln_proto::reapi;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::store::{Error, Stores};
+use kiln_store::{Error, Stores};
 
 /// The file that describes the others.
 const DESCRIPTION: &str = "description.json";

@@ -10,7 +10,7 @@ use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::{scope, v1};
 use prost::Message;
 
-use crate::auth::farm_key::{FarmKey, Purpose};
+use kiln_state::farm_key::{FarmKey, Purpose};
 
 /// How long a grant outlives its action's timeout: inputs are fetched before it counts, and outputs are sent after it.
 const BEYOND_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);

@@ -17,8 +17,8 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::scopes::Scopes;
-use crate::auth::farm_key::FarmKey;
 pub(crate) use grant::{Error as GrantError, Grant};
+use kiln_state::farm_key::FarmKey;
 use reach::Reach;
 
 /// How long after its start a coordinator takes leases that its predecessor granted before their workers have registered again.

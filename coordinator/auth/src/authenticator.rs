@@ -1,0 +1,379 @@
+//! Finds out who calls, from what they show.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use kiln_proto::local::Published;
+use parking_lot::Mutex;
+use rustls::pki_types::CertificateDer;
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+use tonic::Status;
+use tonic::codegen::http;
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+
+use super::authority::{self, Authority};
+use super::joined::Joined;
+use super::jwt::{Jwt, Rules};
+use super::shown::Authorities;
+use super::tls::Served;
+use super::tokens::{self, Tokens};
+use super::{Config, Error, Identity, issued, revoked, shown};
+use kiln_state::{Look, Watched};
+
+/// Certificates whose identity is remembered.
+const REMEMBERED: usize = 4_096;
+
+/// What the files say now.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// The static tokens.
+    pub tokens: Tokens,
+    /// Who is no longer let in.
+    pub revoked: revoked::File,
+    /// What the claims of JSON web tokens mean, where they do not say it themselves.
+    pub rules: Option<Rules>,
+}
+
+/// Finds out who calls. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Authenticator(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    asks: bool,
+    /// Its user's own programs are asked for this token, and are then who may do everything.
+    local: Option<Local>,
+    known: watch::Receiver<Arc<Known>>,
+    /// Looks at the files at once.
+    look: Option<Look>,
+    jwt: Option<Jwt>,
+    certificates: Mutex<HashMap<[u8; 32], (Authorities, Identity)>>,
+    tls: Option<watch::Receiver<Served>>,
+    authority: Option<Authority>,
+    worker_life: std::time::Duration,
+    revoked: Option<PathBuf>,
+    issued: Option<PathBuf>,
+    /// Names of those who called since the start, whatever they showed.
+    seen: Mutex<HashSet<String>>,
+    /// One revocation at a time reads the file and writes it.
+    revoking: tokio::sync::Mutex<()>,
+    joined: Arc<Mutex<Joined>>,
+}
+
+/// How long a revocation may take until the coordinator acts on it.
+const UNTIL_KNOWN: std::time::Duration = std::time::Duration::from_secs(10);
+
+impl Authenticator {
+    /// Reads the files, and again whenever they change.
+    ///
+    /// # Errors
+    /// Where a file cannot be used at the start.
+    ///
+    /// `data_dir` is where it writes down which workers joined. With a `local` token it takes the calls of the coordinator's own user alone, whose
+    /// programs find the token.
+    pub async fn open(
+        config: &Config,
+        data_dir: &Path,
+        tls: Option<watch::Receiver<Served>>,
+        local: Option<Published>,
+    ) -> Result<Self, Error> {
+        let authority = match config.authority() {
+            Some((certificate, key)) => {
+                let read = |path: std::path::PathBuf| {
+                    std::fs::read_to_string(&path).map_err(|error| Error::File { path, reason: error.to_string() })
+                };
+                Some(Authority::open(&read(certificate)?, &read(key)?)?)
+            }
+            None => None,
+        };
+        let jwt = match config.jwt(data_dir)? {
+            Some(jwt) => Some(Jwt::open(jwt).await?),
+            None => None,
+        };
+        let (known, look) = follow(config.clone())?;
+        Ok(Self(Arc::new(Inner {
+            asks: config.asks() || local.is_some(),
+            local: local.map(Local),
+            known,
+            look,
+            jwt,
+            certificates: Mutex::default(),
+            tls,
+            authority,
+            worker_life: config.worker_certificate_life,
+            revoked: config.revoked_file(),
+            issued: config.certificates_file(),
+            seen: Mutex::default(),
+            revoking: tokio::sync::Mutex::new(()),
+            joined: Arc::new(Mutex::new(Joined::open(data_dir.join("joined.toml"))?)),
+        })))
+    }
+
+    /// Whether anybody is asked.
+    pub fn asks(&self) -> bool {
+        self.0.asks
+    }
+
+    /// What the files say, now and from now on.
+    pub fn known(&self) -> watch::Receiver<Arc<Known>> {
+        self.0.known.clone()
+    }
+
+    /// What the files say now, this token included where it was made a moment ago.
+    pub async fn known_with(&self, token: &str) -> Arc<Known> {
+        let known = self.0.known.borrow().clone();
+        match &self.0.look {
+            Some(look) if !known.tokens.has(token) => {
+                look.now().await;
+                self.0.known.borrow().clone()
+            }
+            _ => known,
+        }
+    }
+
+    /// Lets whoever this means in no more, from the answer on. It is written down, for this coordinator's next run and for others.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION where there is no file for it, INTERNAL where it cannot be written.
+    pub async fn revoke(&self, identity: &Identity) -> Result<(), Status> {
+        let mut add = identity.clone();
+        // What a certificate was renewed to goes with it.
+        add.family = identity.serial.as_ref().and_then(|serial| self.0.joined.lock().family(serial));
+        self.change_revoked(
+            move |file| {
+                file.names.extend(Some(add.name).filter(|name| !name.is_empty()));
+                add.serial.iter().chain(&add.family).for_each(|serial| file.add_serial(serial));
+                Ok(())
+            },
+            |file| file.has(identity),
+        )
+        .await
+    }
+
+    /// Lets whoever this means in again, from the answer on.
+    ///
+    /// # Errors
+    /// As [`revoke`](Self::revoke); NOT_FOUND where they were not revoked.
+    pub async fn unrevoke(&self, identity: &Identity) -> Result<(), Status> {
+        let gone = identity.clone();
+        self.change_revoked(
+            move |file| {
+                let serial = gone.serial.clone().unwrap_or_default();
+                let what = if serial.is_empty() { &gone.name } else { &serial };
+                if file.take_back(&gone.name, &serial) {
+                    return Ok(());
+                }
+                Err(Status::not_found(format!("`{what}` is not revoked; `kiln farm list` names who is")))
+            },
+            |file| !file.has(identity),
+        )
+        .await
+    }
+
+    /// Changes the file of who is revoked, and waits until this coordinator acts on it.
+    async fn change_revoked(
+        &self,
+        change: impl FnOnce(&mut revoked::File) -> Result<(), Status> + Send + 'static,
+        acts: impl Fn(&revoked::File) -> bool,
+    ) -> Result<(), Status> {
+        let Some(path) = self.0.revoked.clone() else {
+            return Err(Status::failed_precondition(
+                "this coordinator keeps no list of who is revoked: it was started without `--farm-dir` or `--revoked`",
+            ));
+        };
+        let _alone = self.0.revoking.lock().await;
+        let written = tokio::task::spawn_blocking(move || {
+            let internal = |error: Error| Status::internal(error.to_string());
+            let mut file = revoked::File::read(&path).map_err(internal)?;
+            change(&mut file)?;
+            file.write(&path).map_err(internal)
+        });
+        written.await.map_err(|error| Status::internal(error.to_string()))??;
+        let mut known = self.0.known.clone();
+        let acts = known.wait_for(|known| acts(&known.revoked));
+        match tokio::time::timeout(UNTIL_KNOWN, acts).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Status::internal("it is written down, but the coordinator does not act on it yet; see its log")),
+        }
+    }
+
+    pub(super) fn joined(&self) -> Arc<Mutex<Joined>> {
+        self.0.joined.clone()
+    }
+
+    /// Certificates that the farm's authority made.
+    pub async fn issued(&self) -> Vec<issued::Entry> {
+        let Some(path) = self.0.issued.clone() else { return Vec::new() };
+        let read = tokio::task::spawn_blocking(move || issued::File::read(&path)).await;
+        match read {
+            Ok(Ok(file)) => file.certificates,
+            other => {
+                tracing::warn!(?other, "cannot read which certificates were made");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Writes down that a certificate was made. A failure is only logged: the certificate is good.
+    pub fn note_issued(&self, chain: &str) {
+        let Some(path) = self.0.issued.clone() else { return };
+        let chain = chain.to_owned();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = issued::File::add(&path, &chain) {
+                tracing::warn!(%error, "cannot write down that a certificate was made");
+            }
+        });
+    }
+
+    /// Whether somebody of this name has a token, a certificate, or called since the start.
+    pub async fn knows(&self, name: &str) -> bool {
+        let known = self.0.known.borrow().clone();
+        known.tokens.entries().any(|entry| entry.name == name)
+            || known.revoked.has_name(name)
+            || self.0.seen.lock().contains(name)
+            || self.issued().await.iter().any(|entry| entry.name == name)
+    }
+
+    /// The authority of workers' certificates, and how long those live.
+    pub fn authority(&self) -> Option<(&Authority, std::time::Duration)> {
+        self.0.authority.as_ref().map(|authority| (authority, self.0.worker_life))
+    }
+
+    /// Who makes a call: by its token where it has one, else by its connection's certificate.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED, in words.
+    pub async fn identify(&self, call: &http::request::Parts) -> Result<Identity, Status> {
+        if !self.0.asks {
+            return Ok(Identity::anonymous());
+        }
+        if let Some(local) = &self.0.local {
+            return local.identify(token(call)?);
+        }
+        let identity = match token(call)? {
+            Some(token) => self.by_token(token).await?,
+            None => self.by_certificate(call)?,
+        };
+        if identity.expires.is_some_and(|expires| expires <= SystemTime::now()) {
+            return Err(Status::unauthenticated(format!("what `{}` shows has expired; get a new one", identity.name)));
+        }
+        if self.0.known.borrow().revoked.has(&identity) {
+            return Err(revoked_status(&identity));
+        }
+        let mut seen = self.0.seen.lock();
+        if !seen.contains(&identity.name) && seen.len() < REMEMBERED {
+            seen.insert(identity.name.clone());
+        }
+        drop(seen);
+        Ok(identity)
+    }
+
+    async fn by_token(&self, token: &str) -> Result<Identity, Status> {
+        let found = match &self.0.jwt {
+            Some(jwt) if !Tokens::is_ours(token) => {
+                let known = self.0.known.borrow().clone();
+                jwt.identify(token, known.rules.as_ref()).await
+            }
+            _ => self.known_with(token).await.tokens.identify(token, SystemTime::now()),
+        };
+        found.map_err(Status::unauthenticated)
+    }
+
+    fn by_certificate(&self, call: &http::request::Parts) -> Result<Identity, Status> {
+        let shown = call.extensions.get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
+        let Some(chain) = shown.filter(|chain| !chain.is_empty()) else {
+            return Err(Status::unauthenticated(
+                "this farm wants to know who calls; show a certificate (`--cert`, `--key`) or a token (`KILN_TOKEN`, `--token-file`)",
+            ));
+        };
+        self.of_certificate(&chain).map_err(Status::unauthenticated)
+    }
+
+    /// What is remembered holds only where it was checked against the authorities of now.
+    fn of_certificate(&self, chain: &[CertificateDer<'_>]) -> Result<Identity, String> {
+        let authorities = self.0.tls.as_ref().and_then(|tls| tls.borrow().authorities.clone());
+        let (Some(authorities), Some(certificate)) = (authorities, chain.first()) else {
+            return Err("certificates of clients are not taken here".to_owned());
+        };
+        let hash: [u8; 32] = Sha256::digest(certificate).into();
+        if let Some((by, known)) = self.0.certificates.lock().get(&hash)
+            && Arc::ptr_eq(by, &authorities)
+        {
+            return Ok(known.clone());
+        }
+        shown::verify(&authorities, chain)?;
+        let identity = authority::identify(certificate)?;
+        let mut certificates = self.0.certificates.lock();
+        if certificates.len() >= REMEMBERED {
+            certificates.clear();
+        }
+        certificates.insert(hash, (authorities, identity.clone()));
+        Ok(identity)
+    }
+}
+
+/// The token of a coordinator on loopback.
+#[derive(Debug)]
+struct Local(Published);
+
+impl Local {
+    fn identify(&self, token: Option<&str>) -> Result<Identity, Status> {
+        let hash = |token: &str| Sha256::digest(token.as_bytes());
+        match token {
+            // Hashes are compared, whose first different byte tells nothing.
+            Some(token) if hash(token) == hash(self.0.token()) => Ok(Identity::anonymous()),
+            _ => Err(Status::unauthenticated(format!(
+                "this coordinator takes the calls of the user who started it, by the token in `{}`; show it (`--token-file`, or the header \
+                 `authorization: Bearer TOKEN`), or start the coordinator with `--insecure` to let in everybody on this machine",
+                self.0.path().display()
+            ))),
+        }
+    }
+}
+
+/// What is said to one who is no longer let in.
+pub(super) fn revoked_status(identity: &Identity) -> Status {
+    Status::unauthenticated(format!("`{}` is no longer let into this farm", identity.name))
+}
+
+/// The token of a call, where it has one.
+fn token(call: &http::request::Parts) -> Result<Option<&str>, Status> {
+    let Some(value) = call.headers.get(http::header::AUTHORIZATION) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default();
+    let (scheme, token) = text.split_once(' ').unwrap_or_default();
+    if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() {
+        return Ok(Some(token.trim()));
+    }
+    Err(Status::unauthenticated("the call's `authorization` is none that is known here; expected `Bearer TOKEN`"))
+}
+
+fn read(config: &Config) -> Result<Known, Error> {
+    let tokens = config.tokens_file().map(|path| tokens::File::read(&path)).transpose()?.unwrap_or_default();
+    let revoked = config.revoked_file().map(|path| revoked::File::read(&path)).transpose()?.unwrap_or_default();
+    let rules = config.jwt_rules.as_deref().map(Rules::read).transpose()?;
+    Ok(Known { tokens: tokens.into(), revoked, rules })
+}
+
+/// What the files say from now on, and by what they are looked at out of turn.
+type Followed = (watch::Receiver<Arc<Known>>, Option<Look>);
+
+fn follow(config: Config) -> Result<Followed, Error> {
+    let paths: Vec<_> =
+        [config.tokens_file(), config.revoked_file(), config.jwt_rules.clone()].into_iter().flatten().collect();
+    let is_fixed = paths.is_empty();
+    let watched = Watched::begin(paths);
+    let (sender, receiver) = watch::channel(Arc::new(read(&config)?));
+    if is_fixed {
+        return Ok((receiver, None));
+    }
+    let look = watched.look();
+    tokio::spawn(watched.follow(move || {
+        sender.send_replace(Arc::new(read(&config)?));
+        tracing::info!("tokens, rules and who is revoked were read anew");
+        Ok::<_, Error>(!sender.is_closed())
+    }));
+    Ok((receiver, Some(look)))
+}

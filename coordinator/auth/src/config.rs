@@ -1,0 +1,216 @@
+//! The options for who may call what.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Error, jwt, tls};
+
+/// Certificates, tokens, and whom to believe.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[group(skip)]
+pub struct Config {
+    /// A directory that `kiln farm init` made: the coordinator's certificate, the farm's authority, tokens, and who is revoked. It is
+    /// what the five options below name one by one.
+    #[arg(long, env = "KILN_FARM_DIR", value_name = "DIR")]
+    pub farm_dir: Option<PathBuf>,
+    /// The coordinator's certificate chain, in PEM; replaced without a restart.
+    #[arg(long, env = "KILN_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// That certificate's key, in PEM.
+    #[arg(long, env = "KILN_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Authorities whose certificates of clients are taken, in PEM.
+    #[arg(long, env = "KILN_CLIENT_CA", value_name = "FILE")]
+    pub client_ca: Option<PathBuf>,
+    /// Static tokens, as `kiln farm token` writes them; read anew when they change.
+    #[arg(long, env = "KILN_TOKENS", value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
+    /// Who is no longer let in, as `kiln farm revoke` writes it; read anew when it changes.
+    #[arg(long, env = "KILN_REVOKED", value_name = "FILE")]
+    pub revoked: Option<PathBuf>,
+    /// Keys of an identity provider whose JSON web tokens are taken: an address or a file of a JWK set.
+    #[arg(long, env = "KILN_JWKS", value_name = "URL|FILE")]
+    pub jwks: Option<jwt::Source>,
+    /// The provider, as its tokens name it.
+    #[arg(long, env = "KILN_JWT_ISSUER", value_name = "NAME", requires = "jwks")]
+    pub jwt_issuer: Option<String>,
+    /// This farm, as the provider's tokens name it.
+    #[arg(long, env = "KILN_JWT_AUDIENCE", value_name = "NAME", requires = "jwks")]
+    pub jwt_audience: Option<String>,
+    /// The claim that names the tenant.
+    #[arg(long, env = "KILN_JWT_TENANT_CLAIM", value_name = "CLAIM", default_value = "tenant")]
+    pub jwt_tenant_claim: String,
+    /// The claim that lists roles, each perhaps with `kiln:` before it.
+    #[arg(long, env = "KILN_JWT_ROLES_CLAIM", value_name = "CLAIM", default_value = "roles")]
+    pub jwt_roles_claim: String,
+    /// The longest time for which a provider's token may be valid; one with more is refused.
+    #[arg(long, env = "KILN_JWT_MAX_LIFE", value_name = "TIME", default_value = "24h", value_parser = kiln_units::duration)]
+    pub jwt_max_life: Duration,
+    /// What the claims of the provider's tokens mean, where they name neither tenant nor roles, as those of CI systems: a TOML file
+    /// with a `[[rule]]` for each kind of caller; read anew when it changes.
+    #[arg(long, env = "KILN_JWT_RULES", value_name = "FILE", requires = "jwks", conflicts_with_all = ["jwt_tenant_claim", "jwt_roles_claim"])]
+    pub jwt_rules: Option<PathBuf>,
+    /// The key under which the farm knows again what it gave out or wrote down, such as leases and cached results; made where there is none,
+    /// by default as `farm.key` in the data directory, unless the farm's directory has one. Coordinators that share a Redis or a bucket share it. Read
+    /// anew when it changes (`kiln farm rotate-key`).
+    #[arg(long, env = "KILN_FARM_KEY", value_name = "FILE")]
+    pub farm_key: Option<PathBuf>,
+    /// How long a worker's certificate is valid; workers replace theirs after half of it.
+    #[arg(long, env = "KILN_WORKER_CERTIFICATE_LIFE", value_name = "TIME", default_value = "7d", value_parser = kiln_units::duration)]
+    pub worker_certificate_life: Duration,
+    /// Write down who did what, for every call that changes something or is refused: one JSON object in a line, appended.
+    #[arg(long, env = "KILN_AUDIT_LOG", value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
+    /// Let everybody who reaches the coordinator do everything: run commands as the workers' user, read and replace what is cached. Without it
+    /// a coordinator with none of the options above takes the calls of its own user alone, and on loopback.
+    #[arg(long, env = "KILN_INSECURE")]
+    pub insecure: bool,
+}
+
+/// The files of a farm's directory.
+#[derive(Debug, Clone)]
+pub struct Files(PathBuf);
+
+impl Files {
+    /// Those in `directory`.
+    pub fn of(directory: &Path) -> Self {
+        Self(directory.to_owned())
+    }
+
+    /// The authority's certificate.
+    pub fn ca(&self) -> PathBuf {
+        self.0.join("ca.pem")
+    }
+
+    /// The authority's key.
+    pub fn ca_key(&self) -> PathBuf {
+        self.0.join("ca.key")
+    }
+
+    /// The coordinator's chain.
+    pub fn certificate(&self) -> PathBuf {
+        self.0.join("coordinator.pem")
+    }
+
+    /// The coordinator's key.
+    pub fn key(&self) -> PathBuf {
+        self.0.join("coordinator.key")
+    }
+
+    /// Tokens.
+    pub fn tokens(&self) -> PathBuf {
+        self.0.join("tokens.toml")
+    }
+
+    /// Which certificates were made.
+    pub fn certificates(&self) -> PathBuf {
+        self.0.join("certificates.toml")
+    }
+
+    /// The farm's own key.
+    pub fn farm_key(&self) -> PathBuf {
+        self.0.join("farm.key")
+    }
+
+    /// Who is revoked.
+    pub fn revoked(&self) -> PathBuf {
+        self.0.join("revoked.toml")
+    }
+}
+
+impl Config {
+    fn files(&self) -> Option<Files> {
+        self.farm_dir.as_deref().map(Files::of)
+    }
+
+    fn or_farms(&self, given: &Option<PathBuf>, of: fn(&Files) -> PathBuf) -> Option<PathBuf> {
+        given.clone().or_else(|| self.files().as_ref().map(of))
+    }
+
+    /// Where the farm's own key is.
+    pub fn farm_key_file(&self, data_dir: &Path) -> PathBuf {
+        let farms = || self.files().map(|files| files.farm_key()).filter(|path| path.exists());
+        self.farm_key.clone().or_else(farms).unwrap_or_else(|| data_dir.join("farm.key"))
+    }
+
+    /// Where static tokens are.
+    pub(super) fn tokens_file(&self) -> Option<PathBuf> {
+        self.or_farms(&self.tokens, Files::tokens)
+    }
+
+    /// Where it says who is revoked.
+    pub(super) fn revoked_file(&self) -> Option<PathBuf> {
+        self.or_farms(&self.revoked, Files::revoked)
+    }
+
+    /// Where it is written down which certificates were made.
+    pub(super) fn certificates_file(&self) -> Option<PathBuf> {
+        self.files().as_ref().map(Files::certificates)
+    }
+
+    /// The authority that makes workers' certificates, where this coordinator holds its key.
+    pub(super) fn authority(&self) -> Option<(PathBuf, PathBuf)> {
+        let files = self.files()?;
+        files.ca_key().exists().then(|| (files.ca(), files.ca_key()))
+    }
+
+    /// The files of TLS, where it is spoken.
+    ///
+    /// # Errors
+    /// Where a certificate has no key, or the other way round.
+    pub fn tls(&self) -> Result<Option<tls::Files>, Error> {
+        let client_ca = self.or_farms(&self.client_ca, Files::ca);
+        match (self.or_farms(&self.tls_cert, Files::certificate), self.or_farms(&self.tls_key, Files::key)) {
+            (Some(certificate), Some(key)) => {
+                Ok(Some(tls::Files { certificate, key, client_ca, protocols: tls::HTTP_2 }))
+            }
+            (None, None) if client_ca.is_some() => Err(Error::Pair { given: "--client-ca", missing: "--tls-cert" }),
+            (None, None) => Ok(None),
+            (Some(_), None) => Err(Error::Pair { given: "--tls-cert", missing: "--tls-key" }),
+            (None, Some(_)) => Err(Error::Pair { given: "--tls-key", missing: "--tls-cert" }),
+        }
+    }
+
+    /// What is asked of JSON web tokens, where they are taken.
+    ///
+    /// # Errors
+    /// Where issuer or audience is not said.
+    pub(super) fn jwt(&self, data_dir: &Path) -> Result<Option<jwt::Config>, Error> {
+        let Some(source) = self.jwks.clone() else { return Ok(None) };
+        let missing = |missing| Error::Pair { given: "--jwks", missing };
+        Ok(Some(jwt::Config {
+            source,
+            issuer: self.jwt_issuer.clone().ok_or_else(|| missing("--jwt-issuer"))?,
+            audience: self.jwt_audience.clone().ok_or_else(|| missing("--jwt-audience"))?,
+            tenant_claim: self.jwt_tenant_claim.clone(),
+            roles_claim: self.jwt_roles_claim.clone(),
+            max_life: self.jwt_max_life,
+            tenants_dir: data_dir.join("tenants"),
+        }))
+    }
+
+    /// Whether anybody is asked who they are.
+    pub fn asks(&self) -> bool {
+        self.farm_dir.is_some() || self.client_ca.is_some() || self.tokens.is_some() || self.jwks.is_some()
+    }
+
+    /// Refuses an address that others reach where they could do everything, or listen to what is said.
+    ///
+    /// # Errors
+    /// Says what is missing.
+    pub fn check(&self, address: SocketAddr) -> Result<(), Error> {
+        let is_tls = self.tls()?.is_some();
+        let what = match (is_tls, self.asks()) {
+            _ if address.ip().is_loopback() => return Ok(()),
+            (true, true) => return Ok(()),
+            (false, _) => "nothing is encrypted there without `--tls-cert`",
+            (true, false) => "nobody is asked there who they are",
+        };
+        if !self.insecure {
+            return Err(Error::Open { address, what });
+        }
+        tracing::error!(%address, what, "INSECURE: who reaches this coordinator may do everything, and read what others send");
+        Ok(())
+    }
+}

@@ -1,0 +1,23 @@
+//! What can be wrong with the configuration of who may call what.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Why a coordinator does not start.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("`{}` cannot be used: {reason}", .path.display())]
+    File { path: PathBuf, reason: String },
+    #[error(
+        "`{address}` can be reached from other machines, and {what}; give `--farm-dir` with what `kiln farm init` made, or say `--insecure` \
+         where everybody who reaches it may do everything"
+    )]
+    Open { address: SocketAddr, what: &'static str },
+    #[error("`{given}` needs `{missing}` beside it")]
+    Pair { given: &'static str, missing: &'static str },
+    #[error(transparent)]
+    Key(#[from] kiln_state::farm_key::Error),
+    #[error(transparent)]
+    Authority(#[from] super::authority::Error),
+}

@@ -1,0 +1,39 @@
+//! Who may call what: identities from certificates and tokens, roles, and the one table of what each call needs.
+//!
+//! Invariant: a call reaches a service only after [`layer`] has put an [`Identity`] into its extensions; services read it by
+//! [`identity`] and never look at credentials.
+
+pub mod audit;
+mod authenticator;
+pub mod authority;
+mod config;
+pub mod credentials;
+mod error;
+mod identity;
+pub mod issued;
+mod joined;
+mod joining;
+pub mod jwt;
+pub mod layer;
+mod open_call;
+pub mod outgoing;
+pub mod peers;
+pub mod revoked;
+mod shown;
+mod table;
+pub mod tls;
+pub mod tokens;
+mod waiting;
+
+pub use authenticator::{Authenticator, Known};
+pub use config::{Config, Files};
+pub use error::Error;
+pub use identity::{Identity, Role, Unknown, check_name};
+pub use kiln_state::{FarmKey, farm_key};
+pub use table::{Needs, TABLE, needs};
+
+/// Who makes this call.
+pub fn identity<T>(request: &tonic::Request<T>) -> Identity {
+    // Services that a test calls without a server around them have nobody to ask.
+    request.extensions().get::<Identity>().cloned().unwrap_or_else(Identity::anonymous)
+}

@@ -1,0 +1,182 @@
+//! TLS on the coordinator's port: certificates that are replaced while it runs, and handshakes that hold up nobody.
+//!
+//! Invariant: slow or silent clients, however many, cost a bounded number of places for a bounded time, and hold up no other: where the
+//! places are taken, the oldest of the address that has most gives way.
+
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{Acceptor, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::Error;
+use super::shown::{Authorities, Shown};
+use super::waiting::{Place, Waiting};
+use crate::peers::Peer;
+use kiln_state::Watched;
+
+/// How long a handshake may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The same while more than half of the places are taken.
+const PRESSED: Duration = Duration::from_secs(2);
+/// Connections at once of which no greeting has come yet.
+const SILENT: usize = 1024;
+/// Handshakes at once that have begun.
+const HANDSHAKES: usize = 512;
+/// Pause after the system refuses a connection, as where there are too many open files.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What is spoken over TLS (ALPN, RFC 7301), where that is gRPC.
+pub const HTTP_2: &[&[u8]] = &[b"h2"];
+/// And where forges call.
+pub const HTTP_1: &[&[u8]] = &[b"http/1.1"];
+
+/// The coordinator's own certificate, and whose certificates of clients it takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// Its chain, in PEM.
+    pub certificate: PathBuf,
+    /// Its key, in PEM.
+    pub key: PathBuf,
+    /// Authorities of clients, in PEM; without, no client shows a certificate.
+    pub client_ca: Option<PathBuf>,
+    /// What is spoken.
+    pub protocols: &'static [&'static [u8]],
+}
+
+impl Files {
+    fn all(&self) -> Vec<PathBuf> {
+        [&self.certificate, &self.key].into_iter().chain(&self.client_ca).cloned().collect()
+    }
+
+    fn load(&self) -> Result<Served, Error> {
+        let wrong = |path: &PathBuf| {
+            let path = path.clone();
+            move |reason: &dyn std::fmt::Display| Error::File { path, reason: reason.to_string() }
+        };
+        let chain = certificates(&self.certificate)?;
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| wrong(&self.key)(&error))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| wrong(&self.certificate)(&error))?;
+        let mut authorities = None;
+        let builder = match &self.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(path) => {
+                let mut roots = RootCertStore::empty();
+                for authority in certificates(path)? {
+                    roots.add(authority).map_err(|error| wrong(path)(&error))?;
+                }
+                // Those without a certificate come in too: they may have a token, or ask for a certificate.
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(roots.into(), provider).allow_unauthenticated();
+                let verifier: Authorities = verifier.build().map_err(|error| wrong(path)(&error))?;
+                authorities = Some(verifier.clone());
+                builder.with_client_cert_verifier(Arc::new(Shown(verifier)))
+            }
+        };
+        let mut config = builder.with_single_cert(chain, key).map_err(|error| wrong(&self.certificate)(&error))?;
+        config.alpn_protocols = self.protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        Ok(Served { config: Arc::new(config), authorities })
+    }
+}
+
+/// What connections are made by.
+#[derive(Debug, Clone)]
+pub struct Served {
+    config: Arc<ServerConfig>,
+    /// What certificates of clients are checked by, after the handshake.
+    pub(super) authorities: Option<Authorities>,
+}
+
+fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let wrong = |reason: String| Error::File { path: path.clone(), reason };
+    let read: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?.collect();
+    let read = read.map_err(|error| wrong(error.to_string()))?;
+    if read.is_empty() { Err(wrong("it holds no certificate in PEM".to_owned())) } else { Ok(read) }
+}
+
+/// Reads the files, and again whenever they change: connections made after that see the new ones. New files that cannot be used leave
+/// the old ones in place.
+///
+/// # Errors
+/// Where they cannot be used at the start.
+pub fn open(files: Files) -> Result<watch::Receiver<Served>, Error> {
+    let watched = Watched::begin(files.all());
+    let (sender, receiver) = watch::channel(files.load()?);
+    tokio::spawn(watched.follow(move || {
+        sender.send_replace(files.load()?);
+        tracing::info!(certificate = %files.certificate.display(), "certificates were replaced");
+        Ok::<_, Error>(!sender.is_closed())
+    }));
+    Ok(receiver)
+}
+
+/// Connections that have shaken hands.
+pub fn incoming(
+    listener: TcpListener,
+    served: watch::Receiver<Served>,
+) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
+    let (sender, receiver) = mpsc::channel(64);
+    tokio::spawn(async move {
+        let (silent, shaking) = (Waiting::new(SILENT), Waiting::new(HANDSHAKES));
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = sender.closed() => return,
+            };
+            let Ok((stream, address)) = accepted else {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            };
+            let peer = Peer::of(address);
+            let place = silent.enter(peer);
+            let (sender, shaking, config) = (sender.clone(), shaking.clone(), served.borrow().config.clone());
+            let patience = if silent.is_pressed() { PRESSED } else { PATIENCE };
+            tokio::spawn(async move {
+                let _ = stream.set_nodelay(true);
+                let greeted = unless(place, patience, LazyConfigAcceptor::new(Acceptor::default(), stream)).await;
+                let Some(greeted) = greeted else { return };
+                let place = shaking.enter(peer);
+                let patience = if shaking.is_pressed() { PRESSED } else { PATIENCE };
+                if let Some(stream) = unless(place, patience, greeted.into_stream(config)).await {
+                    let _ = sender.send(Ok(stream)).await;
+                }
+            });
+        }
+    });
+    ReceiverStream::new(receiver)
+}
+
+/// What a client does within its time, and while nobody else needs its place.
+async fn unless<T>(place: Place, patience: Duration, step: impl Future<Output = io::Result<T>>) -> Option<T> {
+    tokio::select! {
+        done = tokio::time::timeout(patience, step) => match done {
+            Ok(Ok(done)) => Some(done),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a client's handshake failed");
+                None
+            }
+            Err(_) => {
+                tracing::debug!("a client did not shake hands in time");
+                None
+            }
+        },
+        () = place.lost() => {
+            tracing::debug!("a client that was slow to shake hands gave way to others");
+            None
+        }
+    }
+}

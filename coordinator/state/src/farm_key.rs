@@ -1,0 +1,212 @@
+//! The farm's own key: what the coordinator gave out or wrote down is known again by a MAC under it.
+//!
+//! The file holds one key in a line, as 64 hex digits. The first seals, all of them verify, so that a new key may be put in front while what was
+//! sealed under the old one is still about. Coordinators that share a cache share the file.
+//! Source: RFC 2104 (HMAC), with SHA-256.
+//! Invariant: a MAC for one purpose is none for another.
+
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ring::hmac;
+use tokio::sync::watch;
+
+use crate::watched::Watched;
+
+/// Bytes of a key and of a MAC.
+pub const BYTES: usize = 32;
+/// Keys that a rotation leaves in the file: the new one, and the one before it.
+const KEPT: usize = 2;
+
+/// A file with the farm's key that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("`{}` cannot be used: {reason}", .path.display())]
+pub struct Error {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// What a MAC is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// What a lease entitles its worker to.
+    Lease,
+    /// Something in a cache that others may write to.
+    Cache,
+}
+
+impl Purpose {
+    fn label(self) -> &'static [u8] {
+        match self {
+            Self::Lease => b"kiln lease\0",
+            Self::Cache => b"kiln cache\0",
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Keys(Vec<hmac::Key>);
+
+/// The farm's key, as its file has it now. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct FarmKey(watch::Receiver<Arc<Keys>>);
+
+impl FarmKey {
+    /// Reads the file, and makes it where there is none. It is read again when it changes.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or written, or holds something else.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        if !path.exists() {
+            create(path)?;
+        }
+        let paths = vec![path.to_owned()];
+        let watched = Watched::begin(paths);
+        let (sender, receiver) = watch::channel(Arc::new(read(path)?));
+        let path = path.to_owned();
+        tokio::spawn(watched.follow(move || {
+            sender.send_replace(Arc::new(read(&path)?));
+            tracing::info!("the farm's key was reloaded");
+            Ok::<_, Error>(!sender.is_closed())
+        }));
+        Ok(Self(receiver))
+    }
+
+    /// A key that ends with the process.
+    pub fn ephemeral() -> Self {
+        Self::of(&rand::random())
+    }
+
+    /// This key, which is in no file.
+    pub fn of(bytes: &[u8; BYTES]) -> Self {
+        let (_, receiver) = watch::channel(Arc::new(Keys(vec![key(bytes)])));
+        Self(receiver)
+    }
+
+    /// A MAC over `parts`, in this order and with these bounds between them.
+    pub fn seal(&self, purpose: Purpose, parts: &[&[u8]]) -> Vec<u8> {
+        let keys = self.0.borrow().clone();
+        keys.0.first().map(|key| mac(key, purpose, parts).as_ref().to_vec()).unwrap_or_default()
+    }
+
+    /// Whether this MAC was made over these parts, in constant time for each key.
+    pub fn verify(&self, purpose: Purpose, parts: &[&[u8]], tag: &[u8]) -> bool {
+        let keys = self.0.borrow().clone();
+        let message = message(purpose, parts);
+        keys.0.iter().any(|key| hmac::verify(key, &message, tag).is_ok())
+    }
+}
+
+fn key(bytes: &[u8]) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, bytes)
+}
+
+fn message(purpose: Purpose, parts: &[&[u8]]) -> Vec<u8> {
+    let mut message = purpose.label().to_vec();
+    for part in parts {
+        message.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        message.extend_from_slice(part);
+    }
+    message
+}
+
+fn mac(key: &hmac::Key, purpose: Purpose, parts: &[&[u8]]) -> hmac::Tag {
+    hmac::sign(key, &message(purpose, parts))
+}
+
+fn wrong(path: &Path, reason: impl ToString) -> Error {
+    Error { path: path.to_owned(), reason: reason.to_string() }
+}
+
+fn parse(path: &Path) -> Result<Vec<[u8; BYTES]>, Error> {
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(path, error))?;
+    let line = |line: &str| {
+        let bytes = hex::decode(line).ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.ok_or_else(|| wrong(path, "expected one key in a line, as 64 hex digits"))
+    };
+    let keys: Vec<_> =
+        text.lines().map(str::trim).filter(|text| !text.is_empty()).map(line).collect::<Result<_, _>>()?;
+    if keys.is_empty() { Err(wrong(path, "it holds no key")) } else { Ok(keys) }
+}
+
+fn read(path: &Path) -> Result<Keys, Error> {
+    Ok(Keys(parse(path)?.iter().map(|bytes| key(bytes)).collect()))
+}
+
+fn create(path: &Path) -> Result<(), Error> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(|error| wrong(path, error))?;
+    }
+    let file = write(path, &[rand::random()])?;
+    match file.persist_noclobber(path) {
+        // Another coordinator was quicker: its key it is.
+        Err(error) if error.error.kind() != ErrorKind::AlreadyExists => Err(wrong(path, error.error)),
+        _ => Ok(()),
+    }
+}
+
+/// A file beside `path` that only its owner may read.
+fn write(path: &Path, keys: &[[u8; BYTES]]) -> Result<tempfile::NamedTempFile, Error> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let written = (|| {
+        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        for key in keys {
+            writeln!(file, "{}", hex::encode(key))?;
+        }
+        file.as_file().sync_all()?;
+        Ok(file)
+    })();
+    written.map_err(|error: std::io::Error| wrong(path, error))
+}
+
+/// Puts a new key in front of the file's, and leaves the one that was first as the second. Makes the file where there is none.
+///
+/// # Errors
+/// Where the file cannot be read or written.
+pub fn rotate(path: &PathBuf) -> Result<(), Error> {
+    if !path.exists() {
+        return create(path);
+    }
+    let mut keys = parse(path)?;
+    keys.insert(0, rand::random());
+    keys.truncate(KEPT);
+    write(path, &keys)?.persist(path).map(drop).map_err(|error| wrong(path, error.error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_mac_holds_for_one_purpose_and_these_parts() {
+        let key = FarmKey::ephemeral();
+        let tag = key.seal(Purpose::Lease, &[b"ab", b"c"]);
+        assert!(key.verify(Purpose::Lease, &[b"ab", b"c"], &tag));
+        assert!(!key.verify(Purpose::Cache, &[b"ab", b"c"], &tag));
+        assert!(!key.verify(Purpose::Lease, &[b"a", b"bc"], &tag));
+        assert!(!FarmKey::ephemeral().verify(Purpose::Lease, &[b"ab", b"c"], &tag));
+        assert!(!key.verify(Purpose::Lease, &[b"ab", b"c"], b""));
+    }
+
+    #[tokio::test]
+    async fn a_key_survives_a_restart_and_one_rotation() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("farm.key");
+        let tag = FarmKey::open(&path).unwrap().seal(Purpose::Lease, &[b"x"]);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(FarmKey::open(&path).unwrap().verify(Purpose::Lease, &[b"x"], &tag));
+        rotate(&path).unwrap();
+        let rotated = FarmKey::open(&path).unwrap();
+        assert!(rotated.verify(Purpose::Lease, &[b"x"], &tag));
+        assert_ne!(rotated.seal(Purpose::Lease, &[b"x"]), tag);
+        rotate(&path).unwrap();
+        assert!(!FarmKey::open(&path).unwrap().verify(Purpose::Lease, &[b"x"], &tag));
+        std::fs::write(&path, "secret").unwrap();
+        assert!(FarmKey::open(&path).unwrap_err().to_string().contains("64 hex digits"));
+    }
+}

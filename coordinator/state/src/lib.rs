@@ -1,0 +1,9 @@
+//! What a coordinator keeps on its own disk beside blobs, as files that several parts of it share: embedded databases, the farm's key,
+//! and files that are replaced while it runs.
+
+pub mod database;
+pub mod farm_key;
+mod watched;
+
+pub use farm_key::FarmKey;
+pub use watched::{Look, Watched};

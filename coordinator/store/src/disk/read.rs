@@ -1,0 +1,182 @@
+//! Reading a blob, and finding out when its bytes are not what its name says.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use kiln_proto::digest::{Digest, Hasher};
+use tokio::task::JoinHandle;
+
+use super::{BlobStream, CHUNK_BYTES, Error, Inner};
+use crate::index::Known;
+
+impl Inner {
+    /// Opens a blob's file. One that is gone though the index names it was removed by somebody else.
+    fn open(&self, digest: &Digest) -> Result<(File, PathBuf, Known), Error> {
+        let now = self.clock.now();
+        let known = self.index.lock().touch(digest, now).ok_or(Error::NotFound { digest: *digest })?;
+        if known.unsaved {
+            self.save(vec![*digest], now);
+        }
+        self.open_known(digest, known)
+    }
+
+    fn open_known(&self, digest: &Digest, known: Known) -> Result<(File, PathBuf, Known), Error> {
+        let path = self.path(digest);
+        match File::open(&path) {
+            Ok(file) => Ok((file, path, known)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.drop_blob(digest, known.born);
+                Err(Error::NotFound { digest: *digest })
+            }
+            Err(source) => Err(Error::io("open", &path, source)),
+        }
+    }
+
+    /// The whole blob, checked. A damaged one is dropped, and absent.
+    pub(super) fn get(&self, digest: &Digest) -> Result<Bytes, Error> {
+        self.read_whole(digest, self.open(digest)?)
+    }
+
+    /// The same, without using it.
+    pub(super) fn look(&self, digest: &Digest) -> Result<Bytes, Error> {
+        let known = self.index.lock().look(digest).ok_or(Error::NotFound { digest: *digest })?;
+        self.read_whole(digest, self.open_known(digest, known)?)
+    }
+
+    fn read_whole(&self, digest: &Digest, (file, path, known): (File, PathBuf, Known)) -> Result<Bytes, Error> {
+        let mut data = Vec::with_capacity(usize::try_from(digest.size).unwrap_or(usize::MAX).min(1 << 30));
+        file.take(digest.size.saturating_add(1))
+            .read_to_end(&mut data)
+            .map_err(|source| Error::io("read", &path, source))?;
+        let found = digest.function.digest(&data);
+        self.settle(digest, known, found).map_err(|_| Error::NotFound { digest: *digest })?;
+        Ok(data.into())
+    }
+
+    /// Opens a blob for streaming `wanted` bytes from `offset` on. A part of a blob that this process did not hash yet costs
+    /// a pass over all of it first.
+    pub(super) fn reader(self: &Arc<Self>, digest: &Digest, offset: u64, wanted: u64) -> Result<Reader, Error> {
+        let (file, path, known) = self.open(digest)?;
+        let whole = || digest.function.hasher();
+        let mut reader = Reader {
+            inner: self.clone(),
+            digest: *digest,
+            known,
+            file,
+            path,
+            left: wanted,
+            hasher: (wanted == digest.size).then(whole),
+        };
+        if reader.hasher.is_none() {
+            if !known.verified {
+                reader.hasher = Some(whole());
+                reader.left = digest.size;
+                while reader.step().map_err(absent_if_corrupt)?.is_some() {}
+                reader.left = wanted;
+                reader.hasher = None;
+            }
+            reader.file.seek(SeekFrom::Start(offset)).map_err(|source| Error::io("seek in", &reader.path, source))?;
+        }
+        Ok(reader)
+    }
+
+    /// Draws the conclusion from a hash over a blob's file.
+    fn settle(&self, digest: &Digest, known: Known, found: Digest) -> Result<(), Error> {
+        if found == *digest {
+            if !known.verified {
+                self.index.lock().set_verified(digest, known.born);
+            }
+            return Ok(());
+        }
+        tracing::error!(%digest, %found, path = %self.path(digest).display(), "a blob was damaged on the disk; it is dropped");
+        self.drop_blob(digest, known.born);
+        Err(Error::Corrupt { digest: *digest, found })
+    }
+}
+
+/// Before any byte was handed out, a damaged blob is simply one that is not there.
+fn absent_if_corrupt(error: Error) -> Error {
+    match error {
+        Error::Corrupt { digest, .. } => Error::NotFound { digest },
+        other => other,
+    }
+}
+
+/// A blob's file being read.
+pub(super) struct Reader {
+    inner: Arc<Inner>,
+    digest: Digest,
+    known: Known,
+    file: File,
+    path: PathBuf,
+    left: u64,
+    /// Set where the whole blob is read.
+    hasher: Option<Hasher>,
+}
+
+impl Reader {
+    /// The next piece; none at the end. The last piece of a whole blob comes only when the hash was right.
+    fn step(&mut self) -> Result<Option<Bytes>, Error> {
+        if self.left == 0 && self.hasher.is_none() {
+            return Ok(None);
+        }
+        let size = self.left.min(CHUNK_BYTES as u64);
+        let mut data = Vec::with_capacity(size as usize);
+        let read = (&self.file).take(size).read_to_end(&mut data);
+        read.map_err(|source| Error::io("read", &self.path, source))?;
+        self.left -= data.len() as u64;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&data);
+        }
+        let short = (data.len() as u64) < size;
+        match self.hasher.take() {
+            Some(hasher) if self.left == 0 || short => {
+                self.inner.settle(&self.digest, self.known, hasher.finish())?;
+            }
+            hasher => self.hasher = hasher,
+        }
+        if short {
+            let found = Digest { size: self.digest.size - self.left, ..self.digest };
+            self.inner.drop_blob(&self.digest, self.known.born);
+            return Err(Error::Corrupt { digest: self.digest, found });
+        }
+        Ok((!data.is_empty()).then(|| data.into()))
+    }
+}
+
+type Step = JoinHandle<(Reader, Result<Option<Bytes>, Error>)>;
+
+fn spawn(mut reader: Reader) -> Step {
+    tokio::task::spawn_blocking(move || {
+        let piece = reader.step();
+        (reader, piece)
+    })
+}
+
+/// The pieces, one read ahead while the last is on its way. No thread waits for a slow receiver.
+pub(super) fn stream(reader: Reader) -> BlobStream {
+    stream::unfold(Some(spawn(reader)), |step| async {
+        let (reader, piece) = match blocking_step(step?).await {
+            Ok(done) => done,
+            Err(error) => return Some((Err(error), None)),
+        };
+        match piece {
+            Ok(Some(data)) => Some((Ok(data), Some(spawn(reader)))),
+            Ok(None) => None,
+            Err(error) => Some((Err(error), None)),
+        }
+    })
+    .boxed()
+}
+
+async fn blocking_step(step: Step) -> Result<(Reader, Result<Option<Bytes>, Error>), Error> {
+    match step.await {
+        Ok(done) => Ok(done),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(Error::Closed),
+    }
+}

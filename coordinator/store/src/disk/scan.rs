@@ -1,0 +1,88 @@
+//! What is on the disk when the store opens.
+
+use std::ffi::OsStr;
+use std::fs::{DirEntry, ReadDir};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use kiln_proto::digest::{Digest, DigestFunction};
+
+use super::{Bound, Error};
+use crate::clock::{self, Stamp};
+use crate::floor::Floor;
+use crate::index::Index;
+
+/// Removes what an earlier process left half written.
+pub(super) fn clear(tmp: &Path) -> Result<(), Error> {
+    for entry in list(tmp)? {
+        let path = entry.map_err(|source| Error::io("list", tmp, source))?.path();
+        std::fs::remove_file(&path).map_err(|source| Error::io("remove", &path, source))?;
+    }
+    Ok(())
+}
+
+/// Lists the blobs, those used last as the newest. A file whose size is not the one in its name is removed;
+/// what is no blob is left alone.
+pub(super) fn scan(dir: &Path, capacity: Bound, now: Stamp, floor: &Floor) -> Result<Index, Error> {
+    let mut found: Vec<(SystemTime, Digest)> = Vec::new();
+    for function in [DigestFunction::Sha256, DigestFunction::Blake3] {
+        let top = dir.join(function.name());
+        std::fs::create_dir_all(&top).map_err(|source| Error::io("make", &top, source))?;
+        for shard in list(&top)? {
+            let shard = shard.map_err(|source| Error::io("list", &top, source))?.path();
+            for entry in list(&shard)? {
+                let entry = entry.map_err(|source| Error::io("list", &shard, source))?;
+                found.extend(examine(function, &entry)?);
+            }
+        }
+    }
+    found.sort_unstable();
+    let held = found.iter().map(|(_, digest)| digest.size).sum();
+    let mut index = Index::new(capacity.bytes(dir, held));
+    for (used, digest) in found {
+        let evicted = index.insert_found(digest, clock::stamp(used), now);
+        if let Some(until) = evicted.named_until {
+            floor.raise(until);
+        }
+        for digest in evicted.blobs {
+            remove(&super::path_in(dir, &digest))?;
+        }
+    }
+    Ok(index)
+}
+
+fn examine(function: DigestFunction, entry: &DirEntry) -> Result<Option<(SystemTime, Digest)>, Error> {
+    let path = entry.path();
+    let Some(digest) = parse(function, &entry.file_name()) else {
+        tracing::warn!(path = %path.display(), "this file in the blob store is no blob; it is left alone");
+        return Ok(None);
+    };
+    let metadata = entry.metadata().map_err(|source| Error::io("examine", &path, source))?;
+    if !metadata.is_file() || metadata.len() != digest.size {
+        tracing::error!(%digest, found_bytes = metadata.len(), "a blob lost bytes on the disk; it is dropped");
+        remove(&path)?;
+        return Ok(None);
+    }
+    let written = metadata.modified().map_err(|source| Error::io("examine", &path, source))?;
+    Ok(Some((written, digest)))
+}
+
+fn parse(function: DigestFunction, name: &OsStr) -> Option<Digest> {
+    let (hash, size) = name.to_str()?.split_once('-')?;
+    Digest::new(function, hash, size.parse().ok()?).ok()
+}
+
+/// Lists a directory; nothing where a file stands in its place.
+fn list(dir: &Path) -> Result<impl Iterator<Item = io::Result<DirEntry>>, Error> {
+    let entries: Option<ReadDir> = match std::fs::read_dir(dir) {
+        Ok(entries) => Some(entries),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => None,
+        Err(source) => return Err(Error::io("list", dir, source)),
+    };
+    Ok(entries.into_iter().flatten())
+}
+
+fn remove(path: &PathBuf) -> Result<(), Error> {
+    std::fs::remove_file(path).map_err(|source| Error::io("remove", path, source))
+}

@@ -1,0 +1,187 @@
+//! Writing a blob: hashed on its way into a temporary file, then renamed.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use kiln_proto::digest::{Digest, Hasher};
+use tempfile::NamedTempFile;
+use tokio::task::JoinHandle;
+
+use super::{Error, Inner};
+use crate::BlobWriter;
+
+/// Bytes gathered before they go to the disk at once: clients send pieces as small as 16 KiB.
+const GATHER_BYTES: usize = 256 * 1024;
+
+/// A temporary file with the bytes that were set aside for it. Dropped, both are given back.
+struct Sink {
+    inner: Arc<Inner>,
+    file: Option<NamedTempFile>,
+    hasher: Hasher,
+    reserved: u64,
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        drop(self.file.take());
+        self.inner.release(self.reserved);
+    }
+}
+
+impl Sink {
+    fn new(inner: Arc<Inner>, digest: &Digest) -> Self {
+        Self { inner, file: None, hasher: digest.function.hasher(), reserved: 0 }
+    }
+
+    fn append(&mut self, data: &[Bytes]) -> Result<(), Error> {
+        let bytes = data.iter().map(|piece| piece.len() as u64).sum();
+        self.inner.reserve(bytes)?;
+        self.reserved += bytes;
+        let tmp = &self.inner.tmp;
+        let failed = |source| Error::io("write into", tmp, source);
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(tempfile::Builder::new().prefix("write-").tempfile_in(tmp).map_err(failed)?),
+        };
+        for piece in data {
+            file.as_file_mut().write_all(piece).map_err(failed)?;
+            self.hasher.update(piece);
+        }
+        Ok(())
+    }
+
+    /// Makes the blob visible, if it is the right one.
+    fn commit(mut self, digest: &Digest) -> Result<(), Error> {
+        let found = self.hasher.clone().finish();
+        if found != *digest {
+            return Err(Error::Mismatch { expected: *digest, found });
+        }
+        // An empty blob has no piece that made the file.
+        self.append(&[])?;
+        let inner = self.inner.clone();
+        let Some(file) = self.file.take() else { return Err(Error::Abandoned { digest: *digest }) };
+        if inner.durable {
+            file.as_file().sync_data().map_err(|source| Error::io("sync", file.path(), source))?;
+        }
+        let path = inner.path(digest);
+        let shard = path.parent().unwrap_or(&inner.dir);
+        if let Err(source) = std::fs::create_dir(shard)
+            && source.kind() != io::ErrorKind::AlreadyExists
+        {
+            return Err(Error::io("make", shard, source));
+        }
+        let now = inner.clock.now();
+        super::collect::set_written(file.as_file(), now);
+        let mut index = inner.index.lock();
+        if index.touch(digest, now).is_none() {
+            file.persist(&path).map_err(|failed| Error::io("rename to", &path, failed.error))?;
+            index.insert_reserved(*digest, now);
+            self.reserved = 0;
+        }
+        drop(index);
+        if inner.durable {
+            sync_dir(shard)?;
+            sync_dir(shard.parent().unwrap_or(&inner.dir))?;
+        }
+        Ok(())
+    }
+}
+
+fn sync_dir(dir: &Path) -> Result<(), Error> {
+    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|source| Error::io("sync", dir, source))
+}
+
+/// Stores a blob that is in memory.
+pub(super) fn put(inner: &Arc<Inner>, digest: &Digest, data: &Bytes) -> Result<(), Error> {
+    let found = digest.function.digest(data);
+    if found != *digest {
+        return Err(Error::Mismatch { expected: *digest, found });
+    }
+    let now = inner.clock.now();
+    if let Some(known) = inner.index.lock().touch(digest, now) {
+        inner.save(known.unsaved.then_some(*digest).into_iter().collect(), now);
+        return Ok(());
+    }
+    let mut sink = Sink::new(inner.clone(), digest);
+    sink.append(std::slice::from_ref(data))?;
+    sink.commit(digest)
+}
+
+enum State {
+    Ready(Sink),
+    Busy(JoinHandle<Result<Sink, Error>>),
+    Failed,
+}
+
+/// A blob being streamed in. Bytes are gathered while those before them go to the disk.
+pub(super) struct FileWriter {
+    digest: Digest,
+    received: u64,
+    gathered: Vec<Bytes>,
+    gathered_bytes: usize,
+    state: State,
+}
+
+impl FileWriter {
+    pub(super) fn new(inner: Arc<Inner>, digest: Digest) -> Self {
+        let sink = Sink::new(inner, &digest);
+        Self { digest, received: 0, gathered: Vec::new(), gathered_bytes: 0, state: State::Ready(sink) }
+    }
+
+    /// Waits until the disk has what was given to it. May be dropped and called again.
+    async fn settle(&mut self) -> Result<(), Error> {
+        if let State::Busy(job) = &mut self.state {
+            let done = job.await;
+            self.state = State::Failed;
+            match done {
+                Ok(sink) => self.state = State::Ready(sink?),
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(_) => return Err(Error::Closed),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_sink(&mut self) -> Result<Sink, Error> {
+        match std::mem::replace(&mut self.state, State::Failed) {
+            State::Ready(sink) => Ok(sink),
+            State::Busy(_) | State::Failed => Err(Error::Abandoned { digest: self.digest }),
+        }
+    }
+}
+
+#[async_trait]
+impl BlobWriter for FileWriter {
+    async fn write(&mut self, data: Bytes) -> Result<(), Error> {
+        let received = self.received + data.len() as u64;
+        if received > self.digest.size {
+            return Err(Error::TooLong { digest: self.digest });
+        }
+        if self.gathered_bytes >= GATHER_BYTES {
+            self.settle().await?;
+            let mut sink = self.take_sink()?;
+            let pieces = std::mem::take(&mut self.gathered);
+            self.gathered_bytes = 0;
+            self.state = State::Busy(tokio::task::spawn_blocking(move || sink.append(&pieces).map(|()| sink)));
+        }
+        // From here on nothing is awaited: the bytes are taken, or the call was dropped before.
+        self.received = received;
+        self.gathered_bytes += data.len();
+        self.gathered.push(data);
+        Ok(())
+    }
+
+    async fn commit(mut self: Box<Self>) -> Result<(), Error> {
+        self.settle().await?;
+        let mut sink = self.take_sink()?;
+        let (digest, pieces) = (self.digest, std::mem::take(&mut self.gathered));
+        super::blocking(move || {
+            sink.append(&pieces)?;
+            sink.commit(&digest)
+        })
+        .await
+    }
+}

@@ -1,0 +1,98 @@
+//! What a collection does to the index, a piece at a time, so that no other caller waits long.
+
+use kiln_proto::digest::Digest;
+
+use super::{Index, Slot};
+use crate::clock::Stamp;
+
+/// Where a scan stands.
+pub(crate) type Cursor = usize;
+
+/// A blob that no result names any more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unmarked {
+    at: u32,
+    born: u64,
+    used: Stamp,
+}
+
+impl Unmarked {
+    /// When it was used last.
+    pub(crate) fn used(&self) -> Stamp {
+        self.used
+    }
+}
+
+impl Index {
+    /// Begins a marking: what is not named by its end is named by no result.
+    pub(crate) fn begin_marking(&mut self) {
+        self.marking += 1;
+    }
+
+    /// These blobs are named by a result that was used then; they were used no earlier.
+    pub(crate) fn name(&mut self, digests: &[Digest], used: Stamp) {
+        for digest in digests {
+            let Some(&at) = self.by_digest.get(digest) else { continue };
+            let slot = &mut self.slots[at as usize];
+            slot.mark = self.marking;
+            let (named, newer) = (slot.named, slot.used < used);
+            if named && !newer {
+                continue;
+            }
+            self.unlink(at);
+            let slot = &mut self.slots[at as usize];
+            slot.named = true;
+            slot.used = slot.used.max(used);
+            self.link_newest(at);
+        }
+    }
+
+    /// Blobs in the next `count` places that the marking did not find named and that were not used since `kept_from`. None at the
+    /// end.
+    pub(crate) fn unmarked(&self, cursor: &mut Cursor, count: usize, kept_from: Stamp) -> Option<Vec<Unmarked>> {
+        let slots = self.next(cursor, count)?;
+        let is_unmarked = |(_, slot): &(u32, &Slot)| slot.named && slot.mark != self.marking && slot.used < kept_from;
+        Some(slots.filter(is_unmarked).map(|(at, slot)| Unmarked { at, born: slot.born, used: slot.used }).collect())
+    }
+
+    /// Those that are still as they were found go before all others that no result names, the last of them first.
+    pub(crate) fn unname(&mut self, unmarked: &[Unmarked]) {
+        for &Unmarked { at, born, used } in unmarked {
+            let slot = &self.slots[at as usize];
+            let same = self.by_digest.get(&slot.digest) == Some(&at) && slot.born == born && slot.used == used;
+            if same && slot.named && slot.mark != self.marking {
+                self.unlink(at);
+                self.slots[at as usize].named = false;
+                self.link_oldest(at);
+            }
+        }
+    }
+
+    /// Forgets those of these blobs that the last marking did not find named and that were used last before this.
+    pub(crate) fn free(&mut self, blobs: &[Digest], before: Stamp) -> Vec<Digest> {
+        let goes = |digest: &&Digest| {
+            let slot = self.by_digest.get(*digest).map(|at| &self.slots[*at as usize]);
+            slot.is_some_and(|slot| slot.mark != self.marking && slot.used < before)
+        };
+        let gone: Vec<Digest> = blobs.iter().filter(goes).copied().collect();
+        gone.iter().for_each(|digest| self.take(digest));
+        gone
+    }
+
+    /// Forgets those of the next `count` places that were used last before this. None at the end.
+    pub(crate) fn sweep(&mut self, cursor: &mut Cursor, count: usize, before: Stamp) -> Option<Vec<Digest>> {
+        let old = self.next(cursor, count)?.filter(|(_, slot)| slot.used < before);
+        let old: Vec<Digest> = old.map(|(_, slot)| slot.digest).collect();
+        old.iter().for_each(|digest| self.take(digest));
+        Some(old)
+    }
+
+    fn next(&self, cursor: &mut Cursor, count: usize) -> Option<impl Iterator<Item = (u32, &Slot)>> {
+        let from = *cursor;
+        let to = self.slots.len().min(from + count);
+        *cursor = to;
+        // A place that is free still holds what was there.
+        let is_taken = |(at, slot): &(u32, &Slot)| self.by_digest.get(&slot.digest) == Some(at);
+        (from < to).then(|| (from..to).map(|at| (at as u32, &self.slots[at])).filter(is_taken))
+    }
+}

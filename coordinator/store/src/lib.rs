@@ -1,0 +1,346 @@
+//! What the farm keeps: blobs by digest, results by action, and the blobs of artifacts.
+//!
+//! One small trait for blobs; each further ability is a decorator in a file of its own. [`Stores::open`] is the
+//! one place where a configuration becomes a tree of stores.
+//!
+//! Invariant: bytes that leave a store match the digest that named them, and a blob is visible whole or not at all.
+
+mod actions;
+mod artifacts_below;
+mod by_size;
+mod checked;
+mod chunks;
+mod clock;
+mod collector;
+pub mod disk;
+mod error;
+mod floor;
+mod in_use;
+mod index;
+mod metered;
+mod nowhere;
+mod own_actions;
+pub mod redis;
+pub mod s3;
+mod shared;
+mod shared_actions;
+mod status;
+mod usage;
+mod whole;
+mod with_empty;
+
+use kiln_state::FarmKey;
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use kiln_proto::digest::Digest;
+use kiln_proto::reapi;
+
+use actions::Most;
+use own_actions::OwnActions;
+
+pub use self::disk::Bound;
+pub use actions::RedbActions;
+pub use artifacts_below::ArtifactsBelow;
+pub use by_size::BySize;
+pub use chunks::Chunks;
+pub use clock::{Clock, Stamp};
+pub use collector::{Collector, Report};
+pub use error::Error;
+pub use in_use::{Hold, InUse};
+pub use metered::{Metered, MeteredActions, Metrics};
+pub use nowhere::Nowhere;
+pub use shared::Shared;
+pub use shared_actions::SharedActions;
+pub use usage::Usage;
+pub use with_empty::WithEmpty;
+
+/// A blob's bytes in pieces of at most [`disk::CHUNK_BYTES`]. An error ends the stream.
+pub type BlobStream = BoxStream<'static, Result<Bytes, Error>>;
+
+/// Blobs that a store without a way of its own gets at once.
+const GETS: usize = 8;
+
+/// Keeps blobs by their digest.
+#[async_trait]
+pub trait BlobStore: Send + Sync + Debug {
+    /// Which of these are absent; extends the life of the others.
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error>;
+
+    /// The whole blob, checked against its digest.
+    async fn get(&self, digest: &Digest) -> Result<Bytes, Error>;
+
+    /// Many small blobs, each as by [`get`](Self::get), in the same order. They are all in memory at once.
+    async fn get_many(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
+        let gets: Vec<_> = digests.iter().map(|digest| self.get(digest)).collect();
+        stream::iter(gets).buffered(GETS).collect().await
+    }
+
+    /// The blob from `offset` on, at most `limit` bytes. A whole blob is checked while it streams, its last piece
+    /// held back until the check is done; a part is taken only from a blob that was checked before.
+    async fn read(&self, digest: &Digest, offset: u64, limit: Option<u64>) -> Result<BlobStream, Error>;
+
+    /// Stores a whole blob, if it is what its digest says. A blob that is there already is left alone.
+    async fn put(&self, digest: &Digest, data: Bytes) -> Result<(), Error>;
+
+    /// Stores a blob piece by piece.
+    async fn write(&self, digest: &Digest) -> Result<Box<dyn BlobWriter>, Error>;
+
+    /// Bytes stored, with those being written.
+    fn bytes(&self) -> u64;
+
+    /// Bytes that the store may hold.
+    fn capacity(&self) -> u64;
+}
+
+/// A blob being written. Dropped before [`commit`](Self::commit), nothing is stored.
+#[async_trait]
+pub trait BlobWriter: Send {
+    /// Adds bytes. When the call is dropped before it ends, `data` was not taken and the writer is as before.
+    async fn write(&mut self, data: Bytes) -> Result<(), Error>;
+
+    /// Makes the blob visible, if it is what its digest says.
+    async fn commit(self: Box<Self>) -> Result<(), Error>;
+}
+
+/// Keeps results by action. Knows nothing about the blobs that a result names: see [`Stores::cached_result`].
+#[async_trait]
+pub trait ActionStore: Send + Sync + Debug {
+    /// The result last put for this action in this instance.
+    async fn get(&self, instance: &str, action: &Digest) -> Result<Option<reapi::ActionResult>, Error>;
+
+    /// Puts a result in place of what was there. When this returns, the result survives the process.
+    async fn put(&self, instance: &str, action: &Digest, result: reapi::ActionResult) -> Result<(), Error>;
+
+    /// Takes a result away, if there is one. Its blobs stay.
+    async fn remove(&self, instance: &str, action: &Digest) -> Result<(), Error>;
+
+    /// Notes that a result was used at that time, and every blob that it names no earlier. Returns at once.
+    fn used(&self, _instance: &str, _action: &Digest, _at: Stamp) {}
+}
+
+/// Where the stores are, and how much they may hold.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Holds `blobs/`, `actions.redb` and `artifacts/`; made where it is not.
+    pub data_dir: PathBuf,
+    /// Bytes of blobs kept in `blobs/`; what no result names goes first, then the oldest results. Artifacts do not count.
+    pub max_bytes: Bound,
+    /// All that a tenant holds counts against `max_bytes`: artifacts, results, records and logs too.
+    pub counts_all: bool,
+    /// Bytes of artifacts kept in `artifacts/`; beyond them, those used longest ago go first.
+    pub artifact_bytes: Bound,
+    /// How long what is not used is kept.
+    pub life: Duration,
+    /// A Redis that coordinators share.
+    pub redis: Option<RedisConfig>,
+    /// A bucket that coordinators share: for what is too large for Redis, or for all where there is no Redis.
+    pub s3: Option<s3::Address>,
+    /// Where the time comes from.
+    pub clock: Clock,
+    /// Where the stores' speed and failures are counted; `None` where nobody asks.
+    pub metrics: Option<Metrics>,
+}
+
+/// What a collection removed from one store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// How many blobs.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A Redis as the farm's cache.
+#[derive(Debug, Clone)]
+pub struct RedisConfig {
+    /// Where it is.
+    pub address: redis::Address,
+    /// What the farm's keys begin with.
+    pub prefix: String,
+    /// Largest blob that is kept there, in bytes.
+    pub max_blob_bytes: u64,
+    /// What is written there is sealed with this key; coordinators that share the Redis have the same.
+    pub key: FarmKey,
+}
+
+impl Config {
+    /// Stores on the disk alone.
+    pub fn on_disk(data_dir: PathBuf, max_bytes: impl Into<Bound>) -> Self {
+        let max_bytes = max_bytes.into();
+        let artifact_bytes = Bound::Bytes(u64::MAX);
+        Self {
+            data_dir,
+            max_bytes,
+            counts_all: false,
+            artifact_bytes,
+            life: DEFAULT_LIFE,
+            redis: None,
+            s3: None,
+            clock: Clock::system(),
+            metrics: None,
+        }
+    }
+}
+
+/// How long what is not used is kept, where nothing else is configured: 30 days.
+pub const DEFAULT_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Results that the action cache holds before the oldest go.
+const MAX_ACTIONS: u64 = 1_000_000;
+
+/// The farm's stores. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Stores {
+    /// Content-addressed store: bounded; reads fall through to `artifacts`.
+    pub blobs: Arc<dyn BlobStore>,
+    /// The same, by their chunks.
+    pub chunks: Arc<Chunks>,
+    /// Results as they were put, whole or not.
+    pub actions: Arc<dyn ActionStore>,
+    /// Blobs of accepted artifacts: kept for ever where no bound is configured, and on the disk before `put` or `commit` returns.
+    pub artifacts: Arc<dyn BlobStore>,
+    /// The link to Redis, where there is one: how it is.
+    pub redis: Option<redis::Link>,
+    /// Keeps what running work may need.
+    pub in_use: InUse,
+    /// Removes what nobody used lately.
+    pub collector: Arc<Collector>,
+    /// What is held of a quota, where there is one.
+    pub usage: Option<Usage>,
+    metrics: Option<Metrics>,
+    clock: Clock,
+}
+
+/// Copies a blob from one store to another, which checks it.
+pub async fn copy(from: &dyn BlobStore, to: &dyn BlobStore, digest: &Digest) -> Result<(), Error> {
+    if digest.size <= disk::CHUNK_BYTES as u64 {
+        return to.put(digest, from.get(digest).await?).await;
+    }
+    let mut writer = to.write(digest).await?;
+    let mut pieces = from.read(digest, 0, None).await?;
+    while let Some(piece) = pieces.next().await {
+        writer.write(piece?).await?;
+    }
+    writer.commit().await
+}
+
+impl Stores {
+    /// Opens the stores, and makes them where they are not. Blocks while it lists what is on the disk.
+    ///
+    /// # Errors
+    /// Where the disk cannot be used, or the address or credentials of a shared store are wrong. One that is only away is no
+    /// error.
+    pub async fn open(config: &Config) -> Result<Self, Error> {
+        let (clock, life) = (config.clock.clone(), config.life);
+        let metered = |name, store| metered::blobs(config.metrics.as_ref(), name, store);
+        let in_use = InUse::new(clock.clone());
+        let on_disk = |name: &str, capacity, durable| {
+            let (clock, in_use) = (clock.clone(), in_use.clone());
+            disk::Disk::open(disk::Config { dir: config.data_dir.join(name), capacity, durable, clock, in_use })
+        };
+        let disk = on_disk("blobs", config.max_bytes, false)?;
+        let artifacts = on_disk("artifacts", config.artifact_bytes, true)?;
+        let bucket = match &config.s3 {
+            Some(address) => Some(s3::S3Blobs::open(address, life, clock.clone()).await?),
+            None => None,
+        };
+        let redis = match &config.redis {
+            Some(found) => Some((redis::Link::open(found.address.clone()).await?, found)),
+            None => None,
+        };
+        let behind = bucket.clone().map(|bucket| metered("s3", Arc::new(bucket)));
+        let keys = |found: &RedisConfig| redis::Keys::new(&found.prefix, life, found.key.clone());
+        let shared: Option<Arc<dyn BlobStore>> = match &redis {
+            None => behind,
+            Some((link, found)) => {
+                let small = metered("redis", Arc::new(redis::RedisBlobs::new(link.clone(), keys(found))));
+                let large = behind.unwrap_or_else(|| Arc::new(Nowhere));
+                Some(Arc::new(BySize::new(small, large, found.max_blob_bytes)))
+            }
+        };
+        let own = metered("disk", Arc::new(disk.clone()));
+        let shared = shared.map(|shared| Shared::new(own.clone(), shared, life, clock.clone()));
+        // What is shared is whole although this disk has lost blobs of it.
+        let floor = if shared.is_some() { floor::Floor::default() } else { disk.floor() };
+        let results = config.data_dir.join("actions.redb");
+        let quota = config.counts_all.then(|| disk.capacity());
+        let most = Most { entries: MAX_ACTIONS, bytes: quota.map_or(u64::MAX, |quota| quota / usage::PART) };
+        let results = Arc::new(RedbActions::with_floor(&results, most, clock.clone(), floor)?);
+        let usage =
+            quota.map(|quota| Usage::new(quota, &config.data_dir, (disk.clone(), artifacts.clone()), results.clone()));
+        if let Some(usage) = &usage {
+            usage.look().await;
+        }
+        let collector = Collector {
+            results: results.clone(),
+            disk: disk.clone(),
+            usage: usage.clone(),
+            shared: shared.clone(),
+            bucket,
+            life,
+            clock: clock.clone(),
+            done: Default::default(),
+        };
+        let blobs: Arc<dyn BlobStore> = match &shared {
+            Some(shared) => Arc::new(shared.clone()),
+            None => own,
+        };
+        let results = OwnActions::new(results, disk, blobs.clone(), clock.clone(), usage.clone());
+        let mut actions = metered::actions(config.metrics.as_ref(), "disk", Arc::new(results));
+        if let (Some((link, found)), Some(shared)) = (&redis, shared) {
+            let theirs = redis::RedisActions::new(link.clone(), keys(found));
+            let theirs = metered::actions(config.metrics.as_ref(), "redis", Arc::new(theirs));
+            actions = SharedActions::new(actions, theirs, Arc::new(shared), link.health());
+        }
+        let artifacts: Arc<dyn BlobStore> = Arc::new(WithEmpty::new(metered("artifacts", Arc::new(artifacts))));
+        let chunks = Arc::new(Chunks::new(Arc::new(ArtifactsBelow::new(blobs, artifacts.clone()))));
+        Ok(Self {
+            blobs: Arc::new(WithEmpty::new(chunks.clone())),
+            chunks,
+            actions,
+            artifacts,
+            redis: redis.map(|(link, _)| link),
+            in_use,
+            collector: Arc::new(collector),
+            usage,
+            metrics: config.metrics.clone(),
+            clock,
+        })
+    }
+
+    /// The cached result of an action, if it is whole: every blob it names (files, trees and what is in them, root
+    /// directories, stdout, stderr) is present, and its life is extended. While the action cache fails, nothing is cached:
+    /// the farm builds on.
+    pub async fn cached_result(&self, instance: &str, action: &Digest) -> Result<Option<reapi::ActionResult>, Error> {
+        let result = self.look_up(instance, action).await;
+        if let (Some(metrics), Ok(found)) = (&self.metrics, &result) {
+            metrics.looked_up(found.is_some());
+        }
+        result
+    }
+
+    async fn look_up(&self, instance: &str, action: &Digest) -> Result<Option<reapi::ActionResult>, Error> {
+        let found = match self.actions.get(instance, action).await {
+            Err(error @ (Error::Database { .. } | Error::DiskFull { .. })) => {
+                tracing::warn!(%action, %error, "the action cache failed; the action counts as not cached");
+                None
+            }
+            found => found?,
+        };
+        let Some(result) = found else { return Ok(None) };
+        // The time before its blobs are looked for, which uses them: they are never older than the result.
+        let at = self.clock.now();
+        if !whole::is_whole(&*self.blobs, action.function, &result).await? {
+            return Ok(None);
+        }
+        self.actions.used(instance, action, at);
+        Ok(Some(result))
+    }
+}

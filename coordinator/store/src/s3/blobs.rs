@@ -1,0 +1,182 @@
+//! Blobs over a bucket.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use kiln_proto::digest::Digest;
+use object_store::{Error as Failure, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutPayload};
+use parking_lot::Mutex;
+
+use super::Address;
+use super::bucket::{Bucket, Kind};
+use super::life::{Life, written};
+use super::upload::{PART_BYTES, Upload};
+use crate::clock::Clock;
+use crate::{BlobStore, BlobStream, BlobWriter, Error, checked};
+
+/// Questions for objects under way at once.
+const CONCURRENCY: usize = 32;
+/// Checked objects that are remembered.
+const REMEMBERED: usize = 100_000;
+
+/// Blobs in one bucket.
+#[derive(Debug, Clone)]
+pub struct S3Blobs {
+    pub(super) bucket: Bucket,
+    pub(super) life: Life,
+    /// Objects whose bytes were hashed in this process, by the tag that tells them from later ones.
+    checked: Arc<Mutex<HashMap<Digest, String>>>,
+}
+
+impl S3Blobs {
+    /// Blobs that live in a bucket for at least `life` after their last use. Asks the bucket for one listing, so that a wrong name or
+    /// key is found out now; one that is only away is taken up when it comes.
+    ///
+    /// # Errors
+    /// In words, where the address is none or the bucket refuses.
+    pub async fn open(address: &Address, life: Duration, clock: Clock) -> Result<Self, Error> {
+        Ok(Self { bucket: Bucket::open(address).await?, life: Life::new(clock, life), checked: Arc::default() })
+    }
+
+    async fn fetch(&self, digest: &Digest, options: GetOptions) -> Result<GetResult, Error> {
+        let path = self.bucket.path(Kind::Blobs, digest);
+        let found = self.bucket.call(digest, self.bucket.client.get_opts(&path, options)).await?;
+        let written = written(&found.meta);
+        if self.life.is_due(written) {
+            let (store, digest) = (self.clone(), *digest);
+            tokio::spawn(async move { store.bucket.used(&store.life, &digest, written).await });
+        }
+        Ok(found)
+    }
+
+    /// Remembers that this very object's bytes are what its name says.
+    fn checked(&self, digest: &Digest, tag: Option<String>) {
+        let mut checked = self.checked.lock();
+        if checked.len() >= REMEMBERED {
+            checked.clear();
+        }
+        if let Some(tag) = tag {
+            checked.insert(*digest, tag);
+        }
+    }
+
+    /// A whole blob, its last piece held back until it is checked.
+    async fn whole(&self, digest: Digest) -> Result<BlobStream, Error> {
+        let found = self.fetch(&digest, GetOptions::default()).await?;
+        let tag = found.meta.e_tag.clone();
+        let failed = self.clone();
+        let pieces = found.into_stream().map(move |piece| piece.map_err(|error| failed.bucket.failed(&digest, error)));
+        let checked = checked::whole(pieces.boxed(), digest, Some(digest.function.hasher()));
+        let end = stream::once(std::future::ready(None));
+        let (store, mut failed) = (self.clone(), false);
+        let concluded = checked.map(Some).chain(end).filter_map(move |piece| {
+            failed |= matches!(piece, Some(Err(_)));
+            if piece.is_none() && !failed {
+                store.checked(&digest, tag.clone());
+            }
+            let store = store.clone();
+            async move {
+                if let Some(Err(Error::Corrupt { found, .. })) = &piece {
+                    store.damaged(&digest, *found).await;
+                }
+                piece
+            }
+        });
+        Ok(concluded.boxed())
+    }
+
+    /// A part of a blob. One that this process did not hash yet costs a pass over all of it first.
+    async fn part(&self, digest: &Digest, range: std::ops::Range<u64>) -> Result<BlobStream, Error> {
+        let known = self.checked.lock().get(digest).cloned();
+        if known.is_none() {
+            let mut pieces = self.whole(*digest).await?;
+            while let Some(piece) = pieces.next().await {
+                piece.map_err(|error| if error.is_absent() { Error::NotFound { digest: *digest } } else { error })?;
+            }
+        }
+        let if_match = self.checked.lock().get(digest).cloned();
+        let options = GetOptions { range: Some(GetRange::Bounded(range)), if_match, ..Default::default() };
+        let found = self.fetch(digest, options).await?;
+        let (store, digest) = (self.clone(), *digest);
+        Ok(found.into_stream().map(move |piece| piece.map_err(|error| store.bucket.failed(&digest, error))).boxed())
+    }
+
+    async fn damaged(&self, digest: &Digest, found: Digest) -> Error {
+        tracing::error!(%digest, %found, bucket = self.bucket.shown, "a blob in the bucket is damaged; it is dropped");
+        let _ = self.bucket.client.delete(&self.bucket.path(Kind::Blobs, digest)).await;
+        Error::NotFound { digest: *digest }
+    }
+
+    /// Whether a blob is there, which uses it.
+    async fn is_there(&self, digest: &Digest) -> Result<bool, Failure> {
+        match self.bucket.client.head(&self.bucket.path(Kind::Blobs, digest)).await {
+            Ok(object) if object.size == digest.size => self.bucket.used(&self.life, digest, written(&object)).await,
+            Ok(_) | Err(Failure::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[async_trait]
+impl BlobStore for S3Blobs {
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
+        let ask = |digest: Digest| async move {
+            let there = self.bucket.call(&digest, self.is_there(&digest)).await?;
+            Ok((!there).then_some(digest))
+        };
+        let answers = stream::iter(digests.to_vec()).map(ask).buffered(CONCURRENCY);
+        answers.try_filter_map(|missing| std::future::ready(Ok(missing))).try_collect().await
+    }
+
+    async fn get(&self, digest: &Digest) -> Result<Bytes, Error> {
+        let found = self.fetch(digest, GetOptions::default()).await?;
+        let tag = found.meta.e_tag.clone();
+        let data = self.bucket.call(digest, found.bytes()).await?;
+        let found = digest.function.digest(&data);
+        if found != *digest {
+            return Err(self.damaged(digest, found).await);
+        }
+        self.checked(digest, tag);
+        Ok(data)
+    }
+
+    async fn read(&self, digest: &Digest, offset: u64, limit: Option<u64>) -> Result<BlobStream, Error> {
+        let left = digest.size.checked_sub(offset).ok_or(Error::OutOfRange { digest: *digest, offset })?;
+        let wanted = limit.map_or(left, |limit| left.min(limit));
+        if wanted == 0 {
+            return Ok(stream::empty().boxed());
+        }
+        if wanted == digest.size { self.whole(*digest).await } else { self.part(digest, offset..offset + wanted).await }
+    }
+
+    async fn put(&self, digest: &Digest, data: Bytes) -> Result<(), Error> {
+        let found = digest.function.digest(&data);
+        if found != *digest {
+            return Err(Error::Mismatch { expected: *digest, found });
+        }
+        if data.len() > PART_BYTES {
+            let mut writer = self.write(digest).await?;
+            writer.write(data).await?;
+            return writer.commit().await;
+        }
+        let path = self.bucket.path(Kind::Blobs, digest);
+        let put = self.bucket.client.put(&path, PutPayload::from_bytes(data));
+        self.bucket.call(digest, put).await.map(|_| ())
+    }
+
+    async fn write(&self, digest: &Digest) -> Result<Box<dyn BlobWriter>, Error> {
+        Ok(Box::new(Upload::begin(&self.bucket, digest).await?))
+    }
+
+    fn bytes(&self) -> u64 {
+        0
+    }
+
+    fn capacity(&self) -> u64 {
+        u64::MAX
+    }
+}

@@ -1,0 +1,192 @@
+//! The bucket itself: names of objects, calls, and what their failures mean.
+
+use std::error::Error as _;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use kiln_proto::digest::{Digest, DigestFunction};
+use object_store::aws::AmazonS3;
+use object_store::client::{HttpError, HttpErrorKind};
+use object_store::path::Path;
+use object_store::{Error as Failure, ObjectStore};
+
+use super::Address;
+use super::health::Health;
+use crate::Error;
+
+/// Version of the names. Another version's objects are left alone.
+const LAYOUT: &str = "1";
+
+/// Which objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Blobs.
+    Blobs,
+    /// Notes that a blob was used.
+    Uses,
+}
+
+/// One bucket. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Bucket(Arc<Inner>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) client: AmazonS3,
+    prefix: String,
+    pub(super) shown: String,
+    pub(super) health: Health,
+}
+
+impl Deref for Bucket {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Bucket {
+    /// Asks the bucket for one listing, so that a wrong name or key is found out now. A bucket that is only away is no error.
+    pub(super) async fn open(address: &Address) -> Result<Self, Error> {
+        let (client, prefix) = address.client()?;
+        let inner = Inner { client, prefix, shown: address.shown().to_owned(), health: Health::default() };
+        let bucket = Self(Arc::new(inner));
+        match bucket.probe().await {
+            Ok(()) => {}
+            Err(error) => match why(&error) {
+                Why::Away(why) => bucket.is_away(&why),
+                Why::Refused(why) => return Err(Error::S3Refused { shown: bucket.shown.clone(), why }),
+            },
+        }
+        Ok(bucket)
+    }
+
+    pub(super) fn of(inner: Arc<Inner>) -> Self {
+        Self(inner)
+    }
+
+    pub(super) fn inner(&self) -> Arc<Inner> {
+        self.0.clone()
+    }
+
+    /// The least that shows that the bucket is there and lets the farm in.
+    pub(super) async fn probe(&self) -> Result<(), Failure> {
+        self.client.list(Some(&self.folder(Kind::Blobs))).try_next().await.map(|_| ())
+    }
+
+    /// What all objects of a kind begin with.
+    pub(super) fn folder(&self, kind: Kind) -> Path {
+        let kind = match kind {
+            Kind::Blobs => "blobs",
+            Kind::Uses => "uses",
+        };
+        Path::from(format!("{}{kind}/{LAYOUT}", self.prefix))
+    }
+
+    pub(super) fn path(&self, kind: Kind, digest: &Digest) -> Path {
+        let (hex, function) = (digest.hex(), digest.function.name());
+        let folder = self.folder(kind);
+        Path::from(format!("{folder}/{function}/{}/{hex}-{}", &hex[..2], digest.size))
+    }
+
+    /// The digest in an object's name; none where it is no object of that kind.
+    pub(super) fn digest(&self, kind: Kind, path: &Path) -> Option<Digest> {
+        let name = path.as_ref().strip_prefix(self.folder(kind).as_ref())?.strip_prefix('/')?;
+        let (function, name) = name.split_once('/')?;
+        let (_, name) = name.split_once('/')?;
+        let (hash, size) = name.split_once('-')?;
+        let functions = [DigestFunction::Sha256, DigestFunction::Blake3];
+        let function = functions.into_iter().find(|known| known.name() == function)?;
+        Digest::new(function, hash, size.parse().ok()?).ok()
+    }
+
+    /// Fails at once while the bucket is away.
+    pub(super) fn ready(&self) -> Result<(), Error> {
+        self.health.away().map_or(Ok(()), |why| Err(Error::S3 { shown: self.shown.clone(), why }))
+    }
+
+    /// Makes a call about a blob, if the bucket is there.
+    pub(super) async fn call<T>(
+        &self,
+        digest: &Digest,
+        call: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Error> {
+        self.ready()?;
+        call.await.map_err(|error| self.failed(digest, error))
+    }
+
+    /// Draws the conclusion from a call about a blob that failed.
+    pub(super) fn failed(&self, digest: &Digest, error: Failure) -> Error {
+        // The object is another one now than the one that was checked.
+        if matches!(error, Failure::NotFound { .. } | Failure::Precondition { .. }) {
+            return Error::NotFound { digest: *digest };
+        }
+        let (Why::Away(why) | Why::Refused(why)) = why(&error);
+        self.is_away(&why);
+        Error::S3 { shown: self.shown.clone(), why }
+    }
+}
+
+/// What a failure means, in words.
+#[derive(Debug)]
+pub(super) enum Why {
+    /// It may be back later.
+    Away(String),
+    /// Waiting does not help.
+    Refused(String),
+}
+
+fn why(error: &Failure) -> Why {
+    let said = said(error);
+    // A listing that was refused comes as a failure without a kind.
+    match said.get(..3) {
+        Some("404") => Why::Refused(format!("there is no such bucket ({said}); make it, or correct its name")),
+        Some("401" | "403") => Why::Refused(format!(
+            "it does not let this coordinator in ({said}); expected `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` of one who \
+             may list, read, write and delete there"
+        )),
+        _ if said.contains("dns error") || said.contains("failed to lookup") => {
+            Why::Refused(format!("its endpoint has no such host ({said}); correct `AWS_ENDPOINT_URL` or `AWS_REGION`"))
+        }
+        _ => match http(error) {
+            Some(
+                HttpErrorKind::Connect | HttpErrorKind::Request | HttpErrorKind::Timeout | HttpErrorKind::Interrupted,
+            ) => Why::Away(said),
+            _ if said.starts_with('5') => Why::Away(said),
+            _ => Why::Refused(said),
+        },
+    }
+}
+
+fn http(error: &Failure) -> Option<HttpErrorKind> {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<HttpError>() {
+            return Some(error.kind());
+        }
+        source = error.source();
+    }
+    None
+}
+
+/// What S3 itself said: the status with its code and message where it is an answer in XML, else the innermost cause.
+fn said(error: &Failure) -> String {
+    let text = error.to_string();
+    if let Some((_, answer)) = text.split_once("status code: ") {
+        let status = answer.split(['\n', '<']).next().unwrap_or_default().trim().trim_end_matches(':');
+        let within = |tag: &str| answer.split_once(&format!("<{tag}>"))?.1.split_once('<').map(|(inner, _)| inner);
+        let words: Vec<&str> = [Some(status), within("Code"), within("Message")].into_iter().flatten().collect();
+        return words.join(": ");
+    }
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    match http(error) {
+        Some(HttpErrorKind::Timeout) => "it did not answer in time".to_owned(),
+        Some(_) => text.rsplit_once("error: ").map_or(innermost.to_string(), |_| innermost.to_string()),
+        None => innermost.to_string(),
+    }
+}
