@@ -16,6 +16,7 @@ mod serve;
 pub mod services;
 pub mod status;
 pub mod tenants;
+pub mod trees;
 pub mod webhooks;
 
 pub use config::Config;

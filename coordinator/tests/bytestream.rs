@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
-use kiln_coordinator::services::LiveLogs;
+use kiln_coordinator::services::ReadLogs;
 use kiln_proto::bytestream::WriteRequest;
 use proptest::prelude::*;
 use support::{BLAKE3, Farm, SHA256, code, noise, piece, pieces};
@@ -287,7 +287,7 @@ async fn a_compressed_read_counts_its_offset_in_uncompressed_bytes_and_takes_no_
 
 struct OneLog;
 
-impl LiveLogs for OneLog {
+impl ReadLogs for OneLog {
     fn open(&self, name: &str) -> Option<BoxStream<'static, Bytes>> {
         let pieces = [Bytes::from_static(b"hello "), Bytes::from_static(b"world")];
         (name == "main/logs/lease-1/stdout").then(|| stream::iter(pieces).boxed())

@@ -28,8 +28,6 @@ pub static COMMAND: Kind = Kind { below: &[(2, &LEAF), (5, &PLATFORM)] };
 /// `Action`.
 pub static ACTION: Kind = Kind { below: &[(1, &LEAF), (2, &LEAF), (6, &LEAF), (10, &PLATFORM)] };
 
-/// Elements of files with their names and digests that a tree of [`MAX_ENTRIES`](crate::shape::MAX_ENTRIES) has.
-pub const MAX_OF_TREE: u64 = 4 * crate::shape::MAX_ENTRIES;
 /// Arguments, variables, outputs and properties of one command or action.
 pub const MAX_OF_COMMAND: u64 = 500_000;
 

@@ -13,6 +13,8 @@ use crate::{elements, reapi};
 
 /// Files, links and directories of one tree, counted at every place where they stand.
 pub const MAX_ENTRIES: u64 = 500_000;
+/// Elements of files with their names and digests that a tree of [`MAX_ENTRIES`] has.
+pub const MAX_ELEMENTS: u64 = 4 * MAX_ENTRIES;
 /// Directories above one another.
 pub const MAX_DEPTH: usize = 512;
 /// Bytes of the longest path: below Linux's 4096, with room for where a worker puts the tree.
@@ -68,7 +70,7 @@ pub fn decode(digest: &Digest, data: &[u8]) -> Result<reapi::Directory, Error> {
             return Err(Error::Directory { digest: *digest });
         }
     }
-    let decoded = elements::decode(&elements::DIRECTORY, data, elements::MAX_OF_TREE);
+    let decoded = elements::decode(&elements::DIRECTORY, data, MAX_ELEMENTS);
     let directory: reapi::Directory = decoded.map_err(|error| match error {
         elements::Error::TooMany { .. } => Error::Directory { digest: *digest },
         elements::Error::Malformed(source) => malformed(source),

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use kiln_proto::channel::Access;
 
-use crate::docker;
-use crate::sandbox::{IDS_OF_AN_ACTION, Isolation, Mode, SubIds};
-use crate::userns::subordinate;
+use kiln_docker as docker;
+use kiln_kernel::userns::subordinate;
+use kiln_sandbox::{IDS_OF_AN_ACTION, Isolation, Mode, SubIds};
 
 /// What a worker needs to know.
 #[derive(Debug, Clone, clap::Args)]
@@ -92,7 +92,7 @@ pub struct Config {
 
 impl Config {
     /// Makes a worker that is not root the root of a user namespace with its user's subordinate ids, so that actions need not be its own
-    /// user; where the machine does not allow that, it goes on without, and [`sandbox`](crate::sandbox) says why. To be called before the process
+    /// user; where the machine does not allow that, it goes on without, and [`sandbox`](kiln_sandbox) says why. To be called before the process
     /// has a second thread.
     pub fn take_ids(&mut self) {
         if self.sandbox == Mode::Off || rustix::process::geteuid().is_root() {

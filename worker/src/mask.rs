@@ -11,7 +11,7 @@ use kiln_proto::secret;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::executor::Secrets;
+use kiln_executor::Secrets;
 
 /// What stands in a secret's place.
 const MASK: &[u8] = b"***";

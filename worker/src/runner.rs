@@ -19,13 +19,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tracing::{Instrument, info_span};
 
-use crate::executor::{self, Chunk, Executor, Exit, Finished, Job, Place, Secrets, Stream};
 use crate::inputs::{self, Inputs};
-use crate::link::Leases;
+use crate::leases::Leases;
 use crate::mask::{Masked, Patterns};
-use crate::metrics::Tally;
 use crate::output_log::{self, OutputLog};
 use crate::outputs;
+use crate::tally::Tally;
+use kiln_executor::{self as executor, Chunk, Executor, Exit, Finished, Job, Place, Secrets, Stream};
 
 /// Most bytes that one action may write.
 const DISK_BYTES: u64 = 64 << 30;

@@ -12,15 +12,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
-use crate::docker::{self, Offer, Offered};
-use crate::executor::Executors;
+use crate::executors::Executors;
 use crate::inputs::{self, Inputs};
 use crate::link::{self, Identity};
 use crate::membership::Membership;
 use crate::metrics::Metrics;
 use crate::probe;
 use crate::runner::Runner;
-use crate::sandbox::{self, Sandbox, Tools};
+use kiln_docker::{self as docker, Offer, Offered};
+use kiln_sandbox::{self as sandbox, Sandbox, Tools};
 
 /// Works for a coordinator until `shutdown`; then finishes what runs, within the configured grace, and leaves.
 ///

@@ -4,9 +4,10 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::blobs::{Blobs, Error, document};
+use crate::choose::choose;
 use crate::image::Base;
 use crate::manifest::{Descriptor, Document, Index, Manifest, media_type};
-use crate::platform::{self, Platform};
+use crate::platform::Platform;
 
 /// Indexes in indexes that are followed.
 const MAX_DEPTH: usize = 4;
@@ -27,7 +28,7 @@ pub async fn resolve(blobs: &dyn Blobs, top: &Document, wanted: &Platform) -> Re
         let index: Index = read(blobs, "an index", &found.data)?;
         let next = match &index.manifests[..] {
             [only] if media_type::is_index(&only.media_type) => only.clone(),
-            _ => platform::choose(&index, wanted).map_err(|there| none_for(blobs, wanted, there))?.clone(),
+            _ => choose(&index, wanted).map_err(|there| none_for(blobs, wanted, there))?.clone(),
         };
         found = Document { data: document(blobs, &next).await?, descriptor: next };
     }

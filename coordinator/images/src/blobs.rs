@@ -38,8 +38,6 @@ pub enum Error {
         source: std::io::Error,
     },
     #[error(transparent)]
-    Registry(#[from] Box<crate::registry::Error>),
-    #[error("{0}")]
     Elsewhere(Box<dyn std::error::Error + Send + Sync>),
 }
 

@@ -5,6 +5,7 @@
 pub mod archive;
 pub mod base;
 pub mod blobs;
+mod choose;
 pub mod contents;
 pub mod digest;
 #[doc(hidden)]

@@ -61,7 +61,7 @@ fn push(to: &Reference, image: &Image) -> Push {
 /// Reads an image back, each blob checked.
 async fn read_back(registries: &Registries, from: &Reference) -> Result<usize, blobs::Error> {
     let repository = Repository { registries: registries.clone(), reference: from.clone() };
-    let top = registries.manifest(from).await.map_err(Box::new)?;
+    let top = registries.manifest(from).await.map_err(|error| blobs::Error::Elsewhere(Box::new(error)))?;
     let base = base::resolve(&repository, &top, &Platform::linux("amd64")).await?;
     let mut bytes = 0;
     for layer in &base.layers {

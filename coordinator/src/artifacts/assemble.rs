@@ -15,9 +15,9 @@ use super::choose::{choose, lay_out};
 use super::image::{self, Bases};
 use super::start::{self, Start};
 use super::{Material, Subject, archive, check};
-use crate::builds::elf::Wants;
-use crate::builds::lower::overlay;
-use crate::builds::source::{self, flatten};
+use crate::artifacts::elf::Wants;
+use crate::trees::overlay;
+use crate::trees::{self, flatten};
 use kiln_store::{BlobStore, Stores};
 
 /// An artifact that cannot be made.
@@ -42,7 +42,7 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] kiln_store::Error),
     #[error(transparent)]
-    Source(#[from] source::Error),
+    Tree(#[from] trees::Error),
     #[error("cannot pack an artifact: {0}")]
     Pack(#[from] std::io::Error),
     #[error("cannot write a layer: {0}")]
@@ -56,7 +56,7 @@ impl Error {
             Self::NoFile { .. } | Self::Layout { .. } | Self::WouldNotRun { .. } => true,
             Self::Libraries { is_projects, .. } => *is_projects,
             Self::Base { source, .. } => source.is_projects(),
-            Self::Store(_) | Self::Source(_) | Self::Pack(_) | Self::Layer(_) => false,
+            Self::Store(_) | Self::Tree(_) | Self::Pack(_) | Self::Layer(_) => false,
         }
     }
 }
@@ -122,7 +122,7 @@ pub async fn assemble(given: &Ingredients<'_>) -> Result<Made, Error> {
     let mut outputs = given.outputs.to_vec();
     let mut merged = Tree::default();
     for (_, tree) in &mut outputs {
-        source::expand_in_place(store, tree).await?;
+        trees::expand_in_place(store, tree).await?;
     }
     // What a later step of `from` left lies over what an earlier one did.
     for name in &given.artifact.from {
@@ -173,7 +173,7 @@ pub(super) fn checksums(tree: &Tree) -> Option<String> {
 pub(super) async fn store_files(store: &dyn BlobStore, function: DigestFunction, tree: &Tree) -> Result<Made, Error> {
     let mut blobs = Vec::new();
     tree.encode(function, &mut |encoded| blobs.push(encoded.digest));
-    let root = source::store_tree(store, function, tree).await?;
+    let root = trees::store_tree(store, function, tree).await?;
     let mut subjects = Vec::new();
     let mut size_bytes = 0;
     for (name, entry) in flatten(tree) {

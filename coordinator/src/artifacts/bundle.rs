@@ -15,7 +15,7 @@ use kiln_proto::tree::{Entry, Tree};
 
 use super::assemble::{Error, Ingredients};
 use super::{Material, check};
-use crate::builds::elf::Wants;
+use crate::artifacts::elf::Wants;
 
 /// Parts of the C library beside those that every target is taken to have: they only fit the loader that they came with.
 const LIBC: &[&str] = &[
@@ -147,7 +147,8 @@ async fn carry(
             continue;
         }
         let data = store.get(digest).await?;
-        let needs = crate::builds::elf::read(&data).map_err(|error| refused(format!("library `{name}`: {error}")))?;
+        let needs =
+            crate::artifacts::elf::read(&data).map_err(|error| refused(format!("library `{name}`: {error}")))?;
         let others = needs.needed.iter().filter(|name| !skip.contains(*name) && !own.contains(*name));
         wanted.extend(others.cloned());
         if digest.function == DigestFunction::Sha256 {
@@ -172,7 +173,7 @@ async fn carry(
         let changed = changed.map_err(|error| Error::Pack(std::io::Error::other(error)))?;
         // Nothing else may have changed.
         let is_same = |data: &Vec<u8>| {
-            crate::builds::elf::read(data).is_ok_and(|now| now.machine == of.machine && now.needed == of.needed)
+            crate::artifacts::elf::read(data).is_ok_and(|now| now.machine == of.machine && now.needed == of.needed)
         };
         let new = match changed.ok().filter(is_same) {
             Some(changed) => changed,

@@ -7,8 +7,8 @@ use kiln_planner::plan::Target;
 use kiln_proto::tree::{Entry, Tree};
 
 use super::assemble::Error;
-use crate::builds::elf::{self, Ground, Wants};
-use crate::builds::source::flatten;
+use crate::artifacts::elf::{self, Ground, Wants};
+use crate::trees::flatten;
 use kiln_store::BlobStore;
 
 /// Smallest file that can be an ELF file.

@@ -5,6 +5,7 @@ mod assemble;
 mod bundle;
 mod check;
 mod choose;
+pub(crate) mod elf;
 mod file;
 mod identity;
 mod image;

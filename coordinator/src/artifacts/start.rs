@@ -2,7 +2,7 @@
 
 use kiln_proto::tree::{Entry, Tree};
 
-use crate::builds::source::flatten;
+use crate::trees::flatten;
 
 /// What starts an artifact.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

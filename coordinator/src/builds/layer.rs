@@ -98,7 +98,7 @@ fn ingredients(
     async move {
         let lowering = Lowering { source: &source, store: &*store, function };
         let root = lowering.own_inputs(&job.step).await.map_err(|error| error.to_string())?;
-        let root = super::source::store_tree(&*store, function, &root).await.map_err(|error| error.to_string())?;
+        let root = crate::trees::store_tree(&*store, function, &root).await.map_err(|error| error.to_string())?;
         Ok(describe(&job, root))
     }
     .boxed()

@@ -11,7 +11,6 @@ use kiln_proto::v1;
 
 use super::Work;
 use super::lower::Outputs;
-use super::source;
 use super::steps::{self, Ended, Job};
 use crate::artifacts::{Error, Found, System};
 
@@ -81,7 +80,7 @@ impl System for OnWorker<'_> {
         };
         let store = &*self.work.stores.blobs;
         let mut tree = outputs.tree;
-        source::expand_in_place(store, &mut tree).await?;
+        crate::trees::expand_in_place(store, &mut tree).await?;
         let Some(Entry::Directory(answer)) = tree.get(ANSWER) else {
             return Err(self.failed("the answer about its libraries is not a directory".to_owned(), false));
         };
@@ -117,7 +116,7 @@ async fn text(store: &dyn kiln_store::BlobStore, answer: &Tree, name: &str) -> R
 /// Asks the loader itself, by `ldd`: it knows the system's directories, and the search paths that files bring.
 fn script(artifact: &Tree, files: &[String], skip: &BTreeSet<String>, copy: bool) -> String {
     let mut directories = BTreeSet::new();
-    for (path, _) in source::flatten(artifact) {
+    for (path, _) in crate::trees::flatten(artifact) {
         let (directory, name) = path.rsplit_once('/').unwrap_or((".", &path));
         if name.contains(".so") {
             directories.insert(format!("$here/{}", directory.replace(['"', '$', '`', '\\'], "?")));

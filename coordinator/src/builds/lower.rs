@@ -12,7 +12,8 @@ use kiln_proto::tree::{Entry, Tree, mode_of};
 use kiln_proto::{clock, property, reapi, v1};
 use prost::Message;
 
-use super::source::{self, SourceTree};
+use super::source::SourceTree;
+use crate::trees::{self, overlay};
 use kiln_store::BlobStore;
 
 /// What `SOURCE_DATE_EPOCH` says in every step: 2000-01-01, the time that input files carry too. The commit's own time would
@@ -24,7 +25,7 @@ const SOURCE_DATE_EPOCH: &str = "946684800";
 #[allow(missing_docs)]
 pub enum Error {
     #[error(transparent)]
-    Source(#[from] source::Error),
+    Source(#[from] trees::Error),
     #[error(transparent)]
     Store(#[from] kiln_store::Error),
     #[error("step `{step}`: {reason}")]
@@ -81,35 +82,6 @@ impl Outputs {
     }
 }
 
-/// Lays `over` onto `base`: files replace, directories become one. What is sealed is read where both have it.
-pub async fn overlay(store: &dyn BlobStore, base: &mut Tree, over: Tree) -> Result<(), source::Error> {
-    base.mode = over.mode.or(base.mode);
-    for (name, entry) in over.entries {
-        let both = match (base.entries.get(&name), &entry) {
-            (Some(Entry::Sealed { digest: a }), Entry::Sealed { digest: b }) if a == b => continue,
-            (Some(Entry::Directory(_) | Entry::Sealed { .. }), Entry::Directory(_) | Entry::Sealed { .. }) => true,
-            _ => false,
-        };
-        if !both {
-            base.entries.insert(name, entry);
-            continue;
-        }
-        let mut below = open(store, base.entries.remove(&name)).await?;
-        let over = open(store, Some(entry)).await?;
-        Box::pin(overlay(store, &mut below, over)).await?;
-        base.entries.insert(name, Entry::Directory(below));
-    }
-    Ok(())
-}
-
-async fn open(store: &dyn BlobStore, entry: Option<Entry>) -> Result<Tree, source::Error> {
-    match entry {
-        Some(Entry::Directory(tree)) => Ok(tree),
-        Some(Entry::Sealed { digest }) => source::directory(store, &digest).await,
-        _ => Ok(Tree::default()),
-    }
-}
-
 impl Lowering<'_> {
     /// The action of one shard of a step in an environment, with all its messages stored.
     pub async fn action(
@@ -147,7 +119,7 @@ impl Lowering<'_> {
         for outputs in needs {
             overlay(self.store, &mut tree, outputs.tree.clone()).await?;
         }
-        Ok(source::store_tree(self.store, self.function, &tree).await?)
+        Ok(trees::store_tree(self.store, self.function, &tree).await?)
     }
 
     /// The inputs of a step without the outputs of those that it needs.

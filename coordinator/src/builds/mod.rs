@@ -3,8 +3,7 @@
 //! Invariant: a build knows of actions only what any Remote Execution client would. It is resumed after a restart by running
 //! its plan again: finished steps are cache hits, running ones are joined.
 
-pub mod elf;
-mod environment;
+pub mod environment;
 mod events;
 mod failure;
 mod images;
@@ -299,7 +298,7 @@ impl Builds {
         let root =
             Digest::required(function, facts.root.as_ref()).map_err(|error| wrong(format!("source.root: {error}")))?;
         let unreadable = |error: source::Error| match error {
-            source::Error::Store(error) => error.into(),
+            source::Error::Tree(crate::trees::Error::Store(error)) => error.into(),
             other => wrong(other.to_string()),
         };
         let blobs = &*self.shared.stores.blobs;

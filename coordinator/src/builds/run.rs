@@ -18,10 +18,10 @@ use tracing::Instrument;
 use super::Work;
 use super::environment;
 use super::libraries::OnWorker;
-use super::lower::overlay;
 use super::steps::{self, Ended, Finished, Job};
 use super::waiting;
 use crate::artifacts::{self, StepFact};
+use crate::trees::overlay;
 use kiln_store::redis::Health;
 
 /// How long a build that was taken up again, or that meets a farm which has just started, waits for workers to join.

@@ -205,7 +205,7 @@ async fn start(work: &Work, job: &Job, action: Digest) -> Result<Attached, Statu
 fn lowering_failed(error: lower::Error) -> Ended {
     match error {
         lower::Error::Store(kiln_store::Error::NotFound { .. })
-        | lower::Error::Source(super::source::Error::Store(kiln_store::Error::NotFound { .. })) => {
+        | lower::Error::Source(crate::trees::Error::Store(kiln_store::Error::NotFound { .. })) => {
             Ended::InputsGone(error.to_string())
         }
         lower::Error::Tree { .. } => Ended::Failed(error.to_string()),

@@ -177,6 +177,22 @@ impl LiveLogs {
     }
 }
 
+/// Live output of running actions, read under `{instance}/logs/{lease}/{stdout|stderr}`.
+pub trait ReadLogs: Send + Sync {
+    /// The output from its beginning, as it comes; ends with the action. None where no such action runs.
+    fn open(&self, name: &str) -> Option<BoxStream<'static, Bytes>>;
+}
+
+/// For a farm, or a test, without running actions.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoLogs;
+
+impl ReadLogs for NoLogs {
+    fn open(&self, _name: &str) -> Option<BoxStream<'static, Bytes>> {
+        None
+    }
+}
+
 /// The live output of one tenant's actions, and of nobody else's.
 #[derive(Debug)]
 pub struct TenantLogs {
@@ -191,7 +207,7 @@ impl TenantLogs {
     }
 }
 
-impl crate::services::bytestream::LiveLogs for TenantLogs {
+impl ReadLogs for TenantLogs {
     fn open(&self, name: &str) -> Option<BoxStream<'static, Bytes>> {
         let (rest, stream) = name.rsplit_once('/')?;
         let lease: u64 = rest.rsplit_once('/').map_or(rest, |(_, lease)| lease).parse().ok()?;

@@ -12,7 +12,7 @@ use kiln_proto::tree::{Entry, Tree};
 use kiln_proto::v1::Difference;
 use kiln_proto::v1::difference::Kind;
 
-use crate::builds::source;
+use crate::trees;
 use kiln_store::BlobStore;
 
 /// Differences that are named; beyond that it is only said that there are more.
@@ -78,9 +78,9 @@ pub(super) fn compare<'a>(
 /// A directory; empty where there is none, absent where it is not stored or is no directory.
 async fn read(store: &dyn BlobStore, digest: Option<Digest>) -> Result<Option<Tree>, kiln_store::Error> {
     let Some(digest) = digest else { return Ok(Some(Tree::default())) };
-    match source::directory(store, &digest).await {
+    match trees::directory(store, &digest).await {
         Ok(tree) => Ok(Some(tree)),
-        Err(source::Error::Store(error)) if !error.is_absent() => Err(error),
+        Err(trees::Error::Store(error)) if !error.is_absent() => Err(error),
         Err(_) => Ok(None),
     }
 }

@@ -8,7 +8,7 @@ use kiln_proto::v1::difference::Kind;
 use kiln_proto::v1::step_run::Reason;
 
 use super::*;
-use crate::builds::source::store_tree;
+use crate::trees::store_tree;
 
 const F: DigestFunction = DigestFunction::Sha256;
 

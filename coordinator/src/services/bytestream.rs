@@ -17,30 +17,15 @@ use tonic::{Request, Response, Status, Streaming};
 use super::compression::{Decompressor, blocking, compressed};
 use super::leased::Leased;
 use super::uploads::{Hold, Uploads};
+use crate::execution::log::ReadLogs;
 use crate::status::bad_resource_name;
 use kiln_store::Stores;
-
-/// Live output of running actions, read under `{instance}/logs/{lease}/{stdout|stderr}`.
-pub trait LiveLogs: Send + Sync {
-    /// The output from its beginning, as it comes; ends with the action. None where no such action runs.
-    fn open(&self, name: &str) -> Option<BoxStream<'static, Bytes>>;
-}
-
-/// For a farm, or a test, without running actions.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoLogs;
-
-impl LiveLogs for NoLogs {
-    fn open(&self, _name: &str) -> Option<BoxStream<'static, Bytes>> {
-        None
-    }
-}
 
 /// Reads and writes blobs as streams.
 #[derive(Clone)]
 pub struct ByteStream {
     stores: Stores,
-    logs: Arc<dyn LiveLogs>,
+    logs: Arc<dyn ReadLogs>,
     uploads: Arc<Uploads>,
     patience: Duration,
 }
@@ -61,7 +46,7 @@ fn most_on_the_wire(name: &WriteName) -> u64 {
 
 impl ByteStream {
     /// Serves these stores and these logs.
-    pub fn new(stores: Stores, logs: Arc<dyn LiveLogs>) -> Self {
+    pub fn new(stores: Stores, logs: Arc<dyn ReadLogs>) -> Self {
         Self { stores, logs, uploads: Arc::default(), patience: PATIENCE }
     }
 

@@ -22,8 +22,9 @@ mod tree;
 mod uploads;
 pub mod workers;
 
+pub use crate::execution::log::{NoLogs, ReadLogs};
 pub use action_cache::ActionCache;
-pub use bytestream::{ByteStream, LiveLogs, NoLogs};
+pub use bytestream::ByteStream;
 pub use capabilities::Capabilities;
 pub use cas::ContentAddressableStorage;
 

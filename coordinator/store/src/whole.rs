@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::shape::{self, MAX_ENTRIES};
+use kiln_proto::shape::{self, MAX_ELEMENTS, MAX_ENTRIES};
 use kiln_proto::{elements, reapi};
 use tokio::sync::Semaphore;
 
@@ -108,7 +108,7 @@ async fn in_tree<S: Source + ?Sized>(
         Err(error) if error.is_absent() => return Ok(None),
         Err(error) => return Err(error),
     };
-    let Ok(tree) = elements::decode::<reapi::Tree>(&elements::TREE, &data, elements::MAX_OF_TREE) else {
+    let Ok(tree) = elements::decode::<reapi::Tree>(&elements::TREE, &data, MAX_ELEMENTS) else {
         return Ok(None);
     };
     drop(data);

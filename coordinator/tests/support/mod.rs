@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use kiln_coordinator::services::{ActionCache, ByteStream, Capabilities, ContentAddressableStorage, LiveLogs, NoLogs};
+use kiln_coordinator::services::{ActionCache, ByteStream, Capabilities, ContentAddressableStorage, NoLogs, ReadLogs};
 use kiln_proto::bytestream::byte_stream_client::ByteStreamClient;
 use kiln_proto::bytestream::byte_stream_server::ByteStreamServer;
 use kiln_proto::bytestream::{QueryWriteStatusRequest, ReadRequest, WriteRequest};
@@ -55,7 +55,7 @@ impl Farm {
         Self::with(1 << 30, Arc::new(NoLogs)).await
     }
 
-    pub async fn with(max_bytes: u64, logs: Arc<dyn LiveLogs>) -> Self {
+    pub async fn with(max_bytes: u64, logs: Arc<dyn ReadLogs>) -> Self {
         Self::of(max_bytes, |stores| ByteStream::new(stores, logs)).await
     }
 

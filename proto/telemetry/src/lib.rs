@@ -5,11 +5,13 @@
 
 pub mod calls;
 mod export;
+mod identity;
 pub mod label;
 mod log;
 mod process;
 pub mod scrape;
 pub mod trace;
 
+pub use identity::{Error, Process};
 pub use log::Format;
-pub use process::{Error, Options, Process, Telemetry};
+pub use process::{Options, Telemetry};

@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use opentelemetry_otlp::ExporterBuildError;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use crate::identity::{Error, FILTER, Process};
 use crate::{Format, export, log, trace};
 
-/// What the log says, as `tracing_subscriber` reads it.
-const FILTER: &str = "KILN_LOG";
 /// How long the last spans may take to be sent when the process ends.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
@@ -21,36 +19,6 @@ pub struct Options {
     /// How log lines look on standard error.
     #[arg(long, env = "KILN_LOG_FORMAT", value_enum, default_value_t, global = true, value_name = "FORMAT")]
     pub log_format: Format,
-}
-
-/// Who tells.
-#[derive(Debug, Clone, Copy)]
-pub struct Process {
-    /// Its name in traces, where `OTEL_SERVICE_NAME` gives no other.
-    pub name: &'static str,
-    /// Its version.
-    pub version: &'static str,
-    /// What is logged where `KILN_LOG` is not set; nothing where this is `None`.
-    pub filter: Option<&'static str>,
-}
-
-/// Telemetry that was asked for and cannot be had.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum Error {
-    #[error("`{FILTER}` is no filter: {0}; expected such as `info` or `warn,kiln_worker=debug`")]
-    Filter(#[from] tracing_subscriber::filter::ParseError),
-    #[error("`{variable}` asks for `{found}`; traces are sent by `grpc`, expected that or nothing")]
-    Protocol { variable: &'static str, found: String },
-    #[error("traces cannot be sent: {0}; see the `OTEL_EXPORTER_OTLP_…` variables")]
-    Exporter(#[from] ExporterBuildError),
-}
-
-impl Error {
-    /// Whether it is about traces, and the process could do without.
-    pub fn is_about_traces(&self) -> bool {
-        matches!(self, Self::Protocol { .. } | Self::Exporter(_))
-    }
 }
 
 /// A process's running telemetry.

@@ -4,7 +4,6 @@
 //! coordinator has acknowledged it. That is so while the worker drains, too: it dials again as long as its grace lasts.
 
 mod backoff;
-mod leases;
 mod session;
 
 use std::sync::Arc;
@@ -16,9 +15,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::leases::Leases;
 use crate::runner::Runner;
 pub(crate) use backoff::Backoff;
-pub use leases::Leases;
 
 /// What a worker says of itself.
 #[derive(Debug, Clone)]

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Facts, Options, machine, packages, tools};
-use crate::executor::{Chunk, Exit, Job, Place, Secrets, Stream};
-use crate::sandbox::Sandbox;
+use kiln_executor::{Chunk, Exit, Job, Place, Secrets, Stream};
+use kiln_sandbox::Sandbox;
 
 /// How long all answers together may take: an emulated machine is slow.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -37,7 +37,7 @@ pub enum Error {
 /// REAPI's name of the instruction set of a root's `/bin/sh`.
 pub(super) fn isa(root: &Path) -> Result<String, Error> {
     let none = |reason: String| Error::NoRoot { root: root.display().to_string(), reason };
-    let shell = crate::sandbox::within(root, Path::new("/bin/sh")).ok_or_else(|| none("it has no `/bin/sh`".into()))?;
+    let shell = kiln_sandbox::within(root, Path::new("/bin/sh")).ok_or_else(|| none("it has no `/bin/sh`".into()))?;
     let mut head = [0; 20];
     std::fs::File::open(&shell)
         .and_then(|mut file| file.read_exact(&mut head))
@@ -57,7 +57,7 @@ pub(super) fn isa(root: &Path) -> Result<String, Error> {
 pub(super) async fn facts(sandbox: &Sandbox, root: &Path, options: &Options) -> Result<Facts, Error> {
     let release = ["/etc/os-release", "/usr/lib/os-release"]
         .iter()
-        .filter_map(|path| std::fs::read_to_string(crate::sandbox::within(root, Path::new(path))?).ok())
+        .filter_map(|path| std::fs::read_to_string(kiln_sandbox::within(root, Path::new(path))?).ok())
         .next();
     let isa = isa(root)?;
     let silent = |reason: String| Error::Silent { root: root.display().to_string(), reason };

@@ -18,7 +18,7 @@ pub use guest::Error;
 pub use machine::capacity;
 pub use packages::stamp;
 
-use crate::sandbox::Sandbox;
+use kiln_sandbox::Sandbox;
 
 /// What the probe needs to know.
 #[derive(Debug, Clone, Default)]

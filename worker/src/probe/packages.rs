@@ -121,7 +121,7 @@ fn apk(database: &str) -> Vec<String> {
 }
 
 fn within(root: &Path, path: &str) -> Option<PathBuf> {
-    crate::sandbox::within(root, &Path::new("/").join(path))
+    kiln_sandbox::within(root, &Path::new("/").join(path))
 }
 
 fn names(root: &Path, path: &str) -> Vec<String> {

@@ -26,6 +26,11 @@ pub struct Repository {
     pub reference: Reference,
 }
 
+/// An error of a registry, to whoever reads blobs wherever they are.
+fn elsewhere(error: super::Error) -> blobs::Error {
+    blobs::Error::Elsewhere(Box::new(error))
+}
+
 #[async_trait]
 impl Blobs for Repository {
     fn place(&self) -> String {
@@ -35,16 +40,16 @@ impl Blobs for Repository {
     async fn open(&self, descriptor: &Descriptor) -> Result<ByteStream, blobs::Error> {
         if media_type::is_manifest(&descriptor.media_type) || media_type::is_index(&descriptor.media_type) {
             let at = self.reference.at_digest(descriptor.digest);
-            let found = self.registries.manifest(&at).await.map_err(Box::new)?;
+            let found = self.registries.manifest(&at).await.map_err(elsewhere)?;
             return Ok(futures::stream::iter([Ok(found.data)]).boxed());
         }
         let (sender, receiver) = mpsc::channel(8);
         let mut reading = Reading { repository: self.clone(), descriptor: descriptor.clone(), offset: 0 };
         // The first answer is waited for: a blob that is not there is an error at once.
-        let first = reading.ask().await.map_err(|error| blobs::Error::from(Box::new(error)))?;
+        let first = reading.ask().await.map_err(elsewhere)?;
         tokio::spawn(async move {
             if let Err(error) = reading.pass_on(first, &sender).await {
-                let _ = sender.send(Err(Box::new(error).into())).await;
+                let _ = sender.send(Err(elsewhere(error))).await;
             }
         });
         Ok(ReceiverStream::new(receiver).boxed())

@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::reader::Reader;
-use crate::plan::{Base, Compression, Image, read_owner, read_port};
+use kiln_plan::{Base, Compression, Image, read_owner, read_port};
 
 /// What such an artifact may have beside what every artifact has.
 pub(super) const KEYS: &[&str] =
@@ -50,9 +50,8 @@ fn user(table: &Reader<'_>) -> Result<Option<String>, Error> {
 
 fn workdir(table: &Reader<'_>) -> Result<Option<String>, Error> {
     let workdir = table.string("workdir")?;
-    let plain = |path: &str| {
-        path == "/" || path.strip_prefix('/').is_some_and(|rest| crate::plan::path_problem(rest).is_none())
-    };
+    let plain =
+        |path: &str| path == "/" || path.strip_prefix('/').is_some_and(|rest| kiln_plan::path_problem(rest).is_none());
     match workdir.as_deref().filter(|path| !plain(path)) {
         Some(bad) => Err(table.bad("workdir", bad, "an absolute path in the image, such as `/srv/app`")),
         None => Ok(workdir.map(|path| if path == "/" { path } else { path.trim_end_matches('/').to_owned() })),

@@ -10,8 +10,8 @@ use super::{
     reader::{Reader, line},
     units,
 };
-use crate::plan::{Artifact, ArtifactFile, ArtifactKind, Libc, Platform, Step, Target, default_libraries};
 use kiln_detect::{self as detect, Language};
+use kiln_plan::{Artifact, ArtifactFile, ArtifactKind, Libc, Platform, Step, Target, default_libraries};
 
 /// What a `kiln.toml` says; what it leaves out is for the planner to fill in.
 #[derive(Debug, Clone, PartialEq, Eq)]

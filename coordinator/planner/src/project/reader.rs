@@ -28,9 +28,9 @@ impl<'a> Reader<'a> {
             if known.contains(&key) {
                 continue;
             }
-            let hint = match crate::plan::nearest(key, known.iter().copied()) {
+            let hint = match kiln_plan::nearest(key, known.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("expected one of {}", crate::plan::list(known.iter().copied())),
+                None => format!("expected one of {}", kiln_plan::list(known.iter().copied())),
             };
             return Err(self.unknown(key, item, hint));
         }

@@ -25,7 +25,7 @@ use tokio::sync::{Mutex, OnceCell};
 
 use super::feed::{self, Piece, Reader};
 use super::recipe::Recipes;
-use crate::builds::source;
+use crate::trees;
 use kiln_auth::credentials::Credentials;
 use kiln_store::{BlobStore, Stores};
 
@@ -51,7 +51,7 @@ pub enum BaseError {
     #[error(transparent)]
     Store(#[from] kiln_store::Error),
     #[error(transparent)]
-    Source(#[from] source::Error),
+    Tree(#[from] trees::Error),
     #[error("cannot unpack a layer: {0}")]
     Unpack(#[from] std::io::Error),
 }
@@ -63,10 +63,13 @@ impl BaseError {
             matches!(error, registry::Error::NotFound { .. } | registry::Error::NotAllowed { .. })
         };
         match self {
-            Self::Image(blobs::Error::Registry(error)) | Self::Registry(error) => names_none(error),
-            Self::Image(error) => !matches!(error, blobs::Error::Elsewhere(_) | blobs::Error::Io { .. }),
+            Self::Registry(error) => names_none(error),
+            Self::Image(blobs::Error::Elsewhere(error)) => {
+                error.downcast_ref::<registry::Error>().is_some_and(names_none)
+            }
+            Self::Image(error) => !matches!(error, blobs::Error::Io { .. }),
             Self::Reference(_) | Self::Absent { .. } | Self::Layer { .. } | Self::Unpack(_) => true,
-            Self::Store(_) | Self::Source(_) => false,
+            Self::Store(_) | Self::Tree(_) => false,
         }
     }
 }

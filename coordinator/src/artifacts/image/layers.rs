@@ -12,7 +12,7 @@ use super::super::assemble::{Error, Ingredients};
 use super::super::{check, file};
 use super::feed::{self, Piece, Reader};
 use super::recipe::Recipes;
-use crate::builds::elf::Wants;
+use crate::artifacts::elf::Wants;
 
 /// Goes up when the same files would give another layer.
 const VERSION: u32 = 1;

@@ -21,7 +21,7 @@ use kiln_proto::tree::{Entry, Tree};
 use super::assemble::{Error, Ingredients, Made, checksums, store_files};
 use super::choose::{Chosen, lay_out};
 use super::{MTIME, Material, Subject, check};
-use crate::builds::elf::{Ground, Wants};
+use crate::artifacts::elf::{Ground, Wants};
 use base::Stored;
 pub use base::{BaseError, Bases, invalid_base};
 use layers::Layering;

@@ -16,7 +16,7 @@ use kiln_planner::plan::Source;
 use kiln_proto::v1;
 use serde_json::{Value, json};
 
-use crate::builds::elf::Wants;
+use crate::artifacts::elf::Wants;
 
 /// A package in a lock file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,0 +1,142 @@
+//! What a task could leave in its container beside files below its own mounts, and how the init finds and removes it.
+//!
+//! The image is read-only, the inputs and `/tmp` are mounted anew for each task. What is left to look after: shared memory and
+//! message queues of both kinds, connections, and what another process of the same user may set on the init, which its children inherit.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use kiln_kernel::counters::count;
+use kiln_kernel::syscalls::{self, Ipc};
+
+/// Kinds of file systems in memory that engines mount into a container; which and where differs from one to the other.
+const IN_MEMORY: [&str; 2] = ["tmpfs", "mqueue"];
+/// Below these nothing can be written by a task that could stay there.
+const KERNELS: [&str; 2] = ["/proc", "/sys"];
+/// Lines of /proc/self/status that children inherit.
+const INHERITED: [&str; 9] =
+    ["Umask", "Cap", "NoNewPrivs", "Seccomp", "Speculation", "Cpus_allowed", "Mems_allowed", "SigIgn", "Groups"];
+
+/// Removes what was not there when the container was new; false where something cannot be.
+pub(super) fn remove(fresh: &State) -> bool {
+    let ipc = [Ipc::SharedMemory, Ipc::Semaphores, Ipc::Messages].into_iter().map(remove_ipc);
+    let clean = ipc.fold(true, |clean, one| clean & one);
+    for path in in_memory().difference(&fresh.files) {
+        if path.symlink_metadata().is_ok_and(|data| data.is_dir()) {
+            open_up(path);
+            let _ = fs::remove_dir_all(path);
+        } else {
+            let _ = fs::remove_file(path);
+        }
+    }
+    clean
+}
+
+/// All files and directories that lie in memory: those of the task, and the few that the engine itself makes.
+fn in_memory() -> BTreeSet<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mut found = BTreeSet::new();
+    for line in mounts.lines() {
+        let mut fields = line.split(' ').skip(1);
+        let (Some(point), Some(kind), Some(options)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        let is_writable = options.split(',').any(|option| option == "rw");
+        if is_writable && IN_MEMORY.contains(&kind) && !KERNELS.iter().any(|path| Path::new(point).starts_with(path)) {
+            list(Path::new(point), &mut found);
+        }
+    }
+    found
+}
+
+fn list(directory: &Path, found: &mut BTreeSet<PathBuf>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            list(&path, found);
+        }
+        found.insert(path);
+    }
+}
+
+fn remove_ipc(kind: Ipc) -> bool {
+    let ids = |kind: Ipc| -> Vec<i32> {
+        let table = fs::read_to_string(kind.table()).unwrap_or_default();
+        table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)?.parse().ok()).collect()
+    };
+    for id in ids(kind) {
+        let _ = syscalls::remove_ipc(kind, id);
+    }
+    ids(kind).is_empty()
+}
+
+/// Whether the kernel still holds ended connections of the container's network, as it does for a minute: the next task would
+/// find their ports taken.
+pub(super) fn has_connections() -> bool {
+    let tables = ["tcp", "tcp6"].map(|table| fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default());
+    tables.iter().any(|table| table.lines().nth(1).is_some())
+}
+
+/// Directories may have taken their owner's rights away.
+fn open_up(path: &Path) {
+    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_up(&entry.path());
+        }
+    }
+}
+
+/// What must be as it was: the files in memory, and all of the init that its children inherit and that another process may set:
+/// limits, nice value, CPUs, scheduling, I/O priority.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct State {
+    limits: String,
+    status: String,
+    scheduling: String,
+    io_priority: i64,
+    oom: String,
+    files: BTreeSet<PathBuf>,
+}
+
+impl State {
+    pub(super) fn look() -> Self {
+        let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+        let status = read("status");
+        let inherited = status.lines().filter(|line| INHERITED.iter().any(|name| line.starts_with(name)));
+        let stat = read("stat");
+        // Behind the name, which may hold spaces, come the fields from the third on; see proc(5).
+        let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3).copied().unwrap_or_default();
+        Self {
+            limits: read("limits"),
+            status: inherited.collect::<Vec<_>>().join("\n"),
+            scheduling: [18, 19, 40, 41].map(field).join(" "),
+            io_priority: syscalls::io_priority(),
+            oom: read("oom_score_adj"),
+            files: in_memory(),
+        }
+    }
+}
+
+/// What the kernel counts of the container; it only goes up.
+#[derive(Debug)]
+pub(super) struct Counters {
+    /// Processes that were stopped for want of memory.
+    pub(super) out_of_memory: u64,
+    /// Processes that were refused.
+    pub(super) too_many_processes: u64,
+}
+
+impl Counters {
+    /// Reads them where control groups of version 2 or of version 1 have them.
+    pub(super) fn look() -> Self {
+        let first = |files: [&str; 2], name: &str| {
+            files.iter().map(|file| count(Some(&Path::new("/sys/fs/cgroup").join(file)), name)).max().unwrap_or(0)
+        };
+        Self {
+            out_of_memory: first(["memory.events", "memory/memory.oom_control"], "oom_kill"),
+            too_many_processes: first(["pids.events", "pids/pids.events"], "max"),
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Finds the program of a command, as a shell would.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// The program's file: absolute, relative to the working directory, or by the command's own `PATH`. What is not
+/// there is told with a shell's exit code and in words, which say in what `place` it was looked for.
+pub fn resolve(program: &str, directory: &Path, path: &str, place: &str) -> Result<PathBuf, (i32, String)> {
+    let runs = |file: &Path| file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0);
+    if program.contains('/') {
+        let file = directory.join(program);
+        return match file.metadata() {
+            Err(_) => Err((127, format!("`{program}` is not there; expected it in the inputs or {place}"))),
+            Ok(_) if !runs(&file) => Err((126, format!("`{program}` may not be executed"))),
+            Ok(_) => Ok(file),
+        };
+    }
+    path.split(':')
+        .filter(|part| !part.is_empty())
+        .map(|part| directory.join(part).join(program))
+        .find(|file| runs(file))
+        .ok_or_else(|| (127, format!("`{program}` is not installed {place}; PATH is `{path}`")))
+}

@@ -1,0 +1,192 @@
+//! A job's own directory on disk: what it writes, and where its root is built.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A directory that is removed, in the background, when this is dropped; also where the runtime ends before its turn came.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    /// A new one below `parent`.
+    pub fn new(parent: &Path) -> io::Result<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let path = parent.join(format!("job-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+        fs::create_dir(&path)?;
+        Ok(Self { path })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A directory in it, made where it is not there yet.
+    pub fn directory(&self, name: &str) -> io::Result<PathBuf> {
+        let path = self.path.join(name);
+        fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let left = Left(std::mem::take(&mut self.path));
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            drop(runtime.spawn_blocking(move || drop(left)));
+        }
+    }
+}
+
+/// What a job left. Its removal is tied to its drop: a runtime that shuts down drops what waits for a thread without running it.
+struct Left(PathBuf);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.0) {
+            tracing::warn!(%error, path = %self.0.display(), "cannot remove what a job left");
+        }
+    }
+}
+
+/// Removes what an earlier run left, and makes the directory where there is none.
+pub fn sweep(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("job-") {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Directories above one another that are gone down into; what lies deeper is lifted first.
+const DEPTH: usize = 64;
+/// Bytes of the longest path that is gone down into, with room for one more name below Linux's 4096.
+const PATH_BYTES: usize = 3_072;
+
+/// Removes a tree, also directories that took their owner's rights away, however deep it is: a job may leave one that is deeper
+/// than a path may be long, than there are file descriptors, and than a thread's stack.
+fn remove(path: &Path) -> io::Result<()> {
+    let mut removal = Removal { top: path, lifted: 0 };
+    loop {
+        let before = removal.lifted;
+        match removal.empty(path, 0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            result => result?,
+        }
+        if removal.lifted == before {
+            return fs::remove_dir(path);
+        }
+    }
+}
+
+struct Removal<'a> {
+    top: &'a Path,
+    /// Directories that were lifted to the top, to be removed from there.
+    lifted: u64,
+}
+
+impl Removal<'_> {
+    /// Removes all that is in a directory; lifts what lies too deep below it.
+    fn empty(&mut self, directory: &Path, depth: usize) -> io::Result<()> {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let path = entry.path();
+            if !entry.file_type()?.is_dir() {
+                fs::remove_file(&path)?;
+            } else if depth < DEPTH && path.as_os_str().len() < PATH_BYTES {
+                self.empty(&path, depth + 1)?;
+                fs::remove_dir(&path)?;
+            } else {
+                self.lift(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lift(&mut self, path: &Path) -> io::Result<()> {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+        self.lifted += 1;
+        fs::rename(path, self.top.join(format!("lifted-{}", self.lifted)))
+    }
+}
+
+/// What lies below a directory.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Files and directories.
+    pub files: u64,
+}
+
+/// Counts what lies below a directory; what vanishes meanwhile, or lies deeper than a path may be long, counts nothing.
+pub fn written_below(path: &Path) -> Written {
+    use std::os::unix::fs::MetadataExt;
+    let mut written = Written::default();
+    // Without recursion: a job may make a tree that is deeper than a thread's stack.
+    let mut waiting = vec![path.to_owned()];
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let Ok(data) = entry.metadata() else { continue };
+            written.bytes += data.blocks() * 512;
+            written.files += 1;
+            if data.is_dir() {
+                waiting.push(entry.path());
+            }
+        }
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tree of so many directories above one another, made from the bottom up.
+    fn deep(at: &Path, levels: usize) {
+        let (below, above) = (at.join("below"), at.join("above"));
+        fs::create_dir(&below).unwrap();
+        fs::write(below.join("file"), "x").unwrap();
+        for _ in 0..levels {
+            fs::create_dir(&above).unwrap();
+            fs::rename(&below, above.join("d")).unwrap();
+            fs::rename(&above, &below).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_tree_that_is_deeper_than_a_path_may_be_long_is_counted_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("job");
+        fs::create_dir(&top).unwrap();
+        deep(&top, 3_000);
+        fs::write(top.join("large"), vec![1; 100_000]).unwrap();
+        let written = written_below(&top);
+        assert!(written.bytes >= 100_000 && written.files > 700, "{written:?}");
+        remove(&top).unwrap();
+        assert!(!top.exists());
+        remove(&top).unwrap();
+    }
+
+    #[test]
+    fn links_are_removed_and_what_they_point_to_is_not_and_lost_rights_are_no_hindrance() {
+        let dir = tempfile::tempdir().unwrap();
+        let (top, kept) = (dir.path().join("job"), dir.path().join("kept"));
+        fs::create_dir_all(top.join("closed/below")).unwrap();
+        fs::create_dir(&kept).unwrap();
+        fs::write(kept.join("file"), "x").unwrap();
+        std::os::unix::fs::symlink(&kept, top.join("link")).unwrap();
+        fs::set_permissions(top.join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
+        remove(&top).unwrap();
+        assert!(!top.exists() && kept.join("file").exists());
+    }
+}

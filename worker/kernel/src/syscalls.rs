@@ -1,0 +1,219 @@
+//! The few system calls that no safe wrapper covers. The only module of the worker with `unsafe`.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::libc;
+use nix::unistd::{ForkResult, Pid, fork};
+
+#[repr(C)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+const MOUNT_ATTR_RDONLY: u64 = 1;
+const MOUNT_ATTR_NOSUID: u64 = 2;
+const MOUNT_ATTR_NODEV: u64 = 4;
+const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+
+fn set_attributes(directory: i32, path: &Path, flags: i32, attributes: &MountAttr) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the path and the structure outlive the call, and the size is the structure's own.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            directory,
+            path.as_ptr(),
+            flags,
+            std::ptr::from_ref(attributes),
+            size_of::<MountAttr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has a mount, and all below it, without set-user-id programs; also read-only, and without devices.
+pub fn restrict_mount(path: &Path, read_only: bool, no_devices: bool) -> io::Result<()> {
+    let mut attr_set = MOUNT_ATTR_NOSUID;
+    if read_only {
+        attr_set |= MOUNT_ATTR_RDONLY;
+    }
+    if no_devices {
+        attr_set |= MOUNT_ATTR_NODEV;
+    }
+    let attributes = MountAttr { attr_set, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    set_attributes(libc::AT_FDCWD, path, libc::AT_RECURSIVE, &attributes)
+}
+
+/// Gives a detached mount, that `open_tree` made, the owners that a user namespace maps its own to.
+pub fn map_owners(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
+    let userns_fd = user_namespace.as_raw_fd() as u64;
+    let attributes = MountAttr { attr_set: MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd };
+    set_attributes(mount.as_raw_fd(), Path::new(""), libc::AT_EMPTY_PATH, &attributes)
+}
+
+/// System V objects that processes share.
+#[derive(Debug, Clone, Copy)]
+pub enum Ipc {
+    /// Segments of shared memory.
+    SharedMemory,
+    /// Sets of semaphores.
+    Semaphores,
+    /// Queues of messages.
+    Messages,
+}
+
+impl Ipc {
+    /// Where the kernel lists those of this namespace.
+    pub fn table(self) -> &'static str {
+        match self {
+            Self::SharedMemory => "/proc/sysvipc/shm",
+            Self::Semaphores => "/proc/sysvipc/sem",
+            Self::Messages => "/proc/sysvipc/msg",
+        }
+    }
+}
+
+/// Removes one of them.
+pub fn remove_ipc(kind: Ipc, id: i32) -> io::Result<()> {
+    // SAFETY: with IPC_RMID no memory is read or written.
+    let result = unsafe {
+        match kind {
+            Ipc::SharedMemory => libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()),
+            Ipc::Semaphores => libc::semctl(id, 0, libc::IPC_RMID),
+            Ipc::Messages => libc::msgctl(id, libc::IPC_RMID, std::ptr::null_mut()),
+        }
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The I/O priority of this thread.
+pub fn io_priority() -> i64 {
+    const IOPRIO_WHO_PROCESS: i32 = 1;
+    // SAFETY: numbers only.
+    unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0) }
+}
+
+/// A child that ended, with what it and those that it waited for used.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Reaped {
+    /// Which it was.
+    pub pid: i32,
+    /// Its exit code, where it exited.
+    pub code: Option<i32>,
+    /// The signal that ended it, where one did.
+    pub signal: Option<i32>,
+    /// Microseconds of CPU time in programs.
+    pub user_us: u64,
+    /// Microseconds of CPU time in the kernel.
+    pub system_us: u64,
+    /// Bytes of memory at most.
+    pub peak_bytes: u64,
+}
+
+/// Waits for any child to end; `None` where there is none.
+pub fn reap_any() -> io::Result<Option<Reaped>> {
+    let mut status = 0;
+    // SAFETY: all zeroes are a valid `rusage`.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both places outlive the call.
+    let pid = unsafe { libc::wait4(-1, &raw mut status, 0, &raw mut usage) };
+    if pid < 0 {
+        let error = io::Error::last_os_error();
+        return if error.raw_os_error() == Some(libc::ECHILD) { Ok(None) } else { Err(error) };
+    }
+    let micros = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
+    Ok(Some(Reaped {
+        pid,
+        code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
+        signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
+        user_us: micros(usage.ru_utime),
+        system_us: micros(usage.ru_stime),
+        peak_bytes: usage.ru_maxrss as u64 * 1024,
+    }))
+}
+
+/// Takes a descriptor that the kernel has just made for this process, so that it is closed in time.
+pub fn own(descriptor: RawFd) -> OwnedFd {
+    // SAFETY: the caller has it from a call that made it, and nothing else knows of it.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
+}
+
+/// Brings the loopback interface of this network namespace up.
+pub fn loopback_up() -> io::Result<()> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: all zeroes are a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the request is a whole `ifreq` and outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has every descriptor from this one on closed when a program is started.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: numbers only; nothing is closed now.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Loads a program that decides about addresses (`BPF_PROG_TYPE_CGROUP_SOCK_ADDR`) for one place where the kernel asks.
+pub fn load_address_filter(program: &[u64], place: u32) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct Load {
+        kind: u32,
+        instructions: u32,
+        program: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+        interface: u32,
+        place: u32,
+    }
+    const BPF_PROG_LOAD: i32 = 5;
+    const CGROUP_SOCK_ADDR: u32 = 18;
+    let load = Load {
+        kind: CGROUP_SOCK_ADDR,
+        instructions: program.len() as u32,
+        program: program.as_ptr() as u64,
+        license: c"Apache-2.0".as_ptr() as u64,
+        place,
+        ..Load::default()
+    };
+    // SAFETY: the structure and what it points to outlive the call, and the size is the structure's own.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, std::ptr::from_ref(&load), size_of::<Load>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(own(result as RawFd)) }
+}
+
+/// Has such a program asked for the processes of a control group of version 2, and of those below it.
+pub fn attach_to_group(group: BorrowedFd<'_>, program: BorrowedFd<'_>, place: u32) -> io::Result<()> {
+    const BPF_PROG_ATTACH: i32 = 8;
+    const ALLOW_MULTI: u32 = 2;
+    let attach = [group.as_raw_fd() as u32, program.as_raw_fd() as u32, place, ALLOW_MULTI];
+    // SAFETY: the four numbers outlive the call, and the size is theirs.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, attach.as_ptr(), size_of_val(&attach)) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Forks; `None` in the child. Only for a process with one thread.
+pub fn fork_alone() -> io::Result<Option<Pid>> {
+    // SAFETY: the caller has one thread, so that the child inherits no lock that another thread holds.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(Some(child)),
+        ForkResult::Child => Ok(None),
+    }
+}

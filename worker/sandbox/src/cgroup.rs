@@ -1,0 +1,220 @@
+//! Limits by control groups, of version 1 or 2, where this process may make groups.
+//!
+//! Source: Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst of the kernel.
+
+use kiln_kernel::counters::count;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Groups of this program start so; the number is the process that made them.
+pub(super) const PREFIX: &str = "kiln-";
+
+/// One hierarchy in which groups can be made.
+#[derive(Debug, Clone)]
+enum Hierarchy {
+    V1 { memory: Option<PathBuf>, pids: Option<PathBuf>, cpu: Option<PathBuf> },
+    V2 { base: PathBuf },
+}
+
+/// The control groups that this process may use.
+#[derive(Debug, Clone)]
+pub(super) struct Cgroups {
+    hierarchy: Hierarchy,
+}
+
+/// A job's groups; gone when this is dropped.
+#[derive(Debug)]
+pub(super) struct Group {
+    directories: Vec<PathBuf>,
+    memory_events: Option<PathBuf>,
+    pids_events: Option<PathBuf>,
+}
+
+/// The mount point of a hierarchy and this process's place in it.
+pub(super) fn own(controller: Option<&str>) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let mount = mounts.lines().find_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        let mut right = right.split(' ');
+        let (kind, options) = (right.next()?, right.nth(1)?);
+        let matches = match controller {
+            Some(name) => kind == "cgroup" && options.split(',').any(|option| option == name),
+            None => kind == "cgroup2",
+        };
+        let mut left = left.split(' ').skip(3);
+        matches.then(|| (left.next().map(str::to_owned), left.next().map(PathBuf::from)))
+    })?;
+    let (Some(mounted_root), Some(point)) = mount else { return None };
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let place = groups.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':');
+        let (_, names, place) = (parts.next()?, parts.next()?, parts.next()?);
+        let matches = match controller {
+            Some(name) => names.split(',').any(|own| own == name),
+            None => names.is_empty(),
+        };
+        matches.then(|| place.to_owned())
+    })?;
+    let within = place.strip_prefix(mounted_root.trim_end_matches('/')).unwrap_or(&place);
+    Some(point.join(within.trim_start_matches('/')))
+}
+
+fn can_make_groups(base: &Path) -> bool {
+    let trial = base.join(format!("{PREFIX}{}-trial", std::process::id()));
+    fs::create_dir(&trial).is_ok() && fs::remove_dir(&trial).is_ok()
+}
+
+impl Cgroups {
+    /// Finds out what can be used; `None` where nothing limits memory.
+    pub(super) fn open() -> Option<Self> {
+        let v1 = |name| own(Some(name)).filter(|base| can_make_groups(base));
+        if let Some(memory) = v1("memory") {
+            return Some(Self { hierarchy: Hierarchy::V1 { memory: Some(memory), pids: v1("pids"), cpu: v1("cpu") } });
+        }
+        let base = own(None).filter(|base| can_make_groups(base))?;
+        // Groups with processes of their own cannot have children with limits: this process moves into a leaf.
+        let name = format!("{PREFIX}{}-self", std::process::id());
+        let base = if base.ends_with(&name) { base.parent()?.to_owned() } else { base };
+        let leaf = base.join(name);
+        let enabled = || fs::write(base.join("cgroup.subtree_control"), "+memory +pids +cpu").is_ok();
+        if !enabled() {
+            fs::create_dir_all(&leaf).ok()?;
+            fs::write(leaf.join("cgroup.procs"), std::process::id().to_string()).ok()?;
+            if !enabled() {
+                return None;
+            }
+        }
+        Some(Self { hierarchy: Hierarchy::V2 { base } })
+    }
+
+    pub(super) fn describe(&self) -> &'static str {
+        match self.hierarchy {
+            Hierarchy::V1 { .. } => "control groups (version 1)",
+            Hierarchy::V2 { .. } => "control groups (version 2)",
+        }
+    }
+
+    /// Makes a job's groups with their limits.
+    pub(super) fn group(&self, memory_bytes: u64, max_processes: u32, milli_cpus: u32) -> std::io::Result<Group> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut group = Group { directories: Vec::new(), memory_events: None, pids_events: None };
+        match &self.hierarchy {
+            Hierarchy::V1 { memory, pids, cpu } => {
+                if let Some(directory) = group.make(memory.as_deref(), &name)? {
+                    fs::write(directory.join("memory.limit_in_bytes"), memory_bytes.to_string())?;
+                    // Swap counts as memory, where the kernel keeps account of it.
+                    let _ = fs::write(directory.join("memory.memsw.limit_in_bytes"), memory_bytes.to_string());
+                    group.memory_events = Some(directory.join("memory.oom_control"));
+                }
+                if let Some(directory) = group.make(pids.as_deref(), &name)? {
+                    fs::write(directory.join("pids.max"), max_processes.to_string())?;
+                    group.pids_events = Some(directory.join("pids.events"));
+                }
+                if let Some(directory) = group.make(cpu.as_deref(), &name)? {
+                    let shares = (u64::from(milli_cpus) * 1024 / 1000).max(2);
+                    fs::write(directory.join("cpu.shares"), shares.to_string())?;
+                }
+            }
+            Hierarchy::V2 { base } => {
+                if let Some(directory) = group.make(Some(base), &name)? {
+                    fs::write(directory.join("memory.max"), memory_bytes.to_string())?;
+                    let _ = fs::write(directory.join("memory.swap.max"), "0");
+                    fs::write(directory.join("pids.max"), max_processes.to_string())?;
+                    let weight = (u64::from(milli_cpus) / 10).clamp(1, 10_000);
+                    let _ = fs::write(directory.join("cpu.weight"), weight.to_string());
+                    group.memory_events = Some(directory.join("memory.events"));
+                    group.pids_events = Some(directory.join("pids.events"));
+                }
+            }
+        }
+        Ok(group)
+    }
+}
+
+impl Group {
+    fn make(&mut self, base: Option<&Path>, name: &str) -> std::io::Result<Option<PathBuf>> {
+        let Some(base) = base else { return Ok(None) };
+        let directory = base.join(name);
+        fs::create_dir(&directory)?;
+        self.directories.push(directory.clone());
+        Ok(Some(directory))
+    }
+
+    /// The group of version 2 among them, where there is one.
+    pub(super) fn unified(&self) -> Option<&Path> {
+        let v2 = |directory: &&PathBuf| directory.join("cgroup.controllers").exists();
+        self.directories.iter().find(v2).map(PathBuf::as_path)
+    }
+
+    /// Whether this group limits the number of processes.
+    pub(super) fn limits_processes(&self) -> bool {
+        self.pids_events.is_some()
+    }
+
+    /// Puts a process, and all that it will start, into the group.
+    pub(super) fn add(&self, pid: u32) -> std::io::Result<()> {
+        self.directories.iter().try_for_each(|directory| fs::write(directory.join("cgroup.procs"), pid.to_string()))
+    }
+
+    /// Whether the kernel stopped a process for want of memory.
+    pub(super) fn out_of_memory(&self) -> bool {
+        count(self.memory_events.as_deref(), "oom_kill") > 0
+    }
+
+    /// Whether a process could not be started because there were too many.
+    pub(super) fn too_many_processes(&self) -> bool {
+        count(self.pids_events.as_deref(), "max") > 0
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for directory in std::mem::take(&mut self.directories) {
+            remove_soon(directory);
+        }
+    }
+}
+
+/// A group can be removed once its last process is reaped, a moment after it has ended.
+pub(super) fn remove_soon(directory: PathBuf) {
+    if fs::remove_dir(&directory).is_ok() {
+        return;
+    }
+    std::thread::spawn(move || {
+        for _ in 0..200 {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            if fs::remove_dir(&directory).is_ok() || !directory.exists() {
+                return;
+            }
+        }
+        tracing::warn!(path = %directory.display(), "cannot remove a job's control group");
+    });
+}
+
+/// Removes groups of worker processes that are no more.
+pub(super) fn sweep() {
+    let bases = [own(Some("memory")), own(Some("pids")), own(Some("cpu")), own(None)];
+    for base in bases.into_iter().flatten() {
+        for entry in fs::read_dir(base).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()) else {
+                continue;
+            };
+            if pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists() {
+                remove_with_children(&entry.path());
+            }
+        }
+    }
+}
+
+/// Removes a group and those that were made in it; one that still has processes stays.
+fn remove_with_children(group: &Path) {
+    for child in fs::read_dir(group).into_iter().flatten().flatten() {
+        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_with_children(&child.path());
+        }
+    }
+    let _ = fs::remove_dir(group);
+}

@@ -1,0 +1,217 @@
+//! The worker's side of a sandboxed job: starts its init, streams its output, stops it, reads its report.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::cgroup::Group;
+use super::network::Networks;
+use super::prepare::Prepared;
+use super::spec::{self, GO, Report, STOP};
+use super::{Config, Error, Shared, ids, init, metadata};
+use kiln_executor::disk::Disk;
+use kiln_executor::ending::{Ended, Stop, after, exit};
+use kiln_executor::scratch::Scratch;
+use kiln_executor::{BUILD, Chunk, Finished, HOME, Job, OutputTree, Stream, output::follow};
+
+/// How often the kernel is asked whether it had to refuse a job a process.
+const PROCESSES_EVERY: Duration = Duration::from_millis(200);
+
+pub(super) fn command(config: &Config, socket: UnixStream) -> Command {
+    let mut command = Command::new(config.init());
+    command
+        .arg0(init::NAME)
+        .env_clear()
+        .stdin(std::os::fd::OwnedFd::from(socket))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// Closes the addresses of clouds' metadata to a job, by a group of its own where its limits bring none of version 2.
+fn close_metadata(shared: &Shared, limits: Option<&Group>, child: &Child) -> Result<Option<metadata::Group>, Error> {
+    let failed = |error: io::Error| Error::Setup(format!("cannot close metadata addresses to a job: {error}"));
+    let (Some(closed), Some(pid)) = (&shared.metadata, child.id()) else { return Ok(None) };
+    if let Some(directory) = limits.and_then(Group::unified) {
+        closed.attach(directory).map_err(failed)?;
+        return Ok(None);
+    }
+    let group = closed.group().map_err(failed)?;
+    group.add(pid).map_err(failed)?;
+    Ok(Some(group))
+}
+
+/// Runs a job in namespaces of its own.
+pub(super) async fn run(
+    shared: &Shared,
+    scratch: Scratch,
+    job: Job,
+    output: mpsc::Sender<Chunk>,
+    cancel: CancellationToken,
+) -> Result<Finished, Error> {
+    let setup = |what: &'static str| move |error: io::Error| Error::Setup(format!("{what}: {error}"));
+    let group = match &shared.cgroups {
+        Some(cgroups) => Some(
+            cgroups
+                .group(job.memory_bytes, job.max_processes, job.milli_cpus)
+                .map_err(setup("cannot make a control group"))?,
+        ),
+        None => None,
+    };
+    let ids = match &shared.ids {
+        Ok(ids) => Some(tokio::select! {
+            lease = ids.take() => lease.map_err(Error::Setup)?,
+            () = cancel.cancelled() => return Err(Error::Cancelled),
+        }),
+        Err(_) => None,
+    };
+    let environment = shared.environment(&job, shared.config.tools.path(), HOME);
+    let mut prepared = Prepared::new(&shared.host, ids.as_ref(), &scratch, &job, environment).map_err(Error::Setup)?;
+    prepared.limited_by(group.as_ref());
+    let networks = shared.networks.as_ref().ok().filter(|_| job.network);
+    if let Some(networks) = networks {
+        prepared.with_own_network(networks.plan());
+    }
+    let (own, theirs) = UnixStream::pair().map_err(setup("cannot make a socket"))?;
+    own.set_nonblocking(true).map_err(setup("cannot make a socket"))?;
+    let mut child = command(&shared.config, theirs).spawn().map_err(setup("cannot start a job's init"))?;
+    if let (Some(group), Some(pid)) = (&group, child.id()) {
+        group.add(pid).map_err(setup("cannot limit a job"))?;
+    }
+    let closed = if job.network && networks.is_none() { close_metadata(shared, group.as_ref(), &child)? } else { None };
+    let hold = own.try_clone().map_err(setup("cannot make a socket"))?;
+    spec::send(&own, &prepared.descriptors(ids.as_ref())).map_err(setup("cannot tell a job's init what to do"))?;
+    let socket = tokio::net::UnixStream::from_std(own).map_err(setup("cannot make a socket"))?;
+    let (reader, mut writer) = socket.into_split();
+    let line = prepared.line().map_err(setup("cannot tell a job's init what to do"))?;
+    drop(prepared);
+    writer.write_all(&line).await.map_err(setup("cannot tell a job's init what to do"))?;
+    drop(line);
+    let disk = Disk::watch(scratch.path(), job.disk_bytes);
+
+    let stdout = follow(child.stdout.take(), Stream::Stdout, output.clone());
+    let stderr = follow(child.stderr.take(), Stream::Stderr, output);
+    let began = std::time::Instant::now();
+    let mut reports = BufReader::new(reader);
+    let (pid, user) = (child.id().unwrap_or(0), ids.as_ref().map(ids::Lease::user));
+    let program = networks.map_or("", Networks::program);
+    let mut connect = || {
+        let networks = networks.ok_or_else(|| io::Error::other("a job without the network asks for one"))?;
+        Ok(networks.connection(pid, user, &shared.ports))
+    };
+    let ending = async {
+        let stop = tokio::select! {
+            report = ended(&mut reports, &mut writer, program, &mut connect) => return (report, None),
+            stop = stopped(&job, &disk, group.as_ref(), &cancel) => stop,
+        };
+        // Everything is stopped; no report comes, and what it took is known here.
+        let wall_us = began.elapsed().as_micros() as u64;
+        let _ = writer.write_all(STOP.as_bytes()).await;
+        (Ok(Report::Ended(Ended { wall_us, ..Ended::default() })), Some(stop))
+    };
+    // What is in the pipes is drained after the last process has gone.
+    let ((report, stop), (), ()) = tokio::join!(ending, stdout, stderr);
+    // Dropped, it would shut the socket down, and with that the init that holds the mounts.
+    writer.forget();
+    let pid = init_pid(&child).await;
+    let ended = match (report, stop) {
+        (Ok(Report::Ended(ended)), _) => ended,
+        (Ok(Report::Setup(reason)), _) => return Err(Error::Setup(reason)),
+        (Ok(Report::Network), _) => return Err(Error::Setup("a job's init asks for a network twice".to_owned())),
+        // The kernel found nothing else to end in the job's group.
+        (Err(_), None) if group.as_ref().is_some_and(Group::out_of_memory) => {
+            Ended { out_of_memory: true, wall_us: began.elapsed().as_micros() as u64, ..Ended::default() }
+        }
+        (Err(error), _) => return Err(Error::Setup(format!("a job's init ended before it reported: {error}"))),
+    };
+    let failed = ended.code != Some(0);
+    let stop = stop.or_else(|| if failed { disk.explains_failure() } else { None });
+    tokio::spawn(async move {
+        // Reaped when it ends: when the tree is dropped. Then no process has the ids any more.
+        let _ = child.wait().await;
+        drop(ids);
+    });
+    Ok(Finished {
+        exit: exit(&with_group(ended.clone(), group.as_ref()), stop),
+        wall: Duration::from_micros(ended.wall_us),
+        user_cpu: Duration::from_micros(ended.user_us),
+        system_cpu: Duration::from_micros(ended.system_us),
+        peak_memory_bytes: ended.peak_bytes,
+        // The socket first: the processes and mounts are gone when their groups and directories are removed.
+        tree: OutputTree::new(PathBuf::from(format!("/proc/{pid}/root{BUILD}")), (hold, scratch, group, closed)),
+    })
+}
+
+/// The process that is PID 1 of the job's namespace: the only child of the one that was started.
+async fn init_pid(child: &Child) -> u32 {
+    let Some(pid) = child.id() else { return 0 };
+    let children = tokio::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).await.unwrap_or_default();
+    children.split_whitespace().next().and_then(|pid| pid.parse().ok()).unwrap_or(0)
+}
+
+type Reports = BufReader<tokio::net::unix::OwnedReadHalf>;
+
+async fn report(reports: &mut Reports) -> io::Result<Report> {
+    let mut line = String::new();
+    reports.read_line(&mut line).await?;
+    serde_json::from_str(&line).map_err(io::Error::other)
+}
+
+/// The init's last report; connects its network before, where it has one.
+async fn ended(
+    reports: &mut Reports,
+    writer: &mut tokio::net::unix::OwnedWriteHalf,
+    program: &str,
+    connect: &mut impl FnMut() -> io::Result<std::process::Command>,
+) -> io::Result<Report> {
+    let first = report(reports).await?;
+    if !matches!(first, Report::Network) {
+        return Ok(first);
+    }
+    let mut connection = Command::from(connect()?).kill_on_drop(true).spawn()?;
+    writer.write_all(GO.as_bytes()).await?;
+    tokio::select! {
+        report = report(reports) => report,
+        status = connection.wait() => {
+            let mut said = String::new();
+            if let Some(mut stderr) = connection.stderr.take() {
+                let _ = stderr.read_to_string(&mut said).await;
+            }
+            Ok(Report::Setup(format!("a job's network went away: {program} ended ({}): {}", status?, said.trim())))
+        }
+    }
+}
+
+/// Ends when the job must be stopped.
+async fn stopped(job: &Job, disk: &Disk, group: Option<&Group>, cancel: &CancellationToken) -> Stop {
+    tokio::select! {
+        () = after(job.timeout) => Stop::Timeout,
+        () = cancel.cancelled() => Stop::Cancel,
+        stop = disk.used_up() => stop,
+        () = refused_a_process(group) => Stop::Processes,
+    }
+}
+
+/// Ends when the kernel has refused a job another process. Those that are there could try again without end.
+async fn refused_a_process(group: Option<&Group>) {
+    let Some(group) = group.filter(|group| group.limits_processes()) else { return std::future::pending().await };
+    while !group.too_many_processes() {
+        tokio::time::sleep(PROCESSES_EVERY).await;
+    }
+}
+
+/// What the control group adds to what the init saw.
+fn with_group(mut ended: Ended, group: Option<&Group>) -> Ended {
+    let failed = ended.code != Some(0);
+    ended.out_of_memory |= failed && group.is_some_and(Group::out_of_memory);
+    ended.too_many_processes |= failed && group.is_some_and(Group::too_many_processes);
+    ended
+}

@@ -1,0 +1,315 @@
+//! What of the machine an action sees: the system's directories, and for a step with the network its way out.
+//!
+//! Invariant: nothing of the worker's users, no key, no socket and no state directory is in the list. Of package tools' configurations
+//! only what holds no credential passes, unless the worker is told to give its user's to everybody.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use kiln_proto::secret;
+use zeroize::Zeroizing;
+
+use super::mirrors::{self, Cleaned};
+use super::spec::{Bind, Source};
+use super::{Config, Tools};
+use kiln_executor::HOME;
+
+/// Directories of the system, read-only.
+const SYSTEM: [&str; 3] = ["/usr", "/opt", "/nix/store"];
+/// On a merged system these are links into /usr.
+const LINKED: [&str; 7] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/libexec"];
+/// What compilers and interpreters read of /etc. The rest stays out: it holds keys.
+const ETC: [&str; 32] = [
+    "alternatives",
+    "ca-certificates",
+    "ca-certificates.conf",
+    "debian_version",
+    "default/java",
+    "fonts",
+    "gai.conf",
+    "gitconfig",
+    "gradle",
+    "host.conf",
+    "java-11-openjdk",
+    "java-17-openjdk",
+    "java-21-openjdk",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "magic",
+    "magic.mime",
+    "maven",
+    "mime.types",
+    "networks",
+    "os-release",
+    "perl",
+    "pki/tls/certs",
+    "protocols",
+    "python3",
+    "python3.11",
+    "services",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "timezone",
+];
+/// Below /etc: whom programs trust.
+const AUTHORITIES: &str = "ssl/certs";
+/// Data of installed packages that lies outside /usr.
+const VAR: [&str; 1] = ["/var/lib/gems"];
+/// For a step with the network.
+const NETWORK_ETC: [&str; 4] = ["hosts", "npmrc", "pip.conf", "wgetrc"];
+/// Configurations of package tools in the worker's home, and where they appear in the action's.
+const NETWORK_HOME: [&str; 14] = [
+    ".bundle/config",
+    ".config/go/env",
+    ".config/pip/pip.conf",
+    ".config/uv/uv.toml",
+    ".config/pypoetry/config.toml",
+    ".gradle/gradle.properties",
+    ".gradle/init.gradle",
+    ".gradle/init.d",
+    ".m2/settings.xml",
+    ".m2/settings-security.xml",
+    ".npmrc",
+    ".pip/pip.conf",
+    ".yarnrc",
+    ".yarnrc.yml",
+];
+/// Variables that say how the network is reached, and which certificates it is trusted by.
+const NETWORK_VARIABLES: [&str; 30] = [
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "all_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "FTP_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "NIX_SSL_CERT_FILE",
+    "CURL_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+    "NODE_EXTRA_CA_CERTS",
+    "GIT_SSL_CAINFO",
+    "GIT_SSL_CAPATH",
+    "CARGO_HTTP_CAINFO",
+    "CARGO_HTTP_PROXY",
+    "PIP_CERT",
+    "PIP_INDEX_URL",
+    "PIP_EXTRA_INDEX_URL",
+    "PIP_FIND_LINKS",
+    "PIP_TRUSTED_HOST",
+    "GOPROXY",
+    "GOSUMDB",
+    "GONOSUMDB",
+    "GOFLAGS",
+    "BUNDLE_MIRROR__ALL",
+];
+/// Longest configuration that is read: they share one file system in memory.
+const MAX_CONFIGURATION_BYTES: usize = 256 << 10;
+/// Variables of which every name that starts so is taken.
+const NETWORK_PREFIXES: [&str; 9] = [
+    "UV_INDEX",
+    "UV_DEFAULT_INDEX",
+    "UV_EXTRA_INDEX",
+    "UV_FIND_LINKS",
+    "NPM_CONFIG_",
+    "npm_config_",
+    "CARGO_REGISTRIES_",
+    "CARGO_SOURCE_",
+    "YARN_NPM_",
+];
+
+/// What this machine has of all that.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Host {
+    /// For every action.
+    pub(super) binds: Vec<Bind>,
+    pub(super) links: Vec<(PathBuf, PathBuf)>,
+    /// For an action with the network, in addition.
+    pub(super) network_binds: Vec<Bind>,
+    pub(super) network_environment: BTreeMap<String, String>,
+    /// Files that are shown as they are here and not as they are on the machine.
+    pub(super) files: Vec<(PathBuf, String)>,
+    pub(super) network_files: Vec<(PathBuf, String)>,
+    /// What is hidden in what an action with the network prints: passwords of proxies, and whatever else passes.
+    pub(super) secrets: Vec<Zeroizing<String>>,
+    /// Credentials of the worker's user pass too.
+    own_credentials: bool,
+}
+
+fn read_only(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Bind {
+    let from = from.into();
+    Bind {
+        is_directory: from.is_dir(),
+        is_public: is_public(&from),
+        from: Source::Path(from),
+        to: to.into(),
+        writable: false,
+    }
+}
+
+fn path_of(bind: &Bind) -> Option<&Path> {
+    match &bind.from {
+        Source::Path(path) => Some(path),
+        _ => None,
+    }
+}
+
+/// Whether every user of the machine gets to this and may read it.
+fn is_public(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let allows = |path: &Path, bits: u32| path.metadata().is_ok_and(|data| data.mode() & bits == bits);
+    let bits = if path.is_dir() { 0o5 } else { 0o4 };
+    allows(path, bits) && path.ancestors().skip(1).all(|above| allows(above, 0o1))
+}
+
+fn inside(root: &Path, path: &str) -> PathBuf {
+    root.join(path.trim_start_matches('/'))
+}
+
+/// The file that a path means within a root: links are followed as if it were `/`.
+pub fn within(root: &Path, path: &Path) -> Option<PathBuf> {
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+    let root = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let file = openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT).ok()?;
+    std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file))).ok()
+}
+
+/// Whether a file of certificates holds a private key too.
+fn holds_a_key(path: &Path) -> bool {
+    path.is_file() && std::fs::read(path).is_ok_and(|data| data.windows(11).any(|part| part == b"PRIVATE KEY"))
+}
+
+fn etc(root: &Path, name: &str) -> Option<Bind> {
+    let path = Path::new("/etc").join(name);
+    // A link is followed here: its target may lie where the sandbox does not look.
+    Some(read_only(within(root, &path)?, path))
+}
+
+impl Host {
+    /// Looks at the machine, or for what is the system's at another root.
+    pub(super) fn look(config: &Config) -> Self {
+        let tools: &Tools = &config.tools;
+        let mut host = Host { own_credentials: config.own_credentials, ..Host::default() };
+        let root = config.root.as_deref().unwrap_or(Path::new("/"));
+        for path in SYSTEM.into_iter().chain(VAR) {
+            host.system(root, path);
+        }
+        for path in LINKED {
+            match std::fs::read_link(inside(root, path)) {
+                Ok(target) => host.links.push((path.into(), target)),
+                Err(_) => host.system(root, path),
+            }
+        }
+        for name in ETC {
+            let Some(bind) = etc(root, name) else { continue };
+            if name == "gitconfig" {
+                let cleaned = path_of(&bind).and_then(|from| host.cleaned(from, bind.to.clone()));
+                host.files.extend(cleaned);
+            } else {
+                host.binds.push(bind);
+            }
+        }
+        host.links.push(("/etc/mtab".into(), "/proc/mounts".into()));
+        for tool in tools.iter() {
+            host.binds.push(read_only(&tool.directory, &tool.mounted));
+        }
+        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_else(|| "/nonexistent".into());
+        host.cargo(&home);
+        host.network(&home);
+        if root != Path::new("/") {
+            // The network is the machine's, and so is whom it is trusted by: a company's proxy has an authority of its own.
+            host.network_binds.extend(etc(Path::new("/"), AUTHORITIES));
+        }
+        host
+    }
+
+    fn system(&mut self, root: &Path, path: &str) {
+        let from = inside(root, path);
+        if from.is_dir() {
+            self.binds.push(read_only(from, path));
+        }
+    }
+
+    /// Cargo looks for its configuration in the parents of the project. A closed step needs it too: it says which registry
+    /// stands in for another, and by that how the fetched sources are named. Credentials are another file.
+    fn cargo(&mut self, home: &Path) {
+        let base = std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
+        let config = ["config.toml", "config"].map(|name| base.join(name)).into_iter().find(|path| path.is_file());
+        if let Some(config) = config {
+            let cleaned = self.cleaned(&config, "/.cargo/config.toml".into());
+            self.files.extend(cleaned);
+        }
+    }
+
+    fn network(&mut self, home: &Path) {
+        for name in NETWORK_ETC.into_iter().chain(["resolv.conf"]) {
+            let Some(bind) = etc(Path::new("/"), name) else { continue };
+            match name {
+                "hosts" | "resolv.conf" => self.network_binds.push(bind),
+                _ => {
+                    if let Some(from) = path_of(&bind) {
+                        self.configuration(from, &bind.to);
+                    }
+                }
+            }
+        }
+        for name in NETWORK_HOME {
+            self.configuration(&home.join(name), &Path::new(HOME).join(name));
+        }
+        for (name, value) in std::env::vars() {
+            let wanted = NETWORK_VARIABLES.contains(&name.as_str())
+                || NETWORK_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+            if !wanted {
+                continue;
+            }
+            let cleaned = mirrors::clean_variable(&name, &value);
+            self.hide(cleaned.secrets);
+            let Some(passed) = (if self.own_credentials { Some(value) } else { cleaned.text }) else { continue };
+            // A variable that names a file brings the file with it.
+            for part in passed.split(':').map(Path::new).filter(|part| part.is_absolute() && part.exists()) {
+                let covered = self.binds.iter().chain(&self.network_binds).any(|bind| part.starts_with(&bind.to));
+                let Ok(from) = part.canonicalize() else { continue };
+                match (covered, mirrors::is_trust(&name), from.is_dir()) {
+                    (true, ..) => {}
+                    (false, true, false) if holds_a_key(&from) && !self.own_credentials => {}
+                    // Packages in a directory, and certificates.
+                    (false, _, true) | (false, true, _) => self.network_binds.push(read_only(from, part)),
+                    (false, false, false) => self.configuration(&from, part),
+                }
+            }
+            self.network_environment.insert(name, passed);
+        }
+    }
+
+    /// A file of a package tool's, or each of a directory.
+    fn configuration(&mut self, from: &Path, to: &Path) {
+        if from.is_dir() {
+            for entry in std::fs::read_dir(from).into_iter().flatten().flatten() {
+                self.configuration(&entry.path(), &to.join(entry.file_name()));
+            }
+            return;
+        }
+        let cleaned = self.cleaned(from, to.to_owned());
+        self.network_files.extend(cleaned);
+    }
+
+    /// What of a file an action may see, at this place.
+    fn cleaned(&mut self, from: &Path, to: PathBuf) -> Option<(PathBuf, String)> {
+        let text = std::fs::read_to_string(from).ok().filter(|text| text.len() <= MAX_CONFIGURATION_BYTES)?;
+        let Cleaned { text: passed, secrets } = mirrors::clean_file(from, &text);
+        self.hide(secrets);
+        let passed = if self.own_credentials { Some(text) } else { passed };
+        passed.map(|passed| (to, passed))
+    }
+
+    fn hide(&mut self, secrets: Vec<String>) {
+        let usable = secrets.into_iter().filter(|value| secret::problem(value).is_none());
+        self.secrets.extend(usable.map(Zeroizing::new));
+    }
+}

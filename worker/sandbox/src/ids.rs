@@ -1,0 +1,308 @@
+//! Which users and groups actions are: a range of subordinate ids for each that runs, or one user for all of them.
+//!
+//! Invariant: no action has an id of the worker's.
+//!
+//! With a range for each, two actions that run at the same time have no id in common, and what an action uses up that the kernel counts by
+//! user (inotify instances, pending signals, message queues) is charged to its own range. On disk everything belongs to the worker:
+//! an action sees the worker's directories by mounts that show it as their owner. Only root on a kernel and file system with such mounts can do
+//! that. Elsewhere all actions are one user, to whom their inputs and what they write belong on disk too.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::mount::{OpenTreeFlags, open_tree};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Config;
+use super::init::USER;
+use kiln_kernel::{syscalls, userns};
+
+/// Ids of one action.
+pub const EACH: u32 = 65_536;
+/// Where neither the command line nor `/etc/subuid` names a range: ids that Linux distributions and systemd leave unused.
+const DEFAULT: SubIds = SubIds { base: 0x7000_0000, count: 256 * EACH };
+
+/// A range of subordinate user and group ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SubIds {
+    base: u32,
+    count: u32,
+}
+
+impl SubIds {
+    /// The range that belongs to root's containers, as `/etc/subuid` and `/etc/subgid` both say; else one that nobody uses.
+    fn of_root() -> Self {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let groups = ranges(&read("/etc/subgid"));
+        let shared =
+            ranges(&read("/etc/subuid")).into_iter().find(|range| groups.contains(range) && range.count >= EACH);
+        shared.unwrap_or(DEFAULT)
+    }
+
+    /// The range that this process's own user namespace has beside its root, both as users and as groups.
+    fn mapped() -> Result<Self, String> {
+        let [users, groups] = userns::mapped();
+        let starts =
+            [&users, &groups].map(|ranges| ranges.iter().find(|range| range.inside > 0 && range.count >= EACH));
+        match starts {
+            [Some(users), Some(groups)] if users.inside == groups.inside => {
+                Ok(Self { base: users.inside, count: users.count.min(groups.count) })
+            }
+            _ => Err(format!("the worker's user namespace has no {EACH} ids beside its own")),
+        }
+    }
+
+    fn slots(self) -> u32 {
+        self.count / EACH
+    }
+
+    /// The first id, and how many.
+    pub fn range(self) -> (u32, u32) {
+        (self.base, self.count)
+    }
+}
+
+impl std::fmt::Display for SubIds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.base, self.count)
+    }
+}
+
+impl FromStr for SubIds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "invalid range of ids `{text}`: expected `BASE:COUNT` above 65535 with at least {EACH} ids, such as \
+                 `{DEFAULT}`"
+            )
+        };
+        let (base, count) = text.split_once(':').ok_or_else(wrong)?;
+        let range = Self { base: base.parse().map_err(|_| wrong())?, count: count.parse().map_err(|_| wrong())? };
+        // The last id means "none".
+        let fits = range.base.checked_add(range.count).is_some_and(|end| end < u32::MAX);
+        if range.base < EACH || range.count < EACH || !fits { Err(wrong()) } else { Ok(range) }
+    }
+}
+
+/// Lines `NAME:BASE:COUNT` of root and of a user `kiln`.
+fn ranges(text: &str) -> Vec<SubIds> {
+    let of = |line: &str| {
+        let (name, range) = line.trim().split_once(':')?;
+        matches!(name, "kiln" | "root").then(|| range.parse().ok()).flatten()
+    };
+    text.lines().filter_map(of).collect()
+}
+
+/// How ids are given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A range for each action, and mounts that show it the worker's files as its own.
+    Each,
+    /// One user for all actions, to whom their files belong.
+    Shared,
+}
+
+/// Gives each action its ids.
+#[derive(Debug)]
+pub(super) struct Ids {
+    kind: Kind,
+    range: SubIds,
+    program: PathBuf,
+    free: Arc<Mutex<Free>>,
+    /// As many permits as there are free slots.
+    permits: Arc<Semaphore>,
+}
+
+#[derive(Debug, Default)]
+struct Free {
+    /// Those that were used before, with their namespaces.
+    made: Vec<Slot>,
+    /// Numbers of those that could not be made.
+    failed: Vec<u32>,
+    /// Number of the next that was never used.
+    next: u32,
+}
+
+impl Free {
+    fn number(&mut self) -> u32 {
+        self.failed.pop().unwrap_or_else(|| {
+            self.next += 1;
+            self.next - 1
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Slot {
+    /// The id that an action's user has outside.
+    user: u32,
+    /// In which the action runs.
+    namespace: File,
+    /// By which mounts show the worker's files as the action's, where they are not.
+    owners: Option<File>,
+}
+
+/// The ids of one action; others may have them once this is dropped.
+#[derive(Debug)]
+pub(super) struct Lease {
+    slot: Option<Slot>,
+    free: Arc<Mutex<Free>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Ids {
+    /// An allocator.
+    ///
+    /// # Errors
+    /// In words, why this process cannot give actions ids in this way.
+    pub(super) fn open(kind: Kind, config: &Config) -> Result<Self, String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(config.no_ids.clone().unwrap_or_else(|| "the worker is not root".to_owned()));
+        }
+        let is_machine = userns::is_machine_root();
+        let range = if is_machine { config.sub_ids.unwrap_or_else(SubIds::of_root) } else { SubIds::mapped()? };
+        let at_once = match kind {
+            Kind::Each if !is_machine => return Err("only root on the machine can map the owners of files".to_owned()),
+            Kind::Each => range.slots() as usize,
+            // Their number is no longer what bounds actions.
+            Kind::Shared => Semaphore::MAX_PERMITS,
+        };
+        let (program, permits) = (config.init(), Arc::new(Semaphore::new(at_once)));
+        let ids = Self { kind, range, program, free: Arc::default(), permits };
+        ids.try_take()?.mount(&config.scratch)?;
+        Ok(ids)
+    }
+
+    /// The user and group that inputs must belong to, where that is not the worker's own.
+    pub(super) fn owner(&self) -> Option<u32> {
+        (self.kind == Kind::Shared).then_some(self.range.base + USER)
+    }
+
+    /// Ids that no other action has, where there are any left.
+    pub(super) fn try_take(&self) -> Result<Lease, String> {
+        let permit = self.permits.clone().try_acquire_owned().map_err(|error| error.to_string())?;
+        self.lease(permit)
+    }
+
+    /// What actions are to the machine, in words.
+    pub(super) fn describe(&self) -> String {
+        match self.kind {
+            Kind::Each => format!("{EACH} ids for each action from {}", self.range),
+            Kind::Shared => "one user for all actions, which is not the worker's".to_owned(),
+        }
+    }
+
+    /// Waits for ids that no other action has.
+    pub(super) async fn take(&self) -> Result<Lease, String> {
+        let permit = self.permits.clone().acquire_owned().await.map_err(|error| error.to_string())?;
+        self.lease(permit)
+    }
+
+    fn lease(&self, permit: OwnedSemaphorePermit) -> Result<Lease, String> {
+        let (made, number) = {
+            let mut free = self.free.lock();
+            let made = free.made.pop();
+            let number = if made.is_some() { 0 } else { free.number() };
+            (made, number)
+        };
+        let made = made.map_or_else(|| self.make(number), Ok);
+        let slot = made.inspect_err(|_| self.free.lock().failed.push(number))?;
+        Ok(Lease { slot: Some(slot), free: self.free.clone(), _permit: permit })
+    }
+
+    fn make(&self, number: u32) -> Result<Slot, String> {
+        let slot = match self.kind {
+            // Workers that share a range, as commands of several projects do, begin at different places of it.
+            Kind::Each => (std::process::id() % self.range.slots() + number) % self.range.slots(),
+            Kind::Shared => 0,
+        };
+        let base = self.range.base + slot * EACH;
+        let user = base + USER;
+        let failed = |error| format!("cannot make a user namespace for the ids from {base}: {error}");
+        let namespace = userns::make(&self.program, Some(user), &format!("0 {base} {EACH}")).map_err(failed)?;
+        let owners = match self.kind {
+            Kind::Each => Some(userns::make(&self.program, None, &format!("0 {user} 1")).map_err(failed)?),
+            Kind::Shared => None,
+        };
+        Ok(Slot { user, namespace, owners })
+    }
+}
+
+impl Lease {
+    /// The id that the action's user and group have outside of its namespace.
+    pub(super) fn user(&self) -> u32 {
+        self.slot.as_ref().map_or(0, |slot| slot.user)
+    }
+
+    /// The user namespace that the action runs in.
+    pub(super) fn namespace(&self) -> Option<&File> {
+        self.slot.as_ref().map(|slot| &slot.namespace)
+    }
+
+    /// A mount of a directory or file of the worker's, not attached anywhere yet, on which it belongs to the action.
+    pub(super) fn mount(&self, path: &Path) -> Result<OwnedFd, String> {
+        let words = |error: std::io::Error| format!("cannot map the owners of `{}`: {error}", path.display());
+        let tree = detached(path)?;
+        if let Some(owners) = self.slot.as_ref().and_then(|slot| slot.owners.as_ref()) {
+            syscalls::map_owners(tree.as_fd(), owners.as_fd()).map_err(words)?;
+        }
+        Ok(tree)
+    }
+
+    /// Gives the action a directory that was made for it, where no mount shows it as its own.
+    pub(super) fn give(&self, path: &Path) -> Result<(), String> {
+        match &self.slot {
+            Some(Slot { user, owners: None, .. }) => std::os::unix::fs::lchown(path, Some(*user), Some(*user))
+                .map_err(|error| format!("cannot give `{}` to an action: {error}", path.display())),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same without the owners, for file systems that cannot map them.
+    pub(super) fn clone_mount(&self, path: &Path) -> Result<OwnedFd, String> {
+        detached(path)
+    }
+}
+
+/// A mount of what is at a path, not attached anywhere yet.
+fn detached(path: &Path) -> Result<OwnedFd, String> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(rustix::fs::CWD, path, flags)
+        .map_err(|error| format!("cannot clone the mount of `{}`: {error}", path.display()))
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            self.free.lock().made.push(slot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_read_or_refused_in_words() {
+        assert_eq!("100000:131072".parse(), Ok(SubIds { base: 100_000, count: 131_072 }));
+        for wrong in ["", "100000", "100000:x", "0:65536", "100000:65535", "4294902000:65536", "1000:65536"] {
+            let refused = wrong.parse::<SubIds>().unwrap_err();
+            assert!(refused.contains("BASE:COUNT") && refused.contains(&format!("`{wrong}`")), "{refused}");
+        }
+        assert_eq!(DEFAULT.to_string().parse(), Ok(DEFAULT));
+    }
+
+    #[test]
+    fn only_the_ranges_of_root_and_kiln_are_taken() {
+        let text = "someone:100000:65536\nkiln:300000:65536\n# root:1:2\nroot:400000:65536\nroot:1:1\n";
+        let found: Vec<String> = ranges(text).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["300000:65536", "400000:65536"]);
+    }
+}

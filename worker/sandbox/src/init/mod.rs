@@ -1,0 +1,288 @@
+//! The init of a job: a process of this same program that makes the namespaces, builds the root, starts the command and
+//! reaps what it leaves.
+//!
+//! It talks with the worker over the socket that is its standard input. When the worker closes that, or dies, the init ends,
+//! and with it every process of its namespace.
+
+mod routes;
+mod watch;
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{Pid, getegid, geteuid, sethostname, setsid};
+
+use super::spec::{self, GO, Network, Report, Spec};
+use super::{calls, network, root};
+use kiln_executor::ending::Ended;
+use kiln_executor::{BUILD, program};
+use kiln_kernel::{syscalls, userns};
+use watch::Stopped;
+
+/// The name under which this program starts to become an init.
+pub(super) const NAME: &str = "kiln-sandbox-init";
+/// The user and group that an action sees itself as.
+pub(super) const USER: u32 = 1000;
+
+/// How long a network may take to be connected.
+const CONNECTING: Duration = Duration::from_secs(20);
+
+/// Where this process was started as a job's init, it does that work and does not return.
+pub fn become_init_if_asked() {
+    if std::env::args_os().next().is_some_and(|name| name == NAME) {
+        let code = match run() {
+            Ok(()) => 0,
+            Err(reason) => {
+                report(&Report::Setup(reason));
+                1
+            }
+        };
+        std::process::exit(code);
+    }
+}
+
+/// The socket to the worker.
+fn socket() -> std::io::Result<UnixStream> {
+    // Closed in the command: what is said there is said in the init's name.
+    Ok(UnixStream::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?))
+}
+
+fn report(report: &Report) {
+    if let (Ok(mut socket), Ok(mut line)) = (socket(), serde_json::to_vec(report)) {
+        line.push(b'\n');
+        let _ = socket.write_all(&line);
+    }
+}
+
+fn run() -> Result<(), String> {
+    let words = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+    let socket = socket().map_err(words("no socket to the worker"))?;
+    syscalls::close_on_exec_from(3).map_err(words("cannot close what the worker left open"))?;
+    let mut sent = spec::receive(&socket).map_err(words("cannot read the job"))?;
+    let mut control = BufReader::new(socket);
+    let mut line = String::new();
+    control.read_line(&mut line).map_err(words("cannot read the job"))?;
+    let spec: Spec = serde_json::from_str(&line).map_err(|error| format!("cannot read the job: {error}"))?;
+    drop(line);
+
+    let mut flags =
+        CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    if spec.network != Network::Machine {
+        flags |= CloneFlags::CLONE_NEWNET;
+    }
+    match spec.user {
+        Some(user) if !sent.is_empty() => enter_ids(user, &sent.remove(0), flags)?,
+        _ => own_id(flags)?,
+    }
+    match syscalls::fork_alone().map_err(words("cannot fork"))? {
+        Some(child) => {
+            silence().map_err(words("cannot let go of the output"))?;
+            drop(control);
+            let _ = waitpid(child, None);
+            std::process::exit(0);
+        }
+        None => as_pid_one(spec, &sent, control),
+    }
+}
+
+/// Becomes the user whose ids the job has, before anything is made that the kernel charges to somebody.
+fn enter_ids(user: u32, namespace: &OwnedFd, flags: CloneFlags) -> Result<(), String> {
+    let errno = |what: &'static str| move |error: nix::Error| format!("{what}: {error}");
+    userns::become_user(user).map_err(errno("cannot become the job's user"))?;
+    setns(namespace, CloneFlags::CLONE_NEWUSER).map_err(errno("cannot enter the job's user namespace"))?;
+    unshare(flags).map_err(errno("the kernel refuses namespaces"))?;
+    visible()
+}
+
+/// The job is this process's own user, and nobody else.
+fn own_id(flags: CloneFlags) -> Result<(), String> {
+    let words = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+    let (uid, gid) = (geteuid(), getegid());
+    unshare(flags | CloneFlags::CLONE_NEWUSER).map_err(|error| format!("the kernel refuses namespaces: {error}"))?;
+    visible()?;
+    std::fs::write("/proc/self/setgroups", "deny").map_err(words("cannot fix the groups"))?;
+    std::fs::write("/proc/self/uid_map", format!("{USER} {uid} 1")).map_err(words("cannot map the user"))?;
+    std::fs::write("/proc/self/gid_map", format!("{USER} {gid} 1")).map_err(words("cannot map the group"))
+}
+
+/// A process that changed its user finds its own files of /proc root's, unless it says so.
+fn visible() -> Result<(), String> {
+    nix::sys::prctl::set_dumpable(true).map_err(|error| format!("cannot become readable to the worker: {error}"))
+}
+
+/// Lets go of the command's output, so that it ends when the command's processes have ended.
+fn silence() -> std::io::Result<()> {
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    Ok(())
+}
+
+fn as_pid_one(spec: Spec, sent: &[OwnedFd], mut control: BufReader<UnixStream>) -> Result<(), String> {
+    let io = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+    let errno = |what: &'static str| move |error: nix::Error| format!("{what}: {error}");
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(errno("cannot tie the init to the worker"))?;
+    let _ = setsid();
+    sethostname("kiln").map_err(errno("cannot set the host's name"))?;
+    if spec.network != Network::Machine {
+        syscalls::loopback_up().map_err(io("cannot bring the loopback interface up"))?;
+    }
+    if spec.network == Network::Own {
+        // The worker connects it while the root is built.
+        report(&Report::Network);
+    }
+    // Opened in the machine's /proc: the sandbox's is read-only.
+    let oom_score = std::fs::OpenOptions::new().write(true).open("/proc/self/oom_score_adj").ok();
+    root::build(&spec, sent)?;
+    if spec.network == Network::Own && !connected(&spec, &mut control)? {
+        std::process::exit(0);
+    }
+    nix::sys::prctl::set_no_new_privs().map_err(errno("cannot give privileges up"))?;
+    limit(&spec)?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    calls::restrict(spec.network == Network::Machine)?;
+    // A command runs as a user without any capability: `execve` drops them all for it.
+    let began = Instant::now();
+    let child = match expendable(oom_score, || start(&spec)) {
+        Ok(child) => child,
+        Err((code, message)) => {
+            eprintln!("kiln: {message}");
+            silence().map_err(io("cannot let go of the output"))?;
+            report(&Report::Ended(Ended { code: Some(code), ..Ended::default() }));
+            return hold(control);
+        }
+    };
+    silence().map_err(io("cannot let go of the output"))?;
+    let stopped = Stopped::default();
+    watch::watch(&spec, stopped.clone());
+    let most = spec.max_processes;
+    std::thread::spawn(move || {
+        let status = reap(child, || stopped.look(most));
+        report(&Report::Ended(ended(status, began.elapsed(), &stopped)));
+    });
+    hold(control)
+}
+
+/// Waits until the worker has connected the network, and closes what it must not lead to. `false`: the job is no longer wanted.
+fn connected(spec: &Spec, control: &mut BufReader<UnixStream>) -> Result<bool, String> {
+    let mut line = String::new();
+    control.read_line(&mut line).map_err(|error| format!("the worker says nothing: {error}"))?;
+    if line != GO {
+        return Ok(false);
+    }
+    let (began, (v4, v6)) = (Instant::now(), spec.routes);
+    while !network::is_connected(v4, v6) {
+        if began.elapsed() > CONNECTING {
+            return Err(format!("the job's network was not connected within {} s", CONNECTING.as_secs()));
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    routes::close(&spec.unreachable).map_err(|error| format!("cannot close addresses to the job: {error}"))?;
+    Ok(true)
+}
+
+fn limit(spec: &Spec) -> Result<(), String> {
+    let failed = |error: nix::Error| format!("cannot set limits: {error}");
+    // Not 0, which a kernel that hands cores to a program ignores; 1 it takes for "none", and no file fits into it (core(5)).
+    setrlimit(Resource::RLIMIT_CORE, 1, 1).map_err(failed)?;
+    setrlimit(Resource::RLIMIT_FSIZE, spec.file_bytes, spec.file_bytes).map_err(failed)?;
+    // Of what the action's user may have waiting, whoever else it is.
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_SIGPENDING) {
+        setrlimit(Resource::RLIMIT_SIGPENDING, hard / 2, hard / 2).map_err(failed)?;
+    }
+    if let Some(most) = spec.max_processes {
+        // The watchdog names the excess and ends it; beyond twice that the kernel refuses, so that nothing outruns it. (Counted in
+        // this user namespace alone; not for a worker that is root, which has control groups.)
+        let most = 2 * u64::from(most) + 64;
+        let _ = setrlimit(Resource::RLIMIT_NPROC, most, most);
+    }
+    Ok(())
+}
+
+/// Starts what the kernel is to end first where memory is short: never this init, without which nobody could tell what happened.
+fn expendable<T>(score: Option<std::fs::File>, start: impl FnOnce() -> T) -> T {
+    let Some(mut score) = score else { return start() };
+    let _ = score.write_all(b"1000");
+    let started = start();
+    let _ = score.write_all(b"0");
+    started
+}
+
+/// Keeps the mounts until the worker lets go; a line from it means that everything is to be stopped.
+fn hold(mut control: BufReader<UnixStream>) -> Result<(), String> {
+    let mut line = String::new();
+    while control.read_line(&mut line).is_ok_and(|read| read > 0) {
+        let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+        line.clear();
+    }
+    // The end of PID 1 is the end of every process in its namespace.
+    std::process::exit(0);
+}
+
+fn start(spec: &Spec) -> Result<Pid, (i32, String)> {
+    let directory = Path::new(BUILD).join(&spec.working_directory);
+    let program = spec.arguments.first().map(String::as_str).unwrap_or_default();
+    let path = spec.environment.get("PATH").map_or("", String::as_str);
+    let resolved = program::resolve(program, &directory, path, "on this worker")?;
+    let mut command = Command::new(&resolved);
+    command
+        .arg0(program)
+        .args(spec.arguments.iter().skip(1))
+        .env_clear()
+        .envs(&spec.environment)
+        .envs(spec.secrets.variables())
+        .current_dir(&directory)
+        .stdin(Stdio::null());
+    match command.spawn() {
+        Ok(child) => Ok(Pid::from_raw(child.id() as i32)),
+        Err(error) => Err((126, format!("cannot start `{}`: {error}", resolved.display()))),
+    }
+}
+
+/// Reaps until the command has ended, looks at what it leaves, then stops the rest and reaps that.
+fn reap(child: Pid, look: impl Fn()) -> Option<WaitStatus> {
+    let mut own = None;
+    loop {
+        match waitpid(Pid::from_raw(-1), None) {
+            Ok(status) if status.pid() == Some(child) => {
+                own = Some(status);
+                look();
+                let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+            }
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(_) => return own,
+        }
+    }
+}
+
+fn ended(status: Option<WaitStatus>, wall: Duration, stopped: &Stopped) -> Ended {
+    let (code, signal) = match status {
+        Some(WaitStatus::Exited(_, code)) => (Some(code), None),
+        Some(WaitStatus::Signaled(_, signal, _)) => (None, Some(signal as i32)),
+        _ => (None, None),
+    };
+    let mut ended = Ended {
+        code,
+        signal,
+        out_of_memory: stopped.out_of_memory(),
+        too_many_processes: stopped.too_many_processes(),
+        wall_us: wall.as_micros() as u64,
+        ..Ended::default()
+    };
+    if let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) {
+        let micros = |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
+        ended.user_us = micros(usage.user_time());
+        ended.system_us = micros(usage.system_time());
+        ended.peak_bytes = usage.max_rss() as u64 * 1024;
+    }
+    ended
+}

@@ -1,0 +1,301 @@
+//! The sandbox: one action in namespaces of its own, on a root that is the machine's own system, read-only.
+//!
+//! Invariant: an action sees the system's directories, its inputs at [`BUILD`](executor::BUILD), a private `/tmp` and its own processes, and
+//! nothing else of the worker; what it writes to its inputs never reaches the cache, for they are the lower layer of an
+//! overlay. When its command ends, or is stopped, every process that it started is gone.
+
+mod calls;
+mod cgroup;
+mod confined;
+mod host;
+mod ids;
+mod init;
+mod metadata;
+mod mirrors;
+mod network;
+mod prepare;
+mod root;
+mod spec;
+mod tools;
+mod trial;
+mod unconfined;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+pub use host::within;
+pub use ids::EACH as IDS_OF_AN_ACTION;
+pub use ids::SubIds;
+pub use init::become_init_if_asked;
+pub use network::Isolation;
+pub use network::become_network_if_asked;
+pub use tools::Tools;
+
+use kiln_executor::scratch::{self, Scratch};
+use kiln_executor::{self as executor, Chunk, Executor, Finished, Job};
+
+/// How actions are kept apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// In a sandbox where the kernel allows it, else unconfined, and loudly so.
+    Auto,
+    /// In a sandbox, or not at all.
+    Required,
+    /// Unconfined.
+    Off,
+}
+
+/// What a sandbox needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How actions are kept apart.
+    pub mode: Mode,
+    /// A directory of its own, on the file system of the input cache.
+    pub scratch: PathBuf,
+    /// Toolchains outside the system's directories.
+    pub tools: Tools,
+    /// The root file system that actions run on; by default this machine's own.
+    pub root: Option<PathBuf>,
+    /// The range from which actions get users and groups of their own, where the worker is root.
+    pub sub_ids: Option<SubIds>,
+    /// In words, why a worker that is not root has no subordinate ids.
+    pub no_ids: Option<String>,
+    /// Whether steps that may reach the network have one of their own.
+    pub network: Isolation,
+    /// The program that becomes a job's init; by default this process's own executable.
+    pub init: Option<PathBuf>,
+    /// Steps with the network get the credentials for registries of the worker's user.
+    pub own_credentials: bool,
+}
+
+/// A sandbox that does not work.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(
+        "this machine allows no sandbox: {reason}; allow unprivileged user namespaces and overlayfs, run the worker as root, \
+         or start it with `--sandbox off` where every action is trusted"
+    )]
+    Impossible { reason: String },
+    #[error(
+        "cannot run actions on the root `{root}`: {reason}; expected a root file system with `/bin/sh` on a machine that allows the \
+         sandbox, and for one of another architecture a kernel that runs it (packages `qemu-user-static` and `binfmt-support`)"
+    )]
+    Root { root: PathBuf, reason: String },
+    #[error("cannot use the scratch directory `{path}`: {source}")]
+    Scratch {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(
+        "this machine cannot give steps networks of their own: {reason}; fix that, or start the worker with \
+         `--network-isolation auto` where every step that may reach the network may reach what the machine reaches"
+    )]
+    NoNetwork { reason: String },
+    #[error("cannot set the sandbox up: {0}")]
+    Setup(String),
+    #[error("the action was cancelled")]
+    Cancelled,
+}
+
+impl Config {
+    fn init(&self) -> PathBuf {
+        self.init.clone().unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    confined: bool,
+    why_not: Option<String>,
+    /// In words, why actions have no ids of their own.
+    ids: Result<ids::Ids, String>,
+    cgroups: Option<cgroup::Cgroups>,
+    metadata: Option<metadata::Closed>,
+    /// In words, why steps have no networks of their own.
+    networks: Result<network::Networks, String>,
+    /// Ports of the machine's loopback that steps with the network find on theirs.
+    ports: Vec<u16>,
+    host: host::Host,
+}
+
+/// Runs commands apart from the worker and from each other. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    shared: Arc<Shared>,
+}
+
+impl Sandbox {
+    /// Finds out what the kernel allows, and removes what an earlier run left in the scratch directory.
+    ///
+    /// # Errors
+    /// [`Error::Impossible`] in the mode `required` where no sandbox can be had, [`Error::Root`] where actions do not run on the root.
+    pub fn open(config: Config) -> Result<Self, Error> {
+        let scratch = |source| Error::Scratch { path: config.scratch.clone(), source };
+        scratch::sweep(&config.scratch).map_err(scratch)?;
+        // Jobs leave files with the worker's owner and modes of their own, set-user-id ones among them.
+        std::fs::set_permissions(&config.scratch, std::fs::Permissions::from_mode(0o700)).map_err(scratch)?;
+        cgroup::sweep();
+        let host = host::Host::look(&config);
+        let (why_not, ids) = match config.mode {
+            Mode::Off => {
+                let why = "it was started with `--sandbox off`".to_owned();
+                (Some(why.clone()), Err(why))
+            }
+            Mode::Auto | Mode::Required => match trial::ids(&config, &host) {
+                Ok(ids) => (None, Ok(ids)),
+                Err(why) => (trial::sandbox(&config, &host, None).err(), Err(why)),
+            },
+        };
+        if let (Some(root), Some(reason)) = (&config.root, &why_not) {
+            return Err(Error::Root { root: root.clone(), reason: reason.clone() });
+        }
+        if config.mode == Mode::Required
+            && let Some(reason) = why_not
+        {
+            return Err(Error::Impossible { reason });
+        }
+        let cgroups = if why_not.is_none() { cgroup::Cgroups::open() } else { None };
+        let metadata = if why_not.is_none() { metadata::Closed::open() } else { None };
+        let ports = network::loopback_ports(&host);
+        let confined = why_not.is_none();
+        let found = match config.network {
+            Isolation::Off => Err("`--network-isolation off`".to_owned()),
+            _ if !confined => Err("there is no sandbox".to_owned()),
+            _ => network::Networks::find(&config.init()),
+        };
+        let required = config.network == Isolation::Required;
+        let networks = Err("not tried yet".to_owned());
+        let mut shared = Shared { confined, why_not, ids, cgroups, metadata, networks, ports, host, config };
+        shared.networks = found.and_then(|found| trial::best_network(&shared, found));
+        match &shared.networks {
+            Err(reason) if required => Err(Error::NoNetwork { reason: reason.clone() }),
+            _ => Ok(Self { shared: Arc::new(shared) }),
+        }
+    }
+
+    /// How actions are kept apart, in words.
+    pub fn describe(&self) -> String {
+        if let Some(why) = &self.shared.why_not {
+            return format!("OFF, actions run unconfined with the worker's own rights: {why}");
+        }
+        let limits = match &self.shared.cgroups {
+            Some(cgroups) => cgroups.describe(),
+            None => "a watchdog (no control group can be written)",
+        };
+        let network = match (&self.shared.networks, self.closes_metadata()) {
+            (Ok(networks), _) => format!("steps with the network have one of their own ({})", networks.program()),
+            (Err(why), true) => {
+                format!("steps with the network share the machine's, without metadata addresses ({why})")
+            }
+            (Err(why), false) => format!(
+                "steps with the network share the machine's, metadata addresses included ({why}; to close those without it, \
+                 the worker must be root, with cgroup2 mounted)"
+            ),
+        };
+        let ids = match &self.shared.ids {
+            Ok(ids) => ids.describe(),
+            Err(why) => format!("actions are the worker's own user ({why})"),
+        };
+        format!("namespaces, {ids}, limits by {limits}, {network}")
+    }
+
+    /// Whether actions have users and groups that are not the worker's.
+    pub fn has_own_ids(&self) -> bool {
+        self.shared.ids.is_ok()
+    }
+
+    /// The user and group that inputs must belong to on disk, where that is not the worker's own.
+    pub fn owner_of_inputs(&self) -> Option<u32> {
+        self.shared.ids.as_ref().ok().and_then(ids::Ids::owner)
+    }
+
+    /// What is hidden in what an action with the network prints.
+    pub fn hidden(&self) -> &[Zeroizing<String>] {
+        &self.shared.host.secrets
+    }
+
+    /// Whether actions are kept apart at all.
+    pub fn is_confined(&self) -> bool {
+        self.shared.confined
+    }
+
+    /// Whether steps with the network are kept from the addresses at which clouds hand out a machine's credentials.
+    pub fn closes_metadata(&self) -> bool {
+        self.shared.metadata.is_some() || self.has_own_networks()
+    }
+
+    /// Whether each step that may reach the network has one of its own.
+    pub fn has_own_networks(&self) -> bool {
+        self.shared.networks.is_ok()
+    }
+
+    /// `PATH` of an action that sets none.
+    pub fn path(&self) -> String {
+        if self.shared.confined { self.shared.config.tools.path() } else { self.shared.config.tools.host_path() }
+    }
+
+    /// Directories of this machine in which an action's tools are.
+    pub fn host_path(&self) -> String {
+        self.shared.config.tools.host_path()
+    }
+
+    /// Runs a command to its end, sending its output as it appears. The sender is closed when all of it was sent.
+    ///
+    /// # Errors
+    /// Where the sandbox itself fails; a command that fails is no error.
+    pub async fn run(
+        &self,
+        job: Job,
+        output: mpsc::Sender<Chunk>,
+        cancel: CancellationToken,
+    ) -> Result<Finished, Error> {
+        let scratch = Scratch::new(&self.shared.config.scratch)
+            .map_err(|source| Error::Scratch { path: self.shared.config.scratch.clone(), source })?;
+        if self.shared.confined {
+            confined::run(&self.shared, scratch, job, output, cancel).await
+        } else {
+            unconfined::run(&self.shared, scratch, job, output, cancel).await
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Executor for Sandbox {
+    async fn run(
+        &self,
+        job: Job,
+        output: mpsc::Sender<Chunk>,
+        cancel: CancellationToken,
+    ) -> Result<Finished, executor::Error> {
+        Sandbox::run(self, job, output, cancel).await.map_err(|error| match error {
+            Error::Cancelled => executor::Error::Cancelled,
+            error => executor::Error::Worker(error.to_string()),
+        })
+    }
+
+    fn hidden(&self) -> &[Zeroizing<String>] {
+        Sandbox::hidden(self)
+    }
+}
+
+impl Shared {
+    fn environment(&self, job: &Job, path: String, home: &str) -> BTreeMap<String, String> {
+        let mut environment = job.environment.clone();
+        Job::add_defaults(&mut environment, &path, home);
+        if job.network {
+            for (name, value) in &self.host.network_environment {
+                environment.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        environment
+    }
+}

@@ -1,0 +1,276 @@
+//! A network of its own for a step that may reach the network: its own loopback, and a way out by `pasta` or `slirp4netns`.
+//!
+//! Both (packages `passt` and `slirp4netns`) speak for the step from the machine's network, connection by connection, so nothing of the
+//! machine's firewall, routes or forwarding changes, and no root is needed. Invariants: nobody connects into a step; a step reaches nothing of
+//! the machine itself but the ports on its loopback that the machine's own configuration of proxies and registries names; and
+//! what [`closed`] lists is unreachable whatever the protocol.
+
+mod launch;
+mod ports;
+mod slirp;
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+pub(super) use ports::loopback_ports;
+
+use super::metadata;
+use kiln_kernel::userns;
+
+/// Where this process was started to connect a step's network, it does that and does not return.
+pub fn become_network_if_asked() {
+    launch::become_launcher_if_asked();
+    slirp::become_part_if_asked();
+}
+
+/// Whether steps that may reach the network have one of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Isolation {
+    /// Where the machine can do it, else they share the machine's.
+    Auto,
+    /// Or the worker does not start.
+    Required,
+    /// They share the machine's.
+    Off,
+}
+
+/// Where a step asks for names: `pasta` passes that on to the machine's name server. The dummy address of RFC 7600, and one of the
+/// prefix that RFC 6666 has discarded everywhere else.
+const NAMES: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)), IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0x53))];
+
+/// The program that speaks for a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stack {
+    Pasta,
+    Slirp,
+}
+
+impl Stack {
+    const ALL: [Self; 2] = [Self::Pasta, Self::Slirp];
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::Pasta => "pasta",
+            Self::Slirp => "slirp4netns",
+        }
+    }
+}
+
+/// What makes networks.
+#[derive(Debug, Clone)]
+pub(super) struct Networks {
+    stack: Stack,
+    program: PathBuf,
+    init: PathBuf,
+}
+
+/// What a step's init waits for and closes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Plan {
+    /// Default routes that appear when it is connected.
+    pub(super) v4: bool,
+    pub(super) v6: bool,
+    pub(super) closed: Vec<(IpAddr, u8)>,
+    pub(super) resolver: String,
+}
+
+impl Networks {
+    /// What this machine has for it, the best first.
+    ///
+    /// # Errors
+    /// In words, what the machine lacks.
+    pub(super) fn find(init: &Path) -> Result<Vec<Self>, String> {
+        let of = |stack: Stack| Some(Self { stack, program: installed(stack.program())?, init: init.to_owned() });
+        let found: Vec<Self> = Stack::ALL.into_iter().filter_map(of).collect();
+        if found.is_empty() {
+            return Err("neither `pasta` (package `passt`) nor `slirp4netns` is installed".to_owned());
+        }
+        let usable = |networks: &Self| {
+            let plan = networks.plan();
+            plan.v4 || plan.v6
+        };
+        let found: Vec<Self> = found.into_iter().filter(usable).collect();
+        if found.is_empty() {
+            return Err("the machine has no default route".to_owned());
+        }
+        if !userns::is_machine_root() && !launch::tun_is_public() {
+            return Err("`/dev/net/tun` is not there for every user: `chmod 666 /dev/net/tun`".to_owned());
+        }
+        Ok(found)
+    }
+
+    /// The program that connects them.
+    pub(super) fn program(&self) -> &'static str {
+        self.stack.program()
+    }
+
+    /// How a network made now looks.
+    pub(super) fn plan(&self) -> Plan {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let (v4, v6) = defaults(&read("/proc/net/route"), &read("/proc/net/ipv6_route"));
+        let mut closed = closed();
+        closed.extend(own_addresses(&read("/proc/net/fib_trie"), &read("/proc/net/if_inet6")));
+        let machine = read("/etc/resolv.conf");
+        match self.stack {
+            Stack::Pasta => Plan { v4, v6, closed, resolver: resolver(&machine, &forwarded(&machine)) },
+            // It knows IPv6 as an experiment only.
+            Stack::Slirp => {
+                closed.retain(|(address, _)| address.is_ipv4());
+                Plan { v4, v6: false, closed, resolver: resolver(&machine, &[slirp::NAMES]) }
+            }
+        }
+    }
+
+    /// The command that connects the network that a process is in, for as long as it runs. `user`: the owner of the process's user
+    /// namespace, where that is not this process's own user. `ports` of the machine's loopback appear on the step's.
+    pub(super) fn connection(&self, pid: u32, user: Option<u32>, ports: &[u16]) -> Command {
+        let mut command = match self.stack {
+            Stack::Pasta => self.pasta(pid, user, ports),
+            Stack::Slirp => slirp::connection(&self.init, &self.program, pid, user, ports),
+        };
+        command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    }
+
+    fn pasta(&self, pid: u32, user: Option<u32>, ports: &[u16]) -> Command {
+        let mut command = match user {
+            Some(user) => launch::by(&self.init, user, &self.program),
+            None => Command::new(&self.program),
+        };
+        let ports = match ports {
+            [] => "none".to_owned(),
+            ports => ports.iter().map(u16::to_string).collect::<Vec<_>>().join(","),
+        };
+        command.args(["--quiet", "--foreground", "--config-net", "--no-map-gw"]);
+        command.args(["--tcp-ports", "none", "--udp-ports", "none", "--udp-ns", "none", "--tcp-ns", &ports]);
+        for address in forwarded(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default()) {
+            command.args(["--dns-forward", &address.to_string()]);
+        }
+        command.arg("--userns").arg(format!("/proc/{pid}/ns/user"));
+        command.arg("--netns").arg(format!("/proc/{pid}/ns/net"));
+        command
+    }
+}
+
+/// Where a program is installed.
+fn installed(program: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let directories = path.split(':').chain(["/usr/local/bin", "/usr/bin", "/bin"]);
+    directories.map(|directory| Path::new(directory).join(program)).find(|file| file.is_file())
+}
+
+/// Metadata addresses of clouds, also as translators (NAT64, 6to4, Teredo, IPv4-compatible) write them.
+fn closed() -> Vec<(IpAddr, u8)> {
+    let mut closed: Vec<(IpAddr, u8)> = Vec::new();
+    for (address, bits) in metadata::v4() {
+        let [a, b, c, d] = address.octets();
+        let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        closed.push((address.into(), bits));
+        for prefix in [[0x64, 0xff9b, 0, 0, 0, 0], [0x64, 0xff9b, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0]] {
+            let [p0, p1, p2, p3, p4, p5] = prefix;
+            closed.push((Ipv6Addr::new(p0, p1, p2, p3, p4, p5, high, low).into(), 96 + bits));
+        }
+    }
+    closed.extend(metadata::v6().map(|(address, bits)| (address.into(), bits)));
+    // Nobody's way to a registry any more: 6to4, and Teredo.
+    closed.push((Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0).into(), 16));
+    closed.push((Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0).into(), 32));
+    closed
+}
+
+/// Addresses of the machine, at which it would serve whoever reaches them: all of `local` but its loopback's.
+fn own_addresses(trie: &str, inet6: &str) -> Vec<(IpAddr, u8)> {
+    let mut own = Vec::new();
+    let mut last = None;
+    for line in trie.lines() {
+        if let Some(address) = line.trim_start().strip_prefix("|-- ") {
+            last = address.parse::<Ipv4Addr>().ok();
+        } else if line.contains("/32 host LOCAL") {
+            own.extend(last.filter(|address| !address.is_loopback()).map(|address| (address.into(), 32)));
+        }
+    }
+    for line in inet6.lines() {
+        let digits = line.split(' ').next().and_then(|digits| u128::from_str_radix(digits, 16).ok());
+        let address = digits.map(Ipv6Addr::from_bits).filter(|address| !address.is_loopback());
+        own.extend(address.map(|address| (address.into(), 128)));
+    }
+    own.sort();
+    own.dedup();
+    own
+}
+
+/// Whether there are default routes, of either kind.
+fn defaults(route: &str, route6: &str) -> (bool, bool) {
+    let v4 = route.lines().skip(1).any(|line| line.split_whitespace().nth(1) == Some("00000000"));
+    let zero = "0".repeat(32);
+    let is_default = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        matches!(fields[..], [to, "00", .., device] if to == zero && device != "lo")
+    };
+    (v4, route6.lines().any(is_default))
+}
+
+pub(super) fn is_connected(v4: bool, v6: bool) -> bool {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let (has_v4, has_v6) = defaults(&read("/proc/net/route"), &read("/proc/net/ipv6_route"));
+    (has_v4 || !v4) && (has_v6 || !v6)
+}
+
+fn name_servers(configuration: &str) -> Vec<IpAddr> {
+    let of = |line: &str| line.trim().strip_prefix("nameserver")?.trim().split('%').next()?.parse().ok();
+    configuration.lines().filter_map(of).collect()
+}
+
+/// Addresses at which `pasta` takes a step's questions for names, of the kinds that the machine's name servers have.
+fn forwarded(configuration: &str) -> Vec<IpAddr> {
+    let servers = name_servers(configuration);
+    let has = |address: &IpAddr| servers.iter().any(|server| server.is_ipv4() == address.is_ipv4());
+    NAMES.into_iter().filter(has).collect()
+}
+
+/// `resolv.conf` of a step: the machine's with these name servers.
+fn resolver(configuration: &str, servers: &[IpAddr]) -> String {
+    let mut text = String::new();
+    for address in servers {
+        text.push_str(&format!("nameserver {address}\n"));
+    }
+    for line in configuration.lines().filter(|line| !line.trim_start().starts_with("nameserver")) {
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_routes_of_the_machine_are_read() {
+        let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.1.2.3\n        /32 host LOCAL\n     |-- 10.1.2.255\n        /32 link BROADCAST\n     |-- 127.0.0.1\n        /32 host LOCAL\n";
+        let inet6 = "00000000000000000000000000000001 01 80 10 80       lo\nfd000000000000000000000000000002 04 40 00 80     eth0\n";
+        let own: Vec<String> =
+            own_addresses(trie, inet6).iter().map(|(address, bits)| format!("{address}/{bits}")).collect();
+        assert_eq!(own, ["10.1.2.3/32", "fd00::2/128"]);
+        let route = "Iface\tDestination\tGateway\neth0\t00000000\t0102000A\n";
+        let zero = "0".repeat(32);
+        let route6 =
+            format!("{zero} 00 {zero} 00 fd000000000000000000000000000001 00000400 00000001 00000000 00000003 eth0\n");
+        let nothing = format!("{zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200       lo\n");
+        assert_eq!((defaults(route, &route6), defaults("Iface\n", &nothing)), ((true, true), (false, false)));
+    }
+
+    #[test]
+    fn a_step_asks_the_machines_name_servers_by_way_of_pasta() {
+        let machine = "# by hand\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nsearch corp.example\noptions ndots:2\n";
+        assert_eq!(
+            resolver(machine, &forwarded(machine)),
+            "nameserver 192.0.0.8\n# by hand\nsearch corp.example\noptions ndots:2\n"
+        );
+        let v6 = "nameserver fe80::1%eth0\n";
+        assert_eq!(resolver(v6, &forwarded(v6)), "nameserver 100::53\n");
+    }
+}

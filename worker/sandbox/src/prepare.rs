@@ -1,0 +1,164 @@
+//! What a job's init is told: the job's root, its limits, and the mounts that only the worker can make for it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::cgroup::Group;
+use super::host::Host;
+use super::ids::Lease;
+use super::init::USER;
+use super::network::Plan;
+use super::spec::{Bind, Network, Source, Spec, Tree};
+use kiln_executor::scratch::Scratch;
+use kiln_executor::{HOME, Job};
+
+/// A job's specification, with the mounts that go along.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    spec: Spec,
+    mounts: Vec<OwnedFd>,
+    limits: (u64, u32),
+}
+
+/// Collects mounts.
+struct Mounts<'a> {
+    ids: Option<&'a Lease>,
+    made: Vec<OwnedFd>,
+}
+
+impl Mounts<'_> {
+    /// A directory of the worker's, so that it belongs to the job.
+    fn owned(&mut self, path: &Path) -> Result<Source, String> {
+        let Some(ids) = self.ids else { return Ok(Source::Path(path.to_owned())) };
+        self.made.push(ids.mount(path)?);
+        Ok(Source::Sent(self.made.len() - 1))
+    }
+
+    /// What the job's user would not reach by its path.
+    fn reachable(&mut self, bind: &Bind) -> Result<Bind, String> {
+        let mut bind = bind.clone();
+        if let (Source::Path(path), false, Some(ids)) = (&bind.from, bind.is_public, self.ids) {
+            self.made.push(ids.mount(path).or_else(|_| ids.clone_mount(path))?);
+            bind.from = Source::Sent(self.made.len() - 1);
+        }
+        Ok(bind)
+    }
+}
+
+impl Prepared {
+    /// Prepares a job; its limits are the init's to watch.
+    pub(super) fn new(
+        host: &Host,
+        ids: Option<&Lease>,
+        scratch: &Scratch,
+        job: &Job,
+        environment: BTreeMap<String, String>,
+    ) -> Result<Self, String> {
+        for directory in ["", "tmp", "tmp/home", "written", "work"] {
+            let made = scratch.directory(directory).map_err(|error| format!("cannot prepare a job: {error}"))?;
+            ids.map_or(Ok(()), |ids| ids.give(&made))?;
+        }
+        let mut mounts = Mounts { ids, made: Vec::new() };
+        let mut stage = vec![mounts.owned(scratch.path())?];
+        let mut parents: Vec<&Path> = Vec::new();
+        let mut lower = Vec::new();
+        for layer in &job.layers {
+            let (Some(parent), Some(name)) = (layer.parent(), layer.file_name()) else {
+                return Err(format!("`{}` is no layer of inputs", layer.display()));
+            };
+            let known = parents.iter().position(|known| *known == parent);
+            let number = match known {
+                Some(number) => number + 1,
+                None => {
+                    stage.push(mounts.owned(parent)?);
+                    parents.push(parent);
+                    parents.len()
+                }
+            };
+            lower.push(Path::new(&number.to_string()).join(name));
+        }
+        let tree = Tree { lower, upper: "0/written".into(), work: "0/work".into() };
+        let tmp = Source::Staged("0/tmp".into());
+        let mut binds =
+            vec![Bind { from: tmp, is_directory: true, is_public: true, to: "/tmp".into(), writable: true }];
+        let wanted = host.binds.iter().chain(host.network_binds.iter().filter(|_| job.network));
+        for bind in wanted {
+            binds.push(mounts.reachable(bind)?);
+        }
+        let mut own: Vec<(PathBuf, String)> = host.files.clone();
+        own.extend(host.network_files.iter().filter(|_| job.network).cloned());
+        let mut files = files(&binds);
+        // The farm's own take the place of the machine's.
+        let given: Vec<PathBuf> = job.secrets.files().map(|(path, _)| Path::new(HOME).join(path)).collect();
+        binds.retain(|bind| !given.contains(&bind.to));
+        files.extend(own.into_iter().filter(|(path, _)| !given.contains(path)));
+        let spec = Spec {
+            user: ids.map(Lease::user),
+            stage,
+            binds,
+            links: host.links.clone(),
+            files,
+            tree,
+            network: if job.network { Network::Machine } else { Network::None },
+            routes: (false, false),
+            unreachable: Vec::new(),
+            arguments: job.arguments.clone(),
+            environment,
+            secrets: job.secrets.clone(),
+            working_directory: job.working_directory.clone(),
+            make_directories: job.make_directories.clone(),
+            shared_memory_bytes: job.memory_bytes / 2,
+            file_bytes: job.disk_bytes,
+            memory_bytes: Some(job.memory_bytes),
+            max_processes: Some(job.max_processes),
+        };
+        Ok(Self { spec, mounts: mounts.made, limits: (job.memory_bytes, job.max_processes) })
+    }
+
+    /// The job has a network of its own.
+    pub(super) fn with_own_network(&mut self, plan: Plan) {
+        let resolver = Path::new("/etc/resolv.conf");
+        self.spec.network = Network::Own;
+        self.spec.routes = (plan.v4, plan.v6);
+        self.spec.unreachable = plan.closed;
+        self.spec.binds.retain(|bind| bind.to != resolver);
+        self.spec.files.push((resolver.into(), plan.resolver));
+    }
+
+    /// What the control group limits, the init need not watch.
+    pub(super) fn limited_by(&mut self, group: Option<&Group>) {
+        let (memory_bytes, max_processes) = self.limits;
+        self.spec.memory_bytes = group.is_none().then_some(memory_bytes);
+        self.spec.max_processes = group.is_none_or(|group| !group.limits_processes()).then_some(max_processes);
+    }
+
+    /// What the init must have: its user namespace, and the mounts.
+    pub(super) fn descriptors<'a>(&'a self, ids: Option<&'a Lease>) -> Vec<BorrowedFd<'a>> {
+        let namespace = ids.and_then(Lease::namespace).map(AsFd::as_fd);
+        namespace.into_iter().chain(self.mounts.iter().map(AsFd::as_fd)).collect()
+    }
+
+    /// The line that the init reads. It holds secrets.
+    pub(super) fn line(&self) -> io::Result<Zeroizing<Vec<u8>>> {
+        let mut line = Zeroizing::new(serde_json::to_vec(&self.spec)?);
+        line.push(b'\n');
+        Ok(line)
+    }
+}
+
+/// Small files that the sandbox brings itself.
+fn files(binds: &[Bind]) -> Vec<(PathBuf, String)> {
+    let mut files = vec![
+        ("/etc/passwd".into(), format!("root:x:0:0::/:/bin/sh\nkiln:x:{USER}:{USER}::{HOME}:/bin/sh\n")),
+        ("/etc/group".into(), format!("root:x:0:\nkiln:x:{USER}:\n")),
+        ("/etc/nsswitch.conf".into(), "passwd: files\ngroup: files\nhosts: files dns\n".to_owned()),
+    ];
+    if !binds.iter().any(|bind| bind.to == Path::new("/etc/hosts")) {
+        files.push(("/etc/hosts".into(), "127.0.0.1 localhost kiln\n::1 localhost\n".to_owned()));
+    }
+    files
+}

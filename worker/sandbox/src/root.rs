@@ -1,0 +1,287 @@
+//! The sandbox's root, built by the init inside its mount namespace.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::pivot_root;
+use rustix::mount::{MoveMountFlags, move_mount};
+
+use super::spec::{Bind, Source, Spec};
+use kiln_executor::layers::Overlay;
+use kiln_executor::{BUILD, HOME};
+use kiln_kernel::syscalls;
+
+/// Where files of the home directory really are.
+const IN_MEMORY: &str = "/run/kiln";
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// Files of /proc that show the kernel's memory, keys, log, addresses or configuration, or what other processes of the machine do.
+const HIDDEN: [&str; 21] = [
+    "config.gz",
+    "interrupts",
+    "iomem",
+    "ioports",
+    "kallsyms",
+    "kcore",
+    "key-users",
+    "keys",
+    "kmsg",
+    "kpagecgroup",
+    "kpagecount",
+    "kpageflags",
+    "latency_stats",
+    "modules",
+    "pagetypeinfo",
+    "sched_debug",
+    "slabinfo",
+    "softirqs",
+    "sysrq-trigger",
+    "timer_list",
+    "vmallocinfo",
+];
+/// Directories of /proc that show the machine's hardware.
+const EMPTIED: [&str; 6] = ["acpi", "asound", "bus", "driver", "irq", "scsi"];
+/// Directories that every Linux system has, and of which a job's init needs nothing: where the root is built, out of sight.
+const PLACES: [&str; 4] = ["/sys", "/mnt", "/srv", "/home"];
+/// Most files in `/dev/shm`.
+const SHARED_FILES: u32 = 100_000;
+
+type Result<T> = std::result::Result<T, String>;
+
+fn mounted<S: AsRef<Path>, F: AsRef<Path>>(
+    source: Option<S>,
+    target: &Path,
+    kind: Option<F>,
+    flags: MsFlags,
+    data: Option<&str>,
+) -> Result<()> {
+    mount(source.as_ref().map(AsRef::as_ref), target, kind.as_ref().map(AsRef::as_ref), flags, data)
+        .map_err(|error| format!("cannot mount `{}`: {error}", target.display()))
+}
+
+const NONE: Option<&Path> = None;
+
+/// Builds the root and moves into it; what was there before is out of reach.
+pub(super) fn build(spec: &Spec, sent: &[OwnedFd]) -> Result<()> {
+    mounted(NONE, Path::new("/"), NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None)?;
+    let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let place =
+        PLACES.iter().map(Path::new).find(|place| place.is_dir()).ok_or(
+            "no directory to build the root file system on; expected one of `/sys`, `/mnt`, `/srv` and `/home`",
+        )?;
+    mounted(Some("tmpfs"), place, Some("tmpfs"), safe, Some("mode=0755,size=16m"))?;
+    let stages = Stages { directory: directory(place, "stage")?, sent };
+    for (number, source) in spec.stage.iter().enumerate() {
+        let at = directory(&stages.directory, &number.to_string())?;
+        stages.attach(source, &at)?;
+        restrict(&at, Restriction::NoDevices)?;
+    }
+    let root = &directory(place, "root")?;
+    mounted(Some("tmpfs"), root, Some("tmpfs"), safe, Some("mode=0755,size=16m"))?;
+    for bind in &spec.binds {
+        stages.place(root, bind)?;
+    }
+    for (at, target) in &spec.links {
+        let at = inside(root, at);
+        parent(&at)?;
+        std::os::unix::fs::symlink(target, &at).map_err(|error| format!("cannot link `{}`: {error}", at.display()))?;
+    }
+    for (at, content) in &spec.files {
+        write_within(root, at, content)?;
+    }
+    for (path, content) in spec.secrets.files() {
+        write_within(root, &Path::new(HOME).join(path), content)?;
+    }
+    devices(root, spec.shared_memory_bytes)?;
+    let empty = directory(place, "empty")?;
+    mounted(Some(&empty), &empty, NONE, MsFlags::MS_BIND, None)?;
+    restrict(&empty, Restriction::ReadOnly)?;
+    processes(root, &empty)?;
+    inputs(root, spec, &stages.directory)?;
+    enter(root)
+}
+
+/// Where what the worker gave is mounted while the root is built.
+struct Stages<'a> {
+    directory: PathBuf,
+    sent: &'a [OwnedFd],
+}
+
+impl Stages<'_> {
+    fn attach(&self, source: &Source, to: &Path) -> Result<()> {
+        let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+        match source {
+            Source::Path(path) => mounted(Some(path), to, NONE, bind, None),
+            Source::Staged(path) => mounted(Some(&self.directory.join(path)), to, NONE, bind, None),
+            Source::Sent(number) => {
+                let mount = self.sent.get(*number).ok_or("a mount of the worker's did not arrive")?;
+                move_mount(mount, "", rustix::fs::CWD, to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+                    .map_err(|error| format!("cannot mount `{}`: {error}", to.display()))
+            }
+        }
+    }
+
+    fn place(&self, root: &Path, bind: &Bind) -> Result<()> {
+        let to = inside(root, &bind.to);
+        if bind.is_directory {
+            fs::create_dir_all(&to).map_err(|error| format!("cannot make `{}`: {error}", to.display()))?;
+        } else {
+            file(&to)?;
+        }
+        self.attach(&bind.from, &to)?;
+        restrict(&to, if bind.writable { Restriction::NoDevices } else { Restriction::ReadOnly })
+    }
+}
+
+/// What a mount, and all below it, is not to allow.
+#[derive(Debug, Clone, Copy)]
+enum Restriction {
+    /// No devices and set-user-id programs.
+    NoDevices,
+    /// Neither these nor changes.
+    ReadOnly,
+    /// No changes: a device's owner and mode are the machine's.
+    Device,
+}
+
+fn restrict(at: &Path, restriction: Restriction) -> Result<()> {
+    let (read_only, no_devices) = match restriction {
+        Restriction::NoDevices => (false, true),
+        Restriction::ReadOnly => (true, true),
+        Restriction::Device => (true, false),
+    };
+    syscalls::restrict_mount(at, read_only, no_devices)
+        .map_err(|error| format!("cannot restrict the mount `{}`: {error}", at.display()))
+}
+
+fn file(at: &Path) -> Result<()> {
+    parent(at)?;
+    let made = if at.exists() { Ok(()) } else { fs::write(at, "") };
+    made.map_err(|error| format!("cannot make `{}`: {error}", at.display()))
+}
+
+fn inside(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Writes a file that stays in memory: the home directory is on a disk, so there it is a link.
+fn write_within(root: &Path, at: &Path, content: &str) -> Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt, symlink};
+    let failed = |error: std::io::Error| format!("cannot write `{}`: {error}", at.display());
+    let is_home = at.starts_with(HOME);
+    let kept = if is_home { Path::new(IN_MEMORY).join(at.strip_prefix("/").unwrap_or(at)) } else { at.to_owned() };
+    let to = inside(root, &kept);
+    parent(&to)?;
+    let mut options = fs::OpenOptions::new();
+    options.create(true).write(true).truncate(true).mode(if is_home { 0o600 } else { 0o644 });
+    std::io::Write::write_all(&mut options.open(&to).map_err(failed)?, content.as_bytes()).map_err(failed)?;
+    if is_home {
+        let link = inside(root, at);
+        parent(&link)?;
+        symlink(&kept, &link).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn directory(root: &Path, name: &str) -> Result<PathBuf> {
+    let path = root.join(name);
+    fs::create_dir_all(&path).map_err(|error| format!("cannot make `{}`: {error}", path.display()))?;
+    Ok(path)
+}
+
+fn parent(path: &Path) -> Result<()> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    fs::create_dir_all(parent).map_err(|error| format!("cannot make `{}`: {error}", parent.display()))
+}
+
+fn devices(root: &Path, shared_memory_bytes: u64) -> Result<()> {
+    let dev = directory(root, "dev")?;
+    for name in DEVICES {
+        let host = Path::new("/dev").join(name);
+        if host.exists() {
+            let to = dev.join(name);
+            file(&to)?;
+            mounted(Some(&host), &to, NONE, MsFlags::MS_BIND, None)?;
+            restrict(&to, Restriction::Device)?;
+        }
+    }
+    let shm = directory(&dev, "shm")?;
+    let options = format!("mode=1777,size={shared_memory_bytes},nr_inodes={SHARED_FILES}");
+    mounted(Some("tmpfs"), &shm, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(&options))?;
+    let links = [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ];
+    for (name, target) in links {
+        std::os::unix::fs::symlink(target, dev.join(name))
+            .map_err(|error| format!("cannot link /dev/{name}: {error}"))?;
+    }
+    // Terminals for tools that want one; a kernel that refuses them is no reason to refuse the rest.
+    let pts = directory(&dev, "pts")?;
+    let options = Some("newinstance,ptmxmode=0666,mode=620");
+    if mount(Some("devpts"), &pts, Some("devpts"), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, options).is_ok() {
+        let _ = std::os::unix::fs::symlink("pts/ptmx", dev.join("ptmx"));
+    }
+    Ok(())
+}
+
+/// The kernel's own files, read-only as a whole: an action that has the worker's user could otherwise write the kernel's settings
+/// without any capability.
+fn processes(root: &Path, empty: &Path) -> Result<()> {
+    let proc = directory(root, "proc")?;
+    let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mounted(Some("proc"), &proc, Some("proc"), safe, None)?;
+    // In a namespace of its own an action would have every capability, and most of the kernel's code before it.
+    fs::write(proc.join("sys/user/max_user_namespaces"), "0")
+        .map_err(|error| format!("cannot forbid further user namespaces: {error}"))?;
+    // Where actions share a user, or are the worker's, one of them alone does not use up what that user may have.
+    if let Some(most) = number(Path::new("/proc/sys/fs/inotify/max_user_instances")) {
+        let _ = fs::write(proc.join("sys/user/max_inotify_instances"), (most / 2).max(1).to_string());
+    }
+    restrict(&proc, Restriction::ReadOnly)?;
+    for name in HIDDEN {
+        let path = proc.join(name);
+        if path.exists() {
+            // As read-only as what it is bound from.
+            mounted(Some(&root.join("dev/null")), &path, NONE, MsFlags::MS_BIND, None)?;
+        }
+    }
+    for name in EMPTIED {
+        let path = proc.join(name);
+        if path.is_dir() {
+            mounted(Some(empty), &path, NONE, MsFlags::MS_BIND, None)?;
+        }
+    }
+    Ok(())
+}
+
+fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+fn inputs(root: &Path, spec: &Spec, stages: &Path) -> Result<()> {
+    let build = directory(root, BUILD.trim_start_matches('/'))?;
+    let staged = |path: &PathBuf| stages.join(path);
+    let (tree, at) = (&spec.tree, staged);
+    let overlay = Overlay { lower: tree.lower.iter().map(at).collect(), upper: at(&tree.upper), work: at(&tree.work) };
+    overlay.mount(&build, true)?;
+    for path in &spec.make_directories {
+        let to = build.join(path);
+        fs::create_dir_all(&to).map_err(|error| format!("cannot make `{path}`, the parent of an output: {error}"))?;
+    }
+    Ok(())
+}
+
+fn enter(root: &Path) -> Result<()> {
+    let words = |what: &'static str| move |error: nix::Error| format!("{what}: {error}");
+    std::env::set_current_dir(root).map_err(|error| format!("cannot enter the root: {error}"))?;
+    pivot_root(".", ".").map_err(words("cannot change the root"))?;
+    umount2(".", MntFlags::MNT_DETACH).map_err(words("cannot leave the old root"))?;
+    std::env::set_current_dir("/").map_err(|error| format!("cannot enter the root: {error}"))?;
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mounted(NONE, Path::new("/"), NONE, flags, None)
+}

@@ -1,0 +1,129 @@
+//! Tries the sandbox with jobs that do nothing, to find out what the machine allows.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use super::confined::command;
+use super::host::Host;
+use super::ids::{Ids, Kind, Lease};
+use super::network::Networks;
+use super::prepare::Prepared;
+use super::spec::{self, GO, Report};
+use super::{Config, Shared};
+use kiln_executor::ending::Ended;
+use kiln_executor::scratch::Scratch;
+use kiln_executor::{Job, Place, Secrets};
+
+/// How long a trial may take. Where the machine is busy, a network needs a moment.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A process that ends with the trial.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whether the kernel allows a sandbox with or without ids; in words why not.
+pub(super) fn sandbox(config: &Config, host: &Host, ids: Option<&Lease>) -> Result<(), String> {
+    run(config, host, ids, None)
+}
+
+/// An allocator of ids, tried with a job; in words why actions cannot have ids that are not the worker's.
+pub(super) fn ids(config: &Config, host: &Host) -> Result<Ids, String> {
+    let tried = |kind| {
+        let ids = Ids::open(kind, config)?;
+        let lease = ids.try_take()?;
+        sandbox(config, host, Some(&lease))?;
+        drop(lease);
+        Ok::<_, String>(ids)
+    };
+    tried(Kind::Each).or_else(|_| tried(Kind::Shared))
+}
+
+/// The first of these with which a job has a network of its own; in words why there is none.
+pub(super) fn best_network(shared: &Shared, candidates: Vec<Networks>) -> Result<Networks, String> {
+    let mut reasons = Vec::new();
+    for networks in candidates {
+        let lease = shared.ids.as_ref().ok().map(Ids::try_take).transpose()?;
+        match run(&shared.config, &shared.host, lease.as_ref(), Some((&networks, &shared.ports))) {
+            Ok(()) => return Ok(networks),
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    Err(reasons.join("; "))
+}
+
+fn run(config: &Config, host: &Host, ids: Option<&Lease>, network: Option<(&Networks, &[u16])>) -> Result<(), String> {
+    let words = |error: io::Error| error.to_string();
+    let scratch = Scratch::new(&config.scratch).map_err(words)?;
+    let lower = scratch.directory("lower").map_err(words)?;
+    let job = Job {
+        place: Place::Machine,
+        tenant: String::new(),
+        layers: vec![lower],
+        arguments: vec!["/bin/sh".into(), "-c".into(), "exit 7".into()],
+        environment: BTreeMap::new(),
+        secrets: Secrets::default(),
+        working_directory: String::new(),
+        make_directories: Vec::new(),
+        network: network.is_some(),
+        timeout: None,
+        milli_cpus: 1000,
+        memory_bytes: 1 << 30,
+        disk_bytes: 1 << 30,
+        max_processes: 100,
+    };
+    let mut prepared = Prepared::new(host, ids, &scratch, &job, BTreeMap::new())?;
+    if let Some((networks, _)) = network {
+        prepared.with_own_network(networks.plan());
+    }
+    let (own, theirs) = UnixStream::pair().map_err(words)?;
+    // The command is dropped with its end of the socket, so that an init that is none is noticed at once.
+    let spawned = command(config, theirs).into_std().stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let child = Running(spawned.map_err(words)?);
+    own.set_read_timeout(Some(PATIENCE)).map_err(words)?;
+    let mut reports = BufReader::new(&own);
+    let mut report = || -> io::Result<Report> {
+        let mut line = String::new();
+        reports.read_line(&mut line)?;
+        serde_json::from_str(&line).map_err(io::Error::other)
+    };
+    let told = spec::send(&own, &prepared.descriptors(ids)).and_then(|()| (&own).write_all(&prepared.line()?));
+    told.map_err(words)?;
+    let silent = |error: io::Error| format!("the trial's init said nothing: {error}");
+    let mut answer = report().map_err(silent)?;
+    let mut connection = None;
+    if let (Report::Network, Some((networks, ports))) = (&answer, network) {
+        let mut command = networks.connection(child.0.id(), ids.map(Lease::user), ports);
+        let spawned = command.spawn().map_err(|error| format!("cannot start {}: {error}", networks.program()))?;
+        connection = Some(Running(spawned));
+        (&own).write_all(GO.as_bytes()).map_err(words)?;
+        answer = report().map_err(silent)?;
+    }
+    drop(child);
+    match answer {
+        Report::Ended(Ended { code: Some(7), .. }) => Ok(()),
+        Report::Setup(reason) => {
+            Err(format!("{reason}{}", connection.map_or(String::new(), |process| said(process, network))))
+        }
+        Report::Network => Err("the trial's init asks for a network".to_owned()),
+        Report::Ended(ended) => Err(format!("a trial command ended with {ended:?} and not with code 7")),
+    }
+}
+
+/// What a process that failed said, and ended for.
+fn said(mut process: Running, network: Option<(&Networks, &[u16])>) -> String {
+    let program = network.map_or("", |(networks, _)| networks.program());
+    let mut text = String::new();
+    if let (Ok(Some(_)), Some(stderr)) = (process.0.try_wait(), process.0.stderr.take()) {
+        let _ = io::Read::read_to_string(&mut { stderr }, &mut text);
+    }
+    if text.trim().is_empty() { text } else { format!(" ({program}: {})", text.trim()) }
+}
