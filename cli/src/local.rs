@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use kiln_coordinator::context::{self, Context};
+use kiln_context::Context;
 use kiln_detect::Language;
 use kiln_planner::plan::{self, MemorySource, Options, Plan, Platform, Scope};
 
@@ -33,7 +33,7 @@ impl Project {
     /// Looks at a directory.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let dir = scan::directory(dir)?;
-        let Context { root, project: directory, parts } = context::of(&dir);
+        let Context { root, project: directory, parts } = kiln_context::of(&dir);
         let facts = std::thread::scope(|scope| {
             let facts = scope.spawn(|| git::facts(&root, &parts));
             let walked = scan::walk(&root, &parts);

@@ -7,9 +7,9 @@ use std::time::Duration;
 use kiln_images::registry::{self, Pattern, Reach};
 use kiln_scheduler::Pool;
 
-use crate::builds::Unfinished;
 use crate::services::execution;
 use kiln_auth::FarmKey;
+use kiln_builds::Unfinished;
 
 /// What the coordinator needs to know.
 #[derive(Debug, Clone, clap::Args)]

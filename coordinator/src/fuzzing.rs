@@ -16,8 +16,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc};
 use tonic::{Code, Request, Status};
 
-use crate::execution::ExecutionHandle;
 use crate::services::{ContentAddressableStorage, workers};
+use kiln_execution::ExecutionHandle;
 use kiln_store::{Config, Stores};
 
 const F: DigestFunction = DigestFunction::Sha256;

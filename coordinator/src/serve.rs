@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,22 +18,23 @@ use kiln_telemetry::calls::Calls;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tonic::transport::Server;
 use tonic::transport::server::{Connected, TcpIncoming};
 
 use crate::Config;
-use crate::execution::properties::Rules;
-use crate::execution::{self, ExecutionHandle};
 use crate::metrics::Metrics;
 use crate::services::budget::{Budget, Budgeted};
-use crate::services::{connections, health, membership, workers};
+use crate::services::{health, membership, workers};
 use crate::tenants::{self, ByTenant, Quotas, Stack, Tenants};
-use crate::webhooks;
 use kiln_auth::audit::Audit;
 use kiln_auth::credentials::Credentials;
 use kiln_auth::layer::Gate;
 use kiln_auth::{Authenticator, FarmKey};
+use kiln_execution::ExecutionHandle;
+use kiln_execution::properties::Rules;
 use kiln_store::Stores;
+use kiln_webhooks::Tenant;
 
 /// How long calls may go on after the coordinator was asked to stop. Streams that never end are cut then.
 const GRACE: Duration = Duration::from_secs(3);
@@ -121,10 +123,10 @@ where
     };
     kept.metrics = metrics.as_ref().map(|metrics| metrics.store.clone());
     let credentials = Credentials::open(config.credentials.as_deref(), config.own_credentials)?;
-    let hooks = config.webhooks.as_deref().map(webhooks::Config::read).transpose()?;
+    let hooks = config.webhooks.as_deref().map(kiln_webhooks::Config::read).transpose()?;
     let stores = Stores::open(&kept).await?;
     let quotas = config.quotas.as_deref().map(Quotas::read).transpose()?.unwrap_or_default();
-    let options = execution::Options {
+    let options = kiln_execution::Options {
         key: Some(key),
         scheduling: scheduling(&config),
         rules: config.properties.as_deref().map(Rules::read).transpose()?.unwrap_or_default(),
@@ -161,13 +163,12 @@ where
     let tenants = Tenants::new(shared);
     tenants.take_up();
     if let Some(hooks) = hooks {
-        let farm = webhooks::Farm {
+        let farm = kiln_webhooks::Farm {
             data_dir: config.data_dir.clone(),
-            tenants: tenants.clone(),
-            own: own.tenant.clone(),
+            tenants: Arc::new(Pushed { own: own.tenant.clone(), others: tenants.clone() }),
             metrics: counted_webhooks,
         };
-        tokio::spawn(webhooks::serve(hooks, farm, stopping.clone()).await?);
+        tokio::spawn(kiln_webhooks::serve(hooks, farm, stopping.clone()).await?);
     }
     macro_rules! sized {
         ($service:expr) => {
@@ -197,7 +198,7 @@ where
         stop.cancel();
         health::stopping(&health).await;
     };
-    let incoming = connections::bounded(incoming, config.max_connections, "`--max-connections`");
+    let incoming = kiln_auth::connections::bounded(incoming, config.max_connections, "`--max-connections`");
     let serving = server.serve_with_incoming_shutdown(incoming, shutdown);
     let cut = async move {
         stopping.cancelled().await;
@@ -210,6 +211,20 @@ where
     own.layers.settle().await;
     tenants.settle().await;
     served
+}
+
+/// Those whose pushes are built.
+#[derive(Debug)]
+struct Pushed {
+    own: Tenant,
+    others: Tenants,
+}
+
+#[tonic::async_trait]
+impl kiln_webhooks::Tenants for Pushed {
+    async fn tenant(&self, name: &str) -> Result<Tenant, Status> {
+        if name.is_empty() { Ok(self.own.clone()) } else { self.others.tenant(name).await }
+    }
 }
 
 /// The token that calls must show where nobody else is asked for anything.

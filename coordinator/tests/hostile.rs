@@ -8,8 +8,8 @@ mod support;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use kiln_coordinator::execution::ExecutionHandle;
-use kiln_coordinator::execution::{Attached, Request};
+use kiln_execution::ExecutionHandle;
+use kiln_execution::{Attached, Request};
 use kiln_proto::digest::Digest;
 use kiln_proto::{precondition, reapi};
 use support::{Farm, SHA256, code, noise, piece};

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::Instant;
 
-use kiln_coordinator::context::{self, Context};
+use kiln_context::Context;
 use kiln_planner::plan::{Scope, Variable};
 use kiln_proto::channel;
 use kiln_proto::meter::Meter;
@@ -49,7 +49,7 @@ pub(super) async fn run_scope(
     }
     let farm = &args::Farm { store_size: args.store_size, ..farm.clone() };
     let dir = scan::directory(&args.dir)?;
-    let context = context::of(&dir);
+    let context = kiln_context::of(&dir);
     let options = options(&context);
     let source_tree = git::work_tree(&options.root).unwrap_or_else(|| options.root.clone());
     let output = Output::new(&args.output, Some(&source_tree)).map_err(download::Error::from)?;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use futures::Stream;
-use kiln_coordinator::builds::Unfinished;
+use kiln_builds::Unfinished;
 use kiln_images::registry::Pattern;
 use kiln_store::Bound;
 use tokio::net::{TcpListener, UnixStream};

@@ -7,6 +7,7 @@ pub mod audit;
 mod authenticator;
 pub mod authority;
 mod config;
+pub mod connections;
 pub mod credentials;
 mod error;
 mod identity;

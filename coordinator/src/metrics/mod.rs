@@ -2,9 +2,7 @@
 //!
 //! Invariant: nothing is counted that nobody can ask for: without `--metrics-listen` there is none of this.
 
-mod builds;
 mod farm;
-mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,10 +14,10 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::execution::ExecutionHandle;
-pub use builds::BuildMetrics;
 use farm::View;
-pub use webhooks::WebhookMetrics;
+use kiln_builds::BuildMetrics;
+use kiln_execution::ExecutionHandle;
+pub use kiln_webhooks::WebhookMetrics;
 
 /// Everything that is counted, and the listener where it is asked for.
 #[derive(Debug)]

@@ -13,12 +13,12 @@ const MAX_ARTIFACTS: usize = 10_000;
 /// Serves builds and the artifacts that they made.
 #[derive(Debug, Clone)]
 pub struct Builds {
-    builds: crate::builds::Builds,
+    builds: kiln_builds::Builds,
 }
 
 impl Builds {
     /// Serves these builds.
-    pub fn new(builds: crate::builds::Builds) -> Self {
+    pub fn new(builds: kiln_builds::Builds) -> Self {
         Self { builds }
     }
 }

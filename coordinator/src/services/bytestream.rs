@@ -17,8 +17,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::compression::{Decompressor, blocking, compressed};
 use super::leased::Leased;
 use super::uploads::{Hold, Uploads};
-use crate::execution::log::ReadLogs;
 use crate::status::bad_resource_name;
+use kiln_execution::log::ReadLogs;
 use kiln_store::Stores;
 
 /// Reads and writes blobs as streams.

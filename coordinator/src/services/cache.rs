@@ -6,7 +6,7 @@ use kiln_proto::v1;
 use kiln_proto::v1::cache_server;
 use tonic::{Request, Response, Status};
 
-use crate::layers::{Layers, Prune};
+use kiln_layers::{Layers, Prune};
 
 /// Serves layers.
 #[derive(Debug)]

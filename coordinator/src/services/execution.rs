@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
 use super::metadata;
-use crate::execution::log::LiveLogs;
-use crate::execution::{self, Attached, ExecutionHandle, Update, failed};
+use kiln_execution::log::LiveLogs;
+use kiln_execution::{Attached, ExecutionHandle, Update, failed};
 
 /// How long an execution goes on whose clients vanished, where nothing else is said: they can come back by `WaitExecution`.
 pub const ABANDONED_AFTER: Duration = Duration::from_secs(30);
@@ -278,7 +278,7 @@ impl execution_server::Execution for Execution {
         let instance = request.instance_name.trim_matches('/').to_owned();
         let attached = self
             .execution
-            .execute(execution::Request {
+            .execute(kiln_execution::Request {
                 secrets: Vec::new(),
                 instance: instance.clone(),
                 action_digest: digest,

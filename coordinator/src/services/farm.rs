@@ -5,7 +5,7 @@ use kiln_proto::v1::farm_server;
 use tonic::{Request, Response, Status};
 
 use super::about;
-use crate::execution::ExecutionHandle;
+use kiln_execution::ExecutionHandle;
 
 /// Serves the farm's administration.
 #[derive(Debug)]

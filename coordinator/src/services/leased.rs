@@ -3,7 +3,7 @@
 use kiln_proto::digest::Digest;
 use tonic::{Request, Status};
 
-use crate::execution::LeaseAccess;
+use kiln_execution::LeaseAccess;
 
 /// The lease for which a call is made, where a worker makes it.
 #[derive(Debug, Clone)]

@@ -6,8 +6,8 @@ use kiln_proto::v1::{self, membership_server};
 use tonic::{Request, Response, Status};
 
 use super::about;
-use crate::execution::ExecutionHandle;
 use kiln_auth::{Authenticator, Identity, Role, check_name, issued, revoked, tokens};
+use kiln_execution::ExecutionHandle;
 
 /// Makes workers members.
 #[derive(Debug, Clone)]

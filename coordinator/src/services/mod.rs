@@ -9,7 +9,6 @@ pub mod capabilities;
 pub mod cas;
 mod chunks;
 mod compression;
-pub mod connections;
 pub mod execution;
 pub mod farm;
 pub mod health;
@@ -22,11 +21,11 @@ mod tree;
 mod uploads;
 pub mod workers;
 
-pub use crate::execution::log::{NoLogs, ReadLogs};
 pub use action_cache::ActionCache;
 pub use bytestream::ByteStream;
 pub use capabilities::Capabilities;
 pub use cas::ContentAddressableStorage;
+pub use kiln_execution::log::{NoLogs, ReadLogs};
 
 /// Bytes of blobs in one batch call, as advertised. Below gRPC's usual message limit of 4 MiB with its envelope is what clients
 /// must stay; the servers' own limit is [`kiln_proto::channel::MAX_MESSAGE_BYTES`].

@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::execution::ExecutionHandle;
+use kiln_execution::ExecutionHandle;
 
 /// Messages to a worker that wait while its connection is slow.
 const OUTBOX: usize = 1024;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::execution::Quota;
+use kiln_execution::Quota;
 use kiln_units::size;
 
 /// A file that is none.

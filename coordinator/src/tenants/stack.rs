@@ -24,13 +24,14 @@ use tonic::service::Routes;
 
 use super::Quotas;
 use crate::Config;
-use crate::builds::{Builds, Settings};
-use crate::execution::ExecutionHandle;
-use crate::layers::{self, LayerStore, Layers, RedbLayers, SharedLayers};
-use crate::metrics::BuildMetrics;
 use crate::services::{action_cache, builds, bytestream, cache, capabilities, cas, execution, farm};
 use kiln_auth::{Known, check_name};
+use kiln_builds::BuildMetrics;
+use kiln_builds::{Builds, Settings};
+use kiln_execution::ExecutionHandle;
+use kiln_layers::{self, LayerStore, Layers, RedbLayers, SharedLayers};
 use kiln_store::Stores;
+use kiln_webhooks::Tenant;
 
 /// Records of layers that are kept: one for each step, target and shard of a project.
 const MAX_LAYER_RECORDS: u64 = 20_000;
@@ -54,15 +55,6 @@ pub struct Shared {
     pub stopping: CancellationToken,
     /// How much each may use.
     pub quotas: Quotas,
-}
-
-/// What builds of a tenant need that no call asks for. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Tenant {
-    /// Its blobs and results.
-    pub stores: Stores,
-    /// Its builds.
-    pub builds: Builds,
 }
 
 /// One tenant's own.
@@ -139,7 +131,7 @@ async fn shared_layers(
     own: RedbLayers,
     config: &kiln_store::Config,
     stores: &Stores,
-) -> Result<Arc<dyn LayerStore>, layers::Error> {
+) -> Result<Arc<dyn LayerStore>, kiln_layers::Error> {
     let (Some(link), Some(redis)) = (&stores.redis, &config.redis) else { return Ok(Arc::new(own)) };
     let keys = kiln_store::redis::Keys::new(&redis.prefix, config.life, redis.key.clone());
     let parts = kiln_store::redis::Parts::new(link.clone(), keys, MAX_LAYER_RECORDS as usize);

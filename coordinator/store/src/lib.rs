@@ -25,6 +25,7 @@ pub mod s3;
 mod shared;
 mod shared_actions;
 mod status;
+pub mod trees;
 mod usage;
 mod whole;
 mod with_empty;

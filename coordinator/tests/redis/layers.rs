@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use kiln_coordinator::layers::{LayerStore, RedbLayers, SharedLayers};
+use kiln_layers::{LayerStore, RedbLayers, SharedLayers};
 use kiln_proto::v1::{LayerCounts, StepLayers, StepRun};
 use kiln_store::redis::{Health, Keys, Parts};
 

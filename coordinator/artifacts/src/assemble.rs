@@ -1,0 +1,203 @@
+//! From the outputs of steps to an artifact in the store: chosen, laid out, checked, and for an archive or an image packed.
+//!
+//! Invariant: what is made depends on the outputs and the artifact's description alone (for an image, on its base and the commit
+//! too); the same files give the same bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_images::image::Origin;
+use kiln_planner::plan::{Artifact, ArtifactKind, Target};
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::tree::{Entry, Tree};
+
+use super::bundle::{self, Supplied, System};
+use super::choose::{choose, lay_out};
+use super::image::{self, Bases};
+use super::start::{self, Start};
+use super::{Material, Subject, archive, check};
+use crate::elf::Wants;
+use kiln_store::trees::overlay;
+use kiln_store::trees::{self, flatten};
+use kiln_store::{BlobStore, Stores};
+
+/// An artifact that cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("artifact `{artifact}`: no output matches `{path}`; its steps left: {found}")]
+    NoFile { artifact: String, path: String, found: String },
+    #[error("artifact `{artifact}`: {reason}")]
+    Layout { artifact: String, reason: String },
+    #[error("artifact `{artifact}` would not run on its target: {}{fix}", .objections.join("; "))]
+    WouldNotRun { artifact: String, objections: Vec<String>, fix: String },
+    #[error("artifact `{artifact}`: cannot find out about its libraries: {reason}")]
+    Libraries { artifact: String, reason: String, is_projects: bool },
+    #[error("artifact `{artifact}`, base `{base}`: {source}")]
+    Base {
+        artifact: String,
+        base: String,
+        #[source]
+        source: Box<image::BaseError>,
+    },
+    #[error(transparent)]
+    Store(#[from] kiln_store::Error),
+    #[error(transparent)]
+    Tree(#[from] trees::Error),
+    #[error("cannot pack an artifact: {0}")]
+    Pack(#[from] std::io::Error),
+    #[error("cannot write a layer: {0}")]
+    Layer(#[from] kiln_images::layer::Error),
+}
+
+impl Error {
+    /// Whether the project must mend it, as opposed to the farm.
+    pub fn is_projects(&self) -> bool {
+        match self {
+            Self::NoFile { .. } | Self::Layout { .. } | Self::WouldNotRun { .. } => true,
+            Self::Libraries { is_projects, .. } => *is_projects,
+            Self::Base { source, .. } => source.is_projects(),
+            Self::Store(_) | Self::Tree(_) | Self::Pack(_) | Self::Layer(_) => false,
+        }
+    }
+}
+
+/// What an artifact is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Ingredients<'a> {
+    /// Where everything lies, and what is made goes.
+    pub stores: &'a Stores,
+    /// How blobs are named.
+    pub function: DigestFunction,
+    /// REAPI's instance, for what is cached.
+    pub instance: &'a str,
+    /// The artifact's description.
+    pub artifact: &'a Artifact,
+    /// Where it will run.
+    pub target: &'a Target,
+    /// What each of its steps left, in the plan's order, with the step's name.
+    pub outputs: &'a [(String, Tree)],
+    /// Names an archive.
+    pub stem: &'a str,
+    /// The project's tree, where an image's base may lie.
+    pub sources: &'a Tree,
+    /// The bases of this build's images.
+    pub bases: &'a Bases,
+    /// What an image says about where it came from.
+    pub origin: &'a Origin,
+    /// The system that its steps ran on.
+    pub system: &'a dyn System,
+}
+
+/// An artifact's content in the store.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// Directory of its files.
+    pub root: Digest,
+    /// Its one file, the manifest of an image, or the root.
+    pub content: Digest,
+    /// Bytes of its files.
+    pub size_bytes: u64,
+    /// Its files, or the image.
+    pub subjects: Vec<Subject>,
+    /// Every blob that it consists of.
+    pub blobs: Vec<Digest>,
+    /// What it was made from beside the sources.
+    pub materials: Vec<Material>,
+    /// What its executables want of where they run.
+    pub wants: BTreeMap<String, Wants>,
+    /// Lines of `sha256sum` for its files; none where they are named by another function.
+    pub checksums: Option<String>,
+    /// What the user should know of it.
+    pub notes: Vec<String>,
+    /// How it is started where it lies, as `v1::Artifact` has it.
+    pub start: Start,
+}
+
+/// Makes an artifact.
+///
+/// # Errors
+/// See [`Error::is_projects`] for whose they are.
+pub async fn assemble(given: &Ingredients<'_>) -> Result<Made, Error> {
+    let store = &*given.stores.blobs;
+    let mut outputs = given.outputs.to_vec();
+    let mut merged = Tree::default();
+    for (_, tree) in &mut outputs {
+        trees::expand_in_place(store, tree).await?;
+    }
+    // What a later step of `from` left lies over what an earlier one did.
+    for name in &given.artifact.from {
+        if let Some((_, tree)) = outputs.iter().find(|(step, _)| step == name) {
+            overlay(store, &mut merged, tree.clone()).await?;
+        }
+    }
+    let chosen = choose(given.artifact, &merged)?;
+    let tree = lay_out(given.artifact, &chosen)?;
+    if let ArtifactKind::Image(description) = &given.artifact.kind {
+        return image::assemble(given, description, &chosen, &tree, &outputs, &merged).await;
+    }
+    let wants = check::wants(store, &tree).await?;
+    let mut own: BTreeSet<String> = given.target.libraries.iter().cloned().collect();
+    let missing = bundle::missing(&wants, [&check::carried(&tree), &own]);
+    let asks = given.artifact.bundle_libraries || given.artifact.check_elf && !given.target.is_declared();
+    let supplied = match asks && !missing.is_empty() {
+        true => bundle::supply(given, tree, wants, &missing).await?,
+        false => Supplied { tree, wants, ..Supplied::default() },
+    };
+    let Supplied { tree, wants, there, materials, notes } = supplied;
+    own.extend(there);
+    if given.artifact.check_elf {
+        let carried = check::carried(&tree);
+        let left = bundle::missing(&wants, [&carried, &own]);
+        let fix = if left.is_empty() { String::new() } else { format!("; {}", bundle::fixes(given, &left)) };
+        check::hold(&given.artifact.name, &wants, &check::of_target(given.target, &carried, &own), fix)?;
+    }
+    let start = start::of(&tree, &given.artifact.name);
+    let tree = match given.artifact.kind {
+        ArtifactKind::Archive => archive::pack(store, given.function, &tree, given.stem).await?,
+        ArtifactKind::Binary | ArtifactKind::Image(_) => tree,
+    };
+    Ok(Made { wants, materials, notes, start, ..store_files(store, given.function, &tree).await? })
+}
+
+/// What `sha256sum` would say of a tree's files, where it is known already.
+pub(super) fn checksums(tree: &Tree) -> Option<String> {
+    let line = |(path, entry): &(String, Entry)| match entry {
+        Entry::File { digest, .. } if digest.function != DigestFunction::Sha256 => Some(None),
+        Entry::File { digest, .. } => Some(Some(format!("{}  {path}\n", digest.hex()))),
+        _ => None,
+    };
+    flatten(tree).iter().filter_map(line).collect()
+}
+
+/// Puts an artifact's tree into the store.
+pub(super) async fn store_files(store: &dyn BlobStore, function: DigestFunction, tree: &Tree) -> Result<Made, Error> {
+    let mut blobs = Vec::new();
+    tree.encode(function, &mut |encoded| blobs.push(encoded.digest));
+    let root = trees::store_tree(store, function, tree).await?;
+    let mut subjects = Vec::new();
+    let mut size_bytes = 0;
+    for (name, entry) in flatten(tree) {
+        if let Entry::File { digest, .. } = entry {
+            size_bytes += digest.size;
+            blobs.push(digest);
+            subjects.push(Subject { name, digest });
+        }
+    }
+    let content =
+        match subjects.iter().filter(|subject| !subject.name.ends_with(".tar.zst.sha256")).collect::<Vec<_>>()[..] {
+            [only] => only.digest,
+            _ => root,
+        };
+    Ok(Made {
+        root,
+        content,
+        size_bytes,
+        subjects,
+        blobs,
+        materials: Vec::new(),
+        wants: BTreeMap::new(),
+        checksums: checksums(tree),
+        notes: Vec::new(),
+        start: Start::default(),
+    })
+}

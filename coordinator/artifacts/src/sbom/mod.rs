@@ -1,0 +1,146 @@
+//! What an artifact consists of, as a CycloneDX document: the packages of the project's lock files, and the shared libraries that its
+//! executables ask for.
+//!
+//! Invariant: the same locks and files give the same bytes; neither time nor serial number is in them. What a lock file does not say is
+//! left out, and one that cannot be read gives nothing. Source: CycloneDX 1.5, JSON.
+
+mod cargo;
+mod go;
+mod npm;
+mod python;
+mod ruby;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_planner::plan::Source;
+use kiln_proto::v1;
+use serde_json::{Value, json};
+
+use crate::elf::Wants;
+
+/// A package in a lock file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Package {
+    /// Its name, as its registry has it.
+    name: String,
+    /// Its exact version.
+    version: String,
+    /// Its ecosystem by purl's name, such as `cargo`.
+    ecosystem: &'static str,
+    /// Algorithm and hex of its content, where the lock says it.
+    hash: Option<(&'static str, String)>,
+    /// Whether only development needs it.
+    development: bool,
+}
+
+impl Package {
+    fn new(ecosystem: &'static str, name: impl Into<String>, version: impl Into<String>) -> Self {
+        Self { name: name.into(), version: version.into(), ecosystem, hash: None, development: false }
+    }
+
+    /// Its package URL.
+    fn purl(&self) -> String {
+        let name: Vec<String> = self.name.split('/').map(percent).collect();
+        format!("pkg:{}/{}@{}", self.ecosystem, name.join("/"), percent(&self.version))
+    }
+}
+
+/// The document.
+pub fn document(artifact: &v1::Artifact, source: &dyn Source, wants: &BTreeMap<String, Wants>) -> Value {
+    let subject = json!({
+        "type": if artifact.kind == "image" { "container" } else { "application" },
+        "bom-ref": artifact.id,
+        "name": artifact.name,
+        "version": artifact.version,
+        "properties": [{ "name": "kiln:platform", "value": artifact.platform }],
+    });
+    let mut components: Vec<Value> = packages(source).iter().map(component).collect();
+    components.extend(libraries(wants));
+    json!({
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "version": 1,
+        "metadata": {
+            "component": subject,
+            "tools": { "components": [{ "type": "application", "name": "kiln", "version": env!("CARGO_PKG_VERSION") }] },
+        },
+        "components": components,
+    })
+}
+
+/// Reads the lock files that a document will name packages of, so that a source which is supplied as it is read has them in time.
+pub fn read_locks(source: &dyn Source) {
+    packages(source);
+}
+
+/// The packages of all lock files, each once, with the files that name it.
+fn packages(source: &dyn Source) -> BTreeMap<Package, BTreeSet<String>> {
+    let mut found: BTreeMap<Package, BTreeSet<String>> = BTreeMap::new();
+    for path in source.paths() {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let read: fn(&str) -> Vec<Package> = match name {
+            "Cargo.lock" => cargo::lock,
+            "package-lock.json" | "npm-shrinkwrap.json" => npm::lock,
+            "poetry.lock" | "uv.lock" => python::lock,
+            "go.sum" => go::sums,
+            "Gemfile.lock" => ruby::lock,
+            _ if name.starts_with("requirements") && name.ends_with(".txt") => python::requirements,
+            _ => continue,
+        };
+        let Some(text) = source.read(path).and_then(|data| String::from_utf8(data).ok()) else { continue };
+        for package in read(&text) {
+            found.entry(package).or_default().insert(path.clone());
+        }
+    }
+    found
+}
+
+fn component((package, locks): (&Package, &BTreeSet<String>)) -> Value {
+    let purl = package.purl();
+    let mut component = json!({
+        "type": "library",
+        "bom-ref": purl,
+        "name": package.name,
+        "version": package.version,
+        "purl": purl,
+        "properties": locks.iter().map(|lock| json!({ "name": "kiln:lock", "value": lock })).collect::<Vec<_>>(),
+    });
+    if let Some((algorithm, hash)) = &package.hash {
+        component["hashes"] = json!([{ "alg": algorithm, "content": hash }]);
+    }
+    if package.development {
+        component["scope"] = json!("excluded");
+    }
+    component
+}
+
+/// Shared libraries by name, with the files that ask for each.
+fn libraries(wants: &BTreeMap<String, Wants>) -> Vec<Value> {
+    let mut wanted: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (path, wants) in wants {
+        for library in &wants.needed {
+            wanted.entry(library).or_default().push(path);
+        }
+    }
+    let component = |(library, paths): (&str, Vec<&str>)| {
+        let by = paths.iter().map(|path| json!({ "name": "kiln:needed-by", "value": path })).collect::<Vec<_>>();
+        json!({ "type": "library", "bom-ref": format!("elf:{library}"), "name": library, "properties": by })
+    };
+    wanted.into_iter().map(component).collect()
+}
+
+/// What a purl may hold as it is stays; the rest is percent-encoded.
+fn percent(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b".-_~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

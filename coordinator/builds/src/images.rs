@@ -1,0 +1,145 @@
+//! Names of images in a build, each resolved to a digest once.
+//!
+//! A worker answers, by an action like any other: it is asked with the credentials and through the network that the pull will have
+//! as well, and an image that only an engine holds is known to nobody else. Where no worker has Docker, the scheduler says so at once.
+//!
+//! Invariant: the action of a step names an image by digest or id, never by a tag.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kiln_images::name::ImageName;
+use kiln_images::reference::Invalid;
+use kiln_planner::plan::{Platform, Step};
+use kiln_proto::digest::Digest;
+use kiln_proto::v1::{self, event};
+use kiln_proto::{clock, property, reapi};
+use parking_lot::Mutex;
+use prost::Message;
+use tokio::sync::OnceCell;
+use tonic::Code;
+
+use super::Work;
+use super::steps::{Ended, Job, is_farms};
+use kiln_execution::{Done, Request, Update};
+
+/// How long a registry may take, a pull included where that is the only way to ask.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10 * 60);
+/// A question needs next to nothing of a worker.
+const CPUS: &str = "0.01";
+const MEMORY: &str = "1048576";
+
+type Answer = Result<String, Refused>;
+/// Asked once, however many steps wait for it.
+type Asked = Arc<OnceCell<Answer>>;
+
+/// Why a name has no digest.
+#[derive(Debug, Clone)]
+struct Refused {
+    is_projects: bool,
+    words: String,
+}
+
+fn farms(words: impl std::fmt::Display) -> Refused {
+    Refused { is_projects: false, words: words.to_string() }
+}
+
+/// What the names of a build stand for.
+#[derive(Debug, Default)]
+pub(crate) struct Images {
+    answers: Mutex<HashMap<(String, Platform), Asked>>,
+}
+
+/// The job with its image named by digest; as it is where it names none.
+pub(super) async fn fix(work: &Work, job: &Job) -> Result<Job, Ended> {
+    let Some(image) = &job.step.image else { return Ok(job.clone()) };
+    let cell = work.images.answers.lock().entry((image.clone(), job.target.platform)).or_default().clone();
+    match cell.get_or_init(|| resolve(work, image, job)).await {
+        Ok(fixed) => Ok(Job { step: Step { image: Some(fixed.clone()), ..job.step.clone() }, ..job.clone() }),
+        Err(Refused { is_projects, words }) => {
+            let words = format!("step `{}`: {words}", job.step.name);
+            Err(if *is_projects { Ended::Failed(words) } else { Ended::FarmFailed(words) })
+        }
+    }
+}
+
+async fn resolve(work: &Work, image: &str, job: &Job) -> Answer {
+    let name: ImageName =
+        image.parse().map_err(|error: Invalid| Refused { is_projects: true, words: error.to_string() })?;
+    if name.is_fixed() {
+        return Ok(name.to_string());
+    }
+    let action = question(work, &name, job.target.platform).await.map_err(farms)?;
+    let build = work.build.lock().clone();
+    let request = Request {
+        secrets: Vec::new(),
+        instance: work.request.instance.trim_matches('/').to_owned(),
+        action_digest: action,
+        skip_cache_lookup: true,
+        priority: work.request.priority,
+        tenant: build.user,
+        build: build.id,
+        path_weight: job.path_weight,
+        queue_timeout: work.queue_timeout(),
+    };
+    let mut attached = work.execution.execute(request).await.map_err(|status| farms(status.message()))?;
+    let place = work.waits.begin(job);
+    loop {
+        match attached.next().await {
+            Update::Queued => place.queued(attached.waiter()),
+            Update::Executing { .. } => place.runs(),
+            Update::Output { .. } => {}
+            Update::Done(done) => return read(work, image, &done).await,
+        }
+    }
+}
+
+/// The action that asks.
+async fn question(work: &Work, name: &ImageName, platform: Platform) -> Result<Digest, kiln_store::Error> {
+    let command = reapi::Command { arguments: vec![name.to_string(), platform.to_string()], ..Default::default() };
+    let properties =
+        [(property::EXECUTOR, property::IMAGE_RESOLVER), (property::CPUS, CPUS), (property::MEMORY, MEMORY)];
+    let action = reapi::Action {
+        command_digest: Some(put(work, &command).await?.to_wire()),
+        input_root_digest: Some(put(work, &reapi::Directory::default()).await?.to_wire()),
+        timeout: Some(clock::duration(PATIENCE)),
+        do_not_cache: true,
+        platform: Some(reapi::Platform {
+            properties: properties
+                .map(|(name, value)| reapi::platform::Property { name: name.to_owned(), value: value.to_owned() })
+                .into(),
+        }),
+        ..Default::default()
+    };
+    put(work, &action).await
+}
+
+async fn put(work: &Work, message: &impl Message) -> Result<Digest, kiln_store::Error> {
+    let data = message.encode_to_vec();
+    let digest = work.function.digest(&data);
+    work.stores.blobs.put(&digest, data.into()).await?;
+    Ok(digest)
+}
+
+async fn read(work: &Work, image: &str, done: &Done) -> Answer {
+    if let Some(status) = done.response.status.as_ref().filter(|status| status.code != Code::Ok as i32) {
+        let is_projects = !done.farm_fault && !is_farms(status);
+        return Err(Refused { is_projects, words: status.message.clone() });
+    }
+    let result = done.response.result.clone().unwrap_or_default();
+    if let Some(note) = text(work, result.stderr_digest.as_ref()).await.filter(|note| !note.is_empty()) {
+        work.tell(event::Event::Warning(v1::Warning { text: note }));
+    }
+    let fixed: Option<ImageName> =
+        text(work, result.stdout_digest.as_ref()).await.and_then(|text| text.trim().parse().ok());
+    match fixed.filter(ImageName::is_fixed) {
+        Some(name) => Ok(name.to_string()),
+        None => Err(farms(format!("a worker did not say which digest image `{image}` has"))),
+    }
+}
+
+async fn text(work: &Work, digest: Option<&reapi::Digest>) -> Option<String> {
+    let digest = Digest::required(work.function, digest).ok()?;
+    let data = work.stores.blobs.get(&digest).await.ok()?;
+    Some(String::from_utf8_lossy(&data).into_owned())
+}

@@ -1,0 +1,257 @@
+//! From a step to a Remote Execution action: its input tree, its command, its platform.
+//!
+//! Invariant: equal steps on equal inputs for equal environments give equal actions. Nothing of the build, its user, its
+//! commit or the time enters.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kiln_planner::plan::{self, Step, Target};
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::tree::{Entry, Tree, mode_of};
+use kiln_proto::{clock, property, reapi, v1};
+use prost::Message;
+
+use super::source::SourceTree;
+use kiln_store::BlobStore;
+use kiln_store::trees::{self, overlay};
+
+/// What `SOURCE_DATE_EPOCH` says in every step: 2000-01-01, the time that input files carry too. The commit's own time would
+/// give every commit other actions.
+const SOURCE_DATE_EPOCH: &str = "946684800";
+
+/// A step that cannot become an action.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(transparent)]
+    Source(#[from] trees::Error),
+    #[error(transparent)]
+    Store(#[from] kiln_store::Error),
+    #[error("step `{step}`: {reason}")]
+    Tree { step: String, reason: String },
+}
+
+/// Where actions are stored, and what they are made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Lowering<'a> {
+    /// The project's tree.
+    pub source: &'a SourceTree,
+    /// Where messages are put.
+    pub store: &'a dyn BlobStore,
+    /// How they are named.
+    pub function: DigestFunction,
+}
+
+/// What a finished step left, placed from the root of the tree.
+#[derive(Debug, Clone, Default)]
+pub struct Outputs {
+    /// Its files and directories; the latter sealed.
+    pub tree: Tree,
+}
+
+impl Outputs {
+    /// Reads an action's result.
+    pub fn of(function: DigestFunction, result: &reapi::ActionResult) -> Result<Self, String> {
+        let mut tree = Tree::default();
+        let digest = |wire: Option<&reapi::Digest>| Digest::required(function, wire).map_err(|error| error.to_string());
+        for file in &result.output_files {
+            let executable = file.is_executable;
+            let mode = mode_of(file.node_properties.as_ref(), executable);
+            let entry = Entry::File { digest: digest(file.digest.as_ref())?, executable, mode };
+            tree.replace(&file.path, entry).map_err(|error| error.to_string())?;
+        }
+        for directory in &result.output_directories {
+            let entry = Entry::Sealed { digest: digest(directory.root_directory_digest.as_ref())? };
+            tree.replace(&directory.path, entry).map_err(|error| error.to_string())?;
+        }
+        for link in &result.output_symlinks {
+            tree.replace(&link.path, Entry::Symlink { target: link.target.clone() })
+                .map_err(|error| error.to_string())?;
+        }
+        Ok(Self { tree })
+    }
+
+    /// Paths of `wanted` that are not there.
+    pub fn absent<'a>(&self, wanted: &'a [String]) -> Vec<&'a str> {
+        wanted
+            .iter()
+            .map(|path| path.trim_start_matches("./").trim_end_matches('/'))
+            .filter(|path| self.tree.get(path).is_none())
+            .collect()
+    }
+}
+
+impl Lowering<'_> {
+    /// The action of one shard of a step in an environment, with all its messages stored.
+    pub async fn action(
+        &self,
+        step: &Step,
+        target: &Target,
+        environment: &v1::Environment,
+        shard: u32,
+        needs: &[Outputs],
+    ) -> Result<Digest, Error> {
+        let input_root = self.inputs(step, needs).await?;
+        let command = command(step, shard, environment);
+        let action = reapi::Action {
+            command_digest: Some(self.put(&command).await?.to_wire()),
+            input_root_digest: Some(input_root.to_wire()),
+            timeout: step.timeout.map(|timeout| clock::duration(timeout.max(Duration::from_secs(1)))),
+            do_not_cache: !step.cache,
+            platform: Some(platform(step, target, environment)),
+            ..Default::default()
+        };
+        Ok(self.put(&action).await?)
+    }
+
+    async fn put(&self, message: &impl Message) -> Result<Digest, kiln_store::Error> {
+        let data = message.encode_to_vec();
+        let digest = self.function.digest(&data);
+        if !self.store.find_missing(&[digest]).await?.is_empty() {
+            self.store.put(&digest, data.into()).await?;
+        }
+        Ok(digest)
+    }
+
+    async fn inputs(&self, step: &Step, needs: &[Outputs]) -> Result<Digest, Error> {
+        let mut tree = self.own_inputs(step).await?;
+        for outputs in needs {
+            overlay(self.store, &mut tree, outputs.tree.clone()).await?;
+        }
+        Ok(trees::store_tree(self.store, self.function, &tree).await?)
+    }
+
+    /// The inputs of a step without the outputs of those that it needs.
+    pub async fn own_inputs(&self, step: &Step) -> Result<Tree, Error> {
+        let failed =
+            |error: kiln_proto::tree::Error| Error::Tree { step: step.name.clone(), reason: error.to_string() };
+        let mut tree = if step.inputs.is_empty() {
+            let mut whole = self.source.tree.clone();
+            whole.entries.remove("kiln.toml");
+            whole
+        } else {
+            let mut chosen = Tree::default();
+            for index in plan::input_files(step, &self.source.paths) {
+                let path = &self.source.paths[index];
+                if let Some(entry) = self.source.entries.get(path) {
+                    chosen.insert(path, entry.clone()).map_err(failed)?;
+                }
+            }
+            chosen
+        };
+        if !step.unversioned.is_empty() {
+            use plan::Source as _;
+            for path in self.source.paths.iter().filter(|path| plan::matches(&step.unversioned, path)) {
+                let Some(Entry::File { executable, mode, .. }) = tree.get(path).cloned() else { continue };
+                let Some(content) = self.source.planned.read(path) else { continue };
+                let Some(changed) = plan::unversioned(path, &content, &self.source.planned) else { continue };
+                let digest = self.put_bytes(changed).await?;
+                tree.replace(path, Entry::File { digest, executable, mode }).map_err(failed)?;
+            }
+        }
+        for (path, content) in &step.files {
+            let digest = self.put_bytes(content.clone().into_bytes()).await?;
+            tree.replace(path, Entry::file(digest, false)).map_err(failed)?;
+        }
+        Ok(tree)
+    }
+
+    async fn put_bytes(&self, data: Vec<u8>) -> Result<Digest, kiln_store::Error> {
+        let digest = self.function.digest(&data);
+        self.store.put(&digest, data.into()).await?;
+        Ok(digest)
+    }
+}
+
+/// The command of one shard of a step, as workers of an environment run it.
+pub(super) fn command(step: &Step, shard: u32, on: &v1::Environment) -> reapi::Command {
+    let mut environment: BTreeMap<String, String> = step.env.clone();
+    environment.entry("SOURCE_DATE_EPOCH".into()).or_insert_with(|| SOURCE_DATE_EPOCH.into());
+    if step.shards > 1 {
+        environment.insert("KILN_SHARD".into(), (shard + 1).to_string());
+        environment.insert("KILN_SHARDS".into(), step.shards.to_string());
+    }
+    // Outputs are relative to the root of the tree, so the command goes to its directory and the action stays at the root.
+    let run = match &step.working_directory {
+        Some(directory) if directory != "." => format!("cd '{}'\n{}", directory.replace('\'', "'\\''"), step.run),
+        _ => step.run.clone(),
+    };
+    let run = format!("{}{run}", refuse_without_tools(step));
+    let mut output_paths: Vec<String> =
+        step.outputs.iter().map(|path| path.trim_start_matches("./").trim_end_matches('/').to_owned()).collect();
+    output_paths.sort();
+    output_paths.dedup();
+    reapi::Command {
+        arguments: vec!["/bin/sh".into(), "-e".into(), "-c".into(), run],
+        environment_variables: environment
+            .into_iter()
+            .map(|(name, value)| reapi::command::EnvironmentVariable { name, value })
+            .collect(),
+        output_paths,
+        output_directory_format: reapi::command::OutputDirectoryFormat::TreeAndDirectory as i32,
+        output_node_properties: on
+            .node_properties
+            .iter()
+            .filter(|name| *name == property::UNIX_MODE)
+            .cloned()
+            .collect(),
+        ..Default::default()
+    }
+}
+
+/// Commands that end a step which names a tool that is not there. Of what workers look for, the choice of the environment
+/// has made sure; of an image, and of every other tool, only the step can tell.
+fn refuse_without_tools(step: &Step) -> String {
+    let unsure =
+        |tool: &&String| step.image.is_some() || !property::PROBED_TOOLS.contains(&plan::Tool::read(tool).name);
+    let refuse = |tool: &String| {
+        let tool = plan::Tool::read(tool).name;
+        let quoted = tool.replace('\'', "'\\''");
+        format!(
+            "command -v '{quoted}' >/dev/null || {{ echo 'kiln: there is no tool `{quoted}` here' >&2; exit 127; }}\n"
+        )
+    };
+    step.tools.iter().filter(unsure).map(refuse).collect()
+}
+
+/// What a worker must be and grant for a step.
+pub(super) fn platform(step: &Step, target: &Target, environment: &v1::Environment) -> reapi::Platform {
+    let mut properties = vec![
+        (property::OS_FAMILY.to_owned(), "linux".to_owned()),
+        (property::ISA.to_owned(), target.platform.isa().to_owned()),
+        (property::CPUS.to_owned(), cpus(step.milli_cpus)),
+        (property::MEMORY.to_owned(), step.memory_bytes.to_string()),
+    ];
+    match &step.image {
+        Some(image) => properties.push((property::CONTAINER_IMAGE.to_owned(), image.clone())),
+        None => properties.push((property::ENVIRONMENT.to_owned(), environment.fingerprint.clone())),
+    }
+    // Whether the target says it or not: a `kiln.toml` that names the system which is there changes no key.
+    if step.image.is_none() && !environment.os.is_empty() {
+        properties.push((property::OS.to_owned(), environment.os.clone()));
+    }
+    if let (Some(level), None) = (&target.cpu_level, &step.image) {
+        properties.push((property::CPU_LEVEL.to_owned(), level.clone()));
+    }
+    if step.native && !environment.cpu.is_empty() {
+        properties.push((property::CPU.to_owned(), environment.cpu.clone()));
+    }
+    if environment.emulated {
+        properties.push((property::EMULATED.to_owned(), "on".to_owned()));
+    }
+    if step.network {
+        properties.push((property::NETWORK.to_owned(), "on".to_owned()));
+    }
+    let secrets = step.secrets.iter().map(|name| (format!("{}{name}", property::SECRET_PREFIX), "on".to_owned()));
+    properties.extend(secrets);
+    let labels = target.labels.iter().map(|(name, value)| (format!("{}{name}", property::LABEL_PREFIX), value.clone()));
+    properties.extend(labels);
+    properties.sort();
+    let properties = properties.into_iter().map(|(name, value)| reapi::platform::Property { name, value }).collect();
+    reapi::Platform { properties }
+}
+
+fn cpus(milli: u32) -> String {
+    if milli.is_multiple_of(1000) { (milli / 1000).to_string() } else { format!("{:.3}", f64::from(milli) / 1000.0) }
+}

@@ -1,0 +1,133 @@
+//! A source tree as it lies in the store: its shape, and the small files that decide a plan.
+
+use std::collections::{BTreeMap, HashMap};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use kiln_planner::plan::{self, MemorySource};
+use kiln_proto::digest::Digest;
+use kiln_proto::tree::{Entry, Tree};
+
+use kiln_store::BlobStore;
+
+use kiln_store::trees::{self, expand, flatten};
+
+/// Files read at once.
+const CONCURRENCY: usize = 16;
+/// Largest manifest or lock file that the planner reads.
+const MAX_MANIFEST_BYTES: u64 = 64 << 20;
+
+/// Bytes of all of them.
+const MAX_MANIFESTS_BYTES: u64 = 256 << 20;
+/// Symbolic links that are followed to a file.
+const MAX_LINKS: usize = 8;
+
+/// A tree that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(transparent)]
+    Tree(#[from] trees::Error),
+    #[error("the manifests and lock files of the project have more than {} MiB together", MAX_MANIFESTS_BYTES >> 20)]
+    Manifests,
+    #[error("`{path}` has {size} bytes, more than a manifest may have")]
+    Manifest { path: String, size: u64 },
+}
+
+impl From<kiln_store::Error> for Error {
+    fn from(error: kiln_store::Error) -> Self {
+        Self::Tree(error.into())
+    }
+}
+
+/// A whole source tree in memory, without its files' content.
+#[derive(Debug)]
+pub struct SourceTree {
+    /// Every path of a file or symbolic link, sorted.
+    pub paths: Vec<String>,
+    /// What stands at each of `paths`.
+    pub entries: HashMap<String, Entry>,
+    /// What the planner reads.
+    pub planned: MemorySource,
+    /// The whole tree.
+    pub tree: Tree,
+}
+
+impl SourceTree {
+    /// Reads the tree under a root directory, and of no file its content.
+    pub async fn read(store: &dyn BlobStore, root: Digest) -> Result<Self, Error> {
+        let tree = expand(store, root).await?;
+        let mut all = flatten(&tree);
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        let paths: Vec<String> = all.iter().map(|(path, _)| path.clone()).collect();
+        let planned = MemorySource::with_paths(paths.iter().cloned(), BTreeMap::new());
+        Ok(Self { paths, entries: all.into_iter().collect(), planned, tree })
+    }
+
+    /// Asks `question` of the tree until every file that it reads has been supplied; answers what it said then.
+    ///
+    /// # Errors
+    /// [`Error::Manifest`] and [`Error::Manifests`] where it reads more than a planner may.
+    pub async fn ask<T>(
+        &mut self,
+        store: &dyn BlobStore,
+        question: impl Fn(&MemorySource) -> T + Send + Sync,
+    ) -> Result<T, Error> {
+        let mut bytes = 0_u64;
+        loop {
+            let answer = question(&self.planned);
+            let unread = self.planned.unread();
+            if unread.is_empty() {
+                return Ok(answer);
+            }
+            drop(answer);
+            let mut files: Vec<(String, Option<Digest>)> = Vec::new();
+            for path in unread {
+                let digest = self.file(&path);
+                if let Some(Digest { size, .. }) = digest.filter(|digest| digest.size > MAX_MANIFEST_BYTES) {
+                    return Err(Error::Manifest { path, size });
+                }
+                bytes = bytes.saturating_add(digest.map_or(0, |digest| digest.size));
+                files.push((path, digest));
+            }
+            if bytes > MAX_MANIFESTS_BYTES {
+                return Err(Error::Manifests);
+            }
+            let read: Vec<(String, Option<Vec<u8>>)> = stream::iter(files)
+                .map(|(path, digest)| async move {
+                    let content = match digest {
+                        Some(digest) => Some(store.get(&digest).await?.to_vec()),
+                        None => None,
+                    };
+                    Ok::<_, kiln_store::Error>((path, content))
+                })
+                .buffer_unordered(CONCURRENCY)
+                .try_collect()
+                .await?;
+            for (path, content) in read {
+                self.planned.supply(path, content);
+            }
+        }
+    }
+
+    /// The file at a path, through symbolic links of the tree.
+    fn file(&self, path: &str) -> Option<Digest> {
+        let mut path = path.to_owned();
+        for _ in 0..MAX_LINKS {
+            match self.entries.get(&path)? {
+                Entry::File { digest, .. } => return Some(*digest),
+                Entry::Symlink { target } => path = plan::join(plan::parent(&path), target)?,
+                Entry::Directory(_) | Entry::Sealed { .. } => return None,
+            }
+        }
+        None
+    }
+}
+
+impl SourceTree {
+    /// Has the store count all files as used now, as far as they are there.
+    pub async fn use_files(&self, store: &dyn BlobStore) -> Result<(), kiln_store::Error> {
+        let digest = |entry: &Entry| if let Entry::File { digest, .. } = entry { Some(*digest) } else { None };
+        let files: Vec<Digest> = self.entries.values().filter_map(digest).collect();
+        store.find_missing(&files).await.map(|_| ())
+    }
+}

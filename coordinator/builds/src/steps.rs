@@ -1,0 +1,371 @@
+//! One action of a build, from its inputs to its outcome: lowered, executed, followed.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::StreamExt;
+use kiln_planner::plan::{Step, Target};
+use kiln_proto::digest::Digest;
+use kiln_proto::v1::step_finished::Cache;
+use kiln_proto::v1::{self, StepRef, event};
+use kiln_proto::{precondition, reapi};
+use tonic::{Code, Status};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
+
+use super::Work;
+use super::failure;
+use super::images;
+use super::layer::{self, HitBefore};
+use super::lower::{self, Lowering, Outputs};
+use super::remarks;
+use super::step_log::StepLog;
+use kiln_artifacts::StepFact;
+use kiln_execution::{Attached, Done, Request, Update};
+
+/// Bytes of a failed command's output that are searched for its first error.
+const SCANNED_BYTES: u64 = 16 << 20;
+
+/// How an action of a build ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// It left all that it should.
+    Well(Box<Finished>),
+    /// Its inputs were evicted under it; what it needs must run again.
+    InputsGone(String),
+    /// The project's fault, in words.
+    Failed(String),
+    /// The farm's fault, in words.
+    FarmFailed(String),
+}
+
+/// A finished action.
+#[derive(Debug, Clone)]
+pub(super) struct Finished {
+    pub(super) outputs: Outputs,
+    pub(super) fact: StepFact,
+}
+
+/// What is run, and for whom.
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    pub(super) step: Step,
+    pub(super) target: Target,
+    pub(super) environment: Arc<v1::Environment>,
+    pub(super) shard: u32,
+    /// The steps, and shards of them, that it needs, and what each left.
+    pub(super) needed: Vec<String>,
+    pub(super) needs: Vec<Outputs>,
+    pub(super) path_weight: u64,
+    /// Run it even where its result is cached.
+    pub(super) again: bool,
+}
+
+impl Job {
+    /// The span of all that is done for it.
+    pub(super) fn span(&self) -> Span {
+        let (step, platform) = (&self.step.name, self.target.platform);
+        tracing::info_span!(
+            "step", step, %platform, target = self.target.name, shard = self.shard, action = Empty, cache = Empty, ok = Empty
+        )
+    }
+
+    pub(super) fn reference(&self) -> StepRef {
+        StepRef {
+            step: self.step.name.clone(),
+            platform: self.target.platform.to_string(),
+            target: self.target.name.clone(),
+            shard: self.shard,
+            shards: self.step.shards,
+        }
+    }
+}
+
+/// Runs one action of the build and reports its events.
+///
+/// A cached result that lacks an output of the step is not believed: the step runs.
+pub(super) async fn run(work: &Work, mut job: Job) -> Ended {
+    let began = Instant::now();
+    match attempt(work, &job, began).await {
+        Attempt::Ended(ended) => ended,
+        Attempt::Unbelievable => {
+            job.again = true;
+            match attempt(work, &job, began).await {
+                Attempt::Ended(ended) => ended,
+                Attempt::Unbelievable => {
+                    Ended::FarmFailed("the farm answered from its cache where it was told not to".into())
+                }
+            }
+        }
+    }
+}
+
+enum Attempt {
+    Ended(Ended),
+    /// The cached result lacks outputs.
+    Unbelievable,
+}
+
+async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
+    let ended = Attempt::Ended;
+    work.tell(event::Event::StepQueued(v1::StepQueued { step: Some(job.reference()) }));
+    let job = &match images::fix(work, job).await {
+        Ok(job) => job,
+        Err(failed) => return ended(failed),
+    };
+    let lowering = Lowering { source: &work.source, store: &*work.stores.blobs, function: work.function };
+    let lowered = lowering
+        .action(&job.step, &job.target, &job.environment, job.shard, &job.needs)
+        .instrument(tracing::info_span!("lower"))
+        .await;
+    let action = match lowered {
+        Ok(action) => action,
+        Err(error) => return ended(lowering_failed(error)),
+    };
+    Span::current().record("action", tracing::field::display(action));
+    let place = work.waits.begin(job);
+    let attached = start(work, job, action).await;
+    let mut attached = match attached {
+        Ok(attached) => attached,
+        Err(status) => {
+            let detailed = precondition::from_tonic(&status);
+            if !precondition::subjects(&detailed).is_empty() {
+                return ended(Ended::InputsGone(status.message().to_owned()));
+            }
+            return ended(match status.code() {
+                Code::InvalidArgument => Ended::Failed(status.message().to_owned()),
+                _ => Ended::FarmFailed(status.message().to_owned()),
+            });
+        }
+    };
+    let mut hit_before = HitBefore::unasked();
+    let mut log = StepLog::new(work, job.reference());
+    let done = loop {
+        match attached.next().await {
+            Update::Queued => place.queued(attached.waiter()),
+            Update::Executing { worker, .. } => {
+                place.runs();
+                hit_before = HitBefore::ask(work, job);
+                work.tell(event::Event::StepStarted(v1::StepStarted { step: Some(job.reference()), worker }));
+            }
+            Update::Output { stream, data, skipped } => log.push(stream, data, skipped),
+            Update::Done(done) => break done,
+        }
+    };
+    log.end();
+    let lacks_outputs = || {
+        let result = done.response.result.clone().unwrap_or_default();
+        Outputs::of(work.function, &result).is_ok_and(|outputs| !outputs.absent(&job.step.outputs).is_empty())
+    };
+    if done.response.cached_result && !job.again && lacks_outputs() {
+        return Attempt::Unbelievable;
+    }
+    let hit_before = hit_before.answer().await && !attached.merged;
+    remarks::tell(work, job, done.response.result.as_ref()).await;
+    let error = first_error(work, &done).await;
+    ended(finish(work, job, action, &done, error, attached.merged, hit_before, began))
+}
+
+/// Asks for the action. Where it needs secrets that were lost with an earlier coordinator, and its result is not cached, this waits
+/// until whoever follows the build has given them again.
+async fn start(work: &Work, job: &Job, action: Digest) -> Result<Attached, Status> {
+    let build = work.build.lock().clone();
+    loop {
+        let lost = work.secrets.missing(&job.step).map(str::to_owned);
+        let request = Request {
+            instance: work.request.instance.trim_matches('/').to_owned(),
+            action_digest: action,
+            skip_cache_lookup: work.request.no_cache || job.again,
+            priority: work.request.priority,
+            tenant: build.user.clone(),
+            build: build.id.clone(),
+            path_weight: job.path_weight,
+            secrets: work.secrets.of(&job.step),
+            queue_timeout: work.queue_timeout(),
+        };
+        let answer = work.execution.execute(request).await;
+        let (Some(lost), Err(status)) = (lost, &answer) else { return answer };
+        if status.code() != Code::FailedPrecondition
+            || !precondition::subjects(&precondition::from_tonic(status)).is_empty()
+        {
+            return answer;
+        }
+        let again = format!(
+            "step `{}` needs the secret `{lost}`, which the farm kept in memory only and lost when its coordinator was started anew",
+            job.step.name
+        );
+        let text = format!("{again}; the `kiln build` that follows sends it again");
+        work.tell(event::Event::Warning(v1::Warning { text }));
+        if !work.secrets.given_again(&job.step).await {
+            return Err(Status::unavailable(format!("{again}; run `kiln build` again")));
+        }
+    }
+}
+
+fn lowering_failed(error: lower::Error) -> Ended {
+    match error {
+        lower::Error::Store(kiln_store::Error::NotFound { .. })
+        | lower::Error::Source(kiln_store::trees::Error::Store(kiln_store::Error::NotFound { .. })) => {
+            Ended::InputsGone(error.to_string())
+        }
+        lower::Error::Tree { .. } => Ended::Failed(error.to_string()),
+        other => Ended::FarmFailed(other.to_string()),
+    }
+}
+
+/// What a failed command printed of its failure.
+async fn first_error(work: &Work, done: &Done) -> Vec<String> {
+    let Some(result) = &done.response.result else { return Vec::new() };
+    if result.exit_code == 0 {
+        return Vec::new();
+    }
+    let stderr = output(work, result.stderr_digest.as_ref(), &result.stderr_raw).await;
+    let stdout = output(work, result.stdout_digest.as_ref(), &result.stdout_raw).await;
+    failure::first_error(&stderr, &stdout)
+}
+
+/// The beginning of an output, for it is where the first error is; as far as the store still has it.
+async fn output(work: &Work, digest: Option<&reapi::Digest>, raw: &[u8]) -> String {
+    let read = async {
+        let digest = Digest::required(work.function, digest).ok()?;
+        let mut pieces = work.stores.blobs.read(&digest, 0, Some(SCANNED_BYTES)).await.ok()?;
+        let mut data = Vec::new();
+        while let Some(piece) = pieces.next().await {
+            data.extend_from_slice(&piece.ok()?);
+        }
+        Some(data)
+    };
+    let data = if raw.is_empty() { read.await.unwrap_or_default() } else { raw.to_vec() };
+    String::from_utf8_lossy(&data).into_owned()
+}
+
+#[allow(clippy::too_many_arguments)]
+fn finish(
+    work: &Work,
+    job: &Job,
+    action: Digest,
+    done: &Done,
+    error: Vec<String>,
+    merged: bool,
+    hit_before: bool,
+    began: Instant,
+) -> Ended {
+    let response = &done.response;
+    let result = response.result.clone().unwrap_or_default();
+    let metadata = result.execution_metadata.clone().unwrap_or_default();
+    let status = response.status.as_ref().filter(|status| status.code != 0);
+    if let Some(status) = status
+        && !precondition::subjects(status).is_empty()
+    {
+        return Ended::InputsGone(status.message.clone());
+    }
+    let outputs = Outputs::of(work.function, &result);
+    let message = why_not(job, response, status, &outputs, &error);
+    let cache = match (response.cached_result, merged) {
+        (true, _) => Cache::Hit,
+        (_, true) => Cache::Merged,
+        _ => Cache::Miss,
+    };
+    let digest = |wire: &Option<reapi::Digest>| wire.clone().filter(|digest| digest.size_bytes > 0);
+    let span = Span::current();
+    span.record("cache", cache.as_str_name()).record("ok", message.is_none());
+    work.tell(event::Event::StepFinished(v1::StepFinished {
+        step: Some(job.reference()),
+        cache: cache as i32,
+        exit_code: result.exit_code,
+        duration_ms: began.elapsed().as_millis() as u64,
+        worker: metadata.worker.clone(),
+        action_digest: Some(action.to_wire()),
+        stdout_digest: digest(&result.stdout_digest),
+        stderr_digest: digest(&result.stderr_digest),
+        message: message.clone().unwrap_or_default(),
+        output_bytes: output_bytes(&result),
+        ok: message.is_none(),
+        environment: job.step.image.clone().unwrap_or_else(|| job.environment.fingerprint.clone()),
+        emulated: job.environment.emulated,
+        hit_before,
+        first_error: error,
+        no_exit_code: response.result.is_none() || status.is_some(),
+    }));
+    layer::record(work, job, layer::End { action, cache, ok: message.is_none(), result: result.clone() });
+    match (message, outputs) {
+        (None, Ok(outputs)) => {
+            let name = match job.step.shards {
+                1 => job.step.name.clone(),
+                shards => format!("{} {}/{shards}", job.step.name, job.shard + 1),
+            };
+            let fact = StepFact {
+                name,
+                action,
+                cached: response.cached_result,
+                worker: metadata.worker,
+                run: job.step.run.clone(),
+                network: job.step.network,
+                secrets: job.step.secrets.clone(),
+                image: job.step.image.clone(),
+            };
+            Ended::Well(Box::new(Finished { outputs, fact }))
+        }
+        (Some(message), _) if done.farm_fault || status.is_some_and(is_farms) => Ended::FarmFailed(message),
+        (Some(message), _) => Ended::Failed(message),
+        (None, Err(error)) => Ended::FarmFailed(error),
+    }
+}
+
+pub(super) fn is_farms(status: &kiln_proto::rpc::Status) -> bool {
+    !matches!(
+        Code::from_i32(status.code),
+        Code::DeadlineExceeded | Code::InvalidArgument | Code::FailedPrecondition | Code::ResourceExhausted
+    )
+}
+
+fn output_bytes(result: &reapi::ActionResult) -> u64 {
+    result.output_files.iter().filter_map(|file| file.digest.as_ref()).map(|digest| digest.size_bytes as u64).sum()
+}
+
+/// Why a step is not a success, in words; `None` where it is.
+fn why_not(
+    job: &Job,
+    response: &reapi::ExecuteResponse,
+    status: Option<&kiln_proto::rpc::Status>,
+    outputs: &Result<Outputs, String>,
+    error: &[String],
+) -> Option<String> {
+    let step = match job.step.shards {
+        1 => format!("step `{}`", job.step.name),
+        shards => format!("step `{}` (shard {} of {shards})", job.step.name, job.shard + 1),
+    };
+    if let Some(status) = status {
+        return Some(match Code::from_i32(status.code) {
+            Code::DeadlineExceeded => {
+                let limit =
+                    job.step.timeout.map_or("the farm's".to_owned(), |limit| format!("its {} s", limit.as_secs()));
+                format!("{step} was stopped after {limit} timeout; raise `timeout`, or see where it hangs")
+            }
+            _ => format!("{step}: {}", status.message),
+        });
+    }
+    let code = response.result.as_ref().map_or(0, |result| result.exit_code);
+    let error = failure::in_short(error).map(|error| format!(": {error}")).unwrap_or_default();
+    // A worker says so where a signal ended the command; all other codes are the command's own.
+    if let Some(signal) = response.message.strip_prefix("the command ").filter(|_| code > 128) {
+        return Some(format!("{step} {signal}{error}"));
+    }
+    match code {
+        0 => {}
+        127 => {
+            let place = match job.step.image {
+                Some(_) => "a command was not found in its image",
+                None => "a command was not found; install it on the workers (`kiln workers` lists their tools)",
+            };
+            return Some(format!("{step} failed with exit code 127: {place}{error}"));
+        }
+        code => return Some(format!("{step} failed with {}{error}", failure::exit_code(code))),
+    }
+    let absent = outputs.as_ref().ok()?.absent(&job.step.outputs);
+    if absent.is_empty() {
+        return None;
+    }
+    let absent: Vec<String> = absent.iter().map(|path| format!("`{path}`")).collect();
+    Some(format!("{step} ended well but did not leave its output {}; check `outputs`", absent.join(", ")))
+}

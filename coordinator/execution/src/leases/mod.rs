@@ -1,0 +1,190 @@
+//! Leases that are under way, and what their workers may do for them.
+//!
+//! Invariant: a worker reads and writes a tenant's blobs only while it has a lease of that tenant, and reads only what that lease's
+//! action names.
+
+mod grant;
+mod reach;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiln_proto::digest::Digest;
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::scopes::Scopes;
+pub use grant::{Error as GrantError, Grant};
+use kiln_state::farm_key::FarmKey;
+use reach::Reach;
+
+/// How long after its start a coordinator takes leases that its predecessor granted before their workers have registered again.
+const RETURNING: Duration = Duration::from_secs(60);
+/// Leases that are remembered as finished.
+const FINISHED: usize = 65_536;
+
+#[derive(Debug, Default)]
+struct Live {
+    /// Whether its worker has named it to this coordinator, or was given it by it.
+    confirmed: bool,
+    reach: Arc<OnceCell<Reach>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    live: HashMap<u64, Live>,
+    finished: HashSet<u64>,
+    order: VecDeque<u64>,
+}
+
+/// All leases that are under way. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct LiveLeases {
+    key: FarmKey,
+    began: Instant,
+    state: Arc<Mutex<State>>,
+}
+
+impl LiveLeases {
+    pub fn new(key: FarmKey) -> Self {
+        Self { key, began: Instant::now(), state: Arc::default() }
+    }
+
+    pub fn key(&self) -> &FarmKey {
+        &self.key
+    }
+
+    /// A lease is under way.
+    pub fn begin(&self, lease: u64) {
+        let mut state = self.state.lock();
+        state.live.entry(lease).or_default().confirmed = true;
+    }
+
+    /// A lease is over: it may come back with its worker, unless it was finished.
+    pub fn end(&self, lease: u64) {
+        self.state.lock().live.remove(&lease);
+    }
+
+    /// A lease has its result, and gets no other.
+    pub fn finish(&self, lease: u64) {
+        let mut state = self.state.lock();
+        state.live.remove(&lease);
+        if state.finished.insert(lease) {
+            state.order.push_back(lease);
+        }
+        while state.order.len() > FINISHED {
+            let oldest = state.order.pop_front();
+            oldest.map(|lease| state.finished.remove(&lease));
+        }
+    }
+
+    pub fn is_finished(&self, lease: u64) -> bool {
+        self.state.lock().finished.contains(&lease)
+    }
+
+    /// What a call may do that shows this header; `worker` is who calls, where they were asked.
+    pub fn admit(&self, header: &[u8], worker: Option<&str>, scopes: &Scopes) -> Result<LeaseAccess, Status> {
+        let refused = |error: GrantError| {
+            Status::permission_denied(format!("{error}; a worker reads and writes blobs only for a lease that it has"))
+        };
+        let grant = Grant::open_header(&self.key, header, worker).map_err(refused)?;
+        let mut state = self.state.lock();
+        let is_returning = self.began.elapsed() < RETURNING && !state.finished.contains(&grant.lease);
+        let known = state.live.get(&grant.lease).filter(|live| live.confirmed || is_returning);
+        let reach = match known {
+            Some(live) => live.reach.clone(),
+            None if is_returning => state.live.entry(grant.lease).or_default().reach.clone(),
+            None => {
+                state.live.remove(&grant.lease);
+                return Err(Status::permission_denied(format!(
+                    "lease {} of worker `{}` is over; a worker reads and writes blobs only for a lease that it has",
+                    grant.lease, grant.worker
+                )));
+            }
+        };
+        Ok(LeaseAccess { grant, reach, scopes: scopes.clone() })
+    }
+
+    #[cfg(test)]
+    fn count(&self) -> usize {
+        self.state.lock().live.len()
+    }
+}
+
+/// What a call may do that a worker makes for a lease. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct LeaseAccess {
+    grant: Grant,
+    reach: Arc<OnceCell<Reach>>,
+    scopes: Scopes,
+}
+
+impl LeaseAccess {
+    /// Whose lease it is; empty for the default tenant's.
+    pub fn tenant(&self) -> &str {
+        self.grant.tenant()
+    }
+
+    async fn reach(&self) -> Result<&Reach, Status> {
+        self.reach
+            .get_or_try_init(|| async {
+                let scope = self.scopes.of(self.tenant()).ok_or_else(|| Status::unavailable("try again"))?;
+                let digests = scope.preparer.reachable(&self.grant.action).await?;
+                Ok(Reach::of(digests.iter()))
+            })
+            .await
+    }
+
+    /// Whether the lease's action names this blob.
+    pub async fn may_read(&self, digest: &Digest) -> Result<(), Status> {
+        if self.reach().await?.has(digest) {
+            return Ok(());
+        }
+        tracing::warn!(
+            worker = self.grant.worker, lease = self.grant.lease, tenant = self.tenant(), %digest,
+            "refused a worker a blob that its lease does not name"
+        );
+        Err(Status::permission_denied(format!("blob `{digest}` is not part of what lease {} runs", self.grant.lease)))
+    }
+
+    /// The chunks of a blob that it may read are its own, too.
+    pub async fn add_chunks(&self, chunks: &[Digest]) -> Result<(), Status> {
+        self.reach().await?.add_chunks(chunks.iter());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use kiln_proto::digest::DigestFunction;
+
+    use super::*;
+    use crate::properties::Rules;
+
+    fn grant(lease: u64) -> Grant {
+        Grant { lease, worker: "vm".into(), instance: "main".into(), action: DigestFunction::Sha256.digest(b"action") }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_grant_opens_the_store_only_while_its_lease_is_under_way() {
+        let (leases, scopes) = (LiveLeases::new(FarmKey::ephemeral()), Scopes::new(Rules::default()));
+        let header = |lease| URL_SAFE_NO_PAD.encode(grant(lease).seal(leases.key(), Duration::from_secs(60)));
+        let admit = |header: &str, worker| leases.admit(header.as_bytes(), worker, &scopes).map(drop);
+        leases.begin(1);
+        assert!(admit(&header(1), Some("vm")).is_ok());
+        assert!(admit(&header(1), Some("other")).unwrap_err().message().contains("another worker"));
+        // The predecessor's, before their workers are back.
+        assert!(admit(&header(2), Some("vm")).is_ok());
+        leases.finish(1);
+        assert!(admit(&header(1), Some("vm")).unwrap_err().message().contains("is over"));
+        tokio::time::advance(RETURNING).await;
+        assert!(admit(&header(2), Some("vm")).unwrap_err().message().contains("is over"));
+        assert!(admit(&header(3), Some("vm")).is_err());
+        assert_eq!(leases.count(), 0, "expected nothing to stay of leases that are over");
+    }
+}

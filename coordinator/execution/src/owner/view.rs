@@ -1,0 +1,57 @@
+//! The farm as an operator sees it.
+
+use kiln_proto::v1;
+use kiln_scheduler::{ActionKey, Capacity, WaiterId};
+
+use super::Owner;
+use crate::wait::Wait;
+
+impl Owner {
+    /// What a caller waits for.
+    pub(super) fn wait_of(&self, waiter: WaiterId) -> Option<Wait> {
+        let key = self.waiters.get(&waiter)?;
+        let build_of = |key: &ActionKey| Some(self.actions.get(key)?.build.clone());
+        Some(Wait::of(self.scheduler.wait_of(key)?, key, build_of))
+    }
+
+    /// Workers that are remembered and not here.
+    fn away(&self) -> Vec<v1::Worker> {
+        let here: Vec<_> = self.scheduler.workers().into_iter().map(|view| view.worker.0).collect();
+        self.memory.workers().filter(|worker| !here.contains(&worker.worker)).cloned().collect()
+    }
+
+    pub(super) fn farm(&self) -> v1::FarmStatus {
+        let now = self.began.elapsed().as_millis() as u64;
+        let to_wire =
+            |capacity: Capacity| v1::Capacity { milli_cpus: capacity.milli_cpus, memory_bytes: capacity.memory_bytes };
+        let workers = self.scheduler.workers().into_iter().map(|view| {
+            let link = self.links.get(&view.worker);
+            v1::Worker {
+                worker: view.worker.0.clone(),
+                environment: link.map(|link| link.environment.clone()),
+                capacity: Some(to_wire(view.capacity)),
+                used: Some(to_wire(view.used)),
+                running: view.running as u32,
+                draining: view.draining,
+                connected: view.connected,
+                last_seen: link.map(|link| link.last_seen),
+                version: link.map(|link| link.version.clone()).unwrap_or_default(),
+                tenants: link.map(|link| link.tenants.clone()).unwrap_or_default(),
+            }
+        });
+        let queues = self.scheduler.queues(now).into_iter().map(|view| v1::Queue {
+            platform: view.properties.iter().cloned().collect(),
+            queued: view.queued as u64,
+            oldest_ms: view.oldest_ms,
+        });
+        v1::FarmStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            workers: workers.collect(),
+            queues: queues.collect(),
+            away: self.away(),
+            // Of the tenant who asks: its handle knows.
+            store_bytes: 0,
+            store_capacity_bytes: 0,
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Errors on the wire: which gRPC status each one is.
+
+use tonic::Status;
+
+use crate::Error;
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Store(error) => error.into(),
+            Error::Redis(_) | Error::Hindered(_) | Error::Stopping => Self::unavailable(error.to_string()),
+            Error::Index(_) | Error::Decode(_) => {
+                tracing::error!(%error, cause = ?std::error::Error::source(&error), "the index of layers failed");
+                Self::internal(error.to_string())
+            }
+        }
+    }
+}

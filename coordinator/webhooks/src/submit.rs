@@ -1,0 +1,120 @@
+//! From files on this disk to a build of a tenant: what `kiln build` does over the network, done here.
+
+use std::io::SeekFrom;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use kiln_planner::plan::Platform;
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::transfer::Blob;
+use kiln_proto::v1::{self, Build};
+use kiln_scan::{Scanned, git};
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+
+use super::config::Hook;
+use super::journal::{Job, Key};
+use crate::Tenant;
+use kiln_store::{BlobStore, disk};
+
+const FUNCTION: DigestFunction = DigestFunction::Sha256;
+/// Files that are stored at once.
+const PUTS: usize = 8;
+
+/// A tree that is not built.
+#[derive(Debug)]
+pub(super) enum Error {
+    /// The project's fault, in words.
+    Project(String),
+    /// The farm's fault, in words.
+    Farm(String),
+}
+
+fn farm(error: impl std::fmt::Display) -> Error {
+    Error::Farm(error.to_string())
+}
+
+/// Scans a project, stores what the tenant does not have of it, and submits its build. Once is enough: for the same key the same build is
+/// returned.
+pub(super) async fn submit(tenant: &Tenant, hook: &Hook, key: Key, job: &Job, project: &Path) -> Result<Build, Error> {
+    let project = project.to_owned();
+    let looked = tokio::task::spawn_blocking(move || {
+        let context = kiln_context::of(&project);
+        let facts = git::facts(&context.root, &context.parts);
+        let options = kiln_scan::Options { root: context.root, parts: context.parts, cache: None, function: FUNCTION };
+        (kiln_scan::scan(&options), facts, context.project)
+    });
+    let (scanned, facts, directory) = looked.await.map_err(farm)?;
+    let scanned = scanned.map_err(|error| Error::Project(error.to_string()))?;
+    // What is stored stays until the build itself holds it.
+    let _hold = tenant.stores.in_use.begin();
+    store(&*tenant.stores.blobs, &scanned).await?;
+    let secrets = hook.secrets().map_err(Error::Farm)?;
+    let request = v1::SubmitRequest { secrets, ..request(hook, key, job, &scanned, (facts, directory))? };
+    tenant.builds.submit_verified(request).await.map_err(|status| match status.code() {
+        tonic::Code::InvalidArgument => Error::Project(status.message().to_owned()),
+        _ => Error::Farm(status.message().to_owned()),
+    })
+}
+
+fn request(
+    hook: &Hook,
+    key: Key,
+    job: &Job,
+    scanned: &Scanned,
+    (facts, project): (git::Facts, String),
+) -> Result<v1::SubmitRequest, Error> {
+    let name = job.push.path.rsplit('/').next().unwrap_or_default();
+    let below = hook.directory.file_name().map(|name| name.to_string_lossy().into_owned());
+    Ok(v1::SubmitRequest {
+        digest_function: FUNCTION.to_wire(),
+        source: Some(v1::Source {
+            root: Some(scanned.digest.to_wire()),
+            commit: facts.commit,
+            dirty: facts.dirty,
+            describe: facts.describe,
+            repository: facts.repository,
+            commit_time: facts.commit_time,
+            directory: below.unwrap_or_else(|| name.to_owned()),
+            project,
+            ..Default::default()
+        }),
+        platforms: hook.platforms().map_err(Error::Farm)?,
+        targets: hook.targets.clone(),
+        host_platform: if cfg!(target_arch = "aarch64") { Platform::Arm64 } else { Platform::Amd64 }.to_string(),
+        request_id: format!("webhook-{}", key.hex()),
+        user: job.push.user.clone(),
+        allow_emulation: hook.allow_emulation,
+        ..Default::default()
+    })
+}
+
+async fn store(blobs: &dyn BlobStore, scanned: &Scanned) -> Result<(), Error> {
+    let all: Vec<Digest> = scanned.blobs.keys().copied().collect();
+    let missing = blobs.find_missing(&all).await.map_err(farm)?;
+    let puts = missing.into_iter().filter_map(|digest| Some((digest, scanned.blobs.get(&digest)?)));
+    let puts: Vec<_> = puts.map(|(digest, blob)| put(blobs, digest, blob.clone())).collect();
+    stream::iter(puts).buffer_unordered(PUTS).try_collect().await
+}
+
+async fn put(blobs: &dyn BlobStore, digest: Digest, blob: Blob) -> Result<(), Error> {
+    match blob {
+        Blob::Bytes(data) => blobs.put(&digest, data).await.map_err(farm),
+        Blob::File(path) => put_file(blobs, digest, path, 0).await,
+        Blob::Part(path, offset) => put_file(blobs, digest, path, offset).await,
+    }
+}
+
+async fn put_file(blobs: &dyn BlobStore, digest: Digest, path: PathBuf, offset: u64) -> Result<(), Error> {
+    let mut file = tokio::fs::File::open(path).await.map_err(farm)?;
+    file.seek(SeekFrom::Start(offset)).await.map_err(farm)?;
+    let mut file = file.take(digest.size);
+    let mut writer = blobs.write(&digest).await.map_err(farm)?;
+    loop {
+        let mut piece = Vec::with_capacity(disk::CHUNK_BYTES);
+        if (&mut file).take(disk::CHUNK_BYTES as u64).read_to_end(&mut piece).await.map_err(farm)? == 0 {
+            return writer.commit().await.map_err(farm);
+        }
+        writer.write(Bytes::from(piece)).await.map_err(farm)?;
+    }
+}
