@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use kiln_coordinator::config::bound;
 use kiln_detect::Language;
 use kiln_planner::plan::{Platform, Variable};
+use kiln_progress::Progress;
 use kiln_proto::channel::Access;
 use kiln_store::Bound;
 pub use membership::{Join, Membership, Uses, Who};
@@ -234,20 +235,6 @@ impl Deliver {
     pub fn is_asked(&self) -> bool {
         self.load || self.store || !self.push.is_empty()
     }
-}
-
-/// How to show what happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum Progress {
-    /// `tty` on a terminal, else `plain`.
-    #[default]
-    Auto,
-    /// A live line for each running step.
-    Tty,
-    /// A line for each line of output.
-    Plain,
-    /// A JSON object for each event, on standard output.
-    Json,
 }
 
 /// `kiln attach`.

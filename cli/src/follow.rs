@@ -14,8 +14,8 @@ use crate::deliver::{self, Deliver};
 use crate::farm::{FUNCTION, Farm};
 use crate::interrupts::Interrupts;
 use crate::output::Output;
-use crate::progress::{Board, Happening, Show, start, watched};
 use crate::{Code, Error, download};
+use kiln_progress::{Board, Happening, Show, start, watched};
 
 /// Bytes of a failed step's log that are fetched to show its end.
 const TAIL_BYTES: u64 = 64 << 20;

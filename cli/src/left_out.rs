@@ -64,7 +64,7 @@ fn sentence(paths: &[&str], why: &str) -> String {
     if paths.len() > SHOWN {
         shown.push(format!("{} more", paths.len() - SHOWN));
     }
-    let count = crate::terminal::count(paths.len(), "path");
+    let count = kiln_terminal::count(paths.len(), "path");
     format!("left out {count} {why}: {}", shown.join(", "))
 }
 

@@ -14,9 +14,7 @@ mod interrupts;
 mod left_out;
 mod local;
 pub mod output;
-pub mod progress;
 pub mod secrets;
-mod terminal;
 mod version;
 
 use std::ffi::OsString;
@@ -37,11 +35,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     kiln_proto::secret::no_core_dumps();
-    terminal::choose_colours();
+    kiln_terminal::choose_colours();
     let code = match perform(cli) {
         Ok(code) => code,
         Err(error) => {
-            terminal::say_error(&terminal::chain(&error));
+            kiln_terminal::say_error(&kiln_terminal::chain(&error));
             error.code()
         }
     };
@@ -73,7 +71,7 @@ fn telemetry(cli: &args::Cli) -> Result<Telemetry, Error> {
     let process = process(&cli.command);
     let started = match Telemetry::start(&process, &cli.telemetry) {
         Err(error) if error.is_about_traces() && process.name == "kiln" => {
-            terminal::say_warning(&format!("{error}; this command is not traced"));
+            kiln_terminal::say_warning(&format!("{error}; this command is not traced"));
             Telemetry::without_traces(&process, &cli.telemetry)
         }
         started => started,

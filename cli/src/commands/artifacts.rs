@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::{ago, time};
 use crate::farm::Farm;
-use crate::terminal::{self, Table, fixed, flexible, stdout_width};
 use crate::{Code, Error, args, download, local, output};
+use kiln_terminal::{self as terminal, Table, fixed, flexible, stdout_width};
 
 pub(super) async fn list(farm: &Farm, args: args::Artifacts) -> Result<Code, Error> {
     let name = args.name.unwrap_or_default();

@@ -8,8 +8,8 @@ use crate::args;
 use crate::farm::Farm;
 use crate::follow::{Follow, OnInterrupt};
 use crate::interrupts::Interrupts;
-use crate::progress::show;
 use crate::{Code, Error, download, output};
+use kiln_progress::show;
 
 pub(super) async fn run(farm: &Farm, args: args::Attach, interrupts: &Interrupts) -> Result<Code, Error> {
     let build = farm.build(&args.build).await?;

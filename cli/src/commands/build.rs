@@ -18,9 +18,10 @@ use crate::farm::{Error as FarmError, FUNCTION, Farm, INSTANCE};
 use crate::follow::{Follow, OnInterrupt};
 use crate::interrupts::Interrupts;
 use crate::output::Output;
-use crate::progress::{Show, show, watched};
-use crate::{Code, Error, download, left_out, local, secrets, terminal};
+use crate::{Code, Error, download, left_out, local, secrets};
+use kiln_progress::{Show, show, watched};
 use kiln_scan::{self as scan, Scanned, git};
+use kiln_terminal as terminal;
 
 /// How often a tree that changes while it is sent is scanned again.
 const ATTEMPTS: usize = 2;

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::{ago, time};
 use crate::farm::Farm;
-use crate::progress::{cache_word, status_word};
-use crate::terminal::{self, Table, fixed, flexible};
 use crate::{Code, Error, args, local};
+use kiln_progress::{cache_word, status_word};
+use kiln_terminal::{self as terminal, Table, fixed, flexible};
 
 pub(super) async fn list(farm: &Farm, args: args::List) -> Result<Code, Error> {
     let request = v1::ListRequest { limit: args.limit };

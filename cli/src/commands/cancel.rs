@@ -4,7 +4,8 @@ use kiln_proto::v1;
 
 use super::builds;
 use crate::farm::Farm;
-use crate::{Code, Error, terminal};
+use crate::{Code, Error};
+use kiln_terminal as terminal;
 
 pub(super) async fn run(farm: &Farm, build: Option<String>, user: Option<String>) -> Result<Code, Error> {
     match (build, user) {

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::ci::{self, Ci};
 use crate::farm::Farm;
 use crate::local::Project;
-use crate::{Code, Error, args, local, terminal};
+use crate::{Code, Error, args, local};
+use kiln_terminal as terminal;
 
 /// Artifacts that are looked through for two contents of one commit.
 const LIMIT: u32 = 1000;
@@ -225,7 +226,7 @@ fn once(project: &Project, plan: &Result<Plan, plan::Error>, artifacts: &Answer<
             );
         }
     }
-    pass(NAME, format!("{}, named by content", crate::terminal::count(plan.artifacts.len(), "artifact")))
+    pass(NAME, format!("{}, named by content", kiln_terminal::count(plan.artifacts.len(), "artifact")))
 }
 
 fn identifier(project: &Project, plan: &Result<Plan, plan::Error>) -> Point {

@@ -7,7 +7,8 @@ use kiln_planner::plan::{Plan, Scope, Target, to_kiln_toml};
 
 use crate::farm::Farm;
 use crate::local::{self, Project};
-use crate::{Code, Error, args, terminal};
+use crate::{Code, Error, args};
+use kiln_terminal as terminal;
 
 /// What a target that `kiln init` writes is called.
 const PRODUCTION: &str = "prod";

@@ -10,8 +10,9 @@ use kiln_proto::v1::event::Event;
 use kiln_proto::v1::step_state::Phase;
 
 use crate::farm::{Error as FarmError, FUNCTION, Farm};
-use crate::progress::{Board, Happening, Key};
-use crate::{Code, Error, args, local, terminal};
+use crate::{Code, Error, args, local};
+use kiln_progress::{Board, Happening, Key};
+use kiln_terminal as terminal;
 
 /// The past of a build has come when nothing came for this long.
 const SILENCE: Duration = Duration::from_millis(300);

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use super::time;
 use crate::farm::Farm;
-use crate::terminal::{Table, fixed, flexible};
-use crate::{Code, Error, local, terminal};
+use crate::{Code, Error, local};
+use kiln_terminal as terminal;
+use kiln_terminal::{Table, fixed, flexible};
 
 fn usage(error: impl std::fmt::Display) -> Error {
     Error::Usage(error.to_string())

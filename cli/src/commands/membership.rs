@@ -18,7 +18,8 @@ use super::members;
 use crate::args::{self, Membership, Who};
 use crate::farm::Farm;
 use crate::interrupts::Interrupts;
-use crate::{Code, Error, local, terminal};
+use crate::{Code, Error, local};
+use kiln_terminal as terminal;
 
 /// How long the farm's authority is valid: ten years.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);

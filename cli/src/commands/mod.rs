@@ -25,8 +25,9 @@ use std::time::{Duration, SystemTime};
 use crate::args::{self, Cli, Command};
 use crate::farm::Farm;
 use crate::interrupts::Interrupts;
-use crate::{Code, Error, terminal};
+use crate::{Code, Error};
 use kiln_telemetry::trace;
+use kiln_terminal as terminal;
 use tracing::Instrument;
 
 /// Does what the command line says.

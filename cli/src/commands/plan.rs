@@ -6,7 +6,8 @@ use kiln_planner::plan::{Artifact, Origin, Plan, Scope, Step, Target, VersionOri
 use serde_json::{Value, json};
 
 use crate::local::Project;
-use crate::{Code, Error, args, left_out, local, terminal};
+use crate::{Code, Error, args, left_out, local};
+use kiln_terminal as terminal;
 
 pub(super) fn run(args: &args::Plan) -> Result<Code, Error> {
     let project = Project::open(&args.dir)?;

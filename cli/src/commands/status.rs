@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::{ago, builds};
 use crate::farm::Farm;
-use crate::terminal::{self, count, size};
 use crate::{Code, Error, args, local};
+use kiln_terminal::{self as terminal, count, size};
 
 /// Builds that are looked through for those that run.
 const LATELY: u32 = 200;
@@ -91,7 +91,7 @@ fn words(url: &str, status: &v1::FarmStatus, running: &[&v1::Build], last: Optio
         ([], Some(last)) => lines.push(format!(
             "builds   none runs; the last one, {}, was a {} {}",
             last.project,
-            crate::progress::status_word(last.status()),
+            kiln_progress::status_word(last.status()),
             last.finished.map(ago).unwrap_or_default()
         )),
         ([], None) => lines.push("builds   none yet".to_owned()),

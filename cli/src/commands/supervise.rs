@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
-use crate::terminal;
+use kiln_terminal as terminal;
 
 /// How long a child may take to stop after it was asked to.
 const GRACE: Duration = Duration::from_secs(20);

@@ -15,7 +15,8 @@ use tokio::sync::watch;
 use super::supervise::Process;
 use crate::farm::{Error as FarmError, parts};
 use crate::interrupts::Interrupts;
-use crate::{Code, Error, args, local, terminal};
+use crate::{Code, Error, args, local};
+use kiln_terminal as terminal;
 
 const PAUSE: Duration = Duration::from_millis(50);
 

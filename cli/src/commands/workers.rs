@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::time;
 use crate::farm::Farm;
-use crate::terminal::{self, Table, fixed, flexible};
 use crate::{Code, Error, args, local};
+use kiln_terminal::{self as terminal, Table, fixed, flexible};
 
 pub(super) async fn run(farm: &Farm, args: args::Json) -> Result<Code, Error> {
     let status = farm.status().await?;

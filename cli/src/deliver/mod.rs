@@ -17,10 +17,10 @@ use kiln_proto::{transfer, v1};
 
 use crate::Code;
 use crate::farm::Farm;
-use crate::progress::Delivered;
 use crate::{args, download};
 use destination::{Destination, Place};
 pub use joint::join;
+use kiln_progress::Delivered;
 use stored::Stored;
 
 /// An artifact that does not get there.

@@ -134,7 +134,7 @@ impl Host {
             let mut told = false;
             while let Ok(false) = try_lock(&guests, FlockOperation::NonBlockingLockExclusive) {
                 if !told {
-                    crate::terminal::say(
+                    kiln_terminal::say(
                         "another `kiln` still uses the farm inside this one; waiting for it (Ctrl-C twice leaves)",
                     );
                     told = true;

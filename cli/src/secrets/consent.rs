@@ -61,8 +61,8 @@ impl Consent {
         }
         let question = format!(
             "step `{}` of `{}` asks for your variable `{name}` and may do with it what it likes. Allow it from now on? [y/N] ",
-            crate::terminal::harmless(step),
-            crate::terminal::harmless(&self.project)
+            kiln_terminal::harmless(step),
+            kiln_terminal::harmless(&self.project)
         );
         if !ask(&question) {
             return Err(refused());
@@ -83,7 +83,7 @@ impl Consent {
         self.file = read(path);
         self.file.allowed.entry(self.project.clone()).or_default().insert(name.to_owned());
         if let Err(error) = write(path, &self.file) {
-            crate::terminal::say(&format!("cannot remember that in `{}` ({error}); it is asked again", path.display()));
+            kiln_terminal::say(&format!("cannot remember that in `{}` ({error}); it is asked again", path.display()));
         }
     }
 }

@@ -11,9 +11,9 @@ use super::{ago, timestamp};
 use crate::commands::time;
 use crate::farm::{Farm, INSTANCE};
 use crate::local::Project;
-use crate::progress::cache_word;
-use crate::terminal::{self, Table, fixed, flexible};
 use crate::{Code, Error, args, local};
+use kiln_progress::cache_word;
+use kiln_terminal::{self as terminal, Table, fixed, flexible};
 
 pub(super) async fn run(farm: &Farm, args: args::Explain) -> Result<Code, Error> {
     let project = match args.project {

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::ago;
 use crate::commands::time;
 use crate::farm::{Farm, INSTANCE};
-use crate::terminal::{self, Table, fixed, flexible};
 use crate::{Code, Error, args, local};
+use kiln_terminal::{self as terminal, Table, fixed, flexible};
 
 pub(super) async fn list(farm: &Farm, args: args::Layers) -> Result<Code, Error> {
     let request = v1::ListLayersRequest {

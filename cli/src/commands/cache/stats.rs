@@ -4,8 +4,8 @@ use kiln_proto::v1::{self, LayerCounts};
 use serde_json::{Value, json};
 
 use crate::farm::{Farm, INSTANCE};
-use crate::terminal::{self, Column, Table, fixed, flexible};
 use crate::{Code, Error, args, local};
+use kiln_terminal::{self as terminal, Column, Table, fixed, flexible};
 
 pub(super) async fn run(farm: &Farm, args: args::Layers) -> Result<Code, Error> {
     let request = v1::LayerStatsRequest {

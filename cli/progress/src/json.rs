@@ -42,7 +42,7 @@ impl Show for Json {
     }
 
     fn note(&mut self, text: &str) {
-        crate::terminal::say(&crate::terminal::harmless(text));
+        kiln_terminal::say(&kiln_terminal::harmless(text));
     }
 
     fn work(&mut self, work: Option<&Work>) {

@@ -7,7 +7,7 @@ use kiln_proto::v1;
 use kiln_proto::v1::step_finished::Cache;
 
 use super::{Board, told};
-use crate::terminal::{Look, Table, colours, duration, fixed, flexible, harmless, last_overwrite, paint, shown, size};
+use kiln_terminal::{Look, Table, colours, duration, fixed, flexible, harmless, last_overwrite, paint, shown, size};
 
 /// The word for how a build ended, as scripts read it.
 pub fn status_word(status: v1::Status) -> &'static str {

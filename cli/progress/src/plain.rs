@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::waiting::waiting_words;
 use super::{Board, Happening, Show, Work, cache_word, status_word, summary};
-use crate::terminal::{self, Look, colours, harmless, paint, say, say_warning, shown};
+use kiln_terminal::{self as terminal, Look, colours, harmless, paint, say, say_warning, shown};
 
 /// After this much silence a line tells that the build goes on.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -112,7 +112,7 @@ fn heartbeat_words(board: &Board) -> String {
 pub(super) fn started_words(started: &kiln_proto::v1::BuildStarted) -> String {
     let name = [started.project.as_str(), started.version.as_str()].join(" ");
     let again = if started.resumed { "resumed" } else { "started" };
-    let steps = crate::terminal::count(started.steps.len(), "step");
+    let steps = kiln_terminal::count(started.steps.len(), "step");
     format!("build {} {again}: {}, {steps}", started.build, name.trim())
 }
 

@@ -8,7 +8,7 @@ use kiln_proto::meter::Meter;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::Show;
-use crate::terminal::{duration, size};
+use kiln_terminal::{duration, size};
 
 /// Work that ends before is not shown.
 const MOMENT: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, P
 use super::plain::{counts_words, delivered_words, finished_words, started_words, target_words};
 use super::waiting::waiting_words;
 use super::{Board, Happening, Key, Show, Work, summary};
-use crate::terminal::{Look, colours, duration, harmless, last_overwrite, paint, say, shown};
+use kiln_terminal::{Look, colours, duration, harmless, last_overwrite, paint, say, shown};
 
 const TICK: Duration = Duration::from_millis(120);
 

@@ -17,15 +17,28 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use clap::ValueEnum;
 use kiln_proto::transfer::Moved;
 use kiln_proto::v1;
 
 pub use board::{Board, Key, Step};
 pub use summary::{cache_word, status_word, summary};
-pub(crate) use told::start;
+pub use told::start;
 pub use work::{Work, watched};
 
-use crate::args::Progress;
+/// How to show what happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Progress {
+    /// `tty` on a terminal, else `plain`.
+    #[default]
+    Auto,
+    /// A live line for each running step.
+    Tty,
+    /// A line for each line of output.
+    Plain,
+    /// A JSON object for each event, on standard output.
+    Json,
+}
 
 /// Something to show.
 #[derive(Debug, Clone)]

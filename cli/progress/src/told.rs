@@ -5,7 +5,7 @@ use std::path::Path;
 use kiln_proto::v1;
 
 use super::Step;
-use crate::terminal::last_overwrite;
+use kiln_terminal::last_overwrite;
 
 /// Why a step failed, in one line.
 pub(super) fn failure(result: &v1::StepFinished) -> String {
@@ -23,7 +23,7 @@ pub(super) fn first_error<'a>(step: &Step, result: &'a v1::StepFinished) -> &'a 
 }
 
 /// How to run an artifact that lies at `path`.
-pub(crate) fn start(artifact: &v1::Artifact, path: &Path) -> Option<String> {
+pub fn start(artifact: &v1::Artifact, path: &Path) -> Option<String> {
     if artifact.start.is_empty() {
         return None;
     }

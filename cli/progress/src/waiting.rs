@@ -6,7 +6,7 @@ use kiln_proto::v1;
 use serde_json::{Value, json};
 
 use super::Board;
-use crate::terminal;
+use kiln_terminal as terminal;
 
 /// The line about what a target waits for; none where the wait is over.
 pub(super) fn waiting_words(board: &Board, waiting: &v1::Waiting) -> Option<String> {
