@@ -183,7 +183,7 @@ async fn worker(
                     Ok(None) => return drop(broken.send(format!("the stream of worker `{name}` ended"))),
                     Err(status) => return drop(broken.send(format!("worker `{name}` lost its stream: {status}"))),
                 },
-                _ = beats.tick() => Said::Heartbeat(v1::Heartbeat { disk_free_bytes: 1 << 40, ..Default::default() }),
+                _ = beats.tick() => Said::Heartbeat(v1::Heartbeat::default()),
                 Ok(()) = lines.recv() => {
                     let Some(lease) = held else { continue };
                     let (stream, data) = (v1::Stream::Stdout as i32, LINE.to_vec());

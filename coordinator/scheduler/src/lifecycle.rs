@@ -13,14 +13,12 @@ impl Scheduler {
             submission;
         let patience = patience.unwrap_or(self.config.queue_timeout);
         if let Some(id) = self.keys.get(&key).copied() {
-            self.effects.push(Effect::Merged { waiter, key });
             self.waiters.insert(waiter, id);
             return self.join(id, waiter, priority, patience);
         }
         let id = self.next_action;
         self.next_action += 1;
-        let weight = self.config.tenant_weights.get(&tenant).copied().unwrap_or(1);
-        let shares = self.shares.open(&tenant, weight, &build);
+        let shares = self.shares.open(&tenant, &build);
         let position = Position { priority, shares, path_weight, id };
         let action = Action {
             key: key.clone(),
@@ -39,7 +37,6 @@ impl Scheduler {
         self.keys.insert(key.clone(), id);
         self.waiters.insert(waiter, id);
         if let Some(lease) = self.orphans.remove(&key) {
-            self.effects.push(Effect::Merged { waiter, key });
             return self.adopt(id, lease);
         }
         self.wait(id);

@@ -1,12 +1,9 @@
 //! Fair shares: a virtual time for each tenant, and for each build of a tenant.
 //!
-//! Start-time fair queueing (Goyal, Vin, Cheng, "Start-time Fair Queuing", 1996): who has used least for its weight goes
+//! Start-time fair queueing (Goyal, Vin, Cheng, "Start-time Fair Queuing", 1996): who has used least goes
 //! first; one that comes anew starts at the present virtual time, so that idling saves nothing up.
 
 use std::collections::HashMap;
-
-/// One CPU's cost in virtual time at weight 1.
-const SCALE: u64 = 1 << 10;
 
 /// A tenant, or a build of one.
 pub(super) type ShareId = u64;
@@ -14,7 +11,6 @@ pub(super) type ShareId = u64;
 #[derive(Debug, Default)]
 struct Share {
     virtual_time: u64,
-    weight: u64,
     /// Actions that hold this share open.
     actions: usize,
     /// Virtual time of the share inside it that was served last.
@@ -33,20 +29,19 @@ pub(super) struct Shares {
 
 impl Shares {
     /// Opens a tenant's and a build's share for one more action.
-    pub(super) fn open(&mut self, tenant: &str, weight: u32, build: &str) -> (ShareId, ShareId) {
-        let tenant = self.open_one(0, tenant, u64::from(weight.max(1)), self.clock);
+    pub(super) fn open(&mut self, tenant: &str, build: &str) -> (ShareId, ShareId) {
+        let tenant = self.open_one(0, tenant, self.clock);
         let clock = self.shares.get(&tenant).map_or(0, |share| share.clock);
-        (tenant, self.open_one(tenant, build, 1, clock))
+        (tenant, self.open_one(tenant, build, clock))
     }
 
-    fn open_one(&mut self, parent: ShareId, name: &str, weight: u64, clock: u64) -> ShareId {
+    fn open_one(&mut self, parent: ShareId, name: &str, clock: u64) -> ShareId {
         let name = (parent, name.to_owned());
         let id = *self.names.entry(name.clone()).or_insert_with(|| {
             self.next += 1;
             self.next
         });
-        let share =
-            self.shares.entry(id).or_insert_with(|| Share { virtual_time: clock, weight, name, ..Share::default() });
+        let share = self.shares.entry(id).or_insert_with(|| Share { virtual_time: clock, name, ..Share::default() });
         share.actions += 1;
         id
     }
@@ -70,7 +65,7 @@ impl Shares {
 
     /// An action of these shares was given a worker.
     pub(super) fn charge(&mut self, (tenant, build): (ShareId, ShareId), milli_cpus: u32) {
-        let cost = u64::from(milli_cpus.max(1)) * SCALE;
+        let cost = u64::from(milli_cpus.max(1));
         let served = self.virtual_time(build);
         if let Some(share) = self.shares.get_mut(&build) {
             share.virtual_time += cost;
@@ -78,7 +73,7 @@ impl Shares {
         if let Some(share) = self.shares.get_mut(&tenant) {
             share.clock = share.clock.max(served);
             self.clock = self.clock.max(share.virtual_time);
-            share.virtual_time += cost / share.weight;
+            share.virtual_time += cost;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What goes into the scheduler and what comes out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Milliseconds on the shell's monotonic clock.
 pub type Millis = u64;
@@ -182,13 +182,6 @@ pub enum Effect {
         /// Which.
         lease: LeaseId,
     },
-    /// This caller joined an action that was there.
-    Merged {
-        /// Who.
-        waiter: WaiterId,
-        /// Which.
-        key: ActionKey,
-    },
     /// An action runs under a lease that its worker brought along.
     Adopted {
         /// Which.
@@ -316,8 +309,6 @@ pub struct Config {
     pub reserve_after: Millis,
     /// What the numbers of leases are derived from: who does not know it cannot guess one. Without it they count from 1.
     pub lease_seed: Option<[u8; 32]>,
-    /// Shares of tenants; 1 for those that are not named.
-    pub tenant_weights: BTreeMap<String, u32>,
 }
 
 impl Default for Config {
@@ -334,7 +325,6 @@ impl Default for Config {
             orphan_grace: 60_000,
             reserve_after: 10_000,
             lease_seed: None,
-            tenant_weights: BTreeMap::new(),
         }
     }
 }

@@ -143,18 +143,17 @@ async fn talk(
                     Some(coordinator_message::Message::Lease(lease)) => begin(runner, leases, lease),
                     Some(coordinator_message::Message::Cancel(cancel)) => leases.cancel(cancel.lease),
                     Some(coordinator_message::Message::FinishedAck(ack)) => leases.acknowledged(ack.lease),
-                    Some(coordinator_message::Message::Drain(_)) => stopping.drain.cancel(),
                     None => {}
                 },
                 Ok(None) => return Err("the coordinator ended the connection".to_owned().into()),
                 Err(status) => return Err(Failed::of(status)),
             },
             _ = heartbeat.tick() => {
-                let _ = outbox.try_send(beat(runner, stopping.drain.is_cancelled()));
+                let _ = outbox.try_send(beat(stopping.drain.is_cancelled()));
             }
             () = stopping.drain.cancelled(), if !told => {
                 told = true;
-                let _ = outbox.try_send(beat(runner, true));
+                let _ = outbox.try_send(beat(true));
             }
             () = stopping.leave.cancelled() => break,
         }
@@ -169,9 +168,8 @@ async fn talk(
     Ok(())
 }
 
-fn beat(runner: &Runner, stopping: bool) -> v1::WorkerMessage {
-    let (disk_free_bytes, cache_bytes) = (runner.disk_free(), runner.cache_bytes());
-    wrap(worker_message::Message::Heartbeat(v1::Heartbeat { disk_free_bytes, cache_bytes, stopping }))
+fn beat(stopping: bool) -> v1::WorkerMessage {
+    wrap(worker_message::Message::Heartbeat(v1::Heartbeat { stopping }))
 }
 
 fn begin(runner: &Arc<Runner>, leases: &Arc<Leases>, lease: v1::Lease) {

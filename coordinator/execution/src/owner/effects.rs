@@ -48,7 +48,6 @@ impl Owner {
                 self.finish(&key, Done { response: failure_response(&failure), farm_fault: true });
             }
             Effect::LeaseEnded(lease) => self.end_lease(lease),
-            Effect::Merged { .. } => {}
         }
     }
 

@@ -182,7 +182,7 @@ impl Model {
                     assert!(!self.live.contains_key(&key), "a{key} was queued again while it ran");
                     assert_eq!(waiters.iter().copied().collect::<BTreeSet<_>>(), self.waits(key));
                 }
-                Effect::Merged { .. } | Effect::Started { .. } | Effect::LeaseEnded(_) => {}
+                Effect::Started { .. } | Effect::LeaseEnded(_) => {}
             }
         }
     }
