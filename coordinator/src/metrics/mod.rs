@@ -63,7 +63,7 @@ impl Metrics {
     pub(crate) fn serve(
         self,
         execution: ExecutionHandle,
-        budget: Option<store::Budget>,
+        budget: Option<kiln_store::Budget>,
         stopping: CancellationToken,
     ) -> anyhow::Result<()> {
         tracing::info!(address = %self.listener.local_addr()?, "metrics and health are served");
@@ -81,7 +81,7 @@ impl Metrics {
 struct Coordinator {
     execution: ExecutionHandle,
     /// What all tenants' blobs may have on the disk.
-    budget: Option<store::Budget>,
+    budget: Option<kiln_store::Budget>,
     view: Arc<View>,
     stopping: CancellationToken,
 }
