@@ -329,10 +329,8 @@ fn an_image_is_pulled_with_the_credentials_of_its_tenant_and_opened_to_nobody_el
     engine.ok(&["rm", &container]);
     let tag = registry.push(engine, "kiln-test/private:1", "private:1");
     let id = engine.id("kiln-test/private:1");
-    let digests = engine.ok(&["image", "inspect", "--format", "{{join .RepoDigests \" \"}}", "kiln-test/private:1"]);
-    let digest = digests.split_once('@').expect("expected the push to leave a digest").1;
-    let by_digest = format!("{}@{}", tag.rsplit_once(':').unwrap().0, digest.split_whitespace().next().unwrap());
     engine.ok(&["rmi", "--force", &id]);
+    let by_digest = registry.by_digest(engine, &tag);
 
     let dir = tempfile::tempdir().unwrap();
     let credentials = dir.path().join("credentials.toml");

@@ -599,11 +599,8 @@ async fn an_image_that_was_pulled_goes_when_it_is_old_unless_somebody_else_uses_
         engine.ok(&["commit", "--change", &format!("LABEL name={name}"), &container, &local]);
         engine.ok(&["rm", &container]);
         let reference = registry.push(engine, &local, &format!("{name}:1"));
-        let digests = engine.ok(&["image", "inspect", "--format", "{{join .RepoDigests \" \"}}", &local]);
         engine.ok(&["rmi", "--force", &local]);
-        let repository = reference.rsplit_once(':').unwrap().0;
-        let (_, digest) = digests.split_once('@').expect("expected the push to leave the digest");
-        let by_digest = format!("{repository}@{}", digest.split_whitespace().next().unwrap());
+        let by_digest = registry.by_digest(engine, &reference);
         engine.ok(&["--config", &config_dir, "pull", "--quiet", &by_digest]);
         by_digest
     };
