@@ -6,8 +6,8 @@ use kiln_proto::reapi::{self, action_cache_server};
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use kiln_auth::audit::Subject;
 use crate::status::bad_digest;
+use kiln_auth::audit::Subject;
 use kiln_store::Stores;
 
 /// Largest blob that may be an Action.

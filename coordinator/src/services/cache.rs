@@ -7,8 +7,8 @@ use kiln_proto::v1;
 use kiln_proto::v1::cache_server;
 use tonic::{Request, Response, Status};
 
-use kiln_auth::audit::Subject;
 use crate::layers::{Layers, Prune};
+use kiln_auth::audit::Subject;
 
 /// Serves layers.
 #[derive(Debug)]

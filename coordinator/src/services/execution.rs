@@ -22,9 +22,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
 use super::metadata;
-use kiln_auth::audit::Subject;
 use crate::execution::log::LiveLogs;
 use crate::execution::{self, Attached, ExecutionHandle, Update, failed};
+use kiln_auth::audit::Subject;
 
 /// How long an execution goes on whose clients vanished, where nothing else is said: they can come back by `WaitExecution`.
 pub const ABANDONED_AFTER: Duration = Duration::from_secs(30);

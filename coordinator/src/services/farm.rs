@@ -4,8 +4,8 @@ use kiln_proto::v1;
 use kiln_proto::v1::farm_server;
 use tonic::{Request, Response, Status};
 
-use kiln_auth::audit::Subject;
 use crate::execution::ExecutionHandle;
+use kiln_auth::audit::Subject;
 
 /// Serves the farm's administration.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use kiln_proto::v1::{self, membership_server};
 use tonic::{Request, Response, Status};
 
-use kiln_auth::audit::Subject;
 use crate::execution::ExecutionHandle;
+use kiln_auth::audit::Subject;
 use kiln_auth::{Authenticator, Identity, Role, check_name, issued, revoked, tokens};
 
 /// Makes workers members.

@@ -7,8 +7,8 @@ use crate::Error;
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         use Error::{
-            Abandoned, Closed, Corrupt, Crowded, Database, DiskFull, Full, Io, Locked, Mismatch, NotFound, OutOfRange, Redis,
-            S3, S3Refused, TooLarge, TooLong,
+            Abandoned, Closed, Corrupt, Crowded, Database, DiskFull, Full, Io, Locked, Mismatch, NotFound, OutOfRange,
+            Redis, S3, S3Refused, TooLarge, TooLong,
         };
         let code = match &error {
             NotFound { .. } => Code::NotFound,
