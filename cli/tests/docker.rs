@@ -14,8 +14,9 @@ use std::sync::OnceLock;
 use engine::{BUSYBOX, Engine, FOREIGN};
 use kiln_proto::digest::DigestFunction;
 use kiln_proto::reapi;
+use real::guarded::{Guarded, access, certificate};
 use real::remote::{Caller, caller_of, code, salt, shell};
-use real::{Farm, project, until, write};
+use real::{Built, Farm, Ran, project, until, write};
 use registry::Registry;
 use tonic::Code;
 
@@ -317,4 +318,62 @@ fn a_step_in_a_container_has_its_secret_and_the_engine_and_the_output_show_nothi
     // What comes after it in the same container has it no more.
     let after = place.farm.build(work(&image, "echo [$TOKEN]; echo made > out", "").path(), &[]).well();
     assert!(after.log().contains("[]\n"), "{}", after.log());
+}
+
+#[test]
+fn an_image_is_pulled_with_the_credentials_of_its_tenant_and_opened_to_nobody_else_by_a_digest_or_an_id() {
+    let (Some(engine), Some(registry)) = (engine::shared(), Registry::start()) else { return };
+    // An image that only the registry has, and whose content is in no other.
+    let container = engine.ok(&["create", BUSYBOX, "true"]);
+    engine.ok(&["commit", "--change", "ENV FROM_IMAGE=private", &container, "kiln-test/private:1"]);
+    engine.ok(&["rm", &container]);
+    let tag = registry.push(engine, "kiln-test/private:1", "private:1");
+    let id = engine.id("kiln-test/private:1");
+    engine.ok(&["rmi", "--force", &id]);
+    let by_digest = registry.by_digest(engine, &tag);
+
+    let dir = tempfile::tempdir().unwrap();
+    let credentials = dir.path().join("credentials.toml");
+    // The other tenant has credentials, too: wrong ones.
+    let of = |tenant: &str, config: std::path::PathBuf| {
+        format!("[credentials.{tenant}]\ntenants = [\"{tenant}\"]\ndocker_config = {:?}\n", config.join("config.json"))
+    };
+    let text = of("shop", registry.right()) + &of("bank", registry.wrong());
+    std::fs::write(&credentials, text).unwrap();
+    let guarded = Guarded::start(&["--credentials", credentials.to_str().unwrap(), "--allow-registry", "127.0.0.0/8"]);
+    // The worker's user has a login, which is nobody's but theirs.
+    let config = registry.right().display().to_string();
+    let variables = variables(&engine.host, &config);
+    guarded.farm.start_worker_in(&guarded.farm.url, "one", &["--join", &guarded.join], &variables);
+    guarded.farm.wait_for_worker("one");
+    let build = |tenant: &str, image: &str| {
+        let made = certificate(&guarded.dir(), tenant, &["--role", "builder", "--tenant", tenant]);
+        let dir = work(image, "echo $FROM_IMAGE > out; echo has-$FROM_IMAGE", "");
+        let mut command = guarded.as_other(access(&guarded.dir(), Some(&made)), &["build", "--progress", "json"]);
+        command.current_dir(dir.path());
+        Built(Ran::from(command))
+    };
+    let refused = |tenant: &str, image: &str| {
+        let built = build(tenant, image);
+        let all = format!("{built:?}");
+        assert!(built.0.code != 0 && !all.contains("has-private"), "expected {tenant} not to get `{image}`: {all}");
+        built.message()
+    };
+    let by_id = format!("docker-daemon:{id}");
+    for tenant in ["bank", "other"] {
+        let words = refused(tenant, &tag);
+        assert!(words.contains("refuses the credentials"), "expected why in: {words}");
+        refused(tenant, &by_digest);
+    }
+    assert!(!engine.docker(&["image", "inspect", &by_digest]).status.success(), "expected nothing to be pulled");
+    let shop = build("shop", &tag).well();
+    assert!(shop.log().contains("has-private"), "{}", shop.log());
+    build("shop", &by_id).well();
+    // Now the engine holds it.
+    for tenant in ["bank", "other"] {
+        for image in [&tag, &by_digest, &by_id, &format!("docker-daemon:{tag}")] {
+            refused(tenant, image);
+        }
+    }
+    assert!(build("shop", &by_digest).well().log().contains("has-private"));
 }

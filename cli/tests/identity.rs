@@ -4,6 +4,9 @@
 
 mod real;
 
+use kiln_proto::channel::{self, Access};
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::transfer::{Blob, Client};
 use real::guarded::{Guarded, access, certificate, local, refused, token, well};
 use real::{Ran, Running, project, until};
 
@@ -362,7 +365,7 @@ fn who_did_what_is_written_down_and_who_was_refused() {
     assert!(submitted["subject"].as_str().unwrap().contains(&built.id()), "{submitted}");
     assert!(submitted["address"].as_str().unwrap().starts_with("127.0.0.1:") && submitted["serial"].is_string());
     assert_eq!(of("/kiln.v1.Farm/DrainWorker", "PermissionDenied")["identity"], "ann");
-    assert_eq!(of("/kiln.v1.Farm/DrainWorker", "OK")["subject"], "drained worker one");
+    assert_eq!(of("/kiln.v1.Farm/DrainWorker", "OK")["subject"], "drain worker one");
     assert_eq!(of("/kiln.v1.Membership/Revoke", "OK")["subject"], "ann");
     assert_eq!(of("/kiln.v1.Membership/Join", "OK")["subject"], "worker one");
     let unknown = of("/kiln.v1.Builds/List", "Unauthenticated");
@@ -375,6 +378,80 @@ fn who_did_what_is_written_down_and_who_was_refused() {
     let listed = well(guarded.ran(access(&guarded.dir(), Some(&amy)), &["builds", "--json"]));
     let builds: serde_json::Value = serde_json::from_str(&listed).unwrap();
     assert_eq!((&builds[0]["identity"], &builds[0]["tenant"]), (&"ann".into(), &"shop".into()), "{listed}");
+}
+
+#[test]
+fn every_call_that_changes_something_names_its_subject_also_where_it_fails() {
+    use kiln_proto::longrunning::{CancelOperationRequest, operations_client::OperationsClient};
+    use kiln_proto::reapi::{self, action_cache_client::ActionCacheClient, execution_client::ExecutionClient};
+    use prost::Message;
+    let log = tempfile::tempdir().unwrap();
+    let log = log.path().join("audit.jsonl");
+    let guarded = Guarded::start(&["--audit-log", log.to_str().unwrap()]);
+    guarded.worker("one");
+    let roles = ["--role", "builder", "--role", "cache-writer", "--role", "admin", "--tenant", "shop"];
+    let ann = access(&guarded.dir(), Some(&certificate(&guarded.dir(), "ann", &roles)));
+    let dir = project(&[("kiln.toml", PROJECT)]);
+    let mut command = guarded.as_other(ann.clone(), &["build"]);
+    well(Ran::from({
+        command.arg(dir.path());
+        command
+    }));
+    until("the layer to be known", || {
+        well(guarded.ran(ann.clone(), &["cache", "list", "--json"])).contains("hello").then_some(())
+    });
+    well(guarded.ran(ann.clone(), &["cache", "prune", "--project", "hello", "--older-than", "0s"]));
+
+    let of = |name: &str| ann.iter().find(|(variable, _)| variable == name).map(|(_, value)| value.into());
+    let access = Access { ca: of("KILN_CA"), cert: of("KILN_CERT"), key: of("KILN_KEY"), token_file: None };
+    let sha256 = DigestFunction::Sha256;
+    let action = reapi::Action { command_digest: Some(sha256.digest(b"").to_wire()), ..Default::default() };
+    let data = bytes::Bytes::from(action.encode_to_vec());
+    let (known, unknown) = (sha256.digest(&data), sha256.digest(b"never uploaded"));
+    let url = guarded.farm.url.clone();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let channel = channel::connect(&url, &access).await.unwrap();
+        Client::new(channel.clone(), "", sha256).upload(vec![(known, Blob::Bytes(data))]).await.unwrap();
+        let request = reapi::UpdateActionResultRequest {
+            instance_name: "main".to_owned(),
+            action_digest: Some(known.to_wire()),
+            action_result: Some(Default::default()),
+            ..Default::default()
+        };
+        ActionCacheClient::new(channel.clone()).update_action_result(request).await.unwrap();
+        let request = reapi::ExecuteRequest {
+            instance_name: "main".to_owned(),
+            action_digest: Some(unknown.to_wire()),
+            ..Default::default()
+        };
+        let mut execution = ExecutionClient::new(channel.clone());
+        let refused = execution.execute(request.clone()).await.err().expect("expected an unknown action to be refused");
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
+        let request = reapi::ExecuteRequest { action_digest: Some(known.to_wire()), ..request };
+        execution.execute(request).await.unwrap();
+        let request = CancelOperationRequest { name: "operations/none".to_owned() };
+        OperationsClient::new(channel).cancel_operation(request).await.unwrap_err();
+    });
+
+    let text = std::fs::read_to_string(&log).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let subject = |call: &str, outcome: &str| {
+        let found = lines
+            .iter()
+            .find(|line| line["call"].as_str().is_some_and(|path| path.ends_with(call)) && line["outcome"] == outcome);
+        found.unwrap_or_else(|| panic!("expected {call} ({outcome}) in:\n{text}"))["subject"].clone()
+    };
+    let of_main = |action: Digest| format!("action {action} of instance main");
+    assert_eq!(subject("/UpdateActionResult", "OK"), of_main(known));
+    assert_eq!(subject("/Execute", "OK"), of_main(known));
+    assert_eq!(subject("/Execute", "FailedPrecondition"), of_main(unknown));
+    assert_eq!(subject("/CancelOperation", "NotFound"), "operations/none");
+    assert_eq!(subject("/Link", "OK"), "worker one");
+    let pruned = subject("/Prune", "OK");
+    let words = "layers hello/*: 1 layers (1 of hello/make), ";
+    assert!(pruned.as_str().unwrap().starts_with(words), "expected what was pruned: {pruned}");
+    let without: Vec<_> = lines.iter().filter(|line| line["subject"].is_null()).collect();
+    assert!(without.is_empty(), "expected a subject in each line: {without:?}");
 }
 
 #[test]

@@ -6,6 +6,9 @@ mod real;
 #[path = "../../coordinator/tests/support/redis.rs"]
 mod redis;
 
+use futures::StreamExt;
+use kiln_proto::bytestream::WriteRequest;
+use kiln_proto::bytestream::byte_stream_client::ByteStreamClient;
 use kiln_proto::channel::{self, Access};
 use kiln_proto::digest::DigestFunction;
 use kiln_proto::longrunning;
@@ -231,6 +234,108 @@ fn each_quota_has_its_own_refusal() {
     // Another tenant is not held up by either.
     let other = someone(&guarded, "eve", "other");
     build(&guarded, &other, hello.path()).well();
+}
+
+#[test]
+fn who_fills_the_store_takes_nothing_that_another_tenant_uses() {
+    const MIB: u64 = 1 << 20;
+    let guarded = Guarded::start(&["--store-size", "16MiB", "--collect-every", "1s"]);
+    guarded.worker_with("one", &["--network-isolation", "off"]);
+    let (shop, bank) = (someone(&guarded, "ann", "shop"), someone(&guarded, "bob", "bank"));
+    let held = || {
+        let root = guarded.farm.dir.path().join("coordinator");
+        let tenants = ["shop", "bank"].map(|tenant| root.join("tenants").join(tenant));
+        let stores = tenants.iter().chain([&root]).map(|tenant| tenant.join("blobs"));
+        stores.flat_map(|store| ["sha256", "blake3"].map(|function| bytes_below(&store.join(function)))).sum::<u64>()
+    };
+    let built = project(&[("kiln.toml", PROJECT)]);
+    let first = build(&guarded, &bank, built.path()).well();
+    let artifact = first.of_type("artifact")[0]["id"].as_str().unwrap().to_owned();
+    // A build whose second step needs what was sent before the other tenant came.
+    let gate = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = gate.local_addr().unwrap().port();
+    let waits = format!(
+        r#"
+name = "waits"
+[steps.wait]
+inputs = ["gate"]
+run = "bash -c 'read -N 1 < /dev/tcp/127.0.0.1/{port}; true'; echo made > waited"
+outputs = ["waited"]
+network = true
+[steps.use]
+needs = ["wait"]
+run = "cat waited large > out"
+outputs = ["out"]
+[artifacts.out]
+from = "use"
+files = ["out"]
+kind = "archive"
+"#
+    );
+    let waits = project(&[("kiln.toml", &waits), ("gate", ""), ("large", &"needed later\n".repeat(100_000))]);
+    let mut command = guarded.as_other(bank.clone(), &["build", "--progress", "json"]);
+    command.current_dir(waits.path());
+    let mut running = Running::start(command);
+    running.started("wait");
+    let (open, _) = gate.accept().unwrap();
+
+    let (url, access) = (guarded.farm.url.clone(), access_of(&shop));
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let client = Client::new(channel::connect(&url, &access).await.unwrap(), "", DigestFunction::Sha256);
+        for number in 0..64_u8 {
+            let data = bytes::Bytes::from(vec![number; MIB as usize]);
+            let digest = DigestFunction::Sha256.digest(&data);
+            client.upload(vec![(digest, Blob::Bytes(data))]).await.unwrap();
+            assert!(
+                client.find_missing(&[digest]).await.unwrap().is_empty(),
+                "expected what was sent last to be there"
+            );
+            assert!(held() <= 16 * MIB, "expected at most 16 MiB, found {} bytes", held());
+        }
+        // Nor by uploads that it leaves open.
+        let mut open = Vec::new();
+        for number in 100..140_u8 {
+            let data = vec![number; 4 * MIB as usize];
+            let digest = DigestFunction::Sha256.digest(&data);
+            let name = format!("uploads/{number}/blobs/{}/{}", digest.hex(), digest.size);
+            let pieces = (0..3_i64).map(move |at| WriteRequest {
+                resource_name: name.clone(),
+                write_offset: at * MIB as i64,
+                data: data[..MIB as usize].to_vec(),
+                ..Default::default()
+            });
+            let stream = futures::stream::iter(pieces).chain(futures::stream::pending());
+            let channel = channel::connect(&url, &access).await.unwrap();
+            let mut writer = ByteStreamClient::new(channel);
+            open.push(tokio::spawn(async move { writer.write(stream).await.map(drop) }));
+        }
+        // Those that do not fit are refused; the others stay open while the other tenant builds.
+        let refused = futures::future::select_all(open.iter_mut()).await.0.unwrap().unwrap_err();
+        assert!(refused.message().contains("other tenants are writing too"), "{refused}");
+        assert!(held() <= 16 * MIB, "expected at most 16 MiB, found {} bytes", held());
+        let dir = project(&[("kiln.toml", &PROJECT.replace("echo made", "echo other"))]);
+        build(&guarded, &bank, dir.path()).well();
+        open.iter().for_each(tokio::task::JoinHandle::abort);
+    });
+    drop(open);
+    running.end().well();
+    let again = build(&guarded, &bank, built.path()).well();
+    assert_eq!(again.caches()["make"], "hit", "expected what was used lately to stay");
+    guarded.farm.restart_coordinator();
+    guarded.farm.wait_until_up();
+    let output = built.path().join("again");
+    well(guarded.ran(bank, &["fetch", &artifact, "--output", output.to_str().unwrap()]));
+    assert!(held() <= 16 * MIB, "expected at most 16 MiB, found {} bytes", held());
+}
+
+/// Bytes of the files below a directory; some may go while they are counted.
+fn bytes_below(directory: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let bytes = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(data) if data.is_dir() => bytes_below(&entry.path()),
+        data => data.map_or(0, |data| data.len()),
+    };
+    entries.map(bytes).sum()
 }
 
 #[test]

@@ -27,11 +27,12 @@ pub struct Config {
     /// Where it keeps blobs, the action cache, builds and artifacts.
     #[arg(long, env = "KILN_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// Most bytes of cached blobs of each tenant that has no `store` quota, such as `50GiB`; `auto` is a fifth of the free disk and at most 50 GiB. Beyond them, what no cached result names is dropped first, then the results used
-    /// longest ago with what they alone name. Artifacts are not counted.
+    /// Most bytes of cached blobs of all tenants together, such as `50GiB`; `auto` is a fifth of the free disk and at most 50 GiB. Beyond
+    /// them, what no cached result names is dropped first, then the results used longest ago, whichever tenant's they are, with what they
+    /// alone name. Artifacts are not counted.
     #[arg(long = "store-size", env = "KILN_STORE_SIZE", default_value = "50GiB", value_parser = bound, value_name = "SIZE")]
     pub store_bytes: kiln_store::Bound,
-    /// Most bytes of artifacts, such as `200GiB`, or `auto` as above; beyond them, those used longest ago are dropped. Without it, artifacts are
+    /// Most bytes of artifacts of each tenant, such as `200GiB`, or `auto` as above; beyond them, those used longest ago are dropped. Without it, artifacts are
     /// kept for ever.
     #[arg(long = "artifacts-size", env = "KILN_ARTIFACTS_SIZE", value_parser = bound, value_name = "SIZE")]
     pub artifact_bytes: Option<kiln_store::Bound>,
@@ -196,6 +197,7 @@ impl Config {
         Ok(kiln_store::Config {
             data_dir: self.data_dir.clone(),
             max_bytes: self.store_bytes,
+            budget: Some(kiln_store::Budget::new(self.store_bytes, &self.data_dir.join("tenants"))),
             counts_all: false,
             artifact_bytes: self.artifact_bytes.unwrap_or(kiln_store::Bound::Bytes(u64::MAX)),
             life: self.cache_age,

@@ -124,8 +124,10 @@ where
     kept.metrics = metrics.as_ref().map(|metrics| metrics.store.clone());
     let credentials = Credentials::open(config.credentials.as_deref(), config.own_credentials)?;
     let hooks = config.webhooks.as_deref().map(kiln_webhooks::Config::read).transpose()?;
-    let stores = Stores::open(&kept).await?;
     let quotas = config.quotas.as_deref().map(Quotas::read).transpose()?.unwrap_or_default();
+    let mut own = kept.clone();
+    quotas.of("").bound(&mut own);
+    let stores = Stores::open(&own).await?;
     let options = kiln_execution::Options {
         key: Some(key),
         scheduling: scheduling(&config),
@@ -141,7 +143,7 @@ where
     let counted_webhooks = metrics.as_ref().map(|metrics| metrics.webhooks.clone());
     let counted_builds = metrics.as_ref().map(|metrics| metrics.builds.clone());
     if let Some(metrics) = metrics {
-        metrics.serve(execution.clone(), stopping.clone())?;
+        metrics.serve(execution.clone(), kept.budget.clone(), stopping.clone())?;
     }
     let audit = config
         .auth
@@ -159,9 +161,9 @@ where
         stopping: stopping.clone(),
         quotas,
     };
-    let own = Stack::open("", &shared, config.data_dir.clone(), &kept, stores, execution.clone()).await?;
+    let own = Stack::open("", &shared, config.data_dir.clone(), &own, stores, execution.clone()).await?;
     let tenants = Tenants::new(shared);
-    tenants.take_up();
+    tenants.take_up().await;
     if let Some(hooks) = hooks {
         let farm = kiln_webhooks::Farm {
             data_dir: config.data_dir.clone(),

@@ -586,3 +586,50 @@ async fn a_registry_that_is_away_is_told_and_what_the_engine_holds_is_taken_wher
     assert!(said.contains("is taken"), "expected a note: {said}");
     place.engine.ok(&["rmi", gone]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_was_pulled_goes_when_it_is_old_unless_somebody_else_uses_it() {
+    let Some(place) = place().await else { return };
+    let Some(registry) = registry::Registry::start() else { return };
+    let (engine, config_dir) = (place.engine, registry.right().display().to_string());
+    // Images of different content, as a worker pulls them: by digest.
+    let pull = |name: &str| {
+        let container = engine.ok(&["create", BUSYBOX, "true"]);
+        let local = format!("kiln-test/{name}:1");
+        engine.ok(&["commit", "--change", &format!("LABEL name={name}"), &container, &local]);
+        engine.ok(&["rm", &container]);
+        let reference = registry.push(engine, &local, &format!("{name}:1"));
+        engine.ok(&["rmi", "--force", &local]);
+        let by_digest = registry.by_digest(engine, &reference);
+        engine.ok(&["--config", &config_dir, "pull", "--quiet", &by_digest]);
+        by_digest
+    };
+    let unused = pull("unused");
+    let (tagged, by_tag, stopped, base) = (pull("tagged"), pull("by-tag"), pull("stopped"), pull("base"));
+    engine.ok(&["tag", &tagged, "kiln-test/mine:1"]);
+    let tag = by_tag.split_once('@').unwrap().0.to_owned() + ":1";
+    engine.ok(&["--config", &config_dir, "pull", "--quiet", &tag]);
+    let container = engine.ok(&["create", &stopped, "true"]);
+    let made = engine.ok(&["create", &base, "true"]);
+    engine.ok(&["commit", &made, "kiln-test/derived:1"]);
+    engine.ok(&["rm", &made]);
+    let derived = engine.ok(&["create", "kiln-test/derived:1", "true"]);
+
+    // A worker that pulled them all long ago.
+    let kept = [&tagged, &by_tag, &stopped, &base];
+    let state = tempfile::tempdir().unwrap();
+    std::fs::create_dir(state.path().join("docker")).unwrap();
+    let file = state.path().join("docker/pulled.json");
+    let names: BTreeMap<&String, u64> = kept.into_iter().chain([&unused]).map(|name| (name, 1)).collect();
+    std::fs::write(&file, serde_json::to_vec(&names).unwrap()).unwrap();
+    let _worker = Docker::open(config(&engine.host, state.path())).await.unwrap();
+    until("what nobody uses to go", || !std::fs::read_to_string(&file).unwrap().contains(&unused)).await;
+    let there = |name: &str| engine.docker(&["image", "inspect", name]).status.success();
+    assert!(!there(&unused));
+    // They go in the order of their names, and `unused` is the last.
+    for name in kept {
+        assert!(there(name), "expected `{name}` to stay");
+    }
+    engine.ok(&["rm", &container, &derived]);
+    engine.ok(&["rmi", "--force", "kiln-test/mine:1", "kiln-test/derived:1", &tag]);
+}

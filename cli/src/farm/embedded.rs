@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::socket::{Place, Socket};
+use super::variables::Variables;
 use super::{Error, parts};
 
 const PAUSE: Duration = Duration::from_millis(20);
@@ -52,11 +53,13 @@ struct Host {
 /// Hosts a farm in `dir`, or joins the one that another process hosts there.
 pub(super) async fn open(dir: &Path, store: Bound) -> Result<Opened, Error> {
     let failed = |source| Error::Directory { path: dir.to_owned(), source };
+    // Also where another command hosts the farm: what a user asks for in vain is not passed over.
+    let variables = Variables::read()?;
     std::fs::create_dir_all(dir).map_err(failed)?;
     for _ in 0..PATIENCE {
         let lock = open_lock(&dir.join("lock")).map_err(failed)?;
         if try_lock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(failed)? {
-            return host(dir, lock, store).await;
+            return host(dir, lock, store, variables).await;
         }
         if let Some(opened) = join(dir).await.map_err(failed)? {
             return Ok(opened);
@@ -82,7 +85,7 @@ async fn join(dir: &Path) -> std::io::Result<Option<Opened>> {
     Ok(Some(Opened { url, channel, role: Role::Guest(share) }))
 }
 
-async fn host(dir: &Path, lock: File, store: Bound) -> Result<Opened, Error> {
+async fn host(dir: &Path, lock: File, store: Bound, variables: Variables) -> Result<Opened, Error> {
     let failed = |source| Error::Directory { path: dir.to_owned(), source };
     // One that was killed leaves its address behind.
     let _ = std::fs::remove_file(dir.join("address"));
@@ -97,7 +100,7 @@ async fn host(dir: &Path, lock: File, store: Bound) -> Result<Opened, Error> {
         until(coordinator_stopped),
     ));
     let worker = tokio::spawn(parts::worker(
-        parts::own_worker(url.clone(), "here".to_owned(), dir.join("worker")),
+        parts::own_worker(url.clone(), "here".to_owned(), dir.join("worker"), variables),
         until(worker_stopped),
     ));
     let mut host =

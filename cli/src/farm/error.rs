@@ -35,6 +35,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A variable of the user's says what cannot be.
+    #[error("{0}")]
+    Variable(String),
     #[error("the farm's answer is not usable: {0}")]
     Answer(String),
 }
@@ -70,7 +73,7 @@ impl Error {
     pub fn code(&self) -> crate::Code {
         match self {
             Self::Channel(channel::Error::Connect { .. }) => crate::Code::Farm,
-            Self::Refused(_) | Self::Channel(_) | Self::Stranger { .. } => crate::Code::Usage,
+            Self::Refused(_) | Self::Channel(_) | Self::Stranger { .. } | Self::Variable(_) => crate::Code::Usage,
             _ => crate::Code::Farm,
         }
     }

@@ -4,6 +4,7 @@ mod embedded;
 mod error;
 pub mod parts;
 mod socket;
+mod variables;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

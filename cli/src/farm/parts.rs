@@ -10,6 +10,8 @@ use kiln_images::registry::Pattern;
 use kiln_store::Bound;
 use tokio::net::{TcpListener, UnixStream};
 
+use super::variables::Variables;
+
 /// Most bytes of inputs that the workers of a farm on this machine keep together.
 const CACHE_BYTES: u64 = 10 << 30;
 /// Which part of the disk's free room that is at most.
@@ -71,15 +73,13 @@ pub fn cache_bytes(dir: &Path, workers: u64) -> u64 {
     (free / CACHE_PART).min(CACHE_BYTES) / workers.max(1)
 }
 
-/// What `KILN_NETWORK_ISOLATION` says, as for `kiln-worker`.
-fn network_isolation() -> kiln_worker::sandbox::Isolation {
-    use clap::ValueEnum;
-    let wanted = std::env::var("KILN_NETWORK_ISOLATION").unwrap_or_default();
-    kiln_worker::sandbox::Isolation::from_str(&wanted, true).unwrap_or(kiln_worker::sandbox::Isolation::Auto)
-}
-
 /// A worker inside a command, for the coordinator at this URL.
-pub fn own_worker(coordinator: String, name: String, state_dir: PathBuf) -> kiln_worker::Config {
+pub(super) fn own_worker(
+    coordinator: String,
+    name: String,
+    state_dir: PathBuf,
+    variables: Variables,
+) -> kiln_worker::Config {
     let cache_bytes = cache_bytes(&state_dir, 1);
     kiln_worker::Config {
         tenants: Vec::new(),
@@ -90,15 +90,15 @@ pub fn own_worker(coordinator: String, name: String, state_dir: PathBuf) -> kiln
         coordinator,
         name,
         state_dir,
-        sandbox: kiln_worker::sandbox::Mode::Auto,
+        sandbox: variables.sandbox,
         // Whoever builds here is that user.
         own_credentials: true,
-        sub_ids: None,
+        sub_ids: variables.sub_ids,
         no_ids: None,
-        network_isolation: network_isolation(),
-        docker: kiln_worker::docker::Mode::Auto,
-        docker_host: std::env::var("DOCKER_HOST").unwrap_or_else(|_| kiln_worker::docker::DEFAULT_HOST.to_owned()),
-        docker_network: std::env::var("KILN_DOCKER_NETWORK").unwrap_or_else(|_| "bridge".to_owned()),
+        network_isolation: variables.network_isolation,
+        docker: variables.docker,
+        docker_host: variables.docker_host,
+        docker_network: variables.docker_network,
         cpus: None,
         memory: None,
         labels: Vec::new(),

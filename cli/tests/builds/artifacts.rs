@@ -131,6 +131,12 @@ fn an_archives_links_into_the_system_are_kept_and_those_that_climb_out_of_it_are
             assert!(built.message().contains(words), "expected `{words}` in `{}`", built.message());
         }
     }
+    // By its letters this one stays inside; the file system goes up from where `up` leads to.
+    let (_dir, built) = build("mkdir -p d/p/q; ln -s ../../.. d/p/q/up; ln -s p/q/up/../../.. d/out");
+    assert_eq!(built.0.code, 1, "{}", built.0.err);
+    for words in ["`d/out` is a symbolic link", "leads out of the archive"] {
+        assert!(built.message().contains(words), "expected `{words}` in `{}`", built.message());
+    }
 }
 
 /// Builds a project and unpacks its archive.

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::real::{Farm, Ran, commit, project, unpack, write};
+use crate::real::{self, Farm, Ran, commit, project, unpack, write};
 use crate::{CHAIN, unique, work};
 
 #[test]
@@ -98,12 +98,79 @@ fn what_goes_wrong_in_a_step_is_said_in_words() {
         ("mkdir d; touch \"d/$(printf '\\377')\"", "outputs = [\"d\"]", "has a name that is no UTF-8"),
         ("rmdir d; ln -s /etc d", "outputs = [\"d/passwd\"]", "behind the symbolic link `d`"),
         ("i=0; while :; do sleep 1000 & done", "", "processes"),
+        // Nothing on the disk, and more than anybody could read: known before any of it is read.
+        (
+            "truncate -s 40G a b",
+            "outputs = [\"a\", \"b\"]",
+            "output `b` brings the command's outputs to more than 64 GiB",
+        ),
+        ("mkdir d; truncate -s 40G d/a d/b", "outputs = [\"d\"]", "has holes"),
     ] {
-        let built = Farm::shared().build(work(run, more).path(), &[]);
+        let built = Farm::shared().build(work(&format!("echo tried; {run}"), more).path(), &[]);
         assert_eq!(built.0.code, 1, "{run}: {}", built.0.err);
+        assert_eq!(built.log().matches("tried\n").count(), 1, "{run}: expected one try: {}", built.log());
         assert!(built.message().contains(expected), "{run}: expected `{expected}` in `{}`", built.message());
         assert!(built.message().contains("work"), "{run}: expected the step in `{}`", built.message());
     }
+}
+
+#[test]
+fn an_output_that_its_owner_may_not_read_is_the_projects_fault_where_the_worker_is_not_root() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    const NOBODY: u32 = 65_534;
+    if !nix::unistd::geteuid().is_root() {
+        return real::cannot_run("only root starts a worker as somebody else");
+    }
+    let farm = Farm::start(&[]);
+    std::fs::set_permissions(farm.dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    let state = farm.dir.path().join("plain");
+    std::fs::create_dir(&state).unwrap();
+    chown(&state, Some(NOBODY), Some(NOBODY)).unwrap();
+    let plain = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    farm.start_worker_behind(&plain, &farm.url, "plain", &[], &[("HOME", "/nonexistent")]);
+    farm.wait_for_worker("plain");
+    for closes in ["mkdir -p d/closed; chmod 0 d/closed", "mkdir d; echo x > d/closed; chmod 0 d/closed"] {
+        let built = farm.build(work(&format!("echo tried; {closes}"), "outputs = [\"d\"]").path(), &[]);
+        assert_eq!(built.0.code, 1, "{closes}: {}", built.0.err);
+        assert_eq!(built.log().matches("tried\n").count(), 1, "{closes}: expected one try: {}", built.log());
+        let words = "`closed` of output `d` cannot be read: the command took the permission away";
+        assert!(built.message().contains(words), "{closes}: {}", built.message());
+    }
+    farm.build(work("mkdir d; echo x > d/open", "outputs = [\"d\"]").path(), &[]).well();
+}
+
+#[test]
+fn a_build_that_is_cancelled_while_its_outputs_are_hashed_ends_without_hashing_the_rest() {
+    const SIZE: u64 = 60 << 30;
+    let farm = Farm::start(&["one"]);
+    let name = format!("holes-{}", unique());
+    let dir = work(&format!("mkdir d; truncate -s 60G d/{name}"), "outputs = [\"d\"]");
+    let mut build = farm.start_build(dir.path(), &[]);
+    build.started("work");
+    // How far the worker has read, while it has the file open.
+    let position = || {
+        let open = |pid: u32| std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let files = farm.pids().into_iter().flat_map(|pid| open(pid).map(move |file| (pid, file)));
+        let is_it = |file: &std::fs::DirEntry| std::fs::read_link(file.path()).is_ok_and(|path| path.ends_with(&name));
+        let (pid, file) = files.into_iter().find(|(_, file)| is_it(file))?;
+        let info = format!("/proc/{pid}/fdinfo/{}", file.file_name().to_string_lossy());
+        let info = std::fs::read_to_string(info).ok()?;
+        info.lines().find_map(|line| line.strip_prefix("pos:")?.trim().parse::<u64>().ok())
+    };
+    real::until("the worker to read the output", position);
+    build.interrupt();
+    let built = build.end();
+    assert_eq!((built.0.code, built.finished()["status"].as_str()), (130, Some("cancelled")));
+    let mut last = 0;
+    real::until("the worker to let go of it", || match position() {
+        Some(at) => {
+            last = at;
+            None
+        }
+        None => Some(()),
+    });
+    assert!(last < SIZE / 2, "expected the rest not to be read, and {last} bytes were");
+    farm.build(work("mkdir d; echo x > d/small", "outputs = [\"d\"]").path(), &[]).well();
 }
 
 #[test]

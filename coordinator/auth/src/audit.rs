@@ -1,6 +1,6 @@
 //! The audit log: who did what, one JSON object in a line, for every call that changes something and every call that is refused.
 //!
-//! Invariant: a call's line is written before its answer is sent. A file that was moved away, as by `logrotate`, is begun anew.
+//! Invariant: a call's line is written before its answer is sent, or when its caller goes away before that. A file that was moved away, as by `logrotate`, is begun anew.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -18,12 +18,26 @@ use super::Identity;
 /// Most characters of a text that a client chose.
 const MAX_TEXT: usize = 1024;
 
-/// What a call was about, which its service puts into the extensions of its answer.
-#[derive(Debug, Clone)]
-pub struct Subject(
-    /// Such as `build 0190…` or `worker vm-7`.
-    pub String,
-);
+/// What a call is about, such as `build 0190…` or `worker vm-7`. The gate puts one among the extensions of each request, and the call's
+/// service fills it in as soon as it knows, so that a call that fails names its subject too. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Subject(Arc<Mutex<Option<String>>>);
+
+impl Subject {
+    /// The one of this request; one that nobody reads where there is no audit log.
+    pub fn of<T>(request: &tonic::Request<T>) -> Self {
+        request.extensions().get::<Self>().cloned().unwrap_or_default()
+    }
+
+    /// Says what the call is about, in place of what was said before.
+    pub fn is(&self, text: String) {
+        *self.0.lock() = Some(text);
+    }
+
+    pub(super) fn get(&self) -> Option<String> {
+        self.0.lock().clone()
+    }
+}
 
 /// A call, as it is written down.
 #[derive(Debug)]
@@ -34,7 +48,7 @@ pub(super) struct Call<'a> {
     pub(super) address: Option<String>,
     pub(super) code: Code,
     pub(super) message: &'a str,
-    pub(super) subject: Option<&'a Subject>,
+    pub(super) subject: Option<&'a str>,
 }
 
 /// Calls that change what others see. Blobs are left out: what is there already cannot be changed by one.
@@ -75,9 +89,14 @@ impl Audit {
         Ok(Self(Arc::new(Mutex::new(Open::at(path)?))))
     }
 
+    /// Whether a call may change what others see.
+    pub(super) fn changes(path: &str) -> bool {
+        CHANGES.contains(&path)
+    }
+
     /// Whether a call with this outcome belongs into the log.
     pub(super) fn wants(path: &str, code: Code) -> bool {
-        CHANGES.contains(&path) || matches!(code, Code::PermissionDenied | Code::Unauthenticated)
+        Self::changes(path) || matches!(code, Code::PermissionDenied | Code::Unauthenticated)
     }
 
     /// Writes a call down.
@@ -92,7 +111,7 @@ impl Audit {
             "serial": identity.and_then(|identity| identity.serial.as_deref()),
             "address": call.address,
             "call": short(call.path),
-            "subject": call.subject.map(|subject| short(&subject.0)),
+            "subject": call.subject.map(short),
             "outcome": if call.code == Code::Ok { "OK".to_owned() } else { format!("{:?}", call.code) },
             "message": Some(short(call.message)).filter(|message| !message.is_empty()),
         });
@@ -129,14 +148,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.jsonl");
         let audit = Audit::open(&path).unwrap();
-        let subject = Subject("build 1".into());
         let call = |message| Call {
             path: "/kiln.v1.Builds/Submit",
             identity: None,
             address: Some("10.0.0.1:1".into()),
             code: Code::PermissionDenied,
             message,
-            subject: Some(&subject),
+            subject: Some("build 1"),
         };
         audit.write(&call("one\nline"));
         std::fs::rename(&path, directory.path().join("audit.jsonl.1")).unwrap();

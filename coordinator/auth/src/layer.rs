@@ -66,14 +66,17 @@ where
             let status = Status::failed_precondition(error.to_string());
             return Box::pin(std::future::ready(Ok(status.into_http())));
         }
-        let noted = self.audit.clone().map(|audit| Noted::of(audit, &request));
+        let mut noted = self.audit.clone().map(|audit| Noted::of(audit, &mut request));
         if !self.authenticator.asks() {
             let identity = Identity::anonymous();
             request.extensions_mut().insert(identity.clone());
+            noted.iter_mut().for_each(|noted| noted.identity = Some(identity.clone()));
             let answer = self.inner.call(request);
             return Box::pin(async move {
                 let answer = answer.await?;
-                noted.inspect(|noted| noted.write(Some(&identity), &answer));
+                if let Some(noted) = noted {
+                    noted.write(&answer);
+                }
                 Ok(answer)
             });
         }
@@ -83,61 +86,89 @@ where
         let authenticator = self.authenticator.clone();
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
-            let identity = match admit(&authenticator, &parts).await {
-                Ok(identity) => identity,
-                Err((identity, status)) => {
-                    let answer = status.into_http();
-                    noted.inspect(|noted| noted.write(identity.as_ref(), &answer));
-                    return Ok(answer);
-                }
+            let admitted = admit(&authenticator, &parts).await;
+            let (identity, refused) = match admitted {
+                Ok(identity) => (identity, None),
+                Err((identity, status)) => (identity, Some(status)),
             };
+            noted.iter_mut().for_each(|noted| noted.identity.clone_from(&identity));
+            if let Some(status) = refused {
+                let answer = status.into_http();
+                if let Some(noted) = noted {
+                    noted.write(&answer);
+                }
+                return Ok(answer);
+            }
             let Some(identity) = identity else {
                 let answer = inner.call(http::Request::from_parts(parts, body)).await?;
-                noted.inspect(|noted| noted.write(None, &answer));
+                if let Some(noted) = noted {
+                    noted.write(&answer);
+                }
                 return Ok(answer);
             };
             let mut end = open_call::end(identity.clone(), authenticator.known());
-            parts.extensions.insert(identity.clone());
+            parts.extensions.insert(identity);
             let request = http::Request::from_parts(parts, body);
             let answer = tokio::select! {
                 answer = inner.call(request) => answer?,
                 status = &mut end => status.into_http(),
             };
-            noted.inspect(|noted| noted.write(Some(&identity), &answer));
+            if let Some(noted) = noted {
+                noted.write(&answer);
+            }
             Ok(answer.map(|body| Body::new(Guarded::new(body, end))))
         })
     }
 }
 
-/// A call that may have to be written down.
+/// A call that may have to be written down. One that is dropped without an answer has lost its caller, but may have changed something.
 struct Noted {
     audit: Audit,
     path: String,
     address: Option<String>,
+    subject: Subject,
+    identity: Option<Identity>,
+    answered: bool,
 }
 
 impl Noted {
-    fn of<B>(audit: Audit, request: &http::Request<B>) -> Self {
-        let extensions = request.extensions();
+    fn of<B>(audit: Audit, request: &mut http::Request<B>) -> Self {
+        let extensions = request.extensions_mut();
         let plain = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
         let tls = || extensions.get::<TlsConnectInfo<TcpConnectInfo>>().and_then(|tls| tls.get_ref().remote_addr());
         let address = plain.or_else(tls).map(|address| address.to_string());
-        Self { audit, path: request.uri().path().to_owned(), address }
+        let subject = Subject::default();
+        extensions.insert(subject.clone());
+        let path = request.uri().path().to_owned();
+        Self { audit, path, address, subject, identity: None, answered: false }
     }
 
-    fn write(&self, identity: Option<&Identity>, answer: &http::Response<Body>) {
+    fn write(mut self, answer: &http::Response<Body>) {
         // A call that failed at once has its status among the headers; of a stream that began well, the beginning is what is written down.
         let status = Status::from_header_map(answer.headers());
         let (code, message) = status.as_ref().map_or((Code::Ok, ""), |status| (status.code(), status.message()));
+        self.end(code, message);
+    }
+
+    fn end(&mut self, code: Code, message: &str) {
+        self.answered = true;
         if Audit::wants(&self.path, code) {
             self.audit.write(&Call {
                 path: &self.path,
-                identity,
+                identity: self.identity.as_ref(),
                 address: self.address.clone(),
                 code,
                 message,
-                subject: answer.extensions().get::<Subject>(),
+                subject: self.subject.get().as_deref(),
             });
+        }
+    }
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        if !self.answered && Audit::changes(&self.path) {
+            self.end(Code::Cancelled, "the caller left before the answer");
         }
     }
 }
@@ -167,5 +198,34 @@ async fn admit(
             Err((Some(identity), refused))
         }
         _ => Ok(Some(identity)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tower::Layer;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_whose_caller_leaves_before_the_answer_is_written_down() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("audit.jsonl");
+        let config = crate::Config { insecure: true, ..Default::default() };
+        let authenticator = Authenticator::open(&config, directory.path(), None, None).await.unwrap();
+        let gate = Gate::new(authenticator, Some(Audit::open(&log).unwrap()));
+        let mut guard = gate.layer(tower::service_fn(|request: http::Request<Body>| async move {
+            let request = tonic::Request::from_parts(Default::default(), request.into_parts().0.extensions, ());
+            Subject::of(&request).is("layers of everything".to_owned());
+            std::future::pending::<Answer>().await
+        }));
+        for path in ["/kiln.v1.Cache/Prune", "/kiln.v1.Cache/List"] {
+            let mut call = guard.call(http::Request::builder().uri(path).body(Body::empty()).unwrap());
+            assert!(call.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
+        }
+        let text = std::fs::read_to_string(&log).unwrap();
+        let line: serde_json::Value = serde_json::from_str(text.trim()).expect("expected one line for what changes");
+        assert_eq!((&line["call"], &line["outcome"]), (&"/kiln.v1.Cache/Prune".into(), &"Cancelled".into()));
+        assert_eq!(line["subject"], "layers of everything");
     }
 }

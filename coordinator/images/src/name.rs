@@ -43,6 +43,16 @@ impl ImageName {
         }
     }
 
+    /// Whether both name images of one repository of a registry.
+    pub fn is_of_repository(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Registry(one), Self::Registry(other)) => {
+                (one.registry(), one.repository()) == (other.registry(), other.repository())
+            }
+            _ => false,
+        }
+    }
+
     /// The same repository at a digest; anything else stays as it is.
     #[must_use]
     pub fn at(&self, digest: Digest) -> Self {
@@ -144,6 +154,8 @@ mod tests {
         assert_eq!((held.engine_name().as_str(), held.is_fixed()), ("shop:1", false));
         assert_eq!(name(&held.to_string()), held);
         assert_eq!(name("debian:12").at(DIGEST.parse().unwrap()), fixed);
+        assert!(fixed.is_of_repository(&name("docker.io/library/debian:13")));
+        assert!(!fixed.is_of_repository(&name("example.org/debian:12")) && !fixed.is_of_repository(&held));
     }
 
     #[test]

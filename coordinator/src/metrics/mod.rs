@@ -58,9 +58,14 @@ impl Metrics {
     }
 
     /// Serves until the process ends; not ready any more once `stopping` is cancelled.
-    pub(crate) fn serve(self, execution: ExecutionHandle, stopping: CancellationToken) -> anyhow::Result<()> {
+    pub(crate) fn serve(
+        self,
+        execution: ExecutionHandle,
+        budget: Option<kiln_store::Budget>,
+        stopping: CancellationToken,
+    ) -> anyhow::Result<()> {
         tracing::info!(address = %self.listener.local_addr()?, "metrics and health are served");
-        let subject = Arc::new(Coordinator { execution, view: self.view, stopping });
+        let subject = Arc::new(Coordinator { execution, budget, view: self.view, stopping });
         tokio::spawn(async move {
             if let Err(error) = scrape::serve(self.listener, self.registry, subject, std::future::pending()).await {
                 tracing::error!(%error, "metrics and health are not served any more");
@@ -73,6 +78,8 @@ impl Metrics {
 #[derive(Debug)]
 struct Coordinator {
     execution: ExecutionHandle,
+    /// What all tenants' blobs may have on the disk.
+    budget: Option<kiln_store::Budget>,
     view: Arc<View>,
     stopping: CancellationToken,
 }
@@ -80,7 +87,11 @@ struct Coordinator {
 #[tonic::async_trait]
 impl Subject for Coordinator {
     async fn refresh(&self) {
-        if let Ok(farm) = self.execution.farm().await {
+        if let Ok(mut farm) = self.execution.farm().await {
+            if let Some((budget, capacity)) = self.budget.as_ref().and_then(|budget| Some((budget, budget.capacity()?)))
+            {
+                (farm.store_bytes, farm.store_capacity_bytes) = (budget.bytes(), capacity);
+            }
             self.view.set(farm);
         }
     }

@@ -7,6 +7,7 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 use crate::status::bad_digest;
+use kiln_auth::audit::Subject;
 use kiln_store::Stores;
 
 /// Largest blob that may be an Action.
@@ -179,8 +180,10 @@ impl action_cache_server::ActionCache for ActionCache {
         &self,
         request: Request<reapi::UpdateActionResultRequest>,
     ) -> Result<Response<reapi::ActionResult>, Status> {
+        let subject = Subject::of(&request);
         let request = request.into_inner();
         let action = digest_of(request.digest_function, request.action_digest.as_ref())?;
+        subject.is(super::action(&request.instance_name, &action));
         let mut result = request
             .action_result
             .ok_or_else(|| Status::invalid_argument("the message has no `action_result` to store"))?;

@@ -5,7 +5,7 @@ use kiln_proto::v1::{artifacts_server, builds_server};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::about;
+use kiln_auth::audit::Subject;
 
 /// Artifacts in one answer.
 const MAX_ARTIFACTS: usize = 10_000;
@@ -29,9 +29,14 @@ impl builds_server::Builds for Builds {
 
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::Build>, Status> {
         let identity = kiln_auth::identity(&request);
-        let build = self.builds.submit_for(identity, request.into_inner()).await?;
-        let subject = format!("build {} of {}", build.id, build.project);
-        Ok(about(subject, build))
+        let subject = Subject::of(&request);
+        let request = request.into_inner();
+        let source = request.source.as_ref();
+        let from = source.map(|source| [&source.repository, &source.directory].map(String::as_str)).unwrap_or_default();
+        subject.is(format!("a build of {}", from.into_iter().find(|name| !name.is_empty()).unwrap_or("a tree")));
+        let build = self.builds.submit_for(identity, request).await?;
+        subject.is(format!("build {} of {}", build.id, build.project));
+        Ok(Response::new(build))
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
@@ -40,8 +45,10 @@ impl builds_server::Builds for Builds {
     }
 
     async fn cancel(&self, request: Request<v1::CancelRequest>) -> Result<Response<v1::Build>, Status> {
-        let build = self.builds.cancel(&request.into_inner().build)?;
-        Ok(about(format!("build {}", build.id), build))
+        let subject = Subject::of(&request);
+        let build = request.into_inner().build;
+        subject.is(format!("build {build}"));
+        Ok(Response::new(self.builds.cancel(&build)?))
     }
 
     async fn cancel_all(
@@ -49,13 +56,15 @@ impl builds_server::Builds for Builds {
         request: Request<v1::CancelAllRequest>,
     ) -> Result<Response<v1::CancelAllResponse>, Status> {
         let by = kiln_auth::identity(&request);
+        let subject = Subject::of(&request);
         let user = request.into_inner().user;
+        subject.is(format!("builds of {user}"));
         if user.is_empty() {
             return Err(Status::invalid_argument("expected whose builds are to be cancelled"));
         }
         let builds = self.builds.cancel_all(&user);
         tracing::info!(by = by.name, user, builds = builds.len(), "somebody's builds are cancelled");
-        Ok(about(format!("builds of {user}"), v1::CancelAllResponse { builds }))
+        Ok(Response::new(v1::CancelAllResponse { builds }))
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {

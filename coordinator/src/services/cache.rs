@@ -1,11 +1,13 @@
 //! `kiln.v1.Cache`: layers, and why a step missed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kiln_proto::v1;
 use kiln_proto::v1::cache_server;
 use tonic::{Request, Response, Status};
 
+use kiln_auth::audit::Subject;
 use kiln_layers::{Layers, Prune};
 
 /// Serves layers.
@@ -26,6 +28,18 @@ fn instance(name: &str) -> &str {
     name.trim_matches('/')
 }
 
+/// What was pruned, as the audit log says it.
+fn summary(pruned: &v1::PruneLayersResponse) -> String {
+    let mut steps = BTreeMap::<String, usize>::new();
+    for layer in &pruned.layers {
+        let step = layer.step.as_ref().map_or("", |step| &step.step);
+        *steps.entry(format!("{}/{step}", layer.project)).or_default() += 1;
+    }
+    let steps: Vec<String> = steps.iter().map(|(step, count)| format!("{count} of {step}")).collect();
+    let steps = if steps.is_empty() { String::new() } else { format!(" ({})", steps.join(", ")) };
+    format!("{} layers{steps}, {} bytes freed", pruned.layers.len(), pruned.freed_bytes)
+}
+
 #[tonic::async_trait]
 impl cache_server::Cache for Cache {
     async fn list(&self, request: Request<v1::ListLayersRequest>) -> Result<Response<v1::ListLayersResponse>, Status> {
@@ -43,12 +57,19 @@ impl cache_server::Cache for Cache {
         &self,
         request: Request<v1::PruneLayersRequest>,
     ) -> Result<Response<v1::PruneLayersResponse>, Status> {
+        let subject = Subject::of(&request);
         let asked = request.into_inner();
+        let of = |name: &str| if name.is_empty() { "*".to_owned() } else { name.to_owned() };
+        let dry = if asked.dry_run { "dry run: " } else { "" };
+        let asked_for = format!("{dry}layers {}/{}", of(&asked.project), of(&asked.step));
+        subject.is(asked_for.clone());
         let older_than = asked.older_than.and_then(|duration| Duration::try_from(duration).ok()).ok_or_else(|| {
             Status::invalid_argument("`older_than` is absent or negative; expected how long ago a layer was used last")
         })?;
         let prune = Prune { project: asked.project, step: asked.step, older_than, dry_run: asked.dry_run };
-        Ok(Response::new(self.layers.prune(instance(&asked.instance), &prune).await?))
+        let pruned = self.layers.prune(instance(&asked.instance), &prune).await?;
+        subject.is(format!("{asked_for}: {}", summary(&pruned)));
+        Ok(Response::new(pruned))
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {

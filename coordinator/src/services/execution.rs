@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
 use super::metadata;
+use kiln_auth::audit::Subject;
 use kiln_execution::log::LiveLogs;
 use kiln_execution::{Attached, ExecutionHandle, Update, failed};
 
@@ -47,6 +48,14 @@ const RESPONSE_TYPE: &str = "type.googleapis.com/build.bazel.remote.execution.v2
 struct Entry {
     state: watch::Receiver<Operation>,
     cancel: CancellationToken,
+    /// The action, as the audit log names it.
+    action: String,
+}
+
+impl Entry {
+    fn subject(&self, name: &str) -> String {
+        format!("{name}: {}", self.action)
+    }
 }
 
 /// All operations that can be asked for, and the order in which the finished ones are forgotten.
@@ -118,7 +127,7 @@ impl Execution {
         let first = operation(&name, instance, &digest, Stage::Queued, None);
         let (sender, state) = watch::channel(first);
         let cancel = CancellationToken::new();
-        let entry = Arc::new(Entry { state, cancel: cancel.clone() });
+        let entry = Arc::new(Entry { state, cancel: cancel.clone(), action: super::action(instance, &digest) });
         {
             let mut operations = self.operations.lock();
             operations.forget();
@@ -270,12 +279,14 @@ impl execution_server::Execution for Execution {
         if !identity.is_anonymous() {
             who.tenant = identity.name;
         }
+        let subject = Subject::of(&request);
         let request = request.into_inner();
         let function = DigestFunction::from_wire(request.digest_function)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let digest = Digest::required(function, request.action_digest.as_ref())
             .map_err(|error| Status::invalid_argument(format!("action_digest: {error}")))?;
         let instance = request.instance_name.trim_matches('/').to_owned();
+        subject.is(super::action(&instance, &digest));
         let attached = self
             .execution
             .execute(kiln_execution::Request {
@@ -354,8 +365,11 @@ impl operations_server::Operations for Execution {
         &self,
         request: Request<longrunning::DeleteOperationRequest>,
     ) -> Result<Response<Empty>, Status> {
+        let subject = Subject::of(&request);
         let name = request.into_inner().name;
+        subject.is(name.clone());
         let entry = self.entry(&name)?;
+        subject.is(entry.subject(&name));
         if !entry.state.borrow().done {
             return Err(Status::failed_precondition(format!("operation `{name}` is not done; cancel it first")));
         }
@@ -367,7 +381,12 @@ impl operations_server::Operations for Execution {
         &self,
         request: Request<longrunning::CancelOperationRequest>,
     ) -> Result<Response<Empty>, Status> {
-        self.entry(&request.into_inner().name)?.cancel.cancel();
+        let subject = Subject::of(&request);
+        let name = request.into_inner().name;
+        subject.is(name.clone());
+        let entry = self.entry(&name)?;
+        subject.is(entry.subject(&name));
+        entry.cancel.cancel();
         Ok(Response::new(Empty {}))
     }
 
@@ -394,7 +413,10 @@ mod tests {
         let mut known = Known::default();
         for at in 0..operations {
             let (_, state) = watch::channel(Operation::default());
-            known.entries.insert(at.to_string(), Arc::new(Entry { state, cancel: CancellationToken::new() }));
+            known.entries.insert(
+                at.to_string(),
+                Arc::new(Entry { state, cancel: CancellationToken::new(), action: String::new() }),
+            );
             known.finish(at.to_string(), bytes);
         }
         known

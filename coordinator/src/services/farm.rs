@@ -4,7 +4,7 @@ use kiln_proto::v1;
 use kiln_proto::v1::farm_server;
 use tonic::{Request, Response, Status};
 
-use super::about;
+use kiln_auth::audit::Subject;
 use kiln_execution::ExecutionHandle;
 
 /// Serves the farm's administration.
@@ -30,9 +30,10 @@ impl farm_server::Farm for Farm {
         &self,
         request: Request<v1::DrainWorkerRequest>,
     ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
+        let subject = Subject::of(&request);
         let v1::DrainWorkerRequest { worker, undrain } = request.into_inner();
-        self.execution.drain(worker.clone(), !undrain).await?;
-        let what = if undrain { "undrained" } else { "drained" };
-        Ok(about(format!("{what} worker {worker}"), v1::DrainWorkerResponse {}))
+        subject.is(format!("{} worker {worker}", if undrain { "undrain" } else { "drain" }));
+        self.execution.drain(worker, !undrain).await?;
+        Ok(Response::new(v1::DrainWorkerResponse {}))
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use kiln_proto::v1::{self, membership_server};
 use tonic::{Request, Response, Status};
 
-use super::about;
+use kiln_auth::audit::Subject;
 use kiln_auth::{Authenticator, Identity, Role, check_name, issued, revoked, tokens};
 use kiln_execution::ExecutionHandle;
 
@@ -35,21 +35,29 @@ impl Membership {
 #[tonic::async_trait]
 impl membership_server::Membership for Membership {
     async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::Certificate>, Status> {
+        let subject = Subject::of(&request);
         let v1::JoinRequest { token, worker, certificate_request } = request.into_inner();
+        subject.is(format!("worker {worker}"));
         check_name("worker", &worker).map_err(Status::invalid_argument)?;
         let chain = self.authenticator.join(&token, &worker, &certificate_request).await?;
-        Ok(about(format!("worker {worker}"), v1::Certificate { chain }))
+        Ok(Response::new(v1::Certificate { chain }))
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::Certificate>, Status> {
         let identity = kiln_auth::identity(&request);
+        Subject::of(&request).is(match &identity.serial {
+            Some(serial) => format!("certificate {serial} of {}", identity.name),
+            None => identity.name.clone(),
+        });
         let chain = self.authenticator.renew(&identity, &request.into_inner().certificate_request).await?;
         Ok(Response::new(v1::Certificate { chain }))
     }
 
     async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeResponse>, Status> {
         let by = kiln_auth::identity(&request);
+        let subject = Subject::of(&request);
         let v1::RevokeRequest { name, serial, unknown } = request.into_inner();
+        subject.is(named(&name, &serial));
         if name.is_empty() == serial.is_empty() {
             return Err(Status::invalid_argument("expected either a name or a certificate's serial number"));
         }
@@ -67,19 +75,21 @@ impl membership_server::Membership for Membership {
         let whom = whom(name, serial);
         self.authenticator.revoke(&whom).await?;
         tracing::info!(by = by.name, name = whom.name, serial = whom.serial, "somebody is let in no more");
-        Ok(about(named(&whom), v1::RevokeResponse {}))
+        Ok(Response::new(v1::RevokeResponse {}))
     }
 
     async fn unrevoke(&self, request: Request<v1::UnrevokeRequest>) -> Result<Response<v1::UnrevokeResponse>, Status> {
         let by = kiln_auth::identity(&request);
+        let subject = Subject::of(&request);
         let v1::UnrevokeRequest { name, serial } = request.into_inner();
+        subject.is(named(&name, &serial));
         if name.is_empty() == serial.is_empty() {
             return Err(Status::invalid_argument("expected either a name or a certificate's serial number"));
         }
         let whom = whom(name, serial);
         self.authenticator.unrevoke(&whom).await?;
         tracing::info!(by = by.name, name = whom.name, serial = whom.serial, "somebody is let in again");
-        Ok(about(named(&whom), v1::UnrevokeResponse {}))
+        Ok(Response::new(v1::UnrevokeResponse {}))
     }
 
     async fn list(&self, _: Request<v1::ListMembersRequest>) -> Result<Response<v1::Members>, Status> {
@@ -90,11 +100,8 @@ impl membership_server::Membership for Membership {
     }
 }
 
-fn named(whom: &Identity) -> String {
-    match &whom.serial {
-        Some(serial) => format!("certificate {serial}"),
-        None => whom.name.clone(),
-    }
+fn named(name: &str, serial: &str) -> String {
+    if serial.is_empty() { name.to_owned() } else { format!("certificate {serial}") }
 }
 
 fn whom(name: String, serial: String) -> Identity {

@@ -21,6 +21,8 @@ mod tree;
 mod uploads;
 pub mod workers;
 
+use kiln_proto::digest::Digest;
+
 pub use action_cache::ActionCache;
 pub use bytestream::ByteStream;
 pub use capabilities::Capabilities;
@@ -31,9 +33,7 @@ pub use kiln_execution::log::{NoLogs, ReadLogs};
 /// must stay; the servers' own limit is [`kiln_proto::channel::MAX_MESSAGE_BYTES`].
 pub const MAX_BATCH_BYTES: u64 = 4 * 1024 * 1024;
 
-/// An answer that says what it was about, for the audit log.
-fn about<T>(subject: String, message: T) -> tonic::Response<T> {
-    let mut answer = tonic::Response::new(message);
-    answer.extensions_mut().insert(kiln_auth::audit::Subject(subject));
-    answer
+/// An action, as the audit log names it.
+fn action(instance: &str, action: &Digest) -> String {
+    if instance.is_empty() { format!("action {action}") } else { format!("action {action} of instance {instance}") }
 }

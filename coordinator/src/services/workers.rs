@@ -56,10 +56,12 @@ impl workers_server::Workers for Workers {
         let place = self.places.clone().try_acquire_owned().map_err(|_| {
             Status::resource_exhausted(format!("the farm has {MAX_WORKERS} workers, the most that it takes"))
         })?;
+        let subject = kiln_auth::audit::Subject::of(&request);
         let mut messages = request.into_inner();
         let Some(v1::WorkerMessage { message: Some(Message::Register(register)) }) = messages.message().await? else {
             return Err(Status::invalid_argument("expected `Register` as a worker's first message"));
         };
+        subject.is(format!("worker {}", register.worker));
         check(&register)?;
         if !identity.is_anonymous() && identity.name != register.worker {
             return Err(Status::permission_denied(format!(

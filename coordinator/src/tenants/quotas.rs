@@ -26,7 +26,7 @@ pub struct TenantQuota {
     pub actions: Option<usize>,
     /// Actions that wait for room beside those; without, as many as the farm takes.
     pub queue: Option<usize>,
-    /// Bytes of cached blobs, such as `50GiB`; without, as many as the coordinator keeps for itself.
+    /// Bytes of all that it holds, such as `50GiB`; without, its blobs are bounded with all others' by `--store-size`.
     pub store: Option<String>,
 }
 
@@ -53,6 +53,14 @@ impl TenantQuota {
     /// Bytes of cached blobs, where they are bounded.
     pub fn store_bytes(&self) -> Option<u64> {
         self.store.as_deref().and_then(|text| size(text).ok())
+    }
+
+    /// Bounds these stores, where there is a quota for them.
+    pub fn bound(&self, kept: &mut kiln_store::Config) {
+        if let Some(bytes) = self.store_bytes() {
+            kept.counts_all = true;
+            kept.max_bytes = kiln_store::Bound::Bytes(bytes);
+        }
     }
 
     /// The bound on actions, where there is one.

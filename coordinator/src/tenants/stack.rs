@@ -160,17 +160,20 @@ impl Tenants {
         self.shared.config.data_dir.join("tenants")
     }
 
-    /// Opens the tenants that were here before, so that their unfinished builds go on.
-    pub fn take_up(&self) {
+    /// Opens the tenants that were here before, so that their unfinished builds go on and what they hold of the disk counts.
+    pub async fn take_up(&self) {
         let names = std::fs::read_dir(self.directory()).into_iter().flatten().flatten();
-        for name in names.filter_map(|entry| entry.file_name().into_string().ok()) {
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        let open = |name: String| {
             let tenants = self.clone();
             tokio::spawn(async move {
                 if let Err(status) = tenants.routes(&name).await {
-                    tracing::error!(tenant = name, reason = status.message(), "a tenant cannot be taken up");
+                    tracing::error!(tenant = name, reason = status.message(), "cannot open a tenant");
                 }
-            });
-        }
+            })
+        };
+        let opening: Vec<_> = names.map(open).collect();
+        futures::future::join_all(opening).await;
     }
 
     /// The services of a tenant.
@@ -217,8 +220,7 @@ impl Tenants {
         let quota = self.shared.quotas.of(tenant);
         let mut kept = self.shared.kept.clone();
         kept.data_dir.clone_from(&directory);
-        kept.counts_all = quota.store_bytes().is_some();
-        kept.max_bytes = quota.store_bytes().map_or(kept.max_bytes, kiln_store::Bound::Bytes);
+        quota.bound(&mut kept);
         if let Some(redis) = &mut kept.redis {
             // A name has no `@@`, so no two tenants' keys begin alike.
             redis.prefix = format!("{}@@{tenant}", redis.prefix);

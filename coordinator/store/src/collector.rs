@@ -18,7 +18,7 @@ use tokio::time::MissedTickBehavior;
 use super::clock::Clock;
 use super::disk::{Disk, Unused};
 use super::s3::S3Blobs;
-use super::{BlobStore, Error, RedbActions, Shared, Swept, Usage, whole};
+use super::{Error, RedbActions, Shared, Swept, Usage, whole};
 
 /// Results that are read at once while they are marked.
 const PAGE: usize = 256;
@@ -124,7 +124,7 @@ impl Collector {
         let before = self.clock.ago(self.life);
         let mut report = Report { results: self.results.expire(before).await?, ..Report::default() };
         let first = self.done.marked.lock().is_none();
-        let fills = self.disk.bytes() >= self.disk.capacity() / 100 * MARK_FROM_PERCENT;
+        let fills = self.disk.percent() >= MARK_FROM_PERCENT;
         if first || fills || self.disk.took_named() {
             report.marked = Some(self.mark().await?);
         }

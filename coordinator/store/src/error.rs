@@ -23,10 +23,15 @@ pub enum Error {
     Corrupt { digest: Digest, found: Digest },
     #[error(
         "no room for {needed} more bytes: the store holds at most {capacity} and {writing} are being written; \
-         raise its `max_bytes`, or try again when other uploads are done"
+         raise `--store-size`, or a tenant's `store` in `--quotas`, or try again when other uploads are done"
     )]
     Full { needed: u64, capacity: u64, writing: u64 },
-    #[error("the disk of `{path}` is full; free space there, or lower the store's `max_bytes`")]
+    #[error(
+        "no room for {needed} more bytes: other tenants are writing too, and {most} bytes of the store are left for this one's uploads; \
+         try again when some are done, or have `--store-size` raised"
+    )]
+    Crowded { needed: u64, most: u64 },
+    #[error("the disk of `{path}` is full; free space there, or lower `--store-size`")]
     DiskFull {
         path: PathBuf,
         #[source]

@@ -46,7 +46,7 @@ use kiln_proto::reapi;
 use actions::Most;
 use own_actions::OwnActions;
 
-pub use self::disk::Bound;
+pub use self::disk::{Bound, Budget};
 pub use actions::RedbActions;
 pub use artifacts_below::ArtifactsBelow;
 pub use by_size::BySize;
@@ -133,6 +133,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Bytes of blobs kept in `blobs/`; what no result names goes first, then the oldest results. Artifacts do not count.
     pub max_bytes: Bound,
+    /// What the blobs of all tenants may have together, where several share the disk.
+    pub budget: Option<Budget>,
     /// All that a tenant holds counts against `max_bytes`: artifacts, results, records and logs too.
     pub counts_all: bool,
     /// Bytes of artifacts kept in `artifacts/`; beyond them, those used longest ago go first.
@@ -179,6 +181,7 @@ impl Config {
         Self {
             data_dir,
             max_bytes,
+            budget: None,
             counts_all: false,
             artifact_bytes,
             life: DEFAULT_LIFE,
@@ -242,12 +245,12 @@ impl Stores {
         let (clock, life) = (config.clock.clone(), config.life);
         let metered = |name, store| metered::blobs(config.metrics.as_ref(), name, store);
         let in_use = InUse::new(clock.clone());
-        let on_disk = |name: &str, capacity, durable| {
+        let on_disk = |name: &str, capacity, budget, durable| {
             let (clock, in_use) = (clock.clone(), in_use.clone());
-            disk::Disk::open(disk::Config { dir: config.data_dir.join(name), capacity, durable, clock, in_use })
+            disk::Disk::open(disk::Config { dir: config.data_dir.join(name), capacity, budget, durable, clock, in_use })
         };
-        let disk = on_disk("blobs", config.max_bytes, false)?;
-        let artifacts = on_disk("artifacts", config.artifact_bytes, true)?;
+        let disk = on_disk("blobs", config.max_bytes, config.budget.clone(), false)?;
+        let artifacts = on_disk("artifacts", config.artifact_bytes, None, true)?;
         let bucket = match &config.s3 {
             Some(address) => Some(s3::S3Blobs::open(address, life, clock.clone()).await?),
             None => None,

@@ -96,7 +96,7 @@ fn counted(path: &Path, bytes: u64) -> u64 {
 }
 
 /// Bytes of the files below a directory; links are not followed.
-fn measure(directory: &Path) -> u64 {
+pub(super) fn measure(directory: &Path) -> u64 {
     let (mut bytes, mut waiting) = (0, vec![directory.to_owned()]);
     while let Some(at) = waiting.pop() {
         for entry in std::fs::read_dir(at).into_iter().flatten().flatten() {

@@ -1,7 +1,7 @@
 //! Images: found in the engine, pulled where they are not there, and names resolved to digests.
 //!
 //! Invariant: an image is used for the platform that was asked for, or not at all. Where tenants have credentials of their own, one that
-//! another tenant's brought here is used only for those whom its registry gives it to.
+//! another tenant's brought here is used, by whatever name or id, only for those whom its registry gives it to.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bollard::auth::DockerCredentials;
 use bollard::models::ImageInspect;
-use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder};
+use bollard::query_parameters::{CreateImageOptionsBuilder, ListContainersOptionsBuilder, RemoveImageOptionsBuilder};
 use futures::StreamExt;
 use kiln_images::name::ImageName;
 use parking_lot::Mutex;
@@ -98,9 +98,20 @@ impl Images {
         self.known.lock().clear();
     }
 
-    /// Removes images that this worker pulled and nobody wants any more. The engine keeps those that containers have.
+    /// Removes images that this worker pulled and nobody wants any more.
     pub(super) async fn sweep(&self) {
         for name in self.pulled.unwanted() {
+            match self.needed(&name).await {
+                Ok(None) => {}
+                Ok(Some(why)) => {
+                    tracing::debug!(image = name, why, "an image stays");
+                    continue;
+                }
+                Err(error) => {
+                    tracing::debug!(image = name, error = words(&error), "an image stays");
+                    continue;
+                }
+            }
             let options = RemoveImageOptionsBuilder::default().build();
             match self.engine.api.remove_image(&name, Some(options), None).await {
                 Ok(_) => {
@@ -112,6 +123,25 @@ impl Images {
                 Err(error) => tracing::debug!(image = name, error = words(&error), "an image stays"),
             }
         }
+    }
+
+    /// Why an image has to stay, where somebody else has come to use it.
+    async fn needed(&self, name: &str) -> Result<Option<&'static str>, bollard::errors::Error> {
+        let found = match self.engine.api.inspect_image(name).await {
+            // Its removal finds that out, and it is forgotten.
+            Err(error) if is_status(&error, 404) => return Ok(None),
+            found => found?,
+        };
+        if found.repo_tags.as_ref().is_some_and(|tags| !tags.is_empty()) {
+            return Ok(Some("somebody tagged it, or pulled it by a tag"));
+        }
+        if self.pulled.is_taken(name, tagged(&found).as_deref()) {
+            return Ok(Some("somebody tagged or pulled it since"));
+        }
+        let filters = HashMap::from([("ancestor".to_owned(), vec![found.id.unwrap_or_default()])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let containers = self.engine.api.list_containers(Some(options)).await?;
+        Ok((!containers.is_empty()).then_some("a container uses it, or an image that was made from it"))
     }
 
     async fn fixed(&self, name: &ImageName, architecture: &str, whom: For<'_>) -> Result<ImageName, Error> {
@@ -140,21 +170,19 @@ impl Images {
         if let Some(found) = self.inspect(name).await?
             && (is_for(&found, architecture) || name.registry().is_none())
         {
-            self.may_use(name, architecture, whom).await?;
+            self.may_use(name, &found, architecture, whom).await?;
             return checked(found, name, architecture);
         }
         if name.registry().is_none() {
-            return Err(Error::Worker(format!(
-                "this worker's engine does not hold `{name}`; load it there, or push it to a registry and name it by that"
-            )));
+            return Err(not_held(name));
         }
         let is_new = self.inspect(name).await?.is_none();
         self.pull(name, architecture, whom, tell).await?;
-        if is_new {
-            self.pulled.add(&name.engine_name());
-        }
         match self.inspect(name).await? {
-            Some(found) => checked(found, name, architecture),
+            Some(found) => {
+                self.pulled.add(&name.engine_name(), is_new, tagged(&found));
+                checked(found, name, architecture)
+            }
             None => Err(Error::Worker(format!("`{name}` was pulled and is not there"))),
         }
     }
@@ -176,12 +204,40 @@ impl Images {
         credentials::of(whom.given, &self.own, registry).await.map_err(Error::Worker)
     }
 
-    /// Whether an image that the engine holds may be used: it may have been pulled for another tenant. A registry that cannot be asked
-    /// refuses nobody.
-    async fn may_use(&self, name: &ImageName, architecture: &str, whom: For<'_>) -> Result<(), Error> {
-        if self.own != Own::None || name.registry().is_none() {
+    /// Whether an image that the engine holds may be used: it may have been pulled for another tenant.
+    async fn may_use(
+        &self,
+        name: &ImageName,
+        found: &ImageInspect,
+        architecture: &str,
+        whom: For<'_>,
+    ) -> Result<(), Error> {
+        if self.own != Own::None {
             return Ok(());
         }
+        if name.registry().is_some() {
+            return self.admits(name, architecture, whom).await;
+        }
+        // An id opens no more than the names under which the image came: it is there for everybody only by a name that somebody else
+        // than this worker gave it.
+        let parse = |text: &String| text.parse::<ImageName>().ok();
+        let came_as: Vec<ImageName> = found.repo_digests.iter().flatten().filter_map(parse).collect();
+        let came_as: Vec<ImageName> = came_as.into_iter().filter(|name| self.pulled.has(&name.engine_name())).collect();
+        let is_pulls = |tag: &ImageName| came_as.iter().any(|pulled| pulled.is_of_repository(tag));
+        let tags: Vec<ImageName> = found.repo_tags.iter().flatten().filter_map(parse).collect();
+        if came_as.is_empty() || !tags.iter().all(is_pulls) {
+            return Ok(());
+        }
+        for pulled in &came_as {
+            if self.admits(pulled, architecture, whom).await.is_ok() {
+                return Ok(());
+            }
+        }
+        Err(not_held(name))
+    }
+
+    /// Whether a registry gives an image to a tenant. One that cannot be asked refuses nobody.
+    async fn admits(&self, name: &ImageName, architecture: &str, whom: For<'_>) -> Result<(), Error> {
         let error = if self.engine.is_podman {
             let (tell, _nobody) = mpsc::channel(1);
             self.pull(name, architecture, whom, &tell).await.err()
@@ -254,6 +310,8 @@ impl Images {
         };
         match self.inspect(name).await? {
             Some(found) if is_for(&found, architecture) => {
+                // Under a tag it may be there for another tenant, or for the machine's own user.
+                self.may_use(name, &found, architecture, whom).await?;
                 let note = format!("{error}; the image that the worker's engine holds under that name is taken");
                 Ok(Resolved { name: held(name, &found)?, note: Some(note) })
             }
@@ -284,6 +342,12 @@ impl Images {
     }
 }
 
+fn not_held(name: &ImageName) -> Error {
+    Error::Worker(format!(
+        "this worker's engine does not hold `{name}`; load it there, or push it to a registry and name it by that"
+    ))
+}
+
 /// The digest under which a held image came from the repository of that name; else its id.
 fn held(name: &ImageName, found: &ImageInspect) -> Result<ImageName, Error> {
     let of_repository = |text: &String| {
@@ -295,6 +359,11 @@ fn held(name: &ImageName, found: &ImageInspect) -> Result<ImageName, Error> {
         Some(from_registry) => Ok(from_registry),
         None => by_id(name, found.id.as_deref().unwrap_or_default()),
     }
+}
+
+/// When an image was tagged last, in the engine's words; some count a pull.
+fn tagged(found: &ImageInspect) -> Option<String> {
+    found.metadata.as_ref()?.last_tag_time.clone()
 }
 
 fn by_id(name: &ImageName, id: &str) -> Result<ImageName, Error> {

@@ -152,7 +152,6 @@ impl Docker {
         let waiting = Arc::downgrade(&shared);
         tokio::spawn(async move {
             loop {
-                tokio::time::sleep(SWEEP_EVERY).await;
                 match waiting.upgrade() {
                     Some(shared) => {
                         shared.pool.sweep();
@@ -160,6 +159,7 @@ impl Docker {
                     }
                     None => return,
                 }
+                tokio::time::sleep(SWEEP_EVERY).await;
             }
         });
         Ok(Self { shared })

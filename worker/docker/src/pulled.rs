@@ -1,13 +1,14 @@
 //! Images that this worker pulled: removed when nobody wants them any more, or when the disk is nearly full.
 //!
 //! Invariant: only what this worker itself pulled is removed, and only by the name under which it did. What was in the engine
-//! before, has another name, or is in a container, stays.
+//! before, has another name, is in a container, or was tagged or pulled by somebody else since, stays.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 /// How long an image stays that nobody uses.
 const KEEP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -18,11 +19,43 @@ const NEARLY_FULL: u64 = 10;
 /// Uses are written down this often.
 const NOTE_EVERY: Duration = Duration::from_secs(60);
 
-/// The names, with when each was used last, in seconds of Unix time; written to a file, for a worker may be started again.
+/// The images by name; written to a file, for a worker may be started again.
 #[derive(Debug)]
 pub(super) struct Pulled {
     file: PathBuf,
-    used: Mutex<BTreeMap<String, u64>>,
+    images: Mutex<BTreeMap<String, Image>>,
+}
+
+/// An image that this worker pulled.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written")]
+struct Image {
+    /// When it was used last, in seconds of Unix time.
+    used: u64,
+    /// What the engine said after the pull of when it was tagged last. Another answer means that somebody did that since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tagged: Option<String>,
+}
+
+/// Earlier versions wrote down the last use alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Used(u64),
+    Image {
+        used: u64,
+        #[serde(default)]
+        tagged: Option<String>,
+    },
+}
+
+impl From<Written> for Image {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Used(used) => Self { used, tagged: None },
+            Written::Image { used, tagged } => Self { used, tagged },
+        }
+    }
 }
 
 impl Pulled {
@@ -30,31 +63,44 @@ impl Pulled {
     pub(super) fn open(directory: &Path) -> Self {
         let file = directory.join("pulled.json");
         let known = std::fs::read(&file).ok().and_then(|data| serde_json::from_slice(&data).ok());
-        Self { file, used: Mutex::new(known.unwrap_or_default()) }
+        Self { file, images: Mutex::new(known.unwrap_or_default()) }
     }
 
-    /// An image was pulled.
-    pub(super) fn add(&self, name: &str) {
-        let mut used = self.used.lock();
-        used.insert(name.to_owned(), now());
-        self.note(&used);
+    /// An image was pulled. Where it was there before, it counts only if this worker had pulled it then, too.
+    pub(super) fn add(&self, name: &str, is_new: bool, tagged: Option<String>) {
+        let mut images = self.images.lock();
+        if is_new || images.contains_key(name) {
+            images.insert(name.to_owned(), Image { used: now(), tagged });
+            self.note(&images);
+        }
+    }
+
+    /// Whether somebody else tagged or pulled an image since, by what the engine says now.
+    pub(super) fn is_taken(&self, name: &str, tagged: Option<&str>) -> bool {
+        let known = self.images.lock().get(name).and_then(|image| image.tagged.clone());
+        known.is_some_and(|known| tagged.is_some_and(|tagged| tagged != known))
     }
 
     /// An image is used; it counts only where this worker pulled it.
     pub(super) fn touch(&self, name: &str) {
-        let mut used = self.used.lock();
-        let Some(last) = used.get_mut(name) else { return };
-        if now().saturating_sub(*last) >= NOTE_EVERY.as_secs() {
-            *last = now();
-            self.note(&used);
+        let mut images = self.images.lock();
+        let Some(image) = images.get_mut(name) else { return };
+        if now().saturating_sub(image.used) >= NOTE_EVERY.as_secs() {
+            image.used = now();
+            self.note(&images);
         }
+    }
+
+    /// Whether this worker pulled it.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.images.lock().contains_key(name)
     }
 
     /// An image is no longer there.
     pub(super) fn forget(&self, name: &str) {
-        let mut used = self.used.lock();
-        if used.remove(name).is_some() {
-            self.note(&used);
+        let mut images = self.images.lock();
+        if images.remove(name).is_some() {
+            self.note(&images);
         }
     }
 
@@ -62,12 +108,12 @@ impl Pulled {
     pub(super) fn unwanted(&self) -> Vec<String> {
         let parent = self.file.parent().unwrap_or(Path::new("/"));
         let nearly_full = rustix::fs::statvfs(parent).is_ok_and(|disk| disk.f_bavail < disk.f_blocks / NEARLY_FULL);
-        unwanted(&self.used.lock(), now(), nearly_full)
+        unwanted(&self.images.lock(), now(), nearly_full)
     }
 
-    fn note(&self, used: &BTreeMap<String, u64>) {
+    fn note(&self, images: &BTreeMap<String, Image>) {
         let temporary = self.file.with_extension("tmp");
-        let written = serde_json::to_vec(used).map_err(std::io::Error::other);
+        let written = serde_json::to_vec(images).map_err(std::io::Error::other);
         let written = written.and_then(|data| std::fs::write(&temporary, data));
         if let Err(error) = written.and_then(|()| std::fs::rename(&temporary, &self.file)) {
             tracing::warn!(%error, "cannot write down which images were pulled");
@@ -75,10 +121,10 @@ impl Pulled {
     }
 }
 
-fn unwanted(used: &BTreeMap<String, u64>, now: u64, nearly_full: bool) -> Vec<String> {
+fn unwanted(images: &BTreeMap<String, Image>, now: u64, nearly_full: bool) -> Vec<String> {
     let keep = if nearly_full { KEEP_AT_LEAST } else { KEEP };
-    let mut old: Vec<(u64, &String)> =
-        used.iter().map(|(name, at)| (*at, name)).filter(|(at, _)| now.saturating_sub(*at) > keep.as_secs()).collect();
+    let all = images.iter().map(|(name, image)| (image.used, name));
+    let mut old: Vec<(u64, &String)> = all.filter(|(used, _)| now.saturating_sub(*used) > keep.as_secs()).collect();
     old.sort_unstable();
     old.into_iter().map(|(_, name)| name.clone()).collect()
 }
@@ -95,20 +141,34 @@ mod tests {
     #[test]
     fn what_nobody_used_for_a_week_is_unwanted_and_sooner_where_the_disk_is_nearly_full() {
         let day = 24 * 60 * 60;
-        let used = BTreeMap::from([("new".into(), 100 * day), ("older".into(), 98 * day), ("oldest".into(), 90 * day)]);
-        assert_eq!(unwanted(&used, 100 * day, false), ["oldest"]);
-        assert_eq!(unwanted(&used, 100 * day + 60, true), ["oldest", "older"]);
+        let image = |used| Image { used, tagged: None };
+        let images = [("new", 100 * day), ("older", 98 * day), ("oldest", 90 * day)];
+        let images = images.into_iter().map(|(name, used)| (name.to_owned(), image(used))).collect();
+        assert_eq!(unwanted(&images, 100 * day, false), ["oldest"]);
+        assert_eq!(unwanted(&images, 100 * day + 60, true), ["oldest", "older"]);
     }
 
     #[test]
     fn it_is_remembered_what_was_pulled_and_nothing_else_counts() {
         let dir = tempfile::tempdir().unwrap();
         let pulled = Pulled::open(dir.path());
-        pulled.add("shop@sha256:1");
+        pulled.add("shop@sha256:1", true, Some("never".into()));
         pulled.touch("the-users-own");
-        assert_eq!(*Pulled::open(dir.path()).used.lock(), *pulled.used.lock());
-        assert_eq!(pulled.used.lock().len(), 1);
+        pulled.add("the-users-own", false, None);
+        assert_eq!(*Pulled::open(dir.path()).images.lock(), *pulled.images.lock());
+        assert_eq!(pulled.images.lock().len(), 1);
+        let is_taken = |tagged| pulled.is_taken("shop@sha256:1", tagged);
+        assert!(is_taken(Some("today")) && !is_taken(Some("never")) && !is_taken(None));
         pulled.forget("shop@sha256:1");
-        assert!(Pulled::open(dir.path()).used.lock().is_empty());
+        assert!(Pulled::open(dir.path()).images.lock().is_empty());
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_version_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("pulled.json"), r#"{"shop@sha256:1":7}"#).unwrap();
+        let pulled = Pulled::open(dir.path());
+        assert_eq!(pulled.images.lock()["shop@sha256:1"], Image { used: 7, tagged: None });
+        assert!(!pulled.is_taken("shop@sha256:1", Some("today")), "expected what was not noted to tell nothing");
     }
 }

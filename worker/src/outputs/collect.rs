@@ -77,9 +77,13 @@ fn read(
     let with_modes = command.output_node_properties.iter().any(|name| name == property::UNIX_MODE);
     let (mut collected, mut blobs) = (Collected::default(), Blobs::default());
     let mut room = Room::new(MAX_BYTES);
+    // All are looked at before the first is hashed: what is too much is known at once.
+    let mut found = Vec::new();
     for (path, kind) in wanted {
         let place = super::place(command, &path)?;
-        let Some(output) = walk::look(root, &place, &mut room)? else { continue };
+        found.extend(walk::look(root, &place, &mut room)?.map(|output| (path, kind, output)));
+    }
+    for (path, kind, output) in found {
         match (output, kind) {
             (Output::Link(target), kind) => {
                 let link = reapi::OutputSymlink { path, target, node_properties: None };

@@ -105,6 +105,16 @@ impl Registry {
         engine.ok(&["rmi", &reference]);
         reference
     }
+
+    /// The name with its digest of an image that was pushed; the engine has held it for a moment.
+    pub fn by_digest(&self, engine: &Engine, reference: &str) -> String {
+        let config = self.right().display().to_string();
+        engine.ok(&["--config", &config, "pull", "--quiet", reference]);
+        let digests = engine.ok(&["image", "inspect", "--format", "{{join .RepoDigests \" \"}}", reference]);
+        engine.ok(&["rmi", reference]);
+        let of_repository = format!("{}@", reference.rsplit_once(':').unwrap().0);
+        digests.split_whitespace().find(|name| name.starts_with(&of_repository)).unwrap().to_owned()
+    }
 }
 
 impl Drop for Registry {

@@ -7,6 +7,7 @@
 //! Invariant: files come and go only under the index's lock, so the index names exactly the files that are there.
 
 mod bound;
+mod budget;
 mod collect;
 mod read;
 mod scan;
@@ -25,11 +26,12 @@ use kiln_proto::digest::Digest;
 use parking_lot::{Mutex, MutexGuard};
 
 pub use self::bound::Bound;
+pub use self::budget::Budget;
 pub(crate) use self::collect::Unused;
-use super::clock::Clock;
+use super::clock::{Clock, Stamp};
 use super::floor::Floor;
 use super::in_use::InUse;
-use super::index::{Full, Index};
+use super::index::{Evicted, Full, Index, Which};
 use super::{BlobStore, BlobStream, BlobWriter, Error};
 
 /// Bytes read from a blob at once, and the largest piece that a stream yields.
@@ -42,6 +44,8 @@ pub struct Config {
     pub dir: PathBuf,
     /// Bytes of blobs; beyond them, what no result names goes first, then the oldest results with their blobs.
     pub capacity: Bound,
+    /// What it and other stores may hold together.
+    pub budget: Option<Budget>,
     /// Whether a blob is synced to the disk before its write ends.
     pub durable: bool,
     /// Where the time comes from.
@@ -68,22 +72,44 @@ struct Inner {
     /// Raised before a blob goes that a result named.
     floor: Floor,
     took_named: AtomicBool,
+    budget: Option<Budget>,
     _lock: File,
 }
 
 impl Disk {
     /// Opens a store and lists what it holds; makes it where it is not. Blocks.
     pub fn open(config: Config) -> Result<Self, Error> {
-        let Config { dir, capacity, durable, clock, in_use } = config;
+        let Config { dir, capacity, budget, durable, clock, in_use } = config;
         let tmp = dir.join("tmp");
         std::fs::create_dir_all(&tmp).map_err(|source| Error::io("make", &tmp, source))?;
         let lock = lock(&dir.join("lock"))?;
         scan::clear(&tmp)?;
         let floor = Floor::default();
-        let index = Mutex::new(scan::scan(&dir, capacity, clock.now(), &floor)?);
+        let bound = |held| match (&budget, capacity) {
+            (None, capacity) => capacity.bytes(&dir, held),
+            // Where it has no smaller bound of its own, its blobs are evicted in one order with all others'.
+            (Some(budget), capacity) => match (budget.settle(&dir, held), capacity) {
+                (together, Bound::Bytes(bytes)) if bytes < together => bytes,
+                _ => u64::MAX,
+            },
+        };
+        let index = Mutex::new(scan::scan(&dir, bound, clock.now(), &floor)?);
         let (evictions, took_named) = (AtomicU64::new(0), AtomicBool::new(false));
-        let inner = Inner { dir, tmp, durable, index, evictions, clock, in_use, floor, took_named, _lock: lock };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner =
+            Inner { dir, tmp, durable, index, evictions, clock, in_use, floor, took_named, budget, _lock: lock };
+        let inner = Arc::new(inner);
+        if let Some(budget) = &inner.budget {
+            budget.join(&inner);
+        }
+        Ok(Self { inner })
+    }
+
+    /// How full it is, alone or together with those that share its bound, in percent.
+    pub(super) fn percent(&self) -> u64 {
+        let percent = |bytes: u64, capacity: u64| bytes.saturating_mul(100) / capacity.max(1);
+        let alone = percent(self.bytes(), self.capacity());
+        let together = self.inner.budget.as_ref().and_then(|budget| Some(percent(budget.bytes(), budget.capacity()?)));
+        alone.max(together.unwrap_or_default())
     }
 
     /// Bounds the store anew, and evicts what is beyond that.
@@ -138,6 +164,27 @@ impl Inner {
             capacity,
             writing,
         })?;
+        self.drop_evicted(index, evicted);
+        match self.budget.as_ref().map_or(Ok(()), |budget| budget.admit(self, bytes)) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.release(bytes);
+                Err(error)
+            }
+        }
+    }
+
+    /// Evicts the blob that goes first of these.
+    fn evict_first(&self, which: Which, before: Stamp) {
+        let mut index = self.index.lock();
+        let mut evicted = Evicted::default();
+        index.evict_first(which, before, &mut evicted);
+        index.tell();
+        self.drop_evicted(index, evicted);
+    }
+
+    /// Removes the files of what was just evicted. The floor rises before another sees that they are gone.
+    fn drop_evicted(&self, mut index: MutexGuard<'_, Index>, evicted: Evicted) {
         if let Some(until) = evicted.named_until {
             self.floor.raise(until);
             self.took_named.store(true, Ordering::Release);
@@ -145,7 +192,6 @@ impl Inner {
         let doomed = self.move_away(&mut index, &evicted.blobs);
         drop(index);
         remove(&doomed);
-        Ok(())
     }
 
     fn set_capacity(&self, capacity: u64) {
@@ -155,13 +201,7 @@ impl Inner {
             return;
         }
         let evicted = index.set_capacity(capacity, kept_from);
-        if let Some(until) = evicted.named_until {
-            self.floor.raise(until);
-            self.took_named.store(true, Ordering::Release);
-        }
-        let doomed = self.move_away(&mut index, &evicted.blobs);
-        drop(index);
-        remove(&doomed);
+        self.drop_evicted(index, evicted);
     }
 
     fn release(&self, bytes: u64) {
@@ -257,12 +297,10 @@ impl BlobStore for Disk {
     }
 
     async fn write(&self, digest: &Digest) -> Result<Box<dyn BlobWriter>, Error> {
-        let index = self.inner.index.lock();
-        let capacity = index.capacity();
+        let capacity = self.capacity();
         if digest.size > capacity {
             return Err(Error::Full { needed: digest.size, capacity, writing: 0 });
         }
-        drop(index);
         Ok(Box::new(write::FileWriter::new(self.inner.clone(), *digest)))
     }
 
@@ -271,6 +309,7 @@ impl BlobStore for Disk {
     }
 
     fn capacity(&self) -> u64 {
-        self.inner.index.lock().capacity()
+        let together = self.inner.budget.as_ref().and_then(Budget::capacity);
+        self.inner.index.lock().capacity().min(together.unwrap_or(u64::MAX))
     }
 }

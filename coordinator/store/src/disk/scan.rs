@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use kiln_proto::digest::{Digest, DigestFunction};
 
-use super::{Bound, Error};
+use super::Error;
 use crate::clock::{self, Stamp};
 use crate::floor::Floor;
 use crate::index::Index;
@@ -23,8 +23,8 @@ pub(super) fn clear(tmp: &Path) -> Result<(), Error> {
 }
 
 /// Lists the blobs, those used last as the newest. A file whose size is not the one in its name is removed;
-/// what is no blob is left alone.
-pub(super) fn scan(dir: &Path, capacity: Bound, now: Stamp, floor: &Floor) -> Result<Index, Error> {
+/// what is no blob is left alone. `capacity` is asked for the bound of a store that holds so much.
+pub(super) fn scan(dir: &Path, capacity: impl FnOnce(u64) -> u64, now: Stamp, floor: &Floor) -> Result<Index, Error> {
     let mut found: Vec<(SystemTime, Digest)> = Vec::new();
     for function in [DigestFunction::Sha256, DigestFunction::Blake3] {
         let top = dir.join(function.name());
@@ -39,7 +39,7 @@ pub(super) fn scan(dir: &Path, capacity: Bound, now: Stamp, floor: &Floor) -> Re
     }
     found.sort_unstable();
     let held = found.iter().map(|(_, digest)| digest.size).sum();
-    let mut index = Index::new(capacity.bytes(dir, held));
+    let mut index = Index::new(capacity(held));
     for (used, digest) in found {
         let evicted = index.insert_found(digest, clock::stamp(used), now);
         if let Some(until) = evicted.named_until {

@@ -10,6 +10,8 @@ mod order;
 mod scan;
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use kiln_proto::digest::Digest;
 
@@ -58,6 +60,39 @@ pub(crate) struct Evicted {
     pub(crate) named_until: Option<Stamp>,
 }
 
+/// Which blobs are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// Those that no result names.
+    Loose,
+    /// Those that results name.
+    Named,
+    /// All.
+    Any,
+}
+
+/// What several indexes hold together. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Total(Arc<Sums>);
+
+#[derive(Debug, Default)]
+struct Sums {
+    bytes: AtomicU64,
+    reserved: AtomicU64,
+}
+
+impl Total {
+    /// Bytes of blobs and reservations.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.bytes.load(Ordering::Acquire)
+    }
+
+    /// Bytes of reservations.
+    pub(crate) fn reserved(&self) -> u64 {
+        self.0.reserved.load(Ordering::Acquire)
+    }
+}
+
 /// How far what a blob's file says of its last use may be behind, in milliseconds: 15 minutes.
 pub(crate) const SAVE_EVERY: u64 = 15 * 60 * 1_000;
 
@@ -74,6 +109,22 @@ pub(crate) struct Index {
     bytes: u64,
     reserved: u64,
     capacity: u64,
+    total: Option<Told>,
+}
+
+/// A total, and what of this index is in it: bytes and reserved bytes.
+#[derive(Debug)]
+struct Told {
+    total: Total,
+    bytes: u64,
+    reserved: u64,
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        (self.bytes, self.reserved) = (0, 0);
+        self.tell();
+    }
 }
 
 impl Index {
@@ -90,12 +141,36 @@ impl Index {
             bytes: 0,
             reserved: 0,
             capacity,
+            total: None,
+        }
+    }
+
+    /// From now on, and until it is dropped, what is held here is part of this total.
+    pub(crate) fn count_in(&mut self, total: Total) {
+        self.total = Some(Told { total, bytes: 0, reserved: 0 });
+        self.tell();
+    }
+
+    /// Brings the total up to date. At the end of every change, so that what is only moved never shows as room.
+    pub(crate) fn tell(&mut self) {
+        let (bytes, reserved) = (self.bytes(), self.reserved);
+        if let Some(told) = &mut self.total {
+            let Sums { bytes: all, reserved: writing } = &*told.total.0;
+            // Differences below zero wrap around, and so do the sums.
+            all.fetch_add(bytes.wrapping_sub(told.bytes), Ordering::AcqRel);
+            writing.fetch_add(reserved.wrapping_sub(told.reserved), Ordering::AcqRel);
+            (told.bytes, told.reserved) = (bytes, reserved);
         }
     }
 
     /// Bytes of blobs and reservations.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes + self.reserved
+    }
+
+    /// Bytes of reservations.
+    pub(crate) fn reserved(&self) -> u64 {
+        self.reserved
     }
 
     /// Bytes that may be held.
@@ -123,8 +198,9 @@ impl Index {
 
     /// Adds a blob as the newest. Its bytes must have been reserved by [`reserve`](Self::reserve); they no longer are.
     pub(crate) fn insert_reserved(&mut self, digest: Digest, now: Stamp) {
-        self.release(digest.size);
+        self.reserved = self.reserved.saturating_sub(digest.size);
         self.insert(digest, Slot { used: now, saved: now, verified: true, ..self.slot(digest) });
+        self.tell();
     }
 
     /// Adds a blob found on the disk as the newest; gives those that must go for it, maybe itself. Until results have been
@@ -134,6 +210,7 @@ impl Index {
         self.insert(digest, Slot { used, saved, named: true, ..self.slot(digest) });
         let mut evicted = Evicted::default();
         while self.bytes() > self.capacity && self.evict(now, &mut evicted) {}
+        self.tell();
         evicted
     }
 
@@ -176,6 +253,7 @@ impl Index {
         let here = self.by_digest.get(digest).is_some_and(|at| self.slots[*at as usize].born == born);
         if here {
             self.take(digest);
+            self.tell();
         }
         here
     }
@@ -190,6 +268,7 @@ impl Index {
         let most = self.capacity - bytes;
         while self.bytes() > most && self.evict(kept_from, &mut evicted) {}
         self.reserved += bytes;
+        self.tell();
         Ok(evicted)
     }
 
@@ -198,21 +277,31 @@ impl Index {
         self.capacity = capacity;
         let mut evicted = Evicted::default();
         while self.bytes() > self.capacity && self.evict(kept_from, &mut evicted) {}
+        self.tell();
         evicted
     }
 
     /// Gives reserved bytes back.
     pub(crate) fn release(&mut self, bytes: u64) {
         self.reserved = self.reserved.saturating_sub(bytes);
+        self.tell();
     }
 
     /// Takes out the blob that is missed least; false where there is none.
     fn evict(&mut self, kept_from: Stamp, evicted: &mut Evicted) -> bool {
-        let used = |at: &u32| self.slots[*at as usize].used;
-        let old = |at: &u32| used(at) < kept_from;
-        let (loose, named) = (self.loose.oldest(), self.named.oldest());
-        let lately = || loose.into_iter().chain(named).min_by_key(used);
-        let Some(at) = loose.filter(old).or(named.filter(old)).or_else(lately) else { return false };
+        self.evict_first(Which::Loose, kept_from, evicted)
+            || self.evict_first(Which::Named, kept_from, evicted)
+            || self.evict_first(Which::Any, Stamp::MAX, evicted)
+    }
+
+    /// When the blob was used that goes first of these, where that was before this.
+    pub(crate) fn first(&self, which: Which, before: Stamp) -> Option<Stamp> {
+        self.find_first(which, before).map(|at| self.slots[at as usize].used)
+    }
+
+    /// Takes that blob out; false where there is none.
+    pub(crate) fn evict_first(&mut self, which: Which, before: Stamp, evicted: &mut Evicted) -> bool {
+        let Some(at) = self.find_first(which, before) else { return false };
         let Slot { digest, named, used, .. } = self.slots[at as usize];
         if named {
             evicted.named_until = evicted.named_until.max(Some(used));
@@ -220,6 +309,13 @@ impl Index {
         evicted.blobs.push(digest);
         self.take(&digest);
         true
+    }
+
+    fn find_first(&self, which: Which, before: Stamp) -> Option<u32> {
+        let loose = self.loose.oldest().filter(|_| which != Which::Named);
+        let named = self.named.oldest().filter(|_| which != Which::Loose);
+        let used = |at: &u32| self.slots[*at as usize].used;
+        loose.into_iter().chain(named).min_by_key(used).filter(|at| used(at) < before)
     }
 
     fn take(&mut self, digest: &Digest) {

@@ -76,6 +76,7 @@ impl Index {
         };
         let gone: Vec<Digest> = blobs.iter().filter(goes).copied().collect();
         gone.iter().for_each(|digest| self.take(digest));
+        self.tell();
         gone
     }
 
@@ -84,6 +85,7 @@ impl Index {
         let old = self.next(cursor, count)?.filter(|(_, slot)| slot.used < before);
         let old: Vec<Digest> = old.map(|(_, slot)| slot.digest).collect();
         old.iter().for_each(|digest| self.take(digest));
+        self.tell();
         Some(old)
     }
 

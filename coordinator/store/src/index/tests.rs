@@ -84,6 +84,8 @@ proptest! {
         steps in prop::collection::vec(step(), 0..200)
     ) {
         let mut index = Index::new(CAPACITY);
+        let total = Total::default();
+        index.count_in(total.clone());
         let mut model = Model::default();
         let mut now = 1_000;
         for step in steps {
@@ -172,6 +174,7 @@ proptest! {
             }
             prop_assert_eq!(index.bytes(), model.bytes());
             prop_assert!(index.bytes() <= CAPACITY);
+            prop_assert_eq!((total.bytes(), total.reserved()), (index.bytes(), 0));
             let list = |list: &[(Digest, Stamp)]| list.iter().map(|(digest, _)| *digest).collect::<Vec<_>>();
             prop_assert_eq!(index.digests(false), list(&model.loose));
             prop_assert_eq!(index.digests(true), list(&model.named));
@@ -180,6 +183,12 @@ proptest! {
 }
 
 impl Index {
+    /// All blobs: whether a result names each, and its last use.
+    pub(crate) fn all(&self) -> Vec<(Digest, bool, Stamp)> {
+        let slot = |at: &u32| &self.slots[*at as usize];
+        self.by_digest.iter().map(|(digest, at)| (*digest, slot(at).named, slot(at).used)).collect()
+    }
+
     /// One order, oldest first.
     fn digests(&self, named: bool) -> Vec<Digest> {
         let mut found = Vec::new();

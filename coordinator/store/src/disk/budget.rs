@@ -1,0 +1,178 @@
+//! One bound for the blobs of several stores: what all tenants together may have on the disk.
+//!
+//! Room is made from what was used longest ago, whoever's it is: from what no result names, then from what results name. What was
+//! used so lately that running work may need it is taken only from stores that hold more than an equal part. So who
+//! fills the disk displaces what is old, and beyond that what is their own.
+//!
+//! Invariant: no byte is written before all blobs and reservations together are within the bound. One lock is held while room is made;
+//! an index's own is taken under it, never the other way round.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use parking_lot::Mutex;
+
+use super::{Bound, Inner};
+use crate::clock::Stamp;
+use crate::index::{Total, Which};
+use crate::{Error, usage};
+
+/// The bound of several stores. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    bound: Bound,
+    tenants: PathBuf,
+    capacity: OnceLock<u64>,
+    total: Total,
+    members: Mutex<Vec<Weak<Inner>>>,
+    count: AtomicUsize,
+}
+
+/// A store while room is made.
+struct Member {
+    store: Arc<Inner>,
+    own: bool,
+    /// What was used from then on may be needed by work that runs or is about to begin.
+    kept_from: Stamp,
+    /// What was used from then on may be needed by work that runs.
+    held_from: Stamp,
+}
+
+impl Budget {
+    /// A bound for stores of which all but the first lie in `tenants/NAME/blobs`.
+    pub fn new(bound: impl Into<Bound>, tenants: &Path) -> Self {
+        let shared = Shared {
+            bound: bound.into(),
+            tenants: tenants.to_owned(),
+            capacity: OnceLock::new(),
+            total: Total::default(),
+            members: Mutex::default(),
+            count: AtomicUsize::new(0),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Bytes of blobs, with those being written.
+    pub fn bytes(&self) -> u64 {
+        self.shared.total.bytes()
+    }
+
+    /// Most that they may be; none before the first store is open.
+    pub fn capacity(&self) -> Option<u64> {
+        self.shared.capacity.get().copied()
+    }
+
+    /// The same for a store in `dir` that is about to join and holds so much.
+    pub(super) fn settle(&self, dir: &Path, held: u64) -> u64 {
+        *self.shared.capacity.get_or_init(|| match self.shared.bound {
+            Bound::Bytes(bytes) => bytes,
+            Bound::Share => {
+                let tenants = std::fs::read_dir(&self.shared.tenants).into_iter().flatten().flatten();
+                let others: u64 = tenants.map(|tenant| usage::measure(&tenant.path().join("blobs"))).sum();
+                Bound::Share.bytes(dir, held.saturating_add(others))
+            }
+        })
+    }
+
+    /// From now on this store's blobs count.
+    pub(super) fn join(&self, store: &Arc<Inner>) {
+        let mut members = self.shared.members.lock();
+        store.index.lock().count_in(self.shared.total.clone());
+        members.push(Arc::downgrade(store));
+        self.make_room(&mut members, None);
+    }
+
+    /// Sees to it that so many bytes, which `store` has reserved, are within the bound.
+    ///
+    /// # Errors
+    /// Where too much is being written. The reservation stays the caller's.
+    pub(super) fn admit(&self, store: &Inner, bytes: u64) -> Result<(), Error> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let capacity = self.shared.capacity.get().copied().unwrap_or(u64::MAX);
+        let reserved = store.index.lock().reserved();
+        if self.shared.count.load(Ordering::Acquire) > 1 {
+            // Of what others' uploads leave one store's take half at most, so that some is left for whoever comes next.
+            let others = self.shared.total.reserved().saturating_sub(reserved);
+            let most = capacity.saturating_sub(others) / 2;
+            if reserved > most {
+                return Err(Error::Crowded { needed: bytes, most });
+            }
+        } else if reserved > capacity {
+            return Err(Error::Full { needed: bytes, capacity, writing: reserved - bytes });
+        }
+        if self.bytes() <= capacity || self.make_room(&mut self.shared.members.lock(), Some(store)) {
+            return Ok(());
+        }
+        let others = self.shared.total.reserved().saturating_sub(reserved);
+        Err(Error::Crowded { needed: bytes, most: capacity.saturating_sub(others) })
+    }
+
+    /// Evicts until all is within the bound; false where nothing is left to evict. For `own`, whose reservation is what needs the
+    /// room, its own blobs are the last resort.
+    fn make_room(&self, members: &mut Vec<Weak<Inner>>, own: Option<&Inner>) -> bool {
+        members.retain(|member| member.strong_count() > 0);
+        self.shared.count.store(members.len(), Ordering::Release);
+        let capacity = self.shared.capacity.get().copied().unwrap_or(u64::MAX);
+        if self.bytes() <= capacity {
+            return true;
+        }
+        let member = |store: Arc<Inner>| Member {
+            own: own.is_some_and(|own| std::ptr::eq(own, &*store)),
+            kept_from: store.in_use.kept_from(),
+            held_from: store.in_use.held_from(),
+            store,
+        };
+        let members: Vec<Member> = members.iter().filter_map(Weak::upgrade).map(member).collect();
+        while self.bytes() > capacity {
+            let Some((member, which, before)) = next(&members, capacity) else { return false };
+            member.store.evict_first(which, before);
+        }
+        true
+    }
+}
+
+/// Whose blob goes next, and which.
+fn next(members: &[Member], capacity: u64) -> Option<(&Member, Which, Stamp)> {
+    let holding = members.iter().filter(|member| member.bytes() > 0).count().max(1) as u64;
+    let above = |member: &Member| member.bytes() > capacity / holding;
+    let all = |_: &Member| true;
+    oldest(members, Which::Loose, all, |member| member.kept_from)
+        .or_else(|| oldest(members, Which::Named, all, |member| member.kept_from))
+        .or_else(|| oldest(members, Which::Any, above, |member| member.held_from))
+        .or_else(|| oldest(members, Which::Any, above, |_| Stamp::MAX))
+        .or_else(|| oldest(members, Which::Any, all, |member| member.held_from))
+        .or_else(|| oldest(members, Which::Any, |member| member.own, |_| Stamp::MAX))
+}
+
+/// Of these members, the one whose first blob was used longest ago.
+fn oldest<'a>(
+    members: &'a [Member],
+    which: Which,
+    takes: impl Fn(&Member) -> bool,
+    before: impl Fn(&Member) -> Stamp,
+) -> Option<(&'a Member, Which, Stamp)> {
+    let first = |member: &'a Member| {
+        let before = before(member);
+        let used = member.store.index.lock().first(which, before)?;
+        Some((used, (member, which, before)))
+    };
+    let found = members.iter().filter(|member| takes(member)).filter_map(first);
+    found.min_by_key(|(used, _)| *used).map(|(_, one)| one)
+}
+
+impl Member {
+    fn bytes(&self) -> u64 {
+        self.store.index.lock().bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests;
