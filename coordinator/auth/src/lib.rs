@@ -1,7 +1,7 @@
 //! Who may call what: identities from certificates and tokens, roles, and the one table of what each call needs.
 //!
 //! Invariant: a call reaches a service only after [`layer`] has put an [`Identity`] into its extensions; services read it by
-//! [`identity`] and never look at credentials.
+//! [`identity()`] and never look at credentials.
 
 pub mod audit;
 mod authenticator;
