@@ -368,7 +368,9 @@ fn an_image_is_pulled_with_the_credentials_of_its_tenant_and_opened_to_nobody_el
     assert!(!engine.docker(&["image", "inspect", &by_digest]).status.success(), "expected nothing to be pulled");
     let shop = build("shop", &tag).well();
     assert!(shop.log().contains("has-private"), "{}", shop.log());
-    build("shop", &by_id).well();
+    // By an id no registry is named, and so no credentials go along; whom the registry knows names it by that.
+    let words = refused("shop", &by_id);
+    assert!(words.contains("name it by that"), "{words}");
     // Now the engine holds it.
     for tenant in ["bank", "other"] {
         for image in [&tag, &by_digest, &by_id, &format!("docker-daemon:{tag}")] {
