@@ -153,6 +153,9 @@ macro_rules! pages {
             if !redis::is_installed() {
                 return cannot_run("redis-server");
             }
+            if let Some(program) = world::unbuilt() {
+                return cannot_run(&format!("`{}` is not built; `cargo test --workspace` builds it", program.display()));
+            }
             run($page);
         })*
 

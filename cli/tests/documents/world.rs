@@ -117,10 +117,9 @@ impl World {
         let lines: Vec<String> = listed.map(|(_, command, _)| self.placed(command)).collect();
         std::fs::write(self.path("elsewhere"), lines.join("\n") + "\n").unwrap();
         std::fs::write(self.path("met"), "").unwrap();
-        let built = Path::new(env!("CARGO_BIN_EXE_kiln")).parent().unwrap();
         for name in OWN {
-            self.program(name, built.join(name).to_str().unwrap(), "serve_or_run");
-            symlink(self.path("bin").join(name), repository.join("target/release").join(name)).unwrap();
+            self.program(name, built(name).to_str().unwrap(), "serve_or_run");
+            std::fs::copy(self.path("bin").join(name), repository.join("target/release").join(name)).unwrap();
         }
         self.program("cargo", env!("CARGO"), "cargo_");
         self.program("kubectl", "/usr/bin/kubectl", "kubectl_");
@@ -132,8 +131,10 @@ impl World {
     /// A program of this world: what is listed as covered elsewhere is noted and no more, and a function has the rest.
     fn program(&self, name: &str, real: &str, function: &str) {
         let (world, repository) = (self.dir.path().display(), page::root().display().to_string());
+        let tools = real::tools_cache().display().to_string();
         let text = format!(
-            "#!/bin/bash\nWORLD='{world}' REPOSITORY='{repository}' NAME='{name}' REAL='{real}'\n{SHIM}\n{function} \"$@\"\n"
+            "#!/bin/bash\nWORLD='{world}' REPOSITORY='{repository}' TOOLS='{tools}' NAME='{name}' REAL='{real}'\n{SHIM}\n\
+             {function} \"$@\"\n"
         );
         let path = self.path("bin").join(name);
         std::fs::write(&path, text).unwrap();
@@ -174,6 +175,15 @@ impl World {
     }
 }
 
+/// The program that cargo did not build, if there is one.
+pub fn unbuilt() -> Option<PathBuf> {
+    OWN.map(built).into_iter().find(|path| !path.exists())
+}
+
+fn built(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_kiln")).with_file_name(name)
+}
+
 /// A program of this machine.
 fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH").unwrap()).map(|dir| dir.join(name)).find(|path| path.exists())
@@ -211,6 +221,7 @@ PATH=/usr/local/bin:/usr/bin:/bin
 line="$NAME $*"
 if grep -qxF -- "$line" "$WORLD/elsewhere"; then
   printf '%s\n' "$line" >>"$WORLD/met"
+  if [ -p /dev/stdin ]; then cat >/dev/null; fi
   case "$NAME" in kiln*) "$REAL" "$@" --help >/dev/null ;; esac
   exit
 fi
@@ -246,7 +257,10 @@ serve_or_run() {
     "kiln up") serve coordinator '^ready: ' "$@" ;;
     kiln-worker*)
       local state="$*"; state="${state##*--state-dir }"; state="${state%% *}"
-      serve "worker-${state//\//-}" 'registered' "$@" ;;
+      mkdir -p "$state"
+      if [ -e "$TOOLS" ]; then cp "$TOOLS" "$state/tools.json"; fi
+      serve "worker-${state//\//-}" 'registered' "$@"
+      if [ ! -e "$TOOLS" ]; then cp "$state/tools.json" "$TOOLS.$$" && mv "$TOOLS.$$" "$TOOLS"; fi ;;
     "kiln "*) exec env PATH="$WORLD/served" "$REAL" "$@" ;;
     *) refuse ;;
   esac
@@ -264,7 +278,7 @@ cargo_() {
       "$REAL" "${own[@]}" --help >/dev/null
       word="$*"; word="${word##*--test }"; word="${word%% *}"
       ls "$REPOSITORY/cli/tests/$word.rs" "$REPOSITORY/cli/tests/$word/main.rs" 2>/dev/null | grep -q . ;;
-    fuzz) [ "$2 $3" = "run --fuzz-dir" ] && [ -e "$REPOSITORY/$4/fuzz_targets/$5.rs" ] ;;
+    fuzz) [ "$2 $3" = "run --fuzz-dir" ] && [ -e "$REPOSITORY/$4/targets/$5.rs" ] ;;
     *) refuse ;;
   esac
 }

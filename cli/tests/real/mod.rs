@@ -82,7 +82,7 @@ fn spawn(command: Command) -> Child {
 }
 
 /// Asking every tool for its version takes seconds; what one worker found out serves all tests.
-fn tools_cache() -> PathBuf {
+pub fn tools_cache() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("tools.json")
 }
 
