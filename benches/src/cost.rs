@@ -28,16 +28,16 @@ const AT_ONCE: usize = 16;
 /// `kiln-bench cost`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Rounds on each farm.
+    /// Number of rounds per farm.
     #[arg(long, default_value = "8", value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
-    /// Actions in a round, one after the other and then 16 at once.
+    /// Actions per round, one at a time and then 16 at once.
     #[arg(long, default_value = "300", value_parser = clap::value_parser!(u32).range(1..))]
     pub actions: u32,
-    /// Small calls in a round: more of them, for each takes microseconds.
+    /// Small calls per round; more of them, because each takes microseconds.
     #[arg(long, default_value = "20000", value_parser = clap::value_parser!(u32).range(1..))]
     pub calls: u32,
-    /// JSON in place of a table.
+    /// Print JSON instead of a table.
     #[arg(long)]
     pub json: bool,
 }

@@ -34,19 +34,19 @@ const LINE: &[u8] = b"a line of output, as a compiler says it, of some eighty by
 /// `kiln-bench crowd`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Connected workers that have nothing to do.
+    /// Number of connected, idle workers.
     #[arg(long, default_value = "1000", value_parser = clap::value_parser!(u32).range(1..))]
     pub workers: u32,
-    /// Clients that watch a build.
+    /// Number of clients that watch a build.
     #[arg(long, default_value = "5000")]
     pub watchers: u32,
-    /// Seconds that are measured.
+    /// How long to measure, in seconds.
     #[arg(long, default_value = "60", value_parser = clap::value_parser!(u64).range(1..))]
     pub seconds: u64,
-    /// They speak TLS, and each worker shows a certificate of its own.
+    /// Use TLS, with a client certificate per worker.
     #[arg(long)]
     pub tls: bool,
-    /// JSON in place of a table.
+    /// Print JSON instead of a table.
     #[arg(long)]
     pub json: bool,
 }

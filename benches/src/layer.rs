@@ -28,22 +28,22 @@ pub struct Options {
     /// Where it is measured. A target's workers have nothing of a layer that is new in each round.
     #[command(flatten)]
     pub target: target::Options,
-    /// Files of the layer.
+    /// Number of files in the layer.
     #[arg(long, default_value = "30000", value_parser = clap::value_parser!(u32).range(1..))]
     pub files: u32,
-    /// Size of each, such as `2KiB`.
+    /// Size of each file, such as `2KiB`.
     #[arg(long, default_value = "2KiB", value_parser = size)]
     pub size: u64,
-    /// Rounds; each is a worker that has nothing yet.
+    /// Number of rounds; each uses a worker with an empty cache.
     #[arg(long, default_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
-    /// Actions after the first on each worker.
+    /// Actions per worker after the first.
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
     pub warm: u32,
-    /// Where the report goes as JSON; `-` is standard output, and the table then goes to standard error.
+    /// Write the report as JSON to this file; `-` is standard output, and the table then goes to standard error.
     #[arg(long, value_name = "FILE|-")]
     pub json: Option<PathBuf>,
-    /// Seed of the random data, else one by chance. An endpoint that has seen a seed has its blobs.
+    /// Seed of the random data; default: random. An endpoint that has seen a seed has its blobs.
     #[arg(long)]
     pub seed: Option<u64>,
 }
@@ -158,7 +158,7 @@ fn fetching(metadata: &ExecutedActionMetadata) -> Option<Duration> {
 
 /// Reads a size: digits, and perhaps one of the units `KiB`, `MiB`.
 fn size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}` is no size; expected such as `2KiB`");
+    let wrong = || format!("invalid size `{text}`; expected for example `2KiB`");
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..split].parse().map_err(|_| wrong())?;
     let shift = match &text[split..] {

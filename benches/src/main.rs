@@ -16,16 +16,16 @@ use tokio::signal::unix::{SignalKind, signal};
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Any Remote Execution endpoint, such as grpc://HOST:PORT; without it a farm with one worker is started here.
+    /// Any Remote Execution endpoint, such as grpc://HOST:PORT; default: start a farm with one worker here.
     #[arg(long)]
     target: Option<String>,
-    /// Runs `/bin/true` in a container of this image too, such as `docker-daemon:busybox:1`; the workers need a Docker Engine.
+    /// Also run `/bin/true` in a container of this image, such as `docker-daemon:busybox:1`; the workers need a Docker Engine.
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
-    /// What to measure; without it, everything.
+    /// What to measure; default: everything.
     #[arg(value_enum)]
     what: Vec<What>,
-    /// JSON in place of a table.
+    /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
 }
@@ -34,9 +34,9 @@ struct Arguments {
 enum Command {
     /// Put any Remote Execution endpoint under load, case by case.
     Load(Box<load::Options>),
-    /// Measure how long a cached dependency layer takes to be in place on a worker, cold and warm.
+    /// Measure how long it takes to put a cached dependency layer in place on a worker, cold and warm.
     Layer(Box<layer::Options>),
-    /// Measure what TLS with certificates, and what telemetry, cost an action.
+    /// Measure what TLS with certificates and what telemetry costs an action.
     Cost(cost::Options),
     /// Measure a coordinator with many idle workers and many clients that watch a build.
     Crowd(crowd::Options),

@@ -15,7 +15,7 @@ use kiln_proto::channel::Access;
 use kiln_store::Bound;
 pub use membership::{Join, Membership, Uses, Who};
 
-/// A build farm behind one command: from a source tree to a traceable artifact.
+/// Build on a distributed farm: from a source tree to a traceable artifact.
 #[derive(Debug, Parser)]
 #[command(name = "kiln", version = crate::version::TEXT.as_str(), propagate_version = true)]
 pub struct Cli {
@@ -25,7 +25,7 @@ pub struct Cli {
     /// Which farm.
     #[command(flatten)]
     pub farm: Farm,
-    /// How it tells of itself.
+    /// Logs and traces.
     #[command(flatten)]
     pub telemetry: kiln_telemetry::Options,
 }
@@ -33,16 +33,16 @@ pub struct Cli {
 /// Which farm, and how patient to be with it.
 #[derive(Debug, Clone, Args)]
 pub struct Farm {
-    /// The farm's address; without one, a farm runs inside this command.
+    /// The farm's URL; without it, a farm runs inside this command.
     #[arg(long, env = "KILN_FARM", global = true, value_name = "URL", hide_env_values = true)]
     pub farm: Option<String>,
-    /// How long a farm that went away in mid-build is waited for, in seconds.
+    /// How long to wait for a farm that disappears during a build, in seconds.
     #[arg(long, global = true, default_value = "120", value_parser = seconds, value_name = "SECONDS", hide = true)]
     pub lost_after: Duration,
-    /// Who one is there.
+    /// Credentials for it.
     #[command(flatten)]
     pub access: Access,
-    /// What a farm inside this command keeps at most.
+    /// Limit on what a farm inside this command keeps.
     #[arg(skip = Bound::Share)]
     pub store_size: Bound,
 }
@@ -50,24 +50,24 @@ pub struct Farm {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Build a source tree and bring its artifacts back.
+    /// Build a source tree and download its artifacts.
     Build(Build),
-    /// Run the project's tests on the farm: the plan's test steps, and what they need.
+    /// Run the project's tests on the farm: the plan's test steps and the steps they need.
     Test(Test),
-    /// Show what the farm does now.
+    /// Show what the farm is doing.
     Status(Json),
-    /// Follow a build that already runs, and bring its artifacts back.
+    /// Follow a running build and download its artifacts.
     Attach(Attach),
-    /// Print the whole output of a build's steps.
+    /// Print the complete output of a build's steps.
     Logs(Logs),
     /// List builds.
     Builds(List),
-    /// Cancel a build, or all of a person's.
+    /// Cancel a build, or all builds of one user.
     Cancel {
-        /// The build: its id, the beginning of it, or `latest`.
+        /// The build: its id, an unambiguous prefix of it, or `latest`.
         #[arg(required_unless_present = "user")]
         build: Option<String>,
-        /// Cancel all running builds of this person.
+        /// Cancel all running builds of this user.
         #[arg(long, value_name = "NAME", conflicts_with = "build")]
         user: Option<String>,
     },
@@ -75,25 +75,25 @@ pub enum Command {
     Workers(Json),
     /// List artifacts.
     Artifacts(Artifacts),
-    /// Bring an artifact back, by its id or its name, bit for bit.
+    /// Download an artifact by id or name, bit for bit.
     Fetch(Fetch),
-    /// See what the farm has cached, how much that saves, and why a step missed.
+    /// Show what is cached, how much it saves, and why a step missed.
     #[command(subcommand)]
     Cache(Cache),
-    /// Say who belongs to a farm: certificates, tokens, and who is let in no more.
+    /// Manage access to a farm: certificates, tokens and revocations; and drain workers.
     #[command(subcommand)]
     Farm(Membership),
     /// Run a whole farm on this machine: a coordinator and workers.
     Up(Up),
-    /// Print the steps that a build would take, and why.
+    /// Print the steps that a build would run, and why.
     Plan(Plan),
-    /// Write the plan down as `kiln.toml`.
+    /// Write the plan to `kiln.toml`.
     Init {
         /// The source tree.
         #[arg(default_value = ".")]
         dir: PathBuf,
     },
-    /// Go through the release checklist for a project.
+    /// Check a project against the release checklist.
     Check(Check),
     /// The coordinator of `kiln up`.
     #[command(hide = true)]
@@ -123,27 +123,27 @@ pub struct Build {
     /// Platforms to build for, such as `linux/amd64,linux/arm64`; default: the project's targets, else this machine's.
     #[arg(long, value_delimiter = ',', value_name = "A[,B]")]
     pub platform: Vec<Platform>,
-    /// A target of the project's `kiln.toml`; may be given several times.
+    /// A target of the project's `kiln.toml`; repeatable.
     #[arg(long, value_name = "NAME")]
     pub target: Vec<String>,
-    /// The language to build the project as, if its files speak for several: rust, go, java, node, python, ruby, c.
+    /// The language to build the project as, if its files suggest several: rust, go, java, node, python, ruby, c.
     #[arg(long, value_name = "NAME")]
     pub language: Option<Language>,
-    /// Take workers that emulate the platform where no native one matches.
+    /// Use workers that emulate the platform if no native one matches.
     #[arg(long)]
     pub allow_emulation: bool,
-    /// Where artifacts go.
+    /// Directory to write artifacts to.
     #[arg(long, default_value = "kiln-out", value_name = "DIR")]
     pub output: PathBuf,
-    /// Run every step again.
+    /// Ignore cached results and run every step again.
     #[arg(long)]
     pub no_cache: bool,
-    /// Set an environment variable for every step, or as `STEP:NAME=VALUE` for one; may be given several times. It overrides the
-    /// step's own `env` and is part of its cache key.
+    /// Set an environment variable for every step, or for one step as `STEP:NAME=VALUE`; repeatable. Overrides the step's own `env` and is
+    /// part of its cache key.
     #[arg(long, value_name = "[STEP:]NAME=VALUE")]
     pub env: Vec<Variable>,
-    /// A secret that a step asks for: let the project have the variable NAME, or take the value from a file; repeatable. Without it
-    /// `kiln` asks on a terminal, once for each project and variable; elsewhere `KILN_SECRETS=NAME,…` allows it.
+    /// Give the project a secret that a step asks for: the value of the variable NAME, or of a file; repeatable. Without it, `kiln` asks on
+    /// the terminal, once per project and variable. Where there is no terminal, `KILN_SECRETS=NAME,…` allows it too.
     #[arg(long, value_name = "NAME[=FILE]")]
     pub secret: Vec<String>,
     /// Where what was built is taken.
@@ -152,16 +152,17 @@ pub struct Build {
     /// Print the build's id and return at once; `kiln attach` follows it.
     #[arg(long)]
     pub detach: bool,
-    /// How to show what happens.
+    /// How to show progress.
     #[arg(long, value_enum, default_value_t)]
     pub progress: Progress,
-    /// How long its steps wait while no worker that could run them is there, such as `15m`; default: the farm's `--queue-timeout`.
+    /// How long steps wait when no connected worker can run them, such as `15m`; default: the farm's `--queue-timeout`.
     #[arg(long, value_parser = kiln_units::duration, value_name = "TIME")]
     pub queue_timeout: Option<Duration>,
-    /// Most bytes of cached blobs, and of artifacts, in the farm inside this command, such as `20GiB`; `auto` is a fifth of the free disk and at most 50 GiB.
+    /// Maximum size of cached blobs, and of artifacts, in the farm inside this command, such as `20GiB`; `auto` is a fifth of the free disk
+    /// space, at most 50 GiB.
     #[arg(long, env = "KILN_STORE_SIZE", default_value = "auto", value_parser = bound, value_name = "SIZE")]
     pub store_size: Bound,
-    /// Lower is more urgent.
+    /// Priority; lower is more urgent.
     #[arg(long, default_value_t, allow_negative_numbers = true, value_name = "NUMBER")]
     pub priority: i32,
 }
@@ -178,32 +179,33 @@ pub struct Test {
     /// A target of the project's `kiln.toml`; repeatable.
     #[arg(long, value_name = "NAME")]
     pub target: Vec<String>,
-    /// The language to build the project as, if its files speak for several.
+    /// The language to build the project as, if its files suggest several.
     #[arg(long, value_name = "NAME")]
     pub language: Option<Language>,
-    /// Set an environment variable for every step, or as `STEP:NAME=VALUE` for one; repeatable.
+    /// Set an environment variable for every step, or for one step as `STEP:NAME=VALUE`; repeatable.
     #[arg(long, value_name = "[STEP:]NAME=VALUE")]
     pub env: Vec<Variable>,
-    /// Use workers that emulate the platform where no native one matches.
+    /// Use workers that emulate the platform if no native one matches.
     #[arg(long)]
     pub allow_emulation: bool,
-    /// How long its steps wait while no worker that could run them is there, such as `15m`; default: the farm's `--queue-timeout`.
+    /// How long steps wait when no connected worker can run them, such as `15m`; default: the farm's `--queue-timeout`.
     #[arg(long, value_parser = kiln_units::duration, value_name = "TIME")]
     pub queue_timeout: Option<Duration>,
-    /// Most bytes of cached blobs, and of artifacts, in the farm inside this command, such as `20GiB`; `auto` is a fifth of the free disk and at most 50 GiB.
+    /// Maximum size of cached blobs, and of artifacts, in the farm inside this command, such as `20GiB`; `auto` is a fifth of the free disk
+    /// space, at most 50 GiB.
     #[arg(long, env = "KILN_STORE_SIZE", default_value = "auto", value_parser = bound, value_name = "SIZE")]
     pub store_size: Bound,
-    /// Run every step again, also tests that passed on the same sources.
+    /// Run every step again, including tests that already passed on the same sources.
     #[arg(long)]
     pub no_cache: bool,
-    /// A secret that a step asks for: let the project have the variable NAME, or take the value from a file; repeatable. Without it
-    /// `kiln` asks on a terminal, once for each project and variable; elsewhere `KILN_SECRETS=NAME,…` allows it.
+    /// Give the project a secret that a step asks for: the value of the variable NAME, or of a file; repeatable. Without it, `kiln` asks on
+    /// the terminal, once per project and variable. Where there is no terminal, `KILN_SECRETS=NAME,…` allows it too.
     #[arg(long, value_name = "NAME[=FILE]")]
     pub secret: Vec<String>,
     /// How to show progress.
     #[arg(long, value_enum, default_value_t)]
     pub progress: Progress,
-    /// Lower is more urgent.
+    /// Priority; lower is more urgent.
     #[arg(long, default_value_t, allow_negative_numbers = true, value_name = "NUMBER")]
     pub priority: i32,
 }
@@ -211,21 +213,22 @@ pub struct Test {
 /// Where artifacts are taken, beside the output directory.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Deliver {
-    /// Push to a container registry, such as `registry.example/team/shop:1.4.2`; without a tag, the version is it. With several
-    /// artifacts, `ARTIFACT=REFERENCE`. Or to a store of plain files: `s3://BUCKET/PREFIX` by the usual `AWS_…` variables, or an
-    /// `https://` URL that takes files by PUT, with a user and password in it or `KILN_PUSH_AUTHORIZATION`. What is pushed is not written to the output directory.
+    /// Push to a container registry, such as `registry.example/team/shop:1.4.2`; the default tag is the version. With several artifacts,
+    /// use `ARTIFACT=REFERENCE`. Or push to a store of plain files: `s3://BUCKET/PREFIX` with the usual `AWS_…` variables, or an `https://`
+    /// URL that accepts PUT, with user and password in the URL or with `KILN_PUSH_AUTHORIZATION`. What is pushed is not written to the
+    /// output directory.
     #[arg(long, value_name = "[ARTIFACT=]REFERENCE", conflicts_with = "detach")]
     pub push: Vec<String>,
-    /// Push to the places in `[store]` of the project's `kiln.toml`.
+    /// Push to the destinations in `[store]` of the project's `kiln.toml`.
     #[arg(long, conflicts_with = "detach")]
     pub store: bool,
-    /// Move a tag that names another image; by default it is left alone, and the push refused.
+    /// Move a tag that points to another image; by default the push is refused.
     #[arg(long, conflicts_with = "detach")]
     pub push_over: bool,
     /// Load images into the local Docker.
     #[arg(long, conflicts_with = "detach")]
     pub load: bool,
-    /// A registry that plain HTTP may be spoken to, as HOST or HOST:PORT; may be given several times. This machine always may.
+    /// A registry to use over plain HTTP, as HOST or HOST:PORT; repeatable. Registries on this machine always may.
     #[arg(long, env = "KILN_INSECURE_REGISTRIES", value_delimiter = ',', value_name = "HOST")]
     pub insecure_registry: Vec<String>,
 }
@@ -240,13 +243,13 @@ impl Deliver {
 /// `kiln attach`.
 #[derive(Debug, Clone, Args)]
 pub struct Attach {
-    /// The build: its id, the beginning of it, or `latest`.
+    /// The build: its id, an unambiguous prefix of it, or `latest`.
     #[arg(default_value = "latest")]
     pub build: String,
-    /// Where artifacts go.
+    /// Directory to write artifacts to.
     #[arg(long, default_value = "kiln-out", value_name = "DIR")]
     pub output: PathBuf,
-    /// How to show what happens.
+    /// How to show progress.
     #[arg(long, value_enum, default_value_t)]
     pub progress: Progress,
 }
@@ -254,12 +257,12 @@ pub struct Attach {
 /// `kiln logs`.
 #[derive(Debug, Clone, Args)]
 pub struct Logs {
-    /// The build: its id, the beginning of it, or `latest`.
+    /// The build: its id, an unambiguous prefix of it, or `latest`.
     #[arg(default_value = "latest")]
     pub build: String,
-    /// The step; default: all.
+    /// The step; default: all steps.
     pub step: Option<String>,
-    /// Go on with what the steps write until the build ends.
+    /// Keep printing new output until the build ends.
     #[arg(long, short)]
     pub follow: bool,
 }
@@ -267,7 +270,7 @@ pub struct Logs {
 /// The form of a list.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Json {
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -275,10 +278,10 @@ pub struct Json {
 /// `kiln builds`.
 #[derive(Debug, Clone, Args)]
 pub struct List {
-    /// How many, newest first.
+    /// Maximum number to list, newest first.
     #[arg(long, default_value = "50")]
     pub limit: u32,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -286,12 +289,12 @@ pub struct List {
 /// `kiln artifacts`.
 #[derive(Debug, Clone, Args)]
 pub struct Artifacts {
-    /// Only artifacts of this name.
+    /// List only artifacts with this name.
     pub name: Option<String>,
-    /// How many, newest first.
+    /// Maximum number to list, newest first.
     #[arg(long, default_value = "100")]
     pub limit: u32,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -299,9 +302,9 @@ pub struct Artifacts {
 /// `kiln fetch`.
 #[derive(Debug, Clone, Args)]
 pub struct Fetch {
-    /// The artifact: its id, part of it that no other has, its name, NAME-VERSION, or `latest`.
+    /// The artifact: its id, an unambiguous part of it, its name, NAME-VERSION, or `latest`.
     pub id: String,
-    /// Where it goes.
+    /// Directory to write it to.
     #[arg(long, default_value = "kiln-out", value_name = "DIR")]
     pub output: PathBuf,
 }
@@ -309,26 +312,26 @@ pub struct Fetch {
 /// `kiln cache`.
 #[derive(Debug, Subcommand)]
 pub enum Cache {
-    /// List the cached results of steps, newest use first.
+    /// List cached step results, most recently used first.
     List(Layers),
-    /// How often steps hit, by step and by user, and what that saved.
+    /// Show hit rates by step and by user, and what they saved.
     Stats(Layers),
-    /// Forget layers that were not used lately; and remove what they alone name from the disk.
+    /// Drop step results that were not used recently, and free their disk space.
     Prune(Prune),
-    /// Say why a step missed when it ran last.
+    /// Explain why a step missed the last time it ran.
     Explain(Explain),
 }
 
 /// Which layers, and in which form.
 #[derive(Debug, Clone, Args)]
 pub struct Layers {
-    /// Only those of this project.
+    /// Only results of this project.
     #[arg(long, value_name = "NAME")]
     pub project: Option<String>,
-    /// Only those of this step.
+    /// Only results of this step.
     #[arg(long, value_name = "NAME")]
     pub step: Option<String>,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -339,10 +342,10 @@ pub struct Prune {
     /// Which layers.
     #[command(flatten)]
     pub layers: Layers,
-    /// Not used, nor made, since: such as `30d`, `12h` or `45m`.
+    /// Drop results neither used nor created within this time, such as `30d`, `12h` or `45m`.
     #[arg(long, value_parser = kiln_units::duration, value_name = "AGE")]
     pub older_than: Duration,
-    /// Only say what would go.
+    /// Only list what would be dropped.
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -352,13 +355,13 @@ pub struct Prune {
 pub struct Explain {
     /// The step.
     pub step: String,
-    /// The source tree of the project.
+    /// The project's source tree.
     #[arg(default_value = ".", conflicts_with = "project")]
     pub dir: PathBuf,
-    /// The project's name, where its tree is not at hand.
+    /// The project's name, if its source tree is not available.
     #[arg(long, value_name = "NAME")]
     pub project: Option<String>,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -366,23 +369,23 @@ pub struct Explain {
 /// `kiln up`.
 #[derive(Debug, Clone, Args)]
 pub struct Up {
-    /// How many workers; they share the machine's CPUs and memory.
+    /// Number of workers; they share the machine's CPUs and memory.
     #[arg(long, default_value = "1", value_name = "N")]
     pub workers: u32,
-    /// Where the coordinator listens.
+    /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1:8980", value_name = "ADDR")]
     pub listen: SocketAddr,
-    /// Where the farm keeps its data; default: `kiln/up` in the user's cache directory.
+    /// Data directory; default: `kiln/up` in the user's cache directory.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Most bytes of cached blobs, and of artifacts, such as `20GiB`; `auto` is a fifth of the free disk and at most 50 GiB.
+    /// Maximum size of cached blobs, and of artifacts, such as `20GiB`; `auto` is a fifth of the free disk space, at most 50 GiB.
     #[arg(long, env = "KILN_STORE_SIZE", default_value = "auto", value_name = "SIZE")]
     pub store_size: String,
-    /// Let in every user of this machine, and whoever else reaches the address: they may run commands as this user. Without it, only this
-    /// user's own programs are let in, by a token that they find.
+    /// Accept everyone who can reach the address, including every user of this machine: they can run commands as you. By default only your
+    /// own programs are accepted, with a token that they find.
     #[arg(long, env = "KILN_INSECURE")]
     pub insecure: bool,
-    /// How long work waits while no worker that could run it is there, such as `15m`.
+    /// How long work waits when no connected worker can run it, such as `15m`.
     #[arg(long, env = "KILN_QUEUE_TIMEOUT", default_value = "15m", value_name = "TIME")]
     pub queue_timeout: String,
 }
@@ -396,20 +399,20 @@ pub struct Plan {
     /// Platforms to build for.
     #[arg(long, value_delimiter = ',', value_name = "A[,B]")]
     pub platform: Vec<Platform>,
-    /// A target of the project's `kiln.toml`; may be given several times.
+    /// A target of the project's `kiln.toml`; repeatable.
     #[arg(long, value_name = "NAME")]
     pub target: Vec<String>,
-    /// The language to build the project as, if its files speak for several.
+    /// The language to build the project as, if its files suggest several.
     #[arg(long, value_name = "NAME")]
     pub language: Option<Language>,
-    /// Set an environment variable for every step, or as `STEP:NAME=VALUE` for one; may be given several times. It overrides the
-    /// step's own `env` and is part of its cache key.
+    /// Set an environment variable for every step, or for one step as `STEP:NAME=VALUE`; repeatable. Overrides the step's own `env` and is
+    /// part of its cache key.
     #[arg(long, value_name = "[STEP:]NAME=VALUE")]
     pub env: Vec<Variable>,
-    /// The plan of `kiln test` instead.
+    /// Show the plan of `kiln test` instead.
     #[arg(long)]
     pub test: bool,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -420,7 +423,7 @@ pub struct Check {
     /// The source tree.
     #[arg(default_value = ".")]
     pub dir: PathBuf,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -448,7 +451,7 @@ pub struct Worker {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().map_err(|_| format!("`{text}` is no number of seconds"))?;
+    let seconds = text.parse().map_err(|_| format!("invalid number of seconds `{text}`"))?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 

@@ -26,11 +26,11 @@ pub enum Error {
         source: Box<transfer::Error>,
     },
     #[error(
-        "the farm no longer has artifact `{name}`: it bounds the space for artifacts (`--artifacts-size`, `--store-size` of a farm \
+        "the farm no longer has artifact `{name}`: it limits the space for artifacts (`--artifacts-size`, `--store-size` of a farm \
          on this machine); build it again"
     )]
     Gone { name: String },
-    #[error("artifact `{name}` is not usable: {reason}; report this to who runs the farm")]
+    #[error("artifact `{name}` is not usable: {reason}; report this to the farm's operator")]
     Malformed { name: String, reason: String },
     #[error(transparent)]
     Output(#[from] output::Error),
@@ -103,7 +103,7 @@ async fn fetch_once(farm: &Farm, artifact: &v1::Artifact, output: &Output, whole
             let files = fetch.directory(root, &staged).await?;
             let promised = digest(artifact.digest.as_ref())?;
             if promised != root && !files.iter().any(|(_, digest)| *digest == promised) {
-                return Err(malformed(format!("its content is not the promised `{promised}`")));
+                return Err(malformed(format!("its content does not match the promised `{promised}`")));
             }
             let staged = match files.as_slice() {
                 [(path, _)] if path.file_name().is_some_and(|name| *name == *artifact.name) => staged.join(path),

@@ -98,7 +98,7 @@ impl Follow<'_> {
                         interrupted = true;
                         if self.on_interrupt == OnInterrupt::Leave {
                             show.note(&format!(
-                                "detached; the build goes on: `kiln attach {0}` follows it again, `kiln cancel {0}` ends it",
+                                "detached; the build continues: `kiln attach {0}` follows it again, `kiln cancel {0}` cancels it",
                                 self.build
                             ));
                             return Ok(Code::Cancelled);
@@ -164,7 +164,7 @@ impl Follow<'_> {
                 let arrived = watched(show, &Cell::new(&what), self.farm.meter(), fetching).await?;
                 for kept in arrived.kept {
                     show.note(&format!(
-                        "`{}` had been changed: the changed one is kept as `{}`",
+                        "`{}` was edited; the edited file is kept as `{}`",
                         artifact.name,
                         kept.display()
                     ));

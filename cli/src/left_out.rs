@@ -52,9 +52,9 @@ pub fn words(root: &Path, left_out: &[LeftOut]) -> Vec<String> {
         .collect();
     let reasons = [
         (ignored, "ignored by git (`git add -f` puts a file in)"),
-        (of(Why::KilnIgnore), "named by `.kilnignore`"),
+        (of(Why::KilnIgnore), "listed in `.kilnignore`"),
         (of(Why::Environment), "settings of this machine, and often secret"),
-        (of(Why::Made), "made by tools, and made again by the build"),
+        (of(Why::Made), "created by tools, and recreated by the build"),
     ];
     reasons.iter().filter(|(paths, _)| !paths.is_empty()).map(|(paths, why)| sentence(paths, why)).collect()
 }
@@ -88,7 +88,7 @@ mod tests {
         let left_out: Vec<LeftOut> =
             (0..9).map(|number| LeftOut { path: format!("a{number}"), why: Why::KilnIgnore }).collect();
         let dir = tempfile::tempdir().unwrap();
-        let expected = "left out 9 paths named by `.kilnignore`: `a0`, `a1`, `a2`, `a3`, `a4`, `a5`, 3 more";
+        let expected = "left out 9 paths listed in `.kilnignore`: `a0`, `a1`, `a2`, `a3`, `a4`, `a5`, 3 more";
         assert_eq!(words(dir.path(), &left_out), [expected]);
     }
 }

@@ -72,7 +72,7 @@ pub fn gather(root: &Path, named: &[String]) -> Result<Vec<Secret>, Error> {
             };
             let value = value.ok_or_else(|| {
                 Error::Usage(format!(
-                    "step `{step}` asks for the secret `{name}`: set the variable `{name}`, or say `--secret {name}=FILE`"
+                    "step `{step}` asks for the secret `{name}`: set the variable `{name}`, or pass `--secret {name}=FILE`"
                 ))
             })?;
             if let Some(problem) = secret::problem(&value) {
@@ -112,7 +112,7 @@ fn read(name: &str, path: &Path) -> Result<Zeroizing<String>, Error> {
 fn text(name: &str, bytes: Vec<u8>) -> Result<Zeroizing<String>, Error> {
     String::from_utf8(bytes).map(Zeroizing::new).map_err(|error| {
         drop(Zeroizing::new(error.into_bytes()));
-        Error::Usage(format!("the secret `{name}` is no text in UTF-8; expected one, such as its base64"))
+        Error::Usage(format!("the secret `{name}` is not valid UTF-8; expected text, such as its base64"))
     })
 }
 

@@ -127,7 +127,7 @@ fn a_platform_that_nobody_has_does_not_hide_the_others_result() {
     )]);
     let built = farm.build(dir.path(), &[]);
     assert_eq!(built.0.code, 3);
-    for part in ["debian:1", "and not musl", "no label gpu=none"] {
+    for part in ["debian:1", "instead of musl", "is missing required label gpu=none"] {
         assert!(built.message().contains(part), "expected {part} in: {}", built.message());
     }
 }

@@ -214,7 +214,7 @@ fn bazel_builds_and_tests_on_the_farm_and_from_an_emptied_output_base_everything
     let broken = bazel.run(&farm, "build", &["//:broken", instance]);
     assert!(broken.0.code != 0 && broken.0.err.contains("these are its last words"), "{}", broken.0.err);
     let unknown = bazel.run(&farm, "build", &["//:number", instance, "--remote_default_exec_properties=gpu=1"]);
-    assert!(unknown.0.err.contains("no platform property `gpu`"), "expected a refusal by name: {}", unknown.0.err);
+    assert!(unknown.0.err.contains("unknown platform property `gpu`"), "expected a refusal by name: {}", unknown.0.err);
     let nowhere = ["//:number", instance, "--remote_default_exec_properties=kiln.label.gpu=yes"];
     let nowhere = bazel.run(&farm, "build", &nowhere);
     assert!(nowhere.0.err.contains("no worker of the farm can run this"), "expected reasons: {}", nowhere.0.err);

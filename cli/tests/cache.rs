@@ -127,7 +127,7 @@ fn a_build_says_once_how_to_learn_why_steps_missed_that_hit_before() {
         assert_eq!(ran.code, 0, "{}", ran.err);
         ran.err
     };
-    let hint = "deps was cached before and had to run; `kiln cache explain deps` says why";
+    let hint = "deps was cached before but had to run; `kiln cache explain deps` shows why";
     assert!(!build().contains("explain"), "expected no hint where nothing was cached");
     assert!(!build().contains("explain"), "expected no hint where all hit");
     // What hit is written down a moment after the build; asking waits for it.
@@ -158,7 +158,7 @@ fn a_changed_variable_is_named_with_both_values() {
     let line = told.out.lines().find(|line| line.contains("COMPILER")).unwrap();
     let words: Vec<&str> = line.split_whitespace().collect();
     assert_eq!(words, ["variable", "COMPILER", "gcc", "clang"], "{}", told.out);
-    assert!(told.out.contains("differs from its last hit or success"), "{}", told.out);
+    assert!(told.out.contains("changed since its last hit or success"), "{}", told.out);
     let platform = config("variable", "clang").replace("env =", "cpus = 0.5\nenv =");
     write(dir.path(), "kiln.toml", &platform);
     farm.build(dir.path(), &[]).well();
@@ -176,13 +176,13 @@ fn a_pruned_layer_misses_and_is_said_to_be_pruned() {
     assert_eq!(dry["layers"].as_array().unwrap().len(), 1);
     assert!(farm.build(dir.path(), &[]).well().caches().values().all(|cache| cache == "hit"), "a dry run leaves all");
     let pruned = farm.kiln(&[&["cache"], &prune[..], &["0s"]].concat());
-    assert!(pruned.out.contains("deps") && pruned.err.contains("forgot 1 layer"), "{} {}", pruned.out, pruned.err);
+    assert!(pruned.out.contains("deps") && pruned.err.contains("dropped 1 layer"), "{} {}", pruned.out, pruned.err);
     assert_eq!(layer(farm, "pruned", "deps"), Value::Null);
     let caches = farm.build(dir.path(), &[]).well().caches();
     assert_eq!([&caches["deps"], &caches["compile"]], ["miss", "hit"]);
     assert_eq!(explain(farm, dir.path(), "deps")["reason"], "pruned");
     let words = farm.kiln(&["cache", "explain", "deps", "--project", "pruned"]);
-    assert!(words.out.contains("but pruned"), "{}", words.out);
+    assert!(words.out.contains("cached result was pruned"), "{}", words.out);
     assert_eq!(layer(farm, "pruned", "deps")["step"], "deps", "it is cached again");
 }
 

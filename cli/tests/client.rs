@@ -284,7 +284,7 @@ async fn a_detached_build_prints_its_id_and_can_be_attached_to() {
     let ran = farm.run(dir.path(), &["build", "--detach"]).await;
     assert_eq!(
         (ran.code, ran.out.as_str(), ran.err.as_str()),
-        (0, "b-1\n", "the farm builds it; follow it with `kiln attach b-1`\n")
+        (0, "b-1\n", "the build runs on the farm; follow it with `kiln attach b-1`\n")
     );
 
     let mut running = Running::start(farm.kiln(dir.path(), &["attach", "b-1", "--progress", "json"]));

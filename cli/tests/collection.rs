@@ -66,7 +66,7 @@ fn builds_end_well_while_the_store_is_too_small_for_them_all_and_is_collected_al
         let builders: Vec<_> = (0..3).map(|user| scope.spawn(builder(user))).collect();
         builders.into_iter().for_each(|builder| builder.join().unwrap());
     });
-    until("a collection to be told", || farm.log("coordinator").contains("collected what").then_some(()));
+    until("a collection to be told", || farm.log("coordinator").contains("collected unused").then_some(()));
     // What had to go is listed as gone, and what is listed as there is a hit.
     let listed = farm.kiln(&["cache", "list", "--json"]);
     let layers: serde_json::Value = serde_json::from_str(&listed.out).unwrap();

@@ -162,5 +162,8 @@ fn a_base_is_fetched_with_the_credentials_of_its_tenant_alone() {
     build(&guarded, &someone(&guarded, "shop"), &config).well();
     let bank = build(&guarded, &someone(&guarded, "bank"), &config);
     let words = format!("{}{}", bank.0.out, bank.0.err);
-    assert!(bank.0.code != 0 && words.contains("wants credentials"), "expected another tenant to be refused: {words}");
+    assert!(
+        bank.0.code != 0 && words.contains("requires credentials"),
+        "expected another tenant to be refused: {words}"
+    );
 }

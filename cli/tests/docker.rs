@@ -128,7 +128,7 @@ fn an_image_that_is_none_or_unknown_or_for_another_machine_is_the_projects_fault
     let foreign = place.registry.push(place.engine, FOREIGN, "foreign:1");
     let absent = format!("{}/absent:1", place.registry.host);
     for (image, words) in [
-        ("De bian", "`De bian` names no image"),
+        ("De bian", "invalid image name `De bian`"),
         (absent.as_str(), "there is no image"),
         (foreign.as_str(), "is not for linux/"),
     ] {

@@ -66,7 +66,7 @@ fn outsiders_are_refused_each_with_its_reason() {
     let look = ["workers"];
     let (dir, ca) = (guarded.dir(), |access: Vec<(String, String)>| access);
 
-    refused(&guarded.ran(access(&dir, None), &look), 2, "wants to know who calls");
+    refused(&guarded.ran(access(&dir, None), &look), 2, "authentication required");
     let stranger = certificate(&other, "ann", &["--role", "admin"]);
     let mut strangers = access(&dir, None);
     strangers.extend(access(&other, Some(&stranger)).into_iter().skip(1));
@@ -82,9 +82,9 @@ fn outsiders_are_refused_each_with_its_reason() {
     let brief = guarded.make(&["token", "brief", "--role", "builder", "--life", "0s"]);
     refused(&guarded.ran(token(&dir, &brief), &look), 2, "has expired");
     let join = guarded.join.rsplit_once('.').unwrap().1;
-    refused(&guarded.ran(token(&dir, join), &look), 2, "for workers to join with");
+    refused(&guarded.ran(token(&dir, join), &look), 2, "is a join token for workers");
 
-    refused(&guarded.ran(ca(access(&other, Some(&stranger))), &look), 2, "trusted here");
+    refused(&guarded.ran(ca(access(&other, Some(&stranger))), &look), 2, "trusted authority");
     let mut plain = guarded.as_other(access(&dir, None), &look);
     plain.env("KILN_FARM", guarded.farm.url.replace("https", "http"));
     assert_ne!(Ran::from(plain).code, 0, "expected plain HTTP to be no way in");
@@ -113,18 +113,18 @@ fn everybody_does_only_what_their_role_allows() {
     let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     guarded.farm.start_worker_in(&guarded.farm.url, "ann", &[], &variables);
     until("a person's worker to be refused", || {
-        guarded.farm.log("ann").contains("`ann` may not do this").then_some(())
+        guarded.farm.log("ann").contains("`ann` has no permission").then_some(())
     });
     // A builder does not prune what others use.
     let builder = access(&guarded.dir(), Some(&ann));
-    refused(&guarded.ran(builder, &["cache", "prune", "--older-than", "1d"]), 2, "needs the role `admin`");
+    refused(&guarded.ran(builder, &["cache", "prune", "--older-than", "1d"]), 2, "requires the role `admin`");
     // A worker is the one that its certificate is for.
     let two = certificate(&guarded.dir(), "two", &["--role", "worker"]);
     let variables = access(&guarded.dir(), Some(&two));
     let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     guarded.farm.start_worker_in(&guarded.farm.url, "three", &[], &variables);
     until("a worker of another name to be refused", || {
-        guarded.farm.log("three").contains("shows that it is `two` and registers as `three`").then_some(())
+        guarded.farm.log("three").contains("certificate is for `two`, but it registers as `three`").then_some(())
     });
 }
 
@@ -140,8 +140,8 @@ fn who_is_revoked_is_refused_at_once_also_in_the_middle_of_a_build() {
     guarded.make(&["revoke", "ann"]);
     let ended = build.end();
     assert_eq!(ended.0.code, 2, "expected the open stream to end: {ended:?}");
-    assert!(ended.0.err.contains("`ann` is no longer let into this farm"), "{ended:?}");
-    refused(&guarded.ran(access(&guarded.dir(), Some(&ann)), &["workers"]), 2, "no longer let into this farm");
+    assert!(ended.0.err.contains("`ann` has been revoked"), "{ended:?}");
+    refused(&guarded.ran(access(&guarded.dir(), Some(&ann)), &["workers"]), 2, "has been revoked");
     // Over the network, by somebody who may.
     let bob = certificate(&guarded.dir(), "bob", &["--role", "builder"]);
     let over = |who: Option<&std::path::Path>, name: &str| {
@@ -149,9 +149,9 @@ fn who_is_revoked_is_refused_at_once_also_in_the_middle_of_a_build() {
         command.env_remove("KILN_FARM_DIR");
         Ran::from(command)
     };
-    refused(&over(Some(&bob), "one"), 2, "needs the role `farm-admin`");
+    refused(&over(Some(&bob), "one"), 2, "requires the role `farm-admin`");
     let admin = guarded.dir().join("people/admin");
-    refused(&over(Some(&admin), "admin"), 2, "let another admin do it");
+    refused(&over(Some(&admin), "admin"), 2, "ask another admin to do it");
     refused(&local(&["farm", "revoke", "one"]), 2, "--farm-dir");
     well(over(Some(&admin), "one"));
     let kept = std::fs::read_to_string(guarded.dir().join("revoked.toml")).unwrap();
@@ -159,7 +159,7 @@ fn who_is_revoked_is_refused_at_once_also_in_the_middle_of_a_build() {
     until("the revoked worker to be away", || {
         guarded.farm.workers().iter().any(|worker| worker["worker"] == "one" && worker["state"] == "away").then_some(())
     });
-    until("the worker to be told", || guarded.farm.log("one").contains("no longer let into this farm").then_some(()));
+    until("the worker to be told", || guarded.farm.log("one").contains("has been revoked").then_some(()));
 }
 
 #[test]
@@ -193,9 +193,9 @@ fn a_worker_joins_only_the_farm_that_its_token_is_for_and_only_by_a_token_that_i
     let foreign = well(local(&["farm", "init", other.to_str().unwrap(), "--host", "127.0.0.1"]));
     let (authority, _) = guarded.join.rsplit_once('.').unwrap();
     for (name, token, word) in [
-        ("impostor", foreign.as_str(), "is not of the farm that the join token is for"),
+        ("impostor", foreign.as_str(), "does not belong to the farm that the join token is for"),
         ("guess", &format!("{authority}.kiln_AAAA"), "unknown token"),
-        ("nonsense", "join-me", "no join token"),
+        ("nonsense", "join-me", "invalid join token"),
     ] {
         let state = guarded.farm.dir.path().join(format!("{name}-state"));
         let ran = local(&[
@@ -318,8 +318,8 @@ fn a_coordinator_on_loopback_takes_the_calls_of_its_own_user_alone() {
         command.envs([elsewhere]).envs(token.map(|token| ("KILN_TOKEN", token.trim())));
         Ran::from(command)
     };
-    refused(&stranger(None), 2, "takes the calls of the user who started it");
-    refused(&stranger(Some("kiln_guess")), 2, "takes the calls of the user who started it");
+    refused(&stranger(None), 2, "accepts only the user who started it");
+    refused(&stranger(Some("kiln_guess")), 2, "accepts only the user who started it");
     well(stranger(Some(&first)));
     // A worker is a caller like others.
     farm.start_worker_in(&farm.url, "two", &[], &[("XDG_STATE_HOME", "/nowhere")]);

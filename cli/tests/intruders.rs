@@ -201,7 +201,7 @@ async fn a_worker_with_a_lease_reads_what_its_action_names_until_it_has_ended() 
     thief.say(said::Message::Output(chunk)).await;
     until("the thief to be ignored twice", || {
         let log = guarded.farm.log("coordinator");
-        (log.matches("ignored what a worker says of a lease that it does not have").count() == 2).then_some(())
+        (log.matches("ignored a worker's message about a lease that it does not hold").count() == 2).then_some(())
     });
     assert!(!execution.is_finished());
     intruder.finish(lease.lease, forged("by its worker")).await;
@@ -253,7 +253,7 @@ fn a_join_token_is_for_as_many_workers_and_for_those_names_that_it_says() {
     let guarded = Guarded::start(&[]);
     let once = join(&guarded, &[]);
     says(&guarded, "one", &once, "registered");
-    says(&guarded, "two", &once, "was used as often as it may be (1)");
+    says(&guarded, "two", &once, "has no uses left (1)");
     let brief = join(&guarded, &["--life", "0s"]);
     says(&guarded, "three", &brief, "has expired");
     let arm = join(&guarded, &["--workers", "arm-*", "--uses", "5"]);

@@ -115,10 +115,10 @@ kind = "archive"
     build.started("compile");
     let (held, _) = gate.accept().unwrap();
     redis.kill();
-    until("the coordinator to notice", || one.log("coordinator").contains("Redis is away").then_some(()));
+    until("the coordinator to notice", || one.log("coordinator").contains("Redis is unreachable").then_some(()));
     drop(held);
     let first = build.end().well();
-    assert_eq!(one.log("coordinator").matches("Redis is away").count(), 1, "expected one warning");
+    assert_eq!(one.log("coordinator").matches("Redis is unreachable").count(), 1, "expected one warning");
     let answer = std::thread::spawn(move || while gate.accept().is_ok() {});
     redis.restart();
     for farm in [&one, &other] {
@@ -252,11 +252,11 @@ fn kiln_cache_tells_the_same_through_every_coordinator() {
     redis.kill();
     for farm in [&one, &other] {
         cache(farm, &["list"]);
-        until("the coordinator to notice", || farm.log("coordinator").contains("Redis is away").then_some(()));
+        until("the coordinator to notice", || farm.log("coordinator").contains("Redis is unreachable").then_some(()));
     }
     assert_eq!(cache(&other, &["list"])[0]["user"], "tester");
     let refused = one.kiln(&["cache", "prune", "--older-than", "0s"]);
-    assert_eq!((refused.code, refused.err.contains("Redis is away")), (3, true), "{}", refused.err);
+    assert_eq!((refused.code, refused.err.contains("Redis is unreachable")), (3, true), "{}", refused.err);
     assert_eq!(one.build(dir.path(), &[]).well().caches().len(), 1);
 }
 
@@ -295,7 +295,7 @@ kind = "archive"
         let caches = farm.build(dir, &[]).well().caches();
         assert!(caches.values().all(|cache| cache == expected), "expected every step to be a {expected}: {caches:?}");
     }
-    assert_eq!(farm.log("coordinator").matches("the bucket is away").count(), 1, "expected one warning");
+    assert_eq!(farm.log("coordinator").matches("the bucket is unreachable").count(), 1, "expected one warning");
     assert!(!farm.log("coordinator").contains(&s3.secret), "expected no secret in the log");
     s3.up();
     until("the bucket to be used again", || farm.log("coordinator").contains("the bucket is back").then_some(()));

@@ -74,7 +74,7 @@ fn a_bucket_holds_an_artifact_whole_and_never_another_under_its_id() {
     runtime.block_on(async { bucket.put(&path, "{}".into()).await.unwrap() });
     let taken = push(farm, dir.path(), &[place], &variables);
     assert_eq!(taken.0.code, 2, "{}", taken.0.err);
-    assert!(taken.0.err.contains("holds another artifact"), "{}", taken.0.err);
+    assert!(taken.0.err.contains("already has another artifact"), "{}", taken.0.err);
     assert_eq!(get(&format!("{within}.json")), "{}", "expected it to be left alone");
 
     let mut wrong = variables.clone();

@@ -170,18 +170,18 @@ fn who_built_is_the_authenticated_name_and_a_revoked_persons_builds_are_cancelle
     assert_eq!(first(hers())["user"], "ann", "expected the name of the certificate");
     let farm_dir = guarded.dir().display().to_string();
     let unknown = local(&["farm", "revoke", "annn", "--farm-dir", &farm_dir]);
-    refused(&unknown, 2, "knows nobody named `annn`");
+    refused(&unknown, 2, "nobody on this farm is named `annn`");
     guarded.make(&["revoke", "ann"]);
     build.end();
     until("her build to be cancelled", || (first(hers())["status"] == "cancelled").then_some(()));
-    assert!(first(hers())["message"].as_str().unwrap().contains("no longer let into this farm"));
+    assert!(first(hers())["message"].as_str().unwrap().contains("has been revoked"));
     let list = well(local(&["farm", "list", "--json", "--farm-dir", &farm_dir]));
     let list: Value = serde_json::from_str(&list).unwrap();
     let of =
         |kind: &str| list.as_array().unwrap().iter().find(|row| row["kind"] == kind && row["name"] == "ann").cloned();
     assert_eq!(of("certificate").unwrap()["state"], "revoked");
     assert!(of("revoked").is_some());
-    refused(&guarded.ran(access(&guarded.dir(), Some(&ann)), &["builds"]), 2, "no longer let into this farm");
+    refused(&guarded.ran(access(&guarded.dir(), Some(&ann)), &["builds"]), 2, "has been revoked");
     guarded.make(&["unrevoke", "ann"]);
     until("her to be let in again", || {
         (guarded.ran(access(&guarded.dir(), Some(&ann)), &["builds"]).code == 0).then_some(())

@@ -14,107 +14,104 @@ use kiln_builds::Unfinished;
 /// What the coordinator needs to know.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
-    /// Where it listens.
+    /// Address to listen on.
     #[arg(long, env = "KILN_LISTEN", default_value = "127.0.0.1:8980", value_name = "ADDR:PORT")]
     pub listen: SocketAddr,
     /// Who may call.
     #[command(flatten)]
     pub auth: kiln_auth::Config,
-    /// How much of the farm each tenant may use: a TOML file with `actions`, `queue` and `store` under `[default]` and
-    /// `[tenants.NAME]`.
+    /// Quotas of tenants: a TOML file with `actions`, `queue` and `store` under `[default]` and `[tenants.NAME]`.
     #[arg(long, env = "KILN_QUOTAS", value_name = "FILE")]
     pub quotas: Option<PathBuf>,
-    /// Where it keeps blobs, the action cache, builds and artifacts.
+    /// Directory for blobs, the action cache, builds and artifacts.
     #[arg(long, env = "KILN_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// Most bytes of cached blobs of all tenants together, such as `50GiB`; `auto` is a fifth of the free disk and at most 50 GiB. Beyond
-    /// them, what no cached result names is dropped first, then the results used longest ago, whichever tenant's they are, with what they
-    /// alone name. Artifacts are not counted.
+    /// Maximum size of the cached blobs of all tenants together, such as `50GiB`; `auto` is a fifth of the free disk space, at most 50 GiB.
+    /// Blobs that no cached result refers to are dropped first, then the least recently used results of any tenant with their blobs.
+    /// Artifacts do not count.
     #[arg(long = "store-size", env = "KILN_STORE_SIZE", default_value = "50GiB", value_parser = bound, value_name = "SIZE")]
     pub store_bytes: kiln_store::Bound,
-    /// Most bytes of artifacts of each tenant, such as `200GiB`, or `auto` as above; beyond them, those used longest ago are dropped. Without it, artifacts are
-    /// kept for ever.
+    /// Maximum size of each tenant's artifacts, such as `200GiB`, or `auto` as above; the least recently used are dropped first. Default:
+    /// artifacts are kept forever.
     #[arg(long = "artifacts-size", env = "KILN_ARTIFACTS_SIZE", value_parser = bound, value_name = "SIZE")]
     pub artifact_bytes: Option<kiln_store::Bound>,
-    /// How long cached results and blobs are kept when nobody uses them, such as `30d` or `12h`.
+    /// How long unused results and blobs are kept, such as `30d` or `12h`.
     #[arg(long, env = "KILN_CACHE_AGE", default_value = "30d", value_parser = life, value_name = "TIME")]
     pub cache_age: Duration,
-    /// How long an action goes on that nobody waits for any more, such as `30s`: its client may come back. Builds are not meant:
-    /// they go on by themselves.
+    /// How long an action continues when its last client has gone, such as `30s`, so that the client can come back. Does not apply to
+    /// builds, which continue anyway.
     #[arg(long, env = "KILN_ABANDONED_AFTER", default_value = "30s", value_parser = kiln_units::duration, value_name = "TIME")]
     pub abandoned_after: Duration,
-    /// How often what is older is looked for and removed.
+    /// How often to remove expired results and blobs.
     #[arg(long, env = "KILN_COLLECT_EVERY", default_value = "1h", value_parser = kiln_units::duration, value_name = "TIME")]
     pub collect_every: Duration,
-    /// A Redis that keeps the action cache, dependency layers and small blobs for all coordinators that name it: `redis://HOST:PORT`,
-    /// or `rediss://…` for TLS; several nodes of a cluster separated by commas.
+    /// Redis to share the action cache, dependency layers and small blobs with other coordinators: `redis://HOST:PORT`, or `rediss://…` for
+    /// TLS; separate the nodes of a cluster with commas.
     #[arg(long, env = "KILN_REDIS", hide_env_values = true, value_name = "URL")]
     pub redis: Option<String>,
-    /// The authority that signed Redis's certificate, in PEM; by default those that the system trusts.
+    /// Certificate authority of Redis, in PEM; default: those that the system trusts.
     #[arg(long, env = "KILN_REDIS_CA", value_name = "FILE", requires = "redis")]
     pub redis_ca: Option<PathBuf>,
-    /// This coordinator's certificate for Redis, in PEM.
+    /// Client certificate for Redis, in PEM.
     #[arg(long, env = "KILN_REDIS_CERT", value_name = "FILE", requires = "redis")]
     pub redis_cert: Option<PathBuf>,
-    /// That certificate's key, in PEM.
+    /// Key of that certificate, in PEM.
     #[arg(long, env = "KILN_REDIS_KEY", value_name = "FILE", requires = "redis")]
     pub redis_key: Option<PathBuf>,
-    /// What the farm's keys in Redis begin with.
+    /// Prefix of the farm's keys in Redis.
     #[arg(long, env = "KILN_REDIS_PREFIX", default_value = "kiln", value_name = "NAME")]
     pub redis_prefix: String,
-    /// Largest blob that is kept in Redis; larger ones are kept on the disk, and in the bucket where one is named.
+    /// Largest blob to keep in Redis; larger ones are kept on disk, and in the `--s3` bucket if there is one.
     #[arg(long, env = "KILN_REDIS_MAX_BLOB", default_value = "64MiB", value_parser = kiln_units::size, value_name = "SIZE")]
     pub redis_max_blob: u64,
-    /// Let every build take emulated workers where no native one matches, as `kiln build --allow-emulation` does.
+    /// Let every build use emulated workers if no native one matches, like `kiln build --allow-emulation`.
     #[arg(long, env = "KILN_ALLOW_EMULATION")]
     pub allow_emulation: bool,
-    /// A bucket that all coordinators share, as `s3://BUCKET[/PREFIX]`, for blobs too large for Redis; without Redis, for all.
+    /// Bucket that coordinators share, as `s3://BUCKET[/PREFIX]`, for blobs too large for Redis, or for all blobs without Redis.
     /// Credentials, region and endpoint come from the usual `AWS_…` variables.
     #[arg(long, env = "KILN_S3", value_name = "URL")]
     pub s3: Option<String>,
-    /// How long an action or a build waits while no worker that could run it is connected, such as `15m`. What no worker has been able
-    /// to run for an hour, and no `--pool` could, is refused at once.
+    /// How long an action or build waits when no connected worker can run it, such as `15m`. If no worker could have run it within the last
+    /// hour, and no `--pool` could, it is refused at once.
     #[arg(long, env = "KILN_QUEUE_TIMEOUT", default_value = "15m", value_parser = kiln_units::duration, value_name = "TIME")]
     pub queue_timeout: Duration,
-    /// Workers that the farm has although none may be connected, such as those that an autoscaler starts:
-    /// `linux/arm64,cpus=16,memory=64GiB,label.disk=ssd`; repeatable. What they could run waits for them.
+    /// Workers that the farm can have even when none is connected, such as those an autoscaler starts:
+    /// `linux/arm64,cpus=16,memory=64GiB,label.disk=ssd`; repeatable. Work that they could run waits for them.
     #[arg(long = "pool", env = "KILN_POOLS", value_delimiter = ';', value_parser = crate::pools::pool, value_name = "PLATFORM[,FACT…]")]
     pub pools: Vec<Pool>,
-    /// What platform properties mean that clients of other farms send, beside the built-in rules: a TOML file with a `[[property]]`
-    /// table for each, of `name`, `value`, and `ignore = true` or `to` and `values`.
+    /// Rules for platform properties that were meant for other farms, in addition to the built-in ones: a TOML file with one `[[property]]`
+    /// table each, with `name`, `value`, and either `ignore = true` or `to` and `values`.
     #[arg(long, env = "KILN_PROPERTIES", value_name = "FILE")]
     pub properties: Option<PathBuf>,
     /// What becomes of builds that ran when an earlier coordinator ended.
     #[arg(skip)]
     pub unfinished: Unfinished,
-    /// Registry credentials that the farm gives its tenants' steps and images: a TOML file with a `[credentials.NAME]` table for each, of
-    /// `tenants`, and of `secrets`, `variables`, `files` or `docker_config`.
+    /// Registry credentials for tenants' steps and images: a TOML file with one `[credentials.NAME]` table each, with `tenants`, and
+    /// `secrets`, `variables`, `files` or `docker_config`.
     #[arg(long, env = "KILN_CREDENTIALS", value_name = "FILE")]
     pub credentials: Option<PathBuf>,
-    /// Fetch every tenant's bases with the Docker credentials of the coordinator's user too: for a farm of one person or one team.
+    /// Also fetch every tenant's base images with the Docker credentials of the coordinator's user; for a farm of one person or team.
     #[arg(long, env = "KILN_OWN_CREDENTIALS")]
     pub own_credentials: bool,
-    /// Registries that bases of images may be fetched from although they are not on the public internet: HOST, HOST:PORT, `*.DOMAIN`,
-    /// an address or a block such as `10.0.0.0/8`; repeatable. Without it the coordinator asks no loopback, private or link-local
-    /// address for a builder.
+    /// Registries outside the public internet that base images may be fetched from: HOST, HOST:PORT, `*.DOMAIN`, an address or a block such
+    /// as `10.0.0.0/8`; repeatable. By default the coordinator contacts no loopback, private or link-local address on behalf of a builder.
     #[arg(long = "allow-registry", env = "KILN_ALLOW_REGISTRIES", value_delimiter = ',', value_name = "PATTERN")]
     pub allowed_registries: Vec<Pattern>,
-    /// A registry that bases of images may be fetched from over plain HTTP, as HOST or HOST:PORT; repeatable. It is allowed as by
-    /// `--allow-registry`. A registry on this machine that is allowed may speak plain HTTP too.
+    /// A registry that base images may be fetched from over plain HTTP, as HOST or HOST:PORT; repeatable. Implies `--allow-registry`. An
+    /// allowed registry on this machine may use plain HTTP anyway.
     #[arg(long = "insecure-registry", env = "KILN_INSECURE_REGISTRIES", value_delimiter = ',', value_name = "HOST")]
     pub insecure_registries: Vec<String>,
-    /// Most connections at once; one more is closed as soon as it comes.
+    /// Maximum number of connections; further ones are closed at once.
     #[arg(long, env = "KILN_MAX_CONNECTIONS", default_value_t = MAX_CONNECTIONS, value_name = "NUMBER")]
     pub max_connections: usize,
-    /// Most memory for calls under way, such as `1GiB`: what came of requests that are not whole or not answered yet, and answers
-    /// that nobody reads. A call beyond it is refused with `RESOURCE_EXHAUSTED`.
+    /// Maximum memory for calls in progress, such as `1GiB`: incomplete or unanswered requests, and answers that nobody reads. Further
+    /// calls are refused with `RESOURCE_EXHAUSTED`.
     #[arg(long, env = "KILN_CALL_MEMORY", default_value = "1GiB", value_parser = kiln_units::size, value_name = "SIZE")]
     pub call_memory: u64,
-    /// Build what is pushed: a TOML file that says where GitHub, GitLab or Gitea deliver their webhooks, and what each builds.
+    /// Build every push: a TOML file that says where GitHub, GitLab or Gitea deliver their webhooks, and what each one builds.
     #[arg(long, env = "KILN_WEBHOOKS", value_name = "FILE")]
     pub webhooks: Option<PathBuf>,
-    /// Where metrics and health are served over HTTP (`/metrics`, `/healthz`, `/readyz`), such as `127.0.0.1:9480`; by default
-    /// nowhere.
+    /// Serve metrics and health over HTTP (`/metrics`, `/healthz`, `/readyz`) on this address, such as `127.0.0.1:9480`; default: off.
     #[arg(long, env = "KILN_METRICS_LISTEN", value_name = "ADDR:PORT")]
     pub metrics_listen: Option<SocketAddr>,
 }

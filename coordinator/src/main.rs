@@ -9,7 +9,11 @@ use tokio::net::TcpListener;
 const PROCESS: Process = Process { name: "kiln-coordinator", version: env!("CARGO_PKG_VERSION"), filter: Some("info") };
 
 #[derive(Parser)]
-#[command(name = "kiln-coordinator", version, about = "Kiln's coordinator: plans, places, caches and stores")]
+#[command(
+    name = "kiln-coordinator",
+    version,
+    about = "Kiln's coordinator: plans builds, schedules their steps, caches and stores"
+)]
 struct Arguments {
     #[command(flatten)]
     config: kiln_coordinator::Config,

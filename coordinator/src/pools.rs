@@ -24,7 +24,7 @@ pub fn pool(text: &str) -> Result<Pool, String> {
     for fact in facts.split(',').map(str::trim).filter(|fact| !fact.is_empty()) {
         let wrong = || {
             format!(
-                "`{fact}` says nothing of a pool; expected `cpus=N`, `memory=SIZE`, `os=ID:VERSION`, `label.NAME=VALUE` or \
+                "invalid pool property `{fact}`; expected `cpus=N`, `memory=SIZE`, `os=ID:VERSION`, `label.NAME=VALUE` or \
                  `emulated=on`"
             )
         };

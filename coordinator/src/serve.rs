@@ -69,7 +69,7 @@ pub async fn run(
     let authenticator = Authenticator::open(&config.auth, &config.data_dir, tls.clone(), local).await?;
     match tls {
         Some(tls) => {
-            tracing::info!(%address, "TLS is spoken");
+            tracing::info!(%address, "TLS is on");
             serve(config, authenticator, kiln_auth::tls::incoming(listener, tls), &address.to_string(), shutdown).await
         }
         None => {
@@ -229,19 +229,19 @@ impl kiln_webhooks::Tenants for Pushed {
     }
 }
 
-/// The token that calls must show where nobody else is asked for anything.
+/// The token that calls must carry where nothing else authenticates them.
 fn local_token(config: &Config, address: SocketAddr) -> anyhow::Result<Option<Published>> {
     if config.auth.asks() {
         return Ok(None);
     }
     if config.auth.insecure {
-        tracing::warn!(%address, "INSECURE: who reaches this coordinator may do everything, also every user of this machine");
+        tracing::warn!(%address, "INSECURE: everyone who reaches this coordinator can do everything, including every user of this machine");
         return Ok(None);
     }
     let (token, _) = kiln_auth::tokens::generate();
     let published = kiln_proto::local::publish(address.port(), token, &config.data_dir)
         .context("cannot write down the token for calls from this machine")?;
-    tracing::info!(token_file = %published.path().display(), "calls need the token in this file; this user's `kiln` and workers find it");
+    tracing::info!(token_file = %published.path().display(), "calls require the token in this file; this user's `kiln` and workers find it");
     Ok(Some(published))
 }
 
@@ -255,7 +255,7 @@ fn own(data_dir: &Path) -> anyhow::Result<()> {
         return std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700)).with_context(wrong);
     }
     if about.mode() & 0o007 != 0 {
-        tracing::warn!(data_dir = %data_dir.display(), "the data directory belongs to another user and is open to everybody; close it");
+        tracing::warn!(data_dir = %data_dir.display(), "the data directory belongs to another user and is open to everyone; restrict it");
     }
     Ok(())
 }

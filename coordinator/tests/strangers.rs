@@ -49,7 +49,7 @@ impl Coordinator {
         let mut hooks = None;
         let ready = loop {
             let line = lines.next().expect("expected the coordinator to say where it listens");
-            if line.contains("webhooks are taken") {
+            if line.contains("accepting webhooks") {
                 hooks = Some(address(&line));
             } else if line.contains("ready") && line.contains("address=") {
                 break address(&line);

@@ -43,7 +43,7 @@ pub enum Error {
     Refused { url: String, reason: String },
     #[error(transparent)]
     Access(#[from] access::Error),
-    #[error("a token is not sent over plain HTTP to another machine; expected `https://…` in place of `{url}`")]
+    #[error("a token is not sent over plain HTTP to another machine; expected `https://…` instead of `{url}`")]
     Exposed { url: String },
 }
 

@@ -22,7 +22,7 @@ pub enum Error {
     Function { name: String },
     #[error("a digest is missing in the message")]
     Missing,
-    #[error("`{text}` is no digest; expected `HASH/SIZE`")]
+    #[error("invalid digest `{text}`; expected `HASH/SIZE`")]
     Syntax { text: String },
 }
 

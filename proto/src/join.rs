@@ -22,14 +22,14 @@ const PREFIX: &str = "kiln-join";
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
-    #[error("this is no join token; expected `kiln-join.…` as `kiln farm init` and `kiln farm token --join` print it")]
+    #[error("invalid join token; expected `kiln-join.…` as printed by `kiln farm init` and `kiln farm token --join`")]
     Malformed,
-    #[error("`{url}` is no address to join at; expected `https://HOST:PORT`")]
+    #[error("invalid URL to join at: `{url}`; expected `https://HOST:PORT`")]
     Address { url: String },
     #[error("cannot reach the farm at `{url}` to join it: {reason}")]
     Unreachable { url: String, reason: String },
     #[error(
-        "the coordinator at `{url}` is not of the farm that the join token is for: none of its certificates has the authority's fingerprint"
+        "the coordinator at `{url}` does not belong to the farm that the join token is for: none of its certificates has the authority's fingerprint"
     )]
     Impostor { url: String },
 }

@@ -16,16 +16,16 @@ pub const HEADER: &str = "kiln-protocol";
 #[allow(missing_docs)]
 pub enum Error {
     #[error(
-        "this `kiln` or worker is older than the farm's coordinator: it speaks protocol {theirs} and the coordinator {ours}, and one apart \
-         is the most; upgrade it to the coordinator's version"
+        "this `kiln` or worker is older than the farm's coordinator: it speaks protocol {theirs} and the coordinator {ours}, and they may \
+         differ by one at most; upgrade it to the coordinator's version"
     )]
     CallerOlder { theirs: u32, ours: u32 },
     #[error(
-        "the farm's coordinator is older than this `kiln` or worker: the coordinator speaks protocol {ours} and this {theirs}, and one \
-         apart is the most; who runs the farm must upgrade the coordinator, or use an older `kiln` or worker"
+        "the farm's coordinator is older than this `kiln` or worker: the coordinator speaks protocol {ours} and this {theirs}, and they \
+         may differ by one at most; the farm's operator must upgrade the coordinator, or use an older `kiln` or worker"
     )]
     CoordinatorOlder { theirs: u32, ours: u32 },
-    #[error("the header `{HEADER}` is no protocol; expected a number such as `{PROTOCOL}`")]
+    #[error("invalid header `{HEADER}`; expected a number such as `{PROTOCOL}`")]
     NoNumber,
 }
 

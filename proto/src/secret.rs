@@ -42,11 +42,13 @@ impl Drop for Credential {
 pub fn problem(value: &str) -> Option<String> {
     let bytes = value.len();
     if bytes < MIN_BYTES {
-        Some(format!("has {bytes} bytes; expected at least {MIN_BYTES}, for less cannot be masked in what steps print"))
+        Some(format!(
+            "has {bytes} bytes; expected at least {MIN_BYTES}, because less cannot be masked in the output of steps"
+        ))
     } else if bytes > MAX_BYTES {
         Some(format!("has {bytes} bytes; expected at most {MAX_BYTES}"))
     } else if value.contains('\0') {
-        Some("holds a NUL, which no variable can".to_owned())
+        Some("contains a NUL, which a variable cannot".to_owned())
     } else {
         None
     }

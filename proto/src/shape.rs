@@ -40,7 +40,7 @@ pub enum Error {
     Name { bytes: usize },
     #[error("directory `{digest}` takes more than {} MiB or {MAX_ENTRIES} entries; split it", MAX_DIRECTORY_BYTES >> 20)]
     Directory { digest: Digest },
-    #[error("blob `{digest}` is no directory: {source}")]
+    #[error("blob `{digest}` is not a directory: {source}")]
     Malformed { digest: Digest, source: prost::DecodeError },
     #[error("directory `{digest}` contains itself")]
     Cycle { digest: Digest },

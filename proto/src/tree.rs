@@ -16,7 +16,7 @@ use crate::reapi;
 pub enum Error {
     #[error("path `{path}` is not usable in a tree; expected a relative path without `.`, `..` or empty parts")]
     Path { path: String },
-    #[error("`{path}` stands in the tree twice, as {first} and as {second}")]
+    #[error("`{path}` is in the tree twice, as {first} and as {second}")]
     Conflict { path: String, first: &'static str, second: &'static str },
     #[error(transparent)]
     Digest(#[from] crate::digest::Error),

@@ -14,78 +14,77 @@ use kiln_sandbox::{IDS_OF_AN_ACTION, Isolation, Mode, SubIds};
 /// What a worker needs to know.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
-    /// The farm's coordinator.
+    /// URL of the farm's coordinator.
     #[arg(long, env = "KILN_COORDINATOR", value_name = "URL")]
     pub coordinator: String,
     /// Who it is there.
     #[command(flatten)]
     pub access: Access,
-    /// Turn the token in this file, which `kiln farm init` or `kiln farm token --join` printed, into a certificate of the worker's own. It is
-    /// kept in the state directory and replaced before it ends, so the token is needed once.
+    /// File with a join token from `kiln farm init` or `kiln farm token --join`. The worker exchanges it for a certificate, which it keeps
+    /// in the state directory and renews, so the token is needed only once.
     #[arg(long, env = "KILN_JOIN_FILE", value_name = "FILE", conflicts_with = "join")]
     pub join_file: Option<PathBuf>,
-    /// The token itself, best given as the variable: everybody on the machine can read a command line.
+    /// The join token itself. Prefer the variable: everyone on the machine can read a command line.
     #[arg(long, env = "KILN_JOIN", hide_env_values = true, value_name = "TOKEN")]
     pub join: Option<String>,
-    /// Its name in the farm; by default the host's.
+    /// The worker's name on the farm; default: the host name.
     #[arg(long, env = "KILN_WORKER_NAME", default_value_t = host_name())]
     pub name: String,
-    /// Run the leases of this tenant only; repeatable. By default it runs everybody's that its certificate lets it.
+    /// Run work of this tenant only; repeatable. Default: every tenant that the worker's certificate allows.
     #[arg(long = "tenant", env = "KILN_WORKER_TENANTS", value_delimiter = ',', value_name = "NAME")]
     pub tenants: Vec<String>,
-    /// Where it keeps its cache and what it runs.
+    /// Directory for the cache and for running actions.
     #[arg(long, env = "KILN_STATE_DIR", value_name = "DIR")]
     pub state_dir: PathBuf,
-    /// How actions are kept apart: `required` refuses to start where the kernel forbids it.
+    /// How to isolate actions: `required` refuses to start if the kernel does not allow a sandbox.
     #[arg(long, env = "KILN_SANDBOX", value_enum, default_value = "auto")]
     pub sandbox: Mode,
-    /// User and group ids for actions, such as `--subids 1000000:1048576`. A worker that is root gives each action that runs 65536 of
-    /// them; by default from the range of `root` or `kiln` in /etc/subuid and /etc/subgid, else from 1879048192:16777216. Any other worker
-    /// gives one to all actions, by `newuidmap`; by default from its user's range in these files.
+    /// User and group ids for actions, such as `--subids 1000000:1048576`. A worker that is root gives 65536 of them to each running
+    /// action; default: the range of `root` or `kiln` in /etc/subuid and /etc/subgid, otherwise 1879048192:16777216. Any other worker gives
+    /// one to all actions, with `newuidmap`; default: its user's range in these files.
     #[arg(long = "subids", env = "KILN_SUBIDS", value_name = "BASE:COUNT")]
     pub sub_ids: Option<SubIds>,
     /// In words, why a worker that is not root has no subordinate ids ([`Config::take_ids`]).
     #[arg(skip)]
     pub no_ids: Option<String>,
-    /// Whether steps that may reach the network have one of their own, by `pasta` (package `passt`) or `slirp4netns`: `required` refuses to start
-    /// where the machine cannot do it, `auto` lets them share the machine's there.
+    /// Whether steps with the network get a network of their own, using `pasta` (package `passt`) or `slirp4netns`. If the machine cannot
+    /// do it, `required` refuses to start and `auto` lets them share the machine's network.
     #[arg(long, env = "KILN_NETWORK_ISOLATION", value_enum, default_value = "auto")]
     pub network_isolation: Isolation,
-    /// Run actions on this root file system in place of the machine's own, such as one that `mmdebstrap` made. With one of another
-    /// architecture, which the kernel must know to run, the worker is an emulated one.
+    /// Run actions on this root file system instead of the machine's own, such as one made by `mmdebstrap`. With another architecture,
+    /// which the kernel must be able to run, the worker is an emulated one.
     #[arg(long, env = "KILN_ROOT", value_name = "DIR")]
     pub root: Option<PathBuf>,
-    /// Whether actions may run in containers: `required` refuses to start where no Docker Engine answers.
+    /// Whether actions may run in containers: `required` refuses to start if no Docker Engine answers.
     #[arg(long, env = "KILN_DOCKER", value_enum, default_value = "auto")]
     pub docker: docker::Mode,
-    /// The Docker Engine, on this machine; Podman's socket will do.
+    /// The Docker Engine on this machine; Podman's socket works too.
     #[arg(long, env = "DOCKER_HOST", default_value = docker::DEFAULT_HOST, value_name = "URL")]
     pub docker_host: String,
-    /// The engine's network for actions that may reach it.
+    /// The engine's network for steps with `network = true`.
     #[arg(long, env = "KILN_DOCKER_NETWORK", default_value = "bridge", value_name = "NAME")]
     pub docker_network: String,
-    /// Give the registry credentials of the worker's user to every step with the network, and pull every tenant's images with them: for a
-    /// farm of one person or one team. Without it such steps get proxies, mirrors without credentials and certificates, and what the
-    /// coordinator's `--credentials` has for their tenant.
+    /// Give the registry credentials of the worker's user to every step with the network, and pull every tenant's images with them; for a
+    /// farm of one person or team. Without it, such steps get proxies, mirrors without credentials, certificates, and the coordinator's
+    /// `--credentials` for their tenant.
     #[arg(long, env = "KILN_OWN_CREDENTIALS")]
     pub own_credentials: bool,
-    /// CPUs to offer, such as `2` or `0.5`; by default the machine's.
+    /// CPUs to offer, such as `2` or `0.5`; default: the machine's.
     #[arg(long, value_name = "N", value_parser = cpus)]
     pub cpus: Option<f64>,
-    /// Memory to offer, such as `4GiB`; by default the machine's.
+    /// Memory to offer, such as `4GiB`; default: the machine's.
     #[arg(long, value_name = "SIZE", value_parser = kiln_units::size)]
     pub memory: Option<u64>,
-    /// A label that targets may ask for; may be repeated.
+    /// A label that targets can require; repeatable.
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
-    /// Most bytes of cached inputs.
+    /// Maximum size of cached inputs.
     #[arg(long = "cache-size", env = "KILN_CACHE_SIZE", default_value = "20GiB", value_parser = kiln_units::size, value_name = "SIZE")]
     pub cache_bytes: u64,
-    /// Where metrics and health are served over HTTP (`/metrics`, `/healthz`, `/readyz`), such as `127.0.0.1:9481`; by default
-    /// nowhere.
+    /// Serve metrics and health over HTTP (`/metrics`, `/healthz`, `/readyz`) on this address, such as `127.0.0.1:9481`; default: off.
     #[arg(long, env = "KILN_METRICS_LISTEN", value_name = "ADDR:PORT")]
     pub metrics_listen: Option<SocketAddr>,
-    /// How long what runs may go on after the worker was told to stop, such as `90s` or `9m`; what still runs then goes elsewhere.
+    /// How long running actions may continue after the worker was told to stop, such as `90s` or `9m`; the rest is run elsewhere.
     #[arg(long, env = "KILN_GRACE", default_value = "9m", value_name = "TIME", value_parser = grace)]
     pub grace: Duration,
 }
@@ -113,7 +112,7 @@ impl Config {
         let is_on_command_line = self.join.is_some() && std::env::var("KILN_JOIN").ok() != self.join;
         if is_on_command_line {
             tracing::warn!(
-                "the join token is on the command line, which everybody on this machine can read; use `--join-file` or `KILN_JOIN`"
+                "the join token is on the command line, which everyone on this machine can read; use `--join-file` or `KILN_JOIN`"
             );
         }
         Ok(self.join.clone().filter(|token| !token.is_empty()))
@@ -131,14 +130,14 @@ fn host_name() -> String {
 fn cpus(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(cpus) if cpus > 0.0 && cpus <= 4096.0 => Ok(cpus),
-        _ => Err(format!("`{text}` is no number of CPUs; expected such as `2` or `0.5`")),
+        _ => Err(format!("invalid number of CPUs `{text}`; expected for example `2` or `0.5`")),
     }
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err(format!("`{text}` is no label; expected `NAME=VALUE`")),
+        _ => Err(format!("invalid label `{text}`; expected `NAME=VALUE`")),
     }
 }
 

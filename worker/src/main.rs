@@ -7,18 +7,18 @@ use kiln_telemetry::{Process, Telemetry};
 
 const PROCESS: Process = Process { name: "kiln-worker", version: env!("CARGO_PKG_VERSION"), filter: Some("info") };
 
-/// What `--help` says of steps; worker/README.md has the details.
+/// What `--help` says about steps; worker/README.md has the details.
 const REACH: &str = "\
 What a step can reach:
-  files     the system's directories read-only; its inputs at /build, /tmp and /dev/shm, private and gone with it
-  devices   null, zero, full, random, urandom, tty; nobody can change them
-  kernel    the system calls that builds need; /proc read-only, without what shows the machine
-  processes its own; as a user and group of its own where the worker is root, as one that all actions share where the worker's user
-            has subordinate ids (--subids), else as the worker's
-  network   none; with `network = true` what the machine can connect to, private networks included, but neither the machine's own
-            addresses and loopback (except ports that the worker's proxy and registry settings name), other steps, nor clouds'
-            metadata addresses. Without pasta or slirp4netns, or with --network-isolation off, whatever the machine reaches
-  --sandbox off keeps nothing out. What a machine lacks, `kiln workers` says.";
+  files     the system's directories, read-only; its inputs at /build, /tmp and /dev/shm, private and removed with the step
+  devices   null, zero, full, random, urandom, tty; it cannot change them
+  kernel    the system calls that builds need; /proc read-only, without files that describe the machine
+  processes its own; with its own user and group if the worker is root, with one that all actions share if the worker's user has
+            subordinate ids (--subids), otherwise as the worker's user
+  network   none; with `network = true`, whatever the machine can connect to, including private networks, but not the machine's own
+            addresses and loopback (except ports that the worker's proxy and registry settings name), other steps, or clouds'
+            metadata addresses. Without pasta or slirp4netns, or with --network-isolation off, whatever the machine can reach
+  --sandbox off isolates nothing. `kiln workers` shows what a machine lacks.";
 
 #[derive(Parser)]
 #[command(name = "kiln-worker", version, about = "Kiln's worker: runs actions for a coordinator", after_long_help = REACH)]

@@ -86,7 +86,7 @@ impl Membership {
             match Self::open_once(state, url, worker, token).await {
                 Err(error) if error.may_pass() => {
                     if pause.is_fresh() {
-                        tracing::warn!(%error, "cannot join the farm yet; trying again");
+                        tracing::warn!(%error, "cannot join the farm yet; retrying");
                     }
                     tokio::select! {
                         () = pause.wait() => {}
@@ -163,11 +163,11 @@ impl Membership {
             }
             wait = match self.renew_once().await {
                 Ok(()) => {
-                    tracing::info!("the worker's certificate was replaced");
+                    tracing::info!("the worker's certificate was renewed");
                     self.left().unwrap_or_default() / 2
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot replace the worker's certificate yet; trying again");
+                    tracing::warn!(%error, "cannot renew the worker's certificate yet; retrying");
                     AGAIN.min(self.left().unwrap_or_default() / 4).max(Duration::from_millis(500))
                 }
             };

@@ -70,7 +70,7 @@ impl Collector for Room {
         fetched.encode(encoder.encode_descriptor("input_bytes", help, None, fetched.metric_type())?)?;
         for (name, help, value) in [
             ("cache_bytes", "Bytes of cached inputs", self.runner.cache_bytes()),
-            ("cache_capacity_bytes", "Most that they may be", self.cache_capacity),
+            ("cache_capacity_bytes", "Limit on these bytes", self.cache_capacity),
             ("disk_free_bytes", "Free bytes where actions run", self.runner.disk_free()),
         ] {
             let gauge = ConstGauge::new(value);

@@ -37,25 +37,25 @@ pub struct Options {
     /// Where the load goes.
     #[command(flatten)]
     pub target: target::Options,
-    /// Time under load for each case, such as `10s`, `500ms` or `2m`. Making data and checking answers comes on top.
+    /// Time under load per case, such as `10s`, `500ms` or `2m`, not counting the time to make data and check answers.
     #[arg(long, default_value = "5s", value_parser = duration, conflicts_with = "count")]
     pub duration: Duration,
-    /// Operations of each case, in place of a time.
+    /// Operations per case, instead of a time.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
-    /// Callers at once. The largest blobs have fewer, and the report says so.
+    /// Number of concurrent callers. The largest blobs have fewer, as the report shows.
     #[arg(long, default_value = "16", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: u16,
     /// Connections that the callers share.
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u16).range(1..))]
     pub connections: u16,
-    /// Where the report goes as JSON; `-` is standard output, and the table then goes to standard error.
+    /// Write the report as JSON to this file; `-` is standard output, and the table then goes to standard error.
     #[arg(long, value_name = "FILE|-")]
     pub json: Option<PathBuf>,
-    /// Cases to run, by name or by the beginning of names, such as `upload,execute-noop`; without it, all.
+    /// Cases to run, by name or prefix, such as `upload,execute-noop`; default: all.
     #[arg(long, value_delimiter = ',', value_name = "CASE[,CASE]")]
     pub only: Vec<String>,
-    /// Seed of the random data, else one by chance. An endpoint that has seen a seed has its blobs.
+    /// Seed of the random data; default: random. An endpoint that has seen a seed has its blobs.
     #[arg(long)]
     pub seed: Option<u64>,
 }
@@ -137,7 +137,7 @@ pub(crate) fn tell(document: &Document, json: Option<&std::path::Path>) -> anyho
 
 /// Reads a time: digits and one of the units `ms`, `s`, `m`.
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no time; expected such as `10s`, `500ms` or `2m`");
+    let wrong = || format!("invalid time `{text}`; expected for example `10s`, `500ms` or `2m`");
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..split].parse().map_err(|_| wrong())?;
     let found = match &text[split..] {

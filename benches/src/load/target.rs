@@ -10,19 +10,19 @@ use crate::process::Process;
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub struct Options {
-    /// Any Remote Execution endpoint, such as grpc://HOST:PORT; without it, a farm is started here.
+    /// Any Remote Execution endpoint, such as grpc://HOST:PORT; default: start a farm here.
     #[arg(long, value_name = "URL")]
     pub target: Option<String>,
     /// REAPI's instance name.
     #[arg(long, default_value = "", value_name = "NAME")]
     pub instance: String,
-    /// A platform property of the actions that are executed; may be repeated.
+    /// A platform property of the actions to execute; repeatable.
     #[arg(long = "platform", value_name = "NAME=VALUE", value_parser = property)]
     pub platform: Vec<(String, String)>,
     /// The target's process on this machine, for its memory and CPU time.
     #[arg(long, value_name = "PID", requires = "target")]
     pub server_pid: Option<u32>,
-    /// A further argument for the coordinator that is started here; may be repeated.
+    /// An additional argument for the coordinator that is started here; repeatable.
     #[arg(long = "coordinator-arg", value_name = "ARG", allow_hyphen_values = true, conflicts_with = "target")]
     pub coordinator_arguments: Vec<String>,
     /// What the target is shown.
@@ -33,7 +33,7 @@ pub struct Options {
 /// What is measured.
 #[derive(Debug)]
 pub struct Target {
-    /// Where it listens.
+    /// Address to listen on.
     pub url: String,
     /// Its process, where that is known.
     pub server: Option<Process>,
@@ -92,7 +92,7 @@ fn shown(arguments: &[String]) -> String {
 fn property(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err(format!("`{text}` is no platform property; expected `NAME=VALUE`")),
+        _ => Err(format!("invalid platform property `{text}`; expected `NAME=VALUE`")),
     }
 }
 

@@ -26,17 +26,17 @@ pub use summary::{cache_word, status_word, summary};
 pub use told::start;
 pub use work::{Work, watched};
 
-/// How to show what happens.
+/// How to show progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Progress {
-    /// `tty` on a terminal, else `plain`.
+    /// `tty` on a terminal, otherwise `plain`.
     #[default]
     Auto,
-    /// A live line for each running step.
+    /// One live line per running step.
     Tty,
-    /// A line for each line of output.
+    /// One line per line of output.
     Plain,
-    /// A JSON object for each event, on standard output.
+    /// One JSON object per event, on standard output.
     Json,
 }
 

@@ -77,7 +77,7 @@ pub fn summary(board: &Board, finished: &v1::BuildFinished, moved: &Moved) -> St
     }
     if let Some(key) = board.surprising() {
         let step = harmless(&key.step);
-        out.push_str(&format!("{step} was cached before and had to run; `kiln cache explain {step}` says why\n"));
+        out.push_str(&format!("{step} was cached before but had to run; `kiln cache explain {step}` shows why\n"));
     }
     for start in board.starts.iter().filter(|_| finished.status() == v1::Status::Succeeded) {
         out.push_str(&format!("{}\n", harmless(start)));

@@ -9,98 +9,98 @@ use kiln_auth::Role;
 /// `kiln farm`: who belongs to a farm. Works on the directory that its coordinator reads with `--farm-dir`.
 #[derive(Debug, Subcommand)]
 pub enum Membership {
-    /// Make the farm's authority, its coordinator's certificate, and a token that workers join with.
+    /// Create the farm's authority, the coordinator's certificate, and a token that workers join with.
     Init {
-        /// Where all of it goes; the coordinator's `--farm-dir`.
+        /// Directory to create them in; the coordinator's `--farm-dir`.
         dir: PathBuf,
-        /// A name or address by which the coordinator is reached; may be given several times.
+        /// A host name or address of the coordinator; repeatable.
         #[arg(long, required = true, value_name = "NAME")]
         host: Vec<String>,
         /// What the join token is good for.
         #[command(flatten)]
         join: Join,
     },
-    /// Make a token: for somebody, or with `--join` for workers to join with. It is printed once, and nowhere kept.
+    /// Create a token for a user, or with `--join` for workers. It is printed once and not stored.
     Token {
         /// For whom.
         #[command(flatten)]
         who: Who,
-        /// A token that workers turn into certificates, and that opens nothing else.
+        /// Create a join token: workers exchange it for a certificate, and it grants nothing else.
         #[arg(long = "join", conflicts_with = "role")]
         is_join: bool,
         /// What a join token is good for.
         #[command(flatten)]
         join: Join,
     },
-    /// Put a new key in front of the farm's own (`--farm-key`), under which leases and cached results are sealed. The one before it stays good;
-    /// rotate a second time to end it.
+    /// Rotate the farm's own key (`--farm-key`), which seals leases and cached results. The previous key stays valid until the next
+    /// rotation.
     RotateKey {
-        /// The file that the coordinator reads.
+        /// The key file that the coordinator reads.
         file: PathBuf,
     },
-    /// Make a certificate for somebody: `NAME.pem` and `NAME.key`.
+    /// Create a client certificate: `NAME.pem` and `NAME.key`.
     Certificate {
         /// For whom.
         #[command(flatten)]
         who: Who,
-        /// How long it is valid, such as `90d`.
+        /// How long the certificate is valid, such as `90d`.
         #[arg(long, default_value = "90d", value_parser = kiln_units::duration, value_name = "TIME")]
         life: Duration,
-        /// Where the two files go.
+        /// Directory to write the two files to.
         #[arg(long, default_value = ".", value_name = "DIR")]
         output: PathBuf,
     },
-    /// Make the coordinator another certificate, which it takes up without a restart.
+    /// Renew the coordinator's certificate; it is reloaded without a restart.
     Renew {
         /// Of which farm.
         #[command(flatten)]
         dir: Dir,
-        /// A name or address by which the coordinator is reached; may be given several times.
+        /// A host name or address of the coordinator; repeatable.
         #[arg(long, required = true, value_name = "NAME")]
         host: Vec<String>,
     },
-    /// Let somebody in no more, whatever they show: at once, also where they are connected.
+    /// Revoke access: takes effect at once, even on open connections.
     Revoke {
-        /// Their name: of a person, a token or a worker.
+        /// Name of the user, token or worker.
         #[arg(required_unless_present = "serial")]
         name: Option<String>,
-        /// The serial number of one certificate, in hex; its owner's others stay.
+        /// Serial number of one certificate, in hex; the owner's other certificates stay valid.
         #[arg(long, value_name = "HEX", conflicts_with = "name")]
         serial: Option<String>,
-        /// Revoke the name although the farm knows nobody who has it.
+        /// Revoke the name even if nobody on the farm has it.
         #[arg(long, requires = "name")]
         unknown: bool,
-        /// The directory that `kiln farm init` made, where it is on this machine; without, the farm at `--farm` is told.
+        /// The directory that `kiln farm init` created, if it is on this machine; default: ask the farm at `--farm`.
         #[arg(long, env = "KILN_FARM_DIR", value_name = "DIR")]
         farm_dir: Option<PathBuf>,
     },
-    /// Let somebody in again who was revoked.
+    /// Restore revoked access.
     Unrevoke {
-        /// Their name.
+        /// Name of the user, token or worker.
         #[arg(required_unless_present = "serial")]
         name: Option<String>,
-        /// The serial number of the certificate that was revoked, in hex.
+        /// Serial number of the revoked certificate, in hex.
         #[arg(long, value_name = "HEX", conflicts_with = "name")]
         serial: Option<String>,
-        /// The directory that `kiln farm init` made, where it is on this machine; without, the farm at `--farm` is told.
+        /// The directory that `kiln farm init` created, if it is on this machine; default: ask the farm at `--farm`.
         #[arg(long, env = "KILN_FARM_DIR", value_name = "DIR")]
         farm_dir: Option<PathBuf>,
     },
-    /// List workers, certificates, tokens, and who is revoked.
+    /// List workers, certificates, tokens and revocations.
     List {
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
-        /// Read the directory that `kiln farm init` made, which does not know workers; without, the farm at `--farm` is asked.
+        /// Read the directory that `kiln farm init` created, which does not list workers; default: ask the farm at `--farm`.
         #[arg(long, env = "KILN_FARM_DIR", value_name = "DIR")]
         farm_dir: Option<PathBuf>,
     },
-    /// Give a worker no new work; what it runs goes on. It stays so when the worker or the coordinator restarts.
+    /// Stop sending new work to a worker; what it runs continues. Survives restarts of the worker and the coordinator.
     Drain {
         /// The worker's name.
         worker: String,
     },
-    /// Give a drained worker work again.
+    /// Resume sending work to a drained worker.
     Undrain {
         /// The worker's name.
         worker: String,
@@ -110,16 +110,16 @@ pub enum Membership {
 /// How long a token is valid; and of one to join with, for which workers.
 #[derive(Debug, Clone, Args)]
 pub struct Join {
-    /// How long the token is valid, such as `90d`; by default an hour to join with, else 90 days.
+    /// How long the token is valid, such as `90d`; default: one hour for a join token, otherwise 90 days.
     #[arg(long, value_parser = kiln_units::duration, value_name = "TIME")]
     pub life: Option<Duration>,
-    /// How many workers may join by it: a number, or `unlimited`; 1 by default.
+    /// How many workers may join with it: a number or `unlimited`; default: 1.
     #[arg(long, value_parser = uses, value_name = "N")]
     pub uses: Option<Uses>,
-    /// What the names of these workers must be like, such as `arm-*`.
+    /// Pattern that the workers' names must match, such as `arm-*`.
     #[arg(long, value_name = "PATTERN")]
     pub workers: Option<String>,
-    /// The pool that these workers are bound to: they have the label `pool` with this value.
+    /// Bind the workers to this pool: they get the label `pool` with this value.
     #[arg(long, value_name = "NAME")]
     pub pool: Option<String>,
 }
@@ -144,7 +144,7 @@ fn uses(text: &str) -> Result<Uses, String> {
 /// The farm's directory.
 #[derive(Debug, Clone, Args)]
 pub struct Dir {
-    /// The directory that `kiln farm init` made.
+    /// The directory that `kiln farm init` created.
     #[arg(long, env = "KILN_FARM_DIR", value_name = "DIR")]
     pub farm_dir: PathBuf,
 }
@@ -152,12 +152,12 @@ pub struct Dir {
 /// For whom something is made.
 #[derive(Debug, Clone, Args)]
 pub struct Who {
-    /// Their name.
+    /// Name of the user, token or worker.
     pub name: String,
-    /// Whose builds and cache they use; without, the default tenant's.
+    /// The tenant whose builds and cache they use; default: the default tenant.
     #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
     pub tenant: String,
-    /// What they may do: `builder`, `cache-reader`, `cache-writer`, `worker`, `admin` (of a tenant) or `farm-admin`; repeatable.
+    /// Role: `builder`, `cache-reader`, `cache-writer`, `worker`, `admin` (of a tenant) or `farm-admin`; repeatable.
     #[arg(long, value_name = "ROLE")]
     pub role: Vec<Role>,
     /// Of which farm.

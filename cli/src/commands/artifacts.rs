@@ -58,11 +58,7 @@ pub(super) async fn fetch(farm: &Farm, args: args::Fetch) -> Result<Code, Error>
     let output = output::of_user(&args.output).map_err(download::Error::from)?;
     let arrived = download::artifact(farm, &artifact, &output, true).await?;
     for kept in arrived.kept {
-        terminal::say(&format!(
-            "`{}` had been changed: the changed one is kept as `{}`",
-            artifact.name,
-            kept.display()
-        ));
+        terminal::say(&format!("`{}` was edited; the edited file is kept as `{}`", artifact.name, kept.display()));
     }
     local::print(format!("{}\n", arrived.path.display()).as_bytes())
 }

@@ -43,9 +43,7 @@ pub(super) async fn run_scope(
     let is_embedded = farm.farm.as_deref().is_none_or(|url| url.trim().is_empty());
     if args.detach && is_embedded {
         return Err(Error::Usage(
-            "`--detach` leaves the build to a farm, and the one inside this command ends with it; give one with \
-             `--farm URL` or `KILN_FARM`"
-                .to_owned(),
+            "`--detach` needs a farm that outlives this command; set `--farm URL` or `KILN_FARM`".to_owned(),
         ));
     }
     let farm = &args::Farm { store_size: args.store_size, ..farm.clone() };
@@ -58,7 +56,7 @@ pub(super) async fn run_scope(
     if let (Some(url), [secret, ..]) = (farm.farm.as_deref().filter(|url| channel::is_exposed(url)), secrets.as_slice())
     {
         return Err(Error::Usage(format!(
-            "the secret `{}` is not sent over plain HTTP to another machine; expected `https://…` in place of `{url}`",
+            "the secret `{}` is not sent over plain HTTP to another machine; expected `https://…` instead of `{url}`",
             secret.name
         )));
     }
@@ -146,7 +144,7 @@ async fn on_farm(
     };
     let (build, moved, request, scanned) = or_interrupted(interrupts, submitted).await?;
     if args.detach {
-        terminal::say(&format!("the farm builds it; follow it with `kiln attach {}`", build.id));
+        terminal::say(&format!("the build runs on the farm; follow it with `kiln attach {}`", build.id));
         return local::print(format!("{}\n", build.id).as_bytes());
     }
     let build_id = build.id.clone();
@@ -193,7 +191,7 @@ fn announce(scanned: &Scanned) {
     let bytes: u64 = scanned.blobs.keys().map(|digest| digest.size).sum();
     if bytes > LARGE_BYTES {
         terminal::say(&terminal::harmless(&format!(
-            "note: `{}` has {} in {}; what no step needs can be named in a `.kilnignore`",
+            "note: `{}` has {} in {}; list what no step needs in a `.kilnignore`",
             scanned.root.display(),
             terminal::size(bytes),
             terminal::count(scanned.files, "file"),

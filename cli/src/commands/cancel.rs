@@ -11,7 +11,7 @@ pub(super) async fn run(farm: &Farm, build: Option<String>, user: Option<String>
     match (build, user) {
         (Some(build), _) => builds::cancel(farm, &build).await,
         (None, Some(user)) => all(farm, user).await,
-        (None, None) => Err(Error::Usage("name a build, or whose builds by `--user`".to_owned())),
+        (None, None) => Err(Error::Usage("name a build, or a user with `--user`".to_owned())),
     }
 }
 

@@ -100,7 +100,7 @@ fn no_farm(name: &'static str) -> Point {
 }
 
 fn plannable(error: &plan::Error) -> Point {
-    fail("the project can be built", error.to_string(), "change what it names until `kiln plan` prints a plan")
+    fail("the project can be built", error.to_string(), "fix that until `kiln plan` prints a plan")
 }
 
 fn environment(plan: &Result<Plan, plan::Error>, workers: &Answer<Vec<v1::Worker>>) -> Point {
@@ -111,11 +111,11 @@ fn environment(plan: &Result<Plan, plan::Error>, workers: &Answer<Vec<v1::Worker
     };
     if let Some(target) = plan.targets.iter().find(|target| target.os.is_none()) {
         let fix = format!(
-            "say in `kiln.toml` what production runs, as `kiln init` does:\n[targets.prod]\nplatform = \"{}\"\n\
+            "describe production in `kiln.toml`, as `kiln init` does:\n[targets.prod]\nplatform = \"{}\"\n\
              os = \"debian:12\"\nglibc = \"2.36\"",
             target.platform
         );
-        return fail(NAME, format!("target `{}` does not say what production's system is", target.name), fix);
+        return fail(NAME, format!("target `{}` does not describe production's system", target.name), fix);
     }
     let workers = match workers {
         Ok(workers) => workers,
@@ -157,7 +157,7 @@ fn locked(project: &Project, plan: &Result<Plan, plan::Error>) -> Point {
         Err(plan::Error::Detect(
             error @ (kiln_detect::Error::MissingLock { command, .. } | kiln_detect::Error::StaleLock { command, .. }),
         )) => {
-            return fail(NAME, error.to_string(), format!("run `{command}` and commit what it writes"));
+            return fail(NAME, error.to_string(), format!("run `{command}` and commit the result"));
         }
         Err(_) if plan.is_err() => return no_plan(NAME),
         Err(_) => return pass(NAME, "no language with a lock file was found; `kiln.toml` says how to build"),
@@ -200,7 +200,7 @@ fn once(project: &Project, plan: &Result<Plan, plan::Error>, artifacts: &Answer<
     };
     if plan.artifacts.is_empty() {
         let fix = "add an `[artifacts.NAME]` to `kiln.toml` with `from` and `files`";
-        return fail(NAME, "the build hands nothing over", fix);
+        return fail(NAME, "the build produces no artifact", fix);
     }
     if let Some(step) = plan.steps.iter().find(|step| !step.cache) {
         let fact = format!("step `{}` runs again in each build of the same sources", step.name);
@@ -218,11 +218,11 @@ fn once(project: &Project, plan: &Result<Plan, plan::Error>, artifacts: &Answer<
             (artifact.name.as_str(), artifact.version.as_str(), artifact.platform.as_str(), artifact.target.as_str());
         let other = contents.entry(key).or_insert(artifact);
         if other.digest != artifact.digest {
-            let fact = format!("this commit gave two contents: `{}` and `{}`", other.id, artifact.id);
+            let fact = format!("this commit produced two different contents: `{}` and `{}`", other.id, artifact.id);
             return fail(
                 NAME,
                 fact,
-                "find what differs between them (times, paths, random names) and take it out of the build",
+                "find what differs between them (times, paths, random names) and remove it from the build",
             );
         }
     }
@@ -233,15 +233,15 @@ fn identifier(project: &Project, plan: &Result<Plan, plan::Error>) -> Point {
     const NAME: &str = "unique traceable identifier";
     let facts = &project.facts;
     if facts.commit.is_empty() {
-        return fail(NAME, "the project is in no git commit", "commit it: `git init && git add . && git commit`");
+        return fail(NAME, "the project is not committed to git", "commit it: `git init && git add . && git commit`");
     }
     if facts.dirty {
         let fact = format!("the tree differs from commit {}, so its artifacts would be `-dirty`", short(&facts.commit));
         return fail(NAME, fact, "commit the changes that `git status` shows");
     }
     if facts.repository.is_empty() {
-        let fix = "name the repository that others can read: `git remote add origin URL`";
-        return fail(NAME, format!("commit {} has no repository to find it in", short(&facts.commit)), fix);
+        let fix = "add a repository that others can read: `git remote add origin URL`";
+        return fail(NAME, format!("commit {} is in no remote repository", short(&facts.commit)), fix);
     }
     let name = plan.as_ref().map_or_else(|_| local::directory_name(&project.dir), |plan| plan.name.clone());
     let version = plan.as_ref().ok().and_then(|plan| plan.version.clone()).unwrap_or_else(|| facts.describe.clone());

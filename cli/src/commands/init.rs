@@ -34,7 +34,7 @@ pub(super) async fn run(farm: &args::Farm, dir: &Path) -> Result<Code, Error> {
         let header = format!("\n[targets.{PRODUCTION}]");
         text = text.replacen(
             &header,
-            &format!("\n# What production runs: {from}; change it where that differs.{header}"),
+            &format!("\n# What production runs: {from}; change it if production differs.{header}"),
             1,
         );
     }
@@ -51,7 +51,7 @@ pub(super) async fn run(farm: &args::Farm, dir: &Path) -> Result<Code, Error> {
     let artifacts = terminal::count(plan.artifacts.len(), "artifact");
     terminal::say(&format!("wrote `{}`: {steps}, {artifacts}", path.display()));
     if let Some(from) = from {
-        terminal::say(&format!("`[targets.{PRODUCTION}]` names {from}; change it where production differs"));
+        terminal::say(&format!("`[targets.{PRODUCTION}]` names {from}; change it if production differs"));
     }
     Ok(Code::Success)
 }

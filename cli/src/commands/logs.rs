@@ -98,7 +98,7 @@ async fn so_far(farm: &Farm, build: &str, wanted: &Key) -> Result<(), Error> {
         }
     }
     output.finish()?;
-    terminal::say(&format!("`{}` still runs; `kiln logs --follow` shows what comes", wanted.step));
+    terminal::say(&format!("`{}` is still running; `kiln logs --follow` shows new output", wanted.step));
     Ok(())
 }
 

@@ -23,7 +23,7 @@ pub(super) async fn drain(farm: &Farm, worker: String, undrain: bool) -> Result<
     let request = v1::DrainWorkerRequest { worker: worker.clone(), undrain };
     farm.call(farm.farm().drain_worker(request)).await?;
     if undrain {
-        terminal::say(&format!("worker `{worker}` takes work again"));
+        terminal::say(&format!("worker `{worker}` accepts work again"));
         return Ok(Code::Success);
     }
     let status = farm.status().await?;
@@ -31,10 +31,13 @@ pub(super) async fn drain(farm: &Farm, worker: String, undrain: bool) -> Result<
     let rest = match running {
         0 => "it runs nothing".to_owned(),
         some => {
-            format!("{} still run; `kiln workers` tells when they have ended", terminal::count(some as usize, "action"))
+            format!(
+                "{} still running; `kiln workers` shows when they have ended",
+                terminal::count(some as usize, "action")
+            )
         }
     };
-    terminal::say(&format!("worker `{worker}` gets no new work; {rest}"));
+    terminal::say(&format!("worker `{worker}` is drained; {rest}"));
     Ok(Code::Success)
 }
 
@@ -43,17 +46,17 @@ pub(super) fn unrevoke(files: &Files, name: &str, serial: &str) -> Result<Code, 
     let mut file = revoked::File::read(&files.revoked()).map_err(usage)?;
     if !file.take_back(name, serial) {
         let what = if serial.is_empty() { name } else { serial };
-        return Err(Error::Usage(format!("`{what}` is not revoked; `kiln farm list` names who is")));
+        return Err(Error::Usage(format!("`{what}` is not revoked; `kiln farm list` shows revocations")));
     }
     file.write(&files.revoked()).map_err(usage)?;
-    terminal::say("no longer revoked; a running coordinator knows it within a second");
+    terminal::say("access restored; a running coordinator applies it within a second");
     Ok(Code::Success)
 }
 
 /// As [`unrevoke`], by the running farm.
 pub(super) async fn unrevoke_at(farm: &Farm, name: String, serial: String) -> Result<Code, Error> {
     farm.call(farm.membership().unrevoke(v1::UnrevokeRequest { name, serial })).await?;
-    terminal::say("no longer revoked; the farm acts on it from now on");
+    terminal::say("access restored; in effect now");
     Ok(Code::Success)
 }
 
@@ -168,7 +171,7 @@ fn print(members: &v1::Members, status: &v1::FarmStatus, as_json: bool) -> Resul
         return local::print_json(&rows.iter().map(object).collect());
     }
     if rows.is_empty() {
-        terminal::say("no worker is known, and nobody has a certificate or a token");
+        terminal::say("no workers, certificates or tokens");
         return Ok(Code::Success);
     }
     let columns = [

@@ -36,13 +36,15 @@ pub(super) async fn run(farm: &args::Farm, args: Membership, interrupts: &Interr
         Membership::Token { who, is_join, join } => token(&who, is_join, &join),
         Membership::RotateKey { file } => {
             farm_key::rotate(&file).map_err(usage)?;
-            terminal::say("the farm's key is a new one; a running coordinator takes it up within a second");
+            terminal::say("the farm's key was rotated; a running coordinator reloads it within a second");
             Ok(Code::Success)
         }
         Membership::Certificate { who, life, output } => certificate(&who, life, &output),
         Membership::Renew { dir, host } => {
             issue_coordinator(&Files::of(&dir.farm_dir), &host)?;
-            terminal::say("the coordinator has another certificate; a running one takes it up within a second");
+            terminal::say(
+                "the coordinator's certificate was renewed; a running coordinator reloads it within a second",
+            );
             Ok(Code::Success)
         }
         Membership::Revoke { name, serial, unknown, farm_dir: Some(dir) } => {
@@ -52,7 +54,8 @@ pub(super) async fn run(farm: &args::Farm, args: Membership, interrupts: &Interr
             if farm.farm.is_none() =>
         {
             Err(Error::Usage(
-                "whose farm? Name its directory by `--farm-dir`, or its address by `--farm` (`KILN_FARM`)".to_owned(),
+                "no farm given; name its directory with `--farm-dir`, or its URL with `--farm` (`KILN_FARM`)"
+                    .to_owned(),
             ))
         }
         Membership::Revoke { name, serial, unknown, farm_dir: None } => {
@@ -106,7 +109,7 @@ fn write(path: &Path, text: &str, is_secret: bool) -> Result<(), Error> {
 fn init(dir: &Path, hosts: &[String], join: &args::Join) -> Result<Code, Error> {
     let files = Files::of(dir);
     if files.ca_key().exists() || files.ca().exists() {
-        let words = "a farm was made there already; `kiln farm renew`, `token` and `certificate` go on with it";
+        let words = "a farm was already created there; use `kiln farm renew`, `token` and `certificate` with it";
         return Err(Error::Usage(format!("`{}`: {words}", dir.display())));
     }
     // Two farms' authorities are told apart by their names, too.
@@ -123,7 +126,7 @@ fn init(dir: &Path, hosts: &[String], join: &args::Join) -> Result<Code, Error> 
     let host = hosts.first().map_or("HOST", String::as_str);
     let dir = dir.display();
     terminal::say(&format!(
-        "made a farm in `{dir}`; keep `ca.key` safe\n\n\
+        "created a farm in `{dir}`; keep `ca.key` safe\n\n\
          kiln-coordinator --farm-dir {dir} --listen 0.0.0.0:8980 --data-dir DIR\n\
          kiln-worker --coordinator https://{host}:8980 --state-dir DIR --join-file FILE   # with the token below: {good_for}\n\
          kiln farm token more --join --uses 10 --farm-dir {dir}                           # for ten more workers\n\
@@ -155,7 +158,7 @@ fn identity(who: &Who) -> Result<Identity, Error> {
         check_name("tenant", &who.tenant).map_err(Error::Usage)?;
     }
     if who.role.is_empty() {
-        return Err(Error::Usage(format!("what may `{}` do? give `--role builder`, or another role", who.name)));
+        return Err(Error::Usage(format!("`{}` has no role; give `--role builder`, or another role", who.name)));
     }
     let roles = who.role.iter().copied().collect();
     Ok(Identity { name: who.name.clone(), tenant: who.tenant.clone(), roles, ..Identity::anonymous() })
@@ -168,9 +171,7 @@ fn token(who: &Who, is_join: bool, join: &args::Join) -> Result<Code, Error> {
         return print_line(&join_token(&files, secret)?);
     }
     if join.uses.is_some() || join.workers.is_some() || join.pool.is_some() {
-        return Err(Error::Usage(
-            "`--uses`, `--workers` and `--pool` are for tokens that workers join with; add `--join`".to_owned(),
-        ));
+        return Err(Error::Usage("`--uses`, `--workers` and `--pool` are for join tokens; add `--join`".to_owned()));
     }
     let Identity { name, tenant, roles, .. } = identity(who)?;
     let expires = Some(SystemTime::now() + join.life.unwrap_or(TOKEN_LIFE));
@@ -228,7 +229,7 @@ fn certificate(who: &Who, life: Duration, output: &Path) -> Result<Code, Error> 
     let (chain, key) = (output.join(format!("{}.pem", who.name)), output.join(format!("{}.key", who.name)));
     if let Some(there) = [&key, &chain].into_iter().find(|path| path.symlink_metadata().is_ok()) {
         return Err(Error::Usage(format!(
-            "`{}` exists and is not replaced; move it, or choose another directory with `--output`",
+            "`{}` already exists; move it, or choose another directory with `--output`",
             there.display()
         )));
     }
@@ -246,8 +247,8 @@ fn revoke(files: &Files, name: Option<String>, serial: Option<String>, unknown: 
         && !members::knows(files, name)?
     {
         return Err(Error::Usage(format!(
-            "this farm knows nobody named `{name}`: no token or certificate has that name (`kiln farm list`); `--unknown` revokes it \
-             all the same, such as for somebody whose certificate an earlier version made"
+            "nobody on this farm is named `{name}`: no token or certificate has that name (`kiln farm list`); `--unknown` revokes it \
+             anyway, for example if an earlier version made the certificate"
         )));
     }
     let mut file = revoked::File::read(&files.revoked()).map_err(|error: AuthError| usage(error))?;
@@ -256,14 +257,14 @@ fn revoke(files: &Files, name: Option<String>, serial: Option<String>, unknown: 
         file.add_serial(&serial);
     }
     file.write(&files.revoked()).map_err(usage)?;
-    terminal::say("revoked; a running coordinator knows it within a second");
+    terminal::say("revoked; a running coordinator applies it within a second");
     Ok(Code::Success)
 }
 
 async fn revoke_at(farm: &Farm, name: Option<String>, serial: Option<String>, unknown: bool) -> Result<Code, Error> {
     let request = v1::RevokeRequest { name: name.unwrap_or_default(), serial: serial.unwrap_or_default(), unknown };
     farm.call(farm.membership().revoke(request)).await?;
-    terminal::say("revoked; the farm acts on it from now on");
+    terminal::say("revoked; in effect now");
     Ok(Code::Success)
 }
 

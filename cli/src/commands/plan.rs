@@ -94,7 +94,7 @@ fn write_words(out: &mut String, plan: &Plan) -> std::fmt::Result {
         let quoted: Vec<String> = plan.exclude.iter().chain(&plan.excludable).map(|path| format!("{path:?}")).collect();
         writeln!(
             out,
-            "\nan edit of {named} runs steps again; where none reads them, `exclude = [{}]` in kiln.toml leaves them out",
+            "\nediting {named} makes steps run again; if none reads them, `exclude = [{}]` in kiln.toml leaves them out",
             quoted.join(", ")
         )?;
     }

@@ -89,7 +89,7 @@ fn words(url: &str, status: &v1::FarmStatus, running: &[&v1::Build], last: Optio
     }
     match (running, last) {
         ([], Some(last)) => lines.push(format!(
-            "builds   none runs; the last one, {}, was a {} {}",
+            "builds   none running; the last one, {}, was a {} {}",
             last.project,
             kiln_progress::status_word(last.status()),
             last.finished.map(ago).unwrap_or_default()

@@ -110,7 +110,8 @@ fn ready_words(url: &str, listen: SocketAddr, workers: usize, share: &Share, ins
     let each = if workers > 1 { " each" } else { "" };
     let callers = match kiln_proto::local::token_file(listen.port()).filter(|_| !insecure) {
         Some(file) => format!(
-            "# for this user's programs; others show the token: bazel build --remote_executor={} \"--remote_header=authorization=Bearer $(cat {})\"",
+            "# for your own programs; others must send the token: bazel build --remote_executor={} \"--remote_header=authorization=Bearer \
+             $(cat {})\"",
             url.replacen("http", "grpc", 1),
             file.display()
         ),

@@ -14,7 +14,7 @@ use super::raw;
 pub enum Error {
     #[error("`--push`: {0}")]
     Reference(#[from] reference::Invalid),
-    #[error("`--push {0}` names a digest, which is not chosen but follows from the content: name a tag")]
+    #[error("`--push {0}` names a digest, which follows from the content: name a tag")]
     Digest(String),
     #[error("`--push {name}=…`: the build made no artifact `{name}`; {hint}")]
     Unknown { name: String, hint: String },
@@ -173,7 +173,7 @@ mod tests {
         let made = [artifact("one", "image"), artifact("two", "image")];
         insta::assert_snapshot!(assigned(&["r.example/s:1"], &made).unwrap_err(), @"`--push r.example/s:1` could be for `one`, `two`: write `--push ARTIFACT=r.example/s:1` for each");
         insta::assert_snapshot!(assigned(&["tow=r.example/s"], &made).unwrap_err(), @"`--push tow=…`: the build made no artifact `tow`; did you mean `two`?");
-        insta::assert_snapshot!(assigned(&["r.example/S"], &made).unwrap_err(), @"`--push`: `r.example/S` names no image: `S` is upper case; repositories are lower case: `s`");
+        insta::assert_snapshot!(assigned(&["r.example/S"], &made).unwrap_err(), @"`--push`: invalid image name `r.example/S`: `S` is upper case; repositories are lower case: `s`");
         assert!(assigned(&["r.example/s"], &[]).is_err());
     }
 }

@@ -43,7 +43,7 @@ pub enum Error {
     },
     #[error(transparent)]
     Configuration(#[from] kiln_planner::project::Error),
-    #[error("`--store`: `{}` names no place; add `[store]` with `push = [\"…\"]`", .path.display())]
+    #[error("`--store`: `{}` lists no destination; add `[store]` with `push = [\"…\"]`", .path.display())]
     NoStore { path: PathBuf },
     #[error(transparent)]
     Output(#[from] download::Error),
@@ -57,7 +57,7 @@ pub enum Error {
         #[source]
         source: Box<transfer::Error>,
     },
-    #[error("artifact `{name}` is not usable: {reason}; report this to who runs the farm")]
+    #[error("artifact `{name}` is not usable: {reason}; report this to the farm's operator")]
     Malformed { name: String, reason: String },
     #[error("the build made no image to load: `--load` is for artifacts of `kind = \"image\"`")]
     NoImage,

@@ -72,7 +72,7 @@ async fn files(to: &Reference, stored: &[Stored]) -> Result<Push, Error> {
         let mut layers = Vec::new();
         for (path, digest) in one.files() {
             if digest.function != DigestFunction::Sha256 {
-                return Err(one.malformed("its files are not named by SHA-256, as a registry wants them"));
+                return Err(one.malformed("its files are not named by SHA-256, as a registry requires"));
             }
             let mut layer = Descriptor::new(FILE, digest.hash.into(), digest.size);
             layer.annotations.insert(TITLE.to_owned(), path.to_owned());

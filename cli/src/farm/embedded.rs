@@ -138,7 +138,7 @@ impl Host {
             while let Ok(false) = try_lock(&guests, FlockOperation::NonBlockingLockExclusive) {
                 if !told {
                     kiln_terminal::say(
-                        "another `kiln` still uses the farm inside this one; waiting for it (Ctrl-C twice leaves)",
+                        "another `kiln` still uses the farm inside this one; waiting for it (press Ctrl-C twice to leave)",
                     );
                     told = true;
                 }

@@ -20,7 +20,7 @@ pub enum Error {
     #[error("the farm at `{url}` failed: {}", words(.status))]
     Call { url: String, status: Box<Status> },
     #[error(
-        "lost the farm at `{url}` while trying to {what} ({}); its builds go on when its coordinator is back: \
+        "lost the farm at `{url}` while trying to {what} ({}); its builds continue when its coordinator is back: \
          see `kiln builds`",
         words(.status)
     )]
@@ -29,7 +29,7 @@ pub enum Error {
     Transfer(#[source] transfer::Error),
     #[error("the farm inside this command failed: {reason}")]
     Embedded { reason: String },
-    #[error("cannot use `{}` for the farm inside this command; expected a directory that may be written", .path.display())]
+    #[error("cannot use `{}` for the farm inside this command; expected a writable directory", .path.display())]
     Directory {
         path: PathBuf,
         #[source]
@@ -38,7 +38,7 @@ pub enum Error {
     /// A variable of the user's says what cannot be.
     #[error("{0}")]
     Variable(String),
-    #[error("the farm's answer is not usable: {0}")]
+    #[error("invalid response from the farm: {0}")]
     Answer(String),
 }
 

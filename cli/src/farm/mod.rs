@@ -244,7 +244,7 @@ impl Patience {
         if since.elapsed() >= farm.lost_after {
             return Err(Error::Lost { url: farm.url.clone(), what, status: Box::new(status) });
         }
-        tracing::info!("the farm at `{}` is away ({}); trying again", farm.url, status.message());
+        tracing::info!("the farm at `{}` is unreachable ({}); retrying", farm.url, status.message());
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         Ok(())

@@ -38,7 +38,7 @@ pub enum Error {
     #[error("`{}` is not a directory; choose another `--output`", .path.display())]
     NotDirectory { path: PathBuf },
     #[error(
-        "`{}` cannot be read as Kiln's record of the directory ({reason}); remove it if no artifact there is worth keeping apart",
+        "`{}` cannot be read as Kiln's record of the directory ({reason}); remove it if you do not need the artifacts there",
         .path.display()
     )]
     Record { path: PathBuf, reason: String },

@@ -52,15 +52,15 @@ impl Consent {
         }
         let refused = || {
             Error::Usage(format!(
-                "step `{step}` asks for the variable `{name}`, which this project was not allowed to have; if you trust its `kiln.toml`, \
-                 say `--secret {name}` or set `{VARIABLE}={name}` (on a terminal `kiln build` asks once)"
+                "step `{step}` asks for the variable `{name}`, which this project is not allowed to have; if you trust its `kiln.toml`, \
+                 pass `--secret {name}` or set `{VARIABLE}={name}` (on a terminal, `kiln build` asks once)"
             ))
         };
         if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
             return Err(refused());
         }
         let question = format!(
-            "step `{}` of `{}` asks for your variable `{name}` and may do with it what it likes. Allow it from now on? [y/N] ",
+            "step `{}` of `{}` asks for your variable `{name}` and can do anything with it. Allow it from now on? [y/N] ",
             kiln_terminal::harmless(step),
             kiln_terminal::harmless(&self.project)
         );
@@ -76,14 +76,17 @@ impl Consent {
         self.file.allowed.get(&self.project).is_some_and(|names| names.contains(name))
     }
 
-    /// Where it cannot be written down it is asked again.
+    /// Where it cannot be saved, `kiln` asks again.
     fn remember(&mut self, name: &str) {
         let Some(path) = &self.path else { return };
         // Another command may have written meanwhile.
         self.file = read(path);
         self.file.allowed.entry(self.project.clone()).or_default().insert(name.to_owned());
         if let Err(error) = write(path, &self.file) {
-            kiln_terminal::say(&format!("cannot remember that in `{}` ({error}); it is asked again", path.display()));
+            kiln_terminal::say(&format!(
+                "cannot remember that in `{}` ({error}); you will be asked again",
+                path.display()
+            ));
         }
     }
 }

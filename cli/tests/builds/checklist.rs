@@ -34,7 +34,7 @@ fn an_input_that_matches_no_file_is_named_by_plan_check_and_build() {
         "name = \"noted\"\nversion = \"1\"\n[steps.work]\ninputs = [\"sourc\", \"linked\", \"*.c\"]\nrun = \"true\"\n";
     let dir = real::project(&[("kiln.toml", config), ("source/a", "a"), ("b.c", "")]);
     std::os::unix::fs::symlink("b.c", dir.path().join("linked")).unwrap();
-    let expected = "step `work` has `sourc` among its `inputs`, which matches no file (what git ignores is none); did you \
+    let expected = "step `work` has `sourc` among its `inputs`, which matches no file (ignored files do not count); did you \
                     mean `source`?";
     for arguments in [&["plan"][..], &["check"], &["check", "--json"], &["build", "--progress", "plain"]] {
         let mut command = farm.command(arguments);

@@ -86,7 +86,7 @@ fn a_failed_step_ends_the_build_and_its_whole_log_stays() {
 #[test]
 fn what_goes_wrong_in_a_step_is_said_in_words() {
     for (run, more, expected) in [
-        ("true", "outputs = [\"absent\"]", "did not leave its output `absent`"),
+        ("true", "outputs = [\"absent\"]", "did not produce its output `absent`"),
         ("sleep 1000", "timeout = \"1s\"", "after its 1 s timeout"),
         ("head -c 900M /dev/zero | tail | wc -c; exit 1", "memory = \"64MiB\"", "memory"),
         ("nothing-of-this-name", "", "exit code 127: a command was not found"),
@@ -95,7 +95,7 @@ fn what_goes_wrong_in_a_step_is_said_in_words() {
         ("exit 254", "", "failed with exit code 254"),
         ("echo 'a.c:3:5: error: no semicolon' >&2; seq 100; exit 2", "", "exit code 2: a.c:3:5: error: no semicolon"),
         ("mkfifo pipe", "outputs = [\"pipe\"]", "`pipe` is a socket, a pipe or a device"),
-        ("mkdir d; touch \"d/$(printf '\\377')\"", "outputs = [\"d\"]", "has a name that is no UTF-8"),
+        ("mkdir d; touch \"d/$(printf '\\377')\"", "outputs = [\"d\"]", "has a name that is not valid UTF-8"),
         ("rmdir d; ln -s /etc d", "outputs = [\"d/passwd\"]", "behind the symbolic link `d`"),
         ("i=0; while :; do sleep 1000 & done", "", "processes"),
         // Nothing on the disk, and more than anybody could read: known before any of it is read.

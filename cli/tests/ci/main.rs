@@ -161,7 +161,7 @@ fn a_job_on_github_fails_as_its_build_does_and_says_why_it_cannot_begin() {
     let job = || farm.job(source.path());
     told(job().input("sha256", &"0".repeat(64)), 1, "kiln.part: FAILED");
     told(job().input("progress", "loud"), 2, "`progress: loud` is none");
-    told(job().input("audience", ""), 2, "wants to know who calls");
+    told(job().input("audience", ""), 2, "authentication required");
     let of_a_fork = job().variable("ACTIONS_ID_TOKEN_REQUEST_URL", "");
     told(of_a_fork, 2, "which pull requests of forks never have");
     told(job().input("audience", "https://other.example"), 2, "not for `https://farm.example`");
@@ -328,7 +328,7 @@ fn keys_come_by_their_address_also_when_the_provider_was_away_and_rules_change_a
     // What is none changes nothing.
     std::fs::write(&rules, "[[rule]]\n").unwrap();
     until("the fault to be told", || {
-        farm.guarded.farm.log("coordinator").contains("what is new cannot be used").then_some(())
+        farm.guarded.farm.log("coordinator").contains("the new version cannot be used").then_some(())
     });
     refused(&look(), 2, "no rule of this farm");
     let ran = real::guarded::local(&["coordinator", "--data-dir", "/nowhere", "--jwt-rules", rules.to_str().unwrap()]);

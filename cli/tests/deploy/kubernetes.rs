@@ -135,7 +135,7 @@ fn webhooks_are_taken_where_the_overlay_has_the_ingress_deliver_them() {
         .arg(farm_dir)
         .env("KILN_WEBHOOKS", dir.path().join("webhooks.toml"))
         .env("KILN_LOG", "info");
-    Lasting::start(command).line_with("webhooks are taken");
+    Lasting::start(command).line_with("accepting webhooks");
 }
 
 #[test]

@@ -216,7 +216,7 @@ fn what_is_not_signed_is_a_replay_or_is_no_push_that_is_built_builds_nothing() {
 
     assert_eq!(hooked.github("shop", &main).0, 202);
     let (code, words) = hooked.github("shop", &main);
-    assert_eq!((code, words.contains("taken before")), (409, true), "{words}");
+    assert_eq!((code, words.contains("already accepted")), (409, true), "{words}");
     assert_eq!(hooked.forge.ended(&commit).body["state"], "success");
     assert_eq!(hooked.github("shop", &main).0, 409, "also when it was built");
     hooked.guarded.farm.restart_coordinator();
@@ -339,10 +339,10 @@ fn a_file_of_webhooks_that_cannot_be_used_is_refused_before_anything_starts() {
         (String::new(), "hooks"),
         ("[hooks]\n".to_owned(), "[hooks.NAME]"),
         (hook(""), "repositories"),
-        (hook("repositories = []"), "names none"),
+        (hook("repositories = []"), "is empty"),
         (hook("repositories = [\"https://*/shop\"]"), "host open"),
         (hook(&format!("{repositories}\nbranch = [\"main\"]")), "branch"),
-        (hook(&format!("{repositories}\nbranches = [\"a[\"]")), "no pattern"),
+        (hook(&format!("{repositories}\nbranches = [\"a[\"]")), "invalid pattern"),
         (hook(&format!("{repositories}\nplatforms = [\"windows\"]")), "platforms"),
         (hook(&format!("{repositories}\ndirectory = \"../x\"")), "not inside"),
         (hook(&format!("{repositories}\ntoken_file = \"/no/such\"")), "/no/such"),

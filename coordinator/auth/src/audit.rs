@@ -174,7 +174,7 @@ mod tests {
     fn every_call_that_changes_something_is_one_of_the_farms() {
         for path in CHANGES {
             let known = super::super::needs(path).is_some();
-            assert!(known, "`{path}` is no call of this farm");
+            assert!(known, "unknown call `{path}`");
         }
     }
 }

@@ -31,7 +31,7 @@ const REMEMBERED: usize = 4_096;
 pub struct Known {
     /// The static tokens.
     pub tokens: Tokens,
-    /// Who is no longer let in.
+    /// Who has been revoked.
     pub revoked: revoked::File,
     /// What the claims of JSON web tokens mean, where they do not say it themselves.
     pub rules: Option<Rules>,
@@ -44,7 +44,7 @@ pub struct Authenticator(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     asks: bool,
-    /// Its user's own programs are asked for this token, and are then who may do everything.
+    /// The token that the user's own programs must send; they may then do everything.
     local: Option<Local>,
     known: watch::Receiver<Arc<Known>>,
     /// Looks at the files at once.
@@ -112,7 +112,7 @@ impl Authenticator {
         })))
     }
 
-    /// Whether anybody is asked.
+    /// Whether authentication is required.
     pub fn asks(&self) -> bool {
         self.0.asks
     }
@@ -166,7 +166,7 @@ impl Authenticator {
                 if file.take_back(&gone.name, &serial) {
                     return Ok(());
                 }
-                Err(Status::not_found(format!("`{what}` is not revoked; `kiln farm list` names who is")))
+                Err(Status::not_found(format!("`{what}` is not revoked; `kiln farm list` shows revocations")))
             },
             |file| !file.has(identity),
         )
@@ -181,7 +181,7 @@ impl Authenticator {
     ) -> Result<(), Status> {
         let Some(path) = self.0.revoked.clone() else {
             return Err(Status::failed_precondition(
-                "this coordinator keeps no list of who is revoked: it was started without `--farm-dir` or `--revoked`",
+                "this coordinator has no revocation list: it was started without `--farm-dir` or `--revoked`",
             ));
         };
         let _alone = self.0.revoking.lock().await;
@@ -196,7 +196,7 @@ impl Authenticator {
         let acts = known.wait_for(|known| acts(&known.revoked));
         match tokio::time::timeout(UNTIL_KNOWN, acts).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(Status::internal("it is written down, but the coordinator does not act on it yet; see its log")),
+            _ => Err(Status::internal("it was recorded, but the coordinator does not apply it yet; see its log")),
         }
     }
 
@@ -258,7 +258,10 @@ impl Authenticator {
             None => self.by_certificate(call)?,
         };
         if identity.expires.is_some_and(|expires| expires <= SystemTime::now()) {
-            return Err(Status::unauthenticated(format!("what `{}` shows has expired; get a new one", identity.name)));
+            return Err(Status::unauthenticated(format!(
+                "the certificate or token of `{}` has expired; get a new one",
+                identity.name
+            )));
         }
         if self.0.known.borrow().revoked.has(&identity) {
             return Err(revoked_status(&identity));
@@ -286,7 +289,7 @@ impl Authenticator {
         let shown = call.extensions.get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
         let Some(chain) = shown.filter(|chain| !chain.is_empty()) else {
             return Err(Status::unauthenticated(
-                "this farm wants to know who calls; show a certificate (`--cert`, `--key`) or a token (`KILN_TOKEN`, `--token-file`)",
+                "authentication required; use a certificate (`--cert`, `--key`) or a token (`KILN_TOKEN`, `--token-file`)",
             ));
         };
         self.of_certificate(&chain).map_err(Status::unauthenticated)
@@ -296,7 +299,7 @@ impl Authenticator {
     fn of_certificate(&self, chain: &[CertificateDer<'_>]) -> Result<Identity, String> {
         let authorities = self.0.tls.as_ref().and_then(|tls| tls.borrow().authorities.clone());
         let (Some(authorities), Some(certificate)) = (authorities, chain.first()) else {
-            return Err("certificates of clients are not taken here".to_owned());
+            return Err("client certificates are not accepted here".to_owned());
         };
         let hash: [u8; 32] = Sha256::digest(certificate).into();
         if let Some((by, known)) = self.0.certificates.lock().get(&hash)
@@ -326,17 +329,17 @@ impl Local {
             // Hashes are compared, whose first different byte tells nothing.
             Some(token) if hash(token) == hash(self.0.token()) => Ok(Identity::anonymous()),
             _ => Err(Status::unauthenticated(format!(
-                "this coordinator takes the calls of the user who started it, by the token in `{}`; show it (`--token-file`, or the header \
-                 `authorization: Bearer TOKEN`), or start the coordinator with `--insecure` to let in everybody on this machine",
+                "this coordinator accepts only the user who started it, with the token in `{}`; send it (`--token-file`, or the header \
+                 `authorization: Bearer TOKEN`), or start the coordinator with `--insecure` to accept everyone on this machine",
                 self.0.path().display()
             ))),
         }
     }
 }
 
-/// What is said to one who is no longer let in.
+/// The refusal for a caller who has been revoked.
 pub(super) fn revoked_status(identity: &Identity) -> Status {
-    Status::unauthenticated(format!("`{}` is no longer let into this farm", identity.name))
+    Status::unauthenticated(format!("`{}` has been revoked", identity.name))
 }
 
 /// The token of a call, where it has one.
@@ -347,7 +350,7 @@ fn token(call: &http::request::Parts) -> Result<Option<&str>, Status> {
     if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() {
         return Ok(Some(token.trim()));
     }
-    Err(Status::unauthenticated("the call's `authorization` is none that is known here; expected `Bearer TOKEN`"))
+    Err(Status::unauthenticated("unsupported `authorization` header; expected `Bearer TOKEN`"))
 }
 
 fn read(config: &Config) -> Result<Known, Error> {
@@ -372,7 +375,7 @@ fn follow(config: Config) -> Result<Followed, Error> {
     let look = watched.look();
     tokio::spawn(watched.follow(move || {
         sender.send_replace(Arc::new(read(&config)?));
-        tracing::info!("tokens, rules and who is revoked were read anew");
+        tracing::info!("tokens, rules and revocations were reloaded");
         Ok::<_, Error>(!sender.is_closed())
     }));
     Ok((receiver, Some(look)))

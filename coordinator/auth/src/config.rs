@@ -10,60 +10,60 @@ use super::{Error, jwt, tls};
 #[derive(Debug, Clone, Default, clap::Args)]
 #[group(skip)]
 pub struct Config {
-    /// A directory that `kiln farm init` made: the coordinator's certificate, the farm's authority, tokens, and who is revoked. It is
-    /// what the five options below name one by one.
+    /// Directory that `kiln farm init` created, with the coordinator's certificate, the farm's authority, tokens and revocations. Replaces
+    /// the five options below.
     #[arg(long, env = "KILN_FARM_DIR", value_name = "DIR")]
     pub farm_dir: Option<PathBuf>,
-    /// The coordinator's certificate chain, in PEM; replaced without a restart.
+    /// The coordinator's certificate chain, in PEM; reloaded when it changes.
     #[arg(long, env = "KILN_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
-    /// That certificate's key, in PEM.
+    /// Key of that certificate, in PEM.
     #[arg(long, env = "KILN_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// Authorities whose certificates of clients are taken, in PEM.
+    /// Authorities whose client certificates are accepted, in PEM.
     #[arg(long, env = "KILN_CLIENT_CA", value_name = "FILE")]
     pub client_ca: Option<PathBuf>,
-    /// Static tokens, as `kiln farm token` writes them; read anew when they change.
+    /// Static tokens, as written by `kiln farm token`; reloaded when they change.
     #[arg(long, env = "KILN_TOKENS", value_name = "FILE")]
     pub tokens: Option<PathBuf>,
-    /// Who is no longer let in, as `kiln farm revoke` writes it; read anew when it changes.
+    /// Revocations, as written by `kiln farm revoke`; reloaded when they change.
     #[arg(long, env = "KILN_REVOKED", value_name = "FILE")]
     pub revoked: Option<PathBuf>,
-    /// Keys of an identity provider whose JSON web tokens are taken: an address or a file of a JWK set.
+    /// Keys of an identity provider whose JSON web tokens are accepted: URL or file of a JWK set.
     #[arg(long, env = "KILN_JWKS", value_name = "URL|FILE")]
     pub jwks: Option<jwt::Source>,
-    /// The provider, as its tokens name it.
+    /// Expected issuer (`iss`) of the provider's tokens.
     #[arg(long, env = "KILN_JWT_ISSUER", value_name = "NAME", requires = "jwks")]
     pub jwt_issuer: Option<String>,
-    /// This farm, as the provider's tokens name it.
+    /// Expected audience (`aud`) of the provider's tokens.
     #[arg(long, env = "KILN_JWT_AUDIENCE", value_name = "NAME", requires = "jwks")]
     pub jwt_audience: Option<String>,
     /// The claim that names the tenant.
     #[arg(long, env = "KILN_JWT_TENANT_CLAIM", value_name = "CLAIM", default_value = "tenant")]
     pub jwt_tenant_claim: String,
-    /// The claim that lists roles, each perhaps with `kiln:` before it.
+    /// The claim that lists roles, with or without the prefix `kiln:`.
     #[arg(long, env = "KILN_JWT_ROLES_CLAIM", value_name = "CLAIM", default_value = "roles")]
     pub jwt_roles_claim: String,
-    /// The longest time for which a provider's token may be valid; one with more is refused.
+    /// Maximum lifetime of a provider's token; tokens that are valid for longer are refused.
     #[arg(long, env = "KILN_JWT_MAX_LIFE", value_name = "TIME", default_value = "24h", value_parser = kiln_units::duration)]
     pub jwt_max_life: Duration,
-    /// What the claims of the provider's tokens mean, where they name neither tenant nor roles, as those of CI systems: a TOML file
-    /// with a `[[rule]]` for each kind of caller; read anew when it changes.
+    /// Rules that map claims to tenant and roles, for tokens that name neither, such as those of CI systems: a TOML file with one
+    /// `[[rule]]` per kind of caller; reloaded when it changes.
     #[arg(long, env = "KILN_JWT_RULES", value_name = "FILE", requires = "jwks", conflicts_with_all = ["jwt_tenant_claim", "jwt_roles_claim"])]
     pub jwt_rules: Option<PathBuf>,
-    /// The key under which the farm knows again what it gave out or wrote down, such as leases and cached results; made where there is none,
-    /// by default as `farm.key` in the data directory, unless the farm's directory has one. Coordinators that share a Redis or a bucket share it. Read
-    /// anew when it changes (`kiln farm rotate-key`).
+    /// The farm's own key, which seals leases and cached results; created if missing. Default: `farm.key` in the farm's directory if it is
+    /// there, otherwise in the data directory. Coordinators that share a Redis or a bucket must share it. Reloaded when it changes (`kiln
+    /// farm rotate-key`).
     #[arg(long, env = "KILN_FARM_KEY", value_name = "FILE")]
     pub farm_key: Option<PathBuf>,
-    /// How long a worker's certificate is valid; workers replace theirs after half of it.
+    /// How long a worker's certificate is valid; workers renew theirs after half of that time.
     #[arg(long, env = "KILN_WORKER_CERTIFICATE_LIFE", value_name = "TIME", default_value = "7d", value_parser = kiln_units::duration)]
     pub worker_certificate_life: Duration,
-    /// Write down who did what, for every call that changes something or is refused: one JSON object in a line, appended.
+    /// Append one JSON object per line for every call that changes something or is refused: who did what.
     #[arg(long, env = "KILN_AUDIT_LOG", value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
-    /// Let everybody who reaches the coordinator do everything: run commands as the workers' user, read and replace what is cached. Without it
-    /// a coordinator with none of the options above takes the calls of its own user alone, and on loopback.
+    /// Let everyone who reaches the coordinator do everything: run commands as the workers' user, read and replace cached data. Without it,
+    /// a coordinator that has none of the options above listens on loopback and accepts only its own user.
     #[arg(long, env = "KILN_INSECURE")]
     pub insecure: bool,
 }
@@ -172,7 +172,7 @@ impl Config {
         }
     }
 
-    /// What is asked of JSON web tokens, where they are taken.
+    /// What JSON web tokens must have, where they are accepted.
     ///
     /// # Errors
     /// Where issuer or audience is not said.
@@ -190,7 +190,7 @@ impl Config {
         }))
     }
 
-    /// Whether anybody is asked who they are.
+    /// Whether authentication is required.
     pub fn asks(&self) -> bool {
         self.farm_dir.is_some() || self.client_ca.is_some() || self.tokens.is_some() || self.jwks.is_some()
     }
@@ -204,13 +204,13 @@ impl Config {
         let what = match (is_tls, self.asks()) {
             _ if address.ip().is_loopback() => return Ok(()),
             (true, true) => return Ok(()),
-            (false, _) => "nothing is encrypted there without `--tls-cert`",
-            (true, false) => "nobody is asked there who they are",
+            (false, _) => "it does not encrypt traffic without `--tls-cert`",
+            (true, false) => "it requires no authentication",
         };
         if !self.insecure {
             return Err(Error::Open { address, what });
         }
-        tracing::error!(%address, what, "INSECURE: who reaches this coordinator may do everything, and read what others send");
+        tracing::error!(%address, what, "INSECURE: everyone who reaches this coordinator can do everything, and read what others send");
         Ok(())
     }
 }

@@ -32,7 +32,7 @@ pub fn bounded<C>(
             (Ok(connection), Ok(_place)) => Some(Ok(Counted { connection, _place })),
             (Err(error), _) => Some(Err(error)),
             (Ok(_), Err(_)) => {
-                tracing::warn!(most, said, "a connection was closed: there are as many as are taken at once");
+                tracing::warn!(most, said, "a connection was closed: the maximum number of connections is open");
                 None
             }
         })

@@ -151,13 +151,13 @@ fn credential(how: Use, name: &str, value: String) -> Credential {
 impl Entry {
     fn check(&self) -> Result<(), String> {
         if self.tenants.is_empty() {
-            return Err("`tenants` names none; expected such as `[\"shop\"]`, or `[\"*\"]` for all".to_owned());
+            return Err("`tenants` is empty; expected for example `[\"shop\"]`, or `[\"*\"]` for all".to_owned());
         }
         for tenant in self.tenants.iter().filter(|tenant| !tenant.is_empty() && *tenant != EVERY) {
             check_name("tenant", tenant)?;
         }
         if let Some(name) = self.secrets.keys().chain(self.variables.keys()).find(|name| !secret::is_name(name)) {
-            return Err(format!("`{name}` can name no variable; expected letters, digits and `_`"));
+            return Err(format!("invalid variable name `{name}`; expected letters, digits and `_`"));
         }
         let is_below = |path: &&String| {
             let mut parts = Path::new(path).components().peekable();
@@ -209,7 +209,7 @@ fn filled(text: &str, values: &BTreeMap<&str, Zeroizing<String>>) -> Result<Stri
     let mut rest = text;
     while let Some((before, from)) = rest.split_once("${") {
         let (name, after) = from.split_once('}').ok_or("`${` without its `}`")?;
-        let value = values.get(name).ok_or_else(|| format!("`${{{name}}}` is none of its `secrets`"))?;
+        let value = values.get(name).ok_or_else(|| format!("`${{{name}}}` is not one of its `secrets`"))?;
         filled.push_str(before);
         filled.push_str(value);
         rest = after;
@@ -258,11 +258,11 @@ mod tests {
     #[test]
     fn a_file_that_is_wrong_is_refused_in_words() {
         for (text, word) in [
-            (NPM.replace("[\"shop\"]", "[]"), "`tenants` names none"),
+            (NPM.replace("[\"shop\"]", "[]"), "`tenants` is empty"),
             (NPM.replace("DIR/token", "DIR/none"), "cannot read"),
-            (NPM.replace("${NPM_TOKEN}", "${OTHER}"), "`${OTHER}` is none of its `secrets`"),
+            (NPM.replace("${NPM_TOKEN}", "${OTHER}"), "`${OTHER}` is not one of its `secrets`"),
             (NPM.replace(".npmrc", "../x"), "expected one below a home directory"),
-            (NPM.replace("NPM_TOKEN =", "\"a-b\" ="), "can name no variable"),
+            (NPM.replace("NPM_TOKEN =", "\"a-b\" ="), "invalid variable name"),
             (NPM.replace("files", "file"), "file"),
         ] {
             let (_dir, opened) = open(&text);

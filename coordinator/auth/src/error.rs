@@ -10,11 +10,11 @@ pub enum Error {
     #[error("`{}` cannot be used: {reason}", .path.display())]
     File { path: PathBuf, reason: String },
     #[error(
-        "`{address}` can be reached from other machines, and {what}; give `--farm-dir` with what `kiln farm init` made, or say `--insecure` \
-         where everybody who reaches it may do everything"
+        "`{address}` can be reached from other machines, and {what}; use `--farm-dir` with a directory from `kiln farm init`, or \
+         `--insecure` to let everyone who reaches it do everything"
     )]
     Open { address: SocketAddr, what: &'static str },
-    #[error("`{given}` needs `{missing}` beside it")]
+    #[error("`{given}` requires `{missing}`")]
     Pair { given: &'static str, missing: &'static str },
     #[error(transparent)]
     Key(#[from] kiln_state::farm_key::Error),

@@ -49,9 +49,9 @@ impl fmt::Display for Role {
     }
 }
 
-/// A text that is no role.
+/// Text that is not a role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no role; expected `builder`, `cache-reader`, `cache-writer`, `worker`, `admin` or `farm-admin`")]
+#[error("invalid role `{0}`; expected `builder`, `cache-reader`, `cache-writer`, `worker`, `admin` or `farm-admin`")]
 pub struct Unknown(
     /// What was found.
     pub String,
@@ -120,7 +120,7 @@ pub fn check_name(what: &str, name: &str) -> Result<(), String> {
     let lawful = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
     if name.is_empty() || name.len() > 128 || !name.chars().all(lawful) || name.starts_with(['.', '-']) {
         return Err(format!(
-            "`{name}` is no name of a {what}; expected up to 128 letters, digits, `.`, `_`, `-` and `@`, beginning with a letter or digit"
+            "invalid name `{name}` of a {what}; expected up to 128 letters, digits, `.`, `_`, `-` and `@`, beginning with a letter or digit"
         ));
     }
     Ok(())

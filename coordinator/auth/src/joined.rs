@@ -49,13 +49,11 @@ pub(super) struct Issued {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refused {
     #[error(
-        "the name `{name}` belongs to another worker, whose certificate is valid until {until}; give this one a `--name` of its own, or let the \
-         other one in no more: `kiln farm revoke --serial {serial}`"
+        "the name `{name}` belongs to another worker, whose certificate is valid until {until}; give this one another `--name`, or revoke \
+         the other one: `kiln farm revoke --serial {serial}`"
     )]
     NameInUse { name: String, until: humantime::Rfc3339Timestamp, serial: String },
-    #[error(
-        "the join token `{token}` was used as often as it may be ({uses}); `kiln farm token NAME --join` makes another"
-    )]
+    #[error("the join token `{token}` has no uses left ({uses}); create another with `kiln farm token NAME --join`")]
     UsedUp { token: String, uses: u32 },
     #[error(transparent)]
     File(#[from] Error),
@@ -176,7 +174,7 @@ mod tests {
         let refused = admit("one", "k2", &revoked).unwrap_err();
         assert!(refused.contains("belongs to another worker") && refused.contains("--serial 0a"), "{refused}");
         admit("two", "k2", &revoked).unwrap();
-        assert!(admit("three", "k3", &revoked).unwrap_err().contains("used as often as it may be (2)"));
+        assert!(admit("three", "k3", &revoked).unwrap_err().contains("has no uses left (2)"));
         assert_eq!(open().family("0A").as_deref(), Some("0a"));
         revoked.add_serial("0a");
         let mut more = open();

@@ -66,7 +66,7 @@ impl Authenticator {
     /// FAILED_PRECONDITION for who came without a certificate, and where this coordinator makes none.
     pub async fn renew(&self, identity: &Identity, request: &str) -> Result<String, Status> {
         if identity.serial.is_none() {
-            return Err(Status::failed_precondition("only who came by a certificate has one to replace"));
+            return Err(Status::failed_precondition("only a caller with a certificate can renew it"));
         }
         let next = Identity { roles: [Role::Worker].into(), serial: None, expires: None, ..identity.clone() };
         self.certify(&next, request).await

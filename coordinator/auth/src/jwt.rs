@@ -67,7 +67,7 @@ impl std::str::FromStr for Source {
         match url::Url::parse(text) {
             Ok(url) if matches!(url.scheme(), "https" | "http") => Ok(Self::Url(url)),
             Ok(url) if text.contains("://") => {
-                Err(format!("`{}://` is no place of keys; expected `https://…` or a file", url.scheme()))
+                Err(format!("cannot read keys from `{}://`; expected `https://…` or a file", url.scheme()))
             }
             _ => Ok(Self::File(text.into())),
         }
@@ -146,7 +146,7 @@ impl Jwt {
         let claims = &*verified.claims;
         let name = text(claims, "sub");
         if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
-            return Err("the token's `sub` is no name".to_owned());
+            return Err("the token's `sub` is not a valid name".to_owned());
         }
         let (tenant, roles) = match rules {
             Some(rules) => rules.apply(claims).inspect_err(|reason| tracing::warn!(name, reason, "refused a token"))?,
@@ -187,8 +187,7 @@ impl Jwt {
         if let Some(known) = self.verified.lock().get(&hash).filter(|known| known.expires > SystemTime::now()) {
             return Ok(known.clone());
         }
-        let header =
-            jsonwebtoken::decode_header(token).map_err(|_| "this is no token that is known here".to_owned())?;
+        let header = jsonwebtoken::decode_header(token).map_err(|_| "this token is not known here".to_owned())?;
         if !ALGORITHMS.contains(&header.alg) {
             return Err(format!("the token is signed by {:?}, which everybody who checks it could forge", header.alg));
         }
@@ -198,11 +197,11 @@ impl Jwt {
         let claims = self.claims(token, header.alg, &key)?;
         let expires = claims["exp"].as_u64().and_then(|at| at.checked_add(LEEWAY_SECS)).map(Duration::from_secs);
         let expires = expires.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
-        let expires = expires.ok_or("the token's `exp` is no time")?;
+        let expires = expires.ok_or("the token's `exp` is not a time")?;
         if expires > SystemTime::now() + self.config.max_life + Duration::from_secs(LEEWAY_SECS) {
             let most = humantime::format_duration(self.config.max_life);
             return Err(format!(
-                "the token is valid for more than {most}, the longest that this farm takes (`--jwt-max-life`)"
+                "the token is valid for more than {most}, the most that this farm accepts (`--jwt-max-life`)"
             ));
         }
         let verified = Verified { claims: Arc::new(claims), expires };
@@ -236,7 +235,7 @@ impl Jwt {
             ErrorKind::InvalidSignature => "the token is not signed by the provider".to_owned(),
             ErrorKind::InvalidClaimFormat(claim) => format!("the token's `{claim}` is of a wrong type"),
             ErrorKind::MissingRequiredClaim(claim) => format!("the token has no claim `{claim}`"),
-            other => format!("the token cannot be taken: {other:?}"),
+            other => format!("the token cannot be used: {other:?}"),
         }
     }
 

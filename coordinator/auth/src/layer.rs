@@ -180,7 +180,7 @@ async fn admit(
 ) -> Result<Option<Identity>, (Option<Identity>, Status)> {
     let path = call.uri.path();
     let Some(needs) = needs(path) else {
-        return Err((None, Status::unimplemented(format!("`{path}` is no call of this farm"))));
+        return Err((None, Status::unimplemented(format!("unknown call `{path}`"))));
     };
     if needs == Needs::Nothing {
         return Ok(None);
@@ -191,7 +191,7 @@ async fn admit(
             let wanted: Vec<String> = roles.iter().map(|role| format!("`{role}`")).collect();
             tracing::warn!(name = identity.name, tenant = identity.tenant, path, "refused a call");
             let refused = Status::permission_denied(format!(
-                "`{}` may not do this: it needs the role {}",
+                "`{}` has no permission: this requires the role {}",
                 identity.name,
                 wanted.join(" or ")
             ));

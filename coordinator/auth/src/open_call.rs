@@ -17,7 +17,7 @@ use super::authenticator::{Known, revoked_status};
 /// Why a call ends early.
 pub(super) type End = Pin<Box<dyn Future<Output = Status> + Send>>;
 
-/// Resolves once the caller is no longer let in.
+/// Resolves once the caller has been revoked.
 pub(super) fn end(identity: Identity, mut known: watch::Receiver<Arc<Known>>) -> End {
     Box::pin(async move {
         let expired = expired(identity.expires);
@@ -32,7 +32,7 @@ pub(super) fn end(identity: Identity, mut known: watch::Receiver<Arc<Known>>) ->
         };
         tokio::select! {
             () = revoked => revoked_status(&identity),
-            () = expired => Status::unauthenticated(format!("what `{}` showed has expired; call again with a new one", identity.name)),
+            () = expired => Status::unauthenticated(format!("the certificate or token of `{}` has expired; call again with a new one", identity.name)),
         }
     })
 }

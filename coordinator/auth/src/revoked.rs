@@ -1,4 +1,4 @@
-//! Who is no longer let in, whatever they show: a file of names and of certificates' serial numbers.
+//! Who has been revoked, whatever their credentials: a file of names and of certificates' serial numbers.
 
 use std::collections::HashSet;
 use std::fs::Permissions;
@@ -59,18 +59,18 @@ impl File {
         self
     }
 
-    /// Whether this one is no longer let in.
+    /// Whether this one has been revoked.
     pub fn has(&self, identity: &Identity) -> bool {
         self.has_name(&identity.name)
             || [&identity.serial, &identity.family].into_iter().flatten().any(|serial| self.has_serial(serial))
     }
 
-    /// Whether whoever has this name, of a person, a worker or a token, is no longer let in.
+    /// Whether this name, of a user, a worker or a token, has been revoked.
     pub fn has_name(&self, name: &str) -> bool {
         self.names.contains(name)
     }
 
-    /// Whether this certificate's owner is no longer let in with it.
+    /// Whether this certificate has been revoked.
     pub fn has_serial(&self, serial: &str) -> bool {
         self.serials.contains(&normal(serial))
     }

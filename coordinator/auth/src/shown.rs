@@ -65,7 +65,7 @@ impl ClientCertVerifier for Shown {
 /// In words.
 pub(super) fn verify(authorities: &Authorities, chain: &[CertificateDer<'_>]) -> Result<(), String> {
     let Some((certificate, others)) = chain.split_first() else {
-        return Err("the client shows no certificate".to_owned());
+        return Err("the client has no certificate".to_owned());
     };
     let Err(error) = authorities.verify_client_cert(certificate, others, UnixTime::now()) else { return Ok(()) };
     Err(match error {
@@ -78,6 +78,6 @@ pub(super) fn verify(authorities: &Authorities, chain: &[CertificateDer<'_>]) ->
         Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "the client's certificate is signed by another authority than the farm's".to_owned()
         }
-        other => format!("the client's certificate cannot be taken: {other}"),
+        other => format!("the client's certificate cannot be used: {other}"),
     })
 }

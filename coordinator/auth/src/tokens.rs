@@ -104,7 +104,7 @@ impl Entry {
         }
         let is_hash = self.sha256.len() == 64 && self.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if !is_hash {
-            return Err(format!("the `sha256` of token `{}` is none: expected 64 digits from 0 to f", self.name));
+            return Err(format!("invalid `sha256` of token `{}`: expected 64 digits from 0 to f", self.name));
         }
         if self.join != self.roles.is_empty() {
             return Err(format!("token `{}` needs either `roles` or `join = true`", self.name));
@@ -171,7 +171,7 @@ impl Tokens {
         let entry = self.find(token, now)?;
         if entry.join {
             return Err(format!(
-                "token `{}` is for workers to join with (`kiln-worker --join`), and for nothing else",
+                "token `{}` is a join token for workers (`kiln-worker --join`), and grants nothing else",
                 entry.name
             ));
         }
@@ -193,12 +193,12 @@ impl Tokens {
     /// In words, where it is unknown, over, or not for that.
     pub fn join(&self, token: &str, now: SystemTime) -> Result<&Entry, String> {
         let entry = self.find(token, now)?;
-        if entry.join { Ok(entry) } else { Err(format!("token `{}` is not for joining", entry.name)) }
+        if entry.join { Ok(entry) } else { Err(format!("token `{}` is not a join token", entry.name)) }
     }
 
     // Found by its hash: how long that takes tells nothing of any other token.
     fn find(&self, token: &str, now: SystemTime) -> Result<&Entry, String> {
-        let entry = self.0.get(&hash(token)).ok_or("unknown token; `kiln farm token` makes one")?;
+        let entry = self.0.get(&hash(token)).ok_or("unknown token; create one with `kiln farm token`")?;
         if entry.is_over(now) {
             let words =
                 entry.expires.map(humantime::format_rfc3339_seconds).map(|at| at.to_string()).unwrap_or_default();
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!((identity.name.as_str(), identity.tenant.as_str()), ("ci", "shop"));
         assert!(tokens.identify(&token, now + Duration::from_secs(1)).unwrap_err().contains("has expired"));
         assert!(tokens.identify(&generate().0, now).unwrap_err().contains("unknown token"));
-        assert!(tokens.join(&token, now).unwrap_err().contains("not for joining"));
+        assert!(tokens.join(&token, now).unwrap_err().contains("not a join token"));
     }
 
     #[test]
@@ -254,7 +254,7 @@ mod tests {
         for (text, word) in [
             ("[[token]]\nname = \"a\"\nsha256 = \"12\"\nroles = [\"builder\"]".to_owned(), "expected 64 digits"),
             (format!("[[token]]\nname = \"a\"\nsha256 = \"{hash}\""), "needs either"),
-            (format!("[[token]]\nname = \"a b\"\nsha256 = \"{hash}\"\njoin = true"), "no name"),
+            (format!("[[token]]\nname = \"a b\"\nsha256 = \"{hash}\"\njoin = true"), "invalid name"),
             (format!("[[token]]\nname = \"a\"\nsha256 = \"{hash}\"\nroles = [\"root\"]"), "root"),
             ("[[tokens]]".to_owned(), "tokens"),
         ] {

@@ -26,7 +26,7 @@ pub fn choose(
         let Some(environment) = worker.environment.as_ref() else { continue };
         let mut lacks = lacks(environment, target, steps);
         if environment.emulated && !allow_emulation {
-            lacks.push("is emulated, which only `--allow-emulation` takes".to_owned());
+            lacks.push("is emulated, which requires `--allow-emulation`".to_owned());
         }
         if lacks.is_empty() {
             let cpus = worker.capacity.map_or(0, |capacity| u64::from(capacity.milli_cpus));
@@ -47,7 +47,7 @@ pub fn choose(
     best.map(|(_, _, environment)| environment.clone()).ok_or_else(|| {
         let wanted = wanted(target);
         if refused.is_empty() {
-            return format!("no worker is connected; one with {wanted} is needed");
+            return format!("no worker is connected; one with {wanted} is required");
         }
         format!("no worker matches {wanted}: {}", refused.join("; "))
     })
@@ -132,22 +132,22 @@ fn lacks(environment: &v1::Environment, target: &Target, steps: &[Step]) -> Vec<
     // Where every step brings its image, the worker's own system is nobody's.
     let on_its_own_system = steps.is_empty() || steps.iter().any(|step| step.image.is_none());
     if let Some(os) = target.os.as_ref().filter(|os| on_its_own_system && **os != environment.os) {
-        lacks.push(format!("runs {} and not {os}", environment.os));
+        lacks.push(format!("runs {} instead of {os}", environment.os));
     }
     let libc = target.libc.filter(|_| on_its_own_system);
     let has_libc = |libc: &Libc| environment.libc.split(':').next() == Some(libc.name());
     if let Some(libc) = libc.filter(|libc| !has_libc(libc)) {
         let own = if environment.libc.is_empty() { "an unknown libc" } else { &environment.libc };
-        lacks.push(format!("has {own} and not {}", libc.name()));
+        lacks.push(format!("has {own} instead of {}", libc.name()));
     }
     if let Some(level) = target.cpu_level.as_ref().filter(|level| !cpu_levels(&environment.cpu_level).contains(level)) {
-        lacks.push(format!("has a CPU of level {} and not {level}", environment.cpu_level));
+        lacks.push(format!("has CPU level {} instead of {level}", environment.cpu_level));
     }
     for (name, value) in &target.labels {
         match environment.labels.get(name) {
             Some(own) if own == value => {}
-            Some(own) => lacks.push(format!("has label {name}={own} and not {value}")),
-            None => lacks.push(format!("has no label {name}={value}")),
+            Some(own) => lacks.push(format!("has label {name}={own} instead of {value}")),
+            None => lacks.push(format!("is missing required label {name}={value}")),
         }
     }
     let mut unmet: BTreeSet<String> = BTreeSet::new();
@@ -166,7 +166,7 @@ fn lacks(environment: &v1::Environment, target: &Target, steps: &[Step]) -> Vec<
     if !unmet.is_empty() {
         let words = unmet.into_iter().collect::<Vec<_>>().join(" and ");
         lacks.push(format!(
-            "{words}: install that version there, change what asks for it, or set `tools` of the step in `kiln.toml`"
+            "{words}: install that version there, change what requires it, or set `tools` of the step in `kiln.toml`"
         ));
     }
     if !absent.is_empty() {
@@ -265,11 +265,11 @@ mod tests {
         old.environment.as_mut().unwrap().tools = tools.into();
         let workers = [old];
         let words = choose(&workers, &target(None), &[step(&["python3 =3.12 (.python-version)"])], false).unwrap_err();
-        assert!(words.contains("has python3 3.11.2 where `.python-version` asks for =3.12"), "{words}");
+        assert!(words.contains("has python3 3.11.2, but `.python-version` requires =3.12"), "{words}");
         let recommended = [step(&["python3 =3.11 (.python-version)", "node ^22? (package.json)"])];
         let chosen = choose(&workers, &target(None), &recommended, false).unwrap();
         let told: Vec<String> = recommendations(&chosen, &recommended).into_iter().collect();
-        assert_eq!(told, ["has node 20.1.0 where `package.json` asks for ^22"]);
+        assert_eq!(told, ["has node 20.1.0, but `package.json` requires ^22"]);
     }
 
     #[test]
@@ -312,7 +312,8 @@ mod tests {
         asked.cpu_level = Some("x86-64-v3".into());
         asked.labels = [("gpu".to_owned(), "none".to_owned()), ("disk".to_owned(), "ssd".to_owned())].into();
         let words = choose(&[poor.clone()], &asked, &[], false).unwrap_err();
-        let parts = ["musl:1.2.4 and not glibc", "x86-64-v2 and not x86-64-v3", "gpu=a100 and not none", "disk=ssd"];
+        let parts =
+            ["musl:1.2.4 instead of glibc", "x86-64-v2 instead of x86-64-v3", "gpu=a100 instead of none", "disk=ssd"];
         for part in parts {
             assert!(words.contains(part), "expected {part} in: {words}");
         }

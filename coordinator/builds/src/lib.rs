@@ -252,7 +252,7 @@ impl Builds {
         }
         if self.shared.active.lock().len() >= MAX_ACTIVE {
             return Err(Status::resource_exhausted(format!(
-                "{MAX_ACTIVE} builds are under way, the most that the farm takes at once; try again when some have ended"
+                "{MAX_ACTIVE} builds are in progress, the most that the farm allows at once; try again when some have ended"
             )));
         }
         if let Some(usage) = &self.shared.stores.usage {
@@ -399,7 +399,7 @@ impl Builds {
             if work.resumed
                 && let Err(error) = work.source.use_files(&*work.stores.blobs).await
             {
-                tracing::warn!(%error, "cannot look for the sources of a build that is taken up again");
+                tracing::warn!(%error, "cannot look for the sources of a build that is being resumed");
             }
             run::run(work).await;
             builds.forget(&id);
@@ -452,7 +452,7 @@ impl Builds {
 
     /// The client that followed the build ended together with the coordinator: nobody wants it any more.
     fn interrupt(&self, active: &Active) {
-        let why = "interrupted: the `kiln` that ran the farm ended before the build did; build again to go on";
+        let why = "interrupted: the `kiln` that ran the farm ended before the build did; build again to continue";
         self.end(active, BuildStatus::Cancelled, why.to_owned());
     }
 

@@ -97,7 +97,7 @@ fn several<'a>(what: &str, named: &str, ids: impl Iterator<Item = &'a str>) -> S
     let mut ids: Vec<&str> = ids.take(SHOWN + 1).collect();
     let more = if ids.len() > SHOWN { ", …" } else { "" };
     ids.truncate(SHOWN);
-    Status::invalid_argument(format!("`{named}` fits several {what}: {}{more}; give more of the id", ids.join(", ")))
+    Status::invalid_argument(format!("`{named}` matches several {what}: {}{more}; give more of the id", ids.join(", ")))
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub(super) async fn mark(plan: &mut Plan, source: &SourceTree, store: &dyn BlobS
         let Some((place, word)) = of_step(step).or_else(|| of_inputs(step, source, &files)) else { continue };
         step.native = true;
         notes.push(format!(
-            "step `{}` compiles for the very CPU that it runs on (`{word}` in {place}): only workers with the same CPU share its \
+            "step `{}` compiles for the CPU that it runs on (`{word}` in {place}): only workers with the same CPU share its \
              result, and it may not run elsewhere; name the CPU that production has, such as `x86-64-v3`",
             step.name
         ));

@@ -24,9 +24,9 @@ const ARTIFACT_ORDER: TableDefinition<u64, &str> = TableDefinition::new("artifac
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
-    #[error("the index of builds and artifacts fails: {0}; is the disk full?")]
+    #[error("the index of builds and artifacts failed: {0}; is the disk full?")]
     Index(#[from] Box<redb::Error>),
-    #[error("the index of builds and artifacts holds a record that is none: {0}")]
+    #[error("the index of builds and artifacts has an invalid record: {0}")]
     Decode(#[from] prost::DecodeError),
     #[error("artifact `{id}` exists with content `{existing}`; refused: `{offered}`")]
     Conflict { id: String, existing: String, offered: String },

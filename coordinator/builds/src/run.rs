@@ -102,7 +102,7 @@ pub(super) async fn run(work: Work) {
         never = tell_of_redis(&work) => match never {},
         never = waiting::tell(&work) => match never {},
         () = work.settings.revoked(&work.identity) => {
-            let message = format!("the build was cancelled: `{}` is no longer let into this farm", work.identity.name);
+            let message = format!("the build was cancelled: `{}` has been revoked", work.identity.name);
             Err(Unsuccessful { status: BuildStatus::Cancelled, message })
         }
         () = work.cancel.cancelled() => {
@@ -145,8 +145,8 @@ async fn tell_of_redis(work: &Work) -> Infallible {
         let mut health = redis.health();
         let why = health.wait_for(|health| *health != Health::Up).await.map(|health| match &*health {
             Health::Up => String::new(),
-            Health::Away(why) => format!("is away ({why}): the build goes on without it"),
-            Health::NoWrites(why) => format!("takes no writes ({why}): what is built now is not shared"),
+            Health::Away(why) => format!("is unreachable ({why}): the build continues without it"),
+            Health::NoWrites(why) => format!("accepts no writes ({why}): what is built now is not shared"),
         });
         if let Ok(why) = why {
             work.tell(event::Event::Warning(v1::Warning { text: format!("the farm's shared cache {why}") }));

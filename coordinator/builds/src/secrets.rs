@@ -60,7 +60,7 @@ impl Secrets {
         plan.steps.iter().try_for_each(|step| match self.missing(step) {
             Some(name) => Err(format!(
                 "step `{}` asks for the secret `{name}`, which the build was not given: set the variable `{name}` where `kiln build` \
-                 runs, or say `--secret {name}=FILE`",
+                 runs, or pass `--secret {name}=FILE`",
                 step.name
             )),
             None => Ok(()),

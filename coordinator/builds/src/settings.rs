@@ -39,7 +39,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Resolves once this one is no longer let in.
+    /// Resolves once this one has been revoked.
     pub(super) async fn revoked(&self, whom: &Identity) {
         if let Some(mut known) = self.known.clone().filter(|_| !whom.is_anonymous())
             && known.wait_for(|known| known.revoked.has(whom)).await.is_ok()

@@ -93,7 +93,7 @@ pub(super) async fn run(work: &Work, mut job: Job) -> Ended {
             match attempt(work, &job, began).await {
                 Attempt::Ended(ended) => ended,
                 Attempt::Unbelievable => {
-                    Ended::FarmFailed("the farm answered from its cache where it was told not to".into())
+                    Ended::FarmFailed("the farm answered from its cache although it was told not to".into())
                 }
             }
         }
@@ -191,7 +191,7 @@ async fn start(work: &Work, job: &Job, action: Digest) -> Result<Attached, Statu
             return answer;
         }
         let again = format!(
-            "step `{}` needs the secret `{lost}`, which the farm kept in memory only and lost when its coordinator was started anew",
+            "step `{}` needs the secret `{lost}`, which the farm kept in memory only and lost when its coordinator restarted",
             job.step.name
         );
         let text = format!("{again}; the `kiln build` that follows sends it again");
@@ -367,5 +367,5 @@ fn why_not(
         return None;
     }
     let absent: Vec<String> = absent.iter().map(|path| format!("`{path}`")).collect();
-    Some(format!("{step} ended well but did not leave its output {}; check `outputs`", absent.join(", ")))
+    Some(format!("{step} succeeded but did not produce its output {}; check `outputs`", absent.join(", ")))
 }

@@ -170,7 +170,7 @@ fn room(holders: &[Holder], ahead: usize, whose: impl Fn(&str) -> String) -> Str
     builds.sort_unstable();
     builds.dedup();
     let mut words = match workers.as_slice() {
-        [] => "room on a worker, which is kept for a larger action".to_owned(),
+        [] => "room on a worker, which is reserved for a larger action".to_owned(),
         [worker] => format!("room on worker `{worker}`, which runs "),
         some => format!("room on {} workers, which run ", some.len()),
     };
@@ -206,6 +206,6 @@ mod tests {
         assert_eq!(room(&one, 2, whose), "room on worker `a`, which runs build x; 2 actions go first");
         let many = [holder("a", Some("x")), holder("b", None), holder("b", Some("y"))];
         assert_eq!(room(&many, 0, whose), "room on 2 workers, which run build x, build y, work of other tenants");
-        assert_eq!(room(&[], 1, whose), "room on a worker, which is kept for a larger action; 1 action goes first");
+        assert_eq!(room(&[], 1, whose), "room on a worker, which is reserved for a larger action; 1 action goes first");
     }
 }

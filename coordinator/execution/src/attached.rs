@@ -160,7 +160,10 @@ impl Attached {
             if changed.is_err() {
                 self.ended = true;
                 return Update::Done(Arc::new(Done {
-                    response: super::failed(tonic::Code::Unavailable, "the coordinator stops; execute again"),
+                    response: super::failed(
+                        tonic::Code::Unavailable,
+                        "the coordinator is shutting down; execute again",
+                    ),
                     farm_fault: true,
                 }));
             }

@@ -180,10 +180,10 @@ fn check_names(directory: &reapi::Directory) -> Result<usize, Status> {
     let (mut seen, mut longest) = (HashSet::new(), 0);
     for name in files.chain(directories).chain(links) {
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
-            return Err(invalid(format!("`{}` is no name for an entry of a directory", name.escape_debug())));
+            return Err(invalid(format!("invalid name `{}` of a directory entry", name.escape_debug())));
         }
         if !seen.insert(name) {
-            return Err(invalid(format!("`{name}` stands twice in one input directory")));
+            return Err(invalid(format!("`{name}` is in one input directory twice")));
         }
         longest = longest.max(name.len());
     }

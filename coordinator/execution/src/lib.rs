@@ -180,7 +180,7 @@ impl ExecutionHandle {
     pub async fn execute(&self, mut request: Request) -> Result<Attached, Status> {
         if !scope::is_lawful(&request.instance) {
             return Err(Status::invalid_argument(format!(
-                "`{}` is no instance: a name begins with no `@`",
+                "invalid instance name `{}`: it must not begin with `@`",
                 request.instance
             )));
         }
@@ -361,5 +361,5 @@ fn spawn_or_abort(task: impl Future<Output = ()> + Send + 'static) {
 }
 
 fn stopping() -> Status {
-    Status::unavailable("the coordinator stops; try again")
+    Status::unavailable("the coordinator is shutting down; try again")
 }

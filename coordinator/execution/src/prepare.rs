@@ -93,7 +93,7 @@ impl Preparer {
                 "blob `{digest}` has more than {most} arguments, variables, outputs and properties; put them into a file of the inputs"
             )),
             elements::Error::Malformed(error) => {
-                invalid(format!("blob `{digest}` is no message of the expected kind: {error}"))
+                invalid(format!("blob `{digest}` is not a message of the expected type: {error}"))
             }
         })
     }
@@ -121,11 +121,13 @@ impl Preparer {
         let timeout = match &action.timeout {
             None => DEFAULT_TIMEOUT,
             Some(timeout) => match clock::read_duration(timeout) {
-                None => return Err(invalid("the action's timeout is negative or no duration")),
+                None => return Err(invalid("the action's timeout is negative or not a duration")),
                 Some(timeout) if timeout.is_zero() => DEFAULT_TIMEOUT,
                 Some(timeout) if timeout > MAX_TIMEOUT => {
                     let (found, most) = (timeout.as_secs(), MAX_TIMEOUT.as_secs());
-                    return Err(invalid(format!("the action's timeout is {found} s; the farm takes at most {most} s")));
+                    return Err(invalid(format!(
+                        "the action's timeout is {found} s; the farm allows at most {most} s"
+                    )));
                 }
                 Some(timeout) => timeout,
             },
@@ -193,7 +195,7 @@ fn check_command(command: &reapi::Command) -> Result<(), Status> {
     }
     for variable in &command.environment_variables {
         if variable.name.is_empty() || variable.name.contains(['=', '\0']) || variable.value.contains('\0') {
-            return Err(invalid(format!("`{}` is no name of an environment variable", variable.name.escape_debug())));
+            return Err(invalid(format!("invalid name `{}` of an environment variable", variable.name.escape_debug())));
         }
     }
     if let Some(name) = command.output_node_properties.iter().find(|name| *name != property::UNIX_MODE) {

@@ -46,12 +46,12 @@ impl Quota {
         let place = self.queue.clone().try_acquire_owned().map_err(|_| {
             let of = if self.tenant.is_empty() { "the default tenant".to_owned() } else { format!("tenant `{}`", self.tenant) };
             Status::resource_exhausted(format!(
-                "{of} has {actions} actions at once and {queue} that wait, the most that its quotas allow; try again when some have ended"
+                "{of} has {actions} running and {queue} queued actions, the most that its quotas allow; try again when some have ended"
             ))
         })?;
         let room = self.actions.clone().acquire_owned().await;
         drop(place);
-        room.map_err(|_| Status::unavailable("the coordinator stops; try again"))
+        room.map_err(|_| Status::unavailable("the coordinator is shutting down; try again"))
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         let refused = quota.room().await.unwrap_err();
-        assert!(refused.message().contains("tenant `shop`") && refused.message().contains("1 actions"), "{refused}");
+        assert!(refused.message().contains("tenant `shop`") && refused.message().contains("1 running"), "{refused}");
         drop(first);
         let room = second.await.unwrap().unwrap();
         assert_eq!((quota.queue.available_permits(), quota.actions.available_permits()), (1, 0));

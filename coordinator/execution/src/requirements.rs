@@ -19,7 +19,7 @@ const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
 #[allow(missing_docs)]
 pub enum Error {
     #[error(
-        "the farm knows no platform property `{name}`; expected `OSFamily`, `ISA`, `container-image`, `kiln.os`, \
+        "unknown platform property `{name}`; expected `OSFamily`, `ISA`, `container-image`, `kiln.os`, \
          `kiln.libc`, `kiln.cpu-level`, `kiln.cpu`, `kiln.environment`, `kiln.emulated`, `kiln.cpus`, `kiln.memory`, `kiln.network`, \
          `kiln.executor`, `kiln.secret.NAME` or `kiln.label.NAME`, or a rule for it (`kiln-coordinator --properties FILE`)"
     )]
@@ -59,13 +59,13 @@ pub fn asked(action: &reapi::Action, command: &reapi::Command, rules: &Rules) ->
         let (name, value) = match rules.meaning(&given.name, &given.value) {
             Meaning::Is(name, value) => {
                 if name != given.name {
-                    notes.push(format!("{}={} is taken as {name}={value}", given.name, given.value));
+                    notes.push(format!("{}={} was translated to {name}={value}", given.name, given.value));
                 }
                 (name, value)
             }
             Meaning::Estimate(name, value) => {
                 is_estimate = true;
-                notes.push(format!("{}={} is taken as {name}={value}, or less", given.name, given.value));
+                notes.push(format!("{}={} was translated to {name}={value}, or less", given.name, given.value));
                 (name, value)
             }
             Meaning::Ignored => {
@@ -203,7 +203,7 @@ mod tests {
             [("OSFamily".into(), "linux".into()), ("ISA".into(), "x86-64".into())].into();
         assert_eq!((asked.requirements.properties, asked.is_estimate), (pairs, true));
         assert_eq!(asked.requirements.capacity.milli_cpus, 64_000);
-        let notes = ["Arch=amd64 is taken as ISA=x86-64", "Pool=default is ignored"];
+        let notes = ["Arch=amd64 was translated to ISA=x86-64", "Pool=default is ignored"];
         assert!(notes.iter().all(|note| asked.notes.iter().any(|own| own == note)), "{:?}", asked.notes);
         let windows = super::asked(&action(&[("OSFamily", "windows")]), &reapi::Command::default(), &Rules::default());
         assert!(windows.unwrap_err().to_string().contains("`windows`"));

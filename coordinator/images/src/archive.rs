@@ -77,8 +77,9 @@ impl Archive {
         let failed = |source| Error::Io { path: PathBuf::from(shown), source };
         let no_image = |reason: String| Error::NoImage { place: shown.to_owned(), reason };
         let mut file = std::fs::File::open(path).map_err(failed)?;
-        let entries = list(&mut file)
-            .map_err(|error| no_image(format!("it is no tar ({error}); expected what `docker save` writes")))?;
+        let entries = list(&mut file).map_err(|error| {
+            no_image(format!("it is not a tar archive ({error}); expected what `docker save` writes"))
+        })?;
         let mut reader = Reader { file, shown, entries: &entries };
         let mut places = BTreeMap::new();
         for (name, place) in &entries {

@@ -23,11 +23,11 @@ pub type ByteStream = BoxStream<'static, Result<Bytes, Error>>;
 pub enum Error {
     #[error("`{path}` is not in `{place}`: expected {expected}")]
     Absent { place: String, path: String, expected: &'static str },
-    #[error("`{what}` has content `{found}` and not what its name says: it is damaged; fetch or save it again")]
+    #[error("`{what}` has content `{found}`, which does not match its name: it is damaged; fetch or save it again")]
     Damaged { what: String, found: Digest },
     #[error("`{what}` has {size} bytes: expected a document of at most {MAX_DOCUMENT_BYTES}")]
     TooLarge { what: String, size: u64 },
-    #[error("`{place}` is no image: {reason}")]
+    #[error("`{place}` is not a valid image: {reason}")]
     NoImage { place: String, reason: String },
     #[error("`{place}` has no image for `{wanted}`: there is {there}")]
     Platform { place: String, wanted: String, there: String },

@@ -13,9 +13,9 @@ use sha2::{Digest as _, Sha256};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
-/// A text that is no digest.
+/// Text that is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no digest: expected `sha256:` and 64 lower-case hex digits")]
+#[error("invalid digest `{0}`: expected `sha256:` and 64 lower-case hex digits")]
 pub struct Invalid(
     /// What was found.
     pub String,

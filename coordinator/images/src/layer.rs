@@ -26,7 +26,7 @@ const UNKNOWN_SYSTEM: u8 = 255;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
-    #[error("`/{path}` is no place in an image: expected a path without `.`, `..` or empty parts")]
+    #[error("invalid path `/{path}` in an image: expected a path without `.`, `..` or empty parts")]
     Path { path: String },
     #[error("`/{path}` is there twice in one layer")]
     Twice { path: String },

@@ -165,13 +165,13 @@ mod tests {
             ("docker://team/Shop", "`S` is upper case"),
             ("debian:", "its tag `` is empty"),
             ("debian:1 2", "has a ` `"),
-            ("debian@sha256:12", "is no digest"),
+            ("debian@sha256:12", "invalid digest"),
             ("a//b", "a part of its path is empty"),
             ("http://debian", "leave that out"),
             ("docker-daemon:", "it is empty"),
         ] {
             let error = text.parse::<ImageName>().expect_err(text).to_string();
-            let whole = error.starts_with(&format!("`{text}` names no image"));
+            let whole = error.starts_with(&format!("invalid image name `{text}`"));
             assert!(whole && error.contains(words), "expected `{words}` of `{text}` in: {error}");
         }
         assert!(format!("docker-daemon:shop@{DIGEST}").parse::<ImageName>().is_err());

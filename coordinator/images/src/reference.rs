@@ -31,7 +31,7 @@ pub struct Reference {
 
 /// A text that is no reference to an image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` names no image: {problem}")]
+#[error("invalid image name `{text}`: {problem}")]
 pub struct Invalid {
     /// What was found.
     pub text: String,
@@ -127,7 +127,7 @@ impl FromStr for Reference {
 
 fn parse(text: &str) -> Result<Reference, String> {
     if text.is_empty() {
-        return Err("it is empty; expected such as `debian:12`".to_owned());
+        return Err("it is empty; expected for example `debian:12`".to_owned());
     }
     if let Some((scheme, rest)) = text.split_once("://") {
         return Err(format!("it begins with `{scheme}://`; leave that out: `{rest}`"));
@@ -167,7 +167,7 @@ fn is_host(first: &str) -> bool {
 }
 
 fn check_host(host: &str) -> Result<(), String> {
-    let bad = || format!("`{host}` is no host and port; expected such as `registry.example:5000`");
+    let bad = || format!("`{host}` is not a valid host and port; expected for example `registry.example:5000`");
     let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, rest)) => {
             address.parse::<std::net::Ipv6Addr>().map_err(|_| bad())?;
@@ -188,14 +188,14 @@ fn check_host(host: &str) -> Result<(), String> {
 fn check_path(path: &str) -> Result<(), String> {
     for part in path.split('/') {
         if part.is_empty() {
-            return Err("a part of its path is empty; expected such as `team/shop`".to_owned());
+            return Err("a part of its path is empty; expected for example `team/shop`".to_owned());
         }
         if let Some(upper) = part.chars().find(char::is_ascii_uppercase) {
             return Err(format!("`{upper}` is upper case; repositories are lower case: `{}`", path.to_lowercase()));
         }
         if !is_path_part(part) {
             return Err(format!(
-                "`{part}` is no part of a repository's path; expected lower-case letters and digits, with single `.`, \
+                "`{part}` is not a valid part of a repository's path; expected lower-case letters and digits, with single `.`, \
                  `_` or `__`, or any number of `-`, between them"
             ));
         }
@@ -215,7 +215,7 @@ fn is_path_part(part: &str) -> bool {
 fn check_tag(tag: &str) -> Result<(), String> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let bad = |problem: &str| {
-        Err(format!("its tag `{}` {problem}; expected such as `1.4.2`", tag.chars().take(200).collect::<String>()))
+        Err(format!("its tag `{}` {problem}; expected for example `1.4.2`", tag.chars().take(200).collect::<String>()))
     };
     if tag.is_empty() {
         return bad("is empty");
@@ -285,13 +285,13 @@ mod tests {
             ("", "it is empty"),
             ("https://registry.example/shop", "leave that out: `registry.example/shop`"),
             ("team/Shop", "repositories are lower case: `team/shop`"),
-            ("a..b", "`a..b` is no part"),
+            ("a..b", "`a..b` is not a valid part"),
             ("a//b", "a part of its path is empty"),
             ("debian:", "its tag `` is empty"),
             ("debian:1+2", "its tag `1+2` has a `+`"),
-            ("debian@sha256:12", "`sha256:12` is no digest"),
-            ("host:99999/a", "`host:99999` is no host"),
-            ("a b", "is no part"),
+            ("debian@sha256:12", "invalid digest `sha256:12`"),
+            ("host:99999/a", "`host:99999` is not a valid host"),
+            ("a b", "is not a valid part"),
         ] {
             let found = normal(text);
             assert!(found.contains(words), "expected `{words}` of `{text}`, found: {found}");

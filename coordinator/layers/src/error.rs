@@ -6,15 +6,15 @@
 pub enum Error {
     #[error("the index of layers fails; builds go on without it")]
     Index(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("the index of layers holds a record that is none: {0}")]
+    #[error("the index of layers has an invalid record: {0}")]
     Decode(#[from] prost::DecodeError),
     #[error(transparent)]
     Store(#[from] kiln_store::Error),
     #[error(transparent)]
     Redis(#[from] kiln_store::redis::Error),
-    #[error("what all coordinators share cannot be pruned now: {0}; nothing was pruned, try again when it is back")]
+    #[error("cannot prune the shared cache now: {0}; nothing was pruned, try again when it is back")]
     Hindered(String),
-    #[error("the coordinator stops; try again")]
+    #[error("the coordinator is shutting down; try again")]
     Stopping,
 }
 

@@ -196,8 +196,8 @@ impl LayerStore for SharedLayers {
     fn hindrance(&self) -> Option<String> {
         match &*self.parts.link().health().borrow() {
             Health::Up => None,
-            Health::NoWrites(why) => Some(format!("Redis takes no writes ({why})")),
-            Health::Away(why) => Some(format!("Redis is away ({why})")),
+            Health::NoWrites(why) => Some(format!("Redis accepts no writes ({why})")),
+            Health::Away(why) => Some(format!("Redis is unreachable ({why})")),
         }
     }
 }

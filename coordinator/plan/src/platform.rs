@@ -15,7 +15,7 @@ pub enum Platform {
 
 /// A platform that Kiln does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no platform: expected `linux/amd64` or `linux/arm64`{hint}", hint = meant(.0))]
+#[error("invalid platform `{0}`: expected `linux/amd64` or `linux/arm64`{hint}", hint = meant(.0))]
 pub struct UnknownPlatform(
     /// What was found.
     pub String,

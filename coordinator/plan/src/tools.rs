@@ -41,7 +41,7 @@ impl<'a> Tool<'a> {
             return None;
         }
         let asks = self.file.map_or_else(|| "the step".to_owned(), |file| format!("`{file}`"));
-        Some(format!("has {} {found} where {asks} asks for {}", self.name, self.versions))
+        Some(format!("has {} {found}, but {asks} requires {}", self.name, self.versions))
     }
 }
 
@@ -75,6 +75,6 @@ mod tests {
     fn a_mismatch_names_both_versions_and_the_file() {
         let tool = Tool::read("node ^22? (package.json)");
         assert!(tool.recommended);
-        assert_eq!(tool.unmet("v20.1.0").unwrap(), "has node 20.1.0 where `package.json` asks for ^22");
+        assert_eq!(tool.unmet("v20.1.0").unwrap(), "has node 20.1.0, but `package.json` requires ^22");
     }
 }

@@ -170,7 +170,7 @@ pub enum Effect {
         lease: LeaseId,
         /// What.
         key: ActionKey,
-        /// The how manieth try, from 1.
+        /// The number of the attempt, from 1.
         attempt: u32,
         /// What it may use.
         reserved: Capacity,

@@ -112,13 +112,13 @@ impl Worker {
                 .map(|(_, value)| value.as_str())
                 .collect();
             lacks.push(if offered.is_empty() {
-                format!("offers no {name} and {name}={value} is asked")
+                format!("is missing required {name}={value}")
             } else {
-                format!("offers {name}={} and {name}={value} is asked", offered.join(","))
+                format!("has {name}={}, but {name}={value} is required", offered.join(","))
             });
         }
         for (name, value) in terms.demands.difference(&requirements.properties) {
-            lacks.push(format!("takes only what asks for {name}={value}"));
+            lacks.push(format!("accepts only work that requires {name}={value}"));
         }
         if !terms.serve(&requirements.tenant) {
             lacks.push("is bound to other tenants".to_owned());
@@ -126,12 +126,12 @@ impl Worker {
         let (has, asked) = (terms.capacity, requirements.capacity);
         if has.milli_cpus < asked.milli_cpus {
             let cpus = |milli: u32| f64::from(milli) / 1000.0;
-            lacks.push(format!("has {} CPUs and {} are asked", cpus(has.milli_cpus), cpus(asked.milli_cpus)));
+            lacks.push(format!("has {} CPUs, but {} are required", cpus(has.milli_cpus), cpus(asked.milli_cpus)));
         }
         if has.memory_bytes < asked.memory_bytes {
             let mib = |bytes: u64| bytes >> 20;
             lacks.push(format!(
-                "has {} MiB of memory and {} MiB are asked",
+                "has {} MiB of memory, but {} MiB are required",
                 mib(has.memory_bytes),
                 mib(asked.memory_bytes)
             ));

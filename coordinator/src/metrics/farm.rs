@@ -139,15 +139,15 @@ impl Collector for View {
         }
         let mut put = |name: &str, help: &str, metric: &dyn Encoded| metric.put(&mut encoder, name, help);
         put("queue_actions", "Actions that wait for a worker, by platform", &gauges.queued)?;
-        put("queue_oldest_seconds", "How long the oldest of them has waited", &gauges.oldest)?;
+        put("queue_oldest_seconds", "How long the oldest waiting action has waited", &gauges.oldest)?;
         put("workers", "Workers, by platform and state", &gauges.workers)?;
         put("running_actions", "Actions that workers hold", &gauges.running)?;
         put("farm_cpus", "CPUs that workers offer", &gauges.cpus)?;
-        put("farm_cpus_used", "Those of them that are reserved", &gauges.cpus_used)?;
+        put("farm_cpus_used", "CPUs that are reserved", &gauges.cpus_used)?;
         put("farm_memory_bytes", "Memory that workers offer", &gauges.memory)?;
-        put("farm_memory_used_bytes", "What of it is reserved", &gauges.memory_used)?;
+        put("farm_memory_used_bytes", "Memory that is reserved", &gauges.memory_used)?;
         put("store_bytes", "Bytes of cached blobs on this coordinator's disk", &ConstGauge::new(farm.store_bytes))?;
-        put("store_capacity_bytes", "Most that they may be", &ConstGauge::new(farm.store_capacity_bytes))
+        put("store_capacity_bytes", "Limit on these bytes", &ConstGauge::new(farm.store_capacity_bytes))
     }
 }
 

@@ -169,8 +169,9 @@ impl action_cache_server::ActionCache for ActionCache {
         let request = request.into_inner();
         let action = digest_of(request.digest_function, request.action_digest.as_ref())?;
         let found = self.stores.cached_result(&request.instance_name, &action).await?;
-        let mut result = found
-            .ok_or_else(|| Status::not_found(format!("no whole result of action `{action}` is cached; execute it")))?;
+        let mut result = found.ok_or_else(|| {
+            Status::not_found(format!("no complete result of action `{action}` is cached; execute it"))
+        })?;
         name_worker(&mut result);
         self.inline(&request, &mut result, action.function).await?;
         Ok(Response::new(result))

@@ -60,10 +60,10 @@ impl builds_server::Builds for Builds {
         let user = request.into_inner().user;
         subject.is(format!("builds of {user}"));
         if user.is_empty() {
-            return Err(Status::invalid_argument("expected whose builds are to be cancelled"));
+            return Err(Status::invalid_argument("expected the user whose builds to cancel"));
         }
         let builds = self.builds.cancel_all(&user);
-        tracing::info!(by = by.name, user, builds = builds.len(), "somebody's builds are cancelled");
+        tracing::info!(by = by.name, user, builds = builds.len(), "a user's builds are cancelled");
         Ok(Response::new(v1::CancelAllResponse { builds }))
     }
 

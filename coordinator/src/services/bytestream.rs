@@ -113,7 +113,7 @@ impl ByteStream {
     async fn next(&self, messages: &mut Streaming<WriteRequest>) -> Result<Option<WriteRequest>, Status> {
         let silent = |_| {
             let seconds = self.patience.as_secs_f32();
-            Status::deadline_exceeded(format!("no message of this upload for {seconds} s; go on with a new stream"))
+            Status::deadline_exceeded(format!("no message of this upload for {seconds} s; continue with a new stream"))
         };
         tokio::time::timeout(self.patience, messages.message()).await.map_err(silent)?
     }
@@ -149,7 +149,7 @@ impl ByteStream {
             empty += u32::from(message.data.is_empty());
             if empty > MAX_EMPTY_MESSAGES || received > most_on_the_wire(name) {
                 return Err(Status::invalid_argument(format!(
-                    "this upload goes on without an end: {received} bytes and {empty} empty messages came for blob `{}`",
+                    "this upload does not end: {received} bytes and {empty} empty messages came for blob `{}`",
                     name.digest
                 )));
             }

@@ -82,9 +82,9 @@ pub(super) async fn register_mapping(
     stores: &Stores,
     mut requests: Streaming<reapi::RegisterChunkMappingRequest>,
 ) -> Result<Digest, Status> {
-    let _place = MAPPINGS.try_acquire().map_err(|_| {
-        Status::resource_exhausted("as many chunk mappings as the farm takes at once are under way; try again")
-    })?;
+    let _place = MAPPINGS
+        .try_acquire()
+        .map_err(|_| Status::resource_exhausted("too many chunk mappings are in progress; try again"))?;
     let first = next(&mut requests).await?;
     let first = first.ok_or_else(|| Status::invalid_argument("a mapping without a message; expected at least one"))?;
     let blob = digest(first.digest_function, first.blob_digest.as_ref())?;
@@ -114,7 +114,7 @@ fn read(blob: &Digest, chunks: &[reapi::Digest]) -> Result<Vec<Digest>, Status> 
 
 fn too_many() -> Status {
     Status::invalid_argument(format!(
-        "a blob of more than {MAX_CHUNKS} chunks is not taken; send it by `ByteStream.Write`"
+        "a blob of more than {MAX_CHUNKS} chunks is not accepted; send it by `ByteStream.Write`"
     ))
 }
 

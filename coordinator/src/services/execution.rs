@@ -255,7 +255,9 @@ fn states(mut state: watch::Receiver<Operation>, stopping: CancellationToken) ->
                 () = stopping.cancelled() => false,
             };
             if !goes_on {
-                let _ = sender.send(Err(Status::unavailable("the coordinator stops; execute the action again"))).await;
+                let _ = sender
+                    .send(Err(Status::unavailable("the coordinator is shutting down; execute the action again")))
+                    .await;
                 return;
             }
             let operation = state.borrow_and_update().clone();

@@ -63,18 +63,18 @@ impl membership_server::Membership for Membership {
         }
         if !by.is_anonymous() && name == by.name {
             return Err(Status::invalid_argument(format!(
-                "`{name}` is who asks: whoever revokes themselves can call nobody back; let another admin do it"
+                "you cannot revoke yourself (`{name}`); ask another admin to do it"
             )));
         }
         if !name.is_empty() && !unknown && !self.knows(&name).await? {
             return Err(Status::not_found(format!(
-                "this farm knows nobody named `{name}`: no token, certificate or worker has that name, and nobody called with it \
-                 since the coordinator started (`kiln farm list`); `--unknown` revokes it all the same"
+                "nobody on this farm is named `{name}`: no token, certificate or worker has that name, and nobody called with it \
+                 since the coordinator started (`kiln farm list`); `--unknown` revokes it anyway"
             )));
         }
         let whom = whom(name, serial);
         self.authenticator.revoke(&whom).await?;
-        tracing::info!(by = by.name, name = whom.name, serial = whom.serial, "somebody is let in no more");
+        tracing::info!(by = by.name, name = whom.name, serial = whom.serial, "access revoked");
         Ok(Response::new(v1::RevokeResponse {}))
     }
 
@@ -88,7 +88,7 @@ impl membership_server::Membership for Membership {
         }
         let whom = whom(name, serial);
         self.authenticator.unrevoke(&whom).await?;
-        tracing::info!(by = by.name, name = whom.name, serial = whom.serial, "somebody is let in again");
+        tracing::info!(by = by.name, name = whom.name, serial = whom.serial, "access restored");
         Ok(Response::new(v1::UnrevokeResponse {}))
     }
 

@@ -40,7 +40,7 @@ impl Page {
         let skip = if token.is_empty() { Ok(0) } else { token.parse() };
         let skip = skip.map_err(|_| {
             let token: String = token.chars().take(80).collect();
-            Status::invalid_argument(format!("page token `{token}` is none of this farm's; begin without one"))
+            Status::invalid_argument(format!("unknown page token `{token}`; start without one"))
         })?;
         Ok(Self { size, skip })
     }

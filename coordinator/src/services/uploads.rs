@@ -125,7 +125,7 @@ impl Uploads {
         }
         if known.len() >= self.most && !known.contains_key(name) {
             return Err(Status::resource_exhausted(format!(
-                "{} uploads are under way, the most that the farm takes at once; try again when some have ended",
+                "{} uploads are in progress, the most that the farm allows at once; try again when some have ended",
                 self.most
             )));
         }
@@ -157,12 +157,12 @@ impl Uploads {
 
 fn wrong_offset(offset: u64, committed: u64) -> Status {
     Status::invalid_argument(format!(
-        "write offset {offset} is not where this upload is; expected {committed}, ask `QueryWriteStatus` and go on from there"
+        "write offset {offset} is not where this upload is; expected {committed}, ask `QueryWriteStatus` and continue from there"
     ))
 }
 
 fn taken_over() -> Status {
-    Status::aborted("another stream goes on with this upload; this one may end")
+    Status::aborted("another stream continues this upload; this one may end")
 }
 
 impl Drop for Hold {

@@ -54,7 +54,7 @@ impl workers_server::Workers for Workers {
     async fn link(&self, request: Request<Streaming<v1::WorkerMessage>>) -> Result<Response<Self::LinkStream>, Status> {
         let identity = kiln_auth::identity(&request);
         let place = self.places.clone().try_acquire_owned().map_err(|_| {
-            Status::resource_exhausted(format!("the farm has {MAX_WORKERS} workers, the most that it takes"))
+            Status::resource_exhausted(format!("the farm has {MAX_WORKERS} workers, the most that it allows"))
         })?;
         let subject = kiln_auth::audit::Subject::of(&request);
         let mut messages = request.into_inner();
@@ -65,7 +65,8 @@ impl workers_server::Workers for Workers {
         check(&register)?;
         if !identity.is_anonymous() && identity.name != register.worker {
             return Err(Status::permission_denied(format!(
-                "this worker shows that it is `{}` and registers as `{}`; give it `--name {0}`, or a certificate of its own by `--join`",
+                "this worker's certificate is for `{}`, but it registers as `{}`; start it with `--name {0}`, or give it its own \
+                 certificate with `--join`",
                 identity.name, register.worker
             )));
         }
@@ -77,7 +78,7 @@ impl workers_server::Workers for Workers {
         let (answers, listened) = until_dropped(ReceiverStream::new(receiver));
         tokio::spawn(async move {
             let inbox = Arc::new(Semaphore::new(INBOX));
-            // Who is no longer let in has nobody who listens, whatever they go on to say.
+            // Whatever a revoked worker still sends is ignored.
             while let Some(Ok(Some(message))) = tokio::select! {
                 message = messages.message() => Some(message),
                 () = listened.cancelled() => None,

@@ -117,7 +117,7 @@ mod tests {
     fn a_quota_that_is_none_is_refused_in_words() {
         for (text, word) in [
             ("[default]\nactions = 0", "`actions = 0` lets nothing run"),
-            ("[tenants.a]\nstore = \"much\"", "tenant `a`: `much` is no size"),
+            ("[tenants.a]\nstore = \"much\"", "tenant `a`: invalid size `much`"),
             ("[tenants.a]\nspace = 1", "space"),
         ] {
             let error = read(text).expect_err(word).to_string();

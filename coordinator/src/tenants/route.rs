@@ -73,7 +73,7 @@ fn admit<B>(request: &mut http::Request<B>, tenants: &Tenants) -> Result<String,
             Ok(tenant)
         }
         None if identity.roles.iter().all(|role| *role == Role::Worker) => Err(Status::permission_denied(format!(
-            "worker `{}` shows no lease; a worker reads and writes blobs only for a lease that it has",
+            "worker `{}` shows no lease; a worker reads and writes blobs only for a lease that it holds",
             identity.name
         ))),
         None => Ok(identity.tenant.clone()),

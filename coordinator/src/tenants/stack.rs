@@ -199,7 +199,7 @@ impl Tenants {
             let mut open = self.open.lock();
             if open.len() >= MAX_TENANTS && !open.contains_key(tenant) {
                 return Err(Status::resource_exhausted(format!(
-                    "this coordinator has {MAX_TENANTS} tenants, the most that it takes"
+                    "this coordinator has {MAX_TENANTS} tenants, the most that it allows"
                 )));
             }
             open.entry(tenant.to_owned()).or_default().clone()
@@ -208,7 +208,7 @@ impl Tenants {
         let stack = opened.map_err(|error| {
             tracing::error!(tenant, error = format!("{error:#}"), "a tenant's stores cannot be opened");
             Status::unavailable(format!(
-                "the stores of tenant `{tenant}` cannot be opened; who runs the farm finds why in its log"
+                "the stores of tenant `{tenant}` cannot be opened; the coordinator's log says why"
             ))
         })?;
         Ok(take(stack))

@@ -84,7 +84,7 @@ impl Watched {
                 Ok(true) => self.read = now,
                 Ok(false) => return,
                 Err(error) if told.as_ref() != Some(&now) => {
-                    tracing::error!(%error, files = ?self.paths, "what is new cannot be used; what was known before stays");
+                    tracing::error!(%error, files = ?self.paths, "the new version cannot be used; the previous one stays in effect");
                     told = Some(now);
                 }
                 Err(_) => {}

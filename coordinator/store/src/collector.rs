@@ -108,10 +108,10 @@ impl Collector {
                     bucket_blobs = report.bucket.blobs,
                     marked = report.marked,
                     duration_ms,
-                    "collected what nobody used lately"
+                    "collected unused results and blobs"
                 );
             }
-            Err(error) => tracing::warn!(%error, "a collection ended early; the next one goes on"),
+            Err(error) => tracing::warn!(%error, "a collection ended early; the next one continues"),
         }
     }
 

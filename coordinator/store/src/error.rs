@@ -58,7 +58,7 @@ pub enum Error {
     TooLarge { digest: Digest },
     #[error(transparent)]
     Redis(#[from] super::redis::Error),
-    #[error("the bucket `{shown}` is away: {why}")]
+    #[error("the bucket `{shown}` is unreachable: {why}")]
     S3 { shown: String, why: String },
     #[error("the bucket `{shown}` cannot be used: {why}")]
     S3Refused { shown: String, why: String },

@@ -63,8 +63,8 @@ impl Metrics {
         }
         let help = "Time that a store took for an operation";
         registry.register("store_operation_seconds", help, metrics.seconds.clone());
-        registry.register("store_errors", "Operations that a store failed at", metrics.errors.clone());
-        let help = "Questions for an action's result, by whether it was there whole";
+        registry.register("store_errors", "Failed operations of a store", metrics.errors.clone());
+        let help = "Lookups of action results, by outcome";
         registry.register("action_cache_lookups", help, metrics.lookups.clone());
         metrics
     }

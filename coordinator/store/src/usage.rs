@@ -77,8 +77,8 @@ impl Usage {
         let (kept, quota) = (self.kept(), self.inner.quota);
         (kept.saturating_add(quota / PART) > quota).then(|| {
             format!(
-                "the tenant's artifacts, records and logs take {} MiB of its quota of {} MiB, and nothing is left to build with; whoever \
-                 runs the farm raises `store` in `--quotas`, or has old artifacts dropped by `--artifacts-size`",
+                "the tenant's artifacts, records and logs take {} MiB of its quota of {} MiB, and nothing is left to build with; ask the \
+                 farm's operator to raise `store` in `--quotas`, or to drop old artifacts with `--artifacts-size`",
                 kept >> 20,
                 quota >> 20
             )

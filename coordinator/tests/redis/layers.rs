@@ -123,7 +123,7 @@ async fn what_was_written_while_redis_was_away_is_shared_when_it_is_back() {
     one.put(&["before"], 1).await;
     redis.kill();
     one.coordinator.becomes(|health| matches!(health, Health::Away(_))).await;
-    assert!(one.store.hindrance().unwrap().contains("Redis is away"));
+    assert!(one.store.hindrance().unwrap().contains("Redis is unreachable"));
     one.put(&["meanwhile"], 2).await;
     assert_eq!(one.hits().await, [("before".to_owned(), 1), ("meanwhile".to_owned(), 2)], "expected its own");
     assert!(other.hits().await.is_empty());

@@ -124,7 +124,7 @@ fn globs(what: &str, patterns: &[String]) -> Result<GlobSet, String> {
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
         let glob = GlobBuilder::new(pattern).literal_separator(true).build();
-        set.add(glob.map_err(|error| format!("`{what}`: `{pattern}` is no pattern: {}", error.kind()))?);
+        set.add(glob.map_err(|error| format!("`{what}`: invalid pattern `{pattern}`: {}", error.kind()))?);
     }
     set.build().map_err(|error| format!("`{what}`: {error}"))
 }
@@ -190,9 +190,7 @@ impl Hook {
             check_name("tenant", &self.tenant(name))?;
         }
         if self.repositories.is_empty() {
-            return Err(
-                "`repositories` names none; expected addresses such as `https://forge.example/team/*`".to_owned()
-            );
+            return Err("`repositories` is empty; expected URLs such as `https://forge.example/team/*`".to_owned());
         }
         for pattern in self.repositories.iter().chain(&self.submodule_repositories) {
             repository::check(pattern)?;
@@ -278,7 +276,7 @@ impl Hook {
     pub(super) fn secrets(&self) -> Result<Vec<kiln_proto::v1::Secret>, String> {
         let read = |(name, path): (&String, &PathBuf)| {
             if !secret::is_name(name) {
-                return Err(format!("`secrets`: `{name}` can name no secret; expected letters, digits and `_`"));
+                return Err(format!("`secrets`: invalid secret name `{name}`; expected letters, digits and `_`"));
             }
             let value = word(path)?;
             match secret::problem(&value) {
@@ -309,8 +307,8 @@ impl Hook {
         };
         match listed {
             _ if is_built => Ok(()),
-            [] => Err(format!("{what} `{name}` is not built: none is")),
-            listed => Err(format!("{what} `{name}` is not built: those are that match `{}`", listed.join("`, `"))),
+            [] => Err(format!("{what} `{name}` is not built: none is configured")),
+            listed => Err(format!("{what} `{name}` is not built; only those that match `{}` are", listed.join("`, `"))),
         }
     }
 }

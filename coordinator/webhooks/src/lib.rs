@@ -116,7 +116,7 @@ pub async fn serve(
     for (key, job) in webhooks.shared.journal.pending().await? {
         webhooks.begin(key, job);
     }
-    tracing::info!(%address, tls = tls.is_some(), hooks = webhooks.shared.hooks.len(), "webhooks are taken");
+    tracing::info!(%address, tls = tls.is_some(), hooks = webhooks.shared.hooks.len(), "accepting webhooks");
     let router = receive::router(webhooks, is_behind_proxy);
     Ok(listener::serve(listener, tls, router, is_behind_proxy, stopping))
 }
@@ -130,7 +130,7 @@ impl Webhooks {
                 tracing::warn!(
                     hook = job.hook,
                     commit = job.push.commit,
-                    "a push is not built: its webhook is configured no more"
+                    "a push is not built: its webhook is no longer configured"
                 );
                 webhooks.forget(key).await;
                 return;

@@ -38,7 +38,7 @@ impl WebhookMetrics {
         }
         let help = "Deliveries of webhooks, by what was answered";
         registry.register("webhook_deliveries", help, metrics.deliveries.clone());
-        let help = "Statuses of commits that were told to forges, by whether they took them";
+        let help = "Commit statuses sent to forges, by whether they were accepted";
         registry.register("webhook_statuses", help, metrics.statuses.clone());
         metrics
     }

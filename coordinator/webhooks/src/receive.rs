@@ -98,7 +98,7 @@ async fn receive(
     mut share: Share,
 ) -> Result<Answer, Answer> {
     // Who does not know the secret is not told either which webhooks there are.
-    let unknown = || Answer(StatusCode::UNAUTHORIZED, "no webhook of this name takes this signature".to_owned());
+    let unknown = || Answer(StatusCode::UNAUTHORIZED, "no webhook of this name accepts this signature".to_owned());
     let refused = |reason: String| {
         tracing::warn!(hook = name, reason, "a delivery is not by the forge");
         unknown()
@@ -118,7 +118,7 @@ async fn receive(
         Event::Other(words) => return Ok(Answer(StatusCode::OK, words)),
     };
     let Some(repository) = push.addresses.iter().find(|address| hook.builds_repository(address)).cloned() else {
-        let words = format!("`{}` is none of this webhook's `repositories`", push.addresses.join("`, `"));
+        let words = format!("`{}` is not among this webhook's `repositories`", push.addresses.join("`, `"));
         return Err(Answer(StatusCode::FORBIDDEN, words));
     };
     if let Err(words) = hook.builds_reference(&push) {
@@ -136,11 +136,11 @@ async fn accept(webhooks: &Webhooks, hook: &Hook, key: Key, push: Push, reposito
             Ok(Answer(StatusCode::ACCEPTED, words))
         }
         Ok(Taken::Before) => {
-            Err(Answer(StatusCode::CONFLICT, "this delivery was taken before; what it pushed is built once".to_owned()))
+            Err(Answer(StatusCode::CONFLICT, "this delivery was already accepted; each push is built once".to_owned()))
         }
         Ok(Taken::Full) => Err(Answer(
             StatusCode::SERVICE_UNAVAILABLE,
-            "as many pushes wait to be built as there is room for; deliver it again later".to_owned(),
+            "too many pushes are queued; deliver it again later".to_owned(),
         )),
         Err(error) => {
             tracing::error!(%error, "a push cannot be written down");

@@ -45,7 +45,7 @@ pub(super) async fn tell(
                     commit = job.push.commit,
                     reason = words,
                     again,
-                    "the status of a commit was not taken"
+                    "the status of a commit was not accepted"
                 );
                 if !again {
                     return Some(false);
@@ -81,10 +81,10 @@ async fn once(http: &reqwest::Client, hook: &Hook, job: &Job, status: &Status<'_
     };
     let call = hook.forge.report(&api, &job.push, status);
     let Some(Call { url, credential: (header, before), body }) = call else {
-        return Err(Failed::for_good(format!("`api = \"{api}\"` is no base of addresses")));
+        return Err(Failed::for_good(format!("`api = \"{api}\"` is not a valid base URL")));
     };
     let mut value = HeaderValue::try_from(format!("{before}{}", token.as_str()))
-        .map_err(|_| Failed::for_good("the token can be in no header"))?;
+        .map_err(|_| Failed::for_good("the token has characters that a header cannot contain"))?;
     value.set_sensitive(true);
     let sent = http
         .post(url.clone())

@@ -8,7 +8,7 @@ pub(super) fn check(address: &str) -> Result<(), String> {
     let wrong = |words: &str| Err(format!("`repositories`: `{address}` {words}"));
     let Some((scheme, rest)) = address.split_once("://") else {
         return wrong(
-            "is no address; expected such as `https://forge.example/team/shop`, `ssh://git@forge.example/team/shop`",
+            "is not a valid URL; expected for example `https://forge.example/team/shop`, `ssh://git@forge.example/team/shop`",
         );
     };
     if !matches!(scheme, "https" | "http" | "ssh" | "git" | "file") {

@@ -36,7 +36,7 @@ pub enum Error {
     #[error("there is no directory `{}` to build from", .path.display())]
     NoDirectory { path: PathBuf },
     #[error(
-        "`{}` is a name that is no UTF-8, and cannot be sent to another machine; rename it, or list it in `.kilnignore`",
+        "`{}` is a name that is not valid UTF-8, and cannot be sent to another machine; rename it, or list it in `.kilnignore`",
         .path.display()
     )]
     Name { path: PathBuf },

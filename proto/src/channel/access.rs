@@ -13,16 +13,16 @@ const TOKEN: &str = "KILN_TOKEN";
 #[derive(Debug, Clone, Default, clap::Args)]
 #[group(skip)]
 pub struct Access {
-    /// The authority that signed the coordinator's certificate, in PEM; else those that this system trusts.
+    /// Certificate authority of the coordinator, in PEM; default: those that the system trusts.
     #[arg(long, env = "KILN_CA", global = true, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// One's own certificate for the farm, in PEM.
+    /// Client certificate for the farm, in PEM.
     #[arg(long, env = "KILN_CERT", global = true, value_name = "FILE")]
     pub cert: Option<PathBuf>,
-    /// That certificate's key, in PEM.
+    /// Key of that certificate, in PEM.
     #[arg(long, env = "KILN_KEY", global = true, value_name = "FILE", hide_env_values = true)]
     pub key: Option<PathBuf>,
-    /// A file with a token for the farm; a token itself may be in `KILN_TOKEN`.
+    /// File with a token for the farm; `KILN_TOKEN` can hold the token itself.
     #[arg(long, env = "KILN_TOKEN_FILE", global = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 }
@@ -37,7 +37,7 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    #[error("`{given}` needs `{missing}` beside it: a certificate is shown with its key")]
+    #[error("`{given}` requires `{missing}`: a certificate is used with its key")]
     Pair { given: &'static str, missing: &'static str },
     #[error("the certificate, its key or the authority cannot be used ({reason}); expected PEM")]
     Certificate { reason: String },

@@ -7,22 +7,19 @@
 const MEANINGS: &[(&str, &str)] = &[
     (
         "peer certificate: BadSignature",
-        "its certificate is not signed by the authority that is trusted here; is `--ca` (`KILN_CA`) of this farm?",
+        "its certificate is not signed by the trusted authority; is `--ca` (`KILN_CA`) the authority of this farm?",
     ),
     (
         "UnknownIssuer",
-        "its certificate is signed by an authority that is not trusted here; name the farm's own by `--ca` (`KILN_CA`)",
+        "its certificate is signed by an untrusted authority; pass the farm's own with `--ca` (`KILN_CA`)",
     ),
-    (
-        "NotValidForName",
-        "its certificate is for another name; use a name that it was made for, or make it one for this name",
-    ),
+    ("NotValidForName", "its certificate is for another name; use a name that is in it, or create one for this name"),
     (
         "not valid for name",
-        "its certificate is for another name; use a name that it was made for, or make it one for this name",
+        "its certificate is for another name; use a name that is in it, or create one for this name",
     ),
-    ("certificate expired", "its certificate has expired; who runs the farm must replace it"),
-    ("invalid peer certificate: Expired", "its certificate has expired; who runs the farm must replace it"),
+    ("certificate expired", "its certificate has expired; the farm's operator must replace it"),
+    ("invalid peer certificate: Expired", "its certificate has expired; the farm's operator must replace it"),
     ("not valid yet", "its certificate is not valid yet; is this machine's clock right?"),
     ("HTTP/2 was not negotiated", "it speaks TLS but not gRPC; is there a coordinator at this address?"),
     ("InvalidContentType", "it speaks no TLS; expected `http://` for such a coordinator"),
@@ -33,7 +30,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ),
     (
         "fatal alert: BadCertificate",
-        "it refuses this client's certificate; expected one that `kiln farm certificate` made for this farm",
+        "it refuses this client's certificate; expected one created by `kiln farm certificate` for this farm",
     ),
     ("fatal alert: DecryptError", "it refuses this client's certificate; expected one of this farm's own authority"),
     (

@@ -57,7 +57,7 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    #[error("`{digest}` is no message of the expected kind")]
+    #[error("`{digest}` is not a message of the expected type")]
     Message {
         digest: Digest,
         #[source]

@@ -20,9 +20,9 @@ pub struct Process {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
-    #[error("`{FILTER}` is no filter: {0}; expected such as `info` or `warn,kiln_worker=debug`")]
+    #[error("invalid filter in `{FILTER}`: {0}; expected for example `info` or `warn,kiln_worker=debug`")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    #[error("`{variable}` asks for `{found}`; traces are sent by `grpc`, expected that or nothing")]
+    #[error("`{variable}` is `{found}`; traces are sent with `grpc` only, expected that or nothing")]
     Protocol { variable: &'static str, found: String },
     #[error("traces cannot be sent: {0}; see the `OTEL_EXPORTER_OTLP_…` variables")]
     Exporter(#[from] ExporterBuildError),

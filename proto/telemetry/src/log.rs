@@ -9,10 +9,10 @@ use tracing_subscriber::{EnvFilter, Layer};
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// A JSON object a line. `spans` says what the line belongs to: a build's id, an action's digest, a lease.
+    /// One JSON object per line. `spans` names the build, the action and the lease a line belongs to.
     Json,
 }
 

@@ -16,7 +16,7 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 /// How a process tells of itself. Traces are configured by OpenTelemetry's own variables.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Options {
-    /// How log lines look on standard error.
+    /// Format of the log on standard error.
     #[arg(long, env = "KILN_LOG_FORMAT", value_enum, default_value_t, global = true, value_name = "FORMAT")]
     pub log_format: Format,
 }

@@ -49,12 +49,12 @@ pub(super) fn failed(name: &ImageName, error: &bollard::errors::Error) -> Error 
     // Registries that keep secret what they have say both at once.
     if says(error, &UNKNOWN) && !says(error, &["no such host"]) {
         return Error::Action(format!(
-            "there is no image `{name}` ({said}); check its name, and that the workers may see it"
+            "there is no image `{name}` ({said}); check its name, and that the workers can access it"
         ));
     }
     if says(error, &UNAUTHORIZED) {
         return Error::Worker(format!(
-            "registry `{registry}` refuses the credentials that there are for `{name}` ({said}); give the tenant some by the \
+            "registry `{registry}` refuses the available credentials for `{name}` ({said}); configure some for the tenant with the \
              coordinator's `--credentials`, or start the worker with `--own-credentials` and run `docker login {registry}` there as its user"
         ));
     }

@@ -24,7 +24,7 @@ pub(super) const STATE_LABEL: &str = "kiln.state";
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
-    #[error("`{host}` is no address of a Docker Engine on this machine; expected such as `{DEFAULT_HOST}`")]
+    #[error("invalid address `{host}` of a Docker Engine on this machine; expected for example `{DEFAULT_HOST}`")]
     Host { host: String },
     #[error("there is no Docker Engine at `{host}`: {reason}")]
     Away { host: String, reason: String },
@@ -53,7 +53,7 @@ impl Engine {
         let asking = async { api.negotiate_version().await.map_err(|error| away(words(&error))) };
         let api = tokio::time::timeout(FIRST_PATIENCE, asking)
             .await
-            .map_err(|_| away(format!("it says nothing for {} s", FIRST_PATIENCE.as_secs())))??;
+            .map_err(|_| away(format!("it has not answered for {} s", FIRST_PATIENCE.as_secs())))??;
         let version = api.version().await.map_err(|error| away(words(&error)))?;
         let os = version.os.unwrap_or_default();
         if os != "linux" {

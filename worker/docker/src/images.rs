@@ -337,7 +337,7 @@ impl Images {
             return Err(other_platform(name, architecture, &there));
         }
         let digest = found.descriptor.digest.unwrap_or_default();
-        let unusable = |_| Error::Worker(format!("the registry names no usable digest of `{name}`, but `{digest}`"));
+        let unusable = |_| Error::Worker(format!("the registry has no usable digest of `{name}`, but `{digest}`"));
         Ok(name.at(digest.parse().map_err(unusable)?))
     }
 }
@@ -369,7 +369,7 @@ fn tagged(found: &ImageInspect) -> Option<String> {
 fn by_id(name: &ImageName, id: &str) -> Result<ImageName, Error> {
     // Podman leaves the algorithm out.
     let whole = if id.contains(':') { id.to_owned() } else { format!("sha256:{id}") };
-    let unusable = |_| Error::Worker(format!("this worker's engine names no usable id of `{name}`, but `{id}`"));
+    let unusable = |_| Error::Worker(format!("this worker's engine has no usable id of `{name}`, but `{id}`"));
     Ok(ImageName::Id(whole.parse().map_err(unusable)?))
 }
 

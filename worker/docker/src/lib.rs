@@ -54,11 +54,11 @@ const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// Whether a worker offers Docker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
-    /// Where an engine answers.
+    /// If an engine answers.
     Auto,
     /// Never.
     Off,
-    /// Where none answers, the worker does not start.
+    /// Always; the worker does not start without an engine.
     Required,
 }
 
@@ -67,7 +67,7 @@ pub enum Mode {
 pub struct Config {
     /// Address of the engine.
     pub host: String,
-    /// The engine's network for actions that may reach it.
+    /// The engine's network for steps with `network = true`.
     pub network: String,
     /// The worker's name, for people who look at containers.
     pub worker: String,

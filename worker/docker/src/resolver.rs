@@ -27,7 +27,7 @@ fn arguments(job: &Job) -> Result<(ImageName, String), Error> {
     };
     let name = name.parse().map_err(|error: kiln_images::reference::Invalid| Error::Action(error.to_string()))?;
     let architecture = platform.strip_prefix("linux/");
-    let unknown = || Error::Action(format!("`{platform}` is no platform; expected such as `linux/amd64`"));
+    let unknown = || Error::Action(format!("invalid platform `{platform}`; expected for example `linux/amd64`"));
     Ok((name, architecture.ok_or_else(unknown)?.to_owned()))
 }
 

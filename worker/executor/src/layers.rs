@@ -42,8 +42,9 @@ impl Overlay {
 
 /// overlayfs separates its options with commas and its lower layers with colons.
 fn escape(path: &Path) -> Result<String, String> {
-    let text =
-        path.to_str().ok_or_else(|| format!("`{}` is no UTF-8; choose another state directory", path.display()))?;
+    let text = path
+        .to_str()
+        .ok_or_else(|| format!("`{}` is not valid UTF-8; choose another state directory", path.display()))?;
     let mut escaped = String::new();
     for c in text.chars() {
         if matches!(c, ',' | ':' | '\\') {

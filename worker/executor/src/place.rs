@@ -34,11 +34,11 @@ impl Place {
             (None | Some(property::SANDBOX), None) => Ok(Self::Machine),
             (Some(property::IMAGE_RESOLVER), None) => Ok(Self::ImageResolver),
             (Some(property::DOCKER), None) => {
-                Err("the action asks for `docker` and names no image; add the property `container-image`".to_owned())
+                Err("the action requests `docker` without an image; add the property `container-image`".to_owned())
             }
             (Some(executor), image) => {
                 let image = image.map_or(String::new(), |image| format!(" for image `{image}`"));
-                Err(format!("the action asks for executor `{executor}`{image}, which does not do that"))
+                Err(format!("executor `{executor}` cannot run this action{image}"))
             }
         }
     }

@@ -103,10 +103,10 @@ fn read(digest: &Digest, data: &[u8]) -> Result<Directory, Error> {
     let mut names = HashSet::new();
     let mut check = |name: &str| {
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
-            return Err(invalid(format!("`{}` is no name for an entry", name.escape_debug())));
+            return Err(invalid(format!("invalid name `{}` of a directory entry", name.escape_debug())));
         }
         if !names.insert(name.to_owned()) {
-            return Err(invalid(format!("`{name}` stands there twice")));
+            return Err(invalid(format!("`{name}` is in it twice")));
         }
         Ok(())
     };

@@ -246,7 +246,7 @@ fn transfer_failed(error: transfer::Error) -> Error {
     match error {
         transfer::Error::Missing { digest } => Error::Missing(vec![digest]),
         transfer::Error::Message { digest, source } => {
-            Error::Invalid(format!("input `{digest}` is no directory: {source}"))
+            Error::Invalid(format!("input `{digest}` is not a directory: {source}"))
         }
         other if other.is_connection() => Error::Connection(other.to_string()),
         other => Error::Farm(other.to_string()),

@@ -93,11 +93,7 @@ pub async fn keep(
         match outcome {
             session::Ended::NameInUse { reason } => {
                 if refused_since.is_none() {
-                    tracing::warn!(
-                        reason,
-                        name = identity.borrow().name,
-                        "the name is in use; trying again for a minute"
-                    );
+                    tracing::warn!(reason, name = identity.borrow().name, "the name is in use; retrying for a minute");
                 }
                 if refused_since.get_or_insert_with(Instant::now).elapsed() >= NAME_IN_USE {
                     refused = Some(Error::NameInUse(reason));
@@ -110,13 +106,13 @@ pub async fn keep(
                 tracing::warn!(
                     reason,
                     running = leases.running_count(),
-                    "the link broke; what runs goes on, dialling again"
+                    "connection lost; running leases continue, reconnecting"
                 );
                 pause = Backoff::default();
             }
             session::Ended::Broken { after_registering: false, reason } => {
                 if pause.is_fresh() {
-                    tracing::warn!(reason, url = farm.url, "cannot reach the coordinator; trying again");
+                    tracing::warn!(reason, url = farm.url, "cannot reach the coordinator; retrying");
                 }
             }
         }

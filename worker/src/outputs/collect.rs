@@ -95,11 +95,11 @@ fn read(
                 collected.output_symlinks.push(link);
             }
             (Output::File(_), Kind::Directory) => {
-                let words = format!("output `{path}` is a file, and a directory was asked for");
+                let words = format!("output `{path}` is a file, but a directory was requested");
                 return Err(Error::Precondition(words));
             }
             (Output::Directory(_), Kind::File) => {
-                let words = format!("output `{path}` is a directory, and a file was asked for");
+                let words = format!("output `{path}` is a directory, but a file was requested");
                 return Err(Error::Precondition(words));
             }
             (Output::File(found), _) => {

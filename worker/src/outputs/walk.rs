@@ -76,9 +76,8 @@ pub(super) fn look(root: &Path, path: &str, room: &mut Room) -> Result<Option<Ou
         match fs::symlink_metadata(&at) {
             Ok(data) if data.is_dir() => {}
             Ok(data) if data.is_symlink() => {
-                let words = format!(
-                    "output `{path}` lies behind the symbolic link `{part}`; name its real path in the outputs"
-                );
+                let words =
+                    format!("output `{path}` is behind the symbolic link `{part}`; use its real path in the outputs");
                 return Err(Error::Precondition(words));
             }
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Err(failed(&at, path)(error)),
@@ -111,7 +110,7 @@ fn special(path: &str) -> Error {
 
 fn target(at: &Path, path: &str) -> Result<String, Error> {
     let target = fs::read_link(at).map_err(failed(at, path))?;
-    let not_text = || Error::Precondition(format!("the target of symbolic link `{path}` is no UTF-8"));
+    let not_text = || Error::Precondition(format!("the target of symbolic link `{path}` is not valid UTF-8"));
     target.into_os_string().into_string().map_err(|_| not_text())
 }
 
@@ -140,7 +139,8 @@ fn list(top: &Path, output: &str, room: &mut Room) -> Result<Listing, Error> {
             room.take(output)?;
             let name = entry.file_name();
             let Some(name) = name.to_str() else {
-                let words = format!("`{}` in output `{output}` has a name that is no UTF-8", name.to_string_lossy());
+                let words =
+                    format!("`{}` in output `{output}` has a name that is not valid UTF-8", name.to_string_lossy());
                 return Err(Error::Precondition(words));
             };
             let path = join(&within, name);

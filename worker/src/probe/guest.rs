@@ -27,10 +27,10 @@ const FAILED: &str = "\u{1f}failed";
 #[allow(missing_docs)]
 pub enum Error {
     #[error(
-        "`{root}` is no root file system: {reason}; expected a directory with `/bin/sh`, such as `mmdebstrap` makes"
+        "`{root}` is not a root file system: {reason}; expected a directory with `/bin/sh`, such as one made by `mmdebstrap`"
     )]
     NoRoot { root: String, reason: String },
-    #[error("the programs of the root `{root}` do not answer: {reason}")]
+    #[error("cannot run the programs of the root `{root}`: {reason}")]
     Silent { root: String, reason: String },
 }
 
@@ -44,7 +44,7 @@ pub(super) fn isa(root: &Path) -> Result<String, Error> {
         .map_err(|error| none(format!("`/bin/sh` cannot be read: {error}")))?;
     // ELF header: the magic number, and e_machine at offset 18, in the file's own byte order.
     if !head.starts_with(b"\x7fELF") {
-        return Err(none("its `/bin/sh` is no ELF file".into()));
+        return Err(none("its `/bin/sh` is not an ELF file".into()));
     }
     match u16::from_le_bytes([head[18], head[19]]) {
         62 => Ok("x86-64".to_owned()),

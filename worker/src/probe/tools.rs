@@ -98,7 +98,7 @@ fn ask(file: &Path, question: &[&str], path: &str) -> Option<String> {
         match child.try_wait().ok()? {
             Some(status) => break status,
             None if began.elapsed() > PATIENCE => {
-                tracing::warn!(tool = %file.display(), ?PATIENCE, "a tool does not say its version, and is taken for missing");
+                tracing::warn!(tool = %file.display(), ?PATIENCE, "a tool does not report its version, and counts as missing");
                 let _ = child.kill();
                 let _ = child.wait();
                 return None;

@@ -112,17 +112,15 @@ fn why(explanation: &v1::Explanation, run: &v1::StepRun) -> String {
     }
     let since = timestamp(run.reason_at_ms).map(ago).unwrap_or_default();
     let reason = match run.reason() {
-        Reason::First => return "no earlier success of it is known".to_owned(),
+        Reason::First => return "it has no earlier success on record".to_owned(),
         Reason::Changed => String::new(),
-        Reason::Evicted => "its result was cached, but that or a blob of it was evicted or expired".to_owned(),
-        Reason::Pruned => format!("its result was cached, but pruned {since} (`kiln cache prune`)"),
+        Reason::Evicted => "its cached result, or a blob of it, was evicted or expired".to_owned(),
+        Reason::Pruned => format!("its cached result was pruned {since} (`kiln cache prune`)"),
         Reason::NotCached => "it is never cached (`cache = false`)".to_owned(),
-        Reason::NoCache => "the build was told to use no cache (`--no-cache`)".to_owned(),
+        Reason::NoCache => "the build ignored the cache (`--no-cache`)".to_owned(),
         Reason::FailedBefore => format!("the same action failed {since}, and failures are not cached"),
-        Reason::RunAgain => {
-            "it had to run again: outputs of it that were cached were gone, or one was lacking".to_owned()
-        }
-        Reason::Unspecified => "the reason is not known".to_owned(),
+        Reason::RunAgain => "it had to run again: cached outputs of it were missing".to_owned(),
+        Reason::Unspecified => "the reason is unknown".to_owned(),
     };
     let base = run.base.clone().unwrap_or_default();
     if base.action.is_empty() || base.action == run.action {
@@ -130,9 +128,9 @@ fn why(explanation: &v1::Explanation, run: &v1::StepRun) -> String {
     }
     let then = timestamp(base.at_ms).map(ago).unwrap_or_default();
     let compared = match (explanation.forgotten, explanation.differences.is_empty()) {
-        (true, _) => format!("it is another action than {then}, but what that was made of was evicted"),
-        (false, true) => format!("it is another action than {then}, but nothing that is recorded differs"),
-        (false, false) => format!("this differs from its last hit or success, {then}:"),
+        (true, _) => format!("its action differs from the one {then}, but the record of that one was evicted"),
+        (false, true) => format!("its action differs from the one {then}, but nothing that is recorded differs"),
+        (false, false) => format!("changed since its last hit or success, {then}:"),
     };
     if reason.is_empty() { compared } else { format!("{reason}; {compared}") }
 }

@@ -51,18 +51,18 @@ pub(super) async fn prune(farm: &Farm, args: args::Prune) -> Result<Code, Error>
     let layers = terminal::count(pruned.layers.len(), "layer");
     let (freeable, freed) = (terminal::size(pruned.freeable_bytes), terminal::size(pruned.freed_bytes));
     if args.dry_run {
-        terminal::say(&format!("would forget {layers}, and free {freeable} that nothing else names"));
+        terminal::say(&format!("would drop {layers} and free {freeable} that nothing else refers to"));
     } else {
-        terminal::say(&format!("forgot {layers}, and freed {freed}"));
+        terminal::say(&format!("dropped {layers} and freed {freed}"));
         if pruned.freed_bytes < pruned.freeable_bytes {
             terminal::say(&format!(
-                "of {freeable} that no layer names any more, the rest is used by running work or by other results"
+                "of {freeable} that no cached step refers to any more; running work or other results use the rest"
             ));
         }
     }
     if pruned.shared > 0 {
         let kept = terminal::count(pruned.shared as usize, "layer");
-        terminal::say(&format!("{kept} as old stay: another project still uses the same action"));
+        terminal::say(&format!("{kept} as old kept: another project still uses the same action"));
     }
     Ok(Code::Success)
 }

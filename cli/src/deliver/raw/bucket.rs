@@ -38,7 +38,7 @@ impl Bucket {
                 Refused::Taken { place, path }
             }
             object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-                Refused::Denied { place, path, reason: "wrong credentials, or they may not write there".to_owned() }
+                Refused::Denied { place, path, reason: "wrong credentials, or no permission to write there".to_owned() }
             }
             _ => Refused::Failed { place, path, reason },
         }

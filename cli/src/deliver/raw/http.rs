@@ -53,7 +53,7 @@ impl Repository {
         let is_named = insecure.iter().any(|one| *one == host || *one == with_port);
         if base.scheme() == "http" && !is_named && !is_this_machine(&host) {
             let reason = format!(
-                "plain HTTP would show what is sent, and the password, to everyone on the way; use `https://`, or allow it with \
+                "plain HTTP would expose the data and the password to everyone on the network; use `https://`, or allow it with \
                  `--insecure-registry {with_port}`"
             );
             return Err(refused(reason));

@@ -35,7 +35,7 @@ pub enum Refused {
     Denied { place: String, path: String, reason: String },
     #[error("`{place}` did not take `{path}`: {reason}")]
     Failed { place: String, path: String, reason: String },
-    #[error("`{place}` holds another artifact as `{path}` already; it is left alone, and an id is never given twice")]
+    #[error("`{place}` already has another artifact at `{path}`; it was left alone, because ids are never reused")]
     Taken { place: String, path: String },
 }
 

@@ -84,7 +84,7 @@ impl Rules {
         let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
         let mut rules: Self = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         if rules.rules.is_empty() {
-            return Err(wrong("it has no `[[rule]]`, and so nobody would be let in".to_owned()));
+            return Err(wrong("it has no `[[rule]]`, so nobody would be accepted".to_owned()));
         }
         for (number, rule) in (1..).zip(&mut rules.rules) {
             rule.check().map_err(|reason| wrong(format!("rule {number}: {reason}")))?;
@@ -98,7 +98,7 @@ impl Rules {
     /// In words, where no rule fits or the one that does cannot name the tenant.
     pub fn apply(&self, claims: &Value) -> Result<(String, BTreeSet<Role>), String> {
         let rule = self.rules.iter().find(|rule| rule.fits(claims)).ok_or_else(|| {
-            "the token is the provider's, and no rule of this farm (`--jwt-rules`) fits what it says".to_owned()
+            "the token is the provider's, but no rule of this farm (`--jwt-rules`) matches its claims".to_owned()
         })?;
         Ok((rule.tenant(claims)?, rule.roles.clone()))
     }
@@ -108,23 +108,23 @@ impl Rule {
     fn check(&mut self) -> Result<(), String> {
         if self.when.is_empty() {
             return Err(
-                "`when` asks for nothing, so everybody would be let in to whom the provider gives a token; expected claims such as \
+                "`when` is empty, so everyone with a token from the provider would be accepted; expected claims such as \
                  `repository_owner`"
                     .to_owned(),
             );
         }
         if self.roles.is_empty() {
-            return Err("`roles` names none; expected such as `[\"builder\"]`".to_owned());
+            return Err("`roles` is empty; expected for example `[\"builder\"]`".to_owned());
         }
         for (claim, wanted) in &self.when {
             let mut set = GlobSetBuilder::new();
             for pattern in wanted.patterns() {
                 let glob = GlobBuilder::new(&pattern).literal_separator(true).build();
-                set.add(glob.map_err(|error| format!("`{claim}`: `{pattern}` is no pattern: {}", error.kind()))?);
+                set.add(glob.map_err(|error| format!("`{claim}`: invalid pattern `{pattern}`: {}", error.kind()))?);
             }
             let set = set.build().map_err(|error| format!("`{claim}`: {error}"))?;
             if set.is_empty() {
-                return Err(format!("`{claim}` lists no text that it may be"));
+                return Err(format!("`{claim}` lists no values"));
             }
             self.patterns.insert(claim.clone(), set);
         }

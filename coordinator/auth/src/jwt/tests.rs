@@ -99,7 +99,7 @@ async fn a_token_that_is_not_for_this_farm_is_refused_in_words() {
         ("exp", Value::Null, "exp"),
         ("nbf", json!(unix() + 3600), "not valid yet"),
         ("sub", Value::Null, "sub"),
-        ("tenant", json!("../other"), "no name of a tenant"),
+        ("tenant", json!("../other"), "of a tenant; expected"),
     ] {
         let mut claims = claims();
         claims[claim] = value;
@@ -170,7 +170,7 @@ async fn a_token_with_an_odd_time_header_key_or_tenant_is_refused() {
         ("tenant", json!(["shop"]), "expected the name of a tenant"),
         ("tenant", json!(7), "expected the name of a tenant"),
         ("tenant", json!(""), "expected the name of a tenant"),
-        ("tenant", json!("../shop"), "no name of a tenant"),
+        ("tenant", json!("../shop"), "of a tenant; expected"),
     ] {
         refused(&provider.sign(&with(claim, value)), word).await;
     }

@@ -88,7 +88,9 @@ impl LiveLeases {
     /// What a call may do that shows this header; `worker` is who calls, where they were asked.
     pub fn admit(&self, header: &[u8], worker: Option<&str>, scopes: &Scopes) -> Result<LeaseAccess, Status> {
         let refused = |error: GrantError| {
-            Status::permission_denied(format!("{error}; a worker reads and writes blobs only for a lease that it has"))
+            Status::permission_denied(format!(
+                "{error}; a worker reads and writes blobs only for a lease that it holds"
+            ))
         };
         let grant = Grant::open_header(&self.key, header, worker).map_err(refused)?;
         let mut state = self.state.lock();
@@ -100,7 +102,7 @@ impl LiveLeases {
             None => {
                 state.live.remove(&grant.lease);
                 return Err(Status::permission_denied(format!(
-                    "lease {} of worker `{}` is over; a worker reads and writes blobs only for a lease that it has",
+                    "lease {} of worker `{}` is over; a worker reads and writes blobs only for a lease that it holds",
                     grant.lease, grant.worker
                 )));
             }

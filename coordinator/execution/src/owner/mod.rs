@@ -231,7 +231,7 @@ impl Owner {
                 if self.links.get(&worker).is_some_and(|link| link.connection == connection) {
                     self.links.remove(&worker);
                     self.memory.still_here([worker.0.as_str()].into_iter());
-                    tracing::warn!(worker = worker.0, "connection to worker broke; its leases wait for it");
+                    tracing::warn!(worker = worker.0, "connection to worker lost; its leases wait for it");
                     self.step(Event::WorkerDisconnected(worker));
                     self.joined.send_modify(|count| *count += 1);
                 }
@@ -336,7 +336,7 @@ impl Owner {
             Some(_) => {
                 tracing::warn!(worker = register.worker, "refused a second worker of a name that is in use");
                 Err(Status::already_exists(format!(
-                    "another worker is connected as `{}`; start this one with a `--name` of its own",
+                    "another worker is connected as `{}`; start this one with another `--name`",
                     register.worker
                 )))
             }
@@ -413,7 +413,7 @@ impl Owner {
             worker_message::Message::Register(_) => {}
             worker_message::Message::Heartbeat(beat) => {
                 if beat.stopping && self.stopping.insert(worker.clone()) {
-                    tracing::info!(worker = worker.0, "worker stops when what it runs has ended");
+                    tracing::info!(worker = worker.0, "worker stops when its leases have ended");
                     self.drain(worker);
                 }
             }
@@ -429,7 +429,7 @@ impl Owner {
             }
             worker_message::Message::Finished(finished) => self.lease_finished(worker, finished),
             worker_message::Message::Goodbye(_) => {
-                tracing::info!(worker = worker.0, "worker says goodbye");
+                tracing::info!(worker = worker.0, "worker is leaving");
                 self.memory.still_here([worker.0.as_str()].into_iter());
                 self.stopping.remove(&worker);
                 self.links.remove(&worker);
@@ -472,7 +472,7 @@ impl Owner {
             tracing::warn!(
                 worker = worker.0,
                 lease = lease.0,
-                "ignored what a worker says of a lease that it does not have"
+                "ignored a worker's message about a lease that it does not hold"
             );
         }
         has

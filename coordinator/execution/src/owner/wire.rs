@@ -55,20 +55,20 @@ pub(super) fn failure_response(failure: &Failure) -> reapi::ExecuteResponse {
         Failure::NoWorkerMatches { reasons } => {
             let mut text = format!("no worker of the farm can run this action: {}", reasons.join("; "));
             if reasons.iter().any(|reason| reason.contains(property::EXECUTOR)) {
-                text.push_str("; a worker beside a Docker Engine runs what names an image (`kiln-worker --docker required` says what it lacks)");
+                text.push_str("; actions with an image need a worker with a Docker Engine (`kiln-worker --docker required` reports what it lacks)");
             }
             failed(Code::FailedPrecondition, text)
         }
         Failure::QueueTimeout { waited, reasons } => failed(
             Code::FailedPrecondition,
             format!(
-                "no worker that can run this action came within {} s (`--queue-timeout`): {}",
+                "no worker that can run this action joined within {} s (`--queue-timeout`): {}",
                 waited / 1000,
                 reasons.join("; ")
             ),
         ),
         Failure::AttemptsExhausted { attempts, last } => {
-            failed(Code::Internal, format!("the farm tried {attempts} times and gave up; the last time: {last}"))
+            failed(Code::Internal, format!("gave up after {attempts} attempts; the last one: {last}"))
         }
     }
 }

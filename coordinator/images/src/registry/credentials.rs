@@ -224,7 +224,7 @@ async fn ask(helper: &str, registry: &str, server: &str) -> Result<Option<Login>
         return Err(failed(if said.is_empty() { output.status.to_string() } else { said }));
     }
     let answer: Answer =
-        serde_json::from_slice(&output.stdout).map_err(|_| failed("it answered what is no credential".to_owned()))?;
+        serde_json::from_slice(&output.stdout).map_err(|_| failed("it returned an invalid credential".to_owned()))?;
     let is_token = answer.username == TOKEN_USER;
     Ok(Some(Login { user: answer.username, secret: answer.secret, is_token, from: format!("`{program}`") }))
 }

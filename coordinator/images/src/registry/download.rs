@@ -109,7 +109,7 @@ impl Reading {
             if !error.is_passing() || !attempts.again(None).await {
                 return Err(error);
             }
-            tracing::debug!(%error, offset = self.offset, "taking a blob up again");
+            tracing::debug!(%error, offset = self.offset, "resuming the download of a blob");
             pieces = self.ask().await?;
         }
     }

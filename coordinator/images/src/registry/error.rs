@@ -11,17 +11,16 @@ pub enum Error {
     #[error("cannot reach the registry `{registry}`: {reason}")]
     Unreachable { registry: String, reason: String },
     #[error(
-        "the registry `{registry}` shows a certificate that is not trusted ({reason}); \
+        "the registry `{registry}` has an untrusted certificate ({reason}); \
          put its authority into `/etc/docker/certs.d/{registry}/ca.crt` or name it in `SSL_CERT_FILE`"
     )]
     Certificate { registry: String, reason: String },
     #[error(
-        "the registry `{registry}` speaks plain HTTP, which is only used where it is allowed: \
-         name it with `--insecure-registry {registry}`"
+        "the registry `{registry}` uses plain HTTP, which is not allowed: allow it with `--insecure-registry {registry}`"
     )]
     PlainHttp { registry: String },
     #[error(
-        "{reason}, and the registry `{registry}` leads there; a farm asks public registries only, unless its operator allows others: \
+        "{reason}, and the registry `{registry}` leads there; a farm contacts only public registries, unless its operator allows others: \
          `--allow-registry {allow}` on the coordinator"
     )]
     NotAllowed { registry: String, reason: String, allow: String },
@@ -30,7 +29,7 @@ pub enum Error {
     )]
     Credentials { registry: String, user: String, from: String },
     #[error(
-        "the registry `{registry}` wants credentials for `{repository}` and there are none: `docker login {registry}`"
+        "the registry `{registry}` requires credentials for `{repository}`, and there are none: `docker login {registry}`"
     )]
     NoCredentials { registry: String, repository: String },
     #[error("the registry `{registry}` does not allow {doing} `{repository}`: {detail}")]
@@ -39,16 +38,16 @@ pub enum Error {
     NotFound { reference: String, hint: String },
     #[error("the registry `{registry}` is full: {detail}; free space there and push again, what arrived is kept")]
     Full { registry: String, detail: String },
-    #[error("the registry `{registry}` did not move for {} s {doing}", .after.as_secs())]
+    #[error("the registry `{registry}` made no progress for {} s {doing}", .after.as_secs())]
     Stalled { registry: String, doing: &'static str, after: Duration },
     #[error("the registry `{registry}` failed {doing}: {status} {detail}")]
     Failing { registry: String, doing: &'static str, status: u16, detail: String },
     #[error("the registry `{registry}` refused {doing}: {status} {detail}")]
     Refused { registry: String, doing: &'static str, status: u16, detail: String },
-    #[error("the registry `{registry}` answered what no registry should {doing}: {reason}")]
+    #[error("the registry `{registry}` sent an invalid response {doing}: {reason}")]
     Malformed { registry: String, doing: &'static str, reason: String },
     #[error(
-        "`{reference}` is there already and is another image (`{existing}`, not `{offered}`); nothing was changed: \
+        "`{reference}` already exists and is another image (`{existing}`, not `{offered}`); nothing was changed: \
          choose another tag, or move this one with `--push-over`"
     )]
     Taken { reference: String, existing: Digest, offered: Digest },

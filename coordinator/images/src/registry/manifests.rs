@@ -57,7 +57,7 @@ impl Registries {
         let header = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let media_type = header.and_then(|value| value.split(';').next()).unwrap_or_default().trim().to_owned();
         if !media_type::is_index(&media_type) && !media_type::is_manifest(&media_type) {
-            return Err(malformed(format!("`{media_type}` is no manifest that is still in use")));
+            return Err(malformed(format!("`{media_type}` is not a supported manifest type")));
         }
         let read = tokio::time::timeout(self.options().stall, body(response, MAX_DOCUMENT_BYTES as usize)).await;
         let stalled =

@@ -120,7 +120,7 @@ impl Registries {
             };
             match self.send_blob(repository, descriptor, source, begun).await {
                 Err(Error::SessionLost { .. }) if attempts.again(None).await => {
-                    tracing::debug!(digest = %descriptor.digest, "the registry lost an upload; it begins anew");
+                    tracing::debug!(digest = %descriptor.digest, "the registry lost an upload; starting it again");
                 }
                 result => return result.map(|()| Uploaded::Sent),
             }

@@ -14,19 +14,19 @@ pub enum Error {
     #[error("the plan has no step: add one as `[steps.NAME]` with a `run`")]
     NoSteps,
     /// A name that cannot name a step.
-    #[error("`{name}` names no step: expected lower-case letters, digits, `-` and `_`")]
+    #[error("invalid step name `{name}`: expected lower-case letters, digits, `-` and `_`")]
     StepName {
         /// The name.
         name: String,
     },
     /// A name that cannot name an artifact.
-    #[error("`{name}` names no artifact: expected letters, digits, `.`, `-` and `_`")]
+    #[error("invalid artifact name `{name}`: expected letters, digits, `.`, `-` and `_`")]
     ArtifactName {
         /// The name.
         name: String,
     },
     /// A step needs another that is not there.
-    #[error("step `{step}` needs `{need}`, which is no step: {hint}")]
+    #[error("step `{step}` needs unknown step `{need}`: {hint}")]
     UnknownNeed {
         /// The step.
         step: String,
@@ -36,7 +36,7 @@ pub enum Error {
         hint: String,
     },
     /// Steps that wait for each other.
-    #[error("steps form a cycle, so none can be first: {}: remove one of these `needs`", cycle_words(.steps))]
+    #[error("steps form a cycle: {}: remove one of these `needs`", cycle_words(.steps))]
     Cycle {
         /// The steps of the cycle, each needing the next, the last the first.
         steps: Vec<String>,
@@ -107,7 +107,7 @@ pub enum Error {
         problem: &'static str,
     },
     /// An artifact is made of a step that is not there.
-    #[error("artifact `{artifact}` is from `{from}`, which is no step: {hint}")]
+    #[error("artifact `{artifact}` is from unknown step `{from}`: {hint}")]
     UnknownFrom {
         /// The artifact.
         artifact: String,
@@ -117,7 +117,7 @@ pub enum Error {
         hint: String,
     },
     /// An artifact's file that none of its steps leaves.
-    #[error("artifact `{artifact}` takes `{path}`, which is no output of {from}: their outputs are {outputs}")]
+    #[error("artifact `{artifact}` takes `{path}`, which is not an output of {from}: their outputs are {outputs}")]
     NoOutput {
         /// The artifact.
         artifact: String,

@@ -17,7 +17,7 @@ pub(super) fn notes(steps: &[Step], exclude: &[String], paths: &[String]) -> Vec
         for glob in step.inputs.iter().filter(|glob| !glob.starts_with('!')) {
             let mut found = matching(glob, paths).peekable();
             let why = if found.peek().is_none() {
-                "matches no file (what git ignores is none)"
+                "matches no file (ignored files do not count)"
             } else if found.all(|path| out.is_match(path)) {
                 "matches only files that are excluded"
             } else {
@@ -86,13 +86,13 @@ mod tests {
     #[test]
     fn a_pattern_that_matches_no_file_is_named_with_the_nearest_path() {
         insta::assert_snapshot!(noted(&["Cargo.toml", "./Cargo.lck", "vendor/"], &[]), @"
-        step `deps` has `./Cargo.lck` among its `inputs`, which matches no file (what git ignores is none); did you mean `Cargo.lock`?
-        step `deps` has `vendor/` among its `inputs`, which matches no file (what git ignores is none)
+        step `deps` has `./Cargo.lck` among its `inputs`, which matches no file (ignored files do not count); did you mean `Cargo.lock`?
+        step `deps` has `vendor/` among its `inputs`, which matches no file (ignored files do not count)
         ");
-        insta::assert_snapshot!(noted(&["scr/**/*.rs"], &[]), @"step `deps` has `scr/**/*.rs` among its `inputs`, which matches no file (what git ignores is none); did you mean `src`?");
+        insta::assert_snapshot!(noted(&["scr/**/*.rs"], &[]), @"step `deps` has `scr/**/*.rs` among its `inputs`, which matches no file (ignored files do not count); did you mean `src`?");
         insta::assert_snapshot!(noted(&["src/*.py", "*.py"], &[]), @"
-        step `deps` has `src/*.py` among its `inputs`, which matches no file (what git ignores is none)
-        step `deps` has `*.py` among its `inputs`, which matches no file (what git ignores is none)
+        step `deps` has `src/*.py` among its `inputs`, which matches no file (ignored files do not count)
+        step `deps` has `*.py` among its `inputs`, which matches no file (ignored files do not count)
         ");
     }
 

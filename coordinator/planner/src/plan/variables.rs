@@ -52,7 +52,7 @@ impl std::str::FromStr for Variable {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let expected = || format!("`{text}` sets no variable; expected `NAME=VALUE` or `STEP:NAME=VALUE`");
+        let expected = || format!("invalid variable `{text}`; expected `NAME=VALUE` or `STEP:NAME=VALUE`");
         let (place, value) = text.split_once('=').ok_or_else(expected)?;
         let (step, name) = match place.split_once(':') {
             Some((step, name)) if !step.is_empty() => (Some(step.to_owned()), name),

@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// It is no UTF-8.
-    #[error("`kiln.toml` is no UTF-8 text")]
+    #[error("`kiln.toml` is not valid UTF-8")]
     NotText,
     /// It is no TOML.
     #[error("`kiln.toml` line {line}: {message}")]

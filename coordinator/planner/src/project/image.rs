@@ -43,7 +43,7 @@ fn env(table: &Reader<'_>) -> Result<std::collections::BTreeMap<String, String>,
 fn user(table: &Reader<'_>) -> Result<Option<String>, Error> {
     let user = table.string("user")?;
     match user.as_deref().filter(|user| user.is_empty() || user.contains(|c: char| c.is_whitespace() || c == '/')) {
-        Some(bad) => Err(table.bad("user", bad, "a user and perhaps a group, such as `1000:1000` or `www-data`")),
+        Some(bad) => Err(table.bad("user", bad, "a user and optionally a group, such as `1000:1000` or `www-data`")),
         None => Ok(user),
     }
 }
@@ -72,7 +72,7 @@ fn owner(table: &Reader<'_>) -> Result<(u32, u32), Error> {
     match table.string("owner")? {
         None => Ok((0, 0)),
         Some(text) => read_owner(&text)
-            .ok_or_else(|| table.bad("owner", &text, "numbers of a user and a group, such as `1000:1000`")),
+            .ok_or_else(|| table.bad("owner", &text, "numeric user and group ids, such as `1000:1000`")),
     }
 }
 

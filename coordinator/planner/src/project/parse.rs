@@ -155,11 +155,11 @@ pub fn parse(content: &[u8], host: Platform, base: Base) -> Result<Project, Erro
     root.only(ROOT)?;
     let name = root.string("name")?;
     if let Some(name) = name.as_deref().filter(|n| n.is_empty() || n.contains(char::is_whitespace)) {
-        return Err(root.bad("name", name, "a name without blanks"));
+        return Err(root.bad("name", name, "a name without spaces"));
     }
     let version = root.string("version")?;
     if let Some(version) = version.as_deref().filter(|v| v.is_empty() || v.contains([' ', '/', '\n'])) {
-        return Err(root.bad("version", version, "a version without blanks or slashes"));
+        return Err(root.bad("version", version, "a version without spaces or slashes"));
     }
     let (mut steps, mut artifacts) = (base.steps, base.artifacts);
     for (name, table) in root.tables("steps")? {
@@ -218,7 +218,7 @@ fn target(name: String, table: &Reader<'_>, host: Platform) -> Result<Target, Er
         None => glibc.map(|_| Libc::Glibc),
         Some("glibc") => Some(Libc::Glibc),
         Some("musl") if glibc.is_some() => {
-            return Err(table.bad("libc", "musl", "`glibc`, for `glibc` names a version of it"));
+            return Err(table.bad("libc", "musl", "`glibc`, because the key `glibc` gives its version"));
         }
         Some("musl") => Some(Libc::Musl),
         Some(other) => return Err(table.bad("libc", other, "`glibc` or `musl`")),
@@ -342,7 +342,7 @@ fn change_artifact(artifact: &mut Artifact, table: &Reader<'_>) -> Result<(), Er
     }
     artifact.bundle_libraries = table.bool("bundle_libraries")?.unwrap_or(artifact.bundle_libraries);
     if artifact.bundle_libraries && matches!(artifact.kind, ArtifactKind::Image(_)) {
-        return Err(table.bad("bundle_libraries", true, "`false`, for an image has the libraries of its `base`"));
+        return Err(table.bad("bundle_libraries", true, "`false`, because an image has the libraries of its `base`"));
     }
     artifact.check_elf = table.bool("check_elf")?.unwrap_or(artifact.check_elf);
     Ok(())

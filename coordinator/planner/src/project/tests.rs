@@ -96,7 +96,7 @@ fn a_value_out_of_range_says_what_would_do() {
     assert_snapshot!(error("[steps.a]\nrun = \"x\"\ncpus = -1"), @"`kiln.toml` line 3: `cpus` is `-1`: expected a number of processors from 0.001 to 1000");
     assert_snapshot!(error("[artifacts.a]\nfrom = \"b\"\nfiles = [\"c\"]\nkind = \"tarball\""), @"`kiln.toml` line 4: `kind` is `tarball`: expected `binary`, `archive` or `image`");
     assert_snapshot!(error("[steps.a]\nrun = \" \""), @"`kiln.toml` line 2: `run` is ` `: expected a command");
-    assert_snapshot!(error("name = \"my shop\""), @"`kiln.toml` line 1: `name` is `my shop`: expected a name without blanks");
+    assert_snapshot!(error("name = \"my shop\""), @"`kiln.toml` line 1: `name` is `my shop`: expected a name without spaces");
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn what_is_missing_is_named() {
 fn a_text_that_is_no_toml_names_its_line() {
     assert_snapshot!(error("name = \"a\"\n[steps"), @"`kiln.toml` line 2: unclosed table, expected `]`");
     assert_snapshot!(error("a = 1\na = 2"), @"`kiln.toml` line 2: duplicate key");
-    assert_snapshot!(parse(b"name = \"\xff\"", Platform::Amd64, Base::default()).unwrap_err().to_string(), @"`kiln.toml` is no UTF-8 text");
+    assert_snapshot!(parse(b"name = \"\xff\"", Platform::Amd64, Base::default()).unwrap_err().to_string(), @"`kiln.toml` is not valid UTF-8");
 }
 
 proptest::proptest! {
@@ -166,7 +166,7 @@ fn what_is_wrong_with_an_image_is_said() {
     assert_snapshot!(image(""), @"`kiln.toml` line 1: `[artifacts.a]` has no `base`: add one");
     assert_snapshot!(image("base = \"scratch\"\nworkdir = \"srv\""), @"`kiln.toml` line 6: `workdir` is `srv`: expected an absolute path in the image, such as `/srv/app`");
     assert_snapshot!(image("base = \"scratch\"\nports = [\"http\"]"), @"`kiln.toml` line 6: `ports` is `http`: expected ports such as `8080` or `53/udp`");
-    assert_snapshot!(image("base = \"scratch\"\nowner = \"www-data\""), @"`kiln.toml` line 6: `owner` is `www-data`: expected numbers of a user and a group, such as `1000:1000`");
+    assert_snapshot!(image("base = \"scratch\"\nowner = \"www-data\""), @"`kiln.toml` line 6: `owner` is `www-data`: expected numeric user and group ids, such as `1000:1000`");
     assert_snapshot!(image("base = \"scratch\"\nentrypont = \"x\""), @"`kiln.toml` line 6: unknown key `entrypont` in `[artifacts.a]`: did you mean `entrypoint`?");
     assert_snapshot!(error("[artifacts.a]\nfrom = \"s\"\nfiles = \"f\"\ncmd = \"x\""), @r#"`kiln.toml` line 4: unknown key `cmd` in `[artifacts.a]`: it is for an artifact of `kind = "image"`"#);
 }

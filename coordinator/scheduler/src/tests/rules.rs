@@ -97,9 +97,9 @@ fn an_action_runs_only_where_everything_matches() {
     assert_eq!(assigned(&farm.step(0, wants(1, &[("ISA", "aarch64")], 4000)))[0].0, "arm");
     assert_eq!(assigned(&farm.step(0, wants(2, &[("ISA", "x86-64")], 1000)))[0].0, "small");
     for (number, pairs, cpus, word) in [
-        (3, [("ISA", "x86-64")].as_slice(), 2000, "has 1 CPUs and 2 are asked"),
-        (4, &[("ISA", "x86-64"), ("gpu", "a100")], 100, "offers no gpu and gpu=a100 is asked"),
-        (5, &[("ISA", "riscv64")], 100, "offers ISA=aarch64 and ISA=riscv64 is asked"),
+        (3, [("ISA", "x86-64")].as_slice(), 2000, "has 1 CPUs, but 2 are required"),
+        (4, &[("ISA", "x86-64"), ("gpu", "a100")], 100, "is missing required gpu=a100"),
+        (5, &[("ISA", "riscv64")], 100, "has ISA=aarch64, but ISA=riscv64 is required"),
     ] {
         let effects = farm.step(0, wants(number, pairs, cpus));
         let Some(Effect::Failed { failure: Failure::NoWorkerMatches { reasons }, waiters, .. }) = effects.first()

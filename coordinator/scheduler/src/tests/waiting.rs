@@ -73,7 +73,7 @@ fn what_no_worker_had_for_an_hour_is_refused_at_once_and_what_one_had_is_not() {
     farm.step(59 * MINUTE, Event::Leave(WaiterId(1)));
     let effects = farm.step(60 * MINUTE, asks(2, &[("ISA", "arm-a64")]));
     let Failure::NoWorkerMatches { reasons } = failure(&effects) else { panic!("{effects:?}") };
-    assert_eq!(reasons, &["worker `x86` offers ISA=x86-64 and ISA=arm-a64 is asked"]);
+    assert_eq!(reasons, &["worker `x86` has ISA=x86-64, but ISA=arm-a64 is required"]);
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl Results {
         match result {
             Some(Ok(value)) => Ok(value),
             Some(Err(error)) => {
-                tracing::error!(path = %self.path.display(), %error, "the action cache failed; it is opened anew");
+                tracing::error!(path = %self.path.display(), %error, "the action cache failed; reopening it");
                 *self.database.write() = None;
                 Err(Arc::new(error))
             }

@@ -5,7 +5,7 @@
 #[allow(missing_docs)]
 pub enum Error {
     #[error(
-        "`{shown}` is no Redis address: {why}; expected `redis://[USER:PASSWORD@]HOST:PORT` or `rediss://…` for TLS, \
+        "invalid Redis address `{shown}`: {why}; expected `redis://[USER:PASSWORD@]HOST:PORT` or `rediss://…` for TLS, \
          several of one cluster separated by commas"
     )]
     Address { shown: String, why: String },
@@ -14,17 +14,17 @@ pub enum Error {
     #[error("Redis at `{shown}` refuses the user or password ({why}); correct them in the address")]
     Password { shown: String, why: String },
     #[error(
-        "Redis at `{shown}` has a certificate that is not trusted ({why}); name its authority's by `--redis-ca`, and the host \
-         as the certificate does"
+        "Redis at `{shown}` has a certificate that is not trusted ({why}); pass its authority with `--redis-ca`, and use the host name \
+         that is in the certificate"
     )]
     Certificate { shown: String, why: String },
     #[error("what answers at `{shown}` does not speak Redis ({why}); is it the right port, and `redis` or `rediss`?")]
     Protocol { shown: String, why: String },
-    #[error("no host of the Redis address `{shown}` is known ({why}); correct its name")]
+    #[error("cannot resolve any host of the Redis address `{shown}` ({why}); correct its name")]
     Host { shown: String, why: String },
-    #[error("Redis at `{shown}` is away ({why}); the farm goes on without it")]
+    #[error("Redis at `{shown}` is unreachable ({why}); the farm continues without it")]
     Away { shown: String, why: String },
-    #[error("Redis at `{shown}` takes no writes ({why}); what it holds is still used")]
+    #[error("Redis at `{shown}` accepts no writes ({why}); its contents are still used")]
     NoWrites { shown: String, why: String },
     #[error("Redis at `{shown}` refused a command ({why})")]
     Refused { shown: String, why: String },

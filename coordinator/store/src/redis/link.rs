@@ -89,7 +89,7 @@ impl Link {
         let (found, health) = match connect(&address).await {
             Ok(connection) => (Some(connection), Health::Up),
             Err(Error::Away { shown, why }) => {
-                tracing::warn!(redis = shown, why, "Redis is away; the farm starts without it");
+                tracing::warn!(redis = shown, why, "Redis is unreachable; the farm starts without it");
                 (None, Health::Away(why))
             }
             Err(other) => return Err(other),
@@ -224,7 +224,7 @@ impl Shared {
                     redis = shown,
                     why,
                     pause_ms = pause.as_millis() as u64,
-                    "Redis takes no writes; what it holds is still used"
+                    "Redis accepts no writes; its contents are still used"
                 );
             }
             return Error::NoWrites { shown, why };
@@ -250,7 +250,7 @@ impl Shared {
         }
         let before = self.health.send_replace(Health::Away(why.clone()));
         if !matches!(before, Health::Away(_)) {
-            tracing::warn!(redis = shown, why, "Redis is away; the farm goes on without it until it is back");
+            tracing::warn!(redis = shown, why, "Redis is unreachable; the farm continues without it until it is back");
         }
         self.wake.notify_one();
         Error::Away { shown, why }
@@ -275,7 +275,7 @@ impl Shared {
         });
         if again {
             *self.writes.lock() = (None, FIRST_PAUSE);
-            tracing::info!(redis = self.address.shown, "Redis takes writes again");
+            tracing::info!(redis = self.address.shown, "Redis accepts writes again");
         }
     }
 }

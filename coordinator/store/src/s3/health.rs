@@ -29,7 +29,11 @@ impl Bucket {
         if self.health.0.lock().replace(why.to_owned()).is_some() {
             return;
         }
-        tracing::warn!(bucket = self.shown, why, "the bucket is away; the farm goes on without it until it is back");
+        tracing::warn!(
+            bucket = self.shown,
+            why,
+            "the bucket is unreachable; the farm continues without it until it is back"
+        );
         let weak = std::sync::Arc::downgrade(&self.inner());
         tokio::spawn(async move {
             let mut pause = FIRST_PAUSE;

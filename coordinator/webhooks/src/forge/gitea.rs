@@ -21,7 +21,7 @@ pub(super) fn verify(headers: &HeaderMap, body: &[u8], secret: &str) -> Result<(
     if signature::is_hex_hmac(given(headers)?, body, secret) {
         Ok(())
     } else {
-        Err("the signature is of another secret than `secret_file` holds, or of another body".to_owned())
+        Err("the signature does not match the body and the secret in `secret_file`".to_owned())
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) fn greet(headers: &HeaderMap) -> Result<(), String> {
 pub(super) fn verify(headers: &HeaderMap, body: &[u8], secret: &str) -> Result<(), String> {
     match given(headers)?.strip_prefix("sha256=") {
         Some(tag) if signature::is_hex_hmac(tag, body, secret) => Ok(()),
-        _ => Err("the signature is of another secret than `secret_file` holds, or of another body".to_owned()),
+        _ => Err("the signature does not match the body and the secret in `secret_file`".to_owned()),
     }
 }
 

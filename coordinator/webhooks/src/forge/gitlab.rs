@@ -65,7 +65,7 @@ fn by_token(headers: &HeaderMap, secret: &str) -> Result<(), String> {
     if signature::is_same(given, secret) {
         Ok(())
     } else {
-        Err("`X-Gitlab-Token` is another than `secret_file` holds".to_owned())
+        Err("`X-Gitlab-Token` does not match `secret_file`".to_owned())
     }
 }
 
@@ -82,7 +82,7 @@ fn signed(headers: &HeaderMap, body: &[u8], secret: &str, given: &str, now: Syst
     let parts = [id.as_bytes(), b".", time.as_bytes(), b".", body];
     let mut tags = given.split(' ').filter_map(|one| one.strip_prefix("v1,"));
     if !tags.any(|tag| signature::is_base64_hmac(tag, &parts, &key)) {
-        return Err("`webhook-signature` is of another secret than `secret_file` holds, or of another body".to_owned());
+        return Err("`webhook-signature` does not match the body and the secret in `secret_file`".to_owned());
     }
     let sent = time.parse().ok().and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
     let sent = sent.ok_or_else(|| format!("`webhook-timestamp` is `{time}`; expected seconds since 1970"))?;

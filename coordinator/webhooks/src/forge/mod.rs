@@ -124,7 +124,7 @@ impl Forge {
             Self::Gitea => gitea::read(headers, body),
         }?;
         match &event {
-            Event::Push(push) if !is_commit(&push.commit) => Err(format!("`{}` is no commit's name", push.commit)),
+            Event::Push(push) if !is_commit(&push.commit) => Err(format!("invalid commit `{}`", push.commit)),
             _ => Ok(event),
         }
     }

@@ -61,8 +61,8 @@ fn what_fits_no_rule_is_nobody() {
 fn a_claim_that_can_name_no_tenant_is_refused() {
     let rules = read(RULES).unwrap();
     for (owner, word) in [
-        (json!("../other"), "no name of a tenant"),
-        (json!("group/part"), "no name of a tenant"),
+        (json!("../other"), "of a tenant; expected"),
+        (json!("group/part"), "of a tenant; expected"),
         (json!(""), "not one text"),
         (json!(null), "not one text"),
         (json!(["a", "b"]), "not one text"),
@@ -78,15 +78,15 @@ fn rules_that_are_none_are_refused_in_words() {
     let rule = |when: &str, more: &str| format!("[[rule]]\nwhen = {when}\n{more}\nroles = [\"builder\"]");
     for (text, word) in [
         (String::new(), "no `[[rule]]`"),
-        (rule("{}", ""), "rule 1: `when` asks for nothing"),
-        (rule("{ a = [] }", ""), "`a` lists no text"),
-        (rule("{ a = \"[\" }", ""), "is no pattern"),
-        (rule("{ a = \"b\" }", "tenant = \"a b\""), "no name of a tenant"),
+        (rule("{}", ""), "rule 1: `when` is empty"),
+        (rule("{ a = [] }", ""), "`a` lists no values"),
+        (rule("{ a = \"[\" }", ""), "invalid pattern"),
+        (rule("{ a = \"b\" }", "tenant = \"a b\""), "of a tenant; expected"),
         (rule("{ a = \"b\" }", "tenant = \"{a}{b}\""), "at most one"),
         (rule("{ a = \"b\" }", "tenant = \"a}\""), "at most one"),
         (rule("{ a = \"b\" }", "tenant = \"{}\""), "at most one"),
         (rule("{ a = \"b\" }", "tenants = \"c\""), "tenants"),
-        ("[[rule]]\nwhen = { a = \"b\" }\nroles = []".to_owned(), "`roles` names none"),
+        ("[[rule]]\nwhen = { a = \"b\" }\nroles = []".to_owned(), "`roles` is empty"),
         ("[[rule]]\nwhen = { a = \"b\" }\nroles = [\"root\"]".to_owned(), "root"),
     ] {
         let error = read(&text).expect_err(word).to_string();

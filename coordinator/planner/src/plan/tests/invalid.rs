@@ -20,15 +20,15 @@ fn a_cycle_is_named() {
     assert_snapshot!(kiln(
         "[steps.a]\nrun = \"x\"\nneeds = [\"b\"]\n[steps.b]\nrun = \"x\"\nneeds = [\"c\"]\n\
          [steps.c]\nrun = \"x\"\nneeds = [\"b\"]"
-    ), @"steps form a cycle, so none can be first: `b` needs `c` needs `b`: remove one of these `needs`");
-    assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\nneeds = [\"a\"]"), @"steps form a cycle, so none can be first: `a` needs `a`: remove one of these `needs`");
+    ), @"steps form a cycle: `b` needs `c` needs `b`: remove one of these `needs`");
+    assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\nneeds = [\"a\"]"), @"steps form a cycle: `a` needs `a`: remove one of these `needs`");
 }
 
 #[test]
 fn an_unknown_step_names_the_nearest() {
-    assert_snapshot!(kiln("[steps.compile]\nrun = \"x\"\n[steps.test]\nrun = \"x\"\nneeds = [\"complie\"]"), @"step `test` needs `complie`, which is no step: did you mean `compile`?");
-    assert_snapshot!(kiln("[steps.test]\nrun = \"x\"\nneeds = [\"z\"]"), @"step `test` needs `z`, which is no step: there is no other");
-    assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\noutputs = [\"o\"]\n[artifacts.z]\nfrom = \"b\"\nfiles = [\"o\"]"), @"artifact `z` is from `b`, which is no step: did you mean `a`?");
+    assert_snapshot!(kiln("[steps.compile]\nrun = \"x\"\n[steps.test]\nrun = \"x\"\nneeds = [\"complie\"]"), @"step `test` needs unknown step `complie`: did you mean `compile`?");
+    assert_snapshot!(kiln("[steps.test]\nrun = \"x\"\nneeds = [\"z\"]"), @"step `test` needs unknown step `z`: there is no other");
+    assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\noutputs = [\"o\"]\n[artifacts.z]\nfrom = \"b\"\nfiles = [\"o\"]"), @"artifact `z` is from unknown step `b`: did you mean `a`?");
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn a_step_may_write_over_what_it_needs() {
 
 #[test]
 fn names_globs_and_variables_are_held_to_their_form() {
-    assert_snapshot!(kiln("[steps.Compile]\nrun = \"x\""), @"`Compile` names no step: expected lower-case letters, digits, `-` and `_`");
+    assert_snapshot!(kiln("[steps.Compile]\nrun = \"x\""), @"invalid step name `Compile`: expected lower-case letters, digits, `-` and `_`");
     assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\ninputs = [\"a[\"]"), @"step `a` has the pattern `a[` in `inputs`, which cannot be read: unclosed character class; missing ']'");
     assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\nenv = { KILN_SHARD = \"1\" }"), @"step `a` sets `KILN_SHARD`, but variables that start with `KILN_` are the farm's own");
 }
@@ -62,7 +62,7 @@ fn names_globs_and_variables_are_held_to_their_form() {
 #[test]
 fn an_artifact_takes_only_outputs_of_its_steps() {
     let step = "[steps.a]\nrun = \"x\"\noutputs = [\"out\"]\n";
-    assert_snapshot!(kiln(&format!("{step}[artifacts.z]\nfrom = \"a\"\nfiles = [\"target/z\"]")), @"artifact `z` takes `target/z`, which is no output of `a`: their outputs are `out`");
+    assert_snapshot!(kiln(&format!("{step}[artifacts.z]\nfrom = \"a\"\nfiles = [\"target/z\"]")), @"artifact `z` takes `target/z`, which is not an output of `a`: their outputs are `out`");
     assert_snapshot!(
         kiln(&format!("{step}[artifacts.z]\nfrom = \"a\"\nfiles = [{{ path = \"out/z\", dest = \"../z\" }}]")), @"artifact `z` puts a file at `../z`, which leaves the tree by `..`: expected a path inside the artifact"
     );

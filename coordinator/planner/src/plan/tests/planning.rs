@@ -260,7 +260,7 @@ fn variables_of_the_command_line_override_those_of_the_steps() {
         with(&["compile:MODE=one", "MODE=all"]).unwrap(),
         [vec![pair("MODE", "all")], vec![pair("MODE", "one")]]
     );
-    insta::assert_snapshot!(with(&["MODE"]).unwrap_err(), @"`MODE` sets no variable; expected `NAME=VALUE` or `STEP:NAME=VALUE`");
+    insta::assert_snapshot!(with(&["MODE"]).unwrap_err(), @"invalid variable `MODE`; expected `NAME=VALUE` or `STEP:NAME=VALUE`");
     insta::assert_snapshot!(with(&["compil:X=1"]).unwrap_err(), @"`compil:X` is set for step `compil`, which the plan does not have: did you mean `compile`?");
     insta::assert_snapshot!(with(&["KILN_X=1"]).unwrap_err(), @"step `deps` sets `KILN_X`, but variables that start with `KILN_` are the farm's own");
     insta::assert_snapshot!(with(&["TOKEN=1"]).unwrap_err(), @"step `deps` asks for the secret `TOKEN`, which it also has in `env`: leave one out");
