@@ -29,7 +29,7 @@ fn own((service, method): (&str, &str)) -> (String, String) {
 
 /// The calls of the standards that this crate implements: the bindings' traits have no defaults, so every call has a function.
 fn standards() -> BTreeSet<(String, String)> {
-    let services = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/services");
+    let services = Path::new(env!("CARGO_MANIFEST_DIR")).join("../src/services");
     let mut calls = BTreeSet::new();
     for file in std::fs::read_dir(services).expect("expected this crate's source").flatten() {
         let text = std::fs::read_to_string(file.path()).unwrap_or_default();
