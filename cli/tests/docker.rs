@@ -167,7 +167,7 @@ fn without_docker_anywhere_the_answer_comes_at_once_and_says_so() {
         let built = farm.build(work(image, "true", "").path(), &[]);
         assert_eq!(built.0.code, 3, "{}", built.message());
         let message = built.message();
-        assert!(message.contains("worker `bare` offers kiln.executor=sandbox"), "{message}");
+        assert!(message.contains("worker `bare` has kiln.executor=sandbox"), "{message}");
         assert!(message.contains("--docker required"), "expected a hint in: {message}");
     }
 }
@@ -362,7 +362,7 @@ fn an_image_is_pulled_with_the_credentials_of_its_tenant_and_opened_to_nobody_el
     let by_id = format!("docker-daemon:{id}");
     for tenant in ["bank", "other"] {
         let words = refused(tenant, &tag);
-        assert!(words.contains("refuses the credentials"), "expected why in: {words}");
+        assert!(words.contains("refuses the available credentials"), "expected why in: {words}");
         refused(tenant, &by_digest);
     }
     assert!(!engine.docker(&["image", "inspect", &by_digest]).status.success(), "expected nothing to be pulled");
