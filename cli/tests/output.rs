@@ -91,7 +91,7 @@ fn every_command_with_an_output_leaves_the_users_files_alone() {
         (&["attach", &built.id(), "--output", "dir"], "`dir/app` is in the way"),
         (
             &["farm", "certificate", "app", "--role", "builder", "--farm-dir", &authority_dir, "--output", "keys"],
-            "`keys/app.key` exists",
+            "`keys/app.key` already exists",
         ),
     ] {
         let (code, said) = kiln(dir, arguments);

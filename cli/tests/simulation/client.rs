@@ -72,6 +72,9 @@ fn tree(files: &[(&str, &str)]) -> (Digest, Vec<(Digest, Blob)>) {
     (root, blobs)
 }
 
+/// How the farm says that workers were lost under an action as often as it may be tried.
+const GAVE_UP: &str = "gave up after";
+
 /// Builds a project of two steps; its artifact must be what they make of its word.
 pub async fn build(name: String, word: String, seen: Seen) -> turmoil::Result {
     let config = "name = \"simulated\"\nversion = \"1\"\n\
@@ -83,32 +86,43 @@ pub async fn build(name: String, word: String, seen: Seen) -> turmoil::Result {
         digest_function: SHA256.to_wire(),
         source: Some(v1::Source { root: Some(root.to_wire()), ..Default::default() }),
         platforms: vec!["linux/amd64".to_owned()],
-        request_id: name.clone(),
         user: name.clone(),
         ..Default::default()
     };
-    let submitted = patiently("submit", async || {
-        let channel = connect().await?;
-        Client::new(channel.clone(), "", SHA256).upload(blobs.clone()).await.map_err(transfer)?;
-        BuildsClient::new(channel).submit(request.clone()).await
-    });
-    let id = submitted.await?.into_inner().id;
-    let ended = patiently("follow", async || {
-        let mut builds = BuildsClient::new(connect().await?);
-        let watched = v1::WatchRequest { build: id.clone(), offset: 0 };
-        let mut events = builds.watch(watched).await?.into_inner();
-        let next = async |events: &mut tonic::Streaming<v1::Event>| {
-            let silent = |_| Status::unavailable("the farm says nothing");
-            tokio::time::timeout(SILENCE, events.message()).await.map_err(silent)?
-        };
-        while let Some(event) = next(&mut events).await? {
-            if let Some(Event::BuildFinished(_)) = event.event {
-                return Ok(builds.get(v1::GetRequest { build: id.clone(), ..Default::default() }).await?.into_inner());
+    let mut attempt = 0;
+    let ended = loop {
+        let submitted = patiently("submit", async || {
+            let channel = connect().await?;
+            Client::new(channel.clone(), "", SHA256).upload(blobs.clone()).await.map_err(transfer)?;
+            BuildsClient::new(channel)
+                .submit(v1::SubmitRequest { request_id: format!("{name}-{attempt}"), ..request.clone() })
+                .await
+        });
+        let id = submitted.await?.into_inner().id;
+        let ended = patiently("follow", async || {
+            let mut builds = BuildsClient::new(connect().await?);
+            let watched = v1::WatchRequest { build: id.clone(), offset: 0 };
+            let mut events = builds.watch(watched).await?.into_inner();
+            let next = async |events: &mut tonic::Streaming<v1::Event>| {
+                let silent = |_| Status::unavailable("the farm says nothing");
+                tokio::time::timeout(SILENCE, events.message()).await.map_err(silent)?
+            };
+            while let Some(event) = next(&mut events).await? {
+                if let Some(Event::BuildFinished(_)) = event.event {
+                    return Ok(builds
+                        .get(v1::GetRequest { build: id.clone(), ..Default::default() })
+                        .await?
+                        .into_inner());
+                }
             }
+            Err(Status::unavailable("the events ended before the build"))
+        });
+        let ended = ended.await?;
+        if !ended.message.contains(GAVE_UP) {
+            break ended;
         }
-        Err(Status::unavailable("the events ended before the build"))
-    });
-    let ended = ended.await?;
+        attempt += 1;
+    };
     if ended.status() != BuildStatus::Succeeded {
         return Err(format!("build `{name}` of `{word}` ended as {:?}: {}", ended.status(), ended.message).into());
     }
@@ -155,19 +169,27 @@ pub async fn execute(word: String, seen: Seen) -> turmoil::Result {
             let next = tokio::time::timeout(SILENCE, operations.message()).await.map_err(silent)??;
             let operation = next.ok_or_else(|| Status::unavailable("the stream ended"))?;
             if let Some(OperationResult::Response(any)) = operation.result {
-                let response = reapi::ExecuteResponse::decode(any.value.as_slice());
-                return response.map_err(|error| Status::internal(error.to_string()));
+                let response = reapi::ExecuteResponse::decode(any.value.as_slice())
+                    .map_err(|error| Status::internal(error.to_string()))?;
+                let words = response.status.as_ref().map_or("", |status| status.message.as_str());
+                // Crashed under it three times: who asked asks once more.
+                if words.starts_with(GAVE_UP) {
+                    return Err(Status::unavailable(words));
+                }
+                return Ok(response);
             }
         }
     });
     let response = executed.await?;
-    let code = response.status.as_ref().map_or(0, |status| status.code);
+    let (code, words) = response.status.as_ref().map_or((0, ""), |status| (status.code, status.message.as_str()));
     let result = response.result.unwrap_or_default();
     let file = result.output_files.first().and_then(|file| file.digest.clone());
     if code != 0 || result.exit_code != 0 || file.is_none() {
-        return Err(
-            format!("action `{word}` ended as {code}, exit code {}: {:?}", result.exit_code, response.message).into()
-        );
+        return Err(format!(
+            "action `{word}` ended as {code} ({words}), exit code {}: {:?}",
+            result.exit_code, response.message
+        )
+        .into());
     }
     let expected = SHA256.digest(made(&run, &word).as_bytes()).to_string();
     let found = Digest::required(SHA256, file.as_ref())?.to_string();
