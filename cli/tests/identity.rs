@@ -425,7 +425,7 @@ fn every_call_that_changes_something_names_its_subject_also_where_it_fails() {
             ..Default::default()
         };
         let mut execution = ExecutionClient::new(channel.clone());
-        let refused = execution.execute(request.clone()).await.err().expect("expected an unknown action to be refused");
+        let refused = execution.execute(request.clone()).await.expect_err("expected an unknown action to be refused");
         assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
         let request = reapi::ExecuteRequest { action_digest: Some(known.to_wire()), ..request };
         execution.execute(request).await.unwrap();
