@@ -80,7 +80,7 @@ fn connect(mut arguments: std::env::Args) -> Played {
     let mut next = || arguments.next().ok_or("a network's connection lacks an argument");
     let (program, pid, ports) = (PathBuf::from(next()?), next()?, next()?);
     if let Ok(user) = next() {
-        let user = user.parse().map_err(|_| "a network's user is no number")?;
+        let user = user.parse().map_err(|_| "invalid user id for a network")?;
         launch::become_maker(user).map_err(|error| format!("cannot prepare a network: {error}"))?;
     }
     if !ports.is_empty() {
