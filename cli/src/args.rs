@@ -65,11 +65,14 @@ pub enum Command {
     /// Cancel a build, or all builds of one user.
     Cancel {
         /// The build: its id, an unambiguous prefix of it, or `latest`.
-        #[arg(required_unless_present = "user")]
+        #[arg(required_unless_present_any = ["user", "request_id"])]
         build: Option<String>,
         /// Cancel all running builds of this user.
-        #[arg(long, value_name = "NAME", conflicts_with = "build")]
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["build", "request_id"])]
         user: Option<String>,
+        /// Cancel the build that was started with `kiln build --request-id ID`.
+        #[arg(long, value_name = "ID", conflicts_with = "build")]
+        request_id: Option<String>,
     },
     /// List the farm's workers.
     Workers(Json),
@@ -135,6 +138,10 @@ pub struct Build {
     /// Directory to write artifacts to.
     #[arg(long, default_value = "kiln-out", value_name = "DIR")]
     pub output: PathBuf,
+    /// An id of your choice for this request. A second `kiln build` with the same id follows the first one's build instead of starting
+    /// another, and `kiln cancel --request-id ID` cancels it, even if its client never received the build's id.
+    #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub request_id: Option<String>,
     /// Ignore cached results and run every step again.
     #[arg(long)]
     pub no_cache: bool,

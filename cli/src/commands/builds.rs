@@ -61,9 +61,16 @@ fn short_ids(builds: &[v1::Build]) -> Vec<String> {
 }
 
 pub(super) async fn cancel(farm: &Farm, id: &str) -> Result<Code, Error> {
-    let build = farm.cancel(id).await?;
+    Ok(cancelled(&farm.cancel(id).await?))
+}
+
+pub(super) async fn cancel_request(farm: &Farm, request_id: &str) -> Result<Code, Error> {
+    Ok(cancelled(&farm.cancel_request(request_id).await?))
+}
+
+fn cancelled(build: &v1::Build) -> Code {
     terminal::say(&format!("build {}: {}", build.id, status_word(build.status())));
-    Ok(Code::Success)
+    Code::Success
 }
 
 fn took(build: &v1::Build) -> Option<Duration> {

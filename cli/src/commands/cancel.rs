@@ -1,4 +1,4 @@
-//! `kiln cancel`: one build, or all of a person's.
+//! `kiln cancel`: one build, or all of one user's.
 
 use kiln_proto::v1;
 
@@ -7,11 +7,17 @@ use crate::farm::Farm;
 use crate::{Code, Error};
 use kiln_terminal as terminal;
 
-pub(super) async fn run(farm: &Farm, build: Option<String>, user: Option<String>) -> Result<Code, Error> {
-    match (build, user) {
-        (Some(build), _) => builds::cancel(farm, &build).await,
-        (None, Some(user)) => all(farm, user).await,
-        (None, None) => Err(Error::Usage("name a build, or a user with `--user`".to_owned())),
+pub(super) async fn run(
+    farm: &Farm,
+    build: Option<String>,
+    user: Option<String>,
+    request_id: Option<String>,
+) -> Result<Code, Error> {
+    match (build, user, request_id) {
+        (Some(build), _, _) => builds::cancel(farm, &build).await,
+        (None, Some(user), _) => all(farm, user).await,
+        (None, None, Some(request_id)) => builds::cancel_request(farm, &request_id).await,
+        (None, None, None) => Err(Error::Usage("name a build, or a user with `--user`".to_owned())),
     }
 }
 

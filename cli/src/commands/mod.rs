@@ -43,8 +43,8 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
         }
         Command::Logs(args) => briefly(farm, &interrupts, async |farm| logs::run(farm, args).await).await,
         Command::Builds(args) => briefly(farm, &interrupts, async |farm| builds::list(farm, args).await).await,
-        Command::Cancel { build, user } => {
-            briefly(farm, &interrupts, async |farm| cancel::run(farm, build, user).await).await
+        Command::Cancel { build, user, request_id } => {
+            briefly(farm, &interrupts, async |farm| cancel::run(farm, build, user, request_id).await).await
         }
         Command::Workers(args) => briefly(farm, &interrupts, async |farm| workers::run(farm, args).await).await,
         Command::Artifacts(args) => briefly(farm, &interrupts, async |farm| artifacts::list(farm, args).await).await,

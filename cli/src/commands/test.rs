@@ -30,6 +30,7 @@ pub(super) async fn run(farm: &args::Farm, args: args::Test, interrupts: &Interr
         allow_emulation,
         // Nothing is handed over, so nothing is written there.
         output: "kiln-out".into(),
+        request_id: None,
         no_cache,
         secret,
         deliver: args::Deliver::default(),

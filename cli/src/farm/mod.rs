@@ -124,7 +124,15 @@ impl Farm {
 
     /// Asks for a build's end.
     pub async fn cancel(&self, id: &str) -> Result<v1::Build, Error> {
-        let request = CancelRequest { build: id.to_owned() };
+        self.cancel_by(CancelRequest { build: id.to_owned(), ..CancelRequest::default() }).await
+    }
+
+    /// Cancels the build that was submitted with a request id.
+    pub async fn cancel_request(&self, request_id: &str) -> Result<v1::Build, Error> {
+        self.cancel_by(CancelRequest { request_id: request_id.to_owned(), ..CancelRequest::default() }).await
+    }
+
+    async fn cancel_by(&self, request: CancelRequest) -> Result<v1::Build, Error> {
         Ok(self.patiently("cancel the build", || self.cancel_once(request.clone())).await?.into_inner())
     }
 

@@ -210,11 +210,14 @@ struct OnGitLab {
     farm: Farm,
     /// With a directory in it that is the project: the definition has one beside it.
     dir: tempfile::TempDir,
+    /// Jobs so far: each has an id of its own.
+    jobs: std::cell::Cell<u32>,
 }
 
 impl OnGitLab {
     fn start(project: &str) -> Self {
-        let on = Self { farm: Farm::start("gitlab/rules.toml"), dir: tempfile::tempdir().unwrap() };
+        let dir = tempfile::tempdir().unwrap();
+        let on = Self { farm: Farm::start("gitlab/rules.toml"), dir, jobs: std::cell::Cell::new(302) };
         real::write(&on.project(), "kiln.toml", project);
         real::write(&on.project(), "input", "pushed\n");
         on
@@ -227,7 +230,12 @@ impl OnGitLab {
     fn command(&self, shell: &str, parts: &[&str], more: &[(&str, &str)]) -> Command {
         let (url, ca) = (format!("{}/kiln", self.farm.issuer.url), self.farm.guarded.dir().join("ca.pem"));
         let token = self.farm.issuer.sign(AUDIENCE);
+        if parts.contains(&"script") {
+            self.jobs.set(self.jobs.get() + 1);
+        }
+        let job = self.jobs.get().to_string();
         let mut variables = vec![
+            ("CI_JOB_ID", job.as_str()),
             ("KILN_URL", url.as_str()),
             ("KILN_SHA256", &self.farm.sha256),
             ("KILN_FARM", &self.farm.guarded.farm.url),

@@ -63,6 +63,8 @@ const MAX_WATCHES: usize = 20_000;
 const WATCHED_AHEAD: usize = 8;
 /// Bytes of what is submitted: a project's own facts, for its files are blobs.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
+/// Bytes of the id that a client gives its request.
+const MAX_REQUEST_ID: usize = 256;
 
 /// All builds of the farm. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -237,10 +239,30 @@ impl Builds {
                 "a request of {bytes} bytes to build; expected at most {MAX_REQUEST_BYTES}"
             )));
         }
+        if request.request_id.len() > MAX_REQUEST_ID {
+            return Err(Status::invalid_argument(format!(
+                "a request id of {} bytes; expected at most {MAX_REQUEST_ID}",
+                request.request_id.len()
+            )));
+        }
         // From here on no request holds them: it is written down.
         let secrets = Secrets::new(std::mem::take(&mut request.secrets)).map_err(Status::invalid_argument)?;
-        let (function, source, plan) = self.plan(&request).instrument(tracing::info_span!("plan")).await?;
-        secrets.fit(&plan).map_err(Status::invalid_argument)?;
+        let planned = self.plan(&request).instrument(tracing::info_span!("plan")).await?;
+        secrets.fit(&planned.2).map_err(Status::invalid_argument)?;
+        // On a task of its own: a caller who goes away must not leave a build that is recorded and never started.
+        let builds = self.clone();
+        let begun = async move { builds.begin(identity, known, request, secrets, planned).await };
+        tokio::spawn(begun.in_current_span()).await.map_err(internal)?
+    }
+
+    async fn begin(
+        &self,
+        identity: Identity,
+        known: Known,
+        request: SubmitRequest,
+        secrets: Secrets,
+        (function, source, plan): (DigestFunction, SourceTree, Plan),
+    ) -> Result<Build, Status> {
         let _one = self.shared.submitting.lock().await;
         if !request.request_id.is_empty()
             && let Some(id) = self.shared.records.request(&request.request_id).map_err(internal)?
@@ -486,6 +508,12 @@ impl Builds {
         }
         let found = named::build(&self.shared.records, id, user)?;
         Ok(now(&found.id).unwrap_or(found))
+    }
+
+    /// The id of the build that was submitted with a request id. `NOT_FOUND`: there is none.
+    pub fn of_request(&self, request_id: &str) -> Result<String, Status> {
+        let found = self.shared.records.request(request_id).map_err(internal)?;
+        found.ok_or_else(|| Status::not_found(format!("no build was submitted with the request id `{request_id}`")))
     }
 
     /// The artifact that is meant by an id, a part of one, a name or `latest`.

@@ -46,7 +46,13 @@ impl builds_server::Builds for Builds {
 
     async fn cancel(&self, request: Request<v1::CancelRequest>) -> Result<Response<v1::Build>, Status> {
         let subject = Subject::of(&request);
-        let build = request.into_inner().build;
+        let v1::CancelRequest { build, request_id } = request.into_inner();
+        let build = if build.is_empty() && !request_id.is_empty() {
+            subject.is(format!("build of request {request_id}"));
+            self.builds.of_request(&request_id)?
+        } else {
+            build
+        };
         subject.is(format!("build {build}"));
         Ok(Response::new(self.builds.cancel(&build)?))
     }
