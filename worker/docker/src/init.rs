@@ -33,8 +33,8 @@ pub(super) const FILES: &str = "/kiln/init";
 pub(super) const DOOR: &str = "/kiln/door";
 /// The socket, in the door's directory.
 pub(super) const SOCKET: &str = "socket";
-/// How often the kernel is asked whether it had to refuse a task a process.
-const PROCESSES_EVERY: Duration = Duration::from_millis(200);
+/// How often the kernel is asked whether it had to stop a task at a limit.
+const LIMITS_EVERY: Duration = Duration::from_millis(200);
 
 /// Where this process was started as a container's first one, it does that work and does not return.
 pub(crate) fn become_init_if_asked() {
@@ -111,7 +111,7 @@ fn serve(socket: &UnixStream, task: &Task, output: Vec<OwnedFd>, fresh: &State) 
     let ended = Ended {
         code: own.code,
         signal: own.signal,
-        out_of_memory: failed && now.out_of_memory > before.out_of_memory,
+        out_of_memory: now.out_of_memory > before.out_of_memory,
         too_many_processes: failed && now.too_many_processes > before.too_many_processes,
         wall_us: began.elapsed().as_micros() as u64,
         user_us: usage.user_us,
@@ -124,15 +124,15 @@ fn serve(socket: &UnixStream, task: &Task, output: Vec<OwnedFd>, fresh: &State) 
     Ok(there)
 }
 
-/// Listens to the worker while a task runs, and stops a task that the kernel refuses another process.
+/// Listens to the worker while a task runs, and stops a task that has reached a limit: what is left of it could wait or try again without end.
 fn attend(socket: &UnixStream, over: &UnixStream, before: &leftovers::Counters) -> Result<bool, String> {
-    let pause = PollTimeout::try_from(PROCESSES_EVERY).unwrap_or(PollTimeout::NONE);
+    let pause = PollTimeout::try_from(LIMITS_EVERY).unwrap_or(PollTimeout::NONE);
     let happened = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
     loop {
         let mut watched =
             [PollFd::new(socket.as_fd(), PollFlags::POLLIN), PollFd::new(over.as_fd(), PollFlags::POLLIN)];
         match poll(&mut watched, pause) {
-            Ok(0) if leftovers::Counters::look().too_many_processes > before.too_many_processes => stop(),
+            Ok(0) if leftovers::Counters::look().reached_a_limit_since(before) => stop(),
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.to_string()),
         }

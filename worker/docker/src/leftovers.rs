@@ -139,4 +139,9 @@ impl Counters {
             too_many_processes: first(["pids.events", "pids/pids.events"], "max"),
         }
     }
+
+    /// Whether a process was killed for want of memory, or refused, since `before`.
+    pub(super) fn reached_a_limit_since(&self, before: &Self) -> bool {
+        self.out_of_memory > before.out_of_memory || self.too_many_processes > before.too_many_processes
+    }
 }

@@ -38,6 +38,8 @@ pub enum Stop {
     Disk,
     /// The worker has no room left, and not because of this job.
     Room,
+    /// One of its processes was killed for want of memory.
+    Memory,
     /// It was refused a process.
     Processes,
 }
@@ -49,6 +51,7 @@ pub fn exit(ended: &Ended, stop: Option<Stop>) -> Exit {
         Some(Stop::Cancel) => Exit::Cancelled,
         Some(Stop::Disk) => Exit::DiskFull,
         Some(Stop::Room) => Exit::NoRoom,
+        Some(Stop::Memory) => Exit::OutOfMemory,
         Some(Stop::Processes) => Exit::TooManyProcesses,
         None if ended.out_of_memory => Exit::OutOfMemory,
         None if ended.too_many_processes => Exit::TooManyProcesses,

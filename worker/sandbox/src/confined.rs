@@ -21,8 +21,8 @@ use kiln_executor::ending::{Ended, Stop, after, exit};
 use kiln_executor::scratch::Scratch;
 use kiln_executor::{BUILD, Chunk, Finished, HOME, Job, OutputTree, Stream, output::follow};
 
-/// How often the kernel is asked whether it had to refuse a job a process.
-const PROCESSES_EVERY: Duration = Duration::from_millis(200);
+/// How often the kernel is asked whether a job reached one of its limits.
+const LIMITS_EVERY: Duration = Duration::from_millis(200);
 
 pub(super) fn command(config: &Config, socket: UnixStream) -> Command {
     let mut command = Command::new(config.init());
@@ -196,22 +196,30 @@ async fn stopped(job: &Job, disk: &Disk, group: Option<&Group>, cancel: &Cancell
         () = after(job.timeout) => Stop::Timeout,
         () = cancel.cancelled() => Stop::Cancel,
         stop = disk.used_up() => stop,
-        () = refused_a_process(group) => Stop::Processes,
+        stop = reached_a_limit(group) => stop,
     }
 }
 
-/// Ends when the kernel has refused a job another process. Those that are there could try again without end.
-async fn refused_a_process(group: Option<&Group>) {
-    let Some(group) = group.filter(|group| group.limits_processes()) else { return std::future::pending().await };
-    while !group.too_many_processes() {
-        tokio::time::sleep(PROCESSES_EVERY).await;
+/// Ends when the kernel has killed one of a job's processes for want of memory, or refused it another process. Those that are
+/// left could wait or try again without end.
+async fn reached_a_limit(group: Option<&Group>) -> Stop {
+    let Some(group) = group else { return std::future::pending().await };
+    loop {
+        if group.out_of_memory() {
+            return Stop::Memory;
+        }
+        if group.too_many_processes() {
+            return Stop::Processes;
+        }
+        tokio::time::sleep(LIMITS_EVERY).await;
     }
 }
 
 /// What the control group adds to what the init saw.
 fn with_group(mut ended: Ended, group: Option<&Group>) -> Ended {
     let failed = ended.code != Some(0);
-    ended.out_of_memory |= failed && group.is_some_and(Group::out_of_memory);
+    // Whatever the command made of it: what a killed process should have done is missing.
+    ended.out_of_memory |= group.is_some_and(Group::out_of_memory);
     ended.too_many_processes |= failed && group.is_some_and(Group::too_many_processes);
     ended
 }
