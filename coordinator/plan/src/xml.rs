@@ -1,60 +1,80 @@
-//! As much of XML as a `pom.xml` needs: where the text of each element stands.
-//!
-//! Invariant: comments, processing instructions and character data are no elements; a text that is no XML yields what
-//! was read before it went wrong.
+//! What a `pom.xml` says: the text of each element, and where it stands.
 
 use std::ops::Range;
 
+use roxmltree::{Document, Node, ParsingOptions};
+
 /// An element that holds nothing but text: the names from the root to it, and where its text is.
 pub struct Leaf<'a> {
-    /// The names of the elements around it and its own.
+    /// The names of the elements around it and its own, without namespaces.
     pub path: Vec<&'a str>,
-    /// The bytes between its tags.
+    /// The bytes between its tags, in which references such as `&amp;` stand as they are written.
     pub text: Range<usize>,
     /// Where the element around it starts: leaves of one element have this in common.
     pub parent: usize,
 }
 
-/// Every element that holds nothing but text, in order.
+/// Every element that holds nothing but text, in the order in which they end. None where the text is not well-formed XML.
 pub fn leaves(text: &str) -> Vec<Leaf<'_>> {
-    let mut found = Vec::new();
-    // Name, start of the element, start of its text, whether an element was in it.
-    let mut open: Vec<(&str, usize, usize, bool)> = Vec::new();
-    let mut at = 0;
-    while let Some(start) = text[at..].find('<').map(|n| at + n) {
-        let rest = &text[start..];
-        let skip = |end: &str| rest.find(end).map_or(text.len(), |n| start + n + end.len());
-        if rest.starts_with("<!--") {
-            at = skip("-->");
-        } else if rest.starts_with("<![CDATA[") {
-            at = skip("]]>");
-        } else if rest.starts_with("<?") || rest.starts_with("<!") {
-            at = skip(">");
-        } else {
-            let end = skip(">");
-            let tag = text[start + 1..end].trim_end_matches('>');
-            if tag.starts_with('/') {
-                let path: Vec<&str> = open.iter().map(|o| o.0).collect();
-                if let Some((_, _, inner, false)) = open.pop() {
-                    let parent = open.last().map_or(0, |o| o.1);
-                    found.push(Leaf { path, text: inner..start, parent });
-                }
-            } else {
-                if let Some(outer) = open.last_mut() {
-                    outer.3 = true;
-                }
-                if !tag.ends_with('/') {
-                    let name = tag.split_whitespace().next().unwrap_or_default();
-                    open.push((name, start, end, false));
-                }
+    let options = ParsingOptions { allow_dtd: true, nodes_limit: 1_000_000, ..ParsingOptions::default() };
+    let Ok(document) = Document::parse_with_options(text, options) else { return Vec::new() };
+    let is_leaf = |node: &Node<'_, '_>| {
+        node.is_element() && node.parent_element().is_some() && !node.children().any(|child| child.is_element())
+    };
+    document.descendants().filter(is_leaf).filter_map(|node| leaf(text, node)).collect()
+}
+
+fn leaf<'a>(text: &'a str, node: Node<'_, 'a>) -> Option<Leaf<'a>> {
+    let range = match (node.first_child(), node.last_child()) {
+        (Some(first), Some(last)) => first.range().start..last.range().end,
+        // `<a></a>` holds an empty text, `<a/>` none.
+        _ => {
+            let all = node.range();
+            let inside = all.start + text[all.clone()].find('>')? + 1;
+            if inside == all.end {
+                return None;
             }
-            at = end;
+            inside..inside
         }
-    }
-    found
+    };
+    let mut path: Vec<&str> = node.ancestors().filter(Node::is_element).map(|node| node.tag_name().name()).collect();
+    path.reverse();
+    Some(Leaf { path, text: range, parent: node.parent_element()?.range().start })
 }
 
 /// The text of the first element of that path.
 pub fn value<'a>(text: &'a str, path: &[&str]) -> Option<&'a str> {
     leaves(text).into_iter().find(|leaf| leaf.path == path).map(|leaf| text[leaf.text].trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_found_where_they_stand_and_nothing_in_comments_is() {
+        let pom = "<?xml version='1.0'?>\n<!DOCTYPE project>\n<project xmlns='http://maven.apache.org/POM/4.0.0'>\
+            <!-- <version>0</version> --><name a='x > y'><![CDATA[<version>0</version>]]></name>\
+            <version> 1.0 </version><empty></empty><none/><a><b>x &amp; y</b></a></project>";
+        let found: Vec<(String, &str)> =
+            leaves(pom).into_iter().map(|leaf| (leaf.path.join("/"), &pom[leaf.text])).collect();
+        let expected = [
+            ("project/name", "<![CDATA[<version>0</version>]]>"),
+            ("project/version", " 1.0 "),
+            ("project/empty", ""),
+            ("project/a/b", "x &amp; y"),
+        ];
+        assert_eq!(found, expected.map(|(path, text)| (path.to_owned(), text)));
+        assert_eq!(value(pom, &["project", "version"]), Some("1.0"));
+    }
+
+    #[test]
+    fn what_is_not_xml_says_nothing() {
+        assert_eq!(value("<project><version>1</version>", &["project", "version"]), None);
+        let deep = "<a>".repeat(200_000) + &"</a>".repeat(200_000);
+        assert!(leaves(&deep).len() <= 1);
+        let bomb = "<!DOCTYPE a [<!ENTITY a 'aaaaaaaaaa'><!ENTITY b '&a;&a;&a;&a;&a;&a;'><!ENTITY c '&b;&b;&b;&b;&b;&b;'>\
+            <!ENTITY d '&c;&c;&c;&c;&c;&c;'><!ENTITY e '&d;&d;&d;&d;&d;&d;'>]><a><b>&e;&e;&e;</b></a>";
+        assert!(leaves(bomb).len() <= 1);
+    }
 }
