@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -14,6 +15,10 @@ use kiln_terminal as terminal;
 const GRACE: Duration = Duration::from_secs(20);
 /// A child that lived this long is started again at once; one that did not, after a pause that grows up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(100))
+    .with_max_delay(LONGEST_PAUSE)
+    .without_max_times();
 
 /// A process of this same binary.
 pub(super) struct Process {
@@ -34,7 +39,7 @@ impl Process {
         ready: watch::Receiver<bool>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), String> {
-        let mut pause = Duration::from_millis(100);
+        let mut pauses = PAUSES.build();
         loop {
             let started = Instant::now();
             let mut child = self.start().map_err(|error| format!("cannot start {}: {error}", self.name))?;
@@ -52,13 +57,12 @@ impl Process {
                 }
             }
             if started.elapsed() >= LONGEST_PAUSE {
-                pause = Duration::from_millis(100);
+                pauses = PAUSES.build();
             }
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)) => {}
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 

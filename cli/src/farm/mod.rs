@@ -9,6 +9,7 @@ mod variables;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use kiln_proto::channel::Channel;
 use kiln_proto::channel::{self, MAX_MESSAGE_BYTES};
 use kiln_proto::digest::DigestFunction;
@@ -187,7 +188,7 @@ impl Farm {
 
     /// Fresh patience with this farm.
     pub fn patience(&self) -> Patience {
-        Patience { since: None, pause: FIRST_PAUSE }
+        Patience { since: None, pauses: PAUSES.build() }
     }
 
     /// Leaves; a farm inside this process is stopped once nobody else uses it.
@@ -199,39 +200,43 @@ impl Farm {
     }
 }
 
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// Longest pause between attempts to reach the farm, before jitter.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(50))
+    .with_max_delay(LONGEST_PAUSE)
+    .with_jitter()
+    .without_max_times();
 /// How long a command waits for a farm that does not answer at first: about as long as a coordinator takes to restart.
 const FIRST_CONTACT: Duration = Duration::from_secs(10);
 
 /// Connects to a farm, which may be restarting just then.
 async fn first_contact(url: &str, args: &crate::args::Farm) -> Result<Channel, Error> {
     let (began, longest) = (Instant::now(), FIRST_CONTACT.min(args.lost_after));
-    let mut pause = FIRST_PAUSE;
+    let (mut pauses, mut is_first) = (PAUSES.build(), true);
     loop {
         let error = match channel::connect(url, &args.access).await {
             Err(error @ channel::Error::Connect { .. }) if began.elapsed() < longest => error,
             other => return Ok(other?),
         };
-        if pause == FIRST_PAUSE {
+        if std::mem::take(&mut is_first) {
             eprintln!("the farm at `{url}` does not answer; trying for {} s", longest.as_secs());
         }
         tracing::info!(%error, "no connection to the farm yet");
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
     }
 }
 
 /// How long a farm has been away, and when to try it again.
 pub struct Patience {
     since: Option<Instant>,
-    pause: Duration,
+    pauses: ExponentialBackoff,
 }
 
 impl Patience {
     /// The farm answered.
     pub fn reset(&mut self) {
-        (self.since, self.pause) = (None, FIRST_PAUSE);
+        (self.since, self.pauses) = (None, PAUSES.build());
     }
 
     /// Waits before the next attempt; an error where waiting is of no use, or has been long enough.
@@ -253,8 +258,7 @@ impl Patience {
             return Err(Error::Lost { url: farm.url.clone(), what, status: Box::new(status) });
         }
         tracing::info!("the farm at `{}` is unreachable ({}); retrying", farm.url, status.message());
-        tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        tokio::time::sleep(self.pauses.next().unwrap_or(LONGEST_PAUSE)).await;
         Ok(())
     }
 }

@@ -17,7 +17,8 @@ use tokio::sync::Mutex;
 use super::merge::newest_ms;
 use super::{Error, Known, LayerStore, RedbLayers, now_ms};
 use kiln_store::BlobStore;
-use kiln_store::redis::{Health, Parts};
+use kiln_store::Health;
+use kiln_store::redis::Parts;
 
 /// Records of this coordinator beside those of others.
 #[derive(Debug)]

@@ -7,6 +7,7 @@
 
 mod actions;
 mod artifacts_below;
+mod breaker;
 mod by_size;
 mod checked;
 mod chunks;
@@ -49,6 +50,7 @@ use own_actions::OwnActions;
 pub use self::disk::{Bound, Budget};
 pub use actions::RedbActions;
 pub use artifacts_below::ArtifactsBelow;
+pub use breaker::Health;
 pub use by_size::BySize;
 pub use chunks::Chunks;
 pub use clock::{Clock, Stamp};

@@ -1,6 +1,7 @@
 //! The connection: TLS, passwords, and what is no Redis.
 
-use kiln_store::redis::{Address, Health, Link, Tls};
+use kiln_store::Health;
+use kiln_store::redis::{Address, Link, Tls};
 
 use crate::certificates::certificates;
 use crate::coordinator::{coordinator, coordinator_with, redis_or_skip};

@@ -1,7 +1,7 @@
 //! A Redis that is full, dead, hanging or a replica.
 
 use kiln_store::Error;
-use kiln_store::redis::Health;
+use kiln_store::Health;
 
 use crate::MIB;
 use crate::coordinator::{coordinator, redis_or_skip};

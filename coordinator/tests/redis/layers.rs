@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kiln_layers::{LayerStore, RedbLayers, SharedLayers};
 use kiln_proto::v1::{LayerCounts, StepLayers, StepRun};
-use kiln_store::redis::{Health, Keys, Parts};
+use kiln_store::Health;
+use kiln_store::redis::{Keys, Parts};
 
 use crate::coordinator::{Coordinator, coordinator, redis_or_skip};
 use crate::redis::{Cluster, Redis};

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use kiln_proto::v1::{Build, Status as BuildStatus};
 
 use super::checkout::Remote;
@@ -14,9 +15,12 @@ use super::journal::{Job, Key};
 use super::{Webhooks, report, submit};
 use crate::Tenant;
 
-/// Attempts to fetch a commit and to submit its build; the pauses between them double, from two seconds on.
-const ATTEMPTS: u32 = 7;
-const FIRST_PAUSE: Duration = Duration::from_secs(2);
+/// Pauses between attempts to fetch a commit and to submit its build: seven attempts in all.
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_secs(2))
+    .with_max_delay(Duration::from_secs(64))
+    .with_jitter()
+    .with_max_times(6);
 
 /// A push that is not built.
 struct NotBuilt {
@@ -66,25 +70,17 @@ impl<'a> Running<'a> {
     }
 
     async fn submit_patiently(&self) -> Result<(Tenant, Build), NotBuilt> {
-        let mut pause = FIRST_PAUSE;
-        for attempt in 1.. {
-            match self.submit().await {
-                Err(failed) if failed.may_pass && attempt < ATTEMPTS => {
-                    let (hook, commit) = (self.hook.name(), &self.job.push.commit);
-                    tracing::warn!(
-                        hook,
-                        commit,
-                        reason = failed.words,
-                        attempt,
-                        "a push cannot be built yet; trying again"
-                    );
-                    tokio::time::sleep(pause).await;
-                    pause *= 2;
-                }
+        let mut pauses = PAUSES.build();
+        loop {
+            let failed = match self.submit().await {
+                Err(failed) if failed.may_pass => failed,
                 outcome => return outcome,
-            }
+            };
+            let Some(pause) = pauses.next() else { return Err(failed) };
+            let (hook, commit) = (self.hook.name(), &self.job.push.commit);
+            tracing::warn!(hook, commit, reason = failed.words, "a push cannot be built yet; trying again");
+            tokio::time::sleep(pause).await;
         }
-        unreachable!("the last attempt returns")
     }
 
     async fn submit(&self) -> Result<(Tenant, Build), NotBuilt> {

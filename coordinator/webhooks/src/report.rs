@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use reqwest::StatusCode;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 
@@ -11,8 +12,12 @@ use super::journal::Job;
 
 /// How long a forge may take to answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-/// Attempts to report that a build ended; the pauses between them double, from a second on.
-const ATTEMPTS: u32 = 9;
+/// Pauses between attempts to report that a build ended: nine attempts in all.
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_secs(1))
+    .with_max_delay(Duration::from_secs(128))
+    .with_jitter()
+    .with_max_times(8);
 /// Bytes of a forge's refusal that are told.
 const MOST_TOLD: usize = 300;
 
@@ -29,33 +34,29 @@ pub(super) async fn tell(
         return None;
     }
     let is_end = !matches!(state, State::Waiting | State::Running);
-    let attempts = if is_end { ATTEMPTS } else { 1 };
+    let mut pauses = PAUSES.with_max_times(if is_end { 8 } else { 0 }).build();
     let link = hook.link.as_ref().filter(|link| build.is_some() || !link.contains("{build}"));
     let link =
         link.map(|link| link.replace("{build}", build.unwrap_or_default()).replace("{commit}", &job.push.commit));
     let status = Status { state, context: &hook.context, description: words, link };
-    let mut pause = Duration::from_secs(1);
-    for attempt in 1..=attempts {
-        match once(http, hook, job, &status).await {
+    loop {
+        let pause = match once(http, hook, job, &status).await {
             Ok(()) => return Some(true),
             Err(Failed { words, may_pass }) => {
-                let again = may_pass && attempt < attempts;
+                let pause = pauses.next().filter(|_| may_pass);
                 tracing::warn!(
                     hook = hook.name(),
                     commit = job.push.commit,
                     reason = words,
-                    again,
+                    again = pause.is_some(),
                     "the status of a commit was not accepted"
                 );
-                if !again {
-                    return Some(false);
-                }
+                pause
             }
-        }
+        };
+        let Some(pause) = pause else { return Some(false) };
         tokio::time::sleep(pause).await;
-        pause *= 2;
     }
-    Some(false)
 }
 
 struct Failed {

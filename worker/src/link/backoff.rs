@@ -2,33 +2,38 @@
 
 use std::time::Duration;
 
-/// First pause before dialling again.
-const FIRST: Duration = Duration::from_millis(100);
-/// Longest pause before dialling again.
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+
+/// Longest pause before jitter.
 const LONGEST: Duration = Duration::from_secs(5);
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(100))
+    .with_max_delay(LONGEST)
+    .with_jitter()
+    .without_max_times();
 
 /// The pauses of one worker.
 #[derive(Debug)]
 pub(crate) struct Backoff {
-    next: Duration,
+    pauses: ExponentialBackoff,
+    is_fresh: bool,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { next: FIRST }
+        Self { pauses: PAUSES.build(), is_fresh: true }
     }
 }
 
 impl Backoff {
     /// Whether nothing failed yet.
     pub(crate) fn is_fresh(&self) -> bool {
-        self.next == FIRST
+        self.is_fresh
     }
 
     /// Waits before the next attempt.
     pub(crate) async fn wait(&mut self) {
-        let jittered = self.next.mul_f64(0.5 + rand::random::<f64>() / 2.0);
-        self.next = (self.next * 2).min(LONGEST);
-        tokio::time::sleep(jittered).await;
+        self.is_fresh = false;
+        tokio::time::sleep(self.pauses.next().unwrap_or(LONGEST)).await;
     }
 }

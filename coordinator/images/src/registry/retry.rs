@@ -4,26 +4,25 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rand::Rng;
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use std::sync::Mutex;
 
-/// First pause before another attempt.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Longest pause, and the most that a registry may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const PAUSES: ExponentialBuilder =
+    ExponentialBuilder::new().with_min_delay(Duration::from_millis(200)).with_max_delay(LONGEST_PAUSE).with_jitter();
 
 /// Counts attempts and waits between them, longer each time.
 #[derive(Debug)]
 pub struct Attempts {
-    left: u32,
     most: u32,
-    pause: Duration,
+    pauses: ExponentialBackoff,
 }
 
 impl Attempts {
     /// This many, the first included.
     pub fn new(most: u32) -> Self {
-        Self { left: most.saturating_sub(1), most, pause: FIRST_PAUSE }
+        Self { most, pauses: PAUSES.with_max_times(most.saturating_sub(1) as usize).build() }
     }
 
     /// Something went well: all attempts are open again.
@@ -33,14 +32,8 @@ impl Attempts {
 
     /// Waits for the next attempt; false where there is none left. `asked` is how long the registry wants.
     pub async fn again(&mut self, asked: Option<Duration>) -> bool {
-        if self.left == 0 {
-            return false;
-        }
-        self.left -= 1;
-        let jitter = rand::rng().random_range(0.5..1.0);
-        let pause = asked.unwrap_or_else(|| self.pause.mul_f64(jitter)).min(LONGEST_PAUSE);
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        tokio::time::sleep(pause).await;
+        let Some(pause) = self.pauses.next() else { return false };
+        tokio::time::sleep(asked.unwrap_or(pause).min(LONGEST_PAUSE)).await;
         true
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use backon::{BackoffBuilder, ExponentialBackoff};
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
@@ -13,6 +14,8 @@ use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::{Notify, Semaphore, watch};
+
+use crate::breaker::{Breaker, Health, LONGEST_PAUSE, PAUSES};
 
 use super::{Address, Error};
 
@@ -26,23 +29,8 @@ const CALLS: usize = 256;
 const PIPELINE: usize = 1_000;
 /// Commands under way at once to a cluster, where a pipeline cannot span nodes.
 const FAN_OUT: usize = 128;
-/// First pause before Redis is tried again; it doubles.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How often a Redis that nobody asks anything is asked whether it lives.
 const IDLE_CHECK: Duration = Duration::from_secs(15);
-
-/// How Redis is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Health {
-    /// Reads and writes work.
-    Up,
-    /// It reads but refuses to write: full, or a replica. In its words.
-    NoWrites(String),
-    /// It does not answer. In words.
-    Away(String),
-}
 
 #[derive(Clone)]
 enum Connection {
@@ -54,11 +42,23 @@ struct Shared {
     address: Address,
     /// Counts connections, so that a failure on an old one is not held against the new.
     connection: Mutex<(u64, Option<Connection>)>,
-    health: watch::Sender<Health>,
-    /// No write is tried before this.
-    writes: Mutex<(Option<Instant>, Duration)>,
+    breaker: Breaker,
+    writes: Mutex<Writes>,
     calls: Semaphore,
     wake: Notify,
+}
+
+/// When a Redis that refused to write is asked to write again.
+struct Writes {
+    /// Not before this.
+    after: Option<Instant>,
+    pauses: ExponentialBackoff,
+}
+
+impl Default for Writes {
+    fn default() -> Self {
+        Self { after: None, pauses: PAUSES.build() }
+    }
 }
 
 /// A handle on one Redis or cluster. Cheap to clone; the last one dropped ends the connection.
@@ -97,8 +97,8 @@ impl Link {
         let shared = Arc::new(Shared {
             address,
             connection: Mutex::new((0, found)),
-            health: watch::Sender::new(health),
-            writes: Mutex::new((None, FIRST_PAUSE)),
+            breaker: Breaker::new(health),
+            writes: Mutex::default(),
             calls: Semaphore::new(CALLS),
             wake: Notify::new(),
         });
@@ -108,12 +108,12 @@ impl Link {
 
     /// How Redis is, and each change of it.
     pub fn health(&self) -> watch::Receiver<Health> {
-        self.shared.health.subscribe()
+        self.shared.breaker.subscribe()
     }
 
     /// Whether Redis reads but refused to write lately.
     pub(super) fn refuses_writes(&self) -> bool {
-        matches!(*self.shared.health.borrow(), Health::NoWrites(_))
+        matches!(self.shared.breaker.health(), Health::NoWrites(_))
     }
 
     /// Runs one command.
@@ -134,10 +134,7 @@ impl Link {
             (connection.0, connection.1.clone())
         };
         let Some(connection) = connection else {
-            let why = match &*shared.health.borrow() {
-                Health::Away(why) => why.clone(),
-                _ => "it connects again".to_owned(),
-            };
+            let why = shared.breaker.away().unwrap_or_else(|| "it connects again".to_owned());
             return Err(Error::Away { shown: shared.address.shown.clone(), why });
         };
         let work = async {
@@ -208,17 +205,11 @@ impl Shared {
         if matches!(error.code(), Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS" | "NOPERM")) {
             let pause = {
                 let mut writes = self.writes.lock();
-                let pause = writes.1;
-                *writes = (Some(Instant::now() + pause), (pause * 2).min(LONGEST_PAUSE));
+                let pause = writes.pauses.next().unwrap_or(LONGEST_PAUSE);
+                writes.after = Some(Instant::now() + pause);
                 pause
             };
-            let first = self.health.send_if_modified(|health| {
-                let first = *health == Health::Up;
-                if first {
-                    *health = Health::NoWrites(why.clone());
-                }
-                first
-            });
+            let first = self.breaker.refuse_writes(why.clone());
             if first {
                 tracing::warn!(
                     redis = shown,
@@ -248,8 +239,7 @@ impl Shared {
             }
             *current = (connection + 1, None);
         }
-        let before = self.health.send_replace(Health::Away(why.clone()));
-        if !matches!(before, Health::Away(_)) {
+        if self.breaker.open(why.clone()) {
             tracing::warn!(redis = shown, why, "Redis is unreachable; the farm continues without it until it is back");
         }
         self.wake.notify_one();
@@ -257,24 +247,17 @@ impl Shared {
     }
 
     fn may_write(&self) -> Result<(), Error> {
-        match (self.writes.lock().0, &*self.health.borrow()) {
-            (Some(until), Health::NoWrites(why)) if Instant::now() < until => {
-                Err(Error::NoWrites { shown: self.address.shown.clone(), why: why.clone() })
+        match (self.writes.lock().after, self.breaker.health()) {
+            (Some(after), Health::NoWrites(why)) if Instant::now() < after => {
+                Err(Error::NoWrites { shown: self.address.shown.clone(), why })
             }
             _ => Ok(()),
         }
     }
 
     fn wrote(&self) {
-        let again = self.health.send_if_modified(|health| {
-            let again = matches!(health, Health::NoWrites(_));
-            if again {
-                *health = Health::Up;
-            }
-            again
-        });
-        if again {
-            *self.writes.lock() = (None, FIRST_PAUSE);
+        if self.breaker.accept_writes() {
+            *self.writes.lock() = Writes::default();
             tracing::info!(redis = self.address.shown, "Redis accepts writes again");
         }
     }
@@ -282,11 +265,11 @@ impl Shared {
 
 /// Finds out when Redis is back, and whether one that nobody asks is still there.
 async fn watch_over(shared: std::sync::Weak<Shared>) {
-    let mut pause = FIRST_PAUSE;
+    let mut pauses = PAUSES.build();
     loop {
         let Some(strong) = shared.upgrade() else { return };
         if strong.connection.lock().1.is_some() {
-            pause = FIRST_PAUSE;
+            pauses = PAUSES.build();
             let link = Link { shared: strong };
             let woken = tokio::time::timeout(IDLE_CHECK, link.shared.wake.notified()).await.is_ok();
             if !woken {
@@ -297,14 +280,13 @@ async fn watch_over(shared: std::sync::Weak<Shared>) {
         match connect(&strong.address).await {
             Ok(connection) => {
                 strong.connection.lock().1 = Some(connection);
-                strong.health.send_replace(Health::Up);
+                strong.breaker.close();
                 tracing::info!(redis = strong.address.shown, "Redis is back and used again");
             }
             Err(error) => {
                 tracing::debug!(%error, "Redis is not back yet");
                 drop(strong);
-                tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
             }
         }
     }

@@ -22,7 +22,7 @@ pub use actions::RedisActions;
 pub use address::{Address, Tls};
 pub use blobs::RedisBlobs;
 pub use error::Error;
-pub use link::{Health, Link};
+pub use link::Link;
 pub use parts::Parts;
 
 /// Version of the keys and values below. Another version's keys are never read, and expire.

@@ -12,8 +12,8 @@ use object_store::path::Path;
 use object_store::{Error as Failure, ObjectStore};
 
 use super::Address;
-use super::health::Health;
 use crate::Error;
+use crate::breaker::Breaker;
 
 /// Version of the names. Another version's objects are left alone.
 const LAYOUT: &str = "1";
@@ -36,7 +36,7 @@ pub(super) struct Inner {
     pub(super) client: AmazonS3,
     prefix: String,
     pub(super) shown: String,
-    pub(super) health: Health,
+    pub(super) breaker: Breaker,
 }
 
 impl Deref for Bucket {
@@ -51,7 +51,7 @@ impl Bucket {
     /// Asks the bucket for one listing, so that a wrong name or key is found out now. A bucket that is only away is no error.
     pub(super) async fn open(address: &Address) -> Result<Self, Error> {
         let (client, prefix) = address.client()?;
-        let inner = Inner { client, prefix, shown: address.shown().to_owned(), health: Health::default() };
+        let inner = Inner { client, prefix, shown: address.shown().to_owned(), breaker: Breaker::default() };
         let bucket = Self(Arc::new(inner));
         match bucket.probe().await {
             Ok(()) => {}
@@ -104,7 +104,7 @@ impl Bucket {
 
     /// Fails at once while the bucket is away.
     pub(super) fn ready(&self) -> Result<(), Error> {
-        self.health.away().map_or(Ok(()), |why| Err(Error::S3 { shown: self.shown.clone(), why }))
+        self.breaker.away().map_or(Ok(()), |why| Err(Error::S3 { shown: self.shown.clone(), why }))
     }
 
     /// Makes a call about a blob, if the bucket is there.

@@ -6,7 +6,7 @@
 //! | `{prefix}/uses/1/{function}/{first byte of the hash}/{hash}-{size}` | nothing: it was written when that blob was used |
 //!
 //! Invariants: what is read is checked before it is believed; a bucket that is away is not waited for twice, since
-//! [`health::Health`] fails each call at once until the bucket is back; nothing used within the configured life is removed, whoever
+//! a [circuit breaker](crate::breaker) fails each call at once until the bucket is back; nothing used within the configured life is removed, whoever
 //! used it ([`life`] says why).
 
 mod address;
