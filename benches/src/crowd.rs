@@ -10,12 +10,12 @@ use anyhow::{Context, bail};
 use futures::{StreamExt, TryStreamExt, stream};
 use kiln_proto::channel::{self, Access};
 use kiln_proto::transfer::{Blob, Client};
-use kiln_proto::tree::{Entry, Tree};
 use kiln_proto::v1::builds_client::BuildsClient;
 use kiln_proto::v1::coordinator_message::Message as Told;
 use kiln_proto::v1::worker_message::Message as Said;
 use kiln_proto::v1::workers_client::WorkersClient;
 use kiln_proto::v1::{self, event};
+use kiln_trees::tree::{Entry, Tree};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 

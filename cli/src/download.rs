@@ -8,8 +8,8 @@ use std::path::{Component, Path, PathBuf};
 
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::transfer::Client;
-use kiln_proto::tree::{Entry, Tree};
 use kiln_proto::{reapi, transfer, v1};
+use kiln_trees::tree::{Entry, Tree};
 
 use crate::Code;
 use crate::farm::Farm;

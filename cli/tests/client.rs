@@ -6,10 +6,10 @@ mod support;
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use kiln_proto::tree::Entry;
 use kiln_proto::v1::Status;
 use kiln_proto::v1::event::Event;
 use kiln_proto::v1::step_finished::Cache;
+use kiln_trees::tree::Entry;
 use serde_json::json;
 use support::{F, Farm, Running, finished, log, project, result, runs, started, step, step_on};
 

@@ -138,9 +138,9 @@ async fn the_program_is_found_by_an_absolute_path_relative_to_the_working_direct
             command.environment_variables.push(reapi::command::EnvironmentVariable { name: "PATH".into(), value });
         }
         let digest = caller.put(script.into()).await;
-        let mut tree = kiln_proto::tree::Tree::default();
+        let mut tree = kiln_trees::tree::Tree::default();
         for at in ["work/tool", "work/bin/tool"] {
-            tree.insert(at, kiln_proto::tree::Entry::file(digest, true)).unwrap();
+            tree.insert(at, kiln_trees::tree::Entry::file(digest, true)).unwrap();
         }
         let mut messages = Vec::new();
         let root = tree.encode(caller.function, &mut |encoded| messages.push(encoded.data));

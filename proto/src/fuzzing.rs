@@ -2,57 +2,10 @@
 //!
 //! Each function takes any bytes at all, and panics where something that must hold does not.
 
-use std::collections::HashMap;
-
 use prost::Message;
 
-use crate::digest::{Digest, DigestFunction};
 use crate::resource_name::{ReadName, WriteName};
-use crate::shape::{self, Node};
-use crate::tree::Tree;
-use crate::{reapi, v1};
-
-const F: DigestFunction = DigestFunction::Sha256;
-
-fn lay_out(directory: &reapi::Directory) {
-    let Ok(tree) = Tree::from_directory(F, directory) else { return };
-    for name in tree.entries.keys() {
-        assert!(!name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']), "{name:?} leads out");
-    }
-    let mut encoded = Vec::new();
-    let digest = tree.encode(F, &mut |one| encoded.push(one));
-    let last = encoded.last().expect("a tree has a root");
-    assert_eq!(last.digest, digest);
-    let again = shape::decode(&digest, &last.data).expect("what was written is read");
-    assert_eq!(Tree::from_directory(F, &again).expect("and is lawful"), tree);
-}
-
-/// A `Directory` as it lies in the store.
-pub fn directory(data: &[u8]) {
-    if let Ok(directory) = shape::decode(&F.digest(data), data) {
-        lay_out(&directory);
-    }
-}
-
-/// A `Tree`, of which each child is a directory: measured first, whatever its directories name.
-pub fn tree(data: &[u8]) {
-    let Ok(tree) = reapi::Tree::decode(data) else { return };
-    let mut nodes = HashMap::new();
-    for directory in tree.root.iter().chain(&tree.children) {
-        lay_out(directory);
-        let below = directory
-            .directories
-            .iter()
-            .filter_map(|node| Some((Digest::required(F, node.digest.as_ref()).ok()?, node.name.len())));
-        let entries = directory.files.len() + directory.directories.len() + directory.symlinks.len();
-        let node = Node { entries: entries as u64, longest: 1, below: below.collect() };
-        nodes.insert(F.digest(&directory.encode_to_vec()), node);
-    }
-    if let Some(root) = &tree.root {
-        let shape = shape::measure(&F.digest(&root.encode_to_vec()), &nodes);
-        assert!(shape.is_err() || shape.is_ok_and(|shape| shape.entries <= shape::MAX_ENTRIES));
-    }
-}
+use crate::v1;
 
 /// Resource names of reads and writes.
 pub fn resource_name(data: &[u8]) {

@@ -20,9 +20,7 @@ pub mod protocol;
 pub mod resource_name;
 pub mod scope;
 pub mod secret;
-pub mod shape;
 pub mod transfer;
-pub mod tree;
 
 /// REAPI v2 messages and services.
 pub use bazel_remote_apis::build::bazel::remote::execution::v2 as reapi;

@@ -10,16 +10,6 @@ use std::path::Path;
 use kiln_proto::fuzzing;
 
 #[test]
-fn directory_takes_any_bytes() {
-    mutated::run("directory", &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/directory"), fuzzing::directory);
-}
-
-#[test]
-fn tree_takes_any_bytes() {
-    mutated::run("tree", &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/tree"), fuzzing::tree);
-}
-
-#[test]
 fn resource_name_takes_any_bytes() {
     mutated::run(
         "resource_name",

@@ -3,7 +3,7 @@
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi;
 use kiln_proto::transfer::Blob;
-use kiln_proto::tree::{Entry, Tree};
+use kiln_trees::tree::{Entry, Tree};
 use tonic::Status;
 
 use super::case::Load;

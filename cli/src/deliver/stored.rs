@@ -13,8 +13,8 @@ use kiln_images::manifest::{Descriptor, Document, Index, Manifest, media_type};
 use kiln_images::referrer::{Referrer, kind};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::transfer::Client;
-use kiln_proto::tree::{Entry, Tree};
 use kiln_proto::{reapi, v1};
+use kiln_trees::tree::{Entry, Tree};
 
 use super::Error;
 use crate::farm::Farm;

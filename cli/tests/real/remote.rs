@@ -6,7 +6,7 @@ use kiln_proto::longrunning::{Operation, operation};
 use kiln_proto::reapi::execution_client::ExecutionClient;
 use kiln_proto::reapi::{self, command::EnvironmentVariable};
 use kiln_proto::transfer::{Blob, Client};
-use kiln_proto::tree::{Entry, Tree};
+use kiln_trees::tree::{Entry, Tree};
 use prost::Message;
 use tonic::{Code, Status};
 

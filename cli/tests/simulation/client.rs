@@ -10,10 +10,10 @@ use kiln_proto::longrunning::operation::Result as OperationResult;
 use kiln_proto::reapi::execution_client::ExecutionClient;
 use kiln_proto::reapi::{self, ExecuteRequest};
 use kiln_proto::transfer::{Blob, Client};
-use kiln_proto::tree::{Entry, Tree};
 use kiln_proto::v1::builds_client::BuildsClient;
 use kiln_proto::v1::event::Event;
 use kiln_proto::v1::{self, Status as BuildStatus};
+use kiln_trees::tree::{Entry, Tree};
 use prost::Message;
 use tonic::{Code, Status};
 

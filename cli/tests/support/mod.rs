@@ -10,9 +10,9 @@ use std::process::{Output, Stdio};
 use std::sync::Arc;
 
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::tree::{Entry, Tree};
 use kiln_proto::v1;
 use kiln_proto::v1::event::Event;
+use kiln_trees::tree::{Entry, Tree};
 use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use futures::StreamExt;
 use kiln_proto::digest::DigestFunction;
-use kiln_proto::tree::{Entry, Tree};
+use kiln_trees::tree::{Entry, Tree};
 
 use super::assemble::Error;
 use super::{MTIME, file, file_mode};

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kiln_images::image::Origin;
 use kiln_planner::plan::{Artifact, ArtifactKind, Target};
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::tree::{Entry, Tree};
+use kiln_trees::tree::{Entry, Tree};
 
 use super::bundle::{self, Supplied, System};
 use super::choose::{choose, lay_out};

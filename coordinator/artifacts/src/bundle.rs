@@ -11,7 +11,7 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use kiln_planner::plan::default_libraries;
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::tree::{Entry, Tree};
+use kiln_trees::tree::{Entry, Tree};
 
 use super::assemble::{Error, Ingredients};
 use super::{Material, check};

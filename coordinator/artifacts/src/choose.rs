@@ -3,7 +3,7 @@
 //! Invariant: two files never go to one place unless they are equal, and nothing goes to a place outside the artifact.
 
 use kiln_planner::plan::{self, Artifact, ArtifactFile, ArtifactKind};
-use kiln_proto::tree::{Entry, Tree};
+use kiln_trees::tree::{Entry, Tree};
 
 use super::assemble::Error;
 use super::links;

@@ -1,6 +1,6 @@
 //! What starts an artifact, so that whoever made it is told how to run it. Pure.
 
-use kiln_proto::tree::{Entry, Tree};
+use kiln_trees::tree::{Entry, Tree};
 
 use kiln_store::trees::flatten;
 

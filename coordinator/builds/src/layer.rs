@@ -10,9 +10,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::reapi;
-use kiln_proto::tree::{Entry, Tree};
 use kiln_proto::v1::Ingredients;
 use kiln_proto::v1::step_finished::Cache;
+use kiln_trees::tree::{Entry, Tree};
 use tokio::task::JoinHandle;
 
 use super::Work;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kiln_planner::plan::{Artifact, Step, Target};
-use kiln_proto::tree::{Entry, Tree};
 use kiln_proto::v1;
+use kiln_trees::tree::{Entry, Tree};
 
 use super::Work;
 use super::lower::Outputs;

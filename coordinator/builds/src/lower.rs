@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use kiln_planner::plan::{self, Step, Target};
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::tree::{Entry, Tree, mode_of};
 use kiln_proto::{clock, property, reapi, v1};
+use kiln_trees::tree::{Entry, Tree, mode_of};
 use prost::Message;
 
 use super::source::SourceTree;
@@ -125,7 +125,7 @@ impl Lowering<'_> {
     /// The inputs of a step without the outputs of those that it needs.
     pub async fn own_inputs(&self, step: &Step) -> Result<Tree, Error> {
         let failed =
-            |error: kiln_proto::tree::Error| Error::Tree { step: step.name.clone(), reason: error.to_string() };
+            |error: kiln_trees::tree::Error| Error::Tree { step: step.name.clone(), reason: error.to_string() };
         let mut tree = if step.inputs.is_empty() {
             let mut whole = self.source.tree.clone();
             whole.entries.remove("kiln.toml");

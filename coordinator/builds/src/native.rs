@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use futures::{StreamExt, stream};
 use kiln_planner::plan::{self, Plan, Step};
 use kiln_proto::digest::Digest;
-use kiln_proto::tree::Entry;
+use kiln_trees::tree::Entry;
 use parking_lot::Mutex;
 use regex::bytes::Regex;
 

@@ -10,9 +10,9 @@ use futures::stream::FuturesUnordered;
 use kiln_planner::plan::{Step, Target};
 use kiln_proto::clock;
 use kiln_proto::digest::Digest;
-use kiln_proto::tree::Tree;
 use kiln_proto::v1::step_state::Phase;
 use kiln_proto::v1::{self, Build, Status as BuildStatus, StepRef, event};
+use kiln_trees::tree::Tree;
 use tracing::Instrument;
 
 use super::Work;
@@ -21,7 +21,7 @@ use super::libraries::OnWorker;
 use super::steps::{self, Ended, Finished, Job};
 use super::waiting;
 use kiln_artifacts::StepFact;
-use kiln_store::redis::Health;
+use kiln_store::Health;
 use kiln_store::trees::overlay;
 
 /// How long a build that was taken up again, or that meets a farm which has just started, waits for workers to join.

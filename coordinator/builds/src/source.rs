@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use futures::{StreamExt, TryStreamExt, stream};
 use kiln_planner::plan::{self, MemorySource};
 use kiln_proto::digest::Digest;
-use kiln_proto::tree::{Entry, Tree};
+use kiln_trees::tree::{Entry, Tree};
 
 use kiln_store::BlobStore;
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::elements::{self, Kind};
-use kiln_proto::{clock, precondition, property, reapi, scope, tree, v1};
+use kiln_proto::{clock, precondition, property, reapi, scope, v1};
 use kiln_scheduler::Requirements;
+use kiln_trees::{Entry, tree};
 use prost::Message;
 use tonic::Status;
 
@@ -169,14 +170,13 @@ impl Preparer {
     async fn check_directory(&self, root: &Digest, path: &str) -> Result<(), Status> {
         let mut at = *root;
         for part in path.split('/').filter(|part| !part.is_empty()) {
-            let directory = self.trees.directory(&at).await?.ok_or_else(|| missing(&[at]))?;
-            let below = directory.directories.iter().find(|below| below.name == part);
-            let Some(below) = below else {
+            let directory = self.trees.directory(&at).await?;
+            let Some(Entry::Sealed { digest }) = directory.entries.get(part) else {
                 return Err(invalid(format!(
                     "working directory `{path}` is not in the input tree; add it, empty if need be"
                 )));
             };
-            at = required(root.function, below.digest.as_ref(), "a directory's digest")?;
+            at = *digest;
         }
         Ok(())
     }

@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kiln_proto::digest::Digest;
-use kiln_proto::tree::{Entry, Tree};
 use kiln_proto::v1::Difference;
 use kiln_proto::v1::difference::Kind;
+use kiln_trees::tree::{Entry, Tree};
 
 use kiln_store::BlobStore;
 use kiln_store::trees;

@@ -2,10 +2,10 @@
 
 use futures::FutureExt;
 use kiln_proto::digest::DigestFunction;
-use kiln_proto::tree::{Entry, Tree};
 use kiln_proto::v1;
 use kiln_proto::v1::difference::Kind;
 use kiln_proto::v1::step_run::Reason;
+use kiln_trees::tree::{Entry, Tree};
 
 use super::*;
 use kiln_store::trees::store_tree;

@@ -144,7 +144,7 @@ impl Collector {
     /// # Errors
     /// Where the disk fails.
     pub async fn named_by(&self, action: &Digest, result: &reapi::ActionResult) -> Result<Vec<Digest>, Error> {
-        Ok(whole::named_by(&Unused(&self.disk), action.function, result).await?.unwrap_or_default())
+        Ok(whole::named_by(Unused(&self.disk), action.function, result).await?.unwrap_or_default())
     }
 
     /// Removes those of these blobs that no result names any more, and that running work does not use. Whoever calls has removed the
@@ -174,7 +174,7 @@ impl Collector {
             count += page.len() as u64;
             for entry in page {
                 let function: DigestFunction = entry.action.function;
-                let named = whole::named_by(&Unused(&self.disk), function, &entry.result).await?;
+                let named = whole::named_by(Unused(&self.disk), function, &entry.result).await?;
                 self.disk.name(&named.unwrap_or_default(), entry.used());
             }
         }

@@ -11,6 +11,7 @@ use kiln_proto::reapi;
 
 use super::clock::{Clock, Stamp};
 use super::disk::Disk;
+use super::trees::Stored;
 use super::{ActionStore, BlobStore, Error, RedbActions, Usage, whole};
 
 /// Results in a file, and the disk that keeps their blobs.
@@ -44,7 +45,7 @@ impl ActionStore for OwnActions {
 
     async fn put(&self, instance: &str, action: &Digest, result: reapi::ActionResult) -> Result<(), Error> {
         let at = self.clock.now();
-        let named = whole::named_by(&*self.blobs, action.function, &result).await.unwrap_or_else(|error| {
+        let named = whole::named_by(Stored(&*self.blobs), action.function, &result).await.unwrap_or_else(|error| {
             tracing::warn!(%action, %error, "cannot read what a result names; its blobs count as named by none");
             None
         });

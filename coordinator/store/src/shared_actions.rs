@@ -12,8 +12,9 @@ use kiln_proto::reapi;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::breaker::Health;
 use super::clock::Stamp;
-use super::redis::Health;
+use super::trees::Stored;
 use super::{ActionStore, Error, Shared, WithEmpty, whole};
 
 /// Results that wait for the shared store to be back; the oldest are given up for newer ones.
@@ -42,9 +43,8 @@ impl SharedActions {
     }
 
     async fn share(&self, instance: &str, action: &Digest, result: reapi::ActionResult) -> Result<(), Error> {
-        let Some(named) = whole::named_by(&WithEmpty::new(self.blobs.clone()), action.function, &result).await? else {
-            return Ok(());
-        };
+        let blobs = WithEmpty::new(self.blobs.clone());
+        let Some(named) = whole::named_by(Stored(&blobs), action.function, &result).await? else { return Ok(()) };
         self.blobs.share(&named).await?;
         self.shared.put(instance, action, result).await
     }

@@ -5,20 +5,17 @@
 
 use std::collections::HashSet;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::shape::{self, MAX_ELEMENTS, MAX_ENTRIES};
 use kiln_proto::{elements, reapi};
+use kiln_trees::shape::{self, MAX_ELEMENTS, MAX_ENTRIES};
+use kiln_trees::walk::{self, Blobs, Decoded, Directory, Found, Malformed, Walk};
 use tokio::sync::Semaphore;
 
+use super::trees::Stored;
 use super::{BlobStore, Error};
 
-/// Directories fetched at once.
-const CONCURRENCY: usize = 8;
-
-/// Largest tree or directory that is read, in bytes. A result with a larger one, or with more entries than a tree may have, is not cached.
+/// Largest tree that is read, in bytes. A result with a larger one, or with more entries than a tree may have, is not cached.
 const MAX_MESSAGE_BYTES: u64 = 64 << 20;
 /// Blobs that a result names, with those that its trees name.
 const MAX_NAMED: usize = 2 * MAX_ENTRIES as usize;
@@ -30,17 +27,29 @@ struct Broken;
 
 type Digests = Vec<Digest>;
 
-/// Where the trees and directories that a result names are read.
-#[async_trait]
-pub(super) trait Source: Send + Sync {
-    /// The whole blob, checked against its digest.
-    async fn get(&self, digest: &Digest) -> Result<Bytes, Error>;
+/// What a directory names: all that a result needs of it.
+struct Named {
+    files: Digests,
+    below: Digests,
 }
 
-#[async_trait]
-impl<T: BlobStore + ?Sized> Source for T {
-    async fn get(&self, digest: &Digest) -> Result<Bytes, Error> {
-        BlobStore::get(self, digest).await
+impl Directory for Named {
+    fn decode(digest: &Digest, data: &Bytes) -> Result<Self, Malformed> {
+        let message = shape::decode(digest, data)?;
+        let malformed = |source: kiln_proto::digest::Error| Malformed::Tree { digest: *digest, source: source.into() };
+        let required = |named: Option<&reapi::Digest>| Digest::required(digest.function, named).map_err(malformed);
+        let files = message.files.iter().map(|file| required(file.digest.as_ref())).collect::<Result<_, _>>()?;
+        let below =
+            message.directories.iter().map(|below| required(below.digest.as_ref())).collect::<Result<_, _>>()?;
+        Ok(Self { files, below })
+    }
+
+    fn below(&self) -> Vec<Digest> {
+        self.below.clone()
+    }
+
+    fn entries(&self) -> u64 {
+        (self.files.len() + self.below.len()) as u64
     }
 }
 
@@ -50,7 +59,7 @@ pub(super) async fn is_whole(
     function: DigestFunction,
     result: &reapi::ActionResult,
 ) -> Result<bool, Error> {
-    match named_by(blobs, function, result).await? {
+    match named_by(Stored(blobs), function, result).await? {
         Some(digests) => Ok(blobs.find_missing(&digests).await?.is_empty()),
         None => Ok(false),
     }
@@ -58,8 +67,8 @@ pub(super) async fn is_whole(
 
 /// Every blob that `result` names, with those that its trees and directories name; none where one of these is not to be had, or
 /// is no such message. The leaves may be absent.
-pub(super) async fn named_by<S: Source + ?Sized>(
-    blobs: &S,
+pub(super) async fn named_by(
+    blobs: impl Blobs<Error = Error> + Copy,
     function: DigestFunction,
     result: &reapi::ActionResult,
 ) -> Result<Option<Vec<Digest>>, Error> {
@@ -73,29 +82,26 @@ pub(super) async fn named_by<S: Source + ?Sized>(
             return Ok(None);
         }
     }
-    let mut seen: HashSet<Digest> = HashSet::new();
-    let mut level: Vec<Digest> = roots.into_iter().filter(|digest| seen.insert(*digest)).collect();
-    while !level.is_empty() {
-        if seen.len() + named.len() > MAX_NAMED {
-            return Ok(None);
-        }
-        let Some(directories) = fetch(blobs, &level).await? else { return Ok(None) };
-        level.clear();
-        for directory in directories {
-            let (Ok(files), Ok(below)) = (files(function, &directory), directories_in(function, &directory)) else {
-                return Ok(None);
-            };
-            named.extend(files);
-            level.extend(below.into_iter().filter(|digest| seen.insert(*digest)));
+    let most = MAX_NAMED - named.len();
+    let mut walk = Walk::new(Decoded::<_, Named>::new(blobs), roots).with_max_entries(most as u64);
+    loop {
+        match walk.next().await {
+            Ok(Some((digest, Found::Directory(directory)))) => {
+                named.push(digest);
+                named.extend(directory.files);
+            }
+            Ok(Some((_, Found::Absent | Found::Malformed(_)))) | Err(walk::Error::Entries) => return Ok(None),
+            Ok(None) => break,
+            Err(walk::Error::Source(error)) => return Err(error),
         }
     }
-    seen.extend(named);
-    Ok(Some(seen.into_iter().collect()))
+    let distinct: HashSet<Digest> = named.into_iter().collect();
+    Ok(Some(distinct.into_iter().collect()))
 }
 
 /// The files of a tree; none where it is not to be had, or is none.
-async fn in_tree<S: Source + ?Sized>(
-    blobs: &S,
+async fn in_tree(
+    blobs: impl Blobs<Error = Error>,
     function: DigestFunction,
     digest: &Digest,
 ) -> Result<Option<Digests>, Error> {
@@ -103,11 +109,7 @@ async fn in_tree<S: Source + ?Sized>(
         return Ok(None);
     }
     let Ok(_turn) = DECODING.acquire().await else { return Ok(None) };
-    let data = match blobs.get(digest).await {
-        Ok(data) => data,
-        Err(error) if error.is_absent() => return Ok(None),
-        Err(error) => return Err(error),
-    };
+    let Some(data) = blobs.get(digest).await? else { return Ok(None) };
     let Ok(tree) = elements::decode::<reapi::Tree>(&elements::TREE, &data, MAX_ELEMENTS) else {
         return Ok(None);
     };
@@ -149,30 +151,4 @@ fn named(function: DigestFunction, result: &reapi::ActionResult) -> Result<(Dige
 fn files(function: DigestFunction, directory: &reapi::Directory) -> Result<Digests, Broken> {
     let digests = directory.files.iter().map(|file| Digest::required(function, file.digest.as_ref()));
     digests.collect::<Result<_, _>>().map_err(|_| Broken)
-}
-
-fn directories_in(function: DigestFunction, directory: &reapi::Directory) -> Result<Digests, Broken> {
-    let digests = directory.directories.iter().map(|below| Digest::required(function, below.digest.as_ref()));
-    digests.collect::<Result<_, _>>().map_err(|_| Broken)
-}
-
-/// Fetches directories; none where one is absent or is none.
-async fn fetch(blobs: &(impl Source + ?Sized), digests: &[Digest]) -> Result<Option<Vec<reapi::Directory>>, Error> {
-    if digests.iter().any(|digest| digest.size > MAX_MESSAGE_BYTES) {
-        return Ok(None);
-    }
-    let fetched: Result<Vec<_>, Error> = stream::iter(digests.to_vec())
-        .map(|digest| async move {
-            // The empty directory is everywhere.
-            let data = if digest.is_empty() { Bytes::new() } else { blobs.get(&digest).await? };
-            Ok(shape::decode(&digest, &data))
-        })
-        .buffered(CONCURRENCY)
-        .try_collect()
-        .await;
-    match fetched {
-        Ok(decoded) => Ok(decoded.into_iter().collect::<Result<_, _>>().ok()),
-        Err(error) if error.is_absent() => Ok(None),
-        Err(error) => Err(error),
-    }
 }

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| kiln_proto::fuzzing::tree(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| kiln_trees::fuzzing::tree(data));

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::meter::Meter;
 use kiln_proto::transfer::Blob;
-use kiln_proto::tree::{Entry, Tree};
+use kiln_trees::tree::{Entry, Tree};
 
 pub use cache::{Cache, Stat};
 pub use walk::{Found, Kind, LeftOut, Walked, Why, walk};
@@ -65,7 +65,7 @@ pub enum Error {
     #[error("`{}` changes while it is read; let what writes it finish, and start the build again", .path.display())]
     Changing { path: PathBuf },
     #[error(transparent)]
-    Tree(#[from] kiln_proto::tree::Error),
+    Tree(#[from] kiln_trees::tree::Error),
 }
 
 /// What to scan.

@@ -6,17 +6,16 @@
 use std::collections::HashMap;
 
 use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_trees::shape::MAX_DEPTH;
+use kiln_trees::{Closure, Entry, Tree};
 
 use super::Error;
-use super::directories::Closure;
 use super::key::Key;
 
 /// Entries from which a subtree is a unit of its own.
 const LARGE: u64 = 64;
 /// Units of one tree. An overlay looks through all its layers.
 const MAX_UNITS: usize = 24;
-/// Deepest tree that is taken.
-const MAX_DEPTH: usize = 512;
 
 /// One unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +47,14 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") }
 }
 
+/// The directories in a directory of a closure, by name.
+fn below(directory: &Tree) -> impl Iterator<Item = (&String, &Digest)> {
+    directory.entries.iter().filter_map(|(name, entry)| match entry {
+        Entry::Sealed { digest } => Some((name, digest)),
+        _ => None,
+    })
+}
+
 /// Entries of each subtree, itself not counted.
 fn count(closure: &Closure, digest: &Digest, counts: &mut HashMap<Digest, u64>, depth: usize) -> Result<u64, Error> {
     if let Some(known) = counts.get(digest) {
@@ -57,8 +64,8 @@ fn count(closure: &Closure, digest: &Digest, counts: &mut HashMap<Digest, u64>, 
         return Err(Error::Invalid(format!("the input tree is deeper than {MAX_DEPTH} directories")));
     }
     let Some(directory) = closure.get(digest) else { return Err(Error::Missing(vec![*digest])) };
-    let mut entries = (directory.files.len() + directory.links.len() + directory.directories.len()) as u64;
-    for (_, below) in &directory.directories {
+    let mut entries = directory.entries.len() as u64;
+    for (_, below) in below(directory) {
         entries = entries.saturating_add(count(closure, below, counts, depth + 1)?);
     }
     counts.insert(*digest, entries);
@@ -89,7 +96,7 @@ fn large(
     units: &mut Vec<Unit>,
 ) {
     let Some(directory) = closure.get(digest) else { return };
-    for (name, below) in &directory.directories {
+    for (name, below) in below(directory) {
         if counts.get(below).is_some_and(|entries| *entries >= threshold) && units.len() <= MAX_UNITS {
             let path = join(path, name);
             units.push(unit(&path, *below, threshold));
@@ -116,19 +123,20 @@ fn collect(
     content: &mut Content,
 ) -> Result<(), Error> {
     let Some(directory) = closure.get(digest) else { return Err(Error::Missing(vec![*digest])) };
-    for (name, key) in &directory.files {
-        content.files.push((join(path, name), *key));
-    }
-    for (name, target) in &directory.links {
-        content.links.push((join(path, name), target.clone()));
-    }
-    for (name, below) in &directory.directories {
-        if counts.get(below).is_some_and(|entries| *entries >= threshold) {
-            continue;
-        }
+    for (name, entry) in &directory.entries {
         let path = join(path, name);
-        content.directories.push(path.clone());
-        collect(closure, counts, below, &path, threshold, content)?;
+        match entry {
+            Entry::File { digest, executable, mode } => {
+                content.files.push((path, Key::new(*digest, *executable, *mode)));
+            }
+            Entry::Symlink { target } => content.links.push((path, target.clone())),
+            Entry::Sealed { digest } if counts.get(digest).is_some_and(|entries| *entries >= threshold) => {}
+            Entry::Sealed { digest } => {
+                content.directories.push(path.clone());
+                collect(closure, counts, digest, &path, threshold, content)?;
+            }
+            Entry::Directory(_) => {}
+        }
     }
     Ok(())
 }

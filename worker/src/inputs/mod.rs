@@ -191,7 +191,7 @@ impl Inputs {
         Some(InputTree { layers: pins.iter().map(|pin| pin.path().to_owned()).collect(), _pins: pins })
     }
 
-    async fn unit(&self, client: &Client, directories: &directories::Closure, unit: &cut::Unit) -> Result<Pin, Error> {
+    async fn unit(&self, client: &Client, directories: &kiln_trees::Closure, unit: &cut::Unit) -> Result<Pin, Error> {
         let alone = self.shared.units.flight(&unit.name).lock_owned().await;
         if let Some(pin) = self.shared.units.pin(&unit.name) {
             return Ok(pin);

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::transfer::{Blob, Client};
-use kiln_proto::tree::node_properties;
 use kiln_proto::{property, reapi};
+use kiln_trees::tree::node_properties;
 use prost::Message;
 use reapi::command::OutputDirectoryFormat as Format;
 use tokio_util::sync::CancellationToken;
@@ -129,7 +129,7 @@ fn read(
 /// Names a directory in the format that was asked for: as one `Tree`, as separate `Directory` messages, or both.
 fn directory(
     path: String,
-    tree: &kiln_proto::tree::Tree,
+    tree: &kiln_trees::tree::Tree,
     format: Format,
     function: DigestFunction,
     blobs: &mut Blobs,

@@ -10,7 +10,8 @@ mod walk;
 use std::path::Path;
 
 use kiln_proto::digest::DigestFunction;
-use kiln_proto::{reapi, transfer, tree};
+use kiln_proto::{reapi, transfer};
+use kiln_trees::tree;
 
 pub use collect::collect;
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use kiln_proto::shape;
+use kiln_trees::shape;
 
 use super::Error;
 

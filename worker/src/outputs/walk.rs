@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use kiln_proto::digest::Digest;
-use kiln_proto::shape;
-use kiln_proto::tree::{Entry, Tree, unusual_mode};
+use kiln_trees::shape;
+use kiln_trees::tree::{Entry, Tree, unusual_mode};
 
 use super::Error;
 use super::room::Room;
@@ -168,7 +168,7 @@ fn list(top: &Path, output: &str, room: &mut Room) -> Result<Listing, Error> {
 pub(super) fn tree(listing: &Listing, digests: &[Digest], with_modes: bool) -> Result<Tree, Error> {
     let asked = |mode: Option<u32>| mode.filter(|_| with_modes);
     let mut tree = Tree { mode: asked(listing.mode), ..Tree::default() };
-    let failed = |error: kiln_proto::tree::Error| Error::Farm(error.to_string());
+    let failed = |error: kiln_trees::tree::Error| Error::Farm(error.to_string());
     for (directory, mode) in &listing.directories {
         tree.insert(directory, Entry::Directory(Tree { mode: asked(*mode), ..Tree::default() })).map_err(failed)?;
     }

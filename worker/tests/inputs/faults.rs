@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kiln_proto::tree::Tree;
+use kiln_trees::tree::Tree;
 
 use super::support::Cas;
 use super::{open, open_with, seen, wide};

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi;
-use kiln_proto::tree::{Entry, Tree};
+use kiln_trees::tree::{Entry, Tree};
 use kiln_worker::inputs::{Config, Error, InputTree, Inputs};
 use proptest::prelude::*;
 use prost::Message;

@@ -17,7 +17,7 @@ use kiln_proto::reapi::{self, batch_read_blobs_response, batch_update_blobs_resp
 use kiln_proto::resource_name::{ReadName, WriteName};
 use kiln_proto::rpc;
 use kiln_proto::transfer::Client;
-use kiln_proto::tree::{Entry, Tree};
+use kiln_trees::tree::{Entry, Tree};
 use parking_lot::Mutex;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -70,7 +70,7 @@ impl Cas {
 
     /// Stores a tree's directories and answers the root.
     pub fn tree(&self, tree: &Tree) -> Digest {
-        let mut emit = |encoded: kiln_proto::tree::Encoded| {
+        let mut emit = |encoded: kiln_trees::tree::Encoded| {
             self.put(encoded.data);
         };
         tree.encode(F, &mut emit)

@@ -18,7 +18,7 @@ use kiln_images::registry::{self, Registries, Repository};
 use kiln_images::{archive, base, digest, layer, layout};
 use kiln_planner::plan::{self, ArtifactKind, Plan};
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::tree::{Entry, Tree};
+use kiln_trees::tree::{Entry, Tree};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, OnceCell};

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use kiln_proto::digest::Digest;
-use kiln_proto::tree::{Entry, Tree};
+use kiln_trees::tree::{Entry, Tree};
 use tokio::sync::mpsc;
 
 use super::super::file_mode;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kiln_images::layer::{Attributes, Layer, LayerWriter, Options};
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::tree::{Entry, Tree};
+use kiln_trees::tree::{Entry, Tree};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 

@@ -16,7 +16,7 @@ use kiln_images::layout;
 use kiln_images::platform::Platform;
 use kiln_planner::plan::{self, Base as Described, Image as Description};
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::tree::{Entry, Tree};
+use kiln_trees::tree::{Entry, Tree};
 
 use super::assemble::{Error, Ingredients, Made, checksums, store_files};
 use super::choose::{Chosen, lay_out};

@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
 use super::{Disk, Error, Inner, blocking, path_in, remove};
 use crate::Swept;
 use crate::clock::Stamp;
-use crate::whole::Source;
+use kiln_trees::Blobs;
 
 /// Blobs that are looked at while the lock is held.
 const LOOK: usize = 4_096;
@@ -131,12 +131,15 @@ pub(super) fn set_written(file: &std::fs::File, used: Stamp) {
 }
 
 /// A disk whose blobs are read without using them.
+#[derive(Clone, Copy)]
 pub(crate) struct Unused<'a>(pub(crate) &'a Disk);
 
 #[async_trait::async_trait]
-impl Source for Unused<'_> {
-    async fn get(&self, digest: &Digest) -> Result<Bytes, Error> {
+impl Blobs for Unused<'_> {
+    type Error = Error;
+
+    async fn get(&self, digest: &Digest) -> Result<Option<Bytes>, Error> {
         let (inner, digest) = (self.0.inner.clone(), *digest);
-        blocking(move || inner.look(&digest)).await
+        crate::trees::present(blocking(move || inner.look(&digest)).await)
     }
 }

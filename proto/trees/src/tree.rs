@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 
-use crate::digest::{Digest, DigestFunction};
-use crate::reapi;
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::reapi;
+
+use crate::shape::Node;
 
 /// A tree that cannot be built.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
@@ -18,8 +20,10 @@ pub enum Error {
     Path { path: String },
     #[error("`{path}` is in the tree twice, as {first} and as {second}")]
     Conflict { path: String, first: &'static str, second: &'static str },
+    #[error("symbolic link `{path}` has an invalid target; expected one that is not empty and has no NUL byte")]
+    Target { path: String },
     #[error(transparent)]
-    Digest(#[from] crate::digest::Error),
+    Digest(#[from] kiln_proto::digest::Error),
 }
 
 /// What a name in a directory stands for.
@@ -59,7 +63,7 @@ pub fn unusual_mode(mode: u32, executable: bool) -> Option<u32> {
 /// Node properties that carry unusual permission bits.
 pub fn node_properties(mode: Option<u32>) -> Option<reapi::NodeProperties> {
     mode.map(|mode| reapi::NodeProperties {
-        unix_mode: Some(crate::protobuf::UInt32Value { value: mode }),
+        unix_mode: Some(kiln_proto::protobuf::UInt32Value { value: mode }),
         ..Default::default()
     })
 }
@@ -222,6 +226,19 @@ impl Tree {
         digest
     }
 
+    /// What this directory alone adds to the shape of a tree.
+    pub fn node(&self) -> Node {
+        let below = self.entries.iter().filter_map(|(name, entry)| match entry {
+            Entry::Sealed { digest } => Some((*digest, name.len())),
+            _ => None,
+        });
+        Node {
+            entries: self.entries.len() as u64,
+            longest: self.entries.keys().map(String::len).max().unwrap_or(0),
+            below: below.collect(),
+        }
+    }
+
     /// One level of a tree from its message; directories below come as [`Entry::Sealed`].
     ///
     /// # Errors
@@ -235,6 +252,9 @@ impl Tree {
             tree.add(&file.name, Entry::File { digest, executable: file.is_executable, mode })?;
         }
         for link in &directory.symlinks {
+            if link.target.is_empty() || link.target.contains('\0') {
+                return Err(Error::Target { path: link.name.clone() });
+            }
             tree.add(&link.name, Entry::Symlink { target: link.target.clone() })?;
         }
         for below in &directory.directories {

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 
-use crate::digest::Digest;
-use crate::{elements, reapi};
+use kiln_proto::digest::Digest;
+use kiln_proto::{elements, reapi};
 
 /// Files, links and directories of one tree, counted at every place where they stand.
 pub const MAX_ENTRIES: u64 = 500_000;
@@ -163,7 +163,7 @@ pub fn measure(root: &Digest, nodes: &HashMap<Digest, Node>) -> Result<Shape, Er
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::DigestFunction;
+    use kiln_proto::digest::DigestFunction;
 
     fn name(text: &str) -> Digest {
         DigestFunction::Sha256.digest(text.as_bytes())
