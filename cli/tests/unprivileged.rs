@@ -102,7 +102,7 @@ fn steps_are_a_user_that_is_not_the_workers_and_own_their_files() {
         return;
     }
     let farm = farm(&format!("nobody:{BASE}:65536\n"), 9);
-    assert!(sandbox(&farm).contains("one user for all actions, which is not the worker's"), "{}", sandbox(&farm));
+    assert!(sandbox(&farm).contains("all actions run as one user other than the worker's"), "{}", sandbox(&farm));
     let dir = project(&[
         (
             "kiln.toml",
@@ -151,7 +151,7 @@ fn a_worker_without_subordinate_ids_says_what_to_do() {
     }
     let farm = farm("somebody:100000:65536\n", 9);
     let said = sandbox(&farm);
-    assert!(said.contains("actions are the worker's own user"), "{said}");
+    assert!(said.contains("actions run as the worker's own user"), "{said}");
     assert!(said.contains("usermod --add-subuids"), "{said}");
 }
 

@@ -1,16 +1,16 @@
-//! Limits by control groups, of version 1 or 2, where this process may make groups.
+//! Resource limits by control groups, version 1 or 2, where this process may create groups.
 //!
-//! Source: Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst of the kernel.
+//! Source: the kernel's Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst.
 
 use kiln_kernel::counters::count;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Groups of this program start so; the number is the process that made them.
+/// Prefix of the names of this program's groups; the number after it is the process that created them.
 pub(super) const PREFIX: &str = "kiln-";
 
-/// One hierarchy in which groups can be made.
+/// One hierarchy in which groups can be created.
 #[derive(Debug, Clone)]
 enum Hierarchy {
     V1 { memory: Option<PathBuf>, pids: Option<PathBuf>, cpu: Option<PathBuf> },
@@ -23,7 +23,7 @@ pub(super) struct Cgroups {
     hierarchy: Hierarchy,
 }
 
-/// A job's groups; gone when this is dropped.
+/// A job's groups; removed on drop.
 #[derive(Debug)]
 pub(super) struct Group {
     directories: Vec<PathBuf>,
@@ -66,7 +66,7 @@ fn can_make_groups(base: &Path) -> bool {
 }
 
 impl Cgroups {
-    /// Finds out what can be used; `None` where nothing limits memory.
+    /// Finds out which hierarchies can be used; `None` if none can limit memory.
     pub(super) fn open() -> Option<Self> {
         let v1 = |name| own(Some(name)).filter(|base| can_make_groups(base));
         if let Some(memory) = v1("memory") {
@@ -95,7 +95,7 @@ impl Cgroups {
         }
     }
 
-    /// Makes a job's groups with their limits.
+    /// Creates a job's groups with their limits.
     pub(super) fn group(&self, memory_bytes: u64, max_processes: u32, milli_cpus: u32) -> std::io::Result<Group> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -104,7 +104,7 @@ impl Cgroups {
             Hierarchy::V1 { memory, pids, cpu } => {
                 if let Some(directory) = group.make(memory.as_deref(), &name)? {
                     fs::write(directory.join("memory.limit_in_bytes"), memory_bytes.to_string())?;
-                    // Swap counts as memory, where the kernel keeps account of it.
+                    // Swap counts as memory if the kernel accounts for it.
                     let _ = fs::write(directory.join("memory.memsw.limit_in_bytes"), memory_bytes.to_string());
                     group.memory_events = Some(directory.join("memory.oom_control"));
                 }
@@ -142,7 +142,7 @@ impl Group {
         Ok(Some(directory))
     }
 
-    /// The group of version 2 among them, where there is one.
+    /// The version 2 group, if there is one.
     pub(super) fn unified(&self) -> Option<&Path> {
         let v2 = |directory: &&PathBuf| directory.join("cgroup.controllers").exists();
         self.directories.iter().find(v2).map(PathBuf::as_path)
@@ -153,17 +153,17 @@ impl Group {
         self.pids_events.is_some()
     }
 
-    /// Puts a process, and all that it will start, into the group.
+    /// Moves a process into the group; the processes it starts later are in it too.
     pub(super) fn add(&self, pid: u32) -> std::io::Result<()> {
         self.directories.iter().try_for_each(|directory| fs::write(directory.join("cgroup.procs"), pid.to_string()))
     }
 
-    /// Whether the kernel stopped a process for want of memory.
+    /// Whether the kernel killed a process of the group because it ran out of memory.
     pub(super) fn out_of_memory(&self) -> bool {
         count(self.memory_events.as_deref(), "oom_kill") > 0
     }
 
-    /// Whether a process could not be started because there were too many.
+    /// Whether the limit on processes kept a process from being started.
     pub(super) fn too_many_processes(&self) -> bool {
         count(self.pids_events.as_deref(), "max") > 0
     }
@@ -177,7 +177,7 @@ impl Drop for Group {
     }
 }
 
-/// A group can be removed once its last process is reaped, a moment after it has ended.
+/// Removes a group, trying again until its last process, which may just have ended, has been reaped.
 pub(super) fn remove_soon(directory: PathBuf) {
     if fs::remove_dir(&directory).is_ok() {
         return;
@@ -193,7 +193,7 @@ pub(super) fn remove_soon(directory: PathBuf) {
     });
 }
 
-/// Removes groups of worker processes that are no more.
+/// Removes the groups of worker processes that no longer exist.
 pub(super) fn sweep() {
     let bases = [own(Some("memory")), own(Some("pids")), own(Some("cpu")), own(None)];
     for base in bases.into_iter().flatten() {
@@ -209,7 +209,7 @@ pub(super) fn sweep() {
     }
 }
 
-/// Removes a group and those that were made in it; one that still has processes stays.
+/// Removes a group and its subgroups. A group that still has processes stays.
 fn remove_with_children(group: &Path) {
     for child in fs::read_dir(group).into_iter().flatten().flatten() {
         if child.file_type().is_ok_and(|kind| kind.is_dir()) {

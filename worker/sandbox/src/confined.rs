@@ -1,4 +1,4 @@
-//! The worker's side of a sandboxed job: starts its init, streams its output, stops it, reads its report.
+//! The worker's side of a sandboxed job: starts the job's init, streams its output, stops it and reads its report.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -21,7 +21,7 @@ use kiln_executor::ending::{Ended, Stop, after, exit};
 use kiln_executor::scratch::Scratch;
 use kiln_executor::{BUILD, Chunk, Finished, HOME, Job, OutputTree, Stream, output::follow};
 
-/// How often the kernel is asked whether a job reached one of its limits.
+/// How often to check whether the job has reached one of its limits.
 const LIMITS_EVERY: Duration = Duration::from_millis(200);
 
 pub(super) fn command(config: &Config, socket: UnixStream) -> Command {
@@ -36,9 +36,10 @@ pub(super) fn command(config: &Config, socket: UnixStream) -> Command {
     command
 }
 
-/// Closes the addresses of clouds' metadata to a job, by a group of its own where its limits bring none of version 2.
+/// Blocks a job's access to cloud metadata addresses, through a group of its own if its limits do not use a version 2
+/// group.
 fn close_metadata(shared: &Shared, limits: Option<&Group>, child: &Child) -> Result<Option<metadata::Group>, Error> {
-    let failed = |error: io::Error| Error::Setup(format!("cannot close metadata addresses to a job: {error}"));
+    let failed = |error: io::Error| Error::Setup(format!("cannot block a job's access to metadata addresses: {error}"));
     let (Some(closed), Some(pid)) = (&shared.metadata, child.id()) else { return Ok(None) };
     if let Some(directory) = limits.and_then(Group::unified) {
         closed.attach(directory).map_err(failed)?;
@@ -49,7 +50,7 @@ fn close_metadata(shared: &Shared, limits: Option<&Group>, child: &Child) -> Res
     Ok(Some(group))
 }
 
-/// Runs a job in namespaces of its own.
+/// Runs a job in its own namespaces.
 pub(super) async fn run(
     shared: &Shared,
     scratch: Scratch,
@@ -62,7 +63,7 @@ pub(super) async fn run(
         Some(cgroups) => Some(
             cgroups
                 .group(job.memory_bytes, job.max_processes, job.milli_cpus)
-                .map_err(setup("cannot make a control group"))?,
+                .map_err(setup("cannot create a control group"))?,
         ),
         None => None,
     };
@@ -80,20 +81,20 @@ pub(super) async fn run(
     if let Some(networks) = networks {
         prepared.with_own_network(networks.plan());
     }
-    let (own, theirs) = UnixStream::pair().map_err(setup("cannot make a socket"))?;
-    own.set_nonblocking(true).map_err(setup("cannot make a socket"))?;
+    let (own, theirs) = UnixStream::pair().map_err(setup("cannot create a socket"))?;
+    own.set_nonblocking(true).map_err(setup("cannot create a socket"))?;
     let mut child = command(&shared.config, theirs).spawn().map_err(setup("cannot start a job's init"))?;
     if let (Some(group), Some(pid)) = (&group, child.id()) {
         group.add(pid).map_err(setup("cannot limit a job"))?;
     }
     let closed = if job.network && networks.is_none() { close_metadata(shared, group.as_ref(), &child)? } else { None };
-    let hold = own.try_clone().map_err(setup("cannot make a socket"))?;
-    spec::send(&own, &prepared.descriptors(ids.as_ref())).map_err(setup("cannot tell a job's init what to do"))?;
-    let socket = tokio::net::UnixStream::from_std(own).map_err(setup("cannot make a socket"))?;
+    let hold = own.try_clone().map_err(setup("cannot create a socket"))?;
+    spec::send(&own, &prepared.descriptors(ids.as_ref())).map_err(setup("cannot send a job to its init"))?;
+    let socket = tokio::net::UnixStream::from_std(own).map_err(setup("cannot create a socket"))?;
     let (reader, mut writer) = socket.into_split();
-    let line = prepared.line().map_err(setup("cannot tell a job's init what to do"))?;
+    let line = prepared.line().map_err(setup("cannot send a job to its init"))?;
     drop(prepared);
-    writer.write_all(&line).await.map_err(setup("cannot tell a job's init what to do"))?;
+    writer.write_all(&line).await.map_err(setup("cannot send a job to its init"))?;
     drop(line);
     let disk = Disk::watch(scratch.path(), job.disk_bytes);
 
@@ -104,7 +105,7 @@ pub(super) async fn run(
     let (pid, user) = (child.id().unwrap_or(0), ids.as_ref().map(ids::Lease::user));
     let program = networks.map_or("", Networks::program);
     let mut connect = || {
-        let networks = networks.ok_or_else(|| io::Error::other("a job without the network asks for one"))?;
+        let networks = networks.ok_or_else(|| io::Error::other("a job without network access asked for a network"))?;
         Ok(networks.connection(pid, user, &shared.ports))
     };
     let ending = async {
@@ -112,21 +113,21 @@ pub(super) async fn run(
             report = ended(&mut reports, &mut writer, program, &mut connect) => return (report, None),
             stop = stopped(&job, &disk, group.as_ref(), &cancel) => stop,
         };
-        // Everything is stopped; no report comes, and what it took is known here.
+        // Everything was stopped, so no report will come. The wall time is known here.
         let wall_us = began.elapsed().as_micros() as u64;
         let _ = writer.write_all(STOP.as_bytes()).await;
         (Ok(Report::Ended(Ended { wall_us, ..Ended::default() })), Some(stop))
     };
-    // What is in the pipes is drained after the last process has gone.
+    // What is still in the pipes is read after the last process has gone.
     let ((report, stop), (), ()) = tokio::join!(ending, stdout, stderr);
-    // Dropped, it would shut the socket down, and with that the init that holds the mounts.
+    // Dropping the writer would shut the socket down, and the init that holds the mounts would exit.
     writer.forget();
     let pid = init_pid(&child).await;
     let ended = match (report, stop) {
         (Ok(Report::Ended(ended)), _) => ended,
         (Ok(Report::Setup(reason)), _) => return Err(Error::Setup(reason)),
-        (Ok(Report::Network), _) => return Err(Error::Setup("a job's init asks for a network twice".to_owned())),
-        // The kernel found nothing else to end in the job's group.
+        (Ok(Report::Network), _) => return Err(Error::Setup("a job's init asked for a network twice".to_owned())),
+        // The kernel had nothing else left to kill in the job's group.
         (Err(_), None) if group.as_ref().is_some_and(Group::out_of_memory) => {
             Ended { out_of_memory: true, wall_us: began.elapsed().as_micros() as u64, ..Ended::default() }
         }
@@ -135,7 +136,7 @@ pub(super) async fn run(
     let failed = ended.code != Some(0);
     let stop = stop.or_else(|| if failed { disk.explains_failure() } else { None });
     tokio::spawn(async move {
-        // Reaped when it ends: when the tree is dropped. Then no process has the ids any more.
+        // The child is reaped when it ends, which is when the tree is dropped. After that no process has these ids.
         let _ = child.wait().await;
         drop(ids);
     });
@@ -145,12 +146,12 @@ pub(super) async fn run(
         user_cpu: Duration::from_micros(ended.user_us),
         system_cpu: Duration::from_micros(ended.system_us),
         peak_memory_bytes: ended.peak_bytes,
-        // The socket first: the processes and mounts are gone when their groups and directories are removed.
+        // The socket comes first: processes and mounts must be gone before their groups and directories are removed.
         tree: OutputTree::new(PathBuf::from(format!("/proc/{pid}/root{BUILD}")), (hold, scratch, group, closed)),
     })
 }
 
-/// The process that is PID 1 of the job's namespace: the only child of the one that was started.
+/// PID 1 of the job's namespace: the only child of the process that was started.
 async fn init_pid(child: &Child) -> u32 {
     let Some(pid) = child.id() else { return 0 };
     let children = tokio::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).await.unwrap_or_default();
@@ -165,7 +166,7 @@ async fn report(reports: &mut Reports) -> io::Result<Report> {
     serde_json::from_str(&line).map_err(io::Error::other)
 }
 
-/// The init's last report; connects its network before, where it has one.
+/// Waits for the init's final report, after connecting the job's network if it has one of its own.
 async fn ended(
     reports: &mut Reports,
     writer: &mut tokio::net::unix::OwnedWriteHalf,
@@ -185,12 +186,12 @@ async fn ended(
             if let Some(mut stderr) = connection.stderr.take() {
                 let _ = stderr.read_to_string(&mut said).await;
             }
-            Ok(Report::Setup(format!("a job's network went away: {program} ended ({}): {}", status?, said.trim())))
+            Ok(Report::Setup(format!("a job lost its network: {program} ended ({}): {}", status?, said.trim())))
         }
     }
 }
 
-/// Ends when the job must be stopped.
+/// Completes when the job must be stopped.
 async fn stopped(job: &Job, disk: &Disk, group: Option<&Group>, cancel: &CancellationToken) -> Stop {
     tokio::select! {
         () = after(job.timeout) => Stop::Timeout,
@@ -200,8 +201,8 @@ async fn stopped(job: &Job, disk: &Disk, group: Option<&Group>, cancel: &Cancell
     }
 }
 
-/// Ends when the kernel has killed one of a job's processes for want of memory, or refused it another process. Those that are
-/// left could wait or try again without end.
+/// Completes when the kernel has killed one of the job's processes because it ran out of memory, or refused it another
+/// process. The remaining processes might otherwise wait or retry forever.
 async fn reached_a_limit(group: Option<&Group>) -> Stop {
     let Some(group) = group else { return std::future::pending().await };
     loop {
@@ -215,10 +216,10 @@ async fn reached_a_limit(group: Option<&Group>) -> Stop {
     }
 }
 
-/// What the control group adds to what the init saw.
+/// Adds what the control group knows to what the init reported.
 fn with_group(mut ended: Ended, group: Option<&Group>) -> Ended {
     let failed = ended.code != Some(0);
-    // Whatever the command made of it: what a killed process should have done is missing.
+    // Even if the command succeeded: the work of the killed process is missing.
     ended.out_of_memory |= group.is_some_and(Group::out_of_memory);
     ended.too_many_processes |= failed && group.is_some_and(Group::too_many_processes);
     ended

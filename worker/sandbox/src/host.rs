@@ -1,7 +1,9 @@
-//! What of the machine an action sees: the system's directories, and for a step with the network its way out.
+//! The parts of the machine that an action sees: system directories and, for a step with network access, the network's
+//! configuration.
 //!
-//! Invariant: nothing of the worker's users, no key, no socket and no state directory is in the list. Of package tools' configurations
-//! only what holds no credential passes, unless the worker is told to give its user's to everybody.
+//! Invariant: the list contains nothing of the worker's users, no key, no socket and no state directory. Package tools'
+//! configuration files are shown without credentials, unless the worker is configured to share its user's with every
+//! step.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,11 +16,11 @@ use super::spec::{Bind, Source};
 use super::{Config, Tools};
 use kiln_executor::HOME;
 
-/// Directories of the system, read-only.
+/// System directories, shown read-only.
 const SYSTEM: [&str; 3] = ["/usr", "/opt", "/nix/store"];
-/// On a merged system these are links into /usr.
+/// On systems with a merged `/usr` these are links into it.
 const LINKED: [&str; 7] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/libexec"];
-/// What compilers and interpreters read of /etc. The rest stays out: it holds keys.
+/// The parts of `/etc` that compilers and interpreters read. The rest stays hidden, because it holds keys.
 const ETC: [&str; 32] = [
     "alternatives",
     "ca-certificates",
@@ -53,13 +55,13 @@ const ETC: [&str; 32] = [
     "ssl/openssl.cnf",
     "timezone",
 ];
-/// Below /etc: whom programs trust.
+/// Trusted certificate authorities, below `/etc`.
 const AUTHORITIES: &str = "ssl/certs";
-/// Data of installed packages that lies outside /usr.
+/// Data of installed packages outside `/usr`.
 const VAR: [&str; 1] = ["/var/lib/gems"];
-/// For a step with the network.
+/// Additional parts of `/etc` for a step with network access.
 const NETWORK_ETC: [&str; 4] = ["hosts", "npmrc", "pip.conf", "wgetrc"];
-/// Configurations of package tools in the worker's home, and where they appear in the action's.
+/// Package tools' configuration files in the worker's home, and where they appear in the action's.
 const NETWORK_HOME: [&str; 14] = [
     ".bundle/config",
     ".config/go/env",
@@ -76,7 +78,7 @@ const NETWORK_HOME: [&str; 14] = [
     ".yarnrc",
     ".yarnrc.yml",
 ];
-/// Variables that say how the network is reached, and which certificates it is trusted by.
+/// Variables that configure how the network is reached and which certificates are trusted.
 const NETWORK_VARIABLES: [&str; 30] = [
     "http_proxy",
     "https_proxy",
@@ -109,9 +111,9 @@ const NETWORK_VARIABLES: [&str; 30] = [
     "GOFLAGS",
     "BUNDLE_MIRROR__ALL",
 ];
-/// Longest configuration that is read: they share one file system in memory.
+/// Largest configuration file that is read: all of them share one in-memory file system.
 const MAX_CONFIGURATION_BYTES: usize = 256 << 10;
-/// Variables of which every name that starts so is taken.
+/// Prefixes of variables that are passed on whatever follows.
 const NETWORK_PREFIXES: [&str; 9] = [
     "UV_INDEX",
     "UV_DEFAULT_INDEX",
@@ -124,21 +126,22 @@ const NETWORK_PREFIXES: [&str; 9] = [
     "YARN_NPM_",
 ];
 
-/// What this machine has of all that.
+/// What this machine provides to actions.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Host {
     /// For every action.
     pub(super) binds: Vec<Bind>,
     pub(super) links: Vec<(PathBuf, PathBuf)>,
-    /// For an action with the network, in addition.
+    /// For an action with network access, in addition.
     pub(super) network_binds: Vec<Bind>,
     pub(super) network_environment: BTreeMap<String, String>,
-    /// Files that are shown as they are here and not as they are on the machine.
+    /// Files whose content differs from what is on the machine.
     pub(super) files: Vec<(PathBuf, String)>,
     pub(super) network_files: Vec<(PathBuf, String)>,
-    /// What is hidden in what an action with the network prints: passwords of proxies, and whatever else passes.
+    /// Strings masked in the output of an action with network access: proxy passwords and any credentials that are
+    /// passed on.
     pub(super) secrets: Vec<Zeroizing<String>>,
-    /// Credentials of the worker's user pass too.
+    /// Whether the credentials of the worker's user are passed on too.
     own_credentials: bool,
 }
 
@@ -160,7 +163,7 @@ fn path_of(bind: &Bind) -> Option<&Path> {
     }
 }
 
-/// Whether every user of the machine gets to this and may read it.
+/// Whether every user of the machine can reach and read this path.
 fn is_public(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let allows = |path: &Path, bits: u32| path.metadata().is_ok_and(|data| data.mode() & bits == bits);
@@ -172,7 +175,7 @@ fn inside(root: &Path, path: &str) -> PathBuf {
     root.join(path.trim_start_matches('/'))
 }
 
-/// The file that a path means within a root: links are followed as if it were `/`.
+/// Resolves a path within a root: links are followed as if the root were `/`.
 pub fn within(root: &Path, path: &Path) -> Option<PathBuf> {
     use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
     let root = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
@@ -180,19 +183,19 @@ pub fn within(root: &Path, path: &Path) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file))).ok()
 }
 
-/// Whether a file of certificates holds a private key too.
+/// Whether a certificate file also holds a private key.
 fn holds_a_key(path: &Path) -> bool {
     path.is_file() && std::fs::read(path).is_ok_and(|data| data.windows(11).any(|part| part == b"PRIVATE KEY"))
 }
 
 fn etc(root: &Path, name: &str) -> Option<Bind> {
     let path = Path::new("/etc").join(name);
-    // A link is followed here: its target may lie where the sandbox does not look.
+    // The link is followed here, because its target may lie where the sandbox does not look.
     Some(read_only(within(root, &path)?, path))
 }
 
 impl Host {
-    /// Looks at the machine, or for what is the system's at another root.
+    /// Inspects the machine, or another root in place of its system directories.
     pub(super) fn look(config: &Config) -> Self {
         let tools: &Tools = &config.tools;
         let mut host = Host { own_credentials: config.own_credentials, ..Host::default() };
@@ -223,7 +226,7 @@ impl Host {
         host.cargo(&home);
         host.network(&home);
         if root != Path::new("/") {
-            // The network is the machine's, and so is whom it is trusted by: a company's proxy has an authority of its own.
+            // The network is the machine's, and so are its trusted authorities: a company's proxy may have its own.
             host.network_binds.extend(etc(Path::new("/"), AUTHORITIES));
         }
         host
@@ -236,8 +239,9 @@ impl Host {
         }
     }
 
-    /// Cargo looks for its configuration in the parents of the project. A closed step needs it too: it says which registry
-    /// stands in for another, and by that how the fetched sources are named. Credentials are another file.
+    /// Cargo looks for its configuration in the project's parent directories. A step without network access needs it
+    /// too: it names replacement registries, and these determine the names of the fetched sources. Credentials are in
+    /// another file.
     fn cargo(&mut self, home: &Path) {
         let base = std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
         let config = ["config.toml", "config"].map(|name| base.join(name)).into_iter().find(|path| path.is_file());
@@ -271,14 +275,14 @@ impl Host {
             let cleaned = mirrors::clean_variable(&name, &value);
             self.hide(cleaned.secrets);
             let Some(passed) = (if self.own_credentials { Some(value) } else { cleaned.text }) else { continue };
-            // A variable that names a file brings the file with it.
+            // The file that a variable names is shown as well.
             for part in passed.split(':').map(Path::new).filter(|part| part.is_absolute() && part.exists()) {
                 let covered = self.binds.iter().chain(&self.network_binds).any(|bind| part.starts_with(&bind.to));
                 let Ok(from) = part.canonicalize() else { continue };
                 match (covered, mirrors::is_trust(&name), from.is_dir()) {
                     (true, ..) => {}
                     (false, true, false) if holds_a_key(&from) && !self.own_credentials => {}
-                    // Packages in a directory, and certificates.
+                    // A directory with packages or certificates.
                     (false, _, true) | (false, true, _) => self.network_binds.push(read_only(from, part)),
                     (false, false, false) => self.configuration(&from, part),
                 }
@@ -287,7 +291,7 @@ impl Host {
         }
     }
 
-    /// A file of a package tool's, or each of a directory.
+    /// Adds a package tool's configuration file, or each file of a directory.
     fn configuration(&mut self, from: &Path, to: &Path) {
         if from.is_dir() {
             for entry in std::fs::read_dir(from).into_iter().flatten().flatten() {
@@ -299,7 +303,7 @@ impl Host {
         self.network_files.extend(cleaned);
     }
 
-    /// What of a file an action may see, at this place.
+    /// The part of a file that an action may see, at this path.
     fn cleaned(&mut self, from: &Path, to: PathBuf) -> Option<(PathBuf, String)> {
         let text = std::fs::read_to_string(from).ok().filter(|text| text.len() <= MAX_CONFIGURATION_BYTES)?;
         let Cleaned { text: passed, secrets } = mirrors::clean_file(from, &text);

@@ -1,11 +1,12 @@
-//! Which users and groups actions are: a range of subordinate ids for each that runs, or one user for all of them.
+//! Users and groups of actions: a range of subordinate ids for each running action, or one user for all of them.
 //!
-//! Invariant: no action has an id of the worker's.
+//! Invariant: no action runs with an id of the worker's.
 //!
-//! With a range for each, two actions that run at the same time have no id in common, and what an action uses up that the kernel counts by
-//! user (inotify instances, pending signals, message queues) is charged to its own range. On disk everything belongs to the worker:
-//! an action sees the worker's directories by mounts that show it as their owner. Only root on a kernel and file system with such mounts can do
-//! that. Elsewhere all actions are one user, to whom their inputs and what they write belong on disk too.
+//! With ranges, two actions that run at the same time have no id in common, and whatever the kernel limits per user
+//! (inotify instances, pending signals, message queues) is charged to the action's own range. On disk everything
+//! belongs to the worker: an action sees the worker's directories through id-mapped mounts that show the action as
+//! their owner. These need root and support from the kernel and the file system. Elsewhere all actions run as one user,
+//! who owns their inputs and outputs on disk too.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,9 +22,10 @@ use super::Config;
 use super::init::USER;
 use kiln_kernel::{syscalls, userns};
 
-/// Ids of one action.
+/// Number of ids of one action.
 pub const EACH: u32 = 65_536;
-/// Where neither the command line nor `/etc/subuid` names a range: ids that Linux distributions and systemd leave unused.
+/// The default range if neither the command line nor `/etc/subuid` names one: ids that Linux distributions and systemd
+/// leave unused.
 const DEFAULT: SubIds = SubIds { base: 0x7000_0000, count: 256 * EACH };
 
 /// A range of subordinate user and group ids.
@@ -34,7 +36,7 @@ pub struct SubIds {
 }
 
 impl SubIds {
-    /// The range that belongs to root's containers, as `/etc/subuid` and `/etc/subgid` both say; else one that nobody uses.
+    /// The range that both `/etc/subuid` and `/etc/subgid` give to root's containers, or else one that nobody uses.
     fn of_root() -> Self {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let groups = ranges(&read("/etc/subgid"));
@@ -43,7 +45,7 @@ impl SubIds {
         shared.unwrap_or(DEFAULT)
     }
 
-    /// The range that this process's own user namespace has beside its root, both as users and as groups.
+    /// The range that this process's user namespace has besides its root, for users and groups alike.
     fn mapped() -> Result<Self, String> {
         let [users, groups] = userns::mapped();
         let starts =
@@ -84,13 +86,13 @@ impl FromStr for SubIds {
         };
         let (base, count) = text.split_once(':').ok_or_else(wrong)?;
         let range = Self { base: base.parse().map_err(|_| wrong())?, count: count.parse().map_err(|_| wrong())? };
-        // The last id means "none".
+        // The last id means "none" and cannot be used.
         let fits = range.base.checked_add(range.count).is_some_and(|end| end < u32::MAX);
         if range.base < EACH || range.count < EACH || !fits { Err(wrong()) } else { Ok(range) }
     }
 }
 
-/// Lines `NAME:BASE:COUNT` of root and of a user `kiln`.
+/// Reads the lines `NAME:BASE:COUNT` of root and of the user `kiln`.
 fn ranges(text: &str) -> Vec<SubIds> {
     let of = |line: &str| {
         let (name, range) = line.trim().split_once(':')?;
@@ -99,33 +101,33 @@ fn ranges(text: &str) -> Vec<SubIds> {
     text.lines().filter_map(of).collect()
 }
 
-/// How ids are given.
+/// How actions get their ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A range for each action, and mounts that show it the worker's files as its own.
+    /// A range for each action; id-mapped mounts show the worker's files as the action's own.
     Each,
-    /// One user for all actions, to whom their files belong.
+    /// One user for all actions, who owns their files.
     Shared,
 }
 
-/// Gives each action its ids.
+/// Allocates ids to actions.
 #[derive(Debug)]
 pub(super) struct Ids {
     kind: Kind,
     range: SubIds,
     program: PathBuf,
     free: Arc<Mutex<Free>>,
-    /// As many permits as there are free slots.
+    /// One permit for each free slot.
     permits: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
 struct Free {
-    /// Those that were used before, with their namespaces.
+    /// Slots that were used before, with their namespaces.
     made: Vec<Slot>,
-    /// Numbers of those that could not be made.
+    /// Numbers of the slots that could not be created.
     failed: Vec<u32>,
-    /// Number of the next that was never used.
+    /// The next number that was never used.
     next: u32,
 }
 
@@ -140,15 +142,16 @@ impl Free {
 
 #[derive(Debug)]
 struct Slot {
-    /// The id that an action's user has outside.
+    /// The action's user id outside its namespace.
     user: u32,
-    /// In which the action runs.
+    /// The user namespace that the action runs in.
     namespace: File,
-    /// By which mounts show the worker's files as the action's, where they are not.
+    /// The user namespace for id-mapped mounts that show the worker's files as the action's; `None` if the files are
+    /// the action's already.
     owners: Option<File>,
 }
 
-/// The ids of one action; others may have them once this is dropped.
+/// The ids of one action; released on drop.
 #[derive(Debug)]
 pub(super) struct Lease {
     slot: Option<Slot>,
@@ -157,10 +160,10 @@ pub(super) struct Lease {
 }
 
 impl Ids {
-    /// An allocator.
+    /// Creates an allocator.
     ///
     /// # Errors
-    /// In words, why this process cannot give actions ids in this way.
+    /// The reason why this process cannot allocate ids in this way.
     pub(super) fn open(kind: Kind, config: &Config) -> Result<Self, String> {
         if !rustix::process::geteuid().is_root() {
             return Err(config.no_ids.clone().unwrap_or_else(|| "the worker is not root".to_owned()));
@@ -170,7 +173,7 @@ impl Ids {
         let at_once = match kind {
             Kind::Each if !is_machine => return Err("only root on the machine can map the owners of files".to_owned()),
             Kind::Each => range.slots() as usize,
-            // Their number is no longer what bounds actions.
+            // The number of ids does not limit the number of actions.
             Kind::Shared => Semaphore::MAX_PERMITS,
         };
         let (program, permits) = (config.init(), Arc::new(Semaphore::new(at_once)));
@@ -179,22 +182,22 @@ impl Ids {
         Ok(ids)
     }
 
-    /// The user and group that inputs must belong to, where that is not the worker's own.
+    /// The user and group that must own inputs on disk; `None` if it is the worker's own.
     pub(super) fn owner(&self) -> Option<u32> {
         (self.kind == Kind::Shared).then_some(self.range.base + USER)
     }
 
-    /// Ids that no other action has, where there are any left.
+    /// Takes ids that no other action has, without waiting.
     pub(super) fn try_take(&self) -> Result<Lease, String> {
         let permit = self.permits.clone().try_acquire_owned().map_err(|error| error.to_string())?;
         self.lease(permit)
     }
 
-    /// What actions are to the machine, in words.
+    /// Describes the ids of actions.
     pub(super) fn describe(&self) -> String {
         match self.kind {
             Kind::Each => format!("{EACH} ids for each action from {}", self.range),
-            Kind::Shared => "one user for all actions, which is not the worker's".to_owned(),
+            Kind::Shared => "all actions run as one user other than the worker's".to_owned(),
         }
     }
 
@@ -218,13 +221,13 @@ impl Ids {
 
     fn make(&self, number: u32) -> Result<Slot, String> {
         let slot = match self.kind {
-            // Workers that share a range, as commands of several projects do, begin at different places of it.
+            // Workers that share a range, such as commands in several projects, start at different places in it.
             Kind::Each => (std::process::id() % self.range.slots() + number) % self.range.slots(),
             Kind::Shared => 0,
         };
         let base = self.range.base + slot * EACH;
         let user = base + USER;
-        let failed = |error| format!("cannot make a user namespace for the ids from {base}: {error}");
+        let failed = |error| format!("cannot create a user namespace for the ids from {base}: {error}");
         let namespace = userns::make(&self.program, Some(user), &format!("0 {base} {EACH}")).map_err(failed)?;
         let owners = match self.kind {
             Kind::Each => Some(userns::make(&self.program, None, &format!("0 {user} 1")).map_err(failed)?),
@@ -235,7 +238,7 @@ impl Ids {
 }
 
 impl Lease {
-    /// The id that the action's user and group have outside of its namespace.
+    /// The id of the action's user and group outside its namespace.
     pub(super) fn user(&self) -> u32 {
         self.slot.as_ref().map_or(0, |slot| slot.user)
     }
@@ -245,7 +248,7 @@ impl Lease {
         self.slot.as_ref().map(|slot| &slot.namespace)
     }
 
-    /// A mount of a directory or file of the worker's, not attached anywhere yet, on which it belongs to the action.
+    /// A detached mount of one of the worker's files or directories, on which it belongs to the action.
     pub(super) fn mount(&self, path: &Path) -> Result<OwnedFd, String> {
         let words = |error: std::io::Error| format!("cannot map the owners of `{}`: {error}", path.display());
         let tree = detached(path)?;
@@ -255,7 +258,7 @@ impl Lease {
         Ok(tree)
     }
 
-    /// Gives the action a directory that was made for it, where no mount shows it as its own.
+    /// Gives the action a directory that was created for it, if no mount shows it as the action's own.
     pub(super) fn give(&self, path: &Path) -> Result<(), String> {
         match &self.slot {
             Some(Slot { user, owners: None, .. }) => std::os::unix::fs::lchown(path, Some(*user), Some(*user))
@@ -264,13 +267,13 @@ impl Lease {
         }
     }
 
-    /// The same without the owners, for file systems that cannot map them.
+    /// A detached mount with unchanged owners, for file systems that cannot map them.
     pub(super) fn clone_mount(&self, path: &Path) -> Result<OwnedFd, String> {
         detached(path)
     }
 }
 
-/// A mount of what is at a path, not attached anywhere yet.
+/// A detached mount of a path.
 fn detached(path: &Path) -> Result<OwnedFd, String> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     open_tree(rustix::fs::CWD, path, flags)

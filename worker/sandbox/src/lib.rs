@@ -1,8 +1,8 @@
-//! The sandbox: one action in namespaces of its own, on a root that is the machine's own system, read-only.
+//! The sandbox: runs an action in its own namespaces, on a read-only root made of the machine's own system.
 //!
-//! Invariant: an action sees the system's directories, its inputs at [`BUILD`](executor::BUILD), a private `/tmp` and its own processes, and
-//! nothing else of the worker; what it writes to its inputs never reaches the cache, for they are the lower layer of an
-//! overlay. When its command ends, or is stopped, every process that it started is gone.
+//! Invariant: an action sees the system's directories, its inputs at [`BUILD`](executor::BUILD), a private `/tmp` and
+//! its own processes, and nothing else of the worker. What it writes to its inputs never reaches the cache, because
+//! they are the lower layer of an overlay. When its command ends or is stopped, every process that it started is gone.
 
 mod calls;
 mod cgroup;
@@ -40,52 +40,52 @@ pub use tools::Tools;
 use kiln_executor::scratch::{self, Scratch};
 use kiln_executor::{self as executor, Chunk, Executor, Finished, Job};
 
-/// How actions are kept apart.
+/// Whether actions are isolated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
-    /// In a sandbox where the kernel allows it, else unconfined, and loudly so.
+    /// In a sandbox if the kernel allows it, otherwise unconfined and with a warning.
     Auto,
-    /// In a sandbox, or not at all.
+    /// In a sandbox; the worker does not start without it.
     Required,
     /// Unconfined.
     Off,
 }
 
-/// What a sandbox needs to know.
+/// Configuration of a sandbox.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// How actions are kept apart.
+    /// Whether actions are isolated.
     pub mode: Mode,
-    /// A directory of its own, on the file system of the input cache.
+    /// The sandbox's own scratch directory, on the input cache's file system.
     pub scratch: PathBuf,
     /// Toolchains outside the system's directories.
     pub tools: Tools,
     /// The root file system that actions run on; by default this machine's own.
     pub root: Option<PathBuf>,
-    /// The range from which actions get users and groups of their own, where the worker is root.
+    /// The range from which actions get their own users and groups if the worker is root.
     pub sub_ids: Option<SubIds>,
-    /// In words, why a worker that is not root has no subordinate ids.
+    /// Why a worker that is not root has no subordinate ids.
     pub no_ids: Option<String>,
-    /// Whether steps that may reach the network have one of their own.
+    /// Whether steps with network access have their own network.
     pub network: Isolation,
-    /// The program that becomes a job's init; by default this process's own executable.
+    /// The program that becomes a job's init; defaults to this process's executable.
     pub init: Option<PathBuf>,
-    /// Steps with the network get the credentials for registries of the worker's user.
+    /// Whether steps with network access get the registry credentials of the worker's user.
     pub own_credentials: bool,
 }
 
-/// A sandbox that does not work.
+/// Why a sandbox cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
     #[error(
-        "this machine allows no sandbox: {reason}; allow unprivileged user namespaces and overlayfs, run the worker as root, \
-         or start it with `--sandbox off` where every action is trusted"
+        "this machine does not allow a sandbox: {reason}; allow unprivileged user namespaces and overlayfs, run the worker as root, \
+         or start it with `--sandbox off` if every action is trusted"
     )]
     Impossible { reason: String },
     #[error(
-        "cannot run actions on the root `{root}`: {reason}; expected a root file system with `/bin/sh` on a machine that allows the \
-         sandbox, and for one of another architecture a kernel that runs it (packages `qemu-user-static` and `binfmt-support`)"
+        "cannot run actions on the root `{root}`: {reason}; expected a root file system with `/bin/sh`, a machine that allows the \
+         sandbox, and, for another architecture, a kernel that can run it (packages `qemu-user-static` and `binfmt-support`)"
     )]
     Root { root: PathBuf, reason: String },
     #[error("cannot use the scratch directory `{path}`: {source}")]
@@ -95,11 +95,11 @@ pub enum Error {
         source: std::io::Error,
     },
     #[error(
-        "this machine cannot give steps networks of their own: {reason}; fix that, or start the worker with \
-         `--network-isolation auto` where every step that may reach the network may reach what the machine reaches"
+        "this machine cannot give steps their own network: {reason}; fix that, or start the worker with \
+         `--network-isolation auto` if steps with network access may use the machine's network"
     )]
     NoNetwork { reason: String },
-    #[error("cannot set the sandbox up: {0}")]
+    #[error("cannot set up the sandbox: {0}")]
     Setup(String),
     #[error("the action was cancelled")]
     Cancelled,
@@ -116,18 +116,18 @@ struct Shared {
     config: Config,
     confined: bool,
     why_not: Option<String>,
-    /// In words, why actions have no ids of their own.
+    /// The allocator of ids, or why actions have no ids of their own.
     ids: Result<ids::Ids, String>,
     cgroups: Option<cgroup::Cgroups>,
     metadata: Option<metadata::Closed>,
-    /// In words, why steps have no networks of their own.
+    /// What creates networks, or why steps have none of their own.
     networks: Result<network::Networks, String>,
-    /// Ports of the machine's loopback that steps with the network find on theirs.
+    /// Ports of the machine's loopback that steps with network access can reach on their own.
     ports: Vec<u16>,
     host: host::Host,
 }
 
-/// Runs commands apart from the worker and from each other. Cheap to clone.
+/// Runs commands isolated from the worker and from each other. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Sandbox {
     shared: Arc<Shared>,
@@ -137,11 +137,12 @@ impl Sandbox {
     /// Finds out what the kernel allows, and removes what an earlier run left in the scratch directory.
     ///
     /// # Errors
-    /// [`Error::Impossible`] in the mode `required` where no sandbox can be had, [`Error::Root`] where actions do not run on the root.
+    /// [`Error::Impossible`] in mode `required` if no sandbox is possible, [`Error::Root`] if actions cannot run on the
+    /// root.
     pub fn open(config: Config) -> Result<Self, Error> {
         let scratch = |source| Error::Scratch { path: config.scratch.clone(), source };
         scratch::sweep(&config.scratch).map_err(scratch)?;
-        // Jobs leave files with the worker's owner and modes of their own, set-user-id ones among them.
+        // Jobs may leave files that belong to the worker with modes of their choice, including set-user-id.
         std::fs::set_permissions(&config.scratch, std::fs::Permissions::from_mode(0o700)).map_err(scratch)?;
         cgroup::sweep();
         let host = host::Host::look(&config);
@@ -169,7 +170,7 @@ impl Sandbox {
         let confined = why_not.is_none();
         let found = match config.network {
             Isolation::Off => Err("`--network-isolation off`".to_owned()),
-            _ if !confined => Err("there is no sandbox".to_owned()),
+            _ if !confined => Err("the sandbox is off".to_owned()),
             _ => network::Networks::find(&config.init()),
         };
         let required = config.network == Isolation::Required;
@@ -182,76 +183,76 @@ impl Sandbox {
         }
     }
 
-    /// How actions are kept apart, in words.
+    /// Describes how actions are isolated.
     pub fn describe(&self) -> String {
         if let Some(why) = &self.shared.why_not {
-            return format!("OFF, actions run unconfined with the worker's own rights: {why}");
+            return format!("OFF, actions run unconfined with the worker's own privileges: {why}");
         }
         let limits = match &self.shared.cgroups {
             Some(cgroups) => cgroups.describe(),
             None => "a watchdog (no control group can be written)",
         };
         let network = match (&self.shared.networks, self.closes_metadata()) {
-            (Ok(networks), _) => format!("steps with the network have one of their own ({})", networks.program()),
+            (Ok(networks), _) => format!("steps with network access have their own network ({})", networks.program()),
             (Err(why), true) => {
-                format!("steps with the network share the machine's, without metadata addresses ({why})")
+                format!("steps with network access share the machine's network, without metadata addresses ({why})")
             }
             (Err(why), false) => format!(
-                "steps with the network share the machine's, metadata addresses included ({why}; to close those without it, \
-                 the worker must be root, with cgroup2 mounted)"
+                "steps with network access share the machine's network, including metadata addresses ({why}; to block these anyway, \
+                 the worker must be root, and cgroup2 must be mounted)"
             ),
         };
         let ids = match &self.shared.ids {
             Ok(ids) => ids.describe(),
-            Err(why) => format!("actions are the worker's own user ({why})"),
+            Err(why) => format!("actions run as the worker's own user ({why})"),
         };
         format!("namespaces, {ids}, limits by {limits}, {network}")
     }
 
-    /// Whether actions have users and groups that are not the worker's.
+    /// Whether actions run with users and groups other than the worker's.
     pub fn has_own_ids(&self) -> bool {
         self.shared.ids.is_ok()
     }
 
-    /// The user and group that inputs must belong to on disk, where that is not the worker's own.
+    /// The user and group that must own inputs on disk; `None` if it is the worker's own.
     pub fn owner_of_inputs(&self) -> Option<u32> {
         self.shared.ids.as_ref().ok().and_then(ids::Ids::owner)
     }
 
-    /// What is hidden in what an action with the network prints.
+    /// Strings masked in the output of actions with network access.
     pub fn hidden(&self) -> &[Zeroizing<String>] {
         &self.shared.host.secrets
     }
 
-    /// Whether actions are kept apart at all.
+    /// Whether actions are isolated at all.
     pub fn is_confined(&self) -> bool {
         self.shared.confined
     }
 
-    /// Whether steps with the network are kept from the addresses at which clouds hand out a machine's credentials.
+    /// Whether steps with network access are kept from the addresses where clouds serve a machine's credentials.
     pub fn closes_metadata(&self) -> bool {
         self.shared.metadata.is_some() || self.has_own_networks()
     }
 
-    /// Whether each step that may reach the network has one of its own.
+    /// Whether each step with network access has its own network.
     pub fn has_own_networks(&self) -> bool {
         self.shared.networks.is_ok()
     }
 
-    /// `PATH` of an action that sets none.
+    /// The `PATH` of an action that sets none.
     pub fn path(&self) -> String {
         if self.shared.confined { self.shared.config.tools.path() } else { self.shared.config.tools.host_path() }
     }
 
-    /// Directories of this machine in which an action's tools are.
+    /// This machine's directories that hold an action's tools.
     pub fn host_path(&self) -> String {
         self.shared.config.tools.host_path()
     }
 
-    /// Runs a command to its end, sending its output as it appears. The sender is closed when all of it was sent.
+    /// Runs a command until it ends and sends its output as it appears. The sender is dropped once everything was sent.
     ///
     /// # Errors
-    /// Where the sandbox itself fails; a command that fails is no error.
+    /// Only if the sandbox itself fails; a command that fails is not an error.
     pub async fn run(
         &self,
         job: Job,

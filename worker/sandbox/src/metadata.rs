@@ -1,8 +1,8 @@
-//! Keeps steps with the network from the addresses at which clouds hand a machine's credentials to whoever asks.
+//! Keeps steps with network access from the addresses where clouds serve a machine's credentials to anyone who asks.
 //!
-//! Where a step with the network shares the machine's, the firewall is not the worker's to change. So a small program in the
-//! kernel looks at where the processes of a step's control group connect and send to. Only root may do so, and only control
-//! groups of version 2 can, which may be mounted beside those of version 1. Port 53 is left alone: two clouds have their name
+//! A step with network access may share the machine's network, whose firewall the worker must not change. So a small
+//! BPF program checks where the processes of the step's control group connect and send to. This needs root and version
+//! 2 control groups, which may be mounted next to version 1. Port 53 stays open, because two clouds have their name
 //! server at the same address.
 
 use std::fs;
@@ -16,29 +16,30 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::cgroup::{self, PREFIX};
 use kiln_kernel::syscalls;
 
-/// Link-local addresses hold those of AWS, Google, Azure, Oracle, OpenStack and DigitalOcean; then Alibaba's, and Azure's other.
+/// Link-local addresses cover AWS, Google, Azure, Oracle, OpenStack and DigitalOcean; then Alibaba's address, and
+/// Azure's second one.
 const V4: [([u8; 4], [u8; 4]); 3] =
     [([169, 254, 0, 0], [255, 255, 0, 0]), ([100, 100, 100, 200], [255; 4]), ([168, 63, 129, 16], [255; 4])];
-/// AWS (the whole of what it keeps for such services), Oracle, Google, OpenStack.
+/// AWS (its whole range for such services), Oracle, Google, OpenStack.
 const V6: [([u16; 8], [u16; 8]); 4] = [
     ([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0], [0xffff, 0xffff, 0, 0, 0, 0, 0, 0]),
     ([0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe], [0xffff; 8]),
     ([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], [0xffff; 8]),
     ([0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe], [0xffff; 8]),
 ];
-/// The IPv4 networks, with the bits of their prefixes.
+/// The IPv4 networks, with their prefix lengths.
 pub(super) fn v4() -> impl Iterator<Item = (Ipv4Addr, u8)> {
     let bits = |mask: [u8; 4]| u32::from_be_bytes(mask).leading_ones() as u8;
     V4.into_iter().map(move |(address, mask)| (address.into(), bits(mask)))
 }
 
-/// The IPv6 networks.
+/// The IPv6 networks, with their prefix lengths.
 pub(super) fn v6() -> impl Iterator<Item = (Ipv6Addr, u8)> {
     let bits = |mask: [u16; 8]| Ipv6Addr::from(mask).to_bits().leading_ones() as u8;
     V6.into_iter().map(move |(address, mask)| (address.into(), bits(mask)))
 }
 
-/// `enum bpf_attach_type`: connecting, and sending without a connection.
+/// `enum bpf_attach_type`: `connect`, and `sendmsg` on unconnected sockets.
 const PLACES_V4: [u32; 2] = [10, 14];
 const PLACES_V6: [u32; 2] = [11, 15];
 /// Offsets in `struct bpf_sock_addr`.
@@ -46,7 +47,7 @@ const USER_IP4: i16 = 4;
 const USER_IP6: i16 = 8;
 const USER_PORT: i16 = 24;
 
-/// The programs, loaded, and where groups are made.
+/// The loaded programs, and the directory in which groups are created.
 #[derive(Debug, Clone)]
 pub(super) struct Closed {
     base: PathBuf,
@@ -58,7 +59,7 @@ pub(super) struct Closed {
 pub(super) struct Group(PathBuf);
 
 impl Closed {
-    /// Loads the programs, and tries them on a group; `None` where the kernel does not let this process.
+    /// Loads the programs and tries them on a group; `None` if the kernel does not allow it.
     pub(super) fn open() -> Option<Self> {
         let base = cgroup::own(None)?;
         let all = PLACES_V4.map(|place| (place, program(false))).into_iter();
@@ -71,7 +72,7 @@ impl Closed {
         Some(closed)
     }
 
-    /// A group whose processes do not reach those addresses.
+    /// Creates a group whose processes cannot reach those addresses.
     pub(super) fn group(&self) -> io::Result<Group> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -82,7 +83,7 @@ impl Closed {
         Ok(group)
     }
 
-    /// Closes the addresses to a group that is there already.
+    /// Blocks the addresses for an existing group.
     pub(super) fn attach(&self, directory: &Path) -> io::Result<()> {
         let directory = fs::File::open(directory)?;
         let attach =
@@ -96,7 +97,7 @@ impl Group {
         closed.attach(&self.0)
     }
 
-    /// Puts a process, and all that it will start, into the group.
+    /// Moves a process into the group; the processes it starts later are in it too.
     pub(super) fn add(&self, pid: u32) -> io::Result<()> {
         fs::write(self.0.join("cgroup.procs"), pid.to_string())
     }
@@ -108,12 +109,12 @@ impl Drop for Group {
     }
 }
 
-/// One instruction of the kernel's machine (`struct bpf_insn`), on registers 1 (the address) and 2.
+/// One BPF instruction (`struct bpf_insn`), on registers 1 (the address) and 2.
 fn op(code: u8, registers: u8, offset: i16, value: u32) -> u64 {
     u64::from(code) | u64::from(registers) << 8 | u64::from(offset as u16) << 16 | u64::from(value) << 32
 }
 
-/// Answers 0, which refuses, or 1.
+/// Returns 0, which refuses, or 1.
 fn answer(value: u32) -> [u64; 2] {
     [op(0xb7, 0, 0, value), op(0x95, 0, 0, 0)]
 }
@@ -123,11 +124,11 @@ fn load(offset: i16) -> u64 {
     op(0x61, 0x12, offset, 0)
 }
 
-/// Refuses where every word, under its mask, is as given.
+/// Refuses if every word, under its mask, has the given value.
 fn refuse(words: &[(i16, u32, u32)]) -> Vec<u64> {
     let mut program = Vec::new();
     for (index, (offset, mask, value)) in words.iter().enumerate() {
-        // To the end of this rule: three instructions for each word that follows, and the answer.
+        // The jump to the end of this rule: three instructions for each following word, and the answer.
         let rest = 3 * (words.len() - index - 1) + 2;
         program.extend([load(*offset), op(0x54, 0x02, 0, *mask), op(0x56, 0x02, rest as i16, *value)]);
     }
@@ -135,7 +136,7 @@ fn refuse(words: &[(i16, u32, u32)]) -> Vec<u64> {
     program
 }
 
-/// Words as they lie in memory: in the network's order.
+/// A word as it lies in memory, in network byte order.
 fn word(bytes: [u8; 4]) -> u32 {
     u32::from_ne_bytes(bytes)
 }
@@ -155,7 +156,7 @@ fn program(v6: bool) -> Vec<u64> {
     for (address, mask) in V4 {
         let last = |offset| (offset, word(mask), word(address));
         if v6 {
-            // The same address in the form that sockets of both kinds use: ::ffff:a.b.c.d.
+            // The same address as dual-stack sockets use it: `::ffff:a.b.c.d`.
             let mut mapped =
                 words([0, 0, 0, 0, 0, 0xffff, 0, 0], [0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0, 0]);
             mapped.push(last(USER_IP6 + 12));

@@ -1,11 +1,12 @@
-//! A package tool's configuration without its credentials: which mirror, which proxy, which certificates.
+//! Removes the credentials from a package tool's configuration and keeps mirrors, proxies and certificates.
 //!
-//! Invariant: what looks like a credential does not pass, but for a proxy's, without which the network cannot be reached; whatever
-//! does pass of these is named, so that it is hidden in what steps print. A file that is not understood does not pass as a whole.
+//! Invariant: anything that looks like a credential is removed, except a proxy's, without which the network cannot be
+//! reached. Whatever is kept of these is reported, so that it is masked in the output of steps. A file that cannot be
+//! parsed is dropped as a whole.
 
 use std::path::Path;
 
-/// Parts of names that credentials have.
+/// Substrings of credentials' names.
 const CREDENTIALS: [&str; 17] = [
     "auth",
     "token",
@@ -25,21 +26,21 @@ const CREDENTIALS: [&str; 17] = [
     "helper",
     "login",
 ];
-/// Ends of names that credentials have.
+/// Suffixes of credentials' names.
 const ENDS: [&str; 3] = ["user", "key", "ident"];
-/// What Bundler's configuration may say: any other name with `__` is a host with its credentials.
+/// Bundler settings that may pass: any other name with `__` is a host with its credentials.
 const BUNDLER: [&str; 4] = ["BUNDLE_MIRROR__", "BUNDLE_SSL_", "BUNDLE_TIMEOUT", "BUNDLE_RETRY"];
 
-/// What of a configuration passes.
+/// What is kept of a configuration file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Cleaned {
-    /// Its text, where any of it may pass.
+    /// The text to show; `None` if nothing may be shown.
     pub(super) text: Option<String>,
-    /// Secrets that it holds or held.
+    /// The secrets that were found, whether removed or kept.
     pub(super) secrets: Vec<String>,
 }
 
-/// What of a file passes.
+/// Cleans a configuration file.
 pub(super) fn clean_file(path: &Path, text: &str) -> Cleaned {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let is_bundlers = path.ends_with(".bundle/config");
@@ -54,7 +55,7 @@ pub(super) fn clean_file(path: &Path, text: &str) -> Cleaned {
     }
 }
 
-/// What of a variable's value passes.
+/// Cleans a variable's value.
 pub(super) fn clean_variable(name: &str, value: &str) -> Cleaned {
     if is_proxys(name) {
         return Cleaned { text: Some(value.to_owned()), secrets: passwords(value) };
@@ -65,7 +66,7 @@ pub(super) fn clean_variable(name: &str, value: &str) -> Cleaned {
     Cleaned { text: Some(without_user(value)), secrets: passwords(value) }
 }
 
-/// Names of variables and settings that say whom to trust.
+/// Whether a variable or setting names trusted certificates.
 pub(super) fn is_trust(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let ends =
@@ -88,7 +89,7 @@ fn holds_credential_words(text: &str) -> bool {
         || without_user(&text) != text
 }
 
-/// Lines of `name = value`, `name: value` or `name value`, as INI, TOML, YAML, properties and npm have them.
+/// Cleans lines of `name = value`, `name: value` or `name value`, as used in INI, TOML, YAML, properties and npm files.
 fn clean_lines(text: &str, is_bundlers: bool) -> Cleaned {
     let mut cleaned = Cleaned::default();
     let mut kept = String::new();
@@ -125,7 +126,7 @@ fn clean_lines(text: &str, is_bundlers: bool) -> Cleaned {
     cleaned
 }
 
-/// Maven's settings without `<servers>`; a proxy keeps its user.
+/// Cleans Maven's settings: removes `<servers>`, and keeps the users of proxies.
 fn clean_xml(text: &str) -> Cleaned {
     let (rest, servers) = without(text, "servers");
     let (others, proxies) = without(&rest, "proxies");
@@ -140,7 +141,7 @@ fn clean_xml(text: &str) -> Cleaned {
         .any(|element| others.to_ascii_lowercase().contains(element));
     secrets.extend(passwords(&others));
     secrets.retain(|secret| is_secret(secret));
-    // What is left of the proxies is as it was; a URL anywhere else names nobody.
+    // Proxies are unchanged here; URLs anywhere else must not contain a user.
     let text = is_clean.then(|| {
         proxies
             .iter()
@@ -149,7 +150,7 @@ fn clean_xml(text: &str) -> Cleaned {
     Cleaned { text, secrets }
 }
 
-/// The text without the elements of a name, and these.
+/// Returns the text without the elements of this name, and the removed elements.
 fn without(text: &str, name: &str) -> (String, Vec<String>) {
     let (open, close) = (format!("<{name}>"), format!("</{name}>"));
     let (mut kept, mut taken, mut rest) = (String::new(), Vec::new(), text);
@@ -170,7 +171,7 @@ fn elements(text: &str, name: &str) -> Vec<String> {
 }
 
 fn split(line: &str) -> (&str, &str) {
-    // npm's names of hosts, `//host/:_authToken`, have a colon of their own.
+    // npm's host names, `//host/:_authToken`, contain a colon.
     let line_of_npm = line.starts_with("//").then(|| line.split_once('=')).flatten();
     let at = line.find(['=', ':', ' ']).unwrap_or(line.len());
     let (name, value) = line_of_npm.unwrap_or_else(|| (&line[..at], line[at..].trim_start_matches([' ', '=', ':'])));
@@ -181,12 +182,12 @@ fn bare(value: &str) -> String {
     value.trim().trim_matches(['"', '\'']).to_owned()
 }
 
-/// Whether a value can be hidden without hiding what is no secret.
+/// Whether a value is specific enough to be masked without hiding ordinary text.
 fn is_secret(value: &str) -> bool {
     value.len() >= 4 && !matches!(value, "true" | "false" | "null" | "none")
 }
 
-/// Where the users of URLs stand in a text: each with its `@`.
+/// Ranges of the user part of URLs in a text, including the `@`.
 fn users(text: &str) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     let mut from = 0;
@@ -211,7 +212,7 @@ fn without_user(text: &str) -> String {
     kept
 }
 
-/// The passwords, and users without one, of URLs in a text.
+/// The passwords of URLs in a text, and the users of URLs that have no password.
 fn passwords(text: &str) -> Vec<String> {
     let of = |(start, end): (usize, usize)| {
         let user = &text[start..end - 1];

@@ -1,4 +1,4 @@
-//! What a job's init is told: the job's root, its limits, and the mounts that only the worker can make for it.
+//! Prepares what a job's init needs: the job's root, its limits, and the mounts that only the worker can create.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,7 +16,7 @@ use super::spec::{Bind, Network, Source, Spec, Tree};
 use kiln_executor::scratch::Scratch;
 use kiln_executor::{HOME, Job};
 
-/// A job's specification, with the mounts that go along.
+/// A job's specification, with the mounts that are sent along.
 #[derive(Debug)]
 pub(super) struct Prepared {
     spec: Spec,
@@ -31,14 +31,14 @@ struct Mounts<'a> {
 }
 
 impl Mounts<'_> {
-    /// A directory of the worker's, so that it belongs to the job.
+    /// One of the worker's directories, as a source that belongs to the job.
     fn owned(&mut self, path: &Path) -> Result<Source, String> {
         let Some(ids) = self.ids else { return Ok(Source::Path(path.to_owned())) };
         self.made.push(ids.mount(path)?);
         Ok(Source::Sent(self.made.len() - 1))
     }
 
-    /// What the job's user would not reach by its path.
+    /// Sends a mount along if the job's user cannot reach the path.
     fn reachable(&mut self, bind: &Bind) -> Result<Bind, String> {
         let mut bind = bind.clone();
         if let (Source::Path(path), false, Some(ids)) = (&bind.from, bind.is_public, self.ids) {
@@ -50,7 +50,7 @@ impl Mounts<'_> {
 }
 
 impl Prepared {
-    /// Prepares a job; its limits are the init's to watch.
+    /// Prepares a job whose limits the init enforces.
     pub(super) fn new(
         host: &Host,
         ids: Option<&Lease>,
@@ -68,7 +68,7 @@ impl Prepared {
         let mut lower = Vec::new();
         for layer in &job.layers {
             let (Some(parent), Some(name)) = (layer.parent(), layer.file_name()) else {
-                return Err(format!("`{}` is no layer of inputs", layer.display()));
+                return Err(format!("`{}` is not an input layer", layer.display()));
             };
             let known = parents.iter().position(|known| *known == parent);
             let number = match known {
@@ -92,7 +92,7 @@ impl Prepared {
         let mut own: Vec<(PathBuf, String)> = host.files.clone();
         own.extend(host.network_files.iter().filter(|_| job.network).cloned());
         let mut files = files(&binds);
-        // The farm's own take the place of the machine's.
+        // The farm's files take precedence over the machine's.
         let given: Vec<PathBuf> = job.secrets.files().map(|(path, _)| Path::new(HOME).join(path)).collect();
         binds.retain(|bind| !given.contains(&bind.to));
         files.extend(own.into_iter().filter(|(path, _)| !given.contains(path)));
@@ -119,7 +119,7 @@ impl Prepared {
         Ok(Self { spec, mounts: mounts.made, limits: (job.memory_bytes, job.max_processes) })
     }
 
-    /// The job has a network of its own.
+    /// Gives the job its own network.
     pub(super) fn with_own_network(&mut self, plan: Plan) {
         let resolver = Path::new("/etc/resolv.conf");
         self.spec.network = Network::Own;
@@ -129,20 +129,20 @@ impl Prepared {
         self.spec.files.push((resolver.into(), plan.resolver));
     }
 
-    /// What the control group limits, the init need not watch.
+    /// Relieves the init of the limits that the control group enforces.
     pub(super) fn limited_by(&mut self, group: Option<&Group>) {
         let (memory_bytes, max_processes) = self.limits;
         self.spec.memory_bytes = group.is_none().then_some(memory_bytes);
         self.spec.max_processes = group.is_none_or(|group| !group.limits_processes()).then_some(max_processes);
     }
 
-    /// What the init must have: its user namespace, and the mounts.
+    /// The descriptors to send to the init: its user namespace, and the mounts.
     pub(super) fn descriptors<'a>(&'a self, ids: Option<&'a Lease>) -> Vec<BorrowedFd<'a>> {
         let namespace = ids.and_then(Lease::namespace).map(AsFd::as_fd);
         namespace.into_iter().chain(self.mounts.iter().map(AsFd::as_fd)).collect()
     }
 
-    /// The line that the init reads. It holds secrets.
+    /// The line that the init reads. It contains secrets.
     pub(super) fn line(&self) -> io::Result<Zeroizing<Vec<u8>>> {
         let mut line = Zeroizing::new(serde_json::to_vec(&self.spec)?);
         line.push(b'\n');
@@ -150,7 +150,7 @@ impl Prepared {
     }
 }
 
-/// Small files that the sandbox brings itself.
+/// Small files that the sandbox provides itself.
 fn files(binds: &[Bind]) -> Vec<(PathBuf, String)> {
     let mut files = vec![
         ("/etc/passwd".into(), format!("root:x:0:0::/:/bin/sh\nkiln:x:{USER}:{USER}::{HOME}:/bin/sh\n")),

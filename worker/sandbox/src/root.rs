@@ -1,4 +1,4 @@
-//! The sandbox's root, built by the init inside its mount namespace.
+//! The sandbox's root file system, built by the init inside its mount namespace.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -13,11 +13,12 @@ use kiln_executor::layers::Overlay;
 use kiln_executor::{BUILD, HOME};
 use kiln_kernel::syscalls;
 
-/// Where files of the home directory really are.
+/// Where files that appear in the home directory are actually stored.
 const IN_MEMORY: &str = "/run/kiln";
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
-/// Files of /proc that show the kernel's memory, keys, log, addresses or configuration, or what other processes of the machine do.
+/// Files in /proc that expose the kernel's memory, keys, log, addresses or configuration, or the activity of the
+/// machine's other processes.
 const HIDDEN: [&str; 21] = [
     "config.gz",
     "interrupts",
@@ -41,11 +42,11 @@ const HIDDEN: [&str; 21] = [
     "timer_list",
     "vmallocinfo",
 ];
-/// Directories of /proc that show the machine's hardware.
+/// Directories in /proc that expose the machine's hardware.
 const EMPTIED: [&str; 6] = ["acpi", "asound", "bus", "driver", "irq", "scsi"];
-/// Directories that every Linux system has, and of which a job's init needs nothing: where the root is built, out of sight.
+/// Directories that every Linux system has and that a job's init does not need. The root is built on one of them.
 const PLACES: [&str; 4] = ["/sys", "/mnt", "/srv", "/home"];
-/// Most files in `/dev/shm`.
+/// Maximum number of files in `/dev/shm`.
 const SHARED_FILES: u32 = 100_000;
 
 type Result<T> = std::result::Result<T, String>;
@@ -63,13 +64,13 @@ fn mounted<S: AsRef<Path>, F: AsRef<Path>>(
 
 const NONE: Option<&Path> = None;
 
-/// Builds the root and moves into it; what was there before is out of reach.
+/// Builds the root and moves into it; the previous root becomes unreachable.
 pub(super) fn build(spec: &Spec, sent: &[OwnedFd]) -> Result<()> {
     mounted(NONE, Path::new("/"), NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None)?;
     let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let place =
         PLACES.iter().map(Path::new).find(|place| place.is_dir()).ok_or(
-            "no directory to build the root file system on; expected one of `/sys`, `/mnt`, `/srv` and `/home`",
+            "no directory to build the root file system in: expected one of `/sys`, `/mnt`, `/srv` and `/home`",
         )?;
     mounted(Some("tmpfs"), place, Some("tmpfs"), safe, Some("mode=0755,size=16m"))?;
     let stages = Stages { directory: directory(place, "stage")?, sent };
@@ -103,7 +104,7 @@ pub(super) fn build(spec: &Spec, sent: &[OwnedFd]) -> Result<()> {
     enter(root)
 }
 
-/// Where what the worker gave is mounted while the root is built.
+/// Where mounts from the worker are attached while the root is built.
 struct Stages<'a> {
     directory: PathBuf,
     sent: &'a [OwnedFd],
@@ -116,7 +117,7 @@ impl Stages<'_> {
             Source::Path(path) => mounted(Some(path), to, NONE, bind, None),
             Source::Staged(path) => mounted(Some(&self.directory.join(path)), to, NONE, bind, None),
             Source::Sent(number) => {
-                let mount = self.sent.get(*number).ok_or("a mount of the worker's did not arrive")?;
+                let mount = self.sent.get(*number).ok_or("a mount from the worker is missing")?;
                 move_mount(mount, "", rustix::fs::CWD, to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
                     .map_err(|error| format!("cannot mount `{}`: {error}", to.display()))
             }
@@ -126,7 +127,7 @@ impl Stages<'_> {
     fn place(&self, root: &Path, bind: &Bind) -> Result<()> {
         let to = inside(root, &bind.to);
         if bind.is_directory {
-            fs::create_dir_all(&to).map_err(|error| format!("cannot make `{}`: {error}", to.display()))?;
+            fs::create_dir_all(&to).map_err(|error| format!("cannot create `{}`: {error}", to.display()))?;
         } else {
             file(&to)?;
         }
@@ -135,14 +136,14 @@ impl Stages<'_> {
     }
 }
 
-/// What a mount, and all below it, is not to allow.
+/// What a mount, and all mounts below it, must not allow.
 #[derive(Debug, Clone, Copy)]
 enum Restriction {
-    /// No devices and set-user-id programs.
+    /// No devices and no set-user-id programs.
     NoDevices,
-    /// Neither these nor changes.
+    /// The same, and no writes.
     ReadOnly,
-    /// No changes: a device's owner and mode are the machine's.
+    /// No writes: a device's owner and mode are the machine's.
     Device,
 }
 
@@ -159,14 +160,14 @@ fn restrict(at: &Path, restriction: Restriction) -> Result<()> {
 fn file(at: &Path) -> Result<()> {
     parent(at)?;
     let made = if at.exists() { Ok(()) } else { fs::write(at, "") };
-    made.map_err(|error| format!("cannot make `{}`: {error}", at.display()))
+    made.map_err(|error| format!("cannot create `{}`: {error}", at.display()))
 }
 
 fn inside(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// Writes a file that stays in memory: the home directory is on a disk, so there it is a link.
+/// Writes a file that stays in memory. In the home directory, which is on disk, it becomes a link to that file.
 fn write_within(root: &Path, at: &Path, content: &str) -> Result<()> {
     use std::os::unix::fs::{OpenOptionsExt, symlink};
     let failed = |error: std::io::Error| format!("cannot write `{}`: {error}", at.display());
@@ -187,13 +188,13 @@ fn write_within(root: &Path, at: &Path, content: &str) -> Result<()> {
 
 fn directory(root: &Path, name: &str) -> Result<PathBuf> {
     let path = root.join(name);
-    fs::create_dir_all(&path).map_err(|error| format!("cannot make `{}`: {error}", path.display()))?;
+    fs::create_dir_all(&path).map_err(|error| format!("cannot create `{}`: {error}", path.display()))?;
     Ok(path)
 }
 
 fn parent(path: &Path) -> Result<()> {
     let Some(parent) = path.parent() else { return Ok(()) };
-    fs::create_dir_all(parent).map_err(|error| format!("cannot make `{}`: {error}", parent.display()))
+    fs::create_dir_all(parent).map_err(|error| format!("cannot create `{}`: {error}", parent.display()))
 }
 
 fn devices(root: &Path, shared_memory_bytes: u64) -> Result<()> {
@@ -220,7 +221,7 @@ fn devices(root: &Path, shared_memory_bytes: u64) -> Result<()> {
         std::os::unix::fs::symlink(target, dev.join(name))
             .map_err(|error| format!("cannot link /dev/{name}: {error}"))?;
     }
-    // Terminals for tools that want one; a kernel that refuses them is no reason to refuse the rest.
+    // Terminals, for tools that want one. A kernel that refuses them does not stop the job.
     let pts = directory(&dev, "pts")?;
     let options = Some("newinstance,ptmxmode=0666,mode=620");
     if mount(Some("devpts"), &pts, Some("devpts"), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, options).is_ok() {
@@ -229,16 +230,16 @@ fn devices(root: &Path, shared_memory_bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// The kernel's own files, read-only as a whole: an action that has the worker's user could otherwise write the kernel's settings
-/// without any capability.
+/// Mounts the kernel's own files read-only: an action that runs as the worker's user could otherwise change kernel
+/// settings without any capability.
 fn processes(root: &Path, empty: &Path) -> Result<()> {
     let proc = directory(root, "proc")?;
     let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mounted(Some("proc"), &proc, Some("proc"), safe, None)?;
-    // In a namespace of its own an action would have every capability, and most of the kernel's code before it.
+    // In its own user namespace an action would have every capability, and could reach most of the kernel's code.
     fs::write(proc.join("sys/user/max_user_namespaces"), "0")
         .map_err(|error| format!("cannot forbid further user namespaces: {error}"))?;
-    // Where actions share a user, or are the worker's, one of them alone does not use up what that user may have.
+    // If actions share a user, or run as the worker's, a single one must not use up that user's inotify instances.
     if let Some(most) = number(Path::new("/proc/sys/fs/inotify/max_user_instances")) {
         let _ = fs::write(proc.join("sys/user/max_inotify_instances"), (most / 2).max(1).to_string());
     }
@@ -246,7 +247,7 @@ fn processes(root: &Path, empty: &Path) -> Result<()> {
     for name in HIDDEN {
         let path = proc.join(name);
         if path.exists() {
-            // As read-only as what it is bound from.
+            // It is as read-only as the file that it is bound from.
             mounted(Some(&root.join("dev/null")), &path, NONE, MsFlags::MS_BIND, None)?;
         }
     }
@@ -271,7 +272,7 @@ fn inputs(root: &Path, spec: &Spec, stages: &Path) -> Result<()> {
     overlay.mount(&build, true)?;
     for path in &spec.make_directories {
         let to = build.join(path);
-        fs::create_dir_all(&to).map_err(|error| format!("cannot make `{path}`, the parent of an output: {error}"))?;
+        fs::create_dir_all(&to).map_err(|error| format!("cannot create `{path}`, the parent of an output: {error}"))?;
     }
     Ok(())
 }

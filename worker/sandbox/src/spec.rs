@@ -1,7 +1,7 @@
-//! What the worker tells a job's init, and what it hears back.
+//! Messages between the worker and a job's init.
 //!
-//! The worker sends a byte with the descriptors that the job needs, then one line of JSON. The init answers with a line of JSON for
-//! each [`Report`]. A line from the worker after that is one of [`GO`] and [`STOP`].
+//! The worker sends one byte with the descriptors that the job needs, then one line of JSON. The init answers with one
+//! line of JSON for each [`Report`]. Later lines from the worker are [`GO`] or [`STOP`].
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -16,37 +16,37 @@ use kiln_executor::Secrets;
 use kiln_executor::ending::Ended;
 use kiln_kernel::syscalls;
 
-/// The network is there: the command may start.
+/// The network is connected: the command may start.
 pub(super) const GO: &str = "go\n";
-/// Everything is to be stopped.
+/// The job must be stopped.
 pub(super) const STOP: &str = "stop\n";
-/// Most descriptors that one message carries (`SCM_MAX_FD`).
+/// Maximum number of descriptors in one message (`SCM_MAX_FD`).
 const MAX_DESCRIPTORS: usize = 253;
 
-/// Something of the host.
+/// Where something in the sandbox comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Source {
-    /// A path that the job's user reaches.
+    /// A path that the job's user can reach.
     Path(PathBuf),
-    /// A mount that the worker made and sent along, by its number.
+    /// A mount that the worker sent along, by its index.
     Sent(usize),
-    /// Below one of the [`Spec::stage`]s.
+    /// A path below one of the [`Spec::stage`]s.
     Staged(PathBuf),
 }
 
-/// Something of the host that appears in the sandbox.
+/// A file or directory of the host that appears in the sandbox.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Bind {
     pub(super) from: Source,
     pub(super) is_directory: bool,
-    /// Whether a user without any rights on the machine reaches it.
+    /// Whether a user without privileges can reach it on the machine.
     pub(super) is_public: bool,
-    /// Absolute, in the sandbox.
+    /// Absolute path in the sandbox.
     pub(super) to: PathBuf,
     pub(super) writable: bool,
 }
 
-/// The input tree: layers, and where what is written goes, all of them below stages.
+/// The input tree: its layers, and where writes go, all of them below stages.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Tree {
     pub(super) lower: Vec<PathBuf>,
@@ -54,45 +54,45 @@ pub(super) struct Tree {
     pub(super) work: PathBuf,
 }
 
-/// How a job is connected.
+/// A job's network access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Network {
-    /// To itself.
+    /// Only its own loopback.
     None,
-    /// As the machine is.
+    /// The machine's network.
     Machine,
-    /// By a network of its own that the worker connects, while the init waits.
+    /// A network of its own, which the worker connects while the init waits.
     Own,
 }
 
 /// Everything that the init needs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Spec {
-    /// Where the job has ids of its own: its user outside of the namespace, which is the first descriptor.
+    /// If the job has its own ids: its user id outside the namespace, which is the first descriptor.
     pub(super) user: Option<u32>,
-    /// Mounted out of the command's sight, each at its number, until the root is built.
+    /// Sources that are mounted where the command cannot see them, each at its index, until the root is built.
     pub(super) stage: Vec<Source>,
     pub(super) binds: Vec<Bind>,
-    /// Symbolic links: where, and to what.
+    /// Symbolic links: path and target.
     pub(super) links: Vec<(PathBuf, PathBuf)>,
-    /// Small files that the sandbox brings itself: where, and what is in them.
+    /// Small files that the sandbox provides itself: path and content.
     pub(super) files: Vec<(PathBuf, String)>,
     pub(super) tree: Tree,
     pub(super) network: Network,
-    /// Default routes by which the init sees that its own network is connected: of IPv4, of IPv6.
+    /// The default routes (IPv4, IPv6) whose appearance shows the init that its own network is connected.
     pub(super) routes: (bool, bool),
-    /// Networks that an own network does not lead to.
+    /// Networks that must be unreachable from the job's own network.
     pub(super) unreachable: Vec<(std::net::IpAddr, u8)>,
     pub(super) arguments: Vec<String>,
     pub(super) environment: BTreeMap<String, String>,
     pub(super) secrets: Secrets,
     pub(super) working_directory: String,
     pub(super) make_directories: Vec<String>,
-    /// Most bytes of memory that look like files.
+    /// Maximum bytes of shared memory (`/dev/shm`).
     pub(super) shared_memory_bytes: u64,
-    /// Most bytes of one file.
+    /// Maximum bytes of one file.
     pub(super) file_bytes: u64,
-    /// Watched by the init where no control group does.
+    /// The memory limit that the init enforces if no control group does.
     pub(super) memory_bytes: Option<u64>,
     pub(super) max_processes: Option<u32>,
 }
@@ -100,14 +100,14 @@ pub(super) struct Spec {
 /// What the init reports.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Report {
-    /// Its network waits to be connected.
+    /// The init is waiting for its network to be connected.
     Network,
-    /// The command could not be started, and it is the sandbox's fault.
+    /// The command could not be started because of the sandbox.
     Setup(String),
     Ended(Ended),
 }
 
-/// Sends the descriptors of a job, in one call that does not block.
+/// Sends the descriptors of a job in one non-blocking call.
 pub(super) fn send(socket: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let control = [ControlMessage::ScmRights(&raw)];

@@ -1,4 +1,4 @@
-//! Toolchains that lie outside the system's directories, in a user's home, and so would be out of an action's sight.
+//! Toolchains outside the system's directories, such as in a user's home, which actions would not see otherwise.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +14,7 @@ pub struct Tool {
     pub directory: PathBuf,
     /// Where it appears in the sandbox.
     pub mounted: PathBuf,
-    /// Its programs, relative to the directory.
+    /// The directory of its programs, relative to `directory`.
     pub programs: &'static str,
 }
 
@@ -25,10 +25,11 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Looks for them: today Rust's, where rustup keeps it. Its proxies need rustup's own state; the toolchain does not.
+    /// Finds this machine's toolchains: currently Rust's, installed by rustup. rustup's proxies would need its state;
+    /// the toolchain itself does not.
     pub fn discover() -> Self {
         let mut tools = Vec::new();
-        // What is loaded into the worker is none of its tools': a preloaded library has made `rustc` wait for ever.
+        // A library that is preloaded into the worker must not affect its tools: one has made `rustc` hang.
         let sysroot = Command::new("rustc").args(["--print", "sysroot"]).env_remove("LD_PRELOAD").output();
         let sysroot = sysroot.ok().filter(|output| output.status.success());
         if let Some(output) = sysroot {
@@ -40,7 +41,7 @@ impl Tools {
         Self { tools }
     }
 
-    /// Each of them.
+    /// All toolchains.
     pub fn iter(&self) -> impl Iterator<Item = &Tool> {
         self.tools.iter()
     }
@@ -50,7 +51,7 @@ impl Tools {
         self.join(|tool| tool.mounted.join(tool.programs))
     }
 
-    /// The same programs, as this machine's own directories.
+    /// The same directories on this machine.
     pub fn host_path(&self) -> String {
         self.join(|tool| tool.directory.join(tool.programs))
     }

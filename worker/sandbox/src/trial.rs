@@ -1,4 +1,4 @@
-//! Tries the sandbox with jobs that do nothing, to find out what the machine allows.
+//! Runs trial jobs that do nothing, to find out what the machine allows.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
@@ -17,10 +17,10 @@ use kiln_executor::ending::Ended;
 use kiln_executor::scratch::Scratch;
 use kiln_executor::{Job, Place, Secrets};
 
-/// How long a trial may take. Where the machine is busy, a network needs a moment.
+/// Limit for a trial. On a busy machine a network takes a moment.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A process that ends with the trial.
+/// A process that is killed at the end of the trial.
 struct Running(Child);
 
 impl Drop for Running {
@@ -30,12 +30,13 @@ impl Drop for Running {
     }
 }
 
-/// Whether the kernel allows a sandbox with or without ids; in words why not.
+/// Tests whether the kernel allows a sandbox, with or without ids. The error is the reason if it does not.
 pub(super) fn sandbox(config: &Config, host: &Host, ids: Option<&Lease>) -> Result<(), String> {
     run(config, host, ids, None)
 }
 
-/// An allocator of ids, tried with a job; in words why actions cannot have ids that are not the worker's.
+/// Creates an allocator of ids and tests it with a job. The error is the reason why actions cannot have ids other than
+/// the worker's.
 pub(super) fn ids(config: &Config, host: &Host) -> Result<Ids, String> {
     let tried = |kind| {
         let ids = Ids::open(kind, config)?;
@@ -47,7 +48,7 @@ pub(super) fn ids(config: &Config, host: &Host) -> Result<Ids, String> {
     tried(Kind::Each).or_else(|_| tried(Kind::Shared))
 }
 
-/// The first of these with which a job has a network of its own; in words why there is none.
+/// The first of the candidates with which a job gets its own network. The error is the reason if none works.
 pub(super) fn best_network(shared: &Shared, candidates: Vec<Networks>) -> Result<Networks, String> {
     let mut reasons = Vec::new();
     for networks in candidates {
@@ -85,7 +86,7 @@ fn run(config: &Config, host: &Host, ids: Option<&Lease>, network: Option<(&Netw
         prepared.with_own_network(networks.plan());
     }
     let (own, theirs) = UnixStream::pair().map_err(words)?;
-    // The command is dropped with its end of the socket, so that an init that is none is noticed at once.
+    // The command is dropped together with its end of the socket, so that a missing init is noticed at once.
     let spawned = command(config, theirs).into_std().stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let child = Running(spawned.map_err(words)?);
     own.set_read_timeout(Some(PATIENCE)).map_err(words)?;
@@ -97,7 +98,7 @@ fn run(config: &Config, host: &Host, ids: Option<&Lease>, network: Option<(&Netw
     };
     let told = spec::send(&own, &prepared.descriptors(ids)).and_then(|()| (&own).write_all(&prepared.line()?));
     told.map_err(words)?;
-    let silent = |error: io::Error| format!("the trial's init said nothing: {error}");
+    let silent = |error: io::Error| format!("the trial's init did not answer: {error}");
     let mut answer = report().map_err(silent)?;
     let mut connection = None;
     if let (Report::Network, Some((networks, ports))) = (&answer, network) {
@@ -113,12 +114,12 @@ fn run(config: &Config, host: &Host, ids: Option<&Lease>, network: Option<(&Netw
         Report::Setup(reason) => {
             Err(format!("{reason}{}", connection.map_or(String::new(), |process| said(process, network))))
         }
-        Report::Network => Err("the trial's init asks for a network".to_owned()),
-        Report::Ended(ended) => Err(format!("a trial command ended with {ended:?} and not with code 7")),
+        Report::Network => Err("the trial's init asked for a network".to_owned()),
+        Report::Ended(ended) => Err(format!("a trial command ended with {ended:?}, expected code 7")),
     }
 }
 
-/// What a process that failed said, and ended for.
+/// The output of a failed process, with the status that it ended with.
 fn said(mut process: Running, network: Option<(&Networks, &[u16])>) -> String {
     let program = network.map_or("", |(networks, _)| networks.program());
     let mut text = String::new();

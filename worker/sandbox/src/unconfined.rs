@@ -1,4 +1,4 @@
-//! A job without a sandbox: the inputs copied to a directory, the command in a session of its own.
+//! Runs a job without a sandbox: its inputs are copied to a directory, and its command runs in its own session.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,7 +20,7 @@ use kiln_executor::output::follow;
 use kiln_executor::scratch::Scratch;
 use kiln_executor::{Chunk, Exit, Finished, Job, OutputTree, Stream, program};
 
-/// Runs a job with the worker's own rights.
+/// Runs a job with the worker's own privileges.
 pub(super) async fn run(
     shared: &Shared,
     scratch: Scratch,

@@ -1,7 +1,7 @@
-//! Filters of system calls as programs of the kernel's: pieces, and tables of numbers.
+//! System call filters as classic BPF programs: building blocks, and tables of call numbers.
 //!
-//! Source: seccomp(2); Documentation/userspace-api/seccomp_filter.rst. The kernel tries every number when a filter is set, so a
-//! table is a tree and not a list.
+//! Source: seccomp(2); Documentation/userspace-api/seccomp_filter.rst. When a filter is installed the kernel runs it
+//! for every call number, so a table is a tree rather than a list.
 
 use nix::libc;
 use seccompiler::sock_filter;
@@ -13,7 +13,7 @@ const ANY_BIT: u16 = 0x45;
 const JUMP: u16 = 0x05;
 const RETURN: u16 = 0x06;
 
-/// What a call comes to.
+/// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
     Allow,
@@ -46,18 +46,18 @@ pub(super) fn load_argument(argument: u32) -> sock_filter {
     op(LOAD, 0, 0, 16 + 8 * argument)
 }
 
-/// Does this where what was loaded is the value, and goes on behind it elsewhere. The block ends with an answer.
+/// Runs the block if the loaded value equals `value`, otherwise continues after it. The block ends with an answer.
 pub(super) fn where_equal(value: u32, block: Vec<sock_filter>) -> Vec<sock_filter> {
     guarded(EQUAL, value, block)
 }
 
-/// Does this where what was loaded has one of these bits.
+/// Runs the block if the loaded value has one of these bits.
 pub(super) fn where_any_bit(bits: u32, block: Vec<sock_filter>) -> Vec<sock_filter> {
     guarded(ANY_BIT, bits, block)
 }
 
 fn guarded(code: u16, value: u32, block: Vec<sock_filter>) -> Vec<sock_filter> {
-    // A condition's own jump is short.
+    // A conditional jump only reaches 255 instructions.
     let mut program = match u8::try_from(block.len()) {
         Ok(over) => vec![op(code, 0, over, value)],
         Err(_) => vec![op(code, 1, 0, value), op(JUMP, 0, 0, block.len() as u32)],
@@ -66,18 +66,18 @@ fn guarded(code: u16, value: u32, block: Vec<sock_filter>) -> Vec<sock_filter> {
     program
 }
 
-/// Answers by number.
+/// Answers by call number.
 #[derive(Debug)]
 pub(super) struct Table {
-    /// From each of these numbers on.
+    /// Each answer applies from its number up to the next entry.
     from: Vec<(u32, Answer)>,
 }
 
 impl Table {
-    /// These answers, and `otherwise` for all other numbers.
+    /// The given answers, and `otherwise` for all other numbers.
     pub(super) fn new(answers: impl IntoIterator<Item = (u32, Answer)>, otherwise: Answer) -> Self {
         let mut answers: Vec<(u32, Answer)> = answers.into_iter().collect();
-        // Of two answers to one number, the later one holds.
+        // If a number has two answers, the later one applies.
         answers.sort_by_key(|(number, _)| *number);
         let mut from = vec![(0, otherwise)];
         let mut push = |number: u32, answer: Answer| match from.last_mut() {
@@ -94,7 +94,7 @@ impl Table {
         Self { from }
     }
 
-    /// Finds the answer to the number that was loaded.
+    /// Looks up the answer for the loaded number.
     pub(super) fn program(&self) -> Vec<sock_filter> {
         tree(&self.from)
     }

@@ -1,8 +1,8 @@
-//! The system calls that a build may make; all others, those of kernels to come among them, are refused.
+//! The system calls that a build may make. All others, including those of future kernels, are refused.
 //!
-//! Invariant: what the lists do not name fails with `ENOSYS`, as on a kernel that does not have it, so that libraries fall back to
-//! what they did before; what they refuse by name fails with `EPERM`. A processor that also takes the calls of 32-bit programs
-//! refuses the same ones by their other numbers.
+//! Invariant: calls that are not listed fail with `ENOSYS`, as on a kernel that lacks them, so that libraries use their
+//! fallbacks; calls that are refused explicitly fail with `EPERM`. On a processor that also runs 32-bit programs, the
+//! same calls are refused under their other numbers.
 
 mod filter;
 mod native;
@@ -17,33 +17,35 @@ use filter::{Answer, Table};
 
 /// `CLONE_NEWNS`, `CLONE_NEWCGROUP`, `CLONE_NEWUTS`, `CLONE_NEWIPC`, `CLONE_NEWUSER`, `CLONE_NEWPID`, `CLONE_NEWNET`.
 const NAMESPACES: u32 = 0x7e02_0000;
-/// Which network a socket may use: none and the usual ones, and multipath TCP where it cannot get around what watches TCP.
+/// Socket protocols that are allowed: the default, the usual ones, and multipath TCP if it cannot bypass a filter on
+/// TCP.
 const PROTOCOLS: [u32; 5] =
     [0, libc::IPPROTO_ICMP as u32, libc::IPPROTO_TCP as u32, libc::IPPROTO_UDP as u32, libc::IPPROTO_ICMPV6 as u32];
 const REFUSED: Answer = Answer::Error(libc::EPERM as u32);
 const ABSENT: Answer = Answer::Error(libc::ENOSYS as u32);
 const NO_PROTOCOL: Answer = Answer::Error(libc::EPROTONOSUPPORT as u32);
 
-/// The numbers of one kind of programs.
+/// The call numbers of one kind of program.
 struct Numbers {
     table: Table,
     clone: u32,
     socket: u32,
     socketpair: u32,
-    /// Refused where they mean the init, by which argument: it has the action's user, and so the kernel would allow it.
+    /// Calls refused if the given argument names the init: it runs as the action's user, so the kernel would allow
+    /// them.
     at_init: [(u32, u32); 7],
 }
 
-/// Restricts this thread and all that it starts. `shares_network`: its network is the machine's.
+/// Restricts this thread and everything it starts. `shares_network`: whether it uses the machine's network.
 pub(super) fn restrict(shares_network: bool) -> Result<(), String> {
-    // Abstract sockets belong to the network, and so would be the machine's: a kernel from 6.12 on can keep them apart, and
-    // elsewhere an action with the network has no sockets of this family but pairs.
+    // Abstract sockets belong to a network namespace, so here they would be the machine's. Linux 6.12 and later can
+    // keep them apart; on older kernels an action with network access may only create Unix socket pairs.
     let refuse_unix = shares_network && !scope_abstract_sockets();
     let program = program(shares_network, refuse_unix);
     seccompiler::apply_filter(&program).map_err(|error| format!("cannot set the filter of system calls: {error}"))
 }
 
-/// Whether this thread is now kept from abstract sockets that were not made in its sandbox.
+/// Restricts this thread to abstract sockets that were created in its sandbox; `false` if the kernel cannot do that.
 fn scope_abstract_sockets() -> bool {
     let scoped = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
@@ -60,7 +62,7 @@ fn program(shares_network: bool, refuse_unix: bool) -> BpfProgram {
     {
         let old = numbers(&old::numbers(), shares_network, refuse_unix);
         program.extend(filter::where_equal(old::ARCHITECTURE, old));
-        // A third set of numbers is this processor's own with one bit set: those are in no table.
+        // x86-64 has a third set of numbers, its own with one bit set (x32); they are in no table, so all are refused.
     }
     program.extend(filter::where_equal(native::ARCHITECTURE, own));
     program.push(filter::answer(ABSENT));
@@ -82,7 +84,7 @@ fn numbers(numbers: &Numbers, shares_network: bool, refuse_unix: bool) -> Vec<so
     program
 }
 
-/// No new namespaces: in one of its own an action would have every capability.
+/// Refuses new namespaces: in its own user namespace an action would have every capability.
 fn clone() -> Vec<sock_filter> {
     let mut block = vec![filter::load_argument(0)];
     block.extend(filter::where_any_bit(NAMESPACES, vec![filter::answer(REFUSED)]));
@@ -90,8 +92,8 @@ fn clone() -> Vec<sock_filter> {
     block
 }
 
-/// By family and protocol. What is between a virtual machine and its host knows no network namespaces; UDP-Lite and the like would
-/// not be asked for by whoever closes addresses.
+/// Decides by family and protocol. Sockets between a virtual machine and its host ignore network namespaces, and
+/// protocols such as UDP-Lite would bypass the filter that blocks addresses.
 fn socket(shares_network: bool, refuse_unix: bool) -> Vec<sock_filter> {
     let unix = vec![filter::answer(if refuse_unix { REFUSED } else { Answer::Allow })];
     let mut netlink = vec![filter::load_argument(2)];

@@ -1,6 +1,6 @@
-//! This processor's own numbers.
+//! The system call numbers of this processor.
 //!
-//! What is allowed is what container engines allow to a container without capabilities, less what no build needs.
+//! Allowed is what container engines allow a container without capabilities, less what no build needs.
 
 use nix::libc;
 
@@ -16,12 +16,12 @@ macro_rules! calls {
     ($($name:ident)*) => { &[$(libc::$name as u32),*] };
 }
 
-/// Refused by name, so that a program learns that it may not, and does not take the kernel for an old one.
+/// Refused explicitly, so that a program learns that it lacks permission and does not assume an old kernel.
 const NOT: &[u32] = calls![
-    // Programs, counters and queues inside the kernel.
+    // BPF, performance counters and io_uring.
     SYS_bpf SYS_perf_event_open SYS_userfaultfd SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register SYS_fanotify_init
     SYS_fanotify_mark
-    // Keyrings know no namespaces: the worker's session keyring would be the action's.
+    // Keyrings are not namespaced: the action would use the worker's session keyring.
     SYS_keyctl SYS_add_key SYS_request_key
     // Mounts and namespaces.
     SYS_mount SYS_umount2 SYS_pivot_root SYS_open_tree SYS_move_mount SYS_fsopen SYS_fsconfig SYS_fsmount SYS_fspick
@@ -29,13 +29,13 @@ const NOT: &[u32] = calls![
     // Other processes' descriptors and memory.
     SYS_pidfd_getfd SYS_kcmp SYS_process_madvise SYS_process_mrelease SYS_migrate_pages SYS_move_pages SYS_mbind
     SYS_get_mempolicy SYS_set_mempolicy
-    // The machine as a whole.
+    // The machine as a whole, such as its log, modules, clocks and power.
     SYS_syslog SYS_kexec_load SYS_kexec_file_load SYS_init_module SYS_finit_module SYS_delete_module SYS_swapon SYS_swapoff
     SYS_reboot SYS_acct SYS_quotactl SYS_quotactl_fd SYS_settimeofday SYS_clock_settime SYS_adjtimex SYS_clock_adjtime
     SYS_vhangup SYS_sethostname SYS_setdomainname SYS_memfd_secret SYS_lookup_dcookie
 ];
 
-/// What builds do: files, processes, memory, signals, time, sockets.
+/// What builds use: files, processes, memory, signals, time, sockets.
 const COMMON: &[u32] = calls![
     SYS_accept SYS_accept4 SYS_bind SYS_brk SYS_capget SYS_capset SYS_chdir SYS_clock_getres SYS_clock_gettime
     SYS_clock_nanosleep SYS_close SYS_close_range SYS_connect SYS_copy_file_range SYS_dup SYS_dup3 SYS_epoll_create1
@@ -69,7 +69,7 @@ const COMMON: &[u32] = calls![
     SYS_unlinkat SYS_utimensat SYS_vmsplice SYS_wait4 SYS_waitid SYS_write SYS_writev
 ];
 
-/// The older forms of these, which this processor's programs still use.
+/// Older forms of these calls, which programs on this processor still use.
 #[cfg(target_arch = "x86_64")]
 const OWN: &[u32] = calls![
     SYS_access SYS_alarm SYS_arch_prctl SYS_chmod SYS_chown SYS_creat SYS_dup2 SYS_epoll_create SYS_epoll_wait SYS_eventfd
@@ -80,8 +80,8 @@ const OWN: &[u32] = calls![
 #[cfg(target_arch = "aarch64")]
 const OWN: &[u32] = calls![SYS_renameat];
 
-/// Younger than the names: `cachestat`, `fchmodat2`, `map_shadow_stack`, `futex_wake`, `futex_wait`, `futex_requeue`, `mseal`, which
-/// have these numbers on every processor.
+/// Newer than the constants in `libc`, and with the same number on every processor: `cachestat`, `fchmodat2`,
+/// `map_shadow_stack`, `futex_wake`, `futex_wait`, `futex_requeue`, `mseal`.
 const YOUNG: [u32; 7] = [451, 452, 453, 454, 455, 456, 462];
 
 pub(super) fn numbers() -> Numbers {

@@ -1,8 +1,8 @@
-//! The init of a job: a process of this same program that makes the namespaces, builds the root, starts the command and
-//! reaps what it leaves.
+//! The init of a job: a process of this same program that creates the namespaces, builds the root, starts the command
+//! and reaps the processes that it leaves behind.
 //!
-//! It talks with the worker over the socket that is its standard input. When the worker closes that, or dies, the init ends,
-//! and with it every process of its namespace.
+//! It talks to the worker over a socket, its standard input. When the worker closes the socket or dies, the init exits,
+//! and with it every process in its namespace.
 
 mod routes;
 mod watch;
@@ -28,15 +28,15 @@ use kiln_executor::{BUILD, program};
 use kiln_kernel::{syscalls, userns};
 use watch::Stopped;
 
-/// The name under which this program starts to become an init.
+/// The name (`argv[0]`) under which this program becomes an init.
 pub(super) const NAME: &str = "kiln-sandbox-init";
-/// The user and group that an action sees itself as.
+/// The user and group id of an action, as it sees them.
 pub(super) const USER: u32 = 1000;
 
-/// How long a network may take to be connected.
+/// Limit for connecting a network.
 const CONNECTING: Duration = Duration::from_secs(20);
 
-/// Where this process was started as a job's init, it does that work and does not return.
+/// If this process was started as a job's init, does that work and never returns.
 pub fn become_init_if_asked() {
     if std::env::args_os().next().is_some_and(|name| name == NAME) {
         let code = match run() {
@@ -52,7 +52,7 @@ pub fn become_init_if_asked() {
 
 /// The socket to the worker.
 fn socket() -> std::io::Result<UnixStream> {
-    // Closed in the command: what is said there is said in the init's name.
+    // Closed in the command, which could otherwise talk to the worker in the init's name.
     Ok(UnixStream::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?))
 }
 
@@ -66,7 +66,7 @@ fn report(report: &Report) {
 fn run() -> Result<(), String> {
     let words = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     let socket = socket().map_err(words("no socket to the worker"))?;
-    syscalls::close_on_exec_from(3).map_err(words("cannot close what the worker left open"))?;
+    syscalls::close_on_exec_from(3).map_err(words("cannot close inherited descriptors"))?;
     let mut sent = spec::receive(&socket).map_err(words("cannot read the job"))?;
     let mut control = BufReader::new(socket);
     let mut line = String::new();
@@ -85,7 +85,7 @@ fn run() -> Result<(), String> {
     }
     match syscalls::fork_alone().map_err(words("cannot fork"))? {
         Some(child) => {
-            silence().map_err(words("cannot let go of the output"))?;
+            silence().map_err(words("cannot close the output"))?;
             drop(control);
             let _ = waitpid(child, None);
             std::process::exit(0);
@@ -94,7 +94,7 @@ fn run() -> Result<(), String> {
     }
 }
 
-/// Becomes the user whose ids the job has, before anything is made that the kernel charges to somebody.
+/// Becomes the user whose ids the job has, before creating anything that the kernel charges to a user.
 fn enter_ids(user: u32, namespace: &OwnedFd, flags: CloneFlags) -> Result<(), String> {
     let errno = |what: &'static str| move |error: nix::Error| format!("{what}: {error}");
     userns::become_user(user).map_err(errno("cannot become the job's user"))?;
@@ -103,7 +103,7 @@ fn enter_ids(user: u32, namespace: &OwnedFd, flags: CloneFlags) -> Result<(), St
     visible()
 }
 
-/// The job is this process's own user, and nobody else.
+/// Maps the job's user to this process's own, and no other id.
 fn own_id(flags: CloneFlags) -> Result<(), String> {
     let words = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     let (uid, gid) = (geteuid(), getegid());
@@ -114,12 +114,12 @@ fn own_id(flags: CloneFlags) -> Result<(), String> {
     std::fs::write("/proc/self/gid_map", format!("{USER} {gid} 1")).map_err(words("cannot map the group"))
 }
 
-/// A process that changed its user finds its own files of /proc root's, unless it says so.
+/// After a change of user, a process's files in /proc belong to root unless it makes itself dumpable.
 fn visible() -> Result<(), String> {
-    nix::sys::prctl::set_dumpable(true).map_err(|error| format!("cannot become readable to the worker: {error}"))
+    nix::sys::prctl::set_dumpable(true).map_err(|error| format!("cannot become dumpable: {error}"))
 }
 
-/// Lets go of the command's output, so that it ends when the command's processes have ended.
+/// Closes the command's output, so that it ends when the command's processes have ended.
 fn silence() -> std::io::Result<()> {
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdout(&null)?;
@@ -134,7 +134,7 @@ fn as_pid_one(spec: Spec, sent: &[OwnedFd], mut control: BufReader<UnixStream>) 
     let _ = setsid();
     sethostname("kiln").map_err(errno("cannot set the host's name"))?;
     if spec.network != Network::Machine {
-        syscalls::loopback_up().map_err(io("cannot bring the loopback interface up"))?;
+        syscalls::loopback_up().map_err(io("cannot bring up the loopback interface"))?;
     }
     if spec.network == Network::Own {
         // The worker connects it while the root is built.
@@ -146,22 +146,22 @@ fn as_pid_one(spec: Spec, sent: &[OwnedFd], mut control: BufReader<UnixStream>) 
     if spec.network == Network::Own && !connected(&spec, &mut control)? {
         std::process::exit(0);
     }
-    nix::sys::prctl::set_no_new_privs().map_err(errno("cannot give privileges up"))?;
+    nix::sys::prctl::set_no_new_privs().map_err(errno("cannot give up privileges"))?;
     limit(&spec)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     calls::restrict(spec.network == Network::Machine)?;
-    // A command runs as a user without any capability: `execve` drops them all for it.
+    // The command runs as a user without any capability: `execve` drops them all.
     let began = Instant::now();
     let child = match expendable(oom_score, || start(&spec)) {
         Ok(child) => child,
         Err((code, message)) => {
             eprintln!("kiln: {message}");
-            silence().map_err(io("cannot let go of the output"))?;
+            silence().map_err(io("cannot close the output"))?;
             report(&Report::Ended(Ended { code: Some(code), ..Ended::default() }));
             return hold(control);
         }
     };
-    silence().map_err(io("cannot let go of the output"))?;
+    silence().map_err(io("cannot close the output"))?;
     let stopped = Stopped::default();
     watch::watch(&spec, stopped.clone());
     let most = spec.max_processes;
@@ -172,10 +172,11 @@ fn as_pid_one(spec: Spec, sent: &[OwnedFd], mut control: BufReader<UnixStream>) 
     hold(control)
 }
 
-/// Waits until the worker has connected the network, and closes what it must not lead to. `false`: the job is no longer wanted.
+/// Waits until the worker has connected the network, then blocks what must not be reachable. `false`: the job was
+/// stopped.
 fn connected(spec: &Spec, control: &mut BufReader<UnixStream>) -> Result<bool, String> {
     let mut line = String::new();
-    control.read_line(&mut line).map_err(|error| format!("the worker says nothing: {error}"))?;
+    control.read_line(&mut line).map_err(|error| format!("no answer from the worker: {error}"))?;
     if line != GO {
         return Ok(false);
     }
@@ -186,29 +187,32 @@ fn connected(spec: &Spec, control: &mut BufReader<UnixStream>) -> Result<bool, S
         }
         std::thread::sleep(Duration::from_micros(500));
     }
-    routes::close(&spec.unreachable).map_err(|error| format!("cannot close addresses to the job: {error}"))?;
+    routes::close(&spec.unreachable).map_err(|error| format!("cannot block addresses for the job: {error}"))?;
     Ok(true)
 }
 
 fn limit(spec: &Spec) -> Result<(), String> {
     let failed = |error: nix::Error| format!("cannot set limits: {error}");
-    // Not 0, which a kernel that hands cores to a program ignores; 1 it takes for "none", and no file fits into it (core(5)).
+    // Not 0: a kernel that pipes core files to a program ignores that limit. It treats 1 as "none", and no file fits
+    // into it (core(5)).
     setrlimit(Resource::RLIMIT_CORE, 1, 1).map_err(failed)?;
     setrlimit(Resource::RLIMIT_FSIZE, spec.file_bytes, spec.file_bytes).map_err(failed)?;
-    // Of what the action's user may have waiting, whoever else it is.
+    // Half of the limit on pending signals, because other jobs may run as the same user.
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_SIGPENDING) {
         setrlimit(Resource::RLIMIT_SIGPENDING, hard / 2, hard / 2).map_err(failed)?;
     }
     if let Some(most) = spec.max_processes {
-        // The watchdog names the excess and ends it; beyond twice that the kernel refuses, so that nothing outruns it. (Counted in
-        // this user namespace alone; not for a worker that is root, which has control groups.)
+        // The watchdog reports and ends a job with too many processes; beyond twice the limit the kernel refuses, so
+        // that nothing outruns the watchdog. (Counted in this user namespace alone; not for a worker that is root,
+        // which has control groups.)
         let most = 2 * u64::from(most) + 64;
         let _ = setrlimit(Resource::RLIMIT_NPROC, most, most);
     }
     Ok(())
 }
 
-/// Starts what the kernel is to end first where memory is short: never this init, without which nobody could tell what happened.
+/// Starts a process that the kernel kills first when memory is short. The init must survive, or nobody could tell what
+/// happened.
 fn expendable<T>(score: Option<std::fs::File>, start: impl FnOnce() -> T) -> T {
     let Some(mut score) = score else { return start() };
     let _ = score.write_all(b"1000");
@@ -217,14 +221,14 @@ fn expendable<T>(score: Option<std::fs::File>, start: impl FnOnce() -> T) -> T {
     started
 }
 
-/// Keeps the mounts until the worker lets go; a line from it means that everything is to be stopped.
+/// Keeps the mounts until the worker closes the socket. A line from the worker means that everything must stop.
 fn hold(mut control: BufReader<UnixStream>) -> Result<(), String> {
     let mut line = String::new();
     while control.read_line(&mut line).is_ok_and(|read| read > 0) {
         let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
         line.clear();
     }
-    // The end of PID 1 is the end of every process in its namespace.
+    // When PID 1 exits, every process in its namespace is killed.
     std::process::exit(0);
 }
 
@@ -248,7 +252,7 @@ fn start(spec: &Spec) -> Result<Pid, (i32, String)> {
     }
 }
 
-/// Reaps until the command has ended, looks at what it leaves, then stops the rest and reaps that.
+/// Reaps until the command has ended, calls `look`, then kills and reaps the remaining processes.
 fn reap(child: Pid, look: impl Fn()) -> Option<WaitStatus> {
     let mut own = None;
     loop {

@@ -1,4 +1,4 @@
-//! Closes networks to a job that has a network of its own: by routes that say "unreachable", which hold for every protocol.
+//! Blocks networks for a job that has its own network, with "unreachable" routes, which apply to every protocol.
 //!
 //! Sources: rtnetlink(7), `struct rtmsg` and `struct ifaddrmsg` in <linux/rtnetlink.h> and <linux/if_addr.h>.
 
@@ -25,8 +25,8 @@ const WITHOUT_DETECTION: u8 = 2;
 const SCOPE_LINK: u8 = 253;
 const HEADER_BYTES: usize = 16;
 
-/// Makes these networks unreachable. A link-local address, which is reached by naming an interface and past all routes, becomes one
-/// of this network's own, at which nobody answers.
+/// Makes these networks unreachable. A link-local address is reached by naming an interface, which bypasses routes; it
+/// is assigned to this network itself, where nothing answers.
 pub(super) fn close(networks: &[(IpAddr, u8)]) -> io::Result<()> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let netlink = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
@@ -45,18 +45,18 @@ pub(super) fn close(networks: &[(IpAddr, u8)]) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends a request, and waits for the kernel's word.
+/// Sends a request and waits for the kernel's acknowledgement.
 fn ask(netlink: &OwnedFd, request: &[u8], address: &IpAddr) -> io::Result<()> {
     send(netlink.as_raw_fd(), request, MsgFlags::empty())?;
     let mut answer = [0; 4096];
     let read = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    let code = error_code(&answer[..read]).ok_or_else(|| io::Error::other("the kernel gives no answer"))?;
-    // Where the kernel has no IPv6, there is nothing to close.
+    let code = error_code(&answer[..read]).ok_or_else(|| io::Error::other("no answer from the kernel"))?;
+    // Without IPv6 in the kernel there is nothing to block.
     let is_absent = address.is_ipv6() && [nix::libc::EOPNOTSUPP, nix::libc::EAFNOSUPPORT].contains(&-code);
     if code == 0 || is_absent { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) }
 }
 
-/// Numbers of the interfaces with IPv6, but the loopback's.
+/// Indexes of the interfaces with IPv6, except the loopback.
 fn interfaces(inet6: &str) -> Vec<u32> {
     let of = |line: &str| {
         let mut fields = line.split_whitespace();
@@ -90,7 +90,7 @@ fn route(address: IpAddr, bits: u8) -> Vec<u8> {
     };
     let family = if address.is_ipv4() { nix::libc::AF_INET } else { nix::libc::AF_INET6 } as u8;
     let body = [family, bits, 0, 0, TABLE_MAIN, PROTOCOL_STATIC, 0, TYPE_UNREACHABLE, 0, 0, 0, 0];
-    // Before whatever else has this prefix.
+    // Preferred to any other route with this prefix.
     message(RTM_NEWROUTE, &body, &[(RTA_DST, &octets), (RTA_PRIORITY, &1_u32.to_ne_bytes())])
 }
 
@@ -100,7 +100,7 @@ fn own(address: Ipv6Addr, interface: u32) -> Vec<u8> {
     message(RTM_NEWADDR, &body, &[(IFA_ADDRESS, &address.octets()), (IFA_LOCAL, &address.octets())])
 }
 
-/// The error number of an acknowledgement, negative, or 0.
+/// The error number of an acknowledgement: negative, or 0 for success.
 fn error_code(answer: &[u8]) -> Option<i32> {
     let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
     let code = i32::from_ne_bytes(answer.get(HEADER_BYTES..HEADER_BYTES + 4)?.try_into().ok()?);

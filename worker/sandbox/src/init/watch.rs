@@ -1,4 +1,4 @@
-//! Where no control group sets the limits, this looks at what a job uses.
+//! Enforces a job's limits by polling, for machines without control groups.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,10 +11,10 @@ use super::super::spec::Spec;
 
 const OUT_OF_MEMORY: u8 = 1;
 const TOO_MANY_PROCESSES: u8 = 2;
-/// How often it looks.
+/// Polling interval.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// Why a job was stopped, where it was.
+/// Why a job was stopped, if it was.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stopped(Arc<AtomicU8>);
 
@@ -31,7 +31,7 @@ impl Stopped {
         self.0.load(Ordering::SeqCst) == TOO_MANY_PROCESSES
     }
 
-    /// The command ended: perhaps because it was refused a process, before anybody looked.
+    /// Checks once more after the command has ended: it may have been refused a process between two polls.
     pub(super) fn look(&self, most_processes: Option<u32>) {
         if most_processes.is_some_and(|most| usage().0 > most) {
             self.set(TOO_MANY_PROCESSES);
@@ -39,7 +39,7 @@ impl Stopped {
     }
 }
 
-/// Looks at the namespace's own /proc for as long as the job runs.
+/// Polls the namespace's own /proc for as long as the job runs.
 pub(super) fn watch(spec: &Spec, stopped: Stopped) {
     let (memory, processes) = (spec.memory_bytes, spec.max_processes);
     if memory.is_none() && processes.is_none() {
@@ -56,7 +56,7 @@ pub(super) fn watch(spec: &Spec, stopped: Stopped) {
             } else {
                 continue;
             }
-            // A fork bomb outruns one sweep.
+            // A fork bomb outruns a single sweep.
             for _ in 0..1000 {
                 let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
                 if usage().0 == 0 {
@@ -67,13 +67,13 @@ pub(super) fn watch(spec: &Spec, stopped: Stopped) {
     });
 }
 
-/// Bytes of memory in the files of `/dev/shm`.
+/// Bytes used by files in `/dev/shm`.
 fn shared() -> u64 {
     let used = |stat: rustix::fs::StatVfs| (stat.f_blocks - stat.f_bfree.min(stat.f_blocks)) * stat.f_frsize;
     rustix::fs::statvfs("/dev/shm").map_or(0, used)
 }
 
-/// Processes of this namespace but the init, and their resident bytes.
+/// Number of processes in this namespace other than the init, and their resident bytes.
 fn usage() -> (u32, u64) {
     let page = rustix::param::page_size() as u64;
     let (mut count, mut bytes) = (0, 0);

@@ -1,4 +1,4 @@
-//! The process that becomes the user of a step and then the program that connects the step's network.
+//! The process that becomes a step's user and then the program that connects the step's network.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -12,12 +12,12 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use kiln_kernel::userns;
 
-/// The name under which this program starts to become the program that connects a network.
+/// The name (`argv[0]`) under which this program becomes the one that connects a network.
 const LAUNCHER: &str = "kiln-sandbox-network";
-/// Device of the interfaces that programs make (`Documentation/networking/tuntap.rst`).
+/// Device number of `/dev/net/tun` (`Documentation/networking/tuntap.rst`).
 const TUN: (u64, u64) = (10, 200);
 
-/// A command that becomes this user and then that program.
+/// A command that becomes this user and then executes the program.
 pub(super) fn by(init: &Path, user: u32, program: &Path) -> Command {
     let mut command = Command::new(init);
     command.arg0(LAUNCHER).arg(user.to_string()).arg(program);
@@ -28,7 +28,7 @@ pub(super) fn tun_is_public() -> bool {
     fs::metadata("/dev/net/tun").is_ok_and(|data| data.mode() & 0o006 == 0o006)
 }
 
-/// Where this process was started to become `pasta`, it does that and does not return.
+/// If this process was started to become `pasta`, does that and never returns.
 pub(crate) fn become_launcher_if_asked() {
     let mut arguments = std::env::args_os();
     if arguments.next().is_none_or(|name| name != LAUNCHER) {
@@ -41,17 +41,17 @@ pub(crate) fn become_launcher_if_asked() {
         std::process::exit(1);
     }
     let error = Command::new(program).args(arguments).exec();
-    eprintln!("cannot start it: {error}");
+    eprintln!("cannot start the network program: {error}");
     std::process::exit(1);
 }
 
-/// Becomes a user who can make interfaces in namespaces of its own.
+/// Becomes a user who can create interfaces in its own namespaces.
 pub(super) fn become_maker(user: u32) -> nix::Result<()> {
     private_tun()?;
     userns::become_user(user)
 }
 
-/// Where only root may make interfaces, this process gets a device of its own for it, which nobody else sees.
+/// If only root may create interfaces, gives this process a private device for it.
 fn private_tun() -> nix::Result<()> {
     if tun_is_public() {
         return Ok(());

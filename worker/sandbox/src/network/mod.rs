@@ -1,9 +1,9 @@
-//! A network of its own for a step that may reach the network: its own loopback, and a way out by `pasta` or `slirp4netns`.
+//! A private network for a step with network access: its own loopback, and a way out through `pasta` or `slirp4netns`.
 //!
-//! Both (packages `passt` and `slirp4netns`) speak for the step from the machine's network, connection by connection, so nothing of the
-//! machine's firewall, routes or forwarding changes, and no root is needed. Invariants: nobody connects into a step; a step reaches nothing of
-//! the machine itself but the ports on its loopback that the machine's own configuration of proxies and registries names; and
-//! what [`closed`] lists is unreachable whatever the protocol.
+//! Both programs (packages `passt` and `slirp4netns`) forward the step's connections from the machine's network. The
+//! machine's firewall, routes and forwarding stay unchanged, and no root is needed. Invariants: nothing connects into a
+//! step; of the machine itself a step reaches only those loopback ports that the machine's own proxy and registry
+//! configuration names; and everything in [`closed`] is unreachable, whatever the protocol.
 
 mod launch;
 mod ports;
@@ -19,29 +19,29 @@ pub(super) use ports::loopback_ports;
 use super::metadata;
 use kiln_kernel::userns;
 
-/// Where this process was started to connect a step's network, it does that and does not return.
+/// If this process was started to connect a step's network, does that and never returns.
 pub fn become_network_if_asked() {
     launch::become_launcher_if_asked();
     slirp::become_part_if_asked();
 }
 
-/// Whether steps that may reach the network have one of their own.
+/// Whether steps with network access have their own network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Isolation {
-    /// Where the machine can do it, else they share the machine's.
+    /// If the machine can do it; otherwise they share the machine's.
     Auto,
-    /// Or the worker does not start.
+    /// Always; the worker does not start if the machine cannot do it.
     Required,
-    /// They share the machine's.
+    /// Never: they share the machine's.
     Off,
 }
 
-/// Where a step asks for names: `pasta` passes that on to the machine's name server. The dummy address of RFC 7600, and one of the
-/// prefix that RFC 6666 has discarded everywhere else.
+/// The name servers that a step uses: `pasta` forwards queries to the machine's. These are the dummy address of RFC
+/// 7600 and one of the prefix that RFC 6666 discards everywhere else.
 const NAMES: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)), IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0x53))];
 
-/// The program that speaks for a step.
+/// The program that forwards a step's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stack {
     Pasta,
@@ -59,7 +59,7 @@ impl Stack {
     }
 }
 
-/// What makes networks.
+/// Creates networks for steps.
 #[derive(Debug, Clone)]
 pub(super) struct Networks {
     stack: Stack,
@@ -67,10 +67,10 @@ pub(super) struct Networks {
     init: PathBuf,
 }
 
-/// What a step's init waits for and closes.
+/// What a step's init waits for and what it blocks.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Plan {
-    /// Default routes that appear when it is connected.
+    /// Default routes that appear once the network is connected.
     pub(super) v4: bool,
     pub(super) v6: bool,
     pub(super) closed: Vec<(IpAddr, u8)>,
@@ -78,10 +78,10 @@ pub(super) struct Plan {
 }
 
 impl Networks {
-    /// What this machine has for it, the best first.
+    /// The programs that this machine can use, best first.
     ///
     /// # Errors
-    /// In words, what the machine lacks.
+    /// What the machine lacks.
     pub(super) fn find(init: &Path) -> Result<Vec<Self>, String> {
         let of = |stack: Stack| Some(Self { stack, program: installed(stack.program())?, init: init.to_owned() });
         let found: Vec<Self> = Stack::ALL.into_iter().filter_map(of).collect();
@@ -97,17 +97,17 @@ impl Networks {
             return Err("the machine has no default route".to_owned());
         }
         if !userns::is_machine_root() && !launch::tun_is_public() {
-            return Err("`/dev/net/tun` is not there for every user: `chmod 666 /dev/net/tun`".to_owned());
+            return Err("`/dev/net/tun` is missing or not open to every user; run `chmod 666 /dev/net/tun`".to_owned());
         }
         Ok(found)
     }
 
-    /// The program that connects them.
+    /// The name of the program that connects the networks.
     pub(super) fn program(&self) -> &'static str {
         self.stack.program()
     }
 
-    /// How a network made now looks.
+    /// The plan for a network that is created now.
     pub(super) fn plan(&self) -> Plan {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let (v4, v6) = defaults(&read("/proc/net/route"), &read("/proc/net/ipv6_route"));
@@ -116,7 +116,7 @@ impl Networks {
         let machine = read("/etc/resolv.conf");
         match self.stack {
             Stack::Pasta => Plan { v4, v6, closed, resolver: resolver(&machine, &forwarded(&machine)) },
-            // It knows IPv6 as an experiment only.
+            // Its IPv6 support is experimental.
             Stack::Slirp => {
                 closed.retain(|(address, _)| address.is_ipv4());
                 Plan { v4, v6: false, closed, resolver: resolver(&machine, &[slirp::NAMES]) }
@@ -124,8 +124,9 @@ impl Networks {
         }
     }
 
-    /// The command that connects the network that a process is in, for as long as it runs. `user`: the owner of the process's user
-    /// namespace, where that is not this process's own user. `ports` of the machine's loopback appear on the step's.
+    /// The command that keeps the network of process `pid` connected for as long as it runs. `user`: the owner of the
+    /// process's user namespace, unless it is this process's own user. `ports` of the machine's loopback appear on the
+    /// step's.
     pub(super) fn connection(&self, pid: u32, user: Option<u32>, ports: &[u16]) -> Command {
         let mut command = match self.stack {
             Stack::Pasta => self.pasta(pid, user, ports),
@@ -155,14 +156,14 @@ impl Networks {
     }
 }
 
-/// Where a program is installed.
+/// The path of an installed program.
 fn installed(program: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     let directories = path.split(':').chain(["/usr/local/bin", "/usr/bin", "/bin"]);
     directories.map(|directory| Path::new(directory).join(program)).find(|file| file.is_file())
 }
 
-/// Metadata addresses of clouds, also as translators (NAT64, 6to4, Teredo, IPv4-compatible) write them.
+/// Cloud metadata addresses, also as written by translators (NAT64, 6to4, Teredo, IPv4-compatible).
 fn closed() -> Vec<(IpAddr, u8)> {
     let mut closed: Vec<(IpAddr, u8)> = Vec::new();
     for (address, bits) in metadata::v4() {
@@ -175,13 +176,13 @@ fn closed() -> Vec<(IpAddr, u8)> {
         }
     }
     closed.extend(metadata::v6().map(|(address, bits)| (address.into(), bits)));
-    // Nobody's way to a registry any more: 6to4, and Teredo.
+    // 6to4 and Teredo: no registry is reached through them any more.
     closed.push((Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0).into(), 16));
     closed.push((Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0).into(), 32));
     closed
 }
 
-/// Addresses of the machine, at which it would serve whoever reaches them: all of `local` but its loopback's.
+/// The machine's own addresses, where its services would be reachable: the routing table `local` except the loopback.
 fn own_addresses(trie: &str, inet6: &str) -> Vec<(IpAddr, u8)> {
     let mut own = Vec::new();
     let mut last = None;
@@ -202,7 +203,7 @@ fn own_addresses(trie: &str, inet6: &str) -> Vec<(IpAddr, u8)> {
     own
 }
 
-/// Whether there are default routes, of either kind.
+/// Whether there are default routes for IPv4 and IPv6.
 fn defaults(route: &str, route6: &str) -> (bool, bool) {
     let v4 = route.lines().skip(1).any(|line| line.split_whitespace().nth(1) == Some("00000000"));
     let zero = "0".repeat(32);
@@ -224,14 +225,14 @@ fn name_servers(configuration: &str) -> Vec<IpAddr> {
     configuration.lines().filter_map(of).collect()
 }
 
-/// Addresses at which `pasta` takes a step's questions for names, of the kinds that the machine's name servers have.
+/// The addresses on which `pasta` takes DNS queries, of the families that the machine's name servers have.
 fn forwarded(configuration: &str) -> Vec<IpAddr> {
     let servers = name_servers(configuration);
     let has = |address: &IpAddr| servers.iter().any(|server| server.is_ipv4() == address.is_ipv4());
     NAMES.into_iter().filter(has).collect()
 }
 
-/// `resolv.conf` of a step: the machine's with these name servers.
+/// A step's `resolv.conf`: the machine's, with these name servers.
 fn resolver(configuration: &str, servers: &[IpAddr]) -> String {
     let mut text = String::new();
     for address in servers {

@@ -1,15 +1,15 @@
-//! Ports of the machine's loopback that a network of a step's own leads to.
+//! Ports of the machine's loopback that are reachable from a step's own network.
 
 use std::fs;
 
 use super::super::host::Host;
 use super::super::spec::Source;
 
-/// Largest file of configuration that is searched for registries on the machine's loopback.
+/// Largest configuration file that is searched for registries on the machine's loopback.
 const MAX_CONFIGURATION_BYTES: u64 = 1 << 20;
 
-/// Ports of the machine's loopback that its own configuration names: of proxies, mirrors and registries. What an action says of
-/// itself is none of that.
+/// Ports of the machine's loopback that its own configuration names: proxies, mirrors and registries. An action's own
+/// settings do not count.
 pub(in super::super) fn loopback_ports(host: &Host) -> Vec<u16> {
     let mut ports: Vec<u16> = host.network_environment.values().flat_map(|value| named_ports(value)).collect();
     for bind in &host.network_binds {

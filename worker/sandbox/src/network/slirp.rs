@@ -1,8 +1,8 @@
-//! `slirp4netns`, and with it a way to ports of the machine's loopback, which it cannot offer one by one.
+//! `slirp4netns`, with a forwarder to individual ports of the machine's loopback, which it does not offer itself.
 //!
-//! Three short-lived roles of this program. The connection forks a forwarder and becomes `slirp4netns`. The forwarder has a listener open
-//! sockets inside the step's network, takes them over, and carries each connection to the machine's loopback. All of them are the step's
-//! user, and end with the connection.
+//! Three short-lived roles of this program. The connection forks a forwarder and becomes `slirp4netns`. The forwarder
+//! has a listener open sockets inside the step's network, receives them, and forwards each connection to the machine's
+//! loopback. All of them run as the step's user and end with the connection.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
@@ -24,18 +24,19 @@ use super::launch;
 const CONNECTION: &str = "kiln-sandbox-slirp";
 const FORWARDER: &str = "kiln-sandbox-forwarder";
 const LISTENER: &str = "kiln-sandbox-listener";
-/// Networks inside: of those that IANA keeps for protocols (RFC 6890), so that no private network of a company is hidden by it.
+/// The step's network, from a range that IANA reserves for protocols (RFC 6890), so that it hides no company's private
+/// network.
 const NETWORK: &str = "192.0.0.0/24";
-/// Where it takes questions for names: its network's third address.
+/// The address of its DNS forwarder: the third of its network.
 pub(super) const NAMES: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 3));
-/// Largest frame that it takes; nothing of it crosses a real network.
+/// Largest frame; frames never cross a real network.
 const FRAME_BYTES: &str = "65520";
-/// Most connections of a step to the machine's loopback at once.
+/// Maximum number of a step's simultaneous connections to the machine's loopback.
 const MAX_CONNECTIONS: usize = 256;
-/// How long the machine's loopback may take to accept one.
+/// Limit for connecting to the machine's loopback.
 const CONNECTING: Duration = Duration::from_secs(10);
 
-/// The command that connects the network that a process is in.
+/// The command that keeps the network of process `pid` connected.
 pub(super) fn connection(init: &Path, program: &Path, pid: u32, user: Option<u32>, ports: &[u16]) -> Command {
     let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
     let mut command = Command::new(init);
@@ -44,7 +45,7 @@ pub(super) fn connection(init: &Path, program: &Path, pid: u32, user: Option<u32
     command
 }
 
-/// Where this process was started for one of the roles, it plays it and does not return.
+/// If this process was started for one of the roles, plays it and never returns.
 pub(super) fn become_part_if_asked() {
     let mut arguments = std::env::args();
     let role = arguments.next().unwrap_or_default();
@@ -77,7 +78,7 @@ fn role(name: &str, pid: &str, ports: &str) -> Command {
 }
 
 fn connect(mut arguments: std::env::Args) -> Played {
-    let mut next = || arguments.next().ok_or("a network's connection lacks an argument");
+    let mut next = || arguments.next().ok_or("a network connection is missing an argument");
     let (program, pid, ports) = (PathBuf::from(next()?), next()?, next()?);
     if let Ok(user) = next() {
         let user = user.parse().map_err(|_| "invalid user id for a network")?;
@@ -90,7 +91,7 @@ fn connect(mut arguments: std::env::Args) -> Played {
             .spawn()
             .map_err(words("cannot start a forwarder"))?;
         let ready = forwarder.stdout.take().map(|mut stdout| stdout.read_exact(&mut [0]));
-        ready.unwrap_or(Ok(())).map_err(words("the forwarder to the machine's loopback does not start"))?;
+        ready.unwrap_or(Ok(())).map_err(words("the forwarder to the machine's loopback did not start"))?;
     }
     let error = Command::new(program)
         .args(["--configure", "--disable-host-loopback", "--mtu", FRAME_BYTES, "--cidr", NETWORK])
@@ -103,13 +104,13 @@ fn connect(mut arguments: std::env::Args) -> Played {
 fn forward(mut arguments: std::env::Args) -> Played {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| format!("cannot tie the forwarder: {error}"))?;
     let (pid, ports) = (arguments.next().unwrap_or_default(), arguments.next().unwrap_or_default());
-    let (own, theirs) = UnixStream::pair().map_err(words("cannot make a socket"))?;
+    let (own, theirs) = UnixStream::pair().map_err(words("cannot create a socket"))?;
     let mut listener = role(LISTENER, &pid, &ports)
         .stdin(OwnedFd::from(theirs))
         .stdout(Stdio::null())
         .spawn()
         .map_err(words("cannot start a listener"))?;
-    let sockets = spec::receive(&own).map_err(words("no listening sockets arrive"))?;
+    let sockets = spec::receive(&own).map_err(words("no listening sockets received"))?;
     let _ = listener.wait();
     let open = Arc::new(AtomicUsize::new(0));
     for socket in sockets {
@@ -129,14 +130,14 @@ fn forward(mut arguments: std::env::Args) -> Played {
         });
     }
     let mut stdout = io::stdout();
-    stdout.write_all(b"!").and_then(|()| stdout.flush()).map_err(words("cannot say that it listens"))?;
+    stdout.write_all(b"!").and_then(|()| stdout.flush()).map_err(words("cannot report readiness"))?;
     loop {
         std::thread::park();
     }
 }
 
-/// Carries a connection to the same port of the machine's loopback: what asked for `localhost` need not know on which of its addresses
-/// somebody listens.
+/// Forwards a connection to the same port of the machine's loopback, over IPv4 or IPv6: a client of `localhost` need
+/// not know on which of the two the service listens.
 fn carry(inside: TcpStream) -> io::Result<()> {
     let address = inside.local_addr()?;
     let other: IpAddr = if address.is_ipv4() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
@@ -154,7 +155,7 @@ fn carry(inside: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens sockets inside the network of a process, and hands them over.
+/// Opens sockets inside a process's network and hands them to the forwarder.
 fn listen(mut arguments: std::env::Args) -> Played {
     let (pid, ports) = (arguments.next().unwrap_or_default(), arguments.next().unwrap_or_default());
     let socket = io::stdin().as_fd().try_clone_to_owned().map_err(words("no socket to the forwarder"))?;
@@ -172,9 +173,9 @@ fn listen(mut arguments: std::env::Args) -> Played {
         let port: u16 = port.parse().map_err(|_| format!("invalid port `{port}`"))?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
         listeners.push(listener.map_err(words("cannot listen on the step's loopback"))?);
-        // A network without IPv6 has no such address.
+        // A network without IPv6 lacks this address.
         listeners.extend(TcpListener::bind((Ipv6Addr::LOCALHOST, port)));
     }
     let descriptors: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
-    spec::send(&UnixStream::from(socket), &descriptors).map_err(words("cannot hand sockets over"))
+    spec::send(&UnixStream::from(socket), &descriptors).map_err(words("cannot hand over sockets"))
 }
