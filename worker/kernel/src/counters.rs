@@ -1,9 +1,9 @@
-//! What the kernel counts of a control group.
+//! Counters that the kernel keeps for control groups.
 
 use std::fs;
 use std::path::Path;
 
-/// A counter of a control group's file of `name count` lines; 0 where there is none.
+/// Reads a counter from a control group's file of `name count` lines; 0 if it is missing.
 pub fn count(file: Option<&Path>, name: &str) -> u64 {
     let text = file.and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
     text.lines()

@@ -1,7 +1,7 @@
-//! What the worker asks of the kernel that neither the standard library nor `nix` nor `rustix` offers: user namespaces for jobs, mounts that
-//! map owners, and a few system calls.
+//! Kernel features that the worker needs and that neither the standard library nor `nix` nor `rustix` offers: user
+//! namespaces for jobs, id-mapped mounts, and a few system calls.
 //!
-//! Invariant: the one place of the worker with unsafe code.
+//! Invariant: all of the worker's unsafe code is here.
 
 pub mod counters;
 pub mod syscalls;

@@ -1,4 +1,4 @@
-//! The few system calls that no safe wrapper covers. The only module of the worker with `unsafe`.
+//! The few system calls that have no safe wrapper. The worker's only module with `unsafe`.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
@@ -38,7 +38,8 @@ fn set_attributes(directory: i32, path: &Path, flags: i32, attributes: &MountAtt
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Has a mount, and all below it, without set-user-id programs; also read-only, and without devices.
+/// Disables set-user-id programs on a mount and all mounts below it; optionally also makes them read-only or forbids
+/// devices.
 pub fn restrict_mount(path: &Path, read_only: bool, no_devices: bool) -> io::Result<()> {
     let mut attr_set = MOUNT_ATTR_NOSUID;
     if read_only {
@@ -51,26 +52,26 @@ pub fn restrict_mount(path: &Path, read_only: bool, no_devices: bool) -> io::Res
     set_attributes(libc::AT_FDCWD, path, libc::AT_RECURSIVE, &attributes)
 }
 
-/// Gives a detached mount, that `open_tree` made, the owners that a user namespace maps its own to.
+/// Shows a detached mount (from `open_tree`) with its owners mapped by a user namespace.
 pub fn map_owners(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
     let userns_fd = user_namespace.as_raw_fd() as u64;
     let attributes = MountAttr { attr_set: MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd };
     set_attributes(mount.as_raw_fd(), Path::new(""), libc::AT_EMPTY_PATH, &attributes)
 }
 
-/// System V objects that processes share.
+/// A kind of System V IPC object.
 #[derive(Debug, Clone, Copy)]
 pub enum Ipc {
-    /// Segments of shared memory.
+    /// Shared memory segments.
     SharedMemory,
-    /// Sets of semaphores.
+    /// Semaphore sets.
     Semaphores,
-    /// Queues of messages.
+    /// Message queues.
     Messages,
 }
 
 impl Ipc {
-    /// Where the kernel lists those of this namespace.
+    /// The file in which the kernel lists this namespace's objects of this kind.
     pub fn table(self) -> &'static str {
         match self {
             Self::SharedMemory => "/proc/sysvipc/shm",
@@ -80,7 +81,7 @@ impl Ipc {
     }
 }
 
-/// Removes one of them.
+/// Removes an object.
 pub fn remove_ipc(kind: Ipc, id: i32) -> io::Result<()> {
     // SAFETY: with IPC_RMID no memory is read or written.
     let result = unsafe {
@@ -96,28 +97,28 @@ pub fn remove_ipc(kind: Ipc, id: i32) -> io::Result<()> {
 /// The I/O priority of this thread.
 pub fn io_priority() -> i64 {
     const IOPRIO_WHO_PROCESS: i32 = 1;
-    // SAFETY: numbers only.
+    // SAFETY: only numbers are passed.
     unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0) }
 }
 
-/// A child that ended, with what it and those that it waited for used.
+/// A child that ended, with the resources used by it and by the processes that it waited for.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Reaped {
-    /// Which it was.
+    /// Its process id.
     pub pid: i32,
-    /// Its exit code, where it exited.
+    /// Its exit code, if it exited.
     pub code: Option<i32>,
-    /// The signal that ended it, where one did.
+    /// The signal that killed it, if one did.
     pub signal: Option<i32>,
-    /// Microseconds of CPU time in programs.
+    /// CPU time in user mode, in microseconds.
     pub user_us: u64,
-    /// Microseconds of CPU time in the kernel.
+    /// CPU time in the kernel, in microseconds.
     pub system_us: u64,
-    /// Bytes of memory at most.
+    /// Peak memory, in bytes.
     pub peak_bytes: u64,
 }
 
-/// Waits for any child to end; `None` where there is none.
+/// Waits for any child to end; `None` if there are no children.
 pub fn reap_any() -> io::Result<Option<Reaped>> {
     let mut status = 0;
     // SAFETY: all zeroes are a valid `rusage`.
@@ -139,13 +140,13 @@ pub fn reap_any() -> io::Result<Option<Reaped>> {
     }))
 }
 
-/// Takes a descriptor that the kernel has just made for this process, so that it is closed in time.
+/// Takes ownership of a descriptor that the kernel has just created for this process.
 pub fn own(descriptor: RawFd) -> OwnedFd {
-    // SAFETY: the caller has it from a call that made it, and nothing else knows of it.
+    // SAFETY: the caller has it from the call that created it, and nothing else knows of it.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
-/// Brings the loopback interface of this network namespace up.
+/// Brings up the loopback interface of this network namespace.
 pub fn loopback_up() -> io::Result<()> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
     // SAFETY: all zeroes are a valid `ifreq`.
@@ -159,14 +160,14 @@ pub fn loopback_up() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Has every descriptor from this one on closed when a program is started.
+/// Marks every descriptor from `first` on as close-on-exec.
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
-    // SAFETY: numbers only; nothing is closed now.
+    // SAFETY: only numbers are passed; nothing is closed now.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Loads a program that decides about addresses (`BPF_PROG_TYPE_CGROUP_SOCK_ADDR`) for one place where the kernel asks.
+/// Loads a program that filters addresses (`BPF_PROG_TYPE_CGROUP_SOCK_ADDR`) for one attach type.
 pub fn load_address_filter(program: &[u64], place: u32) -> io::Result<OwnedFd> {
     #[repr(C)]
     #[derive(Default)]
@@ -199,7 +200,7 @@ pub fn load_address_filter(program: &[u64], place: u32) -> io::Result<OwnedFd> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(own(result as RawFd)) }
 }
 
-/// Has such a program asked for the processes of a control group of version 2, and of those below it.
+/// Attaches such a program to a version 2 control group and the groups below it.
 pub fn attach_to_group(group: BorrowedFd<'_>, program: BorrowedFd<'_>, place: u32) -> io::Result<()> {
     const BPF_PROG_ATTACH: i32 = 8;
     const ALLOW_MULTI: u32 = 2;
@@ -209,7 +210,7 @@ pub fn attach_to_group(group: BorrowedFd<'_>, program: BorrowedFd<'_>, place: u3
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Forks; `None` in the child. Only for a process with one thread.
+/// Forks; `None` in the child. Only for a single-threaded process.
 pub fn fork_alone() -> io::Result<Option<Pid>> {
     // SAFETY: the caller has one thread, so that the child inherits no lock that another thread holds.
     match unsafe { fork() }? {

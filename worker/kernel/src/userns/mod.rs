@@ -1,4 +1,4 @@
-//! User namespaces: which ids a process has, which owners a mount shows.
+//! User namespaces: the ids of a process, and the owners that a mount shows.
 
 pub mod subordinate;
 
@@ -11,12 +11,12 @@ use std::process::{Child, Command, Stdio};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
-/// The name under which this program starts to hold a user namespace.
+/// The name (`argv[0]`) under which this program becomes the holder of a user namespace.
 const HOLDER: &str = "kiln-user-namespace";
 
-/// Makes a user namespace with this map of users and groups; only for a process that may write such a map.
+/// Creates a user namespace with this map of users and groups. The process must be allowed to write such a map.
 ///
-/// `owner`: the user and group by whom it is made, and to whom the kernel charges what is used up in it; by default this
+/// `owner`: the user and group that create it, and to whom the kernel charges what is used in it; defaults to this
 /// process's own.
 pub fn make(program: &Path, owner: Option<u32>, map: &str) -> io::Result<File> {
     let holder = Holder::start(program, owner)?;
@@ -27,18 +27,18 @@ pub fn make(program: &Path, owner: Option<u32>, map: &str) -> io::Result<File> {
     File::open(process.join("ns/user"))
 }
 
-/// Ids of this process's user namespace.
+/// A range of ids of this process's user namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mapped {
-    /// The first one, in here.
+    /// The first id, as seen inside.
     pub inside: u32,
-    /// The same one on the machine, or in the namespace around this one.
+    /// The same id on the machine, or in the enclosing namespace.
     pub outside: u32,
-    /// How many.
+    /// The number of ids.
     pub count: u32,
 }
 
-/// The ids of this process's user namespace, users and then groups.
+/// The id ranges of this process's user namespace: users, then groups.
 pub fn mapped() -> [Vec<Mapped>; 2] {
     ["/proc/self/uid_map", "/proc/self/gid_map"]
         .map(|file| read_map(&std::fs::read_to_string(file).unwrap_or_default()))
@@ -52,13 +52,13 @@ fn read_map(text: &str) -> Vec<Mapped> {
     text.lines().filter_map(of).collect()
 }
 
-/// Whether this process is root on the machine, and not just in a user namespace.
+/// Whether this process is root on the machine, rather than only in a user namespace.
 pub fn is_machine_root() -> bool {
     let everything = Mapped { inside: 0, outside: 0, count: u32::MAX };
     nix::unistd::geteuid().is_root() && mapped()[0] == [everything]
 }
 
-/// The user and group that this process's files have on the machine.
+/// The user and group that own this process's files on the machine.
 pub fn on_machine() -> (u32, u32) {
     let [users, groups] = mapped();
     let outside = |map: &[Mapped], id: u32| {
@@ -68,7 +68,7 @@ pub fn on_machine() -> (u32, u32) {
     (outside(&users, nix::unistd::geteuid().as_raw()), outside(&groups, nix::unistd::getegid().as_raw()))
 }
 
-/// A process that does nothing but have a user namespace, until this is dropped.
+/// A process that only holds a user namespace, until this is dropped.
 struct Holder {
     child: Child,
 }
@@ -100,7 +100,7 @@ impl Drop for Holder {
     }
 }
 
-/// Becomes another user and group for good, without any other groups.
+/// Becomes another user and group permanently, without supplementary groups.
 pub fn become_user(id: u32) -> nix::Result<()> {
     let (user, group) = (Uid::from_raw(id), Gid::from_raw(id));
     setgroups(&[])?;
@@ -108,7 +108,7 @@ pub fn become_user(id: u32) -> nix::Result<()> {
     setresuid(user, user, user)
 }
 
-/// Where this process was started to hold a user namespace, it does that and does not return.
+/// If this process was started to hold a user namespace, does that and never returns.
 pub fn become_holder_if_asked() {
     let mut arguments = std::env::args();
     if arguments.next().is_none_or(|name| name != HOLDER) {
@@ -122,7 +122,7 @@ pub fn become_holder_if_asked() {
     };
     let held = became && unshare(CloneFlags::CLONE_NEWUSER).is_ok() && io::stdout().write_all(b"!").is_ok();
     let _ = io::stdout().flush();
-    // Until the worker ends it, or has ended.
+    // Blocks until the worker kills this process or has itself ended.
     let _ = held && io::stdin().read(&mut [0]).is_ok();
     std::process::exit(0);
 }

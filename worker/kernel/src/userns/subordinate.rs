@@ -1,7 +1,7 @@
-//! A user namespace for a worker that is not root: in it the worker is root, and has the subordinate ids of its user.
+//! A user namespace for a worker without root: inside it the worker is root and has its user's subordinate ids.
 //!
-//! Sources: user_namespaces(7), newuidmap(1), subuid(5). The worker's own user is 0 in there, so what it has on disk stays its own; its
-//! subordinate ids follow from 1 on.
+//! Sources: user_namespaces(7), newuidmap(1), subuid(5). The worker's own user is 0 inside, so its files stay its own;
+//! the subordinate ids follow from 1 on.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,15 @@ use nix::unistd::{User, getegid, geteuid};
 
 use super::Holder;
 
-/// A range of ids: the first one, and how many.
+/// A range of ids: the first one and their number.
 type Range = (u32, u32);
 
-/// Enters such a namespace for good, together with a mount namespace. To be called before there is any other thread. `wanted`: which
-/// of the user's subordinate ids; by default the first range of at least `least` in `/etc/subuid` and `/etc/subgid`.
+/// Enters such a namespace permanently, together with a mount namespace. Must be called while the process has a single
+/// thread. `wanted`: which of the user's subordinate ids to use; defaults to the first range of at least `least` in
+/// `/etc/subuid` and `/etc/subgid`.
 ///
 /// # Errors
-/// In words, what the machine or its user lacks. Then nothing has changed.
+/// What the machine or its user lacks. Nothing has changed then.
 pub fn enter(program: &Path, wanted: Option<Range>, least: u32) -> Result<(), String> {
     let (user, group) = (geteuid(), getegid());
     let name = User::from_uid(user).ok().flatten().map_or_else(|| user.to_string(), |user| user.name);
@@ -30,7 +31,7 @@ pub fn enter(program: &Path, wanted: Option<Range>, least: u32) -> Result<(), St
         wanted.or(own).ok_or_else(|| {
             format!(
                 "`{file}` has no {least} ids for the user `{name}`: as root, run `usermod --add-subuids 100000-165535 \
-                 --add-subgids 100000-165535 {name}` with ids that nobody else has"
+                 --add-subgids 100000-165535 {name}` with ids that no other user has"
             )
         })
     };
@@ -42,10 +43,10 @@ pub fn enter(program: &Path, wanted: Option<Range>, least: u32) -> Result<(), St
     let namespace = File::open(format!("/proc/{process}/ns/user")).map_err(|error| error.to_string())?;
     setns(&namespace, CloneFlags::CLONE_NEWUSER)
         .map_err(|error| format!("cannot enter the worker's user namespace: {error}"))?;
-    unshare(CloneFlags::CLONE_NEWNS).map_err(|error| format!("cannot have mounts of its own: {error}"))
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|error| format!("cannot create a mount namespace: {error}"))
 }
 
-/// Has a set-user-ID program write the map of users or groups of a process.
+/// Runs a set-user-ID program that writes the user or group map of a process.
 fn map(program: &Path, process: u32, own: u32, (base, count): Range) -> Result<(), String> {
     let arguments = [process, 0, own, 1, 1, base, count].map(|number| number.to_string());
     let failed = |words: &str| format!("`{}` cannot map the ids from {base} ({count}): {words}", program.display());
@@ -62,7 +63,7 @@ fn find(name: &str) -> Result<PathBuf, String> {
         .ok_or_else(|| format!("the worker is not root, and `{name}` is not installed: it is in the package `uidmap`"))
 }
 
-/// The ranges of a user, whom a line names by name or number.
+/// The ranges of a user, who may be listed by name or number.
 fn ranges(text: &str, name: &str, id: u32) -> Vec<Range> {
     let of = |line: &str| {
         let mut fields = line.trim().split(':');
