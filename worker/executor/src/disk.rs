@@ -1,7 +1,8 @@
-//! How much of the disk a job may take, and who is to blame when there is none left.
+//! How much disk space a job may use, and who is to blame when the disk is full.
 //!
-//! Invariants: a job that writes without end is stopped while there is still room for the worker's other jobs, its cache and
-//! whatever else lives on that disk, perhaps the coordinator. A disk that somebody else filled is never held against a job.
+//! Invariants: a job that writes without end is stopped while there is still room for the worker's other jobs, its
+//! cache and other users of that disk, such as the coordinator. A job is never blamed for a disk that something else
+//! filled.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,25 +10,25 @@ use std::time::{Duration, Instant};
 use super::ending::Stop;
 use super::scratch::{Written, written_below};
 
-/// How often what a job has written is counted, at most.
+/// Minimum interval between counts of what a job has written.
 const EVERY: Duration = Duration::from_millis(500);
-/// Free bytes of the scratch directory's file system below which jobs are stopped.
+/// Jobs are stopped when the scratch directory's file system has fewer free bytes.
 const RESERVE: u64 = 256 << 20;
-/// Free files (inodes) below which jobs are stopped, on file systems that have a fixed number of them.
+/// Jobs are stopped when there are fewer free inodes, on file systems with a fixed number of them.
 const RESERVED_FILES: u64 = 10_000;
-/// A job may take this many times what it leaves free: three quarters of what there was.
+/// A job may use this many times the space that it leaves free: three quarters of what was free at its start.
 const SHARE: u64 = 3;
-/// Most files and directories that a job may leave.
+/// Maximum number of files and directories that a job may leave.
 const MAX_FILES: u64 = 4_000_000;
 
-/// What a file system has left.
+/// Free space of a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Free {
     bytes: u64,
     files: u64,
 }
 
-/// Watches what one job writes.
+/// Watches how much one job writes.
 #[derive(Debug, Clone)]
 pub struct Disk {
     path: PathBuf,
@@ -36,12 +37,12 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// For a job that begins now, writes below `path` and may write `most` bytes.
+    /// Starts watching a job that writes below `path` and may write `most` bytes.
     pub fn watch(path: &Path, most: u64) -> Self {
         Self { path: path.to_owned(), most, before: Free::of(path) }
     }
 
-    /// Ends when the job must be stopped. Counting costs at most a twentieth of the time.
+    /// Completes when the job must be stopped. Counting takes at most a twentieth of the time.
     pub async fn used_up(&self) -> Stop {
         let mut pause = EVERY;
         loop {
@@ -56,7 +57,7 @@ impl Disk {
         }
     }
 
-    /// Why a command that failed just now may have failed: a disk can fill up faster than it is counted.
+    /// Why a command that just failed may have failed: a disk can fill up between two counts.
     pub fn explains_failure(&self) -> Option<Stop> {
         let free = Free::of(&self.path);
         if free.is_used_up() { self.verdict(written_below(&self.path), free) } else { None }
@@ -69,7 +70,8 @@ impl Disk {
         if !free.is_used_up() && written.bytes / SHARE <= free.bytes {
             return None;
         }
-        // The job is to blame for a disk that it filled itself: there was room, and most of what went is what it wrote.
+        // The job is to blame if it filled the disk itself: there was room, and most of what was used up is what it
+        // wrote.
         let gone = Free {
             bytes: self.before.bytes.saturating_sub(free.bytes),
             files: self.before.files.saturating_sub(free.files),
@@ -85,11 +87,11 @@ impl Disk {
 }
 
 impl Free {
-    /// All there could be where the system does not say.
+    /// Unlimited if the system does not report the free space.
     fn of(path: &Path) -> Self {
         rustix::fs::statvfs(path).map_or(Self { bytes: u64::MAX, files: u64::MAX }, |stat| Self {
             bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
-            // Some file systems make them as they go, and say 0 of 0.
+            // Some file systems create inodes on demand and report 0 of 0.
             files: if stat.f_files == 0 { u64::MAX } else { stat.f_favail },
         })
     }

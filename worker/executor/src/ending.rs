@@ -1,4 +1,4 @@
-//! How a command's end is told: by what its init saw, and by why it was stopped.
+//! Determines how a command ended, from what its init saw and why it was stopped.
 
 use std::time::Duration;
 
@@ -6,45 +6,45 @@ use serde::{Deserialize, Serialize};
 
 use super::Exit;
 
-/// What an init saw of a command.
+/// What an init saw of a command's end.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Ended {
-    /// Its exit code, where it exited.
+    /// Its exit code, if it exited.
     pub code: Option<i32>,
-    /// The signal that ended it, where one did.
+    /// The signal that killed it, if one did.
     pub signal: Option<i32>,
-    /// Whether the kernel ended something of it for want of memory.
+    /// Whether the kernel killed one of its processes because it ran out of memory.
     pub out_of_memory: bool,
-    /// Whether it was refused a process.
+    /// Whether the kernel refused it a process.
     pub too_many_processes: bool,
-    /// Microseconds from its start to its end.
+    /// Microseconds from start to end.
     pub wall_us: u64,
-    /// Microseconds of CPU time in programs.
+    /// CPU time in user mode, in microseconds.
     pub user_us: u64,
-    /// Microseconds of CPU time in the kernel.
+    /// CPU time in the kernel, in microseconds.
     pub system_us: u64,
-    /// Bytes of memory of its largest process.
+    /// Peak memory of its largest process, in bytes.
     pub peak_bytes: u64,
 }
 
 /// Why a job was stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// Its time was up.
+    /// It reached its timeout.
     Timeout,
-    /// Nobody wants it any more.
+    /// It was cancelled.
     Cancel,
     /// It wrote too much.
     Disk,
-    /// The worker has no room left, and not because of this job.
+    /// The worker's disk is full, and not because of this job.
     Room,
-    /// One of its processes was killed for want of memory.
+    /// One of its processes was killed because it ran out of memory.
     Memory,
-    /// It was refused a process.
+    /// It exceeded its limit on processes.
     Processes,
 }
 
-/// The worker's own reason to stop a command comes before what the command made of it.
+/// How a command ended. The worker's own reason to stop it takes precedence over how the command reacted.
 pub fn exit(ended: &Ended, stop: Option<Stop>) -> Exit {
     match stop {
         Some(Stop::Timeout) => Exit::TimedOut,
@@ -63,7 +63,7 @@ pub fn exit(ended: &Ended, stop: Option<Stop>) -> Exit {
     }
 }
 
-/// Ends when the time is over; never where there is no limit.
+/// Completes after the timeout; never if there is none.
 pub async fn after(timeout: Option<Duration>) {
     match timeout {
         Some(timeout) => tokio::time::sleep(timeout).await,

@@ -1,4 +1,4 @@
-//! A command, what it may use, and how it ended.
+//! A job: a command, what it may use, and how it ended.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Place, Secrets};
 
-/// Where an action finds its inputs, on every worker.
+/// Where every worker puts an action's inputs.
 pub const BUILD: &str = "/build";
 /// The home directory of actions.
 pub const HOME: &str = "/tmp/home";
@@ -15,38 +15,38 @@ pub const HOME: &str = "/tmp/home";
 /// A command and what it may use.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// In what it runs.
+    /// Where it runs.
     pub place: Place,
-    /// Whose it is: jobs of two tenants never share anything that is kept.
+    /// Its tenant: jobs of two tenants share nothing that is kept.
     pub tenant: String,
-    /// Directories that together are its input tree; where two have a directory, theirs become one.
+    /// Directories that are merged into its input tree.
     pub layers: Vec<PathBuf>,
     /// The command.
     pub arguments: Vec<String>,
-    /// Its variables; `PATH`, `HOME`, `TMPDIR` and `USER` are added where they are absent.
+    /// Its environment; `PATH`, `HOME`, `TMPDIR` and `USER` are added if they are missing.
     pub environment: BTreeMap<String, String>,
-    /// Variables beside these that nobody else may see; what the command prints of them is masked by whoever reads it.
+    /// Additional secret variables, files and logins. Whoever reads the command's output masks them.
     pub secrets: Secrets,
-    /// Where it starts, relative to the input root.
+    /// Working directory, relative to the input root.
     pub working_directory: String,
-    /// Directories to make before it starts, relative to the input root.
+    /// Directories to create before it starts, relative to the input root.
     pub make_directories: Vec<String>,
-    /// Whether it may reach the network.
+    /// Whether it may access the network.
     pub network: bool,
-    /// How long it may run.
+    /// Time limit, if any.
     pub timeout: Option<Duration>,
-    /// Its share of the CPUs, in thousandths of one.
+    /// CPU share, in thousandths of a CPU.
     pub milli_cpus: u32,
-    /// Memory, in bytes.
+    /// Memory limit, in bytes.
     pub memory_bytes: u64,
-    /// Most bytes that it may write.
+    /// Maximum bytes that it may write.
     pub disk_bytes: u64,
-    /// Most processes and threads at once.
+    /// Maximum number of processes and threads at once.
     pub max_processes: u32,
 }
 
 impl Job {
-    /// Adds the variables that every command finds, where the action sets them not.
+    /// Adds the variables that every command has, unless the action sets them.
     pub fn add_defaults(environment: &mut BTreeMap<String, String>, path: &str, home: &str) {
         let own = [("PATH", path), ("HOME", home), ("TMPDIR", "/tmp"), ("USER", "kiln"), ("LOGNAME", "kiln")];
         for (name, value) in own.into_iter().chain([("LANG", "C.UTF-8"), ("TZ", "UTC")]) {
@@ -55,7 +55,7 @@ impl Job {
     }
 }
 
-/// Which stream a chunk is of.
+/// The stream that a chunk belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output.
@@ -64,10 +64,10 @@ pub enum Stream {
     Stderr,
 }
 
-/// Output as it appears.
+/// A piece of output, as it appears.
 #[derive(Debug, Clone)]
 pub struct Chunk {
-    /// Where it came out.
+    /// The stream that it was written to.
     pub stream: Stream,
     /// The bytes.
     pub data: bytes::Bytes,
@@ -76,59 +76,59 @@ pub struct Chunk {
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exit {
-    /// By itself, with this code.
+    /// It exited with this code.
     Code(i32),
-    /// By this signal.
+    /// It was killed by this signal.
     Signal(i32),
-    /// It ran longer than its timeout.
+    /// It exceeded its timeout.
     TimedOut,
-    /// The caller no longer wanted it.
+    /// It was cancelled by the caller.
     Cancelled,
-    /// It used more memory than it may.
+    /// It exceeded its memory limit.
     OutOfMemory,
-    /// It wrote more than it may, or than there is room for.
+    /// It wrote more than its limit or than fits on the disk.
     DiskFull,
-    /// The worker's disk has no room left, and it was not this command that filled it.
+    /// The worker's disk is full, and this command did not fill it.
     NoRoom,
-    /// It had more processes than it may.
+    /// It exceeded its limit on processes.
     TooManyProcesses,
 }
 
 /// A command that ended.
 #[derive(Debug)]
 pub struct Finished {
-    /// How.
+    /// How it ended.
     pub exit: Exit,
-    /// From its start to its end.
+    /// Time from start to end.
     pub wall: Duration,
-    /// CPU time in user mode, of all its processes.
+    /// CPU time in user mode of all its processes.
     pub user_cpu: Duration,
-    /// CPU time in the kernel.
+    /// CPU time in the kernel of all its processes.
     pub system_cpu: Duration,
-    /// Peak memory of its largest process.
+    /// Peak memory of its largest process, in bytes.
     pub peak_memory_bytes: u64,
-    /// What it left.
+    /// The tree that it left.
     pub tree: OutputTree,
 }
 
-/// The input tree as the command left it; gone when this is dropped.
+/// The input tree as the command left it; removed on drop.
 #[derive(Debug)]
 pub struct OutputTree {
     root: PathBuf,
     _keep: Box<dyn Keep>,
 }
 
-/// What holds a tree in its place until it is dropped.
+/// Keeps a tree in place until it is dropped.
 pub trait Keep: Debug + Send + Sync {}
 impl<T: Debug + Send + Sync> Keep for T {}
 
 impl OutputTree {
-    /// The tree in this directory, which lasts for as long as `keep` does.
+    /// A tree in this directory that lasts as long as `keep`.
     pub fn new(root: PathBuf, keep: impl Keep + 'static) -> Self {
         Self { root, _keep: Box::new(keep) }
     }
 
-    /// A directory in which the whole tree can be read.
+    /// The directory in which the whole tree can be read.
     pub fn root(&self) -> &Path {
         &self.root
     }

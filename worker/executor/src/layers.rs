@@ -1,6 +1,6 @@
-//! Puts the layers of an input tree together: stacked by overlayfs, or as a copy.
+//! Combines the layers of an input tree, with overlayfs or as a copy.
 //!
-//! Invariant: nothing that is written to the whole reaches a layer.
+//! Invariant: writes to the combined tree never reach a layer.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,24 +8,24 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 use serde::{Deserialize, Serialize};
 
-/// Layers, and where what is written goes.
+/// The layers of an overlay, and where writes go.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Overlay {
-    /// Read-only layers, the topmost first.
+    /// Read-only layers, topmost first.
     pub lower: Vec<PathBuf>,
-    /// Where what is written goes.
+    /// The directory that receives writes.
     pub upper: PathBuf,
-    /// What overlayfs needs beside it, on the same file system.
+    /// The work directory of overlayfs, on the same file system as `upper`.
     pub work: PathBuf,
 }
 
 impl Overlay {
-    /// Mounts it. Changes the working directory of the calling thread, and of those that share it.
+    /// Mounts the overlay. Changes the working directory of the calling thread and of the threads that share it.
     ///
-    /// `unprivileged`: in a user namespace, where overlayfs keeps its notes in other attributes.
+    /// `unprivileged`: in a user namespace, where overlayfs stores its metadata in `user.*` attributes.
     pub fn mount(&self, target: &Path, unprivileged: bool) -> Result<(), String> {
         let Self { lower, upper, work } = self;
-        // A mount's options fit one page: layers of one directory are named from there.
+        // Mount options must fit into one page, so layers are named relative to their common directory.
         let base = lower.first().and_then(|first| first.parent()).unwrap_or(Path::new("/"));
         std::env::set_current_dir(base).map_err(|error| format!("cannot enter `{}`: {error}", base.display()))?;
         let names: Vec<String> =
@@ -40,7 +40,7 @@ impl Overlay {
     }
 }
 
-/// overlayfs separates its options with commas and its lower layers with colons.
+/// overlayfs separates options with commas and lower layers with colons.
 fn escape(path: &Path) -> Result<String, String> {
     let text = path
         .to_str()
@@ -55,7 +55,7 @@ fn escape(path: &Path) -> Result<String, String> {
     Ok(escaped)
 }
 
-/// Copies a tree, so that nothing of the cache can be written through it.
+/// Copies a tree, so that the cache cannot be changed through it.
 pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {

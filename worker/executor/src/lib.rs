@@ -1,7 +1,7 @@
-//! What runs an action's command: one trait, and what the sandbox and Docker behind it have in common.
+//! The interface to whatever runs an action's command, and what its implementations, sandbox and Docker, share.
 //!
-//! Invariant: whoever runs it, a command finds its inputs at [`BUILD`] and a home of its own, may use what its [`Job`] says,
-//! and when it has ended every process that it started is gone.
+//! Invariant: with every implementation, a command finds its inputs at [`BUILD`] and a home directory of its own and
+//! may use what its [`Job`] allows, and every process that it started is gone when it has ended.
 
 pub mod disk;
 pub mod ending;
@@ -22,16 +22,16 @@ pub use job::{BUILD, Chunk, Exit, Finished, Job, OutputTree, Stream};
 pub use place::Place;
 pub use secrets::Secrets;
 
-/// A command that was not run.
+/// Why a command was not run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The worker's own trouble: another worker may do better.
+    /// The worker's fault: another worker may succeed.
     #[error("{0}")]
     Worker(String),
-    /// The action asks for what nobody can do.
+    /// The action asks for something that no worker can do.
     #[error("{0}")]
     Action(String),
-    /// The caller no longer wanted it, before it ran.
+    /// It was cancelled before it started.
     #[error("the action was cancelled")]
     Cancelled,
 }
@@ -39,13 +39,14 @@ pub enum Error {
 /// Runs commands.
 #[async_trait::async_trait]
 pub trait Executor: std::fmt::Debug + Send + Sync {
-    /// Runs a command to its end, sending its output as it appears. The sender is dropped when all of it was sent.
+    /// Runs a command until it ends and sends its output as it appears. The sender is dropped once everything was sent.
     ///
     /// # Errors
-    /// Where the command could not be run; one that fails is no error.
+    /// Only if the command could not be run; a command that fails is not an error.
     async fn run(&self, job: Job, output: mpsc::Sender<Chunk>, cancel: CancellationToken) -> Result<Finished, Error>;
 
-    /// What a command with the network is shown of the machine and must not print, such as a proxy's password.
+    /// Strings of the machine that a command with network access can see and must not print, such as a proxy's
+    /// password.
     fn hidden(&self) -> &[Zeroizing<String>] {
         &[]
     }

@@ -1,14 +1,14 @@
-//! A command's output on its way to whoever follows it.
+//! Streams a command's output to those who follow it.
 
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
 use super::{Chunk, Stream};
 
-/// Bytes read from a command's output at once.
+/// Maximum bytes per read of a command's output.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Sends a stream's bytes on until it ends. Where nobody listens any more it is drained, so that the command is not stuck.
+/// Forwards a stream until it ends. If nobody receives it any more, drains it, so that the command does not block.
 pub async fn follow(source: Option<impl AsyncReadExt + Unpin>, stream: Stream, output: mpsc::Sender<Chunk>) {
     let Some(mut source) = source else { return };
     let mut buffer = bytes::BytesMut::with_capacity(CHUNK_BYTES);

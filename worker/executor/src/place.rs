@@ -1,24 +1,24 @@
-//! In what an action's command runs, as its platform says.
+//! Where an action's command runs, as given by its platform.
 
 use kiln_images::name::ImageName;
 use kiln_proto::{property, reapi};
 
-/// In what a command runs.
+/// Where a command runs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Place {
     /// On the worker's own system.
     Machine,
-    /// In a container of this image, for a machine of this architecture (`amd64`).
+    /// In a container of this image, for a machine of this architecture (such as `amd64`).
     Image(ImageName, Option<&'static str>),
-    /// Nowhere: it asks which digest an image's name has.
+    /// Nowhere: it resolves an image name to a digest.
     ImageResolver,
 }
 
 impl Place {
-    /// Reads the platform of an action: the action's own, else its command's.
+    /// Reads an action's platform: the action's own, or else its command's.
     ///
     /// # Errors
-    /// In words, where it names an image that is none.
+    /// If the platform names an invalid image, or an executor that does not fit it.
     pub fn of(action: &reapi::Action, command: &reapi::Command) -> Result<Self, String> {
         #[allow(deprecated)]
         let platform = action.platform.as_ref().or(command.platform.as_ref());

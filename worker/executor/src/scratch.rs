@@ -6,14 +6,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A directory that is removed, in the background, when this is dropped; also where the runtime ends before its turn came.
+/// A directory that is removed on drop, in the background, even if the runtime shuts down before the removal has
+/// started.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
 }
 
 impl Scratch {
-    /// A new one below `parent`.
+    /// Creates a new one below `parent`.
     pub fn new(parent: &Path) -> io::Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let path = parent.join(format!("job-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
@@ -21,12 +22,12 @@ impl Scratch {
         Ok(Self { path })
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A directory in it, made where it is not there yet.
+    /// A directory in it, created if missing.
     pub fn directory(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.path.join(name);
         fs::create_dir_all(&path)?;
@@ -43,18 +44,19 @@ impl Drop for Scratch {
     }
 }
 
-/// What a job left. Its removal is tied to its drop: a runtime that shuts down drops what waits for a thread without running it.
+/// A removed job's files. They are deleted on drop, because a runtime that shuts down drops queued blocking tasks
+/// without running them.
 struct Left(PathBuf);
 
 impl Drop for Left {
     fn drop(&mut self) {
         if let Err(error) = remove(&self.0) {
-            tracing::warn!(%error, path = %self.0.display(), "cannot remove what a job left");
+            tracing::warn!(%error, path = %self.0.display(), "cannot remove a job's files");
         }
     }
 }
 
-/// Removes what an earlier run left, and makes the directory where there is none.
+/// Removes what an earlier run left, and creates the directory if it is missing.
 pub fn sweep(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path)?;
     for entry in fs::read_dir(path)? {
@@ -66,13 +68,13 @@ pub fn sweep(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Directories above one another that are gone down into; what lies deeper is lifted first.
+/// Maximum depth of the descent; anything deeper is moved up first.
 const DEPTH: usize = 64;
-/// Bytes of the longest path that is gone down into, with room for one more name below Linux's 4096.
+/// Maximum path length of the descent in bytes, with room for one more name below Linux's 4096.
 const PATH_BYTES: usize = 3_072;
 
-/// Removes a tree, also directories that took their owner's rights away, however deep it is: a job may leave one that is deeper
-/// than a path may be long, than there are file descriptors, and than a thread's stack.
+/// Removes a tree of any depth, including directories without permissions for their owner. A job may leave a tree that
+/// is deeper than a path may be long, than there are file descriptors, and than a thread's stack allows.
 fn remove(path: &Path) -> io::Result<()> {
     let mut removal = Removal { top: path, lifted: 0 };
     loop {
@@ -89,12 +91,12 @@ fn remove(path: &Path) -> io::Result<()> {
 
 struct Removal<'a> {
     top: &'a Path,
-    /// Directories that were lifted to the top, to be removed from there.
+    /// Number of directories that were moved to the top, to be removed from there.
     lifted: u64,
 }
 
 impl Removal<'_> {
-    /// Removes all that is in a directory; lifts what lies too deep below it.
+    /// Removes everything in a directory; moves up what lies too deep.
     fn empty(&mut self, directory: &Path, depth: usize) -> io::Result<()> {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
         for entry in fs::read_dir(directory)? {
@@ -119,7 +121,7 @@ impl Removal<'_> {
     }
 }
 
-/// What lies below a directory.
+/// Size of the files below a directory.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Written {
     /// Bytes on disk.
@@ -128,11 +130,12 @@ pub struct Written {
     pub files: u64,
 }
 
-/// Counts what lies below a directory; what vanishes meanwhile, or lies deeper than a path may be long, counts nothing.
+/// Counts files and bytes below a directory. Files that vanish meanwhile, or lie deeper than a path may be long, are
+/// not counted.
 pub fn written_below(path: &Path) -> Written {
     use std::os::unix::fs::MetadataExt;
     let mut written = Written::default();
-    // Without recursion: a job may make a tree that is deeper than a thread's stack.
+    // Not recursive: a job may create a tree that is deeper than a thread's stack allows.
     let mut waiting = vec![path.to_owned()];
     while let Some(directory) = waiting.pop() {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {

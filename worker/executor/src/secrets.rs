@@ -1,6 +1,6 @@
-//! What a job is given that nobody else may see: variables, files of its home, and logins for its image's registry.
+//! A job's secrets: variables, files in its home directory, and logins for its image's registry.
 //!
-//! Invariant: the values are neither shown by `Debug` nor left behind in the memory that held them.
+//! Invariant: the values are neither shown by `Debug` nor left in memory after use.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,18 +13,18 @@ use zeroize::Zeroizing;
 
 type Values = BTreeMap<String, Zeroizing<String>>;
 
-/// Secrets by their names.
+/// A job's secrets, by name.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Secrets {
     variables: Values,
-    /// By their paths below the home directory.
+    /// Files, by their path below the home directory.
     files: Values,
-    /// By the registry: whether it is an identity token, user and secret.
+    /// Logins, by registry.
     #[serde(skip)]
     logins: BTreeMap<String, Login>,
 }
 
-/// What a registry is shown.
+/// Credentials for a registry.
 #[derive(Clone)]
 pub struct Login {
     pub user: String,
@@ -33,7 +33,7 @@ pub struct Login {
 }
 
 impl Secrets {
-    /// Those of a lease. A step's own secrets hide the farm's credentials of the same name.
+    /// The secrets of a lease. A step's own secrets take precedence over the farm's credentials of the same name.
     pub fn of(secrets: &[v1::Secret], credentials: &[v1::Credential]) -> Self {
         let mut all = Self::default();
         for one in credentials {
@@ -54,17 +54,17 @@ impl Secrets {
         all
     }
 
-    /// Names and values of variables.
+    /// Names and values of the variables.
     pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
         shown(&self.variables)
     }
 
-    /// Paths below the home directory, and what is in them.
+    /// Paths below the home directory, and contents, of the files.
     pub fn files(&self) -> impl Iterator<Item = (&str, &str)> {
         shown(&self.files)
     }
 
-    /// Writes the files below a home directory, readable to nobody else.
+    /// Writes the files below a home directory, readable only by their owner.
     pub fn write_files(&self, home: &Path) -> std::io::Result<()> {
         use std::io::Write;
         use std::os::unix::fs::OpenOptionsExt;
@@ -79,7 +79,7 @@ impl Secrets {
         Ok(())
     }
 
-    /// What a registry is shown, where the farm has something for it.
+    /// The credentials for a registry, if there are any.
     pub fn login(&self, registry: &str) -> Option<&Login> {
         self.logins.get(registry)
     }
