@@ -362,7 +362,7 @@ fn an_image_is_pulled_with_the_credentials_of_its_tenant_and_opened_to_nobody_el
     let by_id = format!("docker-daemon:{id}");
     for tenant in ["bank", "other"] {
         let words = refused(tenant, &tag);
-        assert!(words.contains("refuses the available credentials"), "expected why in: {words}");
+        assert!(words.contains("rejected the available credentials"), "expected why in: {words}");
         refused(tenant, &by_digest);
     }
     assert!(!engine.docker(&["image", "inspect", &by_digest]).status.success(), "expected nothing to be pulled");
@@ -370,7 +370,7 @@ fn an_image_is_pulled_with_the_credentials_of_its_tenant_and_opened_to_nobody_el
     assert!(shop.log().contains("has-private"), "{}", shop.log());
     // By an id no registry is named, and so no credentials go along; whom the registry knows names it by that.
     let words = refused("shop", &by_id);
-    assert!(words.contains("name it by that"), "{words}");
+    assert!(words.contains("use that name"), "{words}");
     // Now the engine holds it.
     for tenant in ["bank", "other"] {
         for image in [&tag, &by_digest, &by_id, &format!("docker-daemon:{tag}")] {

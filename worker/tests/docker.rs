@@ -513,7 +513,7 @@ async fn an_engine_that_is_none_is_told_in_words() {
     std::fs::write(&file, "").unwrap();
     for (host, word) in [
         (format!("unix://{}/absent.sock", dir.path().display()), "No such file"),
-        (format!("unix://{}", file.display()), "no socket"),
+        (format!("unix://{}", file.display()), "not a socket"),
         ("tcp://elsewhere.example:2375".to_owned(), "on this machine"),
         ("docker.sock".to_owned(), "on this machine"),
     ] {
@@ -583,7 +583,7 @@ async fn a_registry_that_is_away_is_told_and_what_the_engine_holds_is_taken_wher
     place.engine.ok(&["tag", BUSYBOX, gone]);
     let said = ask(&place.docker.resolver(), job).await.unwrap();
     assert!(said.starts_with(&format!("docker-daemon:{}", place.engine.id(BUSYBOX))), "{said}");
-    assert!(said.contains("is taken"), "expected a note: {said}");
+    assert!(said.contains("using the image of that name"), "expected a note: {said}");
     place.engine.ok(&["rmi", gone]);
 }
 

@@ -1,14 +1,14 @@
-//! Whose fault it is that an image cannot be had, told from what engines and registries say.
+//! Whose fault it is that an image is unavailable, derived from the messages of engines and registries.
 //!
-//! A name that no registry knows and a platform that an image has not are the project's; credentials, connections and disks are the
-//! worker's, and another worker may do better. Engines tell these apart by words alone.
+//! An unknown name or a platform that the image lacks is the project's fault; credentials, connections and disks are
+//! the worker's, and another worker may succeed. Engines distinguish these only in their messages.
 
 use kiln_images::name::ImageName;
 
 use super::engine::words;
 use kiln_executor::Error;
 
-/// Words by which registries and engines say that a name is wrong.
+/// Phrases by which registries and engines report an unknown name.
 const UNKNOWN: [&str; 6] = [
     "manifest unknown",
     "not found",
@@ -17,36 +17,36 @@ const UNKNOWN: [&str; 6] = [
     "repository does not exist",
     "invalid reference format",
 ];
-/// Words by which they say that credentials are missing or wrong.
+/// Phrases by which they report missing or wrong credentials.
 const UNAUTHORIZED: [&str; 4] = ["unauthorized", "no basic auth credentials", "authentication required", "denied"];
-/// Words by which they say that an image has not the platform that was asked for.
+/// Phrases by which they report that an image lacks the requested platform.
 pub(super) const OTHER_PLATFORM: [&str; 3] =
     ["no matching manifest for", "does not match the specified platform", "no match for platform"];
 
-/// Whether the engine's words have any of these in them.
+/// Whether the engine's message contains any of these phrases.
 pub(super) fn says(error: &bollard::errors::Error, any: &[&str]) -> bool {
     let text = words(error).to_ascii_lowercase();
     any.iter().any(|wanted| text.contains(wanted))
 }
 
-/// Whether a registry says that the image is not there, or not for whoever asks.
+/// Whether a registry reports that the image does not exist, or not for this caller.
 pub(super) fn refuses(error: &bollard::errors::Error) -> bool {
     says(error, &UNAUTHORIZED) || says(error, &UNKNOWN) && !says(error, &["no such host"])
 }
 
-/// The image is for these platforms and not for the one that was asked for.
+/// The image exists for these platforms but not for the requested one.
 pub(super) fn other_platform(name: &ImageName, architecture: &str, there: &[String]) -> Error {
     let there = if there.is_empty() { "others".to_owned() } else { there.join(", ") };
     Error::Action(format!(
-        "image `{name}` is not for linux/{architecture} but for {there}; name an image of that platform"
+        "image `{name}` is not for linux/{architecture} but for {there}; use an image for that platform"
     ))
 }
 
-/// What a pull or a question to a registry failed of.
+/// Why a pull or a registry request failed.
 pub(super) fn failed(name: &ImageName, error: &bollard::errors::Error) -> Error {
     let said = words(error);
     let registry = name.registry().unwrap_or_default();
-    // Registries that keep secret what they have say both at once.
+    // Registries that hide private repositories report both at once.
     if says(error, &UNKNOWN) && !says(error, &["no such host"]) {
         return Error::Action(format!(
             "there is no image `{name}` ({said}); check its name, and that the workers can access it"
@@ -54,14 +54,12 @@ pub(super) fn failed(name: &ImageName, error: &bollard::errors::Error) -> Error 
     }
     if says(error, &UNAUTHORIZED) {
         return Error::Worker(format!(
-            "registry `{registry}` refuses the available credentials for `{name}` ({said}); configure some for the tenant with the \
+            "registry `{registry}` rejected the available credentials for `{name}` ({said}); configure some for the tenant with the \
              coordinator's `--credentials`, or start the worker with `--own-credentials` and run `docker login {registry}` there as its user"
         ));
     }
     if says(error, &["no space left"]) {
-        return Error::Worker(format!(
-            "there is no room for image `{name}` on the disk of this worker's engine ({said})"
-        ));
+        return Error::Worker(format!("no space left for image `{name}` on the disk of this worker's engine ({said})"));
     }
     Error::Worker(format!("cannot get image `{name}`: {said}"))
 }

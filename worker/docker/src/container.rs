@@ -1,6 +1,6 @@
-//! One container with the init in it: made, started, spoken with, removed.
+//! One container that runs the init: creates it, starts it, talks to it and removes it.
 //!
-//! Invariant: it is removed when this is dropped.
+//! Invariant: the container is removed on drop.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -18,17 +18,17 @@ use super::request::{Kind, Place, Setting, body};
 use super::wire::{self, Report, Task};
 use kiln_kernel::userns;
 
-/// How long a container that was started may take to come to the door.
+/// Limit for a started container's init to connect.
 const ARRIVAL: Duration = Duration::from_secs(30);
-/// How often it is looked after meanwhile.
+/// How often to check meanwhile that the container still runs.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// A container that could not be made or spoken with.
+/// Why a container could not be created or reached.
 #[derive(Debug)]
 pub(super) enum Failed {
-    /// Its image is no longer there.
+    /// Its image no longer exists.
     NoImage,
-    /// In words.
+    /// Any other reason.
     Other(String),
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Container {
     _door: Door,
 }
 
-/// The directory in which a container finds the worker's socket; gone when this is dropped.
+/// The directory in which a container finds the worker's socket; removed on drop.
 #[derive(Debug)]
 struct Door {
     directory: PathBuf,
@@ -55,7 +55,7 @@ impl Drop for Door {
     }
 }
 
-/// Removes a container that is on its way, where that breaks off.
+/// Removes a container whose start was interrupted.
 struct Unfinished<'a> {
     engine: &'a Engine,
     id: Option<String>,
@@ -76,7 +76,7 @@ fn remove_later(engine: Engine, id: String) {
 }
 
 impl Container {
-    /// Makes and starts one, and waits until its init is ready.
+    /// Creates and starts a container, and waits until its init is ready.
     pub(super) async fn start(setting: &Setting, name: &str, kind: Kind, place: Place) -> Result<Self, Failed> {
         let engine = &setting.engine;
         let other = |what: &str| {
@@ -84,45 +84,45 @@ impl Container {
             move |error: io::Error| Failed::Other(format!("{what}: {error}"))
         };
         let door = Door { directory: setting.doors.join(name) };
-        let listener = open_door(&door, setting.user).map_err(other("cannot make a socket for a container"))?;
+        let listener = open_door(&door, setting.user).map_err(other("cannot create a socket for a container"))?;
         let options = CreateContainerOptionsBuilder::default().name(name).build();
         let body = body(setting, &kind, &place, &door.directory);
         let created = engine.api.create_container(Some(options), body).await.map_err(|error| {
             if is_status(&error, 404) {
                 return Failed::NoImage;
             }
-            Failed::Other(format!("cannot make a container: {}", words(&error)))
+            Failed::Other(format!("cannot create a container: {}", words(&error)))
         })?;
         let mut unfinished = Unfinished { engine, id: Some(created.id.clone()) };
         let started = engine.api.start_container(&created.id, None).await;
         started.map_err(|error| Failed::Other(format!("cannot start a container: {}", words(&error))))?;
         let socket = arrival(engine, &created.id, listener).await.map_err(Failed::Other)?;
-        // Nobody else comes in by this door.
-        std::fs::remove_file(door.directory.join(SOCKET)).map_err(other("cannot close a container's door"))?;
+        // Nothing else can connect to this socket.
+        std::fs::remove_file(door.directory.join(SOCKET)).map_err(other("cannot remove a container's socket"))?;
         let socket = BufReader::new(socket);
         unfinished.id = None;
         let mut container = Self { engine: engine.clone(), id: created.id, kind, place, socket, _door: door };
         match container.report().await {
             Ok(Report::Ready) => Ok(container),
-            Ok(report) => Err(Failed::Other(format!("a container's init said {report:?} and not that it is ready"))),
-            Err(error) => Err(Failed::Other(format!("a container's init fails: {error}"))),
+            Ok(report) => Err(Failed::Other(format!("a container's init sent {report:?}, expected `Ready`"))),
+            Err(error) => Err(Failed::Other(format!("a container's init failed: {error}"))),
         }
     }
 
-    /// The init's number among the processes of this machine.
+    /// The init's process id on this machine.
     pub(super) fn pid(&self) -> Option<i32> {
         self.socket.get_ref().peer_cred().ok()?.pid()
     }
 
-    /// Whether its init still listens.
+    /// Whether its init is still connected.
     pub(super) fn lives(&self) -> bool {
         let mut byte = [0];
-        // Nothing is unread between tasks: there is either nothing to read, or the end.
+        // Between tasks the init sends nothing, so anything readable is the end of the stream.
         self.socket.buffer().is_empty()
             && matches!(self.socket.get_ref().try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Hands a task over.
+    /// Sends a task to the init.
     pub(super) async fn begin(&mut self, task: &Task, output: [std::os::fd::BorrowedFd<'_>; 2]) -> io::Result<()> {
         let data = wire::encode(task)?;
         let socket = self.socket.get_mut();
@@ -130,12 +130,12 @@ impl Container {
         socket.write_all(&data).await
     }
 
-    /// Asks for the end of all that the task started.
+    /// Asks the init to stop everything that the task started.
     pub(super) async fn stop(&mut self) -> io::Result<()> {
         self.socket.get_mut().write_all(&[wire::STOP]).await
     }
 
-    /// What the init says next.
+    /// The init's next report.
     pub(super) async fn report(&mut self) -> io::Result<Report> {
         let mut line = String::new();
         if self.socket.read_line(&mut line).await? == 0 {
@@ -144,12 +144,12 @@ impl Container {
         serde_json::from_str(&line).map_err(io::Error::other)
     }
 
-    /// Ends it now, whatever it does.
+    /// Kills the container, whatever it is doing.
     pub(super) async fn end(&self) {
         self.engine.remove(&self.id).await;
     }
 
-    /// Why it ended by itself, and whether that was for want of memory.
+    /// Whether the init ran out of memory, and how it exited.
     pub(super) async fn post_mortem(&self) -> (bool, String) {
         let state = match self.engine.api.inspect_container(&self.id, None).await {
             Ok(found) => found.state.unwrap_or_default(),
@@ -179,7 +179,7 @@ fn open_door(door: &Door, (user, group): (u32, u32)) -> io::Result<UnixListener>
     Ok(listener)
 }
 
-/// Waits for the init at the door, and meanwhile sees whether it still runs.
+/// Waits for the init to connect, and checks meanwhile that the container still runs.
 async fn arrival(engine: &Engine, id: &str, listener: UnixListener) -> Result<UnixStream, String> {
     let deadline = tokio::time::Instant::now() + ARRIVAL;
     loop {
@@ -200,7 +200,7 @@ async fn arrival(engine: &Engine, id: &str, listener: UnixListener) -> Result<Un
     }
 }
 
-/// The last words of a container.
+/// The last lines of a container's log.
 async fn said(engine: &Engine, id: &str) -> String {
     let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail("5").build();
     let lines: Vec<String> = engine
@@ -210,5 +210,5 @@ async fn said(engine: &Engine, id: &str) -> String {
         .collect()
         .await;
     let text = lines.concat();
-    if text.trim().is_empty() { "it said nothing".to_owned() } else { text.trim().to_owned() }
+    if text.trim().is_empty() { "it printed nothing".to_owned() } else { text.trim().to_owned() }
 }

@@ -1,4 +1,4 @@
-//! Credentials for registries, in the engine's form: those that the farm gives to a tenant, else the worker's own.
+//! Credentials for registries, in the engine's form: the farm's credentials for a tenant, or else the worker's own.
 
 use bollard::auth::DockerCredentials;
 use kiln_images::registry::{Credentials, Login, server_name};
@@ -6,10 +6,10 @@ use kiln_images::registry::{Credentials, Login, server_name};
 use super::Own;
 use kiln_executor::Secrets;
 
-/// What there is for a registry. Files, and helpers that they name, are read anew each time, for tokens expire.
+/// The credentials for a registry. Files, and the helpers that they name, are read each time, because tokens expire.
 ///
 /// # Errors
-/// In words, where the file or a helper fails.
+/// Why the file or a helper failed.
 pub(super) async fn of(given: &Secrets, own: &Own, registry: &str) -> Result<Option<DockerCredentials>, String> {
     if let Some(login) = given.login(registry) {
         let from = "the farm".to_owned();

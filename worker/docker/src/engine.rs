@@ -1,4 +1,4 @@
-//! The Docker Engine beside this worker: how it is reached, what it is, and its containers.
+//! The Docker Engine on this machine: how it is reached, its properties and its containers.
 //!
 //! Inputs are mounted into containers, so the engine has to run on the worker's own machine.
 
@@ -8,23 +8,23 @@ use std::time::Duration;
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
 use bollard::{API_DEFAULT_VERSION, Docker};
 
-/// Where an engine listens when nobody says otherwise.
+/// Where an engine listens by default.
 pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
-/// How long an engine may take for an answer; a pull is many answers.
+/// Limit for one response of the engine; a pull consists of many.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long it may take to say what it is.
+/// Limit for the first response, with its version.
 const FIRST_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The label with the worker's name.
+/// The label that holds the worker's name.
 pub(super) const WORKER_LABEL: &str = "kiln.worker";
-/// The label with the id of the worker's state directory: what carries it is that worker's to remove.
+/// The label that holds the id of the worker's state directory: that worker may remove whatever carries it.
 pub(super) const STATE_LABEL: &str = "kiln.state";
 
-/// An engine that cannot be used.
+/// Why an engine cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
-    #[error("invalid address `{host}` of a Docker Engine on this machine; expected for example `{DEFAULT_HOST}`")]
+    #[error("invalid address `{host}` for a Docker Engine on this machine; expected for example `{DEFAULT_HOST}`")]
     Host { host: String },
     #[error("there is no Docker Engine at `{host}`: {reason}")]
     Away { host: String, reason: String },
@@ -40,20 +40,20 @@ pub(super) struct Engine {
     pub(super) api: Docker,
     pub(super) host: String,
     pub(super) version: String,
-    /// As images name it: `amd64`.
+    /// In the notation of images, such as `amd64`.
     pub(super) architecture: String,
     pub(super) is_podman: bool,
 }
 
 impl Engine {
-    /// Connects, and asks what it is.
+    /// Connects and reads the engine's version.
     pub(super) async fn connect(host: &str) -> Result<Self, Error> {
         let api = dial(host)?;
         let away = |reason: String| Error::Away { host: host.to_owned(), reason };
         let asking = async { api.negotiate_version().await.map_err(|error| away(words(&error))) };
         let api = tokio::time::timeout(FIRST_PATIENCE, asking)
             .await
-            .map_err(|_| away(format!("it has not answered for {} s", FIRST_PATIENCE.as_secs())))??;
+            .map_err(|_| away(format!("no answer within {} s", FIRST_PATIENCE.as_secs())))??;
         let version = api.version().await.map_err(|error| away(words(&error)))?;
         let os = version.os.unwrap_or_default();
         if os != "linux" {
@@ -69,18 +69,18 @@ impl Engine {
         })
     }
 
-    /// Whether it answers now.
+    /// Whether it currently responds.
     pub(super) async fn answers(&self) -> bool {
         matches!(tokio::time::timeout(FIRST_PATIENCE, self.api.ping()).await, Ok(Ok(_)))
     }
 
-    /// In words.
+    /// Describes the engine.
     pub(super) fn describe(&self) -> String {
         let kind = if self.is_podman { "Podman" } else { "Docker Engine" };
         format!("{kind} {} (linux/{})", self.version, self.architecture)
     }
 
-    /// Removes a container, whatever it does, with the volumes that it brought.
+    /// Kills and removes a container with its anonymous volumes.
     pub(super) async fn remove(&self, id: &str) {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         if let Err(error) = self.api.remove_container(id, Some(options)).await
@@ -95,13 +95,13 @@ impl Engine {
         }
     }
 
-    /// Removes all containers of the state directory of this id.
+    /// Removes all containers that belong to this state directory.
     pub(super) async fn sweep(&self, state: &str) -> Result<(), bollard::errors::Error> {
         let filters = HashMap::from([("label".to_owned(), vec![format!("{STATE_LABEL}={state}")])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         for container in self.api.list_containers(Some(options)).await? {
             if let Some(id) = container.id {
-                tracing::info!(container = id, "removing what an earlier run left");
+                tracing::info!(container = id, "removing a container of an earlier run");
                 self.remove(&id).await;
             }
         }
@@ -117,7 +117,7 @@ fn dial(host: &str) -> Result<Docker, Error> {
             use std::os::unix::fs::FileTypeExt;
             let reason = match std::fs::metadata(path) {
                 Ok(data) if data.file_type().is_socket() => None,
-                Ok(_) => Some("that is no socket".to_owned()),
+                Ok(_) => Some("not a socket".to_owned()),
                 Err(error) => Some(error.to_string()),
             };
             if let Some(reason) = reason {
@@ -136,14 +136,14 @@ fn dial(host: &str) -> Result<Docker, Error> {
     }
 }
 
-/// What an engine said, without the words of the library around it.
+/// An engine's error message, without the client library's wrapping.
 pub(super) fn words(error: &bollard::errors::Error) -> String {
     use bollard::errors::Error;
     let text = match error {
         Error::DockerResponseServerError { message, .. } => message.clone(),
         Error::DockerStreamError { error } => error.clone(),
         other => {
-            // The cause says more than the wrapping.
+            // The cause is more informative than its wrapper.
             let mut cause: &dyn std::error::Error = other;
             while let Some(next) = cause.source() {
                 cause = next;

@@ -1,5 +1,5 @@
-//! The init's own files, which every container finds at [`init::FILES`]: this program, and the libraries and the loader that it was
-//! built for. So it runs in any image, also in one that holds nothing else.
+//! The init's own files, which every container finds at [`init::FILES`]: this program with its libraries and loader.
+//! With them the init runs in any image, even an empty one.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ const PROGRAM: &str = "program";
 const LOADER: &str = "loader";
 const LIBRARIES: &str = "lib";
 
-/// The directory with the files, and how the program in it is started in a container.
+/// The directory with the files, and the command that starts the program in a container.
 #[derive(Debug)]
 pub(super) struct Files {
     pub(super) directory: PathBuf,
@@ -21,14 +21,14 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Gathers them anew.
+    /// Collects the files.
     pub(super) fn gather(directory: PathBuf, program: &Path) -> Result<Self, String> {
-        let failed = |error: io::Error| format!("cannot keep the init's files at `{}`: {error}", directory.display());
+        let failed = |error: io::Error| format!("cannot store the init's files at `{}`: {error}", directory.display());
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(directory.join(LIBRARIES)).map_err(failed)?;
         let copy = |from: &Path, to: PathBuf| fs::copy(from, to).map(drop).map_err(failed);
         let own = directory.join(PROGRAM);
-        // A link where that can be, for the program is large; the task's user must be able to run it.
+        // A hard link if possible, because the program is large. The task's user must be able to run it.
         let runs = |path: &Path| path.metadata().is_ok_and(|data| data.permissions().mode() & 0o005 == 0o005);
         if !runs(program) || fs::hard_link(program, &own).is_err() {
             copy(program, own.clone())?;
@@ -49,7 +49,7 @@ impl Files {
     }
 }
 
-/// What a program is linked with; nothing where it is static.
+/// The libraries of a program; none if it is static.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Libraries {
     loader: Option<PathBuf>,
@@ -63,12 +63,12 @@ fn libraries(program: &Path) -> Result<Libraries, String> {
         .env("LD_TRACE_LOADED_OBJECTS", "1")
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| format!("cannot ask `{}` for its libraries: {error}", program.display()))?;
+        .map_err(|error| format!("cannot list the libraries of `{}`: {error}", program.display()))?;
     Ok(read(&String::from_utf8_lossy(&output.stdout)))
 }
 
-/// Lines such as `libc.so.6 => /lib/libc.so.6 (0x…)` and, for the loader, `/lib64/ld-linux-x86-64.so.2 (0x…)`. A static program
-/// says something else.
+/// Parses lines such as `libc.so.6 => /lib/libc.so.6 (0x…)` and, for the loader, `/lib64/ld-linux-x86-64.so.2 (0x…)`.
+/// Nothing matches in the output of a static program.
 fn read(said: &str) -> Libraries {
     let mut libraries = Libraries::default();
     for line in said.lines().map(str::trim) {
@@ -76,7 +76,7 @@ fn read(said: &str) -> Libraries {
         match line.split_once(" => ") {
             Some((name, path)) if path.starts_with('/') => libraries.named.push((name.to_owned(), path.into())),
             None if line.starts_with('/') => libraries.loader = Some(line.into()),
-            // The kernel's own, which has no file.
+            // The kernel's vDSO, which has no file.
             _ => {}
         }
     }

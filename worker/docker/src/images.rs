@@ -1,7 +1,8 @@
-//! Images: found in the engine, pulled where they are not there, and names resolved to digests.
+//! Images: finds them in the engine, pulls missing ones, and resolves names to digests.
 //!
-//! Invariant: an image is used for the platform that was asked for, or not at all. Where tenants have credentials of their own, one that
-//! another tenant's brought here is used, by whatever name or id, only for those whom its registry gives it to.
+//! Invariant: an image is used for the requested platform or not at all. If tenants have their own credentials, an
+//! image that was pulled with one tenant's is used for another, by any name or id, only if its registry admits that one
+//! too.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,13 +23,13 @@ use super::pulled::Pulled;
 use super::{Own, credentials};
 use kiln_executor::{Chunk, Error, Job, Secrets};
 
-/// How long the digest of a tag that an action names is believed. A build names digests.
+/// How long a resolved tag is trusted for actions that name a tag. Builds name digests.
 const TAG_AGE: Duration = Duration::from_secs(300);
 /// An image that the engine holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Image {
     pub(super) id: String,
-    /// Whether nothing of a container of it can be written but what the worker puts there: it declares no volumes.
+    /// Whether a container of it can write only to the worker's mounts: the image declares no volumes.
     pub(super) is_closed: bool,
 }
 
@@ -36,11 +37,11 @@ pub(super) struct Image {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Resolved {
     pub(super) name: ImageName,
-    /// What the user should know.
+    /// A note for the user.
     pub(super) note: Option<String>,
 }
 
-/// For whom an image is got.
+/// On whose behalf an image is obtained.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct For<'a> {
     tenant: &'a str,
@@ -54,7 +55,7 @@ impl<'a> For<'a> {
     }
 }
 
-/// A tenant, an image and an architecture.
+/// Tenant, image and architecture.
 type Key = (String, ImageName, String);
 
 /// The engine's images.
@@ -65,7 +66,7 @@ pub(super) struct Images {
     known: Mutex<HashMap<Key, Image>>,
     tags: Mutex<HashMap<Key, (ImageName, Instant)>>,
     pulled: Pulled,
-    /// One pull of an image at a time.
+    /// Ensures that each image is pulled only once at a time.
     pulls: Mutex<HashMap<ImageName, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -74,7 +75,8 @@ impl Images {
         Self { engine, own, known: Mutex::default(), tags: Mutex::default(), pulled, pulls: Mutex::default() }
     }
 
-    /// The image of this name for this architecture, pulled where the engine has it not. How far a pull is goes to `tell`.
+    /// Returns the image of this name for this architecture, and pulls it if the engine does not have it. Progress goes
+    /// to `tell`.
     pub(super) async fn ensure(
         &self,
         name: &ImageName,
@@ -93,55 +95,55 @@ impl Images {
         Ok(image)
     }
 
-    /// An image that was remembered is no longer there.
+    /// Forgets remembered images, because one no longer exists.
     pub(super) fn forget(&self) {
         self.known.lock().clear();
     }
 
-    /// Removes images that this worker pulled and nobody wants any more.
+    /// Removes unused images that this worker pulled.
     pub(super) async fn sweep(&self) {
         for name in self.pulled.unwanted() {
             match self.needed(&name).await {
                 Ok(None) => {}
                 Ok(Some(why)) => {
-                    tracing::debug!(image = name, why, "an image stays");
+                    tracing::debug!(image = name, why, "keeping an image");
                     continue;
                 }
                 Err(error) => {
-                    tracing::debug!(image = name, error = words(&error), "an image stays");
+                    tracing::debug!(image = name, error = words(&error), "keeping an image");
                     continue;
                 }
             }
             let options = RemoveImageOptionsBuilder::default().build();
             match self.engine.api.remove_image(&name, Some(options), None).await {
                 Ok(_) => {
-                    tracing::info!(image = name, "an image that nobody used was removed");
+                    tracing::info!(image = name, "removed an unused image");
                     self.pulled.forget(&name);
                     self.forget();
                 }
                 Err(error) if is_status(&error, 404) => self.pulled.forget(&name),
-                Err(error) => tracing::debug!(image = name, error = words(&error), "an image stays"),
+                Err(error) => tracing::debug!(image = name, error = words(&error), "keeping an image"),
             }
         }
     }
 
-    /// Why an image has to stay, where somebody else has come to use it.
+    /// Why an image must be kept because something else uses it now.
     async fn needed(&self, name: &str) -> Result<Option<&'static str>, bollard::errors::Error> {
         let found = match self.engine.api.inspect_image(name).await {
-            // Its removal finds that out, and it is forgotten.
+            // Removing it finds that out too, and it is forgotten.
             Err(error) if is_status(&error, 404) => return Ok(None),
             found => found?,
         };
         if found.repo_tags.as_ref().is_some_and(|tags| !tags.is_empty()) {
-            return Ok(Some("somebody tagged it, or pulled it by a tag"));
+            return Ok(Some("it was tagged, or pulled by a tag"));
         }
         if self.pulled.is_taken(name, tagged(&found).as_deref()) {
-            return Ok(Some("somebody tagged or pulled it since"));
+            return Ok(Some("it was tagged or pulled again"));
         }
         let filters = HashMap::from([("ancestor".to_owned(), vec![found.id.unwrap_or_default()])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let containers = self.engine.api.list_containers(Some(options)).await?;
-        Ok((!containers.is_empty()).then_some("a container uses it, or an image that was made from it"))
+        Ok((!containers.is_empty()).then_some("it is used by a container, or by an image built on it"))
     }
 
     async fn fixed(&self, name: &ImageName, architecture: &str, whom: For<'_>) -> Result<ImageName, Error> {
@@ -183,7 +185,7 @@ impl Images {
                 self.pulled.add(&name.engine_name(), is_new, tagged(&found));
                 checked(found, name, architecture)
             }
-            None => Err(Error::Worker(format!("`{name}` was pulled and is not there"))),
+            None => Err(Error::Worker(format!("`{name}` was pulled but is missing"))),
         }
     }
 
@@ -196,7 +198,7 @@ impl Images {
     }
 
     fn away(&self, error: &bollard::errors::Error) -> Error {
-        Error::Worker(format!("the Docker Engine at `{}` fails: {}", self.engine.host, words(error)))
+        Error::Worker(format!("the Docker Engine at `{}` failed: {}", self.engine.host, words(error)))
     }
 
     async fn credentials(&self, name: &ImageName, whom: For<'_>) -> Result<Option<DockerCredentials>, Error> {
@@ -204,7 +206,7 @@ impl Images {
         credentials::of(whom.given, &self.own, registry).await.map_err(Error::Worker)
     }
 
-    /// Whether an image that the engine holds may be used: it may have been pulled for another tenant.
+    /// Whether this tenant may use an image of the engine that may have been pulled for another tenant.
     async fn may_use(
         &self,
         name: &ImageName,
@@ -218,8 +220,8 @@ impl Images {
         if name.registry().is_some() {
             return self.admits(name, architecture, whom).await;
         }
-        // An id opens no more than the names under which the image came: it is there for everybody only by a name that somebody else
-        // than this worker gave it.
+        // An id gives no more access than the names under which the image was pulled. The image is open to everyone
+        // only if it has a name that something other than this worker gave it.
         let parse = |text: &String| text.parse::<ImageName>().ok();
         let came_as: Vec<ImageName> = found.repo_digests.iter().flatten().filter_map(parse).collect();
         let came_as: Vec<ImageName> = came_as.into_iter().filter(|name| self.pulled.has(&name.engine_name())).collect();
@@ -236,7 +238,7 @@ impl Images {
         Err(not_held(name))
     }
 
-    /// Whether a registry gives an image to a tenant. One that cannot be asked refuses nobody.
+    /// Whether a registry admits a tenant to an image. A registry that cannot be reached refuses nobody.
     async fn admits(&self, name: &ImageName, architecture: &str, whom: For<'_>) -> Result<(), Error> {
         let error = if self.engine.is_podman {
             let (tell, _nobody) = mpsc::channel(1);
@@ -291,15 +293,14 @@ impl Images {
         failed(name, error)
     }
 
-    /// The name with the digest that it stands for now: the registry's word; where it cannot be asked, what the engine holds.
+    /// The name with its current digest, from the registry or, if that cannot be reached, from the engine.
     pub(super) async fn resolve(&self, name: &ImageName, architecture: &str, whom: For<'_>) -> Result<Resolved, Error> {
         if name.is_fixed() {
             return Ok(Resolved { name: name.clone(), note: None });
         }
         if name.registry().is_none() {
-            let absent = || {
-                Error::Worker(format!("this worker's engine holds no image `{}`; load it there", name.engine_name()))
-            };
+            let absent =
+                || Error::Worker(format!("this worker's engine has no image `{}`; load it there", name.engine_name()));
             let found = self.inspect(name).await?.ok_or_else(absent)?;
             let image = checked(found, name, architecture)?;
             return Ok(Resolved { name: by_id(name, &image.id)?, note: None });
@@ -310,9 +311,9 @@ impl Images {
         };
         match self.inspect(name).await? {
             Some(found) if is_for(&found, architecture) => {
-                // Under a tag it may be there for another tenant, or for the machine's own user.
+                // The image of this tag may belong to another tenant or to the machine's own user.
                 self.may_use(name, &found, architecture, whom).await?;
-                let note = format!("{error}; the image that the worker's engine holds under that name is taken");
+                let note = format!("{error}; using the image of that name in the worker's engine");
                 Ok(Resolved { name: held(name, &found)?, note: Some(note) })
             }
             _ => Err(error),
@@ -322,11 +323,11 @@ impl Images {
     async fn ask_registry(&self, name: &ImageName, architecture: &str, whom: For<'_>) -> Result<ImageName, Error> {
         let credentials = self.credentials(name, whom).await?;
         if self.engine.is_podman {
-            // Podman has no such question: the image is pulled and then says it.
+            // Podman lacks this API: pull the image, then read its digest.
             let (tell, _nobody) = mpsc::channel(1);
             self.pull(name, architecture, whom, &tell).await?;
             let found = self.inspect(name).await?;
-            let absent = || Error::Worker(format!("`{name}` was pulled and is not there"));
+            let absent = || Error::Worker(format!("`{name}` was pulled but is missing"));
             return held(name, &found.ok_or_else(absent)?);
         }
         let answer = self.engine.api.inspect_registry_image(&name.engine_name(), credentials).await;
@@ -337,18 +338,18 @@ impl Images {
             return Err(other_platform(name, architecture, &there));
         }
         let digest = found.descriptor.digest.unwrap_or_default();
-        let unusable = |_| Error::Worker(format!("the registry has no usable digest of `{name}`, but `{digest}`"));
+        let unusable = |_| Error::Worker(format!("the registry returned an invalid digest for `{name}`: `{digest}`"));
         Ok(name.at(digest.parse().map_err(unusable)?))
     }
 }
 
 fn not_held(name: &ImageName) -> Error {
     Error::Worker(format!(
-        "this worker's engine does not hold `{name}`; load it there, or push it to a registry and name it by that"
+        "this worker's engine does not have `{name}`; load it there, or push it to a registry and use that name"
     ))
 }
 
-/// The digest under which a held image came from the repository of that name; else its id.
+/// The digest under which an image came from this repository, or else its id.
 fn held(name: &ImageName, found: &ImageInspect) -> Result<ImageName, Error> {
     let of_repository = |text: &String| {
         let digested: ImageName = text.parse().ok()?;
@@ -361,15 +362,15 @@ fn held(name: &ImageName, found: &ImageInspect) -> Result<ImageName, Error> {
     }
 }
 
-/// When an image was tagged last, in the engine's words; some count a pull.
+/// When an image was last tagged, as the engine reports it; some engines count a pull.
 fn tagged(found: &ImageInspect) -> Option<String> {
     found.metadata.as_ref()?.last_tag_time.clone()
 }
 
 fn by_id(name: &ImageName, id: &str) -> Result<ImageName, Error> {
-    // Podman leaves the algorithm out.
+    // Podman omits the algorithm.
     let whole = if id.contains(':') { id.to_owned() } else { format!("sha256:{id}") };
-    let unusable = |_| Error::Worker(format!("this worker's engine has no usable id of `{name}`, but `{id}`"));
+    let unusable = |_| Error::Worker(format!("this worker's engine returned an invalid id for `{name}`: `{id}`"));
     Ok(ImageName::Id(whole.parse().map_err(unusable)?))
 }
 

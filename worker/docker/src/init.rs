@@ -1,9 +1,9 @@
-//! The first process of a container: this same program, with its own libraries, whatever the image holds.
+//! A container's first process: this same program with its own libraries, whatever the image contains.
 //!
-//! It runs one task after the other. Invariant: when it says that a task has ended, no process of it is left; when it says
-//! `clean`, nothing else is: no shared memory, no queue, no semaphore, and no setting of the init itself that the next task would
-//! inherit. It cannot be traced by a task, though it has the task's user. When the worker is gone it ends, and the container
-//! with it.
+//! It runs one task after another. Invariant: when it reports that a task has ended, no process of the task is left.
+//! When it reports `clean`, nothing else is left either: no shared memory, queue or semaphore, and no setting of the
+//! init itself that the next task would inherit. A task cannot trace it although both have the same user. When the
+//! worker is gone, the init exits, and the container with it.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -26,17 +26,17 @@ use kiln_executor::ending::Ended;
 use kiln_executor::{BUILD, HOME, Job, program};
 use kiln_kernel::syscalls::{self, Reaped};
 
-/// The argument with which this program becomes an init.
+/// The argument with which this program becomes a container's init.
 pub(super) const NAME: &str = "kiln-container-init";
-/// Where the container finds what the worker gives it: the init's own files, and the door to the worker.
+/// Where a container finds the worker's files: the init's program and the directory of the socket.
 pub(super) const FILES: &str = "/kiln/init";
 pub(super) const DOOR: &str = "/kiln/door";
-/// The socket, in the door's directory.
+/// The name of the socket in its directory.
 pub(super) const SOCKET: &str = "socket";
-/// How often the kernel is asked whether it had to stop a task at a limit.
+/// How often to check whether the task has reached one of its limits.
 const LIMITS_EVERY: Duration = Duration::from_millis(200);
 
-/// Where this process was started as a container's first one, it does that work and does not return.
+/// If this process was started as a container's init, does that work and never returns.
 pub(crate) fn become_init_if_asked() {
     if getpid().as_raw() == 1 && std::env::args_os().nth(1).is_some_and(|argument| argument == NAME) {
         if let Err(reason) = run() {
@@ -50,10 +50,10 @@ pub(crate) fn become_init_if_asked() {
 fn run() -> Result<(), String> {
     let door = Path::new(DOOR).join(SOCKET);
     let socket = UnixStream::connect(&door).map_err(|error| format!("cannot reach the worker: {error}"))?;
-    // Another process of the same user could otherwise look into this one and change it.
-    nix::sys::prctl::set_dumpable(false).map_err(|error| format!("cannot hide from tasks: {error}"))?;
-    nix::sys::prctl::set_no_new_privs().map_err(|error| format!("cannot give privileges up: {error}"))?;
-    // Not 0, which a kernel that hands cores to a program ignores (core(5)).
+    // Another process of the same user could otherwise read and change this one's memory.
+    nix::sys::prctl::set_dumpable(false).map_err(|error| format!("cannot become undumpable: {error}"))?;
+    nix::sys::prctl::set_no_new_privs().map_err(|error| format!("cannot give up privileges: {error}"))?;
+    // Not 0, because a kernel that pipes core files to a program ignores that limit (core(5)).
     setrlimit(Resource::RLIMIT_CORE, 1, 1).map_err(|error| format!("cannot set limits: {error}"))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let fresh = State::look();
@@ -76,14 +76,14 @@ fn report(mut socket: &UnixStream, report: &Report) {
     }
 }
 
-/// Runs one task to its end; false where the worker is gone.
+/// Runs one task until it ends; `false` if the worker is gone.
 fn serve(socket: &UnixStream, task: &Task, output: Vec<OwnedFd>, fresh: &State) -> Result<bool, String> {
     let before = leftovers::Counters::look();
     let began = Instant::now();
-    // Closed by the reaper when all is over.
+    // The reaper closes its end when all processes are gone.
     let (over, reaping) = UnixStream::pair().map_err(|error| error.to_string())?;
     let (tell, told) = mpsc::channel();
-    // Before the task, which may leave no room for a thread.
+    // Started before the task, which may leave no room for another thread.
     let reaper = std::thread::spawn(move || {
         let reaped = told.recv().map(reap).unwrap_or_default();
         drop(reaping);
@@ -124,7 +124,8 @@ fn serve(socket: &UnixStream, task: &Task, output: Vec<OwnedFd>, fresh: &State) 
     Ok(there)
 }
 
-/// Listens to the worker while a task runs, and stops a task that has reached a limit: what is left of it could wait or try again without end.
+/// Listens to the worker while a task runs, and stops the task if it has reached a limit: its remaining processes might
+/// otherwise wait or retry forever.
 fn attend(socket: &UnixStream, over: &UnixStream, before: &leftovers::Counters) -> Result<bool, String> {
     let pause = PollTimeout::try_from(LIMITS_EVERY).unwrap_or(PollTimeout::NONE);
     let happened = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
@@ -148,7 +149,7 @@ fn attend(socket: &UnixStream, over: &UnixStream, before: &leftovers::Counters) 
     }
 }
 
-/// The end of every process of the container but this one.
+/// Kills every process of the container except this one.
 fn stop() {
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
 }
@@ -160,7 +161,7 @@ struct Usage {
     peak_bytes: u64,
 }
 
-/// Reaps until the command has ended, then stops the rest and reaps that.
+/// Reaps until the command has ended, then kills and reaps the remaining processes.
 fn reap(child: Pid) -> (Reaped, Usage) {
     let (mut own, mut usage) = (Reaped::default(), Usage::default());
     loop {
@@ -182,7 +183,7 @@ fn reap(child: Pid) -> (Reaped, Usage) {
 }
 
 enum Failed {
-    /// As a shell would tell it; the words are on standard error.
+    /// An exit code as a shell would give it; the message is on standard error.
     Task(i32),
     Setup(String),
 }
@@ -200,7 +201,7 @@ fn start(task: &Task, output: Vec<OwnedFd>) -> Result<Pid, Failed> {
     for path in &task.make_directories {
         let to = Path::new(BUILD).join(path);
         std::fs::create_dir_all(&to)
-            .map_err(|error| Failed::Setup(format!("cannot make `{path}`, the parent of an output: {error}")))?;
+            .map_err(|error| Failed::Setup(format!("cannot create `{path}`, the parent of an output: {error}")))?;
     }
     task.secrets.write_files(Path::new(HOME)).map_err(|error| {
         Failed::Setup(format!("cannot write the farm's credentials into the home directory: {error}"))
@@ -226,7 +227,7 @@ fn start(task: &Task, output: Vec<OwnedFd>) -> Result<Pid, Failed> {
     let child = command
         .spawn()
         .map_err(|error| refuse(126, format!("cannot start `{}` in the image: {error}", resolved.display())))?;
-    // Where memory is short the task goes, and not this process.
+    // If memory is short, the kernel kills the task and not this process.
     let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), "500");
     Ok(Pid::from_raw(child.id() as i32))
 }

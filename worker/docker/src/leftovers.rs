@@ -1,7 +1,8 @@
-//! What a task could leave in its container beside files below its own mounts, and how the init finds and removes it.
+//! Finds and removes what a task may leave in its container outside its own mounts.
 //!
-//! The image is read-only, the inputs and `/tmp` are mounted anew for each task. What is left to look after: shared memory and
-//! message queues of both kinds, connections, and what another process of the same user may set on the init, which its children inherit.
+//! The image is read-only, and the inputs and `/tmp` are mounted anew for each task. That leaves shared memory and
+//! message queues of both kinds (POSIX and System V), connections, and settings of the init that another process of the
+//! same user may change and that its children inherit.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,15 +12,15 @@ use std::path::{Path, PathBuf};
 use kiln_kernel::counters::count;
 use kiln_kernel::syscalls::{self, Ipc};
 
-/// Kinds of file systems in memory that engines mount into a container; which and where differs from one to the other.
+/// Kinds of in-memory file systems that engines mount into containers. Which ones and where depends on the engine.
 const IN_MEMORY: [&str; 2] = ["tmpfs", "mqueue"];
-/// Below these nothing can be written by a task that could stay there.
+/// File systems of the kernel, in which a task cannot leave anything.
 const KERNELS: [&str; 2] = ["/proc", "/sys"];
-/// Lines of /proc/self/status that children inherit.
+/// Lines of /proc/self/status that describe inherited settings.
 const INHERITED: [&str; 9] =
     ["Umask", "Cap", "NoNewPrivs", "Seccomp", "Speculation", "Cpus_allowed", "Mems_allowed", "SigIgn", "Groups"];
 
-/// Removes what was not there when the container was new; false where something cannot be.
+/// Removes what was not there when the container was new; `false` if something cannot be removed.
 pub(super) fn remove(fresh: &State) -> bool {
     let ipc = [Ipc::SharedMemory, Ipc::Semaphores, Ipc::Messages].into_iter().map(remove_ipc);
     let clean = ipc.fold(true, |clean, one| clean & one);
@@ -34,7 +35,7 @@ pub(super) fn remove(fresh: &State) -> bool {
     clean
 }
 
-/// All files and directories that lie in memory: those of the task, and the few that the engine itself makes.
+/// All files and directories in memory: the task's, and the few that the engine itself creates.
 fn in_memory() -> BTreeSet<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let mut found = BTreeSet::new();
@@ -70,14 +71,14 @@ fn remove_ipc(kind: Ipc) -> bool {
     ids(kind).is_empty()
 }
 
-/// Whether the kernel still holds ended connections of the container's network, as it does for a minute: the next task would
-/// find their ports taken.
+/// Whether the kernel still holds closed connections of the container's network, as it does for a minute. The next task
+/// would find their ports in use.
 pub(super) fn has_connections() -> bool {
     let tables = ["tcp", "tcp6"].map(|table| fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default());
     tables.iter().any(|table| table.lines().nth(1).is_some())
 }
 
-/// Directories may have taken their owner's rights away.
+/// Makes directories accessible again whose owner has lost permission.
 fn open_up(path: &Path) {
     let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
@@ -87,8 +88,8 @@ fn open_up(path: &Path) {
     }
 }
 
-/// What must be as it was: the files in memory, and all of the init that its children inherit and that another process may set:
-/// limits, nice value, CPUs, scheduling, I/O priority.
+/// State that must be the same after each task: the files in memory, and the settings of the init that another process
+/// may change and that its children inherit (limits, nice value, CPUs, scheduling, I/O priority).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct State {
     limits: String,
@@ -105,7 +106,7 @@ impl State {
         let status = read("status");
         let inherited = status.lines().filter(|line| INHERITED.iter().any(|name| line.starts_with(name)));
         let stat = read("stat");
-        // Behind the name, which may hold spaces, come the fields from the third on; see proc(5).
+        // After the name, which may contain spaces, come the fields from the third on; see proc(5).
         let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
         let field = |number: usize| fields.get(number - 3).copied().unwrap_or_default();
         Self {
@@ -119,17 +120,17 @@ impl State {
     }
 }
 
-/// What the kernel counts of the container; it only goes up.
+/// The kernel's counters for the container; they never decrease.
 #[derive(Debug)]
 pub(super) struct Counters {
-    /// Processes that were stopped for want of memory.
+    /// Processes that were killed because memory ran out.
     pub(super) out_of_memory: u64,
-    /// Processes that were refused.
+    /// Processes that could not be started.
     pub(super) too_many_processes: u64,
 }
 
 impl Counters {
-    /// Reads them where control groups of version 2 or of version 1 have them.
+    /// Reads the counters from version 2 or version 1 control groups.
     pub(super) fn look() -> Self {
         let first = |files: [&str; 2], name: &str| {
             files.iter().map(|file| count(Some(&Path::new("/sys/fs/cgroup").join(file)), name)).max().unwrap_or(0)

@@ -1,12 +1,12 @@
-//! Docker: one action in a container of the image that it names, by a Docker Engine on the worker's own machine.
+//! Docker: runs an action in a container of the image that it names, with a Docker Engine on the worker's own machine.
 //!
-//! A container's first process is this worker's own program, and takes the tasks from the worker over a socket; so many small
-//! actions of one tenant in one image share a container, one after the other, each with its own mounts. Where the worker cannot
-//! mount for containers, each action has a container of its own and a copy of its inputs.
+//! A container's first process is this worker's own program, which receives tasks from the worker over a socket. So
+//! many small actions of one tenant in one image share a container, one after another, each with its own mounts. If the
+//! worker cannot mount for containers, each action gets its own container and a copy of its inputs.
 //!
-//! Invariant: an action sees the image, its inputs at [`BUILD`](kiln_executor::BUILD), an empty `/tmp` and its own processes; it
-//! has no privileges and is not root; nothing that it leaves meets another action. Containers carry the id of the worker's state
-//! directory, and what a killed worker leaves is removed when it starts again.
+//! Invariant: an action sees the image, its inputs at [`BUILD`](kiln_executor::BUILD), an empty `/tmp` and its own
+//! processes; it has no privileges and is not root; nothing that it leaves reaches another action. Containers are
+//! labelled with the id of the worker's state directory, and a restarted worker removes what a killed one left.
 
 mod blame;
 mod container;
@@ -45,16 +45,16 @@ pub use resolver::Resolver;
 use kiln_executor::scratch;
 use kiln_kernel::userns;
 
-/// User and group that an action has in a container whose worker is root.
+/// User and group of an action in a container if the worker is root.
 const USER: u32 = 1000;
 const GROUP: u32 = 1000;
-/// How often containers that nobody wants are looked for.
+/// How often to look for unused containers.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// Whether a worker offers Docker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
-    /// If an engine answers.
+    /// If an engine responds.
     Auto,
     /// Never.
     Off,
@@ -62,31 +62,31 @@ pub enum Mode {
     Required,
 }
 
-/// What Docker needs to know.
+/// Configuration of the Docker executor.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Address of the engine.
+    /// The engine's address.
     pub host: String,
     /// The engine's network for steps with `network = true`.
     pub network: String,
-    /// The worker's name, for people who look at containers.
+    /// The worker's name, for people who inspect containers.
     pub worker: String,
-    /// The worker's state directory. Inputs lie below it.
+    /// The worker's state directory, which contains the inputs.
     pub state: PathBuf,
-    /// What registries are shown for those who bring nothing of their own.
+    /// The worker's own registry credentials.
     pub credentials: Own,
-    /// The program that becomes a container's init; by default this process's own executable.
+    /// The program that becomes a container's init; defaults to this process's executable.
     pub init: Option<PathBuf>,
 }
 
-/// Credentials of the worker itself, which are every tenant's where there are any.
+/// The worker's own registry credentials, used for every tenant if there are any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Own {
-    /// It has none: each tenant has the farm's.
+    /// None: each tenant uses the farm's credentials for it.
     None,
-    /// Those of its user.
+    /// Those of the worker's user.
     User,
-    /// Those of one `config.json` of Docker's.
+    /// Those in a Docker `config.json`.
     File(PathBuf),
 }
 
@@ -96,7 +96,7 @@ struct Shared {
     images: Images,
     setting: Setting,
     mounts: Result<Mounts, String>,
-    /// Mounts reach the containers, as far as is known.
+    /// Whether mounts reach the containers, as far as is known.
     mounts_arrive: AtomicBool,
     jobs: PathBuf,
     containers: AtomicU64,
@@ -108,16 +108,16 @@ pub struct Docker {
     shared: Arc<Shared>,
 }
 
-/// Where this process was started to serve a container, it does that and does not return.
+/// If this process was started as a container's init, does that work and never returns.
 pub fn become_init_if_asked() {
     init::become_init_if_asked();
 }
 
 impl Docker {
-    /// Connects to the engine, and removes what an earlier run left: containers, mounts, directories.
+    /// Connects to the engine, and removes the containers, mounts and directories that an earlier run left.
     ///
     /// # Errors
-    /// Where there is no engine, or it cannot be used.
+    /// If there is no engine, or it cannot be used.
     pub async fn open(config: Config) -> Result<Self, Error> {
         let engine = Engine::connect(&config.host).await?;
         let directory = config.state.join("docker");
@@ -165,7 +165,7 @@ impl Docker {
         Ok(Self { shared })
     }
 
-    /// What it is and how it is used, in words.
+    /// Describes the engine and how it is used.
     pub fn describe(&self) -> String {
         let engine = self.shared.setting.engine.describe();
         match &self.shared.mounts {
@@ -174,22 +174,22 @@ impl Docker {
         }
     }
 
-    /// Whether its engine answers now.
+    /// Whether the engine currently responds.
     pub async fn answers(&self) -> bool {
         self.shared.setting.engine.answers().await
     }
 
-    /// The architectures that it runs natively, as images name them.
+    /// The engine's native architecture, in the notation of images.
     pub fn architecture(&self) -> &str {
         &self.shared.setting.engine.architecture
     }
 
-    /// What answers the digests of images.
+    /// Resolves image names to digests.
     pub fn resolver(&self) -> Resolver {
         Resolver { shared: self.shared.clone() }
     }
 
-    /// Removes the containers that wait. The others go when their actions end.
+    /// Removes idle containers. The others are removed when their actions end.
     pub async fn close(&self) {
         futures::future::join_all(self.shared.pool.drain().iter().map(container::Container::end)).await;
     }
@@ -201,7 +201,7 @@ impl Shared {
         format!("kiln-{}-{}-{number}", self.setting.state, std::process::id())
     }
 
-    /// The mounts, where they can be had and reach the containers.
+    /// The mounts, if this worker can create them and they reach containers.
     fn mounts(&self) -> Option<&Mounts> {
         self.mounts.as_ref().ok().filter(|_| self.mounts_arrive.load(Ordering::Relaxed))
     }
@@ -220,13 +220,15 @@ fn prepare(config: &Config, directory: &Path) -> Result<(Files, Result<Mounts, S
     }
     let program = match &config.init {
         Some(program) => program.clone(),
-        None => std::env::current_exe().map_err(|error| format!("cannot find this program itself: {error}"))?,
+        None => {
+            std::env::current_exe().map_err(|error| format!("cannot find this program's own executable: {error}"))?
+        }
     };
     let files = Files::gather(directory.join("init"), &program)?;
     Ok((files, Mounts::open(directory, &config.state, &program)))
 }
 
-/// The id of a state directory: made once, and kept in it.
+/// The id of a state directory, created once and stored in it.
 fn state_id(directory: &Path) -> std::io::Result<String> {
     let path = directory.join("id");
     match std::fs::read_to_string(&path) {

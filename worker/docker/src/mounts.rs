@@ -1,12 +1,12 @@
-//! A task's inputs and its `/tmp` in a container that runs already.
+//! Mounts a task's inputs and `/tmp` into a running container.
 //!
-//! A container has two empty directories of the worker's, its *slot*. What the worker mounts there appears in the container: the
-//! layers of the inputs stacked with a fresh directory on top, and a fresh `/tmp`. The worker is root and the task is not, so both
-//! are seen through a *view*: a mount of the state directory on which the worker's files belong to the task's user, while on disk
-//! they stay the worker's.
+//! A container has two empty directories of the worker's, its *slot*. What the worker mounts there appears in the
+//! container: the input layers stacked below a fresh directory, and a fresh `/tmp`. The worker is root and the task is
+//! not, so both are seen through a *view*: an id-mapped mount of the state directory on which the worker's files belong
+//! to the task's user, while on disk they stay the worker's.
 //!
-//! This needs root, overlayfs, mounts that map owners (Linux 5.19), and an engine in the same mount namespace.
-//! Invariant: nothing of one task is mounted when the next begins.
+//! This needs root, overlayfs, id-mapped mounts (Linux 5.19), and an engine in the same mount namespace.
+//! Invariant: nothing of one task is still mounted when the next begins.
 
 use std::fs;
 use std::io;
@@ -24,7 +24,7 @@ use kiln_kernel::{syscalls, userns};
 
 const NONE: Option<&Path> = None;
 
-/// Where tasks' directories are mounted.
+/// The directories below which tasks' files are mounted.
 #[derive(Debug)]
 pub(super) struct Mounts {
     state: PathBuf,
@@ -32,30 +32,30 @@ pub(super) struct Mounts {
     slots: PathBuf,
 }
 
-/// The two directories of one container; gone when this is dropped.
+/// The two directories of one container; removed on drop.
 #[derive(Debug)]
 pub(super) struct Slot {
     directory: PathBuf,
 }
 
-/// What is mounted in a slot; unmounted when this is dropped.
+/// What is mounted in a slot; unmounted on drop.
 #[derive(Debug)]
 pub(super) struct Placed {
     points: Vec<PathBuf>,
 }
 
 impl Mounts {
-    /// Makes the view and the place of the slots below `directory`.
+    /// Creates the view and the directory of the slots below `directory`.
     ///
     /// # Errors
-    /// In words, where this worker cannot mount for containers.
+    /// Why this worker cannot mount for containers.
     pub(super) fn open(directory: &Path, state: &Path, init: &Path) -> Result<Self, String> {
         if !userns::is_machine_root() {
             return Err("the worker is not root".to_owned());
         }
         let mounts = Self { state: state.to_owned(), view: directory.join("view"), slots: directory.join("slots") };
         for path in [&mounts.view, &mounts.slots] {
-            fs::create_dir_all(path).map_err(|error| format!("cannot make `{}`: {error}", path.display()))?;
+            fs::create_dir_all(path).map_err(|error| format!("cannot create `{}`: {error}", path.display()))?;
         }
         look_through(state, &mounts.view, init)?;
         let failed = |error: nix::Error| format!("cannot mount `{}`: {error}", mounts.slots.display());
@@ -64,7 +64,7 @@ impl Mounts {
         Ok(mounts)
     }
 
-    /// A new slot.
+    /// Creates a slot.
     pub(super) fn slot(&self, name: &str) -> io::Result<Slot> {
         let slot = Slot { directory: self.slots.join(name) };
         fs::create_dir_all(slot.build())?;
@@ -79,7 +79,7 @@ impl Mounts {
             .map_err(|_| format!("`{}` is not in the state directory", path.display()))
     }
 
-    /// Mounts a task's inputs and its `/tmp`. Blocks.
+    /// Mounts a task's inputs and `/tmp`. Blocks.
     pub(super) fn place(&self, slot: &Slot, layers: &[PathBuf], scratch: &Scratch) -> Result<Placed, String> {
         let made = |name: &str| scratch.directory(name).map_err(|error| format!("cannot prepare a job: {error}"));
         let (upper, work, tmp) = (made("written")?, made("work")?, made("tmp")?);
@@ -118,7 +118,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // Only empty directories: where something is still mounted, nothing is removed.
+        // Removes only empty directories, so nothing that is still mounted is touched.
         for path in [self.build(), self.tmp(), self.directory.clone()] {
             let _ = fs::remove_dir(path);
         }
@@ -129,31 +129,31 @@ impl Drop for Placed {
     fn drop(&mut self) {
         for point in self.points.iter().rev() {
             if let Err(error) = umount2(point, MntFlags::MNT_DETACH) {
-                tracing::error!(%error, path = %point.display(), "cannot unmount what a job had");
+                tracing::error!(%error, path = %point.display(), "cannot unmount a job's directory");
             }
         }
     }
 }
 
-/// Runs this in a thread with a working directory of its own.
+/// Runs a closure in a thread that has its own working directory.
 fn alone<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_FS).map_err(|error| format!("cannot leave the others' directory: {error}"))?;
+            unshare(CloneFlags::CLONE_FS).map_err(|error| format!("cannot unshare the working directory: {error}"))?;
             work()
         });
-        thread.join().map_err(|_| "a thread that mounts ended early".to_owned())?
+        thread.join().map_err(|_| "a mounting thread panicked".to_owned())?
     })
 }
 
-/// Mounts `from` at `to`, with root's files belonging to the tasks' user, and that user's to root.
+/// Mounts `from` at `to` with owners swapped: root's files belong to the tasks' user, and that user's to root.
 fn look_through(from: &Path, to: &Path, program: &Path) -> Result<(), String> {
     let words = |what: &'static str| move |error: rustix::io::Errno| format!("{what}: {error}");
-    // Root and the tasks' user change places; everybody else stays.
+    // Root and the tasks' user are swapped; all other ids stay the same.
     let (id, rest) = (USER, USER + 1);
     let map = format!("0 {id} 1\n1 1 {}\n{id} 0 1\n{rest} {rest} {}\n", id - 1, 65_536 - rest);
     let namespace =
-        userns::make(program, None, &map).map_err(|error| format!("cannot make a user namespace: {error}"))?;
+        userns::make(program, None, &map).map_err(|error| format!("cannot create a user namespace: {error}"))?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(rustix::fs::CWD, from, flags).map_err(words("cannot clone the state directory's mount"))?;
     use std::os::fd::AsFd;
@@ -163,7 +163,7 @@ fn look_through(from: &Path, to: &Path, program: &Path) -> Result<(), String> {
         .map_err(words("cannot mount the view"))
 }
 
-/// Unmounts what an earlier run left below a directory.
+/// Unmounts what an earlier run left mounted below a directory.
 pub(super) fn sweep(directory: &Path) {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
@@ -174,7 +174,7 @@ pub(super) fn sweep(directory: &Path) {
     }
 }
 
-/// The kernel writes spaces and the like as octal numbers.
+/// The kernel writes spaces and similar characters as octal escapes.
 fn unescape(text: &str) -> PathBuf {
     let mut plain = text.to_owned();
     for (code, c) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {

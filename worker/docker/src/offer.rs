@@ -1,6 +1,7 @@
-//! Whether this worker offers Docker: as long as its engine answers, and from the time when it first does.
+//! Whether this worker offers Docker: from the engine's first response, and whenever it responds.
 //!
-//! Invariant: a worker whose engine is gone says so to the farm, and gets no more of what it would only hand back.
+//! Invariant: a worker whose engine is unavailable tells the farm, and gets no more actions that it could only hand
+//! back.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Config, Docker, Error, Mode};
 
-/// How often the engine is asked whether it is there.
+/// How often to check that the engine responds.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// What is offered: Docker in words, or in words why not.
+/// A description of Docker on this worker, or the reason why it is not offered.
 pub type Offered = Result<String, String>;
 
-/// Docker, where and while there is one.
+/// Docker on this worker, which may be unavailable at times.
 #[derive(Debug)]
 pub struct Offer {
     config: Option<Config>,
@@ -28,7 +29,7 @@ impl Offer {
     /// Looks for an engine.
     ///
     /// # Errors
-    /// Where there is none, and the worker must have one.
+    /// If there is none although it is required.
     pub async fn open(mode: Mode, config: Config) -> Result<Arc<Self>, Error> {
         let mut offer = Self { config: None, docker: OnceLock::new(), offered: watch::Sender::new(Ok(String::new())) };
         match mode {
@@ -42,12 +43,12 @@ impl Offer {
         Ok(Arc::new(offer))
     }
 
-    /// What is offered now, and whenever that changes.
+    /// What is offered now, and each change of it.
     pub fn offered(&self) -> watch::Receiver<Offered> {
         self.offered.subscribe()
     }
 
-    /// Docker, once there was one: its engine may be away.
+    /// Docker, if an engine has ever responded; it may be unavailable now.
     pub fn docker(&self) -> Option<&Docker> {
         self.docker.get()
     }
@@ -65,7 +66,7 @@ impl Offer {
         }
     }
 
-    /// Looks whether the engine is there.
+    /// Checks whether the engine responds.
     pub async fn look(&self) {
         match self.docker.get() {
             None => self.find().await,
@@ -82,7 +83,7 @@ impl Offer {
         });
     }
 
-    /// Looks again and again, until `stop`.
+    /// Checks the engine repeatedly until `stop` is cancelled.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         if self.config.is_none() && self.docker.get().is_none() {
             return;

@@ -1,6 +1,6 @@
-//! Containers that wait for the next task of their kind.
+//! Idle containers that wait for the next task of their kind.
 //!
-//! Invariant: only what a container's init called clean comes in here.
+//! Invariant: a container is only added after its init has reported it clean.
 
 use std::time::{Duration, Instant};
 
@@ -9,19 +9,19 @@ use parking_lot::Mutex;
 use super::container::Container;
 use super::request::Kind;
 
-/// Containers that wait at once, of all kinds.
+/// Maximum number of idle containers of all kinds.
 const MOST: usize = 16;
-/// How long one waits.
+/// How long a container stays idle.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// The containers, the longest waiting first.
+/// The containers, longest idle first.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     waiting: Mutex<Vec<(Container, Instant)>>,
 }
 
 impl Pool {
-    /// One of this kind that lives, the last that came.
+    /// Takes the most recently added container of this kind that is still alive.
     pub(super) fn take(&self, kind: &Kind) -> Option<Container> {
         let mut dead = Vec::new();
         let mut waiting = self.waiting.lock();
@@ -33,13 +33,13 @@ impl Pool {
             }
             dead.push(container);
         };
-        // What is dropped is removed by the engine, which need not hold the others up.
+        // Dropped containers are removed by the engine; other callers need not wait for that.
         drop(waiting);
         drop(dead);
         found
     }
 
-    /// Takes a container in, and lets the one go that waits longest where there are too many.
+    /// Adds a container. If there are too many, removes the one that has been idle longest.
     pub(super) fn give(&self, container: Container) {
         let mut waiting = self.waiting.lock();
         waiting.push((container, Instant::now()));
@@ -48,7 +48,7 @@ impl Pool {
         drop(gone);
     }
 
-    /// Lets those go that nobody has wanted for long.
+    /// Removes containers that have been idle for too long.
     pub(super) fn sweep(&self) {
         let mut waiting = self.waiting.lock();
         let split = waiting.iter().position(|(_, since)| since.elapsed() < PATIENCE).unwrap_or(waiting.len());
@@ -57,7 +57,7 @@ impl Pool {
         drop(gone);
     }
 
-    /// All of them.
+    /// Takes all of them.
     pub(super) fn drain(&self) -> Vec<Container> {
         self.waiting.lock().drain(..).map(|(container, _)| container).collect()
     }

@@ -1,4 +1,4 @@
-//! How far a pull is, told in the step's log now and then.
+//! Reports a pull's progress in the step's log.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,10 +9,10 @@ use tokio::sync::mpsc;
 
 use kiln_executor::{Chunk, Stream};
 
-/// How often a pull says how far it is.
+/// Interval between progress reports.
 const TELL_EVERY: Duration = Duration::from_secs(2);
 
-/// Says how far a pull is, now and then.
+/// Reports the progress of one pull.
 pub(super) struct Progress<'a> {
     name: &'a ImageName,
     tell: &'a mpsc::Sender<Chunk>,
@@ -31,7 +31,7 @@ impl<'a> Progress<'a> {
         let _ = self.tell.send(Chunk { stream: Stream::Stderr, data }).await;
     }
 
-    /// Takes what the engine says.
+    /// Handles an event from the engine.
     pub(super) async fn saw(&mut self, info: &CreateImageInfo) {
         if let (Some(layer), Some(detail), Some("Downloading")) =
             (&info.id, &info.progress_detail, info.status.as_deref())
@@ -47,7 +47,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// The image is there.
+    /// Reports that the image was pulled.
     pub(super) async fn done(&self) {
         self.say(format!("pulled `{}` in {:.1} s", self.name, self.began.elapsed().as_secs_f64())).await;
     }

@@ -1,7 +1,8 @@
-//! Images that this worker pulled: removed when nobody wants them any more, or when the disk is nearly full.
+//! Images that this worker pulled. They are removed when unused for long, or when the disk is nearly full.
 //!
-//! Invariant: only what this worker itself pulled is removed, and only by the name under which it did. What was in the engine
-//! before, has another name, is in a container, or was tagged or pulled by somebody else since, stays.
+//! Invariant: only images that this worker itself pulled are removed, and only by the name under which it did. An image
+//! stays if the engine had it before, if it has another name, if a container uses it, or if something else has tagged
+//! or pulled it since.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,16 +11,16 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-/// How long an image stays that nobody uses.
+/// How long an unused image is kept.
 const KEEP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// How long one stays though the disk is nearly full.
+/// How long an unused image is kept although the disk is nearly full.
 const KEEP_AT_LEAST: Duration = Duration::from_secs(30 * 60);
-/// The disk is nearly full where it has less than one part in so many left.
+/// The disk is nearly full if less than one part in this many is free.
 const NEARLY_FULL: u64 = 10;
-/// Uses are written down this often.
+/// How often uses are saved.
 const NOTE_EVERY: Duration = Duration::from_secs(60);
 
-/// The images by name; written to a file, for a worker may be started again.
+/// The images by name; saved to a file that survives a restart of the worker.
 #[derive(Debug)]
 pub(super) struct Pulled {
     file: PathBuf,
@@ -30,14 +31,15 @@ pub(super) struct Pulled {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Written")]
 struct Image {
-    /// When it was used last, in seconds of Unix time.
+    /// Last use, in seconds of Unix time.
     used: u64,
-    /// What the engine said after the pull of when it was tagged last. Another answer means that somebody did that since.
+    /// The time of the last tag that the engine reported after the pull. A different value means that something else
+    /// tagged it since.
     #[serde(skip_serializing_if = "Option::is_none")]
     tagged: Option<String>,
 }
 
-/// Earlier versions wrote down the last use alone.
+/// Earlier versions saved only the last use.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Written {
@@ -59,14 +61,14 @@ impl From<Written> for Image {
 }
 
 impl Pulled {
-    /// Those of an earlier run of this worker, too.
+    /// Opens the list, including the images of earlier runs of this worker.
     pub(super) fn open(directory: &Path) -> Self {
         let file = directory.join("pulled.json");
         let known = std::fs::read(&file).ok().and_then(|data| serde_json::from_slice(&data).ok());
         Self { file, images: Mutex::new(known.unwrap_or_default()) }
     }
 
-    /// An image was pulled. Where it was there before, it counts only if this worker had pulled it then, too.
+    /// Records a pull. An image that existed before counts only if this worker had pulled it then, too.
     pub(super) fn add(&self, name: &str, is_new: bool, tagged: Option<String>) {
         let mut images = self.images.lock();
         if is_new || images.contains_key(name) {
@@ -75,13 +77,13 @@ impl Pulled {
         }
     }
 
-    /// Whether somebody else tagged or pulled an image since, by what the engine says now.
+    /// Whether something else has tagged or pulled an image since, judged by what the engine reports now.
     pub(super) fn is_taken(&self, name: &str, tagged: Option<&str>) -> bool {
         let known = self.images.lock().get(name).and_then(|image| image.tagged.clone());
         known.is_some_and(|known| tagged.is_some_and(|tagged| tagged != known))
     }
 
-    /// An image is used; it counts only where this worker pulled it.
+    /// Records a use, if this worker pulled the image.
     pub(super) fn touch(&self, name: &str) {
         let mut images = self.images.lock();
         let Some(image) = images.get_mut(name) else { return };
@@ -91,12 +93,12 @@ impl Pulled {
         }
     }
 
-    /// Whether this worker pulled it.
+    /// Whether this worker pulled the image.
     pub(super) fn has(&self, name: &str) -> bool {
         self.images.lock().contains_key(name)
     }
 
-    /// An image is no longer there.
+    /// Forgets an image that no longer exists.
     pub(super) fn forget(&self, name: &str) {
         let mut images = self.images.lock();
         if images.remove(name).is_some() {
@@ -104,7 +106,7 @@ impl Pulled {
         }
     }
 
-    /// Those to remove now, the longest unused first.
+    /// The images to remove now, longest unused first.
     pub(super) fn unwanted(&self) -> Vec<String> {
         let parent = self.file.parent().unwrap_or(Path::new("/"));
         let nearly_full = rustix::fs::statvfs(parent).is_ok_and(|disk| disk.f_bavail < disk.f_blocks / NEARLY_FULL);
@@ -116,7 +118,7 @@ impl Pulled {
         let written = serde_json::to_vec(images).map_err(std::io::Error::other);
         let written = written.and_then(|data| std::fs::write(&temporary, data));
         if let Err(error) = written.and_then(|()| std::fs::rename(&temporary, &self.file)) {
-            tracing::warn!(%error, "cannot write down which images were pulled");
+            tracing::warn!(%error, "cannot save which images were pulled");
         }
     }
 }

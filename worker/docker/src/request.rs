@@ -1,6 +1,7 @@
-//! What an engine is asked for: one container with all its limits.
+//! The request to an engine for one container with all its limits.
 //!
-//! Invariant: it has no privileges, no capabilities, no network that was not asked for, and a root that nobody can write.
+//! Invariant: the container has no privileges, no capabilities, only the network that was asked for, and a read-only
+//! root.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,12 +17,12 @@ use super::init::{DOOR, FILES};
 use super::mounts::Slot;
 use kiln_executor::BUILD;
 
-/// Processes that the init may need beside the task's own: its threads.
+/// Processes that the init may need in addition to the task's: its threads.
 const OWN_PROCESSES: i64 = 8;
-/// Memory that the init may need beside the task's own.
+/// Memory that the init may need in addition to the task's.
 const OWN_BYTES: u64 = 16 << 20;
 
-/// What a container is made for: only tasks that ask for the same may share one, one after the other.
+/// Properties of a container: only tasks with equal properties may share one, one after another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Kind {
     pub(super) tenant: String,
@@ -37,23 +38,23 @@ pub(super) struct Kind {
 pub(super) struct Setting {
     pub(super) engine: Engine,
     pub(super) files: Files,
-    /// Where the doors are.
+    /// The directory of the sockets' directories.
     pub(super) doors: PathBuf,
     pub(super) worker: String,
     /// Id of the state directory.
     pub(super) state: String,
-    /// The engine's network for tasks that ask for one.
+    /// The engine's network for tasks with network access.
     pub(super) network: String,
     /// User and group of tasks.
     pub(super) user: (u32, u32),
 }
 
-/// The directories of the host that become the inputs and `/tmp` of a container.
+/// The host directories that become a container's inputs and `/tmp`.
 #[derive(Debug)]
 pub(super) enum Place {
-    /// A slot, where each task has its own mounts.
+    /// A slot, in which each task has its own mounts.
     Slot(Slot),
-    /// For one task.
+    /// Directories for a single task.
     Directories { build: PathBuf, tmp: PathBuf },
 }
 
@@ -69,7 +70,7 @@ fn bind(from: &Path, to: &str, read_only: bool, propagation: Option<MountBindOpt
     }
 }
 
-/// The request, for a container with its door in this directory.
+/// The request for a container whose socket is in the directory `door`.
 pub(super) fn body(setting: &Setting, kind: &Kind, place: &Place, door: &Path) -> ContainerCreateBody {
     let follow = matches!(place, Place::Slot(_)).then_some(MountBindOptionsPropagationEnum::RSLAVE);
     let (build, tmp) = match place {
@@ -85,7 +86,7 @@ pub(super) fn body(setting: &Setting, kind: &Kind, place: &Place, door: &Path) -
         network_mode: Some(if kind.network { setting.network.clone() } else { "none".to_owned() }),
         ipc_mode: Some("private".to_owned()),
         memory: Some(memory),
-        // No swap beside it.
+        // No swap in addition to memory.
         memory_swap: Some(memory),
         shm_size: Some(memory),
         cpu_shares: Some((i64::from(kind.milli_cpus) * 1024 / 1000).max(2)),
@@ -109,7 +110,7 @@ pub(super) fn body(setting: &Setting, kind: &Kind, place: &Place, door: &Path) -
         user: Some(format!("{user}:{group}")),
         working_dir: Some("/".to_owned()),
         hostname: Some("kiln".to_owned()),
-        // An engine that stops need not wait: nothing in here can end in order.
+        // A stopping engine need not wait: nothing in here has to shut down cleanly.
         stop_signal: Some("SIGKILL".to_owned()),
         labels: Some(HashMap::from([
             (WORKER_LABEL.to_owned(), setting.worker.clone()),

@@ -1,5 +1,5 @@
-//! Answers which digest an image's name stands for, as if it were a command: so the question is placed, retried and cancelled
-//! as any action is, and it is asked with the credentials of a worker that will also pull.
+//! Resolves an image name to a digest, in the form of an action: so the request is placed, retried and cancelled like
+//! any other, and it uses the credentials of a worker that will also pull.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::images::For;
 use kiln_executor::scratch::Scratch;
 use kiln_executor::{Chunk, Error, Executor, Exit, Finished, Job, OutputTree, Stream};
 
-/// Resolves names of images.
+/// Resolves image names.
 #[derive(Debug)]
 pub struct Resolver {
     pub(super) shared: Arc<Shared>,
@@ -22,7 +22,7 @@ pub struct Resolver {
 fn arguments(job: &Job) -> Result<(ImageName, String), Error> {
     let [name, platform] = job.arguments.as_slice() else {
         return Err(Error::Action(
-            "expected an image's name and a platform such as `linux/amd64` as arguments".to_owned(),
+            "expected an image name and a platform such as `linux/amd64` as arguments".to_owned(),
         ));
     };
     let name = name.parse().map_err(|error: kiln_images::reference::Invalid| Error::Action(error.to_string()))?;
@@ -36,7 +36,7 @@ impl Executor for Resolver {
     async fn run(&self, job: Job, output: mpsc::Sender<Chunk>, cancel: CancellationToken) -> Result<Finished, Error> {
         let began = Instant::now();
         let (name, architecture) = arguments(&job)?;
-        // It leaves no files.
+        // It produces no files.
         let nothing =
             Scratch::new(&self.shared.jobs).map_err(|error| Error::Worker(format!("cannot prepare a job: {error}")))?;
         let resolving = self.shared.images.resolve(&name, &architecture, For::job(&job));

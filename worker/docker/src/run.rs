@@ -1,4 +1,4 @@
-//! Carries out one job in a container.
+//! Runs one job in a container.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, lchown};
@@ -24,9 +24,9 @@ use kiln_executor::scratch::Scratch;
 use kiln_executor::{self as executor, Chunk, Error, Executor, Finished, Job, OutputTree, Stream};
 use kiln_kernel::userns;
 
-/// The engine's name for the machine's own network, whose sockets are everybody's.
+/// The engine's name for the machine's own network, where sockets are shared with the machine.
 const HOST_NETWORK: &str = "host";
-/// How long a stopped task's end may take before its container is ended.
+/// How long a stopped task may take to end before its container is killed.
 const STOPPING: Duration = Duration::from_secs(10);
 
 #[async_trait::async_trait]
@@ -46,8 +46,8 @@ struct Seated {
     output: [pipe::Receiver; 2],
 }
 
-/// What is dropped when the outputs were collected: first the mounts, then what they were made of. A container that is clean goes
-/// back to the others.
+/// Dropped when the outputs have been collected: first the mounts, then the directories below them. A clean container
+/// goes back to the pool.
 #[derive(Debug)]
 struct Left {
     placed: Option<Placed>,
@@ -80,10 +80,10 @@ fn fault(what: &str) -> impl FnOnce(std::io::Error) -> Error + '_ {
     move |error| Error::Worker(format!("{what}: {error}"))
 }
 
-/// Finds or makes a container, puts the inputs into it and starts the command.
+/// Finds or creates a container, gives it the inputs and starts the command.
 async fn seat(shared: &Arc<Shared>, job: &Job, output: &mpsc::Sender<Chunk>) -> Result<Seated, Error> {
     let executor::Place::Image(name, architecture) = &job.place else {
-        return Err(Error::Worker("a job without an image came to Docker".to_owned()));
+        return Err(Error::Worker("the Docker executor got a job without an image".to_owned()));
     };
     let architecture = architecture.unwrap_or(&shared.setting.engine.architecture);
     loop {
@@ -110,7 +110,7 @@ fn kind(job: &Job, image: &Image) -> Kind {
     }
 }
 
-/// Makes a container in a task of its own: where nobody waits for it any more, it is removed when it is there.
+/// Creates a container in a separate task: if nobody waits for it any more, it is removed when it is ready.
 async fn started(shared: &Arc<Shared>, job: &Job, image: &Image, place: Place) -> Result<Container, Error> {
     let (making, kind) = (shared.clone(), kind(job, image));
     let made = tokio::spawn(async move { Container::start(&making.setting, &making.name(), kind, place).await }).await;
@@ -123,7 +123,7 @@ async fn started(shared: &Arc<Shared>, job: &Job, image: &Image, place: Place) -
     })
 }
 
-/// In a container that others of its kind use too. `None`: to be tried again, another way.
+/// Runs it in a pooled container. `None`: try again in another way.
 async fn among_others(
     shared: &Arc<Shared>,
     mounts: &Mounts,
@@ -143,19 +143,19 @@ async fn among_others(
     let mut left =
         Left { placed: Some(placed), scratch, container: Some(container), clean: false, shared: shared.clone() };
     if !is_warm && !arrives(&left) {
-        tracing::warn!("what this worker mounts does not reach containers; every action gets a container of its own");
+        tracing::warn!("this worker's mounts do not reach containers; every action gets its own container");
         shared.mounts_arrive.store(false, Ordering::Relaxed);
         return Ok(None);
     }
     match begin(&mut left, job).await {
         Ok(output) => Ok(Some(Seated { left, output })),
-        // It may have been removed while it waited.
+        // The idle container may have been removed meanwhile.
         Err(_) if is_warm => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Whether the container sees what was mounted, and not the empty directory behind it.
+/// Whether the container sees the mounts, and not the empty directories below them.
 fn arrives(left: &Left) -> bool {
     let Some(pid) = left.container.as_ref().and_then(Container::pid) else { return false };
     let identity = |path: &Path| path.metadata().map(|data| (data.dev(), data.ino())).ok();
@@ -163,7 +163,7 @@ fn arrives(left: &Left) -> bool {
     theirs.is_some() && theirs == identity(&left.root())
 }
 
-/// In a container of its own, with a copy of the inputs.
+/// Runs it in its own container, with a copy of the inputs.
 async fn alone(shared: &Arc<Shared>, job: &Job, image: &Image) -> Result<Seated, Error> {
     let scratch = Scratch::new(&shared.jobs).map_err(fault("cannot prepare a job"))?;
     let (layers, (user, group), directory) = (job.layers.clone(), shared.setting.user, scratch.path().to_owned());
@@ -200,10 +200,10 @@ fn give(path: &Path, user: u32, group: u32) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Starts the command; its output comes out of the pipes.
+/// Starts the command; its output arrives through the pipes.
 async fn begin(left: &mut Left, job: &Job) -> Result<[pipe::Receiver; 2], Error> {
     let user = left.shared.setting.user;
-    let Some(container) = &mut left.container else { return Err(Error::Worker("there is no container".to_owned())) };
+    let Some(container) = &mut left.container else { return Err(Error::Worker("no container".to_owned())) };
     let task = Task {
         arguments: job.arguments.clone(),
         environment: job.environment.clone(),
@@ -212,20 +212,20 @@ async fn begin(left: &mut Left, job: &Job) -> Result<[pipe::Receiver; 2], Error>
         make_directories: job.make_directories.clone(),
         private_network: !job.network || left.shared.setting.network != HOST_NETWORK,
     };
-    let (stdout_end, stdout) = output_pipe(user).map_err(fault("cannot make a pipe"))?;
-    let (stderr_end, stderr) = output_pipe(user).map_err(fault("cannot make a pipe"))?;
+    let (stdout_end, stdout) = output_pipe(user).map_err(fault("cannot create a pipe"))?;
+    let (stderr_end, stderr) = output_pipe(user).map_err(fault("cannot create a pipe"))?;
     container
         .begin(&task, [stdout_end.as_fd(), stderr_end.as_fd()])
         .await
-        .map_err(fault("cannot speak with a container"))?;
-    match container.report().await.map_err(fault("a container says nothing"))? {
+        .map_err(fault("cannot talk to a container"))?;
+    match container.report().await.map_err(fault("no answer from a container"))? {
         Report::Started => Ok([stdout, stderr]),
         Report::Setup(reason) => Err(Error::Worker(format!("cannot start a command in a container: {reason}"))),
-        other => Err(Error::Worker(format!("a container's init said {other:?} and not that a command runs"))),
+        other => Err(Error::Worker(format!("a container's init sent {other:?}, expected `Started`"))),
     }
 }
 
-/// The writing end belongs to the task's user: commands open `/dev/stdout` anew.
+/// The writing end belongs to the task's user, because commands may open `/dev/stdout` again.
 fn output_pipe((user, group): (u32, u32)) -> std::io::Result<(OwnedFd, pipe::Receiver)> {
     let (sender, receiver) = pipe::pipe()?;
     let end = sender.into_blocking_fd()?;
@@ -236,7 +236,7 @@ fn output_pipe((user, group): (u32, u32)) -> std::io::Result<(OwnedFd, pipe::Rec
     Ok((end, receiver))
 }
 
-/// Follows the command to its end, or stops it.
+/// Follows the command until it ends, or stops it.
 async fn attend(
     seated: Seated,
     job: &Job,
@@ -246,7 +246,7 @@ async fn attend(
     let Seated { mut left, output: [stdout, stderr] } = seated;
     let began = Instant::now();
     let Some(mut container) = left.container.take() else {
-        return Err(Error::Worker("there is no container".to_owned()));
+        return Err(Error::Worker("no container".to_owned()));
     };
     let disk = Disk::watch(left.scratch.path(), job.disk_bytes);
     let ending = async {
@@ -267,13 +267,13 @@ async fn attend(
         (report, Some(stop))
     };
     let followed = (follow(Some(stdout), Stream::Stdout, output.clone()), follow(Some(stderr), Stream::Stderr, output));
-    // What is in the pipes is drained after the last process has gone.
+    // What is still in the pipes is read after the last process has gone.
     let ((report, stop), (), ()) = tokio::join!(ending, followed.0, followed.1);
     let wall = began.elapsed();
     let (ended, clean) = match (report, stop) {
         (Ok(Report::Ended { ended, clean }), _) => (ended, clean),
         (Ok(other), _) => {
-            return Err(Error::Worker(format!("a container's init said {other:?} and not how a command ended")));
+            return Err(Error::Worker(format!("a container's init sent {other:?}, expected `Ended`")));
         }
         (Err(_), Some(_)) => (Ended { wall_us: wall.as_micros() as u64, ..Ended::default() }, false),
         (Err(_), None) => match container.post_mortem().await {

@@ -1,7 +1,7 @@
-//! What the worker and the init of a container say to each other, over one Unix socket.
+//! Messages between the worker and a container's init, over one Unix socket.
 //!
-//! The worker sends a tag byte. With [`RUN`] come two descriptors, standard output and error, then the task as a length and JSON;
-//! [`STOP`] stands alone. The init answers with a line of JSON for each [`Report`].
+//! The worker sends a tag byte. [`RUN`] comes with two descriptors, standard output and error, and is followed by the
+//! task as a length and JSON; [`STOP`] stands alone. The init answers with one line of JSON for each [`Report`].
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut, Read};
@@ -18,38 +18,38 @@ use kiln_kernel::syscalls;
 
 /// A task follows.
 pub(super) const RUN: u8 = b'R';
-/// Everything of the running task is to be stopped.
+/// The running task must be stopped completely.
 pub(super) const STOP: u8 = b'S';
-/// Longest task: arguments and variables have the kernel's own limit below this.
+/// Maximum size of a task: the kernel's limit on arguments and variables is below this.
 const MAX_TASK_BYTES: u32 = 64 << 20;
 
-/// One command for the init.
+/// A command for the init to run.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Task {
     pub(super) arguments: Vec<String>,
-    /// Over those of the image.
+    /// Takes precedence over the image's variables.
     pub(super) environment: BTreeMap<String, String>,
     pub(super) secrets: Secrets,
     pub(super) working_directory: String,
     pub(super) make_directories: Vec<String>,
-    /// The container has a network of its own, with nobody else's sockets in it.
+    /// Whether the container has its own network, without any other sockets in it.
     pub(super) private_network: bool,
 }
 
-/// What the init says.
+/// A message from the init.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
-    /// It waits for tasks.
+    /// It is waiting for tasks.
     Ready,
-    /// The command runs.
+    /// The command is running.
     Started,
-    /// The command could not be started, and it is not the command's fault.
+    /// The command could not be started, for a reason outside the command.
     Setup(String),
-    /// The command and all that it started is gone. `clean`: nothing else of it is left either.
+    /// The command and everything that it started are gone. `clean`: it left nothing else either.
     Ended { ended: Ended, clean: bool },
 }
 
-/// Tag and descriptors of a task, in one call that does not block.
+/// Sends a task's tag and descriptors in one non-blocking call.
 pub(super) fn send_tag(socket: BorrowedFd<'_>, output: [BorrowedFd<'_>; 2]) -> io::Result<()> {
     let descriptors: [RawFd; 2] = output.map(|descriptor| descriptor.as_raw_fd());
     let control = [ControlMessage::ScmRights(&descriptors)];
@@ -58,15 +58,15 @@ pub(super) fn send_tag(socket: BorrowedFd<'_>, output: [BorrowedFd<'_>; 2]) -> i
     Ok(())
 }
 
-/// The task's own bytes.
+/// Encodes a task.
 pub(super) fn encode(task: &Task) -> io::Result<Zeroizing<Vec<u8>>> {
     let json = Zeroizing::new(serde_json::to_vec(task)?);
     let length = u32::try_from(json.len()).ok().filter(|length| *length <= MAX_TASK_BYTES);
-    let length = length.ok_or_else(|| io::Error::other("the command is too long"))?;
+    let length = length.ok_or_else(|| io::Error::other("the command line is too long"))?;
     Ok(Zeroizing::new([&length.to_be_bytes()[..], &json].concat()))
 }
 
-/// Waits for a tag; `None` where the worker is gone.
+/// Waits for a tag; `None` if the worker is gone.
 pub(super) fn receive_tag(socket: &UnixStream) -> io::Result<Option<(u8, Vec<OwnedFd>)>> {
     let mut byte = [0];
     let mut pieces = [IoSliceMut::new(&mut byte)];
@@ -89,7 +89,7 @@ pub(super) fn receive_task(mut socket: &UnixStream) -> io::Result<Task> {
     socket.read_exact(&mut length)?;
     let length = u32::from_be_bytes(length);
     if length > MAX_TASK_BYTES {
-        return Err(io::Error::other("the command is too long"));
+        return Err(io::Error::other("the command line is too long"));
     }
     let mut json = Zeroizing::new(vec![0; length as usize]);
     socket.read_exact(&mut json)?;
