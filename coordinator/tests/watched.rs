@@ -70,7 +70,7 @@ impl Coordinator {
             }
             panic!("expected a line `{message}`")
         };
-        let metrics = address("metrics and health are served");
+        let metrics = address("serving metrics and health");
         let url = format!("http://{}", address("ready"));
         // Nobody reads further: what is written into a closed pipe would end the process.
         std::thread::spawn(move || lines.for_each(drop));

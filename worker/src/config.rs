@@ -1,4 +1,4 @@
-//! The worker's configuration: all of it is checked before it dials.
+//! The worker's configuration, validated as a whole before the worker connects.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,13 +11,13 @@ use kiln_docker as docker;
 use kiln_kernel::userns::subordinate;
 use kiln_sandbox::{IDS_OF_AN_ACTION, Isolation, Mode, SubIds};
 
-/// What a worker needs to know.
+/// Configuration of a worker.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
     /// URL of the farm's coordinator.
     #[arg(long, env = "KILN_COORDINATOR", value_name = "URL")]
     pub coordinator: String,
-    /// Who it is there.
+    /// Credentials for the coordinator.
     #[command(flatten)]
     pub access: Access,
     /// File with a join token from `kiln farm init` or `kiln farm token --join`. The worker exchanges it for a certificate, which it keeps
@@ -44,7 +44,7 @@ pub struct Config {
     /// one to all actions, with `newuidmap`; default: its user's range in these files.
     #[arg(long = "subids", env = "KILN_SUBIDS", value_name = "BASE:COUNT")]
     pub sub_ids: Option<SubIds>,
-    /// In words, why a worker that is not root has no subordinate ids ([`Config::take_ids`]).
+    /// Why a worker that is not root has no subordinate ids ([`Config::take_ids`]).
     #[arg(skip)]
     pub no_ids: Option<String>,
     /// Whether steps with the network get a network of their own, using `pasta` (package `passt`) or `slirp4netns`. If the machine cannot
@@ -90,8 +90,9 @@ pub struct Config {
 }
 
 impl Config {
-    /// Makes a worker that is not root the root of a user namespace with its user's subordinate ids, so that actions need not be its own
-    /// user; where the machine does not allow that, it goes on without, and [`sandbox`](kiln_sandbox) says why. To be called before the process
+    /// Makes a worker that is not root the root of a user namespace with its user's subordinate ids, so that actions
+    /// need not run as its own user. If the machine does not allow that, the worker continues without, and
+    /// [`sandbox`](kiln_sandbox) reports why. Must be called while the process has a single thread.
     /// has a second thread.
     pub fn take_ids(&mut self) {
         if self.sandbox == Mode::Off || rustix::process::geteuid().is_root() {
@@ -101,10 +102,10 @@ impl Config {
         self.no_ids = subordinate::enter(Path::new("/proc/self/exe"), wanted, IDS_OF_AN_ACTION).err();
     }
 
-    /// The join token, where there is one.
+    /// The join token, if there is one.
     ///
     /// # Errors
-    /// Where its file cannot be read.
+    /// If its file cannot be read.
     pub fn join_token(&self) -> io::Result<Option<String>> {
         if let Some(file) = &self.join_file {
             return std::fs::read_to_string(file).map(|text| Some(text.trim().to_owned()));
@@ -119,7 +120,7 @@ impl Config {
     }
 }
 
-/// [`Config::grace`] where none is named.
+/// Default of [`Config::grace`].
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(9 * 60);
 
 fn host_name() -> String {
@@ -141,12 +142,12 @@ fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Reads how long the worker may go on.
+/// Parses the grace period of a shutdown.
 ///
 /// # Errors
-/// Says what was expected, in words.
+/// What was expected instead.
 pub fn grace(text: &str) -> Result<Duration, String> {
-    // A timer that is set for longer is never seen to end.
+    // The runtime's timers do not support longer durations.
     const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     let grace = kiln_units::duration(text).map_err(|error| error.to_string())?;
     if grace <= LONGEST { Ok(grace) } else { Err(format!("`{text}` is longer than a year")) }

@@ -1,4 +1,4 @@
-//! A worker's executors: the sandbox, and Docker where there is one.
+//! A worker's executors: the sandbox, and Docker if available.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-/// A worker's executors, each for the jobs of its kind.
+/// A worker's executors, one for each kind of job.
 #[derive(Debug)]
 pub struct Executors {
     sandbox: Sandbox,
@@ -17,7 +17,7 @@ pub struct Executors {
 }
 
 impl Executors {
-    /// These; without Docker, jobs that want it are refused.
+    /// Without Docker, jobs that need it are refused.
     pub fn new(sandbox: Sandbox, docker: Arc<Offer>) -> Self {
         Self { sandbox, docker }
     }
@@ -36,7 +36,7 @@ impl Executors {
             _ => docker.run(job, output, cancel).await,
         };
         if matches!(finished, Err(Error::Worker(_))) {
-            // Where its engine is gone, the next job is not to come here.
+            // If the engine is gone, the next job must not come here.
             self.docker.look().await;
         }
         finished

@@ -1,6 +1,6 @@
-//! What this worker holds: leases that run, and results that are not acknowledged yet.
+//! The leases that this worker holds: running ones, and results that are not acknowledged yet.
 //!
-//! Invariant: a lease is here from its arrival until the coordinator has acknowledged its result.
+//! Invariant: a lease is listed from its arrival until the coordinator has acknowledged its result.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Bytes of a lease's output kept for the next connection; older output is in the result's digests.
+/// Bytes of a lease's output kept for the next connection; older output is only in the result's blobs.
 const BACKLOG_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
@@ -27,11 +27,11 @@ struct Held {
 #[derive(Debug, Default)]
 struct State {
     held: HashMap<u64, Held>,
-    /// The present connection, where there is one.
+    /// The current connection, if there is one.
     outbox: Option<mpsc::Sender<v1::WorkerMessage>>,
 }
 
-/// The leases of a worker, whatever connection they came by.
+/// A worker's leases, independent of connections.
 #[derive(Debug)]
 pub struct Leases {
     state: Mutex<State>,
@@ -49,9 +49,9 @@ fn wrap(message: Message) -> v1::WorkerMessage {
 }
 
 impl Leases {
-    /// Takes a lease; `None` where it is held already.
+    /// Adds a lease; `None` if it is held already.
     pub(crate) fn take(&self, mut lease: v1::Lease) -> Option<CancellationToken> {
-        // They are the runner's, for as long as the command runs.
+        // The runner keeps the secrets for as long as the command runs.
         lease.secrets.clear();
         lease.credentials.clear();
         let mut state = self.state.lock();
@@ -74,7 +74,7 @@ impl Leases {
         Some(cancel)
     }
 
-    /// The command runs.
+    /// Reports that the command is running.
     pub(crate) async fn started(&self, lease: u64) {
         let at = kiln_proto::clock::kiln_now();
         let outbox = {
@@ -89,8 +89,9 @@ impl Leases {
         }
     }
 
-    /// Output appeared. Waits where the connection is slow. The latest is kept for the next connection, whose coordinator may
-    /// be another process that has seen nothing; one that has seen it leaves out what it knows by its offset.
+    /// Sends output; waits if the connection is slow. The latest output is kept for the next connection, because the
+    /// coordinator may have been restarted and have seen nothing. A coordinator that has seen it recognises it by its
+    /// offset.
     pub(crate) async fn output(&self, lease: u64, stream: v1::Stream, offset: u64, data: Bytes) {
         let chunk = v1::OutputChunk { lease, stream: stream as i32, offset, data };
         let outbox = {
@@ -109,7 +110,7 @@ impl Leases {
         }
     }
 
-    /// The lease ended; the result is kept until it is acknowledged.
+    /// Records the end of a lease; the result is kept until it is acknowledged.
     pub(crate) async fn finished(&self, finished: v1::LeaseFinished) {
         let outbox = {
             let mut state = self.state.lock();
@@ -139,7 +140,7 @@ impl Leases {
         self.state.lock().held.values().for_each(|held| held.cancel.cancel());
     }
 
-    /// What a new connection must be told: the leases for `Register`, and the messages that follow it.
+    /// What a new connection must send: the leases for `Register`, and the messages that follow it.
     pub(crate) fn connect(
         &self,
         outbox: mpsc::Sender<v1::WorkerMessage>,
@@ -173,7 +174,7 @@ impl Leases {
         self.state.lock().outbox = None;
     }
 
-    /// Leases that run.
+    /// Number of running leases.
     pub fn running_count(&self) -> usize {
         self.state.lock().held.values().filter(|held| held.finished.is_none()).count()
     }
@@ -187,7 +188,7 @@ impl Leases {
         let _ = self.running.subscribe().wait_for(|held| *held == 0).await;
     }
 
-    /// Waits until nothing runs, whether it is acknowledged or not.
+    /// Waits until nothing runs, even if results are not acknowledged.
     pub(crate) async fn ended(&self) {
         let _ = self.running.subscribe().wait_for(|_| self.running_count() == 0).await;
     }

@@ -1,6 +1,6 @@
 //! The worker: fetches inputs, runs actions in the sandbox, uploads outputs.
 //!
-//! Invariant: it knows actions and nothing of projects or languages.
+//! Invariant: it only knows actions, neither projects nor languages.
 
 pub mod config;
 mod executors;
@@ -25,8 +25,8 @@ pub use kiln_sandbox as sandbox;
 pub use config::{Config, DEFAULT_GRACE, grace};
 pub use serve::run;
 
-/// Must be the first call of `main` in every program that holds a worker: where this process was started as the first one of a
-/// sandbox or a container, it becomes that and does not return.
+/// Must be the first call in `main` of every program that contains a worker: if this process was started as the init of
+/// a sandbox or a container, it becomes that and never returns.
 pub fn become_init_if_asked() {
     kiln_kernel::userns::become_holder_if_asked();
     sandbox::become_init_if_asked();

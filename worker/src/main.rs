@@ -1,4 +1,4 @@
-//! `kiln-worker`.
+//! The program `kiln-worker`.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use kiln_telemetry::{Process, Telemetry};
 
 const PROCESS: Process = Process { name: "kiln-worker", version: env!("CARGO_PKG_VERSION"), filter: Some("info") };
 
-/// What `--help` says about steps; worker/README.md has the details.
+/// What `--help` says about the reach of steps; worker/README.md has the details.
 const REACH: &str = "\
 What a step can reach:
   files     the system's directories, read-only; its inputs at /build, /tmp and /dev/shm, private and removed with the step
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     match work(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Its causes, and no stack trace: what is wrong is outside this program.
+            // Prints the chain of causes without a stack trace: the problem is outside this program.
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }

@@ -1,7 +1,8 @@
-//! Hides secrets in what a command prints.
+//! Masks secrets in a command's output.
 //!
-//! Invariant: however a stream is cut into chunks, every byte that belongs to an occurrence of a secret, as it is or in one of the forms
-//! in which programs write it (base64, hexadecimal, percent-encoded, quoted for JSON or a shell), is left out of what comes out, and a run of such bytes is one [`MASK`]. Held back is only what may be the start of one.
+//! Invariant: however a stream is cut into chunks, every byte of an occurrence of a secret is removed, whether the
+//! secret appears as it is or in a form in which programs print it (base64, hexadecimal, percent-encoded, quoted for
+//! JSON or a shell). Each run of such bytes becomes one [`MASK`]. Only what may be the start of a secret is held back.
 
 use aho_corasick::AhoCorasick;
 use base64::Engine;
@@ -13,14 +14,14 @@ use zeroize::{Zeroize, Zeroizing};
 
 use kiln_executor::Secrets;
 
-/// What stands in a secret's place.
+/// Replaces a secret.
 const MASK: &[u8] = b"***";
-/// Shortest line of a secret of several lines that is hidden by itself: those of a key are, `{` is not.
+/// Shortest line of a multi-line secret that is masked on its own: the lines of a key are, `{` is not.
 const MIN_LINE_BYTES: usize = 8;
-/// After how many characters programs break lines of base64: `base64` and MIME, PEM.
+/// Line lengths of base64 output: `base64` and MIME, PEM.
 const LINE_LENGTHS: [usize; 2] = [76, 64];
 
-/// What is hidden, for both streams of a command.
+/// The patterns to mask, for both streams of a command.
 pub(crate) struct Patterns {
     patterns: Vec<Zeroizing<Vec<u8>>>,
     finder: AhoCorasick,
@@ -28,14 +29,14 @@ pub(crate) struct Patterns {
 }
 
 impl Patterns {
-    /// The forms of these secrets; `None` where there is nothing to hide.
+    /// All forms of these secrets; `None` if there is nothing to mask.
     ///
-    /// Of files only what the variables hold too is hidden: the rest says where registries are.
+    /// Of secret files, only values that also appear in variables are masked; the rest tells where registries are.
     pub(crate) fn of(secrets: &Secrets, hidden: &[Zeroizing<String>]) -> Option<Self> {
         let mut patterns: Vec<Zeroizing<Vec<u8>>> = Vec::new();
         for value in secrets.variables().map(|(_, value)| value).chain(hidden.iter().map(|value| value.as_str())) {
             let lines = value.lines().map(str::trim).filter(|line| line.len() >= MIN_LINE_BYTES);
-            // Without the space around it, which a shell takes away; what then is left may be too little to hide.
+            // Without surrounding white space, which a shell removes; what is left may be too short to mask.
             let trimmed = Some(value.trim()).filter(|text| text.len() >= secret::MIN_BYTES);
             for text in std::iter::once(value).chain(trimmed).chain(lines) {
                 patterns.push(Zeroizing::new(text.as_bytes().to_vec()));
@@ -46,17 +47,17 @@ impl Patterns {
         patterns.sort_by(|one, other| one.as_slice().cmp(other));
         patterns.dedup();
         let longest = patterns.iter().map(|pattern| pattern.len()).max()?;
-        // Fails only for more patterns than memory could hold.
+        // Fails only if there are more patterns than fit in memory.
         let finder = AhoCorasick::new(patterns.iter().map(|pattern| pattern.as_slice())).ok()?;
         Some(Self { patterns, finder, longest })
     }
 
-    /// Where the first suffix of `data` begins that may go on to be a pattern; its length where there is none.
+    /// Start of the first suffix of `data` that may continue to a pattern; `data.len()` if there is none.
     fn undecided(&self, data: &[u8]) -> usize {
         let from = data.len().saturating_sub(self.longest - 1);
         let begins = |at: &usize| {
             let suffix = &data[*at..];
-            // They are in order: those that begin so come right after where it would stand itself, and are longer but for itself.
+            // Patterns are sorted: those that start with the suffix follow its own position.
             let place = self.patterns.partition_point(|pattern| pattern.as_slice() <= suffix);
             self.patterns.get(place).is_some_and(|pattern| pattern.starts_with(suffix))
         };
@@ -64,9 +65,9 @@ impl Patterns {
     }
 }
 
-/// The forms that a value takes within base64, in both alphabets. Three bytes become four characters, so what stands before the
-/// value gives three forms. Characters that its neighbours have a part in are left out, but where the value, or the end of its line,
-/// is the last that was coded.
+/// The forms of a value within base64, in both alphabets. Three bytes become four characters, so there is one form for
+/// each offset of the value. Characters that also encode neighbouring bytes are omitted, except where the value or its
+/// line is at the end of the encoded text.
 fn coded(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     let mut forms = Vec::new();
     let mut add = |form: &[u8]| forms.push(Zeroizing::new(form.to_vec()));
@@ -94,7 +95,7 @@ fn coded(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     forms
 }
 
-/// The other forms in which programs write a value: hexadecimal, as part of an address or a form, as a string of JSON, and in a shell's
+/// The other forms in which programs print a value: hexadecimal, in a URL or a form, in a JSON string, and in shell
 /// quotes.
 fn written(value: &str) -> Vec<Zeroizing<Vec<u8>>> {
     let hex = Zeroizing::new(hex::encode(value));
@@ -113,37 +114,37 @@ fn written(value: &str) -> Vec<Zeroizing<Vec<u8>>> {
     forms
 }
 
-/// What stands for itself in an address (RFC 3986, 2.3).
+/// Characters that are not percent-encoded (RFC 3986, 2.3).
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Percent-encoded text as those programs write it that use small letters for its digits.
+/// Percent-encoded text with lower-case hexadecimal digits, as some programs write it.
 fn lower_escapes(text: &[u8]) -> Vec<u8> {
     let mut lower = text.to_vec();
     for at in (0..lower.len()).filter(|at| text[*at] == b'%') {
-        // Both digits are there: the text was just encoded.
+        // Both digits exist, because the text was just encoded.
         lower[at + 1..at + 3].make_ascii_lowercase();
     }
     lower
 }
 
-/// One stream on its way out.
+/// One stream of a command's output.
 pub(crate) struct Masked<'a> {
     patterns: Option<&'a Patterns>,
-    /// What may be the start of a secret.
+    /// Bytes that may be the start of a secret.
     held: Vec<u8>,
-    /// How many bytes of `held` are known to be part of one.
+    /// How many bytes of `held` are known to belong to a secret.
     covered: usize,
-    /// The last byte that came out stood for a secret.
+    /// Whether the last byte sent was part of a mask.
     is_open: bool,
 }
 
 impl<'a> Masked<'a> {
-    /// A stream that begins.
+    /// Starts a stream.
     pub(crate) fn new(patterns: Option<&'a Patterns>) -> Self {
         Self { patterns, held: Vec::new(), covered: 0, is_open: false }
     }
 
-    /// What can be shown now that `data` came.
+    /// Adds `data` and returns what can be shown.
     pub(crate) fn push(&mut self, data: Bytes) -> Bytes {
         let Some(patterns) = self.patterns else { return data };
         self.held.extend_from_slice(&data);
@@ -151,13 +152,13 @@ impl<'a> Masked<'a> {
         self.release(patterns, decided)
     }
 
-    /// What is left once no more comes.
+    /// Returns the rest at the end of the stream.
     pub(crate) fn finish(&mut self) -> Bytes {
         let Some(patterns) = self.patterns else { return Bytes::new() };
         self.release(patterns, self.held.len())
     }
 
-    /// Lets the first bytes go: every pattern that has a part in them is whole in what is held.
+    /// Releases the first `decided` bytes; every pattern that overlaps them is held completely.
     fn release(&mut self, patterns: &Patterns, decided: usize) -> Bytes {
         let hidden = self.hidden(patterns);
         let mut shown = Vec::with_capacity(decided);
@@ -182,7 +183,7 @@ impl<'a> Masked<'a> {
         shown.into()
     }
 
-    /// The ranges of what is held that belong to secrets, in order, apart from each other.
+    /// The ranges of held bytes that belong to secrets, in order and disjoint.
     fn hidden(&self, patterns: &Patterns) -> Vec<(usize, usize)> {
         let found = patterns.finder.find_overlapping_iter(&self.held).map(|found| (found.start(), found.end()));
         let mut all: Vec<(usize, usize)> = std::iter::once((0, self.covered)).chain(found).collect();

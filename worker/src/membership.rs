@@ -1,7 +1,7 @@
-//! The worker's own certificate: got by a join token, kept in the state directory, replaced before it ends.
+//! The worker's own certificate: obtained with a join token, stored in the state directory, renewed before it expires.
 //!
-//! Invariant: the key is made here and never leaves this machine, and the token is sent only to a coordinator whose authority has the
-//! fingerprint that stands in the token.
+//! Invariant: the key is created here and never leaves this machine, and the token is sent only to a coordinator whose
+//! authority has the fingerprint in the token.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,17 +20,17 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::link::Backoff;
 
-/// Pause before a renewal that failed is tried again.
+/// Pause before a failed renewal is retried.
 const AGAIN: Duration = Duration::from_secs(30);
 
-/// The file of the key that the worker joins with, until it has.
+/// The file of the key that the worker joins with, until it has joined.
 const FIRST_KEY: &str = "joining.key";
 
 /// Why a worker has no certificate.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
-    #[error("cannot keep the worker's certificate in `{}`", .path.display())]
+    #[error("cannot store the worker's certificate in `{}`", .path.display())]
     Keep {
         path: PathBuf,
         #[source]
@@ -40,18 +40,18 @@ pub enum Error {
     Token(#[from] join::Error),
     #[error(transparent)]
     Channel(#[from] channel::Error),
-    #[error("cannot make a key: {0}")]
+    #[error("cannot create a key: {0}")]
     Key(#[from] rcgen::Error),
     #[error("cannot reach the farm at `{url}` to join it: {reason}")]
     Away { url: String, reason: String },
     #[error("worker `{worker}` was refused: {reason}")]
     Refused { worker: String, reason: String },
-    #[error("the farm's certificate for this worker cannot be read")]
+    #[error("cannot read the certificate that the farm issued for this worker")]
     Unreadable,
 }
 
 impl Error {
-    /// Whether the farm was not there: the same may work when it is.
+    /// Whether the farm was unavailable, so that a retry may succeed.
     fn may_pass(&self) -> bool {
         matches!(
             self,
@@ -70,10 +70,11 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// As [`open_once`](Self::open_once), again and again while the farm cannot be reached: it may be started after its workers.
+    /// Like [`open_once`](Self::open_once), but retries while the farm cannot be reached: it may be started after its
+    /// workers.
     ///
     /// # Errors
-    /// Where the coordinator does not take the token, or cannot be trusted.
+    /// If the coordinator rejects the token or cannot be trusted.
     pub async fn open(
         state: &Path,
         url: &str,
@@ -98,7 +99,7 @@ impl Membership {
         }
     }
 
-    /// Takes up the membership that is kept in `state`, else joins by the token. None where there is neither.
+    /// Opens the membership stored in `state`, or else joins with the token. `None` if there is neither.
     async fn open_once(state: &Path, url: &str, worker: &str, token: Option<&str>) -> Result<Option<Self>, Error> {
         let membership = Self { directory: state.join("membership"), url: url.to_owned() };
         if membership.left().is_ok_and(|left| !left.is_zero()) {
@@ -127,8 +128,8 @@ impl Membership {
         Ok(Some(membership))
     }
 
-    /// The key that the worker joins with. It is kept until there is a certificate for it: where the farm's answer is lost, the farm knows by the
-    /// key that the same worker asks again.
+    /// The key that the worker joins with. It is kept until it has a certificate: if the farm's answer is lost, the
+    /// farm recognises the repeated request by the key.
     fn first_key(&self) -> Result<(KeyPair, String), Error> {
         let kept = std::fs::read_to_string(self.path(FIRST_KEY)).ok().and_then(|pem| KeyPair::from_pem(&pem).ok());
         let key = match kept {
@@ -143,7 +144,7 @@ impl Membership {
         Ok((key, request))
     }
 
-    /// What the worker shows.
+    /// The credentials that the worker presents.
     pub fn access(&self) -> Access {
         Access {
             ca: Some(self.path("ca.pem")),
@@ -153,7 +154,7 @@ impl Membership {
         }
     }
 
-    /// Replaces the certificate whenever half of its time is over, until `stop`.
+    /// Renews the certificate at half of its lifetime, until `stop`.
     pub async fn renew(self, stop: CancellationToken) {
         let mut wait = self.left().unwrap_or_default() / 2;
         loop {
@@ -163,7 +164,7 @@ impl Membership {
             }
             wait = match self.renew_once().await {
                 Ok(()) => {
-                    tracing::info!("the worker's certificate was renewed");
+                    tracing::info!("renewed the worker's certificate");
                     self.left().unwrap_or_default() / 2
                 }
                 Err(error) => {
@@ -184,7 +185,7 @@ impl Membership {
         self.keep_pair(&key, &answer.chain)
     }
 
-    /// How long the kept certificate is still valid.
+    /// How long the stored certificate is still valid.
     fn left(&self) -> Result<Duration, Error> {
         let pem = std::fs::read(self.path("worker.pem")).map_err(|_| Error::Unreadable)?;
         let certificate = CertificateDer::from_pem_slice(&pem).map_err(|_| Error::Unreadable)?;
@@ -194,7 +195,7 @@ impl Membership {
         Ok(end.duration_since(SystemTime::now()).unwrap_or_default())
     }
 
-    /// Certificate and key in one file: they are replaced in one step, and never one without the other.
+    /// Stores certificate and key in one file, so that both are replaced at once.
     fn keep_pair(&self, key: &KeyPair, chain: &str) -> Result<(), Error> {
         self.keep("worker.pem", format!("{chain}{}", key.serialize_pem()).as_bytes())
     }
@@ -204,7 +205,7 @@ impl Membership {
         let path = self.path(name);
         let kept = (|| {
             std::fs::create_dir_all(&self.directory)?;
-            // Only this user may read it, from the beginning.
+            // Readable only by this user from the start.
             let mut file = tempfile::NamedTempFile::new_in(&self.directory)?;
             file.write_all(data)?;
             file.as_file().sync_all()?;

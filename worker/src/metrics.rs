@@ -1,4 +1,4 @@
-//! What the worker counts, and where that is served.
+//! The worker's metrics, and the listener that serves them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,37 +26,37 @@ impl Metrics {
     /// Binds the listener.
     ///
     /// # Errors
-    /// Where the address cannot be listened on.
+    /// If the address cannot be bound.
     pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<Self> {
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("cannot serve metrics on `{address}`"))?;
         Ok(Self { listener })
     }
 
-    /// Serves until the process ends; not ready while there is no coordinator, nor once `stopping` is cancelled.
+    /// Serves until the process ends. Not ready without a coordinator, nor once `stopping` is cancelled.
     pub(crate) fn serve(
         self,
         runner: Arc<Runner>,
         cache_capacity: u64,
         stopping: CancellationToken,
     ) -> anyhow::Result<()> {
-        tracing::info!(address = %self.listener.local_addr()?, "metrics and health are served");
+        tracing::info!(address = %self.listener.local_addr()?, "serving metrics and health");
         let tally = runner.tally().clone();
         let mut registry = Registry::with_prefix("kiln_worker");
-        // From the start, so that the first one counts as an increase.
+        // Registered at the start, so that the first event counts as an increase.
         tally.register(&mut registry);
         registry.register_collector(Box::new(Room { runner, cache_capacity }));
         tokio::spawn(async move {
             let subject = Arc::new(Worker { tally, stopping });
             if let Err(error) = scrape::serve(self.listener, registry, subject, std::future::pending()).await {
-                tracing::error!(%error, "metrics and health are not served any more");
+                tracing::error!(%error, "stopped serving metrics and health");
             }
         });
         Ok(())
     }
 }
 
-/// What the worker has room for, as it is at a scrape.
+/// The worker's capacity, read at each scrape.
 #[derive(Debug)]
 struct Room {
     runner: Arc<Runner>,
@@ -66,7 +66,7 @@ struct Room {
 impl Collector for Room {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let fetched = ConstCounter::new(self.runner.fetched_bytes());
-        let help = "Bytes of input files that came from the farm";
+        let help = "Bytes of input files fetched from the farm";
         fetched.encode(encoder.encode_descriptor("input_bytes", help, None, fetched.metric_type())?)?;
         for (name, help, value) in [
             ("cache_bytes", "Bytes of cached inputs", self.runner.cache_bytes()),
@@ -90,8 +90,8 @@ struct Worker {
 impl Subject for Worker {
     async fn ready(&self) -> Result<(), String> {
         match (self.stopping.is_cancelled(), self.tally.is_linked()) {
-            (true, _) => Err("the worker stops".to_owned()),
-            (false, false) => Err("there is no link to the coordinator".to_owned()),
+            (true, _) => Err("the worker is stopping".to_owned()),
+            (false, false) => Err("no connection to the coordinator".to_owned()),
             (false, true) => Ok(()),
         }
     }

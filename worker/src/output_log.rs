@@ -1,6 +1,6 @@
-//! What a command writes to one of its streams, on its way to the store: hashed and kept on disk while the command runs.
+//! One stream of a command's output on its way to the store, hashed and written to disk while the command runs.
 //!
-//! Invariant: a stream that says nothing has no file. Most streams of most commands say nothing, and a file costs more than hashing.
+//! Invariant: an empty stream has no file. Most streams are empty, and creating a file costs more than hashing.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use tempfile::TempPath;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 
-/// Largest stream that is kept, in bytes; what follows is dropped.
+/// Maximum bytes kept of a stream; the rest is dropped.
 const MAX_BYTES: u64 = 4 << 30;
 
-/// A stream that grows. Its file is removed with it, unless [`OutputLog::finish`] hands it on.
+/// A growing stream. Its file is removed on drop, unless [`OutputLog::finish`] hands it on.
 pub(crate) struct OutputLog {
     path: PathBuf,
     file: Option<(File, TempPath)>,
@@ -22,23 +22,23 @@ pub(crate) struct OutputLog {
     bytes: u64,
 }
 
-/// A stream that ended. Its file goes when this is dropped.
+/// A complete stream. Its file is removed on drop.
 pub(crate) struct Ended {
     pub(crate) digest: Digest,
-    /// Where its bytes are; `None` where there were none.
+    /// The file with its bytes; `None` if the stream is empty.
     pub(crate) file: Option<TempPath>,
 }
 
 impl OutputLog {
-    /// An empty stream; it will lie at `path`.
+    /// An empty stream, to be stored at `path`.
     pub(crate) fn new(path: PathBuf, function: DigestFunction) -> Self {
         Self { path, file: None, hasher: function.hasher(), bytes: 0 }
     }
 
-    /// Keeps the data; returns the offset of its first byte in the stream.
+    /// Appends data; returns the offset of its first byte in the stream.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// If the file cannot be written.
     pub(crate) async fn push(&mut self, data: &Bytes) -> io::Result<u64> {
         let offset = self.bytes;
         self.bytes += data.len() as u64;
@@ -57,10 +57,10 @@ impl OutputLog {
         Ok(offset)
     }
 
-    /// The whole stream.
+    /// Returns the complete stream.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// If the file cannot be written.
     pub(crate) async fn finish(self) -> io::Result<Ended> {
         let mut kept = None;
         if let Some((mut file, path)) = self.file {

@@ -1,6 +1,6 @@
-//! Carries out one lease: inputs, command, outputs, result.
+//! Runs one lease: inputs, command, outputs, result.
 //!
-//! Invariant: what goes wrong is told apart: the action's own fault becomes a REAPI status in the response, the worker's own
+//! Invariant: faults are distinguished. The action's own fault becomes a REAPI status in the response; the worker's
 //! becomes a worker fault, so that another worker may try.
 
 use std::collections::BTreeMap;
@@ -27,13 +27,13 @@ use crate::outputs;
 use crate::tally::Tally;
 use kiln_executor::{self as executor, Chunk, Executor, Exit, Finished, Job, Place, Secrets, Stream};
 
-/// Most bytes that one action may write.
+/// Maximum bytes that one action may write.
 const DISK_BYTES: u64 = 64 << 30;
-/// Most processes and threads of one action at once.
+/// Maximum number of processes and threads of one action at once.
 const MAX_PROCESSES: u32 = 4096;
-/// How long a transfer waits for a broken connection to come back.
+/// How long a transfer waits for a broken connection to be restored.
 const RECONNECTING: Duration = Duration::from_secs(600);
-/// Pause before a transfer is tried again where the connection itself did not change.
+/// Pause before a transfer is retried on the same connection.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Runs leases on this machine.
@@ -47,7 +47,7 @@ pub struct Runner {
     tally: Tally,
 }
 
-/// On whose behalf blobs are moved.
+/// The lease on whose behalf blobs are transferred.
 struct At<'a> {
     instance: &'a str,
     function: DigestFunction,
@@ -56,9 +56,9 @@ struct At<'a> {
 
 /// Why a lease has no result.
 enum Fault {
-    /// The action's own, as REAPI says it.
+    /// The action's fault, as a REAPI status.
     Action(rpc::Status),
-    /// The worker's.
+    /// The worker's fault.
     Worker(String),
 }
 
@@ -67,22 +67,22 @@ fn action_fault(code: Code, message: impl Into<String>) -> Fault {
 }
 
 impl Runner {
-    /// A runner with these parts; `scratch` holds logs while they grow.
+    /// Creates a runner; `scratch` holds output logs while commands run.
     pub fn new(worker: String, inputs: Inputs, executor: Arc<dyn Executor>, scratch: PathBuf) -> Self {
         Self { worker, inputs, executor, scratch, channel: watch::Sender::new(None), tally: Tally::default() }
     }
 
-    /// Blobs go over this connection from now on.
+    /// Transfers use this connection from now on.
     pub fn set_channel(&self, channel: Channel) {
         self.channel.send_replace(Some(channel));
     }
 
-    /// Writes the cache of inputs to disk, for an orderly end. Blocks.
+    /// Flushes the input cache to disk, for a clean shutdown. Blocks.
     pub fn close(&self) {
         self.inputs.close();
     }
 
-    /// Free bytes where actions run.
+    /// Free bytes on the disk where actions run.
     pub fn disk_free(&self) -> u64 {
         rustix::fs::statvfs(&self.scratch).map_or(0, |stat| stat.f_bavail * stat.f_frsize)
     }
@@ -92,23 +92,24 @@ impl Runner {
         self.inputs.bytes()
     }
 
-    /// Bytes of input files that came from the farm.
+    /// Bytes of input files fetched from the farm.
     pub fn fetched_bytes(&self) -> u64 {
         self.inputs.fetched_bytes()
     }
 
-    /// What is counted of leases.
+    /// The lease counters.
     pub(crate) fn tally(&self) -> &Tally {
         &self.tally
     }
 
     fn client(&self, at: &At<'_>) -> Result<Client, Fault> {
         let channel = self.channel.borrow().clone();
-        let channel = channel.ok_or_else(|| Fault::Worker("there is no connection to the coordinator".to_owned()))?;
+        let channel = channel.ok_or_else(|| Fault::Worker("no connection to the coordinator".to_owned()))?;
         Ok(Client::for_lease(channel, at.instance, at.function, at.grant))
     }
 
-    /// Does a transfer, again where the connection broke under it, until it is done, fails otherwise, or nobody wants it.
+    /// Performs a transfer and retries it while the connection breaks, until it succeeds, fails for another reason or
+    /// is cancelled.
     async fn transfer<T, E, F>(
         &self,
         at: &At<'_>,
@@ -150,7 +151,7 @@ impl Runner {
                 Outcome::Response(reapi::ExecuteResponse { status: Some(status), ..Default::default() })
             }
             Err(Fault::Worker(fault)) => {
-                tracing::error!(lease = lease.lease, fault, "cannot carry out a lease");
+                tracing::error!(lease = lease.lease, fault, "cannot run a lease");
                 Outcome::WorkerFault(fault)
             }
         };
@@ -183,7 +184,8 @@ impl Runner {
             .transfer(at, cancel, inputs::Error::is_connection, input_fault, fetch)
             .instrument(info_span!("fetch inputs"))
             .await?;
-        // One moment for all: how long inputs were fetched would tell whether another tenant's action had them here.
+        // The same time for all inputs: how long the fetch took would reveal whether another tenant's action had cached
+        // them here.
         let ready = Some(clock::now());
         metadata.worker_start_timestamp = ready;
         metadata.input_fetch_start_timestamp = ready;
@@ -194,7 +196,7 @@ impl Runner {
         let (finished, stdout, stderr) =
             self.execute(lease.lease, job, leases, cancel, function).instrument(info_span!("execute")).await?;
         if finished.exit == Exit::NoRoom {
-            let words = "the disk of this worker is full, and it was not the command that filled it";
+            let words = "the disk of this worker is full, but the command did not fill it";
             return Err(Fault::Worker(words.to_owned()));
         }
         metadata.execution_completed_timestamp = Some(clock::now());
@@ -248,7 +250,7 @@ impl Runner {
         cancel: &CancellationToken,
         function: DigestFunction,
     ) -> Result<(Finished, output_log::Ended, output_log::Ended), Fault> {
-        let failed = |error: std::io::Error| Fault::Worker(format!("cannot keep the command's output: {error}"));
+        let failed = |error: std::io::Error| Fault::Worker(format!("cannot store the command's output: {error}"));
         let mut stdout = OutputLog::new(self.scratch.join(format!("{lease}.stdout")), function);
         let mut stderr = OutputLog::new(self.scratch.join(format!("{lease}.stderr")), function);
         let (sender, mut receiver) = mpsc::channel::<Chunk>(16);
@@ -309,7 +311,7 @@ fn job(
     })
 }
 
-/// The response's status for an exit, and the exit code in the result.
+/// The status of the response for an exit; also sets the exit code in the result.
 fn verdict(exit: &Exit, lease: &v1::Lease, result: &mut reapi::ActionResult) -> rpc::Status {
     let reserved = lease.reserved.unwrap_or_default();
     let (code, message) = match exit {
@@ -328,11 +330,12 @@ fn verdict(exit: &Exit, lease: &v1::Lease, result: &mut reapi::ActionResult) -> 
         Exit::Cancelled => (Code::Cancelled, "the action was cancelled".to_owned()),
         Exit::OutOfMemory => {
             let mib = reserved.memory_bytes >> 20;
-            let words = format!("the command used more than its {mib} MiB of memory and was stopped; raise `memory`");
+            let words =
+                format!("the command used more than its limit of {mib} MiB of memory and was stopped; raise `memory`");
             (Code::ResourceExhausted, words)
         }
         Exit::DiskFull | Exit::NoRoom => {
-            let words = "the command wrote more than there is room for on the worker's disk and was stopped";
+            let words = "the command wrote more than fits on the worker's disk and was stopped";
             (Code::ResourceExhausted, words.to_owned())
         }
         Exit::TooManyProcesses => {
@@ -346,12 +349,12 @@ fn verdict(exit: &Exit, lease: &v1::Lease, result: &mut reapi::ActionResult) -> 
     rpc::Status { code: code as i32, message, details: Vec::new() }
 }
 
-/// What the exit code alone does not tell: a command that died by a signal, and did not exit by itself with such a number.
+/// Details that the exit code alone does not show, such as a death by a signal rather than an exit with such a code.
 fn words(exit: &Exit) -> String {
     match exit {
         Exit::Signal(signal) => {
             let name = nix::sys::signal::Signal::try_from(*signal).map_or("unknown", nix::sys::signal::Signal::as_str);
-            format!("the command was ended by signal {signal} ({name})")
+            format!("the command was killed by signal {signal} ({name})")
         }
         _ => String::new(),
     }

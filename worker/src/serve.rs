@@ -1,4 +1,4 @@
-//! The worker's process: probes, opens its cache, and keeps the link up until it is told to stop.
+//! The worker's process: probes the machine, opens the cache, and maintains the connection until it is told to stop.
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -22,14 +22,14 @@ use crate::runner::Runner;
 use kiln_docker::{self as docker, Offer, Offered};
 use kiln_sandbox::{self as sandbox, Sandbox, Tools};
 
-/// Works for a coordinator until `shutdown`; then finishes what runs, within the configured grace, and leaves.
+/// Works for a coordinator until `shutdown`, then finishes running leases within the configured grace and leaves.
 ///
 /// # Errors
-/// Where the state directory cannot be used, or a sandbox is required and impossible.
+/// If the state directory cannot be used, or a required sandbox is impossible.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
     let state = std::path::absolute(&config.state_dir)?;
     std::fs::create_dir_all(&state)
-        .with_context(|| format!("cannot make the state directory `{}`", state.display()))?;
+        .with_context(|| format!("cannot create the state directory `{}`", state.display()))?;
     close(&state)?;
     let _lock = lock(&state)?;
     let metrics = match config.metrics_listen {
@@ -38,7 +38,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'st
     };
     let logs = state.join("logs");
     if logs.exists() {
-        std::fs::remove_dir_all(&logs).context("cannot remove what an earlier run left")?;
+        std::fs::remove_dir_all(&logs).context("cannot remove the logs of an earlier run")?;
     }
     std::fs::create_dir_all(&logs)?;
     let opening = config.clone();
@@ -92,7 +92,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'st
     let dial = Dial::new(&config.coordinator, access);
     let kept = link::keep(&dial, identity, runner.clone(), stop, config.grace).await;
     let closed = tokio::task::spawn_blocking(move || runner.close()).await;
-    closed.context("cannot close the cache of inputs")?;
+    closed.context("cannot close the input cache")?;
     if let Some(docker) = docker.docker() {
         docker.close().await;
     }
@@ -110,7 +110,7 @@ fn docker_config(config: &Config, state: &Path) -> docker::Config {
     }
 }
 
-/// What the machine is, or the root that actions run on.
+/// Probes the machine, or the root that actions run on.
 async fn look(sandbox: &Sandbox, root: Option<&Path>, options: &probe::Options) -> anyhow::Result<v1::Environment> {
     let mut environment = match root {
         Some(root) => probe::probe_root(sandbox, root, options).await?,
@@ -124,10 +124,10 @@ async fn look(sandbox: &Sandbox, root: Option<&Path>, options: &probe::Options) 
     Ok(environment)
 }
 
-/// How often it is looked whether packages were installed or removed.
+/// How often to check whether packages were installed or removed.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// The system as it was looked at last.
+/// The system as last probed.
 struct Installed {
     sandbox: Sandbox,
     root: Option<PathBuf>,
@@ -136,7 +136,7 @@ struct Installed {
 }
 
 impl Installed {
-    /// Ends with the machine as it is then, once packages were installed or removed and nothing changes any more.
+    /// Completes once packages have changed and then stayed unchanged for one interval; returns the new environment.
     async fn changed(&mut self) -> v1::Environment {
         let mut before = self.stamp.clone();
         loop {
@@ -152,13 +152,13 @@ impl Installed {
                     self.stamp = now;
                     return environment;
                 }
-                Err(error) => tracing::warn!("cannot look at the system, whose packages changed: {error:#}"),
+                Err(error) => tracing::warn!("cannot probe the system after its packages changed: {error:#}"),
             }
         }
     }
 }
 
-/// What the worker says of itself, which changes with what it offers and with what is installed.
+/// The worker's identity, updated as what it offers and what is installed changes.
 fn with_changes(
     bare: Identity,
     mut offered: watch::Receiver<Offered>,
@@ -173,7 +173,7 @@ fn with_changes(
                 environment.docker.clone_from(docker);
                 environment.executors.extend([property::DOCKER, property::IMAGE_RESOLVER].map(str::to_owned));
             }
-            Err(why) => tracing::info!(why, "no action runs in containers here"),
+            Err(why) => tracing::info!(why, "no action can run in containers"),
         }
         identity
     };
@@ -187,7 +187,7 @@ fn with_changes(
                     if environment.fingerprint == bare.environment.fingerprint {
                         continue;
                     }
-                    tracing::info!(fingerprint = environment.fingerprint, "what is installed here changed");
+                    tracing::info!(fingerprint = environment.fingerprint, "installed packages changed");
                     bare.environment = environment;
                 }
                 () = sender.closed() => return,
@@ -202,7 +202,7 @@ fn open(config: &Config, state: &Path) -> anyhow::Result<(Sandbox, Inputs)> {
     let sandbox = Sandbox::open(sandbox::Config {
         mode: config.sandbox,
         scratch: state.join("sandbox"),
-        // The machine's own toolchains are none of another root's.
+        // The machine's own toolchains are not part of another root.
         tools: if config.root.is_none() { Tools::discover() } else { Tools::default() },
         root: config.root.clone(),
         sub_ids: config.sub_ids,
@@ -219,19 +219,19 @@ fn open(config: &Config, state: &Path) -> anyhow::Result<(Sandbox, Inputs)> {
     Ok((sandbox, inputs))
 }
 
-/// Sources of every tenant and the worker's key lie in the state directory, so that only its owner may enter it. A volume that belongs to somebody
-/// else is theirs to close.
+/// The state directory holds every tenant's sources and the worker's key, so only its owner may enter it. A volume that
+/// belongs to another user is that user's to protect.
 fn close(state: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     let is_own = std::fs::metadata(state)?.uid() == rustix::process::geteuid().as_raw();
     if is_own {
         std::fs::set_permissions(state, std::fs::Permissions::from_mode(0o700))
-            .with_context(|| format!("cannot close the state directory `{}` to others", state.display()))?;
+            .with_context(|| format!("cannot restrict access to the state directory `{}`", state.display()))?;
     }
     Ok(())
 }
 
-/// One worker uses a state directory.
+/// Ensures that only one worker uses a state directory.
 fn lock(state: &Path) -> anyhow::Result<std::fs::File> {
     let path = state.join("lock");
     let file = std::fs::File::create(&path).with_context(|| format!("cannot write `{}`", path.display()))?;

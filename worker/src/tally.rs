@@ -1,4 +1,4 @@
-//! What is counted of leases.
+//! Lease counters.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ struct Ended {
 
 const OUTCOMES: [&str; 4] = ["succeeded", "failed", "refused", "worker_fault"];
 
-/// What is counted of leases, and whether there is a link. Cheap to clone.
+/// Lease counters, and whether there is a connection. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tally {
     running: Gauge,
@@ -26,13 +26,13 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// A lease began. It counts as running until the returned value is dropped.
+    /// Counts a lease as running until the returned value is dropped.
     pub(crate) fn began(&self) -> Running {
         self.running.inc();
         Running(self.running.clone())
     }
 
-    /// A lease ended so; the word that it is counted under.
+    /// Counts the end of a lease; returns the label of its outcome.
     pub(crate) fn ended(&self, outcome: &Outcome) -> &'static str {
         let outcome = match outcome {
             Outcome::WorkerFault(_) => "worker_fault",
@@ -46,27 +46,27 @@ impl Tally {
         outcome
     }
 
-    /// Has a registry show what is counted, outcomes that did not occur included.
+    /// Registers the counters, including those of outcomes that have not occurred.
     pub(crate) fn register(&self, registry: &mut Registry) {
         for outcome in OUTCOMES {
             drop(self.ended.get_or_create(&Ended { outcome }));
         }
-        registry.register("running_leases", "Leases that run", self.running.clone());
-        registry.register("leases", "Leases that ended, by outcome", self.ended.clone());
+        registry.register("running_leases", "Running leases", self.running.clone());
+        registry.register("leases", "Ended leases, by outcome", self.ended.clone());
     }
 
-    /// Whether there is a link.
+    /// Whether the worker is registered with a coordinator.
     pub(crate) fn is_linked(&self) -> bool {
         self.linked.load(Ordering::Relaxed)
     }
 
-    /// The coordinator has taken this worker, or is gone.
+    /// Records that the worker was registered, or that the connection ended.
     pub(crate) fn linked(&self, is_linked: bool) {
         self.linked.store(is_linked, Ordering::Relaxed);
     }
 }
 
-/// A lease that is counted as running.
+/// A lease counted as running.
 #[derive(Debug)]
 pub(crate) struct Running(Gauge);
 

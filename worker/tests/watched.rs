@@ -32,7 +32,7 @@ fn a_worker_without_a_coordinator_is_alive_but_not_ready_and_logs_json_where_ask
     let lines = BufReader::new(worker.0.stderr.take().unwrap()).lines();
     let address = lines
         .map(|line| serde_json::from_str::<serde_json::Value>(&line.unwrap()).expect("expected an object a line"))
-        .find(|line| line["message"] == "metrics and health are served")
+        .find(|line| line["message"] == "serving metrics and health")
         .expect("expected a line that says where metrics are served")["address"]
         .as_str()
         .unwrap()

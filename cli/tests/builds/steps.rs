@@ -91,12 +91,12 @@ fn what_goes_wrong_in_a_step_is_said_in_words() {
         ("head -c 900M /dev/zero | tail | wc -c; exit 1", "memory = \"64MiB\"", "memory"),
         ("nothing-of-this-name", "", "exit code 127: a command was not found"),
         ("true", "tools = [\"nothing-of-this-name\"]", "exit code 127: a command was not found"),
-        ("kill -ABRT $$", "", "ended by signal 6"),
+        ("kill -ABRT $$", "", "killed by signal 6"),
         ("exit 254", "", "failed with exit code 254"),
         ("echo 'a.c:3:5: error: no semicolon' >&2; seq 100; exit 2", "", "exit code 2: a.c:3:5: error: no semicolon"),
         ("mkfifo pipe", "outputs = [\"pipe\"]", "`pipe` is a socket, a pipe or a device"),
-        ("mkdir d; touch \"d/$(printf '\\377')\"", "outputs = [\"d\"]", "has a name that is not valid UTF-8"),
-        ("rmdir d; ln -s /etc d", "outputs = [\"d/passwd\"]", "behind the symbolic link `d`"),
+        ("mkdir d; touch \"d/$(printf '\\377')\"", "outputs = [\"d\"]", "is not valid UTF-8"),
+        ("rmdir d; ln -s /etc d", "outputs = [\"d/passwd\"]", "below the symbolic link `d`"),
         ("i=0; while :; do sleep 1000 & done", "", "processes"),
         // Nothing on the disk, and more than anybody could read: known before any of it is read.
         (
@@ -134,7 +134,7 @@ fn an_output_that_its_owner_may_not_read_is_the_projects_fault_where_the_worker_
         let built = farm.build(work(&format!("echo tried; {closes}"), "outputs = [\"d\"]").path(), &[]);
         assert_eq!(built.0.code, 1, "{closes}: {}", built.0.err);
         assert_eq!(built.log().matches("tried\n").count(), 1, "{closes}: expected one try: {}", built.log());
-        let words = "`closed` of output `d` cannot be read: the command took the permission away";
+        let words = "cannot read `closed` of output `d`: the command removed the permission";
         assert!(built.message().contains(words), "{closes}: {}", built.message());
     }
     farm.build(work("mkdir d; echo x > d/open", "outputs = [\"d\"]").path(), &[]).well();

@@ -27,7 +27,7 @@ fn scraped() -> Scraped {
     farm.build(dir.path(), &[]).well();
     let address = |name: &str| {
         let log = farm.log(name);
-        let line = log.lines().find(|line| line.contains("metrics and health are served")).unwrap();
+        let line = log.lines().find(|line| line.contains("serving metrics and health")).unwrap();
         line.split("address=").nth(1).unwrap().trim().to_owned()
     };
     Scraped { coordinator: address("coordinator"), worker: address("one"), farm }

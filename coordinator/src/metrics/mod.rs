@@ -64,11 +64,11 @@ impl Metrics {
         budget: Option<kiln_store::Budget>,
         stopping: CancellationToken,
     ) -> anyhow::Result<()> {
-        tracing::info!(address = %self.listener.local_addr()?, "metrics and health are served");
+        tracing::info!(address = %self.listener.local_addr()?, "serving metrics and health");
         let subject = Arc::new(Coordinator { execution, budget, view: self.view, stopping });
         tokio::spawn(async move {
             if let Err(error) = scrape::serve(self.listener, self.registry, subject, std::future::pending()).await {
-                tracing::error!(%error, "metrics and health are not served any more");
+                tracing::error!(%error, "stopped serving metrics and health");
             }
         });
         Ok(())

@@ -1,4 +1,4 @@
-//! Pauses between attempts to reach the coordinator: each longer than the one before, and none the same for two workers.
+//! Pauses between attempts to reach the coordinator: exponential backoff with jitter.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_jitter()
     .without_max_times();
 
-/// The pauses of one worker.
+/// The backoff of one worker.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     pauses: ExponentialBackoff,
@@ -26,7 +26,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Whether nothing failed yet.
+    /// Whether no attempt has failed yet.
     pub(crate) fn is_fresh(&self) -> bool {
         self.is_fresh
     }

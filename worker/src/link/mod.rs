@@ -1,7 +1,8 @@
-//! The link to the coordinator: dial, register, take leases, report; and again after a broken connection.
+//! The connection to the coordinator: connects, registers, receives leases, reports results, and reconnects.
 //!
-//! Invariant: what runs goes on while there is no connection. A result is kept, and sent again on each new connection, until the
-//! coordinator has acknowledged it. That is so while the worker drains, too: it dials again as long as its grace lasts.
+//! Invariant: running leases continue while there is no connection. A result is kept, and sent again on each new
+//! connection, until the coordinator has acknowledged it. This also holds while the worker drains: it reconnects for as
+//! long as its grace lasts.
 
 mod backoff;
 mod session;
@@ -19,28 +20,28 @@ use crate::leases::Leases;
 use crate::runner::Runner;
 pub(crate) use backoff::Backoff;
 
-/// What a worker says of itself.
+/// How a worker identifies itself.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// Its name in the farm.
     pub name: String,
-    /// What its machine is.
+    /// Its environment, as probed.
     pub environment: v1::Environment,
     /// What it offers.
     pub capacity: v1::Capacity,
     /// Random bytes of this process.
     pub session: Vec<u8>,
-    /// The tenants whose leases it takes; everybody's where it names none.
+    /// The tenants whose leases it takes; empty for all.
     pub tenants: Vec<String>,
 }
 
-/// How long cancelled work has to clean up after itself before the process ends.
+/// How long cancelled leases have to clean up before the process ends.
 const CLEANING: Duration = Duration::from_secs(10);
 
-/// When a worker drains, and when it is gone.
+/// The stages of a shutdown.
 #[derive(Debug, Clone)]
 struct Stopping {
-    /// It was told to stop: it takes nothing new, and finishes what it holds.
+    /// The worker was told to stop: it takes nothing new and finishes what it holds.
     drain: CancellationToken,
     /// It holds nothing any more, or its grace is over.
     leave: CancellationToken,
@@ -59,21 +60,23 @@ impl Stopping {
     }
 }
 
-/// How long another worker may be connected under the same name before this one gives up: a connection that broke unnoticed is found out by then.
+/// How long to retry while another worker is connected under the same name: by then a connection that broke unnoticed
+/// is detected.
 const NAME_IN_USE: Duration = Duration::from_secs(60);
 
-/// The link cannot be kept up.
+/// Why the connection cannot be maintained.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another worker of this name is connected.
+    /// Another worker with this name is connected.
     #[error("{0}")]
     NameInUse(String),
 }
 
-/// Keeps the link to the farm up until `stop`, and registers anew when the worker says something else of itself; then finishes what runs (at most `grace`) and says goodbye.
+/// Maintains the connection until `stop`, and registers again when the identity changes. Then finishes running leases
+/// (for at most `grace`) and says goodbye.
 ///
 /// # Errors
-/// Where another worker stays connected under the same name.
+/// If another worker stays connected under the same name.
 pub async fn keep(
     farm: &Dial,
     identity: watch::Receiver<Identity>,
@@ -123,7 +126,7 @@ pub async fn keep(
     }
     leases.cancel_all();
     if tokio::time::timeout(CLEANING, leases.ended()).await.is_err() {
-        tracing::warn!(running = leases.running_count(), "what was cancelled has not ended; leaving without it");
+        tracing::warn!(running = leases.running_count(), "cancelled leases have not ended; leaving anyway");
     }
     refused.map_or(Ok(()), Err)
 }

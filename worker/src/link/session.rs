@@ -1,4 +1,4 @@
-//! One connection to the coordinator, from dialling to its end.
+//! One connection to the coordinator, from connecting to its end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,25 +15,25 @@ use tracing::Instrument;
 use super::{Identity, Leases, Stopping};
 use crate::runner::Runner;
 
-/// Messages that wait while the connection is slow.
+/// Messages queued while the connection is slow.
 const OUTBOX: usize = 256;
-/// Heartbeats where the coordinator names no interval.
+/// Heartbeat interval if the coordinator names none.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// How a connection ended.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// The worker stops, in order.
+    /// The worker is shutting down.
     Stopped,
-    /// It has something else to say of itself, for which it registers anew.
+    /// The worker's identity changed, so it registers again.
     Changed,
     /// The connection broke or was refused.
     Broken { after_registering: bool, reason: String },
-    /// Another worker of this name is connected.
+    /// Another worker with this name is connected.
     NameInUse { reason: String },
 }
 
-/// Why the talk ended too early.
+/// Why the session ended early.
 enum Failed {
     NameInUse(String),
     Broken(String),
@@ -71,7 +71,7 @@ pub(super) async fn run(
     let talking = talk(farm, &now, runner, leases, stopping, (outbox, inbox), running, messages, &mut registered);
     let ended = tokio::select! {
         result = talking => Some(result),
-        // Where nobody changes it any more, the talk alone ends this.
+        // If the identity can no longer change, only the session itself ends this.
         Ok(()) = identity.changed() => None,
     };
     leases.disconnect();
@@ -116,7 +116,7 @@ async fn talk(
     outbox.send(wrap(worker_message::Message::Register(register))).await.map_err(|error| error.to_string())?;
     let answers = client.link(ReceiverStream::new(inbox)).await.map_err(Failed::of)?;
     let mut answers = answers.into_inner();
-    // In a task: there may be more than the outbox holds.
+    // In a separate task, because there may be more messages than the outbox holds.
     let resend = outbox.clone();
     let resending = tokio::spawn(async move {
         for message in messages {
@@ -160,7 +160,7 @@ async fn talk(
     }
     resending.abort();
     let _ = outbox.send(wrap(worker_message::Message::Goodbye(v1::Goodbye {}))).await;
-    // The goodbye is on its way when the coordinator ends the stream.
+    // The goodbye is being sent when the coordinator ends the stream.
     drop(outbox);
     leases.disconnect();
     let _ = tokio::time::timeout(Duration::from_secs(1), async { while let Ok(Some(_)) = answers.message().await {} })
@@ -184,7 +184,7 @@ fn begin(runner: &Arc<Runner>, leases: &Arc<Leases>, lease: v1::Lease) {
     tokio::spawn(work.instrument(span));
 }
 
-/// The span of all that is done for a lease, in the trace of whoever asked for it.
+/// The span of all work for a lease, in the trace of its caller.
 fn span(lease: &v1::Lease) -> tracing::Span {
     let action = lease.action_digest.as_ref().map_or("", |digest| digest.hash.as_str());
     let span = tracing::info_span!(parent: None, "lease", lease = lease.lease, action, attempt = lease.attempt);

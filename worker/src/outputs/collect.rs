@@ -1,4 +1,4 @@
-//! Collects the outputs that a command names, as REAPI v2 says on `Command.output_paths` and `ActionResult`.
+//! Collects the outputs that a command names, as specified for `Command.output_paths` and `ActionResult` in REAPI v2.
 
 use std::collections::HashSet;
 
@@ -16,10 +16,10 @@ use super::walk::{self, Found, Output};
 use super::{Collected, Error, Kind, Request, wanted};
 use crate::inputs::Inputs;
 
-/// Outputs of these sizes are worth keeping for the next action here.
+/// Maximum number of output files added to the input cache for later actions.
 const ADOPT_FILES: usize = 20_000;
 
-/// Blobs of the outputs, on their way to the store.
+/// The outputs' blobs on their way to the store.
 #[derive(Default)]
 struct Blobs {
     blobs: Vec<(Digest, Blob)>,
@@ -39,17 +39,17 @@ impl Blobs {
     }
 }
 
-/// Reads the outputs, stores what the store lacks, and names them. An output that is not there is left out.
+/// Reads the outputs, uploads the blobs that the store lacks, and returns their entries. Missing outputs are omitted.
 pub async fn collect(request: Request<'_>, client: &Client, cache: Option<&Inputs>) -> Result<Collected, Error> {
     if let Some(property) = request.command.output_node_properties.iter().find(|name| *name != property::UNIX_MODE) {
         return Err(Error::Invalid(format!(
-            "output node property `{property}` is not served; leave it out (`{}` is)",
+            "output node property `{property}` is not supported; remove it (supported: `{}`)",
             property::UNIX_MODE
         )));
     }
     let wanted = wanted(request.command)?;
     let (root, command, function) = (request.root.to_owned(), request.command.clone(), request.function);
-    // Where nobody waits for this any more, it stops reading.
+    // Stops reading if the caller is dropped.
     let cancel = CancellationToken::new();
     let _unwanted = cancel.clone().drop_guard();
     let read = tokio::task::spawn_blocking(move || read(&root, &command, function, wanted, &cancel));
@@ -77,7 +77,7 @@ fn read(
     let with_modes = command.output_node_properties.iter().any(|name| name == property::UNIX_MODE);
     let (mut collected, mut blobs) = (Collected::default(), Blobs::default());
     let mut room = Room::new(MAX_BYTES);
-    // All are looked at before the first is hashed: what is too much is known at once.
+    // All outputs are listed before the first is hashed, so that limits are checked early.
     let mut found = Vec::new();
     for (path, kind) in wanted {
         let place = super::place(command, &path)?;
@@ -126,7 +126,7 @@ fn read(
     Ok((collected, blobs))
 }
 
-/// Names a directory in the format that was asked for: as one `Tree`, as separate `Directory` messages, or both.
+/// An output directory in the requested format: as one `Tree`, as separate `Directory` messages, or both.
 fn directory(
     path: String,
     tree: &kiln_trees::tree::Tree,
@@ -143,7 +143,7 @@ fn directory(
     });
     let mut output = reapi::OutputDirectory { path, ..Default::default() };
     if format != Format::DirectoryOnly {
-        // Children come before their parents in `encoded`; the other way round every parent precedes its children.
+        // `encoded` has children before parents; reversed, every parent precedes its children.
         let mut messages = Vec::new();
         for directory in encoded.iter().rev() {
             let message = reapi::Directory::decode(directory.data.as_slice());

@@ -1,4 +1,4 @@
-//! Hashes what was found, for as long as somebody wants it.
+//! Hashes output files for as long as they are wanted.
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::Error;
 use super::walk::{Found, failed};
 
-/// Hashes files on all processors, in the order given, until nobody wants them any more.
+/// Hashes files on all processors, in the given order, until cancelled.
 pub(super) fn hash(
     function: DigestFunction,
     files: &[&Found],

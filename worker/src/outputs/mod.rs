@@ -1,6 +1,6 @@
-//! From what an action left to blobs in the store and entries of its result.
+//! Turns the files that an action left into blobs in the store and entries of its result.
 //!
-//! Invariant: nothing outside the input root is ever read: a symbolic link is an output, never a way.
+//! Invariant: nothing outside the input root is ever read: symbolic links are outputs and are never followed.
 
 mod collect;
 mod hash;
@@ -15,18 +15,18 @@ use kiln_trees::tree;
 
 pub use collect::collect;
 
-/// What is to be collected, and where.
+/// What to collect, and where.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The input root after the action.
     pub root: &'a Path,
     /// The action's command, which names its outputs.
     pub command: &'a reapi::Command,
-    /// How blobs are named.
+    /// The digest function for blobs.
     pub function: DigestFunction,
 }
 
-/// Outputs as an `ActionResult` holds them.
+/// The outputs, as in an `ActionResult`.
 #[derive(Debug, Default)]
 pub struct Collected {
     /// Regular files.
@@ -35,17 +35,17 @@ pub struct Collected {
     pub output_directories: Vec<reapi::OutputDirectory>,
     /// Symbolic links.
     pub output_symlinks: Vec<reapi::OutputSymlink>,
-    /// For clients of REAPI 2.0: links that were asked for as files.
+    /// For clients of REAPI 2.0: links that were requested as files.
     pub output_file_symlinks: Vec<reapi::OutputSymlink>,
-    /// For clients of REAPI 2.0: links that were asked for as directories.
+    /// For clients of REAPI 2.0: links that were requested as directories.
     pub output_directory_symlinks: Vec<reapi::OutputSymlink>,
-    /// Bytes of all files.
+    /// Total bytes of all files.
     pub bytes: u64,
-    /// What was sent.
+    /// What was uploaded.
     pub moved: transfer::Moved,
 }
 
-/// Outputs that cannot be collected.
+/// Why outputs cannot be collected.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
@@ -62,20 +62,20 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the connection broke: the same may work when it is back.
+    /// Whether the connection broke, so that a retry may succeed.
     pub fn is_connection(&self) -> bool {
         matches!(self, Self::Transfer(error) if error.is_connection())
     }
 }
 
-/// How an output was asked for.
+/// How an output was requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// By `output_paths`.
+    /// In `output_paths`.
     Any,
-    /// By `output_files` of REAPI 2.0.
+    /// In `output_files` of REAPI 2.0.
     File,
-    /// By `output_directories` of REAPI 2.0.
+    /// In `output_directories` of REAPI 2.0.
     Directory,
 }
 
@@ -91,14 +91,14 @@ fn wanted(command: &reapi::Command) -> Result<Vec<(String, Kind)>, Error> {
     wanted.into_iter().map(|(path, kind)| Ok((path.trim_end_matches('/').to_owned(), kind))).collect()
 }
 
-/// Where an output lies, relative to the input root.
+/// The path of an output relative to the input root.
 fn place(command: &reapi::Command, path: &str) -> Result<String, Error> {
     tree::resolve(&command.working_directory, path).ok_or_else(|| {
         Error::Invalid(format!("output `{path}` leaves the input tree; expected a path that stays inside"))
     })
 }
 
-/// Directories to make before the command starts, relative to the input root: the parents of its outputs.
+/// Directories to create before the command starts, relative to the input root: the parents of its outputs.
 pub fn directories_to_make(command: &reapi::Command) -> Result<Vec<String>, Error> {
     let mut directories: Vec<String> = Vec::new();
     for (path, kind) in wanted(command)? {

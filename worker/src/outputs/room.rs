@@ -1,4 +1,4 @@
-//! How much the outputs of one command may be.
+//! Limits on the outputs of one command.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -7,11 +7,11 @@ use kiln_trees::shape;
 
 use super::Error;
 
-/// Most bytes of all outputs of a command, as they are read: as many as it may write.
+/// Maximum bytes of all outputs of a command as read: as many as it may write.
 pub(super) const MAX_BYTES: u64 = 64 << 30;
 
-/// What the outputs of a command may still hold. Their entries have the bounds that inputs have: what goes beyond could be no later
-/// action's input. Their bytes count as they are read, and so a file with holes counts whole.
+/// What the outputs of a command may still add. The limits on entries are those of inputs: anything larger could not be
+/// an input of a later action. Bytes are counted as read, so a sparse file counts in full.
 #[derive(Debug)]
 pub(super) struct Room {
     pub(super) entries: u64,
@@ -19,7 +19,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Room for files of so many bytes in all.
+    /// A limit of `bytes` for all files together.
     pub(super) fn new(bytes: u64) -> Self {
         Self { entries: shape::MAX_ENTRIES, bytes }
     }
@@ -27,7 +27,7 @@ impl Room {
     pub(super) fn take(&mut self, output: &str) -> Result<(), Error> {
         self.entries = self.entries.checked_sub(1).ok_or_else(|| {
             Error::Precondition(format!(
-                "output `{output}` brings the command's outputs to more than {} files and directories; name only what \
+                "output `{output}` brings the command's outputs to more than {} files and directories; list only what \
                  is needed later",
                 shape::MAX_ENTRIES
             ))
@@ -44,7 +44,7 @@ impl Room {
                 String::new()
             };
             Error::Precondition(format!(
-                "output `{output}` brings the command's outputs to more than {} GiB{holes}; name only what is needed later",
+                "output `{output}` brings the command's outputs to more than {} GiB{holes}; list only what is needed later",
                 MAX_BYTES >> 30
             ))
         })?;

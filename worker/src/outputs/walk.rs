@@ -1,4 +1,4 @@
-//! Reads a tree of outputs from disk, without ever following a link.
+//! Reads output trees from disk without following links.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,14 +11,14 @@ use kiln_trees::tree::{Entry, Tree, unusual_mode};
 use super::Error;
 use super::room::Room;
 
-/// A file that was found, not hashed yet.
+/// A file that was found, not yet hashed.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) path: PathBuf,
     pub(super) executable: bool,
-    /// Its permission bits, where they are unusual.
+    /// Its permission bits, if they are unusual.
     pub(super) mode: Option<u32>,
-    /// The output that it is, or is in.
+    /// The output that it belongs to.
     pub(super) output: String,
 }
 
@@ -29,7 +29,7 @@ impl Found {
     }
 }
 
-/// What stands at an output's path.
+/// What was found at an output's path.
 #[derive(Debug)]
 pub(super) enum Output {
     File(Found),
@@ -37,14 +37,14 @@ pub(super) enum Output {
     Directory(Listing),
 }
 
-/// A directory with everything below it.
+/// A directory and everything below it.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub(super) files: Vec<(String, Found)>,
     pub(super) links: Vec<(String, String)>,
-    /// With their permission bits, where they are unusual.
+    /// With their permission bits, if they are unusual.
     pub(super) directories: Vec<(String, Option<u32>)>,
-    /// The directory's own.
+    /// The directory's own permission bits, if they are unusual.
     pub(super) mode: Option<u32>,
 }
 
@@ -53,13 +53,13 @@ pub(super) fn join(base: &str, path: &str) -> String {
     parts.collect::<Vec<_>>().join("/")
 }
 
-/// What the command closed to itself is its own fault; all else that cannot be read is the worker's.
+/// Files that the command made unreadable are its own fault; any other failure to read is the worker's.
 pub(super) fn failed<'a>(path: &'a Path, output: &'a str) -> impl FnOnce(std::io::Error) -> Error + 'a {
     move |error| match error.kind() {
         std::io::ErrorKind::PermissionDenied => {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             Error::Precondition(format!(
-                "`{name}` of output `{output}` cannot be read: the command took the permission away; have it leave outputs \
+                "cannot read `{name}` of output `{output}`: the command removed the permission; make it leave outputs \
                  readable for their owner (`chmod -R u+rwX`)"
             ))
         }
@@ -67,7 +67,7 @@ pub(super) fn failed<'a>(path: &'a Path, output: &'a str) -> impl FnOnce(std::io
     }
 }
 
-/// What stands at a path relative to the root; `None` where nothing does.
+/// Looks at a path relative to the root; `None` if nothing is there.
 pub(super) fn look(root: &Path, path: &str, room: &mut Room) -> Result<Option<Output>, Error> {
     let mut at = root.to_owned();
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
@@ -77,7 +77,7 @@ pub(super) fn look(root: &Path, path: &str, room: &mut Room) -> Result<Option<Ou
             Ok(data) if data.is_dir() => {}
             Ok(data) if data.is_symlink() => {
                 let words =
-                    format!("output `{path}` is behind the symbolic link `{part}`; use its real path in the outputs");
+                    format!("output `{path}` is below the symbolic link `{part}`; use its real path in the outputs");
                 return Err(Error::Precondition(words));
             }
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Err(failed(&at, path)(error)),
@@ -114,22 +114,25 @@ fn target(at: &Path, path: &str) -> Result<String, Error> {
     target.into_os_string().into_string().map_err(|_| not_text())
 }
 
-/// Refuses what lies too deep, before the file system does.
+/// Refuses paths that are too deep, before the file system does.
 fn check_depth(path: &str, output: &str) -> Result<(), Error> {
     let depth = path.split('/').count();
     if depth > shape::MAX_DEPTH {
-        let words = format!("output `{output}` is deeper than {} directories; lay it out flatter", shape::MAX_DEPTH);
+        let words = format!("output `{output}` is deeper than {} directories; use a flatter layout", shape::MAX_DEPTH);
         return Err(Error::Precondition(words));
     }
     if output.len() + 1 + path.len() > shape::MAX_PATH_BYTES {
-        let words =
-            format!("output `{output}` holds a path of more than {} bytes; lay it out flatter", shape::MAX_PATH_BYTES);
+        let words = format!(
+            "output `{output}` contains a path of more than {} bytes; use a flatter layout",
+            shape::MAX_PATH_BYTES
+        );
         return Err(Error::Precondition(words));
     }
     Ok(())
 }
 
-/// Lists all below `top`, every directory before what is in it. Without recursion: outputs may be deeper than a thread's stack.
+/// Lists everything below `top`, directories before their contents. Not recursive: outputs may be deeper than a
+/// thread's stack allows.
 fn list(top: &Path, output: &str, room: &mut Room) -> Result<Listing, Error> {
     let mut listing = Listing::default();
     let mut waiting = vec![(top.to_owned(), String::new())];
@@ -139,8 +142,7 @@ fn list(top: &Path, output: &str, room: &mut Room) -> Result<Listing, Error> {
             room.take(output)?;
             let name = entry.file_name();
             let Some(name) = name.to_str() else {
-                let words =
-                    format!("`{}` in output `{output}` has a name that is not valid UTF-8", name.to_string_lossy());
+                let words = format!("the name `{}` in output `{output}` is not valid UTF-8", name.to_string_lossy());
                 return Err(Error::Precondition(words));
             };
             let path = join(&within, name);
@@ -159,12 +161,12 @@ fn list(top: &Path, output: &str, room: &mut Room) -> Result<Listing, Error> {
             }
         }
     }
-    // What a directory lists first is chance; uploads in order read the disk in order.
+    // The order of directory entries is arbitrary; uploading in sorted order reads the disk in order.
     listing.files.sort_by(|one, other| one.0.cmp(&other.0));
     Ok(listing)
 }
 
-/// The tree of a listing, given its files' digests; with unusual permission bits where they are asked for.
+/// The tree of a listing with its files' digests, and with unusual permission bits if `with_modes`.
 pub(super) fn tree(listing: &Listing, digests: &[Digest], with_modes: bool) -> Result<Tree, Error> {
     let asked = |mode: Option<u32>| mode.filter(|_| with_modes);
     let mut tree = Tree { mode: asked(listing.mode), ..Tree::default() };
@@ -229,7 +231,7 @@ mod tests {
             panic!("a directory")
         };
         assert_eq!((listing.files.len(), listing.directories.len(), listing.links.len()), (0, 0, 1));
-        assert!(words(dir.path(), "directory/secret", 9).contains("behind the symbolic link `directory`"));
+        assert!(words(dir.path(), "directory/secret", 9).contains("below the symbolic link `directory`"));
         nix::unistd::mkfifo(&dir.path().join("out/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
         assert!(words(dir.path(), "out", 9).contains("a socket, a pipe or a device"));
@@ -244,7 +246,7 @@ mod tests {
         fs::create_dir_all(dir.path().join("deep").join("d/".repeat(shape::MAX_DEPTH + 1))).unwrap();
         assert!(words(dir.path(), "deep", 1_000).contains("output `deep` is deeper than 512 directories"));
         fs::create_dir_all(dir.path().join("long").join(format!("{}/", "n".repeat(200)).repeat(16))).unwrap();
-        assert!(words(dir.path(), "long", 1_000).contains("output `long` holds a path of more than 3072 bytes"));
+        assert!(words(dir.path(), "long", 1_000).contains("output `long` contains a path of more than 3072 bytes"));
     }
 
     #[test]
@@ -286,7 +288,7 @@ mod tests {
         let (directory, file) = looked.join().unwrap();
         mode("out/closed", 0o755);
         assert!(
-            directory.contains("`closed` of output `out` cannot be read") && directory.contains("chmod"),
+            directory.contains("cannot read `closed` of output `out`") && directory.contains("chmod"),
             "{directory}"
         );
         assert!(matches!(file, Err(Error::Precondition(words)) if words.contains("output `file`")));

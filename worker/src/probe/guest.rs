@@ -1,4 +1,4 @@
-//! A root file system other than the machine's own, asked from within: what runs there says what it is.
+//! Probes a root file system other than the machine's own by running its programs.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -13,16 +13,16 @@ use super::{Facts, Options, machine, packages, tools};
 use kiln_executor::{Chunk, Exit, Job, Place, Secrets, Stream};
 use kiln_sandbox::Sandbox;
 
-/// How long all answers together may take: an emulated machine is slow.
+/// Time limit for all answers together: an emulated machine is slow.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// Begins an answer.
+/// Starts an answer.
 const BEGIN: char = '\u{1e}';
-/// Stands between a question's name and its answer.
+/// Separates a question's name from its answer.
 const THEN: char = '\u{1f}';
-/// Ends the answer of what failed.
+/// Ends the answer of a command that failed.
 const FAILED: &str = "\u{1f}failed";
 
-/// A root that cannot be asked.
+/// Why a root cannot be probed.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
@@ -34,7 +34,7 @@ pub enum Error {
     Silent { root: String, reason: String },
 }
 
-/// REAPI's name of the instruction set of a root's `/bin/sh`.
+/// REAPI's name for the instruction set of a root's `/bin/sh`.
 pub(super) fn isa(root: &Path) -> Result<String, Error> {
     let none = |reason: String| Error::NoRoot { root: root.display().to_string(), reason };
     let shell = kiln_sandbox::within(root, Path::new("/bin/sh")).ok_or_else(|| none("it has no `/bin/sh`".into()))?;
@@ -42,18 +42,18 @@ pub(super) fn isa(root: &Path) -> Result<String, Error> {
     std::fs::File::open(&shell)
         .and_then(|mut file| file.read_exact(&mut head))
         .map_err(|error| none(format!("`/bin/sh` cannot be read: {error}")))?;
-    // ELF header: the magic number, and e_machine at offset 18, in the file's own byte order.
+    // ELF header: the magic number, and e_machine at offset 18, in the file's byte order.
     if !head.starts_with(b"\x7fELF") {
         return Err(none("its `/bin/sh` is not an ELF file".into()));
     }
     match u16::from_le_bytes([head[18], head[19]]) {
         62 => Ok("x86-64".to_owned()),
         183 => Ok("arm-a64".to_owned()),
-        other => Err(none(format!("its `/bin/sh` is for ELF machine {other}, and x86-64 or AArch64 is expected"))),
+        other => Err(none(format!("its `/bin/sh` is for ELF machine {other}, expected x86-64 or AArch64"))),
     }
 }
 
-/// What the root says of itself.
+/// Collects the root's facts.
 pub(super) async fn facts(sandbox: &Sandbox, root: &Path, options: &Options) -> Result<Facts, Error> {
     let release = ["/etc/os-release", "/usr/lib/os-release"]
         .iter()

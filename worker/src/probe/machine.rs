@@ -1,4 +1,4 @@
-//! The machine itself.
+//! Facts about the machine itself.
 //!
 //! Sources: os-release(5); the x86-64 psABI's micro-architecture levels.
 
@@ -8,7 +8,7 @@ use std::process::Command;
 use kiln_proto::digest::DigestFunction;
 use kiln_proto::v1;
 
-/// os-release's `ID:VERSION_ID`; without a version its code name, else the ID alone.
+/// `ID:VERSION_ID` from os-release; without a version its code name, or only the ID.
 pub(super) fn os() -> String {
     let text = fs::read_to_string("/etc/os-release").or_else(|_| fs::read_to_string("/usr/lib/os-release"));
     os_of(&text.unwrap_or_default())
@@ -28,7 +28,7 @@ pub(super) fn os_of(text: &str) -> String {
     }
 }
 
-/// Such as `glibc:2.36` or `musl:1.2.4`; empty where neither says so.
+/// Such as `glibc:2.36` or `musl:1.2.4`; empty if neither is found.
 pub(super) fn libc() -> String {
     let said = |program: &str, argument: &str| {
         Command::new(program).arg(argument).output().map(|output| {
@@ -55,7 +55,7 @@ pub(super) fn libc_of(ldd: &str) -> String {
     }
 }
 
-/// REAPI's name of the instruction set.
+/// REAPI's name for the instruction set.
 pub(super) fn isa() -> String {
     match std::env::consts::ARCH {
         "x86_64" => "x86-64",
@@ -78,7 +78,7 @@ pub(super) fn cpu_level() -> String {
     }
 }
 
-/// The lines of `/proc/cpuinfo` that tell what a compiler makes of `native`.
+/// The lines of `/proc/cpuinfo` that determine what a compiler does for `-march=native`.
 const CPU_FIELDS: [&str; 11] = [
     "vendor_id",
     "cpu family",
@@ -99,7 +99,7 @@ pub(super) fn cpu() -> String {
 }
 
 fn cpu_of(cpuinfo: &str) -> String {
-    // Each CPU has a paragraph of its own; a machine with two kinds has both in its name.
+    // Each CPU has its own paragraph; a machine with two kinds of CPU includes both in the digest.
     let value = |paragraph: &str, wanted: &str| {
         let found = paragraph.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.trim() == wanted);
         found.map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
@@ -113,7 +113,7 @@ fn cpu_of(cpuinfo: &str) -> String {
     [name.as_str(), digest.as_str()].join(" ").trim().to_owned()
 }
 
-/// What every machine of an instruction set has.
+/// The level that every machine of an instruction set has.
 pub(super) fn least_level(isa: &str) -> String {
     match isa {
         "x86-64" => "x86-64-v1",
@@ -131,7 +131,7 @@ fn x86_level(cpuinfo: &str) -> String {
     format!("x86-64-v{level}")
 }
 
-/// CPUs and memory that this worker offers: the machine's, within the limits of its control groups, unless they are given.
+/// CPUs and memory that this worker offers: the given values, or else the machine's within its control groups' limits.
 pub fn capacity(cpus: Option<f64>, memory: Option<u64>) -> v1::Capacity {
     let available = || std::thread::available_parallelism().map_or(1.0, |cpus| usize::from(cpus) as f64);
     v1::Capacity {
@@ -140,7 +140,7 @@ pub fn capacity(cpus: Option<f64>, memory: Option<u64>) -> v1::Capacity {
     }
 }
 
-/// The machine's memory or its control group's, less what the system and the worker itself need.
+/// The memory of the machine or its control group, minus a tenth for the system and the worker itself.
 fn memory_bytes() -> u64 {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = meminfo

@@ -1,7 +1,8 @@
-//! What this machine, or the root that its actions run on, is: operating system, libc, architecture, CPU, tools, packages.
+//! Probes this machine, or the root that its actions run on: operating system, libc, architecture, CPU, tools,
+//! packages.
 //!
-//! Invariant: the fingerprint covers what can change the bytes of a build, and nothing that differs between two machines
-//! which are set up alike: not the kernel, the host's name, its CPU level or its labels.
+//! Invariant: the fingerprint covers what can change the bytes of a build, and nothing that differs between two
+//! machines that are set up alike, such as the kernel, the host name, the CPU level or labels.
 
 mod guest;
 mod machine;
@@ -20,14 +21,14 @@ pub use packages::stamp;
 
 use kiln_sandbox::Sandbox;
 
-/// What the probe needs to know.
+/// Options of the probe.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Labels of the worker's configuration.
+    /// Labels from the worker's configuration.
     pub labels: BTreeMap<String, String>,
-    /// Directories of this machine in which an action's tools are, as `PATH` has them.
+    /// This machine's directories that hold an action's tools, in the form of `PATH`.
     pub path: String,
-    /// Directory where what was found is remembered between starts.
+    /// Directory where results are remembered between starts.
     pub cache: Option<PathBuf>,
 }
 
@@ -41,7 +42,7 @@ impl Options {
     }
 }
 
-/// What can change the bytes of a build, and what a build may ask for.
+/// Facts that can change the bytes of a build, and that a build may require.
 #[derive(Debug, Clone)]
 struct Facts {
     os: String,
@@ -49,13 +50,13 @@ struct Facts {
     isa: String,
     cpu_level: String,
     tools: BTreeMap<String, String>,
-    /// Digest over the packages, headers and libraries that are there.
+    /// Digest of the installed packages, headers and libraries.
     packages: String,
     cpu: String,
     emulated: bool,
 }
 
-/// Looks at the machine. Takes some seconds the first time, for tools are asked for their versions.
+/// Probes the machine. Takes some seconds the first time, because each tool is asked for its version.
 pub fn probe(options: &Options) -> v1::Environment {
     let facts = Facts {
         os: machine::os(),
@@ -70,10 +71,10 @@ pub fn probe(options: &Options) -> v1::Environment {
     environment(facts, options)
 }
 
-/// Looks at another root file system by running its programs in a sandbox on it.
+/// Probes another root file system by running its programs in a sandbox on it.
 ///
 /// # Errors
-/// Where the directory is no such root, or its programs do not run.
+/// If the directory is not a root file system, or its programs do not run.
 pub async fn probe_root(sandbox: &Sandbox, root: &Path, options: &Options) -> Result<v1::Environment, Error> {
     Ok(environment(guest::facts(sandbox, root, options).await?, options))
 }

@@ -1,9 +1,9 @@
-//! What a build can read of the system beside the tools: headers, libraries, and whatever else packages bring.
+//! The system files that a build can read in addition to tools: headers, libraries, and other contents of packages.
 //!
-//! A package manager's database says that exactly and is quickly read; where there is none, headers and libraries are indexed
-//! by path, size and time. What lies in `/usr/local` belongs to no package and is hashed.
+//! A package manager's database describes them exactly and is read quickly. Without one, headers and libraries are
+//! indexed by path, size and time. Files in `/usr/local` belong to no package and are hashed.
 //!
-//! Invariant: two machines with the same packages give the same digest, in whichever order they were installed.
+//! Invariant: two machines with the same packages have the same digest, in whichever order they were installed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,19 +12,19 @@ use std::path::{Path, PathBuf};
 
 use kiln_proto::digest::{DigestFunction, Hasher};
 
-/// Where headers and libraries are that no package owns.
+/// Headers and libraries that no package owns.
 const LOCAL: &[&str] = &["usr/local/include", "usr/local/lib", "usr/local/lib64", "usr/local/share/pkgconfig"];
-/// Where headers and libraries are of a system without a package database.
+/// Headers and libraries of a system without a package database.
 const UNMANAGED: &[&str] = &["usr/include", "usr/lib", "usr/lib64", "lib", "lib64", "usr/share/pkgconfig"];
-/// Bytes below `/usr/local` up to which its content counts; beyond, paths, sizes and times do.
+/// The content below `/usr/local` is hashed up to this many bytes; beyond that only paths, sizes and times are.
 const MAX_HASHED_BYTES: u64 = 64 << 20;
-/// Entries that an index has at most: a system has some 100,000.
+/// Maximum number of entries of an index; a system has about 100,000.
 const MAX_ENTRIES: usize = 2_000_000;
 
-/// What `rpm` is asked: each package with version, architecture and the digest of its header.
+/// Arguments for `rpm`: each package with version, architecture and the digest of its header.
 pub(super) const RPM_QUESTION: [&str; 3] = ["-qa", "--qf", r"%{NAME} %{EVR} %{ARCH} %{SHA256HEADER}\n"];
 
-/// Databases of package managers and directories of what belongs to no package: their times change when something is installed.
+/// Package databases and directories outside packages: their times change when something is installed.
 const WATCHED: &[&str] = &[
     "var/lib/dpkg/status",
     "lib/apk/db/installed",
@@ -39,13 +39,13 @@ const WATCHED: &[&str] = &[
     "usr/local/lib",
 ];
 
-/// Asks the machine's own `rpm`.
+/// Runs the machine's own `rpm`.
 pub(super) fn ask_rpm() -> Option<String> {
     let output = std::process::Command::new("rpm").args(RPM_QUESTION).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Something that is quickly found out and changes when packages are installed or removed.
+/// A cheap value that changes when packages are installed or removed.
 pub fn stamp(root: &Path) -> String {
     let of = |path: &&str| {
         let data = fs::metadata(within(root, path)?).ok()?;
@@ -54,7 +54,7 @@ pub fn stamp(root: &Path) -> String {
     WATCHED.iter().filter_map(of).collect()
 }
 
-/// A digest over what a build can read of the system at `root`. `rpm` asks the system for its RPM packages, one a line.
+/// A digest of what a build can read of the system at `root`. `rpm` returns the system's RPM packages, one per line.
 pub(super) fn digest(root: &Path, cache: Option<&Path>, rpm: impl FnOnce() -> Option<String>) -> String {
     let mut hasher = DigestFunction::Sha256.hasher();
     match installed(root, rpm) {
@@ -70,14 +70,14 @@ fn line(hasher: &mut Hasher, text: &str) {
     hasher.update(b"\n");
 }
 
-/// Each installed package with its version, sorted; none where no known database is there.
+/// Each installed package with its version, sorted; `None` without a known package database.
 fn installed(root: &Path, rpm: impl FnOnce() -> Option<String>) -> Option<Vec<String>> {
     let read = |path: &str| fs::read_to_string(within(root, path)?).ok();
     let mut packages = Vec::new();
     if let Some(status) = read("var/lib/dpkg/status") {
         packages.extend(dpkg(&status));
     }
-    // Distroless images and the like have a file for each package.
+    // Distroless images and others have one file for each package.
     for path in files(root, "var/lib/dpkg/status.d") {
         packages.extend(fs::read_to_string(path).iter().flat_map(|status| dpkg(status)));
     }
@@ -94,14 +94,14 @@ fn installed(root: &Path, rpm: impl FnOnce() -> Option<String>) -> Option<Vec<St
     (!packages.is_empty()).then_some(packages)
 }
 
-/// dpkg-query(1): paragraphs, of which those count whose status says that the package is installed.
+/// Reads dpkg's database (dpkg-query(1)): paragraphs, of which those with an "installed" status count.
 fn dpkg(status: &str) -> Vec<String> {
     let of = |paragraph: &str| {
         let field = |name: &str| {
             let mut lines = paragraph.lines();
             lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim).unwrap_or_default()
         };
-        // Files below `status.d` have no such field.
+        // Files below `status.d` lack this field.
         let is_installed =
             field("Status").rsplit(' ').next().is_some_and(|word| word.is_empty() || word == "installed");
         let package = format!("deb {} {} {}", field("Package"), field("Version"), field("Architecture"));
@@ -110,7 +110,7 @@ fn dpkg(status: &str) -> Vec<String> {
     status.split("\n\n").filter_map(of).collect()
 }
 
-/// apk's database: paragraphs of lines with one letter for each field.
+/// Reads apk's database: paragraphs with one-letter fields.
 fn apk(database: &str) -> Vec<String> {
     let of = |paragraph: &str| {
         let field = |letter: &str| paragraph.lines().find_map(|line| line.strip_prefix(letter)).unwrap_or_default();
@@ -136,7 +136,7 @@ fn files(root: &Path, path: &str) -> Vec<PathBuf> {
 
 /// A file or link of an index.
 struct Indexed {
-    /// Relative to the root.
+    /// Path relative to the root.
     path: String,
     full: PathBuf,
     size: u64,
@@ -145,7 +145,7 @@ struct Indexed {
 }
 
 impl Indexed {
-    /// Changes when the file is replaced.
+    /// A line that changes when the file is replaced.
     fn stamp(&self) -> String {
         match &self.link {
             Some(target) => format!("{}\t-> {target}", self.path),
@@ -154,7 +154,7 @@ impl Indexed {
     }
 }
 
-/// What a run of programs leaves by itself is no part of the system.
+/// Whether programs create such a file just by running, so that it is not part of the system.
 fn is_left_by_runs(name: &str) -> bool {
     name == "__pycache__" || name.ends_with(".pyc") || name.ends_with(".cache")
 }
@@ -164,7 +164,7 @@ fn index(root: &Path, directories: &[&str]) -> Vec<Indexed> {
     let mut found: BTreeMap<String, Indexed> = BTreeMap::new();
     let mut waiting: Vec<(String, PathBuf)> = Vec::new();
     for directory in directories {
-        // `/lib` is a link to `/usr/lib` on most systems: that one is looked through once.
+        // On most systems `/lib` is a link to `/usr/lib`, which is indexed only once.
         let real = root.join(directory);
         if fs::symlink_metadata(&real).is_ok_and(|data| data.is_dir()) {
             waiting.push(((*directory).to_owned(), real));
@@ -191,8 +191,8 @@ fn index(root: &Path, directories: &[&str]) -> Vec<Indexed> {
     found.into_values().collect()
 }
 
-/// What lies in `/usr/local`, by content where that is little: machines that were set up alike are alike. The answer is
-/// remembered in `cache` for as long as no file there changes.
+/// A digest of `/usr/local`, by content if it is small, so that machines that were set up alike match. The digest is
+/// remembered in `cache` until a file there changes.
 fn local(root: &Path, cache: Option<&Path>) -> String {
     let files = index(root, LOCAL);
     let mut stamps = DigestFunction::Sha256.hasher();
@@ -212,7 +212,7 @@ fn local(root: &Path, cache: Option<&Path>) -> String {
         line(&mut content, &file.path);
         match &file.link {
             Some(target) => line(&mut content, target),
-            // One that cannot be read is none that a build could read.
+            // A build could not read an unreadable file either.
             None => content.update(&fs::read(&file.full).unwrap_or_default()),
         }
     }

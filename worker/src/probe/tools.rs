@@ -1,4 +1,4 @@
-//! The versions of tools, by asking each.
+//! Asks tools for their versions.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use kiln_proto::property::PROBED_TOOLS;
 
-/// How long a tool may take to say its version. One that is given up is missing from the environment, and so changes every key: on a
-/// machine that is busy, some need a minute.
+/// Time limit for a tool to report its version. A tool that exceeds it is missing from the environment, which changes
+/// every key. On a busy machine some tools need a minute.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How a tool is asked for its version.
+/// The arguments that make a tool print its version.
 pub(super) fn question(tool: &str) -> &'static [&'static str] {
     match tool {
         "go" => &["version"],
@@ -24,7 +24,7 @@ pub(super) fn question(tool: &str) -> &'static [&'static str] {
     }
 }
 
-/// Tool name to the first line that it says of its version, for those that are in `path` and answer.
+/// Maps each tool in `path` that answers to the first line of its version.
 pub(super) fn versions(path: &str, cache: Option<&Path>) -> BTreeMap<String, String> {
     let known: BTreeMap<String, String> =
         cache.and_then(|cache| serde_json::from_slice(&fs::read(cache).ok()?).ok()).unwrap_or_default();
@@ -36,7 +36,7 @@ pub(super) fn versions(path: &str, cache: Option<&Path>) -> BTreeMap<String, Str
             Some((*tool, file, identity))
         })
         .collect();
-    // All at once, each would wait for the others.
+    // Not all at once, because each would slow down the others.
     let threads = 4 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let next = AtomicUsize::new(0);
     let answer = || -> Vec<(String, String, String)> {
@@ -68,7 +68,7 @@ fn find(tool: &str, path: &str) -> Option<PathBuf> {
         .find(|file| file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0))
 }
 
-/// What changes when a tool is replaced: its name, its file behind all links, size and time.
+/// A string that changes when a tool is replaced: its name, and the resolved file's path, size and time.
 fn identity(file: &Path) -> Option<String> {
     let real = file.canonicalize().ok()?;
     let data = real.metadata().ok()?;
@@ -110,13 +110,13 @@ fn ask(file: &Path, question: &[&str], path: &str) -> Option<String> {
     version_line(&text).filter(|_| status.success())
 }
 
-/// The first line that has a number in it.
+/// The first line that contains a digit.
 pub(super) fn version_line(text: &str) -> Option<String> {
     let line = text.lines().map(str::trim).find(|line| line.chars().any(|c| c.is_ascii_digit()));
     line.map(|line| plain(line).chars().take(200).collect())
 }
 
-/// Without the control sequences that some tools colour their answer with (ECMA-48, 5.4).
+/// The line without the control sequences that some tools use for colours (ECMA-48, 5.4).
 fn plain(line: &str) -> String {
     let mut parts = line.split("\u{1b}[");
     let first = parts.next().unwrap_or_default().to_owned();
