@@ -1,4 +1,4 @@
-//! One caller's view of an execution: its state and its live output, in order.
+//! A caller's view of an execution: its state and its live output, in order.
 
 use std::sync::Arc;
 
@@ -14,20 +14,20 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::places::Place;
 
-/// Where an execution stands.
+/// The state of an execution.
 #[derive(Debug, Clone)]
 pub enum State {
-    /// Waits for a worker.
+    /// Waiting for a worker.
     Queued,
-    /// A worker has it.
+    /// Assigned to a worker.
     Executing {
         /// The worker's name.
         worker: String,
-        /// The lease, which names its live logs.
+        /// The lease that identifies its live logs.
         lease: u64,
         /// Its live output.
         logs: Arc<Logs>,
-        /// Its inputs are in place and the command runs.
+        /// Whether its inputs are in place and the command is running.
         started: bool,
     },
     /// It ended.
@@ -37,22 +37,22 @@ pub enum State {
 /// How an execution ended.
 #[derive(Debug, Clone, Default)]
 pub struct Done {
-    /// REAPI's answer.
+    /// The REAPI response.
     pub response: reapi::ExecuteResponse,
-    /// The farm itself could not carry it out: no worker matches, or all were lost.
+    /// Whether the farm itself could not run it: no worker matches, or all were lost.
     pub farm_fault: bool,
 }
 
-/// What happened next.
+/// An event of an execution.
 #[derive(Debug)]
 pub enum Update {
-    /// It waits (again).
+    /// It is waiting (again).
     Queued,
-    /// It runs there.
+    /// It runs on a worker.
     Executing {
         /// The worker's name.
         worker: String,
-        /// The lease, which names its live logs.
+        /// The lease that identifies its live logs.
         lease: u64,
     },
     /// Output appeared.
@@ -61,28 +61,28 @@ pub enum Update {
         stream: Stream,
         /// The bytes.
         data: Bytes,
-        /// Bytes before these that were dropped because this reader was slow.
+        /// Number of bytes dropped before these because this reader was too slow.
         skipped: u64,
     },
-    /// It ended; nothing follows.
+    /// It ended; no further update follows.
     Done(Arc<Done>),
 }
 
-/// A caller's hold on an execution. Dropping it leaves: an action that nobody waits for is cancelled.
+/// A caller's attachment to an execution. Dropping it detaches; an action without callers is cancelled.
 #[derive(Debug)]
 pub struct Attached {
     pub(super) waiter: WaiterId,
     pub(super) handle: ExecutionHandle,
     pub(super) state: watch::Receiver<State>,
-    /// It joined an execution that was there.
+    /// Whether it joined an existing execution.
     pub merged: bool,
     reading: Option<Reading>,
     told: Option<u64>,
     ended: bool,
     place: Option<Place>,
-    /// What became of its properties, in words.
+    /// Notes on how its properties were interpreted.
     pub notes: Vec<String>,
-    /// Its room in its tenant's quota.
+    /// Its slot in the tenant's quota.
     room: Option<OwnedSemaphorePermit>,
 }
 
@@ -101,7 +101,7 @@ impl Attached {
         Self { waiter, handle, state, merged, reading: None, told: None, ended: false, place: None, notes, room: None }
     }
 
-    /// Keeps a place in the queue for as long as it waits.
+    /// Holds its place in the queue for as long as it waits.
     pub(super) fn with(mut self, place: Place, room: Option<OwnedSemaphorePermit>, notes: Vec<String>) -> Self {
         self.place = Some(place);
         self.notes = notes;
@@ -109,7 +109,7 @@ impl Attached {
         self
     }
 
-    /// The next update; after `Done` it never returns another.
+    /// Waits for the next update; never completes after `Done`.
     pub async fn next(&mut self) -> Update {
         loop {
             if let Some(reading) = &mut self.reading {
@@ -170,7 +170,7 @@ impl Attached {
         }
     }
 
-    /// Who waits, for [`ExecutionHandle::wait_of`].
+    /// This caller, for [`ExecutionHandle::wait_of`].
     pub fn waiter(&self) -> WaiterId {
         self.waiter
     }

@@ -1,7 +1,7 @@
-//! Execution: one task owns the scheduler's state and carries out what it decides; everyone else holds a handle.
+//! Execution: one task owns the scheduler's state and carries out its decisions; everyone else holds a handle.
 //!
-//! Invariant: the only way to run anything is [`ExecutionHandle::execute`] with an action's digest. Builds use it as Remote
-//! Execution clients do.
+//! Invariant: the only way to run anything is [`ExecutionHandle::execute`] with an action's digest. Builds use it just
+//! as Remote Execution clients do.
 
 mod attached;
 mod inputs;
@@ -46,49 +46,49 @@ use kiln_store::Stores;
 use log::TenantLogs;
 use scopes::Scopes;
 
-/// What a caller wants run.
+/// A request to run an action.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// REAPI instance name.
     pub instance: String,
-    /// Which action.
+    /// The action's digest.
     pub action_digest: Digest,
-    /// Run it even where its result is cached.
+    /// Run it even if its result is cached.
     pub skip_cache_lookup: bool,
-    /// Lower is more urgent.
+    /// Lower values are more urgent.
     pub priority: i32,
-    /// Whose share of the farm it uses.
+    /// The share of the farm that it is charged to.
     pub tenant: String,
-    /// Which build or invocation it belongs to.
+    /// The build or invocation that it belongs to.
     pub build: String,
-    /// Weight of the longest path that waits for it within its build.
+    /// Weight of the longest path of its build that depends on it.
     pub path_weight: u64,
-    /// The secrets that the action names.
+    /// The values of the secrets that the action names.
     pub secrets: Vec<v1::Secret>,
-    /// How long it waits while no worker could take it; the farm's own limit where it is not set.
+    /// How long it waits while no worker could run it; `None` for the farm's own limit.
     pub queue_timeout: Option<Duration>,
 }
 
-/// What an execution is started with.
+/// Options of the execution's owner.
 #[derive(Debug, Default)]
 pub struct Options {
-    /// How actions are scheduled.
+    /// Scheduling options.
     pub scheduling: Config,
-    /// What other farms' properties mean.
+    /// Rules for properties of other farms.
     pub rules: properties::Rules,
-    /// Where it is written down which workers there are; they are forgotten with the process where it is nowhere.
+    /// File that records known workers; without it they are forgotten when the process ends.
     pub memory: Option<PathBuf>,
-    /// What leases are granted under; a key that ends with the process where it is left out.
+    /// The key that seals leases; without it, a key that lasts as long as the process.
     pub key: Option<FarmKey>,
-    /// What tenants fetch with.
+    /// The tenants' credentials for fetching.
     pub credentials: Credentials,
 }
 
-/// A handle on the execution's owner. Cheap to clone.
+/// A handle to the execution's owner. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ExecutionHandle {
     messages: mpsc::UnboundedSender<Message>,
-    /// Whose actions it takes; empty for the default tenant's.
+    /// The tenant whose actions it runs; empty for the default tenant.
     tenant: String,
     scopes: Scopes,
     credentials: Credentials,
@@ -105,19 +105,19 @@ pub struct ExecutionHandle {
     began: tokio::time::Instant,
 }
 
-/// A response that says why there is no result.
+/// A response that explains why there is no result.
 pub fn failed(code: tonic::Code, message: impl Into<String>) -> reapi::ExecuteResponse {
     let status = rpc::Status { code: code as i32, message: message.into(), details: Vec::new() };
     reapi::ExecuteResponse { status: Some(status), ..Default::default() }
 }
 
 impl ExecutionHandle {
-    /// Starts the owner's task over these stores.
+    /// Starts the owner's task on these stores.
     pub fn spawn(stores: Stores, scheduling: Config) -> Self {
         Self::open(stores, Options { scheduling, ..Options::default() })
     }
 
-    /// As [`spawn`](Self::spawn), with all that can be chosen.
+    /// Like [`spawn`](Self::spawn), with all options.
     pub fn open(stores: Stores, options: Options) -> Self {
         let Options { scheduling, rules, memory, key, credentials } = options;
         let (messages, receiver) = mpsc::unbounded_channel();
@@ -150,7 +150,7 @@ impl ExecutionHandle {
         }
     }
 
-    /// A handle for the actions of one tenant alone, over stores of its own. Workers and the queue are the same.
+    /// A handle for the actions of one tenant, on that tenant's own stores. Workers and the queue are shared.
     #[must_use]
     pub fn of_tenant(&self, tenant: &str, stores: Stores, quota: Option<Quota>) -> Self {
         let preparer = self.scopes.add(tenant, &stores).preparer;
@@ -158,7 +158,7 @@ impl ExecutionHandle {
         Self { tenant: tenant.to_owned(), quota, stores, preparer, credentials, ..self.clone() }
     }
 
-    /// What this tenant fetches with.
+    /// This tenant's credentials for fetching.
     pub fn credentials(&self) -> &Credentials {
         &self.credentials
     }
@@ -174,9 +174,9 @@ impl ExecutionHandle {
         Arc::new(TenantLogs::new(self.logs.clone(), self.tenant.clone()))
     }
 
-    /// Runs an action, joins its execution, or answers from the action cache.
+    /// Runs an action, joins its existing execution, or answers from the action cache.
     ///
-    /// Errors are those that come before there is an operation: a bad action, missing blobs.
+    /// Errors are those that occur before there is an operation, such as an invalid action or missing blobs.
     pub async fn execute(&self, mut request: Request) -> Result<Attached, Status> {
         if !scope::is_lawful(&request.instance) {
             return Err(Status::invalid_argument(format!(
@@ -204,7 +204,7 @@ impl ExecutionHandle {
         let given = |name: &&String| request.secrets.iter().any(|secret| secret.name == **name);
         if let Some(name) = prepared.secrets.iter().find(|name| !given(name)) {
             return Err(Status::failed_precondition(format!(
-                "the action names the secret `{name}`, which it was not given; only `kiln build` gives secrets"
+                "the action needs the secret `{name}`, which was not provided; only `kiln build` provides secrets"
             )));
         }
         let given = self.credentials.of_action(&prepared.action, &prepared.command, prepared.network).await;
@@ -217,7 +217,7 @@ impl ExecutionHandle {
             request.tenant.clone_from(&self.tenant);
         }
         let waiter = self.waiter();
-        // Whoever goes away before they are attached waits no more.
+        // A caller that is dropped before it is attached must not stay in the queue.
         let leaving = scopeguard::guard((), |()| self.leave(waiter));
         let notes = prepared.notes.clone();
         let (reply, answer) = oneshot::channel();
@@ -245,15 +245,16 @@ impl ExecutionHandle {
         Attached::new(self.waiter(), self.clone(), state, false)
     }
 
-    /// A waiter goes away.
+    /// Removes a waiting caller.
     pub fn leave(&self, waiter: WaiterId) {
         self.send(Message::Leave(waiter));
     }
 
-    /// Takes a worker's link: what it is told comes from `link`, which ends when the worker is not listened to any more.
+    /// Accepts a worker's connection. Messages to the worker are read from `link`, which ends when the coordinator
+    /// drops the worker.
     ///
     /// # Errors
-    /// ALREADY_EXISTS where another process is connected under the worker's name.
+    /// `ALREADY_EXISTS` if another process is connected under the worker's name.
     pub async fn connect(
         &self,
         register: v1::Register,
@@ -267,16 +268,16 @@ impl ExecutionHandle {
         Ok(connection)
     }
 
-    /// What a call may do that shows a lease's grant in this header.
+    /// What a call may access that carries a lease's grant in this header.
     ///
     /// # Errors
-    /// PERMISSION_DENIED where the caller does not have that lease.
+    /// `PERMISSION_DENIED` if the caller does not hold that lease.
     pub fn admit(&self, header: &[u8], identity: &Identity) -> Result<LeaseAccess, Status> {
         let worker = (!identity.is_anonymous()).then_some(identity.name.as_str());
         self.leases.admit(header, worker, &self.scopes)
     }
 
-    /// Hands on what a worker said; `room` is given back once it was heard.
+    /// Forwards a worker's message; `room` is released once it has been handled.
     pub fn said(
         &self,
         worker: &str,
@@ -292,21 +293,21 @@ impl ExecutionHandle {
         self.send(Message::Disconnected { worker: worker.to_owned(), connection });
     }
 
-    /// What a caller waits for; `None` where it waits for nothing.
+    /// What a caller is waiting for; `None` if it is not waiting.
     pub async fn wait_of(&self, waiter: WaiterId) -> Option<Wait> {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Wait { waiter, reply });
         answer.await.ok().flatten()
     }
 
-    /// Gives a worker no new work, or takes that back. `NOT_FOUND` for a worker that is not known.
+    /// Starts or stops draining a worker. `NOT_FOUND` if the worker is unknown.
     pub async fn drain(&self, worker: String, on: bool) -> Result<(), Status> {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Drain { worker, on, reply });
         answer.await.map_err(|_| stopping())?
     }
 
-    /// Workers and queues as they are.
+    /// The current workers and queues.
     pub async fn farm(&self) -> Result<v1::FarmStatus, Status> {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Farm { reply });
@@ -315,46 +316,46 @@ impl ExecutionHandle {
         Ok(status)
     }
 
-    /// Workers that the farm has by declaration.
+    /// The configured worker pools.
     pub fn pools(&self) -> &[Pool] {
         &self.pools
     }
 
-    /// How long actions wait while no worker could take them.
+    /// How long actions wait while no worker could run them.
     pub fn queue_timeout(&self) -> Duration {
         self.queue_timeout
     }
 
-    /// Says in words that the tenant has no room for more actions, where that is so.
+    /// Describes the limit if the tenant's quota is used up.
     pub fn full_quota(&self) -> Option<String> {
         self.quota.as_ref().and_then(Quota::full)
     }
 
-    /// When this coordinator began to take workers.
+    /// When this coordinator began to accept workers.
     pub fn began(&self) -> tokio::time::Instant {
         self.began
     }
 
-    /// A counter that moves when a worker joins or leaves.
+    /// A counter that changes when a worker joins or leaves.
     pub fn workers_changed(&self) -> watch::Receiver<u64> {
         self.workers.clone()
     }
 
     fn send(&self, message: Message) {
-        // The owner ends only with the process.
+        // The owner lives as long as the process.
         let _ = self.messages.send(message);
     }
 }
 
-/// Runs a task that others cannot do without. Where it panics the process ends, so that whoever supervises it starts a sound one: every call would
-/// fail for ever without it.
+/// Runs a task that the process depends on. If it panics, the process aborts so that its supervisor can restart it:
+/// without the task every call would fail.
 fn spawn_or_abort(task: impl Future<Output = ()> + Send + 'static) {
     let task = tokio::spawn(task);
     tokio::spawn(async move {
         if let Err(error) = task.await
             && error.is_panic()
         {
-            tracing::error!(%error, "the scheduler's task panicked; the coordinator ends, and what runs is taken back by the next");
+            tracing::error!(%error, "the scheduler's task panicked; the coordinator exits, and the next one re-adopts what is running");
             std::process::abort();
         }
     });

@@ -1,7 +1,7 @@
-//! The live output of a running action: a bounded window that any number of readers follow.
+//! The live output of a running action: a bounded window with any number of readers.
 //!
-//! Invariant: memory is bounded by [`WINDOW_BYTES`] for each stream; a reader that is too slow skips and is told how
-//! much. The whole output is in the store once the action has ended.
+//! Invariant: memory is bounded by [`WINDOW_BYTES`] for each stream; a reader that is too slow skips ahead and is told
+//! by how much. The complete output is in the store once the action has ended.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -13,17 +13,17 @@ use kiln_proto::v1::Stream;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// Bytes of each stream that are kept for readers.
+/// Bytes of each stream kept for readers.
 const WINDOW_BYTES: usize = 1 << 20;
-/// Pieces of each stream that are kept: a piece takes memory beside its bytes.
+/// Maximum number of chunks kept of each stream: each has some memory overhead.
 const WINDOW_PIECES: usize = 8192;
 
 #[derive(Debug, Default)]
 struct Window {
     chunks: VecDeque<Bytes>,
-    /// Offset in the stream of the first byte of `chunks`.
+    /// Stream offset of the first byte of `chunks`.
     start: u64,
-    /// Offset after the last byte.
+    /// Stream offset after the last byte.
     end: u64,
     done: bool,
 }
@@ -35,12 +35,12 @@ pub struct Log {
     changed: watch::Sender<()>,
 }
 
-/// What a reader finds at its offset.
+/// What a reader gets at its offset.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Bytes that are no longer there.
+    /// Bytes that were dropped already.
     pub skipped: u64,
-    /// The bytes that follow.
+    /// The bytes after those.
     pub data: Bytes,
 }
 
@@ -51,9 +51,9 @@ impl Default for Log {
 }
 
 impl Log {
-    /// Adds what a worker sent; what came before is left out, so that a repeated message does no harm.
+    /// Appends a worker's data; bytes that are known already are left out, so a repeated message does no harm.
     pub fn push(&self, offset: u64, mut data: Bytes) {
-        // No stream is that long: its worker counts wrong.
+        // No stream is that long: the worker sent an invalid offset.
         let Some(after) = offset.checked_add(data.len() as u64) else { return };
         {
             let mut window = self.window.lock();
@@ -61,7 +61,8 @@ impl Log {
             if known >= data.len() as u64 {
                 return;
             }
-            // The end of what is more than the window, by itself: a slice would keep all of its message.
+            // Data larger than the window is cut to its end and copied, because a slice would keep the whole message in
+            // memory.
             let from = (known as usize).max(data.len().saturating_sub(WINDOW_BYTES));
             data = if from > 0 { Bytes::copy_from_slice(&data[from..]) } else { data };
             let at = offset + from as u64;
@@ -83,13 +84,13 @@ impl Log {
         self.changed.send_replace(());
     }
 
-    /// No more comes.
+    /// Ends the stream.
     pub fn close(&self) {
         self.window.lock().done = true;
         self.changed.send_replace(());
     }
 
-    /// What is there at `cursor`, which moves past it. `None` where nothing is there yet.
+    /// Returns the data at `cursor` and advances it; `None` if there is none yet.
     pub fn take(&self, cursor: &mut u64) -> Option<Found> {
         let window = self.window.lock();
         if *cursor >= window.end {
@@ -130,7 +131,7 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Whose they are; said once, and does not change.
+    /// Records the tenant; the first call counts.
     pub fn belong_to(&self, tenant: &str) {
         let _ = self.tenant.set(tenant.to_owned());
     }
@@ -144,7 +145,7 @@ impl Logs {
         }
     }
 
-    /// No more comes on either.
+    /// Ends both streams.
     pub fn close(&self) {
         self.stdout.close();
         self.stderr.close();
@@ -158,12 +159,12 @@ pub struct LiveLogs {
 }
 
 impl LiveLogs {
-    /// The logs of a lease, made where there are none.
+    /// The logs of a lease, created if missing.
     pub fn of(&self, lease: u64) -> Arc<Logs> {
         self.leases.lock().entry(lease).or_default().clone()
     }
 
-    /// Ends a lease's logs; readers get what is left and then the end.
+    /// Ends a lease's logs; readers get the remaining data and then the end.
     pub fn close(&self, lease: u64) {
         if let Some(logs) = self.leases.lock().remove(&lease) {
             logs.close();
@@ -179,11 +180,11 @@ impl LiveLogs {
 
 /// Live output of running actions, read under `{instance}/logs/{lease}/{stdout|stderr}`.
 pub trait ReadLogs: Send + Sync {
-    /// The output from its beginning, as it comes; ends with the action. None where no such action runs.
+    /// The output from its beginning, live; ends with the action. `None` if no such action is running.
     fn open(&self, name: &str) -> Option<BoxStream<'static, Bytes>>;
 }
 
-/// For a farm, or a test, without running actions.
+/// A reader for a farm or a test without running actions.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoLogs;
 
@@ -193,7 +194,7 @@ impl ReadLogs for NoLogs {
     }
 }
 
-/// The live output of one tenant's actions, and of nobody else's.
+/// The live output of one tenant's actions only.
 #[derive(Debug)]
 pub struct TenantLogs {
     all: Arc<LiveLogs>,
@@ -201,7 +202,7 @@ pub struct TenantLogs {
 }
 
 impl TenantLogs {
-    /// Those of this tenant's leases.
+    /// The logs of this tenant's leases.
     pub fn new(all: Arc<LiveLogs>, tenant: String) -> Self {
         Self { all, tenant }
     }

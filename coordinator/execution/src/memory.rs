@@ -1,6 +1,6 @@
-//! What is remembered of workers from one run of the coordinator to the next: who was here lately, and who is drained.
+//! Workers remembered across restarts of the coordinator: which were connected recently, and which are drained.
 //!
-//! Invariant: losing the file makes a farm forget whom it waits for, and no more. It is written in one step by one thread.
+//! Invariant: if the file is lost, the farm only forgets which workers it waits for. One thread writes it atomically.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use kiln_proto::{clock, v1};
 use prost::Message;
 use tokio::sync::watch;
 
-/// The file, and what is in it.
+/// The file and its content.
 #[derive(Debug)]
 pub(super) struct Memory {
     workers: BTreeMap<String, v1::Worker>,
@@ -18,13 +18,13 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Reads what was remembered in `path`; nothing is written where there is none. Workers that were not here for `life_ms` and
-    /// are not drained are forgotten.
+    /// Reads the workers recorded in `path`; without a path nothing is stored. Workers that were last seen more than
+    /// `life_ms` ago and are not drained are forgotten.
     pub(super) fn open(path: Option<PathBuf>, life_ms: u64) -> Self {
         let Some(path) = path else { return Self { workers: BTreeMap::new(), life_ms, written: None } };
         let read = std::fs::read(&path).unwrap_or_default();
         let status = v1::FarmStatus::decode(read.as_slice()).unwrap_or_else(|error| {
-            tracing::warn!(path = %path.display(), %error, "what was remembered of workers cannot be read");
+            tracing::warn!(path = %path.display(), %error, "cannot read the remembered workers");
             v1::FarmStatus::default()
         });
         let workers = status
@@ -39,30 +39,30 @@ impl Memory {
                 let (data, path) = (changed.borrow_and_update().clone(), path.clone());
                 let written = tokio::task::spawn_blocking(move || write(&path, &data)).await;
                 if !matches!(written, Ok(Ok(()))) {
-                    tracing::warn!(?written, "cannot write down which workers the farm has");
+                    tracing::warn!(?written, "cannot save the farm's workers");
                 }
             }
         });
         Self { workers, life_ms, written: Some(sender) }
     }
 
-    /// All that are remembered.
+    /// All remembered workers.
     pub(super) fn workers(&self) -> impl Iterator<Item = &v1::Worker> {
         self.workers.values()
     }
 
-    /// How long ago a worker was seen last, in milliseconds.
+    /// Milliseconds since a worker was last seen.
     pub(super) fn age_ms(worker: &v1::Worker) -> u64 {
         clock::milliseconds_between(worker.last_seen.as_ref(), Some(&clock::kiln_now()))
     }
 
-    /// A worker is here, or was until now.
+    /// Records that a worker is or was connected now.
     pub(super) fn saw(&mut self, worker: v1::Worker) {
         self.workers.insert(worker.worker.clone(), worker);
         self.save();
     }
 
-    /// A worker drains from now on, or no longer; false where it is not known.
+    /// Starts or stops draining a worker; `false` if it is unknown.
     pub(super) fn drain(&mut self, worker: &str, on: bool) -> bool {
         let Some(known) = self.workers.get_mut(worker) else { return false };
         known.draining = on;
@@ -70,7 +70,7 @@ impl Memory {
         true
     }
 
-    /// Workers were last seen now.
+    /// Updates when these workers were last seen.
     pub(super) fn still_here<'a>(&mut self, workers: impl Iterator<Item = &'a str>) {
         for name in workers {
             if let Some(worker) = self.workers.get_mut(name) {

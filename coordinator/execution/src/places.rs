@@ -1,6 +1,6 @@
-//! How many callers may wait for actions, and how large what they wait for may be: the queue is in memory.
+//! Limits on the callers that wait for actions and on the size of what they wait for, because the queue is in memory.
 //!
-//! Invariant: a place is taken before an action is checked, and given back when its caller has its answer or has left.
+//! Invariant: a place is taken before an action is checked, and released when its caller has its answer or has left.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,11 +9,11 @@ use kiln_proto::reapi;
 use prost::Message;
 use tonic::Status;
 
-/// Callers that wait at once.
+/// Maximum number of waiting callers.
 const MAX_WAITING: u64 = 200_000;
-/// What an element of a message takes in memory beside its bytes: a string is three words, a variable two strings.
+/// Memory overhead of an element of a message: a string takes three words, a variable has two strings.
 const ELEMENT_BYTES: usize = 48;
-/// Bytes of the messages of all actions that are waited for, as they are in memory.
+/// Maximum bytes in memory of the messages of all actions that are waited for.
 const MAX_BYTES: u64 = 512 << 20;
 
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ pub(super) struct Places {
     taken: Arc<Taken>,
 }
 
-/// One caller's place.
+/// The place of one caller.
 #[derive(Debug)]
 pub(super) struct Place {
     taken: Arc<Taken>,
@@ -36,10 +36,10 @@ pub(super) struct Place {
 }
 
 impl Places {
-    /// Takes a place for an action, or says that there is none.
+    /// Takes a place for an action; fails if there is none.
     pub(super) fn take(&self, action: &reapi::Action, command: &reapi::Command) -> Result<Place, Status> {
         let bytes = decoded_bytes(action, command) as u64;
-        // Given back by its drop, also where it is refused now.
+        // Dropping it releases the place, also if it is refused here.
         let place = Place { taken: self.taken.clone(), bytes };
         let count = self.taken.count.fetch_add(1, Ordering::AcqRel) + 1;
         let all = self.taken.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
@@ -48,13 +48,13 @@ impl Places {
         };
         match (count > MAX_WAITING, all > MAX_BYTES) {
             (true, _) => full(format!("{MAX_WAITING} calls wait for actions")),
-            (_, true) => full(format!("the actions that are waited for take {} MiB, with this one", all >> 20)),
+            (_, true) => full(format!("the queued actions would take {} MiB with this one", all >> 20)),
             _ => Ok(place),
         }
     }
 }
 
-/// What an action and its command take, decoded.
+/// Memory that an action and its command take once decoded.
 fn decoded_bytes(action: &reapi::Action, command: &reapi::Command) -> usize {
     #[allow(deprecated)]
     let outputs = command.output_files.len() + command.output_directories.len();

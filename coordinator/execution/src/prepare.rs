@@ -1,4 +1,4 @@
-//! What is checked of an action before anyone runs it: its messages, its platform, its inputs.
+//! Checks an action before it runs: its messages, its platform and its inputs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,21 +17,21 @@ use super::properties::Rules;
 use super::requirements;
 use kiln_store::Stores;
 
-/// The farm's own timeout, for an action without one.
+/// Timeout of an action that sets none.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
-/// The longest timeout that the farm takes.
+/// The longest timeout that is accepted.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Largest Action or Command message that is read.
 const MAX_MESSAGE_BYTES: u64 = 16 << 20;
 
-/// An action that may run.
+/// An action that has been checked and may run.
 #[derive(Debug)]
 pub struct Prepared {
     /// REAPI instance name.
     pub instance: String,
-    /// The action.
+    /// The action's digest.
     pub digest: Digest,
-    /// Its message.
+    /// The action's message.
     pub action: reapi::Action,
     /// Its command.
     pub command: reapi::Command,
@@ -39,19 +39,19 @@ pub struct Prepared {
     pub requirements: Requirements,
     /// Whether it may reach the network.
     pub network: bool,
-    /// What it reserves may be less, where no worker has so much.
+    /// Whether its reservation may be reduced if no worker has as much.
     pub is_estimate: bool,
-    /// What became of properties that are none of this farm's, in words.
+    /// Notes on properties that were translated or ignored.
     pub notes: Vec<String>,
-    /// Names of the secrets that it must be given.
+    /// Names of the secrets that must be provided.
     pub secrets: BTreeSet<String>,
-    /// What the farm gives it to fetch with.
+    /// The farm's credentials that it needs for fetching.
     pub credentials: Vec<v1::Credential>,
-    /// How long it may run.
+    /// Its time limit.
     pub timeout: Duration,
-    /// Hashes of its largest-level input directories, for affinity.
+    /// Hashes of its topmost input directories, for affinity.
     pub inputs: Vec<u64>,
-    /// Its inputs stay in the store while this is kept.
+    /// Keeps its inputs in the store.
     pub hold: kiln_store::Hold,
 }
 
@@ -72,7 +72,7 @@ pub(super) fn missing(digests: &[Digest]) -> Status {
 }
 
 impl Preparer {
-    /// A preparer over these stores.
+    /// Creates a preparer on these stores.
     pub fn new(stores: Stores, rules: Arc<Rules>) -> Self {
         Self { trees: InputTrees::new(stores.clone()), stores, rules }
     }
@@ -99,7 +99,7 @@ impl Preparer {
         })
     }
 
-    /// The action's and the command's messages.
+    /// Loads the action and its command.
     pub async fn load(&self, digest: &Digest) -> Result<(reapi::Action, reapi::Command), Status> {
         let action: reapi::Action = self.message(&elements::ACTION, digest).await?;
         let command = required(digest.function, action.command_digest.as_ref(), "command_digest")?;
@@ -107,7 +107,7 @@ impl Preparer {
         Ok((action, command))
     }
 
-    /// Checks that an action can run: its messages and its inputs are there and lawful.
+    /// Checks that an action can run: its messages and inputs exist and are valid.
     pub async fn prepare(
         &self,
         instance: &str,
@@ -117,7 +117,7 @@ impl Preparer {
     ) -> Result<Prepared, Status> {
         check_command(&command)?;
         let asked = requirements::asked(&action, &command, &self.rules).map_err(|error| invalid(error.to_string()))?;
-        // The worker reads what the farm understood.
+        // The worker reads the translated properties.
         action.platform = Some(asked.platform);
         let timeout = match &action.timeout {
             None => DEFAULT_TIMEOUT,
@@ -157,7 +157,7 @@ impl Preparer {
         })
     }
 
-    /// All blobs that an action names: itself, its command and its input tree.
+    /// All blobs that an action refers to: itself, its command and its input tree.
     pub(super) async fn reachable(&self, action: &Digest) -> Result<Vec<Digest>, Status> {
         let message: reapi::Action = self.message(&elements::ACTION, action).await?;
         let command = required(action.function, message.command_digest.as_ref(), "command_digest")?;
@@ -173,7 +173,7 @@ impl Preparer {
             let directory = self.trees.directory(&at).await?;
             let Some(Entry::Sealed { digest }) = directory.entries.get(part) else {
                 return Err(invalid(format!(
-                    "working directory `{path}` is not in the input tree; add it, empty if need be"
+                    "working directory `{path}` is not in the input tree; add it, even if it is empty"
                 )));
             };
             at = *digest;
@@ -191,7 +191,7 @@ fn check_command(command: &reapi::Command) -> Result<(), Status> {
         return Err(invalid("the command has no arguments; expected the program first"));
     }
     if let Some(bad) = command.arguments.iter().find(|argument| argument.contains('\0')) {
-        return Err(invalid(format!("argument `{}` holds a NUL", bad.escape_debug())));
+        return Err(invalid(format!("argument `{}` contains a NUL", bad.escape_debug())));
     }
     for variable in &command.environment_variables {
         if variable.name.is_empty() || variable.name.contains(['=', '\0']) || variable.value.contains('\0') {
@@ -200,7 +200,7 @@ fn check_command(command: &reapi::Command) -> Result<(), Status> {
     }
     if let Some(name) = command.output_node_properties.iter().find(|name| *name != property::UNIX_MODE) {
         return Err(invalid(format!(
-            "output node property `{name}` is not served; leave it out (`{}` is)",
+            "output node property `{name}` is not supported; remove it (supported: `{}`)",
             property::UNIX_MODE
         )));
     }

@@ -1,7 +1,7 @@
-//! Platform properties as other farms' clients write them: each becomes one of this farm's own, or is ignored, by a rule.
+//! Translates platform properties of other farms' clients: a rule turns each into one of this farm's own or ignores it.
 //!
-//! The farm's own rules come first (`--properties FILE`), then the built-in ones for what clients of other farms usually send.
-//! What no rule names is left as it is, and refused where the farm does not know it.
+//! The farm's own rules (`--properties FILE`) come first, then built-in ones for what clients of other farms usually
+//! send. Properties without a rule are kept, and refused if the farm does not know them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,14 +9,14 @@ use std::path::Path;
 use kiln_proto::property;
 use serde::Deserialize;
 
-/// The rules.
+/// Translation rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rules {
-    /// Ignore every property that no rule names and the farm does not know, in place of refusing the action.
+    /// Whether to ignore unknown properties without a rule instead of refusing the action.
     #[serde(default)]
     ignore_unknown: bool,
-    /// Tried in their order; the first that fits counts.
+    /// Tried in order; the first match applies.
     #[serde(default, rename = "property")]
     own: Vec<Rule>,
 }
@@ -24,31 +24,31 @@ pub struct Rules {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rule {
-    /// The property; with `*` at its end, all whose names begin so.
+    /// The property's name; a trailing `*` matches any name with this prefix.
     name: String,
-    /// Only with this value.
+    /// If set, the rule only applies to this value.
     value: Option<String>,
     #[serde(default)]
     ignore: bool,
-    /// The property that it becomes.
+    /// The farm's property that it becomes.
     to: Option<String>,
-    /// What its values become; others stay.
+    /// How values are translated; others are kept.
     #[serde(default)]
     values: BTreeMap<String, String>,
 }
 
-/// What a property means here.
+/// What a property means to this farm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Meaning {
-    /// This property of the farm's own, perhaps the very same.
+    /// One of the farm's own properties, possibly the same.
     Is(String, String),
-    /// How much it takes of a machine, as somebody else's machines have it: less may do.
+    /// A resource estimate that was made for other machines: less may be enough.
     Estimate(String, String),
     /// Nothing.
     Ignored,
 }
 
-/// A file of rules that cannot be used.
+/// Why a file of rules cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 #[error("cannot use the property rules in `{path}`: {reason}")]
@@ -61,7 +61,7 @@ impl Rules {
     /// Reads a file of rules.
     ///
     /// # Errors
-    /// Where it cannot be read, or a rule says nothing or two things.
+    /// If it cannot be read, or a rule has neither or both of `ignore` and `to`.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let wrong = |reason: String| Error { path: path.display().to_string(), reason };
         let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
@@ -71,13 +71,13 @@ impl Rules {
                 return Err(wrong(format!("the rule for `{}` needs either `ignore = true` or `to`", rule.name)));
             }
             if let Some(to) = rule.to.as_ref().filter(|to| !property::is_known(to)) {
-                return Err(wrong(format!("the rule for `{}` leads to the unknown property `{to}`", rule.name)));
+                return Err(wrong(format!("the rule for `{}` names the unknown property `{to}`", rule.name)));
             }
         }
         Ok(rules)
     }
 
-    /// What a property of an action means.
+    /// What an action's property means.
     pub fn meaning(&self, name: &str, value: &str) -> Meaning {
         if let Some(rule) = self.own.iter().find(|rule| rule.fits(name, value)) {
             return match &rule.to {
@@ -109,8 +109,8 @@ fn is_ours(name: &str) -> bool {
     name.starts_with("kiln.") || property::is_known(name)
 }
 
-/// What other farms use to place or to limit an action in ways that this farm has none of, or decides by itself. Names are
-/// compared without case, `-` and `_`.
+/// Properties with which other farms place or limit actions in ways that this farm does not have or decides itself.
+/// Names are compared without case, `-` and `_`.
 const IGNORED: &[&str] = &[
     "cachesilokey",
     "containerregistrypassword",
@@ -177,7 +177,7 @@ fn built_in(name: &str, value: &str) -> Option<Meaning> {
     }
 }
 
-/// An architecture as REAPI's lexicon has it; as it is where it is another.
+/// An architecture in REAPI's notation; unknown ones are kept.
 fn isa(value: &str) -> String {
     let known = match value.to_ascii_lowercase().as_str() {
         "x86-64" | "x86_64" | "amd64" | "x64" | "k8" => "x86-64",
@@ -187,7 +187,7 @@ fn isa(value: &str) -> String {
     known.to_owned()
 }
 
-/// `2`, `0.5` or `500m`.
+/// Parses `2`, `0.5` or `500m`.
 fn cpus(value: &str) -> Option<String> {
     let number: f64 = match value.strip_suffix('m') {
         Some(milli) => milli.parse::<f64>().ok()? / 1000.0,
@@ -196,7 +196,7 @@ fn cpus(value: &str) -> Option<String> {
     (number > 0.0 && number <= 4096.0).then(|| number.to_string())
 }
 
-/// A number, of `unit` bytes where it has no unit of its own.
+/// Parses a number of bytes, in `unit` unless the value has its own unit.
 fn bytes(value: &str, unit: u64) -> Option<String> {
     let bytes = match value.parse::<u64>() {
         Ok(number) => number.checked_mul(unit)?,

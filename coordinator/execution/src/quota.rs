@@ -1,6 +1,6 @@
-//! How many actions a tenant may have at once, and how many more may wait for that.
+//! Limits how many actions a tenant may run at once, and how many more may wait.
 //!
-//! Invariant: who waits for room holds a place among those who may wait, and gives it back when they have room or leave.
+//! Invariant: a caller that waits holds one of the waiting places, and releases it when it can run or leaves.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// At most so many actions at once, and so many that wait for room.
+    /// At most `actions` at once and `queue` waiting.
     pub fn new(tenant: &str, actions: usize, queue: usize) -> Self {
         let limits = (actions.min(Semaphore::MAX_PERMITS), queue.min(Semaphore::MAX_PERMITS));
         Self {
@@ -28,16 +28,16 @@ impl Quota {
         }
     }
 
-    /// Says in words that there is no room, where that is so.
+    /// Describes the limit if it is reached.
     pub(super) fn full(&self) -> Option<String> {
         let full = self.actions.available_permits() == 0;
-        full.then(|| format!("its turn: the tenant's quota of {} actions at once is used", self.limits.0))
+        full.then(|| format!("its turn: the tenant's quota of {} concurrent actions is used up", self.limits.0))
     }
 
-    /// Waits for room for one more action; it is held until the answer is dropped.
+    /// Waits until one more action may run; dropping the permit releases it.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED where too many wait already.
+    /// `RESOURCE_EXHAUSTED` if too many callers are waiting already.
     pub(super) async fn room(&self) -> Result<OwnedSemaphorePermit, Status> {
         if let Ok(room) = self.actions.clone().try_acquire_owned() {
             return Ok(room);

@@ -1,4 +1,4 @@
-//! From an action's platform properties to what the scheduler matches and reserves.
+//! Turns an action's platform properties into what the scheduler matches and reserves.
 
 use std::collections::BTreeSet;
 
@@ -9,12 +9,12 @@ use kiln_scheduler::{Capacity, Requirements};
 
 use super::properties::{Meaning, Rules};
 
-/// Reserved for an action that does not say: one CPU.
+/// Reserved for an action that does not specify it: one CPU.
 const DEFAULT_MILLI_CPUS: u32 = 1000;
-/// Reserved for an action that does not say: 256 MiB.
+/// Reserved for an action that does not specify it: 256 MiB.
 const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
 
-/// A platform property that the farm cannot take.
+/// Why a platform property cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Error {
@@ -30,24 +30,24 @@ pub enum Error {
     Value { name: String, value: String, expected: &'static str },
 }
 
-/// What an action asks for.
+/// What an action requires.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Asked {
     /// What its worker must offer and reserve.
     pub requirements: Requirements,
     /// Whether it may reach the network.
     pub network: bool,
-    /// Names of the secrets that it must be given.
+    /// Names of the secrets that must be provided.
     pub secrets: BTreeSet<String>,
-    /// The properties as the farm understands them.
+    /// The properties as translated by the farm's rules.
     pub platform: reapi::Platform,
-    /// The capacity is what another farm's machines would need: less may do.
+    /// Whether the capacity was meant for another farm's machines, so that less may be enough.
     pub is_estimate: bool,
-    /// What became of properties that are none of this farm's, in words.
+    /// Notes on properties that were translated or ignored.
     pub notes: Vec<String>,
 }
 
-/// Reads the platform of an action: the action's own, else its command's.
+/// Reads the platform of an action: the action's own, or else its command's.
 pub fn asked(action: &reapi::Action, command: &reapi::Command, rules: &Rules) -> Result<Asked, Error> {
     #[allow(deprecated)]
     let platform = action.platform.as_ref().or(command.platform.as_ref());
@@ -94,7 +94,7 @@ pub fn asked(action: &reapi::Action, command: &reapi::Command, rules: &Rules) ->
                     _ => return Err(wrong("`on` or `off`")),
                 };
             }
-            // Any worker with Docker has any image: it pulls what it lacks.
+            // Any worker with Docker can run any image: it pulls missing ones.
             property::CONTAINER_IMAGE => {
                 let _: ImageName =
                     value.parse().map_err(|error: Invalid| Error::Image { reason: error.to_string() })?;

@@ -9,7 +9,7 @@ use super::prepare::Preparer;
 use super::properties::Rules;
 use kiln_store::Stores;
 
-/// What belongs to a tenant's leases.
+/// The stores of one tenant's leases.
 #[derive(Debug, Clone)]
 pub(super) struct Scope {
     pub(super) stores: Stores,

@@ -1,38 +1,38 @@
-//! What a caller waits for, as far as it may know: of other tenants it learns that they hold workers, and no more.
+//! What a caller is waiting for, as far as it may know: about other tenants it only learns that they occupy workers.
 
 use kiln_proto::scope;
 use kiln_scheduler::ActionKey;
 
-/// What a caller waits for.
+/// What a caller is waiting for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wait {
     /// A worker that could run it.
     Worker {
-        /// Where those are that could, in words.
+        /// Why the known workers cannot run it.
         reasons: Vec<String>,
-        /// Milliseconds until it is given up.
+        /// Milliseconds until the farm gives up.
         left_ms: u64,
     },
-    /// Room on workers that could run it.
+    /// Free capacity on workers that could run it.
     Room {
-        /// How many actions go before it.
+        /// Number of actions ahead of it.
         ahead: usize,
-        /// What holds them.
+        /// The current holders of those workers.
         holders: Vec<Holder>,
     },
 }
 
-/// Who holds a worker.
+/// A build that occupies a worker.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Holder {
     /// The worker.
     pub worker: String,
-    /// The build; none where it is another tenant's, or nobody asked for it yet.
+    /// The build; `None` if it is another tenant's, or if nobody has asked for it yet.
     pub build: Option<String>,
 }
 
 impl Wait {
-    /// What the scheduler says, for a caller who asks for this action. `build_of` knows whose an action is.
+    /// Translates the scheduler's answer for a caller of this action. `build_of` maps an action to its build.
     pub(super) fn of(
         wait: kiln_scheduler::Wait,
         asked: &ActionKey,

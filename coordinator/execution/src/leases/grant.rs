@@ -1,6 +1,6 @@
-//! What a lease entitles its worker to, sealed by the coordinator and shown again by the worker.
+//! A lease's grant: what its worker may access, sealed by the coordinator and presented by the worker.
 //!
-//! Invariant: nothing of a grant is believed before its MAC was verified.
+//! Invariant: nothing in a grant is trusted before its MAC has been verified.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,28 +12,29 @@ use prost::Message;
 
 use kiln_state::farm_key::{FarmKey, Purpose};
 
-/// How long a grant outlives its action's timeout: inputs are fetched before it counts, and outputs are sent after it.
+/// How long a grant outlives its action's timeout: inputs are fetched before the timeout starts, and outputs are
+/// uploaded after it.
 const BEYOND_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
-/// Most bytes of a sealed grant that are looked at.
+/// Maximum size of a sealed grant.
 const MAX_BYTES: usize = 4096;
 
-/// A grant that was verified.
+/// A verified grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     /// The lease.
     pub lease: u64,
-    /// Who has it.
+    /// The worker that holds it.
     pub worker: String,
     /// The tenant's instance, as [`scope::scoped`] writes it.
     pub instance: String,
-    /// What is run.
+    /// The action that it runs.
     pub action: Digest,
 }
 
-/// Why a grant is none.
+/// Why a grant is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    #[error("no lease was shown")]
+    #[error("no lease was presented")]
     Absent,
     #[error("the lease was not granted by this farm")]
     Forged,
@@ -48,12 +49,12 @@ fn now() -> i64 {
 }
 
 impl Grant {
-    /// The tenant whose lease it is; empty for the default one.
+    /// The tenant of the lease; empty for the default tenant.
     pub fn tenant(&self) -> &str {
         scope::split(&self.instance).0
     }
 
-    /// Seals it, for as long as an action with this timeout can take.
+    /// Seals it, valid for as long as an action with this timeout can take.
     pub fn seal(&self, key: &FarmKey, timeout: Duration) -> Vec<u8> {
         let grant = v1::Grant {
             lease: self.lease,
@@ -69,7 +70,7 @@ impl Grant {
         v1::SealedGrant { grant, mac }.encode_to_vec()
     }
 
-    /// Verifies what a worker shows. `worker` is who shows it, where that is known.
+    /// Verifies a grant. `worker`: the worker that presents it, if known.
     pub fn open(key: &FarmKey, sealed: &[u8], worker: Option<&str>) -> Result<Self, Error> {
         if sealed.is_empty() {
             return Err(Error::Absent);
@@ -91,7 +92,7 @@ impl Grant {
         Ok(Self { lease: grant.lease, worker: grant.worker, instance: grant.instance, action })
     }
 
-    /// As [`open`](Self::open), of the header that a call carries.
+    /// Like [`open`](Self::open), for a call's header.
     pub fn open_header(key: &FarmKey, header: &[u8], worker: Option<&str>) -> Result<Self, Error> {
         let header = Some(header).filter(|header| header.len() <= 2 * MAX_BYTES).ok_or(Error::Forged)?;
         let sealed = URL_SAFE_NO_PAD.decode(header).map_err(|_| Error::Forged)?;

@@ -1,7 +1,7 @@
-//! Leases that are under way, and what their workers may do for them.
+//! Leases in progress, and what their workers may access.
 //!
-//! Invariant: a worker reads and writes a tenant's blobs only while it has a lease of that tenant, and reads only what that lease's
-//! action names.
+//! Invariant: a worker reads and writes a tenant's blobs only while it holds one of that tenant's leases, and reads
+//! only blobs that this lease's action refers to.
 
 mod grant;
 mod reach;
@@ -21,14 +21,14 @@ pub use grant::{Error as GrantError, Grant};
 use kiln_state::farm_key::FarmKey;
 use reach::Reach;
 
-/// How long after its start a coordinator takes leases that its predecessor granted before their workers have registered again.
+/// How long after its start a coordinator accepts its predecessor's leases before their workers have registered again.
 const RETURNING: Duration = Duration::from_secs(60);
-/// Leases that are remembered as finished.
+/// Number of finished leases that are remembered.
 const FINISHED: usize = 65_536;
 
 #[derive(Debug, Default)]
 struct Live {
-    /// Whether its worker has named it to this coordinator, or was given it by it.
+    /// Whether this coordinator granted it, or its worker has reported it to this coordinator.
     confirmed: bool,
     reach: Arc<OnceCell<Reach>>,
 }
@@ -40,7 +40,7 @@ struct State {
     order: VecDeque<u64>,
 }
 
-/// All leases that are under way. Cheap to clone.
+/// All leases in progress. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct LiveLeases {
     key: FarmKey,
@@ -57,18 +57,18 @@ impl LiveLeases {
         &self.key
     }
 
-    /// A lease is under way.
+    /// Records the start of a lease.
     pub fn begin(&self, lease: u64) {
         let mut state = self.state.lock();
         state.live.entry(lease).or_default().confirmed = true;
     }
 
-    /// A lease is over: it may come back with its worker, unless it was finished.
+    /// Records the end of a lease. Its worker may bring it back unless it was finished.
     pub fn end(&self, lease: u64) {
         self.state.lock().live.remove(&lease);
     }
 
-    /// A lease has its result, and gets no other.
+    /// Records that a lease has its final result.
     pub fn finish(&self, lease: u64) {
         let mut state = self.state.lock();
         state.live.remove(&lease);
@@ -85,7 +85,7 @@ impl LiveLeases {
         self.state.lock().finished.contains(&lease)
     }
 
-    /// What a call may do that shows this header; `worker` is who calls, where they were asked.
+    /// What a call with this header may access; `worker` is the caller, if it was authenticated.
     pub fn admit(&self, header: &[u8], worker: Option<&str>, scopes: &Scopes) -> Result<LeaseAccess, Status> {
         let refused = |error: GrantError| {
             Status::permission_denied(format!(
@@ -116,7 +116,7 @@ impl LiveLeases {
     }
 }
 
-/// What a call may do that a worker makes for a lease. Cheap to clone.
+/// What a worker's call for a lease may access. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct LeaseAccess {
     grant: Grant,
@@ -125,7 +125,7 @@ pub struct LeaseAccess {
 }
 
 impl LeaseAccess {
-    /// Whose lease it is; empty for the default tenant's.
+    /// The tenant of the lease; empty for the default tenant.
     pub fn tenant(&self) -> &str {
         self.grant.tenant()
     }
@@ -140,19 +140,19 @@ impl LeaseAccess {
             .await
     }
 
-    /// Whether the lease's action names this blob.
+    /// Checks that the lease's action refers to this blob.
     pub async fn may_read(&self, digest: &Digest) -> Result<(), Status> {
         if self.reach().await?.has(digest) {
             return Ok(());
         }
         tracing::warn!(
             worker = self.grant.worker, lease = self.grant.lease, tenant = self.tenant(), %digest,
-            "refused a worker a blob that its lease does not name"
+            "refused a worker's access to a blob outside its lease"
         );
         Err(Status::permission_denied(format!("blob `{digest}` is not part of what lease {} runs", self.grant.lease)))
     }
 
-    /// The chunks of a blob that it may read are its own, too.
+    /// The chunks of a readable blob are readable, too.
     pub async fn add_chunks(&self, chunks: &[Digest]) -> Result<(), Status> {
         self.reach().await?.add_chunks(chunks.iter());
         Ok(())

@@ -1,15 +1,15 @@
-//! The blobs that a lease's worker may read: its action, its command, its input tree, and the chunks of those.
+//! The blobs that a lease's worker may read: its action, command and input tree, and the chunks of those.
 
 use std::collections::HashSet;
 
 use kiln_proto::digest::Digest;
 use parking_lot::Mutex;
 
-/// Most digests of chunks that are remembered for one lease.
+/// Maximum number of chunk digests kept for one lease.
 const MAX_CHUNKS: usize = 1_000_000;
 
-/// A set of digests. Of each the first eight bytes are kept: to meet one of another tenant's blobs a worker would have to find a
-/// SHA-256 that begins with 64 given bits and be given a lease that names it.
+/// A set of digests that keeps the first eight bytes of each. To hit another tenant's blob, a worker would have to find
+/// a SHA-256 with 64 given leading bits and be given a lease that names it.
 #[derive(Debug, Default)]
 pub struct Reach {
     inputs: Vec<u64>,
@@ -33,7 +33,7 @@ impl Reach {
         self.inputs.binary_search(&short).is_ok() || self.chunks.lock().contains(&short)
     }
 
-    /// Adds the chunks of a blob that it has.
+    /// Adds the chunks of a blob in the set.
     pub fn add_chunks<'a>(&self, digests: impl Iterator<Item = &'a Digest>) {
         let mut chunks = self.chunks.lock();
         for digest in digests {

@@ -1,4 +1,4 @@
-//! What the scheduler decided, carried out: leases and cancellations sent, waiters told.
+//! Carries out the scheduler's decisions: sends leases and cancellations, and informs waiting callers.
 
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ impl Owner {
         }
     }
 
-    /// An action waits for a worker from now on, or no longer.
+    /// Records that an action starts or stops waiting for a worker.
     fn waits(&mut self, key: &ActionKey, on: bool) {
         if let Some(action) = self.actions.get_mut(key) {
             action.queue = on.then(|| super::queue_span(&action.traceparent));
@@ -79,8 +79,8 @@ impl Owner {
     fn assign(&mut self, worker: &WorkerId, lease: LeaseId, key: &ActionKey, attempt: u32, reserved: Capacity) {
         self.waits(key, false);
         let Some(action) = self.actions.get(key) else {
-            // Everyone left between the decision and now: the scheduler hears of it next.
-            let outcome = Outcome::WorkerFault("nobody waits for it".to_owned());
+            // All callers left since the decision; the scheduler hears of that next.
+            let outcome = Outcome::WorkerFault("no caller is waiting for it".to_owned());
             return self.step(Event::Finished { worker: worker.clone(), lease, outcome });
         };
         let prepared = &action.prepared;
@@ -120,7 +120,7 @@ impl Owner {
         let Some(link) = self.links.get(worker) else { return };
         let message = v1::CoordinatorMessage { message: Some(message) };
         if link.sender.try_send(message).is_err() {
-            // A worker that does not read is as good as gone: its stream ends, and it registers again.
+            // A worker that does not read is treated as lost: its stream ends, and it registers again.
             let connection = link.connection;
             let _ = self.messages.send(Message::Disconnected { worker: worker.0.clone(), connection });
         }

@@ -1,6 +1,7 @@
-//! The task that owns the scheduler: events in, effects carried out.
+//! The task that owns the scheduler: feeds it events and carries out its effects.
 //!
-//! Invariant: no scheduling decision is made here. What the scheduler says is done, and what happens is told to it.
+//! Invariant: no scheduling decision is made here. The scheduler's decisions are carried out, and events are reported
+//! to it.
 
 mod effects;
 mod recent;
@@ -34,11 +35,11 @@ use super::scopes::{Scope, Scopes};
 use super::wait::Wait;
 use super::{Done, Request, State};
 
-/// How often a worker says that it lives.
+/// Interval of workers' heartbeats.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
-/// How long a connection may be silent before another process may have its worker's name.
+/// How long a connection must be silent before another process may use its worker's name.
 const SILENT: Duration = Duration::from_secs(15);
-/// How often it is written down who is still here.
+/// How often the connected workers are recorded.
 const NOTE_EVERY: Duration = Duration::from_secs(60);
 
 pub(super) enum Message {
@@ -46,9 +47,9 @@ pub(super) enum Message {
         waiter: WaiterId,
         prepared: Arc<Prepared>,
         request: Request,
-        /// Whoever asks, in its trace.
-        /// When its caller looked into the action cache, where it did.
+        /// When its caller looked into the action cache, if it did.
         looked: Option<Instant>,
+        /// The caller's trace context.
         traceparent: String,
         reply: oneshot::Sender<(watch::Receiver<State>, bool)>,
     },
@@ -69,7 +70,7 @@ pub(super) enum Message {
         worker: String,
         connection: u64,
     },
-    /// The result of a lease is in the action cache, where it belongs there.
+    /// The result of a lease is in the action cache, if it belongs there.
     Stored {
         worker: String,
         lease: u64,
@@ -80,7 +81,7 @@ pub(super) enum Message {
         on: bool,
         reply: oneshot::Sender<Result<(), Status>>,
     },
-    /// What does this caller wait for?
+    /// Asks what this caller is waiting for.
     Wait {
         waiter: WaiterId,
         reply: oneshot::Sender<Option<Wait>>,
@@ -95,17 +96,17 @@ struct Action {
     prepared: Arc<Prepared>,
     /// The build of the first caller.
     build: String,
-    /// Wiped when the action ends or nobody wants it any more.
+    /// Zeroed when the action ends or is cancelled.
     secrets: Vec<v1::Secret>,
     state: watch::Sender<State>,
     queued: kiln_proto::protobuf::Timestamp,
-    /// The trace of the first caller: the others have joined what is there.
+    /// The trace of the first caller; the others joined it.
     traceparent: String,
-    /// Lasts for as long as it waits for a worker.
+    /// Lasts while it waits for a worker.
     queue: Option<Span>,
 }
 
-/// The span of an action's wait for a worker. It is none of the caller's own spans', which may end before.
+/// The span of an action's wait for a worker, separate from the caller's spans, which may end earlier.
 fn queue_span(traceparent: &str) -> Span {
     let span = tracing::info_span!(parent: None, "queue");
     trace::adopt(&span, traceparent);
@@ -119,14 +120,14 @@ struct Link {
     sender: mpsc::Sender<v1::CoordinatorMessage>,
     environment: v1::Environment,
     version: String,
-    /// Of the process that registered.
+    /// The session of the process that registered.
     session: Vec<u8>,
     tenants: Vec<String>,
     last_seen: prost_types::Timestamp,
     heard: Instant,
 }
 
-/// What the owner shares with those who ask beside it.
+/// What the owner shares with readers outside its task.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) scopes: Scopes,
@@ -134,7 +135,7 @@ pub(super) struct Shared {
     pub(super) leases: LiveLeases,
 }
 
-/// What a lease runs, also where it was brought by a worker and no client has asked for it.
+/// The action of a lease, even if a worker brought the lease and no client has asked for it.
 #[derive(Debug, Clone)]
 struct Leased {
     worker: WorkerId,
@@ -152,12 +153,12 @@ pub(super) struct Owner {
     waiters: HashMap<WaiterId, ActionKey>,
     links: HashMap<WorkerId, Link>,
     leases: HashMap<LeaseId, Leased>,
-    /// Responses on their way to the waiters of a lease.
+    /// Responses to be delivered to the callers of a lease.
     finished: HashMap<LeaseId, reapi::ExecuteResponse>,
     recent: Recent,
-    /// Workers that get nothing new because an operator said so.
+    /// Workers that an operator drained.
     drained: HashSet<WorkerId>,
-    /// Workers that said so themselves, until they come back.
+    /// Workers that are shutting down, until they come back.
     stopping: HashSet<WorkerId>,
     messages: mpsc::UnboundedSender<Message>,
     joined: watch::Sender<u64>,
@@ -231,7 +232,7 @@ impl Owner {
                 if self.links.get(&worker).is_some_and(|link| link.connection == connection) {
                     self.links.remove(&worker);
                     self.memory.still_here([worker.0.as_str()].into_iter());
-                    tracing::warn!(worker = worker.0, "connection to worker lost; its leases wait for it");
+                    tracing::warn!(worker = worker.0, "connection to worker lost; keeping its leases until it returns");
                     self.step(Event::WorkerDisconnected(worker));
                     self.joined.send_modify(|count| *count += 1);
                 }
@@ -290,7 +291,7 @@ impl Owner {
         reply: oneshot::Sender<(watch::Receiver<State>, bool)>,
     ) {
         let mut key = key_of(&prepared.instance, &prepared.digest);
-        // What runs with one caller's secrets is no other's to follow: whoever asks for the same has a run of their own.
+        // A run with one caller's secrets cannot be shared: others who ask for the same action get their own run.
         if prepared.action.do_not_cache || !prepared.secrets.is_empty() {
             key.0.push_str(&format!("|{}", waiter.0));
         }
@@ -328,13 +329,13 @@ impl Owner {
         }));
     }
 
-    /// A name belongs to the process that is connected under it, until it is silent.
+    /// A name belongs to the process that is connected under it, until its connection is silent.
     fn check_name(&self, register: &v1::Register) -> Result<(), Status> {
         let link = self.links.get(&WorkerId(register.worker.clone()));
         match link.filter(|link| link.session != register.session && link.heard.elapsed() < SILENT) {
             None => Ok(()),
             Some(_) => {
-                tracing::warn!(worker = register.worker, "refused a second worker of a name that is in use");
+                tracing::warn!(worker = register.worker, "refused a second worker with a name in use");
                 Err(Status::already_exists(format!(
                     "another worker is connected as `{}`; start this one with another `--name`",
                     register.worker
@@ -413,7 +414,7 @@ impl Owner {
             worker_message::Message::Register(_) => {}
             worker_message::Message::Heartbeat(beat) => {
                 if beat.stopping && self.stopping.insert(worker.clone()) {
-                    tracing::info!(worker = worker.0, "worker stops when its leases have ended");
+                    tracing::info!(worker = worker.0, "worker is stopping after its leases have ended");
                     self.drain(worker);
                 }
             }
@@ -442,7 +443,7 @@ impl Owner {
     fn lease_finished(&mut self, worker: WorkerId, finished: v1::LeaseFinished) {
         let lease = LeaseId(finished.lease);
         if !self.has(&worker, lease) {
-            // Nobody waits for it, and an honest worker keeps a result until somebody has taken it.
+            // Nobody waits for it. A worker keeps a result until it is acknowledged.
             if !self.leases.contains_key(&lease) {
                 self.acknowledge(&worker, lease);
             }
@@ -453,9 +454,9 @@ impl Owner {
                 return self.store_result(worker, lease, response);
             }
             Some(v1::lease_finished::Outcome::WorkerFault(fault)) => fault,
-            None => "the worker named no outcome".to_owned(),
+            None => "the worker reported no outcome".to_owned(),
         };
-        tracing::warn!(worker = worker.0, lease = lease.0, fault, "worker could not carry out a lease");
+        tracing::warn!(worker = worker.0, lease = lease.0, fault, "worker could not run a lease");
         self.live.finish(lease.0);
         self.step(Event::Finished { worker: worker.clone(), lease, outcome: Outcome::WorkerFault(fault) });
         self.acknowledge(&worker, lease);
@@ -465,7 +466,7 @@ impl Owner {
         self.tell(worker, coordinator_message::Message::FinishedAck(v1::FinishedAck { lease: lease.0 }));
     }
 
-    /// Whether this worker runs that lease.
+    /// Whether this worker holds that lease.
     fn has(&self, worker: &WorkerId, lease: LeaseId) -> bool {
         let has = self.leases.get(&lease).is_some_and(|leased| leased.worker == *worker);
         if !has {
@@ -478,7 +479,7 @@ impl Owner {
         has
     }
 
-    /// From now on a worker has this lease.
+    /// Records that a worker holds this lease.
     fn lease_begins(&mut self, lease: LeaseId, grant: Grant) {
         self.logs.of(lease.0).belong_to(grant.tenant());
         let leased =
@@ -487,7 +488,7 @@ impl Owner {
         self.live.begin(lease.0);
     }
 
-    /// Puts a success into the action cache, then comes back with [`Message::Stored`].
+    /// Stores a success in the action cache, then continues with [`Message::Stored`].
     fn store_result(&mut self, worker: WorkerId, lease: LeaseId, mut response: reapi::ExecuteResponse) {
         if let Some(metadata) = response.result.as_mut().and_then(|result| result.execution_metadata.as_mut()) {
             metadata.worker.clone_from(&worker.0);
@@ -502,13 +503,14 @@ impl Owner {
         let known = self.actions.get(&key_of(&leased.instance, &leased.action)).map(|action| action.prepared.clone());
         let message = stored(response.clone());
         let (tenant, instance) = scope::split(&leased.instance);
-        // A worker may bring a lease of a tenant whom nobody knows here.
+        // A worker may bring a lease of a tenant that is not known here.
         let Some(Scope { stores, preparer }) = self.scopes.of(tenant) else { return self.handle(message) };
         let (instance, messages) = (instance.to_owned(), self.messages.clone());
         tokio::spawn(async move {
             let cacheable = match known {
                 Some(prepared) => !prepared.action.do_not_cache,
-                // A worker brought the lease, which an earlier coordinator may have seen finished: what it had then stands.
+                // A worker brought the lease. An earlier coordinator may have finished it: a result that exists already
+                // stands.
                 None => {
                     let has_result =
                         stores.actions.get(&instance, &leased.action).await.is_ok_and(|found| found.is_some());
@@ -548,7 +550,7 @@ impl Owner {
     }
 }
 
-/// A worker of an earlier run, as the scheduler knows it, and until when it is expected back.
+/// A worker of an earlier run in the scheduler's form, and until when it is expected back.
 fn remembered(worker: &v1::Worker, life_ms: Millis) -> (WorkerOffer, Millis) {
     let environment = worker.environment.clone().unwrap_or_default();
     let offer = WorkerOffer {

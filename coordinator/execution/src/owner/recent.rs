@@ -1,8 +1,9 @@
-//! Results of the last moments. Who asks for an action looks into the action cache first and gets here later, where it waited for room
-//! much later; what ended in between is neither in what they saw nor under way any more, and would run a second time.
+//! Recent results. A caller looks into the action cache first and arrives here later, possibly much later if it waited
+//! for quota. An action that ended in between was not in the cache when it looked and is no longer running, so it would
+//! run a second time.
 //!
-//! Invariant: a result is given only to who looked before it came. Who looks later sees what the cache says, of which it may have been
-//! removed meanwhile.
+//! Invariant: a result is only given to callers that looked into the cache before it arrived. For later callers the
+//! cache is authoritative, from which the result may have been removed.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -12,13 +13,13 @@ use kiln_scheduler::ActionKey;
 use prost::Message;
 use tokio::time::Instant;
 
-/// How long a result is remembered here.
+/// How long a result is kept.
 const LIFE: Duration = Duration::from_secs(60);
-/// Most results.
+/// Maximum number of results.
 const MOST: usize = 2_000;
-/// Most bytes of them: a result may hold what a command printed.
+/// Maximum bytes of all results: one may contain a command's output.
 const MOST_BYTES: usize = 64 << 20;
-/// What a result takes in memory, compared with the wire.
+/// A result's size in memory, relative to its encoding.
 const DECODED: usize = 3;
 
 #[derive(Debug, Default)]
@@ -29,7 +30,7 @@ pub(super) struct Recent {
 }
 
 impl Recent {
-    /// Remembers a success.
+    /// Adds a success.
     pub(super) fn put(&mut self, key: ActionKey, response: reapi::ExecuteResponse) {
         let bytes = response.encoded_len() * DECODED;
         self.forget(bytes);
@@ -42,12 +43,12 @@ impl Recent {
         self.results.insert(key, (now, response));
     }
 
-    /// What the action gave since the cache was looked into.
+    /// The action's result, if it arrived after the caller looked into the cache.
     pub(super) fn since(&self, looked: Instant, key: &ActionKey) -> Option<&reapi::ExecuteResponse> {
         self.results.get(key).filter(|(came, _)| *came >= looked).map(|(_, response)| response)
     }
 
-    /// One that came twice goes with its first place in the order.
+    /// Removes old results. A result that was added twice is removed with its first entry.
     fn forget(&mut self, for_bytes: usize) {
         let is_old = |front: Option<&(Instant, ActionKey, usize)>| front.is_some_and(|(at, ..)| at.elapsed() > LIFE);
         while self.order.len() >= MOST || self.bytes + for_bytes > MOST_BYTES || is_old(self.order.front()) {

@@ -1,4 +1,4 @@
-//! The farm as an operator sees it.
+//! The farm's status for operators.
 
 use kiln_proto::v1;
 use kiln_scheduler::{ActionKey, Capacity, WaiterId};
@@ -7,14 +7,14 @@ use super::Owner;
 use crate::wait::Wait;
 
 impl Owner {
-    /// What a caller waits for.
+    /// What a caller is waiting for.
     pub(super) fn wait_of(&self, waiter: WaiterId) -> Option<Wait> {
         let key = self.waiters.get(&waiter)?;
         let build_of = |key: &ActionKey| Some(self.actions.get(key)?.build.clone());
         Some(Wait::of(self.scheduler.wait_of(key)?, key, build_of))
     }
 
-    /// Workers that are remembered and not here.
+    /// Remembered workers that are not connected.
     fn away(&self) -> Vec<v1::Worker> {
         let here: Vec<_> = self.scheduler.workers().into_iter().map(|view| view.worker.0).collect();
         self.memory.workers().filter(|worker| !here.contains(&worker.worker)).cloned().collect()
@@ -49,7 +49,7 @@ impl Owner {
             workers: workers.collect(),
             queues: queues.collect(),
             away: self.away(),
-            // Of the tenant who asks: its handle knows.
+            // Belongs to the tenant: its handle fills it in.
             store_bytes: 0,
             store_capacity_bytes: 0,
         }

@@ -1,4 +1,4 @@
-//! Between what is on the wire and what the scheduler knows.
+//! Conversions between wire messages and the scheduler's types.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use tonic::Code;
 
 use super::super::failed;
 
-/// A capacity as the scheduler counts it.
+/// A capacity in the scheduler's units.
 pub(super) fn capacity(wire: Option<&v1::Capacity>) -> Capacity {
     wire.map(|wire| Capacity { milli_cpus: wire.milli_cpus, memory_bytes: wire.memory_bytes }).unwrap_or_default()
 }
@@ -45,7 +45,7 @@ pub(super) fn offered(environment: &v1::Environment) -> BTreeSet<(String, String
     pairs
 }
 
-/// Those of the offered pairs that an action must ask for: nothing is emulated that does not say it may be.
+/// The offered pairs that an action must ask for explicitly: nothing runs emulated unless it allows that.
 pub(super) fn demanded(environment: &v1::Environment) -> BTreeSet<(String, String)> {
     environment.emulated.then(|| (property::EMULATED.to_owned(), "on".to_owned())).into_iter().collect()
 }
@@ -68,7 +68,7 @@ pub(super) fn failure_response(failure: &Failure) -> reapi::ExecuteResponse {
             ),
         ),
         Failure::AttemptsExhausted { attempts, last } => {
-            failed(Code::Internal, format!("gave up after {attempts} attempts; the last one: {last}"))
+            failed(Code::Internal, format!("gave up after {attempts} attempts; the last failure: {last}"))
         }
     }
 }
