@@ -70,7 +70,7 @@ fn outsiders_are_refused_each_with_its_reason() {
     let stranger = certificate(&other, "ann", &["--role", "admin"]);
     let mut strangers = access(&dir, None);
     strangers.extend(access(&other, Some(&stranger)).into_iter().skip(1));
-    refused(&guarded.ran(strangers, &look), 2, "signed by another authority");
+    refused(&guarded.ran(strangers, &look), 2, "is not signed by the farm");
     let short = certificate(&dir, "brief", &["--role", "admin", "--life", "1s"]);
     until("a certificate of one second to expire", || {
         let ran = guarded.ran(access(&dir, Some(&short)), &look);

@@ -328,7 +328,7 @@ fn keys_come_by_their_address_also_when_the_provider_was_away_and_rules_change_a
     let farm = Farm::of(issuer, rules.to_str().unwrap());
     let dir = farm.guarded.dir();
     let look = || farm.guarded.ran(real::guarded::token(&dir, &farm.issuer.sign(AUDIENCE)), &["workers"]);
-    refused(&look(), 2, "the provider's keys cannot be fetched just now");
+    refused(&look(), 2, "cannot fetch the provider's keys at the moment");
     farm.issuer.away(false);
     until("the keys to be fetched", || (look().code == 0).then_some(()));
     std::fs::write(&rules, "[[rule]]\nwhen = { repository = \"acme/other\" }\nroles = [\"builder\"]\n").unwrap();

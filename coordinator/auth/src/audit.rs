@@ -1,6 +1,8 @@
-//! The audit log: who did what, one JSON object in a line, for every call that changes something and every call that is refused.
+//! The audit log: one JSON object per line, with the caller, for every call that changes something and every refused
+//! call.
 //!
-//! Invariant: a call's line is written before its answer is sent, or when its caller goes away before that. A file that was moved away, as by `logrotate`, is begun anew.
+//! Invariant: a call's line is written before its answer is sent, or when its caller leaves earlier. If the file was
+//! moved away, as by `logrotate`, a new one is created.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -15,21 +17,21 @@ use tonic::Code;
 
 use super::Identity;
 
-/// Most characters of a text that a client chose.
+/// Maximum length of text chosen by a client, in characters.
 const MAX_TEXT: usize = 1024;
 
-/// What a call is about, such as `build 0190…` or `worker vm-7`. The gate puts one among the extensions of each request, and the call's
-/// service fills it in as soon as it knows, so that a call that fails names its subject too. Cheap to clone.
+/// What a call is about, such as `build 0190…` or `worker vm-7`. The gate puts one into each request's extensions, and
+/// the call's service fills it in as soon as it knows, so that failed calls have a subject too. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Subject(Arc<Mutex<Option<String>>>);
 
 impl Subject {
-    /// The one of this request; one that nobody reads where there is no audit log.
+    /// The subject of this request; an unused one if there is no audit log.
     pub fn of<T>(request: &tonic::Request<T>) -> Self {
         request.extensions().get::<Self>().cloned().unwrap_or_default()
     }
 
-    /// Says what the call is about, in place of what was said before.
+    /// Sets the subject, replacing an earlier one.
     pub fn is(&self, text: String) {
         *self.0.lock() = Some(text);
     }
@@ -39,19 +41,19 @@ impl Subject {
     }
 }
 
-/// A call, as it is written down.
+/// A call, as logged.
 #[derive(Debug)]
 pub(super) struct Call<'a> {
     pub(super) path: &'a str,
     pub(super) identity: Option<&'a Identity>,
-    /// Where it came from.
+    /// The address it came from.
     pub(super) address: Option<String>,
     pub(super) code: Code,
     pub(super) message: &'a str,
     pub(super) subject: Option<&'a str>,
 }
 
-/// Calls that change what others see. Blobs are left out: what is there already cannot be changed by one.
+/// Calls that change what others see. Uploads of blobs are not among them: they cannot change existing blobs.
 const CHANGES: [&str; 14] = [
     "/build.bazel.remote.execution.v2.ActionCache/UpdateActionResult",
     "/build.bazel.remote.execution.v2.Execution/Execute",
@@ -81,10 +83,10 @@ struct Open {
 }
 
 impl Audit {
-    /// Appends to a file, which is made for its owner alone where it is not there.
+    /// Opens a file for appending; a new file is readable only by its owner.
     ///
     /// # Errors
-    /// Where it cannot be opened.
+    /// If the file cannot be opened.
     pub fn open(path: &Path) -> io::Result<Self> {
         Ok(Self(Arc::new(Mutex::new(Open::at(path)?))))
     }
@@ -94,12 +96,12 @@ impl Audit {
         CHANGES.contains(&path)
     }
 
-    /// Whether a call with this outcome belongs into the log.
+    /// Whether a call with this outcome is logged.
     pub(super) fn wants(path: &str, code: Code) -> bool {
         Self::changes(path) || matches!(code, Code::PermissionDenied | Code::Unauthenticated)
     }
 
-    /// Writes a call down.
+    /// Logs a call.
     pub(super) fn write(&self, call: &Call<'_>) {
         let short = |text: &str| text.chars().take(MAX_TEXT).collect::<String>();
         let identity = call.identity;

@@ -1,4 +1,4 @@
-//! Finds out who calls, from what they show.
+//! Authenticates callers by their credentials.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -23,31 +23,31 @@ use super::tokens::{self, Tokens};
 use super::{Config, Error, Identity, issued, revoked, shown};
 use kiln_state::{Look, Watched};
 
-/// Certificates whose identity is remembered.
+/// Number of certificates whose identity is cached.
 const REMEMBERED: usize = 4_096;
 
-/// What the files say now.
+/// The current content of the files.
 #[derive(Debug, Default)]
 pub struct Known {
     /// The static tokens.
     pub tokens: Tokens,
-    /// Who has been revoked.
+    /// Revoked names and certificates.
     pub revoked: revoked::File,
-    /// What the claims of JSON web tokens mean, where they do not say it themselves.
+    /// Rules that map the claims of JSON web tokens, if the tokens name neither tenant nor role.
     pub rules: Option<Rules>,
 }
 
-/// Finds out who calls. Cheap to clone.
+/// Authenticates callers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Authenticator(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     asks: bool,
-    /// The token that the user's own programs must send; they may then do everything.
+    /// The token that the user's own programs must send; it allows everything.
     local: Option<Local>,
     known: watch::Receiver<Arc<Known>>,
-    /// Looks at the files at once.
+    /// Triggers a check of the files.
     look: Option<Look>,
     jwt: Option<Jwt>,
     certificates: Mutex<HashMap<[u8; 32], (Authorities, Identity)>>,
@@ -56,24 +56,24 @@ struct Inner {
     worker_life: std::time::Duration,
     revoked: Option<PathBuf>,
     issued: Option<PathBuf>,
-    /// Names of those who called since the start, whatever they showed.
+    /// Names that have called since the start, with any credentials.
     seen: Mutex<HashSet<String>>,
-    /// One revocation at a time reads the file and writes it.
+    /// Ensures that only one revocation at a time reads and writes the file.
     revoking: tokio::sync::Mutex<()>,
     joined: Arc<Mutex<Joined>>,
 }
 
-/// How long a revocation may take until the coordinator acts on it.
+/// How long to wait for a revocation to take effect in this coordinator.
 const UNTIL_KNOWN: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl Authenticator {
-    /// Reads the files, and again whenever they change.
+    /// Reads the files now, and again whenever they change.
     ///
     /// # Errors
-    /// Where a file cannot be used at the start.
+    /// If a file cannot be used at the start.
     ///
-    /// `data_dir` is where it writes down which workers joined. With a `local` token it takes the calls of the coordinator's own user alone, whose
-    /// programs find the token.
+    /// `data_dir` holds the record of the workers that joined. With a `local` token, only calls of the coordinator's
+    /// own user are accepted, whose programs find the token.
     pub async fn open(
         config: &Config,
         data_dir: &Path,
@@ -117,12 +117,12 @@ impl Authenticator {
         self.0.asks
     }
 
-    /// What the files say, now and from now on.
+    /// The content of the files, now and after each change.
     pub fn known(&self) -> watch::Receiver<Arc<Known>> {
         self.0.known.clone()
     }
 
-    /// What the files say now, this token included where it was made a moment ago.
+    /// The content of the files, re-read first if this token is not in it yet.
     pub async fn known_with(&self, token: &str) -> Arc<Known> {
         let known = self.0.known.borrow().clone();
         match &self.0.look {
@@ -134,13 +134,13 @@ impl Authenticator {
         }
     }
 
-    /// Lets whoever this means in no more, from the answer on. It is written down, for this coordinator's next run and for others.
+    /// Revokes an identity; in effect when this returns. It is recorded for later runs and for other coordinators.
     ///
     /// # Errors
-    /// FAILED_PRECONDITION where there is no file for it, INTERNAL where it cannot be written.
+    /// `FAILED_PRECONDITION` if there is no revocation file, `INTERNAL` if it cannot be written.
     pub async fn revoke(&self, identity: &Identity) -> Result<(), Status> {
         let mut add = identity.clone();
-        // What a certificate was renewed to goes with it.
+        // The certificates that this one was renewed to are revoked, too.
         add.family = identity.serial.as_ref().and_then(|serial| self.0.joined.lock().family(serial));
         self.change_revoked(
             move |file| {
@@ -153,10 +153,10 @@ impl Authenticator {
         .await
     }
 
-    /// Lets whoever this means in again, from the answer on.
+    /// Withdraws a revocation; in effect when this returns.
     ///
     /// # Errors
-    /// As [`revoke`](Self::revoke); NOT_FOUND where they were not revoked.
+    /// As for [`revoke`](Self::revoke); `NOT_FOUND` if the identity was not revoked.
     pub async fn unrevoke(&self, identity: &Identity) -> Result<(), Status> {
         let gone = identity.clone();
         self.change_revoked(
@@ -173,7 +173,7 @@ impl Authenticator {
         .await
     }
 
-    /// Changes the file of who is revoked, and waits until this coordinator acts on it.
+    /// Changes the revocation file, and waits until this coordinator applies it.
     async fn change_revoked(
         &self,
         change: impl FnOnce(&mut revoked::File) -> Result<(), Status> + Send + 'static,
@@ -204,31 +204,31 @@ impl Authenticator {
         self.0.joined.clone()
     }
 
-    /// Certificates that the farm's authority made.
+    /// Certificates that the farm's authority issued.
     pub async fn issued(&self) -> Vec<issued::Entry> {
         let Some(path) = self.0.issued.clone() else { return Vec::new() };
         let read = tokio::task::spawn_blocking(move || issued::File::read(&path)).await;
         match read {
             Ok(Ok(file)) => file.certificates,
             other => {
-                tracing::warn!(?other, "cannot read which certificates were made");
+                tracing::warn!(?other, "cannot read the list of issued certificates");
                 Vec::new()
             }
         }
     }
 
-    /// Writes down that a certificate was made. A failure is only logged: the certificate is good.
+    /// Records that a certificate was issued. A failure is only logged, because the certificate is valid anyway.
     pub fn note_issued(&self, chain: &str) {
         let Some(path) = self.0.issued.clone() else { return };
         let chain = chain.to_owned();
         tokio::task::spawn_blocking(move || {
             if let Err(error) = issued::File::add(&path, &chain) {
-                tracing::warn!(%error, "cannot write down that a certificate was made");
+                tracing::warn!(%error, "cannot record an issued certificate");
             }
         });
     }
 
-    /// Whether somebody of this name has a token, a certificate, or called since the start.
+    /// Whether there is a token or certificate with this name, or a call with it since the start.
     pub async fn knows(&self, name: &str) -> bool {
         let known = self.0.known.borrow().clone();
         known.tokens.entries().any(|entry| entry.name == name)
@@ -237,15 +237,15 @@ impl Authenticator {
             || self.issued().await.iter().any(|entry| entry.name == name)
     }
 
-    /// The authority of workers' certificates, and how long those live.
+    /// The authority for workers' certificates, and their lifetime.
     pub fn authority(&self) -> Option<(&Authority, std::time::Duration)> {
         self.0.authority.as_ref().map(|authority| (authority, self.0.worker_life))
     }
 
-    /// Who makes a call: by its token where it has one, else by its connection's certificate.
+    /// Authenticates a call, by its token if it has one, otherwise by its connection's certificate.
     ///
     /// # Errors
-    /// UNAUTHENTICATED, in words.
+    /// `UNAUTHENTICATED`, with the reason.
     pub async fn identify(&self, call: &http::request::Parts) -> Result<Identity, Status> {
         if !self.0.asks {
             return Ok(Identity::anonymous());
@@ -295,7 +295,7 @@ impl Authenticator {
         self.of_certificate(&chain).map_err(Status::unauthenticated)
     }
 
-    /// What is remembered holds only where it was checked against the authorities of now.
+    /// A cached identity is only valid if it was checked against the current authorities.
     fn of_certificate(&self, chain: &[CertificateDer<'_>]) -> Result<Identity, String> {
         let authorities = self.0.tls.as_ref().and_then(|tls| tls.borrow().authorities.clone());
         let (Some(authorities), Some(certificate)) = (authorities, chain.first()) else {
@@ -326,7 +326,7 @@ impl Local {
     fn identify(&self, token: Option<&str>) -> Result<Identity, Status> {
         let hash = |token: &str| Sha256::digest(token.as_bytes());
         match token {
-            // Hashes are compared, whose first different byte tells nothing.
+            // Compares hashes, so that the position of the first difference reveals nothing.
             Some(token) if hash(token) == hash(self.0.token()) => Ok(Identity::anonymous()),
             _ => Err(Status::unauthenticated(format!(
                 "this coordinator accepts only the user who started it, with the token in `{}`; send it (`--token-file`, or the header \
@@ -337,12 +337,12 @@ impl Local {
     }
 }
 
-/// The refusal for a caller who has been revoked.
+/// The refusal for a revoked caller.
 pub(super) fn revoked_status(identity: &Identity) -> Status {
     Status::unauthenticated(format!("`{}` has been revoked", identity.name))
 }
 
-/// The token of a call, where it has one.
+/// The token of a call, if it has one.
 fn token(call: &http::request::Parts) -> Result<Option<&str>, Status> {
     let Some(value) = call.headers.get(http::header::AUTHORIZATION) else { return Ok(None) };
     let text = value.to_str().unwrap_or_default();
@@ -360,7 +360,7 @@ fn read(config: &Config) -> Result<Known, Error> {
     Ok(Known { tokens: tokens.into(), revoked, rules })
 }
 
-/// What the files say from now on, and by what they are looked at out of turn.
+/// The content of the files as it changes, and the trigger for an immediate check.
 type Followed = (watch::Receiver<Arc<Known>>, Option<Look>);
 
 fn follow(config: Config) -> Result<Followed, Error> {
@@ -375,7 +375,7 @@ fn follow(config: Config) -> Result<Followed, Error> {
     let look = watched.look();
     tokio::spawn(watched.follow(move || {
         sender.send_replace(Arc::new(read(&config)?));
-        tracing::info!("tokens, rules and revocations were reloaded");
+        tracing::info!("reloaded tokens, rules and revocations");
         Ok::<_, Error>(!sender.is_closed())
     }));
     Ok((receiver, Some(look)))

@@ -1,8 +1,8 @@
-//! The farm's own certificate authority: makes certificates that say who somebody is, and reads them.
+//! The farm's own certificate authority: issues certificates that identify their holder, and reads them.
 //!
-//! Who a certificate is for stands in a URI among its alternative names: `kiln://identity/NAME?tenant=T&role=R&role=…`.
+//! The identity is in a URI among the certificate's alternative names: `kiln://identity/NAME?tenant=T&role=R&role=…`.
 //! Sources: RFC 5280 (certificates), RFC 2986 (requests).
-//! Invariant: of a request for a certificate nothing is taken but its public key.
+//! Invariant: of a certificate request, only the public key is used.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,13 +16,13 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::{Identity, check_name};
 
-/// How far back certificates are valid: clocks of a farm's machines differ.
+/// How far certificates are backdated, because the clocks of a farm's machines differ.
 const BACKDATED: Duration = Duration::from_secs(60 * 60);
 const SCHEME: &str = "kiln://identity/";
 
-/// Why no certificate was made, in words.
+/// Why no certificate could be issued.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot make a certificate: {0}")]
+#[error("cannot issue a certificate: {0}")]
 pub struct Error(String);
 
 fn failed(error: impl std::fmt::Display) -> Error {
@@ -32,33 +32,33 @@ fn failed(error: impl std::fmt::Display) -> Error {
 /// A certificate and its key, in PEM.
 #[derive(Debug)]
 pub struct Made {
-    /// The certificate, and the authority's after it.
+    /// The certificate, followed by the authority's.
     pub chain: String,
     /// The key.
     pub key: String,
 }
 
-/// An authority.
+/// A certificate authority.
 #[derive(Debug)]
 pub struct Authority {
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// What a certificate is for.
+/// The holder of a certificate.
 #[derive(Debug, Clone)]
 pub enum Subject<'a> {
-    /// A coordinator under these names and addresses.
+    /// A coordinator with these host names and addresses.
     Server(&'a [String]),
     /// A person or a worker.
     Client(&'a Identity),
 }
 
 impl Authority {
-    /// A new authority: its certificate and key in PEM.
+    /// Creates an authority: its certificate and key in PEM.
     ///
     /// # Errors
-    /// Where no key can be made.
+    /// If no key can be created.
     pub fn create(name: &str, life: Duration) -> Result<Made, Error> {
         let key = KeyPair::generate().map_err(failed)?;
         let mut params = CertificateParams::default();
@@ -70,10 +70,10 @@ impl Authority {
         Ok(Made { chain: certificate.pem(), key: key.serialize_pem() })
     }
 
-    /// An authority from its certificate and key in PEM.
+    /// Opens an authority from its certificate and key in PEM.
     ///
     /// # Errors
-    /// Where they are none.
+    /// If they are invalid.
     pub fn open(certificate: &str, key: &str) -> Result<Self, Error> {
         let key = KeyPair::from_pem(key).map_err(failed)?;
         let issuer = Issuer::from_ca_cert_pem(certificate, key).map_err(failed)?;
@@ -85,19 +85,19 @@ impl Authority {
         &self.certificate
     }
 
-    /// A certificate with a new key.
+    /// Issues a certificate with a new key.
     ///
     /// # Errors
-    /// Where a name is none.
+    /// If a name is invalid.
     pub fn issue(&self, subject: &Subject<'_>, life: Duration) -> Result<Made, Error> {
         let key = KeyPair::generate().map_err(failed)?;
         Ok(Made { chain: self.sign(subject, life, &key)?, key: key.serialize_pem() })
     }
 
-    /// A certificate for the key in a request in PEM, whose proof of having the private one is checked.
+    /// Issues a certificate for the key in a PEM request, after verifying the proof of possession.
     ///
     /// # Errors
-    /// Where the request is none.
+    /// If the request is invalid.
     pub fn answer(&self, request: &str, subject: &Subject<'_>, life: Duration) -> Result<String, Error> {
         let request = CertificateSigningRequestParams::from_pem(request).map_err(failed)?;
         self.sign(subject, life, &request.public_key)
@@ -153,7 +153,7 @@ fn uri(identity: &Identity) -> String {
     format!("{SCHEME}{}?{}", identity.name, query.finish())
 }
 
-/// The fingerprint of a certificate: SHA-256 of its DER, in hex.
+/// A certificate's fingerprint: SHA-256 of its DER, in hex.
 pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     hex::encode(Sha256::digest(certificate))
 }
@@ -161,23 +161,22 @@ pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
 /// SHA-256 of a certificate's public key, in hex.
 ///
 /// # Errors
-/// In words, where it is no certificate.
+/// If it is not a certificate.
 pub fn key_of(certificate: &CertificateDer<'_>) -> Result<String, String> {
-    let (_, parsed) =
-        X509Certificate::from_der(certificate).map_err(|_| "the certificate cannot be read".to_owned())?;
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| "cannot read the certificate".to_owned())?;
     Ok(hex::encode(Sha256::digest(parsed.public_key().raw)))
 }
 
-/// Who a certificate is for. That it is signed and valid was checked when the connection was made.
+/// The identity of a certificate's holder. Signature and validity were checked when the connection was made.
 ///
 /// # Errors
-/// In words, where it says nothing of the kind.
+/// If it contains no identity.
 pub fn identify(certificate: &CertificateDer<'_>) -> Result<Identity, String> {
-    let unreadable = |_| "the client's certificate cannot be read".to_owned();
+    let unreadable = |_| "cannot read the client's certificate".to_owned();
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(unreadable)?;
     let nobody = || {
         format!(
-            "the client's certificate (`{}`) does not say who it is for; `kiln farm certificate` makes one that does",
+            "the client's certificate (`{}`) contains no identity; `kiln farm certificate` issues one that does",
             parsed.subject()
         )
     };
@@ -191,7 +190,7 @@ pub fn identify(certificate: &CertificateDer<'_>) -> Result<Identity, String> {
     let mut identity = Identity { name: name.to_owned(), roles: Default::default(), ..Identity::anonymous() };
     for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
         match &*key {
-            // Read by a program that takes the other one, it would be somebody else's.
+            // A program that uses the other value would see a different identity.
             "tenant" if identity.tenant.is_empty() => identity.tenant = value.into_owned(),
             "pool" if identity.pool.is_none() => identity.pool = Some(value.into_owned()),
             "family" if identity.family.is_none() => identity.family = Some(value.into_owned()),
@@ -275,6 +274,6 @@ mod tests {
     fn a_certificate_that_is_for_a_server_is_nobodys() {
         let made = authority().issue(&Subject::Server(&["farm.example".into()]), Duration::from_secs(60)).unwrap();
         let refused = identify(&CertificateDer::from_pem_slice(made.chain.as_bytes()).unwrap()).unwrap_err();
-        assert!(refused.contains("does not say who it is for"), "{refused}");
+        assert!(refused.contains("contains no identity"), "{refused}");
     }
 }

@@ -1,4 +1,4 @@
-//! The options for who may call what.
+//! Options for authentication and authorisation.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Error, jwt, tls};
 
-/// Certificates, tokens, and whom to believe.
+/// Certificates, tokens, and trusted authorities.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[group(skip)]
 pub struct Config {
@@ -68,12 +68,12 @@ pub struct Config {
     pub insecure: bool,
 }
 
-/// The files of a farm's directory.
+/// The files in a farm's directory.
 #[derive(Debug, Clone)]
 pub struct Files(PathBuf);
 
 impl Files {
-    /// Those in `directory`.
+    /// The files in `directory`.
     pub fn of(directory: &Path) -> Self {
         Self(directory.to_owned())
     }
@@ -88,7 +88,7 @@ impl Files {
         self.0.join("ca.key")
     }
 
-    /// The coordinator's chain.
+    /// The coordinator's certificate chain.
     pub fn certificate(&self) -> PathBuf {
         self.0.join("coordinator.pem")
     }
@@ -98,12 +98,12 @@ impl Files {
         self.0.join("coordinator.key")
     }
 
-    /// Tokens.
+    /// The static tokens.
     pub fn tokens(&self) -> PathBuf {
         self.0.join("tokens.toml")
     }
 
-    /// Which certificates were made.
+    /// The list of issued certificates.
     pub fn certificates(&self) -> PathBuf {
         self.0.join("certificates.toml")
     }
@@ -113,7 +113,7 @@ impl Files {
         self.0.join("farm.key")
     }
 
-    /// Who is revoked.
+    /// The revocations.
     pub fn revoked(&self) -> PathBuf {
         self.0.join("revoked.toml")
     }
@@ -128,37 +128,37 @@ impl Config {
         given.clone().or_else(|| self.files().as_ref().map(of))
     }
 
-    /// Where the farm's own key is.
+    /// The path of the farm's own key.
     pub fn farm_key_file(&self, data_dir: &Path) -> PathBuf {
         let farms = || self.files().map(|files| files.farm_key()).filter(|path| path.exists());
         self.farm_key.clone().or_else(farms).unwrap_or_else(|| data_dir.join("farm.key"))
     }
 
-    /// Where static tokens are.
+    /// The path of the static tokens.
     pub(super) fn tokens_file(&self) -> Option<PathBuf> {
         self.or_farms(&self.tokens, Files::tokens)
     }
 
-    /// Where it says who is revoked.
+    /// The path of the revocations.
     pub(super) fn revoked_file(&self) -> Option<PathBuf> {
         self.or_farms(&self.revoked, Files::revoked)
     }
 
-    /// Where it is written down which certificates were made.
+    /// The path of the list of issued certificates.
     pub(super) fn certificates_file(&self) -> Option<PathBuf> {
         self.files().as_ref().map(Files::certificates)
     }
 
-    /// The authority that makes workers' certificates, where this coordinator holds its key.
+    /// The authority for workers' certificates, if this coordinator holds its key.
     pub(super) fn authority(&self) -> Option<(PathBuf, PathBuf)> {
         let files = self.files()?;
         files.ca_key().exists().then(|| (files.ca(), files.ca_key()))
     }
 
-    /// The files of TLS, where it is spoken.
+    /// The TLS files, if TLS is used.
     ///
     /// # Errors
-    /// Where a certificate has no key, or the other way round.
+    /// If a certificate is given without a key, or a key without a certificate.
     pub fn tls(&self) -> Result<Option<tls::Files>, Error> {
         let client_ca = self.or_farms(&self.client_ca, Files::ca);
         match (self.or_farms(&self.tls_cert, Files::certificate), self.or_farms(&self.tls_key, Files::key)) {
@@ -172,10 +172,10 @@ impl Config {
         }
     }
 
-    /// What JSON web tokens must have, where they are accepted.
+    /// Requirements for JSON web tokens, if they are accepted.
     ///
     /// # Errors
-    /// Where issuer or audience is not said.
+    /// If issuer or audience is missing.
     pub(super) fn jwt(&self, data_dir: &Path) -> Result<Option<jwt::Config>, Error> {
         let Some(source) = self.jwks.clone() else { return Ok(None) };
         let missing = |missing| Error::Pair { given: "--jwks", missing };
@@ -195,17 +195,17 @@ impl Config {
         self.farm_dir.is_some() || self.client_ca.is_some() || self.tokens.is_some() || self.jwks.is_some()
     }
 
-    /// Refuses an address that others reach where they could do everything, or listen to what is said.
+    /// Refuses an address that other machines can reach if callers could do everything or traffic were readable.
     ///
     /// # Errors
-    /// Says what is missing.
+    /// What is missing.
     pub fn check(&self, address: SocketAddr) -> Result<(), Error> {
         let is_tls = self.tls()?.is_some();
         let what = match (is_tls, self.asks()) {
             _ if address.ip().is_loopback() => return Ok(()),
             (true, true) => return Ok(()),
-            (false, _) => "it does not encrypt traffic without `--tls-cert`",
-            (true, false) => "it requires no authentication",
+            (false, _) => "traffic is not encrypted without `--tls-cert`",
+            (true, false) => "no authentication is required",
         };
         if !self.insecure {
             return Err(Error::Open { address, what });

@@ -1,4 +1,4 @@
-//! Decorator: no more connections at once than were said. One more is closed as soon as it comes, before anything is read.
+//! Decorator that limits simultaneous connections. A connection beyond the limit is closed before anything is read.
 
 use std::io;
 use std::pin::Pin;
@@ -12,14 +12,14 @@ use tonic::transport::server::Connected;
 
 use crate::peers::{Connection, Peer};
 
-/// A connection that gives its place free when it is dropped.
+/// A connection that releases its slot on drop.
 #[derive(Debug)]
 pub struct Counted<C> {
     connection: C,
     _place: OwnedSemaphorePermit,
 }
 
-/// Those of the connections that find a place among `most`, a number that `said` says where it comes from.
+/// Passes on connections while fewer than `most` are open; `said` names the source of that limit in the log.
 pub fn bounded<C>(
     incoming: impl Stream<Item = io::Result<C>>,
     most: usize,
@@ -32,7 +32,7 @@ pub fn bounded<C>(
             (Ok(connection), Ok(_place)) => Some(Ok(Counted { connection, _place })),
             (Err(error), _) => Some(Err(error)),
             (Ok(_), Err(_)) => {
-                tracing::warn!(most, said, "a connection was closed: the maximum number of connections is open");
+                tracing::warn!(most, said, "closed a connection: the maximum number of connections is open");
                 None
             }
         })

@@ -1,7 +1,7 @@
-//! The file that `--credentials` names: what the farm gives its tenants to fetch with.
+//! The file given with `--credentials`: the credentials with which tenants' steps fetch.
 //!
-//! Invariant: a tenant has what names it and nothing else. Values are read from their files when they are needed, so that they can be
-//! replaced; they go to a worker with the lease that needs them and into no key, record or log.
+//! Invariant: a tenant only gets entries that name it. Values are read from their files when they are needed, so that
+//! they can be replaced. They are sent to a worker with the lease that needs them, and are in no key, record or log.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,16 +17,16 @@ use zeroize::Zeroizing;
 
 use crate::check_name;
 
-/// Stands for every tenant.
+/// Matches every tenant.
 const EVERY: &str = "*";
 
-/// A file that is none.
+/// Why a credentials file cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("the credentials in `{}` cannot be used: {reason}", .path.display())]
+#[error("cannot use the credentials in `{}`: {reason}", .path.display())]
 pub struct Error {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// What is wrong with the file.
     pub reason: String,
 }
 
@@ -41,35 +41,35 @@ struct File {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
-    /// Whose they are: names, `""` for the default tenant, `"*"` for all.
+    /// Tenants by name; `""` is the default tenant, `"*"` all.
     tenants: Vec<String>,
-    /// Variables whose values are in files.
+    /// Secret names, and the files with their values.
     #[serde(default)]
     secrets: BTreeMap<String, PathBuf>,
-    /// Variables with `${NAME}` for a secret.
+    /// Variables, which may contain `${NAME}` for a secret.
     #[serde(default)]
     variables: BTreeMap<String, String>,
-    /// Files below a step's home, with `${NAME}` for a secret.
+    /// Files below a step's home directory, which may contain `${NAME}` for a secret.
     #[serde(default)]
     files: BTreeMap<String, String>,
-    /// Docker's `config.json`, for the registries of images.
+    /// A Docker `config.json` for image registries.
     docker_config: Option<PathBuf>,
 }
 
-/// What one tenant is given. Cheap to clone.
+/// The credentials of one tenant. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
     file: Arc<File>,
-    /// Images are fetched with the credentials of the coordinator's user too.
+    /// Whether images are also fetched with the credentials of the coordinator's user.
     own: bool,
     tenant: String,
 }
 
 impl Credentials {
-    /// Reads and checks a file, where there is one, for the default tenant.
+    /// Reads and checks the file, if there is one, for the default tenant.
     ///
     /// # Errors
-    /// Says what is wrong with it.
+    /// What is wrong with the file.
     pub fn open(path: Option<&Path>, own: bool) -> Result<Self, Error> {
         let Some(path) = path else { return Ok(Self { own, ..Self::default() }) };
         let wrong = |reason: String| Error { path: path.to_owned(), reason };
@@ -81,7 +81,7 @@ impl Credentials {
         Ok(Self { file: Arc::new(file), own, tenant: String::new() })
     }
 
-    /// The same file, for another tenant.
+    /// The same file for another tenant.
     #[must_use]
     pub fn of_tenant(&self, tenant: &str) -> Self {
         Self { tenant: tenant.to_owned(), ..self.clone() }
@@ -92,10 +92,10 @@ impl Credentials {
         self.file.credentials.iter().filter(move |(_, entry)| is_theirs(entry))
     }
 
-    /// What registries of images are shown.
+    /// Credentials for image registries.
     ///
     /// # Errors
-    /// In words, where a file cannot be read.
+    /// If a file cannot be read.
     pub fn of_images(&self) -> Result<registry::Credentials, registry::Error> {
         let own = if self.own { registry::Credentials::of_user()? } else { registry::Credentials::none() };
         let given = self.entries().filter_map(|(_, entry)| entry.docker_config.as_deref());
@@ -103,10 +103,10 @@ impl Credentials {
         Ok(given.into_iter().chain([own]).fold(registry::Credentials::none(), registry::Credentials::and))
     }
 
-    /// What an action is given: to fetch with where it may reach the network, and for the registry of its image.
+    /// Credentials for an action: for fetching if it may access the network, and for its image's registry.
     ///
     /// # Errors
-    /// In words, where a file cannot be read or a helper fails.
+    /// If a file cannot be read or a helper fails.
     pub async fn of_action(
         &self,
         action: &reapi::Action,
@@ -119,7 +119,7 @@ impl Credentials {
                 given.extend(entry.of_steps().map_err(|reason| format!("the farm's credentials `{name}`: {reason}"))?);
             }
         }
-        // The worker's own are found by the worker.
+        // The worker looks up its user's own credentials itself.
         let theirs = Self { own: false, ..self.clone() };
         if let Some(registry) = image(action, command).as_ref().and_then(ImageName::registry)
             && theirs.entries().any(|(_, entry)| entry.docker_config.is_some())
@@ -134,7 +134,7 @@ impl Credentials {
     }
 }
 
-/// The image that an action runs in, or asks about.
+/// The image that an action runs in or resolves.
 fn image(action: &reapi::Action, command: &reapi::Command) -> Option<ImageName> {
     let properties = || action.platform.iter().flat_map(|platform| &platform.properties);
     let value = |wanted: &str| properties().find(|property| property.name == wanted).map(|property| &property.value);
@@ -203,12 +203,12 @@ impl Entry {
     }
 }
 
-/// The text with each `${NAME}` replaced by that secret.
+/// The text with each `${NAME}` replaced by the value of that secret.
 fn filled(text: &str, values: &BTreeMap<&str, Zeroizing<String>>) -> Result<String, String> {
     let mut filled = String::new();
     let mut rest = text;
     while let Some((before, from)) = rest.split_once("${") {
-        let (name, after) = from.split_once('}').ok_or("`${` without its `}`")?;
+        let (name, after) = from.split_once('}').ok_or("`${` without a matching `}`")?;
         let value = values.get(name).ok_or_else(|| format!("`${{{name}}}` is not one of its `secrets`"))?;
         filled.push_str(before);
         filled.push_str(value);

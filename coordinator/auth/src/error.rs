@@ -1,4 +1,4 @@
-//! What can be wrong with the configuration of who may call what.
+//! Errors in the configuration of authentication and authorisation.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
-    #[error("`{}` cannot be used: {reason}", .path.display())]
+    #[error("cannot use `{}`: {reason}", .path.display())]
     File { path: PathBuf, reason: String },
     #[error(
         "`{address}` can be reached from other machines, and {what}; use `--farm-dir` with a directory from `kiln farm init`, or \

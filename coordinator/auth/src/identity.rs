@@ -1,4 +1,4 @@
-//! Who calls, and what they may do.
+//! Identities of callers, and their roles.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,30 +7,30 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-/// What somebody may do.
+/// A permission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// Builds and runs actions; reads and uploads blobs, and reads results.
+    /// Builds and runs actions; reads and uploads blobs; reads results.
     Builder,
     /// Reads blobs, results and artifacts.
     CacheReader,
-    /// Writes results, beside what a reader may; for CI that other builds may trust.
+    /// Writes results, in addition to what a reader may; for CI whose results other builds trust.
     CacheWriter,
-    /// Runs what the farm gives it.
+    /// Runs leases.
     Worker,
-    /// Administers a tenant: prunes what it has cached, beside what all others of it but workers may.
+    /// Administers a tenant: prunes its cache, and may do whatever its other roles except workers may.
     Admin,
-    /// Runs the farm: drains workers, says who belongs to it. Nothing of any tenant's builds.
+    /// Administers the farm: drains workers, manages members. No access to any tenant's builds.
     FarmAdmin,
 }
 
 impl Role {
-    /// All there are.
+    /// All roles.
     pub const ALL: [Self; 6] =
         [Self::Builder, Self::CacheReader, Self::CacheWriter, Self::Worker, Self::Admin, Self::FarmAdmin];
 
-    /// As people write it.
+    /// The role's name in tokens and options.
     pub fn name(self) -> &'static str {
         match self {
             Self::Builder => "builder",
@@ -53,7 +53,7 @@ impl fmt::Display for Role {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid role `{0}`; expected `builder`, `cache-reader`, `cache-writer`, `worker`, `admin` or `farm-admin`")]
 pub struct Unknown(
-    /// What was found.
+    /// The text that was found.
     pub String,
 );
 
@@ -65,29 +65,29 @@ impl FromStr for Role {
     }
 }
 
-/// Who calls.
+/// A caller's identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Such as `ann`, `ci` or a worker's name; empty for one whom nobody asked.
+    /// Such as `ann`, `ci` or a worker's name; empty without authentication.
     pub name: String,
-    /// Whose builds and cache they use; empty is the default tenant.
+    /// The tenant whose builds and cache they use; empty for the default tenant.
     pub tenant: String,
-    /// What they may do.
+    /// Their permissions.
     pub roles: BTreeSet<Role>,
-    /// The pool that a worker belongs to, where it is bound to one.
+    /// The pool that a worker is bound to, if any.
     pub pool: Option<String>,
-    /// The serial number of the certificate that says so, in hex.
+    /// Serial number of the presented certificate, in hex.
     pub serial: Option<String>,
-    /// The serial number of the certificate from which that one was renewed, directly or by others between.
+    /// Serial number, in hex, of the first certificate in its line of renewals.
     pub family: Option<String>,
-    /// The SHA-256, in hex, of the static token that says so.
+    /// SHA-256 of the presented static token, in hex.
     pub token: Option<String>,
-    /// When it is no longer so.
+    /// When the credentials expire.
     pub expires: Option<SystemTime>,
 }
 
 impl Identity {
-    /// Whoever calls a coordinator that asks nobody who they are.
+    /// The caller of a coordinator that requires no authentication.
     pub fn anonymous() -> Self {
         Self {
             name: String::new(),
@@ -101,26 +101,26 @@ impl Identity {
         }
     }
 
-    /// Whether nobody asked who this is.
+    /// Whether the caller was not authenticated.
     pub fn is_anonymous(&self) -> bool {
         self.name.is_empty()
     }
 
-    /// Whether any of these is a role of theirs.
+    /// Whether the caller has any of these roles.
     pub fn has_any(&self, roles: &[Role]) -> bool {
         roles.iter().any(|role| self.roles.contains(role))
     }
 }
 
-/// Names of people, workers and tenants: what may stand in a log line, a URL and a file name.
+/// Checks a name of a person, worker or tenant: it must be usable in log lines, URLs and file names.
 ///
 /// # Errors
-/// Says what was expected.
+/// What was expected.
 pub fn check_name(what: &str, name: &str) -> Result<(), String> {
     let lawful = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
     if name.is_empty() || name.len() > 128 || !name.chars().all(lawful) || name.starts_with(['.', '-']) {
         return Err(format!(
-            "invalid name `{name}` of a {what}; expected up to 128 letters, digits, `.`, `_`, `-` and `@`, beginning with a letter or digit"
+            "invalid {what} name `{name}`; expected up to 128 letters, digits, `.`, `_`, `-` and `@`, beginning with a letter or digit"
         ));
     }
     Ok(())

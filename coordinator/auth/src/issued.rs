@@ -1,7 +1,7 @@
-//! Which certificates the farm's authority made: a file beside it, so that a farm can say who belongs to it, and a name that is
-//! revoked by mistake is noticed.
+//! Records issued certificates in a file next to the authority, so that the farm can list its members and detect a
+//! revocation of a mistyped name.
 //!
-//! Invariant: the file decides nothing of who is let in. Where it cannot be written, certificates are made all the same.
+//! Invariant: the file has no influence on authentication. If it cannot be written, certificates are issued anyway.
 
 use std::collections::BTreeSet;
 use std::fs::Permissions;
@@ -17,25 +17,25 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, Role, authority};
 
-/// One certificate.
+/// One issued certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// Whose.
+    /// Its holder.
     pub name: String,
-    /// Whose builds and cache they use.
+    /// The tenant whose builds and cache the holder uses.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub tenant: String,
-    /// What they may do.
+    /// The holder's roles.
     #[serde(default)]
     pub roles: BTreeSet<Role>,
     /// Its serial number, in hex.
     pub serial: String,
-    /// The serial number of the certificate that it was renewed from, directly or by others between; its own where it was not.
+    /// Serial number of the first certificate in its line of renewals; its own if it was not renewed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub family: String,
 
-    /// Until when it is valid.
+    /// When it expires.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "humantime_serde::option")]
     pub expires: Option<SystemTime>,
 }
@@ -50,10 +50,10 @@ pub struct File {
 }
 
 impl File {
-    /// Reads the file; where there is none, nothing is known.
+    /// Reads the file; a missing file is an empty list.
     ///
     /// # Errors
-    /// Where it is there and cannot be read.
+    /// If the file exists but cannot be read.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let wrong = |reason: String| Error::File { path: path.to_owned(), reason };
         match std::fs::read_to_string(path) {
@@ -63,16 +63,16 @@ impl File {
         }
     }
 
-    /// Adds the first certificate of a chain in PEM to the file, and drops those that have expired.
+    /// Adds the first certificate of a PEM chain to the file, and drops expired ones.
     ///
     /// # Errors
-    /// Where the certificate says nothing of whom it is for, or the file cannot be written.
+    /// If the certificate contains no identity, or the file cannot be written.
     pub fn add(path: &Path, chain: &str) -> Result<(), Error> {
         let wrong = |reason: String| Error::File { path: path.to_owned(), reason };
         let io = |error: std::io::Error| wrong(error.to_string());
         let certificate = CertificateDer::from_pem_slice(chain.as_bytes()).map_err(|error| wrong(error.to_string()))?;
         let identity = authority::identify(&certificate).map_err(wrong)?;
-        // A coordinator and `kiln farm` may write at once.
+        // A coordinator and `kiln farm` may write at the same time.
         let lock = std::fs::File::create(path.with_extension("lock")).map_err(io)?;
         flock(&lock, FlockOperation::LockExclusive).map_err(|error| io(error.into()))?;
         let mut file = Self::read(path)?;

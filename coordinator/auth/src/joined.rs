@@ -1,7 +1,7 @@
-//! Which workers joined, by which token and with which key: a file in the coordinator's data directory.
+//! Records which workers joined, with which token and key, in the coordinator's data directory.
 //!
-//! Invariant: a token is not used more often than it says, and a name belongs to one key, also after a restart: what is decided here is on
-//! the disk before a worker has its certificate.
+//! Invariant: a token is not used more often than it allows, and a name belongs to one key, even after a restart: each
+//! decision is on disk before the worker gets its certificate.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
@@ -28,14 +28,14 @@ struct Worker {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    /// How often each token was used, by its hash.
+    /// Number of uses of each token, by its hash.
     #[serde(default)]
     used: BTreeMap<String, u32>,
     #[serde(default, rename = "worker")]
     workers: Vec<Worker>,
 }
 
-/// A worker that was given a certificate.
+/// A certificate issued to a worker.
 #[derive(Debug, Clone)]
 pub(super) struct Issued {
     pub(super) name: String,
@@ -45,7 +45,7 @@ pub(super) struct Issued {
     pub(super) expires: SystemTime,
 }
 
-/// Why a worker does not join.
+/// Why a worker may not join.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refused {
     #[error(
@@ -76,8 +76,8 @@ impl Joined {
         Ok(Self { path, file })
     }
 
-    /// Lets the worker with this key have a name by a token, which is used once more unless this very worker came by it before: an answer
-    /// may have been lost.
+    /// Admits the worker with this key under a name. This uses the token once, unless the same worker joined with it
+    /// before: the answer may have been lost.
     pub(super) fn admit(
         &mut self,
         name: &str,
@@ -109,7 +109,7 @@ impl Joined {
         Ok(self.write(file)?)
     }
 
-    /// A worker has a certificate.
+    /// Records a worker's certificate.
     pub(super) fn note(&mut self, issued: Issued, now: SystemTime) -> Result<(), Error> {
         let Issued { name, key, serial, family, expires } = issued;
         let mut file = self.file.clone();
@@ -118,7 +118,7 @@ impl Joined {
         self.write(file)
     }
 
-    /// The serial number of the first in the line of renewals to which a certificate belongs.
+    /// Serial number of the first certificate in the line of renewals of this one.
     pub(super) fn family(&self, serial: &str) -> Option<String> {
         let is_it = |worker: &&Worker| revoked::normal(&worker.serial) == revoked::normal(serial);
         self.file.workers.iter().find(is_it).map(|worker| worker.family.clone())

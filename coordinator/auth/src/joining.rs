@@ -1,4 +1,4 @@
-//! How a worker gets its certificate, and the next one.
+//! Issues workers' first certificates and their renewals.
 
 use std::time::SystemTime;
 
@@ -13,11 +13,12 @@ use super::joined::{Issued, Refused};
 use super::{Authenticator, Identity, Role};
 
 impl Authenticator {
-    /// A certificate for a worker that shows a join token; bound to the tenant and the pool that the token names.
+    /// Issues a certificate to a worker with a join token, bound to the token's tenant and pool.
     ///
     /// # Errors
-    /// UNAUTHENTICATED for a token that is unknown, over or used up, PERMISSION_DENIED for a worker that it is not for, ALREADY_EXISTS for
-    /// a name that belongs to another key, FAILED_PRECONDITION where this coordinator makes no certificates.
+    /// `UNAUTHENTICATED` for a token that is unknown, expired or used up, `PERMISSION_DENIED` for a worker that the
+    /// token is not for, `ALREADY_EXISTS` for a name that belongs to another key, `FAILED_PRECONDITION` if this
+    /// coordinator issues no certificates.
     pub async fn join(&self, token: &str, worker: &str, request: &str) -> Result<String, Status> {
         let known = self.known_with(token).await;
         let entry = known.tokens.join(token, SystemTime::now()).map_err(Status::unauthenticated)?;
@@ -60,10 +61,10 @@ impl Authenticator {
         Ok(chain)
     }
 
-    /// The next certificate for a worker that came by one.
+    /// Renews a worker's certificate.
     ///
     /// # Errors
-    /// FAILED_PRECONDITION for who came without a certificate, and where this coordinator makes none.
+    /// `FAILED_PRECONDITION` for a caller without a certificate, or if this coordinator issues no certificates.
     pub async fn renew(&self, identity: &Identity, request: &str) -> Result<String, Status> {
         if identity.serial.is_none() {
             return Err(Status::failed_precondition("only a caller with a certificate can renew it"));
@@ -75,14 +76,14 @@ impl Authenticator {
     async fn certify(&self, identity: &Identity, request: &str) -> Result<String, Status> {
         let Some((authority, life)) = self.authority() else {
             return Err(Status::failed_precondition(
-                "this coordinator makes no certificates: it was started without a `--farm-dir` that holds the authority's key",
+                "this coordinator issues no certificates: it was started without a `--farm-dir` that holds the authority's key",
             ));
         };
         let chain = authority
             .answer(request, &Subject::Client(identity), life)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let internal =
-            |error: &dyn std::fmt::Display| Status::internal(format!("the certificate cannot be noted: {error}"));
+            |error: &dyn std::fmt::Display| Status::internal(format!("cannot record the certificate: {error}"));
         let certificate = CertificateDer::from_pem_slice(chain.as_bytes()).map_err(|error| internal(&error))?;
         let made = authority::identify(&certificate).map_err(|error| internal(&error))?;
         let issued = Issued {
@@ -103,6 +104,6 @@ impl Authenticator {
 /// SHA-256 of the public key in a request in PEM, in hex.
 fn key_of(request: &str) -> Result<String, Status> {
     let request = CertificateSigningRequestParams::from_pem(request)
-        .map_err(|error| Status::invalid_argument(format!("the certificate request cannot be read: {error}")))?;
+        .map_err(|error| Status::invalid_argument(format!("cannot read the certificate request: {error}")))?;
     Ok(hex::encode(Sha256::digest(request.public_key.subject_public_key_info())))
 }

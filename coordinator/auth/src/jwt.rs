@@ -1,7 +1,7 @@
-//! JSON web tokens of an identity provider, checked against its published keys.
+//! JSON web tokens of an identity provider, verified with its published keys.
 //!
-//! Sources: RFC 7519 (JWT), RFC 7517 (JWK sets), RFC 8725 (best current practices): only asymmetric algorithms, issuer and audience
-//! always checked, the key chosen by its id.
+//! Sources: RFC 7519 (JWT), RFC 7517 (JWK sets), RFC 8725 (best current practices): only asymmetric algorithms, issuer
+//! and audience are always checked, and the key is chosen by its id.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -22,21 +22,21 @@ mod rules;
 
 pub use rules::Rules;
 
-/// Keys are fetched again after this time.
+/// Keys are refreshed after this time.
 const FRESH: Duration = Duration::from_secs(300);
-/// How long keys that are known are used while the provider cannot be reached.
+/// How long known keys are used while the provider cannot be reached.
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
-/// An unknown key's id has them fetched at once, but not more often than this.
+/// Minimum interval between fetches caused by tokens with an unknown key id.
 const PAUSE: Duration = Duration::from_secs(10);
-/// How long a provider may take to answer.
+/// Time limit for the provider's response.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Largest set of keys, in bytes.
+/// Maximum size of a key set, in bytes.
 const MAX_BYTES: usize = 1 << 20;
-/// Tokens whose check is remembered.
+/// Number of verified tokens that are cached.
 const REMEMBERED: usize = 1_000;
-/// How far the provider's clock may be off, in seconds.
+/// Tolerated difference from the provider's clock, in seconds.
 const LEEWAY_SECS: u64 = 30;
-/// Longest `sub`, in bytes: those of CI systems name repository and branch.
+/// Longest `sub`, in bytes: those of CI systems contain repository and branch.
 const MAX_NAME: usize = 512;
 
 const ALGORITHMS: [Algorithm; 9] = [
@@ -51,12 +51,12 @@ const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::EdDSA,
 ];
 
-/// Where a provider's keys are.
+/// Where the provider's keys are read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A file.
     File(PathBuf),
-    /// An address that a GET answers with them.
+    /// A URL, fetched with GET.
     Url(url::Url),
 }
 
@@ -67,57 +67,58 @@ impl std::str::FromStr for Source {
         match url::Url::parse(text) {
             Ok(url) if matches!(url.scheme(), "https" | "http") => Ok(Self::Url(url)),
             Ok(url) if text.contains("://") => {
-                Err(format!("cannot read keys from `{}://`; expected `https://…` or a file", url.scheme()))
+                Err(format!("unsupported scheme `{}://` for keys; expected `https://…` or a file", url.scheme()))
             }
             _ => Ok(Self::File(text.into())),
         }
     }
 }
 
-/// What a token must say, and where its claims are.
+/// Requirements for tokens, and the names of their claims.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The provider's keys.
     pub source: Source,
-    /// Who must have made it.
+    /// Required issuer.
     pub issuer: String,
-    /// Whom it must be for.
+    /// Required audience.
     pub audience: String,
     /// The claim that names the tenant.
     pub tenant_claim: String,
-    /// The claim that lists roles: an array, or words in a text.
+    /// The claim that lists roles: an array, or words separated by spaces.
     pub roles_claim: String,
-    /// The longest time from now on for which a token may be valid.
+    /// Maximum remaining validity of a token.
     pub max_life: Duration,
-    /// Where the tenants' directories are: once there is one, a token must name its tenant.
+    /// The directory of tenants: if it contains any, a token must name its tenant.
     pub tenants_dir: PathBuf,
 }
 
-/// A token that was checked.
+/// A verified token.
 #[derive(Debug, Clone)]
 struct Verified {
     claims: Arc<Value>,
     expires: SystemTime,
 }
 
-/// Checks tokens.
+/// Verifies tokens.
 #[derive(Debug)]
 pub struct Jwt {
     config: Config,
     keys: RwLock<Arc<JwkSet>>,
-    /// When they were last asked for, and what came of it. Who has a known key looks here, and does not wait for `fetching`.
+    /// When keys were last requested, and the outcome. A caller whose key is known reads this without waiting for
+    /// `fetching`.
     fetched: Mutex<Option<(Instant, Result<(), String>)>>,
     fetching: tokio::sync::Mutex<()>,
-    /// When the provider last told its keys.
+    /// When keys were last received.
     published: Mutex<Option<Instant>>,
     verified: Mutex<HashMap<[u8; 32], Verified>>,
 }
 
 impl Jwt {
-    /// Fetches the keys for the first time. A provider that does not answer is asked again when a token comes.
+    /// Fetches the keys for the first time. If the provider does not respond, that is repeated when a token arrives.
     ///
     /// # Errors
-    /// Where a file of keys is none.
+    /// If a file contains no valid keys.
     pub async fn open(config: Config) -> Result<Self, Error> {
         let jwt = Self {
             config,
@@ -130,17 +131,18 @@ impl Jwt {
         match (jwt.fetch().await, &jwt.config.source) {
             (Err(reason), Source::File(path)) => return Err(Error::File { path: path.clone(), reason }),
             (Err(reason), Source::Url(url)) => {
-                tracing::warn!(%url, reason, "cannot fetch the keys of tokens; trying again when one comes")
+                tracing::warn!(%url, reason, "cannot fetch the keys for tokens; retrying when a token arrives")
             }
             (Ok(()), _) => {}
         }
         Ok(jwt)
     }
 
-    /// Who shows this token. With `rules`, they say what its claims mean; without, it names tenant and roles itself.
+    /// Identifies the holder of a token. With `rules`, these map its claims; otherwise the token itself names tenant
+    /// and roles.
     ///
     /// # Errors
-    /// In words, where it is none of the provider's, over, for somebody else, or fits no rule.
+    /// Why the token is not accepted.
     pub async fn identify(&self, token: &str, rules: Option<&Rules>) -> Result<Identity, String> {
         let verified = self.verify(token).await?;
         let claims = &*verified.claims;
@@ -158,14 +160,15 @@ impl Jwt {
         Ok(Identity { name, tenant, roles, expires: Some(verified.expires), ..Identity::anonymous() })
     }
 
-    /// The tenant that a token names. None is the default one's only where there are no others: else it may have been meant for any of them.
+    /// The tenant that a token names. A missing name means the default tenant only if there are no others; otherwise it
+    /// is ambiguous.
     fn tenant(&self, claims: &Value) -> Result<String, String> {
         let claim = &self.config.tenant_claim;
         match &claims[claim] {
             Value::String(tenant) if !tenant.is_empty() => Ok(tenant.clone()),
             Value::Null if !self.has_tenants() => Ok(String::new()),
             Value::Null => Err(format!("the token names no tenant (`{claim}`), and this farm has tenants")),
-            other => Err(format!("the token's `{claim}` is `{other}`; expected the name of a tenant")),
+            other => Err(format!("the token's `{claim}` is `{other}`; expected a tenant's name")),
         }
     }
 
@@ -174,22 +177,26 @@ impl Jwt {
     }
 
     async fn verify(&self, token: &str) -> Result<Verified, String> {
-        // What was withdrawn since ends with what was remembered of it. One caller asks; the others go on with what is known.
+        // Refreshing removes withdrawn keys and what they had verified. One caller fetches; the others continue with
+        // the known keys.
         let is_due = self.fetched.lock().as_ref().is_some_and(|(at, _)| at.elapsed() >= FRESH);
         if is_due
             && self.fetching.try_lock().is_ok()
             && let Err(reason) = self.fetch().await
         {
-            tracing::warn!(reason, "cannot fetch the keys of tokens");
+            tracing::warn!(reason, "cannot fetch the keys for tokens");
         }
         self.check_age()?;
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         if let Some(known) = self.verified.lock().get(&hash).filter(|known| known.expires > SystemTime::now()) {
             return Ok(known.clone());
         }
-        let header = jsonwebtoken::decode_header(token).map_err(|_| "this token is not known here".to_owned())?;
+        let header = jsonwebtoken::decode_header(token).map_err(|_| "unknown token".to_owned())?;
         if !ALGORITHMS.contains(&header.alg) {
-            return Err(format!("the token is signed by {:?}, which everybody who checks it could forge", header.alg));
+            return Err(format!(
+                "the token is signed with {:?}, which anyone who can verify it could forge",
+                header.alg
+            ));
         }
         check_header(token)?;
         let key = self.key(header.kid.as_deref()).await?;
@@ -197,7 +204,7 @@ impl Jwt {
         let claims = self.claims(token, header.alg, &key)?;
         let expires = claims["exp"].as_u64().and_then(|at| at.checked_add(LEEWAY_SECS)).map(Duration::from_secs);
         let expires = expires.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
-        let expires = expires.ok_or("the token's `exp` is not a time")?;
+        let expires = expires.ok_or("the token's `exp` is not a timestamp")?;
         if expires > SystemTime::now() + self.config.max_life + Duration::from_secs(LEEWAY_SECS) {
             let most = humantime::format_duration(self.config.max_life);
             return Err(format!(
@@ -220,8 +227,7 @@ impl Jwt {
         validation.set_issuer(&[&self.config.issuer]);
         validation.set_audience(&[&self.config.audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        let key =
-            DecodingKey::from_jwk(key).map_err(|_| "the provider's key for this token cannot be used".to_owned())?;
+        let key = DecodingKey::from_jwk(key).map_err(|_| "cannot use the provider's key for this token".to_owned())?;
         jsonwebtoken::decode(token, &key, &validation).map(|token| token.claims).map_err(|error| self.words(&error))
     }
 
@@ -233,13 +239,13 @@ impl Jwt {
             ErrorKind::InvalidIssuer => format!("the token is not from `{}`", self.config.issuer),
             ErrorKind::InvalidAudience => format!("the token is not for `{}`", self.config.audience),
             ErrorKind::InvalidSignature => "the token is not signed by the provider".to_owned(),
-            ErrorKind::InvalidClaimFormat(claim) => format!("the token's `{claim}` is of a wrong type"),
+            ErrorKind::InvalidClaimFormat(claim) => format!("the token's `{claim}` has the wrong type"),
             ErrorKind::MissingRequiredClaim(claim) => format!("the token has no claim `{claim}`"),
-            other => format!("the token cannot be used: {other:?}"),
+            other => format!("invalid token: {other:?}"),
         }
     }
 
-    /// Keys that are known do while the provider is away, for a while.
+    /// Known keys remain usable for a while when the provider is unavailable.
     fn check_age(&self) -> Result<(), String> {
         if self.published.lock().is_some_and(|at| at.elapsed() > STALE) {
             let hours = STALE.as_secs() / 3600;
@@ -257,10 +263,10 @@ impl Jwt {
         let wrong = self.fetch().await.err();
         self.known(id).ok_or_else(|| match wrong {
             Some(reason) => {
-                tracing::warn!(reason, "cannot fetch the keys of tokens");
-                "the provider's keys cannot be fetched just now; try again".to_owned()
+                tracing::warn!(reason, "cannot fetch the keys for tokens");
+                "cannot fetch the provider's keys at the moment; try again".to_owned()
             }
-            None => "the token is signed by a key that the provider does not publish".to_owned(),
+            None => "the token is signed with a key that the provider does not publish".to_owned(),
         })
     }
 
@@ -272,7 +278,7 @@ impl Jwt {
         }
     }
 
-    /// Fetches the keys, unless that was just tried: others wait for the one who does.
+    /// Fetches the keys, unless that was just tried. Concurrent callers wait for the one that fetches.
     async fn fetch(&self) -> Result<(), String> {
         let _alone = self.fetching.lock().await;
         if let Some((at, result)) = &*self.fetched.lock()
@@ -280,8 +286,8 @@ impl Jwt {
         {
             return result.clone();
         }
-        // Noted before: a caller who leaves in the middle must not have the next one ask at once.
-        *self.fetched.lock() = Some((Instant::now(), Err("the provider has not answered".to_owned())));
+        // Recorded first: if this caller is dropped midway, the next one must not fetch again immediately.
+        *self.fetched.lock() = Some((Instant::now(), Err("the provider has not responded".to_owned())));
         let result = self.fetch_now().await;
         *self.fetched.lock() = Some((Instant::now(), result.clone()));
         result
@@ -292,34 +298,37 @@ impl Jwt {
             Source::File(path) => tokio::fs::read(path).await.map_err(|error| error.to_string())?,
             Source::Url(url) => download(url).await?,
         };
-        let keys: JwkSet = serde_json::from_slice(&data).map_err(|error| format!("this is no set of keys: {error}"))?;
+        let keys: JwkSet = serde_json::from_slice(&data).map_err(|error| format!("not a key set: {error}"))?;
         *self.keys.write() = Arc::new(keys);
         *self.published.lock() = Some(Instant::now());
-        // A key that was withdrawn verifies nothing any more.
+        // A withdrawn key must no longer verify anything.
         self.verified.lock().clear();
         Ok(())
     }
 }
 
-/// RFC 7515, 4.1.11: who does not understand what `crit` names must refuse the token.
+/// RFC 7515, 4.1.11: a recipient that does not understand an extension named in `crit` must refuse the token.
 fn check_header(token: &str) -> Result<(), String> {
     let header = token.split('.').next().and_then(|header| URL_SAFE_NO_PAD.decode(header).ok()).unwrap_or_default();
-    let header: Value = serde_json::from_slice(&header).map_err(|_| "the token's header cannot be read".to_owned())?;
+    let header: Value = serde_json::from_slice(&header).map_err(|_| "cannot read the token's header".to_owned())?;
     if header.get("crit").is_some() {
-        return Err(format!("the token's header demands (`crit`) what this farm does not know: {}", header["crit"]));
+        return Err(format!(
+            "the token's header requires (`crit`) extensions that this farm does not support: {}",
+            header["crit"]
+        ));
     }
     Ok(())
 }
 
-/// A key is used with the algorithm and for the purpose that it was published for (RFC 8725, 3.1).
+/// Checks that a key is used with the algorithm and for the purpose it was published for (RFC 8725, 3.1).
 fn check_key(key: &Jwk, algorithm: Algorithm) -> Result<(), String> {
     let own = key.common.key_algorithm.map(|own| own.to_string());
     if own.as_ref().is_some_and(|own| *own != format!("{algorithm:?}")) {
-        return Err(format!("the token is signed by {algorithm:?} with a key for {}", own.unwrap_or_default()));
+        return Err(format!("the token is signed with {algorithm:?} by a key for {}", own.unwrap_or_default()));
     }
     match &key.common.public_key_use {
         None | Some(PublicKeyUse::Signature) => Ok(()),
-        Some(_) => Err("the token is signed with a key that is not for signatures".to_owned()),
+        Some(_) => Err("the token is signed with a key that is not meant for signatures".to_owned()),
     }
 }
 
@@ -333,7 +342,7 @@ fn roles(claim: &Value) -> BTreeSet<Role> {
         Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
     };
-    // Providers give roles of other systems in the same claim.
+    // Providers list other systems' roles in the same claim.
     words.into_iter().filter_map(|word| word.strip_prefix("kiln:").unwrap_or(word).parse().ok()).collect()
 }
 
@@ -346,7 +355,7 @@ async fn download(url: &url::Url) -> Result<Vec<u8>, String> {
     while let Some(chunk) = answer.chunk().await.map_err(failed)? {
         data.extend_from_slice(&chunk);
         if data.len() > MAX_BYTES {
-            return Err(format!("the set of keys is larger than {MAX_BYTES} bytes"));
+            return Err(format!("the key set is larger than {MAX_BYTES} bytes"));
         }
     }
     Ok(data)

@@ -1,4 +1,4 @@
-//! The gate in front of all services: finds out who calls, whether they may, and whether both sides are near enough in age.
+//! The gate in front of all services: authenticates callers, checks their permissions and compares protocol versions.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -15,7 +15,7 @@ use super::audit::{Audit, Call, Subject};
 use super::open_call::{self, Guarded};
 use super::{Authenticator, Identity, Needs, needs};
 
-/// The gate.
+/// Wraps services in the gate.
 #[derive(Debug, Clone)]
 pub struct Gate {
     authenticator: Authenticator,
@@ -23,7 +23,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate that asks this authenticator, and writes down who did what.
+    /// A gate with this authenticator and an optional audit log.
     pub fn new(authenticator: Authenticator, audit: Option<Audit>) -> Self {
         Self { authenticator, audit }
     }
@@ -37,7 +37,7 @@ impl<S> tower::Layer<S> for Gate {
     }
 }
 
-/// Services behind the gate.
+/// A service behind the gate.
 #[derive(Debug, Clone)]
 pub struct Guard<S> {
     authenticator: Authenticator,
@@ -80,7 +80,7 @@ where
                 Ok(answer)
             });
         }
-        // The one that was ready is used, and its copy stays for the next call.
+        // Uses the service that is ready, and leaves its clone for the next call.
         let copy = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, copy);
         let authenticator = self.authenticator.clone();
@@ -121,7 +121,8 @@ where
     }
 }
 
-/// A call that may have to be written down. One that is dropped without an answer has lost its caller, but may have changed something.
+/// A call that may have to be logged. If it is dropped without an answer, its caller has left, but it may have changed
+/// something.
 struct Noted {
     audit: Audit,
     path: String,
@@ -144,7 +145,8 @@ impl Noted {
     }
 
     fn write(mut self, answer: &http::Response<Body>) {
-        // A call that failed at once has its status among the headers; of a stream that began well, the beginning is what is written down.
+        // A call that failed immediately has its status in the headers; for a stream, the status at its start is
+        // logged.
         let status = Status::from_header_map(answer.headers());
         let (code, message) = status.as_ref().map_or((Code::Ok, ""), |status| (status.code(), status.message()));
         self.end(code, message);
@@ -173,7 +175,7 @@ impl Drop for Noted {
     }
 }
 
-/// Who calls, where that matters; who was refused, where that is known.
+/// Authenticates and authorises a caller. A refusal names the caller if it is known.
 async fn admit(
     authenticator: &Authenticator,
     call: &http::request::Parts,

@@ -1,7 +1,8 @@
-//! Who may call what: identities from certificates and tokens, roles, and the one table of what each call needs.
+//! Authentication and authorisation: identities from certificates and tokens, roles, and the one table of the roles
+//! that each call requires.
 //!
-//! Invariant: a call reaches a service only after [`layer`] has put an [`Identity`] into its extensions; services read it by
-//! [`identity()`] and never look at credentials.
+//! Invariant: a call reaches a service only after [`layer`] has put an [`Identity`] into its extensions; services read
+//! it with [`identity()`] and never look at credentials.
 
 pub mod audit;
 mod authenticator;
@@ -33,8 +34,8 @@ pub use identity::{Identity, Role, Unknown, check_name};
 pub use kiln_state::{FarmKey, farm_key};
 pub use table::{Needs, TABLE, needs};
 
-/// Who makes this call.
+/// The identity of this call's caller.
 pub fn identity<T>(request: &tonic::Request<T>) -> Identity {
-    // Services that a test calls without a server around them have nobody to ask.
+    // Services that a test calls directly have no gate.
     request.extensions().get::<Identity>().cloned().unwrap_or_else(Identity::anonymous)
 }

@@ -1,4 +1,4 @@
-//! A call that goes on for as long as its caller may: it ends when they are revoked, or what they showed expires or is a token no more.
+//! A streaming call that ends when its caller is revoked, or when the credentials expire or are withdrawn.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,15 +14,15 @@ use tonic::codegen::{Body, http};
 use super::Identity;
 use super::authenticator::{Known, revoked_status};
 
-/// Why a call ends early.
+/// Completes with the reason to end a call.
 pub(super) type End = Pin<Box<dyn Future<Output = Status> + Send>>;
 
-/// Resolves once the caller has been revoked.
+/// Completes when the caller may no longer call.
 pub(super) fn end(identity: Identity, mut known: watch::Receiver<Arc<Known>>) -> End {
     Box::pin(async move {
         let expired = expired(identity.expires);
         let revoked = async {
-            // Where the files are followed no more, nobody is revoked any more.
+            // If the files are no longer watched, there are no further revocations.
             let is_out = |known: &Arc<Known>| {
                 known.revoked.has(&identity) || identity.token.as_ref().is_some_and(|hash| !known.tokens.has_hash(hash))
             };
@@ -44,7 +44,7 @@ async fn expired(at: Option<SystemTime>) {
     }
 }
 
-/// An answer that ends with its caller's right to it.
+/// A response that ends when its caller loses access.
 pub(super) struct Guarded<B> {
     inner: B,
     end: Option<End>,

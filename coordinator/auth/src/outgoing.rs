@@ -1,21 +1,21 @@
-//! What the coordinator asks of other services over HTTP.
+//! An HTTP client for the coordinator's calls to other services.
 //!
-//! Invariant: a token goes to the service that it is for. Headers such as `PRIVATE-TOKEN` would follow a redirect to another host,
-//! since only `Authorization` is taken out on the way.
+//! Invariant: a token is sent only to the service that it is for. Headers such as `PRIVATE-TOKEN` would otherwise
+//! follow a redirect to another host: only `Authorization` is removed then.
 
 use std::time::Duration;
 
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, Error};
 
-/// Redirects that are followed one after another.
+/// Maximum number of consecutive redirects.
 const REDIRECTS: usize = 5;
 
-/// A client whose calls take at most `timeout` and stay with the service that was called: the same scheme, host and port. Any other
-/// redirect is its answer.
+/// A client whose calls take at most `timeout` and stay on the called service: the same scheme, host and port. Any
+/// other redirect is returned as the response.
 ///
 /// # Errors
-/// Where TLS cannot be set up.
+/// If TLS cannot be set up.
 pub fn client(timeout: Duration) -> Result<Client, Error> {
     Client::builder().timeout(timeout).redirect(Policy::custom(stay)).build()
 }

@@ -1,4 +1,4 @@
-//! How much of something each address has, so that one of them cannot have all.
+//! Limits how much of a shared resource each address may hold.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -8,12 +8,13 @@ use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// Whoever has an address here, as far as it can be told from others: of IPv6 the first half, for the rest is anybody's choice.
+/// A peer, as far as addresses distinguish peers. Of IPv6 only the first half counts, because a host chooses the rest
+/// freely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Peer(IpAddr);
 
 impl Peer {
-    /// Whose address this is.
+    /// The peer with this address.
     pub fn of(address: SocketAddr) -> Self {
         Self(match address.ip().to_canonical() {
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
@@ -22,9 +23,9 @@ impl Peer {
     }
 }
 
-/// A connection that knows who is at its other end.
+/// A connection that knows its peer.
 pub trait Connection {
-    /// Who that is, where the system says.
+    /// The peer, if the system reports its address.
     fn peer(&self) -> Option<Peer>;
 }
 
@@ -40,7 +41,7 @@ impl Connection for TlsStream<TcpStream> {
     }
 }
 
-/// Counts what each peer has and all of them together. Cheap to clone.
+/// Counts what each peer holds and what all hold together. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Shares {
     used: Arc<Mutex<Used>>,
@@ -55,18 +56,18 @@ struct Used {
 }
 
 impl Shares {
-    /// So much for all, and so much for each.
+    /// At most `most` in total, and `each` for each peer.
     pub fn new(most: usize, each: usize) -> Self {
         Self { used: Arc::default(), most, each }
     }
 
-    /// Nothing yet, of which more can be [taken](Share::take).
+    /// An empty share, of which more can be [taken](Share::take).
     pub fn of(&self, peer: Peer) -> Share {
         Share { shares: self.clone(), peer, amount: 0 }
     }
 }
 
-/// What one holder has; given back when it is dropped.
+/// What one holder has; released on drop.
 #[derive(Debug)]
 pub struct Share {
     shares: Shares,
@@ -75,7 +76,7 @@ pub struct Share {
 }
 
 impl Share {
-    /// Takes more; false where that is too much, and then it has what it had.
+    /// Takes more; `false` if that exceeds a limit, and then nothing changes.
     pub fn take(&mut self, amount: usize) -> bool {
         let mut used = self.shares.used.lock();
         let own = used.by_peer.get(&self.peer).copied().unwrap_or(0);

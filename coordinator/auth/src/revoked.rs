@@ -1,4 +1,4 @@
-//! Who has been revoked, whatever their credentials: a file of names and of certificates' serial numbers.
+//! Revocations: a file of names and of certificates' serial numbers that are refused whatever the credentials.
 
 use std::collections::HashSet;
 use std::fs::Permissions;
@@ -23,10 +23,10 @@ pub struct File {
 }
 
 impl File {
-    /// Reads the file; where there is none, nobody is revoked.
+    /// Reads the file; a missing file means no revocations.
     ///
     /// # Errors
-    /// Where it is there and cannot be read.
+    /// If the file exists but cannot be read.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let wrong = |reason: String| Error::File { path: path.to_owned(), reason };
         match std::fs::read_to_string(path) {
@@ -36,10 +36,10 @@ impl File {
         }
     }
 
-    /// Writes the file in one step: whoever reads it meanwhile has the old one or the new.
+    /// Writes the file atomically.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         let wrong = |reason: String| Error::File { path: path.to_owned(), reason };
         let text = toml::to_string(self).map_err(|error| wrong(error.to_string()))?;
@@ -59,13 +59,13 @@ impl File {
         self
     }
 
-    /// Whether this one has been revoked.
+    /// Whether this identity has been revoked.
     pub fn has(&self, identity: &Identity) -> bool {
         self.has_name(&identity.name)
             || [&identity.serial, &identity.family].into_iter().flatten().any(|serial| self.has_serial(serial))
     }
 
-    /// Whether this name, of a user, a worker or a token, has been revoked.
+    /// Whether this name of a user, worker or token has been revoked.
     pub fn has_name(&self, name: &str) -> bool {
         self.names.contains(name)
     }
@@ -75,18 +75,18 @@ impl File {
         self.serials.contains(&normal(serial))
     }
 
-    /// Takes a name or a serial number back; false where it was not there.
+    /// Withdraws the revocation of a name or a serial number; `false` if there was none.
     pub fn take_back(&mut self, name: &str, serial: &str) -> bool {
         if serial.is_empty() { self.names.remove(name) } else { self.serials.remove(&normal(serial)) }
     }
 
-    /// Adds a serial number, however it is written.
+    /// Adds a serial number in any notation.
     pub fn add_serial(&mut self, serial: &str) {
         self.serials.insert(normal(serial));
     }
 }
 
-/// A serial number as tools write it in many ways: with colons, capitals, or the zero that keeps it positive in DER.
+/// Normalises a serial number: tools write it with colons, in capitals, or with the zero that keeps it positive in DER.
 pub(super) fn normal(serial: &str) -> String {
     let digits: String = serial.chars().filter(|c| !matches!(c, ':' | ' ')).collect();
     digits.to_ascii_lowercase().trim_start_matches('0').to_owned()

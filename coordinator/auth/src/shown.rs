@@ -1,7 +1,8 @@
-//! Takes whatever certificate a client shows, if it has the key to it; whether the certificate is worth anything is the gate's to find out.
+//! Accepts any client certificate whose key the client has; the gate decides whether it is valid.
 //!
-//! With TLS 1.3 a client learns of a refused handshake only when its first call fails, and often without a reason. So the handshake proves
-//! that the client has the key, and the gate checks the chain before any call is let through, and says what is wrong with it.
+//! With TLS 1.3, a client learns of a refused handshake only when its first call fails, often without a reason. So the
+//! handshake only proves possession of the key. The gate verifies the chain before any call and reports what is wrong
+//! with it.
 
 use std::sync::Arc;
 
@@ -13,13 +14,13 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 /// The verifier of the farm's authorities.
 pub(super) type Authorities = Arc<dyn ClientCertVerifier>;
 
-/// Leaves the chain to the gate.
+/// Accepts every chain and leaves its verification to the gate.
 #[derive(Debug)]
 pub(super) struct Shown(pub(super) Authorities);
 
 impl ClientCertVerifier for Shown {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        // A client with several certificates shows the one that it has, and hears what is wrong with it.
+        // Empty, so that a client with several certificates sends one anyway and learns what is wrong with it.
         &[]
     }
 
@@ -59,10 +60,10 @@ impl ClientCertVerifier for Shown {
     }
 }
 
-/// Checks a chain against the farm's authorities.
+/// Verifies a chain with the farm's authorities.
 ///
 /// # Errors
-/// In words.
+/// Why the chain is not accepted.
 pub(super) fn verify(authorities: &Authorities, chain: &[CertificateDer<'_>]) -> Result<(), String> {
     let Some((certificate, others)) = chain.split_first() else {
         return Err("the client has no certificate".to_owned());
@@ -76,8 +77,8 @@ pub(super) fn verify(authorities: &Authorities, chain: &[CertificateDer<'_>]) ->
             "the client's certificate is not valid yet; is the coordinator's clock right?".to_owned()
         }
         Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-            "the client's certificate is signed by another authority than the farm's".to_owned()
+            "the client's certificate is not signed by the farm's authority".to_owned()
         }
-        other => format!("the client's certificate cannot be used: {other}"),
+        other => format!("cannot use the client's certificate: {other}"),
     })
 }

@@ -1,13 +1,13 @@
-//! What each call needs: the one table. A call that is not in it is refused.
+//! The one table of what each call requires. A call that is not listed is refused.
 
 use super::Role;
 
-/// What a call needs.
+/// What a call requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
-    /// Nothing: the call proves by itself what it must, or gives nothing away.
+    /// Nothing: the call carries its own proof, or reveals nothing.
     Nothing,
-    /// To be somebody.
+    /// Any identity.
     Anybody,
     /// One of these roles.
     AnyOf(&'static [Role]),
@@ -25,7 +25,7 @@ const ADMINISTER: Needs = Needs::AnyOf(&[Admin]);
 const RUN_THE_FARM: Needs = Needs::AnyOf(&[FarmAdmin]);
 const SEE_THE_FARM: Needs = Needs::AnyOf(&[CacheReader, CacheWriter, Builder, Admin, FarmAdmin]);
 
-/// Service, method, what it needs.
+/// Service, method, requirement.
 pub const TABLE: &[(&str, &str, Needs)] = &[
     ("build.bazel.remote.execution.v2.Capabilities", "GetCapabilities", Needs::Anybody),
     ("build.bazel.remote.execution.v2.ContentAddressableStorage", "FindMissingBlobs", READ),
@@ -73,7 +73,7 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("kiln.v1.Membership", "List", RUN_THE_FARM),
 ];
 
-/// What the call at this path, `/SERVICE/METHOD`, needs; none where there is no such call.
+/// What the call at this path, `/SERVICE/METHOD`, requires; `None` for an unknown call.
 pub fn needs(path: &str) -> Option<Needs> {
     let (service, method) = path.strip_prefix('/')?.rsplit_once('/')?;
     TABLE.iter().find(|(one, other, _)| *one == service && *other == method).map(|(_, _, needs)| *needs)

@@ -1,7 +1,7 @@
-//! TLS on the coordinator's port: certificates that are replaced while it runs, and handshakes that hold up nobody.
+//! TLS on the coordinator's port: certificates are replaced at run time, and handshakes block nobody.
 //!
-//! Invariant: slow or silent clients, however many, cost a bounded number of places for a bounded time, and hold up no other: where the
-//! places are taken, the oldest of the address that has most gives way.
+//! Invariant: slow or silent clients, however many, cost a bounded number of slots for a bounded time and block no
+//! other client: if all slots are taken, the oldest of the address with the most is dropped.
 
 use std::future::Future;
 use std::io;
@@ -25,32 +25,32 @@ use super::waiting::{Place, Waiting};
 use crate::peers::Peer;
 use kiln_state::Watched;
 
-/// How long a handshake may take.
+/// Time limit for a handshake.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The same while more than half of the places are taken.
+/// Time limit while more than half of the slots are taken.
 const PRESSED: Duration = Duration::from_secs(2);
-/// Connections at once of which no greeting has come yet.
+/// Maximum number of connections that have not sent a greeting yet.
 const SILENT: usize = 1024;
-/// Handshakes at once that have begun.
+/// Maximum number of handshakes in progress.
 const HANDSHAKES: usize = 512;
-/// Pause after the system refuses a connection, as where there are too many open files.
+/// Pause after the system refuses a connection, for example because of too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What is spoken over TLS (ALPN, RFC 7301), where that is gRPC.
+/// The ALPN protocol (RFC 7301) for gRPC.
 pub const HTTP_2: &[&[u8]] = &[b"h2"];
-/// And where forges call.
+/// The ALPN protocol for webhooks.
 pub const HTTP_1: &[&[u8]] = &[b"http/1.1"];
 
-/// The coordinator's own certificate, and whose certificates of clients it takes.
+/// The coordinator's own certificate, and the authorities of client certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
-    /// Its chain, in PEM.
+    /// Its certificate chain, in PEM.
     pub certificate: PathBuf,
-    /// Its key, in PEM.
+    /// Its private key, in PEM.
     pub key: PathBuf,
-    /// Authorities of clients, in PEM; without, no client shows a certificate.
+    /// Authorities for client certificates, in PEM; without them no client certificate is requested.
     pub client_ca: Option<PathBuf>,
-    /// What is spoken.
+    /// ALPN protocols.
     pub protocols: &'static [&'static [u8]],
 }
 
@@ -78,7 +78,7 @@ impl Files {
                 for authority in certificates(path)? {
                     roots.add(authority).map_err(|error| wrong(path)(&error))?;
                 }
-                // Those without a certificate come in too: they may have a token, or ask for a certificate.
+                // Clients without a certificate are let in too: they may have a token, or ask for a certificate.
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(roots.into(), provider).allow_unauthenticated();
                 let verifier: Authorities = verifier.build().map_err(|error| wrong(path)(&error))?;
@@ -92,11 +92,11 @@ impl Files {
     }
 }
 
-/// What connections are made by.
+/// What new connections are served with.
 #[derive(Debug, Clone)]
 pub struct Served {
     config: Arc<ServerConfig>,
-    /// What certificates of clients are checked by, after the handshake.
+    /// Verifies client certificates after the handshake.
     pub(super) authorities: Option<Authorities>,
 }
 
@@ -105,26 +105,26 @@ fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, Error> {
     let read: Result<Vec<_>, _> =
         CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?.collect();
     let read = read.map_err(|error| wrong(error.to_string()))?;
-    if read.is_empty() { Err(wrong("it holds no certificate in PEM".to_owned())) } else { Ok(read) }
+    if read.is_empty() { Err(wrong("it contains no PEM certificate".to_owned())) } else { Ok(read) }
 }
 
-/// Reads the files, and again whenever they change: connections made after that see the new ones. New files that cannot be used leave
-/// the old ones in place.
+/// Reads the files, and again whenever they change; later connections use the new ones. New files that cannot be used
+/// are ignored.
 ///
 /// # Errors
-/// Where they cannot be used at the start.
+/// If the files cannot be used at the start.
 pub fn open(files: Files) -> Result<watch::Receiver<Served>, Error> {
     let watched = Watched::begin(files.all());
     let (sender, receiver) = watch::channel(files.load()?);
     tokio::spawn(watched.follow(move || {
         sender.send_replace(files.load()?);
-        tracing::info!(certificate = %files.certificate.display(), "certificates were replaced");
+        tracing::info!(certificate = %files.certificate.display(), "reloaded certificates");
         Ok::<_, Error>(!sender.is_closed())
     }));
     Ok(receiver)
 }
 
-/// Connections that have shaken hands.
+/// Connections with a completed handshake.
 pub fn incoming(
     listener: TcpListener,
     served: watch::Receiver<Served>,
@@ -160,22 +160,22 @@ pub fn incoming(
     ReceiverStream::new(receiver)
 }
 
-/// What a client does within its time, and while nobody else needs its place.
+/// Runs a step of a client's handshake within its time limit, and while no other client needs its slot.
 async fn unless<T>(place: Place, patience: Duration, step: impl Future<Output = io::Result<T>>) -> Option<T> {
     tokio::select! {
         done = tokio::time::timeout(patience, step) => match done {
             Ok(Ok(done)) => Some(done),
             Ok(Err(error)) => {
-                tracing::debug!(%error, "a client's handshake failed");
+                tracing::debug!(%error, "a handshake failed");
                 None
             }
             Err(_) => {
-                tracing::debug!("a client did not shake hands in time");
+                tracing::debug!("a handshake timed out");
                 None
             }
         },
         () = place.lost() => {
-            tracing::debug!("a client that was slow to shake hands gave way to others");
+            tracing::debug!("dropped a slow handshake in favour of another client");
             None
         }
     }

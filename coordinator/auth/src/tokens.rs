@@ -1,7 +1,7 @@
-//! Static bearer tokens: a file that has each token's hash and who shows it.
+//! Static bearer tokens: a file with each token's hash and identity.
 //!
-//! Invariant: the file has no secret. A token is 256 random bits, so its plain SHA-256 cannot be guessed backwards; a slow hash is for
-//! passwords that people choose.
+//! Invariant: the file contains no secret. A token has 256 random bits, so its plain SHA-256 cannot be reversed by
+//! guessing; slow hashes are for passwords that people choose.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -16,36 +16,36 @@ use sha2::{Digest, Sha256};
 
 use super::{Error, Identity, Role, check_name};
 
-/// What tokens begin with, so that scanners of leaked secrets know them.
+/// Prefix of tokens, so that secret scanners recognise them.
 const PREFIX: &str = "kiln_";
 
 /// One token in the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// Who shows it.
+    /// The holder's name.
     pub name: String,
-    /// Whose builds and cache they use.
+    /// The tenant whose builds and cache the holder uses.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub tenant: String,
-    /// What they may do. None for a token that workers join with.
+    /// The holder's roles. Empty for a join token.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub roles: BTreeSet<Role>,
-    /// Whether workers may turn it into certificates; it opens nothing else.
+    /// Whether workers may exchange it for certificates; a join token grants nothing else.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub join: bool,
-    /// How many workers may join by it; any number where it is left out.
+    /// Number of workers that may join with it; unlimited if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uses: Option<u32>,
-    /// What the names of workers that join by it must be like: `*` stands for any letters.
+    /// Pattern for the names of workers that join with it; `*` matches any characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<String>,
-    /// The pool that workers are bound to which join by it. Their tenant is `tenant`.
+    /// The pool that joining workers are bound to. Their tenant is `tenant`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
     /// SHA-256 of the token, in hex.
     pub sha256: String,
-    /// Until when it is valid, such as `2027-01-31T12:00:00Z`; for ever where it is left out.
+    /// When it expires, such as `2027-01-31T12:00:00Z`; never if absent.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "humantime_serde::option")]
     pub expires: Option<SystemTime>,
 }
@@ -59,11 +59,11 @@ pub struct File {
     pub tokens: Vec<Entry>,
 }
 
-/// The tokens that are known, by their hash.
+/// The known tokens, by their hash.
 #[derive(Debug, Clone, Default)]
 pub struct Tokens(HashMap<String, Entry>);
 
-/// A new token: the secret, and its hash for the file.
+/// Creates a token: the secret, and its hash for the file.
 pub fn generate() -> (String, String) {
     let mut bytes = [0_u8; 32];
     rand::rng().fill_bytes(&mut bytes);
@@ -80,7 +80,7 @@ impl File {
     /// Reads and checks a file.
     ///
     /// # Errors
-    /// Where it cannot be read, or an entry is none.
+    /// If it cannot be read, or an entry is invalid.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let wrong = |reason: String| Error::File { path: path.to_owned(), reason };
         let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
@@ -93,10 +93,10 @@ impl File {
 }
 
 impl Entry {
-    /// Whether it can stand in the file.
+    /// Checks an entry.
     ///
     /// # Errors
-    /// In words, where it cannot.
+    /// What is wrong with it.
     pub fn check(&self) -> Result<(), String> {
         check_name("token", &self.name)?;
         if !self.tenant.is_empty() {
@@ -126,7 +126,7 @@ impl Entry {
         self.workers.as_deref().map(|pattern| Ok(Glob::new(pattern)?.compile_matcher())).transpose()
     }
 
-    /// Whether a worker of this name may join by it.
+    /// Whether a worker with this name may join with it.
     pub fn takes(&self, worker: &str) -> bool {
         self.pattern().is_ok_and(|pattern| pattern.is_none_or(|pattern| pattern.is_match(worker)))
     }
@@ -143,30 +143,30 @@ impl From<File> for Tokens {
 }
 
 impl Tokens {
-    /// All of them, in no order.
+    /// All tokens, in no particular order.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.0.values()
     }
 
-    /// Whether this looks like one of these tokens, and not like somebody else's.
+    /// Whether this looks like one of Kiln's tokens rather than another system's.
     pub fn is_ours(token: &str) -> bool {
         token.starts_with(PREFIX)
     }
 
-    /// Whether this token is one of them, valid or not.
+    /// Whether this token is known, valid or not.
     pub fn has(&self, token: &str) -> bool {
         self.0.contains_key(&hash(token))
     }
 
-    /// Whether a token with this hash is one of them, valid or not.
+    /// Whether a token with this hash is known, valid or not.
     pub fn has_hash(&self, sha256: &str) -> bool {
         self.0.contains_key(sha256)
     }
 
-    /// Who shows this token.
+    /// Identifies the holder of a token.
     ///
     /// # Errors
-    /// In words, where it is unknown, over, or opens nothing but the door for workers.
+    /// If it is unknown, expired or a join token.
     pub fn identify(&self, token: &str, now: SystemTime) -> Result<Identity, String> {
         let entry = self.find(token, now)?;
         if entry.join {
@@ -187,16 +187,16 @@ impl Tokens {
         })
     }
 
-    /// The token by which a worker joins.
+    /// The token with which a worker joins.
     ///
     /// # Errors
-    /// In words, where it is unknown, over, or not for that.
+    /// If it is unknown, expired or not a join token.
     pub fn join(&self, token: &str, now: SystemTime) -> Result<&Entry, String> {
         let entry = self.find(token, now)?;
         if entry.join { Ok(entry) } else { Err(format!("token `{}` is not a join token", entry.name)) }
     }
 
-    // Found by its hash: how long that takes tells nothing of any other token.
+    // Found by its hash, so the time it takes reveals nothing about other tokens.
     fn find(&self, token: &str, now: SystemTime) -> Result<&Entry, String> {
         let entry = self.0.get(&hash(token)).ok_or("unknown token; create one with `kiln farm token`")?;
         if entry.is_over(now) {
@@ -254,7 +254,7 @@ mod tests {
         for (text, word) in [
             ("[[token]]\nname = \"a\"\nsha256 = \"12\"\nroles = [\"builder\"]".to_owned(), "expected 64 digits"),
             (format!("[[token]]\nname = \"a\"\nsha256 = \"{hash}\""), "needs either"),
-            (format!("[[token]]\nname = \"a b\"\nsha256 = \"{hash}\"\njoin = true"), "invalid name"),
+            (format!("[[token]]\nname = \"a b\"\nsha256 = \"{hash}\"\njoin = true"), "invalid token name"),
             (format!("[[token]]\nname = \"a\"\nsha256 = \"{hash}\"\nroles = [\"root\"]"), "root"),
             ("[[tokens]]".to_owned(), "tokens"),
         ] {

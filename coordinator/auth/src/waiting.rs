@@ -1,5 +1,4 @@
-//! Who is in the middle of a handshake: each has a place, and where there are none left the one gives way that keeps others from
-//! theirs, the oldest of the address that has most.
+//! Slots for handshakes in progress. If none is left, the oldest slot of the address with the most is freed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,12 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::peers::Peer;
 
-/// How long a place is kept although others need it: an honest client's answer may take so long to get here.
+/// How long a slot is kept although others need it: an honest client's answer may take this long to arrive.
 const YOUNG: Duration = Duration::from_millis(250);
-/// How many times as many there may be at once while all of them are young.
+/// How many times the limit is allowed while all slots are young.
 const BURST: usize = 4;
 
-/// Places for so many. Cheap to clone.
+/// A number of slots. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Waiting {
     all: Arc<Mutex<All>>,
@@ -26,7 +25,7 @@ pub(super) struct Waiting {
 struct All {
     next: u64,
     count: usize,
-    /// In the order in which they came.
+    /// In order of arrival.
     by_peer: HashMap<Peer, BTreeMap<u64, One>>,
 }
 
@@ -36,7 +35,7 @@ struct One {
     gives_way: CancellationToken,
 }
 
-/// A place; free again when it is dropped.
+/// A slot; released on drop.
 #[derive(Debug)]
 pub(super) struct Place {
     waiting: Waiting,
@@ -50,12 +49,12 @@ impl Waiting {
         Self { all: Arc::default(), most }
     }
 
-    /// Whether more than half of the places are taken.
+    /// Whether more than half of the slots are taken.
     pub(super) fn is_pressed(&self) -> bool {
         self.all.lock().count > self.most / 2
     }
 
-    /// A place, which another may have had to give up.
+    /// Takes a slot, freeing another one if necessary.
     pub(super) fn enter(&self, peer: Peer) -> Place {
         let mut all = self.all.lock();
         if all.count >= self.most {
@@ -95,7 +94,7 @@ impl All {
 }
 
 impl Place {
-    /// Resolves when another needs the place.
+    /// Completes when another client needs the slot.
     pub(super) async fn lost(&self) {
         self.gives_way.cancelled().await;
     }

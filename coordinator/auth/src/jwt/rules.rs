@@ -1,6 +1,7 @@
-//! What a provider's claims mean here, where its tokens name neither tenants nor roles: a file of rules.
+//! Maps a provider's claims to tenants and roles, for tokens that name neither.
 //!
-//! Invariants: a token that fits no rule lets nobody in, and no rule fits every token: CI systems give tokens to all the world.
+//! Invariants: a token that matches no rule is refused, and no rule matches every token, because public CI systems
+//! issue tokens to anyone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use crate::{Error, Role, check_name};
 
-/// The file: of the rules that fit a token, the first one holds.
+/// The rules, in order: the first that matches a token applies.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rules {
@@ -22,13 +23,14 @@ pub struct Rules {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rule {
-    /// Claims, and what each must be: a text in which `*` stands for a part without `/`, or several of which one will do.
+    /// Claims, and what each must match: a pattern in which `*` stands for any characters except `/`, or a list of
+    /// which one must match.
     when: BTreeMap<String, Wanted>,
-    /// Whose builds they are; `{CLAIM}` in it stands for a claim. Without, the default tenant's.
+    /// The tenant; `{CLAIM}` in it is replaced by that claim. The default tenant if absent.
     #[serde(default)]
     tenant: String,
     roles: BTreeSet<Role>,
-    /// What of the above is compiled.
+    /// Compiled patterns of `when`.
     #[serde(skip)]
     patterns: BTreeMap<String, GlobSet>,
 }
@@ -40,7 +42,7 @@ enum Wanted {
     Several(Vec<Word>),
 }
 
-/// Providers write ids and flags as texts, and people as what they are.
+/// Providers write ids and flags as strings, and people write them as numbers and booleans.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 enum Word {
@@ -64,7 +66,7 @@ impl Wanted {
     }
 }
 
-/// What a claim says: one text, or several where it is a list.
+/// The values of a claim: one text, or several if it is a list.
 fn texts(claim: &Value) -> Vec<String> {
     match claim {
         Value::String(text) => vec![text.clone()],
@@ -78,7 +80,7 @@ impl Rules {
     /// Reads and checks a file.
     ///
     /// # Errors
-    /// Where it cannot be read, or a rule is none.
+    /// If it cannot be read, or a rule is invalid.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let wrong = |reason: String| Error::File { path: path.to_owned(), reason };
         let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
@@ -92,13 +94,13 @@ impl Rules {
         Ok(rules)
     }
 
-    /// The tenant and the roles of whoever shows these claims.
+    /// The tenant and the roles for these claims.
     ///
     /// # Errors
-    /// In words, where no rule fits or the one that does cannot name the tenant.
+    /// If no rule matches, or the matching one cannot determine the tenant.
     pub fn apply(&self, claims: &Value) -> Result<(String, BTreeSet<Role>), String> {
         let rule = self.rules.iter().find(|rule| rule.fits(claims)).ok_or_else(|| {
-            "the token is the provider's, but no rule of this farm (`--jwt-rules`) matches its claims".to_owned()
+            "the token is valid, but no rule of this farm (`--jwt-rules`) matches its claims".to_owned()
         })?;
         Ok((rule.tenant(claims)?, rule.roles.clone()))
     }
@@ -139,7 +141,8 @@ impl Rule {
         self.patterns.iter().all(|(claim, patterns)| texts(&claims[claim]).iter().any(|text| patterns.is_match(text)))
     }
 
-    /// What is before, in and after the braces of `tenant`. One pair at most: two claims side by side could be cut in two ways.
+    /// The parts of `tenant` before, in and after the braces. At most one pair: the boundary between two claims would
+    /// be ambiguous.
     fn placeholder(&self) -> Result<Option<(&str, &str, &str)>, String> {
         let wrong = || format!("`tenant = \"{}\"`: expected a name with at most one `{{CLAIM}}` in it", self.tenant);
         let Some((before, rest)) = self.tenant.split_once('{') else {
@@ -156,7 +159,7 @@ impl Rule {
         let Some((before, claim, after)) = self.placeholder()? else { return Ok(self.tenant.clone()) };
         let values = texts(&claims[claim]);
         let [value] = values.iter().map(String::as_str).filter(|text| !text.is_empty()).collect::<Vec<_>>()[..] else {
-            return Err(format!("the token's claim `{claim}` is not one text, and the tenant is named by it"));
+            return Err(format!("the token's claim `{claim}`, which names the tenant, is not a single string"));
         };
         let tenant = format!("{before}{value}{after}");
         check_name("tenant", &tenant)?;

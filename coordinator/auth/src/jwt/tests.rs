@@ -99,7 +99,7 @@ async fn a_token_that_is_not_for_this_farm_is_refused_in_words() {
         ("exp", Value::Null, "exp"),
         ("nbf", json!(unix() + 3600), "not valid yet"),
         ("sub", Value::Null, "sub"),
-        ("tenant", json!("../other"), "of a tenant; expected"),
+        ("tenant", json!("../other"), "invalid tenant name"),
     ] {
         let mut claims = claims();
         claims[claim] = value;
@@ -165,12 +165,12 @@ async fn a_token_with_an_odd_time_header_key_or_tenant_is_refused() {
         claims
     };
     for (claim, value, word) in [
-        ("nbf", json!("yesterday"), "`nbf` is of a wrong type"),
+        ("nbf", json!("yesterday"), "`nbf` has the wrong type"),
         ("exp", json!(unix() + 10 * 3600), "valid for more than 1h"),
-        ("tenant", json!(["shop"]), "expected the name of a tenant"),
-        ("tenant", json!(7), "expected the name of a tenant"),
-        ("tenant", json!(""), "expected the name of a tenant"),
-        ("tenant", json!("../shop"), "of a tenant; expected"),
+        ("tenant", json!(["shop"]), "expected a tenant's name"),
+        ("tenant", json!(7), "expected a tenant's name"),
+        ("tenant", json!(""), "expected a tenant's name"),
+        ("tenant", json!("../shop"), "invalid tenant name"),
     ] {
         refused(&provider.sign(&with(claim, value)), word).await;
     }
@@ -183,7 +183,7 @@ async fn a_token_with_an_odd_time_header_key_or_tenant_is_refused() {
     refused(&nobodys, "names no tenant").await;
     // A key that was published for another algorithm, or another purpose.
     for (member, value, word) in
-        [("alg", json!("ES384"), "with a key for ES384"), ("use", json!("enc"), "not for signatures")]
+        [("alg", json!("ES384"), "with a key for ES384"), ("use", json!("enc"), "not meant for signatures")]
     {
         let mut keys: Value = serde_json::from_slice(&std::fs::read(provider.path()).unwrap()).unwrap();
         keys["keys"][0][member] = value;
@@ -210,5 +210,5 @@ async fn keys_that_were_not_told_for_a_day_verify_nothing_also_of_what_is_rememb
     provider.publish("another");
     *jwt.fetched.lock() = Instant::now().checked_sub(FRESH).map(|at| (at, Ok(())));
     let reason = jwt.identify(&token, None).await.unwrap_err();
-    assert!(reason.contains("does not publish") || reason.contains("cannot be fetched just now"), "{reason}");
+    assert!(reason.contains("does not publish") || reason.contains("cannot fetch the provider's keys at the moment"), "{reason}");
 }

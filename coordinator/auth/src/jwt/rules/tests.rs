@@ -61,11 +61,11 @@ fn what_fits_no_rule_is_nobody() {
 fn a_claim_that_can_name_no_tenant_is_refused() {
     let rules = read(RULES).unwrap();
     for (owner, word) in [
-        (json!("../other"), "of a tenant; expected"),
-        (json!("group/part"), "of a tenant; expected"),
-        (json!(""), "not one text"),
-        (json!(null), "not one text"),
-        (json!(["a", "b"]), "not one text"),
+        (json!("../other"), "invalid tenant name"),
+        (json!("group/part"), "invalid tenant name"),
+        (json!(""), "not a single string"),
+        (json!(null), "not a single string"),
+        (json!(["a", "b"]), "not a single string"),
     ] {
         let claims = json!({ "repository": "team/shop", "repository_owner": owner });
         let refused = rules.apply(&claims).expect_err(word);
@@ -81,7 +81,7 @@ fn rules_that_are_none_are_refused_in_words() {
         (rule("{}", ""), "rule 1: `when` is empty"),
         (rule("{ a = [] }", ""), "`a` lists no values"),
         (rule("{ a = \"[\" }", ""), "invalid pattern"),
-        (rule("{ a = \"b\" }", "tenant = \"a b\""), "of a tenant; expected"),
+        (rule("{ a = \"b\" }", "tenant = \"a b\""), "invalid tenant name"),
         (rule("{ a = \"b\" }", "tenant = \"{a}{b}\""), "at most one"),
         (rule("{ a = \"b\" }", "tenant = \"a}\""), "at most one"),
         (rule("{ a = \"b\" }", "tenant = \"{}\""), "at most one"),
