@@ -1,4 +1,4 @@
-//! Decorator: what the bounded store does not have is looked for among the artifacts.
+//! Decorator: blobs that the bounded store lacks are read from the artifacts.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub struct ArtifactsBelow {
 }
 
 impl ArtifactsBelow {
-    /// Puts `upper` over `artifacts`.
+    /// Combines `upper` and `artifacts`.
     pub fn new(upper: Arc<dyn BlobStore>, artifacts: Arc<dyn BlobStore>) -> Self {
         Self { upper, artifacts }
     }

@@ -1,4 +1,4 @@
-//! Decorator: small blobs in one store, large ones in another.
+//! Decorator: keeps small blobs in one store and large ones in another.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub struct BySize {
 }
 
 impl BySize {
-    /// Splits at `bound` bytes.
+    /// Splits blobs at `bound` bytes.
     pub fn new(small: Arc<dyn BlobStore>, large: Arc<dyn BlobStore>, bound: u64) -> Self {
         Self { small, large, bound }
     }

@@ -1,4 +1,4 @@
-//! Hashes a whole blob on its way out of a store.
+//! Verifies a whole blob while it is read from a store.
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -6,8 +6,8 @@ use kiln_proto::digest::{Digest, Hasher};
 
 use super::{BlobStream, Error};
 
-/// Passes a blob's pieces on; with a hasher, holds the last one back until the hash is right, and else ends with
-/// [`Error::Corrupt`].
+/// Passes a blob's pieces on. With a hasher, holds back the last piece until the hash has been verified, and ends with
+/// [`Error::Corrupt`] if it is wrong.
 pub(super) fn whole(pieces: BlobStream, digest: Digest, hasher: Option<Hasher>) -> BlobStream {
     let Some(hasher) = hasher else { return pieces };
     let state = (pieces, hasher, None::<Bytes>, false);

@@ -1,9 +1,10 @@
-//! Decorator: blobs by their chunks, so that a client moves only the chunks it lacks.
+//! Decorator: serves blobs in chunks, so that a client transfers only the chunks it lacks.
 //!
-//! A chunk is a blob like any other. One that lies in a stored blob which was split before is served from there and takes no room of
-//! its own. Which chunks lie where is remembered in memory, within a bound; it is found again by splitting again.
+//! A chunk is a blob like any other. If it is part of a stored blob that was split before, it is served from there and
+//! takes no space of its own. The positions of chunks are cached in memory, within a bound, and can be recomputed by
+//! splitting again.
 //!
-//! Invariant: a chunk that is served was checked against its own digest.
+//! Invariant: every chunk that is served has been checked against its own digest.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -17,21 +18,21 @@ use parking_lot::Mutex;
 
 use super::{BlobStore, BlobStream, BlobWriter, Error};
 
-/// Chunks whose place is remembered: some 100 GiB of blobs.
+/// Maximum number of chunks with a cached position: about 100 GiB of blobs.
 const REMEMBERED: usize = 200_000;
 
-/// Blobs that are split at once: each takes a core.
+/// Maximum number of blobs split at once: each takes a core.
 const SPLITS: usize = 2;
 
-/// A blob's chunks in their order.
+/// A blob's chunks in order.
 #[derive(Debug)]
 struct List {
     chunks: Arc<Vec<Digest>>,
-    /// Whether they were cut here, and so are what [`Chunks::split`] answers.
+    /// Whether they were cut here, so that [`Chunks::split`] may return them.
     ours: bool,
 }
 
-/// Where chunks lie.
+/// Positions of chunks.
 #[derive(Debug, Default)]
 struct Places {
     lists: HashMap<Digest, List>,
@@ -64,7 +65,7 @@ impl Places {
     }
 }
 
-/// Serves the chunks of the blobs inside.
+/// Serves the chunks of the blobs in a store.
 #[derive(Debug)]
 pub struct Chunks {
     inner: Arc<dyn BlobStore>,
@@ -73,18 +74,18 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    /// Serves the chunks of what this store holds.
+    /// Serves the chunks of the blobs in this store.
     pub fn new(inner: Arc<dyn BlobStore>) -> Self {
         Self { inner, places: Mutex::default(), splits: tokio::sync::Semaphore::new(SPLITS) }
     }
 
-    /// The chunks of a blob in their order, cut as [`chunking`] says. Costs a pass over the blob where it was not split lately.
+    /// A blob's chunks in order, cut as specified by [`chunking`]. Reads the whole blob unless it was split recently.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where the blob is not there.
+    /// [`Error::NotFound`] if the blob does not exist.
     pub async fn split(self: &Arc<Self>, blob: &Digest) -> Result<Arc<Vec<Digest>>, Error> {
         let (chunks, blob) = (self.clone(), *blob);
-        // A caller that goes away leaves the answer for the next.
+        // If the caller leaves, the result is kept for the next one.
         tokio::spawn(async move { chunks.split_now(&blob).await }).await.map_err(|_| Error::Closed)?
     }
 
@@ -119,10 +120,10 @@ impl Chunks {
         Ok(chunks)
     }
 
-    /// Makes a blob of chunks that are there. The result is checked, and visible when it is whole.
+    /// Assembles a blob from existing chunks. The result is verified and becomes visible when it is complete.
     ///
     /// # Errors
-    /// [`Error::NotFound`] names a chunk that is not there, [`Error::Mismatch`] what the chunks are in place of the blob.
+    /// [`Error::NotFound`] for a missing chunk, [`Error::Mismatch`] if the chunks form a different blob.
     pub async fn splice(&self, blob: &Digest, chunks: &[Digest]) -> Result<(), Error> {
         let mut writer = self.inner.write(blob).await?;
         for chunk in chunks {
@@ -132,7 +133,7 @@ impl Chunks {
             }
         }
         writer.commit().await?;
-        // The chunks were checked as they were read, and the blob as it was written.
+        // The chunks were verified as they were read, and the blob as it was written.
         self.places.lock().add(*blob, List { chunks: Arc::new(chunks.to_vec()), ours: false });
         Ok(())
     }
@@ -141,7 +142,7 @@ impl Chunks {
         self.places.lock().chunks.get(chunk).copied()
     }
 
-    /// A chunk's bytes from the blob that it lies in.
+    /// Reads a chunk's bytes from the blob that contains it.
     async fn within(&self, chunk: &Digest) -> Result<Bytes, Error> {
         let absent = Error::NotFound { digest: *chunk };
         let Some((blob, offset)) = self.place(chunk) else { return Err(absent) };

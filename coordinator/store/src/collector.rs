@@ -1,11 +1,11 @@
-//! Garbage collection: what nobody used for long goes, and what results name is told apart from what they do not.
+//! Garbage collection: removes what has not been used for long, and marks the blobs that results name.
 //!
-//! A collection takes results away that were not used for the configured life, then blobs. No list of what is live is needed for
-//! that: whoever uses a result uses every blob that it names, so a blob is never older than a result that names it. Marking all that
-//! results name only decides what goes first when the disk is full, and is left out while it is not.
+//! A collection first removes results that were not used within the configured lifetime, then blobs. This needs no list
+//! of live blobs: using a result uses every blob that it names, so a blob's last use is never before that of a result
+//! that names it. Marking only decides what is evicted first when the disk is full, and is skipped while there is room.
 //!
-//! Safe beside running builds: [`super::in_use`] says what they keep. Killed at any point, a collection has only removed things that
-//! were to go.
+//! Safe while builds run: [`super::in_use`] determines what they keep. If it is killed at any point, a collection has
+//! only removed things that were due.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,31 +20,31 @@ use super::disk::{Disk, Unused};
 use super::s3::S3Blobs;
 use super::{Error, RedbActions, Shared, Swept, Usage, whole};
 
-/// Results that are read at once while they are marked.
+/// Results read at a time while marking.
 const PAGE: usize = 256;
-/// From this share of the disk's bound on, results are marked.
+/// Results are marked when the disk is at least this full, relative to its bound.
 const MARK_FROM_PERCENT: u64 = 75;
-/// How often uses are written down, and the disk may ask for a marking because it ran out of what no result names.
+/// How often uses are saved, and how often the disk may request a marking because it ran out of unnamed blobs.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// When the first collection begins, where the interval is not shorter.
+/// Delay before the first collection, unless the interval is shorter.
 const FIRST: Duration = Duration::from_secs(60);
-/// The bucket is listed at least so rarely: a listing costs a request for every thousand objects.
+/// Minimum interval between listings of the bucket: a listing costs a request per thousand objects.
 const BUCKET_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a collection removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Results.
+    /// Number of results.
     pub results: u64,
-    /// Blobs of the disk.
+    /// Blobs on disk.
     pub disk: Swept,
-    /// Blobs of the bucket.
+    /// Blobs in the bucket.
     pub bucket: Swept,
-    /// Results that were marked; none where the disk has room.
+    /// Number of marked results; `None` if marking was skipped.
     pub marked: Option<u64>,
 }
 
-/// Collects on one coordinator's stores. Two collections never run at once.
+/// Collects garbage in one coordinator's stores. Two collections never run at once.
 #[derive(Debug)]
 pub struct Collector {
     pub(super) results: Arc<RedbActions>,
@@ -57,17 +57,17 @@ pub struct Collector {
     pub(super) done: Done,
 }
 
-/// What was done when.
+/// When each task was last done.
 #[derive(Debug, Default)]
 pub(super) struct Done {
     running: tokio::sync::Mutex<()>,
     marked: Mutex<Option<Instant>>,
-    /// By the store's clock, so that a test's days count.
+    /// By the store's clock, so that it works with simulated time.
     bucket: Mutex<Option<u64>>,
 }
 
 impl Collector {
-    /// Collects every so often, for ever; says what went.
+    /// Collects periodically, forever, and logs what was removed.
     pub async fn run(self: Arc<Self>, every: Duration) {
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + every.min(FIRST), every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -81,7 +81,7 @@ impl Collector {
         }
     }
 
-    /// What is due between collections.
+    /// Does what is due between collections.
     async fn look(&self) {
         self.results.write_uses();
         if let Some(usage) = &self.usage {
@@ -90,7 +90,7 @@ impl Collector {
         if self.disk.took_named() {
             let _one = self.done.running.lock().await;
             if let Err(error) = self.mark().await {
-                tracing::warn!(%error, "cannot mark what results name; the disk makes room by age alone");
+                tracing::warn!(%error, "cannot mark the blobs that results name; evicting by age alone");
             }
         }
     }
@@ -115,10 +115,10 @@ impl Collector {
         }
     }
 
-    /// Collects once.
+    /// Runs one collection.
     ///
     /// # Errors
-    /// Where a store fails. What was removed by then stays so; the next collection removes the rest.
+    /// If a store fails. Removals up to then stand; the next collection removes the rest.
     pub async fn collect(&self) -> Result<Report, Error> {
         let _one = self.done.running.lock().await;
         let before = self.clock.ago(self.life);
@@ -139,19 +139,19 @@ impl Collector {
         Ok(report)
     }
 
-    /// The blobs that a result names; none where some of them are gone already.
+    /// The blobs that a result names; empty if some of them are gone already.
     ///
     /// # Errors
-    /// Where the disk fails.
+    /// If the disk fails.
     pub async fn named_by(&self, action: &Digest, result: &reapi::ActionResult) -> Result<Vec<Digest>, Error> {
         Ok(whole::named_by(Unused(&self.disk), action.function, result).await?.unwrap_or_default())
     }
 
-    /// Removes those of these blobs that no result names any more, and that running work does not use. Whoever calls has removed the
-    /// results that named them.
+    /// Removes those of these blobs that no result names any more and that running work does not use. The caller must
+    /// already have removed the results that named them.
     ///
     /// # Errors
-    /// Where a store fails; what was removed by then stays so.
+    /// If a store fails. Removals up to then stand.
     pub async fn free(&self, candidates: Vec<Digest>) -> Result<Swept, Error> {
         let _one = self.done.running.lock().await;
         self.mark().await?;
@@ -163,7 +163,8 @@ impl Collector {
         self.done.bucket.lock().is_none_or(|last| last <= self.clock.ago(every))
     }
 
-    /// Marks what results name; how many results there are. What is put meanwhile is marked by itself.
+    /// Marks the blobs that results name; returns the number of results. Results that are put meanwhile mark their own
+    /// blobs.
     async fn mark(&self) -> Result<u64, Error> {
         self.disk.begin_marking();
         let (mut count, mut after) = (0, None);

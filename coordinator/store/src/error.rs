@@ -1,37 +1,37 @@
-//! What can go wrong in a store.
+//! Errors of the stores.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use kiln_proto::digest::Digest;
 
-/// A store that could not do what was asked.
+/// Why a store could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
-    #[error("blob `{digest}` is not in the store; upload it, or run the action that makes it again")]
+    #[error("blob `{digest}` is not in the store; upload it, or run the action that produces it again")]
     NotFound { digest: Digest },
-    #[error("the bytes sent are not blob `{expected}` but `{found}`; nothing was stored")]
+    #[error("the data sent for blob `{expected}` has the digest `{found}`; nothing was stored")]
     Mismatch { expected: Digest, found: Digest },
     #[error("more than {} bytes were sent for blob `{digest}`; nothing was stored", digest.size)]
     TooLong { digest: Digest },
     #[error("offset {offset} is beyond the {} bytes of blob `{digest}`", digest.size)]
     OutOfRange { digest: Digest, offset: u64 },
     #[error(
-        "blob `{digest}` was damaged on the disk (its bytes are `{found}`) and is dropped; upload or build it again"
+        "blob `{digest}` was damaged on the disk (its bytes are `{found}`) and was removed; upload or build it again"
     )]
     Corrupt { digest: Digest, found: Digest },
     #[error(
-        "no room for {needed} more bytes: the store holds at most {capacity} and {writing} are being written; \
+        "no space for {needed} more bytes: the store holds at most {capacity} and {writing} are being written; \
          raise `--store-size`, or a tenant's `store` in `--quotas`, or try again when other uploads are done"
     )]
     Full { needed: u64, capacity: u64, writing: u64 },
     #[error(
-        "no room for {needed} more bytes: other tenants are writing too, and {most} bytes of the store are left for this one's uploads; \
-         try again when some are done, or have `--store-size` raised"
+        "no space for {needed} more bytes: other tenants are writing too, and this one's uploads may use {most} bytes of the store; \
+         try again when some are done, or ask the operator to raise `--store-size`"
     )]
     Crowded { needed: u64, most: u64 },
-    #[error("the disk of `{path}` is full; free space there, or lower `--store-size`")]
+    #[error("the disk of `{path}` is full; free some space, or lower `--store-size`")]
     DiskFull {
         path: PathBuf,
         #[source]
@@ -46,7 +46,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    #[error("the write of blob `{digest}` failed before; begin it again")]
+    #[error("an earlier write of blob `{digest}` failed; start again")]
     Abandoned { digest: Digest },
     #[error("the action cache `{path}` failed: {source}")]
     Database {
@@ -54,20 +54,20 @@ pub enum Error {
         #[source]
         source: std::sync::Arc<redb::Error>,
     },
-    #[error("blob `{digest}` is too large for the shared cache, and no bucket stands behind it")]
+    #[error("blob `{digest}` is too large for the shared cache, and no bucket is configured")]
     TooLarge { digest: Digest },
     #[error(transparent)]
     Redis(#[from] super::redis::Error),
     #[error("the bucket `{shown}` is unreachable: {why}")]
     S3 { shown: String, why: String },
-    #[error("the bucket `{shown}` cannot be used: {why}")]
+    #[error("cannot use the bucket `{shown}`: {why}")]
     S3Refused { shown: String, why: String },
     #[error("the store is shutting down; try again")]
     Closed,
 }
 
 impl Error {
-    /// An I/O error at a path; a full disk is told apart.
+    /// An I/O error at a path; reports a full disk as such.
     pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -77,7 +77,7 @@ impl Error {
         }
     }
 
-    /// Whether the blob is not to be had, now or from now on.
+    /// Whether the blob is currently unavailable.
     pub fn is_absent(&self) -> bool {
         matches!(self, Self::NotFound { .. } | Self::Corrupt { .. })
     }

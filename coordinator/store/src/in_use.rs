@@ -1,7 +1,7 @@
-//! What running work keeps: whatever was used since the oldest of it began, or within [`GRACE`] before.
+//! What running work keeps: everything used since the oldest of it began, or within [`GRACE`] before that.
 //!
-//! A build or an execution, or the client that asks for it, looks for its inputs when it begins, which uses them. So the time of its
-//! beginning says which blobs it may still need, without anyone listing them.
+//! A build, an execution or its client looks up its inputs when it begins, which uses them. So its start time
+//! determines which blobs it may still need, without listing them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use parking_lot::Mutex;
 
 use super::clock::{Clock, Stamp, millis};
 
-/// How long before its beginning a piece of work's inputs were looked for; also how long what was used is kept for work that is about to
-/// begin.
+/// How long before its start an execution's inputs may have been looked up; also how long recently used blobs are kept
+/// for work that is about to begin.
 pub(super) const GRACE: Duration = Duration::from_secs(60 * 60);
 
-/// The work that runs, by when it began. Cheap to clone.
+/// The running work, by its start time. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct InUse {
     clock: Clock,
     began: Arc<Mutex<BTreeMap<Stamp, usize>>>,
 }
 
-/// One piece of running work; dropped at its end.
+/// A piece of running work, which ends on drop.
 #[derive(Debug)]
 pub struct Hold {
     all: Arc<Mutex<BTreeMap<Stamp, usize>>>,
@@ -30,24 +30,24 @@ pub struct Hold {
 }
 
 impl InUse {
-    /// Nothing runs.
+    /// Starts without any work.
     pub(super) fn new(clock: Clock) -> Self {
         Self { clock, began: Arc::default() }
     }
 
-    /// What is used from now on is kept until the hold is dropped.
+    /// Keeps everything used from now on until the hold is dropped.
     pub fn begin(&self) -> Hold {
         let began = self.clock.now();
         *self.began.lock().entry(began).or_default() += 1;
         Hold { all: self.began.clone(), began }
     }
 
-    /// What was used from then on may be needed by work that runs now; nothing is where nothing runs.
+    /// Running work may need everything used since this time; `Stamp::MAX` if nothing is running.
     pub(super) fn held_from(&self) -> Stamp {
         self.began.lock().keys().next().map_or(Stamp::MAX, |oldest| oldest.saturating_sub(millis(GRACE)))
     }
 
-    /// What was used from then on is kept.
+    /// Everything used since this time is kept.
     pub(super) fn kept_from(&self) -> Stamp {
         let now = self.clock.now();
         let oldest = self.began.lock().keys().next().map_or(now, |oldest| now.min(*oldest));

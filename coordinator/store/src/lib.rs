@@ -1,9 +1,10 @@
-//! What the farm keeps: blobs by digest, results by action, and the blobs of artifacts.
+//! The farm's storage: blobs by digest, results by action, and the blobs of artifacts.
 //!
-//! One small trait for blobs; each further ability is a decorator in a file of its own. [`Stores::open`] is the
-//! one place where a configuration becomes a tree of stores.
+//! One small trait for blobs; each additional ability is a decorator in its own file. [`Stores::open`] is the one place
+//! where a configuration becomes a tree of stores.
 //!
-//! Invariant: bytes that leave a store match the digest that named them, and a blob is visible whole or not at all.
+//! Invariant: bytes that leave a store match the digest that was requested, and a blob is visible completely or not at
+//! all.
 
 mod actions;
 mod artifacts_below;
@@ -67,96 +68,97 @@ pub use with_empty::WithEmpty;
 /// A blob's bytes in pieces of at most [`disk::CHUNK_BYTES`]. An error ends the stream.
 pub type BlobStream = BoxStream<'static, Result<Bytes, Error>>;
 
-/// Blobs that a store without a way of its own gets at once.
+/// Concurrency of the default `get_many`.
 const GETS: usize = 8;
 
-/// Keeps blobs by their digest.
+/// Stores blobs by digest.
 #[async_trait]
 pub trait BlobStore: Send + Sync + Debug {
-    /// Which of these are absent; extends the life of the others.
+    /// Which of these are missing; extends the lifetime of the others.
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error>;
 
-    /// The whole blob, checked against its digest.
+    /// Returns a whole blob, checked against its digest.
     async fn get(&self, digest: &Digest) -> Result<Bytes, Error>;
 
-    /// Many small blobs, each as by [`get`](Self::get), in the same order. They are all in memory at once.
+    /// Returns many small blobs in the same order, each as by [`get`](Self::get). All are in memory at once.
     async fn get_many(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
         let gets: Vec<_> = digests.iter().map(|digest| self.get(digest)).collect();
         stream::iter(gets).buffered(GETS).collect().await
     }
 
-    /// The blob from `offset` on, at most `limit` bytes. A whole blob is checked while it streams, its last piece
-    /// held back until the check is done; a part is taken only from a blob that was checked before.
+    /// Reads a blob from `offset` on, at most `limit` bytes. A whole blob is checked while it streams, with its last
+    /// piece held back until the check is done. A part is only read from a blob that was checked before.
     async fn read(&self, digest: &Digest, offset: u64, limit: Option<u64>) -> Result<BlobStream, Error>;
 
-    /// Stores a whole blob, if it is what its digest says. A blob that is there already is left alone.
+    /// Stores a whole blob after checking its digest. An existing blob is left unchanged.
     async fn put(&self, digest: &Digest, data: Bytes) -> Result<(), Error>;
 
     /// Stores a blob piece by piece.
     async fn write(&self, digest: &Digest) -> Result<Box<dyn BlobWriter>, Error>;
 
-    /// Bytes stored, with those being written.
+    /// Bytes stored, including those being written.
     fn bytes(&self) -> u64;
 
-    /// Bytes that the store may hold.
+    /// Maximum bytes that the store may hold.
     fn capacity(&self) -> u64;
 }
 
-/// A blob being written. Dropped before [`commit`](Self::commit), nothing is stored.
+/// A blob being written. Nothing is stored if it is dropped before [`commit`](Self::commit).
 #[async_trait]
 pub trait BlobWriter: Send {
-    /// Adds bytes. When the call is dropped before it ends, `data` was not taken and the writer is as before.
+    /// Appends bytes. If the call is dropped before it completes, nothing was appended.
     async fn write(&mut self, data: Bytes) -> Result<(), Error>;
 
-    /// Makes the blob visible, if it is what its digest says.
+    /// Checks the digest and makes the blob visible.
     async fn commit(self: Box<Self>) -> Result<(), Error>;
 }
 
-/// Keeps results by action. Knows nothing about the blobs that a result names: see [`Stores::cached_result`].
+/// Stores results by action. Ignores the blobs that a result names: see [`Stores::cached_result`].
 #[async_trait]
 pub trait ActionStore: Send + Sync + Debug {
-    /// The result last put for this action in this instance.
+    /// The latest result for this action in this instance.
     async fn get(&self, instance: &str, action: &Digest) -> Result<Option<reapi::ActionResult>, Error>;
 
-    /// Puts a result in place of what was there. When this returns, the result survives the process.
+    /// Stores a result, replacing any earlier one. When this returns, the result survives the process.
     async fn put(&self, instance: &str, action: &Digest, result: reapi::ActionResult) -> Result<(), Error>;
 
-    /// Takes a result away, if there is one. Its blobs stay.
+    /// Removes a result, if there is one. Its blobs stay.
     async fn remove(&self, instance: &str, action: &Digest) -> Result<(), Error>;
 
-    /// Notes that a result was used at that time, and every blob that it names no earlier. Returns at once.
+    /// Records that a result was used at this time, and all blobs that it names no earlier. Returns at once.
     fn used(&self, _instance: &str, _action: &Digest, _at: Stamp) {}
 }
 
-/// Where the stores are, and how much they may hold.
+/// Locations and limits of the stores.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Holds `blobs/`, `actions.redb` and `artifacts/`; made where it is not.
+    /// Directory with `blobs/`, `actions.redb` and `artifacts/`; created if missing.
     pub data_dir: PathBuf,
-    /// Bytes of blobs kept in `blobs/`; what no result names goes first, then the oldest results. Artifacts do not count.
+    /// Maximum bytes in `blobs/`; blobs that no result names are evicted first, then the oldest results. Artifacts do
+    /// not count.
     pub max_bytes: Bound,
-    /// What the blobs of all tenants may have together, where several share the disk.
+    /// The common limit for the blobs of all tenants, if several share the disk.
     pub budget: Option<Budget>,
     /// All that a tenant holds counts against `max_bytes`: artifacts, results, records and logs too.
     pub counts_all: bool,
-    /// Bytes of artifacts kept in `artifacts/`; beyond them, those used longest ago go first.
+    /// Maximum bytes in `artifacts/`; the least recently used are removed beyond that.
     pub artifact_bytes: Bound,
-    /// How long what is not used is kept.
+    /// How long unused data is kept.
     pub life: Duration,
-    /// A Redis that coordinators share.
+    /// A Redis shared by coordinators.
     pub redis: Option<RedisConfig>,
-    /// A bucket that coordinators share: for what is too large for Redis, or for all where there is no Redis.
+    /// A bucket shared by coordinators: for blobs too large for Redis, or for all blobs without Redis.
     pub s3: Option<s3::Address>,
-    /// Where the time comes from.
+    /// The source of time.
     pub clock: Clock,
-    /// Where the stores' speed and failures are counted; `None` where nobody asks.
+    /// Metrics of the stores; `None` if they are not served.
     pub metrics: Option<Metrics>,
 }
 
 /// What a collection removed from one store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// How many blobs.
+    /// Number of blobs.
     pub blobs: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -165,18 +167,18 @@ pub struct Swept {
 /// A Redis as the farm's cache.
 #[derive(Debug, Clone)]
 pub struct RedisConfig {
-    /// Where it is.
+    /// Its address.
     pub address: redis::Address,
-    /// What the farm's keys begin with.
+    /// Prefix of the farm's keys.
     pub prefix: String,
-    /// Largest blob that is kept there, in bytes.
+    /// Size limit of blobs stored there, in bytes.
     pub max_blob_bytes: u64,
-    /// What is written there is sealed with this key; coordinators that share the Redis have the same.
+    /// The key that seals values there; coordinators that share the Redis use the same.
     pub key: FarmKey,
 }
 
 impl Config {
-    /// Stores on the disk alone.
+    /// Stores on disk only.
     pub fn on_disk(data_dir: PathBuf, max_bytes: impl Into<Bound>) -> Self {
         let max_bytes = max_bytes.into();
         let artifact_bytes = Bound::Bytes(u64::MAX);
@@ -195,36 +197,37 @@ impl Config {
     }
 }
 
-/// How long what is not used is kept, where nothing else is configured: 30 days.
+/// Default lifetime of unused data: 30 days.
 pub const DEFAULT_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Results that the action cache holds before the oldest go.
+/// Maximum number of results in the action cache before the oldest are removed.
 const MAX_ACTIONS: u64 = 1_000_000;
 
 /// The farm's stores. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Stores {
-    /// Content-addressed store: bounded; reads fall through to `artifacts`.
+    /// The content-addressed store: bounded; reads fall through to `artifacts`.
     pub blobs: Arc<dyn BlobStore>,
-    /// The same, by their chunks.
+    /// The same store, in chunks.
     pub chunks: Arc<Chunks>,
-    /// Results as they were put, whole or not.
+    /// Results as they were put, whether complete or not.
     pub actions: Arc<dyn ActionStore>,
-    /// Blobs of accepted artifacts: kept for ever where no bound is configured, and on the disk before `put` or `commit` returns.
+    /// Blobs of accepted artifacts: kept forever unless a limit is configured, and on disk before `put` or `commit`
+    /// returns.
     pub artifacts: Arc<dyn BlobStore>,
-    /// The link to Redis, where there is one: how it is.
+    /// The connection to Redis, if one is configured.
     pub redis: Option<redis::Link>,
     /// Keeps what running work may need.
     pub in_use: InUse,
-    /// Removes what nobody used lately.
+    /// Removes unused data.
     pub collector: Arc<Collector>,
-    /// What is held of a quota, where there is one.
+    /// Usage of a quota, if there is one.
     pub usage: Option<Usage>,
     metrics: Option<Metrics>,
     clock: Clock,
 }
 
-/// Copies a blob from one store to another, which checks it.
+/// Copies a blob from one store to another, which verifies it.
 pub async fn copy(from: &dyn BlobStore, to: &dyn BlobStore, digest: &Digest) -> Result<(), Error> {
     if digest.size <= disk::CHUNK_BYTES as u64 {
         return to.put(digest, from.get(digest).await?).await;
@@ -238,11 +241,11 @@ pub async fn copy(from: &dyn BlobStore, to: &dyn BlobStore, digest: &Digest) -> 
 }
 
 impl Stores {
-    /// Opens the stores, and makes them where they are not. Blocks while it lists what is on the disk.
+    /// Opens the stores, and creates missing ones. Blocks while it lists the disk.
     ///
     /// # Errors
-    /// Where the disk cannot be used, or the address or credentials of a shared store are wrong. One that is only away is no
-    /// error.
+    /// If the disk cannot be used, or the address or credentials of a shared store are wrong. A shared store that is
+    /// only unavailable is not an error.
     pub async fn open(config: &Config) -> Result<Self, Error> {
         let (clock, life) = (config.clock.clone(), config.life);
         let metered = |name, store| metered::blobs(config.metrics.as_ref(), name, store);
@@ -273,7 +276,7 @@ impl Stores {
         };
         let own = metered("disk", Arc::new(disk.clone()));
         let shared = shared.map(|shared| Shared::new(own.clone(), shared, life, clock.clone()));
-        // What is shared is whole although this disk has lost blobs of it.
+        // Shared data is complete even if this disk has lost blobs of it.
         let floor = if shared.is_some() { floor::Floor::default() } else { disk.floor() };
         let results = config.data_dir.join("actions.redb");
         let quota = config.counts_all.then(|| disk.capacity());
@@ -321,9 +324,9 @@ impl Stores {
         })
     }
 
-    /// The cached result of an action, if it is whole: every blob it names (files, trees and what is in them, root
-    /// directories, stdout, stderr) is present, and its life is extended. While the action cache fails, nothing is cached:
-    /// the farm builds on.
+    /// The cached result of an action, if it is complete: every blob it names (files, trees and their contents, root
+    /// directories, stdout, stderr) is present, and its lifetime is extended. If the action cache fails, the action
+    /// counts as not cached, and the farm continues.
     pub async fn cached_result(&self, instance: &str, action: &Digest) -> Result<Option<reapi::ActionResult>, Error> {
         let result = self.look_up(instance, action).await;
         if let (Some(metrics), Ok(found)) = (&self.metrics, &result) {
@@ -341,7 +344,7 @@ impl Stores {
             found => found?,
         };
         let Some(result) = found else { return Ok(None) };
-        // The time before its blobs are looked for, which uses them: they are never older than the result.
+        // Taken before the blobs are looked up, which uses them: they are never older than the result.
         let at = self.clock.now();
         if !whole::is_whole(&*self.blobs, action.function, &result).await? {
             return Ok(None);

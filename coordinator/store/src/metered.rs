@@ -1,6 +1,6 @@
-//! Decorator: how long a store takes, and how often it fails.
+//! Decorator: measures a store's latency and counts its failures.
 //!
-//! Invariant: it changes nothing of what the store under it does. That a blob is absent is no failure.
+//! Invariant: it does not change the behaviour of the store. A missing blob is not a failure.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl MetricConstructor<Histogram> for Seconds {
     }
 }
 
-/// What is counted of the stores. Cheap to clone.
+/// Metrics of the stores. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     seconds: Family<Operation, Histogram, Seconds>,
@@ -50,14 +50,14 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Metrics that are served with those of `registry`.
+    /// Registers the metrics with `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             seconds: Family::new_with_constructor(Seconds),
             errors: Family::default(),
             lookups: Family::default(),
         };
-        // From the start, so that the first one counts as an increase.
+        // Created at the start, so that the first event counts as an increase.
         for result in ["hit", "miss"] {
             drop(metrics.lookups.get_or_create(&Lookup { result }));
         }
@@ -69,13 +69,13 @@ impl Metrics {
         metrics
     }
 
-    /// Counts a question for a result.
+    /// Counts a lookup of a result.
     pub(super) fn looked_up(&self, is_hit: bool) {
         self.lookups.get_or_create(&Lookup { result: if is_hit { "hit" } else { "miss" } }).inc();
     }
 }
 
-/// The store, measured where somebody asks for it.
+/// The store, measured if metrics are enabled.
 pub(super) fn blobs(metrics: Option<&Metrics>, name: &'static str, store: Arc<dyn BlobStore>) -> Arc<dyn BlobStore> {
     match metrics {
         Some(metrics) => Arc::new(Metered::new(metrics.clone(), name, store)),
@@ -83,7 +83,7 @@ pub(super) fn blobs(metrics: Option<&Metrics>, name: &'static str, store: Arc<dy
     }
 }
 
-/// The store, measured where somebody asks for it.
+/// The store, measured if metrics are enabled.
 pub(super) fn actions(
     metrics: Option<&Metrics>,
     name: &'static str,
@@ -98,7 +98,7 @@ pub(super) fn actions(
     }
 }
 
-/// Whose operations these are, and where they are counted.
+/// The name of the measured store, and its metrics.
 #[derive(Debug, Clone)]
 struct Meter {
     metrics: Metrics,
@@ -107,7 +107,7 @@ struct Meter {
 
 impl Meter {
     fn new(metrics: Metrics, store: &'static str, operations: &[&'static str]) -> Self {
-        // From the start, so that the first failure counts as an increase.
+        // Created at the start, so that the first failure counts as an increase.
         for operation in operations {
             drop(metrics.errors.get_or_create(&Operation { store, operation }));
         }
@@ -138,7 +138,7 @@ impl Meter {
     }
 }
 
-/// Whether the store is to blame, and not what was asked of it.
+/// Whether the store is to blame, rather than the request.
 fn is_stores(error: &Error) -> bool {
     !matches!(
         error,
@@ -151,7 +151,7 @@ fn is_stores(error: &Error) -> bool {
     )
 }
 
-/// A store of blobs that is measured.
+/// A blob store that is measured.
 #[derive(Debug)]
 pub struct Metered {
     meter: Meter,
@@ -159,7 +159,7 @@ pub struct Metered {
 }
 
 impl Metered {
-    /// Counts `store` under this name.
+    /// Measures `store` under this name.
     pub fn new(metrics: Metrics, name: &'static str, store: Arc<dyn BlobStore>) -> Self {
         let operations = ["find_missing", "get", "get_many", "read", "put", "write", "commit"];
         Self { meter: Meter::new(metrics, name, &operations), store }
@@ -184,7 +184,7 @@ impl BlobStore for Metered {
         results
     }
 
-    /// The time is until the first piece may be asked for; a failure further on is counted as well.
+    /// The measured time ends when the first piece is available; later failures are counted as well.
     async fn read(&self, digest: &Digest, offset: u64, limit: Option<u64>) -> Result<BlobStream, Error> {
         let pieces = self.meter.measure("read", self.store.read(digest, offset, limit)).await?;
         let meter = self.meter.clone();
@@ -227,7 +227,7 @@ impl BlobWriter for Writer {
     }
 }
 
-/// A store of results that is measured.
+/// An action store that is measured.
 #[derive(Debug)]
 pub struct MeteredActions {
     meter: Meter,

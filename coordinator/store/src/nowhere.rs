@@ -1,4 +1,4 @@
-//! A store that holds nothing: where blobs too large for the shared cache go when nothing stands behind it.
+//! A store that holds nothing: used for blobs too large for the shared cache if there is no bucket.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -6,7 +6,7 @@ use kiln_proto::digest::Digest;
 
 use super::{BlobStore, BlobStream, BlobWriter, Error};
 
-/// Takes nothing and has nothing.
+/// Rejects all writes and contains nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct Nowhere;
 

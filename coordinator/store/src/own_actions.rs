@@ -1,7 +1,7 @@
-//! This coordinator's own results over its own disk, which is told what they name.
+//! This coordinator's own results; its disk is told which blobs they name.
 //!
-//! Invariant: a blob that a result names was used when the result was, or later. The disk relies on it when it makes room, and the
-//! collector when it removes what is old.
+//! Invariant: a blob that a result names was used when the result was, or later. The disk relies on this when it
+//! evicts, and the collector when it removes old data.
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ use super::disk::Disk;
 use super::trees::Stored;
 use super::{ActionStore, BlobStore, Error, RedbActions, Usage, whole};
 
-/// Results in a file, and the disk that keeps their blobs.
+/// Results in a file, and the disk that stores their blobs.
 #[derive(Debug)]
 pub(super) struct OwnActions {
     results: Arc<RedbActions>,
     disk: Disk,
-    /// Where the trees of results are read: the disk, and what stands behind it.
+    /// Where the trees of results are read: the disk, and the stores behind it.
     blobs: Arc<dyn BlobStore>,
     clock: Clock,
     usage: Option<Usage>,
@@ -49,7 +49,7 @@ impl ActionStore for OwnActions {
             tracing::warn!(%action, %error, "cannot read what a result names; its blobs count as named by none");
             None
         });
-        // Blobs first: a collection between the two finds them used.
+        // Blobs first: a collection in between must find them used.
         self.disk.name(&named.unwrap_or_default(), at);
         self.results.put(instance, action, &result, at).await?;
         if let Some(usage) = &self.usage {

@@ -1,8 +1,8 @@
-//! Decorator: a store of this coordinator's own over one that all coordinators share.
+//! Decorator: combines this coordinator's own store with one that all coordinators share.
 //!
-//! What is written goes to both, so that a colleague finds it through any coordinator, and so that builds under way go on when the
-//! shared store is away. What is read comes from the own store first. Invariant: no failure of the shared store reaches a caller:
-//! what cannot be had there is absent, and what cannot be written there is only not shared.
+//! Writes go to both stores, so that others find the blob through any coordinator, and builds continue when the shared
+//! store is unavailable. Reads try the own store first. Invariant: no failure of the shared store reaches a caller: a
+//! read that fails there counts as a miss, and a write that fails there is only not shared.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use parking_lot::Mutex;
 use super::clock::{Clock, Stamp, millis};
 use super::{BlobStore, BlobStream, BlobWriter, Error, copy};
 
-/// How often a blob of the own store has its life in the shared one extended, where lives are not short.
+/// Interval at which the shared lifetime of a blob in the own store is extended, unless lifetimes are short.
 const TOUCH_EVERY: Duration = Duration::from_secs(60 * 60);
-/// Blobs whose last touch is remembered, and blobs that wait for theirs.
+/// Maximum number of blobs with a remembered touch, and of blobs waiting for one.
 const REMEMBERED: usize = 400_000;
 /// Blobs touched at once.
 const TOUCHES: usize = 4_096;
@@ -32,14 +32,14 @@ pub struct Shared {
     own: Arc<dyn BlobStore>,
     shared: Arc<dyn BlobStore>,
     clock: Clock,
-    /// Milliseconds between two touches of a blob.
+    /// Minimum milliseconds between two touches of a blob.
     touch_every: u64,
     touches: Arc<Mutex<Touches>>,
-    /// Held by the one that touches.
+    /// Held by the task that touches.
     touching: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// Whose shared life was extended, and whose is to be.
+/// Blobs whose shared lifetime was extended recently, and blobs waiting for that.
 #[derive(Debug, Default)]
 struct Touches {
     last: HashMap<Digest, Stamp>,
@@ -47,22 +47,23 @@ struct Touches {
 }
 
 impl Shared {
-    /// Puts `own` over `shared`, where what is not used lives so long.
+    /// Combines `own` and `shared`, in which unused blobs expire after `life`.
     pub fn new(own: Arc<dyn BlobStore>, shared: Arc<dyn BlobStore>, life: Duration, clock: Clock) -> Self {
         let touch_every = millis(TOUCH_EVERY.min(life / 4));
         Self { own, shared, clock, touch_every, touches: Arc::default(), touching: Arc::default() }
     }
 
-    /// Sees to it that these blobs are in the shared store, as far as it takes them: what was evicted there is copied from here.
+    /// Ensures that these blobs are in the shared store, unless it rejects them: blobs that were evicted there are
+    /// copied from here.
     ///
     /// # Errors
-    /// Where the shared store fails, so that trying again later may help.
+    /// If the shared store fails, so that a retry may help.
     pub async fn share(&self, digests: &[Digest]) -> Result<(), Error> {
         let missing = self.shared.find_missing(digests).await?;
         let copies = stream::iter(missing).map(|digest| async move {
             match copy(&*self.own, &*self.shared, &digest).await {
                 Err(error @ (Error::TooLarge { .. } | Error::NotFound { .. })) => {
-                    tracing::debug!(%digest, %error, "a blob is not shared");
+                    tracing::debug!(%digest, %error, "cannot share a blob");
                     Ok(())
                 }
                 result => result,
@@ -71,7 +72,7 @@ impl Shared {
         copies.buffer_unordered(CONCURRENCY).try_collect().await
     }
 
-    /// Extends the shared life of blobs that are here, in the background and not more often than [`TOUCH_EVERY`].
+    /// Extends the shared lifetime of blobs in the own store, in the background and at most once per [`TOUCH_EVERY`].
     fn touch(&self, here: impl Iterator<Item = Digest>) {
         let now = self.clock.now();
         {
@@ -83,14 +84,14 @@ impl Shared {
                 return;
             }
         }
-        // Whoever touches takes what is due until nothing is.
+        // The task that touches continues until nothing is due.
         if self.touching.try_lock().is_ok() {
             let store = self.clone();
             tokio::spawn(async move { store.settle().await });
         }
     }
 
-    /// Extends the lives that are due. Where the shared store fails, they stay due.
+    /// Extends the lifetimes that are due. If the shared store fails, they stay due.
     pub(super) async fn settle(&self) {
         let _one = self.touching.lock().await;
         loop {
@@ -119,7 +120,7 @@ impl Shared {
     fn written(&self, digest: &Digest, result: Result<(), Error>) {
         match result {
             Ok(()) => self.touches.lock().remember(vec![*digest], self.clock.now()),
-            Err(error) => tracing::debug!(%digest, %error, "a blob is not shared"),
+            Err(error) => tracing::debug!(%digest, %error, "cannot share a blob"),
         }
     }
 }
@@ -133,7 +134,7 @@ impl Touches {
     }
 }
 
-/// What the shared store fails at is absent.
+/// Treats a failure of the shared store as a missing blob.
 fn absent(digest: &Digest, error: Error) -> Error {
     match error {
         Error::OutOfRange { .. } | Error::NotFound { .. } => error,
@@ -212,7 +213,7 @@ impl BlobStore for Shared {
     }
 }
 
-/// Writes to the own store, and copies to the shared one when the blob is whole and checked.
+/// Writes to the own store, and copies to the shared one when the blob is complete and checked.
 struct Writer {
     own: Box<dyn BlobWriter>,
     store: Shared,

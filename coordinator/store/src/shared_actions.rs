@@ -1,7 +1,7 @@
-//! Decorator: results of this coordinator's own over those that all coordinators share.
+//! Decorator: combines this coordinator's own results with those that all coordinators share.
 //!
-//! A shared result comes first: another coordinator may have replaced it. Invariant: the blobs that a result names are shared before
-//! the result is, and no failure of the shared store reaches a caller.
+//! A shared result takes precedence, because another coordinator may have replaced it. Invariant: the blobs that a
+//! result names are shared before the result, and no failure of the shared store reaches a caller.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -17,10 +17,11 @@ use super::clock::Stamp;
 use super::trees::Stored;
 use super::{ActionStore, Error, Shared, WithEmpty, whole};
 
-/// Results that wait for the shared store to be back; the oldest are given up for newer ones.
+/// Maximum number of results waiting for the shared store to recover; the oldest are dropped for newer ones.
 const WAITING: usize = 10_000;
 
-/// Reads `shared`, then `own`; writes to both. What could not be shared is shared when the shared store is back.
+/// Reads `shared`, then `own`; writes to both. Results that could not be shared are shared when the shared store
+/// recovers.
 #[derive(Debug, Clone)]
 pub struct SharedActions {
     own: Arc<dyn ActionStore>,
@@ -30,7 +31,7 @@ pub struct SharedActions {
 }
 
 impl SharedActions {
-    /// Results over the blobs of the same coordinators.
+    /// Combines results, with the blob stores of the same coordinators.
     pub fn new(
         own: Arc<dyn ActionStore>,
         shared: Arc<dyn ActionStore>,
@@ -49,10 +50,10 @@ impl SharedActions {
         self.shared.put(instance, action, result).await
     }
 
-    /// Shares a result, or remembers that it is to be.
+    /// Shares a result, or queues it for later.
     async fn share_or_wait(&self, instance: &str, action: &Digest, result: reapi::ActionResult) {
         if let Err(error) = self.share(instance, action, result).await {
-            tracing::debug!(%action, %error, "a result is not shared yet");
+            tracing::debug!(%action, %error, "cannot share a result yet");
             let mut waiting = self.waiting.lock();
             if waiting.len() >= WAITING {
                 waiting.pop_front();
@@ -62,7 +63,7 @@ impl SharedActions {
     }
 }
 
-/// Shares what waits whenever the shared store has come back. Ends when the store is gone.
+/// Shares queued results whenever the shared store recovers. Ends when this store is dropped.
 async fn catch_up(store: Weak<SharedActions>, mut health: watch::Receiver<Health>) {
     while health.changed().await.is_ok() {
         let up = *health.borrow_and_update() == Health::Up;
@@ -70,7 +71,7 @@ async fn catch_up(store: Weak<SharedActions>, mut health: watch::Receiver<Health
         if !up {
             continue;
         }
-        // Once each: what fails again waits for the next change of health, and is not tried in a circle.
+        // Each is tried once: one that fails again waits for the next change of health.
         let due = std::mem::take(&mut *store.waiting.lock());
         for (instance, action) in due {
             if let Ok(Some(result)) = store.own.get(&instance, &action).await {
@@ -91,7 +92,7 @@ impl ActionStore for SharedActions {
         }
         let own = self.own.get(instance, action).await?;
         if let (Ok(None), Some(found)) = (shared, &own) {
-            // It was evicted there, or that store was away when it was put.
+            // The result was evicted there, or the shared store was unavailable when it was put.
             let (store, instance, action, found) = (self.clone(), instance.to_owned(), *action, found.clone());
             tokio::spawn(async move { store.share_or_wait(&instance, &action, found).await });
         }
@@ -105,13 +106,13 @@ impl ActionStore for SharedActions {
     }
 
     fn used(&self, instance: &str, action: &Digest, at: Stamp) {
-        // The shared store knows by the read.
+        // For the shared store, the read counts as a use.
         self.own.used(instance, action, at);
     }
 
     async fn remove(&self, instance: &str, action: &Digest) -> Result<(), Error> {
         if let Err(error) = self.shared.remove(instance, action).await {
-            tracing::debug!(%action, %error, "a shared result is not removed");
+            tracing::debug!(%action, %error, "cannot remove a shared result");
         }
         self.own.remove(instance, action).await
     }

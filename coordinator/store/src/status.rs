@@ -1,4 +1,4 @@
-//! Errors on the wire: which gRPC status each one is.
+//! Maps the stores' errors to gRPC statuses.
 
 use tonic::{Code, Status};
 

@@ -1,8 +1,9 @@
-//! What a tenant holds of its quota: blobs, artifacts, results with their metadata, records of layers and builds, and logs.
+//! A tenant's usage of its quota: blobs, artifacts, results with their metadata, records of layers and builds, and
+//! logs.
 //!
-//! Invariant: all of it together stays within the quota, but for what is written between two looks at logs and records. Cached blobs and
-//! results give way to the rest; where the rest alone is as much as the quota, no further build is taken, for nothing that a user made is
-//! dropped unasked.
+//! Invariant: the total stays within the quota, except for what is written between two measurements of logs and
+//! records. Cached blobs and results are evicted to make room for the rest. If the rest alone reaches the quota, new
+//! builds are refused, because nothing that a user made is dropped without being asked.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,13 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::disk::Disk;
 use super::{BlobStore, RedbActions};
 
-/// Which part of the quota results have at most, and which is left to blobs at least: without any nothing could be built.
+/// Results may use at most one part in this many of the quota; at least as much is left for blobs, because a build
+/// needs some.
 pub(super) const PART: u64 = 8;
 
-/// Bytes that a database's file may have before much is in it: it grows by doubling.
+/// Size of a nearly empty database file: it grows by doubling.
 const EMPTY_DATABASE: u64 = 16 << 20;
 
-/// What is counted for one tenant. Cheap to clone.
+/// One tenant's usage. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Usage {
     inner: Arc<Inner>,
@@ -30,7 +32,7 @@ struct Inner {
     blobs: Disk,
     artifacts: Disk,
     results: Arc<RedbActions>,
-    /// Bytes of records and logs, as they were found last.
+    /// Bytes of records and logs, as last measured.
     records: AtomicU64,
 }
 
@@ -46,19 +48,19 @@ impl Usage {
         Self { inner: Arc::new(inner) }
     }
 
-    /// What is held beside cached blobs and results, which can be had again.
+    /// Bytes used by anything other than cached blobs and results, which can be recreated.
     fn kept(&self) -> u64 {
         self.inner.artifacts.bytes().saturating_add(self.inner.records.load(Ordering::Relaxed))
     }
 
-    /// Makes room among the blobs for what is held beside them.
+    /// Reduces the space for blobs by what everything else uses.
     pub fn settle(&self) {
         let beside = self.kept().saturating_add(self.inner.results.bytes());
         let left = self.inner.quota.saturating_sub(beside).max(self.inner.quota / PART);
         self.inner.blobs.set_capacity(left);
     }
 
-    /// Looks how much records and logs have become.
+    /// Measures records and logs.
     pub(super) async fn look(&self) {
         let directory = self.inner.data_dir.clone();
         let measured = tokio::task::spawn_blocking(move || {
@@ -72,12 +74,12 @@ impl Usage {
         self.settle();
     }
 
-    /// In words why no further build is taken, where that is so.
+    /// Why new builds are refused, if they are.
     pub fn refuses(&self) -> Option<String> {
         let (kept, quota) = (self.kept(), self.inner.quota);
         (kept.saturating_add(quota / PART) > quota).then(|| {
             format!(
-                "the tenant's artifacts, records and logs take {} MiB of its quota of {} MiB, and nothing is left to build with; ask the \
+                "the tenant's artifacts, records and logs take {} MiB of its quota of {} MiB, which leaves no space to build; ask the \
                  farm's operator to raise `store` in `--quotas`, or to drop old artifacts with `--artifacts-size`",
                 kept >> 20,
                 quota >> 20
@@ -86,7 +88,7 @@ impl Usage {
     }
 }
 
-/// What a file counts for: a database that is empty is none of its tenant's doing.
+/// The bytes of a file that count: an empty database is not charged to its tenant.
 fn counted(path: &Path, bytes: u64) -> u64 {
     if path.extension().is_some_and(|extension| extension == "redb") {
         bytes.saturating_sub(EMPTY_DATABASE)
@@ -95,7 +97,7 @@ fn counted(path: &Path, bytes: u64) -> u64 {
     }
 }
 
-/// Bytes of the files below a directory; links are not followed.
+/// Total size of the files below a directory; links are not followed.
 pub(super) fn measure(directory: &Path) -> u64 {
     let (mut bytes, mut waiting) = (0, vec![directory.to_owned()]);
     while let Some(at) = waiting.pop() {

@@ -1,4 +1,4 @@
-//! Decorator: the empty blob is always there.
+//! Decorator: the empty blob always exists.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use kiln_proto::digest::Digest;
 
 use super::{BlobStore, BlobStream, BlobWriter, Error};
 
-/// Serves the empty blob by itself, and everything else from the store inside. A digest of size 0 whose hash is not
-/// the empty blob's names nothing.
+/// Serves the empty blob itself, and everything else from the inner store. A digest of size 0 with any other hash names
+/// nothing.
 #[derive(Debug)]
 pub struct WithEmpty {
     inner: Arc<dyn BlobStore>,

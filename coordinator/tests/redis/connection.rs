@@ -75,5 +75,5 @@ async fn what_is_no_redis_is_told_apart() {
         }
     });
     let words = refused(&format!("redis://127.0.0.1:{port}"), &Tls::default()).await;
-    assert!(words.contains("does not speak Redis"), "{words}");
+    assert!(words.contains("does not speak the Redis protocol"), "{words}");
 }

@@ -210,5 +210,8 @@ async fn keys_that_were_not_told_for_a_day_verify_nothing_also_of_what_is_rememb
     provider.publish("another");
     *jwt.fetched.lock() = Instant::now().checked_sub(FRESH).map(|at| (at, Ok(())));
     let reason = jwt.identify(&token, None).await.unwrap_err();
-    assert!(reason.contains("does not publish") || reason.contains("cannot fetch the provider's keys at the moment"), "{reason}");
+    assert!(
+        reason.contains("does not publish") || reason.contains("cannot fetch the provider's keys at the moment"),
+        "{reason}"
+    );
 }

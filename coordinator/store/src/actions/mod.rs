@@ -1,7 +1,8 @@
-//! Results of actions in one redb file, in the order of their last use.
+//! Action results in one redb file, ordered by their last use.
 //!
-//! Writers queue; one thread takes all that wait and commits them at once, so a sync of the disk is shared by many results.
-//! Invariant: each action has one row in `results` and one in `order`, and both tables hold at most so many, and so many bytes.
+//! Writers queue; one thread commits all queued changes at once, so that many results share one disk sync. Invariant:
+//! each action has one row in `results` and one in `order`, and both tables stay within the limits on entries and
+//! bytes.
 
 mod table;
 mod writer;
@@ -25,18 +26,18 @@ use super::Error;
 use super::clock::{Clock, Stamp};
 use super::floor::Floor;
 
-/// Memory for the file's pages; redb's own default is a gigabyte.
+/// Memory for the file's page cache; redb's default is a gigabyte.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
-/// Changes that wait for the disk before their callers wait with them.
+/// Maximum number of queued changes before callers have to wait.
 const QUEUE: usize = 1_024;
-/// How often a use of a result is written down, in milliseconds.
+/// Minimum interval between saved uses of a result, in milliseconds.
 const NOTE_EVERY: u64 = 60_000;
-/// Results whose last noted use is remembered.
+/// Maximum number of results whose last saved use is remembered.
 const REMEMBERED: usize = 100_000;
-/// Uses that wait before they are written down without being asked for.
+/// Number of unsaved uses that triggers saving them.
 const WAITING: usize = 1_000;
 
-/// The redb file. After an I/O error redb serves no more: then it is closed, and opened again at the next use.
+/// The redb file. redb stops serving after an I/O error; the file is then closed, and reopened at the next use.
 #[derive(Debug)]
 struct Results {
     path: PathBuf,
@@ -47,7 +48,7 @@ struct Results {
     uses: Mutex<Uses>,
 }
 
-/// Uses of results that are not written down yet, and those that were lately.
+/// Uses of results that are not saved yet, and recently saved ones.
 #[derive(Debug, Default)]
 struct Uses {
     waiting: HashMap<Vec<u8>, Stamp>,
@@ -55,7 +56,7 @@ struct Uses {
 }
 
 impl Uses {
-    /// Whether so many wait that they are to be written down.
+    /// Adds a use; `true` if enough are waiting to be saved.
     fn add(&mut self, key: Vec<u8>, at: Stamp) -> bool {
         if self.noted.get(&key).is_some_and(|last| at < last.saturating_add(NOTE_EVERY)) {
             return false;
@@ -112,7 +113,7 @@ impl Results {
     }
 }
 
-/// The action cache's results in a file; those used longest ago go first.
+/// The action cache's results in a file; the least recently used are removed first.
 #[derive(Debug)]
 pub struct RedbActions {
     results: Arc<Results>,
@@ -121,7 +122,7 @@ pub struct RedbActions {
 }
 
 impl Drop for RedbActions {
-    /// Waits for what is queued, so that the file is closed when the store is gone.
+    /// Waits for queued changes, so that the file is closed when the store is dropped.
     fn drop(&mut self) {
         self.queue = None;
         if self.writer.take().is_some_and(|writer| writer.join().is_err()) {
@@ -131,12 +132,12 @@ impl Drop for RedbActions {
 }
 
 impl RedbActions {
-    /// Opens the file, and makes it where it is not.
+    /// Opens the file, and creates it if missing.
     pub fn open(path: &Path, max_entries: u64, clock: Clock) -> Result<Self, Error> {
         Self::with_floor(path, Most { entries: max_entries, bytes: u64::MAX }, clock, Floor::default())
     }
 
-    /// The same; results that were used last before the floor are gone.
+    /// The same; results last used before the floor are gone.
     pub(super) fn with_floor(path: &Path, most: Most, clock: Clock, floor: Floor) -> Result<Self, Error> {
         let (database, uses) = (RwLock::new(None), Mutex::default());
         let results = Arc::new(Results { path: path.to_owned(), most, clock, floor, database, uses });
@@ -159,19 +160,19 @@ impl RedbActions {
         done.map_err(|_| Error::Closed)?.map_err(|source| self.results.failed(source))
     }
 
-    /// Queues a change and waits until it is on the disk.
+    /// Queues a change and waits until it is on disk.
     async fn write(&self, change: impl FnOnce(writer::Done) -> Change) -> Result<u64, Error> {
         let (done, committed) = oneshot::channel();
         self.queue.as_ref().ok_or(Error::Closed)?.send(change(done)).await.map_err(|_| Error::Closed)?;
         committed.await.map_err(|_| Error::Closed)?.map_err(|source| self.results.failed(source))
     }
 
-    /// Bytes of all results.
+    /// Total bytes of all results.
     pub(super) fn bytes(&self) -> u64 {
         self.results.with(table::bytes).unwrap_or_default()
     }
 
-    /// The result last put for this action in this instance.
+    /// The latest result for this action in this instance.
     pub async fn get(&self, instance: &str, action: &Digest) -> Result<Option<reapi::ActionResult>, Error> {
         let key = table::key(instance, action);
         let Some((place, value)) = self.read(move |database| table::get(database, &key)).await? else {
@@ -183,7 +184,8 @@ impl RedbActions {
         Ok(decode(action, &value))
     }
 
-    /// Puts a result, used at that time, in place of what was there. When this returns, the result survives the process.
+    /// Stores a result, used at this time, replacing any earlier one. When this returns, the result survives the
+    /// process.
     pub async fn put(
         &self,
         instance: &str,
@@ -195,34 +197,34 @@ impl RedbActions {
         self.write(|done| Change::Put { key, value, at, done }).await.map(|_| ())
     }
 
-    /// Takes a result away, if there is one. Its blobs stay.
+    /// Removes a result, if there is one. Its blobs stay.
     pub async fn remove(&self, instance: &str, action: &Digest) -> Result<(), Error> {
         let key = table::key(instance, action);
         self.write(|done| Change::Remove { key, done }).await.map(|_| ())
     }
 
-    /// Notes that a result was used at that time. Nobody waits for it: within a minute of an earlier use nothing is noted, and what is
-    /// lost with the process before it is [written down](Self::write_uses) makes the result seem a little older.
+    /// Records that a result was used at this time, without waiting. Uses within a minute of an earlier one are
+    /// skipped; if the process ends before they are [saved](Self::write_uses), the result only seems a little older.
     pub fn used(&self, instance: &str, action: &Digest, at: Stamp) {
         if self.results.uses.lock().add(table::key(instance, action), at) {
             self.write_uses();
         }
     }
 
-    /// Has the uses that wait written down, in the background. Whatever else is written takes them along, too.
+    /// Saves waiting uses in the background. Any other write saves them too.
     pub fn write_uses(&self) {
         if let Some(queue) = &self.queue {
-            // Where the queue is full, the writer comes by anyway.
+            // If the queue is full, the writer will handle them anyway.
             let _ = queue.try_send(Change::Uses);
         }
     }
 
-    /// Removes the results that were used last before this; how many.
+    /// Removes the results last used before this time; returns their number.
     pub(super) async fn expire(&self, before: Stamp) -> Result<u64, Error> {
         self.write(|done| Change::Expire { before, done }).await
     }
 
-    /// The next results after a place, at most `count`, those used longest ago first.
+    /// The next `count` results after a place, least recently used first.
     pub(super) async fn page(&self, after: Option<Place>, count: usize) -> Result<Vec<Entry>, Error> {
         let rows = self.read(move |database| table::page(database, after, count)).await?;
         let entry = |(place, key, value): (Place, Vec<u8>, Vec<u8>)| {
@@ -231,7 +233,7 @@ impl RedbActions {
         };
         let last = rows.last().map(|(place, ..)| *place);
         let mut entries: Vec<Entry> = rows.into_iter().filter_map(entry).collect();
-        // A page of results that cannot be read is not the end.
+        // A page of unreadable results is not the end.
         if let (true, Some(place)) = (entries.is_empty(), last) {
             entries = Box::pin(self.page(Some(place), count)).await?;
         }
@@ -239,7 +241,7 @@ impl RedbActions {
     }
 }
 
-/// A result and when it was used last.
+/// A result and the time of its last use.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) place: Place,
@@ -257,7 +259,7 @@ fn decode(action: &Digest, value: &[u8]) -> Option<reapi::ActionResult> {
     match reapi::ActionResult::decode(value) {
         Ok(result) => Some(result),
         Err(error) => {
-            tracing::error!(%action, %error, "a cached result is not readable; the action will run again");
+            tracing::error!(%action, %error, "cannot read a cached result; the action will run again");
             None
         }
     }

@@ -1,4 +1,4 @@
-//! The tables of results and what is done in one transaction.
+//! The tables of results, and the operations within one transaction.
 
 use kiln_proto::digest::{Digest, DigestFunction};
 use redb::{
@@ -7,20 +7,20 @@ use redb::{
 
 use crate::clock::Stamp;
 
-/// Key of an action to its place in the order and its encoded result.
+/// Maps an action's key to its place in the order and its encoded result.
 const RESULTS: TableDefinition<'_, &[u8], (u64, &[u8])> = TableDefinition::new("results");
-/// Place in the order of use to the key.
+/// Maps a place in the order of use to the key.
 const ORDER: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("order");
 
-/// Bytes of all results with their keys, under one key.
+/// Total bytes of all results with their keys, in a single row.
 const TOTAL: TableDefinition<'_, (), u64> = TableDefinition::new("total");
 
-/// Bits of a place that tell results apart which were used in the same millisecond.
+/// Bits of a place that distinguish results used in the same millisecond.
 const COUNT_BITS: u32 = 20;
-/// Places below this only counted writes, in files of earlier versions.
+/// Places below this are from earlier versions, which only counted writes.
 const FIRST: u64 = 1 << 40;
 
-/// Where a result stands in the order of use: the time of its last use, and a count.
+/// A result's place in the order of use: the time of its last use, and a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place(u64);
 
@@ -67,16 +67,16 @@ pub(super) struct Tables<'a> {
     bytes: u64,
 }
 
-/// How many results are kept.
+/// Limits on the results that are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Most {
-    /// So many.
+    /// Maximum number of results.
     pub(crate) entries: u64,
-    /// So many bytes of them.
+    /// Maximum bytes of results.
     pub(crate) bytes: u64,
 }
 
-/// What a result counts for: it is in both tables with its key.
+/// The bytes that a result counts for: it is in both tables with its key.
 fn weight(key: &[u8], value: &[u8]) -> u64 {
     (2 * key.len() + value.len() + 16) as u64
 }
@@ -95,7 +95,7 @@ impl<'a> Tables<'a> {
         Ok(Self { results, order: transaction.open_table(ORDER)?, bytes })
     }
 
-    /// The first place of that time which nobody has.
+    /// The first free place at this time.
     fn free(&self, at: Stamp) -> Result<Place, redb::Error> {
         let (first, next) = (Place::first_at(at), Place::first_at(at + 1));
         let last = self.order.range(first.0..next.0)?.next_back().transpose()?;
@@ -119,7 +119,7 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    /// Moves a result to a later place. One that is gone stays so.
+    /// Moves a result to a later place. A removed one is ignored.
     pub(super) fn used(&mut self, key: &[u8], at: Stamp) -> Result<(), redb::Error> {
         let value = match self.results.get(key)? {
             Some(row) if Place(row.value().0).used() < at => row.value().1.to_vec(),
@@ -128,7 +128,7 @@ impl<'a> Tables<'a> {
         self.put(key, &value, at)
     }
 
-    /// Removes the results that were used last before this, and the oldest of those that are too many; how many.
+    /// Removes the results last used before this time, and the oldest beyond the limits; returns their number.
     pub(super) fn expire(&mut self, before: Stamp, most: Most) -> Result<u64, redb::Error> {
         let mut removed = 0;
         loop {
@@ -144,7 +144,7 @@ impl<'a> Tables<'a> {
     }
 }
 
-/// Runs one transaction. When this returns, it is on the disk.
+/// Runs one transaction. When this returns, it is on disk.
 pub(super) fn change<T>(
     database: &Database,
     work: impl FnOnce(&mut Tables<'_>) -> Result<T, redb::Error>,
@@ -159,7 +159,7 @@ pub(super) fn change<T>(
     Ok(done)
 }
 
-/// Makes the tables where they are not. Results of an earlier version count as used now: when they were is not known.
+/// Creates missing tables. Results of an earlier version count as used now, because their last use is unknown.
 pub(super) fn prepare(database: &Database, most: Most, now: Stamp) -> Result<(), redb::Error> {
     change(database, |tables| {
         loop {
@@ -173,7 +173,7 @@ pub(super) fn prepare(database: &Database, most: Most, now: Stamp) -> Result<(),
     .map(|_| ())
 }
 
-/// Bytes of all results.
+/// Total bytes of all results.
 pub(super) fn bytes(database: &Database) -> Result<u64, redb::Error> {
     let transaction = database.begin_read()?;
     Ok(transaction.open_table(TOTAL)?.get(())?.map_or(0, |total| total.value()))

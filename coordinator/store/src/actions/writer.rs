@@ -1,4 +1,4 @@
-//! The thread that writes: all changes that wait go into one transaction.
+//! The writer thread: commits all queued changes in one transaction.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::{QUEUE, Results, table};
 use crate::clock::Stamp;
 
-/// Told when a change is on the disk, with the results that it removed.
+/// Notified when a change is on disk, with the number of results that it removed.
 pub(super) type Done = oneshot::Sender<Result<u64, Arc<redb::Error>>>;
 
-/// What is to be written.
+/// A change to write.
 #[derive(Debug)]
 pub(super) enum Change {
     Put {
@@ -23,7 +23,7 @@ pub(super) enum Change {
         key: Vec<u8>,
         done: Done,
     },
-    /// Uses wait to be written down.
+    /// There are uses to save.
     Uses,
     Expire {
         before: Stamp,
@@ -31,7 +31,7 @@ pub(super) enum Change {
     },
 }
 
-/// Ends when the store is dropped; what was used is on the disk then.
+/// Ends when the store is dropped; by then all uses are on disk.
 pub(super) fn write_all(results: &Results, mut changes: mpsc::Receiver<Change>) {
     let mut batch = Vec::new();
     while changes.blocking_recv_many(&mut batch, QUEUE) > 0 {
@@ -42,23 +42,23 @@ pub(super) fn write_all(results: &Results, mut changes: mpsc::Receiver<Change>) 
                 Change::Put { done, .. } | Change::Remove { done, .. } => (0, done),
                 Change::Expire { done, .. } => (*written.as_ref().unwrap_or(&0), done),
             };
-            // A caller that went away does not want to know.
+            // The caller may have left.
             let _ = done.send(written.clone().map(|_| removed));
         }
     }
     if let Err(error) = write(results, &[]) {
-        tracing::debug!(%error, "the last uses of results are not written down");
+        tracing::debug!(%error, "cannot save the last uses of results");
     }
 }
 
-/// Gives the results that were removed because they are too old or too many.
+/// Returns the number of results that were removed because of age or limits.
 fn write(results: &Results, batch: &[Change]) -> Result<u64, Arc<redb::Error>> {
     let uses = std::mem::take(&mut results.uses.lock().waiting);
     let nothing = uses.is_empty() && batch.iter().all(|change| matches!(change, Change::Uses));
     if nothing && !batch.is_empty() {
         return Ok(0);
     }
-    // What may have lost blobs goes with the next change, whatever that is.
+    // Results that may have lost blobs are removed along with the next change.
     let mut before = results.floor.get();
     let written = results.with(|database| {
         table::change(database, |tables| {

@@ -1,18 +1,18 @@
-//! How much a store may hold: so many bytes, or its share of the disk.
+//! A store's size limit: a number of bytes, or its share of the disk.
 
 use std::path::Path;
 
-/// The largest share.
+/// Upper limit of a share.
 const MOST_SHARE: u64 = 50 << 30;
-/// Which part of the disk's free room, and of what the store holds already, a share is.
+/// A share is one part in this many of the free disk space, including what the store already holds.
 const PART: u64 = 5;
 
-/// The bound of a store.
+/// The size limit of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
     /// So many bytes.
     Bytes(u64),
-    /// A fifth of the disk's free room when the store opens, its own blobs counted as free, and at most 50 GiB.
+    /// A fifth of the free disk space when the store opens, counting its own blobs as free, and at most 50 GiB.
     Share,
 }
 
@@ -23,14 +23,14 @@ impl From<u64> for Bound {
 }
 
 impl Bound {
-    /// The bound in bytes, of a store in `dir` that holds so much.
+    /// The limit in bytes for a store in `dir` that holds `held` bytes.
     pub(super) fn bytes(self, dir: &Path, held: u64) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes,
             Self::Share => match rustix::fs::statvfs(dir) {
                 Ok(disk) => share(disk.f_bavail.saturating_mul(disk.f_frsize), held),
                 Err(error) => {
-                    tracing::warn!(%error, dir = %dir.display(), "cannot tell how full the disk is");
+                    tracing::warn!(%error, dir = %dir.display(), "cannot determine how full the disk is");
                     MOST_SHARE
                 }
             },

@@ -1,11 +1,11 @@
-//! One bound for the blobs of several stores: what all tenants together may have on the disk.
+//! A common limit for the blobs of several stores: all tenants together on one disk.
 //!
-//! Room is made from what was used longest ago, whoever's it is: from what no result names, then from what results name. What was
-//! used so lately that running work may need it is taken only from stores that hold more than an equal part. So who
-//! fills the disk displaces what is old, and beyond that what is their own.
+//! The least recently used blobs are evicted first, whichever store they belong to: first those that no result names,
+//! then those that results name. Blobs used so recently that running work may need them are only taken from stores that
+//! hold more than an equal part. So a tenant that fills the disk evicts what is old, and beyond that its own blobs.
 //!
-//! Invariant: no byte is written before all blobs and reservations together are within the bound. One lock is held while room is made;
-//! an index's own is taken under it, never the other way round.
+//! Invariant: no byte is written before all blobs and reservations together are within the limit. One lock is held
+//! while blobs are evicted; an index's own lock is taken under it, never the other way round.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ use crate::clock::Stamp;
 use crate::index::{Total, Which};
 use crate::{Error, usage};
 
-/// The bound of several stores. Cheap to clone.
+/// The common limit of several stores. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Budget {
     shared: Arc<Shared>,
@@ -38,14 +38,14 @@ struct Shared {
 struct Member {
     store: Arc<Inner>,
     own: bool,
-    /// What was used from then on may be needed by work that runs or is about to begin.
+    /// Blobs used since this time may be needed by work that is running or about to begin.
     kept_from: Stamp,
-    /// What was used from then on may be needed by work that runs.
+    /// Blobs used since this time may be needed by running work.
     held_from: Stamp,
 }
 
 impl Budget {
-    /// A bound for stores of which all but the first lie in `tenants/NAME/blobs`.
+    /// A limit for stores of which all but the first are in `tenants/NAME/blobs`.
     pub fn new(bound: impl Into<Bound>, tenants: &Path) -> Self {
         let shared = Shared {
             bound: bound.into(),
@@ -58,17 +58,17 @@ impl Budget {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Bytes of blobs, with those being written.
+    /// Bytes of blobs, including those being written.
     pub fn bytes(&self) -> u64 {
         self.shared.total.bytes()
     }
 
-    /// Most that they may be; none before the first store is open.
+    /// The limit in bytes; `None` before the first store is open.
     pub fn capacity(&self) -> Option<u64> {
         self.shared.capacity.get().copied()
     }
 
-    /// The same for a store in `dir` that is about to join and holds so much.
+    /// The limit for a store in `dir` that is about to join and holds `held` bytes.
     pub(super) fn settle(&self, dir: &Path, held: u64) -> u64 {
         *self.shared.capacity.get_or_init(|| match self.shared.bound {
             Bound::Bytes(bytes) => bytes,
@@ -80,7 +80,7 @@ impl Budget {
         })
     }
 
-    /// From now on this store's blobs count.
+    /// Counts this store's blobs from now on.
     pub(super) fn join(&self, store: &Arc<Inner>) {
         let mut members = self.shared.members.lock();
         store.index.lock().count_in(self.shared.total.clone());
@@ -88,10 +88,10 @@ impl Budget {
         self.make_room(&mut members, None);
     }
 
-    /// Sees to it that so many bytes, which `store` has reserved, are within the bound.
+    /// Ensures that `bytes`, which `store` has reserved, are within the limit.
     ///
     /// # Errors
-    /// Where too much is being written. The reservation stays the caller's.
+    /// If too much is being written. The caller keeps its reservation.
     pub(super) fn admit(&self, store: &Inner, bytes: u64) -> Result<(), Error> {
         if bytes == 0 {
             return Ok(());
@@ -99,7 +99,8 @@ impl Budget {
         let capacity = self.shared.capacity.get().copied().unwrap_or(u64::MAX);
         let reserved = store.index.lock().reserved();
         if self.shared.count.load(Ordering::Acquire) > 1 {
-            // Of what others' uploads leave one store's take half at most, so that some is left for whoever comes next.
+            // A store's uploads may use at most half of what the uploads of others leave, so that some is left for the
+            // next one.
             let others = self.shared.total.reserved().saturating_sub(reserved);
             let most = capacity.saturating_sub(others) / 2;
             if reserved > most {
@@ -115,8 +116,8 @@ impl Budget {
         Err(Error::Crowded { needed: bytes, most: capacity.saturating_sub(others) })
     }
 
-    /// Evicts until all is within the bound; false where nothing is left to evict. For `own`, whose reservation is what needs the
-    /// room, its own blobs are the last resort.
+    /// Evicts until everything is within the limit; `false` if nothing is left to evict. The last resort is the blobs
+    /// of `own`, whose reservation needs the space.
     fn make_room(&self, members: &mut Vec<Weak<Inner>>, own: Option<&Inner>) -> bool {
         members.retain(|member| member.strong_count() > 0);
         self.shared.count.store(members.len(), Ordering::Release);
@@ -139,7 +140,7 @@ impl Budget {
     }
 }
 
-/// Whose blob goes next, and which.
+/// The next blob to evict: its store and kind.
 fn next(members: &[Member], capacity: u64) -> Option<(&Member, Which, Stamp)> {
     let holding = members.iter().filter(|member| member.bytes() > 0).count().max(1) as u64;
     let above = |member: &Member| member.bytes() > capacity / holding;
@@ -152,7 +153,7 @@ fn next(members: &[Member], capacity: u64) -> Option<(&Member, Which, Stamp)> {
         .or_else(|| oldest(members, Which::Any, |member| member.own, |_| Stamp::MAX))
 }
 
-/// Of these members, the one whose first blob was used longest ago.
+/// The member whose first blob was used least recently.
 fn oldest<'a>(
     members: &'a [Member],
     which: Which,

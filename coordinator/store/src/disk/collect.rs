@@ -1,6 +1,6 @@
-//! A disk's part in a collection: what results name is marked, and what was not used for long is removed.
+//! A disk's part in a collection: marks blobs that results name, and removes blobs that were not used for long.
 //!
-//! The lock is held for a few blobs at a time.
+//! The lock is held for only a few blobs at a time.
 
 use std::sync::Arc;
 
@@ -13,23 +13,24 @@ use crate::Swept;
 use crate::clock::Stamp;
 use kiln_trees::Blobs;
 
-/// Blobs that are looked at while the lock is held.
+/// Blobs checked while the lock is held.
 const LOOK: usize = 4_096;
-/// Blobs whose files are moved away while the lock is held.
+/// Blobs whose files are moved while the lock is held.
 const MOVE: usize = 64;
 
 impl Disk {
-    /// These blobs, as far as they are here, are named by a result that was used then.
+    /// Records that a result used at this time names these blobs, as far as they are here.
     pub(crate) fn name(&self, digests: &[Digest], used: Stamp) {
         digests.chunks(LOOK).for_each(|some| self.inner.index.lock().name(some, used));
     }
 
-    /// What is not [named](Self::name) between this and [`end_marking`](Self::end_marking) is named by no result.
+    /// Starts a marking: blobs not [named](Self::name) before [`end_marking`](Self::end_marking) are named by no
+    /// result.
     pub(crate) fn begin_marking(&self) {
         self.inner.index.lock().begin_marking();
     }
 
-    /// Sees to it that what no result names goes first, but for what may be in use.
+    /// Ends a marking: blobs that no result names are evicted first from now on, except those that may be in use.
     pub(crate) fn end_marking(&self) {
         let kept_from = self.inner.in_use.kept_from();
         let (mut cursor, mut unmarked) = (0, Vec::new());
@@ -39,25 +40,25 @@ impl Disk {
         } {
             unmarked.extend(some);
         }
-        // The latest used first: each goes before those that were put there earlier.
+        // Most recently used first: each is put in front of the previous ones.
         unmarked.sort_unstable_by_key(|one| std::cmp::Reverse(one.used()));
         unmarked.chunks(LOOK).for_each(|some| self.inner.index.lock().unname(some));
     }
 
-    /// Removes blobs that were used last before this, but for what may be in use. Whoever calls has removed the results that were
-    /// used last before it.
+    /// Removes blobs last used before this time, except those that may be in use. The caller must already have removed
+    /// the results last used before it.
     pub(crate) async fn sweep(&self, before: Stamp) -> Result<Swept, Error> {
         let inner = self.inner.clone();
         blocking(move || Ok(inner.sweep(before))).await
     }
 
-    /// Removes those of these blobs that the last marking did not find named, but for what running work may use.
+    /// Removes those of these blobs that the last marking did not find named, except those that running work may use.
     pub(crate) async fn free(&self, candidates: Vec<Digest>) -> Result<Swept, Error> {
         let inner = self.inner.clone();
         blocking(move || Ok(inner.free(&candidates))).await
     }
 
-    /// What evictions took from results since they were last asked.
+    /// Whether evictions have removed named blobs since the last call.
     pub(crate) fn took_named(&self) -> bool {
         self.inner.took_named.swap(false, std::sync::atomic::Ordering::AcqRel)
     }
@@ -93,8 +94,8 @@ impl Inner {
         swept
     }
 
-    /// Has the files of blobs say that they were used now, so that a restart knows. In the background: nobody waits for it, and
-    /// what is lost with the process makes a blob seem a little older.
+    /// Saves the blobs' last use in their files' dates, so that a restart knows it. Runs in the background without
+    /// being waited for; if it is lost with the process, a blob only seems a little older.
     pub(super) fn save(&self, digests: Vec<Digest>, now: Stamp) {
         if digests.is_empty() {
             return;
@@ -114,19 +115,19 @@ fn times(used: Stamp) -> Timestamps {
     Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification }
 }
 
-/// Has a blob's file say when it was used last. One that is gone meanwhile is no matter.
+/// Saves a blob's last use in its file's date. The blob may be gone meanwhile.
 fn set_used(path: &std::path::Path, used: Stamp) {
     if let Err(error) = rustix::fs::utimensat(CWD, path, &times(used), AtFlags::empty())
         && error != rustix::io::Errno::NOENT
     {
-        tracing::debug!(path = %path.display(), %error, "cannot note that a blob was used");
+        tracing::debug!(path = %path.display(), %error, "cannot record a blob's last use");
     }
 }
 
-/// Has a file that is being written say when it was used last.
+/// Saves the last use in the date of a file being written.
 pub(super) fn set_written(file: &std::fs::File, used: Stamp) {
     if let Err(error) = rustix::fs::futimens(file, &times(used)) {
-        tracing::debug!(%error, "cannot note when a blob was written");
+        tracing::debug!(%error, "cannot record when a blob was written");
     }
 }
 

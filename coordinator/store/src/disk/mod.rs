@@ -1,10 +1,11 @@
-//! Blobs as files: `{sha256,blake3}/{first byte of the hash}/{hash}-{size}`, written beside in `tmp/` and renamed.
+//! Blobs as files: `{sha256,blake3}/{first byte of the hash}/{hash}-{size}`, written in `tmp/` and then renamed.
 //!
-//! What a killed process leaves in `tmp/` is removed at the next start; a rename makes a blob visible whole. After a loss of
-//! power a file may have lost bytes: one of a wrong size is dropped at the start, and any other is found out by the first read,
-//! since no bytes leave that were not hashed by this process. A store that is `durable` syncs each blob before it says so.
+//! What a killed process leaves in `tmp/` is removed at the next start; a rename makes a blob visible completely. After
+//! a power cut a file may have lost bytes: files of the wrong size are dropped at the start, and any other damage is
+//! detected by the first read, because only bytes hashed by this process are served. A `durable` store syncs each blob
+//! before it reports success.
 //!
-//! Invariant: files come and go only under the index's lock, so the index names exactly the files that are there.
+//! Invariant: files are added and removed only under the index's lock, so the index lists exactly the existing files.
 
 mod bound;
 mod budget;
@@ -34,27 +35,28 @@ use super::in_use::InUse;
 use super::index::{Evicted, Full, Index, Which};
 use super::{BlobStore, BlobStream, BlobWriter, Error};
 
-/// Bytes read from a blob at once, and the largest piece that a stream yields.
+/// Bytes per read of a blob, and the maximum size of a stream's pieces.
 pub const CHUNK_BYTES: usize = 1024 * 1024;
 
-/// Where a store is and what it may hold.
+/// Location and limits of a store.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The store's own directory.
     pub dir: PathBuf,
-    /// Bytes of blobs; beyond them, what no result names goes first, then the oldest results with their blobs.
+    /// Maximum bytes of blobs; beyond that, blobs that no result names are evicted first, then the oldest results with
+    /// their blobs.
     pub capacity: Bound,
-    /// What it and other stores may hold together.
+    /// The common limit with other stores.
     pub budget: Option<Budget>,
-    /// Whether a blob is synced to the disk before its write ends.
+    /// Whether a blob is synced to disk before its write completes.
     pub durable: bool,
-    /// Where the time comes from.
+    /// The source of time.
     pub clock: Clock,
     /// What running work keeps.
     pub in_use: InUse,
 }
 
-/// Blobs in a directory of one disk.
+/// Blobs in a directory on one disk.
 #[derive(Debug, Clone)]
 pub struct Disk {
     inner: Arc<Inner>,
@@ -69,7 +71,7 @@ struct Inner {
     evictions: AtomicU64,
     clock: Clock,
     in_use: InUse,
-    /// Raised before a blob goes that a result named.
+    /// Raised before a named blob is removed.
     floor: Floor,
     took_named: AtomicBool,
     budget: Option<Budget>,
@@ -77,7 +79,7 @@ struct Inner {
 }
 
 impl Disk {
-    /// Opens a store and lists what it holds; makes it where it is not. Blocks.
+    /// Opens a store and lists its contents; creates it if missing. Blocks.
     pub fn open(config: Config) -> Result<Self, Error> {
         let Config { dir, capacity, budget, durable, clock, in_use } = config;
         let tmp = dir.join("tmp");
@@ -87,7 +89,7 @@ impl Disk {
         let floor = Floor::default();
         let bound = |held| match (&budget, capacity) {
             (None, capacity) => capacity.bytes(&dir, held),
-            // Where it has no smaller bound of its own, its blobs are evicted in one order with all others'.
+            // Without a smaller limit of its own, its blobs are evicted in one common order with all others.
             (Some(budget), capacity) => match (budget.settle(&dir, held), capacity) {
                 (together, Bound::Bytes(bytes)) if bytes < together => bytes,
                 _ => u64::MAX,
@@ -104,7 +106,7 @@ impl Disk {
         Ok(Self { inner })
     }
 
-    /// How full it is, alone or together with those that share its bound, in percent.
+    /// How full it is in percent, alone or together with those that share its limit.
     pub(super) fn percent(&self) -> u64 {
         let percent = |bytes: u64, capacity: u64| bytes.saturating_mul(100) / capacity.max(1);
         let alone = percent(self.bytes(), self.capacity());
@@ -112,7 +114,7 @@ impl Disk {
         alone.max(together.unwrap_or_default())
     }
 
-    /// Bounds the store anew, and evicts what is beyond that.
+    /// Changes the limit, and evicts what exceeds it.
     pub(super) fn set_capacity(&self, capacity: u64) {
         self.inner.set_capacity(capacity);
     }
@@ -123,7 +125,7 @@ impl Disk {
     }
 }
 
-/// Holds the store for this process; the kernel lets go when the process ends, however it ends.
+/// Locks the store for this process; the kernel releases the lock when the process ends in any way.
 fn lock(path: &Path) -> Result<File, Error> {
     let file = File::create(path).map_err(|source| Error::io("make", path, source))?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
@@ -133,7 +135,7 @@ fn lock(path: &Path) -> Result<File, Error> {
     }
 }
 
-/// Runs blocking work beside the runtime.
+/// Runs blocking work outside the runtime's threads.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
@@ -142,7 +144,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
     }
 }
 
-/// A blob's file in the store at `dir`.
+/// The path of a blob's file in the store at `dir`.
 fn path_in(dir: &Path, digest: &Digest) -> PathBuf {
     let hex = digest.hex();
     let name = format!("{hex}-{}", digest.size);
@@ -154,7 +156,7 @@ impl Inner {
         path_in(&self.dir, digest)
     }
 
-    /// Sets bytes aside for a write, evicting what is missed least.
+    /// Reserves bytes for a write, and evicts what is needed least.
     fn reserve(&self, bytes: u64) -> Result<(), Error> {
         let kept_from = self.in_use.kept_from();
         let mut index = self.index.lock();
@@ -174,7 +176,7 @@ impl Inner {
         }
     }
 
-    /// Evicts the blob that goes first of these.
+    /// Evicts the first of these blobs.
     fn evict_first(&self, which: Which, before: Stamp) {
         let mut index = self.index.lock();
         let mut evicted = Evicted::default();
@@ -183,7 +185,7 @@ impl Inner {
         self.drop_evicted(index, evicted);
     }
 
-    /// Removes the files of what was just evicted. The floor rises before another sees that they are gone.
+    /// Removes the files of evicted blobs. The floor is raised before others can see that they are gone.
     fn drop_evicted(&self, mut index: MutexGuard<'_, Index>, evicted: Evicted) {
         if let Some(until) = evicted.named_until {
             self.floor.raise(until);
@@ -208,7 +210,7 @@ impl Inner {
         self.index.lock().release(bytes);
     }
 
-    /// Drops this very file of a blob, whose bytes were found wrong or gone.
+    /// Drops this exact file of a blob, because it is damaged or missing.
     fn drop_blob(&self, digest: &Digest, born: u64) {
         let mut index = self.index.lock();
         if index.remove(digest, born) {
@@ -218,7 +220,7 @@ impl Inner {
         }
     }
 
-    /// Takes files out of sight: a rename is quick, where freeing a large file's blocks is not. The lock is held.
+    /// Moves files out of sight: a rename is fast, while freeing a large file's blocks is not. The lock is held.
     fn move_away(&self, _index: &mut MutexGuard<'_, Index>, digests: &[Digest]) -> Vec<PathBuf> {
         let away = |digest: &Digest| {
             let count = self.evictions.fetch_add(1, Ordering::Relaxed);
@@ -240,7 +242,7 @@ impl Inner {
 fn remove(paths: &[PathBuf]) {
     for path in paths {
         if let Err(error) = std::fs::remove_file(path) {
-            tracing::warn!(path = %path.display(), %error, "cannot remove an evicted blob; it goes at the next start");
+            tracing::warn!(path = %path.display(), %error, "cannot remove an evicted blob; the next start will");
         }
     }
 }

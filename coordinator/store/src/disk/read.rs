@@ -1,4 +1,4 @@
-//! Reading a blob, and finding out when its bytes are not what its name says.
+//! Reads blobs and detects damaged ones.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -14,7 +14,7 @@ use super::{BlobStream, CHUNK_BYTES, Error, Inner};
 use crate::index::Known;
 
 impl Inner {
-    /// Opens a blob's file. One that is gone though the index names it was removed by somebody else.
+    /// Opens a blob's file. If it is missing although the index lists it, something else removed it.
     fn open(&self, digest: &Digest) -> Result<(File, PathBuf, Known), Error> {
         let now = self.clock.now();
         let known = self.index.lock().touch(digest, now).ok_or(Error::NotFound { digest: *digest })?;
@@ -36,12 +36,12 @@ impl Inner {
         }
     }
 
-    /// The whole blob, checked. A damaged one is dropped, and absent.
+    /// Returns the whole blob, checked. A damaged one is dropped and counts as missing.
     pub(super) fn get(&self, digest: &Digest) -> Result<Bytes, Error> {
         self.read_whole(digest, self.open(digest)?)
     }
 
-    /// The same, without using it.
+    /// The same, without counting as a use.
     pub(super) fn look(&self, digest: &Digest) -> Result<Bytes, Error> {
         let known = self.index.lock().look(digest).ok_or(Error::NotFound { digest: *digest })?;
         self.read_whole(digest, self.open_known(digest, known)?)
@@ -57,8 +57,8 @@ impl Inner {
         Ok(data.into())
     }
 
-    /// Opens a blob for streaming `wanted` bytes from `offset` on. A part of a blob that this process did not hash yet costs
-    /// a pass over all of it first.
+    /// Opens a blob to stream `wanted` bytes from `offset` on. For a part of a blob that this process has not hashed
+    /// yet, the whole blob is read first.
     pub(super) fn reader(self: &Arc<Self>, digest: &Digest, offset: u64, wanted: u64) -> Result<Reader, Error> {
         let (file, path, known) = self.open(digest)?;
         let whole = || digest.function.hasher();
@@ -84,7 +84,7 @@ impl Inner {
         Ok(reader)
     }
 
-    /// Draws the conclusion from a hash over a blob's file.
+    /// Marks a blob as verified, or drops it if the hash of its file is wrong.
     fn settle(&self, digest: &Digest, known: Known, found: Digest) -> Result<(), Error> {
         if found == *digest {
             if !known.verified {
@@ -92,13 +92,13 @@ impl Inner {
             }
             return Ok(());
         }
-        tracing::error!(%digest, %found, path = %self.path(digest).display(), "a blob was damaged on the disk; it is dropped");
+        tracing::error!(%digest, %found, path = %self.path(digest).display(), "dropped a blob that was damaged on the disk");
         self.drop_blob(digest, known.born);
         Err(Error::Corrupt { digest: *digest, found })
     }
 }
 
-/// Before any byte was handed out, a damaged blob is simply one that is not there.
+/// Before any byte was sent, a damaged blob counts as missing.
 fn absent_if_corrupt(error: Error) -> Error {
     match error {
         Error::Corrupt { digest, .. } => Error::NotFound { digest },
@@ -114,12 +114,12 @@ pub(super) struct Reader {
     file: File,
     path: PathBuf,
     left: u64,
-    /// Set where the whole blob is read.
+    /// Set if the whole blob is read.
     hasher: Option<Hasher>,
 }
 
 impl Reader {
-    /// The next piece; none at the end. The last piece of a whole blob comes only when the hash was right.
+    /// The next piece; `None` at the end. The last piece of a whole blob is returned only if the hash was right.
     fn step(&mut self) -> Result<Option<Bytes>, Error> {
         if self.left == 0 && self.hasher.is_none() {
             return Ok(None);
@@ -157,7 +157,7 @@ fn spawn(mut reader: Reader) -> Step {
     })
 }
 
-/// The pieces, one read ahead while the last is on its way. No thread waits for a slow receiver.
+/// The pieces; one is read ahead while the previous one is sent. No thread waits for a slow receiver.
 pub(super) fn stream(reader: Reader) -> BlobStream {
     stream::unfold(Some(spawn(reader)), |step| async {
         let (reader, piece) = match blocking_step(step?).await {

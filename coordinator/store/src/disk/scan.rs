@@ -1,4 +1,4 @@
-//! What is on the disk when the store opens.
+//! Lists the disk when the store opens.
 
 use std::ffi::OsStr;
 use std::fs::{DirEntry, ReadDir};
@@ -22,8 +22,8 @@ pub(super) fn clear(tmp: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Lists the blobs, those used last as the newest. A file whose size is not the one in its name is removed;
-/// what is no blob is left alone. `capacity` is asked for the bound of a store that holds so much.
+/// Lists the blobs, most recently used as the newest. A file whose size does not match its name is removed; files that
+/// are not blobs are left alone. `capacity` returns the limit of a store that holds the given bytes.
 pub(super) fn scan(dir: &Path, capacity: impl FnOnce(u64) -> u64, now: Stamp, floor: &Floor) -> Result<Index, Error> {
     let mut found: Vec<(SystemTime, Digest)> = Vec::new();
     for function in [DigestFunction::Sha256, DigestFunction::Blake3] {
@@ -55,12 +55,12 @@ pub(super) fn scan(dir: &Path, capacity: impl FnOnce(u64) -> u64, now: Stamp, fl
 fn examine(function: DigestFunction, entry: &DirEntry) -> Result<Option<(SystemTime, Digest)>, Error> {
     let path = entry.path();
     let Some(digest) = parse(function, &entry.file_name()) else {
-        tracing::warn!(path = %path.display(), "this file in the blob store is no blob; it is left alone");
+        tracing::warn!(path = %path.display(), "ignoring a file in the blob store that is not a blob");
         return Ok(None);
     };
     let metadata = entry.metadata().map_err(|source| Error::io("examine", &path, source))?;
     if !metadata.is_file() || metadata.len() != digest.size {
-        tracing::error!(%digest, found_bytes = metadata.len(), "a blob lost bytes on the disk; it is dropped");
+        tracing::error!(%digest, found_bytes = metadata.len(), "dropped a blob that was truncated on the disk");
         remove(&path)?;
         return Ok(None);
     }
@@ -73,7 +73,7 @@ fn parse(function: DigestFunction, name: &OsStr) -> Option<Digest> {
     Digest::new(function, hash, size.parse().ok()?).ok()
 }
 
-/// Lists a directory; nothing where a file stands in its place.
+/// Lists a directory; empty if it is a file.
 fn list(dir: &Path) -> Result<impl Iterator<Item = io::Result<DirEntry>>, Error> {
     let entries: Option<ReadDir> = match std::fs::read_dir(dir) {
         Ok(entries) => Some(entries),

@@ -1,4 +1,4 @@
-//! Writing a blob: hashed on its way into a temporary file, then renamed.
+//! Writes a blob: hashes it while writing a temporary file, which is then renamed.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -13,10 +13,10 @@ use tokio::task::JoinHandle;
 use super::{Error, Inner};
 use crate::BlobWriter;
 
-/// Bytes gathered before they go to the disk at once: clients send pieces as small as 16 KiB.
+/// Bytes buffered before each write to disk: clients send pieces as small as 16 KiB.
 const GATHER_BYTES: usize = 256 * 1024;
 
-/// A temporary file with the bytes that were set aside for it. Dropped, both are given back.
+/// A temporary file with its reserved bytes. Both are released on drop.
 struct Sink {
     inner: Arc<Inner>,
     file: Option<NamedTempFile>,
@@ -53,13 +53,13 @@ impl Sink {
         Ok(())
     }
 
-    /// Makes the blob visible, if it is the right one.
+    /// Makes the blob visible after checking its digest.
     fn commit(mut self, digest: &Digest) -> Result<(), Error> {
         let found = self.hasher.clone().finish();
         if found != *digest {
             return Err(Error::Mismatch { expected: *digest, found });
         }
-        // An empty blob has no piece that made the file.
+        // An empty blob has had no piece that created the file.
         self.append(&[])?;
         let inner = self.inner.clone();
         let Some(file) = self.file.take() else { return Err(Error::Abandoned { digest: *digest }) };
@@ -116,7 +116,7 @@ enum State {
     Failed,
 }
 
-/// A blob being streamed in. Bytes are gathered while those before them go to the disk.
+/// A blob being streamed in. Bytes are buffered while earlier ones are written to disk.
 pub(super) struct FileWriter {
     digest: Digest,
     received: u64,
@@ -131,7 +131,7 @@ impl FileWriter {
         Self { digest, received: 0, gathered: Vec::new(), gathered_bytes: 0, state: State::Ready(sink) }
     }
 
-    /// Waits until the disk has what was given to it. May be dropped and called again.
+    /// Waits until the pending write has completed. May be dropped and called again.
     async fn settle(&mut self) -> Result<(), Error> {
         if let State::Busy(job) = &mut self.state {
             let done = job.await;
@@ -167,7 +167,8 @@ impl BlobWriter for FileWriter {
             self.gathered_bytes = 0;
             self.state = State::Busy(tokio::task::spawn_blocking(move || sink.append(&pieces).map(|()| sink)));
         }
-        // From here on nothing is awaited: the bytes are taken, or the call was dropped before.
+        // Nothing is awaited from here on, so the bytes are taken completely or, if the call was dropped earlier, not
+        // at all.
         self.received = received;
         self.gathered_bytes += data.len();
         self.gathered.push(data);

@@ -1,10 +1,10 @@
-//! Which blobs are on the disk, in the order of their last use, within a bound of bytes.
+//! The blobs on disk, ordered by their last use, within a limit of bytes.
 //!
-//! There are two orders: of blobs that a cached result names, and of all others. Room is made from the others first, then from what
-//! results name. What was used lately goes only where nothing else is left, and then the oldest of both first.
+//! There are two orders: blobs that a cached result names, and all others. The others are evicted first, then named
+//! ones. Recently used blobs are only evicted if nothing else is left, and then the oldest of both first.
 //!
-//! Lists threaded through a table by numbers: an entry costs some 170 bytes of memory, and every operation but the scans of a
-//! collection constant time. Invariant: `bytes + reserved <= capacity` after every call.
+//! Linked lists through a table: an entry takes about 170 bytes of memory, and every operation except a collection's
+//! scans takes constant time. Invariant: `bytes + reserved <= capacity` after every call.
 
 mod order;
 mod scan;
@@ -25,49 +25,49 @@ struct Slot {
     links: Links,
     born: u64,
     verified: bool,
-    /// Some cached result names it, as far as is known.
+    /// Whether a cached result names it, as far as is known.
     named: bool,
-    /// The marking that last found it named.
+    /// The last marking that found it named.
     mark: u64,
     used: Stamp,
-    /// What its file says of its last use.
+    /// The last use that is saved in its file.
     saved: Stamp,
 }
 
 /// What is known of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Known {
-    /// Tells this file from an earlier or later one of the same digest.
+    /// Distinguishes this file from earlier and later ones of the same digest.
     pub(crate) born: u64,
     /// Whether its bytes were hashed in this process.
     pub(crate) verified: bool,
-    /// Its file is to be told that it was used.
+    /// Whether its last use should be saved in its file.
     pub(crate) unsaved: bool,
 }
 
-/// There is not so much room even when everything is evicted.
+/// The limit is too small even if everything is evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full {
-    /// Bytes held by blobs that are being written.
+    /// Bytes reserved for blobs that are being written.
     pub(crate) writing: u64,
 }
 
-/// Blobs that must go.
+/// Evicted blobs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Evicted {
     pub(crate) blobs: Vec<Digest>,
-    /// The latest use of those among them that results named: results that were used last by then may have lost blobs.
+    /// The latest use of a named blob among them: results last used by then may have lost blobs.
     pub(crate) named_until: Option<Stamp>,
 }
 
-/// Which blobs are asked for.
+/// A selection of blobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Which {
-    /// Those that no result names.
+    /// Blobs that no result names.
     Loose,
-    /// Those that results name.
+    /// Blobs that results name.
     Named,
-    /// All.
+    /// All blobs.
     Any,
 }
 
@@ -93,10 +93,10 @@ impl Total {
     }
 }
 
-/// How far what a blob's file says of its last use may be behind, in milliseconds: 15 minutes.
+/// How far the last use saved in a blob's file may lag behind, in milliseconds: 15 minutes.
 pub(crate) const SAVE_EVERY: u64 = 15 * 60 * 1_000;
 
-/// Index of a store's blobs.
+/// The index of a store's blobs.
 #[derive(Debug)]
 pub(crate) struct Index {
     by_digest: HashMap<Digest, u32>,
@@ -112,7 +112,7 @@ pub(crate) struct Index {
     total: Option<Told>,
 }
 
-/// A total, and what of this index is in it: bytes and reserved bytes.
+/// A total, and this index's part of it: bytes and reserved bytes.
 #[derive(Debug)]
 struct Told {
     total: Total,
@@ -128,7 +128,7 @@ impl Drop for Index {
 }
 
 impl Index {
-    /// An empty index of a store that may hold `capacity` bytes.
+    /// An empty index with a limit of `capacity` bytes.
     pub(crate) fn new(capacity: u64) -> Self {
         Self {
             by_digest: HashMap::new(),
@@ -145,18 +145,18 @@ impl Index {
         }
     }
 
-    /// From now on, and until it is dropped, what is held here is part of this total.
+    /// Makes this index part of a total, until it is dropped.
     pub(crate) fn count_in(&mut self, total: Total) {
         self.total = Some(Told { total, bytes: 0, reserved: 0 });
         self.tell();
     }
 
-    /// Brings the total up to date. At the end of every change, so that what is only moved never shows as room.
+    /// Updates the total. Called at the end of every change, so that moved bytes never appear as free.
     pub(crate) fn tell(&mut self) {
         let (bytes, reserved) = (self.bytes(), self.reserved);
         if let Some(told) = &mut self.total {
             let Sums { bytes: all, reserved: writing } = &*told.total.0;
-            // Differences below zero wrap around, and so do the sums.
+            // Negative differences wrap around, and so do the sums.
             all.fetch_add(bytes.wrapping_sub(told.bytes), Ordering::AcqRel);
             writing.fetch_add(reserved.wrapping_sub(told.reserved), Ordering::AcqRel);
             (told.bytes, told.reserved) = (bytes, reserved);
@@ -173,12 +173,12 @@ impl Index {
         self.reserved
     }
 
-    /// Bytes that may be held.
+    /// The limit in bytes.
     pub(crate) fn capacity(&self) -> u64 {
         self.capacity
     }
 
-    /// Marks a blob as just used; nothing where it is absent.
+    /// Marks a blob as just used; `None` if it is missing.
     pub(crate) fn touch(&mut self, digest: &Digest, now: Stamp) -> Option<Known> {
         let at = *self.by_digest.get(digest)?;
         self.renew(at, now);
@@ -190,21 +190,22 @@ impl Index {
         Some(Known { born: slot.born, verified: slot.verified, unsaved })
     }
 
-    /// What is known of a blob; does not count as a use.
+    /// Looks up a blob without counting as a use.
     pub(crate) fn look(&self, digest: &Digest) -> Option<Known> {
         let slot = &self.slots[*self.by_digest.get(digest)? as usize];
         Some(Known { born: slot.born, verified: slot.verified, unsaved: false })
     }
 
-    /// Adds a blob as the newest. Its bytes must have been reserved by [`reserve`](Self::reserve); they no longer are.
+    /// Adds a blob as the newest. Its bytes must have been reserved by [`reserve`](Self::reserve); the reservation is
+    /// consumed.
     pub(crate) fn insert_reserved(&mut self, digest: Digest, now: Stamp) {
         self.reserved = self.reserved.saturating_sub(digest.size);
         self.insert(digest, Slot { used: now, saved: now, verified: true, ..self.slot(digest) });
         self.tell();
     }
 
-    /// Adds a blob found on the disk as the newest; gives those that must go for it, maybe itself. Until results have been
-    /// marked, it counts as named. It may have been used somewhat later than its file says.
+    /// Adds a blob found on disk as the newest; returns the blobs to evict for it, possibly itself. It counts as named
+    /// until results have been marked. Its last use may be somewhat later than its file says.
     pub(crate) fn insert_found(&mut self, digest: Digest, saved: Stamp, now: Stamp) -> Evicted {
         let used = saved.saturating_add(SAVE_EVERY).min(now);
         self.insert(digest, Slot { used, saved, named: true, ..self.slot(digest) });
@@ -240,7 +241,7 @@ impl Index {
         self.link_newest(at);
     }
 
-    /// Remembers that this very file was hashed and found right.
+    /// Records that this exact file was hashed and verified.
     pub(crate) fn set_verified(&mut self, digest: &Digest, born: u64) {
         if let Some(at) = self.by_digest.get(digest) {
             let slot = &mut self.slots[*at as usize];
@@ -248,7 +249,7 @@ impl Index {
         }
     }
 
-    /// Forgets this very file; false where another has come in its place, or none is there.
+    /// Removes this exact file; `false` if it was replaced or is missing.
     pub(crate) fn remove(&mut self, digest: &Digest, born: u64) -> bool {
         let here = self.by_digest.get(digest).is_some_and(|at| self.slots[*at as usize].born == born);
         if here {
@@ -258,7 +259,7 @@ impl Index {
         here
     }
 
-    /// Sets bytes aside for a blob being written; gives the blobs that must go for them. What was used from `kept_from` on goes
+    /// Reserves bytes for a blob being written; returns the blobs to evict. Blobs used since `kept_from` are evicted
     /// last.
     pub(crate) fn reserve(&mut self, bytes: u64, kept_from: Stamp) -> Result<Evicted, Full> {
         if self.reserved.checked_add(bytes).is_none_or(|wanted| wanted > self.capacity) {
@@ -272,7 +273,7 @@ impl Index {
         Ok(evicted)
     }
 
-    /// Bounds the store anew; gives the blobs that must go for that.
+    /// Changes the limit; returns the blobs to evict.
     pub(crate) fn set_capacity(&mut self, capacity: u64, kept_from: Stamp) -> Evicted {
         self.capacity = capacity;
         let mut evicted = Evicted::default();
@@ -281,25 +282,25 @@ impl Index {
         evicted
     }
 
-    /// Gives reserved bytes back.
+    /// Releases reserved bytes.
     pub(crate) fn release(&mut self, bytes: u64) {
         self.reserved = self.reserved.saturating_sub(bytes);
         self.tell();
     }
 
-    /// Takes out the blob that is missed least; false where there is none.
+    /// Removes the blob that is needed least; `false` if there is none.
     fn evict(&mut self, kept_from: Stamp, evicted: &mut Evicted) -> bool {
         self.evict_first(Which::Loose, kept_from, evicted)
             || self.evict_first(Which::Named, kept_from, evicted)
             || self.evict_first(Which::Any, Stamp::MAX, evicted)
     }
 
-    /// When the blob was used that goes first of these, where that was before this.
+    /// The last use of the first of these blobs, if it was before this time.
     pub(crate) fn first(&self, which: Which, before: Stamp) -> Option<Stamp> {
         self.find_first(which, before).map(|at| self.slots[at as usize].used)
     }
 
-    /// Takes that blob out; false where there is none.
+    /// Removes that blob; `false` if there is none.
     pub(crate) fn evict_first(&mut self, which: Which, before: Stamp, evicted: &mut Evicted) -> bool {
         let Some(at) = self.find_first(which, before) else { return false };
         let Slot { digest, named, used, .. } = self.slots[at as usize];
@@ -326,7 +327,7 @@ impl Index {
         }
     }
 
-    /// Makes a blob the newest of its order. Time that runs backwards makes nothing older.
+    /// Makes a blob the newest of its order. A clock that runs backwards makes nothing older.
     fn renew(&mut self, at: u32, now: Stamp) {
         let slot = &mut self.slots[at as usize];
         slot.used = slot.used.max(now);

@@ -1,4 +1,4 @@
-//! One order of blobs, as a list threaded through the index's table.
+//! An ordered list of blobs, linked through the index's table.
 
 use super::{Index, Slot};
 
@@ -38,7 +38,7 @@ impl Default for Order {
 }
 
 impl Order {
-    /// The blob that goes first.
+    /// The blob to evict first.
     pub(super) fn oldest(&self) -> Option<u32> {
         (self.oldest != NONE).then_some(self.oldest)
     }
@@ -49,7 +49,7 @@ impl Index {
         (if named { &mut self.named } else { &mut self.loose }, &mut self.slots)
     }
 
-    /// Puts a blob at the newer end of its order.
+    /// Inserts a blob at the newer end.
     pub(super) fn link_newest(&mut self, at: u32) {
         let (order, slots) = self.order(self.slots[at as usize].named);
         slots[at as usize].links = Links { newer: NONE, older: order.newest };
@@ -60,7 +60,7 @@ impl Index {
         order.newest = at;
     }
 
-    /// Puts a blob at the older end of its order: it goes next.
+    /// Inserts a blob at the older end, so that it is evicted next.
     pub(super) fn link_oldest(&mut self, at: u32) {
         let (order, slots) = self.order(self.slots[at as usize].named);
         slots[at as usize].links = Links { newer: order.oldest, older: NONE };
@@ -71,7 +71,7 @@ impl Index {
         order.oldest = at;
     }
 
-    /// Takes a blob out of its order.
+    /// Removes a blob from its order.
     pub(super) fn unlink(&mut self, at: u32) {
         let (order, slots) = self.order(self.slots[at as usize].named);
         let Links { newer, older } = slots[at as usize].links;

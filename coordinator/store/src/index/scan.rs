@@ -1,11 +1,11 @@
-//! What a collection does to the index, a piece at a time, so that no other caller waits long.
+//! A collection's operations on the index, in small steps so that no other caller waits long.
 
 use kiln_proto::digest::Digest;
 
 use super::{Index, Slot};
 use crate::clock::Stamp;
 
-/// Where a scan stands.
+/// The position of a scan.
 pub(crate) type Cursor = usize;
 
 /// A blob that no result names any more.
@@ -17,19 +17,19 @@ pub(crate) struct Unmarked {
 }
 
 impl Unmarked {
-    /// When it was used last.
+    /// Its last use.
     pub(crate) fn used(&self) -> Stamp {
         self.used
     }
 }
 
 impl Index {
-    /// Begins a marking: what is not named by its end is named by no result.
+    /// Starts a marking: blobs that are not named before its end are named by no result.
     pub(crate) fn begin_marking(&mut self) {
         self.marking += 1;
     }
 
-    /// These blobs are named by a result that was used then; they were used no earlier.
+    /// Records that a result used at this time names these blobs; they were used no earlier.
     pub(crate) fn name(&mut self, digests: &[Digest], used: Stamp) {
         for digest in digests {
             let Some(&at) = self.by_digest.get(digest) else { continue };
@@ -47,15 +47,15 @@ impl Index {
         }
     }
 
-    /// Blobs in the next `count` places that the marking did not find named and that were not used since `kept_from`. None at the
-    /// end.
+    /// Among the next `count` slots, the blobs that the marking did not find named and that were not used since
+    /// `kept_from`. `None` at the end.
     pub(crate) fn unmarked(&self, cursor: &mut Cursor, count: usize, kept_from: Stamp) -> Option<Vec<Unmarked>> {
         let slots = self.next(cursor, count)?;
         let is_unmarked = |(_, slot): &(u32, &Slot)| slot.named && slot.mark != self.marking && slot.used < kept_from;
         Some(slots.filter(is_unmarked).map(|(at, slot)| Unmarked { at, born: slot.born, used: slot.used }).collect())
     }
 
-    /// Those that are still as they were found go before all others that no result names, the last of them first.
+    /// Moves those that have not changed since to the front of the blobs that no result names, the last of them first.
     pub(crate) fn unname(&mut self, unmarked: &[Unmarked]) {
         for &Unmarked { at, born, used } in unmarked {
             let slot = &self.slots[at as usize];
@@ -68,7 +68,7 @@ impl Index {
         }
     }
 
-    /// Forgets those of these blobs that the last marking did not find named and that were used last before this.
+    /// Removes those of these blobs that the last marking did not find named and that were last used before this time.
     pub(crate) fn free(&mut self, blobs: &[Digest], before: Stamp) -> Vec<Digest> {
         let goes = |digest: &&Digest| {
             let slot = self.by_digest.get(*digest).map(|at| &self.slots[*at as usize]);
@@ -80,7 +80,7 @@ impl Index {
         gone
     }
 
-    /// Forgets those of the next `count` places that were used last before this. None at the end.
+    /// Removes those in the next `count` slots that were last used before this time. `None` at the end.
     pub(crate) fn sweep(&mut self, cursor: &mut Cursor, count: usize, before: Stamp) -> Option<Vec<Digest>> {
         let old = self.next(cursor, count)?.filter(|(_, slot)| slot.used < before);
         let old: Vec<Digest> = old.map(|(_, slot)| slot.digest).collect();
@@ -93,7 +93,7 @@ impl Index {
         let from = *cursor;
         let to = self.slots.len().min(from + count);
         *cursor = to;
-        // A place that is free still holds what was there.
+        // A free slot still contains its old values.
         let is_taken = |(at, slot): &(u32, &Slot)| self.by_digest.get(&slot.digest) == Some(at);
         (from < to).then(|| (from..to).map(|at| (at as u32, &self.slots[at])).filter(is_taken))
     }

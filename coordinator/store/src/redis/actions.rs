@@ -1,4 +1,4 @@
-//! Results of actions in Redis, by instance and action.
+//! Action results in Redis, by instance and action.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,11 +11,11 @@ use super::link::{Access, Link};
 use super::{Keys, value};
 use crate::{ActionStore, Error};
 
-/// Largest result that is read, in bytes.
+/// Maximum size of a result, in bytes.
 const MAX_RESULT_BYTES: usize = 64 << 20;
 
-/// Results in Redis. A read extends a result's life. A removed one is remembered as such and is [`Error::NotFound`], so that no
-/// coordinator answers from what it has of its own.
+/// Results in Redis. Reading a result extends its lifetime. A removed one leaves a tombstone and is reported as
+/// [`Error::NotFound`], so that no coordinator answers with its own copy.
 #[derive(Debug, Clone)]
 pub struct RedisActions {
     link: Link,
@@ -23,7 +23,7 @@ pub struct RedisActions {
 }
 
 impl RedisActions {
-    /// Results over this link.
+    /// Results over this connection.
     pub fn new(link: Link, keys: Keys) -> Self {
         Self { link, keys }
     }
@@ -46,7 +46,7 @@ impl ActionStore for RedisActions {
         let decoded = opened.and_then(|value| value::decode(value, MAX_RESULT_BYTES));
         let result = decoded.and_then(|data| reapi::ActionResult::decode(data).ok());
         if result.is_none() {
-            tracing::warn!(%action, "a result in Redis is not this farm's, or not readable; the action will run again");
+            tracing::warn!(%action, "a result in Redis is unreadable or not sealed by this farm; the action will run again");
         }
         Ok(result)
     }

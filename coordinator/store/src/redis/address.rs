@@ -1,4 +1,4 @@
-//! Where Redis is, as configured; what is shown of it hides the password.
+//! The address of Redis, as configured, and a form of it that hides the password.
 
 use std::path::PathBuf;
 
@@ -7,18 +7,18 @@ use url::Url;
 
 use super::Error;
 
-/// Certificates for `rediss`, as files in PEM.
+/// Certificates for `rediss`, as PEM files.
 #[derive(Debug, Clone, Default)]
 pub struct Tls {
-    /// The authority that signed Redis's certificate; the system's own where none is named.
+    /// The authority of Redis's certificate; defaults to the system's.
     pub ca: Option<PathBuf>,
-    /// This coordinator's certificate, where Redis asks for one.
+    /// This coordinator's certificate, if Redis requires one.
     pub certificate: Option<PathBuf>,
     /// The certificate's key.
     pub key: Option<PathBuf>,
 }
 
-/// One Redis, or nodes of one cluster.
+/// One Redis, or the nodes of one cluster.
 #[derive(Clone)]
 pub struct Address {
     pub(super) nodes: Vec<ConnectionInfo>,
@@ -34,10 +34,10 @@ impl std::fmt::Debug for Address {
 }
 
 impl Address {
-    /// Reads an address: URLs separated by commas, all `redis` or all `rediss`.
+    /// Parses an address: URLs separated by commas, all `redis` or all `rediss`.
     ///
     /// # Errors
-    /// In words that hide the password.
+    /// The reason, with the password hidden.
     pub fn parse(text: &str, tls: &Tls) -> Result<Self, Error> {
         let shown = text.split(',').map(|url| hidden(url.trim())).collect::<Vec<_>>().join(",");
         let wrong = |why: String| Error::Address { shown: shown.clone(), why };
@@ -48,20 +48,20 @@ impl Address {
             let this = match url.scheme() {
                 "redis" => false,
                 "rediss" => true,
-                other => return Err(wrong(format!("its scheme is `{other}`"))),
+                other => return Err(wrong(format!("unsupported scheme `{other}`"))),
             };
             if url.host_str().is_none_or(str::is_empty) {
-                return Err(wrong("it names no host".to_owned()));
+                return Err(wrong("it has no host".to_owned()));
             }
             if *secure.get_or_insert(this) != this {
-                return Err(wrong("some of its nodes use TLS and some do not".to_owned()));
+                return Err(wrong("some nodes use TLS and some do not".to_owned()));
             }
             nodes.push(url.into_connection_info().map_err(|error| wrong(error.to_string()))?);
         }
         let tls_used = secure.unwrap_or(false);
         let named = tls.ca.is_some() || tls.certificate.is_some() || tls.key.is_some();
         if named && !tls_used {
-            return Err(wrong("certificates are named, but `redis` uses none: write `rediss`".to_owned()));
+            return Err(wrong("certificates are given, but `redis` does not use them: use `rediss`".to_owned()));
         }
         Ok(Self { nodes, tls: tls_used, certificates: certificates(tls)?, shown })
     }
@@ -79,7 +79,7 @@ fn certificates(tls: &Tls) -> Result<TlsCertificates, Error> {
         if data.windows(5).any(|window| window == b"-----") {
             Ok(data)
         } else {
-            Err(failed("it holds no PEM; expected `-----BEGIN …`".to_owned()))
+            Err(failed("it is not PEM; expected `-----BEGIN …`".to_owned()))
         }
     };
     let client_tls = match (&tls.certificate, &tls.key) {
@@ -88,14 +88,14 @@ fn certificates(tls: &Tls) -> Result<TlsCertificates, Error> {
         }
         (None, None) => None,
         (Some(lone), None) | (None, Some(lone)) => {
-            let why = "a certificate and its key come together: name both".to_owned();
+            let why = "a certificate requires its key, and a key its certificate: give both".to_owned();
             return Err(Error::File { path: lone.display().to_string(), why });
         }
     };
     Ok(TlsCertificates { client_tls, root_cert: tls.ca.as_ref().map(read).transpose()? })
 }
 
-/// A URL, or what should be one, with `***` for its password.
+/// A URL, or what was meant to be one, with `***` for its password.
 fn hidden(text: &str) -> String {
     match Url::parse(text) {
         Ok(mut url) if url.host_str().is_some_and(|host| !host.is_empty()) => {
@@ -104,7 +104,7 @@ fn hidden(text: &str) -> String {
             }
             url.to_string()
         }
-        // What stands before the last `@` may be a password, whatever the rest is.
+        // Whatever the rest is, the part before the last `@` may contain a password.
         _ => match (text.split_once("://"), text.rsplit_once('@')) {
             (Some((scheme, _)), Some((_, host))) => format!("{scheme}://***@{host}"),
             (None, Some((_, host))) => format!("***@{host}"),
@@ -147,9 +147,9 @@ mod tests {
         let words = Address::parse("redis://a:1", &tls).expect_err("expected certificates without TLS to be refused");
         assert!(words.to_string().contains("`rediss`"), "{words}");
         let words = Address::parse("rediss://a:1", &tls).expect_err("expected an empty file to be refused");
-        assert!(words.to_string().contains("no PEM"), "{words}");
+        assert!(words.to_string().contains("not PEM"), "{words}");
         let tls = Tls { key: Some("/dev/null".into()), ..Tls::default() };
         let words = Address::parse("rediss://a:1", &tls).expect_err("expected a lone key to be refused");
-        assert!(words.to_string().contains("name both"), "{words}");
+        assert!(words.to_string().contains("give both"), "{words}");
     }
 }

@@ -1,7 +1,7 @@
-//! Blobs in Redis: one key each, or for large ones a key a chunk and one that lists them.
+//! Blobs in Redis: one key each, or for large blobs one key per chunk and one for the list of chunks.
 //!
-//! Invariant: the list is written when all its chunks are there. A blob of which a part was evicted is absent, and what is damaged
-//! is removed and absent.
+//! Invariant: the list is written after all its chunks. A blob with an evicted part counts as missing; damaged values
+//! are removed and count as missing.
 
 use std::collections::HashSet;
 
@@ -16,14 +16,14 @@ use super::link::{Access, Link};
 use super::{Keys, value};
 use crate::{BlobStore, BlobStream, BlobWriter, Error, checked};
 
-/// Bytes asked for in one command, and kept in memory for it.
+/// Bytes requested in one command, and held in memory for it.
 const READ_BYTES: u64 = 4 << 20;
-/// Blobs asked for in one command.
+/// Blobs requested in one command.
 const READ_BLOBS: usize = 1_000;
-/// Commands and chunks under way at once for one caller.
+/// Concurrent commands and chunks for one caller.
 const CONCURRENCY: usize = 4;
 
-/// Blobs over a link to Redis. Large ones are cut by content, so that versions of a file share what did not change.
+/// Blobs over a connection to Redis. Large ones are cut by content, so that versions of a file share unchanged chunks.
 #[derive(Debug, Clone)]
 pub struct RedisBlobs {
     link: Link,
@@ -43,7 +43,7 @@ fn absent(digest: &Digest) -> Error {
 }
 
 impl RedisBlobs {
-    /// Blobs over this link.
+    /// Blobs over this connection.
     pub fn new(link: Link, keys: Keys) -> Self {
         Self { link, keys }
     }
@@ -60,7 +60,7 @@ impl RedisBlobs {
         command
     }
 
-    /// Which of these keys are there; extends their life. A Redis that takes no writes is only asked.
+    /// Which of these keys exist; extends their lifetime, unless Redis accepts no writes.
     async fn touch(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
         if !self.link.refuses_writes() {
             let commands = digests.iter().map(|digest| self.expire(digest)).collect();
@@ -78,7 +78,7 @@ impl RedisBlobs {
         Ok(answers.into_iter().map(is_one).collect())
     }
 
-    /// What stands under a blob's key.
+    /// The value of a blob's key.
     async fn value(&self, digest: &Digest) -> Result<value::Value, Error> {
         let mut get = redis::cmd("GET");
         get.arg(self.keys.blob(digest));
@@ -93,9 +93,9 @@ impl RedisBlobs {
         }
     }
 
-    /// Removes what is not what its name says.
+    /// Removes a value that does not match its name.
     async fn damaged(&self, digest: &Digest) -> Error {
-        tracing::warn!(%digest, "a blob in Redis is damaged or unreadable; it is dropped");
+        tracing::warn!(%digest, "dropped a damaged or unreadable blob in Redis");
         let mut del = redis::cmd("DEL");
         del.arg(self.keys.blob(digest));
         let _ = self.link.call(Access::Write, del).await;
@@ -106,7 +106,7 @@ impl RedisBlobs {
         if digest.function.digest(&data) == *digest { Ok(data) } else { Err(self.damaged(digest).await) }
     }
 
-    /// A blob that is not in chunks, or one chunk.
+    /// Reads a blob that is not chunked, or one chunk.
     async fn small(&self, digest: Digest) -> Result<Bytes, Error> {
         match self.value(&digest).await? {
             value::Value::Whole(data) => self.checked(&digest, data).await,
@@ -114,14 +114,14 @@ impl RedisBlobs {
         }
     }
 
-    /// A large blob's chunks, all of them there just now.
+    /// The chunks of a large blob, all of which exist at this moment.
     async fn chunks(&self, digest: &Digest) -> Result<Vec<Digest>, Error> {
         let value::Value::Chunks(chunks) = self.value(digest).await? else { return Err(self.damaged(digest).await) };
         let there = self.touch(&chunks).await?;
         if there.iter().all(|there| *there) { Ok(chunks) } else { Err(absent(digest)) }
     }
 
-    /// Stores bytes that were checked.
+    /// Stores verified bytes.
     async fn put_checked(&self, digest: &Digest, data: Bytes) -> Result<(), Error> {
         let encoded = if data.len() < 64 * 1024 {
             value::encode(&data)
@@ -316,7 +316,7 @@ impl BlobWriter for ChunkWriter {
         }
         let (mut hasher, mut cut) = (self.hasher.clone(), std::mem::take(&mut self.cut));
         let (function, chunked) = (self.digest.function, is_chunked(&self.digest));
-        // Hashing and cutting megabytes would hold up every other call of this thread.
+        // Hashing and cutting megabytes would block other work on this thread.
         let work = move || {
             hasher.update(&data);
             cut.push(&data);

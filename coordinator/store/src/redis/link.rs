@@ -1,7 +1,8 @@
-//! The connection to Redis and what is known of its health.
+//! The connection to Redis, and its health.
 //!
-//! Invariants: no call takes longer than [`CALL`]; after one that failed as Redis itself does, the next ones fail at once until a
-//! task of its own has found Redis answering again, so nothing piles up; each change of health is said once.
+//! Invariants: no call takes longer than [`CALL`]. After one call failed because of Redis itself, all others fail
+//! immediately until a background task has found Redis responding again, so nothing piles up. Each change of health is
+//! reported once.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,15 +20,15 @@ use crate::breaker::{Breaker, Health, LONGEST_PAUSE, PAUSES};
 
 use super::{Address, Error};
 
-/// Longest that one call takes.
+/// Time limit for a call.
 const CALL: Duration = Duration::from_secs(5);
-/// Longest that connecting takes.
+/// Time limit for connecting.
 const CONNECT: Duration = Duration::from_secs(3);
-/// Calls under way at once; more wait, within [`CALL`].
+/// Maximum concurrent calls; further ones wait, within [`CALL`].
 const CALLS: usize = 256;
-/// Commands in one pipeline.
+/// Maximum commands in one pipeline.
 const PIPELINE: usize = 1_000;
-/// Commands under way at once to a cluster, where a pipeline cannot span nodes.
+/// Maximum concurrent commands to a cluster, where a pipeline cannot span nodes.
 const FAN_OUT: usize = 128;
 /// How often a Redis that nobody asks anything is asked whether it lives.
 const IDLE_CHECK: Duration = Duration::from_secs(15);
@@ -40,7 +41,7 @@ enum Connection {
 
 struct Shared {
     address: Address,
-    /// Counts connections, so that a failure on an old one is not held against the new.
+    /// Connections are numbered, so that a failure of an old one is not attributed to the new one.
     connection: Mutex<(u64, Option<Connection>)>,
     breaker: Breaker,
     writes: Mutex<Writes>,
@@ -73,7 +74,7 @@ impl std::fmt::Debug for Link {
     }
 }
 
-/// Whether a command changes anything.
+/// Whether a command changes data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     Read,
@@ -81,10 +82,10 @@ pub(super) enum Access {
 }
 
 impl Link {
-    /// Connects. A Redis that is away is no error: the farm goes on without it, and takes it up when it comes.
+    /// Connects. An unavailable Redis is not an error: the farm continues without it and uses it once it responds.
     ///
     /// # Errors
-    /// Where the address or its credentials are wrong, so that waiting would not help.
+    /// If the address or its credentials are wrong, so that waiting would not help.
     pub async fn open(address: Address) -> Result<Self, Error> {
         let (found, health) = match connect(&address).await {
             Ok(connection) => (Some(connection), Health::Up),
@@ -106,12 +107,12 @@ impl Link {
         Ok(Self { shared })
     }
 
-    /// How Redis is, and each change of it.
+    /// The health of Redis, and each change of it.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.shared.breaker.subscribe()
     }
 
-    /// Whether Redis reads but refused to write lately.
+    /// Whether Redis recently refused a write while reads work.
     pub(super) fn refuses_writes(&self) -> bool {
         matches!(self.shared.breaker.health(), Health::NoWrites(_))
     }
@@ -122,8 +123,8 @@ impl Link {
         values.into_iter().next().unwrap_or(Ok(Value::Nil))
     }
 
-    /// Runs commands that do not depend on each other; gives their answers in the same order. The outer error is Redis's, an
-    /// inner one the command's own.
+    /// Runs independent commands; returns their answers in the same order. The outer error is Redis's, an inner one is
+    /// the command's own.
     pub(super) async fn calls(&self, access: Access, commands: Vec<Cmd>) -> Result<Vec<Result<Value, Error>>, Error> {
         let shared = &self.shared;
         if access == Access::Write {
@@ -144,7 +145,7 @@ impl Link {
         let answers = match tokio::time::timeout(CALL, work).await {
             Ok(Ok(answers)) => answers,
             Ok(Err(error)) => return Err(shared.failed(count, &error)),
-            Err(_) => return Err(shared.away(count, format!("it did not answer within {} s", CALL.as_secs()))),
+            Err(_) => return Err(shared.away(count, format!("no response within {} s", CALL.as_secs()))),
         };
         let mut wrote = access == Access::Write;
         let mut results = Vec::with_capacity(answers.len());
@@ -199,7 +200,7 @@ impl Connection {
 }
 
 impl Shared {
-    /// Draws the conclusion from an error.
+    /// Updates the health according to an error.
     fn failed(&self, connection: u64, error: &RedisError) -> Error {
         let (shown, why) = (self.address.shown.clone(), said(error));
         if matches!(error.code(), Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS" | "NOPERM")) {
@@ -263,7 +264,7 @@ impl Shared {
     }
 }
 
-/// Finds out when Redis is back, and whether one that nobody asks is still there.
+/// Watches for Redis to recover, and checks an idle one.
 async fn watch_over(shared: std::sync::Weak<Shared>) {
     let mut pauses = PAUSES.build();
     loop {
@@ -292,15 +293,15 @@ async fn watch_over(shared: std::sync::Weak<Shared>) {
     }
 }
 
-/// Connects to the first node that answers, and to the whole cluster where it is one.
+/// Connects to the first node that responds, and to the whole cluster if it belongs to one.
 async fn connect(address: &Address) -> Result<Connection, Error> {
-    let mut last = Error::Away { shown: address.shown.clone(), why: "it names no host".to_owned() };
+    let mut last = Error::Away { shown: address.shown.clone(), why: "it has no host".to_owned() };
     for node in &address.nodes {
         match tokio::time::timeout(CONNECT, connect_to(address, node)).await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(error)) => last = why_not(address, &error),
             Err(_) => {
-                let why = format!("it did not answer within {} s", CONNECT.as_secs());
+                let why = format!("no response within {} s", CONNECT.as_secs());
                 last = Error::Away { shown: address.shown.clone(), why };
             }
         }
@@ -335,7 +336,7 @@ fn said(error: &RedisError) -> String {
     }
 }
 
-/// Whether waiting may help, and in words what does not fit.
+/// Whether waiting may help, and what is wrong.
 fn why_not(address: &Address, error: &RedisError) -> Error {
     let shown = address.shown.clone();
     let why = said(error);

@@ -1,10 +1,12 @@
 //! Blobs and results in Redis, shared by all coordinators that use it.
 //!
-//! Plain commands of any Redis from version 4 on, no modules and no scripts; a Redis Cluster is recognised by itself. Every key
-//! begins with the farm's prefix and the layout's version, so that other programs' keys and older layouts are left alone.
+//! Uses plain commands of Redis 4 and later, without modules or scripts; a Redis Cluster is detected automatically.
+//! Every key starts with the farm's prefix and the layout's version, so that keys of other programs and older layouts
+//! are left alone.
 //!
-//! Invariants: nothing in Redis is believed that neither its digest nor a MAC under the farm's key vouches for; the key that makes a blob or result visible is written last; what is read is checked before it is believed; a
-//! Redis that is away, slow, full or read-only is never waited for twice: [`link::Link`] answers at once until it is back.
+//! Invariants: a value from Redis is trusted only if its digest or a MAC with the farm's key verifies it. The key that
+//! makes a blob or result visible is written last. A Redis that is unavailable, slow, full or read-only is never waited
+//! for twice: [`link::Link`] fails immediately until it has recovered.
 
 mod actions;
 mod address;
@@ -25,10 +27,10 @@ pub use error::Error;
 pub use link::Link;
 pub use parts::Parts;
 
-/// Version of the keys and values below. Another version's keys are never read, and expire.
+/// Version of the keys and values below. Keys of other versions are never read, and expire.
 const LAYOUT: &str = "2";
 
-/// How the farm's keys are named, and how long they live.
+/// Names and lifetime of the farm's keys.
 #[derive(Debug, Clone)]
 pub struct Keys {
     prefix: String,
@@ -37,8 +39,8 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Keys under `prefix` that expire when they were not used for `life`. What stands under them is sealed with the farm's key where no digest
-    /// checks it.
+    /// Keys with this prefix that expire when they are not used for `life`. Values that no digest verifies are sealed
+    /// with the farm's key.
     pub fn new(prefix: &str, life: Duration, farm: FarmKey) -> Self {
         Self { prefix: format!("{prefix}:{LAYOUT}:"), life: life.max(Duration::from_secs(1)), farm }
     }
@@ -49,7 +51,7 @@ impl Keys {
 
     fn action(&self, instance: &str, digest: &kiln_proto::digest::Digest) -> String {
         let (function, hex, size) = (digest.function.name(), digest.hex(), digest.size);
-        // The instance comes last: it may hold anything.
+        // The instance comes last, because it may contain any character.
         format!("{}a:{function}:{hex}-{size}:{instance}", self.prefix)
     }
 

@@ -1,12 +1,13 @@
-//! Small values of which each coordinator keeps a part of its own, by group and name.
+//! Small values of which each coordinator stores its own part, by group and name.
 //!
 //! | key | kind | holds |
 //! | --- | --- | --- |
-//! | `l:{bytes of the name}:{name}:{group}` | hash | of each coordinator its part, as [`super::value`] lays values out |
+//! | `l:{bytes of the name}:{name}:{group}` | hash | each coordinator's part, in the format of [`super::value`] |
 //! | `li:{group}` | sorted set | the group's names, by when one of their parts was last written, in milliseconds |
 //!
-//! Invariant: a coordinator writes only its own field of a hash, in one command, so that none loses what another one wrote. What
-//! nobody wrote for the farm's life of keys expires; a part that cannot be read, or is another version's, counts as absent.
+//! Invariant: a coordinator writes only its own field of a hash, in one command, so that none overwrites another's.
+//! Values that nobody writes within the lifetime of the farm's keys expire. A part that is unreadable, or from another
+//! version, counts as missing.
 
 use bytes::Bytes;
 use redis::Cmd;
@@ -14,20 +15,20 @@ use redis::Cmd;
 use super::link::{Access, Link};
 use super::{Error, Keys, value};
 
-/// Values that are asked for in one call, so that a large group stays within the time that a call may take.
+/// Values requested in one call, so that a large group stays within a call's time limit.
 const BATCH: usize = 500;
-/// Largest part that is read, in bytes.
+/// Maximum size of a part, in bytes.
 const MAX_PART_BYTES: usize = 4 << 20;
 
-/// What coordinators keep of one name: who, and what.
+/// The coordinators' parts of one name: the owner and its part.
 pub type Found = Vec<(String, Bytes)>;
 
-/// What one coordinator's part is sealed as.
+/// The name under which a coordinator's part is sealed.
 fn field(hash: &str, owner: &str) -> String {
     format!("{owner}:{hash}")
 }
 
-/// Values in parts, over one Redis. Cheap to clone.
+/// Values in parts, in one Redis. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Parts {
     link: Link,
@@ -36,25 +37,25 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Parts over this link, of at most so many names in a group: those written longest ago go first.
+    /// Parts over this connection, with at most `most` names in a group; the least recently written are removed first.
     pub fn new(link: Link, keys: Keys, most: usize) -> Self {
         Self { link, keys, most }
     }
 
-    /// The link.
+    /// The connection.
     pub fn link(&self) -> &Link {
         &self.link
     }
 
-    /// How long what nobody writes is kept, in milliseconds.
+    /// How long values are kept without being written, in milliseconds.
     pub fn life_ms(&self) -> i64 {
         i64::try_from(self.keys.life.as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// The names of a group that were written within the farm's life of keys, seen from `now_ms` (since the epoch).
+    /// The names in a group that were written within the lifetime of the farm's keys before `now_ms` (since the epoch).
     ///
     /// # Errors
-    /// Where Redis fails.
+    /// If Redis fails.
     pub async fn names(&self, group: &str, now_ms: i64) -> Result<Vec<String>, Error> {
         let mut range = redis::cmd("ZRANGEBYSCORE");
         range.arg(self.index(group)).arg(format!("({}", now_ms.saturating_sub(self.life_ms()))).arg("+inf");
@@ -65,7 +66,7 @@ impl Parts {
     /// All parts of each name, in the same order.
     ///
     /// # Errors
-    /// Where Redis fails.
+    /// If Redis fails.
     pub async fn get(&self, group: &str, names: &[String]) -> Result<Vec<Found>, Error> {
         let commands = names.iter().map(|name| {
             let mut all = redis::cmd("HGETALL");
@@ -89,7 +90,7 @@ impl Parts {
     /// Writes one coordinator's parts of these names.
     ///
     /// # Errors
-    /// Where Redis fails, or takes no writes. Some of the parts may be written then.
+    /// If Redis fails or accepts no writes. Some of the parts may have been written.
     pub async fn put(&self, group: &str, owner: &str, parts: &[(String, Vec<u8>)], now_ms: i64) -> Result<(), Error> {
         let (index, seconds) = (self.index(group), self.keys.seconds());
         let mut commands = Vec::with_capacity(3 * parts.len() + 3);
@@ -117,10 +118,10 @@ impl Parts {
         self.write(commands).await
     }
 
-    /// Forgets names, whoever's the parts are.
+    /// Removes names with all coordinators' parts.
     ///
     /// # Errors
-    /// Where Redis fails, or takes no writes.
+    /// If Redis fails or accepts no writes.
     pub async fn remove(&self, group: &str, names: &[String]) -> Result<(), Error> {
         let mut commands = Vec::with_capacity(2 * names.len());
         for name in names {
@@ -149,7 +150,7 @@ impl Parts {
     }
 
     fn hash(&self, group: &str, name: &str) -> String {
-        // The name's length keeps apart what may hold any character.
+        // The length separates the name, which may contain any character, from the group.
         format!("{}l:{}:{name}:{group}", self.keys.prefix, name.len())
     }
 

@@ -1,4 +1,4 @@
-//! What stands under a key: one byte that says how, then the bytes.
+//! The format of values: one byte for the encoding, then the data.
 //!
 //! | first byte | then |
 //! | --- | --- |
@@ -8,9 +8,10 @@
 //! | `3` | nothing: a result that was removed, and is not to be taken from elsewhere either |
 //! | `4` | an HMAC-SHA256 under the farm's key over the key's name and the rest, then another value |
 //!
-//! Any other first byte is another version's, and counts as absent.
+//! Any other first byte belongs to another version, and the value counts as missing.
 //!
-//! Invariant: what no digest checks is only believed under the farm's own MAC. So whoever can write to Redis can make things absent, and no more.
+//! Invariant: values that no digest verifies are trusted only with the farm's own MAC. So anyone who can write to Redis
+//! can only cause misses.
 
 use bytes::Bytes;
 use kiln_proto::chunking;
@@ -24,26 +25,26 @@ const CHUNKS: u8 = 2;
 const REMOVED: u8 = 3;
 const SEALED: u8 = 4;
 
-/// What is shorter is not worth compressing.
+/// Shorter values are not compressed.
 const COMPRESS_FROM_BYTES: usize = 128;
 const LEVEL: i32 = 1;
 /// Length of a hash in the list of chunks.
 const HASH_BYTES: usize = 32;
 
-/// A value that was read.
+/// A decoded value.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Whole(Bytes),
     Chunks(Vec<Digest>),
 }
 
-/// Bytes as a value, compressed where that shrinks them.
+/// Encodes bytes as a value, compressed if that is smaller.
 pub(super) fn encode(data: &[u8]) -> Vec<u8> {
     if data.len() >= COMPRESS_FROM_BYTES {
         let mut value = vec![ZSTD];
         let room = data.len();
         value.resize(1 + room, 0);
-        // Into no more room than the plain bytes take: what does not fit is not compressed.
+        // The output buffer is as large as the plain bytes: if the result does not fit, it is not compressed.
         if let Ok(length) = zstd::bulk::compress_to_buffer(data, &mut value[1..], LEVEL)
             && length + length / 16 < room
         {
@@ -57,17 +58,17 @@ pub(super) fn encode(data: &[u8]) -> Vec<u8> {
     value
 }
 
-/// The value of a result that was removed.
+/// The tombstone of a removed result.
 pub(super) fn encode_removed() -> Vec<u8> {
     vec![REMOVED]
 }
 
-/// Whether this is the value of a result that was removed.
+/// Whether this is the tombstone of a removed result.
 pub(super) fn is_removed(value: &[u8]) -> bool {
     value == [REMOVED]
 }
 
-/// Seals a value, which is read again only under the same name.
+/// Seals a value; it can only be opened under the same name.
 pub(super) fn seal(key: &FarmKey, name: &str, value: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(1 + farm_key::BYTES + value.len());
     sealed.push(SEALED);
@@ -76,7 +77,7 @@ pub(super) fn seal(key: &FarmKey, name: &str, value: &[u8]) -> Vec<u8> {
     sealed
 }
 
-/// The value that was sealed under this name; none where it was not.
+/// Opens a value that was sealed under this name; `None` if it was not.
 pub(super) fn open(key: &FarmKey, name: &str, sealed: &Bytes) -> Option<Bytes> {
     let (how, rest) = sealed.split_first()?;
     let (mac, value) = rest.split_at_checked(farm_key::BYTES)?;
@@ -84,7 +85,7 @@ pub(super) fn open(key: &FarmKey, name: &str, sealed: &Bytes) -> Option<Bytes> {
     is_ours.then(|| sealed.slice_ref(value))
 }
 
-/// A blob's list of chunks as a value.
+/// Encodes a blob's list of chunks as a value.
 pub(super) fn encode_chunks(key: &FarmKey, name: &str, chunks: &[Digest]) -> Vec<u8> {
     let mut value = Vec::with_capacity(1 + chunks.len() * (4 + HASH_BYTES));
     value.push(CHUNKS);
@@ -95,7 +96,7 @@ pub(super) fn encode_chunks(key: &FarmKey, name: &str, chunks: &[Digest]) -> Vec
     seal(key, name, &value)
 }
 
-/// Reads a value that holds at most `limit` bytes; none where it is damaged, too large or another version's.
+/// Decodes a value of at most `limit` bytes; `None` if it is damaged, too large or from another version.
 pub(super) fn decode(value: Bytes, limit: usize) -> Option<Bytes> {
     let (how, rest) = (*value.first()?, value.slice(1..));
     match how {
@@ -105,7 +106,7 @@ pub(super) fn decode(value: Bytes, limit: usize) -> Option<Bytes> {
     }
 }
 
-/// Reads a blob's value; none as with [`decode`]. The bytes are not checked against the digest yet.
+/// Decodes a blob's value; `None` as for [`decode`]. The bytes are not checked against the digest yet.
 pub(super) fn decode_blob(key: &FarmKey, name: &str, value: Bytes, blob: &Digest) -> Option<Value> {
     if *value.first()? != SEALED {
         let limit = usize::try_from(blob.size.min(chunking::MAX_BYTES)).ok()?;

@@ -1,4 +1,4 @@
-//! Which bucket, and how it is reached: all of it is checked before anything is sent.
+//! The bucket's address and credentials, validated before anything is sent.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,14 +9,14 @@ use object_store::{ClientConfigKey, RetryConfig};
 
 use crate::Error;
 
-/// Longest that connecting takes.
+/// Time limit for connecting.
 const CONNECT: &str = "3s";
-/// Longest silence within an answer. There is no bound on a whole one: blobs may be large.
+/// Time limit for a pause within a response. The whole response has no limit, because blobs may be large.
 const SILENCE: &str = "20s";
-/// Longest that a call is tried again.
+/// Time limit for retries of a call.
 const RETRIES: Duration = Duration::from_secs(10);
 
-/// A bucket with what the `AWS_…` variables say of it. Its debug form leaves their values out: some are secret.
+/// A bucket with its `AWS_…` variables. `Debug` omits their values, because some are secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     url: String,
@@ -45,13 +45,13 @@ impl Address {
         Self::new(url, std::env::vars_os().filter_map(text))
     }
 
-    /// The bucket at `s3://BUCKET[/PREFIX]`, with these variables; those that do not begin with `AWS_` are left out.
+    /// The bucket at `s3://BUCKET[/PREFIX]`, with these variables; those without the prefix `AWS_` are ignored.
     pub fn new(url: &str, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let variables = variables.into_iter().filter(|(name, _)| name.starts_with("AWS_")).collect();
         Self { url: url.to_owned(), variables }
     }
 
-    /// What may be said of it.
+    /// The address in a form that can be shown.
     pub(super) fn shown(&self) -> &str {
         &self.url
     }
@@ -60,22 +60,24 @@ impl Address {
         Error::S3Refused { shown: self.url.clone(), why: why.into() }
     }
 
-    /// The bucket's name and the prefix of what the farm keeps there, which ends with `/` where it is not empty.
+    /// The bucket's name and the prefix of the farm's objects, which ends with `/` unless it is empty.
     fn parts(&self) -> Result<(String, String), Error> {
         let parsed = url::Url::parse(&self.url).map_err(|error| self.wrong(error.to_string()))?;
         if parsed.scheme() != "s3" {
-            return Err(self.wrong(format!("its scheme is `{}`; expected `s3://BUCKET[/PREFIX]`", parsed.scheme())));
+            return Err(
+                self.wrong(format!("unsupported scheme `{}`; expected `s3://BUCKET[/PREFIX]`", parsed.scheme()))
+            );
         }
         if !parsed.username().is_empty() || parsed.password().is_some() {
-            // The URL is shown in logs.
+            // The URL would appear in logs.
             let error = Error::S3Refused {
                 shown: "s3://…".to_owned(),
-                why: "it holds credentials; give them as `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`".to_owned(),
+                why: "it contains credentials; give them as `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`".to_owned(),
             };
             return Err(error);
         }
         let name = parsed.host_str().filter(|name| !name.is_empty());
-        let name = name.ok_or_else(|| self.wrong("it names no bucket; expected `s3://BUCKET[/PREFIX]`"))?;
+        let name = name.ok_or_else(|| self.wrong("it has no bucket; expected `s3://BUCKET[/PREFIX]`"))?;
         let prefix = match parsed.path().trim_matches('/') {
             "" => String::new(),
             prefix => format!("{prefix}/"),
@@ -83,14 +85,14 @@ impl Address {
         Ok((name.to_owned(), prefix))
     }
 
-    /// A client of the bucket, and the prefix. Plain HTTP is spoken only where the endpoint says `http://`; the bucket is a part
-    /// of the path and not of the host, unless `AWS_VIRTUAL_HOSTED_STYLE_REQUEST` says otherwise.
+    /// A client for the bucket, and the prefix. Plain HTTP is used only if the endpoint is `http://`; the bucket is
+    /// part of the path rather than the host, unless `AWS_VIRTUAL_HOSTED_STYLE_REQUEST` says otherwise.
     ///
     /// # Errors
-    /// In words, where the URL or a variable is wrong.
+    /// If the URL or a variable is invalid.
     pub fn client(&self) -> Result<(AmazonS3, String), Error> {
         let (name, prefix) = self.parts()?;
-        // The client's own choice among the linked ones would be a panic; one that was installed before stays.
+        // The client would panic if several TLS providers are linked; a provider that was installed earlier is kept.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = |key| AmazonS3ConfigKey::Client(key);
         let mut builder = AmazonS3Builder::new()

@@ -1,4 +1,4 @@
-//! Blobs over a bucket.
+//! Blobs in a bucket.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use super::upload::{PART_BYTES, Upload};
 use crate::clock::Clock;
 use crate::{BlobStore, BlobStream, BlobWriter, Error, checked};
 
-/// Questions for objects under way at once.
+/// Maximum concurrent requests for objects.
 const CONCURRENCY: usize = 32;
-/// Checked objects that are remembered.
+/// Maximum number of verified objects that are remembered.
 const REMEMBERED: usize = 100_000;
 
 /// Blobs in one bucket.
@@ -28,16 +28,16 @@ const REMEMBERED: usize = 100_000;
 pub struct S3Blobs {
     pub(super) bucket: Bucket,
     pub(super) life: Life,
-    /// Objects whose bytes were hashed in this process, by the tag that tells them from later ones.
+    /// Objects whose bytes were hashed in this process, with their ETag to detect changes.
     checked: Arc<Mutex<HashMap<Digest, String>>>,
 }
 
 impl S3Blobs {
-    /// Blobs that live in a bucket for at least `life` after their last use. Asks the bucket for one listing, so that a wrong name or
-    /// key is found out now; one that is only away is taken up when it comes.
+    /// Opens a bucket whose blobs live for at least `life` after their last use. Sends one list request, so that a
+    /// wrong name or key is detected now; a bucket that is only unavailable is used once it responds.
     ///
     /// # Errors
-    /// In words, where the address is none or the bucket refuses.
+    /// If the address is invalid or the bucket refuses access.
     pub async fn open(address: &Address, life: Duration, clock: Clock) -> Result<Self, Error> {
         Ok(Self { bucket: Bucket::open(address).await?, life: Life::new(clock, life), checked: Arc::default() })
     }
@@ -53,7 +53,7 @@ impl S3Blobs {
         Ok(found)
     }
 
-    /// Remembers that this very object's bytes are what its name says.
+    /// Records that this exact object's bytes match its name.
     fn checked(&self, digest: &Digest, tag: Option<String>) {
         let mut checked = self.checked.lock();
         if checked.len() >= REMEMBERED {
@@ -64,7 +64,7 @@ impl S3Blobs {
         }
     }
 
-    /// A whole blob, its last piece held back until it is checked.
+    /// Reads a whole blob, with its last piece held back until it is verified.
     async fn whole(&self, digest: Digest) -> Result<BlobStream, Error> {
         let found = self.fetch(&digest, GetOptions::default()).await?;
         let tag = found.meta.e_tag.clone();
@@ -89,7 +89,7 @@ impl S3Blobs {
         Ok(concluded.boxed())
     }
 
-    /// A part of a blob. One that this process did not hash yet costs a pass over all of it first.
+    /// Reads a part of a blob. If this process has not hashed the blob yet, the whole blob is read first.
     async fn part(&self, digest: &Digest, range: std::ops::Range<u64>) -> Result<BlobStream, Error> {
         let known = self.checked.lock().get(digest).cloned();
         if known.is_none() {
@@ -106,12 +106,12 @@ impl S3Blobs {
     }
 
     async fn damaged(&self, digest: &Digest, found: Digest) -> Error {
-        tracing::error!(%digest, %found, bucket = self.bucket.shown, "a blob in the bucket is damaged; it is dropped");
+        tracing::error!(%digest, %found, bucket = self.bucket.shown, "dropped a damaged blob in the bucket");
         let _ = self.bucket.client.delete(&self.bucket.path(Kind::Blobs, digest)).await;
         Error::NotFound { digest: *digest }
     }
 
-    /// Whether a blob is there, which uses it.
+    /// Whether a blob exists; counts as a use.
     async fn is_there(&self, digest: &Digest) -> Result<bool, Failure> {
         match self.bucket.client.head(&self.bucket.path(Kind::Blobs, digest)).await {
             Ok(object) if object.size == digest.size => self.bucket.used(&self.life, digest, written(&object)).await,

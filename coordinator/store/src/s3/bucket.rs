@@ -1,4 +1,4 @@
-//! The bucket itself: names of objects, calls, and what their failures mean.
+//! The bucket itself: object names, calls and the meaning of failures.
 
 use std::error::Error as _;
 use std::ops::Deref;
@@ -15,15 +15,15 @@ use super::Address;
 use crate::Error;
 use crate::breaker::Breaker;
 
-/// Version of the names. Another version's objects are left alone.
+/// Version of the names. Objects of other versions are left alone.
 const LAYOUT: &str = "1";
 
-/// Which objects.
+/// A kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Blobs.
     Blobs,
-    /// Notes that a blob was used.
+    /// Records of a blob's last use.
     Uses,
 }
 
@@ -48,7 +48,8 @@ impl Deref for Bucket {
 }
 
 impl Bucket {
-    /// Asks the bucket for one listing, so that a wrong name or key is found out now. A bucket that is only away is no error.
+    /// Sends one list request, so that a wrong name or key is detected now. A bucket that is only unavailable is not an
+    /// error.
     pub(super) async fn open(address: &Address) -> Result<Self, Error> {
         let (client, prefix) = address.client()?;
         let inner = Inner { client, prefix, shown: address.shown().to_owned(), breaker: Breaker::default() };
@@ -71,12 +72,12 @@ impl Bucket {
         self.0.clone()
     }
 
-    /// The least that shows that the bucket is there and lets the farm in.
+    /// The smallest request that shows that the bucket exists and grants access.
     pub(super) async fn probe(&self) -> Result<(), Failure> {
         self.client.list(Some(&self.folder(Kind::Blobs))).try_next().await.map(|_| ())
     }
 
-    /// What all objects of a kind begin with.
+    /// The common prefix of all objects of a kind.
     pub(super) fn folder(&self, kind: Kind) -> Path {
         let kind = match kind {
             Kind::Blobs => "blobs",
@@ -91,7 +92,7 @@ impl Bucket {
         Path::from(format!("{folder}/{function}/{}/{hex}-{}", &hex[..2], digest.size))
     }
 
-    /// The digest in an object's name; none where it is no object of that kind.
+    /// The digest in an object's name; `None` if it is not an object of that kind.
     pub(super) fn digest(&self, kind: Kind, path: &Path) -> Option<Digest> {
         let name = path.as_ref().strip_prefix(self.folder(kind).as_ref())?.strip_prefix('/')?;
         let (function, name) = name.split_once('/')?;
@@ -102,12 +103,12 @@ impl Bucket {
         Digest::new(function, hash, size.parse().ok()?).ok()
     }
 
-    /// Fails at once while the bucket is away.
+    /// Fails immediately while the bucket is unavailable.
     pub(super) fn ready(&self) -> Result<(), Error> {
         self.breaker.away().map_or(Ok(()), |why| Err(Error::S3 { shown: self.shown.clone(), why }))
     }
 
-    /// Makes a call about a blob, if the bucket is there.
+    /// Makes a call for a blob, if the bucket is available.
     pub(super) async fn call<T>(
         &self,
         digest: &Digest,
@@ -117,9 +118,9 @@ impl Bucket {
         call.await.map_err(|error| self.failed(digest, error))
     }
 
-    /// Draws the conclusion from a call about a blob that failed.
+    /// Interprets a failed call for a blob.
     pub(super) fn failed(&self, digest: &Digest, error: Failure) -> Error {
-        // The object is another one now than the one that was checked.
+        // The object has changed since it was verified.
         if matches!(error, Failure::NotFound { .. } | Failure::Precondition { .. }) {
             return Error::NotFound { digest: *digest };
         }
@@ -129,10 +130,10 @@ impl Bucket {
     }
 }
 
-/// What a failure means, in words.
+/// The meaning of a failure.
 #[derive(Debug)]
 pub(super) enum Why {
-    /// It may be back later.
+    /// The bucket may recover.
     Away(String),
     /// Waiting does not help.
     Refused(String),
@@ -140,16 +141,16 @@ pub(super) enum Why {
 
 fn why(error: &Failure) -> Why {
     let said = said(error);
-    // A listing that was refused comes as a failure without a kind.
+    // A refused list request is reported as a generic failure.
     match said.get(..3) {
-        Some("404") => Why::Refused(format!("there is no such bucket ({said}); make it, or correct its name")),
+        Some("404") => Why::Refused(format!("no such bucket ({said}); create it, or correct its name")),
         Some("401" | "403") => Why::Refused(format!(
-            "it does not let this coordinator in ({said}); expected `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` of one who \
-             may list, read, write and delete there"
+            "access denied ({said}); expected `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` of a user who \
+             may list, read, write and delete objects"
         )),
-        _ if said.contains("dns error") || said.contains("failed to lookup") => {
-            Why::Refused(format!("its endpoint has no such host ({said}); correct `AWS_ENDPOINT_URL` or `AWS_REGION`"))
-        }
+        _ if said.contains("dns error") || said.contains("failed to lookup") => Why::Refused(format!(
+            "cannot resolve the endpoint's host ({said}); correct `AWS_ENDPOINT_URL` or `AWS_REGION`"
+        )),
         _ => match http(error) {
             Some(
                 HttpErrorKind::Connect | HttpErrorKind::Request | HttpErrorKind::Timeout | HttpErrorKind::Interrupted,
@@ -171,7 +172,7 @@ fn http(error: &Failure) -> Option<HttpErrorKind> {
     None
 }
 
-/// What S3 itself said: the status with its code and message where it is an answer in XML, else the innermost cause.
+/// S3's own message: the status with its code and message if the answer is XML, or else the innermost cause.
 fn said(error: &Failure) -> String {
     let text = error.to_string();
     if let Some((_, answer)) = text.split_once("status code: ") {
@@ -185,7 +186,7 @@ fn said(error: &Failure) -> String {
         innermost = source;
     }
     match http(error) {
-        Some(HttpErrorKind::Timeout) => "it did not answer in time".to_owned(),
+        Some(HttpErrorKind::Timeout) => "no response in time".to_owned(),
         Some(_) => text.rsplit_once("error: ").map_or(innermost.to_string(), |_| innermost.to_string()),
         None => innermost.to_string(),
     }

@@ -6,7 +6,7 @@ use super::bucket::Bucket;
 use crate::breaker::PAUSES;
 
 impl Bucket {
-    /// Draws the conclusion from a call that failed as the bucket does.
+    /// Records that a call failed because of the bucket.
     pub(super) fn is_away(&self, why: &str) {
         if !self.breaker.open(why.to_owned()) {
             return;

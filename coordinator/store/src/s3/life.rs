@@ -1,15 +1,16 @@
-//! How long an object lives, without any coordinator knowing what another one has.
+//! The lifetime of objects, without any coordinator knowing what another one has.
 //!
-//! A blob's last use is the later of two times that the bucket itself keeps: when the blob was written, and when the object under
-//! `uses/` was written that says it was used. Whoever finds a blob that was last used longer than half the configured life ago
-//! writes that object, so a use costs a request at most twice in a life. A blob goes only when it was not used for one and a half
-//! lives and [`GRACE`] more; whatever was used within one life is therefore safe, by whichever coordinator: a hit in the action cache
-//! uses every blob that its result names.
+//! A blob's last use is the later of two times that the bucket itself records: when the blob was written, and when its
+//! marker object below `uses/` was written. A coordinator that finds a blob last used more than half a lifetime ago
+//! writes the marker, so a use costs at most two requests per lifetime. A blob is removed only if it has not been used
+//! for one and a half lifetimes plus [`GRACE`]. Everything that any coordinator used within one lifetime is therefore
+//! safe: a hit in the action cache uses every blob that its result names.
 //!
-//! A blob that is as old as one and a half lives counts as absent though it is still there. So nobody begins to rely on what
-//! another coordinator is about to remove: [`GRACE`] lies between, which clocks and slow requests may differ by.
+//! A blob unused for one and a half lifetimes counts as missing although it still exists. So no coordinator starts to
+//! rely on a blob that another is about to remove: [`GRACE`] covers differences between clocks and slow requests.
 //!
-//! Notes are objects of their own because S3 refuses to copy an object onto itself, and copies nothing above 5 GB at once.
+//! Uses have their own objects because S3 refuses to copy an object onto itself, and cannot copy more than 5 GB at
+//! once.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,10 +20,10 @@ use object_store::{Error as Failure, ObjectStoreExt, PutPayload};
 use super::bucket::{Bucket, Kind};
 use crate::clock::{Clock, Stamp, millis, stamp};
 
-/// Time between the moment a blob counts as absent and its removal.
+/// Time between a blob counting as missing and its removal.
 pub(super) const GRACE: Duration = Duration::from_secs(60 * 60);
 
-/// What the ages of objects mean.
+/// Interprets the ages of objects.
 #[derive(Debug, Clone)]
 pub(super) struct Life {
     pub(super) clock: Clock,
@@ -30,35 +31,35 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// Blobs live at least so long after their last use.
+    /// Blobs live for at least `life` after their last use.
     pub(super) fn new(clock: Clock, life: Duration) -> Self {
         Self { clock, life }
     }
 
-    /// A use is to be noted.
+    /// Whether a use must be recorded.
     pub(super) fn is_due(&self, used: Stamp) -> bool {
         used < self.clock.ago(self.life / 2)
     }
 
-    /// The blob counts as absent.
+    /// Whether the blob counts as missing.
     pub(super) fn is_over(&self, used: Stamp) -> bool {
         used < self.clock.ago(self.life + self.life / 2)
     }
 
-    /// What was used last before this may be removed.
+    /// Blobs last used before this time may be removed.
     pub(super) fn removal(&self) -> Stamp {
         self.clock.ago(self.life + self.life / 2 + GRACE)
     }
 }
 
-/// When the store says that an object was written.
+/// When an object was written, by the store's clock.
 pub(super) fn written(object: &object_store::ObjectMeta) -> Stamp {
     let ms = object.last_modified.timestamp_millis();
     stamp(SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
 }
 
 impl Bucket {
-    /// When a blob was noted as used; 0 where it never was.
+    /// The recorded last use of a blob; 0 if there is none.
     pub(super) async fn noted(&self, digest: &Digest) -> Result<Stamp, Failure> {
         match self.client.head(&self.path(Kind::Uses, digest)).await {
             Ok(object) => Ok(written(&object)),
@@ -67,7 +68,7 @@ impl Bucket {
         }
     }
 
-    /// Uses a blob that was written then: false where it counts as absent.
+    /// Uses a blob that was written at this time; `false` if it counts as missing.
     pub(super) async fn used(&self, life: &Life, digest: &Digest, written: Stamp) -> Result<bool, Failure> {
         if !life.is_due(written) {
             return Ok(true);
@@ -83,7 +84,7 @@ impl Bucket {
     }
 }
 
-/// How long a note is kept at least: notes without a blob are removed after this.
+/// Markers without a blob are removed if they are older than this.
 pub(super) fn note_life(life: &Life) -> Stamp {
     life.clock.now().saturating_sub(millis(life.life.saturating_mul(2) + GRACE))
 }

@@ -1,4 +1,4 @@
-//! Blobs in a bucket of S3 or what speaks its protocol: for what is too large for Redis, or for all that is shared.
+//! Blobs in a bucket of S3 or a compatible service: blobs too large for Redis, or all shared blobs.
 //!
 //! | object | what it is |
 //! | --- | --- |

@@ -1,6 +1,7 @@
-//! Removes what nobody used for long.
+//! Removes blobs that have not been used for long.
 //!
-//! Any coordinator may do it, and two at once do no harm. Memory holds the blobs that were noted as used, and those to be removed.
+//! Any coordinator may do this, and two at once do no harm. Memory holds the blobs with recorded uses, and those to be
+//! removed.
 
 use std::collections::HashMap;
 
@@ -14,16 +15,16 @@ use super::life::{note_life, written};
 use crate::clock::Stamp;
 use crate::{Error, Swept};
 
-/// Objects asked for at once before they are removed.
+/// Concurrent requests for objects before they are removed.
 const CONCURRENCY: usize = 16;
-/// Objects that are removed together: what S3 takes in one request.
+/// Objects removed together: S3's limit for one request.
 const BATCH: usize = 1_000;
 
 impl S3Blobs {
-    /// Removes blobs that were not used for the configured life, by any coordinator.
+    /// Removes blobs that no coordinator has used within the configured lifetime.
     ///
     /// # Errors
-    /// Where the bucket fails; what was removed by then stays so.
+    /// If the bucket fails; removals up to then stand.
     pub async fn sweep(&self) -> Result<Swept, Error> {
         self.bucket.ready()?;
         let mut swept = Swept::default();
@@ -54,14 +55,14 @@ impl S3Blobs {
             }
         }
         self.remove(old, before, swept).await?;
-        // What is left was noted of blobs that are gone.
+        // The remaining markers belong to blobs that are gone.
         let before = note_life(&self.life);
         let orphans = noted.into_iter().filter(|(_, at)| *at < before);
         let orphans: Vec<_> = orphans.map(|(digest, _)| Ok(self.bucket.path(Kind::Uses, &digest))).collect();
         client.delete_stream(stream::iter(orphans).boxed()).try_for_each(|_| async { Ok(()) }).await
     }
 
-    /// Removes those that are as old as the listing said. They are asked for again, so that one which was written anew meanwhile stays.
+    /// Removes those that are as old as listed. Each is checked again, so that one written meanwhile stays.
     async fn remove(&self, old: Vec<Digest>, before: Stamp, swept: &mut Swept) -> Result<(), Failure> {
         let is_old = |digest: Digest| async move {
             match self.bucket.client.head(&self.bucket.path(Kind::Blobs, &digest)).await {
@@ -79,7 +80,7 @@ impl S3Blobs {
             .try_filter_map(|gone| std::future::ready(Ok::<_, Failure>(gone)))
             .try_collect()
             .await?;
-        // The notes go last: a blob without its note would look older than it is.
+        // The markers are removed last: without its marker a blob would look older than it is.
         let blobs = gone.iter().map(|(digest, _)| Ok(self.bucket.path(Kind::Blobs, digest)));
         let notes = gone.iter().filter(|(_, noted)| *noted).map(|(digest, _)| Ok(self.bucket.path(Kind::Uses, digest)));
         for paths in [blobs.collect::<Vec<_>>(), notes.collect()] {
@@ -92,7 +93,7 @@ impl S3Blobs {
     }
 }
 
-/// Stands for the blob where a call is about none.
+/// A placeholder for calls that are not about a blob.
 fn nothing() -> Digest {
     Digest::empty(kiln_proto::digest::DigestFunction::Sha256)
 }

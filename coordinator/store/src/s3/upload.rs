@@ -1,4 +1,4 @@
-//! A blob on its way into the bucket in parts.
+//! Uploads a blob into the bucket in parts.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,12 +8,12 @@ use object_store::{ObjectStoreExt, WriteMultipart};
 use super::bucket::{Bucket, Kind};
 use crate::{BlobWriter, Error};
 
-/// Parts of a multipart upload; also the largest blob that goes in one request. At least 5 MiB, by S3's own rule.
+/// Size of a multipart upload's parts; also the largest blob sent in one request. S3 requires at least 5 MiB.
 pub(super) const PART_BYTES: usize = 8 << 20;
-/// Parts under way at once.
+/// Concurrent parts.
 const PARTS: usize = 4;
 
-/// An upload in parts. Given up, its parts are removed.
+/// An upload in parts. If it is dropped, its parts are removed.
 pub(super) struct Upload {
     bucket: Bucket,
     digest: Digest,
