@@ -1,22 +1,22 @@
-//! How much of a checkout on this disk a build of a project in it needs.
+//! Determines which part of a local checkout a build of a project in it needs.
 
 use std::path::{Path, PathBuf};
 
 use kiln_planner::plan::context::{self, Files};
 use kiln_scan::around;
 
-/// The part of the disk that a build of a project sees.
+/// The part of the disk that a build sees.
 #[derive(Debug, Clone)]
 pub struct Context {
-    /// The root of the tree, absolute.
+    /// The root of the tree, an absolute path.
     pub root: PathBuf,
-    /// The project's directory in the tree; empty where it is the root.
+    /// The project's directory in the tree; empty for the root.
     pub project: String,
-    /// The paths that the tree consists of, relative to the root; empty for all of it.
+    /// The paths that belong to the tree, relative to the root; empty for all.
     pub parts: Vec<String>,
 }
 
-/// The context of the project in an absolute directory.
+/// The context of the project in this absolute directory.
 pub fn of(project: &Path) -> Context {
     let alone = || Context { root: project.to_owned(), project: String::new(), parts: Vec::new() };
     let boundary = around::boundary(project);

@@ -1,30 +1,30 @@
-//! What an artifact of the kind `image` holds beside its files, and where in an image those go.
+//! Description of an image artifact: everything besides its files, and where files go in the image.
 
 use std::collections::BTreeMap;
 
-/// A base without any file.
+/// The name of an empty base.
 pub const SCRATCH: &str = "scratch";
 
 /// A container image's description.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Image {
-    /// What it is built on.
+    /// The image that it is built on.
     pub base: Base,
-    /// The command that `cmd` is the arguments of; the base's where nothing is said.
+    /// The command, with `cmd` as its arguments; `None` for the base's.
     pub entrypoint: Option<Vec<String>>,
-    /// Arguments, replaced by those given at the start; the base's where nothing is said.
+    /// Arguments, which are replaced by those given at start; `None` for the base's.
     pub cmd: Option<Vec<String>>,
-    /// Environment variables, beside the base's.
+    /// Environment variables, in addition to the base's.
     pub env: BTreeMap<String, String>,
-    /// User and perhaps group that it runs as.
+    /// User and optionally group that it runs as.
     pub user: Option<String>,
-    /// Where the command starts, and where files go whose place is relative. Absolute.
+    /// The working directory, and the parent of relative paths in the image. Absolute.
     pub workdir: Option<String>,
-    /// Labels, beside the base's.
+    /// Labels, in addition to the base's.
     pub labels: BTreeMap<String, String>,
-    /// Ports that it listens on, as `8080/tcp`.
+    /// Ports that it listens on, such as `8080/tcp`.
     pub ports: Vec<String>,
-    /// Number of the user and the group that own its files.
+    /// User and group id of its files' owner.
     pub owner: (u32, u32),
     /// How its layers are compressed.
     pub compression: Compression,
@@ -36,24 +36,25 @@ pub enum Base {
     /// Nothing.
     #[default]
     Scratch,
-    /// An image in a registry.
+    /// A reference to an image in a registry.
     Reference(String),
-    /// An OCI layout or what `docker save` wrote, by its path in the outputs of the artifact's steps or else in the sources.
+    /// An OCI layout or the output of `docker save`, by its path in the outputs of the artifact's steps or else in the
+    /// sources.
     Path(String),
 }
 
-/// How layers are compressed.
+/// Compression of layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Compression {
-    /// What every runtime reads.
+    /// Supported by every runtime.
     #[default]
     Gzip,
-    /// Faster; Docker reads it from version 23 on.
+    /// Faster; Docker supports it since version 23.
     Zstd,
 }
 
 impl Base {
-    /// From `kiln.toml`: `scratch`, `./path`, or a reference.
+    /// Parses the value from `kiln.toml`: `scratch`, `./path`, or a reference.
     pub fn read(text: &str) -> Self {
         match text.strip_prefix("./") {
             _ if text == SCRATCH => Self::Scratch,
@@ -62,7 +63,7 @@ impl Base {
         }
     }
 
-    /// As `kiln.toml` has it.
+    /// The value as written in `kiln.toml`.
     pub fn show(&self) -> String {
         match self {
             Self::Scratch => SCRATCH.to_owned(),
@@ -73,7 +74,8 @@ impl Base {
 }
 
 impl Image {
-    /// Where in the image a file goes, relative to its root: `/usr/bin/shop` is that, `shop` is in the working directory.
+    /// A file's path relative to the image's root: `/usr/bin/shop` is absolute, `shop` is relative to the working
+    /// directory.
     pub fn place(&self, path: &str) -> String {
         match path.strip_prefix('/') {
             Some(absolute) => absolute.to_owned(),
@@ -85,14 +87,14 @@ impl Image {
     }
 }
 
-/// A port with its protocol: `8080` is `8080/tcp`.
+/// Parses a port, with TCP as the default protocol: `8080` is `8080/tcp`.
 pub fn read_port(text: &str) -> Option<String> {
     let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let port: u16 = number.parse().ok().filter(|port| *port > 0)?;
     matches!(protocol, "tcp" | "udp" | "sctp").then(|| format!("{port}/{protocol}"))
 }
 
-/// `1000:1000`; one number is user and group.
+/// Parses `1000:1000`; a single number is both user and group.
 pub fn read_owner(text: &str) -> Option<(u32, u32)> {
     let (user, group) = text.split_once(':').unwrap_or((text, text));
     Some((user.parse().ok()?, group.parse().ok()?))

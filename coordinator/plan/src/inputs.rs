@@ -1,14 +1,14 @@
-//! Which source paths enter a step.
+//! The source paths that are inputs of a step.
 //!
-//! Invariant: the answer depends on the step's `inputs` and the paths alone, and comes in the order of the paths.
+//! Invariant: the result depends only on the step's `inputs` and the paths, and keeps the order of the paths.
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::Step;
 
-/// The indices into `paths` of the source files that enter `step`. A glob that names a directory means all under it;
-/// one that starts with `!` takes files out again. Where none takes files in, the whole tree enters but for
-/// `kiln.toml`, whose edits reach a step through the plan.
+/// The indices in `paths` of the source files that are inputs of `step`. A glob that matches a directory includes
+/// everything below it; a glob that starts with `!` excludes files again. Without any including glob, the whole tree is
+/// included except `kiln.toml`, whose edits affect a step through the plan.
 pub fn input_files(step: &Step, paths: &[String]) -> Vec<usize> {
     let (out, into): (Vec<&str>, Vec<&str>) = step.inputs.iter().map(String::as_str).partition(|g| g.starts_with('!'));
     let out = compile(out.iter().map(|g| &g[1..]));
@@ -21,17 +21,17 @@ pub fn input_files(step: &Step, paths: &[String]) -> Vec<usize> {
     (0..paths.len()).filter(|i| chosen(&paths[*i]) && !out.is_match(&paths[*i])).collect()
 }
 
-/// Whether one of `globs` names `path`, or a directory that it is under.
+/// Whether one of `globs` matches `path` or a directory above it.
 pub fn matches(globs: &[String], path: &str) -> bool {
     !globs.is_empty() && compile(globs.iter().map(String::as_str)).is_match(path)
 }
 
-/// What is wrong with a glob, if something is.
+/// What is wrong with a glob, if it is invalid.
 pub fn glob_error(glob: &str) -> Option<String> {
     GlobBuilder::new(glob).literal_separator(true).build().err().map(|e| e.kind().to_string())
 }
 
-/// Invalid globs match nothing: `check` has refused them before.
+/// Invalid globs match nothing: `check` has rejected them earlier.
 pub fn compile<'a>(globs: impl IntoIterator<Item = &'a str>) -> GlobSet {
     let mut set = GlobSetBuilder::new();
     for glob in globs {

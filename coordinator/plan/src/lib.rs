@@ -1,6 +1,6 @@
 //! What a build consists of: a [`Plan`] of steps and artifacts, and the source tree that it is made from.
 //!
-//! Invariant: plain data and pure functions; whoever makes a plan or carries it out is elsewhere.
+//! Invariant: plain data and pure functions; plans are made and executed elsewhere.
 
 mod image;
 mod inputs;

@@ -1,40 +1,41 @@
-//! The types that a plan is made of.
+//! The types of a plan.
 //!
-//! Invariant: they are plain data, independent of where they came from, so that a detected plan and the `kiln.toml`
-//! written from it compare equal.
+//! Invariant: they are plain data, independent of their origin, so that a detected plan and the `kiln.toml` written
+//! from it are equal.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{Image, Platform};
 
-/// What a step may use of memory where nothing is said: 1 GiB.
+/// Default memory limit of a step: 1 GiB.
 pub const DEFAULT_MEMORY_BYTES: u64 = 1 << 30;
-/// What a step may use of processors where nothing is said, in thousandths: one.
+/// Default CPU reservation of a step, in thousandths: one CPU.
 pub const DEFAULT_MILLI_CPUS: u32 = 1000;
 
-/// A whole build: what runs, for which targets, and what comes out.
+/// A whole build: its steps, targets and artifacts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The project's name.
     pub name: String,
-    /// The project's version, where one is known. A build without one is named by its commit.
+    /// The project's version, if known. A build without a version is named after its commit.
     pub version: Option<String>,
-    /// Who said the version.
+    /// Where the version comes from.
     pub version_origin: VersionOrigin,
     /// Where the plan came from.
     pub origin: Origin,
-    /// What to build for: at least one.
+    /// Targets to build for: at least one.
     pub targets: Vec<Target>,
-    /// The steps, each after those it needs.
+    /// The steps, sorted so that each follows those it needs.
     pub steps: Vec<Step>,
-    /// What the build hands over.
+    /// The artifacts that the build delivers.
     pub artifacts: Vec<Artifact>,
-    /// Globs of source paths that enter no step.
+    /// Globs of source paths that are inputs of no step.
     pub exclude: Vec<String>,
-    /// Documentation and the like that a detected step sees whole: where none reads it, it is better excluded.
+    /// Documentation and similar files that a detected step would take as input; they can be excluded if no step reads
+    /// them.
     pub excludable: Vec<String>,
-    /// Warnings that do not stop the build: a requirement without a pin, another language beside the one chosen, an
-    /// input that matches no file.
+    /// Warnings that do not stop the build, such as a requirement without a pin, an additional language, or an input
+    /// that matches no file.
     pub notes: Vec<String>,
 }
 
@@ -43,18 +44,18 @@ pub struct Plan {
 pub enum Origin {
     /// The project's `kiln.toml`.
     KilnToml,
-    /// The project's files.
+    /// Detected from the project's files.
     Detected {
         /// The language and its tool: `rust`, `python (uv)`.
         language: String,
-        /// The files that said so, and what each said.
+        /// The files that led to the detection, and why.
         because: Vec<String>,
-        /// Other languages that the files speak for, with the reason.
+        /// Other languages that were found, with the reason.
         considered: Vec<String>,
     },
 }
 
-/// Who said the project's version.
+/// Where the project's version comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VersionOrigin {
     /// The key `version` of `kiln.toml`.
@@ -65,33 +66,33 @@ pub enum VersionOrigin {
     Git,
     /// The directory's name, as in `fmt-9.1.0` for an unpacked release.
     Directory,
-    /// Nobody.
+    /// There is no version.
     Unknown,
 }
 
-/// An environment to build for: what production looks like.
+/// A production environment to build for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// Its name in `kiln.toml`, or that of its platform.
+    /// Its name in `kiln.toml`, or its platform's.
     pub name: String,
-    /// Its machine.
+    /// Its platform.
     pub platform: Platform,
-    /// Its operating system and version, as in `debian:12`.
+    /// Its operating system and version, such as `debian:12`.
     pub os: Option<String>,
-    /// The newest GLIBC symbol version it has, as major and minor.
+    /// The newest GLIBC symbol version that it provides, as major and minor.
     pub glibc: Option<(u32, u32)>,
-    /// The C library that its workers must have.
+    /// The C library that workers must have to build for it.
     pub libc: Option<Libc>,
-    /// The CPU level that its workers must reach, such as `x86-64-v3`.
+    /// The CPU level that workers must have, such as `x86-64-v3`.
     pub cpu_level: Option<String>,
-    /// What else a worker must have to build for it.
+    /// Labels that workers must have to build for it.
     pub labels: BTreeMap<String, String>,
-    /// Shared libraries that it has, by file name: an artifact may need them without carrying them.
+    /// Shared libraries that it provides, by file name: artifacts may depend on them without including them.
     pub libraries: Vec<String>,
 }
 
 impl Target {
-    /// A target of which nothing but the platform is known.
+    /// A target of which only the platform is known.
     pub fn bare(platform: Platform) -> Self {
         Self {
             name: platform.to_string().replace('/', "-"),
@@ -105,7 +106,7 @@ impl Target {
         }
     }
 
-    /// Whether the project says what it is like. If not, it is whatever machine builds it.
+    /// Whether the project describes the target. If not, it is assumed to equal the machine that builds for it.
     pub fn is_declared(&self) -> bool {
         *self != Self::bare(self.platform)
     }
@@ -121,7 +122,7 @@ pub enum Libc {
 }
 
 impl Libc {
-    /// As workers name it.
+    /// The name that workers report.
     pub fn name(self) -> &'static str {
         match self {
             Libc::Glibc => "glibc",
@@ -130,58 +131,59 @@ impl Libc {
     }
 }
 
-/// One command, the files it sees and the files it leaves.
+/// A command with its input and output files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     /// Its name: `[a-z0-9_-]+`, unique in the plan.
     pub name: String,
-    /// Why it is there, in words for the user.
+    /// Its purpose, shown to the user.
     pub why: String,
-    /// The steps whose outputs it sees. It sees no other's.
+    /// The steps whose outputs are among its inputs.
     pub needs: Vec<String>,
-    /// Globs of source paths that enter; one that names a directory means all under it. Empty: the whole tree.
+    /// Globs of source paths that are inputs; a directory includes everything below it. Empty: the whole tree.
     pub inputs: Vec<String>,
-    /// Globs of inputs that enter with the project's own version left out.
+    /// Globs of inputs from which the project's own version is removed.
     pub unversioned: Vec<String>,
-    /// Literal files placed in the input tree, in place of the source's where it has them.
+    /// Literal files placed in the input tree, replacing source files of the same path.
     pub files: BTreeMap<String, String>,
-    /// The command, for `sh -e -c`, in the root of the tree.
+    /// The command, run by `sh -e -c` in the root of the tree.
     pub run: String,
-    /// Files and directories it must leave, relative to the root of the tree.
+    /// Files and directories that it must produce, relative to the root of the tree.
     pub outputs: Vec<String>,
-    /// Environment variables, beside those that the runner sets.
+    /// Environment variables, in addition to those that the runner sets.
     pub env: BTreeMap<String, String>,
-    /// Variables that whoever builds has the values of; the plan knows only their names.
+    /// Names of the secrets that it gets as variables; whoever builds provides the values.
     pub secrets: Vec<String>,
     /// Whether it may use the network.
     pub network: bool,
-    /// Processors, in thousandths.
+    /// CPU reservation, in thousandths of a CPU.
     pub milli_cpus: u32,
     /// Memory, in bytes.
     pub memory_bytes: u64,
-    /// After how long it is stopped; the farm's own bound where nothing is said.
+    /// Time limit; the farm's limit if absent.
     pub timeout: Option<Duration>,
-    /// How many actions it is: each has its number in `KILN_SHARD`, and all the count in `KILN_SHARDS`.
+    /// Number of actions that it is divided into: each gets its index in `KILN_SHARD` and the count in `KILN_SHARDS`.
     pub shards: u32,
-    /// Whether an earlier result may stand for it.
+    /// Whether cached results may be used.
     pub cache: bool,
-    /// The container image it runs in, where it is not the worker's own root.
+    /// The container image that it runs in; `None` for the worker's own root.
     pub image: Option<String>,
-    /// Executables it calls; a missing one is named to the user.
+    /// Tools that it requires; a missing one is reported to the user.
     pub tools: Vec<String>,
-    /// Where it starts, relative to the root of the tree.
+    /// Working directory, relative to the root of the tree.
     pub working_directory: Option<String>,
-    /// Whether it is told the build's version and commit, as `stamp` says. They become part
-    /// of its key, and of no other step's.
+    /// Whether it gets the build's version and commit as variables, see `stamp`. They become part of its key and of no
+    /// other step's.
     pub stamp: bool,
-    /// Whether what it leaves depends on the CPU that it runs on: only workers with the same CPU share its result.
+    /// Whether its outputs depend on the CPU that it runs on: results are only shared between workers with the same
+    /// CPU.
     pub native: bool,
-    /// Whether it only checks the project: `kiln test` runs it, `kiln build` does not.
+    /// Whether it only tests the project: `kiln test` runs it, `kiln build` does not.
     pub test: bool,
 }
 
 impl Step {
-    /// A step of that name and command, with every other field at its default.
+    /// A step with this name and command, and default values for everything else.
     pub fn new(name: impl Into<String>, run: impl Into<String>) -> Self {
         Step {
             name: name.into(),
@@ -210,38 +212,38 @@ impl Step {
     }
 }
 
-/// Something the build hands over.
+/// Something that the build delivers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifact {
     /// Its name, unique in the plan.
     pub name: String,
-    /// The steps whose outputs hold its files.
+    /// The steps whose outputs contain its files.
     pub from: Vec<String>,
     /// Its files.
     pub files: Vec<ArtifactFile>,
     /// Its form.
     pub kind: ArtifactKind,
-    /// Whether the executables in it are held against the target before it is accepted.
+    /// Whether its executables are checked against the target before it is accepted.
     pub check_elf: bool,
-    /// Whether the shared libraries that its executables need, and that the target does not have, are carried along from the
-    /// system that it is built on.
+    /// Whether shared libraries that its executables need and the target lacks are included, copied from the system
+    /// that it is built on.
     pub bundle_libraries: bool,
 }
 
-/// Files of an artifact.
+/// A selection of files for an artifact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArtifactFile {
-    /// A path or glob in the outputs of the artifact's steps; a directory means all under it.
+    /// A path or glob in the outputs of the artifact's steps; a directory includes everything below it.
     pub path: String,
-    /// Where they go in the artifact: for a single file its new path, for a directory the new one's. As they are
-    /// where nothing is said; `.` for a directory whose content is the artifact's root.
+    /// Destination in the artifact: the new path of a single file or directory; unchanged if absent. `.` puts a
+    /// directory's content at the artifact's root.
     pub dest: Option<String>,
 }
 
-/// The form in which an artifact is stored.
+/// The form of an artifact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ArtifactKind {
-    /// The files as they are.
+    /// Plain files.
     Binary,
     /// A reproducible `.tar.zst`.
     Archive,
@@ -250,7 +252,7 @@ pub enum ArtifactKind {
 }
 
 impl ArtifactKind {
-    /// As `kiln.toml` has it.
+    /// The name used in `kiln.toml`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Binary => "binary",
@@ -260,8 +262,8 @@ impl ArtifactKind {
     }
 }
 
-/// The shared libraries that every target is taken to have: the C library's family, and the compiler's run-time
-/// that Debian's and Red Hat's base images carry.
+/// The shared libraries that every target is assumed to have: the C library's family, and the compiler run time in
+/// Debian's and Red Hat's base images.
 pub fn default_libraries() -> Vec<String> {
     [
         "ld-linux-aarch64.so.1",

@@ -2,12 +2,12 @@
 
 use crate::Source;
 
-/// Whether a file of that path is there.
+/// Whether the file exists.
 pub fn has(source: &dyn Source, path: &str) -> bool {
     source.paths().binary_search_by(|p| p.as_str().cmp(path)).is_ok()
 }
 
-/// A path as seen from a directory that it is in; empty for the directory itself.
+/// A path relative to a directory that contains it; empty for the directory itself.
 pub fn below<'a>(path: &'a str, directory: &str) -> Option<&'a str> {
     if directory.is_empty() {
         return Some(path);
@@ -16,7 +16,7 @@ pub fn below<'a>(path: &'a str, directory: &str) -> Option<&'a str> {
     if rest.is_empty() { Some("") } else { rest.strip_prefix('/') }
 }
 
-/// What keeps `path` from being a place below the root of the tree.
+/// Why `path` is not a valid path below the root of the tree, if it is not.
 pub fn path_problem(path: &str) -> Option<&'static str> {
     let path = path.strip_suffix('/').unwrap_or(path);
     if path.is_empty() || path == "." {
@@ -42,7 +42,7 @@ pub fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(directory, _)| directory)
 }
 
-/// `path` as seen from `directory`, with `.` and `..` resolved; `None` where it leaves the tree.
+/// `path` relative to `directory`, with `.` and `..` resolved; `None` if it leaves the tree.
 pub fn join(directory: &str, path: &str) -> Option<String> {
     if path.starts_with('/') {
         return None;

@@ -1,10 +1,10 @@
-//! The machines that Kiln builds for.
+//! The platforms that Kiln builds for.
 //!
-//! Invariant: the textual form is the one that containers use (`linux/amd64`), and reads back to the same value.
+//! Invariant: the textual form is the one used for containers (`linux/amd64`), and parses back to the same value.
 
 use std::{fmt, str::FromStr};
 
-/// An operating system and processor architecture. Only Linux is built for.
+/// An operating system and processor architecture. Only Linux is supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Platform {
     /// `linux/amd64`: x86-64.
@@ -13,7 +13,7 @@ pub enum Platform {
     Arm64,
 }
 
-/// A platform that Kiln does not know.
+/// An unknown platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid platform `{0}`: expected `linux/amd64` or `linux/arm64`{hint}", hint = meant(.0))]
 pub struct UnknownPlatform(
@@ -21,7 +21,7 @@ pub struct UnknownPlatform(
     pub String,
 );
 
-/// The platform that is meant by another name of its machine, as a question.
+/// A suggestion if the text is another name of a known platform.
 fn meant(text: &str) -> String {
     let machine = text.rsplit('/').next().unwrap_or_default().to_ascii_lowercase().replace('-', "_");
     let platform = match machine.as_str() {
@@ -33,7 +33,7 @@ fn meant(text: &str) -> String {
 }
 
 impl Platform {
-    /// Every platform there is.
+    /// All platforms.
     pub const ALL: [Platform; 2] = [Platform::Amd64, Platform::Arm64];
 
     /// The value of the Remote Execution API's platform property `ISA`.
@@ -44,7 +44,7 @@ impl Platform {
         }
     }
 
-    /// The CPU levels that it has, in words.
+    /// The CPU levels that exist on it, for error messages.
     pub fn cpu_levels(self) -> &'static str {
         match self {
             Platform::Amd64 => "`x86-64-v1` to `x86-64-v4`",
@@ -52,7 +52,7 @@ impl Platform {
         }
     }
 
-    /// Whether a CPU level is one of this platform's: the x86-64 psABI's micro-architecture levels, `armv8`.
+    /// Whether a CPU level exists on this platform: the x86-64 psABI's micro-architecture levels, or `armv8`.
     pub fn has_cpu_level(self, level: &str) -> bool {
         match self {
             Platform::Amd64 => ["x86-64-v1", "x86-64-v2", "x86-64-v3", "x86-64-v4"].contains(&level),
@@ -60,7 +60,7 @@ impl Platform {
         }
     }
 
-    /// The architecture alone, as containers name it.
+    /// The architecture as named for containers.
     pub fn architecture(self) -> &'static str {
         match self {
             Platform::Amd64 => "amd64",

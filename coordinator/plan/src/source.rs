@@ -1,39 +1,39 @@
-//! What the planner sees of a source tree.
+//! The planner's view of a source tree.
 //!
-//! Invariant: the planner does no I/O. It asks for a file by reading it; whoever drives it supplies what was asked for and plans
-//! again, until nothing is left to ask for. So no list of file names decides which files a detector may read.
+//! Invariant: the planner does no I/O. It requests a file by reading it; the caller supplies the requested files and
+//! plans again, until nothing more is requested. So no fixed list of names limits which files a detector may read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-/// A source tree: its paths, and the content of the files that decide a plan.
+/// A source tree: its paths, and the content of the files that determine a plan.
 pub trait Source {
-    /// The relative paths of all files and symbolic links, sorted, with `/` between the parts.
+    /// The relative paths of all files and symbolic links, sorted and separated by `/`.
     fn paths(&self) -> &[String];
-    /// The content of a file. `None` where there is none, and for one that was not supplied yet: see [`MemorySource::unread`].
+    /// The content of a file. `None` if it does not exist or was not supplied yet: see [`MemorySource::unread`].
     fn read(&self, path: &str) -> Option<Vec<u8>>;
-    /// The directory of the one member to build, where the tree is a workspace and not all of it is wanted.
+    /// The directory of the only member to build, if the tree is a workspace and only one is wanted.
     fn member(&self) -> Option<&str> {
         None
     }
 }
 
-/// A source tree of which files are supplied as they are asked for.
+/// A source tree whose files are supplied on request.
 #[derive(Debug, Default)]
 pub struct MemorySource {
     paths: Vec<String>,
-    /// What was supplied; `None` for a path that cannot be read as a file.
+    /// Supplied files; `None` for a path that cannot be read as a file.
     files: BTreeMap<String, Option<Vec<u8>>>,
     unread: Mutex<BTreeSet<String>>,
 }
 
 impl MemorySource {
-    /// A tree of these files.
+    /// A tree that consists of these files.
     pub fn new(files: BTreeMap<String, Vec<u8>>) -> Self {
         Self::with_paths([], files)
     }
 
-    /// A tree of the files in `files`, and of others whose content is not known yet.
+    /// A tree with the files in `files`, and others whose content is not known yet.
     pub fn with_paths(paths: impl IntoIterator<Item = String>, files: BTreeMap<String, Vec<u8>>) -> Self {
         let mut all: Vec<String> = paths.into_iter().chain(files.keys().cloned()).collect();
         all.sort();
@@ -47,7 +47,7 @@ impl MemorySource {
         std::mem::take(&mut *self.unread.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Supplies a file; `None` says that the path is there and is not a file one can read.
+    /// Supplies a file; `None` if the path exists but is not a readable file.
     pub fn supply(&mut self, path: String, content: Option<Vec<u8>>) {
         self.files.insert(path, content);
     }

@@ -1,25 +1,25 @@
-//! The commands that a step calls, and the versions that it asks of them.
+//! The tools that a step requires, with their versions.
 //!
-//! An entry of `tools` is `NAME`, or `NAME VERSIONS` with versions as Cargo writes them (`=3.12`, `>=1.22`, `^20 || ^22`). A `?` at the end
-//! makes another version a warning, and a file in parentheses is where the versions were found.
+//! An entry of `tools` is `NAME`, or `NAME VERSIONS` with Cargo's version syntax (`=3.12`, `>=1.22`, `^20 || ^22`). A
+//! trailing `?` turns another version into a warning, and a file in parentheses is the source of the requirement.
 
 use semver::{Version, VersionReq};
 
-/// An entry of `tools`, read.
+/// A parsed entry of `tools`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tool<'a> {
     /// The command.
     pub name: &'a str,
-    /// The versions; none: any will do.
+    /// The required versions; empty for any.
     versions: &'a str,
-    /// Another version is only warned of.
+    /// Whether another version only causes a warning.
     pub recommended: bool,
-    /// The file that asks.
+    /// The file that the requirement comes from.
     file: Option<&'a str>,
 }
 
 impl<'a> Tool<'a> {
-    /// Reads an entry. What does not read as versions bounds nothing.
+    /// Parses an entry. Unparsable versions allow any version.
     pub fn read(entry: &'a str) -> Self {
         let (name, rest) = entry.trim().split_once(char::is_whitespace).unwrap_or((entry.trim(), ""));
         let (rest, file) = match rest.trim().strip_suffix(')').and_then(|rest| rest.rsplit_once('(')) {
@@ -33,7 +33,7 @@ impl<'a> Tool<'a> {
         Tool { name, versions, recommended, file }
     }
 
-    /// Why a tool that says this of its version is not what is asked for; `None` where it is, or where nobody can tell.
+    /// Why a tool that reports this version does not meet the requirement; `None` if it does, or if that is unknown.
     pub fn unmet(&self, said: &str) -> Option<String> {
         let found = version(said)?;
         let wanted: Vec<VersionReq> = self.versions.split("||").filter_map(|part| part.trim().parse().ok()).collect();
@@ -45,7 +45,7 @@ impl<'a> Tool<'a> {
     }
 }
 
-/// The first version in a tool's words, with zeros for what it leaves out.
+/// The first version number in a tool's output, padded with zeros.
 fn version(said: &str) -> Option<Version> {
     let start = said.find(|c: char| c.is_ascii_digit())?;
     let end = said[start..].find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(said.len() - start);

@@ -1,9 +1,9 @@
-//! A part of a source tree.
+//! A directory of a source tree, seen as a tree.
 
 use crate::Source;
 use crate::paths::below;
 
-/// A directory of a source tree as a tree of its own.
+/// A directory of a source tree, seen as a tree.
 pub struct View<'a> {
     whole: &'a dyn Source,
     directory: &'a str,
@@ -11,7 +11,7 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// The directory as its own root.
+    /// Views the directory as a root.
     pub fn new(whole: &'a dyn Source, directory: &'a str) -> Self {
         let paths = whole.paths().iter().filter_map(|path| below(path, directory)).filter(|path| !path.is_empty());
         View { whole, directory, paths: paths.map(str::to_owned).collect() }

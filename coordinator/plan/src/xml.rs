@@ -10,7 +10,7 @@ pub struct Leaf<'a> {
     pub path: Vec<&'a str>,
     /// The bytes between its tags, in which references such as `&amp;` stand as they are written.
     pub text: Range<usize>,
-    /// Where the element around it starts: leaves of one element have this in common.
+    /// The start of its parent element, which is the same for all leaves of one parent.
     pub parent: usize,
 }
 
@@ -42,7 +42,7 @@ fn leaf<'a>(text: &'a str, node: Node<'_, 'a>) -> Option<Leaf<'a>> {
     Some(Leaf { path, text: range, parent: node.parent_element()?.range().start })
 }
 
-/// The text of the first element of that path.
+/// The text of the first element with this path.
 pub fn value<'a>(text: &'a str, path: &[&str]) -> Option<&'a str> {
     leaves(text).into_iter().find(|leaf| leaf.path == path).map(|leaf| text[leaf.text].trim())
 }
