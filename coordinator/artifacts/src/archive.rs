@@ -1,4 +1,4 @@
-//! Archives: a tree packed so that the same files always give the same bytes.
+//! Archives: packs a tree so that the same files always produce the same bytes.
 
 use std::io::Write;
 
@@ -10,11 +10,11 @@ use super::assemble::Error;
 use super::{MTIME, file, file_mode};
 use kiln_store::BlobStore;
 
-/// zstd's level for archives.
+/// zstd level for archives.
 const LEVEL: i32 = 9;
 
-/// Packs a tree as a reproducible `.tar.zst` with its checksum beside it: sorted names, one time, root as owner, and the
-/// modes that the build gave its files. Of the directories those are named that are empty or have a mode of their own.
+/// Packs a tree as a reproducible `.tar.zst`, with a checksum file: sorted names, one timestamp, root as owner, and the
+/// modes that the build set. Directories are only listed if they are empty or have a special mode.
 pub(super) async fn pack(
     store: &dyn BlobStore,
     function: DigestFunction,
@@ -41,7 +41,7 @@ pub(super) async fn pack(
     Ok(packed)
 }
 
-/// What the archive names, each directory before what is in it.
+/// The archive's entries, each directory before its contents.
 fn entries(tree: &Tree) -> Vec<(String, Entry)> {
     fn walk(tree: &Tree, prefix: &str, found: &mut Vec<(String, Entry)>) {
         for (name, entry) in &tree.entries {
@@ -78,7 +78,7 @@ async fn append<W: Write>(
             header.set_entry_type(tar::EntryType::Regular);
             header.set_mode(file_mode(*executable, *mode));
             header.set_size(digest.size);
-            // Large files pass through a temporary one: the builder reads, the store streams.
+            // Large files go through a temporary file: the builder reads synchronously, the store streams.
             let mut file = tempfile::tempfile()?;
             let mut stream = store.read(digest, 0, None).await?;
             while let Some(chunk) = stream.next().await {

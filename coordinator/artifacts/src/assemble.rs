@@ -1,7 +1,8 @@
-//! From the outputs of steps to an artifact in the store: chosen, laid out, checked, and for an archive or an image packed.
+//! Turns steps' outputs into an artifact in the store: selects, lays out and checks files, and packs archives and
+//! images.
 //!
-//! Invariant: what is made depends on the outputs and the artifact's description alone (for an image, on its base and the commit
-//! too); the same files give the same bytes.
+//! Invariant: the result depends only on the outputs and the artifact's description (and, for an image, on its base and
+//! the commit); the same files produce the same bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,17 +21,17 @@ use kiln_store::trees::overlay;
 use kiln_store::trees::{self, flatten};
 use kiln_store::{BlobStore, Stores};
 
-/// An artifact that cannot be made.
+/// Why an artifact cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
-    #[error("artifact `{artifact}`: no output matches `{path}`; its steps left: {found}")]
+    #[error("artifact `{artifact}`: no output matches `{path}`; its steps produced: {found}")]
     NoFile { artifact: String, path: String, found: String },
     #[error("artifact `{artifact}`: {reason}")]
     Layout { artifact: String, reason: String },
     #[error("artifact `{artifact}` would not run on its target: {}{fix}", .objections.join("; "))]
     WouldNotRun { artifact: String, objections: Vec<String>, fix: String },
-    #[error("artifact `{artifact}`: cannot find out about its libraries: {reason}")]
+    #[error("artifact `{artifact}`: cannot look up its libraries: {reason}")]
     Libraries { artifact: String, reason: String, is_projects: bool },
     #[error("artifact `{artifact}`, base `{base}`: {source}")]
     Base {
@@ -50,7 +51,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the project must mend it, as opposed to the farm.
+    /// Whether it is the project's fault rather than the farm's.
     pub fn is_projects(&self) -> bool {
         match self {
             Self::NoFile { .. } | Self::Layout { .. } | Self::WouldNotRun { .. } => true,
@@ -61,28 +62,28 @@ impl Error {
     }
 }
 
-/// What an artifact is made from.
+/// The inputs of an artifact.
 #[derive(Debug, Clone, Copy)]
 pub struct Ingredients<'a> {
-    /// Where everything lies, and what is made goes.
+    /// Where inputs are read and results are stored.
     pub stores: &'a Stores,
-    /// How blobs are named.
+    /// The digest function for blobs.
     pub function: DigestFunction,
-    /// REAPI's instance, for what is cached.
+    /// The REAPI instance for cached results.
     pub instance: &'a str,
     /// The artifact's description.
     pub artifact: &'a Artifact,
-    /// Where it will run.
+    /// The target that it is for.
     pub target: &'a Target,
-    /// What each of its steps left, in the plan's order, with the step's name.
+    /// The outputs of each of its steps with the step's name, in the plan's order.
     pub outputs: &'a [(String, Tree)],
-    /// Names an archive.
+    /// The base of an archive's file name.
     pub stem: &'a str,
-    /// The project's tree, where an image's base may lie.
+    /// The project's source tree, which may contain an image's base.
     pub sources: &'a Tree,
     /// The bases of this build's images.
     pub bases: &'a Bases,
-    /// What an image says about where it came from.
+    /// The origin recorded in an image.
     pub origin: &'a Origin,
     /// The system that its steps ran on.
     pub system: &'a dyn System,
@@ -91,32 +92,32 @@ pub struct Ingredients<'a> {
 /// An artifact's content in the store.
 #[derive(Debug, Clone)]
 pub struct Made {
-    /// Directory of its files.
+    /// The directory of its files.
     pub root: Digest,
-    /// Its one file, the manifest of an image, or the root.
+    /// Its only file, an image's manifest, or the root.
     pub content: Digest,
-    /// Bytes of its files.
+    /// Total size of its files.
     pub size_bytes: u64,
     /// Its files, or the image.
     pub subjects: Vec<Subject>,
-    /// Every blob that it consists of.
+    /// Every blob that belongs to it.
     pub blobs: Vec<Digest>,
-    /// What it was made from beside the sources.
+    /// What it was made from besides the sources.
     pub materials: Vec<Material>,
-    /// What its executables want of where they run.
+    /// What its executables require of their target.
     pub wants: BTreeMap<String, Wants>,
-    /// Lines of `sha256sum` for its files; none where they are named by another function.
+    /// Its files as lines of `sha256sum`; `None` if they are identified by another hash function.
     pub checksums: Option<String>,
-    /// What the user should know of it.
+    /// Notes for the user.
     pub notes: Vec<String>,
-    /// How it is started where it lies, as `v1::Artifact` has it.
+    /// How it is started, as in `v1::Artifact`.
     pub start: Start,
 }
 
 /// Makes an artifact.
 ///
 /// # Errors
-/// See [`Error::is_projects`] for whose they are.
+/// See [`Error::is_projects`] for whose fault they are.
 pub async fn assemble(given: &Ingredients<'_>) -> Result<Made, Error> {
     let store = &*given.stores.blobs;
     let mut outputs = given.outputs.to_vec();
@@ -124,7 +125,7 @@ pub async fn assemble(given: &Ingredients<'_>) -> Result<Made, Error> {
     for (_, tree) in &mut outputs {
         trees::expand_in_place(store, tree).await?;
     }
-    // What a later step of `from` left lies over what an earlier one did.
+    // Outputs of a later step in `from` take precedence over those of an earlier one.
     for name in &given.artifact.from {
         if let Some((_, tree)) = outputs.iter().find(|(step, _)| step == name) {
             overlay(store, &mut merged, tree.clone()).await?;
@@ -159,7 +160,7 @@ pub async fn assemble(given: &Ingredients<'_>) -> Result<Made, Error> {
     Ok(Made { wants, materials, notes, start, ..store_files(store, given.function, &tree).await? })
 }
 
-/// What `sha256sum` would say of a tree's files, where it is known already.
+/// The output of `sha256sum` for a tree's files, if the hashes are known already.
 pub(super) fn checksums(tree: &Tree) -> Option<String> {
     let line = |(path, entry): &(String, Entry)| match entry {
         Entry::File { digest, .. } if digest.function != DigestFunction::Sha256 => Some(None),
@@ -169,7 +170,7 @@ pub(super) fn checksums(tree: &Tree) -> Option<String> {
     flatten(tree).iter().filter_map(line).collect()
 }
 
-/// Puts an artifact's tree into the store.
+/// Stores an artifact's tree.
 pub(super) async fn store_files(store: &dyn BlobStore, function: DigestFunction, tree: &Tree) -> Result<Made, Error> {
     let mut blobs = Vec::new();
     tree.encode(function, &mut |encoded| blobs.push(encoded.digest));

@@ -1,9 +1,10 @@
-//! Shared libraries that an artifact's executables need and neither it nor its target has: told with what to do about them, or
-//! carried along.
+//! Shared libraries that an artifact's executables need and that neither it nor its target has: reports them with a
+//! fix, or includes them.
 //!
-//! Libraries are the ones of the system that the executables were built on. They go into one directory beside the programs, and
-//! each ELF file that needs one gets a search path relative to itself (`$ORIGIN`, as ld.so(8) has it), so that the artifact runs
-//! wherever it is unpacked. A program whose layout takes none is started by a script in its place, which sets the path.
+//! Libraries are copied from the system that the executables were built on. They go into one directory next to the
+//! programs, and each ELF file that needs one gets a search path relative to itself (`$ORIGIN`, see ld.so(8)), so that
+//! the artifact runs wherever it is unpacked. A program whose ELF layout has no space for a search path is replaced by
+//! a script that sets it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -17,7 +18,8 @@ use super::assemble::{Error, Ingredients};
 use super::{Material, check};
 use crate::elf::Wants;
 
-/// Parts of the C library beside those that every target is taken to have: they only fit the loader that they came with.
+/// Parts of the C library besides those that every target is assumed to have: they only work with the loader that they
+/// came with.
 const LIBC: &[&str] = &[
     "libBrokenLocale.so.1",
     "libanl.so.1",
@@ -30,11 +32,11 @@ const LIBC: &[&str] = &[
     "libthread_db.so.1",
 ];
 
-/// What the system that an artifact's steps ran on says of shared libraries.
+/// Shared libraries of the system that an artifact's steps ran on.
 #[async_trait]
 pub trait System: Debug + Send + Sync {
-    /// Looks for the libraries that these ELF files of an artifact need, and those need in turn; with their content where `copy`
-    /// is set, but for those in `skip`.
+    /// Looks up the libraries that these ELF files of an artifact need, and those that these need in turn. With `copy`,
+    /// also their content, except of those in `skip`.
     async fn libraries(
         &self,
         artifact: &Tree,
@@ -47,44 +49,44 @@ pub trait System: Debug + Send + Sync {
     fn name(&self) -> &str;
 }
 
-/// What was found of libraries.
+/// The result of looking up libraries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
-    /// Where each lies on the system.
+    /// Each library's path on the system.
     pub paths: BTreeMap<String, String>,
     /// The content of those that were copied.
     pub copies: BTreeMap<String, Digest>,
-    /// Those that are nowhere.
+    /// Libraries that were not found.
     pub absent: BTreeSet<String>,
 }
 
-/// An artifact after its libraries were seen to.
+/// An artifact whose libraries have been resolved.
 #[derive(Debug, Default)]
 pub(super) struct Supplied {
-    /// Its files, with the libraries that it carries.
+    /// Its files, including the libraries copied into it.
     pub(super) tree: Tree,
-    /// What its ELF files want now.
+    /// What its ELF files require now.
     pub(super) wants: BTreeMap<String, Wants>,
-    /// Libraries of the system that it is taken to run on.
+    /// Libraries of the system that it is assumed to run on.
     pub(super) there: BTreeSet<String>,
-    /// Where libraries that it carries came from.
+    /// The origin of the libraries copied into it.
     pub(super) materials: Vec<Material>,
-    /// What the user should know.
+    /// Notes for the user.
     pub(super) notes: Vec<String>,
 }
 
-/// The libraries that ELF files need and that are in none of these sets.
+/// The libraries that ELF files need and that are in neither of these sets.
 pub(super) fn missing(wants: &BTreeMap<String, Wants>, there: [&BTreeSet<String>; 2]) -> BTreeSet<String> {
     let needed = wants.values().flat_map(|wants| &wants.needed);
     needed.filter(|name| !there.iter().any(|names| names.contains(*name))).cloned().collect()
 }
 
-/// What to write so that libraries are no reason to refuse an artifact.
+/// Changes to `kiln.toml` that fix missing libraries.
 pub(super) fn fixes(given: &Ingredients<'_>, missing: &BTreeSet<String>) -> String {
     let name = if given.target.is_declared() { given.target.name.as_str() } else { "production" };
     let names: Vec<String> = missing.iter().map(|name| format!("\"{name}\"")).collect();
     format!(
-        "to carry them along, write in kiln.toml\n\n    [artifacts.{}]\n    bundle_libraries = true\n\nor, where production has them,\
+        "to include them, write in kiln.toml\n\n    [artifacts.{}]\n    bundle_libraries = true\n\nor, if production has them,\
          \n\n    [targets.{name}]\n    libraries = [{}]\n",
         key(&given.artifact.name),
         names.join(", ")
@@ -96,7 +98,7 @@ fn key(name: &str) -> String {
     if plain { name.to_owned() } else { format!("\"{name}\"") }
 }
 
-/// Carries missing libraries along where the artifact says so; else tells of those that only the system it was built on has.
+/// Includes missing libraries if the artifact says so; otherwise reports those that only the build system has.
 pub(super) async fn supply(
     given: &Ingredients<'_>,
     tree: Tree,
@@ -116,7 +118,7 @@ pub(super) async fn supply(
     if !there.is_empty() {
         let names: Vec<&str> = there.iter().map(String::as_str).collect();
         notes.push(format!(
-            "artifact `{}` needs {} of the system that it was built on ({}), and only runs where they are installed; {}",
+            "artifact `{}` needs {} of the system that it was built on ({}), and will only run where they are installed; {}",
             given.artifact.name,
             names.join(", "),
             given.system.name(),
@@ -141,7 +143,7 @@ async fn carry(
     let mut wanted: Vec<String> = missing.iter().filter(|name| !skip.contains(*name)).cloned().collect();
     let (mut carried, mut materials) = (BTreeSet::new(), Vec::new());
     while let Some(name) = wanted.pop() {
-        // One that is nowhere is an objection of the check.
+        // A library that was not found is reported by the check.
         let Some(digest) = found.copies.get(&name) else { continue };
         if !carried.insert(name.clone()) {
             continue;
@@ -176,7 +178,7 @@ async fn carry(
         };
         let new = match changed.ok().filter(is_same) {
             Some(changed) => changed,
-            // Some linkers leave no room for a search path: a script that sets one starts such a program.
+            // Some linkers leave no space for a search path: such a program is started by a script that sets it.
             None if executable => {
                 let behind = behind(&path);
                 let program = Entry::File { digest, executable, mode };
@@ -188,8 +190,8 @@ async fn carry(
             }
             None => {
                 return Err(refused(format!(
-                    "`{path}` cannot be given a search path for the libraries that it needs; link it with \
-                     `-Wl,-rpath,'{}'`, or leave out `bundle_libraries`",
+                    "cannot set a search path in `{path}` for the libraries that it needs; link it with \
+                     `-Wl,-rpath,'{}'`, or remove `bundle_libraries`",
                     origin(&path, &directory)
                 )));
             }
@@ -201,7 +203,7 @@ async fn carry(
     Ok(Supplied { tree, wants, there: BTreeSet::new(), materials, notes: Vec::new() })
 }
 
-/// Where a program goes that a script in its place starts.
+/// The new path of a program that is started by a script.
 fn behind(path: &str) -> String {
     match path.rsplit_once('/') {
         Some((directory, name)) => format!("{directory}/.{name}.bin"),
@@ -220,7 +222,7 @@ fn script(path: &str, behind: &str, directory: &str) -> String {
     )
 }
 
-/// Where carried libraries go: `lib` beside the programs, or beside the `bin` that they are in.
+/// The directory for included libraries: `lib` next to the programs, or next to the `bin` that contains them.
 fn directory(wants: &BTreeMap<String, Wants>) -> String {
     let is_library = |path: &str| path.rsplit('/').next().is_some_and(|name| name.contains(".so"));
     let of = |path: &String| {
@@ -237,7 +239,7 @@ fn directory(wants: &BTreeMap<String, Wants>) -> String {
     }
 }
 
-/// The search path that leads from a file to a directory of the same artifact.
+/// The search path from a file to a directory of the same artifact.
 fn origin(file: &str, directory: &str) -> String {
     let mut from: Vec<&str> = file.split('/').collect();
     from.pop();
@@ -247,7 +249,7 @@ fn origin(file: &str, directory: &str) -> String {
     std::iter::once("$ORIGIN").chain(up).chain(to[common..].iter().copied()).collect::<Vec<_>>().join("/")
 }
 
-/// An ELF file that looks for its libraries at one place more.
+/// An ELF file with an additional search path for libraries.
 fn with_search_path(data: &[u8], path: &str) -> Result<Vec<u8>, object_rewrite::Error> {
     let mut rewriter = object_rewrite::Rewriter::read(data)?;
     rewriter.elf_add_runpath(&[path.as_bytes().to_vec()])?;

@@ -1,4 +1,4 @@
-//! The check of an artifact's executables: what each wants is read once, and held against where it will run.
+//! Checks an artifact's executables: reads the requirements of each once, and compares them with the target.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,12 +11,12 @@ use crate::elf::{self, Ground, Wants};
 use kiln_store::BlobStore;
 use kiln_store::trees::flatten;
 
-/// Smallest file that can be an ELF file.
+/// Minimum size of an ELF file.
 const MIN_ELF_BYTES: u64 = 20;
-/// Largest executable that is read for its check.
+/// Maximum size of an executable that is checked.
 const MAX_ELF_BYTES: u64 = 4 << 30;
 
-/// What the ELF files of a tree want, by path.
+/// The requirements of the ELF files in a tree, by path.
 pub(super) async fn wants(store: &dyn BlobStore, tree: &Tree) -> Result<BTreeMap<String, Wants>, Error> {
     let mut found = BTreeMap::new();
     for (path, entry) in flatten(tree) {
@@ -34,7 +34,7 @@ pub(super) async fn wants(store: &dyn BlobStore, tree: &Tree) -> Result<BTreeMap
             continue;
         }
         let data = store.get(&digest).await?;
-        // A file that only looks like ELF is data of the artifact's own.
+        // A file that only looks like ELF is ordinary data.
         if let Ok(wants) = elf::read(&data) {
             found.insert(path, wants);
         }
@@ -47,7 +47,7 @@ pub(super) fn carried(tree: &Tree) -> BTreeSet<String> {
     flatten(tree).iter().map(|(path, _)| path.rsplit('/').next().unwrap_or(path).to_owned()).collect()
 }
 
-/// Refuses an artifact whose files would not run on its target; `fix` says what to do about it.
+/// Rejects an artifact whose files would not run on its target; `fix` says what to do about it.
 pub(super) fn hold(
     artifact: &str,
     wants: &BTreeMap<String, Wants>,
@@ -61,7 +61,7 @@ pub(super) fn hold(
     Err(Error::WouldNotRun { artifact: artifact.to_owned(), objections, fix })
 }
 
-/// A target's own libraries, with what the artifact carries.
+/// The target's own libraries, in addition to the artifact's.
 pub(super) fn of_target<'a>(
     target: &'a Target,
     carried: &'a BTreeSet<String>,

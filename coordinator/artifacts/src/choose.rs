@@ -1,6 +1,6 @@
-//! Which files of the steps' outputs an artifact takes, and where in it each goes.
+//! Selects which output files an artifact includes, and where each goes.
 //!
-//! Invariant: two files never go to one place unless they are equal, and nothing goes to a place outside the artifact.
+//! Invariant: two files never go to the same path unless they are equal, and nothing goes outside the artifact.
 
 use kiln_planner::plan::{self, Artifact, ArtifactFile, ArtifactKind};
 use kiln_trees::tree::{Entry, Tree};
@@ -8,7 +8,7 @@ use kiln_trees::tree::{Entry, Tree};
 use super::assemble::Error;
 use super::links;
 
-/// A file, link, or directory that is empty or has a mode of its own.
+/// A file, a link, or a directory that is empty or has a special mode.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Chosen {
     /// Its path in the outputs.
@@ -19,7 +19,7 @@ pub(super) struct Chosen {
     pub(super) entry: Entry,
 }
 
-/// Chooses the files that the description names from expanded outputs.
+/// Selects the files that the description names from the expanded outputs.
 pub(super) fn choose(artifact: &Artifact, outputs: &Tree) -> Result<Vec<Chosen>, Error> {
     let all = leaves(outputs);
     let mut chosen = Vec::new();
@@ -30,7 +30,7 @@ pub(super) fn choose(artifact: &Artifact, outputs: &Tree) -> Result<Vec<Chosen>,
     Ok(chosen)
 }
 
-/// Refuses links that would be of no use where they go. All of them are known here: one may lead through another.
+/// Rejects links that would not work in the artifact. All links are known here, because one may lead through another.
 fn check_links(artifact: &Artifact, chosen: &[Chosen]) -> Result<(), Error> {
     let target = |one: &Chosen| match &one.entry {
         Entry::Symlink { target } => Some((one.to.clone(), target.clone())),
@@ -47,7 +47,7 @@ fn check_links(artifact: &Artifact, chosen: &[Chosen]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Lays out what was chosen.
+/// Lays out the selected files.
 pub(super) fn lay_out<'a>(artifact: &Artifact, chosen: impl IntoIterator<Item = &'a Chosen>) -> Result<Tree, Error> {
     let mut tree = Tree::default();
     for one in chosen {
@@ -97,7 +97,7 @@ fn choose_file(
         };
         let to = to.trim_end_matches('/').to_owned();
         if to.is_empty() {
-            // The artifact's own root, as an empty directory.
+            // The artifact's own root is an empty directory.
             continue;
         }
         into.push(Chosen { from: from.clone(), to, entry: entry.clone() });
@@ -115,7 +115,7 @@ fn destination(dest: &str, path: &str, found: &str, is_file: bool, is_directory:
     }
 }
 
-/// Every file and link of an expanded tree by path, and the directories that hold nothing or have modes of their own.
+/// All files and links of an expanded tree by path, and the directories that are empty or have special modes.
 fn leaves(tree: &Tree) -> Vec<(String, Entry)> {
     fn walk(tree: &Tree, prefix: &str, found: &mut Vec<(String, Entry)>) {
         for (name, entry) in &tree.entries {

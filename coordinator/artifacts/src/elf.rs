@@ -1,7 +1,7 @@
-//! The check that production would make: an artifact's executables run on the target.
+//! Checks that an artifact's executables will run on the target.
 //!
-//! For each ELF file of the artifact: its machine is the target's, the newest GLIBC symbol version it wants is not newer
-//! than the target's, and each shared library it needs is in the artifact or among the target's.
+//! For each ELF file of the artifact: its machine must be the target's, the newest GLIBC symbol version it requires
+//! must not be newer than the target's, and each shared library it needs must be in the artifact or on the target.
 //! Sources: System V ABI (ELF header, dynamic section), the LSB's "Symbol Versioning".
 
 use std::collections::BTreeSet;
@@ -12,23 +12,23 @@ use object::read::elf::{Dyn, ElfFile32, ElfFile64, FileHeader, VerneedIterator};
 use object::{Endianness, Object};
 use serde::{Deserialize, Serialize};
 
-/// What one ELF file wants of its machine.
+/// What an ELF file requires of its machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Wants {
     /// `e_machine`.
     pub machine: u16,
     /// Shared libraries by name.
     pub needed: Vec<String>,
-    /// Symbol versions of GLIBC, with a symbol that wants each where one is known.
+    /// Required GLIBC symbol versions, each with a symbol that requires it if one is known.
     pub glibc: Vec<((u32, u32), Option<String>)>,
 }
 
-/// Whether a file starts as ELF files do.
+/// Whether a file starts like an ELF file.
 pub fn is_elf(start: &[u8]) -> bool {
     start.starts_with(&elf::ELFMAG)
 }
 
-/// Reads what an ELF file wants; in words why it is none.
+/// Reads the requirements of an ELF file; the error says why it is not one.
 pub fn read(data: &[u8]) -> Result<Wants, String> {
     let bad = |error: object::Error| error.to_string();
     match data.get(4) {
@@ -102,20 +102,20 @@ fn machine_name(machine: u16) -> String {
     }
 }
 
-/// Where files will run.
+/// The environment in which files will run.
 #[derive(Debug, Clone, Copy)]
 pub struct Ground<'a> {
-    /// Its machine, and its name for errors.
+    /// The target, for its machine and its name.
     pub target: &'a Target,
     /// The newest GLIBC symbol version there.
     pub glibc: Option<(u32, u32)>,
-    /// Names of the shared libraries there: those that come along, and those that are there.
+    /// Names of available shared libraries: in the artifact, and on the target.
     pub libraries: [&'a BTreeSet<String>; 2],
-    /// What is said of a library that is not among them.
+    /// The message for a library that is not among them.
     pub lacking: &'a str,
 }
 
-/// What production would reject in a file, in words; empty where it runs there.
+/// Why a file would not run; empty if it would.
 pub fn objections(path: &str, wants: &Wants, ground: &Ground<'_>) -> Vec<String> {
     let target = ground.target;
     let mut found = Vec::new();
@@ -133,7 +133,7 @@ pub fn objections(path: &str, wants: &Wants, ground: &Ground<'_>) -> Vec<String>
     {
         let symbol = symbol.as_ref().map_or(String::new(), |symbol| format!(" for symbol `{symbol}`"));
         found.push(format!(
-            "`{path}` wants GLIBC_{}.{}{symbol} from `libc.so.6`; target `{}` has {}.{} (build it on an older system, or raise `glibc`)",
+            "`{path}` requires GLIBC_{}.{}{symbol} from `libc.so.6`; target `{}` has {}.{} (build it on an older system, or raise `glibc`)",
             version.0, version.1, target.name, most.0, most.1
         ));
     }

@@ -1,4 +1,4 @@
-//! Files on this machine into the store.
+//! Stores local files.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use tokio::io::AsyncReadExt;
 use super::assemble::Error;
 use kiln_store::BlobStore;
 
-/// Bytes that are read at once.
+/// Maximum bytes per read.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// Streams a file into the store; returns its digest, and its SHA-256 whatever the store's function.
+/// Streams a file into the store; returns its digest, and its SHA-256 whatever the store's digest function.
 pub(super) async fn put(
     store: &dyn BlobStore,
     function: DigestFunction,
@@ -33,7 +33,7 @@ pub(super) async fn put(
     Ok((digest, hashers.1.finish()))
 }
 
-/// Streams a file of that digest into the store, which checks it.
+/// Streams a file with this digest into the store, which checks it.
 pub(super) async fn put_as(store: &dyn BlobStore, digest: &Digest, path: &Path) -> Result<(), Error> {
     if store.find_missing(&[*digest]).await?.is_empty() {
         return Ok(());

@@ -1,17 +1,18 @@
-//! The identifier that leads from what runs in production to the commit.
+//! The identifier that leads from what runs in production back to the commit.
 
 use kiln_proto::digest::Digest;
 use kiln_proto::v1::Source;
 
-/// Digits of the content's hash in an identifier.
+/// Hash digits in an identifier.
 const HASH_DIGITS: usize = 12;
 
-/// `{name}-{version, else commit}[-dirty]-{os}-{architecture}-{hash}`, with only letters that a file name may have.
+/// `{name}-{version, else commit}[-dirty]-{os}-{architecture}-{hash}`, with only characters that are safe in file
+/// names.
 pub fn id(name: &str, version: Option<&str>, source: &Source, platform: &str, content: &Digest) -> String {
     format!("{}-{}", stem(name, version, source, platform), &content.hex()[..HASH_DIGITS])
 }
 
-/// An identifier without its hash: what an archive's file is called.
+/// An identifier without its hash, used as an archive's file name.
 pub fn stem(name: &str, version: Option<&str>, source: &Source, platform: &str) -> String {
     let commit: String = source.commit.chars().take(12).collect();
     let version = match version {

@@ -1,4 +1,4 @@
-//! Artifacts: from the outputs of steps to an immutable, traceable thing under one identifier.
+//! Artifacts: turns steps' outputs into an immutable, traceable artifact with an identifier.
 
 mod archive;
 mod assemble;
@@ -21,7 +21,8 @@ pub use image::{BaseError, Bases, invalid_base};
 pub use provenance::{Material, StepFact, Subject, statement};
 pub use sbom::{document as sbom, read_locks};
 
-/// Times in archives and layers: 2000-01-01, as everywhere in a build. The commit's own would give every commit other layers.
+/// Timestamp in archives and layers: 2000-01-01, as everywhere in a build. The commit's date would change every layer
+/// with each commit.
 const MTIME: u64 = 946_684_800;
 
 /// A file's permission bits in archives and layers.

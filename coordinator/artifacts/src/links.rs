@@ -1,24 +1,24 @@
-//! Links of artifacts. Pure.
+//! Symbolic links of artifacts. Pure.
 //!
-//! Invariant: no link of an artifact needs anything of the build that is not in the artifact.
+//! Invariant: no link of an artifact depends on a file of the build that is not in the artifact.
 
 use std::collections::BTreeMap;
 
 use kiln_planner::plan::ArtifactKind;
 
-/// Where a sandbox has the project's tree: a path that no other machine has.
+/// The path of the project's tree in a sandbox, which exists on no other machine.
 const BUILD: &str = "/build";
 
 /// Links of an artifact, by path: a link's target may lead through others.
 pub(super) type Links = BTreeMap<String, String>;
 
-/// Links that lead to one another are followed no further than the kernel would (path_resolution(7)).
+/// Maximum number of links that are followed, as in the kernel (path_resolution(7)).
 const MOST_FOLLOWED: usize = 40;
 
-/// Why a link that would stand at `path` is of no use in an artifact, with what to do about it; none where it is.
+/// Why a link at `path` would not work in an artifact, with a fix; `None` if it works.
 ///
-/// An archive is unpacked on a machine that has a system of its own, so that a link to an absolute path may well mean that; and an
-/// image is a system.
+/// An archive is unpacked on a machine that has its own system, so a link to an absolute path may be intended; an image
+/// is a complete system.
 pub(super) fn useless(kind: &ArtifactKind, path: &str, target: &str, links: &Links) -> Option<String> {
     let is_absolute = target.starts_with('/');
     let is_of_the_build = target == BUILD || target.strip_prefix(BUILD).is_some_and(|rest| rest.starts_with('/'));
@@ -40,8 +40,8 @@ pub(super) fn useless(kind: &ArtifactKind, path: &str, target: &str, links: &Lin
     }
 }
 
-/// Whether a relative link at `path` points out of the directory that `path` is relative to, or nowhere. Followed as the file
-/// system would: `up/..` is the parent of what the link `up` points to.
+/// Whether a relative link at `path` leaves the directory that `path` is relative to, or leads nowhere. Resolved like
+/// in a file system: `up/..` is the parent of the directory that the link `up` points to.
 fn leaves(path: &str, target: &str, links: &Links) -> bool {
     let mut at: Vec<&str> = path.split('/').collect();
     at.pop();
@@ -56,7 +56,7 @@ fn leaves(path: &str, target: &str, links: &Links) -> bool {
                 at.push(name);
                 let Some(next) = links.get(&at.join("/")) else { continue };
                 followed += 1;
-                // What an absolute link means is said of that link itself.
+                // Absolute links are checked on their own.
                 if followed > MOST_FOLLOWED || next.starts_with('/') {
                     return false;
                 }

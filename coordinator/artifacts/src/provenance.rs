@@ -17,37 +17,37 @@ pub struct Subject {
     pub digest: Digest,
 }
 
-/// What an artifact was made from beside the sources: an image's base.
+/// Something that an artifact was made from besides the sources, such as an image's base.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Material {
-    /// Names it.
+    /// Its URI.
     pub uri: String,
-    /// Hex of its SHA-256.
+    /// Its SHA-256, in hex.
     pub sha256: String,
 }
 
-/// A step that the artifact came through.
+/// A step that contributed to the artifact.
 #[derive(Debug, Clone)]
 pub struct StepFact {
-    /// Its name, with the shard where it has several.
+    /// Its name, with the shard if it has several.
     pub name: String,
-    /// Its action.
+    /// The digest of its action.
     pub action: Digest,
-    /// Whether an earlier result stood for it.
+    /// Whether its result came from the cache.
     pub cached: bool,
-    /// Where it ran.
+    /// The worker that ran it.
     pub worker: String,
     /// Its command.
     pub run: String,
-    /// Whether it could reach the network.
+    /// Whether it had network access.
     pub network: bool,
-    /// The names of the secrets that it was given.
+    /// The names of the secrets that it got.
     pub secrets: Vec<String>,
-    /// The image that it ran in, by digest, where it was not the worker's own system.
+    /// The image that it ran in, by digest; `None` for the worker's own system.
     pub image: Option<String>,
 }
 
-/// What a statement is made of beside subjects and steps.
+/// The facts of a statement, besides subjects and steps.
 #[derive(Debug, Clone)]
 pub struct Facts<'a> {
     /// The build.
@@ -56,11 +56,11 @@ pub struct Facts<'a> {
     pub artifact: &'a v1::Artifact,
     /// Where it was built.
     pub environment: &'a v1::Environment,
-    /// What it was made from beside the sources.
+    /// What it was made from besides the sources.
     pub materials: &'a [Material],
 }
 
-/// The statement.
+/// Creates the statement.
 pub fn statement(
     build: &v1::Build,
     artifact: &v1::Artifact,
@@ -96,7 +96,7 @@ fn definition(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
             "annotations": {
                 "dirty": source.dirty,
                 "describe": source.describe,
-                // Who vouches for it: the farm, which fetched the commit, or the client that sent the tree.
+                // Who vouches for the source: the farm, which fetched the commit, or the client that uploaded the tree.
                 "assertedBy": if facts.build.source_verified { "farm" } else { "client" },
             },
         }));
@@ -129,7 +129,7 @@ fn definition(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
             "caller": {
                 "identity": facts.build.identity,
                 "tenant": facts.build.tenant,
-                // What a client calls its user where the farm asks nobody.
+                // The user named by the client, if the farm does not authenticate.
                 "claimedUser": if facts.build.identity.is_empty() { facts.build.user.as_str() } else { "" },
             },
             "environment": {
@@ -174,7 +174,7 @@ fn run(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
     })
 }
 
-/// A time as RFC 3339 writes it, to the second.
+/// Formats a time as RFC 3339, to the second.
 fn rfc3339(at: &prost_types::Timestamp) -> String {
     prost_types::Timestamp { seconds: at.seconds, nanos: 0 }.to_string()
 }

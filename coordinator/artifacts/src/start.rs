@@ -1,19 +1,19 @@
-//! What starts an artifact, so that whoever made it is told how to run it. Pure.
+//! Determines how an artifact is started, to tell the user how to run it. Pure.
 
 use kiln_trees::tree::{Entry, Tree};
 
 use kiln_store::trees::flatten;
 
-/// What starts an artifact.
+/// How an artifact is started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Start {
-    /// Its path; empty where nothing starts.
+    /// Its path; empty if there is nothing to start.
     pub program: String,
-    /// What it is started with; empty where it runs by itself.
+    /// The interpreter; empty if it is executable itself.
     pub with: String,
 }
 
-/// Files at the top that an interpreter starts, the likeliest first.
+/// Files at the top level that an interpreter runs, most likely first.
 const INTERPRETED: [(&str, &str); 6] = [
     ("manage.py", "python3"),
     ("main.py", "python3"),
@@ -23,15 +23,15 @@ const INTERPRETED: [(&str, &str); 6] = [
     ("main.rb", "ruby"),
 ];
 
-/// What starts an artifact of that name: a program of its name, else a file that is an application's usual start, else the only program,
-/// at the place where programs are expected before any other.
+/// Finds an artifact's program: one with the artifact's name, else a file that usually starts an application, else the
+/// only program. The usual places for programs are searched first.
 pub(super) fn of(tree: &Tree, name: &str) -> Start {
     let all = flatten(tree);
     let is_program = |path: &str, entry: &Entry| {
         let file = path.rsplit('/').next().unwrap_or(path);
         let runs = match entry {
             Entry::File { executable, .. } => *executable,
-            // A link that leaves the artifact may lead to a program; one to a directory or a module does not.
+            // A link that leaves the artifact may lead to a program; a link to a directory or a module does not.
             Entry::Symlink { target } => match beside(path, target) {
                 Some(target) => matches!(tree.get(&target), Some(Entry::File { executable: true, .. })),
                 None => true,
@@ -40,7 +40,7 @@ pub(super) fn of(tree: &Tree, name: &str) -> Start {
         };
         runs && !file.contains(".so")
     };
-    // A link stands for the program that it leads to.
+    // A link is a name for the program that it leads to.
     let linked: Vec<String> = all
         .iter()
         .filter_map(|(path, entry)| match entry {
@@ -70,7 +70,7 @@ pub(super) fn of(tree: &Tree, name: &str) -> Start {
     if let Some(program) = found {
         return Start { program, with: String::new() };
     }
-    // Without a program that runs by itself, the only JAR at the top.
+    // Without an executable program, the only JAR at the top level.
     let jars: Vec<&String> =
         all.iter().map(|(path, _)| path).filter(|path| path.ends_with(".jar") && top(path)).collect();
     match jars[..] {
@@ -79,12 +79,12 @@ pub(super) fn of(tree: &Tree, name: &str) -> Start {
     }
 }
 
-/// Whether a path is in a package of Node's that was installed: its commands are not the artifact's.
+/// Whether a path is in an installed Node package, whose commands are not the artifact's.
 fn is_installed(path: &str) -> bool {
     path == ".pnp.cjs" || path.split('/').any(|part| part == "node_modules")
 }
 
-/// Where a link leads, from the root of the tree; `None` where it leaves it.
+/// A link's target relative to the root of the tree; `None` if it leaves it.
 fn beside(path: &str, target: &str) -> Option<String> {
     let mut parts: Vec<&str> = path.split('/').collect();
     parts.pop();

@@ -1,6 +1,6 @@
-//! Bases: images to build on, brought into the store once, from a registry or from the project.
+//! Base images, imported into the store once, from a registry or from the project.
 //!
-//! Invariant: within one build a reference is one digest, however many images and platforms it serves.
+//! Invariant: within one build, a reference resolves to one digest, however many images and platforms use it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -29,12 +29,12 @@ use kiln_auth::credentials::Credentials;
 use kiln_store::trees;
 use kiln_store::{BlobStore, Stores};
 
-/// Goes up when the same base would be kept in another form.
+/// Increased when the stored form of a base changes.
 const VERSION: u32 = 1;
-/// Layers fetched at once.
+/// Maximum number of layers fetched at once.
 const CONCURRENCY: usize = 3;
 
-/// A base that cannot be used.
+/// Why a base cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum BaseError {
@@ -46,7 +46,7 @@ pub enum BaseError {
     Registry(#[from] Box<registry::Error>),
     #[error("there is no `{path}`, neither in the outputs of the artifact's steps nor in the sources")]
     Absent { path: String },
-    #[error("its layer {number} is not what its configuration says (`{found}`, not `{expected}`)")]
+    #[error("its layer {number} does not match its configuration (expected `{expected}`, found `{found}`)")]
     Layer { number: usize, expected: String, found: String },
     #[error(transparent)]
     Store(#[from] kiln_store::Error),
@@ -57,7 +57,7 @@ pub enum BaseError {
 }
 
 impl BaseError {
-    /// Whether the project must mend it, as opposed to the farm or a registry.
+    /// Whether it is the project's fault rather than the farm's or a registry's.
     pub fn is_projects(&self) -> bool {
         let names_none = |error: &registry::Error| {
             matches!(error, registry::Error::NotFound { .. } | registry::Error::NotAllowed { .. })
@@ -74,7 +74,7 @@ impl BaseError {
     }
 }
 
-/// Why an image of the plan cannot be made, as far as its words alone say so.
+/// Why an image of the plan cannot be made, as far as the plan alone shows.
 pub fn invalid_base(plan: &Plan) -> Option<String> {
     plan.artifacts.iter().find_map(|artifact| {
         let ArtifactKind::Image(image) = &artifact.kind else { return None };
@@ -88,12 +88,12 @@ pub fn invalid_base(plan: &Plan) -> Option<String> {
 #[derive(Debug)]
 pub(super) struct Stored {
     pub(super) base: Base,
-    /// Where each of its layers lies.
+    /// The store's digest of each of its layers.
     pub(super) blobs: BTreeMap<digest::Digest, Digest>,
     pub(super) contents: Contents,
-    /// Its reference; empty where it is the project's own.
+    /// Its reference; empty if it is part of the project.
     pub(super) name: String,
-    /// Names it in the provenance.
+    /// Its URI in the provenance.
     pub(super) uri: String,
 }
 
@@ -112,7 +112,7 @@ struct Kept {
     contents: Contents,
 }
 
-/// By reference and platform, or by reference alone; made by the first who asks.
+/// By reference and platform, or by reference only; computed by the first caller.
 type Known<K, V> = Mutex<HashMap<K, Arc<OnceCell<V>>>>;
 
 /// The bases of one build.
@@ -129,7 +129,7 @@ pub struct Bases {
 }
 
 impl Bases {
-    /// Bases for a build of that instance, fetched with these credentials.
+    /// Bases for a build in this instance, fetched with these credentials.
     pub fn new(
         stores: Stores,
         instance: &str,
@@ -141,11 +141,10 @@ impl Bases {
         Self { stores, instance, function, options, credentials, registries, tops, stored }
     }
 
-    /// Fetches the bases that a plan names in registries for a target, so that a wrong one is known before anything is built for
-    /// nothing.
+    /// Fetches the registry bases of a plan for a target, so that a wrong one is reported before anything is built.
     ///
     /// # Errors
-    /// The artifact's name, with what is wrong with its base.
+    /// The artifact's name and what is wrong with its base.
     pub async fn prepare(&self, plan: &Plan, target: &plan::Target) -> Result<(), super::super::Error> {
         let platform = Platform::linux(target.platform.architecture());
         for artifact in &plan.artifacts {
@@ -168,7 +167,7 @@ impl Bases {
         self.registries.get_or_try_init(open).await
     }
 
-    /// The base under a reference, for a platform.
+    /// The base with this reference, for a platform.
     pub(super) async fn of_registry(&self, text: &str, platform: &Platform) -> Result<Arc<Stored>, BaseError> {
         let reference: Reference = text.parse()?;
         let once = self.stored.lock().await.entry((reference.to_string(), platform.to_string())).or_default().clone();
@@ -193,7 +192,7 @@ impl Bases {
         stored.await.cloned()
     }
 
-    /// What a reference names in this build.
+    /// The manifest or index that a reference names in this build.
     async fn top(&self, reference: &Reference) -> Result<Document, BaseError> {
         let once = self.tops.lock().await.entry(reference.to_string()).or_default().clone();
         let registries = self.registries().await?;
@@ -201,7 +200,7 @@ impl Bases {
         Ok(found.await?.clone())
     }
 
-    /// A base that is a file or a directory of the project's.
+    /// A base that is a file or a directory of the project.
     pub(super) async fn of_project(
         &self,
         path: &str,
@@ -266,7 +265,7 @@ impl Bases {
         Ok(Some((Base { digest: kept.digest, config: kept.config, layers: kept.layers }, blobs, kept.contents)))
     }
 
-    /// Brings a base's layers into the store, and looks through them.
+    /// Imports a base's layers and inspects them.
     async fn keep(
         &self,
         digest: &str,
@@ -301,7 +300,7 @@ impl Bases {
         Ok((base, blobs, contents))
     }
 
-    /// Brings one layer into the store. A plain tar, as `docker save` writes it, is compressed on the way.
+    /// Imports one layer. A plain tar, as written by `docker save`, is compressed on the way.
     async fn import(&self, layer: &Descriptor, from: &dyn Blobs) -> Result<(Descriptor, Digest), BaseError> {
         let store = &*self.stores.blobs;
         let is_plain = layer.media_type == media_type::OCI_LAYER;
@@ -336,7 +335,7 @@ fn named((base, blobs, contents): InStore, reference: &Reference) -> Stored {
     Stored { base, blobs, contents, name: reference.to_string(), uri }
 }
 
-/// A stream into a file; compressed where it is a plain tar, and then described.
+/// Writes a stream to a file. A plain tar is compressed, and gets a new descriptor.
 async fn into_file(
     mut pieces: ByteStream,
     compress: bool,
@@ -368,7 +367,7 @@ async fn into_file(
     Ok(written?)
 }
 
-/// Adds what a layer in the store holds, and says what its tar is.
+/// Adds the contents of a stored layer, and returns the digest of its tar.
 async fn look_through(
     store: &dyn BlobStore,
     digest: &Digest,
@@ -399,7 +398,7 @@ async fn fetch(store: &dyn BlobStore, digest: &Digest) -> Result<tempfile::Named
     Ok(file)
 }
 
-/// An OCI layout that is a directory of the project's.
+/// An OCI layout in a directory of the project.
 struct Layout {
     path: String,
     tree: Tree,

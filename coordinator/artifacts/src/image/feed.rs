@@ -1,4 +1,4 @@
-//! From the store's asynchronous streams to a thread that compresses: a bounded channel between them.
+//! Passes the store's asynchronous streams to a thread that compresses, through a bounded channel.
 
 use std::io::{self, Read};
 
@@ -11,34 +11,34 @@ use tokio::sync::mpsc;
 use super::super::file_mode;
 use kiln_store::BlobStore;
 
-/// Largest file that is fetched whole, several at a time.
+/// Maximum size of a file that is fetched whole, concurrently with others.
 const WHOLE_BYTES: u64 = 1 << 20;
-/// Small files that are fetched at once.
+/// Maximum number of small files fetched at once.
 const AHEAD: usize = 16;
-/// Pieces on their way.
+/// Capacity of the channel.
 const QUEUE: usize = 16;
 
-/// One step of writing a layer.
+/// A piece of a layer's content.
 #[derive(Debug)]
 pub(super) enum Piece {
-    /// A directory that holds nothing.
+    /// An empty directory.
     Directory(String),
-    /// A link.
+    /// A symbolic link: path and target.
     Symlink(String, String),
-    /// A file begins: its permission bits, and its bytes.
+    /// The start of a file: path, permission bits, size.
     File(String, u32, u64),
-    /// Bytes of the file that began.
+    /// Data of the current file.
     Data(Bytes),
-    /// Reading failed: the layer cannot be finished.
+    /// Reading failed: the layer cannot be completed.
     Failed(io::Error),
 }
 
-/// Makes a channel of pieces.
+/// Creates a channel of pieces.
 pub(super) fn channel() -> (mpsc::Sender<Piece>, mpsc::Receiver<Piece>) {
     mpsc::channel(QUEUE)
 }
 
-/// Sends a tree's entries in their order; ends early where nobody listens.
+/// Sends a tree's entries in order; stops early if the receiver is dropped.
 pub(super) async fn send_tree(
     store: &dyn BlobStore,
     tree: &Tree,
@@ -101,7 +101,7 @@ fn walk(tree: &Tree, prefix: String, into: &mut Vec<(String, Entry)>) {
     }
 }
 
-/// The receiving end as a reader of the data that comes next: until another piece, or the end.
+/// Reads the data that comes next from the channel, until another piece or the end.
 pub(super) struct Reader<'a> {
     from: &'a mut mpsc::Receiver<Piece>,
     current: Bytes,
@@ -128,7 +128,10 @@ impl Read for Reader<'_> {
                 }
                 Some(Piece::Failed(error)) => return Err(error),
                 Some(_) => {
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, "a file ended before its bytes came"));
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "a file ended before all its bytes arrived",
+                    ));
                 }
                 None => return Ok(0),
             }

@@ -1,4 +1,4 @@
-//! Layers: from a tree in the store to a compressed tar in the store, once.
+//! Layers: turns a tree in the store into a compressed tar in the store, once.
 
 use std::collections::BTreeMap;
 
@@ -14,18 +14,18 @@ use super::feed::{self, Piece, Reader};
 use super::recipe::Recipes;
 use crate::elf::Wants;
 
-/// Goes up when the same files would give another layer.
+/// Increased when the same files would produce a different layer.
 const VERSION: u32 = 1;
-/// The layer's name among what its recipe gave.
+/// The layer's name among its recipe's blobs.
 const BLOB: &str = "layer";
 
-/// How this image's layers are made.
+/// Options for an image's layers.
 pub(super) struct Layering<'a> {
     pub(super) given: &'a Ingredients<'a>,
     pub(super) options: Options,
 }
 
-/// What is remembered of a layer beside its bytes.
+/// What is stored about a layer besides its bytes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Kept {
     pub(super) layer: Layer,
@@ -39,7 +39,7 @@ pub(super) struct Made {
     pub(super) blob: Digest,
 }
 
-/// All that a layer depends on.
+/// Everything that a layer depends on.
 #[derive(Serialize)]
 struct Recipe<'a> {
     image_layer: u32,
@@ -51,7 +51,7 @@ struct Recipe<'a> {
 }
 
 impl Layering<'_> {
-    /// The layer of these files: the one that was made before, else made now.
+    /// The layer of these files: an earlier one if it exists, or a new one.
     pub(super) async fn layer(&self, tree: &Tree) -> Result<Made, Error> {
         let given = self.given;
         let recipes = Recipes { stores: given.stores, instance: given.instance, function: given.function };
@@ -87,7 +87,7 @@ impl Layering<'_> {
         Ok(Made { kept, blob })
     }
 
-    /// Writes the layer into a file: files stream from the store to a thread that packs them.
+    /// Writes the layer to a file: files are streamed from the store to a thread that packs them.
     async fn write(&self, tree: &Tree) -> Result<(tempfile::TempPath, Layer), Error> {
         let (sender, receiver) = feed::channel();
         let mut options = self.options.clone();
@@ -104,7 +104,7 @@ impl Layering<'_> {
     }
 }
 
-/// Directories to which the build gave modes of their own: they have these also where the base has the directory.
+/// Directories with modes set by the build: these apply even if the base has the directory.
 fn own_modes(tree: &Tree, path: &str, options: &Options, found: &mut BTreeMap<String, Attributes>) {
     for (name, entry) in &tree.entries {
         let Entry::Directory(below) = entry else { continue };
@@ -126,7 +126,7 @@ fn pack(mut pieces: mpsc::Receiver<Piece>, options: Options) -> Result<(tempfile
             Piece::File(path, mode, size) => {
                 writer.file(&path, mode, size, Reader::new(&mut pieces, size))?;
             }
-            // Of an empty file.
+            // Data of an empty file.
             Piece::Data(_) => {}
             Piece::Failed(error) => return Err(error.into()),
         }

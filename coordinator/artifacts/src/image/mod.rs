@@ -1,7 +1,7 @@
-//! Container images from the store's blobs: layers by step, on a base, as an OCI layout.
+//! Assembles container images from the store's blobs: one layer per step, on a base, as an OCI layout.
 //!
-//! Invariant: each step's files are a layer of their own, in the plan's order, so that a change of the sources changes no layer of
-//! the dependencies; a layer that was made before is neither read nor compressed again.
+//! Invariant: each step's files are a separate layer, in the plan's order, so that a change of the sources does not
+//! affect the layers of dependencies. A layer that exists is neither read nor compressed again.
 
 mod base;
 mod feed;
@@ -26,7 +26,7 @@ use base::Stored;
 pub use base::{BaseError, Bases, invalid_base};
 use layers::Layering;
 
-/// Makes an image of the chosen files. `outputs` are the steps' own trees, `merged` all of them over one another.
+/// Makes an image of the selected files. `outputs` are the individual steps' trees, `merged` is their combination.
 pub(super) async fn assemble(
     given: &Ingredients<'_>,
     description: &Description,
@@ -122,7 +122,7 @@ fn settings(description: &Description) -> Settings {
     }
 }
 
-/// A directory in place of the base's link, such as Debian's `/lib`, would leave that base without what the link leads to.
+/// A directory that replaces a link of the base, such as Debian's `/lib`, would hide what the link leads to.
 fn refuse_links(given: &Ingredients<'_>, base: Option<&Stored>, chosen: &[Chosen]) -> Result<(), Error> {
     let Some(base) = base else { return Ok(()) };
     for one in chosen {
@@ -137,7 +137,8 @@ fn refuse_links(given: &Ingredients<'_>, base: Option<&Stored>, chosen: &[Chosen
     Ok(())
 }
 
-/// The chosen files of each step, in the plan's order. What two steps left is the later one's of the artifact's `from`.
+/// The selected files of each step, in the plan's order. A file of two steps belongs to the later one in the artifact's
+/// `from`.
 fn by_step<'a>(
     given: &Ingredients<'_>,
     chosen: &'a [Chosen],
@@ -156,7 +157,7 @@ fn by_step<'a>(
     groups
 }
 
-/// An image brings its own libraries: the target's do not count.
+/// Checks the executables. An image contains its own libraries: the target's do not count.
 fn hold(
     given: &Ingredients<'_>,
     base: Option<&Stored>,
@@ -178,7 +179,7 @@ fn hold(
     check::hold(&given.artifact.name, wants, &ground, String::new())
 }
 
-/// An OCI layout in the store. `blobs` says where each layer lies.
+/// Stores an OCI layout. `blobs` maps each layer's digest to the store's.
 async fn store_layout(
     given: &Ingredients<'_>,
     images: &[kiln_images::image::Image],

@@ -1,6 +1,6 @@
-//! What was made once for an image and is found again: kept in the action cache, under a digest of what it was made from.
+//! Caches the parts of images in the action cache, under a digest of what they were made from.
 //!
-//! Invariant: what is found is whole, as every result of the action cache is.
+//! Invariant: what is found is complete, like every result of the action cache.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +13,10 @@ use kiln_store::{Error, Stores};
 
 /// The file that describes the others.
 const DESCRIPTION: &str = "description.json";
-/// What results of the coordinator's own say where they were made.
+/// The worker's name in results of the coordinator itself.
 const WORKER: &str = "coordinator";
 
-/// The action cache, as far as images use it.
+/// The action cache, as used for images.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Recipes<'a> {
     pub(super) stores: &'a Stores,
@@ -24,7 +24,7 @@ pub(super) struct Recipes<'a> {
     pub(super) function: DigestFunction,
 }
 
-/// What a recipe gave: its description, and blobs by name.
+/// A recipe's result: its description, and blobs by name.
 pub(super) type Found<T> = (T, BTreeMap<String, Digest>);
 
 impl Recipes<'_> {
@@ -32,7 +32,7 @@ impl Recipes<'_> {
         self.function.digest(&serde_json::to_vec(recipe).unwrap_or_default())
     }
 
-    /// What was kept for a recipe, if all of it is there.
+    /// A recipe's cached result, if it is complete.
     pub(super) async fn find<T: DeserializeOwned>(&self, recipe: &impl Serialize) -> Result<Option<Found<T>>, Error> {
         let Some(result) = self.stores.cached_result(self.instance, &self.key(recipe)).await? else { return Ok(None) };
         let mut files = BTreeMap::new();
@@ -42,11 +42,11 @@ impl Recipes<'_> {
         }
         let Some(description) = files.remove(DESCRIPTION) else { return Ok(None) };
         let description = self.stores.blobs.get(&description).await?;
-        // One that an older coordinator wrote is made anew.
+        // A description from an older coordinator is not used.
         Ok(serde_json::from_slice(&description).ok().map(|description| (description, files)))
     }
 
-    /// Keeps what a recipe gave. A cache that takes no writes only costs time later.
+    /// Caches a recipe's result. If the cache cannot be written, it is only recomputed later.
     pub(super) async fn keep(
         &self,
         recipe: &impl Serialize,
@@ -66,7 +66,7 @@ impl Recipes<'_> {
         let metadata = reapi::ExecutedActionMetadata { worker: WORKER.to_owned(), ..Default::default() };
         let result = reapi::ActionResult { output_files, execution_metadata: Some(metadata), ..Default::default() };
         if let Err(error) = self.stores.actions.put(self.instance, &self.key(recipe), result).await {
-            tracing::warn!(%error, "what an image was made of is not kept; it is made again the next time");
+            tracing::warn!(%error, "cannot cache a part of an image; it will be made again next time");
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::Package;
 
-/// Packages that come from a registry or a repository; the project's own are left out.
+/// Packages from registries or repositories; the project's own are omitted.
 pub(super) fn lock(text: &str) -> Vec<Package> {
     let Ok(lock) = text.parse::<toml::Table>() else { return Vec::new() };
     let packages = lock.get("package").and_then(toml::Value::as_array).into_iter().flatten();

@@ -2,7 +2,7 @@
 
 use super::Package;
 
-/// Modules whose content the file vouches for; those of which only the `go.mod` was looked at are left out.
+/// Modules with a content hash; modules of which only the `go.mod` is listed are omitted.
 pub(super) fn sums(text: &str) -> Vec<Package> {
     let read = |line: &str| {
         let mut words = line.split_whitespace();

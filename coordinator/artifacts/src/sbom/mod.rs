@@ -1,8 +1,8 @@
-//! What an artifact consists of, as a CycloneDX document: the packages of the project's lock files, and the shared libraries that its
-//! executables ask for.
+//! The bill of materials of an artifact, as a CycloneDX document: the packages of the project's lock files, and the
+//! shared libraries that its executables need.
 //!
-//! Invariant: the same locks and files give the same bytes; neither time nor serial number is in them. What a lock file does not say is
-//! left out, and one that cannot be read gives nothing. Source: CycloneDX 1.5, JSON.
+//! Invariant: the same lock files and files produce the same bytes; the document contains neither a time nor a serial
+//! number. Missing details are omitted, and an unreadable lock file contributes nothing. Source: CycloneDX 1.5, JSON.
 
 mod cargo;
 mod go;
@@ -21,15 +21,15 @@ use crate::elf::Wants;
 /// A package in a lock file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Package {
-    /// Its name, as its registry has it.
+    /// Its name in its registry.
     name: String,
     /// Its exact version.
     version: String,
-    /// Its ecosystem by purl's name, such as `cargo`.
+    /// Its ecosystem's purl type, such as `cargo`.
     ecosystem: &'static str,
-    /// Algorithm and hex of its content, where the lock says it.
+    /// Algorithm and hex value of its hash, if the lock file has one.
     hash: Option<(&'static str, String)>,
-    /// Whether only development needs it.
+    /// Whether it is only a development dependency.
     development: bool,
 }
 
@@ -45,7 +45,7 @@ impl Package {
     }
 }
 
-/// The document.
+/// Creates the document.
 pub fn document(artifact: &v1::Artifact, source: &dyn Source, wants: &BTreeMap<String, Wants>) -> Value {
     let subject = json!({
         "type": if artifact.kind == "image" { "container" } else { "application" },
@@ -68,12 +68,12 @@ pub fn document(artifact: &v1::Artifact, source: &dyn Source, wants: &BTreeMap<S
     })
 }
 
-/// Reads the lock files that a document will name packages of, so that a source which is supplied as it is read has them in time.
+/// Reads the lock files that a document will use, so that a source that supplies files on request has them in time.
 pub fn read_locks(source: &dyn Source) {
     packages(source);
 }
 
-/// The packages of all lock files, each once, with the files that name it.
+/// The packages of all lock files, each once, with the files that list it.
 fn packages(source: &dyn Source) -> BTreeMap<Package, BTreeSet<String>> {
     let mut found: BTreeMap<Package, BTreeSet<String>> = BTreeMap::new();
     for path in source.paths() {
@@ -114,7 +114,7 @@ fn component((package, locks): (&Package, &BTreeSet<String>)) -> Value {
     component
 }
 
-/// Shared libraries by name, with the files that ask for each.
+/// Shared libraries by name, with the files that need each.
 fn libraries(wants: &BTreeMap<String, Wants>) -> Vec<Value> {
     let mut wanted: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (path, wants) in wants {
@@ -129,7 +129,7 @@ fn libraries(wants: &BTreeMap<String, Wants>) -> Vec<Value> {
     wanted.into_iter().map(component).collect()
 }
 
-/// What a purl may hold as it is stays; the rest is percent-encoded.
+/// Percent-encodes everything that a purl must not contain.
 fn percent(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Package;
 
-/// Installed packages; links into the project are left out.
+/// Installed packages; links into the project are omitted.
 pub(super) fn lock(text: &str) -> Vec<Package> {
     let Ok(lock) = serde_json::from_str::<Value>(text) else { return Vec::new() };
     let Some(packages) = lock["packages"].as_object() else { return Vec::new() };
@@ -15,7 +15,7 @@ pub(super) fn lock(text: &str) -> Vec<Package> {
         if package["link"].as_bool() == Some(true) {
             return None;
         }
-        // An alias is installed under another name than its own.
+        // An alias is installed under a different name.
         let name = package["name"].as_str().unwrap_or(name);
         let hash = package["integrity"].as_str().and_then(integrity);
         let development = package["dev"].as_bool() == Some(true);
@@ -24,7 +24,7 @@ pub(super) fn lock(text: &str) -> Vec<Package> {
     packages.iter().filter_map(read).collect()
 }
 
-/// `sha512-BASE64`, of several the first.
+/// `sha512-BASE64`; the first of several.
 fn integrity(text: &str) -> Option<(&'static str, String)> {
     let (algorithm, hash) = text.split_whitespace().next()?.split_once('-')?;
     let algorithm = match algorithm {

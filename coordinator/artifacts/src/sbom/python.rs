@@ -2,7 +2,7 @@
 
 use super::Package;
 
-/// Packages of poetry's or uv's lock; the project's own are left out.
+/// Packages of poetry's or uv's lock file; the project's own are omitted.
 pub(super) fn lock(text: &str) -> Vec<Package> {
     let Ok(lock) = text.parse::<toml::Table>() else { return Vec::new() };
     let packages = lock.get("package").and_then(toml::Value::as_array).into_iter().flatten();
@@ -19,7 +19,7 @@ pub(super) fn lock(text: &str) -> Vec<Package> {
     packages.filter_map(read).collect()
 }
 
-/// Lines such as `idna==3.7 ; python_version > "3"`; what has no exact version is left out.
+/// Lines such as `idna==3.7 ; python_version > "3"`; lines without an exact version are ignored.
 pub(super) fn requirements(text: &str) -> Vec<Package> {
     let read = |line: &str| {
         let line = line.split('#').next()?.split(';').next()?.trim();
@@ -33,7 +33,7 @@ pub(super) fn requirements(text: &str) -> Vec<Package> {
     text.lines().filter_map(read).collect()
 }
 
-/// A name as PyPI compares them: lower case, with `-` for any run of `.`, `-` and `_`.
+/// A name as PyPI normalises it: lower case, with `-` for any run of `.`, `-` and `_`.
 fn normal(name: &str) -> String {
     let parts: Vec<String> =
         name.split(['.', '-', '_']).filter(|part| !part.is_empty()).map(str::to_lowercase).collect();

@@ -2,7 +2,7 @@
 
 use super::Package;
 
-/// The gems under `specs:`, which stand four blanks in; what they depend on stands further in.
+/// The gems under `specs:`, indented by four spaces; their dependencies are indented further.
 pub(super) fn lock(text: &str) -> Vec<Package> {
     let mut in_gems = false;
     let mut found = Vec::new();
