@@ -1,6 +1,6 @@
-//! What `coordinator/planner/fuzz` and the short form of it in `tests/hostile_bytes.rs` feed with bytes that mean no good.
+//! Fuzz targets, used by `coordinator/planner/fuzz` and, in a short form, by `tests/hostile_bytes.rs`.
 //!
-//! Each function takes any bytes at all, and panics where something that must hold does not.
+//! Each function accepts any bytes, and panics if an invariant is violated.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::plan::{self, MemorySource, Options, Platform, to_kiln_toml};
 fn planned(files: BTreeMap<String, Vec<u8>>) {
     let options = Options::new(Platform::Amd64);
     let Ok(plan) = plan::plan(&MemorySource::new(files), &options) else { return };
-    // What is valid is shown, and what is shown is read.
+    // A valid plan is printed, and the printed plan parses.
     let shown = to_kiln_toml(&plan);
     let again = BTreeMap::from([("kiln.toml".to_owned(), shown.clone().into_bytes())]);
     if let Err(error) = plan::plan(&MemorySource::new(again), &options) {
@@ -18,13 +18,13 @@ fn planned(files: BTreeMap<String, Vec<u8>>) {
     }
 }
 
-/// A project's own `kiln.toml`.
+/// A project with this `kiln.toml`.
 pub fn project(data: &[u8]) {
     let files = [("kiln.toml", data), ("main.c", b"int main() {}"), ("src/app.txt", b"x")];
     planned(files.map(|(path, data)| (path.to_owned(), data.to_vec())).into());
 }
 
-/// A project that has none, and whose manifests are not what they seem.
+/// A project without `kiln.toml` and with arbitrary manifests.
 pub fn manifests(data: &[u8]) {
     for name in ["Cargo.toml", "package.json", "go.mod", "pyproject.toml", "pom.xml", "Gemfile.lock", "meson.build"] {
         let lock = name.replace("Cargo.toml", "Cargo.lock").replace("package.json", "package-lock.json");

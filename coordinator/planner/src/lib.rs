@@ -1,7 +1,7 @@
-//! The planner: a project becomes a plan.
+//! The planner: turns a project into a plan.
 //!
-//! Invariant: nothing here has a clock, a random source, a runtime or any I/O. What is needed from the world comes
-//! in as a parameter, so that every decision can be tested and repeated.
+//! Invariant: nothing here uses a clock, randomness, a runtime or I/O. External facts are parameters, so that every
+//! decision can be tested and repeated.
 
 #[doc(hidden)]
 pub mod fuzzing;

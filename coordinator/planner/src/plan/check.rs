@@ -1,71 +1,71 @@
-//! Whether steps and artifacts form a build, and in which order.
+//! Checks that steps and artifacts form a valid build, and sorts the steps.
 //!
-//! Invariant: a plan that passes can be run front to back, each step finding what it needs, and no two steps that do
-//! not know of each other write the same path.
+//! Invariant: a plan that passes can be run front to back, each step finding what it needs, and two steps that do not
+//! depend on each other never write the same path.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Artifact, ArtifactKind, Step, glob_error, path_problem, words};
 
-/// Why steps and artifacts form no build.
+/// Why steps and artifacts do not form a valid build.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// There is nothing to do.
     #[error("the plan has no step: add one as `[steps.NAME]` with a `run`")]
     NoSteps,
-    /// A name that cannot name a step.
+    /// An invalid step name.
     #[error("invalid step name `{name}`: expected lower-case letters, digits, `-` and `_`")]
     StepName {
         /// The name.
         name: String,
     },
-    /// A name that cannot name an artifact.
+    /// An invalid artifact name.
     #[error("invalid artifact name `{name}`: expected letters, digits, `.`, `-` and `_`")]
     ArtifactName {
         /// The name.
         name: String,
     },
-    /// A step needs another that is not there.
+    /// A step needs an unknown step.
     #[error("step `{step}` needs unknown step `{need}`: {hint}")]
     UnknownNeed {
         /// The step.
         step: String,
         /// The name it needs.
         need: String,
-        /// The nearest name, or all, in words.
+        /// A suggestion: the nearest name, or all names.
         hint: String,
     },
-    /// Steps that wait for each other.
+    /// Steps that depend on each other.
     #[error("steps form a cycle: {}: remove one of these `needs`", cycle_words(.steps))]
     Cycle {
-        /// The steps of the cycle, each needing the next, the last the first.
+        /// The steps of the cycle: each needs the next, and the last needs the first.
         steps: Vec<String>,
     },
-    /// A path that is no place in the tree.
+    /// A path that is not inside the tree.
     #[error("step `{step}` has `{path}` in `{key}`, which {problem}: expected a path relative to the project's root")]
     Path {
         /// The step.
         step: String,
-        /// The key it stands under.
+        /// The key that contains it.
         key: &'static str,
         /// The path.
         path: String,
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// A glob that is none.
+    /// An invalid glob.
     #[error("step `{step}` has the pattern `{glob}` in `{key}`, which cannot be read: {problem}")]
     Glob {
         /// The step.
         step: String,
-        /// The key it stands under.
+        /// The key that contains it.
         key: &'static str,
         /// The glob.
         glob: String,
         /// What is wrong with it.
         problem: String,
     },
-    /// Two steps write the same place.
+    /// Two steps write the same path.
     #[error(
         "steps `{first}` and `{second}` both write `{path}`, and neither needs the other: \
          give one another output, or name it in the other's `needs`"
@@ -75,10 +75,10 @@ pub enum Error {
         first: String,
         /// The other.
         second: String,
-        /// The place.
+        /// The path.
         path: String,
     },
-    /// One step names an output twice, or a directory and something in it.
+    /// One step lists an output twice, or a directory and something in it.
     #[error("step `{step}` names the output `{path}` twice: name it once")]
     RepeatedOutput {
         /// The step.
@@ -96,7 +96,7 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// A secret that cannot be given to the step.
+    /// A secret that the step cannot get.
     #[error("step `{step}` asks for the secret `{name}`, {problem}")]
     Secret {
         /// The step.
@@ -106,42 +106,42 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// An artifact is made of a step that is not there.
+    /// An artifact refers to an unknown step.
     #[error("artifact `{artifact}` is from unknown step `{from}`: {hint}")]
     UnknownFrom {
         /// The artifact.
         artifact: String,
         /// The name.
         from: String,
-        /// The nearest name, or all, in words.
+        /// A suggestion: the nearest name, or all names.
         hint: String,
     },
-    /// An artifact's file that none of its steps leaves.
+    /// An artifact's file is not an output of its steps.
     #[error("artifact `{artifact}` takes `{path}`, which is not an output of {from}: their outputs are {outputs}")]
     NoOutput {
         /// The artifact.
         artifact: String,
         /// The file.
         path: String,
-        /// Its steps, in words.
+        /// Its steps.
         from: String,
-        /// What they leave, in words.
+        /// Their outputs.
         outputs: String,
     },
-    /// Where a file would go in an artifact is no place in it.
+    /// A file's destination is not inside the artifact.
     #[error("artifact `{artifact}` puts a file at `{path}`, which {problem}: expected a path inside the artifact")]
     Destination {
         /// The artifact.
         artifact: String,
-        /// The place.
+        /// The destination.
         path: String,
         /// What is wrong with it.
         problem: &'static str,
     },
 }
 
-/// Validates steps and artifacts, and returns the steps sorted so that each comes after those it needs and otherwise
-/// as they were.
+/// Validates steps and artifacts, and returns the steps sorted so that each follows those it needs, otherwise in their
+/// original order.
 pub(super) fn check(steps: Vec<Step>, artifacts: &[Artifact]) -> Result<Vec<Step>, Error> {
     if steps.is_empty() {
         return Err(Error::NoSteps);
@@ -190,7 +190,7 @@ fn check_step(step: &Step, all: &[Step]) -> Result<(), Error> {
     check_variables(step)
 }
 
-/// Whether a step's variables and secrets can be set beside one another.
+/// Checks that a step's variables and secrets can be set together.
 pub(super) fn check_variables(step: &Step) -> Result<(), Error> {
     for name in step.env.keys() {
         let problem = if name.is_empty() || name.contains(['=', '\0']) {
@@ -224,8 +224,8 @@ fn check_secrets(step: &Step) -> Result<(), Error> {
     Ok(())
 }
 
-/// Gives outputs that go up by `..` their plain form. Outputs are relative to the root of the tree; one that would leave it from
-/// there is taken as relative to the step's working directory.
+/// Normalises outputs that contain `..`. Outputs are relative to the root of the tree; one that would leave it is taken
+/// as relative to the step's working directory.
 pub(super) fn plain_outputs(step: &mut Step) {
     let directory = step.working_directory.clone().unwrap_or_default();
     for output in step.outputs.iter_mut().filter(|output| output.split('/').any(|part| part == "..")) {
@@ -265,7 +265,7 @@ fn sort(steps: Vec<Step>) -> Result<Vec<Step>, Error> {
     Ok(sorted)
 }
 
-/// Follows needs that cannot be met until one comes again.
+/// Follows unmet needs until a step repeats.
 fn find_cycle(left: &[Step], done: &BTreeSet<String>) -> Vec<String> {
     let mut way: Vec<String> = left.first().map(|s| s.name.clone()).into_iter().collect();
     loop {
@@ -316,7 +316,7 @@ fn check_outputs(sorted: &[Step]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether one path is the other or a directory above it.
+/// Whether one path equals the other or is a directory above it.
 fn overlap(a: &str, b: &str) -> bool {
     let under =
         |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|r| r.is_empty() || r.starts_with('/'));
@@ -347,7 +347,7 @@ fn check_artifact(artifact: &Artifact, steps: &[Step]) -> Result<(), Error> {
             });
         }
         let place = file.dest.as_deref().filter(|dest| *dest != ".").unwrap_or(literal);
-        // In an image, and only there, a place may be absolute.
+        // Only in an image may a destination be absolute.
         let place = match artifact.kind {
             ArtifactKind::Image(_) => place.strip_prefix('/').unwrap_or(place),
             _ => place,
@@ -359,7 +359,7 @@ fn check_artifact(artifact: &Artifact, steps: &[Step]) -> Result<(), Error> {
     Ok(())
 }
 
-/// The directories of a glob before its first wildcard; the whole path where it has none.
+/// A glob's directories before its first wildcard; the whole path if it has none.
 fn literal_part(glob: &str) -> &str {
     let glob = glob.trim_end_matches('/');
     match glob.find(['*', '?', '[', '{']) {

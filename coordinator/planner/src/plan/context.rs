@@ -1,35 +1,36 @@
-//! How much of a repository a project in one of its directories needs.
+//! Determines which part of a repository a project in one of its directories needs.
 //!
-//! The context of a project is its own directory, and whatever its manifests refer to outside of it: the workspace that it is a member
-//! of, or the directories of local dependencies. Invariant: nothing outside of `boundary` becomes part of a context.
+//! The context of a project is its own directory and everything outside it that its manifests refer to: the workspace
+//! that it belongs to, or the directories of local dependencies. Invariant: nothing outside `boundary` becomes part of
+//! a context.
 
 use std::collections::BTreeSet;
 
 use super::workspace;
 use kiln_plan::paths::{below, join, parent};
 
-/// The files in which a context is looked for. Paths are relative to the boundary and `/`-separated.
+/// Access to the files in which a context is searched. Paths are relative to the boundary and separated by `/`.
 pub struct Files<'a> {
     /// The content of a file.
     pub read: &'a dyn Fn(&str) -> Option<Vec<u8>>,
-    /// Whether there is such a file or directory.
+    /// Whether a file or directory exists.
     pub exists: &'a dyn Fn(&str) -> bool,
-    /// The files in a directory and below it that [`is_manifest`] accepts by their names.
+    /// The files in and below a directory whose names [`is_manifest`] accepts.
     pub manifests: &'a dyn Fn(&str) -> Vec<String>,
 }
 
-/// The part of a tree that a build of a project sees. Paths are relative to the boundary.
+/// The part of a tree that a build sees. Paths are relative to the boundary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Context {
     /// The directory that becomes the root of the tree.
     pub root: String,
-    /// The project's directory, relative to `root`; empty where it is the root.
+    /// The project's directory, relative to `root`; empty for the root.
     pub project: String,
-    /// The paths below `root` that are in the tree, relative to it; empty for all.
+    /// The paths below `root` that belong to the tree, relative to it; empty for all.
     pub parts: Vec<String>,
 }
 
-/// Manifests whose references are followed.
+/// Whether references in a file with this name are followed.
 pub fn is_manifest(name: &str) -> bool {
     matches!(
         name,
@@ -67,7 +68,7 @@ pub fn context(files: &Files<'_>, project: &str) -> Context {
             let Some(text) = (files.read)(&manifest) else { continue };
             for reference in references(&String::from_utf8_lossy(&text)) {
                 let Some(path) = join(parent(&manifest), &reference) else { continue };
-                // A reference to the directory around everything would take in everything.
+                // A reference to the directory that contains everything would include everything.
                 let known = parts.iter().any(|part| below(&path, part).is_some());
                 let around = parts.iter().any(|part| below(part, &path).is_some());
                 if !known && !around && (files.exists)(&path) {
@@ -85,7 +86,7 @@ pub fn context(files: &Files<'_>, project: &str) -> Context {
     Context { project: relative(project), parts: parts.iter().map(|part| relative(part)).collect(), root }
 }
 
-/// The directory of the workspace that a project is a member of; `None` where it stands alone.
+/// The directory of the workspace that a project belongs to; `None` if it stands alone.
 fn workspace(files: &Files<'_>, project: &str) -> Option<String> {
     let mut found: Option<String> = None;
     let mut directory = project;
@@ -97,7 +98,7 @@ fn workspace(files: &Files<'_>, project: &str) -> Option<String> {
             workspace::languages(&|name| read(&at(directory, name)), member, &|name| exists(&at(project, name)));
         if !languages.is_empty() {
             found = Some(directory.to_owned());
-            // Maven builds a module from the `pom.xml` above all others, which may list it in several steps.
+            // Maven builds a module from the topmost `pom.xml`, which may list it indirectly.
             if read(&at(directory, "pom.xml")).is_none() {
                 break;
             }
@@ -106,7 +107,7 @@ fn workspace(files: &Files<'_>, project: &str) -> Option<String> {
     found
 }
 
-/// The paths in a manifest that go up, as they are written.
+/// The paths in a manifest that contain `..`, as written.
 fn references(text: &str) -> Vec<String> {
     let ends = |c: char| c.is_whitespace() || "\"'`<>,;()[]{}#|&$*?".contains(c);
     let words =
@@ -125,7 +126,7 @@ fn at(directory: &str, name: &str) -> String {
     if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
 
-/// The nearest directory that both are in.
+/// The nearest directory that contains both.
 fn common(one: &str, other: &str) -> String {
     let same = one.split('/').zip(other.split('/')).take_while(|(a, b)| a == b).map(|(a, _)| a);
     same.collect::<Vec<&str>>().join("/")

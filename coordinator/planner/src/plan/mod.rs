@@ -1,8 +1,8 @@
-//! The plan of a build: which steps run, on what, in which order, and what becomes an artifact.
+//! The plan of a build: which steps run, on what, in which order, and which artifacts result.
 //!
-//! A plan comes from the project's `kiln.toml`, or where there is none from what its files say about its language.
-//! Invariant: a [`Plan`] that [`plan`] returns is valid. Its steps are sorted so that each comes after those it needs,
-//! names are unique, outputs stay inside the tree and do not overlap.
+//! A plan comes from the project's `kiln.toml` or, without one, from what its files reveal about its language.
+//! Invariant: a [`Plan`] that [`plan`] returns is valid. Its steps are sorted so that each follows those it needs,
+//! names are unique, and outputs stay inside the tree and do not overlap.
 
 mod check;
 pub mod context;

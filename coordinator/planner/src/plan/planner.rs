@@ -1,6 +1,6 @@
-//! From a source tree to a validated plan: `kiln.toml` where there is one, else what the project's files say.
+//! Turns a source tree into a validated plan, from `kiln.toml` if there is one, otherwise from the project's files.
 //!
-//! Invariant: every plan that leaves here has passed `check`.
+//! Invariant: every plan that is returned has passed `check`.
 
 use super::{
     Artifact, Origin, Plan, Platform, Scope, Source, Step, Target, VersionOrigin, View, check, scope, unmatched,
@@ -9,29 +9,29 @@ use super::{
 use crate::project;
 use kiln_detect::{self as detect, Language};
 
-/// What the caller asks for, and what the planner cannot see.
+/// What the caller asks for, and facts that the planner cannot see.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Platforms to build for. Empty: the project's targets, else the host.
+    /// Platforms to build for. Empty: the project's targets, or else the host's platform.
     pub platforms: Vec<Platform>,
     /// Names of targets to build for. Empty: all.
     pub targets: Vec<String>,
-    /// The caller's own machine.
+    /// The caller's platform.
     pub host: Platform,
-    /// What `git describe` says, where there is a repository.
+    /// The output of `git describe`, if there is a repository.
     pub describe: Option<String>,
-    /// The project's name where nothing else says one.
+    /// The project's name if nothing else provides one.
     pub directory_name: String,
-    /// The language to build it as, where the caller chooses one.
+    /// The language to build it as, if the caller chooses one.
     pub language: Option<Language>,
-    /// Lock files that the caller has and that are not in the tree, because they are ignored.
+    /// Lock files that the caller has but that are not in the tree because they are ignored.
     pub ignored: Vec<String>,
-    /// The project's directory in the tree; empty where it is the root.
+    /// The project's directory in the tree; empty for the root.
     pub directory: String,
 }
 
 impl Options {
-    /// For a caller on `host` who asks for nothing else.
+    /// Options for a caller on `host` without other wishes.
     pub fn new(host: Platform) -> Self {
         Self {
             platforms: Vec::new(),
@@ -46,24 +46,24 @@ impl Options {
     }
 }
 
-/// Why there is no plan. Every one is the user's to mend.
+/// Why there is no plan. Every error is the user's to fix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// `kiln.toml` is wrong.
+    /// Invalid `kiln.toml`.
     #[error(transparent)]
     Project(#[from] project::Error),
-    /// The project's files do not say how to build it.
+    /// The project's files do not show how to build it.
     #[error(transparent)]
     Detect(#[from] detect::Error),
-    /// The steps do not form a build.
+    /// The steps do not form a valid build.
     #[error(transparent)]
     Invalid(#[from] check::Error),
-    /// A target that the project does not have was asked for.
+    /// An unknown target was requested.
     #[error("the project has no target `{name}`: {hint}")]
     UnknownTarget {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// The nearest name, or all, in words.
+        /// A suggestion: the nearest name, or all names.
         hint: String,
     },
     /// `kiln test` in a project without tests.
@@ -72,17 +72,17 @@ pub enum Error {
          finds them, or add a `[steps.NAME]` with `test = true` to `kiln.toml`"
     )]
     NoTests,
-    /// `kiln build` in a project of tests.
+    /// `kiln build` in a project that only has tests.
     #[error("the project has only test steps: run `kiln test`, or add a `[steps.NAME]` without `test = true`")]
     OnlyTests,
 }
 
-/// The plan of an ordinary build of a source tree.
+/// The plan for building a source tree.
 pub fn plan(source: &dyn Source, options: &Options) -> Result<Plan, Error> {
     plan_for(source, options, Scope::Build)
 }
 
-/// The plan for a source tree, with the steps that `scope` asks for.
+/// The plan for a source tree, with the steps in `scope`.
 pub fn plan_for(source: &dyn Source, options: &Options, scope: Scope) -> Result<Plan, Error> {
     if options.directory.is_empty() {
         return plan_root(source, options, scope);
@@ -126,7 +126,7 @@ fn plan_root(source: &dyn Source, options: &Options, scope: Scope) -> Result<Pla
     Ok(plan)
 }
 
-/// What is about the project and seen by a step that sees the whole tree.
+/// Files about the project that are inputs of a step that takes the whole tree.
 fn excludable(source: &dyn Source, plan: &Plan) -> Vec<String> {
     let sees_all = |step: &&Step| step.inputs.iter().all(|glob| glob.starts_with('!') && glob != "!**");
     let whole: Vec<&Step> = plan.steps.iter().filter(sees_all).collect();
@@ -141,7 +141,7 @@ fn excludable(source: &dyn Source, plan: &Plan) -> Vec<String> {
     found
 }
 
-/// The options with the directory's name split into name and version where it is that of an unpacked release.
+/// The options, with the directory's name split into name and version if it is that of an unpacked release.
 struct Named {
     options: Options,
     version: Option<String>,
@@ -155,7 +155,7 @@ impl std::ops::Deref for Named {
     }
 }
 
-/// Takes `fmt-9.1.0` apart. A checkout's directory may be called anything: git knows its version.
+/// Splits `fmt-9.1.0`. A checkout's directory may have any name, and git knows its version.
 fn in_release_directory(options: &Options) -> Named {
     let whole = &options.directory_name;
     let parts = whole.match_indices('-').find_map(|(at, _)| {
@@ -173,7 +173,7 @@ fn in_release_directory(options: &Options) -> Named {
     }
 }
 
-/// A lock file that is absent from the tree only because it is ignored is not one that has to be made.
+/// A lock file that is only missing because it is ignored need not be created.
 fn explain_ignored(error: Error, options: &Options) -> Error {
     match error {
         Error::Detect(detect::Error::MissingLock { lock, .. }) if options.ignored.contains(&lock) => {
@@ -193,7 +193,7 @@ fn from_kiln_toml(source: &dyn Source, options: &Named, text: &[u8]) -> Result<P
     let language = options.language.or(head.language);
     let (found, considered) = match detect::detect(source, &options.directory_name, language) {
         Ok(found) => found,
-        // Without anything to change, the file stands for itself: then what it lacks is the error.
+        // If nothing was detected that the file could change, it stands alone, and what it lacks is the error.
         Err(error) => {
             let project = project::parse(text, options.host, project::Base::default())?;
             if project.steps.is_empty() {
@@ -214,7 +214,7 @@ fn from_kiln_toml(source: &dyn Source, options: &Named, text: &[u8]) -> Result<P
     Ok(assemble(source, options, project, found.identity, origin, found.notes))
 }
 
-/// An artifact that has the project's name keeps having it.
+/// Keeps an artifact named after the project when the project is renamed.
 fn rename_artifact(artifacts: &mut [Artifact], old: &str, new: &str) {
     let (old, new) = (detect::artifact_name(old), detect::artifact_name(new));
     if artifacts.iter().all(|artifact| artifact.name != new)
@@ -277,8 +277,8 @@ fn version(manifest: Option<String>, options: &Named) -> (Option<String>, Versio
     }
 }
 
-/// The targets that were asked for. A target that is asked for on a platform other than its own is built there in
-/// the same environment, under a name that says so.
+/// The requested targets. A target requested on a platform other than its own is built for that platform in the same
+/// environment, under a name that includes the platform.
 fn choose(mut targets: Vec<Target>, options: &Options) -> Result<Vec<Target>, Error> {
     if let Some(name) = options.targets.iter().find(|name| !targets.iter().any(|t| t.name == **name)) {
         let hint = words::hint(name, targets.iter().map(|t| t.name.as_str()));
@@ -303,7 +303,7 @@ fn choose(mut targets: Vec<Target>, options: &Options) -> Result<Vec<Target>, Er
             chosen.extend(targets.iter().map(|t| Target {
                 name: format!("{}-{}", t.name, platform.architecture()),
                 platform: *platform,
-                // A level of one architecture says nothing about another.
+                // A CPU level of one architecture means nothing on another.
                 cpu_level: None,
                 ..t.clone()
             }));

@@ -1,7 +1,7 @@
-//! A plan written as `kiln.toml`.
+//! Writes a plan as `kiln.toml`.
 //!
-//! Invariant: the text, put into the same tree, gives the same plan. Defaults are left out, and so is what the planner
-//! would find again by itself: a version that the manifest or git says, and a target of which only the host is known.
+//! Invariant: the text, put into the same tree, yields the same plan. Defaults are omitted, and so is what the planner
+//! would find again: a version from the manifest or git, and a target of which only the host is known.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -12,7 +12,7 @@ use super::{
 use kiln_detect as detect;
 use kiln_units::{show_duration, show_size};
 
-/// The plan as a `kiln.toml`: what `kiln init` writes.
+/// The plan as a `kiln.toml`, as written by `kiln init`.
 pub fn to_kiln_toml(plan: &Plan) -> String {
     let mut out = String::new();
     if let Origin::Detected { language, because, .. } = &plan.origin {
@@ -22,19 +22,22 @@ pub fn to_kiln_toml(plan: &Plan) -> String {
     match (&plan.version, plan.version_origin) {
         (Some(version), VersionOrigin::KilnToml) => key(&mut out, "version", &quote(version)),
         (Some(version), VersionOrigin::Manifest) => {
-            line(&mut out, format_args!("# version: the manifest's, now {}", version.replace('\n', " ")));
+            line(&mut out, format_args!("# version: from the manifest, currently {}", version.replace('\n', " ")));
         }
         (Some(version), VersionOrigin::Directory) => {
-            line(&mut out, format_args!("# version: the directory's, now {}", version.replace('\n', " ")));
+            line(
+                &mut out,
+                format_args!("# version: from the directory's name, currently {}", version.replace('\n', " ")),
+            );
         }
-        _ => line(&mut out, format_args!("# version: what git describe says")),
+        _ => line(&mut out, format_args!("# version: from git describe")),
     }
     strings(&mut out, "exclude", &plan.exclude);
     if !plan.excludable.is_empty() {
         line(
             &mut out,
             format_args!(
-                "# Where no step reads these, excluding them saves a run of the steps after each edit of them:"
+                "# If no step reads these files, excluding them avoids running steps again after they change:"
             ),
         );
         let all: Vec<String> = plan.exclude.iter().chain(&plan.excludable).cloned().collect();
@@ -205,13 +208,13 @@ fn cpus(milli: u32) -> String {
     if milli.is_multiple_of(1000) { (milli / 1000).to_string() } else { (f64::from(milli) / 1000.0).to_string() }
 }
 
-/// A key, quoted where TOML wants it.
+/// A key, quoted if TOML requires it.
 fn bare(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if !name.is_empty() && name.chars().all(plain) { name.to_owned() } else { one_line(name) }
 }
 
-/// A string; one of several lines as such, where its characters allow it.
+/// A string; a multi-line string if its characters allow it.
 fn quote(text: &str) -> String {
     let plain = |c: char| !c.is_control() || c == '\n' || c == '\t';
     let long = text.contains('\n') && !text.contains("'''") && text.chars().all(plain) && !text.ends_with('\'');

@@ -1,24 +1,24 @@
-//! Which of a plan's steps a command runs: `kiln build` everything but tests, `kiln test` the tests.
+//! Selects the steps that a command runs: `kiln build` everything except tests, `kiln test` the tests.
 //!
-//! Invariant: what a step that stays needs stays too, whatever it is.
+//! Invariant: whatever a selected step needs is selected too.
 
 use std::collections::BTreeSet;
 
 use super::{Plan, Step, planner::Error};
 
-/// What a plan is for.
+/// The purpose of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Scope {
-    /// An ordinary build: no test step, but where another step needs it.
+    /// An ordinary build: test steps only if another step needs them.
     #[default]
     Build,
-    /// The test steps and what they need; nothing is handed over.
+    /// The test steps and what they need; no artifacts.
     Tests,
     /// Every step.
     All,
 }
 
-/// Leaves in `plan` what `scope` asks for. Its steps are sorted already.
+/// Removes everything from `plan` that is outside `scope`. Its steps are sorted already.
 pub(super) fn apply(plan: &mut Plan, scope: Scope) -> Result<(), Error> {
     let of_interest = |step: &Step| match scope {
         Scope::Build => !step.test,
@@ -27,7 +27,7 @@ pub(super) fn apply(plan: &mut Plan, scope: Scope) -> Result<(), Error> {
     };
     let of_artifacts = plan.artifacts.iter().flat_map(|artifact| artifact.from.iter().cloned());
     let mut kept: BTreeSet<String> = if scope == Scope::Build { of_artifacts.collect() } else { BTreeSet::new() };
-    // Each comes after those it needs: from the last to the first, whoever needs a step was seen before it.
+    // Sorted in order of need: going backwards, every step that needs another is seen before it.
     for step in plan.steps.iter().rev() {
         if of_interest(step) || kept.contains(&step.name) {
             kept.insert(step.name.clone());

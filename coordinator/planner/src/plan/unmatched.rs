@@ -1,14 +1,14 @@
-//! Patterns of `inputs` that take no file in, in words.
+//! Notes about patterns in `inputs` that match no file.
 //!
-//! A pattern with a slip of the pen would otherwise only show as a step that does not see a file, or a layer that never changes.
+//! Otherwise a typo in a pattern would only show as a step that misses a file, or as a result that never changes.
 
 use std::collections::BTreeSet;
 
 use super::{Step, words};
 use kiln_plan::compile_globs as compile;
 
-/// A note for each pattern of these steps' `inputs` that matches none of `paths`, which are sorted, or only what `exclude` takes
-/// out.
+/// A note for each pattern in these steps' `inputs` that matches none of the sorted `paths`, or only ones that
+/// `exclude` removes.
 pub(super) fn notes(steps: &[Step], exclude: &[String], paths: &[String]) -> Vec<String> {
     let mut notes = Vec::new();
     for step in steps {
@@ -30,7 +30,8 @@ pub(super) fn notes(steps: &[Step], exclude: &[String], paths: &[String]) -> Vec
     notes
 }
 
-/// The paths that a pattern names. A pattern without wildcards, as most are, is looked up and not compared with every path.
+/// The paths that a pattern matches. Patterns without wildcards, which are most, are looked up instead of being
+/// compared with every path.
 fn matching<'a>(glob: &str, paths: &'a [String]) -> Box<dyn Iterator<Item = &'a String> + 'a> {
     let name = plain(glob).to_owned();
     if name.is_empty() || name == "." || wildcard(&name).is_some() {
@@ -47,12 +48,12 @@ fn plain(glob: &str) -> &str {
     glob.trim_start_matches("./").trim_end_matches('/')
 }
 
-/// Where a pattern's first wildcard stands.
+/// The position of a pattern's first wildcard.
 fn wildcard(glob: &str) -> Option<usize> {
     glob.find(['*', '?', '[', '{', '\\'])
 }
 
-/// The file or directory that is there and reads most like the pattern, up to its first wildcard.
+/// The existing file or directory that is most similar to the pattern up to its first wildcard.
 fn near(glob: &str, paths: &[String]) -> Option<String> {
     let name = plain(glob);
     let name = match wildcard(name) {
@@ -67,7 +68,7 @@ fn near(glob: &str, paths: &[String]) -> Option<String> {
     if known.contains(name) {
         return None;
     }
-    // What differs much in its length alone is not worth a comparison; there may be very many paths.
+    // Paths of very different length are skipped, because there may be very many.
     let alike = known.into_iter().filter(|path| path.len().abs_diff(name.len()) <= name.len().div_ceil(3));
     words::nearest(name, alike).map(str::to_owned)
 }

@@ -1,27 +1,27 @@
-//! Variables that a plan's steps get from outside the project: the build's stamp, and what the command line sets.
+//! Variables that a plan's steps get from outside the project: the build's stamp, and variables from the command line.
 //!
-//! Invariant: a variable becomes part of a step's `env`, and so of its key, only where the step asked for it (a stamp)
-//! or the caller named it.
+//! Invariant: a variable becomes part of a step's `env`, and so of its key, only if the step asked for it (a stamp) or
+//! the caller set it.
 
 use super::{Plan, check, words};
 
-/// What a build knows of the commit it is made from.
+/// What a build knows about its commit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stamp {
     /// The full commit; empty outside a repository.
     pub commit: String,
     /// Whether the tree differs from the commit.
     pub dirty: bool,
-    /// As `git describe --tags --always`; empty outside a repository.
+    /// The output of `git describe --tags --always`; empty outside a repository.
     pub describe: String,
 }
 
-/// Digits of a commit that stand for a version where there is none.
+/// Digits of the commit used as a version if there is none.
 const COMMIT_DIGITS: usize = 12;
 
-/// Tells the steps with `stamp = true` what is being built: `KILN_VERSION` (the plan's version, else the abbreviated
-/// commit, else `0`), `KILN_COMMIT` (the full commit, empty outside a repository), `KILN_DESCRIBE` (what `git describe --tags --always`
-/// says) and `KILN_DIRTY` (`true` or `false`).
+/// Gives the steps with `stamp = true` the variables `KILN_VERSION` (the plan's version, else the abbreviated commit,
+/// else `0`), `KILN_COMMIT` (the full commit, empty outside a repository), `KILN_DESCRIBE` (the output of `git describe
+/// --tags --always`) and `KILN_DIRTY` (`true` or `false`).
 pub fn stamp(plan: &mut Plan, stamp: &Stamp) {
     let abbreviated: String = stamp.commit.chars().take(COMMIT_DIGITS).collect();
     let version = match &plan.version {
@@ -37,10 +37,10 @@ pub fn stamp(plan: &mut Plan, stamp: &Stamp) {
     }
 }
 
-/// A variable that the caller sets, as `--env` does.
+/// A variable that the caller sets, as with `--env`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variable {
-    /// The only step that gets it; every step where none is named.
+    /// The only step that gets it; `None` for every step.
     pub step: Option<String>,
     /// Its name.
     pub name: String,
@@ -66,7 +66,7 @@ impl std::str::FromStr for Variable {
     }
 }
 
-/// Why a plan cannot be given a variable.
+/// Why a variable cannot be set in a plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VariableError {
     /// It is for a step that the plan does not have.
@@ -76,7 +76,7 @@ pub enum VariableError {
         step: String,
         /// The variable.
         name: String,
-        /// The nearest name, or all, in words.
+        /// A suggestion: the nearest name, or all names.
         hint: String,
     },
     /// It would make the plan invalid.
@@ -84,7 +84,8 @@ pub enum VariableError {
     Invalid(#[from] check::Error),
 }
 
-/// Sets the caller's variables. They override what the steps' `env` says; one for a single step overrides one for all.
+/// Sets the caller's variables. They take precedence over the steps' `env`; a variable for a single step takes
+/// precedence over one for all.
 pub fn set_variables(plan: &mut Plan, variables: &[Variable]) -> Result<(), VariableError> {
     let (single, every): (Vec<_>, Vec<_>) = variables.iter().partition(|variable| variable.step.is_some());
     for variable in every.into_iter().chain(single) {

@@ -1,6 +1,6 @@
-//! A project in a directory of the tree: planned as if its directory were the root, then moved to its place.
+//! A project in a subdirectory of the tree: planned as if its directory were the root, then moved into place.
 //!
-//! Invariant: a moved plan runs the same commands on the same files; only the places have another beginning.
+//! Invariant: a moved plan runs the same commands on the same files; only the paths have a different prefix.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use kiln_detect::{self as detect, Language};
 use kiln_plan::paths::below;
 use kiln_plan::paths::has;
 
-/// A workspace of which one member is to be built.
+/// A workspace of which one member is built.
 pub(super) struct Member<'a> {
     pub(super) whole: &'a dyn Source,
     pub(super) directory: &'a str,
@@ -29,8 +29,8 @@ impl Source for Member<'_> {
     }
 }
 
-/// The language in which the root of the tree is a workspace and the directory a member of it; `None` where it is none.
-/// Of several it is the one that the caller wants, or that the member's own files speak for most.
+/// The language in which the root of the tree is a workspace and the directory is one of its members; `None` if it is
+/// not. Of several, the one that the caller wants or that the member's own files suggest most.
 pub(super) fn member_language(source: &dyn Source, directory: &str, wanted: Option<Language>) -> Option<Language> {
     let own = |name: &str| has(source, &format!("{directory}/{name}"));
     if own("kiln.toml") {
@@ -44,7 +44,7 @@ pub(super) fn member_language(source: &dyn Source, directory: &str, wanted: Opti
     if languages.len() > 1 { weighed() } else { languages.first().copied() }
 }
 
-/// Moves a plan that was made for a directory's view to the directory.
+/// Moves a plan made for a directory's view to that directory.
 pub(super) fn moved(mut plan: Plan, source: &dyn Source, directory: &str) -> Plan {
     let outside = outside(source, directory);
     for step in &mut plan.steps {
@@ -69,7 +69,7 @@ pub(super) fn moved(mut plan: Plan, source: &dyn Source, directory: &str) -> Pla
 }
 
 fn move_step(step: &mut Step, directory: &str, outside: &[String]) {
-    // Without a pattern that takes something in, the inputs are the whole tree, which the context has bounded.
+    // Without an including pattern the inputs are the whole tree, which the context has limited.
     let whole = step.inputs.iter().all(|glob| glob.starts_with('!'));
     let nothing = step.inputs == ["!**"];
     for glob in step.inputs.iter_mut().chain(&mut step.unversioned) {
@@ -84,7 +84,7 @@ fn move_step(step: &mut Step, directory: &str, outside: &[String]) {
         step.inputs.extend(outside.iter().cloned());
     }
     if !nothing {
-        // As in the root, what says how to build is no input of what is built.
+        // As in the root, the build description is not an input.
         step.inputs.push(format!("!{directory}/kiln.toml"));
     }
     for output in &mut step.outputs {
@@ -98,14 +98,14 @@ fn move_step(step: &mut Step, directory: &str, outside: &[String]) {
         Some(below) => inside(&below, directory),
         None => directory.to_owned(),
     });
-    // Kiln's own commands and variables name the root of the tree where a tool needs an absolute path.
+    // Kiln's own commands and variables contain the tree's root where a tool needs an absolute path.
     step.run = step.run.replace(ROOT, &format!("{ROOT}{directory}/"));
     for value in step.env.values_mut() {
         *value = value.replace(ROOT, &format!("{ROOT}{directory}/"));
     }
 }
 
-/// Where the root of the tree is when a step runs.
+/// The path of the tree's root while a step runs.
 const ROOT: &str = "/build/";
 
 fn inside(path: &str, directory: &str) -> String {
@@ -115,7 +115,7 @@ fn inside(path: &str, directory: &str) -> String {
     }
 }
 
-/// What the tree holds beside the directory: the highest directories that do not contain it, and files.
+/// Everything in the tree outside the directory: the topmost directories that do not contain it, and files.
 fn outside(source: &dyn Source, directory: &str) -> Vec<String> {
     let mut found = BTreeSet::new();
     for path in source.paths().iter().filter(|path| below(path, directory).is_none()) {

@@ -1,6 +1,6 @@
-//! Of which workspaces a directory is a member, by the manifests at their root.
+//! Determines which workspaces a directory belongs to, from the manifests at their root.
 //!
-//! Invariant: a directory with a lock file or settings of its own is no member, whatever stands above it.
+//! Invariant: a directory with its own lock file or settings is not a member, whatever is above it.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use kiln_detect::tree;
 use kiln_detect::{self as detect, Language};
 use kiln_plan::paths::join;
 
-/// The manifests at a root, and no list of what else is there.
+/// The manifests at a root, without a list of other files.
 struct Manifests<'a>(&'a dyn Fn(&str) -> Option<Vec<u8>>);
 
 impl Source for Manifests<'_> {
@@ -25,8 +25,8 @@ impl Source for Manifests<'_> {
     }
 }
 
-/// The languages in which the manifests at a root, which `read` reads, make the directory `member` below it a member of
-/// theirs; `has` asks for files of the member.
+/// The languages whose manifest at the root, read by `read`, declares the directory `member` below it to be a workspace
+/// member. `has` checks for files of the member.
 pub(super) fn languages(
     read: &dyn Fn(&str) -> Option<Vec<u8>>,
     member: &str,
@@ -76,7 +76,7 @@ fn uv(root: &dyn Source, member: &str) -> bool {
     names(workspace.get("members"), member) && !names(workspace.get("exclude"), member)
 }
 
-/// Whether a list of directories and globs names a directory.
+/// Whether a list of directories and globs matches a directory.
 fn names(globs: Option<&Value>, directory: &str) -> bool {
     let globs = globs.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     let mut builder = GlobSetBuilder::new();

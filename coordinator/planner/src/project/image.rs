@@ -4,7 +4,7 @@ use super::Error;
 use super::reader::Reader;
 use kiln_plan::{Base, Compression, Image, read_owner, read_port};
 
-/// What such an artifact may have beside what every artifact has.
+/// The keys of such an artifact, in addition to those of every artifact.
 pub(super) const KEYS: &[&str] =
     &["base", "entrypoint", "cmd", "env", "user", "workdir", "labels", "ports", "owner", "compression"];
 

@@ -1,4 +1,4 @@
-//! `kiln.toml`: read, and every key and value held against what there is.
+//! Reads `kiln.toml` and validates every key and value.
 
 mod error;
 mod image;

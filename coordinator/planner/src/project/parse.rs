@@ -1,6 +1,6 @@
-//! The keys of `kiln.toml` and what each becomes.
+//! The keys of `kiln.toml` and their meaning.
 //!
-//! Invariant: a key is either understood or an error; a value outside its range never reaches a plan.
+//! Invariant: an unknown key is an error, and a value outside its range never reaches a plan.
 
 use toml_edit::{Document, Value};
 
@@ -13,14 +13,14 @@ use super::{
 use kiln_detect::{self as detect, Language};
 use kiln_plan::{Artifact, ArtifactFile, ArtifactKind, Libc, Platform, Step, Target, default_libraries};
 
-/// What a `kiln.toml` says; what it leaves out is for the planner to fill in.
+/// The content of a `kiln.toml`; the planner fills in what it omits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Project {
     /// The project's name.
     pub name: Option<String>,
     /// Its version.
     pub version: Option<String>,
-    /// Globs of source paths that enter no step.
+    /// Globs of source paths that are inputs of no step.
     pub exclude: Vec<String>,
     /// The environments to build for.
     pub targets: Vec<Target>,
@@ -28,11 +28,11 @@ pub struct Project {
     pub steps: Vec<Step>,
     /// The artifacts in the order of the file.
     pub artifacts: Vec<Artifact>,
-    /// Where `kiln build --store` pushes, as `--push` has it.
+    /// Where `kiln build --store` pushes, in the syntax of `--push`.
     pub push: Vec<String>,
 }
 
-/// The detected plan that a file changes; empty for a file that is the whole plan.
+/// The detected plan that a file changes; empty if the file is the whole plan.
 #[derive(Debug, Clone, Default)]
 pub struct Base {
     /// Its steps.
@@ -41,10 +41,10 @@ pub struct Base {
     pub artifacts: Vec<Artifact>,
 }
 
-/// What decides how a file is read.
+/// The keys that determine how a file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// The file is the whole plan; else it changes what the project's other files say.
+    /// Whether the file is the whole plan rather than changes to what was detected.
     pub is_whole: bool,
     /// The language to detect.
     pub language: Option<Language>,
@@ -88,9 +88,10 @@ fn document(content: &[u8]) -> Result<(&str, Document<String>), Error> {
     Ok((text, document))
 }
 
-/// Reads how the rest of a `kiln.toml` is to be understood.
+/// Reads the keys that determine how the rest of a `kiln.toml` is read.
 ///
-/// A file is the whole plan if `detect = false`, or if it does not say and has steps which are complete and refer to no others.
+/// A file is the whole plan if `detect = false`, or if it does not set `detect` and has complete steps that refer to no
+/// others.
 pub fn head(content: &[u8]) -> Result<Head, Error> {
     let (text, document) = document(content)?;
     let root = Reader::root(text, document.as_table());
@@ -110,7 +111,7 @@ pub fn head(content: &[u8]) -> Result<Head, Error> {
     Ok(Head { is_whole, language })
 }
 
-/// Whether there are steps, each has a command, and all that is referred to is in the file.
+/// Whether there are steps, each has a command, and everything that they refer to is in the file.
 fn refers_to_itself_alone(root: &Reader<'_>) -> Result<bool, Error> {
     let steps = root.tables("steps")?;
     let names: Vec<&str> = steps.iter().map(|(name, _)| name.as_str()).collect();
@@ -131,7 +132,7 @@ fn refers_to_itself_alone(root: &Reader<'_>) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// The secrets that the steps of a `kiln.toml` ask for, each with the step's name before its own.
+/// The secrets that the steps of a `kiln.toml` need, each as step name and secret name.
 pub fn secrets(content: &[u8]) -> Result<Vec<(String, String)>, Error> {
     let (text, document) = document(content)?;
     let mut asked = Vec::new();
@@ -147,8 +148,8 @@ pub fn push_places(content: &[u8]) -> Result<Vec<String>, Error> {
     store(&Reader::root(text, document.as_table()))
 }
 
-/// Reads a `kiln.toml`. A target that names no platform is for the `host`. A step or artifact of `base` that the file names is changed in
-/// the keys that are given; others are added.
+/// Reads a `kiln.toml`. A target without a platform is for the `host`. If the file names a step or artifact of `base`,
+/// the given keys change it; others are added.
 pub fn parse(content: &[u8], host: Platform, base: Base) -> Result<Project, Error> {
     let (text, document) = document(content)?;
     let root = Reader::root(text, document.as_table());
@@ -241,7 +242,7 @@ fn step(name: String, table: &Reader<'_>) -> Result<Step, Error> {
     Ok(step)
 }
 
-/// Sets what a table gives, and leaves the rest; variables and files are added to those there are.
+/// Sets the keys that a table contains and keeps the others; variables and files are added to existing ones.
 fn change_step(step: &mut Step, table: &Reader<'_>) -> Result<(), Error> {
     table.only(STEP)?;
     if let Some(run) = table.string("run")? {

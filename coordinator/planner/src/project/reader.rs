@@ -1,6 +1,6 @@
 //! Typed access to a table of `kiln.toml`.
 //!
-//! Invariant: every error carries the line of the text it is about.
+//! Invariant: every error has the line number of the text it is about.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use toml_edit::{Item, TableLike, Value};
 
 use super::Error;
 
-/// A table of the document, with the names that errors call it by.
+/// A table of the document, with its name in errors.
 pub(super) struct Reader<'a> {
     text: &'a str,
     table: &'a dyn TableLike,
@@ -22,7 +22,7 @@ impl<'a> Reader<'a> {
         Reader { text, table, name: "the top level".to_owned(), offset: 0 }
     }
 
-    /// Refuses keys that are not in `known`.
+    /// Rejects keys that are not in `known`.
     pub(super) fn only(&self, known: &[&str]) -> Result<(), Error> {
         for (key, item) in self.table.iter() {
             if known.contains(&key) {
@@ -37,7 +37,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Refuses the keys in `others`, which have their meaning elsewhere, as `hint` says.
+    /// Rejects the keys in `others`, which are valid elsewhere; `hint` says where.
     pub(super) fn none_of(&self, others: &[&str], hint: &str) -> Result<(), Error> {
         match self.table.iter().find(|(key, _)| others.contains(key)) {
             Some((key, item)) => Err(self.unknown(key, item, hint.to_owned())),
@@ -55,7 +55,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The table at `key`, where there is one.
+    /// The table at `key`, if there is one.
     pub(super) fn table(&self, key: &str) -> Result<Option<Reader<'a>>, Error> {
         let Some(item) = self.table.get(key) else { return Ok(None) };
         let table = item.as_table_like().ok_or_else(|| self.wrong(key, item, "a table"))?;
@@ -64,7 +64,7 @@ impl<'a> Reader<'a> {
         Ok(Some(Reader { text: self.text, table, name: format!("`[{key}]`"), offset }))
     }
 
-    /// The tables under `key`, in their order, each with its name.
+    /// The tables under `key` in order, each with its name.
     pub(super) fn tables(&self, key: &str) -> Result<Vec<(String, Reader<'a>)>, Error> {
         let Some(item) = self.table.get(key) else {
             return Ok(Vec::new());
@@ -87,7 +87,7 @@ impl<'a> Reader<'a> {
         Ok(tables)
     }
 
-    /// Whether the key is there, whatever it holds.
+    /// Whether the key exists, with any value.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }
@@ -116,7 +116,7 @@ impl<'a> Reader<'a> {
         self.get(key, "a number", |item| item.as_float().or_else(|| item.as_integer().map(|n| n as f64)))
     }
 
-    /// A list of strings; one string stands for a list of itself.
+    /// A list of strings; a single string is a list of one.
     pub(super) fn strings(&self, key: &str) -> Result<Vec<String>, Error> {
         let strings = self.get(key, "a list of strings", |item| match item.as_str() {
             Some(one) => Some(vec![one.to_owned()]),
@@ -125,7 +125,7 @@ impl<'a> Reader<'a> {
         Ok(strings.unwrap_or_default())
     }
 
-    /// A table of strings; integers and booleans in it are taken as they are written.
+    /// A table of strings; integers and booleans are converted to strings.
     pub(super) fn string_map(&self, key: &str) -> Result<BTreeMap<String, String>, Error> {
         let map = self.get(key, "a table of strings", |item| {
             item.as_table_like()?
@@ -144,7 +144,7 @@ impl<'a> Reader<'a> {
         Ok(map.unwrap_or_default())
     }
 
-    /// The values of a list whose members `read` understands.
+    /// The values of a list whose elements `read` accepts.
     pub(super) fn list<T>(
         &self,
         key: &str,
@@ -158,7 +158,7 @@ impl<'a> Reader<'a> {
         Ok(list.unwrap_or_default())
     }
 
-    /// That `key` has a value nobody can use.
+    /// The error for an invalid value of `key`.
     pub(super) fn bad(&self, key: &str, value: impl ToString, expected: impl Into<String>) -> Error {
         Error::BadValue {
             line: self.line_of(key),
@@ -204,7 +204,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The line, from 1, of a byte of `text`.
+/// The line number, from 1, of a byte offset in `text`.
 pub(super) fn line(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|b| *b == b'\n').count()
 }

@@ -1,4 +1,4 @@
-//! Sizes, durations and versions as a `kiln.toml` has them.
+//! Sizes, durations and versions in `kiln.toml`.
 
 use std::time::Duration;
 
@@ -7,18 +7,18 @@ pub(crate) const SIZE: &str = "a size such as `512MiB` or `2GiB`, more than zero
 /// What a duration should look like, for errors.
 pub(crate) const DURATION: &str = "a duration such as `90s`, `20m` or `2h`, more than zero";
 
-/// Bytes: a whole number with its unit, for a bare one is a mistake more often than meant.
+/// Bytes: a whole number with a unit, because a number without one is usually a mistake.
 pub(crate) fn read_size(text: &str) -> Option<u64> {
     let is_plain = text.ends_with(|c: char| c.is_ascii_alphabetic()) && !text.contains('.');
     is_plain.then(|| kiln_units::size(text).ok()).flatten()
 }
 
-/// A duration that is more than none.
+/// A duration greater than zero.
 pub(crate) fn read_duration(text: &str) -> Option<Duration> {
     kiln_units::duration(text).ok().filter(|duration| !duration.is_zero())
 }
 
-/// `2.36`: major and minor.
+/// Parses `2.36` into major and minor.
 pub(crate) fn read_glibc(text: &str) -> Option<(u32, u32)> {
     let (major, minor) = text.split_once('.')?;
     Some((major.parse().ok()?, minor.parse().ok()?))

@@ -27,7 +27,7 @@ fn a_cycle_is_named() {
 #[test]
 fn an_unknown_step_names_the_nearest() {
     assert_snapshot!(kiln("[steps.compile]\nrun = \"x\"\n[steps.test]\nrun = \"x\"\nneeds = [\"complie\"]"), @"step `test` needs unknown step `complie`: did you mean `compile`?");
-    assert_snapshot!(kiln("[steps.test]\nrun = \"x\"\nneeds = [\"z\"]"), @"step `test` needs unknown step `z`: there is no other");
+    assert_snapshot!(kiln("[steps.test]\nrun = \"x\"\nneeds = [\"z\"]"), @"step `test` needs unknown step `z`: there are no others");
     assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\noutputs = [\"o\"]\n[artifacts.z]\nfrom = \"b\"\nfiles = [\"o\"]"), @"artifact `z` is from unknown step `b`: did you mean `a`?");
 }
 

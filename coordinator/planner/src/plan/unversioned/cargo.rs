@@ -1,10 +1,11 @@
 //! `Cargo.toml` and `Cargo.lock`.
 //!
-//! Lints go with the versions: they are the project's own concern, and no dependency is compiled under them.
+//! Lints are removed with the versions: they concern only the project itself, and dependencies are not compiled with
+//! them.
 //!
-//! Invariant: either every package of the tree loses its version, in manifests, lock file and the requirements of its
-//! neighbours, or none does. None does where Cargo needs the version to tell two packages of one name apart, or to
-//! see that a patch fits.
+//! Invariant: either all packages of the tree lose their version, in manifests, lock file and the requirements of other
+//! packages, or none does. None does if Cargo needs the version to distinguish two packages with the same name, or to
+//! check that a patch applies.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +29,7 @@ pub(super) fn manifest(text: &str, all: &dyn Source) -> Option<String> {
         drop_requirements(workspace);
         workspace.remove("lints");
     }
-    // A stub must pass, whatever the project forbids.
+    // A stub must compile, whatever the project forbids.
     document.remove("lints");
     drop_requirements(document.as_table_mut());
     if let Some(targets) = document.get_mut("target").and_then(Item::as_table_like_mut) {
@@ -39,7 +40,7 @@ pub(super) fn manifest(text: &str, all: &dyn Source) -> Option<String> {
     Some(document.to_string())
 }
 
-/// A package of the tree is any version that its path holds.
+/// Requirements on packages of the tree match any version at their path.
 fn drop_requirements(table: &mut dyn TableLike) {
     for kind in ["dependencies", "dev-dependencies", "build-dependencies"] {
         let Some(dependencies) = table.get_mut(kind).and_then(Item::as_table_like_mut) else {

@@ -1,7 +1,7 @@
 //! `pom.xml`, Gradle's properties and build files.
 //!
-//! Invariant: a version is replaced where the element or line is the project's own, its parent's in the tree, or a
-//! requirement on a module of the tree; a registry's package keeps its own.
+//! Invariant: a version is replaced if the element or line is the project's own, its parent's in the tree, or a
+//! requirement on a module of the tree; packages from a registry keep theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,8 +1,8 @@
-//! Manifests and lock files with the project's own version left out, so that a release does not rebuild every
+//! Removes the project's own version from manifests and lock files, so that a release does not rebuild every
 //! dependency.
 //!
-//! Invariant: the files of one tree stay consistent with each other, so that tools which compare manifest and lock
-//! file accept them; where that cannot be had, the version stays in.
+//! Invariant: the files of one tree stay consistent with each other, so that tools that compare manifest and lock file
+//! accept them; if that is impossible, the version stays.
 
 mod cargo;
 mod java;
@@ -12,11 +12,10 @@ mod ruby;
 
 use super::{Source, Step, matches};
 
-/// The version that stands in for the project's own.
+/// Replaces the project's own version.
 const NONE: &str = "0.0.0";
 
-/// The content of a manifest or lock file with the project's own version left out. `None` where the file is as well
-/// taken as it is.
+/// The content of a manifest or lock file without the project's own version. `None` if the file can be used unchanged.
 pub fn unversioned(path: &str, content: &[u8], all: &dyn Source) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(content).ok()?;
     let changed = match path.rsplit('/').next().unwrap_or(path) {
@@ -37,7 +36,8 @@ pub fn unversioned(path: &str, content: &[u8], all: &dyn Source) -> Option<Vec<u
     Some(changed.into_bytes())
 }
 
-/// Reads what [`unversioned`] will need for these steps, so that a source which is supplied as it is read has it in time.
+/// Reads the files that [`unversioned`] needs for these steps, so that a source that supplies files on request has them
+/// in time.
 pub fn read_unversioned(steps: &[Step], source: &dyn Source) {
     for step in steps.iter().filter(|step| !step.unversioned.is_empty()) {
         for path in source.paths().iter().filter(|path| matches(&step.unversioned, path)) {

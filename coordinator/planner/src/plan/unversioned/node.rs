@@ -1,7 +1,8 @@
 //! `package.json` and npm's lock file.
 //!
-//! A `package.json` loses its scripts too: they run in the step that has the sources. Invariant: a package that a
-//! neighbour wants by a version range keeps its version, or the registry's package of that name would be taken.
+//! A `package.json` also loses its scripts: they run in the step that has the sources. Invariant: a package that
+//! another one requires by version range keeps its version, because otherwise the registry's package of that name would
+//! be used.
 
 use serde_json::{Map, Value};
 
@@ -27,13 +28,13 @@ pub(super) fn lock(text: &str, all: &dyn Source) -> Option<String> {
     }
     for (path, package) in root.get_mut("packages").and_then(Value::as_object_mut).into_iter().flatten() {
         let Some(package) = package.as_object_mut().filter(|_| !path.contains("node_modules/")) else { continue };
-        // npm writes a package's name only where its directory has another.
+        // npm writes a package's name only if its directory has a different name.
         let mut named = package.clone();
         named.entry("name").or_insert_with(|| path.rsplit('/').next().unwrap_or_default().into());
         if package.contains_key("version") && !wanted_by_range(&named, all) {
             package.insert("version".into(), NONE.into());
         }
-        // npm notes the scripts, which the manifest has lost.
+        // npm records that there are install scripts, which the manifest has lost.
         package.remove("hasInstallScript");
     }
     serde_json::to_string_pretty(&value).ok()

@@ -1,7 +1,7 @@
 //! `pyproject.toml`, `uv.lock` and `poetry.lock`.
 //!
-//! Invariant: the locks' entries for packages of the tree, known by their source, lose the version that their
-//! `pyproject.toml` loses; a package that another of the tree asks for by version keeps it in both.
+//! Invariant: the lock files' entries for packages of the tree, recognised by their source, lose the version if their
+//! `pyproject.toml` does; a package that another one of the tree requires by version keeps it in both.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ pub(super) fn manifest(text: &str, all: &dyn Source) -> Option<String> {
     Some(document.to_string())
 }
 
-/// The version in a table. Looked for only where it is: an `Item` that is asked for a key makes it up.
+/// The version in a table. Checks for the key first, because indexing an `Item` would create it.
 fn version_in<'a>(document: &'a mut DocumentMut, table: &[&str]) -> Option<&'a mut Item> {
     let mut item = document.as_item_mut();
     for key in table.iter().chain(&["version"]) {
@@ -52,7 +52,7 @@ pub(super) fn poetry_lock(text: &str, all: &dyn Source) -> Option<String> {
     }))
 }
 
-/// A lock file in which those packages that are `local` have no version.
+/// A lock file in which the packages that are `local` have no version.
 fn without_versions(text: &str, all: &dyn Source, local: impl Fn(&str) -> bool) -> String {
     let wanted = wanted_by_version(all);
     let mut out = String::with_capacity(text.len());
@@ -73,7 +73,7 @@ fn without_versions(text: &str, all: &dyn Source, local: impl Fn(&str) -> bool) 
     out
 }
 
-/// The packages that a `pyproject.toml` of the tree asks for by version.
+/// The packages that a `pyproject.toml` of the tree requires by version.
 fn wanted_by_version(all: &dyn Source) -> BTreeSet<String> {
     let mut wanted = BTreeSet::new();
     for path in tree::named(all, |name| name == "pyproject.toml") {
@@ -109,7 +109,7 @@ fn collect(value: &toml::Value, wanted: &mut BTreeSet<String>) {
     }
 }
 
-/// The form in which two names of one package are equal.
+/// A normalised name, equal for all spellings of a package.
 fn normalised(name: &str) -> String {
     let parts = name.split(['-', '_', '.']).filter(|part| !part.is_empty());
     parts.map(str::to_lowercase).collect::<Vec<_>>().join("-")

@@ -1,7 +1,7 @@
 //! A gem's `.gemspec` and `version.rb`, and its entry in `Gemfile.lock`.
 //!
-//! Invariant: only gems under `PATH` in the lock file lose their version, which are the tree's, and of these only such as
-//! nothing else asks for by version.
+//! Invariant: only gems under `PATH` in the lock file, which are the tree's own, lose their version, and of these only
+//! gems that nothing else requires by version.
 
 use super::NONE;
 use kiln_detect::lock::{self, Lock};
@@ -22,7 +22,7 @@ pub(super) fn source(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// What the gems of the tree need of each other loses its version too, or bundler would see a difference.
+/// Requirements between the tree's gems also lose their version, because bundler would otherwise report a difference.
 pub(super) fn lock(text: &str) -> Option<String> {
     let bare = Lock::read(text).bare;
     let mut out = String::with_capacity(text.len());

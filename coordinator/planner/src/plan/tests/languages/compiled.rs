@@ -18,7 +18,7 @@ fn a_rust_package() {
     ], &["src/other.rs"]), @r###"
 # rust: `Cargo.toml` is a package; `Cargo.lock` locks what it needs
 name = "shop"
-# version: the manifest's, now 1.4.2
+# version: from the manifest, currently 1.4.2
 
 [steps.fetch]
 why = "fetches the packages that `Cargo.lock` names"
@@ -159,7 +159,7 @@ fn a_go_module() {
     ], &["cmd/shop/main.go"])), @r###"
 # go: `go.mod` is a module
 name = "shop"
-# version: what git describe says
+# version: from git describe
 
 [steps.std]
 why = "compiles the standard library; keyed by the toolchain alone"
@@ -286,7 +286,7 @@ fn c_by_cmake() {
     assert_snapshot!(without_functions(&written(&[("CMakeLists.txt", cmake), ("main.c", "")], &["main.c"])), @r###"
 # c (cmake): `CMakeLists.txt` is a CMake project
 name = "count"
-# version: the manifest's, now 1.2.0
+# version: from the manifest, currently 1.2.0
 
 [steps.compile]
 why = "compiles the project and installs it into a staging directory"
@@ -327,7 +327,7 @@ fn c_by_meson_with_wraps() {
     )), @r###"
 # c (meson): `meson.build` is a Meson project
 name = "count"
-# version: the manifest's, now 0.3
+# version: from the manifest, currently 0.3
 
 [steps.fetch]
 why = "fetches the subprojects that wraps name"
@@ -544,7 +544,7 @@ fn java_by_maven_gradle_and_alone() {
     assert_snapshot!(written(&[("pom.xml", pom), ("src/main/java/A.java", "")], &["src/main/java/A.java"]), @r###"
 # java (maven): `pom.xml` is a Maven project
 name = "shop"
-# version: the manifest's, now 1.4.2
+# version: from the manifest, currently 1.4.2
 
 [steps.deps]
 why = "fills the local repository; keyed by the `pom.xml` files"
@@ -613,7 +613,7 @@ files = [{ path = ".kiln/out", dest = "." }]
     ], &["src/main/java/A.java"]), @r###"
 # java (gradle): `settings.gradle` is a Gradle project
 name = "shop"
-# version: the manifest's, now 1.4.2
+# version: from the manifest, currently 1.4.2
 
 [steps.deps]
 why = "resolves every configuration; keyed by the build files"
@@ -700,7 +700,7 @@ note: no `gradle.lockfile` locks the dependencies, so two builds of one commit c
     assert_snapshot!(written(&[("src/A.java", ""), ("src/words.properties", "")], &["src/A.java"]), @r###"
 # java: there are 1 Java sources and no build tool's file
 name = "project"
-# version: what git describe says
+# version: from git describe
 
 [steps.compile]
 why = "compiles every source and packs the classes into a jar"

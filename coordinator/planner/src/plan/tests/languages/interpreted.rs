@@ -15,7 +15,7 @@ fn node_by_npm() {
     ], &["index.js"]), @r###"
 # node (npm): `package.json` is a package; `package-lock.json` locks what it needs
 name = "@acme/shop"
-# version: the manifest's, now 1.4.2
+# version: from the manifest, currently 1.4.2
 
 [steps.deps]
 why = "installs what `package-lock.json` names; keyed by it and each `package.json`"
@@ -113,7 +113,7 @@ fn node_by_pnpm_and_yarn() {
     ], &["packages/a/index.js"]), @r###"
 # node (pnpm): `package.json` is a package; `pnpm-lock.yaml` locks what it needs
 name = "shop"
-# version: what git describe says
+# version: from git describe
 
 [steps.deps]
 why = "installs what `pnpm-lock.yaml` names; keyed by it and each `package.json`"
@@ -221,7 +221,7 @@ fn python_by_pip() {
     assert_snapshot!(written(&[("main.py", ""), ("requirements.txt", hashed)], &["main.py"]), @r###"
 # python (pip): `requirements.txt` names what it needs
 name = "project"
-# version: what git describe says
+# version: from git describe
 
 [steps.deps]
 why = "installs what `requirements.txt` names, into a directory of its own"
@@ -283,7 +283,7 @@ fn python_by_a_plain_pyproject() {
     ], &["shop/__init__.py"]), @r###"
 # python (pip): `pyproject.toml` is a package
 name = "shop"
-# version: the manifest's, now 1.4.2
+# version: from the manifest, currently 1.4.2
 
 [steps.deps]
 why = "installs what `pyproject.toml` names, into a directory of its own"
@@ -343,7 +343,7 @@ fn python_by_uv_and_poetry() {
     ], &["shop.py"]), @r###"
 # python (uv): `pyproject.toml` is a project; `uv.lock` locks what it needs
 name = "shop"
-# version: the manifest's, now 1.4.2
+# version: from the manifest, currently 1.4.2
 
 [steps.deps]
 why = "installs what `uv.lock` names, into a directory of its own"
@@ -418,7 +418,7 @@ fn ruby_by_bundler() {
     ], &["main.rb"]), @r###"
 # ruby (bundler): `Gemfile` names its gems; `Gemfile.lock` locks them
 name = "project"
-# version: what git describe says
+# version: from git describe
 
 [steps.deps]
 why = "installs the gems that `Gemfile.lock` names"
