@@ -1,14 +1,14 @@
-//! The projects in directories of a tree whose root is none.
+//! Finds projects in subdirectories of a tree whose root is not a project.
 
 use std::collections::BTreeMap;
 
 use super::{evidence::Language, tree};
 use kiln_plan::Source;
 
-/// Projects that are listed.
+/// Maximum number of projects listed.
 const SHOWN: usize = 8;
 
-/// Directories with a manifest, none of them below another, with the language that the manifest is of.
+/// Directories with a manifest, none of them below another, with the manifest's language.
 pub(super) fn projects(source: &dyn Source) -> BTreeMap<String, Language> {
     let mut found: BTreeMap<String, Language> = BTreeMap::new();
     for path in tree::named(source, |name| language(name).is_some()) {
@@ -18,7 +18,7 @@ pub(super) fn projects(source: &dyn Source) -> BTreeMap<String, Language> {
             continue;
         }
         let Some(language) = language(tree::base(&path)) else { continue };
-        // A manifest decides before a makefile beside it.
+        // A manifest takes precedence over a makefile next to it.
         let known = found.entry(directory.to_owned()).or_insert(language);
         *known = language.min(*known);
     }
@@ -29,7 +29,7 @@ pub(super) fn projects(source: &dyn Source) -> BTreeMap<String, Language> {
     found
 }
 
-/// The projects with the command that builds each.
+/// The projects, each with the command that builds it.
 pub(super) fn words(projects: &BTreeMap<String, Language>) -> String {
     let mut words: Vec<String> = projects
         .iter()

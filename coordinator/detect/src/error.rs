@@ -1,22 +1,22 @@
-//! Why a project's files do not say how to build it.
+//! Why a project's files do not show how to build it.
 
-/// Why a project's files do not say how to build it. Every one is the user's to mend.
+/// Why a project's files do not show how to build it. Every error is the user's to fix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// There is no file at all.
+    /// There are no files.
     #[error("the project is empty: there is no file to build from")]
     Empty,
-    /// No file is known.
+    /// No known file was found.
     #[error(
         "nothing here says how to build this project (found {found}): expected a manifest that describes a project, such as \
          `Cargo.toml`, `go.mod`, `pom.xml`, `package.json`, `pyproject.toml`, `Gemfile`, `CMakeLists.txt`, `meson.build` or \
          `Makefile`, or a `kiln.toml`"
     )]
     Unknown {
-        /// Some of the files there are, in words.
+        /// Some of the files that were found.
         found: String,
     },
-    /// The root holds a file of a tool that Kiln does not support.
+    /// The root contains a file of a tool that Kiln does not support.
     #[error("`{file}` is for {what}, which Kiln does not support: {fix}")]
     Unsupported {
         /// The file.
@@ -26,21 +26,21 @@ pub enum Error {
         /// What to do.
         fix: &'static str,
     },
-    /// The projects are in directories of the tree.
-    #[error("there is no project in the root of the tree, but in directories below it: {projects}")]
+    /// The root is not a project, but subdirectories are.
+    #[error("the root of the tree is not a project, but directories below it are: {projects}")]
     Below {
-        /// The commands that build them, in words.
+        /// The commands that build them.
         projects: String,
     },
-    /// The language that was asked for is not the project's.
+    /// The project cannot be built in the requested language.
     #[error("the project cannot be built as {language}: expected {expected} in its root")]
     NotInLanguage {
         /// The language.
         language: super::Language,
-        /// The files it needs, in words.
+        /// The files that the language requires.
         expected: &'static str,
     },
-    /// The lock file is there for the user, and not for the build.
+    /// The lock file exists, but an ignore file excludes it from the build.
     #[error(
         "`{lock}` exists but is left out of the build, because `.gitignore` or `.kilnignore` matches it: remove that pattern and commit \
          `{lock}`"
@@ -57,67 +57,67 @@ pub enum Error {
     MissingLock {
         /// The manifest.
         manifest: String,
-        /// The lock file that is not there.
+        /// The missing lock file.
         lock: String,
-        /// What makes it.
+        /// The command that creates it.
         command: String,
     },
-    /// The lock file is older than the manifest.
+    /// The lock file does not match the manifest.
     #[error("`{lock}` is stale: {fact}: run `{command}` and commit `{lock}`")]
     StaleLock {
         /// The lock file.
         lock: String,
-        /// What the manifest has and the lock has not, in words.
+        /// The difference.
         fact: String,
-        /// What brings it up to date.
+        /// The command that updates it.
         command: String,
     },
-    /// The lock file of a tool that Kiln does not know.
+    /// The lock file of an unsupported tool.
     #[error(
         "`{lock}` is for {tool}, which is not supported: write a `kiln.toml` whose steps call {tool} \
          (a worker or an `image` must have it)"
     )]
     UnsupportedLock {
-        /// The lock file, or the manifest that asks for the tool.
+        /// The lock file, or the manifest that requires the tool.
         lock: String,
         /// The tool.
         tool: String,
     },
-    /// A dependency in the tree that is not there.
+    /// A dependency in the tree that is missing.
     #[error(
-        "`{manifest}` depends on `{name}` at `{path}`, which is not in the project: add it, and see that no ignore \
-         file names it"
+        "`{manifest}` depends on `{name}` at `{path}`, which is not in the project: add it, and check that no ignore \
+         file matches it"
     )]
     LocalDependency {
         /// The manifest.
         manifest: String,
         /// The dependency.
         name: String,
-        /// Where it should be.
+        /// Its expected path.
         path: String,
     },
-    /// A manifest that cannot be read.
+    /// An invalid manifest.
     #[error("`{path}` cannot be read: {message}")]
     Manifest {
         /// The file.
         path: String,
-        /// The parser's words.
+        /// The parser's message.
         message: String,
     },
-    /// The project builds nothing that can be handed over.
-    #[error("`{manifest}` builds nothing to hand over: {hint}")]
+    /// The project produces nothing that can become an artifact.
+    #[error("`{manifest}` produces no artifact: {hint}")]
     NothingToBuild {
         /// The manifest.
         manifest: String,
         /// What to do about it.
         hint: String,
     },
-    /// A submodule that the build reads is not checked out.
+    /// A submodule that the build needs is not checked out.
     #[error("{note}; `{by}` reads it")]
     MissingSubmodule {
-        /// Which, and what to do about it.
+        /// Which one, and what to do about it.
         note: String,
-        /// The file that names it.
+        /// The file that needs it.
         by: String,
     },
 }

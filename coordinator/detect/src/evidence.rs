@@ -1,13 +1,14 @@
-//! Which language a project is in, where its files speak for several.
+//! Determines a project's language if its files suggest several.
 //!
-//! Invariant: the order of languages decides only between equal weights, and everything that was weighed is reported.
+//! Invariant: the order of languages only decides between equal weights, and everything that was considered is
+//! reported.
 
 use serde_json::Value;
 
 use super::tree;
 use kiln_plan::Source;
 
-/// A language that a project can be built as.
+/// A language in which a project can be built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Language {
     /// Cargo.
@@ -27,10 +28,10 @@ pub enum Language {
 }
 
 impl Language {
-    /// All, in the order that decides between equal weights.
+    /// All languages, in the order that decides between equal weights.
     pub const ALL: [Language; 7] = [Self::Rust, Self::Go, Self::Java, Self::Node, Self::Python, Self::Ruby, Self::C];
 
-    /// As `--language` and `kiln.toml` name it.
+    /// The name used in `--language` and `kiln.toml`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Rust => "rust",
@@ -50,7 +51,7 @@ impl std::fmt::Display for Language {
     }
 }
 
-/// A language that Kiln cannot build by itself.
+/// A language that Kiln cannot detect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected one of rust, go, java, node, python, ruby, c")]
 pub struct UnknownLanguage;
@@ -72,13 +73,13 @@ impl std::str::FromStr for Language {
     }
 }
 
-/// What speaks for a language.
+/// The evidence for a language.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Evidence {
     pub(super) language: Language,
-    /// How much. A manifest that says how to build the project is 50, one that may only be for tooling 10.
+    /// Its weight. A manifest that describes how to build the project counts 50, one that may only be for tooling 10.
     pub(super) weight: u32,
-    /// The facts, in words.
+    /// The facts.
     pub(super) because: Vec<String>,
 }
 
@@ -93,7 +94,7 @@ impl Evidence {
     }
 }
 
-/// The languages that the files speak for, the heaviest first.
+/// The languages that the files suggest, heaviest first.
 pub(super) fn weigh(source: &dyn Source) -> Vec<Evidence> {
     let procfile = tree::text(source, "Procfile").unwrap_or_default();
     let mut all: Vec<Evidence> = Language::ALL
@@ -118,7 +119,7 @@ pub(super) fn weigh(source: &dyn Source) -> Vec<Evidence> {
         })
         .filter(|evidence| evidence.weight > 0)
         .collect();
-    // A stable sort: equal weights keep the order of languages.
+    // The sort is stable: equal weights keep the order of languages.
     all.sort_by_key(|evidence| std::cmp::Reverse(evidence.weight));
     all
 }
@@ -144,7 +145,7 @@ fn java(source: &dyn Source, evidence: &mut Evidence) {
     }
 }
 
-/// A `package.json` is often there for a formatter, a linter or a site's assets only.
+/// A `package.json` often only serves a formatter, a linter or a site's assets.
 fn node(source: &dyn Source, evidence: &mut Evidence) {
     if !tree::has(source, "package.json") {
         return;
@@ -160,7 +161,7 @@ fn node(source: &dyn Source, evidence: &mut Evidence) {
         _ => false,
     };
     let script = |name: &str| root.get("scripts").and_then(|scripts| scripts.get(name)).is_some();
-    // `npm init` writes a `main` whether or not there is such a file.
+    // `npm init` writes a `main` even if there is no such file.
     let main = root.get("main").and_then(Value::as_str).and_then(|path| tree::join("", path));
     let has_main = main.is_some_and(|path| tree::has(source, &path) || script("build"));
     let application = script("start") || filled("bin") || has_main || filled("exports") || filled("workspaces");
@@ -200,7 +201,7 @@ fn python(source: &dyn Source, evidence: &mut Evidence) {
         tree::first_of(source, &["requirements.txt", "requirements.in"]).map(str::to_owned).or_else(|| {
             tree::named(source, |name| name.starts_with("requirements") && name.ends_with(".txt")).into_iter().next()
         });
-    // Such as `requirements/production.txt`.
+    // For example `requirements/production.txt`.
     let requirements = super::python::requirements_file(source).or(requirements);
     if evidence.weight == 0
         && let Some(file) = requirements
@@ -229,7 +230,7 @@ fn ruby(source: &dyn Source, evidence: &mut Evidence) {
     }
 }
 
-/// Below a manifest: a Makefile often only wraps another language's tool.
+/// Weighs less than a manifest: a Makefile often only wraps another language's tool.
 fn c(source: &dyn Source, evidence: &mut Evidence) {
     let files = ["CMakeLists.txt", "meson.build", "configure", "configure.ac", "configure.in"];
     if let Some(file) = tree::first_of(source, &files) {

@@ -1,27 +1,27 @@
-//! What a detector hands back.
+//! The result of a detector.
 //!
 //! Invariant: its steps and artifacts would pass the planner's validation.
 
 use kiln_plan::{Artifact, ArtifactFile, ArtifactKind, Step};
 
-/// A way to build a project, read from its files.
+/// A way to build a project, derived from its files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Detected {
     /// The language and its tool.
     pub language: String,
-    /// The files that said so, and what each said.
+    /// The files that led to it, and why.
     pub because: Vec<String>,
-    /// What the manifest calls the project.
+    /// The project's name and version according to the manifest.
     pub identity: Identity,
-    /// What to run.
+    /// The steps to run.
     pub steps: Vec<Step>,
-    /// What to hand over.
+    /// The artifacts to deliver.
     pub artifacts: Vec<Artifact>,
     /// Warnings.
     pub notes: Vec<String>,
 }
 
-/// What a manifest calls its project.
+/// A project's name and version according to its manifest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
     /// Its name.
@@ -30,12 +30,12 @@ pub struct Identity {
     pub version: Option<String>,
 }
 
-/// Memory of a step that compiles: 2 GiB.
+/// Memory limit of a compile step: 2 GiB.
 pub(super) const COMPILER_MEMORY_BYTES: u64 = 2 << 30;
-/// Processors of a step that compiles, in thousandths.
+/// CPU reservation of a compile step, in thousandths of a CPU.
 pub(super) const COMPILER_MILLI_CPUS: u32 = 2000;
 
-/// An artifact of one form from one step, whose files go to given places.
+/// An artifact of one kind from one step, with the destinations of its files.
 pub(super) fn artifact(name: &str, kind: ArtifactKind, from: &str, files: &[(&str, &str)]) -> Artifact {
     Artifact {
         name: artifact_name(name),
@@ -50,7 +50,7 @@ pub(super) fn artifact(name: &str, kind: ArtifactKind, from: &str, files: &[(&st
     }
 }
 
-/// A project's name with what an artifact's name cannot hold replaced: `@acme/shop` is `acme-shop`.
+/// A project's name as an artifact's name, with invalid characters replaced: `@acme/shop` becomes `acme-shop`.
 pub fn artifact_name(name: &str) -> String {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let name: String = name.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
@@ -63,7 +63,7 @@ pub(super) fn strings<const N: usize>(values: [&str; N]) -> Vec<String> {
     values.map(String::from).to_vec()
 }
 
-/// A step that may use the network to fetch what the lock file names.
+/// A step with network access that fetches what the lock file names.
 pub(super) fn fetch_step(name: &str, why: &str, run: impl Into<String>) -> Step {
     Step { why: why.to_owned(), network: true, ..Step::new(name, run) }
 }

@@ -1,18 +1,18 @@
-//! Builds that ask git for their version.
+//! Builds that get their version from git.
 //!
-//! A step's sources have no `.git`. Where a build file asks git, the step is stamped and finds a `git` in its `PATH` that
-//! answers from the stamp; a question that it cannot answer fails and becomes a note, so that no build takes silence for
-//! a version.
+//! A step's sources have no `.git`. If a build file calls git, the step gets the stamp, and a `git` in its `PATH` that
+//! answers from it. A question that this cannot answer fails and becomes a note, so that no build mistakes an empty
+//! answer for a version.
 
 use super::tree;
 use kiln_plan::{Source, Step};
 
 const GIT: &str = include_str!("shell/git.sh");
-/// Where a step finds it.
+/// Its path in a step.
 const PATH: &str = ".kiln/bin/git";
-/// So many files are read at most.
+/// Maximum number of files that are read.
 const READ: usize = 400;
-/// Directories of other projects' files, and of files that no build reads.
+/// Directories with other projects' files, or with files that no build reads.
 const ASIDE: [&str; 14] = [
     ".github",
     ".kiln",
@@ -29,7 +29,7 @@ const ASIDE: [&str; 14] = [
     "third_party",
     "vendor",
 ];
-/// What is asked of git.
+/// Git commands that builds use.
 const QUESTIONS: [&str; 12] = [
     "describe",
     "rev-parse",
@@ -45,16 +45,16 @@ const QUESTIONS: [&str; 12] = [
     "status --porcelain",
 ];
 
-/// The file that asks git, and how.
+/// The file that calls git, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct GitUse {
     pub(super) path: String,
-    /// Whether it looks for a `.git` before it asks.
+    /// Whether it checks for a `.git` first.
     looks: bool,
 }
 
 impl GitUse {
-    /// The first file of a C or C++ build that asks git.
+    /// The first file of a C or C++ build that calls git.
     pub(super) fn of_build_files(source: &dyn Source) -> Option<Self> {
         Self::first(source, |path| {
             let name = tree::base(path);
@@ -80,19 +80,19 @@ impl GitUse {
         })
     }
 
-    /// The first of these files that asks git.
+    /// The first of these files that calls git.
     pub(super) fn first(source: &dyn Source, wanted: impl Fn(&str) -> bool) -> Option<Self> {
         let aside = |path: &str| tree::parent(path).split('/').any(|part| ASIDE.contains(&part));
         let paths = source.paths().iter().filter(|path| !aside(path) && wanted(path)).take(READ);
         paths.filter_map(|path| Self::of(path, &tree::text(source, path)?)).next()
     }
 
-    /// What asks git by means of its own, after it has looked for a repository.
+    /// A tool that calls git itself after checking for a repository.
     pub(super) fn by_looking(path: &str) -> Self {
         GitUse { path: path.to_owned(), looks: true }
     }
 
-    /// How a file asks git, if it does.
+    /// How a file calls git, if it does.
     fn of(path: &str, text: &str) -> Option<Self> {
         let lines: Vec<&str> = text.lines().filter(|line| !is_comment(line)).collect();
         let asks = (0..lines.len()).any(|at| {
@@ -116,7 +116,7 @@ fn is_comment(line: &str) -> bool {
     line.starts_with("dnl ") || line.starts_with("//") || line.starts_with('#') && !line.starts_with("#[")
 }
 
-/// Whether `git` stands in a line as a word, a variable or a string.
+/// Whether a line contains `git` as a word, a variable or a string.
 fn names_git(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
     line.contains("vcs_tag")

@@ -1,8 +1,8 @@
 //! Go: a module, or a workspace of modules.
 //!
-//! Layers: the standard library compiled, keyed by the toolchain alone; the modules that `go.sum` names; and the direct
-//! requirements compiled, keyed by the `go.mod` and `go.sum` files. Go's caches go by content, so that an edited source
-//! reuses them all.
+//! Dependency layers: the compiled standard library, keyed by the toolchain only; the modules that `go.sum` lists; and
+//! the compiled direct requirements, keyed by the `go.mod` and `go.sum` files. Go's caches work by content, so an
+//! edited source reuses them all.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ use super::{
 use kiln_plan::{ArtifactKind, Source, Step};
 
 pub(super) const FLAGS: &str = "-trimpath -buildvcs=false -ldflags=-buildid=";
-/// Go's cache in a step.
+/// Go's build cache in a step.
 pub(super) const CACHE: &str = ".kiln/go-cache";
 
-/// What one `go.mod` says.
+/// The content of a `go.mod`.
 struct Module {
     directory: String,
     path: String,
@@ -33,7 +33,7 @@ pub(super) fn identity(source: &dyn Source) -> Identity {
     Identity { name, version: None }
 }
 
-/// A Go module or workspace in the root of the tree.
+/// Detects a Go module or workspace in the root of the tree.
 pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option<Detected>, Error> {
     let workspace = tree::text(source, "go.work");
     if workspace.is_none() && !tree::has(source, "go.mod") {
@@ -119,7 +119,7 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
         "{compile}programs {packages}\n{empty}",
         compile = compile_function(&stamped),
         packages = patterns(&modules, source.member()),
-        empty = staging::refuse_empty("no package `main` was found, so there is no program to hand over")
+        empty = staging::refuse_empty("no package `main` was found, so there is no artifact")
     );
     let mut compile = compile_step("compile", "compiles the project's own packages", run);
     (compile.needs, compile.outputs, compile.env) = (needs, strings([staging::OUT]), env);
@@ -130,13 +130,13 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
     steps.push(compile);
     let artifacts = vec![artifact(&name, ArtifactKind::Binary, "compile", &[(staging::OUT, ".")])];
     if let Some((variable, _)) = stamped.first() {
-        because.push(format!("`main.{variable}` waits for a value, and gets it from the stamp"));
+        because.push(format!("`main.{variable}` is set from the stamp"));
     }
     Ok(Some(Detected { language: "go".into(), because, identity, steps, artifacts, notes: Vec::new() }))
 }
 
-/// The step that compiles the direct requirements, as far as they compile on this machine: what does not, the project
-/// may never import. Go's cache goes by content, so that it holds beside the standard library's only what is new.
+/// The step that compiles the direct requirements, as far as they compile on this machine: the project may never import
+/// those that do not. Go's cache works by content, so only files that the standard library's cache lacks are kept.
 fn requirements(direct: &[String], key: Vec<String>, needs: &[String], env: &BTreeMap<String, String>) -> Step {
     let mut run = format!("date +%s > {CACHE}/trim.txt\nfind {CACHE} -type f > .kiln/known\n");
     for module in direct {
@@ -151,7 +151,7 @@ fn requirements(direct: &[String], key: Vec<String>, needs: &[String], env: &BTr
     deps
 }
 
-/// Every package of the modules: which of them are programs, Go itself says in the step.
+/// Every package of the modules; in the step, Go itself determines which are programs.
 fn patterns(modules: &[Module], member: Option<&str>) -> String {
     let wanted = modules.iter().filter(|module| member.is_none_or(|member| member == module.directory));
     let patterns = wanted.map(|module| match module.directory.as_str() {
@@ -161,7 +161,7 @@ fn patterns(modules: &[Module], member: Option<&str>) -> String {
     patterns.map(|p| tree::shell_word(&p)).collect::<Vec<_>>().join(" ")
 }
 
-/// The shell function that compiles, with a value for each variable that waits for one.
+/// The shell function that compiles and sets the stamped variables.
 fn compile_function(stamped: &[(String, &str)]) -> String {
     if stamped.is_empty() {
         return format!("compile() {{ go build {FLAGS} \"$@\"; }}\n");
@@ -173,7 +173,7 @@ fn compile_function(stamped: &[(String, &str)]) -> String {
     )
 }
 
-/// Variables of programs that hold no version or commit but a word in its place, as release tools expect, and the
+/// Variables of programs that hold a placeholder instead of a version or commit, as release tools expect, and the
 /// variables of the stamp that they get.
 fn stamped(readers: &Readers) -> Vec<(String, &'static str)> {
     const PLACES: [&str; 11] =
@@ -188,7 +188,7 @@ fn stamped(readers: &Readers) -> Vec<(String, &'static str)> {
         let mut block = false;
         for line in text.lines() {
             block = block && line != ")" || line == "var (";
-            // At the top of the file, or in a block there: what is indented elsewhere is a local variable.
+            // Only at the top level of the file or in a block there: other indented lines declare local variables.
             let Some(rest) = line.strip_prefix("var ").or(line.strip_prefix('\t').filter(|_| block)) else { continue };
             let Some((name, value)) = rest.split_once('=') else { continue };
             let name = name.trim().trim_end_matches(" string").trim();
@@ -202,7 +202,7 @@ fn stamped(readers: &Readers) -> Vec<(String, &'static str)> {
     found
 }
 
-/// The project's own sources; `None` where they cannot all be read.
+/// The project's own sources; `None` if not all of them can be read.
 fn read_sources(source: &dyn Source) -> Option<Readers> {
     let sources = source.paths().iter().filter(|path| {
         path.ends_with(".go") && !path.ends_with("_test.go") && !path.split('/').any(|part| part == "vendor")
@@ -210,7 +210,7 @@ fn read_sources(source: &dyn Source) -> Option<Readers> {
     Readers::of(source, sources)
 }
 
-/// Globs that take out what `go build` does not read: files that are no Go, and that no `//go:embed` takes in.
+/// Globs that exclude files that `go build` does not read: other files than Go's that no `//go:embed` includes.
 fn unread(source: &dyn Source) -> Vec<String> {
     let Some(readers) = read_sources(source) else { return Vec::new() };
     let embedded = readers.taken("//go:embed ");
@@ -244,7 +244,7 @@ pub(super) fn used(text: &str) -> Vec<String> {
     paths.filter_map(|(_, path)| tree::join("", path.split("//").next()?.trim().trim_matches('"'))).collect()
 }
 
-/// Each directive as its verb and the rest, with blocks in parentheses taken apart.
+/// Each directive as its verb and the rest, with parenthesised blocks expanded.
 fn directives(text: &str) -> Vec<(&str, &str)> {
     let mut found = Vec::new();
     let mut block: Option<&str> = None;
@@ -260,7 +260,7 @@ fn directives(text: &str) -> Vec<(&str, &str)> {
     found
 }
 
-/// The last part of a module's path that is no version.
+/// The last part of a module's path that is not a version.
 fn short_name(path: &str) -> String {
     let version =
         |p: &&str| p.strip_prefix('v').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));

@@ -1,7 +1,7 @@
-//! What a project's files say about how to build it: one file or directory a language.
+//! Detects from a project's files how to build it: one file or directory per language.
 //!
 //! Invariant: a dependency layer's inputs are manifests, lock files and the tools' own configuration, never sources;
-//! only the steps that fetch dependencies have the network.
+//! only the steps that fetch dependencies have network access.
 
 mod below;
 mod c;
@@ -38,24 +38,24 @@ pub use owned::owned;
 pub use ruby::lock;
 pub use unread::about;
 
-/// Files that Kiln itself puts into steps, by what stands for their content in a `kiln.toml`.
+/// Files that Kiln itself adds to steps, with the placeholder for their content in a `kiln.toml`.
 const BUILTIN: [(&str, &str); 2] = [("kiln:Gather.java", java::GATHER.1), ("kiln:member.js", node::MEMBER.1)];
 
-/// The content for which a text in a `kiln.toml` stands.
+/// The content that a placeholder in a `kiln.toml` stands for.
 pub fn builtin(text: &str) -> Option<&'static str> {
     BUILTIN.iter().find(|(name, _)| *name == text).map(|(_, content)| *content)
 }
 
-/// What stands for a content in a `kiln.toml`.
+/// The placeholder for a content in a `kiln.toml`.
 pub fn builtin_name(content: &str) -> Option<&'static str> {
     BUILTIN.iter().find(|(_, known)| *known == content).map(|(name, _)| *name)
 }
 
-/// How to build the tree, and in words which other languages its files speak for. `directory_name` names a project that nothing else
-/// names; `language` is the user's choice, if any.
+/// How to build the tree, and which other languages its files suggest. `directory_name` is the project's name if
+/// nothing else provides one; `language` is the user's choice, if any.
 ///
 /// # Errors
-/// What is wrong with the project in the language that its files speak for most. Other languages' faults are nobody's concern.
+/// What is wrong with the project in the language that its files suggest most. Problems in other languages are ignored.
 pub fn detect(
     source: &dyn Source,
     directory_name: &str,
@@ -76,7 +76,7 @@ pub fn detect(
     Err(nothing(source))
 }
 
-/// The languages that a tree's files speak for, the weightiest first.
+/// The languages that a tree's files suggest, heaviest first.
 pub fn weighed(source: &dyn Source) -> Vec<Language> {
     evidence::weigh(source).into_iter().map(|evidence| evidence.language).collect()
 }
@@ -105,7 +105,7 @@ fn by_detector(language: Language, source: &dyn Source, directory_name: &str) ->
     }
 }
 
-/// The files that a project in a language has, in words.
+/// The files that a project in a language has.
 fn manifests(language: Language) -> &'static str {
     match language {
         Language::Rust => "`Cargo.toml`",
@@ -135,7 +135,7 @@ fn nothing(source: &dyn Source) -> Error {
     Error::Unknown { found }
 }
 
-/// What the project's manifest calls it.
+/// The project's name and version according to its manifest.
 pub fn identity(source: &dyn Source) -> Identity {
     let of = |language: Language| match language {
         Language::Rust => rust::identity(source),

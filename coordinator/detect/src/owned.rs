@@ -1,7 +1,7 @@
-//! What steps make for each other and is therefore no source: `node_modules`, `target`, `vendor/bundle`.
+//! Directories that steps create and that are therefore not sources: `node_modules`, `target`, `vendor/bundle`.
 //!
-//! Outside git, and in careless repositories, such directories lie in the tree as an earlier build by hand left them.
-//! Their files would mix with those of the dependency layer. Invariant: a directory that its layer takes in by name
+//! Outside git, and in careless repositories, such directories remain in the tree from an earlier build by hand. Their
+//! files would mix with those of the dependency layer. Invariant: a directory that the layer explicitly takes as input
 //! (Yarn's committed `.yarn/cache`) is a source and stays.
 
 use std::collections::BTreeSet;
@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 use super::tree;
 use kiln_plan::{Source, Step, matches};
 
-/// Directories and files of the tree that a plan's layers bring along, in a form that `exclude` takes.
+/// Directories and files of the tree that a plan's layers create, in the form that `exclude` expects.
 ///
-/// In a plan that the user wrote only a step that has the network is taken for a layer: what other steps write may
-/// stand in a directory of sources.
+/// In a plan written by the user, only a step with network access is treated as a layer: outputs of other steps may be
+/// in a source directory.
 pub fn owned(source: &dyn Source, steps: &[Step], detected: bool) -> Vec<String> {
     let needed: BTreeSet<&String> = steps.iter().flat_map(|step| &step.needs).collect();
     let layers = steps.iter().filter(|step| needed.contains(&step.name) && (detected || step.network));
@@ -33,18 +33,18 @@ pub fn owned(source: &dyn Source, steps: &[Step], detected: bool) -> Vec<String>
     found.into_iter().collect()
 }
 
-/// Whether an input that is named outright lies below a directory.
+/// Whether an explicitly named input is below a directory.
 fn holds_inputs(directory: &str, inputs: &[String]) -> bool {
     inputs.iter().any(|input| input.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/')))
 }
 
-/// Python's virtual environments, whatever they are called.
+/// Python's virtual environments, under any name.
 fn environments(source: &dyn Source) -> Vec<String> {
     let marks = source.paths().iter().filter_map(|path| path.strip_suffix("/pyvenv.cfg"));
     marks.filter(|directory| !directory.is_empty()).map(str::to_owned).collect()
 }
 
-/// A path as a glob that matches it alone.
+/// A glob that matches exactly this path.
 pub(super) fn literal(path: &str) -> String {
     let mut glob = String::with_capacity(path.len());
     for c in path.chars() {

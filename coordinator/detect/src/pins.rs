@@ -1,20 +1,20 @@
-//! The versions of tools that a project's files ask for.
+//! The versions of tools that a project's files require.
 //!
-//! Invariant: of several files that speak of one tool, the one that the tool's own users go by first decides.
+//! Invariant: if several files mention one tool, the one that takes precedence for the tool itself decides.
 
 use serde_json::Value;
 
 use super::tree;
 use kiln_plan::{Source, Step};
 
-/// A tool, the versions of it as a step's `tools` have them, and the file.
+/// A tool, its required versions in the syntax of a step's `tools`, and the file.
 struct Pin {
     tools: &'static [&'static str],
     versions: String,
     file: &'static str,
 }
 
-/// Puts the versions that files ask for to the tools that steps call.
+/// Adds the versions that files require to the tools that steps use.
 pub(super) fn apply(source: &dyn Source, steps: &mut [Step]) {
     for pin in pins(source) {
         for entry in
@@ -37,13 +37,13 @@ fn rust(source: &dyn Source) -> Option<Pin> {
         Some(channel) => channel.to_owned(),
         None => text.trim().to_owned(),
     };
-    // `stable` and `nightly` name no version.
+    // `stable` and `nightly` are not versions.
     let versions = exactly(&channel)?;
     let file = if file == "rust-toolchain" { "rust-toolchain" } else { "rust-toolchain.toml" };
     Some(Pin { tools: &["cargo", "rustc"], versions, file })
 }
 
-/// The `go` line is the least version that the module compiles with.
+/// The `go` line is the minimum version that compiles the module.
 fn go(source: &dyn Source) -> Option<Pin> {
     let file = tree::first_of(source, &["go.mod", "go.work"])?;
     let text = tree::text(source, file)?;
@@ -68,7 +68,7 @@ fn node(source: &dyn Source) -> Option<Pin> {
     }
     let root = tree::json(source, "package.json").ok()??;
     let range = root.get("engines").and_then(|engines| engines.get("node")).and_then(Value::as_str)?;
-    // npm itself only warns of another version, unless it is told to be strict.
+    // npm itself only warns about another version, unless it is configured to be strict.
     let strict = tree::text(source, ".npmrc").is_some_and(|text| text.replace(' ', "").contains("engine-strict=true"));
     let versions = npm_range(range)?;
     Some(Pin { tools, versions: if strict { versions } else { format!("{versions}?") }, file: "package.json" })
@@ -88,7 +88,7 @@ fn python(source: &dyn Source) -> Option<Pin> {
     let root = tree::toml(source, "pyproject.toml").ok()??;
     let range =
         root.get("project").and_then(|project| project.get("requires-python")).and_then(|value| value.as_str())?;
-    // PEP 440's `~=3.11` allows 3.12, which is what a caret does from 1.0 on.
+    // PEP 440's `~=3.11` allows 3.12, like a caret does from 1.0 on.
     let range = range.replace("~=", "^").replace("==", "=").replace(".*", "");
     let parts = range.split(',').map(str::trim).filter(|part| !part.starts_with('!') && !part.is_empty());
     let versions = parts.collect::<Vec<_>>().join(", ");
@@ -105,7 +105,7 @@ fn ruby(source: &dyn Source) -> Option<Pin> {
     Some(Pin { tools, versions, file: ".tool-versions" })
 }
 
-/// What `.tool-versions`, the file of asdf and mise, says of a tool.
+/// The version of a tool in `.tool-versions`, the file of asdf and mise.
 fn tool_versions(source: &dyn Source, names: &[&str]) -> Option<String> {
     let text = tree::text(source, ".tool-versions")?;
     text.lines().find_map(|line| {
@@ -118,7 +118,7 @@ fn first_line(text: &str) -> &str {
     text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default()
 }
 
-/// The numbers of a version, without what stands before and after them.
+/// The numbers of a version, without any prefix and suffix.
 fn numbers(text: &str) -> Option<String> {
     let text = text.trim().trim_start_matches(|c: char| c.is_ascii_alphabetic() || c == '-');
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -126,12 +126,12 @@ fn numbers(text: &str) -> Option<String> {
     numbers.starts_with(|c: char| c.is_ascii_digit()).then(|| numbers.to_owned())
 }
 
-/// The version as far as it is written.
+/// The version exactly as written.
 fn exactly(text: &str) -> Option<String> {
     text.trim().starts_with(|c: char| c.is_ascii_digit()).then(|| numbers(text).map(|numbers| format!("={numbers}")))?
 }
 
-/// Any version with the same first number, which is what Node's releases promise to be compatible.
+/// Any version with the same major number, which Node's releases promise to be compatible.
 fn about(text: &str) -> Option<String> {
     if text.contains('/') {
         return None;
@@ -139,7 +139,7 @@ fn about(text: &str) -> Option<String> {
     Some(format!("={}", numbers(text)?.split('.').next()?))
 }
 
-/// Any patch of the same first two numbers.
+/// Any patch of the same minor version.
 fn about_minor(text: &str) -> Option<String> {
     if text.starts_with("pypy") || text.contains('/') {
         return None;
@@ -148,7 +148,7 @@ fn about_minor(text: &str) -> Option<String> {
     Some(format!("={}", numbers.split('.').take(2).collect::<Vec<_>>().join(".")))
 }
 
-/// npm's ranges in Cargo's words: blanks stand for "and", `x` for any number.
+/// Converts npm's ranges to Cargo's syntax: a space means "and", `x` any number.
 fn npm_range(range: &str) -> Option<String> {
     let alternatives: Option<Vec<String>> = range
         .split("||")
@@ -157,7 +157,7 @@ fn npm_range(range: &str) -> Option<String> {
             let mut words: Vec<String> = Vec::new();
             for word in part.split_whitespace() {
                 match words.last_mut() {
-                    // `>= 18` is one comparison.
+                    // `>= 18` is a single comparison.
                     Some(last) if last.chars().all(|c| "<>=^~".contains(c)) => last.push_str(word),
                     _ => words.push(word.to_owned()),
                 }

@@ -1,24 +1,24 @@
-//! Shell functions that steps share, placed beside the sources as files.
+//! Shell functions that steps share, added to the sources as files.
 //!
-//! Invariant: a step that calls one of them has them all in [`FILE`], and reads that first.
+//! Invariant: a step that calls one of them has all of them in [`FILE`], and sources that first.
 
 use kiln_plan::Step;
 
-/// Where a step finds its functions.
+/// The path of the functions in a step.
 const FILE: &str = ".kiln/functions.sh";
 
 /// `gather`, `collect`, `note`: see `staging`.
 pub(super) const GATHER: &str = include_str!("shell/gather.sh");
-/// `in_parallel`, which runs a build command with as many jobs as there are processors.
+/// `in_parallel`, which runs a build command with one job per CPU.
 pub(super) const JOBS: &str = include_str!("shell/jobs.sh");
-/// `fetch_contents`, which lets CMake fetch and does no more.
+/// `fetch_contents`, which lets CMake fetch without building.
 pub(super) const FETCH: &str = include_str!("shell/fetch.sh");
-/// `rootless`, `install_below`, `has_install`: installing into the staging directory.
+/// `rootless`, `install_below`, `has_install`: install into the staging directory.
 pub(super) const INSTALL: &str = include_str!("shell/install.sh");
 /// `programs`, which compiles the programs of Go modules.
 pub(super) const GO: &str = include_str!("shell/go.sh");
 
-/// What `install_below` runs.
+/// Files that `install_below` uses.
 const INSTALL_FILES: [(&str, &str); 2] = [
     (".kiln/install-without-owners", include_str!("shell/install-without-owners.sh")),
     (".kiln/staging-shell", include_str!("shell/staging-shell.sh")),

@@ -1,12 +1,12 @@
-//! Where builds that leave many files gather what they hand over.
+//! The staging directory, in which builds with many files collect what goes into the artifact.
 //!
-//! Invariants: everything that Kiln's own commands write beside a tool's usual places lies under `.kiln`, which no
-//! project has; and nothing that is gathered overwrites what lies there.
+//! Invariants: everything that Kiln's own commands write outside a tool's usual places is below `.kiln`, which no
+//! project uses; and files collected there never overwrite others.
 
 /// The directory that becomes an archive.
 pub(super) const OUT: &str = ".kiln/out";
 
-/// A command that moves the whole tree into the archive's directory, but for what `leave` names.
+/// A command that moves the whole tree into the archive's directory, except for what `leave` names.
 pub(super) fn move_tree(leave: &[&str]) -> String {
     let leave: String = leave.iter().map(|name| format!("|{name}")).collect();
     format!(
@@ -15,11 +15,11 @@ pub(super) fn move_tree(leave: &[&str]) -> String {
     )
 }
 
-/// A command that hands over executables and libraries where they lie, if nothing was installed. Needs
+/// A command that collects executables and libraries from the build tree if nothing was installed. Needs
 /// [`GATHER`](super::shell::GATHER).
 pub(super) const COLLECT_IF_EMPTY: &str = "has_files .kiln/out || collect\n";
 
-/// A command that fails with words where the archive's directory stayed empty.
+/// A command that fails with a message if the archive's directory is empty.
 pub(super) fn refuse_empty(hint: &str) -> String {
     format!(
         "if [ -z \"$(find {OUT} -type f 2>/dev/null | head -n 1)\" ]; then\n    \

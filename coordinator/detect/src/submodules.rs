@@ -3,7 +3,7 @@
 use super::tree;
 use kiln_plan::Source;
 
-/// The directories of the submodules of which no file is there.
+/// The directories of submodules that have no files.
 pub(super) fn missing(source: &dyn Source) -> Vec<String> {
     let text = tree::text(source, ".gitmodules").unwrap_or_default();
     let values = text.lines().filter_map(|line| line.split_once('='));
@@ -11,7 +11,7 @@ pub(super) fn missing(source: &dyn Source) -> Vec<String> {
     paths.filter(|path| !path.is_empty() && !tree::has_directory(source, path)).collect()
 }
 
-/// A sentence about them, with what to do.
+/// A sentence about them, with the fix.
 pub(super) fn note(missing: &[String]) -> String {
     let names: Vec<String> = missing.iter().map(|path| format!("`{path}`")).collect();
     let are = if missing.len() == 1 { "the submodule" } else { "the submodules" };

@@ -1,8 +1,8 @@
 //! The project's own tests, as steps that only `kiln test` runs.
 //!
-//! A test step is made from the steps of the build: it needs the same dependencies and runs the tool's own command for tests
-//! on the whole tree. What only tests depend on is a dependency layer of its own.
-//! Invariant: a build's own steps are left as they are, so that tests cannot change what is built.
+//! A test step is derived from the build's steps: it needs the same dependencies, and runs the tool's own test command
+//! on the whole tree. Dependencies that only tests need are a separate dependency layer. Invariant: the build's own
+//! steps are not changed, so that tests cannot affect what is built.
 
 use super::{
     Detected,
@@ -13,12 +13,12 @@ use super::{
 };
 use kiln_plan::{Source, Step};
 
-/// What the step that runs the tests is called.
+/// Name of the step that runs the tests.
 const TEST: &str = "test";
-/// What the layer of what only tests need is called.
+/// Name of the layer with dependencies that only tests need.
 const LAYER: &str = "test-deps";
 
-/// Adds the steps that run the project's tests, where it has any that are set up.
+/// Adds the steps that run the project's tests, if it has any.
 pub(super) fn append(source: &dyn Source, found: &mut Detected) {
     let language = found.language.split(' ').next().unwrap_or_default();
     let tests = match language {
@@ -39,7 +39,7 @@ fn step<'a>(found: &'a Detected, name: &str) -> Option<&'a Step> {
     found.steps.iter().find(|step| step.name == name)
 }
 
-/// A step like `of`, on the whole tree, that leaves nothing.
+/// A step like `of`, on the whole tree and without outputs.
 fn test_like(of: &Step, why: &str, run: String) -> Step {
     Step {
         name: TEST.to_owned(),
@@ -50,13 +50,13 @@ fn test_like(of: &Step, why: &str, run: String) -> Step {
         files: Default::default(),
         outputs: Vec::new(),
         shards: 1,
-        // A commit is no reason to run tests again that passed on the same sources.
+        // A new commit with the same sources is no reason to run passed tests again.
         stamp: false,
         ..of.clone()
     }
 }
 
-/// `cargo test`, with the dependencies compiled for the profile that it uses.
+/// `cargo test`, with the dependencies compiled for its profile.
 fn rust(found: &Detected) -> Vec<Step> {
     const TARGET: &str = ".kiln/test-target";
     let Some(compile) = step(found, "compile") else { return Vec::new() };
@@ -70,7 +70,7 @@ fn rust(found: &Detected) -> Vec<Step> {
     let run = deps.run.replace("cargo build --release", "cargo test --no-run");
     let mut layer = Step {
         name: LAYER.into(),
-        why: "compiles the dependencies as `cargo test` does, those that only tests need among them".into(),
+        why: "compiles the dependencies as `cargo test` does, including those that only tests need".into(),
         run: run.replace("cargo clean --release", "cargo clean"),
         outputs: strings([TARGET]),
         ..deps.clone()
@@ -81,7 +81,7 @@ fn rust(found: &Detected) -> Vec<Step> {
     vec![layer, test]
 }
 
-/// `go test ./...` in each module. It compiles with other flags than the build, so its layer is another one.
+/// `go test ./...` in each module. It compiles with other flags than the build, so it has its own layer.
 fn golang(source: &dyn Source, found: &Detected) -> Vec<Step> {
     const CACHE: &str = ".kiln/go-test-cache";
     let Some(compile) = step(found, "compile") else { return Vec::new() };
@@ -126,7 +126,7 @@ fn golang(source: &dyn Source, found: &Detected) -> Vec<Step> {
 /// `ctest`, `meson test`, or Make's own target.
 fn c(source: &dyn Source, found: &Detected) -> Vec<Step> {
     let Some(compile) = step(found, "compile") else { return Vec::new() };
-    // The build's own command that configures, so that tests are configured as the build is.
+    // The build's own configure command, so that tests are configured like the build.
     let configured = |begin: &str| -> String {
         let command = compile.run.find(begin).map_or(begin, |at| &compile.run[at..]);
         let line = command.lines().next().unwrap_or_default();
@@ -139,7 +139,7 @@ fn c(source: &dyn Source, found: &Detected) -> Vec<Step> {
         if !calls.contains("enable_testing(") && !calls.contains("include(ctest)") {
             return Vec::new();
         }
-        // A build switches the tests off, and nothing else.
+        // The build disables tests and changes nothing else.
         let configure = configured("cmake -S . -B .kiln/build").replace("=OFF", "=ON");
         let build = format!("{configure}\ncmake --build .kiln/build -j \"$(nproc)\"\n");
         ("runs `ctest`", format!("{build}cd .kiln/build\nctest --output-on-failure"))
@@ -152,7 +152,7 @@ fn c(source: &dyn Source, found: &Detected) -> Vec<Step> {
         let build = format!("{}\nmeson compile -C .kiln/build\n", configured("meson setup .kiln/build"));
         ("runs `meson test`", format!("{build}meson test -C .kiln/build --no-rebuild --print-errorlogs"))
     } else if found.language.contains("configure") {
-        // Automake's makefiles always have a target `check`.
+        // Automake's makefiles always have a `check` target.
         if !tree::has(source, "Makefile.am") {
             return Vec::new();
         }
@@ -200,7 +200,7 @@ fn node(source: &dyn Source, found: &Detected) -> Vec<Step> {
             .collect()
     };
     let Some(last) = found.steps.last().filter(|_| !commands.is_empty()) else { return Vec::new() };
-    // The scripts that a build runs, and what they need in the environment.
+    // The scripts that a build runs, and the environment that they need.
     let begins = [format!("{tool} run "), "(cd ".to_owned(), "export PATH".to_owned(), "pnpm --".to_owned()];
     let is_script = |line: &&str| begins.iter().any(|begin| line.starts_with(begin)) || line.contains("chmod +x");
     let mut run: Vec<String> = match step(found, "build") {
@@ -211,13 +211,13 @@ fn node(source: &dyn Source, found: &Detected) -> Vec<Step> {
     let mut test = test_like(last, &format!("runs `{tool} test`"), run.join("\n"));
     test.needs = ["deps", "build"].into_iter().filter(|name| step(found, name).is_some()).map(String::from).collect();
     if source.member().is_some() {
-        // Those that keep packages out which the member does not need.
+        // Patterns that exclude packages which the member does not need.
         test.inputs = last.inputs.clone();
     }
     vec![test]
 }
 
-/// `pytest` where a lock or a list of requirements names it, else the standard library's `unittest`.
+/// `pytest` if a lock file or a list of requirements names it, otherwise the standard library's `unittest`.
 fn python(source: &dyn Source, found: &Detected) -> Vec<Step> {
     const PACKAGES: &str = ".kiln/test-packages";
     let Some(last) = found.steps.last() else { return Vec::new() };
@@ -228,7 +228,7 @@ fn python(source: &dyn Source, found: &Detected) -> Vec<Step> {
         return Vec::new();
     }
     let layer = python_layer(source, found, PACKAGES);
-    // An installed package is tested as it is installed, others where their sources lie.
+    // An installed package is tested as installed, others from their sources.
     let bundle = step(found, "bundle").filter(|bundle| bundle.run.contains("--no-build-isolation"));
     let (mut needs, place) = match (bundle, step(found, "deps")) {
         (Some(bundle), _) => {
@@ -253,7 +253,7 @@ fn python(source: &dyn Source, found: &Detected) -> Vec<Step> {
     layer.into_iter().chain([test]).collect()
 }
 
-/// What installs `pytest` and whatever else the tests need; none where nothing names it.
+/// The step that installs `pytest` and everything else the tests need; `None` if nothing names it.
 fn python_layer(source: &dyn Source, found: &Detected, packages: &str) -> Option<Step> {
     let names_pytest = |path: &str| tree::text(source, path).is_some_and(|text| text.contains("pytest"));
     let deps = step(found, "deps");
@@ -268,7 +268,7 @@ fn python_layer(source: &dyn Source, found: &Detected, packages: &str) -> Option
         false => run,
     };
     let locked = of_lock("uv.lock", " --no-dev").map(of_workspace).or_else(|| of_lock("poetry.lock", " --only main"));
-    let why = "installs what the tests need beside the project's own dependencies";
+    let why = "installs the tests' dependencies in addition to the project's";
     if let (Some(run), Some(deps)) = (locked, deps) {
         let step = Step { name: LAYER.into(), why: why.into(), run, outputs: strings([packages]), ..deps.clone() };
         return Some(step);
@@ -296,7 +296,7 @@ fn python_layer(source: &dyn Source, found: &Detected, packages: &str) -> Option
         .cloned()
         .collect();
     if step.inputs.is_empty() {
-        // No inputs at all would be the whole tree.
+        // Empty inputs would mean the whole tree.
         step.inputs = strings(["!**"]);
     }
     step.env = deps.or(found.steps.last()).map(|step| step.env.clone()).unwrap_or_default();
@@ -304,7 +304,7 @@ fn python_layer(source: &dyn Source, found: &Detected, packages: &str) -> Option
     Some(step)
 }
 
-/// A line of a layer, with `uv sync` for one member of a workspace made one for all.
+/// A line of a layer, with `uv sync` for one workspace member changed to all members.
 fn with_all_packages(line: &str) -> String {
     let changed = line
         .split_once(PACKAGE)
@@ -312,7 +312,7 @@ fn with_all_packages(line: &str) -> String {
     changed.unwrap_or_else(|| line.to_owned()) + "\n"
 }
 
-/// The group or extra of `pyproject.toml` that has `pytest` in it.
+/// The group or extra in `pyproject.toml` that contains `pytest`.
 fn declared(source: &dyn Source) -> Option<Vec<String>> {
     let root = tree::toml(source, "pyproject.toml").ok()??;
     let extras = root.get("project").and_then(|project| project.get("optional-dependencies"));

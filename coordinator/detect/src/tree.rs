@@ -1,40 +1,40 @@
-//! Questions that every detector asks of a source tree.
+//! Queries on a source tree that every detector uses.
 //!
-//! Invariant: paths are relative to the root and `/`-separated; the root itself is the empty string.
+//! Invariant: paths are relative to the root and separated by `/`; the root itself is the empty string.
 
 use super::Error;
 use kiln_plan::Source;
 pub use kiln_plan::paths::{base, has, join, parent};
 
-/// Whether any file lies under a directory.
+/// Whether there are any files below a directory.
 pub fn has_directory(source: &dyn Source, directory: &str) -> bool {
     let prefix = format!("{directory}/");
     let start = source.paths().partition_point(|p| p.as_str() < prefix.as_str());
     source.paths().get(start).is_some_and(|p| p.starts_with(&prefix))
 }
 
-/// The first of these paths that is there.
+/// The first of these paths that exists.
 pub fn first_of<'a>(source: &dyn Source, paths: &[&'a str]) -> Option<&'a str> {
     paths.iter().copied().find(|path| has(source, path))
 }
 
-/// Those of these paths that are there.
+/// Those of these paths that exist.
 pub fn all_of(source: &dyn Source, paths: &[&str]) -> Vec<String> {
     paths.iter().filter(|path| has(source, path)).map(|path| (*path).to_owned()).collect()
 }
 
-/// The paths whose base name `wanted` accepts, but for those of installed packages.
+/// The paths whose base name `wanted` accepts, except in installed packages.
 pub fn named(source: &dyn Source, wanted: impl Fn(&str) -> bool) -> Vec<String> {
     let foreign = |path: &str| path.split('/').any(|part| part == "node_modules" || part == ".venv");
     source.paths().iter().filter(|path| wanted(base(path)) && !foreign(path)).cloned().collect()
 }
 
-/// The text of a file; bytes that are no UTF-8 are replaced.
+/// The text of a file; invalid UTF-8 is replaced.
 pub fn text(source: &dyn Source, path: &str) -> Option<String> {
     source.read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// A TOML file.
+/// Reads a TOML file.
 pub fn toml(source: &dyn Source, path: &str) -> Result<Option<toml::Table>, Error> {
     let Some(text) = text(source, path) else {
         return Ok(None);
@@ -46,7 +46,7 @@ pub fn toml(source: &dyn Source, path: &str) -> Result<Option<toml::Table>, Erro
     Ok(Some(parsed))
 }
 
-/// A JSON file.
+/// Reads a JSON file.
 pub fn json(source: &dyn Source, path: &str) -> Result<Option<serde_json::Value>, Error> {
     let Some(bytes) = source.read(path) else {
         return Ok(None);
@@ -57,7 +57,7 @@ pub fn json(source: &dyn Source, path: &str) -> Result<Option<serde_json::Value>
     Ok(Some(parsed))
 }
 
-/// A word for `sh`, quoted where it must be.
+/// A word for `sh`, quoted if necessary.
 pub fn shell_word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | '@' | ':' | '+' | '=' | ',');
     if !text.is_empty() && text.chars().all(plain) {

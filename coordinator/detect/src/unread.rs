@@ -1,12 +1,12 @@
-//! Files that a language's compiler provably does not read: documentation, licences, and what only services read.
+//! Files that a language's compiler provably does not read: documentation, licences, and files for services.
 //!
-//! Invariant: a file is left out of a step only where every source of the project was read and none names it. Where a
-//! source was not read, or embeds a directory, nothing is left out.
+//! Invariant: a file is excluded from a step only if every source of the project was read and none names it. If a
+//! source was not read, or embeds a directory, nothing is excluded.
 
 use super::tree;
 use kiln_plan::Source;
 
-/// Where a name begins so, the file is about the project.
+/// Prefixes of names of files about the project.
 const ABOUT: [&str; 22] = [
     "ARCHITECTURE",
     "AUTHORS",
@@ -31,7 +31,7 @@ const ABOUT: [&str; 22] = [
     "SECURITY",
     "SUPPORT",
 ];
-/// Files and directories of the root that services and editors read.
+/// Files and directories in the root that services and editors read.
 const SERVICES: [&str; 17] = [
     ".buildkite",
     ".circleci",
@@ -51,9 +51,9 @@ const SERVICES: [&str; 17] = [
     "codecov.yml",
     "renovate.json",
 ];
-/// Directories of the root that hold documentation.
+/// Directories in the root with documentation.
 const DOCUMENTATION: [&str; 3] = ["doc", "docs", "documentation"];
-/// Files that say how a project is built, and so what its build reads.
+/// Files that describe how a project is built, and so what its build reads.
 const BUILD_FILES: [&str; 15] = [
     "CMakeLists.txt",
     "GNUmakefile",
@@ -71,11 +71,11 @@ const BUILD_FILES: [&str; 15] = [
     "setup.cfg",
     "setup.py",
 ];
-/// A project of more sources is not read whole.
+/// Projects with more sources are not read completely.
 const SOURCES: usize = 4000;
 
-/// Files and directories of the root that are about the project and that no build file of the root names. Whether a step
-/// reads them is not known.
+/// Files and directories in the root that are about the project and that no build file there names. Whether a step
+/// reads them is unknown.
 pub fn about(source: &dyn Source) -> Vec<String> {
     let names = DOCUMENTATION.iter().chain(&SERVICES).map(|name| (*name).to_owned());
     let there = names.filter(|name| tree::has(source, name) || tree::has_directory(source, name));
@@ -96,34 +96,34 @@ fn is_about(path: &str) -> bool {
     plain && ABOUT.iter().any(|word| name.to_ascii_uppercase().starts_with(word))
 }
 
-/// What sources say of the files that they read.
+/// The contents of sources, searched for the files that they read.
 pub(super) struct Readers {
     texts: Vec<(String, String)>,
 }
 
 impl Readers {
-    /// The texts of these sources; `None` where one is not at hand, or there are too many.
+    /// Reads these sources; `None` if one is unavailable, or there are too many.
     pub(super) fn of<'a>(source: &dyn Source, paths: impl Iterator<Item = &'a String>) -> Option<Self> {
         let paths: Vec<&String> = paths.take(SOURCES + 1).collect();
         if paths.len() > SOURCES {
             return None;
         }
-        // Each is asked for, even after one that is not at hand: they are then fetched together.
+        // All are requested, even after an unavailable one, so that they are fetched together.
         let texts: Vec<_> = paths.iter().map(|path| Some(((*path).clone(), tree::text(source, path)?))).collect();
         Some(Readers { texts: texts.into_iter().collect::<Option<Vec<_>>>()? })
     }
 
-    /// Whether any of them has one of these words.
+    /// Whether any of them contains one of these words.
     pub(super) fn say(&self, words: &[&str]) -> bool {
         self.texts.iter().any(|(_, text)| words.iter().any(|word| text.contains(word)))
     }
 
-    /// Each text.
+    /// The text of each source.
     pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
         self.texts.iter().map(|(_, text)| text.as_str())
     }
 
-    /// Beginnings of the paths that the words after this marker take in, up to their first wildcard.
+    /// Prefixes of the paths in the words after this marker, up to the first wildcard.
     pub(super) fn taken(&self, marker: &str) -> Vec<String> {
         let mut taken = Vec::new();
         for (path, text) in &self.texts {
@@ -137,7 +137,7 @@ impl Readers {
         taken
     }
 
-    /// Globs that take out what none of them names, for a step whose project has packages in these directories.
+    /// Globs that exclude what none of them names, for a step whose project has packages in these directories.
     pub(super) fn unread(&self, source: &dyn Source, packages: &[&str]) -> Vec<String> {
         let mut globs: Vec<String> = SERVICES.iter().map(|name| (*name).to_owned()).collect();
         globs.retain(|name| tree::has(source, name) || tree::has_directory(source, name));

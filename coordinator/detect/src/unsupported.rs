@@ -1,11 +1,11 @@
-//! Files of tools that Kiln knows and does not support.
+//! Files of tools that Kiln recognises but does not support.
 //!
-//! Invariant: no advice here changes or replaces a file of the project's own.
+//! Invariant: no suggested fix changes or replaces a file of the project.
 
 use super::tree;
 use kiln_plan::Source;
 
-/// A file, what it is, and what to do.
+/// A file, its tool, and a fix.
 type Known = (&'static str, &'static str, &'static str);
 
 const WRITE: &str = "write a `kiln.toml` with the commands that build it";
@@ -46,7 +46,7 @@ const FILES: &[Known] = &[
 const ENDINGS: &[Known] =
     &[(".sln", ".NET", WRITE), (".csproj", ".NET", WRITE), (".fsproj", ".NET", WRITE), (".cabal", "Haskell", WRITE)];
 
-/// The first known file in the root: its name, what it is, and what to do.
+/// The first known file in the root: its name, its tool, and a fix.
 pub(super) fn find(source: &dyn Source) -> Option<(String, &'static str, &'static str)> {
     if let Some((file, what, fix)) = FILES.iter().find(|(file, _, _)| tree::has(source, file)) {
         return Some(((*file).to_owned(), what, fix));

@@ -1,9 +1,9 @@
-//! Files of the tree that a program may read when it runs, and that no `install` hands over.
+//! Files of the tree that a program may read at run time and that no `install` includes.
 
 use super::super::tree;
 use kiln_plan::Source;
 
-/// Directories whose files concern only those who develop the project.
+/// Directories whose files only concern developers of the project.
 const ASIDE: [&str; 20] = [
     "bench",
     "benches",
@@ -26,13 +26,13 @@ const ASIDE: [&str; 20] = [
     "tools",
     "vendor",
 ];
-/// Extensions of what is compiled, and of what describes the build or the project.
+/// Extensions of sources, and of files that describe the build or the project.
 const SOURCES: [&str; 40] = [
     "S", "ac", "adoc", "am", "asm", "bat", "c", "c++", "cc", "cmake", "cpp", "cxx", "d", "def", "f90", "go", "h",
     "h++", "hh", "hpp", "hxx", "in", "inc", "inl", "ipp", "java", "l", "lock", "m4", "mak", "md", "mk", "o", "py",
     "rs", "rst", "s", "sh", "wrap", "y",
 ];
-/// Beginnings of names of files that describe the project or its build.
+/// Prefixes of names of files that describe the project or its build.
 const ABOUT: [&str; 24] = [
     "AUTHORS",
     "BUILD",
@@ -59,10 +59,10 @@ const ABOUT: [&str; 24] = [
     "TODO",
     "VERSION",
 ];
-/// So many are named.
+/// Maximum number of files named in the note.
 const NAMED: usize = 3;
 
-/// A sentence about them, for a build that installs nothing.
+/// A note about them, for a build that installs nothing.
 pub(super) fn note(source: &dyn Source) -> Option<String> {
     let found: Vec<&String> = source.paths().iter().filter(|path| may_be_read(path)).collect();
     let mut names: Vec<String> = found.iter().take(NAMED).map(|path| format!("`{path}`")).collect();
@@ -72,8 +72,8 @@ pub(super) fn note(source: &dyn Source) -> Option<String> {
     }
     (!found.is_empty()).then(|| {
         format!(
-            "nothing was installed, so that only the programs and libraries that the build has made are handed over; \
-             left out: {}; an `install` that honours DESTDIR would hand them over",
+            "nothing was installed, so the artifact only has the programs and libraries that the build made; \
+             left out: {}; an `install` that honours DESTDIR would include them",
             names.join(", ")
         )
     })

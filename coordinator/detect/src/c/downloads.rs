@@ -1,6 +1,6 @@
-//! What a CMake project downloads: `FetchContent` and CPM while it configures, `ExternalProject` while it builds.
+//! Downloads of a CMake project: `FetchContent` and CPM while configuring, `ExternalProject` while building.
 //!
-//! Invariant: only the step that fetches has the network, and it sees no source but the files that CMake reads.
+//! Invariant: only the fetch step has network access, and its inputs are only the files that CMake reads.
 
 use std::collections::BTreeSet;
 
@@ -11,20 +11,20 @@ use super::super::{
 use super::tools;
 use kiln_plan::{Source, Step};
 
-/// What the CMake files of a tree download.
+/// The downloads in a tree's CMake files.
 #[derive(Debug, Default)]
 pub(super) struct Downloads {
-    /// Whether `FetchContent` or CPM does.
+    /// Whether `FetchContent` or CPM is used.
     pub(super) contents: bool,
-    /// The file and the command of what is downloaded at other moments.
+    /// The file and command of a download at another time.
     other: Option<(String, &'static str)>,
-    /// Where `FetchContent` downloads from, as far as no variable stands in it.
+    /// URLs of `FetchContent`, except those with variables.
     urls: Vec<String>,
     conan: bool,
     git: bool,
 }
 
-/// Reads the project's CMake files, but for those of its tests and of what it carries along.
+/// Reads the project's CMake files, except those of its tests and of bundled projects.
 pub(super) fn find(source: &dyn Source) -> Downloads {
     let mut found = Downloads { conan: tree::has(source, "conan.lock"), ..Downloads::default() };
     if !tree::has(source, "CMakeLists.txt") {
@@ -61,19 +61,19 @@ fn cmake_files(source: &dyn Source) -> Vec<String> {
     tree::named(source, |name| name == "CMakeLists.txt" || name.ends_with(".cmake") || name.ends_with(".cmake.in"))
 }
 
-/// The addresses that follow a word `URL`.
+/// The URLs that follow a word `URL`.
 fn urls(text: &str) -> Vec<String> {
     let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
     let words: Vec<&str> =
         lines.flat_map(|line| line.split([' ', '\t', '(', ')', '"'])).filter(|w| !w.is_empty()).collect();
     let is_url = |word: &str| word.starts_with("http") && !word.contains('$');
-    // Where several follow, those after the first stand in for it.
+    // If several URLs follow, the others are mirrors of the first.
     let one = |at: &usize| is_url(words[at + 1]) && !words.get(at + 2).is_some_and(|word| word.contains("://"));
     let places = (0..words.len().saturating_sub(1)).filter(|at| words[*at] == "URL");
     places.filter(one).map(|at| words[at + 1].to_owned()).collect()
 }
 
-/// The text without comments, in small letters: CMake's commands have no case.
+/// The text without comments, in lower case, because CMake's commands are case-insensitive.
 fn without_comments(text: &str) -> String {
     let line = |line: &str| line.split_once(" #").map_or(line, |(code, _)| code).to_ascii_lowercase();
     text.lines().filter(|l| !l.trim_start().starts_with('#')).map(|l| line(l) + "\n").collect()
@@ -85,7 +85,7 @@ impl Downloads {
         !self.contents && self.other.is_none()
     }
 
-    /// A note about downloads for which there is no step.
+    /// A note about downloads without a fetch step.
     pub(super) fn note(&self) -> Option<String> {
         let (path, command) = self.other.as_ref()?;
         Some(format!(
@@ -94,7 +94,7 @@ impl Downloads {
         ))
     }
 
-    /// The step that fetches.
+    /// The fetch step.
     pub(super) fn step(&self, source: &dyn Source) -> Option<Step> {
         if !self.contents {
             return None;
@@ -115,7 +115,7 @@ impl Downloads {
         Some(step)
     }
 
-    /// CMake's own files, and those that they read: by `file(READ)`, `file(STRINGS)` or `configure_file`.
+    /// CMake's own files and those that they read with `file(READ)`, `file(STRINGS)` or `configure_file`.
     fn inputs(&self, source: &dyn Source) -> Vec<String> {
         let files = cmake_files(source);
         let mut named: BTreeSet<String> = BTreeSet::new();

@@ -1,11 +1,11 @@
-//! What the root's build file calls the project.
+//! The project's name and version in the root's build file.
 
 use std::collections::BTreeMap;
 
 use super::super::{Identity, tree};
 use kiln_plan::Source;
 
-/// The name and version that the root's build file says.
+/// The name and version in the root's build file.
 pub(in super::super) fn identity(source: &dyn Source) -> Identity {
     let call = |path: &str, name: &str| {
         let text = tree::text(source, path)?;
@@ -24,7 +24,7 @@ pub(in super::super) fn identity(source: &dyn Source) -> Identity {
         let stated = words.iter().position(|w| *w == "VERSION").and_then(|at| words.get(at + 1));
         let version = match stated {
             Some(version) => resolved(version, &variables),
-            // Without it, by the variables that projects use for this.
+            // Otherwise, the variables that projects commonly use for it.
             None => {
                 let names: Vec<String> = name.iter().flat_map(|name| [name.clone(), name.to_uppercase()]).collect();
                 let set = names.iter().map(String::as_str).chain(["PROJECT"]).find_map(|name| {
@@ -50,7 +50,7 @@ pub(in super::super) fn identity(source: &dyn Source) -> Identity {
     Identity { name: quoted(&arguments), version }
 }
 
-/// The variables that a `CMakeLists.txt` sets to values which need no running to know.
+/// The variables that a `CMakeLists.txt` sets to values that are known without running it.
 fn cmake_variables(text: &str) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
     for (at, _) in text.match_indices("set(").chain(text.match_indices("SET(")) {
@@ -63,8 +63,8 @@ fn cmake_variables(text: &str) -> BTreeMap<String, String> {
     variables
 }
 
-/// The version in a header that the root's `CMakeLists.txt` reads for it: three macros, a text, or a number whose digits
-/// the `CMakeLists.txt` takes apart.
+/// The version in a header that the root's `CMakeLists.txt` reads for it: three macros, a string, or a number whose
+/// digits the `CMakeLists.txt` splits.
 fn version_in_read_files(source: &dyn Source) -> Option<String> {
     let text = tree::text(source, "CMakeLists.txt")?;
     let reads = ["file(READ ", "file(STRINGS ", "file (READ ", "file (STRINGS "];
@@ -90,7 +90,7 @@ fn version_in_read_files(source: &dyn Source) -> Option<String> {
     })
 }
 
-/// The macros of a header that stand for one word each.
+/// The macros of a header that expand to a single word.
 fn macros(header: &str) -> Vec<(&str, &str)> {
     let defined =
         header.lines().filter_map(|line| line.trim_start().strip_prefix('#')?.trim_start().strip_prefix("define "));
@@ -102,7 +102,7 @@ fn macros(header: &str) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// A word with `${NAME}` replaced; none where a variable's value is not known.
+/// A word with `${NAME}` replaced; `None` if a variable's value is unknown.
 fn resolved(word: &str, variables: &BTreeMap<String, String>) -> Option<String> {
     let mut out = String::new();
     let mut rest = word;

@@ -1,18 +1,17 @@
-//! What a Makefile says about where it installs to.
+//! Where a Makefile installs to.
 
-/// Whether `DESTDIR` goes before every path that is installed to.
+/// Whether every install path is prefixed with `DESTDIR`.
 pub(super) fn stages(makefile: &str) -> bool {
     makefile.contains("DESTDIR") && !names_a_place(makefile)
 }
 
-/// Whether `DESTDIR` is the makefile's own name for a place, and no root.
+/// Whether the makefile uses `DESTDIR` as a directory of its own rather than as a staging root.
 pub(super) fn names_a_place(makefile: &str) -> bool {
     let is_a_place = |value: &str| !value.is_empty() && !value.starts_with('#');
     assigned(makefile, "DESTDIR").any(is_a_place)
 }
 
-/// The arguments without which the makefile would install outside the system's usual places: none where its own
-/// prefix is one.
+/// The arguments that make the makefile install into one of the system's usual places; empty if its own prefix is one.
 pub(super) fn prefix(makefile: &str) -> String {
     let names = ["PREFIX", "prefix"].into_iter().filter(|name| {
         let used = makefile.contains(&format!("$({name})")) || makefile.contains(&format!("${{{name}}}"));
@@ -22,7 +21,7 @@ pub(super) fn prefix(makefile: &str) -> String {
     names.map(|name| format!(" {name}=/usr/local")).collect()
 }
 
-/// Whether a value begins with a variable of the makefile's own, and so is its concern.
+/// Whether a value starts with one of the makefile's own variables, and so is left to it.
 fn own(value: &str) -> bool {
     let outside = ["HOME", "CURDIR", "PWD", "shell"];
     value.starts_with('$') && !outside.iter().any(|name| value[1..].trim_start_matches(['(', '{']).starts_with(name))

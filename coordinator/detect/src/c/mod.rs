@@ -1,7 +1,7 @@
 //! C and C++: CMake, Meson, `configure` and plain Make.
 //!
-//! One step compiles and installs into a staging directory, as a package of a distribution is built. Dependencies are
-//! a layer of their own only where the project names them: Conan's lock file, Meson's wraps, CMake's `FetchContent`.
+//! One step compiles and installs into a staging directory, like a distribution's package build. Dependencies have
+//! their own layer only if the project names them: Conan's lock file, Meson's wraps, CMake's `FetchContent`.
 
 mod data;
 mod downloads;
@@ -24,13 +24,13 @@ use super::{
 use kiln_plan::{ArtifactKind, Source, Step};
 use tools::Tool;
 
-/// Where programs look for the project's own libraries, so that they run wherever the archive is unpacked. GNU ld takes it from
-/// `LD_RUN_PATH` where nobody gave it another.
+/// Where programs look for the project's own libraries, so that they run wherever the archive is unpacked. GNU ld takes
+/// it from `LD_RUN_PATH` unless another path is given.
 const BESIDE: &str = "$ORIGIN/../lib";
 
-const NOTHING: &str = "the build installed nothing and left no program or library, so there is nothing to hand over";
+const NOTHING: &str = "the build installed nothing and left no program or library, so there is no artifact";
 
-/// A C or C++ project in the root of the tree.
+/// Detects a C or C++ project in the root of the tree.
 pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option<Detected>, Error> {
     let conan = tree::first_of(source, &["conanfile.txt", "conanfile.py"]);
     let found = downloads::find(source);
@@ -51,7 +51,7 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
         steps.push(wraps_step(source));
     }
     if tool.name == "cmake" {
-        // Compilers' colours; whoever shows the output takes them out where they are not wanted.
+        // Enables coloured diagnostics; whoever displays the output removes colours if necessary.
         env.insert("CMAKE_COLOR_DIAGNOSTICS".into(), "ON".into());
         notes.extend(found.note());
         if let Some(step) = found.step(source) {
@@ -88,7 +88,7 @@ fn compile(
     let mut env = env;
     env.insert("LD_RUN_PATH".into(), BESIDE.into());
     if tool.name == "meson" {
-        // It takes the search paths out that it has put in itself, and leaves those of the environment.
+        // CMake removes the search paths that it has added itself, and keeps those from the environment.
         env.insert("LDFLAGS".into(), format!("-Wl,-rpath,{BESIDE}"));
     }
     let quick = if found.is_empty() { "" } else { "fail_at_once_without_network\n" };
@@ -98,14 +98,14 @@ fn compile(
     (step.outputs, step.env, step.tools) = (strings([OUT]), env, tool.tools);
     let mut because = tool.because;
     if let Some(used) = GitUse::of_build_files(source) {
-        because.push(format!("`{}` asks git, so that the step knows version and commit", used.path));
+        because.push(format!("`{}` asks git, so the step gets the version and the commit", used.path));
         git::answer(&mut step, &used);
     }
     shell::provide(&mut step, &[shell::GATHER, shell::JOBS, shell::INSTALL]);
     (step, (tool.name, because))
 }
 
-/// Refuses a project whose build cannot do without a submodule that is not there; a note about any other.
+/// Rejects a project whose build requires a submodule that is not checked out; returns a note about any other.
 fn check_submodules(source: &dyn Source, tool: &Tool) -> Result<Option<String>, Error> {
     let missing = submodules::missing(source);
     let text = tree::text(source, "CMakeLists.txt").filter(|_| tool.name == "cmake").unwrap_or_default();
@@ -116,7 +116,7 @@ fn check_submodules(source: &dyn Source, tool: &Tool) -> Result<Option<String>, 
     Ok((!missing.is_empty()).then(|| submodules::note(&missing)))
 }
 
-/// Whether a `CMakeLists.txt` adds a directory under no condition.
+/// Whether a `CMakeLists.txt` adds a directory unconditionally.
 fn adds_always(text: &str, directory: &str) -> bool {
     let mut conditions = 0i32;
     for line in text.lines().map(|line| line.trim_start().to_ascii_lowercase()) {

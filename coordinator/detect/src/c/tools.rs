@@ -1,7 +1,7 @@
-//! Which tool builds the project, and by which commands.
+//! The tool that builds the project, and its commands.
 //!
-//! Invariant: what a tool's commands install is below the staging directory; where a project brings two tools, the second
-//! is used if the first cannot configure it.
+//! Invariant: everything that a tool installs is below the staging directory; if a project supports two tools, the
+//! second is used if the first cannot configure it.
 
 use super::super::{found::strings, staging::OUT, tree};
 use super::{BESIDE, downloads::Downloads, makefile};
@@ -18,7 +18,7 @@ pub(super) struct Tool {
     pub(super) tools: Vec<String>,
 }
 
-/// How one tool builds: its commands up to the first that compiles, and the others.
+/// How one tool builds: its commands up to the first that compiles, and the rest.
 struct Way {
     name: &'static str,
     because: String,
@@ -27,10 +27,10 @@ struct Way {
     tools: Vec<String>,
 }
 
-/// The tool for the project in the root of the tree.
+/// Chooses the tool for the project in the root of the tree.
 pub(super) fn choose(source: &dyn Source, conan: bool, found: &Downloads) -> Option<Tool> {
     let mut ways: Vec<Way> = Vec::new();
-    // A `configure` in the tree is what its authors release; one that has yet to be generated needs more tools.
+    // A `configure` in the tree is what its authors release; generating one requires more tools.
     if tree::has(source, "configure") {
         ways.push(configure("configure"));
     }
@@ -86,7 +86,7 @@ pub(super) fn has_wraps(source: &dyn Source) -> bool {
     source.paths().iter().any(|p| p.starts_with("subprojects/") && p.ends_with(".wrap"))
 }
 
-/// The arguments by which CMake configures, wherever it does.
+/// CMake's arguments for configuring, in every step that does.
 pub(super) fn cmake_arguments(conan: bool) -> String {
     let toolchain = if conan { " -DCMAKE_TOOLCHAIN_FILE=/build/.kiln/conan/conan_toolchain.cmake" } else { "" };
     format!(
@@ -94,8 +94,8 @@ pub(super) fn cmake_arguments(conan: bool) -> String {
     )
 }
 
-/// The options of a CMake project that say whether its tests are built: they are no part of what is handed over, and often
-/// need more than the project itself.
+/// The options of a CMake project that enable its tests: these are not part of the artifact, and often need more than
+/// the project itself.
 fn test_options(source: &dyn Source) -> Vec<String> {
     let text = tree::text(source, "CMakeLists.txt").unwrap_or_default();
     let mut names: Vec<String> = Vec::new();
@@ -175,7 +175,7 @@ fn configure(path: &str) -> Way {
     }
 }
 
-/// Installs, if the Makefile can. Without a `DESTDIR` of its own, what it would write to the system is kept below the
+/// Installs, if the Makefile can. If it does not support `DESTDIR`, what it would write to the system is kept below the
 /// staging directory too.
 fn install_step(make: &str, stages: bool) -> String {
     match stages {

@@ -50,7 +50,7 @@ public final class Gather {
     /** Archives of all modules, by name: their times are made one, wherever they end. */
     static final Set<String> own = new TreeSet<>();
 
-    /** The first word is the directory to look in; the modules in the directories after it are handed over, else all. */
+    /** The first word is the directory to look in; only the modules in the directories after it are collected, if there are any. */
     public static void main(String[] words) throws Exception {
         TimeZone.setDefault(TimeZone.getTimeZone("UTC"));
         List<Module> modules = new ArrayList<>();
@@ -190,7 +190,7 @@ public final class Gather {
             if (why == null) {
                 module.archives.add(file);
             } else {
-                System.out.println("kiln: " + file.normalize() + " is not handed over: it " + why);
+                System.out.println("kiln: " + file.normalize() + " is not in the artifact: it " + why);
             }
         }
         return module;
@@ -413,7 +413,7 @@ public final class Gather {
     static void write(Path path, byte[] data) throws IOException {
         Files.createDirectories(path.getParent());
         if (Files.exists(path) && !Arrays.equals(Files.readAllBytes(path), data)) {
-            throw new IOException("kiln: two files would be handed over as " + OUT.relativize(path) + ": rename one of them");
+            throw new IOException("kiln: two files of the artifact would have the path " + OUT.relativize(path) + ": rename one of them");
         }
         Files.write(path, data);
     }

@@ -1,7 +1,7 @@
 //! Gradle: a wrapper, or settings and build files.
 //!
-//! An init script resolves every configuration that can be resolved, of every project and of the build itself.
-//! Another goes along with the build.
+//! An init script resolves every resolvable configuration of every project and of the build itself. Another one is used
+//! for the build.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,13 +18,13 @@ use kiln_plan::{ArtifactKind, Source, View};
 
 /// Resolves every configuration.
 const RESOLVE: &str = include_str!("resolve.gradle");
-/// Makes archives reproducible, installs applications, and has each module say what it needs when it runs.
+/// Makes archives reproducible, installs applications, and writes each module's run-time class path.
 const STAGE: &str = include_str!("stage.gradle");
-/// Both scripts work on projects while tasks run, which these do not allow.
+/// Both scripts access projects while tasks run, which these features do not allow.
 const SETTINGS: &str = "-Dorg.gradle.configuration-cache=false -Dorg.gradle.unsafe.configuration-cache=false \
                         -Dorg.gradle.unsafe.isolated-projects=false";
 
-/// Files that say what is needed, beside every `.gradle` and `.gradle.kts`.
+/// Files that declare dependencies, in addition to every `.gradle` and `.gradle.kts`.
 const BUILD_FILES: [&str; 5] = [
     "gradle.properties",
     "gradle.lockfile",
@@ -32,7 +32,7 @@ const BUILD_FILES: [&str; 5] = [
     "libs.versions.toml",
     "verification-metadata.xml",
 ];
-/// What repositories in the tree consist of, and jars that are dependencies as they lie.
+/// Files of repositories in the tree, and jars used directly as dependencies.
 const PACKAGES: [&str; 5] = [".jar", ".aar", ".pom", ".module", "maven-metadata.xml"];
 
 fn is_build_file(name: &str) -> bool {
@@ -82,7 +82,7 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detect
     };
     let mut build = compile_step(
         "compile",
-        "compiles and packages the project; tests are left to a step of their own",
+        "compiles and packages the project without its tests",
         format!("{gradle} {SETTINGS} --offline --init-script .kiln/stage.gradle {} -x test {}\n", tasks[0], tasks[1]),
     );
     build.files.insert(".kiln/stage.gradle".into(), STAGE.into());
@@ -122,7 +122,7 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detect
     })
 }
 
-/// Builds in the tree that the settings include: the sources of their plugins are part of how the project is built.
+/// Builds in the tree that the settings include: their plugins' sources are part of the project's build.
 fn included(source: &dyn Source) -> Vec<String> {
     let settings = ["settings.gradle", "settings.gradle.kts"].iter().find_map(|path| tree::text(source, path));
     let settings = settings.unwrap_or_default();
@@ -131,7 +131,7 @@ fn included(source: &dyn Source) -> Vec<String> {
     named.filter_map(|path| tree::join("", path)).filter(|path| !path.is_empty()).collect()
 }
 
-/// The version that the root's build file gives to all projects, in a block `allprojects` or `subprojects`.
+/// The version that the root's build file sets for all projects, in an `allprojects` or `subprojects` block.
 fn shared_version(source: &dyn Source) -> Option<String> {
     let text = ["build.gradle", "build.gradle.kts"].iter().find_map(|path| tree::text(source, path))?;
     let blocks = text.split("\n}").filter(|block| block.contains("allprojects") || block.contains("subprojects"));

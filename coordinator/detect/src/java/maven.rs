@@ -1,8 +1,8 @@
 //! Maven: `pom.xml`.
 //!
-//! `dependency:go-offline` is known to leave out what plugins resolve while they run, and to ask for what no build
-//! needs. So the layer is filled by the build itself, run on the `pom.xml` files without any source. Invariant: it
-//! fails where something could not be fetched, so that half a repository is never kept for a whole one.
+//! `dependency:go-offline` misses what plugins resolve at run time and fetches what no build needs. So the layer is
+//! filled by the build itself, run on the `pom.xml` files without any source. Invariant: it fails if something could
+//! not be fetched, so that an incomplete repository is never cached.
 
 use std::collections::BTreeSet;
 
@@ -20,13 +20,13 @@ use kiln_plan::{ArtifactKind, Source, View, xml};
 
 const REPOSITORY: &str = "-Dmaven.repo.local=/build/.kiln/m2";
 const FIXED_TIME: &str = "-Dproject.build.outputTimestamp=2000-01-01T00:00:00Z";
-/// Packages each module, and writes down which jars it needs when it runs.
+/// Packages each module, and writes its run-time class path to a file.
 const PACKAGE: &str = "-DskipTests package org.apache.maven.plugins:maven-dependency-plugin:build-classpath \
                        -Dmdep.includeScope=runtime -Dmdep.outputFile=target/kiln-classpath";
-/// Checks of sources, which have nothing to say about a stand-in.
+/// Disables checks of sources, which are meaningless for stubs.
 const NO_CHECKS: &str = "-Dcheckstyle.skip -Dspotless.check.skip -Dlicense.skip -Drat.skip -Dpmd.skip -Dcpd.skip \
                          -Dspotbugs.skip -Djacoco.skip -Dmaven.javadoc.skip";
-/// Directories of `src/main` that generators of code read.
+/// Directories of `src/main` that code generators read.
 const GENERATORS: [&str; 16] = [
     "antlr", "antlr3", "antlr4", "assembly", "avro", "cup", "filters", "graphql", "javacc", "jflex", "jjtree",
     "openapi", "proto", "protobuf", "wsdl", "xsd",
@@ -36,7 +36,7 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detect
     let root = tree::text(source, "pom.xml")?;
     let several = root.contains("<module>");
     let member = source.member().filter(|member| modules::maven_modules(source).iter().any(|module| module == member));
-    // A module that only lists others stands for these.
+    // A module that only lists others stands for those.
     let wanted: Vec<String> = member
         .map(|member| std::iter::once(member.to_owned()).chain(modules::modules_below(source, member)).collect())
         .unwrap_or_default();
@@ -55,7 +55,7 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detect
     deps.memory_bytes = COMPILER_MEMORY_BYTES;
     let mut build = compile_step(
         "compile",
-        "compiles and packages the project; tests are left to a step of their own",
+        "compiles and packages the project without its tests",
         format!("{maven} -o {REPOSITORY} {FIXED_TIME}{} {PACKAGE}\n", projects(&wanted)),
     );
     for (module, jar) in local.jars {
@@ -97,7 +97,7 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detect
     })
 }
 
-/// Arguments that have Maven build these modules after those that they need, and no other.
+/// Arguments that make Maven build only these modules and those that they need.
 fn projects(modules: &[String]) -> String {
     if modules.is_empty() {
         return String::new();
@@ -105,8 +105,8 @@ fn projects(modules: &[String]) -> String {
     format!(" -pl {} -am", tree::shell_word(&modules.join(",")))
 }
 
-/// Patterns that keep out the sources of modules that none of `wanted` needs. A module is needed where a `pom.xml` names it,
-/// for whatever purpose.
+/// Patterns that exclude the sources of modules that none of `wanted` needs. A module is needed if a `pom.xml` names it
+/// for any purpose.
 fn unneeded(source: &dyn Source, poms: &[String], wanted: &[String]) -> Vec<String> {
     let named: Vec<Vec<String>> = poms
         .iter()
@@ -114,7 +114,7 @@ fn unneeded(source: &dyn Source, poms: &[String], wanted: &[String]) -> Vec<Stri
             let text = tree::text(source, pom).unwrap_or_default();
             let own = xml::value(&text, &["project", "artifactId"]).unwrap_or_default().to_owned();
             let leaves = xml::leaves(&text);
-            // What is managed is not yet needed.
+            // A managed dependency is not a dependency yet.
             let names = leaves.iter().filter(|leaf| {
                 let is_name = leaf.path.last() == Some(&"artifactId") && leaf.path.len() > 2;
                 is_name && !leaf.path.contains(&"dependencyManagement")
@@ -122,7 +122,7 @@ fn unneeded(source: &dyn Source, poms: &[String], wanted: &[String]) -> Vec<Stri
             std::iter::once(own).chain(names.map(|leaf| text[leaf.text.clone()].trim().to_owned())).collect()
         })
         .collect();
-    // The first name of each is its own. A name that is made up may be any.
+    // The first name in each is its own. A name with a property may be any.
     if wanted.is_empty() || named.iter().flatten().any(|name| name.contains('$')) {
         return Vec::new();
     }
@@ -138,8 +138,8 @@ fn unneeded(source: &dyn Source, poms: &[String], wanted: &[String]) -> Vec<Stri
     sources.filter(|path| tree::has_directory(source, path)).map(|path| format!("!{}", literal(&path))).collect()
 }
 
-/// The commands of the layer. A build without sources may stop where a plugin wants a class; it is then tried with
-/// stand-ins for the sources, and then Maven is asked to fetch what it knows of.
+/// The commands of the layer. A build without sources may stop because a plugin needs a class; it is then retried with
+/// stubs for the sources, and finally Maven is asked to fetch what it can.
 fn fill(maven: &str, stand_ins: &[String]) -> String {
     let stand_ins: Vec<String> = stand_ins.iter().map(|directory| tree::shell_word(directory)).collect();
     format!(
@@ -173,7 +173,7 @@ fn fill(maven: &str, stand_ins: &[String]) -> String {
     )
 }
 
-/// Where each module with sources would have those of its own.
+/// The source directory of each module with sources.
 fn stand_ins(source: &dyn Source, poms: &[String]) -> Vec<String> {
     let modules = poms.iter().map(|pom| tree::parent(pom));
     let sources = modules.filter_map(|module| tree::join(module, "src/main"));
@@ -181,9 +181,9 @@ fn stand_ins(source: &dyn Source, poms: &[String]) -> Vec<String> {
     with.map(|main| format!("{main}/java")).collect()
 }
 
-/// What `pom.xml` files name of the tree.
+/// Files of the tree that `pom.xml` files refer to.
 struct Local {
-    /// Files and directories that a build without sources needs: configuration of plugins, what generators read,
+    /// Files and directories that a build without sources needs: plugin configuration, inputs of generators,
     /// repositories.
     inputs: Vec<String>,
     /// Jars of scope `system`, with the module that needs each.
@@ -234,7 +234,7 @@ pub(super) fn identity(source: &dyn Source) -> Identity {
     Identity { name: stated(&text, &["project", "artifactId"]), version: stated(&text, &["project", "version"]) }
 }
 
-/// A module has its parent's version where it states none.
+/// A module inherits its parent's version unless it sets one.
 fn inherited(identity: Identity, pom: &Option<String>) -> Identity {
     let parents = || stated(pom.as_deref()?, &["project", "parent", "version"]);
     Identity { version: identity.version.or_else(parents), ..identity }

@@ -1,16 +1,17 @@
-//! The modules that Maven's and Gradle's files name.
+//! The modules that Maven's and Gradle's files list.
 //!
-//! Invariant: a module is its directory, relative to the root of the tree; one that lies outside of it is left out.
+//! Invariant: a module is identified by its directory, relative to the root of the tree; modules outside it are
+//! omitted.
 
 use super::super::tree::{self, join, parent};
 use kiln_plan::{Source, matches, xml};
 
-/// The directories of the modules that the `pom.xml` in the root lists, those in which they list others included.
+/// The directories of the modules that the `pom.xml` in the root lists, including nested lists.
 pub fn maven_modules(source: &dyn Source) -> Vec<String> {
     modules_below(source, "")
 }
 
-/// The same, of the `pom.xml` in a directory.
+/// The same, for the `pom.xml` in a directory.
 pub(super) fn modules_below(source: &dyn Source, directory: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     let mut poms = vec![join(directory, "pom.xml").unwrap_or_default()];
@@ -22,7 +23,7 @@ pub(super) fn modules_below(source: &dyn Source, directory: &str) -> Vec<String>
             if !is_module {
                 continue;
             }
-            // A module is a directory, or a file of another name than `pom.xml`.
+            // A module is a directory, or a file with another name than `pom.xml`.
             let Some(place) = join(parent(&pom), text[leaf.text].trim()) else { continue };
             let file = if place.ends_with(".xml") { place } else { format!("{place}/pom.xml") };
             let module = parent(&file).to_owned();
@@ -36,8 +37,8 @@ pub(super) fn modules_below(source: &dyn Source, directory: &str) -> Vec<String>
     found
 }
 
-/// What Gradle calls the project in a directory, `:services:api`, where its settings include it. A name that they make
-/// up as they run counts where the directory has a build file, for which `has` asks.
+/// Gradle's path for the project in a directory, such as `:services:api`, if its settings include it. A name computed
+/// at run time counts if the directory has a build file, which `has` checks.
 pub fn gradle_project(source: &dyn Source, directory: &str, has: &dyn Fn(&str) -> bool) -> Option<String> {
     let settings = ["settings.gradle", "settings.gradle.kts"].iter().find_map(|path| tree::text(source, path))?;
     let settings = without_comments(&settings);
@@ -60,7 +61,7 @@ fn matches_exactly(globs: &[String], directory: &str) -> bool {
     globs.iter().filter(same_depth).any(|glob| matches(std::slice::from_ref(glob), directory))
 }
 
-/// The paths of the projects that settings include, with `*` for what is only known when they run.
+/// The paths of included projects, with `*` for parts that are only known at run time.
 fn included(settings: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in settings.match_indices("include") {
@@ -81,7 +82,7 @@ fn included(settings: &str) -> Vec<String> {
     found
 }
 
-/// The arguments of a call, which end with its parenthesis, or with the line that no comma continues.
+/// The arguments of a call, up to the closing parenthesis or the first line that does not end with a comma.
 fn call(rest: &str) -> &str {
     let rest = rest.trim_start_matches([' ', '\t', '(']);
     let mut end = 0;
@@ -102,7 +103,7 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split(['"', '\'']).skip(1).step_by(2)
 }
 
-/// A text with `*` in place of what is put in when it is used: `services:$name`, `services:${it.name}`.
+/// A string with interpolations replaced by `*`: `services:$name`, `services:${it.name}`.
 fn generalised(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
@@ -117,7 +118,7 @@ fn generalised(text: &str) -> String {
     out + rest
 }
 
-/// Places that settings give to projects: `project(':api').projectDir = file('services/api')`.
+/// Directories that settings assign to projects: `project(':api').projectDir = file('services/api')`.
 fn project_directories(settings: &str) -> Vec<(String, String)> {
     let statements = settings.lines().filter(|line| line.contains(".projectDir"));
     statements
@@ -136,7 +137,7 @@ fn project_directories(settings: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Where a project is: where it is put, or below the project that its path names before it.
+/// A project's directory: the one assigned to it, or below that of its parent project.
 fn directory_of(path: &str, places: &[(String, String)]) -> Option<String> {
     if let Some((_, place)) = places.iter().find(|(project, _)| project == path) {
         return Some(place.clone());
@@ -145,7 +146,7 @@ fn directory_of(path: &str, places: &[(String, String)]) -> Option<String> {
     if outer.is_empty() { Some(name.to_owned()) } else { join(&directory_of(outer, places)?, name) }
 }
 
-/// The text without its comments. What looks like one in a quoted text, as in `https://` or `**/*.gradle`, is none.
+/// The text without comments. Text in quotes that looks like one, as in `https://` or `**/*.gradle`, is kept.
 fn without_comments(text: &str) -> String {
     let mut out = String::new();
     let mut quote: Option<char> = None;

@@ -1,7 +1,7 @@
 //! Java sources without a build tool: `javac` and `jar`.
 //!
-//! Sources under a directory `test` are left out; jars in `lib` are on the class path and handed over; other files of
-//! a source directory go into the jar beside the classes.
+//! Sources below a directory `test` are excluded; jars in `lib` are on the class path and in the artifact; other files
+//! of a source directory go into the jar with the classes.
 
 use super::{
     super::{

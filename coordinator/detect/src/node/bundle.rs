@@ -1,23 +1,23 @@
-//! The shell of the steps that put a Node program or a site together.
+//! Shell code of the steps that assemble a Node program or a site.
 //!
-//! Invariant: what is handed over has the packages of the `production` layer, and of the sources everything but the
-//! packages that the layers brought.
+//! Invariant: the artifact contains the packages of the `production` layer, and all sources except the packages that
+//! the layers brought.
 
 use super::{super::tree, managers::Manager, manifest::Package, members::MEMBER, site::Site};
 use crate::staging::{OUT, refuse_empty};
 
-/// What is younger than this file was made in this step: inputs are older.
+/// Files newer than this one were created in this step: inputs are older.
 const AGE: &str = ".kiln/age";
 
-/// Where an archive of one member has what the member needs of its workspace, each at its place there.
+/// Where one member's archive contains what the member needs of its workspace, at the same relative paths.
 const WORKSPACE: &str = ".workspace";
 
-/// Takes development dependencies out, and moves what is left to where the archive has it.
+/// Removes development dependencies, and moves the rest to its place in the archive.
 pub(super) fn production(manager: &Manager, modules: &[String], prune: Option<&str>, prefix: &str) -> String {
     let mut run = prefix.to_owned();
     run.push_str(prune.unwrap_or_default());
     if !manager.modules {
-        // Yarn keeps every package that it ever fetched.
+        // Yarn keeps every package that it has ever fetched.
         run.push_str(
             "for file in .yarn/cache/*.zip; do\n    \
              grep -qF \"${file##*/}\" .pnp.cjs || rm -f \"$file\"\ndone\n",
@@ -39,7 +39,7 @@ pub(super) fn production(manager: &Manager, modules: &[String], prune: Option<&s
     run
 }
 
-/// Builds a program, and lays its files beside the packages of the layer.
+/// Builds a program, and puts its files next to the layer's packages.
 pub(super) fn program(scripts: &str, modules: &[String], manager: Option<&Manager>) -> String {
     let mut run = built(scripts, modules, OUT);
     let mut left: Vec<String> = modules.iter().filter(|path| *path != "node_modules").cloned().collect();
@@ -56,20 +56,20 @@ pub(super) fn program(scripts: &str, modules: &[String], manager: Option<&Manage
     run
 }
 
-/// What an archive of one member is made of.
+/// The contents of one member's archive.
 pub(super) struct Handed<'a> {
     pub(super) member: &'a Package,
-    /// The packages of the tree that it needs when it runs.
+    /// The packages of the tree that it needs at run time.
     pub(super) others: Vec<&'a Package>,
-    /// Directories of packages that are not handed over, each with the package that it lies in.
+    /// Directories of packages that are not in the artifact, each with the package that contains it.
     pub(super) nested: Vec<(String, String)>,
-    /// Files of the root that the package manager needs to start it at its place in the workspace; none where the
-    /// member becomes the root.
+    /// Files of the root that the package manager needs to start the member at its place in the workspace; `None` if
+    /// the member becomes the root.
     pub(super) in_place: Option<Vec<String>>,
 }
 
 impl Handed<'_> {
-    /// Where the archive has a package.
+    /// A package's path in the archive.
     fn place(&self, directory: &str) -> String {
         match &self.in_place {
             Some(_) => format!("{OUT}/{directory}"),
@@ -79,12 +79,12 @@ impl Handed<'_> {
     }
 }
 
-/// Puts the installed packages that a member needs when it runs where the archive has them.
+/// Puts the installed packages that a member needs at run time at their place in the archive.
 pub(super) fn production_of(member: &Package, prefix: &str) -> String {
     format!("{prefix}mkdir -p {OUT}\nnode {} keep {}\n", MEMBER.0, tree::shell_word(&member.directory))
 }
 
-/// Builds a member of a workspace, and lays its files beside the packages of the layer.
+/// Builds a workspace member, and puts its files next to the layer's packages.
 pub(super) fn member(scripts: &str, modules: &[String], handed: &Handed<'_>) -> String {
     let mut run = built(scripts, modules, &format!("{OUT}/{WORKSPACE}"));
     let mut packages: Vec<&str> = handed.others.iter().map(|package| package.directory.as_str()).collect();
@@ -110,7 +110,7 @@ pub(super) fn member(scripts: &str, modules: &[String], handed: &Handed<'_>) -> 
     run
 }
 
-/// Runs the scripts, and takes along what they wrote into installed packages.
+/// Runs the scripts, and includes what they wrote into installed packages.
 fn built(scripts: &str, modules: &[String], out: &str) -> String {
     if scripts.is_empty() || modules.is_empty() {
         return scripts.to_owned();
@@ -118,8 +118,8 @@ fn built(scripts: &str, modules: &[String], out: &str) -> String {
     format!("mkdir -p .kiln\ntouch -d 2010-01-01 {AGE}\n{scripts}{}", generated(modules, out))
 }
 
-/// Takes what scripts changed in installed packages along (`patch-package`, `prisma generate`): files of packages that
-/// are handed over, and packages that were not there before.
+/// Includes what scripts changed in installed packages (`patch-package`, `prisma generate`): files of packages in the
+/// artifact, and new packages.
 fn generated(modules: &[String], out: &str) -> String {
     format!(
         "# what the scripts wrote into installed packages\n\
@@ -139,11 +139,11 @@ fn generated(modules: &[String], out: &str) -> String {
     )
 }
 
-/// Builds a site: its files are all that is handed over.
+/// Builds a site: the artifact contains only its files.
 pub(super) fn site(site: &Site, scripts: &str) -> String {
     let first = site.directories.first().map(String::as_str).unwrap_or("dist");
     let find = match site.nested {
-        // Angular puts a project's files into a directory of its own, with others beside it.
+        // Angular puts a project's files into a subdirectory, next to others.
         true => format!(
             "index=$(find .kiln/site -name index.html | awk '{{ print gsub(\"/\", \"/\"), $0 }}' | sort -n | head -n 1 |\n    \
              cut -d ' ' -f 2-)\n\

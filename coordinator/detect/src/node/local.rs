@@ -1,7 +1,7 @@
-//! What a manifest takes from the tree itself: tarballs, directories, patches.
+//! Paths of the tree that a manifest depends on: tarballs, directories, patches.
 //!
-//! Package managers differ in what `file:` means for a directory: npm links it and installs what it needs, the others
-//! copy it. A copy makes all its files part of the layer, a link only its manifest.
+//! Package managers treat `file:` with a directory differently: npm links it and installs its dependencies, the others
+//! copy it. A copied directory is an input of the layer with all its files, a linked one only with its manifest.
 
 use serde_json::Value;
 
@@ -15,27 +15,27 @@ use kiln_plan::Source;
 /// How a package manager uses a path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Local {
-    /// It reads a file: a tarball, a patch.
+    /// As a file: a tarball or a patch.
     File,
-    /// It copies a directory.
+    /// By copying the directory.
     Copy,
-    /// It links to a directory, and perhaps installs what that needs.
+    /// By linking to the directory.
     Link {
-        /// Whether it does.
+        /// Whether its dependencies are installed.
         installed: bool,
     },
 }
 
 /// A path of the tree that a manifest names.
 pub(super) struct Found {
-    /// What it is called there.
+    /// Its name there.
     pub(super) name: String,
-    /// Where it is, from the root of the tree. It may not be there.
+    /// Its path relative to the root of the tree. It may not exist.
     pub(super) path: String,
     pub(super) kind: Local,
 }
 
-/// What one package takes from the tree.
+/// The paths of the tree that one package depends on.
 pub(super) fn of(source: &dyn Source, package: &Package, tool: Tool) -> Vec<Found> {
     let replaced = ["resolutions", "overrides"].into_iter().map(|key| package.content.get(key));
     let replaced = replaced.chain([package.content.get("pnpm").and_then(|pnpm| pnpm.get("overrides"))]);
@@ -52,7 +52,7 @@ pub(super) fn of(source: &dyn Source, package: &Package, tool: Tool) -> Vec<Foun
         .collect()
 }
 
-/// The path that a range names, if it names one.
+/// The path that a range refers to, if any.
 fn path_of<'a>(source: &dyn Source, range: &'a str, tool: Tool) -> Option<(&'a str, Local)> {
     let archive = |path: &str| [".tgz", ".tar.gz", ".tar"].iter().any(|end| path.ends_with(end));
     let (scheme, path) = match range.split_once(':') {
@@ -68,20 +68,21 @@ fn path_of<'a>(source: &dyn Source, range: &'a str, tool: Tool) -> Option<(&'a s
         "link" => Local::Link { installed: false },
         "portal" => Local::Link { installed: true },
         "exec" => Local::File,
-        // Yarn's own patches have no path.
+        // Yarn's built-in patches have no path.
         "patch" => return Some((path.split_once('#')?.1, Local::File)).filter(|(path, _)| !path.contains("builtin")),
         _ => return None,
     };
     Some((path, kind))
 }
 
-/// Whether npm's configuration has it copy directories.
+/// Whether npm is configured to copy directories.
 fn npm_copies(source: &dyn Source) -> bool {
     let settings = tree::text(source, ".npmrc").unwrap_or_default();
     settings.lines().any(|line| line.replace(' ', "") == "install-links=true")
 }
 
-/// The inputs of the layer beside manifests and lock file: what the packages name, and what those name that are copied.
+/// The layer's inputs besides manifests and lock file: what the packages refer to, and what copied ones refer to in
+/// turn.
 pub(super) fn inputs(source: &dyn Source, packages: &[Package], tool: Tool) -> Result<Vec<String>, Error> {
     let mut inputs = patches(source, &packages[0])?;
     let mut copied: Vec<Package> = Vec::new();

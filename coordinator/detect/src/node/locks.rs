@@ -1,7 +1,7 @@
-//! Lock files: which package manager a project uses, and whether the lock fits the manifests.
+//! Lock files: which package manager a project uses, and whether the lock file matches the manifests.
 //!
-//! Invariant: what is advised changes only the lock file that the project has; the lock of a manager that Kiln does
-//! not know is never answered with the advice to write another's.
+//! Invariant: a suggested fix only changes the lock file that the project has; for an unsupported manager's lock file,
+//! no other manager is suggested.
 
 use serde_json::Value;
 
@@ -20,11 +20,11 @@ pub(super) enum Tool {
     YarnModern,
 }
 
-/// Lock files by the command of the manager that writes them, in the order in which they are believed.
+/// Lock files with the manager's command, in order of preference.
 const LOCKS: [(&str, &str); 4] =
     [("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"), ("npm-shrinkwrap.json", "npm"), ("package-lock.json", "npm")];
 
-/// Lock files of managers that Kiln does not know.
+/// Lock files of unsupported managers.
 const UNSUPPORTED: [(&str, &str); 3] = [("bun.lock", "bun"), ("bun.lockb", "bun"), ("deno.lock", "deno")];
 
 impl Tool {
@@ -37,7 +37,7 @@ impl Tool {
         }
     }
 
-    /// The manager of a project, as far as its files say; npm where nothing does.
+    /// The project's package manager according to its files; npm by default.
     pub(super) fn of(source: &dyn Source, root: &Value) -> Tool {
         let command = lock_of(source, root).map_or_else(|| named(root).unwrap_or("npm"), |(_, command)| command);
         match command {
@@ -53,7 +53,7 @@ impl Tool {
     }
 }
 
-/// The manager that `packageManager` names.
+/// The manager named in `packageManager`.
 pub(super) fn named(root: &Value) -> Option<&str> {
     root.get("packageManager")?.as_str()?.split('@').next().filter(|name| !name.is_empty())
 }
@@ -63,7 +63,7 @@ fn lock_of(source: &dyn Source, root: &Value) -> Option<(&'static str, &'static 
     there().find(|(_, command)| Some(*command) == named(root)).or_else(|| there().next())
 }
 
-/// The lock file of a project. `None` where nothing has to be locked.
+/// The project's lock file. `None` if there are no dependencies to lock.
 pub(super) fn choose(
     source: &dyn Source,
     root: &Value,
@@ -93,13 +93,13 @@ pub(super) fn choose(
     Err(Error::MissingLock { manifest: "package.json".to_owned(), lock: lock.into(), command: command.into() })
 }
 
-/// Other lock files that lie beside the one that is used.
+/// Other lock files next to the one that is used.
 pub(super) fn ignored(source: &dyn Source, used: &str) -> Vec<&'static str> {
     let known = LOCKS.into_iter().chain(UNSUPPORTED).map(|(lock, _)| lock);
     known.filter(|lock| *lock != used && tree::has(source, lock)).collect()
 }
 
-/// Refuses a lock file in which a dependency's name does not occur.
+/// Rejects a lock file that does not mention a dependency.
 fn check(source: &dyn Source, tool: Tool, lock_path: &str, packages: &[Package]) -> Result<(), Error> {
     let lock = tree::text(source, lock_path).unwrap_or_default();
     let local = |name: &str| packages.iter().any(|package| package.name() == Some(name));
@@ -116,7 +116,7 @@ fn check(source: &dyn Source, tool: Tool, lock_path: &str, packages: &[Package])
                 Tool::Pnpm => lock.contains(name),
                 _ => lock.contains(&format!("{name}@{range}")) || lock.contains(&format!("{name}@npm:{range}")),
             };
-            // Addresses, aliases and places in the tree are written in other ways.
+            // URLs, aliases and paths of the tree are written differently in lock files.
             let elsewhere = range.contains([':', '/']) || kind == "peerDependencies";
             if !there && !elsewhere && !local(name) && !replaced(name) {
                 return Err(Error::StaleLock {

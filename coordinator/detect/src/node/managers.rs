@@ -1,26 +1,26 @@
-//! How each package manager installs from its lock file alone, and takes development dependencies out again.
+//! How each package manager installs exactly what its lock file lists, and removes development dependencies.
 //!
-//! Invariant: every install command refuses a lock file that does not fit; taking out needs no network.
+//! Invariant: every install command rejects a lock file that does not match; removing needs no network.
 
 use std::collections::BTreeMap;
 
 use super::{super::tree, locks::Tool};
 use kiln_plan::Source;
 
-/// How a manager works.
+/// The commands of a manager.
 pub(super) struct Manager {
     pub(super) configuration: &'static [&'static str],
     pub(super) install: &'static str,
-    /// Takes development dependencies out of what `install` left.
+    /// Removes development dependencies after `install`.
     pub(super) prune: &'static str,
-    /// The same of one member of a workspace, whose name goes in place of `NAME`; `None` where `node_modules` says by
-    /// itself what a member needs.
+    /// The same for one workspace member, whose name replaces `NAME`; `None` if `node_modules` alone shows what a
+    /// member needs.
     pub(super) prune_to_member: Option<&'static str>,
-    /// What the layer holds beside `node_modules`.
+    /// The layer's outputs besides `node_modules`.
     pub(super) outputs: &'static [&'static str],
-    /// Those of them that programs need when they run.
+    /// Those of them that programs need at run time.
     pub(super) shipped: &'static [&'static str],
-    /// Whether it fills `node_modules`.
+    /// Whether it creates `node_modules`.
     pub(super) modules: bool,
     pub(super) env: BTreeMap<String, String>,
 }
@@ -30,7 +30,7 @@ fn variables<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, Strin
 }
 
 impl Manager {
-    /// The manager as this project has it set up.
+    /// The manager as this project configures it.
     pub(super) fn new(source: &dyn Source, tool: Tool) -> Self {
         match tool {
             Tool::Npm => npm(),
@@ -85,14 +85,14 @@ fn yarn_classic() -> Manager {
     }
 }
 
-/// Has Yarn leave in what these workspaces need when they run.
+/// Makes Yarn keep what these workspaces need at run time.
 macro_rules! focus {
     ($which:literal) => {
         concat!(
             "YARN_ENABLE_NETWORK=false YARN_ENABLE_SCRIPTS=false yarn workspaces focus ",
             $which,
-            " --production || {\n    echo 'kiln: warning: this yarn cannot take development dependencies out (`yarn workspaces \
-             focus`), so they stay in' >&2\n}\n"
+            " --production || {\n    echo 'kiln: warning: this yarn cannot remove development dependencies (`yarn workspaces \
+             focus`), so they are kept' >&2\n}\n"
         )
     };
 }

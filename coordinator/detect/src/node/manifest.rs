@@ -1,6 +1,6 @@
 //! Which packages of the tree belong to a Node project.
 //!
-//! Invariant: the root comes first, then each local package once, dependencies before those that need them.
+//! Invariant: the root comes first, then each local package once, dependencies before their dependents.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use super::{
 };
 use kiln_plan::{Source, matches};
 
-/// The tables of a manifest that name dependencies.
+/// The tables of a manifest that list dependencies.
 pub(super) const KINDS: [&str; 4] = ["dependencies", "devDependencies", "optionalDependencies", "peerDependencies"];
 
 /// A package of the tree.
@@ -21,29 +21,29 @@ pub(super) struct Package {
     pub(super) directory: String,
     pub(super) manifest: String,
     pub(super) content: Value,
-    /// Whether the package manager fills a `node_modules` of its own for it: it does not for targets of `link:`.
+    /// Whether the package manager creates a separate `node_modules` for it, which it does not for `link:` targets.
     pub(super) installed: bool,
 }
 
 impl Package {
-    /// The name that the manifest gives it.
+    /// The name in its manifest.
     pub(super) fn name(&self) -> Option<&str> {
         self.content.get("name").and_then(Value::as_str)
     }
 
-    /// A script of it.
+    /// One of its scripts.
     pub(super) fn script(&self, name: &str) -> Option<&str> {
         self.content.get("scripts")?.get(name)?.as_str()
     }
 
-    /// Whether a table of its manifest names anything.
+    /// Whether one of these tables of its manifest is not empty.
     pub(super) fn names_any(&self, kinds: &[&str]) -> bool {
         kinds
             .iter()
             .any(|kind| self.content.get(kind).and_then(Value::as_object).is_some_and(|table| !table.is_empty()))
     }
 
-    /// Each dependency as the table that names it, its name and its range.
+    /// Each dependency: the table that lists it, its name and its range.
     pub(super) fn dependencies(&self) -> impl Iterator<Item = (&'static str, &str, &str)> {
         let tables = KINDS.into_iter().filter_map(|kind| Some((kind, self.content.get(kind)?.as_object()?)));
         tables.flat_map(|(kind, table)| {
@@ -51,7 +51,7 @@ impl Package {
         })
     }
 
-    /// The files that it offers as commands, from the root of the tree.
+    /// The files that it provides as commands, relative to the root of the tree.
     pub(super) fn commands(&self) -> Vec<String> {
         let paths: Vec<&str> = match self.content.get("bin") {
             Some(Value::String(path)) => vec![path],
@@ -62,7 +62,7 @@ impl Package {
     }
 }
 
-/// The root package, the members of its workspace, and the directories of the tree that they depend on.
+/// The root package, the members of its workspace, and directories of the tree that they depend on.
 pub(super) fn packages(source: &dyn Source, root: &Value, tool: Tool) -> Result<Vec<Package>, Error> {
     let mut packages: Vec<Package> = Vec::new();
     for manifest in member_paths(source, root)? {
@@ -97,15 +97,15 @@ fn read(source: &dyn Source, manifest: &str, installed: bool) -> Result<Option<P
     }))
 }
 
-/// The paths of the manifests of all packages of the tree; none where a file cannot be read.
+/// The paths of the manifests of all packages in the tree; empty if a file cannot be read.
 pub fn package_paths(source: &dyn Source) -> Vec<String> {
     let Some(root) = tree::json(source, "package.json").ok().flatten() else { return Vec::new() };
     let found = packages(source, &root, Tool::of(source, &root));
     found.unwrap_or_default().into_iter().map(|package| package.manifest).collect()
 }
 
-/// Puts each package after those that it depends on, and otherwise by directory. Where packages need each other in
-/// a circle, the first of them by directory goes first.
+/// Sorts packages after those that they depend on, otherwise by directory. In a cycle, the first by directory comes
+/// first.
 fn in_order(mut packages: Vec<Package>) -> Vec<Package> {
     let root = packages.remove(0);
     packages.sort_by(|a, b| a.directory.cmp(&b.directory));
@@ -129,7 +129,7 @@ fn in_order(mut packages: Vec<Package>) -> Vec<Package> {
     std::iter::once(root).chain(members).collect()
 }
 
-/// Whether the manifests in the root make a directory a member of their workspace.
+/// Whether the manifests in the root make a directory a workspace member.
 pub fn is_member(source: &dyn Source, directory: &str) -> bool {
     let Some(root) = tree::json(source, "package.json").ok().flatten() else {
         return false;
@@ -144,7 +144,7 @@ fn member_paths(source: &dyn Source, root: &Value) -> Result<Vec<String>, Error>
     Ok(std::iter::once("package.json".to_owned()).chain(members).collect())
 }
 
-/// Whether a workspace's globs, some of which take out again, name a manifest.
+/// Whether a workspace's globs, including exclusions, match a manifest.
 fn names(globs: Vec<String>) -> impl Fn(&str) -> bool {
     let (out, into): (Vec<String>, Vec<String>) = globs.into_iter().partition(|g| g.starts_with('!'));
     let manifest = |globs: Vec<String>| -> Vec<String> {
@@ -167,7 +167,7 @@ fn workspace_globs(source: &dyn Source, root: &Value) -> Result<Vec<String>, Err
     Ok(list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
-/// A YAML file; an empty one is `null`.
+/// Reads a YAML file; an empty one is `null`.
 pub(super) fn yaml(source: &dyn Source, path: &str) -> Result<Option<Value>, Error> {
     let Some(text) = tree::text(source, path) else { return Ok(None) };
     if text.trim().is_empty() {

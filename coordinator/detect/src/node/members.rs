@@ -1,6 +1,6 @@
-//! One member of a workspace, and the packages of the tree that it needs.
+//! One workspace member and the packages of the tree that it needs.
 //!
-//! Invariant: a package is named like the dependency that means it, or is the directory that the dependency links to.
+//! Invariant: a dependency refers to the package with its name, or to the directory that it links to.
 
 use std::collections::BTreeSet;
 
@@ -12,24 +12,24 @@ use super::{
 };
 use kiln_plan::Source;
 
-/// The program that puts a member into the root of an archive, and where a step has it.
+/// The program that puts a member into the root of an archive, and its path in a step.
 pub(crate) const MEMBER: (&str, &str) = (".kiln/member.js", include_str!("member.js"));
 
-/// Tables of a manifest that name what a package needs when it runs.
+/// Tables of a manifest that list what a package needs at run time.
 pub(super) const RUNTIME: [&str; 3] = ["dependencies", "optionalDependencies", "peerDependencies"];
 
-/// A member, by the places of packages in the list of all.
+/// A member, with packages as indices into the list of all.
 pub(super) struct Member {
-    /// The member's own.
+    /// The member itself.
     pub(super) own: usize,
-    /// What its build needs, itself included, in the order of the list.
+    /// What its build needs, including itself, in the order of the list.
     build: Vec<usize>,
-    /// What it needs when it runs, without itself.
+    /// What it needs at run time, without itself.
     runtime: Vec<usize>,
 }
 
 impl Member {
-    /// The member that is wanted, where one of the packages is.
+    /// The requested member, if one of the packages is.
     pub(super) fn of(source: &dyn Source, packages: &[Package], tool: Tool) -> Option<Self> {
         let wanted = source.member()?;
         let own = packages.iter().position(|package| package.directory == wanted).filter(|own| *own > 0)?;
@@ -44,12 +44,12 @@ impl Member {
         std::iter::once(0).chain(self.build.iter().copied().filter(|at| *at > 0)).map(|at| &packages[at]).collect()
     }
 
-    /// The packages that run with it.
+    /// The packages that it needs at run time.
     pub(super) fn runtime<'a>(&self, packages: &'a [Package]) -> Vec<&'a Package> {
         self.runtime.iter().filter(|at| **at > 0).map(|at| &packages[*at]).collect()
     }
 
-    /// In words.
+    /// A description for the user.
     pub(super) fn show(&self, packages: &[Package]) -> String {
         let own = format!("of its packages `{}` is built", packages[self.own].directory);
         let others = self.build.iter().filter(|at| **at != self.own && **at > 0);
@@ -57,7 +57,7 @@ impl Member {
         if others.is_empty() { own } else { format!("{own}, with {}, which it needs", kiln_plan::list(others)) }
     }
 
-    /// Patterns that keep the files of all other packages out of a step, but for their manifests.
+    /// Patterns that exclude the files of all other packages from a step, except their manifests.
     pub(super) fn without_others(&self, source: &dyn Source, packages: &[Package]) -> Vec<String> {
         let is_other = |at: usize| at > 0 && !self.build.contains(&at);
         let mut globs = BTreeSet::new();
@@ -76,15 +76,15 @@ impl Member {
         globs.into_iter().collect()
     }
 
-    /// Directories of packages that lie inside of one that is handed over, and do not go where that goes; each after the
-    /// package that it is in.
+    /// Directories of packages that are inside one in the artifact and do not belong there; each after the package that
+    /// contains it.
     pub(super) fn nested(&self, packages: &[Package], in_place: bool) -> Vec<(String, String)> {
         let is_handed = |at: usize| at == self.own || self.runtime.contains(&at);
         let others = packages.iter().enumerate().filter(|(at, _)| *at > 0);
         let nested = others.filter_map(|(at, package)| {
             let outer =
                 owner(packages, tree::parent(&package.directory)).filter(|outer| *outer > 0 && is_handed(*outer))?;
-            // The member itself leaves its place, and what lies in it does not.
+            // The member itself is moved, but not what is inside its directory.
             let stays = is_handed(at) && (outer != self.own || in_place);
             (!stays).then(|| (packages[outer].directory.clone(), package.directory.clone()))
         });
@@ -92,7 +92,7 @@ impl Member {
     }
 }
 
-/// The package whose directory a path is in.
+/// The package whose directory contains a path.
 fn owner(packages: &[Package], path: &str) -> Option<usize> {
     let inside = |package: &Package| {
         let rest = path.strip_prefix(package.directory.as_str());
@@ -102,7 +102,7 @@ fn owner(packages: &[Package], path: &str) -> Option<usize> {
     all.max_by_key(|(_, package)| package.directory.len()).map(|(at, _)| at)
 }
 
-/// A package and those of the tree that these tables of its manifest name, and what they name in turn.
+/// A package and, recursively, those of the tree that these tables of its manifest name.
 fn needed(source: &dyn Source, packages: &[Package], tool: Tool, own: usize, kinds: &[&str]) -> Vec<usize> {
     let mut found = BTreeSet::from([own]);
     let mut open = vec![own];

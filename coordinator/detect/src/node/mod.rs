@@ -1,9 +1,9 @@
 //! Node: npm, pnpm and yarn.
 //!
-//! Two layers, both keyed by manifests and lock file alone: `deps` has everything that the lock file names, with the
-//! dependencies' own install scripts; `production` has what a program needs when it runs. They see each
-//! `package.json` without its version and its scripts: so a `postinstall` of the project does not drag the sources
-//! in, and runs in the build step, where the sources are.
+//! Two layers, both keyed by manifests and lock file only: `deps` has everything that the lock file lists, with the
+//! dependencies' install scripts; `production` has what a program needs at run time. They see each `package.json`
+//! without its version and scripts, so a `postinstall` of the project does not need the sources there and runs in the
+//! build step, which has them.
 
 mod bundle;
 mod local;
@@ -39,13 +39,13 @@ pub(super) fn identity(source: &dyn Source) -> Identity {
     tree::json(source, "package.json").ok().flatten().map(|root| stated(&root)).unwrap_or_default()
 }
 
-/// What a manifest calls its package.
+/// A package's name and version in its manifest.
 fn stated(manifest: &Value) -> Identity {
     let field = |key: &str| manifest.get(key).and_then(Value::as_str).map(str::to_owned);
     Identity { name: field("name"), version: field("version") }
 }
 
-/// A Node project in the root of the tree.
+/// Detects a Node project in the root of the tree.
 pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option<Detected>, Error> {
     let Some(root) = tree::json(source, "package.json")? else { return Ok(None) };
     let tool = Tool::of(source, &root);
@@ -53,8 +53,8 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
     let lock = locks::choose(source, &root, tool, &packages)?;
     let mut because = vec!["`package.json` is a package".to_owned()];
     because.push(match lock {
-        Some(lock) => format!("`{lock}` locks what it needs"),
-        None => "it needs no other".to_owned(),
+        Some(lock) => format!("`{lock}` locks its dependencies"),
+        None => "it has no dependencies".to_owned(),
     });
     let pinned = lock.and_then(|_| Pinned::of(&root, tool));
     because.extend(pinned.as_ref().map(|pinned| format!("it asks for {}", pinned.show())));
@@ -89,12 +89,12 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
     }))
 }
 
-/// A project of which the tool is known.
+/// A project with a known tool.
 struct Project<'a> {
     source: &'a dyn Source,
     tool: Tool,
     packages: Vec<Package>,
-    /// The one package that is wanted; else all are.
+    /// The requested package; `None` for all.
     member: Option<Member>,
     pinned: Option<Pinned>,
 }
@@ -139,8 +139,8 @@ impl Project<'_> {
             return Ok(vec![deps]);
         }
         let why = match self.member {
-            Some(_) => "takes what the member needs when it runs; keyed like the layer before it",
-            None => "takes development dependencies out; keyed like the layer before it",
+            Some(_) => "keeps what the member needs at run time; keyed like the layer before it",
+            None => "removes development dependencies; keyed like the layer before it",
         };
         let mut production = compile_step("production", why, self.production(&manager, &modules));
         (production.inputs, production.unversioned, production.files) = (key, unversioned, files);
@@ -150,7 +150,7 @@ impl Project<'_> {
         Ok(vec![deps, production])
     }
 
-    /// Takes out what is not needed when the program runs.
+    /// Removes what is not needed at run time.
     fn production(&self, manager: &Manager, modules: &[String]) -> String {
         let Some(member) = self.member.as_ref().map(|member| &self.packages[member.own]) else {
             let prune = self.prunes().then_some(manager.prune);
@@ -166,7 +166,7 @@ impl Project<'_> {
         }
     }
 
-    /// Gives a step the program that lays out a member, where it runs it.
+    /// Gives a step the program that lays out a member, if it runs it.
     fn provide(&self, step: &mut Step) {
         let (path, text) = MEMBER;
         if step.run.contains(path) {
@@ -174,7 +174,7 @@ impl Project<'_> {
         }
     }
 
-    /// The step that builds, and puts together what is handed over.
+    /// The step that builds and assembles the artifact.
     fn bundle(&self, layers: &[String], site: Option<&site::Site>) -> Step {
         let manager = (!layers.is_empty()).then(|| Manager::new(self.source, self.tool));
         let modules = manager.as_ref().map(|manager| self.modules(manager)).unwrap_or_default();
@@ -190,9 +190,9 @@ impl Project<'_> {
         };
         let prefix = if layers.is_empty() { "" } else { self.prefix() };
         let (why, run) = match site {
-            Some(site) => ("builds the site, and hands over its files alone", bundle::site(site, &scripts)),
-            None if scripts.is_empty() => ("bundles the package with those that it needs", program()),
-            None => ("runs the package's own scripts, and bundles it with the packages that it needs", program()),
+            Some(site) => ("builds the site", bundle::site(site, &scripts)),
+            None if scripts.is_empty() => ("bundles the package with its dependencies", program()),
+            None => ("runs the package's own scripts, and bundles it with its dependencies", program()),
         };
         let mut step = compile_step("bundle", why, format!("{prefix}{run}"));
         (step.needs, step.outputs) = (layers.to_vec(), strings([OUT]));
@@ -209,10 +209,10 @@ impl Project<'_> {
         step
     }
 
-    /// What is handed over of a member.
+    /// The contents of a member's artifact.
     fn handed(&self, manager: Option<&Manager>) -> Option<bundle::Handed<'_>> {
         let member = self.member.as_ref()?;
-        // Without `node_modules` the manager's own list of places says where each package is.
+        // Without `node_modules`, the manager's own table says where each package is.
         let in_place = manager.filter(|manager| !manager.modules).map(|manager| {
             let files = ["package.json", "yarn.lock"].into_iter().chain(manager.configuration.iter().copied());
             tree::all_of(self.source, &files.collect::<Vec<_>>())
@@ -231,7 +231,7 @@ impl Project<'_> {
         installed.filter_map(|package| tree::join(&package.directory, "node_modules")).collect()
     }
 
-    /// Whether anything is needed when the program runs.
+    /// Whether the program has run-time dependencies.
     fn ships(&self, manager: &Manager) -> bool {
         let shipped: Vec<&Package> = match &self.member {
             Some(member) => vec![&self.packages[member.own]],
@@ -249,7 +249,7 @@ impl Project<'_> {
         Manager::new(self.source, self.tool).env
     }
 
-    /// A worker without the version that the project asks for may fetch it, so that is not asked of workers.
+    /// The required version of the manager is not demanded of workers, because a worker without it may fetch it.
     fn tools(&self) -> Vec<String> {
         match self.pinned {
             Some(_) => strings(["node", "npm"]),
@@ -261,7 +261,7 @@ impl Project<'_> {
         if self.pinned.is_some() { pinned::PATH } else { "" }
     }
 
-    /// A stand-in for each command of a package of the tree: package managers link only to what is there.
+    /// A stub for each command of a package in the tree: package managers only link to existing files.
     fn commands_of_members(&self) -> BTreeMap<String, String> {
         let members = self.packages.iter().skip(1);
         let paths = members.flat_map(Package::commands);

@@ -1,20 +1,20 @@
-//! `packageManager`: the exact version of the package manager that a project asks for.
+//! `packageManager`: the exact version of the package manager that a project requires.
 //!
-//! The planner does not know what a worker has, so the layer finds out: the version that is there, else Corepack's,
-//! else npm's own copy of it. Invariant: another major version is never used in its place without a word.
+//! The planner does not know what a worker has, so the layer finds out: it uses the installed version, else Corepack's,
+//! else a copy from the npm registry. Invariant: another major version is never used silently.
 
 use serde_json::Value;
 
 use super::locks::{self, Tool};
 
-/// Where the layer leaves a manager that it had to fetch; the steps after it use it from there.
+/// Where the layer puts a manager that it had to fetch; later steps use it from there.
 pub(super) const DIRECTORY: &str = ".kiln/manager";
 
-/// What every step puts first, so that it finds that manager.
+/// The start of every step's command, so that it finds that manager.
 pub(super) const PATH: &str =
     "export PATH=/build/.kiln/manager/bin:$PATH COREPACK_HOME=/build/.kiln/manager/corepack\n";
 
-/// A version that a project asks for.
+/// A version that a project requires.
 pub(super) struct Pinned {
     command: &'static str,
     version: String,
@@ -22,7 +22,7 @@ pub(super) struct Pinned {
 }
 
 impl Pinned {
-    /// What the root manifest says, where it says it for this manager.
+    /// The version in the root manifest, if it is for this manager.
     pub(super) fn of(root: &Value, tool: Tool) -> Option<Self> {
         if locks::named(root) != Some(tool.command()) {
             return None;
@@ -37,12 +37,12 @@ impl Pinned {
         exact.then(|| Self { command: tool.command(), version: version.to_owned(), hash })
     }
 
-    /// In words.
+    /// A description for the user.
     pub(super) fn show(&self) -> String {
         format!("{} {}", self.command, self.version)
     }
 
-    /// The package in which npm has it.
+    /// The npm package that contains it.
     fn package(&self) -> &'static str {
         match self.command {
             "yarn" if !self.version.starts_with(['0', '1']) => "@yarnpkg/cli-dist",
@@ -50,7 +50,7 @@ impl Pinned {
         }
     }
 
-    /// Commands that put this version into [`DIRECTORY`] where the worker has another.
+    /// Commands that put this version into [`DIRECTORY`] if the worker has another one.
     pub(super) fn provide(&self) -> String {
         let Self { command, version, hash } = self;
         let major = version.split('.').next().unwrap_or_default();
@@ -59,7 +59,7 @@ impl Pinned {
             Some(hash) => format!("{command}@{version}+{hash}"),
             None => format!("{command}@{version}"),
         };
-        // A copy of npm's has no hash to be compared with, so it only stands in where the project gives none.
+        // A copy from npm cannot be compared with the hash, so it is only used if the project specifies none.
         let copy = match hash {
             Some(_) => String::new(),
             None => format!(

@@ -1,13 +1,13 @@
 //! The packages' own scripts: which run, where, and in which order.
 //!
-//! A package manager runs them while it installs, where the layer has no sources; so they run in the step that has.
-//! Invariant: a package's scripts run after those of the packages that it depends on. Of a workspace of which one member
-//! is wanted, only the scripts of those packages run that it needs.
+//! A package manager would run them while it installs, but the layer has no sources; so they run in the build step.
+//! Invariant: a package's scripts run after those of the packages that it depends on. For one member of a workspace,
+//! only the scripts of packages that it needs run.
 
 use super::{super::tree, locks::Tool, manifest::Package};
 
-/// The commands of a build, one a line: of the root package, which comes first, and of the others after it; `member` is
-/// the one for whose sake they are built, if not all are wanted.
+/// The commands of a build, one per line: those of the root package first, then the others'. `member` is the requested
+/// package, if not all are wanted.
 pub(super) fn commands(packages: &[&Package], tool: Tool, links: bool, member: Option<&Package>) -> String {
     let Some((root, members)) = packages.split_first() else { return String::new() };
     let mut run = String::new();
@@ -16,7 +16,7 @@ pub(super) fn commands(packages: &[&Package], tool: Tool, links: bool, member: O
         run.push_str(&executable);
     }
     add(&mut run, root, &["preinstall"], tool);
-    // Yarn from version 2 on leaves `prepare` to what publishes a package.
+    // Yarn 2 and later runs `prepare` only when publishing.
     let rest: &[&str] = match tool {
         Tool::YarnModern => &["install", "postinstall"],
         _ => &["install", "postinstall", "prepare"],
@@ -51,8 +51,8 @@ pub(super) fn commands(packages: &[&Package], tool: Tool, links: bool, member: O
     run
 }
 
-/// Whether the root's `build` does the work. Of a workspace of which one member is wanted, only where no package that
-/// the member needs has a `build`, and the root's is not one that goes through all packages.
+/// Whether the root's `build` builds everything. For one member of a workspace, only if no package that it needs has a
+/// `build` and the root's does not iterate over all packages.
 pub(super) fn is_built_by_root(packages: &[&Package], only_member: bool) -> bool {
     let Some((root, members)) = packages.split_first() else { return false };
     let Some(build) = root.script("build") else { return false };
@@ -66,7 +66,7 @@ pub(super) fn is_built_by_root(packages: &[&Package], only_member: bool) -> bool
 
 fn add(run: &mut String, package: &Package, scripts: &[&str], tool: Tool) {
     for script in scripts {
-        // `only-allow` refuses other package managers, and would have to be fetched for it.
+        // `only-allow` rejects other package managers, and would have to be fetched first.
         let Some(_) = package.script(script).filter(|text| !text.contains("only-allow")) else { continue };
         let command = format!("{} run {script}", tool.command());
         match package.directory.as_str() {
@@ -76,7 +76,7 @@ fn add(run: &mut String, package: &Package, scripts: &[&str], tool: Tool) {
     }
 }
 
-/// Makes the commands of packages executable, as a package manager does when it links them.
+/// Makes packages' commands executable, as a package manager does when it links them.
 fn executables(packages: &[&Package]) -> String {
     let mut words: Vec<String> =
         packages.iter().flat_map(|package| package.commands()).map(|path| tree::shell_word(&path)).collect();

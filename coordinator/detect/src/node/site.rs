@@ -1,7 +1,7 @@
-//! Sites: projects whose build leaves files for a web server, and nothing that runs.
+//! Sites: projects whose build produces files for a web server and nothing to run.
 //!
-//! Known by the command of their build script. Invariant: a package that has a server, a command or an entry point
-//! for other packages is no site, whatever builds its pages.
+//! Recognised by the command of their build script. Invariant: a package that has a server, a command or an entry point
+//! for other packages is not a site, whatever builds its pages.
 
 use std::collections::BTreeSet;
 
@@ -10,17 +10,17 @@ use kiln_plan::{Source, View};
 
 /// A site.
 pub(super) struct Site {
-    /// What builds it.
+    /// The tool that builds it.
     pub(super) tool: &'static str,
-    /// Where its files may be, the likeliest first.
+    /// Its possible output directories, most likely first.
     pub(super) directories: Vec<String>,
-    /// Whether they are somewhere below that directory.
+    /// Whether its files are in some subdirectory of that directory.
     pub(super) nested: bool,
-    /// What said so.
+    /// What identified it as a site.
     pub(super) because: String,
 }
 
-/// A generator: the words of its command, and where it leaves files.
+/// A generator: the words of its command, and its output directory.
 const GENERATORS: [(&str, &str, &str); 14] = [
     ("vite", "build", "dist"),
     ("react-scripts", "build", "build"),
@@ -38,7 +38,7 @@ const GENERATORS: [(&str, &str, &str); 14] = [
     ("eleventy", "", "_site"),
 ];
 
-/// Packages that serve requests. Frameworks are among them whose build leaves a server.
+/// Packages that serve requests, including frameworks whose build produces a server.
 const SERVERS: [&str; 24] = [
     "express",
     "fastify",
@@ -78,7 +78,7 @@ pub(super) fn of(source: &dyn Source, package: &Package) -> Option<Site> {
     }
 }
 
-/// The same, of a package whose directory is the root of `source`.
+/// The same, for a package whose directory is the root of `source`.
 fn within(source: &dyn Source, root: &Package) -> Option<Site> {
     let texts = build_texts(root);
     let words: Vec<&str> = texts.iter().flat_map(|text| text.split_whitespace()).collect();
@@ -125,15 +125,15 @@ fn within(source: &dyn Source, root: &Package) -> Option<Site> {
     directories.extend(["dist", "build", "out", "public"].map(str::to_owned));
     let mut seen = BTreeSet::new();
     directories.retain(|path| seen.insert(path.clone()));
-    // `public` is where most of them have files that are copied, and so no place to look.
+    // Most of them use `public` for files to be copied, so it is not searched.
     directories.retain(|path| path != "public" || directory == "public");
     let directories: Vec<String> = directories.iter().filter_map(|path| tree::join(&root.directory, path)).collect();
     let shown = format!("{tool} {command}").trim_end().to_owned();
-    let because = format!("its build is `{shown}`, so what is handed over is the site in `{}`", directories[0]);
+    let because = format!("its build is `{shown}`, so the artifact is the site in `{}`", directories[0]);
     Some(Site { tool, nested: tool == "ng", directories, because })
 }
 
-/// The build script and those that it calls.
+/// The build script and the scripts that it calls.
 fn build_texts(root: &Package) -> Vec<String> {
     let mut left: Vec<String> = ["prebuild", "build", "postbuild"].map(str::to_owned).to_vec();
     let mut done: BTreeSet<String> = BTreeSet::new();
@@ -163,7 +163,7 @@ fn serves(root: &Package) -> bool {
     server || starts.flat_map(str::split_whitespace).any(|word| RUNNERS.contains(&tree::base(word)))
 }
 
-/// Whether other packages or people can use it: commands, entry points.
+/// Whether it has commands or entry points for others.
 fn offers(source: &dyn Source, root: &Package) -> bool {
     let has = |key: &str| root.content.get(key).is_some();
     let main = root.content.get("main").and_then(serde_json::Value::as_str);
@@ -177,7 +177,7 @@ fn configuration(source: &dyn Source, tool: &str) -> Option<String> {
     ends.into_iter().find_map(|end| tree::text(source, &format!("{tool}.config.{end}")))
 }
 
-/// The first string after a key of a configuration in JavaScript; the last one of its line, for
+/// The first string after a key in a JavaScript configuration; the last one on its line, to handle
 /// `path.resolve(__dirname, "x")`.
 fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     let line = text.lines().find_map(|line| {

@@ -1,6 +1,6 @@
 //! The steps of a Python project: its layer, and the bundle of the project with its packages.
 //!
-//! Invariant: an archive starts from wherever it is unpacked, with the system's Python and no variable set.
+//! Invariant: an archive runs wherever it is unpacked, with the system's Python and without setting a variable.
 
 use super::{
     super::{
@@ -15,15 +15,15 @@ use super::{
 };
 use kiln_plan::{Source, Step};
 
-/// What build backends say that their packages need.
+/// The requirements that build backends report for their packages.
 pub(super) const REQUIRED: &str = ".kiln/required.txt";
-/// Packages that were built from the tree.
+/// Packages built from the tree.
 const OWN: &str = ".kiln/own";
 
 const ARRANGE: (&str, &str) = (".kiln/arrange.py", include_str!("scripts/arrange.py"));
 const REQUIRES: (&str, &str) = (".kiln/requires.py", include_str!("scripts/requires.py"));
 
-/// Packages that are built by the same tools.
+/// Packages built with the same tools.
 struct Group<'a> {
     directory: String,
     requires: &'a [String],
@@ -45,7 +45,7 @@ fn groups(locals: &[Local]) -> Vec<Group<'_>> {
     groups
 }
 
-/// The steps that a layer and its bundle are, in order.
+/// The steps for a layer and its bundle, in order.
 pub(super) fn steps(source: &dyn Source, layer: &Layer) -> Vec<Step> {
     let groups = groups(&layer.locals);
     let install: String = groups
@@ -83,13 +83,13 @@ pub(super) fn steps(source: &dyn Source, layer: &Layer) -> Vec<Step> {
 fn backend(install: &str) -> Step {
     let why = "installs the tools that build the project";
     let mut step = fetch_step("backend", why, format!("mkdir -p {BACKEND}\n{install}"));
-    // No inputs at all would be the whole tree.
+    // Empty inputs would mean the whole tree.
     (step.inputs, step.env, step.outputs) = (strings(["!**"]), layers::variables(), strings([BACKEND]));
     step.tools = strings(["python3"]);
     step
 }
 
-/// Without the network, for it sees the sources; what it leaves seldom changes, and the layer hangs on that alone.
+/// Has no network access, because it sees the sources. Its output rarely changes, and the layer depends only on that.
 fn requires(source: &dyn Source, groups: &[Group<'_>]) -> Step {
     let packages = groups.iter().flat_map(|group| {
         group.locals.iter().map(|local| {
@@ -123,13 +123,13 @@ fn deps(source: &dyn Source, layer: &Layer, why: &str, run: &str) -> Step {
     step
 }
 
-/// With the sources: these in the root, the packages in a directory, and links to both packages and commands where
-/// Python and people look for them. Without: everything importable in the root, commands in `bin`.
+/// With sources: these in the root, the packages in a subdirectory, and links to packages and commands where Python and
+/// people look for them. Without: everything importable in the root, commands in `bin`.
 fn bundle(source: &dyn Source, layer: &Layer, groups: &[Group<'_>], needs: Vec<String>) -> Step {
     let layered = !needs.is_empty();
     let mut run = String::new();
     if layer.sources {
-        // What a build leaves among its sources stays out of the archive.
+        // What a build writes among its sources stays out of the archive.
         let (take, built) = match layer.directory.as_str() {
             "" => (move_tree(&[]), format!("cp -a {OUT} .kiln/tree\n{}", build(groups, ".kiln/tree"))),
             member => {
@@ -143,7 +143,7 @@ fn bundle(source: &dyn Source, layer: &Layer, groups: &[Group<'_>], needs: Vec<S
             run.push_str(&format!("ls -A {OWN} > {OWN}.txt\nmkdir -p {PACKAGES}\ncp -a {OWN}/. {PACKAGES}/\n"));
         }
         if layered || !groups.is_empty() {
-            // The project may have a directory of that name.
+            // The project may have a directory with that name.
             let packages = tree::join(&layer.directory, "packages").unwrap_or_default();
             let name = if tree::has_directory(source, &packages) { "site-packages" } else { "packages" };
             run.push_str(&format!("mv {PACKAGES} {OUT}/{name}\npython3 {} {OUT} {name} {OWN}.txt\n", ARRANGE.0));
@@ -152,7 +152,7 @@ fn bundle(source: &dyn Source, layer: &Layer, groups: &[Group<'_>], needs: Vec<S
         run.push_str(&format!("mkdir -p {PACKAGES} {OUT}\n{}", build(groups, ".")));
         run.push_str(&format!("cp -a {PACKAGES}/. {OUT}/\ncp -a {OWN}/. {OUT}/\npython3 {} {OUT}\n", ARRANGE.0));
     }
-    // A package may carry files for other versions of Python, which this one cannot compile.
+    // A package may contain files for other Python versions, which this one cannot compile.
     run.push_str(&format!(
         "find {OUT} -name __pycache__ -prune -exec rm -rf {{}} +\n\
          python3 -m compileall -q -s {OUT} --invalidation-mode unchecked-hash {OUT} || true\n"
@@ -160,8 +160,8 @@ fn bundle(source: &dyn Source, layer: &Layer, groups: &[Group<'_>], needs: Vec<S
     let mut step = Step::new("bundle", run);
     step.inputs = layer.without.clone();
     step.why = match layer.sources {
-        true => "puts the sources and their packages together, with reproducible byte code".into(),
-        false => "installs the project beside its packages, with reproducible byte code".into(),
+        true => "combines the sources with their packages, with reproducible byte code".into(),
+        false => "installs the project with its packages, with reproducible byte code".into(),
     };
     step.needs = needs.into_iter().filter(|need| need != "requires").collect();
     (step.env, step.tools, step.outputs) = (layers::variables(), strings(["python3"]), strings([OUT]));
@@ -172,8 +172,8 @@ fn bundle(source: &dyn Source, layer: &Layer, groups: &[Group<'_>], needs: Vec<S
     step
 }
 
-/// Commands that build the packages of the tree and gather them. pip replaces a directory that it finds, so that each
-/// group goes to one of its own first.
+/// Commands that build and collect the packages of the tree. pip replaces existing directories, so each group is
+/// installed separately first.
 fn build(groups: &[Group<'_>], tree_root: &str) -> String {
     let mut run = format!("mkdir -p {OWN}\n");
     for group in groups {

@@ -1,6 +1,6 @@
-//! Packages that are partly written in Rust: their build backend calls cargo, which would fetch crates.
+//! Packages with parts in Rust: their build backend calls cargo, which needs crates.
 //!
-//! Invariant: crates are fetched from the lock file before the build, which has no network.
+//! Invariant: crates are fetched according to the lock file before the build, which has no network access.
 
 use super::{
     super::{
@@ -14,7 +14,7 @@ use kiln_plan::{Source, Step};
 
 const CARGO_HOME: &str = ".kiln/cargo";
 
-/// The step that fetches the crates that packages of the tree are built from; `None` where cargo builds none of them.
+/// The step that fetches the crates for packages of the tree; `None` if cargo builds none of them.
 pub(super) fn step(source: &dyn Source, locals: &[Local]) -> Option<Step> {
     let by_cargo = |local: &Local| {
         let tools = ["maturin", "setuptools-rust"];
@@ -27,7 +27,7 @@ pub(super) fn step(source: &dyn Source, locals: &[Local]) -> Option<Step> {
     let locks = tree::named(source, |name| name == "Cargo.lock");
     let mut run = format!("export CARGO_HOME=\"$PWD/{CARGO_HOME}\"\n");
     for manifest in &manifests {
-        // Without a target cargo takes a manifest for a mistake.
+        // Without a target, cargo rejects a manifest.
         let directory = tree::shell_word(&within(tree::parent(manifest), "src"));
         run.push_str(&format!("mkdir -p {directory}\ntouch {directory}/lib.rs\n"));
     }
@@ -45,7 +45,7 @@ pub(super) fn step(source: &dyn Source, locals: &[Local]) -> Option<Step> {
     Some(step)
 }
 
-/// Lets a step that builds such packages use what was fetched.
+/// Makes a step that builds such packages use the fetched crates.
 pub(super) fn give(step: &mut Step) {
     step.needs.push("crates".to_owned());
     step.run = format!("export CARGO_HOME=\"$PWD/{CARGO_HOME}\" CARGO_NET_OFFLINE=true\n{}", step.run);

@@ -1,5 +1,5 @@
-//! What a source distribution says of itself: `PKG-INFO` (core metadata, packaging.python.org) and `*.egg-info/requires.txt`,
-//! which its build wrote when it was published.
+//! A source distribution's metadata: `PKG-INFO` (core metadata, packaging.python.org) and `*.egg-info/requires.txt`,
+//! written when it was published.
 
 use super::{super::tree, local::within};
 use kiln_plan::Source;
@@ -8,7 +8,7 @@ fn metadata(source: &dyn Source, directory: &str) -> Option<String> {
     tree::text(source, &within(directory, "PKG-INFO"))
 }
 
-/// A field of the metadata's head.
+/// A header field of the metadata.
 pub(super) fn field(source: &dyn Source, name: &str) -> Option<String> {
     fields(&metadata(source, "")?, name).next().map(str::to_owned)
 }
@@ -18,7 +18,7 @@ fn fields<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
     head.filter_map(move |line| line.strip_prefix(name)?.strip_prefix(": ").map(str::trim))
 }
 
-/// What it needs to run, where it is a source distribution; what only its extras need is left out.
+/// Its run-time requirements if it is a source distribution, without those of extras.
 pub(super) fn requirements(source: &dyn Source, directory: &str) -> Option<Vec<String>> {
     let text = metadata(source, directory)?;
     let named: Vec<String> =
@@ -35,7 +35,7 @@ pub(super) fn requirements(source: &dyn Source, directory: &str) -> Option<Vec<S
     let mut needs = Vec::new();
     for line in list.lines().map(str::trim).filter(|line| !line.is_empty()) {
         match (line.strip_prefix('[').and_then(|l| l.strip_suffix(']')), &section) {
-            // `[:marker]` holds what is needed under a condition, `[extra]` what an extra adds.
+            // `[:marker]` contains conditional requirements, `[extra]` those of an extra.
             (Some(head), _) => section = head.strip_prefix(':').map(|marker| format!(" ; {marker}")),
             (None, Some(marker)) => needs.push(format!("{line}{marker}")),
             (None, None) => {}

@@ -1,6 +1,6 @@
-//! What a layer of packages consists of, and the commands that fill it.
+//! A layer of packages and the commands that fill it.
 //!
-//! Invariant: what a lock file pins is installed as pinned, with hashes checked where the file has them.
+//! Invariant: packages pinned by a lock file are installed in the pinned version, and hashes in the file are checked.
 
 use std::collections::BTreeMap;
 
@@ -9,33 +9,33 @@ use super::{PACKAGES, local::Local};
 pub(super) const PIP_INSTALL: &str =
     "python3 -m pip install --no-compile --no-warn-script-location --root-user-action=ignore";
 
-/// What a layer consists of.
+/// A layer of packages.
 #[derive(Debug, Default)]
 pub(super) struct Layer {
     pub(super) tool: &'static str,
     pub(super) because: Vec<String>,
-    /// The files that name the packages, in words.
+    /// The files that list the packages, for the step's description.
     pub(super) named: String,
     pub(super) inputs: Vec<String>,
     pub(super) unversioned: Vec<String>,
     pub(super) files: BTreeMap<String, String>,
-    /// Empty where nothing is needed; else ends with a line's end.
+    /// Empty if there are no dependencies; otherwise ends with a newline.
     pub(super) run: String,
     pub(super) tools: Vec<String>,
     pub(super) notes: Vec<String>,
     /// Packages of the tree that the bundle builds.
     pub(super) locals: Vec<Local>,
-    /// Whether the command reads what their build backends say they need.
+    /// Whether the command reads the requirements reported by their build backends.
     pub(super) asks_backends: bool,
-    /// Whether the archive holds the sources, beside the packages.
+    /// Whether the archive contains the sources in addition to the packages.
     pub(super) sources: bool,
-    /// Patterns that keep out of the bundle what it does not need.
+    /// Patterns that exclude from the bundle what it does not need.
     pub(super) without: Vec<String>,
-    /// The directory of the one member of a workspace that is wanted; empty where all of the tree is.
+    /// The directory of the requested workspace member; empty for the whole tree.
     pub(super) directory: String,
 }
 
-/// What makes Python's tools give the same bytes twice, and keep out of the home directory.
+/// Variables that make Python's tools reproducible and keep them out of the home directory.
 pub(super) fn variables() -> BTreeMap<String, String> {
     [
         ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
@@ -53,8 +53,8 @@ pub(super) fn variables() -> BTreeMap<String, String> {
     .into()
 }
 
-/// A command that takes the packages and their commands out of a virtual environment, whose other files hold the path
-/// where it was made.
+/// A command that copies packages and commands out of a virtual environment, whose other files contain the path where
+/// it was created.
 pub(super) fn from_environment() -> String {
     format!(
         "cp -a .venv/lib/python3*/site-packages/. {PACKAGES}/\n\

@@ -1,7 +1,8 @@
-//! Packages whose sources lie in the tree: the project itself, members of its workspace, directories that a
+//! Packages whose sources are in the tree: the project itself, members of its workspace, and directories that a
 //! requirements file names.
 //!
-//! Invariant: their sources enter no step that has the network. A layer installs what they need; the bundle builds them.
+//! Invariant: their sources are not inputs of any step with network access. A layer installs their dependencies; the
+//! bundle builds them.
 
 use toml::{Table, Value};
 
@@ -16,15 +17,15 @@ use kiln_plan::Source;
 pub(super) struct Local {
     /// Its directory; empty for the root.
     pub(super) directory: String,
-    /// The extras that are asked for.
+    /// The requested extras.
     pub(super) extras: Vec<String>,
-    /// Its name, where a file states it.
+    /// Its name, if a file states it.
     pub(super) name: Option<String>,
-    /// What builds it.
+    /// Its build requirements.
     pub(super) backend: Vec<String>,
-    /// What it needs to run; `None` where only its build backend can tell.
+    /// Its run-time requirements; `None` if only its build backend knows them.
     pub(super) needs: Option<Vec<String>>,
-    /// Whether `[project]` states what it needs.
+    /// Whether `[project]` lists its requirements.
     pub(super) stated: bool,
 }
 
@@ -48,7 +49,7 @@ impl Local {
         })
     }
 
-    /// As pip wants a directory to be written.
+    /// The directory in the form that pip expects.
     pub(super) fn path(&self) -> String {
         if self.directory.is_empty() { ".".to_owned() } else { format!("./{}", self.directory) }
     }
@@ -63,17 +64,17 @@ impl Local {
     }
 }
 
-/// Whether a directory is a package that pip could build.
+/// Whether a directory is a package that pip can build.
 pub(super) fn is_there(source: &dyn Source, directory: &str) -> bool {
     ["pyproject.toml", "setup.py"].iter().any(|name| tree::has(source, &within(directory, name)))
 }
 
-/// A file of a directory.
+/// The path of a file in a directory.
 pub(super) fn within(directory: &str, name: &str) -> String {
     if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
 
-/// What `[project]` says is needed to run with these extras; `None` where it leaves that to the build backend.
+/// The run-time requirements in `[project]` with these extras; `None` if they are left to the build backend.
 fn stated(project: &Table, extras: &[String]) -> Option<Vec<String>> {
     let dynamic = |key: &str| {
         let list = project.get("dynamic").and_then(Value::as_array);
@@ -95,7 +96,7 @@ fn stated(project: &Table, extras: &[String]) -> Option<Vec<String>> {
         next += 1;
         let of_extra = optional.into_iter().flatten().find(|(key, _)| requirements::normalised(key) == extra);
         for need in list(of_extra.map(|(_, value)| value)) {
-            // An extra may name others of its own package.
+            // An extra may refer to others of its own package.
             if requirements::normalised(requirements::name(&need)) == own {
                 let more = requirements::extras(&need).into_iter().filter(|e| !wanted.contains(e)).collect::<Vec<_>>();
                 wanted.extend(more);
@@ -107,8 +108,8 @@ fn stated(project: &Table, extras: &[String]) -> Option<Vec<String>> {
     Some(needs)
 }
 
-/// What builds a package: what `[build-system]` requires, else what pip takes where it says nothing; and what a
-/// `setup.py` asks for besides.
+/// A package's build requirements: those in `[build-system]`, or pip's defaults without that section, and the
+/// `setup_requires` of a `setup.py`.
 fn backend(source: &dyn Source, directory: &str, pyproject: &Table) -> Vec<String> {
     let system = pyproject.get("build-system").and_then(|b| b.get("requires")).and_then(Value::as_array);
     let mut requires: Vec<String> = match system {
@@ -121,7 +122,7 @@ fn backend(source: &dyn Source, directory: &str, pyproject: &Table) -> Vec<Strin
             requires.push("wheel".to_owned());
         }
     }
-    // What these ask for beside their list, where the system lacks it.
+    // Additional requirements of these backends if the system lacks the tools.
     for (tool, others) in [("meson-python", &["ninja"][..]), ("scikit-build-core", &["cmake", "ninja"][..])] {
         if requires.iter().any(|r| requirements::normalised(requirements::name(r)) == tool) {
             requires.extend(others.iter().map(|other| (*other).to_owned()));
@@ -136,7 +137,7 @@ fn backend(source: &dyn Source, directory: &str, pyproject: &Table) -> Vec<Strin
     requires
 }
 
-/// `setup_requires` of `setup.py`, where it is a list of texts, and of `setup.cfg`.
+/// `setup_requires` in `setup.py`, if it is a list of strings, and in `setup.cfg`.
 fn setup_requires(source: &dyn Source, directory: &str) -> Vec<String> {
     let mut found = Vec::new();
     let script = tree::text(source, &within(directory, "setup.py")).unwrap_or_default();

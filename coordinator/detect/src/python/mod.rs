@@ -1,7 +1,7 @@
 //! Python: uv, poetry and pip.
 //!
-//! The layer is a directory of installed packages, not a virtual environment, whose files hold the path where it was
-//! made. The bundle adds the project, and byte code whose validity does not hang on times.
+//! The layer is a directory of installed packages rather than a virtual environment, whose files contain the path where
+//! it was created. The bundle adds the project, and byte code whose validity does not depend on timestamps.
 
 mod bundle;
 mod crates;
@@ -21,12 +21,12 @@ use super::{Detected, Error, Identity, found::artifact, staging::OUT, tree};
 use kiln_plan::{ArtifactKind, Source, View};
 pub(super) use uv::PACKAGE;
 
-/// Where the layer holds the packages.
+/// Where the layer has the packages.
 const PACKAGES: &str = ".kiln/packages";
-/// Where the layer holds the tools that build the project itself.
+/// Where the layer has the tools that build the project itself.
 const BACKEND: &str = ".kiln/backend";
 
-/// The name and version that `pyproject.toml` says, or the metadata of a source distribution.
+/// The name and version in `pyproject.toml`, or in a source distribution's metadata.
 pub(super) fn identity(source: &dyn Source) -> Identity {
     let stated = stated_identity(source);
     Identity {
@@ -45,17 +45,17 @@ fn stated_identity(source: &dyn Source) -> Identity {
     Identity { name: field("name"), version: field("version") }
 }
 
-/// The file that names what production needs, where there is one.
+/// The file that lists production's requirements, if there is one.
 pub(super) fn requirements_file(source: &dyn Source) -> Option<String> {
     requirements::main_file(source)
 }
 
-/// A Python project in the root of the tree.
+/// Detects a Python project in the root of the tree.
 pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option<Detected>, Error> {
     let pyproject = tree::toml(source, "pyproject.toml")?;
     let requirements = requirements::main_file(source);
     let manifests = tree::all_of(source, &["pyproject.toml", "setup.py", "setup.cfg"]);
-    // A `pyproject.toml` may hold nothing but a linter's settings.
+    // A `pyproject.toml` may only contain a linter's settings.
     let built = pyproject.as_ref().is_some_and(|p| {
         p.contains_key("project")
             || p.contains_key("build-system")
@@ -125,7 +125,7 @@ impl Project<'_> {
         Ok(layer)
     }
 
-    /// Whether the project is installed as a package, and not only run from its sources.
+    /// Whether the project is installed as a package, rather than only run from its sources.
     fn is_package(&self) -> bool {
         let tool = |name: &str, key: &str| {
             self.pyproject.get("tool").and_then(|t| t.get(name)).and_then(|t| t.get(key)).and_then(Value::as_bool)
@@ -139,7 +139,7 @@ impl Project<'_> {
         let Some(project) = self.pyproject.get("project").filter(|_| !tree::has(self.source, "uv.lock")) else {
             return false;
         };
-        // Nothing says how it is built: a package has commands, settings for its build, or modules named like it.
+        // If no build backend is named: a package has commands, build settings, or modules with its name.
         let settings = self.pyproject.get("tool").is_some_and(|t| t.get("setuptools").is_some());
         let commands = ["scripts", "gui-scripts", "entry-points"].iter().any(|key| project.get(key).is_some());
         let name = project.get("name").and_then(Value::as_str).unwrap_or_default();
@@ -148,13 +148,13 @@ impl Project<'_> {
         settings || commands || modules.iter().any(|path| tree::has(self.source, path))
     }
 
-    /// Whether a program lies in the root, or in the member that is wanted, which a package would leave behind.
+    /// Whether there is a program in the root, or in the requested member, that a package would not include.
     fn is_application(&self) -> bool {
         let directory = self.source.member().unwrap_or_default();
         APPLICATION.iter().any(|name| tree::has(self.source, &local::within(directory, name)))
     }
 
-    /// Refuses a lock file that lacks a package which `pyproject.toml` names.
+    /// Rejects a lock file that lacks a package named in `pyproject.toml`.
     fn check_lock(&self, lock: &str, command: &str) -> Result<(), Error> {
         let parsed = tree::toml(self.source, lock)?.unwrap_or_default();
         let packages = parsed.get("package").and_then(Value::as_array);

@@ -1,7 +1,7 @@
-//! pip: a requirements file, or what a package says it needs.
+//! pip: a requirements file, or a package's own requirements.
 //!
-//! Invariant: directories of the tree are taken out of what pip installs with the network, and what they need is put in
-//! their place.
+//! Invariant: directories of the tree are removed from what pip installs with network access, and replaced by their
+//! requirements.
 
 use toml::Value;
 
@@ -14,9 +14,9 @@ use super::{
     requirements::{self, Requirements},
 };
 
-/// What packages of the tree need, where their manifests state it.
+/// The requirements of packages of the tree that their manifests state.
 const STATED: &str = ".kiln/requirements.txt";
-/// Versions that the developers' list pins.
+/// Versions pinned by the development requirements.
 const CONSTRAINTS: &str = ".kiln/constraints.txt";
 
 impl Project<'_> {
@@ -30,7 +30,7 @@ impl Project<'_> {
             ..Layer::default()
         };
         let mut options = String::new();
-        // What pins everything with hashes is a whole lock; pip would take nothing else beside it.
+        // A list that pins everything with hashes is a complete lock; pip would accept nothing in addition.
         let locked = listed.as_ref().is_some_and(|list| list.hashed);
         if let (Some(file), Some(list)) = (&self.requirements, listed) {
             layer.because.push(format!("`{file}` names what it needs"));
@@ -71,7 +71,7 @@ impl Project<'_> {
         layer.asks_backends = !locked && locals.iter().any(|l| l.needs.is_none());
         let mut needs: Vec<String> = Vec::new();
         if !self.is_package() && self.pyproject.contains_key("project") {
-            // An application that `[project]` describes, but that nothing builds.
+            // An application described by `[project]` that nothing builds.
             needs.extend(Local::read(self.source, "", Vec::new())?.needs.unwrap_or_default());
         }
         if layer.asks_backends {
@@ -110,7 +110,7 @@ impl Project<'_> {
         Ok(layer)
     }
 
-    /// The packages of the tree that are to be installed: what the list names, and the project itself.
+    /// The packages of the tree to install: those in the list, and the project itself.
     fn locals(&self, listed: Option<&Requirements>) -> Result<Vec<Local>, Error> {
         let mut wanted: Vec<(String, Vec<String>)> = listed.map(|list| list.directories.clone()).unwrap_or_default();
         let poetry = self.pyproject.get("tool").and_then(|t| t.get("poetry")).and_then(|p| p.get("dependencies"));

@@ -1,6 +1,6 @@
 //! Poetry: a project with its `poetry.lock`.
 //!
-//! Invariant: directories of the tree that the lock names are built by the bundle, and everything else is in the layer.
+//! Invariant: directories of the tree in the lock file are built by the bundle, and everything else is in the layer.
 
 use toml::Value;
 
@@ -52,7 +52,7 @@ impl Project<'_> {
         }
         Ok(Layer {
             tool: "poetry",
-            because: vec!["`pyproject.toml` is a project".into(), "`poetry.lock` locks what it needs".into()],
+            because: vec!["`pyproject.toml` is a project".into(), "`poetry.lock` locks its dependencies".into()],
             named: "`poetry.lock`".into(),
             inputs: key,
             unversioned,
@@ -69,7 +69,7 @@ impl Project<'_> {
     }
 }
 
-/// Whether a locked package is of the group `main`, which older locks call a category, and no extra's alone.
+/// Whether a locked package is in the group `main` (older lock files call it a category), and not only in an extra.
 fn in_production(package: &Value) -> bool {
     let groups = package.get("groups").and_then(Value::as_array);
     let main = match (groups, package.get("category").and_then(Value::as_str)) {

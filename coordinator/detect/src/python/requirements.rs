@@ -1,36 +1,36 @@
-//! Requirements files: which one counts, what it includes, and which files of the tree it names.
+//! Requirements files: which one is used, what it includes, and which files of the tree it refers to.
 //!
-//! Invariant: hashes are required exactly where every requirement has one, for pip refuses anything else.
+//! Invariant: hashes are required exactly if every requirement has one, because pip accepts nothing else.
 
 use std::collections::BTreeMap;
 
 use super::{super::tree, local};
 use kiln_plan::Source;
 
-/// What a requirements file says.
+/// The contents of a requirements file.
 #[derive(Debug, Default)]
 pub(super) struct Requirements {
     /// The file and those it includes.
     pub(super) files: Vec<String>,
     /// Other files and directories of the tree that pip reads: wheels, source archives, `--find-links`.
     pub(super) archives: Vec<String>,
-    /// Those of the files that name packages of the tree, without these.
+    /// Files that refer to packages of the tree, rewritten without these references.
     pub(super) rewritten: BTreeMap<String, String>,
-    /// Directories of the tree that are to be installed, with their extras.
+    /// Directories of the tree to install, with their extras.
     pub(super) directories: Vec<(String, Vec<String>)>,
-    /// The packages that are named.
+    /// Names of the packages.
     pub(super) names: Vec<String>,
-    /// `name==version`, where one version is named.
+    /// `name==version`, for exact versions.
     pub(super) pins: Vec<String>,
     /// Whether every requirement has a hash.
     pub(super) hashed: bool,
-    /// Whether a requirement is fetched by git.
+    /// Whether a requirement is fetched with git.
     pub(super) git: bool,
-    /// What is loose about it.
+    /// A warning about unpinned requirements.
     pub(super) note: Option<String>,
 }
 
-/// Where projects keep what production needs.
+/// Usual paths of production's requirements.
 const USUAL: [&str; 12] = [
     "requirements.txt",
     "requirements.lock",
@@ -46,10 +46,10 @@ const USUAL: [&str; 12] = [
     "requirements/app.txt",
 ];
 
-/// The file that names what production needs.
+/// The file with production's requirements.
 pub(super) fn main_file(source: &dyn Source) -> Option<String> {
     let first = tree::first_of(source, &USUAL)?;
-    // A `requirements.txt` that leads to the developers' list leaves production to a file of its own.
+    // If a `requirements.txt` includes the development requirements, production has another file.
     let development = |path: &String| {
         let stem = tree::base(path).trim_end_matches(".txt");
         stem.split(['-', '_', '.'])
@@ -87,7 +87,7 @@ pub(super) fn read(source: &dyn Source, file: &str) -> Requirements {
                     continue;
                 }
                 Line::Editable(plain) => {
-                    // pip installs nothing editable into a directory of its own.
+                    // pip cannot install editable requirements into a target directory.
                     all.git |= plain.contains("git+");
                     changed = true;
                     kept.push_str(&plain);
@@ -123,7 +123,7 @@ pub(super) fn read(source: &dyn Source, file: &str) -> Requirements {
             all.rewritten.insert(path, kept);
         }
     }
-    // A constraint pins what other lines leave loose.
+    // A constraint pins what other lines leave open.
     let pinned = constraints.iter().map(|path| text(source, path) + "\n").collect::<String>();
     let pinned: Vec<String> = logical_lines(&pinned)
         .filter(|(_, line)| line.split(';').next().is_some_and(|wanted| wanted.contains("==")))
@@ -144,7 +144,7 @@ pub(super) fn read(source: &dyn Source, file: &str) -> Requirements {
     all
 }
 
-/// A requirements file; PowerShell writes it as UTF-16, which pip takes.
+/// Reads a requirements file; PowerShell writes UTF-16, which pip accepts.
 fn text(source: &dyn Source, path: &str) -> String {
     let bytes = source.read(path).unwrap_or_default();
     let wide = |of: fn([u8; 2]) -> u16| {
@@ -159,19 +159,19 @@ fn text(source: &dyn Source, path: &str) -> String {
     }
 }
 
-/// What a line of a requirements file means.
+/// The meaning of a line.
 enum Line {
-    /// Another file of the tree is read.
+    /// Includes another file of the tree.
     Include { path: String, constraint: bool },
     /// Files of the tree that pip installs from.
     Archives(String),
     /// A directory of the tree, with extras.
     Directory(String, Vec<String>),
-    /// Something editable from elsewhere, written as a plain requirement.
+    /// An editable requirement from elsewhere, rewritten as an ordinary one.
     Editable(String),
     /// A package.
     Requirement,
-    /// An option, or nothing.
+    /// An option, or an empty line.
     Other,
 }
 
@@ -179,7 +179,7 @@ fn parse(source: &dyn Source, file: &str, line: &str) -> Line {
     let option = |names: [&str; 2]| {
         let rest = names.iter().find_map(|name| line.strip_prefix(name).map(|rest| (name.starts_with("--"), rest)));
         let (long, rest) = rest?;
-        // `-rfile` is as good as `-r file`, but `--requirementfile` is nothing.
+        // `-rfile` means `-r file`, but `--requirementfile` is invalid.
         (!long || rest.starts_with([' ', '='])).then(|| rest.trim_start_matches([' ', '=']).trim())
     };
     let beside = |path: &str| tree::join(tree::parent(file), path);
@@ -208,7 +208,7 @@ fn parse(source: &dyn Source, file: &str, line: &str) -> Line {
         None => (place, ""),
     };
     let bare = bare.strip_prefix("file:").unwrap_or(bare).split('#').next().unwrap_or(bare);
-    // pip takes a path from where it runs, which is the root.
+    // pip resolves paths relative to its working directory, the root.
     if let Some(path) = tree::join("", bare).filter(|_| !bare.contains("://")) {
         let explicit = editable || bare.contains('/') || bare.starts_with('.') || place.starts_with("file:");
         if explicit && local::is_there(source, &path) {
@@ -223,7 +223,7 @@ fn parse(source: &dyn Source, file: &str, line: &str) -> Line {
     if editable { Line::Editable(text.to_owned()) } else { Line::Requirement }
 }
 
-/// Lines as pip joins them: as written, and without comments.
+/// Logical lines, joined like pip does: as written, and without comments.
 fn logical_lines(text: &str) -> impl Iterator<Item = (String, String)> + '_ {
     let mut lines = text.split_inclusive('\n');
     std::iter::from_fn(move || {
@@ -244,7 +244,7 @@ fn logical_lines(text: &str) -> impl Iterator<Item = (String, String)> + '_ {
     })
 }
 
-/// Tools that a developer runs and production does not.
+/// Development tools that production does not need.
 const DEVELOPMENT: [&str; 24] = [
     "autopep8",
     "black",
@@ -273,7 +273,7 @@ const DEVELOPMENT: [&str; 24] = [
 ];
 
 impl Requirements {
-    /// The first tool among the packages that only developers run.
+    /// The first development tool among the packages.
     pub(super) fn development_tool(&self) -> Option<&str> {
         let tool = |name: &&String| {
             DEVELOPMENT.contains(&name.as_str()) || name.starts_with("pytest-") || name.starts_with("flake8-")
@@ -282,20 +282,20 @@ impl Requirements {
     }
 }
 
-/// The name of the package that a requirement means.
+/// The package name in a requirement.
 pub(super) fn name(requirement: &str) -> &str {
     let end = requirement.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')));
     &requirement[..end.unwrap_or(requirement.len())]
 }
 
-/// The extras that a requirement asks for, normalised.
+/// The extras in a requirement, normalised.
 pub(super) fn extras(requirement: &str) -> Vec<String> {
     let list = requirement.split(';').next().and_then(|r| r.split_once('[')).and_then(|(_, r)| r.split_once(']'));
     let list = list.map(|(list, _)| list).unwrap_or_default();
     list.split(',').map(normalised).filter(|extra| !extra.is_empty()).collect()
 }
 
-/// The form in which two names of one package are equal.
+/// A normalised name, equal for all spellings of a package.
 pub(super) fn normalised(name: &str) -> String {
     let mut out = String::new();
     for part in name.trim().to_lowercase().split(['-', '_', '.']).filter(|p| !p.is_empty()) {

@@ -1,6 +1,6 @@
-//! Packages whose version is the commit's: their build backends ask git, which a step has not.
+//! Packages whose version comes from the commit: their build backends call git, which a step does not have.
 //!
-//! Invariant: only steps that run such a backend are told the version, for it makes each commit a key of its own.
+//! Invariant: only steps that run such a backend get the version, because it gives every commit a new key.
 
 use super::{
     super::tree,
@@ -11,7 +11,7 @@ use kiln_plan::{Source, Step};
 
 const VERSION: (&str, &str) = (".kiln/version.py", include_str!("scripts/version.py"));
 
-/// Backends that read a variable in place of git, and the variable.
+/// Backends that read a variable instead of git, with the variable.
 const VARIABLES: [(&str, &str); 8] = [
     ("setuptools-scm", "SETUPTOOLS_SCM_PRETEND_VERSION"),
     ("vcs-versioning", "SETUPTOOLS_SCM_PRETEND_VERSION"),
@@ -23,10 +23,10 @@ const VARIABLES: [(&str, &str); 8] = [
     ("pdm-backend", "PDM_BUILD_SCM_VERSION"),
 ];
 
-/// Backends that read the metadata of a source distribution in place of git.
+/// Backends that read a source distribution's metadata instead of git.
 const METADATA: [&str; 2] = ["versioningit", "setuptools-git-versioning"];
 
-/// Tells a step the version where one of the packages that it builds asks for it.
+/// Passes the version to a step if one of the packages that it builds needs it.
 pub(super) fn tell<'a>(step: &mut Step, source: &dyn Source, locals: impl Iterator<Item = &'a Local>) {
     let mut variables: Vec<&str> = Vec::new();
     let mut metadata: Vec<String> = Vec::new();
@@ -55,7 +55,7 @@ pub(super) fn tell<'a>(step: &mut Step, source: &dyn Source, locals: impl Iterat
             "    printf 'Metadata-Version: 2.1\\nName: unknown\\nVersion: %s\\n' \"$version\" > {path}\n"
         ));
     }
-    // Without a commit a source distribution's own metadata has the version.
+    // Without a commit, a source distribution's own metadata contains the version.
     step.run = format!(
         "if [ -n \"$KILN_COMMIT\" ]; then\n    version=\"$(python3 {})\"\n{commands}fi\n{}",
         VERSION.0, step.run

@@ -1,6 +1,6 @@
 //! uv: a project or a workspace with its `uv.lock`.
 //!
-//! Invariant: what the lock takes from the tree is built by the bundle, and everything else is in the layer.
+//! Invariant: packages of the tree in the lock file are built by the bundle, and everything else is in the layer.
 
 use toml::Value;
 
@@ -13,14 +13,14 @@ use super::{
 };
 use kiln_plan::below;
 
-/// Has uv install what one member of a workspace needs.
+/// Makes uv install what one workspace member needs.
 pub(crate) const PACKAGE: &str = " --package ";
 
-/// A package that the lock takes from the tree.
+/// A package of the tree in the lock file.
 struct Member {
     name: String,
     directory: String,
-    /// Whether it is installed, and not only a list of what others need.
+    /// Whether it is installed, rather than only a list of dependencies.
     installed: bool,
 }
 
@@ -45,7 +45,7 @@ impl Project<'_> {
                 locals.push(package);
             }
         }
-        // Members that the lock knows by their group alone.
+        // Members that are only in the lock file because of their dependency group.
         key.extend(tree::named(self.source, |name| name == "pyproject.toml"));
         key.push("uv.lock".to_owned());
         key.sort();
@@ -57,7 +57,7 @@ impl Project<'_> {
         archives.dedup();
 
         let git = packages.iter().any(|p| p.get("source").is_some_and(|s| s.get("git").is_some()));
-        // A lock is held against the manifests, where these say everything.
+        // The lock file is checked against the manifests if these state everything.
         let check = if stated { "--locked" } else { "--frozen" };
         let is_project = root.is_some() || self.pyproject.contains_key("project");
         let all = match wanted {
@@ -74,7 +74,7 @@ impl Project<'_> {
             (true, None) => "`pyproject.toml` is a project",
             _ => "`pyproject.toml` is a workspace of uv",
         };
-        let mut because = vec![because.to_owned(), "`uv.lock` locks what it needs".to_owned()];
+        let mut because = vec![because.to_owned(), "`uv.lock` locks its dependencies".to_owned()];
         let mut without = Vec::new();
         if let Some(member) = wanted {
             without = others(&members, &needed);
@@ -108,7 +108,7 @@ impl Project<'_> {
     }
 }
 
-/// Patterns that keep members out which are not needed; not those around or inside of one that is.
+/// Patterns that exclude unneeded members, except those that contain or are inside a needed one.
 fn others(members: &[Member], needed: &[String]) -> Vec<String> {
     let (kept, others): (Vec<&Member>, Vec<&Member>) = members.iter().partition(|m| needed.contains(&m.name));
     let apart = |one: &str, other: &str| below(one, other).is_none() && below(other, one).is_none();
@@ -137,7 +137,7 @@ fn members(packages: &[&Value]) -> Result<Vec<Member>, Error> {
     Ok(members)
 }
 
-/// The names of what the root needs, itself included; of what any member needs, where there is no root.
+/// The names of everything the root needs, including itself; without a root, of everything any member needs.
 fn needed(packages: &[&Value], root: Option<&Member>, members: &[Member]) -> Vec<String> {
     let mut names: Vec<String> = match root {
         Some(root) => vec![root.name.clone()],
@@ -151,7 +151,7 @@ fn needed(packages: &[&Value], root: Option<&Member>, members: &[Member]) -> Vec
             if own.as_deref() != Some(&name) {
                 continue;
             }
-            // Which extras are asked for is not looked at: a member too many is built, none is left out.
+            // Requested extras are not considered: at worst, a member is built unnecessarily.
             let extras = package.get("optional-dependencies").and_then(Value::as_table);
             let extras = extras.into_iter().flatten().filter(|_| root.is_none_or(|r| r.name != name));
             let lists = package.get("dependencies").into_iter().chain(extras.map(|(_, list)| list));
@@ -164,14 +164,14 @@ fn needed(packages: &[&Value], root: Option<&Member>, members: &[Member]) -> Vec
     names
 }
 
-/// The file or directory of the tree from which a package is installed as it is.
+/// The file or directory of the tree from which a package is installed unchanged.
 fn archive(package: &Value) -> Option<String> {
     let source = package.get("source")?;
     let place = source.get("path").or_else(|| source.get("registry"))?.as_str()?;
     (!place.contains("://")).then(|| tree::join("", place)).flatten().filter(|path| !path.is_empty())
 }
 
-/// Whether `pyproject.toml` is a workspace, with or without a project of its own.
+/// Whether `pyproject.toml` is a workspace, with or without its own project.
 pub(super) fn is_workspace(pyproject: &toml::Table) -> bool {
     let uv = pyproject.get("tool").and_then(|t| t.get("uv"));
     uv.is_some_and(|uv| uv.get("workspace").is_some())

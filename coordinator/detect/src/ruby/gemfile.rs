@@ -1,9 +1,9 @@
-//! What a `Gemfile` names: gems, and files that it reads.
+//! The gems in a `Gemfile`, and the files that it reads.
 
 use super::super::tree;
 use kiln_plan::Source;
 
-/// The gems that a `Gemfile` names outright; what stands under a condition counts as well.
+/// The gems that a `Gemfile` names literally, including conditional ones.
 pub(super) fn gems(gemfile: &str) -> Vec<String> {
     let lines = gemfile.lines().filter_map(|line| line.trim().strip_prefix("gem"));
     lines
@@ -12,8 +12,8 @@ pub(super) fn gems(gemfile: &str) -> Vec<String> {
         .collect()
 }
 
-/// Files of the tree that the `Gemfile` evaluates or reads, and those that they do; as paths, and globs where it
-/// has them. Specifications of gems are left out.
+/// Files of the tree that the `Gemfile` and the files it evaluates read, as paths or globs. Gem specifications are
+/// omitted.
 pub(super) fn reads(source: &dyn Source) -> Vec<String> {
     let mut found = vec!["Gemfile".to_owned()];
     let mut next = 0;
@@ -39,20 +39,21 @@ pub(super) fn reads(source: &dyn Source) -> Vec<String> {
     found
 }
 
-/// `#{__dir__}/x` is `x`, seen from the file.
+/// `#{__dir__}/x` is `x`, relative to the file.
 fn bare(literal: &str) -> &str {
     let rest = literal.strip_prefix("#{").and_then(|rest| rest.split_once('}')).map(|(_, rest)| rest);
     rest.unwrap_or(literal).trim_start_matches('/')
 }
 
-/// Where a text names a file, seen from the root, from the file's directory, or as `File.expand_path("../x", __FILE__)`.
+/// The file that a string refers to, relative to the root, to the file's directory, or as `File.expand_path("../x",
+/// __FILE__)`.
 fn place(source: &dyn Source, file: &str, text: &str) -> Option<String> {
     if text.is_empty() || text.contains("://") {
         return None;
     }
     let mut seen = ["", tree::parent(file), file].into_iter().filter_map(|base| tree::join(base, text));
     if text.contains('*') {
-        // A glob of files, not of directories whose sources would come along.
+        // A glob for files, not for directories whose sources would be included.
         let files = tree::base(text).contains('.') && !text.contains('{');
         return seen.find(|_| files);
     }

@@ -1,26 +1,26 @@
-//! `Gemfile.lock`: what it names, section by section.
+//! Parses `Gemfile.lock` section by section.
 //!
-//! Invariant: a gem of the tree whose version something outside the tree's gems asks for is never called bare.
+//! Invariant: a gem of the tree is never in `bare` if something outside the tree's gems requires it by version.
 
 use std::collections::BTreeSet;
 
-/// What a lock file names.
+/// The contents of a lock file.
 #[derive(Debug, Default)]
 pub struct Lock {
-    /// Directories of the tree that hold gems.
+    /// Directories of the tree that contain gems.
     pub directories: Vec<String>,
     /// The gems in them.
     pub own: BTreeSet<String>,
-    /// Those whose version may be left out, for nothing but each other asks for it.
+    /// Those whose version may be removed, because only each other requires them.
     pub bare: BTreeSet<String>,
-    /// Gems of a registry.
+    /// Gems from a registry.
     pub registry: BTreeSet<String>,
     /// Whether gems come from git.
     pub git: bool,
 }
 
 impl Lock {
-    /// Reads a lock file; lines of another form are passed over.
+    /// Reads a lock file; unknown lines are ignored.
     pub fn read(text: &str) -> Self {
         let mut lock = Lock::default();
         let mut wanted: BTreeSet<String> = BTreeSet::new();
@@ -49,7 +49,7 @@ impl Lock {
     }
 }
 
-/// The name and what stands in parentheses of `name (version)`; a trailing `!` marks a gem that has a source.
+/// The parts of `name (version)`; a trailing `!` marks a gem with an explicit source.
 pub fn entry(line: &str) -> (&str, Option<&str>) {
     let line = line.trim().trim_end_matches('!');
     match line.split_once(" (") {

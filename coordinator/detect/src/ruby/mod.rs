@@ -1,7 +1,7 @@
 //! Ruby: a `Gemfile` with its lock.
 //!
-//! The layer holds the gems under `vendor/bundle`; the archive is the application with them and with bundler's settings,
-//! so that `bundle exec` finds them.
+//! The layer has the gems in `vendor/bundle`; the archive is the application with these and bundler's settings, so that
+//! `bundle exec` finds them.
 
 mod gemfile;
 pub mod lock;
@@ -18,10 +18,10 @@ use super::{
 };
 use kiln_plan::{ArtifactKind, Source, Step};
 
-/// Where `bundle cache` keeps gems.
+/// Where `bundle cache` stores gems.
 const CACHE: &str = "vendor/cache";
 const SPECS: (&str, &str) = (".kiln/specs.rb", include_str!("specs.rb"));
-/// Tells bundler where the archive has its gems, wherever it is unpacked.
+/// Configures bundler to find the archive's gems, wherever it is unpacked.
 const SETTINGS: &str = "\
 mkdir -p .kiln/out/.bundle
 touch .kiln/out/.bundle/config
@@ -30,7 +30,7 @@ printf 'BUNDLE_PATH: \"vendor/bundle\"\\nBUNDLE_DEPLOYMENT: \"true\"\\nBUNDLE_WI
     >> .kiln/out/.bundle/config
 ";
 
-/// A Ruby application says neither its name nor its version; a gem does in its `.gemspec`.
+/// A Ruby application has no declared name or version; a gem has them in its `.gemspec`.
 pub(super) fn identity(source: &dyn Source) -> Identity {
     let spec = source.paths().iter().find(|p| p.ends_with(".gemspec") && !p.contains('/'));
     let text = spec.and_then(|path| tree::text(source, path)).unwrap_or_default();
@@ -42,7 +42,7 @@ pub(super) fn identity(source: &dyn Source) -> Identity {
     Identity { name: field(".name"), version: field(".version").filter(literal) }
 }
 
-/// A Ruby project in the root of the tree.
+/// Detects a Ruby project in the root of the tree.
 pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option<Detected>, Error> {
     let Some(gemfile) = tree::text(source, "Gemfile") else { return Ok(None) };
     let wanted = gemfile::gems(&gemfile);
@@ -118,14 +118,14 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
     }))
 }
 
-/// A step that evaluates the specifications of the tree's own gems, which may read any file, and writes down what they
-/// come to: so the layer does not hang on the sources.
+/// A step that evaluates the specifications of the tree's own gems, which may read any file, and writes the results, so
+/// that the layer does not depend on the sources.
 fn specs(source: &dyn Source, lock: &Lock) -> Option<Step> {
     let below = |directory: &String| tree::join("", directory).map(|d| if d.is_empty() { d } else { format!("{d}/") });
     let directories: Vec<String> = lock.directories.iter().filter_map(below).collect();
     let found = tree::named(source, |name| name.ends_with(".gemspec"));
     let found = found.iter().filter(|path| !path.starts_with("vendor/bundle/") && !path.starts_with("vendor/cache/"));
-    // As deep as bundler looks.
+    // Bundler searches to the same depth.
     let reached = |path: &&String| {
         directories.iter().any(|d| path.strip_prefix(d.as_str()).is_some_and(|p| p.matches('/').count() <= 2))
     };
@@ -142,7 +142,7 @@ fn specs(source: &dyn Source, lock: &Lock) -> Option<Step> {
     Some(step)
 }
 
-/// Whether `vendor/cache` holds every gem of a registry that the lock names.
+/// Whether `vendor/cache` contains every registry gem in the lock file.
 fn all_cached(source: &dyn Source, lock: &Lock) -> bool {
     let there = |name: &str| {
         source.paths().iter().any(|path| {

@@ -1,7 +1,7 @@
-//! Whether `Cargo.lock` still fits the manifests.
+//! Checks that `Cargo.lock` matches the manifests.
 //!
-//! Invariant: a lock that `cargo --locked` accepts passes; of those it refuses, the usual ones are named here, before
-//! anything runs.
+//! Invariant: a lock file that `cargo --locked` accepts passes; the usual reasons for rejecting one are reported here,
+//! before anything runs.
 
 use std::collections::BTreeSet;
 
@@ -9,13 +9,13 @@ use toml::{Table, Value};
 
 use super::{super::Error, manifest::Package};
 
-/// What a `Cargo.lock` says.
+/// The contents of a `Cargo.lock`.
 pub(super) struct Lock {
     names: BTreeSet<String>,
     local: Vec<(String, String)>,
     /// Whether any package comes from outside the tree.
     pub(super) foreign: bool,
-    /// Packages of the tree that a package from outside needs: it is compiled against them, so no stub will do.
+    /// Packages of the tree that an outside package needs: it is compiled against them, so they cannot be stubs.
     pub(super) needed_from_outside: BTreeSet<String>,
 }
 
@@ -37,10 +37,10 @@ pub(super) fn read(lock: &Table) -> Lock {
     }
 }
 
-/// The packages of the tree that others need, and those that these need.
+/// The packages of the tree that outside packages need, and those that these need.
 fn needed_from_outside(packages: &[&Value]) -> BTreeSet<String> {
     let text = |package: &Value, key: &str| package.get(key).and_then(Value::as_str).map(str::to_owned);
-    // `name`, `name version`, or `name version (source)`: the latter is none of the tree.
+    // `name`, `name version`, or `name version (source)`; the latter is not in the tree.
     let local = |need: &str| {
         let words: Vec<&str> = need.split_whitespace().collect();
         packages.iter().copied().find(|package| {
@@ -66,7 +66,7 @@ fn needed_from_outside(packages: &[&Value]) -> BTreeSet<String> {
     found
 }
 
-/// Refuses a lock that lacks a member or a dependency of one, or has a member in another version.
+/// Rejects a lock file that lacks a member or its dependency, or has a member in another version.
 pub(super) fn check(lock: &Lock, packages: &[Package], root: &Table) -> Result<(), Error> {
     let stale =
         |fact: String| Error::StaleLock { lock: "Cargo.lock".into(), fact, command: "cargo update --workspace".into() };
@@ -97,7 +97,7 @@ pub(super) fn check(lock: &Lock, packages: &[Package], root: &Table) -> Result<(
     Ok(())
 }
 
-/// The package that a dependency means, which may be another than its key.
+/// The name of the package that a dependency refers to, which may differ from its key.
 fn dependency_name(key: &str, dependency: &Value, root: &Table) -> String {
     let inherited = dependency.get("workspace").and_then(Value::as_bool) == Some(true);
     let shared = root.get("workspace").and_then(|w| w.get("dependencies")).and_then(|d| d.get(key));

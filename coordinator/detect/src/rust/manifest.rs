@@ -1,7 +1,7 @@
-//! Which packages of the tree a Cargo build consists of, and what their manifests say.
+//! The packages of the tree that belong to a Cargo build, and their manifests.
 //!
-//! Invariant: the workspace's members come as Cargo finds them: the root package, what `members` matches, and path
-//! dependencies reached from these.
+//! Invariant: workspace members are found like Cargo finds them: the root package, directories that `members` matches,
+//! and path dependencies reached from these.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -15,11 +15,11 @@ use kiln_plan::{Source, matches};
 pub(crate) struct Package {
     /// Its directory; empty for the root.
     pub(crate) directory: String,
-    /// Its manifest, whole.
+    /// Its complete manifest.
     pub(crate) manifest: Table,
     /// Its name.
     pub(crate) name: String,
-    /// Whether it is a member of the workspace, and not a path dependency beside it.
+    /// Whether it is a workspace member, rather than an additional path dependency.
     pub(crate) member: bool,
 }
 
@@ -29,7 +29,7 @@ impl Package {
         self.path("Cargo.toml")
     }
 
-    /// A path in its directory as one in the tree.
+    /// The path in the tree of a file in its directory.
     pub(crate) fn path(&self, path: &str) -> String {
         tree::join(&self.directory, path).unwrap_or_else(|| path.to_owned())
     }
@@ -39,7 +39,7 @@ impl Package {
         self.manifest.get("package")?.get(key)
     }
 
-    /// Every table of dependencies, whatever their kind and target.
+    /// All dependency tables, of every kind and target.
     pub(crate) fn dependencies(&self) -> Vec<&Table> {
         let kinds = ["dependencies", "dev-dependencies", "build-dependencies"];
         let targets = self.manifest.get("target").and_then(Value::as_table);
@@ -77,7 +77,7 @@ pub(crate) fn local_packages(source: &dyn Source, root: &Table) -> Result<Vec<Pa
     }
     for path in source.paths().iter().filter(|p| p.ends_with("/Cargo.toml")) {
         let directory = tree::parent(path);
-        // A glob of `members` names directories, never what is below them.
+        // A glob in `members` matches directories, never what is below them.
         let named = members.iter().any(|glob| glob_is(glob, directory));
         if named && !matches(&exclude, directory) {
             queue.push_back(directory.to_owned());
@@ -110,7 +110,7 @@ fn glob_is(glob: &str, directory: &str) -> bool {
         || glob.contains("**") && matches(&[glob.to_owned()], directory)
 }
 
-/// The directories that a package's dependencies, the workspace's and the patches name.
+/// The directories named by a package's dependencies, the workspace's and the patches.
 fn path_dependencies(package: &Package, root: &Table) -> Vec<String> {
     let own = package.dependencies().into_iter().flatten().map(|(_, d)| (package.directory.as_str(), d));
     let shared = root.get("workspace").and_then(|w| w.get("dependencies")).and_then(Value::as_table);

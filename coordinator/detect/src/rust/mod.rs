@@ -1,8 +1,8 @@
 //! Rust: one crate or a workspace.
 //!
-//! Three layers: the packages that `Cargo.lock` names, those packages compiled, and the project itself. The first two
-//! see manifests and the lock file, with a stub in place of each source file that Cargo insists on; so an edited
-//! source recompiles the project alone.
+//! Three layers: the packages that `Cargo.lock` lists, those packages compiled, and the project itself. The inputs of
+//! the first two are manifests and the lock file, with a stub for each source file that Cargo requires, so an edited
+//! source recompiles only the project.
 
 mod lock;
 mod manifest;

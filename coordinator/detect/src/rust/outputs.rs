@@ -1,7 +1,7 @@
-//! What of a Cargo build is handed over.
+//! The outputs of a Cargo build that go into its artifact.
 //!
-//! Invariant: no two of its files have one place. Binaries of one name, which Cargo would write over each other, are built
-//! one after the other and kept apart by their packages' directories.
+//! Invariant: no two files have the same path. Binaries with equal names, which would overwrite each other, are built
+//! one after another and kept in separate directories named after their packages.
 
 use std::collections::BTreeMap;
 
@@ -15,14 +15,14 @@ use super::{
 };
 use kiln_plan::{Artifact, ArtifactKind, matches};
 
-/// What a build hands over.
+/// The outputs of a build.
 pub(super) struct Handed {
-    /// Where the step leaves it.
+    /// Their paths in the step.
     pub(super) outputs: Vec<String>,
     pub(super) artifacts: Vec<Artifact>,
-    /// What is left out.
+    /// Notes on what is omitted.
     pub(super) notes: Vec<String>,
-    /// Binaries of one name: package, name, where Cargo leaves it and where it goes.
+    /// Binaries with equal names: package, name, source and destination.
     shared: Vec<Shared>,
 }
 
@@ -34,7 +34,7 @@ struct Shared {
 }
 
 impl Handed {
-    /// The commands that build each binary whose name another has too.
+    /// The commands that build each binary whose name is not unique.
     pub(super) fn apart(&self, build: &str) -> String {
         let commands = self.shared.iter().map(|Shared { spec, name, from, to }| {
             let directory = tree::shell_word(tree::parent(to));
@@ -44,7 +44,7 @@ impl Handed {
     }
 }
 
-/// What a plain `cargo build` leaves that is worth handing over.
+/// The outputs of a plain `cargo build` that go into the artifact.
 pub(super) fn handed(project: &Project<'_>, name: &str) -> Result<Handed, Error> {
     let chosen = project.member.map_or_else(|| default_packages(project), |member| vec![member]);
     let directory = output_directory(project);
@@ -102,7 +102,7 @@ impl Handed {
         self.shared.push(Shared { spec, name: binary.to_owned(), from, to });
     }
 
-    /// A library that other programs link or load, beside the binaries.
+    /// Adds a library that other programs link or load.
     fn add_library(&mut self, package: &Package, directory: &str) {
         let files: Vec<String> = library_files(package).into_iter().filter(|file| !file.ends_with(".rlib")).collect();
         if files.is_empty() || is_macro(package) {
@@ -118,7 +118,7 @@ impl Handed {
     }
 }
 
-/// The packages that Cargo builds when none is named.
+/// The packages that Cargo builds by default.
 fn default_packages<'a>(project: &Project<'a>) -> Vec<&'a Package> {
     let default = project.root.get("workspace").and_then(|w| w.get("default-members")).and_then(Value::as_array);
     let members = project.packages.iter().filter(|p| p.member);
@@ -132,7 +132,7 @@ fn default_packages<'a>(project: &Project<'a>) -> Vec<&'a Package> {
     }
 }
 
-/// Where Cargo leaves what it builds: elsewhere where its configuration names a target.
+/// Cargo's output directory, which depends on the target set in its configuration.
 fn output_directory(project: &Project<'_>) -> String {
     let target = project.configuration().and_then(|c| Some(c.get("build")?.get("target")?.as_str()?.to_owned()));
     target.map_or("target/release".to_owned(), |target| format!("target/{target}/release"))
@@ -143,7 +143,7 @@ fn is_macro(package: &Package) -> bool {
     lib.and_then(|l| l.get("proc-macro").or(l.get("proc_macro"))).and_then(Value::as_bool) == Some(true)
 }
 
-/// The files that a library becomes: what other languages link where it says so, else what Rust links.
+/// The files of a library: for other languages if it declares such a type, otherwise for Rust.
 fn library_files(package: &Package) -> Vec<String> {
     let kinds = package.manifest.get("lib").and_then(|l| l.get("crate-type").or(l.get("crate_type")));
     let kinds: Vec<&str> = kinds.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();

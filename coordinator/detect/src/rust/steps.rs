@@ -1,8 +1,8 @@
 //! The steps and artifacts of a Cargo build.
 //!
-//! Invariant: `deps` compiles with the same command as `compile`, so that Cargo finds what it needs under the same
-//! names; and it leaves nothing of the project itself, for all files have one age, by which Cargo would take a stub
-//! for the source.
+//! Invariant: `deps` compiles with the same command as `compile`, so that Cargo finds the results under the same names.
+//! It leaves nothing of the project itself, because all files have the same timestamp, so Cargo would mistake a stub's
+//! result for the source's.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ use kiln_plan::{Source, Step};
 const HOME: &str = ".cargo-home";
 const CONFIGURATION: [&str; 4] = ["rust-toolchain", "rust-toolchain.toml", ".cargo/config", ".cargo/config.toml"];
 
-/// A Cargo project in the root of the tree.
+/// Detects a Cargo project in the root of the tree.
 pub(crate) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option<Detected>, Error> {
     let Some(root) = tree::toml(source, "Cargo.toml")? else {
         return Ok(None);
@@ -42,7 +42,7 @@ pub(crate) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
     match &lock {
         Some(lock) => {
             lock::check(lock, &packages, &root)?;
-            because.push("`Cargo.lock` locks what it needs".to_owned());
+            because.push("`Cargo.lock` locks its dependencies".to_owned());
         }
         None if packages.iter().any(needs_lock) => {
             return Err(Error::MissingLock {
@@ -51,7 +51,7 @@ pub(crate) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
                 command: "cargo generate-lockfile".into(),
             });
         }
-        None => notes.push("there is no `Cargo.lock`; nothing is needed, so nothing is locked".to_owned()),
+        None => notes.push("there is no `Cargo.lock`; there are no dependencies to lock".to_owned()),
     }
     let project = Project { source, root: &root, packages: &packages, lock: lock.as_ref(), member };
     let mut identity = manifest::identity(source);
@@ -64,7 +64,7 @@ pub(crate) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
     notes.extend(handed.notes.iter().cloned());
     let used = project.asks_git();
     if let Some(used) = &used {
-        because.push(format!("`{}` asks git, so that the step knows version and commit", used.path));
+        because.push(format!("`{}` asks git, so the step gets the version and the commit", used.path));
     }
     Ok(Some(Detected {
         language: "rust".into(),
@@ -76,7 +76,7 @@ pub(crate) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
     }))
 }
 
-/// Crates by which a package asks git for its version.
+/// Crates with which a package gets its version from git.
 const ASKING: [&str; 7] =
     ["built", "git-testament", "git-version", "shadow-rs", "vergen", "vergen-gitcl", "vergen-git2"];
 
@@ -91,7 +91,7 @@ pub(super) struct Project<'a> {
     pub(super) root: &'a Table,
     pub(super) packages: &'a [Package],
     lock: Option<&'a Lock>,
-    /// The one package that is wanted; else those that a plain `cargo build` builds.
+    /// The requested package; `None` for those that a plain `cargo build` builds.
     pub(super) member: Option<&'a Package>,
 }
 
@@ -100,7 +100,7 @@ impl Project<'_> {
         let env = BTreeMap::from([
             ("CARGO_HOME".to_owned(), format!("/build/{HOME}")),
             ("CARGO_TARGET_DIR".to_owned(), "/build/target".to_owned()),
-            // Whoever shows the output takes the colours out where they are not wanted.
+            // Whoever displays the output removes colours if necessary.
             ("CARGO_TERM_COLOR".to_owned(), "always".to_owned()),
         ]);
         let build = format!(
@@ -156,12 +156,12 @@ impl Project<'_> {
         vec![fetch, deps, compile]
     }
 
-    /// Whether a package from outside the tree is compiled against this one, as `[patch]` can have it.
+    /// Whether a package outside the tree is compiled against this one, which `[patch]` makes possible.
     fn is_needed_from_outside(&self, package: &Package) -> bool {
         self.lock.is_some_and(|lock| lock.needed_from_outside.contains(&package.name))
     }
 
-    /// What of the project asks git when it is compiled: a build script, or a crate that does so for it.
+    /// What calls git when the project is compiled: a build script, or a crate that it uses.
     fn asks_git(&self) -> Option<GitUse> {
         let script = GitUse::first(self.source, |path| tree::base(path) == "build.rs");
         script.or_else(|| {
@@ -173,11 +173,11 @@ impl Project<'_> {
         })
     }
 
-    /// Globs that take out what no source reads.
+    /// Globs that exclude what no source reads.
     fn unread(&self) -> Vec<String> {
         let own = |path: &&String| path.ends_with(".rs") && !path.starts_with("target/");
         let Some(readers) = Readers::of(self.source, self.source.paths().iter().filter(own)) else { return Vec::new() };
-        // What takes in whole directories may take in any file.
+        // A source that includes whole directories may include any file.
         if readers.say(&[
             "include_dir",
             "RustEmbed",
@@ -192,7 +192,7 @@ impl Project<'_> {
         readers.unread(self.source, &packages)
     }
 
-    /// The directory of vendored packages, where Cargo's configuration names one.
+    /// The directory of vendored packages, if Cargo's configuration names one.
     fn vendored(&self) -> Option<String> {
         let sources = self.configuration()?.get("source")?.as_table()?.clone();
         let directory = sources.values().find_map(|s| s.get("directory")?.as_str().map(str::to_owned))?;
@@ -204,18 +204,18 @@ impl Project<'_> {
         tree::toml(self.source, path).ok().flatten()
     }
 
-    /// Arguments that name packages of the tree; with a version where another package has the name.
+    /// Arguments that name packages of the tree; with the version if another package has the same name.
     fn specs(&self, packages: &[&Package]) -> String {
         packages.iter().filter_map(|package| self.spec(package)).map(|spec| format!(" -p {spec}")).collect()
     }
 
-    /// A package as Cargo's `-p` takes it; `None` where the lock does not have it.
+    /// A package as an argument of Cargo's `-p`; `None` if the lock file does not contain it.
     pub(super) fn spec(&self, package: &Package) -> Option<String> {
         let lock = tree::toml(self.source, "Cargo.lock").ok().flatten();
         let all = lock.as_ref().and_then(|l| l.get("package")).and_then(Value::as_array);
         let same = all.into_iter().flatten().filter(|p| p.get("name").and_then(Value::as_str) == Some(&package.name));
         let mut same: Vec<&Value> = same.collect();
-        // Packages of the tree have no source; they go first.
+        // Packages of the tree have no source; they come first.
         same.sort_by_key(|p| p.get("source").is_some());
         let versions: Vec<&str> = same.iter().filter_map(|p| p.get("version")?.as_str()).collect();
         match versions.as_slice() {

@@ -1,6 +1,6 @@
-//! Where a package's libraries, binaries and build script are, as Cargo infers it.
+//! Paths of a package's libraries, binaries and build script, inferred like Cargo does.
 //!
-//! Invariant: only files that are in the tree are named, so that a missing one stays Cargo's to report.
+//! Invariant: only existing files are returned, so that Cargo itself reports a missing one.
 
 use std::collections::BTreeSet;
 
@@ -9,11 +9,11 @@ use toml::{Table, Value};
 use super::{super::tree, manifest::Package};
 use kiln_plan::Source;
 
-/// Stubs warn of nothing, whatever lints the project asks for.
+/// Stubs cause no warnings, whatever lints the project enables.
 const LIBRARY: &str = "//! In place of the source.\n#![allow(warnings)]\n";
 const MAIN: &str = "//! In place of the source.\n#![allow(warnings)]\nfn main() {}\n";
 
-/// The binaries of a package that a plain `cargo build` leaves out for want of a feature, with the features they want.
+/// The binaries that a plain `cargo build` omits because of missing features, with those features.
 pub(super) fn left_out(package: &Package) -> Vec<(String, String)> {
     let enabled = default_features(&package.manifest);
     let wants = |bin: &Table| {
@@ -26,7 +26,7 @@ pub(super) fn left_out(package: &Package) -> Vec<(String, String)> {
     bins.filter_map(|(bin, wants)| Some((bin.get("name")?.as_str()?.to_owned(), wants))).collect()
 }
 
-/// The name of each binary that a plain `cargo build` of the package makes.
+/// The names of the binaries that a plain `cargo build` of the package produces.
 pub(super) fn binaries(source: &dyn Source, package: &Package) -> Vec<String> {
     let mut names: BTreeSet<String> = BTreeSet::new();
     let mut claimed: BTreeSet<String> = BTreeSet::new();
@@ -56,19 +56,19 @@ pub(super) fn binaries(source: &dyn Source, package: &Package) -> Vec<String> {
     names.into_iter().collect()
 }
 
-/// The path of the library's root, where there is one.
+/// The path of the library's root module, if there is one.
 pub(super) fn library(source: &dyn Source, package: &Package) -> Option<String> {
     let path = package.manifest.get("lib").and_then(|l| l.get("path")).and_then(Value::as_str);
     Some(package.path(path.unwrap_or("src/lib.rs"))).filter(|p| tree::has(source, p))
 }
 
-/// The library's name as the compiler knows it.
+/// The library's name as known to the compiler.
 pub(super) fn library_name(package: &Package) -> String {
     let name = package.manifest.get("lib").and_then(|l| l.get("name")).and_then(Value::as_str);
     name.unwrap_or(&package.name).replace('-', "_")
 }
 
-/// The stubs with which Cargo accepts the package without its sources, by path.
+/// The stubs, by path, with which Cargo accepts the package without its sources.
 pub(super) fn stubs(source: &dyn Source, package: &Package) -> Vec<(String, String)> {
     let mut stubs: Vec<(String, String)> = Vec::new();
     let main = |path: String| (path, MAIN.to_owned());
@@ -102,7 +102,7 @@ fn explicit<'a>(package: &'a Package, kind: &str) -> impl Iterator<Item = &'a Ta
     package.manifest.get(kind).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_table)
 }
 
-/// Where a target that names no path may be.
+/// Default paths of a target that names none.
 fn inferred(package: &Package, kind: &str, name: &str) -> Vec<String> {
     let directory = match kind {
         "bin" => "src/bin",
@@ -118,7 +118,7 @@ fn inferred(package: &Package, kind: &str, name: &str) -> Vec<String> {
     paths
 }
 
-/// The binaries under `src/bin`, as name and path.
+/// The binaries below `src/bin`, as name and path.
 fn scattered(source: &dyn Source, package: &Package) -> Vec<(String, String)> {
     let prefix = format!("{}/", package.path("src/bin"));
     let rest = source.paths().iter().filter_map(|path| Some((path, path.strip_prefix(&prefix)?)));

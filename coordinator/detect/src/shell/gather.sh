@@ -1,4 +1,4 @@
-# Gathers what a build hands over in .kiln/out. Nothing is ever overwritten there.
+# Collects the files of the artifact in .kiln/out. Nothing is ever overwritten there.
 mkdir -p .kiln/out
 # The inputs of a step have one old age, so whatever is younger was made by the build.
 touch -d 2010-01-01 .kiln/age

@@ -3,7 +3,7 @@ programs() {
     tab="$(printf '\t')"
     go list -e -find -f "{{if eq .Name \"main\"}}{{.Dir}}$tab{{.ImportPath}}{{end}}" "$@" |
         sed "s,^$(pwd -P),.," | LC_ALL=C sort -u > .kiln/programs
-    # What is there to try or to develop the project is handed over only where there is nothing else.
+    # Examples and development tools are only included if there is nothing else.
     aside='^[^'"$tab"']*/(examples?|samples?|demos?|hack|scripts?|tools?|tests?|e2e|benchmarks?|internal)(/|'"$tab"')'
     if grep -Evq "$aside" .kiln/programs && grep -E "$aside" .kiln/programs > .kiln/aside; then
         cut -f 1 .kiln/aside | sed 's/.*/`&`/' | tr '\n' ' ' | sed 's/ *$//; s/ /, /g' > .kiln/words

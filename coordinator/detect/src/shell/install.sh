@@ -22,7 +22,7 @@ install_below() {
     export KILN_STAGING KILN_SHELL
     if ! rootless "$@" SHELL="$PWD/.kiln/staging-shell" install; then
         find .kiln/out -mindepth 1 -delete
-        note "\`make install\` failed, so that only the programs and libraries that the build has made are handed over; let the Makefile honour DESTDIR"
+        note "\`make install\` failed, so the artifact only has the programs and libraries that the build made; make the Makefile honour DESTDIR"
         return 0
     fi
     if [ -e .kiln/staged-directories ]; then

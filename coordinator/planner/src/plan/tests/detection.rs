@@ -114,7 +114,7 @@ fn a_root_without_a_project_lists_those_below() {
     ]);
     assert_eq!(
         words,
-        "there is no project in the root of the tree, but in directories below it: `kiln build backend` (go), \
+        "the root of the tree is not a project, but directories below it are: `kiln build backend` (go), \
          `kiln build 'web site'` (node)"
     );
 }

@@ -16,7 +16,7 @@ fn a_rust_package() {
         (".cargo/config.toml", ""), ("Cargo.lock", LOCK), ("Cargo.toml", manifest), ("benches/speed.rs", ""),
         ("build.rs", ""), ("src/lib.rs", ""), ("src/main.rs", ""),
     ], &["src/other.rs"]), @r###"
-# rust: `Cargo.toml` is a package; `Cargo.lock` locks what it needs
+# rust: `Cargo.toml` is a package; `Cargo.lock` locks its dependencies
 name = "shop"
 # version: from the manifest, currently 1.4.2
 
@@ -206,7 +206,7 @@ run = '''
 compile() { go build -trimpath -buildvcs=false -ldflags=-buildid= "$@"; }
 programs ./...
 if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
-    echo "kiln: no package `main` was found, so there is no program to hand over" >&2
+    echo "kiln: no package `main` was found, so there is no artifact" >&2
     exit 1
 fi
 '''
@@ -298,7 +298,7 @@ rootless env DESTDIR="$PWD/.kiln/out" cmake --install .kiln/build
 note_installed_twice
 has_files .kiln/out || collect
 if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
-    echo "kiln: the build installed nothing and left no program or library, so there is nothing to hand over" >&2
+    echo "kiln: the build installed nothing and left no program or library, so there is no artifact" >&2
     exit 1
 fi
 '''
@@ -347,7 +347,7 @@ in_parallel meson compile -C .kiln/build
 rootless env DESTDIR="$PWD/.kiln/out" meson install -C .kiln/build --no-rebuild
 has_files .kiln/out || collect
 if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
-    echo "kiln: the build installed nothing and left no program or library, so there is nothing to hand over" >&2
+    echo "kiln: the build installed nothing and left no program or library, so there is no artifact" >&2
     exit 1
 fi
 '''
@@ -583,7 +583,7 @@ memory = "2GiB"
 tools = ["mvn", "java", "javac"]
 
 [steps.compile]
-why = "compiles and packages the project; tests are left to a step of their own"
+why = "compiles and packages the project without its tests"
 needs = ["deps"]
 run = '''
 mvn -B -o -Dmaven.repo.local=/build/.kiln/m2 -Dproject.build.outputTimestamp=2000-01-01T00:00:00Z -DskipTests package org.apache.maven.plugins:maven-dependency-plugin:build-classpath -Dmdep.includeScope=runtime -Dmdep.outputFile=target/kiln-classpath
@@ -591,7 +591,7 @@ mkdir -p .kiln/gather
 javac -d .kiln/gather .kiln/Gather.java
 java -cp .kiln/gather Gather .
 if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
-    echo "kiln: the build left no jar or war, so there is nothing to hand over" >&2
+    echo "kiln: the build left no jar or war, so there is no artifact" >&2
     exit 1
 fi
 '''
@@ -643,7 +643,7 @@ allprojects {
 '''
 
 [steps.compile]
-why = "compiles and packages the project; tests are left to a step of their own"
+why = "compiles and packages the project without its tests"
 needs = ["deps"]
 run = '''
 gradle --no-daemon -Dorg.gradle.configuration-cache=false -Dorg.gradle.unsafe.configuration-cache=false -Dorg.gradle.unsafe.isolated-projects=false --offline --init-script .kiln/stage.gradle build -x test kilnStage
@@ -651,7 +651,7 @@ mkdir -p .kiln/gather
 javac -d .kiln/gather .kiln/Gather.java
 java -cp .kiln/gather Gather .
 if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
-    echo "kiln: the build left no jar or war, so there is nothing to hand over" >&2
+    echo "kiln: the build left no jar or war, so there is no artifact" >&2
     exit 1
 fi
 '''
@@ -716,7 +716,7 @@ mkdir -p .kiln/gather
 javac -d .kiln/gather .kiln/Gather.java
 java -cp .kiln/gather Gather .kiln/build
 if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
-    echo "kiln: the build left no jar or war, so there is nothing to hand over" >&2
+    echo "kiln: the build left no jar or war, so there is no artifact" >&2
     exit 1
 fi
 '''

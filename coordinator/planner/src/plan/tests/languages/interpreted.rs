@@ -13,7 +13,7 @@ fn node_by_npm() {
             "dependencies":{"ms":"^2"}}"#),
         ("patches/ms.patch", ""),
     ], &["index.js"]), @r###"
-# node (npm): `package.json` is a package; `package-lock.json` locks what it needs
+# node (npm): `package.json` is a package; `package-lock.json` locks its dependencies
 name = "@acme/shop"
 # version: from the manifest, currently 1.4.2
 
@@ -32,7 +32,7 @@ memory = "2GiB"
 tools = ["node", "npm"]
 
 [steps.production]
-why = "takes development dependencies out; keyed like the layer before it"
+why = "removes development dependencies; keyed like the layer before it"
 needs = ["deps"]
 inputs = ["package.json", "package-lock.json", "patches"]
 unversioned = ["package.json", "package-lock.json"]
@@ -54,7 +54,7 @@ memory = "2GiB"
 tools = ["node", "npm"]
 
 [steps.bundle]
-why = "runs the package's own scripts, and bundles it with the packages that it needs"
+why = "runs the package's own scripts, and bundles it with its dependencies"
 needs = ["deps", "production"]
 run = '''
 mkdir -p .kiln
@@ -111,7 +111,7 @@ fn node_by_pnpm_and_yarn() {
         ("pnpm-lock.yaml", "packages:\n  ms@2.1.3:\n"),
         ("pnpm-workspace.yaml", "packages:\n  - 'packages/*' # all\n"),
     ], &["packages/a/index.js"]), @r###"
-# node (pnpm): `package.json` is a package; `pnpm-lock.yaml` locks what it needs
+# node (pnpm): `package.json` is a package; `pnpm-lock.yaml` locks its dependencies
 name = "shop"
 # version: from git describe
 
@@ -131,7 +131,7 @@ memory = "2GiB"
 tools = ["node", "pnpm"]
 
 [steps.production]
-why = "takes development dependencies out; keyed like the layer before it"
+why = "removes development dependencies; keyed like the layer before it"
 needs = ["deps"]
 inputs = ["package.json", "packages/a/package.json", "pnpm-lock.yaml", "pnpm-workspace.yaml"]
 unversioned = ["package.json", "packages/a/package.json"]
@@ -153,7 +153,7 @@ memory = "2GiB"
 tools = ["node", "pnpm"]
 
 [steps.bundle]
-why = "runs the package's own scripts, and bundles it with the packages that it needs"
+why = "runs the package's own scripts, and bundles it with its dependencies"
 needs = ["deps", "production"]
 run = '''
 mkdir -p .kiln
@@ -236,7 +236,7 @@ network = true
 tools = ["python3"]
 
 [steps.bundle]
-why = "puts the sources and their packages together, with reproducible byte code"
+why = "combines the sources with their packages, with reproducible byte code"
 needs = ["deps"]
 run = '''
 mkdir -p .kiln/out
@@ -303,7 +303,7 @@ click>=8
 '''
 
 [steps.bundle]
-why = "installs the project beside its packages, with reproducible byte code"
+why = "installs the project with its packages, with reproducible byte code"
 needs = ["deps"]
 run = '''
 mkdir -p .kiln/packages .kiln/out
@@ -341,7 +341,7 @@ fn python_by_uv_and_poetry() {
         ("shop.py", ""),
         ("uv.lock", "[[package]]\nname = \"click\"\n"),
     ], &["shop.py"]), @r###"
-# python (uv): `pyproject.toml` is a project; `uv.lock` locks what it needs
+# python (uv): `pyproject.toml` is a project; `uv.lock` locks its dependencies
 name = "shop"
 # version: from the manifest, currently 1.4.2
 
@@ -369,7 +369,7 @@ network = true
 tools = ["python3", "uv"]
 
 [steps.bundle]
-why = "puts the sources and their packages together, with reproducible byte code"
+why = "combines the sources with their packages, with reproducible byte code"
 needs = ["deps"]
 run = '''
 mkdir -p .kiln/out

@@ -36,5 +36,5 @@ fn a_manifest_that_cannot_be_read_is_named() {
 
 #[test]
 fn a_package_that_builds_nothing_is_refused() {
-    assert_snapshot!(refused(&[("Cargo.toml", "[package]\nname = \"a\"\n")]), @"`Cargo.toml` builds nothing to hand over: expected a binary (`src/main.rs`) or a library (`src/lib.rs`) in one of its packages");
+    assert_snapshot!(refused(&[("Cargo.toml", "[package]\nname = \"a\"\n")]), @"`Cargo.toml` produces no artifact: expected a binary (`src/main.rs`) or a library (`src/lib.rs`) in one of its packages");
 }

@@ -58,7 +58,7 @@ fn other_managers_copy_directories_so_all_their_files_are_inputs() {
 #[test]
 fn a_local_dependency_that_is_not_there_is_named() {
     let files = [("package.json", r#"{"dependencies":{"tiny":"file:vendor/tiny.tgz"}}"#), ("package-lock.json", "{}")];
-    assert_snapshot!(refused(&files), @"`package.json` depends on `tiny` at `vendor/tiny.tgz`, which is not in the project: add it, and see that no ignore file names it");
+    assert_snapshot!(refused(&files), @"`package.json` depends on `tiny` at `vendor/tiny.tgz`, which is not in the project: add it, and check that no ignore file names it");
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn a_site_is_handed_over_as_its_files_alone() {
     let bundle = step(&plan, "bundle");
     assert!(bundle.run.contains("for site in public_html dist build out; do"), "{}", bundle.run);
     let crate::plan::Origin::Detected { because, .. } = &plan.origin else { panic!("it is detected") };
-    assert_snapshot!(because.last().unwrap(), @"its build is `vite build`, so what is handed over is the site in `public_html`");
+    assert_snapshot!(because.last().unwrap(), @"its build is `vite build`, so the artifact is the site in `public_html`");
 }
 
 #[test]
