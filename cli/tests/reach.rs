@@ -132,7 +132,7 @@ fn a_registry_leads_the_coordinator_nowhere_else() {
     let guarded = Guarded::start(&["--allow-registry", &names.join(",")]);
     guarded.worker("one");
     refused(&build(&guarded, &format!("{}/team/base:1", names[0])), &format!("`--allow-registry {elsewhere}`"));
-    refused(&build(&guarded, &format!("{}/team/base:1", names[1])), "tokens come from another host, `localhost`");
+    refused(&build(&guarded, &format!("{}/team/base:1", names[1])), "tokens are issued by another host, `localhost`");
     assert_eq!(inner.connections(), 0, "expected nobody to have called: {:?}", inner.asked.lock().unwrap());
     // What is no registry's error is not shown either.
     let built = build(&guarded, &format!("{}/team/base:1", names[2]));

@@ -1,6 +1,7 @@
-//! A file that `docker save` (or `podman save`, `skopeo copy`) wrote: both the old form and that around an OCI layout.
+//! Archives written by `docker save` (or `podman save`, `skopeo copy`), in the old format and around an OCI layout.
 //!
-//! The tar is listed once; blobs are then read from where they lie. Invariant: no entry is followed out of the file.
+//! The tar is listed once; blobs are then read at their offsets. Invariant: no entry can refer to anything outside the
+//! file.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -20,11 +21,11 @@ use crate::layout;
 use crate::manifest::{Descriptor, Document, Manifest, media_type};
 use crate::metered::Metered;
 
-/// Docker's own list of the images in the file.
+/// Docker's own list of the images in the archive.
 pub const DOCKER_LIST: &str = "manifest.json";
-/// Entries of one archive: a few for each layer of each image.
+/// Maximum number of entries in an archive: there are a few for each layer of each image.
 const MAX_ENTRIES: usize = 100_000;
-/// Bytes of one piece of a blob.
+/// Bytes in one piece of a blob.
 const PIECE_BYTES: usize = 256 << 10;
 
 /// An archive of an image.
@@ -33,11 +34,11 @@ pub struct Archive {
     path: PathBuf,
     shown: String,
     top: Document,
-    /// Where each blob lies: its offset and its bytes.
+    /// Each blob's offset and size.
     places: BTreeMap<Digest, (u64, u64)>,
 }
 
-/// What Docker's list says of one image whose blobs lie as in a layout.
+/// Docker's list for a single image whose blobs are stored as in a layout.
 pub fn docker_list(image: &Image, reference: &str) -> Document {
     let layers: Vec<String> = image.layers.iter().map(|layer| layout::blob_path(&layer.digest)).collect();
     let config = layout::blob_path(&image.config.descriptor.digest);
@@ -48,7 +49,7 @@ pub fn docker_list(image: &Image, reference: &str) -> Document {
 /// The header of a file in a tar.
 pub fn header(path: &str, size: u64) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
-    // The paths of a layout are short.
+    // The paths of a layout are always short enough.
     let _ = header.set_path(path);
     header.set_size(size);
     header.set_mode(0o644);
@@ -56,7 +57,7 @@ pub fn header(path: &str, size: u64) -> Vec<u8> {
     header.as_bytes().to_vec()
 }
 
-/// What fills a file's last block in a tar.
+/// The padding of a file's last block in a tar.
 pub fn padding(size: u64) -> Vec<u8> {
     vec![0; usize::try_from(size.next_multiple_of(512) - size).unwrap_or(0)]
 }
@@ -69,10 +70,10 @@ struct Listed {
 }
 
 impl Archive {
-    /// Lists the file at `path`, which errors call `shown`. Blocks while it reads the whole of it.
+    /// Opens and lists the file at `path`, which errors call `shown`. Blocks while it reads the whole file.
     ///
     /// # Errors
-    /// Where it is no such archive, or holds several images.
+    /// If it is not such an archive, or contains several images.
     pub fn open(path: &Path, shown: &str) -> Result<Self, Error> {
         let failed = |source| Error::Io { path: PathBuf::from(shown), source };
         let no_image = |reason: String| Error::NoImage { place: shown.to_owned(), reason };
@@ -95,7 +96,7 @@ impl Archive {
         Ok(Self { path: path.to_owned(), shown: shown.to_owned(), top, places })
     }
 
-    /// What to begin with: the index of its layout, or the manifest of its one image.
+    /// The starting point: the index of its layout, or the manifest of its only image.
     pub fn top(&self) -> &Document {
         &self.top
     }
@@ -112,7 +113,7 @@ fn list(file: &mut std::fs::File) -> io::Result<BTreeMap<String, Entry>> {
     let mut archive = tar::Archive::new(file);
     for entry in archive.entries_with_seek()? {
         let entry = entry?;
-        // What is in it is passed over by a seek.
+        // The content is skipped by seeking.
         allowance.between_after(0);
         if entries.len() >= MAX_ENTRIES {
             return Err(io::Error::other(format!("it has more than {MAX_ENTRIES} entries")));
@@ -130,7 +131,7 @@ fn list(file: &mut std::fs::File) -> io::Result<BTreeMap<String, Entry>> {
     Ok(entries)
 }
 
-/// Where a relative link at `name` points.
+/// The target of a relative link at `name`.
 fn beside(name: &str, target: &str) -> String {
     let mut parts: Vec<&str> = name.split('/').collect();
     parts.pop();
@@ -180,7 +181,8 @@ impl Reader<'_> {
         Ok(data)
     }
 
-    /// The old form: a list of images, each with a configuration and the tars of its layers. They get a manifest here.
+    /// The old format: a list of images, each with a configuration and its layers' tars. A manifest is created for it
+    /// here.
     fn docker(&mut self, places: &mut BTreeMap<Digest, (u64, u64)>) -> Result<Document, Error> {
         let no_image = |reason: String| Error::NoImage { place: self.shown.to_owned(), reason };
         if !self.entries.contains_key(DOCKER_LIST) {
@@ -192,7 +194,7 @@ impl Reader<'_> {
             reason: format!("`{DOCKER_LIST}`: {error}"),
         })?;
         let (Some(image), true) = (listed.pop(), listed.is_empty()) else {
-            let reason = format!("it holds {} images: save one", listed.len() + 1);
+            let reason = format!("it contains {} images: save only one", listed.len() + 1);
             return Err(Error::NoImage { place: self.shown.to_owned(), reason });
         };
         let config = Document::new(media_type::OCI_CONFIG, self.document(&image.config)?);

@@ -1,4 +1,4 @@
-//! An image to build on: found for a platform, whatever place it is in.
+//! Finds the base image for a platform, wherever it is stored.
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -9,13 +9,13 @@ use crate::image::Base;
 use crate::manifest::{Descriptor, Document, Index, Manifest, media_type};
 use crate::platform::Platform;
 
-/// Indexes in indexes that are followed.
+/// Maximum depth of nested indexes.
 const MAX_DEPTH: usize = 4;
 
-/// Follows a document to the image for `wanted`: an index to its manifest, that to its configuration.
+/// Resolves a document to the image for `wanted`: an index to its manifest, and that to its configuration.
 ///
 /// # Errors
-/// Where there is none for that platform (the error names those there are), or a document is none.
+/// If there is no image for the platform (the error names those that exist), or a document is invalid.
 pub async fn resolve(blobs: &dyn Blobs, top: &Document, wanted: &Platform) -> Result<Base, Error> {
     let mut found = top.clone();
     for _ in 0..MAX_DEPTH {
@@ -36,7 +36,7 @@ pub async fn resolve(blobs: &dyn Blobs, top: &Document, wanted: &Platform) -> Re
     Err(Error::NoImage { place: blobs.place(), reason })
 }
 
-/// The same for a layout, whose index is only a list of what lies in it: a single image is named by its own digest.
+/// The same for a layout, whose index is only a list of its contents: a single image is identified by its own digest.
 ///
 /// # Errors
 /// As for [`resolve`].
@@ -76,7 +76,7 @@ async fn image(blobs: &dyn Blobs, top: &Document, data: &Bytes, wanted: &Platfor
     let mut layers = Vec::new();
     for layer in &manifest.layers {
         let media_type = media_type::of_layer(&layer.media_type).ok_or_else(|| {
-            no_image(format!("it has a layer of type `{}`, which cannot be passed on", layer.media_type))
+            no_image(format!("it has a layer of type `{}`, which may not be distributed", layer.media_type))
         })?;
         layers.push(Descriptor::new(media_type, layer.digest, layer.size));
     }

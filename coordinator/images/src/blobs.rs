@@ -1,4 +1,4 @@
-//! Where images are read from: blobs by descriptor, checked while they are read.
+//! Sources of images: blobs by descriptor, verified while they are read.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -11,13 +11,13 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use crate::digest::{Digest, Hasher};
 use crate::manifest::{Descriptor, Document};
 
-/// Largest manifest or configuration that is read, in bytes. Registries refuse larger ones too.
+/// Maximum size of a manifest or configuration, in bytes. Registries have similar limits.
 pub const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
 
 /// A blob's bytes in pieces. An error ends the stream.
 pub type ByteStream = BoxStream<'static, Result<Bytes, Error>>;
 
-/// An image that cannot be read.
+/// Why an image cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
@@ -29,7 +29,7 @@ pub enum Error {
     TooLarge { what: String, size: u64 },
     #[error("`{place}` is not a valid image: {reason}")]
     NoImage { place: String, reason: String },
-    #[error("`{place}` has no image for `{wanted}`: there is {there}")]
+    #[error("`{place}` has no image for `{wanted}`; it has {there}")]
     Platform { place: String, wanted: String, there: String },
     #[error("cannot read `{}`: {source}", .path.display())]
     Io {
@@ -41,13 +41,13 @@ pub enum Error {
     Elsewhere(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Blobs of an image.
+/// The blobs of an image.
 #[async_trait]
 pub trait Blobs: Send + Sync {
-    /// What errors call it.
+    /// The source's name in errors.
     fn place(&self) -> String;
 
-    /// A blob's bytes as they are there, not yet checked.
+    /// Opens a blob, without verifying it.
     async fn open(&self, descriptor: &Descriptor) -> Result<ByteStream, Error>;
 }
 
@@ -79,7 +79,7 @@ impl Blobs for InMemory {
     }
 }
 
-/// A whole document, checked.
+/// Reads a whole document and verifies it.
 pub async fn document(blobs: &dyn Blobs, descriptor: &Descriptor) -> Result<Bytes, Error> {
     let what = descriptor.digest.to_string();
     if descriptor.size > MAX_DOCUMENT_BYTES {
@@ -93,7 +93,7 @@ pub async fn document(blobs: &dyn Blobs, descriptor: &Descriptor) -> Result<Byte
     Ok(data.freeze())
 }
 
-/// The stream, which ends in an error where it was not what the descriptor says.
+/// The stream, with an error at its end if it does not match the descriptor.
 pub fn checked(
     pieces: impl Stream<Item = Result<Bytes, Error>> + Send + Unpin + 'static,
     descriptor: &Descriptor,

@@ -1,16 +1,16 @@
-//! Which manifest of an index fits.
+//! Selects the manifest of an index for a platform.
 
 use crate::manifest::{Descriptor, Index, media_type};
 use crate::platform::Platform;
 
-/// The manifest for a platform; else the platforms that there are, in words.
+/// The manifest for a platform; the error lists the platforms that exist.
 pub fn choose<'a>(index: &'a Index, wanted: &Platform) -> Result<&'a Descriptor, String> {
     let images = || index.manifests.iter().filter(|one| media_type::is_manifest(&one.media_type));
     let fits = |one: &&Descriptor| one.platform.as_ref().is_some_and(|platform| platform.fits(wanted));
     if let Some(found) = images().find(fits) {
         return Ok(found);
     }
-    // An index of one image that does not say its platform: the image's configuration does.
+    // If the only image of an index has no platform, its configuration names it.
     if let ([only], 1) = (&index.manifests[..], images().count())
         && only.platform.is_none()
     {

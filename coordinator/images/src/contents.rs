@@ -1,6 +1,6 @@
-//! What an image's layers hold, as far as it matters to what is laid on top: libraries, links, and directories that are special.
+//! Finds what matters in an image's layers for the layers on top: libraries, links, and special directories.
 //!
-//! Invariant: layers are read once, front to back, in constant memory beside what is found.
+//! Invariant: layers are read once, front to back, in constant memory apart from what is found.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
@@ -12,31 +12,31 @@ use crate::layer::Attributes;
 use crate::manifest::media_type;
 use crate::metered::Metered;
 
-/// Libraries, links and special directories that one image may have.
+/// Maximum number of libraries, links and special directories in one image.
 const MAX_FOUND: usize = 1_000_000;
-/// Largest C library that is searched for its version.
+/// Maximum size of a C library that is searched for its version.
 const MAX_LIBC_BYTES: u64 = 16 << 20;
-/// What glibc says of itself begins so.
+/// The start of glibc's version banner.
 const GLIBC_BANNER: &[u8] = b"GNU C Library";
 
-/// What lies in an image.
+/// The relevant contents of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Contents {
-    /// Names of shared libraries, wherever they lie.
+    /// Names of shared libraries, in any directory.
     pub libraries: BTreeSet<String>,
-    /// Symbolic links, by path without a leading slash: an entry below one would take its place.
+    /// Symbolic links, by path without a leading slash: an entry below one would replace it.
     pub links: BTreeMap<String, String>,
-    /// Directories that are not 0755 and root's.
+    /// Directories whose mode is not 0755 or whose owner is not root.
     pub directories: BTreeMap<String, Attributes>,
     /// glibc's version.
     pub glibc: Option<(u32, u32)>,
 }
 
 impl Contents {
-    /// Adds a layer, given as it is compressed; answers with the digest of its tar.
+    /// Adds a compressed layer; returns the digest of its tar.
     ///
     /// # Errors
-    /// Where it is no such tar.
+    /// If it is not a valid tar.
     pub fn add(&mut self, layer_type: &str, layer: impl Read) -> io::Result<Digest> {
         match layer_type {
             media_type::OCI_LAYER_GZIP => self.add_all(flate2::read::MultiGzDecoder::new(io::BufReader::new(layer))),
@@ -48,7 +48,7 @@ impl Contents {
     fn add_all(&mut self, layer: impl Read) -> io::Result<Digest> {
         let mut hashing = Hashing { inner: layer, hasher: Hasher::default() };
         self.add_tar(&mut hashing)?;
-        // What follows the tar's end counts too.
+        // Data after the end of the tar counts too.
         io::copy(&mut hashing, &mut io::sink())?;
         Ok(hashing.hasher.finish())
     }
@@ -61,7 +61,7 @@ impl Contents {
             allowance.within();
             self.add_entry(&mut entry)?;
             if entry.header().entry_type().is_gnu_sparse() {
-                // Laid out it may be longer than anyone lives; what is there of it is passed over.
+                // A sparse entry may claim an enormous size; its data is skipped.
                 allowance.between_after(entry.header().entry_size()?);
             } else {
                 io::copy(&mut entry, &mut io::sink())?;
@@ -119,7 +119,7 @@ impl Contents {
         Ok(())
     }
 
-    /// A whiteout: what lay below goes. Libraries stay counted: a name may be there more than once.
+    /// Handles a whiteout by removing what is below. Libraries are kept: a name may exist in several places.
     fn remove(&mut self, path: &str, only_below: bool) {
         let path = if only_below { path.strip_suffix("/.wh..opq").unwrap_or_default() } else { path };
         let gone = |known: &String| {
@@ -129,7 +129,7 @@ impl Contents {
         self.directories.retain(|known, _| !gone(known));
     }
 
-    /// The link that a path goes through, with where that points.
+    /// The link that a path leads through, with its target.
     pub fn link_above(&self, path: &str) -> Option<(&str, &str)> {
         let above = path.match_indices('/').map(|(at, _)| &path[..at]);
         above.filter_map(|above| self.links.get_key_value(above)).map(|(at, to)| (at.as_str(), to.as_str())).next()

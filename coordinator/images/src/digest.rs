@@ -1,6 +1,6 @@
-//! Content digests as OCI writes them: `sha256:` and 64 hex digits, and writers that work them out on the way.
+//! Content digests in OCI's notation, `sha256:` and 64 hex digits, and writers that compute them.
 //!
-//! Invariant: a [`Digest`] is one of SHA-256. OCI allows others, which no registry in use serves.
+//! Invariant: a [`Digest`] is always SHA-256. OCI allows others, which no common registry uses.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -17,7 +17,7 @@ pub struct Digest([u8; 32]);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid digest `{0}`: expected `sha256:` and 64 lower-case hex digits")]
 pub struct Invalid(
-    /// What was found.
+    /// The text that was found.
     pub String,
 );
 
@@ -83,7 +83,7 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Works out a digest piece by piece.
+/// Computes a digest incrementally.
 #[derive(Debug, Clone, Default)]
 pub struct Hasher {
     state: Sha256,
@@ -97,7 +97,7 @@ impl Hasher {
         self.size += data.len() as u64;
     }
 
-    /// Bytes so far.
+    /// Number of bytes so far.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -108,7 +108,7 @@ impl Hasher {
     }
 }
 
-/// A writer that hashes what passes through it.
+/// A writer that hashes everything written to it.
 #[derive(Debug)]
 pub struct Hashed<W> {
     inner: W,
@@ -116,12 +116,12 @@ pub struct Hashed<W> {
 }
 
 impl<W> Hashed<W> {
-    /// Hashes what goes to `inner`.
+    /// Hashes what is written to `inner`.
     pub fn new(inner: W) -> Self {
         Self { inner, hasher: Hasher::default() }
     }
 
-    /// The writer, and what passed through: its digest and its bytes.
+    /// Returns the writer, and the digest and size of what was written.
     pub fn finish(self) -> (W, Digest, u64) {
         let size = self.hasher.size();
         (self.inner, self.hasher.finish(), size)

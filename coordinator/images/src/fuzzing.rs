@@ -1,6 +1,6 @@
-//! What `coordinator/images/fuzz` and the short form of it in `tests/hostile_bytes.rs` feed with bytes that mean no good.
+//! Fuzz targets, used by `coordinator/images/fuzz` and, in a short form, by `tests/hostile_bytes.rs`.
 //!
-//! Each function takes any bytes at all, and panics where something that must hold does not.
+//! Each function accepts any bytes, and panics if an invariant is violated.
 
 use std::io::Write;
 
@@ -10,7 +10,7 @@ use crate::manifest::{Descriptor, Index, Manifest, media_type};
 use crate::name::ImageName;
 use crate::reference::Reference;
 
-/// A file that `docker save` might have written.
+/// A file as from `docker save`.
 pub fn archive(data: &[u8]) {
     let Ok(mut file) = tempfile::NamedTempFile::new() else { return };
     if file.write_all(data).is_ok()
@@ -20,7 +20,7 @@ pub fn archive(data: &[u8]) {
     }
 }
 
-/// A layer, in each form that it may have on its way.
+/// A layer, in each supported compression.
 pub fn layer(data: &[u8]) {
     for kind in [media_type::OCI_LAYER, media_type::OCI_LAYER_GZIP, media_type::OCI_LAYER_ZSTD] {
         let mut contents = Contents::default();
@@ -44,7 +44,7 @@ pub fn manifest(data: &[u8]) {
     }
 }
 
-/// A name of an image: what it displays is itself.
+/// An image name, which must survive formatting and parsing.
 pub fn reference(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Ok(reference) = text.parse::<Reference>() {

@@ -1,6 +1,7 @@
-//! From a base, layers and settings to an image: its configuration and its manifest.
+//! Builds an image's configuration and manifest from a base, layers and settings.
 //!
-//! Invariant: what the base's configuration says and nothing here replaces is kept, keys that Docker added to OCI's included.
+//! Invariant: everything in the base's configuration that is not replaced is kept, including Docker's extensions to
+//! OCI.
 //! Source: OCI image specification 1.1, "Image Configuration".
 
 use std::collections::BTreeMap;
@@ -12,29 +13,30 @@ use crate::layer::Layer;
 use crate::manifest::{Descriptor, Document, Manifest, media_type};
 use crate::platform::Platform;
 
-/// What a container of the image runs, and how. What is left out is the base's.
+/// The run-time settings of an image. What is absent is taken from the base.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
-    /// The command that `cmd` is the arguments of. Where it is given, the base's `cmd` is dropped too, as it was meant for another.
+    /// The command, with `cmd` as its arguments. If it is given, the base's `cmd` is dropped, because it was meant for
+    /// another command.
     pub entrypoint: Option<Vec<String>>,
-    /// Arguments that are replaced by those given at the start.
+    /// Default arguments, which are replaced by those given at start.
     pub cmd: Option<Vec<String>>,
-    /// Environment variables, beside the base's.
+    /// Environment variables, in addition to the base's.
     pub env: BTreeMap<String, String>,
-    /// User and perhaps group, by name or number.
+    /// User and optionally group, by name or number.
     pub user: Option<String>,
-    /// Where the command starts.
+    /// The working directory.
     pub workdir: Option<String>,
-    /// Labels, beside the base's.
+    /// Labels, in addition to the base's.
     pub labels: BTreeMap<String, String>,
     /// Ports that it listens on, such as `8080/tcp`.
     pub ports: Vec<String>,
 }
 
-/// What an image says about where it came from.
+/// The origin recorded in an image.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Origin {
-    /// Seconds since the epoch: the commit's time. An image has no other.
+    /// The commit's time in seconds since the epoch; the only time in an image.
     pub created: i64,
     /// The commit.
     pub revision: String,
@@ -48,38 +50,38 @@ pub struct Origin {
     pub base_name: String,
 }
 
-/// An image to build on.
+/// A base image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Base {
-    /// Names its manifest.
+    /// The digest of its manifest.
     pub digest: Digest,
     /// Its configuration.
     pub config: Map<String, Value>,
-    /// Its layers, the lowest first, with OCI's media types.
+    /// Its layers, lowest first, with OCI's media types.
     pub layers: Vec<Descriptor>,
 }
 
 /// An image for one platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// Its manifest; the descriptor says the platform.
+    /// Its manifest, with the platform in the descriptor.
     pub manifest: Document,
     /// Its configuration.
     pub config: Document,
-    /// Its layers, the lowest first.
+    /// Its layers, lowest first.
     pub layers: Vec<Descriptor>,
 }
 
-/// A layer of an image's own, and where it came from in a word.
+/// A layer added by the build, with its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Added {
     /// The layer.
     pub layer: Layer,
-    /// What made it: a step's name.
+    /// What created it, such as a step's name.
     pub by: String,
 }
 
-/// Puts an image together. `base` is none for `scratch`.
+/// Assembles an image. `base` is `None` for `scratch`.
 pub fn assemble(
     base: Option<&Base>,
     platform: &Platform,
@@ -122,7 +124,7 @@ fn config(
 ) -> BTreeMap<String, Value> {
     let mut config: BTreeMap<String, Value> =
         base.map(|base| base.config.clone()).unwrap_or_default().into_iter().collect();
-    // What a daemon noted about the container that the base was committed from.
+    // Remnants of the container that the base was committed from.
     for leftover in ["container", "container_config", "docker_version", "id", "parent", "author"] {
         config.remove(leftover);
     }
@@ -191,7 +193,7 @@ fn run_config(run: Map<String, Value>, settings: &Settings) -> Value {
     json!(run)
 }
 
-/// The base's variables in their order, with those that are set anew in their place; the others follow, sorted.
+/// The base's variables in their order, with overridden values in place; new ones follow, sorted.
 fn environment(base: Option<&Value>, set: &BTreeMap<String, String>) -> Vec<String> {
     let base = base.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     let mut found: Vec<String> = base.map(str::to_owned).collect();
@@ -205,7 +207,7 @@ fn environment(base: Option<&Value>, set: &BTreeMap<String, String>) -> Vec<Stri
     found
 }
 
-/// A time as RFC 3339 writes it, in UTC. Source of the calendar: days from civil, by Howard Hinnant.
+/// Formats a time as RFC 3339 in UTC. Source of the calendar computation: "days from civil", by Howard Hinnant.
 pub fn rfc3339(seconds: i64) -> String {
     let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let shifted = days + 719_468;

@@ -1,8 +1,8 @@
-//! Layers: from files to a compressed tar of which equal files always give the same bytes.
+//! Layers: compressed tars, for which equal files always produce the same bytes.
 //!
-//! Invariant: nothing of the machine or the moment enters. Entries come in one order and no path twice; owner, time and mode are
-//! given; the compressor is one whose output does not depend on the processor. Tar, compression and both digests are done in one
-//! pass, in constant memory.
+//! Invariant: nothing about the machine or the time affects a layer. Entries have a fixed order and no path occurs
+//! twice; owner, time and mode are given; the compressor's output does not depend on the processor. Tar, compression
+//! and both digests are computed in one pass, in constant memory.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -15,20 +15,20 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{Digest, Hashed};
 use crate::manifest::{Descriptor, media_type};
 
-/// gzip's level: beyond it, time doubles for some percent.
+/// gzip level: above it, time doubles for a few percent.
 const GZIP_LEVEL: u32 = 6;
-/// zstd's level: as fast as a disk.
+/// zstd level: about as fast as a disk.
 const ZSTD_LEVEL: i32 = 3;
-/// gzip's name for a system that is not said.
+/// gzip's code for an unknown operating system.
 const UNKNOWN_SYSTEM: u8 = 255;
 
-/// A layer that cannot be made.
+/// Why a layer cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
     #[error("invalid path `/{path}` in an image: expected a path without `.`, `..` or empty parts")]
     Path { path: String },
-    #[error("`/{path}` is there twice in one layer")]
+    #[error("`/{path}` occurs twice in one layer")]
     Twice { path: String },
     #[error("`/{path}` came after `/{before}`: expected the entries of a layer in order")]
     Order { path: String, before: String },
@@ -38,14 +38,14 @@ pub enum Error {
     Write(#[from] io::Error),
 }
 
-/// How a layer is compressed.
+/// A layer's compression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
-    /// What every runtime reads.
+    /// Supported by every runtime.
     #[default]
     Gzip,
-    /// Smaller and much faster; Docker reads it from version 23 on.
+    /// Smaller and much faster; Docker supports it since version 23.
     Zstd,
 }
 
@@ -59,7 +59,7 @@ impl Compression {
     }
 }
 
-/// Who owns an entry, and what may be done with it.
+/// Owner and permissions of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Attributes {
     /// Permission bits.
@@ -73,22 +73,22 @@ pub struct Attributes {
 /// What holds for every entry of a layer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Options {
-    /// Owner and group.
+    /// User and group that own the entries.
     pub owner: (u64, u64),
-    /// Time of every entry, in seconds since the epoch.
+    /// Timestamp of every entry, in seconds since the epoch.
     pub mtime: u64,
-    /// How it is compressed.
+    /// The layer's compression.
     pub compression: Compression,
-    /// Directories that are there already with attributes of their own: they keep them. Others are 0755 and root's.
+    /// Directories that already exist with special attributes, which they keep. Others are 0755 and owned by root.
     pub directories: BTreeMap<String, Attributes>,
 }
 
 /// A finished layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
-    /// Names its compressed bytes.
+    /// The descriptor of its compressed bytes.
     pub descriptor: Descriptor,
-    /// Names its tar, as configurations do.
+    /// The digest of its tar, as used in configurations.
     pub diff_id: Digest,
 }
 
@@ -125,15 +125,15 @@ impl<W: Write> Write for Compressor<W> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        // A flush in mid-stream would change the bytes.
+        // Flushing in mid-stream would change the bytes.
         Ok(())
     }
 }
 
-/// Compresses a tar that is there already.
+/// Compresses an existing tar.
 ///
 /// # Errors
-/// Where it cannot be read or written.
+/// If reading or writing fails.
 pub fn compress(from: &mut impl Read, to: impl Write, compression: Compression) -> io::Result<Layer> {
     let mut plain = Hashed::new(Compressor::new(Hashed::new(to), compression)?);
     io::copy(from, &mut plain)?;
@@ -142,25 +142,25 @@ pub fn compress(from: &mut impl Read, to: impl Write, compression: Compression) 
     Ok(Layer { descriptor: Descriptor::new(compression.media_type(), digest, size), diff_id })
 }
 
-/// The order of entries: by the parts of their paths, so that what is in a directory follows it.
+/// The order of entries: by the components of their paths, so that a directory's contents follow it.
 pub fn order(a: &str, b: &str) -> Ordering {
     a.split('/').cmp(b.split('/'))
 }
 
-/// Writes a layer, entry by entry. Directories above an entry are written by themselves.
+/// Writes a layer entry by entry. Parent directories of an entry are written automatically.
 pub struct LayerWriter<W: Write> {
     tar: tar::Builder<Hashed<Compressor<Hashed<W>>>>,
     options: Options,
     last: Option<String>,
-    /// Directories written and not yet left, the outermost first.
+    /// The directories that the last entry is in, outermost first.
     open: Vec<String>,
 }
 
 impl<W: Write> LayerWriter<W> {
-    /// A layer whose compressed bytes go to `to`.
+    /// Starts a layer whose compressed bytes are written to `to`.
     ///
     /// # Errors
-    /// Where the compressor cannot be made.
+    /// If the compressor cannot be created.
     pub fn new(to: W, options: Options) -> Result<Self, Error> {
         let compressor = Compressor::new(Hashed::new(to), options.compression)?;
         let mut tar = tar::Builder::new(Hashed::new(compressor));
@@ -168,19 +168,19 @@ impl<W: Write> LayerWriter<W> {
         Ok(Self { tar, options, last: None, open: Vec::new() })
     }
 
-    /// A directory, which need not be named where something is in it.
+    /// Adds a directory. Only necessary for empty ones.
     ///
     /// # Errors
-    /// Where the path is no place, comes twice or out of order, or writing fails.
+    /// If the path is invalid, a duplicate or out of order, or writing fails.
     pub fn directory(&mut self, path: &str) -> Result<(), Error> {
         self.advance(path)?;
         self.put_directory(path.to_owned())
     }
 
-    /// A file of `size` bytes with these permission bits.
+    /// Adds a file of `size` bytes with these permission bits.
     ///
     /// # Errors
-    /// As for a directory, and where `content` has another size or cannot be read.
+    /// As for a directory, and if `content` has another size or cannot be read.
     pub fn file(&mut self, path: &str, mode: u32, size: u64, content: impl Read) -> Result<(), Error> {
         self.advance(path)?;
         let mut header = self.header(tar::EntryType::Regular, mode);
@@ -192,7 +192,7 @@ impl<W: Write> LayerWriter<W> {
         if found == size { Ok(()) } else { Err(Error::Size { path: path.to_owned(), expected: size, found }) }
     }
 
-    /// A symbolic link.
+    /// Adds a symbolic link.
     ///
     /// # Errors
     /// As for a directory.
@@ -202,10 +202,10 @@ impl<W: Write> LayerWriter<W> {
         Ok(self.tar.append_link(&mut header, path, target)?)
     }
 
-    /// Ends the layer; answers with where its bytes went.
+    /// Completes the layer; returns the writer.
     ///
     /// # Errors
-    /// Where writing fails.
+    /// If writing fails.
     pub fn finish(self) -> Result<(W, Layer), Error> {
         let media_type = self.options.compression.media_type();
         let (compressor, diff_id, _) = self.tar.into_inner()?.finish();
@@ -224,7 +224,7 @@ impl<W: Write> LayerWriter<W> {
         header
     }
 
-    /// Checks that `path` may come now, and writes the directories above it that are not there yet.
+    /// Checks that `path` is in order, and writes its missing parent directories.
     fn advance(&mut self, path: &str) -> Result<(), Error> {
         if path.split('/').any(|part| matches!(part, "" | "." | "..")) || path.contains('\0') {
             return Err(Error::Path { path: path.to_owned() });
@@ -241,7 +241,7 @@ impl<W: Write> LayerWriter<W> {
         self.open.retain(|open| path.strip_prefix(open.as_str()).is_some_and(|rest| rest.starts_with('/')));
         let above: Vec<String> = path.match_indices('/').map(|(at, _)| path[..at].to_owned()).collect();
         for directory in above.into_iter().skip(self.open.len()) {
-            // A file or a link of that name went before: nothing can be in it.
+            // A file or a link with that name was written before, so it cannot contain anything.
             if self.last.as_deref() == Some(&directory) {
                 return Err(Error::Twice { path: directory });
             }
@@ -259,7 +259,7 @@ impl<W: Write> LayerWriter<W> {
                 header.set_uid(kept.uid);
                 header.set_gid(kept.gid);
             }
-            // Only what a layer brings itself is its owner's; directories on the way may be the base's.
+            // Only directories listed in the layer get its owner; parent directories may be the base's.
             None if self.last.as_deref() != Some(&path) => {
                 header.set_uid(0);
                 header.set_gid(0);

@@ -1,22 +1,22 @@
-//! OCI image layouts: which files a directory of images has.
+//! OCI image layouts: the files of a directory of images.
 //!
-//! Invariant: a layout is a map from path to content, wherever it lies: on a disk, in a tar, in a store. Source: OCI image
+//! Invariant: a layout is a map from path to content, stored on a disk, in a tar or in a blob store. Source: OCI image
 //! specification 1.1, "Image Layout".
 
 use crate::digest::Digest;
 use crate::image::Image;
 use crate::manifest::{Descriptor, Document, Index};
 
-/// The file that says what the directory is.
+/// The file that identifies a layout.
 pub const MARKER: &str = "oci-layout";
-/// What it says.
+/// The content of that file.
 pub const MARKER_CONTENT: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}";
-/// The file that names the images.
+/// The file that lists the images.
 pub const INDEX: &str = "index.json";
 /// The annotation that holds a tag.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// Where a blob lies in a layout.
+/// The path of a blob in a layout.
 pub fn blob_path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
@@ -26,7 +26,7 @@ pub fn blob_at(path: &str) -> Option<Digest> {
     format!("sha256:{}", path.strip_prefix("blobs/sha256/")?).parse().ok()
 }
 
-/// What a tag names: the manifest of one image, or an index over those of several platforms.
+/// The document that a tag refers to: the manifest of one image, or an index for several platforms.
 pub fn top(images: &[Image]) -> Document {
     match images {
         [only] => only.manifest.clone(),
@@ -39,7 +39,7 @@ pub fn top(images: &[Image]) -> Document {
     }
 }
 
-/// The small files of a layout of one image for some platforms, by path. The layers are missing: they are the caller's to place at
+/// The small files of a layout with one image for some platforms, by path. The caller has to add the layers at
 /// [`blob_path`].
 pub fn files(images: &[Image], tag: &str) -> Vec<(String, Document)> {
     let top = top(images);

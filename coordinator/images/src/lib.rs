@@ -1,6 +1,7 @@
 //! Container images without a daemon: references, layers, configurations, layouts, registries.
 //!
-//! Invariant: knows nothing of farms, projects or gRPC. What is made here depends on what is given alone: no clock, no machine.
+//! Invariant: independent of farms, projects and gRPC. Everything created here depends only on its inputs, not on a
+//! clock or the machine.
 
 pub mod archive;
 pub mod base;

@@ -1,7 +1,7 @@
-//! The documents of an image: descriptors, manifests, indexes; and the media types of OCI and of Docker.
+//! The documents of an image (descriptors, manifests, indexes), and the media types of OCI and Docker.
 //!
-//! Invariant: a document written here has one encoding, so equal documents have equal digests. (The types of `oci-spec` keep
-//! annotations in a hash map, whose order differs from run to run.) Source: OCI image specification 1.1.
+//! Invariant: documents written here have one encoding, so equal documents have equal digests. (The types of `oci-spec`
+//! keep annotations in a hash map, whose order varies.) Source: OCI image specification 1.1.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::platform::Platform;
 
-/// Media types by the names that the specifications give them.
+/// Media types, by their names in the specifications.
 pub mod media_type {
     #![allow(missing_docs)]
     pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -28,17 +28,17 @@ pub mod media_type {
     pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
     pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 
-    /// Whether it is of an index: one manifest for each platform.
+    /// Whether this is the type of an index, with a manifest for each platform.
     pub fn is_index(media_type: &str) -> bool {
         matches!(media_type, OCI_INDEX | DOCKER_INDEX)
     }
 
-    /// Whether it is of an image's manifest.
+    /// Whether this is the type of an image manifest.
     pub fn is_manifest(media_type: &str) -> bool {
         matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST)
     }
 
-    /// OCI's type for a layer of the same bytes; none for what is no layer that may be passed on.
+    /// OCI's type for a layer with the same bytes; `None` if it is not a layer that may be distributed.
     pub fn of_layer(media_type: &str) -> Option<&'static str> {
         match media_type {
             OCI_LAYER | DOCKER_LAYER => Some(OCI_LAYER),
@@ -49,29 +49,29 @@ pub mod media_type {
     }
 }
 
-/// Names a blob, and says what it is.
+/// Identifies a blob, with its type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// What it is.
+    /// Its media type.
     pub media_type: String,
-    /// Its content.
+    /// Its digest.
     pub digest: Digest,
-    /// Its bytes.
+    /// Its size in bytes.
     pub size: u64,
-    /// What an artifact's manifest is.
+    /// The type of the artifact, if its manifest describes one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
-    /// What an image runs on.
+    /// The platform of the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
-    /// Anything else, by names such as `org.opencontainers.image.ref.name`.
+    /// Annotations, such as `org.opencontainers.image.ref.name`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
 impl Descriptor {
-    /// A blob of that type.
+    /// A blob of this type.
     pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
         Self {
             media_type: media_type.to_owned(),
@@ -88,22 +88,22 @@ impl Descriptor {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
-    /// 2.
+    /// Always 2.
     pub schema_version: u32,
     /// Its own type; absent in some older images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
-    /// What an artifact is.
+    /// The type of the artifact, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// The image's configuration.
     pub config: Descriptor,
-    /// Its layers, the lowest first.
+    /// Its layers, lowest first.
     pub layers: Vec<Descriptor>,
-    /// What it is about, where it is a referrer.
+    /// The document that it refers to, if it is a referrer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
-    /// Anything else.
+    /// Annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
@@ -123,18 +123,18 @@ impl Manifest {
     }
 }
 
-/// Manifests side by side.
+/// A list of manifests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Index {
-    /// 2.
+    /// Always 2.
     pub schema_version: u32,
     /// Its own type; absent in some older images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
     /// The manifests.
     pub manifests: Vec<Descriptor>,
-    /// Anything else.
+    /// Annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
@@ -147,17 +147,17 @@ impl Index {
     }
 }
 
-/// A document in its one encoding, with what names it.
+/// An encoded document with its descriptor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
-    /// Names it.
+    /// Its descriptor.
     pub descriptor: Descriptor,
     /// Its bytes.
     pub data: Bytes,
 }
 
 impl Document {
-    /// Bytes of that type.
+    /// A document with this type and content.
     pub fn new(media_type: &str, data: impl Into<Bytes>) -> Self {
         let data = data.into();
         Self { descriptor: Descriptor::new(media_type, Digest::of(&data), data.len() as u64), data }
@@ -165,11 +165,11 @@ impl Document {
 
     /// Encodes a document.
     pub fn encode(media_type: &str, document: &impl Serialize) -> Self {
-        // A map with keys other than strings is all that JSON cannot hold, and no document has one.
+        // JSON encoding only fails for maps with keys other than strings, which no document has.
         Self::new(media_type, serde_json::to_vec(document).unwrap_or_default())
     }
 
-    /// What OCI puts where a manifest wants a configuration and there is none: `{}`.
+    /// The empty configuration `{}` that OCI specifies for manifests without one.
     pub fn empty() -> Self {
         Self::new(media_type::OCI_EMPTY, Bytes::from_static(b"{}"))
     }

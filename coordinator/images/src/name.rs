@@ -1,10 +1,10 @@
-//! The value of the platform property `container-image`: which image an action runs in.
+//! The value of the platform property `container-image`: the image that an action runs in.
 //!
-//! Forms: `docker://debian:12` and `debian:12`, as clients write it and as Docker reads it; `debian@sha256:…`; and for images that no
-//! registry knows, as skopeo writes it, `docker-daemon:sha256:…` by an image's id or `docker-daemon:shop:1` by a name that a Docker
-//! Engine holds it under. Source: REAPI's `platform.md`.
+//! Forms: `docker://debian:12` and `debian:12`, as used by clients and Docker; `debian@sha256:…`; and, for images that
+//! are not in a registry, skopeo's `docker-daemon:sha256:…` with an image id or `docker-daemon:shop:1` with a name in a
+//! Docker Engine. Source: REAPI's `platform.md`.
 //!
-//! Invariant: what an [`ImageName`] displays parses to itself.
+//! Invariant: the displayed form of an [`ImageName`] parses back to the same value.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,19 +14,19 @@ use crate::reference::{Invalid, LATEST, Reference};
 
 const DAEMON: &str = "docker-daemon:";
 
-/// Names an image that an action runs in.
+/// The name of an image that an action runs in.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ImageName {
-    /// One that a registry has. Beside a digest its tag says nothing, and is left out.
+    /// An image in a registry. A tag next to a digest is ignored.
     Registry(Reference),
-    /// One that Docker Engines hold, by its id.
+    /// An image in a Docker Engine, by its id.
     Id(Digest),
-    /// One that a Docker Engine holds, by its name there.
+    /// An image in a Docker Engine, by its name there.
     Held(Reference),
 }
 
 impl ImageName {
-    /// Whether it names the same content for ever.
+    /// Whether it always refers to the same content.
     pub fn is_fixed(&self) -> bool {
         match self {
             Self::Registry(reference) => reference.digest().is_some(),
@@ -35,7 +35,7 @@ impl ImageName {
         }
     }
 
-    /// The registry's host, and port where one is named; none for what no registry has.
+    /// The registry's host, with a port if one is named; `None` for an image in an engine.
     pub fn registry(&self) -> Option<&str> {
         match self {
             Self::Registry(reference) => Some(reference.registry()),
@@ -43,7 +43,7 @@ impl ImageName {
         }
     }
 
-    /// Whether both name images of one repository of a registry.
+    /// Whether both are in the same repository of a registry.
     pub fn is_of_repository(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Registry(one), Self::Registry(other)) => {
@@ -53,7 +53,7 @@ impl ImageName {
         }
     }
 
-    /// The same repository at a digest; anything else stays as it is.
+    /// The same repository at a digest; other names are unchanged.
     #[must_use]
     pub fn at(&self, digest: Digest) -> Self {
         match self {
@@ -62,7 +62,7 @@ impl ImageName {
         }
     }
 
-    /// What a Docker Engine calls it.
+    /// The name to use with a Docker Engine.
     pub fn engine_name(&self) -> String {
         match self {
             Self::Registry(reference) | Self::Held(reference) => {
@@ -75,7 +75,7 @@ impl ImageName {
     }
 }
 
-/// As people write it, but for a repository whose short name would be read as something else: an id, or what an engine holds.
+/// The short form, unless that would be parsed as something else: an id, or a name in an engine.
 fn shown(reference: &Reference) -> String {
     let short = reference.familiar();
     let is_other = short.starts_with(DAEMON) || short.parse::<Digest>().is_ok();
@@ -107,7 +107,7 @@ impl FromStr for ImageName {
             (None, Some(digest)) => Ok(Self::Registry(reference.at_digest(digest))),
             (Some(_), None) => Ok(Self::Held(reference)),
             (Some(_), Some(_)) => {
-                let problem = "an engine holds images by id or by name and tag".to_owned();
+                let problem = "an engine's images are named by id, or by name and tag".to_owned();
                 Err(Invalid { text: String::new(), problem }.of(text))
             }
         }

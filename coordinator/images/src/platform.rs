@@ -1,10 +1,10 @@
-//! What an image runs on.
+//! The platform that an image runs on.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Operating system and architecture by Go's names.
+/// Operating system and architecture, with Go's names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Platform {
     /// Such as `amd64`.
@@ -22,7 +22,7 @@ impl Platform {
         Self { architecture: architecture.to_owned(), os: "linux".to_owned(), variant: None }
     }
 
-    /// Whether an image for this runs on `wanted`. arm64 has one variant, which may be named or not.
+    /// Whether an image for this platform runs on `wanted`. arm64 has a single variant, which may be omitted.
     pub fn fits(&self, wanted: &Self) -> bool {
         fn variant(platform: &Platform) -> Option<&str> {
             match (platform.architecture.as_str(), platform.variant.as_deref()) {

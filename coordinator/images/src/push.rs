@@ -1,7 +1,7 @@
-//! An image, or any other artifact, to a registry: everything below first, the tag last.
+//! Pushes an image or another artifact to a registry: its blobs and manifests first, the tag last.
 //!
-//! Invariant: a push that breaks off leaves no tag behind, and done again goes on with what is missing. A tag that is there is only
-//! moved where that was asked for.
+//! Invariant: an interrupted push leaves no tag, and a repeated one continues with what is missing. An existing tag is
+//! only moved on request.
 
 use std::collections::BTreeMap;
 
@@ -16,48 +16,48 @@ use crate::reference::Reference;
 use crate::referrer::{self, Referrer};
 use crate::registry::{Error, Registries, Uploaded};
 
-/// Blobs on their way at once.
+/// Maximum concurrent transfers.
 const CONCURRENCY: usize = 4;
 
-/// A manifest with the blobs that it names and what is said about it.
+/// A manifest with its referrers.
 #[derive(Debug, Clone)]
 pub struct Pushed {
     /// The manifest.
     pub manifest: Document,
-    /// What goes along with it.
+    /// Documents that refer to it.
     pub referrers: Vec<Referrer>,
 }
 
-/// What is pushed.
+/// A push operation.
 #[derive(Debug, Clone)]
 pub struct Push {
-    /// Where it goes; its tag names `top`.
+    /// The destination; its tag will refer to `top`.
     pub to: Reference,
-    /// The manifests, one for each platform.
+    /// The manifests, one per platform.
     pub manifests: Vec<Pushed>,
-    /// What the tag names: the one manifest, or an index over them.
+    /// The document for the tag: the only manifest, or an index.
     pub top: Document,
-    /// A repository that may have some of the blobs: the base's.
+    /// A repository that may have some of the blobs, such as the base's.
     pub beside: Option<Reference>,
-    /// Whether a tag that names another image is moved.
+    /// Whether a tag that refers to another image may be moved.
     pub over: bool,
 }
 
-/// What a push did.
+/// The result of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Outcome {
-    /// The tag named this image already: nothing was sent.
+    /// Whether the tag referred to this image already, so that nothing was sent.
     pub was_there: bool,
-    /// Blobs sent, and their bytes.
+    /// Number and bytes of the blobs that were sent.
     pub sent: (u64, u64),
-    /// Blobs that the registry took from another repository, and their bytes.
+    /// Number and bytes of the blobs that the registry mounted from another repository.
     pub mounted: (u64, u64),
-    /// Blobs that were there, and their bytes.
+    /// Number and bytes of the blobs that were already there.
     pub present: (u64, u64),
 }
 
 impl Push {
-    /// A push of images of one name, for one platform each.
+    /// A push of the images of one name, one per platform.
     pub fn of_images(to: Reference, images: Vec<(Image, Vec<Referrer>)>) -> Self {
         let top = layout::top(&images.iter().map(|(image, _)| image.clone()).collect::<Vec<_>>());
         let manifests =
@@ -65,10 +65,11 @@ impl Push {
         Self { to, manifests, top, beside: None, over: false }
     }
 
-    /// Carries it out. `source` has the blobs, configurations included; those that the registry has are not read.
+    /// Runs the push. `source` has the blobs, including configurations; those that the registry already has are not
+    /// read.
     ///
     /// # Errors
-    /// [`Error::Taken`] where the tag names another image and may not be moved; whatever the registry refuses.
+    /// [`Error::Taken`] if the tag refers to another image and may not be moved; anything that the registry rejects.
     pub async fn run(&self, registries: &Registries, source: &dyn Blobs) -> Result<Outcome, Error> {
         let mut outcome = Outcome::default();
         if self.to.tag().is_some()
@@ -96,7 +97,7 @@ impl Push {
         Ok(registries.put_manifest(&at, manifest).await?.lists_referrers)
     }
 
-    /// Every blob that the manifests name, each once.
+    /// Uploads all blobs that the manifests refer to, each once.
     async fn blobs(&self, registries: &Registries, source: &dyn Blobs, outcome: &mut Outcome) -> Result<(), Error> {
         let mut wanted: BTreeMap<Digest, Descriptor> = BTreeMap::new();
         for pushed in &self.manifests {

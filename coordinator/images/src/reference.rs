@@ -1,26 +1,26 @@
-//! References to images: `debian`, `debian:12`, `registry.example:5000/team/shop@sha256:…`.
+//! Image references: `debian`, `debian:12`, `registry.example:5000/team/shop@sha256:…`.
 //!
-//! They are read as Docker reads them: without a registry it is Docker Hub, whose single names are in `library`. Source: the
-//! grammar of distribution's `reference` package.
-//! Invariant: a [`Reference`] is whole and in its normal form; what it displays parses to itself.
+//! Parsed like Docker does: the default registry is Docker Hub, where names without a path are in `library`. Source:
+//! the grammar in distribution's `reference` package.
+//! Invariant: a [`Reference`] is complete and normalised; its displayed form parses back to the same value.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::digest::Digest;
 
-/// Where Docker looks when no registry is named.
+/// The default registry.
 pub const DOCKER_HUB: &str = "docker.io";
-/// The tag that stands for none.
+/// The default tag.
 pub const LATEST: &str = "latest";
-/// Longest name, registry included.
+/// Maximum length of a name, including the registry.
 const MAX_NAME: usize = 255;
-/// Characters of a wrong text that are shown.
+/// Maximum number of characters of an invalid text that are shown.
 const SHOWN: usize = 300;
-/// Longest tag.
+/// Maximum length of a tag.
 const MAX_TAG: usize = 128;
 
-/// Names an image, or a repository of images, in a registry.
+/// Refers to an image, or to a repository of images, in a registry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {
     registry: String,
@@ -29,18 +29,18 @@ pub struct Reference {
     digest: Option<Digest>,
 }
 
-/// A text that is no reference to an image.
+/// Text that is not an image reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid image name `{text}`: {problem}")]
 pub struct Invalid {
-    /// What was found.
+    /// The text that was found.
     pub text: String,
     /// What is wrong with it, and what was expected.
     pub problem: String,
 }
 
 impl Invalid {
-    /// The same fault of the whole text that the reference was in.
+    /// The same error for the whole text that contained the reference.
     #[must_use]
     pub(crate) fn of(self, text: &str) -> Self {
         Self { text: text.chars().take(SHOWN).collect(), ..self }
@@ -48,7 +48,7 @@ impl Invalid {
 }
 
 impl Reference {
-    /// Host, and port where one is named.
+    /// Host, with a port if one is named.
     pub fn registry(&self) -> &str {
         &self.registry
     }
@@ -58,17 +58,17 @@ impl Reference {
         &self.repository
     }
 
-    /// The tag, where one is named.
+    /// The tag, if one is named.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    /// The digest, where one is named.
+    /// The digest, if one is named.
     pub fn digest(&self) -> Option<Digest> {
         self.digest
     }
 
-    /// The digest, else the tag, else `latest`: what a registry is asked for.
+    /// The digest, else the tag, else `latest`: the last part of a registry URL.
     pub fn wanted(&self) -> String {
         match (self.digest, &self.tag) {
             (Some(digest), _) => digest.to_string(),
@@ -77,28 +77,28 @@ impl Reference {
         }
     }
 
-    /// The same repository at a tag.
+    /// The same repository with a tag.
     ///
     /// # Errors
-    /// Where it is no tag.
+    /// If the tag is invalid.
     pub fn at_tag(&self, tag: &str) -> Result<Self, Invalid> {
         check_tag(tag).map_err(|problem| Invalid { text: format!("{self}:{tag}"), problem })?;
         Ok(Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() })
     }
 
-    /// The same repository at a digest, its tag left out.
+    /// The same repository with a digest instead of a tag.
     pub fn at_digest(&self, digest: Digest) -> Self {
         Self { tag: None, digest: Some(digest), ..self.clone() }
     }
 
-    /// As people write it: without Docker Hub's own parts.
+    /// The short form: without Docker Hub's host and `library`.
     pub fn familiar(&self) -> String {
         let whole = self.to_string();
-        // Docker Hub's own part is left out of single names alone: another path would get it back from nobody.
+        // Docker Hub's `library` is only omitted for names without a path; otherwise it would not be added back.
         let single = |rest: &&str| !rest.split(['@', ':']).next().unwrap_or_default().contains('/');
         let short =
             whole.strip_prefix("docker.io/").map(|rest| rest.strip_prefix("library/").filter(single).unwrap_or(rest));
-        // A path whose first part looks like a host would be read as one.
+        // A path whose first part looks like a host would be parsed as one.
         let short = short.filter(|short| short.split_once('/').is_none_or(|(first, _)| !is_host(first)));
         short.map_or(whole.clone(), str::to_owned)
     }
@@ -136,7 +136,7 @@ fn parse(text: &str) -> Result<Reference, String> {
         None => (text, None),
         Some((name, digest)) => (name, Some(digest.parse::<Digest>().map_err(|error| error.to_string())?)),
     };
-    // A colon after the last slash begins a tag; one before it a port.
+    // A colon after the last slash starts a tag; before it, a port.
     let (name, tag) = match name.rfind(':').filter(|at| !name[*at..].contains('/')) {
         Some(at) => (&name[..at], Some(name[at + 1..].to_owned())),
         None => (name, None),
@@ -161,7 +161,7 @@ fn parse(text: &str) -> Result<Reference, String> {
     Ok(Reference { registry: registry.to_owned(), repository, tag, digest })
 }
 
-/// Docker's rule for what is a registry and not the first part of a path.
+/// Docker's rule for whether the first part is a registry.
 fn is_host(first: &str) -> bool {
     first == "localhost" || first.contains(['.', ':']) || first.chars().any(|c| c.is_ascii_uppercase())
 }
@@ -203,7 +203,7 @@ fn check_path(path: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Letters and digits, joined by one `.`, one or two `_`, or any number of `-`.
+/// Letters and digits, separated by one `.`, one or two `_`, or any number of `-`.
 fn is_path_part(part: &str) -> bool {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     if !part.starts_with(is_word) || !part.ends_with(is_word) {
@@ -230,7 +230,7 @@ fn check_tag(tag: &str) -> Result<(), String> {
     }
 }
 
-/// A version as a tag: what no tag may have becomes `-`, as the `+` of `1.0+build`.
+/// A version as a tag: characters that are invalid in a tag become `-`, such as the `+` in `1.0+build`.
 pub fn tag_from(version: &str) -> String {
     let clean = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
     let tag: String = version.chars().map(clean).collect();
@@ -238,7 +238,7 @@ pub fn tag_from(version: &str) -> String {
     if tag.is_empty() { LATEST.to_owned() } else { tag }
 }
 
-/// The known name that was most likely meant.
+/// The known name that is most similar to `name`, if any is close enough.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let near = known.into_iter().filter(|candidate| *candidate != name).map(|candidate| {
         let distance = strsim::damerau_levenshtein(name, candidate);

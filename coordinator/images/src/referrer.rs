@@ -1,4 +1,4 @@
-//! What goes along with an image: its provenance, its parts, checksums; each a manifest of its own that names the image as subject.
+//! Documents about an image (provenance, SBOM, checksums), each with its own manifest that has the image as subject.
 //!
 //! Source: OCI distribution specification 1.1, "Pushing Manifests with Subject" and "Referrers Tag Schema".
 
@@ -11,14 +11,14 @@ use crate::manifest::{Descriptor, Document, Index, Manifest};
 use crate::reference::Reference;
 use crate::registry::{Error, Registries};
 
-/// Media types of what goes along.
+/// Media types of these documents.
 pub mod kind {
     #![allow(missing_docs)]
     /// An in-toto statement.
     pub const PROVENANCE: &str = "application/vnd.in-toto+json";
     /// A CycloneDX document.
     pub const SBOM: &str = "application/vnd.cyclonedx+json";
-    /// Lines as `sha256sum` writes them.
+    /// Lines in the format of `sha256sum`.
     pub const CHECKSUMS: &str = "text/plain";
     pub const CHECKSUMS_ARTIFACT: &str = "application/vnd.kiln.checksums.v1";
 }
@@ -26,7 +26,7 @@ pub mod kind {
 /// A document about an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Referrer {
-    /// What it is.
+    /// Its type.
     pub artifact_type: String,
     /// Its file name.
     pub title: String,
@@ -35,7 +35,7 @@ pub struct Referrer {
 }
 
 impl Referrer {
-    /// A document of this type.
+    /// A document with these types, title and content.
     pub fn new(artifact_type: &str, media_type: &str, title: &str, data: Bytes) -> Self {
         let content = Document::new(media_type, data);
         Self { artifact_type: artifact_type.to_owned(), title: title.to_owned(), content }
@@ -53,7 +53,7 @@ impl Referrer {
     }
 }
 
-/// The tag that lists the referrers of `subject` where the registry does not do so itself.
+/// The tag that lists the referrers of `subject` if the registry does not list them itself.
 pub fn tag(subject: &Digest) -> String {
     format!("sha256-{}", subject.hex())
 }

@@ -106,7 +106,7 @@ async fn several_platforms_are_one_index() {
     let top = anyone().manifest(&to).await.unwrap();
     base::resolve(&repository, &top, &Platform::linux("arm64")).await.unwrap();
     let error = base::resolve(&repository, &top, &Platform::linux("riscv64")).await.unwrap_err().to_string();
-    assert!(error.ends_with("has no image for `linux/riscv64`: there is `linux/amd64`, `linux/arm64`"), "{error}");
+    assert!(error.ends_with("has no image for `linux/riscv64`; it has `linux/amd64`, `linux/arm64`"), "{error}");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! From a challenge to an authorization: name and password, or a token for one repository.
+//! Answers a registry's challenge: with name and password, or with a token for one repository.
 //!
 //! Source: distribution's "Token Authentication Specification" and "Docker Registry v2 authentication using OAuth2".
 
@@ -13,12 +13,12 @@ use serde::Deserialize;
 use super::challenge::Challenge;
 use super::{Access, Ask, Error, Login, Registries, transport};
 
-/// The client's name where a token is exchanged.
+/// The client name used to exchange a token.
 const CLIENT: &str = "kiln";
-/// Most bytes of an answer with a token.
+/// Maximum size of a token response.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 
-/// What goes into the `Authorization` header.
+/// The value of the `Authorization` header.
 #[derive(Clone)]
 pub(super) struct Authorization(HeaderValue);
 
@@ -27,7 +27,7 @@ impl Authorization {
         self.0.clone()
     }
 
-    /// None where the words cannot stand in a header.
+    /// `None` if the value is not valid in a header.
     fn new(words: String) -> Option<Self> {
         let mut value = HeaderValue::try_from(words).ok()?;
         value.set_sensitive(true);
@@ -53,13 +53,13 @@ struct Answer {
     access_token: String,
 }
 
-/// Under what an authorization is remembered.
+/// The key under which an authorization is cached.
 pub(super) fn key(ask: &Ask<'_>) -> (String, String, Access) {
     let beside = ask.beside.map_or(String::new(), |beside| format!(" {}", beside.repository()));
     (ask.repository.registry().to_owned(), format!("{}{beside}", ask.repository.repository()), ask.access)
 }
 
-/// The scopes that a request needs. What the registry's challenge names is less where a blob is mounted from elsewhere.
+/// The scopes that a request needs. The registry's challenge names fewer if a blob is mounted from another repository.
 fn scopes(ask: &Ask<'_>) -> Vec<String> {
     let own = format!("repository:{}:{}", ask.repository.repository(), ask.access.actions());
     let beside = ask.beside.map(|beside| format!("repository:{}:pull", beside.repository()));
@@ -106,7 +106,7 @@ impl Registries {
         let malformed =
             |reason: String| Error::Malformed { registry: registry.clone(), doing: "asked for a token", reason };
         let mut url = url::Url::parse(realm).map_err(|error| malformed(format!("its realm `{realm}`: {error}")))?;
-        // A registry on HTTPS does not get to have a password sent in the clear.
+        // A registry on HTTPS must not make the client send a password in the clear.
         if url.scheme() != "https" && host.base.starts_with("https:") {
             return Err(malformed(format!("its realm `{realm}` is not HTTPS")));
         }
@@ -114,7 +114,7 @@ impl Registries {
             let allow = url.host_str().unwrap_or_default().to_owned();
             return Err(Error::NotAllowed {
                 registry,
-                reason: format!("tokens come from another host, `{allow}`"),
+                reason: format!("its tokens are issued by another host, `{allow}`"),
                 allow,
             });
         }
@@ -169,6 +169,6 @@ impl Registries {
             }
             _ => None,
         }
-        .ok_or_else(|| malformed("there is no token in it".to_owned()))
+        .ok_or_else(|| malformed("it contains no token".to_owned()))
     }
 }

@@ -1,8 +1,8 @@
-//! What a registry asks for when it answers 401. Source: RFC 9110, "WWW-Authenticate"; distribution's token authentication.
+//! The challenge in a 401 response. Source: RFC 9110, "WWW-Authenticate"; distribution's token authentication.
 
 use std::collections::BTreeMap;
 
-/// A scheme that a registry accepts.
+/// An authentication scheme that a registry accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Challenge {
     /// Name and password with every request.
@@ -11,7 +11,7 @@ pub(super) enum Challenge {
     Bearer { realm: String, service: String, scope: String },
 }
 
-/// Reads the header; of several schemes the one that is safer is taken.
+/// Parses the header; of several schemes the most secure is used.
 pub(super) fn parse(header: &str) -> Option<Challenge> {
     let mut basic = None;
     for (scheme, parameters) in schemes(header) {
@@ -28,7 +28,7 @@ pub(super) fn parse(header: &str) -> Option<Challenge> {
     basic
 }
 
-/// Each scheme with its parameters, in their order.
+/// Each scheme with its parameters, in order.
 fn schemes(header: &str) -> Vec<(String, BTreeMap<String, String>)> {
     let mut found: Vec<(String, BTreeMap<String, String>)> = Vec::new();
     let mut rest = header.trim_start_matches([' ', ',']);
@@ -53,7 +53,7 @@ fn schemes(header: &str) -> Vec<(String, BTreeMap<String, String>)> {
     found
 }
 
-/// A token or a quoted string, and what follows it.
+/// A token or quoted string, and the rest.
 fn read_value(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([' ', ',']).unwrap_or(text.len());

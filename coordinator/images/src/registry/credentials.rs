@@ -1,7 +1,7 @@
-//! Who one is at a registry: Docker's own configuration file and the credential helpers that it names.
+//! Credentials for registries: Docker's configuration file and the credential helpers that it names.
 //!
 //! Sources: docker/cli `config.json`; docker-credential-helpers' protocol.
-//! Invariant: nothing is written, and no secret is in an error or a log.
+//! Invariant: nothing is written, and no error or log contains a secret.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,23 +17,23 @@ use tokio::io::AsyncWriteExt;
 use super::Error;
 use crate::reference::DOCKER_HUB;
 
-/// What Docker Hub is called in these files.
+/// Docker Hub's key in these files.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
-/// How long a helper may take: it may ask its user.
+/// Time limit for a helper, which may ask its user.
 const HELPER_PATIENCE: Duration = Duration::from_secs(60);
-/// What a helper answers as user where its secret is a token to be exchanged.
+/// The user name in a helper's answer if the secret is a token to be exchanged.
 const TOKEN_USER: &str = "<token>";
 
-/// A user's credentials at one registry.
+/// A user's credentials for one registry.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
     /// The user's name.
     pub user: String,
     /// Password, or token where `is_token`.
     pub secret: String,
-    /// Whether the secret is an identity token, which is exchanged and not shown as a password.
+    /// Whether the secret is an identity token, which is exchanged rather than sent as a password.
     pub is_token: bool,
-    /// Where they came from, for errors.
+    /// Where the credentials came from, for errors.
     pub from: String,
 }
 
@@ -66,7 +66,8 @@ impl fmt::Debug for Auth {
     }
 }
 
-/// Docker's configuration as far as it is about credentials: of one file, or of several of which the first that knows a registry counts.
+/// The credentials in Docker's configuration: of one file, or of several, of which the first with an entry for a
+/// registry applies.
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
     files: Vec<Known>,
@@ -79,15 +80,16 @@ struct Known {
 }
 
 impl Credentials {
-    /// Nobody's.
+    /// No credentials.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// The user's: `config.json` in `$DOCKER_CONFIG`, else in `~/.docker`. None where there is no such file.
+    /// The user's credentials: `config.json` in `$DOCKER_CONFIG` or else in `~/.docker`; empty if there is no such
+    /// file.
     ///
     /// # Errors
-    /// Where the file is there and cannot be read.
+    /// If the file exists but cannot be read.
     pub fn of_user() -> Result<Self, Error> {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let directory = variable("DOCKER_CONFIG").or_else(|| variable("HOME").map(|home| home.join(".docker")));
@@ -97,10 +99,10 @@ impl Credentials {
         }
     }
 
-    /// Those of one file.
+    /// The credentials in one file.
     ///
     /// # Errors
-    /// Where the file is there and cannot be read.
+    /// If the file exists but cannot be read.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let wrong = |reason: String| Error::CredentialFile { path: path.display().to_string(), reason };
         match std::fs::read(path) {
@@ -113,17 +115,17 @@ impl Credentials {
         }
     }
 
-    /// These, and then those.
+    /// These credentials, then `others`.
     #[must_use]
     pub fn and(mut self, others: Self) -> Self {
         self.files.extend(others.files);
         self
     }
 
-    /// Who one is at `registry`; none where nothing says so.
+    /// The credentials for `registry`, if there are any.
     ///
     /// # Errors
-    /// Where a helper fails, or what a file says is malformed.
+    /// If a helper fails, or a file is malformed.
     pub async fn login(&self, registry: &str) -> Result<Option<Login>, Error> {
         for known in &self.files {
             if let Some(login) = known.login(registry).await? {
@@ -166,17 +168,17 @@ impl Known {
         if !auth.identitytoken.is_empty() {
             return Ok(Some(Login { user, secret: auth.identitytoken.clone(), is_token: true, from }));
         }
-        // `docker login` with a store leaves an empty entry behind.
+        // `docker login` with a credential store leaves an empty entry.
         Ok((!user.is_empty()).then_some(Login { user, secret: password, is_token: false, from }))
     }
 }
 
-/// What Docker calls a registry in its credentials.
+/// Docker's key for a registry in its configuration.
 pub fn server_name(registry: &str) -> String {
     names(registry).swap_remove(0)
 }
 
-/// What a registry may be called in these files, the usual name first.
+/// Possible keys for a registry in these files, the usual one first.
 fn names(registry: &str) -> Vec<String> {
     if registry == DOCKER_HUB {
         return [HUB_KEY, "index.docker.io", "docker.io", "registry-1.docker.io"].map(str::to_owned).to_vec();
@@ -192,7 +194,7 @@ struct Answer {
     secret: String,
 }
 
-/// Asks `docker-credential-HELPER get`; none where it knows nothing of the registry.
+/// Calls `docker-credential-HELPER get`; `None` if it has no entry for the registry.
 async fn ask(helper: &str, registry: &str, server: &str) -> Result<Option<Login>, Error> {
     let program = format!("docker-credential-{helper}");
     let failed = |reason: String| Error::Helper { helper: program.clone(), registry: registry.to_owned(), reason };
@@ -206,14 +208,14 @@ async fn ask(helper: &str, registry: &str, server: &str) -> Result<Option<Login>
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .map_err(|error| failed(format!("it cannot be started: {error}")))?;
+        .map_err(|error| failed(format!("cannot start it: {error}")))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A helper that ends without reading says why by its exit code.
+        // A helper that exits without reading explains the reason by its exit code.
         let _ = stdin.write_all(format!("{server}\n").as_bytes()).await;
     }
     let ended = tokio::time::timeout(HELPER_PATIENCE, child.wait_with_output()).await;
     let output = ended
-        .map_err(|_| failed(format!("it did not answer within {} s", HELPER_PATIENCE.as_secs())))?
+        .map_err(|_| failed(format!("no response within {} s", HELPER_PATIENCE.as_secs())))?
         .map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
         let said = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
@@ -263,6 +265,6 @@ mod tests {
         let error = login(r#"{"auths":{"r.example":{"auth":"%%"}}}"#, "r.example").await.unwrap_err().to_string();
         assert!(error.contains("is not the base64 of `USER:PASSWORD`"), "{error}");
         let error = login(r#"{"credsStore":"no-such-helper"}"#, "r.example").await.unwrap_err().to_string();
-        assert!(error.contains("`docker-credential-no-such-helper`") && error.contains("cannot be started"), "{error}");
+        assert!(error.contains("`docker-credential-no-such-helper`") && error.contains("cannot start it"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Blobs from a registry, taken up where a connection broke.
+//! Downloads blobs from a registry, and resumes after a broken connection.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,16 +17,16 @@ use crate::reference::Reference;
 
 const DOING: &str = "when it was asked for a blob";
 
-/// Blobs of one repository.
+/// The blobs of one repository.
 #[derive(Debug, Clone)]
 pub struct Repository {
-    /// The registries it is among.
+    /// The client to use.
     pub registries: Registries,
-    /// Which one it is.
+    /// The repository.
     pub reference: Reference,
 }
 
-/// An error of a registry, to whoever reads blobs wherever they are.
+/// Converts a registry's error to that of blob sources.
 fn elsewhere(error: super::Error) -> blobs::Error {
     blobs::Error::Elsewhere(Box::new(error))
 }
@@ -45,7 +45,7 @@ impl Blobs for Repository {
         }
         let (sender, receiver) = mpsc::channel(8);
         let mut reading = Reading { repository: self.clone(), descriptor: descriptor.clone(), offset: 0 };
-        // The first answer is waited for: a blob that is not there is an error at once.
+        // Waits for the first response, so that a missing blob is reported immediately.
         let first = reading.ask().await.map_err(elsewhere)?;
         tokio::spawn(async move {
             if let Err(error) = reading.pass_on(first, &sender).await {
@@ -77,7 +77,7 @@ impl Reading {
         let (status, stream) = (response.status(), |response: reqwest::Response| response.bytes_stream().boxed());
         match status {
             StatusCode::PARTIAL_CONTENT => Ok(stream(response)),
-            // A registry that knows no ranges sends all of it again.
+            // A registry without support for ranges sends everything again.
             status if status.is_success() => Ok(skip(stream(response), offset)),
             _ => Err(self.repository.registries.refused(&ask, response).await),
         }
@@ -101,7 +101,7 @@ impl Reading {
                     }
                     continue;
                 }
-                // Whether it was all of it, the reader's check says.
+                // The reader's verification shows whether it was complete.
                 Ok(None) => return Ok(()),
                 Ok(Some(Err(error))) => transport::failed(&registry, &error),
                 Err(_) => Error::Stalled { registry: registry.clone(), doing: DOING, after: options.stall },

@@ -1,10 +1,10 @@
-//! What can go wrong between here and a registry, and whether the same may go well later.
+//! Errors of registries, and whether a retry may help.
 
 use std::time::Duration;
 
 use crate::digest::Digest;
 
-/// A registry that did not do what it was asked.
+/// Why a registry did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
@@ -12,7 +12,7 @@ pub enum Error {
     Unreachable { registry: String, reason: String },
     #[error(
         "the registry `{registry}` has an untrusted certificate ({reason}); \
-         put its authority into `/etc/docker/certs.d/{registry}/ca.crt` or name it in `SSL_CERT_FILE`"
+         put its authority into `/etc/docker/certs.d/{registry}/ca.crt` or set `SSL_CERT_FILE` to it"
     )]
     Certificate { registry: String, reason: String },
     #[error(
@@ -20,23 +20,23 @@ pub enum Error {
     )]
     PlainHttp { registry: String },
     #[error(
-        "{reason}, and the registry `{registry}` leads there; a farm contacts only public registries, unless its operator allows others: \
+        "{reason}, and the registry `{registry}` refers to it; a farm contacts only public registries unless its operator allows others: \
          `--allow-registry {allow}` on the coordinator"
     )]
     NotAllowed { registry: String, reason: String, allow: String },
     #[error(
-        "the registry `{registry}` refuses the credentials of `{user}` from {from}; `docker login {registry}` renews them"
+        "the registry `{registry}` rejected the credentials of `{user}` from {from}; `docker login {registry}` renews them"
     )]
     Credentials { registry: String, user: String, from: String },
     #[error(
-        "the registry `{registry}` requires credentials for `{repository}`, and there are none: `docker login {registry}`"
+        "the registry `{registry}` requires credentials for `{repository}`, but none are configured: `docker login {registry}`"
     )]
     NoCredentials { registry: String, repository: String },
     #[error("the registry `{registry}` does not allow {doing} `{repository}`: {detail}")]
     Denied { registry: String, repository: String, doing: &'static str, detail: String },
     #[error("there is no image `{reference}`{hint}")]
     NotFound { reference: String, hint: String },
-    #[error("the registry `{registry}` is full: {detail}; free space there and push again, what arrived is kept")]
+    #[error("the registry `{registry}` is full: {detail}; free some space and push again; the uploaded blobs are kept")]
     Full { registry: String, detail: String },
     #[error("the registry `{registry}` made no progress for {} s {doing}", .after.as_secs())]
     Stalled { registry: String, doing: &'static str, after: Duration },
@@ -62,7 +62,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same may go well in a moment.
+    /// Whether a retry in a moment may succeed.
     pub fn is_passing(&self) -> bool {
         matches!(
             self,
@@ -70,7 +70,8 @@ impl Error {
         )
     }
 
-    /// Whether the user can mend it: a wrong name, credentials, a tag that is taken. Else the registry or the way to it must be.
+    /// Whether the user can fix it: a wrong name, missing credentials, a tag that exists. Otherwise the registry or the
+    /// connection is at fault.
     pub fn is_users(&self) -> bool {
         match self {
             Self::Credentials { .. }

@@ -11,17 +11,17 @@ use crate::digest::Digest;
 use crate::manifest::{Document, media_type};
 use crate::reference::{Reference, nearest};
 
-/// Every kind of manifest that is understood.
+/// All supported kinds of manifests.
 const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
                         application/vnd.docker.distribution.manifest.list.v2+json, \
                         application/vnd.docker.distribution.manifest.v2+json";
-/// Names that are looked through for one that was meant.
+/// Maximum number of names that are searched for a similar one.
 const MAX_NAMES: usize = 1000;
 
-/// What a registry said when it took a manifest.
+/// A registry's response to a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Put {
-    /// It keeps the list of referrers itself.
+    /// Whether it maintains the list of referrers itself.
     pub lists_referrers: bool,
 }
 
@@ -37,10 +37,10 @@ fn url(base: &str, reference: &Reference, wanted: &str) -> String {
 }
 
 impl Registries {
-    /// What a reference names: its manifest or index.
+    /// Fetches the manifest or index that a reference names.
     ///
     /// # Errors
-    /// [`Error::NotFound`] with the nearest name that there is.
+    /// [`Error::NotFound`] with the most similar existing name.
     pub async fn manifest(&self, reference: &Reference) -> Result<Document, Error> {
         let doing = "when it was asked for a manifest";
         let ask = Ask { repository: reference, access: Access::Pull, doing, beside: None };
@@ -72,15 +72,15 @@ impl Registries {
         }
     }
 
-    /// The digest that a reference has now; none where there is no such image.
+    /// The current digest of a reference; `None` if there is no such image.
     ///
     /// # Errors
-    /// Where the registry cannot be asked.
+    /// If the registry cannot be reached.
     pub async fn find(&self, reference: &Reference) -> Result<Option<Digest>, Error> {
         self.find_as(reference, Access::Pull).await
     }
 
-    /// The same, for one who is about to push there.
+    /// The same, with the permission to push.
     pub(crate) async fn find_to_push(&self, reference: &Reference) -> Result<Option<Digest>, Error> {
         self.find_as(reference, Access::Push).await
     }
@@ -102,10 +102,10 @@ impl Registries {
         }
     }
 
-    /// Puts a manifest under a tag or, where the reference has none, under its digest.
+    /// Puts a manifest under the reference's tag or, without one, under its digest.
     ///
     /// # Errors
-    /// Where the registry does not take it: a blob that it names is not there, or pushing is not allowed.
+    /// If the registry rejects it: a blob is missing, or pushing is not allowed.
     pub async fn put_manifest(&self, reference: &Reference, document: &Document) -> Result<Put, Error> {
         let ask =
             Ask { repository: reference, access: Access::Push, doing: "when it was sent a manifest", beside: None };
@@ -144,7 +144,7 @@ impl Registries {
         Error::NotFound { reference: reference.familiar(), hint }
     }
 
-    /// Names there are, for a hint; none where the registry does not tell.
+    /// Existing names, for a hint; empty if the registry does not list them.
     async fn names(&self, reference: &Reference, path: &str) -> Names {
         let ask =
             Ask { repository: reference, access: Access::Pull, doing: "when it was asked for names", beside: None };

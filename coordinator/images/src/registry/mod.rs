@@ -1,9 +1,10 @@
-//! Registries by the OCI distribution protocol: manifests, blobs, uploads that go on where they broke off.
+//! A client for registries with the OCI distribution protocol: manifests, blobs, and resumable uploads.
 //!
-//! (Hand-made over HTTP, because uploads must go on where they broke off and a stuck one must be noticed; `oci-client` describes neither.)
-//! Invariants: credentials go only to the registry they are for and the realm that it names, whatever redirects; plain HTTP is spoken
-//! only to this machine and to registries that are named as insecure; certificates are always verified; every attempt is bounded; no
-//! host is asked that the [`Reach`] leaves out.
+//! (Implemented here because uploads must be resumable and a stalled one must be detected; `oci-client` offers
+//! neither.)
+//! Invariants: credentials are sent only to their registry and to the realm that it names, whatever the redirects;
+//! plain HTTP is only used for this machine and for registries listed as insecure; certificates are always verified;
+//! every attempt has a time limit; no host outside the [`Reach`] is contacted.
 //! Source: OCI distribution specification 1.1.
 
 mod auth;
@@ -36,21 +37,21 @@ use retry::Movement;
 pub use transport::{is_this_machine, words};
 pub use upload::Uploaded;
 
-/// Most bytes of an error that are read.
+/// Maximum bytes of an error response that are read.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 
-/// How registries are spoken to.
+/// Options of the client.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Registries, as host or host and port, to which plain HTTP may be spoken.
+    /// Registries, as host or host and port, that may be contacted over plain HTTP.
     pub insecure: Vec<String>,
-    /// After how long without a byte moving a request is given up and tried again.
+    /// A request is aborted and retried after this time without progress.
     pub stall: Duration,
-    /// How often a request is tried, the first time included.
+    /// Maximum number of attempts per request, including the first.
     pub attempts: u32,
-    /// Bytes of one part of an upload.
+    /// Size of one part of an upload.
     pub chunk_bytes: usize,
-    /// Which hosts may be asked.
+    /// Which hosts may be contacted.
     pub reach: Reach,
 }
 
@@ -66,7 +67,7 @@ impl Default for Options {
     }
 }
 
-/// What is asked for in a repository.
+/// The access that a request needs to a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Access {
     Pull,
@@ -89,7 +90,7 @@ impl Access {
     }
 }
 
-/// All registries, as one user. Cheap to clone.
+/// A client for all registries with one user's credentials. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Registries {
     inner: Arc<Inner>,
@@ -103,31 +104,32 @@ struct Inner {
     authorizations: Mutex<HashMap<(String, String, Access), Authorization>>,
 }
 
-/// A request that is made.
+/// What a request is for.
 struct Ask<'a> {
     repository: &'a Reference,
     access: Access,
-    /// In words, for errors: `asking for a manifest`.
+    /// A phrase for errors: `when it was asked for a manifest`.
     doing: &'static str,
-    /// Repositories beside, in the same registry, that are read from: a blob is mounted from there.
+    /// Another repository in the same registry from which a blob is mounted.
     beside: Option<&'a Reference>,
 }
 
 impl Registries {
-    /// Registries as the user of these credentials.
+    /// A client with these credentials.
     pub fn new(options: Options, credentials: Credentials) -> Self {
-        // Whoever installed one before is left alone.
+        // A provider that was installed earlier is kept.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let inner = Inner { options, credentials, clients: Mutex::default(), authorizations: Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 
-    /// How they are spoken to.
+    /// The client's options.
     pub fn options(&self) -> &Options {
         &self.inner.options
     }
 
-    /// Sends a request until it is answered with something final: neither 401 that a login mends, nor a failure that passes.
+    /// Sends a request until there is a final response: neither a 401 that a login can resolve, nor a temporary
+    /// failure.
     async fn send(
         &self,
         ask: &Ask<'_>,
@@ -151,7 +153,7 @@ impl Registries {
         }
     }
 
-    /// Sends a request once, and once more where the registry wants to know who asks.
+    /// Sends a request, and once more if the registry requires authentication.
     async fn send_once(
         &self,
         ask: &Ask<'_>,
@@ -166,7 +168,7 @@ impl Registries {
             let known = lock(&self.inner.authorizations).get(&key).cloned();
             let built = build(host.client(), &host.base).build();
             let mut request = built.map_err(|error| transport::failed(registry, &error))?;
-            // An upload may go on elsewhere, with what its URL has of a permission.
+            // An upload may continue at another host, authorised by its URL.
             if let Some(known) = known.filter(|_| host.is_origin_of(request.url())) {
                 request.headers_mut().insert(AUTHORIZATION, known.header());
             }
@@ -185,7 +187,7 @@ impl Registries {
             let challenge = header.and_then(challenge::parse).ok_or_else(|| Error::Malformed {
                 registry: registry.to_owned(),
                 doing: ask.doing,
-                reason: "401 without a scheme that is known (Basic or Bearer)".to_owned(),
+                reason: "401 without a supported scheme (Basic or Bearer)".to_owned(),
             })?;
             let authorization = self.authorize(ask, &host, &challenge).await?;
             lock(&self.inner.authorizations).insert(key.clone(), authorization);
@@ -201,7 +203,7 @@ impl Registries {
         }
     }
 
-    /// What an answer that is no success means.
+    /// Converts an unsuccessful response to an error.
     async fn refused(&self, ask: &Ask<'_>, response: Response) -> Error {
         let status = response.status();
         if is_passing(status) {
@@ -230,8 +232,8 @@ impl Registries {
         Error::Failing { registry, doing: ask.doing, status, detail }
     }
 
-    /// What a registry says about an error, as far as it can be shown. On behalf of somebody else only what has the form of a registry's
-    /// errors is: whatever else answers might not be theirs to read.
+    /// The registry's error message, as far as it can be shown. For a request on behalf of someone else, only a
+    /// response in the format of a registry's errors is shown, because anything else might be confidential.
     async fn detail(&self, registry: &str, response: Response) -> String {
         let host = lock(&self.inner.clients).get(registry).cloned();
         let is_registrys = host.is_some_and(|host| host.is_origin_of(response.url()));
@@ -271,13 +273,13 @@ struct Said {
     detail: serde_json::Value,
 }
 
-/// Statuses after which the same may go well in a moment.
+/// Statuses after which a retry in a moment may succeed.
 fn is_passing(status: StatusCode) -> bool {
     status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED && status != StatusCode::INSUFFICIENT_STORAGE
         || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
 }
 
-/// Registries have no code for it: the file system's words come through, or those for a quota.
+/// There is no error code for a full registry: messages of the file system or about a quota are recognised.
 fn is_full(detail: &str) -> bool {
     let detail = detail.to_lowercase();
     ["no space left", "quota", "enospc", "insufficient storage", "disk full"].iter().any(|word| detail.contains(word))

@@ -1,4 +1,4 @@
-//! When to try again, and when a transfer counts as stuck.
+//! Retries, and detection of stalled transfers.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const PAUSES: ExponentialBuilder =
     ExponentialBuilder::new().with_min_delay(Duration::from_millis(200)).with_max_delay(LONGEST_PAUSE).with_jitter();
 
-/// Counts attempts and waits between them, longer each time.
+/// Counts attempts, with an increasing pause between them.
 #[derive(Debug)]
 pub struct Attempts {
     most: u32,
@@ -20,17 +20,17 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// This many, the first included.
+    /// At most this many attempts, including the first.
     pub fn new(most: u32) -> Self {
         Self { most, pauses: PAUSES.with_max_times(most.saturating_sub(1) as usize).build() }
     }
 
-    /// Something went well: all attempts are open again.
+    /// Resets the count after a success.
     pub(super) fn reset(&mut self) {
         *self = Self::new(self.most);
     }
 
-    /// Waits for the next attempt; false where there is none left. `asked` is how long the registry wants.
+    /// Waits for the next attempt; `false` if none is left. `asked`: the pause that the registry asks for.
     pub async fn again(&mut self, asked: Option<Duration>) -> bool {
         let Some(pause) = self.pauses.next() else { return false };
         tokio::time::sleep(asked.unwrap_or(pause).min(LONGEST_PAUSE)).await;
@@ -38,7 +38,7 @@ impl Attempts {
     }
 }
 
-/// When a transfer moved last. Cheap to clone.
+/// The time of a transfer's last progress. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Movement(Arc<Mutex<Instant>>);
 
@@ -47,7 +47,7 @@ impl Movement {
         Self(Arc::new(Mutex::new(Instant::now())))
     }
 
-    /// It moved now.
+    /// Records progress.
     pub(super) fn moved(&self) {
         *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
     }
@@ -56,7 +56,7 @@ impl Movement {
         *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The future's result; none where nothing moved for `limit` before it came.
+    /// The future's result; `None` if there was no progress for `limit` before it completed.
     pub(super) async fn watch<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
         tokio::pin!(future);
         self.moved();

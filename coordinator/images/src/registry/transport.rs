@@ -1,4 +1,5 @@
-//! The connection to one registry: HTTPS, with the authorities that this machine trusts for it; or plain HTTP where that is allowed.
+//! The connection to one registry: HTTPS with the authorities that this machine trusts for it, or plain HTTP if
+//! allowed.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,30 +14,30 @@ use super::reach::{Reach, Refused, Way};
 use super::{Error, Registries, lock};
 use crate::reference::DOCKER_HUB;
 
-/// Docker Hub answers under another name than its images have.
+/// The host of Docker Hub's API, which differs from its images' names.
 const HUB_HOST: &str = "registry-1.docker.io";
-/// Where Docker keeps authorities of single registries.
+/// Where Docker stores authorities for individual registries.
 const AUTHORITIES: &str = "/etc/docker/certs.d";
-/// How long a connection may take to come about.
+/// Time limit for connecting.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Redirects that are followed one after another.
+/// Maximum number of consecutive redirects.
 const REDIRECTS: usize = 10;
 
-/// How to speak to a registry.
+/// How to contact a registry.
 #[derive(Debug, Clone)]
 pub(super) struct Host {
     registry: String,
     /// Scheme, host and port.
     pub(super) base: String,
     reach: Reach,
-    /// Connects to whatever a name means, by the proxy that this machine uses.
+    /// Connects to any address, through this machine's proxy.
     open: Client,
-    /// Connects to no address that the reach leaves out; none where it leaves out nothing.
+    /// Connects only to addresses within the reach; `None` if that is unlimited.
     guarded: Option<Client>,
 }
 
 impl Registries {
-    /// How to speak to a registry, found out at the first use.
+    /// How to contact a registry, determined at the first use.
     pub(super) async fn host(&self, registry: &str) -> Result<Host, Error> {
         if let Some(known) = lock(&self.inner.clients).get(registry) {
             return Ok(known.clone());
@@ -48,10 +49,10 @@ impl Registries {
             let plain = Host { base: format!("http://{name}"), ..host.clone() };
             match error {
                 error @ (Error::Certificate { .. } | Error::NotAllowed { .. }) => return Err(error),
-                // Some answer a TLS greeting with words of HTTP, some hang up.
+                // Some servers answer a TLS greeting with HTTP, some close the connection.
                 _ if may_be_plain && self.probe(&plain).await.is_ok() => host = plain,
                 error @ Error::PlainHttp { .. } => return Err(error),
-                // What else is wrong is found by the request itself, which is tried again where that helps.
+                // Other problems are found by the request itself, which is retried if that may help.
                 _ => return Ok(host),
             }
         }
@@ -79,27 +80,29 @@ impl Host {
         })
     }
 
-    /// To make requests with; [`execute`](Self::execute) sends them.
+    /// Builds requests; [`execute`](Self::execute) sends them.
     pub(super) fn client(&self) -> &Client {
         &self.open
     }
 
-    /// Whether a URL is the registry's own, by scheme, host and port.
+    /// Whether a URL belongs to the registry, by scheme, host and port.
     pub(super) fn is_origin_of(&self, url: &Url) -> bool {
         Url::parse(&self.base).is_ok_and(|base| base.origin() == url.origin())
     }
 
-    /// Whether the registry may send its clients there for a token.
+    /// Whether the registry may refer its clients to this URL for a token.
     pub(super) fn allows_realm(&self, realm: &Url) -> bool {
         Url::parse(&self.base).is_ok_and(|base| self.reach.allows_realm(&base, realm))
     }
 
-    /// Sends a request where it may go, and follows redirects likewise; who asks is not told to another service on the way.
+    /// Sends a request if its URL is allowed, and follows redirects under the same rules; credentials are not forwarded
+    /// to another service.
     pub(super) async fn execute(&self, request: Request) -> Result<Response, Error> {
         self.follow(request, |_, _| true).await
     }
 
-    /// The same, within one service: what the request holds is for that alone. Another redirect is the answer.
+    /// The same within one service, because the request's content is only meant for that. Any other redirect is
+    /// returned as the response.
     pub(super) async fn execute_at_home(&self, request: Request) -> Result<Response, Error> {
         self.follow(request, |from, to| from.origin() == to.origin()).await
     }
@@ -150,14 +153,14 @@ fn not_allowed(registry: &str, refused: &Refused) -> Error {
     }
 }
 
-/// Where an answer sends its client, if it does.
+/// The target of a redirect response.
 fn redirect(response: &Response) -> Option<Url> {
     let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
     let location = response.headers().get(LOCATION).filter(|_| is_redirect)?.to_str().ok()?;
     response.url().join(location).ok()
 }
 
-/// A body that could not be read.
+/// Why a body could not be read.
 #[derive(Debug)]
 pub(super) enum Unread {
     Broken(reqwest::Error),
@@ -176,7 +179,7 @@ impl Unread {
     }
 }
 
-/// Reads a body of at most `most` bytes, whatever length it claims to have.
+/// Reads a body of at most `most` bytes, whatever its claimed length.
 pub(super) async fn body(mut response: Response, most: usize) -> Result<Bytes, Unread> {
     let mut read = BytesMut::new();
     while let Some(piece) = response.chunk().await.map_err(Unread::Broken)? {
@@ -198,14 +201,14 @@ fn client(registry: &str) -> ClientBuilder {
     if own.is_empty() { builder } else { builder.tls_certs_merge(own) }
 }
 
-/// The `.crt` files of a directory that are certificates.
+/// The certificates in a directory's `.crt` files.
 fn authorities(directory: &Path) -> Vec<Certificate> {
     let files = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
     let certificates = files.filter(|path| path.extension().is_some_and(|extension| extension == "crt"));
     certificates.filter_map(|path| Certificate::from_pem_bundle(&std::fs::read(path).ok()?).ok()).flatten().collect()
 }
 
-/// Whether a registry, as HOST or HOST:PORT, is on this machine: Docker speaks plain HTTP to these without being told.
+/// Whether a registry, as HOST or HOST:PORT, is on this machine: Docker uses plain HTTP for these by default.
 pub fn is_this_machine(registry: &str) -> bool {
     let host = match registry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => address,
@@ -214,14 +217,14 @@ pub fn is_this_machine(registry: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// What a request that got no answer means.
+/// Converts a failure without a response to an error.
 pub(super) fn failed(registry: &str, error: &reqwest::Error) -> Error {
     if let Some(refused) = cause::<Refused>(error) {
         return not_allowed(registry, refused);
     }
     let registry = registry.to_owned();
     match cause::<rustls::Error>(error) {
-        // What comes is no TLS record: most likely HTTP.
+        // The response is not a TLS record: most likely it is HTTP.
         Some(rustls::Error::InvalidMessage(_)) => Error::PlainHttp { registry },
         Some(rustls::Error::InvalidCertificate(why)) => Error::Certificate { registry, reason: why.to_string() },
         Some(other) => Error::Unreachable { registry, reason: other.to_string() },
@@ -229,7 +232,7 @@ pub(super) fn failed(registry: &str, error: &reqwest::Error) -> Error {
     }
 }
 
-/// The cause of a kind, however deep it lies.
+/// The cause of this type, at any depth.
 fn cause<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -245,7 +248,7 @@ fn cause<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error +
     None
 }
 
-/// Why a request got no answer: the innermost cause, for the outer ones repeat the URL.
+/// Why a request got no response: the innermost cause, because the outer ones repeat the URL.
 pub fn words(error: &reqwest::Error) -> String {
     let mut innermost: &dyn std::error::Error = error;
     while let Some(source) = innermost.source() {

@@ -1,8 +1,9 @@
-//! Blobs to a registry: skipped where they are, mounted where a neighbour has them, else sent in parts.
+//! Uploads blobs to a registry: skips existing ones, mounts those in another repository, and sends the rest in parts.
 //!
-//! Invariant: a part is kept in memory until the registry has it, so that what broke off goes on from where the registry says it
-//! is, without reading the source again. Where the registry lost the upload the blob begins anew: `docker-registry` does so to one
-//! that broke in the midst of a part, whose bytes it counts and then refuses.
+//! Invariant: a part is kept in memory until the registry has it, so that an interrupted upload continues at the
+//! registry's offset without reading the source again. If the registry has lost the upload, the blob is sent from the
+//! start: `docker-registry` does this if an upload was interrupted within a part, whose bytes it counts and then
+//! refuses.
 //! Source: OCI distribution specification 1.1, "Push".
 
 use bytes::Bytes;
@@ -16,18 +17,18 @@ use crate::blobs::{Blobs, ByteStream};
 use crate::manifest::Descriptor;
 use crate::reference::Reference;
 
-/// Bytes after which a part counts as moving.
+/// Bytes between two records of a part's progress.
 const PIECE_BYTES: usize = 64 << 10;
-/// How often a blob is begun anew after the registry lost its upload.
+/// How often a blob is sent again after the registry lost its upload.
 const RESTARTS: u32 = 3;
 const DOING: &str = "in mid-upload";
 
 /// How a blob got to the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Uploaded {
-    /// It was there.
+    /// It was already there.
     Present,
-    /// The registry took it from another of its repositories.
+    /// The registry mounted it from another repository.
     Mounted,
     /// It was sent.
     Sent,
@@ -40,7 +41,7 @@ struct Part {
 }
 
 impl Part {
-    /// Reads the next part; it is shorter than asked for only at the end.
+    /// Reads the next part, which is shorter than requested only at the end.
     async fn read(from: &mut ByteStream, left_over: &mut Option<Bytes>, bytes: usize) -> Result<Self, Error> {
         let mut part = Self { pieces: Vec::new(), bytes: 0 };
         while part.bytes < bytes {
@@ -59,7 +60,7 @@ impl Part {
         Ok(part)
     }
 
-    /// Its bytes from `offset` on, as the body of a request that tells when it moves.
+    /// The bytes from `offset` on, as a request body that records progress.
     fn body(&self, offset: usize, movement: &Movement) -> Body {
         let mut skip = offset;
         let mut pieces = Vec::new();
@@ -80,18 +81,19 @@ impl Part {
     }
 }
 
-/// An upload at the registry.
+/// An upload in progress.
 struct Session {
     url: String,
 }
 
 impl Registries {
-    /// Sees to it that a blob is in a repository.
+    /// Ensures that a blob is in a repository.
     ///
-    /// `beside` is a repository of the same registry that may have it. `source` is opened only where it must be sent.
+    /// `beside` is a repository of the same registry that may have it. `source` is opened only if the blob must be
+    /// sent.
     ///
     /// # Errors
-    /// Where the registry does not take it, after as many attempts as the options say.
+    /// If the registry does not accept it within the configured number of attempts.
     pub async fn upload(
         &self,
         repository: &Reference,
@@ -107,7 +109,7 @@ impl Registries {
         let mut session = match beside {
             Some(other) => match self.mount(repository, descriptor, other).await? {
                 None => return Ok(Uploaded::Mounted),
-                // The registry began an upload instead.
+                // The registry started an upload instead.
                 session => session,
             },
             None => None,
@@ -140,7 +142,8 @@ impl Registries {
         }
     }
 
-    /// Takes a blob over from another repository; the upload that began where that one has none, or may not be read.
+    /// Mounts a blob from another repository; returns the upload that was started instead if that one lacks it or may
+    /// not be read.
     async fn mount(
         &self,
         repository: &Reference,
@@ -174,14 +177,14 @@ impl Registries {
         self.session(repository, &response)
     }
 
-    /// Where the upload goes on, which every answer says anew.
+    /// Where the upload continues, which every response states again.
     fn session(&self, repository: &Reference, response: &Response) -> Result<Session, Error> {
         let header = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
         let joined = header.and_then(|location| response.url().join(location).ok());
         let malformed = || Error::Malformed {
             registry: repository.registry().to_owned(),
             doing: DOING,
-            reason: "it does not say where the upload goes on".to_owned(),
+            reason: "it does not say where the upload continues".to_owned(),
         };
         Ok(Session { url: joined.ok_or_else(malformed)?.to_string() })
     }
@@ -212,7 +215,7 @@ impl Registries {
         }
     }
 
-    /// Sends one part, going on within it after each failure.
+    /// Sends one part, resuming within it after a failure.
     async fn send_part(
         &self,
         repository: &Reference,
@@ -250,7 +253,7 @@ impl Registries {
             if !error.is_passing() || !attempts.again(None).await {
                 return Err(error);
             }
-            tracing::debug!(%error, from, "an upload broke off; asking where it is");
+            tracing::debug!(%error, from, "an upload was interrupted; asking for its offset");
             let (resumed, has) = self.state(repository, session).await?;
             session = resumed;
             match usize::try_from(has.saturating_sub(start)) {
@@ -280,7 +283,7 @@ impl Registries {
         }
     }
 
-    /// Ends an upload with its last bytes; the registry then checks the digest.
+    /// Completes an upload with its last bytes; the registry then checks the digest.
     async fn finish(
         &self,
         repository: &Reference,
@@ -305,7 +308,7 @@ impl Registries {
         if !error.is_passing() {
             return Err(error);
         }
-        // The registry may have taken it although its answer did not come.
+        // The registry may have accepted it although its response was lost.
         match self.has_blob(repository, descriptor).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(lost(repository, error)),
@@ -318,14 +321,15 @@ fn lost(repository: &Reference, why: impl std::fmt::Display) -> Error {
     Error::SessionLost { registry: repository.registry().to_owned(), why: why.to_string() }
 }
 
-/// Bytes that the registry has of an upload: `0-99` is a hundred, and `0-0`, which is also said of none, counts as none.
+/// The number of bytes of an upload that the registry has: `0-99` is a hundred; `0-0` is also reported for none, and
+/// counts as none.
 fn committed(response: &Response) -> Option<u64> {
     let range = response.headers().get(RANGE)?.to_str().ok()?;
     let last: u64 = range.trim_start_matches("bytes=").split_once('-')?.1.trim().parse().ok()?;
     Some(if last == 0 { 0 } else { last + 1 })
 }
 
-/// The registry does not know the upload, or has another part of it than it says.
+/// Whether the registry has lost the upload, or has another part of it than it reports.
 fn is_lost(status: StatusCode) -> bool {
     matches!(
         status,

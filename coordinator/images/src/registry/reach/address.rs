@@ -1,10 +1,10 @@
-//! Addresses that lead to the public internet, and those that do not.
+//! Distinguishes addresses on the public internet from others.
 //!
 //! Source: IANA's registries of special-purpose addresses; RFC 6052 (NAT64).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
-/// Blocks of IPv4 that are not globally reachable.
+/// IPv4 blocks that are not globally reachable.
 const INNER: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
@@ -19,14 +19,14 @@ const INNER: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::new(198, 18, 0, 0), 15),
     (Ipv4Addr::new(198, 51, 100, 0), 24),
     (Ipv4Addr::new(203, 0, 113, 0), 24),
-    // Multicast and what is reserved, broadcast included.
+    // Multicast and reserved addresses, including broadcast.
     (Ipv4Addr::new(224, 0, 0, 0), 4),
     (Ipv4Addr::new(240, 0, 0, 0), 4),
 ];
-/// The platform of Azure answers every virtual machine at this public address.
+/// Azure's platform serves every virtual machine at this public address.
 const AZURE: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
 
-/// Whether an address leads to the public internet, whatever form of another it may be.
+/// Whether an address is on the public internet, in any notation.
 pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -43,19 +43,20 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     let [a, b, c, d, e, f, g, h] = address.segments();
     let last = Ipv4Addr::from_bits(u32::from(g) << 16 | u32::from(h));
     match [a, b, c, d, e, f] {
-        // IPv4 in other words: mapped, and by NAT64.
+        // Embedded IPv4: mapped, and NAT64.
         [0, 0, 0, 0, 0, 0xffff] | [0x64, 0xff9b, 0, 0, 0, 0] => return is_public_v4(last),
-        // ISATAP carries an address of IPv4 in its last half.
+        // ISATAP embeds an IPv4 address in its last half.
         [_, _, _, _, 0 | 0x200, 0x5efe] => return false,
         _ => {}
     }
-    // Only this block is given out. Within it, what tunnels or documents is not asked: Teredo and its like, 6to4, documentation.
+    // Only this block is assigned. Addresses within it for tunnels (Teredo and similar, 6to4) and documentation are
+    // excluded.
     let is_special = matches!((a, b), (0x2001, 0..0x200 | 0xdb8) | (0x2002, _) | (0x3fff, 0..0x1000));
     a & 0xe000 == 0x2000 && !is_special
 }
 
-/// Whether an address is one of this machine's own: its services would take a caller from outside for one from within. The kernel's
-/// choice of a source address says so; nothing is sent.
+/// Whether an address belongs to this machine, whose services would treat the call as a local one. The kernel's choice
+/// of a source address reveals it; nothing is sent.
 pub(super) fn is_own(address: IpAddr) -> bool {
     let unspecified: IpAddr = match address {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

@@ -1,10 +1,11 @@
-//! Which hosts may be asked on behalf of somebody else.
+//! Which hosts may be contacted on behalf of someone else.
 //!
-//! A user who pushes an image from their own machine may reach whatever that machine reaches. A coordinator that fetches bases for its
-//! builders must not: a reference, a redirect or a realm could name a service that only the coordinator's network sees.
+//! Users who push an image from their own machine may reach whatever it reaches. A coordinator that fetches bases for
+//! builders must not: a reference, a redirect or a realm could name a service that only the coordinator's network can
+//! reach.
 //!
-//! Invariant: the address that is connected to is what is checked, not the one that a name had a moment before. Only where a proxy
-//! makes the connection, and so looks the name up, the name itself has to do.
+//! Invariant: the address that is connected to is checked, rather than one that the name had a moment earlier. Only if
+//! a proxy resolves the name and makes the connection, the name itself is checked.
 
 mod address;
 mod pattern;
@@ -22,13 +23,13 @@ pub use pattern::{Invalid, Pattern};
 
 /// Domains that are never public: RFC 6761, 6762, 8375 and ICANN's reservation of `internal`.
 const PRIVATE_DOMAINS: [&str; 6] = ["localhost", "local", "localdomain", "internal", "home.arpa", "lan"];
-/// Docker Hub's names for its registry and for the host that issues its tokens.
+/// Docker Hub's hosts for its registry and its tokens.
 const HUB: [&str; 2] = ["registry-1.docker.io", "auth.docker.io"];
 
-/// Which hosts may be asked. Cheap to clone.
+/// Which hosts may be contacted. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Reach {
-    /// None: whatever this machine reaches.
+    /// `None`: any host that this machine reaches.
     bounds: Option<Arc<Bounds>>,
 }
 
@@ -38,7 +39,7 @@ struct Bounds {
     proxies: Matcher,
 }
 
-/// A host that is not asked.
+/// Why a host is not contacted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// It is not on the public internet.
@@ -50,40 +51,40 @@ pub enum Refused {
     /// A redirect from HTTPS to plain HTTP, or to something else.
     #[error("a redirect leads to `{scheme}:`")]
     Scheme {
-        /// Where it leads.
+        /// The target's scheme.
         scheme: String,
     },
 }
 
-/// How a URL is asked for.
+/// How to request a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    /// By a client that connects to whatever the name means.
+    /// With a client that connects to any address.
     Open,
-    /// By a client that checks every address before it connects, and uses no proxy.
+    /// With a client that checks every address before connecting, and uses no proxy.
     Guarded,
 }
 
 impl Reach {
-    /// Whatever this machine reaches: for somebody who uses it as themselves.
+    /// Any host that this machine reaches: for users acting for themselves.
     pub fn anywhere() -> Self {
         Self::default()
     }
 
-    /// Public hosts, and what the operator allows beside them.
+    /// Public hosts, and those that the operator allows.
     pub fn public(allowed: Vec<Pattern>) -> Self {
         Self { bounds: Some(Arc::new(Bounds { allowed, proxies: Matcher::from_env() })) }
     }
 
-    /// Whether there are hosts that may not be asked.
+    /// Whether there are any restrictions.
     pub(super) fn is_bounded(&self) -> bool {
         self.bounds.is_some()
     }
 
-    /// How `url` may be asked for.
+    /// How `url` may be requested.
     ///
     /// # Errors
-    /// Where what the URL itself says rules it out.
+    /// If the URL itself is not allowed.
     pub(super) fn way(&self, url: &Url) -> Result<Way, Refused> {
         let Some(bounds) = &self.bounds else { return Ok(Way::Open) };
         if bounds.allows(url) {
@@ -95,7 +96,7 @@ impl Reach {
             (Some(Host::Ipv4(address)), _) if !bounds.may_connect(address.into()) => Err(refused()),
             (Some(Host::Ipv6(address)), _) if !bounds.may_connect(address.into()) => Err(refused()),
             (Some(_), None) => Ok(Way::Guarded),
-            // The proxy looks the name up, its own included.
+            // The proxy resolves the name, and may have private names of its own.
             (Some(Host::Domain(name)), Some(proxy)) if is_private(name) || proxy.uri().host() == Some(name) => {
                 Err(refused())
             }
@@ -104,8 +105,8 @@ impl Reach {
         }
     }
 
-    /// Whether a registry at `base` may send a client to `realm` for a token: to itself, to the domain that it is below, as GitLab
-    /// does, or to a host that the operator allows.
+    /// Whether a registry at `base` may refer a client to `realm` for a token: to itself, to a parent domain (as GitLab
+    /// does), or to a host that the operator allows.
     pub(super) fn allows_realm(&self, base: &Url, realm: &Url) -> bool {
         let Some(bounds) = &self.bounds else { return true };
         let (Some(registry), Some(host)) = (base.host_str(), realm.host_str()) else { return false };
@@ -114,7 +115,7 @@ impl Reach {
         registry == host || is_above && realm.domain().is_some() || is_hub || bounds.allows(realm)
     }
 
-    /// Resolves names to the addresses that may be connected to; none where there are no bounds.
+    /// Resolves names to allowed addresses; `None` without restrictions.
     pub(super) fn resolver(&self) -> Option<Guard> {
         self.bounds.clone().map(Guard)
     }
@@ -131,13 +132,13 @@ impl Bounds {
     }
 }
 
-/// Host and port, as a reference has them.
+/// Host and port, as in a reference.
 fn shown(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// Names of one label, and below domains that are reserved for a network's own use.
+/// Names without a dot, and names below domains that are reserved for private use.
 fn is_private(name: &str) -> bool {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     let is_below =
@@ -145,7 +146,7 @@ fn is_private(name: &str) -> bool {
     !name.contains('.') || PRIVATE_DOMAINS.iter().any(is_below)
 }
 
-/// A resolver that gives no address which may not be connected to.
+/// A resolver that returns only allowed addresses.
 #[derive(Debug, Clone)]
 pub(super) struct Guard(Arc<Bounds>);
 
@@ -154,7 +155,7 @@ impl Resolve for Guard {
         let bounds = self.0.clone();
         Box::pin(async move {
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            // A name that also has an address within is refused as a whole: which of them is taken is not ours to say.
+            // If any address of a name is not allowed, the name is refused: which one is used is not known in advance.
             if found.iter().any(|address| !bounds.may_connect(address.ip())) {
                 let refused = Refused::Private { host: name.as_str().to_owned() };
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, refused).into());

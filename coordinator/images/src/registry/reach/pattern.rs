@@ -1,4 +1,4 @@
-//! What an operator allows: `host`, `host:port`, `*.domain`, an address or a block of addresses.
+//! Operators' patterns for hosts: `host`, `host:port`, `*.domain`, an address or a block of addresses.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use url::{Host, Url};
 
-/// Hosts that may be asked although they are not public.
+/// Hosts that may be contacted although they are not public.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     hosts: Hosts,
@@ -15,15 +15,15 @@ pub struct Pattern {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Hosts {
-    /// One host by its name.
+    /// A host name.
     Named(String),
-    /// Those below a domain.
+    /// All hosts below a domain.
     Below(String),
-    /// Addresses, also those that a name means.
+    /// Addresses, including those that a name resolves to.
     Within(IpNet),
 }
 
-/// A pattern that is not understood.
+/// An invalid pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not a pattern for registries; expected HOST, HOST:PORT, `*.DOMAIN`, an address or a block such as `10.0.0.0/8`"
@@ -31,17 +31,16 @@ enum Hosts {
 pub struct Invalid(String);
 
 impl Pattern {
-    /// This machine and the private networks that it is in, as patterns are written: what somebody who runs a farm for themselves
-    /// reaches.
+    /// This machine and private networks, as patterns: the reach of someone who runs a farm for themselves.
     pub const LOCAL: [&str; 7] =
         ["localhost", "127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
 
-    /// [`LOCAL`](Self::LOCAL).
+    /// The patterns in [`LOCAL`](Self::LOCAL).
     pub fn local() -> Vec<Self> {
         Self::LOCAL.iter().filter_map(|text| text.parse().ok()).collect()
     }
 
-    /// Whether what the URL says is allowed, before any name is looked up.
+    /// Whether a URL is allowed as written, before any name is resolved.
     pub(super) fn matches(&self, url: &Url) -> bool {
         if self.port.is_some_and(|port| url.port_or_known_default() != Some(port)) {
             return false;
@@ -57,7 +56,7 @@ impl Pattern {
         }
     }
 
-    /// Whether an address is allowed that a name was found to mean; a pattern with a port speaks only of what is written.
+    /// Whether an address that a name resolved to is allowed; a pattern with a port only applies to URLs as written.
     pub(super) fn contains(&self, address: IpAddr) -> bool {
         self.port.is_none() && matches!(&self.hosts, Hosts::Within(block) if block.contains(&address))
     }
@@ -82,7 +81,7 @@ impl FromStr for Pattern {
         if rest.is_empty() || rest.contains(['/', '@', '*', '?', '#', '\\']) || rest.contains(char::is_whitespace) {
             return Err(invalid());
         }
-        // A scheme without a port of its own, so that `:443` is not lost.
+        // A scheme without a default port, so that `:443` is not lost.
         let url = Url::parse(&format!("kiln://{rest}")).map_err(|_| invalid())?;
         let host = url.host_str().ok_or_else(invalid)?;
         let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
