@@ -106,7 +106,7 @@ fn everybody_does_only_what_their_role_allows() {
     for name in ["KILN_CERT", "KILN_KEY"] {
         worker.push((name.to_owned(), state.display().to_string()));
     }
-    refused(&guarded.ran(worker, &build), 2, "`one` shows no lease");
+    refused(&guarded.ran(worker, &build), 2, "`one` presented no lease");
     // A person is no worker.
     let ann = certificate(&guarded.dir(), "ann", &["--role", "builder"]);
     let variables = access(&guarded.dir(), Some(&ann));

@@ -1,4 +1,4 @@
-//! The coordinator's configuration: all of it is checked before anything binds.
+//! The coordinator's configuration, validated as a whole before anything binds.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,13 +11,13 @@ use crate::services::execution;
 use kiln_auth::FarmKey;
 use kiln_builds::Unfinished;
 
-/// What the coordinator needs to know.
+/// Configuration of the coordinator.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
     /// Address to listen on.
     #[arg(long, env = "KILN_LISTEN", default_value = "127.0.0.1:8980", value_name = "ADDR:PORT")]
     pub listen: SocketAddr,
-    /// Who may call.
+    /// Authentication and authorisation.
     #[command(flatten)]
     pub auth: kiln_auth::Config,
     /// Quotas of tenants: a TOML file with `actions`, `queue` and `store` under `[default]` and `[tenants.NAME]`.
@@ -116,19 +116,19 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
 }
 
-/// Connections at once where nothing else is said.
+/// Default maximum number of connections.
 const MAX_CONNECTIONS: usize = 16_384;
-/// Memory of calls where nothing else is said.
+/// Default memory for calls.
 const CALL_MEMORY: u64 = 1 << 30;
-/// How long work waits for a worker where nothing else is said.
+/// Default time that work waits for a worker.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 impl Config {
-    /// A coordinator on its own disk alone.
+    /// A coordinator that only uses its own disk.
     pub fn on_disk(listen: SocketAddr, data_dir: PathBuf, store_bytes: impl Into<kiln_store::Bound>) -> Self {
         Self {
             listen,
-            // Whoever is given its address is let in.
+            // Every caller that knows its address is admitted.
             auth: kiln_auth::Config { insecure: true, ..kiln_auth::Config::default() },
             data_dir,
             quotas: None,
@@ -160,19 +160,19 @@ impl Config {
         }
     }
 
-    /// How registries are spoken to.
+    /// How registries are contacted.
     pub fn registries(&self) -> registry::Options {
         let insecure = self.insecure_registries.clone();
-        // What is not a pattern can be no registry either.
+        // Anything that is not a valid pattern cannot be a registry either.
         let named = insecure.iter().filter_map(|registry| registry.parse().ok());
         let reach = Reach::public(self.allowed_registries.iter().cloned().chain(named).collect());
         registry::Options { insecure, reach, ..Default::default() }
     }
 
-    /// Where blobs and results are kept.
+    /// The stores' configuration.
     ///
     /// # Errors
-    /// In words, where the address of a store is none or a certificate cannot be read.
+    /// If a store's address is invalid or a certificate cannot be read.
     pub fn stores(&self, key: &FarmKey) -> Result<kiln_store::Config, kiln_store::Error> {
         let redis = match &self.redis {
             None => None,
@@ -206,7 +206,7 @@ impl Config {
     }
 }
 
-/// Reads how long something lives: a duration from a second to a hundred years.
+/// Parses a lifetime: a duration from one second to a hundred years.
 fn life(text: &str) -> Result<Duration, String> {
     const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
     let life = kiln_units::duration(text).map_err(|error| error.to_string())?;
@@ -214,10 +214,10 @@ fn life(text: &str) -> Result<Duration, String> {
     if fits { Ok(life) } else { Err(format!("`{text}` is not from one second to a hundred years")) }
 }
 
-/// Reads the bound of a store: a size, or `auto`.
+/// Parses a store's limit: a size, or `auto`.
 ///
 /// # Errors
-/// Says what was expected, in words.
+/// What was expected.
 pub fn bound(text: &str) -> Result<kiln_store::Bound, String> {
     if text == "auto" {
         Ok(kiln_store::Bound::Share)

@@ -1,7 +1,7 @@
-//! What `coordinator/fuzz` and the short form of it in `coordinator/tests/hostile_bytes.rs` feed with bytes that mean no good.
+//! Fuzz targets, used by `coordinator/fuzz` and, in a short form, by `coordinator/tests/hostile_bytes.rs`.
 //!
-//! Each function takes any bytes at all, and panics where something that must hold does not. They run on stores and a runtime of
-//! their own, which live as long as the process.
+//! Each function accepts any bytes, and panics if an invariant is violated. They share stores and a runtime that live
+//! as long as the process.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use kiln_execution::ExecutionHandle;
 use kiln_store::{Config, Stores};
 
 const F: DigestFunction = DigestFunction::Sha256;
-/// Messages of one worker: more of them try nothing new.
+/// Maximum number of messages from one worker: more would test nothing new.
 const MAX_MESSAGES: usize = 64;
 
 struct World {
@@ -30,7 +30,7 @@ struct World {
     _dir: tempfile::TempDir,
 }
 
-/// What is needed to serve, made once.
+/// The services, created once.
 #[allow(clippy::expect_used)]
 fn world() -> &'static World {
     static WORLD: OnceLock<World> = OnceLock::new();
@@ -44,7 +44,7 @@ fn world() -> &'static World {
     })
 }
 
-/// A worker's messages, each after its length: the farm goes on, whatever they say.
+/// Messages from a worker, each with a length prefix: the farm must continue, whatever they contain.
 pub fn worker_messages(mut data: &[u8]) {
     let world = world();
     let mut messages = Vec::new();
@@ -54,7 +54,7 @@ pub fn worker_messages(mut data: &[u8]) {
     }
     world.runtime.block_on(async {
         let execution = ExecutionHandle::spawn(world.stores.clone(), kiln_scheduler::Config::default());
-        // The second would be let in beside the first, and speaks of the first one's leases.
+        // The second worker is admitted next to the first, and refers to its leases.
         for name in ["one", "other"] {
             let (link, _heard) = mpsc::channel(MAX_MESSAGES);
             let mut register = v1::Register { worker: name.to_owned(), ..Default::default() };
@@ -76,7 +76,7 @@ pub fn worker_messages(mut data: &[u8]) {
     });
 }
 
-/// A list of chunks that a client says a blob is made of.
+/// A client's list of the chunks that form a blob.
 pub fn chunk_list(data: &[u8]) {
     let Ok(request) = reapi::SpliceBlobRequest::decode(data) else { return };
     let world = world();
@@ -98,7 +98,7 @@ pub fn chunk_list(data: &[u8]) {
     });
 }
 
-/// Calls of the content services, one message each.
+/// Calls to the content services, one message each.
 pub fn content_calls(data: &[u8]) {
     let world = world();
     let service = ContentAddressableStorage::new(world.stores.clone());

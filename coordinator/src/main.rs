@@ -1,4 +1,4 @@
-//! `kiln-coordinator`.
+//! The program `kiln-coordinator`.
 
 use std::process::ExitCode;
 
@@ -26,7 +26,7 @@ async fn main() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Its causes, and no stack trace: what is wrong is outside this program.
+            // Prints the chain of causes without a stack trace: the problem is outside this program.
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }

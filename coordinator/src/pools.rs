@@ -1,13 +1,13 @@
-//! Workers that a farm has by declaration: `--pool linux/arm64,cpus=16,memory=64GiB,label.disk=ssd`.
+//! Declared worker pools: `--pool linux/arm64,cpus=16,memory=64GiB,label.disk=ssd`.
 
 use kiln_planner::plan::Platform;
 use kiln_proto::property;
 use kiln_scheduler::{Capacity, Pool};
 
-/// Reads a pool: a platform, then what is known of its workers.
+/// Parses a pool: a platform, then properties of its workers.
 ///
 /// # Errors
-/// Says what was expected, in words.
+/// What was expected.
 pub fn pool(text: &str) -> Result<Pool, String> {
     let (platform, facts) = text.split_once(',').unwrap_or((text, ""));
     let platform: Platform = platform.trim().parse::<Platform>().map_err(|error| format!("`{text}`: {error}"))?;

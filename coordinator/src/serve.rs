@@ -1,4 +1,4 @@
-//! The coordinator's process: opens what it has on disk, serves, and stops in order.
+//! The coordinator's process: opens its data, serves, and shuts down in order.
 
 use std::future::Future;
 use std::io;
@@ -36,30 +36,30 @@ use kiln_execution::properties::Rules;
 use kiln_store::Stores;
 use kiln_webhooks::Tenant;
 
-/// How long calls may go on after the coordinator was asked to stop. Streams that never end are cut then.
+/// How long calls may continue after a shutdown request. Streams that never end are cut off then.
 const GRACE: Duration = Duration::from_secs(3);
-/// How long after a start an action waits for a worker that matches: they dial within seconds.
+/// How long after a start an action waits for a matching worker: workers connect within seconds.
 const MATCH_GRACE_MS: u64 = 15_000;
-/// How long after the first worker joined it waits for the others, which start with it.
+/// How long an action waits for more workers after the first one connected.
 const MATCH_SETTLE_MS: u64 = 2_000;
-/// Calls that begin work: they are traced also where their caller is not.
+/// Calls that begin work: they are traced even if their caller is not.
 const BEGIN: [&str; 2] = ["/kiln.v1.Builds/Submit", "/build.bazel.remote.execution.v2.Execution/Execute"];
 
-/// Calls at once on one connection; a client waits with those beyond.
+/// Maximum concurrent calls on one connection; the client has to wait with further ones.
 const MAX_STREAMS: u32 = 256;
-/// Bytes of one call's headers; a call with more is refused before anything of it is kept.
+/// Maximum size of a call's headers; larger ones are refused before anything is stored.
 const MAX_HEADER_BYTES: u32 = 32 * 1024;
 
 /// Serves on `listener` until `shutdown`.
 ///
 /// # Errors
-/// Where the data directory cannot be opened, or the listener fails.
+/// If the data directory cannot be opened, or the listener fails.
 pub async fn run(
     config: Config,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
-    // What speaks HTTP here is built without a provider of its own. Another one that is there already will do.
+    // The HTTP clients here have no TLS provider of their own. A provider that was installed earlier is kept.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let address = listener.local_addr()?;
     own(&config.data_dir)?;
@@ -79,7 +79,7 @@ pub async fn run(
     }
 }
 
-/// Serves whoever comes by `incoming`, a network of any kind without TLS, until `shutdown`.
+/// Serves the connections from `incoming`, a network of any kind without TLS, until `shutdown`.
 ///
 /// # Errors
 /// As [`run`].
@@ -112,7 +112,7 @@ where
     if config.redis.is_some() && !key_file.exists() {
         tracing::warn!(
             file = %key_file.display(),
-            "making the farm's key; coordinators that share a Redis read what each other wrote only with the same `--farm-key`"
+            "creating the farm's key; coordinators that share a Redis can only read each other's values with the same `--farm-key`"
         );
     }
     let key = FarmKey::open(&key_file)?;
@@ -215,7 +215,7 @@ where
     served
 }
 
-/// Those whose pushes are built.
+/// The webhooks' view of the tenants.
 #[derive(Debug)]
 struct Pushed {
     own: Tenant,
@@ -229,7 +229,7 @@ impl kiln_webhooks::Tenants for Pushed {
     }
 }
 
-/// The token that calls must carry where nothing else authenticates them.
+/// The token that calls must carry if no other authentication is configured.
 fn local_token(config: &Config, address: SocketAddr) -> anyhow::Result<Option<Published>> {
     if config.auth.asks() {
         return Ok(None);
@@ -240,13 +240,13 @@ fn local_token(config: &Config, address: SocketAddr) -> anyhow::Result<Option<Pu
     }
     let (token, _) = kiln_auth::tokens::generate();
     let published = kiln_proto::local::publish(address.port(), token, &config.data_dir)
-        .context("cannot write down the token for calls from this machine")?;
+        .context("cannot write the token for calls from this machine")?;
     tracing::info!(token_file = %published.path().display(), "calls require the token in this file; this user's `kiln` and workers find it");
     Ok(Some(published))
 }
 
-/// Makes the data directory, which only its owner may enter from then on: tenants' sources and artifacts lie in it. One that belongs to somebody
-/// else, such as a volume, is theirs to close.
+/// Creates the data directory and restricts it to its owner, because it contains tenants' sources and artifacts. A
+/// directory that belongs to another user, such as a volume, is that user's to protect.
 fn own(data_dir: &Path) -> anyhow::Result<()> {
     let wrong = || format!("cannot use the data directory `{}`", data_dir.display());
     std::fs::create_dir_all(data_dir).with_context(wrong)?;
@@ -262,7 +262,7 @@ fn own(data_dir: &Path) -> anyhow::Result<()> {
 
 fn scheduling(config: &Config) -> kiln_scheduler::Config {
     kiln_scheduler::Config {
-        // Nobody guesses the number of another's lease, and those of an earlier run are told apart.
+        // Random, so that lease ids cannot be guessed and those of an earlier run are distinct.
         lease_seed: Some(rand::random()),
         match_grace: MATCH_GRACE_MS,
         match_settle: MATCH_SETTLE_MS,

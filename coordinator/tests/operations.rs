@@ -96,7 +96,7 @@ async fn an_action_that_everyone_left_is_cancelled_when_the_configured_time_is_o
     drop((states, first));
     let status = farm.ends(&left).await.status.unwrap();
     assert_eq!(Code::from_i32(status.code), Code::Cancelled);
-    assert!(status.message.contains("nobody waited"), "{}", status.message);
+    assert!(status.message.contains("no client was waiting"), "{}", status.message);
     for operation in [&waited_for, &shared] {
         assert!(!farm.get(operation).await.done, "expected an action that somebody waits for to go on");
     }

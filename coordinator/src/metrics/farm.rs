@@ -1,7 +1,7 @@
-//! The farm as it stands at a scrape: queues and workers by platform, the store's room.
+//! The farm's state at a scrape: queues and workers by platform, and the store's size.
 //!
-//! Invariant: a platform's labels are instruction sets that Kiln knows and the first few systems that workers run; what clients
-//! ask for makes no label.
+//! Invariant: a platform's labels are instruction sets known to Kiln and the first few operating systems of workers;
+//! clients' requests create no labels.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
@@ -15,9 +15,9 @@ use prometheus_client::metrics::TypedMetric;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 
-/// Systems that have a label of their own.
+/// Maximum number of operating systems with their own label.
 const SYSTEMS: usize = 16;
-/// What an action asks for that asks for none.
+/// The label of an action that requires nothing specific.
 const ANY: &str = "any";
 
 type Amount = Gauge<f64, AtomicU64>;
@@ -35,7 +35,7 @@ struct WorkerState {
     state: &'static str,
 }
 
-/// What the last look at the farm found.
+/// The farm's state when it was last read.
 #[derive(Debug)]
 pub(super) struct View {
     farm: Mutex<v1::FarmStatus>,
@@ -57,7 +57,7 @@ impl View {
         Platform { isa: isa(&environment.isa), os: self.systems.admit(&environment.os) }
     }
 
-    /// What a queue's actions ask for. An environment's fingerprint stands for its system.
+    /// The platform that a queue's actions require. An environment's fingerprint stands for its operating system.
     fn of_queue(&self, farm: &v1::FarmStatus, asked: &HashMap<String, String>) -> Platform {
         let named = asked.get(property::OS).map(String::as_str);
         let fingerprint = asked.get(property::ENVIRONMENT);
@@ -138,20 +138,20 @@ impl Collector for View {
             gauges.take_queue(&platform, queue);
         }
         let mut put = |name: &str, help: &str, metric: &dyn Encoded| metric.put(&mut encoder, name, help);
-        put("queue_actions", "Actions that wait for a worker, by platform", &gauges.queued)?;
+        put("queue_actions", "Actions waiting for a worker, by platform", &gauges.queued)?;
         put("queue_oldest_seconds", "How long the oldest waiting action has waited", &gauges.oldest)?;
         put("workers", "Workers, by platform and state", &gauges.workers)?;
-        put("running_actions", "Actions that workers hold", &gauges.running)?;
-        put("farm_cpus", "CPUs that workers offer", &gauges.cpus)?;
-        put("farm_cpus_used", "CPUs that are reserved", &gauges.cpus_used)?;
-        put("farm_memory_bytes", "Memory that workers offer", &gauges.memory)?;
-        put("farm_memory_used_bytes", "Memory that is reserved", &gauges.memory_used)?;
+        put("running_actions", "Actions assigned to workers", &gauges.running)?;
+        put("farm_cpus", "CPUs offered by workers", &gauges.cpus)?;
+        put("farm_cpus_used", "Reserved CPUs", &gauges.cpus_used)?;
+        put("farm_memory_bytes", "Memory offered by workers", &gauges.memory)?;
+        put("farm_memory_used_bytes", "Reserved memory", &gauges.memory_used)?;
         put("store_bytes", "Bytes of cached blobs on this coordinator's disk", &ConstGauge::new(farm.store_bytes))?;
         put("store_capacity_bytes", "Limit on these bytes", &ConstGauge::new(farm.store_capacity_bytes))
     }
 }
 
-/// A metric that can be written under a name.
+/// A metric that can be registered under a name.
 trait Encoded {
     fn put(&self, encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str) -> Result<(), std::fmt::Error>;
 }

@@ -1,6 +1,6 @@
-//! What the coordinator counts, and where that is served.
+//! The coordinator's metrics, and the listener that serves them.
 //!
-//! Invariant: nothing is counted that nobody can ask for: without `--metrics-listen` there is none of this.
+//! Invariant: without `--metrics-listen` nothing is counted.
 
 mod farm;
 
@@ -19,16 +19,16 @@ use kiln_builds::BuildMetrics;
 use kiln_execution::ExecutionHandle;
 pub use kiln_webhooks::WebhookMetrics;
 
-/// Everything that is counted, and the listener where it is asked for.
+/// All metrics, and their listener.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    /// The stores' share.
+    /// The stores' metrics.
     pub(crate) store: kiln_store::Metrics,
-    /// The gRPC services' share.
+    /// The gRPC services' metrics.
     pub(crate) calls: calls::Metrics,
-    /// The builds' share.
+    /// The builds' metrics.
     pub(crate) builds: BuildMetrics,
-    /// The webhooks' share.
+    /// The webhooks' metrics.
     pub(crate) webhooks: WebhookMetrics,
     view: Arc<View>,
     registry: Registry,
@@ -39,7 +39,7 @@ impl Metrics {
     /// Binds the listener.
     ///
     /// # Errors
-    /// Where the address cannot be listened on.
+    /// If the address cannot be bound.
     pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<Self> {
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("cannot serve metrics on `{address}`"))?;
@@ -57,7 +57,7 @@ impl Metrics {
         })
     }
 
-    /// Serves until the process ends; not ready any more once `stopping` is cancelled.
+    /// Serves until the process ends; reports not ready once `stopping` is cancelled.
     pub(crate) fn serve(
         self,
         execution: ExecutionHandle,
@@ -78,7 +78,7 @@ impl Metrics {
 #[derive(Debug)]
 struct Coordinator {
     execution: ExecutionHandle,
-    /// What all tenants' blobs may have on the disk.
+    /// The limit on all tenants' blobs on disk.
     budget: Option<kiln_store::Budget>,
     view: Arc<View>,
     stopping: CancellationToken,
@@ -101,6 +101,6 @@ impl Subject for Coordinator {
     }
 
     async fn ready(&self) -> Result<(), String> {
-        if self.stopping.is_cancelled() { Err("the coordinator stops".to_owned()) } else { self.alive().await }
+        if self.stopping.is_cancelled() { Err("the coordinator is stopping".to_owned()) } else { self.alive().await }
     }
 }

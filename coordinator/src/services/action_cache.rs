@@ -1,4 +1,4 @@
-//! `ActionCache`: results of actions. A hit is whole, or it is none.
+//! `ActionCache`: results of actions. A hit is always complete.
 
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::elements;
@@ -10,16 +10,16 @@ use crate::status::bad_digest;
 use kiln_auth::audit::Subject;
 use kiln_store::Stores;
 
-/// Largest blob that may be an Action.
+/// Maximum size of an Action message.
 const MAX_ACTION_BYTES: u64 = 16 << 20;
 
-/// Bytes of a result with its inlined contents: below gRPC's usual message limit of 4 MiB.
+/// Maximum size of a result with inlined contents: below gRPC's usual message limit of 4 MiB.
 const MAX_RESULT_BYTES: usize = 3 * 1024 * 1024;
 
-/// Stands as the worker of a result whose writer named none.
+/// The worker of a result whose writer names none.
 const UNKNOWN_WORKER: &str = "unknown";
 
-/// Serves results.
+/// Serves action results.
 #[derive(Debug, Clone)]
 pub struct ActionCache {
     stores: Stores,
@@ -31,8 +31,8 @@ impl ActionCache {
         Self { stores }
     }
 
-    /// Puts contents into a result where they are asked for, as long as there is room. Contents that are stored as
-    /// blobs and were not asked for are taken out.
+    /// Inlines the requested contents into a result while they fit. Contents that are stored as blobs and were not
+    /// requested are removed.
     async fn inline(
         &self,
         request: &reapi::GetActionResultRequest,
@@ -69,7 +69,7 @@ impl ActionCache {
         Ok(())
     }
 
-    /// A blob's bytes, where there is room for them.
+    /// A blob's bytes, if they fit.
     async fn fit(
         &self,
         function: DigestFunction,
@@ -78,7 +78,7 @@ impl ActionCache {
     ) -> Result<Option<Vec<u8>>, Status> {
         let Some(digest) = digest else { return Ok(None) };
         let digest = Digest::from_wire(function, digest).map_err(bad_digest)?;
-        // The field's tag and length take up to 10 bytes more.
+        // The field's tag and length take up to 10 more bytes.
         let Some(left) = usize::try_from(digest.size).ok().and_then(|size| room.checked_sub(size.saturating_add(10)))
         else {
             return Ok(None);
@@ -93,13 +93,13 @@ impl ActionCache {
         }
     }
 
-    /// The Action and its Command must be there. Some clients only cache, and key their results by a blob of their own
-    /// making (moon: a JSON manifest): a blob that is no Action names no Command that could miss.
+    /// Checks that the Action and its Command exist. Some clients only use the cache, and key their results by another
+    /// blob of their own (moon: a JSON manifest); a blob that is not an Action has no Command that could be missing.
     async fn check_action(&self, action: &Digest) -> Result<(), Status> {
         let missing = |kind: &str, digest: &Digest| {
             Status::failed_precondition(format!("{kind} `{digest}` is not in the store; upload it before its result"))
         };
-        // No Action is so large: it is a blob of the client's own.
+        // No Action is this large: it is another blob of the client.
         if action.size > MAX_ACTION_BYTES {
             let is_there = self.stores.blobs.find_missing(&[*action]).await?.is_empty();
             return if is_there { Ok(()) } else { Err(missing("action", action)) };
@@ -119,7 +119,7 @@ impl ActionCache {
         }
     }
 
-    /// Moves inlined contents into blobs, so that a stored result is small and a hit can be whole.
+    /// Moves inlined contents into blobs, so that a stored result is small and a hit can be complete.
     async fn store_inlined(&self, function: DigestFunction, result: &mut reapi::ActionResult) -> Result<(), Status> {
         for (raw, digest) in
             [(&mut result.stdout_raw, &mut result.stdout_digest), (&mut result.stderr_raw, &mut result.stderr_digest)]

@@ -1,8 +1,9 @@
-//! Decorator of all services: what calls under way keep in memory is counted together, and bounded.
+//! Decorator of all services: limits the total memory that calls in progress use.
 //!
-//! A client can begin many messages and end none, or ask for much and read nothing: each call is small against its own limits, and
-//! all of them are not. Invariant: what came of messages that are not whole, of calls that are not answered, and the largest answers
-//! that nobody has read yet are never more than the budget. A call that would go beyond is refused with `RESOURCE_EXHAUSTED`.
+//! A client may start many messages without finishing any, or request much without reading it: each call is within its
+//! own limits, but their sum is not. Invariant: the data of incomplete messages and of unanswered calls, plus the
+//! maximum size of answers that are not read yet, never exceeds the budget. A call that would exceed it is refused with
+//! `RESOURCE_EXHAUSTED`.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -22,16 +23,16 @@ use super::MAX_BATCH_BYTES;
 use kiln_auth::Identity;
 use kiln_store::disk::CHUNK_BYTES;
 
-/// Calls with a stream of messages, each of which is used before the next is read: only the present one counts.
+/// Calls with a stream of messages that are each handled before the next is read: only the current message counts.
 const STREAMS: [&str; 3] = ["Write", "Link", "RegisterChunkMapping"];
-/// What an answer may hold that waits for its reader, by call.
+/// Maximum size of an unread answer, by call.
 const ANSWERS: [(&str, u64); 4] = [
     ("BatchReadBlobs", MAX_BATCH_BYTES),
     ("GetTree", MAX_BATCH_BYTES),
     ("GetActionResult", CHUNK_BYTES as u64),
     ("Read", CHUNK_BYTES as u64),
 ];
-/// Bytes before each message of gRPC: a flag and the length.
+/// Size of gRPC's prefix of each message: a flag and the length.
 const PREFIX: usize = 5;
 
 /// The memory of all calls together. Cheap to clone.
@@ -39,15 +40,15 @@ const PREFIX: usize = 5;
 pub struct Budget {
     used: Arc<AtomicU64>,
     most: u64,
-    /// Where `most` comes from.
+    /// The source of the limit, for errors.
     said: &'static str,
 }
 
-/// Bytes for all calls of those who need not say who they are, where others must: who may do nothing keeps nobody from doing anything.
+/// Memory for all calls without an identity on a farm that requires one: unauthenticated callers must not block others.
 const STRANGERS_BYTES: u64 = 16 << 20;
 
 impl Budget {
-    /// So many bytes, as `--call-memory` says.
+    /// A limit in bytes, as set by `--call-memory`.
     pub fn new(most: u64) -> Self {
         Self { used: Arc::default(), most, said: "`--call-memory`" }
     }
@@ -57,14 +58,14 @@ impl Budget {
         match self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
             Ok(_) => Ok(()),
             Err(used) => Err(Status::resource_exhausted(format!(
-                "the calls under way hold {used} bytes, and {} are {}; try again when some have ended",
+                "calls in progress use {used} bytes, and {} are {}; try again when some have ended",
                 self.most, self.said
             ))),
         }
     }
 }
 
-/// What one call holds of the budget; given back when it is dropped.
+/// One call's part of the budget; released on drop.
 #[derive(Debug)]
 struct Share {
     budget: Budget,
@@ -89,7 +90,7 @@ impl Drop for Share {
     }
 }
 
-/// Services within a budget.
+/// Services with a budget.
 #[derive(Debug, Clone)]
 pub struct Budgeted<S> {
     inner: S,
@@ -97,14 +98,14 @@ pub struct Budgeted<S> {
 }
 
 impl Budgeted<()> {
-    /// Puts services under a budget.
+    /// Limits services to a budget.
     pub fn layer(budget: Budget) -> BudgetLayer {
         let strangers = Budget { most: STRANGERS_BYTES, said: "for calls without an identity", ..Budget::new(0) };
         BudgetLayer { budget, strangers }
     }
 }
 
-/// Makes [`Budgeted`] services.
+/// Creates [`Budgeted`] services.
 #[derive(Debug, Clone)]
 pub struct BudgetLayer {
     budget: Budget,
@@ -136,7 +137,7 @@ where
         let call = request.uri().path().rsplit('/').next().unwrap_or_default();
         let answer = ANSWERS.iter().find(|(name, _)| *name == call).map_or(0, |(_, bytes)| *bytes);
         let is_stream = STREAMS.contains(&call);
-        // The gate before this one knows who calls, where that is asked.
+        // The gate in front of this layer has authenticated the caller, if required.
         let is_known = request.extensions().get::<Identity>().is_some();
         let budget = if is_known { &self.layer.budget } else { &self.layer.strangers };
         let mut share = Share { budget: budget.clone(), bytes: 0 };
@@ -151,14 +152,14 @@ where
     }
 }
 
-/// How far the present message of a request has come.
+/// The progress of a request's current message.
 #[derive(Debug)]
 struct Counted {
     share: Arc<Mutex<Share>>,
     is_stream: bool,
-    /// What has come of the next message's prefix.
+    /// The received part of the next message's prefix.
     prefix: Vec<u8>,
-    /// Bytes of the present message that have not come.
+    /// Bytes of the current message that have not arrived yet.
     missing: u64,
 }
 
@@ -217,7 +218,7 @@ impl http_body::Body for Request {
     }
 }
 
-/// An answer holds its call's share until it was read.
+/// An answer keeps its call's share until it was read.
 struct Answer {
     body: Body,
     _share: Arc<Mutex<Share>>,

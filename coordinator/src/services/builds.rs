@@ -7,10 +7,10 @@ use tonic::{Request, Response, Status};
 
 use kiln_auth::audit::Subject;
 
-/// Artifacts in one answer.
+/// Maximum number of artifacts in one answer.
 const MAX_ARTIFACTS: usize = 10_000;
 
-/// Serves builds and the artifacts that they made.
+/// Serves builds and their artifacts.
 #[derive(Debug, Clone)]
 pub struct Builds {
     builds: kiln_builds::Builds,
@@ -69,7 +69,7 @@ impl builds_server::Builds for Builds {
             return Err(Status::invalid_argument("expected the user whose builds to cancel"));
         }
         let builds = self.builds.cancel_all(&user);
-        tracing::info!(by = by.name, user, builds = builds.len(), "a user's builds are cancelled");
+        tracing::info!(by = by.name, user, builds = builds.len(), "cancelling a user's builds");
         Ok(Response::new(v1::CancelAllResponse { builds }))
     }
 

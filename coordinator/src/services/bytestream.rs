@@ -30,33 +30,33 @@ pub struct ByteStream {
     patience: Duration,
 }
 
-/// How long an upload's stream may be silent.
+/// Time limit for the next message of an upload.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// Messages without data that one upload may have.
+/// Maximum number of messages without data in one upload.
 const MAX_EMPTY_MESSAGES: u32 = 10_000;
 
-/// Bytes that may come for a blob: frames and blocks of zstd add headers, but no multiple of the blob.
+/// Maximum bytes to receive for a blob: zstd's frame and block headers add little.
 fn most_on_the_wire(name: &WriteName) -> u64 {
     match name.compression {
-        // The store knows where a blob ends.
+        // The store knows the blob's size.
         Compression::Identity => u64::MAX,
         Compression::Zstd => name.digest.size.saturating_mul(4).saturating_add(1 << 20),
     }
 }
 
 impl ByteStream {
-    /// Serves these stores and these logs.
+    /// Serves these stores and logs.
     pub fn new(stores: Stores, logs: Arc<dyn ReadLogs>) -> Self {
         Self { stores, logs, uploads: Arc::default(), patience: PATIENCE }
     }
 
-    /// Ends an upload whose stream was silent for so long; 10 minutes where it is not said.
+    /// Sets how long an upload's stream may be silent; the default is 10 minutes.
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
 
-    /// Takes so many uploads at once, those that wait for their client included.
+    /// Sets the maximum number of uploads, including those that wait for their client.
     #[must_use]
     pub fn with_uploads(self, most: usize) -> Self {
         Self { uploads: Arc::new(Uploads::at_most(most)), ..self }
@@ -85,7 +85,7 @@ impl ByteStream {
                 Ok(pieces.map(|piece| piece.map(response).map_err(Status::from)).boxed())
             }
             Compression::Zstd if limit.is_some() => {
-                Err(Status::invalid_argument("a compressed read takes no limit; leave `read_limit` at 0"))
+                Err(Status::invalid_argument("a compressed read has no limit; leave `read_limit` at 0"))
             }
             Compression::Zstd => {
                 let pieces = compressed(self.stores.blobs.read(&digest, offset, None).await?)?;
@@ -96,9 +96,10 @@ impl ByteStream {
 
     fn read_log(&self, request: &ReadRequest) -> Result<ReadStream, Status> {
         let name = &request.resource_name;
-        let pieces = self.logs.open(name).ok_or_else(|| {
-            Status::not_found(format!("no running action has the output `{name}`; look into its result"))
-        })?;
+        let pieces = self
+            .logs
+            .open(name)
+            .ok_or_else(|| Status::not_found(format!("no running action has the output `{name}`; see its result")))?;
         let mut skip = offset(request.read_offset)?;
         let rest = pieces.filter_map(move |mut piece| {
             let skipped = skip.min(piece.len() as u64);
@@ -109,7 +110,8 @@ impl ByteStream {
         Ok(rest.boxed())
     }
 
-    /// The next message, in time. Who is silent for too long keeps what was committed, and may go on with another stream.
+    /// The next message, within the time limit. A client that is silent for too long keeps what was committed, and may
+    /// continue with another stream.
     async fn next(&self, messages: &mut Streaming<WriteRequest>) -> Result<Option<WriteRequest>, Status> {
         let silent = |_| {
             let seconds = self.patience.as_secs_f32();
@@ -118,7 +120,7 @@ impl ByteStream {
         tokio::time::timeout(self.patience, messages.message()).await.map_err(silent)?
     }
 
-    /// Takes a stream's messages until the upload is complete or the stream ends.
+    /// Receives a stream's messages until the upload is complete or the stream ends.
     async fn receive(
         &self,
         first: WriteRequest,
@@ -158,7 +160,7 @@ impl ByteStream {
         }
         let covered = sink.hold.committed();
         if !finished && covered < name.digest.size {
-            // The client stopped on purpose and may go on later.
+            // The client stopped deliberately and may continue later.
             return Ok(WriteResponse { committed_size: covered as i64 });
         }
         sink.hold.commit().await?;
@@ -171,7 +173,7 @@ impl ByteStream {
     }
 }
 
-/// Where a stream's bytes go: decoded where they are compressed.
+/// The destination of a stream's bytes, which decompresses them if necessary.
 struct Sink {
     hold: Hold,
     decompressor: Option<Decompressor>,
@@ -235,8 +237,8 @@ impl byte_stream_server::ByteStream for ByteStream {
         let leased = Leased::of(&request);
         let request = request.into_inner();
         let pieces = match is_log(&request.resource_name) {
-            // A worker has no reason to read what a command prints.
-            true if leased.is_some() => return Err(Status::permission_denied("a worker reads no logs")),
+            // A worker has no reason to read a command's output.
+            true if leased.is_some() => return Err(Status::permission_denied("a worker may not read logs")),
             true => self.read_log(&request)?,
             false => self.read_blob(&request, &leased).await?,
         };

@@ -1,4 +1,4 @@
-//! `kiln.v1.Cache`: layers, and why a step missed.
+//! `kiln.v1.Cache`: cached step results, and why a step missed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,25 +10,25 @@ use tonic::{Request, Response, Status};
 use kiln_auth::audit::Subject;
 use kiln_layers::{Layers, Prune};
 
-/// Serves layers.
+/// Serves cache records.
 #[derive(Debug)]
 pub struct Cache {
     layers: Layers,
 }
 
 impl Cache {
-    /// Serves these layers.
+    /// Serves these cache records.
     pub fn new(layers: Layers) -> Self {
         Self { layers }
     }
 }
 
-/// An instance's name as builds use it.
+/// An instance's name in the form that builds use.
 fn instance(name: &str) -> &str {
     name.trim_matches('/')
 }
 
-/// What was pruned, as the audit log says it.
+/// What was pruned, for the audit log.
 fn summary(pruned: &v1::PruneLayersResponse) -> String {
     let mut steps = BTreeMap::<String, usize>::new();
     for layer in &pruned.layers {
@@ -64,7 +64,7 @@ impl cache_server::Cache for Cache {
         let asked_for = format!("{dry}layers {}/{}", of(&asked.project), of(&asked.step));
         subject.is(asked_for.clone());
         let older_than = asked.older_than.and_then(|duration| Duration::try_from(duration).ok()).ok_or_else(|| {
-            Status::invalid_argument("`older_than` is absent or negative; expected how long ago a layer was used last")
+            Status::invalid_argument("`older_than` is absent or negative; expected the time since a layer's last use")
         })?;
         let prune = Prune { project: asked.project, step: asked.step, older_than, dry_run: asked.dry_run };
         let pruned = self.layers.prune(instance(&asked.instance), &prune).await?;

@@ -1,4 +1,4 @@
-//! `Capabilities`: what this farm serves, and nothing else.
+//! `Capabilities`: what this farm supports.
 
 use kiln_proto::chunking;
 use kiln_proto::digest::DigestFunction;
@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::MAX_BATCH_BYTES;
 
-/// The same for every instance.
+/// The capabilities, which are the same for every instance.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Capabilities;
 
@@ -16,7 +16,7 @@ fn version(minor: i32) -> Option<SemVer> {
     Some(SemVer { major: 2, minor, ..SemVer::default() })
 }
 
-/// Every priority is taken: they order actions and mean nothing by themselves.
+/// Every priority is accepted: they only determine the order of actions.
 fn any_priority() -> Option<reapi::PriorityCapabilities> {
     let range = PriorityRange { min_priority: i32::MIN, max_priority: i32::MAX };
     Some(reapi::PriorityCapabilities { priorities: vec![range] })

@@ -1,4 +1,4 @@
-//! `ContentAddressableStorage`: what is missing, small blobs in batches, and whole trees.
+//! `ContentAddressableStorage`: missing blobs, small blobs in batches, and whole trees.
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -20,9 +20,9 @@ use super::tree;
 use crate::status::bad_digest;
 use kiln_store::{Error, Stores};
 
-/// Blobs of one batch that are under way at once.
+/// Maximum concurrent blobs of one batch.
 const CONCURRENCY: usize = 8;
-/// What is smaller is not worth compressing.
+/// Smaller blobs are not compressed.
 const COMPRESS_FROM_BYTES: usize = 256;
 
 /// Serves the content-addressed store.
@@ -37,7 +37,7 @@ impl ContentAddressableStorage {
         Self { stores }
     }
 
-    /// The service for a server, with its bounds on messages.
+    /// The service, with its limits on messages.
     pub fn server(stores: Stores) -> Oversized<ContentAddressableStorageServer<Self>> {
         let server = ContentAddressableStorageServer::new(Self::new(stores));
         Oversized(server.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
@@ -59,7 +59,7 @@ impl ContentAddressableStorage {
                 blocking(move || decompress(&request.data, digest.size as usize)).await??.into()
             }
             _ => {
-                let text = format!("compressor {} is not served; use IDENTITY or ZSTD", request.compressor);
+                let text = format!("compressor {} is not supported; use IDENTITY or ZSTD", request.compressor);
                 return Err(Status::invalid_argument(text));
             }
         };
@@ -67,7 +67,7 @@ impl ContentAddressableStorage {
     }
 }
 
-/// A blob as a batch carries it: compressed where the client takes that and it is worth it.
+/// A blob for a batch: compressed if the client accepts that and it is smaller.
 async fn pack(data: Bytes, zstd: bool) -> Result<(Vec<u8>, compressor::Value), Status> {
     if zstd && data.len() >= COMPRESS_FROM_BYTES {
         let plain = data.clone();

@@ -1,4 +1,4 @@
-//! Blobs by their chunks on the wire: `SplitBlob`, `SpliceBlob` and their streaming forms.
+//! Blobs in chunks on the wire: `SplitBlob`, `SpliceBlob` and their streaming forms.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use super::leased::Leased;
 use crate::status::bad_digest;
 use kiln_store::{Error, Stores};
 
-/// Chunks in one message: some 75 bytes each, below gRPC's usual message limit.
+/// Maximum number of chunks in one message: about 75 bytes each, below gRPC's usual message limit.
 const MAX_IN_MESSAGE: usize = 40_000;
-/// Chunks that one blob may be made of.
+/// Maximum number of chunks of one blob.
 const MAX_CHUNKS: usize = 1_000_000;
-/// Mappings that come in at once, each up to some 50 MB when it is whole.
+/// Maximum concurrent mappings, each up to about 50 MB.
 static MAPPINGS: Semaphore = Semaphore::const_new(16);
-/// How long the next message of a mapping may take.
+/// Time limit for the next message of a mapping.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn digest(function: i32, wire: Option<&reapi::Digest>) -> Result<Digest, Status> {
@@ -121,7 +121,9 @@ fn too_many() -> Status {
 async fn splice(stores: &Stores, blob: &Digest, chunks: &[Digest]) -> Result<Digest, Status> {
     let total = chunks.iter().map(|chunk| chunk.size).fold(0_u64, u64::saturating_add);
     if total != blob.size {
-        let text = format!("the chunks are {total} bytes together, and blob `{blob}` is not; nothing was stored");
+        let text = format!(
+            "the chunks have {total} bytes in total, which is not the size of blob `{blob}`; nothing was stored"
+        );
         return Err(Status::invalid_argument(text));
     }
     if stores.blobs.find_missing(&[*blob]).await?.is_empty() {

@@ -1,4 +1,4 @@
-//! zstd on the wire (RFC 8878), piece by piece: no piece that comes out is larger than a message may be.
+//! zstd on the wire (RFC 8878), in pieces: no output piece is larger than a message may be.
 
 use std::io;
 
@@ -9,10 +9,10 @@ use zstd::stream::raw::{Decoder, Encoder, InBuffer, Operation, OutBuffer};
 
 use kiln_store::{BlobStream, disk::CHUNK_BYTES};
 
-/// Level of what the farm sends: speed counts more than size on a farm's network.
+/// Compression level for sending: speed matters more than size on a farm's network.
 const LEVEL: i32 = 1;
 
-/// Runs CPU-bound work beside the runtime.
+/// Runs CPU-bound work outside the runtime's threads.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => Ok(value),
@@ -22,14 +22,14 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 }
 
 fn bad_zstd(error: &io::Error) -> Status {
-    Status::invalid_argument(format!("the bytes sent are no zstd frames: {error}"))
+    Status::invalid_argument(format!("invalid zstd data: {error}"))
 }
 
 /// Decodes one stream of zstd frames.
 pub(super) struct Decompressor {
     decoder: Decoder<'static>,
     input: Bytes,
-    /// The last call filled its output, so that more may be waiting inside.
+    /// Whether the last call filled its output, so that more may be buffered.
     full: bool,
 }
 
@@ -39,13 +39,13 @@ impl Decompressor {
         Ok(Self { decoder, input: Bytes::new(), full: false })
     }
 
-    /// Gives the decoder its next input; the one before must be used up.
+    /// Sets the decoder's next input; the previous one must be used up.
     pub(super) fn feed(&mut self, input: Bytes) {
         debug_assert!(self.input.is_empty());
         self.input = input;
     }
 
-    /// The next piece of output; none where more input is wanted. Takes CPU time: call it beside the runtime.
+    /// The next piece of output; `None` if more input is needed. CPU-bound: run it outside the runtime's threads.
     pub(super) fn step(&mut self) -> Result<Option<Bytes>, Status> {
         let mut output = Vec::new();
         while !self.input.is_empty() || self.full {
@@ -67,7 +67,7 @@ impl Decompressor {
     }
 }
 
-/// Decodes a whole small blob of a known size. At most `size` bytes are ever made.
+/// Decodes a small blob of a known size. Never produces more than `size` bytes.
 pub(super) fn decompress(data: &[u8], size: usize) -> Result<Vec<u8>, Status> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(data).map_err(|error| bad_zstd(&error))?;
     let mut output = Vec::with_capacity(size);
@@ -76,7 +76,7 @@ pub(super) fn decompress(data: &[u8], size: usize) -> Result<Vec<u8>, Status> {
     Ok(output)
 }
 
-/// Encodes a whole small blob.
+/// Encodes a small blob.
 pub(super) fn compress(data: &[u8]) -> Result<Vec<u8>, Status> {
     zstd::bulk::compress(data, LEVEL).map_err(|error| Status::internal(error.to_string()))
 }
@@ -108,7 +108,7 @@ pub(super) fn compressed(blob: BlobStream) -> Result<impl Stream<Item = Result<B
     }))
 }
 
-/// Encodes a piece, or ends the frame. A piece grows by little where it cannot be compressed, so the output stays small.
+/// Encodes a piece, or ends the frame. Incompressible pieces grow only slightly, so the output stays small.
 fn encode(encoder: &mut Encoder<'static>, input: Option<Bytes>) -> io::Result<Bytes> {
     let mut output = Vec::new();
     let Some(input) = input else {

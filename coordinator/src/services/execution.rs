@@ -1,6 +1,7 @@
-//! REAPI `Execution` and `google.longrunning.Operations` over it.
+//! REAPI `Execution`, with `google.longrunning.Operations`.
 //!
-//! Invariant: `done` is sent exactly with the stage COMPLETED, and then the stream ends; `Operation.error` is never set.
+//! Invariant: `done` is sent exactly with the stage COMPLETED, after which the stream ends; `Operation.error` is never
+//! set.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -26,19 +27,19 @@ use kiln_auth::audit::Subject;
 use kiln_execution::log::LiveLogs;
 use kiln_execution::{Attached, ExecutionHandle, Update, failed};
 
-/// How long an execution goes on whose clients vanished, where nothing else is said: they can come back by `WaitExecution`.
+/// Default time for which an execution continues after its clients have left: they can return with `WaitExecution`.
 pub const ABANDONED_AFTER: Duration = Duration::from_secs(30);
-/// How often it is looked whether anybody waits: a part of that time, and not more often than this.
+/// Minimum interval between checks for waiting clients; normally a part of that time.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How long a finished operation can be asked for.
+/// How long a finished operation can be queried.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
-/// Finished operations that can be asked for, and the bytes of their answers.
+/// Limits on finished operations that can be queried: their number, and the bytes of their answers.
 const REMEMBERED: usize = 10_000;
 const REMEMBERED_BYTES: usize = 256 << 20;
 
-/// Bytes of one page of operations: below gRPC's usual message limit.
+/// Size of one page of operations: below gRPC's usual message limit.
 const PAGE_BYTES: usize = 3 << 20;
-/// Details of a refusal that go into a gRPC status.
+/// Maximum size of a refusal's details in a gRPC status.
 const MAX_DETAIL_BYTES: usize = 4096;
 
 const METADATA_TYPE: &str = "type.googleapis.com/build.bazel.remote.execution.v2.ExecuteOperationMetadata";
@@ -48,7 +49,7 @@ const RESPONSE_TYPE: &str = "type.googleapis.com/build.bazel.remote.execution.v2
 struct Entry {
     state: watch::Receiver<Operation>,
     cancel: CancellationToken,
-    /// The action, as the audit log names it.
+    /// The action's name in the audit log.
     action: String,
 }
 
@@ -58,7 +59,7 @@ impl Entry {
     }
 }
 
-/// All operations that can be asked for, and the order in which the finished ones are forgotten.
+/// All operations that can be queried, and the order in which finished ones are forgotten.
 #[derive(Debug, Default)]
 struct Known {
     entries: HashMap<String, Arc<Entry>>,
@@ -80,7 +81,7 @@ impl Known {
         self.forget();
     }
 
-    /// Forgets what was finished long ago, and the oldest of what is too much.
+    /// Forgets operations that finished long ago, and the oldest beyond the limits.
     fn forget(&mut self) {
         while let Some(oldest) = self.finished.front() {
             let too_much = self.finished.len() > REMEMBERED || self.finished_bytes > REMEMBERED_BYTES;
@@ -106,8 +107,8 @@ pub struct Execution {
 type Operations = Pin<Box<dyn Stream<Item = Result<Operation, Status>> + Send>>;
 
 impl Execution {
-    /// Actions run in this execution. One that nobody has waited for during `abandoned_after` is cancelled; who still waits when
-    /// `stopping` is cancelled is told to come again.
+    /// Runs actions in this execution. An action that no client has waited for during `abandoned_after` is cancelled;
+    /// when `stopping` is cancelled, waiting clients are told to retry.
     pub fn new(execution: ExecutionHandle, abandoned_after: Duration, stopping: CancellationToken) -> Self {
         Self { execution, abandoned_after, stopping, operations: Arc::default() }
     }
@@ -139,7 +140,7 @@ impl Execution {
         let (operations, watched) = (self.operations.clone(), entry.clone());
         tokio::spawn(async move {
             let name = follower.name.clone();
-            // The entry's own receiver keeps the state readable; clients' receivers are counted beside it.
+            // The entry's own receiver keeps the state readable; clients' receivers are counted separately.
             follower.follow(attached).await;
             let bytes = watched.state.borrow().encoded_len();
             operations.lock().finish(name, bytes);
@@ -148,7 +149,7 @@ impl Execution {
     }
 }
 
-/// Keeps an operation's state current until it is done.
+/// Updates an operation's state until it is done.
 struct Follower {
     name: String,
     instance: String,
@@ -156,7 +157,7 @@ struct Follower {
     sender: watch::Sender<Operation>,
     cancel: CancellationToken,
     abandoned_after: Duration,
-    /// What became of the action's properties, in words.
+    /// Notes on how the action's properties were interpreted.
     notes: Vec<String>,
 }
 
@@ -171,7 +172,7 @@ impl Follower {
                     return self.done(failed(Code::Cancelled, "the operation was cancelled"));
                 }
                 () = &mut abandoned => {
-                    return self.done(failed(Code::Cancelled, "nobody waited for the operation any more"));
+                    return self.done(failed(Code::Cancelled, "no client was waiting for the operation any more"));
                 }
             };
             let (stage, lease) = match update {
@@ -193,7 +194,7 @@ impl Follower {
     }
 }
 
-/// Ends when for so long nobody but the registry itself has looked.
+/// Completes when only the registry itself has had a receiver for this long.
 async fn abandoned(sender: &watch::Sender<Operation>, after: Duration) {
     let mut alone = None;
     loop {
@@ -226,7 +227,7 @@ fn operation(name: &str, instance: &str, digest: &Digest, stage: Stage, lease: O
     }
 }
 
-/// An operation that ended before it began, for a refusal that no header holds.
+/// An operation that failed before it started, for a refusal too large for a header.
 fn refused(instance: &str, digest: &Digest, status: &Status) -> Operations {
     let name = format!("operations/{}", uuid::Uuid::new_v4());
     let status = Some(kiln_proto::precondition::from_tonic(status));
@@ -247,7 +248,7 @@ fn states(mut state: watch::Receiver<Operation>, stopping: CancellationToken) ->
     state.mark_changed();
     tokio::spawn(async move {
         loop {
-            // A state that is there already is told before the stop is.
+            // A state that is available is sent before the shutdown error.
             let goes_on = tokio::select! {
                 biased;
                 () = sender.closed() => return,
@@ -304,7 +305,7 @@ impl execution_server::Execution for Execution {
             })
             .await;
         let attached = match attached {
-            // Clients take headers of 8 KiB: a longer list of missing blobs goes where there is room for it.
+            // Clients accept headers of 8 KiB: a longer list of missing blobs is sent in an operation instead.
             Err(status) if status.details().len() > MAX_DETAIL_BYTES => {
                 return Ok(Response::new(refused(&instance, &digest, &status)));
             }
@@ -339,7 +340,7 @@ impl operations_server::Operations for Execution {
         for entry in names.into_iter().filter_map(|name| known.entries.get(name)) {
             let operation = entry.state.borrow();
             bytes += operation.encoded_len();
-            // Copied only as far as one page goes, which always has one.
+            // Copies only one page, which always contains at least one operation.
             if let Some(last) = operations.last().filter(|_| operations.len() >= size || bytes > PAGE_BYTES) {
                 next.clone_from(&last.name);
                 break;
@@ -400,7 +401,7 @@ impl operations_server::Operations for Execution {
         let mut state = self.entry(&request.name)?.state.clone();
         let limit =
             request.timeout.as_ref().and_then(kiln_proto::clock::read_duration).unwrap_or(Duration::from_secs(60));
-        // A timeout is no error here: the present state is the answer.
+        // A timeout is not an error here: the current state is the answer.
         let _ = tokio::time::timeout(limit, state.wait_for(|operation| operation.done)).await;
         let operation = state.borrow().clone();
         Ok(Response::new(operation))

@@ -1,4 +1,4 @@
-//! `kiln.v1.Farm`: who is in the farm and what it does.
+//! `kiln.v1.Farm`: the farm's workers, and their administration.
 
 use kiln_proto::v1;
 use kiln_proto::v1::farm_server;

@@ -1,4 +1,4 @@
-//! gRPC's own services: health for whoever balances load, reflection for whoever calls by hand.
+//! Standard gRPC services: health for load balancers, and reflection for calls by hand.
 
 use kiln_proto::descriptors;
 use tonic_health::ServingStatus;
@@ -6,14 +6,14 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
-/// The health service, in which all services serve.
+/// The health service, which reports all services as serving.
 pub async fn serving() -> (HealthReporter, HealthServer<impl Health>) {
     let (reporter, server) = tonic_health::server::health_reporter();
     set(&reporter, ServingStatus::Serving).await;
     (reporter, server)
 }
 
-/// From now on no service takes anything new.
+/// Reports all services as not serving.
 pub async fn stopping(reporter: &HealthReporter) {
     set(reporter, ServingStatus::NotServing).await;
 }
@@ -35,10 +35,11 @@ async fn set(reporter: &HealthReporter, status: ServingStatus) {
     }
 }
 
-/// Reflection of Kiln's own services and of health. Remote Execution's have no descriptors (see [`descriptors`]).
+/// Reflection of Kiln's own services and of health. Remote Execution's services have no descriptors (see
+/// [`descriptors`]).
 ///
 /// # Errors
-/// Where a descriptor set cannot be read, which a build of this program rules out.
+/// If a descriptor set is invalid, which cannot happen in a correct build of this program.
 pub fn reflection() -> Result<ServerReflectionServer<impl ServerReflection>, tonic_reflection::server::Error> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(descriptors::KILN)

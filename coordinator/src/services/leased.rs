@@ -1,11 +1,11 @@
-//! What a worker may read for its lease; everybody else reads what their tenant has.
+//! Restricts workers to the blobs of their lease; everyone else may read all of their tenant's blobs.
 
 use kiln_proto::digest::Digest;
 use tonic::{Request, Status};
 
 use kiln_execution::LeaseAccess;
 
-/// The lease for which a call is made, where a worker makes it.
+/// The lease for which a worker makes a call; `None` for other callers.
 #[derive(Debug, Clone)]
 pub(super) struct Leased(Option<LeaseAccess>);
 
@@ -14,12 +14,12 @@ impl Leased {
         Self(request.extensions().get::<LeaseAccess>().cloned())
     }
 
-    /// Whether a worker makes the call.
+    /// Whether the caller is a worker.
     pub(super) fn is_some(&self) -> bool {
         self.0.is_some()
     }
 
-    /// PERMISSION_DENIED for a blob that the worker's lease does not name.
+    /// `PERMISSION_DENIED` for a blob that the worker's lease does not refer to.
     pub(super) async fn may_read(&self, digest: &Digest) -> Result<(), Status> {
         match &self.0 {
             Some(access) => access.may_read(digest).await,
@@ -27,7 +27,7 @@ impl Leased {
         }
     }
 
-    /// What a blob that may be read is made of may be read as well.
+    /// The chunks of a readable blob are readable, too.
     pub(super) async fn may_read_chunks(&self, chunks: &[Digest]) -> Result<(), Status> {
         match &self.0 {
             Some(access) => access.add_chunks(chunks).await,

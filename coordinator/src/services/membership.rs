@@ -1,4 +1,4 @@
-//! `kiln.v1.Membership`: join tokens and requests in, certificates of workers out; who belongs to the farm, and who does no more.
+//! `kiln.v1.Membership`: exchanges join tokens for workers' certificates, lists members, and revokes access.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use kiln_auth::audit::Subject;
 use kiln_auth::{Authenticator, Identity, Role, check_name, issued, revoked, tokens};
 use kiln_execution::ExecutionHandle;
 
-/// Makes workers members.
+/// Serves memberships.
 #[derive(Debug, Clone)]
 pub struct Membership {
     authenticator: Authenticator,
@@ -17,12 +17,12 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// Members of the farm that this authenticator knows.
+    /// Serves the members known to this authenticator.
     pub fn new(authenticator: Authenticator, execution: ExecutionHandle) -> Self {
         Self { authenticator, execution }
     }
 
-    /// Whether anybody of this name belongs to the farm, as far as it can tell.
+    /// Whether there is a member with this name, as far as the farm knows.
     async fn knows(&self, name: &str) -> Result<bool, Status> {
         if self.authenticator.knows(name).await {
             return Ok(true);
@@ -108,7 +108,7 @@ fn whom(name: String, serial: String) -> Identity {
     Identity { name, serial: Some(serial).filter(|serial| !serial.is_empty()), ..Identity::anonymous() }
 }
 
-/// Who belongs to a farm, as it is told on the wire: each kind by name.
+/// The farm's members for the wire, sorted by name within each kind.
 pub fn members(
     mut certificates: Vec<issued::Entry>,
     mut tokens: Vec<tokens::Entry>,

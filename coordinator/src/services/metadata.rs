@@ -1,4 +1,4 @@
-//! REAPI's request metadata: which tool and which invocation a call belongs to. Optional.
+//! REAPI's request metadata: the tool and invocation that a call belongs to. Optional.
 
 use kiln_proto::reapi::RequestMetadata;
 use prost::Message;
@@ -6,16 +6,16 @@ use tonic::Request;
 
 const HEADER: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
 
-/// Who asks, for fairness and for logs.
+/// The origin of a call, for fairness and logs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Who {
-    /// Whose share of the farm: the correlated invocations, else the tool.
+    /// The share that it is charged to: the correlated invocations, or else the tool.
     pub(super) tenant: String,
     /// The invocation; its actions are one build.
     pub(super) invocation: String,
 }
 
-/// Reads the header; what is absent or malformed is empty.
+/// Reads the header; absent or malformed values are empty.
 pub(super) fn read<T>(request: &Request<T>) -> Who {
     let value = request.metadata().get_bin(HEADER).and_then(|value| value.to_bytes().ok());
     let Some(metadata) = value.and_then(|bytes| RequestMetadata::decode(bytes).ok()) else { return Who::default() };

@@ -1,4 +1,4 @@
-//! The gRPC services: thin adapters between the wire and what does the work.
+//! The gRPC services: thin adapters between the wire and the crates that do the work.
 
 pub mod action_cache;
 pub mod budget;
@@ -29,11 +29,11 @@ pub use capabilities::Capabilities;
 pub use cas::ContentAddressableStorage;
 pub use kiln_execution::log::{NoLogs, ReadLogs};
 
-/// Bytes of blobs in one batch call, as advertised. Below gRPC's usual message limit of 4 MiB with its envelope is what clients
-/// must stay; the servers' own limit is [`kiln_proto::channel::MAX_MESSAGE_BYTES`].
+/// Advertised limit for the blobs of one batch call. Clients must stay below gRPC's usual message limit of 4 MiB with
+/// the envelope; the servers' own limit is [`kiln_proto::channel::MAX_MESSAGE_BYTES`].
 pub const MAX_BATCH_BYTES: u64 = 4 * 1024 * 1024;
 
-/// An action, as the audit log names it.
+/// An action's name in the audit log.
 fn action(instance: &str, action: &Digest) -> String {
     if instance.is_empty() { format!("action {action}") } else { format!("action {action} of instance {instance}") }
 }

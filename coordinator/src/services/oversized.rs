@@ -1,7 +1,7 @@
-//! Decorator: a batch that is larger than any message is refused as REAPI says, and not as gRPC does.
+//! Decorator: refuses oversized batches as REAPI specifies, rather than as gRPC does.
 //!
-//! gRPC refuses such a message before the service sees it, with `OUT_OF_RANGE` and a limit that no client was told of. None of the
-//! batch calls answers so by itself.
+//! gRPC refuses such a message before the service sees it, with `OUT_OF_RANGE` and a limit that was never advertised.
+//! The batch calls themselves never return that status.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -16,7 +16,7 @@ use super::MAX_BATCH_BYTES;
 /// Calls whose batches are bounded by `max_batch_total_size_bytes`.
 const BATCHES: [&str; 2] = ["BatchUpdateBlobs", "BatchReadBlobs"];
 
-/// A service with batch calls, whose refusals of what is too large are put in REAPI's words.
+/// A service with batch calls, whose refusals of oversized messages are translated to REAPI's.
 #[derive(Debug, Clone)]
 pub struct Oversized<S>(pub S);
 

@@ -1,7 +1,7 @@
-//! Uploads under way, by resource name: one whose stream broke waits here for its client to come back.
+//! Uploads in progress, by resource name: after a broken stream, an upload waits here for its client to return.
 //!
-//! Invariant: at most one stream writes into an upload; the newest takes it over from those before, whose client has gone
-//! though the farm may not know yet. What is committed of an upload never grows less while it is known.
+//! Invariant: at most one stream writes to an upload; the newest takes it over from earlier ones, whose client is gone
+//! although the farm may not know yet. The committed size of a known upload never decreases.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,21 +16,21 @@ use tonic::Status;
 
 use kiln_store::{BlobWriter, Error, Stores};
 
-/// Uploads without a stream that are kept.
+/// Maximum number of uploads without a stream that are kept.
 const MAX_WAITING: usize = 128;
-/// Uploads at once, with those that wait: each has a file open.
+/// Maximum number of uploads, including waiting ones: each has an open file.
 const MAX_OPEN: usize = 4096;
-/// How long one is kept.
+/// How long a waiting upload is kept.
 const KEEP: Duration = Duration::from_secs(600);
 
-/// A blob that is being sent.
+/// A blob being uploaded.
 struct Upload {
     committed: AtomicU64,
     inner: AsyncMutex<Inner>,
 }
 
 struct Inner {
-    /// Counts the streams; only the last may write.
+    /// The number of the current stream; only the latest may write.
     stream: u64,
     writer: Option<Box<dyn BlobWriter>>,
 }
@@ -59,17 +59,17 @@ pub(super) struct Hold {
     upload: Arc<Upload>,
     stream: u64,
     digest: Digest,
-    /// Bytes that the client sends once more though they are committed.
+    /// Committed bytes that the client sends again.
     skip: u64,
 }
 
 impl Uploads {
-    /// So many at once, with those that wait.
+    /// At most `most` uploads, including waiting ones.
     pub(super) fn at_most(most: usize) -> Self {
         Self { known: Mutex::default(), most }
     }
 
-    /// Begins or goes on with an upload at `offset`: 0, or what is committed.
+    /// Starts an upload, or continues one at `offset`: 0 or the committed size.
     pub(super) async fn begin(
         self: &Arc<Self>,
         stores: &Stores,
@@ -82,7 +82,7 @@ impl Uploads {
             let mut inner = upload.inner.lock().await;
             let committed = upload.committed.load(Ordering::Acquire);
             if inner.writer.is_none() && committed > 0 {
-                // It ended while this stream waited for it.
+                // It ended while this stream was waiting for it.
                 self.forget(name, &upload);
                 continue;
             }
@@ -102,7 +102,7 @@ impl Uploads {
         }
     }
 
-    /// Bytes of this upload that need not be sent again; none where it is unknown.
+    /// Bytes of this upload that need not be sent again; `None` if it is unknown.
     pub(super) fn committed(&self, name: &str) -> Option<u64> {
         self.known.lock().get(name).map(|known| known.upload.committed.load(Ordering::Acquire))
     }
@@ -136,7 +136,7 @@ impl Uploads {
         entry.last_use = now;
         let upload = entry.upload.clone();
         drop(known);
-        // Their temporary files go without the lock.
+        // Their temporary files are removed without holding the lock.
         drop(gone);
         Ok(upload)
     }
@@ -174,7 +174,7 @@ impl Drop for Hold {
 }
 
 impl Hold {
-    /// Adds bytes. What the store refuses ends the upload.
+    /// Appends bytes. If the store refuses them, the upload ends.
     pub(super) async fn write(&mut self, mut data: Bytes) -> Result<(), Status> {
         let skipped = self.skip.min(data.len() as u64);
         let _ = data.split_to(skipped as usize);
@@ -209,7 +209,7 @@ impl Hold {
         self.upload.committed.load(Ordering::Acquire) - self.skip
     }
 
-    /// Makes the blob visible. Whatever comes of it, the upload is over; so it goes on when the client leaves now.
+    /// Commits the blob. The upload is over in any case, so this continues even if the client leaves.
     pub(super) async fn commit(self) -> Result<(), Status> {
         let commit = async move {
             let mut inner = self.upload.inner.lock().await;

@@ -1,4 +1,4 @@
-//! `kiln.v1.Workers`: the gRPC end of a worker's link.
+//! `kiln.v1.Workers`: the coordinator's end of a worker's connection.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,25 +15,25 @@ use tonic::{Request, Response, Status, Streaming};
 
 use kiln_execution::ExecutionHandle;
 
-/// Messages to a worker that wait while its connection is slow.
+/// Messages to a worker that are queued while its connection is slow.
 const OUTBOX: usize = 1024;
 
-/// Messages of one worker that were read and not heard yet.
+/// Messages from one worker that are read but not handled yet.
 const INBOX: usize = 16;
-/// Workers that are connected at once.
+/// Maximum number of connected workers.
 const MAX_WORKERS: usize = 10_000;
-/// Bytes of a worker's name and version.
+/// Maximum bytes of a worker's name and version.
 const MAX_NAME_BYTES: usize = 256;
-/// Tenants that one worker may be bound to.
+/// Maximum number of tenants that a worker may be bound to.
 const MAX_TENANTS: usize = 1_000;
-/// The label that names a worker's pool.
+/// The label with a worker's pool.
 const POOL_LABEL: &str = "pool";
-/// Bytes of what a worker says its machine is: tools and labels.
+/// Maximum size of a worker's tools and labels.
 const MAX_ENVIRONMENT_BYTES: usize = 256 << 10;
-/// Leases that a worker may say it runs.
+/// Maximum number of leases that a worker may report as running.
 const MAX_RUNNING: usize = 4096;
 
-/// Serves workers' links.
+/// Serves workers' connections.
 #[derive(Debug)]
 pub struct Workers {
     execution: ExecutionHandle,
@@ -41,7 +41,7 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Links end in this execution.
+    /// Connects workers to this execution.
     pub fn new(execution: ExecutionHandle) -> Self {
         Self { execution, places: Arc::new(Semaphore::new(MAX_WORKERS)) }
     }
@@ -78,7 +78,7 @@ impl workers_server::Workers for Workers {
         let (answers, listened) = until_dropped(ReceiverStream::new(receiver));
         tokio::spawn(async move {
             let inbox = Arc::new(Semaphore::new(INBOX));
-            // Whatever a revoked worker still sends is ignored.
+            // Everything that a revoked worker still sends is ignored.
             while let Some(Ok(Some(message))) = tokio::select! {
                 message = messages.message() => Some(message),
                 () = listened.cancelled() => None,
@@ -95,7 +95,7 @@ impl workers_server::Workers for Workers {
     }
 }
 
-/// A stream, and what is cancelled when it has ended or is dropped: when the worker left, or the farm no longer talks to it.
+/// A stream, and a token that is cancelled when the stream ends or is dropped: the worker left, or the farm dropped it.
 fn until_dropped<S: Stream + Unpin>(mut stream: S) -> (impl Stream<Item = S::Item>, CancellationToken) {
     let token = CancellationToken::new();
     let guard = token.clone().drop_guard();
@@ -110,12 +110,12 @@ fn until_dropped<S: Stream + Unpin>(mut stream: S) -> (impl Stream<Item = S::Ite
     (stream, token)
 }
 
-/// A worker runs what its certificate allows it to, whatever it says of itself.
+/// Restricts a worker to what its certificate allows, whatever it registers.
 fn bound(mut register: v1::Register, identity: &kiln_auth::Identity) -> Result<v1::Register, Status> {
     if !identity.tenant.is_empty() {
         if let Some(other) = register.tenants.iter().find(|tenant| **tenant != identity.tenant) {
             return Err(Status::permission_denied(format!(
-                "worker `{}` is bound to tenant `{}` by its certificate, and registers for tenant `{other}`; start it without `--tenant`",
+                "worker `{}` is bound to tenant `{}` by its certificate, but registers for tenant `{other}`; start it without `--tenant`",
                 register.worker, identity.tenant
             )));
         }
@@ -126,7 +126,7 @@ fn bound(mut register: v1::Register, identity: &kiln_auth::Identity) -> Result<v
         let label = labels.entry(POOL_LABEL.to_owned()).or_insert_with(|| pool.clone());
         if label != pool {
             return Err(Status::permission_denied(format!(
-                "worker `{}` is bound to pool `{pool}` by its certificate, and has the label `{POOL_LABEL}={label}`; start it without that label",
+                "worker `{}` is bound to pool `{pool}` by its certificate, but has the label `{POOL_LABEL}={label}`; start it without that label",
                 register.worker
             )));
         }
@@ -163,7 +163,7 @@ pub(crate) fn check(register: &v1::Register) -> Result<(), Status> {
         return Err(Status::invalid_argument(format!("worker `{}` offers no CPU or no memory", register.worker)));
     }
     if register.environment.is_none() {
-        return Err(Status::invalid_argument(format!("worker `{}` does not say what its machine is", register.worker)));
+        return Err(Status::invalid_argument(format!("worker `{}` does not report its environment", register.worker)));
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! Tenants: each has stores, builds and layers of its own, and services over them that know of nobody else's.
+//! Tenants: each has its own stores, builds and layers, and services that only access these.
 //!
-//! Invariant: what a tenant stores lies where only its own services look, so that no digest, name or number of another's opens anything.
-//! Tenants share workers and the scheduler, and no byte: what two of them build alike is built and kept twice. That is the price of a
-//! digest proving nothing.
+//! Invariant: a tenant's data is accessible only to its own services, so no digest, name or number of another tenant
+//! opens anything. Tenants share workers and the scheduler but no data: what two of them build alike is built and
+//! stored twice. In return, knowing a digest proves nothing.
 
 mod quotas;
 mod route;

@@ -1,4 +1,4 @@
-//! How much of the farm a tenant may use: a file of quotas.
+//! Tenants' quotas, from a file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,9 +8,9 @@ use serde::Deserialize;
 use kiln_execution::Quota;
 use kiln_units::size;
 
-/// A file that is none.
+/// Why a file of quotas cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("the quotas in `{}` cannot be used: {reason}", .path.display())]
+#[error("cannot use the quotas in `{}`: {reason}", .path.display())]
 pub struct Error {
     /// The file.
     pub path: PathBuf,
@@ -18,15 +18,16 @@ pub struct Error {
     pub reason: String,
 }
 
-/// One tenant's share.
+/// One tenant's quota.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TenantQuota {
-    /// Actions at once; without, as many as the farm takes.
+    /// Maximum concurrent actions; unlimited if absent.
     pub actions: Option<usize>,
-    /// Actions that wait for room beside those; without, as many as the farm takes.
+    /// Maximum actions that wait for one of those to end; unlimited if absent.
     pub queue: Option<usize>,
-    /// Bytes of all that it holds, such as `50GiB`; without, its blobs are bounded with all others' by `--store-size`.
+    /// Maximum bytes of everything that it stores, such as `50GiB`; if absent, only the common limit `--store-size`
+    /// applies to its blobs.
     pub store: Option<String>,
 }
 
@@ -34,10 +35,10 @@ pub struct TenantQuota {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quotas {
-    /// Of every tenant that has none of its own.
+    /// For every tenant without a quota of its own.
     #[serde(default)]
     default: TenantQuota,
-    /// By tenant.
+    /// Quotas by tenant.
     #[serde(default)]
     tenants: BTreeMap<String, TenantQuota>,
 }
@@ -45,17 +46,17 @@ pub struct Quotas {
 impl TenantQuota {
     fn check(&self) -> Result<(), String> {
         if self.actions == Some(0) {
-            return Err("`actions = 0` lets nothing run; expected at least 1".to_owned());
+            return Err("`actions = 0` allows nothing to run; expected at least 1".to_owned());
         }
         self.store.as_deref().map(size).transpose().map(drop).map_err(|error| error.to_string())
     }
 
-    /// Bytes of cached blobs, where they are bounded.
+    /// The limit in bytes, if there is one.
     pub fn store_bytes(&self) -> Option<u64> {
         self.store.as_deref().and_then(|text| size(text).ok())
     }
 
-    /// Bounds these stores, where there is a quota for them.
+    /// Applies the quota, if there is one, to these stores.
     pub fn bound(&self, kept: &mut kiln_store::Config) {
         if let Some(bytes) = self.store_bytes() {
             kept.counts_all = true;
@@ -63,7 +64,7 @@ impl TenantQuota {
         }
     }
 
-    /// The bound on actions, where there is one.
+    /// The quota of actions, if there is one.
     pub fn actions(&self, tenant: &str) -> Option<Quota> {
         if self.actions.is_none() && self.queue.is_none() {
             return None;
@@ -76,7 +77,7 @@ impl Quotas {
     /// Reads a file.
     ///
     /// # Errors
-    /// Where it cannot be read, or a quota is none.
+    /// If it cannot be read, or a quota is invalid.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let wrong = |reason: String| Error { path: path.to_owned(), reason };
         let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
@@ -88,7 +89,7 @@ impl Quotas {
         Ok(quotas)
     }
 
-    /// A tenant's own, else the default.
+    /// A tenant's own quota, or else the default.
     pub fn of(&self, tenant: &str) -> &TenantQuota {
         self.tenants.get(tenant).unwrap_or(&self.default)
     }
@@ -116,7 +117,7 @@ mod tests {
     #[test]
     fn a_quota_that_is_none_is_refused_in_words() {
         for (text, word) in [
-            ("[default]\nactions = 0", "`actions = 0` lets nothing run"),
+            ("[default]\nactions = 0", "`actions = 0` allows nothing to run"),
             ("[tenants.a]\nstore = \"much\"", "tenant `a`: invalid size `much`"),
             ("[tenants.a]\nspace = 1", "space"),
         ] {

@@ -1,4 +1,4 @@
-//! Takes each call to the services of its caller's tenant.
+//! Routes each call to the services of its caller's tenant.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -13,14 +13,14 @@ use tonic::codegen::{Service, http};
 use super::Tenants;
 use kiln_auth::{Identity, Role};
 
-/// Goes by the tenant.
+/// Routes by tenant.
 #[derive(Debug, Clone)]
 pub struct ByTenant {
     tenants: Tenants,
 }
 
 impl ByTenant {
-    /// To these tenants; the default one's services are what is below.
+    /// Routes to these tenants; the inner services are the default tenant's.
     pub fn new(tenants: Tenants) -> Self {
         Self { tenants }
     }
@@ -41,21 +41,21 @@ pub struct Routed<S> {
     inner: S,
 }
 
-/// The services that are the farm's and no tenant's.
+/// Services that belong to the farm rather than a tenant.
 const OF_THE_FARM: [&str; 4] =
     ["/kiln.v1.Workers/", "/kiln.v1.Membership/", "/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/"];
 
-/// The services by which blobs are moved.
+/// Services that transfer blobs.
 const OF_BLOBS: [&str; 2] =
     ["/build.bazel.remote.execution.v2.ContentAddressableStorage/", "/google.bytestream.ByteStream/"];
 
-/// Whether a call is one of these services'.
+/// Whether a call is for one of these services.
 fn is_of<B>(request: &http::Request<B>, services: &[&str]) -> bool {
     services.iter().any(|service| request.uri().path().starts_with(service))
 }
 
-/// Whose services a call is for; empty for the default tenant's. A call that shows a lease is for that lease's tenant, and may do what the lease
-/// needs.
+/// The tenant whose services a call is for; empty for the default tenant. A call with a lease is for that lease's
+/// tenant, and may access what the lease needs.
 fn admit<B>(request: &mut http::Request<B>, tenants: &Tenants) -> Result<String, Status> {
     let Some(identity) = request.extensions().get::<Identity>() else { return Ok(String::new()) };
     if is_of(request, &OF_THE_FARM) {
@@ -73,7 +73,7 @@ fn admit<B>(request: &mut http::Request<B>, tenants: &Tenants) -> Result<String,
             Ok(tenant)
         }
         None if identity.roles.iter().all(|role| *role == Role::Worker) => Err(Status::permission_denied(format!(
-            "worker `{}` shows no lease; a worker reads and writes blobs only for a lease that it holds",
+            "worker `{}` presented no lease; a worker reads and writes blobs only for a lease that it holds",
             identity.name
         ))),
         None => Ok(identity.tenant.clone()),

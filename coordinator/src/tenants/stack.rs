@@ -1,4 +1,4 @@
-//! What one tenant has: stores, layers, builds, and the services over them.
+//! One tenant's stack: stores, layers, builds, and the services over them.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -33,9 +33,9 @@ use kiln_layers::{self, LayerStore, Layers, RedbLayers, SharedLayers};
 use kiln_store::Stores;
 use kiln_webhooks::Tenant;
 
-/// Records of layers that are kept: one for each step, target and shard of a project.
+/// Maximum number of cache records: one for each step, target and shard of a project.
 const MAX_LAYER_RECORDS: u64 = 20_000;
-/// Tenants at once: each has open files and memory of its own.
+/// Maximum number of open tenants: each needs open files and memory.
 const MAX_TENANTS: usize = 1_000;
 
 /// What all tenants share.
@@ -43,37 +43,37 @@ const MAX_TENANTS: usize = 1_000;
 pub struct Shared {
     /// The coordinator's configuration.
     pub config: Config,
-    /// Where and how the default tenant's blobs are kept; others' lie below.
+    /// The default tenant's stores; others' are below them.
     pub kept: kiln_store::Config,
-    /// Workers and the queue; over the default tenant's stores.
+    /// Workers and the queue, with the default tenant's stores.
     pub execution: ExecutionHandle,
-    /// What is counted of builds.
+    /// Metrics of builds.
     pub builds: Option<BuildMetrics>,
-    /// Who is revoked.
+    /// Tokens and revocations.
     pub known: watch::Receiver<Arc<Known>>,
-    /// The coordinator stops.
+    /// Cancelled when the coordinator shuts down.
     pub stopping: CancellationToken,
-    /// How much each may use.
+    /// The tenants' quotas.
     pub quotas: Quotas,
 }
 
-/// One tenant's own.
+/// One tenant's services and data.
 #[derive(Debug)]
 pub struct Stack {
     /// The services.
     pub routes: Routes,
-    /// What is below them.
+    /// The data below the services.
     pub tenant: Tenant,
-    /// Records of its layers, which may still be written.
+    /// Its cache records, which may still be written.
     pub layers: Layers,
     _collecting: AbortOnDropHandle<()>,
 }
 
 impl Stack {
-    /// Opens what a tenant has, over these stores; its unfinished builds go on.
+    /// Opens a tenant's data with these stores; its unfinished builds continue.
     ///
     /// # Errors
-    /// Where its directory cannot be used.
+    /// If its directory cannot be used.
     pub async fn open(
         tenant: &str,
         shared: &Shared,
@@ -126,7 +126,7 @@ impl Stack {
     }
 }
 
-/// Records of layers beside those of the coordinators that share a Redis with this one, where there is one.
+/// Cache records shared by the coordinators that use the same Redis, if there is one.
 async fn shared_layers(
     own: RedbLayers,
     config: &kiln_store::Config,
@@ -138,7 +138,7 @@ async fn shared_layers(
     Ok(SharedLayers::open(own, parts, stores.blobs.clone()).await?)
 }
 
-/// The tenants beside the default one, each opened when it is first needed. Cheap to clone.
+/// All tenants except the default one, each opened when it is first needed. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Tenants {
     shared: Arc<Shared>,
@@ -146,7 +146,7 @@ pub struct Tenants {
 }
 
 impl Tenants {
-    /// No tenant yet.
+    /// Starts without open tenants.
     pub fn new(shared: Shared) -> Self {
         Self { shared: Arc::new(shared), open: Arc::default() }
     }
@@ -160,7 +160,7 @@ impl Tenants {
         self.shared.config.data_dir.join("tenants")
     }
 
-    /// Opens the tenants that were here before, so that their unfinished builds go on and what they hold of the disk counts.
+    /// Opens the tenants that exist on disk, so that their unfinished builds continue and their disk usage counts.
     pub async fn take_up(&self) {
         let names = std::fs::read_dir(self.directory()).into_iter().flatten().flatten();
         let names = names.filter_map(|entry| entry.file_name().into_string().ok());
@@ -179,7 +179,7 @@ impl Tenants {
     /// The services of a tenant.
     ///
     /// # Errors
-    /// In words, where there are too many or its directory cannot be used.
+    /// If there are too many tenants, or the tenant's directory cannot be used.
     pub async fn routes(&self, tenant: &str) -> Result<Routes, Status> {
         self.with(tenant, |stack| stack.routes.clone()).await
     }
@@ -193,7 +193,7 @@ impl Tenants {
     }
 
     async fn with<T>(&self, tenant: &str, take: impl FnOnce(&Stack) -> T) -> Result<T, Status> {
-        // Before it takes a place.
+        // Checked before it takes a slot.
         check_name("tenant", tenant).map_err(Status::invalid_argument)?;
         let cell = {
             let mut open = self.open.lock();
@@ -206,9 +206,9 @@ impl Tenants {
         };
         let opened = cell.get_or_try_init(|| self.open_one(tenant)).await;
         let stack = opened.map_err(|error| {
-            tracing::error!(tenant, error = format!("{error:#}"), "a tenant's stores cannot be opened");
+            tracing::error!(tenant, error = format!("{error:#}"), "cannot open a tenant's stores");
             Status::unavailable(format!(
-                "the stores of tenant `{tenant}` cannot be opened; the coordinator's log says why"
+                "cannot open the stores of tenant `{tenant}`; see the coordinator's log for the reason"
             ))
         })?;
         Ok(take(stack))
@@ -222,17 +222,17 @@ impl Tenants {
         kept.data_dir.clone_from(&directory);
         quota.bound(&mut kept);
         if let Some(redis) = &mut kept.redis {
-            // A name has no `@@`, so no two tenants' keys begin alike.
+            // A name contains no `@@`, so no two tenants' keys have the same prefix.
             redis.prefix = format!("{}@@{tenant}", redis.prefix);
         }
         kept.s3 = kept.s3.map(|address| address.below(&format!("tenants/{tenant}")));
         let stores = Stores::open(&kept).await?;
         let execution = self.shared.execution.of_tenant(tenant, stores.clone(), quota.actions(tenant));
-        tracing::info!(tenant, "a tenant's stores are open");
+        tracing::info!(tenant, "opened a tenant's stores");
         Stack::open(tenant, &self.shared, directory, &kept, stores, execution).await
     }
 
-    /// Waits until what is known of layers is written down.
+    /// Waits until all cache records are written.
     pub async fn settle(&self) {
         let open: Vec<_> = self.open.lock().values().cloned().collect();
         for cell in open {
