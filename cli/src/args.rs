@@ -1,4 +1,4 @@
-//! The command line's words.
+//! The command line's arguments.
 
 mod membership;
 
@@ -19,10 +19,10 @@ pub use membership::{Join, Membership, Uses, Who};
 #[derive(Debug, Parser)]
 #[command(name = "kiln", version = crate::version::TEXT.as_str(), propagate_version = true)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
-    /// Which farm.
+    /// The farm to use.
     #[command(flatten)]
     pub farm: Farm,
     /// Logs and traces.
@@ -30,7 +30,7 @@ pub struct Cli {
     pub telemetry: kiln_telemetry::Options,
 }
 
-/// Which farm, and how patient to be with it.
+/// The farm to use, and how long to wait for it.
 #[derive(Debug, Clone, Args)]
 pub struct Farm {
     /// The farm's URL; without it, a farm runs inside this command.
@@ -39,10 +39,10 @@ pub struct Farm {
     /// How long to wait for a farm that disappears during a build, in seconds.
     #[arg(long, global = true, default_value = "120", value_parser = seconds, value_name = "SECONDS", hide = true)]
     pub lost_after: Duration,
-    /// Credentials for it.
+    /// Credentials for the farm.
     #[command(flatten)]
     pub access: Access,
-    /// Limit on what a farm inside this command keeps.
+    /// Storage limit of a farm inside this command.
     #[arg(skip = Bound::Share)]
     pub store_size: Bound,
 }
@@ -107,7 +107,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// The process that this one must not outlive.
+    /// The process with which this one must end.
     pub fn parent(&self) -> Option<u32> {
         match self {
             Self::Coordinator(args) => args.parent,
@@ -153,7 +153,7 @@ pub struct Build {
     /// the terminal, once per project and variable. Where there is no terminal, `KILN_SECRETS=NAME,…` allows it too.
     #[arg(long, value_name = "NAME[=FILE]")]
     pub secret: Vec<String>,
-    /// Where what was built is taken.
+    /// Where the artifacts are delivered.
     #[command(flatten)]
     pub deliver: Deliver,
     /// Print the build's id and return at once; `kiln attach` follows it.
@@ -217,7 +217,7 @@ pub struct Test {
     pub priority: i32,
 }
 
-/// Where artifacts are taken, beside the output directory.
+/// Destinations of artifacts, in addition to the output directory.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Deliver {
     /// Push to a container registry, such as `registry.example/team/shop:1.4.2`; the default tag is the version. With several artifacts,
@@ -241,7 +241,7 @@ pub struct Deliver {
 }
 
 impl Deliver {
-    /// Whether artifacts are taken anywhere.
+    /// Whether there are any destinations.
     pub fn is_asked(&self) -> bool {
         self.load || self.store || !self.push.is_empty()
     }
@@ -274,7 +274,7 @@ pub struct Logs {
     pub follow: bool,
 }
 
-/// The form of a list.
+/// The format of a list.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Json {
     /// Print JSON.
@@ -329,7 +329,7 @@ pub enum Cache {
     Explain(Explain),
 }
 
-/// Which layers, and in which form.
+/// A selection of cached step results, and the format.
 #[derive(Debug, Clone, Args)]
 pub struct Layers {
     /// Only results of this project.
@@ -346,7 +346,7 @@ pub struct Layers {
 /// `kiln cache prune`.
 #[derive(Debug, Clone, Args)]
 pub struct Prune {
-    /// Which layers.
+    /// The selection.
     #[command(flatten)]
     pub layers: Layers,
     /// Drop results neither used nor created within this time, such as `30d`, `12h` or `45m`.
@@ -441,7 +441,7 @@ pub struct Coordinator {
     /// As for `kiln-coordinator`.
     #[command(flatten)]
     pub config: kiln_coordinator::Config,
-    /// The process that it must not outlive.
+    /// The process with which it must end.
     #[arg(long)]
     pub parent: Option<u32>,
 }
@@ -452,7 +452,7 @@ pub struct Worker {
     /// As for `kiln-worker`.
     #[command(flatten)]
     pub config: kiln_worker::Config,
-    /// The process that it must not outlive.
+    /// The process with which it must end.
     #[arg(long)]
     pub parent: Option<u32>,
 }

@@ -1,7 +1,7 @@
-//! Artifacts on disk: fetched beside their place, checked, and moved there in one step.
+//! Downloads artifacts: fetches them next to their destination, checks them, and moves them there atomically.
 //!
-//! Invariant: nothing that a farm answers makes a file outside the output directory, and what has an artifact's name is whole and has
-//! the digest that the farm promised.
+//! Invariant: no answer from a farm can create a file outside the output directory, and whatever has an artifact's name
+//! is complete and has the promised digest.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::Code;
 use crate::farm::Farm;
 use crate::output::{self, Output};
 
-/// An artifact that does not get to its place.
+/// Why an artifact could not be downloaded.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
@@ -30,7 +30,7 @@ pub enum Error {
          on this machine); build it again"
     )]
     Gone { name: String },
-    #[error("artifact `{name}` is not usable: {reason}; report this to the farm's operator")]
+    #[error("artifact `{name}` is malformed: {reason}; report this to the farm's operator")]
     Malformed { name: String, reason: String },
     #[error(transparent)]
     Output(#[from] output::Error),
@@ -53,19 +53,19 @@ impl Error {
     }
 }
 
-/// An artifact that has arrived.
+/// A downloaded artifact.
 #[derive(Debug)]
 pub struct Arrived {
-    /// Where it is; of one that is not `whole`, its provenance.
+    /// Its path; if it was not fetched `whole`, that of its provenance.
     pub path: PathBuf,
-    /// Where changed predecessors were moved.
+    /// Where modified predecessors were moved.
     pub kept: Vec<PathBuf>,
 }
 
-/// Fetches an artifact and its provenance to `output`, again where the farm was away meanwhile.
+/// Fetches an artifact and its provenance to `output`, and retries if the farm becomes unavailable.
 ///
-/// A single file of the artifact's own name becomes `NAME`, anything else a directory `NAME`. Unless `whole`, only what describes it is
-/// fetched. What is there already and unchanged is left alone.
+/// A single file with the artifact's name becomes `NAME`, anything else a directory `NAME`. Unless `whole`, only the
+/// metadata is fetched. Unchanged existing files are left alone.
 pub async fn artifact(farm: &Farm, artifact: &v1::Artifact, output: &Output, whole: bool) -> Result<Arrived, Error> {
     let mut patience = farm.patience();
     loop {
@@ -130,12 +130,12 @@ async fn fetch_once(farm: &Farm, artifact: &v1::Artifact, output: &Output, whole
 struct Fetch<'a> {
     name: &'a str,
     client: Client,
-    /// What an earlier build may have left: a new version shares much with it.
+    /// An earlier build's files, with which a new version shares much.
     before: &'a Path,
 }
 
 impl Fetch<'_> {
-    /// Fetches a directory and all below; answers its files, relative to it.
+    /// Fetches a directory with everything below it; returns its files, relative to it.
     async fn directory(&self, root: Digest, into: &Path) -> Result<Vec<(PathBuf, Digest)>, Error> {
         let mut files = Vec::new();
         let mut links = Vec::new();
@@ -148,13 +148,13 @@ impl Fetch<'_> {
             let here = into.join(&relative);
             std::fs::create_dir_all(&here).map_err(|source| Error::Write { path: here.clone(), source })?;
             if let Some(mode) = tree.mode {
-                // Its owner can always clear it away again.
+                // The owner must always be able to remove it.
                 let mode = std::fs::Permissions::from_mode(on_disk(mode) | 0o700);
                 std::fs::set_permissions(&here, mode).map_err(|source| Error::Write { path: here.clone(), source })?;
             }
             for (name, entry) in tree.entries {
                 if !is_name(&name) {
-                    return Err(self.malformed(format!("it holds the name `{name}`")));
+                    return Err(self.malformed(format!("it contains the invalid name `{name}`")));
                 }
                 let path = relative.join(&name);
                 match entry {
@@ -165,7 +165,7 @@ impl Fetch<'_> {
                     }
                     Entry::Symlink { target } => {
                         if !stays_inside(&path, &target) {
-                            return Err(self.malformed(format!("its link `{}` leaves it", path.display())));
+                            return Err(self.malformed(format!("its link `{}` leads outside it", path.display())));
                         }
                         links.push((path, target));
                     }
@@ -174,7 +174,7 @@ impl Fetch<'_> {
                 }
             }
         }
-        // Links last: no file is ever written through one.
+        // Links are created last, so that no file is ever written through one.
         for (path, target) in links {
             let path = into.join(path);
             std::os::unix::fs::symlink(target, &path).map_err(|source| Error::Write { path, source })?;
@@ -182,7 +182,7 @@ impl Fetch<'_> {
         Ok(files)
     }
 
-    /// Fetches a file to `path`, which is to be known as `relative` within the artifact.
+    /// Fetches a file to `path`, which errors call `relative`.
     async fn file(&self, digest: &Digest, path: &Path, relative: &Path, mode: u32) -> Result<(), Error> {
         let mut bases = vec![self.before.join(relative), self.before.to_owned()];
         bases.retain(|base| base.is_file());
@@ -200,13 +200,13 @@ impl Fetch<'_> {
     }
 }
 
-/// Permission bits of a file on this machine: its owner here is not the one that a set-user-id bit is for, so such bits are only
-/// in archives and images.
+/// A file's permission bits on this machine. Set-user-id bits are meant for another owner than the one here, so they
+/// are only kept in archives and images.
 fn on_disk(mode: u32) -> u32 {
     mode & 0o777
 }
 
-/// Whether a name is one part of a path.
+/// Whether a name is a single path component.
 fn is_name(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0'])
 }

@@ -1,26 +1,26 @@
-//! What went wrong, and the exit code that says whose fault it was.
+//! Errors of commands, and the exit codes that tell whose fault they are.
 
 use std::path::PathBuf;
 
 use crate::{deliver, download, farm};
 
-/// The exit codes that scripts rely on.
+/// Exit codes, which scripts rely on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Code {
-    /// All well.
+    /// Success.
     Success = 0,
     /// The build failed, or a check did not pass.
     Failed = 1,
     /// The command line or the project's configuration is wrong.
     Usage = 2,
-    /// The farm failed: not reachable, no worker matches, lost.
+    /// The farm failed: it is unreachable or was lost, or no worker matches.
     Farm = 3,
     /// Cancelled.
     Cancelled = 130,
 }
 
-/// Why a command did not do what it should.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
@@ -54,7 +54,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whose fault it was, as an exit code.
+    /// Whose fault it is, as an exit code.
     pub fn code(&self) -> Code {
         match self {
             Self::Scan(_) | Self::Plan(_) | Self::Usage(_) | Self::Write { .. } | Self::Stdout(_) => Code::Usage,

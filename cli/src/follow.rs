@@ -1,4 +1,4 @@
-//! Follows a build from its first event to its last, whatever happens to the connection in between.
+//! Follows a build from its first event to its last, across broken connections.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -17,50 +17,50 @@ use crate::output::Output;
 use crate::{Code, Error, download};
 use kiln_progress::{Board, Happening, Show, start, watched};
 
-/// Bytes of a failed step's log that are fetched to show its end.
+/// Maximum size of a failed step's log that is fetched to show its end.
 const TAIL_BYTES: u64 = 64 << 20;
 
-/// How often a show hears that the build is still followed.
+/// Interval at which the display is refreshed.
 const TICK: Duration = Duration::from_secs(1);
 
 /// What an interrupt does to the build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnInterrupt {
-    /// It is cancelled, and its end waited for.
+    /// Cancels it, and waits for its end.
     Cancel,
-    /// It goes on without us.
+    /// Leaves it running.
     Leave,
 }
 
 /// Follows one build.
 pub struct Follow<'a> {
-    /// The farm it is in.
+    /// The build's farm.
     pub farm: &'a Farm,
-    /// Its id.
+    /// The build's id.
     pub build: String,
-    /// REAPI's instance that holds its blobs.
+    /// The REAPI instance that has its blobs.
     pub instance: String,
     /// Where its artifacts go.
     pub output: Output,
-    /// What was sent for it.
+    /// What was uploaded for it.
     pub moved: Moved,
     /// What an interrupt does.
     pub on_interrupt: OnInterrupt,
-    /// When the command that submitted it began.
+    /// When the command that submitted it started.
     pub began: Option<Instant>,
-    /// Where its artifacts are taken beside.
+    /// Additional destinations of its artifacts.
     pub deliver: Option<&'a Deliver>,
-    /// What was submitted, where a coordinator that is started anew must be given the build's secrets again.
+    /// The original request, in case a restarted coordinator needs the build's secrets again.
     pub again: Option<v1::SubmitRequest>,
 }
 
 impl Follow<'_> {
-    /// Shows the build until it ends; answers with its exit code.
+    /// Shows the build until it ends; returns its exit code.
     pub async fn run(&self, show: &mut dyn Show, interrupts: &Interrupts) -> Result<Code, Error> {
         let mut board = Board { build: self.build.clone(), began: self.began, ..Board::default() };
         let ended = self.events(&mut board, show, interrupts).await;
         if let Err(Error::Farm(error)) = &ended {
-            // Whoever reads the events learns that there are no more.
+            // Readers of the events learn that there are no more.
             let finished = v1::BuildFinished {
                 build: self.build.clone(),
                 status: v1::Status::FarmFailed.into(),
@@ -104,7 +104,7 @@ impl Follow<'_> {
                             return Ok(Code::Cancelled);
                         }
                         show.note("cancelling; press Ctrl-C again to leave at once");
-                        // One that ended in this moment cannot be cancelled; its end is on the way.
+                        // A build that ended at this moment cannot be cancelled; its end will arrive.
                         if let Err(error) = self.farm.cancel(&self.build).await {
                             show.note(&format!("could not cancel: {error}"));
                         }
@@ -128,8 +128,8 @@ impl Follow<'_> {
                         patience.wait(self.farm, "follow the build", status).await?;
                         break;
                     }
-                    // A stream ends with what was shown when it began. A token in a file may have been replaced since: where it was
-                    // not, or its owner is let in no more, the next call is refused.
+                    // The stream ended because its credentials expired. The file may have a new token by now; if it has
+                    // not, or access was revoked, the next call is refused.
                     Err(status) if status.code() == tonic::Code::Unauthenticated => break,
                     Err(status) => {
                         patience.wait(self.farm, "follow the build", status).await?;
@@ -140,7 +140,7 @@ impl Follow<'_> {
         }
     }
 
-    /// Takes one event; `here` are the artifacts that came whole, with where they lie.
+    /// Handles one event; `here` collects the artifacts that were fetched whole, with their paths.
     async fn event(
         &self,
         board: &mut Board,
@@ -219,13 +219,13 @@ impl Follow<'_> {
 
     fn show(&self, board: &mut Board, show: &mut dyn Show, happening: &Happening) -> Result<(), Error> {
         match show.happening(board, happening) {
-            // A reader that went away does not stop the build; artifacts still come.
+            // A closed standard output does not stop the build; artifacts are still downloaded.
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::Stdout(error)),
             _ => Ok(()),
         }
     }
 
-    /// A failed step whose output was not seen live (it was merged with another's): its end comes from the store.
+    /// Fetches the end of the output of failed steps that was not seen live, because they joined another build's run.
     async fn fetch_tails(&self, board: &mut Board) {
         for step in board.steps.values_mut() {
             let Some(finished) = step.finished.as_ref().filter(|finished| !finished.ok) else { continue };

@@ -1,18 +1,18 @@
-//! Ctrl-C: the first asks the command to end well, the second ends the process at once.
+//! Ctrl-C: the first one asks the command to stop, the second ends the process immediately.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::Code;
 
-/// Hears of the first interrupt. Cheap to clone.
+/// Receives the first interrupt. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Interrupts {
     seen: watch::Receiver<bool>,
 }
 
 impl Interrupts {
-    /// Starts to listen for SIGINT and SIGTERM.
+    /// Starts listening for SIGINT and SIGTERM.
     pub fn listen() -> std::io::Result<Self> {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let (sender, seen) = watch::channel(false);
@@ -30,7 +30,7 @@ impl Interrupts {
         Ok(Self { seen })
     }
 
-    /// Returns once the first interrupt came.
+    /// Completes after the first interrupt.
     pub async fn first(&self) {
         if self.seen.clone().wait_for(|seen| *seen).await.is_err() {
             std::future::pending::<()>().await;

@@ -1,13 +1,13 @@
-//! Which files of a directory no build sees, in words for its user.
+//! Explains which files of a directory are not part of a build.
 
 use std::path::Path;
 
 use kiln_scan::{LeftOut, Why, git};
 
-/// Paths that are named for one reason.
+/// Maximum number of paths listed for each reason.
 const SHOWN: usize = 6;
 
-/// Each manifest with the lock files that may lie beside it.
+/// Manifests, with the lock files that may be next to them.
 const LOCKS: &[(&str, &[&str])] = &[
     ("Cargo.toml", &["Cargo.lock"]),
     ("package.json", &["package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock"]),
@@ -21,7 +21,7 @@ const LOCKS: &[(&str, &[&str])] = &[
     ("build.gradle.kts", &["gradle.lockfile"]),
 ];
 
-/// The lock files that lie beside a manifest of the tree and are not in the tree themselves. `paths` are the tree's, sorted.
+/// The lock files next to a manifest of the tree that are not in the tree themselves. `paths` are the tree's, sorted.
 pub fn ignored_locks(root: &Path, paths: &[String]) -> Vec<String> {
     let mut ignored = Vec::new();
     for path in paths {
@@ -40,7 +40,7 @@ pub fn ignored_locks(root: &Path, paths: &[String]) -> Vec<String> {
     ignored
 }
 
-/// What was left out of a tree and why, a sentence for each reason. Asks git for what it ignores.
+/// A sentence for each reason why files were left out of a tree. Asks git which files it ignores.
 pub fn words(root: &Path, left_out: &[LeftOut]) -> Vec<String> {
     let of =
         |why: Why| -> Vec<&str> { left_out.iter().filter(|one| one.why == why).map(|one| one.path.as_str()).collect() };
@@ -51,7 +51,7 @@ pub fn words(root: &Path, left_out: &[LeftOut]) -> Vec<String> {
         .filter(|path| !left_out.iter().any(|one| one.path == path.trim_end_matches('/')))
         .collect();
     let reasons = [
-        (ignored, "ignored by git (`git add -f` puts a file in)"),
+        (ignored, "ignored by git (`git add -f` adds a file)"),
         (of(Why::KilnIgnore), "listed in `.kilnignore`"),
         (of(Why::Environment), "settings of this machine, and often secret"),
         (of(Why::Made), "created by tools, and recreated by the build"),

@@ -1,6 +1,6 @@
-//! The command line, `kiln`: from a source tree on this machine to artifacts on this machine, by way of a farm.
+//! The command line `kiln`: turns a local source tree into local artifacts with the help of a farm.
 //!
-//! Invariant: nothing here decides how a project is built; that is the coordinator's, so that every client has it.
+//! Invariant: nothing here decides how a project is built; the coordinator does, so that every client benefits.
 //! Standard output is data; everything else goes to standard error.
 
 pub mod args;
@@ -25,7 +25,7 @@ use kiln_telemetry::{Process, Telemetry};
 
 pub use error::{Code, Error};
 
-/// Parses the command line and does what it says.
+/// Parses the command line and runs the command.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match args::Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
@@ -61,12 +61,12 @@ fn perform(mut cli: args::Cli) -> Result<Code, Error> {
         telemetry.stop().await;
         result
     });
-    // What still reads or hashes for an abandoned call is not waited for.
+    // Does not wait for reads or hashing on behalf of an abandoned call.
     runtime.shutdown_background();
     result
 }
 
-/// Starts logging and tracing. Variables that are meant for other programs' traces stop no command of a user's.
+/// Starts logging and tracing. Invalid tracing variables, which may be meant for other programs, do not stop a command.
 fn telemetry(cli: &args::Cli) -> Result<Telemetry, Error> {
     let process = process(&cli.command);
     let started = match Telemetry::start(&process, &cli.telemetry) {
@@ -79,7 +79,7 @@ fn telemetry(cli: &args::Cli) -> Result<Telemetry, Error> {
     started.map_err(|error| Error::Usage(error.to_string()))
 }
 
-/// Who this process is in traces. Its log goes to standard error, and only when `KILN_LOG` asks for it.
+/// This process in traces. Its log goes to standard error, and only if `KILN_LOG` is set.
 fn process(command: &args::Command) -> Process {
     let name = match command {
         args::Command::Coordinator(_) => "kiln-coordinator",

@@ -1,4 +1,4 @@
-//! What this machine can say of a project without a farm: its plan, and its place in git.
+//! What is known about a project without a farm: its plan and its state in git.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,27 +10,27 @@ use kiln_planner::plan::{self, MemorySource, Options, Plan, Platform, Scope};
 use crate::{Code, Error, left_out};
 use kiln_scan::{self as scan, git};
 
-/// A project on this machine.
+/// A local project.
 #[derive(Debug, Clone)]
 pub struct Project {
-    /// Its directory, absolute.
+    /// Its directory, an absolute path.
     pub dir: PathBuf,
-    /// The root of the tree that is built, absolute: the directory, or one above it.
+    /// The root of the tree that is built, an absolute path: the directory or one above it.
     pub root: PathBuf,
-    /// The directory in that tree; empty where it is the root.
+    /// The project's directory in that tree; empty for the root.
     pub directory: String,
-    /// All its files and symbolic links.
+    /// All files and symbolic links of the tree.
     pub paths: Vec<String>,
-    /// What is left out beside what git ignores.
+    /// What is left out in addition to what git ignores.
     pub left_out: Vec<scan::LeftOut>,
-    /// Lock files that are there and ignored.
+    /// Existing lock files that are ignored.
     pub ignored: Vec<String>,
-    /// What git says.
+    /// Facts from git.
     pub facts: git::Facts,
 }
 
 impl Project {
-    /// Looks at a directory.
+    /// Reads a directory.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let dir = scan::directory(dir)?;
         let Context { root, project: directory, parts } = kiln_context::of(&dir);
@@ -77,7 +77,7 @@ impl Project {
         }
     }
 
-    /// The plan that its files would give without a `kiln.toml`.
+    /// The plan that its files would yield without a `kiln.toml`.
     pub fn detected(&self) -> Result<Plan, plan::Error> {
         let own =
             if self.directory.is_empty() { "kiln.toml".to_owned() } else { format!("{}/kiln.toml", self.directory) };
@@ -85,8 +85,8 @@ impl Project {
         self.plan_from(paths, &self.options(), Scope::Build)
     }
 
-    /// The plan with paths as a `kiln.toml` in the project's own directory has them; `None` where that directory is a member of a
-    /// workspace, whose plan is the workspace's.
+    /// The plan, with paths relative to the project's own directory as in its `kiln.toml`; `None` if that directory is
+    /// a workspace member, because the plan is the workspace's.
     pub fn plan_in_place(&self, scope: Scope) -> Result<Option<Plan>, plan::Error> {
         let options = self.options();
         let plan = self.plan_from(self.paths.clone(), &options, scope)?;
@@ -126,18 +126,18 @@ pub fn host() -> Platform {
     if cfg!(target_arch = "aarch64") { Platform::Arm64 } else { Platform::Amd64 }
 }
 
-/// Who builds here, as this machine names them.
+/// The local user's name.
 pub fn user() -> String {
     let name = |variable| std::env::var(variable).ok().filter(|name| !name.is_empty());
     name("USER").or_else(|| name("LOGNAME")).unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
 }
 
-/// The directory's own name, the last resort for a project's.
+/// The directory's own name, the last resort for a project's name.
 pub fn directory_name(root: &Path) -> String {
     root.file_name().map_or_else(|| "project".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Where Kiln keeps what it can make again: `$XDG_CACHE_HOME/kiln`, else `~/.cache/kiln`.
+/// Kiln's cache directory: `$XDG_CACHE_HOME/kiln`, else `~/.cache/kiln`.
 pub fn cache_dir() -> Result<PathBuf, Error> {
     let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     set("XDG_CACHE_HOME")
@@ -150,7 +150,7 @@ pub fn cache_dir() -> Result<PathBuf, Error> {
         })
 }
 
-/// Writes data to standard output. A reader that went away is no error.
+/// Writes data to standard output. A closed pipe is not an error.
 pub fn print(data: &[u8]) -> Result<Code, Error> {
     use std::io::Write;
     let mut stdout = std::io::stdout().lock();

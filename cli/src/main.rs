@@ -1,9 +1,9 @@
-//! The binary `kiln`.
+//! The program `kiln`.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // The embedded worker starts this same binary again as the first process inside a sandbox.
+    // The embedded worker starts this same program again as the first process in a sandbox.
     kiln_cli::farm::parts::become_init_if_asked();
     kiln_cli::run(std::env::args_os())
 }

@@ -1,7 +1,7 @@
-//! The secrets that a project's steps ask for, from this machine to the request and nowhere else.
+//! Collects the secrets that a project's steps need, and puts them into the request and nowhere else.
 //!
-//! Invariant: only what a step asks for is read, and of variables only what the user allows this project to have; what is missing is
-//! said before anything runs.
+//! Invariant: only secrets that a step needs are read, and variables only if the user allows this project to have them;
+//! missing secrets are reported before anything runs.
 
 mod consent;
 
@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use crate::Error;
 use consent::Consent;
 
-/// `--secret NAME=FILE`, or `--secret NAME` for the variable.
+/// `--secret NAME=FILE`, or `--secret NAME` for a variable.
 #[derive(Debug, PartialEq, Eq)]
 struct Named {
     name: String,
@@ -23,7 +23,7 @@ struct Named {
 }
 
 impl Named {
-    /// Shows nothing of a text that is no name and file: it may be the secret itself.
+    /// Errors do not show an invalid text, because it may be the secret itself.
     fn parse(text: &str) -> Result<Self, Error> {
         match text.split_once('=') {
             None if secret::is_name(text) && std::env::var_os(text).is_some() => {
@@ -43,11 +43,11 @@ impl Named {
     }
 }
 
-/// The secrets that the steps of the project at `root` ask for: of the files that were named, else of this command's variables as far
-/// as the project may have them.
+/// The secrets that the steps of the project at `root` need: from the named files, or else from this command's
+/// variables as far as the project may have them.
 ///
 /// # Errors
-/// Where one is missing, can be none or is not allowed, or where one is named that no step asks for.
+/// If a secret is missing, invalid or not allowed, or if one is named that no step needs.
 pub fn gather(root: &Path, named: &[String]) -> Result<Vec<Secret>, Error> {
     let files: Vec<Named> = named.iter().map(|text| Named::parse(text)).collect::<Result<_, _>>()?;
     let variables = files.iter().filter(|one| one.path.is_none()).map(|one| one.name.clone());
@@ -83,7 +83,7 @@ pub fn gather(root: &Path, named: &[String]) -> Result<Vec<Secret>, Error> {
         .collect()
 }
 
-/// The names, each once, with the first step that asks for it. What is wrong with a `kiln.toml` is the farm's to say.
+/// The names, each once, with the first step that needs it. Errors in a `kiln.toml` are reported by the farm.
 fn asked(root: &Path) -> Vec<(String, String)> {
     let content = std::fs::read(root.join("kiln.toml")).unwrap_or_default();
     let mut asked: Vec<(String, String)> = Vec::new();
@@ -95,7 +95,7 @@ fn asked(root: &Path) -> Vec<(String, String)> {
     asked
 }
 
-/// A file's value, without the end of its last line, which editors add.
+/// A file's content without the final newline, which editors add.
 fn read(name: &str, path: &Path) -> Result<Zeroizing<String>, Error> {
     let content = std::fs::read(path)
         .map_err(|error| Error::Usage(format!("cannot read the secret `{name}` from `{}`: {error}", path.display())))?;

@@ -189,7 +189,7 @@ fn a_repository_takes_files_by_put_whole_and_in_order_and_says_why_it_does_not()
     for (url, code, parts) in [
         (nginx.url("builder:guessed@", "raw/team"), 2, ["401", "KILN_PUSH_AUTHORIZATION"]),
         (nginx.url("", "broken/team"), 3, ["503", "broken"]),
-        (nginx.url("", "full/team"), 3, ["no room", "507"]),
+        (nginx.url("", "full/team"), 3, ["no space", "507"]),
         ("http://repository.example/raw".to_owned(), 2, ["plain HTTP", "--insecure-registry repository.example"]),
     ] {
         let refused = push(farm, dir.path(), &[&url], &[]);

@@ -107,7 +107,7 @@ pub enum Membership {
     },
 }
 
-/// How long a token is valid; and of one to join with, for which workers.
+/// A token's lifetime and, for a join token, which workers may use it.
 #[derive(Debug, Clone, Args)]
 pub struct Join {
     /// How long the token is valid, such as `90d`; default: one hour for a join token, otherwise 90 days.
@@ -124,10 +124,10 @@ pub struct Join {
     pub pool: Option<String>,
 }
 
-/// How many workers may join by a token.
+/// How many workers may join with a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Uses {
-    /// At most so many.
+    /// At most this many.
     AtMost(u32),
     /// Any number.
     Unlimited,
@@ -149,7 +149,7 @@ pub struct Dir {
     pub farm_dir: PathBuf,
 }
 
-/// For whom something is made.
+/// The holder of a token or certificate.
 #[derive(Debug, Clone, Args)]
 pub struct Who {
     /// Name of the user, token or worker.

@@ -22,13 +22,13 @@ pub(super) async fn list(farm: &Farm, args: args::Artifacts) -> Result<Code, Err
         }));
         return Ok(Code::Success);
     }
-    // Where a whole id leaves no room for anything else, the end of it does: `kiln fetch` takes that too.
+    // If there is no space for the whole id, its end is shown, which `kiln fetch` accepts too.
     const REST: usize = 16;
     let longest = artifacts.iter().map(|artifact| artifact.id.len()).max().unwrap_or_default();
     let is_short = stdout_width().is_some_and(|width| longest + REST > width);
     let columns = [
         fixed("id"),
-        // A whole id begins with the name.
+        // A whole id starts with the name.
         flexible("name").optional(if is_short { 0 } else { 7 }),
         flexible("version").optional(2),
         fixed("kind").optional(5),

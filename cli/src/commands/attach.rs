@@ -1,4 +1,4 @@
-//! `kiln attach`: takes up a build where it is. An interrupt leaves it running: it is not this command's own.
+//! `kiln attach`: follows a running build. An interrupt leaves it running, because this command did not start it.
 
 use std::time::Instant;
 

@@ -23,9 +23,9 @@ use kiln_progress::{Show, show, watched};
 use kiln_scan::{self as scan, Scanned, git};
 use kiln_terminal as terminal;
 
-/// How often a tree that changes while it is sent is scanned again.
+/// How often a tree is scanned if it changes during the upload.
 const ATTEMPTS: usize = 2;
-/// Bytes of sources from which on they are announced.
+/// Size of sources above which a note is shown.
 const LARGE_BYTES: u64 = 1 << 30;
 
 pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Interrupts) -> Result<Code, Error> {
@@ -61,7 +61,7 @@ pub(super) async fn run_scope(
         )));
     }
     let deliver = Deliver::new(&args.deliver, &dir)?;
-    // The scan, git and the farm's first answer do not need one another.
+    // The scan, git and the farm's first response are independent.
     let (root, parts) = (options.root.clone(), options.parts.clone());
     let facts = tokio::task::spawn_blocking(move || git::facts(&root, &parts));
     let mut show = show(args.progress, began);
@@ -98,7 +98,7 @@ pub(super) async fn run_scope(
     result
 }
 
-/// Says where this machine lets no sandbox be made: its user should know what their project's steps can reach.
+/// Warns if this machine does not allow a sandbox: users should know what their project's steps can reach.
 async fn tell_of_unconfined(farm: &Farm, show: &mut dyn Show) {
     let Ok(status) = farm.status().await else { return };
     let environments = status.workers.into_iter().filter_map(|worker| worker.environment);
@@ -107,7 +107,7 @@ async fn tell_of_unconfined(farm: &Farm, show: &mut dyn Show) {
     }
 }
 
-/// What is built.
+/// The sources to build.
 struct Sources {
     options: scan::Options,
     /// The project's directory in the sources.
@@ -117,7 +117,7 @@ struct Sources {
     secrets: Vec<v1::Secret>,
 }
 
-/// Where what comes of it goes.
+/// Where a build's results go.
 struct Following<'a> {
     output: Output,
     deliver: Option<&'a Deliver>,
@@ -163,7 +163,7 @@ async fn on_farm(
     let span = info_span!("follow", build = build_id);
     let code = follow.run(show, interrupts).instrument(span).await?;
     if code == Code::Failed {
-        // A file that no step saw is a usual reason.
+        // A common reason for a failure is a file that no step saw.
         let words = tokio::task::spawn_blocking(move || left_out::words(&root, &left_out)).await.unwrap_or_default();
         words.iter().for_each(|words| terminal::say(&terminal::harmless(&format!("note: {words}"))));
     }
@@ -186,7 +186,7 @@ async fn scan_aside(options: scan::Options, meter: Meter) -> Result<Scanned, Err
     }
 }
 
-/// Says so before a very large tree is sent: usually something is in it that no step needs.
+/// Shows a note before a very large tree is uploaded: usually it contains something that no step needs.
 fn announce(scanned: &Scanned) {
     let bytes: u64 = scanned.blobs.keys().map(|digest| digest.size).sum();
     if bytes > LARGE_BYTES {
@@ -199,7 +199,7 @@ fn announce(scanned: &Scanned) {
     }
 }
 
-/// Sends what the farm does not have. A tree that changed in the meantime is scanned once more.
+/// Uploads what the farm lacks. A tree that changed meanwhile is scanned again once.
 async fn send(farm: &Farm, options: &scan::Options, mut scanned: Scanned) -> Result<(Scanned, Moved), Error> {
     announce(&scanned);
     let client = farm.blobs(INSTANCE, FUNCTION);
@@ -210,7 +210,7 @@ async fn send(farm: &Farm, options: &scan::Options, mut scanned: Scanned) -> Res
         let blobs: Vec<(_, Blob)> = scanned.blobs.iter().map(|(digest, blob)| (*digest, blob.clone())).collect();
         let sent = client.upload(blobs).await;
         if let Some(status) = sent.as_ref().err().and_then(transfer::Error::connection) {
-            // What was sent is there: only the rest is sent again.
+            // What was uploaded already is not sent again.
             patience.wait(farm, "send the sources", status.clone()).await?;
             continue;
         }
@@ -241,7 +241,7 @@ async fn send(farm: &Farm, options: &scan::Options, mut scanned: Scanned) -> Res
     Ok((scanned, total))
 }
 
-/// Whether a file that was written to after the scan would give this error: it is shorter, other, or gone.
+/// Whether a file that was changed after the scan would cause this error: it is shorter, different, or gone.
 fn may_have_changed(error: &transfer::Error) -> bool {
     match error {
         transfer::Error::Changed { .. } => true,
@@ -293,7 +293,8 @@ fn variable(variable: &Variable) -> v1::StepVariable {
     }
 }
 
-/// Submits; the request's id makes a second attempt harmless. Where the farm dropped a blob of the tree in between, it is
+/// Submits the build; the request id makes a retry harmless. If the farm dropped a blob of the tree meanwhile, it is
+/// uploaded again.
 /// sent again.
 async fn submit(
     farm: &Farm,

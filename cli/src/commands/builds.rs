@@ -46,9 +46,9 @@ pub(super) async fn list(farm: &Farm, args: args::List) -> Result<Code, Error> {
     local::print(Table::new(&columns).with(rows).for_stdout().as_bytes())
 }
 
-/// The ids, each shortened to what every command takes for it: as many signs as tell these builds from each other.
+/// The ids, shortened to a prefix that distinguishes these builds and that every command accepts.
 fn short_ids(builds: &[v1::Build]) -> Vec<String> {
-    // The first twelve hold the time in milliseconds.
+    // The first twelve characters contain the time in milliseconds.
     const FEWEST: usize = 12;
     let longest = builds.iter().map(|build| build.id.len()).max().unwrap_or(FEWEST);
     let short = |build: &v1::Build, length: usize| build.id.get(..length).unwrap_or(&build.id).to_owned();

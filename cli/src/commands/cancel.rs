@@ -1,4 +1,4 @@
-//! `kiln cancel`: one build, or all of one user's.
+//! `kiln cancel`: cancels one build, or all builds of a user.
 
 use kiln_proto::v1;
 
@@ -17,7 +17,7 @@ pub(super) async fn run(
         (Some(build), _, _) => builds::cancel(farm, &build).await,
         (None, Some(user), _) => all(farm, user).await,
         (None, None, Some(request_id)) => builds::cancel_request(farm, &request_id).await,
-        (None, None, None) => Err(Error::Usage("name a build, or a user with `--user`".to_owned())),
+        (None, None, None) => Err(Error::Usage("specify a build, or a user with `--user`".to_owned())),
     }
 }
 

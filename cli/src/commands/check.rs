@@ -1,4 +1,4 @@
-//! `kiln check`: the release checklist for a project, with a fix for each point that does not pass.
+//! `kiln check`: the release checklist for a project, with a fix for each failed item.
 
 use std::collections::BTreeMap;
 
@@ -12,19 +12,19 @@ use crate::local::Project;
 use crate::{Code, Error, args, local};
 use kiln_terminal as terminal;
 
-/// Artifacts that are looked through for two contents of one commit.
+/// Maximum number of artifacts searched for different contents of the same commit.
 const LIMIT: u32 = 1000;
 
-/// One point of the checklist.
+/// An item of the checklist.
 struct Point {
     name: &'static str,
-    /// What was found.
+    /// The finding.
     fact: String,
-    /// What to do about it; none where it passes.
+    /// How to fix it; `None` if it passed.
     fix: Option<String>,
 }
 
-/// What the farm said, or why there is none.
+/// The farm's answer, or why there is none.
 type Answer<T> = Result<T, String>;
 
 pub(super) async fn run(farm: &args::Farm, args: args::Check) -> Result<Code, Error> {
@@ -44,7 +44,7 @@ pub(super) async fn run(farm: &args::Farm, args: args::Check) -> Result<Code, Er
     {
         points.insert(0, plannable(error));
     }
-    // What a point tells already is not told twice.
+    // Notes that repeat an item are omitted.
     let notes: Vec<&String> = plan.iter().flat_map(|plan| &plan.notes).collect();
     let notes: Vec<&String> =
         notes.into_iter().filter(|note| points.iter().all(|point| point.fact != **note)).collect();
@@ -89,14 +89,14 @@ fn fail(name: &'static str, fact: impl Into<String>, fix: impl Into<String>) -> 
     Point { name, fact: fact.into(), fix: Some(fix.into()) }
 }
 
-/// Of a project without a plan: why there is none is the first point, and told once.
+/// An item for a project without a plan: the reason is the first item, and shown only once.
 fn no_plan(name: &'static str) -> Point {
     fail(name, "not checked: there is no plan", "fix the plan first")
 }
 
-/// Without a farm: why there is none is the point about the store, and told once.
+/// An item without a farm: the reason is the item about the store, and shown only once.
 fn no_farm(name: &'static str) -> Point {
-    fail(name, "not checked: the farm does not answer", "name a farm that answers: `--farm URL`")
+    fail(name, "not checked: the farm does not respond", "specify a running farm: `--farm URL`")
 }
 
 fn plannable(error: &plan::Error) -> Point {
@@ -151,7 +151,7 @@ fn describe(worker: &v1::Worker) -> String {
 
 fn locked(project: &Project, plan: &Result<Plan, plan::Error>) -> Point {
     const NAME: &str = "all dependencies locked";
-    // What the files say of their locks holds whether or not a `kiln.toml` says how to build.
+    // The findings about lock files are valid with or without a `kiln.toml`.
     let found = project.detected();
     match &found {
         Err(plan::Error::Detect(
@@ -173,7 +173,7 @@ fn locked(project: &Project, plan: &Result<Plan, plan::Error>) -> Point {
     }
 }
 
-/// A lock file of a checkout that git does not know: a colleague's clone has none.
+/// An existing lock file that is not in git, so that a colleague's clone lacks it.
 fn is_ignored_lock(project: &Project, path: &str) -> bool {
     let is_lock = path.ends_with(".lock")
         || path.ends_with("-lock.json")
@@ -267,8 +267,8 @@ fn every_push(project: &Project) -> Point {
 fn store(artifacts: &Answer<Vec<v1::Artifact>>) -> Point {
     const NAME: &str = "artifact store reachable";
     match artifacts {
-        Ok(artifacts) => pass(NAME, format!("it answers and lists {}", terminal::count(artifacts.len(), "artifact"))),
-        Err(error) => fail(NAME, error.clone(), "start the coordinator, or name a farm that answers: `--farm URL`"),
+        Ok(artifacts) => pass(NAME, format!("it responds and lists {}", terminal::count(artifacts.len(), "artifact"))),
+        Err(error) => fail(NAME, error.clone(), "start the coordinator, or specify a running farm: `--farm URL`"),
     }
 }
 

@@ -1,8 +1,8 @@
-//! Whether a project's CI builds with Kiln on every push.
+//! Checks whether a project's CI runs Kiln on every push.
 
 use std::path::Path;
 
-/// Single files in which CI systems keep their definitions.
+/// Files in which CI systems keep their definitions.
 const FILES: [&str; 12] = [
     ".gitlab-ci.yml",
     ".gitlab-ci.yaml",
@@ -17,24 +17,24 @@ const FILES: [&str; 12] = [
     ".builds.yml",
     ".buildkite/pipeline.yml",
 ];
-/// Directories of which every file counts.
+/// Directories in which every file is a definition.
 const DIRECTORIES: [&str; 6] =
     [".github/workflows", ".forgejo/workflows", ".gitea/workflows", ".woodpecker", ".buildkite", ".ci"];
-/// A definition larger than this is not read to its end.
+/// Maximum size of a definition that is read.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// What a project's CI definitions say.
+/// The project's CI definitions.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ci {
-    /// This one calls `kiln build`.
+    /// This definition calls `kiln build`.
     Builds(String),
-    /// There are some, and none does.
+    /// There are definitions, but none calls it.
     Others(Vec<String>),
-    /// There is none.
+    /// There are no definitions.
     None,
 }
 
-/// Looks in the project and, since a repository has one CI for all its projects, in the checkout it belongs to.
+/// Looks in the project and in the checkout that contains it, because a repository has one CI for all its projects.
 pub(super) fn look(root: &Path) -> Ci {
     let top = root.ancestors().find(|dir| dir.join(".git").exists()).unwrap_or(root);
     let mut definitions = Vec::new();
@@ -71,7 +71,8 @@ fn read(path: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Whether a line calls `kiln build`: as words of a command, not in a comment; or has it called, by an action or a template for Kiln.
+/// Whether a line calls `kiln build`, as part of a command and not in a comment, or through an action or template for
+/// Kiln.
 fn calls_build(line: &str) -> bool {
     let code = match line.trim_start() {
         comment if comment.starts_with('#') || comment.starts_with("//") => return false,

@@ -1,4 +1,4 @@
-//! `kiln init`: writes the plan down as `kiln.toml`.
+//! `kiln init`: writes the plan to `kiln.toml`.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::local::{self, Project};
 use crate::{Code, Error, args};
 use kiln_terminal as terminal;
 
-/// What a target that `kiln init` writes is called.
+/// The name of the target that `kiln init` writes.
 const PRODUCTION: &str = "prod";
 
 pub(super) async fn run(farm: &args::Farm, dir: &Path) -> Result<Code, Error> {
@@ -56,14 +56,14 @@ pub(super) async fn run(farm: &args::Farm, dir: &Path) -> Result<Code, Error> {
     Ok(Code::Success)
 }
 
-/// A system to build for, and where it was seen.
+/// A system to build for, and where it was found.
 struct System {
     os: String,
     glibc: Option<(u32, u32)>,
     from: String,
 }
 
-/// Has the plan name the system that production is taken to run; whether it did not before.
+/// Sets the plan's production system to this one; `false` if it was set already.
 fn say_where(plan: &mut Plan, system: &System) -> bool {
     let [target] = plan.targets.as_mut_slice() else { return false };
     if target.os.is_some() || target.platform != local::host() {
@@ -74,7 +74,7 @@ fn say_where(plan: &mut Plan, system: &System) -> bool {
     true
 }
 
-/// The system of the farm's workers for this machine's platform, else this machine's own.
+/// The system of the farm's workers for this machine's platform, or else this machine's own.
 async fn system(args: &args::Farm) -> Option<System> {
     let is_given = args.farm.as_deref().is_some_and(|url| !url.trim().is_empty());
     if is_given && let Ok(farm) = Farm::open(args).await {

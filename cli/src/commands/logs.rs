@@ -1,5 +1,5 @@
-//! `kiln logs`: all that the steps of a build wrote, from the store; of a step that runs, what it wrote so far. With `--follow`,
-//! what they write until the build ends.
+//! `kiln logs`: the complete output of a build's steps, from the store; for a running step, the output so far. With
+//! `--follow`, output until the build ends.
 
 use std::io::{IsTerminal, Read};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::{Code, Error, args, local};
 use kiln_progress::{Board, Happening, Key};
 use kiln_terminal as terminal;
 
-/// The past of a build has come when nothing came for this long.
+/// All past events have arrived when none came for this long.
 const SILENCE: Duration = Duration::from_millis(300);
 
 pub(super) async fn run(farm: &Farm, args: args::Logs) -> Result<Code, Error> {
@@ -64,7 +64,7 @@ async fn stored(farm: &Farm, instance: &str, finished: &v1::StepFinished) -> Res
     Ok(())
 }
 
-/// Prints a blob of any size, in constant memory.
+/// Prints a blob of any size in constant memory.
 async fn copy(farm: &Farm, instance: &str, function: DigestFunction, digest: &Digest) -> Result<(), Error> {
     let file = tempfile::NamedTempFile::new().map_err(|source| Error::Runtime { source })?;
     let client = farm.blobs(instance, function);
@@ -82,11 +82,11 @@ async fn copy(farm: &Farm, instance: &str, function: DigestFunction, digest: &Di
     lines.finish()
 }
 
-/// What a step that runs has written until now.
+/// Prints the output of a running step so far.
 async fn so_far(farm: &Farm, build: &str, wanted: &Key) -> Result<(), Error> {
     let mut output = Output::default();
     let mut events = farm.call(farm.watch(build, 0)).await?;
-    // The past comes at once; then the stream waits for what happens next.
+    // Past events arrive immediately; then the stream waits for new ones.
     while let Ok(next) = tokio::time::timeout(SILENCE, events.message()).await {
         match farm.call(async { next }).await?.and_then(|event| event.event) {
             Some(Event::Log(log)) if log.step.clone().map(Key::from).as_ref() == Some(wanted) => {
@@ -102,7 +102,7 @@ async fn so_far(farm: &Farm, build: &str, wanted: &Key) -> Result<(), Error> {
     Ok(())
 }
 
-/// What the steps of a build write, from its beginning to its end; each line with its step before it where there are several.
+/// Prints the output of a build's steps from beginning to end, each line prefixed with its step if there are several.
 async fn follow(farm: &Farm, build: &str, step: Option<&str>) -> Result<Code, Error> {
     let mut board = Board { build: build.to_owned(), ..Board::default() };
     let mut offset = 0;
@@ -145,7 +145,7 @@ fn print_log(board: &Board, happening: &Happening, step: Option<&str>) -> Result
     local::print(lines.as_bytes()).map(|_| ())
 }
 
-/// Standard output, a whole line at a time: in a pipe the bytes without escape sequences, on a terminal made harmless.
+/// Standard output, in complete lines: without escape sequences in a pipe, sanitised on a terminal.
 #[derive(Default)]
 struct Output {
     line: Vec<u8>,

@@ -1,4 +1,4 @@
-//! `kiln farm list`, `drain`, `undrain` and `unrevoke`: who belongs to a farm, and what its workers may do.
+//! `kiln farm list`, `drain`, `undrain` and `unrevoke`: a farm's members, and what its workers may do.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -18,7 +18,7 @@ fn usage(error: impl std::fmt::Display) -> Error {
     Error::Usage(error.to_string())
 }
 
-/// Gives a worker no new work, or work again.
+/// Drains a worker, or ends its draining.
 pub(super) async fn drain(farm: &Farm, worker: String, undrain: bool) -> Result<Code, Error> {
     let request = v1::DrainWorkerRequest { worker: worker.clone(), undrain };
     farm.call(farm.farm().drain_worker(request)).await?;
@@ -41,7 +41,7 @@ pub(super) async fn drain(farm: &Farm, worker: String, undrain: bool) -> Result<
     Ok(Code::Success)
 }
 
-/// Lets somebody in again, by the farm's own directory.
+/// Restores revoked access, in the farm's directory.
 pub(super) fn unrevoke(files: &Files, name: &str, serial: &str) -> Result<Code, Error> {
     let mut file = revoked::File::read(&files.revoked()).map_err(usage)?;
     if !file.take_back(name, serial) {
@@ -53,14 +53,14 @@ pub(super) fn unrevoke(files: &Files, name: &str, serial: &str) -> Result<Code, 
     Ok(Code::Success)
 }
 
-/// As [`unrevoke`], by the running farm.
+/// Restores revoked access at the running farm.
 pub(super) async fn unrevoke_at(farm: &Farm, name: String, serial: String) -> Result<Code, Error> {
     farm.call(farm.membership().unrevoke(v1::UnrevokeRequest { name, serial })).await?;
     terminal::say("access restored; in effect now");
     Ok(Code::Success)
 }
 
-/// Whether the files of a farm know somebody of this name.
+/// Whether there is a member with this name in a farm's files.
 pub(super) fn knows(files: &Files, name: &str) -> Result<bool, Error> {
     let known = from_files(files)?;
     Ok(known.certificates.iter().any(|one| one.name == name)
@@ -77,12 +77,12 @@ fn from_files(files: &Files) -> Result<v1::Members, Error> {
     Ok(members(issued, tokens, &revoked::File::read(&files.revoked()).map_err(usage)?))
 }
 
-/// Lists what the files of a farm say, without its workers.
+/// Lists the members in a farm's files, without workers.
 pub(super) fn list(dir: &Path, as_json: bool) -> Result<Code, Error> {
     print(&from_files(&Files::of(dir))?, &v1::FarmStatus::default(), as_json)
 }
 
-/// Lists what the running farm says.
+/// Lists the members of a running farm.
 pub(super) async fn list_at(farm: &Farm, as_json: bool) -> Result<Code, Error> {
     let members = farm.call(farm.membership().list(v1::ListMembersRequest {})).await?.into_inner();
     print(&members, &farm.status().await?, as_json)

@@ -1,7 +1,7 @@
-//! `kiln farm`: makes what a coordinator and its clients show one another, and says who is let in no more.
+//! `kiln farm`: creates the credentials of coordinators and clients, and revokes access.
 //!
-//! Invariant: a secret is printed or written for its owner alone, once; what the coordinator reads has only hashes of tokens. A file
-//! that a coordinator may be reading is replaced in one step.
+//! Invariant: a secret is printed once, or written once and readable only by its owner; the coordinator only reads
+//! hashes of tokens. A file that a coordinator may be reading is replaced atomically.
 
 use std::io::Write;
 use std::path::Path;
@@ -23,11 +23,11 @@ use kiln_terminal as terminal;
 
 /// How long the farm's authority is valid: ten years.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-/// How long the coordinator's certificate is.
+/// How long the coordinator's certificate is valid: one year.
 const COORDINATOR_LIFE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// How long a join token is valid where it is not said.
+/// Default lifetime of a join token.
 const JOIN_LIFE: Duration = Duration::from_secs(60 * 60);
-/// How long somebody's token is valid where it is not said.
+/// Default lifetime of other tokens.
 const TOKEN_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 pub(super) async fn run(farm: &args::Farm, args: Membership, interrupts: &Interrupts) -> Result<Code, Error> {
@@ -70,7 +70,7 @@ pub(super) async fn run(farm: &args::Farm, args: Membership, interrupts: &Interr
                 }
             }
         }
-        // Where both are named, the running farm knows more.
+        // If both are given, the running farm has more information.
         Membership::List { json, farm_dir: Some(dir) } if farm.farm.is_none() => members::list(&dir, json),
         Membership::List { json, .. } => {
             super::briefly(farm, interrupts, async |farm| members::list_at(farm, json).await).await
@@ -88,7 +88,7 @@ fn usage(error: impl std::fmt::Display) -> Error {
     Error::Usage(error.to_string())
 }
 
-/// Writes a file in one step; one with a secret is its owner's alone from the beginning.
+/// Writes a file atomically; a file with a secret is readable only by its owner from the start.
 fn write(path: &Path, text: &str, is_secret: bool) -> Result<(), Error> {
     let written = (|| {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -112,7 +112,7 @@ fn init(dir: &Path, hosts: &[String], join: &args::Join) -> Result<Code, Error> 
         let words = "a farm was already created there; use `kiln farm renew`, `token` and `certificate` with it";
         return Err(Error::Usage(format!("`{}`: {words}", dir.display())));
     }
-    // Two farms' authorities are told apart by their names, too.
+    // Distinguishes the authorities of different farms by name.
     let name = format!("kiln farm {:08x}", rand::random::<u32>());
     let made = Authority::create(&name, AUTHORITY_LIFE).map_err(usage)?;
     write(&files.ca_key(), &made.key, true)?;
@@ -138,14 +138,14 @@ fn init(dir: &Path, hosts: &[String], join: &args::Join) -> Result<Code, Error> 
 
 fn issue_coordinator(files: &Files, hosts: &[String]) -> Result<(), Error> {
     let made = open(files)?.issue(&Subject::Server(hosts), COORDINATOR_LIFE).map_err(usage)?;
-    // A coordinator that reads between the two writes finds a pair that does not fit, keeps the old one, and reads again.
+    // A coordinator that reads between the two writes finds a mismatched pair, keeps the old one, and reads again.
     write(&files.key(), &made.key, true)?;
     write(&files.certificate(), &made.chain, false)
 }
 
 fn open(files: &Files) -> Result<Authority, Error> {
     let read = |path: std::path::PathBuf| {
-        let words = "a directory that `kiln farm init` made holds it";
+        let words = "it is in the directory that `kiln farm init` created";
         std::fs::read_to_string(&path)
             .map_err(|error| Error::Usage(format!("cannot read `{}` ({error}); {words}", path.display())))
     };
@@ -178,7 +178,7 @@ fn token(who: &Who, is_join: bool, join: &args::Join) -> Result<Code, Error> {
     print_line(&add_token(&files, tokens::Entry { name, tenant, roles, expires, ..tokens::Entry::default() })?)
 }
 
-/// A token to join with.
+/// Creates an entry for a join token.
 fn join_entry(name: &str, tenant: &str, join: &args::Join) -> Result<tokens::Entry, Error> {
     check_name("token", name).map_err(Error::Usage)?;
     let entry = tokens::Entry {
@@ -199,7 +199,7 @@ fn join_entry(name: &str, tenant: &str, join: &args::Join) -> Result<tokens::Ent
     Ok(entry)
 }
 
-/// For how many workers and how long a join token is good, in words.
+/// The number of workers and the lifetime of a join token.
 fn good_for(entry: &tokens::Entry, join: &args::Join) -> String {
     let workers = match entry.uses {
         Some(1) => "one worker".to_owned(),
@@ -209,7 +209,7 @@ fn good_for(entry: &tokens::Entry, join: &args::Join) -> String {
     format!("{workers}, for {}", humantime::format_duration(join.life.unwrap_or(JOIN_LIFE)))
 }
 
-/// Adds a new token to the file; answers its secret.
+/// Adds a token to the file; returns its secret.
 fn add_token(files: &Files, entry: tokens::Entry) -> Result<String, Error> {
     let path = files.tokens();
     let mut file = if path.exists() { tokens::File::read(&path).map_err(usage)? } else { tokens::File::default() };
@@ -248,7 +248,7 @@ fn revoke(files: &Files, name: Option<String>, serial: Option<String>, unknown: 
     {
         return Err(Error::Usage(format!(
             "nobody on this farm is named `{name}`: no token or certificate has that name (`kiln farm list`); `--unknown` revokes it \
-             anyway, for example if an earlier version made the certificate"
+             anyway, for example if an earlier version issued the certificate"
         )));
     }
     let mut file = revoked::File::read(&files.revoked()).map_err(|error: AuthError| usage(error))?;

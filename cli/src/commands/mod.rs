@@ -30,7 +30,7 @@ use kiln_telemetry::trace;
 use kiln_terminal as terminal;
 use tracing::Instrument;
 
-/// Does what the command line says.
+/// Runs the command.
 pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
     let interrupts = Interrupts::listen().map_err(|source| Error::Runtime { source })?;
     let farm = &cli.farm;
@@ -60,14 +60,14 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
     }
 }
 
-/// The span of a whole build. A CI job whose own trace stands in `TRACEPARENT` has it in that trace.
+/// The span of a whole build, part of a CI job's trace if `TRACEPARENT` is set.
 fn root_span() -> tracing::Span {
     let span = tracing::info_span!(parent: None, "kiln build");
     trace::adopt(&span, &std::env::var("TRACEPARENT").unwrap_or_default());
     span
 }
 
-/// Opens the farm, does something with it, and closes it whatever came out.
+/// Opens the farm, does something with it, and closes it in any case.
 async fn with_farm(
     args: &args::Farm,
     interrupts: &Interrupts,
@@ -79,7 +79,7 @@ async fn with_farm(
     result
 }
 
-/// As [`with_farm`], for work that an interrupt simply ends.
+/// Like [`with_farm`], for work that an interrupt simply ends.
 async fn briefly(
     args: &args::Farm,
     interrupts: &Interrupts,
@@ -88,7 +88,7 @@ async fn briefly(
     with_farm(args, interrupts, async |farm| or_interrupted(interrupts, work(farm)).await).await
 }
 
-/// The work's result, or [`Error::Cancelled`] at the first interrupt.
+/// The work's result, or [`Error::Cancelled`] after the first interrupt.
 async fn or_interrupted<T>(interrupts: &Interrupts, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     tokio::select! {
         result = work => result,
@@ -96,13 +96,13 @@ async fn or_interrupted<T>(interrupts: &Interrupts, work: impl Future<Output = R
     }
 }
 
-/// How long ago a time was, by this machine's clock; a time to come is now.
+/// The time since `at`, by this machine's clock; a future time counts as now.
 fn ago(at: prost_types::Timestamp) -> String {
     let at = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(at.seconds).unwrap_or_default());
     terminal::ago(SystemTime::now().duration_since(at).unwrap_or_default())
 }
 
-/// A time as people and scripts read it; empty where it is not known.
+/// A time for people and scripts; empty if unknown.
 fn time(at: Option<prost_types::Timestamp>) -> String {
     at.map(|at| prost_types::Timestamp { nanos: 0, ..at }.to_string()).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! `kiln plan`: the steps that a build would take, and why. Needs no farm.
+//! `kiln plan`: the steps that a build would run, and why. Needs no farm.
 
 use std::fmt::Write;
 
@@ -20,7 +20,7 @@ pub(super) fn run(args: &args::Plan) -> Result<Code, Error> {
     }
     let mut words = words(&plan);
     let all = project.plan_for(&args.platform, &args.target, args.language, Scope::All)?;
-    // Those before the last are what it needs.
+    // The steps before the last one are those that it needs.
     let test = all.steps.iter().rev().find(|step| step.test).filter(|_| scope == Scope::Build);
     if let Some(test) = test {
         words.push_str(&format!("\ntests: `kiln test` runs step `{}` and what it needs\n", test.name));
@@ -30,13 +30,13 @@ pub(super) fn run(args: &args::Plan) -> Result<Code, Error> {
 
 fn words(plan: &Plan) -> String {
     let mut out = String::new();
-    // Writing to a string does not fail.
+    // Writing to a string cannot fail.
     let _ = write_words(&mut out, plan);
     out
 }
 
 fn write_words(out: &mut String, plan: &Plan) -> std::fmt::Result {
-    let version = plan.version.as_deref().unwrap_or("(named by its commit)");
+    let version = plan.version.as_deref().unwrap_or("(named after its commit)");
     writeln!(out, "{} {version}", plan.name)?;
     match &plan.origin {
         Origin::KilnToml => writeln!(out, "from kiln.toml")?,

@@ -1,4 +1,4 @@
-//! `kiln status`: what the farm does now, in ten lines.
+//! `kiln status`: the farm's activity in ten lines.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::farm::Farm;
 use crate::{Code, Error, args, local};
 use kiln_terminal::{self as terminal, count, size};
 
-/// Builds that are looked through for those that run.
+/// Maximum number of recent builds searched for running ones.
 const LATELY: u32 = 200;
-/// Running builds that are listed.
+/// Maximum number of running builds listed.
 const SHOWN: usize = 5;
 
 pub(super) async fn run(farm: &Farm, args: args::Json) -> Result<Code, Error> {
     let status = farm.status().await?;
-    // Who may only read the cache sees the farm, but no builds.
+    // A user who may only read the cache sees the farm, but no builds.
     let list = farm.builds().list(v1::ListRequest { limit: LATELY }).await;
     let all = list.map(|list| list.into_inner().builds).unwrap_or_default();
     let running: Vec<&v1::Build> = all.iter().filter(|build| build.status() == v1::Status::Running).collect();
@@ -117,7 +117,7 @@ fn build_words(build: &v1::Build) -> String {
         of_phase.filter_map(|state| Some(state.step.as_ref()?.step.as_str())).collect()
     };
     let does = match (steps(Phase::Running).as_slice(), steps(Phase::Queued).as_slice()) {
-        ([], []) => "plans or hands over".to_owned(),
+        ([], []) => "plans or delivers".to_owned(),
         ([], [step, ..]) => format!("{step} waits for a worker"),
         ([step], _) => format!("runs {step}"),
         ([step, rest @ ..], _) => format!("runs {step} and {} more", rest.len()),

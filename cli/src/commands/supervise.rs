@@ -1,4 +1,4 @@
-//! Keeps a child process running: starts it again when it dies, and stops it in order.
+//! Keeps a child process running: restarts it when it dies, and stops it in order.
 
 use std::ffi::OsString;
 use std::process::{ExitStatus, Stdio};
@@ -11,29 +11,29 @@ use tokio::sync::watch;
 
 use kiln_terminal as terminal;
 
-/// How long a child may take to stop after it was asked to.
+/// How long a child may take to stop when asked to.
 const GRACE: Duration = Duration::from_secs(20);
-/// A child that lived this long is started again at once; one that did not, after a pause that grows up to this.
+/// A child that lived this long is restarted immediately; otherwise after a pause that increases up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(100))
     .with_max_delay(LONGEST_PAUSE)
     .without_max_times();
 
-/// A process of this same binary.
+/// A process of this same program.
 pub(super) struct Process {
-    /// What to call it.
+    /// Its name in messages.
     pub(super) name: String,
     /// Its arguments.
     pub(super) arguments: Vec<OsString>,
 }
 
 impl Process {
-    /// Runs it until `stop`, starting it again when it dies. An error where it cannot be started at all, or dies before
-    /// `ready` is set.
+    /// Runs it until `stop`, and restarts it when it dies. Fails if it cannot be started at all, or dies before `ready`
+    /// is set.
     ///
-    /// Must be polled on a thread that lives as long as this process: the kernel ends the child with the thread that
-    /// started it.
+    /// Must be polled on a thread that lives as long as this process: the kernel kills the child when the thread that
+    /// started it ends.
     pub(super) async fn keep(
         self,
         ready: watch::Receiver<bool>,
@@ -71,7 +71,7 @@ impl Process {
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            // A terminal's Ctrl-C is for the parent, who stops the parts in order.
+            // The terminal's Ctrl-C is handled by the parent, which stops the parts in order.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()

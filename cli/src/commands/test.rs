@@ -1,4 +1,4 @@
-//! `kiln test`: a build of nothing but the plan's test steps and what they need.
+//! `kiln test`: a build of only the plan's test steps and what they need.
 
 use kiln_planner::plan::Scope;
 
@@ -28,7 +28,7 @@ pub(super) async fn run(farm: &args::Farm, args: args::Test, interrupts: &Interr
         language,
         env,
         allow_emulation,
-        // Nothing is handed over, so nothing is written there.
+        // There are no artifacts, so nothing is written there.
         output: "kiln-out".into(),
         request_id: None,
         no_cache,

@@ -1,4 +1,4 @@
-//! `kiln up`: a whole farm on this machine, as separate processes that end with this one.
+//! `kiln up`: a whole farm on this machine, in separate processes that end with this one.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -64,13 +64,13 @@ pub(super) async fn run(args: args::Up, interrupts: &Interrupts) -> Result<Code,
         }
     };
     if let Some(reason) = failed {
-        // The others end with their handles.
+        // The other processes end when their handles are dropped.
         return Err(FarmError::Embedded { reason }.into());
     }
     terminal::say("stopping");
     stop_workers.send_replace(true);
     {
-        // The coordinator goes on while the workers hand in what they have.
+        // The coordinator continues while the workers deliver their results.
         let workers = join_all(workers);
         tokio::select! {
             _ = workers => {}
@@ -82,7 +82,7 @@ pub(super) async fn run(args: args::Up, interrupts: &Interrupts) -> Result<Code,
     Ok(Code::Success)
 }
 
-/// The address, with a port chosen where it is 0; an error where something listens there already.
+/// The address, with a free port if it is 0; an error if the address is already in use.
 async fn free(listen: SocketAddr) -> Result<SocketAddr, Error> {
     let taken = |error: std::io::Error| {
         Error::Usage(format!("cannot listen on `{listen}` ({error}); choose another address with `--listen`"))
@@ -90,7 +90,7 @@ async fn free(listen: SocketAddr) -> Result<SocketAddr, Error> {
     TcpListener::bind(listen).await.and_then(|listener| listener.local_addr()).map_err(taken)
 }
 
-/// Returns once the coordinator answers and has all these workers.
+/// Completes when the coordinator responds and has all these workers.
 async fn all_there(url: &str, names: &[String]) {
     loop {
         if let Ok(channel) = channel::connect(url, &Default::default()).await
@@ -105,7 +105,7 @@ async fn all_there(url: &str, names: &[String]) {
     }
 }
 
-/// What is said once everybody is there: the line that other commands need, and how another worker joins.
+/// The message when everything is ready: how other commands use the farm, and how to add a worker.
 fn ready_words(url: &str, listen: SocketAddr, workers: usize, share: &Share, insecure: bool) -> String {
     let each = if workers > 1 { " each" } else { "" };
     let callers = match kiln_proto::local::token_file(listen.port()).filter(|_| !insecure) {
@@ -132,7 +132,7 @@ fn ready_words(url: &str, listen: SocketAddr, workers: usize, share: &Share, ins
     )
 }
 
-/// What each worker has of the machine.
+/// Each worker's part of the machine.
 #[derive(Debug, Clone, Copy)]
 struct Share {
     cpus: f64,
@@ -144,7 +144,7 @@ impl Share {
     fn of(workers: u32, data_dir: &Path) -> Self {
         let machine = kiln_worker::probe::capacity(None, None);
         let workers = workers.max(1);
-        // A worker with less than a CPU, or with hardly any memory, could run next to nothing.
+        // A worker with less than one CPU or with very little memory could run hardly anything.
         let cpus = f64::from((machine.milli_cpus / workers).max(machine.milli_cpus.min(1000))) / 1000.0;
         let memory_bytes = (machine.memory_bytes / u64::from(workers)).max(machine.memory_bytes.min(512 << 20));
         Self { cpus, memory_bytes, cache_bytes: parts::cache_bytes(data_dir, workers.into()).max(1) }
@@ -172,7 +172,7 @@ fn coordinator_process(
             store_size.into(),
             "--queue-timeout".into(),
             queue_timeout.into(),
-            // As in the farm inside a command: whoever builds here is on this machine.
+            // As for a farm inside a command: whoever builds here is on this machine.
             "--allow-registry".into(),
             Pattern::LOCAL.join(",").into(),
             "--own-credentials".into(),

@@ -1,4 +1,4 @@
-//! Which artifact goes where.
+//! Determines which artifact goes to which destination.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -8,23 +8,23 @@ use kiln_proto::v1;
 
 use super::raw;
 
-/// Words of `--push` that do not say what goes where.
+/// Why a `--push` argument cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
     #[error("`--push`: {0}")]
     Reference(#[from] reference::Invalid),
-    #[error("`--push {0}` names a digest, which follows from the content: name a tag")]
+    #[error("`--push {0}` contains a digest, which is determined by the content: use a tag")]
     Digest(String),
-    #[error("`--push {name}=…`: the build made no artifact `{name}`; {hint}")]
+    #[error("`--push {name}=…`: the build produced no artifact `{name}`; {hint}")]
     Unknown { name: String, hint: String },
     #[error("`--push {reference}` could be for {names}: write `--push ARTIFACT={reference}` for each")]
     Several { reference: String, names: String },
-    #[error("the build made nothing to push")]
+    #[error("the build produced nothing to push")]
     Nothing,
 }
 
-/// Where artifacts are pushed.
+/// A place that artifacts are pushed to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
     /// A repository of a container registry.
@@ -45,7 +45,7 @@ impl FromStr for Destination {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (artifact, reference) = match text.split_once('=') {
-            // A URL may hold the sign too.
+            // A URL may contain `=` too.
             Some((artifact, reference)) if !artifact.contains('/') => (Some(artifact.to_owned()), reference),
             _ => (None, text),
         };
@@ -68,7 +68,7 @@ impl Destination {
         }
     }
 
-    /// Whether an artifact of this name may be meant.
+    /// Whether it may be for an artifact with this name.
     pub(super) fn is_for(&self, name: &str) -> bool {
         self.artifact.as_deref().is_none_or(|artifact| artifact == name)
     }
@@ -76,9 +76,9 @@ impl Destination {
 
 type Assigned<'a> = Vec<(Place, Vec<&'a v1::Artifact>)>;
 
-/// What goes where: all platforms of one artifact to one reference, whose tag is the version where none is named.
+/// Assigns artifacts to destinations: all platforms of one artifact to one reference, whose default tag is the version.
 ///
-/// Without a name it is the one image, or the one artifact; a store of plain files, where each has a place of its own, takes all.
+/// Without a name it is for the only image or the only artifact; a store of plain files takes all artifacts.
 pub(super) fn assign<'a>(destinations: &[Destination], artifacts: &'a [v1::Artifact]) -> Result<Assigned<'a>, Error> {
     let names: BTreeSet<&str> = artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
     let images: BTreeSet<&str> =
@@ -127,7 +127,7 @@ pub(super) fn assign<'a>(destinations: &[Destination], artifacts: &'a [v1::Artif
     Ok(assigned)
 }
 
-/// The version, else the commit.
+/// The version, or else the commit.
 fn version(artifact: &v1::Artifact) -> String {
     match artifact.version.as_str() {
         "" => artifact.commit.chars().take(12).collect(),
@@ -172,7 +172,7 @@ mod tests {
     fn what_is_not_clear_is_asked_about() {
         let made = [artifact("one", "image"), artifact("two", "image")];
         insta::assert_snapshot!(assigned(&["r.example/s:1"], &made).unwrap_err(), @"`--push r.example/s:1` could be for `one`, `two`: write `--push ARTIFACT=r.example/s:1` for each");
-        insta::assert_snapshot!(assigned(&["tow=r.example/s"], &made).unwrap_err(), @"`--push tow=…`: the build made no artifact `tow`; did you mean `two`?");
+        insta::assert_snapshot!(assigned(&["tow=r.example/s"], &made).unwrap_err(), @"`--push tow=…`: the build produced no artifact `tow`; did you mean `two`?");
         insta::assert_snapshot!(assigned(&["r.example/S"], &made).unwrap_err(), @"`--push`: invalid image name `r.example/S`: `S` is upper case; repositories are lower case: `s`");
         assert!(assigned(&["r.example/s"], &[]).is_err());
     }

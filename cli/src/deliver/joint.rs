@@ -1,6 +1,6 @@
-//! The images of several platforms as one layout in the output directory, whose index names them all.
+//! Combines the images of several platforms into one layout in the output directory, whose index lists them all.
 //!
-//! Invariant: its blobs are those of the platforms' own layouts, by hard links: nothing is fetched or copied again.
+//! Invariant: its blobs are hard links to those of the platforms' layouts: nothing is fetched or copied again.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,8 +16,8 @@ use crate::download;
 use crate::farm::Farm;
 use crate::output::Output;
 
-/// Makes a layout at `output/NAME` for each image that came for several platforms; `here` are the artifacts that came, with where
-/// they lie.
+/// Creates a layout at `output/NAME` for each image built for several platforms; `here` are the downloaded artifacts
+/// with their paths.
 pub async fn join(farm: &Farm, here: &[(v1::Artifact, PathBuf)], output: &Output) -> Result<Vec<Delivered>, Error> {
     let mut by_name: BTreeMap<&str, Vec<&(v1::Artifact, PathBuf)>> = BTreeMap::new();
     for one in here.iter().filter(|(artifact, _)| artifact.kind == "image") {
@@ -28,7 +28,7 @@ pub async fn join(farm: &Farm, here: &[(v1::Artifact, PathBuf)], output: &Output
         let mut platforms: Vec<&str> = several.iter().map(|(artifact, _)| artifact.platform.as_str()).collect();
         platforms.sort_unstable();
         platforms.dedup();
-        // Two targets of one platform have no place in one index.
+        // Two targets with the same platform cannot be in one index.
         if several.len() < 2 || platforms.len() != several.len() {
             continue;
         }
@@ -67,7 +67,7 @@ async fn join_one(
     })
 }
 
-/// Writes the small files and links the blobs; answers how many bytes the blobs have.
+/// Writes the small files and links the blobs; returns the total size of the blobs.
 fn lay_out(images: &[Image], tag: &str, layouts: &[&Path], into: &Path) -> io::Result<u64> {
     let tag = kiln_images::reference::tag_from(tag);
     let mut bytes = 0;
@@ -81,8 +81,8 @@ fn lay_out(images: &[Image], tag: &str, layouts: &[&Path], into: &Path) -> io::R
             continue;
         }
         let from = layouts.iter().map(|layout| layout.join(&path)).find(|from| from.is_file());
-        let from = from.ok_or_else(|| io::Error::other(format!("no platform's layout holds `{path}`")))?;
-        // Where links are not to be had, a copy does as well.
+        let from = from.ok_or_else(|| io::Error::other(format!("no platform's layout contains `{path}`")))?;
+        // Falls back to copying if links are impossible.
         std::fs::hard_link(&from, into.join(&path)).or_else(|_| std::fs::copy(&from, into.join(&path)).map(drop))?;
         bytes += layer.size;
     }

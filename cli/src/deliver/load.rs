@@ -1,4 +1,4 @@
-//! An image into the local Docker: streamed to `docker load`, in the form that `docker save` writes.
+//! Loads an image into the local Docker: streams it to `docker load` in the format of `docker save`.
 
 use std::process::Stdio;
 
@@ -15,7 +15,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use super::stored::{OnFarm, Stored};
 use super::{Delivered, Error};
 
-/// Loads the image for this machine's architecture, else the first, as `NAME:VERSION`.
+/// Loads the image for this machine's architecture, or else the first one, as `NAME:VERSION`.
 pub(super) async fn load(stored: &Stored) -> Result<Delivered, Error> {
     let failed = |reason: String| Error::Load { name: stored.artifact.name.clone(), reason };
     let images = stored.images().await?;
@@ -30,13 +30,13 @@ pub(super) async fn load(stored: &Stored) -> Result<Delivered, Error> {
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .map_err(|error| failed(format!("`docker` cannot be started: {error}; install Docker's command line")))?;
+        .map_err(|error| failed(format!("cannot start `docker`: {error}; install Docker's command line")))?;
     let stdin = docker.stdin.take();
     let bytes = image.layers.iter().map(|layer| layer.size).sum();
     let sending = async {
         let Some(mut stdin) = stdin else { return Ok(()) };
         let sent = send(std::slice::from_ref(stored), image, &reference, &mut stdin).await;
-        // What Docker refuses ends the pipe: its own words say why.
+        // If Docker rejects it, the pipe closes, and Docker's own message explains why.
         match sent {
             Err(blobs::Error::Io { .. }) => Ok(()),
             result => result,

@@ -1,7 +1,7 @@
-//! Takes artifacts from the farm to where they are used from: a container registry, a store of plain files, the local Docker.
+//! Delivers artifacts from the farm: to a container registry, a store of plain files, or the local Docker.
 //!
-//! Invariant: nothing is taken anywhere before the whole build was a success, and what is wrong with the words of the command line is
-//! said before it begins.
+//! Invariant: nothing is delivered before the whole build has succeeded, and errors in the command line are reported
+//! before it starts.
 
 mod destination;
 mod joint;
@@ -23,7 +23,7 @@ pub use joint::join;
 use kiln_progress::Delivered;
 use stored::Stored;
 
-/// An artifact that does not get there.
+/// Why an artifact could not be delivered.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
@@ -35,7 +35,7 @@ pub enum Error {
         #[source]
         source: Box<registry::Error>,
     },
-    #[error("`--store` pushes where `{}` says, which cannot be read", .path.display())]
+    #[error("cannot read `{}`, which names the destinations of `--store`", .path.display())]
     Project {
         path: PathBuf,
         #[source]
@@ -57,9 +57,9 @@ pub enum Error {
         #[source]
         source: Box<transfer::Error>,
     },
-    #[error("artifact `{name}` is not usable: {reason}; report this to the farm's operator")]
+    #[error("artifact `{name}` is malformed: {reason}; report this to the farm's operator")]
     Malformed { name: String, reason: String },
-    #[error("the build made no image to load: `--load` is for artifacts of `kind = \"image\"`")]
+    #[error("the build produced no image to load: `--load` is for artifacts of `kind = \"image\"`")]
     NoImage,
     #[error("cannot load `{name}` into Docker: {reason}")]
     Load { name: String, reason: String },
@@ -81,7 +81,7 @@ impl Error {
     }
 }
 
-/// The places in `[store]` of a project.
+/// The destinations in a project's `[store]`.
 fn places_of(project: &Path) -> Result<Vec<String>, Error> {
     let path = project.join("kiln.toml");
     let text = std::fs::read(&path).map_err(|source| Error::Project { path: path.clone(), source })?;
@@ -89,7 +89,7 @@ fn places_of(project: &Path) -> Result<Vec<String>, Error> {
     if places.is_empty() { Err(Error::NoStore { path }) } else { Ok(places) }
 }
 
-/// Where the artifacts of a build are taken.
+/// The destinations of a build's artifacts.
 pub struct Deliver {
     destinations: Vec<Destination>,
     over: bool,
@@ -99,7 +99,7 @@ pub struct Deliver {
 }
 
 impl Deliver {
-    /// From the command line, and where it says so `[store]` of the `kiln.toml` in `project`; none where nothing was asked for.
+    /// From the command line, and from `[store]` in `project`'s `kiln.toml` if requested; `None` if there are none.
     pub fn new(args: &args::Deliver, project: &Path) -> Result<Option<Self>, Error> {
         if !args.is_asked() {
             return Ok(None);
@@ -121,13 +121,13 @@ impl Deliver {
         }))
     }
 
-    /// Whether this artifact is taken somewhere, and need not come to the output directory.
+    /// Whether this artifact is delivered somewhere and need not be written to the output directory.
     pub fn takes(&self, artifact: &v1::Artifact) -> bool {
         let pushed = self.destinations.iter().any(|destination| destination.is_for(&artifact.name));
         pushed || (self.load && artifact.kind == "image")
     }
 
-    /// Takes the artifacts of a build to all destinations.
+    /// Delivers a build's artifacts to all destinations.
     pub async fn run(&self, farm: &Farm, artifacts: &[v1::Artifact]) -> Result<Vec<Delivered>, Error> {
         let mut done = Vec::new();
         for (destination, chosen) in destination::assign(&self.destinations, artifacts)? {

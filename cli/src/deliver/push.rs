@@ -1,6 +1,6 @@
-//! An artifact to a registry: an image as it is, anything else as an OCI artifact whose layers are its files.
+//! Pushes an artifact to a registry: an image unchanged, anything else as an OCI artifact with its files as layers.
 //!
-//! Blobs go straight from the farm to the registry, and those that it has are not fetched.
+//! Blobs are sent straight from the farm to the registry, and only those that the registry lacks are fetched.
 
 use kiln_images::blobs::InMemory;
 use kiln_images::image::Image;
@@ -14,7 +14,7 @@ use kiln_proto::digest::DigestFunction;
 use super::stored::{OnFarm, Stored};
 use super::{Delivered, Error};
 
-/// What a binary or an archive is called in a registry.
+/// The type of a binary or an archive in a registry.
 const ARTIFACT: &str = "application/vnd.kiln.artifact.v1";
 const FILE: &str = "application/octet-stream";
 const TITLE: &str = "org.opencontainers.image.title";
@@ -60,7 +60,7 @@ async fn images(to: &Reference, stored: &[Stored]) -> Result<Push, Error> {
     Ok(Push { beside, ..Push::of_images(to.clone(), all) })
 }
 
-/// The repository that the image's base came from.
+/// The repository of the image's base.
 fn base_of(image: &Image) -> Option<Reference> {
     let manifest: Manifest = serde_json::from_slice(&image.manifest.data).ok()?;
     manifest.annotations.get(BASE)?.parse().ok()

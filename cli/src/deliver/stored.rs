@@ -1,4 +1,4 @@
-//! An artifact as it lies on the farm: its documents here, its blobs there until someone wants them.
+//! An artifact on the farm: its documents are read here, its blobs only when they are needed.
 
 use std::collections::BTreeMap;
 
@@ -71,7 +71,7 @@ impl Stored {
         Error::Transfer { name: self.artifact.name.clone(), source: Box::new(source) }
     }
 
-    /// A client of the store that it lies in.
+    /// A client for the store that contains it.
     pub(super) fn client(&self) -> &Client {
         &self.client
     }
@@ -95,13 +95,13 @@ impl Stored {
         serde_json::from_slice(data).map_err(|error| self.malformed(error.to_string()))
     }
 
-    /// The images in its layout, one for each platform.
+    /// The images in its layout, one per platform.
     pub(super) async fn images(&self) -> Result<Vec<Image>, Error> {
         let index: Index = self.parse(&self.read(layout::INDEX).await?)?;
         let mut waiting = index.manifests;
         let mut images = Vec::new();
         while let Some(mut descriptor) = waiting.pop() {
-            // The layout's own names are no part of what is pushed.
+            // The layout's own names are not pushed.
             descriptor.annotations.clear();
             let document = self.document(&descriptor).await?;
             if media_type::is_index(&descriptor.media_type) {
@@ -115,7 +115,7 @@ impl Stored {
         Ok(images)
     }
 
-    /// What goes along with it.
+    /// The documents that are pushed with it.
     pub(super) async fn referrers(&self) -> Result<Vec<Referrer>, Error> {
         let name = &self.artifact.name;
         let said = [
@@ -135,7 +135,7 @@ impl Stored {
     }
 }
 
-/// Files of artifacts that are no images are blobs by their own SHA-256.
+/// The digest of a file of an artifact other than an image, if it is a SHA-256.
 fn named_by_content(digest: &Digest) -> Option<ImageDigest> {
     (digest.function == DigestFunction::Sha256).then(|| digest.hash.into())
 }

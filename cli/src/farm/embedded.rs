@@ -1,7 +1,8 @@
-//! A farm inside this process, on a store in the user's cache directory.
+//! A farm inside this process, with a store in the user's cache directory.
 //!
-//! Two commands at once share one farm: the first hosts it and holds `lock`; the others are its guests and each hold a
-//! share of `guests`. Invariant: the host leaves only when it holds all of `guests`, so no guest's build is torn down.
+//! Commands that run at the same time share one farm: the first hosts it and holds `lock`; the others are guests, and
+//! each holds a share of `guests`. Invariant: the host leaves only when it holds all of `guests`, so no guest's build
+//! is interrupted.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -21,12 +22,12 @@ use super::variables::Variables;
 use super::{Error, parts};
 
 const PAUSE: Duration = Duration::from_millis(20);
-/// How long another command may take to bring its farm up or down: 30 s.
+/// Number of attempts while another command starts or stops its farm: 30 s in total.
 const PATIENCE: u32 = 1500;
 /// How long the farm's parts may take to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// A farm on this machine that this process hosts, or is a guest of.
+/// A farm on this machine of which this process is the host or a guest.
 pub(super) struct Opened {
     pub(super) url: String,
     pub(super) channel: Channel,
@@ -35,13 +36,13 @@ pub(super) struct Opened {
 
 enum Role {
     Host(Host),
-    /// Its share of `guests`, released when dropped.
+    /// The guest's share of `guests`, released on drop.
     Guest(#[allow(dead_code)] File),
 }
 
 struct Host {
     dir: PathBuf,
-    /// Held for as long as the farm runs.
+    /// Held while the farm is running.
     _lock: File,
     _place: Place,
     stop_worker: watch::Sender<bool>,
@@ -53,7 +54,7 @@ struct Host {
 /// Hosts a farm in `dir`, or joins the one that another process hosts there.
 pub(super) async fn open(dir: &Path, store: Bound) -> Result<Opened, Error> {
     let failed = |source| Error::Directory { path: dir.to_owned(), source };
-    // Also where another command hosts the farm: what a user asks for in vain is not passed over.
+    // Read even if another command hosts the farm, so that invalid values are reported.
     let variables = Variables::read()?;
     std::fs::create_dir_all(dir).map_err(failed)?;
     for _ in 0..PATIENCE {
@@ -67,19 +68,19 @@ pub(super) async fn open(dir: &Path, store: Bound) -> Result<Opened, Error> {
         tokio::time::sleep(PAUSE).await;
     }
     let reason = format!(
-        "another `kiln` holds `{}` and its farm does not answer; end that process and try again",
+        "another `kiln` uses `{}` and its farm does not respond; end that process and try again",
         dir.join("lock").display()
     );
     Err(Error::Embedded { reason })
 }
 
-/// Joins the farm that another process hosts; none where it is not up, or no longer.
+/// Joins the farm that another process hosts; `None` if it is not running.
 async fn join(dir: &Path) -> std::io::Result<Option<Opened>> {
     let share = open_lock(&dir.join("guests"))?;
     if !try_lock(&share, FlockOperation::NonBlockingLockShared)? {
         return Ok(None);
     }
-    // Read after the share is held: a host that leaves removes it first.
+    // Read while the share is held: a host that leaves removes it first.
     let Ok(url) = std::fs::read_to_string(dir.join("address")) else { return Ok(None) };
     let Ok(channel) = channel::connect(&url, &Default::default()).await else { return Ok(None) };
     Ok(Some(Opened { url, channel, role: Role::Guest(share) }))
@@ -87,7 +88,7 @@ async fn join(dir: &Path) -> std::io::Result<Option<Opened>> {
 
 async fn host(dir: &Path, lock: File, store: Bound, variables: Variables) -> Result<Opened, Error> {
     let failed = |source| Error::Directory { path: dir.to_owned(), source };
-    // One that was killed leaves its address behind.
+    // A killed host leaves its address behind.
     let _ = std::fs::remove_file(dir.join("address"));
     let socket = Socket::bind(dir).map_err(failed)?;
     let url = socket.url();
@@ -113,7 +114,7 @@ async fn host(dir: &Path, lock: File, store: Bound, variables: Variables) -> Res
 }
 
 impl Host {
-    /// Waits until the coordinator answers and its worker is there.
+    /// Waits until the coordinator responds and its worker is connected.
     async fn ready(&mut self, url: &str) -> Result<Channel, Error> {
         loop {
             if self.coordinator.is_finished() {
@@ -160,7 +161,7 @@ impl Host {
 }
 
 impl Opened {
-    /// Why the farm inside this process ended by itself, if it did.
+    /// Why the farm inside this process has ended, if it has.
     pub(super) fn fault(&self) -> Option<String> {
         match &self.role {
             Role::Host(host) if host.coordinator.is_finished() => Some("its coordinator ended".to_owned()),
@@ -168,7 +169,7 @@ impl Opened {
         }
     }
 
-    /// Leaves; a host first waits for its guests.
+    /// Leaves the farm; a host first waits for its guests.
     pub(super) async fn close(self) {
         drop(self.channel);
         if let Role::Host(host) = self.role {

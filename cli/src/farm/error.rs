@@ -1,20 +1,20 @@
-//! What can go wrong with a farm, and whose fault it is.
+//! Errors of a farm, and whose fault they are.
 
 use std::path::PathBuf;
 
 use kiln_proto::{channel, transfer};
 use tonic::Status;
 
-/// A farm that did not do what it was asked.
+/// Why a farm did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
     #[error(transparent)]
     Channel(#[from] channel::Error),
-    /// Something else answers at the address.
+    /// The service at the address is not a farm.
     #[error("no Kiln farm at `{url}`: {what}")]
     Stranger { url: String, what: String },
-    /// The farm understood and says no: the question was wrong.
+    /// The farm refused the request as invalid.
     #[error("{0}")]
     Refused(String),
     #[error("the farm at `{url}` failed: {}", words(.status))]
@@ -35,7 +35,7 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// A variable of the user's says what cannot be.
+    /// A variable has an invalid value.
     #[error("{0}")]
     Variable(String),
     #[error("invalid response from the farm: {0}")]
@@ -55,7 +55,7 @@ impl From<transfer::Error> for Error {
 }
 
 impl Error {
-    /// From the answer to a call to the farm at `url`.
+    /// Converts the status of a failed call to the farm at `url`.
     pub fn call(url: &str, status: Status) -> Self {
         use tonic::Code::{AlreadyExists, InvalidArgument, NotFound, OutOfRange, PermissionDenied, Unauthenticated};
         if let Some(reason) = channel::refusal(&status) {

@@ -1,4 +1,4 @@
-//! The farm that a command talks to: one somewhere else, or one inside this process.
+//! The farm that a command uses: a remote one, or one inside this process.
 
 mod embedded;
 mod error;
@@ -26,9 +26,9 @@ use tonic::{Code, Status};
 
 pub use error::Error;
 
-/// REAPI's instance name for this command line's own blobs.
+/// The REAPI instance of this command line's blobs.
 pub const INSTANCE: &str = "";
-/// The digest function for this command line's own blobs.
+/// The digest function for this command line's blobs.
 pub const FUNCTION: DigestFunction = DigestFunction::Sha256;
 
 /// A connection to a farm.
@@ -37,12 +37,12 @@ pub struct Farm {
     channel: Channel,
     lost_after: Duration,
     embedded: Option<embedded::Opened>,
-    /// Counts the bytes of blobs that are moved.
+    /// Counts the bytes of transferred blobs.
     meter: Meter,
 }
 
 impl Farm {
-    /// Connects to the farm that was asked for, else to one inside this process.
+    /// Connects to the configured farm, or else starts or joins one on this machine.
     pub async fn open(args: &crate::args::Farm) -> Result<Self, crate::Error> {
         match args.farm.as_deref().map(str::trim).filter(|url| !url.is_empty()) {
             Some(url) => {
@@ -58,7 +58,7 @@ impl Farm {
             None => {
                 let dir = crate::local::cache_dir()?.join("farm");
                 let opened = embedded::open(&dir, args.store_size).await?;
-                // What hosts this farm is on this machine: where it is gone, it will not come back by itself.
+                // The host of this farm is on this machine: if it is gone, it will not return.
                 let lost_after = args.lost_after.min(Duration::from_secs(5));
                 Ok(Self {
                     url: opened.url.clone(),
@@ -86,7 +86,7 @@ impl Farm {
         ArtifactsClient::new(traced(self.channel.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    /// The service for layers.
+    /// The service for cache records.
     pub fn cache(&self) -> CacheClient<Traced<Channel>> {
         CacheClient::new(traced(self.channel.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
@@ -96,7 +96,7 @@ impl Farm {
         FarmClient::new(traced(self.channel.clone()))
     }
 
-    /// The service for who belongs to the farm.
+    /// The service for memberships.
     pub fn membership(&self) -> MembershipClient<Traced<Channel>> {
         MembershipClient::new(traced(self.channel.clone()))
     }
@@ -106,24 +106,24 @@ impl Farm {
         transfer::Client::new(self.channel.clone(), instance, function).metered(self.meter.clone())
     }
 
-    /// How far the transfer of blobs is that is under way.
+    /// The progress of the current transfer of blobs.
     pub fn meter(&self) -> &Meter {
         &self.meter
     }
 
-    /// What the farm is and does.
+    /// The farm's status.
     pub async fn status(&self) -> Result<v1::FarmStatus, Error> {
         let mut client = FarmClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
         Ok(self.call(client.status(v1::StatusRequest {})).await?.into_inner())
     }
 
-    /// One build, by its id, the unique beginning of one, or `latest`.
+    /// A build by its id, an unambiguous prefix of it, or `latest`.
     pub async fn build(&self, id: &str) -> Result<v1::Build, Error> {
         let request = GetRequest { build: id.to_owned(), user: crate::local::user() };
         Ok(self.call(self.builds().get(request)).await?.into_inner())
     }
 
-    /// Asks for a build's end.
+    /// Cancels a build.
     pub async fn cancel(&self, id: &str) -> Result<v1::Build, Error> {
         self.cancel_by(CancelRequest { build: id.to_owned(), ..CancelRequest::default() }).await
     }
@@ -146,7 +146,7 @@ impl Farm {
         Ok(self.builds().watch(WatchRequest { build: id.to_owned(), offset }).await?.into_inner())
     }
 
-    /// A call's answer, with the farm's address in its error.
+    /// The answer to a call, with the farm's address in errors.
     pub async fn call<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Error> {
         match call.await {
             Ok(answer) => Ok(answer),
@@ -157,13 +157,13 @@ impl Farm {
         }
     }
 
-    /// That something else than a farm answers at its address, where that is why a call failed.
+    /// The error if the call failed because the service at the address is not a farm.
     pub async fn stranger(&self, status: &Status) -> Option<Error> {
         let url = self.url.clone();
         if status.message().starts_with("grpc-status header missing") {
             return Some(Error::Stranger { url, what: "a web server answers there, not a coordinator".to_owned() });
         }
-        // A refusal of the farm's own has no source; what the transport made of a strange answer has one.
+        // The farm's own refusals have no source; the transport's error for an unexpected response has one.
         let is_transport = std::error::Error::source(status).is_some();
         if !is_transport || self.embedded.is_some() {
             return None;
@@ -171,7 +171,7 @@ impl Farm {
         channel::stranger(&self.url).await.map(|what| Error::Stranger { url, what })
     }
 
-    /// Makes a call again for as long as the farm is away. The call must be one that may be repeated.
+    /// Repeats a call while the farm is unavailable. The call must be idempotent.
     pub async fn patiently<T, F: Future<Output = Result<T, Status>>>(
         &self,
         what: &'static str,
@@ -186,12 +186,12 @@ impl Farm {
         }
     }
 
-    /// Fresh patience with this farm.
+    /// A new waiting period for this farm.
     pub fn patience(&self) -> Patience {
         Patience { since: None, pauses: PAUSES.build() }
     }
 
-    /// Leaves; a farm inside this process is stopped once nobody else uses it.
+    /// Leaves the farm; one inside this process is stopped once nobody else uses it.
     pub async fn close(self) {
         if let Some(opened) = self.embedded {
             drop(self.channel);
@@ -210,7 +210,7 @@ const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
 /// How long a command waits for a farm that does not answer at first: about as long as a coordinator takes to restart.
 const FIRST_CONTACT: Duration = Duration::from_secs(10);
 
-/// Connects to a farm, which may be restarting just then.
+/// Connects to a farm, which may be restarting.
 async fn first_contact(url: &str, args: &crate::args::Farm) -> Result<Channel, Error> {
     let (began, longest) = (Instant::now(), FIRST_CONTACT.min(args.lost_after));
     let (mut pauses, mut is_first) = (PAUSES.build(), true);
@@ -227,19 +227,19 @@ async fn first_contact(url: &str, args: &crate::args::Farm) -> Result<Channel, E
     }
 }
 
-/// How long a farm has been away, and when to try it again.
+/// How long a farm has been unavailable, and when to try it again.
 pub struct Patience {
     since: Option<Instant>,
     pauses: ExponentialBackoff,
 }
 
 impl Patience {
-    /// The farm answered.
+    /// Records that the farm responded.
     pub fn reset(&mut self) {
         (self.since, self.pauses) = (None, PAUSES.build());
     }
 
-    /// Waits before the next attempt; an error where waiting is of no use, or has been long enough.
+    /// Waits before the next attempt; fails if waiting is pointless or took too long.
     pub async fn wait(&mut self, farm: &Farm, what: &'static str, status: Status) -> Result<(), Error> {
         let away = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Aborted);
         if !away || channel::refusal(&status).is_some() {

@@ -1,4 +1,4 @@
-//! The one place that knows how a coordinator and a worker are started inside this binary.
+//! The only module that knows how a coordinator and a worker are started inside this program.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -12,12 +12,12 @@ use tokio::net::{TcpListener, UnixStream};
 
 use super::variables::Variables;
 
-/// Most bytes of inputs that the workers of a farm on this machine keep together.
+/// Maximum size of the input caches of all workers of a farm on this machine.
 const CACHE_BYTES: u64 = 10 << 30;
-/// Which part of the disk's free room that is at most.
+/// The caches also use at most one part in this many of the free disk space.
 const CACHE_PART: u64 = 10;
 
-/// Where a worker started this process as the first one of a sandbox, becomes that and does not return.
+/// If a worker started this process as the first one of a sandbox, becomes that and never returns.
 pub fn become_init_if_asked() {
     kiln_worker::become_init_if_asked();
 }
@@ -31,7 +31,7 @@ pub async fn coordinator(
     kiln_coordinator::run(config, listener, shutdown).await.map_err(|error| format!("coordinator: {error:#}"))
 }
 
-/// Runs a coordinator for the connections that come by `incoming`, which are all let in, until `shutdown`.
+/// Runs a coordinator for the connections from `incoming`, which are all admitted, until `shutdown`.
 pub async fn coordinator_on(
     config: kiln_coordinator::Config,
     incoming: impl Stream<Item = std::io::Result<UnixStream>>,
@@ -50,24 +50,24 @@ pub async fn worker(
 
 /// A coordinator inside a command.
 pub fn own_coordinator(data_dir: PathBuf, store: Bound) -> kiln_coordinator::Config {
-    // It is given its connections, and listens nowhere.
+    // It is given its connections and listens nowhere.
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let config = kiln_coordinator::Config::on_disk(nowhere, data_dir, store);
-    // Who followed a build that an earlier command left unfinished has ended with it. Artifacts lie where the user wanted them, so
-    // that the store need not keep them for ever.
+    // Whoever followed a build that an earlier command left unfinished is gone. Artifacts were downloaded to where the
+    // user wanted them, so the store need not keep them forever.
     kiln_coordinator::Config {
         unfinished: Unfinished::Interrupt,
         artifact_bytes: Some(store),
-        // Its only builder is the user, who reaches these registries anyway, with these credentials.
+        // Its only builder is the user, who can reach these registries anyway, with these credentials.
         allowed_registries: Pattern::local(),
         own_credentials: true,
         ..config
     }
 }
 
-/// Bytes of inputs that each of so many workers keeps which have their caches below `dir`.
+/// The input cache limit of each of `workers` workers with caches below `dir`.
 pub fn cache_bytes(dir: &Path, workers: u64) -> u64 {
-    // A directory that is not there yet is on the disk of the one that is to hold it.
+    // A directory that does not exist yet will be on its parent's disk.
     let free = dir.ancestors().find_map(|dir| rustix::fs::statvfs(dir).ok());
     let free = free.map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
     (free / CACHE_PART).min(CACHE_BYTES) / workers.max(1)
@@ -108,12 +108,12 @@ pub(super) fn own_worker(
     }
 }
 
-/// Asks the kernel to end this process when its parent does. To be called before any thread is started.
+/// Asks the kernel to kill this process when its parent ends. Must be called before any thread is started.
 pub fn die_with(parent: u32) -> Result<(), crate::Error> {
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};
     set_parent_process_death_signal(Some(Signal::TERM))
         .map_err(|error| crate::Error::Runtime { source: error.into() })?;
-    // The parent may have ended before the kernel was asked.
+    // The parent may have ended before the request.
     let now = getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
     if now == Some(parent) {
         Ok(())

@@ -1,6 +1,7 @@
-//! The socket at which a farm inside this process answers: for this user alone.
+//! The socket of a farm inside this process, for this user only.
 //!
-//! Invariant: the socket lies in a directory that only its user may enter, and whoever connects is asked of the kernel once more.
+//! Invariant: the socket is in a directory that only its user may enter, and the kernel is asked for each connection's
+//! user.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -10,15 +11,15 @@ use futures::{Stream, StreamExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 
-/// Bytes of the longest path that surely fits into a socket's address (`sun_path` in unix(7) has 108).
+/// Maximum length of a path for a socket's address (`sun_path` in unix(7) has 108 bytes).
 const LONGEST: usize = 100;
 
-/// A socket that listens.
+/// A listening socket.
 #[derive(Debug)]
 pub(super) struct Socket {
     listener: UnixListener,
     path: PathBuf,
-    /// Where the socket is, if the farm's own directory has too long a path.
+    /// The socket's directory, if the path of the farm's own directory is too long.
     elsewhere: Option<tempfile::TempDir>,
 }
 
@@ -36,10 +37,10 @@ impl Drop for Place {
 }
 
 impl Socket {
-    /// Listens in a directory, which from then on only this user may enter.
+    /// Listens in a directory, and restricts it to this user.
     ///
     /// # Errors
-    /// Where the directory belongs to somebody else, or no socket can be made.
+    /// If the directory belongs to another user, or no socket can be created.
     pub(super) fn bind(dir: &Path) -> io::Result<Self> {
         std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
         let own = std::path::absolute(dir)?.join("socket");
@@ -65,7 +66,7 @@ impl Socket {
         format!("unix://{}", self.path.display())
     }
 
-    /// The connections of this user, and what is dropped when there are to be no more.
+    /// The connections of this user, and what to drop when there are to be no more.
     pub(super) fn incoming(self) -> (impl Stream<Item = io::Result<UnixStream>>, Place) {
         let own = rustix::process::geteuid().as_raw();
         let incoming = UnixListenerStream::new(self.listener).filter(move |connection| {
@@ -79,7 +80,7 @@ fn is_of(connection: &UnixStream, own: u32) -> bool {
     match connection.peer_cred() {
         Ok(peer) if peer.uid() == own => true,
         peer => {
-            tracing::warn!(?peer, "a connection of another user was closed");
+            tracing::warn!(?peer, "closed a connection from another user");
             false
         }
     }

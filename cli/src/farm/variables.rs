@@ -1,6 +1,7 @@
-//! The variables by which a user sets up the worker of the farm inside a command, as those of `kiln-worker`.
+//! Environment variables that configure the worker of a farm inside a command, like those of `kiln-worker`.
 //!
-//! Invariant: a value that cannot be used is an error and never replaced by the default, for some of them say how steps are kept apart.
+//! Invariant: an invalid value is an error and never replaced by the default, because some of them determine how steps
+//! are isolated.
 
 use clap::ValueEnum;
 use kiln_worker::docker;
@@ -8,7 +9,7 @@ use kiln_worker::sandbox::{Isolation, Mode, SubIds};
 
 use super::Error;
 
-/// What the variables say.
+/// The values of the variables.
 #[derive(Debug, Clone)]
 pub(super) struct Variables {
     pub(super) sandbox: Mode,
@@ -20,10 +21,10 @@ pub(super) struct Variables {
 }
 
 impl Variables {
-    /// Those of this process.
+    /// Reads this process's variables.
     ///
     /// # Errors
-    /// Names the variable whose value cannot be used, and what was expected.
+    /// Which variable is invalid, and what was expected.
     pub(super) fn read() -> Result<Self, Error> {
         Self::of(|name| match std::env::var(name) {
             Ok(value) => Ok(Some(value)),
@@ -32,7 +33,7 @@ impl Variables {
         })
     }
 
-    /// One that is empty counts as unset.
+    /// Empty values count as unset.
     fn of(variable: impl Fn(&str) -> Result<Option<String>, Error>) -> Result<Self, Error> {
         let set = |name| Ok::<_, Error>(variable(name)?.filter(|value| !value.is_empty()));
         let sub_ids = set("KILN_SUBIDS")?.map(|value| {

@@ -1,7 +1,7 @@
 //! The output directory: where artifacts arrive on this machine.
 //!
-//! Invariant: Kiln replaces only what Kiln wrote. A record in the directory says what that is; anything else with an artifact's
-//! name is in the way, and what was changed since Kiln wrote it is set aside instead of removed.
+//! Invariant: Kiln replaces only what it wrote. A record in the directory lists that; anything else with an artifact's
+//! name blocks it, and files modified since Kiln wrote them are moved aside instead of removed.
 
 mod record;
 mod state;
@@ -38,7 +38,7 @@ pub enum Error {
     #[error("`{}` is not a directory; choose another `--output`", .path.display())]
     NotDirectory { path: PathBuf },
     #[error(
-        "`{}` cannot be read as Kiln's record of the directory ({reason}); remove it if you do not need the artifacts there",
+        "cannot read `{}`, Kiln's record of the directory ({reason}); remove it if you do not need the artifacts there",
         .path.display()
     )]
     Record { path: PathBuf, reason: String },
@@ -56,12 +56,12 @@ pub struct Output {
     dir: PathBuf,
 }
 
-/// Something that was put in its place.
+/// An artifact that was put in place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placed {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// Where its predecessor was moved, if somebody had changed that one.
+    /// Where its predecessor was moved, if it had been modified.
     pub kept: Option<PathBuf>,
 }
 
@@ -96,8 +96,8 @@ impl Output {
         &self.dir
     }
 
-    /// Creates the directory. One that was absent or empty is Kiln's own from then on: git ignores it and later builds leave it out of
-    /// their sources.
+    /// Creates the directory. If it was missing or empty, it belongs to Kiln from then on: git ignores it, and later
+    /// builds exclude it from their sources.
     pub fn create(&self) -> Result<(), Error> {
         let write = |source| Error::Write { path: self.dir.clone(), source };
         match self.dir.metadata() {
@@ -119,7 +119,7 @@ impl Output {
         tempfile::Builder::new().prefix(".kiln-").tempdir_in(&self.dir).map_err(write)
     }
 
-    /// Where `name` is, if Kiln wrote this very `content` there and nobody has changed it since.
+    /// The path of `name`, if Kiln wrote this `content` there and it has not been modified.
     pub fn current(&self, name: &str, content: &str) -> Option<PathBuf> {
         let path = self.dir.join(name);
         let record = Record::load(&self.record_path()).ok()?;
@@ -146,7 +146,7 @@ impl Output {
         let Some(new) = state::of(staged).map_err(write)? else {
             return Err(write(std::io::ErrorKind::NotFound.into()));
         };
-        // Both are Kiln's until the new one is in place, so that a process killed in between leaves no orphan.
+        // Both belong to Kiln until the new one is in place, so that a process killed in between leaves no orphan.
         let states = old.iter().filter(|old| known.contains(old)).cloned().chain([new.clone()]).collect();
         record.entries.insert(name.to_owned(), Entry { content: content.to_owned(), states });
         record.save(&record_path)?;
@@ -167,7 +167,7 @@ impl Output {
         Ok(Placed { path, kept })
     }
 
-    /// A directory of Kiln's own has its record under another name than one that Kiln only wrote something to.
+    /// Kiln's own directory has its record under another name than a directory that Kiln only wrote something to.
     fn record_path(&self) -> PathBuf {
         let own = self.dir.join(record::OWN);
         if own.is_file() { own } else { self.dir.join(record::SHARED) }
@@ -184,7 +184,7 @@ impl Output {
         }
     }
 
-    /// One process at a time changes the directory. Released when dropped.
+    /// Only one process at a time changes the directory. Released on drop.
     fn lock(&self) -> Result<OwnedFd, Error> {
         let write = |source: rustix::io::Errno| Error::Write { path: self.dir.clone(), source: source.into() };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -194,13 +194,13 @@ impl Output {
     }
 }
 
-/// The name of anything in a directory; none if there is nothing, or no directory.
+/// The name of any entry in a directory; `None` if it is empty or not a directory.
 fn any_entry(dir: &Path) -> Option<String> {
     let entry = std::fs::read_dir(dir).ok()?.find_map(Result::ok)?;
     Some(entry.file_name().to_string_lossy().into_owned())
 }
 
-/// The absolute path with the links resolved of as much of it as exists.
+/// The absolute path, with links resolved in the part that exists.
 fn resolve(path: &Path) -> PathBuf {
     let mut existing = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut rest = Vec::new();
@@ -219,11 +219,11 @@ fn resolve(path: &Path) -> PathBuf {
     }
 }
 
-/// The directory `dir` for artifacts of a build whose sources are elsewhere. If it is in a repository, that repository's files are
+/// The output directory for a build whose sources are elsewhere. If it is in a repository, that repository's files are
 /// protected.
 ///
 /// # Errors
-/// As those of [`Output::new`].
+/// As for [`Output::new`].
 pub fn of_user(dir: &Path) -> Result<Output, Error> {
     let real = resolve(dir);
     let tree = real.ancestors().find(|dir| dir.join(".git").exists());

@@ -1,4 +1,4 @@
-//! What Kiln wrote to a directory, as a file in that directory.
+//! The record of what Kiln wrote to a directory, stored in that directory.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 
-/// The record of a directory that holds nothing but Kiln's output.
+/// The file name of the record in a directory with only Kiln's output.
 pub(super) const OWN: &str = kiln_scan::OUTPUT_RECORD;
-/// The record of a directory that holds other files too.
+/// The file name of the record in a directory with other files.
 pub(super) const SHARED: &str = kiln_scan::SHARED_OUTPUT_RECORD;
 
-/// The version of the form.
+/// The version of the format.
 const VERSION: u32 = 1;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,12 +21,12 @@ pub(super) struct Record {
     pub(super) entries: BTreeMap<String, Entry>,
 }
 
-/// One name in the directory.
+/// An entry for one name in the directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Entry {
-    /// What identifies the content.
+    /// Identifies the content.
     pub(super) content: String,
-    /// The states in which it is as Kiln left it, as [`super::state::of`] gives them.
+    /// The states in which it is unmodified, as returned by [`super::state::of`].
     pub(super) states: Vec<String>,
 }
 
@@ -37,7 +37,7 @@ impl Default for Record {
 }
 
 impl Record {
-    /// The record in a file; an empty one where there is none.
+    /// Reads the record from a file; an empty one if it is missing.
     pub(super) fn load(path: &Path) -> Result<Self, Error> {
         let bad = |reason: String| Error::Record { path: path.to_owned(), reason };
         let data = match std::fs::read(path) {
@@ -52,7 +52,7 @@ impl Record {
         Ok(record)
     }
 
-    /// Replaces the file in one step.
+    /// Replaces the file atomically.
     pub(super) fn save(&self, path: &Path) -> Result<(), Error> {
         let write = |source| Error::Write { path: path.to_owned(), source };
         let dir = path.parent().unwrap_or(Path::new("."));

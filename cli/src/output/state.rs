@@ -1,4 +1,4 @@
-//! Whether files are as they were left.
+//! Detects whether files were modified.
 //!
 //! Invariant: any change that a program makes to a file's content, name, mode or link changes the state.
 
@@ -9,10 +9,10 @@ use std::path::Path;
 
 use kiln_proto::digest::DigestFunction;
 
-/// Byte code that Python leaves beside the sources it runs: nobody's work.
+/// Byte code that Python writes next to sources when it runs them; ignored.
 const BYTE_CODE: &str = "__pycache__";
 
-/// The state of a file, a link, or a directory with everything below it, as a hash; `None` where nothing is.
+/// The state, as a hash, of a file, a link, or a directory with everything below it; `None` if nothing exists.
 pub(super) fn of(path: &Path) -> io::Result<Option<String>> {
     if let Err(error) = path.symlink_metadata() {
         return if error.kind() == io::ErrorKind::NotFound { Ok(None) } else { Err(error) };

@@ -1,7 +1,8 @@
-//! Which of its user's variables a project may have as secrets: a `kiln.toml` that came with a checkout does not decide that alone.
+//! Which of the user's variables a project may have as secrets: the `kiln.toml` of a checkout does not decide that
+//! alone.
 //!
-//! Invariant: a variable that was not allowed for this project is not read, let alone sent. What is allowed on a terminal is remembered
-//! for the project's directory, in a file that only its user can write.
+//! Invariant: a variable that was not allowed for this project is neither read nor sent. Permissions given on a
+//! terminal are stored for the project's directory, in a file that only the user can write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, IsTerminal, Write};
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// Names that may be taken, separated by commas: for CI, where nobody can be asked.
+/// Allowed names, separated by commas: for CI, where nobody can be asked.
 const VARIABLE: &str = "KILN_SECRETS";
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -32,7 +33,7 @@ pub(super) struct Consent {
 }
 
 impl Consent {
-    /// What was allowed so far for the project in this directory, and what this command allows by name.
+    /// The permissions so far for the project in this directory, and those that this command grants.
     pub(super) fn of(project: &Path, named: impl IntoIterator<Item = String>) -> Self {
         let by_variable = std::env::var(VARIABLE).unwrap_or_default();
         let by_variable = by_variable.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
@@ -42,10 +43,10 @@ impl Consent {
         Self { project, named: named.into_iter().chain(by_variable).collect(), path, file }
     }
 
-    /// Returns where the project may have this variable; asks where somebody can answer.
+    /// Returns if the project may have this variable; asks if there is a terminal.
     ///
     /// # Errors
-    /// Where it may not, with what allows it.
+    /// If it may not, with what would allow it.
     pub(super) fn check(&mut self, name: &str, step: &str) -> Result<(), Error> {
         if self.named.contains(name) || self.remembers(name) {
             return Ok(());
@@ -76,10 +77,10 @@ impl Consent {
         self.file.allowed.get(&self.project).is_some_and(|names| names.contains(name))
     }
 
-    /// Where it cannot be saved, `kiln` asks again.
+    /// Saves the permission. If that fails, `kiln` will ask again.
     fn remember(&mut self, name: &str) {
         let Some(path) = &self.path else { return };
-        // Another command may have written meanwhile.
+        // Another command may have written it meanwhile.
         self.file = read(path);
         self.file.allowed.entry(self.project.clone()).or_default().insert(name.to_owned());
         if let Err(error) = write(path, &self.file) {
@@ -99,7 +100,7 @@ fn ask(question: &str) -> bool {
     read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }
 
-/// A file that somebody else can write allows nothing.
+/// A file that someone else can write grants nothing.
 fn read(path: &Path) -> File {
     let is_own = std::fs::metadata(path).is_ok_and(|data| data.permissions().mode() & 0o022 == 0);
     let text = if is_own { std::fs::read_to_string(path).unwrap_or_default() } else { String::new() };
@@ -116,7 +117,7 @@ fn write(path: &Path, file: &File) -> std::io::Result<()> {
     std::fs::rename(&new, path)
 }
 
-/// Where Kiln keeps what its user decided: `$XDG_CONFIG_HOME/kiln`, else `~/.config/kiln`.
+/// The directory for the user's decisions: `$XDG_CONFIG_HOME/kiln`, else `~/.config/kiln`.
 fn config_dir() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config"))).map(|dir| dir.join("kiln"))

@@ -1,4 +1,4 @@
-//! `kiln cache explain`: why a step missed when it ran last.
+//! `kiln cache explain`: why a step missed the last time it ran.
 
 use kiln_proto::v1;
 use kiln_proto::v1::difference::Kind;
@@ -39,7 +39,7 @@ pub(super) async fn run(farm: &Farm, args: args::Explain) -> Result<Code, Error>
     local::print(words.join("\n").as_bytes())
 }
 
-/// The name of the project in a directory, whose plan must have the step.
+/// The name of the project in a directory, whose plan must contain the step.
 fn planned(dir: &std::path::Path, step: &str) -> Result<String, Error> {
     let plan = Project::open(dir)?.plan(&[], &[], None)?;
     if plan.steps.iter().any(|planned| planned.name == step) {
@@ -49,7 +49,7 @@ fn planned(dir: &std::path::Path, step: &str) -> Result<String, Error> {
     Err(Error::Usage(format!("project `{}` has no step `{step}`; expected one of: {}", plan.name, names.join(", "))))
 }
 
-/// Explanations with the shards that they hold for: shards that ended for the same reason are told of once.
+/// Explanations with their shards: shards with the same explanation are grouped.
 fn groups(explanations: Vec<v1::Explanation>) -> Vec<(v1::Explanation, Vec<u32>)> {
     let mut groups: Vec<(v1::Explanation, Vec<u32>)> = Vec::new();
     for one in explanations {
@@ -105,7 +105,7 @@ fn paragraph(explanation: &v1::Explanation, shards: &[u32]) -> String {
     terminal::harmless(&out)
 }
 
-/// The reason in words.
+/// The reason, for users.
 fn why(explanation: &v1::Explanation, run: &v1::StepRun) -> String {
     if run.cache() == Cache::Hit {
         return "there is nothing to explain".to_owned();
@@ -160,8 +160,8 @@ fn row(difference: &v1::Difference) -> Vec<String> {
     vec![kind, difference.name.clone(), value(&difference.before), value(&difference.after)]
 }
 
-/// A digest with the first signs of its hash and its size in words; anything else as it is. A directory's digest does not
-/// know what is in it, so it has no size.
+/// A digest as the first characters of its hash and its size; other text unchanged. A directory's digest does not show
+/// the size of its content, so that is omitted.
 fn shortened(text: &str) -> String {
     let (digest, word) = text.split_once(' ').unwrap_or((text, ""));
     let Ok(digest) = digest.parse::<kiln_proto::digest::Digest>() else { return text.to_owned() };

@@ -91,7 +91,7 @@ fn row(layer: &v1::Layer) -> Vec<String> {
         super::explain::label(&step.step, &[step.shard], step.shards),
         place(&step),
         environment(layer),
-        // What tells two results of one step from each other.
+        // Distinguishes two results of one step.
         layer.action.chars().take(8).collect(),
         format!("{}{evicted}", terminal::size(layer.size_bytes)),
         terminal::size(layer.unique_bytes),
@@ -101,7 +101,7 @@ fn row(layer: &v1::Layer) -> Vec<String> {
     ]
 }
 
-/// The platform, and the target where that has a name of its own.
+/// The platform, and the target if it has a name of its own.
 pub(super) fn place(step: &v1::StepRef) -> String {
     if step.target == step.platform.replace('/', "-") {
         step.platform.clone()
@@ -110,7 +110,7 @@ pub(super) fn place(step: &v1::StepRef) -> String {
     }
 }
 
-/// The system with the first signs of the fingerprint, or the image.
+/// The system with the first characters of the fingerprint, or the image.
 fn environment(layer: &v1::Layer) -> String {
     if layer.os.is_empty() {
         return layer.environment.clone();

@@ -1,4 +1,4 @@
-//! `kiln cache`: layers, what they save, and why a step missed.
+//! `kiln cache`: cached step results, what they save, and why a step missed.
 
 mod explain;
 mod layers;
@@ -17,7 +17,7 @@ pub(super) async fn run(farm: &Farm, args: args::Cache) -> Result<Code, Error> {
     }
 }
 
-/// Milliseconds since the epoch as a time; none for 0.
+/// Milliseconds since the epoch as a time; `None` for 0.
 fn timestamp(ms: i64) -> Option<prost_types::Timestamp> {
     (ms > 0).then_some(prost_types::Timestamp { seconds: ms / 1000, nanos: 0 })
 }

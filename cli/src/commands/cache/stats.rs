@@ -1,4 +1,4 @@
-//! `kiln cache stats`: how often steps hit, by step and by user.
+//! `kiln cache stats`: hit rates by step and by user.
 
 use kiln_proto::v1::{self, LayerCounts};
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ fn row(names: &[&str], counts: Option<LayerCounts>) -> Vec<String> {
     row
 }
 
-/// Hits among all runs, those included that joined another's; none where nothing ran.
+/// The share of hits among all runs, including those that joined another build's run; `None` without runs.
 fn rate(counts: &LayerCounts) -> Option<f64> {
     let all = counts.hits + counts.misses + counts.merged;
     (all > 0).then(|| counts.hits as f64 / all as f64)

@@ -1,4 +1,4 @@
-//! A bucket that speaks S3's protocol, by the usual `AWS_…` variables.
+//! A bucket with S3's protocol, configured with the usual `AWS_…` variables.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, WriteMultip
 
 use super::{Content, Refused, Store};
 
-/// Bytes of one part of a large object. S3 takes 10,000 parts.
+/// Size of a large object's parts. S3 accepts 10,000 parts.
 const PART_BYTES: usize = 16 << 20;
 
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Store for Bucket {
             }
             return self.client.put(&self.path(path), data.into()).await.map(|_| ()).map_err(failed);
         }
-        // Nothing is visible of an upload in parts until it is complete.
+        // A multipart upload becomes visible only when it is complete.
         let upload = self.client.put_multipart(&self.path(path)).await.map_err(failed)?;
         let mut writer = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
         while let Some(piece) = pieces.next().await {

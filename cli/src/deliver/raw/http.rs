@@ -1,7 +1,7 @@
-//! A repository that takes files by HTTP PUT, as Nexus and Artifactory do with raw ones, and web servers with WebDAV.
+//! A repository that accepts files by HTTP PUT, like raw repositories in Nexus and Artifactory, and WebDAV servers.
 //!
-//! Source: RFC 9110, sections 9.3.4 (PUT) and 13.1.2 (If-None-Match). Plain HTTP is spoken only to this machine and where it is named as
-//! insecure.
+//! Source: RFC 9110, sections 9.3.4 (PUT) and 13.1.2 (If-None-Match). Plain HTTP is only used for this machine and for
+//! hosts listed as insecure.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ use reqwest::{Body, Client, RequestBuilder, Response, StatusCode, Url};
 use super::{Content, Refused, Store};
 
 const CONNECT: Duration = Duration::from_secs(10);
-/// Longest silence within an answer.
+/// Maximum pause within a response.
 const SILENCE: Duration = Duration::from_secs(60);
-/// The whole value of `Authorization`, for what is no user and password in the URL.
+/// The complete value of `Authorization`, for credentials other than user and password in the URL.
 const AUTHORIZATION: &str = "KILN_PUSH_AUTHORIZATION";
 
-/// Whether words are a URL of this kind.
+/// Whether a text is a URL of this kind.
 pub(in super::super) fn is_url(text: &str) -> bool {
     text.starts_with("http://") || text.starts_with("https://")
 }
 
-/// A URL that may be shown.
+/// The URL without secrets.
 pub(super) fn without_secrets(text: &str) -> String {
     match Url::parse(text) {
         Ok(mut url) if url.password().is_some() || !url.username().is_empty() => {
@@ -48,7 +48,7 @@ impl Repository {
         let shown = without_secrets(text);
         let refused = |reason: String| Refused::Address { place: shown.clone(), reason };
         let mut base = Url::parse(text).map_err(|error| refused(error.to_string()))?;
-        let host = base.host_str().ok_or_else(|| refused("it names no host".to_owned()))?.to_owned();
+        let host = base.host_str().ok_or_else(|| refused("it has no host".to_owned()))?.to_owned();
         let with_port = base.port().map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
         let is_named = insecure.iter().any(|one| *one == host || *one == with_port);
         if base.scheme() == "http" && !is_named && !is_this_machine(&host) {
@@ -62,7 +62,7 @@ impl Repository {
         let user = (!base.username().is_empty())
             .then(|| (decode(base.username()), decode(base.password().unwrap_or_default())));
         let _ = (base.set_username(""), base.set_password(None));
-        // The client's own choice among the linked ones would be a panic; one that was installed before stays.
+        // The client would panic if several TLS providers are linked; a provider that was installed earlier is kept.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
@@ -104,12 +104,12 @@ impl Repository {
             StatusCode::PRECONDITION_FAILED | StatusCode::CONFLICT => Err(Refused::Taken { place, path }),
             status if status.is_success() || status == StatusCode::NOT_FOUND => Ok(response),
             StatusCode::INSUFFICIENT_STORAGE => {
-                Err(Refused::Failed { place, path, reason: "it has no room left (507)".to_owned() })
+                Err(Refused::Failed { place, path, reason: "it has no space left (507)".to_owned() })
             }
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
                 Err(Refused::Failed { place, path, reason: status.to_string() })
             }
-            status => Err(Refused::Denied { place, path, reason: format!("it answers {status}") }),
+            status => Err(Refused::Denied { place, path, reason: format!("it responded with {status}") }),
         }
     }
 
@@ -120,7 +120,7 @@ impl Repository {
         }
         let response = self.send(path, request).await?;
         if response.status() == StatusCode::NOT_FOUND {
-            let reason = "it answers 404 to PUT: is this a repository that takes files?".to_owned();
+            let reason = "it responded to PUT with 404; check that this is a repository that accepts files".to_owned();
             return Err(Refused::Denied { place: self.shown.clone(), path: path.to_owned(), reason });
         }
         Ok(())

@@ -1,8 +1,8 @@
-//! Artifacts as plain files in a store: a bucket, or a repository that takes files by HTTP PUT.
+//! Delivers artifacts as plain files to a bucket, or to a repository that accepts files by HTTP PUT.
 //!
-//! Under the place that was named, `NAME/ID/…` holds an artifact's files with its provenance, SBOM and checksums, and `NAME/ID.json`
-//! lists them. Invariant: the list is written last and never again, so an artifact without its list is not there yet, and one with it
-//! is whole.
+//! Below the destination, `NAME/ID/…` contains an artifact's files with its provenance, SBOM and checksums, and
+//! `NAME/ID.json` lists them. Invariant: the list is written last and only once, so an artifact without a list is
+//! incomplete, and one with a list is complete.
 
 mod bucket;
 mod http;
@@ -22,41 +22,41 @@ use super::{Delivered, Error};
 
 pub(super) use http::is_url as is_http;
 
-/// How often a request that fails by the store's fault is made in all.
+/// Maximum number of attempts for a request that fails because of the store.
 const ATTEMPTS: u32 = 4;
 
-/// A plain store that cannot be used.
+/// Why a plain store cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Refused {
     #[error("`{place}`: {reason}")]
     Address { place: String, reason: String },
-    #[error("`{place}` refuses `{path}`: {reason}")]
+    #[error("`{place}` rejected `{path}`: {reason}")]
     Denied { place: String, path: String, reason: String },
-    #[error("`{place}` did not take `{path}`: {reason}")]
+    #[error("`{place}` did not store `{path}`: {reason}")]
     Failed { place: String, path: String, reason: String },
     #[error("`{place}` already has another artifact at `{path}`; it was left alone, because ids are never reused")]
     Taken { place: String, path: String },
 }
 
 impl Refused {
-    /// Whether the user must mend it, as opposed to who runs the store.
+    /// Whether it is the user's fault rather than the store operator's.
     pub fn is_users(&self) -> bool {
         !matches!(self, Self::Failed { .. })
     }
 
-    /// Whether the same may work a moment later.
+    /// Whether a retry in a moment may succeed.
     fn may_pass(&self) -> bool {
         matches!(self, Self::Failed { .. })
     }
 }
 
-/// Where plain files go.
+/// A destination for plain files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place(String);
 
 impl Place {
-    /// A place by its URL; none where the words are no such URL.
+    /// Parses a destination's URL; `None` if the text is not one.
     pub(super) fn parse(text: &str) -> Option<Self> {
         (text.starts_with("s3://") || is_http(text)).then(|| Self(text.trim_end_matches('/').to_owned()))
     }
@@ -71,13 +71,13 @@ impl Place {
 }
 
 impl fmt::Display for Place {
-    /// Without what is secret.
+    /// Omits secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&http::without_secrets(&self.0))
     }
 }
 
-/// The bytes of a file, to be had as often as they must be sent.
+/// A file's content, which can be read repeatedly for retries.
 struct Content<'a> {
     stored: &'a Stored,
     digest: Digest,
@@ -94,20 +94,20 @@ impl Content<'_> {
     }
 }
 
-/// A store of plain files by path.
+/// A store of plain files.
 #[async_trait]
 trait Store: Send + Sync {
-    /// The size of a file that is there, in bytes.
+    /// The size of an existing file, in bytes.
     async fn size(&self, path: &str) -> Result<Option<u64>, Refused>;
-    /// A small file that is there.
+    /// The content of an existing small file.
     async fn read(&self, path: &str) -> Result<Option<Bytes>, Refused>;
-    /// Puts a file; what is there before is replaced.
+    /// Stores a file, replacing an existing one.
     async fn put(&self, path: &str, content: &Content<'_>) -> Result<(), Refused>;
-    /// Puts a small file that is not there.
+    /// Stores a small file that must not exist yet.
     async fn create(&self, path: &str, data: Bytes) -> Result<(), Refused>;
 }
 
-/// Pushes artifacts to a place.
+/// Pushes artifacts to a destination.
 pub(super) async fn push(place: &Place, stored: &[Stored], insecure: &[String]) -> Result<Vec<Delivered>, Error> {
     let store = place.open(insecure)?;
     let mut done = Vec::new();
@@ -130,7 +130,7 @@ async fn push_one(place: &Place, store: &dyn Store, stored: &Stored) -> Result<D
         None => {
             for (path, digest) in &files {
                 let path = format!("{base}/{path}");
-                // What a push that broke off has left whole is not sent again.
+                // Files that an interrupted push stored completely are not sent again.
                 if patiently(|| store.size(&path)).await? == Some(digest.size) {
                     moved.1 += digest.size;
                     continue;
@@ -151,7 +151,7 @@ async fn push_one(place: &Place, store: &dyn Store, stored: &Stored) -> Result<D
     })
 }
 
-/// Every file that goes along, by path.
+/// Every file to push, by path.
 fn files(stored: &Stored) -> Result<Vec<(String, Digest)>, Error> {
     let artifact = &stored.artifact;
     let mut files: Vec<(String, Digest)> = stored.files().map(|(path, digest)| (path.to_owned(), *digest)).collect();
@@ -166,7 +166,7 @@ fn files(stored: &Stored) -> Result<Vec<(String, Digest)>, Error> {
     Ok(files)
 }
 
-/// What the list says; the same for the same artifact, whenever it is pushed.
+/// The content of the list, always the same for the same artifact.
 fn list(artifact: &v1::Artifact, files: &[(String, Digest)]) -> Bytes {
     let text = json!({
         "id": artifact.id,
@@ -183,7 +183,7 @@ fn list(artifact: &v1::Artifact, files: &[(String, Digest)]) -> Bytes {
     format!("{text:#}\n").into_bytes().into()
 }
 
-/// Tries again what fails by the store's fault.
+/// Retries requests that fail because of the store.
 async fn patiently<T, F>(mut call: impl FnMut() -> F) -> Result<T, Refused>
 where
     F: Future<Output = Result<T, Refused>>,
