@@ -1,4 +1,4 @@
-//! The state of a build as its events tell it.
+//! The state of a build, derived from its events.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -9,21 +9,21 @@ use kiln_proto::v1;
 use super::Happening;
 use super::lines::Lines;
 
-/// Lines of a step's log that are kept for the case that it fails.
+/// Number of log lines kept of each step, in case it fails.
 const TAIL_LINES: usize = 20;
 
-/// One action of a build.
+/// An action of a build.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Key {
     /// The step.
     pub step: String,
-    /// Such as `linux/amd64`.
+    /// Its platform, such as `linux/amd64`.
     pub platform: String,
     /// The target's name.
     pub target: String,
-    /// Which shard, from 0.
+    /// The index of its shard, from 0.
     pub shard: u32,
-    /// Of how many.
+    /// The number of shards.
     pub shards: u32,
 }
 
@@ -34,18 +34,18 @@ impl From<v1::StepRef> for Key {
     }
 }
 
-/// What is known of an action.
+/// The state of an action.
 #[derive(Debug, Default)]
 pub struct Step {
-    /// Where it runs or ran.
+    /// The worker that runs or ran it.
     pub worker: String,
-    /// Since when it runs, by this machine's clock.
+    /// When it started running, by this machine's clock.
     pub since: Option<Instant>,
-    /// Its last lines.
+    /// Its last lines of output.
     pub tail: VecDeque<String>,
     /// Its result.
     pub finished: Option<v1::StepFinished>,
-    /// It waits for a worker.
+    /// Whether it waits for a worker.
     pub queued: bool,
     open: HashMap<String, Lines>,
 }
@@ -57,35 +57,35 @@ pub struct Board {
     pub build: String,
     /// The actions in the plan's order.
     pub steps: IndexMap<Key, Step>,
-    /// The artifacts that came.
+    /// The artifacts so far.
     pub artifacts: Vec<v1::Artifact>,
-    /// How to run the artifacts that are here.
+    /// How to run the downloaded artifacts.
     pub starts: Vec<String>,
-    /// Each pair of platform and target once.
+    /// Each pair of platform and target.
     pub targets: Vec<(String, String)>,
-    /// When the user's command began; none where it joined a build that somebody else began.
+    /// When the user's command started; `None` if it follows a build started elsewhere.
     pub began: Option<Instant>,
-    /// When the last event happened, by the farm's clock.
+    /// The time of the last event, by the farm's clock.
     pub at: Option<prost_types::Timestamp>,
     /// The steps that are dependency layers.
     pub layers: HashSet<String>,
 }
 
-/// How far a build is.
+/// A build's progress.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Actions with a result.
+    /// Number of actions with a result.
     pub done: usize,
-    /// All actions.
+    /// Number of all actions.
     pub all: usize,
-    /// Actions that run.
+    /// Number of running actions.
     pub running: usize,
-    /// Actions that wait for a worker.
+    /// Number of actions that wait for a worker.
     pub queued: usize,
 }
 
 impl Board {
-    /// Takes an event in. Artifacts and the end are the caller's, who knows more about them.
+    /// Handles an event. The caller handles artifacts and the end, about which it knows more.
     pub fn take(&mut self, event: v1::event::Event) -> Vec<Happening> {
         use v1::event::Event;
         match event {
@@ -97,7 +97,7 @@ impl Board {
             Event::StepStarted(v1::StepStarted { step, worker }) => {
                 let key = key(step);
                 let step = self.steps.entry(key.clone()).or_default();
-                // After a lost worker the action starts afresh, and so does its log.
+                // After a lost worker the action starts again, and so does its log.
                 *step = Step { worker: worker.clone(), since: Some(Instant::now()), ..Step::default() };
                 vec![Happening::StepStarted { key, worker }]
             }
@@ -140,7 +140,7 @@ impl Board {
                 text.push('\n');
             }
             text.push_str(&format!(
-                "[{} bytes are left out here; see all with `kiln logs {} {}`]\n",
+                "[{} bytes omitted; see all with `kiln logs {} {}`]\n",
                 log.skipped_bytes, self.build, key.step
             ));
         }
@@ -173,7 +173,7 @@ impl Board {
         happenings
     }
 
-    /// How far it is.
+    /// The build's progress.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts { all: self.steps.len(), ..Counts::default() };
         for step in self.steps.values() {
@@ -184,17 +184,17 @@ impl Board {
         counts
     }
 
-    /// The actions that run, and for how long they have.
+    /// The running actions, and how long each has been running.
     pub fn running(&self) -> impl Iterator<Item = (&Key, Duration)> {
         self.steps.iter().filter_map(|(key, step)| Some((key, step.since?.elapsed())))
     }
 
-    /// How long the user's command has run.
+    /// How long the user's command has been running.
     pub fn elapsed(&self) -> Option<Duration> {
         self.began.map(|began| began.elapsed())
     }
 
-    /// What to call an action: its step, and what tells it from the others.
+    /// An action's label: its step, and what distinguishes it from other actions of that step.
     pub fn label(&self, key: &Key) -> String {
         let mut label = key.step.clone();
         if key.shards > 1 {
@@ -206,13 +206,14 @@ impl Board {
         label
     }
 
-    /// What to call a target: its platform, or its own name where several have that platform.
+    /// A target's label: its platform, or its own name if several targets have that platform.
     pub fn target_label<'a>(&self, platform: &'a str, target: &'a str) -> &'a str {
         let same_platform = self.targets.iter().filter(|(other, _)| other == platform).count();
         if same_platform > 1 { target } else { platform }
     }
 
-    /// The directory below the output directory for artifacts of a platform and target; none for a build of one.
+    /// The directory below the output directory for artifacts of a platform and target; `None` for a build with only
+    /// one.
     pub fn directory(&self, platform: &str, target: &str) -> Option<String> {
         if self.targets.len() <= 1 {
             return None;
@@ -227,7 +228,8 @@ impl Board {
         Some(if same_platform > 1 { format!("{platform_dir}-{}", plain(target)) } else { platform_dir })
     }
 
-    /// The first dependency layer that hit in an earlier build and had to run in this one. Other steps miss after every edit.
+    /// The first dependency layer that was a hit in an earlier build and had to run in this one. Other steps miss after
+    /// every edit.
     pub fn surprising(&self) -> Option<&Key> {
         let hit_before =
             |step: &Step| step.finished.as_ref().is_some_and(|finished| finished.ok && finished.hit_before);
@@ -235,7 +237,7 @@ impl Board {
         self.steps.iter().find(|(key, step)| is_layer(key) && hit_before(step)).map(|(key, _)| key)
     }
 
-    /// The actions that failed by themselves.
+    /// The actions that failed.
     pub fn failed(&self) -> impl Iterator<Item = (&Key, &Step, &v1::StepFinished)> {
         self.steps.iter().filter_map(|(key, step)| {
             step.finished.as_ref().filter(|finished| !finished.ok).map(|finished| (key, step, finished))
@@ -244,7 +246,7 @@ impl Board {
 }
 
 impl Step {
-    /// Keeps text for the tail.
+    /// Keeps text for the last lines.
     pub fn keep(&mut self, text: &str) {
         for line in text.lines() {
             if self.tail.len() == TAIL_LINES {

@@ -1,4 +1,4 @@
-//! One JSON object a line on standard output, for programs.
+//! One JSON object per line on standard output, for programs.
 
 use std::io::Write;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::{Board, Happening, Key, Show, Work, cache_word, status_word};
 
-/// The version of the objects' shape: raised when a field changes its meaning or goes, not when one is added.
+/// The version of the objects' format: increased when a field changes its meaning or is removed, not when one is added.
 const SCHEMA: u32 = 1;
-/// How often an object tells how far a transfer is.
+/// Interval between objects about a transfer's progress.
 const WORK_EVERY: Duration = Duration::from_secs(1);
 
 /// Writes each happening as an object with a `type`, the `schema` and a time.
@@ -19,10 +19,10 @@ pub(super) struct Json {
     worked: Option<Instant>,
 }
 
-/// Writes an object with the schema's version and when it happened: by the farm's clock where that is known.
+/// Writes an object with the schema's version and its time, by the farm's clock if known.
 fn write(mut object: Value, at: Option<prost_types::Timestamp>) -> std::io::Result<()> {
     let at = at.unwrap_or_else(|| SystemTime::now().into());
-    // To the millisecond: the timestamp's own form has as many digits as it needs.
+    // Truncated to milliseconds, because the timestamp's format has as many digits as it needs.
     let at = prost_types::Timestamp { nanos: at.nanos / 1_000_000 * 1_000_000, ..at };
     object["schema"] = SCHEMA.into();
     object["at"] = at.to_string().into();
@@ -56,7 +56,7 @@ impl Show for Json {
                 "total_bytes": work.total,
                 "bytes_per_second": work.rate(),
             });
-            // Who does not read any more is found out by the next event.
+            // A closed pipe is noticed at the next event.
             let _ = write(object, None);
         }
     }
@@ -134,7 +134,7 @@ fn step_finished(finished: &v1::StepFinished) -> Value {
     })
 }
 
-/// An object about a step, with `more` in it.
+/// An object about a step, extended by `more`.
 fn of_step(kind: &str, key: &Key, more: Value) -> Value {
     let mut object = json!({ "type": kind, "step": key.step, "platform": key.platform, "target": key.target });
     if let (Some(object), Value::Object(more)) = (object.as_object_mut(), more) {

@@ -1,7 +1,7 @@
-//! What a user sees of a build while it runs.
+//! The display of a running build.
 //!
-//! The [`Board`] turns a build's events into happenings and keeps what a summary needs; a [`Show`] puts them on a
-//! terminal, in a pipe or into JSON.
+//! The [`Board`] turns a build's events into happenings and keeps what a summary needs; a [`Show`] displays them on a
+//! terminal, in a pipe or as JSON.
 
 mod board;
 mod json;
@@ -40,87 +40,87 @@ pub enum Progress {
     Json,
 }
 
-/// Something to show.
+/// Something to display.
 #[derive(Debug, Clone)]
 pub enum Happening {
-    /// The build began, or was taken up again by a restarted coordinator.
+    /// The build started, or was resumed by a restarted coordinator.
     Started(v1::BuildStarted),
-    /// A step runs.
+    /// A step started running.
     StepStarted {
-        /// Which.
+        /// The action.
         key: Key,
-        /// Where.
+        /// The worker.
         worker: String,
     },
-    /// Output of a step, in whole lines where it has any.
+    /// Output of a step, in complete lines if possible.
     Log {
-        /// Which.
+        /// The action.
         key: Key,
         /// `stdout` or `stderr`.
         stream: String,
-        /// The text, with its line ends.
+        /// The text, including line ends.
         text: String,
     },
-    /// A step has its result.
+    /// A step finished.
     StepFinished {
-        /// Which.
+        /// The action.
         key: Key,
         /// The result.
         finished: v1::StepFinished,
     },
-    /// An artifact is there, at its place on this machine.
+    /// An artifact was written on this machine.
     Artifact {
         /// The artifact.
         artifact: v1::Artifact,
-        /// Its place.
+        /// Its path.
         path: PathBuf,
     },
-    /// A target came to its end.
+    /// A target finished.
     TargetFinished(v1::TargetFinished),
-    /// Artifacts were taken to where they are used from.
+    /// An artifact was delivered to a destination.
     Delivered(Delivered),
-    /// A target stands still.
+    /// A target is waiting.
     Waiting(v1::Waiting),
     /// A warning.
     Warning(String),
-    /// The end.
+    /// The build ended.
     Finished {
         /// How it ended.
         finished: v1::BuildFinished,
-        /// What was sent for it.
+        /// What was uploaded for it.
         moved: Moved,
     },
 }
 
-/// What was taken where.
+/// A delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivered {
     /// The artifact's name.
     pub name: String,
     /// `pushed`, `loaded`, or `joined` to one layout for all platforms.
     pub how: &'static str,
-    /// Under which name it is there.
+    /// The artifact's name at the destination.
     pub reference: String,
-    /// The digest that names it there.
+    /// Its digest at the destination.
     pub digest: String,
-    /// Bytes that were sent, and bytes that were there.
+    /// Bytes that were sent, and bytes that were already there.
     pub bytes: (u64, u64),
 }
 
-/// Shows a build.
+/// Displays a build.
 pub trait Show: Send {
-    /// Shows what happened; `board` knows of it already. An error is of standard output, which is data: what nobody hears on
-    /// standard error is none.
+    /// Displays a happening, which `board` already includes. Only standard output, which is data, can cause an error;
+    /// failures to write to standard error are ignored.
     fn happening(&mut self, board: &Board, happening: &Happening) -> std::io::Result<()>;
-    /// Words beside the build, such as that it is being cancelled.
+    /// Displays a message, such as that the build is being cancelled.
     fn note(&mut self, text: &str);
-    /// Shows how far a scan or a transfer is that takes longer than a moment; `None` once it has ended.
+    /// Displays the progress of a scan or a transfer that takes longer than a moment; `None` when it has ended.
     fn work(&mut self, work: Option<&Work>);
-    /// Called once a second while a build is followed, for whoever says that it still runs.
+    /// Called once per second while a build is followed, to show that it is still running.
     fn tick(&mut self, board: &Board);
 }
 
-/// The show that was asked for. `auto` is a terminal's where standard error is one. The command began at `began`.
+/// The requested display. `auto` is `tty` if standard error is a terminal. The command started at `began`.
 pub fn show(progress: Progress, began: Instant) -> Box<dyn Show> {
     match progress {
         Progress::Json => Box::new(json::Json::default()),

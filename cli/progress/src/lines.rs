@@ -1,18 +1,18 @@
-//! Bytes of a log, as they come, to text in whole lines.
+//! Converts a log's bytes into text in complete lines.
 //!
-//! Invariant: the texts joined are the bytes, with what is no UTF-8 replaced; no character is torn.
+//! Invariant: the concatenated texts equal the bytes, with invalid UTF-8 replaced; no character is split.
 
-/// A line longer than this is shown in pieces.
+/// Longer lines are shown in pieces.
 const LONGEST_BYTES: usize = 16 * 1024;
 
-/// What has come of a line that has not ended.
+/// The beginning of a line that has not ended yet.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     rest: Vec<u8>,
 }
 
 impl Lines {
-    /// Takes bytes; gives the lines that are complete.
+    /// Adds bytes; returns the complete lines.
     pub(super) fn push(&mut self, data: &[u8]) -> Option<String> {
         self.rest.extend_from_slice(data);
         let end = match self.rest.iter().rposition(|byte| *byte == b'\n') {
@@ -25,13 +25,13 @@ impl Lines {
         (!lines.is_empty()).then(|| String::from_utf8_lossy(&lines).into_owned())
     }
 
-    /// What is left at the end, without a line's end.
+    /// The rest at the end, without a line end.
     pub(super) fn finish(self) -> Option<String> {
         (!self.rest.is_empty()).then(|| String::from_utf8_lossy(&self.rest).into_owned())
     }
 }
 
-/// How many bytes of `data` there are before a character that is not complete.
+/// The number of bytes of `data` before an incomplete character.
 fn whole_characters(data: &[u8]) -> usize {
     let tail = data.len().saturating_sub(3);
     let start = (tail..data.len()).rev().find(|at| data[*at] & 0b1100_0000 != 0b1000_0000);

@@ -1,4 +1,4 @@
-//! Lines for a pipe or a file: what a CI system keeps.
+//! Lines for a pipe or a file, such as a CI system's log.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -7,17 +7,17 @@ use super::waiting::waiting_words;
 use super::{Board, Happening, Show, Work, cache_word, status_word, summary};
 use kiln_terminal::{self as terminal, Look, colours, harmless, paint, say, say_warning, shown};
 
-/// After this much silence a line tells that the build goes on.
+/// After this long without output, a line shows that the build is still running.
 const HEARTBEAT: Duration = Duration::from_secs(30);
-/// How often a line tells how far a transfer is.
+/// Interval between lines about a transfer's progress.
 const WORK_EVERY: Duration = Duration::from_secs(10);
 
-/// Writes a line to standard error for each line of output, with its step before it.
+/// Writes each line of output to standard error, prefixed with its step.
 #[derive(Default)]
 pub(super) struct Plain {
     /// When the last line was written.
     spoke: Option<Instant>,
-    /// When the last line about a transfer was.
+    /// When the last line about a transfer was written.
     worked: Option<Instant>,
 }
 
@@ -84,7 +84,7 @@ impl Show for Plain {
     }
 }
 
-/// How far a build is, in one line.
+/// A build's progress in one line.
 pub(super) fn counts_words(board: &Board) -> String {
     let counts = board.counts();
     let mut words = format!("{}/{} steps", counts.done, counts.all);
@@ -100,7 +100,7 @@ pub(super) fn counts_words(board: &Board) -> String {
     words
 }
 
-/// What a silent build does.
+/// The current activity of a silent build.
 fn heartbeat_words(board: &Board) -> String {
     let running: Vec<String> =
         board.running().map(|(key, time)| format!("{} ({})", board.label(key), terminal::duration(time))).collect();
@@ -116,7 +116,7 @@ pub(super) fn started_words(started: &kiln_proto::v1::BuildStarted) -> String {
     format!("build {} {again}: {}, {steps}", started.build, name.trim())
 }
 
-/// The last line about a target, where there are several or it was emulated.
+/// The last line about a target, if there are several or it was emulated.
 pub(super) fn target_words(board: &Board, finished: &kiln_proto::v1::TargetFinished) -> Option<String> {
     let emulated = if finished.emulated { " (emulated)" } else { "" };
     if board.targets.len() <= 1 && emulated.is_empty() {
@@ -127,13 +127,13 @@ pub(super) fn target_words(board: &Board, finished: &kiln_proto::v1::TargetFinis
     Some(format!("target {}{emulated}: {word}{why}", board.target_label(&finished.platform, &finished.target)))
 }
 
-/// The line about what was taken somewhere.
+/// The line about a delivery.
 pub(super) fn delivered_words(delivered: &super::Delivered) -> String {
     let (sent, present) = (terminal::size(delivered.bytes.0), terminal::size(delivered.bytes.1));
     if delivered.how == "joined" {
         return format!("joined {}: the image for all platforms, {present}", delivered.reference);
     }
-    format!("{} {}: sent {sent}, {present} were there", delivered.how, delivered.reference)
+    format!("{} {}: sent {sent}, {present} already there", delivered.how, delivered.reference)
 }
 
 /// The last line about a step.
@@ -143,7 +143,7 @@ pub(super) fn finished_words(finished: &kiln_proto::v1::StepFinished) -> String 
     if finished.ok {
         return format!("done in {time} ({cache})");
     }
-    // Why, the summary says.
+    // The summary shows why.
     if finished.no_exit_code {
         return format!("FAILED after {time}");
     }

@@ -1,4 +1,4 @@
-//! The end of a build in words: each step, where it ran and how long, what was sent, and why it failed.
+//! The summary of a build: each step, where it ran and how long, what was uploaded, and why it failed.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use kiln_proto::v1::step_finished::Cache;
 use super::{Board, told};
 use kiln_terminal::{Look, Table, colours, duration, fixed, flexible, harmless, last_overwrite, paint, shown, size};
 
-/// The word for how a build ended, as scripts read it.
+/// The word for a build's status, as used in scripts.
 pub fn status_word(status: v1::Status) -> &'static str {
     match status {
         v1::Status::Succeeded => "success",
@@ -21,7 +21,7 @@ pub fn status_word(status: v1::Status) -> &'static str {
     }
 }
 
-/// The word for where a step's result came from.
+/// The word for the source of a step's result.
 pub fn cache_word(cache: Cache) -> &'static str {
     match cache {
         Cache::Hit => "hit",
@@ -30,7 +30,7 @@ pub fn cache_word(cache: Cache) -> &'static str {
     }
 }
 
-/// The end of a build in words.
+/// Writes the summary of a build.
 pub fn summary(board: &Board, finished: &v1::BuildFinished, moved: &Moved) -> String {
     let mut out = String::new();
     for (key, step, result) in board.failed() {
@@ -67,7 +67,7 @@ pub fn summary(board: &Board, finished: &v1::BuildFinished, moved: &Moved) -> St
     };
     let look = if finished.status() == v1::Status::Succeeded { Look::Good } else { Look::Bad };
     let word = paint(look, word);
-    // What the user waited for, with the scan, the upload and the download; of a build that was joined later, its own time.
+    // The time of the user's command, including scan, upload and download; if it joined later, the build's own time.
     let time = duration(board.elapsed().unwrap_or(Duration::from_millis(finished.duration_ms)));
     let (sent, reused) = (size(moved.bytes), size(moved.reused_bytes));
     out.push_str(&format!("build {}: {word} in {time}; sent {sent}, reused {reused}\n", harmless(&finished.build)));

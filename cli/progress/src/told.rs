@@ -1,4 +1,4 @@
-//! What the end of a build tells beside its table: why a step failed, and how to run what was made.
+//! Parts of the summary besides the table: why a step failed, and how to run artifacts.
 
 use std::path::Path;
 
@@ -16,13 +16,13 @@ pub(super) fn failure(result: &v1::StepFinished) -> String {
     }
 }
 
-/// The first error that a failed step printed, where its last lines, which are shown anyhow, do not hold it.
+/// The first error that a failed step printed, unless it is among the last lines, which are shown anyway.
 pub(super) fn first_error<'a>(step: &Step, result: &'a v1::StepFinished) -> &'a [String] {
     let is_shown = |line: &String| step.tail.iter().any(|last| last_overwrite(last).contains(line.trim_end()));
     if result.first_error.iter().all(is_shown) { &[] } else { &result.first_error }
 }
 
-/// How to run an artifact that lies at `path`.
+/// How to run an artifact at `path`.
 pub fn start(artifact: &v1::Artifact, path: &Path) -> Option<String> {
     if artifact.start.is_empty() {
         return None;
@@ -45,12 +45,12 @@ pub fn start(artifact: &v1::Artifact, path: &Path) -> Option<String> {
     Some(format!("run it: {said}"))
 }
 
-/// A program as a shell takes it: one without a slash would be looked for in `PATH`.
+/// A program for a shell, which would look up a name without a slash in `PATH`.
 fn program(path: &Path) -> String {
     if path.components().count() == 1 { word(&Path::new(".").join(path)) } else { word(path) }
 }
 
-/// A path as one word of a shell.
+/// A path as a single shell word.
 fn word(path: &Path) -> String {
     let text = path.to_string_lossy();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:,=".contains(c);

@@ -1,4 +1,5 @@
-//! A terminal: a live line for each running step, one for the whole build below them, and a line that stays for each that ended.
+//! The terminal display: a live line for each running step, one for the whole build below them, and a permanent line
+//! for each finished step.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -13,18 +14,18 @@ use kiln_terminal::{Look, colours, duration, harmless, last_overwrite, paint, sa
 
 const TICK: Duration = Duration::from_millis(120);
 
-/// Draws on standard error.
+/// Draws to standard error.
 pub(super) struct Tty {
     bars: MultiProgress,
     running: HashMap<Key, ProgressBar>,
-    /// How far the build is, below its steps.
+    /// The progress of the build, below its steps.
     whole: Option<ProgressBar>,
-    /// A scan or a transfer.
+    /// The progress of a scan or a transfer.
     work: Option<ProgressBar>,
     began: Instant,
 }
 
-/// A line's style: a sign that it lives, and what `template` says. `time` in it is how long the line is there.
+/// A line's style: a spinner and `template`, in which `time` is the age of the line.
 fn style(template: &str) -> ProgressStyle {
     let time = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
         let _ = out.write_str(&duration(state.elapsed()));
@@ -55,7 +56,7 @@ impl Tty {
         })
     }
 
-    /// Says how far the build is.
+    /// Updates the progress of the build.
     fn count(&mut self, board: &Board) {
         if board.steps.is_empty() {
             return;

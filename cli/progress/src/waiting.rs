@@ -1,4 +1,4 @@
-//! What is said of a target that stands still.
+//! Messages about a waiting target.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Board;
 use kiln_terminal as terminal;
 
-/// The line about what a target waits for; none where the wait is over.
+/// The line about what a target is waiting for; `None` if it no longer waits.
 pub(super) fn waiting_words(board: &Board, waiting: &v1::Waiting) -> Option<String> {
     if waiting.what.is_empty() {
         return None;
@@ -20,13 +20,13 @@ pub(super) fn waiting_words(board: &Board, waiting: &v1::Waiting) -> Option<Stri
     let who = if who.is_empty() { String::new() } else { format!("{who} | ") };
     let left = waiting.gives_up.and_then(|at| SystemTime::try_from(at).ok()).map(|at| {
         let left = at.duration_since(SystemTime::now()).unwrap_or_default();
-        // Whole seconds, so that equal waits read alike.
+        // In whole seconds, so that equal waits produce equal lines.
         format!(" (gives up in {})", terminal::duration(Duration::from_secs(left.as_secs_f64().round() as u64)))
     });
     Some(format!("{who}waiting for {}{}", waiting.what, left.unwrap_or_default()))
 }
 
-/// The same for programs; `what` is empty where the wait is over.
+/// The same for programs; `what` is empty if it no longer waits.
 pub(super) fn object(waiting: &v1::Waiting) -> Value {
     json!({
         "type": "waiting",

@@ -1,4 +1,4 @@
-//! Scans and transfers while they last: shown once they take longer than a moment.
+//! The progress of scans and transfers, shown if they take longer than a moment.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -10,37 +10,37 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use super::Show;
 use kiln_terminal::{duration, size};
 
-/// Work that ends before is not shown.
+/// Shorter work is not shown.
 const MOMENT: Duration = Duration::from_secs(1);
-/// How often it is shown.
+/// Interval between updates.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// How far a scan or a transfer is.
+/// The progress of a scan or a transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Work {
-    /// What is done, such as `uploading`.
+    /// The activity, such as `uploading`.
     pub what: String,
-    /// Bytes done.
+    /// Number of bytes done.
     pub done: u64,
-    /// Bytes to do; 0 where that is not known.
+    /// Total number of bytes; 0 if unknown.
     pub total: u64,
-    /// Since when it is done.
+    /// Time since its start.
     pub elapsed: Duration,
 }
 
 impl Work {
-    /// Bytes a second.
+    /// Bytes per second.
     pub fn rate(&self) -> u64 {
         let millis = u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
         self.done.saturating_mul(1000) / millis
     }
 
-    /// Whether it is counted in bytes.
+    /// Whether it is measured in bytes.
     pub fn is_counted(&self) -> bool {
         self.done > 0 || self.total > 0
     }
 
-    /// How much is done, and how fast; how long it takes where nothing is counted.
+    /// The amount done and the rate, or the elapsed time if nothing is measured.
     pub fn amounts(&self) -> String {
         if !self.is_counted() {
             return duration(self.elapsed);
@@ -52,7 +52,7 @@ impl Work {
         }
     }
 
-    /// In words, with the time that it will take if it goes on so.
+    /// The progress as text, with an estimate of the remaining time.
     pub fn words(&self) -> String {
         let rate = self.rate();
         let left = self.total.saturating_sub(self.done);
@@ -65,7 +65,7 @@ impl Work {
     }
 }
 
-/// Does `work`, and shows by `meter` how far it is once it takes longer than a moment; `what` may change meanwhile.
+/// Runs `work`, and shows its progress from `meter` once it takes longer than a moment; `what` may change meanwhile.
 pub async fn watched<T>(show: &mut dyn Show, what: &Cell<&str>, meter: &Meter, work: impl Future<Output = T>) -> T {
     let began = Instant::now();
     let mut ticks = interval_at(began + MOMENT, EVERY);

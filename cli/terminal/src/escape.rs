@@ -1,18 +1,19 @@
-//! Text from elsewhere: what of it may reach a terminal.
+//! Makes text from elsewhere safe for a terminal.
 //!
-//! Invariant: of all that steers a terminal only colours pass, and those only where colours are wanted.
+//! Invariant: of all control sequences only colours pass, and only if colours are wanted.
 
-/// Bytes of the longest colour sequence that is believed.
+/// Maximum length of a colour sequence, in bytes.
 const LONGEST_COLOUR: usize = 40;
 const RESET: &str = "\u{1b}[0m";
 
-/// Text without what could steer a terminal: escape sequences are dropped, other control characters and those that turn the
-/// direction of text are shown as signs.
+/// Text without control sequences: escape sequences are removed; other control characters, and those that change the
+/// text's direction, are shown as visible characters.
 pub fn harmless(text: &str) -> String {
     cleaned(text, false)
 }
 
-/// As [`harmless`], but colours stay where they are wanted. A line that ends coloured is set back, so that nothing after it is.
+/// Like [`harmless`], but keeps colours if `colours`. A line that ends coloured is reset, so that later text is not
+/// affected.
 pub fn shown(text: &str, colours: bool) -> String {
     if !colours || !text.contains('\u{1b}') {
         return harmless(text);
@@ -28,7 +29,7 @@ pub fn shown(text: &str, colours: bool) -> String {
     lines.collect()
 }
 
-/// Bytes without escape sequences, otherwise as they are: what a pipe or a file is given.
+/// Bytes without escape sequences, otherwise unchanged: for a pipe or a file.
 pub fn without_escapes(data: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(data.len());
     let mut rest = data;
@@ -47,7 +48,7 @@ pub fn without_escapes(data: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The length in bytes of the escape sequence at the start of `data`; 0 where there is none (ECMA-48, 5.4 and 8.3.89).
+/// The length in bytes of the escape sequence at the start of `data`; 0 if there is none (ECMA-48, 5.4 and 8.3.89).
 fn sequence(data: &[u8]) -> usize {
     let length = |rest: &[u8], wanted: fn(u8) -> bool| rest.iter().take_while(|byte| wanted(**byte)).count();
     match data {
@@ -71,7 +72,7 @@ fn sequence(data: &[u8]) -> usize {
     }
 }
 
-/// Whether an escape sequence only sets how text looks.
+/// Whether an escape sequence only changes the text's appearance.
 fn is_colour(sequence: &str) -> bool {
     let parameters = sequence.strip_prefix("\u{1b}[").and_then(|rest| rest.strip_suffix('m'));
     sequence.len() <= LONGEST_COLOUR
@@ -84,7 +85,7 @@ fn cleaned(text: &str, colours: bool) -> String {
     while let Some(char) = rest.chars().next() {
         let length = sequence(rest.as_bytes());
         if length > 0 {
-            // Each end of a sequence is an ASCII byte, or the end of a character that was taken whole.
+            // A sequence ends with an ASCII byte or a complete character.
             let (escape, after) = rest.split_at(length);
             if colours && is_colour(escape) {
                 out.push_str(escape);

@@ -1,4 +1,4 @@
-//! Words for people: sizes, times, colours, tables, and text from elsewhere made harmless.
+//! Output for people: sizes, times, colours, tables, and sanitised text.
 
 mod escape;
 mod table;
@@ -11,7 +11,8 @@ use console::Style;
 pub use escape::{harmless, shown, without_escapes};
 pub use table::{Column, Table, fixed, flexible, stdout_width};
 
-/// Decides once whether this process writes colours: on a terminal, unless `NO_COLOR`, `CLICOLOR=0` or `TERM=dumb` say otherwise.
+/// Decides once whether this process uses colours: on a terminal, unless `NO_COLOR`, `CLICOLOR=0` or `TERM=dumb` is
+/// set.
 pub fn choose_colours() {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let is = |name: &str, value: &str| set(name).is_some_and(|found| found == value);
@@ -24,25 +25,25 @@ pub fn choose_colours() {
     console::set_colors_enabled(wanted(std::io::stdout().is_terminal()));
 }
 
-/// Whether standard error takes colours.
+/// Whether to use colours on standard error.
 pub fn colours() -> bool {
     console::colors_enabled_stderr()
 }
 
-/// How Kiln's own words look on standard error.
+/// The appearance of Kiln's own messages on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
-    /// What went well.
+    /// A success.
     Good,
-    /// What went wrong.
+    /// A failure.
     Bad,
-    /// What deserves a look.
+    /// A warning.
     Warning,
     /// A step's name.
     Name,
 }
 
-/// Text with a look, where standard error takes colours.
+/// Text with this appearance, if standard error uses colours.
 pub fn paint(look: Look, text: &str) -> String {
     let style = Style::new().for_stderr();
     let style = match look {
@@ -54,17 +55,17 @@ pub fn paint(look: Look, text: &str) -> String {
     style.apply_to(text).to_string()
 }
 
-/// Says that something went wrong, and what.
+/// Prints an error to standard error.
 pub fn say_error(text: &str) {
     say(&format!("{} {text}", paint(Look::Bad, "error:")));
 }
 
-/// Warns, in words.
+/// Prints a warning to standard error.
 pub fn say_warning(text: &str) {
     say(&format!("{} {text}", paint(Look::Warning, "warning:")));
 }
 
-/// An error with its causes, on lines of their own.
+/// An error with its causes, one per line.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -79,23 +80,24 @@ pub fn chain(error: &dyn Error) -> String {
     harmless(&text)
 }
 
-/// Says something on standard error. A build goes on when nobody can hear it: a closed pipe and a full disk are no failures.
+/// Prints to standard error. Failures, such as a closed pipe or a full disk, are ignored: a build continues even if
+/// nobody can read it.
 pub fn say(text: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// A number with its noun, as in `1 step` and `2 steps`.
+/// A number with its noun, such as `1 step` and `2 steps`.
 pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// What a terminal would still show of a line that a progress bar wrote over and over.
+/// What a terminal would finally show of a line that a progress bar has overwritten.
 pub fn last_overwrite(line: &str) -> &str {
     line.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default()
 }
 
-/// A size in the unit that reads best.
+/// A size in the most readable unit.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {
@@ -110,7 +112,7 @@ pub fn size(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// A duration in the unit that reads best.
+/// A duration in the most readable units.
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -120,7 +122,7 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
-/// How long ago something was, in the one unit that reads best.
+/// The time since something happened, in the most readable unit.
 pub fn ago(age: Duration) -> String {
     let seconds = age.as_secs();
     match seconds {

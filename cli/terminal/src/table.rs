@@ -1,40 +1,41 @@
-//! Tables that fit where they are shown.
+//! Tables that adapt to their width.
 //!
-//! A terminal gets a table of its own width: long cells are cut, then the least important columns are left out. A pipe gets all.
+//! On a terminal, a table fits its width: long cells are truncated, then the least important columns are omitted. In a
+//! pipe, everything is shown.
 
 use console::{Term, measure_text_width, truncate_str};
 
 use super::harmless;
 
-/// Blanks between two columns.
+/// Spaces between two columns.
 const GAP: usize = 2;
-/// A cell is not cut below this, as long as there is a column to leave out instead.
+/// Cells are not truncated below this width while there is a column that can be omitted instead.
 const READABLE: usize = 12;
-/// A cell is never cut below this.
+/// Cells are never truncated below this width.
 const LEAST: usize = 4;
 
 /// A column of a table.
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
     title: &'static str,
-    /// Cells of it may be cut.
+    /// Whether its cells may be truncated.
     flexible: bool,
-    /// It may be left out; the higher, the sooner.
+    /// Whether it may be omitted (0: never); higher ranks are omitted first.
     optional: u8,
 }
 
-/// A column that is shown whole, always.
+/// A column that is always shown completely.
 pub const fn fixed(title: &'static str) -> Column {
     Column { title, flexible: false, optional: 0 }
 }
 
-/// A column whose cells may be cut.
+/// A column whose cells may be truncated.
 pub const fn flexible(title: &'static str) -> Column {
     Column { title, flexible: true, optional: 0 }
 }
 
 impl Column {
-    /// The column may be left out where there is no room; the higher, the sooner.
+    /// Allows the column to be omitted if there is no space; higher ranks are omitted first.
     #[must_use]
     pub const fn optional(self, rank: u8) -> Self {
         Self { optional: rank, ..self }
@@ -49,12 +50,12 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table of these columns, with their titles above them.
+    /// A table with these columns and their titles.
     pub fn new(columns: &[Column]) -> Self {
         Self { columns: columns.to_vec(), rows: Vec::new() }
     }
 
-    /// With these rows.
+    /// Adds these rows.
     #[must_use]
     pub fn with(mut self, rows: impl IntoIterator<Item = Vec<String>>) -> Self {
         self.rows.extend(rows);
@@ -71,7 +72,7 @@ impl Table {
         self.render(width(&Term::stderr()))
     }
 
-    /// The table in at most this many columns of a terminal; nothing trails.
+    /// The table in at most `width` columns of a terminal, without trailing spaces.
     pub fn render(&self, width: Option<usize>) -> String {
         let mut shown: Vec<usize> = (0..self.columns.len()).collect();
         let widths = loop {
@@ -100,7 +101,7 @@ impl Table {
         out
     }
 
-    /// The widths of these columns where they fit without a cell being cut too short to read.
+    /// The widths of these columns, if they fit without truncating cells to an unreadable width.
     fn fit(&self, shown: &[usize], width: Option<usize>) -> Option<Vec<usize>> {
         let natural = self.natural(shown);
         let Some(width) = width else { return Some(natural) };
@@ -119,7 +120,7 @@ impl Table {
             .collect()
     }
 
-    /// The widths with the widest flexible columns cut until all fit, or none is wider than `least`.
+    /// Narrows the widest flexible columns until all fit, or none is wider than `least`.
     fn squeeze(&self, shown: &[usize], width: usize, least: usize) -> Vec<usize> {
         let mut widths = self.natural(shown);
         while total(&widths) > width {
@@ -142,12 +143,12 @@ fn total(widths: &[usize]) -> usize {
     widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1)
 }
 
-/// The width of standard output, where it has one.
+/// The width of standard output, if it has one.
 pub fn stdout_width() -> Option<usize> {
     width(&Term::stdout())
 }
 
-/// The width of a terminal; of anything else what `COLUMNS` says, for it is seldom exported by chance.
+/// The width of a terminal; otherwise the value of `COLUMNS`, which is rarely exported by accident.
 fn width(term: &Term) -> Option<usize> {
     if let Some((_, columns)) = term.size_checked().filter(|_| term.is_term()) {
         return Some(usize::from(columns)).filter(|columns| *columns > 0);

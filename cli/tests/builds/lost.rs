@@ -58,7 +58,7 @@ fn a_worker_keeps_what_it_runs_while_the_coordinator_is_away() {
     farm.restart_coordinator();
     let built = build.end().well();
     let log = built.log();
-    assert!(log.ends_with("ends\n") && !log.contains("left out"), "{log}");
+    assert!(log.ends_with("ends\n") && !log.contains("omitted"), "{log}");
     let joined = farm.log("coordinator");
     assert!(joined.contains("running") && joined.matches("worker joined").count() == 2, "{joined}");
     assert!(!joined.contains("action runs again"), "the run that was under way is taken up: {joined}");

@@ -217,7 +217,7 @@ fn much_output_and_output_that_is_no_text_comes_through() {
     command.current_dir(dir.path());
     let failed = Ran::from(command);
     assert!(
-        failed.err.contains("bytes are left out") && failed.err.contains("oh no"),
+        failed.err.contains("bytes omitted") && failed.err.contains("oh no"),
         "expected the end of the output"
     );
 }
