@@ -141,7 +141,7 @@ fn what_cannot_be_in_an_image_is_refused_in_words() {
         farm.build(dir.path(), &[])
     };
     let twice = build(&[("dest = \"/usr/bin/shop\"", "dest = \"/srv/vendor/lib.txt\"")]);
-    refused(&twice, &["`srv/vendor/lib.txt` is in the tree twice"]);
+    refused(&twice, &["`srv/vendor/lib.txt` occurs twice in the tree"]);
     let leaving = build(&[("ln -s lib.txt", "ln -s ../../../etc/passwd")]);
     refused(&leaving, &["`/srv/vendor/link`", "leaves the image's root"]);
     let dynamic = build(&[("cc -static", "cc")]);

@@ -164,7 +164,7 @@ fn slirp4netns_leads_out_and_to_the_named_port_of_the_loopback_and_nowhere_else(
     let other = serve(Ipv4Addr::LOCALHOST, "other");
     let machine = serve(outward(), "machine");
     let farm = farm(&format!("nobody:{BASE}:65536\n"), named.port());
-    assert!(sandbox(&farm).contains("have one of their own (slirp4netns)"), "{}", sandbox(&farm));
+    assert!(sandbox(&farm).contains("have their own network (slirp4netns)"), "{}", sandbox(&farm));
     let attempts = [
         ("named", "127.0.0.1".to_owned(), named.port()),
         ("named6", "::1".to_owned(), named.port()),

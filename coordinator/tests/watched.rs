@@ -279,7 +279,7 @@ async fn health_is_told_over_http_and_grpc_and_ends_with_the_stop() {
     let told = tokio::time::timeout(PATIENCE, watch.message()).await.expect("expected a word before the end");
     assert_eq!(told.unwrap().unwrap().status(), ServingStatus::NotServing);
     let (status, words) = http::get(&farm.metrics, "/readyz");
-    assert_eq!((status, words.as_str()), (503, "the coordinator stops\n"));
+    assert_eq!((status, words.as_str()), (503, "the coordinator is stopping\n"));
     drop((watch, health));
     let ended = tokio::task::spawn_blocking(move || farm.child.0.wait().unwrap().success());
     assert!(tokio::time::timeout(PATIENCE, ended).await.expect("expected it to end").unwrap());

@@ -1,4 +1,4 @@
-//! Channels to a coordinator: one place that knows sizes, keepalives, TLS and credentials.
+//! Channels to a coordinator: the one place for message sizes, keepalives, TLS and credentials.
 //!
 //! Invariant: a token leaves this process only over TLS, or to this machine.
 
@@ -19,13 +19,13 @@ pub use dial::{Dial, Stream};
 pub use refusal::refusal;
 pub use stranger::stranger;
 
-/// Largest message that Kiln's servers and clients take, in bytes. Above REAPI's batch limit with room for the envelope.
+/// Maximum message size of Kiln's servers and clients, in bytes: REAPI's batch limit plus the envelope.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
-/// A connection to a farm, whose every call says who one is.
+/// A connection to a farm, whose every call carries the credentials.
 pub type Channel = InterceptedService<transport::Channel, Bearer>;
 
-/// A farm's address that is none or does not answer, or credentials that cannot be used.
+/// Why a farm cannot be reached, or the credentials cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
@@ -47,10 +47,10 @@ pub enum Error {
     Exposed { url: String },
 }
 
-/// The endpoint for a farm's URL; `grpc` and `grpcs` are taken for `http` and `https`.
+/// The endpoint for a farm's URL; `grpc` and `grpcs` mean `http` and `https`.
 ///
 /// # Errors
-/// Where the URL is none, or the credentials cannot be read.
+/// If the URL is invalid, or the credentials cannot be read.
 pub fn endpoint(url: &str, access: &Access) -> Result<Endpoint, Error> {
     let bad = || Error::Address { url: url.to_owned() };
     let normal = match url.split_once("://") {
@@ -85,15 +85,15 @@ pub fn endpoint(url: &str, access: &Access) -> Result<Endpoint, Error> {
     Ok(endpoint)
 }
 
-/// Connects, or says why that cannot be. Credentials are read anew.
+/// Connects. Credentials are read each time.
 ///
 /// # Errors
-/// As [`endpoint`]; and where nothing answers there, or what answers is not trusted.
+/// As for [`endpoint`], and if the server does not respond or is not trusted.
 pub async fn connect(url: &str, access: &Access) -> Result<Channel, Error> {
     Dial::new(url, access.clone()).connect().await
 }
 
-/// Whether what is sent to a farm at this URL can be read on the way: it is plain HTTP to another machine.
+/// Whether traffic to a farm at this URL can be read on the network: plain HTTP to another machine.
 pub fn is_exposed(url: &str) -> bool {
     !url.starts_with("unix://")
         && endpoint(url, &Access::default()).is_ok_and(|to| {

@@ -1,17 +1,17 @@
-//! Content-defined chunking: how a large blob is cut so that a small change leaves most of its pieces as they were.
+//! Content-defined chunking: cuts a large blob so that a small change leaves most of its chunks unchanged.
 //!
 //! FastCDC after Xia et al., "The Design of Fast Content-Defined Chunking for Data Deduplication Based Storage Systems"
 //! (IEEE TPDS 2020), with the parameters that REAPI recommends: clients and servers that follow it find the same cuts.
-//! Invariant: the chunks' concatenation is the blob; equal blobs give equal chunks, however their bytes came in.
+//! Invariant: the concatenation of the chunks is the blob; equal blobs have equal chunks, however their bytes arrived.
 
 use bytes::{Bytes, BytesMut};
 use fastcdc::v2020::{FastCDC, Normalization};
 
 /// Average length of a chunk, in bytes.
 pub const AVERAGE_BYTES: u64 = 512 * 1024;
-/// Shortest chunk but the last, in bytes.
+/// Minimum length of a chunk except the last, in bytes.
 pub const MIN_BYTES: u64 = AVERAGE_BYTES / 4;
-/// Longest chunk, in bytes. A blob up to this size is one chunk: itself.
+/// Maximum length of a chunk, in bytes. A blob up to this size is a single chunk.
 pub const MAX_BYTES: u64 = AVERAGE_BYTES * 4;
 /// Seed of the gear table.
 pub const SEED: u32 = 0;
@@ -23,7 +23,7 @@ pub struct Chunker {
 }
 
 impl Chunker {
-    /// A chunker at the start of a blob.
+    /// A chunker for a new blob.
     pub fn new() -> Self {
         Self::default()
     }
@@ -33,17 +33,17 @@ impl Chunker {
         self.pending.extend_from_slice(data);
     }
 
-    /// The next chunk whose end is known already; ask until there is none.
+    /// The next chunk whose end is already known; call it until it returns `None`.
     pub fn next_whole(&mut self) -> Option<Bytes> {
         if self.pending.len() < MAX_BYTES as usize { None } else { Some(self.cut()) }
     }
 
-    /// The next of the last chunks, once no more bytes come; ask until there is none.
+    /// The next of the remaining chunks at the end of the blob; call it until it returns `None`.
     pub fn next_last(&mut self) -> Option<Bytes> {
         if self.pending.is_empty() { None } else { Some(self.cut()) }
     }
 
-    /// What was pushed and not cut: the whole blob where [`next_whole`](Self::next_whole) was never asked.
+    /// The bytes that were pushed but not cut: the whole blob if [`next_whole`](Self::next_whole) was never called.
     pub fn rest(&mut self) -> Bytes {
         self.pending.split().freeze()
     }

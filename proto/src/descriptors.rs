@@ -1,15 +1,15 @@
-//! What the farm's services are called: for reflection, health, metrics, and whoever decides about calls.
+//! Names of the farm's services: for reflection, health, metrics and authorisation.
 //!
-//! Invariant: every method of every service that the coordinator offers is in [`methods`].
+//! Invariant: [`methods`] contains every method of every service that the coordinator offers.
 
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
-/// Descriptors of `kiln.v1`, an encoded `FileDescriptorSet`. Of REAPI's messages it holds names, and fields where somebody who
-/// calls by hand needs them.
+/// Descriptors of `kiln.v1`, an encoded `FileDescriptorSet`. Of REAPI's messages it contains the names, and the fields
+/// that a caller by hand needs.
 pub const KILN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kiln.bin"));
 
-/// The methods of Remote Execution's services, by path. `bazel-remote-apis` has no descriptors of them.
+/// The methods of Remote Execution's services, by path. `bazel-remote-apis` has no descriptors for them.
 pub const REMOTE_EXECUTION: &[&str] = &[
     "/build.bazel.remote.execution.v2.ActionCache/GetActionResult",
     "/build.bazel.remote.execution.v2.ActionCache/UpdateActionResult",
@@ -34,10 +34,10 @@ pub const REMOTE_EXECUTION: &[&str] = &[
     "/google.longrunning.Operations/WaitOperation",
 ];
 
-/// The path of every method that a descriptor set declares, such as `/kiln.v1.Builds/Submit`.
+/// The path of every method in a descriptor set, such as `/kiln.v1.Builds/Submit`.
 ///
 /// # Errors
-/// Where the bytes are no descriptor set.
+/// If the bytes are not a descriptor set.
 pub fn methods_of(encoded: &[u8]) -> Result<Vec<String>, prost::DecodeError> {
     let mut paths = Vec::new();
     for file in FileDescriptorSet::decode(encoded)?.file {
@@ -51,15 +51,15 @@ pub fn methods_of(encoded: &[u8]) -> Result<Vec<String>, prost::DecodeError> {
     Ok(paths)
 }
 
-/// The path of every method of Kiln's own services and of Remote Execution's.
+/// The paths of all methods of Kiln's own services and of Remote Execution's.
 pub fn methods() -> Vec<String> {
-    // What the compiler of this crate wrote can be read.
+    // Written by this crate's build script, so it is always valid.
     let mut paths = methods_of(KILN).unwrap_or_default();
     paths.extend(REMOTE_EXECUTION.iter().map(|path| (*path).to_owned()));
     paths
 }
 
-/// The services that [`methods`] belong to, each once.
+/// The services of [`methods`], each once.
 pub fn services() -> Vec<String> {
     let mut services: Vec<String> =
         methods().iter().filter_map(|path| Some(path.trim_start_matches('/').split_once('/')?.0.to_owned())).collect();

@@ -1,7 +1,6 @@
-//! Digests: which function, 32 bytes of hash, and the size.
+//! Digests: a function, 32 bytes of hash, and a size.
 //!
-//! Invariant: a [`Digest`] that came from the wire has a lower-case hex hash of the right length and a
-//! size that is not negative.
+//! Invariant: a [`Digest`] from the wire has a lower-case hex hash of the right length and a size that is not negative.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +9,7 @@ use sha2::Digest as _;
 
 use crate::reapi;
 
-/// A digest from outside that is none.
+/// Why a digest is invalid.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Error {
@@ -18,7 +17,7 @@ pub enum Error {
     Hash { hash: String },
     #[error("size {size} of blob `{hash}` is negative")]
     Size { hash: String, size: i64 },
-    #[error("digest function `{name}` is not served; use SHA256 or BLAKE3")]
+    #[error("digest function `{name}` is not supported; use SHA256 or BLAKE3")]
     Function { name: String },
     #[error("a digest is missing in the message")]
     Missing,
@@ -26,7 +25,7 @@ pub enum Error {
     Syntax { text: String },
 }
 
-/// The digest functions that Kiln serves. Both hash to 32 bytes.
+/// The supported digest functions. Both have 32-byte hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum DigestFunction {
     /// SHA-256, FIPS 180-4.
@@ -37,7 +36,8 @@ pub enum DigestFunction {
 }
 
 impl DigestFunction {
-    /// From REAPI's number; unset means SHA-256 (a hash of 64 digits names no other function that Kiln serves).
+    /// From REAPI's number; unset means SHA-256 (no other supported function has a hash of 64 digits without being
+    /// named).
     pub fn from_wire(value: i32) -> Result<Self, Error> {
         use reapi::digest_function::Value;
         match Value::try_from(value) {
@@ -57,7 +57,7 @@ impl DigestFunction {
         }
     }
 
-    /// The segment in resource names, where the function stands there.
+    /// The function's segment in resource names, if it has one.
     pub fn segment(self) -> Option<&'static str> {
         match self {
             Self::Sha256 => None,
@@ -121,7 +121,7 @@ impl Hasher {
         }
     }
 
-    /// Bytes so far.
+    /// Number of bytes so far.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -136,10 +136,10 @@ impl Hasher {
     }
 }
 
-/// Names a blob by its content.
+/// Identifies a blob by its content.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest {
-    /// Which function made the hash.
+    /// The hash function.
     pub function: DigestFunction,
     /// The hash.
     pub hash: [u8; 32],
@@ -153,7 +153,7 @@ impl Digest {
         function.digest(&[])
     }
 
-    /// Whether this names the empty blob.
+    /// Whether this is the empty blob's digest.
     pub fn is_empty(&self) -> bool {
         self.size == 0
     }
@@ -181,7 +181,7 @@ impl Digest {
         Self::new(function, &digest.hash, size)
     }
 
-    /// From an optional field that must be set.
+    /// From a field that must be set.
     pub fn required(function: DigestFunction, digest: Option<&reapi::Digest>) -> Result<Self, Error> {
         Self::from_wire(function, digest.ok_or(Error::Missing)?)
     }

@@ -1,12 +1,13 @@
-//! How many elements a message has, counted before it is decoded: an empty one takes two bytes on the wire and a hundred in memory.
+//! Counts a message's elements before it is decoded: an empty one takes two bytes on the wire and a hundred in memory.
 //!
-//! Invariant: what is counted is at least as much as what decoding allocates for, and counting itself allocates nothing.
+//! Invariant: the count is at least the number of elements that decoding allocates, and counting allocates nothing.
 
 use prost::DecodeError;
 use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-/// A kind of message: which of its fields are messages, and of which kind. Any other field with a length is one element.
+/// A type of message: which of its fields are messages, and of which type. Any other length-delimited field is one
+/// element.
 #[derive(Debug)]
 pub struct Kind {
     below: &'static [(u32, &'static Kind)],
@@ -28,34 +29,34 @@ pub static COMMAND: Kind = Kind { below: &[(2, &LEAF), (5, &PLATFORM)] };
 /// `Action`.
 pub static ACTION: Kind = Kind { below: &[(1, &LEAF), (2, &LEAF), (6, &LEAF), (10, &PLATFORM)] };
 
-/// Arguments, variables, outputs and properties of one command or action.
+/// Maximum number of arguments, variables, outputs and properties of one command or action.
 pub const MAX_OF_COMMAND: u64 = 500_000;
 
-/// Why a message is not decoded.
+/// Why a message was not decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It has too many elements.
     #[error("it has more than {most} elements")]
     TooMany {
-        /// The most that are taken.
+        /// The maximum number.
         most: u64,
     },
-    /// It is no message.
+    /// It is malformed.
     #[error(transparent)]
     Malformed(#[from] DecodeError),
 }
 
-/// Decodes a message of a kind that has at most so many elements.
+/// Decodes a message that may have at most `most` elements.
 ///
 /// # Errors
-/// Where it has more, or is none.
+/// If it has more, or is malformed.
 pub fn decode<M: prost::Message + Default>(kind: &Kind, data: &[u8], most: u64) -> Result<M, Error> {
     let mut left = most;
     count(kind, data, &mut left)?.ok_or(Error::TooMany { most })?;
     Ok(M::decode(data)?)
 }
 
-/// Takes a message's elements from what is left; none where that is too little.
+/// Subtracts a message's elements from `left`; `None` if there are too many.
 fn count(kind: &Kind, mut data: &[u8], left: &mut u64) -> Result<Option<()>, DecodeError> {
     while data.has_remaining() {
         let (tag, wire_type) = decode_key(&mut data)?;
@@ -64,7 +65,7 @@ fn count(kind: &Kind, mut data: &[u8], left: &mut u64) -> Result<Option<()>, Dec
             continue;
         }
         let length = decode_varint(&mut data)?;
-        // What is cut off is said by the decoder, in its words.
+        // A truncated field is reported by the decoder.
         let Some(inner) = usize::try_from(length).ok().and_then(|length| data.get(..length)) else {
             return Ok(Some(()));
         };

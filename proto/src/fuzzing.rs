@@ -1,6 +1,6 @@
-//! What `proto/fuzz` and the short form of it in `proto/tests/hostile_bytes.rs` feed with bytes that mean no good.
+//! Fuzz targets, used by `proto/fuzz` and, in a short form, by `proto/tests/hostile_bytes.rs`.
 //!
-//! Each function takes any bytes at all, and panics where something that must hold does not.
+//! Each function accepts any bytes, and panics if an invariant is violated.
 
 use prost::Message;
 
@@ -18,7 +18,7 @@ pub fn resource_name(data: &[u8]) {
     }
 }
 
-/// What workers and coordinators say to each other, read and written again.
+/// Messages between workers and coordinators, decoded and encoded again.
 pub fn link_message(data: &[u8]) {
     if let Ok(message) = v1::WorkerMessage::decode(data) {
         assert_eq!(v1::WorkerMessage::decode(message.encode_to_vec().as_slice()), Ok(message));

@@ -1,8 +1,8 @@
-//! Join tokens: what a worker needs to become a member of a farm, and to know the farm from an impostor.
+//! Join tokens: what a worker needs to become a member of a farm, and to distinguish the farm from an impostor.
 //!
-//! Form: `kiln-join.FINGERPRINT.SECRET`. The fingerprint is the SHA-256, in hex, of the farm's authority's certificate, which the
-//! coordinator shows at the end of its chain.
-//! Invariant: the secret goes only to a coordinator whose chain leads to the authority of that fingerprint.
+//! Form: `kiln-join.FINGERPRINT.SECRET`. The fingerprint is the SHA-256, in hex, of the certificate of the farm's
+//! authority, which the coordinator sends at the end of its chain.
+//! Invariant: the secret is only sent to a coordinator whose chain leads to the authority with that fingerprint.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 
 const PREFIX: &str = "kiln-join";
 
-/// Why a token, or the farm that it is shown to, is not taken.
+/// Why a token cannot be used, or not with this farm.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
@@ -47,7 +47,7 @@ impl Token {
         Self { fingerprint: fingerprint(authority), secret }
     }
 
-    /// The part that the coordinator knows.
+    /// The part that the coordinator checks.
     pub fn secret(&self) -> &str {
         &self.secret
     }
@@ -83,11 +83,11 @@ fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     hex::encode(Sha256::digest(certificate))
 }
 
-/// The authority of the farm at `url`, in PEM: the certificate that it shows which has the token's fingerprint. Nothing is sent there
-/// but a handshake; whoever trusts the answer and connects again knows that it is the farm.
+/// The authority of the farm at `url`, in PEM: the certificate with the token's fingerprint. Only a handshake is sent;
+/// a second connection that trusts this authority is sure to reach the farm.
 ///
 /// # Errors
-/// Where nothing answers there, or another farm does.
+/// If the server does not respond, or belongs to another farm.
 pub async fn authority(url: &str, token: &Token) -> Result<String, Error> {
     let unreachable = |reason: String| Error::Unreachable { url: url.to_owned(), reason };
     let bad = || Error::Address { url: url.to_owned() };
@@ -107,7 +107,7 @@ pub async fn authority(url: &str, token: &Token) -> Result<String, Error> {
     let shaken = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
     let chain = std::mem::take(&mut *seen.chain.lock().unwrap_or_else(PoisonError::into_inner));
     if chain.is_empty() {
-        let reason = shaken.err().map_or_else(|| "it shows no certificate".to_owned(), |error| error.to_string());
+        let reason = shaken.err().map_or_else(|| "it presented no certificate".to_owned(), |error| error.to_string());
         return Err(unreachable(reason));
     }
     let authority = chain.iter().find(|certificate| fingerprint(certificate) == token.fingerprint);
@@ -121,7 +121,7 @@ fn pem(certificate: &CertificateDer<'_>) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
-/// Looks at a chain, and trusts nothing: what it saw is compared with the fingerprint before anything is sent.
+/// Records a server's chain without trusting it: it is compared with the fingerprint before anything is sent.
 #[derive(Debug)]
 struct Seen {
     provider: Arc<CryptoProvider>,

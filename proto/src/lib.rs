@@ -30,7 +30,7 @@ pub use bazel_remote_apis::build::bazel::semver;
 pub use bazel_remote_apis::google::bytestream;
 /// `google.longrunning`.
 pub use bazel_remote_apis::google::longrunning;
-/// The well-known types that REAPI's messages hold. Kiln's own messages hold `prost_types`.
+/// The well-known types in REAPI's messages. Kiln's own messages use `prost_types`.
 pub use bazel_remote_apis::google::protobuf;
 /// `google.rpc`.
 pub use bazel_remote_apis::google::rpc;

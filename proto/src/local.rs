@@ -1,5 +1,5 @@
-//! The token of a coordinator that listens on loopback and was given nobody to ask for: it makes one when it starts, and the programs of its own
-//! user find it in a file.
+//! The token of a coordinator on loopback without configured authentication: it creates one when it starts, and its own
+//! user's programs find it in a file.
 //!
 //! Invariant: only its user can read the file, and a file that others could have written is not used.
 
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use tonic::transport::Uri;
 
-/// A token that is found as long as this lives.
+/// A published token; the file is removed on drop.
 #[derive(Debug)]
 pub struct Published {
     path: PathBuf,
@@ -30,53 +30,53 @@ impl Published {
 
 impl Drop for Published {
     fn drop(&mut self) {
-        // Another coordinator may have this port, and its own token there, by now.
+        // Another coordinator may have this port, and its own token in the file, by now.
         if std::fs::read_to_string(&self.path).is_ok_and(|found| found.trim() == self.token) {
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// Where a user's programs look for tokens: `$XDG_STATE_HOME/kiln/local`, else `~/.local/state/kiln/local`.
+/// The directory with the tokens: `$XDG_STATE_HOME/kiln/local`, else `~/.local/state/kiln/local`.
 fn directory() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")))?;
     Some(state.join("kiln/local"))
 }
 
-/// Home directories may be shared by machines, so the machine's name is part of the file's.
+/// The file's name contains the machine's, because home directories may be shared between machines.
 fn name(port: u16) -> String {
     let machine = rustix::system::uname().nodename().to_string_lossy().replace('/', "_");
     format!("{machine}-{port}")
 }
 
-/// Where this user's programs look for the token of the coordinator at this port of this machine.
+/// The file in which this user's programs find the token of the coordinator at this port of this machine.
 pub fn token_file(port: u16) -> Option<PathBuf> {
     Some(directory()?.join(name(port)))
 }
 
-/// Writes a token down for the coordinator at this port; in `otherwise` where the user has no home directory.
+/// Publishes a token for the coordinator at this port; in `otherwise` if the user has no home directory.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// If the file cannot be written.
 pub fn publish(port: u16, token: String, otherwise: &Path) -> io::Result<Published> {
     let directory = directory().unwrap_or_else(|| otherwise.to_owned());
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
     let path = directory.join(name(port));
-    // A temporary file is its user's alone from the beginning.
+    // A temporary file is readable only by its user from the start.
     let mut file = tempfile::NamedTempFile::new_in(&directory)?;
     writeln!(file, "{token}")?;
     file.persist(&path).map_err(|error| error.error)?;
     Ok(Published { path, token })
 }
 
-/// Where the token of the coordinator at a farm's URL would be; none where it is not on this machine.
+/// The token file of the coordinator at a farm's URL; `None` if it is not on this machine.
 pub(crate) fn place(uri: &Uri) -> Option<PathBuf> {
     let is_local = uri.scheme_str() == Some("http") && super::channel::is_this_machine(uri.host()?);
     is_local.then(|| token_file(uri.port_u16().unwrap_or(80)))?
 }
 
-/// The token in this file, where there is one and it is this user's own.
+/// The token in this file, if it exists and belongs to this user.
 pub(crate) fn read(path: &Path) -> Option<String> {
     use std::io::Read;
     let file = std::fs::File::open(path).ok()?;

@@ -1,6 +1,6 @@
-//! `google.rpc.PreconditionFailure`: how a farm names the blobs that it misses.
+//! `google.rpc.PreconditionFailure`: how a farm names missing blobs.
 //!
-//! Source: `google/rpc/error_details.proto`, and REAPI v2 on `Execution.Execute`: a violation for each blob, of type
+//! Source: `google/rpc/error_details.proto`, and REAPI v2 on `Execution.Execute`: one violation per blob, with the type
 //! `MISSING` and with the subject `blobs/{digest function, unless SHA256}/{hash}/{size}`, without the instance.
 
 use prost::Message;
@@ -42,12 +42,12 @@ pub fn missing(digests: &[Digest]) -> rpc::Status {
     let more = if digests.len() > 3 { format!(" and {} more", digests.len() - 3) } else { String::new() };
     rpc::Status {
         code: tonic::Code::FailedPrecondition as i32,
-        message: format!("the farm's store misses {}{more}; upload and execute again", named.join(", ")),
+        message: format!("the farm's store is missing {}{more}; upload and execute again", named.join(", ")),
         details: vec![protobuf::Any { type_url: TYPE_URL.to_owned(), value: failure.encode_to_vec() }],
     }
 }
 
-/// The subjects of the missing blobs that a status names; empty where it names none.
+/// The subjects of the missing blobs in a status; empty if there are none.
 pub fn subjects(status: &rpc::Status) -> Vec<String> {
     status
         .details
@@ -60,12 +60,12 @@ pub fn subjects(status: &rpc::Status) -> Vec<String> {
         .collect()
 }
 
-/// As a gRPC status, with its details where clients look for them.
+/// Converts to a gRPC status, with details where clients expect them.
 pub fn to_tonic(status: &rpc::Status) -> tonic::Status {
     tonic::Status::with_details(status.code.into(), status.message.clone(), status.encode_to_vec().into())
 }
 
-/// The status inside a gRPC status, with its details.
+/// Converts from a gRPC status, with its details.
 pub fn from_tonic(status: &tonic::Status) -> rpc::Status {
     match rpc::Status::decode(status.details()) {
         Ok(decoded) if !status.details().is_empty() => decoded,

@@ -1,6 +1,6 @@
-//! Names of the platform properties that an action may ask for and a worker offers.
+//! Names of the platform properties that an action may require and a worker may offer.
 //!
-//! Source for the first three: REAPI's `platform.md`. A name that is not in this list is refused.
+//! Source for the first three: REAPI's `platform.md`. Names that are not in this list are refused.
 
 /// `linux`.
 pub const OS_FAMILY: &str = "OSFamily";
@@ -14,37 +14,37 @@ pub const OS: &str = "kiln.os";
 pub const LIBC: &str = "kiln.libc";
 /// Such as `x86-64-v3`; a worker offers its own level and all below.
 pub const CPU_LEVEL: &str = "kiln.cpu-level";
-/// The CPU's name with a digest of its features, for results that only suit the CPU they were made on.
+/// The CPU's name with a digest of its features, for results that only work on the CPU they were made on.
 pub const CPU: &str = "kiln.cpu";
 /// Fingerprint of the worker's environment.
 pub const ENVIRONMENT: &str = "kiln.environment";
-/// `on`: an emulated worker, which takes nothing that does not ask for it.
+/// `on`: an emulated worker, which only runs actions that require this property.
 pub const EMULATED: &str = "kiln.emulated";
-/// CPUs to reserve, decimal, such as `2` or `0.5`. Not matched but reserved.
+/// CPUs to reserve, in decimal, such as `2` or `0.5`. Reserved rather than matched.
 pub const CPUS: &str = "kiln.cpus";
-/// Bytes of memory to reserve. Not matched but reserved.
+/// Bytes of memory to reserve. Reserved rather than matched.
 pub const MEMORY: &str = "kiln.memory";
-/// `on` where the action may reach the network. Not matched but granted.
+/// `on` if the action may access the network. Granted rather than matched.
 pub const NETWORK: &str = "kiln.network";
-/// Prefix of the names of an action's secrets, each `on`: `kiln.secret.NPM_TOKEN`. Not matched but granted. The name is part of
-/// the action and the value is not.
+/// Prefix of the names of an action's secrets, each `on`: `kiln.secret.NPM_TOKEN`. Granted rather than matched. The
+/// name is part of the action, the value is not.
 pub const SECRET_PREFIX: &str = "kiln.secret.";
-/// What runs the action: `sandbox`, `docker`, or `image-resolver`. An action that names an image asks for `docker`.
+/// What runs the action: `sandbox`, `docker`, or `image-resolver`. An action with an image uses `docker`.
 pub const EXECUTOR: &str = "kiln.executor";
 /// The executor on the worker's own system.
 pub const SANDBOX: &str = "sandbox";
 /// The executor in containers of the worker's Docker Engine.
 pub const DOCKER: &str = "docker";
-/// Not a command is run but a question answered, with the worker's Docker Engine and its credentials: which digest has the
-/// image of this name? The arguments are the name and the platform; standard output is the name with its digest.
+/// Resolves an image name to a digest with the worker's Docker Engine and its credentials, instead of running a
+/// command. The arguments are the name and the platform; standard output is the name with its digest.
 pub const IMAGE_RESOLVER: &str = "image-resolver";
-/// Not a platform property but an output node property, as REAPI's `NodeProperties` has it: a worker that offers it gives the
-/// permission bits of outputs where they are neither 0644 nor 0755.
+/// An output node property rather than a platform property, see REAPI's `NodeProperties`: a worker that offers it
+/// reports the permission bits of outputs unless they are 0644 or 0755.
 pub const UNIX_MODE: &str = "unix_mode";
-/// Prefix of free labels: `kiln.label.gpu`.
+/// Prefix of custom labels: `kiln.label.gpu`.
 pub const LABEL_PREFIX: &str = "kiln.label.";
 
-/// A CPU level and all below it: `x86-64-v3` runs what is made for `x86-64-v2`.
+/// A CPU level and all levels below it: `x86-64-v3` also runs code for `x86-64-v2`.
 pub fn cpu_levels(own: &str) -> Vec<String> {
     match own.rsplit_once("-v").map(|(base, level)| (base, level.parse::<u32>())) {
         Some((base, Ok(level))) => (1..=level.min(16)).map(|level| format!("{base}-v{level}")).collect(),
@@ -52,7 +52,7 @@ pub fn cpu_levels(own: &str) -> Vec<String> {
     }
 }
 
-/// Whether the farm knows a property of this name.
+/// Whether the farm knows a property with this name.
 pub fn is_known(name: &str) -> bool {
     matches!(
         name,
@@ -72,12 +72,12 @@ pub fn is_known(name: &str) -> bool {
     ) || name.strip_prefix(LABEL_PREFIX).is_some_and(|label| !label.is_empty())
 }
 
-/// Whether a worker must offer it, as opposed to granting or reserving it.
+/// Whether a worker must offer it, rather than grant or reserve it.
 pub fn is_matched(name: &str) -> bool {
     !matches!(name, CPUS | MEMORY | NETWORK) && !name.starts_with(SECRET_PREFIX)
 }
 
-/// What containers call the architecture that `ISA` names so.
+/// The container notation of an architecture named by `ISA`.
 pub fn architecture(isa: &str) -> Option<&'static str> {
     match isa {
         "x86-64" => Some("amd64"),
@@ -86,7 +86,7 @@ pub fn architecture(isa: &str) -> Option<&'static str> {
     }
 }
 
-/// Tools that a worker's probe looks for. A step that calls one of these is placed only where it is.
+/// Tools that a worker's probe looks for. A step that uses one of them only runs where it is installed.
 pub const PROBED_TOOLS: &[&str] = &[
     "autoreconf",
     "bundle",

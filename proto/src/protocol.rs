@@ -1,17 +1,17 @@
-//! Which Kiln programs may speak with one another: each call says which protocol its sender speaks.
+//! The compatibility of Kiln's programs: each call carries its sender's protocol version.
 //!
-//! Invariant: a skew of one works both ways, and more is refused before a call does anything. Every call of `kiln` and of a worker ends
-//! at the coordinator, so it alone compares. A program that names no protocol is no part of Kiln (another Remote Execution client), or
-//! older than the numbers; it is not refused.
+//! Invariant: a difference of one works in both directions; a larger one is refused before a call has any effect. Every
+//! call of `kiln` and of workers goes to the coordinator, so it alone compares. Callers without a version are not part
+//! of Kiln (other Remote Execution clients) or older than the versions; they are not refused.
 
-/// What this build speaks. Raised by one with a change that the version before does not understand; the code for the version before stays
-/// until the next raise. What was spoken before there were numbers is 1.
+/// This program's version. Increased by one with a change that the previous version does not understand; support for
+/// the previous version is kept until the next increase. The protocol before there were versions is 1.
 pub const PROTOCOL: u32 = 2;
 
-/// The header that carries the number.
+/// The header with the version.
 pub const HEADER: &str = "kiln-protocol";
 
-/// Two programs that are too far apart, or a number that is none. Its words are for whoever runs the caller.
+/// Two programs are too far apart, or a version is invalid. The text is for the caller's user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
@@ -29,10 +29,10 @@ pub enum Error {
     NoNumber,
 }
 
-/// Whether a coordinator that speaks [`PROTOCOL`] goes on with a caller that sent this.
+/// Whether a coordinator with [`PROTOCOL`] serves a caller that sent this version.
 ///
 /// # Errors
-/// In words that say which side is older.
+/// Which side is older.
 pub fn check(sent: &[u8]) -> Result<(), Error> {
     let text = std::str::from_utf8(sent).map_err(|_| Error::NoNumber)?;
     let theirs: u32 = text.parse().map_err(|_| Error::NoNumber)?;

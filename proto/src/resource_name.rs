@@ -2,34 +2,35 @@
 //!
 //! `{instance}/blobs/[{function}/]{hash}/{size}`, `{instance}/compressed-blobs/zstd/[{function}/]{hash}/{size}`
 //! for reading, with `uploads/{uuid}/` before `blobs` and anything after the size for writing, as
-//! `remote_execution.proto` of REAPI v2 says; and `{instance}/logs/{lease}/{stdout|stderr}` for the live output of a running action.
-//! Instance names may be empty or have several segments: parsing goes around the keywords.
+//! `remote_execution.proto` of REAPI v2 specifies; and `{instance}/logs/{lease}/{stdout|stderr}` for the live output of
+//! a running action.
+//! Instance names may be empty or have several segments: parsing searches for the keywords.
 
 use std::fmt;
 
 use crate::digest::{Digest, DigestFunction};
 
-/// Bytes of the longest name that is read: the farm keeps an upload by its name.
+/// Maximum length of a name in bytes: the farm keys uploads by their name.
 pub const MAX_NAME_BYTES: usize = 4096;
 
-/// A resource name that is none.
+/// Why a resource name is invalid.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Error {
-    #[error("resource name `{name}` is not understood; expected `[INSTANCE/]blobs/HASH/SIZE`")]
+    #[error("invalid resource name `{name}`; expected `[INSTANCE/]blobs/HASH/SIZE`")]
     Syntax { name: String },
     #[error("a resource name of {bytes} bytes; expected at most {MAX_NAME_BYTES}")]
     TooLong { bytes: usize },
-    #[error("compressor `{name}` is not served; use identity or zstd")]
+    #[error("compressor `{name}` is not supported; use identity or zstd")]
     Compressor { name: String },
     #[error(transparent)]
     Digest(#[from] crate::digest::Error),
 }
 
-/// How the bytes are on the wire.
+/// The encoding of the bytes on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Compression {
-    /// As they are.
+    /// Uncompressed.
     #[default]
     Identity,
     /// One or more zstd frames, RFC 8878.
@@ -39,9 +40,9 @@ pub enum Compression {
 /// A blob to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadName {
-    /// REAPI instance name, without slashes at its ends.
+    /// REAPI instance name, without leading or trailing slashes.
     pub instance: String,
-    /// Which blob.
+    /// The blob.
     pub digest: Digest,
     /// How it is sent.
     pub compression: Compression,
@@ -50,11 +51,11 @@ pub struct ReadName {
 /// A blob to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WriteName {
-    /// REAPI instance name.
+    /// REAPI instance name, without leading or trailing slashes.
     pub instance: String,
-    /// Chosen by the client; names this upload.
+    /// Chosen by the client to identify this upload.
     pub upload: String,
-    /// Which blob.
+    /// The blob.
     pub digest: Digest,
     /// How it is sent.
     pub compression: Compression,
@@ -71,7 +72,7 @@ fn syntax(name: &str) -> Error {
     Error::Syntax { name: name.chars().take(200).collect() }
 }
 
-/// Parses what follows the instance; returns what is left after the size.
+/// Parses the part after the instance; returns the segments after the size.
 fn parse_blob<'a>(segments: &'a [&'a str], name: &str) -> Result<(Digest, Compression, &'a [&'a str]), Error> {
     let (compression, rest) = match segments {
         ["blobs", rest @ ..] => (Compression::Identity, rest),
@@ -110,7 +111,7 @@ impl ReadName {
 }
 
 impl WriteName {
-    /// Parses a name; what follows the size is the client's own and ignored.
+    /// Parses a name; segments after the size are the client's own and ignored.
     pub fn parse(name: &str) -> Result<Self, Error> {
         let segments = segments(name)?;
         let at = segments

@@ -1,7 +1,7 @@
-//! Whose a lease is: the tenant's name before the instance's, where coordinator and workers speak of both.
+//! Scoped instance names: the tenant's name before the instance's, used between coordinator and workers.
 //!
-//! Form: `@TENANT/INSTANCE`; the default tenant's is the instance alone. Clients never say it: their tenant is found out from what they
-//! show, and an instance that begins so is refused.
+//! Form: `@TENANT/INSTANCE`; for the default tenant, only the instance. Clients never send the tenant, which follows
+//! from their credentials, and an instance that starts like this is refused.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,30 +9,30 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
-/// The header by which a worker shows for which lease it moves blobs: the lease's grant, in URL-safe base64.
+/// The header with the lease for which a worker transfers blobs: the lease's grant, in URL-safe base64.
 pub const LEASE_HEADER: &str = "kiln-lease";
 
-/// The instance of a tenant.
+/// The scoped name of a tenant's instance.
 pub fn scoped(tenant: &str, instance: &str) -> String {
     if tenant.is_empty() { instance.to_owned() } else { format!("@{tenant}/{instance}") }
 }
 
-/// The tenant and the instance.
+/// The tenant and the instance of a scoped name.
 pub fn split(scoped: &str) -> (&str, &str) {
     scoped.strip_prefix('@').and_then(|rest| rest.split_once('/')).unwrap_or(("", scoped))
 }
 
-/// Whether a client may name its instance so.
+/// Whether a client may use this instance name.
 pub fn is_lawful(instance: &str) -> bool {
     !instance.starts_with('@')
 }
 
-/// Adds the header to the calls that a worker makes for a lease.
+/// Adds the header to a worker's calls for a lease.
 #[derive(Debug, Clone, Default)]
 pub struct ForLease(Option<MetadataValue<Ascii>>);
 
 impl ForLease {
-    /// For the lease with this grant, as the coordinator sealed it; for none where it is empty.
+    /// For the lease with this grant, as sealed by the coordinator; empty for none.
     pub fn of(grant: &[u8]) -> Self {
         Self(Some(grant).filter(|grant| !grant.is_empty()).and_then(|grant| URL_SAFE_NO_PAD.encode(grant).parse().ok()))
     }

@@ -1,6 +1,6 @@
-//! Secrets between Kiln's processes, and what keeps them from leaving memory.
+//! Secrets exchanged between Kiln's processes, and how they are kept from leaving memory.
 //!
-//! Invariant: the value of a [`Secret`] or a [`Credential`] is neither shown by `Debug` nor left behind in the memory that held it.
+//! Invariant: the value of a [`Secret`] or a [`Credential`] is neither shown by `Debug` nor left in memory after use.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use zeroize::Zeroize;
 
 use crate::v1::{Credential, Secret};
 
-/// Fewest bytes of a secret: what is shorter cannot be masked without hiding half of what a step prints.
+/// Minimum length of a secret in bytes: shorter ones could not be masked without hiding half of a step's output.
 pub const MIN_BYTES: usize = 4;
-/// Most bytes of a secret: Linux takes no variable of more than 128 KiB.
+/// Maximum length of a secret in bytes: Linux limits variables to 128 KiB.
 pub const MAX_BYTES: usize = 64 << 10;
 
 impl fmt::Debug for Secret {
@@ -38,7 +38,7 @@ impl Drop for Credential {
     }
 }
 
-/// What keeps a value from being a secret, in words that follow its name and show nothing of it.
+/// Why a value cannot be a secret, as a phrase that follows its name and reveals nothing about the value.
 pub fn problem(value: &str) -> Option<String> {
     let bytes = value.len();
     if bytes < MIN_BYTES {
@@ -54,20 +54,20 @@ pub fn problem(value: &str) -> Option<String> {
     }
 }
 
-/// Whether `name` can name a secret: letters, digits and `_`, no digit first, as a shell has variables.
+/// Whether `name` is valid for a secret: letters, digits and `_`, not starting with a digit, as in shell variables.
 pub fn is_name(name: &str) -> bool {
     let mut characters = name.chars();
     characters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
         && characters.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// From now on neither this process nor any that it starts leaves its memory in a file when it crashes.
+/// Prevents core files of this process and of those that it starts.
 ///
-/// The limit is one byte and not none: of a process with that very limit Linux neither writes a core file, for it would have no
-/// room, nor runs the program that `core_pattern` may name, which it does for a limit of 0 (`fs/coredump.c`).
+/// The limit is one byte rather than zero: with exactly this limit Linux neither writes a core file, which would not
+/// fit, nor runs the program that `core_pattern` may name, which it does for a limit of 0 (`fs/coredump.c`).
 pub fn no_core_dumps() {
     let limit = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
-    // Where an earlier limit of 0 cannot be raised, that one stays.
+    // An earlier limit of 0 may be impossible to raise, and then stays.
     if setrlimit(Resource::Core, limit(1)).is_err() {
         let _ = setrlimit(Resource::Core, limit(0));
     }

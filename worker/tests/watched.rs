@@ -38,7 +38,7 @@ fn a_worker_without_a_coordinator_is_alive_but_not_ready_and_logs_json_where_ask
         .unwrap()
         .to_owned();
     assert_eq!(http::get(&address, "/healthz").0, 200);
-    assert_eq!(http::get(&address, "/readyz"), (503, "there is no link to the coordinator\n".to_owned()));
+    assert_eq!(http::get(&address, "/readyz"), (503, "no connection to the coordinator\n".to_owned()));
     let samples = http::samples(&address);
     for line in ["kiln_worker_running_leases 0", "kiln_worker_leases_total{outcome=\"worker_fault\"} 0"] {
         assert!(samples.iter().any(|sample| sample == line), "expected `{line}` in {samples:#?}");

@@ -161,7 +161,7 @@ impl Farm {
     pub async fn stranger(&self, status: &Status) -> Option<Error> {
         let url = self.url.clone();
         if status.message().starts_with("grpc-status header missing") {
-            return Some(Error::Stranger { url, what: "a web server answers there, not a coordinator".to_owned() });
+            return Some(Error::Stranger { url, what: "a web server responds there, not a coordinator".to_owned() });
         }
         // The farm's own refusals have no source; the transport's error for an unexpected response has one.
         let is_transport = std::error::Error::source(status).is_some();

@@ -214,6 +214,6 @@ mod tests {
         assert!(places(&image(&[("l", None)], "/srv"), &outputs(&[("l", absolute)])).is_ok());
         let two = outputs(&[("a/x", file("1")), ("b/x", file("2"))]);
         let twice = places(&image(&[("a", Some("/")), ("b", Some("/"))], "/"), &two).unwrap_err();
-        assert!(twice.contains("`x` is in the tree twice"), "{twice}");
+        assert!(twice.contains("`x` occurs twice in the tree"), "{twice}");
     }
 }

@@ -1,4 +1,4 @@
-//! What a client shows a farm, and whom it trusts: files on its disk, read anew for each connection.
+//! A client's credentials and trusted authorities: files that are read for each connection.
 
 use std::path::{Path, PathBuf};
 
@@ -6,10 +6,10 @@ use tonic::transport::{Certificate, Identity};
 
 use super::Bearer;
 
-/// The variable that holds a token. It is no argument: others see those.
+/// The variable with a token. It is not an argument, because others can see those.
 const TOKEN: &str = "KILN_TOKEN";
 
-/// Whom to trust and who one is. Nothing at all does for a farm on this machine.
+/// Trusted authority and credentials. A farm on this machine needs none.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[group(skip)]
 pub struct Access {
@@ -27,7 +27,7 @@ pub struct Access {
     pub token_file: Option<PathBuf>,
 }
 
-/// Credentials that cannot be used.
+/// Why credentials cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
@@ -39,9 +39,9 @@ pub enum Error {
     },
     #[error("`{given}` requires `{missing}`: a certificate is used with its key")]
     Pair { given: &'static str, missing: &'static str },
-    #[error("the certificate, its key or the authority cannot be used ({reason}); expected PEM")]
+    #[error("cannot use the certificate, its key or the authority ({reason}); expected PEM")]
     Certificate { reason: String },
-    #[error("{from} holds no token: expected one word of visible characters")]
+    #[error("{from} contains no token: expected one word of visible characters")]
     Token { from: String },
 }
 
@@ -63,7 +63,7 @@ impl Access {
         }
     }
 
-    /// Whether there is anything to show.
+    /// Whether there are any credentials.
     pub(super) fn is_given(&self) -> bool {
         self.cert.is_some() || self.has_token()
     }
@@ -72,7 +72,7 @@ impl Access {
         self.token_file.is_some() || variable().is_some()
     }
 
-    /// What each call says of who one is: the file's token, else the variable's.
+    /// The token for each call: from the file, or else from the variable.
     pub(super) fn bearer(&self) -> Result<Bearer, Error> {
         match (&self.token_file, variable()) {
             (Some(path), _) => Bearer::from_file(path),

@@ -13,17 +13,17 @@ use super::access::Error;
 use crate::local;
 use crate::protocol::{HEADER, PROTOCOL};
 
-/// How long a token that came from a file is used before the file is looked at again: short-lived ones are replaced there.
+/// How long a token from a file is used before the file is read again: short-lived tokens are replaced there.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// Says in each call which protocol is spoken, and who one is where there is a token. Cheap to clone.
+/// Adds the protocol version to each call, and the token if there is one. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Bearer(Option<Arc<Token>>);
 
 enum Token {
     /// From a variable, or from a file that may change.
     Given { file: Option<PathBuf>, value: Mutex<(Instant, MetadataValue<Ascii>)> },
-    /// In the file of a coordinator on this machine, which makes another whenever it starts.
+    /// In the file of a coordinator on this machine, which creates a new one whenever it starts.
     Local { file: PathBuf },
 }
 
@@ -46,7 +46,7 @@ impl Bearer {
         Self(Some(Arc::new(Token::Given { file, value: Mutex::new((Instant::now(), value)) })))
     }
 
-    /// What the coordinator on this machine has in this file at each call, where it has one.
+    /// Reads this file of a coordinator on this machine at each call, if it exists.
     pub(super) fn local(file: PathBuf) -> Self {
         Self(Some(Arc::new(Token::Local { file })))
     }
@@ -78,7 +78,7 @@ impl Token {
         if let Some(file) = file
             && held.0.elapsed() > FRESH
         {
-            // One that cannot be read just now is being replaced: the old one does for a while.
+            // A file that cannot be read at the moment is being replaced: the old token is used meanwhile.
             let value = read(file).unwrap_or_else(|_| held.1.clone());
             *held = (Instant::now(), value);
         }

@@ -1,4 +1,4 @@
-//! How a farm is reached: its address, what it is shown, and the network in between.
+//! How a farm is reached: its address, the credentials, and the network.
 
 use std::future::Future;
 use std::io;
@@ -13,19 +13,19 @@ use tower::util::BoxCloneSyncService;
 use super::{Access, Bearer, Channel, Error, endpoint, refusal};
 use crate::local;
 
-/// A connection, whatever it is made of.
+/// A connection of any kind.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 type Connector = BoxCloneSyncService<Uri, TokioIo<Box<dyn Stream>>, io::Error>;
 
-/// Reaches one farm again and again. Cheap to clone.
+/// Connects to one farm, repeatedly. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Dial {
     /// The farm's address.
     pub url: String,
     access: Access,
-    /// Another network than this machine's own.
+    /// A network other than this machine's own.
     connector: Option<Connector>,
 }
 
@@ -46,10 +46,10 @@ impl Dial {
         Self { url: url.into(), access: Access::default(), connector: Some(BoxCloneSyncService::new(connector)) }
     }
 
-    /// Connects, or says why that cannot be. Credentials are read anew.
+    /// Connects. Credentials are read each time.
     ///
     /// # Errors
-    /// Where the address is none, the credentials cannot be read, nothing answers there, or what answers is not trusted.
+    /// If the address is invalid, the credentials cannot be read, or the server does not respond or is not trusted.
     pub async fn connect(&self) -> Result<Channel, Error> {
         let endpoint = endpoint(&self.url, &self.access)?;
         let bearer = match local::place(endpoint.uri()).filter(|_| !self.access.is_given()) {

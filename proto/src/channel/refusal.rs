@@ -1,9 +1,9 @@
-//! Why one end of a connection does not trust the other, in words.
+//! Explains why one end of a connection does not trust the other.
 //!
-//! The TLS library's errors come wrapped in those of the transport; they are told apart by its own words. With TLS 1.3 a server's
-//! refusal of a client's certificate arrives after the handshake, as the failure of the first call.
+//! The TLS library's errors are wrapped in those of the transport and can only be distinguished by their text. With TLS
+//! 1.3, a server's refusal of a client certificate arrives after the handshake, as a failure of the first call.
 
-/// What TLS says, and what it means to who reads it.
+/// The TLS library's texts, and their meaning for the user.
 const MEANINGS: &[(&str, &str)] = &[
     (
         "peer certificate: BadSignature",
@@ -22,25 +22,21 @@ const MEANINGS: &[(&str, &str)] = &[
     ("invalid peer certificate: Expired", "its certificate has expired; the farm's operator must replace it"),
     ("not valid yet", "its certificate is not valid yet; is this machine's clock right?"),
     ("HTTP/2 was not negotiated", "it speaks TLS but not gRPC; is there a coordinator at this address?"),
-    ("InvalidContentType", "it speaks no TLS; expected `http://` for such a coordinator"),
-    ("fatal alert: CertificateExpired", "it refuses this client's certificate, which has expired; get a new one"),
-    (
-        "fatal alert: UnknownCA",
-        "it refuses this client's certificate, which is signed by another authority than the farm's",
-    ),
+    ("InvalidContentType", "it does not speak TLS; use `http://` for such a coordinator"),
+    ("fatal alert: CertificateExpired", "it rejected this client's certificate, which has expired; get a new one"),
+    ("fatal alert: UnknownCA", "it rejected this client's certificate, which is not signed by the farm's authority"),
     (
         "fatal alert: BadCertificate",
-        "it refuses this client's certificate; expected one created by `kiln farm certificate` for this farm",
+        "it rejected this client's certificate; expected one created by `kiln farm certificate` for this farm",
     ),
-    ("fatal alert: DecryptError", "it refuses this client's certificate; expected one of this farm's own authority"),
+    ("fatal alert: DecryptError", "it rejected this client's certificate; expected one of this farm's own authority"),
     (
         "fatal alert: CertificateUnknown",
-        "it refuses this client's certificate; expected one of this farm's own authority",
+        "it rejected this client's certificate; expected one of this farm's own authority",
     ),
 ];
 
-/// Why the other end is not trusted, or does not trust this one; none where an error is about something else, and trying again may
-/// help.
+/// Why one end does not trust the other; `None` if an error has another reason, so that a retry may help.
 pub fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let said = super::words(error);
     let (_, meaning) = MEANINGS.iter().find(|(word, _)| said.contains(word))?;

@@ -1,7 +1,7 @@
-//! What answers at an address where a farm was expected and plain HTTP/2 failed.
+//! Finds out which server responds at a farm's address after plain HTTP/2 failed.
 //!
-//! A client of HTTP/2 learns of any other server only that its first frame is none. Asked once more by hand, the server's first
-//! bytes tell what it is.
+//! With any other server, an HTTP/2 client only learns that its first frame is invalid. A second, manual request
+//! reveals by the first bytes of the response what the server is.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::transport::Uri;
 
-/// How long it may take to answer.
+/// Time limit for the response.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The client's preface and an empty SETTINGS frame (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// What answers at a farm's plain `http://` address, in words; none where it speaks HTTP/2, or nothing can be told.
+/// Describes the server at a farm's plain `http://` address; `None` if it speaks HTTP/2, or cannot be identified.
 pub async fn stranger(url: &str) -> Option<String> {
     if url.starts_with("unix://") {
         return None;
@@ -42,7 +42,7 @@ fn describe(first: &[u8], address: &str) -> Option<String> {
     let text = String::from_utf8_lossy(first);
     match first {
         [] => None,
-        // A record of TLS that holds an alert (RFC 8446, 5.1).
+        // A TLS record with an alert (RFC 8446, 5.1).
         [0x15, 0x03, ..] => Some(format!("it speaks TLS; use `https://{address}`")),
         _ if text.starts_with("HTTP/1.") => {
             if text.contains("HTTPS port") {
@@ -51,13 +51,13 @@ fn describe(first: &[u8], address: &str) -> Option<String> {
             let mut headers = text.lines().filter_map(|line| line.split_once(':'));
             let server = headers.find(|(name, _)| name.eq_ignore_ascii_case("server")).map(|(_, value)| value.trim());
             let server = server.filter(|name| name.chars().all(|c| !c.is_control())).map(|name| format!(" ({name})"));
-            Some(format!("a web server{} answers there, not a coordinator", server.unwrap_or_default()))
+            Some(format!("a web server{} responds there, not a coordinator", server.unwrap_or_default()))
         }
-        _ if text.starts_with("SSH-") => Some("an SSH server answers there, not a coordinator".to_owned()),
-        _ if text.starts_with("-ERR") => Some("a Redis server answers there, not a coordinator".to_owned()),
+        _ if text.starts_with("SSH-") => Some("an SSH server responds there, not a coordinator".to_owned()),
+        _ if text.starts_with("-ERR") => Some("a Redis server responds there, not a coordinator".to_owned()),
         // The server's own SETTINGS frame.
         [_, _, _, 0x04, ..] => None,
-        _ => Some("what answers there is not a coordinator: it does not speak gRPC".to_owned()),
+        _ => Some("the server there is not a coordinator: it does not speak gRPC".to_owned()),
     }
 }
 
@@ -70,8 +70,8 @@ mod tests {
         let told = |first: &[u8]| describe(first, "farm:8980").unwrap_or_default();
         assert_eq!(told(b"\x15\x03\x03\0\x02\x02\x46"), "it speaks TLS; use `https://farm:8980`");
         let nginx = b"HTTP/1.1 400 Bad Request\r\nServer: nginx/1.22.1\r\n\r\n";
-        assert_eq!(told(nginx), "a web server (nginx/1.22.1) answers there, not a coordinator");
-        assert_eq!(told(b"HTTP/1.0 501 Unsupported\r\n\r\n"), "a web server answers there, not a coordinator");
+        assert_eq!(told(nginx), "a web server (nginx/1.22.1) responds there, not a coordinator");
+        assert_eq!(told(b"HTTP/1.0 501 Unsupported\r\n\r\n"), "a web server responds there, not a coordinator");
         assert!(told(b"SSH-2.0-OpenSSH_9.2\r\n").starts_with("an SSH server"));
         assert!(told(b"\x4a\0\0\0\x0a8.0.36\0").contains("does not speak gRPC"));
         assert_eq!(told(b"\0\0\x18\x04\0\0\0\0\0"), "");

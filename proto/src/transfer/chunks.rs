@@ -1,7 +1,7 @@
-//! A large blob that is much like one at the other end moves as the chunks that differ.
+//! Transfers a large blob that is similar to one at the other end as the chunks that differ.
 //!
-//! A sample of its chunks tells whether that is worth a pass over all of it. Whatever goes wrong here but the connection is
-//! no error: the blob then goes whole.
+//! A sample of its chunks shows whether it is worth reading all of it. Failures other than of the connection are not
+//! errors: the blob is then transferred whole.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,21 +18,21 @@ use crate::chunking::{self, Chunker};
 use crate::digest::{Digest, DigestFunction};
 use crate::reapi::{self, chunking_function};
 
-/// From this size on a blob may go by its chunks, in bytes.
+/// Minimum size of a blob that may be transferred in chunks, in bytes.
 pub const CHUNKED_FROM_BYTES: u64 = 2 * chunking::MAX_BYTES;
-/// Length of each of the places where a blob is sampled, in bytes.
+/// Length of each sample of a blob, in bytes.
 const SAMPLE_BYTES: u64 = 4 * chunking::MAX_BYTES;
-/// Places where a blob is sampled.
+/// Number of samples of a blob.
 const SAMPLES: u64 = 3;
-/// Bytes read at once.
+/// Maximum bytes per read.
 const READ_BYTES: usize = 1024 * 1024;
 
-/// A chunk and where it begins in its blob, in bytes.
+/// A chunk and its offset in the blob, in bytes.
 type Placed = (Digest, u64);
 
 impl Client {
-    /// Sends of a blob what the farm lacks, and has the rest taken from what is there. Answers the bytes sent, or nothing
-    /// where the blob is like none that the farm knows and should go whole.
+    /// Uploads the parts of a blob that the farm lacks, and has it take the rest from existing blobs. Returns the bytes
+    /// sent, or `None` if the blob is not similar to any on the farm and should be sent whole.
     pub(super) async fn send_chunks(&self, digest: &Digest, blob: &Blob) -> Result<Option<u64>, Error> {
         let sample = cut(*digest, blob.clone(), Cut::Sample).await?;
         let sample: Vec<Digest> = sample.into_iter().map(|(chunk, _)| chunk).collect();
@@ -70,7 +70,7 @@ impl Client {
         }
     }
 
-    /// Has the farm learn the chunks of a blob that was sent whole, so that the next one like it need not be. Nobody waits for it.
+    /// Makes the farm learn the chunks of a blob that was sent whole, for similar ones later. Runs in the background.
     pub(super) fn have_split(&self, digest: &Digest) {
         let (client, digest) = (self.clone(), *digest);
         tokio::spawn(async move { client.split(&digest).await });
@@ -87,8 +87,8 @@ impl Client {
         chunks.iter().map(|chunk| Digest::from_wire(self.function, chunk).map_err(malformed)).collect()
     }
 
-    /// Makes the file `path` of a blob, taking from the first of `bases` that is like it what it shares, and fetching the
-    /// rest. Answers the bytes fetched, or nothing where the blob should be fetched whole.
+    /// Writes a blob to `path`, copying what it shares with the first similar file of `bases`, and fetching the rest.
+    /// Returns the bytes fetched, or `None` if the blob should be fetched whole.
     pub(super) async fn assemble(&self, digest: &Digest, path: &Path, bases: &[PathBuf]) -> Result<Option<u64>, Error> {
         let chunks = match self.split(digest).await {
             Ok(chunks) if chunks.iter().map(|chunk| chunk.size).sum::<u64>() == digest.size => chunks,
@@ -115,7 +115,7 @@ impl Client {
         let writing = tokio::task::spawn_blocking(move || write(&to, &whole, &base, receiver));
         self.meter.advance(digest.size.saturating_sub(bytes));
         let fed = feed(chunks, &local, uses, stream::iter(asks).buffered(CONCURRENCY), sender).await;
-        let written = writing.await.map_err(|_| tonic::Status::internal("the writing thread ended early"))?;
+        let written = writing.await.map_err(|_| tonic::Status::internal("the writing thread panicked"))?;
         match (written, fed) {
             (Ok(true), Ok(())) => Ok(Some(bytes)),
             (Err(error), _) => Err(error),
@@ -125,15 +125,15 @@ impl Client {
     }
 }
 
-/// A piece of a blob on its way into a file.
+/// A piece of a blob to be written to a file.
 enum Piece {
-    /// What was fetched.
+    /// Fetched data.
     Fetched(Bytes),
-    /// What lies in the base, at an offset, of a length.
+    /// Data in the base: offset and length.
     Local(u64, u64),
 }
 
-/// Hands the pieces of a blob over in their order. A fetched chunk is kept until its last use.
+/// Sends the pieces of a blob in order. A fetched chunk is kept until its last use.
 async fn feed(
     chunks: Vec<Digest>,
     local: &HashMap<Digest, u64>,
@@ -161,7 +161,7 @@ async fn feed(
     Ok(())
 }
 
-/// Writes the pieces; whether they are the blob.
+/// Writes the pieces, and checks that they are the blob.
 fn write(path: &Path, digest: &Digest, base: &Path, mut pieces: mpsc::Receiver<Piece>) -> Result<bool, Error> {
     use std::io::Write;
     let Ok(base) = File::open(base) else { return Ok(false) };
@@ -185,7 +185,7 @@ fn write(path: &Path, digest: &Digest, base: &Path, mut pieces: mpsc::Receiver<P
     Ok(hasher.finish() == *digest)
 }
 
-/// The first of these files that shares chunks with a blob, and where in it which of them lie.
+/// The first of these files that shares chunks with a blob, and where they are in it.
 async fn like(
     function: DigestFunction,
     chunks: &[Digest],
@@ -209,7 +209,7 @@ enum Cut {
     Sample,
 }
 
-/// The chunks of a blob of this size, or of some places in it.
+/// The chunks of a blob of this size, or of some parts of it.
 async fn cut(blob: Digest, source: Blob, what: Cut) -> Result<Vec<Placed>, Error> {
     let work = move || {
         let mut chunks = Vec::new();
@@ -218,7 +218,7 @@ async fn cut(blob: Digest, source: Blob, what: Cut) -> Result<Vec<Placed>, Error
                 for place in 0..SAMPLES {
                     let at = (blob.size - SAMPLE_BYTES) / (SAMPLES - 1) * place;
                     let found = cut_range(&blob, &source, at, SAMPLE_BYTES)?;
-                    // A cut that the range made is none that the whole blob would have.
+                    // A cut at the start of a range is not one of the whole blob's.
                     let skip = usize::from(at > 0);
                     chunks.extend(found.iter().take(found.len().saturating_sub(1)).skip(skip));
                 }

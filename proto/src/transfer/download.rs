@@ -1,4 +1,4 @@
-//! Fetching: every byte is checked against its digest before anyone sees the blob whole.
+//! Downloads: every byte is checked against its digest before the complete blob is visible.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::reapi;
 use crate::resource_name::{Compression, ReadName};
 
 impl Client {
-    /// One blob, whole, in memory.
+    /// Fetches one blob into memory.
     pub async fn get(&self, digest: &Digest) -> Result<Bytes, Error> {
         if digest.is_empty() {
             return Ok(Bytes::new());
@@ -35,7 +35,7 @@ impl Client {
         Ok(data.into())
     }
 
-    /// Many blobs; small ones by batch. Fails with [`Error::Missing`] where one is absent.
+    /// Fetches many blobs; small ones in batches. Fails with [`Error::Missing`] if one is missing.
     pub async fn get_many(&self, digests: &[Digest]) -> Result<HashMap<Digest, Bytes>, Error> {
         let unique: HashSet<Digest> = digests.iter().copied().collect();
         let (large, small): (Vec<_>, Vec<_>) = unique.into_iter().partition(|d| d.size >= STREAM_FROM_BYTES);
@@ -94,10 +94,10 @@ impl Client {
         Ok(self.streams.clone().read(request).await.map_err(|status| gone(status, digest))?.into_inner())
     }
 
-    /// One blob piece by piece, as the farm sends it: whoever passes it on must see to it that it is checked.
+    /// Streams a blob as the farm sends it, unverified: the caller must make sure that it is checked.
     ///
     /// # Errors
-    /// [`Error::Missing`] where it is not there; the stream itself may end in an error.
+    /// [`Error::Missing`] if it does not exist; the stream itself may end with an error.
     pub async fn stream(&self, digest: &Digest) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
         if digest.size < STREAM_FROM_BYTES {
             let data = self.get(digest).await?;
@@ -116,9 +116,9 @@ impl Client {
         M::decode(self.get(digest).await?).map_err(|source| Error::Message { digest: *digest, source })
     }
 
-    /// Streams a blob into a new file at `path`, checked against its digest. Constant memory.
+    /// Streams a blob to a new file at `path` and checks its digest, in constant memory.
     ///
-    /// A file that did not come whole is removed.
+    /// An incomplete file is removed.
     pub async fn download(&self, digest: &Digest, path: &Path) -> Result<(), Error> {
         let result = self.download_unchecked(digest, path).await;
         if result.is_err() {
@@ -127,8 +127,8 @@ impl Client {
         result
     }
 
-    /// As [`download`](Self::download), but what the blob shares with one of `bases`, files that may be like it, is taken from there.
-    /// Answers the bytes that were fetched.
+    /// Like [`download`](Self::download), but copies what the blob shares with one of `bases`, files that may be
+    /// similar. Returns the bytes fetched.
     pub async fn download_over(&self, digest: &Digest, path: &Path, bases: &[PathBuf]) -> Result<u64, Error> {
         if digest.size >= CHUNKED_FROM_BYTES && !bases.is_empty() {
             match self.assemble(digest, path, bases).await {
@@ -144,14 +144,14 @@ impl Client {
     }
 
     async fn download_unchecked(&self, digest: &Digest, path: &Path) -> Result<(), Error> {
-        // Hashed and written on a thread of its own while the next bytes come in.
+        // Hashed and written in a separate thread while the next bytes arrive.
         let (sender, receiver) = tokio::sync::mpsc::channel(4);
         let (digest, path, hasher) = (*digest, path.to_owned(), self.function.hasher());
         let writing = tokio::task::spawn_blocking(move || write_checked(&path, &digest, hasher, receiver));
         let fetched = self.fetch_into(&digest, sender).await;
-        let written = writing.await.map_err(|_| tonic::Status::internal("the writing thread ended early"))?;
+        let written = writing.await.map_err(|_| tonic::Status::internal("the writing thread panicked"))?;
         match (written, fetched) {
-            // The stream breaks when writing does.
+            // The stream fails when writing does.
             (Err(error @ Error::File { .. }), _) | (_, Err(error)) => Err(error),
             (written, Ok(())) => written,
         }

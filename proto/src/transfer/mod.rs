@@ -1,8 +1,8 @@
 //! The transfer client: moves blobs between this process and a farm's content-addressed store.
 //!
-//! Small blobs go in batches, large ones as streams, several at once; what is there already is not sent. A large blob that is
-//! like one at the other end goes as the chunks that differ.
-//! Invariant: bytes that come back are checked against their digest before anyone sees them whole.
+//! Small blobs are sent in batches, large ones as streams, several at once; existing blobs are not sent. A large blob
+//! that is similar to one at the other end is sent as the chunks that differ.
+//! Invariant: downloaded bytes are checked against their digest before the complete blob is visible.
 
 mod chunks;
 mod download;
@@ -28,20 +28,20 @@ use crate::scope::ForLease;
 
 pub use chunks::CHUNKED_FROM_BYTES;
 
-/// Bytes of blobs in one batch, below REAPI servers' usual limit of 4 MiB with its envelope.
+/// Maximum bytes of blobs in one batch, below REAPI servers' usual limit of 4 MiB with the envelope.
 const BATCH_BYTES: u64 = 3 * 1024 * 1024;
-/// Blobs in one batch.
+/// Maximum number of blobs in one batch.
 const BATCH_BLOBS: usize = 2_000;
-/// From this size on a blob goes by stream.
+/// Minimum size of a blob that is sent as a stream.
 const STREAM_FROM_BYTES: u64 = 1024 * 1024;
-/// Digests in one question for missing blobs: some 80 bytes each, below gRPC's message limit.
+/// Digests in one request for missing blobs: about 80 bytes each, below gRPC's message limit.
 const FIND_DIGESTS: usize = 25_000;
-/// Calls under way at once.
+/// Maximum concurrent calls.
 const CONCURRENCY: usize = 6;
 /// Bytes in one message of a stream.
 const CHUNK_BYTES: usize = 1024 * 1024;
 
-/// A transfer that did not work.
+/// Why a transfer failed.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
@@ -68,12 +68,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the connection broke or the farm was away: the same may work when it is back.
+    /// Whether the connection broke or the farm was unavailable, so that a retry may succeed.
     pub fn is_connection(&self) -> bool {
         self.connection().is_some()
     }
 
-    /// What came of the call whose connection broke, where that is what happened.
+    /// The status of the call whose connection broke, if that is the reason.
     pub fn connection(&self) -> Option<&tonic::Status> {
         use tonic::Code::{Cancelled, Unavailable, Unknown};
         match self {
@@ -89,19 +89,19 @@ impl From<tonic::Status> for Error {
     }
 }
 
-/// Where an upload's bytes are.
+/// The source of an upload's bytes.
 #[derive(Debug, Clone)]
 pub enum Blob {
     /// In memory.
     Bytes(Bytes),
-    /// In a file, read when it is sent.
+    /// In a file, which is read when it is sent.
     File(PathBuf),
     /// In a file from an offset on, in bytes; read when it is sent.
     Part(PathBuf, u64),
 }
 
 impl Blob {
-    /// A part of this blob that begins at `offset`, in bytes.
+    /// The part of this blob that starts at `offset`, in bytes.
     fn part(&self, offset: u64, length: u64) -> Self {
         match self {
             Self::Bytes(bytes) => Self::Bytes(bytes.slice(offset as usize..(offset + length) as usize)),
@@ -135,14 +135,14 @@ impl Blob {
     }
 }
 
-/// What a transfer moved.
+/// The amount of a transfer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Moved {
     /// Blobs sent.
     pub blobs: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Bytes that were there already.
+    /// Bytes that were already there.
     pub reused_bytes: u64,
 }
 
@@ -154,10 +154,10 @@ impl std::ops::AddAssign for Moved {
     }
 }
 
-/// A worker's calls show for which lease they are.
+/// A worker's calls carry their lease.
 type Scoped = InterceptedService<Channel, ForLease>;
 
-/// A client of one farm and one instance. Cheap to clone.
+/// A client for one farm and one instance. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
     cas: ContentAddressableStorageClient<Traced<Scoped>>,
@@ -168,12 +168,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client over a channel; `instance` is REAPI's instance name.
+    /// A client on a channel; `instance` is REAPI's instance name.
     pub fn new(channel: Channel, instance: impl Into<String>, function: DigestFunction) -> Self {
         Self::for_lease(channel, instance, function, &[])
     }
 
-    /// A worker's client, which shows the grant of the lease that it works for.
+    /// A worker's client, which presents the grant of its lease.
     pub fn for_lease(channel: Channel, instance: impl Into<String>, function: DigestFunction, grant: &[u8]) -> Self {
         let instance = instance.into();
         let channel = traced(InterceptedService::new(channel, ForLease::of(grant)));
@@ -190,7 +190,7 @@ impl Client {
         }
     }
 
-    /// Counts the bytes that it moves on this meter. An upload begins it again with what is to be sent.
+    /// Counts transferred bytes on this meter. An upload restarts it with the bytes to be sent.
     #[must_use]
     pub fn metered(self, meter: Meter) -> Self {
         Self { meter, ..self }
@@ -201,7 +201,7 @@ impl Client {
         self.function
     }
 
-    /// Which of these blobs the farm does not have. Extends the life of the others.
+    /// Which of these blobs the farm lacks. Extends the lifetime of the others.
     pub async fn find_missing(&self, digests: &[Digest]) -> Result<HashSet<Digest>, Error> {
         let asks = digests.chunks(FIND_DIGESTS).map(|chunk| {
             let request = reapi::FindMissingBlobsRequest {
@@ -224,7 +224,7 @@ impl Client {
     }
 }
 
-/// Groups blobs so that each group fits a batch call.
+/// Groups blobs so that each group fits into a batch.
 fn batches<T>(blobs: Vec<(Digest, T)>) -> Vec<Vec<(Digest, T)>> {
     let mut groups: Vec<Vec<(Digest, T)>> = Vec::new();
     let mut bytes = 0;
@@ -263,7 +263,7 @@ fn malformed(error: crate::digest::Error) -> Error {
     tonic::Status::internal(format!("the farm's answer is malformed: {error}")).into()
 }
 
-/// Names an upload uniquely: this process, and a count within it.
+/// A unique name for an upload: this process, and a counter.
 fn upload_id() -> String {
     use std::sync::atomic::{AtomicU64, Ordering};
     static COUNT: AtomicU64 = AtomicU64::new(0);

@@ -1,4 +1,4 @@
-//! Sending: what is missing goes, small blobs in batches, large ones as streams or by their chunks.
+//! Uploads: missing blobs are sent, small ones in batches, large ones as streams or in chunks.
 
 use std::collections::HashMap;
 use std::io::{Read, SeekFrom};
@@ -17,7 +17,7 @@ use crate::reapi;
 use crate::resource_name::{Compression, WriteName};
 
 impl Client {
-    /// Sends what the farm does not have. The same digest may be given several times.
+    /// Uploads the blobs that the farm lacks. Duplicates are allowed.
     pub async fn upload(&self, blobs: Vec<(Digest, Blob)>) -> Result<Moved, Error> {
         let unique: HashMap<Digest, Blob> = blobs.into_iter().filter(|(digest, _)| !digest.is_empty()).collect();
         let digests: Vec<Digest> = unique.keys().copied().collect();
@@ -29,7 +29,7 @@ impl Client {
         Ok(moved)
     }
 
-    /// Sends blobs without asking first.
+    /// Uploads blobs without asking which are missing.
     pub async fn send(&self, blobs: Vec<(Digest, Blob)>) -> Result<Moved, Error> {
         let blob_count = blobs.len() as u64;
         let total: u64 = blobs.iter().map(|(digest, _)| digest.size).sum();
@@ -45,7 +45,7 @@ impl Client {
         Ok(Moved { blobs: blob_count, bytes: total - spared, reused_bytes: spared })
     }
 
-    /// Sends a large blob, by its chunks where the farm has one like it. Answers the bytes that need not be sent.
+    /// Uploads a large blob, in chunks if the farm has a similar one. Returns the bytes that need not be sent.
     async fn send_large(&self, digest: Digest, blob: Blob) -> Result<u64, Error> {
         if digest.size < CHUNKED_FROM_BYTES {
             return self.send_stream(digest, blob).await.map(|()| 0);
@@ -104,13 +104,13 @@ impl Client {
         if committed == digest.size as i64 || committed == -1 {
             Ok(())
         } else {
-            let text = format!("the farm took {committed} of {} bytes of `{digest}`", digest.size);
+            let text = format!("the farm stored {committed} of {} bytes of `{digest}`", digest.size);
             Err(tonic::Status::data_loss(text).into())
         }
     }
 }
 
-/// Feeds a write stream. A receiver that went away is no error here: the call's own answer says why.
+/// Feeds a write stream. A closed receiver is not an error here: the call's own result explains it.
 async fn feed(
     name: String,
     digest: Digest,
@@ -173,7 +173,7 @@ fn read_small(
     blob: Blob,
 ) -> Result<reapi::batch_update_blobs_request::Request, Error> {
     let mut data = Vec::with_capacity(usize::try_from(digest.size).unwrap_or(0));
-    // One byte more than a whole file should have, to see one that grew.
+    // One byte more than a complete file has, to detect one that has grown.
     let limit = if matches!(blob, Blob::Part(..)) { digest.size } else { digest.size + 1 };
     blob.reader(0, limit)?.read_to_end(&mut data).map_err(|source| blob.failed(source))?;
     if let Blob::File(path) | Blob::Part(path, _) = blob {

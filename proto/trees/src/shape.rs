@@ -1,7 +1,8 @@
-//! How large an input tree is once it is laid out, and how large one may be.
+//! The size of an input tree once it is expanded, and its limits.
 //!
-//! A directory is named by its digest as often as anyone likes: a few messages can name more files than any disk holds. So
-//! trees are measured before they are expanded, in time and memory that their messages bound.
+//! A directory may be referenced by its digest any number of times, so a few messages can describe more files than any
+//! disk holds. Trees are therefore measured before they are expanded, in time and memory proportional to their
+//! messages.
 
 use std::collections::HashMap;
 
@@ -11,34 +12,34 @@ use prost::encoding::{DecodeContext, decode_key, skip_field};
 use kiln_proto::digest::Digest;
 use kiln_proto::{elements, reapi};
 
-/// Files, links and directories of one tree, counted at every place where they stand.
+/// Maximum number of files, links and directories of one tree, counted at every path.
 pub const MAX_ENTRIES: u64 = 500_000;
-/// Elements of files with their names and digests that a tree of [`MAX_ENTRIES`] has.
+/// Number of elements, for files with names and digests, of a tree with [`MAX_ENTRIES`].
 pub const MAX_ELEMENTS: u64 = 4 * MAX_ENTRIES;
-/// Directories above one another.
+/// Maximum depth of directories.
 pub const MAX_DEPTH: usize = 512;
-/// Bytes of the longest path: below Linux's 4096, with room for where a worker puts the tree.
+/// Maximum length of a path in bytes: below Linux's 4096, leaving space for the directory where a worker puts the tree.
 pub const MAX_PATH_BYTES: usize = 3072;
-/// Bytes of one name, as file systems have it.
+/// Maximum length of a name in bytes, as in file systems.
 pub const MAX_NAME_BYTES: usize = 255;
-/// Bytes of one `Directory` message.
+/// Maximum size of a `Directory` message in bytes.
 pub const MAX_DIRECTORY_BYTES: u64 = 64 << 20;
 
-/// A tree that is too large.
+/// Why a tree is refused.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Error {
     #[error(
-        "the tree has more than {MAX_ENTRIES} entries once it is laid out; split it, or leave out what is not read"
+        "the tree has more than {MAX_ENTRIES} entries once it is expanded; split it, or exclude files that are not needed"
     )]
     Entries,
     #[error("the tree is deeper than {MAX_DEPTH} directories")]
     Depth,
     #[error("a path of the tree is longer than {MAX_PATH_BYTES} bytes")]
     Path,
-    #[error("a name of {bytes} bytes; a file system takes at most {MAX_NAME_BYTES}")]
+    #[error("a name of {bytes} bytes; file systems allow at most {MAX_NAME_BYTES}")]
     Name { bytes: usize },
-    #[error("directory `{digest}` takes more than {} MiB or {MAX_ENTRIES} entries; split it", MAX_DIRECTORY_BYTES >> 20)]
+    #[error("directory `{digest}` has more than {} MiB or {MAX_ENTRIES} entries; split it", MAX_DIRECTORY_BYTES >> 20)]
     Directory { digest: Digest },
     #[error("blob `{digest}` is not a directory: {source}")]
     Malformed { digest: Digest, source: prost::DecodeError },
@@ -46,7 +47,7 @@ pub enum Error {
     Cycle { digest: Digest },
 }
 
-/// Refuses a directory that is too large to be read at all, before it is.
+/// Refuses a directory that is too large to be read.
 ///
 /// # Errors
 /// [`Error::Directory`].
@@ -54,10 +55,10 @@ pub fn check_size(digest: &Digest) -> Result<(), Error> {
     if digest.size > MAX_DIRECTORY_BYTES { Err(Error::Directory { digest: *digest }) } else { Ok(()) }
 }
 
-/// Decodes a directory. Its entries are counted first: an empty one takes two bytes on the wire and a hundred in memory.
+/// Decodes a directory after counting its entries: an empty one takes two bytes on the wire and a hundred in memory.
 ///
 /// # Errors
-/// Where it is none, has too many entries, or a name that no file system takes.
+/// If it is malformed, has too many entries, or a name that no file system allows.
 pub fn decode(digest: &Digest, data: &[u8]) -> Result<reapi::Directory, Error> {
     check_size(digest)?;
     let malformed = |source| Error::Malformed { digest: *digest, source };
@@ -84,25 +85,25 @@ pub fn decode(digest: &Digest, data: &[u8]) -> Result<reapi::Directory, Error> {
     }
 }
 
-/// What a directory says itself.
+/// A single directory's measures.
 #[derive(Debug, Clone, Default)]
 pub struct Node {
-    /// Its entries.
+    /// Number of its entries.
     pub entries: u64,
-    /// Bytes of its longest name.
+    /// Length of its longest name in bytes.
     pub longest: usize,
-    /// The directories in it, with the bytes of their names.
+    /// Its subdirectories, with the lengths of their names in bytes.
     pub below: Vec<(Digest, usize)>,
 }
 
-/// A directory with all below it, laid out.
+/// The measures of an expanded directory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Shape {
-    /// Files, links and directories.
+    /// Number of files, links and directories.
     pub entries: u64,
-    /// Directories above one another.
+    /// Depth of directories.
     pub depth: usize,
-    /// Bytes of the longest path.
+    /// Length of the longest path in bytes.
     pub path_bytes: usize,
 }
 
@@ -120,15 +121,16 @@ impl Shape {
     }
 }
 
-/// Measures the tree under `root`; what `nodes` does not have counts as empty. Visits each directory once, without recursion.
+/// Measures the tree under `root`; directories missing in `nodes` count as empty. Visits each directory once, without
+/// recursion.
 ///
 /// # Errors
-/// Where the tree, laid out, is larger than what this module allows.
+/// If the expanded tree exceeds a limit of this module.
 pub fn measure(root: &Digest, nodes: &HashMap<Digest, Node>) -> Result<Shape, Error> {
     let empty = Node::default();
     let node = |digest: &Digest| nodes.get(digest).unwrap_or(&empty);
     let own = |node: &Node| Shape { entries: node.entries, depth: 0, path_bytes: node.longest };
-    // None while a directory is on the way from the root to the one being measured.
+    // `None` while a directory is on the path from the root to the one being measured.
     let mut known: HashMap<Digest, Option<Shape>> = HashMap::from([(*root, None)]);
     let mut way: Vec<(Digest, usize, Shape)> = vec![(*root, 0, own(node(root)))];
     loop {

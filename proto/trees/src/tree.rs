@@ -1,4 +1,4 @@
-//! Merkle trees of directories: building them, and putting trees into one another.
+//! Merkle trees of directories: building and combining them.
 //!
 //! Invariant: a [`Directory`](reapi::Directory) made here is canonical as REAPI v2 asks: entries of each kind sorted by
 //! name, no name twice, paths relative and without `.` or `..`; so equal trees have equal digests.
@@ -12,13 +12,13 @@ use kiln_proto::reapi;
 
 use crate::shape::Node;
 
-/// A tree that cannot be built.
+/// Why a tree cannot be built.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Error {
-    #[error("path `{path}` is not usable in a tree; expected a relative path without `.`, `..` or empty parts")]
+    #[error("invalid path `{path}` in a tree; expected a relative path without `.`, `..` or empty parts")]
     Path { path: String },
-    #[error("`{path}` is in the tree twice, as {first} and as {second}")]
+    #[error("`{path}` occurs twice in the tree, as {first} and as {second}")]
     Conflict { path: String, first: &'static str, second: &'static str },
     #[error("symbolic link `{path}` has an invalid target; expected one that is not empty and has no NUL byte")]
     Target { path: String },
@@ -26,41 +26,41 @@ pub enum Error {
     Digest(#[from] kiln_proto::digest::Error),
 }
 
-/// What a name in a directory stands for.
+/// An entry of a directory.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Entry {
     /// A regular file.
     File {
-        /// Its content.
+        /// Its content's digest.
         digest: Digest,
-        /// Whether it may be executed.
+        /// Whether it is executable.
         executable: bool,
-        /// Its permission bits, where they are not those that `executable` stands for (0644 or 0755).
+        /// Its permission bits, unless they are implied by `executable` (0644 or 0755).
         mode: Option<u32>,
     },
     /// A symbolic link.
     Symlink {
-        /// Where it points.
+        /// Its target.
         target: String,
     },
-    /// A directory whose entries are known here.
+    /// A directory whose entries are known.
     Directory(Tree),
-    /// A directory known only by its digest; nothing can be added inside it.
+    /// A directory of which only the digest is known; nothing can be added to it.
     Sealed {
         /// Digest of its `Directory` message.
         digest: Digest,
     },
 }
 
-/// The permission bits that a file or directory carries through the store: none where they are the usual 0644 or 0755.
-/// A group's right to write is not counted, for it only tells of the umask somebody had.
+/// The permission bits that a file or directory keeps in the store: `None` for the usual 0644 and 0755. Group write
+/// permission is ignored, because it only depends on the user's umask.
 pub fn unusual_mode(mode: u32, executable: bool) -> Option<u32> {
     let mode = mode & 0o7777;
     let usual = if executable { 0o755 } else { 0o644 };
     (mode & !0o020 != usual).then_some(mode)
 }
 
-/// Node properties that carry unusual permission bits.
+/// Node properties for unusual permission bits.
 pub fn node_properties(mode: Option<u32>) -> Option<reapi::NodeProperties> {
     mode.map(|mode| reapi::NodeProperties {
         unix_mode: Some(kiln_proto::protobuf::UInt32Value { value: mode }),
@@ -68,7 +68,7 @@ pub fn node_properties(mode: Option<u32>) -> Option<reapi::NodeProperties> {
     })
 }
 
-/// The unusual permission bits that an entry's node properties say.
+/// The unusual permission bits in an entry's node properties.
 pub fn mode_of(properties: Option<&reapi::NodeProperties>, executable: bool) -> Option<u32> {
     unusual_mode(properties?.unix_mode.as_ref()?.value, executable)
 }
@@ -93,7 +93,7 @@ impl Entry {
 pub struct Tree {
     /// Entries by name.
     pub entries: BTreeMap<String, Entry>,
-    /// Its own permission bits, where they are not 0755.
+    /// Its own permission bits, unless they are 0755.
     pub mode: Option<u32>,
 }
 
@@ -114,8 +114,8 @@ fn segments(path: &str) -> Result<Vec<&str>, Error> {
     Ok(parts)
 }
 
-/// The place, relative to the root, of a path that is relative to the directory `base` of a tree; none where it is absolute or leaves
-/// the tree on its way. A `..` that stays inside is followed.
+/// Resolves a path relative to the directory `base` of a tree, to a path relative to the root; `None` if it is absolute
+/// or leaves the tree on its way. `..` within the tree is allowed.
 pub fn resolve(base: &str, path: &str) -> Option<String> {
     if path.starts_with('/') || path.contains('\0') {
         return None;
@@ -134,15 +134,15 @@ pub fn resolve(base: &str, path: &str) -> Option<String> {
 }
 
 impl Tree {
-    /// Adds an entry at a relative path, making directories above it.
+    /// Adds an entry at a relative path, creating parent directories.
     ///
-    /// Two directories at one path become one; anything else twice is [`Error::Conflict`] unless it is equal.
+    /// Two directories at the same path are merged; any other duplicate is an [`Error::Conflict`] unless it is equal.
     pub fn insert(&mut self, path: &str, entry: Entry) -> Result<(), Error> {
         let parts = segments(path)?;
         self.put(path, &parts, entry, false)
     }
 
-    /// As [`insert`](Self::insert), but what stood there is replaced.
+    /// Like [`insert`](Self::insert), but replaces an existing entry.
     pub fn replace(&mut self, path: &str, entry: Entry) -> Result<(), Error> {
         let parts = segments(path)?;
         self.put(path, &parts, entry, true)
@@ -192,7 +192,7 @@ impl Tree {
         }
     }
 
-    /// Encodes the tree, children before parents; gives each directory to `emit` and returns the root's digest.
+    /// Encodes the tree, children before parents; passes each directory to `emit` and returns the root's digest.
     pub fn encode(&self, function: DigestFunction, emit: &mut impl FnMut(Encoded)) -> Digest {
         let mut directory =
             reapi::Directory { node_properties: node_properties(self.mode), ..reapi::Directory::default() };
@@ -242,7 +242,7 @@ impl Tree {
     /// One level of a tree from its message; directories below come as [`Entry::Sealed`].
     ///
     /// # Errors
-    /// Where a digest is none, a name would lead out of the tree, or stands in it twice: whoever lays it out need not look again.
+    /// If a digest is invalid, or a name is a duplicate or would leave the tree. So the tree is safe to write to disk.
     pub fn from_directory(function: DigestFunction, directory: &reapi::Directory) -> Result<Self, Error> {
         let mode = mode_of(directory.node_properties.as_ref(), true);
         let mut tree = Self { mode, ..Self::default() };

@@ -1,7 +1,7 @@
-//! Sizes and durations as people write them: `512MiB`, `1h30m`.
+//! Parses and formats sizes and durations: `512MiB`, `1h30m`.
 //!
-//! Command lines, variables and `kiln.toml` are all read by this. Crates for it take more than Kiln should: to `humantime`, `30M` is thirty
-//! months. Invariant: what a `show_` function writes, its counterpart reads back to the same value.
+//! Used for command lines, variables and `kiln.toml`. Crates for this accept more than Kiln should: for `humantime`,
+//! `30M` is thirty months. Invariant: what a `show_` function writes, its counterpart parses to the same value.
 
 use std::time::Duration;
 
@@ -21,17 +21,17 @@ const SIZES: [(&str, u64); 14] = [
     ("KB", 1_000),
     ("kB", 1_000),
 ];
-/// The units in which a size is shown, the largest first.
+/// Number of units used to show a size, largest first.
 const SHOWN_SIZES: usize = 5;
 /// Units in milliseconds.
 const TIMES: [(&str, u64); 6] =
     [("w", 7 * 86_400_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
-/// Sizes end here, so that sums of a few do not overflow.
+/// Upper limit of sizes, so that sums of a few do not overflow.
 const MAX_BYTES: f64 = 1e18;
-/// The longest duration of Protocol Buffers (`google.protobuf.Duration`), some 10,000 years.
+/// The longest duration of Protocol Buffers (`google.protobuf.Duration`), about 10,000 years.
 const MAX_SECONDS: u64 = 315_576_000_000;
 
-/// A text that is no size or duration.
+/// Text that is not a size or duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
@@ -41,7 +41,7 @@ pub enum Error {
     Duration { text: String },
 }
 
-/// Reads a size in bytes: a number, perhaps with a fraction, and perhaps a unit; more than zero.
+/// Parses a size in bytes: a number, optionally with a fraction and a unit; greater than zero.
 ///
 /// # Errors
 /// [`Error::Size`]
@@ -61,7 +61,7 @@ pub fn size(text: &str) -> Result<u64, Error> {
     read().ok_or_else(|| Error::Size { text: text.to_owned() })
 }
 
-/// Reads a duration: numbers with units, one after the other.
+/// Parses a duration: one or more numbers with units.
 ///
 /// # Errors
 /// [`Error::Duration`]
@@ -81,13 +81,13 @@ pub fn duration(text: &str) -> Result<Duration, Error> {
     read().ok_or_else(|| Error::Duration { text: text.to_owned() })
 }
 
-/// A size in the largest binary unit that holds it whole.
+/// A size in the largest binary unit in which it is a whole number.
 pub fn show_size(bytes: u64) -> String {
     let (unit, factor) = SIZES[..SHOWN_SIZES].iter().find(|(_, f)| bytes.is_multiple_of(*f)).unwrap_or(&("B", 1));
     format!("{}{unit}", bytes / factor)
 }
 
-/// A duration in the largest of hours, minutes, seconds and milliseconds that holds it whole.
+/// A duration in the largest of hours, minutes, seconds and milliseconds in which it is a whole number.
 pub fn show_duration(duration: Duration) -> String {
     let ms = duration.as_millis() as u64;
     let (unit, factor) = TIMES[2..].iter().find(|(_, f)| ms.is_multiple_of(*f)).unwrap_or(&("ms", 1));

@@ -183,7 +183,7 @@ async fn a_token_with_an_odd_time_header_key_or_tenant_is_refused() {
     refused(&nobodys, "names no tenant").await;
     // A key that was published for another algorithm, or another purpose.
     for (member, value, word) in
-        [("alg", json!("ES384"), "with a key for ES384"), ("use", json!("enc"), "not meant for signatures")]
+        [("alg", json!("ES384"), "by a key for ES384"), ("use", json!("enc"), "not meant for signatures")]
     {
         let mut keys: Value = serde_json::from_slice(&std::fs::read(provider.path()).unwrap()).unwrap();
         keys["keys"][0][member] = value;

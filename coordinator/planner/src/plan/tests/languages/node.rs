@@ -58,7 +58,7 @@ fn other_managers_copy_directories_so_all_their_files_are_inputs() {
 #[test]
 fn a_local_dependency_that_is_not_there_is_named() {
     let files = [("package.json", r#"{"dependencies":{"tiny":"file:vendor/tiny.tgz"}}"#), ("package-lock.json", "{}")];
-    assert_snapshot!(refused(&files), @"`package.json` depends on `tiny` at `vendor/tiny.tgz`, which is not in the project: add it, and check that no ignore file names it");
+    assert_snapshot!(refused(&files), @"`package.json` depends on `tiny` at `vendor/tiny.tgz`, which is not in the project: add it, and check that no ignore file matches it");
 }
 
 #[test]
