@@ -411,7 +411,10 @@ async fn the_summary_tells_the_users_time_and_a_test_hands_nothing_over() {
 async fn what_is_no_farm_gets_a_sentence() {
     let (farm, dir) = (Farm::start().await, project());
     for (answer, words) in [
-        (&b"HTTP/1.1 400 Bad Request\r\nServer: nginx/1.22.1\r\n\r\n"[..], "a web server (nginx/1.22.1) responds there"),
+        (
+            &b"HTTP/1.1 400 Bad Request\r\nServer: nginx/1.22.1\r\n\r\n"[..],
+            "a web server (nginx/1.22.1) responds there",
+        ),
         (b"\x15\x03\x03\0\x02\x02\x46", "it speaks TLS; use `https://127.0.0.1:"),
         (b"SSH-2.0-OpenSSH_9.2p1 Debian\r\n", "an SSH server responds there"),
     ] {

@@ -216,10 +216,7 @@ fn much_output_and_output_that_is_no_text_comes_through() {
     let dir = work(run, "");
     command.current_dir(dir.path());
     let failed = Ran::from(command);
-    assert!(
-        failed.err.contains("bytes omitted") && failed.err.contains("oh no"),
-        "expected the end of the output"
-    );
+    assert!(failed.err.contains("bytes omitted") && failed.err.contains("oh no"), "expected the end of the output");
 }
 
 #[test]

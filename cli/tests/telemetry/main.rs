@@ -169,7 +169,7 @@ fn a_collector_that_is_away_costs_a_build_nothing_but_a_line_of_the_log() {
         command
     }))
     .well();
-    let complaint = "traces cannot be sent";
+    let complaint = "cannot export traces";
     until("the coordinator to say so", || farm.log("coordinator").contains(complaint).then_some(()));
     farm.build(dir.path(), &[]).well();
     assert_eq!(farm.log("coordinator").matches(complaint).count(), 1, "{}", farm.log("coordinator"));

@@ -1,15 +1,15 @@
-//! What lies around a project: how far it may reach, and the files by which it says so.
+//! The surroundings of a project: the directory that limits its references, and the manifests in it.
 
 use std::path::{Path, PathBuf};
 
 use super::git;
 
-/// Levels above a project outside a repository to which it may refer.
+/// How many levels above a project outside a repository it may refer to.
 const LEVELS: usize = 3;
-/// Levels below a directory at which files are looked for.
+/// How many levels below a directory are searched for files.
 const DEPTH: usize = 4;
 
-/// The directory that a project never reaches out of: its repository, or outside of one, a few levels above it.
+/// The directory that a project's references never leave: its repository or, outside of one, a few levels up.
 pub fn boundary(project: &Path) -> PathBuf {
     git::work_tree(project).unwrap_or_else(|| {
         let above = project.ancestors().skip(1).take(LEVELS).filter(|above| above.parent().is_some());
@@ -17,8 +17,8 @@ pub fn boundary(project: &Path) -> PathBuf {
     })
 }
 
-/// The files with such names in a directory and a few levels below it, relative to `boundary`. Hidden directories and those of installed
-/// packages are not looked into.
+/// The files with matching names in a directory and a few levels below it, relative to `boundary`. Hidden directories
+/// and installed packages are skipped.
 pub fn files_named(boundary: &Path, directory: &str, wanted: fn(&str) -> bool) -> Vec<String> {
     fn look(at: &Path, relative: &str, depth: usize, wanted: fn(&str) -> bool, found: &mut Vec<String>) {
         let Ok(entries) = std::fs::read_dir(at) else { return };

@@ -1,7 +1,7 @@
-//! What the last scan learnt: for each file its stat data and its digest.
+//! The cache of scans: each file's stat data and digest.
 //!
-//! Invariant: a file that was cut short or changed on disk is no cache, and never a wrong one: its end holds a hash
-//! of all before it.
+//! Invariant: a cache file that was truncated or damaged on disk is ignored: its end contains a hash of everything
+//! before it.
 
 use std::collections::HashMap;
 use std::fs::Metadata;
@@ -15,14 +15,14 @@ const MAGIC: &[u8; 8] = b"kilnscn1";
 /// Size, two times, inode and device, then the hash.
 const FIXED_BYTES: usize = 5 * 8 + 32;
 
-/// What tells one state of a file from another without reading it.
+/// Distinguishes states of a file without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
     /// Time of the last write, in nanoseconds since the epoch.
     pub mtime_ns: i64,
-    /// Time of the last change of the inode; no user sets this one.
+    /// Time of the last inode change in nanoseconds since the epoch, which users cannot set.
     pub ctime_ns: i64,
     /// The inode.
     pub inode: u64,
@@ -31,7 +31,7 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// From the system's answer.
+    /// From the system's metadata.
     pub fn new(metadata: &Metadata) -> Self {
         let ns = |seconds: i64, ns: i64| seconds.saturating_mul(1_000_000_000).saturating_add(ns);
         Self {
@@ -43,7 +43,7 @@ impl Stat {
         }
     }
 
-    /// Whether nothing changed at that time, in nanoseconds since the epoch, or later.
+    /// Whether all changes were before this time, in nanoseconds since the epoch.
     pub fn is_older_than(&self, ns: i64) -> bool {
         self.mtime_ns < ns && self.ctime_ns < ns
     }
@@ -56,27 +56,27 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// The hash of a file, where it is as it was.
+    /// The hash of a file, if it is unchanged.
     pub fn get(&self, path: &str, stat: &Stat) -> Option<[u8; 32]> {
         self.entries.get(path).filter(|(then, _)| then == stat).map(|(_, hash)| *hash)
     }
 
-    /// Remembers a file.
+    /// Adds a file.
     pub fn put(&mut self, path: String, stat: Stat, hash: [u8; 32]) {
         self.entries.insert(path, (stat, hash));
     }
 
-    /// Files remembered.
+    /// Number of files.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether nothing is remembered.
+    /// Whether it contains no files.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Reads a cache; none where there is none that is whole.
+    /// Reads a cache; `None` if it is missing or damaged.
     pub fn load(file: &Path) -> Option<Self> {
         let data = std::fs::read(file).ok()?;
         let (body, sum) = data.split_at_checked(data.len().checked_sub(32)?)?;
@@ -104,7 +104,7 @@ impl Cache {
         Some(Self { entries })
     }
 
-    /// Writes the cache in one step, so that a reader sees the old one or the new one.
+    /// Writes the cache atomically.
     pub fn save(&self, file: &Path) -> std::io::Result<()> {
         let mut data = Vec::with_capacity(self.entries.len() * (FIXED_BYTES + 64) + 64);
         data.extend_from_slice(MAGIC);

@@ -1,4 +1,4 @@
-//! What `.kilnignore` files name, asked for single paths.
+//! Matches paths against `.kilnignore` files.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ignore::Match;
 use ignore::gitignore::Gitignore;
 
-/// The `.kilnignore` files of a tree, read as they are needed.
+/// The `.kilnignore` files of a tree, read on demand.
 pub(super) struct Excluded<'a> {
     root: &'a Path,
     read: HashMap<PathBuf, Option<Gitignore>>,
@@ -17,7 +17,7 @@ impl<'a> Excluded<'a> {
         Self { root, read: HashMap::new() }
     }
 
-    /// Whether a path of the tree is named. The nearest file that says anything decides.
+    /// Whether a path of the tree is excluded. The nearest file with a matching pattern decides.
     pub(super) fn names(&mut self, path: &str, is_dir: bool) -> bool {
         let full = self.root.join(path);
         for dir in full.ancestors().skip(1) {

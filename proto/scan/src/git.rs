@@ -1,34 +1,35 @@
-//! What git says of a directory: commit, whether the directory differs from it, where it came from, which files it tracks and ignores.
+//! Facts from git about a directory: commit, local changes, remote, tracked and ignored files.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use super::Error;
 
-/// Facts about a checkout. Empty where nothing is known.
+/// Facts about a checkout. Empty if unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
     /// The commit, in full.
     pub commit: String,
-    /// The directory differs from the commit.
+    /// Whether the directory differs from the commit.
     pub dirty: bool,
-    /// As `git describe --tags --always`.
+    /// The output of `git describe --tags --always`.
     pub describe: String,
     /// The remote's URL without credentials.
     pub repository: String,
-    /// Seconds since the epoch.
+    /// The commit's time, in seconds since the epoch.
     pub commit_time: i64,
 }
 
-/// The directory of the repository's checkout that a directory is in.
+/// The root of the checkout that contains a directory.
 pub fn work_tree(dir: &Path) -> Option<PathBuf> {
     dir.ancestors().find(|dir| dir.join(".git").exists()).map(Path::to_owned)
 }
 
-/// The paths in the index below a directory, relative to it, each once. `None` outside a repository. A submodule is its own path alone.
+/// The paths in the index below a directory, relative to it, without duplicates. `None` outside a repository. A
+/// submodule is a single path.
 ///
 /// # Errors
-/// [`Error::Git`] where git will not say: without its index nobody knows which files belong to the project.
+/// [`Error::Git`] if git fails: without its index it is unknown which files belong to the project.
 pub fn tracked(dir: &Path) -> Result<Option<Vec<String>>, Error> {
     let Some(paths) = listed(dir, &["ls-files", "-z", "--cached", "--", "."])? else { return Ok(None) };
     let mut paths =
@@ -44,17 +45,17 @@ pub(super) fn is_ignored(dir: &Path) -> bool {
         && command(dir, &["check-ignore", "-q", "."]).is_ok_and(|output| output.status.success())
 }
 
-/// The paths below a directory, relative to it, that git ignores and does not track. A directory with nothing else in it stands for its
-/// content and ends with `/`. Empty outside a repository.
+/// The paths below a directory, relative to it, that git ignores and does not track. A directory with only such files
+/// is listed once, with a trailing `/`. Empty outside a repository.
 ///
 /// # Errors
-/// As those of [`tracked`].
+/// As for [`tracked`].
 pub fn ignored(dir: &Path) -> Result<Vec<String>, Error> {
     let arguments = ["ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--directory", "--", "."];
     Ok(listed(dir, &arguments)?.unwrap_or_default().into_iter().flatten().collect())
 }
 
-/// The paths that a command of git lists; those that are not UTF-8 apart.
+/// The paths that a git command lists, with those that are not UTF-8 as errors.
 fn listed(dir: &Path, arguments: &[&str]) -> Result<Option<Vec<Result<String, PathBuf>>>, Error> {
     use std::os::unix::ffi::OsStringExt;
     if work_tree(dir).is_none() {
@@ -76,8 +77,8 @@ fn listed(dir: &Path, arguments: &[&str]) -> Result<Option<Vec<Result<String, Pa
     Ok(Some(paths.map(text).collect()))
 }
 
-/// Asks git about a directory, or of it only these parts. Runs its commands side by side, since each waits mostly for the disk. Nothing is
-/// known without git, a checkout or a commit.
+/// Collects facts about a directory, or only these parts of it. Runs git's commands in parallel, because they mostly
+/// wait for the disk. Everything is empty without git, a checkout or a commit.
 pub fn facts(dir: &Path, parts: &[String]) -> Facts {
     if work_tree(dir).is_none() {
         return Facts::default();
@@ -95,7 +96,7 @@ pub fn facts(dir: &Path, parts: &[String]) -> Facts {
         let remote = remote.join().ok().flatten().unwrap_or_default();
         Facts {
             commit,
-            // A status that cannot be had must not make a build look like the commit's.
+            // If the status is unavailable, the build must not be taken for the commit's.
             dirty: status.is_none_or(|text| !text.is_empty()),
             describe,
             repository: remote_url(&remote),
@@ -110,7 +111,7 @@ fn head(dir: &Path) -> Option<(String, String, i64)> {
     let (commit, time, short) = (lines.next()?, lines.next()?, lines.next()?);
     let describe = match lines.next().unwrap_or_default() {
         "" => short.to_owned(),
-        // A git older than 2.35 repeats what it does not know.
+        // git before 2.35 repeats placeholders that it does not know.
         text if text.starts_with("%(") => git(dir, &["describe", "--tags", "--always"])?.trim().to_owned(),
         text => text.to_owned(),
     };
@@ -119,11 +120,11 @@ fn head(dir: &Path) -> Option<(String, String, i64)> {
 
 fn command(dir: &Path, arguments: &[&str]) -> std::io::Result<Output> {
     Command::new("git")
-        // The tree may be somebody else's: its configuration names no program to run here.
+        // The tree may be someone else's: its configuration must not run a program here.
         .args(["-c", "core.fsmonitor=false", "-C"])
         .arg(dir)
         .args(arguments)
-        // A hook's variables are about the repository that runs it.
+        // A hook's variables refer to the repository that runs it.
         .env_remove("GIT_DIR")
         .env_remove("GIT_WORK_TREE")
         .env_remove("GIT_INDEX_FILE")
@@ -139,14 +140,14 @@ fn git(dir: &Path, arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// `origin`'s URL, else the first.
+/// The URL of `origin`, or else of the first remote.
 fn remote_url(config: &str) -> String {
     let remotes: Vec<(&str, &str)> = config.lines().filter_map(|line| line.split_once(' ')).collect();
     let origin = remotes.iter().find(|(key, _)| *key == "remote.origin.url").or(remotes.first());
     origin.map_or_else(String::new, |(_, url)| without_credentials(url))
 }
 
-/// The URL without password, token or query. The user of an SSH URL stays: it says nothing about the caller.
+/// The URL without password, token and query. The user of an SSH URL is kept: it does not identify the caller.
 fn without_credentials(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let rest = rest.split(['?', '#']).next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Hashing files, several at once, and making sure that what was hashed is one state of the file.
+//! Hashes files concurrently, and ensures that each hash belongs to a single state of the file.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,10 +12,10 @@ use kiln_proto::meter::Meter;
 use super::{Error, Found, Kind, Stat};
 
 const BUFFER_BYTES: usize = 256 * 1024;
-/// How often a file may change under the reader before that is an error.
+/// How often a file may change while it is read before that is an error.
 const ATTEMPTS: usize = 3;
 
-/// Hashes the files among `found` whose hash is not known; gives state and digest by index.
+/// Hashes the files in `found` without a known hash; returns state and digest by index.
 pub(super) fn hash_files(
     root: &Path,
     found: &[Found],

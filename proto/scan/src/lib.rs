@@ -1,7 +1,7 @@
-//! The scan: from a directory on disk to a Merkle tree, hashing only what changed since the last time; and what git says of it.
+//! Scans a directory into a Merkle tree, hashing only what changed since the last scan; and collects facts from git.
 //!
-//! Invariant: a digest in a [`Scanned`] tree is that of bytes which the file really had while the scan ran. What the cache
-//! remembers is trusted only where the file's size, times and inode are as they were, and were old enough then.
+//! Invariant: a digest in a [`Scanned`] tree belongs to bytes that the file really had during the scan. A cached digest
+//! is used only if the file's size, times and inode are unchanged and were old enough when it was cached.
 
 pub mod around;
 mod cache;
@@ -24,19 +24,19 @@ use kiln_trees::tree::{Entry, Tree};
 pub use cache::{Cache, Stat};
 pub use walk::{Found, Kind, LeftOut, Walked, Why, walk};
 
-/// In a directory that holds nothing but Kiln's output: says what Kiln wrote there. Such a directory is no source.
+/// The record of what Kiln wrote to a directory that contains only its output. Such a directory is not a source.
 pub const OUTPUT_RECORD: &str = ".kiln-output.json";
-/// The same in a directory that holds other files too.
+/// The same in a directory that contains other files too.
 pub const SHARED_OUTPUT_RECORD: &str = ".kiln-fetched.json";
 
-/// A tree that cannot be built from. Every one is the user's to mend.
+/// Why a tree cannot be scanned. Every error is the user's to fix.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
     #[error("there is no directory `{}` to build from", .path.display())]
     NoDirectory { path: PathBuf },
     #[error(
-        "`{}` is a name that is not valid UTF-8, and cannot be sent to another machine; rename it, or list it in `.kilnignore`",
+        "the name `{}` is not valid UTF-8 and cannot be sent to another machine; rename it, or list it in `.kilnignore`",
         .path.display()
     )]
     Name { path: PathBuf },
@@ -46,7 +46,7 @@ pub enum Error {
     )]
     Special { path: PathBuf, kind: &'static str },
     #[error(
-        "the symbolic link `{path}` leaves the tree: it points to `{target}`, which is on no worker; point it \
+        "the symbolic link `{path}` leaves the tree: it points to `{target}`, which no worker has; point it \
          inside the tree, or list it in `.kilnignore`"
     )]
     Link { path: String, target: String },
@@ -57,7 +57,7 @@ pub enum Error {
         source: std::io::Error,
     },
     #[error(
-        "git cannot list the files of `{}`, so Kiln does not know which belong to the project: {reason}", .path.display()
+        "git cannot list the files of `{}`, so Kiln cannot tell which belong to the project: {reason}", .path.display()
     )]
     Git { path: PathBuf, reason: String },
     #[error("cannot list the directory: {0}")]
@@ -68,14 +68,14 @@ pub enum Error {
     Tree(#[from] kiln_trees::tree::Error),
 }
 
-/// What to scan.
+/// Options of a scan.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The directory.
     pub root: PathBuf,
-    /// Paths relative to it that the tree consists of; empty for all of it.
+    /// Paths relative to it that belong to the tree; empty for all.
     pub parts: Vec<String>,
-    /// Where the cache of digests is kept; none: everything is hashed.
+    /// The file with the cache of digests; `None` to hash everything.
     pub cache: Option<PathBuf>,
     /// The digest function.
     pub function: DigestFunction,
@@ -84,19 +84,19 @@ pub struct Options {
 /// A scanned tree.
 #[derive(Debug)]
 pub struct Scanned {
-    /// The directory that was scanned, absolute.
+    /// The directory that was scanned, an absolute path.
     pub root: PathBuf,
     /// Digest of the root `Directory`.
     pub digest: Digest,
-    /// Everything the tree consists of, by digest: directories in memory, files by path.
+    /// Every blob of the tree: directories in memory, files by path.
     pub blobs: HashMap<Digest, Blob>,
-    /// Files in the tree.
+    /// Number of files in the tree.
     pub files: usize,
-    /// Files whose bytes were read.
+    /// Number of files whose bytes were read.
     pub hashed: usize,
     /// Paths of all files and symbolic links, sorted.
     pub paths: Vec<String>,
-    /// What is not in the tree, beside what git ignores.
+    /// Paths that are not in the tree, in addition to those that git ignores.
     pub left_out: Vec<LeftOut>,
 }
 
@@ -105,7 +105,7 @@ pub fn scan(options: &Options) -> Result<Scanned, Error> {
     scan_metered(options, &Meter::default())
 }
 
-/// As [`scan`]; counts the bytes that are hashed.
+/// Like [`scan`]; counts the hashed bytes.
 pub fn scan_metered(options: &Options, meter: &Meter) -> Result<Scanned, Error> {
     let started = SystemTime::now();
     let root = directory(&options.root)?;
@@ -133,7 +133,7 @@ pub fn scan_metered(options: &Options, meter: &Meter) -> Result<Scanned, Error> 
     Ok(Scanned { hashed, left_out, paths, ..scanned })
 }
 
-/// The directory in its absolute form.
+/// The absolute path of a directory.
 pub fn directory(path: &Path) -> Result<PathBuf, Error> {
     let missing = || Error::NoDirectory { path: path.to_owned() };
     let root = path.canonicalize().map_err(|_| missing())?;
@@ -172,8 +172,8 @@ fn build(
     Ok(Scanned { root, digest, blobs, files, hashed: 0, left_out: Vec::new(), paths: Vec::new() })
 }
 
-/// Keeps what was learnt, but for files so young that a later write could leave the same times behind ("racily clean").
-/// A cache that cannot be written costs time and nothing else.
+/// Updates the cache, except for files modified so recently that a later write could leave the same times ("racily
+/// clean"). A cache that cannot be written only costs time.
 fn remember(
     file: &Path,
     found: &[Found],
@@ -198,7 +198,7 @@ fn remember(
         }
     }
     if let Err(error) = cache.save(file) {
-        tracing::debug!("the scan's cache `{}` was not written: {error}", file.display());
+        tracing::debug!("cannot write the scan's cache `{}`: {error}", file.display());
     }
 }
 

@@ -1,11 +1,12 @@
-//! What tools make beside the sources, and what is for one machine only.
+//! Recognises directories that tools create next to sources, and files for a single machine.
 //!
-//! Invariant: a directory counts as made only where something beside or in it proves it; a name alone decides nothing.
+//! Invariant: a directory counts as created by a tool only if something in it or next to it proves that; a name alone
+//! is not enough.
 
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// Whether a tool made this directory from the sources, and a build makes it again.
+/// Whether a tool created this directory from the sources, so that a build recreates it.
 pub(super) fn is_made(dir: &Path) -> bool {
     let Some(name) = dir.file_name().and_then(OsStr::to_str) else { return false };
     let beside = |file: &str| dir.parent().is_some_and(|parent| parent.join(file).is_file());
@@ -26,7 +27,7 @@ pub(super) fn is_made(dir: &Path) -> bool {
     }
 }
 
-/// Whether a file holds settings of one machine.
+/// Whether a file contains settings of a single machine.
 pub(super) fn is_environment(name: &OsStr) -> bool {
     let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(".env")) else { return false };
     rest.is_empty() || rest == ".local" || (rest.starts_with('.') && rest.ends_with(".local"))

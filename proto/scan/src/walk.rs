@@ -1,9 +1,9 @@
-//! Which files a tree consists of.
+//! Determines which files belong to a tree.
 //!
-//! In a repository git decides: what its index names is in, whatever `.gitignore` says, and so is what it neither tracks nor ignores.
-//! Elsewhere everything is in but what [`owned`] knows as made by tools. `.kilnignore`, with the syntax of `.gitignore`, is honoured
-//! in both. `.git` and directories of Kiln's own output are never in. Empty directories are left out, as git leaves them out: a fresh
-//! clone and a used one are the same tree.
+//! In a repository git decides: files in its index are included, whatever `.gitignore` says, and so are files that it
+//! neither tracks nor ignores. Elsewhere everything is included except what [`owned`] recognises as created by tools.
+//! `.kilnignore`, with the syntax of `.gitignore`, applies in both. `.git` and directories with Kiln's own output are
+//! never included. Empty directories are omitted, as in git: a fresh clone and a used one yield the same tree.
 
 use std::collections::HashMap;
 use std::fs::FileType;
@@ -17,33 +17,33 @@ use ignore::{WalkBuilder, WalkState};
 use super::excluded::Excluded;
 use super::{Error, OUTPUT_RECORD, SHARED_OUTPUT_RECORD, Stat, git, owned};
 
-/// A name in the tree that is no directory.
+/// A file or link in the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// Relative to the root, with `/` between the parts.
+    /// Path relative to the root, with `/` between the parts.
     pub path: String,
-    /// What it is.
+    /// Its type.
     pub kind: Kind,
 }
 
-/// What a name stands for.
+/// The type of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file.
     File {
-        /// Its state when the walk came by.
+        /// Its state during the walk.
         stat: Stat,
         /// Whether its owner may execute it.
         executable: bool,
     },
     /// A symbolic link that stays in the tree.
     Symlink {
-        /// Where it points.
+        /// Its target.
         target: String,
     },
 }
 
-/// A tree's files, and what was left out of it beside what git ignores.
+/// A tree's files, and what was left out in addition to what git ignores.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Walked {
     /// All files and links, sorted by path.
@@ -55,7 +55,7 @@ pub struct Walked {
 /// A path that is not in the tree.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LeftOut {
-    /// Relative to the root; that of a directory stands for all below.
+    /// Path relative to the root; a directory's stands for everything below it.
     pub path: String,
     /// The reason.
     pub why: Why,
@@ -66,17 +66,17 @@ pub struct LeftOut {
 pub enum Why {
     /// Git ignores it.
     Git,
-    /// `.kilnignore` names it.
+    /// A `.kilnignore` excludes it.
     KilnIgnore,
-    /// Its values are for one machine, and often secret: `.env`.
+    /// It contains values for a single machine, often secret: `.env`.
     Environment,
-    /// A tool made it, and a build makes it again: `node_modules`, `target`.
+    /// A tool created it, and a build recreates it: `node_modules`, `target`.
     Made,
     /// Kiln's own output.
     Output,
 }
 
-/// Walks an absolute directory, or of it only these parts, which are paths relative to it.
+/// Walks an absolute directory, or only these parts of it, given as relative paths.
 pub fn walk(root: &Path, parts: &[String]) -> Result<Walked, Error> {
     let mut walked = Walked::default();
     let whole = [String::new()];
@@ -98,26 +98,27 @@ pub fn walk(root: &Path, parts: &[String]) -> Result<Walked, Error> {
     Ok(walked)
 }
 
-/// Walks a directory below the root; what it finds is relative to the root.
+/// Walks a directory below the root; paths in the result are relative to the root.
 fn walk_part(root: &Path, part: &str) -> Result<Walked, Error> {
     let dir = root.join(part);
     let in_git = git::work_tree(&dir).is_some();
     let (seen, tracked) = std::thread::scope(|scope| {
         let tracked = scope.spawn(|| git::tracked(&dir));
-        // Whether a directory belongs to a repository is known at once; what that one tracks takes git a moment.
+        // Whether a directory belongs to a repository is known immediately; listing its tracked files takes git a
+        // moment.
         let seen = see(root, &dir, in_git);
         (seen, tracked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     let (mut walked, repositories) = match (seen?, tracked?) {
-        // A project in a directory that the repository around it ignores is not of that repository.
+        // A directory that the surrounding repository ignores does not belong to that repository.
         (_, Some(tracked)) if tracked.is_empty() && git::is_ignored(&dir) => see(root, &dir, false)?,
         (seen, Some(tracked)) => add_tracked(root, seen, below(part, tracked))?,
-        // A `.git` that is none.
+        // A `.git` that is not a repository.
         (_, None) if in_git => see(root, &dir, false)?,
         (seen, None) => seen,
     };
     for inner in repositories {
-        // A submodule, or a clone that lies in the tree: its own index decides below it.
+        // A submodule, or a clone inside the tree: its own index decides below it.
         if let Some(tracked) = git::tracked(&root.join(&inner))? {
             (walked, _) = add_tracked(root, (walked, Vec::new()), below(&inner, tracked))?;
         }
@@ -125,7 +126,7 @@ fn walk_part(root: &Path, part: &str) -> Result<Walked, Error> {
     Ok(walked)
 }
 
-/// Paths relative to a directory as paths relative to the root.
+/// Converts paths relative to a directory to paths relative to the root.
 fn below(directory: &str, paths: Vec<String>) -> Vec<String> {
     if directory.is_empty() {
         return paths;
@@ -133,10 +134,10 @@ fn below(directory: &str, paths: Vec<String>) -> Vec<String> {
     paths.into_iter().map(|path| format!("{directory}/{path}")).collect()
 }
 
-/// What a walk meets: the files, and the directories of further repositories.
+/// The result of a walk: the files, and the directories of nested repositories.
 type Seen = (Walked, Vec<String>);
 
-/// The files in a directory that no rule leaves out, relative to the root.
+/// The files in a directory that no rule excludes, relative to the root.
 fn see(root: &Path, dir: &Path, in_git: bool) -> Result<Seen, Error> {
     let threads = std::thread::available_parallelism().map_or(2, |count| count.get().min(8));
     let left_out: Arc<Mutex<Vec<LeftOut>>> = Arc::default();
@@ -208,7 +209,7 @@ fn left_out_by_name(entry: &ignore::DirEntry, in_git: bool) -> Option<Why> {
     (!in_git && owned::is_environment(entry.file_name())).then_some(Why::Environment)
 }
 
-/// Adds what an index names and the walk did not meet, because `.gitignore` matches it or a tool usually makes it.
+/// Adds files in an index that the walk omitted because `.gitignore` matches them or tools usually create them.
 fn add_tracked(root: &Path, (mut walked, nested): Seen, tracked: Vec<String>) -> Result<Seen, Error> {
     let known: std::collections::HashSet<&str> = walked.found.iter().map(|found| found.path.as_str()).collect();
     let absent: Vec<String> = tracked.into_iter().filter(|path| !known.contains(path.as_str())).collect();
@@ -226,7 +227,7 @@ fn add_tracked(root: &Path, (mut walked, nested): Seen, tracked: Vec<String>) ->
         if excluded.names(&path, metadata.is_dir()) {
             walked.left_out.push(LeftOut { path, why: Why::KilnIgnore });
         } else if metadata.is_dir() {
-            // A submodule that `.gitignore` matches; what became a directory otherwise, the walk has seen.
+            // A submodule that `.gitignore` matches; the walk has seen any other directory.
             if full.join(".git").exists() && !repositories.contains(&path) {
                 let (inner, nested) = see(root, &full, true)?;
                 walked.found.extend(inner.found);
@@ -240,7 +241,7 @@ fn add_tracked(root: &Path, (mut walked, nested): Seen, tracked: Vec<String>) ->
     Ok((walked, repositories))
 }
 
-/// Whether no part of a path but the last is a link.
+/// Whether no component of a path except the last is a link.
 fn is_below_directories(root: &Path, path: &str, known: &mut HashMap<PathBuf, bool>) -> bool {
     Path::new(path).ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()).all(|above| {
         let is_dir = || root.join(above).symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
@@ -281,7 +282,7 @@ fn look(
     Ok(Some(Found { path: path.to_owned(), kind }))
 }
 
-/// The link's target, where following its parts from the link never goes above the root. It need not exist.
+/// The link's target, if resolving it from the link never goes above the root. It need not exist.
 fn inside(path: &str, target: &Path) -> Result<String, Error> {
     let leaves = || Error::Link { path: path.to_owned(), target: target.display().to_string() };
     let text = target.to_str().ok_or_else(|| Error::Name { path: target.to_owned() })?;

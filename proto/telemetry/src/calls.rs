@@ -1,6 +1,6 @@
-//! gRPC calls as a server sees them: a span for each that belongs to a trace, and their count, time and bytes.
+//! A server's gRPC calls: a span for each that belongs to a trace, and metrics of their number, duration and bytes.
 //!
-//! Invariant: only methods that the server was told of have a name here; whatever else a client asks for is `unknown`.
+//! Invariant: only registered methods are named here; anything else that a client calls is `unknown`.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -25,7 +25,7 @@ use crate::trace;
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
 
-/// A method, as a label.
+/// A method, as a metric label.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Method {
     service: Arc<str>,
@@ -44,12 +44,12 @@ struct Seconds;
 
 impl MetricConstructor<Histogram> for Seconds {
     fn new_metric(&self) -> Histogram {
-        // From what memory answers to what a build takes.
+        // From an answer out of memory to a whole build.
         Histogram::new([0.0005, 0.002, 0.01, 0.05, 0.2, 1.0, 5.0, 30.0, 300.0])
     }
 }
 
-/// What is counted of calls. Cheap to clone.
+/// Metrics of calls. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     finished: Family<Outcome, Counter>,
@@ -59,7 +59,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Metrics that are served with those of `registry`.
+    /// Registers the metrics with `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             finished: Family::default(),
@@ -67,15 +67,15 @@ impl Metrics {
             received: Family::default(),
             sent: Family::default(),
         };
-        registry.register("grpc_calls", "gRPC calls that ended, by method and code", metrics.finished.clone());
-        registry.register("grpc_call_seconds", "Time from a call's begin to its end", metrics.seconds.clone());
+        registry.register("grpc_calls", "Ended gRPC calls, by method and code", metrics.finished.clone());
+        registry.register("grpc_call_seconds", "Time from a call's start to its end", metrics.seconds.clone());
         registry.register("grpc_received_bytes", "Bytes of messages from clients", metrics.received.clone());
         registry.register("grpc_sent_bytes", "Bytes of messages to clients", metrics.sent.clone());
         metrics
     }
 }
 
-/// A method with its own share of the metrics, looked up when it is first called and not at each call.
+/// A method's metrics, looked up at its first call rather than at each.
 #[derive(Debug)]
 struct Known {
     method: Method,
@@ -87,11 +87,11 @@ struct Counts {
     received: Counter,
     sent: Counter,
     seconds: Histogram,
-    /// By the number of the code.
+    /// By gRPC code.
     codes: [OnceLock<Counter>; CODES],
 }
 
-/// gRPC's codes are numbered from 0 to 16.
+/// gRPC's codes range from 0 to 16.
 const CODES: usize = 17;
 
 impl Known {
@@ -119,24 +119,24 @@ impl Known {
     }
 }
 
-/// What the server serves, and how it is watched.
+/// The registered methods, and how their calls are observed.
 #[derive(Debug)]
 struct Shared {
     methods: HashMap<String, Arc<Known>>,
     unknown: Arc<Known>,
-    /// Methods that begin a trace where the caller brings none.
+    /// Methods that start a trace if the caller has none.
     begins: Vec<&'static str>,
     metrics: Option<Metrics>,
 }
 
-/// Watches the calls of a server. Cheap to clone.
+/// Observes the calls of a server. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Calls {
     shared: Arc<Shared>,
 }
 
 impl Calls {
-    /// `methods` are paths such as `/kiln.v1.Builds/Submit`; those of `begins` are traced also where their caller is not.
+    /// `methods` are paths such as `/kiln.v1.Builds/Submit`; those in `begins` are traced even if their caller is not.
     pub fn new(methods: impl IntoIterator<Item = String>, begins: &[&'static str], metrics: Option<Metrics>) -> Self {
         let method = |path: &str| {
             let (service, method) = path.trim_start_matches('/').split_once('/')?;
@@ -156,7 +156,7 @@ impl<S> tower::Layer<S> for Calls {
     }
 }
 
-/// A service whose calls are watched.
+/// A service whose calls are observed.
 #[derive(Debug, Clone)]
 pub struct Watched<S> {
     inner: S,
@@ -199,7 +199,7 @@ fn counted(body: Body, bytes: Counter) -> Body {
     }))
 }
 
-/// A call under way. It ends when this is dropped: without a code, its client has left.
+/// A call in progress, which ends on drop: without a code, its client has left.
 #[derive(Debug)]
 struct Call {
     shared: Arc<Shared>,
@@ -210,7 +210,7 @@ struct Call {
 }
 
 impl Call {
-    /// `None` where nobody wants to know of it.
+    /// `None` if the call is neither traced nor counted.
     fn begin(shared: &Arc<Shared>, request: &Request) -> Option<Self> {
         if shared.metrics.is_none() && !trace::is_on() {
             return None;
@@ -225,7 +225,7 @@ impl Call {
         self.shared.metrics.as_ref().map(|metrics| self.known.counts(metrics))
     }
 
-    /// Sees the answer to its end.
+    /// Observes the response to its end.
     fn follow(mut self, response: Response) -> Response {
         self.look_for_code(response.headers());
         response.map(|body| {
@@ -280,13 +280,13 @@ impl Drop for Call {
     }
 }
 
-/// Which codes make a server's span an error, by OpenTelemetry's conventions for gRPC.
+/// Codes that mark a server's span as an error, according to OpenTelemetry's conventions for gRPC.
 fn is_servers_fault(code: Code) -> bool {
     use Code::{DataLoss, DeadlineExceeded, Internal, Unavailable, Unimplemented, Unknown};
     matches!(code, Unknown | DeadlineExceeded | Unimplemented | Internal | Unavailable | DataLoss)
 }
 
-/// A code as gRPC writes it.
+/// A code's name in gRPC.
 fn name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",

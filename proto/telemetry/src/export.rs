@@ -1,6 +1,6 @@
-//! Spans to a collector by OTLP over gRPC, as OpenTelemetry's variables say.
+//! Exports spans to a collector with OTLP over gRPC, configured by OpenTelemetry's variables.
 //!
-//! Invariant: a collector that is away costs a process its spans and one line of its log, never more.
+//! Invariant: an unavailable collector costs a process only its spans and one log line.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,15 +20,15 @@ fn set(variable: &str) -> Option<String> {
     std::env::var(variable).ok().filter(|value| !value.is_empty())
 }
 
-/// Whether the environment asks for traces.
+/// Whether the environment enables traces.
 fn is_wanted() -> bool {
     let disabled = set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let elsewhere = set("OTEL_TRACES_EXPORTER").is_some_and(|value| value != "otlp");
     ENDPOINTS.iter().any(|variable| set(variable).is_some()) && !disabled && !elsewhere
 }
 
-/// What makes and sends spans, where the environment names a collector. Sampling, batches, limits, headers and time limits are read
-/// from the environment by the SDK.
+/// Creates the exporter, if the environment names a collector. The SDK reads sampling, batches, limits, headers and
+/// timeouts from the environment.
 pub(crate) fn from_environment(process: &Process) -> Result<Option<SdkTracerProvider>, Error> {
     if !is_wanted() {
         return Ok(None);
@@ -46,7 +46,7 @@ pub(crate) fn from_environment(process: &Process) -> Result<Option<SdkTracerProv
     Ok(Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build()))
 }
 
-/// Sends spans, and says so once when that begins to fail.
+/// Exports spans, and logs once when that starts to fail.
 #[derive(Debug)]
 struct Told {
     sender: SpanExporter,
@@ -60,12 +60,12 @@ impl opentelemetry_sdk::trace::SpanExporter for Told {
         match &result {
             Ok(()) => {
                 if self.said.swap(false, Ordering::Relaxed) {
-                    tracing::info!("traces are sent again");
+                    tracing::info!("exporting traces again");
                 }
             }
             Err(error) => {
                 if !self.said.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(%error, spans = count, "traces cannot be sent and are dropped");
+                    tracing::warn!(%error, spans = count, "cannot export traces; dropping them");
                 }
             }
         }

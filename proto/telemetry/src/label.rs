@@ -1,14 +1,14 @@
-//! Labels whose values come from outside, kept few.
+//! Limits the number of label values that come from outside.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-/// What stands for all values that have no label of their own.
+/// The value used for all values without a label of their own.
 pub const OTHER: &str = "other";
-/// Longest value that becomes a label, in bytes.
+/// Maximum length of a label value, in bytes.
 const LONGEST: usize = 40;
 
-/// The values of one label: the first few that are well-formed; all that come later, or are strange, are [`OTHER`].
+/// The values of one label: the first few well-formed ones; all others become [`OTHER`].
 #[derive(Debug)]
 pub struct Bounded {
     most: usize,
@@ -16,12 +16,12 @@ pub struct Bounded {
 }
 
 impl Bounded {
-    /// At most so many values beside [`OTHER`].
+    /// At most `most` values in addition to [`OTHER`].
     pub fn new(most: usize) -> Self {
         Self { most, known: Mutex::default() }
     }
 
-    /// The label for a value, which becomes a known one where there is room.
+    /// The label for a value, which is added if there is space.
     pub fn admit(&self, value: &str) -> String {
         let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !known.contains(value) {
@@ -33,7 +33,7 @@ impl Bounded {
         value.to_owned()
     }
 
-    /// The label for a value that whoever sent it cannot make a known one.
+    /// The label for a value that its sender must not be able to add.
     pub fn known(&self, value: &str) -> String {
         let known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if known.contains(value) { value.to_owned() } else { OTHER.to_owned() }

@@ -1,7 +1,7 @@
-//! What a process of the farm tells of itself: logs, traces, metrics, and whether it is well.
+//! Telemetry of the farm's processes: logs, traces, metrics and health.
 //!
-//! Invariants: what nobody asked for is not installed, and costs nothing. No argument, output or variable of an action is ever
-//! in a span or a label, and labels have few values whatever clients send.
+//! Invariants: telemetry that is not enabled is not installed and costs nothing. No argument, output or variable of an
+//! action is ever in a span or a label, and labels have few values, whatever clients send.
 
 pub mod calls;
 mod export;

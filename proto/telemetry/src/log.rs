@@ -1,4 +1,4 @@
-//! Log lines on standard error: for people, or an object a line for programs.
+//! Logs to standard error: text for people, or one JSON object per line for programs.
 
 use std::io::IsTerminal;
 
@@ -6,17 +6,17 @@ use tracing::Subscriber;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// Text for people.
     #[default]
     Text,
-    /// One JSON object per line. `spans` names the build, the action and the lease a line belongs to.
+    /// One JSON object per line. `spans` contains the build, action and lease that a line belongs to.
     Json,
 }
 
-/// The layer that writes what `filter` lets through.
+/// The layer that writes the lines that pass `filter`.
 pub(crate) fn layer<S>(format: Format, filter: EnvFilter) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,

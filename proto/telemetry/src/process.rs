@@ -1,4 +1,4 @@
-//! A process's telemetry from its start to its end: what `main` does before all else, and after it.
+//! A process's telemetry from start to end: `main` starts it first and stops it last.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use tracing_subscriber::{EnvFilter, Layer};
 use crate::identity::{Error, FILTER, Process};
 use crate::{Format, export, log, trace};
 
-/// How long the last spans may take to be sent when the process ends.
+/// Time limit for exporting the last spans when the process ends.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
-/// How a process tells of itself. Traces are configured by OpenTelemetry's own variables.
+/// Telemetry options. Traces are configured with OpenTelemetry's own variables.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Options {
     /// Format of the log on standard error.
@@ -23,26 +23,26 @@ pub struct Options {
 
 /// A process's running telemetry.
 #[derive(Debug)]
-#[must_use = "what was not sent yet is lost without `stop`"]
+#[must_use = "without `stop`, spans that were not exported yet are lost"]
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
 }
 
 impl Telemetry {
-    /// Starts logging, and tracing where the environment names a collector. To be called once, in a runtime of Tokio whose
-    /// threads go on while [`stop`](Self::stop) is waited for.
+    /// Starts logging, and tracing if the environment names a collector. Must be called once, in a Tokio runtime whose
+    /// threads continue while [`stop`](Self::stop) is awaited.
     ///
     /// # Errors
-    /// Where `KILN_LOG` or a variable of OpenTelemetry's says what cannot be done.
+    /// If `KILN_LOG` or an OpenTelemetry variable is invalid.
     pub fn start(process: &Process, options: &Options) -> Result<Self, Error> {
         let traces = export::from_environment(process)?;
         Self::with(process, options, traces)
     }
 
-    /// Starts logging alone.
+    /// Starts only logging.
     ///
     /// # Errors
-    /// Where `KILN_LOG` is no filter.
+    /// If `KILN_LOG` is not a valid filter.
     pub fn without_traces(process: &Process, options: &Options) -> Result<Self, Error> {
         Self::with(process, options, None)
     }
@@ -56,16 +56,16 @@ impl Telemetry {
         // A process that neither logs nor traces has no subscriber at all.
         if filter.is_some() || spans.is_some() {
             let lines = filter.map(|filter| log::layer(options.log_format, filter));
-            // Where a test has one already, that one stays.
+            // A subscriber that a test installed earlier is kept.
             let _ = tracing_subscriber::registry().with(lines.boxed()).with(spans).try_init();
         }
         Ok(Self { traces })
     }
 
-    /// Sends what is left, for at most three seconds.
+    /// Exports the remaining spans, for at most three seconds.
     pub async fn stop(self) {
         let Some(traces) = self.traces else { return };
-        // It blocks, and the runtime's threads are needed for what is sent.
+        // It blocks, and the export needs the runtime's threads.
         let _ = tokio::task::spawn_blocking(move || traces.shutdown_with_timeout(LAST_WORDS)).await;
     }
 }

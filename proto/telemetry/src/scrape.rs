@@ -1,4 +1,4 @@
-//! The HTTP listener for whoever watches a process: `/metrics` in OpenMetrics' text, `/healthz`, `/readyz`.
+//! The HTTP listener for monitoring: `/metrics` in OpenMetrics' text format, `/healthz`, `/readyz`.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use axum::routing::get;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
-/// How long the process may take to say how it is.
+/// Time limit for the process to report its state.
 const PATIENCE: Duration = Duration::from_secs(5);
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What is watched.
+/// A process that is monitored.
 #[tonic::async_trait]
 pub trait Subject: Send + Sync + 'static {
-    /// Looks up what is not counted as it happens, before each scrape.
+    /// Updates values that are not counted as they change, before each scrape.
     async fn refresh(&self) {}
 
-    /// Whether it does anything at all; in words why not. Who hears of it starts the process again.
+    /// Whether the process works at all, or why not. A failure leads to a restart.
     async fn alive(&self) -> Result<(), String> {
         Ok(())
     }
 
-    /// Whether it takes work; in words why not. Who hears of it sends work elsewhere.
+    /// Whether it accepts work, or why not. A failure redirects work elsewhere.
     async fn ready(&self) -> Result<(), String>;
 }
 
@@ -36,10 +36,10 @@ struct Watched {
     subject: Arc<dyn Subject>,
 }
 
-/// Answers on `listener` until `stop`.
+/// Serves on `listener` until `stop`.
 ///
 /// # Errors
-/// Where the listener fails.
+/// If the listener fails.
 pub async fn serve(
     listener: TcpListener,
     registry: Registry,
@@ -84,7 +84,7 @@ fn verdict(is_well: Result<(), String>) -> Response {
 }
 
 fn words() -> String {
-    format!("no answer within {} s", PATIENCE.as_secs())
+    format!("no response within {} s", PATIENCE.as_secs())
 }
 
 fn late() -> Response {

@@ -1,6 +1,6 @@
-//! A trace's way from process to process: the context of a span as W3C's `traceparent`.
+//! Propagates traces between processes: a span's context as W3C's `traceparent`.
 //!
-//! Invariant: spans carry the fields that they were declared with and nothing else; log lines are not attached to them.
+//! Invariant: spans have only their declared fields; log lines are not attached to them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,17 +20,17 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// The header, and the key in W3C's format.
 pub(crate) const HEADER: &str = "traceparent";
-/// Longest that a header of any version is read.
+/// Maximum length of a header of any version.
 const MAX_BYTES: usize = 256;
 
 static ON: AtomicBool = AtomicBool::new(false);
 
-/// Whether this process makes traces.
+/// Whether this process creates traces.
 pub fn is_on() -> bool {
     ON.load(Ordering::Relaxed)
 }
 
-/// The layer that turns Kiln's own spans into a trace's.
+/// The layer that converts Kiln's own spans into a trace's.
 pub(crate) fn layer<S>(provider: &SdkTracerProvider, name: &'static str) -> impl Layer<S> + Send + Sync + use<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
@@ -47,7 +47,7 @@ where
         .with_filter(ours.with_max_level_hint(LevelFilter::INFO))
 }
 
-/// A span's context, for another process or a record; empty where nothing is traced.
+/// A span's context, for another process or a record; empty without tracing.
 pub fn of(span: &Span) -> String {
     if !is_on() {
         return String::new();
@@ -57,12 +57,12 @@ pub fn of(span: &Span) -> String {
     carrier.remove(HEADER).unwrap_or_default()
 }
 
-/// The context of the span under way.
+/// The current span's context.
 pub fn current() -> String {
     of(&Span::current())
 }
 
-/// Puts a new span under the one whose context this is. What is no context changes nothing.
+/// Makes a new span a child of the span with this context. An invalid context is ignored.
 pub fn adopt(span: &Span, traceparent: &str) {
     if !is_on() || traceparent.is_empty() || traceparent.len() > MAX_BYTES {
         return;
@@ -70,12 +70,12 @@ pub fn adopt(span: &Span, traceparent: &str) {
     let carrier = HashMap::from([(HEADER.to_owned(), traceparent.to_owned())]);
     let context = TraceContextPropagator::new().extract(&carrier);
     if context.span().span_context().is_valid() {
-        // Fails only for a span that has begun, which these have not.
+        // Fails only for a span that has started, which these have not.
         let _ = span.set_parent(context);
     }
 }
 
-/// Tells whoever is called of the span under way.
+/// Adds the current span's context to calls.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Propagate;
 
@@ -91,10 +91,10 @@ impl Interceptor for Propagate {
     }
 }
 
-/// A client's channel whose calls carry the span under way.
+/// A client's channel whose calls carry the current span's context.
 pub type Traced<S> = InterceptedService<S, Propagate>;
 
-/// Makes a channel's calls carry the span under way.
+/// Makes a channel's calls carry the current span's context.
 pub fn traced<S>(channel: S) -> Traced<S> {
     InterceptedService::new(channel, Propagate)
 }
