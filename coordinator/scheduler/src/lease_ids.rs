@@ -1,11 +1,11 @@
-//! Numbers of leases.
+//! Lease ids.
 
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use super::types::LeaseId;
 
-/// A sequence of numbers that is fixed by its seed, and unknown to whoever does not have the seed.
+/// A sequence of ids that is determined by its seed, and unpredictable without it.
 #[derive(Debug)]
 pub(super) enum LeaseIds {
     Counted(u64),
@@ -26,7 +26,7 @@ impl LeaseIds {
                 *last += 1;
                 LeaseId(*last)
             }
-            // 64 bits: two leases of a farm's life meet in one number as good as never.
+            // 64 bits: a collision within a farm's life is practically impossible.
             Self::Derived(derived) => LeaseId(derived.next_u64()),
         }
     }

@@ -1,8 +1,8 @@
 //! The scheduler: who runs what, and when. A pure step from state and event to effects; time is a parameter.
 //!
-//! Invariants, held by generated event sequences in the tests: no action has two live leases, none is lost, tries are bounded,
-//! a worker's capacity is never exceeded, an action never runs where its platform does not match, and what can run
-//! is never left waiting beside free room.
+//! Invariants, tested with generated event sequences: no action has two live leases, none is lost, attempts are
+//! bounded, a worker's capacity is never exceeded, an action never runs where its platform does not match, and an
+//! action that can run never waits next to free capacity.
 
 mod lease_ids;
 mod lifecycle;
@@ -38,11 +38,11 @@ struct Action {
     /// Its live lease; `None` while it waits.
     lease: Option<LeaseId>,
     submitted: Millis,
-    /// Since when it has waited for its present turn.
+    /// When it started waiting this time.
     queued: Millis,
-    /// How long it waits while no worker could take it.
+    /// How long it waits while no worker could run it.
     patience: Millis,
-    /// The worker that failed it last, by slot.
+    /// The slot of the worker that failed it last.
     avoid: Option<usize>,
 }
 
@@ -51,9 +51,9 @@ struct Lease {
     slot: usize,
     key: ActionKey,
     reserved: Capacity,
-    /// The action it runs for; `None` where it was cancelled or nobody asked for it.
+    /// The action that it runs; `None` if that was cancelled or nobody asked for it.
     action: Option<ActionId>,
-    /// When it is cancelled if nobody asks for what it runs.
+    /// When it is cancelled unless someone asks for its action.
     orphan_until: Option<Millis>,
 }
 
@@ -69,14 +69,14 @@ pub struct Scheduler {
     orphans: HashMap<ActionKey, LeaseId>,
     classes: Vec<Class>,
     class_of: HashMap<Requirements, ClassId>,
-    /// Classes in which something waits.
+    /// Classes with waiting actions.
     busy: BTreeSet<ClassId>,
     workers: Workers,
     /// Workers that left and are expected back.
     away: BTreeMap<WorkerId, waiting::Away>,
     shares: Shares,
     lease_ids: LeaseIds,
-    /// Leases that ended in this step; told last, after what came of them.
+    /// Leases that ended in this step; reported last, after the consequences.
     ended: Vec<LeaseId>,
     next_action: ActionId,
     effects: Vec<Effect>,
@@ -84,7 +84,7 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// An empty farm at `now`.
+    /// An empty farm at time `now`.
     pub fn new(mut config: Config, now: Millis) -> Self {
         let away = waiting::remembered(std::mem::take(&mut config.remembered));
         Scheduler {
@@ -109,7 +109,8 @@ impl Scheduler {
         }
     }
 
-    /// Takes an event and says what must be done about it. Time never goes back: an earlier `now` counts as the last.
+    /// Handles an event and returns the resulting effects. Time never goes back: an earlier `now` counts as the last
+    /// one.
     pub fn step(&mut self, now: Millis, event: Event) -> Vec<Effect> {
         self.now = self.now.max(now);
         match event {
@@ -128,7 +129,7 @@ impl Scheduler {
         std::mem::take(&mut self.effects)
     }
 
-    /// When the shell must send [`Event::Tick`], if nothing else happens before.
+    /// When the shell must send [`Event::Tick`], unless another event comes first.
     pub fn next_deadline(&self) -> Option<Millis> {
         let lost = self.workers.next_lost().map(|(at, _)| at).into_iter();
         let orphaned = self.orphans.values().filter_map(|lease| self.leases.get(lease)?.orphan_until);
@@ -140,7 +141,7 @@ impl Scheduler {
             let since = self.passed_over_since(*id).filter(|_| class.reserved.is_none())?;
             Some(since.saturating_add(self.config.reserve_after))
         });
-        // A deadline that has passed already waits for something else than time.
+        // A deadline in the past waits for something other than time.
         lost.chain(orphaned).chain(waiting).filter(|at| *at > self.now).min()
     }
 
@@ -159,7 +160,7 @@ impl Scheduler {
             .collect()
     }
 
-    /// What waits, by what it asks for.
+    /// Waiting actions by requirements.
     pub fn queues(&self, now: Millis) -> Vec<QueueView> {
         self.busy
             .iter()
@@ -175,7 +176,7 @@ impl Scheduler {
             .collect()
     }
 
-    /// Who waits for an action.
+    /// The callers that wait for an action.
     pub fn waiters(&self, key: &ActionKey) -> Vec<WaiterId> {
         self.action(key).map(|action| action.waiters.clone()).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! Actions, leases and workers through their lives: submitted, merged, lost, adopted, finished, given up.
+//! The life of actions, leases and workers: submitted, merged, lost, adopted, finished, given up.
 
 use super::queue::Position;
 use super::types::{
@@ -60,14 +60,14 @@ impl Scheduler {
         self.enqueue(id);
     }
 
-    /// Queues an action, gives it a worker where one has room, and gives it up where none ever can.
+    /// Queues an action, assigns it if a worker has capacity, and gives it up if none ever can.
     fn wait(&mut self, id: u64) {
         let Some(action) = self.actions.get_mut(&id) else { return };
         action.queued = self.now;
         let requirements = action.requirements.clone();
         let class = self.class(&requirements);
         self.enqueue(id);
-        // Others that wait in the class, and avoid no worker, wait because nobody has room.
+        // If others without a worker to avoid wait in the class, no worker has capacity.
         let class = &self.classes[class];
         if class.wary.contains(&id) || class.waiting.len() - class.wary.len() == 1 {
             self.place(id);
@@ -108,7 +108,7 @@ impl Scheduler {
         }
     }
 
-    /// Removes an action from everywhere but the queues; returns who waited.
+    /// Removes an action from everything but the queues; returns the waiting callers.
     pub(super) fn forget(&mut self, id: u64) -> Vec<WaiterId> {
         let Some(action) = self.actions.remove(&id) else { return Vec::new() };
         self.keys.remove(&action.key);
@@ -175,11 +175,11 @@ impl Scheduler {
         }
     }
 
-    /// A worker says that it runs this.
+    /// Handles a lease that a worker reports as running.
     fn brought(&mut self, slot: usize, running: RunningLease) {
         let RunningLease { lease, key, reserved } = running;
         if let Some(known) = self.leases.get(&lease) {
-            // One that nobody waits for any more is told again.
+            // A lease that nobody waits for any more is cancelled again.
             if known.action.is_none() && known.orphan_until.is_none() {
                 self.cancel(lease);
             }
@@ -216,7 +216,7 @@ impl Scheduler {
         self.place_wary();
     }
 
-    /// Another worker may be kept free in this one's place.
+    /// Allows another worker to be reserved instead of this one.
     fn release_worker(&mut self, slot: usize) {
         let class = self.workers.get(slot).and_then(|worker| worker.reserved_for);
         if let Some(class) = class {
@@ -224,7 +224,7 @@ impl Scheduler {
         }
     }
 
-    /// A worker is off: it left in order, or was away for too long.
+    /// Removes a worker that left in order or was away for too long.
     pub(super) fn gone(&mut self, worker: &WorkerId, in_order: bool) {
         let Some(slot) = self.workers.slot(worker) else { return };
         self.release_worker(slot);
@@ -233,7 +233,7 @@ impl Scheduler {
         for class in &worker.classes {
             self.classes[*class].workers.remove(&slot);
         }
-        // Slots are used again: nobody may go on avoiding this one.
+        // Slots are reused: no action may continue to avoid this one.
         let trusting: Vec<u64> =
             self.actions.iter().filter(|(_, action)| action.avoid == Some(slot)).map(|(id, _)| *id).collect();
         for id in trusting {
@@ -253,13 +253,13 @@ impl Scheduler {
         self.place_wary();
     }
 
-    /// Tries those that avoid a worker: after a worker left their choice, it may be the only one.
+    /// Tries to place actions that avoid a worker: after a worker left, the avoided one may be the only choice.
     fn place_wary(&mut self) {
         let wary: Vec<u64> = self.busy.iter().flat_map(|class| self.classes[*class].wary.iter().copied()).collect();
         wary.into_iter().for_each(|id| self.place(id));
     }
 
-    /// The attempt of this lease is none: nothing went wrong with it.
+    /// Does not count this lease as an attempt, because nothing went wrong.
     fn uncount(&mut self, lease: LeaseId) {
         let action = self.leases.get(&lease).and_then(|lease| lease.action);
         if let Some(action) = action.and_then(|id| self.actions.get_mut(&id)) {
@@ -267,14 +267,14 @@ impl Scheduler {
         }
     }
 
-    /// A lease's worker no longer runs it.
+    /// Handles a lease that its worker no longer runs.
     fn lost(&mut self, lease: LeaseId, reason: &str) {
         if let Some(id) = self.end(lease) {
             self.retry(id, reason.to_owned(), None);
         }
     }
 
-    /// Takes a lease off its worker; returns the action that it ran for.
+    /// Removes a lease from its worker; returns the action that it ran.
     fn end(&mut self, lease: LeaseId) -> Option<u64> {
         let record = self.leases.remove(&lease)?;
         self.ended.push(lease);
@@ -345,7 +345,7 @@ impl Scheduler {
         }
     }
 
-    /// What time alone brings about.
+    /// Handles everything that only the passage of time causes.
     pub(super) fn expire(&mut self) {
         while let Some((_, slot)) = self.workers.next_lost().filter(|(at, _)| *at <= self.now) {
             let Some(worker) = self.workers.get(slot).map(|worker| worker.id.clone()) else { break };

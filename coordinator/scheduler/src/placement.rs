@@ -1,17 +1,17 @@
-//! Which worker an action gets, and which action a worker with room gets.
+//! Chooses the worker for an action, and the next action for a worker with free capacity.
 //!
-//! Invariant: after each event no queued action fits a worker that takes leases, but where a worker is kept free for one that
-//! waited long, or where it waits for another worker than the one that failed it last.
+//! Invariant: after each event, no queued action fits a worker that accepts leases, unless that worker is reserved for
+//! an action that has waited long, or the action waits for another worker than the one that failed it last.
 
 use super::queue::{ActionId, Class, ClassId, Rank};
 use super::types::{Effect, Millis, Requirements};
 use super::{Lease, Scheduler};
 
-/// Classes above which those that nobody waits in are forgotten.
+/// Number of classes above which those without waiting actions are removed.
 const IDLE_CLASSES: usize = 4096;
 
 impl Scheduler {
-    /// The class of these requirements, made where there is none.
+    /// The class for these requirements, created if missing.
     pub(super) fn class(&mut self, requirements: &Requirements) -> ClassId {
         if let Some(class) = self.class_of.get(requirements) {
             return *class;
@@ -68,7 +68,7 @@ impl Scheduler {
             self.classes[class].insert(position, &self.shares);
         }
         self.busy.insert(class);
-        // What came last may be less patient than what waits already.
+        // The newest action may have a shorter timeout than those already waiting.
         self.classes[class].first_timeout = 0;
     }
 
@@ -83,7 +83,7 @@ impl Scheduler {
         }
     }
 
-    /// Ends a reservation; the worker is filled by the caller.
+    /// Ends a reservation; the caller then fills the worker.
     pub(super) fn release(&mut self, class: ClassId) -> Option<usize> {
         let slot = self.classes[class].reserved.take()?;
         if let Some(worker) = self.workers.get_mut(slot) {
@@ -92,7 +92,8 @@ impl Scheduler {
         Some(slot)
     }
 
-    /// Gives a queued action a worker that has room, if there is one: the one with most of its inputs, else the least loaded.
+    /// Assigns a queued action to a worker with free capacity, if there is one: the one with most of its inputs, else
+    /// the least loaded.
     pub(super) fn place(&mut self, id: ActionId) {
         let Some(action) = self.actions.get(&id) else { return };
         let Some(class_id) = self.class_of.get(&action.requirements).copied() else { return };
@@ -117,7 +118,7 @@ impl Scheduler {
         }
     }
 
-    /// Whether no other worker than the one that failed it could take this action.
+    /// Whether only the worker that failed it last could run this action.
     fn only_choice(&self, class: ClassId, id: ActionId) -> bool {
         let avoid = self.actions.get(&id).and_then(|action| action.avoid);
         !self.classes[class]
@@ -126,7 +127,7 @@ impl Scheduler {
             .any(|slot| Some(*slot) != avoid && self.workers.get(*slot).is_some_and(|worker| worker.takes_leases()))
     }
 
-    /// Gives a worker what goes next, for as long as it has room.
+    /// Assigns the next actions to a worker, for as long as it has capacity.
     pub(super) fn fill(&mut self, slot: usize) {
         loop {
             let Some(worker) = self.workers.get(slot) else { return };
@@ -193,15 +194,15 @@ impl Scheduler {
         }
     }
 
-    /// Since when a class gets nothing though something waits in it.
+    /// Since when a class with waiting actions has not been served.
     pub(super) fn passed_over_since(&self, class: ClassId) -> Option<Millis> {
         let class = &self.classes[class];
         let oldest = self.actions.get(class.waiting.first()?)?;
         Some(oldest.submitted.max(class.served))
     }
 
-    /// Keeps a worker free for each class that was long passed over: the one that needs least to be freed. A class that is
-    /// served, if slowly, has its turns and needs none.
+    /// Reserves a worker for each class that was passed over for long: the one that is closest to being free. A class
+    /// that is served slowly gets its turns and needs no reservation.
     pub(super) fn reserve(&mut self) {
         let mut long: Vec<(Millis, ClassId)> = self
             .busy

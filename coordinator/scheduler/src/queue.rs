@@ -1,6 +1,8 @@
-//! Queues by what an action asks for: one class for each distinct [`Requirements`], so that all of a class fit the same workers.
+//! Queues by requirements: one class for each distinct [`Requirements`], so that all actions of a class fit the same
+//! workers.
 //!
-//! Invariant: within a class the order is priority, then the tenant's and the build's fair share, then the longest path, then age.
+//! Invariant: within a class the order is priority, then the tenant's and the build's fair share, then the longest
+//! path, then age.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -8,12 +10,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::shares::{ShareId, Shares};
 use super::types::{Millis, Requirements};
 
-/// Number of an action, in order of submission.
+/// Index of an action, in order of submission.
 pub(super) type ActionId = u64;
-/// Number of a class.
+/// Index of a class.
 pub(super) type ClassId = usize;
 
-/// Where an action stands in its class.
+/// An action's position in its class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) priority: i32,
@@ -23,7 +25,7 @@ pub(super) struct Position {
 }
 
 impl Position {
-    /// What it is weighed by against others.
+    /// Its rank against others.
     pub(super) fn rank(&self, shares: &Shares) -> Rank {
         let (tenant, build) = self.shares;
         let times = (shares.virtual_time(tenant), shares.virtual_time(build));
@@ -31,7 +33,7 @@ impl Position {
     }
 }
 
-/// What decides between the heads of two classes; the smaller goes first.
+/// The rank that decides between the heads of two classes; the smallest goes first.
 pub(super) type Rank = (i32, u64, u64, Reverse<u64>, ActionId);
 
 type Build = BTreeSet<(Reverse<u64>, ActionId)>;
@@ -52,19 +54,19 @@ struct Level {
 #[derive(Debug)]
 pub(super) struct Class {
     pub(super) requirements: Requirements,
-    /// Workers that offer what it asks for and are large enough, by slot.
+    /// Slots of the workers that offer what it requires and are large enough.
     pub(super) workers: BTreeSet<usize>,
-    /// The worker that is kept free for its head.
+    /// The worker that is reserved for its head.
     pub(super) reserved: Option<usize>,
-    /// Ids of what waits, oldest first.
+    /// The waiting actions, oldest first.
     pub(super) waiting: BTreeSet<ActionId>,
-    /// Those of them that would rather not go to the worker that failed them last: in no order, and in nobody's way.
+    /// Those of them that avoid the worker that failed them last: unordered, and not blocking others.
     pub(super) wary: BTreeSet<ActionId>,
-    /// When one of its actions was given a worker last.
+    /// When one of its actions was last assigned.
     pub(super) served: Millis,
-    /// Since when something waits in it and no worker that could run it takes work.
+    /// Since when actions wait in it although no worker that could run them accepts work.
     pub(super) absent_since: Option<Millis>,
-    /// When the first of what waits in it may be given up for that; no later than it is.
+    /// A lower bound of the time when the first waiting action may be given up for that reason.
     pub(super) first_timeout: Millis,
     levels: BTreeMap<i32, Level>,
 }
@@ -128,7 +130,7 @@ impl Class {
         }
     }
 
-    /// The action that goes next of those that avoid no worker, and what it is weighed by against other classes.
+    /// The next action among those that avoid no worker, and its rank against other classes.
     pub(super) fn head(&mut self, shares: &Shares) -> Option<(Rank, ActionId)> {
         let (priority, level) = self.levels.iter_mut().next()?;
         let (tenant_time, tenant) = first(&mut level.order, shares)?;
@@ -139,7 +141,7 @@ impl Class {
     }
 }
 
-/// The share with the least virtual time. Times only grow, so that an entry is at worst too early: it is put right when it
+/// The share with the least virtual time. Times only grow, so an entry is at worst too early, and is corrected when it
 /// comes up.
 fn first(order: &mut BTreeSet<(u64, ShareId)>, shares: &Shares) -> Option<(u64, ShareId)> {
     loop {

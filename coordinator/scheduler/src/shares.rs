@@ -1,24 +1,24 @@
 //! Fair shares: a virtual time for each tenant, and for each build of a tenant.
 //!
-//! Start-time fair queueing (Goyal, Vin, Cheng, "Start-time Fair Queuing", 1996): who has used least goes
-//! first; one that comes anew starts at the present virtual time, so that idling saves nothing up.
+//! Start-time fair queueing (Goyal, Vin, Cheng, "Start-time Fair Queuing", 1996): whoever has used least goes first; a
+//! new share starts at the current virtual time, so that idling accumulates nothing.
 
 use std::collections::HashMap;
 
-/// A tenant, or a build of one.
+/// The id of a tenant's share or of a build's.
 pub(super) type ShareId = u64;
 
 #[derive(Debug, Default)]
 struct Share {
     virtual_time: u64,
-    /// Actions that hold this share open.
+    /// Number of actions that keep this share open.
     actions: usize,
-    /// Virtual time of the share inside it that was served last.
+    /// Virtual time of the inner share that was served last.
     clock: u64,
     name: (ShareId, String),
 }
 
-/// Every open share.
+/// All open shares.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     shares: HashMap<ShareId, Share>,
@@ -28,7 +28,7 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Opens a tenant's and a build's share for one more action.
+    /// Opens the shares of a tenant and a build for one more action.
     pub(super) fn open(&mut self, tenant: &str, build: &str) -> (ShareId, ShareId) {
         let tenant = self.open_one(0, tenant, self.clock);
         let clock = self.shares.get(&tenant).map_or(0, |share| share.clock);
@@ -46,7 +46,7 @@ impl Shares {
         id
     }
 
-    /// One action less; a share without any is forgotten.
+    /// Closes them for one action; a share without actions is removed.
     pub(super) fn close(&mut self, (tenant, build): (ShareId, ShareId)) {
         for id in [build, tenant] {
             let Some(share) = self.shares.get_mut(&id) else { continue };
@@ -63,7 +63,7 @@ impl Shares {
         self.shares.get(&id).map_or(0, |share| share.virtual_time)
     }
 
-    /// An action of these shares was given a worker.
+    /// Charges these shares for an assigned action.
     pub(super) fn charge(&mut self, (tenant, build): (ShareId, ShareId), milli_cpus: u32) {
         let cost = u64::from(milli_cpus.max(1));
         let served = self.virtual_time(build);

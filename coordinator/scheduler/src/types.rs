@@ -1,11 +1,11 @@
-//! What goes into the scheduler and what comes out.
+//! The scheduler's inputs and outputs.
 
 use std::collections::BTreeSet;
 
 /// Milliseconds on the shell's monotonic clock.
 pub type Millis = u64;
 
-/// A grant of a worker's capacity to one run of an action.
+/// A grant of a worker's capacity for one run of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeaseId(pub u64);
 
@@ -13,11 +13,11 @@ pub struct LeaseId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WaiterId(pub u64);
 
-/// A worker, by its name in the farm.
+/// A worker's name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkerId(pub String);
 
-/// What makes two actions the same; equal keys are merged.
+/// The identity of an action; equal keys are merged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ActionKey(pub String);
 
@@ -51,37 +51,37 @@ impl Capacity {
     }
 }
 
-/// What an action's worker must offer: every property pair, and room.
+/// What an action's worker must offer: every property pair, and capacity.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Requirements {
-    /// Pairs that the worker offers, all of them.
+    /// Pairs that the worker must offer.
     pub properties: BTreeSet<(String, String)>,
-    /// What is reserved while the action runs.
+    /// Capacity that is reserved while the action runs.
     pub capacity: Capacity,
-    /// Whose action it is: a worker that is bound to other tenants does not run it. Empty for the default tenant's.
+    /// The action's tenant: a worker bound to other tenants does not run it. Empty for the default tenant.
     pub tenant: String,
 }
 
-/// A caller asks for an action.
+/// A caller's request for an action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submission {
-    /// Who waits.
+    /// The caller.
     pub waiter: WaiterId,
-    /// For what.
+    /// The action.
     pub key: ActionKey,
-    /// Where it can run.
+    /// What its worker must offer.
     pub requirements: Requirements,
-    /// Whose share of the farm it uses.
+    /// The share of the farm that it is charged to.
     pub tenant: String,
-    /// Which of the tenant's builds it belongs to.
+    /// The build that it belongs to.
     pub build: String,
-    /// Lower is more urgent, and goes first.
+    /// Lower values are more urgent and go first.
     pub priority: i32,
-    /// Length of the longest path that waits for it; within a build the longest goes first.
+    /// Length of the longest path that depends on it; within a build the longest goes first.
     pub path_weight: u64,
-    /// Hashes of its input directories: a worker that had them lately is preferred.
+    /// Hashes of its input directories: a worker that recently had them is preferred.
     pub inputs: Vec<u64>,
-    /// How long it waits while no worker could take it; [`Config::queue_timeout`] where it is not set.
+    /// How long it waits while no worker could run it; defaults to [`Config::queue_timeout`].
     pub patience: Option<Millis>,
 }
 
@@ -92,182 +92,183 @@ pub struct WorkerOffer {
     pub worker: WorkerId,
     /// The property pairs that it offers.
     pub properties: BTreeSet<(String, String)>,
-    /// Those of them that an action must ask for to be placed here.
+    /// Those of them that an action must require to be placed here.
     pub demands: BTreeSet<(String, String)>,
-    /// The tenants whose actions it runs; everybody's where it names none.
+    /// The tenants whose actions it runs; empty for all.
     pub tenants: BTreeSet<String>,
-    /// All that it has.
+    /// Its total capacity.
     pub capacity: Capacity,
-    /// It gets no new leases.
+    /// Whether it gets no new leases.
     pub draining: bool,
-    /// What it runs already.
+    /// The leases that it is running already.
     pub running: Vec<RunningLease>,
 }
 
-/// A lease that a worker brings along.
+/// A lease that a registering worker is running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunningLease {
-    /// Which.
+    /// The lease.
     pub lease: LeaseId,
-    /// What it runs.
+    /// The action that it runs.
     pub key: ActionKey,
-    /// What it occupies.
+    /// The capacity that it occupies.
     pub reserved: Capacity,
 }
 
 /// How a lease ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// With an answer that is final, also a command's failure.
+    /// With a final result, including a command's failure.
     Completed,
-    /// The worker could not carry it out, in words; another may.
+    /// The worker could not run it, for this reason; another may.
     WorkerFault(String),
 }
 
-/// What happened.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A caller asks for an action.
+    /// A caller requests an action.
     Submit(Submission),
-    /// A caller no longer waits.
+    /// A caller stops waiting.
     Leave(WaiterId),
     /// A worker registered: the first time, or again after a broken connection.
     WorkerJoined(WorkerOffer),
     /// A worker's connection broke; it may come back.
     WorkerDisconnected(WorkerId),
-    /// A worker left in order: what it ran goes elsewhere, and counts as no attempt.
+    /// A worker left in order: its leases are run elsewhere, without counting as an attempt.
     WorkerGone(WorkerId),
-    /// A lease's command runs.
+    /// A lease's command is running.
     Started(LeaseId),
     /// A lease ended.
     Finished {
-        /// On which worker.
+        /// The worker.
         worker: WorkerId,
-        /// Which.
+        /// The lease.
         lease: LeaseId,
-        /// How.
+        /// Its outcome.
         outcome: Outcome,
     },
-    /// A worker gets no new leases, or gets them again.
+    /// Starts or stops draining a worker.
     Drain {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
         /// Whether it drains.
         on: bool,
     },
-    /// Time went by.
+    /// Time has passed.
     Tick,
 }
 
-/// What the shell must do.
+/// Something that the shell must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Send a lease to a worker.
     Assign {
-        /// To whom.
+        /// The worker.
         worker: WorkerId,
-        /// Under which number.
+        /// The lease.
         lease: LeaseId,
-        /// What.
+        /// The action.
         key: ActionKey,
-        /// The number of the attempt, from 1.
+        /// The attempt, from 1.
         attempt: u32,
-        /// What it may use.
+        /// The capacity that it may use.
         reserved: Capacity,
     },
-    /// Tell a worker to stop a lease: nobody waits for it, or another runs the same.
+    /// Tell a worker to stop a lease: nobody waits for its action, or another lease runs it.
     CancelLease {
-        /// Whom.
+        /// The worker.
         worker: WorkerId,
-        /// Which.
+        /// The lease.
         lease: LeaseId,
     },
-    /// An action runs under a lease that its worker brought along.
+    /// An action runs under a lease that its worker was already running.
     Adopted {
-        /// Which.
+        /// The action.
         key: ActionKey,
-        /// Under which number.
+        /// The lease.
         lease: LeaseId,
-        /// Where.
+        /// The worker.
         worker: WorkerId,
     },
-    /// An action's command runs.
+    /// An action's command is running.
     Started {
-        /// Which.
+        /// The action.
         key: ActionKey,
-        /// Where.
+        /// The worker.
         worker: WorkerId,
-        /// Who waits.
+        /// The waiting callers.
         waiters: Vec<WaiterId>,
     },
     /// An action waits again.
     Requeued {
-        /// Which.
+        /// The action.
         key: ActionKey,
-        /// Who waits.
+        /// The waiting callers.
         waiters: Vec<WaiterId>,
-        /// Why, in words.
+        /// The reason.
         reason: String,
     },
-    /// An action has its final answer.
+    /// An action has its final result.
     Completed {
-        /// Which.
+        /// The action.
         key: ActionKey,
-        /// Under which lease.
+        /// The lease.
         lease: LeaseId,
-        /// Who waited; nobody for a lease that a worker brought and no caller asked for.
+        /// The waiting callers; none for a lease that a worker brought and nobody asked for.
         waiters: Vec<WaiterId>,
     },
-    /// A lease is over, however it ended: nothing more is known of it here. It may come again with a worker that was thought lost.
+    /// A lease has ended in any way, and the scheduler forgets it. It may reappear with a worker that was considered
+    /// lost.
     LeaseEnded(LeaseId),
-    /// The farm gives an action up.
+    /// The farm gives up on an action.
     Failed {
-        /// Which.
+        /// The action.
         key: ActionKey,
-        /// Who waited.
+        /// The waiting callers.
         waiters: Vec<WaiterId>,
-        /// Why.
+        /// The reason.
         failure: Failure,
     },
 }
 
-/// Why the farm gives an action up.
+/// Why the farm gives up on an action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// No worker can ever run it.
     NoWorkerMatches {
-        /// For each worker what it lacks, in words.
+        /// What each worker lacks.
         reasons: Vec<String>,
     },
     /// It was lost too often.
     AttemptsExhausted {
-        /// How often it was tried.
+        /// The number of attempts.
         attempts: u32,
-        /// What happened the last time, in words.
+        /// What happened in the last attempt.
         last: String,
     },
-    /// A worker that could run it is known, but none came in time.
+    /// Workers that could run it are known, but none became available in time.
     QueueTimeout {
-        /// How long it waited without one.
+        /// How long it waited.
         waited: Millis,
-        /// Where the workers are that could run it, in words.
+        /// The state of the workers that could run it.
         reasons: Vec<String>,
     },
 }
 
-/// Workers that a farm has although none may be connected now.
+/// Workers that a farm may have although none is connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
-    /// What it is called in messages.
+    /// Its name in messages.
     pub name: String,
-    /// The property pairs that its workers offer. What they say nothing about, they may offer too, labels excepted.
+    /// The property pairs that its workers offer. They may also offer unlisted properties, except labels.
     pub properties: BTreeSet<(String, String)>,
-    /// The size of its workers, where it is known.
+    /// The capacity of its workers, if known.
     pub capacity: Option<Capacity>,
 }
 
 impl Pool {
-    /// Whether a worker of this pool could run what asks for this.
+    /// Whether a worker of this pool could run an action with these requirements.
     pub fn may_run(&self, requirements: &Requirements) -> bool {
         let offers = |(name, value): &(String, String)| {
             let mut same = self.properties.iter().filter(|(own, _)| own == name).peekable();
@@ -281,33 +282,33 @@ impl Pool {
     }
 }
 
-/// Properties that are only offered where they are named.
+/// Properties that are only offered if they are listed.
 const LABEL_PREFIX: &str = "kiln.label.";
 
-/// Bounds and weights.
+/// Limits and weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// How often an action is tried.
+    /// Maximum number of attempts for an action.
     pub max_attempts: u32,
-    /// How long a worker whose connection broke keeps its leases.
+    /// How long a disconnected worker keeps its leases.
     pub disconnect_grace: Millis,
-    /// How long after the start "no worker matches" is not yet said.
+    /// How long after the start the scheduler does not yet report that no worker matches.
     pub match_grace: Millis,
-    /// How long after the first worker joined it is not yet said: workers that start together do not join together.
+    /// The same after the first worker joined, because workers that start together do not join at the same moment.
     pub match_settle: Millis,
-    /// How long an action waits while no worker that could run it takes work.
+    /// How long an action waits while no worker that could run it accepts work.
     pub queue_timeout: Millis,
     /// How long a worker that left is expected back.
     pub remember_for: Millis,
-    /// Workers that the farm has by declaration.
+    /// Declared worker pools.
     pub pools: Vec<Pool>,
-    /// Workers that an earlier run knew, and until when they are expected back.
+    /// Workers known to an earlier run, and until when they are expected back.
     pub remembered: Vec<(WorkerOffer, Millis)>,
-    /// How long a lease that a worker brought, and nobody asked for, may run.
+    /// How long a lease may run that a worker brought and nobody asked for.
     pub orphan_grace: Millis,
-    /// How long an action waits before a worker is kept free for it.
+    /// How long an action waits before a worker is reserved for it.
     pub reserve_after: Millis,
-    /// What the numbers of leases are derived from: who does not know it cannot guess one. Without it they count from 1.
+    /// Seed of the lease ids, without which they cannot be guessed. If absent, they count from 1.
     pub lease_seed: Option<[u8; 32]>,
 }
 
@@ -329,20 +330,20 @@ impl Default for Config {
     }
 }
 
-/// A worker as it stands.
+/// The state of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerView {
     /// Its name.
     pub worker: WorkerId,
-    /// All that it has.
+    /// Its total capacity.
     pub capacity: Capacity,
-    /// What is in use.
+    /// The capacity in use.
     pub used: Capacity,
-    /// Leases that it holds.
+    /// Number of its leases.
     pub running: usize,
-    /// It gets no new leases.
+    /// Whether it gets no new leases.
     pub draining: bool,
-    /// Its connection stands.
+    /// Whether it is connected.
     pub connected: bool,
 }
 
@@ -351,27 +352,27 @@ pub struct WorkerView {
 pub enum Wait {
     /// A worker that could run it.
     Worker {
-        /// Where those are that could, in words.
+        /// The state of the workers that could run it.
         reasons: Vec<String>,
-        /// How long it waits on before it is given up.
+        /// How long it waits before it is given up.
         left: Millis,
     },
-    /// Room on the workers that could run it.
+    /// Free capacity on the workers that could run it.
     Room {
-        /// How many actions go before it.
+        /// Number of actions ahead of it.
         ahead: usize,
-        /// What those workers run: a key for each lease.
+        /// What those workers run: the action of each lease.
         holders: Vec<(WorkerId, ActionKey)>,
     },
 }
 
-/// The queue of one kind of action.
+/// The queue for one set of properties.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueView {
-    /// What its actions ask for.
+    /// The properties that its actions require.
     pub properties: BTreeSet<(String, String)>,
-    /// How many wait.
+    /// Number of waiting actions.
     pub queued: usize,
-    /// How long the oldest has waited.
+    /// How long the oldest has been waiting.
     pub oldest_ms: Millis,
 }

@@ -1,7 +1,8 @@
-//! Waiting for a worker that is not there: who is expected back, how long an action waits for them, and what it is told.
+//! Waiting for absent workers: which ones are expected back, how long an action waits for them, and what its callers
+//! are told.
 //!
-//! Invariant: an action is refused at once only where no worker that is connected, expected back or declared could run it; where
-//! one could, it waits as long as its patience lasts.
+//! Invariant: an action is refused immediately only if no connected, expected or declared worker could run it;
+//! otherwise it waits until its timeout.
 
 use std::collections::BTreeMap;
 
@@ -33,13 +34,13 @@ pub(super) fn remembered(workers: Vec<(WorkerOffer, Millis)>) -> BTreeMap<Worker
 }
 
 impl Scheduler {
-    /// A worker that leaves is expected back for a while.
+    /// Expects a leaving worker back for a while.
     pub(super) fn expect_back(&mut self, worker: &Worker) {
         let until = self.now.saturating_add(self.config.remember_for);
         self.away.insert(worker.id.clone(), Away { terms: worker.terms.clone(), until });
     }
 
-    /// A worker is there: it is not waited for any more, and those that start with it have a moment to join.
+    /// Handles a worker's arrival: it is no longer expected, and workers that start with it have a moment to join.
     pub(super) fn worker_came(&mut self, slot: usize) {
         self.match_from = self.match_from.min(self.now.saturating_add(self.config.match_settle));
         if let Some(worker) = self.workers.get(slot) {
@@ -47,7 +48,7 @@ impl Scheduler {
         }
     }
 
-    /// When something may have to be given up in a class whose workers are absent, if nothing happens before.
+    /// The next time when an action may have to be given up in a class whose workers are absent.
     pub(super) fn absent_deadline(&self, class: ClassId) -> Millis {
         let timeout = self.classes[class].first_timeout;
         if !self.classes[class].workers.is_empty() {
@@ -57,12 +58,12 @@ impl Scheduler {
         if self.config.pools.iter().any(|pool| pool.may_run(requirements)) {
             return timeout;
         }
-        // Refused once nobody is expected any more who could run it.
+        // Refused once no worker that could run it is expected any more.
         let expected = self.away.values().filter(|away| away.could_run(requirements)).map(|away| away.until).max();
         timeout.min(expected.unwrap_or(0).max(self.match_from))
     }
 
-    /// Gives up what nobody can run, and what has waited too long for those who can.
+    /// Gives up on actions that no worker can run, and on those that have waited too long.
     pub(super) fn give_up(&mut self) {
         self.away.retain(|_, away| away.until > self.now);
         for class in self.busy.iter().copied().collect::<Vec<_>>() {
@@ -80,7 +81,7 @@ impl Scheduler {
         }
     }
 
-    /// Whether some worker may yet come that could run what waits in a class.
+    /// Whether a worker that could run a class's actions may still come.
     fn is_possible(&self, class: ClassId) -> bool {
         let class = &self.classes[class];
         !class.workers.is_empty()
@@ -121,7 +122,7 @@ impl Scheduler {
         self.effects.push(Effect::Failed { key, waiters, failure });
     }
 
-    /// For each worker what it lacks.
+    /// What each worker lacks.
     fn unmet(&self, requirements: &Requirements) -> Vec<String> {
         let mut reasons: Vec<String> = self.workers.iter().map(|(_, worker)| worker.lacks(requirements)).collect();
         if reasons.is_empty() {
@@ -130,7 +131,7 @@ impl Scheduler {
         reasons
     }
 
-    /// Where those are that could run what waits in a class; what the others lack, where there are none.
+    /// The state of the workers that could run a class's actions; or, if there are none, what the others lack.
     fn where_they_are(&self, class: ClassId) -> Vec<String> {
         let Some(class) = self.classes.get(class) else { return Vec::new() };
         let mut reasons = Vec::new();
@@ -152,7 +153,8 @@ impl Scheduler {
         if reasons.is_empty() { self.unmet(&class.requirements) } else { reasons }
     }
 
-    /// What is asked, but no more than the largest worker has that could run it otherwise; as it is where there is none.
+    /// The requested capacity, limited to that of the largest worker that could otherwise run it; unchanged if there is
+    /// none.
     pub fn at_most_the_largest(&self, asked: &Requirements) -> Capacity {
         let any = Requirements { capacity: Capacity::default(), ..asked.clone() };
         let here =
@@ -169,7 +171,7 @@ impl Scheduler {
         }
     }
 
-    /// What an action waits for; `None` where it does not wait.
+    /// What an action is waiting for; `None` if it is not waiting.
     pub fn wait_of(&self, key: &ActionKey) -> Option<Wait> {
         let action = self.action(key).filter(|action| action.lease.is_none())?;
         let id = *self.class_of.get(&action.requirements)?;
@@ -190,7 +192,7 @@ impl Scheduler {
     }
 }
 
-/// A time in the largest unit that it fills.
+/// A duration in its largest unit.
 fn in_words(ms: Millis) -> String {
     match ms / 1000 {
         seconds @ 0..60 => format!("{seconds} s"),

@@ -1,23 +1,23 @@
-//! The farm's workers, each in a slot that its leases and classes name.
+//! The farm's workers, each in a slot to which leases and classes refer.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use super::queue::ClassId;
 use super::types::{Capacity, LeaseId, Millis, Requirements, WorkerId};
 
-/// Input directories that are remembered of each worker.
+/// Number of input directories remembered of each worker.
 const REMEMBERED_INPUTS: usize = 4096;
 
-/// What a worker runs, and what it does not.
+/// What a worker runs and what it refuses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Terms {
-    /// What it offers.
+    /// The properties that it offers.
     pub(super) properties: BTreeSet<(String, String)>,
-    /// What an action must ask for.
+    /// The properties that an action must require.
     pub(super) demands: BTreeSet<(String, String)>,
-    /// Whose actions it runs; everybody's where it names none.
+    /// The tenants whose actions it runs; empty for all.
     pub(super) tenants: BTreeSet<String>,
-    /// All that it has.
+    /// Its total capacity.
     pub(super) capacity: Capacity,
 }
 
@@ -26,7 +26,7 @@ impl Terms {
         self.tenants.is_empty() || self.tenants.contains(tenant)
     }
 
-    /// Whether an idle worker on these terms could run what asks for this.
+    /// Whether an idle worker with these terms could run an action with these requirements.
     pub(super) fn allow(&self, requirements: &Requirements) -> bool {
         self.capacity.holds(&requirements.capacity)
             && self.serve(&requirements.tenant)
@@ -47,7 +47,7 @@ pub(super) struct Worker {
     pub(super) lost_at: Option<Millis>,
     /// Classes whose actions it can run.
     pub(super) classes: BTreeSet<ClassId>,
-    /// The class that it is kept free for.
+    /// The class that it is reserved for.
     pub(super) reserved_for: Option<ClassId>,
     recent: HashSet<u64>,
     recent_order: VecDeque<u64>,
@@ -77,7 +77,7 @@ impl Worker {
         self.lost_at.is_none() && !self.draining
     }
 
-    /// Whether it could ever run this, were it idle.
+    /// Whether it could ever run this if it were idle.
     pub(super) fn matches(&self, requirements: &Requirements) -> bool {
         self.terms.allow(requirements)
     }
@@ -95,12 +95,12 @@ impl Worker {
         }
     }
 
-    /// How many of these inputs it had lately.
+    /// How many of these inputs it recently had.
     pub(super) fn affinity(&self, inputs: &[u64]) -> usize {
         inputs.iter().filter(|input| self.recent.contains(input)).count()
     }
 
-    /// Why it cannot run this, in words.
+    /// Why it cannot run this.
     pub(super) fn lacks(&self, requirements: &Requirements) -> String {
         let terms = &self.terms;
         let mut lacks = Vec::new();
@@ -140,12 +140,12 @@ impl Worker {
     }
 }
 
-/// All workers. Slots are used again after a worker has left.
+/// All workers. Slots are reused after a worker has left.
 #[derive(Debug, Default)]
 pub(super) struct Workers {
     slots: Vec<Option<Worker>>,
     by_name: BTreeMap<WorkerId, usize>,
-    /// Those whose connection broke, by when their leases are lost.
+    /// Disconnected workers, ordered by the time when their leases are lost.
     away: BTreeSet<(Millis, usize)>,
 }
 
@@ -182,21 +182,21 @@ impl Workers {
         Some(worker)
     }
 
-    /// Notes that a worker's connection broke; its leases are lost at `until`, if it was not away before.
+    /// Records that a worker disconnected; its leases are lost at `until`, unless it was disconnected before.
     pub(super) fn leaves(&mut self, slot: usize, until: Millis) {
         let Some(worker) = self.get_mut(slot).filter(|worker| worker.lost_at.is_none()) else { return };
         worker.lost_at = Some(until);
         self.away.insert((until, slot));
     }
 
-    /// Notes that a worker is connected again.
+    /// Records that a worker is connected again.
     pub(super) fn returns(&mut self, slot: usize) {
         if let Some(at) = self.get_mut(slot).and_then(|worker| worker.lost_at.take()) {
             self.away.remove(&(at, slot));
         }
     }
 
-    /// When the next worker's leases are lost, and whose.
+    /// The next worker whose leases are lost, and when.
     pub(super) fn next_lost(&self) -> Option<(Millis, usize)> {
         self.away.first().copied()
     }
