@@ -1,4 +1,4 @@
-//! Actions to execute, and the call that executes them: what every measurement of Execute shares.
+//! Actions to execute, and the Execute call, shared by all measurements of it.
 
 use bytes::Bytes;
 use kiln_proto::channel::Channel;
@@ -11,7 +11,7 @@ use kiln_proto::transfer::Blob;
 use prost::Message;
 use tonic::Status;
 
-/// What every endpoint serves.
+/// The digest function, which every endpoint supports.
 pub const FUNCTION: DigestFunction = DigestFunction::Sha256;
 
 /// A message as a blob to upload.
@@ -24,10 +24,10 @@ pub fn bytes_blob(data: Bytes) -> (Digest, Blob) {
     (FUNCTION.digest(&data), Blob::Bytes(data))
 }
 
-/// An action: what it runs, on what, and where.
+/// An action: its command, inputs and platform.
 #[derive(Debug, Clone)]
 pub struct Recipe {
-    /// The command's words.
+    /// The command's arguments.
     pub arguments: Vec<String>,
     /// REAPI's `output_paths`.
     pub outputs: Vec<String>,
@@ -38,13 +38,13 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// `/bin/true` on a tree.
+    /// `/bin/true` on this tree.
     pub fn noop(root: Digest, platform: Vec<(String, String)>) -> Self {
         Self { arguments: vec!["/bin/true".into()], outputs: Vec::new(), root, platform }
     }
 
-    /// The action's digest, with the blobs to upload before it is executed. Another `distinct` makes another action: it is
-    /// the value of an environment variable, which every platform takes.
+    /// The action's digest, with the blobs to upload before it is executed. A different `distinct` yields a different
+    /// action: it is the value of an environment variable, which every platform accepts.
     pub fn action(&self, distinct: &str) -> (Digest, [(Digest, Blob); 2]) {
         let properties =
             self.platform.iter().map(|(name, value)| Property { name: name.clone(), value: value.clone() }).collect();
@@ -57,7 +57,7 @@ impl Recipe {
                 value: distinct.into(),
             }],
             output_paths: self.outputs.clone(),
-            // Servers of before REAPI 2.2 look here.
+            // Servers older than REAPI 2.2 look here.
             platform: platform.clone(),
             ..Default::default()
         };
@@ -72,7 +72,7 @@ impl Recipe {
     }
 }
 
-/// Executes an action and waits for its end; an answer that is not OK is an error.
+/// Executes an action and waits for its end; a response other than OK is an error.
 ///
 /// # Errors
 /// The call's status, or the one in the operation's response.
@@ -94,7 +94,7 @@ pub async fn execute(channel: Channel, instance: &str, action: &Digest) -> Resul
             None => return Err(Status::internal("an operation ended without response")),
         };
         let response = reapi::ExecuteResponse::decode(any.value.as_slice())
-            .map_err(|error| Status::internal(format!("an operation's response cannot be read: {error}")))?;
+            .map_err(|error| Status::internal(format!("cannot read an operation's response: {error}")))?;
         return match &response.status {
             Some(status) if status.code != 0 => Err(Status::new(status.code.into(), status.message.clone())),
             _ => Ok(response),
@@ -103,10 +103,10 @@ pub async fn execute(channel: Channel, instance: &str, action: &Digest) -> Resul
     Err(Status::internal("the stream of an operation ended before it was done"))
 }
 
-/// The result of an action that was run now and ended with 0.
+/// The result of an action that was not cached and exited with 0.
 ///
 /// # Errors
-/// Says what was found in its place.
+/// What was found instead.
 pub fn fresh(response: reapi::ExecuteResponse) -> Result<reapi::ActionResult, Status> {
     let cached = response.cached_result;
     let result = response.result.ok_or_else(|| Status::internal("a response without result"))?;

@@ -1,4 +1,4 @@
-//! Large blobs over ByteStream: up and back, in constant memory.
+//! Uploads and downloads large blobs over ByteStream, in constant memory.
 
 use std::io::Write;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use rand::{RngCore, SeedableRng};
 
 use crate::report::Figure;
 
-/// Sends a blob of `mib` MiB of random bytes and reads it back.
+/// Uploads `mib` MiB of random bytes and downloads them.
 pub async fn round_trip(channel: &Channel, mib: u64) -> anyhow::Result<Vec<Figure>> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("up");

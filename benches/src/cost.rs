@@ -1,7 +1,7 @@
-//! What identity and telemetry cost: the same actions on farms that differ in that alone.
+//! The cost of authentication and telemetry: the same actions on farms that differ only in that.
 //!
-//! The farms run side by side, and rounds go from one to the next, so that a machine that becomes slower does so for all of them. Told
-//! are the medians of the rounds.
+//! The farms run side by side and rounds alternate between them, so that a machine that becomes slower affects all of
+//! them. The figures are medians of the rounds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +22,7 @@ use crate::execute::{self, Ran};
 use crate::farm::{Farm, Setup};
 use crate::report::Figure;
 
-/// Actions at once where throughput is measured.
+/// Concurrent actions when throughput is measured.
 const AT_ONCE: usize = 16;
 
 /// `kiln-bench cost`.
@@ -42,7 +42,7 @@ pub struct Options {
     pub json: bool,
 }
 
-/// One farm and what was measured on it.
+/// A farm and its measurements.
 struct Case {
     name: &'static str,
     farm: Farm,
@@ -60,7 +60,7 @@ impl Case {
         Ok(Self { name, farm, channel, median_ms, per_second, calls_per_second })
     }
 
-    /// What was measured until now was the warm-up.
+    /// Discards the warm-up's measurements.
     fn forget(&mut self) {
         for values in [&mut self.median_ms, &mut self.per_second, &mut self.calls_per_second] {
             values.clear();
@@ -77,7 +77,7 @@ impl Case {
     }
 }
 
-/// Small calls a second: a look for a result that is not there.
+/// Small calls per second: lookups of a missing result.
 async fn calls(channel: &Channel, count: u32) -> anyhow::Result<f64> {
     let began = Instant::now();
     let answers = stream::iter(0..count).map(|number| {
@@ -96,10 +96,10 @@ async fn calls(channel: &Channel, count: u32) -> anyhow::Result<f64> {
     Ok(per_second)
 }
 
-/// Runs the rounds, and prints what each farm did and how that compares with the one that has neither.
+/// Runs the rounds, and prints each farm's figures and how they compare with the plain farm's.
 ///
 /// # Errors
-/// Where a farm cannot be started or an action fails.
+/// If a farm cannot be started or an action fails.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let collector = Collector::start().await?;
     let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), collector.url.clone());
@@ -110,7 +110,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     };
     let mut cases = vec![
         Case::start("plain", Setup::default()).await?,
-        // The same again: how far apart two farms are that do not differ.
+        // The same again: the difference between two equal farms.
         Case::start("plain again", Setup::default()).await?,
         Case::start("TLS and certificates", Setup { tls: true, ..Setup::default() }).await?,
         Case::start("telemetry", traced).await?,
@@ -118,7 +118,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     for round in 0..=options.rounds {
         eprintln!("round {round} of {} ...", options.rounds);
         for turn in 0..cases.len() {
-            // Each farm is first as often as it is last: what one leaves behind slows down who follows.
+            // Each farm is first as often as it is last, because what one leaves behind slows down the next.
             let index = (turn + round as usize) % cases.len();
             let case = &mut cases[index];
             case.round(options.actions, options.calls).await?;
@@ -127,11 +127,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             }
         }
     }
-    // Spans go in batches.
+    // Spans are exported in batches.
     tokio::time::sleep(Duration::from_secs(6)).await;
     let spans = collector.spans.load(Ordering::Relaxed);
     if spans == 0 {
-        bail!("the farm with telemetry sent no span: nothing was measured of it");
+        bail!("the farm with telemetry exported no spans, so its cost was not measured");
     }
     crate::report::print(&figures(&cases, spans), options.json)
 }
@@ -169,7 +169,7 @@ fn median(values: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
-/// A collector that counts spans and throws them away.
+/// A collector that counts spans and discards them.
 struct Collector {
     url: String,
     spans: Arc<AtomicU64>,

@@ -1,7 +1,7 @@
-//! A coordinator with many idle workers and many clients that watch a build: what it holds and what it does.
+//! A coordinator with many idle workers and many clients that watch a build: its memory and CPU time.
 //!
-//! Each worker and each client has a connection of its own, as on machines of their own. The workers speak the link's protocol and run
-//! nothing; one of them holds the step of the build that is watched, and says a line now and then.
+//! Each worker and each client has its own connection, as if on separate machines. The workers speak the worker
+//! protocol and run nothing; one of them holds the step of the watched build, and prints a line now and then.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -24,11 +24,11 @@ use crate::farm::{Farm, Setup};
 use crate::process::Process;
 use crate::report::Figure;
 
-/// Connections that are made at once.
+/// Concurrent connection attempts.
 const DIALS: usize = 32;
-/// How long the last lines may be on their way.
+/// How long the last lines may take to arrive.
 const LATE: Duration = Duration::from_secs(10);
-/// What the step prints each time.
+/// The step's output, each time.
 const LINE: &[u8] = b"a line of output, as a compiler says it, of some eighty bytes with a path in it\n";
 
 /// `kiln-bench crowd`.
@@ -51,10 +51,11 @@ pub struct Options {
     pub json: bool,
 }
 
-/// Everybody connects; then the coordinator's memory and time are measured: in silence, and while the build says a line a second.
+/// Connects everyone, then measures the coordinator's memory and CPU time: while idle, and while the build prints a
+/// line per second.
 ///
 /// # Errors
-/// Where the farm cannot be started, or somebody is not let in or loses the connection.
+/// If the farm cannot be started, or a client is refused or disconnected.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let farm = Farm::start(0, Setup { tls: options.tls, ..Setup::default() }).await?;
     let server = farm.coordinator()?;
@@ -91,7 +92,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     })
     .await?;
     if let Ok(words) = breaks.try_recv() {
-        bail!("expected everybody to stay connected; {words}");
+        bail!("expected all to stay connected; {words}");
     }
     let wanted = said * options.watchers;
     let mut got = 0;
@@ -103,7 +104,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let who = format!("{} workers, {} clients", options.workers, options.watchers);
-    let peak = server.peak_bytes().context("the coordinator's memory cannot be read")?;
+    let peak = server.peak_bytes().context("cannot read the coordinator's memory")?;
     let figures = [
         Figure::new("coordinator alone, resident", mib(alone), "MiB"),
         Figure::new(format!("{who}: peak resident"), mib(peak), "MiB").wanted("under 500"),
@@ -116,12 +117,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 
 fn resident(server: &Process) -> anyhow::Result<u64> {
     server.reset_peak();
-    server.peak_bytes().context("the coordinator's memory cannot be read")
+    server.peak_bytes().context("cannot read the coordinator's memory")
 }
 
-/// The part of one core that the process uses, over this time; `each` is done every second.
+/// The share of one core that the process uses in this time; `each` is called every second.
 async fn share(server: &Process, time: Duration, mut each: impl FnMut()) -> anyhow::Result<f64> {
-    let cpu = || server.cpu().context("the coordinator's time cannot be read");
+    let cpu = || server.cpu().context("cannot read the coordinator's CPU time");
     let (began, before) = (Instant::now(), cpu()?);
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     while began.elapsed() < time {
@@ -144,7 +145,7 @@ fn environment() -> v1::Environment {
     }
 }
 
-/// Connects a worker, and returns once the coordinator has it. It holds what it is given.
+/// Connects a worker, and returns once it is registered. It keeps the leases that it is given.
 async fn worker(
     url: &str,
     name: String,
@@ -199,7 +200,7 @@ async fn worker(
     Ok(())
 }
 
-/// Submits a build of one step, which one of the workers will hold.
+/// Submits a build with one step, which one of the workers will hold.
 async fn submit(farm: &Farm) -> anyhow::Result<String> {
     let project = "name = \"watched\"\n[steps.wait]\nrun = \"wait\"\noutputs = [\"out\"]\n\
                    [artifacts.out]\nfrom = \"wait\"\nfiles = [\"out\"]\nkind = \"archive\"\n";
@@ -219,7 +220,7 @@ async fn submit(farm: &Farm) -> anyhow::Result<String> {
     Ok(BuildsClient::new(channel).submit(request).await?.into_inner().id)
 }
 
-/// Watches the build over a connection of its own, and returns once its first event came.
+/// Watches the build on a separate connection, and returns after the first event.
 async fn watcher(
     farm: &Farm,
     build: &str,

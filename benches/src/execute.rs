@@ -1,4 +1,4 @@
-//! Execute: latency of one action after another, and throughput of many distinct ones at once.
+//! Execute: latency of sequential actions, and throughput of many concurrent distinct ones.
 
 use std::time::{Duration, Instant};
 
@@ -11,19 +11,19 @@ use kiln_proto::transfer::Client;
 use crate::actions::{self, FUNCTION, Recipe};
 use crate::report::{Figure, Latencies};
 
-/// What a run of actions took.
+/// The measurements of a run.
 #[derive(Debug)]
 pub struct Ran {
-    /// Of each, from Execute to its result.
+    /// Of each action, from Execute to its result.
     pub latencies: Latencies,
-    /// Actions a second.
+    /// Actions per second.
     pub per_second: f64,
 }
 
-/// As [`run`], as figures.
+/// Like [`run`], as figures.
 ///
 /// # Errors
-/// Where an action fails.
+/// If an action fails.
 pub async fn noop(
     channel: &Channel,
     image: Option<&str>,
@@ -38,10 +38,11 @@ pub async fn noop(
     Ok(figures)
 }
 
-/// Runs `count` distinct actions of `/bin/true`, `concurrency` at once: on the worker's system, or in a container of this image.
+/// Runs `count` distinct actions of `/bin/true`, `concurrency` at a time: on the worker's system, or in a container of
+/// this image.
 ///
 /// # Errors
-/// Where an action fails.
+/// If an action fails.
 pub async fn run(channel: &Channel, image: Option<&str>, count: u32, concurrency: usize) -> anyhow::Result<Ran> {
     let salt: u64 = rand::random();
     // The empty directory is the empty blob, which every endpoint has.

@@ -1,4 +1,4 @@
-//! A farm of real processes on this machine: a coordinator and workers, stopped at the end.
+//! A farm of real processes on this machine: a coordinator and workers, which are stopped at the end.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,37 +12,37 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::Process;
 
-/// How long a process may take until it is there, or has stopped.
+/// Limit for a process to become ready, or to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How a farm is started.
+/// Options of a farm.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
-    /// Further arguments for the coordinator.
+    /// Additional arguments for the coordinator.
     pub arguments: Vec<String>,
-    /// Variables of its processes beside this one's.
+    /// Additional environment variables of its processes.
     pub variables: Vec<(String, String)>,
-    /// It speaks TLS, and everybody shows a certificate of its authority.
+    /// Whether it uses TLS with client certificates of its own authority.
     pub tls: bool,
 }
 
-/// A running farm; it ends when this is dropped.
+/// A running farm; stopped on drop.
 #[derive(Debug)]
 pub struct Farm {
-    /// Where it listens.
+    /// Its URL.
     pub url: String,
-    /// What its clients show.
+    /// Its clients' credentials.
     pub access: Access,
     setup: Setup,
     join: Option<String>,
-    // Workers stop before the coordinator does.
+    // Dropped before the coordinator, so that workers stop first.
     workers: Vec<Part>,
     coordinator: Part,
     data: tempfile::TempDir,
 }
 
-/// One of the farm's processes.
+/// A process of the farm.
 #[derive(Debug)]
 struct Part {
     name: String,
@@ -51,16 +51,16 @@ struct Part {
 }
 
 impl Farm {
-    /// Starts a farm of the binaries beside this program.
+    /// Starts a farm with the binaries next to this program.
     ///
     /// # Errors
-    /// Where a process cannot be started or ends at once, with what it said.
+    /// If a process cannot be started or exits immediately, with its output.
     pub async fn start(workers: u32, setup: Setup) -> anyhow::Result<Self> {
         let data = tempfile::tempdir()?;
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut command = Command::new(binary("kiln-coordinator")?);
         command.args(["--listen", &format!("127.0.0.1:{port}"), "--data-dir"]).arg(data.path().join("coordinator"));
-        // Other farms' clients know no token of ours.
+        // Clients of other farms do not know this one's token.
         command.env("KILN_INSECURE", "true");
         let (mut access, mut join) = (Access::default(), None);
         if setup.tls {
@@ -82,10 +82,10 @@ impl Farm {
         Ok(farm)
     }
 
-    /// Starts a worker with an empty cache and waits until the coordinator has it.
+    /// Starts a worker with an empty cache and waits until it is registered.
     ///
     /// # Errors
-    /// Where it ends at once, with what it said.
+    /// If it exits immediately, with its output.
     pub async fn add_worker(&mut self, name: &str, arguments: &[String]) -> anyhow::Result<()> {
         let mut command = Command::new(binary("kiln-worker")?);
         command.args(["--coordinator", &self.url, "--name", name, "--state-dir"]).arg(self.data.path().join(name));
@@ -97,10 +97,10 @@ impl Farm {
         self.wait_for(Some(name)).await
     }
 
-    /// What somebody shows who has only this role; nothing where the farm asks for nothing.
+    /// Credentials with only this role; empty if the farm requires no authentication.
     ///
     /// # Errors
-    /// Where the certificate cannot be made.
+    /// If the certificate cannot be created.
     pub fn member(&self, name: &str, role: &str) -> anyhow::Result<Access> {
         if self.setup.tls {
             certificate(&self.data.path().join("identity"), name, &[role])
@@ -109,10 +109,10 @@ impl Farm {
         }
     }
 
-    /// Connects as one who may do everything.
+    /// Connects with all permissions.
     ///
     /// # Errors
-    /// Where the coordinator does not answer.
+    /// If the coordinator does not respond.
     pub async fn connect(&self) -> anyhow::Result<Channel> {
         Ok(channel::connect(&self.url, &self.access).await?)
     }
@@ -127,7 +127,7 @@ impl Farm {
         Process::new(self.coordinator.child.id())
     }
 
-    /// Returns once the coordinator answers and has this worker.
+    /// Returns once the coordinator responds and has this worker.
     async fn wait_for(&mut self, worker: Option<&str>) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {
@@ -162,11 +162,11 @@ impl Part {
         Ok(Self { name: name.to_owned(), child, log })
     }
 
-    /// An error where the process has ended.
+    /// Fails if the process has ended.
     fn check(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {
             let said = std::fs::read_to_string(&self.log).unwrap_or_default();
-            bail!("{} ended ({status}); it said:\n{said}", self.name);
+            bail!("{} ended ({status}); its output:\n{said}", self.name);
         }
         Ok(())
     }
@@ -190,10 +190,10 @@ impl Drop for Part {
 }
 
 fn text(path: &Path) -> anyhow::Result<&str> {
-    path.to_str().with_context(|| format!("`{}` is no UTF-8", path.display()))
+    path.to_str().with_context(|| format!("`{}` is not valid UTF-8", path.display()))
 }
 
-/// Runs `kiln`, and returns what it printed.
+/// Runs `kiln` and returns its output.
 fn kiln(arguments: &[&str]) -> anyhow::Result<String> {
     let output = Command::new(binary("kiln")?).args(arguments).output()?;
     if !output.status.success() {
@@ -215,10 +215,10 @@ fn certificate(identity: &Path, name: &str, roles: &[&str]) -> anyhow::Result<Ac
     })
 }
 
-/// A binary that was built with this program.
+/// The path of a binary built together with this program.
 ///
 /// # Errors
-/// Where it is not there.
+/// If it does not exist.
 pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     let path = std::env::current_exe()?.with_file_name(name);
     if !path.exists() {

@@ -1,4 +1,4 @@
-//! An image of many megabytes of which one changed: made again, and pushed to a registry on this machine.
+//! A large image of which 1 MB changed: rebuilt, and pushed to a registry on this machine.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -10,14 +10,14 @@ use serde_json::Value;
 
 use crate::report::{Figure, Latencies};
 
-/// Megabytes of the dependencies' files, in files of ten.
+/// Size of the dependencies in MB, in files of ten.
 const DEPENDENCIES_MB: usize = 299;
-/// Bytes of the project's own file.
+/// Size of the project's own file.
 const OWN_BYTES: usize = 1_000_000;
-/// How long the registry may take to answer.
+/// Limit for the registry to respond.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Debian's `docker-registry` with a directory of its own.
+/// Debian's `docker-registry` with its own directory.
 struct Registry {
     name: String,
     child: Child,
@@ -56,7 +56,7 @@ impl Registry {
         let began = Instant::now();
         while std::net::TcpStream::connect(&registry.name).is_err() {
             if began.elapsed() > PATIENCE {
-                bail!("waited {PATIENCE:?} for `docker-registry` to answer");
+                bail!("waited {PATIENCE:?} for `docker-registry` to respond");
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -64,10 +64,10 @@ impl Registry {
     }
 }
 
-/// Builds and pushes an image of 300 MB on the farm, then `repeats` times with its own 1 MB changed.
+/// Builds and pushes an image of 300 MB with the farm, then `repeats` times with its own 1 MB changed.
 ///
 /// # Errors
-/// Where there is no `docker-registry`, or a build fails.
+/// If `docker-registry` is missing, or a build fails.
 pub fn pushes(url: &str, repeats: u32) -> anyhow::Result<Vec<Figure>> {
     let registry = Registry::start()?;
     let (dir, cache) = (tempfile::tempdir()?, tempfile::tempdir()?);
@@ -124,7 +124,7 @@ cmd = ["/out/own.bin"]
 }
 
 struct Pushed {
-    /// From the last step's end to the tag.
+    /// From the end of the last step to the tag.
     delivered: Duration,
     /// The whole command.
     whole: Duration,

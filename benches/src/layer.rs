@@ -1,6 +1,7 @@
-//! A cached dependency layer put in place on a worker that has nothing of it, and on one that has it.
+//! A cached dependency layer put in place on a worker without any of it, and on one that has it.
 //!
-//! Measured is what the result says: from the queue to the start, which is the fetch of inputs, of an action that has the layer as its input tree.
+//! The figures come from the results: the time from queueing to start, which is the fetch of inputs, of an action with
+//! the layer as its input tree.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -19,13 +20,13 @@ use crate::load::tally::Tally;
 use crate::load::target::{self, Target};
 use crate::load::{execute, tell};
 
-/// The label by which an action asks for the worker that was started for it.
+/// The label with which an action requests the worker that was started for it.
 const LABEL: &str = "bench";
 
 /// `kiln-bench layer`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Where it is measured. A target's workers have nothing of a layer that is new in each round.
+    /// Where to measure. A target's workers have nothing of a layer, because it is new in each round.
     #[command(flatten)]
     pub target: target::Options,
     /// Number of files in the layer.
@@ -57,10 +58,10 @@ struct Figures {
     warm_whole: Tally,
 }
 
-/// Runs the rounds, prints the table and writes the JSON document.
+/// Runs the rounds, prints the table and writes the JSON report.
 ///
 /// # Errors
-/// Where there is no endpoint, or an action cannot be executed.
+/// If there is no endpoint, or an action cannot be executed.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let machine = Machine::here();
     let mut target = Target::open(&options.target, 0).await?;
@@ -75,7 +76,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
     for round in 1..=options.rounds {
         eprintln!("layer, round {round} of {} ...", options.rounds);
-        // The workers of a farm of our own are new, so the layer may stay; those of a target are not.
+        // The workers of a farm that was started here are new, so the layer can be reused; those of a target are not.
         let root = match (layer, &mut target.farm) {
             (Some(root), Some(_)) => root,
             _ => upload(&endpoint, &mut random, &options).await.context("cannot store the layer")?,
@@ -122,7 +123,7 @@ async fn upload(endpoint: &Endpoint, random: &mut Random, options: &Options) -> 
     Ok(root)
 }
 
-/// Executes an action on the layer; its fetch of inputs goes into one tally, all of it into the other.
+/// Executes an action on the layer; records the time of its input fetch in one tally, and its total time in the other.
 async fn one(
     endpoint: &Endpoint,
     root: Digest,
@@ -140,7 +141,7 @@ async fn one(
     whole.end(began);
     let result = actions::fresh(response)?;
     let fetched = result.execution_metadata.as_ref().and_then(fetching);
-    let fetched = fetched.context("the result does not say how long its inputs were fetched")?;
+    let fetched = fetched.context("the result does not contain the time of its input fetch")?;
     let bytes = u64::from(options.files) * options.size;
     whole.done(took, bytes);
     fetch.wall += fetched;
@@ -149,14 +150,14 @@ async fn one(
 }
 
 fn fetching(metadata: &ExecutedActionMetadata) -> Option<Duration> {
-    // Results do not tell how long inputs were fetched; nothing else waits on the measured farm.
+    // Results do not contain the time of the input fetch; nothing else waits on the measured farm.
     let from = metadata.queued_timestamp.as_ref()?;
     let to = metadata.execution_start_timestamp.as_ref()?;
     let nanos = i128::from(to.seconds - from.seconds) * 1_000_000_000 + i128::from(to.nanos - from.nanos);
     u64::try_from(nanos).ok().map(Duration::from_nanos)
 }
 
-/// Reads a size: digits, and perhaps one of the units `KiB`, `MiB`.
+/// Parses a size: digits, optionally with the unit `KiB` or `MiB`.
 fn size(text: &str) -> Result<u64, String> {
     let wrong = || format!("invalid size `{text}`; expected for example `2KiB`");
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

@@ -1,6 +1,6 @@
-//! Measurements of a farm: what an engineer waits for, and what a client of the Remote Execution API gets.
+//! Benchmarks of a farm: what an engineer waits for, and what a client of the Remote Execution API gets.
 //!
-//! Invariant: every figure is taken from real processes over real sockets; nothing here knows the farm's inside.
+//! Invariant: every figure is measured with real processes over real sockets; nothing here uses the farm's internals.
 
 pub mod actions;
 pub mod blob;

@@ -1,4 +1,4 @@
-//! `kiln-bench`: measures a farm. Without `--target` it starts one of its own, of real processes.
+//! The program `kiln-bench`: measures a farm. Without `--target` it starts one of real processes.
 
 use std::path::PathBuf;
 
@@ -82,7 +82,7 @@ async fn main() -> anyhow::Result<()> {
             None => figures(&arguments).await,
         }
     };
-    // A farm that was started ends with the work that is dropped.
+    // A farm that was started here stops when the work is dropped.
     tokio::select! {
         result = work => result,
         _ = interrupt.recv() => bail!("interrupted"),

@@ -1,4 +1,4 @@
-//! `kiln build` as an engineer runs it: a tree of many files, unchanged, and with one file changed.
+//! `kiln build` of a tree with many files: first, unchanged, and with one file changed.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 
 use crate::report::{Figure, Latencies};
 
-/// Builds a project of `files` files against the farm: first, `repeats` times unchanged, then with one file edited.
+/// Builds a project of `files` files with the farm: once, then `repeats` times unchanged, then with one file edited.
 pub fn builds(url: &str, files: usize, repeats: u32) -> anyhow::Result<Vec<Figure>> {
     let dir = tempfile::tempdir()?;
     let cache = tempfile::tempdir()?;

@@ -1,4 +1,4 @@
-//! Figures as a table for people and as JSON for scripts.
+//! Figures as a table for people or as JSON for scripts.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use serde::Serialize;
 /// One measured figure.
 #[derive(Debug, Clone, Serialize)]
 pub struct Figure {
-    /// What was measured.
+    /// Its name.
     pub name: String,
-    /// How much.
+    /// Its value.
     pub value: f64,
-    /// In what.
+    /// Its unit.
     pub unit: &'static str,
-    /// The figure we want, in words, where there is one.
+    /// The target, if there is one.
     pub wanted: Option<String>,
 }
 
@@ -24,7 +24,7 @@ impl Figure {
         Self { name: name.into(), value, unit, wanted: None }
     }
 
-    /// Says which figure is wanted.
+    /// Sets the target.
     pub fn wanted(mut self, words: impl Into<String>) -> Self {
         self.wanted = Some(words.into());
         self
@@ -45,7 +45,7 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// Counts one call.
+    /// Records one call.
     pub fn record(&mut self, took: Duration) {
         self.micros.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
@@ -57,13 +57,13 @@ impl Latencies {
             .into()
     }
 
-    /// What this part of the calls took at most, in milliseconds; 1.0 is the slowest.
+    /// The latency that this share of the calls did not exceed, in milliseconds; 1.0 is the slowest.
     pub fn quantile_ms(&self, quantile: f64) -> f64 {
         self.micros.value_at_quantile(quantile) as f64 / 1000.0
     }
 }
 
-/// Prints the figures: a table, or JSON when asked.
+/// Prints the figures as a table or as JSON.
 pub fn print(figures: &[Figure], json: bool) -> anyhow::Result<()> {
     if json {
         println!("{}", serde_json::to_string_pretty(figures)?);

@@ -1,4 +1,4 @@
-//! The scheduler alone, in memory: how many assignments a second it decides.
+//! The scheduler alone, in memory: the number of assignments per second.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -12,11 +12,11 @@ use crate::report::Figure;
 
 const GIB: u64 = 1 << 30;
 
-/// Queues `actions` (of 50 builds of 10 tenants, for two architectures, in three sizes, each with 20 input directories) before
-/// `workers` of 4 CPUs join, and runs them all: every assignment, and every completion, is in the figure.
+/// Queues `actions` (of 50 builds of 10 tenants, for two architectures, in three sizes, each with 20 input directories)
+/// before `workers` with 4 CPUs join, and runs them all: the figure includes every assignment and every completion.
 ///
 /// # Errors
-/// Where an action was left behind.
+/// If an action is never assigned.
 pub fn assignments(actions: u64, workers: u64) -> anyhow::Result<Vec<Figure>> {
     let mut farm = Scheduler::new(Config { match_grace: u64::MAX, ..Config::default() }, 0);
     let isa = |number: u64| if number.is_multiple_of(4) { "aarch64" } else { "x86-64" };

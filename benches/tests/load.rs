@@ -83,8 +83,8 @@ fn what_is_no_endpoint_no_case_or_no_report_is_said_in_words() {
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     assert!(said(&["load", "--target", "ftp://x"]).contains("invalid farm URL `ftp://x`"));
-    assert!(said(&["load", "--only", "nothing"]).contains("there is no case `nothing`"));
-    assert!(said(&["compare", "/dev/null", "/dev/null"]).contains("is no report"));
+    assert!(said(&["load", "--only", "nothing"]).contains("unknown case `nothing`"));
+    assert!(said(&["compare", "/dev/null", "/dev/null"]).contains("is not a report"));
     assert!(said(&["load", "--coordinator-arg", "--no-such-flag"]).contains("--no-such-flag"));
 }
 

@@ -1,4 +1,4 @@
-//! Hits in the action cache: results of distinct actions, each of which names an output file and standard output.
+//! Hits in the action cache: results of distinct actions, each with an output file and standard output.
 
 use futures::{StreamExt, TryStreamExt, stream};
 use kiln_proto::channel::Channel;
@@ -13,21 +13,21 @@ use super::endpoint::{Endpoint, status};
 use super::random::Random;
 use crate::actions::{self, FUNCTION, Recipe};
 
-/// Distinct results.
+/// Number of distinct results.
 const RESULTS: usize = 1_000;
-/// Bytes of each output file and of each standard output.
+/// Size of each output file and standard output.
 const BYTES: u64 = 1 << 10;
-/// Results that are stored at once.
+/// Maximum concurrent uploads of results.
 const STORING: usize = 16;
 
-/// Questions for results that are there.
+/// Lookups of existing results.
 #[derive(Debug, Default)]
 pub struct Hits {
     /// Actions with the digests of their output file and standard output.
     stored: Vec<(Digest, Named)>,
 }
 
-/// What a result names.
+/// The blobs that a result names.
 pub type Named = (reapi::Digest, reapi::Digest);
 
 fn client(endpoint: &Endpoint) -> ActionCacheClient<Channel> {

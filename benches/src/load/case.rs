@@ -1,7 +1,7 @@
-//! One case under load: a closed loop of callers, each of which calls again when its call has ended.
+//! One load case: a closed loop of callers, each of which starts its next call when the previous one has ended.
 //!
-//! Invariant: between the start of a call and its end there is the call alone. Data is made and hashed, and answers are checked,
-//! between rounds, while no clock runs; the warm-up is a round that is not counted.
+//! Invariant: nothing but the call happens between its start and its end. Data is created and hashed, and answers are
+//! checked, between rounds, while time is not measured; the warm-up is a round that does not count.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,41 +16,41 @@ use super::random::Random;
 use super::tally::Tally;
 use crate::process::Process;
 
-/// What is asked of an endpoint, over and over.
+/// A kind of call, repeated in a load case.
 pub trait Load: Send + Sync + 'static {
-    /// A call that is ready to be made.
+    /// A prepared call.
     type Ask: Send + 'static;
-    /// What came back, not looked at yet.
+    /// The result of a call, not checked yet.
     type Answer: Send + 'static;
 
     /// The case's name, as in `--only`.
     fn name(&self) -> String;
 
-    /// What of the answers is checked, in words.
+    /// What is checked in the answers.
     fn checked(&self) -> &'static str;
 
-    /// Callers at once, of those that were asked for.
+    /// The number of callers, of those that were requested.
     fn lanes(&self, concurrency: usize) -> usize {
         concurrency
     }
 
-    /// Calls under way at once, where a caller makes several.
+    /// Concurrent calls, if a caller makes several.
     fn calls_at_once(&self, concurrency: usize) -> usize {
         self.lanes(concurrency)
     }
 
-    /// Calls of one round: bounded by the memory that asks and answers take.
+    /// Calls in one round, limited by the memory for calls and answers.
     fn round(&self, lanes: usize) -> usize;
 
-    /// Calls after which the case ends, however much time is left: bounded by the disk that it fills.
+    /// Maximum number of calls in the case, limited by the disk space that it uses.
     fn most(&self) -> u64 {
         u64::MAX
     }
 
-    /// Brings the endpoint into the state that the calls need.
+    /// Prepares the endpoint for the calls.
     fn set_up(&mut self, endpoint: &Endpoint, random: &mut Random) -> impl Future<Output = Result<(), Status>> + Send;
 
-    /// Makes calls ready.
+    /// Prepares calls.
     fn prepare(
         &self,
         endpoint: &Endpoint,
@@ -61,7 +61,7 @@ pub trait Load: Send + Sync + 'static {
     /// Makes a call.
     fn call(&self, endpoint: &Endpoint, ask: Self::Ask) -> impl Future<Output = Result<Self::Answer, Status>> + Send;
 
-    /// Checks answers: for each the bytes of content that it moved, or what is wrong with it.
+    /// Checks answers: returns for each the bytes of content transferred, or what is wrong with it.
     fn check(
         &self,
         endpoint: &Endpoint,
@@ -69,20 +69,20 @@ pub trait Load: Send + Sync + 'static {
     ) -> impl Future<Output = Vec<Result<u64, Status>>> + Send;
 }
 
-/// How long, and by how many.
+/// Duration and concurrency of a case.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Time under load.
     pub duration: Duration,
-    /// Calls, in place of a time.
+    /// Number of calls, instead of a duration.
     pub count: Option<u64>,
-    /// Callers at once.
+    /// Number of callers.
     pub concurrency: usize,
-    /// Of the data.
+    /// Seed of the data.
     pub seed: u64,
 }
 
-/// Puts an endpoint under one load. What the endpoint refuses is told in the case.
+/// Runs one case against an endpoint. If the endpoint refuses it, the case says so.
 pub async fn drive<L: Load>(mut load: L, endpoint: &Endpoint, limits: Limits, server: Option<Process>) -> Case {
     let name = load.name();
     let lanes = load.lanes(limits.concurrency);
@@ -126,7 +126,7 @@ pub async fn drive<L: Load>(mut load: L, endpoint: &Endpoint, limits: Limits, se
     case
 }
 
-/// Prepares, calls against the clock, checks.
+/// Prepares calls, measures them, and checks the answers.
 async fn one_round<L: Load>(
     load: &Arc<L>,
     endpoint: &Endpoint,
@@ -145,7 +145,7 @@ async fn one_round<L: Load>(
         .collect();
     let mut ended = Vec::with_capacity(count);
     for caller in callers {
-        let calls = caller.await.map_err(|error| Status::internal(format!("a caller ended early: {error}")))?;
+        let calls = caller.await.map_err(|error| Status::internal(format!("a caller panicked: {error}")))?;
         ended.extend(calls);
     }
     tally.end(began);

@@ -1,13 +1,13 @@
-//! Two runs, case by case.
+//! Compares two runs, case by case.
 
 use super::document::{Case, Document};
 
-/// A figure of either run.
+/// A figure in both runs.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pair(pub Option<f64>, pub Option<f64>);
 
 impl Pair {
-    /// The second by the first, where both are known.
+    /// The second relative to the first, if both are known.
     pub fn ratio(&self) -> Option<f64> {
         match (self.0, self.1) {
             (Some(first), Some(second)) if first > 0.0 => Some(second / first),
@@ -16,24 +16,24 @@ impl Pair {
     }
 }
 
-/// A case of either run, or of both.
+/// A case in either run or both.
 #[derive(Debug)]
 pub struct Row {
     /// The case.
     pub name: String,
-    /// Operations a second.
+    /// Operations per second.
     pub rate: Pair,
     /// Median, in milliseconds.
     pub p50: Pair,
-    /// In milliseconds.
+    /// 99th percentile, in milliseconds.
     pub p99: Pair,
-    /// The server's highest resident memory.
+    /// The server's peak resident memory.
     pub peak: Pair,
-    /// The server's CPU time for an operation.
+    /// The server's CPU time per operation.
     pub cpu: Pair,
 }
 
-/// Compares two runs; cases stand in the first one's order, those of the second alone after them.
+/// Compares two runs; cases are in the order of the first, followed by those only in the second.
 pub fn rows(first: &Document, second: &Document) -> Vec<Row> {
     let find = |document: &Document, name: &str| -> Option<Case> {
         document.cases.iter().find(|case| case.name == name && case.operations > 0).cloned()
@@ -57,7 +57,7 @@ pub fn rows(first: &Document, second: &Document) -> Vec<Row> {
         .collect()
 }
 
-/// What makes the runs hard to compare, in words.
+/// Differences that make the runs hard to compare.
 pub fn differences(first: &Document, second: &Document) -> Vec<String> {
     let mut found = Vec::new();
     let mut differ = |what: &str, one: String, other: String| {

@@ -1,4 +1,4 @@
-//! What a run leaves: one JSON document, complete enough to be compared with another.
+//! The report of a run: a JSON document that contains what is needed to compare it with another.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,76 +12,76 @@ pub type Failures = BTreeMap<String, Failure>;
 /// A whole run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Document {
-    /// Where it ran.
+    /// The machine.
     pub machine: Machine,
-    /// What was measured: a URL, or a farm that was started for it.
+    /// The target: a URL, or a farm that was started for the run.
     pub target: String,
-    /// Of the random data.
+    /// Seed of the random data.
     pub seed: u64,
-    /// In the order in which they ran.
+    /// The cases, in the order in which they ran.
     pub cases: Vec<Case>,
 }
 
-/// The machine that made the calls, and its state before the first of them.
+/// The machine that made the calls, and its state before the first one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Machine {
-    /// The processor's own name.
+    /// The CPU's model name.
     pub cpu_model: String,
     /// CPUs that this process may use.
     pub cores: usize,
     /// Kernel release.
     pub kernel: String,
-    /// RFC 3339, UTC.
+    /// Start of the run (RFC 3339, UTC).
     pub date: String,
-    /// Of 1, 5 and 15 minutes.
+    /// Load average over 1, 5 and 15 minutes.
     pub load_average: String,
 }
 
 /// A case's figures.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Case {
-    /// As in `--only`.
+    /// Its name, as in `--only`.
     pub name: String,
-    /// Calls under way at once; each caller calls again when its call has ended.
+    /// Concurrent calls; each caller starts its next call when the previous one has ended.
     pub concurrency: usize,
-    /// What of the answers was checked.
+    /// What was checked in the answers.
     pub checked: String,
-    /// Why it did not run at all: what the endpoint said.
+    /// The endpoint's message, if it refused the case.
     pub refused: Option<String>,
-    /// Calls that did what they should.
+    /// Number of successful calls.
     pub operations: u64,
-    /// Bytes of content that they moved.
+    /// Bytes of content transferred.
     pub bytes: u64,
     /// Time under load.
     pub seconds: f64,
-    /// Operations by time.
+    /// Operations per second.
     pub operations_per_second: f64,
-    /// Content by time.
+    /// Content in MiB per second.
     pub mib_per_second: f64,
-    /// Half of the calls took at most this.
+    /// Median latency.
     pub p50_ms: f64,
-    /// Nine tenths.
+    /// 90th percentile of the latency.
     pub p90_ms: f64,
-    /// All but one in a hundred.
+    /// 99th percentile of the latency.
     pub p99_ms: f64,
-    /// The slowest.
+    /// Maximum latency.
     pub max_ms: f64,
-    /// Calls that failed, or whose answer was wrong.
+    /// Failed calls, and calls with a wrong answer.
     pub errors: Failures,
-    /// The server's highest resident memory; none where its process is not known.
+    /// The server's peak resident memory; `None` if its process is unknown.
     pub server_peak_bytes: Option<u64>,
-    /// Whether that is the peak within this case, or since the server began.
+    /// Whether that is the peak during this case, rather than since the server started.
     pub server_peak_is_of_the_case: bool,
     /// The server's CPU time under load.
     pub server_cpu_seconds: Option<f64>,
 }
 
-/// Failed calls of one code.
+/// Failed calls with the same code.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Failure {
-    /// How many.
+    /// Their number.
     pub count: u64,
-    /// What the first of them was told.
+    /// The message of the first.
     pub first: String,
 }
 
@@ -91,14 +91,14 @@ impl Case {
         Self { name: name.to_owned(), concurrency, checked: checked.to_owned(), ..Self::default() }
     }
 
-    /// Failed calls.
+    /// Number of failed calls.
     pub fn failures(&self) -> u64 {
         self.errors.values().map(|failure| failure.count).sum()
     }
 }
 
 impl Machine {
-    /// This machine, now. What it does not say is empty.
+    /// This machine's current state. Unknown values are empty.
     pub fn here() -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let info = read("/proc/cpuinfo");
@@ -115,19 +115,20 @@ impl Machine {
 }
 
 impl Document {
-    /// Reads a document that [`write`](Self::write) left.
+    /// Reads a document written by [`write`](Self::write).
     ///
     /// # Errors
-    /// Names the file, and says what is wrong with it.
+    /// The file, and what is wrong with it.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("`{}` is no report of `kiln-bench load`", path.display()))
+        serde_json::from_str(&text)
+            .with_context(|| format!("`{}` is not a report of `kiln-bench load`", path.display()))
     }
 
-    /// Writes the document to a file, or to standard output where that is `-`.
+    /// Writes the document to a file, or to standard output for `-`.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// If the file cannot be written.
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(self)? + "\n";
         if path == Path::new("-") {

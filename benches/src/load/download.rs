@@ -1,4 +1,4 @@
-//! Blobs on their way down: alone and in batches, large ones as streams.
+//! Downloads of blobs: individually and in batches, large ones as streams.
 
 use bytes::Bytes;
 use kiln_proto::bytestream::ReadRequest;
@@ -16,12 +16,12 @@ use super::random::Random;
 use super::sizes::Class;
 use crate::actions::FUNCTION;
 
-/// Content that is stored to be read, in any order and again and again.
+/// Bytes of blobs that are stored, to be read repeatedly in any order.
 const STORED_BYTES: u64 = 128 << 20;
-/// Blobs that are stored, at most.
+/// Maximum number of stored blobs.
 const STORED_BLOBS: u64 = 16_384;
 
-/// Downloads of one size.
+/// Downloads of blobs of one size.
 #[derive(Debug)]
 pub struct Download {
     class: Class,
@@ -30,17 +30,17 @@ pub struct Download {
     stored: Vec<Digest>,
 }
 
-/// What came back of one blob: its bytes in the pieces in which they came.
+/// A downloaded blob: its digest, and its bytes in pieces as received.
 pub type Read = (Digest, Vec<Vec<u8>>);
 
 impl Download {
-    /// Of a class of sizes; where the calls are counted, no more is stored than they read.
+    /// For a class of sizes; if the number of calls is given, no more blobs are stored than they read.
     pub fn new(class: Class, calls: Option<u64>) -> Self {
         Self { class, calls, blobs_per_call: 1, stored: Vec::new() }
     }
 }
 
-/// Stores new blobs; their digests.
+/// Stores new blobs; returns their digests.
 pub async fn store(endpoint: &Endpoint, random: &mut Random, count: u64, size: u64) -> Result<Vec<Digest>, Status> {
     let mut stored = Vec::new();
     while (stored.len() as u64) < count {
@@ -53,7 +53,7 @@ pub async fn store(endpoint: &Endpoint, random: &mut Random, count: u64, size: u
     Ok(stored)
 }
 
-/// Reads blobs by one batch call; what comes back is not looked at.
+/// Reads blobs in one batch call, without checking them.
 pub async fn read_batch(endpoint: &Endpoint, digests: &[Digest]) -> Result<Vec<Read>, Status> {
     let request = reapi::BatchReadBlobsRequest {
         instance_name: endpoint.instance.clone(),
@@ -89,7 +89,7 @@ async fn read_stream(endpoint: &Endpoint, digest: Digest) -> Result<Read, Status
     Ok((digest, pieces))
 }
 
-/// The bytes of what was read, each blob hashed.
+/// The total bytes of blobs that were read, after checking their hashes.
 pub fn hashed(read: &[Read]) -> Result<u64, Status> {
     for (digest, pieces) in read {
         let mut hasher = FUNCTION.hasher();
@@ -136,7 +136,7 @@ impl Load for Download {
         random: &mut Random,
         count: usize,
     ) -> Result<Vec<Vec<Digest>>, Status> {
-        // A batch is a run of neighbours from anywhere: no blob is in it twice.
+        // A batch is a run of neighbours, so it contains no blob twice.
         let ask = |random: &mut Random| {
             let from = random.below(self.stored.len());
             let run = self.stored.iter().cycle().skip(from).take(self.blobs_per_call.min(self.stored.len()));

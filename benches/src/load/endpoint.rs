@@ -1,4 +1,4 @@
-//! The endpoint under load: its connections, and what it says of itself.
+//! The endpoint under load: its connections and capabilities.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use tonic::{Code, Status};
 
 use crate::actions::FUNCTION;
 
-/// Bytes of blobs in a batch to an endpoint that names no limit: gRPC's usual message limit with room for the envelope. Also
-/// the most in any batch, so that endpoints are compared by the same calls.
+/// Size of a batch for an endpoint without an advertised limit: gRPC's usual message limit less the envelope. Also the
+/// maximum for any endpoint, so that endpoints are compared by the same calls.
 const BATCH_BYTES: u64 = 4 * 1024 * 1024;
 const BATCH_BYTES_UNNAMED: u64 = BATCH_BYTES - 512 * 1024;
 
-/// Where calls go. Cheap to clone.
+/// The target of calls. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     channels: Arc<[Channel]>,
@@ -24,18 +24,18 @@ pub struct Endpoint {
     pub channel: Channel,
     /// REAPI's instance name.
     pub instance: String,
-    /// Most bytes of blobs in one batch.
+    /// Maximum bytes of blobs in one batch.
     pub batch_bytes: u64,
-    /// Platform properties of the actions that are sent.
+    /// Platform properties of the actions.
     pub platform: Vec<(String, String)>,
     capabilities: Option<ServerCapabilities>,
 }
 
 impl Endpoint {
-    /// Connects and asks for the endpoint's capabilities.
+    /// Connects and reads the endpoint's capabilities.
     ///
     /// # Errors
-    /// Where nothing answers there.
+    /// If the endpoint does not respond.
     pub async fn connect(
         url: &str,
         access: &Access,
@@ -51,7 +51,7 @@ impl Endpoint {
         let capabilities = match CapabilitiesClient::new(channels[0].clone()).get_capabilities(request).await {
             Ok(answer) => Some(answer.into_inner()),
             Err(status) if status.code() == Code::Unimplemented => None,
-            Err(status) => anyhow::bail!("`{url}` does not say what it serves: {}", words(&status)),
+            Err(status) => anyhow::bail!("`{url}` does not report its capabilities: {}", words(&status)),
         };
         let cache = capabilities.as_ref().and_then(|all| all.cache_capabilities.as_ref());
         let batch_bytes = match cache.map_or(0, |cache| cache.max_batch_total_size_bytes) {
@@ -63,38 +63,38 @@ impl Endpoint {
         Ok(Self { channels: channels.into(), channel, instance, batch_bytes, platform, capabilities })
     }
 
-    /// The same endpoint over the connection of one of the callers.
+    /// The same endpoint over one caller's connection.
     pub fn lane(&self, number: usize) -> Self {
         Self { channel: self.channels[number % self.channels.len()].clone(), ..self.clone() }
     }
 
-    /// Fails where the endpoint says that it does not execute.
+    /// Fails if the endpoint's capabilities exclude execution.
     pub fn must_execute(&self) -> Result<(), Status> {
         match &self.capabilities {
             Some(all) if !all.execution_capabilities.as_ref().is_some_and(|execution| execution.exec_enabled) => {
-                Err(Status::unimplemented("its capabilities say that it executes nothing"))
+                Err(Status::unimplemented("its capabilities exclude execution"))
             }
             _ => Ok(()),
         }
     }
 
-    /// Fails where the endpoint says that it takes no results into its action cache.
+    /// Fails if the endpoint's capabilities exclude updates of the action cache.
     pub fn must_take_results(&self) -> Result<(), Status> {
         let cache = self.capabilities.as_ref().and_then(|all| all.cache_capabilities.as_ref());
         match cache.and_then(|cache| cache.action_cache_update_capabilities) {
             Some(update) if !update.update_enabled => {
-                Err(Status::permission_denied("its capabilities say that it takes no results"))
+                Err(Status::permission_denied("its capabilities exclude updates of the action cache"))
             }
             _ => Ok(()),
         }
     }
 
-    /// The transfer client.
+    /// A transfer client for it.
     pub fn client(&self) -> Client {
         Client::new(self.channel.clone(), &self.instance, FUNCTION)
     }
 
-    /// The bare client of the store, for what a case does call by call.
+    /// A plain gRPC client of the store, for individual calls.
     pub fn cas(&self) -> ContentAddressableStorageClient<Channel> {
         ContentAddressableStorageClient::new(self.channel.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -102,7 +102,7 @@ impl Endpoint {
     }
 }
 
-/// A failed transfer as the status that it came with.
+/// A failed transfer's status.
 pub fn status(error: transfer::Error) -> Status {
     match error {
         transfer::Error::Status(status) => *status,

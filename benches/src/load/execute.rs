@@ -1,4 +1,5 @@
-//! Execute: actions that do nothing, that read many files, that write many files. Each action is new to the endpoint.
+//! Execute: actions that do nothing, that read many files, or that write many files. Each action is new to the
+//! endpoint.
 
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi;
@@ -11,17 +12,17 @@ use super::endpoint::{Endpoint, status};
 use super::random::Random;
 use crate::actions::{self, FUNCTION, Recipe};
 
-/// Files of an action that reads or writes many.
+/// Number of files that an action reads or writes.
 const FILES: usize = 1_000;
-/// Bytes of an input file.
+/// Size of an input file.
 const INPUT_BYTES: u64 = 256;
-/// Files of one directory of inputs.
+/// Number of files in one directory of inputs.
 const PER_DIRECTORY: usize = 100;
 
 /// What the actions do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// `/bin/true` on nothing.
+    /// `/bin/true` without inputs.
     Noop,
     /// `/bin/true` on 1,000 files that no other action has.
     Inputs,
@@ -29,14 +30,14 @@ pub enum Kind {
     Outputs,
 }
 
-/// Executions of one kind.
+/// Executions of one kind of action.
 #[derive(Debug)]
 pub struct Execute {
     kind: Kind,
 }
 
 impl Execute {
-    /// Of this kind.
+    /// For this kind of action.
     pub fn new(kind: Kind) -> Self {
         Self { kind }
     }
@@ -54,7 +55,7 @@ impl Execute {
         recipe
     }
 
-    /// Content that a result names, after it was looked at.
+    /// The bytes of content that a result names, after checking it.
     async fn written(&self, endpoint: &Endpoint, result: &reapi::ActionResult) -> Result<u64, Status> {
         match self.kind {
             Kind::Noop => return Ok(0),

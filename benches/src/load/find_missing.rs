@@ -1,4 +1,4 @@
-//! `FindMissingBlobs`: batches of which half is missing.
+//! `FindMissingBlobs`: batches of which half are missing.
 
 use std::collections::HashSet;
 
@@ -12,26 +12,26 @@ use super::endpoint::Endpoint;
 use super::random::Random;
 use crate::actions::FUNCTION;
 
-/// Blobs that are stored.
+/// Number of stored blobs.
 const STORED: u64 = 5_000;
-/// Bytes of each.
+/// Size of each.
 const BYTES: u64 = 64;
 
-/// Digests in a call.
+/// Numbers of digests in a call.
 pub const BATCHES: [usize; 3] = [1, 100, 10_000];
 
-/// Questions of one length.
+/// Calls with a fixed number of digests.
 #[derive(Debug)]
 pub struct FindMissing {
     digests: usize,
     stored: Vec<Digest>,
 }
 
-/// The digests that are missing, with the question or with the answer.
+/// The missing digests, with the call or the answer.
 pub type Missing<T> = (HashSet<String>, T);
 
 impl FindMissing {
-    /// With so many digests in each.
+    /// With this many digests in each call.
     pub fn new(digests: usize) -> Self {
         Self { digests, stored: Vec::new() }
     }
@@ -64,7 +64,7 @@ impl Load for FindMissing {
             let mut there = self.stored.iter().cycle().skip(from);
             let mut missing = HashSet::new();
             let digests = (0..self.digests).map(|place| {
-                // Every other one; of single questions too.
+                // Alternates, including calls with a single digest.
                 if let (0, Some(digest)) = ((number + place) % 2, there.next()) {
                     return digest.to_wire();
                 }

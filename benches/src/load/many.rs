@@ -1,4 +1,4 @@
-//! Many small blobs at once, as a worker or a client reads a dependency layer: 30,000 of 2 KiB, in batches.
+//! Many small blobs, as when a worker or a client reads a dependency layer: 30,000 of 2 KiB, in batches.
 
 use futures::{StreamExt, TryStreamExt, stream};
 use kiln_proto::digest::Digest;
@@ -9,12 +9,12 @@ use super::download::{Read, hashed, read_batch, store};
 use super::endpoint::Endpoint;
 use super::random::Random;
 
-/// How many.
+/// Number of blobs.
 const BLOBS: u64 = 30_000;
-/// How large.
+/// Size of each.
 const BYTES: u64 = 2 << 10;
 
-/// Each call of this case is a pass over all blobs: its latency is the time that all of them take.
+/// Each call of this case reads all blobs once: its latency is the total time.
 #[derive(Debug)]
 pub struct ReadMany {
     concurrency: usize,
@@ -22,7 +22,7 @@ pub struct ReadMany {
 }
 
 impl ReadMany {
-    /// With so many batches under way at once.
+    /// With this many concurrent batches.
     pub fn new(concurrency: usize) -> Self {
         Self { concurrency, stored: Vec::new() }
     }

@@ -1,6 +1,6 @@
-//! The load generator: puts any endpoint of the Remote Execution API under load, case by case, and says what it did.
+//! The load generator: runs load cases against any Remote Execution endpoint, and reports the results.
 //!
-//! Invariant: an endpoint that refuses a case, or fails in it, ends neither the run nor the other cases.
+//! Invariant: an endpoint that refuses a case, or fails during it, does not affect the run or other cases.
 
 pub mod action_cache;
 pub mod case;
@@ -60,7 +60,7 @@ pub struct Options {
     pub seed: Option<u64>,
 }
 
-/// A case with whatever it asks and is answered.
+/// A case, independent of the types of its calls and answers.
 trait Runnable {
     fn name(&self) -> String;
     fn run(self: Box<Self>, to: &Endpoint, limits: Limits, server: Option<Process>) -> BoxFuture<'_, Case>;
@@ -92,22 +92,22 @@ fn cases(concurrency: usize, calls: Option<u64>) -> Vec<Box<dyn Runnable>> {
     cases
 }
 
-/// Those of the cases that are wanted: by name, or by the words that names begin with.
+/// The requested cases, by name or prefix.
 fn chosen(cases: Vec<Box<dyn Runnable>>, only: &[String]) -> anyhow::Result<Vec<Box<dyn Runnable>>> {
     let fits =
         |name: &str, word: &str| name.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
     if let Some(word) = only.iter().find(|word| !cases.iter().any(|case| fits(&case.name(), word))) {
         let names: Vec<String> = cases.iter().map(|case| format!("`{}`", case.name())).collect();
-        bail!("there is no case `{word}`; expected one of {}", names.join(", "));
+        bail!("unknown case `{word}`; expected one of {}", names.join(", "));
     }
     let wanted = |name: String| only.is_empty() || only.iter().any(|word| fits(&name, word));
     Ok(cases.into_iter().filter(|case| wanted(case.name())).collect())
 }
 
-/// Runs the cases, prints the table and writes the JSON document.
+/// Runs the cases, prints the table and writes the JSON report.
 ///
 /// # Errors
-/// Where there is no endpoint or no such case. What goes wrong within a case is in the report.
+/// If there is no endpoint or no such case. Failures within a case are in the report.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let concurrency = usize::from(options.concurrency);
     let cases = chosen(cases(concurrency, options.count), &options.only)?;
@@ -124,7 +124,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     tell(&document, options.json.as_deref())
 }
 
-/// Prints a report, and writes it where it was asked for as JSON.
+/// Prints a report, and writes it as JSON if requested.
 pub(crate) fn tell(document: &Document, json: Option<&std::path::Path>) -> anyhow::Result<()> {
     let table = table::report(document);
     if json == Some(std::path::Path::new("-")) {
@@ -135,7 +135,7 @@ pub(crate) fn tell(document: &Document, json: Option<&std::path::Path>) -> anyho
     json.map_or(Ok(()), |path| document.write(path))
 }
 
-/// Reads a time: digits and one of the units `ms`, `s`, `m`.
+/// Parses a duration: digits and one of the units `ms`, `s`, `m`.
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("invalid time `{text}`; expected for example `10s`, `500ms` or `2m`");
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

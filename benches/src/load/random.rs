@@ -1,4 +1,4 @@
-//! Random data from a seed: nothing in it compresses, and no two blobs are the same.
+//! Seeded random data: incompressible, and different for each blob.
 
 use bytes::Bytes;
 use kiln_proto::digest::Digest;
@@ -14,13 +14,13 @@ pub struct Random {
 }
 
 impl Random {
-    /// A source of its own for each case, so that a case has the same data whichever others run.
+    /// A separate source for each case, so that a case has the same data whichever others run.
     pub fn new(seed: u64, case: &str) -> Self {
         let hash = FUNCTION.digest(format!("{seed} {case}").as_bytes()).hash;
         Self { numbers: SmallRng::from_seed(hash) }
     }
 
-    /// Bytes that no one has seen.
+    /// New bytes.
     pub fn bytes(&mut self, size: u64) -> Bytes {
         let mut data = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
         self.numbers.fill_bytes(&mut data);
@@ -33,14 +33,14 @@ impl Random {
         (FUNCTION.digest(&data), data)
     }
 
-    /// A digest of a blob that no one has.
+    /// The digest of a blob that does not exist.
     pub fn digest(&mut self, size: u64) -> Digest {
         let mut hash = [0; 32];
         self.numbers.fill_bytes(&mut hash);
         Digest { function: FUNCTION, hash, size }
     }
 
-    /// Text that makes an action distinct.
+    /// Text that distinguishes an action.
     pub fn word(&mut self) -> String {
         format!("{:016x}", self.numbers.next_u64())
     }

@@ -1,4 +1,4 @@
-//! Classes of blobs by size, and how each goes over the wire.
+//! Classes of blobs by size, and how they are transferred.
 
 use std::collections::HashSet;
 
@@ -9,9 +9,9 @@ use super::endpoint::Endpoint;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
-/// Content of one round: held in memory, at times twice.
+/// Content of one round, which is in memory, at times twice.
 const ROUND_BYTES: u64 = 256 * MIB;
-/// Calls of one round.
+/// Maximum number of calls in one round.
 const ROUND_CALLS: usize = 4096;
 
 /// Blobs of one size.
@@ -19,7 +19,7 @@ const ROUND_CALLS: usize = 4096;
 pub struct Class {
     /// Bytes of each.
     pub size: u64,
-    /// Whether they go in batches as full as the endpoint takes; else each is a call.
+    /// Whether they are sent in full batches; otherwise each is a call.
     pub batched: bool,
 }
 
@@ -42,32 +42,32 @@ impl Class {
         if self.batched { format!("{verb}-{size}-batch") } else { format!("{verb}-{size}") }
     }
 
-    /// Whether one goes by ByteStream.
+    /// Whether they are transferred with ByteStream.
     pub fn is_streamed(&self) -> bool {
         self.size >= MIB
     }
 
-    /// Blobs of a call.
+    /// Blobs per call.
     pub fn blobs_per_call(&self, endpoint: &Endpoint) -> usize {
         if self.batched { usize::try_from(endpoint.batch_bytes / self.size).unwrap_or(1).max(1) } else { 1 }
     }
 
-    /// Callers at once: of the largest as many as a round's memory holds.
+    /// Number of callers: for the largest blobs, as many as a round's memory allows.
     pub fn lanes(&self, concurrency: usize) -> usize {
         concurrency.min(usize::try_from(ROUND_BYTES / self.size).unwrap_or(1))
     }
 
-    /// Calls of a round.
+    /// Calls per round.
     pub fn round(&self, blobs_per_call: usize, lanes: usize) -> usize {
         let held = usize::try_from(ROUND_BYTES / (self.size * blobs_per_call as u64)).unwrap_or(1);
         held.clamp(lanes, ROUND_CALLS.max(lanes))
     }
 }
 
-/// The bytes of these blobs, or that the endpoint lost one.
+/// The total bytes of these blobs, or an error if the endpoint lost one.
 pub fn none_missing(sent: &[Digest], missing: &HashSet<Digest>) -> Result<u64, Status> {
     match sent.iter().find(|digest| missing.contains(digest)) {
-        Some(lost) => Err(Status::data_loss(format!("blob `{lost}` was taken, and is missing"))),
+        Some(lost) => Err(Status::data_loss(format!("blob `{lost}` was accepted but is missing"))),
         None => Ok(sent.iter().map(|digest| digest.size).sum()),
     }
 }

@@ -1,11 +1,11 @@
-//! Reports for people: aligned columns, and what does not fit in one below.
+//! Reports for people: aligned columns, with longer text below.
 
 use std::fmt::Write;
 
 use super::compare::Row;
 use super::document::{Case, Document};
 
-/// Rows of equally many cells; the first column is names, the others are figures.
+/// Aligns rows of equal length; the first column contains names, the others figures.
 pub fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
@@ -35,7 +35,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// `-` where a figure is not known.
+/// `-` for an unknown figure.
 fn known(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), number)
 }
@@ -57,7 +57,7 @@ fn row(case: &Case) -> Vec<String> {
     row
 }
 
-/// A run.
+/// The report of a run.
 pub fn report(document: &Document) -> String {
     let machine = &document.machine;
     let mut text = format!(
@@ -101,7 +101,7 @@ pub fn report(document: &Document) -> String {
     text
 }
 
-/// Two runs side by side.
+/// A comparison of two runs.
 pub fn comparison(rows: &[Row]) -> String {
     let ratio = |ratio: Option<f64>| ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
     let header = [

@@ -1,4 +1,4 @@
-//! What a case's calls add up to.
+//! The sums over a case's calls.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use super::document::{Case, Failures};
 use crate::process::Process;
 use crate::report::Latencies;
 
-/// Counts calls while they end.
+/// Counts calls as they end.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// Time under load.
@@ -24,18 +24,18 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts this process's CPU time too, from now on.
+    /// Also measures this process's CPU time from now on.
     pub fn watch(&mut self, server: Option<Process>) {
         self.server = server;
     }
 
-    /// The clock runs.
+    /// Starts measuring time.
     pub fn begin(&mut self) -> Instant {
         self.server_began = self.server.and_then(|server| server.cpu());
         Instant::now()
     }
 
-    /// The clock stops.
+    /// Stops measuring time.
     pub fn end(&mut self, began: Instant) {
         self.wall += began.elapsed();
         if let (Some(from), Some(to)) = (self.server_began, self.server.and_then(|server| server.cpu())) {
@@ -43,14 +43,14 @@ impl Tally {
         }
     }
 
-    /// A call that did what it should.
+    /// Records a successful call.
     pub fn done(&mut self, took: Duration, bytes: u64) {
         self.latencies.record(took);
         self.operations += 1;
         self.bytes += bytes;
     }
 
-    /// A call that failed, or whose answer is wrong.
+    /// Records a failed call, or one with a wrong answer.
     pub fn failed(&mut self, status: &Status) {
         let failure = self.failures.entry(format!("{:?}", status.code())).or_default();
         if failure.count == 0 {
@@ -60,17 +60,17 @@ impl Tally {
         self.first.get_or_insert_with(|| status.clone());
     }
 
-    /// Calls that did what they should.
+    /// Number of successful calls.
     pub fn operations(&self) -> u64 {
         self.operations
     }
 
-    /// Calls that did not.
+    /// Number of failed calls.
     pub fn failures(&self) -> u64 {
         self.failures.values().map(|failure| failure.count).sum()
     }
 
-    /// What was said to the first call, where every one failed.
+    /// The first failure, if every call failed.
     pub fn refusal(self) -> Option<Status> {
         if self.operations == 0 { self.first } else { None }
     }

@@ -1,4 +1,4 @@
-//! What is measured: an endpoint that is there, or a farm that is started for it.
+//! The target of a measurement: an existing endpoint, or a farm that is started for it.
 
 use kiln_proto::channel::Access;
 
@@ -6,7 +6,7 @@ use super::endpoint::Endpoint;
 use crate::farm::{Farm, Setup};
 use crate::process::Process;
 
-/// Where the load goes.
+/// Options for the target.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub struct Options {
@@ -25,29 +25,29 @@ pub struct Options {
     /// An additional argument for the coordinator that is started here; repeatable.
     #[arg(long = "coordinator-arg", value_name = "ARG", allow_hyphen_values = true, conflicts_with = "target")]
     pub coordinator_arguments: Vec<String>,
-    /// What the target is shown.
+    /// Credentials for the target.
     #[command(flatten)]
     pub access: Access,
 }
 
-/// What is measured.
+/// The target of a measurement.
 #[derive(Debug)]
 pub struct Target {
-    /// Address to listen on.
+    /// Its URL.
     pub url: String,
-    /// Its process, where that is known.
+    /// Its process, if known.
     pub server: Option<Process>,
-    /// The farm that was started, with its further arguments.
+    /// The farm that was started, if any.
     pub farm: Option<Farm>,
     access: Access,
     arguments: Vec<String>,
 }
 
 impl Target {
-    /// Takes the target that is named, or starts a farm with so many workers.
+    /// Uses the given target, or starts a farm with this many workers.
     ///
     /// # Errors
-    /// Where the farm cannot be started, or the named process is not there.
+    /// If the farm cannot be started, or the given process does not exist.
     pub async fn open(options: &Options, workers: u32) -> anyhow::Result<Self> {
         let arguments = options.coordinator_arguments.clone();
         if let Some(url) = options.target.clone() {
@@ -62,12 +62,12 @@ impl Target {
     /// Connects to it.
     ///
     /// # Errors
-    /// Where nothing answers there.
+    /// If the target does not respond.
     pub async fn connect(&self, options: &Options, connections: usize) -> anyhow::Result<Endpoint> {
         Endpoint::connect(&self.url, &self.access, &options.instance, &options.platform, connections).await
     }
 
-    /// What it is, for the report.
+    /// A description for the report.
     pub fn words(&self) -> String {
         match &self.farm {
             None => self.url.clone(),
@@ -77,7 +77,7 @@ impl Target {
     }
 }
 
-/// Arguments without the passwords of URLs.
+/// The arguments without passwords in URLs.
 fn shown(arguments: &[String]) -> String {
     let hidden = arguments.iter().map(|argument| match argument.split_once("://") {
         Some((scheme, rest)) => match rest.rsplit_once('@') {

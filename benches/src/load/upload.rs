@@ -1,4 +1,4 @@
-//! Blobs on their way up: alone and in batches, large ones as streams. Every blob is new to the endpoint.
+//! Uploads of blobs: individually and in batches, large ones as streams. Every blob is new to the endpoint.
 
 use bytes::Bytes;
 use kiln_proto::digest::Digest;
@@ -13,27 +13,27 @@ use super::random::Random;
 use super::sizes::{self, Class};
 use crate::actions::FUNCTION;
 
-/// Content after which an upload ends, so that a fast endpoint's disk is not filled.
+/// Maximum bytes to upload in a case, so that a fast endpoint's disk does not fill up.
 const MOST_BYTES: u64 = 2 << 30;
 
-/// Uploads of one size.
+/// Uploads of blobs of one size.
 #[derive(Debug)]
 pub struct Upload {
     class: Class,
     blobs_per_call: usize,
 }
 
-/// A call that is ready to be made.
+/// A prepared call.
 #[derive(Debug)]
 pub enum Ask {
-    /// One blob: by batch or by stream, as the transfer client does.
+    /// One blob, in a batch or as a stream, like the transfer client does.
     One(Digest, Bytes),
     /// A full batch.
     Batch(Vec<Digest>, Box<reapi::BatchUpdateBlobsRequest>),
 }
 
 impl Upload {
-    /// Of a class of sizes.
+    /// For a class of sizes.
     pub fn new(class: Class) -> Self {
         Self { class, blobs_per_call: 1 }
     }
