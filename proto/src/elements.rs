@@ -6,8 +6,7 @@ use prost::DecodeError;
 use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-/// A type of message: which of its fields are messages, and of which type. Any other length-delimited field is one
-/// element.
+/// A type of message: which of its fields are messages, and of which type. Any other length-delimited field is one element.
 #[derive(Debug)]
 pub struct Kind {
     below: &'static [(u32, &'static Kind)],

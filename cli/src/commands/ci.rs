@@ -71,8 +71,7 @@ fn read(path: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Whether a line calls `kiln build`, as part of a command and not in a comment, or through an action or template for
-/// Kiln.
+/// Whether a line calls `kiln build`, as part of a command and not in a comment, or through an action or template for Kiln.
 fn calls_build(line: &str) -> bool {
     let code = match line.trim_start() {
         comment if comment.starts_with('#') || comment.starts_with("//") => return false,

@@ -1,7 +1,6 @@
 //! The socket of a farm inside this process, for this user only.
 //!
-//! Invariant: the socket is in a directory that only its user may enter, and the kernel is asked for each connection's
-//! user.
+//! Invariant: the socket is in a directory that only its user may enter, and the kernel is asked for each connection's user.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;

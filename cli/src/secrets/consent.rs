@@ -1,5 +1,4 @@
-//! Which of the user's variables a project may have as secrets: the `kiln.toml` of a checkout does not decide that
-//! alone.
+//! Which of the user's variables a project may have as secrets: the `kiln.toml` of a checkout does not decide that alone.
 //!
 //! Invariant: a variable that was not allowed for this project is neither read nor sent. Permissions given on a
 //! terminal are stored for the project's directory, in a file that only the user can write.

@@ -8,8 +8,7 @@ use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// A peer, as far as addresses distinguish peers. Of IPv6 only the first half counts, because a host chooses the rest
-/// freely.
+/// A peer, as far as addresses distinguish peers. Of IPv6 only the first half counts, because a host chooses the rest freely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Peer(IpAddr);
 

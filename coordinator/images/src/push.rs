@@ -65,8 +65,7 @@ impl Push {
         Self { to, manifests, top, beside: None, over: false }
     }
 
-    /// Runs the push. `source` has the blobs, including configurations; those that the registry already has are not
-    /// read.
+    /// Runs the push. `source` has the blobs, including configurations; those that the registry already has are not read.
     ///
     /// # Errors
     /// [`Error::Taken`] if the tag refers to another image and may not be moved; anything that the registry rejects.

@@ -38,8 +38,7 @@ pub enum Base {
     Scratch,
     /// A reference to an image in a registry.
     Reference(String),
-    /// An OCI layout or the output of `docker save`, by its path in the outputs of the artifact's steps or else in the
-    /// sources.
+    /// An OCI layout or the output of `docker save`, by its path in the outputs of the artifact's steps or else in the sources.
     Path(String),
 }
 
@@ -74,8 +73,7 @@ impl Base {
 }
 
 impl Image {
-    /// A file's path relative to the image's root: `/usr/bin/shop` is absolute, `shop` is relative to the working
-    /// directory.
+    /// A file's path relative to the image's root: `/usr/bin/shop` is absolute, `shop` is relative to the working directory.
     pub fn place(&self, path: &str) -> String {
         match path.strip_prefix('/') {
             Some(absolute) => absolute.to_owned(),

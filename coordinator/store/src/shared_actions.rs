@@ -20,8 +20,7 @@ use super::{ActionStore, Error, Shared, WithEmpty, whole};
 /// Maximum number of results waiting for the shared store to recover; the oldest are dropped for newer ones.
 const WAITING: usize = 10_000;
 
-/// Reads `shared`, then `own`; writes to both. Results that could not be shared are shared when the shared store
-/// recovers.
+/// Reads `shared`, then `own`; writes to both. Results that could not be shared are shared when the shared store recovers.
 #[derive(Debug, Clone)]
 pub struct SharedActions {
     own: Arc<dyn ActionStore>,

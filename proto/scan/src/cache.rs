@@ -1,7 +1,6 @@
 //! The cache of scans: each file's stat data and digest.
 //!
-//! Invariant: a cache file that was truncated or damaged on disk is ignored: its end contains a hash of everything
-//! before it.
+//! Invariant: a cache file that was truncated or damaged on disk is ignored: its end contains a hash of everything before it.
 
 use std::collections::HashMap;
 use std::fs::Metadata;

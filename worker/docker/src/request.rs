@@ -1,7 +1,6 @@
 //! The request to an engine for one container with all its limits.
 //!
-//! Invariant: the container has no privileges, no capabilities, only the network that was asked for, and a read-only
-//! root.
+//! Invariant: the container has no privileges, no capabilities, only the network that was asked for, and a read-only root.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,7 @@
 //! How much disk space a job may use, and who is to blame when the disk is full.
 //!
-//! Invariants: a job that writes without end is stopped while there is still room for the worker's other jobs, its
-//! cache and other users of that disk, such as the coordinator. A job is never blamed for a disk that something else
-//! filled.
+//! Invariants: a job that writes without end is stopped while there is still room for the worker's other jobs, its cache and other
+//! users of that disk, such as the coordinator. A job is never blamed for a disk that something else filled.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -70,8 +69,7 @@ impl Disk {
         if !free.is_used_up() && written.bytes / SHARE <= free.bytes {
             return None;
         }
-        // The job is to blame if it filled the disk itself: there was room, and most of what was used up is what it
-        // wrote.
+        // The job is to blame if it filled the disk itself: there was room, and most of what was used up is what it wrote.
         let gone = Free {
             bytes: self.before.bytes.saturating_sub(free.bytes),
             files: self.before.files.saturating_sub(free.files),

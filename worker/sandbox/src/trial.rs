@@ -35,8 +35,7 @@ pub(super) fn sandbox(config: &Config, host: &Host, ids: Option<&Lease>) -> Resu
     run(config, host, ids, None)
 }
 
-/// Creates an allocator of ids and tests it with a job. The error is the reason why actions cannot have ids other than
-/// the worker's.
+/// Creates an allocator of ids and tests it with a job. The error is the reason why actions cannot have ids other than the worker's.
 pub(super) fn ids(config: &Config, host: &Host) -> Result<Ids, String> {
     let tried = |kind| {
         let ids = Ids::open(kind, config)?;

@@ -1,8 +1,7 @@
 //! The connection to the coordinator: connects, registers, receives leases, reports results, and reconnects.
 //!
-//! Invariant: running leases continue while there is no connection. A result is kept, and sent again on each new
-//! connection, until the coordinator has acknowledged it. This also holds while the worker drains: it reconnects for as
-//! long as its grace lasts.
+//! Invariant: running leases continue while there is no connection. A result is kept, and sent again on each new connection, until
+//! the coordinator has acknowledged it. This also holds while the worker drains: it reconnects for as long as its grace lasts.
 
 mod backoff;
 mod session;
@@ -60,8 +59,7 @@ impl Stopping {
     }
 }
 
-/// How long to retry while another worker is connected under the same name: by then a connection that broke unnoticed
-/// is detected.
+/// How long to retry while another worker is connected under the same name: by then a connection that broke unnoticed is detected.
 const NAME_IN_USE: Duration = Duration::from_secs(60);
 
 /// Why the connection cannot be maintained.

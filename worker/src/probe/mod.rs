@@ -1,5 +1,4 @@
-//! Probes this machine, or the root that its actions run on: operating system, libc, architecture, CPU, tools,
-//! packages.
+//! Probes this machine, or the root that its actions run on: operating system, libc, architecture, CPU, tools, packages.
 //!
 //! Invariant: the fingerprint covers what can change the bytes of a build, and nothing that differs between two
 //! machines that are set up alike, such as the kernel, the host name, the CPU level or labels.

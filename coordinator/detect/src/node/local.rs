@@ -81,8 +81,7 @@ fn npm_copies(source: &dyn Source) -> bool {
     settings.lines().any(|line| line.replace(' ', "") == "install-links=true")
 }
 
-/// The layer's inputs besides manifests and lock file: what the packages refer to, and what copied ones refer to in
-/// turn.
+/// The layer's inputs besides manifests and lock file: what the packages refer to, and what copied ones refer to in turn.
 pub(super) fn inputs(source: &dyn Source, packages: &[Package], tool: Tool) -> Result<Vec<String>, Error> {
     let mut inputs = patches(source, &packages[0])?;
     let mut copied: Vec<Package> = Vec::new();

@@ -13,8 +13,7 @@ pub(super) struct Manager {
     pub(super) install: &'static str,
     /// Removes development dependencies after `install`.
     pub(super) prune: &'static str,
-    /// The same for one workspace member, whose name replaces `NAME`; `None` if `node_modules` alone shows what a
-    /// member needs.
+    /// The same for one workspace member, whose name replaces `NAME`; `None` if `node_modules` alone shows what a member needs.
     pub(super) prune_to_member: Option<&'static str>,
     /// The layer's outputs besides `node_modules`.
     pub(super) outputs: &'static [&'static str],

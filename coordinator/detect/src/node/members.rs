@@ -76,8 +76,7 @@ impl Member {
         globs.into_iter().collect()
     }
 
-    /// Directories of packages that are inside one in the artifact and do not belong there; each after the package that
-    /// contains it.
+    /// Directories of packages that are inside one in the artifact and do not belong there; each after the package that contains it.
     pub(super) fn nested(&self, packages: &[Package], in_place: bool) -> Vec<(String, String)> {
         let is_handed = |at: usize| at == self.own || self.runtime.contains(&at);
         let others = packages.iter().enumerate().filter(|(at, _)| *at > 0);

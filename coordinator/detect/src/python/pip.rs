@@ -1,7 +1,6 @@
 //! pip: a requirements file, or a package's own requirements.
 //!
-//! Invariant: directories of the tree are removed from what pip installs with network access, and replaced by their
-//! requirements.
+//! Invariant: directories of the tree are removed from what pip installs with network access, and replaced by their requirements.
 
 use toml::Value;
 

@@ -12,8 +12,7 @@ use prost::Message;
 
 use kiln_state::farm_key::{FarmKey, Purpose};
 
-/// How long a grant outlives its action's timeout: inputs are fetched before the timeout starts, and outputs are
-/// uploaded after it.
+/// How long a grant outlives its action's timeout: inputs are fetched before the timeout starts, and outputs are uploaded after it.
 const BEYOND_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
 /// Maximum size of a sealed grant.
 const MAX_BYTES: usize = 4096;

@@ -24,8 +24,7 @@ impl Disk {
         digests.chunks(LOOK).for_each(|some| self.inner.index.lock().name(some, used));
     }
 
-    /// Starts a marking: blobs not [named](Self::name) before [`end_marking`](Self::end_marking) are named by no
-    /// result.
+    /// Starts a marking: blobs not [named](Self::name) before [`end_marking`](Self::end_marking) are named by no result.
     pub(crate) fn begin_marking(&self) {
         self.inner.index.lock().begin_marking();
     }
