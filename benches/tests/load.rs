@@ -8,7 +8,7 @@ use std::sync::Once;
 
 use serde_json::Value;
 
-/// The farm's binaries, beside the one that is tested: a run of this package alone does not build them.
+/// The farm's binaries, next to the tested one: a run of this package alone does not build them.
 fn build_farm() {
     static BUILT: Once = Once::new();
     BUILT.call_once(|| {

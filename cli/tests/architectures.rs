@@ -1,4 +1,4 @@
-//! Builds for several platforms: each on a worker that matches it, native or, where that is allowed, emulated.
+//! Builds for several platforms: each on a worker that matches it, native or, if allowed, emulated.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,7 +11,7 @@ use real::{Built, Farm, Ran, cannot_run, example, project, until};
 
 const BOTH: [&str; 2] = ["--platform", "linux/amd64,linux/arm64"];
 
-/// `c-make`'s program as an artifact that is one file.
+/// `c-make`'s program as a single-file artifact.
 const REVERSE: &str = "name = \"reverse\"\n[steps.compile]\nrun = \"make\"\noutputs = [\"reverse\"]\n\
                        [artifacts.reverse]\nfrom = \"compile\"\nfiles = [\"reverse\"]\nkind = \"binary\"\n";
 
@@ -95,7 +95,7 @@ fn an_emulated_worker_is_used_only_where_that_is_allowed_and_the_result_says_so(
         assert_eq!(environment["emulated"], emulated, "{platform}: {environment}");
     }
 
-    // A step that fails on one of them is the project's fault, and the other is brought all the same.
+    // A step that fails on one of them is the project's fault; the other is still delivered.
     let config = REVERSE.replace("run = \"make\"", "run = \"[ $(uname -m) = x86_64 ]; make\"");
     std::fs::write(dir.path().join("kiln.toml"), config).unwrap();
     std::fs::remove_dir_all(dir.path().join("kiln-out")).unwrap();

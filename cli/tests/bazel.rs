@@ -1,5 +1,5 @@
-//! Bazel as its users have it (Debian's packages), on a farm of processes: C++ and genrules built and tested, with and
-//! without the bytes, and again from an emptied output base with nothing but hits.
+//! Bazel as users install it (Debian's packages), on a farm of processes: C++ and genrules are built and tested, with
+//! and without downloading outputs, and again from an emptied output base with hits only.
 
 #![allow(clippy::unwrap_used)]
 
@@ -45,7 +45,7 @@ const SOURCES: [(&str, &str); 4] = [
     ),
 ];
 
-/// What a repository sends along that was written for other farms.
+/// Settings in a repository that were written for other farms.
 const FOREIGN: [&str; 6] = [
     "--remote_default_exec_properties=OSFamily=Linux",
     "--remote_default_exec_properties=Arch=amd64",
@@ -55,7 +55,7 @@ const FOREIGN: [&str; 6] = [
     "--remote_default_exec_properties=cache-silo-key=v2",
 ];
 
-/// A workspace with all that Bazel would load from the network beside it, and a server of its own.
+/// A workspace next to everything that Bazel would load from the network, with its own server.
 struct Bazel {
     dir: tempfile::TempDir,
 }
@@ -73,7 +73,7 @@ impl Bazel {
             |name: &str, path: &Path| format!("local_repository(name = \"{name}\", path = \"{}\")\n", path.display());
         let at = |name: &str| bazel.dir.path().join(name);
         rules_cc(&at("rules_cc"));
-        // Bazel loads these for every C++ build, and for C++ needs nothing that is in them.
+        // Bazel loads these for every C++ build, but C++ needs nothing from them.
         let names = ["binary", "import", "library", "package_configuration", "plugin", "proto_library", "runtime"];
         let java = names.iter().chain(&["test", "toolchain"]).map(|name| format!("java_{name} = native.java_{name}\n"));
         write(&at("rules_java"), "WORKSPACE", "");
@@ -115,12 +115,12 @@ impl Bazel {
     fn run(&self, farm: &Farm, verb: &str, arguments: &[&str]) -> Built {
         let mut command = self.command(verb);
         command.arg(format!("--remote_executor={}", farm.url.replace("http://", "grpc://")));
-        // What cannot run on the farm fails, rather than running here.
+        // What cannot run on the farm fails instead of running here.
         command.args(["--spawn_strategy=remote", "--color=no", "--curses=no"]).args(arguments);
         Built(Ran::from(command))
     }
 
-    /// Nothing of what was built is here any more.
+    /// Removes everything that was built here.
     fn empty(&self) {
         let ran = Ran::from({
             let mut command = self.command("clean");
@@ -141,7 +141,7 @@ impl Built {
         self
     }
 
-    /// Processes by where they ran, of Bazel's own summary: `20 processes: 11 internal, 9 remote.`
+    /// Processes by where they ran, from Bazel's summary: `20 processes: 11 internal, 9 remote.`
     fn processes(&self, kind: &str) -> u32 {
         let line =
             self.0.err.lines().rev().find_map(|line| line.split_once("processes: ").or(line.split_once("process: ")));
@@ -155,7 +155,7 @@ impl Built {
     }
 }
 
-/// Debian's rules for C++ are newer than its Bazel: in a copy, what they load that the older one lacks is spelled out.
+/// Debian's rules for C++ are newer than its Bazel: a copy of them replaces what the older one lacks.
 fn rules_cc(to: &Path) {
     real::copy(Path::new(RULES_CC), to);
     for name in ["cc_flags_supplier.bzl", "compiler_flag.bzl"] {
@@ -176,7 +176,7 @@ fn bazel_builds_and_tests_on_the_farm_and_from_an_emptied_output_base_everything
     let (farm, bazel) = (Farm::start(&["one", "two"]), Bazel::new());
     let instance = "--remote_instance_name=a/b";
 
-    // With the bytes. No target names a platform property: the actions run on whatever there is.
+    // With downloads. No target names a platform property: the actions run on whatever workers there are.
     let first = bazel.run(&farm, "test", &["//...", instance]).well();
     let (actions, hits) = first.remote();
     assert!(actions >= 9 && hits == 0, "expected nine actions or more on the farm and no hit:\n{}", first.0.err);
@@ -184,21 +184,21 @@ fn bazel_builds_and_tests_on_the_farm_and_from_an_emptied_output_base_everything
     assert_eq!(real::output(bazel.output("hello"), &[], bazel.dir.path()), "hello farm 42\n");
     assert_eq!(std::fs::read_to_string(bazel.output("sums.txt")).unwrap().len(), 64 + "  -\n".len());
 
-    // Again from nothing.
+    // Again from an empty output base.
     bazel.empty();
     let again = bazel.run(&farm, "test", &["//...", instance]).well();
     assert_eq!(again.remote(), (0, actions), "expected each of {actions} actions to be a hit:\n{}", again.0.err);
     assert!(again.0.out.contains("(cached) PASSED"), "expected the test's result to be a hit: {}", again.0.out);
     assert_eq!(real::output(bazel.output("hello"), &[], bazel.dir.path()), "hello farm 42\n");
 
-    // Without the bytes: what is needed in between stays on the farm, and so does what comes out.
+    // Without downloads: intermediate and final outputs stay on the farm.
     bazel.empty();
     let minimal = bazel.run(&farm, "test", &["//...", instance, "--remote_download_minimal"]).well();
     assert_eq!(minimal.remote(), (0, actions), "expected each of {actions} actions to be a hit:\n{}", minimal.0.err);
     assert!(!bazel.output("hello").exists(), "expected no output to be downloaded");
 
-    // Another instance knows nothing of this, and what was written for other farms runs as it is; a changed source costs
-    // what depends on it.
+    // Another instance shares nothing with this one, settings for other farms are accepted, and after a source changes,
+    // only what depends on it is rebuilt.
     bazel.empty();
     let other = ["//...", "--remote_instance_name=other", "--remote_download_minimal"];
     let other = bazel.run(&farm, "test", &[&other[..], &FOREIGN].concat());
@@ -210,7 +210,7 @@ fn bazel_builds_and_tests_on_the_farm_and_from_an_emptied_output_base_everything
     assert_eq!(changed.processes("remote"), 2, "expected to compile and to link:\n{}", changed.0.err);
     assert_eq!(real::output(bazel.output("hello"), &[], bazel.dir.path()), "hello kiln 42\n");
 
-    // What goes wrong is said in words.
+    // Failures are explained.
     let broken = bazel.run(&farm, "build", &["//:broken", instance]);
     assert!(broken.0.code != 0 && broken.0.err.contains("these are its last words"), "{}", broken.0.err);
     let unknown = bazel.run(&farm, "build", &["//:number", instance, "--remote_default_exec_properties=gpu=1"]);

@@ -130,7 +130,7 @@ fn a_build_says_once_how_to_learn_why_steps_missed_that_hit_before() {
     let hint = "deps was cached before but had to run; `kiln cache explain deps` shows why";
     assert!(!build().contains("explain"), "expected no hint where nothing was cached");
     assert!(!build().contains("explain"), "expected no hint where all hit");
-    // What hit is written down a moment after the build; asking waits for it.
+    // Hits are recorded a moment after the build; a query waits for that.
     layer(farm, "hinted", "deps");
     write(dir.path(), "deps.lock", "hinted two\n");
     let words = build();
@@ -279,7 +279,7 @@ fn layers_outlive_the_coordinator() {
     let dir = tree("lasting");
     farm.build(dir.path(), &[]).well();
     farm.build(dir.path(), &[]).well();
-    // Asking waits until what builds told is on the disk.
+    // A query waits until what builds reported is on the disk.
     assert_eq!(layer(&farm, "lasting", "deps")["hits"], 1);
     farm.restart_coordinator();
     let listed = until("the coordinator to be back", || {

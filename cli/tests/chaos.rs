@@ -1,4 +1,5 @@
-//! Builds on a farm of real processes and a real Redis under faults: each ends right or says honestly that the farm failed, and nothing stays.
+//! Builds on a farm of real processes and a real Redis under faults: each ends correctly or reports that the farm
+//! failed, and nothing is left behind.
 //!
 //! The seed is printed, and `KILN_CHAOS_SEED` gives the same faults in the same order again. The long form:
 //! `KILN_CHAOS_BUILDS=200 cargo test -p kiln-cli --test chaos soak -- --ignored --nocapture`.
@@ -23,11 +24,11 @@ use real::proxy::Proxy;
 use real::{Farm, cannot_run, caretaker, project, until};
 use redis::Redis;
 
-/// Builds that go on at once.
+/// Number of concurrent builds.
 const CLIENTS: usize = 3;
 const WORKERS: [&str; 5] = ["plain", "other", "linked", "small", "skewed"];
 
-/// A project whose artifact is known beforehand.
+/// A project whose artifact is known in advance.
 fn tree(number: usize) -> tempfile::TempDir {
     let config = r#"
 name = "chaos"
@@ -53,7 +54,7 @@ fn expected(number: usize) -> String {
     (1..=5000).map(|line| format!("made {line} word-{number}\n")).collect()
 }
 
-/// The workers' machines, each with its own weakness.
+/// The workers' machines, each with its own fault.
 struct Machines {
     farm: Farm,
     redis: Redis,
@@ -75,7 +76,7 @@ impl Machines {
         let disk = SmallDisk::at(&farm.dir.path().join("small"));
         let clock = Clock::at(farm.dir.path().join("clock"));
         let machines = Self { farm, redis, link, proxy, disk, clock, temporary };
-        // The first one found out what the machine's tools are, for all of them.
+        // The first one probed the machine's tools for all of them.
         WORKERS[1..].iter().for_each(|name| machines.start_worker(name));
         WORKERS.iter().for_each(|name| machines.farm.wait_for_worker(name));
         machines
@@ -92,7 +93,7 @@ impl Machines {
         self.farm.start_worker_behind(before, url, name, &["--grace", "30s"], &variables);
     }
 
-    /// Makes one fault and undoes it; what it was.
+    /// Causes one fault and undoes it; returns its description.
     fn fault(&mut self, dice: &mut Dice) -> &'static str {
         let worker = WORKERS[dice.roll(WORKERS.len() as u64) as usize];
         let pause = Duration::from_millis(dice.roll(2500));
@@ -147,7 +148,7 @@ impl Machines {
 #[derive(Default)]
 struct Ends {
     well: Vec<usize>,
-    /// With the farm's error, and its words.
+    /// With the farm's error and its message.
     farm: BTreeMap<usize, String>,
     wrong: Vec<String>,
 }
@@ -197,7 +198,7 @@ fn chaos(builds: usize) {
                         if number >= builds {
                             break;
                         }
-                        // Every third is one that was built before: it may be a hit.
+                        // Every third has been built before: it may be a hit.
                         run(if number % 3 == 2 { number / 2 } else { number }, &ends);
                     }
                 })
@@ -214,7 +215,7 @@ fn chaos(builds: usize) {
     });
     let elapsed = began.elapsed();
 
-    // In the calm after it, what the farm failed is built, and every worker is back.
+    // Once the faults are over, builds that the farm failed succeed, and every worker is back.
     let calm = Mutex::new(Ends::default());
     WORKERS.iter().for_each(|name| machines.farm.wait_for_worker(name));
     let ends = ends.into_inner().unwrap();
@@ -239,7 +240,7 @@ fn chaos(builds: usize) {
     let (dir, pids) = (machines.farm.dir.path().to_owned(), machines.farm.pids());
     let left = leftovers::groups(&pids);
     assert!(left.is_empty(), "expected no control group, found {left:?}");
-    // The small disk is mounted below the farm's directory, which cannot go before it.
+    // The small disk is mounted below the farm's directory, which must not be removed before it.
     let Machines { farm, disk, .. } = machines;
     drop(disk);
     drop(farm);

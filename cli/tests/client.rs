@@ -1,4 +1,4 @@
-//! `kiln build` against a farm in memory: what it shows, what it sends, what it brings back, and its exit codes.
+//! `kiln build` against a farm in memory: what it shows, sends and downloads, and its exit codes.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,7 +13,7 @@ use kiln_trees::tree::Entry;
 use serde_json::json;
 use support::{F, Farm, Running, finished, log, project, result, runs, started, step, step_on};
 
-/// What a build of one artifact leaves in the output directory, and nothing else.
+/// All that a build of one artifact leaves in the output directory.
 const WRITTEN: [&str; 4] = [".gitignore", ".kiln-output.json", "shop", "shop.provenance.json"];
 
 fn names(dir: &std::path::Path) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! Builds while room is made under them: a store that holds a few builds at once, and collections all the time.
+//! Builds during garbage collection: a store that holds only a few builds, and continuous collections.
 
 #![allow(clippy::unwrap_used)]
 
@@ -38,7 +38,7 @@ fn stored(farm: &Farm) -> u64 {
         let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
         entries.map(|entry| if entry.path().is_dir() { bytes(&entry.path()) } else { size(&entry) }).sum()
     }
-    // A file may go while it is looked at.
+    // A file may disappear while it is inspected.
     fn size(entry: &std::fs::DirEntry) -> u64 {
         entry.metadata().map_or(0, |metadata| metadata.len())
     }
@@ -67,7 +67,7 @@ fn builds_end_well_while_the_store_is_too_small_for_them_all_and_is_collected_al
         builders.into_iter().for_each(|builder| builder.join().unwrap());
     });
     until("a collection to be told", || farm.log("coordinator").contains("collected unused").then_some(()));
-    // What had to go is listed as gone, and what is listed as there is a hit.
+    // What was removed is listed as evicted, and what is listed as present is a hit.
     let listed = farm.kiln(&["cache", "list", "--json"]);
     let layers: serde_json::Value = serde_json::from_str(&listed.out).unwrap();
     let (gone, there): (Vec<_>, Vec<_>) =

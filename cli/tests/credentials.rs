@@ -1,4 +1,5 @@
-//! Credentials for registries: a tenant's steps and images have the farm's for that tenant, and nobody has the workers'.
+//! Credentials for registries: a tenant's steps and images get the farm's credentials for that tenant, and nobody gets
+//! the workers'.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +15,7 @@ use real::guarded::{Guarded, access, certificate};
 use real::{Built, Ran, project};
 use registry::{Registry, Setup, has};
 
-/// A step that looks for whatever it could show somebody else.
+/// A step that looks for anything it could leak.
 const SPIES: &str = r#"
 name = "spy"
 [steps.fetch]
@@ -104,7 +105,7 @@ fn a_step_with_the_network_has_its_tenants_credentials_and_none_of_the_workers()
         assert!(log.contains("HTTPS_PROXY=http://u:***@proxy.example:3128"), "expected a proxy to pass, masked: {log}");
     }
     assert!(others.contains("registry=https://mirror.example/npm/"), "{others}");
-    // What the farm keeps has neither: as little as a key or a record.
+    // Nothing that the farm stores contains either, in keys or in records.
     let kept = std::process::Command::new("grep")
         .args(["-rlE", "tenants-token-npm|workers-token|proxys-password"])
         .arg(guarded.farm.dir.path())
@@ -142,7 +143,7 @@ fn a_base_is_fetched_with_the_credentials_of_its_tenant_alone() {
 
     let login = format!("{{\"auths\":{{\"{}\":{{\"auth\":\"{}\"}}}}}}", registry.name, STANDARD.encode("ann:secret"));
     write(&dir.path().join("shop/config.json"), &login);
-    // Of the coordinator's user, who has a login too.
+    // The login of the coordinator's user.
     write(&dir.path().join("own/config.json"), &login);
     let credentials = format!(
         "[credentials.images]\ntenants = [\"shop\"]\ndocker_config = {:?}\n",

@@ -20,7 +20,7 @@ use real::{Built, Farm, Ran, project, until, write};
 use registry::Registry;
 use tonic::Code;
 
-/// A farm whose workers have Docker, and what they pull from.
+/// A farm whose workers have Docker, and the registry that they pull from.
 struct Place {
     farm: Farm,
     engine: &'static Engine,
@@ -49,7 +49,7 @@ impl Place {
         self.farm.start_worker_in(&self.farm.url, name, &["--own-credentials"], &variables(&self.engine.host, &config));
     }
 
-    /// For the tests that leave the farm as it was.
+    /// For the tests that leave the farm unchanged.
     fn shared() -> Option<&'static Self> {
         static PLACE: OnceLock<Option<Place>> = OnceLock::new();
         PLACE.get_or_init(|| Self::start(&["one"])).as_ref()
@@ -76,7 +76,7 @@ fn a_step_runs_in_its_image_and_a_tag_that_moved_is_another_action() {
     let list = place.farm.kiln(&["cache", "list", "--json"]).out;
     assert!(list.contains("/moving@sha256:"), "expected the digest in place of the tag: {list}");
     assert_eq!(place.farm.build(dir.path(), &[]).well().caches()["work"], "hit");
-    // The image has a label more now.
+    // The image now has one more label.
     place.engine.ok(&["rm", "--force", "kiln-test-label"]);
     place.engine.ok(&["create", "--name", "kiln-test-label", BUSYBOX, "true"]);
     place.engine.ok(&["commit", "--change", "LABEL more=1", "kiln-test-label", "kiln-test/moved:1"]);
@@ -151,7 +151,7 @@ fn wrong_credentials_are_the_farms_fault_and_say_what_to_do() {
     assert_eq!(built.0.code, 3, "expected the farm's fault: {}", built.message());
     let words = format!("docker login {}", place.registry.host);
     assert!(built.message().contains(&words), "expected `{words}` in: {}", built.message());
-    // Another worker that has the right ones is asked where there is one.
+    // If another worker has the right ones, it is used.
     place.start_worker("two");
     place.farm.wait_for_worker("two");
     place.farm.build(dir.path(), &[]).well();
@@ -260,7 +260,7 @@ fn a_step_whose_engine_stops_in_mid_build_runs_elsewhere() {
 fn docker_is_offered_while_the_engine_answers_and_from_the_time_when_it_first_does() {
     let (Some(first), Some(next)) = (Engine::start(), engine::shared()) else { return };
     let farm = Farm::start(&[]);
-    // One engine after the other under one name.
+    // Two engines in turn under one name.
     let socket = farm.dir.path().join("engine.sock");
     let host = format!("unix://{}", socket.display());
     let appears = |engine: &Engine| {
@@ -315,7 +315,7 @@ fn a_step_in_a_container_has_its_secret_and_the_engine_and_the_output_show_nothi
     }
     let built = running.end().well();
     assert!(!format!("{built:?}").contains(&value), "{built:?}");
-    // What comes after it in the same container has it no more.
+    // The next command in the same container no longer has it.
     let after = place.farm.build(work(&image, "echo [$TOKEN]; echo made > out", "").path(), &[]).well();
     assert!(after.log().contains("[]\n"), "{}", after.log());
 }
@@ -323,7 +323,7 @@ fn a_step_in_a_container_has_its_secret_and_the_engine_and_the_output_show_nothi
 #[test]
 fn an_image_is_pulled_with_the_credentials_of_its_tenant_and_opened_to_nobody_else_by_a_digest_or_an_id() {
     let (Some(engine), Some(registry)) = (engine::shared(), Registry::start()) else { return };
-    // An image that only the registry has, and whose content is in no other.
+    // An image that only the registry has, and whose content is in no other image.
     let container = engine.ok(&["create", BUSYBOX, "true"]);
     engine.ok(&["commit", "--change", "ENV FROM_IMAGE=private", &container, "kiln-test/private:1"]);
     engine.ok(&["rm", &container]);
@@ -334,14 +334,14 @@ fn an_image_is_pulled_with_the_credentials_of_its_tenant_and_opened_to_nobody_el
 
     let dir = tempfile::tempdir().unwrap();
     let credentials = dir.path().join("credentials.toml");
-    // The other tenant has credentials, too: wrong ones.
+    // The other tenant has credentials, too, but wrong ones.
     let of = |tenant: &str, config: std::path::PathBuf| {
         format!("[credentials.{tenant}]\ntenants = [\"{tenant}\"]\ndocker_config = {:?}\n", config.join("config.json"))
     };
     let text = of("shop", registry.right()) + &of("bank", registry.wrong());
     std::fs::write(&credentials, text).unwrap();
     let guarded = Guarded::start(&["--credentials", credentials.to_str().unwrap(), "--allow-registry", "127.0.0.0/8"]);
-    // The worker's user has a login, which is nobody's but theirs.
+    // The login of the worker's user, which is for that user only.
     let config = registry.right().display().to_string();
     let variables = variables(&engine.host, &config);
     guarded.farm.start_worker_in(&guarded.farm.url, "one", &["--join", &guarded.join], &variables);
@@ -368,10 +368,10 @@ fn an_image_is_pulled_with_the_credentials_of_its_tenant_and_opened_to_nobody_el
     assert!(!engine.docker(&["image", "inspect", &by_digest]).status.success(), "expected nothing to be pulled");
     let shop = build("shop", &tag).well();
     assert!(shop.log().contains("has-private"), "{}", shop.log());
-    // By an id no registry is named, and so no credentials go along; whom the registry knows names it by that.
+    // An id names no registry, so no credentials are sent; an authorised user names the image by its registry.
     let words = refused("shop", &by_id);
     assert!(words.contains("use that name"), "{words}");
-    // Now the engine holds it.
+    // Now the engine has it.
     for tenant in ["bank", "other"] {
         for image in [&tag, &by_digest, &by_id, &format!("docker-daemon:{tag}")] {
             refused(tenant, image);

@@ -1,4 +1,4 @@
-//! Remote Execution v2 as its clients see it: Execute, WaitExecution and their operations, on a farm of processes.
+//! Remote Execution v2 from the client's side: Execute, WaitExecution and operations, on a farm of processes.
 
 #![allow(clippy::unwrap_used)]
 

@@ -16,7 +16,7 @@ async fn the_empty_blob_is_always_materialised() {
     let caller = caller().await;
     let mut command = shell("test -f none -a ! -s none && test -d nothing && cp none out", &["out"]);
     command.working_directory = String::new();
-    // Neither the empty file nor the empty directory's message was ever uploaded to this farm as a blob of its own.
+    // Neither the empty file nor the empty directory's message was ever uploaded to this farm as a blob.
     let empty = Digest::empty(caller.function).to_wire();
     let root = reapi::Directory {
         files: vec![reapi::FileNode { name: "none".into(), digest: Some(empty.clone()), ..Default::default() }],
@@ -117,7 +117,7 @@ async fn trees_are_deterministic_and_parents_come_before_their_children_once_eac
     let data = caller.blobs.get(&digest).await.unwrap();
     let tree = reapi::Tree::decode(data.clone()).unwrap();
     assert_eq!(tree.encode_to_vec(), data, "the exact encoding");
-    // `out/a` and `out/b` are one directory, and so are the two below.
+    // `out/a` and `out/b` are the same directory, and so are the two below.
     assert_eq!(tree.children.len(), 2);
     let named = |directory: &reapi::Directory| directory.directories[0].digest.clone().unwrap();
     let of = |directory: &reapi::Directory| caller.function.digest_message(directory).to_wire();
@@ -168,7 +168,7 @@ async fn unknown_output_node_properties_are_invalid() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_output_that_is_too_deep_is_a_failed_precondition_that_names_it_and_the_worker_goes_on() {
     let caller = caller().await;
-    // Deeper than a path may be long: such a tree is only reached one step at a time.
+    // Deeper than the maximum length of a path: such a tree is only reachable one level at a time.
     let deep = |levels: u32| {
         format!("mkdir out && cd out && i=0; while [ $i -lt {levels} ]; do mkdir d && cd d; i=$((i+1)); done")
     };

@@ -1,4 +1,4 @@
-//! Remote Execution v2: an operation's states, its errors and its place in the cache, on farms of processes.
+//! Remote Execution v2: an operation's states, its errors and its position in the cache, on farms of processes.
 
 #![allow(clippy::unwrap_used)]
 
@@ -126,7 +126,7 @@ async fn a_lost_workers_action_runs_again_elsewhere_under_the_same_operation() {
     farm.kill_worker("lost");
     let rest = states(stream).await;
     let stages: Vec<Stage> = rest.iter().map(|operation| stage(operation).stage()).collect();
-    // A client that looks late is told only that it runs again.
+    // A client that asks late learns only that it runs again.
     assert!(stages.ends_with(&[Stage::Executing, Stage::Completed]), "expected it to run again, found {stages:?}");
     let result = response(rest.last().unwrap()).result.unwrap();
     assert_eq!(result.execution_metadata.unwrap().worker, "other");
@@ -165,7 +165,7 @@ async fn more_missing_inputs_than_a_header_holds_are_named_in_the_response() {
     assert_eq!(precondition::subjects(&response.status.unwrap()).len(), 1_000);
 }
 
-/// A way to what listens at `url` that lets so many bytes a second come back.
+/// A proxy to what listens at `url` that limits responses to this many bytes a second.
 fn slow_way(url: &str, bytes_a_second: usize) -> String {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
@@ -198,7 +198,7 @@ async fn neither_waiting_for_a_worker_nor_fetching_inputs_counts_for_the_timeout
     let second = std::time::Duration::from_secs(1);
     let farm = tokio::task::spawn_blocking(|| Farm::start(&[])).await.unwrap();
     let caller = caller_of(&farm.url, DigestFunction::Sha256).await;
-    // Four million digits that no compression makes less than half of.
+    // Four million digits that compress to half at best.
     let digits: String = (0..62_500_u64).map(|at| caller.function.digest(&at.to_le_bytes()).hex()).collect();
     let command = shell("wc -c < in", &[]);
     let action =
@@ -209,8 +209,8 @@ async fn neither_waiting_for_a_worker_nor_fetching_inputs_counts_for_the_timeout
     let response = response(&last(stream).await);
     assert_eq!((code(&response), response.result.as_ref().unwrap().exit_code), (Code::Ok, 0), "{:?}", response.status);
     let metadata = response.result.unwrap().execution_metadata.unwrap();
-    // The link lets no more than a million bytes pass in a second. How long the fetch took, the result does not tell: it would say
-    // whether somebody else's action had the inputs there.
+    // The link passes at most a million bytes a second. The result does not say how long the fetch took: that would
+    // reveal whether another caller's action had the inputs there.
     assert!(began.elapsed() > second, "expected the fetch to take longer than the timeout");
     let moments = [&metadata.worker_start_timestamp, &metadata.input_fetch_start_timestamp];
     assert!(moments.iter().all(|moment| **moment == metadata.input_fetch_completed_timestamp), "{metadata:?}");

@@ -1,4 +1,4 @@
-//! A farm that asks who calls: certificates, tokens, roles, and those who are let in no more.
+//! A farm that authenticates its callers: certificates, tokens, roles and revocations.
 
 #![allow(clippy::unwrap_used)]
 
@@ -42,7 +42,7 @@ fn people_build_with_a_certificate_or_a_token_and_a_worker_joins_by_a_token() {
     let ann = certificate(&guarded.dir(), "ann", &["--role", "builder"]);
     well(guarded.ran(access(&guarded.dir(), Some(&ann)), &build));
     let ci = guarded.make(&["token", "ci", "--role", "builder"]);
-    // It is known from the moment on in which it was made.
+    // It is valid from the moment of its creation.
     well(guarded.ran(token(&guarded.dir(), &ci), &build));
     let file = guarded.dir().join("token-of-ci");
     std::fs::write(&file, format!("{ci}\n")).unwrap();
@@ -51,7 +51,7 @@ fn people_build_with_a_certificate_or_a_token_and_a_worker_joins_by_a_token() {
     well(guarded.ran(by_file, &build));
     let kept = std::fs::read_to_string(guarded.dir().join("tokens.toml")).unwrap();
     assert!(!kept.contains(&ci), "expected only a hash of the token to be kept");
-    // The join token was needed once: the worker comes back without it.
+    // The join token is needed only once: the worker reconnects without it.
     guarded.farm.kill_worker("one");
     guarded.farm.start_worker_in(&guarded.farm.url, "one", &[], &[]);
     guarded.farm.wait_for_worker("one");
@@ -100,14 +100,14 @@ fn everybody_does_only_what_their_role_allows() {
     let reader = access(&guarded.dir(), Some(&reader));
     well(guarded.ran(reader.clone(), &["artifacts"]));
     refused(&guarded.ran(reader.clone(), &build), 2, "`builder`");
-    // A worker's certificate is no person's.
+    // A worker's certificate does not identify a person.
     let state = guarded.farm.dir.path().join("one/membership/worker.pem");
     let mut worker = access(&guarded.dir(), None);
     for name in ["KILN_CERT", "KILN_KEY"] {
         worker.push((name.to_owned(), state.display().to_string()));
     }
     refused(&guarded.ran(worker, &build), 2, "`one` presented no lease");
-    // A person is no worker.
+    // A person's certificate does not identify a worker.
     let ann = certificate(&guarded.dir(), "ann", &["--role", "builder"]);
     let variables = access(&guarded.dir(), Some(&ann));
     let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -115,10 +115,10 @@ fn everybody_does_only_what_their_role_allows() {
     until("a person's worker to be refused", || {
         guarded.farm.log("ann").contains("`ann` has no permission").then_some(())
     });
-    // A builder does not prune what others use.
+    // A builder may not prune the cache of others.
     let builder = access(&guarded.dir(), Some(&ann));
     refused(&guarded.ran(builder, &["cache", "prune", "--older-than", "1d"]), 2, "requires the role `admin`");
-    // A worker is the one that its certificate is for.
+    // A worker may only register under its certificate's name.
     let two = certificate(&guarded.dir(), "two", &["--role", "worker"]);
     let variables = access(&guarded.dir(), Some(&two));
     let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -142,7 +142,7 @@ fn who_is_revoked_is_refused_at_once_also_in_the_middle_of_a_build() {
     assert_eq!(ended.0.code, 2, "expected the open stream to end: {ended:?}");
     assert!(ended.0.err.contains("`ann` has been revoked"), "{ended:?}");
     refused(&guarded.ran(access(&guarded.dir(), Some(&ann)), &["workers"]), 2, "has been revoked");
-    // Over the network, by somebody who may.
+    // Over the network, by an authorised caller.
     let bob = certificate(&guarded.dir(), "bob", &["--role", "builder"]);
     let over = |who: Option<&std::path::Path>, name: &str| {
         let mut command = guarded.as_other(access(&guarded.dir(), who), &["farm", "revoke", name]);
@@ -173,7 +173,7 @@ fn certificates_are_replaced_while_everything_runs() {
         (guarded.farm.log("one").matches("registered").count() > 1).then_some(())
     });
     guarded.farm.wait_for_worker("one");
-    // Another certificate for the coordinator, of a name that the first was not for.
+    // Another certificate for the coordinator, with a name that the first did not cover.
     let by_name = guarded.farm.url.replace("127.0.0.1", "localhost");
     let look = |url: &str| {
         let mut command = guarded.farm.command(&["workers"]);
@@ -237,7 +237,7 @@ fn a_coordinator_that_others_reach_does_not_start_without_asking_who_they_are() 
     assert!(!data.join("blobs").exists(), "expected nothing to be made before that was found out");
 }
 
-/// What a user without rights gets from a socket: the first byte of a farm's answer, or why not.
+/// What a user without rights gets from a socket: the first byte of a farm's response, or the error.
 fn as_nobody(socket: &std::path::Path) -> String {
     let attack = "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.settimeout(20)\n\
                   try:\n    s.connect(sys.argv[1])\n    s.send(b'PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n\\0\\0\\0\\4\\0\\0\\0\\0\\0')\n    \
@@ -263,7 +263,7 @@ fn the_farm_inside_a_command_is_its_users_alone() {
     let address = std::fs::read_to_string(farm.join("address")).unwrap();
     let socket = std::path::PathBuf::from(address.strip_prefix("unix://").expect("expected a socket"));
 
-    // Nothing listens on a network.
+    // It does not listen on a network.
     let pid = build.pid();
     let sockets = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().filter_map(|fd| {
         let target = std::fs::read_link(fd.unwrap().path()).ok()?.display().to_string();
@@ -280,7 +280,7 @@ fn the_farm_inside_a_command_is_its_users_alone() {
         }
     }
 
-    // Another user does not get to the socket, and is not served where the directories let them.
+    // Another user cannot reach the socket, and is not served even if the directories allow it.
     assert_eq!(std::fs::metadata(&farm).unwrap().permissions().mode() & 0o777, 0o700);
     assert_eq!(as_nobody(&socket), "PermissionError");
     for opened in [cache.path(), &cache.path().join("kiln"), &farm, socket.as_path()] {
@@ -305,7 +305,7 @@ fn a_coordinator_on_loopback_takes_the_calls_of_its_own_user_alone() {
     let dir = project(&[("kiln.toml", PROJECT)]);
     farm.build(dir.path(), &[]).well();
 
-    // The token is in a file that nobody else can read.
+    // The token is in a file that only its owner can read.
     let tokens = || std::fs::read_dir(state.join("kiln/local")).unwrap().map(|file| file.unwrap().path()).next();
     let file = tokens().expect("expected a file with the token");
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -321,17 +321,17 @@ fn a_coordinator_on_loopback_takes_the_calls_of_its_own_user_alone() {
     refused(&stranger(None), 2, "accepts only the user who started it");
     refused(&stranger(Some("kiln_guess")), 2, "accepts only the user who started it");
     well(stranger(Some(&first)));
-    // A worker is a caller like others.
+    // A worker is authenticated like other callers.
     farm.start_worker_in(&farm.url, "two", &[], &[("XDG_STATE_HOME", "/nowhere")]);
     until("a stranger's worker to be refused", || farm.log("two").contains("who started it").then_some(()));
 
-    // Another start has another token, which whoever was there finds by themselves.
+    // The next start has another token, which clients find by themselves.
     farm.restart_coordinator();
     farm.wait_until_up();
     farm.wait_for_worker("one");
     assert_ne!(std::fs::read_to_string(&file).unwrap(), first);
     refused(&stranger(Some(&first)), 2, "who started it");
-    // One that stops in order takes its token with it.
+    // A coordinator that stops in order removes its token.
     farm.replace_coordinator();
     farm.wait_until_up();
     assert!(tokens().is_some());
@@ -373,7 +373,7 @@ fn who_did_what_is_written_down_and_who_was_refused() {
     assert!(!text.contains("kiln_guess"), "expected no secret in the log");
     assert_eq!(std::fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o600);
 
-    // The build is ann's, whatever her machine calls her, and its provenance says so.
+    // The build belongs to ann, whatever her machine calls her, and its provenance says so.
     let amy = certificate(&guarded.dir(), "amy", &["--role", "builder", "--tenant", "shop"]);
     let listed = well(guarded.ran(access(&guarded.dir(), Some(&amy)), &["builds", "--json"]));
     let builds: serde_json::Value = serde_json::from_str(&listed).unwrap();

@@ -1,4 +1,4 @@
-//! Container images on a farm of real processes: what is in them, what is made again, what is refused.
+//! Container images on a farm of real processes: their contents, what is rebuilt, and what is refused.
 
 #![allow(clippy::unwrap_used)]
 
@@ -48,7 +48,7 @@ fn shop(lock: &str, says: &str) -> tempfile::TempDir {
     project(&[("kiln.toml", SHOP), ("deps.lock", lock), ("shop.c", &source(says))])
 }
 
-/// An OCI layout as it lies on the disk.
+/// An OCI layout on the disk.
 struct Layout {
     dir: std::path::PathBuf,
     manifest: Value,
@@ -76,7 +76,7 @@ impl Layout {
         layers.map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Each entry of a layer: its kind and mode, owner, and content or target.
+    /// Each entry of a layer: kind and mode, owner, and content or target.
     fn entries(&self, layer: usize) -> BTreeMap<String, String> {
         let path = self.dir.join("blobs").join(self.layers()[layer].replace(':', "/"));
         let listed = std::process::Command::new("tar").arg("-tvzf").arg(path).arg("--numeric-owner").output().unwrap();
@@ -161,7 +161,7 @@ fn what_cannot_be_in_an_image_is_refused_in_words() {
     assert!(typo.0.code == 2 && typo.0.err.contains("repositories are lower case"), "{:?}", typo.0);
 }
 
-/// A farm whose builders may name bases on this machine.
+/// A farm whose builders may use base images of this machine.
 fn with_local_bases() -> &'static Farm {
     static FARM: std::sync::OnceLock<Farm> = std::sync::OnceLock::new();
     FARM.get_or_init(|| Farm::with(&["--allow-registry", "127.0.0.0/8"], &["one"]))
@@ -251,7 +251,7 @@ fn a_registry_with_a_login_and_tls_takes_what_docker_logged_in_for() {
     assert!(untrusted.0.code == 2 && untrusted.0.err.contains("untrusted certificate"), "{:?}", untrusted.0);
     let nobody = attempt();
     assert!(nobody.0.code == 2 && nobody.0.err.contains("requires credentials"), "{:?}", nobody.0);
-    // A credential helper, as Docker calls it.
+    // A credential helper as Docker calls it.
     let helper = config.path().join("docker-credential-test");
     std::fs::write(&helper, "#!/bin/sh\ncat > /dev/null\necho '{\"Username\":\"ann\",\"Secret\":\"secret\"}'\n")
         .unwrap();
@@ -295,7 +295,7 @@ fn docker_runs_what_was_loaded_and_what_it_pulled() {
     assert!(none.code == 2 && none.err.contains("cannot load `shop` into Docker"), "{none:?}");
 }
 
-/// A farm with a native worker and an emulated one of arm64; none where this machine cannot run arm64.
+/// A farm with a native worker and an emulated arm64 worker; `None` if this machine cannot run arm64.
 fn farm_of_two_architectures() -> Option<Farm> {
     let root = match real::arm64::root() {
         Ok(root) => root,
@@ -315,7 +315,7 @@ const BOTH: [&str; 3] = ["--platform", "linux/amd64,linux/arm64", "--allow-emula
 #[test]
 fn a_program_of_the_other_machine_is_refused_in_the_image_that_it_does_not_run_in() {
     let Some(farm) = farm_of_two_architectures() else { return };
-    // Somebody committed a program that was built elsewhere.
+    // A committed program that was built for another architecture.
     let config = SHOP.replace("cc -static", "cp vendored shop; : cc -static").replace("\"shop.c\"", "\"vendored\"");
     let dir = project(&[("kiln.toml", &config), ("deps.lock", "x\n"), ("shop.c", &source("x"))]);
     let built = Command::new("cc").args(["-static", "-o", "vendored", "shop.c"]).current_dir(dir.path()).status();
@@ -441,7 +441,8 @@ fn a_python_service_on_a_base_from_a_registry_answers_from_docker() {
     assert!(answer.ends_with("xn--konomie-80a.example"), "{answer}");
     docker.well(&["rm", "--force", "service"]);
 
-    // The same base as a layout and as what `docker save` writes: the same files, so the same layers on top.
+    // The same base as a layout and in the format of `docker save`: the files are the same, so the layers on top are
+    // too.
     let layers = |dir: &Path| Layout::read(&dir.join("kiln-out/service")).layers();
     let by_reference = service(&base_name);
     farm.build(by_reference.path(), &[]).well();

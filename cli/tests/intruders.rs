@@ -1,4 +1,4 @@
-//! Workers that want more than their leases give them, against a farm that asks who calls.
+//! Workers that try to exceed their leases, against a farm that authenticates its callers.
 
 #![allow(clippy::unwrap_used)]
 
@@ -49,7 +49,7 @@ async fn builder(guarded: &Guarded, name: &str, tenant: &str) -> Caller {
     Caller { function: SHA256, blobs: Client::new(channel.clone(), "", SHA256), channel }
 }
 
-/// A worker that says whatever the test wants.
+/// A worker whose messages the test chooses.
 struct Intruder {
     channel: Channel,
     says: mpsc::Sender<v1::WorkerMessage>,
@@ -119,7 +119,7 @@ async fn a_worker_without_a_lease_writes_no_result_and_reads_no_blob_of_any_tena
     let action = shop.action(remote::shell("echo honest", &[]), &[("in", "x")], |_| ()).await;
     let evil = connect(&guarded, "evil", &["--role", "worker"]).await;
 
-    // A lease that it makes up, with nothing, with noise, and with a grant that another key sealed.
+    // A made-up lease: without a grant, with noise, and with a grant that another key sealed.
     let noise = vec![7_u8; 200];
     let invented = |lease: u64, grant: &[u8]| v1::RunningLease {
         lease,
@@ -140,7 +140,7 @@ async fn a_worker_without_a_lease_writes_no_result_and_reads_no_blob_of_any_tena
         intruder.say(said::Message::Started(v1::LeaseStarted { lease, at: None })).await;
         intruder.finish(lease, forged("forged")).await;
     }
-    // Blobs, for no lease and for made-up ones, of the tenant and of the default one.
+    // Blobs of the tenant and of the default one, without a lease and for made-up ones.
     for (instance, grant) in [("@shop/", &b""[..]), ("", b""), ("@shop/", &noise)] {
         let blobs = intruder.blobs(instance, grant);
         denied(blobs.get(&secret).await);
@@ -155,7 +155,7 @@ async fn a_worker_without_a_lease_writes_no_result_and_reads_no_blob_of_any_tena
     let open: Vec<_> = std::fs::read_dir(tenants).unwrap().flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(open, ["shop"]);
 
-    // The tenant's action still has no result, and runs: on the intruder, for it is the only worker, but by a lease.
+    // The tenant's action still has no result, and runs: on the intruder, the only worker, but with a lease.
     drop(intruder);
     let honest = tokio::task::spawn_blocking(move || {
         guarded.worker("honest");
@@ -179,7 +179,7 @@ async fn a_worker_with_a_lease_reads_what_its_action_names_until_it_has_ended() 
     let register = |name: &str| v1::Register { worker: name.into(), ..Default::default() };
     let mut intruder = Intruder::register(evil, register("evil")).await.unwrap();
     let other = connect(&guarded, "other", &["--role", "worker"]).await;
-    // It takes no work, and wants the first one's.
+    // It accepts no work, and tries to get the first one's.
     let drained = v1::Register { tenants: vec!["another".into()], ..register("other") };
     let thief = Intruder::register(other, drained).await.unwrap();
     let execution = tokio::spawn({
@@ -194,7 +194,7 @@ async fn a_worker_with_a_lease_reads_what_its_action_names_until_it_has_ended() 
     let root = Digest::required(SHA256, message.input_root_digest.as_ref()).unwrap();
     blobs.get(&root).await.unwrap();
     denied(blobs.get(&secret).await);
-    // The grant is nobody else's, and the lease is not, either.
+    // Neither the grant nor the lease belongs to another worker.
     denied(thief.blobs(&lease.instance, &lease.grant).get(&input).await);
     thief.finish(lease.lease, forged("by a thief")).await;
     let chunk = v1::OutputChunk { lease: lease.lease, stream: 1, offset: 0, data: b"by a thief"[..].into() };
@@ -208,12 +208,12 @@ async fn a_worker_with_a_lease_reads_what_its_action_names_until_it_has_ended() 
     let response = execution.await.unwrap();
     let result = response.result.unwrap();
     assert_eq!(result.stdout_raw, b"by its worker");
-    // Who wrote a result is what the farm knows, not what the worker says.
+    // The farm knows who wrote a result; it does not rely on the worker's claim.
     assert_eq!(result.execution_metadata.unwrap().worker, "evil");
     intruder.hear(|message| if let told::Message::FinishedAck(ack) = message { Some(ack.lease) } else { None }).await;
     denied(blobs.get(&input).await);
     denied(blobs.find_missing(&[input]).await);
-    // Nor can the lease be brought back to write another result.
+    // Nor can the lease be reported again to write another result.
     let running = vec![v1::RunningLease { lease: lease.lease, grant: lease.grant.clone(), ..Default::default() }];
     let again = v1::Register { running, ..register("evil") };
     let back = Intruder::register(intruder.channel.clone(), again).await.unwrap();
@@ -232,7 +232,7 @@ async fn a_name_in_use_is_nobody_elses_and_a_replaced_link_ends() {
     let refused = Intruder::register(channel.clone(), session(b"two")).await.err().unwrap();
     assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
     assert!(refused.message().contains("--name"), "{refused}");
-    // The same process again: its earlier connection ends, and is not left hanging.
+    // The same process again: its earlier connection is closed, not left open.
     let _second = Intruder::register(channel, session(b"one")).await.unwrap();
     let ended = async { while let Ok(Some(_)) = first.hears.message().await {} };
     tokio::time::timeout(std::time::Duration::from_secs(60), ended).await.expect("expected the first link to end");
@@ -242,7 +242,7 @@ fn join(guarded: &Guarded, more: &[&str]) -> String {
     guarded.make(&[&["token", "more", "--join"], more].concat())
 }
 
-/// Starts a worker with a token, and waits until its log says this.
+/// Starts a worker with a token, and waits until its log contains this.
 fn says(guarded: &Guarded, name: &str, token: &str, words: &str) {
     guarded.farm.start_worker_in(&guarded.farm.url, name, &[], &[("KILN_JOIN", token)]);
     until(&format!("`{words}` in the log of `{name}`"), || guarded.farm.log(name).contains(words).then_some(()));
@@ -258,7 +258,7 @@ fn a_join_token_is_for_as_many_workers_and_for_those_names_that_it_says() {
     says(&guarded, "three", &brief, "has expired");
     let arm = join(&guarded, &["--workers", "arm-*", "--uses", "5"]);
     says(&guarded, "x86-1", &arm, "is for workers named `arm-*`");
-    // A name that is another's, though that one is away just now.
+    // A name that belongs to another worker, although that one is away at the moment.
     guarded.farm.kill_worker("one");
     let state = guarded.farm.dir.path().join("one/membership");
     std::fs::rename(&state, guarded.farm.dir.path().join("kept")).unwrap();
@@ -266,7 +266,7 @@ fn a_join_token_is_for_as_many_workers_and_for_those_names_that_it_says() {
     let log = guarded.farm.dir.path().join("one.log");
     std::fs::remove_file(&log).unwrap();
     says(&guarded, "one", &many, "belongs to another worker");
-    // Its own worker comes back.
+    // The name's own worker returns.
     std::fs::remove_dir_all(&state).unwrap();
     std::fs::rename(guarded.farm.dir.path().join("kept"), &state).unwrap();
     std::fs::remove_file(&log).unwrap();
@@ -303,11 +303,11 @@ fn a_token_binds_its_workers_to_a_tenant_and_a_pool() {
     assert_eq!(build("ann", "shop", dir.path()).code, 0);
     let workers = guarded.farm.workers();
     assert_eq!(workers[0]["environment"]["labels"]["pool"], "fast", "{workers:?}");
-    // It cannot say that it is another's.
+    // It cannot claim to belong to another tenant.
     guarded.farm.kill_worker("bound");
     guarded.farm.start_worker_with("bound", &["--tenant", "bank"]);
     until("the worker to be refused", || guarded.farm.log("bound").contains("is bound to tenant `shop`").then_some(()));
-    // A token on the command line is warned of.
+    // A token on the command line causes a warning.
     let open = join(&guarded, &[]);
     guarded.farm.start_worker_with("loud", &["--join", &open]);
     until("a warning", || guarded.farm.log("loud").contains("on the command line").then_some(()));

@@ -1,4 +1,5 @@
-//! Every language's example, built with its real tool on a farm of processes: the artifact runs, and the second build is all hits.
+//! Every language's example, built with its real tool on a farm of processes: the artifact runs, and the second build
+//! has only hits.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,7 +17,8 @@ use std::path::Path;
 
 use real::{Farm, cannot_run, commit, example, find, output, unpack, write};
 
-/// Builds an example three times: the second time everything is a hit, the third everything runs again, and the artifact is the same.
+/// Builds an example three times: the second time has only hits, the third runs everything again, and the artifact is
+/// the same.
 fn twice(name: &str) -> Option<tempfile::TempDir> {
     let dir = example(name);
     if name == "java-maven" {
@@ -52,7 +54,7 @@ fn twice(name: &str) -> Option<tempfile::TempDir> {
     Some(dir)
 }
 
-/// The example must build here: its tool and its registry are at hand.
+/// Asserts that the example can build here: its tool and its registry are available.
 fn built(name: &str) -> tempfile::TempDir {
     twice(name).unwrap_or_else(|| {
         cannot_run(&format!("the tool or the registry of {name}"));
@@ -274,7 +276,7 @@ fn gems_of_the_tree_read_their_files_and_pin_each_other() {
     assert_eq!(output("ruby", &["main.rb"], unpacked.path()), "3\n");
 }
 
-/// The context of a project in a repository of several is what it refers to, wherever that lies.
+/// The context of a project in a repository with several is what it refers to, wherever that is.
 #[test]
 fn projects_in_a_repository_of_several() {
     let dir = real::project(&[
@@ -303,7 +305,7 @@ fn projects_in_a_repository_of_several() {
         !again.of_type("artifact")[0]["id"].as_str().unwrap().contains("dirty"),
         "what it does not need is no change"
     );
-    // What `kiln init` writes there is the same plan.
+    // `kiln init` writes the same plan.
     let init = Farm::shared().kiln(&["init", &api.display().to_string()]);
     assert_eq!(init.code, 0, "{}", init.err);
     let written = Farm::shared().build(&api, &[]).well();

@@ -1,4 +1,5 @@
-//! moon (npm's `@moonrepo/cli`) with a farm as its remote cache: it runs its tasks itself, and finds what they left.
+//! moon (npm's `@moonrepo/cli`) with a farm as its remote cache: it runs its tasks itself, and finds their cached
+//! outputs.
 
 #![allow(clippy::unwrap_used)]
 
@@ -58,7 +59,7 @@ fn moon_finds_in_the_farm_what_an_emptied_cache_no_longer_has() {
     assert_eq!(hits(&ran), 0, "expected nothing to be cached yet:\n{}", ran.out);
     assert!(!ran.err.contains("Failed to store") && !ran.out.contains("Failed to store"), "{}\n{}", ran.out, ran.err);
 
-    // A colleague: another directory, another home, nothing in either.
+    // A colleague: another directory and home, both empty.
     let (second, home) = (project(&files), tempfile::tempdir().unwrap());
     real::commit(second.path());
     let ran = moon(second.path(), home.path());

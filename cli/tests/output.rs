@@ -1,4 +1,4 @@
-//! The output directory holds what Kiln wrote, and nothing of the user's is ever touched.
+//! The output directory contains what Kiln wrote, and the user's files are never touched.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +14,7 @@ use real::{Farm, output, project, write};
 const CONFIG: &str = "name = \"app\"\n[steps.s]\nrun = \"mkdir app && cp in.txt app/made\"\noutputs = [\"app\"]\n\
     [artifacts.app]\nfrom = \"s\"\nfiles = [{ path = \"app\", dest = \".\" }]\n";
 
-/// Everything below a directory: kind, mode, content, and the time of its last change.
+/// Everything below a directory: kind, mode, content, and modification time.
 fn everything(dir: &Path) -> BTreeMap<String, String> {
     fn walk(dir: &Path, at: &Path, all: &mut BTreeMap<String, String>) {
         for entry in std::fs::read_dir(at).unwrap().map(Result::unwrap) {
@@ -38,7 +38,7 @@ fn everything(dir: &Path) -> BTreeMap<String, String> {
     all
 }
 
-/// A home with files of every kind, among them ones with the names that artifacts would have.
+/// A home directory with files of every kind, some with the names of artifacts.
 fn home() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path();

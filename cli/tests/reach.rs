@@ -1,4 +1,4 @@
-//! What a builder makes the coordinator ask for: nothing that only the coordinator's network sees.
+//! Addresses that a builder makes the coordinator request: nothing that only the coordinator's network can reach.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex};
 use real::guarded::{Guarded, access, certificate};
 use real::{Built, Ran, project};
 
-/// What a service says to those within its network.
+/// A service's response to clients within its network.
 const INNER: &str = "password-of-the-inner-service";
 
-/// An HTTP service on loopback, and what it was asked.
+/// An HTTP service on loopback, and the requests that it received.
 struct Service {
     port: u16,
     connections: Arc<AtomicUsize>,
@@ -23,7 +23,7 @@ struct Service {
 }
 
 impl Service {
-    /// One that answers a request's head by status, headers and body.
+    /// One that responds to a request's head with status, headers and body.
     fn start(answer: impl Fn(&str) -> String + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -35,7 +35,7 @@ impl Service {
                 let mut head = vec![0; 8192];
                 let Ok(length) = stream.read(&mut head) else { continue };
                 let head = String::from_utf8_lossy(&head[..length]).into_owned();
-                // A greeting of TLS is answered as a plain server does.
+                // Responds to a TLS greeting as a plain server does.
                 let _ = stream.write_all(answer(&head).as_bytes());
                 noted.lock().unwrap().push(head);
             }
@@ -43,7 +43,7 @@ impl Service {
         Self { port, connections, asked }
     }
 
-    /// A service that no builder is to read.
+    /// A service that builders must not be able to read.
     fn inner() -> Self {
         Self::start(|_| response("500 Internal Server Error", "", INNER))
     }
@@ -57,7 +57,7 @@ fn response(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
 }
 
-/// A build of a builder with a certificate, whose image is on this base.
+/// A build by a builder with a certificate, whose image has this base.
 fn build(guarded: &Guarded, base: &str) -> Built {
     let config = format!(
         "name = \"spy\"\n[steps.s]\nrun = \"echo x > out\"\noutputs = [\"out\"]\n[artifacts.spy]\nkind = \"image\"\nfrom = \"s\"\n\
@@ -104,7 +104,7 @@ fn a_base_on_the_coordinators_own_machine_or_network_is_not_asked_for() {
     assert_eq!(inner.connections(), 0, "expected nobody to have called: {:?}", inner.asked.lock().unwrap());
 }
 
-/// This machine's address in its network, where it has one.
+/// This machine's address in its network, if it has one.
 fn local_address() -> Option<std::net::IpAddr> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
@@ -134,7 +134,7 @@ fn a_registry_leads_the_coordinator_nowhere_else() {
     refused(&build(&guarded, &format!("{}/team/base:1", names[0])), &format!("`--allow-registry {elsewhere}`"));
     refused(&build(&guarded, &format!("{}/team/base:1", names[1])), "tokens are issued by another host, `localhost`");
     assert_eq!(inner.connections(), 0, "expected nobody to have called: {:?}", inner.asked.lock().unwrap());
-    // What is no registry's error is not shown either.
+    // A response that is not a registry's error is not shown either.
     let built = build(&guarded, &format!("{}/team/base:1", names[2]));
     let all = format!("{}{}", built.0.out, built.0.err);
     assert!(built.0.code != 0 && all.contains("500") && !all.contains(INNER), "{all}");

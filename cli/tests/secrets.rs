@@ -1,4 +1,5 @@
-//! Secrets of steps, on farms of real processes: the step has them, and no file, log, record or answer does.
+//! Secrets of steps, on farms of real processes: the step gets them, and no file, log, record or response contains
+//! them.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,7 +17,7 @@ use kiln_proto::digest::DigestFunction;
 use real::{Built, Farm, Ran, Running, cannot_run, find, project, until};
 use redis::Redis;
 
-/// A value that no other test and no run has.
+/// A value that no other test or run uses.
 fn value() -> String {
     format!("tok-{}", uuid::Uuid::new_v4().simple())
 }
@@ -40,7 +41,7 @@ fn build(farm: &Farm, dir: &Path, value: &str, more: &[&str]) -> Built {
     Built(Ran::from(command(farm, dir, value, more)))
 }
 
-/// Files below `dir` that hold one of these texts.
+/// Files below `dir` that contain one of these texts.
 fn holding(dir: &Path, texts: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut stack = vec![dir.to_owned()];
@@ -63,7 +64,7 @@ fn holding(dir: &Path, texts: &[&str]) -> Vec<PathBuf> {
 
 /// All values in a Redis, unpacked (`coordinator/src/store/redis/value.rs`).
 fn stored(redis: &Redis) -> Vec<u8> {
-    // By its standard input, for keys hold NULs.
+    // Through its standard input, because keys contain NULs.
     let ask = |words: &[&str]| {
         let quote = |word: &&str| word.bytes().map(|byte| format!("\\x{byte:02x}")).collect::<String>();
         let line = words.iter().map(|word| format!("\"{}\" ", quote(word))).collect::<String>();
@@ -145,7 +146,7 @@ fn a_step_has_its_secret_and_nothing_that_is_kept_or_shown_does() {
         assert!(texts.iter().all(|text| !told.contains(text)), "expected nothing of the secret in {told}");
     }
 
-    // What is looked for would be found: the name is there, and so is the provenance that has it.
+    // The search would find it: the name is there, and so is the provenance that contains it.
     assert!(!holding(&farm.dir.path().join("coordinator"), &["kiln.secret.NPM_TOKEN"]).is_empty());
     let provenance = find(&dir.path().join("kiln-out"), "provenance.json").expect("the artifact's provenance");
     let provenance = std::fs::read_to_string(provenance).unwrap();
@@ -169,7 +170,7 @@ fn a_changed_value_is_a_hit_and_a_step_without_the_secret_is_another_action() {
     let config = std::fs::read_to_string(dir.path().join("kiln.toml")).unwrap();
     real::write(dir.path(), "kiln.toml", &config.replace("secrets = [\"NPM_TOKEN\"]\n", "inputs = [\"salt\"]\n"));
     assert_eq!(farm.build(dir.path(), &[]).well().caches()["publish"], "miss");
-    // With the same inputs and the secret it is the first again.
+    // With the same inputs and the secret it is the first action again.
     real::write(dir.path(), "kiln.toml", &config.replace("secrets =", "inputs = [\"salt\"]\nsecrets ="));
     assert_eq!(build(farm, dir.path(), &value(), &[]).well().caches()["publish"], "hit");
 }
@@ -222,7 +223,7 @@ fn a_checkout_takes_no_variable_that_its_user_did_not_let_it_have() {
     }
     assert_eq!(farm.kiln(&["builds", "--json"]).out.trim(), "[]", "expected nothing to be submitted");
 
-    // Asked once, on a terminal; remembered for this project and this variable alone.
+    // Asked once, on a terminal; remembered only for this project and this variable.
     let dir = theft("GITHUB_TOKEN");
     let on_terminal = |answer: &str| {
         let line = format!("{} build {} --farm {}", env!("CARGO_BIN_EXE_kiln"), dir.path().display(), farm.url);

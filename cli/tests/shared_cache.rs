@@ -1,4 +1,5 @@
-//! Two coordinators, four workers and one Redis: what one user built, another has from the cache, whichever coordinator they reach.
+//! Two coordinators, four workers and one Redis: what one user built is a hit for another, whichever coordinator they
+//! use.
 
 #![allow(clippy::unwrap_used)]
 
@@ -28,7 +29,7 @@ fn two_farms() -> Option<(Redis, Farm, Farm)> {
     let farm = |names: [&str; 2]| {
         let farm = Farm::with_redis(Some(&redis.url()), &[]);
         for name in names {
-            // A step waits for a test, at the machine's loopback.
+            // A step waits for a test on the machine's loopback.
             farm.start_worker_with(name, &["--network-isolation", "off"]);
             farm.wait_for_worker(name);
         }
@@ -38,12 +39,12 @@ fn two_farms() -> Option<(Redis, Farm, Farm)> {
     Some((redis, one, other))
 }
 
-/// Every language's example that builds without a registry, and one each whose registry is at hand on any machine with Cargo,
-/// pip and npm; `languages.rs` builds the others.
+/// Every language's example that builds without a registry, and one for each registry that is available on any machine
+/// with Cargo, pip and npm; `languages.rs` builds the others.
 const EXAMPLES: [&str; 9] =
     ["c-cmake", "c-make", "c-meson", "java-plain", "rust", "rust-workspace", "python-pip", "python-uv", "node-npm"];
 
-/// An example in a directory of its own name, as checkouts of one repository are: it names a project that has no manifest.
+/// An example in a directory of its name, like checkouts of one repository: it names a project that has no manifest.
 fn checkout(name: &str) -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     std::fs::create_dir(home.path().join(name)).unwrap();
@@ -78,7 +79,8 @@ fn what_one_user_built_is_a_hit_for_another_through_the_other_coordinator() {
 #[test]
 fn a_build_ends_well_though_redis_dies_and_comes_back_under_it() {
     let Some((mut redis, one, other)) = two_farms() else { return };
-    // The second step runs until the tests have seen what they wait for, told by a service on this machine's loopback.
+    // The second step runs until the tests have seen what they wait for, signalled by a service on this machine's
+    // loopback.
     let gate = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = gate.local_addr().unwrap().port();
     let files = [
@@ -129,7 +131,7 @@ kind = "archive"
     assert!(again.caches().values().all(|cache| cache == "hit"), "{:?}", again.caches());
     let digest = |built: &real::Built| built.of_type("artifact")[0]["digest"].clone();
     assert_eq!(digest(&first), digest(&again));
-    // Before, the other coordinator would build it itself, and have other random bytes.
+    // Before they are shared, the other coordinator would build it itself, with other random bytes.
     until("the results to be shared", || (redis.keys("kiln:2:a:*").len() >= 3).then_some(()));
     let third = until("the other coordinator to find all of it", || {
         let built = other.build(dir.path(), &[]).well();
@@ -139,7 +141,7 @@ kind = "archive"
     drop(answer);
 }
 
-/// Bytes without a pattern.
+/// Incompressible bytes.
 fn noise(length: usize) -> Vec<u8> {
     let mut hash = [7; 32];
     let mut data = Vec::with_capacity(length + 32);
@@ -151,7 +153,7 @@ fn noise(length: usize) -> Vec<u8> {
     data
 }
 
-/// Waits until the farm knows of what chunks a blob is, which it finds out after it has it.
+/// Waits until the farm knows the chunks of a blob, which it determines after receiving it.
 fn wait_for_chunks(farm: &Farm, data: &[u8]) {
     let mut chunker = Chunker::new();
     chunker.push(data);
@@ -227,7 +229,7 @@ fn kiln_cache_tells_the_same_through_every_coordinator() {
     assert_eq!(other.build(dir.path(), &[]).well().caches()["deps"], "hit");
     real::write(dir.path(), "lock", "two");
     assert_eq!(other.build(dir.path(), &[]).well().caches()["deps"], "miss");
-    // Asking the one that built waits until what it was told is written down, a moment after the build.
+    // A query to the coordinator that built waits until its records are written, a moment after the build.
     for farm in [&other, &one] {
         let explained = cache(farm, &["explain", "deps", dir.path().to_str().unwrap()]);
         assert_eq!(
@@ -239,7 +241,7 @@ fn kiln_cache_tells_the_same_through_every_coordinator() {
         assert_eq!(cache(farm, &["list"]).as_array().unwrap().len(), 2);
     }
 
-    // What one coordinator prunes is gone for both, and both know why it missed then.
+    // What one coordinator prunes is gone for both, and both know why the step then missed.
     assert_eq!(cache(&one, &["prune", "--older-than", "0s"])["layers"].as_array().unwrap().len(), 2);
     assert_eq!(cache(&other, &["list"]), Value::Array(Vec::new()));
     assert_eq!(other.build(dir.path(), &[]).well().caches()["deps"], "miss");
@@ -248,7 +250,7 @@ fn kiln_cache_tells_the_same_through_every_coordinator() {
         assert_eq!(explained[0]["reason"], "pruned", "{explained}");
     }
 
-    // Without Redis each tells what it knows alone; to prune for all is refused in words.
+    // Without Redis each reports only what it knows; pruning for all is refused with an explanation.
     redis.kill();
     for farm in [&one, &other] {
         cache(farm, &["list"]);

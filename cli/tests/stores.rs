@@ -1,4 +1,5 @@
-//! Artifacts in stores of plain files: a bucket on a real S3 server, and a repository that takes files by PUT, which nginx is here.
+//! Artifacts in stores of plain files: a bucket on a real S3 server, and a repository that accepts files by PUT (here
+//! nginx).
 
 #![allow(clippy::unwrap_used)]
 
@@ -19,7 +20,7 @@ use s3::S3;
 const CONFIG: &str = "name = \"shop\"\nversion = \"1.4\"\n[steps.make]\nrun = \"echo one > one; seq 3000000 > many\"\noutputs = [\"one\", \"many\"]\n\
                       [artifacts.shop]\nfrom = \"make\"\nfiles = [\"one\", \"many\"]\nkind = \"binary\"\n";
 
-/// A build that pushes to these places, with these variables.
+/// A build that pushes to these destinations, with these variables.
 fn push(farm: &Farm, dir: &Path, places: &[&str], variables: &[(String, String)]) -> Built {
     let more: Vec<&str> = places.iter().flat_map(|place| ["--push", place]).collect();
     let mut command = farm.build_command(dir, &more);
@@ -61,7 +62,7 @@ fn a_bucket_holds_an_artifact_whole_and_never_another_under_its_id() {
     let (_, again, there) = pushed(&push(farm, dir.path(), &[place], &variables).well());
     assert_eq!((again, there), (0, sent), "expected nothing to be sent twice");
 
-    // As a push leaves it that broke off: no list yet, and a file absent.
+    // The state after an interrupted push: no list yet, and a file absent.
     let remove = |path: String| {
         runtime.block_on(async { bucket.delete(&object_store::path::Path::from(path)).await.unwrap() });
     };
@@ -170,14 +171,14 @@ fn a_repository_takes_files_by_put_whole_and_in_order_and_says_why_it_does_not()
     assert!(many.metadata().unwrap().len() > 20 << 20);
     assert!(nginx.file(&format!("{within}.json")).is_file(), "expected the list");
 
-    // By the project's own words, where they are asked for.
+    // To the destinations that `kiln.toml` names.
     let none = Built(Ran::from(farm.build_command(dir.path(), &["--store"])));
     assert_eq!(none.0.code, 2);
     assert!(none.0.err.contains("[store]"), "{}", none.0.err);
     real::write(dir.path(), "kiln.toml", &format!("{CONFIG}[store]\npush = [\"{place}\"]\n"));
     let (same, again, there) = pushed(&Built(Ran::from(farm.build_command(dir.path(), &["--store"]))).well());
     assert_eq!((same, again, there), (reference.clone(), 0, sent));
-    // A push that broke off left a part of a file, and no list.
+    // An interrupted push left a part of a file, and no list.
     std::fs::remove_file(nginx.file(&format!("{within}.json"))).unwrap();
     std::fs::File::options().write(true).open(&many).unwrap().set_len(1000).unwrap();
     let (_, rest, _) = pushed(&push(farm, dir.path(), &[&place], &[]).well());

@@ -1,4 +1,4 @@
-//! Tenants of one farm: they share workers, and nothing that any of them has stored or built.
+//! Tenants of one farm: they share workers, but nothing that any of them stored or built.
 
 #![allow(clippy::unwrap_used)]
 
@@ -78,12 +78,12 @@ fn a_tenant_hits_sees_and_cancels_only_its_own() {
     assert!(!listed.contains(&first.id()) && listed.contains(&others.id()), "expected only its own builds: {listed}");
     refused(&guarded.ran(bank.clone(), &["logs", &first.id()]), 2, "no build");
     refused(&guarded.ran(bank.clone(), &["cancel", &first.id()]), 2, "no build");
-    // The admin of the harness is of the default tenant, and sees neither.
+    // The harness's admin belongs to the default tenant, and sees neither.
     let listed = guarded.farm.kiln(&["builds", "--json"]).out;
     assert!(!listed.contains(&first.id()) && !listed.contains(&others.id()), "{listed}");
     refused(&guarded.farm.kiln(&["fetch", &artifact]), 2, "no artifact");
     well(guarded.ran(shop.clone(), &["fetch", &artifact, "--output", dir.path().join("again").to_str().unwrap()]));
-    // Its builds are there after a restart.
+    // Its builds are still there after a restart.
     guarded.farm.restart_coordinator();
     guarded.farm.wait_until_up();
     let listed = well(guarded.ran(shop, &["builds", "--json"]));
@@ -113,7 +113,7 @@ fn knowing_a_digest_or_a_name_opens_nothing_of_another_tenant() {
         let (theirs, _) = of(&shop, "").await;
         theirs.upload(vec![(digest, Blob::Bytes(secret.clone()))]).await.unwrap();
         assert!(theirs.find_missing(&[digest]).await.unwrap().is_empty());
-        // Neither by the digest, nor by claiming the other's scope as an instance.
+        // Neither by the digest, nor by using the other's scope as an instance.
         for instance in ["", "@shop/"] {
             let (mine, _) = of(&bank, instance).await;
             assert_eq!(
@@ -123,7 +123,7 @@ fn knowing_a_digest_or_a_name_opens_nothing_of_another_tenant() {
             );
             assert!(mine.get(&digest).await.is_err(), "expected nothing to be read by `{instance}`");
         }
-        // Operations and live output are numbered, and the numbers open nothing.
+        // Operations and live output are numbered, but the numbers give no access.
         let (_, channel) = of(&bank, "").await;
         let request = longrunning::ListOperationsRequest::default();
         let listed = OperationsClient::new(channel.clone()).list_operations(request).await.unwrap().into_inner();
@@ -155,12 +155,12 @@ fn what_ends_while_a_colleague_waits_for_room_does_not_run_again() {
     };
     let (mut first, mut second) = (start("one"), start("two"));
     let (open, _) = gate.accept().unwrap();
-    // Both look into the cache and find nothing: one runs, and the other waits for its room.
+    // Both look into the cache and find nothing: one runs, and the other waits for its capacity.
     for build in [&mut first, &mut second] {
         build.until("the build to begin", |event| event["type"] == "build_started");
     }
     drop(open);
-    // One that runs again is let through, and counted.
+    // A retry is admitted, and counted.
     std::thread::spawn(move || gate.incoming().for_each(drop));
     let mut ran = 0;
     for build in [first, second] {
@@ -185,7 +185,7 @@ fn each_tenant_has_keys_of_its_own_in_redis() {
         keys.iter().filter_map(|key| key.strip_prefix(prefix)).map(str::to_owned).collect()
     };
     build(&guarded, &shop, dir.path()).well();
-    // What is known of layers is written a moment after the build.
+    // Records of layers are written a moment after the build.
     until("the first tenant's results to be shared", || {
         below("farm@@shop:").iter().any(|key| key.contains(":a:")).then_some(())
     });
@@ -227,11 +227,11 @@ fn each_quota_has_its_own_refusal() {
     let too_large = build(&guarded, &bank, large.path());
     assert_ne!(too_large.0.code, 0, "expected 2 MiB not to fit: {too_large:?}");
     let all = format!("{}{}", too_large.0.out, too_large.0.err);
-    // Of its MiB what results, records and logs take is left out.
+    // The space for results, records and logs is subtracted from its MiB.
     let most =
         all.split_once("the store holds at most ").and_then(|(_, rest)| rest.split(' ').next()?.parse::<u64>().ok());
     assert!(most.is_some_and(|most| (900_000..=1 << 20).contains(&most)), "expected the limit in: {all}");
-    // Another tenant is not held up by either.
+    // Another tenant is not delayed by either.
     let other = someone(&guarded, "eve", "other");
     build(&guarded, &other, hello.path()).well();
 }
@@ -251,7 +251,7 @@ fn who_fills_the_store_takes_nothing_that_another_tenant_uses() {
     let built = project(&[("kiln.toml", PROJECT)]);
     let first = build(&guarded, &bank, built.path()).well();
     let artifact = first.of_type("artifact")[0]["id"].as_str().unwrap().to_owned();
-    // A build whose second step needs what was sent before the other tenant came.
+    // A build whose second step needs what was sent before the other tenant arrived.
     let gate = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = gate.local_addr().unwrap().port();
     let waits = format!(
@@ -292,7 +292,7 @@ kind = "archive"
             );
             assert!(held() <= 16 * MIB, "expected at most 16 MiB, found {} bytes", held());
         }
-        // Nor by uploads that it leaves open.
+        // Nor by uploads that it leaves incomplete.
         let mut open = Vec::new();
         for number in 100..140_u8 {
             let data = vec![number; 4 * MIB as usize];
@@ -309,7 +309,7 @@ kind = "archive"
             let mut writer = ByteStreamClient::new(channel);
             open.push(tokio::spawn(async move { writer.write(stream).await.map(drop) }));
         }
-        // Those that do not fit are refused; the others stay open while the other tenant builds.
+        // Those that do not fit are refused; the others stay incomplete while the other tenant builds.
         let refused = futures::future::select_all(open.iter_mut()).await.0.unwrap().unwrap_err();
         assert!(refused.message().contains("other tenants are writing too"), "{refused}");
         assert!(held() <= 16 * MIB, "expected at most 16 MiB, found {} bytes", held());
@@ -328,7 +328,7 @@ kind = "archive"
     assert!(held() <= 16 * MIB, "expected at most 16 MiB, found {} bytes", held());
 }
 
-/// Bytes of the files below a directory; some may go while they are counted.
+/// Size of the files below a directory; some may disappear meanwhile.
 fn bytes_below(directory: &std::path::Path) -> u64 {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let bytes = |entry: std::fs::DirEntry| match entry.metadata() {
@@ -348,7 +348,7 @@ fn a_quota_counts_results_artifacts_and_logs() {
         let held = real::output("du", &["-sb", "coordinator/tenants/shop"], guarded.farm.dir.path());
         held.split_whitespace().next().unwrap().parse::<u64>().unwrap() >> 20
     };
-    // Results of 60 KiB each, which name nothing: a hundred MiB of them.
+    // Results of 60 KiB each, which reference nothing: a hundred MiB of them.
     let made = certificate(&guarded.dir(), "cacher", &["--role", "cache-writer", "--tenant", "shop"]);
     let access = access_of(&access(&guarded.dir(), Some(&made)));
     let url = guarded.farm.url.clone();
@@ -377,7 +377,7 @@ fn a_quota_counts_results_artifacts_and_logs() {
     });
     let after_results = held();
     assert!(after_results < 20, "expected results to stay within the quota, found {after_results} MiB");
-    // Artifacts that nothing drops: in the end nothing more is built, and what was made is all there.
+    // Artifacts that nothing removes: in the end nothing more can be built, and what was made is all there.
     let shop = someone(&guarded, "ann", "shop");
     let config = PROJECT.replace("echo made > out", "head -c 3000000 /dev/urandom > out");
     let mut artifacts = Vec::new();

@@ -17,7 +17,8 @@ const NOBODY: u32 = 65_534;
 /// The first of its subordinate ids in these tests.
 const BASE: u32 = 0x6000_0000;
 
-/// Becomes that user, on a machine that has a range of ids for it (or none), devices for interfaces for everybody, and no `pasta`.
+/// Switches to that user, on a machine that has a range of ids for it (or none), network interface devices for
+/// everybody, and no `pasta`.
 const BECOME: &str = r#"
 mount --bind "$DIR/ids" /etc/subuid
 mount --bind "$DIR/ids" /etc/subgid
@@ -28,7 +29,7 @@ shift
 exec setpriv --reuid "$USER_ID" --regid "$USER_ID" --clear-groups "$DIR/kiln" "$@"
 "#;
 
-/// Whether this machine can play one with such a worker.
+/// Whether this machine can simulate one with such a worker.
 fn can_run() -> bool {
     let has = |program: &str| Command::new(program).arg("--help").output().is_ok();
     let fits = nix::unistd::geteuid().is_root()
@@ -40,7 +41,7 @@ fn can_run() -> bool {
     fits
 }
 
-/// A farm with a worker `plain` of an ordinary user, who has these subordinate ids. It finds the port for its proxy.
+/// A farm with a worker `plain` of an ordinary user with these subordinate ids. It finds the port for its proxy.
 fn farm(ids: &str, proxy: u16) -> Farm {
     let farm = Farm::start(&[]);
     let dir = farm.dir.path();
@@ -66,7 +67,7 @@ fn sandbox(farm: &Farm) -> String {
     farm.workers()[0]["environment"]["sandbox"].as_str().unwrap().to_owned()
 }
 
-/// Users of the processes whose command line holds this.
+/// Users of the processes whose command line contains this.
 fn users(marker: &str) -> Vec<u32> {
     let of = |entry: std::fs::DirEntry| {
         let line = std::fs::read(entry.path().join("cmdline")).ok()?;
@@ -76,7 +77,7 @@ fn users(marker: &str) -> Vec<u32> {
     std::fs::read_dir("/proc").unwrap().flatten().filter_map(of).collect()
 }
 
-/// Answers every connection with these words.
+/// Answers every connection with this text.
 fn serve(address: impl Into<std::net::IpAddr>, words: &'static str) -> SocketAddr {
     let listener = TcpListener::bind((address.into(), 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -89,7 +90,7 @@ fn serve(address: impl Into<std::net::IpAddr>, words: &'static str) -> SocketAdd
     address
 }
 
-/// The address at which this machine is known to others.
+/// This machine's address for others.
 fn outward() -> std::net::IpAddr {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
     socket.connect("198.51.100.1:9").unwrap();
@@ -131,13 +132,13 @@ kind = "archive"
     build.interrupt();
     build.end();
 
-    // What it wrote for itself alone is there for the worker, who is root over it.
+    // The worker, which is root over it, can read what it wrote only for itself.
     let quick = std::fs::read_to_string(dir.path().join("kiln.toml")).unwrap().replace("sleep 86415.5", "true");
     std::fs::write(dir.path().join("kiln.toml"), quick).unwrap();
     let out = dir.path().join("made");
     let built = farm.build(dir.path(), &["--output", out.to_str().unwrap()]).well();
     assert_eq!(built.caches()["make"], "miss");
-    // Inputs belong to the steps' user on disk, so that it needs no rights over the worker's files.
+    // Inputs belong to the steps' user on disk, so the step needs no rights over the worker's files.
     let files = farm.dir.path().join("plain/inputs/files");
     let cached = std::fs::read_dir(files).unwrap().flatten().flat_map(|shard| std::fs::read_dir(shard.path()).unwrap());
     let owners: Vec<u32> = cached.flatten().map(|file| file.metadata().unwrap().uid()).collect();

@@ -1,4 +1,4 @@
-//! The farm waits for what is coming, refuses what is not, and says which: real processes.
+//! The farm waits for workers that will come, refuses what no worker can run, and says which it does: real processes.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,7 +22,7 @@ fn size_of(dir: &std::path::Path) -> u64 {
     std::fs::read_dir(dir).unwrap().flatten().map(of).sum()
 }
 
-/// A step that goes on until the file is there.
+/// A step that runs until the file exists.
 fn until_file(path: &std::path::Path, name: &str) -> String {
     format!(
         "name = \"{name}\"\n[steps.wait]\nrun = \"echo begun; until [ -e {} ]; do sleep 0.1; done; echo made > out\"\n\
@@ -51,7 +51,7 @@ fn a_worker_that_restarts_in_order_fails_no_build_and_whoever_waits_sees_for_who
     assert_eq!(farm.stop_worker("one"), Some(0));
     let mut build = farm.start_build(dir.path(), &[]);
     build.until("it waits for the worker", |event| waits(event, "`one` was here"));
-    // The coordinator's restart does not make it forget whom it waits for.
+    // After its restart the coordinator still knows which workers it waits for.
     farm.start_worker("one");
     build.end().well();
     assert_eq!(farm.stop_worker("one"), Some(0));
@@ -62,7 +62,7 @@ fn a_worker_that_restarts_in_order_fails_no_build_and_whoever_waits_sees_for_who
     build.until("it waits for the worker", |event| waits(event, "`one` was here"));
     farm.start_worker("one");
     build.end().well();
-    // Patience has an end that one can set, and a platform that nobody has is refused at once.
+    // The wait has a configurable limit, and a platform that no worker has is refused at once.
     assert_eq!(farm.stop_worker("one"), Some(0));
     let late = farm.build(dir.path(), &["--queue-timeout", "1s", "--no-cache"]);
     assert!(late.0.code == 3 && late.message().contains("--queue-timeout"), "{late:?}");
@@ -88,7 +88,7 @@ fn whoever_waits_behind_another_build_is_told_which_and_a_drained_worker_is_name
     let waiting = second.until("it waits behind the first", |event| waits(event, "room on worker `one`"));
     let what = waiting["what"].as_str().unwrap();
     assert!(what.contains("(first, by"), "expected the build that holds the worker: {what}");
-    // A person's builds end together; drained, the worker takes nothing more.
+    // All builds of a user end together; a drained worker accepts no more.
     let user = json(farm.kiln(&["builds", "--json"]))[0]["user"].as_str().unwrap().to_owned();
     assert_eq!(farm.kiln(&["farm", "drain", "one"]).code, 0);
     let cancelled = farm.kiln(&["cancel", "--user", &user]);
@@ -99,7 +99,7 @@ fn whoever_waits_behind_another_build_is_told_which_and_a_drained_worker_is_name
     third.until("it waits for the drained worker", |event| waits(event, "`one` is draining"));
     let listed = json(farm.kiln(&["farm", "list", "--json"]));
     assert_eq!((&listed[0]["name"], &listed[0]["state"]), (&"one".into(), &"draining".into()));
-    // A drain outlives the coordinator.
+    // Draining survives a restart of the coordinator.
     farm.restart_coordinator();
     until("the worker to come back and be drained", || {
         farm.workers().iter().any(|worker| worker["state"] == "draining").then_some(())
@@ -141,7 +141,7 @@ fn pruning_removes_from_the_disk_what_it_says() {
     let dir = project(&[("kiln.toml", text)]);
     farm.build(dir.path(), &[]).well();
     let on_disk = || size_of(&farm.dir.path().join("coordinator/blobs"));
-    // What the farm writes down of the steps is in the store as well, a moment after the build's end.
+    // The farm's messages about the steps are in the store as well, a moment after the build's end.
     let listed = || json(farm.kiln(&["cache", "list", "--json"])).as_array().map_or(0, Vec::len);
     until("both steps to be written down", || (listed() == 2).then_some(()));
     let before = on_disk();

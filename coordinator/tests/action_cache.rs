@@ -1,4 +1,4 @@
-//! `ActionCache` over a real connection: REAPI's behaviours, one test each.
+//! `ActionCache` over a real connection: the behaviours that REAPI specifies, one test each.
 
 #![allow(clippy::unwrap_used)]
 
@@ -47,7 +47,7 @@ fn node(name: &str, digest: &Digest) -> reapi::FileNode {
     reapi::FileNode { name: name.into(), digest: Some(digest.to_wire()), ..Default::default() }
 }
 
-/// A result that names a blob in each way there is, and those blobs in that order.
+/// A result that references a blob in each possible way, and those blobs in that order.
 async fn full_result(farm: &Farm) -> (reapi::ActionResult, Vec<(&'static str, Digest)>) {
     let mut blobs = Vec::new();
     for (seed, name) in
@@ -94,7 +94,7 @@ async fn a_hit_is_whole_or_it_is_not_found() {
     for (name, digest) in blobs {
         let data = farm.stores.blobs.get(&digest).await.unwrap();
         std::fs::remove_file(farm.file(&digest)).unwrap();
-        // The store learns of the loss when it is read.
+        // The store detects the loss when the blob is read.
         assert_eq!(code(farm.read(&format!("blobs/{digest}"), 0, 0).await), Code::NotFound);
         assert_eq!(code(get(&farm, ask(&action)).await), Code::NotFound, "without the {name}");
         farm.stores.blobs.put(&digest, data).await.unwrap();

@@ -1,4 +1,5 @@
-//! `ByteStream` over a real connection: REAPI's behaviours, one test each, and random uploads against a model.
+//! `ByteStream` over a real connection: the behaviours that REAPI specifies, one test each, and random uploads against
+//! a model.
 
 #![allow(clippy::unwrap_used)]
 
@@ -184,7 +185,7 @@ async fn a_compressed_write_goes_on_at_an_uncompressed_offset() {
     assert_eq!(farm.read(&format!("blobs/{digest}"), 0, 0).await.unwrap(), data);
 }
 
-/// Sends messages and leaves without finishing, when the farm has committed what is expected.
+/// Sends messages and disconnects without finishing, once the farm has committed the expected size.
 async fn break_after(farm: &Farm, name: &str, messages: Vec<WriteRequest>, committed: i64) {
     let messages: Vec<_> =
         messages.into_iter().map(|message| WriteRequest { finish_write: false, ..message }).collect();
@@ -207,7 +208,7 @@ async fn break_after(farm: &Farm, name: &str, messages: Vec<WriteRequest>, commi
     assert!(call.await.unwrap_err().is_cancelled());
 }
 
-/// Asks until the committed size is as wanted.
+/// Polls until the committed size is as expected.
 async fn until_status(farm: &Farm, name: &str, wanted: impl Fn(i64) -> bool) -> i64 {
     loop {
         let (committed, _) = farm.write_status(name).await;
@@ -305,11 +306,11 @@ async fn the_output_of_a_running_action_is_read_live() {
 /// What a client does with one upload.
 #[derive(Debug, Clone)]
 enum Step {
-    /// Sends so many bytes from where the farm is, and half-closes without finishing.
+    /// Sends this many bytes from the committed offset, and half-closes without finishing.
     Pause(usize),
-    /// Sends everything once more from the beginning, up to so many bytes, and half-closes.
+    /// Sends everything again from the beginning, up to this many bytes, and half-closes.
     Again(usize),
-    /// Begins at an offset that is not the committed one.
+    /// Begins at an offset other than the committed one.
     WrongOffset(usize),
 }
 

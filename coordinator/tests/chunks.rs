@@ -1,4 +1,4 @@
-//! Blobs by their chunks, over a real connection.
+//! Blobs described by their chunks, over a real connection.
 
 #![allow(clippy::unwrap_used)]
 
@@ -158,7 +158,7 @@ async fn fast_cdc_is_advertised_with_its_parameters() {
     assert_eq!((parameters.avg_chunk_size_bytes, parameters.seed), (512 * 1024, 0));
 }
 
-/// Some 40 MB, and the same with a few bytes put in at two places.
+/// About 40 MB, and the same with a few bytes inserted at two places.
 fn versions() -> (Vec<u8>, Vec<u8>) {
     let before = noise(11, 40 * MIB);
     let mut after = before.clone();
@@ -176,7 +176,7 @@ async fn a_client_sends_of_a_large_file_that_changed_a_little_only_what_changed(
         let first = function.digest(&before);
         let moved = client.upload(vec![(first, Blob::Bytes(before.clone().into()))]).await.unwrap();
         assert_eq!(moved.bytes, first.size, "expected what is like nothing to go whole");
-        // The client has the farm split what it sent; asked for the same, this waits for its turn.
+        // The client makes the farm split what it sent; a request for the same blob waits for that.
         split(&farm, &first, FAST_CDC).await.unwrap();
 
         let path = farm.dir.path().join("after");
@@ -187,7 +187,7 @@ async fn a_client_sends_of_a_large_file_that_changed_a_little_only_what_changed(
         assert_eq!(moved.bytes + moved.reused_bytes, second.size);
         assert_eq!(client.get(&second).await.unwrap(), after);
 
-        // And what was made of chunks serves the next as well.
+        // And what was assembled from chunks can be reused, too.
         let mut third = after.clone();
         third[20 * MIB] ^= 1;
         let digest = function.digest(&third);

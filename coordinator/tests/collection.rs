@@ -1,4 +1,4 @@
-//! Garbage collection: by age, by size, beside running work, and over crashes. Time is a parameter.
+//! Garbage collection: by age, by size, while work runs, and across crashes. Time is a parameter.
 
 #![allow(clippy::unwrap_used)]
 
@@ -24,14 +24,14 @@ use support::{SHA256, blob_file, noise};
 
 const HOUR: u64 = 60 * 60;
 const DAY: u64 = 24 * HOUR;
-/// When the tests begin, in seconds.
+/// Start of the tests, in seconds.
 const BEGIN: u64 = 1_800_000_000;
-/// How long what is not used is kept, in the tests.
+/// How long unused content is kept in the tests.
 const LIFE: u64 = 10 * DAY;
-/// How much older than it is a blob may seem after a restart that lost nothing but time.
+/// How much older than its true age a blob may seem after a restart that lost only time stamps.
 const SAVE_EVERY: u64 = 15 * 60;
 
-/// Seconds that a test lets pass.
+/// Seconds that pass in a test.
 #[derive(Debug, Clone)]
 struct Time(Arc<AtomicU64>);
 
@@ -78,7 +78,7 @@ async fn put(stores: &Stores, data: Vec<u8>) -> Digest {
     digest
 }
 
-/// A result that names blobs in every way there is, and all that it names. What it names is put.
+/// A result that references blobs in every possible way, and all that it references. These blobs are stored.
 async fn put_result(stores: &Stores, number: u8, seeds: &[u8]) -> Vec<Digest> {
     let mut named = Vec::new();
     let mut result = reapi::ActionResult::default();
@@ -144,7 +144,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What was used when, in seconds.
+/// The last uses, in seconds.
 #[derive(Default)]
 struct Model {
     blobs: HashMap<Digest, u64>,
@@ -161,7 +161,7 @@ fn is_there(dir: &Path, digest: &Digest) -> bool {
     blob_file(dir, digest).exists()
 }
 
-/// A directory in memory where there is one: the steps sync the disk often, and no power is lost here.
+/// A directory in memory if possible: the steps sync the disk often, and there are no power cuts here.
 fn scratch() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
@@ -196,7 +196,7 @@ async fn run(steps: Vec<Step>, max_bytes: u64, check: impl AsyncFn(&Step, &Path,
                 if named.iter().all(|digest| is_there(dir.path(), digest)) {
                     model.results.insert(*number, (now, named));
                 } else {
-                    // It was put without a blob that the next ones evicted: it was never whole.
+                    // It was stored without a blob that later ones evicted: it was never complete.
                     stores.actions.remove("", &action(*number)).await.unwrap();
                     model.results.remove(number);
                 }
@@ -299,7 +299,7 @@ async fn what_running_work_used_stays_until_the_work_ends_and_what_was_just_used
     assert_eq!(collect(&stores).await.disk.blobs, 1);
     drop(later);
 
-    // A life shorter than the hour does not shorten the hour.
+    // A configured lifetime of less than an hour does not remove blobs earlier than after an hour.
     let dir = tempfile::tempdir().unwrap();
     let config =
         Config { life: Duration::from_secs(1), clock: time.clock(), ..Config::on_disk(dir.path().to_owned(), 1 << 30) };
@@ -339,7 +339,7 @@ async fn room_is_made_from_what_no_result_names_also_after_a_restart() {
         stores.cached_result("", &action(1)).await.unwrap().is_some(),
         "expected the result to stay though it is older"
     );
-    // A result that is taken away leaves its blobs to go first.
+    // The blobs of a removed result are evicted first.
     stores.actions.remove("", &action(1)).await.unwrap();
     time.pass(2 * HOUR);
     assert_eq!(collect(&stores).await.marked, Some(0), "expected a full disk to be marked");
@@ -347,11 +347,11 @@ async fn room_is_made_from_what_no_result_names_also_after_a_restart() {
     assert!(is_there(dir.path(), &SHA256.digest(&file(4))) && !is_there(dir.path(), &named));
 }
 
-/// Set in a process that this test program starts of itself: where its data is, and the time when it begins.
+/// Set in a process that this test program starts itself: the directory of its data, and its start time.
 const CHILD: &str = "KILN_TEST_CHILD_DIR";
 const CHILD_TIME: &str = "KILN_TEST_CHILD_TIME";
 
-/// The child's part: puts results and collects for ever, while the days pass, and says what is put.
+/// The child's part: stores results and collects for ever, while the days pass, and reports what is stored.
 async fn collect_for_ever(dir: &Path, begin: u64) {
     let time = Time::new();
     time.0.store(begin, Ordering::SeqCst);
@@ -404,10 +404,10 @@ fn a_collection_that_is_killed_has_lost_nothing_that_is_in_use() {
         lines.by_ref().take(200 + round * 7).for_each(&mut note);
         child.kill().unwrap();
         child.wait().unwrap();
-        // What it still said before it died holds as well; its last line may be cut off.
+        // What it reported before it died is also stored; its last line may be incomplete.
         let rest: Vec<String> = lines.collect();
         rest.into_iter().rev().skip(1).for_each(&mut note);
-        // It may have been a step further than it said.
+        // It may have been one step further than reported.
         time.pass(6 * HOUR);
         runtime.block_on(async {
             let stores = open(dir.path(), 1 << 30, &time);
@@ -456,7 +456,7 @@ async fn coordinators_on_one_bucket_keep_what_any_of_them_names_and_remove_the_r
         results.push((of, number, put_result(&coordinators[of], number, &[number, 10 + number, 9, 8]).await));
     }
     let unused = put(&coordinators[0], noise(99, 3_000)).await;
-    // Results 0 and 1 are hit every four days; 2 and 3 never. Whoever collects knows only half of them.
+    // Results 0 and 1 are hit every four days, 2 and 3 never. The collecting coordinator knows only half of them.
     for round in 0..8_usize {
         s3.pass(Duration::from_secs(4 * DAY));
         for (of, number, named) in &results[..2] {

@@ -1,4 +1,5 @@
-//! `ContentAddressableStorage` and `Capabilities` over a real connection: REAPI's behaviours, one test each.
+//! `ContentAddressableStorage` and `Capabilities` over a real connection: the behaviours that REAPI specifies, one test
+//! each.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,7 +16,7 @@ fn update(digest: reapi::Digest, data: Vec<u8>, compressor: Compressor) -> reapi
     reapi::batch_update_blobs_request::Request { digest, data, compressor }
 }
 
-/// The codes of a batch's blobs.
+/// The status codes of a batch's blobs.
 async fn batch_update(
     farm: &Farm,
     function: DigestFunction,
@@ -224,7 +225,7 @@ async fn bad_compressed_blobs_are_refused_one_by_one() {
     assert!(!farm.has(&digest).await);
 }
 
-/// A root over `count` directories, each with one below; the digests of the root and of the first child.
+/// A root over `count` directories, each with one subdirectory; the digests of the root and of the first child.
 async fn forest(farm: &Farm, count: usize) -> (Digest, Digest) {
     let mut root = reapi::Directory::default();
     for at in 0..count {

@@ -17,7 +17,7 @@ use kiln_store::{BlobStore, Config, Error, Stores};
 use proptest::prelude::*;
 use support::{BLAKE3, SHA256, blob_file, cannot_run, files, noise};
 
-/// Stores on the disk alone open without waiting for anything.
+/// Stores that use only the disk open without waiting for anything.
 fn try_open(dir: &Path, max_bytes: u64) -> Result<Stores, Error> {
     Stores::open(&Config::on_disk(dir.to_owned(), max_bytes)).now_or_never().unwrap()
 }
@@ -216,20 +216,20 @@ proptest! {
     }
 }
 
-/// Set in a process that this test program starts of itself: where its data is.
+/// Set in a process that this test program starts itself: the directory of its data.
 const CHILD: &str = "KILN_TEST_CHILD_DIR";
 
-/// This test alone, in a process of its own.
+/// This test alone, in its own process.
 fn this_test(name: &str, dir: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(CHILD, dir);
     command
 }
 
-/// The child's part: writes for ever, and says what is committed.
+/// The child's part: writes for ever, and reports what is committed.
 async fn write_for_ever(dir: &Path) {
     let stores = open(dir, 1 << 30);
-    // Every process writes blobs of its own.
+    // Every process writes different blobs.
     for seed in u64::from(std::process::id()) << 16.. {
         let stream = async {
             let data = noise(seed, 700_000);
@@ -273,7 +273,7 @@ fn after_kill_9_what_was_committed_is_there_and_nothing_is_half_visible() {
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        // What it still said before it died holds as well; its last line may be cut off.
+        // What it reported before it died is also committed; its last line may be incomplete.
         let rest: Vec<String> = lines.map_while(Result::ok).collect();
         rest.into_iter().rev().skip(1).for_each(&mut note);
         runtime.block_on(async {
@@ -298,7 +298,7 @@ fn after_kill_9_what_was_committed_is_there_and_nothing_is_half_visible() {
     assert!(blobs.len() > 100 && actions.len() > 50, "{} blobs, {} actions", blobs.len(), actions.len());
 }
 
-/// The child's part: has a disk of 8 MiB of its own.
+/// The child's part: has its own disk of 8 MiB.
 async fn fill_the_disk(dir: &Path) {
     let stores = open(dir, 1 << 30);
     let kept = put(&*stores.blobs, &noise(1, 1_000_000)).await;
@@ -313,7 +313,7 @@ async fn fill_the_disk(dir: &Path) {
     assert_eq!(files(&dir.join("blobs/tmp")), Vec::<std::path::PathBuf>::new(), "what was half written is gone");
     assert_eq!(stores.blobs.get(&kept).await.unwrap(), noise(1, 1_000_000));
     put(&*stores.blobs, &noise(3, 1_000_000)).await;
-    // The action cache comes back too once there is room again.
+    // The action cache works again, too, once there is space.
     let ballast = dir.join("ballast");
     let full = std::fs::write(&ballast, vec![1; 16 << 20]);
     assert_eq!(full.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
@@ -335,7 +335,7 @@ fn a_full_disk_is_an_error_and_the_stores_go_on() {
     }
     let dir = tempfile::tempdir().unwrap();
     let inner = this_test("a_full_disk_is_an_error_and_the_stores_go_on", dir.path());
-    // A mount namespace of its own, so that the small disk is gone with the process.
+    // Its own mount namespace, so that the small disk disappears with the process.
     let mut command = Command::new("unshare");
     command.args(if rustix::process::getuid().is_root() { &["-m"][..] } else { &["-U", "-r", "-m"][..] });
     command.args(["sh", "-c", "mount -t tmpfs -o size=8m kiln-test \"$0\" || { echo NO MOUNT; exit 0; }; exec \"$@\""]);

@@ -1,5 +1,5 @@
-//! Clients that mean no good, over a real connection: each is refused in words, nothing of theirs is kept, and the farm goes on
-//! for the others.
+//! Malicious clients over a real connection: each is refused with an explanation, nothing of theirs is stored, and the
+//! farm continues to serve others.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,12 +15,12 @@ use kiln_proto::{precondition, reapi};
 use support::{Farm, SHA256, code, noise, piece};
 use tonic::{Code, Status};
 
-/// Files of uploads under way.
+/// Files of incomplete uploads.
 fn half_written(farm: &Farm) -> usize {
     std::fs::read_dir(farm.dir.path().join("blobs/tmp")).unwrap().count()
 }
 
-/// What every test ends with: an honest client is served.
+/// The end of every test: an honest client is served.
 async fn goes_on(farm: &Farm) {
     let digest = farm.put(SHA256, b"honest").await;
     assert_eq!(farm.read(&format!("blobs/{digest}"), 0, 0).await.unwrap(), b"honest");
@@ -43,7 +43,7 @@ async fn a_compressed_write_that_never_ends_and_decodes_to_nothing_is_refused() 
     let farm = Farm::start().await;
     let digest = SHA256.digest(b"small");
     let name = format!("uploads/u/compressed-blobs/zstd/{digest}");
-    // A skippable frame of RFC 8878: a magic number, a length, and bytes that stand for nothing.
+    // A skippable frame of RFC 8878: a magic number, a length, and bytes without meaning.
     let length = 65_000_u32;
     let mut frame = [0x184D_2A50_u32.to_le_bytes(), length.to_le_bytes()].concat();
     frame.resize(8 + length as usize, 0);
@@ -108,7 +108,7 @@ async fn a_batch_larger_than_any_message_is_refused_with_the_limit_and_the_conne
     goes_on(&farm).await;
 }
 
-/// A tree of so many levels, each of which names the one below so many times.
+/// A tree of this many levels, each of which references the one below this many times.
 async fn levels(farm: &Farm, depth: usize, fan: usize) -> Digest {
     let mut digest = farm.put_message(&reapi::Directory::default()).await;
     for _ in 0..depth {
@@ -119,7 +119,7 @@ async fn levels(farm: &Farm, depth: usize, fan: usize) -> Digest {
     digest
 }
 
-/// A directory of so many files.
+/// A directory of this many files.
 async fn wide(farm: &Farm, files: usize) -> Digest {
     let empty = Digest::empty(SHA256).to_wire();
     let file = |at: usize| reapi::FileNode { name: at.to_string(), digest: Some(empty.clone()), ..Default::default() };

@@ -1,4 +1,5 @@
-//! Clients that want all of the coordinator's memory: against a real process, whose memory is looked at, and against its services.
+//! Clients that try to exhaust the coordinator's memory: against a real process, whose memory is measured, and against
+//! its services.
 
 #![allow(clippy::unwrap_used)]
 
@@ -27,7 +28,7 @@ use tonic::{Code, Status};
 
 const MIB: u64 = 1 << 20;
 
-/// A coordinator's process on a port and a directory of its own.
+/// A coordinator's process with its own port and directory.
 struct Coordinator {
     process: Child,
     url: String,
@@ -55,7 +56,7 @@ impl Coordinator {
         let ready =
             lines.find(|line| line.contains("ready")).expect("expected the coordinator to say where it listens");
         let address = ready.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
-        // It goes on to say things, which nobody may keep it from.
+        // Reads what else it prints, so that it never blocks.
         std::thread::spawn(move || lines.for_each(drop));
         Self { process, url: format!("http://{address}"), _dir: dir }
     }
@@ -64,14 +65,14 @@ impl Coordinator {
         kiln_proto::channel::connect(&self.url, &Default::default()).await.unwrap()
     }
 
-    /// Bytes of memory that it has.
+    /// Bytes of memory that it uses.
     fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
-    /// What every test ends with: an honest client is served, and memory has not grown by more than this.
+    /// The end of every test: an honest client is served, and memory has grown by at most this much.
     async fn goes_on(&self, before: u64, most: u64) {
         let grown = self.memory().saturating_sub(before);
         assert!(grown < most, "expected less than {} MiB more, found {} MiB", most / MIB, grown / MIB);
@@ -87,7 +88,8 @@ impl Coordinator {
     }
 }
 
-/// Begins a call whose only message is so long and comes but for its last byte; its status where it was refused.
+/// Begins a call whose only message has this length, and sends all but its last byte; returns the status if it was
+/// refused.
 async fn unfinished(mut channel: Channel, path: &'static str, bytes: usize) -> Result<(), Status> {
     let prefix = Bytes::from([&[0][..], &(bytes as u32).to_be_bytes()].concat());
     let zeroes = Bytes::from(vec![0; MIB as usize]);
@@ -269,7 +271,7 @@ async fn a_worker_that_floods_its_link_waits_and_fills_nothing() {
     coordinator.goes_on(before, 250 * MIB).await;
 }
 
-/// A tree of so many levels, each of which names the one below so many times.
+/// A tree of this many levels, each of which references the one below this many times.
 async fn levels(client: &transfer::Client, depth: usize, fan: usize) -> Digest {
     let mut blobs = Vec::new();
     let mut put = |directory: reapi::Directory| {
@@ -313,7 +315,7 @@ async fn a_project_whose_tree_would_explode_or_is_too_deep_is_invalid_before_it_
     coordinator.goes_on(before, 600 * MIB).await;
 }
 
-/// An elements' tag without anything in it, so many times: two bytes each on the wire.
+/// The tag of an empty element, this many times: two bytes each on the wire.
 fn empties(tag: u8, bytes: usize) -> Vec<u8> {
     [tag << 3 | 2, 0].repeat(bytes / 2)
 }
@@ -332,7 +334,8 @@ async fn a_result_whose_trees_would_explode_is_not_cached_and_each_is_read_once(
     let mut cache = kiln_proto::reapi::action_cache_client::ActionCacheClient::new(channel);
     let action = put(&client, b"of the client's own".to_vec()).await;
     let before = coordinator.memory();
-    // A tree of four million empty children, and one of files that each have so many empty properties; each a dozen times.
+    // A tree of four million empty children, and one of files with this many empty properties each; each sent a dozen
+    // times.
     let within = |tag: u8, inner: Vec<u8>| {
         let mut data = vec![tag << 3 | 2];
         prost::encoding::encode_varint(inner.len() as u64, &mut data);

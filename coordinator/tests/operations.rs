@@ -1,4 +1,4 @@
-//! Operations whose clients leave, and whose coordinator stops.
+//! Operations whose clients disconnect, and whose coordinator stops.
 
 #![allow(clippy::unwrap_used)]
 
@@ -17,10 +17,10 @@ use prost::Message;
 use tokio::sync::oneshot;
 use tonic::{Code, Streaming};
 
-/// How long anything may take before a test says what it waited for.
+/// How long anything may take before a test fails with what it waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A coordinator without workers: what it is asked to run stays in the queue for a while.
+/// A coordinator without workers: its actions stay in the queue for a while.
 struct Coordinator {
     channel: Channel,
     stop: Option<oneshot::Sender<()>>,
@@ -43,7 +43,7 @@ async fn coordinator(abandoned_after: Duration) -> Coordinator {
 }
 
 impl Coordinator {
-    /// Executes an action of this name; gives its first state and the stream of the others.
+    /// Executes an action of this name; returns its first state and the stream of further ones.
     async fn execute(&self, name: &str) -> (Operation, Streaming<Operation>) {
         let function = DigestFunction::Sha256;
         let blob = |data: Vec<u8>| (function.digest(&data), Blob::Bytes(data.into()));
@@ -89,7 +89,7 @@ async fn an_action_that_everyone_left_is_cancelled_when_the_configured_time_is_o
     let farm = coordinator(Duration::from_millis(100)).await;
     let (left, states) = farm.execute("left").await;
     let (waited_for, _states) = farm.execute("waited for").await;
-    // One of two callers leaves: the other still waits.
+    // One of two callers disconnects: the other still waits.
     let (shared, first) = farm.execute("shared").await;
     let request = reapi::WaitExecutionRequest { name: shared.name.clone() };
     let _second = ExecutionClient::new(farm.channel.clone()).wait_execution(request).await.unwrap();

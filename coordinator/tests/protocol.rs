@@ -1,4 +1,5 @@
-//! Programs of different ages against the real coordinator: one apart works, more is refused in words.
+//! Programs of different versions against the real coordinator: one version apart works, more is refused with an
+//! explanation.
 
 #![allow(clippy::unwrap_used)]
 
@@ -51,18 +52,18 @@ impl Coordinator {
         Self { child, url: format!("http://{address}"), _dir: dir }
     }
 
-    /// A caller that says it speaks this.
+    /// A caller that claims to speak this protocol version.
     async fn caller(&self, protocol: u32) -> InterceptedService<Channel, Speaks> {
         let channel = Endpoint::from_shared(self.url.clone()).unwrap().connect().await.unwrap();
         InterceptedService::new(channel, Speaks(protocol.into()))
     }
 
-    /// What `kiln workers` asks.
+    /// The request of `kiln workers`.
     async fn as_kiln(&self, protocol: u32) -> Result<(), Status> {
         FarmClient::new(self.caller(protocol).await).status(v1::StatusRequest {}).await.map(drop)
     }
 
-    /// A worker's registration, until the coordinator took it.
+    /// A worker's registration, until the coordinator accepts it.
     async fn as_worker(&self, protocol: u32) -> Result<(), Status> {
         let register = v1::Register {
             worker: format!("of-{protocol}"),
@@ -108,13 +109,13 @@ async fn a_skew_of_one_works_for_kiln_and_for_workers_and_more_is_refused_with_t
     refused(coordinator.as_worker(old).await, "this `kiln` or worker is older");
     refused(coordinator.as_kiln(new).await, "the farm's coordinator is older");
     refused(coordinator.as_worker(new).await, "the farm's coordinator is older");
-    // What was refused left nothing behind, and the others are served as before.
+    // The refused calls had no effect, and others are served as before.
     coordinator.as_kiln(PROTOCOL).await.unwrap();
 }
 
 #[tokio::test]
 async fn every_call_of_kiln_and_of_workers_says_which_protocol_it_speaks() {
-    // Both make their channels here.
+    // Both create their channels here.
     use kiln_proto::channel::Bearer;
     let sent = Bearer::default().call(Request::new(())).unwrap();
     assert_eq!(sent.metadata().get(HEADER).unwrap(), &PROTOCOL.to_string());

@@ -1,4 +1,4 @@
-//! A bucket as the store that coordinators share: a real server, taken away, damaged, and refused.
+//! A bucket as a store shared by coordinators: a real server, stopped, damaged, and refusing.
 
 #![allow(clippy::unwrap_used)]
 
@@ -27,7 +27,7 @@ use tempfile::TempDir;
 
 const MIB: usize = 1 << 20;
 
-/// One coordinator's stores, on a disk of its own.
+/// One coordinator's stores, on their own disk.
 struct Coordinator {
     stores: Stores,
     _dir: TempDir,
@@ -238,7 +238,7 @@ async fn while_the_bucket_is_away_the_disk_serves_and_nobody_waits_and_then_it_i
     assert!(one.blobs().find_missing(&digests).await.unwrap().is_empty());
     assert_eq!(one.read(&large, 0, None).await.unwrap(), noise(2, 20 * MIB));
     assert!(!one.has(&SHA256.digest(b"elsewhere")).await, "expected what only the bucket may have to be absent");
-    // One call finds out, with its retries; the others do not try.
+    // One call detects it, with its retries; the others do not try.
     assert!(began.elapsed() < Duration::from_secs(15), "expected nobody to wait, took {:?}", began.elapsed());
     let late = coordinator(s3.address("away")).await;
     assert!(!late.has(&early).await, "expected a start without the bucket, and nothing from it");
@@ -286,7 +286,7 @@ async fn what_any_coordinator_used_within_a_life_stays_and_what_nobody_used_goes
     );
     assert_eq!(one.sweep().await.unwrap(), Swept::default(), "expected time between being absent and being removed");
     s3.pass(Duration::from_secs(2 * 60 * 60));
-    // Two at once do no harm, and other programs' objects are left alone.
+    // Two at once do no harm, and other programs' objects are not touched.
     s3.bucket().put(&Path::from("life/blobs/1/readme"), "theirs".into()).await.unwrap();
     let (swept, as_well) = futures::join!(one.sweep(), other.sweep());
     let most = swept.unwrap().blobs.max(as_well.unwrap().blobs);

@@ -1,4 +1,4 @@
-//! Those who have not said who they are, against a real process: they cost little, and hold up nobody.
+//! Unauthenticated clients against a real process: they cost little, and block nobody.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 const MIB: u64 = 1 << 20;
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// A coordinator's process, and where it and its webhooks listen.
+/// A coordinator's process, and the addresses of it and of its webhooks.
 struct Coordinator {
     process: Child,
     address: SocketAddr,
@@ -55,12 +55,12 @@ impl Coordinator {
                 break address(&line);
             }
         };
-        // It goes on to say things, which nobody may keep it from.
+        // Reads what else it prints, so that it never blocks.
         std::thread::spawn(move || lines.for_each(drop));
         Self { process, address: ready, hooks, _dir: dir }
     }
 
-    /// Bytes of memory that it has.
+    /// Bytes of memory that it uses.
     fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -68,7 +68,7 @@ impl Coordinator {
     }
 }
 
-/// Shakes hands as a client that speaks gRPC does.
+/// TLS handshake of a client that speaks gRPC.
 fn shake(address: SocketAddr, ca: &Path) -> std::io::Result<rustls::ClientConnection> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
@@ -86,7 +86,7 @@ fn shake(address: SocketAddr, ca: &Path) -> std::io::Result<rustls::ClientConnec
     Ok(client)
 }
 
-/// Whether the other side has closed a connection.
+/// Whether the peer has closed a connection.
 fn is_closed(mut stream: &TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     match stream.read(&mut [0; 64]) {
@@ -107,7 +107,7 @@ fn silent_and_stammering_connections_hold_up_no_client() {
         "--client-ca",
         &path("ca.pem"),
     ]);
-    // Most say nothing, some begin a greeting: as many as would take all the places of an hour's clients.
+    // Most send nothing, some begin a greeting: enough to take all the places of an hour's clients.
     let held: Vec<TcpStream> = (0..1100)
         .map(|number| {
             let mut stream = TcpStream::connect(coordinator.address).unwrap();
@@ -135,12 +135,12 @@ fn with_webhook() -> (tempfile::TempDir, Coordinator) {
     (dir, coordinator)
 }
 
-/// The head of a delivery of so many bytes.
+/// The head of a delivery with this many bytes.
 fn head(name: &str, headers: &str, bytes: usize) -> String {
     format!("POST /webhooks/{name} HTTP/1.1\r\nhost: x\r\n{headers}content-length: {bytes}\r\n\r\n")
 }
 
-/// The first line that comes back.
+/// The first line of the response.
 fn answer(stream: &TcpStream) -> String {
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut line = String::new();
@@ -161,7 +161,7 @@ fn a_delivery_is_refused_by_its_head_before_its_body_comes() {
         let line = answer(&stream);
         assert!(line.contains(code), "expected {code} for `{name}` without a byte of its body: {line}");
     }
-    // What speaks HTTP/2 is not answered in it.
+    // A client that speaks HTTP/2 does not get an HTTP/2 response.
     let mut stream = TcpStream::connect(hooks).unwrap();
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00").unwrap();
     let mut said = Vec::new();
@@ -186,7 +186,7 @@ fn unsigned_bodies_share_a_bounded_memory() {
                 for _ in 0..(bytes / zeroes.len() - 1) {
                     stream.write_all(&zeroes).ok()?;
                 }
-                // All but the last of it.
+                // All but its last byte.
                 Some(stream)
             })
         })

@@ -1,4 +1,4 @@
-//! What the coordinator's process tells those who watch it: metrics, health, reflection.
+//! What the coordinator's process offers for monitoring: metrics, health, reflection.
 
 #![allow(clippy::unwrap_used)]
 
@@ -41,7 +41,7 @@ impl Drop for Ended {
     }
 }
 
-/// The process, and where it listens.
+/// The process, and its addresses.
 struct Coordinator {
     child: Ended,
     url: String,
@@ -72,7 +72,7 @@ impl Coordinator {
         };
         let metrics = address("serving metrics and health");
         let url = format!("http://{}", address("ready"));
-        // Nobody reads further: what is written into a closed pipe would end the process.
+        // Reads the rest: the process would end if it wrote to a closed pipe.
         std::thread::spawn(move || lines.for_each(drop));
         Self { child: Ended(child), url, metrics, _dir: dir }
     }
@@ -85,7 +85,7 @@ impl Coordinator {
         http::samples(&self.metrics)
     }
 
-    /// The samples, once one of them begins so.
+    /// The samples, once one of them begins with this.
     fn wait_for(&self, begin: &str) -> Vec<String> {
         let began = Instant::now();
         loop {
@@ -203,7 +203,7 @@ fn a_real_prometheus_scrapes_it() {
 async fn hostile_values_make_no_labels() {
     let farm = Coordinator::start();
     let channel = farm.channel().await;
-    // Once as it should be, so that what follows can add nothing but what it must not.
+    // A first run as expected, so that the following ones cannot add new series, except the forbidden ones.
     let ask = |instance: String, tool: String| {
         let mut client = ActionCacheClient::new(channel.clone());
         async move {
@@ -237,7 +237,7 @@ async fn hostile_values_make_no_labels() {
         execute(&channel, &format!("evil-os-{number}"), &format!("evil-isa-{number}")).await;
     }
     let samples = farm.wait_for("kiln_queue_actions{isa=\"other\",os=\"other\"} 61");
-    // The transfers of the later actions may have met what the first did not: another code or size of batch.
+    // The transfers of later actions may have caused what the first did not: another status code or batch size.
     assert!(samples.len() < before + 20, "expected no more series than before, found {before} and {}", samples.len());
     let evil: Vec<&String> = samples.iter().filter(|sample| sample.to_lowercase().contains("evil")).collect();
     assert!(evil.is_empty(), "expected nothing that a client made up, found {evil:#?}");
@@ -248,7 +248,7 @@ async fn every_method_that_is_served_is_counted_under_its_name() {
     let farm = Coordinator::start();
     let channel = farm.channel().await;
     for path in descriptors::methods() {
-        // A stream may go on for as long as its client listens: leaving it is its end.
+        // A stream may last as long as its client listens; it ends when the client disconnects.
         let _ = tokio::time::timeout(Duration::from_secs(10), call(&channel, &path)).await;
         let (service, method) = path.trim_start_matches('/').split_once('/').unwrap();
         farm.wait_for(&format!("kiln_grpc_calls_total{{service=\"{service}\",method=\"{method}\""));

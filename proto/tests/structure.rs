@@ -1,15 +1,15 @@
-//! What the workspace's crates and modules may know of each other.
+//! What the workspace's crates and modules may depend on.
 
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Most lines of a crate, its unit tests included.
+/// Maximum number of lines of a crate, including its unit tests.
 const MAX_LINES: usize = 8_000;
 /// Half of all files have fewer lines.
 const MEDIAN_LINES: usize = 130;
-/// Crates that are functions of what they are given: no I/O, clock, randomness, runtime or wire.
+/// Crates that are pure functions of their arguments: no I/O, clock, randomness, runtime or wire.
 const PURE: [&str; 5] =
     ["proto/units", "coordinator/scheduler", "coordinator/plan", "coordinator/detect", "coordinator/planner"];
 const IMPURE: [&str; 6] = ["tokio", "tonic", "kiln-proto", "reqwest", "rand", "rustix"];
@@ -60,7 +60,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The module of a crate's root that a file is in; none for the root itself and for tests.
+/// The module of a crate's root that a file belongs to; `None` for the root itself and for tests.
 fn module(source: &Path, file: &Path) -> Option<String> {
     let parts: Vec<&str> = file.strip_prefix(source).unwrap().iter().map(|part| part.to_str().unwrap()).collect();
     if parts.iter().any(|part| matches!(*part, "tests" | "tests.rs")) || matches!(parts[..], ["lib.rs" | "main.rs"]) {
@@ -100,7 +100,7 @@ fn named(text: &str) -> BTreeSet<String> {
     found
 }
 
-/// A way from a node back to it.
+/// A path from a node back to it.
 fn cycle(edges: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
     for start in edges.keys() {
         let mut ways = vec![vec![start.clone()]];
@@ -182,7 +182,7 @@ fn crates_know_only_what_is_below_them() {
             .unwrap_or_default();
         by_name.insert(manifest["package"]["name"].as_str().unwrap().to_owned(), (directory, own));
     }
-    // With what they depend on by others of the workspace.
+    // Including what they depend on through others of the workspace.
     let all = |name: &str| {
         let (mut open, mut seen) = (vec![name.to_owned()], BTreeSet::new());
         while let Some(next) = open.pop() {

@@ -1,4 +1,4 @@
-//! Docker by what a command in a container can see, do and leave, on a real engine.
+//! What a command in a Docker container can see, do and leave, on a real engine.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 const MIB: u64 = 1 << 20;
 
-/// A worker's Docker, with a state directory of its own.
+/// A worker's Docker, with its own state directory.
 struct Place {
     dir: tempfile::TempDir,
     docker: Docker,
@@ -264,7 +264,7 @@ async fn output_comes_while_the_command_runs() {
     assert_eq!(running.await.unwrap().unwrap().exit, Exit::Cancelled);
 }
 
-/// Whether a process with this in its command line is on the machine.
+/// Whether a process whose command line contains this is on the machine.
 fn runs(marker: &str) -> bool {
     std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -328,7 +328,7 @@ async fn the_network_is_there_only_for_a_step_that_asks_for_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn small_actions_share_a_container_and_nothing_of_one_meets_the_next() {
     let Some(place) = place().await else { return };
-    // Everything that a command may write to, by trying.
+    // Everything that a command can write to, found by trying.
     let litter = "touch /build/litter /tmp/litter /tmp/home/litter /dev/shm/litter; mkdir -p /dev/shm/d/e; chmod 0 /dev/shm/d/e /dev/shm/d; \
                   mkdir /tmp/deep; chmod 0 /tmp/deep; touch /dev/mqueue/litter; \
                   for d in $(find / -xdev -type d -writable 2>/dev/null | grep -v -E '^/(proc|build|tmp)'); do touch $d/litter; done; \
@@ -350,7 +350,7 @@ async fn small_actions_share_a_container_and_nothing_of_one_meets_the_next() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_an_action_used_is_free_for_the_next() {
     let Some(place) = place().await else { return };
-    // The server closes first, and so the kernel keeps its port for a minute.
+    // The server closes first, so the kernel keeps its port for a minute.
     let talk =
         "echo hello | nc -l -p 7070 -w 1 & sleep 0.3; nc 127.0.0.1 7070 < /dev/null; wait; cat /proc/net/tcp | wc -l";
     assert!(place.script(talk).await.text().contains("hello"));
@@ -373,7 +373,7 @@ async fn shared_memory_and_queues_of_an_action_are_gone_when_the_next_begins() {
     assert_eq!(place.containers().len(), 1, "expected the same container");
 }
 
-/// A static program that makes one object of each kind of System V.
+/// A static program that makes one System V object of each kind.
 fn ipc_maker(place: &Place) -> Option<std::path::PathBuf> {
     let layer = place.layer(
         "ipc",
@@ -439,7 +439,7 @@ async fn an_image_with_volumes_gets_a_container_for_each_action_and_leaves_no_vo
     assert_eq!(place.engine.ok(&["volume", "ls", "--quiet"]), before);
 }
 
-/// Waits until it holds.
+/// Waits until the condition holds.
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while !holds() {
@@ -592,7 +592,7 @@ async fn an_image_that_was_pulled_goes_when_it_is_old_unless_somebody_else_uses_
     let Some(place) = place().await else { return };
     let Some(registry) = registry::Registry::start() else { return };
     let (engine, config_dir) = (place.engine, registry.right().display().to_string());
-    // Images of different content, as a worker pulls them: by digest.
+    // Images of different content, pulled as a worker does: by digest.
     let pull = |name: &str| {
         let container = engine.ok(&["create", BUSYBOX, "true"]);
         let local = format!("kiln-test/{name}:1");
@@ -626,7 +626,7 @@ async fn an_image_that_was_pulled_goes_when_it_is_old_unless_somebody_else_uses_
     until("what nobody uses to go", || !std::fs::read_to_string(&file).unwrap().contains(&unused)).await;
     let there = |name: &str| engine.docker(&["image", "inspect", name]).status.success();
     assert!(!there(&unused));
-    // They go in the order of their names, and `unused` is the last.
+    // They are removed in the order of their names, and `unused` is the last.
     for name in kept {
         assert!(there(name), "expected `{name}` to stay");
     }

@@ -1,4 +1,4 @@
-//! What the worker's process tells those who watch it, while it has no coordinator.
+//! What the worker's process offers for monitoring while it has no coordinator.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,6 +1,6 @@
 //! One load case: a closed loop of callers, each of which starts its next call when the previous one has ended.
 //!
-//! Invariant: nothing but the call happens between its start and its end. Data is created and hashed, and answers are
+//! Invariant: only the call happens between its start and its end. Data is created and hashed, and answers are
 //! checked, between rounds, while time is not measured; the warm-up is a round that does not count.
 
 use std::future::Future;

@@ -1,4 +1,4 @@
-//! What a build hands over.
+//! Artifacts of builds.
 
 use std::path::Path;
 
@@ -45,7 +45,7 @@ fn an_artifact_is_traceable_to_its_commit_and_comes_back_bit_for_bit() {
 const HELLO: &str =
     "#include <stdio.h>\n#include <math.h>\nint main(int c, char **v) { printf(\"%f\\n\", pow(c, 0.5)); return 0; }\n";
 
-/// Builds `main.c` by this command, as a binary for a target of which `target` says more than its platform.
+/// Builds `main.c` with this command, as a binary for a target to which `target` adds settings.
 fn build(target: &str, run: &str) -> (tempfile::TempDir, real::Built) {
     let config = format!(
         r#"
@@ -131,7 +131,7 @@ fn an_archives_links_into_the_system_are_kept_and_those_that_climb_out_of_it_are
             assert!(built.message().contains(words), "expected `{words}` in `{}`", built.message());
         }
     }
-    // By its letters this one stays inside; the file system goes up from where `up` leads to.
+    // Textually this path stays inside; the file system resolves it from where `up` leads.
     let (_dir, built) = build("mkdir -p d/p/q; ln -s ../../.. d/p/q/up; ln -s p/q/up/../../.. d/out");
     assert_eq!(built.0.code, 1, "{}", built.0.err);
     for words in ["`d/out` is a symbolic link", "leads out of the archive"] {
@@ -191,7 +191,7 @@ kind = "archive"
     }
 }
 
-/// A program that calls a library of the system, linked without its headers.
+/// A program that calls a system library, linked without its headers.
 const ZLIB: &str =
     "#include <stdio.h>\nconst char *zlibVersion(void);\nint main(void) { puts(zlibVersion()); return 0; }\n";
 

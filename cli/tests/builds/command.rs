@@ -1,4 +1,4 @@
-//! The command itself: left, cancelled, without a farm, on a terminal, with nobody to hear it.
+//! The command itself: interrupted, cancelled, without a farm, on a terminal, with its output closed.
 
 use crate::real::{self, Farm, Ran, cannot_run, project, until};
 use crate::{unique, work};
@@ -80,7 +80,7 @@ fn words_that_nobody_can_hear_are_no_failure() {
         command.current_dir(dir.path()).stderr(full());
         let ran = Ran::from(command);
         assert_eq!((ran.code, ran.out.contains("kiln-out/heard")), (0, true), "{progress}: {}", ran.out);
-        // Data that cannot be written is a failure, and the words name the right stream.
+        // Data that cannot be written is a failure, and the message names the right stream.
         let mut command = Farm::shared().command(&["build", "--progress", progress]);
         let ran = command.current_dir(dir.path()).stdout(full()).stderr(std::process::Stdio::piped()).output().unwrap();
         let words = String::from_utf8_lossy(&ran.stderr).into_owned();

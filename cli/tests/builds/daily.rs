@@ -1,4 +1,4 @@
-//! What people type every day: tests, names instead of ids, the farm's state.
+//! Everyday commands: tests, names instead of ids, the farm's state.
 
 use crate::real::{Farm, Ran, project};
 use crate::unique;

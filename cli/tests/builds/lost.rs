@@ -1,4 +1,4 @@
-//! Processes that die or leave in mid-build, and blobs that are damaged.
+//! Processes that die or leave during a build, and damaged blobs.
 
 use serde_json::Value;
 
@@ -93,7 +93,7 @@ fn a_damaged_blob_is_noticed_dropped_and_built_again() {
     let dir = project(&[("kiln.toml", CHAIN), ("in", "abc\n"), ("extra", "extra\n")]);
     let built = farm.build(dir.path(), &[]).well();
     let before = built.of_type("artifact")[0]["digest"].clone();
-    // The output of step `one`, as the store has it; the workers' own copies go too.
+    // The output of step `one` in the store; the workers' own copies are removed too.
     let digest = kiln_proto::digest::DigestFunction::Sha256.digest(b"ABC\n").hex();
     let mut stack = vec![farm.dir.path().join("coordinator")];
     let mut damaged = 0;

@@ -1,4 +1,4 @@
-//! What is refused, in words, before anything runs.
+//! Configurations that are refused with an explanation before anything runs.
 
 use crate::real::{self, Farm, project, write};
 use crate::work;

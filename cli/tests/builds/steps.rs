@@ -98,7 +98,7 @@ fn what_goes_wrong_in_a_step_is_said_in_words() {
         ("mkdir d; touch \"d/$(printf '\\377')\"", "outputs = [\"d\"]", "is not valid UTF-8"),
         ("rmdir d; ln -s /etc d", "outputs = [\"d/passwd\"]", "below the symbolic link `d`"),
         ("i=0; while :; do sleep 1000 & done", "", "processes"),
-        // Nothing on the disk, and more than anybody could read: known before any of it is read.
+        // A sparse file: no blocks on the disk, but too large to read. Detected before any of it is read.
         (
             "truncate -s 40G a b",
             "outputs = [\"a\", \"b\"]",
@@ -148,7 +148,7 @@ fn a_build_that_is_cancelled_while_its_outputs_are_hashed_ends_without_hashing_t
     let dir = work(&format!("mkdir d; truncate -s 60G d/{name}"), "outputs = [\"d\"]");
     let mut build = farm.start_build(dir.path(), &[]);
     build.started("work");
-    // How far the worker has read, while it has the file open.
+    // How far the worker has read while it has the file open.
     let position = || {
         let open = |pid: u32| std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         let files = farm.pids().into_iter().flat_map(|pid| open(pid).map(move |file| (pid, file)));

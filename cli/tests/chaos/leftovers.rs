@@ -1,4 +1,4 @@
-//! What a farm could have left on this machine.
+//! What a farm might leave on this machine.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,8 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-/// Files that only running work needs: scratch of jobs, logs that grow, halves of uploads, and what is in the temporary directory.
+/// Files that only running work needs: scratch directories of jobs, growing logs, incomplete uploads, and the contents
+/// of the temporary directory.
 pub fn files(farm: &Farm, temporary: &tempfile::TempDir) -> Vec<PathBuf> {
     let mut found = entries(temporary.path());
     for state in entries(farm.dir.path()) {
@@ -28,7 +29,7 @@ pub fn groups(pids: &[u32]) -> Vec<String> {
     text.lines().filter(|path| of(path).is_some_and(|pid| pids.contains(&pid))).map(str::to_owned).collect()
 }
 
-/// Processes that know of a directory: by their command line, their variables, or a mount from it that they see.
+/// Processes that refer to a directory in their command line, their variables, or a mount that they see.
 pub fn processes_and_mounts(dir: &Path) -> Vec<String> {
     let name = dir.to_string_lossy().into_owned();
     let mut found = Vec::new();

@@ -13,7 +13,7 @@ pub fn place() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("deploy/ci")
 }
 
-/// A definition. Every scalar is a text: `on` is no truth value to GitHub, either.
+/// A definition. Every scalar is a string: to GitHub, too, `on` is not a boolean.
 pub fn read(name: &str) -> Value {
     let program =
         "import json, sys, yaml; print(json.dumps(yaml.load(open(sys.argv[1], encoding='utf-8'), yaml.BaseLoader)))";
@@ -22,7 +22,7 @@ pub fn read(name: &str) -> Value {
     serde_json::from_str(&output(python, &["-c", program, file.to_str().unwrap()], &place())).unwrap()
 }
 
-/// A list of texts, or one text.
+/// A list of strings, or one string.
 pub fn texts(value: &Value) -> Vec<String> {
     match value {
         Value::Array(list) => list.iter().map(|text| text.as_str().unwrap().to_owned()).collect(),
@@ -35,7 +35,7 @@ pub fn names(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-/// What `${{ inputs.NAME }}` in a text stand for.
+/// The values of `${{ inputs.NAME }}` in a text.
 pub fn inputs_in(text: &str) -> Vec<&str> {
     text.split("${{ inputs.").skip(1).map(|rest| rest.split_once(" }}").unwrap().0).collect()
 }
@@ -49,7 +49,7 @@ pub struct Job {
     pub temporary: tempfile::TempDir,
 }
 
-/// What it left.
+/// What it left behind.
 pub struct Done {
     pub ran: Ran,
     pub outputs: BTreeMap<String, String>,
@@ -97,7 +97,7 @@ impl Job {
         }
         let mut command = self.step(&action, last, &files);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // It reads its script as it goes on.
+        // The shell reads its script while it runs.
         let _ = files.dir.keep();
         child
     }
@@ -114,7 +114,7 @@ impl Job {
         command.env("PATH", format!("{added}{}", std::env::var("PATH").unwrap()));
         command.envs(&self.variables);
         for (name, value) in step["env"].as_object().unwrap() {
-            // A variable of the job does not reach a step that sets its own; a test's may.
+            // A variable of the job does not override one that a step sets itself; a test's may.
             if !self.variables.contains_key(name) {
                 command.env(name, self.expand(action, value.as_str().unwrap()));
             }
@@ -133,7 +133,7 @@ impl Job {
     }
 }
 
-/// The files by which a runner hears of a job's steps.
+/// The files through which a job's steps report to a runner.
 struct Files {
     dir: tempfile::TempDir,
 }
@@ -155,9 +155,9 @@ impl Files {
     }
 }
 
-/// A program that finds nothing of this machine's own settings.
+/// A program that does not see this machine's settings.
 fn clean(program: &str, dir: &Path) -> Command {
-    // A shell cannot take back that it was started with SIGINT ignored, as what runs in the background is.
+    // A shell that was started with SIGINT ignored, as background processes are, cannot undo that.
     let mut command = Command::new("env");
     command.args(["--default-signal=INT", program]).current_dir(dir).stdin(Stdio::null());
     let ours = std::env::vars().map(|(name, _)| name);
@@ -184,7 +184,7 @@ fn named(text: &str) -> BTreeMap<String, String> {
     found
 }
 
-/// The job of the GitLab definition, as a runner runs it: one script of all the lines of these parts.
+/// The job of the GitLab definition as a runner runs it: one script of all the lines of these parts.
 pub fn gitlab(shell: &str, parts: &[&str], workspace: &Path, variables: &[(&str, &str)]) -> Command {
     let job = &read("gitlab/kiln.gitlab-ci.yml")[".kiln"];
     let script: Vec<String> = parts.iter().flat_map(|part| texts(&job[part])).collect();

@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 
 use crate::real::output;
 
-/// What a job shows to be given a token.
+/// The credential with which a job requests a token.
 pub const REQUEST_TOKEN: &str = "what-the-runner-gave-this-job";
-/// How far the coordinator lets clocks differ, in seconds: so much longer than it says a token lives.
+/// The clock difference that the coordinator tolerates, in seconds: tokens are valid for that much longer.
 const LEEWAY: i64 = 30;
 const KEY: &str = "38826b17-6a30-5f9b-b169-8beb8202f723";
 
@@ -25,16 +25,16 @@ const KEY: &str = "38826b17-6a30-5f9b-b169-8beb8202f723";
 struct Shared {
     key: Arc<EncodingKey>,
     jwks: Value,
-    /// What the next job's token says beside audience and times.
+    /// Claims of the next job's token besides audience and times.
     claims: Arc<Mutex<Value>>,
-    /// How long tokens are taken, in seconds.
+    /// How long tokens are valid, in seconds.
     life: Arc<Mutex<i64>>,
     away: Arc<Mutex<bool>>,
     given: Arc<Mutex<usize>>,
 }
 
 pub struct Issuer {
-    /// Its name, and where it is.
+    /// Its issuer URL and its address.
     pub url: String,
     pub dir: tempfile::TempDir,
     shared: Shared,
@@ -48,7 +48,7 @@ impl Issuer {
         std::fs::write(dir.path().join("key.pem"), &pem).unwrap();
         let modulus = output("openssl", &["rsa", "-in", "key.pem", "-noout", "-modulus"], dir.path());
         let modulus = hex(modulus.trim().strip_prefix("Modulus=").unwrap());
-        // As GitHub's: several keys, with members that a reader of signatures does not need.
+        // As GitHub's: several keys, with members that verification does not need.
         let member = |id: &str, n: &[u8]| {
             json!({ "kty": "RSA", "alg": "RS256", "use": "sig", "kid": id, "n": B64.encode(n), "e": "AQAB",
             "x5t": "OCa4F2owX5uxaYvrggL3Iw", "x5c": ["MIIDKzCCAhOgAwIBAgIUDnwm6eRIqGFA3o"] })
@@ -72,18 +72,18 @@ impl Issuer {
         Self { url, dir, shared, _runtime: runtime }
     }
 
-    /// What the tokens of jobs say from now on, and how long they are taken.
+    /// Sets the claims and the lifetime of future tokens.
     pub fn jobs(&self, claims: Value, life: i64) {
         *self.shared.claims.lock().unwrap() = claims;
         *self.shared.life.lock().unwrap() = life;
     }
 
-    /// Whether its keys can be had.
+    /// Sets whether its keys are available.
     pub fn away(&self, away: bool) {
         *self.shared.away.lock().unwrap() = away;
     }
 
-    /// How many tokens jobs were given.
+    /// How many tokens it issued to jobs.
     pub fn given(&self) -> usize {
         *self.shared.given.lock().unwrap()
     }
@@ -93,7 +93,7 @@ impl Issuer {
         sign(&self.url, &self.shared, audience)
     }
 
-    /// Arguments by which a coordinator takes its tokens.
+    /// Arguments that make a coordinator accept its tokens.
     pub fn arguments(&self, audience: &str, rules: &std::path::Path) -> Vec<String> {
         let words = ["--jwks", &format!("{}/jwks", self.url), "--jwt-issuer", &self.url, "--jwt-audience", audience];
         words.into_iter().chain(["--jwt-rules", rules.to_str().unwrap()]).map(ToOwned::to_owned).collect()
@@ -124,7 +124,7 @@ async fn jwks(State((_, shared)): All) -> Response {
     }
 }
 
-/// GitHub's: the address has a query of its own already, and the answer is `{"value": TOKEN}`.
+/// GitHub's: the URL already has a query, and the answer is `{"value": TOKEN}`.
 async fn token(State((issuer, shared)): All, uri: Uri, headers: HeaderMap) -> Response {
     let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let asked = reqwest::Url::parse(&format!("{issuer}{uri}")).unwrap();

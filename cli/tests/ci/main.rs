@@ -1,4 +1,5 @@
-//! What `deploy/ci` has for CI systems, run as it stands: real jobs' shell, a real farm, tokens as GitHub and GitLab sign them.
+//! The files for CI systems in `deploy/ci`, run unchanged: real shells of jobs, a real farm, tokens signed as by GitHub
+//! and GitLab.
 
 #![allow(clippy::unwrap_used)]
 
@@ -43,7 +44,7 @@ files = ["out"]
 kind = "archive"
 "#;
 
-/// A farm that takes the tokens of an issuer, by the rules that stand in `deploy/ci`.
+/// A farm that accepts the tokens of an issuer, with the rules in `deploy/ci`.
 struct Farm {
     issuer: Issuer,
     guarded: Guarded,
@@ -77,7 +78,7 @@ impl Farm {
             .variable("ACTIONS_ID_TOKEN_REQUEST_TOKEN", REQUEST_TOKEN)
     }
 
-    /// What a command lists to somebody of a tenant.
+    /// What a command lists for a user of a tenant.
     fn listed(&self, tenant: &str, what: &str) -> Vec<Value> {
         let dir = self.guarded.dir();
         let made = certificate(&dir, "looks", &["--role", "builder", "--tenant", tenant]);
@@ -86,7 +87,7 @@ impl Farm {
     }
 }
 
-/// What GitHub says of a job in a repository of the organisation with this number.
+/// GitHub's claims about a job in a repository of the organisation with this number.
 fn github(owner: &str, reference: &str, protected: bool, event: &str) -> Value {
     json!({
         "sub": format!("repo:acme/shop:ref:{reference}"), "repository": "acme/shop", "repository_owner": "acme",
@@ -121,12 +122,12 @@ fn a_job_on_github_builds_by_the_token_that_github_signs_and_gives_the_ids_of_it
     assert!(done.ran.out.contains(&format!("artifact {id}")), "expected the log of a build: {}", done.ran.out);
     let unpacked = real::unpack(&source.path().join("made here"));
     assert_eq!(std::fs::read_to_string(real::find(unpacked.path(), "out").unwrap()).unwrap(), "pushed\n");
-    // Neither token nor authority stays behind on a runner that others use next.
+    // Neither token nor authority stays on a runner that others use next.
     let left: Vec<_> =
         std::fs::read_dir(job.temporary.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["kiln-bin"]);
 
-    // A pull request of a branch, told as JSON; further arguments come one a line.
+    // A pull request from a branch, described as JSON; further arguments are passed one per line.
     farm.issuer.jobs(github("4242", "refs/pull/7/merge", false, "pull_request"), 300);
     let again = job.input("progress", "json").input("arguments", "--no-cache\n\n--priority\n3\n");
     let done = success(again.run());
@@ -165,14 +166,14 @@ fn a_job_on_github_fails_as_its_build_does_and_says_why_it_cannot_begin() {
     let of_a_fork = job().variable("ACTIONS_ID_TOKEN_REQUEST_URL", "");
     told(of_a_fork, 2, "which pull requests of forks never have");
     told(job().input("audience", "https://other.example"), 2, "not for `https://farm.example`");
-    // Somebody else's organisation, whatever it is called.
+    // Another organisation, even one of the same name.
     farm.issuer.jobs(github("666", "refs/heads/main", true, "push"), 300);
     told(job(), 2, "no rule of this farm");
     assert!(
         farm.guarded.farm.log("coordinator").contains("repo:acme/shop:ref:refs/heads/main"),
         "expected the log to say who"
     );
-    // A token that `kiln farm token` made does as well.
+    // A token from `kiln farm token` works as well.
     let token = farm.guarded.make(&["token", "ci", "--role", "builder", "--tenant", "acme"]);
     until("the coordinator to know the token", || {
         let done = job().input("audience", "").input("token", &token).run();
@@ -189,12 +190,12 @@ fn a_build_outlives_the_token_that_its_job_began_with() {
     let done = success(farm.job(source.path()).variable("KILN_TOKEN_EVERY", "1").run());
     assert!(!done.outputs["artifacts"].is_empty());
     assert!(farm.issuer.given() > 8, "expected a new token each second, found {}", farm.issuer.given());
-    // One that nobody replaces ends what it began.
+    // Without renewal, the command fails when its token expires.
     let job = farm.job(source.path()).input("token", &farm.issuer.sign(AUDIENCE)).input("arguments", "--no-cache");
     refused(&job.run().ran, 2, "has expired");
 }
 
-/// What GitLab says of a job.
+/// GitLab's claims about a job.
 fn of_gitlab(path: &str, protected: bool) -> Value {
     json!({
         "sub": format!("project_path:{path}:ref_type:branch:ref:main"), "namespace_id": "72", "namespace_path": "acme/web",
@@ -205,12 +206,12 @@ fn of_gitlab(path: &str, protected: bool) -> Value {
     })
 }
 
-/// A project on GitLab, and a farm that takes the tokens of its jobs.
+/// A project on GitLab, and a farm that accepts the tokens of its jobs.
 struct OnGitLab {
     farm: Farm,
-    /// With a directory in it that is the project: the definition has one beside it.
+    /// Contains the project's directory: the definition is next to it.
     dir: tempfile::TempDir,
-    /// Jobs so far: each has an id of its own.
+    /// Jobs so far: each has its own id.
     jobs: std::cell::Cell<u32>,
 }
 
@@ -291,7 +292,7 @@ fn a_job_that_is_cancelled_cancels_its_build() {
     let status = |farm: &Farm| Some(farm.listed("acme", "builds").first()?["status"].as_str().unwrap().to_owned());
     let runs = |farm: &Farm| until("the build to run", || status(farm).filter(|status| status == "running"));
     let ends = |farm: &Farm| until("the build to be cancelled", || status(farm).filter(|status| status == "cancelled"));
-    // GitHub's runner signals the shell, and nothing else.
+    // GitHub's runner signals only the shell.
     let farm = Farm::start("github/rules.toml");
     farm.issuer.jobs(acme(), 300);
     let source = project(&[("kiln.toml", WAITS)]);
@@ -303,7 +304,7 @@ fn a_job_that_is_cancelled_cancels_its_build() {
     ends(&farm);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{output:?}");
-    // GitLab's ends all of it, and runs what is to be done afterwards.
+    // GitLab's runner ends all processes, and then runs `after_script`.
     for shell in ["bash", "sh"] {
         let on = OnGitLab::start(WAITS);
         on.farm.issuer.jobs(of_gitlab("acme/shop", true), 300);
@@ -333,7 +334,7 @@ fn keys_come_by_their_address_also_when_the_provider_was_away_and_rules_change_a
     until("the keys to be fetched", || (look().code == 0).then_some(()));
     std::fs::write(&rules, "[[rule]]\nwhen = { repository = \"acme/other\" }\nroles = [\"builder\"]\n").unwrap();
     until("the new rules to hold", || look().err.contains("no rule of this farm").then_some(()));
-    // What is none changes nothing.
+    // An invalid value changes nothing.
     std::fs::write(&rules, "[[rule]]\n").unwrap();
     until("the fault to be told", || {
         farm.guarded.farm.log("coordinator").contains("the new version cannot be used").then_some(())
@@ -343,7 +344,7 @@ fn keys_come_by_their_address_also_when_the_provider_was_away_and_rules_change_a
     refused(&ran, 2, "--jwks");
 }
 
-/// That an object has no other names than these.
+/// Asserts that an object has only these names.
 #[track_caller]
 fn only(value: &Value, known: &[&str]) {
     for name in names(value) {

@@ -1,4 +1,4 @@
-//! The objects for Kubernetes: against its schemas, against each other, and against the programs that they start.
+//! The Kubernetes objects, checked against schemas, against each other, and against the programs that they start.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,8 @@ use crate::real::guarded::{Guarded, local};
 use crate::real::{Lasting, until};
 use crate::{deploy, http, printed};
 
-/// What Kustomize makes of a directory, checked against Kubernetes' own schemas; the objects. None, said aloud, where a tool is missing.
+/// The objects that Kustomize makes of a directory, checked against Kubernetes' schemas. `None`, with a message, if a
+/// tool is missing.
 fn rendered(name: &str) -> Option<Vec<serde_json::Value>> {
     const TOOLS: &str = "/opt/kiln-test-tools/bin";
     let made = printed("kubectl", &["kustomize", deploy().join("kubernetes").join(name).to_str().unwrap()])?;
@@ -14,9 +15,10 @@ fn rendered(name: &str) -> Option<Vec<serde_json::Value>> {
     let file = dir.path().join(format!("{name}.yaml"));
     std::fs::write(&file, made).unwrap();
     let file = file.to_str().unwrap();
-    // `strict`: a field that Kubernetes does not know is an error. 1.33 is the first version with all that the base uses switched on.
+    // `strict`: an unknown field is an error. 1.33 is the first version in which everything that the base uses is
+    // enabled.
     let arguments = ["--strict", "--kubernetes-version", "1.33", file];
-    // Kubernetes itself has no schemas of what its operators add.
+    // Kubernetes' schemas do not include its operators' objects.
     if !["keda", "prometheus-operator"].contains(&name) {
         printed(&format!("{TOOLS}/kubernetes-validate"), &arguments)?;
     }
@@ -29,7 +31,7 @@ fn named<'a>(objects: &'a [serde_json::Value], kind: &str, name: &str) -> &'a se
     objects.iter().find(fits).unwrap_or_else(|| panic!("expected a {kind} `{name}`"))
 }
 
-/// That a pod's probes and scrapers ask a port by which its program serves metrics and health.
+/// Asserts that a pod's probes and scrapers use the port on which its program serves metrics and health.
 fn watched(name: &str, template: &serde_json::Value) {
     let container = &template["spec"]["containers"][0];
     let port = container["ports"].as_array().unwrap().iter().find(|port| port["name"] == "metrics").unwrap();
@@ -44,14 +46,14 @@ fn watched(name: &str, template: &serde_json::Value) {
     }
 }
 
-/// What follows this option in a container's arguments.
+/// The value of this option in a container's arguments.
 fn argument<'a>(container: &'a serde_json::Value, option: &str) -> &'a str {
     let arguments = container["args"].as_array().unwrap();
     let at = arguments.iter().position(|argument| argument == option).unwrap_or_else(|| panic!("expected `{option}`"));
     arguments[at + 1].as_str().unwrap()
 }
 
-/// A container's arguments, as this machine can have them.
+/// A container's arguments, adapted to this machine.
 fn arguments(container: &serde_json::Value, replaced: &BTreeMap<&str, &str>) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     for word in container["args"].as_array().unwrap() {
@@ -69,7 +71,7 @@ fn probes_are_answered_by_programs_with_the_arguments_that_stand_in_the_objects(
     let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let (coordinator, worker) = (container("kiln-coordinator"), container("kiln-worker-amd64"));
     let (at_coordinator, at_worker) = (port(), port());
-    // `Guarded` gives the farm's directory itself.
+    // `Guarded` provides the farm's directory.
     let mut own = arguments(&coordinator, &[("--metrics-listen", at_coordinator.as_str())].into());
     let farm_dir = own.iter().position(|word| word == "--farm-dir").unwrap();
     own.drain(farm_dir..farm_dir + 2);
@@ -98,7 +100,7 @@ fn webhooks_are_taken_where_the_overlay_has_the_ingress_deliver_them() {
         let mounts = container["volumeMounts"].as_array().unwrap();
         mounts.iter().find(|mount| mount["name"] == name).unwrap()["mountPath"].as_str().unwrap().to_owned()
     };
-    // What the base has is still there.
+    // What the base has is still present.
     assert_eq!(argument(container, "--farm-dir"), mounted("farm"));
     let place = mounted("webhooks");
     let variables = container["env"].as_array().unwrap();
@@ -116,7 +118,7 @@ fn webhooks_are_taken_where_the_overlay_has_the_ingress_deliver_them() {
     let port = &ports.iter().find(|port| port["name"] == "webhooks").unwrap()["containerPort"];
     assert!(text.contains(&format!("listen = \"0.0.0.0:{port}\"")), "expected the container's port {port} in {text}");
 
-    // The coordinator takes the file, with its secrets where the volume has them.
+    // The coordinator accepts the file, with the secrets from the volume.
     let dir = tempfile::tempdir().unwrap();
     for item in items {
         let path = dir.path().join(item["path"].as_str().unwrap());
@@ -211,11 +213,11 @@ fn kubernetes_objects_fit_their_schemas_and_each_other() {
             let target = &scaler["spec"]["scaleTargetRef"];
             assert_eq!((&target["kind"], &target["name"]), (&"StatefulSet".into(), &name.as_str().into()), "{form}");
             assert_eq!(scaler["metadata"]["namespace"], "kiln", "{form}");
-            // Scaled by the pool's own instruction set: the two files of a form differ in nothing else.
+            // Scaled by the pool's instruction set: the two files of a variant differ in nothing else.
             assert!(scaler.to_string().contains(isa), "expected {form} to look at `{isa}`: {scaler}");
         }
     }
-    // Kubernetes has no schema of KEDA's objects: what its prometheus trigger requires is looked for here.
+    // Kubernetes has no schema of KEDA's objects: the fields that its prometheus trigger requires are checked here.
     for object in rendered("keda").unwrap_or_default() {
         let trigger = &object["spec"]["triggers"][0];
         assert_eq!(trigger["type"], "prometheus");

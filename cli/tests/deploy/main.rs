@@ -1,4 +1,4 @@
-//! What a platform team copies from `deploy/`, run as its pages say.
+//! The files that a platform team copies from `deploy/`, run as its pages say.
 
 #![allow(clippy::unwrap_used)]
 
@@ -34,7 +34,7 @@ fn deploy() -> PathBuf {
     root().join("deploy")
 }
 
-/// What a command prints, which must be a success. None, said aloud, where it is not installed.
+/// The output of a command, which must succeed. `None`, with a message, if it is not installed.
 #[track_caller]
 fn printed(program: &str, arguments: &[&str]) -> Option<String> {
     let output = match Command::new(program).args(arguments).stdin(Stdio::null()).output() {
@@ -49,14 +49,15 @@ fn printed(program: &str, arguments: &[&str]) -> Option<String> {
     Some(format!("{out}{err}"))
 }
 
-/// The commands of a page: its first block of shell commands that has these words.
+/// The commands of a page: its first block of shell commands that contains these words.
 fn block(page: &str, words: &str) -> String {
     let text = std::fs::read_to_string(deploy().join(page)).unwrap();
     let mut blocks = text.split("```sh\n").skip(1).map(|rest| rest.split_once("\n```").unwrap().0);
     blocks.find(|block| block.contains(words)).expect("expected the page to have such a block").to_owned()
 }
 
-/// A tar of a small Debian with Redis, a registry and what the images need besides, made once for all runs. None, said aloud, where it cannot be made.
+/// A tar of a small Debian with Redis, a registry and the other requirements of the images, made once for all runs.
+/// `None`, with a message, if it cannot be made.
 fn base() -> Option<PathBuf> {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("deploy-base-2.tar");
     if !place.exists() {
@@ -69,7 +70,7 @@ fn base() -> Option<PathBuf> {
     Some(place)
 }
 
-/// The farm of a page, taken down with its test.
+/// The farm of a page, stopped at the end of its test.
 struct Composed<'a> {
     docker: &'a Docker,
     name: String,
@@ -98,7 +99,7 @@ impl Drop for Composed<'_> {
     }
 }
 
-/// Binaries without what only a debugger reads: an image of them is made in seconds.
+/// Binaries without debug information: an image of them is made in seconds.
 fn stripped(to: &Path) -> Option<()> {
     let built = Path::new(env!("CARGO_BIN_EXE_kiln")).parent().unwrap();
     for name in ["kiln", "kiln-coordinator", "kiln-worker"] {
@@ -124,7 +125,7 @@ fn compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its
     if stripped(dir.path()).is_none() {
         return;
     }
-    // The registry of Debian, as an image of its own; Debian's configuration lets nobody in before somebody has a password.
+    // Debian's registry, as its own image; Debian's configuration admits nobody before a password exists.
     let dockerfile = "FROM kiln-base:local\nCOPY registry.yml /\nCMD docker-registry serve /registry.yml\n";
     let settings =
         "version: 0.1\nstorage: {filesystem: {rootdirectory: /var/lib/docker-registry}}\nhttp: {addr: ':5000'}\n";
@@ -160,13 +161,13 @@ fn compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its
     assert!(ran.out.ends_with("hello from the farm\nhello\n"), "expected what came back in the image: {}", ran.out);
     pushed_images_are_bases_of_others(&registry, &farm_url, dir.path());
     assert_eq!(http::get(&format!("127.0.0.1:{metrics_port}"), "/readyz").0, 200);
-    // The worker has no rights that an action could get hold of.
+    // The worker has no rights that an action could acquire.
     let worker = format!("{}_worker_1", farm.name);
     let status = docker.well(&["exec", &worker, "sh", "-c", "cat /proc/1/status"]);
     for line in ["Uid:\t10001\t10001\t10001\t10001", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"] {
         assert!(status.contains(line), "expected `{line}` of the worker's process, found:\n{status}");
     }
-    // Nor a way to Redis, which would take results from anybody.
+    // Nor access to Redis, which would accept results from anybody.
     let finds = |name: &str| docker.run(&["exec", &worker, "getent", "hosts", name]).code == 0;
     assert!(
         finds("coordinator") && !finds("redis") && !finds("registry"),
@@ -174,7 +175,7 @@ fn compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its
     );
 }
 
-/// An image on top of the one that the page pushed: the coordinator reads it by the registry's own name.
+/// An image on top of the one that the page pushed: the coordinator reads it under the registry's own name.
 fn pushed_images_are_bases_of_others(registry: &str, farm: &str, dir: &Path) {
     let above = r#"
 name = "above"
@@ -249,7 +250,7 @@ fn images_trust_the_authorities_they_are_given_and_have_git_for_webhooks() {
         assert!(found.contains(ca.trim()), "expected the authority among those of `{target}`");
         assert!(found.contains(says) && found.ends_with("10001\n"), "{target}: {}", &found[found.len() - 100..]);
     }
-    // What the test's base has, the image installs where nobody says otherwise.
+    // The image itself installs what this test's base already contains.
     let text = std::fs::read_to_string(&file).unwrap();
     let coordinator = text.split("AS coordinator-base").nth(1).unwrap().split("FROM ").next().unwrap();
     assert!(coordinator.contains("ARG PACKAGES=\"ca-certificates git\""), "expected git, which webhooks need");
@@ -258,10 +259,11 @@ fn images_trust_the_authorities_they_are_given_and_have_git_for_webhooks() {
 #[test]
 fn units_are_sound_and_no_more_exposed_than_they_say() {
     let dir = tempfile::tempdir().unwrap();
-    // Of the coordinator everything is taken away; a worker's actions inherit what would be, and `kiln-worker.service` says what that leaves.
+    // The coordinator loses all privileges; a worker's actions inherit its restrictions, and `kiln-worker.service`
+    // explains what remains.
     for (unit, most) in [("kiln-coordinator", 15), ("kiln-worker", 76)] {
         let text = std::fs::read_to_string(deploy().join("systemd").join(format!("{unit}.service"))).unwrap();
-        // The program need not be installed where this runs.
+        // The program need not be installed on this machine.
         let text = text.replace(&format!("/usr/local/bin/{unit} "), "/bin/true ");
         let file = dir.path().join(format!("{unit}.service"));
         std::fs::write(&file, text).unwrap();

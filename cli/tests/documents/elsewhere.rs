@@ -1,11 +1,11 @@
 //! Commands of pages that cannot run in a scratch directory, each with the test that covers it.
 //!
-//! Those of Kiln's own programs and of cargo are still parsed: they run with `--help` after all their flags.
+//! Commands of Kiln's own programs and of cargo are still parsed: they run with `--help` after all their flags.
 
-/// Nothing but the flags is checked: the command takes minutes, and is a measurement.
+/// Only the flags are checked: the command takes minutes, and is a measurement.
 pub const PARSED: &str = "";
 
-/// A page, its command as the shell has it after expansion, and the test.
+/// A page, its command after expansion by the shell, and the test.
 pub type Elsewhere = (&'static str, &'static str, &'static str);
 
 pub const ELSEWHERE: &[Elsewhere] = &[
@@ -120,7 +120,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     ("benches/README.md", "kiln-bench crowd --tls", "a_crowd_is_all_there_and_sees_every_line"),
 ];
 
-/// Blocks that a test of their own runs whole: a page, words of the block, and the test.
+/// Blocks that their own tests run completely: a page, words of the block, and the test.
 pub const BLOCKS: &[Elsewhere] = &[(
     "deploy/compose.md",
     "docker-compose up",

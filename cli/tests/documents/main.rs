@@ -1,7 +1,7 @@
-//! Every command of every page runs, as it stands there, with the real programs in a scratch directory.
+//! Every command of every page runs unchanged, with the real programs, in a scratch directory.
 //!
-//! `page` finds the commands, `world` is where they run, and `elsewhere` lists those that cannot run there, each with the test that
-//! covers it. A command that is neither run nor listed fails.
+//! `page` finds the commands, `world` is where they run, and `elsewhere` lists those that cannot run there, each with
+//! the test that covers it. A command that is neither run nor listed fails.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,7 @@ use real::{cannot_run, write};
 use redis::Redis;
 use world::World;
 
-/// What pages call the example: a program whose dependencies are fetched and compiled in steps of their own.
+/// The example project of the pages: a program whose dependencies are fetched and compiled in separate steps.
 const GREET: &str = r#"
 name = "greet"
 version = "1.4.2"
@@ -57,7 +57,7 @@ from = "compile"
 files = ["out"]
 "#;
 
-/// Pages, each with what its sections need before their commands: a heading, and commands in a page's words.
+/// Pages, each with what its sections need before their commands: a heading, and commands as a page writes them.
 const PAGES: &[(&str, &[(&str, &str)])] = &[
     ("CONTRIBUTING.md", &[]),
     ("README.md", &[("A first build and a second", "cd cli/examples/rust")]),
@@ -105,7 +105,7 @@ fn toml(page: &str, heading: &str) -> String {
     block.split_once("\n```").unwrap().0.to_owned()
 }
 
-/// Runs all sections of a page, each in a world of its own.
+/// Runs all sections of a page, each in its own world.
 #[track_caller]
 fn run(name: &'static str) {
     let (page, before) = PAGES.iter().find(|(page, _)| *page == name).unwrap();

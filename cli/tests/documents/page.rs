@@ -1,4 +1,4 @@
-//! The shell commands of a page: its fenced blocks, by the heading that they are under.
+//! The shell commands of a page: its fenced blocks, grouped by heading.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ pub struct Section {
 pub struct Block {
     /// Its commands as a script.
     pub script: String,
-    /// Of a recorded session, what was printed.
+    /// For a recorded session, its output.
     pub printed: String,
 }
 
@@ -35,7 +35,7 @@ pub fn all() -> Vec<String> {
 fn find(dir: &Path, pages: &mut Vec<String>) {
     for entry in std::fs::read_dir(dir).unwrap().flatten() {
         let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-        // Examples are other projects; what tools make is not ours.
+        // Examples are separate projects, and generated files are not ours.
         let is_ours =
             !name.starts_with('.') && !["target", "examples", "node_modules", "kiln-out"].contains(&name.as_str());
         if is_ours && entry.file_type().unwrap().is_dir() {
@@ -68,7 +68,8 @@ fn read(text: &str) -> Vec<Section> {
     sections
 }
 
-/// A block of shell commands. A program that a page leaves in the background is in the foreground: here it returns once it is ready.
+/// A block of shell commands. A program that a page runs in the background runs in the foreground here, and returns
+/// once it is ready.
 fn block(language: &str, body: &[&str]) -> Option<Block> {
     let (commands, printed): (Vec<&str>, Vec<&str>) = match language {
         "sh" | "bash" | "shell" => (body.to_vec(), Vec::new()),

@@ -1,7 +1,7 @@
-//! A scratch directory in which a page's commands run as they stand: its absolute paths, names of hosts and ports lead there.
+//! A scratch directory in which a page's commands run unchanged: its absolute paths, host names and ports lead there.
 //!
-//! `PATH` has the programs that this file names and no others, so a command of a page runs here, is listed as covered elsewhere, or
-//! fails.
+//! `PATH` has only the programs that this file names, so a command of a page runs here, is listed as covered elsewhere,
+//! or fails.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::elsewhere::{ELSEWHERE, PARSED};
 use super::page::{self, Block};
 use super::real::{self, Ran};
 
-/// Programs of the machine that pages may call.
+/// Programs of the machine that pages may use.
 const TOOLS: [&str; 17] = [
     "bash", "sh", "cat", "chmod", "cp", "cut", "grep", "head", "install", "ls", "mkdir", "mktemp", "rm", "sed",
     "sleep", "tr", "true",
@@ -19,18 +19,18 @@ const TOOLS: [&str; 17] = [
 /// What coordinators and workers find; a worker that finds more asks each tool for its version.
 const SERVED: [&str; 3] = ["git", "pasta", "sh"];
 const OWN: [&str; 4] = ["kiln", "kiln-coordinator", "kiln-worker", "kiln-bench"];
-/// Places of pages that lie in the scratch directory.
+/// Paths in pages that lie in the scratch directory.
 const PLACES: [&str; 5] = ["/etc/", "/srv/", "/tmp/", "/usr/local/bin", "/var/lib/"];
 
 pub struct World {
     dir: tempfile::TempDir,
     page: &'static str,
-    /// In a page's words, and here.
+    /// Text in a page, and its replacement here.
     names: Vec<(String, String)>,
     _caretaker: Child,
 }
 
-/// Ends what a page left running, also where the test is killed: its standard input ends with the test.
+/// Ends what a page left running, even if the test is killed: its standard input ends with the test.
 const CARE: &str = r#"cat >/dev/null; for file in "$1"/pids/*; do kill -9 "$(cat "$file")"; done"#;
 
 impl Drop for World {
@@ -70,12 +70,12 @@ impl World {
         self.dir.path().join(name)
     }
 
-    /// Where commands run: what the repository has that pages name.
+    /// Where commands run: contains the files of the repository that pages name.
     pub fn repository(&self) -> PathBuf {
         self.path("repository")
     }
 
-    /// A page's words with the places of this world.
+    /// A page's text with the paths of this world.
     pub fn placed(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for (from, to) in &self.names {
@@ -128,7 +128,7 @@ impl World {
         }
     }
 
-    /// A program of this world: what is listed as covered elsewhere is noted and no more, and a function has the rest.
+    /// A program of this world: commands listed as covered elsewhere are only recorded; a function handles the rest.
     fn program(&self, name: &str, real: &str, function: &str) {
         let (world, repository) = (self.dir.path().display(), page::root().display().to_string());
         let tools = real::tools_cache().display().to_string();
@@ -141,7 +141,7 @@ impl World {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// Runs blocks one after the other, in one shell.
+    /// Runs blocks in sequence, in one shell.
     #[track_caller]
     pub fn run(&self, before: &str, blocks: &[Block]) -> Ran {
         let scripts: String = blocks.iter().map(|block| format!("{}\n", block.script)).collect();
@@ -164,7 +164,7 @@ impl World {
         ran
     }
 
-    /// The listed commands that this page had, in its own words.
+    /// The listed commands that this page contains, as it writes them.
     pub fn met(&self) -> Vec<&'static str> {
         let met = std::fs::read_to_string(self.path("met")).unwrap();
         let listed = ELSEWHERE.iter().filter(|(page, ..)| *page == self.page);
@@ -189,7 +189,7 @@ fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH").unwrap()).map(|dir| dir.join(name)).find(|path| path.exists())
 }
 
-/// That the tests which the table names are there.
+/// Asserts that the tests which the table names exist.
 pub fn check_table() {
     let mut tests = String::new();
     for dir in ["benches/tests", "cli/tests", "coordinator/tests", "worker/tests"] {
@@ -215,7 +215,8 @@ fn sources(dir: &Path, all: &mut String) {
     }
 }
 
-/// What the programs of a world share. A server's program returns once it is ready; another with the same state takes its place.
+/// Shared by the programs of a world. A server's program returns once it is ready; another one with the same state
+/// replaces it.
 const SHIM: &str = r#"
 PATH=/usr/local/bin:/usr/bin:/bin
 line="$NAME $*"

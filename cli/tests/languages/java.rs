@@ -1,4 +1,4 @@
-//! Java programs that need jars, built and run. The registry is what Debian has installed.
+//! Java programs that need jars, built and run. The registry consists of Debian's packages.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ const LIBRARY: &str = "package words;\npublic final class Words {\n    public st
 const PROGRAM: &str = "package app;\npublic final class App {\n    public static void main(String[] arguments) {\n        \
                        System.out.println(words.Words.of(\"hello\"));\n    }\n}\n";
 
-/// Files that have Maven fetch from Debian's packages.
+/// Files that make Maven fetch from Debian's packages.
 const DEBIAN: [(&str, &str); 2] = [(".mvn/maven.config", "-s\n.mvn/settings.xml\n"), (".mvn/settings.xml", SETTINGS)];
 
-/// Has Maven fetch from Debian's packages in this project.
+/// Makes Maven fetch from Debian's packages in this project.
 pub fn use_debian(dir: &Path) {
     for (path, text) in DEBIAN {
         write(dir, path, text);
@@ -25,7 +25,7 @@ fn pom(inner: &str) -> String {
     format!("<project><modelVersion>4.0.0</modelVersion>{inner}</project>")
 }
 
-/// Builds twice without a cache; the two must be the same bytes.
+/// Builds twice without a cache; both results must have the same bytes.
 fn built(files: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = project(files);
     let farm = Farm::shared();

@@ -1,4 +1,4 @@
-//! One member of a workspace, built and run: it is handed over with what it needs, and no other member is.
+//! One member of a workspace, built and run: the artifact contains what it needs, and no other member.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ fn built(files: &[(&str, &str)], member: &str) -> (tempfile::TempDir, PathBuf) {
     (dir, at)
 }
 
-/// Every path in a directory, from there.
+/// Every path in a directory, relative to it.
 fn paths(root: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut open = vec![root.to_owned()];
@@ -39,7 +39,7 @@ fn assert_without(root: &Path, words: &[&str]) {
     }
 }
 
-/// The member needs one version of a package, what it needs another, and the other member a third. The root's `build`
+/// The member needs one version of a package, its dependency another, and the other member a third. The root's `build`
 /// and the other member's fail.
 fn node(workspace: &str, range: &str) -> Vec<(&'static str, String)> {
     let manifest = |text: String| text.replace("WORKSPACE", workspace).replace("RANGE", range);
@@ -126,7 +126,7 @@ fn a_member_of_a_pnpm_workspace_runs_where_it_is_unpacked() {
     node_member("", "workspace:*", &[("pnpm-lock.yaml", &lock), workspace]);
 }
 
-/// What the three versions are known by.
+/// How the three versions are recognised.
 const MS: [&str; 3] = [
     "sha512-Tpp60P6IUJDTuOq/5Z8cdskzJujfwqfOTkrwIwj7IRISpnkJnT6SyJ4PCPnGMoFjC9ddhal5KVIYtAt97ix05A==",
     "sha512-sGkPx+VjMtmA6MX27oA4FBFELFCZZ4S4XqeGOXCv68tT+jb3vk/RyaKWP0PTKyWtmLSM0b+adUTEvbs1PEaH2w==",
@@ -243,7 +243,7 @@ fn a_project_of_gradle_starts_with_the_jars_that_it_needs() {
     runs_alone(&at.join("kiln-out"));
 }
 
-/// A script and two jars are all that is handed over.
+/// The artifact is only a script and two jars.
 fn runs_alone(out: &Path) {
     let script = find(out, "bin/api").expect("a script that starts it");
     assert_eq!(output(script, &[], Path::new("/")), "hello\n");

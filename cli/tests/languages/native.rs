@@ -1,4 +1,4 @@
-//! C, C++, Go and Rust as people have them: nothing is lost, and what is left out or done otherwise is said.
+//! Realistic C, C++, Go and Rust projects: nothing is lost, and what is left out or changed is reported.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -109,7 +109,7 @@ fn a_step_that_looks_for_a_name_is_told_of_the_network() {
     assert!(warnings(&built).contains("`network = true`"), "{}", built.0.out);
 }
 
-/// Serves one file to whoever asks, as long as the test runs.
+/// Serves one file to any client, for the duration of the test.
 fn serve(file: Vec<u8>) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -143,7 +143,7 @@ fn what_cmake_fetches_is_fetched_once_and_compiled_without_the_network() {
     );
     let main = "int dep(void);\nint main(void) { return dep(); }\n";
     let dir = project(&[("CMakeLists.txt", &cmake), ("main.c", main)]);
-    // The server is at the machine's loopback, which steps do not reach otherwise.
+    // The server is on the machine's loopback, which steps otherwise cannot reach.
     let farm = Farm::start(&[]);
     farm.start_worker_with("one", &["--network-isolation", "off"]);
     farm.wait_for_worker("one");

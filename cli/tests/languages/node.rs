@@ -1,10 +1,10 @@
-//! Node projects as people have them, built and run.
+//! Realistic Node projects, built and run.
 
 use std::path::Path;
 
 use super::real::{Farm, commit, output, project, unpack, write};
 
-/// Commands and a linked package stand in for what a registry would have.
+/// Commands and a linked package replace what a registry would provide.
 const SITE: &[(&str, &str)] = &[
     ("index.html", "<p>hello"),
     (
@@ -26,7 +26,7 @@ const SITE: &[(&str, &str)] = &[
     ("tools/vite/package.json", r#"{"name":"vite","version":"1.0.0","bin":{"vite":"cli.js"}}"#),
 ];
 
-/// A workspace in which one member generates code as it is installed, and another writes into an installed package.
+/// A workspace in which one member generates code when it is installed, and another writes into an installed package.
 const WORKSPACE: &[(&str, &str)] = &[
     ("node_modules/stale/index.js", "throw new Error('an earlier installation')\n"),
     (

@@ -1,5 +1,5 @@
-//! A machine of the other architecture beside the farm: a Debian for arm64 in namespaces and with a network of its own, whose programs
-//! the kernel runs by qemu.
+//! A machine of the other architecture next to the farm: a Debian for arm64 in namespaces and with its own network,
+//! whose programs the kernel runs with qemu.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,11 @@ use std::sync::OnceLock;
 use super::Farm;
 use super::proxy::Proxy;
 
-/// Where the root file system is kept between runs: making it takes minutes.
+/// Where the root file system is kept between runs, because making it takes minutes.
 const CACHE: &str = "/var/cache/kiln-tests";
 const PACKAGES: &str = "gcc,libc6-dev,make";
 
-/// The root file system of a Debian for arm64, or in words why there is none on this machine.
+/// The root file system of a Debian for arm64, or why this machine cannot provide one.
 pub fn root() -> Result<&'static Path, String> {
     static ROOT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     ROOT.get_or_init(make_root).as_deref().map_err(Clone::clone)
@@ -75,7 +75,7 @@ fn build_worker() -> Result<PathBuf, String> {
     Ok(target.join(TARGET).join("debug/kiln-worker"))
 }
 
-/// A worker on that machine. It ends with this.
+/// A worker on that machine. Dropping it ends the worker.
 pub struct Host {
     process: Child,
     netns: String,
@@ -142,7 +142,7 @@ impl Drop for Host {
     }
 }
 
-/// The machine that an ELF file is for, as `linux/…` names it.
+/// The machine that an ELF file is for, in the form `linux/…`.
 pub fn machine(file: &Path) -> &'static str {
     let mut head = [0; 20];
     std::fs::File::open(file).unwrap().read_exact(&mut head).unwrap();
@@ -155,7 +155,7 @@ pub fn machine(file: &Path) -> &'static str {
     }
 }
 
-/// What a program of any architecture prints.
+/// The output of a program of any architecture.
 pub fn says(file: &Path, arguments: &[&str]) -> String {
     let output = match machine(file) {
         "linux/arm64" => {

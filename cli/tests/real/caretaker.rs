@@ -1,13 +1,13 @@
-//! What a test program leaves when it ends, in whatever way, is removed by a process that outlives it.
+//! What a test program leaves, however it ends, is removed by a process that outlives it.
 //!
-//! A farm that all tests of a program share is in a static, which Rust never drops, and a program that is killed drops nothing. So the
-//! directories of farms are in one that a shell watches over: its standard input ends with the program.
+//! A farm that all tests of a program share is in a static, which Rust never drops, and a killed program drops nothing.
+//! So the farms' directories are in one that a shell watches: its standard input ends with the program.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-/// Farms write the ids of their workers into `pids`: those that were killed could not remove their control groups.
+/// Farms write their workers' process ids into `pids`: killed workers could not remove their control groups.
 const CARE: &str = r#"
 cat >/dev/null
 for attempt in $(seq 100); do
@@ -26,7 +26,7 @@ struct Caretaker {
     _shell: Child,
 }
 
-/// A directory for a farm, removed at the latest when this program has ended.
+/// A directory for a farm, removed at the latest after this program ends.
 pub fn directory() -> tempfile::TempDir {
     static CARETAKER: OnceLock<Caretaker> = OnceLock::new();
     let caretaker = CARETAKER.get_or_init(|| {
@@ -41,11 +41,12 @@ fn shell(dir: &Path) -> Child {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new("sh");
     command.args(["-c", CARE, "caretaker"]).arg(dir);
-    // In a group of its own, so that an interrupt from the terminal leaves it alone; nobody waits for the end of its output.
+    // In its own process group, so that an interrupt from the terminal does not reach it; nobody waits for the end of
+    // its output.
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().unwrap()
 }
 
-/// Removes the control groups of processes that were killed.
+/// Removes the control groups of killed processes.
 pub fn remove_groups(pids: &[u32]) {
     for pid in pids {
         let name = format!("kiln-{pid}-*");

@@ -1,4 +1,4 @@
-//! A Docker Engine of a test's own, and a base image made by `mmdebstrap`.
+//! A Docker Engine for one test, and a base image made by `mmdebstrap`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,7 +19,7 @@ pub struct Docker {
 
 impl Drop for Docker {
     fn drop(&mut self) {
-        // Asked and not killed: it takes its containerd along.
+        // Terminated, not killed: it then also stops its containerd.
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         let _ = self.child.wait();
@@ -27,7 +27,7 @@ impl Drop for Docker {
 }
 
 impl Docker {
-    /// None, said aloud, where this machine cannot run one.
+    /// `None`, with a message, if this machine cannot run one.
     pub fn start() -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             cannot_run("`dockerd` needs root");
@@ -46,7 +46,7 @@ impl Docker {
             .arg("--pidfile")
             .arg(at("pid"))
             .args(["--bridge", "none", "--iptables=false", "--ip6tables=false"])
-            // Networks that a test makes are where no other's are.
+            // Networks that a test creates must not overlap with others.
             .arg(format!(
                 "--default-address-pool=base=10.{}.{}.0/20,size=24",
                 128 + std::process::id() / 16 % 64,
@@ -65,7 +65,7 @@ impl Docker {
         Some(docker)
     }
 
-    /// What `DOCKER_HOST` says.
+    /// The value of `DOCKER_HOST`.
     pub fn host(&self) -> String {
         format!("unix://{}", self.dir.path().join("docker.sock").display())
     }
@@ -76,7 +76,7 @@ impl Docker {
         Ran::from(command)
     }
 
-    /// The same, which must be a success; what it printed.
+    /// The same, which must succeed; returns its output.
     #[track_caller]
     pub fn well(&self, arguments: &[&str]) -> String {
         let ran = self.run(arguments);
@@ -85,7 +85,7 @@ impl Docker {
     }
 }
 
-/// An OCI layout of a small Debian with Python, made once for all runs. None, said aloud, where it cannot be made.
+/// An OCI layout of a small Debian with Python, made once for all runs. `None`, with a message, if it cannot be made.
 pub fn python_base() -> Option<&'static Path> {
     static BASE: OnceLock<Option<PathBuf>> = OnceLock::new();
     BASE.get_or_init(make_python_base).as_deref()
@@ -122,7 +122,7 @@ fn make_python_base() -> Option<PathBuf> {
     Some(place)
 }
 
-/// An image whose one layer is this tar.
+/// An image whose only layer is this tar.
 fn write_layout(tar: &Path, to: &Path) {
     std::fs::create_dir_all(to.join("blobs/sha256")).unwrap();
     let packed = to.join("packed");

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// Random numbers that the same seed gives again (SplitMix64).
+/// Random numbers, reproducible from a seed (SplitMix64).
 pub struct Dice(pub u64);
 
 impl Dice {
@@ -21,7 +21,7 @@ fn run(program: &str, arguments: &[&str]) {
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A network namespace with one cable to this machine. Both are gone with the process that holds the namespace.
+/// A network namespace with one cable to this machine. Both disappear with the process that holds the namespace.
 pub struct Link {
     holder: Child,
     cable: String,
@@ -32,7 +32,7 @@ pub struct Link {
 impl Link {
     pub fn new() -> Self {
         let pid = std::process::id();
-        // A network of its own for each test program, out of those that are set aside for measuring.
+        // Each test program has its own network, from the range reserved for benchmarks.
         let (cable, net) = (format!("kc{pid}"), format!("198.18.{}", pid % 250));
         let mut holder = Command::new("unshare");
         let mut holder = holder.args(["--net", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
@@ -58,7 +58,7 @@ impl Link {
         link
     }
 
-    /// What starts a program in the namespace.
+    /// The command that runs a program in the namespace.
     pub fn enter(&self) -> [String; 2] {
         ["nsenter".to_owned(), format!("--net=/proc/{}/ns/net", self.holder.id())]
     }
@@ -70,7 +70,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // The kernel takes its time to remove a namespace; the cable goes at once.
+        // The kernel takes time to remove a namespace; the cable is removed at once.
         let _ = Command::new("ip").args(["link", "del", &self.cable]).status();
         let _ = self.holder.kill();
         let _ = self.holder.wait();
@@ -87,7 +87,7 @@ impl SmallDisk {
         Self(dir.to_owned())
     }
 
-    /// Leaves not a byte free.
+    /// Fills the disk completely.
     pub fn fill(&self) {
         use std::io::Write;
         let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
@@ -105,7 +105,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A clock of one process's own, by libfaketime: it is off by what a file says, from one moment to the next.
+/// The clock of one process, changed by libfaketime: its offset is in a file, which may change at any time.
 pub struct Clock(PathBuf);
 
 impl Clock {
@@ -121,14 +121,14 @@ impl Clock {
         clock
     }
 
-    /// From now on the clock is off by so many seconds.
+    /// Sets the clock's offset in seconds.
     pub fn jump(&self, seconds: i64) {
         let new = self.0.with_extension("new");
         std::fs::write(&new, format!("{seconds:+}\n")).unwrap();
         std::fs::rename(new, &self.0).unwrap();
     }
 
-    /// Variables of the process that has it.
+    /// Environment variables for the process that uses it.
     pub fn variables(&self) -> [(&str, &str); 4] {
         let file = self.0.to_str().unwrap();
         [

@@ -1,10 +1,10 @@
-//! A farm that asks who calls, and what `kiln farm` makes for it.
+//! A farm that authenticates its callers, and the files that `kiln farm` makes for it.
 
 use std::path::{Path, PathBuf};
 
 use super::{Farm, Ran};
 
-/// A farm with TLS, its directory, and what `kiln farm` makes there.
+/// A farm with TLS, its directory, and the files that `kiln farm` makes there.
 pub struct Guarded {
     pub farm: Farm,
     pub join: String,
@@ -67,7 +67,7 @@ impl Guarded {
         self.farm.wait_for_worker(name);
     }
 
-    /// `kiln` as somebody else than the harness.
+    /// `kiln` as a user other than the harness.
     pub fn as_other(&self, access: Vec<(String, String)>, arguments: &[&str]) -> std::process::Command {
         let mut command = self.farm.command(arguments);
         command.env_remove("KILN_CERT").env_remove("KILN_KEY").envs(access);
@@ -79,7 +79,7 @@ impl Guarded {
     }
 }
 
-/// A certificate for somebody, who may have got one before.
+/// A certificate for a name that may already have one.
 pub fn certificate(farm_dir: &Path, name: &str, more: &[&str]) -> PathBuf {
     let output = farm_dir.join("people");
     if output.join(format!("{name}.key")).exists() {

@@ -19,18 +19,18 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long anything may take before a test says what it waited for.
+/// How long anything may take before a test fails with what it waited for.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// A command that takes longer is ended: a hang is one test's failure and not all tests' end.
+/// A command that takes longer is ended, so that a hang fails one test rather than blocking all.
 const HANGS: Duration = Duration::from_secs(900);
 
-/// Says that a test could not run, or fails where every test must.
+/// Reports that a test could not run, or fails if all tests must run.
 pub fn cannot_run(missing: &str) {
     assert!(std::env::var_os("KILN_TESTS_MUST_RUN").is_none_or(|value| value != "1"), "cannot run: {missing}");
     eprintln!("SKIPPED: {missing}");
 }
 
-/// Looks again and again until there is an answer.
+/// Polls until there is a result.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
@@ -42,7 +42,7 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Among a coordinator's arguments: it asks for its user's token, where it would let in everybody else.
+/// For a coordinator's arguments: it requires its user's token; otherwise it would admit everybody else.
 pub const ASKS: &str = "(asks for its user's token)";
 
 fn kiln() -> Command {
@@ -54,7 +54,7 @@ fn signal(child: &Child, what: nix::sys::signal::Signal) {
     nix::sys::signal::kill(pid, what).unwrap();
 }
 
-/// `kiln`, which the program that is named before it becomes.
+/// `kiln`, executed by the program named before it.
 fn kiln_behind(before: &[&str]) -> Command {
     let words: Vec<&str> = before.iter().copied().chain([env!("CARGO_BIN_EXE_kiln")]).collect();
     let mut command = Command::new(words[0]);
@@ -63,7 +63,8 @@ fn kiln_behind(before: &[&str]) -> Command {
     command
 }
 
-/// Starts a process of the farm on a thread that lives as long as this program: the kernel ends it with that thread.
+/// Starts a process of the farm on a thread that lives as long as this program: the kernel kills it when the thread
+/// ends.
 fn spawn(command: Command) -> Child {
     type Order = (Command, mpsc::Sender<Child>);
     static ORDERS: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
@@ -81,12 +82,12 @@ fn spawn(command: Command) -> Child {
     child.recv().unwrap()
 }
 
-/// Asking every tool for its version takes seconds; what one worker found out serves all tests.
+/// Asking every tool for its version takes seconds; one worker's probe serves all tests.
 pub fn tools_cache() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("tools.json")
 }
 
-/// A coordinator and workers, as processes that end with this one.
+/// A coordinator and workers, as processes that end with this program.
 pub struct Farm {
     pub dir: tempfile::TempDir,
     pub url: String,
@@ -94,11 +95,11 @@ pub struct Farm {
     more: Vec<String>,
     /// Variables of its coordinator.
     variables: Vec<(String, String)>,
-    /// Variables by which `kiln` says who it is.
+    /// Variables with `kiln`'s credentials.
     pub access: Vec<(String, String)>,
     coordinator: Mutex<Child>,
     workers: Mutex<BTreeMap<String, Child>>,
-    /// Of every worker that was ever started.
+    /// The process ids of all workers that were ever started.
     pids: Mutex<Vec<u32>>,
 }
 
@@ -129,16 +130,16 @@ impl Farm {
         Self::with_redis(None, workers)
     }
 
-    /// The same, over a Redis that other coordinators may share.
+    /// The same, with a Redis that other coordinators may share.
     pub fn with_redis(redis: Option<&str>, workers: &[&str]) -> Self {
-        // Farms that share a Redis in these tests are one farm.
+        // Farms that share a Redis in these tests form one farm.
         let key = Path::new(env!("CARGO_TARGET_TMPDIR")).join("farm.key");
         let key = key.to_str().unwrap();
         let more: Vec<&str> = redis.iter().flat_map(|redis| ["--redis", redis, "--farm-key", key]).collect();
         Self::with(&more, workers)
     }
 
-    /// The same, with further arguments for its coordinator.
+    /// The same, with additional arguments for its coordinator.
     pub fn with(more: &[&str], workers: &[&str]) -> Self {
         Self::with_variables(Vec::new(), more, workers)
     }
@@ -155,7 +156,7 @@ impl Farm {
         farm
     }
 
-    /// A coordinator alone, which may not answer yet.
+    /// A coordinator alone, which may not respond yet.
     pub fn bare(
         dir: tempfile::TempDir,
         scheme: &str,
@@ -174,7 +175,7 @@ impl Farm {
         until("the coordinator to answer", || (self.kiln(&["workers", "--json"]).code == 0).then_some(()));
     }
 
-    /// One farm for all tests of this program that leave it as it was.
+    /// One farm for all tests of this program that leave it unchanged.
     pub fn shared() -> &'static Self {
         static FARM: OnceLock<Farm> = OnceLock::new();
         FARM.get_or_init(|| Self::start(&["one", "two"]))
@@ -201,7 +202,7 @@ impl Farm {
         self.start_worker_by(&self.url, name, &[]);
     }
 
-    /// A worker with more arguments.
+    /// A worker with additional arguments.
     pub fn start_worker_with(&self, name: &str, more: &[&str]) {
         self.start_worker_by(&self.url, name, more);
     }
@@ -211,12 +212,12 @@ impl Farm {
         self.start_worker_in(url, name, more, &[]);
     }
 
-    /// A worker that finds these variables.
+    /// A worker with these environment variables.
     pub fn start_worker_in(&self, url: &str, name: &str, more: &[&str], variables: &[(&str, &str)]) {
         self.start_worker_behind(&[], url, name, more, variables);
     }
 
-    /// A worker that another program, such as `nsenter`, becomes after it has done its part.
+    /// A worker that another program, such as `nsenter`, executes after its own setup.
     pub fn start_worker_behind(
         &self,
         before: &[&str],
@@ -267,19 +268,20 @@ impl Farm {
         self.pids.lock().unwrap_or_else(|broken| broken.into_inner()).clone()
     }
 
-    /// Sends a worker a signal, and does not wait for what it does.
+    /// Sends a worker a signal, without waiting for the effect.
     pub fn signal_worker(&self, name: &str, what: nix::sys::signal::Signal) {
         signal(&self.workers.lock().unwrap()[name], what);
     }
 
-    /// Asks a worker to stop, and waits until it has; its exit code.
+    /// Asks a worker to stop and waits for it; returns its exit code.
     pub fn stop_worker(&self, name: &str) -> Option<i32> {
         let mut child = self.workers.lock().unwrap().remove(name).unwrap();
         signal(&child, nix::sys::signal::Signal::SIGTERM);
         child.wait().unwrap().code()
     }
 
-    /// Asks the coordinator to stop and waits until it has; another process then takes its place. The first one's exit code.
+    /// Asks the coordinator to stop, waits for it, and starts another process in its place. Returns the first one's
+    /// exit code.
     pub fn replace_coordinator(&self) -> Option<i32> {
         let mut coordinator = self.coordinator.lock().unwrap();
         signal(&coordinator, nix::sys::signal::Signal::SIGTERM);
@@ -288,7 +290,7 @@ impl Farm {
         code
     }
 
-    /// kill -9 of the coordinator; what follows finds another process in its place.
+    /// kill -9 of the coordinator; afterwards another process takes its place.
     pub fn restart_coordinator(&self) {
         let mut coordinator = self.coordinator.lock().unwrap();
         coordinator.kill().unwrap();
@@ -296,7 +298,7 @@ impl Farm {
         *coordinator = Self::coordinator(self.dir.path(), &self.url, &self.variables, &self.more);
     }
 
-    /// kill -9 of the coordinator, for good.
+    /// kill -9 of the coordinator, without a replacement.
     pub fn kill_coordinator(&self) {
         let mut coordinator = self.coordinator.lock().unwrap();
         coordinator.kill().unwrap();
@@ -308,7 +310,7 @@ impl Farm {
         std::fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap_or_default()
     }
 
-    /// `kiln` with these arguments, aimed at this farm.
+    /// `kiln` with these arguments, connected to this farm.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = kiln();
         command.args(arguments).env("KILN_FARM", &self.url).env("XDG_CACHE_HOME", self.dir.path().join("cache"));
@@ -331,13 +333,13 @@ impl Farm {
         command
     }
 
-    /// A build that goes on while the test does something else.
+    /// A build that continues while the test does something else.
     pub fn start_build(&self, dir: &Path, more: &[&str]) -> Running {
         Running::start(self.build_command(dir, more))
     }
 }
 
-/// What a run left.
+/// The results of a run.
 #[derive(Debug)]
 pub struct Ran {
     pub code: i32,
@@ -379,21 +381,21 @@ impl Built {
         self.events().into_iter().filter(|event| event["type"] == kind).collect()
     }
 
-    /// The build, which must be a success.
+    /// The build, which must have succeeded.
     #[track_caller]
     pub fn well(self) -> Self {
         assert_eq!(self.0.code, 0, "expected a success, found\n{}\n{}", self.0.out, self.0.err);
         self
     }
 
-    /// Of each step, whether it was a hit.
+    /// For each step, whether it was a hit.
     pub fn caches(&self) -> BTreeMap<String, String> {
         let of =
             |event: Value| (event["step"].as_str().unwrap().to_owned(), event["cache"].as_str().unwrap().to_owned());
         self.of_type("step_finished").into_iter().map(of).collect()
     }
 
-    /// What all steps printed.
+    /// The output of all steps.
     pub fn log(&self) -> String {
         self.of_type("log").iter().map(|event| event["text"].as_str().unwrap_or_default().to_owned()).collect()
     }
@@ -414,7 +416,7 @@ impl Built {
     }
 }
 
-/// A `kiln build` that runs.
+/// A running `kiln build`.
 pub struct Running {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -428,7 +430,7 @@ impl Running {
         Self { child, lines, seen: Vec::new() }
     }
 
-    /// Waits for an event that fits.
+    /// Waits for a matching event.
     pub fn until(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         for line in self.lines.by_ref() {
             let line = line.unwrap();
@@ -460,7 +462,7 @@ impl Running {
         self.child.wait().unwrap();
     }
 
-    /// The whole build, once it has ended.
+    /// The complete build, once it has ended.
     pub fn end(mut self) -> Built {
         for line in self.lines.by_ref() {
             self.seen.push(line.unwrap());
@@ -510,7 +512,7 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Unpacks the one `.tar.zst` below a directory, after its checksum was compared; where it went.
+/// Unpacks the only `.tar.zst` below a directory after comparing its checksum; returns where.
 pub fn unpack(dir: &Path) -> tempfile::TempDir {
     let archive = find(dir, ".tar.zst").unwrap_or_else(|| panic!("no archive in {}", dir.display()));
     let data = std::fs::read(&archive).unwrap();
@@ -522,7 +524,7 @@ pub fn unpack(dir: &Path) -> tempfile::TempDir {
     to
 }
 
-/// A file below a directory whose name ends so.
+/// A file below a directory whose name ends with this.
 pub fn find(dir: &Path, suffix: &str) -> Option<PathBuf> {
     std::fs::read_dir(dir).ok()?.flatten().find_map(|entry| {
         let path = entry.path();
@@ -533,7 +535,7 @@ pub fn find(dir: &Path, suffix: &str) -> Option<PathBuf> {
     })
 }
 
-/// What a command prints.
+/// The output of a command.
 pub fn output(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str], dir: &Path) -> String {
     let output = Command::new(&program).args(arguments).current_dir(dir).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -541,7 +543,7 @@ pub fn output(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str], dir: &Pa
     text(&output.stdout)
 }
 
-/// Makes a directory a git repository with everything in it committed; the commit's name.
+/// Makes a directory a git repository with all its files committed; returns the commit's name.
 pub fn commit(dir: &Path) -> String {
     if !dir.join(".git").exists() {
         git(dir, &["init", "-q"]);
@@ -555,7 +557,7 @@ pub fn git(dir: &Path, arguments: &[&str]) -> String {
     output("git", arguments, dir)
 }
 
-/// A process that goes on until it is interrupted, and the lines of its standard error.
+/// A process that runs until it is interrupted, and the lines of its standard error.
 pub struct Lasting {
     child: Child,
     lines: Lines<BufReader<std::process::ChildStderr>>,

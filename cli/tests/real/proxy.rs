@@ -1,20 +1,20 @@
-//! A way to a process that counts the bytes which go by, and breaks when it is told to.
+//! A proxy to a process that counts bytes, and breaks connections on request.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-/// Passes connections on to a process, and counts.
+/// Forwards connections to a process, and counts.
 pub struct Proxy {
     pub url: String,
     up: Arc<AtomicU64>,
     down: Arc<AtomicU64>,
-    /// Bytes until the connection that carries them breaks; below 0: none does.
+    /// Bytes until the connection that carries them breaks; negative: none does.
     left: Arc<AtomicI64>,
 }
 
-/// Bytes that went by.
+/// Bytes that were forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Passed {
     /// Towards the process.
@@ -24,12 +24,12 @@ pub struct Passed {
 }
 
 impl Proxy {
-    /// A way to what listens at this URL.
+    /// A proxy to what listens at this URL.
     pub fn to(url: &str) -> Self {
         Self::at("127.0.0.1:0", url)
     }
 
-    /// The same, that begins at an address.
+    /// The same, at a given address.
     pub fn at(address: &str, url: &str) -> Self {
         let target = url.trim_start_matches("http://").to_owned();
         let listener = TcpListener::bind(address).unwrap();
@@ -49,17 +49,17 @@ impl Proxy {
         proxy
     }
 
-    /// The connection by which so many bytes more have gone breaks, and no other after it.
+    /// Breaks the connection that carries the last of this many further bytes, and none after it.
     pub fn break_after(&self, bytes: i64) {
         self.left.store(bytes, Ordering::Relaxed);
     }
 
-    /// Whether a connection is still to break.
+    /// Whether a connection is still due to break.
     pub fn is_to_break(&self) -> bool {
         self.left.load(Ordering::Relaxed) >= 0
     }
 
-    /// What went by since this was asked last.
+    /// Bytes since the last call.
     pub fn passed(&self) -> Passed {
         Passed { up: self.up.swap(0, Ordering::Relaxed), down: self.down.swap(0, Ordering::Relaxed) }
     }

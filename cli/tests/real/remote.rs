@@ -1,4 +1,4 @@
-//! A client of Remote Execution v2, as small as one can be.
+//! A minimal client of Remote Execution v2.
 
 use kiln_proto::channel::Channel;
 use kiln_proto::digest::{Digest, DigestFunction};
@@ -27,13 +27,13 @@ pub async fn caller_with(function: DigestFunction) -> Caller {
     caller_of(&url, function).await
 }
 
-/// A client of a farm of the test's own.
+/// A client of a farm for one test.
 pub async fn caller_of(url: &str, function: DigestFunction) -> Caller {
     let channel = kiln_proto::channel::connect(url, &Default::default()).await.unwrap();
     Caller { function, blobs: Client::new(channel.clone(), "", function), channel }
 }
 
-/// A number that no other action of this run has.
+/// A number that no other action of this run uses.
 pub fn salt() -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);

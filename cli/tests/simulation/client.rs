@@ -1,4 +1,4 @@
-//! Clients that submit builds and follow them through whatever happens, as `kiln build` does.
+//! Clients that submit builds and follow them despite faults, as `kiln build` does.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -21,12 +21,12 @@ use crate::machine::made;
 use crate::network::dial;
 
 const SHA256: DigestFunction = DigestFunction::Sha256;
-/// Pause before something is tried again.
+/// Pause before a retry.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long an answer may take before the connection is taken for broken.
+/// How long a response may take before the connection counts as broken.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// What clients saw, by what they asked for: every result that was ever told for it.
+/// What clients observed: for each request, every result that was ever reported.
 pub type Seen = Arc<Mutex<BTreeMap<String, Vec<String>>>>;
 
 type Attempt<T> = Result<T, Status>;
@@ -44,12 +44,12 @@ fn transfer(error: kiln_proto::transfer::Error) -> Status {
     }
 }
 
-/// What a client does not try again: the farm's own words on what was asked.
+/// Errors that a client does not retry: the farm's own response to the request.
 fn is_final(status: &Status) -> bool {
     matches!(status.code(), Code::InvalidArgument | Code::NotFound | Code::PermissionDenied | Code::Unimplemented)
 }
 
-/// Does something until it is done.
+/// Retries an operation until it succeeds.
 async fn patiently<T>(what: &str, attempt: impl AsyncFn() -> Attempt<T>) -> Result<T, String> {
     loop {
         match tokio::time::timeout(SILENCE * 4, attempt()).await {
@@ -72,7 +72,7 @@ fn tree(files: &[(&str, &str)]) -> (Digest, Vec<(Digest, Blob)>) {
     (root, blobs)
 }
 
-/// How the farm says that workers were lost under an action as often as it may be tried.
+/// The farm's message after workers were lost during each attempt of an action.
 const GAVE_UP: &str = "gave up after";
 
 /// Builds a project of two steps; its artifact must be what they make of its word.
@@ -139,7 +139,7 @@ pub async fn build(name: String, word: String, seen: Seen) -> turmoil::Result {
     Ok(())
 }
 
-/// Executes an action as a Remote Execution client does, again where the answer did not come.
+/// Executes an action as a Remote Execution client does, and retries if there was no response.
 pub async fn execute(word: String, seen: Seen) -> turmoil::Result {
     let (root, mut blobs) = tree(&[("in", &word)]);
     let run = format!("make in out {word}");
@@ -172,7 +172,7 @@ pub async fn execute(word: String, seen: Seen) -> turmoil::Result {
                 let response = reapi::ExecuteResponse::decode(any.value.as_slice())
                     .map_err(|error| Status::internal(error.to_string()))?;
                 let words = response.status.as_ref().map_or("", |status| status.message.as_str());
-                // Crashed under it three times: who asked asks once more.
+                // Three workers crashed while running it: the caller asks once more.
                 if words.starts_with(GAVE_UP) {
                     return Err(Status::unavailable(words));
                 }

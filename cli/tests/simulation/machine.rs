@@ -1,4 +1,4 @@
-//! A worker whose commands take simulated time, and leave what is a function of the command and its inputs.
+//! A worker whose commands take simulated time, and whose outputs are a function of the command and its inputs.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -15,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::network::dial;
 
-/// Longest that a command takes.
+/// Maximum duration of a command.
 const LONGEST_MS: u64 = 9_000;
 
-/// How many commands ran to their ends, of all workers.
+/// How many commands of all workers ran to completion.
 pub type Runs = Arc<Mutex<usize>>;
 
-/// What a command whose text is `run` leaves of what its input `from` holds.
+/// The output of a command whose text is `run`, given what its input `from` contains.
 pub fn made(run: &str, from: &str) -> String {
     format!("{run}({})", from.trim_end())
 }
@@ -33,7 +33,7 @@ struct Commands {
 }
 
 impl Commands {
-    /// From the seed and the command, so that it is as long wherever it runs.
+    /// Derived from the seed and the command, so that it is the same on every worker.
     fn time(&self, run: &str) -> Duration {
         let hash: [u8; 32] = Sha256::new().chain_update(self.seed.to_le_bytes()).chain_update(run).finalize().into();
         let number = u64::from_le_bytes(hash[..8].try_into().unwrap_or_default());
@@ -41,7 +41,7 @@ impl Commands {
     }
 }
 
-/// A file of the input tree, which lies in layers one above the other.
+/// A file of the input tree, which consists of stacked layers.
 fn input(layers: &[PathBuf], name: &str) -> String {
     layers.iter().rev().find_map(|layer| std::fs::read_to_string(layer.join(name)).ok()).unwrap_or_default()
 }

@@ -1,10 +1,11 @@
-//! Coordinator, workers and clients in one process, on a network that breaks: every build and every action ends, ends well once the faults
-//! are over, and never with two results.
+//! Coordinator, workers and clients in one process, on a network with faults: every build and every action ends,
+//! succeeds once the faults are over, and never has two results.
 //!
-//! Real are the coordinator with its services, scheduler and stores (on this machine's disk), the workers' link, leases, inputs and
-//! outputs, and gRPC. Simulated are the network, the time, the hosts' crashes, and the commands. The seed decides the commands' lengths,
-//! the latencies, and all faults and their times; what it does not decide is how long this machine's disk takes, so a run with the same
-//! seed meets the same faults, though not always between the same two messages.
+//! The coordinator with its services, scheduler and stores (on this machine's disk) is real, and so are the workers'
+//! link, leases, inputs and outputs, and gRPC. The network, the time, crashes of hosts, and the commands are simulated.
+//! The seed determines the commands' durations, the latencies, and all faults and their times. It does not determine
+//! how long this machine's disk takes, so a run with the same seed meets the same faults, though not always between the
+//! same two messages.
 //!
 //! `KILN_SIM_SEED=7` runs that seed alone; the long form: `KILN_SIM_SEEDS=300 cargo test -p kiln-cli --test simulation -- --ignored`.
 
@@ -26,23 +27,23 @@ use rand::{Rng, SeedableRng};
 const WORKERS: [&str; 3] = ["one", "two", "three"];
 const BUILDS: usize = 6;
 const ACTIONS: usize = 6;
-/// Until when things break, in simulated time.
+/// When the faults end, in simulated time.
 const STORM: Duration = Duration::from_secs(90);
-/// Until when everything must have ended.
+/// When everything must have ended.
 const END: Duration = Duration::from_secs(600);
 const TICK: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
-    /// A host loses its memory, and is back after a while.
+    /// A host loses its memory, and restarts after a while.
     Crash(&'static str),
-    /// What two hosts send each other is lost.
+    /// Messages between two hosts are lost.
     Partition(&'static str),
-    /// What they send is late.
+    /// Messages between two hosts are late.
     Hold(&'static str),
 }
 
-/// A fault, when it begins and when it is over.
+/// A fault, its begin and its end.
 #[derive(Debug, Clone, Copy)]
 struct Planned {
     fault: Fault,
@@ -50,7 +51,7 @@ struct Planned {
     to: Duration,
 }
 
-/// Faults, one after the other, with calm between them or none.
+/// Faults in sequence, with or without calm between them.
 fn plan(random: &mut StdRng) -> Vec<Planned> {
     let mut plan = Vec::new();
     let mut at = Duration::from_millis(random.random_range(100..4_000));
@@ -62,7 +63,7 @@ fn plan(random: &mut StdRng) -> Vec<Planned> {
             4 | 5 => Fault::Partition(worker),
             _ => Fault::Hold(worker),
         };
-        // From a blink to longer than a lost worker is waited for.
+        // From an instant to longer than the farm waits for a lost worker.
         let lasts = Duration::from_millis(random.random_range(50..25_000));
         plan.push(Planned { fault, from: at, to: at + lasts });
         at += lasts + Duration::from_millis(random.random_range(50..5_000));

@@ -14,13 +14,13 @@ use turmoil::net::{TcpListener, TcpStream};
 pub const COORDINATOR: &str = "coordinator";
 const PORT: u16 = 8980;
 
-/// The way to the coordinator from any host.
+/// Connects to the coordinator from any host.
 pub fn dial() -> Dial {
     let connect = |_| TcpStream::connect((COORDINATOR, PORT));
     Dial::over(format!("http://{COORDINATOR}:{PORT}"), connect)
 }
 
-/// A connection that came in.
+/// An incoming connection.
 pub struct Accepted(TcpStream);
 
 impl Connected for Accepted {
@@ -51,7 +51,7 @@ impl AsyncWrite for Accepted {
     }
 }
 
-/// Whoever comes to this host, the coordinator's.
+/// Accepts connections to this host, the coordinator's.
 pub async fn incoming() -> io::Result<impl Stream<Item = io::Result<Accepted>>> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await?;
     Ok(stream::unfold(listener, async |listener| {

@@ -1,4 +1,4 @@
-//! A farm in memory, whose builds do what a test tells them, and the real `kiln` against it.
+//! A farm in memory, whose builds a test scripts, and the real `kiln` against it.
 
 #![allow(dead_code, clippy::unwrap_used)]
 
@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 pub const F: DigestFunction = DigestFunction::Sha256;
 
-/// What the farm knows. Held by every service.
+/// The farm's state. Shared by all services.
 pub struct State {
     pub blobs: Mutex<HashMap<Digest, Vec<u8>>>,
     pub submitted: Mutex<Vec<v1::SubmitRequest>>,
@@ -32,7 +32,7 @@ pub struct State {
     pub workers: Mutex<Vec<v1::Worker>>,
     pub events: watch::Sender<Vec<v1::Event>>,
     pub cancelled: watch::Sender<u32>,
-    /// Counts how often the streams of events were cut.
+    /// Counts how often event streams were cut.
     pub cut: watch::Sender<u32>,
     /// Counts the calls to Watch, with the offset of the last.
     pub watched: watch::Sender<(u32, u64)>,
@@ -42,7 +42,7 @@ pub struct State {
 pub struct Farm {
     pub url: String,
     pub state: Arc<State>,
-    /// A cache directory of this test's own.
+    /// A cache directory for this test.
     pub cache: tempfile::TempDir,
     server: tokio::task::JoinHandle<()>,
 }
@@ -69,18 +69,18 @@ impl Farm {
         Self { url, state, cache: tempfile::tempdir().unwrap(), server }
     }
 
-    /// The farm vanishes, with its connections.
+    /// The farm disappears, with its connections.
     pub fn stop(&self) {
         self.server.abort();
         self.state.cut.send_modify(|count| *count += 1);
     }
 
-    /// What a build's events are, once one is submitted.
+    /// Sets the events of a build that is submitted later.
     pub fn script(&self, events: Vec<Event>) {
         *self.state.script.lock() = events;
     }
 
-    /// Adds an event to the build that runs.
+    /// Adds an event to the running build.
     pub fn emit(&self, event: Event) {
         self.state.emit(event);
     }
@@ -131,14 +131,14 @@ impl Farm {
         }
     }
 
-    /// `kiln` with these arguments, with this farm.
+    /// `kiln` with these arguments, using this farm.
     pub fn kiln(&self, dir: &Path, arguments: &[&str]) -> Command {
         let mut command = kiln(dir, self.cache.path(), arguments);
         command.env("KILN_FARM", &self.url);
         command
     }
 
-    /// Runs `kiln` to its end.
+    /// Runs `kiln` to completion.
     pub async fn run(&self, dir: &Path, arguments: &[&str]) -> Ran {
         Ran::from(self.kiln(dir, arguments).output().await.unwrap())
     }
@@ -168,7 +168,7 @@ pub fn kiln(dir: &Path, cache: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// What a run left.
+/// The results of a run.
 #[derive(Debug)]
 pub struct Ran {
     pub code: i32,
@@ -187,7 +187,7 @@ impl From<Output> for Ran {
 }
 
 impl Ran {
-    /// Standard output, a JSON object for each line.
+    /// Standard output: one JSON object per line.
     pub fn objects(&self) -> Vec<serde_json::Value> {
         self.out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect()
     }
@@ -197,7 +197,7 @@ impl Ran {
     }
 }
 
-/// A `kiln` that runs, and the lines of its standard output.
+/// A running `kiln`, and the lines of its standard output.
 pub struct Running {
     pub child: Child,
     pub lines: Lines<BufReader<ChildStdout>>,

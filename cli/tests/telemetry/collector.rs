@@ -10,7 +10,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use parking_lot::Mutex;
 use tonic::{Request, Response, Status};
 
-/// A span, and whose it is.
+/// A span, and the service that it belongs to.
 #[derive(Debug, Clone)]
 pub struct Span {
     pub process: String,
@@ -56,14 +56,14 @@ impl Collector {
         Self { url, received, _runtime: runtime }
     }
 
-    /// What a process's environment must say, so that its spans come here soon.
+    /// Environment variables with which a process sends its spans here soon.
     pub fn variables(&self) -> Vec<(String, String)> {
         [("OTEL_EXPORTER_OTLP_ENDPOINT", self.url.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "50")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into()
     }
 
-    /// All that came so far.
+    /// All spans received so far.
     pub fn spans(&self) -> Vec<Span> {
         let mut spans = Vec::new();
         for request in self.received.lock().iter() {

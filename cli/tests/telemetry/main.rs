@@ -1,4 +1,4 @@
-//! Real processes tell a collector, and a log's reader, what they do.
+//! Real processes report what they do to a collector, and in logs.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,7 +22,7 @@ fn farm(collector: &Collector) -> Farm {
     let variables = collector.variables();
     let farm = Farm::with_variables(variables.clone(), &[], &[]);
     let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    // A step waits for this test, at the machine's loopback.
+    // A step waits for this test on the machine's loopback.
     farm.start_worker_in(&farm.url, "one", &["--network-isolation", "off"], &variables);
     farm.wait_for_worker("one");
     farm
@@ -33,7 +33,7 @@ fn traced(mut command: Command, collector: &Collector) -> Command {
     command
 }
 
-/// Two steps, the second of which says and knows what no span may.
+/// Two steps, the second of which prints and contains values that no span may contain.
 fn two_steps() -> tempfile::TempDir {
     project(&[
         ("in.txt", "input"),
@@ -61,7 +61,7 @@ kind = "archive"
     ])
 }
 
-/// The span of this name that `is_it`, once it came.
+/// The span of this name for which `is_it` is true, once it arrived.
 fn wait_for(collector: &Collector, what: &str, is_it: impl Fn(&Span) -> bool) -> Span {
     until(what, || collector.spans().into_iter().find(&is_it))
 }

@@ -1,4 +1,4 @@
-//! What coordinator and worker serve to a scraper, and what the dashboard and the alert rules make of it.
+//! What coordinator and worker serve to a scraper, and how the dashboard and the alert rules evaluate it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::http;
 use crate::real::{Farm, cannot_run, until};
 use crate::two_steps;
 
-/// A farm of one worker that has built something twice, and where its processes are scraped.
+/// A farm of one worker that has built something twice, and the addresses at which its processes are scraped.
 struct Scraped {
     farm: Farm,
     coordinator: String,
@@ -92,7 +92,7 @@ fn expressions(value: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// The metrics that a text names, each with the labels that it selects by.
+/// The metrics in an expression, each with the labels that it selects by.
 fn uses(text: &str) -> Vec<(String, Vec<String>)> {
     let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
     text.match_indices("kiln_")
@@ -110,7 +110,7 @@ fn uses(text: &str) -> Vec<(String, Vec<String>)> {
 fn dashboard_and_alert_rules_use_only_what_is_exported() {
     let scraped = scraped();
     let texts = [&scraped.coordinator, &scraped.worker].map(|address| http::get(address, "/metrics").1);
-    // Every metric has a type, also where it has no samples yet.
+    // Every metric has a type, even if it has no samples yet.
     let mut exported = BTreeSet::new();
     for line in texts.iter().flat_map(|text| text.lines()) {
         let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|line| line.split_once(' ')) else { continue };
@@ -149,7 +149,7 @@ fn dashboard_and_alert_rules_use_only_what_is_exported() {
     assert!(unseen.is_empty(), "expected every metric to be on the dashboard or in a rule; not there: {unseen:?}");
 }
 
-/// What KEDA scales a pool of workers by.
+/// The query by which KEDA scales a pool of workers.
 fn scaled_by(arch: &str) -> String {
     let text = std::fs::read_to_string(deployed(&format!("kubernetes/keda/worker-{arch}.yaml"))).unwrap();
     text.lines().find_map(|line| line.trim().strip_prefix("query: ")).unwrap().to_owned()
@@ -174,7 +174,7 @@ fn a_pool_grows_by_what_waits_and_runs_on_its_own_instruction_set() {
         });
         serde_json::json!({ "interval": "1m", "input_series": series, "promql_expr_test": cases.collect::<Vec<_>>() })
     };
-    // Nothing at all is nothing to do, and not an answer that KEDA could not use.
+    // No samples must mean no work, rather than a result that KEDA cannot use.
     let tests = serde_json::json!({ "rule_files": [], "tests": [expects(&all, [28, 3]), expects(&[], [0, 0])] });
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("scalers.yaml");
@@ -205,7 +205,7 @@ fn prometheus_takes_rules_and_dashboard_and_alerts_when_it_should() {
     let path = dir.path().join("cases.yaml");
     std::fs::write(&path, cases).unwrap();
     promtool(&["test", "rules"], &path);
-    // The dashboard's expressions, as rules that only record.
+    // The dashboard's expressions, as recording rules.
     let dashboard: Value =
         serde_json::from_str(&std::fs::read_to_string(deployed("grafana/dashboard.json")).unwrap()).unwrap();
     let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! A forge on this machine: repositories over git's smart HTTP protocol, and the API for statuses of commits.
+//! A forge on this machine: repositories over git's smart HTTP protocol, and the API for commit statuses.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,10 @@ use serde_json::Value;
 
 use crate::real::until;
 
-/// The token that both git and the API ask for.
+/// The token that both git and the API require.
 pub const TOKEN: &str = "a-token-of-the-forge";
 
-/// A status that the API was told.
+/// A status that the API received.
 #[derive(Debug, Clone)]
 pub struct Told {
     pub path: String,
@@ -31,7 +31,7 @@ pub struct Told {
 struct Shared {
     root: PathBuf,
     told: Arc<Mutex<Vec<Told>>>,
-    /// How many of the next calls of the API fail.
+    /// How many of the next API calls fail.
     fails: Arc<Mutex<VecDeque<StatusCode>>>,
     fetches: Arc<Mutex<usize>>,
 }
@@ -72,7 +72,7 @@ impl Forge {
         Self { url, dir, shared, runtime }
     }
 
-    /// A further repository with these files on `main`; where it lies.
+    /// Another repository with these files on `main`; returns its path.
     pub fn add_repository(&self, name: &str, files: &[(&str, &str)]) -> PathBuf {
         let bare = bare(&self.shared.root, name);
         let work = tempfile::tempdir().unwrap();
@@ -92,7 +92,7 @@ impl Forge {
         self.dir.path().join("work")
     }
 
-    /// Commits these files and pushes them to a branch; the commit.
+    /// Commits these files and pushes them to a branch; returns the commit.
     pub fn push(&self, branch: &str, files: &[(&str, &str)]) -> String {
         let work = self.work();
         for (path, content) in files {
@@ -105,23 +105,23 @@ impl Forge {
         git(&work, &["rev-parse", "HEAD"])
     }
 
-    /// Lets the next calls of the API fail.
+    /// Makes the next API calls fail.
     pub fn fail(&self, codes: &[StatusCode]) {
         self.shared.fails.lock().unwrap().extend(codes);
     }
 
-    /// How often git asked for a pack.
+    /// How often git requested a pack.
     pub fn fetches(&self) -> usize {
         *self.shared.fetches.lock().unwrap()
     }
 
-    /// The statuses of a commit, in the order in which they came.
+    /// The statuses of a commit, in the order in which they arrived.
     pub fn told(&self, commit: &str) -> Vec<Told> {
         let told = self.shared.told.lock().unwrap();
         told.iter().filter(|told| told.path.ends_with(commit)).cloned().collect()
     }
 
-    /// Waits until a commit's status is no more one that others follow.
+    /// Waits until a commit's status is final.
     pub fn ended(&self, commit: &str) -> Told {
         until("the status of the commit to be final", || {
             self.told(commit)
@@ -130,7 +130,7 @@ impl Forge {
         })
     }
 
-    /// Delivers a webhook; the answer's code and words.
+    /// Delivers a webhook; returns the response's code and text.
     pub fn deliver(&self, url: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
         self.runtime.block_on(async {
             let certificate = std::fs::read(self.dir.path().join("tls.pem")).unwrap();

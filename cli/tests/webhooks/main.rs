@@ -1,4 +1,4 @@
-//! Builds on every push: a forge on this machine delivers, a real farm fetches, builds and reports.
+//! Builds on every push: a forge on this machine delivers webhooks; a real farm fetches, builds and reports.
 
 #![allow(clippy::unwrap_used)]
 
@@ -25,7 +25,7 @@ files = ["out"]
 kind = "archive"
 "#;
 
-/// A farm that takes webhooks of a forge.
+/// A farm that accepts a forge's webhooks.
 struct Hooked {
     forge: Forge,
     guarded: Guarded,
@@ -33,12 +33,12 @@ struct Hooked {
 }
 
 impl Hooked {
-    /// `hooks` is the part of the file below what all of them need; `DIR` in it is the directory of the forge.
+    /// `hooks` is the part of the configuration after the common one; `DIR` in it is the forge's directory.
     fn start(hooks: &[(&str, &str)]) -> Self {
         Self::start_with("", hooks)
     }
 
-    /// `listener` is what the file says before that.
+    /// `listener` is the part before that.
     fn start_with(listener: &str, hooks: &[(&str, &str)]) -> Self {
         let forge = Forge::start();
         let dir = forge.dir.path();
@@ -72,7 +72,7 @@ impl Hooked {
         self.forge.deliver(&self.url(name), headers, &body.to_string())
     }
 
-    /// A push as GitHub delivers it, signed by the secret.
+    /// A push as GitHub delivers it, signed with the secret.
     fn github(&self, name: &str, body: &Value) -> (u16, String) {
         let signature = format!("sha256={}", signed(&body.to_string()));
         let delivery = unique().to_string();
@@ -98,7 +98,7 @@ impl Hooked {
         })
     }
 
-    /// `kiln` as somebody of a tenant.
+    /// `kiln` as a user of a tenant.
     fn of_tenant(&self, tenant: &str, arguments: &[&str]) -> std::process::Command {
         let dir = self.guarded.dir();
         let made = certificate(&dir, &format!("one-of-{tenant}"), &["--role", "builder", "--tenant", tenant]);
@@ -153,7 +153,7 @@ fn a_push_is_built_as_its_own_tenant_and_the_commit_says_how_it_went() {
     // Neither the farm's admin nor another tenant sees it.
     assert_eq!(hooked.guarded.farm.kiln(&["builds", "--json"]).out.trim(), "[]");
 
-    // What an engineer builds of the same commit is the same: nothing runs again.
+    // An engineer's build of the same commit has the same actions: nothing runs again.
     let clone = hooked.forge.dir.path().join("clone");
     let bare = hooked.forge.dir.path().join("git/team/shop.git");
     git(hooked.forge.dir.path(), &["clone", "-q", bare.to_str().unwrap(), clone.to_str().unwrap()]);
@@ -163,7 +163,7 @@ fn a_push_is_built_as_its_own_tenant_and_the_commit_says_how_it_went() {
     assert_eq!(own.caches()["make"], "hit");
     assert_eq!(own.of_type("artifact")[0]["id"], id, "expected the artifact of the same commit to be the same");
 
-    // The next push brings only what is new, and a tag is no branch that is built.
+    // The next push transfers only what is new, and a tag is not a branch that is built.
     let next = hooked.forge.push("main", &[("input", "pushed again\n")]);
     assert_eq!(hooked.github("shop", &hooked.payload("refs/heads/main", &next)).0, 202);
     assert_eq!(hooked.forge.ended(&next).body["state"], "success");
@@ -272,7 +272,7 @@ fn a_commit_that_cannot_be_built_says_why_and_a_forge_that_is_away_is_told_later
     let hooked = Hooked::start(&[("shop", "forge = \"github\"")]);
     let bad = "name = \"shop\"\n[steps.make]\nrun = \"false\"\noutput = [\"out\"]\n";
     let commit = hooked.forge.push("main", &[("kiln.toml", bad)]);
-    // The first call, and the first two that tell the end.
+    // The first call, and the first two that report the end.
     hooked.forge.fail(&[StatusCode::SERVICE_UNAVAILABLE; 3]);
     assert_eq!(hooked.github("shop", &hooked.payload("refs/heads/main", &commit)).0, 202);
     let ended = hooked.forge.ended(&commit);
@@ -300,7 +300,7 @@ fn what_was_accepted_is_built_and_reported_by_the_next_coordinator() {
     let waits = waits.replace("[artifacts.out]", "secrets = [\"PASS\"]\n[artifacts.out]");
     let commit = hooked.forge.push("main", &[("kiln.toml", &waits)]);
     assert_eq!(hooked.github("shop", &hooked.payload("refs/heads/main", &commit)).0, 202);
-    // Accepted and no more: killed before anything else can be waited for.
+    // Only accepted: killed before the test can wait for anything else.
     hooked.guarded.farm.restart_coordinator();
     hooked.guarded.farm.wait_until_up();
     let build = until("the push to be built", || {
@@ -311,7 +311,7 @@ fn what_was_accepted_is_built_and_reported_by_the_next_coordinator() {
         let told = hooked.forge.told(&commit);
         told.iter().any(|told| told.body["description"].as_str().unwrap().contains(&id)).then_some(())
     });
-    // And once more, now that the build is under way.
+    // And again, now that the build is running.
     hooked.guarded.farm.restart_coordinator();
     hooked.guarded.farm.wait_until_up();
     until("the build to be there again", || {
@@ -382,7 +382,7 @@ fn a_part_of_a_repository_with_its_submodules_is_built_and_deliveries_come_over_
     let unpacked = real::unpack(&fetched);
     assert_eq!(std::fs::read_to_string(unpacked.path().join("out")).unwrap(), "from the library\n", "build {id}");
 
-    // A commit cannot make the coordinator fetch from anywhere else, with whatever it could show there.
+    // A commit cannot make the coordinator fetch from other hosts, with credentials that it might send there.
     let inner = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let elsewhere = format!("http://{}/team/library.git", inner.local_addr().unwrap());
     hooked.forge.add_repository("bank/library", &[("text", "of another owner\n")]);

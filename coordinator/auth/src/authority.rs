@@ -265,7 +265,7 @@ mod tests {
         let mut revoked = crate::revoked::File::default();
         revoked.add_serial(first.serial.as_deref().unwrap());
         assert!(revoked.has(&first) && revoked.has(&third), "expected a renewal not to outlive its revocation");
-        // A name that smuggles a second tenant in is none.
+        // A name that smuggles in a second tenant is invalid.
         let twice = Identity { name: "ann?tenant=bank&role=admin".into(), ..ann() };
         assert!(read(&twice).is_err());
     }

@@ -169,7 +169,7 @@ mod tests {
         };
         admit("one", "k1", &revoked).unwrap();
         open().note(issued("one", "k1", "0a"), now).unwrap();
-        // Its answer was lost: it asks again, and that is no second use.
+        // Its answer was lost: it asks again, which does not count as a second use.
         admit("one", "k1", &revoked).unwrap();
         let refused = admit("one", "k2", &revoked).unwrap_err();
         assert!(refused.contains("belongs to another worker") && refused.contains("--serial 0a"), "{refused}");

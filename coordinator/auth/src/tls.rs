@@ -1,4 +1,4 @@
-//! TLS on the coordinator's port: certificates are replaced at run time, and handshakes block nobody.
+//! TLS on the coordinator's port: certificates are replaced at run time, and slow handshakes do not block other clients.
 //!
 //! Invariant: slow or silent clients, however many, cost a bounded number of slots for a bounded time and block no
 //! other client: if all slots are taken, the oldest of the address with the most is dropped.

@@ -1,4 +1,4 @@
-//! Bytes that mean no good, for what reads them: the short form of `coordinator/images/fuzz`.
+//! Malicious bytes for the parsers: the short form of `coordinator/images/fuzz`.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! Against a real registry: what is pushed is there and whole, what breaks goes on, what is refused is said.
+//! Against a real registry: pushed content is complete, interrupted transfers resume, refusals are reported.
 
 #![allow(clippy::unwrap_used)]
 
@@ -58,7 +58,7 @@ fn push(to: &Reference, image: &Image) -> Push {
     Push::of_images(to.clone(), vec![(image.clone(), Vec::new())])
 }
 
-/// Reads an image back, each blob checked.
+/// Reads an image back and checks each blob.
 async fn read_back(registries: &Registries, from: &Reference) -> Result<usize, blobs::Error> {
     let repository = Repository { registries: registries.clone(), reference: from.clone() };
     let top = registries.manifest(from).await.map_err(|error| blobs::Error::Elsewhere(Box::new(error)))?;
@@ -311,7 +311,7 @@ async fn nobody_there_is_said_after_a_few_attempts() {
     assert!(error.to_string().contains("cannot reach the registry `127.0.0.1:1`"), "{error}");
 }
 
-/// A server that answers each request with what `answer` makes of its head, and notes the heads.
+/// A server that answers each request with the result of `answer` for its head, and records the heads.
 async fn serve(
     answer: impl Fn(&str) -> String + Send + 'static,
 ) -> (String, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {

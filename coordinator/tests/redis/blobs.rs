@@ -1,4 +1,4 @@
-//! Blobs of every size, in one Redis or a cluster, whole and damaged.
+//! Blobs of every size, in one Redis or a cluster, complete and damaged.
 
 use bytes::Bytes;
 use kiln_proto::digest::Digest;
@@ -110,7 +110,7 @@ async fn a_blob_in_parts_is_invisible_until_whole() {
     drop(writer);
     assert!(!other.has(&digest).await);
     one.put(&data).await;
-    // Any part that is evicted makes the whole absent, and no read of it wrong.
+    // If any part is evicted the whole is absent, and no read returns wrong data.
     for key in redis.keys("kiln:*") {
         let value = redis.cli(&["DUMP", &key]);
         assert!(!value.is_empty());

@@ -1,4 +1,4 @@
-//! The connection: TLS, passwords, and what is no Redis.
+//! The connection: TLS, passwords, and servers other than Redis.
 
 use kiln_store::Health;
 use kiln_store::redis::{Address, Link, Tls};
@@ -20,7 +20,7 @@ async fn tls_is_spoken_and_an_untrusted_certificate_is_refused_in_words() {
     let digest = one.put(b"over TLS").await;
     assert_eq!(other.blobs().get(&digest).await.unwrap(), "over TLS");
     let stranger = Tls { ca: Some(certificates().path().join("ca.pem")), ..Tls::default() };
-    // The file is gone with its directory: that is said first.
+    // The file is gone with its directory: that error comes first.
     assert!(Address::parse(&url, &stranger).unwrap_err().to_string().contains("ca.pem"));
     let words = refused(&url, &Tls::default()).await;
     assert!(words.contains("certificate") && words.contains("--redis-ca"), "{words}");

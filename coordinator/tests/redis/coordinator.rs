@@ -1,4 +1,4 @@
-//! One coordinator's stores on a disk of its own, over a Redis that others may share.
+//! One coordinator's stores on its own disk, with a Redis that others may share.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::support::{SHA256, cannot_run, noise};
 use crate::{MIB, redis};
 
-/// One coordinator's stores, on a disk of its own.
+/// One coordinator's stores, on their own disk.
 pub struct Coordinator {
     pub stores: Stores,
     pub dir: TempDir,
@@ -28,7 +28,7 @@ fn config(dir: &TempDir, url: &str, tls: &Tls) -> Config {
     Config { redis: Some(redis), ..Config::on_disk(dir.path().to_owned(), 1 << 30) }
 }
 
-/// One of another farm, whose key is this.
+/// One of another farm, with this key.
 pub async fn coordinator_of(url: &str, key: FarmKey) -> Coordinator {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(&dir, url, &Tls::default());
@@ -81,14 +81,14 @@ impl Coordinator {
         tokio::time::timeout(Duration::from_secs(60), changed).await.expect("expected the health to change").unwrap();
     }
 
-    /// A result with a file, a tree and standard output, all stored; the tree names one more file.
+    /// A result with a file, a tree and standard output, all stored; the tree references one more file.
     pub async fn put_result(&self, instance: &str, seed: u64) -> (Digest, reapi::ActionResult, Vec<Digest>) {
         let (file, inner, stdout) =
             (noise(seed, 5 * MIB), noise(seed + 1, 3_000), format!("output {seed}").into_bytes());
         let (file, inner, stdout) = (self.put(&file).await, self.put(&inner).await, self.put(&stdout).await);
         let node = reapi::FileNode { name: "a".into(), digest: Some(inner.to_wire()), ..Default::default() };
         let root = reapi::Directory { files: vec![node], ..Default::default() };
-        // A directory with nothing in it is the empty blob, which nobody stores.
+        // An empty directory is the empty blob, which nobody stores.
         let empty = reapi::OutputDirectory {
             path: "e".into(),
             root_directory_digest: Some(Digest::empty(SHA256).to_wire()),

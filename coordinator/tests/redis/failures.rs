@@ -54,11 +54,11 @@ async fn a_redis_that_dies_is_done_without_and_used_again_when_it_is_back() {
     other.becomes(|health| *health == Health::Up).await;
     let after = one.put(b"after it came back").await;
     assert!(other.has(&after).await);
-    // What was built in the meantime is shared without anybody asking for it.
+    // What was built in the meantime is shared without a request for it.
     while other.stores.cached_result("", &built_meanwhile).await.unwrap() != Some(meanwhile.clone()) {
         tokio::task::yield_now().await;
     }
-    // What one still has of its own is shared again by its next use.
+    // What a coordinator still has is shared again by its next use.
     one.stores.actions.put("", &action, result.clone()).await.unwrap();
     assert_eq!(other.stores.cached_result("", &action).await.unwrap(), Some(result));
 }
@@ -72,7 +72,7 @@ async fn a_redis_that_hangs_is_waited_for_once() {
     let one = coordinator(&redis.url()).await;
     let known = one.put(b"known").await;
     redis.signal("STOP");
-    // Many callers at once wait together for one time-out, and those after them not at all.
+    // Many concurrent callers wait together for one timeout, and later ones not at all.
     let puts = (0..500_u32).map(|seed| {
         let one = &one;
         async move { one.put(&seed.to_le_bytes()).await }

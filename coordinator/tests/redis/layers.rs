@@ -128,7 +128,7 @@ async fn what_was_written_while_redis_was_away_is_shared_when_it_is_back() {
     one.put(&["meanwhile"], 2).await;
     assert_eq!(one.hits().await, [("before".to_owned(), 1), ("meanwhile".to_owned(), 2)], "expected its own");
     assert!(other.hits().await.is_empty());
-    // It lost all it had, as a Redis without persistence does.
+    // It lost all its data, like a Redis without persistence.
     redis.restart();
     other.coordinator.becomes(|health| *health == Health::Up).await;
     other.eventually_has(&[("before", 1), ("meanwhile", 2)]).await;

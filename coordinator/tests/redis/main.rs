@@ -1,4 +1,4 @@
-//! Redis as the cache that coordinators share: real servers, killed, stopped, filled and damaged.
+//! Redis as a cache shared by coordinators: real servers, killed, stopped, filled and damaged.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,7 @@ mod results;
 
 const MIB: usize = 1 << 20;
 
-/// The key of the farm that the coordinators of these tests belong to.
+/// The key of the farm of these tests' coordinators.
 fn farm_key() -> kiln_auth::FarmKey {
     kiln_auth::FarmKey::of(&[7; 32])
 }

@@ -1,4 +1,4 @@
-//! Results of actions, their lives, and the keys of others.
+//! Results of actions, their lifetimes, and other farms' keys.
 
 use kiln_auth::FarmKey;
 use kiln_store::Error;
@@ -22,7 +22,7 @@ async fn a_result_is_a_hit_through_the_other_coordinator_only_while_it_is_whole(
         let key = format!("kiln:2:b:sha256:{}-{}", blob.hex(), blob.size);
         redis.cli(&["DEL", &key]);
         assert_eq!(other.stores.cached_result("team/a", &action).await.unwrap(), None, "expected none without {blob}");
-        // The one who still has it shares it again with the next result.
+        // The one that still has it shares it again with the next result.
         one.stores.actions.put("team/a", &action, result.clone()).await.unwrap();
         assert_eq!(other.stores.cached_result("team/a", &action).await.unwrap(), Some(result.clone()));
     }
@@ -100,7 +100,7 @@ async fn who_can_write_to_redis_causes_misses_and_nothing_else() {
     let key_of = |digest: &kiln_proto::digest::Digest, instance: &str| {
         format!("kiln:2:a:sha256:{}-{}:{instance}", digest.hex(), digest.size)
     };
-    // A genuine value under another action's, and another instance's, key.
+    // A valid value under the key of another action and of another instance.
     for (digest, instance) in [(&victim, "shop"), (&action, "bank")] {
         redis.cli(&["COPY", &key_of(&action, "shop"), &key_of(digest, instance), "REPLACE"]);
         assert_eq!(
@@ -109,7 +109,7 @@ async fn who_can_write_to_redis_causes_misses_and_nothing_else() {
             "expected a moved value to be none"
         );
     }
-    // One that another farm's key sealed, and one that nobody did, as an earlier version wrote them.
+    // One that another farm's key sealed, and an unsealed one, as an earlier version wrote them.
     let stranger = crate::coordinator::coordinator_of(&redis.url(), FarmKey::of(&[8; 32])).await;
     stranger.stores.actions.put("shop", &action, result.clone()).await.unwrap();
     assert_eq!(other.stores.cached_result("shop", &action).await.unwrap(), None);
@@ -117,7 +117,7 @@ async fn who_can_write_to_redis_causes_misses_and_nothing_else() {
     plain.extend_from_slice(&prost::Message::encode_to_vec(&result));
     redis.set(&key_of(&action, "shop"), &plain);
     assert_eq!(other.stores.cached_result("shop", &action).await.unwrap(), None);
-    // Whoever has the key writes it again.
+    // Whoever has the farm's key writes it again.
     one.stores.actions.put("shop", &action, result.clone()).await.unwrap();
     assert_eq!(other.stores.cached_result("shop", &action).await.unwrap(), Some(result));
 }

@@ -1,4 +1,4 @@
-//! Certificates that nobody else trusts, made anew for each test.
+//! Certificates trusted only by the tests, generated for each.
 
 #![allow(clippy::unwrap_used)]
 

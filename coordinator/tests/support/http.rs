@@ -1,11 +1,11 @@
-//! A question over HTTP, as a scraper or a load balancer asks it.
+//! An HTTP request like that of a scraper or a load balancer.
 
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-/// The status and the body that `GET path` at this address gives.
+/// The status and the body of `GET path` at this address.
 pub fn get(address: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).unwrap();

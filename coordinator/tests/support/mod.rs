@@ -1,4 +1,4 @@
-//! A farm of the content services alone, served on a port of this machine.
+//! A farm with only the content services, served on a port of this machine.
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
@@ -25,13 +25,13 @@ use tonic::{Code, Status};
 pub const SHA256: DigestFunction = DigestFunction::Sha256;
 pub const BLAKE3: DigestFunction = DigestFunction::Blake3;
 
-/// Says that a test could not run, or fails where every test must.
+/// Reports that a test could not run, or fails if all tests must run.
 pub fn cannot_run(missing: &str) {
     assert!(std::env::var_os("KILN_TESTS_MUST_RUN").is_none_or(|value| value != "1"), "cannot run: {missing}");
     eprintln!("SKIPPED: {missing}");
 }
 
-/// A running farm and its clients. Gone when dropped.
+/// A running farm and its clients. Stopped when dropped.
 pub struct Farm {
     pub stores: Stores,
     pub channel: Channel,
@@ -59,12 +59,12 @@ impl Farm {
         Self::of(max_bytes, |stores| ByteStream::new(stores, logs)).await
     }
 
-    /// A farm that ends uploads which are silent for so long.
+    /// A farm that ends uploads which are silent for this long.
     pub async fn with_patience(patience: std::time::Duration) -> Self {
         Self::of(1 << 30, |stores| ByteStream::new(stores, Arc::new(NoLogs)).with_patience(patience)).await
     }
 
-    /// A farm that takes so many uploads at once.
+    /// A farm that accepts this many concurrent uploads.
     pub async fn with_uploads(most: usize) -> Self {
         Self::of(1 << 30, |stores| ByteStream::new(stores, Arc::new(NoLogs)).with_uploads(most)).await
     }
@@ -101,7 +101,7 @@ impl Farm {
         }
     }
 
-    /// Stores a blob and gives its digest.
+    /// Stores a blob and returns its digest.
     pub async fn put(&self, function: DigestFunction, data: &[u8]) -> Digest {
         let digest = function.digest(data);
         self.stores.blobs.put(&digest, data.to_vec().into()).await.unwrap();
@@ -117,7 +117,7 @@ impl Farm {
         self.stores.blobs.find_missing(&[*digest]).await.unwrap().is_empty()
     }
 
-    /// Reads by `ByteStream`.
+    /// Reads with `ByteStream`.
     pub async fn read(&self, name: &str, offset: i64, limit: i64) -> Result<Vec<u8>, Status> {
         let request = ReadRequest { resource_name: name.to_owned(), read_offset: offset, read_limit: limit };
         let mut pieces = self.bytes.clone().read(request).await?.into_inner();
@@ -128,7 +128,7 @@ impl Farm {
         Ok(data)
     }
 
-    /// Writes by `ByteStream`; gives the committed size.
+    /// Writes with `ByteStream`; returns the committed size.
     pub async fn write(&self, messages: Vec<WriteRequest>) -> Result<i64, Status> {
         let response = self.bytes.clone().write(tokio_stream::iter(messages)).await?;
         Ok(response.into_inner().committed_size)
@@ -153,7 +153,7 @@ pub fn blob_file(data_dir: &std::path::Path, digest: &Digest) -> std::path::Path
     data_dir.join("blobs").join(digest.function.name()).join(&hex[..2]).join(name)
 }
 
-/// Files under a directory, but the lock.
+/// Files under a directory, except the lock.
 pub fn files(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
@@ -184,7 +184,7 @@ pub fn pieces(name: &str, data: &[u8], size: usize) -> Vec<WriteRequest> {
     cut.map(|(at, part)| piece(name, at * size, part, at + 1 == count)).collect()
 }
 
-/// Bytes that do not compress, the same for the same seed.
+/// Incompressible bytes, determined by the seed.
 pub fn noise(seed: u64, size: usize) -> Vec<u8> {
     use rand::{RngCore, SeedableRng};
     let mut output = vec![0; size];

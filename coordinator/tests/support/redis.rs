@@ -1,4 +1,4 @@
-//! Real Redis servers on ports of this machine, each gone when dropped.
+//! Real Redis servers on ports of this machine, each stopped when dropped.
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
@@ -19,13 +19,13 @@ pub struct Redis {
     client: Vec<String>,
 }
 
-/// Whether Redis is installed; says so where it is not.
+/// Whether Redis is installed; prints a message if not.
 pub fn is_installed() -> bool {
     Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 fn free_port() -> u16 {
-    // Below what the kernel gives to outgoing connections, so that none of those takes it meanwhile.
+    // Below the kernel's range for outgoing connections, so that none of those takes it meanwhile.
     use std::sync::atomic::{AtomicU16, Ordering};
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
@@ -38,12 +38,12 @@ fn free_port() -> u16 {
 }
 
 impl Redis {
-    /// A Redis that keeps nothing over a restart.
+    /// A Redis without persistence.
     pub fn start() -> Self {
         Self::with(&[])
     }
 
-    /// A Redis with further flags, such as `--maxmemory 10mb`.
+    /// A Redis with additional flags, such as `--maxmemory 10mb`.
     pub fn with(flags: &[&str]) -> Self {
         let port = free_port();
         let mut all = vec!["--port".to_owned(), port.to_string()];
@@ -51,7 +51,7 @@ impl Redis {
         Self::launch(port, all, Vec::new())
     }
 
-    /// A Redis that speaks TLS only, with the certificate in this directory.
+    /// A Redis that only speaks TLS, with the certificate in this directory.
     pub fn with_tls(certificates: &Path) -> Self {
         let port = free_port();
         let file = |name: &str| certificates.join(name).display().to_string();
@@ -73,7 +73,7 @@ impl Redis {
         redis
     }
 
-    /// Starts it anew on its port; returns when it takes connections.
+    /// Restarts it on its port; returns when it accepts connections.
     pub fn restart(&mut self) {
         self.kill();
         let mut child = Command::new("redis-server")
@@ -87,12 +87,12 @@ impl Redis {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let ready = lines.by_ref().map_while(Result::ok).any(|line| line.contains("Ready to accept connections"));
         assert!(ready, "redis-server ended before it was ready, with {:?}", self.flags);
-        // Its later words are read, lest it waits for a full pipe.
+        // Its further output is read, so that it never blocks on a full pipe.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
         self.child = Some(child);
     }
 
-    /// Ends it at once, as a crash would.
+    /// Kills it, like a crash.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -110,7 +110,7 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// What `redis-cli` answers, without the line's end.
+    /// The response of `redis-cli`, without the newline.
     pub fn cli(&self, arguments: &[&str]) -> String {
         let output = Command::new("redis-cli")
             .args(["-p", &self.port.to_string(), "--no-auth-warning"])
@@ -123,7 +123,7 @@ impl Redis {
         text
     }
 
-    /// Puts any bytes under a key.
+    /// Stores arbitrary bytes under a key.
     pub fn set(&self, key: &str, value: &[u8]) {
         use std::io::Write;
         let mut command = Command::new("redis-cli");
@@ -146,14 +146,14 @@ impl Drop for Redis {
     }
 }
 
-/// Three masters that share the keys between them.
+/// Three masters that divide the keys among them.
 pub struct Cluster {
     pub nodes: Vec<Redis>,
 }
 
 impl Cluster {
     pub fn start() -> Self {
-        // The bus wants a port of its own for each.
+        // The cluster bus needs its own port for each.
         let node = || {
             let bus = free_port().to_string();
             Redis::with(&["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "2000"])

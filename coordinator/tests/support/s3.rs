@@ -1,4 +1,4 @@
-//! A real S3 server (moto) on a port of this machine, gone when dropped.
+//! A real S3 server (moto) on a port of this machine, stopped when dropped.
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
@@ -26,14 +26,14 @@ pub struct S3 {
     ahead: Arc<AtomicU64>,
 }
 
-/// One server for all tests of a program that leave it as it is; each has a prefix of its own. It ends with the program.
+/// One server for all tests of a program that leave it unchanged; each has its own prefix. It ends with the program.
 pub fn shared() -> Option<&'static S3> {
     static SHARED: std::sync::OnceLock<Option<S3>> = std::sync::OnceLock::new();
     SHARED.get_or_init(S3::start).as_ref()
 }
 
 impl S3 {
-    /// Starts a server; none where moto is not installed.
+    /// Starts a server; `None` if moto is not installed.
     pub fn start() -> Option<Self> {
         let found = Command::new(PYTHON).args(["-c", "import moto.server"]).stderr(Stdio::null()).status();
         if !found.is_ok_and(|status| status.success()) {
@@ -61,12 +61,12 @@ impl S3 {
         assert_eq!(answer, "DONE", "expected the S3 server to do `{words}`");
     }
 
-    /// Takes the server away: connections are refused.
+    /// Stops the server: connections are refused.
     pub fn down(&self) {
         self.order("down");
     }
 
-    /// Brings the server back with all that it held.
+    /// Starts the server again with all its data.
     pub fn up(&self) {
         self.order("up");
     }
@@ -77,7 +77,7 @@ impl S3 {
         self.order(&format!("ahead {ahead}"));
     }
 
-    /// The time that the server has.
+    /// The server's current time.
     pub fn clock(&self) -> Clock {
         let ahead = self.ahead.clone();
         Clock::of(move || SystemTime::now() + Duration::from_secs(ahead.load(Ordering::SeqCst)))
@@ -87,7 +87,7 @@ impl S3 {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// The variables that let a coordinator in.
+    /// The environment variables with a coordinator's credentials.
     pub fn variables(&self) -> Vec<(String, String)> {
         [
             ("AWS_ENDPOINT_URL", self.endpoint().as_str()),
@@ -99,12 +99,12 @@ impl S3 {
         .into()
     }
 
-    /// The bucket, below a prefix of one test's own.
+    /// The bucket, with a prefix for one test.
     pub fn address(&self, prefix: &str) -> Address {
         Address::new(&format!("s3://kiln/{prefix}"), self.variables())
     }
 
-    /// The bucket as any program sees it.
+    /// The bucket as other programs see it.
     pub fn bucket(&self) -> impl ObjectStore {
         self.address("").client().unwrap().0
     }

@@ -24,7 +24,7 @@ fn write(root: &Path, path: &str, text: &str) {
     fs::write(full, text).unwrap();
 }
 
-/// Sets both of a file's own times, far enough back that the file counts as settled but for its ctime.
+/// Sets a file's own times, far enough back that the file counts as settled except for its ctime.
 fn age(root: &Path, path: &str, seconds: u64) {
     let at = SystemTime::now() - Duration::from_secs(seconds);
     fs::File::options().write(true).open(root.join(path)).unwrap().set_modified(at).unwrap();
@@ -40,7 +40,7 @@ fn git(dir: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A repository with these files, of which those that `force` names are added whatever `.gitignore` says.
+/// A repository with these files; those in `force` are added whatever `.gitignore` says.
 fn repository(root: &Path, files: &[(&str, &str)], force: &[&str]) {
     for (path, text) in files {
         write(root, path, text);
@@ -166,7 +166,7 @@ fn the_repository_above_decides_too_but_nothing_above_it() {
     repository(&root.join("repository"), &[(".gitignore", "*.o\n"), ("part/a.c", "")], &[]);
     write(root, "repository/part/a.o", "");
     assert_eq!(paths(&root.join("repository/part")), ["a.c"]);
-    // A project in a directory that the repository ignores is not of the repository.
+    // A project in a directory that the repository ignores does not belong to the repository.
     write(root, "repository/.gitignore", "*.o\nscratch/\n");
     write(root, "repository/scratch/p/a.o", "");
     assert_eq!(paths(&root.join("repository/scratch/p")), ["a.o"]);
@@ -191,7 +191,7 @@ fn a_repository_that_git_will_not_read_is_an_error_and_not_a_guess() {
     fs::write(root.join(".git/index"), "damaged").unwrap();
     let error = walk(root, &[]).unwrap_err();
     assert!(matches!(&error, Error::Git { .. }), "{error}");
-    // One that is none counts as none.
+    // An invalid one counts as none.
     fs::remove_dir_all(root.join(".git")).unwrap();
     fs::create_dir(root.join(".git")).unwrap();
     assert_eq!(paths(root), ["a.c"]);
@@ -257,7 +257,7 @@ fn a_young_file_is_hashed_again_whatever_its_times_say() {
     age(dir.path(), "a", 3600);
     let options = options(dir.path(), Some(cache.path()));
     assert_eq!(scan(&options).unwrap().hashed, 1);
-    // Its ctime is of this moment: another write in the same instant could not be told from this state.
+    // Its ctime is too recent: another write in the same instant would be indistinguishable.
     assert_eq!(scan(&options).unwrap().hashed, 1);
 }
 
@@ -309,7 +309,7 @@ fn edits() -> impl Strategy<Value = Vec<Edit>> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
-    /// Same sizes, times set back, files exchanged: the cached scan says what the uncached one says.
+    /// Same sizes, times set back, files exchanged: the cached scan returns the same as the uncached one.
     #[test]
     fn the_cache_never_gives_a_stale_digest(edits in edits()) {
         let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -335,7 +335,7 @@ proptest! {
         }
     }
 
-    /// Whatever the stat data of then and now: a hash is given only where all of it is equal and was settled.
+    /// For any stat data then and now: a hash is returned only if all of it is equal and was settled.
     #[test]
     fn only_settled_and_equal_states_are_trusted(then in 0..6i64, now in 0..6i64, size in 0..3u64, settled in 0..6i64) {
         let mut cache = Cache::default();

@@ -1,6 +1,7 @@
-//! The short form of fuzzing, on stable Rust: every seed as it is, then seeds that were cut, joined and changed at random.
+//! A short form of fuzzing on stable Rust: every seed unchanged, then seeds that were cut, joined and changed at
+//! random.
 //!
-//! Each run prints its seed; `KILN_FUZZ_SEED=…` makes the same run again, and `KILN_FUZZ_CASES=…` a longer one.
+//! Each run prints its seed; `KILN_FUZZ_SEED=…` repeats the run, and `KILN_FUZZ_CASES=…` makes it longer.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,10 +9,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-/// Inputs for each target, where nothing else is said.
+/// Default number of inputs for each target.
 const CASES: u32 = 3_000;
 
-/// One change of an input. Places are parts of its length, so that they mean something for any seed.
+/// One change of an input. Positions are fractions of its length, so that they apply to any seed.
 #[derive(Debug, Clone)]
 enum Change {
     Set(f64, u8),
@@ -80,7 +81,7 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
-/// Feeds a target with the seeds in a directory, and with what can be made of them.
+/// Runs a target on the seeds in a directory, and on mutations of them.
 pub fn run(name: &str, seeds: &Path, target: fn(&[u8])) {
     let mut files: Vec<_> = std::fs::read_dir(seeds).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();

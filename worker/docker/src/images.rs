@@ -238,7 +238,7 @@ impl Images {
         Err(not_held(name))
     }
 
-    /// Whether a registry admits a tenant to an image. A registry that cannot be reached refuses nobody.
+    /// Whether a registry admits a tenant to an image. An unreachable registry does not count as a refusal.
     async fn admits(&self, name: &ImageName, architecture: &str, whom: For<'_>) -> Result<(), Error> {
         let error = if self.engine.is_podman {
             let (tell, _nobody) = mpsc::channel(1);

@@ -1,4 +1,4 @@
-//! The cache of inputs after power cuts, under cancellations, and while something is slow.
+//! The cache of inputs after power cuts, with cancellations, and with slow parts.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ fn files(at: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Waits for what another thread does.
+/// Waits for another thread.
 fn until(what: &str, done: impl Fn() -> bool) {
     let began = std::time::Instant::now();
     while !done() {
@@ -31,7 +31,7 @@ fn until(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-/// Gives a file another content of the same size, and its old time.
+/// Changes the content of a file but keeps its size and time.
 fn damage(path: &Path) {
     let (size, time) = {
         let data = path.metadata().unwrap();
@@ -52,10 +52,10 @@ async fn after_a_power_cut_nothing_is_taken_for_whole_by_its_name() {
     };
     let cache = dir.path().join("cache");
     let fetched = cas.all_reads();
-    // Killed, on a machine that goes on: everything is there.
+    // The process was killed but the machine continues: everything is there.
     drop(open(dir.path()).fetch(&client, &root).await.unwrap());
     assert!(cas.all_reads() - fetched <= 3, "expected nothing but directories to be read again");
-    // The machine lost its power: a unit lost a file, and a file of the cache lost its content.
+    // The machine lost power: a unit lost a file, and a file of the cache lost its content.
     std::fs::write(cache.join("session"), "another-boot").unwrap();
     let lost = files(&cache.join("units")).into_iter().next().unwrap();
     std::fs::remove_file(lost).unwrap();
@@ -65,7 +65,7 @@ async fn after_a_power_cut_nothing_is_taken_for_whole_by_its_name() {
     let inputs = open(dir.path());
     assert_eq!(seen(&inputs.fetch(&client, &root).await.unwrap()), expected);
     assert!(cas.all_reads() - before <= 4, "expected the damaged file alone to be fetched");
-    // After an orderly end the next boot trusts what it finds.
+    // After an orderly shutdown, the next start trusts what it finds.
     inputs.close();
     assert_eq!(std::fs::read_to_string(cache.join("session")).unwrap(), "closed");
     let units = std::fs::read_dir(cache.join("units")).unwrap().count();
@@ -81,7 +81,7 @@ async fn a_maker_that_is_cancelled_leaves_no_part_of_a_unit() {
         let root = cas.tree(&wide(&cas, 1, 1_500, Some(&format!("d0/f{round}"))));
         let (again, caller) = (inputs.clone(), client.clone());
         let first = tokio::spawn(async move { again.fetch(&caller, &root).await.map(drop) });
-        // At another moment each time: before, while and after the unit is made.
+        // At a different time in each round: before, while and after the unit is made.
         tokio::time::sleep(Duration::from_millis(u64::from(round) * 12)).await;
         first.abort();
         let second = inputs.fetch(&client, &root).await.unwrap();

@@ -1,4 +1,5 @@
-//! The cache of input trees: what is on disk is the tree, what is here is not fetched or copied again, and it stays bounded.
+//! The cache of input trees: the files on disk match the tree, cached content is not fetched or copied again, and its
+//! size is bounded.
 
 #![allow(clippy::unwrap_used)]
 
@@ -26,10 +27,10 @@ pub(crate) fn open_with(dir: &Path, max_bytes: u64) -> Inputs {
     Inputs::open(Config { directory: dir.join("cache"), max_bytes, owner: None }).unwrap()
 }
 
-/// What stands at a path: `d`, `f` or `x` with the content, `l` with the target.
+/// The entry at a path: `d`, `f` or `x` with the content, `l` with the target.
 pub(crate) type Seen = BTreeMap<String, String>;
 
-/// The layers as one tree, as an overlay shows them.
+/// The layers as one tree, like an overlay.
 pub(crate) fn seen(tree: &InputTree) -> Seen {
     fn walk(at: &Path, within: &str, seen: &mut Seen) {
         for entry in std::fs::read_dir(at).unwrap() {
@@ -96,7 +97,7 @@ async fn the_layers_are_the_tree() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_files_of_one_content_than_the_file_system_takes_links_of_are_laid_out() {
-    // ext4 takes 65,000 links of a file; where a file system takes more, this shows nothing of it.
+    // ext4 allows 65,000 links to a file; if a file system allows more, this test shows nothing.
     const NAMES: usize = 65_100;
     let (cas, client) = Cas::start().await;
     let dir = tempfile::tempdir().unwrap();
@@ -252,7 +253,7 @@ async fn a_tree_of_nothing_but_empty_files_is_laid_out() {
     assert_eq!(seen(&laid_out).get("a/none").map(String::as_str), Some("f"));
 }
 
-/// A tree of so many levels, each of which names the one below so many times.
+/// A tree of this many levels, each of which references the one below this many times.
 fn levels(cas: &Cas, depth: usize, fan: usize) -> Digest {
     let mut digest = cas.put(reapi::Directory::default().encode_to_vec());
     for _ in 0..depth {
@@ -300,7 +301,7 @@ proptest! {
                     2 => (cas.file(format!("{content}"), true), format!("x{content}")),
                     _ => (cas.file(format!("{content}"), false), format!("f{content}")),
                 };
-                // What does not fit to what is there is left out.
+                // Entries that conflict with existing ones are left out.
                 let fits = !expected.contains_key(&path)
                     && path.match_indices('/').all(|(at, _)| expected.get(&path[..at]).is_none_or(|what| what == "d"));
                 if fits {

@@ -1,4 +1,4 @@
-//! System calls: what builds need is there, and nothing else.
+//! System calls: the ones that builds need are allowed, and no others.
 
 use nix::libc;
 
@@ -35,7 +35,7 @@ async fn calls_that_no_build_needs_are_refused() {
     }
 }
 
-/// The other set of system calls that this processor takes has other numbers, which a filter must know too.
+/// This processor's other set of system calls has different numbers, which a filter must also cover.
 #[cfg(target_arch = "x86_64")]
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_by_32_bit_numbers_are_refused_just_so_and_32_bit_programs_run() {
@@ -68,7 +68,8 @@ int main(void) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_of_newer_kernels_are_as_absent_as_on_an_older_one() {
-    // This kernel has some of them: `listmount`, `lsm_get_self_attr`, `setxattrat`, `open_tree_attr`; and it may have all of them one day.
+    // This kernel has some of them (`listmount`, `lsm_get_self_attr`, `setxattrat`, `open_tree_attr`), and may have all
+    // of them one day.
     let numbers = [435, 457, 458, 459, 460, 461, 463, 464, 467, 468, 470, 480, 499, 512, 600, 1023, 0x4000_0000];
     let names: Vec<String> = numbers.iter().map(|number| format!("call {number}")).collect();
     let attempts: Vec<(&str, String)> =

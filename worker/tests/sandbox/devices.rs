@@ -1,4 +1,4 @@
-//! Devices, memory that looks like files, and the kernel's own files.
+//! Devices, memory that looks like files, and the kernel's files.
 
 use kiln_worker::executor::Exit;
 
@@ -42,7 +42,7 @@ async fn the_machines_device_nodes_are_not_changed() {
         attempts.push((name, format!("attempt(lambda: os.setxattr('/dev/{name}', 'user.x', b'x'))")));
         attempts.push((name, format!("attempt(os.unlink, '/dev/{name}')")));
     }
-    // What hides files of /proc is such a node too.
+    // What hides files of /proc is such a node, too.
     attempts.push(("hidden", "attempt(os.chmod, '/proc/keys', 0)".to_owned()));
     refused(false, &["EROFS", "EPERM", "EBUSY"], &attempts).await;
     assert_eq!(state(), before);
@@ -83,7 +83,7 @@ async fn shared_memory_is_bounded_and_memory_that_runs_out_ends_the_command() {
     assert_eq!(ran.exit(), &Exit::OutOfMemory, "{}", ran.err);
 }
 
-/// A file system of its own, small enough to be filled.
+/// A separate file system, small enough to be filled.
 struct Small(std::path::PathBuf);
 
 impl Small {
@@ -122,9 +122,9 @@ async fn a_disk_that_somebody_else_fills_is_not_held_against_a_step() {
         assert_eq!(finished.unwrap().exit, Exit::NoRoom, "{script}");
         std::fs::remove_file(disk.0.join("others")).unwrap();
     }
-    // What a step fills itself is its own fault.
+    // If a step itself fills the disk, that is its own fault.
     let mut job = place.job("head -c 650000000 /dev/zero > big; sleep 1000");
-    // Memory is what this file system is made of.
+    // This file system is in memory.
     job.memory_bytes = 2048 * MIB;
     let ran = place.run(job).await;
     assert_eq!(ran.exit(), &Exit::DiskFull, "{}", ran.err);

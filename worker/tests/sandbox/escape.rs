@@ -1,4 +1,4 @@
-//! Ways out of the sandbox, each tried by an action: what it is told, and that nothing came of it.
+//! Attempts to escape from the sandbox, each made by an action: what it is told, and that it had no effect.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use nix::libc;
 
 use super::place::{Place, confined};
 
-/// What every attempt is made with: a call or a function, and the name of the error that it gave; `open` where it succeeded.
+/// The start of every attempt's program: functions that return the name of the error, or `open` on success.
 const PRELUDE: &str = r#"
 import ctypes, errno, os, signal, socket, stat, struct
 libc = ctypes.CDLL(None, use_errno=True)
@@ -34,7 +34,7 @@ fn python(place: &Place, program: &str) -> Job {
     job
 }
 
-/// Runs a program of `(name, expression)` lines, and gives back what each of them said.
+/// Runs a program of `(name, expression)` lines, and returns the result of each.
 pub(crate) async fn answers(place: &Place, network: bool, attempts: &[(&str, String)]) -> Vec<(String, String)> {
     let mut program = String::new();
     for (name, expression) in attempts {
@@ -168,7 +168,7 @@ async fn the_kernels_settings_in_proc_are_read_only_and_its_memory_is_not_there(
         "/proc/1/oom_score_adj",
         "/proc/1/coredump_filter",
     ] {
-        // A kernel that lacks the file leaves no way either.
+        // If the kernel lacks the file, it cannot be used either.
         attempts.push((path, format!("opened({path:?}, os.O_WRONLY)")));
     }
     refused(false, &["EROFS", "EACCES", "EPERM", "ENOENT"], &attempts).await;
@@ -200,7 +200,7 @@ async fn set_user_id_programs_give_no_rights() {
     std::fs::set_permissions(layer.join("id"), std::fs::Permissions::from_mode(0o6755)).unwrap();
     job.layers.push(layer);
     assert_eq!(place.run(job).await.text(), "1000\n1000\n");
-    // What it left with such a mode is out of reach of the machine's other users.
+    // Other users of the machine cannot reach what it left with such a mode.
     let mode = std::fs::metadata(place.dir.path().join("scratch")).unwrap().permissions().mode();
     assert_eq!(mode & 0o077, 0, "expected the scratch directory to be the worker's alone, found mode {mode:o}");
 }
@@ -211,7 +211,7 @@ async fn the_workers_own_files_and_open_descriptors_stay_outside() {
     let place = confined();
     let key = place.dir.path().join("key");
     std::fs::write(&key, "secret").unwrap();
-    // Open in this process, and by mistake not closed in its children.
+    // Open in this process, and by mistake inherited by its children.
     let open = std::fs::File::open(&key).unwrap();
     rustix::io::fcntl_setfd(&open, rustix::io::FdFlags::empty()).unwrap();
     assert!(open.as_raw_fd() > 2);
@@ -260,7 +260,7 @@ async fn limits_and_priorities_are_not_raised_and_no_core_is_written() {
     ];
     refused(false, &["EPERM", "EACCES"], &attempts).await;
     let ran = confined().script("grep core /proc/self/limits; sh -c 'kill -SEGV $$'; ls -A | grep core").await;
-    // One byte, not none: a kernel that hands cores to a program asks for no limit but this one.
+    // One byte, not zero: for a kernel that pipes core dumps to a program, this is the only limit that works.
     assert_eq!(ran.text().split_whitespace().collect::<Vec<_>>(), ["Max", "core", "file", "size", "1", "1", "bytes"]);
 }
 

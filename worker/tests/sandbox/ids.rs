@@ -1,4 +1,4 @@
-//! Users and groups of actions: nobody else's, and what they use up is nobody else's either.
+//! Users and groups of actions: each action has its own, and so what it uses up is only its own.
 
 use std::os::unix::fs::MetadataExt;
 
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::place::{Place, Ran, confined};
 
-/// Users of the processes whose command line holds this.
+/// Users of the processes whose command line contains this.
 fn users(marker: &str) -> Vec<u32> {
     let of = |entry: std::fs::DirEntry| {
         let line = std::fs::read(entry.path().join("cmdline")).ok()?;
@@ -21,7 +21,7 @@ fn users(marker: &str) -> Vec<u32> {
     users
 }
 
-/// A place whose actions have ids of their own: on this machine, for root.
+/// A place whose actions have their own ids; on this machine, for root.
 fn place_with_ids() -> Option<Place> {
     let place = confined();
     if place.sandbox.has_own_ids() {
@@ -31,7 +31,7 @@ fn place_with_ids() -> Option<Place> {
     None
 }
 
-/// Runs a script until it says something, looks, and ends it.
+/// Runs a script until it prints something, inspects it, and ends it.
 async fn while_it_runs<T>(place: &Place, script: &str, look: impl FnOnce() -> T) -> (Ran, T) {
     let cancel = CancellationToken::new();
     let (sender, mut receiver) = tokio::sync::mpsc::channel(16);

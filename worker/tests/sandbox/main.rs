@@ -1,4 +1,4 @@
-//! The sandbox by what a command in it can see, do and leave.
+//! What a command in the sandbox can see, do and leave.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,7 @@ use place::{MIB, confined, place};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// Whether a process with this in its command line is left on the machine.
+/// Whether a process whose command line contains this is left on the machine.
 fn runs(marker: &str) -> bool {
     std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -152,7 +152,7 @@ async fn a_process_left_in_the_background_does_not_outlive_its_command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn forking_without_end_is_stopped_and_named() {
     let place = confined();
-    // The first ends when it is refused a process; the processes of the second try again without end.
+    // The first ends when it cannot create a process; the processes of the second keep trying for ever.
     for script in ["while :; do sleep 1000 & done", "exec perl -e 'fork while 1'"] {
         let mut job = place.job(script);
         job.max_processes = 40;
@@ -238,7 +238,7 @@ fn a_sandbox_that_is_required_and_impossible_is_refused_in_words() {
         sub_ids: None,
         no_ids: None,
         network: Isolation::Auto,
-        // An init that is none: as where the kernel forbids namespaces.
+        // A broken init: as if the kernel forbade namespaces.
         init: Some("/bin/false".into()),
         own_credentials: false,
     };
@@ -248,7 +248,7 @@ fn a_sandbox_that_is_required_and_impossible_is_refused_in_words() {
     assert!(!auto.is_confined() && auto.describe().contains("unconfined"), "{}", auto.describe());
 }
 
-/// Says that a test could not run, or fails where every test must.
+/// Reports that a test could not run, or fails if all tests must run.
 fn cannot_run(missing: &str) {
     assert!(std::env::var_os("KILN_TESTS_MUST_RUN").is_none_or(|value| value != "1"), "cannot run: {missing}");
     eprintln!("SKIPPED: {missing}");

@@ -1,4 +1,4 @@
-//! What a step with the network reaches, and what it does not.
+//! What a step with the network can reach, and what it cannot.
 
 use std::os::linux::net::SocketAddrExt;
 
@@ -14,7 +14,7 @@ async fn abstract_sockets_of_the_machine_are_out_of_reach_with_the_network_too()
     let attempts = [("connect", connect)];
     refused(false, &["ECONNREFUSED"], &attempts).await;
     refused(true, &["EPERM", "EACCES", "ECONNREFUSED"], &attempts).await;
-    // What a build's own processes say to each other that way goes on.
+    // Communication between a build's own processes still works.
     let own = "(lambda s: (s.bind('\\0own'), s.listen(), attempt(lambda: socket.socket(socket.AF_UNIX).connect('\\0own')))[-1])(socket.socket(socket.AF_UNIX))";
     let pair = "attempt(lambda: socket.socketpair())";
     let said = answers(&confined(), false, &[("own", own.to_owned()), ("pair", pair.to_owned())]).await;
@@ -31,7 +31,7 @@ async fn the_host_of_a_virtual_machine_is_out_of_reach() {
     }
 }
 
-/// Tries to connect, and says the name of the error.
+/// Tries to connect, and prints the name of the error.
 fn connect(family: &str, address: &str, port: u16) -> String {
     format!(
         "(lambda s: (s.settimeout(2), attempt(lambda: s.connect(({address:?}, {port}))))[-1])(socket.socket(socket.{family}))"
@@ -77,7 +77,7 @@ async fn metadata_addresses_of_clouds_are_closed_in_every_spelling() {
     refused(true, &UNREACHABLE, &attempts).await;
 }
 
-/// A host beside this machine, in a private network: a namespace with a web server in it.
+/// A host next to this machine, in a private network: a namespace with a web server in it.
 struct Neighbour {
     name: String,
     network: u8,
@@ -158,7 +158,7 @@ async fn a_step_reaches_a_private_network_and_nothing_of_its_machine_or_of_anoth
             _ => assert!(UNREACHABLE.contains(&said.as_str()), "expected `{name}` to be closed, found `{said}`"),
         }
     }
-    // A step that listens is reached by itself, and not by one beside it.
+    // A step that listens can be reached by itself, but not by a concurrent one.
     let mut job = place.job("");
     let listen = "import socket, time; s = socket.create_server(('0.0.0.0', 8123)); socket.create_connection(('127.0.0.1', 8123)); print('own', flush=True); time.sleep(1000)";
     job.arguments = ["/usr/bin/python3", "-c", listen].map(str::to_owned).into();
@@ -191,7 +191,7 @@ async fn a_proxy_on_the_machines_loopback_is_there_for_steps_and_no_other_port_i
     let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = |listener: &std::net::TcpListener| listener.local_addr().unwrap().port().to_string();
-    // Of what the worker's own environment names: so in a process of its own.
+    // Depends on the worker's own environment variables, so it runs in its own process.
     let ran = tokio::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "network::with_a_proxy", "--ignored", "--nocapture"])
         .env("HTTPS_PROXY", format!("http://user:word@127.0.0.1:{}/", port(&proxy)))

@@ -1,4 +1,4 @@
-//! A sandbox with a directory of its own, and what a command in it did.
+//! A sandbox with its own directory, and the results of a command in it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub(crate) struct Place {
     pub(crate) sandbox: Sandbox,
 }
 
-/// A sandbox with a directory of its own. Machines without one cannot run these tests.
+/// A sandbox with its own directory. Machines that cannot provide one cannot run these tests.
 pub(crate) fn place(mode: Mode) -> Place {
     place_with(mode, Isolation::Auto)
 }
@@ -24,12 +24,12 @@ pub(crate) fn confined() -> Place {
     place(Mode::Required)
 }
 
-/// One whose steps with the network share the machine's.
+/// One whose steps with the network share the machine's network.
 pub(crate) fn sharing_the_network() -> Place {
     place_with(Mode::Required, Isolation::Off)
 }
 
-/// One that keeps everything below this directory.
+/// One that stores everything below this directory.
 pub(crate) fn on(directory: &std::path::Path) -> Place {
     open(tempfile::tempdir_in(directory).unwrap(), Mode::Required, Isolation::Auto)
 }
@@ -49,7 +49,8 @@ fn open(dir: tempfile::TempDir, mode: Mode, network: Isolation) -> Place {
 }
 
 impl Drop for Place {
-    /// What jobs left is removed beside the tests; the directory goes after it, or an unprivileged user could not remove all of it.
+    /// The leftovers of jobs are removed in parallel with the tests; the directory is removed after them, or else an
+    /// unprivileged user could not remove all of it.
     fn drop(&mut self) {
         let began = std::time::Instant::now();
         let scratch = self.dir.path().join("scratch");

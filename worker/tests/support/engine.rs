@@ -1,4 +1,4 @@
-//! For tests: a Docker Engine of this process's own, with a small image in it, gone when the process is.
+//! For tests: a Docker Engine for this process, with a small image in it, stopped when the process ends.
 
 #![allow(dead_code, clippy::unwrap_used)]
 
@@ -8,14 +8,14 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// The image that every engine of the tests holds: busybox and nothing else.
+/// The image in every engine of the tests: only busybox.
 pub const BUSYBOX: &str = "kiln-test/busybox:1";
-/// An image of which `/data` is a volume.
+/// An image with a volume at `/data`.
 pub const WITH_VOLUME: &str = "kiln-test/volume:1";
-/// An image for a machine that this one is not.
+/// An image for another architecture.
 pub const FOREIGN: &str = "kiln-test/foreign:1";
 
-/// Starts an engine, and ends it with all that belongs to it when its standard input is closed.
+/// Starts an engine, and ends it with everything that belongs to it when its standard input is closed.
 const SUPERVISE: &str = r#"
 dir=$1
 dockerd --host "unix://$dir/docker.sock" --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/pid" \
@@ -28,7 +28,7 @@ grep " $dir/" /proc/self/mountinfo | cut -d' ' -f5 | sort -r | while read -r mou
 rm -rf "$dir"
 "#;
 
-/// Says that a test could not run, or fails where every test must.
+/// Reports that a test could not run, or fails if all tests must run.
 pub fn cannot_run(missing: &str) {
     assert!(std::env::var_os("KILN_TESTS_MUST_RUN").is_none_or(|value| value != "1"), "cannot run: {missing}");
     eprintln!("SKIPPED: {missing}");
@@ -44,8 +44,8 @@ pub struct Engine {
     supervisor: Option<std::process::Child>,
 }
 
-/// The engine that the tests of this process share: the one that `KILN_TEST_ENGINE` names (another Docker, or Podman), else one
-/// that is started. `None` where there can be none.
+/// The engine shared by the tests of this process: the one in `KILN_TEST_ENGINE` (another Docker, or Podman), or else
+/// one that is started. `None` if neither is possible.
 pub fn shared() -> Option<&'static Engine> {
     static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();
     let start = || match std::env::var("KILN_TEST_ENGINE") {
@@ -67,7 +67,7 @@ fn missing() -> Option<String> {
 }
 
 impl Engine {
-    /// One of this test's own; `None` where there can be none.
+    /// An engine for one test; `None` if none can be started.
     pub fn start() -> Option<Self> {
         if let Some(missing) = missing() {
             cannot_run(&missing);
@@ -105,12 +105,12 @@ impl Engine {
         self
     }
 
-    /// Docker's own client, with this engine.
+    /// Docker's own client, for this engine.
     pub fn docker(&self, arguments: &[&str]) -> Output {
         Command::new("docker").env("DOCKER_HOST", &self.host).args(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
-    /// As [`Engine::docker`], expecting success; what it says.
+    /// Like [`Engine::docker`], but it must succeed; returns the output.
     pub fn ok(&self, arguments: &[&str]) -> String {
         let output = self.docker(arguments);
         let complaint = String::from_utf8_lossy(&output.stderr);
@@ -118,7 +118,7 @@ impl Engine {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// Debian 12 as its own installer makes it, cached in this directory; `None` where it cannot be made.
+    /// Debian 12 as its own installer makes it, cached in this directory; `None` if it cannot be made.
     pub fn debian(&self, cache: &Path) -> Option<&'static str> {
         const NAME: &str = "kiln-test/debian:12";
         let tar = cache.join("debian-12.tar");
@@ -156,7 +156,7 @@ impl Engine {
         self.ok(&["image", "inspect", "--format", "{{.Id}}", image])
     }
 
-    /// The image of the tests under another architecture's name.
+    /// The test image under another architecture's name.
     fn make_foreign(&self) {
         let dir = tempfile::tempdir().unwrap();
         let (own, other) = if cfg!(target_arch = "aarch64") { ("arm64", "amd64") } else { ("amd64", "arm64") };

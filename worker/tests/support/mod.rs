@@ -1,4 +1,4 @@
-//! For tests: a content-addressed store in memory behind a real gRPC server, counting what is asked of it.
+//! For tests: a content-addressed store in memory behind a real gRPC server, which counts requests.
 
 #![allow(dead_code, clippy::unwrap_used)]
 
@@ -34,12 +34,12 @@ struct State {
     blobs: HashMap<Digest, Vec<u8>>,
     reads: HashMap<Digest, u64>,
     writes: HashMap<Digest, u64>,
-    /// Reads of this blob wait.
+    /// Reads of this blob block.
     withheld: Option<Digest>,
 }
 
 impl Cas {
-    /// Serves a new store; answers it and a client of it.
+    /// Serves a new store; returns it and a client for it.
     pub async fn start() -> (Self, Client) {
         let cas = Self::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -63,12 +63,12 @@ impl Cas {
         digest
     }
 
-    /// A file's entry, its content being stored.
+    /// A file's entry; stores its content.
     pub fn file(&self, data: impl AsRef<[u8]>, executable: bool) -> Entry {
         Entry::file(self.put(data), executable)
     }
 
-    /// Stores a tree's directories and answers the root.
+    /// Stores a tree's directories and returns the root.
     pub fn tree(&self, tree: &Tree) -> Digest {
         let mut emit = |encoded: kiln_trees::tree::Encoded| {
             self.put(encoded.data);
@@ -83,7 +83,7 @@ impl Cas {
         self.state.lock().blobs.get(digest).cloned()
     }
 
-    /// Has reads of a blob wait, until `None` is withheld.
+    /// Makes reads of a blob block until it is called with `None`.
     pub fn withhold(&self, digest: Option<Digest>) {
         self.state.lock().withheld = digest;
     }
@@ -98,7 +98,7 @@ impl Cas {
         self.state.lock().blobs.remove(digest);
     }
 
-    /// How often a blob was read.
+    /// Number of reads of a blob.
     pub fn reads(&self, digest: &Digest) -> u64 {
         self.state.lock().reads.get(digest).copied().unwrap_or(0)
     }
@@ -107,7 +107,7 @@ impl Cas {
         self.state.lock().reads.values().sum()
     }
 
-    /// How often a blob was written.
+    /// Number of writes of a blob.
     pub fn writes(&self, digest: &Digest) -> u64 {
         self.state.lock().writes.get(digest).copied().unwrap_or(0)
     }

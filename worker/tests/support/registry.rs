@@ -1,4 +1,4 @@
-//! For tests: a container registry on loopback that wants a name and a password, gone when this process is.
+//! For tests: a container registry on loopback that requires a name and a password, stopped when this process ends.
 
 #![allow(dead_code, clippy::unwrap_used)]
 
@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 
 use super::engine::{Engine, cannot_run};
 
-/// Who may do everything.
+/// The user with all rights.
 pub const USER: &str = "fred";
 pub const PASSWORD: &str = "secret";
-/// That password as `htpasswd -B` writes it.
+/// That password in the format of `htpasswd -B`.
 const HTPASSWD: &str = "fred:$2b$04$Z7DcSYl7NaszEdOACYL6SeM6pF0LEoAk0.wd7GnIbQg031NMJPtmG\n";
-/// Those two as a credential file holds them.
+/// Both in the format of a credential file.
 const AUTH: &str = "ZnJlZDpzZWNyZXQ=";
 const WRONG_AUTH: &str = "ZnJlZDp3cm9uZw==";
 
-/// Ends the registry when its standard input is closed.
+/// Stops the registry when its standard input is closed.
 const SUPERVISE: &str =
     r#"docker-registry serve "$1" >"$2" 2>&1 </dev/null & registry=$!; cat >/dev/null; kill $registry; wait"#;
 
@@ -30,7 +30,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts one; `None` where there can be none.
+    /// Starts one; `None` if it cannot be started.
     pub fn start() -> Option<Self> {
         if !["/usr/bin/docker-registry", "/usr/local/bin/docker-registry"].iter().any(|path| Path::new(path).exists()) {
             cannot_run("`docker-registry` is not installed (Debian: docker-registry)");
@@ -73,10 +73,10 @@ impl Registry {
         std::fs::write(dir.join("config.json"), text).unwrap();
     }
 
-    /// Writes a credential file that names a helper, and puts the helper where commands are found.
+    /// Writes a credential file that names a helper, and puts the helper into `PATH`.
     pub fn write_helper(&self, file: &Path) {
         use std::os::unix::fs::PermissionsExt;
-        // A helper is found by its name, in `PATH`; this one has a name that nothing else has.
+        // A helper is found by its name in `PATH`; this name is unique.
         let name = format!("kiln-test-{}", self.host.rsplit(':').next().unwrap_or_default());
         let program = Path::new("/usr/local/bin").join(format!("docker-credential-{name}"));
         let script =
@@ -86,7 +86,7 @@ impl Registry {
         std::fs::write(file, format!("{{\"credHelpers\":{{\"{}\":\"{name}\"}}}}", self.host)).unwrap();
     }
 
-    /// A `DOCKER_CONFIG` with the right password.
+    /// A `DOCKER_CONFIG` with the correct password.
     pub fn right(&self) -> PathBuf {
         self.dir.path().join("right")
     }
@@ -96,7 +96,7 @@ impl Registry {
         self.dir.path().join("wrong")
     }
 
-    /// Puts an image of the engine under a name, and takes that name out of the engine.
+    /// Gives an image of the engine a name in the registry, pushes it, and removes that name from the engine.
     pub fn push(&self, engine: &Engine, image: &str, name: &str) -> String {
         let reference = format!("{}/{name}", self.host);
         engine.ok(&["tag", image, &reference]);
@@ -106,7 +106,7 @@ impl Registry {
         reference
     }
 
-    /// The name with its digest of an image that was pushed; the engine has held it for a moment.
+    /// The name with digest of an image that was pushed; the engine had it for a moment.
     pub fn by_digest(&self, engine: &Engine, reference: &str) -> String {
         let config = self.right().display().to_string();
         engine.ok(&["--config", &config, "pull", "--quiet", reference]);

@@ -1,4 +1,4 @@
-//! Lock files as the tools write them, and what is said of them.
+//! Lock files as the tools write them, and the SBOMs made from them.
 
 use kiln_planner::plan::MemorySource;
 

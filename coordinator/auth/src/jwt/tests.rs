@@ -38,7 +38,7 @@ impl Provider {
         self.sign_with(Header { kid: Some("one".into()), ..Header::new(Algorithm::ES256) }, claims)
     }
 
-    /// A token with a header that says anything, whose signature is right.
+    /// A correctly signed token with an arbitrary header.
     fn sign_raw(&self, header: &Value, claims: &Value) -> String {
         use base64::Engine;
         use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
@@ -146,7 +146,7 @@ async fn rules_say_what_the_claims_of_a_token_mean() {
     assert_eq!((identity.name.as_str(), identity.tenant.as_str()), ("repo:team/shop:ref:refs/heads/main", "team"));
     assert_eq!(identity.roles, [Role::CacheReader].into(), "expected the rule's roles and not the token's");
     assert!(identity.expires.is_some());
-    // Other rules hold at once, also for a token that is known already.
+    // New rules apply at once, even to a token that is already known.
     let other = read("[[rule]]\nwhen = { repository = \"other/*\" }\nroles = [\"builder\"]");
     assert!(jwt.identify(&token, Some(&other)).await.unwrap_err().contains("no rule"));
 }
@@ -176,12 +176,12 @@ async fn a_token_with_an_odd_time_header_key_or_tenant_is_refused() {
     }
     let critical = json!({ "alg": "ES256", "kid": "one", "crit": ["exp"] });
     refused(&provider.sign_raw(&critical, &claims()), "`crit`").await;
-    // Without a tenant it is the default one's only while there are no others.
+    // A token without a tenant is the default tenant's only if there are no others.
     let nobodys = provider.sign(&with("tenant", Value::Null));
     assert_eq!(jwt.identify(&nobodys, None).await.unwrap().tenant, "");
     std::fs::create_dir_all(provider.directory.path().join("tenants/shop")).unwrap();
     refused(&nobodys, "names no tenant").await;
-    // A key that was published for another algorithm, or another purpose.
+    // A key that was published for another algorithm or another purpose.
     for (member, value, word) in
         [("alg", json!("ES384"), "by a key for ES384"), ("use", json!("enc"), "not meant for signatures")]
     {
@@ -206,7 +206,7 @@ async fn keys_that_were_not_told_for_a_day_verify_nothing_also_of_what_is_rememb
         let reason = jwt.identify(&token, None).await.unwrap_err();
         assert!(reason.contains("could not be fetched for 24 h"), "{reason}");
     }
-    // The provider is back, and a key is withdrawn: the next look ends what was remembered of it.
+    // The provider is back, and a key is withdrawn: the next fetch removes what was remembered of it.
     provider.publish("another");
     *jwt.fetched.lock() = Instant::now().checked_sub(FRESH).map(|at| (at, Ok(())));
     let reason = jwt.identify(&token, None).await.unwrap_err();

@@ -1,4 +1,5 @@
-//! A real registry for tests: Debian's `docker-registry`, each with a directory and a port of its own; and a proxy that misbehaves.
+//! A real registry for tests: Debian's `docker-registry`, each with its own directory and port; and a proxy that
+//! misbehaves.
 
 #![allow(dead_code, clippy::unwrap_used)]
 
@@ -8,16 +9,16 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a registry may take to answer.
+/// How long a registry may take to respond.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Says that a test could not run, or fails where every test must.
+/// Reports that a test could not run, or fails if all tests must run.
 pub fn cannot_run(missing: &str) {
     assert!(std::env::var_os("KILN_TESTS_MUST_RUN").is_none_or(|value| value != "1"), "cannot run: {missing}");
     eprintln!("SKIPPED: {missing}");
 }
 
-/// Whether a program is there; says so where it is not.
+/// Whether a program is installed; prints a message if not.
 pub fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
@@ -27,7 +28,7 @@ pub fn has(program: &str) -> bool {
     found
 }
 
-/// A registry that is there until it is dropped.
+/// A registry that is stopped when dropped.
 pub struct Registry {
     pub dir: tempfile::TempDir,
     /// Host and port.
@@ -49,12 +50,12 @@ pub struct Setup<'a> {
     pub login: Option<(&'a str, &'a str)>,
     /// Certificate and key, in PEM.
     pub tls: Option<(&'a str, &'a str)>,
-    /// Bytes that it has room for; needs root.
+    /// Its capacity in bytes; requires root.
     pub room: Option<u64>,
 }
 
 impl Registry {
-    /// A registry that anyone may push to, over plain HTTP. None where there is no `docker-registry`.
+    /// A registry that anyone may push to, over plain HTTP. `None` if there is no `docker-registry`.
     pub fn start() -> Option<Self> {
         Self::with(&Setup::default())
     }
@@ -96,7 +97,7 @@ impl Registry {
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let mut command = Command::new("docker-registry");
         if let Some(room) = setup.room {
-            // A file system of its own, in a mount namespace that ends with the process.
+            // Its own file system, in a mount namespace that ends with the process.
             let mount =
                 format!("mount -t tmpfs -o size={room} none {} && exec docker-registry \"$@\"", storage.display());
             command = Command::new("unshare");
@@ -119,13 +120,13 @@ impl Registry {
         Some(registry)
     }
 
-    /// What it logged.
+    /// Its log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 }
 
-/// What a command prints, which must be a success.
+/// The output of a command, which must succeed.
 #[track_caller]
 pub fn output(command: &mut Command) -> String {
     let output = command.output().unwrap();

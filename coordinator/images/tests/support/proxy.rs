@@ -1,37 +1,38 @@
-//! A proxy before a real registry that breaks what a test tells it to: it looks at each request's first line and passes bytes on.
+//! A proxy in front of a real registry that injects a test's faults: it reads each request's first line and forwards
+//! bytes.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// What becomes of a request.
+/// What happens to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It is passed on.
+    /// It is forwarded.
     None,
-    /// It is answered with this status, and the registry sees nothing.
+    /// It is answered with this status, and the registry does not see it.
     Status(u16, &'static str),
     /// The connection breaks after this many bytes of its body reached the registry.
     BreakAfter(usize),
-    /// Nothing moves any more after this many bytes of its body reached the registry.
+    /// The transfer stalls after this many bytes of its body reached the registry.
     StallAfter(usize),
 }
 
 /// Decides from a request's method and path.
 type Decide = dyn Fn(&str, &str) -> Fault + Send + Sync;
 
-/// A proxy on a port of its own.
+/// A proxy on its own port.
 pub struct Proxy {
     pub name: String,
-    /// Each request's first line, in their order.
+    /// Each request's first line, in order.
     pub seen: Arc<Mutex<Vec<String>>>,
-    /// Bytes of bodies that were passed on.
+    /// Bytes of bodies that were forwarded.
     pub passed: Arc<AtomicU64>,
 }
 
 impl Proxy {
-    /// A proxy before `registry`.
+    /// A proxy in front of `registry`.
     pub fn before(registry: &str, decide: impl Fn(&str, &str) -> Fault + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let name = listener.local_addr().unwrap().to_string();
@@ -51,7 +52,7 @@ impl Proxy {
         Self { name, seen, passed }
     }
 
-    /// How many requests began so.
+    /// How many requests began with this.
     pub fn count(&self, start: &str) -> usize {
         self.seen.lock().unwrap().iter().filter(|line| line.starts_with(start)).count()
     }
@@ -66,14 +67,14 @@ struct Connection {
 }
 
 impl Connection {
-    /// One request for a connection: the answer closes it.
+    /// One request per connection: the response closes it.
     fn serve(&self, client: TcpStream) -> Option<()> {
         let mut reader = BufReader::new(client.try_clone().ok()?);
         let mut head = String::new();
         let (mut length, mut first) = (0_usize, String::new());
         loop {
             let mut line = String::new();
-            // A TLS greeting is no text: it gets no answer, as from any HTTP server.
+            // A TLS greeting is not text: it gets no response, as from any HTTP server.
             if reader.read_line(&mut line).ok()? == 0 {
                 return None;
             }

@@ -1,4 +1,4 @@
-//! What a `kiln.toml` says, and what is said about a wrong one.
+//! Parsing of `kiln.toml`, and the messages for an invalid one.
 
 use super::{Base, Project, parse};
 use crate::plan::{ArtifactKind, Platform};

@@ -1,4 +1,4 @@
-//! Generated event sequences against a model that knows only the rules: what the effects say is checked step by step.
+//! Generated event sequences against a model that knows only the rules: effects are checked after every step.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,7 +40,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op, 1..150)
 }
 
-/// What an action of this number asks for; the last asks for what nobody has.
+/// The requirements of the action with this number; no worker satisfies the last one's.
 fn requirements(key: u64) -> Requirements {
     let isa = match key {
         9 => "riscv64",
@@ -56,9 +56,9 @@ struct ModelWorker {
     known: bool,
     connected: bool,
     draining: bool,
-    /// When it left, where it did.
+    /// When it left, if it did.
     left: Option<u64>,
-    /// What the farm counts on it: lease to key and CPUs.
+    /// What the farm counts as running on it: lease to key and CPUs.
     leases: BTreeMap<LeaseId, (u64, u32)>,
 }
 
@@ -69,13 +69,13 @@ struct Model {
     workers: BTreeMap<String, ModelWorker>,
     /// Who waits for which key.
     waiters: BTreeMap<WaiterId, u64>,
-    /// The one live lease of a key.
+    /// The only live lease of a key.
     live: BTreeMap<u64, LeaseId>,
     attempts: BTreeMap<u64, u32>,
-    /// Leases that were cancelled, until their worker says that they ended.
+    /// Cancelled leases whose worker has not yet reported their end.
     cancelled: BTreeSet<LeaseId>,
     used: BTreeSet<LeaseId>,
-    /// Keys that a worker could not carry out, and which: they may wait for another.
+    /// Keys and the worker that could not carry them out: they may wait for another.
     faulted: BTreeMap<u64, String>,
 }
 
@@ -97,7 +97,7 @@ impl Model {
         self.faulted.remove(&key);
     }
 
-    /// A lease is off its worker.
+    /// Removes a lease from its worker.
     fn off(&mut self, lease: LeaseId) {
         for worker in self.workers.values_mut() {
             worker.leases.remove(&lease);
@@ -187,7 +187,7 @@ impl Model {
         }
     }
 
-    /// No action waits beside a worker that has room for it.
+    /// No action waits while a worker has capacity for it.
     fn check_no_idling(&self) {
         let queued: BTreeSet<u64> = self.waiters.values().filter(|key| !self.live.contains_key(key)).copied().collect();
         for key in queued {
@@ -213,20 +213,20 @@ struct Run {
     farm: Scheduler,
     model: Model,
     config: Config,
-    /// Leases that began and were not said to have ended.
+    /// Leases that began and were not reported as ended.
     open: BTreeSet<LeaseId>,
 }
 
 impl Run {
     fn new() -> Self {
-        // Nothing is kept free for anyone, so that idling is always wrong; the rule has an example of its own.
+        // No capacity is reserved, so that idling is always wrong; reservation has its own example.
         let config =
             Config { reserve_after: u64::MAX, queue_timeout: 30_000, remember_for: 60_000, ..Config::default() };
         Self { farm: Scheduler::new(config.clone(), 0), model: Model::default(), config, open: BTreeSet::new() }
     }
 
     fn step(&mut self, event: Event) {
-        // Workers whose grace ends now are off before anything else is said of them.
+        // Workers whose grace ends now are removed before any other event about them.
         let effects = self.farm.step(self.model.now, event);
         let alive: BTreeSet<String> = self.farm.workers().into_iter().map(|view| view.worker.0).collect();
         let now = self.model.now;
@@ -346,7 +346,7 @@ impl Run {
             }
             Op::Gone(worker) => {
                 let name = WORKERS[worker].0;
-                // It leaves in order: what it ran was no attempt.
+                // It leaves in order: what it ran does not count as an attempt.
                 let leases = self.model.workers.get(name).map(|model| model.leases.clone()).unwrap_or_default();
                 for (lease, (key, _)) in leases {
                     if self.model.live.get(&key) == Some(&lease) {
@@ -385,7 +385,7 @@ proptest! {
         for op in ops {
             run.apply(op);
         }
-        // Every worker is there and works: nothing may be left waiting.
+        // All workers are present and work: nothing may be left waiting.
         for worker in 0..WORKERS.len() {
             run.apply(Op::Drain { worker, on: false });
             run.join(worker, false);
@@ -405,8 +405,8 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// However many actions keep arriving, one that needs a whole worker gets it: once it has waited its time, each other kind
-    /// that was passed over as long may go before it, once.
+    /// However many actions keep arriving, one that needs a whole worker gets it: once it has waited its time, each
+    /// other kind that has been passed over for as long may precede it only once.
     #[test]
     fn nothing_starves(
         workers in prop::collection::vec(1..4u32, 1..4),
@@ -429,7 +429,7 @@ proptest! {
                 let requirements = Requirements { capacity: capacity(largest), ..submission(0).requirements };
                 effects.extend(farm.step(now, Event::Submit(Submission { requirements, ..submission(1_000_000) })));
             }
-            // Five in a tick are more than any of these farms can run.
+            // Five in a tick exceed the capacity of any of these farms.
             for _ in 0..5 {
                 let (size, run, tenant) = arrivals[next as usize % arrivals.len()];
                 let requirements = Requirements { capacity: capacity(size * 100 + 1), ..submission(0).requirements };

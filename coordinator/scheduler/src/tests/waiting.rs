@@ -1,4 +1,4 @@
-//! Waiting for a worker that is not there, and what an action that waits is told.
+//! Waiting for an absent worker, and what waiting actions are told.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn worker(name: &str) -> WorkerId {
     WorkerId(name.to_owned())
 }
 
-/// What asks for this, for the waiter and the key of this number.
+/// A request for this, for the waiter and the key with this number.
 fn asks(number: u64, pairs: &[(&str, &str)]) -> Event {
     let requirements = Requirements { properties: properties(pairs), ..submission(number).requirements };
     Event::Submit(Submission { requirements, ..submission(number) })

@@ -127,7 +127,7 @@ async fn results_of_a_file_without_times_count_as_used_when_it_is_opened() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("actions.redb");
     {
-        // Earlier versions only counted their writes from 0.
+        // Earlier versions only numbered their writes from 0.
         let store = open(&path, 10).unwrap();
         for number in 0..3 {
             store.put("", &action(number), &result(i32::from(number)), 0).await.unwrap();

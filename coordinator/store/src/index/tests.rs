@@ -13,9 +13,9 @@ enum Step {
     GiveUp(u8),
     Use(u8),
     Lose(u8),
-    /// A result that names these is put or hit.
+    /// A result that references these is stored or hit.
     Name(Vec<u8>),
-    /// A marking that finds these named.
+    /// A marking pass that finds these referenced.
     Mark(Vec<u8>),
     Sweep,
     Pass(u64),
@@ -36,9 +36,9 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 const CAPACITY: u64 = 200;
-/// What was used so lately goes last.
+/// Recently used ones go last.
 const KEPT: u64 = 20;
-/// What was not used for so long is swept.
+/// Those unused for this long are swept.
 const LIFE: u64 = 60;
 
 /// The orders as lists of digests with their last uses, oldest first.
@@ -183,7 +183,7 @@ proptest! {
 }
 
 impl Index {
-    /// All blobs: whether a result names each, and its last use.
+    /// All blobs: whether a result references each, and its last use.
     pub(crate) fn all(&self) -> Vec<(Digest, bool, Stamp)> {
         let slot = |at: &u32| &self.slots[*at as usize];
         self.by_digest.iter().map(|(digest, at)| (*digest, slot(at).named, slot(at).used)).collect()
@@ -222,7 +222,7 @@ fn a_file_is_told_of_a_use_once_in_a_while_and_never_seems_older_than_it_is() {
     assert!(!index.touch(&blob, 1_000 + SAVE_EVERY).unwrap().unsaved);
     assert!(index.touch(&blob, 1_001 + SAVE_EVERY).unwrap().unsaved);
     assert!(!index.touch(&blob, 1_002 + SAVE_EVERY).unwrap().unsaved, "expected one to see to it");
-    // After a restart: its file said 1,000, and it was used up to 15 minutes later.
+    // After a restart: its file says 1,000, and it was used up to 15 minutes later.
     let mut index = Index::new(100);
     index.insert_found(blob, 1_000, 10 * SAVE_EVERY);
     assert_eq!(index.sweep(&mut 0, 10, 1_000 + SAVE_EVERY), Some(Vec::new()));

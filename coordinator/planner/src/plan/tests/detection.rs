@@ -1,4 +1,4 @@
-//! Which language a project is built as, and what is said about one that Kiln cannot build.
+//! Which language a project is built as, and the messages for one that Kiln cannot build.
 
 use super::{options, planned, refused, tree};
 use crate::plan::{Options, Origin, plan};

@@ -1,4 +1,4 @@
-//! What is said about steps that form no build.
+//! Messages for steps that do not form a valid build.
 
 use insta::assert_snapshot;
 

@@ -1,4 +1,4 @@
-//! One member of a workspace: it alone is built and handed over, with what it needs.
+//! One member of a workspace: only it is built, with what it needs.
 
 use super::{options, tree};
 use crate::plan::{Options, Origin, Plan, Scope, Source, Step, input_files, plan_for};
@@ -13,7 +13,7 @@ fn step<'a>(plan: &'a Plan, name: &str) -> &'a Step {
     plan.steps.iter().find(|step| step.name == name).unwrap_or_else(|| panic!("no step `{name}`"))
 }
 
-/// What the plan says of the member.
+/// What the plan contains for the member.
 fn said(plan: &Plan) -> &str {
     let Origin::Detected { because, .. } = &plan.origin else { panic!("it is detected") };
     because.iter().find(|fact| fact.starts_with("of its ")).expect("the plan says which member it is of")

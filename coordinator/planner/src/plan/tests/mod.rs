@@ -1,4 +1,4 @@
-//! Behaviour of the planner as its callers see it.
+//! The planner's behaviour as its callers see it.
 
 mod detection;
 mod directories;

@@ -1,4 +1,4 @@
-//! A `kiln.toml` that changes parts of what was detected.
+//! A `kiln.toml` that changes parts of the detected plan.
 
 use super::{planned, refused};
 use crate::plan::{ArtifactKind, Origin, Plan, Step};

@@ -71,7 +71,7 @@ fn a_version_in_a_header_that_cmake_reads_is_found() {
         (by_digits, "// 9\n#define FMT_VERSION 90100\n", "9.1.0"),
         ("file(STRINGS \"${CMAKE_CURRENT_SOURCE_DIR}/include/fmt/core.h\" v)\nproject(FMT)", macros, "3.11.2"),
         ("project(FMT)\nfile(READ include/fmt/core.h v)", "#define FMT_VERSION \"1.2.3-rc1\"\n", "1.2.3-rc1"),
-        // Nothing says how the digits are taken apart.
+        // Nothing says how to split the digits.
         ("file(READ include/fmt/core.h v)\nproject(FMT)", "#define FMT_VERSION 90100\n", ""),
         ("project(FMT)", macros, ""),
     ] {
@@ -94,7 +94,7 @@ fn documentation_that_a_step_sees_and_no_build_file_names_is_proposed_for_exclus
     assert_eq!(found.excludable, ["docs", ".github", "README.md"]);
     let text = crate::plan::to_kiln_toml(&found);
     assert!(text.contains("# exclude = ["), "{text}");
-    // What is proposed is what can be written.
+    // The proposed line is valid once it is uncommented.
     let uncommented: String = text
         .lines()
         .map(|line| match line.strip_prefix("# exclude") {
@@ -222,7 +222,7 @@ fn a_plan_is_found_by_supplying_the_files_that_it_asks_for() {
         }
     };
     assert_eq!(found, plan(&all, &options()));
-    // Sources are read for the files that they name (`include_str!`), and no others.
+    // Sources are read only for the files that they include (`include_str!`).
     assert!(!asked.contains(&"a/words.txt".to_owned()), "what decides no plan is not read: {asked:?}");
 }
 

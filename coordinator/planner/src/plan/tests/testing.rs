@@ -11,8 +11,8 @@ fn names(plan: &Plan) -> Vec<&str> {
     plan.steps.iter().map(|step| step.name.as_str()).collect()
 }
 
-/// The last step of the tests of a project, which runs them; and what must hold of all: an ordinary build has no test step, and
-/// what `kiln init` writes gives the same tests.
+/// The last step of a project's tests, which runs them. Asserts what must hold for all: an ordinary build has no test
+/// step, and what `kiln init` writes gives the same tests.
 fn test_step(files: &[(&str, &str)]) -> Step {
     assert!(planned(files).steps.iter().all(|step| !step.test), "expected no test step in a build");
     let tests = scoped(files, Scope::Tests).unwrap();

@@ -1,13 +1,13 @@
-//! A release of the project alone leaves every dependency layer's key as it was.
+//! A release that only changes the project's version does not change the key of any dependency layer.
 
 use super::{options, tree};
 use crate::plan::{input_files, matches, plan, unversioned};
 
-/// What the first step sees, as the farm would place it.
+/// The files that the first step sees, as the farm would place them.
 fn layer(files: &[(&str, &str)]) -> Vec<(String, String)> {
     let source = tree(files);
     let plan = plan(&source, &options()).unwrap();
-    // What a step without the network leaves for the layer is the same when what it reads comes to the same.
+    // Steps without network do not matter: their outputs are the same if what they read is equivalent.
     let step = plan.steps.iter().find(|step| step.network).unwrap();
     let paths: Vec<String> = files.iter().map(|(p, _)| (*p).to_owned()).collect();
     let content = |path: &str| files.iter().find(|(p, _)| *p == path).unwrap().1.to_owned();
@@ -24,7 +24,7 @@ fn layer(files: &[(&str, &str)]) -> Vec<(String, String)> {
     seen
 }
 
-/// Holds `before` against itself with `1.4.2` become `1.5.0`, and against an edit of a source.
+/// Compares `before` with itself after `1.4.2` became `1.5.0`, and after an edit of a source.
 fn a_release_keeps_the_layer(before: &[(&str, &str)], source: &str) {
     let after: Vec<(&str, String)> = before
         .iter()

@@ -15,7 +15,7 @@ const MINUTE: u64 = 60;
 const TENANTS: usize = 3;
 
 fn content(tenant: usize, name: u8) -> Bytes {
-    // Of 12 to some 200 bytes, and each tenant its own contents.
+    // Blobs of 12 to about 200 bytes, different for each tenant.
     let text = format!("{tenant} {name} ");
     text.repeat(usize::from(name % 9 + 1) * 3).into_bytes().into()
 }
@@ -24,7 +24,7 @@ fn digest(tenant: usize, name: u8) -> Digest {
     DigestFunction::Sha256.digest(&content(tenant, name))
 }
 
-/// Stores of some tenants with one bound, and a time of their own.
+/// Stores of several tenants with a common bound, and a simulated time.
 struct Farm {
     directory: tempfile::TempDir,
     seconds: Arc<AtomicU64>,
@@ -145,7 +145,7 @@ proptest! {
                     let gone = before.iter().filter(|(tenant, digest, _)| {
                         !after.iter().any(|(owner, there, _)| owner == tenant && there == digest)
                     });
-                    // What no result names is before what results name, and then the older is before the newer.
+                    // Unreferenced blobs precede referenced ones, and then older ones precede newer ones.
                     let is_old = |(tenant, _, (_, used)): &&(usize, Digest, (bool, Stamp))| *used < kept_from[*tenant];
                     let oldest = after.iter().filter(is_old).map(|one| one.2).min();
                     for (tenant, digest, place) in gone {
@@ -184,7 +184,7 @@ fn who_fills_the_store_displaces_what_is_old_and_then_their_own() {
     assert!((0..3).all(|name| !farm.has(0, name)), "expected what nobody used for hours to go");
     assert!((3..6).all(|name| farm.has(0, name)), "expected what was used lately to stay");
     assert!(farm.has(1, 199) && !farm.has(1, 0), "expected the other's own to go, the oldest first");
-    // Nor does a whole day of it reach what runs.
+    // Nor does a whole day of it affect what runs.
     farm.pass(24 * 60 * MINUTE);
     farm.fill(1, 0..200);
     assert!((3..6).all(|name| farm.has(0, name)));
@@ -225,7 +225,7 @@ fn open_uploads_leave_room_for_the_next_tenant() {
     assert!(reserve(1, 1).is_err());
     farm.put(2, 0).unwrap();
     assert!(farm.has(2, 0));
-    // What was reserved in vain was given back.
+    // Reservations that were not used were returned.
     assert_eq!(farm.budget.bytes(), 750 + digest(2, 0).size);
     farm.inner(0).release(500);
     reserve(1, 1).unwrap();

@@ -1,4 +1,4 @@
-//! Java projects as people have them: several modules, jars in the tree, output of earlier builds.
+//! Realistic Java projects: several modules, jars in the tree, output of earlier builds.
 
 use super::{options, planned, tree};
 use crate::plan::{Source, input_files, plan, to_kiln_toml};

@@ -1,4 +1,4 @@
-//! The plan of each layout that is known, as `kiln init` would write it.
+//! The plan of each known layout, as `kiln init` would write it.
 
 mod compiled;
 mod interpreted;
@@ -11,7 +11,7 @@ mod ruby;
 use super::{options, planned, refused, tree};
 use crate::plan::{Source, input_files, plan, to_kiln_toml};
 
-/// Programs that plans carry.
+/// Programs that are part of plans.
 const SCRIPTS: [&str; 4] = [
     include_str!("../../../../../detect/src/python/scripts/arrange.py"),
     include_str!("../../../../../detect/src/python/scripts/requires.py"),
@@ -19,8 +19,8 @@ const SCRIPTS: [&str; 4] = [
     include_str!("../../../../../detect/src/ruby/specs.rb"),
 ];
 
-/// The plan as text; and what must hold of every detected plan: written as `kiln.toml` into the same tree it reads
-/// back the same, and a step that has the network sees no source.
+/// The plan as text. Asserts what must hold for every detected plan: written as `kiln.toml` into the same tree, it
+/// parses to the same plan, and a step with network access sees no source.
 fn written(files: &[(&str, &str)], sources: &[&str]) -> String {
     let first = planned(files);
     let text = to_kiln_toml(&first);
@@ -39,7 +39,7 @@ fn written(files: &[(&str, &str)], sources: &[&str]) -> String {
             assert!(!sources.contains(&path) || step.files.contains_key(path), "`{}` sees `{path}`", step.name);
         }
     }
-    // What a detector ships with its steps has tests of its own.
+    // The programs that a detector adds to its steps have their own tests.
     let text = SCRIPTS.iter().fold(text, |text, script| text.replace(script, "...\n"));
     let notes: String = first.notes.iter().map(|note| format!("note: {note}\n")).collect();
     text + &notes

@@ -1,4 +1,4 @@
-//! Node projects as people have them: workspaces, local dependencies, sites, pinned package managers.
+//! Realistic Node projects: workspaces, local dependencies, sites, pinned package managers.
 
 use insta::assert_snapshot;
 
@@ -9,7 +9,7 @@ fn step<'a>(plan: &'a Plan, name: &str) -> &'a Step {
     plan.steps.iter().find(|step| step.name == name).unwrap_or_else(|| panic!("no step `{name}`"))
 }
 
-/// The lines of the last step that run scripts of the packages.
+/// The lines of the last step that run the packages' scripts.
 fn scripts(plan: &Plan) -> Vec<&str> {
     let run = &step(plan, "bundle").run;
     run.lines().filter(|line| line.contains("run ") || line.starts_with("for file in packages")).collect()

@@ -1,4 +1,4 @@
-//! Python projects whose lists of dependencies name other files, and packages of the tree.
+//! Python projects whose requirements refer to other files and to packages in the tree.
 
 use insta::assert_snapshot;
 
@@ -15,7 +15,7 @@ fn names(plan: &Plan) -> Vec<&str> {
     plan.steps.iter().map(|step| step.name.as_str()).collect()
 }
 
-/// The files that enter a step, those that the plan itself places included.
+/// The input files of a step, including those that the plan itself adds.
 fn seen(files: &[(&str, &str)], step: &Step) -> Vec<String> {
     let source = tree(files);
     let paths = source.paths();
@@ -124,7 +124,7 @@ fn a_list_for_developers_pins_versions_and_installs_nothing() {
     assert_eq!(step(&plan, "deps").inputs, ["requirements/base.txt"]);
 }
 
-/// A lock of a root, a member that it needs, one that it does not, and a package from git.
+/// A lock file of a root, a member that it needs, one that it does not need, and a package from git.
 const WORKSPACE: &str = r#"
 [[package]]
 name = "app"

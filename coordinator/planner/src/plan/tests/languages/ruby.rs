@@ -1,4 +1,4 @@
-//! Ruby projects whose `Gemfile` names gems of the tree, and other files.
+//! Ruby projects whose `Gemfile` refers to gems in the tree and to other files.
 
 use super::{planned, tree};
 use crate::plan::{Source, input_files};
