@@ -13,7 +13,7 @@ const MEDIAN_LINES: usize = 130;
 const PURE: [&str; 5] =
     ["proto/units", "coordinator/scheduler", "coordinator/plan", "coordinator/detect", "coordinator/planner"];
 const IMPURE: [&str; 6] = ["tokio", "tonic", "kiln-proto", "reqwest", "rand", "rustix"];
-/// A crate, and what it must not depend on, by whatever way.
+/// A crate, and what it must not depend on, directly or indirectly.
 const APART: [(&str, &[&str]); 11] = [
     ("proto", &["kiln-scheduler", "kiln-planner", "kiln-store"]),
     ("proto/trees", &["kiln-planner", "kiln-store"]),

@@ -207,7 +207,7 @@ const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_max_delay(LONGEST_PAUSE)
     .with_jitter()
     .without_max_times();
-/// How long a command waits for a farm that does not answer at first: about as long as a coordinator takes to restart.
+/// How long to wait for a farm at first: about as long as a coordinator takes to restart.
 const FIRST_CONTACT: Duration = Duration::from_secs(10);
 
 /// Connects to a farm, which may be restarting.
@@ -220,7 +220,7 @@ async fn first_contact(url: &str, args: &crate::args::Farm) -> Result<Channel, E
             other => return Ok(other?),
         };
         if std::mem::take(&mut is_first) {
-            eprintln!("the farm at `{url}` does not answer; trying for {} s", longest.as_secs());
+            eprintln!("the farm at `{url}` does not respond; retrying for {} s", longest.as_secs());
         }
         tracing::info!(%error, "no connection to the farm yet");
         tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;

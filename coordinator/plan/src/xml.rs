@@ -1,20 +1,20 @@
-//! What a `pom.xml` says: the text of each element, and where it stands.
+//! Finds the text of each element in a `pom.xml`, and its position.
 
 use std::ops::Range;
 
 use roxmltree::{Document, Node, ParsingOptions};
 
-/// An element that holds nothing but text: the names from the root to it, and where its text is.
+/// An element that contains only text: its path from the root, and the position of its text.
 pub struct Leaf<'a> {
-    /// The names of the elements around it and its own, without namespaces.
+    /// The names of the enclosing elements and its own, without namespaces.
     pub path: Vec<&'a str>,
-    /// The bytes between its tags, in which references such as `&amp;` stand as they are written.
+    /// The byte range between its tags. References such as `&amp;` are not resolved.
     pub text: Range<usize>,
-    /// The start of its parent element, which is the same for all leaves of one parent.
+    /// The start of its parent element, the same for all leaves of one parent.
     pub parent: usize,
 }
 
-/// Every element that holds nothing but text, in the order in which they end. None where the text is not well-formed XML.
+/// All elements that contain only text, in document order. Empty if the text is not well-formed XML.
 pub fn leaves(text: &str) -> Vec<Leaf<'_>> {
     let options = ParsingOptions { allow_dtd: true, nodes_limit: 1_000_000, ..ParsingOptions::default() };
     let Ok(document) = Document::parse_with_options(text, options) else { return Vec::new() };
@@ -27,7 +27,7 @@ pub fn leaves(text: &str) -> Vec<Leaf<'_>> {
 fn leaf<'a>(text: &'a str, node: Node<'_, 'a>) -> Option<Leaf<'a>> {
     let range = match (node.first_child(), node.last_child()) {
         (Some(first), Some(last)) => first.range().start..last.range().end,
-        // `<a></a>` holds an empty text, `<a/>` none.
+        // `<a></a>` contains an empty text, `<a/>` contains none.
         _ => {
             let all = node.range();
             let inside = all.start + text[all.clone()].find('>')? + 1;

@@ -1,5 +1,5 @@
-//! The circuit breaker of a remote store: after a call that failed as the store itself does, the others fail at once until the store has
-//! been found answering, so that no build waits for it twice. Each change is reported once.
+//! The circuit breaker of a remote store: after one call failed because of the store itself, all others fail immediately
+//! until the store has been found responding, so that no build waits for it twice. Each change is reported once.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ pub(crate) const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
 /// Longest pause before jitter.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// How a remote store is.
+/// The health of a remote store.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Health {
     /// Reads and writes work.
     #[default]
     Up,
-    /// It reads but refuses to write: full, or a replica. In its words.
+    /// Reads work but writes are refused: it is full, or a replica. With its message.
     NoWrites(String),
-    /// It does not answer. In words.
+    /// It does not respond. With the reason.
     Away(String),
 }
 
@@ -36,7 +36,7 @@ impl Breaker {
         Self(watch::Sender::new(health))
     }
 
-    /// The state, and each change of it.
+    /// The health, and each change of it.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Health> {
         self.0.subscribe()
     }
@@ -45,17 +45,17 @@ impl Breaker {
         self.0.borrow().clone()
     }
 
-    /// Why no call is to be made now.
+    /// Why no call can be made now.
     pub(crate) fn away(&self) -> Option<String> {
         if let Health::Away(why) = &*self.0.borrow() { Some(why.clone()) } else { None }
     }
 
-    /// The store does not answer. True where it did before.
+    /// The store does not respond. Returns whether it did before.
     pub(crate) fn open(&self, why: String) -> bool {
         !matches!(self.0.send_replace(Health::Away(why)), Health::Away(_))
     }
 
-    /// The store refuses to write. True where it did write before.
+    /// The store refuses writes. Returns whether it was up before.
     pub(crate) fn refuse_writes(&self, why: String) -> bool {
         self.0.send_if_modified(|health| {
             let first = *health == Health::Up;
@@ -66,7 +66,7 @@ impl Breaker {
         })
     }
 
-    /// The store wrote. True where it refused to before.
+    /// The store accepted a write. Returns whether it refused them before.
     pub(crate) fn accept_writes(&self) -> bool {
         self.0.send_if_modified(|health| {
             let again = matches!(health, Health::NoWrites(_));
@@ -77,7 +77,7 @@ impl Breaker {
         })
     }
 
-    /// The store answers again.
+    /// The store responds again.
     pub(crate) fn close(&self) {
         self.0.send_replace(Health::Up);
     }

@@ -46,7 +46,7 @@ impl ActionStore for OwnActions {
     async fn put(&self, instance: &str, action: &Digest, result: reapi::ActionResult) -> Result<(), Error> {
         let at = self.clock.now();
         let named = whole::named_by(Stored(&*self.blobs), action.function, &result).await.unwrap_or_else(|error| {
-            tracing::warn!(%action, %error, "cannot read what a result names; its blobs count as named by none");
+            tracing::warn!(%action, %error, "cannot read which blobs a result names; they count as unnamed");
             None
         });
         // Blobs first: a collection in between must find them used.

@@ -239,7 +239,7 @@ impl Tree {
         }
     }
 
-    /// One level of a tree from its message; directories below come as [`Entry::Sealed`].
+    /// Reads one level of a tree from its message; subdirectories become [`Entry::Sealed`].
     ///
     /// # Errors
     /// If a digest is invalid, or a name is a duplicate or would leave the tree. So the tree is safe to write to disk.

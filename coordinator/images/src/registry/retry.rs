@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use std::sync::Mutex;
 
-/// Longest pause, and the most that a registry may ask for.
+/// Longest pause, also for one that a registry asks for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const PAUSES: ExponentialBuilder =
     ExponentialBuilder::new().with_min_delay(Duration::from_millis(200)).with_max_delay(LONGEST_PAUSE).with_jitter();

@@ -130,7 +130,7 @@ pub(super) fn set_written(file: &std::fs::File, used: Stamp) {
     }
 }
 
-/// A disk whose blobs are read without using them.
+/// A disk whose blobs are read without counting as used.
 #[derive(Clone, Copy)]
 pub(crate) struct Unused<'a>(pub(crate) &'a Disk);
 

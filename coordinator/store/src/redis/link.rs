@@ -30,7 +30,7 @@ const CALLS: usize = 256;
 const PIPELINE: usize = 1_000;
 /// Maximum concurrent commands to a cluster, where a pipeline cannot span nodes.
 const FAN_OUT: usize = 128;
-/// How often a Redis that nobody asks anything is asked whether it lives.
+/// How often an idle Redis is checked.
 const IDLE_CHECK: Duration = Duration::from_secs(15);
 
 #[derive(Clone)]
@@ -49,9 +49,9 @@ struct Shared {
     wake: Notify,
 }
 
-/// When a Redis that refused to write is asked to write again.
+/// When to try the next write after Redis refused one.
 struct Writes {
-    /// Not before this.
+    /// No write is tried before this time.
     after: Option<Instant>,
     pauses: ExponentialBackoff,
 }
@@ -62,7 +62,7 @@ impl Default for Writes {
     }
 }
 
-/// A handle on one Redis or cluster. Cheap to clone; the last one dropped ends the connection.
+/// A handle to one Redis or cluster. Cheap to clone; dropping the last one closes the connection.
 #[derive(Clone)]
 pub struct Link {
     shared: Arc<Shared>,
@@ -135,7 +135,7 @@ impl Link {
             (connection.0, connection.1.clone())
         };
         let Some(connection) = connection else {
-            let why = shared.breaker.away().unwrap_or_else(|| "it connects again".to_owned());
+            let why = shared.breaker.away().unwrap_or_else(|| "reconnecting".to_owned());
             return Err(Error::Away { shown: shared.address.shown.clone(), why });
         };
         let work = async {

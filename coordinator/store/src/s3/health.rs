@@ -1,4 +1,4 @@
-//! What happens when the bucket goes away, and when it comes back.
+//! Reacts when the bucket becomes unavailable, and when it has recovered.
 
 use backon::BackoffBuilder;
 

@@ -5,9 +5,9 @@
 //! | `{prefix}/blobs/1/{function}/{first byte of the hash}/{hash}-{size}` | a blob; an upload becomes visible when it is complete |
 //! | `{prefix}/uses/1/{function}/{first byte of the hash}/{hash}-{size}` | nothing: it was written when that blob was used |
 //!
-//! Invariants: what is read is checked before it is believed; a bucket that is away is not waited for twice, since
-//! a [circuit breaker](crate::breaker) fails each call at once until the bucket is back; nothing used within the configured life is removed, whoever
-//! used it ([`life`] says why).
+//! Invariants: every blob is verified when it is read. A bucket that is unavailable is not waited for twice:
+//! a [circuit breaker](crate::breaker) fails each call immediately until it has recovered. Nothing used within the
+//! configured lifetime by any coordinator is removed ([`life`] explains why).
 
 mod address;
 mod blobs;
