@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::process::Process;
 
 /// Limit for a process to become ready, or to stop.
-const PATIENCE: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Options of a farm.
@@ -142,8 +142,8 @@ impl Farm {
             for part in self.workers.iter_mut().chain([&mut self.coordinator]) {
                 part.check()?;
             }
-            if began.elapsed() > PATIENCE {
-                bail!("waited {PATIENCE:?} for the farm at `{}` to be ready", self.url);
+            if began.elapsed() > READY_TIMEOUT {
+                bail!("waited {READY_TIMEOUT:?} for the farm at `{}` to be ready", self.url);
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -180,7 +180,7 @@ impl Drop for Part {
             && let Ok(None) = self.child.try_wait()
         {
             let _ = kill_process(pid, Signal::TERM);
-            while began.elapsed() < PATIENCE && matches!(self.child.try_wait(), Ok(None)) {
+            while began.elapsed() < READY_TIMEOUT && matches!(self.child.try_wait(), Ok(None)) {
                 std::thread::sleep(PAUSE);
             }
         }

@@ -15,7 +15,7 @@ const DEPENDENCIES_MB: usize = 299;
 /// Size of the project's own file.
 const OWN_BYTES: usize = 1_000_000;
 /// Limit for the registry to respond.
-const PATIENCE: Duration = Duration::from_secs(30);
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Debian's `docker-registry` with its own directory.
 struct Registry {
@@ -55,8 +55,8 @@ impl Registry {
         let registry = Self { name, child, _dir: dir };
         let began = Instant::now();
         while std::net::TcpStream::connect(&registry.name).is_err() {
-            if began.elapsed() > PATIENCE {
-                bail!("waited {PATIENCE:?} for `docker-registry` to respond");
+            if began.elapsed() > READY_TIMEOUT {
+                bail!("waited {READY_TIMEOUT:?} for `docker-registry` to respond");
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -163,7 +163,7 @@ where
     };
     let own = Stack::open("", &shared, config.data_dir.clone(), &own, stores, execution.clone()).await?;
     let tenants = Tenants::new(shared);
-    tenants.take_up().await;
+    tenants.resume().await;
     if let Some(hooks) = hooks {
         let farm = kiln_webhooks::Farm {
             data_dir: config.data_dir.clone(),

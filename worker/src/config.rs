@@ -148,9 +148,9 @@ fn label(text: &str) -> Result<(String, String), String> {
 /// What was expected instead.
 pub fn grace(text: &str) -> Result<Duration, String> {
     // The runtime's timers do not support longer durations.
-    const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     let grace = kiln_units::duration(text).map_err(|error| error.to_string())?;
-    if grace <= LONGEST { Ok(grace) } else { Err(format!("`{text}` is longer than a year")) }
+    if grace <= MAX_DURATION { Ok(grace) } else { Err(format!("`{text}` is longer than a year")) }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::link::Backoff;
 
 /// Pause before a failed renewal is retried.
-const AGAIN: Duration = Duration::from_secs(30);
+const RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// The file of the key that the worker joins with, until it has joined.
 const FIRST_KEY: &str = "joining.key";
@@ -169,7 +169,7 @@ impl Membership {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot renew the worker's certificate yet; retrying");
-                    AGAIN.min(self.left().unwrap_or_default() / 4).max(Duration::from_millis(500))
+                    RETRY_DELAY.min(self.left().unwrap_or_default() / 4).max(Duration::from_millis(500))
                 }
             };
         }

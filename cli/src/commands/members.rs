@@ -44,7 +44,7 @@ pub(super) async fn drain(farm: &Farm, worker: String, undrain: bool) -> Result<
 /// Restores revoked access, in the farm's directory.
 pub(super) fn unrevoke(files: &Files, name: &str, serial: &str) -> Result<Code, Error> {
     let mut file = revoked::File::read(&files.revoked()).map_err(usage)?;
-    if !file.take_back(name, serial) {
+    if !file.reinstate(name, serial) {
         let what = if serial.is_empty() { name } else { serial };
         return Err(Error::Usage(format!("`{what}` is not revoked; `kiln farm list` shows revocations")));
     }

@@ -23,7 +23,7 @@ use super::{Error, parts};
 
 const PAUSE: Duration = Duration::from_millis(20);
 /// Number of attempts while another command starts or stops its farm: 30 s in total.
-const PATIENCE: u32 = 1500;
+const MAX_ATTEMPTS: u32 = 1500;
 /// How long the farm's parts may take to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -57,7 +57,7 @@ pub(super) async fn open(dir: &Path, store: Bound) -> Result<Opened, Error> {
     // Read even if another command hosts the farm, so that invalid values are reported.
     let variables = Variables::read()?;
     std::fs::create_dir_all(dir).map_err(failed)?;
-    for _ in 0..PATIENCE {
+    for _ in 0..MAX_ATTEMPTS {
         let lock = open_lock(&dir.join("lock")).map_err(failed)?;
         if try_lock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(failed)? {
             return host(dir, lock, store, variables).await;

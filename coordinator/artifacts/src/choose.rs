@@ -39,7 +39,7 @@ fn check_links(artifact: &Artifact, chosen: &[Chosen]) -> Result<(), Error> {
     let links: links::Links = chosen.iter().filter_map(target).collect();
     for one in chosen {
         if let Entry::Symlink { target } = &one.entry
-            && let Some(why) = links::useless(&artifact.kind, &one.to, target, &links)
+            && let Some(why) = links::link_problem(&artifact.kind, &one.to, target, &links)
         {
             return Err(layout(artifact, format!("`{}` is a symbolic link to `{target}`, {why}", one.from)));
         }

@@ -13,13 +13,13 @@ const BUILD: &str = "/build";
 pub(super) type Links = BTreeMap<String, String>;
 
 /// Maximum number of links that are followed, as in the kernel (path_resolution(7)).
-const MOST_FOLLOWED: usize = 40;
+const MAX_LINKS_FOLLOWED: usize = 40;
 
 /// Why a link at `path` would not work in an artifact, with a fix; `None` if it works.
 ///
 /// An archive is unpacked on a machine that has its own system, so a link to an absolute path may be intended; an image
 /// is a complete system.
-pub(super) fn useless(kind: &ArtifactKind, path: &str, target: &str, links: &Links) -> Option<String> {
+pub(super) fn link_problem(kind: &ArtifactKind, path: &str, target: &str, links: &Links) -> Option<String> {
     let is_absolute = target.starts_with('/');
     let is_of_the_build = target == BUILD || target.strip_prefix(BUILD).is_some_and(|rest| rest.starts_with('/'));
     match kind {
@@ -57,7 +57,7 @@ fn leaves(path: &str, target: &str, links: &Links) -> bool {
                 let Some(next) = links.get(&at.join("/")) else { continue };
                 followed += 1;
                 // Absolute links are checked on their own.
-                if followed > MOST_FOLLOWED || next.starts_with('/') {
+                if followed > MAX_LINKS_FOLLOWED || next.starts_with('/') {
                     return false;
                 }
                 at.pop();
@@ -80,16 +80,18 @@ mod tests {
         for (path, target) in
             [("a", "../a"), ("d/a", "../../a"), ("d/a", "b/../../../c"), ("a", ""), ("a", "/build"), ("a", "/build/x")]
         {
-            let (archive, binary) = (useless(&Archive, path, target, &none), useless(&Binary, path, target, &none));
+            let (archive, binary) =
+                (link_problem(&Archive, path, target, &none), link_problem(&Binary, path, target, &none));
             assert!(archive.is_some() && binary.is_some(), "expected `{path}` -> `{target}` to be refused");
         }
         for (path, target) in [("a", "b"), ("d/a", "../b"), ("a", "./d/../b"), ("d/e/a", "../../b")] {
-            let (archive, binary) = (useless(&Archive, path, target, &none), useless(&Binary, path, target, &none));
+            let (archive, binary) =
+                (link_problem(&Archive, path, target, &none), link_problem(&Binary, path, target, &none));
             assert_eq!((archive, binary), (None, None));
         }
         for target in ["/usr/lib/libc.so.6", "/builds/x"] {
-            assert_eq!(useless(&Archive, "a", target, &none), None);
-            assert!(useless(&Binary, "a", target, &none).is_some());
+            assert_eq!(link_problem(&Archive, "a", target, &none), None);
+            assert!(link_problem(&Binary, "a", target, &none).is_some());
         }
     }
 
@@ -102,10 +104,17 @@ mod tests {
         for (path, target) in
             [("x", "p/q/up/../../.."), ("x", "p/q/up/.."), ("d/x", "../in/up/../y"), ("p/q/x", "up/..")]
         {
-            assert!(useless(&Archive, path, target, &links).is_some(), "expected `{path}` -> `{target}` to be refused");
+            assert!(
+                link_problem(&Archive, path, target, &links).is_some(),
+                "expected `{path}` -> `{target}` to be refused"
+            );
         }
         for (path, target) in [("x", "p/q/up/p"), ("x", "in/up/p/q"), ("x", "round/y"), ("x", "system/lib")] {
-            assert_eq!(useless(&Archive, path, target, &links), None, "expected `{path}` -> `{target}` to be taken");
+            assert_eq!(
+                link_problem(&Archive, path, target, &links),
+                None,
+                "expected `{path}` -> `{target}` to be taken"
+            );
         }
     }
 }

@@ -163,7 +163,7 @@ impl Authenticator {
             move |file| {
                 let serial = gone.serial.clone().unwrap_or_default();
                 let what = if serial.is_empty() { &gone.name } else { &serial };
-                if file.take_back(&gone.name, &serial) {
+                if file.reinstate(&gone.name, &serial) {
                     return Ok(());
                 }
                 Err(Status::not_found(format!("`{what}` is not revoked; `kiln farm list` shows revocations")))

@@ -29,7 +29,7 @@ const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Minimum interval between fetches caused by tokens with an unknown key id.
 const PAUSE: Duration = Duration::from_secs(10);
 /// Time limit for the provider's response.
-const PATIENCE: Duration = Duration::from_secs(10);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum size of a key set, in bytes.
 const MAX_BYTES: usize = 1 << 20;
 /// Number of verified tokens that are cached.
@@ -348,7 +348,7 @@ fn roles(claim: &Value) -> BTreeSet<Role> {
 
 async fn download(url: &url::Url) -> Result<Vec<u8>, String> {
     let failed = |error: reqwest::Error| kiln_images::registry::words(&error);
-    let client = crate::outgoing::client(PATIENCE).map_err(failed)?;
+    let client = crate::outgoing::client(FETCH_TIMEOUT).map_err(failed)?;
     let mut answer =
         client.get(url.clone()).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
     let mut data = Vec::new();

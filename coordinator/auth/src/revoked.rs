@@ -76,7 +76,7 @@ impl File {
     }
 
     /// Withdraws the revocation of a name or a serial number; `false` if there was none.
-    pub fn take_back(&mut self, name: &str, serial: &str) -> bool {
+    pub fn reinstate(&mut self, name: &str, serial: &str) -> bool {
         if serial.is_empty() { self.names.remove(name) } else { self.serials.remove(&normal(serial)) }
     }
 
@@ -104,7 +104,7 @@ mod tests {
             assert!(file.has(&of(revoked)), "expected `{revoked}` to be revoked");
         }
         let mut later = file.clone();
-        assert!(later.take_back("", "8F:0A:11") && !later.take_back("", "8f0a11") && !later.take_back("ann", ""));
+        assert!(later.reinstate("", "8F:0A:11") && !later.reinstate("", "8f0a11") && !later.reinstate("ann", ""));
         for other in ["8f0a110", "8f0a1", "b", ""] {
             assert!(!file.has(&of(other)), "expected `{other}` to be let in");
         }

@@ -26,9 +26,9 @@ use crate::peers::Peer;
 use kiln_state::Watched;
 
 /// Time limit for a handshake.
-const PATIENCE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time limit while more than half of the slots are taken.
-const PRESSED: Duration = Duration::from_secs(2);
+const HANDSHAKE_TIMEOUT_UNDER_LOAD: Duration = Duration::from_secs(2);
 /// Maximum number of connections that have not sent a greeting yet.
 const SILENT: usize = 1024;
 /// Maximum number of handshakes in progress.
@@ -144,14 +144,14 @@ pub fn incoming(
             let peer = Peer::of(address);
             let place = silent.enter(peer);
             let (sender, shaking, config) = (sender.clone(), shaking.clone(), served.borrow().config.clone());
-            let patience = if silent.is_pressed() { PRESSED } else { PATIENCE };
+            let timeout = if silent.is_pressed() { HANDSHAKE_TIMEOUT_UNDER_LOAD } else { HANDSHAKE_TIMEOUT };
             tokio::spawn(async move {
                 let _ = stream.set_nodelay(true);
-                let greeted = unless(place, patience, LazyConfigAcceptor::new(Acceptor::default(), stream)).await;
+                let greeted = unless(place, timeout, LazyConfigAcceptor::new(Acceptor::default(), stream)).await;
                 let Some(greeted) = greeted else { return };
                 let place = shaking.enter(peer);
-                let patience = if shaking.is_pressed() { PRESSED } else { PATIENCE };
-                if let Some(stream) = unless(place, patience, greeted.into_stream(config)).await {
+                let timeout = if shaking.is_pressed() { HANDSHAKE_TIMEOUT_UNDER_LOAD } else { HANDSHAKE_TIMEOUT };
+                if let Some(stream) = unless(place, timeout, greeted.into_stream(config)).await {
                     let _ = sender.send(Ok(stream)).await;
                 }
             });
@@ -161,9 +161,9 @@ pub fn incoming(
 }
 
 /// Runs a step of a client's handshake within its time limit, and while no other client needs its slot.
-async fn unless<T>(place: Place, patience: Duration, step: impl Future<Output = io::Result<T>>) -> Option<T> {
+async fn unless<T>(place: Place, timeout: Duration, step: impl Future<Output = io::Result<T>>) -> Option<T> {
     tokio::select! {
-        done = tokio::time::timeout(patience, step) => match done {
+        done = tokio::time::timeout(timeout, step) => match done {
             Ok(Ok(done)) => Some(done),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a handshake failed");

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::peers::Peer;
 
 /// How long a slot is kept although others need it: an honest client's answer may take this long to arrive.
-const YOUNG: Duration = Duration::from_millis(250);
+const MIN_AGE: Duration = Duration::from_millis(250);
 /// How many times the limit is allowed while all slots are young.
 const BURST: usize = 4;
 
@@ -75,7 +75,7 @@ impl All {
         let largest = self.by_peer.iter().max_by_key(|(_, those)| those.len()).map(|(peer, _)| *peer);
         let Some(peer) = largest else { return };
         let Some(oldest) = self.by_peer.get(&peer).and_then(|those| those.first_key_value()) else { return };
-        if also_young || oldest.1.since.elapsed() >= YOUNG {
+        if also_young || oldest.1.since.elapsed() >= MIN_AGE {
             oldest.1.gives_way.cancel();
             let number = *oldest.0;
             self.leave(peer, number);

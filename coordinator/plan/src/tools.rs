@@ -34,8 +34,8 @@ impl<'a> Tool<'a> {
     }
 
     /// Why a tool that reports this version does not meet the requirement; `None` if it does, or if that is unknown.
-    pub fn unmet(&self, said: &str) -> Option<String> {
-        let found = version(said)?;
+    pub fn unmet(&self, output: &str) -> Option<String> {
+        let found = version(output)?;
         let wanted: Vec<VersionReq> = self.versions.split("||").filter_map(|part| part.trim().parse().ok()).collect();
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted.matches(&found)) {
             return None;
@@ -46,10 +46,10 @@ impl<'a> Tool<'a> {
 }
 
 /// The first version number in a tool's output, padded with zeros.
-fn version(said: &str) -> Option<Version> {
-    let start = said.find(|c: char| c.is_ascii_digit())?;
-    let end = said[start..].find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(said.len() - start);
-    let mut parts = said[start..start + end].split('.').map(|part| part.parse::<u64>().unwrap_or(0));
+fn version(output: &str) -> Option<Version> {
+    let start = output.find(|c: char| c.is_ascii_digit())?;
+    let end = output[start..].find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(output.len() - start);
+    let mut parts = output[start..start + end].split('.').map(|part| part.parse::<u64>().unwrap_or(0));
     let mut next = || parts.next().unwrap_or(0);
     Some(Version::new(next(), next(), next()))
 }
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn versions_are_compared_as_far_as_they_are_asked_for() {
-        let unmet = |entry: &str, said: &str| Tool::read(entry).unmet(said).is_some();
+        let unmet = |entry: &str, output: &str| Tool::read(entry).unmet(output).is_some();
         assert!(!unmet("cc", "cc (Debian 12.2.0) 12.2.0"));
         assert!(!unmet("python3 =3.11", "Python 3.11.2"));
         assert!(unmet("python3 =3.12 (.python-version)", "Python 3.11.2"));

@@ -69,7 +69,7 @@ impl Scheduler {
         self.enqueue(id);
         // If others without a worker to avoid wait in the class, no worker has capacity.
         let class = &self.classes[class];
-        if class.wary.contains(&id) || class.waiting.len() - class.wary.len() == 1 {
+        if class.avoiding.contains(&id) || class.waiting.len() - class.avoiding.len() == 1 {
             self.place(id);
         }
     }
@@ -213,7 +213,7 @@ impl Scheduler {
         let Some(slot) = self.workers.slot(worker) else { return };
         self.workers.leaves(slot, until);
         self.release_worker(slot);
-        self.place_wary();
+        self.place_avoiding();
     }
 
     /// Allows another worker to be reserved instead of this one.
@@ -250,13 +250,14 @@ impl Scheduler {
             }
             self.lost(lease, &reason);
         }
-        self.place_wary();
+        self.place_avoiding();
     }
 
     /// Tries to place actions that avoid a worker: after a worker left, the avoided one may be the only choice.
-    fn place_wary(&mut self) {
-        let wary: Vec<u64> = self.busy.iter().flat_map(|class| self.classes[*class].wary.iter().copied()).collect();
-        wary.into_iter().for_each(|id| self.place(id));
+    fn place_avoiding(&mut self) {
+        let avoiding: Vec<u64> =
+            self.busy.iter().flat_map(|class| self.classes[*class].avoiding.iter().copied()).collect();
+        avoiding.into_iter().for_each(|id| self.place(id));
     }
 
     /// Does not count this lease as an attempt, because nothing went wrong.
@@ -339,7 +340,7 @@ impl Scheduler {
         }
         if on {
             self.release_worker(slot);
-            self.place_wary();
+            self.place_avoiding();
         } else {
             self.fill(slot);
         }

@@ -60,10 +60,10 @@ impl Scheduler {
 
     pub(super) fn enqueue(&mut self, id: ActionId) {
         let Some(action) = self.actions.get(&id) else { return };
-        let (requirements, position, wary) = (action.requirements.clone(), action.position, action.avoid.is_some());
+        let (requirements, position, avoiding) = (action.requirements.clone(), action.position, action.avoid.is_some());
         let class = self.class(&requirements);
-        if wary {
-            self.classes[class].insert_wary(id);
+        if avoiding {
+            self.classes[class].insert_avoiding(id);
         } else {
             self.classes[class].insert(position, &self.shares);
         }
@@ -151,12 +151,12 @@ impl Scheduler {
                     continue;
                 }
                 let head = self.classes[class].head(&self.shares);
-                let wary = self.classes[class].wary.iter().filter_map(|id| {
+                let avoiding = self.classes[class].avoiding.iter().filter_map(|id| {
                     let action = self.actions.get(id)?;
                     let takes_it = action.avoid != Some(slot) || self.only_choice(class, *id);
                     takes_it.then(|| (action.position.rank(&self.shares), *id))
                 });
-                best = best.into_iter().chain(head).chain(wary).min();
+                best = best.into_iter().chain(head).chain(avoiding).min();
             }
             let Some((_, id)) = best else { return };
             self.assign(id, slot);

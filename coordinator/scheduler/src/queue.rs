@@ -61,7 +61,7 @@ pub(super) struct Class {
     /// The waiting actions, oldest first.
     pub(super) waiting: BTreeSet<ActionId>,
     /// Those of them that avoid the worker that failed them last: unordered, and not blocking others.
-    pub(super) wary: BTreeSet<ActionId>,
+    pub(super) avoiding: BTreeSet<ActionId>,
     /// When one of its actions was last assigned.
     pub(super) served: Millis,
     /// Since when actions wait in it although no worker that could run them accepts work.
@@ -78,7 +78,7 @@ impl Class {
             workers: BTreeSet::new(),
             reserved: None,
             waiting: BTreeSet::new(),
-            wary: BTreeSet::new(),
+            avoiding: BTreeSet::new(),
             served: 0,
             absent_since: None,
             first_timeout: 0,
@@ -102,15 +102,15 @@ impl Class {
     }
 
     /// Adds an action that has a worker to avoid.
-    pub(super) fn insert_wary(&mut self, id: ActionId) {
+    pub(super) fn insert_avoiding(&mut self, id: ActionId) {
         self.waiting.insert(id);
-        self.wary.insert(id);
+        self.avoiding.insert(id);
     }
 
     pub(super) fn remove(&mut self, position: Position) {
         let (tenant_id, build_id) = position.shares;
         self.waiting.remove(&position.id);
-        if self.wary.remove(&position.id) {
+        if self.avoiding.remove(&position.id) {
             return;
         }
         let Some(level) = self.levels.get_mut(&position.priority) else { return };

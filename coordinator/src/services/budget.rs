@@ -41,7 +41,7 @@ pub struct Budget {
     used: Arc<AtomicU64>,
     most: u64,
     /// The source of the limit, for errors.
-    said: &'static str,
+    limit_source: &'static str,
 }
 
 /// Memory for all calls without an identity on a farm that requires one: unauthenticated callers must not block others.
@@ -50,7 +50,7 @@ const STRANGERS_BYTES: u64 = 16 << 20;
 impl Budget {
     /// A limit in bytes, as set by `--call-memory`.
     pub fn new(most: u64) -> Self {
-        Self { used: Arc::default(), most, said: "`--call-memory`" }
+        Self { used: Arc::default(), most, limit_source: "`--call-memory`" }
     }
 
     fn take(&self, bytes: u64) -> Result<(), Status> {
@@ -59,7 +59,7 @@ impl Budget {
             Ok(_) => Ok(()),
             Err(used) => Err(Status::resource_exhausted(format!(
                 "calls in progress use {used} bytes, and {} are {}; try again when some have ended",
-                self.most, self.said
+                self.most, self.limit_source
             ))),
         }
     }
@@ -100,7 +100,8 @@ pub struct Budgeted<S> {
 impl Budgeted<()> {
     /// Limits services to a budget.
     pub fn layer(budget: Budget) -> BudgetLayer {
-        let strangers = Budget { most: STRANGERS_BYTES, said: "for calls without an identity", ..Budget::new(0) };
+        let strangers =
+            Budget { most: STRANGERS_BYTES, limit_source: "for calls without an identity", ..Budget::new(0) };
         BudgetLayer { budget, strangers }
     }
 }

@@ -27,11 +27,11 @@ pub struct ByteStream {
     stores: Stores,
     logs: Arc<dyn ReadLogs>,
     uploads: Arc<Uploads>,
-    patience: Duration,
+    idle_timeout: Duration,
 }
 
 /// Time limit for the next message of an upload.
-const PATIENCE: Duration = Duration::from_secs(600);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// Maximum number of messages without data in one upload.
 const MAX_EMPTY_MESSAGES: u32 = 10_000;
 
@@ -47,13 +47,13 @@ fn most_on_the_wire(name: &WriteName) -> u64 {
 impl ByteStream {
     /// Serves these stores and logs.
     pub fn new(stores: Stores, logs: Arc<dyn ReadLogs>) -> Self {
-        Self { stores, logs, uploads: Arc::default(), patience: PATIENCE }
+        Self { stores, logs, uploads: Arc::default(), idle_timeout: IDLE_TIMEOUT }
     }
 
     /// Sets how long an upload's stream may be silent; the default is 10 minutes.
     #[must_use]
-    pub fn with_patience(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+    pub fn with_patience(self, idle_timeout: Duration) -> Self {
+        Self { idle_timeout, ..self }
     }
 
     /// Sets the maximum number of uploads, including those that wait for their client.
@@ -114,10 +114,10 @@ impl ByteStream {
     /// continue with another stream.
     async fn next(&self, messages: &mut Streaming<WriteRequest>) -> Result<Option<WriteRequest>, Status> {
         let silent = |_| {
-            let seconds = self.patience.as_secs_f32();
+            let seconds = self.idle_timeout.as_secs_f32();
             Status::deadline_exceeded(format!("no message of this upload for {seconds} s; continue with a new stream"))
         };
-        tokio::time::timeout(self.patience, messages.message()).await.map_err(silent)?
+        tokio::time::timeout(self.idle_timeout, messages.message()).await.map_err(silent)?
     }
 
     /// Receives a stream's messages until the upload is complete or the stream ends.

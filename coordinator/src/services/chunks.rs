@@ -20,7 +20,7 @@ const MAX_CHUNKS: usize = 1_000_000;
 /// Maximum concurrent mappings, each up to about 50 MB.
 static MAPPINGS: Semaphore = Semaphore::const_new(16);
 /// Time limit for the next message of a mapping.
-const PATIENCE: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn digest(function: i32, wire: Option<&reapi::Digest>) -> Result<Digest, Status> {
     let function = DigestFunction::from_wire(function).map_err(bad_digest)?;
@@ -101,8 +101,8 @@ pub(super) async fn register_mapping(
 async fn next(
     requests: &mut Streaming<reapi::RegisterChunkMappingRequest>,
 ) -> Result<Option<reapi::RegisterChunkMappingRequest>, Status> {
-    let silent = |_| Status::deadline_exceeded(format!("no message of this mapping for {} s", PATIENCE.as_secs()));
-    tokio::time::timeout(PATIENCE, requests.message()).await.map_err(silent)?
+    let silent = |_| Status::deadline_exceeded(format!("no message of this mapping for {} s", IDLE_TIMEOUT.as_secs()));
+    tokio::time::timeout(IDLE_TIMEOUT, requests.message()).await.map_err(silent)?
 }
 
 fn read(blob: &Digest, chunks: &[reapi::Digest]) -> Result<Vec<Digest>, Status> {

@@ -161,7 +161,7 @@ impl Tenants {
     }
 
     /// Opens the tenants that exist on disk, so that their unfinished builds continue and their disk usage counts.
-    pub async fn take_up(&self) {
+    pub async fn resume(&self) {
         let names = std::fs::read_dir(self.directory()).into_iter().flatten().flatten();
         let names = names.filter_map(|entry| entry.file_name().into_string().ok());
         let open = |name: String| {

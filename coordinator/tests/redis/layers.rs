@@ -12,7 +12,7 @@ use crate::coordinator::{Coordinator, coordinator, redis_or_skip};
 use crate::redis::{Cluster, Redis};
 
 const LIFE: Duration = Duration::from_secs(1_000);
-const MOST: usize = 50;
+const MAX_RECORDS: usize = 50;
 
 struct Records {
     coordinator: Coordinator,
@@ -24,7 +24,7 @@ async fn records(url: &str) -> Records {
     let coordinator = coordinator(url).await;
     let own = RedbLayers::open(&coordinator.dir.path().join("layers.redb"), 1_000).unwrap();
     let link = coordinator.stores.redis.clone().unwrap();
-    let parts = Parts::new(link, Keys::new("kiln", LIFE, crate::farm_key()), MOST);
+    let parts = Parts::new(link, Keys::new("kiln", LIFE, crate::farm_key()), MAX_RECORDS);
     let store = SharedLayers::open(own, parts, coordinator.stores.blobs.clone()).await.unwrap();
     Records { coordinator, store }
 }
@@ -155,7 +155,7 @@ async fn records_expire_and_their_number_is_bounded() {
     }
     let redis = Redis::start();
     let one = records(&redis.url()).await;
-    let keys: Vec<String> = (0..MOST + 10).map(|number| format!("{number:03}")).collect();
+    let keys: Vec<String> = (0..MAX_RECORDS + 10).map(|number| format!("{number:03}")).collect();
     for key in &keys {
         one.put(&[key], 1).await;
     }
@@ -163,7 +163,7 @@ async fn records_expire_and_their_number_is_bounded() {
         let seconds: u64 = redis.cli(&["TTL", &key]).parse().unwrap();
         assert!((LIFE.as_secs() - 100..=LIFE.as_secs()).contains(&seconds), "expected `{key}` to expire");
     }
-    assert_eq!(redis.cli(&["ZCARD", "kiln:2:li:team"]), MOST.to_string());
+    assert_eq!(redis.cli(&["ZCARD", "kiln:2:li:team"]), MAX_RECORDS.to_string());
     assert_eq!(redis.cli(&["ZRANGE", "kiln:2:li:team", "0", "0"]), "010", "expected those written longest ago to go");
 }
 

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tonic::transport::Uri;
 
 /// Time limit for the response.
-const PATIENCE: Duration = Duration::from_secs(2);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The client's preface and an empty SETTINGS frame (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
@@ -25,7 +25,7 @@ pub async fn stranger(url: &str) -> Option<String> {
         return None;
     }
     let address = format!("{}:{}", uri.host()?, uri.port_u16().unwrap_or(80));
-    let first = tokio::time::timeout(PATIENCE, first_bytes(&address)).await.ok()??;
+    let first = tokio::time::timeout(REPLY_TIMEOUT, first_bytes(&address)).await.ok()??;
     describe(&first, &address)
 }
 

@@ -37,7 +37,8 @@ pub(crate) fn from_environment(process: &Process) -> Result<Option<SdkTracerProv
     if let Some((variable, found)) = protocol.filter(|(_, found)| found != "grpc") {
         return Err(Error::Protocol { variable, found });
     }
-    let exporter = Told { sender: SpanExporter::builder().with_tonic().build()?, said: AtomicBool::new(false) };
+    let exporter =
+        WarningExporter { sender: SpanExporter::builder().with_tonic().build()?, has_warned: AtomicBool::new(false) };
     let mut resource = Resource::builder().with_attribute(KeyValue::new("service.version", process.version));
     let named = set("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|attributes| attributes.contains("service.name="));
     if set("OTEL_SERVICE_NAME").is_none() && !named {
@@ -48,23 +49,23 @@ pub(crate) fn from_environment(process: &Process) -> Result<Option<SdkTracerProv
 
 /// Exports spans, and logs once when that starts to fail.
 #[derive(Debug)]
-struct Told {
+struct WarningExporter {
     sender: SpanExporter,
-    said: AtomicBool,
+    has_warned: AtomicBool,
 }
 
-impl opentelemetry_sdk::trace::SpanExporter for Told {
+impl opentelemetry_sdk::trace::SpanExporter for WarningExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let count = batch.len();
         let result = self.sender.export(batch).await;
         match &result {
             Ok(()) => {
-                if self.said.swap(false, Ordering::Relaxed) {
+                if self.has_warned.swap(false, Ordering::Relaxed) {
                     tracing::info!("exporting traces again");
                 }
             }
             Err(error) => {
-                if !self.said.swap(true, Ordering::Relaxed) {
+                if !self.has_warned.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%error, spans = count, "cannot export traces; dropping them");
                 }
             }

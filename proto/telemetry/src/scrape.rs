@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
 /// Time limit for the process to report its state.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// A process that is monitored.
@@ -58,7 +58,7 @@ pub async fn serve(
 }
 
 async fn metrics(State(watched): State<Arc<Watched>>) -> Response {
-    if tokio::time::timeout(PATIENCE, watched.subject.refresh()).await.is_err() {
+    if tokio::time::timeout(CHECK_TIMEOUT, watched.subject.refresh()).await.is_err() {
         return late();
     }
     let mut text = String::new();
@@ -69,11 +69,11 @@ async fn metrics(State(watched): State<Arc<Watched>>) -> Response {
 }
 
 async fn healthz(State(watched): State<Arc<Watched>>) -> Response {
-    verdict(tokio::time::timeout(PATIENCE, watched.subject.alive()).await.unwrap_or_else(|_| Err(words())))
+    verdict(tokio::time::timeout(CHECK_TIMEOUT, watched.subject.alive()).await.unwrap_or_else(|_| Err(words())))
 }
 
 async fn readyz(State(watched): State<Arc<Watched>>) -> Response {
-    verdict(tokio::time::timeout(PATIENCE, watched.subject.ready()).await.unwrap_or_else(|_| Err(words())))
+    verdict(tokio::time::timeout(CHECK_TIMEOUT, watched.subject.ready()).await.unwrap_or_else(|_| Err(words())))
 }
 
 fn verdict(is_well: Result<(), String>) -> Response {
@@ -84,7 +84,7 @@ fn verdict(is_well: Result<(), String>) -> Response {
 }
 
 fn words() -> String {
-    format!("no response within {} s", PATIENCE.as_secs())
+    format!("no response within {} s", CHECK_TIMEOUT.as_secs())
 }
 
 fn late() -> Response {

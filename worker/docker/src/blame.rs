@@ -24,14 +24,14 @@ pub(super) const OTHER_PLATFORM: [&str; 3] =
     ["no matching manifest for", "does not match the specified platform", "no match for platform"];
 
 /// Whether the engine's message contains any of these phrases.
-pub(super) fn says(error: &bollard::errors::Error, any: &[&str]) -> bool {
+pub(super) fn mentions(error: &bollard::errors::Error, any: &[&str]) -> bool {
     let text = words(error).to_ascii_lowercase();
     any.iter().any(|wanted| text.contains(wanted))
 }
 
 /// Whether a registry reports that the image does not exist, or not for this caller.
-pub(super) fn refuses(error: &bollard::errors::Error) -> bool {
-    says(error, &UNAUTHORIZED) || says(error, &UNKNOWN) && !says(error, &["no such host"])
+pub(super) fn is_access_denied(error: &bollard::errors::Error) -> bool {
+    mentions(error, &UNAUTHORIZED) || mentions(error, &UNKNOWN) && !mentions(error, &["no such host"])
 }
 
 /// The image exists for these platforms but not for the requested one.
@@ -44,22 +44,24 @@ pub(super) fn other_platform(name: &ImageName, architecture: &str, there: &[Stri
 
 /// Why a pull or a registry request failed.
 pub(super) fn failed(name: &ImageName, error: &bollard::errors::Error) -> Error {
-    let said = words(error);
+    let message = words(error);
     let registry = name.registry().unwrap_or_default();
     // Registries that hide private repositories report both at once.
-    if says(error, &UNKNOWN) && !says(error, &["no such host"]) {
+    if mentions(error, &UNKNOWN) && !mentions(error, &["no such host"]) {
         return Error::Action(format!(
-            "there is no image `{name}` ({said}); check its name, and that the workers can access it"
+            "there is no image `{name}` ({message}); check its name, and that the workers can access it"
         ));
     }
-    if says(error, &UNAUTHORIZED) {
+    if mentions(error, &UNAUTHORIZED) {
         return Error::Worker(format!(
-            "registry `{registry}` rejected the available credentials for `{name}` ({said}); configure some for the tenant with the \
+            "registry `{registry}` rejected the available credentials for `{name}` ({message}); configure some for the tenant with the \
              coordinator's `--credentials`, or start the worker with `--own-credentials` and run `docker login {registry}` there as its user"
         ));
     }
-    if says(error, &["no space left"]) {
-        return Error::Worker(format!("no space left for image `{name}` on the disk of this worker's engine ({said})"));
+    if mentions(error, &["no space left"]) {
+        return Error::Worker(format!(
+            "no space left for image `{name}` on the disk of this worker's engine ({message})"
+        ));
     }
-    Error::Worker(format!("cannot get image `{name}`: {said}"))
+    Error::Worker(format!("cannot get image `{name}`: {message}"))
 }

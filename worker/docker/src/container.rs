@@ -19,7 +19,7 @@ use super::wire::{self, Report, Task};
 use kiln_kernel::userns;
 
 /// Limit for a started container's init to connect.
-const ARRIVAL: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often to check meanwhile that the container still runs.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -40,16 +40,16 @@ pub(super) struct Container {
     pub(super) kind: Kind,
     pub(super) place: Place,
     socket: BufReader<UnixStream>,
-    _door: Door,
+    _door: SocketDir,
 }
 
 /// The directory in which a container finds the worker's socket; removed on drop.
 #[derive(Debug)]
-struct Door {
+struct SocketDir {
     directory: PathBuf,
 }
 
-impl Drop for Door {
+impl Drop for SocketDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.directory);
     }
@@ -83,7 +83,7 @@ impl Container {
             let what = what.to_owned();
             move |error: io::Error| Failed::Other(format!("{what}: {error}"))
         };
-        let door = Door { directory: setting.doors.join(name) };
+        let door = SocketDir { directory: setting.doors.join(name) };
         let listener = open_door(&door, setting.user).map_err(other("cannot create a socket for a container"))?;
         let options = CreateContainerOptionsBuilder::default().name(name).build();
         let body = body(setting, &kind, &place, &door.directory);
@@ -115,7 +115,7 @@ impl Container {
     }
 
     /// Whether its init is still connected.
-    pub(super) fn lives(&self) -> bool {
+    pub(super) fn is_running(&self) -> bool {
         let mut byte = [0];
         // Between tasks the init sends nothing, so anything readable is the end of the stream.
         self.socket.buffer().is_empty()
@@ -166,7 +166,7 @@ impl Drop for Container {
     }
 }
 
-fn open_door(door: &Door, (user, group): (u32, u32)) -> io::Result<UnixListener> {
+fn open_door(door: &SocketDir, (user, group): (u32, u32)) -> io::Result<UnixListener> {
     use std::os::unix::fs::{PermissionsExt, chown};
     std::fs::create_dir_all(&door.directory)?;
     let path = door.directory.join(SOCKET);
@@ -181,7 +181,7 @@ fn open_door(door: &Door, (user, group): (u32, u32)) -> io::Result<UnixListener>
 
 /// Waits for the init to connect, and checks meanwhile that the container still runs.
 async fn arrival(engine: &Engine, id: &str, listener: UnixListener) -> Result<UnixStream, String> {
-    let deadline = tokio::time::Instant::now() + ARRIVAL;
+    let deadline = tokio::time::Instant::now() + START_TIMEOUT;
     loop {
         match tokio::time::timeout(LOOK_EVERY, listener.accept()).await {
             Ok(Ok((socket, _))) => return Ok(socket),
@@ -192,16 +192,23 @@ async fn arrival(engine: &Engine, id: &str, listener: UnixListener) -> Result<Un
             engine.api.inspect_container(id, None).await.map_err(|error| words(&error))?.state.unwrap_or_default();
         if state.running != Some(true) {
             let code = state.exit_code.unwrap_or(0);
-            return Err(format!("a container ended before it was ready, with code {code}: {}", said(engine, id).await));
+            return Err(format!(
+                "a container ended before it was ready, with code {code}: {}",
+                logs_of(engine, id).await
+            ));
         }
         if tokio::time::Instant::now() > deadline {
-            return Err(format!("a container was not ready after {} s: {}", ARRIVAL.as_secs(), said(engine, id).await));
+            return Err(format!(
+                "a container was not ready after {} s: {}",
+                START_TIMEOUT.as_secs(),
+                logs_of(engine, id).await
+            ));
         }
     }
 }
 
 /// The last lines of a container's log.
-async fn said(engine: &Engine, id: &str) -> String {
+async fn logs_of(engine: &Engine, id: &str) -> String {
     let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail("5").build();
     let lines: Vec<String> = engine
         .api

@@ -11,9 +11,9 @@ use bollard::{API_DEFAULT_VERSION, Docker};
 /// Where an engine listens by default.
 pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 /// Limit for one response of the engine; a pull consists of many.
-const PATIENCE: Duration = Duration::from_secs(120);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// Limit for the first response, with its version.
-const FIRST_PATIENCE: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The label that holds the worker's name.
 pub(super) const WORKER_LABEL: &str = "kiln.worker";
@@ -51,9 +51,9 @@ impl Engine {
         let api = dial(host)?;
         let away = |reason: String| Error::Away { host: host.to_owned(), reason };
         let asking = async { api.negotiate_version().await.map_err(|error| away(words(&error))) };
-        let api = tokio::time::timeout(FIRST_PATIENCE, asking)
+        let api = tokio::time::timeout(CONNECT_TIMEOUT, asking)
             .await
-            .map_err(|_| away(format!("no answer within {} s", FIRST_PATIENCE.as_secs())))??;
+            .map_err(|_| away(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())))??;
         let version = api.version().await.map_err(|error| away(words(&error)))?;
         let os = version.os.unwrap_or_default();
         if os != "linux" {
@@ -71,7 +71,7 @@ impl Engine {
 
     /// Whether it currently responds.
     pub(super) async fn answers(&self) -> bool {
-        matches!(tokio::time::timeout(FIRST_PATIENCE, self.api.ping()).await, Ok(Ok(_)))
+        matches!(tokio::time::timeout(CONNECT_TIMEOUT, self.api.ping()).await, Ok(Ok(_)))
     }
 
     /// Describes the engine.
@@ -123,14 +123,14 @@ fn dial(host: &str) -> Result<Docker, Error> {
             if let Some(reason) = reason {
                 return Err(Error::Away { host: host.to_owned(), reason });
             }
-            Docker::connect_with_unix(path, PATIENCE.as_secs(), API_DEFAULT_VERSION).map_err(away)
+            Docker::connect_with_unix(path, REQUEST_TIMEOUT.as_secs(), API_DEFAULT_VERSION).map_err(away)
         }
         Some(("tcp" | "http", address)) => {
             let name = address.rsplit_once(':').map_or(address, |(name, _)| name);
             if !matches!(name, "localhost" | "127.0.0.1" | "[::1]") {
                 return Err(wrong());
             }
-            Docker::connect_with_http(address, PATIENCE.as_secs(), API_DEFAULT_VERSION).map_err(away)
+            Docker::connect_with_http(address, REQUEST_TIMEOUT.as_secs(), API_DEFAULT_VERSION).map_err(away)
         }
         _ => Err(wrong()),
     }

@@ -16,7 +16,7 @@ use kiln_images::name::ImageName;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::blame::{OTHER_PLATFORM, failed, other_platform, refuses, says};
+use super::blame::{OTHER_PLATFORM, failed, is_access_denied, mentions, other_platform};
 use super::engine::{Engine, is_status, words};
 use super::progress::Progress;
 use super::pulled::Pulled;
@@ -246,7 +246,7 @@ impl Images {
         } else {
             let credentials = self.credentials(name, whom).await?;
             let answer = self.engine.api.inspect_registry_image(&name.engine_name(), credentials).await;
-            answer.err().filter(refuses).map(|error| failed(name, &error))
+            answer.err().filter(is_access_denied).map(|error| failed(name, &error))
         };
         error.map_or(Ok(()), Err)
     }
@@ -282,7 +282,7 @@ impl Images {
         whom: For<'_>,
         error: &bollard::errors::Error,
     ) -> Error {
-        if says(error, &OTHER_PLATFORM) {
+        if mentions(error, &OTHER_PLATFORM) {
             let found = match self.credentials(name, whom).await {
                 Ok(credentials) => self.engine.api.inspect_registry_image(&name.engine_name(), credentials).await.ok(),
                 Err(_) => None,

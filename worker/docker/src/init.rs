@@ -30,7 +30,7 @@ use kiln_kernel::syscalls::{self, Reaped};
 pub(super) const NAME: &str = "kiln-container-init";
 /// Where a container finds the worker's files: the init's program and the directory of the socket.
 pub(super) const FILES: &str = "/kiln/init";
-pub(super) const DOOR: &str = "/kiln/door";
+pub(super) const SOCKET_DIR: &str = "/kiln/door";
 /// The name of the socket in its directory.
 pub(super) const SOCKET: &str = "socket";
 /// How often to check whether the task has reached one of its limits.
@@ -48,7 +48,7 @@ pub(crate) fn become_init_if_asked() {
 }
 
 fn run() -> Result<(), String> {
-    let door = Path::new(DOOR).join(SOCKET);
+    let door = Path::new(SOCKET_DIR).join(SOCKET);
     let socket = UnixStream::connect(&door).map_err(|error| format!("cannot reach the worker: {error}"))?;
     // Another process of the same user could otherwise read and change this one's memory.
     nix::sys::prctl::set_dumpable(false).map_err(|error| format!("cannot become undumpable: {error}"))?;

@@ -10,9 +10,9 @@ use super::container::Container;
 use super::request::Kind;
 
 /// Maximum number of idle containers of all kinds.
-const MOST: usize = 16;
+const MAX_IDLE: usize = 16;
 /// How long a container stays idle.
-const PATIENCE: Duration = Duration::from_secs(300);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The containers, longest idle first.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ impl Pool {
         let found = loop {
             let Some(at) = waiting.iter().rposition(|(container, _)| container.kind == *kind) else { break None };
             let (container, _) = waiting.remove(at);
-            if container.lives() {
+            if container.is_running() {
                 break Some(container);
             }
             dead.push(container);
@@ -43,7 +43,7 @@ impl Pool {
     pub(super) fn give(&self, container: Container) {
         let mut waiting = self.waiting.lock();
         waiting.push((container, Instant::now()));
-        let gone = (waiting.len() > MOST).then(|| waiting.remove(0));
+        let gone = (waiting.len() > MAX_IDLE).then(|| waiting.remove(0));
         drop(waiting);
         drop(gone);
     }
@@ -51,7 +51,7 @@ impl Pool {
     /// Removes containers that have been idle for too long.
     pub(super) fn sweep(&self) {
         let mut waiting = self.waiting.lock();
-        let split = waiting.iter().position(|(_, since)| since.elapsed() < PATIENCE).unwrap_or(waiting.len());
+        let split = waiting.iter().position(|(_, since)| since.elapsed() < IDLE_TIMEOUT).unwrap_or(waiting.len());
         let gone: Vec<_> = waiting.drain(..split).collect();
         drop(waiting);
         drop(gone);

@@ -12,7 +12,7 @@ use bollard::models::{
 
 use super::engine::{Engine, STATE_LABEL, WORKER_LABEL};
 use super::files::Files;
-use super::init::{DOOR, FILES};
+use super::init::{FILES, SOCKET_DIR};
 use super::mounts::Slot;
 use kiln_executor::BUILD;
 
@@ -92,7 +92,7 @@ pub(super) fn body(setting: &Setting, kind: &Kind, place: &Place, door: &Path) -
         pids_limit: Some(i64::from(kind.max_processes) + OWN_PROCESSES),
         mounts: Some(vec![
             bind(&setting.files.directory, FILES, true, None),
-            bind(door, DOOR, true, None),
+            bind(door, SOCKET_DIR, true, None),
             bind(&build, BUILD, false, follow),
             bind(&tmp, "/tmp", false, follow),
         ]),

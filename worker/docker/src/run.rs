@@ -33,7 +33,7 @@ const STOPPING: Duration = Duration::from_secs(10);
 impl Executor for Docker {
     async fn run(&self, job: Job, output: mpsc::Sender<Chunk>, cancel: CancellationToken) -> Result<Finished, Error> {
         let seated = tokio::select! {
-            seated = seat(&self.shared, &job, &output) => seated?,
+            seated = take_container(&self.shared, &job, &output) => seated?,
             () = cancel.cancelled() => return Err(Error::Cancelled),
         };
         attend(seated, &job, output, cancel).await
@@ -81,7 +81,7 @@ fn fault(what: &str) -> impl FnOnce(std::io::Error) -> Error + '_ {
 }
 
 /// Finds or creates a container, gives it the inputs and starts the command.
-async fn seat(shared: &Arc<Shared>, job: &Job, output: &mpsc::Sender<Chunk>) -> Result<Seated, Error> {
+async fn take_container(shared: &Arc<Shared>, job: &Job, output: &mpsc::Sender<Chunk>) -> Result<Seated, Error> {
     let executor::Place::Image(name, architecture) = &job.place else {
         return Err(Error::Worker("the Docker executor got a job without an image".to_owned()));
     };

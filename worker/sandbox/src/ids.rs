@@ -23,10 +23,10 @@ use super::init::USER;
 use kiln_kernel::{syscalls, userns};
 
 /// Number of ids of one action.
-pub const EACH: u32 = 65_536;
+pub const IDS_PER_JOB: u32 = 65_536;
 /// The default range if neither the command line nor `/etc/subuid` names one: ids that Linux distributions and systemd
 /// leave unused.
-const DEFAULT: SubIds = SubIds { base: 0x7000_0000, count: 256 * EACH };
+const DEFAULT: SubIds = SubIds { base: 0x7000_0000, count: 256 * IDS_PER_JOB };
 
 /// A range of subordinate user and group ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl SubIds {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let groups = ranges(&read("/etc/subgid"));
         let shared =
-            ranges(&read("/etc/subuid")).into_iter().find(|range| groups.contains(range) && range.count >= EACH);
+            ranges(&read("/etc/subuid")).into_iter().find(|range| groups.contains(range) && range.count >= IDS_PER_JOB);
         shared.unwrap_or(DEFAULT)
     }
 
@@ -49,17 +49,17 @@ impl SubIds {
     fn mapped() -> Result<Self, String> {
         let [users, groups] = userns::mapped();
         let starts =
-            [&users, &groups].map(|ranges| ranges.iter().find(|range| range.inside > 0 && range.count >= EACH));
+            [&users, &groups].map(|ranges| ranges.iter().find(|range| range.inside > 0 && range.count >= IDS_PER_JOB));
         match starts {
             [Some(users), Some(groups)] if users.inside == groups.inside => {
                 Ok(Self { base: users.inside, count: users.count.min(groups.count) })
             }
-            _ => Err(format!("the worker's user namespace has no {EACH} ids beside its own")),
+            _ => Err(format!("the worker's user namespace has no {IDS_PER_JOB} ids beside its own")),
         }
     }
 
     fn slots(self) -> u32 {
-        self.count / EACH
+        self.count / IDS_PER_JOB
     }
 
     /// The first id, and how many.
@@ -80,7 +80,7 @@ impl FromStr for SubIds {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "invalid range of ids `{text}`: expected `BASE:COUNT` above 65535 with at least {EACH} ids, such as \
+                "invalid range of ids `{text}`: expected `BASE:COUNT` above 65535 with at least {IDS_PER_JOB} ids, such as \
                  `{DEFAULT}`"
             )
         };
@@ -88,7 +88,7 @@ impl FromStr for SubIds {
         let range = Self { base: base.parse().map_err(|_| wrong())?, count: count.parse().map_err(|_| wrong())? };
         // The last id means "none" and cannot be used.
         let fits = range.base.checked_add(range.count).is_some_and(|end| end < u32::MAX);
-        if range.base < EACH || range.count < EACH || !fits { Err(wrong()) } else { Ok(range) }
+        if range.base < IDS_PER_JOB || range.count < IDS_PER_JOB || !fits { Err(wrong()) } else { Ok(range) }
     }
 }
 
@@ -196,7 +196,7 @@ impl Ids {
     /// Describes the ids of actions.
     pub(super) fn describe(&self) -> String {
         match self.kind {
-            Kind::Each => format!("{EACH} ids for each action from {}", self.range),
+            Kind::Each => format!("{IDS_PER_JOB} ids for each action from {}", self.range),
             Kind::Shared => "all actions run as one user other than the worker's".to_owned(),
         }
     }
@@ -225,10 +225,10 @@ impl Ids {
             Kind::Each => (std::process::id() % self.range.slots() + number) % self.range.slots(),
             Kind::Shared => 0,
         };
-        let base = self.range.base + slot * EACH;
+        let base = self.range.base + slot * IDS_PER_JOB;
         let user = base + USER;
         let failed = |error| format!("cannot create a user namespace for the ids from {base}: {error}");
-        let namespace = userns::make(&self.program, Some(user), &format!("0 {base} {EACH}")).map_err(failed)?;
+        let namespace = userns::make(&self.program, Some(user), &format!("0 {base} {IDS_PER_JOB}")).map_err(failed)?;
         let owners = match self.kind {
             Kind::Each => Some(userns::make(&self.program, None, &format!("0 {user} 1")).map_err(failed)?),
             Kind::Shared => None,

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 pub use host::within;
-pub use ids::EACH as IDS_OF_AN_ACTION;
+pub use ids::IDS_PER_JOB as IDS_OF_AN_ACTION;
 pub use ids::SubIds;
 pub use init::become_init_if_asked;
 pub use network::Isolation;

@@ -18,7 +18,7 @@ use kiln_executor::scratch::Scratch;
 use kiln_executor::{Job, Place, Secrets};
 
 /// Limit for a trial. On a busy machine a network takes a moment.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A process that is killed at the end of the trial.
 struct Running(Child);
@@ -88,7 +88,7 @@ fn run(config: &Config, host: &Host, ids: Option<&Lease>, network: Option<(&Netw
     // The command is dropped together with its end of the socket, so that a missing init is noticed at once.
     let spawned = command(config, theirs).into_std().stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let child = Running(spawned.map_err(words)?);
-    own.set_read_timeout(Some(PATIENCE)).map_err(words)?;
+    own.set_read_timeout(Some(TRIAL_TIMEOUT)).map_err(words)?;
     let mut reports = BufReader::new(&own);
     let mut report = || -> io::Result<Report> {
         let mut line = String::new();
@@ -111,7 +111,7 @@ fn run(config: &Config, host: &Host, ids: Option<&Lease>, network: Option<(&Netw
     match answer {
         Report::Ended(Ended { code: Some(7), .. }) => Ok(()),
         Report::Setup(reason) => {
-            Err(format!("{reason}{}", connection.map_or(String::new(), |process| said(process, network))))
+            Err(format!("{reason}{}", connection.map_or(String::new(), |process| output_of(process, network))))
         }
         Report::Network => Err("the trial's init asked for a network".to_owned()),
         Report::Ended(ended) => Err(format!("a trial command ended with {ended:?}, expected code 7")),
@@ -119,7 +119,7 @@ fn run(config: &Config, host: &Host, ids: Option<&Lease>, network: Option<(&Netw
 }
 
 /// The output of a failed process, with the status that it ended with.
-fn said(mut process: Running, network: Option<(&Networks, &[u16])>) -> String {
+fn output_of(mut process: Running, network: Option<(&Networks, &[u16])>) -> String {
     let program = network.map_or("", |(networks, _)| networks.program());
     let mut text = String::new();
     if let (Ok(Some(_)), Some(stderr)) = (process.0.try_wait(), process.0.stderr.take()) {

@@ -5,10 +5,10 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 /// Longest pause before jitter.
-const LONGEST: Duration = Duration::from_secs(5);
+const MAX_DELAY: Duration = Duration::from_secs(5);
 const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(100))
-    .with_max_delay(LONGEST)
+    .with_max_delay(MAX_DELAY)
     .with_jitter()
     .without_max_times();
 
@@ -34,6 +34,6 @@ impl Backoff {
     /// Waits before the next attempt.
     pub(crate) async fn wait(&mut self) {
         self.is_fresh = false;
-        tokio::time::sleep(self.pauses.next().unwrap_or(LONGEST)).await;
+        tokio::time::sleep(self.pauses.next().unwrap_or(MAX_DELAY)).await;
     }
 }

@@ -14,7 +14,7 @@ use kiln_executor::{Chunk, Exit, Job, Place, Secrets, Stream};
 use kiln_sandbox::Sandbox;
 
 /// Time limit for all answers together: an emulated machine is slow.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(180);
 /// Starts an answer.
 const BEGIN: char = '\u{1e}';
 /// Separates a question's name from its answer.
@@ -110,7 +110,7 @@ async fn ask(sandbox: &Sandbox) -> Result<String, String> {
         working_directory: String::new(),
         make_directories: Vec::new(),
         network: false,
-        timeout: Some(PATIENCE),
+        timeout: Some(PROBE_TIMEOUT),
         milli_cpus: 1000,
         memory_bytes: 2 << 30,
         disk_bytes: 1 << 30,

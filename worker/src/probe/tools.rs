@@ -13,7 +13,7 @@ use kiln_proto::property::PROBED_TOOLS;
 
 /// Time limit for a tool to report its version. A tool that exceeds it is missing from the environment, which changes
 /// every key. On a busy machine some tools need a minute.
-const PATIENCE: Duration = Duration::from_secs(120);
+const VERSION_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The arguments that make a tool print its version.
 pub(super) fn question(tool: &str) -> &'static [&'static str] {
@@ -97,8 +97,8 @@ fn ask(file: &Path, question: &[&str], path: &str) -> Option<String> {
     let status = loop {
         match child.try_wait().ok()? {
             Some(status) => break status,
-            None if began.elapsed() > PATIENCE => {
-                tracing::warn!(tool = %file.display(), ?PATIENCE, "a tool does not report its version, and counts as missing");
+            None if began.elapsed() > VERSION_TIMEOUT => {
+                tracing::warn!(tool = %file.display(), ?VERSION_TIMEOUT, "a tool does not report its version, and counts as missing");
                 let _ = child.kill();
                 let _ = child.wait();
                 return None;

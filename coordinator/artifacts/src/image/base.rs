@@ -105,7 +105,7 @@ struct Recipe<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct Cached {
     digest: digest::Digest,
     config: Map<String, Value>,
     layers: Vec<Descriptor>,
@@ -260,7 +260,7 @@ impl Bases {
 
     async fn find_kept(&self, digest: &str, platform: &Platform) -> Result<Option<InStore>, BaseError> {
         let recipe = Recipe { image_base: VERSION, digest, platform: platform.to_string() };
-        let Some((kept, files)) = self.recipes().find::<Kept>(&recipe).await? else { return Ok(None) };
+        let Some((kept, files)) = self.recipes().find::<Cached>(&recipe).await? else { return Ok(None) };
         let blobs = files.iter().filter_map(|(path, digest)| Some((layout::blob_at(path)?, *digest))).collect();
         Ok(Some((Base { digest: kept.digest, config: kept.config, layers: kept.layers }, blobs, kept.contents)))
     }
@@ -289,7 +289,7 @@ impl Bases {
         base.layers = imported.iter().map(|(layer, _)| layer.clone()).collect();
         let blobs: BTreeMap<_, _> = imported.iter().map(|(layer, digest)| (layer.digest, *digest)).collect();
         let recipe = Recipe { image_base: VERSION, digest, platform: platform.to_string() };
-        let kept = Kept {
+        let kept = Cached {
             digest: base.digest,
             config: base.config.clone(),
             layers: base.layers.clone(),

@@ -27,7 +27,7 @@ pub(super) struct Layering<'a> {
 
 /// What is stored about a layer besides its bytes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Kept {
+pub(super) struct Cached {
     pub(super) layer: Layer,
     pub(super) wants: BTreeMap<String, Wants>,
 }
@@ -35,7 +35,7 @@ pub(super) struct Kept {
 /// A layer in the store.
 #[derive(Debug, Clone)]
 pub(super) struct Made {
-    pub(super) kept: Kept,
+    pub(super) kept: Cached,
     pub(super) blob: Digest,
 }
 
@@ -64,7 +64,7 @@ impl Layering<'_> {
             compression: &self.options.compression,
             directories: special.filter(|(path, _)| matches!(tree.get(path), Some(Entry::Directory(_)))).collect(),
         };
-        if let Some((kept, files)) = recipes.find::<Kept>(&recipe).await?
+        if let Some((kept, files)) = recipes.find::<Cached>(&recipe).await?
             && let Some(blob) = files.get(BLOB)
         {
             return Ok(Made { kept, blob: *blob });
@@ -82,7 +82,7 @@ impl Layering<'_> {
             }
             DigestFunction::Blake3 => file::put(store, given.function, &path).await?.0,
         };
-        let kept = Kept { layer, wants };
+        let kept = Cached { layer, wants };
         recipes.keep(&recipe, &kept, &BTreeMap::from([(BLOB.to_owned(), blob)])).await?;
         Ok(Made { kept, blob })
     }

@@ -38,7 +38,7 @@ use super::{Done, Request, State};
 /// Interval of workers' heartbeats.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long a connection must be silent before another process may use its worker's name.
-const SILENT: Duration = Duration::from_secs(15);
+const SILENCE_LIMIT: Duration = Duration::from_secs(15);
 /// How often the connected workers are recorded.
 const NOTE_EVERY: Duration = Duration::from_secs(60);
 
@@ -332,7 +332,7 @@ impl Owner {
     /// A name belongs to the process that is connected under it, until its connection is silent.
     fn check_name(&self, register: &v1::Register) -> Result<(), Status> {
         let link = self.links.get(&WorkerId(register.worker.clone()));
-        match link.filter(|link| link.session != register.session && link.heard.elapsed() < SILENT) {
+        match link.filter(|link| link.session != register.session && link.heard.elapsed() < SILENCE_LIMIT) {
             None => Ok(()),
             Some(_) => {
                 tracing::warn!(worker = register.worker, "refused a second worker with a name in use");

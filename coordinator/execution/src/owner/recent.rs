@@ -16,7 +16,7 @@ use tokio::time::Instant;
 /// How long a result is kept.
 const LIFE: Duration = Duration::from_secs(60);
 /// Maximum number of results.
-const MOST: usize = 2_000;
+const MAX_RESULTS: usize = 2_000;
 /// Maximum bytes of all results: one may contain a command's output.
 const MOST_BYTES: usize = 64 << 20;
 /// A result's size in memory, relative to its encoding.
@@ -48,13 +48,16 @@ impl Recent {
         self.results.get(key).filter(|(came, _)| *came >= looked).map(|(_, response)| response)
     }
 
-    /// Removes old results. A result that was added twice is removed with its first entry.
+    /// Removes old results.
     fn forget(&mut self, for_bytes: usize) {
         let is_old = |front: Option<&(Instant, ActionKey, usize)>| front.is_some_and(|(at, ..)| at.elapsed() > LIFE);
-        while self.order.len() >= MOST || self.bytes + for_bytes > MOST_BYTES || is_old(self.order.front()) {
-            let Some((_, key, bytes)) = self.order.pop_front() else { return };
+        while self.order.len() >= MAX_RESULTS || self.bytes + for_bytes > MOST_BYTES || is_old(self.order.front()) {
+            let Some((at, key, bytes)) = self.order.pop_front() else { return };
             self.bytes -= bytes;
-            self.results.remove(&key);
+            // A result that was added again has a later entry too.
+            if self.results.get(&key).is_some_and(|(came, _)| *came == at) {
+                self.results.remove(&key);
+            }
         }
     }
 }
@@ -62,6 +65,21 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_result_that_was_added_again_is_kept_as_long_as_a_new_one() {
+        let (mut recent, key, other) = (Recent::default(), ActionKey("a".into()), ActionKey("b".into()));
+        recent.put(key.clone(), reapi::ExecuteResponse::default());
+        tokio::time::advance(LIFE - Duration::from_secs(1)).await;
+        recent.put(key.clone(), reapi::ExecuteResponse::default());
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let now = Instant::now();
+        recent.put(other.clone(), reapi::ExecuteResponse::default());
+        assert!(recent.since(now - Duration::from_secs(10), &key).is_some(), "expected the second to be kept");
+        tokio::time::advance(LIFE).await;
+        recent.put(other, reapi::ExecuteResponse::default());
+        assert!(recent.since(now - Duration::from_secs(10), &key).is_none(), "expected it to be forgotten");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn results_are_few_where_they_are_large() {

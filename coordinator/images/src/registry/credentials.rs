@@ -20,7 +20,7 @@ use crate::reference::DOCKER_HUB;
 /// Docker Hub's key in these files.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 /// Time limit for a helper, which may ask its user.
-const HELPER_PATIENCE: Duration = Duration::from_secs(60);
+const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The user name in a helper's answer if the secret is a token to be exchanged.
 const TOKEN_USER: &str = "<token>";
 
@@ -213,9 +213,9 @@ async fn ask(helper: &str, registry: &str, server: &str) -> Result<Option<Login>
         // A helper that exits without reading explains the reason by its exit code.
         let _ = stdin.write_all(format!("{server}\n").as_bytes()).await;
     }
-    let ended = tokio::time::timeout(HELPER_PATIENCE, child.wait_with_output()).await;
+    let ended = tokio::time::timeout(HELPER_TIMEOUT, child.wait_with_output()).await;
     let output = ended
-        .map_err(|_| failed(format!("no response within {} s", HELPER_PATIENCE.as_secs())))?
+        .map_err(|_| failed(format!("no response within {} s", HELPER_TIMEOUT.as_secs())))?
         .map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
         let said = [output.stdout.as_slice(), output.stderr.as_slice()].concat();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Upper limit of a share.
-const MOST_SHARE: u64 = 50 << 30;
+const MAX_DEFAULT_BYTES: u64 = 50 << 30;
 /// A share is one part in this many of the free disk space, including what the store already holds.
 const PART: u64 = 5;
 
@@ -31,7 +31,7 @@ impl Bound {
                 Ok(disk) => share(disk.f_bavail.saturating_mul(disk.f_frsize), held),
                 Err(error) => {
                     tracing::warn!(%error, dir = %dir.display(), "cannot determine how full the disk is");
-                    MOST_SHARE
+                    MAX_DEFAULT_BYTES
                 }
             },
         }
@@ -39,7 +39,7 @@ impl Bound {
 }
 
 fn share(free: u64, held: u64) -> u64 {
-    (free.saturating_add(held) / PART).clamp(1, MOST_SHARE)
+    (free.saturating_add(held) / PART).clamp(1, MAX_DEFAULT_BYTES)
 }
 
 #[cfg(test)]

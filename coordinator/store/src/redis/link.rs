@@ -202,7 +202,7 @@ impl Connection {
 impl Shared {
     /// Updates the health according to an error.
     fn failed(&self, connection: u64, error: &RedisError) -> Error {
-        let (shown, why) = (self.address.shown.clone(), said(error));
+        let (shown, why) = (self.address.shown.clone(), message(error));
         if matches!(error.code(), Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS" | "NOPERM")) {
             let pause = {
                 let mut writes = self.writes.lock();
@@ -329,7 +329,7 @@ async fn connect_to(address: &Address, node: &redis::ConnectionInfo) -> RedisRes
     Ok(Connection::Cluster(cluster.build()?.get_async_connection().await?))
 }
 
-fn said(error: &RedisError) -> String {
+fn message(error: &RedisError) -> String {
     match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         _ => error.to_string(),
@@ -339,7 +339,7 @@ fn said(error: &RedisError) -> String {
 /// Whether waiting may help, and what is wrong.
 fn why_not(address: &Address, error: &RedisError) -> Error {
     let shown = address.shown.clone();
-    let why = said(error);
+    let why = message(error);
     let mentions = |words: &[&str]| words.iter().any(|word| why.contains(word));
     if error.kind() == ErrorKind::AuthenticationFailed || mentions(&["NOAUTH", "WRONGPASS", "NOPERM", "AUTH failed"]) {
         Error::Password { shown, why }

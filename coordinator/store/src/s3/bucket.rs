@@ -140,23 +140,23 @@ pub(super) enum Why {
 }
 
 fn why(error: &Failure) -> Why {
-    let said = said(error);
+    let message = message(error);
     // A refused list request is reported as a generic failure.
-    match said.get(..3) {
-        Some("404") => Why::Refused(format!("no such bucket ({said}); create it, or correct its name")),
+    match message.get(..3) {
+        Some("404") => Why::Refused(format!("no such bucket ({message}); create it, or correct its name")),
         Some("401" | "403") => Why::Refused(format!(
-            "access denied ({said}); expected `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` of a user who \
+            "access denied ({message}); expected `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` of a user who \
              may list, read, write and delete objects"
         )),
-        _ if said.contains("dns error") || said.contains("failed to lookup") => Why::Refused(format!(
-            "cannot resolve the endpoint's host ({said}); correct `AWS_ENDPOINT_URL` or `AWS_REGION`"
+        _ if message.contains("dns error") || message.contains("failed to lookup") => Why::Refused(format!(
+            "cannot resolve the endpoint's host ({message}); correct `AWS_ENDPOINT_URL` or `AWS_REGION`"
         )),
         _ => match http(error) {
             Some(
                 HttpErrorKind::Connect | HttpErrorKind::Request | HttpErrorKind::Timeout | HttpErrorKind::Interrupted,
-            ) => Why::Away(said),
-            _ if said.starts_with('5') => Why::Away(said),
-            _ => Why::Refused(said),
+            ) => Why::Away(message),
+            _ if message.starts_with('5') => Why::Away(message),
+            _ => Why::Refused(message),
         },
     }
 }
@@ -173,7 +173,7 @@ fn http(error: &Failure) -> Option<HttpErrorKind> {
 }
 
 /// S3's own message: the status with its code and message if the answer is XML, or else the innermost cause.
-fn said(error: &Failure) -> String {
+fn message(error: &Failure) -> String {
     let text = error.to_string();
     if let Some((_, answer)) = text.split_once("status code: ") {
         let status = answer.split(['\n', '<']).next().unwrap_or_default().trim().trim_end_matches(':');

@@ -17,7 +17,7 @@ macro_rules! calls {
 }
 
 /// Refused explicitly, so that a program learns that it lacks permission and does not assume an old kernel.
-const NOT: &[u32] = calls![
+const DENIED: &[u32] = calls![
     // BPF, performance counters and io_uring.
     SYS_bpf SYS_perf_event_open SYS_userfaultfd SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register SYS_fanotify_init
     SYS_fanotify_mark
@@ -71,18 +71,18 @@ const COMMON: &[u32] = calls![
 
 /// Older forms of these calls, which programs on this processor still use.
 #[cfg(target_arch = "x86_64")]
-const OWN: &[u32] = calls![
+const ARCHITECTURE_ONLY: &[u32] = calls![
     SYS_access SYS_alarm SYS_arch_prctl SYS_chmod SYS_chown SYS_creat SYS_dup2 SYS_epoll_create SYS_epoll_wait SYS_eventfd
     SYS_fork SYS_futimesat SYS_getdents SYS_getpgrp SYS_get_thread_area SYS_inotify_init SYS_lchown SYS_link SYS_lstat
     SYS_mkdir SYS_mknod SYS_modify_ldt SYS_open SYS_pause SYS_pipe SYS_poll SYS_readlink SYS_rename SYS_renameat SYS_rmdir
     SYS_select SYS_set_thread_area SYS_signalfd SYS_stat SYS_symlink SYS_time SYS_unlink SYS_utime SYS_utimes SYS_vfork
 ];
 #[cfg(target_arch = "aarch64")]
-const OWN: &[u32] = calls![SYS_renameat];
+const ARCHITECTURE_ONLY: &[u32] = calls![SYS_renameat];
 
 /// Newer than the constants in `libc`, and with the same number on every processor: `cachestat`, `fchmodat2`,
 /// `map_shadow_stack`, `futex_wake`, `futex_wait`, `futex_requeue`, `mseal`.
-const YOUNG: [u32; 7] = [451, 452, 453, 454, 455, 456, 462];
+const RECENT: [u32; 7] = [451, 452, 453, 454, 455, 456, 462];
 
 pub(super) fn numbers() -> Numbers {
     let at_init = [
@@ -94,9 +94,9 @@ pub(super) fn numbers() -> Numbers {
         (libc::SYS_setpriority, 1),
         (libc::SYS_ioprio_set, 1),
     ];
-    let allowed = COMMON.iter().chain(OWN).chain(&YOUNG).map(|number| (*number, Answer::Allow));
+    let allowed = COMMON.iter().chain(ARCHITECTURE_ONLY).chain(&RECENT).map(|number| (*number, Answer::Allow));
     Numbers {
-        table: Table::new(allowed.chain(NOT.iter().map(|number| (*number, REFUSED))), ABSENT),
+        table: Table::new(allowed.chain(DENIED.iter().map(|number| (*number, REFUSED))), ABSENT),
         clone: libc::SYS_clone as u32,
         socket: libc::SYS_socket as u32,
         socketpair: libc::SYS_socketpair as u32,

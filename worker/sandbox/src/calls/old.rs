@@ -9,7 +9,7 @@ const LAST: u32 = 462;
 
 /// Refused: the calls that [`super::native`] refuses, and calls that only 32-bit programs have. The family of a socket
 /// cannot be seen in the arguments of `socketcall` (102), which programs of the last ten years no longer use.
-const NOT: [u32; 66] = [
+const DENIED: [u32; 66] = [
     21, 22, 25, 51, 52, 61, 79, 86, 87, 88, 101, 102, 103, 110, 111, 113, 115, 128, 129, 131, 135, 166, 169, 217, 253,
     264, 273, 274, 275, 276, 283, 286, 287, 288, 294, 310, 317, 336, 338, 339, 341, 342, 343, 346, 349, 350, 357, 374,
     404, 405, 425, 426, 427, 428, 429, 430, 431, 432, 433, 438, 440, 442, 443, 447, 448, 450,
@@ -20,7 +20,7 @@ const NONE: [u32; 6] = [435, 457, 458, 459, 460, 461];
 
 pub(super) fn numbers() -> Numbers {
     let allowed = (0..=LAST).map(|number| (number, Answer::Allow));
-    let all = allowed.chain(NOT.map(|number| (number, REFUSED))).chain(NONE.map(|number| (number, ABSENT)));
+    let all = allowed.chain(DENIED.map(|number| (number, REFUSED))).chain(NONE.map(|number| (number, ABSENT)));
     Numbers {
         table: Table::new(all, ABSENT),
         clone: 120,
