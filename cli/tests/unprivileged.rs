@@ -103,7 +103,11 @@ fn steps_are_a_user_that_is_not_the_workers_and_own_their_files() {
         return;
     }
     let farm = farm(&format!("nobody:{BASE}:65536\n"), 9);
-    assert!(sandbox(&farm).contains("all actions run as one user other than the worker's"), "{}", sandbox(&farm));
+    assert!(
+        sandbox(&farm).contains("all actions run as one user other than the worker's (not one for each: "),
+        "{}",
+        sandbox(&farm)
+    );
     let dir = project(&[
         (
             "kiln.toml",

@@ -115,6 +115,8 @@ pub(super) enum Kind {
 pub(super) struct Ids {
     kind: Kind,
     range: SubIds,
+    /// Why actions share one user, if they do.
+    why_shared: Option<String>,
     program: PathBuf,
     free: Arc<Mutex<Free>>,
     /// One permit for each free slot.
@@ -177,7 +179,7 @@ impl Ids {
             Kind::Shared => Semaphore::MAX_PERMITS,
         };
         let (program, permits) = (config.init(), Arc::new(Semaphore::new(at_once)));
-        let ids = Self { kind, range, program, free: Arc::default(), permits };
+        let ids = Self { kind, range, why_shared: None, program, free: Arc::default(), permits };
         ids.try_take()?.mount(&config.scratch)?;
         Ok(ids)
     }
@@ -185,6 +187,12 @@ impl Ids {
     /// The user and group that must own inputs on disk; `None` if it is the worker's own.
     pub(super) fn owner(&self) -> Option<u32> {
         (self.kind == Kind::Shared).then_some(self.range.base + USER)
+    }
+
+    /// Notes why actions do not have a range of ids each.
+    pub(super) fn shared_because(mut self, why: String) -> Self {
+        self.why_shared = Some(why);
+        self
     }
 
     /// Takes ids that no other action has, without waiting.
@@ -197,7 +205,10 @@ impl Ids {
     pub(super) fn describe(&self) -> String {
         match self.kind {
             Kind::Each => format!("{IDS_PER_JOB} ids for each action from {}", self.range),
-            Kind::Shared => "all actions run as one user other than the worker's".to_owned(),
+            Kind::Shared => {
+                let why = self.why_shared.as_ref().map_or(String::new(), |why| format!(" (not one for each: {why})"));
+                format!("all actions run as one user other than the worker's{why}")
+            }
         }
     }
 

@@ -44,7 +44,7 @@ pub(super) fn ids(config: &Config, host: &Host) -> Result<Ids, String> {
         drop(lease);
         Ok::<_, String>(ids)
     };
-    tried(Kind::Each).or_else(|_| tried(Kind::Shared))
+    tried(Kind::Each).or_else(|why| Ok(tried(Kind::Shared)?.shared_because(why)))
 }
 
 /// The first of the candidates with which a job gets its own network. The error is the reason if none works.

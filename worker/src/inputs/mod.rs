@@ -56,7 +56,7 @@ pub enum Error {
     Farm(String),
     #[error("cannot fetch the inputs: the connection broke ({0})")]
     Connection(String),
-    #[error("cannot keep inputs at `{path}`: {source}; is the disk full?")]
+    #[error("cannot keep inputs at `{path}`: {source}; {}", fix_of(source))]
     Disk {
         path: PathBuf,
         #[source]
@@ -68,6 +68,18 @@ impl Error {
     /// Whether the connection broke: the same may work when it is back.
     pub fn is_connection(&self) -> bool {
         matches!(self, Self::Connection(_))
+    }
+}
+
+fn fix_of(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            "the worker may not write there: if it had subordinate ids before, give it the same ids again, or another state directory"
+        }
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            "free space on that disk, or lower `--cache-size`"
+        }
+        _ => "is the disk full or faulty?",
     }
 }
 
@@ -250,5 +262,17 @@ fn transfer_failed(error: transfer::Error) -> Error {
         }
         other if other.is_connection() => Error::Connection(other.to_string()),
         other => Error::Farm(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_that_cannot_be_written_names_the_fix() {
+        let said = |kind: std::io::ErrorKind| disk(Path::new("/state/units"))(kind.into()).to_string();
+        assert!(said(std::io::ErrorKind::PermissionDenied).contains("give it the same ids again"));
+        assert!(said(std::io::ErrorKind::StorageFull).contains("`--cache-size`"));
     }
 }

@@ -93,8 +93,9 @@ fn connect(mut arguments: std::env::Args) -> Played {
         let ready = forwarder.stdout.take().map(|mut stdout| stdout.read_exact(&mut [0]));
         ready.unwrap_or(Ok(())).map_err(words("the forwarder to the machine's loopback did not start"))?;
     }
+    // Not `--enable-sandbox`: it becomes group 0, which the namespace of an action's ids does not have.
     let error = Command::new(program)
-        .args(["--configure", "--disable-host-loopback", "--mtu", FRAME_BYTES, "--cidr", NETWORK])
+        .args(["--enable-seccomp", "--configure", "--disable-host-loopback", "--mtu", FRAME_BYTES, "--cidr", NETWORK])
         .args(["--netns-type", "path", "--userns-path", &format!("/proc/{pid}/ns/user")])
         .args([&format!("/proc/{pid}/ns/net"), "tap0"])
         .exec();
