@@ -14,10 +14,11 @@ const PURE: [&str; 5] =
     ["proto/units", "coordinator/scheduler", "coordinator/plan", "coordinator/detect", "coordinator/planner"];
 const IMPURE: [&str; 6] = ["tokio", "tonic", "kiln-proto", "reqwest", "rand", "rustix"];
 /// A crate, and what it must not depend on, directly or indirectly.
-const APART: [(&str, &[&str]); 11] = [
+const APART: [(&str, &[&str]); 12] = [
     ("proto", &["kiln-scheduler", "kiln-planner", "kiln-store"]),
     ("proto/trees", &["kiln-planner", "kiln-store"]),
     ("proto/scan", &["kiln-planner", "kiln-store"]),
+    ("coordinator/journal", &["tonic", "prost", "kiln-proto", "kiln-store", "kiln-builds", "kiln-execution"]),
     ("coordinator/store", &["kiln-builds", "kiln-execution", "kiln-planner"]),
     ("coordinator/auth", &["kiln-builds", "kiln-execution", "kiln-store"]),
     ("coordinator/images", &["kiln-proto", "kiln-store"]),

@@ -7,26 +7,47 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, StorageError};
+
+use crate::unsynced::Unsynced;
 
 /// Opens the database at `path`, made where there is none; `cache_bytes` of it are kept in memory at most.
 ///
 /// # Errors
 /// Where it cannot be read or made, or another process has it open.
 pub fn open(path: &Path, cache_bytes: usize) -> Result<Database, DatabaseError> {
-    let failed = |error: io::Error| DatabaseError::Storage(StorageError::Io(error));
-    let mut builder = Database::builder();
-    builder.set_cache_size(cache_bytes);
+    make(path)?;
+    Database::builder().set_cache_size(cache_bytes).open(path)
+}
+
+/// As [`open`], but nothing is ever synced to the disk: what was committed survives the process, and a power cut may leave a file that
+/// cannot be opened.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_unsynced(path: &Path, cache_bytes: usize) -> Result<Database, DatabaseError> {
+    make(path)?;
+    let file = File::options().read(true).write(true).open(path).map_err(failed)?;
+    Database::builder().set_cache_size(cache_bytes).create_with_backend(Unsynced(FileBackend::new(file)?))
+}
+
+fn failed(error: io::Error) -> DatabaseError {
+    DatabaseError::Storage(StorageError::Io(error))
+}
+
+/// Makes the database where there is none.
+fn make(path: &Path) -> Result<(), DatabaseError> {
     if !is_made(path).map_err(failed)? {
         let beside = path.with_extension("new");
         match std::fs::remove_file(&beside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
-        drop(builder.create(&beside)?);
+        drop(Database::create(&beside)?);
         move_to(&beside, path).map_err(failed)?;
     }
-    builder.open(path)
+    Ok(())
 }
 
 fn move_to(from: &Path, to: &Path) -> io::Result<()> {

@@ -3,7 +3,10 @@
 
 pub mod database;
 pub mod farm_key;
+mod reopening;
+mod unsynced;
 mod watched;
 
 pub use farm_key::FarmKey;
+pub use reopening::Reopening;
 pub use watched::{Look, Watched};

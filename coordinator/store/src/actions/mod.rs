@@ -14,7 +14,8 @@ use std::thread::JoinHandle;
 
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi;
-use parking_lot::{Mutex, RwLock};
+use kiln_state::Reopening;
+use parking_lot::Mutex;
 use prost::Message;
 use redb::Database;
 use tokio::sync::{mpsc, oneshot};
@@ -37,14 +38,13 @@ const REMEMBERED: usize = 100_000;
 /// Number of unsaved uses that triggers saving them.
 const WAITING: usize = 1_000;
 
-/// The redb file. redb stops serving after an I/O error; the file is then closed, and reopened at the next use.
+/// The redb file.
 #[derive(Debug)]
 struct Results {
     path: PathBuf,
     most: Most,
-    clock: Clock,
     floor: Floor,
-    database: RwLock<Option<Database>>,
+    database: Reopening,
     uses: Mutex<Uses>,
 }
 
@@ -71,45 +71,34 @@ impl Uses {
 }
 
 impl Results {
-    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, Arc<redb::Error>> {
-        let mut open = self.database.read();
-        while open.is_none() {
-            drop(open);
-            self.open()?;
-            open = self.database.read();
-        }
-        let result = open.as_ref().map(work);
-        drop(open);
-        match result {
-            Some(Ok(value)) => Ok(value),
-            Some(Err(error)) => {
-                tracing::error!(path = %self.path.display(), %error, "the action cache failed; reopening it");
-                *self.database.write() = None;
-                Err(Arc::new(error))
-            }
-            None => Err(Arc::new(redb::Error::DatabaseClosed)),
-        }
+    fn open(path: &Path, most: Most, clock: Clock, floor: Floor) -> Result<Self, Error> {
+        let at = path.to_owned();
+        let opener = move || {
+            let database = kiln_state::database::open(&at, CACHE_BYTES)?;
+            table::prepare(&database, most, clock.now())?;
+            Ok(database)
+        };
+        let database = Reopening::open(opener).map_err(|error| failed(path, Arc::new(error)))?;
+        Ok(Self { path: path.to_owned(), most, floor, database, uses: Mutex::default() })
     }
 
-    fn open(&self) -> Result<(), redb::Error> {
-        let mut database = self.database.write();
-        if database.is_none() {
-            let opened = kiln_state::database::open(&self.path, CACHE_BYTES)?;
-            table::prepare(&opened, self.most, self.clock.now())?;
-            *database = Some(opened);
-        }
-        Ok(())
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, Arc<redb::Error>> {
+        self.database.with(work).map_err(Arc::new)
     }
 
     fn failed(&self, source: Arc<redb::Error>) -> Error {
-        let path = self.path.clone();
-        match &*source {
-            redb::Error::DatabaseAlreadyOpen => Error::Locked { path },
-            redb::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
-                Error::DiskFull { path, source: error.kind().into() }
-            }
-            _ => Error::Database { path, source },
+        failed(&self.path, source)
+    }
+}
+
+fn failed(path: &Path, source: Arc<redb::Error>) -> Error {
+    let path = path.to_owned();
+    match &*source {
+        redb::Error::DatabaseAlreadyOpen => Error::Locked { path },
+        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            Error::DiskFull { path, source: error.kind().into() }
         }
+        _ => Error::Database { path, source },
     }
 }
 
@@ -139,9 +128,7 @@ impl RedbActions {
 
     /// The same; results last used before the floor are gone.
     pub(super) fn with_floor(path: &Path, most: Most, clock: Clock, floor: Floor) -> Result<Self, Error> {
-        let (database, uses) = (RwLock::new(None), Mutex::default());
-        let results = Arc::new(Results { path: path.to_owned(), most, clock, floor, database, uses });
-        results.open().map_err(|error| results.failed(Arc::new(error)))?;
+        let results = Arc::new(Results::open(path, most, clock, floor)?);
         let (queue, changes) = mpsc::channel(QUEUE);
         let shared = results.clone();
         let writer = std::thread::Builder::new()
