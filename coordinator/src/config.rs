@@ -9,7 +9,8 @@ use kiln_scheduler::Pool;
 
 use crate::services::execution;
 use kiln_auth::FarmKey;
-use kiln_builds::Unfinished;
+use kiln_builds::{Keep, Unfinished};
+use kiln_journal::Fsync;
 
 /// Configuration of the coordinator.
 #[derive(Debug, Clone, clap::Args)]
@@ -42,7 +43,16 @@ pub struct Config {
     /// builds, which continue anyway.
     #[arg(long, env = "KILN_ABANDONED_AFTER", default_value = "30s", value_parser = kiln_units::duration, value_name = "TIME")]
     pub abandoned_after: Duration,
-    /// How often to remove expired results and blobs.
+    /// When build records and events have to be on the disk: `always` at once, `interval` within a second (or `interval=5s`), `never` left
+    /// to the kernel. With `always` and `interval`, a submission, the end of a build and an artifact are on the disk before they are
+    /// acknowledged. After a power cut, `never` may leave a journal that cannot be opened.
+    #[arg(long, env = "KILN_FSYNC", default_value = "interval", value_name = "POLICY")]
+    pub fsync: Fsync,
+    /// Which builds each tenant keeps, with their events: the latest so many, those that ended at most so long ago, or both: `1000`, `30d`,
+    /// `1000,30d`. A running build is always kept; artifacts are kept without their builds.
+    #[arg(long, env = "KILN_KEEP_BUILDS", default_value = "1000", value_name = "NUMBER,TIME")]
+    pub keep_builds: Keep,
+    /// How often to remove expired results and blobs, and old builds.
     #[arg(long, env = "KILN_COLLECT_EVERY", default_value = "1h", value_parser = kiln_units::duration, value_name = "TIME")]
     pub collect_every: Duration,
     /// Redis to share the action cache, dependency layers and small blobs with other coordinators: `redis://HOST:PORT`, or `rediss://…` for
@@ -139,6 +149,8 @@ impl Config {
             properties: None,
             unfinished: Unfinished::default(),
             cache_age: kiln_store::DEFAULT_LIFE,
+            fsync: Fsync::default(),
+            keep_builds: Keep::default(),
             allow_emulation: false,
             abandoned_after: execution::ABANDONED_AFTER,
             collect_every: Duration::from_secs(60 * 60),

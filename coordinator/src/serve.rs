@@ -31,8 +31,8 @@ use kiln_auth::audit::Audit;
 use kiln_auth::credentials::Credentials;
 use kiln_auth::layer::Gate;
 use kiln_auth::{Authenticator, FarmKey};
-use kiln_execution::ExecutionHandle;
 use kiln_execution::properties::Rules;
+use kiln_execution::{ExecutionHandle, Memory};
 use kiln_store::Stores;
 use kiln_webhooks::Tenant;
 
@@ -128,11 +128,12 @@ where
     let mut own = kept.clone();
     quotas.of("").bound(&mut own);
     let stores = Stores::open(&own).await?;
+    let journal = tenants::journal(&config.data_dir, config.fsync)?;
     let options = kiln_execution::Options {
         key: Some(key),
         scheduling: scheduling(&config),
         rules: config.properties.as_deref().map(Rules::read).transpose()?.unwrap_or_default(),
-        memory: Some(config.data_dir.join("workers")),
+        memory: Memory::open(journal.clone(), &config.data_dir.join("workers")).await?,
         credentials,
     };
     let execution = ExecutionHandle::open(stores.clone(), options).with_quota(quotas.of("").actions(""));
@@ -161,12 +162,14 @@ where
         stopping: stopping.clone(),
         quotas,
     };
-    let own = Stack::open("", &shared, config.data_dir.clone(), &own, stores, execution.clone()).await?;
+    let kept = (config.data_dir.clone(), journal.clone());
+    let own = Stack::open("", &shared, kept, &own, stores, execution.clone()).await?;
     let tenants = Tenants::new(shared);
     tenants.resume().await;
     if let Some(hooks) = hooks {
         let farm = kiln_webhooks::Farm {
             data_dir: config.data_dir.clone(),
+            journal,
             tenants: Arc::new(Pushed { own: own.tenant.clone(), others: tenants.clone() }),
             metrics: counted_webhooks,
         };
@@ -188,7 +191,7 @@ where
         .layer(Gate::new(authenticator.clone(), audit))
         .layer(Budgeted::layer(Budget::new(config.call_memory)))
         .layer(ByTenant::new(tenants.clone()))
-        .add_routes(own.routes)
+        .add_routes(own.routes.clone())
         .add_service(health_server)
         .add_service(health::reflection()?)
         .add_service(sized!(MembershipServer::new(membership::Membership::new(authenticator, execution.clone()))))
@@ -210,7 +213,7 @@ where
         result = serving => result.context("the server failed"),
         () = cut => Ok(()),
     };
-    own.layers.settle().await;
+    own.settle().await;
     tenants.settle().await;
     served
 }

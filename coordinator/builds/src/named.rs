@@ -23,12 +23,12 @@ const FEWEST: usize = 2;
 ///
 /// # Errors
 /// NOT_FOUND, or INVALID_ARGUMENT where several fit.
-pub(super) fn build(records: &Records, named: &str, user: &str) -> Result<Build, Status> {
-    if let Some(build) = records.build(named).map_err(internal)? {
+pub(super) async fn build(records: &Records, named: &str, user: &str) -> Result<Build, Status> {
+    if let Some(build) = records.build(named).await.map_err(internal)? {
         return Ok(build);
     }
     if named == LATEST {
-        let mut builds = records.builds(LATELY).map_err(internal)?;
+        let mut builds = records.builds(LATELY).await.map_err(internal)?;
         let own = builds.iter().position(|build| !user.is_empty() && build.user == user);
         return match own.unwrap_or(0) {
             at if at < builds.len() => Ok(builds.swap_remove(at)),
@@ -37,7 +37,7 @@ pub(super) fn build(records: &Records, named: &str, user: &str) -> Result<Build,
     }
     let mut like = match named.len() {
         0..FEWEST => Vec::new(),
-        _ => records.builds_like(named, SHOWN + 1).map_err(internal)?,
+        _ => records.builds_like(named, SHOWN + 1).await.map_err(internal)?,
     };
     match like.len() {
         0 => Err(Status::not_found(format!("no build `{named}`; `kiln builds` lists them"))),
@@ -50,19 +50,19 @@ pub(super) fn build(records: &Records, named: &str, user: &str) -> Result<Build,
 ///
 /// # Errors
 /// NOT_FOUND, or INVALID_ARGUMENT where several fit.
-pub(super) fn artifact(records: &Records, named: &str, platform: &str) -> Result<Artifact, Status> {
-    if let Some(artifact) = records.artifact(named).map_err(internal)? {
+pub(super) async fn artifact(records: &Records, named: &str, platform: &str) -> Result<Artifact, Status> {
+    if let Some(artifact) = records.artifact(named).await.map_err(internal)? {
         return Ok(artifact);
     }
     let by_name = |artifact: &&Artifact| named == LATEST || artifact.name == named || is_version(artifact, named);
     // An artifact that came out as before has its first record; which was built last is known from the builds.
-    for build in records.builds(LATELY).map_err(internal)? {
+    for build in records.builds(LATELY).await.map_err(internal)? {
         let of_build: Vec<&Artifact> = build.artifacts.iter().filter(by_name).collect();
         if !of_build.is_empty() {
             return one_of(&of_build, named, platform);
         }
     }
-    let all = records.artifacts("", ARTIFACTS).map_err(internal)?;
+    let all = records.artifacts("", ARTIFACTS).await.map_err(internal)?;
     let named_so: Vec<&Artifact> = all.iter().filter(by_name).collect();
     if let Some(newest) = named_so.first() {
         let of_build: Vec<&Artifact> = named_so.iter().copied().filter(|one| one.build == newest.build).collect();
@@ -103,13 +103,13 @@ fn several<'a>(what: &str, named: &str, ids: impl Iterator<Item = &'a str>) -> S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kiln_proto::v1::SubmitRequest;
 
-    fn records() -> (tempfile::TempDir, Records) {
-        let dir = tempfile::tempdir().unwrap();
-        let records = Records::open(&dir.path().join("index")).unwrap();
+    async fn records() -> (tempfile::TempDir, Records) {
+        let (dir, records) = crate::records::tests::records();
         for (id, user) in [("0190aa11", "ada"), ("0190aa22", "bob"), ("0190bb33", "bob")] {
             let build = Build { id: id.into(), user: user.into(), ..Default::default() };
-            records.put_build(&build, "").unwrap();
+            records.submit(&build, &SubmitRequest::default()).await.unwrap();
         }
         for (id, version, platform, build) in [
             ("demo-1.0-linux-amd64-aaaa00001111", "1.0", "linux/amd64", "0190aa11"),
@@ -124,32 +124,33 @@ mod tests {
                 build: build.into(),
                 ..Default::default()
             };
-            records.put_artifact(artifact).unwrap();
+            records.put_artifact(artifact).await.unwrap();
         }
         (dir, records)
     }
 
-    #[test]
-    fn a_build_is_named_by_what_no_other_id_begins_with() {
-        let (_dir, records) = records();
-        let id = |named: &str, user: &str| build(&records, named, user).map(|build| build.id);
-        assert_eq!(id("0190aa11", "").unwrap(), "0190aa11");
-        assert_eq!(id("0190b", "").unwrap(), "0190bb33");
-        assert_eq!(id("latest", "").unwrap(), "0190bb33");
-        assert_eq!(id("latest", "ada").unwrap(), "0190aa11", "expected a user's own latest");
-        assert_eq!(id("latest", "eve").unwrap(), "0190bb33", "expected the latest of all for who has none");
-        let refused = id("0190a", "").unwrap_err();
+    #[tokio::test]
+    async fn a_build_is_named_by_what_no_other_id_begins_with() {
+        let (_dir, records) = records().await;
+        let id = async |named: &str, user: &str| build(&records, named, user).await.map(|build| build.id);
+        assert_eq!(id("0190aa11", "").await.unwrap(), "0190aa11");
+        assert_eq!(id("0190b", "").await.unwrap(), "0190bb33");
+        assert_eq!(id("latest", "").await.unwrap(), "0190bb33");
+        assert_eq!(id("latest", "ada").await.unwrap(), "0190aa11", "expected a user's own latest");
+        assert_eq!(id("latest", "eve").await.unwrap(), "0190bb33", "expected the latest of all for who has none");
+        let refused = id("0190a", "").await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::InvalidArgument);
         assert!(refused.message().contains("0190aa11, 0190aa22"), "{}", refused.message());
         for unknown in ["", "0", "0191", "0190aa110"] {
-            assert_eq!(id(unknown, "").unwrap_err().code(), tonic::Code::NotFound, "for `{unknown}`");
+            assert_eq!(id(unknown, "").await.unwrap_err().code(), tonic::Code::NotFound, "for `{unknown}`");
         }
     }
 
-    #[test]
-    fn an_artifact_is_named_by_its_name_version_or_part_of_its_id() {
-        let (_dir, records) = records();
-        let id = |named: &str, platform: &str| artifact(&records, named, platform).map(|artifact| artifact.id);
+    #[tokio::test]
+    async fn an_artifact_is_named_by_its_name_version_or_part_of_its_id() {
+        let (_dir, records) = records().await;
+        let id =
+            async |named: &str, platform: &str| artifact(&records, named, platform).await.map(|artifact| artifact.id);
         for (named, expected) in [
             ("demo-1.0-linux-amd64-aaaa00001111", "demo-1.0-linux-amd64-aaaa00001111"),
             ("demo", "demo-1.1-linux-amd64-bbbb00002222"),
@@ -158,10 +159,10 @@ mod tests {
             ("cccc", "demo-1.1-linux-arm64-cccc00003333"),
             ("demo-1.1-linux-ar", "demo-1.1-linux-arm64-cccc00003333"),
         ] {
-            assert_eq!(id(named, "linux/amd64").unwrap(), expected, "for `{named}`");
+            assert_eq!(id(named, "linux/amd64").await.unwrap(), expected, "for `{named}`");
         }
-        assert_eq!(id("demo", "linux/arm64").unwrap(), "demo-1.1-linux-arm64-cccc00003333");
-        assert!(id("demo", "").unwrap_err().message().contains("several artifacts"));
-        assert_eq!(id("dem0", "").unwrap_err().code(), tonic::Code::NotFound);
+        assert_eq!(id("demo", "linux/arm64").await.unwrap(), "demo-1.1-linux-arm64-cccc00003333");
+        assert!(id("demo", "").await.unwrap_err().message().contains("several artifacts"));
+        assert_eq!(id("dem0", "").await.unwrap_err().code(), tonic::Code::NotFound);
     }
 }

@@ -1,11 +1,12 @@
 //! What builds are run with, beside the stores and the workers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kiln_images::registry;
 use tokio::sync::watch;
 
-use crate::BuildMetrics;
+use crate::{BuildMetrics, Keep};
 use kiln_auth::credentials::Credentials;
 use kiln_auth::{Identity, Known};
 
@@ -20,7 +21,7 @@ pub enum Unfinished {
 }
 
 /// How builds are run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Whose builds these are; empty for the default tenant's.
     pub tenant: String,
@@ -36,6 +37,26 @@ pub struct Settings {
     pub unfinished: Unfinished,
     /// Who is revoked, where the farm asks who calls.
     pub known: Option<watch::Receiver<Arc<Known>>>,
+    /// Which builds are kept.
+    pub keep: Keep,
+    /// How often it is looked for builds that have become too old.
+    pub trim_every: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            tenant: String::new(),
+            allow_emulation: false,
+            registries: registry::Options::default(),
+            credentials: Credentials::default(),
+            metrics: None,
+            unfinished: Unfinished::default(),
+            known: None,
+            keep: Keep::default(),
+            trim_every: Duration::from_secs(60 * 60),
+        }
+    }
 }
 
 impl Settings {

@@ -148,7 +148,10 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
                 hit_before = HitBefore::ask(work, job);
                 work.tell(event::Event::StepStarted(v1::StepStarted { step: Some(job.reference()), worker }));
             }
-            Update::Output { stream, data, skipped } => log.push(stream, data, skipped),
+            Update::Output { stream, data, skipped } => {
+                log.push(stream, data, skipped);
+                work.events.room().await;
+            }
             Update::Done(done) => break done,
         }
     };

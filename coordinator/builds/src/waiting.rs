@@ -3,7 +3,7 @@
 //! Invariant: who reads the events never sees a target stand still for longer than [`LOOK_EVERY`] without a reason, unless it waits
 //! for the same build's own steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::time::{Duration, SystemTime};
 
@@ -146,15 +146,26 @@ async fn wait_of(work: &Work, target: &Target) -> Option<v1::Waiting> {
             if !holders.is_empty() && holders.iter().all(|holder| holder.build.as_ref() == Some(&own)) {
                 return None;
             }
-            let what = room(&holders, ahead, |build| whose(work, build));
+            let names = names(work, &holders).await;
+            let what = room(&holders, ahead, |build| names.get(build).cloned().unwrap_or_default());
             Some(v1::Waiting { what, ahead: ahead as u32, ..waiting })
         }
     }
 }
 
+/// The builds that are named as holders of workers, in words.
+async fn names(work: &Work, holders: &[Holder]) -> BTreeMap<String, String> {
+    let builds: BTreeSet<&String> = holders.iter().filter_map(|holder| holder.build.as_ref()).collect();
+    let mut names = BTreeMap::new();
+    for id in builds.into_iter().take(NAMED) {
+        names.insert(id.clone(), whose(work, id).await);
+    }
+    names
+}
+
 /// A build of this tenant in words.
-fn whose(work: &Work, id: &str) -> String {
-    match work.records.build(id) {
+async fn whose(work: &Work, id: &str) -> String {
+    match work.records.build(id).await {
         Ok(Some(build)) if build.user.is_empty() => format!("build {id} ({})", build.project),
         Ok(Some(build)) => format!("build {id} ({}, by {})", build.project, build.user),
         _ if id.is_empty() => "a Remote Execution client's action".to_owned(),

@@ -17,7 +17,6 @@ mod requirements;
 mod scopes;
 mod wait;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -34,6 +33,7 @@ pub use attached::{Attached, Done, State, Update};
 pub use leases::LeaseAccess;
 use leases::LiveLeases;
 use log::LiveLogs;
+pub use memory::Memory;
 use owner::Message;
 use places::Places;
 use prepare::Preparer;
@@ -76,8 +76,8 @@ pub struct Options {
     pub scheduling: Config,
     /// Rules for properties of other farms.
     pub rules: properties::Rules,
-    /// File that records known workers; without it they are forgotten when the process ends.
-    pub memory: Option<PathBuf>,
+    /// The remembered workers, and where they are recorded; by default they are forgotten when the process ends.
+    pub memory: Memory,
     /// The key that seals leases; without it, a key that lasts as long as the process.
     pub key: Option<FarmKey>,
     /// The tenants' credentials for fetching.
@@ -123,7 +123,7 @@ impl ExecutionHandle {
         let (messages, receiver) = mpsc::unbounded_channel();
         let logs = Arc::new(LiveLogs::default());
         let scopes = Scopes::new(rules);
-        let memory = memory::Memory::open(memory, scheduling.remember_for);
+        let memory = memory.with_life(scheduling.remember_for);
         let preparer = scopes.add("", &stores).preparer;
         let (joined, workers) = watch::channel(0);
         let (pools, queue_timeout) = (scheduling.pools.clone().into(), Duration::from_millis(scheduling.queue_timeout));

@@ -1,49 +1,48 @@
 //! Workers remembered across restarts of the coordinator: which were connected recently, and which are drained.
 //!
-//! Invariant: if the file is lost, the farm only forgets which workers it waits for. One thread writes it atomically.
+//! Invariant: a drain that was acknowledged survives a power cut. Losing anything else makes a farm forget whom it waits for, and no more.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
+use kiln_journal::{Batch, Commit, Durability, Journal, Range, Space};
 use kiln_proto::{clock, v1};
 use prost::Message;
-use tokio::sync::watch;
 
-/// The file and its content.
-#[derive(Debug)]
-pub(super) struct Memory {
+/// A worker's name to the [`Worker`](v1::Worker).
+const WORKERS: Space = "workers";
+
+/// The workers, and where they are recorded.
+#[derive(Debug, Default)]
+pub struct Memory {
     workers: BTreeMap<String, v1::Worker>,
     life_ms: u64,
-    written: Option<watch::Sender<Vec<u8>>>,
+    journal: Option<Journal>,
 }
 
 impl Memory {
-    /// Reads the workers recorded in `path`; without a path nothing is stored. Workers that were last seen more than
-    /// `life_ms` ago and are not drained are forgotten.
-    pub(super) fn open(path: Option<PathBuf>, life_ms: u64) -> Self {
-        let Some(path) = path else { return Self { workers: BTreeMap::new(), life_ms, written: None } };
-        let read = std::fs::read(&path).unwrap_or_default();
-        let status = v1::FarmStatus::decode(read.as_slice()).unwrap_or_else(|error| {
-            tracing::warn!(path = %path.display(), %error, "cannot read the remembered workers");
-            v1::FarmStatus::default()
-        });
-        let workers = status
-            .away
-            .into_iter()
-            .filter(|worker| is_remembered(worker, life_ms))
-            .map(|worker| (worker.worker.clone(), worker))
-            .collect();
-        let (sender, mut changed) = watch::channel(Vec::new());
-        tokio::spawn(async move {
-            while changed.changed().await.is_ok() {
-                let (data, path) = (changed.borrow_and_update().clone(), path.clone());
-                let written = tokio::task::spawn_blocking(move || write(&path, &data)).await;
-                if !matches!(written, Ok(Ok(()))) {
-                    tracing::warn!(?written, "cannot save the farm's workers");
-                }
+    /// Reads what was remembered; `old` is the file of an earlier version, which is imported.
+    ///
+    /// # Errors
+    /// If the journal cannot be used.
+    pub async fn open(journal: Journal, old: &Path) -> Result<Self, kiln_journal::Error> {
+        import(&journal, old).await?;
+        let mut workers = BTreeMap::new();
+        for (name, data) in journal.list(WORKERS, Range::default()).await? {
+            match v1::Worker::decode(data) {
+                Ok(worker) => drop(workers.insert(name, worker)),
+                Err(error) => tracing::warn!(worker = name, %error, "what was remembered of a worker cannot be read"),
             }
-        });
-        Self { workers, life_ms, written: Some(sender) }
+        }
+        Ok(Self { workers, life_ms: u64::MAX, journal: Some(journal) })
+    }
+
+    /// Workers that were not here for `life_ms` and are not drained are forgotten.
+    #[must_use]
+    pub(super) fn with_life(mut self, life_ms: u64) -> Self {
+        self.life_ms = life_ms;
+        self.expire();
+        self
     }
 
     /// All remembered workers.
@@ -58,73 +57,102 @@ impl Memory {
 
     /// Records that a worker is or was connected now.
     pub(super) fn saw(&mut self, worker: v1::Worker) {
-        self.workers.insert(worker.worker.clone(), worker);
-        self.save();
+        let name = worker.worker.clone();
+        self.workers.insert(name.clone(), worker);
+        drop(self.save([name.as_str()].into_iter(), Durability::Relaxed));
     }
 
-    /// Starts or stops draining a worker; `false` if it is unknown.
-    pub(super) fn drain(&mut self, worker: &str, on: bool) -> bool {
-        let Some(known) = self.workers.get_mut(worker) else { return false };
-        known.draining = on;
-        self.save();
-        true
+    /// A worker drains from now on, or no longer. None where it is not known; else what resolves when that is recorded.
+    pub(super) fn drain(&mut self, worker: &str, on: bool) -> Option<Option<Commit>> {
+        self.workers.get_mut(worker)?.draining = on;
+        Some(self.save([worker].into_iter(), Durability::Durable))
     }
 
     /// Updates when these workers were last seen.
     pub(super) fn still_here<'a>(&mut self, workers: impl Iterator<Item = &'a str>) {
-        for name in workers {
-            if let Some(worker) = self.workers.get_mut(name) {
+        let seen: BTreeSet<&str> = workers.collect();
+        for name in &seen {
+            if let Some(worker) = self.workers.get_mut(*name) {
                 worker.last_seen = Some(clock::kiln_now());
             }
         }
+        drop(self.save(seen.into_iter(), Durability::Relaxed));
+        self.expire();
+    }
+
+    /// Forgets those that were not here for too long.
+    fn expire(&mut self) {
         let life_ms = self.life_ms;
-        self.workers.retain(|_, worker| is_remembered(worker, life_ms));
-        self.save();
+        let is_gone = |worker: &v1::Worker| !worker.draining && Self::age_ms(worker) >= life_ms;
+        let gone: Vec<String> =
+            self.workers.iter().filter(|(_, worker)| is_gone(worker)).map(|(name, _)| name.clone()).collect();
+        self.workers.retain(|name, _| !gone.contains(name));
+        drop(self.save(gone.iter().map(String::as_str), Durability::Relaxed));
     }
 
-    fn save(&self) {
-        let Some(written) = &self.written else { return };
-        let status = v1::FarmStatus { away: self.workers.values().cloned().collect(), ..Default::default() };
-        written.send_replace(status.encode_to_vec());
+    /// Records these workers as they are known now.
+    fn save<'a>(&self, names: impl Iterator<Item = &'a str>, durability: Durability) -> Option<Commit> {
+        let journal = self.journal.as_ref()?;
+        let batch = names.fold(Batch::default(), |batch, name| match self.workers.get(name) {
+            Some(worker) => batch.put(WORKERS, name, worker.encode_to_vec()),
+            None => batch.remove(WORKERS, name),
+        });
+        (!batch.is_empty()).then(|| journal.commit(batch, durability))
     }
 }
 
-fn is_remembered(worker: &v1::Worker, life_ms: u64) -> bool {
-    worker.draining || Memory::age_ms(worker) < life_ms
-}
-
-fn write(path: &std::path::Path, data: &[u8]) -> std::io::Result<()> {
-    let directory = path.parent().unwrap_or(std::path::Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    std::io::Write::write_all(&mut file, data)?;
-    file.persist(path).map(drop).map_err(|error| error.error)
+/// Imports the workers that an earlier version kept in a file.
+async fn import(journal: &Journal, old: &Path) -> Result<(), kiln_journal::Error> {
+    let Ok(data) = std::fs::read(old) else { return Ok(()) };
+    let status = v1::FarmStatus::decode(data.as_slice()).unwrap_or_else(|error| {
+        tracing::warn!(path = %old.display(), %error, "the workers that an earlier version remembered cannot be read");
+        v1::FarmStatus::default()
+    });
+    let put = |batch: Batch, worker: v1::Worker| batch.put(WORKERS, worker.worker.clone(), worker.encode_to_vec());
+    journal.commit(status.away.into_iter().fold(Batch::default(), put), Durability::Durable).await?;
+    if let Err(error) = std::fs::remove_file(old) {
+        tracing::warn!(path = %old.display(), %error, "cannot remove the file that was imported; remove it by hand");
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kiln_journal::Fsync;
+
+    const LIFE_MS: u64 = 3_600_000;
+
+    fn seen(name: &str, ago: i64) -> v1::Worker {
+        let now = clock::kiln_now();
+        let last_seen = Some(prost_types::Timestamp { seconds: now.seconds - ago, ..now });
+        v1::Worker { worker: name.to_owned(), last_seen, ..Default::default() }
+    }
+
+    async fn names(journal: &Journal, old: &Path) -> Vec<String> {
+        let memory = Memory::open(journal.clone(), old).await.unwrap().with_life(LIFE_MS);
+        memory.workers().map(|worker| worker.worker.clone()).collect()
+    }
 
     #[tokio::test]
     async fn the_next_run_knows_who_was_here_lately_and_who_is_drained() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("workers");
-        let seen = |name: &str, ago: i64| {
-            let now = clock::kiln_now();
-            let last_seen = Some(prost_types::Timestamp { seconds: now.seconds - ago, ..now });
-            v1::Worker { worker: name.to_owned(), last_seen, ..Default::default() }
-        };
-        let mut memory = Memory::open(Some(path.clone()), 3_600_000);
+        let old = directory.path().join("workers");
+        let status = v1::FarmStatus { away: vec![seen("old", 10), seen("older", 4000)], ..Default::default() };
+        std::fs::write(&old, status.encode_to_vec()).unwrap();
+        let journal = Journal::open(&directory.path().join("journal.redb"), Fsync::default()).unwrap();
+        let mut memory = Memory::open(journal.clone(), &old).await.unwrap().with_life(LIFE_MS);
         memory.saw(seen("here", 10));
         memory.saw(seen("long gone", 4000));
         memory.saw(seen("drained", 4000));
-        assert!(memory.drain("drained", true) && !memory.drain("nobody", true));
-        let names = || -> Vec<String> {
-            Memory::open(Some(path.clone()), 3_600_000).workers().map(|worker| worker.worker.clone()).collect()
-        };
-        while names() != ["drained", "here"] {
-            tokio::task::yield_now().await;
-        }
-        std::fs::write(&path, b"\xff\xff").unwrap();
-        assert!(names().is_empty(), "expected a broken file to be no more than forgotten");
+        assert!(memory.drain("nobody", true).is_none());
+        memory.drain("drained", true).unwrap().unwrap().await.unwrap();
+        assert_eq!(names(&journal, &old).await, ["drained", "here", "old"]);
+        assert!(!old.exists(), "expected what was imported to be removed");
+        memory.drain("drained", false).unwrap().unwrap().await.unwrap();
+        memory.still_here(["here"].into_iter());
+        journal.settle().await.unwrap();
+        assert_eq!(names(&journal, &old).await, ["here", "old"]);
+        assert_eq!(journal.count(WORKERS).await.unwrap(), 2, "expected the others to be forgotten on the disk too");
     }
 }

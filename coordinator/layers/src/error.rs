@@ -4,9 +4,9 @@
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
-    #[error("the index of layers fails; builds go on without it")]
-    Index(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("the index of layers has an invalid record: {0}")]
+    #[error("the records of step results cannot be used; builds are not affected")]
+    Journal(#[from] kiln_journal::Error),
+    #[error("the journal has an invalid record of a step result: {0}")]
     Decode(#[from] prost::DecodeError),
     #[error(transparent)]
     Store(#[from] kiln_store::Error),
@@ -14,13 +14,4 @@ pub enum Error {
     Redis(#[from] kiln_store::redis::Error),
     #[error("cannot prune the shared cache now: {0}; nothing was pruned, try again when it is back")]
     Hindered(String),
-    #[error("the coordinator is shutting down; try again")]
-    Stopping,
-}
-
-impl Error {
-    /// From an engine's own error.
-    pub fn index(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::Index(error.into())
-    }
 }

@@ -7,14 +7,15 @@
 mod diff;
 mod error;
 mod explain;
+mod import;
 mod inputs;
 mod list;
 mod merge;
 mod outputs;
+mod own;
 mod prune;
 mod record;
 mod recorder;
-mod redb;
 mod shared;
 mod status;
 
@@ -30,8 +31,8 @@ use kiln_proto::v1::{Ingredients, StepLayers, StepRef};
 use kiln_proto::{clock, reapi};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-pub use self::redb::RedbLayers;
 pub use error::Error;
+pub use own::OwnLayers;
 pub use prune::Prune;
 pub use shared::SharedLayers;
 

@@ -1,4 +1,4 @@
-//! Records that coordinators on one Redis share: this coordinator's own parts in its file, and everyone's in Redis.
+//! Records that coordinators on one Redis share: this coordinator's own parts in its journal, and everyone's in Redis.
 //!
 //! Invariants: a coordinator changes only its own part of a record, so that two that write at once lose nothing; no failure of
 //! Redis reaches a caller, who is then told what this coordinator knows alone; what was not shared is shared when Redis is back,
@@ -15,7 +15,7 @@ use prost::Message;
 use tokio::sync::Mutex;
 
 use super::merge::newest_ms;
-use super::{Error, Known, LayerStore, RedbLayers, now_ms};
+use super::{Error, Known, LayerStore, OwnLayers, now_ms};
 use kiln_store::BlobStore;
 use kiln_store::Health;
 use kiln_store::redis::Parts;
@@ -23,7 +23,7 @@ use kiln_store::redis::Parts;
 /// Records of this coordinator beside those of others.
 #[derive(Debug)]
 pub struct SharedLayers {
-    own: RedbLayers,
+    own: OwnLayers,
     parts: Parts,
     /// What this coordinator is called in Redis.
     name: String,
@@ -41,8 +41,8 @@ impl SharedLayers {
     ///
     /// # Errors
     /// Where the own file fails.
-    pub async fn open(own: RedbLayers, parts: Parts, blobs: Arc<dyn BlobStore>) -> Result<Arc<Self>, Error> {
-        let name = own.name().await?;
+    pub async fn open(own: OwnLayers, parts: Parts, blobs: Arc<dyn BlobStore>) -> Result<Arc<Self>, Error> {
+        let name = own.name().to_owned();
         let store = Arc::new(Self { own, parts, name, blobs, sharing: Mutex::default() });
         tokio::spawn(catch_up(Arc::downgrade(&store), store.parts.link().health()));
         Ok(store)
@@ -85,7 +85,7 @@ impl SharedLayers {
 
     /// Shares what Redis lacks of this coordinator's parts.
     async fn share_all(&self) -> Result<(), Error> {
-        for instance in self.own.instances().await? {
+        for instance in self.own.instances().await {
             let own = self.here(&instance).await?;
             let keys: Vec<String> = own.keys().cloned().collect();
             let there = self.there(&instance, &keys).await?;

@@ -18,12 +18,10 @@ struct Fixture {
     _dir: tempfile::TempDir,
 }
 
-fn open() -> Fixture {
+async fn open() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
-    // Stores on the disk alone open without waiting for anything.
-    let opened = Stores::open(&kiln_store::Config::on_disk(dir.path().to_owned(), 1 << 30)).now_or_never();
-    let stores = opened.unwrap().unwrap();
-    let records = RedbLayers::open(&dir.path().join("layers.redb"), 100).unwrap();
+    let stores = Stores::open(&kiln_store::Config::on_disk(dir.path().to_owned(), 1 << 30)).await.unwrap();
+    let records = own::tests::open(dir.path(), 100).await;
     Fixture { layers: Layers::spawn(Arc::new(records), stores.clone()), stores, _dir: dir }
 }
 
@@ -83,7 +81,7 @@ impl Fixture {
 
 #[tokio::test]
 async fn a_changed_file_is_named_with_both_digests_however_deep_it_lies() {
-    let fixture = open();
+    let fixture = open().await;
     let before = [("a/b/lock", "one"), ("a/same", "same"), ("gone/x", "x")];
     fixture.record("p", "1", "out", Cache::Miss, &before).await;
     fixture.record("p", "2", "out", Cache::Miss, &[("a/b/lock", "two"), ("a/same", "same"), ("new", "new")]).await;
@@ -108,7 +106,7 @@ async fn a_changed_file_is_named_with_both_digests_however_deep_it_lies() {
 
 #[tokio::test]
 async fn an_input_tree_that_was_evicted_is_named_as_a_whole() {
-    let fixture = open();
+    let fixture = open().await;
     fixture.record("p", "1", "out", Cache::Miss, &[("lock", "one")]).await;
     let mut ran = fixture.ran("p", "2", "out", Cache::Miss, &[]).await;
     let gone = F.digest(b"a directory that is not stored").to_string();
@@ -122,7 +120,7 @@ async fn an_input_tree_that_was_evicted_is_named_as_a_whole() {
 
 #[tokio::test]
 async fn very_many_changed_files_are_cut_and_that_is_said() {
-    let fixture = open();
+    let fixture = open().await;
     let names: Vec<String> = (0..300).map(|index| format!("{index}")).collect();
     let tree = |text| names.iter().map(|name| (name.as_str(), text)).collect::<Vec<_>>();
     fixture.record("p", "1", "out", Cache::Miss, &tree("one")).await;
@@ -133,7 +131,7 @@ async fn very_many_changed_files_are_cut_and_that_is_said() {
 
 #[tokio::test]
 async fn bytes_that_two_layers_name_are_unique_to_neither() {
-    let fixture = open();
+    let fixture = open().await;
     fixture.record("one", "1", "shared", Cache::Miss, &[]).await;
     fixture.record("two", "2", "shared", Cache::Miss, &[]).await;
     fixture.record("three", "3", "its own", Cache::Miss, &[]).await;
@@ -149,7 +147,7 @@ async fn bytes_that_two_layers_name_are_unique_to_neither() {
 
 #[tokio::test]
 async fn a_pruned_layer_is_no_hit_any_more_and_what_it_frees_is_only_its_own() {
-    let fixture = open();
+    let fixture = open().await;
     fixture.record("one", "1", "shared", Cache::Miss, &[]).await;
     fixture.record("one", "2", "its own", Cache::Miss, &[]).await;
     fixture.record("two", "3", "shared", Cache::Miss, &[]).await;
@@ -168,7 +166,7 @@ async fn a_pruned_layer_is_no_hit_any_more_and_what_it_frees_is_only_its_own() {
 
 #[tokio::test]
 async fn an_action_that_another_project_still_uses_stays_cached() {
-    let fixture = open();
+    let fixture = open().await;
     fixture.record("one", "1", "out", Cache::Miss, &[]).await;
     fixture.record("two", "1", "out", Cache::Hit, &[]).await;
     let pruned = fixture.prune("one", Duration::ZERO, false).await;
@@ -177,7 +175,7 @@ async fn an_action_that_another_project_still_uses_stays_cached() {
 
 #[tokio::test]
 async fn ingredients_that_cannot_be_worked_out_leave_the_rest_of_the_record() {
-    let fixture = open();
+    let fixture = open().await;
     fixture.record("p", "1", "out", Cache::Miss, &[]).await;
     let mut ran = fixture.ran("p", "2", "out", Cache::Miss, &[]).await;
     ran.ingredients = async { Err("gone".to_owned()) }.boxed();

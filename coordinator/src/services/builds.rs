@@ -41,7 +41,7 @@ impl builds_server::Builds for Builds {
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let v1::WatchRequest { build, offset } = request.into_inner();
-        Ok(Response::new(ReceiverStream::new(self.builds.watch(&build, offset)?)))
+        Ok(Response::new(ReceiverStream::new(self.builds.watch(&build, offset).await?)))
     }
 
     async fn cancel(&self, request: Request<v1::CancelRequest>) -> Result<Response<v1::Build>, Status> {
@@ -49,12 +49,12 @@ impl builds_server::Builds for Builds {
         let v1::CancelRequest { build, request_id } = request.into_inner();
         let build = if build.is_empty() && !request_id.is_empty() {
             subject.is(format!("build of request {request_id}"));
-            self.builds.of_request(&request_id)?
+            self.builds.of_request(&request_id).await?
         } else {
             build
         };
         subject.is(format!("build {build}"));
-        Ok(Response::new(self.builds.cancel(&build)?))
+        Ok(Response::new(self.builds.cancel(&build).await?))
     }
 
     async fn cancel_all(
@@ -74,12 +74,12 @@ impl builds_server::Builds for Builds {
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
-        Ok(Response::new(v1::ListResponse { builds: self.builds.list(request.into_inner().limit)? }))
+        Ok(Response::new(v1::ListResponse { builds: self.builds.list(request.into_inner().limit).await? }))
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::Build>, Status> {
         let v1::GetRequest { build, user } = request.into_inner();
-        Ok(Response::new(self.builds.get_for(&build, &user)?))
+        Ok(Response::new(self.builds.get_for(&build, &user).await?))
     }
 }
 
@@ -91,13 +91,13 @@ impl artifacts_server::Artifacts for Builds {
     ) -> Result<Response<v1::ListArtifactsResponse>, Status> {
         let v1::ListArtifactsRequest { name, limit } = request.into_inner();
         let limit = if limit == 0 { 1000 } else { (limit as usize).min(MAX_ARTIFACTS) };
-        let found = self.builds.records().artifacts(&name, limit);
+        let found = self.builds.records().artifacts(&name, limit).await;
         let artifacts = found.map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(v1::ListArtifactsResponse { artifacts }))
     }
 
     async fn get(&self, request: Request<v1::GetArtifactRequest>) -> Result<Response<v1::Artifact>, Status> {
         let v1::GetArtifactRequest { id, host_platform } = request.into_inner();
-        Ok(Response::new(self.builds.artifact(&id, &host_platform)?))
+        Ok(Response::new(self.builds.artifact(&id, &host_platform).await?))
     }
 }

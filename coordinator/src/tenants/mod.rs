@@ -10,4 +10,4 @@ mod stack;
 
 pub use quotas::{Error as QuotaError, Quotas, TenantQuota};
 pub use route::ByTenant;
-pub use stack::{Shared, Stack, Tenants};
+pub use stack::{Shared, Stack, Tenants, journal};

@@ -1,10 +1,9 @@
 //! One tenant's stack: stores, layers, builds, and the services over them.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context;
 use kiln_proto::bytestream::byte_stream_server::ByteStreamServer;
 use kiln_proto::channel::MAX_MESSAGE_BYTES;
 use kiln_proto::longrunning::operations_server::OperationsServer;
@@ -29,12 +28,13 @@ use kiln_auth::{Known, check_name};
 use kiln_builds::BuildMetrics;
 use kiln_builds::{Builds, Settings};
 use kiln_execution::ExecutionHandle;
-use kiln_layers::{self, LayerStore, Layers, RedbLayers, SharedLayers};
+use kiln_journal::{Fsync, Journal};
+use kiln_layers::{self, LayerStore, Layers, OwnLayers, SharedLayers};
 use kiln_store::Stores;
 use kiln_webhooks::Tenant;
 
 /// Maximum number of cache records: one for each step, target and shard of a project.
-const MAX_LAYER_RECORDS: u64 = 20_000;
+const MAX_LAYER_RECORDS: usize = 20_000;
 /// Maximum number of open tenants: each needs open files and memory.
 const MAX_TENANTS: usize = 1_000;
 
@@ -64,8 +64,8 @@ pub struct Stack {
     pub routes: Routes,
     /// The data below the services.
     pub tenant: Tenant,
-    /// Its cache records, which may still be written.
-    pub layers: Layers,
+    layers: Layers,
+    journal: Journal,
     _collecting: AbortOnDropHandle<()>,
 }
 
@@ -77,18 +77,18 @@ impl Stack {
     pub async fn open(
         tenant: &str,
         shared: &Shared,
-        directory: PathBuf,
+        (directory, journal): (PathBuf, Journal),
         kept: &kiln_store::Config,
         stores: Stores,
         execution: ExecutionHandle,
     ) -> anyhow::Result<Self> {
         let collecting =
             AbortOnDropHandle::new(tokio::spawn(stores.collector.clone().run(shared.config.collect_every)));
-        let records = RedbLayers::open(&directory.join("layers.redb"), MAX_LAYER_RECORDS)
-            .context("cannot open the index of layers; does another coordinator use this data directory?")?;
+        let records = OwnLayers::open(journal.clone(), &directory.join("layers.redb"), MAX_LAYER_RECORDS).await?;
         let layers = Layers::spawn(shared_layers(records, kept, &stores).await?, stores.clone());
         let builds = Builds::open(
-            directory.join("builds"),
+            journal.clone(),
+            &directory.join("builds"),
             stores.clone(),
             execution.clone(),
             layers.clone(),
@@ -100,9 +100,11 @@ impl Stack {
                 metrics: shared.builds.clone(),
                 unfinished: shared.config.unfinished,
                 known: Some(shared.known.clone()),
+                keep: shared.config.keep_builds,
+                trim_every: shared.config.collect_every,
             },
         )
-        .context("cannot open the index of builds; does another coordinator use this data directory?")?;
+        .await?;
         let operations =
             execution::Execution::new(execution.clone(), shared.config.abandoned_after, shared.stopping.clone());
         let tenant = Tenant { stores: stores.clone(), builds: builds.clone() };
@@ -122,19 +124,35 @@ impl Stack {
             .add_service(sized!(CacheServer::new(cache::Cache::new(layers.clone()))))
             .add_service(sized!(BuildsServer::new(served.clone())))
             .add_service(sized!(ArtifactsServer::new(served)));
-        Ok(Self { routes, tenant, layers, _collecting: collecting })
+        Ok(Self { routes, tenant, layers, journal, _collecting: collecting })
     }
+
+    /// Waits until all that is known is on the disk.
+    pub async fn settle(&self) {
+        self.layers.settle().await;
+        if let Err(error) = self.journal.settle().await {
+            tracing::error!(%error, "the last of the journal is not on the disk");
+        }
+    }
+}
+
+/// The journal in a tenant's directory.
+///
+/// # Errors
+/// If it cannot be opened.
+pub fn journal(directory: &Path, fsync: Fsync) -> Result<Journal, kiln_journal::Error> {
+    Journal::open(&directory.join("journal.redb"), fsync)
 }
 
 /// Cache records shared by the coordinators that use the same Redis, if there is one.
 async fn shared_layers(
-    own: RedbLayers,
+    own: OwnLayers,
     config: &kiln_store::Config,
     stores: &Stores,
 ) -> Result<Arc<dyn LayerStore>, kiln_layers::Error> {
     let (Some(link), Some(redis)) = (&stores.redis, &config.redis) else { return Ok(Arc::new(own)) };
     let keys = kiln_store::redis::Keys::new(&redis.prefix, config.life, redis.key.clone());
-    let parts = kiln_store::redis::Parts::new(link.clone(), keys, MAX_LAYER_RECORDS as usize);
+    let parts = kiln_store::redis::Parts::new(link.clone(), keys, MAX_LAYER_RECORDS);
     Ok(SharedLayers::open(own, parts, stores.blobs.clone()).await?)
 }
 
@@ -228,8 +246,9 @@ impl Tenants {
         kept.s3 = kept.s3.map(|address| address.below(&format!("tenants/{tenant}")));
         let stores = Stores::open(&kept).await?;
         let execution = self.shared.execution.of_tenant(tenant, stores.clone(), quota.actions(tenant));
-        tracing::info!(tenant, "opened a tenant's stores");
-        Stack::open(tenant, &self.shared, directory, &kept, stores, execution).await
+        tracing::info!(tenant, "a tenant's stores are open");
+        let journal = journal(&directory, self.shared.config.fsync)?;
+        Stack::open(tenant, &self.shared, (directory, journal), &kept, stores, execution).await
     }
 
     /// Waits until all cache records are written.
@@ -237,7 +256,7 @@ impl Tenants {
         let open: Vec<_> = self.open.lock().values().cloned().collect();
         for cell in open {
             if let Some(stack) = cell.get() {
-                stack.layers.settle().await;
+                stack.settle().await;
             }
         }
     }

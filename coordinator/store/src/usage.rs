@@ -5,6 +5,7 @@
 //! records. Cached blobs and results are evicted to make room for the rest. If the rest alone reaches the quota, new
 //! builds are refused, because nothing that a user made is dropped without being asked.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,8 +17,8 @@ use super::{BlobStore, RedbActions};
 /// needs some.
 pub(super) const PART: u64 = 8;
 
-/// Size of a nearly empty database file: it grows by doubling.
-const EMPTY_DATABASE: u64 = 16 << 20;
+/// Size of a nearly empty journal, which is not charged to its tenant.
+const EMPTY_JOURNAL: u64 = 4 << 20;
 
 /// One tenant's usage. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -64,9 +65,9 @@ impl Usage {
     pub(super) async fn look(&self) {
         let directory = self.inner.data_dir.clone();
         let measured = tokio::task::spawn_blocking(move || {
-            let layers = directory.join("layers.redb");
-            let records = std::fs::metadata(&layers).map_or(0, |data| counted(&layers, data.len()));
-            records + measure(&directory.join("builds"))
+            let journal = std::fs::metadata(directory.join("journal.redb"));
+            // The file is longer than what was ever written to it: it grows by doubling.
+            journal.map_or(0, |data| (data.blocks() * 512).saturating_sub(EMPTY_JOURNAL))
         });
         if let Ok(bytes) = measured.await {
             self.inner.records.store(bytes, Ordering::Relaxed);
@@ -88,15 +89,6 @@ impl Usage {
     }
 }
 
-/// The bytes of a file that count: an empty database is not charged to its tenant.
-fn counted(path: &Path, bytes: u64) -> u64 {
-    if path.extension().is_some_and(|extension| extension == "redb") {
-        bytes.saturating_sub(EMPTY_DATABASE)
-    } else {
-        bytes
-    }
-}
-
 /// Total size of the files below a directory; links are not followed.
 pub(super) fn measure(directory: &Path) -> u64 {
     let (mut bytes, mut waiting) = (0, vec![directory.to_owned()]);
@@ -104,7 +96,7 @@ pub(super) fn measure(directory: &Path) -> u64 {
         for entry in std::fs::read_dir(at).into_iter().flatten().flatten() {
             match entry.metadata() {
                 Ok(data) if data.is_dir() => waiting.push(entry.path()),
-                Ok(data) => bytes += counted(&entry.path(), data.len()),
+                Ok(data) => bytes += data.len(),
                 Err(_) => {}
             }
         }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use kiln_layers::{LayerStore, RedbLayers, SharedLayers};
+use kiln_journal::{Fsync, Journal};
+use kiln_layers::{LayerStore, OwnLayers, SharedLayers};
 use kiln_proto::v1::{LayerCounts, StepLayers, StepRun};
 use kiln_store::Health;
 use kiln_store::redis::{Keys, Parts};
@@ -22,7 +23,8 @@ struct Records {
 /// A coordinator and its records of layers.
 async fn records(url: &str) -> Records {
     let coordinator = coordinator(url).await;
-    let own = RedbLayers::open(&coordinator.dir.path().join("layers.redb"), 1_000).unwrap();
+    let journal = Journal::open(&coordinator.dir.path().join("journal.redb"), Fsync::default()).unwrap();
+    let own = OwnLayers::open(journal, &coordinator.dir.path().join("layers.redb"), 1_000).await.unwrap();
     let link = coordinator.stores.redis.clone().unwrap();
     let parts = Parts::new(link, Keys::new("kiln", LIFE, crate::farm_key()), MAX_RECORDS);
     let store = SharedLayers::open(own, parts, coordinator.stores.blobs.clone()).await.unwrap();

@@ -10,8 +10,8 @@ use kiln_proto::v1::{Build, Status as BuildStatus};
 
 use super::checkout::Remote;
 use super::config::Hook;
+use super::deliveries::{Job, Key};
 use super::forge::State;
-use super::journal::{Job, Key};
 use super::{Webhooks, report, submit};
 use crate::Tenant;
 
@@ -112,14 +112,14 @@ impl<'a> Running<'a> {
 /// Waits for a build's end.
 async fn follow(tenant: &Tenant, build: Build) -> Build {
     loop {
-        match tenant.builds.watch(&build.id, 0) {
+        match tenant.builds.watch(&build.id, 0).await {
             Ok(mut events) => while let Some(Ok(_)) = events.recv().await {},
             // As many as may be watch already.
             Err(status) => {
                 tracing::debug!(build = build.id, reason = status.message(), "a build cannot be followed yet")
             }
         }
-        match tenant.builds.get(&build.id) {
+        match tenant.builds.get(&build.id).await {
             Ok(now) if now.status() != BuildStatus::Running => return now,
             _ => tokio::time::sleep(Duration::from_secs(1)).await,
         }

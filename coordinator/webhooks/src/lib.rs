@@ -1,6 +1,6 @@
 //! Builds on every push: webhooks of GitHub, GitLab and Gitea become builds, and builds become statuses of commits.
 //!
-//! A delivery is checked ([`forge`]), written down ([`journal`]) and answered; then its commit is fetched ([`checkout`]), scanned and
+//! A delivery is checked ([`forge`]), recorded ([`deliveries`]) and answered; then its commit is fetched ([`checkout`]), scanned and
 //! submitted like any build ([`submit`]), followed to its end and reported ([`job`]).
 //!
 //! Invariant: nothing of a delivery is looked at before its signature was checked, and what was answered as accepted is built also where
@@ -8,9 +8,10 @@
 
 mod checkout;
 mod config;
+mod deliveries;
 mod forge;
+mod import;
 mod job;
-mod journal;
 mod listener;
 mod metrics;
 mod receive;
@@ -31,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use config::Hook;
 pub use config::{Config, Error};
-use journal::{Job, Journal, Key};
+use deliveries::{Deliveries, Job, Key};
 use kiln_builds::Builds;
 use kiln_store::Stores;
 
@@ -47,7 +48,7 @@ struct Webhooks {
 #[derive(Debug)]
 struct Shared {
     hooks: BTreeMap<String, Arc<Hook>>,
-    journal: Journal,
+    deliveries: Deliveries,
     checkouts: checkout::Checkouts,
     fetching: Semaphore,
     farm: Farm,
@@ -77,8 +78,10 @@ pub trait Tenants: std::fmt::Debug + Send + Sync {
 /// The farm that builds what is pushed.
 #[derive(Debug, Clone)]
 pub struct Farm {
-    /// What is delivered and fetched is kept below it.
+    /// What is fetched is kept below it.
     pub data_dir: PathBuf,
+    /// What is delivered is recorded here.
+    pub journal: kiln_journal::Journal,
     /// Those whose builds they are.
     pub tenants: Arc<dyn Tenants>,
     /// What is counted.
@@ -104,7 +107,7 @@ pub async fn serve(
     let hooks: BTreeMap<_, _> = config.hooks.into_iter().map(|(name, hook)| (name, Arc::new(hook))).collect();
     let webhooks = Webhooks {
         shared: Arc::new(Shared {
-            journal: Journal::open(&directory.join("journal.redb"))?,
+            deliveries: Deliveries::open(farm.journal.clone(), &directory.join("journal.redb")).await?,
             checkouts: checkout::Checkouts::open(directory.join("repositories"))?,
             fetching: Semaphore::new(FETCHES),
             http: kiln_auth::outgoing::client(report::PATIENCE)?,
@@ -113,7 +116,7 @@ pub async fn serve(
             hooks,
         }),
     };
-    for (key, job) in webhooks.shared.journal.pending().await? {
+    for (key, job) in webhooks.shared.deliveries.pending().await? {
         webhooks.begin(key, job);
     }
     tracing::info!(%address, tls = tls.is_some(), hooks = webhooks.shared.hooks.len(), "accepting webhooks");
@@ -145,7 +148,7 @@ impl Webhooks {
     }
 
     async fn forget(&self, key: Key) {
-        if let Err(error) = self.shared.journal.finish(key).await {
+        if let Err(error) = self.shared.deliveries.finish(key).await {
             tracing::error!(%error, "cannot note that a push was dealt with; it may be reported once more after a restart");
         }
     }

@@ -12,8 +12,8 @@ use futures::StreamExt;
 
 use super::Webhooks;
 use super::config::Hook;
+use super::deliveries::{Job, Key, Taken};
 use super::forge::{Event, Push};
-use super::journal::{Job, Key, Taken};
 use kiln_auth::peers::{Peer, Share, Shares};
 
 /// Bytes of a delivery: GitHub sends none that is larger.
@@ -130,7 +130,7 @@ async fn receive(
 async fn accept(webhooks: &Webhooks, hook: &Hook, key: Key, push: Push, repository: String) -> Result<Answer, Answer> {
     let words = format!("commit {} of `{}` will be built", push.commit, push.reference);
     let job = Job { hook: hook.name().to_owned(), push, repository };
-    match webhooks.shared.journal.take(key, job.clone()).await {
+    match webhooks.shared.deliveries.take(key, job.clone()).await {
         Ok(Taken::New) => {
             webhooks.begin(key, job);
             Ok(Answer(StatusCode::ACCEPTED, words))

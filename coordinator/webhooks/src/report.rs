@@ -7,8 +7,8 @@ use reqwest::StatusCode;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 
 use super::config::Hook;
+use super::deliveries::Job;
 use super::forge::{Call, State, Status};
-use super::journal::Job;
 
 /// How long a forge may take to answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);

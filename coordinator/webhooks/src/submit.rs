@@ -13,7 +13,7 @@ use kiln_scan::{Scanned, git};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use super::config::Hook;
-use super::journal::{Job, Key};
+use super::deliveries::{Job, Key};
 use crate::Tenant;
 use kiln_store::{BlobStore, disk};
 

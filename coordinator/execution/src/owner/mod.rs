@@ -250,22 +250,26 @@ impl Owner {
             }
             Message::Drain { worker, on, reply } => {
                 let worker = WorkerId(worker);
-                let known = self.memory.drain(&worker.0, on);
-                let answer = if known {
-                    if on {
-                        self.drained.insert(worker.clone())
-                    } else {
-                        self.drained.remove(&worker)
-                    };
-                    self.drain(worker);
-                    Ok(())
-                } else {
-                    Err(Status::not_found(format!(
-                        "the farm has no worker `{}`; `kiln farm list` lists them",
-                        worker.0
-                    )))
+                let Some(recorded) = self.memory.drain(&worker.0, on) else {
+                    let name = worker.0;
+                    let unknown = format!("the farm has no worker `{name}`; `kiln farm list` lists them");
+                    let _ = reply.send(Err(Status::not_found(unknown)));
+                    return;
                 };
-                let _ = reply.send(answer);
+                if on {
+                    self.drained.insert(worker.clone())
+                } else {
+                    self.drained.remove(&worker)
+                };
+                self.drain(worker);
+                // It takes effect at once; whoever asked is told when it survives a power cut.
+                tokio::spawn(async move {
+                    let recorded = match recorded {
+                        Some(recorded) => recorded.await,
+                        None => Ok(()),
+                    };
+                    let _ = reply.send(recorded.map_err(|error| Status::internal(error.to_string())));
+                });
             }
             Message::Wait { waiter, reply } => {
                 let _ = reply.send(self.wait_of(waiter));

@@ -1,0 +1,71 @@
+//! Builds as they are asked for: what is recorded, and of those under way what is known now.
+
+use kiln_proto::v1::{self, Build};
+use tonic::Status;
+
+use super::{Builds, internal, named};
+
+/// Builds in one answer if no limit is given.
+const LISTED: usize = 100;
+/// Builds in one answer.
+const MAX_LISTED: usize = 10_000;
+
+impl Builds {
+    /// A build by its id, the unique beginning of one, or `latest`.
+    pub async fn get(&self, id: &str) -> Result<Build, Status> {
+        self.get_for(id, "").await
+    }
+
+    /// As [`get`](Self::get); `latest` is the latest of this user, where they have any.
+    pub async fn get_for(&self, id: &str, user: &str) -> Result<Build, Status> {
+        if let Some(build) = self.active(id) {
+            return Ok(build);
+        }
+        let found = named::build(&self.shared.records, id, user).await?;
+        Ok(self.active(&found.id).unwrap_or(found))
+    }
+
+    /// A build that is under way.
+    fn active(&self, id: &str) -> Option<Build> {
+        self.shared.active.lock().get(id).map(|active| active.build.lock().clone())
+    }
+
+    /// The id of the build that was submitted with a request id. `NOT_FOUND`: there is none.
+    pub async fn of_request(&self, request_id: &str) -> Result<String, Status> {
+        let found = self.shared.records.request(request_id).await.map_err(internal)?;
+        found.ok_or_else(|| Status::not_found(format!("no build was submitted with the request id `{request_id}`")))
+    }
+
+    /// The artifact that is meant by an id, a part of one, a name or `latest`.
+    pub async fn artifact(&self, named: &str, platform: &str) -> Result<v1::Artifact, Status> {
+        named::artifact(&self.shared.records, named, platform).await
+    }
+
+    /// The latest builds, newest first; 100 where `limit` is 0.
+    pub async fn list(&self, limit: u32) -> Result<Vec<Build>, Status> {
+        let limit = if limit == 0 { LISTED } else { (limit as usize).min(MAX_LISTED) };
+        let builds = self.shared.records.builds(limit).await.map_err(internal)?;
+        Ok(builds.into_iter().map(|build| self.active(&build.id).unwrap_or(build)).collect())
+    }
+
+    /// Asks a build to end; a finished one stays as it is.
+    pub async fn cancel(&self, id: &str) -> Result<Build, Status> {
+        let build = self.get(id).await?;
+        if let Some(active) = self.shared.active.lock().get(&build.id) {
+            active.cancel.cancel();
+        }
+        Ok(build)
+    }
+
+    /// Asks all running builds of a person to end; those are returned as they were.
+    pub fn cancel_all(&self, user: &str) -> Vec<Build> {
+        let active = self.shared.active.lock();
+        let of_user = active.values().filter(|active| active.build.lock().user == user);
+        of_user
+            .map(|active| {
+                active.cancel.cancel();
+                active.build.lock().clone()
+            })
+            .collect()
+    }
+}

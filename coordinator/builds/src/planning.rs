@@ -1,0 +1,78 @@
+//! Planning: from a request and the tree that it names to a plan.
+
+use kiln_artifacts::invalid_base;
+use kiln_planner::plan::{self, Options, Plan, Platform, Scope};
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::v1::{self, SubmitRequest};
+use tonic::Status;
+
+use super::source::{self, SourceTree};
+use super::starting::Planned;
+use super::{Builds, internal, native};
+
+fn variable(wire: &v1::StepVariable) -> plan::Variable {
+    plan::Variable {
+        step: Some(wire.step.clone()).filter(|step| !step.is_empty()),
+        name: wire.name.clone(),
+        value: wire.value.clone(),
+    }
+}
+
+/// The project's directory in its tree.
+fn project_directory(text: &str) -> Result<String, String> {
+    let plain = |part: &str| !matches!(part, "" | "." | "..");
+    if text.is_empty() || text.split('/').all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("source.project is `{text}`: expected a path below the root of the tree"))
+}
+
+impl Builds {
+    /// `INVALID_ARGUMENT`: the project is wrong, in words.
+    pub(super) async fn plan(&self, request: &SubmitRequest) -> Result<Planned, Status> {
+        let _place = self.shared.planning.acquire().await.map_err(internal)?;
+        let wrong = |words: String| Status::invalid_argument(words);
+        let function = DigestFunction::from_wire(request.digest_function).map_err(|error| wrong(error.to_string()))?;
+        let facts = request.source.clone().unwrap_or_default();
+        let root =
+            Digest::required(function, facts.root.as_ref()).map_err(|error| wrong(format!("source.root: {error}")))?;
+        let unreadable = |error: source::Error| match error {
+            source::Error::Tree(kiln_store::trees::Error::Store(error)) => error.into(),
+            other => wrong(other.to_string()),
+        };
+        let blobs = &*self.shared.stores.blobs;
+        let mut source = SourceTree::read(blobs, root).await.map_err(unreadable)?;
+        let platform = |text: &str| text.parse::<Platform>().map_err(|error| wrong(error.to_string()));
+        let options = Options {
+            platforms: request.platforms.iter().map(|text| platform(text)).collect::<Result<_, _>>()?,
+            targets: request.targets.clone(),
+            host: if request.host_platform.is_empty() { Platform::Amd64 } else { platform(&request.host_platform)? },
+            describe: Some(facts.describe.clone()).filter(|describe| !describe.is_empty()),
+            language: match request.language.as_str() {
+                "" => None,
+                text => Some(text.parse().map_err(|error| wrong(format!("unknown language `{text}`: {error}")))?),
+            },
+            ignored: facts.ignored.clone(),
+            directory: project_directory(&facts.project).map_err(wrong)?,
+            directory_name: if facts.directory.is_empty() { "project".to_owned() } else { facts.directory.clone() },
+        };
+        let scope = if request.test { Scope::Tests } else { Scope::Build };
+        let question = |files: &plan::MemorySource| {
+            let plan = plan::plan_for(files, &options, scope)?;
+            plan::read_unversioned(&plan.steps, files);
+            kiln_artifacts::read_locks(files);
+            Ok::<Plan, plan::Error>(plan)
+        };
+        let plan = source.ask(blobs, question).await.map_err(unreadable)?;
+        let mut plan = plan.map_err(|error| wrong(error.to_string()))?;
+        let variables: Vec<plan::Variable> = request.variables.iter().map(variable).collect();
+        plan::set_variables(&mut plan, &variables).map_err(|error| wrong(error.to_string()))?;
+        native::mark(&mut plan, &source, &*self.shared.stores.blobs, &self.shared.native).await;
+        let (commit, dirty, describe) = (facts.commit.clone(), facts.dirty, facts.describe.clone());
+        plan::stamp(&mut plan, &plan::Stamp { commit, dirty, describe });
+        if let Some(words) = invalid_base(&plan) {
+            return Err(wrong(words));
+        }
+        Ok(Planned { function, source, plan })
+    }
+}

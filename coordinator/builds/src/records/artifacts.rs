@@ -1,0 +1,75 @@
+//! Records of artifacts.
+
+use kiln_journal::{Batch, Durability, Range};
+use kiln_proto::v1::Artifact;
+use prost::Message;
+
+use super::{ARTIFACT_ORDER, ARTIFACTS, Error, Records, encoded, same};
+
+/// Records that are looked at in one go.
+const PAGE: usize = 256;
+
+/// The number of the next artifact, once it is known.
+#[derive(Debug, Default)]
+pub(crate) struct Order(Option<u64>);
+
+/// A number as a key that sorts like it.
+pub(super) fn order_key(number: u64) -> String {
+    format!("{number:020}")
+}
+
+impl Records {
+    /// Records an artifact, once: the same content again gives back the first record, another is [`Error::Conflict`]. When this returns, the
+    /// record survives a power cut.
+    pub async fn put_artifact(&self, artifact: Artifact) -> Result<Artifact, Error> {
+        let mut order = self.artifacts.lock().await;
+        if let Some(existing) = self.artifact(&artifact.id).await? {
+            return same(existing, &artifact);
+        }
+        let number = match order.0 {
+            Some(number) => number,
+            None => self.next_number().await?,
+        };
+        let batch = Batch::default().put(ARTIFACTS, &artifact.id, encoded(&artifact)).put(
+            ARTIFACT_ORDER,
+            order_key(number),
+            artifact.id.clone(),
+        );
+        self.journal.commit(batch, Durability::Durable).await?;
+        order.0 = Some(number + 1);
+        Ok(artifact)
+    }
+
+    async fn next_number(&self) -> Result<u64, Error> {
+        let last = self.journal.list(ARTIFACT_ORDER, Range::last(1)).await?;
+        Ok(last.first().and_then(|(key, _)| key.parse::<u64>().ok()).map_or(0, |last| last + 1))
+    }
+
+    /// An artifact by its id.
+    pub async fn artifact(&self, id: &str) -> Result<Option<Artifact>, Error> {
+        let found = self.journal.get(ARTIFACTS, id).await?;
+        Ok(found.map(Artifact::decode).transpose()?)
+    }
+
+    /// The latest artifacts, newest first; of one name where `name` is not empty.
+    pub async fn artifacts(&self, name: &str, limit: usize) -> Result<Vec<Artifact>, Error> {
+        let (mut found, mut after) = (Vec::new(), None);
+        while found.len() < limit {
+            let range = Range { after: after.take(), ..Range::last(PAGE) };
+            let page = self.journal.list(ARTIFACT_ORDER, range).await?;
+            let ids = page.iter().map(|(_, id)| String::from_utf8_lossy(id).into_owned()).collect();
+            for data in self.journal.get_many(ARTIFACTS, ids).await?.into_iter().flatten() {
+                let artifact = Artifact::decode(data)?;
+                if name.is_empty() || artifact.name == name {
+                    found.push(artifact);
+                }
+            }
+            match page.last() {
+                Some((key, _)) if page.len() == PAGE => after = Some(key.clone()),
+                _ => break,
+            }
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+}

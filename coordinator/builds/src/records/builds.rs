@@ -1,0 +1,90 @@
+//! Records of builds.
+
+use std::time::Duration;
+
+use kiln_journal::{Batch, Durability, Range};
+use kiln_proto::v1::{Build, SubmitRequest, event};
+use prost::Message;
+
+use super::{BUILDS, Error, EventLog, REQUEST_IDS, REQUESTS, Records, SUBMISSIONS, decoded, encoded};
+
+/// How often the end of a build is tried to be recorded.
+const ATTEMPTS: u32 = 8;
+/// The pause after the first attempt; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+impl Records {
+    /// Records a build with the request that it was submitted with. When this returns, both survive a power cut.
+    pub async fn submit(&self, build: &Build, request: &SubmitRequest) -> Result<(), Error> {
+        let mut batch =
+            Batch::default().put(BUILDS, &build.id, encoded(build)).put(SUBMISSIONS, &build.id, encoded(request));
+        if !request.request_id.is_empty() {
+            batch = batch.put(REQUESTS, &request.request_id, build.id.clone()).put(
+                REQUEST_IDS,
+                &build.id,
+                request.request_id.clone(),
+            );
+        }
+        Ok(self.journal.commit(batch, Durability::Durable).await?)
+    }
+
+    /// Records the end of a build together with its last event. A journal that cannot be written, such as on a full disk, is tried again
+    /// for half a minute.
+    pub(crate) async fn finish(&self, build: &Build, events: &EventLog, last: event::Event) -> Result<(), Error> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..ATTEMPTS {
+            match self.try_finish(build, events, last.clone()).await {
+                Err(kiln_journal::Error::Engine { .. }) => {
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                ended => return Ok(ended?),
+            }
+        }
+        Ok(self.try_finish(build, events, last).await?)
+    }
+
+    async fn try_finish(
+        &self,
+        build: &Build,
+        events: &EventLog,
+        last: event::Event,
+    ) -> Result<(), kiln_journal::Error> {
+        let batch = Batch::default().put(BUILDS, &build.id, encoded(build)).remove(SUBMISSIONS, &build.id);
+        events.append_with(batch, last).await
+    }
+
+    /// The builds that have not ended, oldest first, with the requests that they were submitted with.
+    pub async fn unfinished(&self) -> Result<Vec<(Build, SubmitRequest)>, Error> {
+        let mut found = Vec::new();
+        for (id, request) in self.journal.list(SUBMISSIONS, Range::default()).await? {
+            if let Some(build) = self.build(&id).await? {
+                found.push((build, SubmitRequest::decode(request)?));
+            }
+        }
+        Ok(found)
+    }
+
+    /// A build by its id.
+    pub async fn build(&self, id: &str) -> Result<Option<Build>, Error> {
+        let found = self.journal.get(BUILDS, id).await?;
+        Ok(found.map(Build::decode).transpose()?)
+    }
+
+    /// The builds whose ids begin so, oldest first, at most `limit`.
+    pub async fn builds_like(&self, prefix: &str, limit: usize) -> Result<Vec<Build>, Error> {
+        let range = Range { limit: Some(limit), ..Range::prefix(prefix) };
+        decoded(self.journal.list(BUILDS, range).await?)
+    }
+
+    /// The build that a request started.
+    pub async fn request(&self, request_id: &str) -> Result<Option<String>, Error> {
+        let found = self.journal.get(REQUESTS, request_id).await?;
+        Ok(found.map(|id| String::from_utf8_lossy(&id).into_owned()))
+    }
+
+    /// The latest builds, newest first.
+    pub async fn builds(&self, limit: usize) -> Result<Vec<Build>, Error> {
+        decoded(self.journal.list(BUILDS, Range::last(limit)).await?)
+    }
+}

@@ -1,0 +1,91 @@
+//! What the farm remembers of builds and artifacts: typed records and events over the journal.
+//!
+//! Invariants: a build's submission is recorded whole or not at all, and so is its end, with its last event; an artifact's id never
+//! changes its content.
+
+mod artifacts;
+mod builds;
+mod events;
+mod import;
+mod retention;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kiln_journal::{Journal, Space};
+use kiln_proto::v1::Artifact;
+use prost::Message;
+use tokio::sync::Mutex;
+
+pub(crate) use events::EventLog;
+pub use retention::{InvalidKeep, Keep};
+
+/// Build id to [`Build`](kiln_proto::v1::Build). Ids sort by time.
+const BUILDS: Space = "builds";
+/// The id of a build that has not ended to the request that it was submitted with.
+const SUBMISSIONS: Space = "submissions";
+/// The client's own request id to the build id.
+const REQUESTS: Space = "requests";
+/// Build id to the client's own request id.
+const REQUEST_IDS: Space = "request-ids";
+/// Artifact id to [`Artifact`].
+const ARTIFACTS: Space = "artifacts";
+/// Number in the order of creation to artifact id.
+const ARTIFACT_ORDER: Space = "artifact-order";
+
+/// Records that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(transparent)]
+    Journal(#[from] kiln_journal::Error),
+    #[error("the journal has an invalid record of a build or an artifact: {0}")]
+    Decode(#[from] prost::DecodeError),
+    #[error("artifact `{id}` exists with content `{existing}`; refused: `{offered}`")]
+    Conflict { id: String, existing: String, offered: String },
+    #[error("cannot import the builds of an earlier version from `{path}`: {source}")]
+    Import {
+        path: std::path::PathBuf,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Records of one tenant's builds and artifacts. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Records {
+    journal: Journal,
+    /// Held while an artifact is recorded: one id is never given to two contents.
+    artifacts: Arc<Mutex<artifacts::Order>>,
+}
+
+impl Records {
+    /// The records in this journal.
+    pub fn over(journal: Journal) -> Self {
+        Self { journal, artifacts: Arc::default() }
+    }
+}
+
+fn encoded(message: &impl Message) -> Bytes {
+    message.encode_to_vec().into()
+}
+
+fn decoded<T: Message + Default>(found: Vec<(String, Bytes)>) -> Result<Vec<T>, Error> {
+    found.into_iter().map(|(_, data)| Ok(T::decode(data)?)).collect()
+}
+
+/// The stream of a build's events.
+fn stream(build: &str) -> String {
+    format!("build/{build}")
+}
+
+fn same(existing: Artifact, offered: &Artifact) -> Result<Artifact, Error> {
+    if existing.root == offered.root && existing.digest_function == offered.digest_function {
+        return Ok(existing);
+    }
+    let hash = |artifact: &Artifact| artifact.root.as_ref().map(|root| root.hash.clone()).unwrap_or_default();
+    Err(Error::Conflict { id: existing.id.clone(), existing: hash(&existing), offered: hash(offered) })
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

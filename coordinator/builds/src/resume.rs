@@ -1,0 +1,65 @@
+//! Builds that an earlier run of the coordinator began.
+
+use kiln_proto::clock;
+use kiln_proto::v1::{Build, Status as BuildStatus, SubmitRequest, event};
+use tonic::Status;
+
+use super::secrets::Secrets;
+use super::{Active, Builds, Unfinished, named_user, records, run};
+
+impl Builds {
+    /// Goes on with the builds that have not ended.
+    pub(super) async fn resume_all(&self) -> Result<(), records::Error> {
+        for (build, request) in self.shared.records.unfinished().await? {
+            let events = self.shared.records.resume_events(&build.id).await?;
+            // Before anybody can ask for it: whoever does finds it under way.
+            let place = self.shared.places.clone().try_acquire_owned().ok();
+            let active = self.activate(build, events, Secrets::default(), place);
+            tokio::spawn(self.clone().resume(active, request));
+        }
+        Ok(())
+    }
+
+    async fn resume(self, active: Active, request: SubmitRequest) {
+        let build = active.build.lock().clone();
+        if self.shared.settings.unfinished == Unfinished::Interrupt && !request.detached {
+            return self.interrupt(&active).await;
+        }
+        tracing::info!(build = build.id, "resuming an unfinished build");
+        match self.plan(&request).await {
+            Ok(planned) => {
+                active.build.lock().steps.clear();
+                self.start(active, request, named_user(&build.user), planned, true);
+            }
+            Err(status) => self.give_up(&active, &status).await,
+        }
+    }
+
+    async fn give_up(&self, active: &Active, why: &Status) {
+        let why = format!("the coordinator restarted and could not resume the build: {}", why.message());
+        self.end(active, BuildStatus::FarmFailed, why).await;
+    }
+
+    /// The client that followed the build ended together with the coordinator: nobody wants it any more.
+    async fn interrupt(&self, active: &Active) {
+        let why = "interrupted: the `kiln` that ran the farm ended before the build did; build again to continue";
+        self.end(active, BuildStatus::Cancelled, why.to_owned()).await;
+    }
+
+    /// Ends a build that does not run again.
+    async fn end(&self, active: &Active, status: BuildStatus, message: String) {
+        let build: Build = {
+            let mut build = active.build.lock();
+            build.set_status(status);
+            build.message = message;
+            build.finished = Some(clock::kiln_now());
+            build.clone()
+        };
+        tracing::info!(build = build.id, why = build.message, "an unfinished build ends");
+        let last = event::Event::BuildFinished(run::finished(&build));
+        if let Err(error) = self.shared.records.finish(&build, &active.events, last).await {
+            tracing::error!(%error, build = build.id, "cannot record that a build ended");
+        }
+        self.forget(&build.id).await;
+    }
+}

@@ -1,0 +1,156 @@
+//! Artifacts: made from what the steps left, stored where nothing is evicted, and recorded before they are announced.
+
+use std::sync::Arc;
+
+use kiln_planner::plan::Target;
+use kiln_proto::clock;
+use kiln_proto::digest::Digest;
+use kiln_proto::v1::{self, event};
+use kiln_trees::tree::Tree;
+use tracing::Instrument;
+
+use super::steps::Done;
+use super::{Unsuccessful, Work};
+use crate::RecordsError;
+use crate::libraries::OnWorker;
+use kiln_artifacts::StepFact;
+use kiln_store::trees::overlay;
+
+/// When an image was made of sources that have no commit: 2000-01-01, as everywhere in a build.
+const UNDATED: i64 = 946_684_800;
+
+pub(super) async fn make_artifacts(
+    work: &Work,
+    target: &Target,
+    environment: &Arc<v1::Environment>,
+    steps: &Done,
+) -> Result<(), Unsuccessful> {
+    let facts: Vec<StepFact> = steps.values().flatten().map(|finished| finished.fact.clone()).collect();
+    for artifact in &work.plan.artifacts {
+        let outputs = outputs(work, artifact, steps).await?;
+        let span = tracing::info_span!("artifact", name = artifact.name, kind = artifact.kind.name());
+        let made = make(work, target, environment, artifact, &outputs, &facts).instrument(span).await?;
+        work.build.lock().artifacts.push(made.clone());
+        work.tell(event::Event::Artifact(made));
+    }
+    Ok(())
+}
+
+/// What each step of an artifact left, in the plan's order; the shards of one as one.
+async fn outputs(
+    work: &Work,
+    artifact: &kiln_planner::plan::Artifact,
+    steps: &Done,
+) -> Result<Vec<(String, Tree)>, Unsuccessful> {
+    let mut found = Vec::new();
+    for (index, step) in work.plan.steps.iter().enumerate().filter(|(_, step)| artifact.from.contains(&step.name)) {
+        let mut tree = Tree::default();
+        for finished in steps.get(&index).into_iter().flatten() {
+            overlay(&*work.stores.blobs, &mut tree, finished.outputs.tree.clone())
+                .await
+                .map_err(Unsuccessful::farms)?;
+        }
+        found.push((step.name.clone(), tree));
+    }
+    Ok(found)
+}
+
+async fn make(
+    work: &Work,
+    target: &Target,
+    environment: &Arc<v1::Environment>,
+    artifact: &kiln_planner::plan::Artifact,
+    outputs: &[(String, Tree)],
+    facts: &[StepFact],
+) -> Result<v1::Artifact, Unsuccessful> {
+    let build = work.build.lock().clone();
+    let source = build.source.clone().unwrap_or_default();
+    let platform = target.platform.to_string();
+    let version = work.plan.version.as_deref();
+    let stem = kiln_artifacts::stem(&artifact.name, version, &source, &platform);
+    let origin = kiln_images::image::Origin {
+        created: if source.commit_time > 0 { source.commit_time } else { UNDATED },
+        revision: source.commit.clone(),
+        source: source.repository.clone(),
+        version: version.unwrap_or_default().to_owned(),
+        ..Default::default()
+    };
+    let made = kiln_artifacts::assemble(&kiln_artifacts::Ingredients {
+        stores: &work.stores,
+        function: work.function,
+        instance: build.instance.trim_matches('/'),
+        artifact,
+        target,
+        outputs,
+        stem: &stem,
+        sources: &work.source.tree,
+        bases: &work.bases,
+        origin: &origin,
+        system: &OnWorker { work, target, environment, artifact },
+    })
+    .await
+    .map_err(Unsuccessful::from)?;
+    for text in made.notes.clone() {
+        work.tell(event::Event::Warning(v1::Warning { text }));
+    }
+    let id = kiln_artifacts::id(&artifact.name, version, &source, &platform, &made.content);
+    if let Some(known) = work.records.artifact(&id).await.map_err(Unsuccessful::farms)?
+        && known.root == Some(made.root.to_wire())
+    {
+        return Ok(known);
+    }
+    let mut record = v1::Artifact {
+        id,
+        name: artifact.name.clone(),
+        version: work.plan.version.clone().unwrap_or_default(),
+        platform,
+        target: target.name.clone(),
+        kind: artifact.kind.name().to_owned(),
+        root: Some(made.root.to_wire()),
+        digest_function: work.function.to_wire(),
+        digest: Some(made.content.to_wire()),
+        size_bytes: made.size_bytes,
+        provenance: None,
+        created: Some(clock::kiln_now()),
+        build: build.id.clone(),
+        commit: source.commit.clone(),
+        dirty: source.dirty,
+        instance: build.instance.clone(),
+        emulated: environment.emulated,
+        sbom: None,
+        checksums: None,
+        start: made.start.program.clone(),
+        start_with: made.start.with.clone(),
+    };
+    let statement = kiln_artifacts::statement(&build, &record, environment, &made, facts);
+    let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;
+    record.provenance = Some(put_beside(work, statement).await?);
+    for blob in &made.blobs {
+        keep(work, blob).await.map_err(Unsuccessful::farms)?;
+    }
+    let sbom = kiln_artifacts::sbom(&record, &work.source.planned, &made.wants);
+    record.sbom = Some(put_beside(work, serde_json::to_vec_pretty(&sbom).map_err(Unsuccessful::farms)?).await?);
+    if let Some(lines) = made.checksums {
+        record.checksums = Some(put_beside(work, lines.into_bytes()).await?);
+    }
+    // From here on it may be announced.
+    work.records.put_artifact(record).await.map_err(|error| match error {
+        RecordsError::Conflict { .. } => Unsuccessful::projects(error.to_string()),
+        other => Unsuccessful::farms(other),
+    })
+}
+
+/// Puts what is said about an artifact to where nothing is evicted.
+async fn put_beside(work: &Work, data: Vec<u8>) -> Result<kiln_proto::reapi::Digest, Unsuccessful> {
+    let digest = work.function.digest(&data);
+    work.stores.artifacts.put(&digest, data.into()).await.map_err(Unsuccessful::farms)?;
+    Ok(digest.to_wire())
+}
+
+/// Copies a blob to where nothing is evicted.
+async fn keep(work: &Work, blob: &Digest) -> Result<(), kiln_store::Error> {
+    if work.stores.artifacts.find_missing(&[*blob]).await?.is_empty() {
+        return Ok(());
+    }
+    kiln_store::copy(&*work.stores.blobs, &*work.stores.artifacts, blob).await
+}

@@ -1,0 +1,130 @@
+//! Steps: each runs as soon as what it needs is done.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use kiln_planner::plan::{Step, Target};
+use kiln_proto::v1;
+use tracing::Instrument;
+
+use super::reruns::Reruns;
+use super::{Unsuccessful, Work};
+use crate::steps::{self, Ended, Finished, Job};
+
+/// Longest chain of steps that wait for each, itself included.
+fn path_weights(steps: &[Step]) -> Vec<u64> {
+    let mut weights = vec![1; steps.len()];
+    for index in (0..steps.len()).rev() {
+        for need in &steps[index].needs {
+            if let Some(at) = steps.iter().position(|step| step.name == *need) {
+                weights[at] = weights[at].max(weights[index] + 1);
+            }
+        }
+    }
+    weights
+}
+
+/// An action of a target: step and shard by their places in the plan.
+pub(super) type Place = (usize, u32);
+
+/// What each step left, by its place in the plan.
+pub(super) type Done = BTreeMap<usize, Vec<Finished>>;
+
+pub(super) async fn all_steps(
+    work: &Work,
+    target: &Target,
+    environment: &Arc<v1::Environment>,
+) -> Result<Done, Unsuccessful> {
+    let weights = path_weights(&work.plan.steps);
+    let mut results: HashMap<Place, Finished> = HashMap::new();
+    let mut waiting: Vec<Place> = Vec::new();
+    for (step, planned) in work.plan.steps.iter().enumerate() {
+        waiting.extend((0..planned.shards).map(|shard| (step, shard)));
+    }
+    let mut again: HashSet<Place> = HashSet::new();
+    let mut reruns = Reruns::default();
+    let mut running = FuturesUnordered::new();
+    loop {
+        let (ready, later): (Vec<Place>, Vec<Place>) =
+            waiting.into_iter().partition(|(step, _)| is_ready(work, *step, &results));
+        waiting = later;
+        for place in ready {
+            let (step, shard) = place;
+            let needed = needs(work, step, &results);
+            let job = Job {
+                step: work.plan.steps[step].clone(),
+                target: target.clone(),
+                environment: environment.clone(),
+                shard,
+                needed: needed.iter().map(|finished| finished.fact.name.clone()).collect(),
+                needs: needed.into_iter().map(|finished| finished.outputs).collect(),
+                path_weight: weights[step],
+                again: again.contains(&place),
+            };
+            let span = job.span();
+            running.push(async move { (place, steps::run(work, job).await) }.instrument(span));
+        }
+        let Some((place, ended)) = running.next().await else { break };
+        match ended {
+            Ended::Well(finished) => {
+                results.insert(place, *finished);
+            }
+            Ended::Failed(message) => return Err(Unsuccessful::projects(message)),
+            Ended::FarmFailed(message) => return Err(Unsuccessful::farms(message)),
+            Ended::InputsGone(message) => {
+                let needed = reruns.of(place, needed_places(work, place.0), &message)?;
+                // What it needs runs again (results that are still whole are hits), then the step itself.
+                for need in needed {
+                    results.remove(&need);
+                    again.insert(need);
+                    waiting.push(need);
+                }
+                waiting.push(place);
+            }
+        }
+    }
+    let mut done = Done::new();
+    let mut places: Vec<(Place, Finished)> = results.into_iter().collect();
+    places.sort_by_key(|(place, _)| *place);
+    for ((step, _), finished) in places {
+        done.entry(step).or_default().push(finished);
+    }
+    Ok(done)
+}
+
+fn needed_steps(work: &Work, step: usize) -> Vec<usize> {
+    let needs = &work.plan.steps[step].needs;
+    needs.iter().filter_map(|need| work.plan.steps.iter().position(|step| step.name == *need)).collect()
+}
+
+fn needed_places(work: &Work, step: usize) -> Vec<Place> {
+    let steps = needed_steps(work, step).into_iter();
+    steps.flat_map(|step| (0..work.plan.steps[step].shards).map(move |shard| (step, shard))).collect()
+}
+
+fn is_ready(work: &Work, step: usize, results: &HashMap<Place, Finished>) -> bool {
+    needed_places(work, step).iter().all(|place| results.contains_key(place))
+}
+
+fn needs(work: &Work, step: usize, results: &HashMap<Place, Finished>) -> Vec<Finished> {
+    needed_places(work, step).iter().filter_map(|place| results.get(place)).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_chain_weighs_most() {
+        let step = |name: &str, needs: &[&str]| {
+            let mut step = Step::new(name, "true");
+            step.needs = needs.iter().map(|need| (*need).to_owned()).collect();
+            step
+        };
+        let steps =
+            [step("deps", &[]), step("lint", &[]), step("compile", &["deps"]), step("test", &["compile", "lint"])];
+        assert_eq!(path_weights(&steps), [3, 2, 2, 1]);
+    }
+}

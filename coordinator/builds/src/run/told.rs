@@ -1,0 +1,75 @@
+//! What a build tells: its events, and the state of its steps that goes with them.
+
+use std::time::Duration;
+
+use kiln_planner::plan::Step;
+use kiln_proto::v1::step_state::Phase;
+use kiln_proto::v1::{self, StepRef, event};
+
+use super::Work;
+
+impl Work {
+    /// How long its steps wait while no worker could take them, where the build has a limit of its own.
+    pub(crate) fn queue_timeout(&self) -> Option<Duration> {
+        Duration::try_from(self.request.queue_timeout?).ok()
+    }
+
+    /// Appends an event, and keeps the build's own state in step with it.
+    pub(crate) fn tell(&self, event: event::Event) {
+        let (reference, phase, done) = match &event {
+            event::Event::StepQueued(queued) => (queued.step.clone(), Phase::Queued, None),
+            event::Event::StepStarted(started) => (started.step.clone(), Phase::Running, None),
+            event::Event::StepFinished(done) => {
+                (done.step.clone(), if done.ok { Phase::Done } else { Phase::Failed }, Some(done.clone()))
+            }
+            _ => (None, Phase::Waiting, None),
+        };
+        if reference.is_some() {
+            let mut build = self.build.lock();
+            let state = v1::StepState { step: reference.clone(), phase: phase as i32, finished: done };
+            match build.steps.iter_mut().find(|known| known.step == reference) {
+                Some(known) => *known = state,
+                None => build.steps.push(state),
+            }
+        }
+        self.events.append(event);
+    }
+}
+
+pub(super) fn started(work: &Work) -> v1::BuildStarted {
+    let build = work.build.lock().clone();
+    let mut planned = Vec::new();
+    for target in &work.plan.targets {
+        for step in &work.plan.steps {
+            for shard in 0..step.shards {
+                let reference = StepRef {
+                    step: step.name.clone(),
+                    platform: target.platform.to_string(),
+                    target: target.name.clone(),
+                    shard,
+                    shards: step.shards,
+                };
+                planned.push(v1::PlannedStep {
+                    step: Some(reference),
+                    needs: step.needs.clone(),
+                    why: step.why.clone(),
+                    layer: is_layer(step, &work.plan.steps),
+                });
+            }
+        }
+    }
+    v1::BuildStarted {
+        build: build.id,
+        project: build.project,
+        version: build.version,
+        steps: planned,
+        resumed: work.resumed,
+    }
+}
+
+/// Whether an ordinary edit of the sources leaves a step a hit: it sees some files, and fetches or serves a step that sees them all.
+fn is_layer(step: &Step, steps: &[Step]) -> bool {
+    let sees_some = |step: &Step| step.inputs.iter().any(|glob| !glob.starts_with('!'));
+    let serves_all = steps.iter().any(|other| other.needs.contains(&step.name) && !sees_some(other));
+    sees_some(step) && (step.network || serves_all)
+}

@@ -1,0 +1,126 @@
+//! Starting a build that is recorded, and what is done when it has ended.
+
+use std::sync::Arc;
+
+use kiln_artifacts::Bases;
+use kiln_auth::Identity;
+use kiln_planner::plan::Plan;
+use kiln_proto::digest::DigestFunction;
+use kiln_proto::v1::{Build, SubmitRequest};
+use kiln_telemetry::trace;
+use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+use tracing::field::Empty;
+
+use super::records::EventLog;
+use super::secrets::Secrets;
+use super::source::SourceTree;
+use super::{Active, Builds, Work, images, run, waiting};
+
+/// A project as it is built.
+pub(super) struct Planned {
+    pub(super) function: DigestFunction,
+    pub(super) source: SourceTree,
+    pub(super) plan: Plan,
+}
+
+/// The span of all that is done for a build. One that is taken up again stays in its trace.
+fn span(build: &Build, resumed: bool) -> tracing::Span {
+    let (id, project) = (build.id.as_str(), build.project.as_str());
+    let span = tracing::info_span!(parent: None, "build", build = id, project, resumed, status = Empty);
+    trace::adopt(&span, &build.traceparent);
+    span
+}
+
+impl Builds {
+    /// From here on the build is under way for whoever asks: it can be watched and cancelled.
+    pub(super) fn activate(
+        &self,
+        build: Build,
+        events: EventLog,
+        secrets: Secrets,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Active {
+        let id = build.id.clone();
+        let (build, secrets, place) = (Arc::new(Mutex::new(build)), Arc::new(secrets), Arc::new(place));
+        let active = Active { build, events, cancel: CancellationToken::new(), secrets, _place: place };
+        self.shared.active.lock().insert(id, active.clone());
+        active
+    }
+
+    pub(super) fn start(
+        &self,
+        active: Active,
+        request: SubmitRequest,
+        identity: Identity,
+        Planned { function, source, plan }: Planned,
+        resumed: bool,
+    ) {
+        let (id, span) = {
+            let build = active.build.lock();
+            (build.id.clone(), span(&build, resumed))
+        };
+        let settings = self.shared.settings.clone();
+        let allow_emulation = settings.allow_emulation || request.allow_emulation;
+        let work = Work {
+            allow_emulation,
+            metrics: settings.metrics.clone(),
+            _hold: self.shared.stores.in_use.begin(),
+            stores: self.shared.stores.clone(),
+            execution: self.shared.execution.clone(),
+            layers: self.shared.layers.clone(),
+            records: self.shared.records.clone(),
+            build: active.build,
+            events: active.events,
+            cancel: active.cancel,
+            bases: Bases::new(
+                self.shared.stores.clone(),
+                &request.instance,
+                function,
+                (settings.registries.clone(), settings.credentials.clone()),
+            ),
+            plan,
+            source: Arc::new(source),
+            function,
+            request,
+            secrets: active.secrets,
+            resumed,
+            images: images::Images::default(),
+            waits: waiting::Waits::default(),
+            identity,
+            settings,
+        };
+        let builds = self.clone();
+        let working = async move {
+            // Its client looked for them before the restart, which the store may have forgotten.
+            if work.resumed
+                && let Err(error) = work.source.use_files(&*work.stores.blobs).await
+            {
+                tracing::warn!(%error, "cannot look for the sources of a build that is being resumed");
+            }
+            run::run(work).await;
+            builds.forget(&id).await;
+        };
+        tokio::spawn(working.instrument(span));
+    }
+
+    /// A build is not under way any more.
+    pub(super) async fn forget(&self, id: &str) {
+        let ended = self.shared.active.lock().remove(id);
+        if let Some(active) = ended {
+            active.events.close();
+        }
+        self.trim().await;
+    }
+
+    /// Forgets the builds that are not to be kept.
+    pub(super) async fn trim(&self) {
+        match self.shared.records.trim(&self.shared.settings.keep).await {
+            Ok(0) => {}
+            Ok(builds) => tracing::info!(builds, "old builds are forgotten"),
+            Err(error) => tracing::error!(%error, "cannot forget old builds"),
+        }
+    }
+}

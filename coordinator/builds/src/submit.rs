@@ -1,0 +1,125 @@
+//! Taking a build: it is planned, recorded, and started.
+
+use kiln_proto::clock;
+use kiln_proto::v1::{Build, Status as BuildStatus, SubmitRequest};
+use kiln_telemetry::trace;
+use tonic::Status;
+use tracing::Instrument;
+
+use super::secrets::Secrets;
+use super::starting::Planned;
+use super::{Builds, internal, named_user};
+use kiln_auth::Identity;
+
+/// Builds under way at once: each keeps its tree's names and its plan.
+pub(super) const MAX_ACTIVE: usize = 1000;
+/// Bytes of what is submitted: a project's own facts, for its files are blobs.
+const MAX_REQUEST_BYTES: usize = 1 << 20;
+/// Bytes of the id that a client gives its request.
+const MAX_REQUEST_ID: usize = 256;
+
+/// What the farm knows of a request by itself.
+#[derive(Debug, Default)]
+struct Known {
+    /// Who asks, where the farm asks them.
+    identity: Option<String>,
+    /// The farm itself has fetched the sources.
+    source_verified: bool,
+}
+
+impl Builds {
+    /// As [`submit`](Self::submit), for whoever calls: where the farm asks who that is, it is their build whatever the request says.
+    pub async fn submit_for(&self, identity: Identity, mut request: SubmitRequest) -> Result<Build, Status> {
+        let asked = !identity.is_anonymous();
+        if asked {
+            request.user.clone_from(&identity.name);
+        }
+        let known = Known { identity: asked.then(|| identity.name.clone()), source_verified: false };
+        self.submit_as(identity, known, request).await
+    }
+
+    /// As [`submit`](Self::submit), for a commit that the farm itself has fetched.
+    pub async fn submit_verified(&self, request: SubmitRequest) -> Result<Build, Status> {
+        let known = Known { identity: None, source_verified: true };
+        self.submit_as(named_user(&request.user), known, request).await
+    }
+
+    /// Plans a tree and starts its build. `INVALID_ARGUMENT`: the project is wrong, in words.
+    pub async fn submit(&self, request: SubmitRequest) -> Result<Build, Status> {
+        self.submit_as(named_user(&request.user), Known::default(), request).await
+    }
+
+    async fn submit_as(&self, identity: Identity, known: Known, mut request: SubmitRequest) -> Result<Build, Status> {
+        let bytes = prost::Message::encoded_len(&request);
+        if bytes > MAX_REQUEST_BYTES {
+            return Err(Status::resource_exhausted(format!(
+                "a request of {bytes} bytes to build; expected at most {MAX_REQUEST_BYTES}"
+            )));
+        }
+        if request.request_id.len() > MAX_REQUEST_ID {
+            return Err(Status::invalid_argument(format!(
+                "a request id of {} bytes; expected at most {MAX_REQUEST_ID}",
+                request.request_id.len()
+            )));
+        }
+        // From here on no request holds them: it is written down.
+        let secrets = Secrets::new(std::mem::take(&mut request.secrets)).map_err(Status::invalid_argument)?;
+        let planned = self.plan(&request).instrument(tracing::info_span!("plan")).await?;
+        secrets.fit(&planned.plan).map_err(Status::invalid_argument)?;
+        // On a task of its own: a caller who goes away must not leave a build that is recorded and never started.
+        let builds = self.clone();
+        let begun = async move { builds.begin(identity, known, request, secrets, planned).await };
+        tokio::spawn(begun.in_current_span()).await.map_err(internal)?
+    }
+
+    async fn begin(
+        &self,
+        identity: Identity,
+        known: Known,
+        request: SubmitRequest,
+        secrets: Secrets,
+        planned: Planned,
+    ) -> Result<Build, Status> {
+        let _one = self.shared.submitting.turn(&request.request_id).await;
+        if !request.request_id.is_empty()
+            && let Some(id) = self.shared.records.request(&request.request_id).await.map_err(internal)?
+        {
+            if let Some(active) = self.shared.active.lock().get(&id) {
+                active.secrets.take(secrets);
+            }
+            return self.get(&id).await;
+        }
+        let place = self.shared.places.clone().try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!(
+                "{MAX_ACTIVE} builds are in progress, the most that the farm allows at once; try again when some have ended"
+            ))
+        })?;
+        if let Some(usage) = &self.shared.stores.usage {
+            usage.settle();
+            if let Some(words) = usage.refuses() {
+                return Err(Status::resource_exhausted(words));
+            }
+        }
+        let build = Build {
+            id: uuid::Uuid::now_v7().simple().to_string(),
+            project: planned.plan.name.clone(),
+            version: planned.plan.version.clone().unwrap_or_default(),
+            source: request.source.clone(),
+            status: BuildStatus::Running as i32,
+            started: Some(clock::kiln_now()),
+            user: request.user.clone(),
+            platforms: planned.plan.targets.iter().map(|target| target.platform.to_string()).collect(),
+            instance: request.instance.clone(),
+            tenant: self.shared.settings.tenant.clone(),
+            identity: known.identity.unwrap_or_default(),
+            source_verified: known.source_verified,
+            traceparent: trace::current(),
+            ..Default::default()
+        };
+        self.shared.records.submit(&build, &request).await.map_err(internal)?;
+        let events = self.shared.records.new_events(&build.id);
+        let active = self.activate(build.clone(), events, secrets, Some(place));
+        self.start(active, request, identity, planned, false);
+        Ok(build)
+    }
+}

@@ -1,0 +1,68 @@
+//! Following the events of a build, from any offset to its end.
+
+use kiln_proto::v1::{self, event};
+use tokio::sync::{mpsc, watch};
+use tonic::Status;
+
+use super::{Builds, internal};
+
+/// Clients that follow builds at once.
+pub(super) const MAX_WATCHES: usize = 20_000;
+/// Events on their way to one client: they are read from the disk, and need no queue.
+const WATCHED_AHEAD: usize = 8;
+
+type Sender = mpsc::Sender<Result<v1::Event, Status>>;
+
+impl Builds {
+    /// The events of a build from an offset on, ending after `BuildFinished`.
+    pub async fn watch(&self, id: &str, offset: u64) -> Result<mpsc::Receiver<Result<v1::Event, Status>>, Status> {
+        let place = self.shared.watches.clone().try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!("{MAX_WATCHES} clients follow builds, the most that the farm serves"))
+        })?;
+        let id = self.get(id).await?.id;
+        let changed = self.shared.active.lock().get(&id).map(|active| active.events.changed());
+        let (sender, receiver) = mpsc::channel(WATCHED_AHEAD);
+        let builds = self.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            if let Err(status) = builds.send_events(&id, offset, changed, &sender).await {
+                let _ = sender.send(Err(status)).await;
+            }
+        });
+        Ok(receiver)
+    }
+
+    /// Ends after the last event, and when the receiver has gone.
+    async fn send_events(
+        &self,
+        id: &str,
+        mut offset: u64,
+        mut changed: Option<watch::Receiver<u64>>,
+        sender: &Sender,
+    ) -> Result<(), Status> {
+        loop {
+            if let Some(changed) = &mut changed {
+                changed.mark_unchanged();
+            }
+            // Before it is read: a build that has ended writes no more.
+            let running = self.shared.active.lock().contains_key(id);
+            let events = self.shared.records.events(id, offset).await.map_err(internal)?;
+            let none = events.is_empty();
+            for event in events {
+                offset = event.offset + 1;
+                let last = matches!(event.event, Some(event::Event::BuildFinished(_)));
+                if sender.send(Ok(event)).await.is_err() || last {
+                    return Ok(());
+                }
+            }
+            match &mut changed {
+                Some(changed) if none && running => tokio::select! {
+                    changed = changed.changed() => if changed.is_err() { return Ok(()) },
+                    () = sender.closed() => return Ok(()),
+                },
+                _ if none => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+}
