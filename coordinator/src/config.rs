@@ -213,6 +213,7 @@ impl Config {
             redis,
             s3: self.s3.as_deref().map(kiln_store::s3::Address::from_env),
             clock: kiln_store::Clock::system(),
+            syncs: std::sync::Arc::new(kiln_state::syncs::Kernel),
             metrics: None,
         })
     }

@@ -252,7 +252,7 @@ fn local_token(config: &Config, address: SocketAddr) -> anyhow::Result<Option<Pu
 /// directory that belongs to another user, such as a volume, is that user's to protect.
 fn own(data_dir: &Path) -> anyhow::Result<()> {
     let wrong = || format!("cannot use the data directory `{}`", data_dir.display());
-    std::fs::create_dir_all(data_dir).with_context(wrong)?;
+    kiln_state::syncs::make_directory(data_dir, &kiln_state::syncs::Kernel).with_context(wrong)?;
     let about = std::fs::metadata(data_dir).with_context(wrong)?;
     if about.uid() == rustix::process::geteuid().as_raw() {
         return std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700)).with_context(wrong);

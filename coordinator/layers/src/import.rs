@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 
@@ -45,7 +45,7 @@ pub(super) async fn read(path: &Path) -> Imported {
     }
 }
 
-fn read_file(path: &PathBuf) -> Result<Imported, redb::Error> {
+fn read_file(path: &Path) -> Result<Imported, redb::Error> {
     let database = kiln_state::database::open(path, CACHE_BYTES)?;
     let read = database.begin_read()?;
     let mut found = Imported::default();

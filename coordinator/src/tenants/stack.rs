@@ -234,7 +234,7 @@ impl Tenants {
 
     async fn open_one(&self, tenant: &str) -> anyhow::Result<Stack> {
         let directory = self.directory().join(tenant);
-        std::fs::create_dir_all(&directory)?;
+        kiln_state::syncs::make_directory(&directory, &kiln_state::syncs::Kernel)?;
         let quota = self.shared.quotas.of(tenant);
         let mut kept = self.shared.kept.clone();
         kept.data_dir.clone_from(&directory);

@@ -4,6 +4,7 @@
 pub mod database;
 pub mod farm_key;
 mod reopening;
+pub mod syncs;
 mod unsynced;
 mod watched;
 

@@ -58,6 +58,7 @@ pub use clock::{Clock, Stamp};
 pub use collector::{Collector, Report};
 pub use error::Error;
 pub use in_use::{Hold, InUse};
+use kiln_state::syncs::{Kernel, Syncs};
 pub use metered::{Metered, MeteredActions, Metrics};
 pub use nowhere::Nowhere;
 pub use shared::Shared;
@@ -151,6 +152,8 @@ pub struct Config {
     pub s3: Option<s3::Address>,
     /// The source of time.
     pub clock: Clock,
+    /// What syncs artifacts to disk.
+    pub syncs: Arc<dyn Syncs>,
     /// Metrics of the stores; `None` if they are not served.
     pub metrics: Option<Metrics>,
 }
@@ -192,6 +195,7 @@ impl Config {
             redis: None,
             s3: None,
             clock: Clock::system(),
+            syncs: Arc::new(Kernel),
             metrics: None,
         }
     }
@@ -254,8 +258,8 @@ impl Stores {
             let (clock, in_use) = (clock.clone(), in_use.clone());
             disk::Disk::open(disk::Config { dir: config.data_dir.join(name), capacity, budget, durable, clock, in_use })
         };
-        let disk = on_disk("blobs", config.max_bytes, config.budget.clone(), false)?;
-        let artifacts = on_disk("artifacts", config.artifact_bytes, None, true)?;
+        let disk = on_disk("blobs", config.max_bytes, config.budget.clone(), None)?;
+        let artifacts = on_disk("artifacts", config.artifact_bytes, None, Some(config.syncs.clone()))?;
         let bucket = match &config.s3 {
             Some(address) => Some(s3::S3Blobs::open(address, life, clock.clone()).await?),
             None => None,

@@ -3,7 +3,7 @@
 //! What a killed process leaves in `tmp/` is removed at the next start; a rename makes a blob visible completely. After
 //! a power cut a file may have lost bytes: files of the wrong size are dropped at the start, and any other damage is
 //! detected by the first read, because only bytes hashed by this process are served. A `durable` store syncs each blob
-//! before it reports success.
+//! before the index lists it.
 //!
 //! Invariant: files are added and removed only under the index's lock, so the index lists exactly the existing files.
 
@@ -24,6 +24,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use kiln_proto::digest::Digest;
+use kiln_state::syncs::{self, Kernel, Syncs};
 use parking_lot::{Mutex, MutexGuard};
 
 pub use self::bound::Bound;
@@ -48,8 +49,8 @@ pub struct Config {
     pub capacity: Bound,
     /// The common limit with other stores.
     pub budget: Option<Budget>,
-    /// Whether a blob is synced to disk before its write completes.
-    pub durable: bool,
+    /// What syncs a blob to disk before its write completes; `None` if blobs are not synced.
+    pub durable: Option<Arc<dyn Syncs>>,
     /// The source of time.
     pub clock: Clock,
     /// What running work keeps.
@@ -66,7 +67,7 @@ pub struct Disk {
 struct Inner {
     dir: PathBuf,
     tmp: PathBuf,
-    durable: bool,
+    durable: Option<Arc<dyn Syncs>>,
     index: Mutex<Index>,
     evictions: AtomicU64,
     clock: Clock,
@@ -83,7 +84,8 @@ impl Disk {
     pub fn open(config: Config) -> Result<Self, Error> {
         let Config { dir, capacity, budget, durable, clock, in_use } = config;
         let tmp = dir.join("tmp");
-        std::fs::create_dir_all(&tmp).map_err(|source| Error::io("make", &tmp, source))?;
+        let syncs = durable.as_deref().unwrap_or(&Kernel);
+        syncs::make_directory(&tmp, syncs).map_err(|source| Error::io("make", &tmp, source))?;
         let lock = lock(&dir.join("lock"))?;
         scan::clear(&tmp)?;
         let floor = Floor::default();
@@ -95,7 +97,13 @@ impl Disk {
                 _ => u64::MAX,
             },
         };
-        let index = Mutex::new(scan::scan(&dir, bound, clock.now(), &floor)?);
+        let index = Mutex::new(scan::scan(&dir, bound, clock.now(), &floor, syncs)?);
+        // What a killed process left may not be on the disk yet, and counts as stored from now on.
+        if let Some(syncs) = &durable
+            && index.lock().bytes() > 0
+        {
+            syncs.all(&dir).map_err(|source| Error::io("sync", &dir, source))?;
+        }
         let (evictions, took_named) = (AtomicU64::new(0), AtomicBool::new(false));
         let inner =
             Inner { dir, tmp, durable, index, evictions, clock, in_use, floor, took_named, budget, _lock: lock };

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_state::syncs::{self, Syncs};
 
 use super::Error;
 use crate::clock::{self, Stamp};
@@ -24,11 +25,17 @@ pub(super) fn clear(tmp: &Path) -> Result<(), Error> {
 
 /// Lists the blobs, most recently used as the newest. A file whose size does not match its name is removed; files that
 /// are not blobs are left alone. `capacity` returns the limit of a store that holds the given bytes.
-pub(super) fn scan(dir: &Path, capacity: impl FnOnce(u64) -> u64, now: Stamp, floor: &Floor) -> Result<Index, Error> {
+pub(super) fn scan(
+    dir: &Path,
+    capacity: impl FnOnce(u64) -> u64,
+    now: Stamp,
+    floor: &Floor,
+    syncs: &dyn Syncs,
+) -> Result<Index, Error> {
     let mut found: Vec<(SystemTime, Digest)> = Vec::new();
     for function in [DigestFunction::Sha256, DigestFunction::Blake3] {
         let top = dir.join(function.name());
-        std::fs::create_dir_all(&top).map_err(|source| Error::io("make", &top, source))?;
+        syncs::make_directory(&top, syncs).map_err(|source| Error::io("make", &top, source))?;
         for shard in list(&top)? {
             let shard = shard.map_err(|source| Error::io("list", &top, source))?.path();
             for entry in list(&shard)? {

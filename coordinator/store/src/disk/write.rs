@@ -63,8 +63,8 @@ impl Sink {
         self.append(&[])?;
         let inner = self.inner.clone();
         let Some(file) = self.file.take() else { return Err(Error::Abandoned { digest: *digest }) };
-        if inner.durable {
-            file.as_file().sync_data().map_err(|source| Error::io("sync", file.path(), source))?;
+        if let Some(syncs) = &inner.durable {
+            syncs.file(file.as_file()).map_err(synced(file.path()))?;
         }
         let path = inner.path(digest);
         let shard = path.parent().unwrap_or(&inner.dir);
@@ -75,23 +75,41 @@ impl Sink {
         }
         let now = inner.clock.now();
         super::collect::set_written(file.as_file(), now);
+        let rename = |file: NamedTempFile| {
+            file.persist(&path).map_err(|failed| Error::io("rename to", &path, failed.error)).map(drop)
+        };
+        let Some(syncs) = &inner.durable else {
+            let mut index = inner.index.lock();
+            if index.touch(digest, now).is_none() {
+                rename(file)?;
+                index.insert_reserved(*digest, now);
+                self.reserved = 0;
+            }
+            return Ok(());
+        };
+        if inner.index.lock().touch(digest, now).is_some() {
+            return Ok(());
+        }
+        // Whoever finds it in the index takes it for stored: it is on the disk before it gets there.
+        rename(file)?;
+        syncs.directory(shard).map_err(synced(shard))?;
+        let above = shard.parent().unwrap_or(&inner.dir);
+        syncs.directory(above).map_err(synced(above))?;
         let mut index = inner.index.lock();
         if index.touch(digest, now).is_none() {
-            file.persist(&path).map_err(|failed| Error::io("rename to", &path, failed.error))?;
+            // Another writer's may have been evicted meanwhile, under the same name.
+            if !path.exists() {
+                return Err(Error::Abandoned { digest: *digest });
+            }
             index.insert_reserved(*digest, now);
             self.reserved = 0;
-        }
-        drop(index);
-        if inner.durable {
-            sync_dir(shard)?;
-            sync_dir(shard.parent().unwrap_or(&inner.dir))?;
         }
         Ok(())
     }
 }
 
-fn sync_dir(dir: &Path) -> Result<(), Error> {
-    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|source| Error::io("sync", dir, source))
+fn synced(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
+    move |source| Error::io("sync", path, source)
 }
 
 /// Stores a blob that is in memory.

@@ -55,7 +55,7 @@ impl Farm {
             dir: self.directory.path().join(tenant.to_string()),
             capacity,
             budget: Some(self.budget.clone()),
-            durable: false,
+            durable: None,
             clock: self.clock(),
             in_use: self.in_use[tenant].clone(),
         };
