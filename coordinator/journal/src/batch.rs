@@ -6,6 +6,9 @@ use bytes::Bytes;
 
 use crate::engine::{Space, Write};
 
+/// Where each stream continued that was resumed.
+pub(crate) const STARTS: Space = "stream-starts";
+
 /// What a change takes beside its data.
 const CHANGE_BYTES: usize = 128;
 
@@ -48,7 +51,7 @@ impl Batch {
     pub fn remove_stream(mut self, stream: &str) -> Self {
         self.bytes += CHANGE_BYTES;
         self.writes.push(Write::RemoveStream { stream: stream.into() });
-        self
+        self.remove(STARTS, stream)
     }
 
     /// Puts an entry at a position of a stream that nobody appends to; for what was written elsewhere before.

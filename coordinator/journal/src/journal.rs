@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::batch::{Batch, Durability};
+use crate::batch::{Batch, Durability, STARTS};
 use crate::engine::{Engine, Entry, Error, Range, Space};
 use crate::queue::{Commit, Queue};
 use crate::stream::Stream;
@@ -67,10 +67,14 @@ impl Journal {
     /// A stream that an earlier process appended to; it continues beyond every position that anyone may have seen.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// If it cannot be read, or where it continues cannot be recorded.
     pub async fn resume_stream(&self, name: &str) -> Result<Stream, Error> {
-        let end = self.engine.end(name).await?;
-        Ok(Stream::new(self.queue.clone(), Tail::new(name, end.saturating_add(WINDOW))))
+        let recorded = self.get(STARTS, name).await?;
+        let recorded = recorded.and_then(|start| std::str::from_utf8(&start).ok()?.parse::<u64>().ok()).unwrap_or(0);
+        let start = self.engine.end(name).await?.max(recorded).saturating_add(WINDOW);
+        // Before anybody is shown anything there: the next process may find no entry of this one.
+        self.commit(Batch::default().put(STARTS, name, start.to_string()), Durability::Durable).await?;
+        Ok(Stream::new(self.queue.clone(), Tail::new(name, start)))
     }
 
     /// The committed entries of a stream from a position on: as many as fit into `bytes`, and at least one if there is any.

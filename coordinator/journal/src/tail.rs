@@ -2,7 +2,8 @@
 //!
 //! Readers are shown entries as soon as they are committed, which may be before they are synced. A crash then loses entries that a reader
 //! has seen, and a reader that comes back asks for what follows them. Therefore a stream never gets more than [`WINDOW`] positions ahead of
-//! the disk, and after a start it continues so far beyond its last entry: no position is ever given out twice.
+//! the disk, and after a start it continues so far beyond its last entry, and beyond where it continued after an earlier start: no position
+//! is ever given out twice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

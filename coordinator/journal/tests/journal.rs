@@ -64,6 +64,22 @@ async fn a_stream_is_shown_in_order_and_continues_where_nobody_was() {
 }
 
 #[tokio::test]
+async fn a_stream_that_is_resumed_again_and_again_gives_no_position_out_twice() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&directory.path().join("journal.redb"), HOUR).unwrap();
+    journal.new_stream("build").append(text("line"));
+    journal.settle().await.unwrap();
+    // No process leaves an entry: each is killed before it has synced one.
+    for start in 1..4 {
+        let resumed = journal.resume_stream("build").await.unwrap();
+        assert_eq!(*resumed.committed().borrow(), start * WINDOW + 1);
+    }
+    journal.commit(Batch::default().remove_stream("build"), Durability::Relaxed).await.unwrap();
+    let resumed = journal.resume_stream("build").await.unwrap();
+    assert_eq!(*resumed.committed().borrow(), WINDOW, "nothing is left of what was removed");
+}
+
+#[tokio::test]
 async fn a_second_journal_in_the_same_file_is_refused_in_words() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal.redb");
