@@ -9,6 +9,7 @@ mod artifacts;
 mod checklist;
 mod command;
 mod daily;
+mod kills;
 mod lost;
 mod refused;
 mod steps;
