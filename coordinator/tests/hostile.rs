@@ -67,7 +67,7 @@ async fn a_write_of_endless_empty_messages_is_refused() {
 
 #[tokio::test]
 async fn an_upload_that_falls_silent_is_ended_and_may_go_on_with_a_new_stream() {
-    let farm = Farm::with_patience(Duration::from_millis(50)).await;
+    let farm = Farm::with_idle_timeout(Duration::from_millis(50)).await;
     let data = noise(1, 200_000);
     let name = format!("uploads/u/blobs/{}", SHA256.digest(&data));
     let silent = stream::iter([piece(&name, 0, &data[..100_000], false)]).chain(stream::pending());
@@ -140,7 +140,8 @@ async fn execute(farm: &Farm, root: &Digest) -> Result<Attached, Status> {
         action_digest,
         skip_cache_lookup: false,
         priority: 0,
-        tenant: String::new(),
+        share: String::new(),
+        known: None,
         build: String::new(),
         path_weight: 0,
         secrets: Vec::new(),

@@ -20,11 +20,11 @@ use tokio::sync::OnceCell;
 use tonic::Code;
 
 use super::Work;
-use super::steps::{Ended, Job, is_farms};
+use super::steps::{Ended, Job, is_farm_fault};
 use kiln_execution::{Done, Request, Update};
 
 /// How long a registry may take, a pull included where that is the only way to ask.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10 * 60);
+const RESOLVE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10 * 60);
 /// A question needs next to nothing of a worker.
 const CPUS: &str = "0.01";
 const MEMORY: &str = "1048576";
@@ -36,12 +36,12 @@ type Asked = Arc<OnceCell<Answer>>;
 /// Why a name has no digest.
 #[derive(Debug, Clone)]
 struct Refused {
-    is_projects: bool,
+    is_project_fault: bool,
     words: String,
 }
 
 fn farms(words: impl std::fmt::Display) -> Refused {
-    Refused { is_projects: false, words: words.to_string() }
+    Refused { is_project_fault: false, words: words.to_string() }
 }
 
 /// What the names of a build stand for.
@@ -56,16 +56,16 @@ pub(super) async fn fix(work: &Work, job: &Job) -> Result<Job, Ended> {
     let cell = work.images.answers.lock().entry((image.clone(), job.target.platform)).or_default().clone();
     match cell.get_or_init(|| resolve(work, image, job)).await {
         Ok(fixed) => Ok(Job { step: Step { image: Some(fixed.clone()), ..job.step.clone() }, ..job.clone() }),
-        Err(Refused { is_projects, words }) => {
+        Err(Refused { is_project_fault, words }) => {
             let words = format!("step `{}`: {words}", job.step.name);
-            Err(if *is_projects { Ended::Failed(words) } else { Ended::FarmFailed(words) })
+            Err(if *is_project_fault { Ended::Failed(words) } else { Ended::FarmFailed(words) })
         }
     }
 }
 
 async fn resolve(work: &Work, image: &str, job: &Job) -> Answer {
     let name: ImageName =
-        image.parse().map_err(|error: Invalid| Refused { is_projects: true, words: error.to_string() })?;
+        image.parse().map_err(|error: Invalid| Refused { is_project_fault: true, words: error.to_string() })?;
     if name.is_fixed() {
         return Ok(name.to_string());
     }
@@ -77,10 +77,11 @@ async fn resolve(work: &Work, image: &str, job: &Job) -> Answer {
         action_digest: action,
         skip_cache_lookup: true,
         priority: work.request.priority,
-        tenant: build.user,
+        share: build.user,
         build: build.id,
         path_weight: job.path_weight,
         queue_timeout: work.queue_timeout(),
+        known: None,
     };
     let mut attached = work.execution.execute(request).await.map_err(|status| farms(status.message()))?;
     let place = work.waits.begin(job);
@@ -102,7 +103,7 @@ async fn question(work: &Work, name: &ImageName, platform: Platform) -> Result<D
     let action = reapi::Action {
         command_digest: Some(put(work, &command).await?.to_wire()),
         input_root_digest: Some(put(work, &reapi::Directory::default()).await?.to_wire()),
-        timeout: Some(clock::duration(PATIENCE)),
+        timeout: Some(clock::duration(RESOLVE_TIMEOUT)),
         do_not_cache: true,
         platform: Some(reapi::Platform {
             properties: properties
@@ -123,8 +124,8 @@ async fn put(work: &Work, message: &impl Message) -> Result<Digest, kiln_store::
 
 async fn read(work: &Work, image: &str, done: &Done) -> Answer {
     if let Some(status) = done.response.status.as_ref().filter(|status| status.code != Code::Ok as i32) {
-        let is_projects = !done.farm_fault && !is_farms(status);
-        return Err(Refused { is_projects, words: status.message.clone() });
+        let is_project_fault = !done.farm_fault && !is_farm_fault(status);
+        return Err(Refused { is_project_fault, words: status.message.clone() });
     }
     let result = done.response.result.clone().unwrap_or_default();
     if let Some(note) = text(work, result.stderr_digest.as_ref()).await.filter(|note| !note.is_empty()) {

@@ -16,7 +16,7 @@ use kiln_trees::tree::{Entry, Tree};
 use tokio::task::JoinHandle;
 
 use super::Work;
-use super::lower::{self, Lowering};
+use super::lower::{Lowered, Lowering};
 use super::source::SourceTree;
 use super::steps::Job;
 use kiln_layers::Ran;
@@ -24,7 +24,7 @@ use kiln_store::BlobStore;
 
 /// How a step ended, as far as its layer is concerned.
 pub(super) struct End {
-    pub(super) action: Digest,
+    pub(super) lowered: Lowered,
     pub(super) cache: Cache,
     pub(super) ok: bool,
     pub(super) result: reapi::ActionResult,
@@ -46,7 +46,7 @@ pub(super) fn record(work: &Work, job: &Job, end: End) {
         step: job.reference(),
         build: id,
         user,
-        action: end.action,
+        action: end.lowered.digest,
         cache: end.cache,
         ok: end.ok,
         no_cache: work.request.no_cache,
@@ -55,12 +55,17 @@ pub(super) fn record(work: &Work, job: &Job, end: End) {
         environment,
         os,
         result: end.result,
-        ingredients: ingredients(work.source.clone(), work.stores.blobs.clone(), work.function, job.clone()),
+        ingredients: ingredients(
+            work.source.clone(),
+            work.stores.blobs.clone(),
+            work.function,
+            (job.clone(), end.lowered),
+        ),
     });
 }
 
 /// How long a step's end waits for it to be known whether the step hit before.
-const PATIENCE: Duration = Duration::from_millis(50);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Whether a step that runs hit before; found out while it runs.
 pub(super) struct HitBefore(Option<JoinHandle<bool>>);
@@ -84,7 +89,7 @@ impl HitBefore {
     /// The answer, where it is known by now.
     pub(super) async fn answer(self) -> bool {
         let Some(asked) = self.0 else { return false };
-        tokio::time::timeout(PATIENCE, asked).await.is_ok_and(|answer| answer.unwrap_or(false))
+        tokio::time::timeout(ANSWER_TIMEOUT, asked).await.is_ok_and(|answer| answer.unwrap_or(false))
     }
 }
 
@@ -93,20 +98,23 @@ fn ingredients(
     source: Arc<SourceTree>,
     store: Arc<dyn BlobStore>,
     function: DigestFunction,
-    job: Job,
+    (job, lowered): (Job, Lowered),
 ) -> BoxFuture<'static, Result<Ingredients, String>> {
     async move {
         let lowering = Lowering { source: &source, store: &*store, function };
-        let root = lowering.own_inputs(&job.step).await.map_err(|error| error.to_string())?;
-        let root = kiln_store::trees::store_tree(&*store, function, &root).await.map_err(|error| error.to_string())?;
-        Ok(describe(&job, root))
+        let root = if job.needs.is_empty() {
+            lowered.input_root
+        } else {
+            let own = lowering.own_inputs(&job.step).await.map_err(|error| error.to_string())?;
+            kiln_store::trees::store_tree(&*store, function, &own).await.map_err(|error| error.to_string())?
+        };
+        Ok(describe(&job, lowered, root))
     }
     .boxed()
 }
 
-fn describe(job: &Job, root: Digest) -> Ingredients {
-    let command = lower::command(&job.step, job.shard, &job.environment);
-    let platform = lower::platform(&job.step, &job.target, &job.environment);
+fn describe(job: &Job, Lowered { action, command, .. }: Lowered, root: Digest) -> Ingredients {
+    let platform = action.platform.unwrap_or_default();
     let environment = &job.environment;
     let mut found = Ingredients {
         input_root: root.to_string(),

@@ -4,6 +4,7 @@
 //! commit or the time enters.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_planner::plan::{self, Step, Target};
@@ -13,6 +14,7 @@ use kiln_trees::tree::{Entry, Tree, mode_of};
 use prost::Message;
 
 use super::source::SourceTree;
+use kiln_execution::Known;
 use kiln_store::BlobStore;
 use kiln_store::trees::{self, overlay};
 
@@ -82,8 +84,21 @@ impl Outputs {
     }
 }
 
+/// A step as an action, whose messages are stored.
+#[derive(Debug)]
+pub struct Lowered {
+    /// The action's digest.
+    pub digest: Digest,
+    /// Its input tree.
+    pub input_root: Digest,
+    /// The action.
+    pub action: reapi::Action,
+    /// Its command.
+    pub command: reapi::Command,
+}
+
 impl Lowering<'_> {
-    /// The action of one shard of a step in an environment, with all its messages stored.
+    /// The action of one shard of a step in an environment, with all its messages stored. They are returned too, for whoever runs it.
     pub async fn action(
         &self,
         step: &Step,
@@ -91,8 +106,12 @@ impl Lowering<'_> {
         environment: &v1::Environment,
         shard: u32,
         needs: &[Outputs],
-    ) -> Result<Digest, Error> {
-        let input_root = self.inputs(step, needs).await?;
+    ) -> Result<(Lowered, Arc<Known>), Error> {
+        let mut tree = self.own_inputs(step).await?;
+        for outputs in needs {
+            overlay(self.store, &mut tree, outputs.tree.clone()).await?;
+        }
+        let (input_root, directories) = trees::store_directories(self.store, self.function, &tree).await?;
         let command = command(step, shard, environment);
         let action = reapi::Action {
             command_digest: Some(self.put(&command).await?.to_wire()),
@@ -102,7 +121,9 @@ impl Lowering<'_> {
             platform: Some(platform(step, target, environment)),
             ..Default::default()
         };
-        Ok(self.put(&action).await?)
+        let digest = self.put(&action).await?;
+        let known = Arc::new(Known { action: action.clone(), command: command.clone(), directories });
+        Ok((Lowered { digest, input_root, action, command }, known))
     }
 
     async fn put(&self, message: &impl Message) -> Result<Digest, kiln_store::Error> {
@@ -112,14 +133,6 @@ impl Lowering<'_> {
             self.store.put(&digest, data.into()).await?;
         }
         Ok(digest)
-    }
-
-    async fn inputs(&self, step: &Step, needs: &[Outputs]) -> Result<Digest, Error> {
-        let mut tree = self.own_inputs(step).await?;
-        for outputs in needs {
-            overlay(self.store, &mut tree, outputs.tree.clone()).await?;
-        }
-        Ok(trees::store_tree(self.store, self.function, &tree).await?)
     }
 
     /// The inputs of a step without the outputs of those that it needs.

@@ -17,11 +17,11 @@ use super::Work;
 use super::failure;
 use super::images;
 use super::layer::{self, HitBefore};
-use super::lower::{self, Lowering, Outputs};
+use super::lower::{self, Lowered, Lowering, Outputs};
 use super::remarks;
 use super::step_log::StepLog;
 use kiln_artifacts::StepFact;
-use kiln_execution::{Attached, Done, Request, Update};
+use kiln_execution::{Attached, Done, Known, Request, Update};
 
 /// Bytes of a failed command's output that are searched for its first error.
 const SCANNED_BYTES: u64 = 16 << 20;
@@ -30,7 +30,7 @@ const SCANNED_BYTES: u64 = 16 << 20;
 #[derive(Debug)]
 pub(super) enum Ended {
     /// It left all that it should.
-    Well(Box<Finished>),
+    Succeeded(Box<Finished>),
     /// Its inputs were evicted under it; what it needs must run again.
     InputsGone(String),
     /// The project's fault, in words.
@@ -118,13 +118,13 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
         .action(&job.step, &job.target, &job.environment, job.shard, &job.needs)
         .instrument(tracing::info_span!("lower"))
         .await;
-    let action = match lowered {
-        Ok(action) => action,
+    let (lowered, known) = match lowered {
+        Ok(lowered) => lowered,
         Err(error) => return ended(lowering_failed(error)),
     };
-    Span::current().record("action", tracing::field::display(action));
+    Span::current().record("action", tracing::field::display(lowered.digest));
     let place = work.waits.begin(job);
-    let attached = start(work, job, action).await;
+    let attached = start(work, job, lowered.digest, known).await;
     let mut attached = match attached {
         Ok(attached) => attached,
         Err(status) => {
@@ -166,12 +166,12 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
     let hit_before = hit_before.answer().await && !attached.merged;
     remarks::tell(work, job, done.response.result.as_ref()).await;
     let error = first_error(work, &done).await;
-    ended(finish(work, job, action, &done, error, attached.merged, hit_before, began))
+    ended(finish(work, job, lowered, &done, error, attached.merged, hit_before, began))
 }
 
 /// Asks for the action. Where it needs secrets that were lost with an earlier coordinator, and its result is not cached, this waits
 /// until whoever follows the build has given them again.
-async fn start(work: &Work, job: &Job, action: Digest) -> Result<Attached, Status> {
+async fn start(work: &Work, job: &Job, action: Digest, known: Arc<Known>) -> Result<Attached, Status> {
     let build = work.build.lock().clone();
     loop {
         let lost = work.secrets.missing(&job.step).map(str::to_owned);
@@ -180,11 +180,12 @@ async fn start(work: &Work, job: &Job, action: Digest) -> Result<Attached, Statu
             action_digest: action,
             skip_cache_lookup: work.request.no_cache || job.again,
             priority: work.request.priority,
-            tenant: build.user.clone(),
+            share: build.user.clone(),
             build: build.id.clone(),
             path_weight: job.path_weight,
             secrets: work.secrets.of(&job.step),
             queue_timeout: work.queue_timeout(),
+            known: Some(known.clone()),
         };
         let answer = work.execution.execute(request).await;
         let (Some(lost), Err(status)) = (lost, &answer) else { return answer };
@@ -246,14 +247,14 @@ async fn output(work: &Work, digest: Option<&reapi::Digest>, raw: &[u8]) -> Stri
 fn finish(
     work: &Work,
     job: &Job,
-    action: Digest,
+    lowered: Lowered,
     done: &Done,
     error: Vec<String>,
     merged: bool,
     hit_before: bool,
     began: Instant,
 ) -> Ended {
-    let response = &done.response;
+    let (response, action) = (&done.response, lowered.digest);
     let result = response.result.clone().unwrap_or_default();
     let metadata = result.execution_metadata.clone().unwrap_or_default();
     let status = response.status.as_ref().filter(|status| status.code != 0);
@@ -290,7 +291,7 @@ fn finish(
         first_error: error,
         no_exit_code: response.result.is_none() || status.is_some(),
     }));
-    layer::record(work, job, layer::End { action, cache, ok: message.is_none(), result: result.clone() });
+    layer::record(work, job, layer::End { lowered, cache, ok: message.is_none(), result: result.clone() });
     match (message, outputs) {
         (None, Ok(outputs)) => {
             let name = match job.step.shards {
@@ -307,15 +308,15 @@ fn finish(
                 secrets: job.step.secrets.clone(),
                 image: job.step.image.clone(),
             };
-            Ended::Well(Box::new(Finished { outputs, fact }))
+            Ended::Succeeded(Box::new(Finished { outputs, fact }))
         }
-        (Some(message), _) if done.farm_fault || status.is_some_and(is_farms) => Ended::FarmFailed(message),
+        (Some(message), _) if done.farm_fault || status.is_some_and(is_farm_fault) => Ended::FarmFailed(message),
         (Some(message), _) => Ended::Failed(message),
         (None, Err(error)) => Ended::FarmFailed(error),
     }
 }
 
-pub(super) fn is_farms(status: &kiln_proto::rpc::Status) -> bool {
+pub(super) fn is_farm_fault(status: &kiln_proto::rpc::Status) -> bool {
     !matches!(
         Code::from_i32(status.code),
         Code::DeadlineExceeded | Code::InvalidArgument | Code::FailedPrecondition | Code::ResourceExhausted

@@ -7,11 +7,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use hashlink::LruCache;
 use kiln_proto::digest::Digest;
 use kiln_store::Stores;
 use kiln_store::trees::{self, Stored};
-use kiln_trees::walk::{self, Decoded, Found, Walk};
+use kiln_trees::walk::{self, Blobs, Decoded, Found, Walk};
 use kiln_trees::{Entry, Tree, shape};
 use parking_lot::Mutex;
 use tonic::Status;
@@ -78,8 +80,12 @@ impl InputTrees {
     }
 
     /// Every blob of the tree is there; else `FAILED_PRECONDITION` names all that are known to miss.
-    pub(super) async fn check(&self, root: &Digest) -> Result<Arc<Walked>, Status> {
-        let walked = self.walked(root).await?;
+    pub(super) async fn check(
+        &self,
+        root: &Digest,
+        known: Option<&HashMap<Digest, Bytes>>,
+    ) -> Result<Arc<Walked>, Status> {
+        let walked = self.walked_with(root, known).await?;
         let absent = self.stores.blobs.find_missing(&walked.digests).await?;
         if !absent.is_empty() {
             return Err(missing(&absent));
@@ -90,10 +96,18 @@ impl InputTrees {
 
     /// The tree's blobs, of which some may be absent by now.
     pub(super) async fn walked(&self, root: &Digest) -> Result<Arc<Walked>, Status> {
+        self.walked_with(root, None).await
+    }
+
+    async fn walked_with(
+        &self,
+        root: &Digest,
+        directories: Option<&HashMap<Digest, Bytes>>,
+    ) -> Result<Arc<Walked>, Status> {
         let known = self.known.lock().trees.get(root).cloned();
         match known {
             Some(walked) => Ok(walked),
-            None => Ok(Arc::new(self.walk(root).await?)),
+            None => Ok(Arc::new(self.walk(root, directories).await?)),
         }
     }
 
@@ -107,10 +121,10 @@ impl InputTrees {
         }
     }
 
-    async fn walk(&self, root: &Digest) -> Result<Walked, Status> {
+    async fn walk(&self, root: &Digest, directories: Option<&HashMap<Digest, Bytes>>) -> Result<Walked, Status> {
         let (mut digests, mut absent) = (HashSet::new(), Vec::new());
-        let (mut nodes, mut directories) = (HashMap::new(), Vec::new());
-        let blobs = Decoded::<_, Tree>::new(Stored(&*self.stores.blobs));
+        let (mut nodes, mut topmost) = (HashMap::new(), Vec::new());
+        let blobs = Decoded::<_, Tree>::new(Partly { directories, stored: Stored(&*self.stores.blobs) });
         let mut walk = Walk::new(blobs, [*root]);
         loop {
             let (digest, tree) = match walk.next().await {
@@ -124,8 +138,8 @@ impl InputTrees {
                 Err(walk::Error::Entries) => return Err(unusable(&shape::Error::Entries)),
                 Err(walk::Error::Source(error)) => return Err(error.into()),
             };
-            if directories.len() < AFFINITY_DIRECTORIES {
-                directories.push(u64::from_le_bytes(digest.hash[..8].try_into().unwrap_or_default()));
+            if topmost.len() < AFFINITY_DIRECTORIES {
+                topmost.push(u64::from_le_bytes(digest.hash[..8].try_into().unwrap_or_default()));
             }
             let file = |entry: &Entry| if let Entry::File { digest, .. } = entry { Some(*digest) } else { None };
             digests.extend(tree.entries.values().filter_map(file));
@@ -135,10 +149,28 @@ impl InputTrees {
         shape::measure(root, &nodes).map_err(|error| unusable(&error))?;
         let digests: Vec<Digest> = digests.into_iter().collect();
         if absent.is_empty() {
-            return Ok(Walked { digests, directories });
+            return Ok(Walked { digests, directories: topmost });
         }
         absent.extend(self.stores.blobs.find_missing(&digests).await?);
         Err(missing(&absent))
+    }
+}
+
+/// A store's blobs, of which some are in memory.
+struct Partly<'a> {
+    directories: Option<&'a HashMap<Digest, Bytes>>,
+    stored: Stored<&'a dyn kiln_store::BlobStore>,
+}
+
+#[async_trait]
+impl Blobs for Partly<'_> {
+    type Error = kiln_store::Error;
+
+    async fn get(&self, digest: &Digest) -> Result<Option<Bytes>, kiln_store::Error> {
+        match self.directories.and_then(|directories| directories.get(digest)) {
+            Some(data) => Ok(Some(data.clone())),
+            None => self.stored.get(digest).await,
+        }
     }
 }
 

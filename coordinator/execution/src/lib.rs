@@ -17,10 +17,12 @@ mod requirements;
 mod scopes;
 mod wait;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use kiln_proto::digest::Digest;
 use kiln_proto::{reapi, rpc, scope, v1};
 use kiln_scheduler::{Config, Pool, WaiterId};
@@ -57,8 +59,8 @@ pub struct Request {
     pub skip_cache_lookup: bool,
     /// Lower values are more urgent.
     pub priority: i32,
-    /// The share of the farm that it is charged to.
-    pub tenant: String,
+    /// The share of the farm that it is charged to; a tenant's handle charges the tenant's.
+    pub share: String,
     /// The build or invocation that it belongs to.
     pub build: String,
     /// Weight of the longest path of its build that depends on it.
@@ -67,6 +69,19 @@ pub struct Request {
     pub secrets: Vec<v1::Secret>,
     /// How long it waits while no worker could run it; `None` for the farm's own limit.
     pub queue_timeout: Option<Duration>,
+    /// The action's messages, where the caller has them in memory: they are not read from the store.
+    pub known: Option<Arc<Known>>,
+}
+
+/// Messages of an action that are stored, as their maker still has them.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// The action.
+    pub action: reapi::Action,
+    /// Its command.
+    pub command: reapi::Command,
+    /// Directories of its input tree; not necessarily all.
+    pub directories: HashMap<Digest, Bytes>,
 }
 
 /// Options of the execution's owner.
@@ -184,7 +199,11 @@ impl ExecutionHandle {
                 request.instance
             )));
         }
-        let (action, command) = self.preparer.load(&request.action_digest).await?;
+        let known = request.known.take();
+        let (action, command) = match &known {
+            Some(known) => (known.action.clone(), known.command.clone()),
+            None => self.preparer.load(&request.action_digest).await?,
+        };
         let looked = (!request.skip_cache_lookup && !action.do_not_cache).then(tokio::time::Instant::now);
         if looked.is_some() {
             let lookup = tracing::info_span!("cache lookup", hit = tracing::field::Empty);
@@ -198,7 +217,12 @@ impl ExecutionHandle {
         let place = self.places.take(&action, &command)?;
         let mut prepared = self
             .preparer
-            .prepare(&scope::scoped(&self.tenant, &request.instance), request.action_digest, action, command)
+            .prepare(
+                &scope::scoped(&self.tenant, &request.instance),
+                request.action_digest,
+                (action, command),
+                known.as_deref().map(|known| &known.directories),
+            )
             .instrument(tracing::info_span!("check inputs"))
             .await?;
         let given = |name: &&String| request.secrets.iter().any(|secret| secret.name == **name);
@@ -214,7 +238,7 @@ impl ExecutionHandle {
             None => None,
         };
         if !self.tenant.is_empty() {
-            request.tenant.clone_from(&self.tenant);
+            request.share.clone_from(&self.tenant);
         }
         let waiter = self.waiter();
         // A caller that is dropped before it is attached must not stay in the queue.

@@ -1,9 +1,10 @@
 //! Checks an action before it runs: its messages, its platform and its inputs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::elements::{self, Kind};
 use kiln_proto::{clock, precondition, property, reapi, scope, v1};
@@ -107,13 +108,13 @@ impl Preparer {
         Ok((action, command))
     }
 
-    /// Checks that an action can run: its messages and inputs exist and are valid.
+    /// Checks that an action can run: its messages and inputs exist and are valid. Directories of its input tree that are `known` are not read.
     pub async fn prepare(
         &self,
         instance: &str,
         digest: Digest,
-        mut action: reapi::Action,
-        command: reapi::Command,
+        (mut action, command): (reapi::Action, reapi::Command),
+        known: Option<&HashMap<Digest, Bytes>>,
     ) -> Result<Prepared, Status> {
         check_command(&command)?;
         let asked = requirements::asked(&action, &command, &self.rules).map_err(|error| invalid(error.to_string()))?;
@@ -135,7 +136,7 @@ impl Preparer {
         };
         let root = required(digest.function, action.input_root_digest.as_ref(), "input_root_digest")?;
         let hold = self.stores.in_use.begin();
-        let walked = self.trees.check(&root).await?;
+        let walked = self.trees.check(&root, known).await?;
         let requirements = Requirements { tenant: scope::split(instance).0.to_owned(), ..asked.requirements };
         if !command.working_directory.is_empty() {
             self.check_directory(&root, &command.working_directory).await?;

@@ -298,10 +298,11 @@ impl execution_server::Execution for Execution {
                 action_digest: digest,
                 skip_cache_lookup: request.skip_cache_lookup,
                 priority: request.execution_policy.map_or(0, |policy| policy.priority),
-                tenant: who.tenant,
+                share: who.tenant,
                 build: who.invocation,
                 path_weight: 0,
                 queue_timeout: None,
+                known: None,
             })
             .await;
         let attached = match attached {

@@ -1,5 +1,6 @@
 //! Merkle trees in the store: read, laid over one another, and written.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -97,14 +98,22 @@ pub async fn overlay(store: &dyn BlobStore, base: &mut Tree, over: Tree) -> Resu
 
 /// Encodes a tree and stores its directories; returns its root.
 pub async fn store_tree(store: &dyn BlobStore, function: DigestFunction, tree: &Tree) -> Result<Digest, crate::Error> {
-    let mut encoded: Vec<Encoded> = Vec::new();
-    let root = tree.encode(function, &mut |directory| encoded.push(directory));
-    let digests: Vec<Digest> = encoded.iter().map(|directory| directory.digest).collect();
-    let missing: std::collections::HashSet<Digest> = store.find_missing(&digests).await?.into_iter().collect();
-    for directory in encoded {
-        if missing.contains(&directory.digest) {
-            store.put(&directory.digest, directory.data.into()).await?;
+    Ok(store_directories(store, function, tree).await?.0)
+}
+
+/// As [`store_tree`]; also returns the directories' messages.
+pub async fn store_directories(
+    store: &dyn BlobStore,
+    function: DigestFunction,
+    tree: &Tree,
+) -> Result<(Digest, HashMap<Digest, Bytes>), crate::Error> {
+    let mut encoded: HashMap<Digest, Bytes> = HashMap::new();
+    let root = tree.encode(function, &mut |Encoded { digest, data }| drop(encoded.insert(digest, data.into())));
+    let digests: Vec<Digest> = encoded.keys().copied().collect();
+    for digest in store.find_missing(&digests).await? {
+        if let Some(data) = encoded.get(&digest) {
+            store.put(&digest, data.clone()).await?;
         }
     }
-    Ok(root)
+    Ok((root, encoded))
 }
