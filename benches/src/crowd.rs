@@ -177,7 +177,7 @@ async fn worker(
                     Ok(Some(message)) => match message.message {
                         Some(Told::Lease(lease)) => {
                             held = Some(lease.lease);
-                            Said::Started(v1::LeaseStarted { lease: lease.lease, at: Some(kiln_proto::clock::kiln_now()) })
+                            Said::Started(v1::LeaseStarted { lease: lease.lease, at: Some(kiln_proto::clock::now()) })
                         }
                         _ => continue,
                     },

@@ -33,12 +33,12 @@ pub fn assignments(actions: u64, workers: u64) -> anyhow::Result<Vec<Figure>> {
                     capacity: Capacity { milli_cpus: [500, 1000, 2000][(number % 3) as usize], memory_bytes: GIB / 2 },
                     ..Requirements::default()
                 },
-                tenant: format!("tenant-{}", number % 10),
+                share: format!("tenant-{}", number % 10),
                 build: format!("build-{}", number % 50),
                 priority: 0,
                 path_weight: number % 7,
                 inputs: (0..20).map(|input| number / 100 * 20 + input).collect(),
-                patience: None,
+                wait_limit: None,
             }),
         );
     }

@@ -67,7 +67,7 @@ pub struct Arrived {
 /// A single file with the artifact's name becomes `NAME`, anything else a directory `NAME`. Unless `whole`, only the
 /// metadata is fetched. Unchanged existing files are left alone.
 pub async fn artifact(farm: &Farm, artifact: &v1::Artifact, output: &Output, whole: bool) -> Result<Arrived, Error> {
-    let mut patience = farm.patience();
+    let mut reconnect = farm.reconnect();
     loop {
         let error = match fetch_once(farm, artifact, output, whole).await {
             Err(error @ Error::Transfer { .. }) => error,
@@ -78,7 +78,7 @@ pub async fn artifact(farm: &Farm, artifact: &v1::Artifact, output: &Output, who
             return Err(Error::Gone { name: name.clone() });
         }
         let Some(status) = source.connection().cloned() else { return Err(error) };
-        if patience.wait(farm, "fetch the artifact", status).await.is_err() {
+        if reconnect.wait(farm, "fetch the artifact", status).await.is_err() {
             return Err(error);
         }
     }

@@ -75,7 +75,7 @@ impl Follow<'_> {
     async fn events(&self, board: &mut Board, show: &mut dyn Show, interrupts: &Interrupts) -> Result<Code, Error> {
         let mut offset = 0;
         let mut here = Vec::new();
-        let mut patience = self.farm.patience();
+        let mut reconnect = self.farm.reconnect();
         let mut interrupted = false;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -83,7 +83,7 @@ impl Follow<'_> {
             let mut events = match self.farm.watch(&self.build, offset).await {
                 Ok(events) => events,
                 Err(status) => {
-                    patience.wait(self.farm, "follow the build", status).await?;
+                    reconnect.wait(self.farm, "follow the build", status).await?;
                     continue;
                 }
             };
@@ -113,7 +113,7 @@ impl Follow<'_> {
                 };
                 match next {
                     Ok(Some(event)) => {
-                        patience.reset();
+                        reconnect.reset();
                         if event.offset < offset {
                             continue;
                         }
@@ -125,14 +125,14 @@ impl Follow<'_> {
                     }
                     Ok(None) => {
                         let status = tonic::Status::unavailable("the events ended before the build did");
-                        patience.wait(self.farm, "follow the build", status).await?;
+                        reconnect.wait(self.farm, "follow the build", status).await?;
                         break;
                     }
                     // The stream ended because its credentials expired. The file may have a new token by now; if it has
                     // not, or access was revoked, the next call is refused.
                     Err(status) if status.code() == tonic::Code::Unauthenticated => break,
                     Err(status) => {
-                        patience.wait(self.farm, "follow the build", status).await?;
+                        reconnect.wait(self.farm, "follow the build", status).await?;
                         break;
                     }
                 }

@@ -260,7 +260,7 @@ fn an_instance_does_not_see_the_layers_of_another() {
         assert!(client.list(list).await.unwrap().into_inner().layers.is_empty());
         let prune = PruneLayersRequest {
             instance: instance.clone(),
-            older_than: Some(prost_types::Duration::default()),
+            older_than: Some(kiln_proto::protobuf::Duration::default()),
             ..Default::default()
         };
         assert!(client.prune(prune).await.unwrap().into_inner().layers.is_empty());

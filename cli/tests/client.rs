@@ -6,6 +6,7 @@ mod support;
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1::Status;
 use kiln_proto::v1::event::Event;
 use kiln_proto::v1::step_finished::Cache;
@@ -451,8 +452,8 @@ async fn empty_lists_say_so_and_tables_fit_a_narrow_terminal() {
         version: "v1.4.2-12-gabcdef0-dirty".into(),
         user: "somebody.important".into(),
         status: Status::Succeeded.into(),
-        started: Some(prost_types::Timestamp { seconds: 1, nanos: 0 }),
-        finished: Some(prost_types::Timestamp { seconds: 62, nanos: 0 }),
+        started: Some(Timestamp { seconds: 1, nanos: 0 }),
+        finished: Some(Timestamp { seconds: 62, nanos: 0 }),
         ..Default::default()
     };
     let whole = farm.run(dir.path(), &["builds"]).await;

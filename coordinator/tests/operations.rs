@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tonic::{Code, Streaming};
 
 /// How long anything may take before a test fails with what it waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A coordinator without workers: its actions stay in the queue for a while.
 struct Coordinator {
@@ -80,7 +80,7 @@ impl Coordinator {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, ended).await.expect("expected the operation to end")
+        tokio::time::timeout(DEADLINE, ended).await.expect("expected the operation to end")
     }
 }
 
@@ -126,8 +126,8 @@ async fn a_stream_ends_as_unavailable_when_the_coordinator_stops_and_never_as_we
             }
         }
     };
-    let status = tokio::time::timeout(PATIENCE, ended).await.expect("expected the stream to end").unwrap_err();
+    let status = tokio::time::timeout(DEADLINE, ended).await.expect("expected the stream to end").unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     assert!(status.message().contains("the coordinator is shutting down"), "{status}");
-    tokio::time::timeout(PATIENCE, &mut farm.served).await.expect("expected it to stop").unwrap().unwrap();
+    tokio::time::timeout(DEADLINE, &mut farm.served).await.expect("expected it to stop").unwrap().unwrap();
 }

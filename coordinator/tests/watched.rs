@@ -29,7 +29,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A process that ends with this.
 struct Ended(Child);
@@ -93,7 +93,7 @@ impl Coordinator {
             if samples.iter().any(|sample| sample.starts_with(begin)) {
                 return samples;
             }
-            assert!(began.elapsed() < PATIENCE, "expected `{begin}…` in {samples:#?}");
+            assert!(began.elapsed() < DEADLINE, "expected `{begin}…` in {samples:#?}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -189,11 +189,11 @@ fn a_real_prometheus_scrapes_it() {
     let found = loop {
         if std::net::TcpStream::connect(&address).is_ok() {
             let (_, answer) = http::get(&address, query);
-            if answer.contains("\"succeeded\"") || began.elapsed() > PATIENCE {
+            if answer.contains("\"succeeded\"") || began.elapsed() > DEADLINE {
                 break answer;
             }
         }
-        assert!(began.elapsed() < PATIENCE, "expected Prometheus to answer at `{address}`");
+        assert!(began.elapsed() < DEADLINE, "expected Prometheus to answer at `{address}`");
         std::thread::sleep(Duration::from_millis(50));
     };
     assert!(found.contains("\"job\":\"kiln\""), "expected Prometheus to have scraped it, it says {found}");
@@ -276,13 +276,13 @@ async fn health_is_told_over_http_and_grpc_and_ends_with_the_stop() {
     let mut watch = health.watch(HealthCheckRequest { service: String::new() }).await.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
     kill_process(Pid::from_raw(i32::try_from(farm.child.0.id()).unwrap()).unwrap(), Signal::TERM).unwrap();
-    let told = tokio::time::timeout(PATIENCE, watch.message()).await.expect("expected a word before the end");
+    let told = tokio::time::timeout(DEADLINE, watch.message()).await.expect("expected a word before the end");
     assert_eq!(told.unwrap().unwrap().status(), ServingStatus::NotServing);
     let (status, words) = http::get(&farm.metrics, "/readyz");
     assert_eq!((status, words.as_str()), (503, "the coordinator is stopping\n"));
     drop((watch, health));
     let ended = tokio::task::spawn_blocking(move || farm.child.0.wait().unwrap().success());
-    assert!(tokio::time::timeout(PATIENCE, ended).await.expect("expected it to end").unwrap());
+    assert!(tokio::time::timeout(DEADLINE, ended).await.expect("expected it to end").unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]

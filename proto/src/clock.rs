@@ -4,24 +4,30 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::protobuf;
 
-/// A point in time in REAPI's type. Times before 1970 become 1970.
+/// A point in time. Times before 1970 become 1970.
 pub fn timestamp(at: SystemTime) -> protobuf::Timestamp {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     protobuf::Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() as i32 }
 }
 
-/// The current time in REAPI's type.
+/// Reads a point in time; `None` if it is before 1970 or out of range.
+pub fn read_timestamp(at: &protobuf::Timestamp) -> Option<SystemTime> {
+    let (seconds, nanos) = (u64::try_from(at.seconds).ok()?, u32::try_from(at.nanos).ok()?);
+    let since = (nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))?;
+    UNIX_EPOCH.checked_add(since)
+}
+
+/// The current time.
 pub fn now() -> protobuf::Timestamp {
     timestamp(SystemTime::now())
 }
 
-/// The current time in the type of Kiln's own messages.
-pub fn kiln_now() -> prost_types::Timestamp {
-    let now = now();
-    prost_types::Timestamp { seconds: now.seconds, nanos: now.nanos }
+/// A time as text, in RFC 3339.
+pub fn rfc3339(at: &protobuf::Timestamp) -> String {
+    prost_types::Timestamp { seconds: at.seconds, nanos: at.nanos }.to_string()
 }
 
-/// A duration in REAPI's type.
+/// A duration.
 pub fn duration(duration: Duration) -> protobuf::Duration {
     protobuf::Duration { seconds: duration.as_secs() as i64, nanos: duration.subsec_nanos() as i32 }
 }
@@ -32,8 +38,8 @@ pub fn read_duration(duration: &protobuf::Duration) -> Option<Duration> {
     (nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))
 }
 
-/// Milliseconds between two of Kiln's times; 0 if one is absent or they are in the wrong order.
-pub fn milliseconds_between(from: Option<&prost_types::Timestamp>, to: Option<&prost_types::Timestamp>) -> u64 {
+/// Milliseconds between two times; 0 if one is absent or they are in the wrong order.
+pub fn milliseconds_between(from: Option<&protobuf::Timestamp>, to: Option<&protobuf::Timestamp>) -> u64 {
     let (Some(from), Some(to)) = (from, to) else { return 0 };
     let milliseconds = (to.seconds - from.seconds) * 1000 + i64::from(to.nanos - from.nanos) / 1_000_000;
     u64::try_from(milliseconds).unwrap_or(0)

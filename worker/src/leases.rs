@@ -5,6 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
+use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1;
 use kiln_proto::v1::worker_message::Message;
 use parking_lot::Mutex;
@@ -18,7 +19,7 @@ const BACKLOG_BYTES: usize = 1 << 20;
 struct Held {
     lease: v1::Lease,
     cancel: CancellationToken,
-    started: Option<prost_types::Timestamp>,
+    started: Option<Timestamp>,
     finished: Option<v1::LeaseFinished>,
     backlog: VecDeque<v1::OutputChunk>,
     backlog_bytes: usize,
@@ -76,7 +77,7 @@ impl Leases {
 
     /// Reports that the command is running.
     pub(crate) async fn started(&self, lease: u64) {
-        let at = kiln_proto::clock::kiln_now();
+        let at = kiln_proto::clock::now();
         let outbox = {
             let mut state = self.state.lock();
             if let Some(held) = state.held.get_mut(&lease) {

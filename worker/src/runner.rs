@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kiln_proto::channel::Channel;
 use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::protobuf::Timestamp;
 use kiln_proto::transfer::{self, Blob, Client};
 use kiln_proto::v1::lease_finished::Outcome;
 use kiln_proto::{clock, precondition, reapi, rpc, v1};
@@ -173,9 +174,7 @@ impl Runner {
             .map_err(|error| action_fault(Code::InvalidArgument, error.to_string()))?;
         let mut metadata = reapi::ExecutedActionMetadata {
             worker: self.worker.clone(),
-            queued_timestamp: lease
-                .queued
-                .map(|at| kiln_proto::protobuf::Timestamp { seconds: at.seconds, nanos: at.nanos }),
+            queued_timestamp: lease.queued.map(|at| Timestamp { seconds: at.seconds, nanos: at.nanos }),
             ..Default::default()
         };
         let at = &At { instance: &lease.instance, function, grant: &lease.grant };

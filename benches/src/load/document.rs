@@ -108,7 +108,7 @@ impl Machine {
             cpu_model: model.map(|(_, name)| name.to_owned()).unwrap_or_default(),
             cores: std::thread::available_parallelism().map_or(0, Into::into),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            date: kiln_proto::clock::kiln_now().to_string(),
+            date: kiln_proto::clock::rfc3339(&kiln_proto::clock::now()),
             load_average,
         }
     }

@@ -14,7 +14,7 @@ use super::sizes::{self, Class};
 use crate::actions::FUNCTION;
 
 /// Maximum bytes to upload in a case, so that a fast endpoint's disk does not fill up.
-const MOST_BYTES: u64 = 2 << 30;
+const MAX_BYTES: u64 = 2 << 30;
 
 /// Uploads of blobs of one size.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Load for Upload {
     }
 
     fn most(&self) -> u64 {
-        (MOST_BYTES / (self.class.size * self.blobs_per_call as u64)).max(1)
+        (MAX_BYTES / (self.class.size * self.blobs_per_call as u64)).max(1)
     }
 
     async fn set_up(&mut self, endpoint: &Endpoint, _random: &mut Random) -> Result<(), Status> {

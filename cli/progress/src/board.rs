@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
+use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1;
 
 use super::Happening;
@@ -66,7 +67,7 @@ pub struct Board {
     /// When the user's command started; `None` if it follows a build started elsewhere.
     pub began: Option<Instant>,
     /// The time of the last event, by the farm's clock.
-    pub at: Option<prost_types::Timestamp>,
+    pub at: Option<Timestamp>,
     /// The steps that are dependency layers.
     pub layers: HashSet<String>,
 }

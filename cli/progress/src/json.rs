@@ -1,8 +1,10 @@
 //! One JSON object per line on standard output, for programs.
 
 use std::io::Write;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use kiln_proto::clock;
+use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1;
 use serde_json::{Value, json};
 
@@ -20,12 +22,12 @@ pub(super) struct Json {
 }
 
 /// Writes an object with the schema's version and its time, by the farm's clock if known.
-fn write(mut object: Value, at: Option<prost_types::Timestamp>) -> std::io::Result<()> {
-    let at = at.unwrap_or_else(|| SystemTime::now().into());
+fn write(mut object: Value, at: Option<Timestamp>) -> std::io::Result<()> {
+    let at = at.unwrap_or_else(clock::now);
     // Truncated to milliseconds, because the timestamp's format has as many digits as it needs.
-    let at = prost_types::Timestamp { nanos: at.nanos / 1_000_000 * 1_000_000, ..at };
+    let at = Timestamp { nanos: at.nanos / 1_000_000 * 1_000_000, ..at };
     object["schema"] = SCHEMA.into();
-    object["at"] = at.to_string().into();
+    object["at"] = clock::rfc3339(&at).into();
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{object}")?;
     stdout.flush()

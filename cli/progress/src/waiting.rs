@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use kiln_proto::clock;
 use kiln_proto::v1;
 use serde_json::{Value, json};
 
@@ -18,7 +19,7 @@ pub(super) fn waiting_words(board: &Board, waiting: &v1::Waiting) -> Option<Stri
         who = format!("{who} {}", board.target_label(&waiting.platform, &waiting.target)).trim().to_owned();
     }
     let who = if who.is_empty() { String::new() } else { format!("{who} | ") };
-    let left = waiting.gives_up.and_then(|at| SystemTime::try_from(at).ok()).map(|at| {
+    let left = waiting.gives_up.and_then(|at| clock::read_timestamp(&at)).map(|at| {
         let left = at.duration_since(SystemTime::now()).unwrap_or_default();
         // In whole seconds, so that equal waits produce equal lines.
         format!(" (gives up in {})", terminal::duration(Duration::from_secs(left.as_secs_f64().round() as u64)))
@@ -35,6 +36,6 @@ pub(super) fn object(waiting: &v1::Waiting) -> Value {
         "target": waiting.target,
         "what": waiting.what,
         "ahead": waiting.ahead,
-        "gives_up": waiting.gives_up.map(|at| at.to_string()),
+        "gives_up": waiting.gives_up.map(|at| clock::rfc3339(&at)),
     })
 }

@@ -204,14 +204,14 @@ async fn send(farm: &Farm, options: &scan::Options, mut scanned: Scanned) -> Res
     announce(&scanned);
     let client = farm.blobs(INSTANCE, FUNCTION);
     let mut total = Moved::default();
-    let mut patience = farm.patience();
+    let mut reconnect = farm.reconnect();
     let mut attempt = 1;
     loop {
         let blobs: Vec<(_, Blob)> = scanned.blobs.iter().map(|(digest, blob)| (*digest, blob.clone())).collect();
         let sent = client.upload(blobs).await;
         if let Some(status) = sent.as_ref().err().and_then(transfer::Error::connection) {
             // What was uploaded already is not sent again.
-            patience.wait(farm, "send the sources", status.clone()).await?;
+            reconnect.wait(farm, "send the sources", status.clone()).await?;
             continue;
         }
         match sent {
@@ -280,7 +280,7 @@ fn request(args: &args::Build, scanned: &Scanned, (facts, project): (git::Facts,
         language: args.language.map(|language| language.name().to_owned()).unwrap_or_default(),
         test: false,
         variables: args.env.iter().map(variable).collect(),
-        queue_timeout: args.queue_timeout.and_then(|limit| limit.try_into().ok()),
+        queue_timeout: args.queue_timeout.map(kiln_proto::clock::duration),
         detached: args.detach,
     }
 }

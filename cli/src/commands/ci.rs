@@ -21,7 +21,7 @@ const FILES: [&str; 12] = [
 const DIRECTORIES: [&str; 6] =
     [".github/workflows", ".forgejo/workflows", ".gitea/workflows", ".woodpecker", ".buildkite", ".ci"];
 /// Maximum size of a definition that is read.
-const MOST_BYTES: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// The project's CI definitions.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ fn read(path: &Path) -> Option<String> {
         return None;
     }
     let mut text = Vec::new();
-    std::fs::File::open(path).ok()?.take(MOST_BYTES).read_to_end(&mut text).ok()?;
+    std::fs::File::open(path).ok()?.take(MAX_BYTES).read_to_end(&mut text).ok()?;
     Some(String::from_utf8_lossy(&text).into_owned())
 }
 

@@ -106,7 +106,7 @@ async fn so_far(farm: &Farm, build: &str, wanted: &Key) -> Result<(), Error> {
 async fn follow(farm: &Farm, build: &str, step: Option<&str>) -> Result<Code, Error> {
     let mut board = Board { build: build.to_owned(), ..Board::default() };
     let mut offset = 0;
-    let mut patience = farm.patience();
+    let mut reconnect = farm.reconnect();
     loop {
         let status = match farm.watch(build, offset).await {
             Err(status) => status,
@@ -115,7 +115,7 @@ async fn follow(farm: &Farm, build: &str, step: Option<&str>) -> Result<Code, Er
                     Err(status) => break status,
                     Ok(None) => return Ok(Code::Success),
                     Ok(Some(event)) => {
-                        patience.reset();
+                        reconnect.reset();
                         offset = event.offset + 1;
                         let ended = matches!(event.event, Some(Event::BuildFinished(_)));
                         for happening in event.event.map(|event| board.take(event)).unwrap_or_default() {
@@ -128,7 +128,7 @@ async fn follow(farm: &Farm, build: &str, step: Option<&str>) -> Result<Code, Er
                 }
             },
         };
-        patience.wait(farm, "follow the build", status).await?;
+        reconnect.wait(farm, "follow the build", status).await?;
     }
 }
 

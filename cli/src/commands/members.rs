@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use kiln_auth::{Files, issued, revoked, tokens};
 use kiln_coordinator::services::membership::members;
+use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1;
 use serde_json::{Value, json};
 
@@ -95,12 +96,12 @@ struct Member {
     tenant: String,
     roles: String,
     state: String,
-    expires: Option<prost_types::Timestamp>,
+    expires: Option<Timestamp>,
     serial: String,
 }
 
-fn validity(expires: Option<prost_types::Timestamp>, is_revoked: bool) -> String {
-    let over = expires.and_then(|at| SystemTime::try_from(at).ok()).is_some_and(|at| at <= SystemTime::now());
+fn validity(expires: Option<Timestamp>, is_revoked: bool) -> String {
+    let over = expires.and_then(|at| kiln_proto::clock::read_timestamp(&at)).is_some_and(|at| at <= SystemTime::now());
     match (is_revoked, over) {
         (true, _) => "revoked",
         (false, true) => "expired",

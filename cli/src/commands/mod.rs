@@ -19,6 +19,7 @@ mod test;
 mod up;
 mod workers;
 
+use kiln_proto::protobuf::Timestamp;
 use std::future::Future;
 use std::time::{Duration, SystemTime};
 
@@ -97,12 +98,12 @@ async fn or_interrupted<T>(interrupts: &Interrupts, work: impl Future<Output = R
 }
 
 /// The time since `at`, by this machine's clock; a future time counts as now.
-fn ago(at: prost_types::Timestamp) -> String {
+fn ago(at: Timestamp) -> String {
     let at = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(at.seconds).unwrap_or_default());
     terminal::ago(SystemTime::now().duration_since(at).unwrap_or_default())
 }
 
 /// A time for people and scripts; empty if unknown.
-fn time(at: Option<prost_types::Timestamp>) -> String {
-    at.map(|at| prost_types::Timestamp { nanos: 0, ..at }.to_string()).unwrap_or_default()
+fn time(at: Option<Timestamp>) -> String {
+    at.map(|at| kiln_proto::clock::rfc3339(&Timestamp { nanos: 0, ..at })).unwrap_or_default()
 }

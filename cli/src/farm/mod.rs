@@ -177,18 +177,18 @@ impl Farm {
         what: &'static str,
         call: impl Fn() -> F,
     ) -> Result<T, Error> {
-        let mut patience = self.patience();
+        let mut reconnect = self.reconnect();
         loop {
             match call().await {
                 Ok(answer) => return Ok(answer),
-                Err(status) => patience.wait(self, what, status).await?,
+                Err(status) => reconnect.wait(self, what, status).await?,
             }
         }
     }
 
     /// A new waiting period for this farm.
-    pub fn patience(&self) -> Patience {
-        Patience { since: None, pauses: PAUSES.build() }
+    pub fn reconnect(&self) -> Reconnect {
+        Reconnect { since: None, pauses: PAUSES.build() }
     }
 
     /// Leaves the farm; one inside this process is stopped once nobody else uses it.
@@ -228,12 +228,12 @@ async fn first_contact(url: &str, args: &crate::args::Farm) -> Result<Channel, E
 }
 
 /// How long a farm has been unavailable, and when to try it again.
-pub struct Patience {
+pub struct Reconnect {
     since: Option<Instant>,
     pauses: ExponentialBackoff,
 }
 
-impl Patience {
+impl Reconnect {
     /// Records that the farm responded.
     pub fn reset(&mut self) {
         (self.since, self.pauses) = (None, PAUSES.build());

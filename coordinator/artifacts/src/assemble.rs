@@ -32,7 +32,7 @@ pub enum Error {
     #[error("artifact `{artifact}` would not run on its target: {}{fix}", .objections.join("; "))]
     WouldNotRun { artifact: String, objections: Vec<String>, fix: String },
     #[error("artifact `{artifact}`: cannot look up its libraries: {reason}")]
-    Libraries { artifact: String, reason: String, is_projects: bool },
+    Libraries { artifact: String, reason: String, is_project_fault: bool },
     #[error("artifact `{artifact}`, base `{base}`: {source}")]
     Base {
         artifact: String,
@@ -52,11 +52,11 @@ pub enum Error {
 
 impl Error {
     /// Whether it is the project's fault rather than the farm's.
-    pub fn is_projects(&self) -> bool {
+    pub fn is_project_fault(&self) -> bool {
         match self {
             Self::NoFile { .. } | Self::Layout { .. } | Self::WouldNotRun { .. } => true,
-            Self::Libraries { is_projects, .. } => *is_projects,
-            Self::Base { source, .. } => source.is_projects(),
+            Self::Libraries { is_project_fault, .. } => *is_project_fault,
+            Self::Base { source, .. } => source.is_project_fault(),
             Self::Store(_) | Self::Tree(_) | Self::Pack(_) | Self::Layer(_) => false,
         }
     }
@@ -117,7 +117,7 @@ pub struct Made {
 /// Makes an artifact.
 ///
 /// # Errors
-/// See [`Error::is_projects`] for whose fault they are.
+/// See [`Error::is_project_fault`] for whose fault they are.
 pub async fn assemble(given: &Ingredients<'_>) -> Result<Made, Error> {
     let store = &*given.stores.blobs;
     let mut outputs = given.outputs.to_vec();

@@ -2,7 +2,9 @@
 //!
 //! Sources: in-toto attestation framework, "Statement v1"; slsa.dev, "Provenance v1".
 
+use kiln_proto::clock;
 use kiln_proto::digest::Digest;
+use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1;
 use serde_json::{Value, json};
 
@@ -175,6 +177,6 @@ fn run(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
 }
 
 /// Formats a time as RFC 3339, to the second.
-fn rfc3339(at: &prost_types::Timestamp) -> String {
-    prost_types::Timestamp { seconds: at.seconds, nanos: 0 }.to_string()
+fn rfc3339(at: &Timestamp) -> String {
+    clock::rfc3339(&Timestamp { seconds: at.seconds, nanos: 0 })
 }

@@ -19,11 +19,11 @@ pub struct Counted<C> {
     _place: OwnedSemaphorePermit,
 }
 
-/// Passes on connections while fewer than `most` are open; `said` names the source of that limit in the log.
+/// Passes on connections while fewer than `most` are open; `limit_source` names the source of that limit in the log.
 pub fn bounded<C>(
     incoming: impl Stream<Item = io::Result<C>>,
     most: usize,
-    said: &'static str,
+    limit_source: &'static str,
 ) -> impl Stream<Item = io::Result<Counted<C>>> {
     let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
     incoming.filter_map(move |accepted| {
@@ -32,7 +32,7 @@ pub fn bounded<C>(
             (Ok(connection), Ok(_place)) => Some(Ok(Counted { connection, _place })),
             (Err(error), _) => Some(Err(error)),
             (Ok(_), Err(_)) => {
-                tracing::warn!(most, said, "closed a connection: the maximum number of connections is open");
+                tracing::warn!(most, limit_source, "closed a connection: the maximum number of connections is open");
                 None
             }
         })

@@ -69,7 +69,7 @@ pub fn expected(
     steps: &[Step],
     allow_emulation: bool,
 ) -> Option<String> {
-    let now = clock::kiln_now();
+    let now = clock::now();
     let age = |worker: &v1::Worker| clock::milliseconds_between(worker.last_seen.as_ref(), Some(&now)) / 1000;
     let matches = |worker: &&v1::Worker| {
         let environment = worker.environment.as_ref();
@@ -230,8 +230,8 @@ mod tests {
 
     #[test]
     fn a_worker_that_was_here_lately_or_a_declared_pool_is_expected_and_others_are_not() {
-        let now = clock::kiln_now();
-        let left = |ago: i64| Some(prost_types::Timestamp { seconds: now.seconds - ago, ..now });
+        let now = clock::now();
+        let left = |ago: i64| Some(kiln_proto::protobuf::Timestamp { seconds: now.seconds - ago, ..now });
         let away = v1::Worker { last_seen: left(300), ..worker("a", "f1", 1, &["cc"]) };
         let expect =
             |away: &[v1::Worker], pools: &[Pool], steps: &[Step]| expected(away, pools, &target(None), steps, false);

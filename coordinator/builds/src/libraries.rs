@@ -40,8 +40,8 @@ impl OnWorker<'_> {
         self.work.plan.steps.iter().find(|step| step.name == *from)?.image.as_deref()
     }
 
-    fn failed(&self, reason: String, is_projects: bool) -> Error {
-        Error::Libraries { artifact: self.artifact.name.clone(), reason, is_projects }
+    fn failed(&self, reason: String, is_project_fault: bool) -> Error {
+        Error::Libraries { artifact: self.artifact.name.clone(), reason, is_project_fault }
     }
 }
 
@@ -74,7 +74,7 @@ impl System for OnWorker<'_> {
         };
         let span = job.span();
         let outputs = match tracing::Instrument::instrument(steps::run(self.work, job), span).await {
-            Ended::Well(finished) => finished.outputs,
+            Ended::Succeeded(finished) => finished.outputs,
             Ended::Failed(words) => return Err(self.failed(words, true)),
             Ended::FarmFailed(words) | Ended::InputsGone(words) => return Err(self.failed(words, false)),
         };

@@ -52,7 +52,7 @@ impl Builds {
             let mut build = active.build.lock();
             build.set_status(status);
             build.message = message;
-            build.finished = Some(clock::kiln_now());
+            build.finished = Some(clock::now());
             build.clone()
         };
         tracing::info!(build = build.id, why = build.message, "an unfinished build ends");

@@ -12,11 +12,11 @@ use kiln_proto::v1::Secret;
 use tokio::sync::watch;
 
 /// How long a step of a build that was taken up again waits for its secrets.
-const GIVEN_AGAIN: Duration = Duration::from_secs(60);
+const RESUBMIT_WINDOW: Duration = Duration::from_secs(60);
 /// Most secrets of one build.
-const MOST: usize = 100;
+const MAX_SECRETS: usize = 100;
 /// Most bytes of all of them together: a worker looks for each in many forms.
-const MOST_BYTES: usize = 128 << 10;
+const MAX_BYTES: usize = 128 << 10;
 
 /// What a build was given.
 #[derive(Debug, Default)]
@@ -27,12 +27,12 @@ pub(crate) struct Secrets {
 impl Secrets {
     /// These; in words where one cannot be a secret.
     pub(super) fn new(given: Vec<Secret>) -> Result<Self, String> {
-        if given.len() > MOST {
-            return Err(format!("the build was given {} secrets; expected at most {MOST}", given.len()));
+        if given.len() > MAX_SECRETS {
+            return Err(format!("the build was given {} secrets; expected at most {MAX_SECRETS}", given.len()));
         }
         let bytes: usize = given.iter().map(|one| one.value.len()).sum();
-        if bytes > MOST_BYTES {
-            return Err(format!("the build was given secrets of {bytes} bytes; expected at most {MOST_BYTES} in all"));
+        if bytes > MAX_BYTES {
+            return Err(format!("the build was given secrets of {bytes} bytes; expected at most {MAX_BYTES} in all"));
         }
         for one in &given {
             if let Some(problem) = secret::problem(&one.value) {
@@ -83,7 +83,7 @@ impl Secrets {
     pub(super) async fn given_again(&self, step: &Step) -> bool {
         let mut known = self.known.subscribe();
         let all = known.wait_for(|known| step.secrets.iter().all(|name| known.contains_key(name)));
-        tokio::time::timeout(GIVEN_AGAIN, all).await.is_ok()
+        tokio::time::timeout(RESUBMIT_WINDOW, all).await.is_ok()
     }
 }
 

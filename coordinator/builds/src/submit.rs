@@ -106,7 +106,7 @@ impl Builds {
             version: planned.plan.version.clone().unwrap_or_default(),
             source: request.source.clone(),
             status: BuildStatus::Running as i32,
-            started: Some(clock::kiln_now()),
+            started: Some(clock::now()),
             user: request.user.clone(),
             platforms: planned.plan.targets.iter().map(|target| target.platform.to_string()).collect(),
             instance: request.instance.clone(),

@@ -8,6 +8,8 @@ use std::convert::Infallible;
 use std::time::{Duration, SystemTime};
 
 use kiln_planner::plan::Target;
+use kiln_proto::clock;
+use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1::{self, event};
 use kiln_scheduler::WaiterId;
 use parking_lot::Mutex;
@@ -120,8 +122,8 @@ pub(super) fn of(target: &Target) -> v1::Waiting {
 }
 
 /// When something is given up that waits for so long yet.
-pub(super) fn gives_up(left: Duration) -> Option<prost_types::Timestamp> {
-    Some((SystemTime::now() + left).into())
+pub(super) fn gives_up(left: Duration) -> Option<Timestamp> {
+    Some(clock::timestamp(SystemTime::now() + left))
 }
 
 async fn wait_of(work: &Work, target: &Target) -> Option<v1::Waiting> {

@@ -52,7 +52,7 @@ impl Memory {
 
     /// Milliseconds since a worker was last seen.
     pub(super) fn age_ms(worker: &v1::Worker) -> u64 {
-        clock::milliseconds_between(worker.last_seen.as_ref(), Some(&clock::kiln_now()))
+        clock::milliseconds_between(worker.last_seen.as_ref(), Some(&clock::now()))
     }
 
     /// Records that a worker is or was connected now.
@@ -73,7 +73,7 @@ impl Memory {
         let seen: BTreeSet<&str> = workers.collect();
         for name in &seen {
             if let Some(worker) = self.workers.get_mut(*name) {
-                worker.last_seen = Some(clock::kiln_now());
+                worker.last_seen = Some(clock::now());
             }
         }
         drop(self.save(seen.into_iter(), Durability::Relaxed));
@@ -124,8 +124,8 @@ mod tests {
     const LIFE_MS: u64 = 3_600_000;
 
     fn seen(name: &str, ago: i64) -> v1::Worker {
-        let now = clock::kiln_now();
-        let last_seen = Some(prost_types::Timestamp { seconds: now.seconds - ago, ..now });
+        let now = clock::now();
+        let last_seen = Some(kiln_proto::protobuf::Timestamp { seconds: now.seconds - ago, ..now });
         v1::Worker { worker: name.to_owned(), last_seen, ..Default::default() }
     }
 

@@ -16,19 +16,19 @@ use kiln_store::BlobStore;
 use kiln_store::trees;
 
 /// Differences that are named; beyond that it is only said that there are more.
-pub(super) const MOST: usize = 100;
+pub(super) const MAX_DIFFERENCES: usize = 100;
 
 /// What was found so far.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) differences: Vec<Difference>,
-    /// There are more than [`MOST`].
+    /// There are more than [`MAX_DIFFERENCES`].
     pub(super) more: bool,
 }
 
 impl Found {
     fn push(&mut self, name: &str, before: Option<String>, after: Option<String>) {
-        if self.differences.len() < MOST {
+        if self.differences.len() < MAX_DIFFERENCES {
             self.differences.push(Difference { kind: Kind::Input as i32, name: name.to_owned(), before, after });
         } else {
             self.more = true;

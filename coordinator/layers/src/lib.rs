@@ -26,6 +26,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use kiln_proto::digest::Digest;
+use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1::step_finished::Cache;
 use kiln_proto::v1::{Ingredients, StepLayers, StepRef};
 use kiln_proto::{clock, reapi};
@@ -41,7 +42,7 @@ use kiln_store::Stores;
 /// Ended steps that wait to be written down; what comes beyond is left out.
 const QUEUE: usize = 4_096;
 /// How long a reader, or the end of the process, waits for what is queued.
-const PATIENCE: Duration = Duration::from_secs(3);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What is known of one step on one target: this coordinator's own part of the record, and those of others.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -169,19 +170,19 @@ impl Layers {
                 let _ = receiver.await;
             }
         };
-        if tokio::time::timeout(PATIENCE, settled).await.is_err() {
+        if tokio::time::timeout(SETTLE_TIMEOUT, settled).await.is_err() {
             tracing::debug!("the latest steps are not yet written down for `kiln cache`");
         }
     }
 }
 
 fn now_ms() -> i64 {
-    let now = clock::kiln_now();
+    let now = clock::now();
     now.seconds * 1000 + i64::from(now.nanos / 1_000_000)
 }
 
-fn timestamp(ms: i64) -> Option<prost_types::Timestamp> {
-    (ms > 0).then(|| prost_types::Timestamp { seconds: ms / 1000, nanos: (ms % 1000) as i32 * 1_000_000 })
+fn timestamp(ms: i64) -> Option<Timestamp> {
+    (ms > 0).then(|| Timestamp { seconds: ms / 1000, nanos: (ms % 1000) as i32 * 1_000_000 })
 }
 
 impl Shared {

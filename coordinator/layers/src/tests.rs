@@ -126,7 +126,10 @@ async fn very_many_changed_files_are_cut_and_that_is_said() {
     fixture.record("p", "1", "out", Cache::Miss, &tree("one")).await;
     fixture.record("p", "2", "out", Cache::Miss, &tree("two")).await;
     let explained = fixture.layers.explain("", "p", "deps").await.unwrap();
-    assert_eq!((explained.explanations[0].differences.len(), explained.explanations[0].more), (inputs::MOST, true));
+    assert_eq!(
+        (explained.explanations[0].differences.len(), explained.explanations[0].more),
+        (inputs::MAX_DIFFERENCES, true)
+    );
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ struct Action {
     /// When it started waiting this time.
     queued: Millis,
     /// How long it waits while no worker could run it.
-    patience: Millis,
+    wait_limit: Millis,
     /// The slot of the worker that failed it last.
     avoid: Option<usize>,
 }

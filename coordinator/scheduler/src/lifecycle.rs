@@ -9,16 +9,16 @@ use super::{Action, Lease, Scheduler};
 
 impl Scheduler {
     pub(super) fn submit(&mut self, submission: Submission) {
-        let Submission { waiter, key, requirements, tenant, build, priority, path_weight, inputs, patience } =
+        let Submission { waiter, key, requirements, share, build, priority, path_weight, inputs, wait_limit } =
             submission;
-        let patience = patience.unwrap_or(self.config.queue_timeout);
+        let wait_limit = wait_limit.unwrap_or(self.config.queue_timeout);
         if let Some(id) = self.keys.get(&key).copied() {
             self.waiters.insert(waiter, id);
-            return self.join(id, waiter, priority, patience);
+            return self.join(id, waiter, priority, wait_limit);
         }
         let id = self.next_action;
         self.next_action += 1;
-        let shares = self.shares.open(&tenant, &build);
+        let shares = self.shares.open(&share, &build);
         let position = Position { priority, shares, path_weight, id };
         let action = Action {
             key: key.clone(),
@@ -30,7 +30,7 @@ impl Scheduler {
             lease: None,
             submitted: self.now,
             queued: self.now,
-            patience,
+            wait_limit,
             avoid: None,
         };
         self.actions.insert(id, action);
@@ -42,10 +42,10 @@ impl Scheduler {
         self.wait(id);
     }
 
-    fn join(&mut self, id: u64, waiter: WaiterId, priority: i32, patience: Millis) {
+    fn join(&mut self, id: u64, waiter: WaiterId, priority: i32, wait_limit: Millis) {
         let Some(action) = self.actions.get_mut(&id) else { return };
         action.waiters.push(waiter);
-        action.patience = action.patience.max(patience);
+        action.wait_limit = action.wait_limit.max(wait_limit);
         if priority >= action.position.priority {
             return;
         }

@@ -1,7 +1,7 @@
 //! Queues by requirements: one class for each distinct [`Requirements`], so that all actions of a class fit the same
 //! workers.
 //!
-//! Invariant: within a class the order is priority, then the tenant's and the build's fair share, then the longest
+//! Invariant: within a class the order is priority, then the fair share of its `share` and of its build, then the longest
 //! path, then age.
 
 use std::cmp::Reverse;
@@ -27,8 +27,8 @@ pub(super) struct Position {
 impl Position {
     /// Its rank against others.
     pub(super) fn rank(&self, shares: &Shares) -> Rank {
-        let (tenant, build) = self.shares;
-        let times = (shares.virtual_time(tenant), shares.virtual_time(build));
+        let (share, build) = self.shares;
+        let times = (shares.virtual_time(share), shares.virtual_time(build));
         (self.priority, times.0, times.1, Reverse(self.path_weight), self.id)
     }
 }
@@ -39,14 +39,14 @@ pub(super) type Rank = (i32, u64, u64, Reverse<u64>, ActionId);
 type Build = BTreeSet<(Reverse<u64>, ActionId)>;
 
 #[derive(Debug, Default)]
-struct Tenant {
+struct Share {
     builds: HashMap<ShareId, Build>,
     order: BTreeSet<(u64, ShareId)>,
 }
 
 #[derive(Debug, Default)]
 struct Level {
-    tenants: HashMap<ShareId, Tenant>,
+    shares: HashMap<ShareId, Share>,
     order: BTreeSet<(u64, ShareId)>,
 }
 
@@ -87,15 +87,15 @@ impl Class {
     }
 
     pub(super) fn insert(&mut self, position: Position, shares: &Shares) {
-        let (tenant_id, build_id) = position.shares;
+        let (share_id, build_id) = position.shares;
         self.waiting.insert(position.id);
         let level = self.levels.entry(position.priority).or_default();
-        let tenant = level.tenants.entry(tenant_id).or_insert_with(|| {
-            level.order.insert((shares.virtual_time(tenant_id), tenant_id));
-            Tenant::default()
+        let share = level.shares.entry(share_id).or_insert_with(|| {
+            level.order.insert((shares.virtual_time(share_id), share_id));
+            Share::default()
         });
-        let build = tenant.builds.entry(build_id).or_insert_with(|| {
-            tenant.order.insert((shares.virtual_time(build_id), build_id));
+        let build = share.builds.entry(build_id).or_insert_with(|| {
+            share.order.insert((shares.virtual_time(build_id), build_id));
             Build::default()
         });
         build.insert((Reverse(position.path_weight), position.id));
@@ -108,24 +108,24 @@ impl Class {
     }
 
     pub(super) fn remove(&mut self, position: Position) {
-        let (tenant_id, build_id) = position.shares;
+        let (share_id, build_id) = position.shares;
         self.waiting.remove(&position.id);
         if self.avoiding.remove(&position.id) {
             return;
         }
         let Some(level) = self.levels.get_mut(&position.priority) else { return };
-        let Some(tenant) = level.tenants.get_mut(&tenant_id) else { return };
-        let Some(build) = tenant.builds.get_mut(&build_id) else { return };
+        let Some(share) = level.shares.get_mut(&share_id) else { return };
+        let Some(build) = share.builds.get_mut(&build_id) else { return };
         build.remove(&(Reverse(position.path_weight), position.id));
         if build.is_empty() {
-            tenant.builds.remove(&build_id);
-            tenant.order.retain(|(_, id)| *id != build_id);
+            share.builds.remove(&build_id);
+            share.order.retain(|(_, id)| *id != build_id);
         }
-        if tenant.builds.is_empty() {
-            level.tenants.remove(&tenant_id);
-            level.order.retain(|(_, id)| *id != tenant_id);
+        if share.builds.is_empty() {
+            level.shares.remove(&share_id);
+            level.order.retain(|(_, id)| *id != share_id);
         }
-        if level.tenants.is_empty() {
+        if level.shares.is_empty() {
             self.levels.remove(&position.priority);
         }
     }
@@ -133,11 +133,11 @@ impl Class {
     /// The next action among those that avoid no worker, and its rank against other classes.
     pub(super) fn head(&mut self, shares: &Shares) -> Option<(Rank, ActionId)> {
         let (priority, level) = self.levels.iter_mut().next()?;
-        let (tenant_time, tenant) = first(&mut level.order, shares)?;
-        let tenant = level.tenants.get_mut(&tenant)?;
-        let (build_time, build) = first(&mut tenant.order, shares)?;
-        let (weight, id) = *tenant.builds.get(&build)?.first()?;
-        Some(((*priority, tenant_time, build_time, weight, id), id))
+        let (share_time, share) = first(&mut level.order, shares)?;
+        let share = level.shares.get_mut(&share)?;
+        let (build_time, build) = first(&mut share.order, shares)?;
+        let (weight, id) = *share.builds.get(&build)?.first()?;
+        Some(((*priority, share_time, build_time, weight, id), id))
     }
 }
 

@@ -1,11 +1,11 @@
-//! Fair shares: a virtual time for each tenant, and for each build of a tenant.
+//! Fair shares: a virtual time for each share of the farm, and for each build in a share.
 //!
 //! Start-time fair queueing (Goyal, Vin, Cheng, "Start-time Fair Queuing", 1996): whoever has used least goes first; a
 //! new share starts at the current virtual time, so that idling accumulates nothing.
 
 use std::collections::HashMap;
 
-/// The id of a tenant's share or of a build's.
+/// The id of a share of the farm, or of a build's part of it.
 pub(super) type ShareId = u64;
 
 #[derive(Debug, Default)]
@@ -28,11 +28,11 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Opens the shares of a tenant and a build for one more action.
-    pub(super) fn open(&mut self, tenant: &str, build: &str) -> (ShareId, ShareId) {
-        let tenant = self.open_one(0, tenant, self.clock);
-        let clock = self.shares.get(&tenant).map_or(0, |share| share.clock);
-        (tenant, self.open_one(tenant, build, clock))
+    /// Opens a share and a build's part of it for one more action.
+    pub(super) fn open(&mut self, outer: &str, build: &str) -> (ShareId, ShareId) {
+        let outer = self.open_one(0, outer, self.clock);
+        let clock = self.shares.get(&outer).map_or(0, |share| share.clock);
+        (outer, self.open_one(outer, build, clock))
     }
 
     fn open_one(&mut self, parent: ShareId, name: &str, clock: u64) -> ShareId {
@@ -47,8 +47,8 @@ impl Shares {
     }
 
     /// Closes them for one action; a share without actions is removed.
-    pub(super) fn close(&mut self, (tenant, build): (ShareId, ShareId)) {
-        for id in [build, tenant] {
+    pub(super) fn close(&mut self, (outer, build): (ShareId, ShareId)) {
+        for id in [build, outer] {
             let Some(share) = self.shares.get_mut(&id) else { continue };
             share.actions -= 1;
             if share.actions == 0 {
@@ -64,13 +64,13 @@ impl Shares {
     }
 
     /// Charges these shares for an assigned action.
-    pub(super) fn charge(&mut self, (tenant, build): (ShareId, ShareId), milli_cpus: u32) {
+    pub(super) fn charge(&mut self, (outer, build): (ShareId, ShareId), milli_cpus: u32) {
         let cost = u64::from(milli_cpus.max(1));
         let served = self.virtual_time(build);
         if let Some(share) = self.shares.get_mut(&build) {
             share.virtual_time += cost;
         }
-        if let Some(share) = self.shares.get_mut(&tenant) {
+        if let Some(share) = self.shares.get_mut(&outer) {
             share.clock = share.clock.max(served);
             self.clock = self.clock.max(share.virtual_time);
             share.virtual_time += cost;

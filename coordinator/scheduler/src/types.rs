@@ -71,8 +71,8 @@ pub struct Submission {
     pub key: ActionKey,
     /// What its worker must offer.
     pub requirements: Requirements,
-    /// The share of the farm that it is charged to.
-    pub tenant: String,
+    /// The share of the farm that it is charged to: that of its tenant, or of its user.
+    pub share: String,
     /// The build that it belongs to.
     pub build: String,
     /// Lower values are more urgent and go first.
@@ -82,7 +82,7 @@ pub struct Submission {
     /// Hashes of its input directories: a worker that recently had them is preferred.
     pub inputs: Vec<u64>,
     /// How long it waits while no worker could run it; defaults to [`Config::queue_timeout`].
-    pub patience: Option<Millis>,
+    pub wait_limit: Option<Millis>,
 }
 
 /// A worker's registration.

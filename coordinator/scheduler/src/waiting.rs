@@ -103,8 +103,8 @@ impl Scheduler {
         let mut reasons = None;
         for id in self.classes[class].waiting.iter().copied().collect::<Vec<_>>() {
             let Some(action) = self.actions.get(&id) else { continue };
-            let (began, patience) = (action.queued.max(since), action.patience);
-            let over = began.saturating_add(patience);
+            let (began, wait_limit) = (action.queued.max(since), action.wait_limit);
+            let over = began.saturating_add(wait_limit);
             if over > self.now {
                 first = first.min(over);
                 continue;
@@ -177,7 +177,7 @@ impl Scheduler {
         let id = *self.class_of.get(&action.requirements)?;
         let class = &self.classes[id];
         if let Some(since) = class.absent_since {
-            let over = action.queued.max(since).saturating_add(action.patience);
+            let over = action.queued.max(since).saturating_add(action.wait_limit);
             return Some(Wait::Worker { reasons: self.where_they_are(id), left: over.saturating_sub(self.now) });
         }
         let rank = action.position.rank(&self.shares);

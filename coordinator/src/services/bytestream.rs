@@ -52,7 +52,7 @@ impl ByteStream {
 
     /// Sets how long an upload's stream may be silent; the default is 10 minutes.
     #[must_use]
-    pub fn with_patience(self, idle_timeout: Duration) -> Self {
+    pub fn with_idle_timeout(self, idle_timeout: Duration) -> Self {
         Self { idle_timeout, ..self }
     }
 

@@ -1,7 +1,6 @@
 //! `kiln.v1.Cache`: cached step results, and why a step missed.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use kiln_proto::v1;
 use kiln_proto::v1::cache_server;
@@ -63,9 +62,12 @@ impl cache_server::Cache for Cache {
         let dry = if asked.dry_run { "dry run: " } else { "" };
         let asked_for = format!("{dry}layers {}/{}", of(&asked.project), of(&asked.step));
         subject.is(asked_for.clone());
-        let older_than = asked.older_than.and_then(|duration| Duration::try_from(duration).ok()).ok_or_else(|| {
-            Status::invalid_argument("`older_than` is absent or negative; expected the time since a layer's last use")
-        })?;
+        let older_than =
+            asked.older_than.and_then(|duration| kiln_proto::clock::read_duration(&duration)).ok_or_else(|| {
+                Status::invalid_argument(
+                    "`older_than` is absent or negative; expected the time since a layer's last use",
+                )
+            })?;
         let prune = Prune { project: asked.project, step: asked.step, older_than, dry_run: asked.dry_run };
         let pruned = self.layers.prune(instance(&asked.instance), &prune).await?;
         subject.is(format!("{asked_for}: {}", summary(&pruned)));

@@ -130,7 +130,7 @@ pub fn members(
                 name: entry.name,
                 tenant: entry.tenant,
                 serial: entry.serial,
-                expires: entry.expires.map(Into::into),
+                expires: entry.expires.map(kiln_proto::clock::timestamp),
             })
             .collect(),
         tokens: tokens
@@ -140,7 +140,7 @@ pub fn members(
                 name: entry.name,
                 tenant: entry.tenant,
                 join: entry.join,
-                expires: entry.expires.map(Into::into),
+                expires: entry.expires.map(kiln_proto::clock::timestamp),
             })
             .collect(),
         revoked_names: sorted(&revoked.names),

@@ -60,8 +60,8 @@ impl Farm {
     }
 
     /// A farm that ends uploads which are silent for this long.
-    pub async fn with_patience(patience: std::time::Duration) -> Self {
-        Self::of(1 << 30, |stores| ByteStream::new(stores, Arc::new(NoLogs)).with_patience(patience)).await
+    pub async fn with_idle_timeout(patience: std::time::Duration) -> Self {
+        Self::of(1 << 30, |stores| ByteStream::new(stores, Arc::new(NoLogs)).with_idle_timeout(patience)).await
     }
 
     /// A farm that accepts this many concurrent uploads.

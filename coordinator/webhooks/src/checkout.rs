@@ -23,9 +23,9 @@ use zeroize::Zeroizing;
 use super::submodules::{self, Allowed};
 
 /// How long one command of git may take.
-const PATIENCE: Duration = Duration::from_secs(15 * 60);
+const GIT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Bytes of what git says that are read.
-const MOST_SAID: u64 = 256 << 10;
+const MAX_OUTPUT_BYTES: u64 = 256 << 10;
 
 /// A commit that cannot be laid out.
 #[derive(Debug, thiserror::Error)]
@@ -33,9 +33,9 @@ const MOST_SAID: u64 = 256 << 10;
 pub(super) enum Error {
     #[error("cannot run git; is it installed where the coordinator runs?")]
     NoGit(#[source] std::io::Error),
-    #[error("`git {command}` failed: {said}")]
-    Failed { command: &'static str, said: String },
-    #[error("`git {command}` took longer than {} minutes", PATIENCE.as_secs() / 60)]
+    #[error("`git {command}` failed: {stderr}")]
+    Failed { command: &'static str, stderr: String },
+    #[error("`git {command}` took longer than {} minutes", GIT_TIMEOUT.as_secs() / 60)]
     Late { command: &'static str },
     #[error("the repository has no directory `{}` at this commit", .path.display())]
     NoDirectory { path: PathBuf },
@@ -184,7 +184,7 @@ impl Git<'_> {
         let mut child = git.spawn().map_err(Error::NoGit)?;
         let group = Group(child.id());
         let (out, err) = (child.stdout.take(), child.stderr.take());
-        let ended = tokio::time::timeout(PATIENCE, async {
+        let ended = tokio::time::timeout(GIT_TIMEOUT, async {
             let (printed, words) = tokio::join!(read(out), read(err));
             (child.wait().await, printed, words)
         })
@@ -194,7 +194,7 @@ impl Git<'_> {
         if status?.success() {
             return Ok(String::from_utf8_lossy(&printed).into_owned());
         }
-        Err(Error::Failed { command, said: String::from_utf8_lossy(&words).trim().replace('\n', "; ") })
+        Err(Error::Failed { command, stderr: String::from_utf8_lossy(&words).trim().replace('\n', "; ") })
     }
 
     /// The token as variables and not as arguments, which others see; for the host of the repository alone.
@@ -217,7 +217,7 @@ impl Git<'_> {
 async fn read(stream: Option<impl tokio::io::AsyncRead + Unpin>) -> Vec<u8> {
     let mut kept = Vec::new();
     if let Some(mut stream) = stream {
-        let _ = (&mut stream).take(MOST_SAID).read_to_end(&mut kept).await;
+        let _ = (&mut stream).take(MAX_OUTPUT_BYTES).read_to_end(&mut kept).await;
         let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
     }
     kept

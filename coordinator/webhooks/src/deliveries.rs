@@ -24,7 +24,7 @@ const JOBS: Space = "pushes";
 /// Deliveries that are known again.
 const KNOWN: u64 = 200_000;
 /// Pushes that wait or are built at once.
-const MOST_JOBS: u64 = 1_000;
+const MAX_JOBS: u64 = 1_000;
 /// Deliveries that are imported in one batch.
 const IMPORTED: usize = 10_000;
 
@@ -129,7 +129,7 @@ impl Deliveries {
         if self.journal.get(TAKEN, &key).await?.is_some() {
             return Ok(Taken::Before);
         }
-        if self.journal.count(JOBS).await? >= MOST_JOBS {
+        if self.journal.count(JOBS).await? >= MAX_JOBS {
             return Ok(Taken::Full);
         }
         let mut batch = taken(Batch::default(), &key, now).put(JOBS, key, job);
@@ -201,7 +201,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let deliveries = open(directory.path()).await;
         let key = |number: u64| Key::new("shop", &number.to_le_bytes());
-        let jobs = (0..MOST_JOBS).fold(Batch::default(), |batch, number| batch.put(JOBS, key(number).hex(), "{}"));
+        let jobs = (0..MAX_JOBS).fold(Batch::default(), |batch, number| batch.put(JOBS, key(number).hex(), "{}"));
         deliveries.journal.commit(jobs, Durability::Relaxed).await.unwrap();
         let known = (0..KNOWN).fold(Batch::default(), |batch, number| taken(batch, &key(number).hex(), number));
         deliveries.journal.commit(known, Durability::Relaxed).await.unwrap();

@@ -110,7 +110,7 @@ pub async fn serve(
             deliveries: Deliveries::open(farm.journal.clone(), &directory.join("journal.redb")).await?,
             checkouts: checkout::Checkouts::open(directory.join("repositories"))?,
             fetching: Semaphore::new(FETCHES),
-            http: kiln_auth::outgoing::client(report::PATIENCE)?,
+            http: kiln_auth::outgoing::client(report::REPORT_TIMEOUT)?,
             stopping: stopping.clone(),
             farm,
             hooks,

@@ -21,9 +21,9 @@ use kiln_auth::peers::{Connection, Shares};
 use kiln_auth::tls::{self, Served};
 
 /// Connections at once.
-const MOST: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 /// Connections at once of one address.
-const MOST_OF_ONE: usize = 16;
+const MAX_CONNECTIONS_PER_ADDRESS: usize = 16;
 /// Bytes of a request's head, and of what is read ahead of its body.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 /// How long a request's head may take.
@@ -39,11 +39,18 @@ pub(super) async fn serve(
     is_behind_proxy: bool,
     stopping: CancellationToken,
 ) {
-    let said = "a fixed number for webhooks";
-    let places = Shares::new(MOST, if is_behind_proxy { MOST } else { MOST_OF_ONE });
+    let limit_source = "a fixed number for webhooks";
+    let places =
+        Shares::new(MAX_CONNECTIONS, if is_behind_proxy { MAX_CONNECTIONS } else { MAX_CONNECTIONS_PER_ADDRESS });
     match served {
-        Some(served) => take(bounded(tls::incoming(listener, served), MOST, said), router, places, stopping).await,
-        None => take(bounded(TcpListenerStream::new(listener), MOST, said), router, places, stopping).await,
+        Some(served) => {
+            take(bounded(tls::incoming(listener, served), MAX_CONNECTIONS, limit_source), router, places, stopping)
+                .await
+        }
+        None => {
+            take(bounded(TcpListenerStream::new(listener), MAX_CONNECTIONS, limit_source), router, places, stopping)
+                .await
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::deliveries::Job;
 use super::forge::{Call, State, Status};
 
 /// How long a forge may take to answer.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pauses between attempts to report that a build ended: nine attempts in all.
 const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_secs(1))
@@ -19,7 +19,7 @@ const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_jitter()
     .with_max_times(8);
 /// Bytes of a forge's refusal that are told.
-const MOST_TOLD: usize = 300;
+const MAX_DESCRIPTION_CHARS: usize = 300;
 
 /// Tells the forge; whether it took it. None where the webhook has no token, and nothing is told. An end is told with patience, anything before it once.
 pub(super) async fn tell(
@@ -102,12 +102,12 @@ async fn once(http: &reqwest::Client, hook: &Hook, job: &Job, status: &Status<'_
         return Ok(());
     }
     let mut told = Vec::new();
-    while told.len() < MOST_TOLD
+    while told.len() < MAX_DESCRIPTION_CHARS
         && let Ok(Some(piece)) = answer.chunk().await
     {
         told.extend_from_slice(&piece);
     }
-    told.truncate(MOST_TOLD);
+    told.truncate(MAX_DESCRIPTION_CHARS);
     let may_pass =
         code.is_server_error() || matches!(code, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
     let hint = match code {

@@ -11,9 +11,9 @@ use super::checkout::{Error, Git};
 use super::repository;
 
 /// Submodules of submodules that are followed.
-const DEEPEST: usize = 8;
+const MAX_DEPTH: usize = 8;
 /// Submodules of one commit, all of them together.
-const MOST: usize = 200;
+const MAX_SUBMODULES: usize = 200;
 
 /// Where submodules may come from.
 #[derive(Debug, Clone)]
@@ -92,7 +92,7 @@ fn resolve(base: &str, url: &str) -> Option<String> {
 
 /// Fetches the submodules of the commit that is laid out in `at`, and theirs.
 pub(super) async fn fetch(allowed: &Allowed, token: super::checkout::Token<'_>, at: &Path) -> Result<(), Error> {
-    let mut left = MOST;
+    let mut left = MAX_SUBMODULES;
     let mut waiting = vec![(at.to_owned(), allowed.repository.clone(), 0)];
     while let Some((at, base, depth)) = waiting.pop() {
         // A link could lead to a file of the coordinator's machine.
@@ -102,8 +102,8 @@ pub(super) async fn fetch(allowed: &Allowed, token: super::checkout::Token<'_>, 
         let git = Git { repository: &at, url: &base, token: None };
         for (name, path) in listed(&git).await? {
             let refused = |words: &str| Error::Submodule { path: path.clone(), words: words.to_owned() };
-            if depth >= DEEPEST || left == 0 {
-                return Err(refused(&format!("is one of more than {MOST}, or {DEEPEST} deep")));
+            if depth >= MAX_DEPTH || left == 0 {
+                return Err(refused(&format!("is one of more than {MAX_SUBMODULES}, or {MAX_DEPTH} deep")));
             }
             left -= 1;
             if !Path::new(&path).components().all(|part| matches!(part, Component::Normal(_))) {

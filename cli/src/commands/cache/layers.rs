@@ -32,7 +32,10 @@ pub(super) async fn prune(farm: &Farm, args: args::Prune) -> Result<Code, Error>
         instance: INSTANCE.to_owned(),
         project: args.layers.project.unwrap_or_default(),
         step: args.layers.step.unwrap_or_default(),
-        older_than: Some(prost_types::Duration { seconds: age.as_secs() as i64, nanos: age.subsec_nanos() as i32 }),
+        older_than: Some(kiln_proto::protobuf::Duration {
+            seconds: age.as_secs() as i64,
+            nanos: age.subsec_nanos() as i32,
+        }),
         dry_run: args.dry_run,
     };
     let pruned = farm.call(farm.cache().prune(request)).await?.into_inner();

@@ -7,6 +7,7 @@ mod stats;
 use super::ago;
 use crate::farm::Farm;
 use crate::{Code, Error, args};
+use kiln_proto::protobuf::Timestamp;
 
 pub(super) async fn run(farm: &Farm, args: args::Cache) -> Result<Code, Error> {
     match args {
@@ -18,6 +19,6 @@ pub(super) async fn run(farm: &Farm, args: args::Cache) -> Result<Code, Error> {
 }
 
 /// Milliseconds since the epoch as a time; `None` for 0.
-fn timestamp(ms: i64) -> Option<prost_types::Timestamp> {
-    (ms > 0).then_some(prost_types::Timestamp { seconds: ms / 1000, nanos: 0 })
+fn timestamp(ms: i64) -> Option<Timestamp> {
+    (ms > 0).then_some(Timestamp { seconds: ms / 1000, nanos: 0 })
 }

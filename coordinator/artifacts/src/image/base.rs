@@ -58,7 +58,7 @@ pub enum BaseError {
 
 impl BaseError {
     /// Whether it is the project's fault rather than the farm's or a registry's.
-    pub fn is_projects(&self) -> bool {
+    pub fn is_project_fault(&self) -> bool {
         let names_none = |error: &registry::Error| {
             matches!(error, registry::Error::NotFound { .. } | registry::Error::NotAllowed { .. })
         };

@@ -21,7 +21,7 @@ pub(crate) struct EventLog {
 }
 
 fn at(event: event::Event) -> impl FnOnce(u64) -> Bytes {
-    let at = Some(clock::kiln_now());
+    let at = Some(clock::now());
     move |offset| encoded(&Event { offset, at, event: Some(event) })
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kiln_journal::{Batch, Durability, Range};
 use kiln_proto::clock;
+use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1::{Build, Status};
 use prost::Message;
 
@@ -70,8 +71,8 @@ impl Keep {
     }
 }
 
-fn is_past(at: Option<&prost_types::Timestamp>, age: Duration) -> bool {
-    u128::from(clock::milliseconds_between(at, Some(&clock::kiln_now()))) > age.as_millis()
+fn is_past(at: Option<&Timestamp>, age: Duration) -> bool {
+    u128::from(clock::milliseconds_between(at, Some(&clock::now()))) > age.as_millis()
 }
 
 impl Records {

@@ -2,6 +2,7 @@
 
 use kiln_journal::Fsync;
 use kiln_proto::digest::DigestFunction;
+use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1::{Build, Status, SubmitRequest, Warning, event};
 
 use super::*;
@@ -113,8 +114,8 @@ async fn builds_beyond_a_number_are_forgotten_oldest_first_but_none_that_runs() 
 async fn builds_beyond_an_age_are_forgotten_by_when_they_ended() {
     let (_directory, records) = records();
     let ago = |hours: i64| {
-        let now = kiln_proto::clock::kiln_now();
-        Some(prost_types::Timestamp { seconds: now.seconds - hours * 3_600, ..now })
+        let now = kiln_proto::clock::now();
+        Some(Timestamp { seconds: now.seconds - hours * 3_600, ..now })
     };
     let ended =
         |id: &str, began, ended| Build { started: ago(began), finished: ago(ended), ..build(id, Status::Succeeded) };

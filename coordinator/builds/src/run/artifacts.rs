@@ -111,7 +111,7 @@ async fn make(
         digest: Some(made.content.to_wire()),
         size_bytes: made.size_bytes,
         provenance: None,
-        created: Some(clock::kiln_now()),
+        created: Some(clock::now()),
         build: build.id.clone(),
         commit: source.commit.clone(),
         dirty: source.dirty,

@@ -61,8 +61,8 @@ async fn has_gone(work: &Work, target: &Target, environment: &v1::Environment) -
 /// while the farm has just started, or the build was resumed, a moment for any.
 async fn environment_of(work: &Work, target: &Target) -> Result<v1::Environment, Unsuccessful> {
     let now = tokio::time::Instant::now();
-    let patience = work.queue_timeout().unwrap_or_else(|| work.execution.queue_timeout());
-    let (until, joining) = (now + patience, if work.resumed { now } else { work.execution.began() } + JOINING);
+    let wait_limit = work.queue_timeout().unwrap_or_else(|| work.execution.queue_timeout());
+    let (until, joining) = (now + wait_limit, if work.resumed { now } else { work.execution.began() } + JOINING);
     let mut told = String::new();
     let mut changed = work.execution.workers_changed();
     loop {
@@ -83,7 +83,7 @@ async fn environment_of(work: &Work, target: &Target) -> Result<v1::Environment,
         let expected = environment::expected(&farm.away, work.execution.pools(), target, steps, work.allow_emulation);
         let (what, until) = match expected {
             _ if now >= until => {
-                let waited = patience.as_secs();
+                let waited = wait_limit.as_secs();
                 return Err(Unsuccessful::farms(format!("{words}; none came within {waited} s (`--queue-timeout`)")));
             }
             Some(expected) => (expected, until),

@@ -36,7 +36,7 @@ impl Unsuccessful {
 
 impl From<kiln_artifacts::Error> for Unsuccessful {
     fn from(error: kiln_artifacts::Error) -> Self {
-        if error.is_projects() { Self::projects(error.to_string()) } else { Self::farms(error) }
+        if error.is_project_fault() { Self::projects(error.to_string()) } else { Self::farms(error) }
     }
 }
 
@@ -73,7 +73,7 @@ pub(super) async fn run(work: Work) {
     };
     let build = {
         let mut build = work.build.lock();
-        build.finished = Some(clock::kiln_now());
+        build.finished = Some(clock::now());
         match outcome {
             Ok(()) => build.set_status(BuildStatus::Succeeded),
             Err(Unsuccessful { status, message }) => {
@@ -149,8 +149,8 @@ fn together(outcomes: Vec<(&Target, Outcome)>) -> Outcome {
             Err(unsuccessful) => failed.push((&target.name, unsuccessful)),
         }
     }
-    let is_projects = failed.iter().any(|(_, one)| one.status == BuildStatus::Failed);
-    let status = if is_projects { BuildStatus::Failed } else { BuildStatus::FarmFailed };
+    let is_project_fault = failed.iter().any(|(_, one)| one.status == BuildStatus::Failed);
+    let status = if is_project_fault { BuildStatus::Failed } else { BuildStatus::FarmFailed };
     let mut words: Vec<String> = failed
         .into_iter()
         .map(|(target, one)| if several { format!("target `{target}`: {}", one.message) } else { one.message })

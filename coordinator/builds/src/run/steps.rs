@@ -68,7 +68,7 @@ pub(super) async fn all_steps(
         }
         let Some((place, ended)) = running.next().await else { break };
         match ended {
-            Ended::Well(finished) => {
+            Ended::Succeeded(finished) => {
                 results.insert(place, *finished);
             }
             Ended::Failed(message) => return Err(Unsuccessful::projects(message)),

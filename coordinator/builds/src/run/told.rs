@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kiln_planner::plan::Step;
+use kiln_proto::clock;
 use kiln_proto::v1::step_state::Phase;
 use kiln_proto::v1::{self, StepRef, event};
 
@@ -11,7 +12,7 @@ use super::Work;
 impl Work {
     /// How long its steps wait while no worker could take them, where the build has a limit of its own.
     pub(crate) fn queue_timeout(&self) -> Option<Duration> {
-        Duration::try_from(self.request.queue_timeout?).ok()
+        clock::read_duration(&self.request.queue_timeout?)
     }
 
     /// Appends an event, and keeps the build's own state in step with it.

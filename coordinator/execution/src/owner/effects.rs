@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1::{self, coordinator_message};
 use kiln_scheduler::{ActionKey, Capacity, Effect, Event, LeaseId, Outcome, WaiterId, WorkerId};
 use tonic::Code;
@@ -97,13 +98,13 @@ impl Owner {
             digest_function: prepared.digest.function.to_wire(),
             action: Some(prepared.action.clone()),
             command: Some(prepared.command.clone()),
-            timeout: Some(prost_types::Duration {
+            timeout: Some(kiln_proto::protobuf::Duration {
                 seconds: prepared.timeout.as_secs() as i64,
                 nanos: prepared.timeout.subsec_nanos() as i32,
             }),
             reserved: Some(v1::Capacity { milli_cpus: reserved.milli_cpus, memory_bytes: reserved.memory_bytes }),
             attempt,
-            queued: Some(prost_types::Timestamp { seconds: action.queued.seconds, nanos: action.queued.nanos }),
+            queued: Some(Timestamp { seconds: action.queued.seconds, nanos: action.queued.nanos }),
             network: prepared.network,
             traceparent: action.traceparent.clone(),
             secrets: action.secrets.clone(),

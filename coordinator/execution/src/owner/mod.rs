@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_proto::digest::Digest;
+use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1::{coordinator_message, worker_message};
 use kiln_proto::{clock, reapi, scope, v1};
 use kiln_scheduler::{
@@ -99,7 +100,7 @@ struct Action {
     /// Zeroed when the action ends or is cancelled.
     secrets: Vec<v1::Secret>,
     state: watch::Sender<State>,
-    queued: kiln_proto::protobuf::Timestamp,
+    queued: Timestamp,
     /// The trace of the first caller; the others joined it.
     traceparent: String,
     /// Lasts while it waits for a worker.
@@ -123,7 +124,7 @@ struct Link {
     /// The session of the process that registered.
     session: Vec<u8>,
     tenants: Vec<String>,
-    last_seen: prost_types::Timestamp,
+    last_seen: Timestamp,
     heard: Instant,
 }
 
@@ -324,12 +325,12 @@ impl Owner {
             waiter,
             key,
             requirements,
-            tenant: request.tenant,
+            share: request.share,
             build: request.build,
             priority: request.priority,
             path_weight: request.path_weight,
             inputs: prepared.inputs.clone(),
-            patience: request.queue_timeout.map(|patience| patience.as_millis() as Millis),
+            wait_limit: request.queue_timeout.map(|wait_limit| wait_limit.as_millis() as Millis),
         }));
     }
 
@@ -373,7 +374,7 @@ impl Owner {
             running.push(RunningLease { lease: id, key, reserved: wire::capacity(lease.reserved.as_ref()) });
         }
         let registered = v1::Registered {
-            heartbeat_interval: Some(prost_types::Duration { seconds: HEARTBEAT.as_secs() as i64, nanos: 0 }),
+            heartbeat_interval: Some(kiln_proto::protobuf::Duration { seconds: HEARTBEAT.as_secs() as i64, nanos: 0 }),
             unwanted,
         };
         let (properties, demands) = (wire::offered(&environment), wire::demanded(&environment));
@@ -386,7 +387,7 @@ impl Owner {
             version: register.version,
             session: register.session,
             tenants: register.tenants,
-            last_seen: clock::kiln_now(),
+            last_seen: clock::now(),
             heard: Instant::now(),
         };
         let tenants = link.tenants.iter().cloned().collect();
@@ -412,7 +413,7 @@ impl Owner {
 
     fn said(&mut self, worker: WorkerId, connection: u64, message: worker_message::Message) {
         let Some(link) = self.links.get_mut(&worker).filter(|link| link.connection == connection) else { return };
-        link.last_seen = clock::kiln_now();
+        link.last_seen = clock::now();
         link.heard = Instant::now();
         match message {
             worker_message::Message::Register(_) => {}

@@ -18,7 +18,7 @@ const LIFE: Duration = Duration::from_secs(60);
 /// Maximum number of results.
 const MAX_RESULTS: usize = 2_000;
 /// Maximum bytes of all results: one may contain a command's output.
-const MOST_BYTES: usize = 64 << 20;
+const MAX_BYTES: usize = 64 << 20;
 /// A result's size in memory, relative to its encoding.
 const DECODED: usize = 3;
 
@@ -34,7 +34,7 @@ impl Recent {
     pub(super) fn put(&mut self, key: ActionKey, response: reapi::ExecuteResponse) {
         let bytes = response.encoded_len() * DECODED;
         self.forget(bytes);
-        if bytes > MOST_BYTES {
+        if bytes > MAX_BYTES {
             return;
         }
         let now = Instant::now();
@@ -51,7 +51,7 @@ impl Recent {
     /// Removes old results.
     fn forget(&mut self, for_bytes: usize) {
         let is_old = |front: Option<&(Instant, ActionKey, usize)>| front.is_some_and(|(at, ..)| at.elapsed() > LIFE);
-        while self.order.len() >= MAX_RESULTS || self.bytes + for_bytes > MOST_BYTES || is_old(self.order.front()) {
+        while self.order.len() >= MAX_RESULTS || self.bytes + for_bytes > MAX_BYTES || is_old(self.order.front()) {
             let Some((at, key, bytes)) = self.order.pop_front() else { return };
             self.bytes -= bytes;
             // A result that was added again has a later entry too.

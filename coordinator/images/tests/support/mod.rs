@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a registry may take to respond.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Reports that a test could not run, or fails if all tests must run.
 pub fn cannot_run(missing: &str) {
@@ -114,7 +114,7 @@ impl Registry {
         let registry = Self { dir, name, child };
         let began = Instant::now();
         while std::net::TcpStream::connect(&registry.name).is_err() {
-            assert!(began.elapsed() < PATIENCE, "docker-registry did not answer: {}", registry.log());
+            assert!(began.elapsed() < DEADLINE, "docker-registry did not answer: {}", registry.log());
             std::thread::sleep(Duration::from_millis(10));
         }
         Some(registry)

@@ -316,12 +316,12 @@ impl Run {
                     waiter,
                     key: ActionKey(format!("a{key}")),
                     requirements: requirements(key),
-                    tenant: format!("t{tenant}"),
+                    share: format!("t{tenant}"),
                     build: format!("b{build}"),
                     priority,
                     path_weight,
                     inputs: vec![key],
-                    patience: None,
+                    wait_limit: None,
                 }));
             }
             Op::Leave(which) => {
@@ -434,7 +434,7 @@ proptest! {
                 let (size, run, tenant) = arrivals[next as usize % arrivals.len()];
                 let requirements = Requirements { capacity: capacity(size * 100 + 1), ..submission(0).requirements };
                 let tenant = format!("t{tenant}");
-                effects.extend(farm.step(now, Event::Submit(Submission { requirements, tenant, ..submission(next) })));
+                effects.extend(farm.step(now, Event::Submit(Submission { requirements, share: tenant, ..submission(next) })));
                 lasts.insert(format!("a{next}"), run);
                 next += 1;
             }

@@ -29,7 +29,7 @@ fn served(farm: &mut Scheduler, tenants: &[(&str, &str, u64)], take: usize) -> V
     let mut number = 0;
     for (tenant, build, count) in tenants {
         for _ in 0..*count {
-            let mut one = Submission { tenant: (*tenant).into(), build: (*build).into(), ..submission(number) };
+            let mut one = Submission { share: (*tenant).into(), build: (*build).into(), ..submission(number) };
             one.key.0 = format!("{tenant}/{build}/{number}");
             number += 1;
             running.extend(assigned(&farm.step(0, Event::Submit(one))));

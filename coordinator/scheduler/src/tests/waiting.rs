@@ -52,7 +52,7 @@ fn what_a_worker_that_left_could_run_waits_for_it_and_is_given_up_after_its_pati
     assert_eq!(farm.step(2 * MINUTE, Event::Submit(submission(1))), []);
     let Some(Wait::Worker { reasons, left }) = farm.wait_of(&key(1)) else { panic!("expected it to wait") };
     assert_eq!((reasons, left), (vec!["worker `w` left 1 min ago".to_owned()], 15 * MINUTE));
-    let impatient = Submission { patience: Some(MINUTE), ..submission(2) };
+    let impatient = Submission { wait_limit: Some(MINUTE), ..submission(2) };
     farm.step(3 * MINUTE, Event::Submit(impatient));
     assert_eq!(farm.next_deadline(), Some(4 * MINUTE));
     let effects = farm.step(4 * MINUTE, Event::Tick);
