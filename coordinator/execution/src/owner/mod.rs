@@ -4,7 +4,9 @@
 //! to it.
 
 mod effects;
+mod links;
 mod recent;
+mod results;
 mod view;
 mod wire;
 
@@ -15,10 +17,9 @@ use std::time::Duration;
 use kiln_proto::digest::Digest;
 use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1::{coordinator_message, worker_message};
-use kiln_proto::{clock, reapi, scope, v1};
+use kiln_proto::{clock, reapi, v1};
 use kiln_scheduler::{
-    ActionKey, Config, Event, LeaseId, Millis, Outcome, RunningLease, Scheduler, Submission, WaiterId, WorkerId,
-    WorkerOffer,
+    ActionKey, Config, Event, LeaseId, Millis, Outcome, Scheduler, Submission, WaiterId, WorkerId, WorkerOffer,
 };
 use kiln_telemetry::trace;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
@@ -27,12 +28,13 @@ use tonic::Status;
 use tracing::Span;
 
 use recent::Recent;
+use results::is_success;
 
 use super::leases::{Grant, LiveLeases};
 use super::log::LiveLogs;
 use super::memory::Memory;
 use super::prepare::Prepared;
-use super::scopes::{Scope, Scopes};
+use super::scopes::Scopes;
 use super::wait::Wait;
 use super::{Done, Request, State};
 
@@ -227,7 +229,9 @@ impl Owner {
                     self.connected(connection, *register, link);
                 }
             }
-            Message::Said { worker, connection, message, _room } => self.said(WorkerId(worker), connection, *message),
+            Message::Said { worker, connection, message, _room } => {
+                self.message_from(WorkerId(worker), connection, *message)
+            }
             Message::Disconnected { worker, connection } => {
                 let worker = WorkerId(worker);
                 if self.links.get(&worker).is_some_and(|link| link.connection == connection) {
@@ -334,204 +338,6 @@ impl Owner {
         }));
     }
 
-    /// A name belongs to the process that is connected under it, until its connection is silent.
-    fn check_name(&self, register: &v1::Register) -> Result<(), Status> {
-        let link = self.links.get(&WorkerId(register.worker.clone()));
-        match link.filter(|link| link.session != register.session && link.heard.elapsed() < SILENCE_LIMIT) {
-            None => Ok(()),
-            Some(_) => {
-                tracing::warn!(worker = register.worker, "refused a second worker with a name in use");
-                Err(Status::already_exists(format!(
-                    "another worker is connected as `{}`; start this one with another `--name`",
-                    register.worker
-                )))
-            }
-        }
-    }
-
-    fn connected(&mut self, connection: u64, register: v1::Register, sender: mpsc::Sender<v1::CoordinatorMessage>) {
-        let worker = WorkerId(register.worker.clone());
-        let environment = register.environment.unwrap_or_default();
-        let capacity = wire::capacity(register.capacity.as_ref());
-        let mut running = Vec::new();
-        let (mut unwanted, mut finished) = (Vec::new(), Vec::new());
-        for lease in &register.running {
-            let grant = match Grant::open(self.live.key(), &lease.grant, Some(&worker.0)) {
-                Ok(grant) => grant,
-                Err(error) => {
-                    tracing::warn!(worker = worker.0, lease = lease.lease, %error, "refused a lease that a worker brought");
-                    unwanted.push(lease.lease);
-                    continue;
-                }
-            };
-            let (id, action) = (LeaseId(grant.lease), grant.action);
-            if self.live.is_finished(id.0) {
-                finished.push(id);
-                continue;
-            }
-            let key = key_of(&grant.instance, &action);
-            self.lease_begins(id, grant);
-            running.push(RunningLease { lease: id, key, reserved: wire::capacity(lease.reserved.as_ref()) });
-        }
-        let registered = v1::Registered {
-            heartbeat_interval: Some(kiln_proto::protobuf::Duration { seconds: HEARTBEAT.as_secs() as i64, nanos: 0 }),
-            unwanted,
-        };
-        let (properties, demands) = (wire::offered(&environment), wire::demanded(&environment));
-        tracing::info!(worker = worker.0, running = running.len(), "worker joined");
-        let link = Link {
-            connection,
-            capacity: register.capacity.unwrap_or_default(),
-            sender,
-            environment,
-            version: register.version,
-            session: register.session,
-            tenants: register.tenants,
-            last_seen: clock::now(),
-            heard: Instant::now(),
-        };
-        let tenants = link.tenants.iter().cloned().collect();
-        self.memory.saw(link.as_worker(&worker, self.drained.contains(&worker)));
-        self.links.insert(worker.clone(), link);
-        self.tell(&worker, coordinator_message::Message::Registered(registered));
-        for lease in finished {
-            self.acknowledge(&worker, lease);
-        }
-        self.stopping.remove(&worker);
-        let draining = self.drained.contains(&worker);
-        self.step(Event::WorkerJoined(WorkerOffer {
-            worker,
-            properties,
-            demands,
-            tenants,
-            capacity,
-            draining,
-            running,
-        }));
-        self.joined.send_modify(|count| *count += 1);
-    }
-
-    fn said(&mut self, worker: WorkerId, connection: u64, message: worker_message::Message) {
-        let Some(link) = self.links.get_mut(&worker).filter(|link| link.connection == connection) else { return };
-        link.last_seen = clock::now();
-        link.heard = Instant::now();
-        match message {
-            worker_message::Message::Register(_) => {}
-            worker_message::Message::Heartbeat(beat) => {
-                if beat.stopping && self.stopping.insert(worker.clone()) {
-                    tracing::info!(worker = worker.0, "worker is stopping after its leases have ended");
-                    self.drain(worker);
-                }
-            }
-            worker_message::Message::Started(started) => {
-                if self.has(&worker, LeaseId(started.lease)) {
-                    self.step(Event::Started(LeaseId(started.lease)));
-                }
-            }
-            worker_message::Message::Output(chunk) => {
-                if self.has(&worker, LeaseId(chunk.lease)) {
-                    self.logs.of(chunk.lease).push(chunk.stream(), chunk.offset, chunk.data);
-                }
-            }
-            worker_message::Message::Finished(finished) => self.lease_finished(worker, finished),
-            worker_message::Message::Goodbye(_) => {
-                tracing::info!(worker = worker.0, "worker is leaving");
-                self.memory.still_here([worker.0.as_str()].into_iter());
-                self.stopping.remove(&worker);
-                self.links.remove(&worker);
-                self.step(Event::WorkerGone(worker));
-                self.joined.send_modify(|count| *count += 1);
-            }
-        }
-    }
-
-    fn lease_finished(&mut self, worker: WorkerId, finished: v1::LeaseFinished) {
-        let lease = LeaseId(finished.lease);
-        if !self.has(&worker, lease) {
-            // Nobody waits for it. A worker keeps a result until it is acknowledged.
-            if !self.leases.contains_key(&lease) {
-                self.acknowledge(&worker, lease);
-            }
-            return;
-        }
-        let fault = match finished.outcome {
-            Some(v1::lease_finished::Outcome::Response(response)) => {
-                return self.store_result(worker, lease, response);
-            }
-            Some(v1::lease_finished::Outcome::WorkerFault(fault)) => fault,
-            None => "the worker reported no outcome".to_owned(),
-        };
-        tracing::warn!(worker = worker.0, lease = lease.0, fault, "worker could not run a lease");
-        self.live.finish(lease.0);
-        self.step(Event::Finished { worker: worker.clone(), lease, outcome: Outcome::WorkerFault(fault) });
-        self.acknowledge(&worker, lease);
-    }
-
-    fn acknowledge(&mut self, worker: &WorkerId, lease: LeaseId) {
-        self.tell(worker, coordinator_message::Message::FinishedAck(v1::FinishedAck { lease: lease.0 }));
-    }
-
-    /// Whether this worker holds that lease.
-    fn has(&self, worker: &WorkerId, lease: LeaseId) -> bool {
-        let has = self.leases.get(&lease).is_some_and(|leased| leased.worker == *worker);
-        if !has {
-            tracing::warn!(
-                worker = worker.0,
-                lease = lease.0,
-                "ignored a worker's message about a lease that it does not hold"
-            );
-        }
-        has
-    }
-
-    /// Records that a worker holds this lease.
-    fn lease_begins(&mut self, lease: LeaseId, grant: Grant) {
-        self.logs.of(lease.0).belong_to(grant.tenant());
-        let leased =
-            Leased { worker: WorkerId(grant.worker.clone()), instance: grant.instance.clone(), action: grant.action };
-        self.leases.insert(lease, leased);
-        self.live.begin(lease.0);
-    }
-
-    /// Stores a success in the action cache, then continues with [`Message::Stored`].
-    fn store_result(&mut self, worker: WorkerId, lease: LeaseId, mut response: reapi::ExecuteResponse) {
-        if let Some(metadata) = response.result.as_mut().and_then(|result| result.execution_metadata.as_mut()) {
-            metadata.worker.clone_from(&worker.0);
-        }
-        let stored =
-            |response| Message::Stored { worker: worker.0.clone(), lease: lease.0, response: Box::new(response) };
-        let (Some(leased), true, false) =
-            (self.leases.get(&lease).cloned(), is_success(&response), self.finished.contains_key(&lease))
-        else {
-            return self.handle(stored(response));
-        };
-        let known = self.actions.get(&key_of(&leased.instance, &leased.action)).map(|action| action.prepared.clone());
-        let message = stored(response.clone());
-        let (tenant, instance) = scope::split(&leased.instance);
-        // A worker may bring a lease of a tenant that is not known here.
-        let Some(Scope { stores, preparer }) = self.scopes.of(tenant) else { return self.handle(message) };
-        let (instance, messages) = (instance.to_owned(), self.messages.clone());
-        tokio::spawn(async move {
-            let cacheable = match known {
-                Some(prepared) => !prepared.action.do_not_cache,
-                // A worker brought the lease. An earlier coordinator may have finished it: a result that exists already
-                // stands.
-                None => {
-                    let has_result =
-                        stores.actions.get(&instance, &leased.action).await.is_ok_and(|found| found.is_some());
-                    let loaded = preparer.load(&leased.action).await;
-                    !has_result && loaded.is_ok_and(|(action, _)| !action.do_not_cache)
-                }
-            };
-            if let (true, Some(result)) = (cacheable, response.result)
-                && let Err(error) = stores.actions.put(&instance, &leased.action, result).await
-            {
-                tracing::error!(%error, action = %leased.action, "cannot write to the action cache; the result is not reused");
-            }
-            let _ = messages.send(message);
-        });
-    }
-
     fn leave(&mut self, waiter: WaiterId) {
         let Some(key) = self.waiters.remove(&waiter) else { return };
         self.step(Event::Leave(waiter));
@@ -568,26 +374,6 @@ fn remembered(worker: &v1::Worker, life_ms: Millis) -> (WorkerOffer, Millis) {
         running: Vec::new(),
     };
     (offer, life_ms.saturating_sub(Memory::age_ms(worker)))
-}
-
-impl Link {
-    fn as_worker(&self, name: &WorkerId, draining: bool) -> v1::Worker {
-        v1::Worker {
-            worker: name.0.clone(),
-            environment: Some(self.environment.clone()),
-            capacity: Some(self.capacity),
-            draining,
-            last_seen: Some(self.last_seen),
-            version: self.version.clone(),
-            tenants: self.tenants.clone(),
-            ..Default::default()
-        }
-    }
-}
-
-fn is_success(response: &reapi::ExecuteResponse) -> bool {
-    response.status.as_ref().is_none_or(|status| status.code == 0)
-        && response.result.as_ref().is_some_and(|result| result.exit_code == 0)
 }
 
 async fn until(deadline: Option<Instant>) {

@@ -1,0 +1,101 @@
+//! Leases that workers hold, and the results that they bring.
+
+use kiln_proto::v1::coordinator_message;
+use kiln_proto::{reapi, scope, v1};
+use kiln_scheduler::{Event, LeaseId, Outcome, WorkerId};
+
+use super::super::leases::Grant;
+use super::super::scopes::Scope;
+use super::{Leased, Message, Owner, key_of};
+
+impl Owner {
+    pub(super) fn lease_finished(&mut self, worker: WorkerId, finished: v1::LeaseFinished) {
+        let lease = LeaseId(finished.lease);
+        if !self.has(&worker, lease) {
+            // Nobody waits for it. A worker keeps a result until it is acknowledged.
+            if !self.leases.contains_key(&lease) {
+                self.acknowledge(&worker, lease);
+            }
+            return;
+        }
+        let fault = match finished.outcome {
+            Some(v1::lease_finished::Outcome::Response(response)) => {
+                return self.store_result(worker, lease, response);
+            }
+            Some(v1::lease_finished::Outcome::WorkerFault(fault)) => fault,
+            None => "the worker reported no outcome".to_owned(),
+        };
+        tracing::warn!(worker = worker.0, lease = lease.0, fault, "worker could not run a lease");
+        self.live.finish(lease.0);
+        self.step(Event::Finished { worker: worker.clone(), lease, outcome: Outcome::WorkerFault(fault) });
+        self.acknowledge(&worker, lease);
+    }
+
+    pub(super) fn acknowledge(&mut self, worker: &WorkerId, lease: LeaseId) {
+        self.tell(worker, coordinator_message::Message::FinishedAck(v1::FinishedAck { lease: lease.0 }));
+    }
+
+    /// Whether this worker holds that lease.
+    pub(super) fn has(&self, worker: &WorkerId, lease: LeaseId) -> bool {
+        let has = self.leases.get(&lease).is_some_and(|leased| leased.worker == *worker);
+        if !has {
+            tracing::warn!(
+                worker = worker.0,
+                lease = lease.0,
+                "ignored a worker's message about a lease that it does not hold"
+            );
+        }
+        has
+    }
+
+    /// Records that a worker holds this lease.
+    pub(super) fn lease_begins(&mut self, lease: LeaseId, grant: Grant) {
+        self.logs.of(lease.0).belong_to(grant.tenant());
+        let leased =
+            Leased { worker: WorkerId(grant.worker.clone()), instance: grant.instance.clone(), action: grant.action };
+        self.leases.insert(lease, leased);
+        self.live.begin(lease.0);
+    }
+
+    /// Stores a success in the action cache, then continues with [`Message::Stored`].
+    pub(super) fn store_result(&mut self, worker: WorkerId, lease: LeaseId, mut response: reapi::ExecuteResponse) {
+        if let Some(metadata) = response.result.as_mut().and_then(|result| result.execution_metadata.as_mut()) {
+            metadata.worker.clone_from(&worker.0);
+        }
+        let stored =
+            |response| Message::Stored { worker: worker.0.clone(), lease: lease.0, response: Box::new(response) };
+        let (Some(leased), true) = (self.leases.get(&lease).cloned(), is_success(&response)) else {
+            return self.handle(stored(response));
+        };
+        let known = self.actions.get(&key_of(&leased.instance, &leased.action)).map(|action| action.prepared.clone());
+        let message = stored(response.clone());
+        let (tenant, instance) = scope::split(&leased.instance);
+        // A worker may bring a lease of a tenant that is not known here.
+        let Some(Scope { stores, preparer }) = self.scopes.of(tenant) else { return self.handle(message) };
+        let (instance, messages) = (instance.to_owned(), self.messages.clone());
+        tokio::spawn(async move {
+            let cacheable = match known {
+                Some(prepared) => !prepared.action.do_not_cache,
+                // A worker brought the lease. An earlier coordinator may have finished it: a result that exists already
+                // stands.
+                None => {
+                    let has_result =
+                        stores.actions.get(&instance, &leased.action).await.is_ok_and(|found| found.is_some());
+                    let loaded = preparer.load(&leased.action).await;
+                    !has_result && loaded.is_ok_and(|(action, _)| !action.do_not_cache)
+                }
+            };
+            if let (true, Some(result)) = (cacheable, response.result)
+                && let Err(error) = stores.actions.put(&instance, &leased.action, result).await
+            {
+                tracing::error!(%error, action = %leased.action, "cannot write to the action cache; the result is not reused");
+            }
+            let _ = messages.send(message);
+        });
+    }
+}
+
+pub(super) fn is_success(response: &reapi::ExecuteResponse) -> bool {
+    response.status.as_ref().is_none_or(|status| status.code == 0)
+        && response.result.as_ref().is_some_and(|result| result.exit_code == 0)
+}
