@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod faults;
+mod power;
 #[path = "../support/mod.rs"]
 mod support;
 
