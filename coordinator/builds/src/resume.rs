@@ -10,8 +10,11 @@ use super::{Active, Builds, Unfinished, named_user, records, run};
 impl Builds {
     /// Goes on with the builds that have not ended.
     pub(super) async fn resume_all(&self) -> Result<(), records::Error> {
-        for (build, request) in self.shared.records.unfinished().await? {
-            let events = self.shared.records.resume_events(&build.id).await?;
+        let unfinished = self.shared.records.unfinished().await?;
+        // Side by side, so that they share a commit.
+        let events = unfinished.iter().map(|(build, _)| self.shared.records.resume_events(&build.id));
+        let events = futures::future::try_join_all(events).await?;
+        for ((build, request), events) in unfinished.into_iter().zip(events) {
             // Before anybody can ask for it: whoever does finds it under way.
             let place = self.shared.places.clone().try_acquire_owned().ok();
             let active = self.activate(build, events, Secrets::default(), place);

@@ -36,7 +36,15 @@ impl Journal {
     pub fn over(engine: Arc<dyn Engine>, fsync: Fsync) -> Self {
         let (queue, queued, waiting) = Queue::new();
         let (ends, ended) = watch::channel(());
-        tokio::spawn(writer::run(engine.clone(), fsync, (queued, ends), waiting));
+        let writing = tokio::spawn(writer::run(engine.clone(), fsync, (queued, ends), waiting));
+        tokio::spawn(async move {
+            if writing.await.is_err_and(|error| error.is_panic()) {
+                tracing::error!(
+                    "the journal's writer panicked; the coordinator exits, and the next one resumes its builds"
+                );
+                std::process::abort();
+            }
+        });
         Self { engine, queue, ended }
     }
 

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kiln_journal::{Fsync, Journal};
+use kiln_journal::{Batch, Durability, Fsync, Journal};
 
 const EVENTS: usize = 50_000;
 
@@ -40,6 +40,22 @@ async fn journal(directory: &std::path::Path, event: &[u8], fsync: Fsync) -> (Du
     let appended = began.elapsed();
     journal.settle().await.unwrap();
     (appended, began.elapsed())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn commits_one_by_one() {
+    const COMMITS: u32 = 500;
+    let directory = tempfile::tempdir_in(".").unwrap();
+    let journal = Journal::open(&directory.path().join("journal.redb"), Fsync::default()).unwrap();
+    for durability in [Durability::Relaxed, Durability::Durable] {
+        let began = Instant::now();
+        for number in 0..COMMITS {
+            let batch = Batch::default().put("records", number.to_string(), vec![0; 200]);
+            journal.commit(batch, durability).await.unwrap();
+        }
+        println!("{durability:?}: {:?} a commit", began.elapsed() / COMMITS);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
