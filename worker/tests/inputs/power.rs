@@ -58,10 +58,10 @@ fn garble(path: &Path, rng: &mut SmallRng) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_input_is_used_that_a_power_cut_damaged(seed in any::<u64>(), cuts in 1..4_usize) {
+    fn no_input_is_used_that_a_power_cut_damaged(seed in any::<u64>(), cuts in 1..3_usize) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
             let ((cas, client), dir) = (Cas::start().await, tempfile::tempdir().unwrap());
@@ -72,9 +72,9 @@ proptest! {
                 .map(|edited| cas.tree(&wide(&cas, 2, 80, edited)))
                 .collect();
             let elsewhere = tempfile::tempdir().unwrap();
-            let mut expected: Vec<Seen> = Vec::new();
+            let (whole, mut expected) = (open(elsewhere.path()), Vec::<Seen>::new());
             for root in &trees {
-                expected.push(seen(&open(elsewhere.path()).fetch(&client, root).await.unwrap()));
+                expected.push(seen(&whole.fetch(&client, root).await.unwrap()));
             }
             for _ in 0..=cuts {
                 let inputs = open(dir.path());
