@@ -17,7 +17,7 @@ const CHANGE_BYTES: usize = 128;
 pub enum Durability {
     /// Readers see it. It is synced as the policy says.
     Relaxed,
-    /// It is on the disk, unless the policy is [`Fsync::Never`].
+    /// It is on the disk, unless the policy is [`Fsync::Never`](crate::Fsync::Never).
     Durable,
 }
 

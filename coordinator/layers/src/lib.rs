@@ -76,6 +76,9 @@ pub trait LayerStore: Send + Sync + Debug {
     /// Takes records away, whoever's they are.
     async fn remove(&self, instance: &str, keys: &[String]) -> Result<(), Error>;
 
+    /// Waits until all that was written so far is on the disk.
+    async fn settle(&self) -> Result<(), Error>;
+
     /// What stands in the way of a change that all coordinators are to see; none where nothing does.
     fn hindrance(&self) -> Option<String> {
         None
@@ -162,12 +165,15 @@ impl Layers {
         Ok(known.iter().any(|known| known.all().users.values().any(|counts| counts.hits > 0)))
     }
 
-    /// Waits, but not for ever, until all that was told so far is written down.
+    /// Waits, but not for ever, until all that was told so far is on the disk: what a caller is shown after this outlives the coordinator.
     pub async fn settle(&self) {
         let settled = async {
             let (sender, receiver) = oneshot::channel();
             if self.messages.send(Message::Settle(sender)).await.is_ok() {
                 let _ = receiver.await;
+            }
+            if let Err(error) = self.shared.records.settle().await {
+                tracing::warn!(%error, "what `kiln cache` shows may be lost if the coordinator is killed now");
             }
         };
         if tokio::time::timeout(SETTLE_TIMEOUT, settled).await.is_err() {

@@ -142,6 +142,10 @@ pub(super) type Change = (String, Option<Vec<u8>>);
 
 #[async_trait]
 impl LayerStore for OwnLayers {
+    async fn settle(&self) -> Result<(), Error> {
+        Ok(self.journal.settle().await?)
+    }
+
     async fn get(&self, instance: &str, keys: &[String]) -> Result<Vec<Known>, Error> {
         let rows = keys.iter().map(|key| row(instance, key)).collect();
         let found = self.journal.get_many(RECORDS, rows).await?;

@@ -148,6 +148,10 @@ fn alone<T: Default>(found: Result<T, Error>) -> T {
 
 #[async_trait]
 impl LayerStore for SharedLayers {
+    async fn settle(&self) -> Result<(), Error> {
+        self.own.settle().await
+    }
+
     async fn get(&self, instance: &str, keys: &[String]) -> Result<Vec<Known>, Error> {
         let mut known = self.own.get(instance, keys).await?;
         for (known, mut parts) in known.iter_mut().zip(alone(self.there(instance, keys).await)) {

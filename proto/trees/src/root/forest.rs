@@ -13,7 +13,7 @@ use crate::shape::MAX_DEPTH;
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Error {
-    /// Directories that must be read first; see [`read`](super::read).
+    /// Directories that must be read first; see [`read`](super::read()).
     #[error("{} directories are not in memory", .0.len())]
     Unread(Vec<Digest>),
     #[error("directory `{0}` has whiteouts: it belongs to a layer, and a root is expected")]

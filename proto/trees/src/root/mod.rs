@@ -6,7 +6,7 @@
 //! `FindMissingBlobs` and `GetTree` work on them; [`encode`](mod@self) names the properties. Times are no part of them: they lie
 //! beside the tree, in [`Times`], so that equal files give equal digests whenever they were written.
 //!
-//! Invariant: a directory has one encoding, and [`Directory::decode`] accepts no other.
+//! Invariant: a directory has one encoding, and [`decode`](crate::walk::Directory::decode) accepts no other.
 
 mod apply;
 mod attributes;

@@ -87,7 +87,10 @@ proptest! {
     }
 }
 
-fn archive(entries: &[(&str, ::tar::EntryType, &str)]) -> Vec<u8> {
+/// A path, its kind, and its target.
+type Given<'a> = (&'a str, ::tar::EntryType, &'a str);
+
+fn archive(entries: &[Given<'_>]) -> Vec<u8> {
     let mut builder = ::tar::Builder::new(Vec::new());
     for (path, kind, target) in entries {
         let mut header = ::tar::Header::new_gnu();
@@ -149,7 +152,7 @@ fn an_archive_is_read_as_it_is_unpacked() {
 #[test]
 fn an_archive_that_leads_elsewhere_is_refused_in_words() {
     use ::tar::EntryType::{GNUSparse, Link, Regular, Symlink};
-    let cases: [(&[(&str, ::tar::EntryType, &str)], &str); 6] = [
+    let cases: [(&[Given<'_>], &str); 6] = [
         (&[("../out", Regular, "")], "invalid name `..`"),
         (&[("a", Symlink, "/etc"), ("a/passwd", Regular, "")], "below `a`, which is not a directory"),
         (&[("a", Link, "../../etc/passwd")], "invalid name `..`"),

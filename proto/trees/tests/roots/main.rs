@@ -171,7 +171,8 @@ fn no_directory_has_two_forms() {
     let data = forest.take_made().into_iter().find(|encoded| encoded.digest == root).unwrap().data;
     let message = reapi::Directory::decode(&*data).unwrap();
     let property = |name: &str, value: &str| reapi::NodeProperty { name: name.into(), value: value.into() };
-    let changed: Vec<(&str, Box<dyn Fn(&mut reapi::Directory)>)> = vec![
+    type Change<'a> = Box<dyn Fn(&mut reapi::Directory) + 'a>;
+    let changed: Vec<(&str, Change<'_>)> = vec![
         ("unsorted", Box::new(|message| message.files.reverse())),
         ("twice", Box::new(|message| message.files.push(message.files[0].clone()))),
         ("without attributes", Box::new(|message| message.node_properties = None)),

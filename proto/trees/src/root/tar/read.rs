@@ -337,9 +337,12 @@ impl About {
     }
 }
 
+/// The key and the value of a PAX record.
+type Record<'a> = (&'a str, &'a [u8]);
+
 /// The first of some PAX records, as key and value, and what follows it: `LENGTH KEY=VALUE`, a line feed. The value is any bytes, line
 /// feeds among them, so that only the length tells where it ends.
-fn record(data: &[u8]) -> Option<((&str, &[u8]), &[u8])> {
+fn record(data: &[u8]) -> Option<(Record<'_>, &[u8])> {
     let space = data.iter().position(|byte| *byte == b' ')?;
     let length: usize = std::str::from_utf8(&data[..space]).ok()?.parse().ok()?;
     let (record, after) = data.split_at_checked(length)?;
