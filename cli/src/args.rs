@@ -63,15 +63,15 @@ pub enum Command {
     /// List builds.
     Builds(List),
     /// Cancel a build, or all builds of one user.
+    #[command(group = clap::ArgGroup::new("which").required(true).args(["build", "user", "request_id"]))]
     Cancel {
         /// The build: its id, an unambiguous prefix of it, or `latest`.
-        #[arg(required_unless_present_any = ["user", "request_id"])]
         build: Option<String>,
         /// Cancel all running builds of this user.
-        #[arg(long, value_name = "NAME", conflicts_with_all = ["build", "request_id"])]
+        #[arg(long, value_name = "NAME")]
         user: Option<String>,
         /// Cancel the build that was started with `kiln build --request-id ID`.
-        #[arg(long, value_name = "ID", conflicts_with = "build")]
+        #[arg(long, value_name = "ID")]
         request_id: Option<String>,
     },
     /// List the farm's workers.
