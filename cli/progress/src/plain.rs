@@ -149,3 +149,21 @@ pub(super) fn finished_words(finished: &kiln_proto::v1::StepFinished) -> String 
     }
     format!("FAILED after {time} (exit code {})", finished.exit_code)
 }
+
+#[cfg(test)]
+mod tests {
+    use kiln_proto::v1::BuildStarted;
+
+    use super::started_words;
+
+    /// `deploy/ci` reads the build's id from this line.
+    #[test]
+    fn the_first_line_names_the_build_and_whether_it_was_resumed() {
+        let started = |resumed| {
+            let (build, project, version) = ("01a2".to_owned(), "shop".to_owned(), "1.0".to_owned());
+            started_words(&BuildStarted { build, project, version, resumed, ..BuildStarted::default() })
+        };
+        assert_eq!(started(false), "build 01a2 started: shop 1.0, 0 steps");
+        assert_eq!(started(true), "build 01a2 resumed: shop 1.0, 0 steps");
+    }
+}

@@ -441,6 +441,20 @@ fn the_job_for_gitlab_has_the_keys_that_gitlab_knows() {
 }
 
 #[test]
+fn the_builds_id_is_read_from_its_first_line_whether_it_was_started_or_resumed() {
+    for file in ["gitlab/kiln.gitlab-ci.yml", "github/action.yml"] {
+        let text = std::fs::read_to_string(place().join(file)).unwrap();
+        let script = text.split("sed -n '").map(|rest| rest.split('\'').next().unwrap());
+        let script = script.skip(1).find(|script| script.starts_with("s/^build ")).expect("the script reads the id");
+        for word in ["started", "resumed"] {
+            let line = format!("printf 'build 01a2 {word}: shop 1.0, 2 steps\nbuild 01a2: success\n' | sed -n \"$0\"");
+            let found = real::output("sh", &["-c", &line, script], &place());
+            assert_eq!(found.trim(), "01a2", "{file}: {word}");
+        }
+    }
+}
+
+#[test]
 fn the_release_checklist_takes_both_definitions_for_builds_by_kiln() {
     for (file, to) in
         [("github/kiln.yml", ".github/workflows/kiln.yml"), ("gitlab/kiln.gitlab-ci.yml", ".gitlab-ci.yml")]
