@@ -33,7 +33,7 @@ kind = "archive"
         build.until("the step runs elsewhere", |event| event["type"] == "step_started" && event["step"] == "second");
     assert_eq!(again["worker"], other);
     farm.restart_coordinator();
-    let resumed = build.until("the build is taken up", |event| event["type"] == "build_started");
+    let resumed = build.until("the build is resumed", |event| event["type"] == "build_started");
     assert_eq!(resumed["resumed"], true);
     let built = build.end().well();
     let first: Vec<Value> =
@@ -61,7 +61,7 @@ fn a_worker_keeps_what_it_runs_while_the_coordinator_is_away() {
     assert!(log.ends_with("ends\n") && !log.contains("omitted"), "{log}");
     let joined = farm.log("coordinator");
     assert!(joined.contains("running") && joined.matches("worker joined").count() == 2, "{joined}");
-    assert!(!joined.contains("action runs again"), "the run that was under way is taken up: {joined}");
+    assert!(!joined.contains("action runs again"), "the run that was under way is re-adopted: {joined}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use kiln_proto::secret;
 use kiln_proto::v1::Secret;
 use tokio::sync::watch;
 
-/// How long a step of a build that was taken up again waits for its secrets.
+/// How long a step of a resumed build waits for its secrets.
 const RESUBMIT_WINDOW: Duration = Duration::from_secs(60);
 /// Most secrets of one build.
 const MAX_SECRETS: usize = 100;

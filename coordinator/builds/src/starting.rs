@@ -26,7 +26,7 @@ pub(super) struct Planned {
     pub(super) plan: Plan,
 }
 
-/// The span of all that is done for a build. One that is taken up again stays in its trace.
+/// The span of a build's work. A resumed build stays in its trace.
 fn span(build: &Build, resumed: bool) -> tracing::Span {
     let (id, project) = (build.id.as_str(), build.project.as_str());
     let span = tracing::info_span!(parent: None, "build", build = id, project, resumed, status = Empty);

@@ -134,7 +134,11 @@ async fn an_import_that_was_interrupted_is_repeated() {
     assert_eq!(records.builds(10).await.unwrap().len(), 2);
     assert_eq!(records.events("0001", 0).await.unwrap().len(), 3);
     assert_eq!(records.artifacts("", 10).await.unwrap().len(), 2);
+    assert!(!old.exists() && !old.with_extension("imported").exists());
     std::fs::create_dir_all(&old).unwrap();
+    std::fs::write(old.join("notes"), "of somebody").unwrap();
+    records.import(&old).await.unwrap();
+    assert!(old.join("notes").exists(), "a directory without an index is not one of builds");
     std::fs::write(old.join("index.redb"), "notes of somebody").unwrap();
     let refused = records.import(&old).await.unwrap_err().to_string();
     assert!(refused.contains("cannot import the builds of an earlier version"), "{refused}");

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use kiln_journal::{Batch, Durability, Range};
 use kiln_proto::v1::{Build, SubmitRequest, event};
 use prost::Message;
 
 use super::{BUILDS, Error, EventLog, REQUEST_IDS, REQUESTS, Records, SUBMISSIONS, decoded, encoded};
 
-/// How often the end of a build is tried to be recorded.
-const ATTEMPTS: u32 = 8;
-/// The pause after the first attempt; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// Pauses between attempts to record the end of a build: eight attempts in half a minute.
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(250))
+    .with_max_delay(Duration::from_secs(16))
+    .with_max_times(7);
 
 impl Records {
     /// Records a build with the request that it was submitted with. When this returns, both survive a power cut.
@@ -31,13 +33,9 @@ impl Records {
     /// Records the end of a build together with its last event. A journal that cannot be written, such as on a full disk, is tried again
     /// for half a minute.
     pub(crate) async fn finish(&self, build: &Build, events: &EventLog, last: event::Event) -> Result<(), Error> {
-        let mut pause = FIRST_PAUSE;
-        for _ in 1..ATTEMPTS {
+        for pause in PAUSES.build() {
             match self.try_finish(build, events, last.clone()).await {
-                Err(kiln_journal::Error::Engine { .. }) => {
-                    tokio::time::sleep(pause).await;
-                    pause *= 2;
-                }
+                Err(kiln_journal::Error::Engine { .. }) => tokio::time::sleep(pause).await,
                 ended => return Ok(ended?),
             }
         }

@@ -1,8 +1,8 @@
 //! Takes over what earlier versions kept in three places: an index (`index.redb`), a file of events for each build (`events/ID`), and a
 //! file with the request of each build that has not ended (`events/ID.request`).
 //!
-//! Invariant: the old files are removed only when all of them is on the disk in the journal. Importing is repeated after a crash: it puts
-//! the same records in the same places.
+//! Invariant: nothing is removed that was not imported. The directory gets another name when all of it is on the disk in the journal, and
+//! only a directory of that name is removed. Importing is repeated after a crash: it puts the same records in the same places.
 
 use std::fs;
 use std::io::{self, Read};
@@ -39,8 +39,10 @@ impl Records {
     /// # Errors
     /// If they cannot be read, or the journal cannot be written. Nothing of them is removed then.
     pub async fn import(&self, directory: &Path) -> Result<(), Error> {
-        let index = directory.join("index.redb");
-        if index.exists() {
+        let imported = directory.with_extension("imported");
+        // An earlier start ended before it was done.
+        remove(&imported);
+        if directory.join("index.redb").exists() {
             let failed = |source: Failed| Error::Import { path: directory.to_owned(), source };
             let (sender, mut batches) = mpsc::channel(2);
             let from = directory.to_owned();
@@ -51,17 +53,21 @@ impl Records {
             let builds = reading.await.map_err(|error| failed(error.into()))?.map_err(failed)?;
             self.journal.settle().await?;
             // From here on nothing is imported again.
-            fs::remove_file(&index).map_err(|error| failed(error.into()))?;
+            fs::rename(directory, &imported).map_err(|error| failed(error.into()))?;
             tracing::info!(builds, directory = %directory.display(), "imported the builds of an earlier version");
-        }
-        // What is left was imported, or belongs to no build.
-        match fs::remove_dir_all(directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(%error, directory = %directory.display(), "cannot remove what was imported; remove it by hand");
-            }
-            _ => {}
+            remove(&imported);
         }
         Ok(())
+    }
+}
+
+/// Removes a directory that was imported, if there is one.
+fn remove(imported: &Path) {
+    match fs::remove_dir_all(imported) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, directory = %imported.display(), "cannot remove what was imported; remove it by hand");
+        }
+        _ => {}
     }
 }
 

@@ -30,7 +30,7 @@ impl Default for Keep {
     }
 }
 
-/// Bounds on builds that are none.
+/// Text that does not say which builds to keep.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid bound `{0}`: expected a number of builds, an age, or both, such as `1000`, `30d` or `1000,30d`")]
 pub struct InvalidKeep(String);
