@@ -1,6 +1,6 @@
 //! Determines how an artifact is started, to tell the user how to run it. Pure.
 
-use kiln_trees::tree::{Entry, Tree};
+use kiln_trees::tree::{self, Entry, Tree};
 
 use kiln_store::trees::flatten;
 
@@ -86,21 +86,7 @@ fn is_installed(path: &str) -> bool {
 
 /// A link's target relative to the root of the tree; `None` if it leaves it.
 fn beside(path: &str, target: &str) -> Option<String> {
-    let mut parts: Vec<&str> = path.split('/').collect();
-    parts.pop();
-    if target.starts_with('/') {
-        return None;
-    }
-    for part in target.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop()?;
-            }
-            part => parts.push(part),
-        }
-    }
-    Some(parts.join("/"))
+    tree::resolve(path.rsplit_once('/').map_or("", |(parent, _)| parent), target)
 }
 
 #[cfg(test)]
