@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod real;
-
 use std::process::Command;
 
-use real::arm64::{self, Host};
-use real::{Built, Farm, Ran, cannot_run, example, project, until};
+use kiln_harness::arm64::{self, Host};
+use kiln_harness::{Built, Farm, Ran, cannot_run, example, project, until};
 
 const BOTH: [&str; 2] = ["--platform", "linux/amd64,linux/arm64"];
 
@@ -112,7 +110,7 @@ fn an_emulated_worker_is_used_only_where_that_is_allowed_and_the_result_says_so(
 fn a_platform_that_nobody_has_does_not_hide_the_others_result() {
     let farm = Farm::shared();
     let dir = project(&[("kiln.toml", REVERSE)]);
-    real::copy(example("c-make").path(), dir.path());
+    kiln_harness::copy(example("c-make").path(), dir.path());
     let built = farm.build(dir.path(), &BOTH);
     assert_eq!(built.0.code, 3);
     let words = built.message();

@@ -3,12 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod real;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use real::{Farm, Ran, cannot_run, write};
+use kiln_harness::{Farm, Ran, cannot_run, write};
 
 const RULES_CC: &str = "/usr/share/bazel/rules/cc";
 const SKYLIB: &str = "/usr/share/bazel/tools/skylib";
@@ -157,7 +155,7 @@ impl Built {
 
 /// Debian's rules for C++ are newer than its Bazel: a copy of them replaces what the older one lacks.
 fn rules_cc(to: &Path) {
-    real::copy(Path::new(RULES_CC), to);
+    kiln_harness::copy(Path::new(RULES_CC), to);
     for name in ["cc_flags_supplier.bzl", "compiler_flag.bzl"] {
         let path = to.join("cc/private/rules_impl").join(name);
         let text = std::fs::read_to_string(&path).unwrap();
@@ -181,7 +179,7 @@ fn bazel_builds_and_tests_on_the_farm_and_from_an_emptied_output_base_everything
     let (actions, hits) = first.remote();
     assert!(actions >= 9 && hits == 0, "expected nine actions or more on the farm and no hit:\n{}", first.0.err);
     assert!(first.0.out.contains("PASSED"), "expected the test to pass on the farm: {}", first.0.out);
-    assert_eq!(real::output(bazel.output("hello"), &[], bazel.dir.path()), "hello farm 42\n");
+    assert_eq!(kiln_harness::output(bazel.output("hello"), &[], bazel.dir.path()), "hello farm 42\n");
     assert_eq!(std::fs::read_to_string(bazel.output("sums.txt")).unwrap().len(), 64 + "  -\n".len());
 
     // Again from an empty output base.
@@ -189,7 +187,7 @@ fn bazel_builds_and_tests_on_the_farm_and_from_an_emptied_output_base_everything
     let again = bazel.run(&farm, "test", &["//...", instance]).well();
     assert_eq!(again.remote(), (0, actions), "expected each of {actions} actions to be a hit:\n{}", again.0.err);
     assert!(again.0.out.contains("(cached) PASSED"), "expected the test's result to be a hit: {}", again.0.out);
-    assert_eq!(real::output(bazel.output("hello"), &[], bazel.dir.path()), "hello farm 42\n");
+    assert_eq!(kiln_harness::output(bazel.output("hello"), &[], bazel.dir.path()), "hello farm 42\n");
 
     // Without downloads: intermediate and final outputs stay on the farm.
     bazel.empty();
@@ -208,7 +206,7 @@ fn bazel_builds_and_tests_on_the_farm_and_from_an_emptied_output_base_everything
     let toplevel = [&toplevel[..], &FOREIGN].concat();
     let changed = bazel.run(&farm, "build", &toplevel).well();
     assert_eq!(changed.processes("remote"), 2, "expected to compile and to link:\n{}", changed.0.err);
-    assert_eq!(real::output(bazel.output("hello"), &[], bazel.dir.path()), "hello kiln 42\n");
+    assert_eq!(kiln_harness::output(bazel.output("hello"), &[], bazel.dir.path()), "hello kiln 42\n");
 
     // Failures are explained.
     let broken = bazel.run(&farm, "build", &["//:broken", instance]);

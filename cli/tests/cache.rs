@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod real;
-
 use std::path::Path;
 
-use real::{Farm, Ran, project, until, write};
+use kiln_harness::{Farm, Ran, project, until, write};
 use serde_json::Value;
 
 fn config(project: &str, compiler: &str) -> String {

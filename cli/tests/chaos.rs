@@ -8,9 +8,6 @@
 
 #[path = "chaos/leftovers.rs"]
 mod leftovers;
-mod real;
-#[path = "../../coordinator/tests/support/redis.rs"]
-mod redis;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,11 +15,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use kiln_harness::faults::{Clock, Dice, Link, SmallDisk};
+use kiln_harness::proxy::Proxy;
+use kiln_harness::redis::Redis;
+use kiln_harness::{Farm, cannot_run, caretaker, project, until};
 use nix::sys::signal::Signal;
-use real::faults::{Clock, Dice, Link, SmallDisk};
-use real::proxy::Proxy;
-use real::{Farm, cannot_run, caretaker, project, until};
-use redis::Redis;
 
 /// Number of concurrent builds.
 const CLIENTS: usize = 3;
@@ -153,8 +150,8 @@ struct Ends {
     wrong: Vec<String>,
 }
 
-fn check(number: usize, built: &real::Built, dir: &Path, ends: &mut Ends) {
-    let made = || real::find(&dir.join("kiln-out"), "made").and_then(|path| std::fs::read_to_string(path).ok());
+fn check(number: usize, built: &kiln_harness::Built, dir: &Path, ends: &mut Ends) {
+    let made = || kiln_harness::find(&dir.join("kiln-out"), "made").and_then(|path| std::fs::read_to_string(path).ok());
     match built.0.code {
         0 if made().is_some_and(|made| made == expected(number)) => ends.well.push(number),
         0 => ends.wrong.push(format!("build {number} has another artifact: {}", built.0.out)),
@@ -169,7 +166,7 @@ fn chaos(builds: usize) {
     if !nix::unistd::geteuid().is_root() {
         return cannot_run("links and disks are made by root");
     }
-    if !redis::is_installed() || !Clock::is_installed() {
+    if !kiln_harness::redis::is_installed() || !Clock::is_installed() {
         return cannot_run("redis-server and libfaketime must be installed");
     }
     let fresh = || std::process::id().into();
@@ -184,7 +181,7 @@ fn chaos(builds: usize) {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kiln"));
         command.args(["build", "--progress", "json"]).current_dir(dir.path()).env("KILN_FARM", &url);
         command.env("XDG_CACHE_HOME", &cache).env("USER", "tester");
-        let built = real::Built(real::Ran::from(command));
+        let built = kiln_harness::Built(kiln_harness::Ran::from(command));
         check(number, &built, dir.path(), &mut ends.lock().unwrap());
     };
     let (next, ends, done) = (AtomicUsize::new(0), Mutex::new(Ends::default()), AtomicBool::new(false));
@@ -274,18 +271,18 @@ fn what_is_sent_or_fetched_when_the_connection_breaks_is_sent_or_fetched_all_the
     let through = |arguments: &[&str]| {
         let mut command = farm.command(arguments);
         command.current_dir(dir.path()).env("KILN_FARM", &way.url);
-        real::Ran::from(command)
+        kiln_harness::Ran::from(command)
     };
     way.break_after(3 << 20);
-    let built = real::Built(through(&["build", "--progress", "json", "--output", "built"])).well();
+    let built = kiln_harness::Built(through(&["build", "--progress", "json", "--output", "built"])).well();
     assert!(!way.is_to_break(), "expected the sources to be broken off");
-    let made = real::find(&dir.path().join("built"), "out").unwrap();
+    let made = kiln_harness::find(&dir.path().join("built"), "out").unwrap();
     assert!(std::fs::read(made).unwrap() == data, "expected the artifact to be what was sent");
     way.break_after(3 << 20);
     let id = built.of_type("artifact")[0]["id"].as_str().unwrap().to_owned();
     let fetched = through(&["fetch", &id, "--output", "fetched"]);
     assert!(fetched.code == 0 && !way.is_to_break(), "expected it to be fetched after it was broken off: {fetched:?}");
-    let fetched = real::find(&dir.path().join("fetched"), "out").unwrap();
+    let fetched = kiln_harness::find(&dir.path().join("fetched"), "out").unwrap();
     assert!(std::fs::read(fetched).unwrap() == data, "expected the whole artifact");
 }
 

@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod real;
-
-use real::{Farm, project, until};
+use kiln_harness::{Farm, project, until};
 
 const MIB: u64 = 1 << 20;
 const MAX: u64 = 16 * MIB;

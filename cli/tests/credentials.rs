@@ -3,17 +3,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod real;
-#[path = "../../coordinator/images/tests/support/mod.rs"]
-mod registry;
-
 use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use real::guarded::{Guarded, access, certificate};
-use real::{Built, Ran, project};
-use registry::{Registry, Setup, has};
+use kiln_harness::guarded::{Guarded, access, certificate};
+use kiln_harness::registry::{Registry, Setup};
+use kiln_harness::{Built, Ran, has, project};
 
 /// A step that looks for anything it could leak.
 const SPIES: &str = r#"
@@ -122,20 +118,21 @@ fn a_base_is_fetched_with_the_credentials_of_its_tenant_alone() {
     let Some(registry) = Registry::with(&Setup { login: Some(("ann", "secret")), ..Setup::default() }) else { return };
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("image");
-    let layout = real::guarded::well(Ran::from({
+    let layout = kiln_harness::guarded::well(Ran::from({
         let project = project(&[(
             "kiln.toml",
             "name = \"base\"\nversion = \"1\"\n[steps.s]\nrun = \"echo x > out\"\noutputs = [\"out\"]\n[artifacts.base]\n\
              kind = \"image\"\nfrom = \"s\"\nfiles = [\"out\"]\nbase = \"scratch\"\n",
         )]);
-        let mut command = real::Farm::shared().build_command(project.path(), &["--output", image.to_str().unwrap()]);
+        let mut command =
+            kiln_harness::Farm::shared().build_command(project.path(), &["--output", image.to_str().unwrap()]);
         command.current_dir(project.keep());
         command
     }));
     assert!(layout.contains("success"), "{layout}");
     let to = format!("docker://{}/team/base:1", registry.name);
     let from = format!("oci:{}", image.join("base").display());
-    real::output(
+    kiln_harness::output(
         "skopeo",
         &["copy", "--quiet", "--dest-tls-verify=false", "--dest-creds", "ann:secret", &from, &to],
         dir.path(),

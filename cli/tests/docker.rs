@@ -2,29 +2,22 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod real;
-
-#[path = "../../worker/tests/support/engine.rs"]
-mod engine;
-#[path = "../../worker/tests/support/registry.rs"]
-mod registry;
-
 use std::sync::OnceLock;
 
-use engine::{BUSYBOX, Engine, FOREIGN};
+use kiln_harness::engine::{BUSYBOX, Engine, FOREIGN};
+use kiln_harness::guarded::{Guarded, access, certificate};
+use kiln_harness::private_registry::PrivateRegistry;
+use kiln_harness::remote::{Caller, caller_of, code, salt, shell};
+use kiln_harness::{Built, Farm, Ran, project, until, write};
 use kiln_proto::digest::DigestFunction;
 use kiln_proto::reapi;
-use real::guarded::{Guarded, access, certificate};
-use real::remote::{Caller, caller_of, code, salt, shell};
-use real::{Built, Farm, Ran, project, until, write};
-use registry::Registry;
 use tonic::Code;
 
 /// A farm whose workers have Docker, and the registry that they pull from.
 struct Place {
     farm: Farm,
     engine: &'static Engine,
-    registry: Registry,
+    registry: PrivateRegistry,
 }
 
 fn variables<'a>(host: &'a str, config: &'a str) -> [(&'a str, &'a str); 2] {
@@ -33,8 +26,8 @@ fn variables<'a>(host: &'a str, config: &'a str) -> [(&'a str, &'a str); 2] {
 
 impl Place {
     fn start(workers: &[&str]) -> Option<Self> {
-        let engine = engine::shared()?;
-        let registry = Registry::start()?;
+        let engine = kiln_harness::engine::shared()?;
+        let registry = PrivateRegistry::start()?;
         let farm = Farm::start(&[]);
         let place = Self { farm, engine, registry };
         for name in workers {
@@ -92,7 +85,7 @@ fn a_step_runs_in_its_image_and_a_tag_that_moved_is_another_action() {
 #[test]
 fn steps_in_debian_and_steps_on_the_worker_are_one_build() {
     let Some(place) = Place::shared() else { return };
-    let Some(debian) = place.engine.debian(std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))) else { return };
+    let Some(debian) = place.engine.debian() else { return };
     let image = place.registry.push(place.engine, debian, "debian:12");
     let config = format!(
         "name = \"p\"\nversion = \"1\"\n[steps.own]\ninputs = [\"in\"]\nrun = 'tr a-z A-Z < in > upper'\noutputs = [\"upper\"]\n\
@@ -258,7 +251,7 @@ fn a_step_whose_engine_stops_in_mid_build_runs_elsewhere() {
 
 #[test]
 fn docker_is_offered_while_the_engine_answers_and_from_the_time_when_it_first_does() {
-    let (Some(first), Some(next)) = (Engine::start(), engine::shared()) else { return };
+    let (Some(first), Some(next)) = (Engine::start(), kiln_harness::engine::shared()) else { return };
     let farm = Farm::start(&[]);
     // Two engines in turn under one name.
     let socket = farm.dir.path().join("engine.sock");
@@ -304,7 +297,7 @@ fn a_step_in_a_container_has_its_secret_and_the_engine_and_the_output_show_nothi
     let dir = work(&image, &run, "secrets = [\"TOKEN\"]");
     let mut command = place.farm.build_command(dir.path(), &[]);
     command.env("TOKEN", &value).env("KILN_SECRETS", "TOKEN");
-    let mut running = real::Running::start(command);
+    let mut running = kiln_harness::Running::start(command);
     running.until("the step's output", |event| event["text"].as_str().is_some_and(|text| text.contains("has ***.")));
     let containers = place.engine.ok(&["ps", "--quiet"]);
     for container in containers.split_whitespace() {
@@ -322,7 +315,7 @@ fn a_step_in_a_container_has_its_secret_and_the_engine_and_the_output_show_nothi
 
 #[test]
 fn an_image_is_pulled_with_the_credentials_of_its_tenant_and_opened_to_nobody_else_by_a_digest_or_an_id() {
-    let (Some(engine), Some(registry)) = (engine::shared(), Registry::start()) else { return };
+    let (Some(engine), Some(registry)) = (kiln_harness::engine::shared(), PrivateRegistry::start()) else { return };
     // An image that only the registry has, and whose content is in no other image.
     let container = engine.ok(&["create", BUSYBOX, "true"]);
     engine.ok(&["commit", "--change", "ENV FROM_IMAGE=private", &container, "kiln-test/private:1"]);

@@ -2,8 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod real;
-
+use kiln_harness::remote::{caller, caller_with, code, last, response, salt, shell, stage};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::longrunning::operations_client::OperationsClient;
 use kiln_proto::longrunning::{CancelOperationRequest, GetOperationRequest};
@@ -13,7 +12,6 @@ use kiln_proto::transfer::Blob;
 use kiln_proto::{clock, precondition};
 use kiln_trees::tree::{Entry, Tree};
 use prost::Message;
-use real::remote::{caller, caller_with, code, last, response, salt, shell, stage};
 use tonic::Code;
 
 #[tokio::test(flavor = "multi_thread")]

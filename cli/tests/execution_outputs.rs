@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod real;
-
+use kiln_harness::remote::{Caller, caller, code, shell};
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi;
 use prost::Message;
-use real::remote::{Caller, caller, code, shell};
 use reapi::command::OutputDirectoryFormat as Format;
 use tonic::Code;
 

@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod real;
-
+use kiln_harness::remote::{caller, caller_of, code, last, response, shell, stage};
+use kiln_harness::{Farm, until};
 use kiln_proto::digest::DigestFunction;
 use kiln_proto::longrunning::operations_client::OperationsClient;
 use kiln_proto::longrunning::{ListOperationsRequest, Operation, operation};
 use kiln_proto::{clock, precondition, reapi};
-use real::remote::{caller, caller_of, code, last, response, shell, stage};
-use real::{Farm, until};
 use reapi::execution_stage::Value as Stage;
 use tonic::Code;
 
@@ -141,7 +139,7 @@ async fn what_a_worker_finds_missing_is_named_as_well() {
     stream.message().await.unwrap().expect("it waits for a worker");
     let lost = caller.function.digest(b"soon gone\n");
     let blobs = farm.dir.path().join("coordinator/blobs");
-    let file = until("the input's file", || real::find(&blobs, &format!("{}-{}", lost.hex(), lost.size)));
+    let file = until("the input's file", || kiln_harness::find(&blobs, &format!("{}-{}", lost.hex(), lost.size)));
     std::fs::remove_file(file).unwrap();
     farm.start_worker("one");
     let response = response(&last(stream).await);
@@ -154,7 +152,7 @@ async fn more_missing_inputs_than_a_header_holds_are_named_in_the_response() {
     let caller = caller().await;
     let node = |at: u32| reapi::FileNode {
         name: at.to_string(),
-        digest: Some(caller.function.digest(format!("{at} {}", real::remote::salt()).as_bytes()).to_wire()),
+        digest: Some(caller.function.digest(format!("{at} {}", kiln_harness::remote::salt()).as_bytes()).to_wire()),
         ..Default::default()
     };
     let root = reapi::Directory { files: (0..1_000).map(node).collect(), ..Default::default() };

@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod real;
-
+use kiln_harness::guarded::{Guarded, access, certificate, local, refused, token, well};
+use kiln_harness::{Ran, Running, project, until};
 use kiln_proto::channel::{self, Access};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::transfer::{Blob, Client};
-use real::guarded::{Guarded, access, certificate, local, refused, token, well};
-use real::{Ran, Running, project, until};
 
 const PROJECT: &str = r#"
 name = "hello"
@@ -251,7 +249,7 @@ fn as_nobody(socket: &std::path::Path) -> String {
 fn the_farm_inside_a_command_is_its_users_alone() {
     use std::os::unix::fs::PermissionsExt;
     if !nix::unistd::geteuid().is_root() {
-        return real::cannot_run("only root can become another user");
+        return kiln_harness::cannot_run("only root can become another user");
     }
     let (dir, cache) = (project(&[("kiln.toml", WAITS)]), tempfile::tempdir_in("/tmp").unwrap());
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kiln"));
@@ -295,10 +293,10 @@ fn the_farm_inside_a_command_is_its_users_alone() {
 #[test]
 fn a_coordinator_on_loopback_takes_the_calls_of_its_own_user_alone() {
     use std::os::unix::fs::PermissionsExt;
-    let dir = real::caretaker::directory();
+    let dir = kiln_harness::caretaker::directory();
     let state = dir.path().join("state");
     let variables = vec![("XDG_STATE_HOME".to_owned(), state.display().to_string())];
-    let farm = real::Farm::bare(dir, "http", variables.clone(), &[real::ASKS], variables);
+    let farm = kiln_harness::Farm::bare(dir, "http", variables.clone(), &[kiln_harness::ASKS], variables);
     farm.wait_until_up();
     farm.start_worker_in(&farm.url, "one", &[], &[("XDG_STATE_HOME", state.to_str().unwrap())]);
     farm.wait_for_worker("one");
@@ -348,7 +346,7 @@ fn who_did_what_is_written_down_and_who_was_refused() {
     let ann = certificate(&guarded.dir(), "ann", &["--role", "builder", "--tenant", "shop"]);
     let mut command = guarded.as_other(access(&guarded.dir(), Some(&ann)), &["build", "--progress", "json"]);
     command.arg(dir.path()).env("USER", "somebody-else");
-    let built = real::Built(Ran::from(command)).well();
+    let built = kiln_harness::Built(Ran::from(command)).well();
     refused(&guarded.ran(access(&guarded.dir(), Some(&ann)), &["farm", "drain", "one"]), 2, "`farm-admin`");
     refused(&guarded.ran(token(&guarded.dir(), "kiln_guess"), &["builds"]), 2, "unknown token");
     well(guarded.farm.kiln(&["farm", "drain", "one"]));

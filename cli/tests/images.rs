@@ -2,17 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod real;
-#[path = "../../coordinator/images/tests/support/mod.rs"]
-mod registry;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use real::docker::{Docker, python_base};
-use real::{Built, Farm, Ran, output, project, write};
-use registry::{Registry, Setup, has};
+use kiln_harness::bases::debian_layout;
+use kiln_harness::engine::Engine;
+use kiln_harness::registry::{Registry, Setup};
+use kiln_harness::{Built, Farm, Ran, has, output, project, write};
 use serde_json::Value;
 
 /// Dependencies in one step, the project's own program in another.
@@ -124,9 +121,9 @@ fn each_steps_files_are_a_layer_and_a_source_edit_changes_only_its_own() {
 #[test]
 fn the_same_sources_give_the_same_digest_on_another_farm() {
     let one = shop("a\n", "same");
-    real::commit(one.path());
+    kiln_harness::commit(one.path());
     let two = tempfile::tempdir().unwrap();
-    real::copy(one.path(), two.path());
+    kiln_harness::copy(one.path(), two.path());
     Farm::shared().build(one.path(), &[]).well();
     Farm::start(&["other"]).build(two.path(), &[]).well();
     assert_eq!(Layout::of(one.path()).digest, Layout::of(two.path()).digest);
@@ -188,7 +185,7 @@ fn a_push_sends_what_is_missing_and_moves_no_tag_unasked() {
     if has("skopeo") {
         let mut skopeo = Command::new("skopeo");
         skopeo.args(["inspect", "--tls-verify=false", &format!("docker://{to}:1.4.2")]);
-        assert!(registry::output(&mut skopeo).contains(pushed["digest"].as_str().unwrap()));
+        assert!(kiln_harness::registry::output(&mut skopeo).contains(pushed["digest"].as_str().unwrap()));
     }
     let list = format!("{to}:sha256-{}", pushed["digest"].as_str().unwrap().trim_start_matches("sha256:"));
     if has("skopeo") {
@@ -229,7 +226,7 @@ fn binaries_are_pushed_as_artifacts() {
     push(Farm::shared(), dir.path(), &to, dir.path(), &[]).well();
     let mut skopeo = Command::new("skopeo");
     skopeo.args(["inspect", "--raw", "--tls-verify=false", &format!("docker://{to}:2")]);
-    let manifest: Value = serde_json::from_str(&registry::output(&mut skopeo)).unwrap();
+    let manifest: Value = serde_json::from_str(&kiln_harness::registry::output(&mut skopeo)).unwrap();
     assert_eq!(manifest["artifactType"], "application/vnd.kiln.artifact.v1");
     let layer = &manifest["layers"][0];
     assert_eq!(layer["annotations"]["org.opencontainers.image.title"], "tool");
@@ -273,20 +270,20 @@ fn push_trusting(farm: &Farm, dir: &Path, to: &str, docker_config: &Path, author
 
 #[test]
 fn docker_runs_what_was_loaded_and_what_it_pulled() {
-    let (Some(docker), Some(registry)) = (Docker::start(), Registry::start()) else { return };
+    let (Some(docker), Some(registry)) = (Engine::bare(), Registry::start()) else { return };
     let (farm, dir) = (Farm::shared(), shop("docker\n", "hello from kiln"));
     let mut command = farm.build_command(dir.path(), &["--load"]);
-    command.env("DOCKER_HOST", docker.host());
+    command.env("DOCKER_HOST", &docker.host);
     let loaded = Built(Ran::from(command)).well();
     assert_eq!(loaded.of_type("loaded")[0]["reference"], "shop:1.4.2");
-    let run = |image: &str| docker.well(&["run", "--rm", "--network", "none", image]);
+    let run = |image: &str| docker.ok(&["run", "--rm", "--network", "none", image]);
     assert_eq!(run("shop:1.4.2"), "hello from kiln\n");
 
     let to = format!("{}/shop:1", registry.name);
     let pushed = push(farm, dir.path(), &to, dir.path(), &[]).well();
     let by_digest = format!("{}/shop@{}", registry.name, pushed.of_type("pushed")[0]["digest"].as_str().unwrap());
-    docker.well(&["rmi", "shop:1.4.2"]);
-    docker.well(&["pull", "--quiet", &by_digest]);
+    docker.ok(&["rmi", "shop:1.4.2"]);
+    docker.ok(&["pull", "--quiet", &by_digest]);
     assert_eq!(run(&by_digest), "hello from kiln\n");
 
     let mut command = farm.build_command(dir.path(), &["--load"]);
@@ -297,10 +294,10 @@ fn docker_runs_what_was_loaded_and_what_it_pulled() {
 
 /// A farm with a native worker and an emulated arm64 worker; `None` if this machine cannot run arm64.
 fn farm_of_two_architectures() -> Option<Farm> {
-    let root = match real::arm64::root() {
+    let root = match kiln_harness::arm64::root() {
         Ok(root) => root,
         Err(missing) => {
-            real::cannot_run(&missing);
+            kiln_harness::cannot_run(&missing);
             return None;
         }
     };
@@ -335,7 +332,7 @@ fn a_program_of_the_other_machine_is_refused_in_the_image_that_it_does_not_run_i
 
 #[test]
 fn an_image_for_two_platforms_is_one_index_that_docker_runs_on_each() {
-    let (Some(docker), Some(registry)) = (Docker::start(), Registry::start()) else { return };
+    let (Some(docker), Some(registry)) = (Engine::bare(), Registry::start()) else { return };
     let Some(farm) = farm_of_two_architectures() else { return };
     let dir = shop("both\n", "hello from each");
     let to = format!("{}/shop:both", registry.name);
@@ -344,16 +341,16 @@ fn an_image_for_two_platforms_is_one_index_that_docker_runs_on_each() {
     if has("skopeo") {
         let mut skopeo = Command::new("skopeo");
         skopeo.args(["inspect", "--raw", "--tls-verify=false", &format!("docker://{to}")]);
-        let index: Value = serde_json::from_str(&registry::output(&mut skopeo)).unwrap();
+        let index: Value = serde_json::from_str(&kiln_harness::registry::output(&mut skopeo)).unwrap();
         let manifests = index["manifests"].as_array().unwrap().iter();
         let architectures: Vec<&str> = manifests.map(|one| one["platform"]["architecture"].as_str().unwrap()).collect();
         assert_eq!(architectures, ["amd64", "arm64"], "{index}");
     }
     for platform in ["linux/amd64", "linux/arm64"] {
-        docker.well(&["pull", "--quiet", "--platform", platform, &to]);
-        let architecture = docker.well(&["image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", &to]);
+        docker.ok(&["pull", "--quiet", "--platform", platform, &to]);
+        let architecture = docker.ok(&["image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", &to]);
         assert_eq!(architecture.trim(), platform);
-        let said = docker.well(&["run", "--rm", "--network", "none", "--platform", platform, &to]);
+        let said = docker.ok(&["run", "--rm", "--network", "none", "--platform", platform, &to]);
         assert_eq!(said, "hello from each\n", "{platform}");
     }
     let kept = farm.build(dir.path(), &BOTH).well();
@@ -363,7 +360,7 @@ fn an_image_for_two_platforms_is_one_index_that_docker_runs_on_each() {
     for architecture in ["amd64", "arm64"].into_iter().filter(|_| has("skopeo")) {
         let mut skopeo = Command::new("skopeo");
         skopeo.args(["inspect", "--override-arch", architecture, &oci]);
-        let inspected: Value = serde_json::from_str(&registry::output(&mut skopeo)).unwrap();
+        let inspected: Value = serde_json::from_str(&kiln_harness::registry::output(&mut skopeo)).unwrap();
         assert_eq!(inspected["Architecture"], architecture, "expected the layout to hold both platforms");
     }
     let again = push(&farm, dir.path(), &to, dir.path(), &BOTH).well();
@@ -400,7 +397,7 @@ http.server.HTTPServer(('127.0.0.1', int(os.environ['PORT'])), Handler).serve_fo
 
 #[test]
 fn a_python_service_on_a_base_from_a_registry_answers_from_docker() {
-    let (Some(base), Some(docker), Some(registry)) = (python_base(), Docker::start(), Registry::start()) else {
+    let (Some(base), Some(docker), Some(registry)) = (debian_layout(), Engine::bare(), Registry::start()) else {
         return;
     };
     if !has("skopeo") {
@@ -424,13 +421,14 @@ fn a_python_service_on_a_base_from_a_registry_answers_from_docker() {
     let sbom = std::fs::read_to_string(dir.path().join("kiln-out/service.cdx.json")).unwrap();
     assert!(sbom.contains("pkg:pypi/idna@3.7"), "{sbom}");
 
-    docker.well(&["pull", "--quiet", &to]);
+    docker.ok(&["pull", "--quiet", &to]);
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let port_is = format!("PORT={port}");
-    docker.well(&["run", "--detach", "--name", "service", "--network", "host", "--env", &port_is, &to]);
-    let answer = real::until("the service to answer", || {
-        let logs = docker.run(&["logs", "service"]);
-        assert!(!logs.err.contains("Error"), "{logs:?}");
+    docker.ok(&["run", "--detach", "--name", "service", "--network", "host", "--env", &port_is, &to]);
+    let answer = kiln_harness::until("the service to answer", || {
+        let logs = docker.docker(&["logs", "service"]);
+        let errors = String::from_utf8_lossy(&logs.stderr);
+        assert!(!errors.contains("Error"), "{errors}");
         use std::io::{Read, Write};
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
         stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
@@ -439,7 +437,7 @@ fn a_python_service_on_a_base_from_a_registry_answers_from_docker() {
         Some(text)
     });
     assert!(answer.ends_with("xn--konomie-80a.example"), "{answer}");
-    docker.well(&["rm", "--force", "service"]);
+    docker.ok(&["rm", "--force", "service"]);
 
     // The same base as a layout and in the format of `docker save`: the files are the same, so the layers on top are
     // too.
@@ -447,7 +445,7 @@ fn a_python_service_on_a_base_from_a_registry_answers_from_docker() {
     let by_reference = service(&base_name);
     farm.build(by_reference.path(), &[]).well();
     let by_layout = service("./base");
-    real::copy(base, &by_layout.path().join("base"));
+    kiln_harness::copy(base, &by_layout.path().join("base"));
     farm.build(by_layout.path(), &[]).well();
     assert_eq!(layers(by_layout.path()), layers(by_reference.path()));
     let by_archive = service("./base.tar");

@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod real;
-
 use std::path::Path;
 
+use kiln_harness::guarded::{Guarded, access, certificate, well};
+use kiln_harness::remote::{self, Caller};
+use kiln_harness::{Ran, project, until};
 use kiln_proto::channel::{self, Access, Channel};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::transfer::{Blob, Client};
@@ -13,9 +14,6 @@ use kiln_proto::v1::lease_finished::Outcome;
 use kiln_proto::v1::workers_client::WorkersClient;
 use kiln_proto::v1::{coordinator_message as told, worker_message as said};
 use kiln_proto::{reapi, v1};
-use real::guarded::{Guarded, access, certificate, well};
-use real::remote::{self, Caller};
-use real::{Ran, project, until};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;

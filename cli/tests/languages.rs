@@ -11,11 +11,10 @@ mod members;
 mod native;
 #[path = "languages/node.rs"]
 mod node;
-mod real;
 
 use std::path::Path;
 
-use real::{Farm, cannot_run, commit, example, find, output, unpack, write};
+use kiln_harness::{Farm, cannot_run, commit, example, find, output, unpack, write};
 
 /// Builds an example three times: the second time has only hits, the third runs everything again, and the artifact is
 /// the same.
@@ -42,12 +41,12 @@ fn twice(name: &str) -> Option<tempfile::TempDir> {
     let second = Farm::shared().build(dir.path(), &[]).well();
     assert!(!first.caches().is_empty());
     assert!(second.caches().values().all(|cache| cache == "hit"), "{:?}", second.caches());
-    let digest = |built: &real::Built| built.of_type("artifact")[0]["digest"].clone();
+    let digest = |built: &kiln_harness::Built| built.of_type("artifact")[0]["digest"].clone();
     assert_eq!(digest(&first), digest(&second));
     assert_eq!(second.finished()["bytes_uploaded"], 0);
     let again = Farm::shared().build(dir.path(), &["--no-cache"]).well();
     assert!(again.caches().values().all(|cache| cache == "miss"), "{:?}", again.caches());
-    let ids = |built: &real::Built| {
+    let ids = |built: &kiln_harness::Built| {
         built.of_type("artifact").iter().map(|artifact| artifact["id"].clone()).collect::<Vec<_>>()
     };
     assert_eq!(ids(&first), ids(&again), "{name}: two runs of the same steps left different files");
@@ -153,7 +152,7 @@ fn a_source_edit_leaves_the_dependency_layers_and_a_lock_edit_does_not() {
     commit(dir.path());
     let farm = Farm::shared();
     farm.build(dir.path(), &[]).well();
-    let caches = |built: real::Built| {
+    let caches = |built: kiln_harness::Built| {
         let caches = built.caches();
         ["fetch", "deps", "compile"].map(|step| caches[step].clone())
     };
@@ -234,7 +233,7 @@ fn a_python_package_knows_the_tag_that_it_is_built_from() {
         "def main():\n    from importlib.metadata import version\n    print(version('stamped'))\n",
     );
     commit(at);
-    real::git(at, &["tag", "v3.1.4"]);
+    kiln_harness::git(at, &["tag", "v3.1.4"]);
     Farm::shared().build(at, &[]).well();
     let unpacked = unpack(&at.join("kiln-out"));
     assert_eq!(output(unpacked.path().join("bin/stamped"), &[], Path::new("/")), "3.1.4\n");
@@ -279,7 +278,7 @@ fn gems_of_the_tree_read_their_files_and_pin_each_other() {
 /// The context of a project in a repository with several is what it refers to, wherever that is.
 #[test]
 fn projects_in_a_repository_of_several() {
-    let dir = real::project(&[
+    let dir = kiln_harness::project(&[
         ("libs/core/Cargo.toml", "[package]\nname = \"core-lib\"\nversion = \"0.1.0\"\nedition = \"2021\"\n"),
         ("libs/core/src/lib.rs", "pub fn four() -> u32 { 4 }\n"),
         (

@@ -3,12 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod real;
-
 use std::path::Path;
 use std::process::Command;
 
-use real::{Farm, Ran, cannot_run, project};
+use kiln_harness::{Farm, Ran, cannot_run, project};
 
 const TASKS: &str = "\
 tasks:
@@ -54,14 +52,14 @@ fn moon_finds_in_the_farm_what_an_emptied_cache_no_longer_has() {
         |ran: &Ran| ran.out.matches("cached from remote").count() + ran.err.matches("cached from remote").count();
 
     let (first, home) = (project(&files), tempfile::tempdir().unwrap());
-    real::commit(first.path());
+    kiln_harness::commit(first.path());
     let ran = moon(first.path(), home.path());
     assert_eq!(hits(&ran), 0, "expected nothing to be cached yet:\n{}", ran.out);
     assert!(!ran.err.contains("Failed to store") && !ran.out.contains("Failed to store"), "{}\n{}", ran.out, ran.err);
 
     // A colleague: another directory and home, both empty.
     let (second, home) = (project(&files), tempfile::tempdir().unwrap());
-    real::commit(second.path());
+    kiln_harness::commit(second.path());
     let ran = moon(second.path(), home.path());
     assert!(hits(&ran) >= 2, "expected both tasks from the farm:\n{}\n{}", ran.out, ran.err);
     let read = |path: &str| std::fs::read_to_string(second.path().join("app").join(path)).unwrap();

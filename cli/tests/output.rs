@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod real;
-
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use real::{Farm, output, project, write};
+use kiln_harness::{Farm, output, project, write};
 
 const CONFIG: &str = "name = \"app\"\n[steps.s]\nrun = \"mkdir app && cp in.txt app/made\"\noutputs = [\"app\"]\n\
     [artifacts.app]\nfrom = \"s\"\nfiles = [{ path = \"app\", dest = \".\" }]\n";

@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod real;
-
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use real::guarded::{Guarded, access, certificate};
-use real::{Built, Ran, project};
+use kiln_harness::guarded::{Guarded, access, certificate};
+use kiln_harness::{Built, Ran, project};
 
 /// A service's response to clients within its network.
 const INNER: &str = "password-of-the-inner-service";

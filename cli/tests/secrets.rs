@@ -3,19 +3,15 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod real;
-#[path = "../../coordinator/tests/support/redis.rs"]
-mod redis;
-
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use kiln_harness::redis::Redis;
+use kiln_harness::{Built, Farm, Ran, Running, cannot_run, find, project, until};
 use kiln_proto::digest::DigestFunction;
-use real::{Built, Farm, Ran, Running, cannot_run, find, project, until};
-use redis::Redis;
 
 /// A value that no other test or run uses.
 fn value() -> String {
@@ -102,7 +98,7 @@ fn stored(redis: &Redis) -> Vec<u8> {
 
 #[test]
 fn a_step_has_its_secret_and_nothing_that_is_kept_or_shown_does() {
-    if !redis::is_installed() {
+    if !kiln_harness::redis::is_installed() {
         return cannot_run("redis-server is not installed");
     }
     let redis = Redis::start();
@@ -168,10 +164,14 @@ fn a_changed_value_is_a_hit_and_a_step_without_the_secret_is_another_action() {
     assert_eq!(build(farm, dir.path(), &value(), &[]).well().caches()["publish"], "miss");
     assert_eq!(build(farm, dir.path(), &value(), &[]).well().caches()["publish"], "hit");
     let config = std::fs::read_to_string(dir.path().join("kiln.toml")).unwrap();
-    real::write(dir.path(), "kiln.toml", &config.replace("secrets = [\"NPM_TOKEN\"]\n", "inputs = [\"salt\"]\n"));
+    kiln_harness::write(
+        dir.path(),
+        "kiln.toml",
+        &config.replace("secrets = [\"NPM_TOKEN\"]\n", "inputs = [\"salt\"]\n"),
+    );
     assert_eq!(farm.build(dir.path(), &[]).well().caches()["publish"], "miss");
     // With the same inputs and the secret it is the first action again.
-    real::write(dir.path(), "kiln.toml", &config.replace("secrets =", "inputs = [\"salt\"]\nsecrets ="));
+    kiln_harness::write(dir.path(), "kiln.toml", &config.replace("secrets =", "inputs = [\"salt\"]\nsecrets ="));
     assert_eq!(build(farm, dir.path(), &value(), &[]).well().caches()["publish"], "hit");
 }
 
@@ -209,7 +209,7 @@ fn a_checkout_takes_no_variable_that_its_user_did_not_let_it_have() {
     let theft = |name: &str| {
         let dir = asking("true", "");
         let text = std::fs::read_to_string(dir.path().join("kiln.toml")).unwrap();
-        real::write(dir.path(), "kiln.toml", &text.replace("NPM_TOKEN", name));
+        kiln_harness::write(dir.path(), "kiln.toml", &text.replace("NPM_TOKEN", name));
         dir
     };
     let silent = |dir: &Path, name: &str| {

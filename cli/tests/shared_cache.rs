@@ -3,25 +3,16 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod real;
-#[path = "../../coordinator/tests/support/redis.rs"]
-mod redis;
-#[path = "../../coordinator/tests/support/s3.rs"]
-mod s3;
-mod support {
-    pub use super::real::cannot_run;
-}
-
+use kiln_harness::proxy::Proxy;
+use kiln_harness::redis::Redis;
+use kiln_harness::s3::S3;
+use kiln_harness::{Farm, cannot_run, copy, example, project, until};
 use kiln_proto::chunking::Chunker;
 use kiln_proto::digest::{Digest, DigestFunction};
-use real::proxy::Proxy;
-use real::{Farm, cannot_run, copy, example, project, until};
-use redis::Redis;
-use s3::S3;
 use serde_json::Value;
 
 fn two_farms() -> Option<(Redis, Farm, Farm)> {
-    if !redis::is_installed() {
+    if !kiln_harness::redis::is_installed() {
         cannot_run("redis-server is not installed");
         return None;
     }
@@ -66,7 +57,7 @@ fn what_one_user_built_is_a_hit_for_another_through_the_other_coordinator() {
                 let logs = || format!("{}{}", one.log("coordinator"), other.log("coordinator"));
                 let hits = !caches.is_empty() && caches.values().all(|cache| cache == "hit");
                 assert!(hits, "{name}: {caches:?}; the coordinators said {}", logs());
-                let digest = |built: &real::Built| built.of_type("artifact")[0]["digest"].clone();
+                let digest = |built: &kiln_harness::Built| built.of_type("artifact")[0]["digest"].clone();
                 assert_eq!(digest(&first), digest(&second), "expected the same artifact of {name}");
             })
         });
@@ -129,7 +120,7 @@ kind = "archive"
     // The first coordinator has all of it, and shares it again; what is cached is what was built.
     let again = one.build(dir.path(), &[]).well();
     assert!(again.caches().values().all(|cache| cache == "hit"), "{:?}", again.caches());
-    let digest = |built: &real::Built| built.of_type("artifact")[0]["digest"].clone();
+    let digest = |built: &kiln_harness::Built| built.of_type("artifact")[0]["digest"].clone();
     assert_eq!(digest(&first), digest(&again));
     // Before they are shared, the other coordinator would build it itself, with other random bytes.
     until("the results to be shared", || (redis.keys("kiln:2:a:*").len() >= 3).then_some(()));
@@ -188,7 +179,7 @@ fn of_a_large_file_that_changed_a_little_only_what_changed_moves() {
     let build = || {
         let mut command = farm.build_command(dir.path(), &[]);
         command.env("KILN_FARM", &user.url);
-        real::Built(real::Ran::from(command)).well()
+        kiln_harness::Built(kiln_harness::Ran::from(command)).well()
     };
     build();
     let (sent, moved) = (user.passed(), worker.passed());
@@ -227,7 +218,7 @@ fn kiln_cache_tells_the_same_through_every_coordinator() {
 
     // A hit through one coordinator and a miss through the other are counted and explained by both.
     assert_eq!(other.build(dir.path(), &[]).well().caches()["deps"], "hit");
-    real::write(dir.path(), "lock", "two");
+    kiln_harness::write(dir.path(), "lock", "two");
     assert_eq!(other.build(dir.path(), &[]).well().caches()["deps"], "miss");
     // A query to the coordinator that built waits until its records are written, a moment after the build.
     for farm in [&other, &one] {

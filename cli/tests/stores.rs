@@ -3,19 +3,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod real;
-#[path = "../../coordinator/tests/support/s3.rs"]
-mod s3;
-mod support {
-    pub use super::real::cannot_run;
-}
-
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use kiln_harness::s3::S3;
+use kiln_harness::{Built, Farm, Ran, cannot_run, project, until};
 use object_store::ObjectStoreExt;
-use real::{Built, Farm, Ran, cannot_run, project, until};
-use s3::S3;
 
 const CONFIG: &str = "name = \"shop\"\nversion = \"1.4\"\n[steps.make]\nrun = \"echo one > one; seq 3000000 > many\"\noutputs = [\"one\", \"many\"]\n\
                       [artifacts.shop]\nfrom = \"make\"\nfiles = [\"one\", \"many\"]\nkind = \"binary\"\n";
@@ -175,7 +168,7 @@ fn a_repository_takes_files_by_put_whole_and_in_order_and_says_why_it_does_not()
     let none = Built(Ran::from(farm.build_command(dir.path(), &["--store"])));
     assert_eq!(none.0.code, 2);
     assert!(none.0.err.contains("[store]"), "{}", none.0.err);
-    real::write(dir.path(), "kiln.toml", &format!("{CONFIG}[store]\npush = [\"{place}\"]\n"));
+    kiln_harness::write(dir.path(), "kiln.toml", &format!("{CONFIG}[store]\npush = [\"{place}\"]\n"));
     let (same, again, there) = pushed(&Built(Ran::from(farm.build_command(dir.path(), &["--store"]))).well());
     assert_eq!((same, again, there), (reference.clone(), 0, sent));
     // An interrupted push left a part of a file, and no list.

@@ -2,11 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod real;
-#[path = "../../coordinator/tests/support/redis.rs"]
-mod redis;
-
 use futures::StreamExt;
+use kiln_harness::guarded::{Guarded, access, certificate, refused, well};
+use kiln_harness::redis::Redis;
+use kiln_harness::{Built, Ran, Running, cannot_run, project, until};
 use kiln_proto::bytestream::WriteRequest;
 use kiln_proto::bytestream::byte_stream_client::ByteStreamClient;
 use kiln_proto::channel::{self, Access};
@@ -14,9 +13,6 @@ use kiln_proto::digest::DigestFunction;
 use kiln_proto::longrunning;
 use kiln_proto::longrunning::operations_client::OperationsClient;
 use kiln_proto::transfer::{Blob, Client};
-use real::guarded::{Guarded, access, certificate, refused, well};
-use real::{Built, Ran, Running, cannot_run, project, until};
-use redis::Redis;
 
 const PROJECT: &str = r#"
 name = "hello"
@@ -172,7 +168,7 @@ fn what_ends_while_a_colleague_waits_for_room_does_not_run_again() {
 
 #[test]
 fn each_tenant_has_keys_of_its_own_in_redis() {
-    if !redis::is_installed() {
+    if !kiln_harness::redis::is_installed() {
         return cannot_run("redis-server is not installed");
     }
     let redis = Redis::start();
@@ -345,7 +341,7 @@ fn a_quota_counts_results_artifacts_and_logs() {
     let guarded = Guarded::start(&["--quotas", quotas.path().to_str().unwrap()]);
     guarded.worker("one");
     let held = || {
-        let held = real::output("du", &["-sb", "coordinator/tenants/shop"], guarded.farm.dir.path());
+        let held = kiln_harness::output("du", &["-sb", "coordinator/tenants/shop"], guarded.farm.dir.path());
         held.split_whitespace().next().unwrap().parse::<u64>().unwrap() >> 20
     };
     // Results of 60 KiB each, which reference nothing: a hundred MiB of them.

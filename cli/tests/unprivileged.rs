@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod real;
-
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
-use real::{Farm, cannot_run, project, until};
+use kiln_harness::{Farm, cannot_run, project, until};
 
 /// The worker's user, which every Linux has.
 const NOBODY: u32 = 65_534;
@@ -129,7 +127,7 @@ kind = "archive"
         ("input", "one\n"),
         ("sub/file", "two\n"),
     ]);
-    let mut build = real::Running::start(farm.build_command(dir.path(), &[]));
+    let mut build = kiln_harness::Running::start(farm.build_command(dir.path(), &[]));
     build.until("the step is ready", |event| event["text"].as_str().is_some_and(|text| text.contains("ready")));
     let seen = until("the step's process", || Some(users("sleep\086415.5")).filter(|users| !users.is_empty()));
     assert!(seen.iter().all(|user| *user > BASE && *user < BASE + 65_536), "{seen:?}");

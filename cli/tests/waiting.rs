@@ -2,10 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod real;
-
-use real::guarded::{Guarded, access, certificate, local, refused, well};
-use real::{Built, Farm, Ran, Running, project, until};
+use kiln_harness::guarded::{Guarded, access, certificate, local, refused, well};
+use kiln_harness::{Built, Farm, Ran, Running, project, until};
 use serde_json::Value;
 
 #[track_caller]

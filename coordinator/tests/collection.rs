@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/s3.rs"]
-mod s3;
 mod support;
 
 use std::collections::HashMap;
@@ -433,7 +431,7 @@ async fn coordinators_on_one_bucket_keep_what_any_of_them_names_and_remove_the_r
     use kiln_store::s3::Address;
     use object_store::path::Path as Object;
     use object_store::{ObjectStore, ObjectStoreExt};
-    let Some(s3) = s3::S3::start() else { return };
+    let Some(s3) = kiln_harness::s3::S3::start() else { return };
     let address: Address = s3.address("gc");
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let mut coordinators = Vec::new();

@@ -11,11 +11,12 @@ use std::process::{Command, Stdio};
 
 use bytes::Bytes;
 use futures::{FutureExt, TryStreamExt};
+use kiln_harness::cannot_run;
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi;
 use kiln_store::{BlobStore, Config, Error, Stores};
 use proptest::prelude::*;
-use support::{BLAKE3, SHA256, blob_file, cannot_run, files, noise};
+use support::{BLAKE3, SHA256, blob_file, files, noise};
 
 /// Stores that use only the disk open without waiting for anything.
 fn try_open(dir: &Path, max_bytes: u64) -> Result<Stores, Error> {

@@ -2,16 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../proto/tests/support/mutated.rs"]
-mod mutated;
-
 use std::path::Path;
 
 use kiln_coordinator::fuzzing;
 
 #[test]
 fn worker_messages_takes_any_bytes() {
-    mutated::run(
+    kiln_harness::mutated::run(
         "worker_messages",
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/worker_messages"),
         fuzzing::worker_messages,
@@ -20,7 +17,7 @@ fn worker_messages_takes_any_bytes() {
 
 #[test]
 fn chunk_list_takes_any_bytes() {
-    mutated::run(
+    kiln_harness::mutated::run(
         "chunk_list",
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/chunk_list"),
         fuzzing::chunk_list,
@@ -29,7 +26,7 @@ fn chunk_list_takes_any_bytes() {
 
 #[test]
 fn content_calls_takes_any_bytes() {
-    mutated::run(
+    kiln_harness::mutated::run(
         "content_calls",
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/content_calls"),
         fuzzing::content_calls,

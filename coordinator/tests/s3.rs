@@ -2,10 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/redis.rs"]
-mod redis;
-#[path = "support/s3.rs"]
-mod s3;
 mod support;
 
 use std::process::Command;
@@ -13,6 +9,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
+use kiln_harness::cannot_run;
+use kiln_harness::redis::Redis;
+use kiln_harness::s3::S3;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::reapi;
 use kiln_store::redis::{Address as RedisAddress, Tls};
@@ -20,9 +19,7 @@ use kiln_store::s3::{Address, S3Blobs};
 use kiln_store::{BlobStore, Config, Error, RedisConfig, Stores, Swept};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use redis::Redis;
-use s3::S3;
-use support::{BLAKE3, SHA256, cannot_run, noise};
+use support::{BLAKE3, SHA256, noise};
 use tempfile::TempDir;
 
 const MIB: usize = 1 << 20;
@@ -86,7 +83,7 @@ async fn objects(s3: &S3, prefix: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_coordinators_on_one_bucket_share_blobs_of_every_size() {
-    let Some(s3) = s3::shared() else { return };
+    let Some(s3) = kiln_harness::s3::shared() else { return };
     let (one, other) = (coordinator(s3.address("sizes")).await, coordinator(s3.address("sizes/")).await);
     for (function, size) in
         [(SHA256, 10), (BLAKE3, 100_000), (SHA256, 8 * MIB), (BLAKE3, 8 * MIB + 1), (SHA256, 20 * MIB)]
@@ -109,8 +106,8 @@ async fn two_coordinators_on_one_bucket_share_blobs_of_every_size() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn beside_redis_only_what_is_too_large_for_it_lies_in_the_bucket() {
-    let Some(s3) = s3::shared() else { return };
-    if !redis::is_installed() {
+    let Some(s3) = kiln_harness::s3::shared() else { return };
+    if !kiln_harness::redis::is_installed() {
         return cannot_run("redis-server is not installed");
     }
     let redis = Redis::start();
@@ -134,7 +131,7 @@ async fn beside_redis_only_what_is_too_large_for_it_lies_in_the_bucket() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_damaged_is_absent_and_removed_and_no_part_of_it_is_handed_out() {
-    let Some(s3) = s3::shared() else { return };
+    let Some(s3) = kiln_harness::s3::shared() else { return };
     let (one, other) = (coordinator(s3.address("damage")).await, coordinator(s3.address("damage")).await);
     for size in [1_000, 12 * MIB] {
         for whole in [true, false] {
@@ -161,7 +158,7 @@ async fn what_is_damaged_is_absent_and_removed_and_no_part_of_it_is_handed_out()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_is_given_up_is_never_visible() {
-    let Some(s3) = s3::shared() else { return };
+    let Some(s3) = kiln_harness::s3::shared() else { return };
     let one = coordinator(s3.address("given-up")).await;
     let data = noise(3, 20 * MIB);
     let digest = SHA256.digest(&data);
@@ -174,7 +171,7 @@ async fn an_upload_that_is_given_up_is_never_visible() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_address_or_key_is_refused_in_words_without_the_secret() {
-    let Some(s3) = s3::shared() else { return };
+    let Some(s3) = kiln_harness::s3::shared() else { return };
     let with = |name: &str, value: &str| {
         let mut variables = s3.variables();
         variables.retain(|(known, _)| known != name);
@@ -207,7 +204,7 @@ async fn a_wrong_address_or_key_is_refused_in_words_without_the_secret() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_process_refuses_to_start_on_a_bucket_that_does_not_let_it_in() {
-    let Some(s3) = s3::shared() else { return };
+    let Some(s3) = kiln_harness::s3::shared() else { return };
     let dir = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_kiln-coordinator"))
         .args(["--listen", "127.0.0.1:0", "--s3", "s3://kiln/process", "--data-dir"])

@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/certificates.rs"]
-mod certificates;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -97,7 +94,7 @@ fn is_closed(mut stream: &TcpStream) -> bool {
 
 #[test]
 fn silent_and_stammering_connections_hold_up_no_client() {
-    let files = certificates::certificates();
+    let files = kiln_harness::certificates::certificates();
     let path = |name: &str| files.path().join(name).display().to_string();
     let coordinator = Coordinator::start(&[
         "--tls-cert",

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/http.rs"]
-mod http;
 mod support;
 
 use std::io::{BufRead, BufReader};
@@ -82,7 +80,7 @@ impl Coordinator {
     }
 
     fn samples(&self) -> Vec<String> {
-        http::samples(&self.metrics)
+        kiln_harness::http::samples(&self.metrics)
     }
 
     /// The samples, once one of them begins with this.
@@ -166,7 +164,7 @@ async fn calls_stores_and_questions_for_results_are_counted() {
 #[test]
 fn a_real_prometheus_scrapes_it() {
     if Command::new("prometheus").arg("--version").output().is_err() {
-        return support::cannot_run("prometheus is not installed");
+        return kiln_harness::cannot_run("prometheus is not installed");
     }
     let farm = Coordinator::start();
     let dir = tempfile::tempdir().unwrap();
@@ -188,7 +186,7 @@ fn a_real_prometheus_scrapes_it() {
     let began = Instant::now();
     let found = loop {
         if std::net::TcpStream::connect(&address).is_ok() {
-            let (_, answer) = http::get(&address, query);
+            let (_, answer) = kiln_harness::http::get(&address, query);
             if answer.contains("\"succeeded\"") || began.elapsed() > DEADLINE {
                 break answer;
             }
@@ -261,9 +259,9 @@ async fn every_method_that_is_served_is_counted_under_its_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn health_is_told_over_http_and_grpc_and_ends_with_the_stop() {
     let mut farm = Coordinator::start();
-    assert_eq!(http::get(&farm.metrics, "/healthz"), (200, "ok\n".to_owned()));
-    assert_eq!(http::get(&farm.metrics, "/readyz"), (200, "ok\n".to_owned()));
-    assert_eq!(http::get(&farm.metrics, "/elsewhere").0, 404);
+    assert_eq!(kiln_harness::http::get(&farm.metrics, "/healthz"), (200, "ok\n".to_owned()));
+    assert_eq!(kiln_harness::http::get(&farm.metrics, "/readyz"), (200, "ok\n".to_owned()));
+    assert_eq!(kiln_harness::http::get(&farm.metrics, "/elsewhere").0, 404);
     let mut health = HealthClient::new(farm.channel().await);
     for service in descriptors::services().into_iter().chain([String::new()]) {
         let status = health.check(HealthCheckRequest { service: service.clone() }).await.unwrap().into_inner();
@@ -278,7 +276,7 @@ async fn health_is_told_over_http_and_grpc_and_ends_with_the_stop() {
     kill_process(Pid::from_raw(i32::try_from(farm.child.0.id()).unwrap()).unwrap(), Signal::TERM).unwrap();
     let told = tokio::time::timeout(DEADLINE, watch.message()).await.expect("expected a word before the end");
     assert_eq!(told.unwrap().unwrap().status(), ServingStatus::NotServing);
-    let (status, words) = http::get(&farm.metrics, "/readyz");
+    let (status, words) = kiln_harness::http::get(&farm.metrics, "/readyz");
     assert_eq!((status, words.as_str()), (503, "the coordinator is stopping\n"));
     drop((watch, health));
     let ended = tokio::task::spawn_blocking(move || farm.child.0.wait().unwrap().success());

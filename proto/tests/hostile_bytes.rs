@@ -2,16 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/mutated.rs"]
-mod mutated;
-
 use std::path::Path;
 
 use kiln_proto::fuzzing;
 
 #[test]
 fn resource_name_takes_any_bytes() {
-    mutated::run(
+    kiln_harness::mutated::run(
         "resource_name",
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/resource_name"),
         fuzzing::resource_name,
@@ -20,7 +17,7 @@ fn resource_name_takes_any_bytes() {
 
 #[test]
 fn link_message_takes_any_bytes() {
-    mutated::run(
+    kiln_harness::mutated::run(
         "link_message",
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/link_message"),
         fuzzing::link_message,

@@ -2,15 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/engine.rs"]
-mod engine;
-#[path = "support/registry.rs"]
-mod registry;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use engine::{BUSYBOX, Engine, FOREIGN, WITH_VOLUME};
+use kiln_harness::engine::{BUSYBOX, Engine, FOREIGN, WITH_VOLUME};
 use kiln_worker::docker::{Config, Docker};
 use kiln_worker::executor::{Chunk, Error, Executor, Exit, Finished, Job, Place as In, Secrets, Stream};
 use tokio::sync::mpsc;
@@ -26,7 +21,7 @@ struct Place {
 }
 
 async fn place() -> Option<Place> {
-    let engine = engine::shared()?;
+    let engine = kiln_harness::engine::shared()?;
     let dir = tempfile::tempdir().unwrap();
     let docker = Docker::open(config(&engine.host, dir.path())).await.unwrap();
     Some(Place { dir, docker, engine })
@@ -388,7 +383,7 @@ fn ipc_maker(place: &Place) -> Option<std::path::PathBuf> {
     if built.is_ok_and(|status| status.success()) {
         return Some(layer);
     }
-    engine::cannot_run("`cc` makes no static program");
+    kiln_harness::cannot_run("`cc` makes no static program");
     None
 }
 
@@ -539,7 +534,7 @@ fn a_worker_that_must_have_docker_does_not_start_without_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_come_from_a_helper_and_a_name_is_resolved_with_them() {
     let Some(place) = place().await else { return };
-    let Some(registry) = registry::Registry::start() else { return };
+    let Some(registry) = kiln_harness::private_registry::PrivateRegistry::start() else { return };
     let image = registry.push(place.engine, BUSYBOX, "helped:1");
     let mut job = place.job("");
     job.place = In::ImageResolver;
@@ -590,7 +585,7 @@ async fn a_registry_that_is_away_is_told_and_what_the_engine_holds_is_taken_wher
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_was_pulled_goes_when_it_is_old_unless_somebody_else_uses_it() {
     let Some(place) = place().await else { return };
-    let Some(registry) = registry::Registry::start() else { return };
+    let Some(registry) = kiln_harness::private_registry::PrivateRegistry::start() else { return };
     let (engine, config_dir) = (place.engine, registry.right().display().to_string());
     // Images of different content, pulled as a worker does: by digest.
     let pull = |name: &str| {

@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../coordinator/tests/support/http.rs"]
-mod http;
-
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
@@ -37,9 +34,9 @@ fn a_worker_without_a_coordinator_is_alive_but_not_ready_and_logs_json_where_ask
         .as_str()
         .unwrap()
         .to_owned();
-    assert_eq!(http::get(&address, "/healthz").0, 200);
-    assert_eq!(http::get(&address, "/readyz"), (503, "no connection to the coordinator\n".to_owned()));
-    let samples = http::samples(&address);
+    assert_eq!(kiln_harness::http::get(&address, "/healthz").0, 200);
+    assert_eq!(kiln_harness::http::get(&address, "/readyz"), (503, "no connection to the coordinator\n".to_owned()));
+    let samples = kiln_harness::http::samples(&address);
     for line in ["kiln_worker_running_leases 0", "kiln_worker_leases_total{outcome=\"worker_fault\"} 0"] {
         assert!(samples.iter().any(|sample| sample == line), "expected `{line}` in {samples:#?}");
     }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::real::{self, Farm, cannot_run, commit, project, write};
 use crate::{unique, work};
+use kiln_harness::{Farm, cannot_run, commit, project, write};
 
 #[test]
 fn an_artifact_is_traceable_to_its_commit_and_comes_back_bit_for_bit() {
@@ -24,7 +24,7 @@ fn an_artifact_is_traceable_to_its_commit_and_comes_back_bit_for_bit() {
     let ran = farm.kiln(&["fetch", &id, "--output", elsewhere.path().to_str().unwrap()]);
     assert_eq!(ran.code, 0, "{}", ran.err);
     let (own, fetched) = (dir.path().join("kiln-out"), elsewhere.path());
-    let archive = |dir: &Path| std::fs::read(real::find(dir, ".tar.zst").unwrap()).unwrap();
+    let archive = |dir: &Path| std::fs::read(kiln_harness::find(dir, ".tar.zst").unwrap()).unwrap();
     assert_eq!(archive(&own), archive(fetched));
 
     let provenance: Value =
@@ -46,7 +46,7 @@ const HELLO: &str =
     "#include <stdio.h>\n#include <math.h>\nint main(int c, char **v) { printf(\"%f\\n\", pow(c, 0.5)); return 0; }\n";
 
 /// Builds `main.c` with this command, as a binary for a target to which `target` adds settings.
-fn build(target: &str, run: &str) -> (tempfile::TempDir, real::Built) {
+fn build(target: &str, run: &str) -> (tempfile::TempDir, kiln_harness::Built) {
     let config = format!(
         r#"
 name = "elf"
@@ -119,7 +119,7 @@ fn an_archives_links_into_the_system_are_kept_and_those_that_climb_out_of_it_are
     };
     let (dir, built) = build("ln -s /usr/lib/none d/e/system; ln -s ../x d/e/inside");
     built.well();
-    let unpacked = real::unpack(&dir.path().join("kiln-out"));
+    let unpacked = kiln_harness::unpack(&dir.path().join("kiln-out"));
     let target = |path: &str| std::fs::read_link(unpacked.path().join(path)).unwrap();
     assert_eq!((target("d/e/system").to_str(), target("d/e/inside").to_str()), (Some("/usr/lib/none"), Some("../x")));
     for (target, expected) in
@@ -140,10 +140,10 @@ fn an_archives_links_into_the_system_are_kept_and_those_that_climb_out_of_it_are
 }
 
 /// Builds a project and unpacks its archive.
-fn unpacked(config: &str, files: &[(&str, &str)]) -> (real::Built, tempfile::TempDir, tempfile::TempDir) {
+fn unpacked(config: &str, files: &[(&str, &str)]) -> (kiln_harness::Built, tempfile::TempDir, tempfile::TempDir) {
     let dir = project(&[&[("kiln.toml", config)], files].concat());
     let built = Farm::shared().build(dir.path(), &[]).well();
-    let unpacked = real::unpack(&dir.path().join("kiln-out"));
+    let unpacked = kiln_harness::unpack(&dir.path().join("kiln-out"));
     (built, dir, unpacked)
 }
 
@@ -175,11 +175,11 @@ kind = "archive"
     let built = Farm::shared().build(dir.path(), &[]).well();
     assert!(built.log().contains("600"), "the next step sees the mode: {}", built.log());
     let mode = |path: std::path::PathBuf| std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
-    let unpacked = real::unpack(&dir.path().join("kiln-out/modes"));
+    let unpacked = kiln_harness::unpack(&dir.path().join("kiln-out/modes"));
     assert_eq!(mode(unpacked.path().join("etc/key")), 0o600);
     assert!(unpacked.path().join("var/spool/prog").is_dir());
-    let archive = real::find(&dir.path().join("kiln-out/direct"), ".tar.zst").unwrap();
-    let listed = real::output("tar", &["-tvf", archive.to_str().unwrap()], dir.path());
+    let archive = kiln_harness::find(&dir.path().join("kiln-out/direct"), ".tar.zst").unwrap();
+    let listed = kiln_harness::output("tar", &["-tvf", archive.to_str().unwrap()], dir.path());
     for (entry, path) in [
         ("drwx------", "d/etc/"),
         ("-rw-------", "d/etc/key"),
@@ -212,7 +212,7 @@ fn a_library_of_the_system_is_told_of_or_refused_or_carried() {
     assert!(told("libraries = [\"libz.so.1\"]"), "{warnings:?}");
     let mut command = Farm::shared().command(&["build", "--progress", "plain"]);
     command.current_dir(dir.path());
-    let plain = real::Ran::from(command);
+    let plain = kiln_harness::Ran::from(command);
     let last = plain.err.lines().last().unwrap_or_default();
     assert!(last.starts_with("run it: mkdir -p /tmp/zip && tar -xf ") && last.ends_with("/tmp/zip/bin/zip"), "{last}");
 
@@ -225,8 +225,8 @@ fn a_library_of_the_system_is_told_of_or_refused_or_carried() {
     let (_, _dir, carried) = unpacked(&zlib(declared, "bundle_libraries = true"), &[("main.c", ZLIB)]);
     assert!(carried.path().join("lib/libz.so.1").is_file());
     let program = carried.path().join("bin/zip");
-    assert!(!real::output(&program, &[], Path::new("/")).is_empty());
-    let loaded = real::output("ldd", &[program.to_str().unwrap()], Path::new("/"));
+    assert!(!kiln_harness::output(&program, &[], Path::new("/")).is_empty());
+    let loaded = kiln_harness::output("ldd", &[program.to_str().unwrap()], Path::new("/"));
     let own = carried.path().canonicalize().unwrap();
     assert!(
         loaded.contains(&format!("libz.so.1 => {}", own.display())) || loaded.contains("/bin/../lib/libz.so.1"),

@@ -1,7 +1,7 @@
 //! The command itself: interrupted, cancelled, without a farm, on a terminal, with its output closed.
 
-use crate::real::{self, Farm, Ran, cannot_run, project, until};
 use crate::{unique, work};
+use kiln_harness::{Farm, Ran, cannot_run, project, until};
 
 #[test]
 fn a_detached_build_is_attached_to_and_gives_the_same_events() {
@@ -20,7 +20,7 @@ fn a_detached_build_is_attached_to_and_gives_the_same_events() {
     let id = ran.out.trim().to_owned();
     let mut command = farm.command(&["attach", &id, "--progress", "json"]);
     command.current_dir(dir.path());
-    let built = real::Built(Ran::from(command)).well();
+    let built = kiln_harness::Built(Ran::from(command)).well();
     assert_eq!(built.id(), id);
     assert_eq!(built.log(), "hello\n");
     assert!(dir.path().join("kiln-out").is_dir(), "attach brings the artifacts");
@@ -66,7 +66,7 @@ fn a_client_that_vanishes_leaves_its_build_to_the_farm() {
 #[test]
 fn words_that_nobody_can_hear_are_no_failure() {
     let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
-    let dir = real::example("rust");
+    let dir = kiln_harness::example("rust");
     let mut command = Farm::shared().command(&["init"]);
     command.current_dir(dir.path()).stderr(full());
     assert_eq!(command.status().unwrap().code(), Some(0));
@@ -96,7 +96,7 @@ fn without_a_farm_one_runs_inside_the_command() {
     let build = || {
         let mut command = Farm::shared().command(&["build", "--progress", "json"]);
         command.env_remove("KILN_FARM").env("XDG_CACHE_HOME", cache.path()).current_dir(dir.path());
-        real::Built(Ran::from(command)).well()
+        kiln_harness::Built(Ran::from(command)).well()
     };
     let first = build();
     assert_eq!((first.caches()["work"].as_str(), first.log().as_str()), ("miss", "embedded\n"));
@@ -119,8 +119,8 @@ fn the_farm_inside_the_command_drops_its_oldest_artifacts_and_says_so() {
     let ids: Vec<String> = ["one", "two", "three"]
         .into_iter()
         .map(|name| {
-            let dir = real::project(&[("kiln.toml", &config.replace("NAME", name))]);
-            let built = real::Built(kiln(dir.path(), &["build", "--progress", "json"])).well();
+            let dir = kiln_harness::project(&[("kiln.toml", &config.replace("NAME", name))]);
+            let built = kiln_harness::Built(kiln(dir.path(), &["build", "--progress", "json"])).well();
             built.of_type("artifact")[0]["id"].as_str().unwrap().to_owned()
         })
         .collect();
@@ -141,13 +141,13 @@ fn up_is_a_whole_farm_and_ends_with_ctrl_c() {
     let data = tempfile::tempdir().unwrap();
     let mut command = Farm::shared().command(&["up", "--workers", "2", "--listen", "127.0.0.1:0", "--data-dir"]);
     command.arg(data.path());
-    let mut up = real::Lasting::start(command);
+    let mut up = kiln_harness::Lasting::start(command);
     let line = up.line_with("ready: ");
     let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
     let mut command = Farm::shared().command(&["build", "--progress", "json", "--farm", &url]);
     let dir = work("echo up", "");
     command.current_dir(dir.path());
-    assert_eq!(real::Built(Ran::from(command)).well().log(), "up\n");
+    assert_eq!(kiln_harness::Built(Ran::from(command)).well().log(), "up\n");
     up.interrupt();
     assert_eq!(up.wait(), Some(0));
     let mut command = Farm::shared().command(&["workers", "--farm", &url]);

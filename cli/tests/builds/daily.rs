@@ -1,7 +1,7 @@
 //! Everyday commands: tests, names instead of ids, the farm's state.
 
-use crate::real::{Farm, Ran, project};
 use crate::unique;
+use kiln_harness::{Farm, Ran, project};
 
 const CONFIG: &str = r#"
 name = "daily"

@@ -9,8 +9,8 @@ use kiln_proto::v1::{self, event};
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
-use crate::real::{Farm, until};
 use crate::{unique, work};
+use kiln_harness::{Farm, until};
 
 const ROUNDS: usize = 3;
 

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::real::{Farm, project, unpack, until, write};
 use crate::{CHAIN, work};
+use kiln_harness::{Farm, project, unpack, until, write};
 
 #[test]
 fn a_worker_and_then_the_coordinator_are_killed_and_the_build_ends_well() {

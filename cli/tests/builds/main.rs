@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "../real/mod.rs"]
-mod real;
-
 mod artifacts;
 mod checklist;
 mod command;
@@ -14,7 +11,7 @@ mod lost;
 mod refused;
 mod steps;
 
-use real::project;
+use kiln_harness::project;
 
 /// A `kiln.toml` of one step `work` with this command.
 pub(crate) fn work(run: &str, more: &str) -> tempfile::TempDir {

@@ -1,7 +1,7 @@
 //! Configurations that are refused with an explanation before anything runs.
 
-use crate::real::{self, Farm, project, write};
 use crate::work;
+use kiln_harness::{Farm, project, write};
 
 #[test]
 fn a_bad_configuration_is_the_users_to_mend_and_nothing_runs() {
@@ -52,11 +52,11 @@ fn a_tree_that_cannot_be_sent_is_refused_before_anything_is_sent() {
 #[test]
 fn a_stale_or_missing_lock_file_is_named() {
     let farm = Farm::shared();
-    let dir = real::example("rust");
+    let dir = kiln_harness::example("rust");
     std::fs::remove_file(dir.path().join("Cargo.lock")).unwrap();
     let ran = farm.build(dir.path(), &[]).0;
     assert_eq!((ran.code, ran.err.contains("Cargo.lock")), (2, true), "{}", ran.err);
-    let dir = real::example("rust");
+    let dir = kiln_harness::example("rust");
     let manifest = std::fs::read_to_string(dir.path().join("Cargo.toml")).unwrap();
     write(dir.path(), "Cargo.toml", &manifest.replace("[dependencies]", "[dependencies]\nanyhow = \"1\""));
     let ran = farm.build(dir.path(), &[]).0;

@@ -2,8 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::real::{self, Farm, Ran, commit, project, unpack, write};
 use crate::{CHAIN, unique, work};
+use kiln_harness::{Farm, Ran, commit, project, unpack, write};
 
 #[test]
 fn steps_get_what_they_need_and_only_what_changed_runs_again() {
@@ -120,7 +120,7 @@ fn an_output_that_its_owner_may_not_read_is_the_projects_fault_where_the_worker_
     use std::os::unix::fs::{PermissionsExt, chown};
     const NOBODY: u32 = 65_534;
     if !nix::unistd::geteuid().is_root() {
-        return real::cannot_run("only root starts a worker as somebody else");
+        return kiln_harness::cannot_run("only root starts a worker as somebody else");
     }
     let farm = Farm::start(&[]);
     std::fs::set_permissions(farm.dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
@@ -158,12 +158,12 @@ fn a_build_that_is_cancelled_while_its_outputs_are_hashed_ends_without_hashing_t
         let info = std::fs::read_to_string(info).ok()?;
         info.lines().find_map(|line| line.strip_prefix("pos:")?.trim().parse::<u64>().ok())
     };
-    real::until("the worker to read the output", position);
+    kiln_harness::until("the worker to read the output", position);
     build.interrupt();
     let built = build.end();
     assert_eq!((built.0.code, built.finished()["status"].as_str()), (130, Some("cancelled")));
     let mut last = 0;
-    real::until("the worker to let go of it", || match position() {
+    kiln_harness::until("the worker to let go of it", || match position() {
         Some(at) => {
             last = at;
             None

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::real::{Ran, output};
+use kiln_harness::{Ran, output};
 
 /// `deploy/ci`.
 pub fn place() -> PathBuf {

@@ -10,10 +10,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use ring::signature::RsaKeyPair;
 use serde_json::{Value, json};
 
-use crate::real::output;
+use kiln_harness::output;
 
 /// The credential with which a job requests a token.
 pub const REQUEST_TOKEN: &str = "what-the-runner-gave-this-job";
@@ -23,7 +23,7 @@ const KEY: &str = "38826b17-6a30-5f9b-b169-8beb8202f723";
 
 #[derive(Clone)]
 struct Shared {
-    key: Arc<EncodingKey>,
+    key: Arc<RsaKeyPair>,
     jwks: Value,
     /// Claims of the next job's token besides audience and times.
     claims: Arc<Mutex<Value>>,
@@ -48,6 +48,12 @@ impl Issuer {
         std::fs::write(dir.path().join("key.pem"), &pem).unwrap();
         let modulus = output("openssl", &["rsa", "-in", "key.pem", "-noout", "-modulus"], dir.path());
         let modulus = hex(modulus.trim().strip_prefix("Modulus=").unwrap());
+        output(
+            "openssl",
+            &["pkcs8", "-topk8", "-nocrypt", "-in", "key.pem", "-outform", "DER", "-out", "key.der"],
+            dir.path(),
+        );
+        let der = std::fs::read(dir.path().join("key.der")).unwrap();
         // As GitHub's: several keys, with members that verification does not need.
         let member = |id: &str, n: &[u8]| {
             json!({ "kty": "RSA", "alg": "RS256", "use": "sig", "kid": id, "n": B64.encode(n), "e": "AQAB",
@@ -56,7 +62,7 @@ impl Issuer {
         let mut other = modulus.clone();
         other[9] ^= 1;
         let shared = Shared {
-            key: Arc::new(EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap()),
+            key: Arc::new(RsaKeyPair::from_pkcs8(&der).unwrap()),
             jwks: json!({ "keys": [member("cc413527-173f-5a05-976e-9c52b1d7b431", &other), member(KEY, &modulus)] }),
             claims: Arc::new(Mutex::new(json!({}))),
             life: Arc::new(Mutex::new(300)),
@@ -111,8 +117,12 @@ fn sign(issuer: &str, shared: &Shared, audience: &str) -> String {
     let more = json!({ "iss": issuer, "aud": audience, "iat": now, "nbf": now - 5, "exp": now + life - LEEWAY,
         "jti": format!("{}-{now}", shared.given.lock().unwrap()) });
     claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    let header = Header { kid: Some(KEY.into()), ..Header::new(Algorithm::RS256) };
-    jsonwebtoken::encode(&header, &claims, &shared.key).unwrap()
+    let header = json!({ "typ": "JWT", "alg": "RS256", "kid": KEY });
+    let message = format!("{}.{}", B64.encode(header.to_string()), B64.encode(claims.to_string()));
+    let mut signature = vec![0; shared.key.public().modulus_len()];
+    let random = ring::rand::SystemRandom::new();
+    shared.key.sign(&ring::signature::RSA_PKCS1_SHA256, &random, message.as_bytes(), &mut signature).unwrap();
+    format!("{message}.{}", B64.encode(signature))
 }
 
 type All = State<(String, Shared)>;

@@ -5,8 +5,6 @@
 
 mod definition;
 mod issuer;
-#[path = "../real/mod.rs"]
-mod real;
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -14,10 +12,10 @@ use std::process::{Command, Stdio};
 
 use definition::{Done, Job, gitlab, inputs_in, names, place, read, texts};
 use issuer::{Issuer, REQUEST_TOKEN};
+use kiln_harness::guarded::{Guarded, access, certificate, refused, well};
+use kiln_harness::{Ran, project, until};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
-use real::guarded::{Guarded, access, certificate, refused, well};
-use real::{Ran, project, until};
 use serde_json::{Value, json};
 
 const AUDIENCE: &str = "https://farm.example";
@@ -60,7 +58,7 @@ impl Farm {
         let arguments = issuer.arguments(AUDIENCE, &place().join(rules));
         let guarded = Guarded::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
         guarded.worker("one");
-        let sum = real::output("sha256sum", &[env!("CARGO_BIN_EXE_kiln")], &place());
+        let sum = kiln_harness::output("sha256sum", &[env!("CARGO_BIN_EXE_kiln")], &place());
         let sha256 = sum.split(' ').next().unwrap().to_owned();
         Self { issuer, guarded, sha256 }
     }
@@ -120,8 +118,8 @@ fn a_job_on_github_builds_by_the_token_that_github_signs_and_gives_the_ids_of_it
     assert_eq!(done.outputs["artifacts"], id, "{artifacts:?}");
     assert_eq!(done.outputs["build"], farm.listed("acme", "builds")[0]["build"].as_str().unwrap());
     assert!(done.ran.out.contains(&format!("artifact {id}")), "expected the log of a build: {}", done.ran.out);
-    let unpacked = real::unpack(&source.path().join("made here"));
-    assert_eq!(std::fs::read_to_string(real::find(unpacked.path(), "out").unwrap()).unwrap(), "pushed\n");
+    let unpacked = kiln_harness::unpack(&source.path().join("made here"));
+    assert_eq!(std::fs::read_to_string(kiln_harness::find(unpacked.path(), "out").unwrap()).unwrap(), "pushed\n");
     // Neither token nor authority stays on a runner that others use next.
     let left: Vec<_> =
         std::fs::read_dir(job.temporary.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -219,8 +217,8 @@ impl OnGitLab {
     fn start(project: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let on = Self { farm: Farm::start("gitlab/rules.toml"), dir, jobs: std::cell::Cell::new(302) };
-        real::write(&on.project(), "kiln.toml", project);
-        real::write(&on.project(), "input", "pushed\n");
+        kiln_harness::write(&on.project(), "kiln.toml", project);
+        kiln_harness::write(&on.project(), "input", "pushed\n");
         on
     }
 
@@ -282,7 +280,7 @@ fn a_job_on_gitlab_builds_by_the_token_that_gitlab_signs_in_any_shell() {
     }
     farm.issuer.jobs(of_gitlab("acmes/web/shop", true), 300);
     refused(&on.ran("bash", &[]), 2, "no rule of this farm");
-    real::write(&on.project(), "kiln.toml", &PROJECT.replace("cat input", "false"));
+    kiln_harness::write(&on.project(), "kiln.toml", &PROJECT.replace("cat input", "false"));
     farm.issuer.jobs(of_gitlab("acme/shop", true), 300);
     assert_eq!(on.ran("sh", &[]).code, 1, "expected the build's own exit code");
 }
@@ -328,7 +326,7 @@ fn keys_come_by_their_address_also_when_the_provider_was_away_and_rules_change_a
     std::fs::copy(place().join("github/rules.toml"), &rules).unwrap();
     let farm = Farm::of(issuer, rules.to_str().unwrap());
     let dir = farm.guarded.dir();
-    let look = || farm.guarded.ran(real::guarded::token(&dir, &farm.issuer.sign(AUDIENCE)), &["workers"]);
+    let look = || farm.guarded.ran(kiln_harness::guarded::token(&dir, &farm.issuer.sign(AUDIENCE)), &["workers"]);
     refused(&look(), 2, "cannot fetch the provider's keys at the moment");
     farm.issuer.away(false);
     until("the keys to be fetched", || (look().code == 0).then_some(()));
@@ -340,7 +338,13 @@ fn keys_come_by_their_address_also_when_the_provider_was_away_and_rules_change_a
         farm.guarded.farm.log("coordinator").contains("the new version cannot be used").then_some(())
     });
     refused(&look(), 2, "no rule of this farm");
-    let ran = real::guarded::local(&["coordinator", "--data-dir", "/nowhere", "--jwt-rules", rules.to_str().unwrap()]);
+    let ran = kiln_harness::guarded::local(&[
+        "coordinator",
+        "--data-dir",
+        "/nowhere",
+        "--jwt-rules",
+        rules.to_str().unwrap(),
+    ]);
     refused(&ran, 2, "--jwks");
 }
 
@@ -448,7 +452,7 @@ fn the_builds_id_is_read_from_its_first_line_whether_it_was_started_or_resumed()
         let script = script.skip(1).find(|script| script.starts_with("s/^build ")).expect("the script reads the id");
         for word in ["started", "resumed"] {
             let line = format!("printf 'build 01a2 {word}: shop 1.0, 2 steps\nbuild 01a2: success\n' | sed -n \"$0\"");
-            let found = real::output("sh", &["-c", &line, script], &place());
+            let found = kiln_harness::output("sh", &["-c", &line, script], &place());
             assert_eq!(found.trim(), "01a2", "{file}: {word}");
         }
     }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::real::guarded::{Guarded, local};
-use crate::real::{Lasting, until};
-use crate::{deploy, http, printed};
+use crate::{deploy, printed};
+use kiln_harness::guarded::{Guarded, local};
+use kiln_harness::http;
+use kiln_harness::{Lasting, until};
 
 /// The objects that Kustomize makes of a directory, checked against Kubernetes' schemas. `None`, with a message, if a
 /// tool is missing.

@@ -2,17 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../../coordinator/tests/support/http.rs"]
-mod http;
 mod kubernetes;
-#[path = "../real/mod.rs"]
-mod real;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use real::docker::Docker;
-use real::{Lasting, Ran, cannot_run, project};
+use kiln_harness::bases::debian;
+use kiln_harness::engine::Engine;
+use kiln_harness::{Lasting, Ran, cannot_run, project};
 
 const PROJECT: &str = r#"
 name = "hello"
@@ -56,23 +53,9 @@ fn block(page: &str, words: &str) -> String {
     blocks.find(|block| block.contains(words)).expect("expected the page to have such a block").to_owned()
 }
 
-/// A tar of a small Debian with Redis, a registry and the other requirements of the images, made once for all runs.
-/// `None`, with a message, if it cannot be made.
-fn base() -> Option<PathBuf> {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("deploy-base-2.tar");
-    if !place.exists() {
-        let beside = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let tar = beside.path().join("root.tar");
-        let include = "--include=mount,redis-server,docker-registry,ca-certificates,git";
-        printed("mmdebstrap", &["--quiet", "--variant=essential", include, "bookworm", tar.to_str().unwrap()])?;
-        std::fs::rename(tar, &place).unwrap();
-    }
-    Some(place)
-}
-
 /// The farm of a page, stopped at the end of its test.
 struct Composed<'a> {
-    docker: &'a Docker,
+    docker: &'a Engine,
     name: String,
 }
 
@@ -80,7 +63,7 @@ impl Composed<'_> {
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.current_dir(root()).stdin(Stdio::null());
-        command.env("DOCKER_HOST", self.docker.host()).env("COMPOSE_PROJECT_NAME", &self.name);
+        command.env("DOCKER_HOST", &self.docker.host).env("COMPOSE_PROJECT_NAME", &self.name);
         command.env("COMPOSE_FILE", deploy().join("compose.yaml")).env_remove("KILN_FARM");
         command
     }
@@ -115,12 +98,12 @@ fn stripped(to: &Path) -> Option<()> {
 
 #[test]
 fn compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its_page() {
-    let Some(docker) = Docker::start() else { return };
-    let Some(base) = base() else { return };
+    let Some(docker) = Engine::bare() else { return };
+    let Some(base) = debian() else { return };
     if printed("docker-compose", &["version"]).is_none() {
         return;
     }
-    docker.well(&["import", base.to_str().unwrap(), "kiln-base:local"]);
+    docker.ok(&["import", base.to_str().unwrap(), "kiln-base:local"]);
     let dir = tempfile::tempdir().unwrap();
     if stripped(dir.path()).is_none() {
         return;
@@ -130,7 +113,7 @@ fn compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its
     let settings =
         "version: 0.1\nstorage: {filesystem: {rootdirectory: /var/lib/docker-registry}}\nhttp: {addr: ':5000'}\n";
     let made = project(&[("Dockerfile", dockerfile), ("registry.yml", settings)]);
-    docker.well(&["build", "--network", "none", "-q", "-t", "kiln-registry:local", made.path().to_str().unwrap()]);
+    docker.ok(&["build", "--network", "none", "-q", "-t", "kiln-registry:local", made.path().to_str().unwrap()]);
     let source = project(&[("kiln.toml", PROJECT)]);
     let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let farm = Composed { docker: &docker, name: format!("kiln{}", std::process::id()) };
@@ -155,20 +138,20 @@ fn compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its
     patient.envs(page.get_envs().filter_map(|(name, value)| Some((name, value?)))).env_remove("KILN_FARM");
     let ran = Ran::from(patient);
     assert_eq!(ran.code, 0, "expected the page's commands to work:\n{}\n{}", ran.out, ran.err);
-    let unpacked = real::unpack(&stage.join("out"));
-    let out = real::find(unpacked.path(), "out").unwrap();
+    let unpacked = kiln_harness::unpack(&stage.join("out"));
+    let out = kiln_harness::find(unpacked.path(), "out").unwrap();
     assert_eq!(std::fs::read_to_string(out).unwrap(), "made by 1000\n");
     assert!(ran.out.ends_with("hello from the farm\nhello\n"), "expected what came back in the image: {}", ran.out);
     pushed_images_are_bases_of_others(&registry, &farm_url, dir.path());
-    assert_eq!(http::get(&format!("127.0.0.1:{metrics_port}"), "/readyz").0, 200);
+    assert_eq!(kiln_harness::http::get(&format!("127.0.0.1:{metrics_port}"), "/readyz").0, 200);
     // The worker has no rights that an action could acquire.
     let worker = format!("{}_worker_1", farm.name);
-    let status = docker.well(&["exec", &worker, "sh", "-c", "cat /proc/1/status"]);
+    let status = docker.ok(&["exec", &worker, "sh", "-c", "cat /proc/1/status"]);
     for line in ["Uid:\t10001\t10001\t10001\t10001", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"] {
         assert!(status.contains(line), "expected `{line}` of the worker's process, found:\n{status}");
     }
     // Nor access to Redis, which would accept results from anybody.
-    let finds = |name: &str| docker.run(&["exec", &worker, "getent", "hosts", name]).code == 0;
+    let finds = |name: &str| docker.docker(&["exec", &worker, "getent", "hosts", name]).status.success();
     assert!(
         finds("coordinator") && !finds("redis") && !finds("registry"),
         "expected the worker to know the coordinator alone"
@@ -212,9 +195,9 @@ files = ["more"]
 
 #[test]
 fn images_trust_the_authorities_they_are_given_and_have_git_for_webhooks() {
-    let Some(docker) = Docker::start() else { return };
-    let Some(base) = base() else { return };
-    docker.well(&["import", base.to_str().unwrap(), "kiln-base:local"]);
+    let Some(docker) = Engine::bare() else { return };
+    let Some(base) = debian() else { return };
+    docker.ok(&["import", base.to_str().unwrap(), "kiln-base:local"]);
     let dir = project(&[("kiln", ""), ("kiln-coordinator", ""), ("kiln-worker", ""), ("worker-entrypoint", "")]);
     let key = rcgen::KeyPair::generate().unwrap();
     let ca =
@@ -222,7 +205,7 @@ fn images_trust_the_authorities_they_are_given_and_have_git_for_webhooks() {
     let file = deploy().join("Dockerfile");
     for (target, says) in [("prebuilt-coordinator", "git version"), ("prebuilt-worker", "")] {
         let mut command = Command::new("docker");
-        command.env("DOCKER_HOST", docker.host()).args([
+        command.env("DOCKER_HOST", &docker.host).args([
             "build",
             "-q",
             "--network",
@@ -246,7 +229,7 @@ fn images_trust_the_authorities_they_are_given_and_have_git_for_webhooks() {
         });
         assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
         let look = "cat /etc/ssl/certs/ca-certificates.crt; git --version; id -u";
-        let found = docker.well(&["run", "--rm", "--network", "none", "--entrypoint", "sh", target, "-c", look]);
+        let found = docker.ok(&["run", "--rm", "--network", "none", "--entrypoint", "sh", target, "-c", look]);
         assert!(found.contains(ca.trim()), "expected the authority among those of `{target}`");
         assert!(found.contains(says) && found.ends_with("10001\n"), "{target}: {}", &found[found.len() - 100..]);
     }

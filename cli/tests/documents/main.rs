@@ -7,15 +7,11 @@
 
 mod elsewhere;
 mod page;
-#[path = "../real/mod.rs"]
-mod real;
-#[path = "../../../coordinator/tests/support/redis.rs"]
-mod redis;
 mod world;
 
 use elsewhere::{BLOCKS, ELSEWHERE};
-use real::{cannot_run, write};
-use redis::Redis;
+use kiln_harness::redis::Redis;
+use kiln_harness::{cannot_run, write};
 use world::World;
 
 /// The example project of the pages: a program whose dependencies are fetched and compiled in separate steps.
@@ -150,7 +146,7 @@ macro_rules! pages {
     ($($test:ident: $page:literal,)*) => {
         $(#[test]
         fn $test() {
-            if !redis::is_installed() {
+            if !kiln_harness::redis::is_installed() {
                 return cannot_run("redis-server");
             }
             if let Some(program) = world::unbuilt() {

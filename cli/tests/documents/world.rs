@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::elsewhere::{ELSEWHERE, PARSED};
 use super::page::{self, Block};
-use super::real::{self, Ran};
+use kiln_harness::Ran;
 
 /// Programs of the machine that pages may use.
 const TOOLS: [&str; 17] = [
@@ -46,7 +46,7 @@ fn free_port() -> u16 {
 
 impl World {
     pub fn new(page: &'static str, redis: Option<u16>) -> Self {
-        let dir = real::caretaker::directory();
+        let dir = kiln_harness::caretaker::directory();
         let care = Command::new("sh")
             .args(["-c", CARE, "care"])
             .arg(dir.path())
@@ -100,10 +100,10 @@ impl World {
             std::fs::create_dir_all(self.path(name)).unwrap();
         }
         let repository = self.repository();
-        real::copy(&page::root().join("deploy"), &repository.join("deploy"));
+        kiln_harness::copy(&page::root().join("deploy"), &repository.join("deploy"));
         for file in ["test", "long"] {
             let check = format!("bash -n {}\n", page::root().join(".ci").join(file).display());
-            real::write(&repository, &format!(".ci/{file}"), &check);
+            kiln_harness::write(&repository, &format!(".ci/{file}"), &check);
         }
         std::fs::create_dir_all(repository.join("target/release")).unwrap();
         for (names, place) in [(&TOOLS[..], "bin"), (&SERVED[..], "served")] {
@@ -131,7 +131,7 @@ impl World {
     /// A program of this world: commands listed as covered elsewhere are only recorded; a function handles the rest.
     fn program(&self, name: &str, real: &str, function: &str) {
         let (world, repository) = (self.dir.path().display(), page::root().display().to_string());
-        let tools = real::tools_cache().display().to_string();
+        let tools = kiln_harness::farm::tools_cache().display().to_string();
         let text = format!(
             "#!/bin/bash\nWORLD='{world}' REPOSITORY='{repository}' TOOLS='{tools}' NAME='{name}' REAL='{real}'\n{SHIM}\n\
              {function} \"$@\"\n"

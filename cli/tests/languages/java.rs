@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::real::{Farm, find, output, project, write};
+use kiln_harness::{Farm, find, output, project, write};
 
 const SETTINGS: &str = "<settings><mirrors><mirror><id>debian</id><mirrorOf>*</mirrorOf>\
                         <url>file:///usr/share/maven-repo</url></mirror></mirrors></settings>";
@@ -29,7 +29,7 @@ fn pom(inner: &str) -> String {
 fn built(files: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = project(files);
     let farm = Farm::shared();
-    let id = |built: super::real::Built| built.of_type("artifact")[0]["id"].clone();
+    let id = |built: kiln_harness::Built| built.of_type("artifact")[0]["id"].clone();
     let first = id(farm.build(dir.path(), &[]).well());
     assert_eq!(id(farm.build(dir.path(), &["--no-cache"]).well()), first);
     dir

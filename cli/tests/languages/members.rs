@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::java_programs::use_debian;
-use super::real::{Farm, commit, find, output, project, unpack, write};
+use kiln_harness::{Farm, commit, find, output, project, unpack, write};
 
 /// Builds the member in a directory of a repository with these files.
 fn built(files: &[(&str, &str)], member: &str) -> (tempfile::TempDir, PathBuf) {

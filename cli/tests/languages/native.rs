@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::Path;
 
-use super::real::{Built, Farm, commit, git, output, project, unpack};
+use kiln_harness::{Built, Farm, commit, git, output, project, unpack};
 
 const PROGRAM: &str = "#include <stdio.h>\nint main(void) { puts(WORD); return 0; }\n";
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::real::{Farm, commit, output, project, unpack, write};
+use kiln_harness::{Farm, commit, output, project, unpack, write};
 
 /// Commands and a linked package replace what a registry would provide.
 const SITE: &[(&str, &str)] = &[

@@ -3,16 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod collector;
-#[path = "../../../coordinator/tests/support/http.rs"]
-mod http;
 mod metrics;
-#[path = "../real/mod.rs"]
-mod real;
 
 use std::process::Command;
 
 use collector::{Collector, Span};
-use real::{Farm, project, until};
+use kiln_harness::{Farm, project, until};
 use serde_json::Value;
 
 const HUSH: &str = "hush-4711-nobody-may-see-this";
@@ -75,7 +71,8 @@ fn a_build_is_one_trace_from_the_command_through_coordinator_and_worker() {
     let collector = Collector::start();
     let farm = farm(&collector);
     let dir = two_steps();
-    let built = real::Built(real::Ran::from(traced(farm.build_command(dir.path(), &[]), &collector))).well();
+    let built =
+        kiln_harness::Built(kiln_harness::Ran::from(traced(farm.build_command(dir.path(), &[]), &collector))).well();
 
     let root = wait_for(&collector, "the command's own span", called("kiln", "kiln build"));
     assert_eq!(root.parent, "", "expected the command to begin the trace");
@@ -139,7 +136,7 @@ fn a_build_that_is_taken_up_again_stays_in_its_trace_and_its_caller_s() {
     let mut command = traced(farm.build_command(dir.path(), &[]), &collector);
     let callers = "0af7651916cd43dd8448eb211c80319c";
     command.env("TRACEPARENT", format!("00-{callers}-b7ad6b7169203331-01"));
-    let mut build = real::Running::start(command);
+    let mut build = kiln_harness::Running::start(command);
     build.started("hold");
     let (held, _) = gate.accept().unwrap();
     let call = wait_for(&collector, "the call", called("kiln-coordinator", "kiln.v1.Builds/Submit"));
@@ -164,7 +161,7 @@ fn a_collector_that_is_away_costs_a_build_nothing_but_a_line_of_the_log() {
     let farm = Farm::with_variables(variables.clone().into(), &[], &["one"]);
     let dir = two_steps();
     let mut command = farm.build_command(dir.path(), &[]);
-    real::Built(real::Ran::from({
+    kiln_harness::Built(kiln_harness::Ran::from({
         command.envs(variables);
         command
     }))
@@ -183,7 +180,7 @@ fn a_protocol_that_is_not_spoken_is_refused_by_servers_and_no_matter_to_a_comman
         command.args(arguments).current_dir(dir.path()).env_remove("KILN_FARM").env_remove("KILN_LOG");
         command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
         command.env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
-        real::Ran::from(command)
+        kiln_harness::Ran::from(command)
     };
     let plan = kiln(&["plan"]);
     assert_eq!(plan.code, 0, "{plan:?}");

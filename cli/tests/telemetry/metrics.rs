@@ -6,9 +6,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::http;
-use crate::real::{Farm, cannot_run, until};
 use crate::two_steps;
+use kiln_harness::http;
+use kiln_harness::{Farm, cannot_run, until};
 
 /// A farm of one worker that has built something twice, and the addresses at which its processes are scraped.
 struct Scraped {

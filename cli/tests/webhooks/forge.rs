@@ -14,7 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use crate::real::until;
+use kiln_harness::until;
 
 /// The token that both git and the API require.
 pub const TOKEN: &str = "a-token-of-the-forge";

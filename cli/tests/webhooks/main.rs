@@ -3,13 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod forge;
-#[path = "../real/mod.rs"]
-mod real;
 
 use axum::http::StatusCode;
 use forge::{Forge, TOKEN, git};
-use real::guarded::{Guarded, access, certificate, local, well};
-use real::{Built, Ran, until};
+use kiln_harness::guarded::{Guarded, access, certificate, local, well};
+use kiln_harness::{Built, Ran, until};
 use serde_json::{Value, json};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -379,7 +377,7 @@ fn a_part_of_a_repository_with_its_submodules_is_built_and_deliveries_come_over_
     let fetched = hooked.forge.dir.path().join("fetched");
     let artifact = ended.body["description"].as_str().unwrap().trim_start_matches("made ").to_owned();
     well(Ran::from(hooked.of_tenant("shop", &["fetch", &artifact, "--output", fetched.to_str().unwrap()])));
-    let unpacked = real::unpack(&fetched);
+    let unpacked = kiln_harness::unpack(&fetched);
     assert_eq!(std::fs::read_to_string(unpacked.path().join("out")).unwrap(), "from the library\n", "build {id}");
 
     // A commit cannot make the coordinator fetch from other hosts, with credentials that it might send there.

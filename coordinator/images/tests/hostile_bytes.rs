@@ -2,29 +2,42 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../../proto/tests/support/mutated.rs"]
-mod mutated;
-
 use std::path::Path;
 
 use kiln_images::fuzzing;
 
 #[test]
 fn archive_takes_any_bytes() {
-    mutated::run("archive", &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/archive"), fuzzing::archive);
+    kiln_harness::mutated::run(
+        "archive",
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/archive"),
+        fuzzing::archive,
+    );
 }
 
 #[test]
 fn layer_takes_any_bytes() {
-    mutated::run("layer", &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/layer"), fuzzing::layer);
+    kiln_harness::mutated::run(
+        "layer",
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/layer"),
+        fuzzing::layer,
+    );
 }
 
 #[test]
 fn manifest_takes_any_bytes() {
-    mutated::run("manifest", &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/manifest"), fuzzing::manifest);
+    kiln_harness::mutated::run(
+        "manifest",
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/manifest"),
+        fuzzing::manifest,
+    );
 }
 
 #[test]
 fn reference_takes_any_bytes() {
-    mutated::run("reference", &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/reference"), fuzzing::reference);
+    kiln_harness::mutated::run(
+        "reference",
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/reference"),
+        fuzzing::reference,
+    );
 }

@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod support;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use kiln_harness::has;
+use kiln_harness::http_proxy::{Fault, Proxy};
+use kiln_harness::registry::{Registry, Setup, output};
 use kiln_images::base;
 use kiln_images::blobs::{self, InMemory};
 use kiln_images::image::{Added, Image, Origin, Settings, assemble};
@@ -18,8 +19,6 @@ use kiln_images::push::Push;
 use kiln_images::reference::Reference;
 use kiln_images::referrer::{Referrer, kind};
 use kiln_images::registry::{Credentials, Error, Options, Registries, Repository};
-use support::proxy::{Fault, Proxy};
-use support::{Registry, Setup, has, output};
 
 /// An image of one file of random bytes, and its blobs.
 fn image(seed: u8, bytes: usize, architecture: &str) -> (Image, InMemory) {
@@ -295,7 +294,7 @@ async fn a_registry_with_a_certificate_that_nobody_signed_is_not_spoken_to() {
 #[tokio::test]
 async fn a_full_registry_is_said_to_be_full_and_not_tried_again_for_nothing() {
     if !std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0) {
-        return support::cannot_run("a file system of limited size needs root");
+        return kiln_harness::cannot_run("a file system of limited size needs root");
     }
     let Some(registry) = Registry::with(&Setup { room: Some(1 << 20), ..Setup::default() }) else { return };
     let proxy = Proxy::before(&registry.name, |_, _| Fault::None);

@@ -2,19 +2,24 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../../proto/tests/support/mutated.rs"]
-mod mutated;
-
 use std::path::Path;
 
 use kiln_planner::fuzzing;
 
 #[test]
 fn project_takes_any_bytes() {
-    mutated::run("project", &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/project"), fuzzing::project);
+    kiln_harness::mutated::run(
+        "project",
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/project"),
+        fuzzing::project,
+    );
 }
 
 #[test]
 fn manifests_takes_any_bytes() {
-    mutated::run("manifests", &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/manifests"), fuzzing::manifests);
+    kiln_harness::mutated::run(
+        "manifests",
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/manifests"),
+        fuzzing::manifests,
+    );
 }

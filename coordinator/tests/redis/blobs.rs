@@ -6,8 +6,8 @@ use kiln_store::Error;
 
 use crate::MIB;
 use crate::coordinator::{Coordinator, coordinator, redis_or_skip};
-use crate::redis::{Cluster, Redis};
 use crate::support::{BLAKE3, SHA256, noise};
+use kiln_harness::redis::{Cluster, Redis};
 
 async fn shares_blobs(one: &Coordinator, other: &Coordinator) {
     for (function, size) in

@@ -3,9 +3,9 @@
 use kiln_store::Health;
 use kiln_store::redis::{Address, Link, Tls};
 
-use crate::certificates::certificates;
 use crate::coordinator::{coordinator, coordinator_with, redis_or_skip};
-use crate::redis::Redis;
+use kiln_harness::certificates::certificates;
+use kiln_harness::redis::Redis;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_is_spoken_and_an_untrusted_certificate_is_refused_in_words() {

@@ -13,8 +13,10 @@ use kiln_store::{BlobStore, Config, Error, RedisConfig, Stores};
 use prost::Message;
 use tempfile::TempDir;
 
-use crate::support::{SHA256, cannot_run, noise};
-use crate::{MIB, redis};
+use crate::MIB;
+use crate::support::{SHA256, noise};
+use kiln_harness::cannot_run;
+use kiln_harness::redis;
 
 /// One coordinator's stores, on their own disk.
 pub struct Coordinator {

@@ -5,8 +5,8 @@ use kiln_store::Health;
 
 use crate::MIB;
 use crate::coordinator::{coordinator, redis_or_skip};
-use crate::redis::Redis;
 use crate::support::noise;
+use kiln_harness::redis::Redis;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_that_runs_out_evicts_and_never_fails_or_lies() {

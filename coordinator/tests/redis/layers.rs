@@ -10,7 +10,7 @@ use kiln_store::Health;
 use kiln_store::redis::{Keys, Parts};
 
 use crate::coordinator::{Coordinator, coordinator, redis_or_skip};
-use crate::redis::{Cluster, Redis};
+use kiln_harness::redis::{Cluster, Redis};
 
 const LIFE: Duration = Duration::from_secs(1_000);
 const MAX_RECORDS: usize = 50;

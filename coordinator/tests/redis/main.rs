@@ -2,10 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "../support/certificates.rs"]
-mod certificates;
-#[path = "../support/redis.rs"]
-mod redis;
 #[path = "../support/mod.rs"]
 mod support;
 

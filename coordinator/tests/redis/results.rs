@@ -4,8 +4,8 @@ use kiln_auth::FarmKey;
 use kiln_store::Error;
 
 use crate::coordinator::{coordinator, redis_or_skip};
-use crate::redis::Redis;
 use crate::support::{SHA256, noise};
+use kiln_harness::redis::Redis;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_is_a_hit_through_the_other_coordinator_only_while_it_is_whole() {

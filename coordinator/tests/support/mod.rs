@@ -25,12 +25,6 @@ use tonic::{Code, Status};
 pub const SHA256: DigestFunction = DigestFunction::Sha256;
 pub const BLAKE3: DigestFunction = DigestFunction::Blake3;
 
-/// Reports that a test could not run, or fails if all tests must run.
-pub fn cannot_run(missing: &str) {
-    assert!(std::env::var_os("KILN_TESTS_MUST_RUN").is_none_or(|value| value != "1"), "cannot run: {missing}");
-    eprintln!("SKIPPED: {missing}");
-}
-
 /// A running farm and its clients. Stopped when dropped.
 pub struct Farm {
     pub stores: Stores,

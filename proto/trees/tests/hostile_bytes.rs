@@ -2,16 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../tests/support/mutated.rs"]
-mod mutated;
-
 use std::path::Path;
 
 use kiln_trees::fuzzing;
 
 #[test]
 fn directory_takes_any_bytes() {
-    mutated::run(
+    kiln_harness::mutated::run(
         "directory",
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/directory"),
         fuzzing::directory,
@@ -20,5 +17,9 @@ fn directory_takes_any_bytes() {
 
 #[test]
 fn tree_takes_any_bytes() {
-    mutated::run("tree", &Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/tree"), fuzzing::tree);
+    kiln_harness::mutated::run(
+        "tree",
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/tree"),
+        fuzzing::tree,
+    );
 }

@@ -1,7 +1,5 @@
 //! Certificates trusted only by the tests, generated for each.
 
-#![allow(clippy::unwrap_used)]
-
 use tempfile::TempDir;
 
 /// An authority and a certificate for 127.0.0.1 and `localhost`: `ca.pem`, `server.pem`, `server.key`.

@@ -1,7 +1,5 @@
 //! Real Redis servers on ports of this machine, each stopped when dropped.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
-
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;

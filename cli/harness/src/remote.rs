@@ -10,7 +10,7 @@ use kiln_trees::tree::{Entry, Tree};
 use prost::Message;
 use tonic::{Code, Status};
 
-use super::Farm;
+use crate::Farm;
 
 pub struct Caller {
     pub function: DigestFunction,

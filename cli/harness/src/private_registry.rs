@@ -1,68 +1,32 @@
-//! For tests: a container registry on loopback that requires a name and a password, stopped when this process ends.
-
-#![allow(dead_code, clippy::unwrap_used)]
+//! A container registry that requires a name and a password, and the credentials for it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use super::engine::{Engine, cannot_run};
+use crate::engine::Engine;
+use crate::registry::{Registry, Setup};
 
 /// The user with all rights.
 pub const USER: &str = "fred";
 pub const PASSWORD: &str = "secret";
-/// That password in the format of `htpasswd -B`.
-const HTPASSWD: &str = "fred:$2b$04$Z7DcSYl7NaszEdOACYL6SeM6pF0LEoAk0.wd7GnIbQg031NMJPtmG\n";
 /// Both in the format of a credential file.
 const AUTH: &str = "ZnJlZDpzZWNyZXQ=";
 const WRONG_AUTH: &str = "ZnJlZDp3cm9uZw==";
 
-/// Stops the registry when its standard input is closed.
-const SUPERVISE: &str =
-    r#"docker-registry serve "$1" >"$2" 2>&1 </dev/null & registry=$!; cat >/dev/null; kill $registry; wait"#;
-
-/// A running registry.
-pub struct Registry {
+/// A running registry, and the credentials for it.
+pub struct PrivateRegistry {
     /// Host and port.
     pub host: String,
     dir: tempfile::TempDir,
-    supervisor: std::process::Child,
+    _server: Registry,
 }
 
-impl Registry {
+impl PrivateRegistry {
     /// Starts one; `None` if it cannot be started.
     pub fn start() -> Option<Self> {
-        if !["/usr/bin/docker-registry", "/usr/local/bin/docker-registry"].iter().any(|path| Path::new(path).exists()) {
-            cannot_run("`docker-registry` is not installed (Debian: docker-registry)");
-            return None;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let host = format!("127.0.0.1:{port}");
-        let (passwords, config) = (dir.path().join("htpasswd"), dir.path().join("config.yml"));
-        std::fs::write(&passwords, HTPASSWD).unwrap();
-        let text = format!(
-            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{host}'}}\n\
-             auth: {{htpasswd: {{realm: test, path: {}}}}}\n",
-            dir.path().join("data").display(),
-            passwords.display()
-        );
-        std::fs::write(&config, text).unwrap();
-        let supervisor = Command::new("bash")
-            .args(["-c", SUPERVISE, "supervise"])
-            .args([&config, &dir.path().join("log")])
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let registry = Self { host, dir, supervisor };
+        let server = Registry::with(&Setup { login: Some((USER, PASSWORD)), ..Setup::default() })?;
+        let registry = Self { host: server.name.clone(), dir: tempfile::tempdir().unwrap(), _server: server };
         registry.credentials("right", AUTH);
         registry.credentials("wrong", WRONG_AUTH);
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while std::net::TcpStream::connect(&registry.host).is_err() {
-            let log = std::fs::read_to_string(registry.dir.path().join("log")).unwrap_or_default();
-            assert!(Instant::now() < deadline, "expected the registry to answer: {log}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
         Some(registry)
     }
 
@@ -117,10 +81,8 @@ impl Registry {
     }
 }
 
-impl Drop for Registry {
+impl Drop for PrivateRegistry {
     fn drop(&mut self) {
-        drop(self.supervisor.stdin.take());
-        let _ = self.supervisor.wait();
         let port = self.host.rsplit(':').next().unwrap_or_default();
         let _ = std::fs::remove_file(format!("/usr/local/bin/docker-credential-kiln-test-{port}"));
     }

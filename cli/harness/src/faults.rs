@@ -38,7 +38,7 @@ impl Link {
         let mut holder = holder.args(["--net", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let space = format!("/proc/{}/ns/net", holder.id());
         let own = std::fs::read_link("/proc/self/ns/net").unwrap();
-        super::until("the namespace", || {
+        crate::until("the namespace", || {
             assert!(holder.try_wait().unwrap().is_none(), "expected a network namespace");
             (std::fs::read_link(&space).ok()? != own).then_some(())
         });

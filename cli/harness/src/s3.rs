@@ -1,7 +1,5 @@
 //! A real S3 server (moto) on a port of this machine, stopped when dropped.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
-
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
@@ -37,7 +35,7 @@ impl S3 {
     pub fn start() -> Option<Self> {
         let found = Command::new(PYTHON).args(["-c", "import moto.server"]).stderr(Stdio::null()).status();
         if !found.is_ok_and(|status| status.success()) {
-            super::support::cannot_run("moto[server] is not installed in /opt/kiln-test-tools");
+            crate::cannot_run("moto[server] is not installed in /opt/kiln-test-tools");
             return None;
         }
         let mut child = Command::new(PYTHON)

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-use super::Farm;
-use super::proxy::Proxy;
+use crate::Farm;
+use crate::proxy::Proxy;
 
 /// Where the root file system is kept between runs, because making it takes minutes.
 const CACHE: &str = "/var/cache/kiln-tests";
@@ -59,7 +59,7 @@ pub fn worker() -> Result<&'static Path, String> {
 
 fn build_worker() -> Result<PathBuf, String> {
     const TARGET: &str = "aarch64-unknown-linux-gnu";
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let workspace = crate::workspace();
     let built = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--locked", "--target", TARGET, "-p", "kiln-worker"])
         .current_dir(&workspace)
@@ -71,7 +71,7 @@ fn build_worker() -> Result<PathBuf, String> {
             "the worker was not built for {TARGET} (rustup target add, gcc-aarch64-linux-gnu): {words}"
         ));
     }
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let target = crate::build_dir().parent().unwrap().to_owned();
     Ok(target.join(TARGET).join("debug/kiln-worker"))
 }
 
@@ -117,7 +117,7 @@ impl Host {
             exec chroot "$DIR/tree" env -i PATH=/usr/local/bin:/usr/bin:/bin KILN_LOG=info \
                 kiln-worker --coordinator "$URL" --name "$NAME" --state-dir /var/lib/kiln
         "#;
-        let log = super::log(farm.dir.path(), name);
+        let log = crate::farm::log(farm.dir.path(), name);
         let mut command = Command::new("ip");
         command
             .args(["netns", "exec", &netns, "setpriv", "--pdeathsig", "KILL"])
@@ -127,7 +127,7 @@ impl Host {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
-        let process = super::spawn(command);
+        let process = crate::run::spawn(command);
         let host = Self { process, netns, _way: way };
         farm.wait_for_worker(name);
         Ok(host)

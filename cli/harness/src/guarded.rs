@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Farm, Ran};
+use crate::{Farm, Ran};
 
 /// A farm with TLS, its directory, and the files that `kiln farm` makes there.
 pub struct Guarded {
@@ -12,7 +12,7 @@ pub struct Guarded {
 
 /// `kiln` without a farm.
 pub fn local(arguments: &[&str]) -> Ran {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kiln"));
+    let mut command = std::process::Command::new(crate::run::program());
     command.args(arguments).env_remove("KILN_FARM").stdin(std::process::Stdio::null());
     Ran::from(command)
 }
@@ -37,7 +37,7 @@ impl Guarded {
 
     /// The same, with variables for its coordinator.
     pub fn start_in(variables: Vec<(String, String)>, more: &[&str]) -> Self {
-        let dir = super::caretaker::directory();
+        let dir = crate::caretaker::directory();
         let farm_dir = dir.path().join("farm");
         let join =
             well(local(&["farm", "init", farm_dir.to_str().unwrap(), "--host", "127.0.0.1", "--uses", "unlimited"]));

@@ -1,7 +1,5 @@
 //! An HTTP request like that of a scraper or a load balancer.
 
-#![allow(dead_code, clippy::unwrap_used)]
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 

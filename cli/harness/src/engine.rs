@@ -1,12 +1,12 @@
-//! For tests: a Docker Engine for this process, with a small image in it, stopped when the process ends.
-
-#![allow(dead_code, clippy::unwrap_used)]
+//! A Docker Engine for this process, with a small image in it, stopped when the process ends.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+use crate::cannot_run;
 
 /// The image in every engine of the tests: only busybox.
 pub const BUSYBOX: &str = "kiln-test/busybox:1";
@@ -19,7 +19,8 @@ pub const FOREIGN: &str = "kiln-test/foreign:1";
 const SUPERVISE: &str = r#"
 dir=$1
 dockerd --host "unix://$dir/docker.sock" --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/pid" \
-  --bridge=none --iptables=false --ip6tables=false --storage-driver=overlay2 >"$dir/log" 2>&1 </dev/null &
+  --bridge=none --iptables=false --ip6tables=false --storage-driver=overlay2 \
+  --default-address-pool="base=$2,size=24" >"$dir/log" 2>&1 </dev/null &
 engine=$!
 echo $engine
 cat >/dev/null
@@ -27,12 +28,6 @@ kill $engine; wait $engine
 grep " $dir/" /proc/self/mountinfo | cut -d' ' -f5 | sort -r | while read -r mount; do umount -l "$mount"; done
 rm -rf "$dir"
 "#;
-
-/// Reports that a test could not run, or fails if all tests must run.
-pub fn cannot_run(missing: &str) {
-    assert!(std::env::var_os("KILN_TESTS_MUST_RUN").is_none_or(|value| value != "1"), "cannot run: {missing}");
-    eprintln!("SKIPPED: {missing}");
-}
 
 /// A running engine.
 pub struct Engine {
@@ -60,22 +55,30 @@ fn missing() -> Option<String> {
         std::env::split_paths("/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").any(|dir| dir.join(program).exists())
     };
     if !rustix::process::geteuid().is_root() {
-        return Some("a Docker Engine of one's own needs root".to_owned());
+        return Some("`dockerd` needs root".to_owned());
     }
     let tools = ["dockerd", "docker", "busybox"].into_iter().find(|tool| !there(tool));
     tools.map(|tool| format!("`{tool}` is not installed (Debian: docker.io, busybox-static)"))
 }
 
 impl Engine {
-    /// An engine for one test; `None` if none can be started.
+    /// An engine for one test, with the test images; `None` if none can be started.
     pub fn start() -> Option<Self> {
+        Self::bare().map(Self::with_images)
+    }
+
+    /// An engine for one test, without an image; `None` if none can be started.
+    pub fn bare() -> Option<Self> {
         if let Some(missing) = missing() {
             cannot_run(&missing);
             return None;
         }
         let directory = tempfile::Builder::new().prefix("kiln-engine-").tempdir().unwrap().keep();
+        // Networks that a test creates must not overlap with those of others.
+        let pid = std::process::id();
+        let networks = format!("10.{}.{}.0/20", 128 + pid / 16 % 64, pid % 16 * 16);
         let mut supervisor = Command::new("bash")
-            .args(["-c", SUPERVISE, "supervise", &directory.display().to_string()])
+            .args(["-c", SUPERVISE, "supervise", &directory.display().to_string(), &networks])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
@@ -95,7 +98,7 @@ impl Engine {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        Some(engine.with_images())
+        Some(engine)
     }
 
     fn with_images(self) -> Self {
@@ -107,7 +110,9 @@ impl Engine {
 
     /// Docker's own client, for this engine.
     pub fn docker(&self, arguments: &[&str]) -> Output {
-        Command::new("docker").env("DOCKER_HOST", &self.host).args(arguments).stdin(Stdio::null()).output().unwrap()
+        let mut command = Command::new("docker");
+        command.env("DOCKER_HOST", &self.host).env("DOCKER_CONFIG", &self.directory).args(arguments);
+        command.stdin(Stdio::null()).output().unwrap()
     }
 
     /// Like [`Engine::docker`], but it must succeed; returns the output.
@@ -118,29 +123,10 @@ impl Engine {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// Debian 12 as its own installer makes it, cached in this directory; `None` if it cannot be made.
-    pub fn debian(&self, cache: &Path) -> Option<&'static str> {
+    /// Imports Debian 12; `None` if it cannot be made.
+    pub fn debian(&self) -> Option<&'static str> {
         const NAME: &str = "kiln-test/debian:12";
-        let tar = cache.join("debian-12.tar");
-        if !tar.exists() {
-            let part = cache.join(format!("debian-12.{}.tar", std::process::id()));
-            let made = Command::new("mmdebstrap")
-                .args(["--quiet", "--variant=essential", "bookworm"])
-                .arg(&part)
-                .stdin(Stdio::null())
-                .output();
-            match made {
-                Ok(output) if output.status.success() => std::fs::rename(&part, &tar).unwrap(),
-                Ok(output) => {
-                    cannot_run(&format!("`mmdebstrap`: {}", String::from_utf8_lossy(&output.stderr)));
-                    return None;
-                }
-                Err(error) => {
-                    cannot_run(&format!("`mmdebstrap`: {error}"));
-                    return None;
-                }
-            }
-        }
+        let tar = crate::bases::debian()?;
         self.ok(&["import", "--change", "ENV PATH=/usr/bin:/bin", &tar.display().to_string(), NAME]);
         Some(NAME)
     }

@@ -1,32 +1,13 @@
-//! A real registry for tests: Debian's `docker-registry`, each with its own directory and port; and a proxy that
-//! misbehaves.
-
-#![allow(dead_code, clippy::unwrap_used)]
-
-pub mod proxy;
+//! A real registry: Debian's `docker-registry`, each with its own directory and port.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::has;
+
 /// How long a registry may take to respond.
 const DEADLINE: Duration = Duration::from_secs(30);
-
-/// Reports that a test could not run, or fails if all tests must run.
-pub fn cannot_run(missing: &str) {
-    assert!(std::env::var_os("KILN_TESTS_MUST_RUN").is_none_or(|value| value != "1"), "cannot run: {missing}");
-    eprintln!("SKIPPED: {missing}");
-}
-
-/// Whether a program is installed; prints a message if not.
-pub fn has(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
-    if !found {
-        cannot_run(&format!("`{program}` is not installed"));
-    }
-    found
-}
 
 /// A registry that is stopped when dropped.
 pub struct Registry {

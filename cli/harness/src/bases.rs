@@ -1,0 +1,77 @@
+//! Base images made by `mmdebstrap`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use kiln_images::image::{Added, Origin, Settings, assemble};
+use kiln_images::layer::{Compression, compress};
+use kiln_images::layout;
+use kiln_images::platform::Platform;
+
+use crate::{cannot_run, kept};
+
+/// What the tests need beyond Debian's essential packages and `apt`.
+const PACKAGES: &str = "python3,mount,redis-server,docker-registry,ca-certificates,git";
+
+/// Does this once for all test programs and all runs; the result is renamed into place.
+fn once(name: &str, make: impl FnOnce(&Path) -> Option<()>) -> Option<PathBuf> {
+    let place = kept().join(name);
+    let lock = std::fs::File::create(place.with_extension("lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    if !place.exists() {
+        let beside = tempfile::tempdir_in(kept()).unwrap();
+        let made = beside.path().join("made");
+        make(&made)?;
+        std::fs::rename(made, &place).unwrap();
+    }
+    Some(place)
+}
+
+/// The tar of a small Debian 12 with `apt`, Python, Redis, a registry and git. `None`, with a message, if it cannot be
+/// made.
+pub fn debian() -> Option<&'static Path> {
+    static BASE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    BASE.get_or_init(|| once("debian-12.tar", make_debian)).as_deref()
+}
+
+fn make_debian(to: &Path) -> Option<()> {
+    if !nix::unistd::geteuid().is_root() {
+        cannot_run("`mmdebstrap` needs root here");
+        return None;
+    }
+    let mut command = Command::new("mmdebstrap");
+    command.args(["--quiet", "--variant=apt", "--format=tar", "--include", PACKAGES, "bookworm"]).arg(to);
+    match command.env("SOURCE_DATE_EPOCH", "946684800").stdin(Stdio::null()).output() {
+        Ok(output) if output.status.success() => return Some(()),
+        Ok(output) => cannot_run(&format!("`mmdebstrap`: {}", String::from_utf8_lossy(&output.stderr))),
+        Err(error) => cannot_run(&format!("`mmdebstrap`: {error}")),
+    }
+    None
+}
+
+/// The same as an OCI layout with the tag `12`.
+pub fn debian_layout() -> Option<&'static Path> {
+    static BASE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let make = |to: &Path| {
+        write_layout(debian()?, to);
+        Some(())
+    };
+    BASE.get_or_init(|| once("debian-12", make)).as_deref()
+}
+
+/// An image whose only layer is this tar.
+fn write_layout(tar: &Path, to: &Path) {
+    std::fs::create_dir_all(to.join("blobs/sha256")).unwrap();
+    let packed = to.join("packed");
+    let mut file = std::fs::File::create(&packed).unwrap();
+    let layer = compress(&mut std::fs::File::open(tar).unwrap(), &mut file, Compression::Gzip).unwrap();
+    std::fs::rename(packed, to.join(layout::blob_path(&layer.descriptor.digest))).unwrap();
+    let settings = Settings { env: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(), ..Settings::default() };
+    let added = [Added { layer, by: "mmdebstrap".into() }];
+    let platform = Platform::linux(if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
+    let image = assemble(None, &platform, &settings, &added, &Origin::default());
+    for (path, document) in layout::files(&[image], "12") {
+        std::fs::write(to.join(path), &document.data).unwrap();
+    }
+}

@@ -1,0 +1,79 @@
+//! For tests: farms of real processes, and the real services that they use. See this crate's README.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+pub mod arm64;
+pub mod bases;
+pub mod caretaker;
+pub mod certificates;
+pub mod engine;
+pub mod farm;
+pub mod faults;
+pub mod guarded;
+pub mod http;
+pub mod http_proxy;
+pub mod mutated;
+pub mod private_registry;
+pub mod project;
+pub mod proxy;
+pub mod redis;
+pub mod registry;
+pub mod remote;
+pub mod run;
+pub mod s3;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+pub use farm::{ASKS, Farm};
+pub use project::{commit, copy, example, find, git, output, project, unpack, write};
+pub use run::{Built, Lasting, Ran, Running};
+
+/// How long anything may take before a test fails with what it waited for.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Reports that a test could not run, or fails if all tests must run.
+pub fn cannot_run(missing: &str) {
+    assert!(std::env::var_os("KILN_TESTS_MUST_RUN").is_none_or(|value| value != "1"), "cannot run: {missing}");
+    eprintln!("SKIPPED: {missing}");
+}
+
+/// Polls until there is a result.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < DEADLINE, "waited {DEADLINE:?} for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether a program is installed; prints a message if not.
+pub fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
+    if !found {
+        cannot_run(&format!("`{program}` is not installed"));
+    }
+    found
+}
+
+/// The directory of the profile that this test program was built in: `target/debug`.
+pub(crate) fn build_dir() -> PathBuf {
+    let program = std::env::current_exe().unwrap();
+    program.ancestors().nth(2).unwrap().to_owned()
+}
+
+/// What tests keep between runs: `target/tmp`.
+pub fn kept() -> PathBuf {
+    let dir = build_dir().parent().unwrap().join("tmp");
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+/// The root of this repository.
+pub(crate) fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
+}
