@@ -133,45 +133,74 @@ impl Budget {
         };
         let members: Vec<Member> = members.iter().filter_map(Weak::upgrade).map(member).collect();
         while self.bytes() > capacity {
-            let Some((member, which, before)) = next(&members, capacity) else { return false };
-            member.store.evict_first(which, before);
+            let Some(turn) = next(&members, capacity) else { return false };
+            turn.member.store.evict_first(turn.which, turn.before);
+            // Asking every store again for each blob would make evictions slower with every tenant.
+            while self.bytes() > capacity && turn.goes_on() {
+                turn.member.store.evict_first(turn.which, turn.until);
+            }
         }
         true
     }
 }
 
-/// The next blob to evict: its store and kind.
-fn next(members: &[Member], capacity: u64) -> Option<(&Member, Which, Stamp)> {
-    let holding = members.iter().filter(|member| member.bytes() > 0).count().max(1) as u64;
-    let above = |member: &Member| member.bytes() > capacity / holding;
-    let all = |_: &Member| true;
-    oldest(members, Which::Loose, all, |member| member.kept_from)
-        .or_else(|| oldest(members, Which::Named, all, |member| member.kept_from))
-        .or_else(|| oldest(members, Which::Any, above, |member| member.held_from))
-        .or_else(|| oldest(members, Which::Any, above, |_| Stamp::MAX))
-        .or_else(|| oldest(members, Which::Any, all, |member| member.held_from))
-        .or_else(|| oldest(members, Which::Any, |member| member.own, |_| Stamp::MAX))
+/// A store whose blobs are evicted next.
+struct Turn<'a> {
+    member: &'a Member,
+    which: Which,
+    /// Only blobs that were last used before this are taken.
+    before: Stamp,
+    /// Another store has a blob that was last used then, or it is `before`.
+    until: Stamp,
+    /// The store keeps this many bytes.
+    keeps: u64,
 }
 
-/// The member whose first blob was used least recently.
-fn oldest<'a>(
-    members: &'a [Member],
-    which: Which,
-    takes: impl Fn(&Member) -> bool,
-    before: impl Fn(&Member) -> Stamp,
-) -> Option<(&'a Member, Which, Stamp)> {
-    let first = |member: &'a Member| {
-        let before = before(member);
-        let used = member.store.index.lock().first(which, before)?;
-        Some((used, (member, which, before)))
-    };
-    let found = members.iter().filter(|member| takes(member)).filter_map(first);
-    found.min_by_key(|(used, _)| *used).map(|(_, one)| one)
+impl Turn<'_> {
+    /// Is the next blob to evict of the same store?
+    fn goes_on(&self) -> bool {
+        self.member.bytes() > self.keeps && self.member.first(self.which, self.until).is_some()
+    }
+}
+
+/// The store that has the next blob to evict.
+fn next(members: &[Member], capacity: u64) -> Option<Turn<'_>> {
+    let holding = members.iter().filter(|member| member.bytes() > 0).count().max(1) as u64;
+    let share = capacity / holding;
+    oldest(members, Which::Loose, 0, |member| Some(member.kept_from))
+        .or_else(|| oldest(members, Which::Named, 0, |member| Some(member.kept_from)))
+        .or_else(|| oldest(members, Which::Any, share, |member| Some(member.held_from)))
+        .or_else(|| oldest(members, Which::Any, share, |_| Some(Stamp::MAX)))
+        .or_else(|| oldest(members, Which::Any, 0, |member| Some(member.held_from)))
+        .or_else(|| oldest(members, Which::Any, 0, |member| member.own.then_some(Stamp::MAX)))
+}
+
+/// Of the stores that hold more than `keeps` bytes, the one whose first blob was used least recently. `before` says
+/// which blobs of a store may be taken, if any.
+fn oldest(members: &[Member], which: Which, keeps: u64, before: impl Fn(&Member) -> Option<Stamp>) -> Option<Turn<'_>> {
+    let mut found: Option<(Stamp, Turn<'_>)> = None;
+    for member in members.iter().filter(|member| keeps == 0 || member.bytes() > keeps) {
+        let Some(before) = before(member) else { continue };
+        let Some(used) = member.first(which, before) else { continue };
+        match &mut found {
+            Some((first, turn)) if *first <= used => turn.until = turn.until.min(used),
+            _ => {
+                let other = found.take().map_or(Stamp::MAX, |(first, _)| first);
+                found = Some((used, Turn { member, which, before, until: before.min(other), keeps }));
+            }
+        }
+    }
+    found.map(|(_, turn)| turn)
 }
 
 impl Member {
     fn bytes(&self) -> u64 {
         self.store.index.lock().bytes()
+    }
+
+    /// When the first of these blobs was last used, if that was before this time.
+    fn first(&self, which: Which, before: Stamp) -> Option<Stamp> {
+        self.store.index.lock().first(which, before)
     }
 }
 
