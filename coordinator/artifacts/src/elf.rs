@@ -32,10 +32,10 @@ pub fn is_elf(start: &[u8]) -> bool {
 pub fn read(data: &[u8]) -> Result<Wants, String> {
     let bad = |error: object::Error| error.to_string();
     match data.get(4) {
-        Some(class) if *class == elf::ELFCLASS64.0 => {
+        Some(class) if *class == elf::ELFCLASS64 => {
             wants(&ElfFile64::<Endianness>::parse(data).map_err(bad)?).map_err(bad)
         }
-        Some(class) if *class == elf::ELFCLASS32.0 => {
+        Some(class) if *class == elf::ELFCLASS32 => {
             wants(&ElfFile32::<Endianness>::parse(data).map_err(bad)?).map_err(bad)
         }
         _ => Err("its class is neither 32 nor 64 bits".to_owned()),
@@ -47,12 +47,12 @@ fn wants<'data, Elf: FileHeader<Endian = Endianness>>(
 ) -> Result<Wants, object::Error> {
     let endian = file.endian();
     let data = file.data();
-    let mut wants = Wants { machine: file.elf_header().e_machine(endian).0, ..Wants::default() };
-    let sections = file.elf_section_table();
+    let mut wants = Wants { machine: file.raw_header().e_machine(endian), ..Wants::default() };
+    let sections = file.raw_header().sections(endian, data)?;
     if let Some((dynamic, strings)) = sections.dynamic(endian, data)? {
         let strings = sections.strings(endian, data, strings)?;
         for entry in dynamic {
-            if entry.tag32(endian).map(i64::from) == Some(elf::DT_NEEDED.0) {
+            if entry.tag32(endian) == Some(elf::DT_NEEDED) {
                 let name = entry.string(endian, strings)?;
                 wants.needed.push(String::from_utf8_lossy(name).into_owned());
             }
@@ -66,14 +66,14 @@ fn wants<'data, Elf: FileHeader<Endian = Endianness>>(
         while let Some(auxiliary) = auxiliaries.next()? {
             let name = auxiliary.name(endian, strings)?;
             if let Some(version) = glibc_version(&String::from_utf8_lossy(name)) {
-                indices.push((auxiliary.vna_other.get(endian).0, version));
+                indices.push((auxiliary.vna_other.get(endian), version));
             }
         }
     }
     let versions = sections.gnu_versym(endian, data)?;
     for (index, version) in indices {
         let symbol = versions.and_then(|(versym, _)| {
-            let at = versym.iter().position(|entry| entry.0.get(endian).0 & 0x7fff == index)?;
+            let at = versym.iter().position(|entry| entry.0.get(endian) & 0x7fff == index)?;
             use object::ObjectSymbol;
             file.dynamic_symbols()
                 .find(|symbol| symbol.index().0 == at)
@@ -93,11 +93,11 @@ fn glibc_version(name: &str) -> Option<(u32, u32)> {
 
 fn machine_name(machine: u16) -> String {
     match machine {
-        machine if machine == elf::EM_X86_64.0 => "x86-64".to_owned(),
-        machine if machine == elf::EM_AARCH64.0 => "arm64".to_owned(),
-        machine if machine == elf::EM_386.0 => "x86 (32 bits)".to_owned(),
-        machine if machine == elf::EM_ARM.0 => "arm (32 bits)".to_owned(),
-        machine if machine == elf::EM_RISCV.0 => "RISC-V".to_owned(),
+        elf::EM_X86_64 => "x86-64".to_owned(),
+        elf::EM_AARCH64 => "arm64".to_owned(),
+        elf::EM_386 => "x86 (32 bits)".to_owned(),
+        elf::EM_ARM => "arm (32 bits)".to_owned(),
+        elf::EM_RISCV => "RISC-V".to_owned(),
         other => format!("machine {other}"),
     }
 }
@@ -120,8 +120,8 @@ pub fn objections(path: &str, wants: &Wants, ground: &Ground<'_>) -> Vec<String>
     let target = ground.target;
     let mut found = Vec::new();
     let machine = match target.platform {
-        Platform::Amd64 => elf::EM_X86_64.0,
-        Platform::Arm64 => elf::EM_AARCH64.0,
+        Platform::Amd64 => elf::EM_X86_64,
+        Platform::Arm64 => elf::EM_AARCH64,
     };
     if wants.machine != machine {
         let (is, wanted) = (machine_name(wants.machine), target.platform);

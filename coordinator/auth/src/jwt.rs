@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use super::{Error, Identity, Role, check_name};
 
 mod rules;
+mod signatures;
 
 pub use rules::Rules;
 
@@ -120,6 +121,7 @@ impl Jwt {
     /// # Errors
     /// If a file contains no valid keys.
     pub async fn open(config: Config) -> Result<Self, Error> {
+        signatures::install();
         let jwt = Self {
             config,
             keys: RwLock::new(Arc::new(JwkSet { keys: Vec::new() })),
