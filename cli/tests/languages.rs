@@ -16,6 +16,14 @@ use std::path::Path;
 
 use kiln_harness::{Farm, cannot_run, commit, example, find, output, unpack, write};
 
+/// Examples whose steps all run a second time in every run of the tests; the others' do in the long one.
+const REPEATED: [&str; 4] = ["rust", "c-make", "python-pip", "node-npm"];
+
+/// Is this `.ci/long`?
+fn is_long() -> bool {
+    std::env::var_os("KILN_TESTS_LONG").is_some()
+}
+
 /// Builds an example three times: the second time has only hits, the third runs everything again, and the artifact is
 /// the same.
 fn twice(name: &str) -> Option<tempfile::TempDir> {
@@ -44,6 +52,9 @@ fn twice(name: &str) -> Option<tempfile::TempDir> {
     let digest = |built: &kiln_harness::Built| built.of_type("artifact")[0]["digest"].clone();
     assert_eq!(digest(&first), digest(&second));
     assert_eq!(second.finished()["bytes_uploaded"], 0);
+    if !REPEATED.contains(&name) && !is_long() {
+        return Some(dir);
+    }
     let again = Farm::shared().build(dir.path(), &["--no-cache"]).well();
     assert!(again.caches().values().all(|cache| cache == "miss"), "{:?}", again.caches());
     let ids = |built: &kiln_harness::Built| {
@@ -104,38 +115,67 @@ fn java() {
     let dir = built("java-maven");
     let jar = find(&dir.path().join("kiln-out"), ".jar").expect("the artifact is a jar");
     assert_eq!(output("java", &["-jar", jar.to_str().unwrap()], dir.path()), "hello world\n");
-    let dir = built("java-gradle");
-    let jar = find(&dir.path().join("kiln-out"), ".jar").expect("the artifact is a jar");
-    assert!(!output("java", &["-jar", jar.to_str().unwrap()], dir.path()).is_empty());
+}
+
+fn node(name: &str, main: &str, expected: &str) {
+    let dir = built(name);
+    let unpacked = unpack(&dir.path().join("kiln-out"));
+    let said = output("node", &[unpacked.path().join(main).to_str().unwrap()], Path::new("/"));
+    assert!(said.contains(expected), "{name}: expected `{expected}` in `{said}`");
 }
 
 #[test]
-fn node_with_npm_pnpm_and_yarn() {
-    for (name, main, expected) in [
-        ("node-npm", "dist/main.js", "2 hours"),
-        ("node-pnpm", "packages/app/main.js", "one-phrase"),
-        ("node-yarn", "main.js", "1\\+1"),
-    ] {
-        let dir = built(name);
-        let unpacked = unpack(&dir.path().join("kiln-out"));
-        let said = output("node", &[unpacked.path().join(main).to_str().unwrap()], Path::new("/"));
-        assert!(said.contains(expected), "{name}: expected `{expected}` in `{said}`");
-    }
+fn node_with_npm() {
+    node("node-npm", "dist/main.js", "2 hours");
+}
+
+fn python(name: &str, program: &str) {
+    let dir = built(name);
+    let unpacked = unpack(&dir.path().join("kiln-out"));
+    let program = unpacked.path().join(program);
+    let text = std::fs::read_to_string(&program).unwrap();
+    assert!(text.starts_with("#!"), "{name}: expected a script, found {text}");
+    let ran = std::process::Command::new(&program).arg("--help").output().unwrap();
+    assert!(ran.status.success(), "{name}: {}", String::from_utf8_lossy(&ran.stderr));
 }
 
 #[test]
-fn python_with_pip_poetry_and_uv() {
+fn python_with_pip_and_uv() {
     let dir = built("python-pip");
     let unpacked = unpack(&dir.path().join("kiln-out"));
     assert_eq!(output("python3", &["main.py", "a", "b"], unpacked.path()), "hello a and b\n");
-    for (name, program) in [("python-poetry", "bin/tally"), ("python-uv", "bin/orbit")] {
-        let dir = built(name);
-        let unpacked = unpack(&dir.path().join("kiln-out"));
-        let program = unpacked.path().join(program);
-        let text = std::fs::read_to_string(&program).unwrap();
-        assert!(text.starts_with("#!"), "{name}: expected a script, found {text}");
-        let ran = std::process::Command::new(&program).arg("--help").output().unwrap();
-        assert!(ran.status.success(), "{name}: {}", String::from_utf8_lossy(&ran.stderr));
+    python("python-uv", "bin/orbit");
+}
+
+/// `.ci/long` runs these: other tests of every run use the same tools on other projects.
+mod long {
+    use super::*;
+
+    #[test]
+    #[ignore = "long: run by .ci/long"]
+    fn java_with_gradle() {
+        let dir = built("java-gradle");
+        let jar = find(&dir.path().join("kiln-out"), ".jar").expect("the artifact is a jar");
+        assert!(!output("java", &["-jar", jar.to_str().unwrap()], dir.path()).is_empty());
+    }
+
+    #[test]
+    #[ignore = "long: run by .ci/long"]
+    fn node_with_pnpm_and_yarn() {
+        node("node-pnpm", "packages/app/main.js", "one-phrase");
+        node("node-yarn", "main.js", "1\\+1");
+    }
+
+    #[test]
+    #[ignore = "long: run by .ci/long"]
+    fn python_with_poetry() {
+        python("python-poetry", "bin/tally");
+    }
+
+    #[test]
+    #[ignore = "long: run by .ci/long"]
+    fn a_project_of_gradle_starts_with_the_jars_that_it_needs() {
+        members::a_project_of_gradle();
     }
 }
 

@@ -222,8 +222,7 @@ fn a_module_of_maven_starts_with_the_jars_that_it_needs() {
     runs_alone(&at.join("kiln-out"));
 }
 
-#[test]
-fn a_project_of_gradle_starts_with_the_jars_that_it_needs() {
+pub(crate) fn a_project_of_gradle() {
     let (_dir, at) = built(
         &[
             ("build.gradle", "subprojects {\n    apply plugin: 'java'\n    version = '1.0'\n}\n"),
