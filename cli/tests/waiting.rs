@@ -48,7 +48,7 @@ fn a_worker_that_restarts_in_order_fails_no_build_and_whoever_waits_sees_for_who
     let dir = quick("patient");
     assert_eq!(farm.stop_worker("one"), Some(0));
     let mut build = farm.start_build(dir.path(), &[]);
-    build.until("it waits for the worker", |event| waits(event, "`one` was here"));
+    build.until("it waits for the worker", |event| waits(event, "`one` was last seen"));
     // After its restart the coordinator still knows which workers it waits for.
     farm.start_worker("one");
     build.end().well();
@@ -57,7 +57,7 @@ fn a_worker_that_restarts_in_order_fails_no_build_and_whoever_waits_sees_for_who
     farm.wait_until_up();
     let again = quick("again");
     let mut build = farm.start_build(again.path(), &[]);
-    build.until("it waits for the worker", |event| waits(event, "`one` was here"));
+    build.until("it waits for the worker", |event| waits(event, "`one` was last seen"));
     farm.start_worker("one");
     build.end().well();
     // The wait has a configurable limit, and a platform that no worker has is refused at once.

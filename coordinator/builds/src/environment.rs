@@ -1,8 +1,8 @@
-//! Which of the farm's environments a target is built in.
+//! Chooses the environment that a target is built in.
 //!
-//! All steps of a target run in one environment, named by its fingerprint, so that their results fit together. Chosen is, among
-//! those that match, a native one before an emulated one, one whose libc is not newer than the target's before one whose is, the one
-//! with the most CPUs, and among equals the smallest fingerprint: deterministic.
+//! All steps of a target run in one environment, identified by its fingerprint, so that their results fit together.
+//! Among the matching environments, native ones come before emulated ones, then those whose libc is not newer than the
+//! target's, then those with the most CPUs, then the smallest fingerprint. The choice is deterministic.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use kiln_proto::property::{self, cpu_levels};
 use kiln_proto::{clock, v1};
 use kiln_scheduler::{Pool, Requirements};
 
-/// The environment for a target, or in words why there is none.
+/// The environment for a target, or the reason why there is none.
 pub fn choose(
     workers: &[v1::Worker],
     target: &Target,
@@ -20,7 +20,7 @@ pub fn choose(
     allow_emulation: bool,
 ) -> Result<v1::Environment, String> {
     let mut refused = Vec::new();
-    // By fingerprint, then by CPU: steps whose results depend on the CPU all run on one kind.
+    // By fingerprint, then by CPU: all steps whose results depend on the CPU run on the same kind.
     let mut groups: BTreeMap<&str, BTreeMap<&str, (u64, &v1::Environment)>> = BTreeMap::new();
     for worker in workers {
         let Some(environment) = worker.environment.as_ref() else { continue };
@@ -53,15 +53,15 @@ pub fn choose(
     })
 }
 
-/// What the steps only recommend and the chosen environment does not have, in words.
+/// What the steps recommend and the chosen environment lacks.
 pub fn recommendations(environment: &v1::Environment, steps: &[Step]) -> BTreeSet<String> {
     let tools = steps.iter().filter(|step| step.image.is_none()).flat_map(|step| &step.tools);
     let recommended = tools.map(|entry| Tool::read(entry)).filter(|tool| tool.recommended);
     recommended.filter_map(|tool| tool.unmet(environment.tools.get(tool.name)?)).collect()
 }
 
-/// What is waited for where no worker matches: those that were here lately, or a pool that the farm has by declaration. `None` where
-/// nobody is expected.
+/// The workers that may still come where none matches: those that left recently, or a pool that the configuration
+/// declares. `None` if nobody is expected.
 pub fn expected(
     away: &[v1::Worker],
     pools: &[Pool],
@@ -84,19 +84,19 @@ pub fn expected(
                 0..60 => "less than a minute ago".to_owned(),
                 seconds => format!("{} min ago", seconds / 60),
             };
-            format!("`{}` was here {since}", worker.worker)
+            format!("`{}` was last seen {since}", worker.worker)
         })
         .collect();
     let asked = Requirements { properties: asked(target, steps), ..Requirements::default() };
     let pools = pools.iter().filter(|pool| pool.may_run(&asked));
-    words.extend(pools.map(|pool| format!("pool `{}` has none now", pool.name)));
+    words.extend(pools.map(|pool| format!("pool `{}` has no workers now", pool.name)));
     (!words.is_empty()).then(|| format!("a worker with {}: {}", wanted(target), words.join(", ")))
 }
 
-/// How long a worker that left is expected back: an hour, as the scheduler has it.
+/// How long a worker that left is expected back: one hour, as in the scheduler.
 const LATELY_S: u64 = 60 * 60;
 
-/// What a pool must be for a target.
+/// What a target requires of a pool.
 fn asked(target: &Target, steps: &[Step]) -> BTreeSet<(String, String)> {
     let mut asked = BTreeSet::from([(property::ISA.to_owned(), target.platform.isa().to_owned())]);
     let on_its_own_system = steps.is_empty() || steps.iter().any(|step| step.image.is_none());
@@ -115,7 +115,8 @@ fn wanted(target: &Target) -> String {
     words.join(", ")
 }
 
-/// Whether an environment's GLIBC is newer than the target's: what is linked there may want symbols that production lacks.
+/// Whether an environment's GLIBC is newer than the target's: a program linked there may need symbols that production
+/// lacks.
 fn is_newer(environment: &v1::Environment, target: &Target) -> bool {
     let version = || {
         let (major, minor) = environment.libc.strip_prefix("glibc:")?.split_once('.')?;
@@ -129,7 +130,7 @@ fn lacks(environment: &v1::Environment, target: &Target, steps: &[Step]) -> Vec<
     if environment.isa != target.platform.isa() {
         lacks.push(format!("is {}", environment.isa));
     }
-    // Where every step brings its image, the worker's own system is nobody's.
+    // If every step brings its own image, the worker's system does not matter.
     let on_its_own_system = steps.is_empty() || steps.iter().any(|step| step.image.is_none());
     if let Some(os) = target.os.as_ref().filter(|os| on_its_own_system && **os != environment.os) {
         lacks.push(format!("runs {} instead of {os}", environment.os));
@@ -177,7 +178,7 @@ fn lacks(environment: &v1::Environment, target: &Target, steps: &[Step]) -> Vec<
                 format!("`{tool}` (called by step {})", steps.join(", "))
             })
             .collect();
-        lacks.push(format!("has no {}: install what is missing there", tools.join(" and no ")));
+        lacks.push(format!("has no {}: install what is missing on the worker", tools.join(" and no ")));
     }
     lacks
 }
@@ -236,7 +237,7 @@ mod tests {
         let expect =
             |away: &[v1::Worker], pools: &[Pool], steps: &[Step]| expected(away, pools, &target(None), steps, false);
         let words = expect(std::slice::from_ref(&away), &[], &[step(&["cc"])]).unwrap();
-        assert_eq!(words, "a worker with linux/amd64: `a` was here 5 min ago");
+        assert_eq!(words, "a worker with linux/amd64: `a` was last seen 5 min ago");
         assert_eq!(expect(std::slice::from_ref(&away), &[], &[step(&["go"])]), None);
         assert_eq!(expect(&[v1::Worker { last_seen: left(3600), ..away }], &[], &[]), None);
         let pool = |isa: &str| Pool {
@@ -244,7 +245,7 @@ mod tests {
             properties: [("ISA".to_owned(), isa.to_owned())].into(),
             capacity: None,
         };
-        assert!(expect(&[], &[pool("x86-64")], &[]).unwrap().contains("pool `cloud` has none now"));
+        assert!(expect(&[], &[pool("x86-64")], &[]).unwrap().contains("pool `cloud` has no workers now"));
         assert_eq!(expect(&[], &[pool("arm-a64")], &[]), None);
     }
 
@@ -333,7 +334,7 @@ mod tests {
         asked.glibc = Some((2, 36));
         let workers = [of("new", "f1", 64_000, "glibc:2.39"), of("old", "f2", 1000, "glibc:2.9")];
         assert_eq!(choose(&workers, &asked, &[], false).unwrap().fingerprint, "f2");
-        // Where there is none, the check of the artifact decides.
+        // Without one, the check of the artifact decides.
         assert_eq!(choose(&workers[..1], &asked, &[], false).unwrap().fingerprint, "f1");
     }
 }

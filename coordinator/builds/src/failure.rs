@@ -1,20 +1,21 @@
-//! Why a command failed, found in what it printed: the first error of a compiler, a package manager or an interpreter.
+//! Finds out why a command failed from its output: the first error of a compiler, a package manager or an interpreter.
 //!
-//! Tools print their errors long before they end: the last lines of a parallel build are those of whatever was still running.
+//! Tools print errors long before they end: the last lines of a parallel build come from whatever was still running.
 //! Pure: text in, lines out.
 
 use std::sync::LazyLock;
 
 use regex::{Regex, RegexSet};
 
-/// Lines of an error that are shown.
+/// Maximum lines of an error that are shown.
 const MAX_LINES: usize = 8;
-/// Characters of a line that are shown.
+/// Maximum characters of a line that are shown.
 const MAX_LINE: usize = 300;
 
-/// How the first line of an error looks, the surest first. Those of a rank are equals: the first in the text counts.
+/// What the first line of an error looks like, most reliable patterns first. Within a rank, the first match in the text
+/// wins.
 const RANKS: [&[&str]; 5] = [
-    // Errors of compilers, linkers and configuration, which name their place or their code.
+    // Errors of compilers, linkers and configuration, which name a file or an error code.
     &[
         // gcc, clang, javac, ruby -c, kotlinc: FILE:LINE[:COLUMN]: [fatal ]error: …
         r"^(?:e: )?\S[^:]*:\d+(?::\d+)?:? (?:fatal )?error: ",
@@ -30,7 +31,7 @@ const RANKS: [&[&str]; 5] = [
         r"^\[ERROR\] \S*\.(?:java|kt|scala):\[?\d+",
         r"^--- FAIL: |^FAILED? +\S+(?:::\S+| - )|^not ok \d+|^test .+ \.\.\. FAILED$",
     ],
-    // What a program raised. Tools also print what they caught and went on after.
+    // Uncaught exceptions. Lower, because tools also print exceptions that they caught and recovered from.
     &[
         r"^Traceback \(most recent call last\):",
         r"^\s*File .+, line \d+$",
@@ -49,13 +50,13 @@ const RANKS: [&[&str]; 5] = [
         r"^(?:Could not find |Bundler could not find |Could not resolve |Resolved \w+ failed)",
         r"^No such file or directory|: No such file or directory$",
     ],
-    // What anything may print.
+    // Generic errors that any program may print.
     &[r"(?i)^(?:\S+: )*(?:fatal )?error: ", r"(?i)^fatal: ", r"(?:command |: )not found$", r": Permission denied$"],
-    // That something failed, and no more.
+    // Lines that say only that something failed.
     &[r"^make(?:\[\d+\])?: \*\*\* ", r"^npm (?:ERR!|error) "],
 ];
 
-/// Lines that look like errors and only repeat that there was one, or are none.
+/// Lines that look like errors but only repeat that there was one, or are not errors.
 const NO_ERRORS: &[&str] = &[
     r"^error: (?:could not compile|aborting due to|failed to run custom build command|build failed|Recipe )",
     r"^(?:\[ERROR\]|ERROR:?|Error:) *$",
@@ -77,8 +78,8 @@ static NONE: LazyLock<RegexSet> = LazyLock::new(|| RegexSet::new(NO_ERRORS).unwr
 static ESCAPES: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new("\x1b\\[[0-9;?]*[ -/]*[@-~]|\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)").ok());
 
-/// The first error in a command's output, in a few lines without colours; empty where nothing looks like one. Of two that look
-/// alike, one on standard error comes first.
+/// The first error in a command's output, in a few lines without colours; empty if nothing looks like one. Of two with
+/// equal rank, one on standard error comes first.
 pub(super) fn first_error(stderr: &str, stdout: &str) -> Vec<String> {
     let texts = [plain(stderr), plain(stdout)];
     let lines = texts.each_ref().map(|text| text.lines().map(str::trim_end).collect::<Vec<_>>());
@@ -100,14 +101,14 @@ fn plain(text: &str) -> String {
     }
 }
 
-/// The lines that belong to the error at a line.
+/// The lines that belong to the error that starts at `at`.
 fn excerpt(lines: &[&str], at: usize) -> Vec<String> {
     let first = lines[at];
     let rest = &lines[at + 1..];
     let indented = |line: &&&str| line.starts_with([' ', '\t']) && !line.trim().is_empty();
     let (mut found, heads_its_block): (Vec<&str>, bool) =
         if first.starts_with("Traceback (most") || first.contains(", line ") {
-            // What was raised stands after the frames; the last frame says where.
+            // The exception follows the frames; the last frame names the line.
             let end = rest.iter().position(|line| !line.is_empty() && !line.starts_with([' ', '\t']));
             match end {
                 Some(end) => {
@@ -118,14 +119,14 @@ fn excerpt(lines: &[&str], at: usize) -> Vec<String> {
                 None => (vec![first], true),
             }
         } else if first.starts_with("* What went wrong") || first.trim_end().ends_with(':') {
-            // CMake and Gradle: the text follows, perhaps after an empty line.
+            // CMake and Gradle: the text follows, possibly after an empty line.
             let text = rest.iter().skip_while(|line| line.is_empty()).take_while(|line| !line.is_empty());
             (std::iter::once(&first).chain(text).copied().collect(), false)
         } else {
             (vec![first], true)
         };
     if heads_its_block {
-        // Its place, its source, a caret: what is indented, or drawn as rustc does.
+        // Its location, source line and caret: indented lines, or lines drawn as rustc does.
         let block = rest.iter().take_while(|line| {
             indented(line) || line.starts_with(|c: char| c.is_ascii_digit()) && line.contains(" | ")
         });
@@ -135,7 +136,7 @@ fn excerpt(lines: &[&str], at: usize) -> Vec<String> {
     found.into_iter().take(MAX_LINES).map(short).collect()
 }
 
-/// The error in one line: its first line, and where that only announces a text, the text.
+/// The error in one line: its first line, plus the next one if the first only announces it.
 pub(super) fn in_short(error: &[String]) -> Option<String> {
     let first = error.first()?.trim();
     let next = error.get(1).map(|line| line.trim()).filter(|_| first.ends_with(':'));
@@ -145,7 +146,7 @@ pub(super) fn in_short(error: &[String]) -> Option<String> {
     })
 }
 
-/// What an exit code stands for: a shell adds 128 to the signal that ended its command.
+/// What an exit code means: a shell adds 128 to the number of the signal that ended its command.
 pub(super) fn exit_code(code: i32) -> String {
     let signal = match code - 128 {
         1 => "SIGHUP",

@@ -1,7 +1,8 @@
-//! Names of images in a build, each resolved to a digest once.
+//! Resolves the names of images in a build to digests, each name once.
 //!
-//! A worker answers, by an action like any other: it is asked with the credentials and through the network that the pull will have
-//! as well, and an image that only an engine holds is known to nobody else. Where no worker has Docker, the scheduler says so at once.
+//! A worker resolves them, in an action like any other, with the credentials and the network that the pull will use;
+//! only a worker knows images that exist in its engine alone. If no worker has Docker, the scheduler reports that at
+//! once.
 //!
 //! Invariant: the action of a step names an image by digest or id, never by a tag.
 
@@ -23,17 +24,17 @@ use super::Work;
 use super::steps::{Ended, Job, is_farm_fault};
 use kiln_execution::{Done, Request, Update};
 
-/// How long a registry may take, a pull included where that is the only way to ask.
+/// How long a registry may take, including a pull if that is the only way to find the digest.
 const RESOLVE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10 * 60);
-/// A question needs next to nothing of a worker.
+/// Resolving needs almost no resources.
 const CPUS: &str = "0.01";
 const MEMORY: &str = "1048576";
 
 type Answer = Result<String, Refused>;
-/// Asked once, however many steps wait for it.
+/// Resolved once, however many steps wait for it.
 type Asked = Arc<OnceCell<Answer>>;
 
-/// Why a name has no digest.
+/// Why a name could not be resolved.
 #[derive(Debug, Clone)]
 struct Refused {
     is_project_fault: bool,
@@ -44,13 +45,13 @@ fn farms(words: impl std::fmt::Display) -> Refused {
     Refused { is_project_fault: false, words: words.to_string() }
 }
 
-/// What the names of a build stand for.
+/// The digests of a build's image names.
 #[derive(Debug, Default)]
 pub(crate) struct Images {
     answers: Mutex<HashMap<(String, Platform), Asked>>,
 }
 
-/// The job with its image named by digest; as it is where it names none.
+/// The job with its image named by digest; unchanged if it names no image.
 pub(super) async fn fix(work: &Work, job: &Job) -> Result<Job, Ended> {
     let Some(image) = &job.step.image else { return Ok(job.clone()) };
     let cell = work.images.answers.lock().entry((image.clone(), job.target.platform)).or_default().clone();
@@ -95,7 +96,7 @@ async fn resolve(work: &Work, image: &str, job: &Job) -> Answer {
     }
 }
 
-/// The action that asks.
+/// The action that resolves a name.
 async fn question(work: &Work, name: &ImageName, platform: Platform) -> Result<Digest, kiln_store::Error> {
     let command = reapi::Command { arguments: vec![name.to_string(), platform.to_string()], ..Default::default() };
     let properties =
@@ -135,7 +136,7 @@ async fn read(work: &Work, image: &str, done: &Done) -> Answer {
         text(work, result.stdout_digest.as_ref()).await.and_then(|text| text.trim().parse().ok());
     match fixed.filter(ImageName::is_fixed) {
         Some(name) => Ok(name.to_string()),
-        None => Err(farms(format!("a worker did not say which digest image `{image}` has"))),
+        None => Err(farms(format!("a worker did not report the digest of image `{image}`"))),
     }
 }
 

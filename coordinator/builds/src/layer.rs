@@ -1,6 +1,6 @@
-//! Tells the farm's layers of a step that ended: what it was made of, in words that can be compared later.
+//! Records what a finished step was made of, as text that can be compared later.
 //!
-//! The words come from the very messages that make up the action, so that whatever changes the action is among them.
+//! The text is derived from the messages that make up the action, so it contains everything that changes the action.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::steps::Job;
 use kiln_layers::Ran;
 use kiln_store::BlobStore;
 
-/// How a step ended, as far as its layer is concerned.
+/// How a step ended, as far as its cache record is concerned.
 pub(super) struct End {
     pub(super) lowered: Lowered,
     pub(super) cache: Cache,
@@ -30,7 +30,7 @@ pub(super) struct End {
     pub(super) result: reapi::ActionResult,
 }
 
-/// Tells of it. Returns at once.
+/// Records it. Returns at once.
 pub(super) fn record(work: &Work, job: &Job, end: End) {
     let build = work.build.lock();
     let (project, id, user) = (build.project.clone(), build.id.clone(), build.user.clone());
@@ -64,19 +64,19 @@ pub(super) fn record(work: &Work, job: &Job, end: End) {
     });
 }
 
-/// How long a step's end waits for it to be known whether the step hit before.
+/// How long a step's end waits for the answer whether the step hit before.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Whether a step that runs hit before; found out while it runs.
+/// Whether a step that runs had a cache hit before; looked up while it runs.
 pub(super) struct HitBefore(Option<JoinHandle<bool>>);
 
 impl HitBefore {
-    /// For a step that does not run, or one that was told to run.
+    /// For a step that does not run, or that was told to run.
     pub(super) fn unasked() -> Self {
         Self(None)
     }
 
-    /// Asks for a step that runs now.
+    /// Starts the lookup for a step that runs now.
     pub(super) fn ask(work: &Work, job: &Job) -> Self {
         if work.request.no_cache || job.again || !job.step.cache {
             return Self(None);
@@ -86,14 +86,14 @@ impl HitBefore {
         Self(Some(tokio::spawn(async move { layers.has_hit(&instance, &project, &step).await.unwrap_or(false) })))
     }
 
-    /// The answer, where it is known by now.
+    /// The answer, if it is known by now.
     pub(super) async fn answer(self) -> bool {
         let Some(asked) = self.0 else { return false };
         tokio::time::timeout(ANSWER_TIMEOUT, asked).await.is_ok_and(|answer| answer.unwrap_or(false))
     }
 }
 
-/// What the job's action is made of; worked out when it is asked for.
+/// What the job's action is made of; computed only when it is needed.
 fn ingredients(
     source: Arc<SourceTree>,
     store: Arc<dyn BlobStore>,
@@ -147,7 +147,7 @@ fn describe(job: &Job, Lowered { action, command, .. }: Lowered, root: Digest) -
     found
 }
 
-/// What stands at each end of a tree of outputs: a file's or a directory's digest, a link's target.
+/// The leaves of a tree of outputs: the digest of each file or directory, the target of each link.
 fn leaves(tree: &Tree, above: &mut Vec<String>, tell: &mut impl FnMut(String, String)) {
     for (name, entry) in &tree.entries {
         above.push(name.clone());

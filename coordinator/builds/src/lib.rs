@@ -56,7 +56,7 @@ pub use settings::{Settings, Unfinished};
 use source::SourceTree;
 use turns::Turns;
 
-/// Trees that are read and planned at once.
+/// Maximum trees that are read and planned at once.
 const MAX_PLANNING: usize = 8;
 
 /// All builds of the farm. Cheap to clone.
@@ -73,7 +73,7 @@ struct Shared {
     records: Records,
     settings: Settings,
     active: Mutex<HashMap<String, Active>>,
-    /// One submission at a time looks at a request id.
+    /// Submissions with the same request id are handled one at a time.
     submitting: Turns,
     places: Arc<Semaphore>,
     planning: Semaphore,
@@ -81,18 +81,18 @@ struct Shared {
     watches: Arc<Semaphore>,
 }
 
-/// A build that is under way.
+/// A running build.
 #[derive(Debug, Clone)]
 struct Active {
     build: Arc<Mutex<Build>>,
     events: EventLog,
     cancel: CancellationToken,
     secrets: Arc<Secrets>,
-    /// Among the builds that may be under way at once.
+    /// Counts against the limit of running builds.
     _place: Arc<Option<OwnedSemaphorePermit>>,
 }
 
-/// A build on its way: what [`run`] works with.
+/// A build while it runs: what [`run`] works with.
 pub(crate) struct Work {
     pub(crate) stores: Stores,
     pub(crate) execution: ExecutionHandle,
@@ -111,16 +111,16 @@ pub(crate) struct Work {
     pub(crate) resumed: bool,
     pub(crate) allow_emulation: bool,
     pub(crate) metrics: Option<BuildMetrics>,
-    /// What the build used and made stays in the store until its end.
+    /// What the build used and made stays in the store until it ends.
     _hold: kiln_store::Hold,
     pub(crate) images: images::Images,
     pub(crate) waits: waiting::Waits,
-    /// Whose build it is, as far as that was authenticated.
+    /// The build's owner, as far as authenticated.
     pub(crate) identity: Identity,
     pub(crate) settings: Settings,
 }
 
-/// Somebody of whom only the name is known.
+/// An identity of which only the name is known.
 fn named_user(user: &str) -> Identity {
     Identity { name: user.to_owned(), ..Identity::anonymous() }
 }
@@ -130,8 +130,8 @@ fn internal(error: impl std::fmt::Display) -> Status {
 }
 
 impl Builds {
-    /// Opens what an earlier run left in the journal; `settings` says what becomes of its unfinished builds. `old` is where an earlier version
-    /// kept builds: they are imported.
+    /// Opens what an earlier run left in the journal; `settings` says what happens to its unfinished builds. Builds
+    /// that an earlier version kept in the directory `old` are imported.
     ///
     /// # Errors
     /// If the journal cannot be used, or the builds of an earlier version cannot be imported.
@@ -170,7 +170,7 @@ impl Builds {
     }
 }
 
-/// Forgets the builds that have become too old, for as long as there is anybody who has them.
+/// Removes old builds at regular intervals, for as long as the `Builds` exist.
 async fn trim_regularly(shared: Weak<Shared>) {
     let Some(every) = shared.upgrade().map(|shared| shared.settings.trim_every) else { return };
     let mut ticks = tokio::time::interval(every);

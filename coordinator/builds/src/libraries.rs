@@ -1,5 +1,5 @@
-//! What the system that a build's steps run on has of shared libraries: asked by an action in the same environment, which is cached
-//! like any other.
+//! Finds the shared libraries on the system that runs a build's steps, with an action in the same environment that is
+//! cached like any other.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use super::lower::Outputs;
 use super::steps::{self, Ended, Job};
 use kiln_artifacts::{Error, Found, System};
 
-/// Where the answer lies.
+/// Where the action puts its answer.
 const ANSWER: &str = ".kiln-libraries";
-/// Where the artifact's files lie.
+/// Where the artifact's files are.
 const FILES: &str = "artifact";
 
 /// The system that a target's steps run on.
@@ -34,7 +34,7 @@ impl std::fmt::Debug for OnWorker<'_> {
 }
 
 impl OnWorker<'_> {
-    /// The image of the last of the artifact's steps, where it ran in one.
+    /// The image of the artifact's last step, if that ran in one.
     fn image(&self) -> Option<&str> {
         let from = self.artifact.from.last()?;
         self.work.plan.steps.iter().find(|step| step.name == *from)?.image.as_deref()
@@ -82,7 +82,7 @@ impl System for OnWorker<'_> {
         let mut tree = outputs.tree;
         kiln_store::trees::expand_in_place(store, &mut tree).await?;
         let Some(Entry::Directory(answer)) = tree.get(ANSWER) else {
-            return Err(self.failed("the answer about its libraries is not a directory".to_owned(), false));
+            return Err(self.failed("the list of its libraries is not a directory".to_owned(), false));
         };
         let mut found = Found::default();
         for line in text(store, answer, "found").await?.lines() {
@@ -113,7 +113,7 @@ async fn text(store: &dyn kiln_store::BlobStore, answer: &Tree, name: &str) -> R
     }
 }
 
-/// Asks the loader itself, by `ldd`: it knows the system's directories, and the search paths that files bring.
+/// Asks the loader itself with `ldd`: it knows the system's directories and the search paths of each file.
 fn script(artifact: &Tree, files: &[String], skip: &BTreeSet<String>, copy: bool) -> String {
     let mut directories = BTreeSet::new();
     for (path, _) in kiln_store::trees::flatten(artifact) {

@@ -1,22 +1,22 @@
-//! Builds as they are asked for: what is recorded, and of those under way what is known now.
+//! Looks up builds: what is recorded, plus the current state of running ones.
 
 use kiln_proto::v1::{self, Build};
 use tonic::Status;
 
 use super::{Builds, internal, named};
 
-/// Builds in one answer if no limit is given.
+/// Builds in one answer if the request has no limit.
 const LISTED: usize = 100;
-/// Builds in one answer.
+/// Maximum builds in one answer.
 const MAX_LISTED: usize = 10_000;
 
 impl Builds {
-    /// A build by its id, the unique beginning of one, or `latest`.
+    /// A build by its id, a unique prefix of it, or `latest`.
     pub async fn get(&self, id: &str) -> Result<Build, Status> {
         self.get_for(id, "").await
     }
 
-    /// As [`get`](Self::get); `latest` is the latest of this user, where they have any.
+    /// Like [`get`](Self::get), but `latest` means the latest build of this user, if there is one.
     pub async fn get_for(&self, id: &str, user: &str) -> Result<Build, Status> {
         if let Some(build) = self.active(id) {
             return Ok(build);
@@ -25,18 +25,18 @@ impl Builds {
         Ok(self.active(&found.id).unwrap_or(found))
     }
 
-    /// A build that is under way.
+    /// A running build.
     fn active(&self, id: &str) -> Option<Build> {
         self.shared.active.lock().get(id).map(|active| active.build.lock().clone())
     }
 
-    /// The id of the build that was submitted with a request id. `NOT_FOUND`: there is none.
+    /// The id of the build that was submitted with a request id. `NOT_FOUND` if there is none.
     pub async fn of_request(&self, request_id: &str) -> Result<String, Status> {
         let found = self.shared.records.request(request_id).await.map_err(internal)?;
         found.ok_or_else(|| Status::not_found(format!("no build was submitted with the request id `{request_id}`")))
     }
 
-    /// The artifact that is meant by an id, a part of one, a name or `latest`.
+    /// The artifact that an id, part of an id, a name or `latest` refers to.
     pub async fn artifact(&self, named: &str, platform: &str) -> Result<v1::Artifact, Status> {
         named::artifact(&self.shared.records, named, platform).await
     }
@@ -48,7 +48,7 @@ impl Builds {
         Ok(builds.into_iter().map(|build| self.active(&build.id).unwrap_or(build)).collect())
     }
 
-    /// Asks a build to end; a finished one stays as it is.
+    /// Requests that a build be cancelled; a finished one stays as it is.
     pub async fn cancel(&self, id: &str) -> Result<Build, Status> {
         let build = self.get(id).await?;
         if let Some(active) = self.shared.active.lock().get(&build.id) {
@@ -57,7 +57,7 @@ impl Builds {
         Ok(build)
     }
 
-    /// Asks all running builds of a person to end; those are returned as they were.
+    /// Requests that all running builds of a user be cancelled. Returns them as they were.
     pub fn cancel_all(&self, user: &str) -> Vec<Build> {
         let active = self.shared.active.lock();
         let of_user = active.values().filter(|active| active.build.lock().user == user);

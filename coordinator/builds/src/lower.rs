@@ -1,7 +1,7 @@
-//! From a step to a Remote Execution action: its input tree, its command, its platform.
+//! Lowers a step to a Remote Execution action: its input tree, its command, its platform.
 //!
-//! Invariant: equal steps on equal inputs for equal environments give equal actions. Nothing of the build, its user, its
-//! commit or the time enters.
+//! Invariant: equal steps on equal inputs for equal environments give equal actions. Nothing about the build, its user,
+//! its commit or the time goes in.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use kiln_execution::Known;
 use kiln_store::BlobStore;
 use kiln_store::trees::{self, overlay};
 
-/// What `SOURCE_DATE_EPOCH` says in every step: 2000-01-01, the time that input files carry too. The commit's own time would
-/// give every commit other actions.
+/// The value of `SOURCE_DATE_EPOCH` in every step: 2000-01-01, which is also the timestamp of input files. With the
+/// commit's own time, every commit would have different actions.
 const SOURCE_DATE_EPOCH: &str = "946684800";
 
 /// A step that cannot become an action.
@@ -41,14 +41,14 @@ pub struct Lowering<'a> {
     pub source: &'a SourceTree,
     /// Where messages are put.
     pub store: &'a dyn BlobStore,
-    /// How they are named.
+    /// Their digest function.
     pub function: DigestFunction,
 }
 
-/// What a finished step left, placed from the root of the tree.
+/// The outputs of a finished step, relative to the root of the tree.
 #[derive(Debug, Clone, Default)]
 pub struct Outputs {
-    /// Its files and directories; the latter sealed.
+    /// Its files and directories; directories are sealed.
     pub tree: Tree,
 }
 
@@ -74,7 +74,7 @@ impl Outputs {
         Ok(Self { tree })
     }
 
-    /// Paths of `wanted` that are not there.
+    /// The paths in `wanted` that are missing.
     pub fn absent<'a>(&self, wanted: &'a [String]) -> Vec<&'a str> {
         wanted
             .iter()
@@ -84,7 +84,7 @@ impl Outputs {
     }
 }
 
-/// A step as an action, whose messages are stored.
+/// A step as an action, with its messages stored.
 #[derive(Debug)]
 pub struct Lowered {
     /// The action's digest.
@@ -98,7 +98,8 @@ pub struct Lowered {
 }
 
 impl Lowering<'_> {
-    /// The action of one shard of a step in an environment, with all its messages stored. They are returned too, for whoever runs it.
+    /// The action of one shard of a step in an environment, with all its messages stored. The messages are returned
+    /// too, for whoever runs it.
     pub async fn action(
         &self,
         step: &Step,
@@ -135,7 +136,7 @@ impl Lowering<'_> {
         Ok(digest)
     }
 
-    /// The inputs of a step without the outputs of those that it needs.
+    /// The inputs of a step without the outputs of the steps that it needs.
     pub async fn own_inputs(&self, step: &Step) -> Result<Tree, Error> {
         let failed =
             |error: kiln_trees::tree::Error| Error::Tree { step: step.name.clone(), reason: error.to_string() };
@@ -185,7 +186,8 @@ pub(super) fn command(step: &Step, shard: u32, on: &v1::Environment) -> reapi::C
         environment.insert("KILN_SHARD".into(), (shard + 1).to_string());
         environment.insert("KILN_SHARDS".into(), step.shards.to_string());
     }
-    // Outputs are relative to the root of the tree, so the command goes to its directory and the action stays at the root.
+    // Outputs are relative to the root of the tree, so the action starts there and the command changes to its
+    // directory.
     let run = match &step.working_directory {
         Some(directory) if directory != "." => format!("cd '{}'\n{}", directory.replace('\'', "'\\''"), step.run),
         _ => step.run.clone(),
@@ -213,8 +215,8 @@ pub(super) fn command(step: &Step, shard: u32, on: &v1::Environment) -> reapi::C
     }
 }
 
-/// Commands that end a step which names a tool that is not there. Of what workers look for, the choice of the environment
-/// has made sure; of an image, and of every other tool, only the step can tell.
+/// Commands that end a step if a tool it names is missing. The choice of the environment has already checked the tools
+/// that workers probe; for images, and for all other tools, only the step itself can find out.
 fn refuse_without_tools(step: &Step) -> String {
     let unsure =
         |tool: &&String| step.image.is_some() || !property::PROBED_TOOLS.contains(&plan::Tool::read(tool).name);
@@ -228,7 +230,7 @@ fn refuse_without_tools(step: &Step) -> String {
     step.tools.iter().filter(unsure).map(refuse).collect()
 }
 
-/// What a worker must be and grant for a step.
+/// What a step requires of a worker.
 pub(super) fn platform(step: &Step, target: &Target, environment: &v1::Environment) -> reapi::Platform {
     let mut properties = vec![
         (property::OS_FAMILY.to_owned(), "linux".to_owned()),
@@ -240,7 +242,7 @@ pub(super) fn platform(step: &Step, target: &Target, environment: &v1::Environme
         Some(image) => properties.push((property::CONTAINER_IMAGE.to_owned(), image.clone())),
         None => properties.push((property::ENVIRONMENT.to_owned(), environment.fingerprint.clone())),
     }
-    // Whether the target says it or not: a `kiln.toml` that names the system which is there changes no key.
+    // Set whether or not the target names it: a `kiln.toml` that names the system that is used anyway changes no key.
     if step.image.is_none() && !environment.os.is_empty() {
         properties.push((property::OS.to_owned(), environment.os.clone()));
     }

@@ -1,4 +1,4 @@
-//! How many builds there are, and how they end.
+//! Metrics: how many builds there are, and how they end.
 
 use std::time::Duration;
 
@@ -22,12 +22,12 @@ struct Seconds;
 
 impl MetricConstructor<Histogram> for Seconds {
     fn new_metric(&self) -> Histogram {
-        // From a build that is all hits to one that takes the night.
+        // From a build that is all hits to one that takes all night.
         Histogram::new([0.2, 1.0, 5.0, 20.0, 60.0, 300.0, 1_200.0, 7_200.0, 36_000.0])
     }
 }
 
-/// What is counted of builds. Cheap to clone.
+/// Metrics of builds. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct BuildMetrics {
     running: Gauge,
@@ -36,30 +36,30 @@ pub struct BuildMetrics {
 }
 
 impl BuildMetrics {
-    /// Makes them a part of what a registry shows.
+    /// Creates the metrics and registers them.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             running: Gauge::default(),
             seconds: Family::new_with_constructor(Seconds),
             ended: Family::default(),
         };
-        // From the start, so that the first one counts as an increase.
+        // From the start, so that the first build counts as an increase.
         for result in RESULTS {
             drop(metrics.ended.get_or_create(&Ended { result }));
         }
-        registry.register("builds_running", "Builds under way", metrics.running.clone());
+        registry.register("builds_running", "Builds in progress", metrics.running.clone());
         registry.register("builds", "Builds that ended, by result", metrics.ended.clone());
-        registry.register("build_seconds", "Time from a build's begin to its end", metrics.seconds.clone());
+        registry.register("build_seconds", "Duration of a build", metrics.seconds.clone());
         metrics
     }
 
-    /// A build began. It counts as running until the returned value is dropped.
+    /// A build started. It counts as running until the returned value is dropped.
     pub(crate) fn began(&self) -> Running {
         self.running.inc();
         Running(self.running.clone())
     }
 
-    /// A build ended so, after that time.
+    /// A build ended with this status after this time.
     pub(crate) fn ended(&self, status: Status, took: Duration) {
         let result = match status {
             Status::Succeeded => "succeeded",

@@ -1,28 +1,28 @@
-//! Which build or artifact somebody means: an id, the part of it that no other has, a name, or `latest`.
+//! Finds the build or artifact that an id, a unique part of one, a name or `latest` refers to.
 //!
-//! Invariant: an exact id always means itself. What fits several builds is refused with their ids; what fits several artifacts of
-//! one name means those of its newest build.
+//! Invariant: an exact id always means itself. If several builds match, the request is refused with their ids; if
+//! several artifacts of one name match, those of its newest build are meant.
 
 use kiln_proto::v1::{Artifact, Build};
 use tonic::Status;
 
 use super::{Records, internal};
 
-/// What stands for the newest.
+/// The word for the newest.
 const LATEST: &str = "latest";
-/// Candidates that a refusal names.
+/// Candidates that an error lists.
 const SHOWN: usize = 5;
-/// Builds among which a user's latest is looked for.
+/// How many builds are searched for a user's latest.
 const LATELY: usize = 200;
-/// Artifacts among which one is looked for.
+/// How many artifacts are searched.
 const ARTIFACTS: usize = 10_000;
-/// Signs of an id that are too few to mean anything.
+/// Fewest characters of an id that are accepted.
 const FEWEST: usize = 2;
 
-/// The build that `named` means. `user` is whose latest is meant by `latest`.
+/// The build that `named` refers to. `latest` means the latest of `user`.
 ///
 /// # Errors
-/// NOT_FOUND, or INVALID_ARGUMENT where several fit.
+/// NOT_FOUND, or INVALID_ARGUMENT if several match.
 pub(super) async fn build(records: &Records, named: &str, user: &str) -> Result<Build, Status> {
     if let Some(build) = records.build(named).await.map_err(internal)? {
         return Ok(build);
@@ -46,16 +46,16 @@ pub(super) async fn build(records: &Records, named: &str, user: &str) -> Result<
     }
 }
 
-/// The artifact that `named` means; of a build for several platforms the one for `platform`.
+/// The artifact that `named` refers to; if a build has several platforms, the one for `platform`.
 ///
 /// # Errors
-/// NOT_FOUND, or INVALID_ARGUMENT where several fit.
+/// NOT_FOUND, or INVALID_ARGUMENT if several match.
 pub(super) async fn artifact(records: &Records, named: &str, platform: &str) -> Result<Artifact, Status> {
     if let Some(artifact) = records.artifact(named).await.map_err(internal)? {
         return Ok(artifact);
     }
     let by_name = |artifact: &&Artifact| named == LATEST || artifact.name == named || is_version(artifact, named);
-    // An artifact that came out as before has its first record; which was built last is known from the builds.
+    // An artifact with unchanged content keeps its first record; which one was built last is known from the builds.
     for build in records.builds(LATELY).await.map_err(internal)? {
         let of_build: Vec<&Artifact> = build.artifacts.iter().filter(by_name).collect();
         if !of_build.is_empty() {
@@ -78,7 +78,7 @@ pub(super) async fn artifact(records: &Records, named: &str, platform: &str) -> 
     }
 }
 
-/// The one of a build's artifacts that is meant on this platform.
+/// The one of a build's artifacts that matches the platform.
 fn one_of(found: &[&Artifact], named: &str, platform: &str) -> Result<Artifact, Status> {
     let fits: Vec<&Artifact> = found.iter().copied().filter(|one| one.platform == platform).collect();
     match (found, fits.as_slice()) {

@@ -1,7 +1,7 @@
-//! Steps whose results suit only the CPU that they were made on, found by what their commands and build files say.
+//! Finds steps whose results suit only the CPU that they were built on, from their commands and build files.
 //!
-//! A compiler that is told `native` asks the machine what it is. What it makes may not even run on another one, so the CPU is part
-//! of such a step's key; of all others it is not, for their results are the same on every worker.
+//! With `native`, a compiler targets the CPU that it runs on. The result may not even run on another one, so the CPU is
+//! part of such a step's key. Other steps give the same results on every worker, so it is not part of theirs.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -20,10 +20,11 @@ use kiln_store::BlobStore;
 const MAX_BYTES: u64 = 1 << 20;
 /// Build files that are read at once.
 const CONCURRENCY: usize = 16;
-/// Answers that are remembered.
+/// Maximum answers that are remembered.
 const REMEMBERED: usize = 100_000;
 
-/// How GCC, Clang, Intel's compilers and rustc are told to compile for the machine at hand. Compiled by a test.
+/// How GCC, Clang, Intel's compilers and rustc are told to compile for the CPU they run on. A test compiles the
+/// pattern.
 static NATIVE: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r"-m(?:arch|cpu|tune)=native|target-cpu[= ]native|-xHost\b").ok());
 
@@ -93,7 +94,7 @@ async fn of_file(store: &dyn BlobStore, known: &Known, digest: Digest) -> Option
     if let Some(answer) = known.0.lock().get(&digest) {
         return answer.clone();
     }
-    // One that cannot be read now is no reason to refuse the build, and is asked again by the next.
+    // A file that cannot be read now is no reason to refuse the build; the next build tries again.
     let answer = find(&store.get(&digest).await.ok()?);
     let mut known = known.0.lock();
     if known.len() >= REMEMBERED {
@@ -113,7 +114,7 @@ fn of_step(step: &Step) -> Option<(String, String)> {
 }
 
 fn of_inputs(step: &Step, source: &SourceTree, files: &HashMap<&str, String>) -> Option<(String, String)> {
-    // A step that fetches reads build files too, and compiles nothing by them.
+    // A step that fetches reads build files too, but compiles nothing.
     if files.is_empty() || step.network && !step.inputs.is_empty() {
         return None;
     }

@@ -1,4 +1,4 @@
-//! Planning: from a request and the tree that it names to a plan.
+//! Planning: from a request and its source tree to a plan.
 
 use kiln_artifacts::invalid_base;
 use kiln_planner::plan::{self, Options, Plan, Platform, Scope};
@@ -28,7 +28,7 @@ fn project_directory(text: &str) -> Result<String, String> {
 }
 
 impl Builds {
-    /// `INVALID_ARGUMENT`: the project is wrong, in words.
+    /// `INVALID_ARGUMENT` if the project is wrong, with the reason.
     pub(super) async fn plan(&self, request: &SubmitRequest) -> Result<Planned, Status> {
         let _place = self.shared.planning.acquire().await.map_err(internal)?;
         let wrong = |words: String| Status::invalid_argument(words);

@@ -1,6 +1,6 @@
-//! What a step's output tells the user beside its result: notes of Kiln's own commands, and that the network was missed.
+//! Warnings found in a step's output: notes of Kiln's own commands, and hints that a step tried to use the network.
 //!
-//! Invariant: a remark is a warning and changes no outcome. Output that is no longer in the store has no remarks.
+//! Invariant: a remark is a warning and changes no outcome. Output that is no longer in the store gives no remarks.
 
 use futures::StreamExt;
 use kiln_proto::digest::Digest;
@@ -10,11 +10,11 @@ use kiln_proto::v1::{self, event};
 use super::Work;
 use super::steps::Job;
 
-/// Notes stand at the end of what a step prints.
+/// Notes are at the end of what a step prints.
 const LAST_BYTES: i64 = 256 << 10;
-/// How a line begins that a step means as a warning.
+/// The prefix of a line that a step wants reported as a warning.
 const NOTE: &str = "kiln: note: ";
-/// What programs print where a name cannot be resolved or no network is there.
+/// What programs print if a name cannot be resolved or there is no network.
 const UNRESOLVED: [&str; 16] = [
     "Could not resolve host",
     "Couldn't resolve host",
@@ -34,7 +34,7 @@ const UNRESOLVED: [&str; 16] = [
     "unable to resolve host",
 ];
 
-/// Appends the remarks of an action's output to the build's events.
+/// Adds the remarks in an action's output to the build's events.
 pub(super) async fn tell(work: &Work, job: &Job, result: Option<&reapi::ActionResult>) {
     let Some(result) = result else { return };
     let stderr = end_of(work, result.stderr_digest.as_ref(), &result.stderr_raw).await;
@@ -52,7 +52,7 @@ fn notes(stderr: &str) -> Vec<String> {
     stderr.lines().filter_map(|line| line.strip_prefix(NOTE)).map(str::to_owned).collect()
 }
 
-/// What to do where a step without the network looked for a name.
+/// Suggests a fix if a step without network tried to resolve a name.
 fn missed_network(step: &str, outputs: &[&str]) -> Option<String> {
     let line = outputs.iter().flat_map(|text| text.lines()).find(|line| UNRESOLVED.iter().any(|w| line.contains(w)))?;
     Some(format!(
@@ -62,7 +62,7 @@ fn missed_network(step: &str, outputs: &[&str]) -> Option<String> {
     ))
 }
 
-/// The end of an output, as far as the store still has it.
+/// The end of an output, if the store still has it.
 async fn end_of(work: &Work, digest: Option<&reapi::Digest>, raw: &[u8]) -> String {
     let read = async {
         let wire = digest.filter(|digest| digest.size_bytes > 0)?;

@@ -1,4 +1,4 @@
-//! Builds that an earlier run of the coordinator began.
+//! Resumes builds that an earlier run of the coordinator started.
 
 use kiln_proto::clock;
 use kiln_proto::v1::{Build, Status as BuildStatus, SubmitRequest, event};
@@ -8,14 +8,14 @@ use super::secrets::Secrets;
 use super::{Active, Builds, Unfinished, named_user, records, run};
 
 impl Builds {
-    /// Goes on with the builds that have not ended.
+    /// Resumes the builds that have not ended.
     pub(super) async fn resume_all(&self) -> Result<(), records::Error> {
         let unfinished = self.shared.records.unfinished().await?;
-        // Side by side, so that they share a commit.
+        // Concurrently, so that they share a commit.
         let events = unfinished.iter().map(|(build, _)| self.shared.records.resume_events(&build.id));
         let events = futures::future::try_join_all(events).await?;
         for ((build, request), events) in unfinished.into_iter().zip(events) {
-            // Before anybody can ask for it: whoever does finds it under way.
+            // Before the services start: whoever asks for the build finds it in progress.
             let place = self.shared.places.clone().try_acquire_owned().ok();
             let active = self.activate(build, events, Secrets::default(), place);
             tokio::spawn(self.clone().resume(active, request));
@@ -43,7 +43,7 @@ impl Builds {
         self.end(active, BuildStatus::FarmFailed, why).await;
     }
 
-    /// The client that followed the build ended together with the coordinator: nobody wants it any more.
+    /// The client that followed the build ended together with the coordinator, so nobody waits for it.
     async fn interrupt(&self, active: &Active) {
         let why = "interrupted: the `kiln` that ran the farm ended before the build did; build again to continue";
         self.end(active, BuildStatus::Cancelled, why.to_owned()).await;
@@ -58,7 +58,7 @@ impl Builds {
             build.finished = Some(clock::now());
             build.clone()
         };
-        tracing::info!(build = build.id, why = build.message, "an unfinished build ends");
+        tracing::info!(build = build.id, why = build.message, "ended an unfinished build");
         let last = event::Event::BuildFinished(run::finished(&build));
         if let Err(error) = self.shared.records.finish(&build, &active.events, last).await {
             tracing::error!(%error, build = build.id, "cannot record that a build ended");

@@ -1,7 +1,7 @@
-//! The secrets of one build, in memory and for as long as it runs.
+//! The secrets of a build, held in memory while it runs.
 //!
-//! Invariant: values come in with a submission and leave in a request for an action. Nothing here can be written down: a
-//! coordinator that was started anew has none, and the client that still follows the build gives them again.
+//! Invariant: values arrive with a submission and leave only in a request for an action. Nothing here can be written to
+//! disk: after a restart the coordinator has no secrets, and the client that still follows the build sends them again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use tokio::sync::watch;
 
 /// How long a step of a resumed build waits for its secrets.
 const RESUBMIT_WINDOW: Duration = Duration::from_secs(60);
-/// Most secrets of one build.
+/// Maximum secrets of one build.
 const MAX_SECRETS: usize = 100;
-/// Most bytes of all of them together: a worker looks for each in many forms.
+/// Maximum bytes of all of them together: a worker searches output for each in many encodings.
 const MAX_BYTES: usize = 128 << 10;
 
-/// What a build was given.
+/// The secrets of a build.
 #[derive(Debug, Default)]
 pub(crate) struct Secrets {
     known: watch::Sender<BTreeMap<String, Secret>>,
 }
 
 impl Secrets {
-    /// These; in words where one cannot be a secret.
+    /// Checks and takes these secrets; an error says why one is not acceptable.
     pub(super) fn new(given: Vec<Secret>) -> Result<Self, String> {
         if given.len() > MAX_SECRETS {
             return Err(format!("the build was given {} secrets; expected at most {MAX_SECRETS}", given.len()));
@@ -48,12 +48,12 @@ impl Secrets {
         self.known.send_modify(|known| known.extend(given.into_iter().map(|one| (one.name.clone(), one))));
     }
 
-    /// Takes over what another submission of the same build was given.
+    /// Adds the secrets of another submission of the same build.
     pub(super) fn take(&self, other: Self) {
         self.known.send_modify(|known| known.append(&mut other.known.send_replace(BTreeMap::new())));
     }
 
-    /// Forgets what no step of the plan asks for; in words where a step asks for one that is not here.
+    /// Drops secrets that no step of the plan needs; an error names a secret that a step needs and that was not given.
     pub(super) fn fit(&self, plan: &Plan) -> Result<(), String> {
         let asked = |name: &String| plan.steps.iter().any(|step| step.secrets.contains(name));
         self.known.send_modify(|known| known.retain(|name, _| asked(name)));
@@ -67,19 +67,19 @@ impl Secrets {
         })
     }
 
-    /// Those of a step that are here.
+    /// The secrets of a step that are present.
     pub(super) fn of(&self, step: &Step) -> Vec<Secret> {
         let known = self.known.borrow();
         step.secrets.iter().filter_map(|name| known.get(name).cloned()).collect()
     }
 
-    /// The first of a step's that is not here.
+    /// The first missing secret of a step.
     pub(super) fn missing<'a>(&self, step: &'a Step) -> Option<&'a str> {
         let known = self.known.borrow();
         step.secrets.iter().find(|name| !known.contains_key(*name)).map(String::as_str)
     }
 
-    /// Waits until all of a step's are here; whether they are.
+    /// Waits until all secrets of a step are present. Returns whether they are.
     pub(super) async fn given_again(&self, step: &Step) -> bool {
         let mut known = self.known.subscribe();
         let all = known.wait_for(|known| step.secrets.iter().all(|name| known.contains_key(name)));

@@ -1,4 +1,4 @@
-//! What builds are run with, beside the stores and the workers.
+//! Settings of builds, apart from the stores and the workers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,36 +10,36 @@ use crate::{BuildMetrics, Keep};
 use kiln_auth::credentials::Credentials;
 use kiln_auth::{Identity, Known};
 
-/// What becomes of the builds that ran when the coordinator ended.
+/// What happens to builds that were running when the coordinator ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Unfinished {
-    /// They go on: their clients come back, or nobody follows them anyway.
+    /// They are resumed: their clients reconnect, or nobody follows them anyway.
     #[default]
     Resume,
-    /// Those that a client followed are cancelled, for it ended with the coordinator.
+    /// Builds that a client followed are cancelled, because the client ended with the coordinator.
     Interrupt,
 }
 
-/// How builds are run.
+/// Settings of builds.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Whose builds these are; empty for the default tenant's.
+    /// The tenant that owns these builds; empty for the default tenant.
     pub tenant: String,
-    /// Every build may take emulated workers.
+    /// Every build may use emulated workers.
     pub allow_emulation: bool,
     /// How bases of images are fetched.
     pub registries: registry::Options,
-    /// What they are shown.
+    /// Credentials for those registries.
     pub credentials: Credentials,
-    /// What is counted of builds.
+    /// Metrics of builds.
     pub metrics: Option<BuildMetrics>,
-    /// What becomes of builds that an earlier run left.
+    /// What happens to builds that an earlier run left unfinished.
     pub unfinished: Unfinished,
-    /// Who is revoked, where the farm asks who calls.
+    /// The known identities, to learn of revocations, if the farm requires authentication.
     pub known: Option<watch::Receiver<Arc<Known>>>,
     /// Which builds are kept.
     pub keep: Keep,
-    /// How often it is looked for builds that have become too old.
+    /// How often builds that are too old are removed.
     pub trim_every: Duration,
 }
 
@@ -60,7 +60,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Resolves once this one has been revoked.
+    /// Resolves once this identity has been revoked.
     pub(super) async fn revoked(&self, whom: &Identity) {
         if let Some(mut known) = self.known.clone().filter(|_| !whom.is_anonymous())
             && known.wait_for(|known| known.revoked.has(whom)).await.is_ok()

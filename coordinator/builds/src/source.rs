@@ -1,4 +1,4 @@
-//! A source tree as it lies in the store: its shape, and the small files that decide a plan.
+//! A source tree in the store: its entries, and the small files that determine a plan.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,14 +11,14 @@ use kiln_store::BlobStore;
 
 use kiln_store::trees::{self, expand, flatten};
 
-/// Files read at once.
+/// Files that are read at once.
 const CONCURRENCY: usize = 16;
 /// Largest manifest or lock file that the planner reads.
 const MAX_MANIFEST_BYTES: u64 = 64 << 20;
 
-/// Bytes of all of them.
+/// Maximum bytes of all of them.
 const MAX_MANIFESTS_BYTES: u64 = 256 << 20;
-/// Symbolic links that are followed to a file.
+/// Maximum symbolic links that are followed to a file.
 const MAX_LINKS: usize = 8;
 
 /// A tree that cannot be read.
@@ -44,16 +44,16 @@ impl From<kiln_store::Error> for Error {
 pub struct SourceTree {
     /// Every path of a file or symbolic link, sorted.
     pub paths: Vec<String>,
-    /// What stands at each of `paths`.
+    /// The entry at each of `paths`.
     pub entries: HashMap<String, Entry>,
-    /// What the planner reads.
+    /// The files that the planner reads.
     pub planned: MemorySource,
     /// The whole tree.
     pub tree: Tree,
 }
 
 impl SourceTree {
-    /// Reads the tree under a root directory, and of no file its content.
+    /// Reads the tree under a root directory, without the content of its files.
     pub async fn read(store: &dyn BlobStore, root: Digest) -> Result<Self, Error> {
         let tree = expand(store, root).await?;
         let mut all = flatten(&tree);
@@ -63,10 +63,10 @@ impl SourceTree {
         Ok(Self { paths, entries: all.into_iter().collect(), planned, tree })
     }
 
-    /// Asks `question` of the tree until every file that it reads has been supplied; answers what it said then.
+    /// Calls `question` until every file that it reads has been supplied, and returns its answer.
     ///
     /// # Errors
-    /// [`Error::Manifest`] and [`Error::Manifests`] where it reads more than a planner may.
+    /// [`Error::Manifest`] and [`Error::Manifests`] if it reads more than a planner may.
     pub async fn ask<T>(
         &mut self,
         store: &dyn BlobStore,
@@ -109,7 +109,7 @@ impl SourceTree {
         }
     }
 
-    /// The file at a path, through symbolic links of the tree.
+    /// The file at a path, following the tree's symbolic links.
     fn file(&self, path: &str) -> Option<Digest> {
         let mut path = path.to_owned();
         for _ in 0..MAX_LINKS {
@@ -124,7 +124,7 @@ impl SourceTree {
 }
 
 impl SourceTree {
-    /// Has the store count all files as used now, as far as they are there.
+    /// Marks all files that are in the store as used now.
     pub async fn use_files(&self, store: &dyn BlobStore) -> Result<(), kiln_store::Error> {
         let digest = |entry: &Entry| if let Entry::File { digest, .. } = entry { Some(*digest) } else { None };
         let files: Vec<Digest> = self.entries.values().filter_map(digest).collect();

@@ -1,4 +1,4 @@
-//! Starting a build that is recorded, and what is done when it has ended.
+//! Starts a recorded build, and cleans up when it has ended.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::secrets::Secrets;
 use super::source::SourceTree;
 use super::{Active, Builds, Work, images, run, waiting};
 
-/// A project as it is built.
+/// A project with its plan.
 pub(super) struct Planned {
     pub(super) function: DigestFunction,
     pub(super) source: SourceTree,
@@ -35,7 +35,7 @@ fn span(build: &Build, resumed: bool) -> tracing::Span {
 }
 
 impl Builds {
-    /// From here on the build is under way for whoever asks: it can be watched and cancelled.
+    /// From here on the build is in progress for all callers: it can be watched and cancelled.
     pub(super) fn activate(
         &self,
         build: Build,
@@ -94,7 +94,7 @@ impl Builds {
         };
         let builds = self.clone();
         let working = async move {
-            // Its client looked for them before the restart, which the store may have forgotten.
+            // Its client checked that they were present before the restart; the store may have lost them since.
             if work.resumed
                 && let Err(error) = work.source.use_files(&*work.stores.blobs).await
             {
@@ -106,7 +106,7 @@ impl Builds {
         tokio::spawn(working.instrument(span));
     }
 
-    /// A build is not under way any more.
+    /// Removes a build from those in progress.
     pub(super) async fn forget(&self, id: &str) {
         let ended = self.shared.active.lock().remove(id);
         if let Some(active) = ended {
@@ -115,12 +115,12 @@ impl Builds {
         self.trim().await;
     }
 
-    /// Forgets the builds that are not to be kept.
+    /// Deletes builds that are past the retention limits.
     pub(super) async fn trim(&self) {
         match self.shared.records.trim(&self.shared.settings.keep).await {
             Ok(0) => {}
-            Ok(builds) => tracing::info!(builds, "old builds are forgotten"),
-            Err(error) => tracing::error!(%error, "cannot forget old builds"),
+            Ok(builds) => tracing::info!(builds, "deleted old builds"),
+            Err(error) => tracing::error!(%error, "cannot delete old builds"),
         }
     }
 }

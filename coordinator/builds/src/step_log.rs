@@ -1,7 +1,7 @@
-//! What a build's event log keeps of a step's output: the first of it as it appears, and the last when the step has ended.
+//! What a build's event log keeps of a step's output: the beginning as it appears, and the end when the step has ended.
 //!
-//! Invariant: a step's part of the log is bounded by [`FIRST_BYTES`] and [`LAST_BYTES`]; what is left out is counted where it
-//! is missing. The whole output is in the store.
+//! Invariant: a step's part of the log is bounded by [`FIRST_BYTES`] and [`LAST_BYTES`]; where output is left out, the
+//! log says how much. The whole output is in the store.
 
 use std::collections::VecDeque;
 
@@ -10,11 +10,11 @@ use kiln_proto::v1::{self, StepRef, event};
 
 use super::Work;
 
-/// Bytes that are told as they appear.
+/// Bytes that are logged as they appear.
 const FIRST_BYTES: u64 = 4 << 20;
-/// What a piece counts as at least: each is an event, however small.
+/// The least that a piece counts for: each is an event, however small.
 const LEAST_BYTES: u64 = 256;
-/// Bytes of the end that are told when it is known to be the end: a failure says what it is there.
+/// Bytes of the end that are logged when the step has ended: that is where failures are explained.
 const LAST_BYTES: usize = 64 << 10;
 
 /// Appends a step's output to its build's events.
@@ -32,7 +32,7 @@ impl<'a> StepLog<'a> {
         Self { work, step, told: 0, skipped: 0, last: VecDeque::new(), last_bytes: 0 }
     }
 
-    /// More output, before which so many bytes were lost on the way.
+    /// Adds output; `lost` bytes before it were lost on the way.
     pub(super) fn push(&mut self, stream: v1::Stream, mut data: Bytes, lost: u64) {
         self.skipped += lost;
         if self.told < FIRST_BYTES {
@@ -52,7 +52,7 @@ impl<'a> StepLog<'a> {
         }
     }
 
-    /// The step has ended: what was kept of its end is told.
+    /// The step has ended: logs what was kept of its end.
     pub(super) fn end(mut self) {
         for (stream, data) in std::mem::take(&mut self.last) {
             self.tell(stream, data);

@@ -1,4 +1,4 @@
-//! One action of a build, from its inputs to its outcome: lowered, executed, followed.
+//! Runs one action of a build, from its inputs to its outcome: lower, execute, follow.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,13 +29,13 @@ const SCANNED_BYTES: u64 = 16 << 20;
 /// How an action of a build ended.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// It left all that it should.
+    /// It produced all its outputs.
     Succeeded(Box<Finished>),
-    /// Its inputs were evicted under it; what it needs must run again.
+    /// Its inputs were evicted while it ran; the steps that made them must run again.
     InputsGone(String),
-    /// The project's fault, in words.
+    /// The project's fault, with the reason.
     Failed(String),
-    /// The farm's fault, in words.
+    /// The farm's fault, with the reason.
     FarmFailed(String),
 }
 
@@ -46,23 +46,23 @@ pub(super) struct Finished {
     pub(super) fact: StepFact,
 }
 
-/// What is run, and for whom.
+/// What is run, and for which target.
 #[derive(Debug, Clone)]
 pub(super) struct Job {
     pub(super) step: Step,
     pub(super) target: Target,
     pub(super) environment: Arc<v1::Environment>,
     pub(super) shard: u32,
-    /// The steps, and shards of them, that it needs, and what each left.
+    /// The steps (and shards) that it needs, with what each produced.
     pub(super) needed: Vec<String>,
     pub(super) needs: Vec<Outputs>,
     pub(super) path_weight: u64,
-    /// Run it even where its result is cached.
+    /// Run it even if its result is cached.
     pub(super) again: bool,
 }
 
 impl Job {
-    /// The span of all that is done for it.
+    /// The span of everything that is done for it.
     pub(super) fn span(&self) -> Span {
         let (step, platform) = (&self.step.name, self.target.platform);
         tracing::info_span!(
@@ -83,7 +83,7 @@ impl Job {
 
 /// Runs one action of the build and reports its events.
 ///
-/// A cached result that lacks an output of the step is not believed: the step runs.
+/// A cached result that lacks an output of the step is not used: the step runs.
 pub(super) async fn run(work: &Work, mut job: Job) -> Ended {
     let began = Instant::now();
     match attempt(work, &job, began).await {
@@ -93,7 +93,7 @@ pub(super) async fn run(work: &Work, mut job: Job) -> Ended {
             match attempt(work, &job, began).await {
                 Attempt::Ended(ended) => ended,
                 Attempt::Unbelievable => {
-                    Ended::FarmFailed("the farm answered from its cache although it was told not to".into())
+                    Ended::FarmFailed("the farm answered from its cache although the request forbade it".into())
                 }
             }
         }
@@ -169,8 +169,8 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
     ended(finish(work, job, lowered, &done, error, attached.merged, hit_before, began))
 }
 
-/// Asks for the action. Where it needs secrets that were lost with an earlier coordinator, and its result is not cached, this waits
-/// until whoever follows the build has given them again.
+/// Starts the action. If it needs secrets that were lost when the coordinator restarted, and its result is not cached,
+/// this waits until the client that follows the build has sent them again.
 async fn start(work: &Work, job: &Job, action: Digest, known: Arc<Known>) -> Result<Attached, Status> {
     let build = work.build.lock().clone();
     loop {
@@ -217,7 +217,7 @@ fn lowering_failed(error: lower::Error) -> Ended {
     }
 }
 
-/// What a failed command printed of its failure.
+/// The first error that a failed command printed.
 async fn first_error(work: &Work, done: &Done) -> Vec<String> {
     let Some(result) = &done.response.result else { return Vec::new() };
     if result.exit_code == 0 {
@@ -228,7 +228,7 @@ async fn first_error(work: &Work, done: &Done) -> Vec<String> {
     failure::first_error(&stderr, &stdout)
 }
 
-/// The beginning of an output, for it is where the first error is; as far as the store still has it.
+/// The beginning of an output, where the first error is, if the store still has it.
 async fn output(work: &Work, digest: Option<&reapi::Digest>, raw: &[u8]) -> String {
     let read = async {
         let digest = Digest::required(work.function, digest).ok()?;
@@ -327,7 +327,7 @@ fn output_bytes(result: &reapi::ActionResult) -> u64 {
     result.output_files.iter().filter_map(|file| file.digest.as_ref()).map(|digest| digest.size_bytes as u64).sum()
 }
 
-/// Why a step is not a success, in words; `None` where it is.
+/// Why a step did not succeed; `None` if it did.
 fn why_not(
     job: &Job,
     response: &reapi::ExecuteResponse,
@@ -351,7 +351,7 @@ fn why_not(
     }
     let code = response.result.as_ref().map_or(0, |result| result.exit_code);
     let error = failure::in_short(error).map(|error| format!(": {error}")).unwrap_or_default();
-    // A worker says so where a signal ended the command; all other codes are the command's own.
+    // A worker reports if a signal ended the command; all other codes are the command's own.
     if let Some(signal) = response.message.strip_prefix("the command ").filter(|_| code > 128) {
         return Some(format!("{step} {signal}{error}"));
     }

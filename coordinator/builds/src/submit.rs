@@ -1,4 +1,4 @@
-//! Taking a build: it is planned, recorded, and started.
+//! Accepts a build: plans, records and starts it.
 
 use kiln_proto::clock;
 use kiln_proto::v1::{Build, Status as BuildStatus, SubmitRequest};
@@ -11,24 +11,25 @@ use super::starting::Planned;
 use super::{Builds, internal, named_user};
 use kiln_auth::Identity;
 
-/// Builds under way at once: each keeps its tree's names and its plan.
+/// Maximum builds in progress: each keeps its tree's names and its plan in memory.
 pub(super) const MAX_ACTIVE: usize = 1000;
-/// Bytes of what is submitted: a project's own facts, for its files are blobs.
+/// Maximum bytes of a submission: it holds only facts about the project, whose files are blobs.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
-/// Bytes of the id that a client gives its request.
+/// Maximum bytes of the id that a client gives its request.
 const MAX_REQUEST_ID: usize = 256;
 
-/// What the farm knows of a request by itself.
+/// What the farm knows about a request from its own sources.
 #[derive(Debug, Default)]
 struct Known {
-    /// Who asks, where the farm asks them.
+    /// The authenticated caller, if the farm requires authentication.
     identity: Option<String>,
-    /// The farm itself has fetched the sources.
+    /// The farm itself fetched the sources.
     source_verified: bool,
 }
 
 impl Builds {
-    /// As [`submit`](Self::submit), for whoever calls: where the farm asks who that is, it is their build whatever the request says.
+    /// Like [`submit`](Self::submit), for this caller: if the farm requires authentication, the build belongs to the
+    /// caller whatever the request says.
     pub async fn submit_for(&self, identity: Identity, mut request: SubmitRequest) -> Result<Build, Status> {
         let asked = !identity.is_anonymous();
         if asked {
@@ -38,13 +39,13 @@ impl Builds {
         self.submit_as(identity, known, request).await
     }
 
-    /// As [`submit`](Self::submit), for a commit that the farm itself has fetched.
+    /// Like [`submit`](Self::submit), for a commit that the farm itself fetched.
     pub async fn submit_verified(&self, request: SubmitRequest) -> Result<Build, Status> {
         let known = Known { identity: None, source_verified: true };
         self.submit_as(named_user(&request.user), known, request).await
     }
 
-    /// Plans a tree and starts its build. `INVALID_ARGUMENT`: the project is wrong, in words.
+    /// Plans a tree and starts its build. `INVALID_ARGUMENT` if the project is wrong, with the reason.
     pub async fn submit(&self, request: SubmitRequest) -> Result<Build, Status> {
         self.submit_as(named_user(&request.user), Known::default(), request).await
     }
@@ -62,11 +63,11 @@ impl Builds {
                 request.request_id.len()
             )));
         }
-        // From here on no request holds them: it is written down.
+        // From here on the request holds no secrets, so it can be recorded.
         let secrets = Secrets::new(std::mem::take(&mut request.secrets)).map_err(Status::invalid_argument)?;
         let planned = self.plan(&request).instrument(tracing::info_span!("plan")).await?;
         secrets.fit(&planned.plan).map_err(Status::invalid_argument)?;
-        // On a task of its own: a caller who goes away must not leave a build that is recorded and never started.
+        // In a task of its own: if the caller goes away, a recorded build must still be started.
         let builds = self.clone();
         let begun = async move { builds.begin(identity, known, request, secrets, planned).await };
         tokio::spawn(begun.in_current_span()).await.map_err(internal)?
@@ -91,7 +92,7 @@ impl Builds {
         }
         let place = self.shared.places.clone().try_acquire_owned().map_err(|_| {
             Status::resource_exhausted(format!(
-                "{MAX_ACTIVE} builds are in progress, the most that the farm allows at once; try again when some have ended"
+                "{MAX_ACTIVE} builds are in progress, which is the farm's limit; try again when some have ended"
             ))
         })?;
         if let Some(usage) = &self.shared.stores.usage {

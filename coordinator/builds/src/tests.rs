@@ -1,4 +1,4 @@
-//! What an earlier run of the coordinator left.
+//! Builds and artifacts left by an earlier run of the coordinator.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use records::tests::build;
 
 const ID: &str = "0123456789abcdef";
 
-/// The builds of a coordinator that starts in a directory.
+/// The builds of a coordinator that starts in this directory.
 async fn started(dir: &Path) -> Builds {
     let stores = Stores::open(&kiln_store::Config::on_disk(dir.to_owned(), 1 << 30)).await.unwrap();
     let execution = ExecutionHandle::spawn(stores.clone(), Scheduling::default());
@@ -24,7 +24,7 @@ async fn started(dir: &Path) -> Builds {
     Builds::open(journal, &dir.join("builds"), stores, execution, layers, Settings::default()).await.unwrap()
 }
 
-/// A request whose sources are gone.
+/// A request whose sources are missing.
 fn request() -> SubmitRequest {
     let root = DigestFunction::Sha256.digest(b"a tree that is nowhere");
     let source = v1::Source { root: Some(root.to_wire()), ..v1::Source::default() };
@@ -62,7 +62,7 @@ async fn closed(journal: Journal) {
     ended.await;
 }
 
-/// What an earlier version left of a build that ended, of one that did not, and of an artifact.
+/// What an earlier version left behind: a build that ended, one that did not, and an artifact.
 fn of_an_earlier_version(directory: &Path) {
     let events = directory.join("events");
     std::fs::create_dir_all(&events).unwrap();
@@ -112,7 +112,7 @@ async fn builds_and_artifacts_of_an_earlier_version_are_imported_once() {
     assert_eq!(artifacts.iter().map(|artifact| artifact.id.as_str()).collect::<Vec<_>>(), ["shop-2", "shop-1"]);
     builds.records().put_artifact(Artifact { id: "shop-3".into(), ..Default::default() }).await.unwrap();
     assert_eq!(builds.records().artifacts("", 1).await.unwrap()[0].id, "shop-3", "the numbers continue");
-    // The one that had not ended is resumed with its request, behind what it told before.
+    // The unfinished one is resumed with its request, after the events it had recorded.
     let (offset, last) = last_event(&builds, ID).await;
     let event::Event::BuildFinished(finished) = last else { panic!("expected its end") };
     assert!(offset >= 2 && finished.message.contains("could not resume the build"), "{offset}: {finished:?}");
@@ -126,7 +126,7 @@ async fn an_import_that_was_interrupted_is_repeated() {
     let old = dir.path().join("builds");
     of_an_earlier_version(&old);
     let (_other, records) = records::tests::records();
-    // The journal was written, and the old files were not removed yet.
+    // The journal was written, but the old files were not removed yet.
     let copy = tempfile::tempdir().unwrap();
     of_an_earlier_version(&copy.path().join("builds"));
     records.import(&copy.path().join("builds")).await.unwrap();

@@ -1,4 +1,4 @@
-//! One at a time for each name, whatever happens under other names.
+//! Mutual exclusion by name: one turn at a time for each name, independent of other names.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 
-/// Names somebody may have to wait for.
+/// Names with a turn in progress.
 type Names = HashMap<String, Arc<tokio::sync::Mutex<()>>>;
 
 /// Turns by name.
@@ -24,7 +24,7 @@ pub(crate) struct Turn {
 }
 
 impl Turns {
-    /// Waits for the turn under a name. The empty name is nobody's: it is everybody's turn.
+    /// Waits for the turn under a name. The empty name needs no turn and never waits.
     pub(crate) async fn turn(&self, name: &str) -> Turn {
         let mut turn = Turn { names: self.names.clone(), name: name.to_owned(), guard: None };
         if !name.is_empty() {
@@ -39,7 +39,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         self.guard = None;
         let mut names = self.names.lock();
-        // Nobody else waits: whoever does has a clone.
+        // Nobody else waits: a waiter holds a clone.
         if names.get(&self.name).is_some_and(|alone| Arc::strong_count(alone) == 1) {
             names.remove(&self.name);
         }

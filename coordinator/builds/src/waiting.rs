@@ -1,7 +1,8 @@
-//! What a build waits for: a target of which nothing runs says so, after a moment, and again when that changes.
+//! Reports what a build waits for: a target with no running step says so after a moment, and again when the reason
+//! changes.
 //!
-//! Invariant: who reads the events never sees a target stand still for longer than [`LOOK_EVERY`] without a reason, unless it waits
-//! for the same build's own steps.
+//! Invariant: a watcher never sees a target stand still for longer than [`LOOK_EVERY`] without a reason, unless it
+//! waits for the same build's own steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -19,11 +20,11 @@ use super::Work;
 use super::steps::Job;
 use kiln_execution::{Holder, Wait};
 
-/// How often it is looked what is waited for; what waits for less is not told.
+/// How often waits are checked; shorter ones are not reported.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How often a target says something else of the same wait.
+/// How often a target reports changes of the same wait.
 const TELL_EVERY: Duration = Duration::from_secs(10);
-/// Builds that are named of those that hold workers.
+/// Maximum builds named as holding workers.
 const NAMED: usize = 3;
 
 /// An action of the build: target, step and shard.
@@ -38,25 +39,25 @@ enum State {
     Running,
 }
 
-/// Where the build's actions stand.
+/// The state of each of the build's actions.
 #[derive(Debug, Default)]
 pub(crate) struct Waits(Mutex<BTreeMap<Key, (State, Instant)>>);
 
-/// One action; forgotten when this is dropped.
+/// One action; removed when this is dropped.
 pub(super) struct Place<'a> {
     waits: &'a Waits,
     key: Key,
 }
 
 impl Waits {
-    /// The farm is asked to run this.
+    /// The farm is asked to run this action.
     pub(super) fn begin(&self, job: &Job) -> Place<'_> {
         let place = Place { waits: self, key: (job.target.name.clone(), job.step.name.clone(), job.shard) };
         place.set(State::Asked);
         place
     }
 
-    /// The action of a target that has waited longest, where none of it runs.
+    /// The action of a target that has waited longest, if none of the target's actions runs.
     fn first(&self, target: &str) -> Option<(String, State, Instant)> {
         let all = self.0.lock();
         let of_target = || all.iter().filter(|((of, ..), _)| of == target);
@@ -78,7 +79,7 @@ impl Place<'_> {
         self.set(State::Queued(waiter));
     }
 
-    /// It runs.
+    /// It is running.
     pub(super) fn runs(&self) {
         self.set(State::Running);
     }
@@ -90,14 +91,14 @@ impl Drop for Place<'_> {
     }
 }
 
-/// What was said of a target last.
+/// What was last reported for a target.
 #[derive(Default)]
 struct Told {
     what: String,
     at: Option<Instant>,
 }
 
-/// Says what targets wait for, for as long as the build runs.
+/// Reports what targets wait for, for as long as the build runs.
 pub(super) async fn tell(work: &Work) -> Infallible {
     let mut told: BTreeMap<&str, Told> = BTreeMap::new();
     loop {
@@ -116,12 +117,12 @@ pub(super) async fn tell(work: &Work) -> Infallible {
     }
 }
 
-/// A word of a target that waits for nothing.
+/// A report for a target that waits for nothing.
 pub(super) fn of(target: &Target) -> v1::Waiting {
     v1::Waiting { platform: target.platform.to_string(), target: target.name.clone(), ..Default::default() }
 }
 
-/// When something is given up that waits for so long yet.
+/// When a wait that has this long left is given up.
 pub(super) fn gives_up(left: Duration) -> Option<Timestamp> {
     Some(clock::timestamp(SystemTime::now() + left))
 }
@@ -155,7 +156,7 @@ async fn wait_of(work: &Work, target: &Target) -> Option<v1::Waiting> {
     }
 }
 
-/// The builds that are named as holders of workers, in words.
+/// The names of builds that hold workers.
 async fn names(work: &Work, holders: &[Holder]) -> BTreeMap<String, String> {
     let builds: BTreeSet<&String> = holders.iter().filter_map(|holder| holder.build.as_ref()).collect();
     let mut names = BTreeMap::new();
@@ -165,7 +166,7 @@ async fn names(work: &Work, holders: &[Holder]) -> BTreeMap<String, String> {
     names
 }
 
-/// A build of this tenant in words.
+/// Describes a build of this tenant.
 async fn whose(work: &Work, id: &str) -> String {
     match work.records.build(id).await {
         Ok(Some(build)) if build.user.is_empty() => format!("build {id} ({})", build.project),
@@ -175,7 +176,7 @@ async fn whose(work: &Work, id: &str) -> String {
     }
 }
 
-/// What holds the workers, in words.
+/// Describes what holds the workers.
 fn room(holders: &[Holder], ahead: usize, whose: impl Fn(&str) -> String) -> String {
     let mut workers: Vec<&str> = holders.iter().map(|holder| holder.worker.as_str()).collect();
     workers.dedup();

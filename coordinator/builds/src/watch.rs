@@ -1,4 +1,4 @@
-//! Following the events of a build, from any offset to its end.
+//! Follows the events of a build from any offset to its end.
 
 use kiln_proto::v1::{self, event};
 use tokio::sync::{mpsc, watch};
@@ -6,9 +6,9 @@ use tonic::Status;
 
 use super::{Builds, internal};
 
-/// Clients that follow builds at once.
+/// Maximum clients that follow builds at once.
 pub(super) const MAX_WATCHES: usize = 20_000;
-/// Events on their way to one client: they are read from the disk, and need no queue.
+/// Events buffered for one client: they are read from the disk and need no queue.
 const WATCHED_AHEAD: usize = 8;
 
 type Sender = mpsc::Sender<Result<v1::Event, Status>>;
@@ -17,7 +17,7 @@ impl Builds {
     /// The events of a build from an offset on, ending after `BuildFinished`.
     pub async fn watch(&self, id: &str, offset: u64) -> Result<mpsc::Receiver<Result<v1::Event, Status>>, Status> {
         let place = self.shared.watches.clone().try_acquire_owned().map_err(|_| {
-            Status::resource_exhausted(format!("{MAX_WATCHES} clients follow builds, the most that the farm serves"))
+            Status::resource_exhausted(format!("{MAX_WATCHES} clients are watching builds, which is the farm's limit"))
         })?;
         let id = self.get(id).await?.id;
         let changed = self.shared.active.lock().get(&id).map(|active| active.events.changed());
@@ -32,7 +32,7 @@ impl Builds {
         Ok(receiver)
     }
 
-    /// Ends after the last event, and when the receiver has gone.
+    /// Ends after the last event, or when the receiver is gone.
     async fn send_events(
         &self,
         id: &str,
@@ -44,7 +44,7 @@ impl Builds {
             if let Some(changed) = &mut changed {
                 changed.mark_unchanged();
             }
-            // Before it is read: a build that has ended writes no more.
+            // Checked before reading: a build that has ended writes no more events.
             let running = self.shared.active.lock().contains_key(id);
             let events = self.shared.records.events(id, offset).await.map_err(internal)?;
             let none = events.is_empty();

@@ -6,21 +6,21 @@ use prost::Message;
 
 use super::{ARTIFACT_ORDER, ARTIFACTS, Error, Records, encoded, same};
 
-/// Records that are looked at in one go.
+/// Records that are read at a time.
 const PAGE: usize = 256;
 
 /// The number of the next artifact, once it is known.
 #[derive(Debug, Default)]
 pub(crate) struct Order(Option<u64>);
 
-/// A number as a key that sorts like it.
+/// A number as a key that sorts numerically.
 pub(super) fn order_key(number: u64) -> String {
     format!("{number:020}")
 }
 
 impl Records {
-    /// Records an artifact, once: the same content again gives back the first record, another is [`Error::Conflict`]. When this returns, the
-    /// record survives a power cut.
+    /// Records an artifact once: the same content returns the first record, other content is [`Error::Conflict`]. When
+    /// this returns, the record survives a power cut.
     pub async fn put_artifact(&self, artifact: Artifact) -> Result<Artifact, Error> {
         let mut order = self.artifacts.lock().await;
         if let Some(existing) = self.artifact(&artifact.id).await? {
@@ -51,7 +51,7 @@ impl Records {
         Ok(found.map(Artifact::decode).transpose()?)
     }
 
-    /// The latest artifacts, newest first; of one name where `name` is not empty.
+    /// The latest artifacts, newest first; only those named `name` if it is not empty.
     pub async fn artifacts(&self, name: &str, limit: usize) -> Result<Vec<Artifact>, Error> {
         let (mut found, mut after) = (Vec::new(), None);
         while found.len() < limit {

@@ -16,7 +16,7 @@ const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_max_times(7);
 
 impl Records {
-    /// Records a build with the request that it was submitted with. When this returns, both survive a power cut.
+    /// Records a build with its request. When this returns, both survive a power cut.
     pub async fn submit(&self, build: &Build, request: &SubmitRequest) -> Result<(), Error> {
         let mut batch =
             Batch::default().put(BUILDS, &build.id, encoded(build)).put(SUBMISSIONS, &build.id, encoded(request));
@@ -30,8 +30,8 @@ impl Records {
         Ok(self.journal.commit(batch, Durability::Durable).await?)
     }
 
-    /// Records the end of a build together with its last event. A journal that cannot be written, such as on a full disk, is tried again
-    /// for half a minute.
+    /// Records the end of a build together with its last event. If the journal cannot be written, for example because
+    /// the disk is full, retries for half a minute.
     pub(crate) async fn finish(&self, build: &Build, events: &EventLog, last: event::Event) -> Result<(), Error> {
         for pause in PAUSES.build() {
             match self.try_finish(build, events, last.clone()).await {
@@ -52,7 +52,7 @@ impl Records {
         events.append_with(batch, last).await
     }
 
-    /// The builds that have not ended, oldest first, with the requests that they were submitted with.
+    /// The builds that have not ended, oldest first, with their requests.
     pub async fn unfinished(&self) -> Result<Vec<(Build, SubmitRequest)>, Error> {
         let mut found = Vec::new();
         for (id, request) in self.journal.list(SUBMISSIONS, Range::default()).await? {
@@ -69,7 +69,7 @@ impl Records {
         Ok(found.map(Build::decode).transpose()?)
     }
 
-    /// The builds whose ids begin so, oldest first, at most `limit`.
+    /// The builds whose ids have this prefix, oldest first, at most `limit`.
     pub async fn builds_like(&self, prefix: &str, limit: usize) -> Result<Vec<Build>, Error> {
         let range = Range { limit: Some(limit), ..Range::prefix(prefix) };
         decoded(self.journal.list(BUILDS, range).await?)

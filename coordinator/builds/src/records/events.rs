@@ -1,6 +1,7 @@
-//! The events of builds: a stream of the journal for each, read by any number of watchers from any offset.
+//! The events of builds: a journal stream for each build, read by any number of watchers from any offset.
 //!
-//! Invariant: offsets grow. Those of a build that was resumed after a crash continue beyond every offset that a watcher may have seen.
+//! Invariant: offsets grow. After a crash, a resumed build's offsets continue beyond every offset that a watcher may
+//! have seen.
 
 use bytes::Bytes;
 use kiln_journal::{Batch, Commit, Durability, Stream};
@@ -11,10 +12,10 @@ use tokio::sync::watch;
 
 use super::{Error, Records, encoded, stream};
 
-/// Bytes of events that are read in one go.
+/// Bytes of events that are read at a time.
 const PAGE_BYTES: usize = 256 << 10;
 
-/// The events of a build that is under way. Cheap to clone.
+/// The events of a running build. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct EventLog {
     stream: Stream,
@@ -26,13 +27,13 @@ fn at(event: event::Event) -> impl FnOnce(u64) -> Bytes {
 }
 
 impl EventLog {
-    /// Appends an event with the next offset and the present time. Returns at once: watchers see it within a commit's time, and it is on the
-    /// disk as `--fsync` says.
+    /// Appends an event with the next offset and the current time. Returns at once: watchers see the event after the
+    /// next commit, and it reaches the disk as `--fsync` says.
     pub(crate) fn append(&self, event: event::Event) {
         self.stream.append(at(event));
     }
 
-    /// Appends an event together with other changes. When the answer resolves, they survive a power cut.
+    /// Appends an event together with other changes. When the returned commit resolves, they survive a power cut.
     pub(super) fn append_with(&self, batch: Batch, event: event::Event) -> Commit {
         self.stream.append_with(batch, Durability::Durable, at(event))
     }
@@ -42,12 +43,12 @@ impl EventLog {
         self.stream.room().await;
     }
 
-    /// A wake-up for new events.
+    /// Notifies of new events.
     pub(crate) fn changed(&self) -> watch::Receiver<u64> {
         self.stream.committed()
     }
 
-    /// Wakes those that wait for events, because none follow.
+    /// Wakes those that wait for events, because no more will come.
     pub(crate) fn close(&self) {
         self.stream.wake();
     }
@@ -59,12 +60,12 @@ impl Records {
         EventLog { stream: self.journal.new_stream(&stream(build)) }
     }
 
-    /// The events of a build that an earlier process began.
+    /// The events of a build that an earlier process started.
     pub(crate) async fn resume_events(&self, build: &str) -> Result<EventLog, Error> {
         Ok(EventLog { stream: self.journal.resume_stream(&stream(build)).await? })
     }
 
-    /// Some events of a build from an offset on; none where there are none yet.
+    /// Events of a build from an offset on; empty if there are none yet.
     pub(crate) async fn events(&self, build: &str, offset: u64) -> Result<Vec<Event>, Error> {
         let entries = self.journal.read(&stream(build), offset, PAGE_BYTES).await?;
         entries.into_iter().map(|entry| Ok(Event::decode(entry.data)?)).collect()

@@ -1,8 +1,9 @@
-//! Takes over what earlier versions kept in three places: an index (`index.redb`), a file of events for each build (`events/ID`), and a
-//! file with the request of each build that has not ended (`events/ID.request`).
+//! Imports what earlier versions kept in three places: an index (`index.redb`), a file of events for each build
+//! (`events/ID`), and a file with the request of each build that has not ended (`events/ID.request`).
 //!
-//! Invariant: nothing is removed that was not imported. The directory gets another name when all of it is on the disk in the journal, and
-//! only a directory of that name is removed. Importing is repeated after a crash: it puts the same records in the same places.
+//! Invariant: only what was imported is removed. The directory is renamed once all of it is on disk in the journal, and
+//! only a directory with that name is removed. An import that is repeated after a crash writes the same records in the
+//! same places.
 
 use std::fs;
 use std::io::{self, Read};
@@ -24,11 +25,11 @@ const OLD_REQUESTS: TableDefinition<'_, &str, &str> = TableDefinition::new("requ
 const OLD_ARTIFACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("artifacts");
 const OLD_ORDER: TableDefinition<'_, u64, &str> = TableDefinition::new("artifact_order");
 
-/// Memory for the old index's pages.
+/// Memory for pages of the old index.
 const CACHE_BYTES: usize = 16 << 20;
 /// Bytes in one batch.
 const BATCH_BYTES: usize = 4 << 20;
-/// Longest event that is believed; a longer one means a torn file.
+/// Longest plausible event; a longer one means a torn file.
 const MAX_EVENT_BYTES: usize = 16 << 20;
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
@@ -37,10 +38,10 @@ impl Records {
     /// Imports the builds and artifacts of an earlier version from its directory, if there are any.
     ///
     /// # Errors
-    /// If they cannot be read, or the journal cannot be written. Nothing of them is removed then.
+    /// If they cannot be read, or the journal cannot be written. Nothing is removed then.
     pub async fn import(&self, directory: &Path) -> Result<(), Error> {
         let imported = directory.with_extension("imported");
-        // An earlier start ended before it was done.
+        // An earlier start ended before the removal was complete.
         remove(&imported);
         if directory.join("index.redb").exists() {
             let failed = |source: Failed| Error::Import { path: directory.to_owned(), source };
@@ -71,10 +72,10 @@ fn remove(imported: &Path) {
     }
 }
 
-/// Gives all that is in the directory in batches; how many builds it was.
+/// Sends everything in the directory in batches. Returns the number of builds.
 fn read(directory: &Path, batches: &mpsc::Sender<Batch>) -> Result<u64, Failed> {
     let database = kiln_state::database::open(&directory.join("index.redb"), CACHE_BYTES)?;
-    // A version that was killed at its first start has not made them all.
+    // A version that was killed at its first start may not have created all of them.
     let made = database.begin_write()?;
     made.open_table(OLD_BUILDS)?;
     made.open_table(OLD_REQUESTS)?;
@@ -89,7 +90,7 @@ fn read(directory: &Path, batches: &mpsc::Sender<Batch>) -> Result<u64, Failed> 
         let (id, data) = (id.value(), Bytes::copy_from_slice(data.value()));
         events(&directory.join("events").join(id), &Arc::from(stream(id)), &mut gathered)?;
         if Build::decode(data.clone())?.status() == Status::Running {
-            // Without its request it cannot be resumed, and is ended with these words.
+            // Without its request it cannot be resumed; it is ended with this message.
             let request = fs::read(request_path(directory, id)).unwrap_or_default();
             gathered.add(|batch| batch.put(SUBMISSIONS, id, request))?;
         }
@@ -123,7 +124,7 @@ fn records(database: &Database, gathered: &mut Gathered<'_>) -> Result<(), Faile
     Ok(())
 }
 
-/// Reads a file of events: each is preceded by its length. The last one may be torn.
+/// Reads a file of events, each preceded by its length. The last one may be torn.
 fn events(path: &Path, stream: &Arc<str>, gathered: &mut Gathered<'_>) -> Result<(), Failed> {
     let mut file = match fs::File::open(path) {
         Ok(file) => io::BufReader::new(file),

@@ -1,7 +1,7 @@
-//! What the farm remembers of builds and artifacts: typed records and events over the journal.
+//! Records of builds and artifacts: typed records and events on top of the journal.
 //!
-//! Invariants: a build's submission is recorded whole or not at all, and so is its end, with its last event; an artifact's id never
-//! changes its content.
+//! Invariants: a build's submission is recorded completely or not at all, and so is its end, with its last event; an
+//! artifact's id never changes its content.
 
 mod artifacts;
 mod builds;
@@ -22,7 +22,7 @@ pub use retention::{InvalidKeep, Keep};
 
 /// Build id to [`Build`](kiln_proto::v1::Build). Ids sort by time.
 const BUILDS: Space = "builds";
-/// The id of a build that has not ended to the request that it was submitted with.
+/// Id of an unfinished build to its request.
 const SUBMISSIONS: Space = "submissions";
 /// The client's own request id to the build id.
 const REQUESTS: Space = "requests";
@@ -30,7 +30,7 @@ const REQUESTS: Space = "requests";
 const REQUEST_IDS: Space = "request-ids";
 /// Artifact id to [`Artifact`].
 const ARTIFACTS: Space = "artifacts";
-/// Number in the order of creation to artifact id.
+/// Sequence number to artifact id.
 const ARTIFACT_ORDER: Space = "artifact-order";
 
 /// Records that cannot be read or written.
@@ -41,7 +41,7 @@ pub enum Error {
     Journal(#[from] kiln_journal::Error),
     #[error("the journal has an invalid record of a build or an artifact: {0}")]
     Decode(#[from] prost::DecodeError),
-    #[error("artifact `{id}` exists with content `{existing}`; refused: `{offered}`")]
+    #[error("artifact `{id}` exists with content `{existing}`; refused new content `{offered}`")]
     Conflict { id: String, existing: String, offered: String },
     #[error("cannot import the builds of an earlier version from `{path}`: {source}")]
     Import {
@@ -55,12 +55,12 @@ pub enum Error {
 #[derive(Debug, Clone)]
 pub struct Records {
     journal: Journal,
-    /// Held while an artifact is recorded: one id is never given to two contents.
+    /// Held while an artifact is recorded, so that no id is given to two contents.
     artifacts: Arc<Mutex<artifacts::Order>>,
 }
 
 impl Records {
-    /// The records in this journal.
+    /// Records in this journal.
     pub fn over(journal: Journal) -> Self {
         Self { journal, artifacts: Arc::default() }
     }

@@ -11,15 +11,16 @@ use prost::Message;
 
 use super::{BUILDS, Error, REQUEST_IDS, REQUESTS, Records, stream};
 
-/// Records that are looked at in one go.
+/// Records that are read at a time.
 const PAGE: usize = 64;
 
-/// Which builds of a tenant are kept, with their events. One that is running is always kept, and artifacts are kept without their builds.
+/// Which builds of a tenant are kept, with their events. Running builds are always kept; artifacts are kept
+/// independently of their builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep {
-    /// The latest so many; all where it is `None`.
+    /// This many of the latest; all if `None`.
     pub builds: Option<u64>,
-    /// Those that ended at most so long ago; all where it is `None`.
+    /// Those that ended at most this long ago; all if `None`.
     pub age: Option<Duration>,
 }
 
@@ -30,7 +31,7 @@ impl Default for Keep {
     }
 }
 
-/// Text that does not say which builds to keep.
+/// Invalid text for which builds to keep.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid bound `{0}`: expected a number of builds, an age, or both, such as `1000`, `30d` or `1000,30d`")]
 pub struct InvalidKeep(String);
@@ -59,13 +60,13 @@ impl FromStr for Keep {
 }
 
 impl Keep {
-    /// Whether the build ended longer ago than builds are kept.
+    /// Whether the build ended too long ago to be kept.
     fn is_too_old(&self, build: &Build) -> bool {
         let ended = build.finished.as_ref().or(build.started.as_ref());
         self.age.is_some_and(|age| is_past(ended, age))
     }
 
-    /// Whether a build that began after this one may be too old.
+    /// Whether a build that started after this one may be too old.
     fn may_later_be(&self, build: &Build) -> bool {
         self.age.is_some_and(|age| is_past(build.started.as_ref(), age))
     }
@@ -76,7 +77,7 @@ fn is_past(at: Option<&Timestamp>, age: Duration) -> bool {
 }
 
 impl Records {
-    /// Forgets the builds that are not to be kept, with their events; how many. A build that is running stays.
+    /// Deletes the builds that are not to be kept, with their events. Returns how many. Running builds stay.
     pub async fn trim(&self, keep: &Keep) -> Result<u64, Error> {
         let total = self.journal.count(BUILDS).await?;
         let mut beyond = keep.builds.map_or(0, |most| total.saturating_sub(most));

@@ -1,4 +1,4 @@
-//! Records over a journal in a file.
+//! Tests of records in a journal file.
 
 use kiln_journal::Fsync;
 use kiln_proto::digest::DigestFunction;
@@ -7,7 +7,7 @@ use kiln_proto::v1::{Build, Status, SubmitRequest, Warning, event};
 
 use super::*;
 
-/// Records in a directory of their own.
+/// Records in a temporary directory.
 pub(crate) fn records() -> (tempfile::TempDir, Records) {
     let directory = tempfile::tempdir().unwrap();
     let journal = Journal::open(&directory.path().join("journal.redb"), Fsync::default()).unwrap();
@@ -119,7 +119,7 @@ async fn builds_beyond_an_age_are_forgotten_by_when_they_ended() {
     };
     let ended =
         |id: &str, began, ended| Build { started: ago(began), finished: ago(ended), ..build(id, Status::Succeeded) };
-    // More than are looked at in one go.
+    // More than are read at a time.
     for number in 0..150 {
         let id = format!("a{number:03}");
         submitted(&records, &ended(&id, 100, 90)).await;

@@ -1,4 +1,4 @@
-//! Artifacts: made from what the steps left, stored where nothing is evicted, and recorded before they are announced.
+//! Artifacts: made from the outputs of steps, stored where nothing is evicted, and recorded before they are announced.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::libraries::OnWorker;
 use kiln_artifacts::StepFact;
 use kiln_store::trees::overlay;
 
-/// When an image was made of sources that have no commit: 2000-01-01, as everywhere in a build.
+/// The date of an image whose sources have no commit: 2000-01-01, as everywhere in a build.
 const UNDATED: i64 = 946_684_800;
 
 pub(super) async fn make_artifacts(
@@ -36,7 +36,7 @@ pub(super) async fn make_artifacts(
     Ok(())
 }
 
-/// What each step of an artifact left, in the plan's order; the shards of one as one.
+/// The outputs of each of an artifact's steps, in the plan's order; the shards of a step count as one.
 async fn outputs(
     work: &Work,
     artifact: &kiln_planner::plan::Artifact,
@@ -133,21 +133,21 @@ async fn make(
     if let Some(lines) = made.checksums {
         record.checksums = Some(put_beside(work, lines.into_bytes()).await?);
     }
-    // From here on it may be announced.
+    // From here on the artifact may be announced.
     work.records.put_artifact(record).await.map_err(|error| match error {
         RecordsError::Conflict { .. } => Unsuccessful::projects(error.to_string()),
         other => Unsuccessful::farms(other),
     })
 }
 
-/// Puts what is said about an artifact to where nothing is evicted.
+/// Stores a description of an artifact where nothing is evicted.
 async fn put_beside(work: &Work, data: Vec<u8>) -> Result<kiln_proto::reapi::Digest, Unsuccessful> {
     let digest = work.function.digest(&data);
     work.stores.artifacts.put(&digest, data.into()).await.map_err(Unsuccessful::farms)?;
     Ok(digest.to_wire())
 }
 
-/// Copies a blob to where nothing is evicted.
+/// Copies a blob to the store where nothing is evicted.
 async fn keep(work: &Work, blob: &Digest) -> Result<(), kiln_store::Error> {
     if work.stores.artifacts.find_missing(&[*blob]).await?.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Environments: where a target is built, and what happens when the workers that had its environment are gone.
+//! Environments: where a target is built, and what happens if all workers with its environment are gone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use kiln_proto::v1::{self, Status as BuildStatus, event};
 use super::{Outcome, Unsuccessful, Work, artifacts, steps};
 use crate::{environment, waiting};
 
-/// How long a resumed build, or one that meets a farm which has just started, waits for workers to join.
+/// How long a resumed build, or a build on a farm that has just started, waits for workers to join.
 const JOINING: Duration = Duration::from_secs(30);
-/// In how many environments a target is begun.
+/// How many environments are tried for a target.
 const ENVIRONMENTS: u32 = 3;
 
-/// Builds a target in one environment; in another one where the first went away with its workers meanwhile.
+/// Builds a target in one environment; in another one if the first disappeared with its workers meanwhile.
 pub(super) async fn build_target(work: &Work, target: &Target, emulated: &mut bool) -> Outcome {
     let mut left = ENVIRONMENTS;
     loop {
@@ -36,7 +36,7 @@ pub(super) async fn build_target(work: &Work, target: &Target, emulated: &mut bo
             return outcome;
         }
         let text = format!(
-            "the workers that built target `{}` came back with another system or other tools; it is built again there",
+            "the workers that built target `{}` came back with a different system or tools; it is built again",
             target.name
         );
         work.tell(event::Event::Warning(v1::Warning { text }));
@@ -49,7 +49,7 @@ async fn build_target_in(work: &Work, target: &Target, environment: &Arc<v1::Env
     artifacts::make_artifacts(work, target, environment, &steps).await
 }
 
-/// Whether no worker has this environment any more, and another one would do.
+/// Whether no worker has this environment any more, and another environment would do.
 async fn has_gone(work: &Work, target: &Target, environment: &v1::Environment) -> bool {
     let Ok(farm) = work.execution.farm().await else { return false };
     let fingerprints = || farm.workers.iter().filter_map(|worker| worker.environment.as_ref());
@@ -57,8 +57,8 @@ async fn has_gone(work: &Work, target: &Target, environment: &v1::Environment) -
         && environment::choose(&farm.workers, target, &work.plan.steps, work.allow_emulation).is_ok()
 }
 
-/// The environment of a target. Where no worker has one, this waits: for those that are expected, as long as the build is patient; and
-/// while the farm has just started, or the build was resumed, a moment for any.
+/// The environment of a target. If no worker has one, waits: for expected workers, as long as the build's queue timeout
+/// allows; and for any worker, a moment, if the farm has just started or the build was resumed.
 async fn environment_of(work: &Work, target: &Target) -> Result<v1::Environment, Unsuccessful> {
     let now = tokio::time::Instant::now();
     let wait_limit = work.queue_timeout().unwrap_or_else(|| work.execution.queue_timeout());
@@ -84,7 +84,7 @@ async fn environment_of(work: &Work, target: &Target) -> Result<v1::Environment,
         let (what, until) = match expected {
             _ if now >= until => {
                 let waited = wait_limit.as_secs();
-                return Err(Unsuccessful::farms(format!("{words}; none came within {waited} s (`--queue-timeout`)")));
+                return Err(Unsuccessful::farms(format!("{words}; none joined within {waited} s (`--queue-timeout`)")));
             }
             Some(expected) => (expected, until),
             None if starts => ("a worker to join: the farm has just started".to_owned(), joining.min(until)),
@@ -96,7 +96,7 @@ async fn environment_of(work: &Work, target: &Target) -> Result<v1::Environment,
             work.tell(event::Event::Waiting(waiting));
             told = what;
         }
-        // Who is expected changes with time, too.
+        // Which workers are expected changes with time, too.
         let look = until.min(now + JOINING);
         let _ = tokio::time::timeout_at(look, changed.changed()).await;
     }

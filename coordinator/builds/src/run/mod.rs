@@ -1,4 +1,4 @@
-//! Runs a build's plan: its targets side by side, each in an environment, and records how the build ended.
+//! Runs a build's plan: its targets concurrently, each in an environment. Records how the build ended.
 
 mod artifacts;
 mod environments;
@@ -17,7 +17,7 @@ use kiln_proto::v1::{self, Build, Status as BuildStatus, event};
 use super::{Work, waiting};
 use kiln_store::Health;
 
-/// Why a build is no success.
+/// Why a build did not succeed.
 #[derive(Debug)]
 struct Unsuccessful {
     status: BuildStatus,
@@ -50,10 +50,10 @@ pub(super) fn finished(build: &Build) -> v1::BuildFinished {
     }
 }
 
-/// Runs the build to its end, whatever that is, and records it.
+/// Runs the build to its end, whatever the outcome, and records it.
 pub(super) async fn run(work: Work) {
     let began = Instant::now();
-    tracing::info!(resumed = work.resumed, "build begins");
+    tracing::info!(resumed = work.resumed, "build started");
     let _counted = work.metrics.as_ref().map(|metrics| metrics.began());
     work.tell(event::Event::BuildStarted(told::started(&work)));
     for note in &work.plan.notes {
@@ -99,7 +99,8 @@ pub(super) async fn run(work: Work) {
     }
 }
 
-/// Warns once where the shared cache is away while the build runs: it then takes longer, and nobody should wonder why.
+/// Warns once if the shared cache is unavailable while the build runs: the build then takes longer, and the user should
+/// know why.
 async fn tell_of_redis(work: &Work) -> Infallible {
     if let Some(redis) = &work.stores.redis {
         let mut health = redis.health();
@@ -115,10 +116,10 @@ async fn tell_of_redis(work: &Work) -> Infallible {
     std::future::pending().await
 }
 
-/// How a target came out.
+/// The outcome of a target.
 type Outcome = Result<(), Unsuccessful>;
 
-/// Builds all targets side by side. One that fails does not affect the others.
+/// Builds all targets concurrently. One that fails does not affect the others.
 async fn carry_out(work: &Work) -> Outcome {
     let targets = work.plan.targets.iter().map(|target| async move {
         let mut emulated = false;
@@ -139,7 +140,8 @@ async fn carry_out(work: &Work) -> Outcome {
     together(futures::future::join_all(targets).await)
 }
 
-/// The outcome of a build of these targets: the project's fault where one target failed by it, else the farm's.
+/// The outcome of a build from those of its targets: the project's fault if one target failed by it, otherwise the
+/// farm's.
 fn together(outcomes: Vec<(&Target, Outcome)>) -> Outcome {
     let several = outcomes.len() > 1;
     let (mut failed, mut well) = (Vec::new(), Vec::new());
@@ -159,7 +161,7 @@ fn together(outcomes: Vec<(&Target, Outcome)>) -> Outcome {
         return Ok(());
     }
     if !well.is_empty() {
-        words.push(format!("built well: {}", well.join(", ")));
+        words.push(format!("succeeded: {}", well.join(", ")));
     }
     Err(Unsuccessful { status, message: words.join("\n") })
 }

@@ -1,21 +1,23 @@
-//! Steps whose inputs were evicted from the store while the build ran: the steps that made them run again, a few times.
+//! If a step's inputs were evicted from the store while the build ran, runs the steps that made them again, a few
+//! times.
 
 use std::collections::HashMap;
 
 use super::Unsuccessful;
 use super::steps::Place;
 
-/// How often a step is given its inputs again.
+/// How often a step's inputs are made again.
 const MAX_RERUNS: u32 = 2;
 
-/// How often each step was given its inputs again.
+/// How often each step's inputs were made again.
 #[derive(Debug, Default)]
 pub(super) struct Reruns {
     counts: HashMap<Place, u32>,
 }
 
 impl Reruns {
-    /// What must run again so that the step finds its inputs: all that it needs. Results that are still whole are cache hits.
+    /// The steps that must run again so that the step finds its inputs: all that it needs. Results that are still
+    /// complete are cache hits.
     pub(super) fn of(&mut self, step: Place, needed: Vec<Place>, message: &str) -> Result<Vec<Place>, Unsuccessful> {
         let count = self.counts.entry(step).or_default();
         *count += 1;

@@ -1,4 +1,4 @@
-//! Steps: each runs as soon as what it needs is done.
+//! Runs steps: each starts as soon as those that it needs are done.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::reruns::Reruns;
 use super::{Unsuccessful, Work};
 use crate::steps::{self, Ended, Finished, Job};
 
-/// Longest chain of steps that wait for each, itself included.
+/// The length of the longest chain of steps that depend on each step, itself included.
 fn path_weights(steps: &[Step]) -> Vec<u64> {
     let mut weights = vec![1; steps.len()];
     for index in (0..steps.len()).rev() {
@@ -26,10 +26,10 @@ fn path_weights(steps: &[Step]) -> Vec<u64> {
     weights
 }
 
-/// An action of a target: step and shard by their places in the plan.
+/// An action of a target: the index of the step in the plan, and the shard.
 pub(super) type Place = (usize, u32);
 
-/// What each step left, by its place in the plan.
+/// The outputs of each step, by its index in the plan.
 pub(super) type Done = BTreeMap<usize, Vec<Finished>>;
 
 pub(super) async fn all_steps(
@@ -75,7 +75,7 @@ pub(super) async fn all_steps(
             Ended::FarmFailed(message) => return Err(Unsuccessful::farms(message)),
             Ended::InputsGone(message) => {
                 let needed = reruns.of(place, needed_places(work, place.0), &message)?;
-                // What it needs runs again (results that are still whole are hits), then the step itself.
+                // The steps that it needs run again (results that are still complete are hits), then the step itself.
                 for need in needed {
                     results.remove(&need);
                     again.insert(need);

@@ -1,4 +1,4 @@
-//! What a build tells: its events, and the state of its steps that goes with them.
+//! What a build reports: its events, and the state of its steps that goes with them.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use kiln_proto::v1::{self, StepRef, event};
 use super::Work;
 
 impl Work {
-    /// How long its steps wait while no worker could take them, where the build has a limit of its own.
+    /// How long its steps wait while no worker could run them, if the build sets its own limit.
     pub(crate) fn queue_timeout(&self) -> Option<Duration> {
         clock::read_duration(&self.request.queue_timeout?)
     }
 
-    /// Appends an event, and keeps the build's own state in step with it.
+    /// Appends an event and updates the build's own state accordingly.
     pub(crate) fn tell(&self, event: event::Event) {
         let (reference, phase, done) = match &event {
             event::Event::StepQueued(queued) => (queued.step.clone(), Phase::Queued, None),
@@ -68,7 +68,8 @@ pub(super) fn started(work: &Work) -> v1::BuildStarted {
     }
 }
 
-/// Whether an ordinary edit of the sources leaves a step a hit: it sees some files, and fetches or serves a step that sees them all.
+/// Whether a step stays a cache hit after an ordinary edit: it sees only some of the files, and fetches or serves a
+/// step that sees them all.
 fn is_layer(step: &Step, steps: &[Step]) -> bool {
     let sees_some = |step: &Step| step.inputs.iter().any(|glob| !glob.starts_with('!'));
     let serves_all = steps.iter().any(|other| other.needs.contains(&step.name) && !sees_some(other));
