@@ -335,7 +335,7 @@ fn keys_come_by_their_address_also_when_the_provider_was_away_and_rules_change_a
     // An invalid value changes nothing.
     std::fs::write(&rules, "[[rule]]\n").unwrap();
     until("the fault to be told", || {
-        farm.guarded.farm.log("coordinator").contains("the new version cannot be used").then_some(())
+        farm.guarded.farm.log("coordinator").contains("the new version is invalid").then_some(())
     });
     refused(&look(), 2, "no rule of this farm");
     let ran = kiln_harness::guarded::local(&[

@@ -1,4 +1,4 @@
-//! What differs between the ingredients of two actions, beside their files. Pure.
+//! The differences between the ingredients of two actions, apart from their files. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,10 +8,10 @@ use kiln_proto::v1::{Difference, Ingredients};
 
 /// Characters of a value that are shown.
 const SHOWN: usize = 200;
-/// Characters that stay before the place where two long values differ.
+/// Characters shown before the place where two long values differ.
 const LEAD: usize = 40;
 
-/// Every difference but those of input files.
+/// All differences except those of input files.
 pub(super) fn differences(before: &Ingredients, after: &Ingredients) -> Vec<Difference> {
     let mut found = Vec::new();
     maps(&mut found, Kind::Need, &before.needs, &after.needs);
@@ -29,7 +29,7 @@ pub(super) fn differences(before: &Ingredients, after: &Ingredients) -> Vec<Diff
     for mut one in properties {
         match one.name.as_str() {
             property::CONTAINER_IMAGE => one.kind = Kind::Image as i32,
-            // The fingerprint only sums up what was named.
+            // The fingerprint only sums up differences that were listed already.
             property::ENVIRONMENT if environment_is_named => continue,
             _ => {}
         }
@@ -58,7 +58,7 @@ fn difference(kind: Kind, name: &str, before: Option<String>, after: Option<Stri
     Difference { kind: kind as i32, name: name.to_owned(), before, after }
 }
 
-/// Two values as they are shown: long ones from shortly before the place where they differ.
+/// Two values as they are shown: long ones start shortly before the place where they differ.
 fn excerpts(before: &str, after: &str) -> (String, String) {
     let short = |text: &str| text.chars().count() <= SHOWN;
     if short(before) && short(after) {

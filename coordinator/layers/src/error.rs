@@ -1,6 +1,6 @@
-//! What can go wrong with the index of layers.
+//! Errors of the index of step results.
 
-/// An index of layers that does not answer.
+/// The index of step results failed.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {

@@ -1,4 +1,4 @@
-//! Why a step missed when it ran last: what its action was made of, against the last time that it hit or succeeded.
+//! Explains why the last run of a step missed: compares its action with the one of the last hit or success.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use super::inputs::{self, Found};
 use super::{Error, Layers, diff, is_of};
 
 impl Layers {
-    /// Explains the last run of a step: for each target, each shard of its latest build.
+    /// Explains the last run of a step, for each target and each shard of its latest build.
     pub async fn explain(&self, instance: &str, project: &str, step: &str) -> Result<v1::ExplainResponse, Error> {
         self.settle().await;
         let records = self.shared.list(instance).await?;
@@ -53,7 +53,7 @@ impl Layers {
         self.ingredients(&run.ingredients).await
     }
 
-    /// Stored ingredients; none where they are gone.
+    /// Stored ingredients; `None` if they are no longer stored.
     async fn ingredients(&self, digest: &str) -> Result<Option<Ingredients>, Error> {
         let Ok(digest) = digest.parse::<Digest>() else { return Ok(None) };
         match self.shared.stores.blobs.get(&digest).await {
@@ -64,7 +64,7 @@ impl Layers {
     }
 }
 
-/// Of each target the records of its latest build, in order: a step that has fewer shards than it had leaves old ones behind.
+/// The records of each target's latest build, in order: if a step has fewer shards than before, old ones are left over.
 fn latest(records: Vec<StepLayers>) -> Vec<StepLayers> {
     let place = |record: &StepLayers| {
         let step = record.step.clone().unwrap_or_default();

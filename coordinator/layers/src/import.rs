@@ -1,4 +1,4 @@
-//! Takes over the records of an earlier version, which kept them in a file of their own.
+//! Imports the records of an earlier version, which kept them in a separate file.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,24 +8,25 @@ use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::own::Change;
 
-/// Instance and key to the place in the order and the encoded record.
+/// Instance and key to the position in the order and the encoded record.
 const RECORDS: TableDefinition<'_, (&str, &str), (u64, &[u8])> = TableDefinition::new("records");
-/// Place in the order of writing to instance and key.
+/// Position in the order of writing to instance and key.
 const ORDER: TableDefinition<'_, u64, (&str, &str)> = TableDefinition::new("order");
 const NAME: TableDefinition<'_, (), &str> = TableDefinition::new("name");
 
 /// Memory for the file's pages.
 const CACHE_BYTES: usize = 4 << 20;
 
-/// What was found.
+/// The records that were found.
 #[derive(Debug, Default)]
 pub(super) struct Imported {
     pub(super) name: Option<String>,
-    /// By instance, those written longest ago first.
+    /// By instance, least recently written first.
     pub(super) records: BTreeMap<String, Vec<Change>>,
 }
 
-/// Reads the file, if there is one. One that cannot be read is left where it is, and said so: it only describes what is cached.
+/// Reads the file, if there is one. If it cannot be read, it stays where it is and a warning is logged: it only
+/// describes what is cached.
 pub(super) async fn read(path: &Path) -> Imported {
     if !path.exists() {
         return Imported::default();
@@ -33,11 +34,11 @@ pub(super) async fn read(path: &Path) -> Imported {
     let at = path.to_owned();
     match tokio::task::spawn_blocking(move || read_file(&at)).await {
         Ok(Ok(found)) => {
-            tracing::info!(path = %path.display(), "importing the records of step results of an earlier version");
+            tracing::info!(path = %path.display(), "importing the step results of an earlier version");
             found
         }
         Ok(Err(error)) => {
-            tracing::warn!(path = %path.display(), %error, "the records of step results of an earlier version cannot be read; `kiln cache` begins anew");
+            tracing::warn!(path = %path.display(), %error, "cannot read the step results of an earlier version; `kiln cache` starts without them");
             let _ = std::fs::rename(path, path.with_extension("broken"));
             Imported::default()
         }
@@ -67,7 +68,7 @@ fn read_file(path: &Path) -> Result<Imported, redb::Error> {
     Ok(found)
 }
 
-/// The records are in the journal now.
+/// Removes the file once its records are in the journal.
 pub(super) fn remove(path: &Path) {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -1,7 +1,7 @@
-//! Which files differ between two input trees, by walking down only where digests differ.
+//! Finds the files that differ between two input trees by descending only where digests differ.
 //!
-//! The trees are those that the actions ran on, so that nothing is kept twice: the store holds each directory once,
-//! however many layers name it.
+//! The trees are those that the actions ran on, so nothing is kept twice: the store holds each directory once, however
+//! many records name it.
 
 use std::collections::BTreeSet;
 
@@ -15,10 +15,10 @@ use kiln_trees::tree::{Entry, Tree};
 use kiln_store::BlobStore;
 use kiln_store::trees;
 
-/// Differences that are named; beyond that it is only said that there are more.
+/// Differences that are listed; if there are more, only that fact is reported.
 pub(super) const MAX_DIFFERENCES: usize = 100;
 
-/// What was found so far.
+/// The differences found so far.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) differences: Vec<Difference>,
@@ -36,7 +36,7 @@ impl Found {
     }
 }
 
-/// Adds what differs between two directories. A directory that is not stored any more counts as one difference.
+/// Adds the differences between two directories. A directory that is no longer stored counts as one difference.
 pub(super) fn compare<'a>(
     store: &'a dyn BlobStore,
     before: Option<Digest>,
@@ -75,7 +75,7 @@ pub(super) fn compare<'a>(
     .boxed()
 }
 
-/// A directory; empty where there is none, absent where it is not stored or is no directory.
+/// A directory; empty if there is none, `None` if it is not stored or not a directory.
 async fn read(store: &dyn BlobStore, digest: Option<Digest>) -> Result<Option<Tree>, kiln_store::Error> {
     let Some(digest) = digest else { return Ok(Some(Tree::default())) };
     match trees::directory(store, &digest).await {
@@ -92,7 +92,7 @@ fn sealed(entry: Option<&Entry>) -> Option<Digest> {
     }
 }
 
-/// A file or link in words.
+/// Describes a file or link.
 fn words(entry: Option<&Entry>) -> Option<String> {
     match entry? {
         Entry::File { digest, mode: Some(mode), .. } => Some(format!("{digest} mode {mode:04o}")),

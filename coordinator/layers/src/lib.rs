@@ -1,8 +1,8 @@
-//! Layers: which steps' results the farm has cached, how often they were hit, and why one missed.
+//! Step results: what the farm has cached, how often each was hit, and why a step missed.
 //!
-//! A build tells of each step that ended; one task writes that down, beside the builds.
-//! Invariant: the action cache alone decides what is a hit. What is kept here only describes it, so that losing a record, or
-//! failing to write one, never changes or delays a build.
+//! A build reports each finished step; one task records it, in the background.
+//! Invariant: only the action cache decides what is a hit. The records merely describe it, so losing one, or failing to
+//! write one, never changes or delays a build.
 
 mod diff;
 mod error;
@@ -39,53 +39,53 @@ pub use shared::SharedLayers;
 
 use kiln_store::Stores;
 
-/// Ended steps that wait to be written down; what comes beyond is left out.
+/// Finished steps that wait to be recorded; any beyond that are dropped.
 const QUEUE: usize = 4_096;
 /// How long a reader, or the end of the process, waits for what is queued.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What is known of one step on one target: this coordinator's own part of the record, and those of others.
+/// What is known about one step on one target: this coordinator's part of the record, and other coordinators' parts.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Known {
-    /// What this coordinator wrote; the only part that it changes.
+    /// The part that this coordinator wrote, and the only one that it changes.
     pub own: StepLayers,
-    /// What others wrote.
+    /// The parts that others wrote.
     pub others: Vec<StepLayers>,
 }
 
 impl Known {
-    /// The record as all coordinators tell it.
+    /// The merged record, which is the same on all coordinators.
     pub fn all(&self) -> StepLayers {
         let own = (self.own != StepLayers::default()).then_some(&self.own);
         merge::merge(own.into_iter().chain(&self.others))
     }
 }
 
-/// Keeps records, each one message under one key of an instance.
+/// Keeps records, each one message under a key of an instance.
 #[async_trait]
 pub trait LayerStore: Send + Sync + Debug {
     /// What is known under each key, in the same order.
     async fn get(&self, instance: &str, keys: &[String]) -> Result<Vec<Known>, Error>;
 
-    /// Puts own parts of records in place of what they were, all of them or none.
+    /// Replaces this coordinator's parts of records, all of them or none.
     async fn put(&self, instance: &str, records: Vec<(String, StepLayers)>) -> Result<(), Error>;
 
-    /// All that is known in an instance, with the keys.
+    /// All records of an instance, with their keys.
     async fn list(&self, instance: &str) -> Result<Vec<(String, Known)>, Error>;
 
-    /// Takes records away, whoever's they are.
+    /// Removes records, whichever coordinators wrote them.
     async fn remove(&self, instance: &str, keys: &[String]) -> Result<(), Error>;
 
-    /// Waits until all that was written so far is on the disk.
+    /// Waits until everything written so far is on disk.
     async fn settle(&self) -> Result<(), Error>;
 
-    /// What stands in the way of a change that all coordinators are to see; none where nothing does.
+    /// Why a change that all coordinators must see is not possible now; `None` if it is.
     fn hindrance(&self) -> Option<String> {
         None
     }
 }
 
-/// A step of a build that ended.
+/// A finished step of a build.
 pub struct Ran {
     /// REAPI instance name.
     pub instance: String,
@@ -95,37 +95,37 @@ pub struct Ran {
     pub step: StepRef,
     /// The build's id.
     pub build: String,
-    /// Whose build it is.
+    /// The build's owner.
     pub user: String,
     /// The action.
     pub action: Digest,
     /// Where the result came from.
     pub cache: Cache,
-    /// It left all that it should.
+    /// It produced all its outputs.
     pub ok: bool,
-    /// The build asked to run every step again.
+    /// The build was asked to run every step again.
     pub no_cache: bool,
     /// The step's result may be cached.
     pub cacheable: bool,
-    /// It was run although its result was, or may have been, cached.
+    /// It ran although its result was, or may have been, cached.
     pub again: bool,
     /// Fingerprint of its environment, or its image.
     pub environment: String,
     /// That environment's os-release.
     pub os: String,
-    /// What it left.
+    /// Its result.
     pub result: reapi::ActionResult,
-    /// What the action was made of, worked out only where that is not known yet; in words why it cannot be.
+    /// What the action was made of, computed only if not known yet; an error says why it cannot be.
     pub ingredients: BoxFuture<'static, Result<Ingredients, String>>,
 }
 
 enum Message {
     Ran(Box<Ran>, i64),
-    /// All that was told before is written down.
+    /// Everything reported before is recorded.
     Settle(oneshot::Sender<()>),
 }
 
-/// The layers of the farm. Cheap to clone.
+/// The farm's step results. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Layers {
     shared: Arc<Shared>,
@@ -136,12 +136,12 @@ pub struct Layers {
 struct Shared {
     records: Arc<dyn LayerStore>,
     stores: Stores,
-    /// Whoever reads a record to write it again holds this.
+    /// Held by whoever reads a record to write it again.
     writing: Mutex<()>,
 }
 
 impl Layers {
-    /// Starts the task that writes down what builds tell.
+    /// Starts the task that records what builds report.
     pub fn spawn(records: Arc<dyn LayerStore>, stores: Stores) -> Self {
         let shared = Arc::new(Shared { records, stores, writing: Mutex::default() });
         let (messages, queue) = mpsc::channel(QUEUE);
@@ -149,23 +149,24 @@ impl Layers {
         Self { shared, messages }
     }
 
-    /// Tells of a step that ended. Returns at once; where too many wait, this one is left out.
+    /// Reports a finished step. Returns at once; if too many are waiting, this one is dropped.
     pub fn record(&self, ran: Ran) {
         if self.messages.try_send(Message::Ran(Box::new(ran), now_ms())).is_err() {
-            tracing::debug!("too many ended steps wait to be written down; one is left out of `kiln cache`");
+            tracing::debug!("too many finished steps are waiting to be recorded; `kiln cache` will lack one");
         }
     }
 
-    /// Whether a step of a project hit before.
+    /// Whether a step of a project had a cache hit before.
     ///
     /// # Errors
-    /// Where the index fails.
+    /// If the index fails.
     pub async fn has_hit(&self, instance: &str, project: &str, step: &StepRef) -> Result<bool, Error> {
         let known = self.shared.records.get(instance, &[key(project, step)]).await?;
         Ok(known.iter().any(|known| known.all().users.values().any(|counts| counts.hits > 0)))
     }
 
-    /// Waits, but not for ever, until all that was told so far is on the disk: what a caller is shown after this outlives the coordinator.
+    /// Waits, up to a limit, until everything reported so far is on disk: whatever a caller is shown after this
+    /// survives the coordinator.
     pub async fn settle(&self) {
         let settled = async {
             let (sender, receiver) = oneshot::channel();
@@ -177,7 +178,7 @@ impl Layers {
             }
         };
         if tokio::time::timeout(SETTLE_TIMEOUT, settled).await.is_err() {
-            tracing::debug!("the latest steps are not yet written down for `kiln cache`");
+            tracing::debug!("the latest steps are not yet recorded for `kiln cache`");
         }
     }
 }
@@ -192,20 +193,20 @@ fn timestamp(ms: i64) -> Option<Timestamp> {
 }
 
 impl Shared {
-    /// Every record of an instance as all coordinators tell it, with its key.
+    /// Every merged record of an instance, with its key.
     async fn list(&self, instance: &str) -> Result<Vec<(String, StepLayers)>, Error> {
         let known = self.records.list(instance).await?;
         Ok(known.into_iter().map(|(key, known)| (key, known.all())).collect())
     }
 }
 
-/// The key of a step's record: it names the project, the step, the target and the shard.
+/// The key of a step's record: made of the project, the step, the target and the shard.
 fn key(project: &str, step: &StepRef) -> String {
     let shard = step.shard.to_string();
     [project, &step.step, &step.platform, &step.target, &shard].join("\0")
 }
 
-/// Whether a record is of this project and this step; an empty name is every one.
+/// Whether a record is of this project and step; an empty name matches all.
 fn is_of(record: &StepLayers, project: &str, step: &str) -> bool {
     let name = record.step.as_ref().map_or("", |step| step.step.as_str());
     (project.is_empty() || record.project == project) && (step.is_empty() || name == step)

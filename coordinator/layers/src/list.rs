@@ -1,4 +1,4 @@
-//! The list of an instance's layers, their sizes after sharing, and the sums of what they were asked for.
+//! Lists an instance's step results, with their sizes after deduplication and their usage counts.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,10 +10,10 @@ use super::{Error, Layers, is_of, outputs, record, timestamp};
 
 /// Results whose trees are read at once.
 const CONCURRENCY: usize = 8;
-/// Stands for a blob that several layers name.
+/// Marks a blob that several step results name.
 const SHARED: usize = usize::MAX;
 
-/// A layer with the record that it is in.
+/// A step result with the record that contains it.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     pub(super) key: String,
@@ -48,7 +48,7 @@ impl Row {
     }
 }
 
-/// The layers of records that were not pruned, the newest use first.
+/// The step results of records that were not pruned, most recently used first.
 pub(super) fn rows(records: &[(String, StepLayers)]) -> Vec<Row> {
     let mut rows = Vec::new();
     for (key, record) in records {
@@ -66,18 +66,18 @@ pub(super) fn rows(records: &[(String, StepLayers)]) -> Vec<Row> {
     rows
 }
 
-/// A blob that layers name.
+/// A blob that step results name.
 struct Named {
     bytes: u64,
-    /// The one layer, or [`SHARED`].
+    /// The one step result, or [`SHARED`].
     layer: usize,
-    /// Whether only layers that go name it.
+    /// Whether only step results that are to be pruned name it.
     goes: bool,
 }
 
 impl Layers {
-    /// The layers of an instance, the newest use first. Sizes after sharing are among all of the instance's layers, also where
-    /// only some are asked for.
+    /// The step results of an instance, most recently used first. Sizes after deduplication take all of the instance's
+    /// step results into account, even if only some are requested.
     pub async fn list(&self, instance: &str, project: &str, step: &str) -> Result<Vec<v1::Layer>, Error> {
         self.settle().await;
         let mut rows = rows(&self.shared.list(instance).await?);
@@ -85,8 +85,8 @@ impl Layers {
         Ok(rows.iter().filter(|row| row.is_of(project, step)).map(Row::to_wire).collect())
     }
 
-    /// Fills in what each layer has for itself, and whether it is evicted; returns the bytes that only those rows name of which
-    /// `goes` holds.
+    /// Fills in the bytes that only each step result names, and whether it is evicted. Returns the bytes that are named
+    /// only by rows for which `goes` holds.
     pub(super) async fn measure(
         &self,
         instance: &str,

@@ -1,7 +1,7 @@
-//! One record of a step out of the parts that coordinators keep of it. Pure.
+//! Merges the parts that coordinators keep of a step's record into one record. Pure.
 //!
-//! Invariant: the order of the parts does not matter, and a part alone is its own merge; so that every coordinator that sees the
-//! same parts tells the same.
+//! Invariant: the order of the parts does not matter, and a single part merges to itself, so coordinators that see the
+//! same parts show the same record.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -60,7 +60,7 @@ fn merge_layer(known: &mut StoredLayer, other: &StoredLayer) {
     add(&mut counts, &other.counts.unwrap_or_default());
     let last_hit_ms = known.last_hit_ms.max(other.last_hit_ms);
     let pruned_ms = known.pruned_ms.max(other.pruned_ms);
-    // What the layer is comes from whoever made it last.
+    // The description of the result comes from whoever made it last.
     let made = |layer: &StoredLayer| (layer.created_ms, layer.user.clone(), layer.ingredients.clone());
     if made(other) > made(known) {
         known.clone_from(other);
@@ -69,7 +69,7 @@ fn merge_layer(known: &mut StoredLayer, other: &StoredLayer) {
     (known.last_hit_ms, known.pruned_ms) = (last_hit_ms, pruned_ms);
 }
 
-/// A layer that was used after it was pruned is cached again.
+/// A result that was used after it was pruned is cached again.
 fn settle(mut layer: StoredLayer) -> StoredLayer {
     if last_use_ms(&layer) > layer.pruned_ms {
         layer.pruned_ms = 0;

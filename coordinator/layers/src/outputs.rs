@@ -1,4 +1,4 @@
-//! The blobs that a cached result names: its files, its trees and directories, and what is in them.
+//! The blobs that a cached result names: its files, its trees and directories, and their contents.
 
 use std::collections::HashMap;
 
@@ -8,11 +8,11 @@ use prost::Message;
 
 use kiln_store::{BlobStore, Error};
 
-/// Distinct blobs by what tells them apart, with their sizes. Eight bytes of a hash do: only sizes are summed, and a whole
-/// digest for each file of thousands of layers would be a gigabyte.
+/// Distinct blobs with their sizes, identified by eight bytes of a hash. That is enough to sum sizes, and a full digest
+/// for each file of thousands of step results would take a gigabyte.
 pub(super) type Blobs = HashMap<u64, u64>;
 
-/// The blobs of a result; none where it is no longer whole enough to be read.
+/// The blobs of a result; `None` if it is too incomplete to be read.
 pub(super) async fn blobs(
     store: &dyn BlobStore,
     function: DigestFunction,
@@ -59,7 +59,7 @@ async fn of_directory(
     while let Some(digest) = waiting.pop() {
         let Some(directory) = message::<reapi::Directory>(store, function, &digest).await? else { return Ok(false) };
         let below = directory.directories.iter().filter_map(|below| below.digest.clone());
-        // A directory that was seen was read, or waits to be.
+        // A directory in the map was read, or waits to be.
         waiting.extend(
             below.filter(|digest| !Digest::from_wire(function, digest).is_ok_and(|d| found.contains_key(&id(&d)))),
         );
@@ -83,7 +83,7 @@ fn id(digest: &Digest) -> u64 {
     u64::from_le_bytes(digest.hash[..8].try_into().unwrap_or_default())
 }
 
-/// A message from the store; none where it is absent or is none.
+/// A message from the store; `None` if it is missing or invalid.
 async fn message<M: Message + Default>(
     store: &dyn BlobStore,
     function: DigestFunction,

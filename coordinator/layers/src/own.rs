@@ -1,7 +1,7 @@
 //! This coordinator's own records, in the journal.
 //!
-//! Invariant: each record has one row in [`RECORDS`] and one in [`ORDER`], and both hold at most `max_records`: those written longest
-//! ago go first. Nobody waits for the disk: a power cut may lose what was written last.
+//! Invariant: each record has one row in [`RECORDS`] and one in [`ORDER`], and both hold at most `max_records`: the
+//! least recently written are removed first. Nobody waits for the disk: a power cut may lose the latest writes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -16,9 +16,9 @@ use super::{Error, Known, LayerStore, import};
 
 /// Instance and key to the encoded record.
 pub(super) const RECORDS: Space = "step-results";
-/// Place in the order of writing to instance and key.
+/// Position in the order of writing to instance and key.
 const ORDER: Space = "step-result-order";
-/// What this coordinator is called among those that it shares records with.
+/// This coordinator's name among those that it shares records with.
 pub(super) const NAME: Space = "coordinator-name";
 /// The only key of [`NAME`].
 pub(super) const KEY: &str = "name";
@@ -52,7 +52,7 @@ impl Order {
     }
 }
 
-/// Both names as one key, which no other two have.
+/// Instance and key as one unambiguous key.
 fn row(instance: &str, key: &str) -> String {
     format!("{}:{instance}:{key}", instance.len())
 }
@@ -91,12 +91,13 @@ impl OwnLayers {
         Ok(store)
     }
 
-    /// What this coordinator is called among those that it shares records with; the same as long as the journal lives.
+    /// This coordinator's name among those that it shares records with. It stays the same as long as the journal
+    /// exists.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// The instances that it has records of.
+    /// The instances that have records.
     pub(super) async fn instances(&self) -> Vec<String> {
         let order = self.order.lock().await;
         let mut found: Vec<String> = order.places.keys().filter_map(|row| instance(row)).map(str::to_owned).collect();
@@ -105,7 +106,7 @@ impl OwnLayers {
         found
     }
 
-    /// Writes records, or removes them, and then removes the oldest of those that are too many: one batch.
+    /// Writes or removes records, and removes the oldest of those in excess, in one batch.
     async fn change(&self, instance: &str, changes: Vec<Change>) -> Result<(), Error> {
         if changes.is_empty() {
             return Ok(());
@@ -132,7 +133,7 @@ impl OwnLayers {
             order.places.remove(&oldest);
             batch = batch.remove(ORDER, place_key(place)).remove(RECORDS, oldest);
         }
-        // The journal writes it again if it fails now; the order here is that of the journal then.
+        // If this write fails, the journal repeats it, so the order in memory stays the journal's.
         Ok(self.journal.commit(batch, Durability::Relaxed).await?)
     }
 }

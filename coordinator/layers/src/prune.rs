@@ -1,7 +1,7 @@
-//! Forgets layers that were not used lately.
+//! Prunes step results that were not used recently.
 //!
-//! Invariant: a result leaves the action cache only where no layer that stays has the same action, so that pruning one project
-//! never makes another one miss.
+//! Invariant: a result is removed from the action cache only if no remaining step result has the same action, so
+//! pruning one project never makes another one miss.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -13,24 +13,24 @@ use super::list::{Row, rows};
 use super::record::{self, last_use_ms};
 use super::{Error, Layers, is_of, now_ms};
 
-/// How long it is remembered that a layer was pruned, so that a miss can be explained: 30 days.
+/// How long a pruned step result is remembered, so that a miss can be explained: 30 days.
 const REMEMBERED_MS: i64 = 30 * 24 * 60 * 60 * 1000;
 
-/// Which layers go.
+/// Which step results are pruned.
 #[derive(Debug, Clone)]
 pub struct Prune {
-    /// Empty: of every project.
+    /// Empty for every project.
     pub project: String,
-    /// Empty: of every step.
+    /// Empty for every step.
     pub step: String,
-    /// Last used, or made, at least so long ago.
+    /// Last used, or made, at least this long ago.
     pub older_than: Duration,
-    /// Only say what would go.
+    /// Only report what would be pruned.
     pub dry_run: bool,
 }
 
 impl Layers {
-    /// Forgets layers, and says which.
+    /// Prunes step results and returns them.
     pub async fn prune(&self, instance: &str, prune: &Prune) -> Result<v1::PruneLayersResponse, Error> {
         self.settle().await;
         let _writing = self.shared.writing.lock().await;
@@ -72,8 +72,8 @@ impl Layers {
     }
 }
 
-/// What pruning makes of records, each with its key, this coordinator's part and what all know: the keys of those that are not
-/// worth keeping any more, and the parts that changed.
+/// What pruning does to records, each given with its key, this coordinator's part and the merged record. Returns the
+/// keys of those not worth keeping any more, and the parts that changed.
 fn write_down<'a>(
     records: impl Iterator<Item = (String, StepLayers, &'a StepLayers)>,
     gone: &[Row],

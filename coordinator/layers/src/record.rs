@@ -1,19 +1,19 @@
-//! What one more run of a step makes of its record. Pure: time comes in as a parameter.
+//! Updates a step's record after another run. Pure: time is a parameter.
 
 use kiln_proto::v1::step_finished::Cache;
 use kiln_proto::v1::step_run::Reason;
 use kiln_proto::v1::{LayerCounts, LayerPoint, StepLayers, StepRun, StoredLayer};
 
-/// Layers of one step on one target that are kept: branches that take turns each have theirs.
+/// Results of one step on one target that are kept: branches built in alternation each have one.
 const LAYERS: usize = 16;
-/// Pruned layers of which that is remembered.
+/// Pruned results that are remembered.
 const PRUNED: usize = 64;
-/// Users that are counted one by one; the rest are one.
+/// Users that are counted individually; the rest are counted together.
 const USERS: usize = 64;
-/// Stands for users beyond [`USERS`].
+/// The name for users beyond [`USERS`].
 const OTHERS: &str = "others";
 
-/// A run, as far as the record is concerned.
+/// The facts about a run that the record needs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Run {
     pub(super) build: String,
@@ -31,7 +31,7 @@ pub(super) struct Run {
     pub(super) ingredients: String,
 }
 
-/// Takes a run into a coordinator's own part of the record. `all` is what every coordinator knew before.
+/// Adds a run to this coordinator's part of the record. `all` is the merged record before it.
 pub(super) fn apply(record: &mut StepLayers, all: &StepLayers, run: &Run) {
     let (reason, reason_at_ms) = reason(all, run);
     let base = all.good.clone();
@@ -57,7 +57,7 @@ pub(super) fn apply(record: &mut StepLayers, all: &StepLayers, run: &Run) {
     });
 }
 
-/// Why a run was no hit, and since when that was so.
+/// Why a run was not a hit, and since when.
 fn reason(record: &StepLayers, run: &Run) -> (Reason, i64) {
     if run.cache == Cache::Hit {
         return (Reason::Unspecified, 0);
@@ -105,7 +105,7 @@ fn use_layer(record: &mut StepLayers, all: &StepLayers, run: &Run) {
     bound(record);
 }
 
-/// Notes that a layer was pruned in a coordinator's own part of the record.
+/// Marks a result as pruned in this coordinator's part of the record.
 pub(super) fn prune(record: &mut StepLayers, all: &StepLayers, action: &str, at_ms: i64) {
     let mut layer = take_layer(record, all, action);
     action.clone_into(&mut layer.action);
@@ -114,7 +114,8 @@ pub(super) fn prune(record: &mut StepLayers, all: &StepLayers, action: &str, at_
     bound(record);
 }
 
-/// Takes a layer out of the own part; where only others know it, as they do, but without their counts.
+/// Removes a result from this coordinator's part and returns it; if only others have it, returns theirs without its
+/// counts.
 fn take_layer(record: &mut StepLayers, all: &StepLayers, action: &str) -> StoredLayer {
     if let Some(index) = record.layers.iter().position(|layer| layer.action == action) {
         return record.layers.remove(index);
@@ -123,7 +124,7 @@ fn take_layer(record: &mut StepLayers, all: &StepLayers, action: &str) -> Stored
     StoredLayer { counts: None, ..known.unwrap_or_default() }
 }
 
-/// Drops the oldest of what is too many.
+/// Drops the oldest entries beyond the limits.
 fn bound(record: &mut StepLayers) {
     for (pruned, most) in [(false, LAYERS), (true, PRUNED)] {
         let mut over =
@@ -152,7 +153,7 @@ fn count(counts: &mut LayerCounts, run: &Run) {
     }
 }
 
-/// Adds counts to others.
+/// Adds `counts` to `sum`.
 pub(super) fn add(sum: &mut LayerCounts, counts: &LayerCounts) {
     sum.hits += counts.hits;
     sum.misses += counts.misses;
@@ -160,7 +161,7 @@ pub(super) fn add(sum: &mut LayerCounts, counts: &LayerCounts) {
     sum.saved_bytes += counts.saved_bytes;
 }
 
-/// When a layer was last used, or made.
+/// When a result was last used, or made.
 pub(super) fn last_use_ms(layer: &StoredLayer) -> i64 {
     layer.last_hit_ms.max(layer.created_ms)
 }
@@ -183,7 +184,7 @@ mod tests {
         }
     }
 
-    /// As a coordinator does that shares its records with no other.
+    /// As on a coordinator that shares its records with no other.
     fn apply_alone(record: &mut StepLayers, run: &Run) {
         let all = record.clone();
         apply(record, &all, run);

@@ -1,5 +1,5 @@
-//! The task that writes down what builds tell, one step after the other, a little later: a build whose steps are all hits is
-//! over before anything here competes with it for the processor and the disk.
+//! The task that records what builds report, one step after the other and with a short delay: a build whose steps are
+//! all hits is over before recording competes with it for processor and disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use super::record::{self, Run};
 use super::{Error, Known, Message, Ran, Shared, key, outputs};
 use kiln_store::BlobStore;
 
-/// How long after the first one ended steps are collected. A reader does not wait for it.
+/// How long steps are collected after the first one. A reader does not wait for it.
 const COLLECTED: Duration = Duration::from_millis(250);
 
-/// Writes down what comes, until no one is left to tell anything.
+/// Records what arrives, until nobody can report anything any more.
 pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Message>) {
-    // One warning for each time that the index fails, not one for each step.
+    // One warning each time that the index fails, not one for each step.
     let mut failing = false;
     while let Some(first) = queue.recv().await {
         let (mut ran, mut waiting) = (BTreeMap::<String, Vec<(Ran, i64)>>::new(), Vec::new());
@@ -43,10 +43,10 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Message>)
 
 fn warn(error: &Error) {
     let cause = std::error::Error::source(error).map(ToString::to_string);
-    tracing::warn!(%error, cause, "steps are left out of `kiln cache`");
+    tracing::warn!(%error, cause, "`kiln cache` will lack some steps");
 }
 
-/// The first message with those that come soon after it, up to the first that someone waits for.
+/// The first message with those that follow shortly, up to the first that someone waits for.
 async fn collect(first: Message, queue: &mut mpsc::Receiver<Message>) -> Vec<Message> {
     let until = tokio::time::Instant::now() + COLLECTED;
     let mut messages = vec![first];
@@ -57,7 +57,7 @@ async fn collect(first: Message, queue: &mut mpsc::Receiver<Message>) -> Vec<Mes
     messages
 }
 
-/// Writes down steps that ended in an instance: all are read at once, and written at once.
+/// Records finished steps of an instance: one read and one write for all.
 async fn write(shared: &Shared, instance: &str, ran: Vec<(Ran, i64)>) -> Result<(), Error> {
     let _writing = shared.writing.lock().await;
     let keys: BTreeSet<String> = ran.iter().map(|(ran, _)| key(&ran.project, &ran.step)).collect();
@@ -76,7 +76,7 @@ async fn write(shared: &Shared, instance: &str, ran: Vec<(Ran, i64)>) -> Result<
     failed.map_or(Ok(()), Err)
 }
 
-/// Takes a step that ended into its record.
+/// Adds a finished step to its record.
 async fn apply(blobs: &dyn BlobStore, record: &mut Known, ran: Ran, at_ms: i64) -> Result<(), Error> {
     let (all, action) = (record.all(), ran.action.to_string());
     let layer = all.layers.iter().find(|layer| layer.action == action);
@@ -114,13 +114,13 @@ async fn apply(blobs: &dyn BlobStore, record: &mut Known, ran: Ran, at_ms: i64) 
     Ok(())
 }
 
-/// Whether ingredients are still stored; extends their life.
+/// Whether ingredients are still stored; marks them as used.
 async fn is_there(blobs: &dyn BlobStore, digest: &str) -> Result<bool, Error> {
     let Ok(digest) = digest.parse::<Digest>() else { return Ok(false) };
     Ok(blobs.find_missing(&[digest]).await?.is_empty())
 }
 
-/// Stores ingredients under their digest. Without them the run still counts: only its explanation is lacking.
+/// Stores ingredients under their digest. Without them the run still counts, but cannot be explained.
 async fn store_ingredients(
     blobs: &dyn BlobStore,
     action: &Digest,
@@ -134,7 +134,7 @@ async fn store_ingredients(
             Ok(digest.to_string())
         }
         Err(why) => {
-            tracing::debug!(%action, why, "what an action was made of is not known");
+            tracing::debug!(%action, why, "cannot tell what an action was made of");
             Ok(String::new())
         }
     }

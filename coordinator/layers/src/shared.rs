@@ -1,8 +1,9 @@
-//! Records that coordinators on one Redis share: this coordinator's own parts in its journal, and everyone's in Redis.
+//! Records shared by the coordinators on one Redis: this coordinator's parts are in its journal, everyone's are in
+//! Redis.
 //!
-//! Invariants: a coordinator changes only its own part of a record, so that two that write at once lose nothing; no failure of
-//! Redis reaches a caller, who is then told what this coordinator knows alone; what was not shared is shared when Redis is back,
-//! after a start, or when a list finds it lacking.
+//! Invariants: a coordinator changes only its own part of a record, so concurrent writes lose nothing. No failure of
+//! Redis reaches a caller, who then sees only what this coordinator knows. What was not shared is shared when Redis is
+//! back, after a start, or when a list finds it missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -20,27 +21,27 @@ use kiln_store::BlobStore;
 use kiln_store::Health;
 use kiln_store::redis::Parts;
 
-/// Records of this coordinator beside those of others.
+/// Records of this coordinator combined with those of others.
 #[derive(Debug)]
 pub struct SharedLayers {
     own: OwnLayers,
     parts: Parts,
-    /// What this coordinator is called in Redis.
+    /// This coordinator's name in Redis.
     name: String,
-    /// Where ingredients are, which are shared beside the records that name them.
+    /// The store of ingredients, which are shared along with the records that name them.
     blobs: Arc<dyn BlobStore>,
-    /// Held from reading an own part to writing it to Redis, so that no older one is written over a newer.
+    /// Held from reading an own part until it is written to Redis, so that no older one overwrites a newer one.
     sharing: Mutex<()>,
 }
 
-/// The parts that this coordinator has of an instance's records, by their keys.
+/// This coordinator's parts of an instance's records, by key.
 type Own = BTreeMap<String, StepLayers>;
 
 impl SharedLayers {
-    /// Puts `own` beside the parts of others, and starts the task that shares what is not shared yet.
+    /// Combines `own` with the parts of others, and starts the task that shares what is not shared yet.
     ///
     /// # Errors
-    /// Where the own file fails.
+    /// If this coordinator's own records cannot be read.
     pub async fn open(own: OwnLayers, parts: Parts, blobs: Arc<dyn BlobStore>) -> Result<Arc<Self>, Error> {
         let name = own.name().to_owned();
         let store = Arc::new(Self { own, parts, name, blobs, sharing: Mutex::default() });
@@ -48,21 +49,21 @@ impl SharedLayers {
         Ok(store)
     }
 
-    /// What lies in Redis under these keys, by coordinator.
+    /// The parts in Redis under these keys, by coordinator.
     async fn there(&self, instance: &str, keys: &[String]) -> Result<Vec<BTreeMap<String, StepLayers>>, Error> {
         let found = self.parts.get(instance, keys).await?;
         let decode = |(owner, data): (String, Bytes)| Some((owner, StepLayers::decode(data).ok()?));
         Ok(found.into_iter().map(|parts| parts.into_iter().filter_map(decode).collect()).collect())
     }
 
-    /// The own parts that did not outlive what Redis keeps.
+    /// This coordinator's parts that are older than what Redis keeps.
     async fn here(&self, instance: &str) -> Result<Own, Error> {
         let since = now_ms().saturating_sub(self.parts.life_ms());
         let own = self.own.list(instance).await?.into_iter().map(|(key, known)| (key, known.own));
         Ok(own.filter(|(_, record)| newest_ms(record) > since).collect())
     }
 
-    /// Writes own parts as they are now to Redis, with the ingredients that they name.
+    /// Writes this coordinator's current parts to Redis, with the ingredients that they name.
     async fn share(&self, instance: &str, keys: &[String]) -> Result<(), Error> {
         if keys.is_empty() {
             return Ok(());
@@ -83,7 +84,7 @@ impl SharedLayers {
         Ok(self.parts.put(instance, &self.name, &encoded, now_ms()).await?)
     }
 
-    /// Shares what Redis lacks of this coordinator's parts.
+    /// Shares this coordinator's parts that Redis lacks.
     async fn share_all(&self) -> Result<(), Error> {
         for instance in self.own.instances().await {
             let own = self.here(&instance).await?;
@@ -98,7 +99,7 @@ impl SharedLayers {
         Ok(())
     }
 
-    /// All that Redis has of an instance.
+    /// Everything that Redis has of an instance.
     async fn list_there(&self, instance: &str) -> Result<BTreeMap<String, BTreeMap<String, StepLayers>>, Error> {
         let keys = self.parts.names(instance, now_ms()).await?;
         let found = self.there(instance, &keys).await?;
@@ -106,7 +107,7 @@ impl SharedLayers {
     }
 }
 
-/// What an explanation of the step needs.
+/// The ingredients that an explanation of the step needs.
 fn ingredients(record: &StepLayers) -> impl Iterator<Item = Digest> {
     let last =
         record.last.iter().flat_map(|last| last.base.iter().map(|base| &base.ingredients).chain([&last.ingredients]));
@@ -114,13 +115,13 @@ fn ingredients(record: &StepLayers) -> impl Iterator<Item = Digest> {
     named.into_iter().filter_map(|text| text.parse().ok())
 }
 
-/// Shares what is not shared yet, at the start and whenever Redis has come back. Ends when the store is gone.
+/// Shares what is not shared yet, at the start and whenever Redis has come back. Ends when the store is dropped.
 async fn catch_up(store: Weak<SharedLayers>, mut health: tokio::sync::watch::Receiver<Health>) {
     loop {
         let up = *health.borrow_and_update() == Health::Up;
         let Some(store) = store.upgrade() else { return };
         if up && let Err(error) = store.share_all().await {
-            tracing::debug!(%error, "records of layers are not shared yet");
+            tracing::debug!(%error, "step results are not shared yet");
         }
         drop(store);
         if health.changed().await.is_err() {
@@ -130,7 +131,7 @@ async fn catch_up(store: Weak<SharedLayers>, mut health: tokio::sync::watch::Rec
 }
 
 impl Known {
-    /// Takes up an own part that the file has dropped and Redis has not.
+    /// Restores an own part that the journal has dropped and Redis has not.
     fn remember(&mut self, own: Option<StepLayers>) {
         if self.own == StepLayers::default() {
             self.own = own.unwrap_or_default();
@@ -138,10 +139,10 @@ impl Known {
     }
 }
 
-/// Without Redis a coordinator knows what it knows alone.
+/// Without Redis, a coordinator has only its own records.
 fn alone<T: Default>(found: Result<T, Error>) -> T {
     found.unwrap_or_else(|error| {
-        tracing::debug!(%error, "records of layers that others wrote are not known now");
+        tracing::debug!(%error, "step results of other coordinators are unavailable");
         T::default()
     })
 }
@@ -185,7 +186,7 @@ impl LayerStore for SharedLayers {
         }
         let written = known.values().filter(|known| known.own != StepLayers::default()).count();
         if answered && shared < written {
-            // Redis forgot some, or was away when they were written.
+            // Redis lost some, or was unavailable when they were written.
             alone(self.share_all().await);
         }
         Ok(known.into_iter().collect())

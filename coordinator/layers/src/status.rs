@@ -1,4 +1,4 @@
-//! Errors on the wire: which gRPC status each one is.
+//! Maps errors to gRPC statuses.
 
 use tonic::Status;
 

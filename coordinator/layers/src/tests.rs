@@ -1,4 +1,4 @@
-//! Layers over real stores on disk.
+//! Tests of step results over real stores on disk.
 
 use futures::FutureExt;
 use kiln_proto::digest::DigestFunction;
@@ -34,7 +34,7 @@ fn file(text: &str) -> Entry {
 }
 
 impl Fixture {
-    /// A run whose action and output follow from `action` and `output`, and whose inputs are those files.
+    /// A run whose action and output are derived from `action` and `output`, with these input files.
     async fn ran(&self, project: &str, action: &str, output: &str, cache: Cache, inputs: &[(&str, &str)]) -> Ran {
         let mut tree = Tree::default();
         inputs.iter().for_each(|(path, text)| tree.insert(path, file(text)).unwrap());

@@ -1,7 +1,7 @@
-//! Opens the embedded databases (redb), and makes them where they are not.
+//! Opens embedded databases (redb), and creates those that do not exist.
 //!
-//! Invariant: a file that has a database's name is one: redb writes a new file in several steps, so it is made under another name
-//! and moved to its place. A coordinator that was killed in between starts again.
+//! Invariant: a file with a database's name is complete. redb creates a file in several writes, so it is created under
+//! another name and then renamed. A coordinator that was killed in between starts again normally.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,20 +12,20 @@ use redb::{Database, DatabaseError, StorageError};
 
 use crate::unsynced::Unsynced;
 
-/// Opens the database at `path`, made where there is none; `cache_bytes` of it are kept in memory at most.
+/// Opens the database at `path`, creating it if necessary; at most `cache_bytes` of it are kept in memory.
 ///
 /// # Errors
-/// Where it cannot be read or made, or another process has it open.
+/// If it cannot be read or created, or another process has it open.
 pub fn open(path: &Path, cache_bytes: usize) -> Result<Database, DatabaseError> {
     make(path)?;
     Database::builder().set_cache_size(cache_bytes).open(path)
 }
 
-/// As [`open`], but nothing is ever synced to the disk: what was committed survives the process, and a power cut may leave a file that
-/// cannot be opened.
+/// Like [`open`], but nothing is ever synced to the disk: commits survive the process, but a power cut may leave a file
+/// that cannot be opened.
 ///
 /// # Errors
-/// As [`open`].
+/// Like [`open`].
 pub fn open_unsynced(path: &Path, cache_bytes: usize) -> Result<Database, DatabaseError> {
     make(path)?;
     let file = File::options().read(true).write(true).open(path).map_err(failed)?;
@@ -36,7 +36,7 @@ fn failed(error: io::Error) -> DatabaseError {
     DatabaseError::Storage(StorageError::Io(error))
 }
 
-/// Makes the database where there is none.
+/// Creates the database if it does not exist.
 fn make(path: &Path) -> Result<(), DatabaseError> {
     if !is_made(path).map_err(failed)? {
         let beside = path.with_extension("new");
@@ -58,8 +58,8 @@ fn move_to(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether a database is there. One that an earlier version was killed while making is put aside: redb writes the first bytes
-/// of a file last, so nothing was ever stored in it.
+/// Whether the database exists. A file that an earlier version was killed while creating is moved aside: redb writes
+/// the first bytes of a file last, so nothing was ever stored in it.
 fn is_made(path: &Path) -> io::Result<bool> {
     let mut first = [0; 8];
     let length = match File::open(path) {
@@ -70,7 +70,7 @@ fn is_made(path: &Path) -> io::Result<bool> {
     if length > 0 && first != [0; 8] {
         return Ok(true);
     }
-    tracing::warn!(path = %path.display(), "a database was never finished; a new one is begun");
+    tracing::warn!(path = %path.display(), "a database file is incomplete; creating a new one");
     std::fs::rename(path, path.with_extension("unfinished"))?;
     Ok(false)
 }
@@ -101,7 +101,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("index.redb");
         put(&path, 7);
-        // Another making, which was killed, left its own file.
+        // Another attempt to create it, which was killed, left its own file.
         std::fs::write(path.with_extension("new"), [0; 100]).unwrap();
         assert_eq!(get(&path), Some(7));
         for unfinished in [&b""[..], &[0; 4096]] {

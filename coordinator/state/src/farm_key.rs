@@ -1,9 +1,9 @@
-//! The farm's own key: what the coordinator gave out or wrote down is known again by a MAC under it.
+//! The farm's key: a MAC with it identifies what the coordinator issued or recorded.
 //!
-//! The file holds one key in a line, as 64 hex digits. The first seals, all of them verify, so that a new key may be put in front while what was
-//! sealed under the old one is still about. Coordinators that share a cache share the file.
+//! The file holds one key per line, as 64 hex digits. The first one seals, all of them verify, so a new key can be put
+//! first while data sealed with the old one is still in use. Coordinators that share a cache share the file.
 //! Source: RFC 2104 (HMAC), with SHA-256.
-//! Invariant: a MAC for one purpose is none for another.
+//! Invariant: a MAC for one purpose is invalid for any other.
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -14,12 +14,12 @@ use tokio::sync::watch;
 
 use crate::watched::Watched;
 
-/// Bytes of a key and of a MAC.
+/// Length of a key and of a MAC, in bytes.
 pub const BYTES: usize = 32;
-/// Keys that a rotation leaves in the file: the new one, and the one before it.
+/// Keys that a rotation keeps in the file: the new one and the previous one.
 const KEPT: usize = 2;
 
-/// A file with the farm's key that cannot be used.
+/// The file with the farm's key is not usable.
 #[derive(Debug, thiserror::Error)]
 #[error("`{}` cannot be used: {reason}", .path.display())]
 pub struct Error {
@@ -32,9 +32,9 @@ pub struct Error {
 /// What a MAC is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// What a lease entitles its worker to.
+    /// A lease and what it allows its worker.
     Lease,
-    /// Something in a cache that others may write to.
+    /// An entry of a cache that others may write to.
     Cache,
 }
 
@@ -50,15 +50,15 @@ impl Purpose {
 #[derive(Debug)]
 struct Keys(Vec<hmac::Key>);
 
-/// The farm's key, as its file has it now. Cheap to clone.
+/// The farm's key, as currently in its file. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct FarmKey(watch::Receiver<Arc<Keys>>);
 
 impl FarmKey {
-    /// Reads the file, and makes it where there is none. It is read again when it changes.
+    /// Reads the file, and creates it if it does not exist. It is read again when it changes.
     ///
     /// # Errors
-    /// Where the file cannot be read or written, or holds something else.
+    /// If the file cannot be read or written, or does not contain keys.
     pub fn open(path: &Path) -> Result<Self, Error> {
         if !path.exists() {
             create(path)?;
@@ -75,24 +75,24 @@ impl FarmKey {
         Ok(Self(receiver))
     }
 
-    /// A key that ends with the process.
+    /// A key that exists only in this process.
     pub fn ephemeral() -> Self {
         Self::of(&rand::random())
     }
 
-    /// This key, which is in no file.
+    /// This key, which is not stored in a file.
     pub fn of(bytes: &[u8; BYTES]) -> Self {
         let (_, receiver) = watch::channel(Arc::new(Keys(vec![key(bytes)])));
         Self(receiver)
     }
 
-    /// A MAC over `parts`, in this order and with these bounds between them.
+    /// A MAC over `parts`, in this order and with their boundaries.
     pub fn seal(&self, purpose: Purpose, parts: &[&[u8]]) -> Vec<u8> {
         let keys = self.0.borrow().clone();
         keys.0.first().map(|key| mac(key, purpose, parts).as_ref().to_vec()).unwrap_or_default()
     }
 
-    /// Whether this MAC was made over these parts, in constant time for each key.
+    /// Whether this is the MAC over these parts; constant time for each key.
     pub fn verify(&self, purpose: Purpose, parts: &[&[u8]], tag: &[u8]) -> bool {
         let keys = self.0.borrow().clone();
         let message = message(purpose, parts);
@@ -125,11 +125,11 @@ fn parse(path: &Path) -> Result<Vec<[u8; BYTES]>, Error> {
     let text = std::fs::read_to_string(path).map_err(|error| wrong(path, error))?;
     let line = |line: &str| {
         let bytes = hex::decode(line).ok().and_then(|bytes| bytes.try_into().ok());
-        bytes.ok_or_else(|| wrong(path, "expected one key in a line, as 64 hex digits"))
+        bytes.ok_or_else(|| wrong(path, "expected one key per line, as 64 hex digits"))
     };
     let keys: Vec<_> =
         text.lines().map(str::trim).filter(|text| !text.is_empty()).map(line).collect::<Result<_, _>>()?;
-    if keys.is_empty() { Err(wrong(path, "it holds no key")) } else { Ok(keys) }
+    if keys.is_empty() { Err(wrong(path, "it contains no key")) } else { Ok(keys) }
 }
 
 fn read(path: &Path) -> Result<Keys, Error> {
@@ -142,7 +142,7 @@ fn create(path: &Path) -> Result<(), Error> {
     }
     let file = write(path, &[rand::random()])?;
     match file.persist_noclobber(path) {
-        // Another coordinator was quicker: its key it is.
+        // Another coordinator was faster, so its key is used.
         Err(error) if error.error.kind() != ErrorKind::AlreadyExists => Err(wrong(path, error.error)),
         _ => Ok(()),
     }
@@ -162,10 +162,11 @@ fn write(path: &Path, keys: &[[u8; BYTES]]) -> Result<tempfile::NamedTempFile, E
     written.map_err(|error: std::io::Error| wrong(path, error))
 }
 
-/// Puts a new key in front of the file's, and leaves the one that was first as the second. Makes the file where there is none.
+/// Puts a new key first in the file and keeps the previous first key as the second. Creates the file if it does not
+/// exist.
 ///
 /// # Errors
-/// Where the file cannot be read or written.
+/// If the file cannot be read or written.
 pub fn rotate(path: &PathBuf) -> Result<(), Error> {
     if !path.exists() {
         return create(path);

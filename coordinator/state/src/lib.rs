@@ -1,5 +1,5 @@
-//! What a coordinator keeps on its own disk beside blobs, as files that several parts of it share: embedded databases, the farm's key,
-//! and files that are replaced while it runs.
+//! What a coordinator keeps on its own disk besides blobs, for several of its parts: embedded databases, the farm's
+//! key, and files that are replaced while it runs.
 
 pub mod database;
 pub mod farm_key;

@@ -1,4 +1,4 @@
-//! A database that is opened again after it failed: redb serves no more after an I/O error.
+//! A database that is reopened after a failure: after an I/O error, redb serves no more requests.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use redb::Database;
 
 type Opener = Box<dyn Fn() -> Result<Database, redb::Error> + Send + Sync>;
 
-/// An embedded database. Whatever fails closes it, and the next use opens it again.
+/// An embedded database. A failure closes it, and the next use opens it again.
 pub struct Reopening {
     opener: Opener,
     database: RwLock<Option<Database>>,
@@ -20,10 +20,10 @@ impl fmt::Debug for Reopening {
 }
 
 impl Reopening {
-    /// Opens the database by `opener`, which is asked again after each failure.
+    /// Opens the database with `opener`, which is called again after each failure.
     ///
     /// # Errors
-    /// The opener's.
+    /// Those of the opener.
     pub fn open(
         opener: impl Fn() -> Result<Database, redb::Error> + Send + Sync + 'static,
     ) -> Result<Self, redb::Error> {
@@ -34,7 +34,7 @@ impl Reopening {
     /// Uses the database. Blocks.
     ///
     /// # Errors
-    /// The opener's, where it is to be opened again, and those of `work`.
+    /// Those of the opener, if the database must be opened again, and those of `work`.
     pub fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, redb::Error> {
         let mut open = self.database.read();
         while open.is_none() {
@@ -51,7 +51,7 @@ impl Reopening {
         match result {
             Some(Ok(value)) => Ok(value),
             Some(Err(error)) => {
-                tracing::error!(%error, "an embedded database failed; it is opened again at the next use");
+                tracing::error!(%error, "an embedded database failed; it will be reopened at its next use");
                 *self.database.write() = None;
                 Err(error)
             }

@@ -1,35 +1,35 @@
-//! How what was written gets to the disk.
+//! How writes reach the disk.
 //!
-//! Invariant: a file whose data was synced is found after a power cut only if the directory that names it was synced behind that, and so
-//! was each directory above that is new.
+//! Invariant: after a power cut, a synced file can be found only if the directory that names it was synced after it,
+//! and so was each new directory above.
 
 use std::fmt::Debug;
 use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// Waits for the disk. Tests put one in its place that remembers what it was asked for.
+/// Waits for the disk. Tests replace it with one that records its calls.
 pub trait Syncs: Debug + Send + Sync {
     /// Returns when the data and the length of a file are on the disk.
     ///
-    /// # Errors
+    /// Those of the disk.
     /// The disk's.
     fn file(&self, file: &File) -> io::Result<()>;
 
     /// Returns when the names in a directory are on the disk.
     ///
     /// # Errors
-    /// The disk's.
+    /// Those of the disk.
     fn directory(&self, path: &Path) -> io::Result<()>;
 
-    /// Returns when all that lies below a directory is on the disk, whoever wrote it.
+    /// Returns when everything below a directory is on the disk, whoever wrote it.
     ///
     /// # Errors
-    /// The disk's.
+    /// Those of the disk.
     fn all(&self, path: &Path) -> io::Result<()>;
 }
 
-/// The kernel's own.
+/// The kernel's sync calls.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Kernel;
 
@@ -47,10 +47,10 @@ impl Syncs for Kernel {
     }
 }
 
-/// Makes a directory with those above it, so that a power cut does not take it away with what is stored in it.
+/// Creates a directory and its parents, so that a power cut does not remove it with what is stored in it.
 ///
 /// # Errors
-/// Where it cannot be made.
+/// If it cannot be created.
 pub fn make_directory(path: &Path, syncs: &dyn Syncs) -> io::Result<()> {
     let new: Vec<&Path> = path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
     std::fs::create_dir_all(path)?;
@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    /// Remembers which directories were synced.
+    /// Records which directories were synced.
     #[derive(Debug, Default)]
     struct Remembers(Mutex<Vec<PathBuf>>);
 
@@ -98,7 +98,7 @@ mod tests {
         make_directory(&path, &syncs).unwrap();
         assert_eq!(*syncs.0.lock(), [top.path(), above.as_path()]);
         make_directory(&path, &syncs).unwrap();
-        assert_eq!(syncs.0.lock().len(), 2, "nothing was new");
+        assert_eq!(syncs.0.lock().len(), 2, "expected no directory to be new");
         make_directory(&path, &Kernel).unwrap();
         Kernel.all(&path).unwrap();
     }

@@ -1,4 +1,4 @@
-//! A database's file whose writes are left to the kernel.
+//! A database file whose writes are left to the kernel.
 
 use std::ops::Bound;
 

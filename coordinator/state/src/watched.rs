@@ -1,7 +1,7 @@
-//! Files that are replaced while the coordinator runs: looked at now and then, and read anew when they changed.
+//! Files that are replaced while the coordinator runs: checked at intervals and reloaded when they change.
 //!
-//! Invariant: what they say in the end is what is known in the end. They are looked at before they are first read, and what could not be
-//! read, as in the middle of a change, is read again at the next look.
+//! Invariant: the final content of the files is always picked up. They are checked before they are first read, and a
+//! file that could not be read, as in the middle of a change, is read again at the next check.
 
 use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;
@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-/// How often it is looked.
+/// How often the files are checked.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// Looks at once, for whoever cannot wait for the next look. Cheap to clone.
+/// Triggers a check for whoever cannot wait for the next one. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Look(mpsc::Sender<oneshot::Sender<()>>);
 
 impl Look {
-    /// Returns once the files were looked at, and what changed in them is known.
+    /// Returns once the files have been checked and any changes are in effect.
     pub async fn now(&self) {
         let (done, looked) = oneshot::channel();
         if self.0.send(done).await.is_ok() {
@@ -29,7 +29,7 @@ impl Look {
 
 type Stamp = Vec<Option<(u64, i64, i64, u64)>>;
 
-/// Files, and how they were when they were last read.
+/// Files, and their state when they were last read.
 #[derive(Debug)]
 pub struct Watched {
     paths: Vec<PathBuf>,
@@ -46,19 +46,19 @@ fn stamp(paths: &[PathBuf]) -> Stamp {
 }
 
 impl Watched {
-    /// To be called before the files are read for the first time.
+    /// Must be called before the files are read for the first time.
     pub fn begin(paths: Vec<PathBuf>) -> Self {
         let read = stamp(&paths);
         Self { paths, read, looks: mpsc::channel(64) }
     }
 
-    /// By which the files are looked at out of turn.
+    /// The handle that triggers a check.
     pub fn look(&self) -> Look {
         Look(self.looks.0.clone())
     }
 
-    /// Calls `changed` whenever one of the files is another than before, until it says `false`: nobody wants to know any more. Where it
-    /// fails, that is told once, and it is called again at the next look.
+    /// Calls `changed` whenever one of the files has changed, until it returns `false`. If it fails, the error is
+    /// logged once, and it is called again at the next check.
     pub async fn follow<E: Display>(mut self, mut changed: impl FnMut() -> Result<bool, E>) {
         let mut told = None;
         let mut asked: Vec<oneshot::Sender<()>> = Vec::new();
@@ -70,7 +70,7 @@ impl Watched {
                 () = tokio::time::sleep(EVERY) => {}
                 Some(done) = self.looks.1.recv() => {
                     asked.push(done);
-                    // Whoever asked by now is answered by the same look.
+                    // Whoever asked by now is answered by the same check.
                     while let Ok(done) = self.looks.1.try_recv() {
                         asked.push(done);
                     }
@@ -84,7 +84,7 @@ impl Watched {
                 Ok(true) => self.read = now,
                 Ok(false) => return,
                 Err(error) if told.as_ref() != Some(&now) => {
-                    tracing::error!(%error, files = ?self.paths, "the new version cannot be used; the previous one stays in effect");
+                    tracing::error!(%error, files = ?self.paths, "the new version is invalid; the previous one stays in effect");
                     told = Some(now);
                 }
                 Err(_) => {}
@@ -106,12 +106,12 @@ mod tests {
         let path = directory.path().join("file");
         std::fs::write(&path, "one").unwrap();
         let watched = Watched::begin(vec![path.clone()]);
-        // Between the first read and the first look.
+        // Between the first read and the first check.
         std::fs::write(&path, "another").unwrap();
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = calls.clone();
         let following = watched.follow(move || match counted.fetch_add(1, Ordering::Relaxed) {
-            0 | 1 => Err("not whole yet"),
+            0 | 1 => Err("not complete yet"),
             2 => Ok(true),
             _ => Ok(false),
         });
