@@ -338,7 +338,7 @@ fn a_file_of_webhooks_that_cannot_be_used_is_refused_before_anything_starts() {
         ("[hooks]\n".to_owned(), "[hooks.NAME]"),
         (hook(""), "repositories"),
         (hook("repositories = []"), "is empty"),
-        (hook("repositories = [\"https://*/shop\"]"), "host open"),
+        (hook("repositories = [\"https://*/shop\"]"), "pattern in the host"),
         (hook(&format!("{repositories}\nbranch = [\"main\"]")), "branch"),
         (hook(&format!("{repositories}\nbranches = [\"a[\"]")), "invalid pattern"),
         (hook(&format!("{repositories}\nplatforms = [\"windows\"]")), "platforms"),
@@ -346,7 +346,7 @@ fn a_file_of_webhooks_that_cannot_be_used_is_refused_before_anything_starts() {
         (hook(&format!("{repositories}\ntoken_file = \"/no/such\"")), "/no/such"),
         (hook(repositories).replace(secret.to_str().unwrap(), short.to_str().unwrap()), "at least 16"),
         (format!("listen = \"0.0.0.0:0\"\n{}", hook(repositories)), "insecure = true"),
-        (format!("key = \"/x\"\n{}", hook(repositories)), "go together"),
+        (format!("key = \"/x\"\n{}", hook(repositories)), "must be set together"),
     ] {
         let path = dir.path().join("webhooks.toml");
         std::fs::write(&path, &file).unwrap();

@@ -1,10 +1,11 @@
-//! From a commit at a forge to its files on this disk, by git.
+//! Checks out a commit from a forge to this disk, with git.
 //!
-//! Each repository is kept without its files' contents (`--filter=blob:none`), so that what a push brings is fetched and no more, and
-//! history and tags are there for a version. A commit is laid out in a directory of its own, which goes when it was scanned.
+//! Each repository is kept without file contents (`--filter=blob:none`), so a push transfers only what it needs, and
+//! history and tags are available for the version. A commit is checked out to a directory of its own, which is removed
+//! after the scan.
 //!
-//! Invariant: git runs without a terminal, without hooks of the repository, for a bounded time, and shows the token only to the host that
-//! the configuration names.
+//! Invariant: git runs without a terminal, without the repository's hooks and for a bounded time, and sends the token
+//! only to the host that the configuration names.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -22,12 +23,12 @@ use zeroize::Zeroizing;
 
 use super::submodules::{self, Allowed};
 
-/// How long one command of git may take.
+/// How long one git command may take.
 const GIT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
-/// Bytes of what git says that are read.
+/// Bytes of git's output that are read.
 const MAX_OUTPUT_BYTES: u64 = 256 << 10;
 
-/// A commit that cannot be laid out.
+/// A commit that cannot be checked out.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub(super) enum Error {
@@ -41,58 +42,58 @@ pub(super) enum Error {
     NoDirectory { path: PathBuf },
     #[error("the submodule `{path}` {words}")]
     Submodule { path: String, words: String },
-    #[error("cannot make room for the repository")]
+    #[error("cannot create the directory of the repository")]
     Disk(#[from] std::io::Error),
 }
 
 impl Error {
-    /// Whether another attempt may do better.
+    /// Whether another attempt may succeed.
     pub(super) fn may_pass(&self) -> bool {
         !matches!(self, Self::NoDirectory { .. } | Self::NoGit(_) | Self::Submodule { .. })
     }
 }
 
-/// A user and the forge's token.
+/// A user name and the forge's token.
 pub(super) type Token<'a> = Option<(&'static str, &'a Zeroizing<String>)>;
 
 /// How a repository is fetched.
 #[derive(Debug)]
 pub(super) struct Remote<'a> {
-    /// Its address.
+    /// Its URL.
     pub(super) url: &'a str,
-    /// What an HTTP server is shown: a user and the forge's token.
+    /// Credentials for an HTTP server: a user name and the forge's token.
     pub(super) token: Option<(&'static str, Zeroizing<String>)>,
-    /// Its submodules too, from where these may come.
+    /// If its submodules are fetched too, where they may come from.
     pub(super) submodules: Option<Allowed>,
 }
 
-/// Repositories that were fetched, each in a directory of its own.
+/// Fetched repositories, each in a directory of its own.
 #[derive(Debug)]
 pub(super) struct Checkouts {
     directory: PathBuf,
-    /// git's own locks fail at once where they are held.
+    /// git's own locks fail instead of waiting.
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
-/// A commit's files; they go with it.
+/// A commit's files, which are removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Checkout {
     files: tempfile::TempDir,
 }
 
 impl Checkout {
-    /// Where the project is.
+    /// The project's directory.
     pub(super) fn project(&self, below: &Path) -> Result<PathBuf, Error> {
         let missing = || Error::NoDirectory { path: below.to_owned() };
         let root = self.files.path().canonicalize()?;
         let project = root.join(below).canonicalize().map_err(|_| missing())?;
-        // A symbolic link of the repository's may lead anywhere.
+        // A symbolic link in the repository may point anywhere.
         if project.is_dir() && project.starts_with(&root) { Ok(project) } else { Err(missing()) }
     }
 }
 
 impl Checkouts {
-    /// In this directory. What an earlier run laid out and left goes.
+    /// Opens this directory. Removes what an earlier run checked out and left behind.
     pub(super) fn open(directory: PathBuf) -> std::io::Result<Self> {
         let files = directory.join("files");
         let _ = std::fs::remove_dir_all(&files);
@@ -100,10 +101,10 @@ impl Checkouts {
         Ok(Self { directory, locks: Mutex::default() })
     }
 
-    /// Fetches a commit, which this reference is at, and lays its files out.
+    /// Fetches the commit that this reference points to, and checks its files out.
     ///
     /// # Errors
-    /// Where git fails, in its own words.
+    /// If git fails, with its own message.
     pub(super) async fn check_out(
         &self,
         remote: &Remote<'_>,
@@ -117,20 +118,20 @@ impl Checkouts {
         let token = remote.token.as_ref().map(|(user, token)| (*user, token));
         let git = Git { repository: &repository, url: remote.url, token };
         std::fs::create_dir_all(&repository)?;
-        // Each is as good the second time: an earlier run may have been killed in between.
+        // Each of these may be repeated: an earlier run may have been killed in between.
         git.run("init", &["--quiet", "--bare", "--template=", "."]).await?;
         let facts = [("url", remote.url), ("promisor", "true"), ("partialclonefilter", "blob:none")];
         for (name, value) in facts {
             git.run("config", &[&format!("remote.origin.{name}"), value]).await?;
         }
-        // Under a name for each reference, so that the next push to it brings only what is new.
+        // Under a name for each reference, so that the next push to it transfers only what is new.
         let own = format!("+{commit}:refs/kiln/{}", short_hash(reference));
         let fetch =
             ["--quiet", "--force", "--no-auto-gc", "--filter=blob:none", "origin", &own, "+refs/tags/*:refs/tags/*"];
         git.run("fetch", &fetch).await?;
         let files = tempfile::Builder::new().prefix("commit-").tempdir_in(self.directory.join("files"))?;
         let place = files.path().to_string_lossy().into_owned();
-        // One left by a coordinator that was killed is none any more.
+        // A lock left by a coordinator that was killed protects nothing any more.
         git.run("worktree", &["prune"]).await?;
         git.run("worktree", &["add", "--quiet", "--force", "--detach", &place, commit]).await?;
         if let Some(allowed) = &remote.submodules {
@@ -145,7 +146,7 @@ fn short_hash(text: &str) -> String {
     hex::encode(&Sha256::digest(text)[..16])
 }
 
-/// git in a directory, for what is fetched from one address.
+/// git in a directory, for content fetched from one URL.
 pub(super) struct Git<'a> {
     pub(super) repository: &'a Path,
     pub(super) url: &'a str,
@@ -153,18 +154,19 @@ pub(super) struct Git<'a> {
 }
 
 impl Git<'_> {
-    /// Runs a command for what it does.
+    /// Runs a command for its effect.
     pub(super) async fn run(&self, command: &'static str, arguments: &[&str]) -> Result<(), Error> {
         self.ask(command, arguments).await.map(drop)
     }
 
-    /// Runs a command for what it prints.
+    /// Runs a command for its output.
     pub(super) async fn ask(&self, command: &'static str, arguments: &[&str]) -> Result<String, Error> {
         let scheme = self.url.split_once("://").map_or("https", |(scheme, _)| scheme);
         let mut git = Command::new("git");
         git.current_dir(self.repository)
             .args(["-c", "core.hooksPath=/dev/null", "-c", "gc.autoDetach=false"])
-            // What a repository names is fetched as the repository itself is, and a redirect would lead past every check.
+            // URLs that a repository names are fetched with the same restrictions, and a redirect would bypass every
+            // check.
             .args(["-c", "http.followRedirects=false", "-c", "protocol.allow=never", "-c"])
             .arg(format!("protocol.{scheme}.allow=always"))
             .arg(command)
@@ -175,7 +177,7 @@ impl Git<'_> {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // git starts others, which go with it.
+            // git starts other processes, which are ended with it.
             .process_group(0)
             .kill_on_drop(true);
         for variable in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
@@ -197,7 +199,8 @@ impl Git<'_> {
         Err(Error::Failed { command, stderr: String::from_utf8_lossy(&words).trim().replace('\n', "; ") })
     }
 
-    /// The token as variables and not as arguments, which others see; for the host of the repository alone.
+    /// The token in environment variables rather than arguments, which other processes can see; only for the
+    /// repository's host.
     fn credentials(&self) -> Vec<(&'static str, String)> {
         let Some((user, token)) = &self.token else { return Vec::new() };
         let Ok(url) = url::Url::parse(self.url) else { return Vec::new() };
@@ -213,7 +216,7 @@ impl Git<'_> {
     }
 }
 
-/// All of a stream; what is beyond the most that is kept is dropped, and git goes on.
+/// Reads a stream to its end; anything beyond the limit is dropped, so that git can go on.
 async fn read(stream: Option<impl tokio::io::AsyncRead + Unpin>) -> Vec<u8> {
     let mut kept = Vec::new();
     if let Some(mut stream) = stream {
@@ -223,7 +226,7 @@ async fn read(stream: Option<impl tokio::io::AsyncRead + Unpin>) -> Vec<u8> {
     kept
 }
 
-/// Processes that are ended when this is dropped.
+/// A process group that is killed when this is dropped.
 struct Group(Option<u32>);
 
 impl Drop for Group {

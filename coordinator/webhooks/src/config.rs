@@ -1,4 +1,4 @@
-//! The file that `--webhooks` names: where deliveries come in, and what each webhook builds.
+//! The file that `--webhooks` names: where deliveries are received, and what each webhook builds.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,10 +15,10 @@ use super::repository;
 use super::submodules::Allowed;
 use kiln_auth::{check_name, tls};
 
-/// Fewest bytes of a secret by which deliveries are checked: what is shorter can be guessed.
+/// Minimum length of a signing secret: a shorter one could be guessed.
 const MIN_SECRET_BYTES: usize = 16;
 
-/// A file of webhooks that cannot be used.
+/// The file of webhooks is not usable.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
@@ -32,21 +32,21 @@ pub enum Error {
     },
 }
 
-/// All of the file.
+/// The whole file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where deliveries come in, at `/webhooks/NAME`.
+    /// Where deliveries are received, at `/webhooks/NAME`.
     #[serde(default = "listen")]
     pub listen: SocketAddr,
-    /// The listener's certificate chain, in PEM: of an authority that the forge trusts.
+    /// The listener's certificate chain, in PEM, from an authority that the forge trusts.
     certificate: Option<PathBuf>,
     /// That certificate's key.
     key: Option<PathBuf>,
-    /// Other machines may deliver in plain HTTP: a proxy before the coordinator speaks TLS.
+    /// Allow other machines to deliver over plain HTTP: a proxy in front of the coordinator speaks TLS.
     #[serde(default)]
     insecure: bool,
-    /// By name.
+    /// The webhooks by name.
     pub(super) hooks: BTreeMap<String, Hook>,
 }
 
@@ -54,51 +54,51 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Hook {
-    /// Who delivers.
+    /// The forge that delivers.
     pub(super) forge: Forge,
-    /// Holds the secret by which deliveries are checked.
+    /// The file with the signing secret of deliveries.
     secret_file: PathBuf,
-    /// Whose pushes are built: addresses as the forge gives them, `*` for a part of a path.
+    /// The repositories whose pushes are built: URLs as the forge gives them, with `*` for a part of a path.
     repositories: Vec<String>,
-    /// Branches whose pushes are built; without, the repository's default branch.
+    /// Branches whose pushes are built; the repository's default branch if not set.
     branches: Option<Vec<String>>,
     /// Tags that are built.
     #[serde(default)]
     tags: Vec<String>,
-    /// Whose builds they are; without, the webhook's name. Empty for the default tenant.
+    /// The tenant that owns the builds; the webhook's name if not set, the default tenant if empty.
     tenant: Option<String>,
-    /// The part of the repository that is the project.
+    /// The project's directory in the repository.
     #[serde(default)]
     pub(super) directory: PathBuf,
-    /// As `kiln build --platform`.
+    /// Like `kiln build --platform`.
     #[serde(default)]
     platforms: Vec<String>,
-    /// As `kiln build --target`.
+    /// Like `kiln build --target`.
     #[serde(default)]
     pub(super) targets: Vec<String>,
-    /// As `kiln build --allow-emulation`.
+    /// Like `kiln build --allow-emulation`.
     #[serde(default)]
     pub(super) allow_emulation: bool,
     /// Fetch submodules too.
     #[serde(default)]
     submodules: bool,
-    /// Where submodules may come from beside the repository's own owner, as in `repositories`. The token is shown to the repository's
-    /// host alone.
+    /// Where submodules may come from besides the repository's own owner, in the form of `repositories`. The token is
+    /// sent only to the repository's host.
     #[serde(default)]
     submodule_repositories: Vec<String>,
-    /// Holds the forge's token: to fetch, and to report statuses.
+    /// The file with the forge's token, which is used to fetch and to report statuses.
     token_file: Option<PathBuf>,
-    /// Where the forge's API is, where it is not where the repository is.
+    /// The URL of the forge's API, if it is not on the repository's host.
     pub(super) api: Option<url::Url>,
-    /// What a status is called.
+    /// The name of the commit status.
     #[serde(default = "context")]
     pub(super) context: String,
-    /// What a status links to; `{build}` stands for the build's id, `{commit}` for the commit.
+    /// The link of a status; `{build}` is replaced by the build's id, `{commit}` by the commit.
     pub(super) link: Option<String>,
-    /// Secrets of steps, each in a file.
+    /// Secrets for steps, each in a file.
     #[serde(default)]
     secrets: BTreeMap<String, PathBuf>,
-    /// What of the above is compiled.
+    /// Compiled patterns of the fields above.
     #[serde(skip)]
     patterns: Patterns,
 }
@@ -129,7 +129,7 @@ fn globs(what: &str, patterns: &[String]) -> Result<GlobSet, String> {
     set.build().map_err(|error| format!("`{what}`: {error}"))
 }
 
-/// A file's text without the end of its last line, which editors add.
+/// A file's text without a final newline, which editors add.
 fn word(path: &Path) -> Result<Zeroizing<String>, String> {
     let text = std::fs::read_to_string(path).map(Zeroizing::new);
     let mut text = text.map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
@@ -142,7 +142,7 @@ impl Config {
     /// Reads and checks the file, and the files that it names.
     ///
     /// # Errors
-    /// Says what is wrong with it.
+    /// If anything in it is wrong, with the reason.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let wrong = |reason: String| Error::File { path: path.to_owned(), reason };
         let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
@@ -153,12 +153,12 @@ impl Config {
 
     fn check(&mut self) -> Result<(), String> {
         if self.certificate.is_some() != self.key.is_some() {
-            return Err("`certificate` and `key` go together".to_owned());
+            return Err("`certificate` and `key` must be set together".to_owned());
         }
         if self.certificate.is_none() && !self.listen.ip().is_loopback() && !self.insecure {
             return Err(format!(
-                "`listen = \"{}\"` is reached by other machines, and nothing is encrypted there without `certificate` and `key`; where \
-                 a proxy before it does that, say `insecure = true`",
+                "`listen = \"{}\"` is reachable from other machines, and without `certificate` and `key` nothing is encrypted; if \
+                 a proxy in front of it speaks TLS, set `insecure = true`",
                 self.listen
             ));
         }
@@ -171,12 +171,12 @@ impl Config {
         Ok(())
     }
 
-    /// Whether a proxy on the way makes all connections those of one address.
+    /// Whether all connections come from one address, that of a proxy.
     pub(super) fn is_behind_proxy(&self) -> bool {
         self.certificate.is_none()
     }
 
-    /// The listener's certificate, where it has one.
+    /// The listener's certificate, if it has one.
     pub(super) fn tls(&self) -> Option<tls::Files> {
         let (certificate, key) = (self.certificate.clone()?, self.key.clone()?);
         Some(tls::Files { certificate, key, client_ca: None, protocols: tls::HTTP_1 })
@@ -225,7 +225,7 @@ impl Hook {
         Ok(())
     }
 
-    /// Where the submodules of a repository may come from; none where they are not fetched.
+    /// Where the submodules of a repository may come from; `None` if they are not fetched.
     pub(super) fn submodules(&self, repository: &str) -> Option<Allowed> {
         let more = self.patterns.submodules.clone();
         self.submodules.then(|| Allowed { repository: repository.to_owned(), more })
@@ -240,28 +240,28 @@ impl Hook {
         self.tenant.clone().unwrap_or_else(|| name.to_owned())
     }
 
-    /// Whose builds they are; empty for the default tenant.
+    /// The tenant that owns the builds; empty for the default tenant.
     pub(super) fn whose(&self) -> String {
         self.tenant(self.name())
     }
 
-    /// Which platforms to build for; none: the project's.
+    /// The platforms to build for; empty for the project's own.
     pub(super) fn platforms(&self) -> Result<Vec<String>, String> {
         let read = |text: &String| text.parse::<Platform>().map(|platform| platform.to_string());
         self.platforms.iter().map(read).collect::<Result<_, _>>().map_err(|error| format!("`platforms`: {error}"))
     }
 
-    /// By what deliveries are checked; read anew each time, so that it can be replaced.
+    /// The signing secret of deliveries; read each time, so that it can be replaced.
     pub(super) fn secret(&self) -> Result<Zeroizing<String>, String> {
         word(&self.secret_file)
     }
 
-    /// Whether the forge is told how builds go.
+    /// Whether build results are reported to the forge.
     pub(super) fn reports(&self) -> bool {
         self.token_file.is_some()
     }
 
-    /// The forge's token, where there is one.
+    /// The forge's token, if there is one.
     pub(super) fn token(&self) -> Result<Option<Zeroizing<String>>, String> {
         let token = self.token_file.as_deref().map(word).transpose()?;
         match token {
@@ -287,12 +287,12 @@ impl Hook {
         self.secrets.iter().map(read).collect()
     }
 
-    /// Whether pushes to the repository at this address are built.
+    /// Whether pushes to the repository with this URL are built.
     pub(super) fn builds_repository(&self, address: &str) -> bool {
         self.patterns.repositories.is_match(repository::normal(address))
     }
 
-    /// Whether a push to its reference is built; in words why not.
+    /// Whether a push to its reference is built; an error says why not.
     pub(super) fn builds_reference(&self, push: &Push) -> Result<(), String> {
         let own_default = [push.default_branch.clone()];
         let (what, name, is_built, listed) = if let Some(branch) = push.reference.strip_prefix("refs/heads/") {

@@ -1,6 +1,7 @@
-//! What was delivered, and what of it is still to do: in the coordinator's journal, so that neither is forgotten.
+//! Deliveries, and the pushes that remain to be built, in the coordinator's journal so that they survive a restart.
 //!
-//! Invariant: a delivery is taken once. Its key is the hash of what was signed, so that it is known again under whatever number it comes.
+//! Invariant: a delivery is accepted once. Its key is the hash of the signed content, so it is recognised whatever
+//! delivery number it has.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,21 +15,21 @@ use tokio::sync::Mutex;
 use super::forge::Push;
 use super::import;
 
-/// Key of a delivery to the time when it came, in milliseconds since 1970.
+/// Key of a delivery to the time it was received, in milliseconds since 1970.
 const TAKEN: Space = "deliveries";
-/// That time and the key, in the order of time.
+/// That time and the key, ordered by time.
 const ORDER: Space = "delivery-order";
-/// Key of a delivery to what is to do, as JSON.
+/// Key of a delivery to the push to be built, as JSON.
 const JOBS: Space = "pushes";
 
-/// Deliveries that are known again.
+/// Deliveries that are remembered.
 const KNOWN: u64 = 200_000;
-/// Pushes that wait or are built at once.
+/// Maximum pushes that wait or are being built.
 const MAX_JOBS: u64 = 1_000;
 /// Deliveries that are imported in one batch.
 const IMPORTED: usize = 10_000;
 
-/// A delivery.
+/// The key of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key([u8; 32]);
 
@@ -39,18 +40,18 @@ pub(super) struct Job {
     pub(super) hook: String,
     /// What was pushed.
     pub(super) push: Push,
-    /// The address of those it names that the configuration allows.
+    /// The one of its URLs that the configuration allows.
     pub(super) repository: String,
 }
 
-/// What became of a delivery.
+/// The outcome of recording a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// It is written down.
+    /// It was recorded.
     New,
-    /// It was there before.
+    /// It had been recorded before.
     Before,
-    /// There is no room for it now.
+    /// The queue is full.
     Full,
 }
 
@@ -70,12 +71,12 @@ pub(super) enum Error {
 }
 
 impl Key {
-    /// Of what this webhook was sent.
+    /// The key of this body, sent to this webhook.
     pub(super) fn new(hook: &str, body: &[u8]) -> Self {
         Self(Sha256::new().chain_update(hook).chain_update([0]).chain_update(body).finalize().into())
     }
 
-    /// As words.
+    /// The key in hex.
     pub(super) fn hex(&self) -> String {
         hex::encode(self.0)
     }
@@ -91,7 +92,7 @@ impl Key {
 #[derive(Debug, Clone)]
 pub(super) struct Deliveries {
     journal: Journal,
-    /// Held by whoever looks whether a delivery is new.
+    /// Held while checking whether a delivery is new.
     taking: Arc<Mutex<()>>,
 }
 
@@ -143,14 +144,14 @@ impl Deliveries {
         Ok(Taken::New)
     }
 
-    /// What is still to do.
+    /// The pushes that remain to be built.
     pub(super) async fn pending(&self) -> Result<Vec<(Key, Job)>, Error> {
         let found = self.journal.list(JOBS, Range::default()).await?;
         let known = found.into_iter().filter_map(|(key, job)| Some((Key::from_hex(&key)?, job)));
         known.map(|(key, job)| Ok((key, serde_json::from_slice(&job)?))).collect()
     }
 
-    /// Nothing is to do for it any more.
+    /// Marks a push as finished.
     pub(super) async fn finish(&self, key: Key) -> Result<(), Error> {
         Ok(self.journal.commit(Batch::default().remove(JOBS, key.hex()), Durability::Durable).await?)
     }
@@ -192,8 +193,16 @@ mod tests {
         ended.await;
         let deliveries = open(directory.path()).await;
         assert_eq!(deliveries.pending().await.unwrap(), [(one, job("1"))]);
-        assert_eq!(deliveries.take(other, job("2")).await.unwrap(), Taken::Before, "what is finished is known too");
-        assert_ne!(Key::new("shop", b"one"), Key::new("bank", b"one"), "webhooks do not know each other's");
+        assert_eq!(
+            deliveries.take(other, job("2")).await.unwrap(),
+            Taken::Before,
+            "expected finished deliveries to be recognised"
+        );
+        assert_ne!(
+            Key::new("shop", b"one"),
+            Key::new("bank", b"one"),
+            "expected each webhook to have its own deliveries"
+        );
     }
 
     #[tokio::test]

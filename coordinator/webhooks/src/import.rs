@@ -1,4 +1,4 @@
-//! Reads the deliveries of an earlier version, which kept them in a file of their own.
+//! Reads the deliveries of an earlier version, which kept them in a separate file.
 
 use std::path::Path;
 
@@ -10,12 +10,12 @@ const JOBS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("jobs")
 /// Memory for the file's pages.
 const CACHE_BYTES: usize = 4 << 20;
 
-/// What was found.
+/// The deliveries that were found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// Keys of deliveries with the time when each came, in milliseconds since 1970.
+    /// Keys of deliveries with the time each was received, in milliseconds since 1970.
     pub(super) taken: Vec<([u8; 32], u64)>,
-    /// Keys of pushes with what is to do, as JSON.
+    /// Keys of pushes with the push to be built, as JSON.
     pub(super) jobs: Vec<([u8; 32], Vec<u8>)>,
 }
 

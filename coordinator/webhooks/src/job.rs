@@ -1,6 +1,7 @@
-//! One push, from its acceptance to the status of its commit.
+//! Handles one push, from its acceptance to the status of its commit.
 //!
-//! Each step may be done again after a restart: the same push gives the same build, and a status that was told twice is the same.
+//! Every part may be repeated after a restart: the same push gives the same build, and reporting the same status again
+//! is harmless.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,21 +16,21 @@ use super::forge::State;
 use super::{Webhooks, report, submit};
 use crate::Tenant;
 
-/// Pauses between attempts to fetch a commit and to submit its build: seven attempts in all.
+/// Delays between attempts to fetch a commit and to submit its build: seven attempts in all.
 const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_secs(2))
     .with_max_delay(Duration::from_secs(64))
     .with_jitter()
     .with_max_times(6);
 
-/// A push that is not built.
+/// Why a push is not built.
 struct NotBuilt {
     state: State,
     words: String,
     may_pass: bool,
 }
 
-/// A push under way.
+/// A push that is being handled.
 pub(super) struct Running<'a> {
     webhooks: &'a Webhooks,
     hook: Arc<Hook>,
@@ -45,16 +46,16 @@ impl<'a> Running<'a> {
     /// Builds it and reports; returns when there is nothing more to do.
     pub(super) async fn run(self) {
         let (hook, commit, reference) = (self.hook.name(), &self.job.push.commit, &self.job.push.reference);
-        self.tell(None, State::Waiting, "waits to be built".to_owned()).await;
+        self.tell(None, State::Waiting, "waiting to be built".to_owned()).await;
         let (tenant, build) = match self.submit_patiently().await {
             Ok(submitted) => submitted,
             Err(NotBuilt { state, words, .. }) => {
-                tracing::warn!(hook, commit, reference, reason = words, "a push is not built");
+                tracing::warn!(hook, commit, reference, reason = words, "push not built");
                 return self.tell(None, state, words).await;
             }
         };
-        tracing::info!(hook, commit, reference, build = build.id, "a push is built");
-        self.tell(Some(&build.id), State::Running, format!("build {} is under way", build.id)).await;
+        tracing::info!(hook, commit, reference, build = build.id, "building a push");
+        self.tell(Some(&build.id), State::Running, format!("build {} is running", build.id)).await;
         let ended = follow(&tenant, build).await;
         let (state, words) = verdict(&ended);
         tracing::info!(hook, commit, reference, build = ended.id, outcome = ?state, "the build of a push ended");
@@ -78,7 +79,7 @@ impl<'a> Running<'a> {
             };
             let Some(pause) = pauses.next() else { return Err(failed) };
             let (hook, commit) = (self.hook.name(), &self.job.push.commit);
-            tracing::warn!(hook, commit, reason = failed.words, "a push cannot be built yet; trying again");
+            tracing::warn!(hook, commit, reason = failed.words, "cannot build a push yet; trying again");
             tokio::time::sleep(pause).await;
         }
     }
@@ -109,12 +110,12 @@ impl<'a> Running<'a> {
     }
 }
 
-/// Waits for a build's end.
+/// Waits for the end of a build.
 async fn follow(tenant: &Tenant, build: Build) -> Build {
     loop {
         match tenant.builds.watch(&build.id, 0).await {
             Ok(mut events) => while let Some(Ok(_)) = events.recv().await {},
-            // As many as may be watch already.
+            // The limit of watchers is reached.
             Err(status) => {
                 tracing::debug!(build = build.id, reason = status.message(), "a build cannot be followed yet")
             }

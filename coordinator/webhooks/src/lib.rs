@@ -1,10 +1,10 @@
-//! Builds on every push: webhooks of GitHub, GitLab and Gitea become builds, and builds become statuses of commits.
+//! Builds every push: webhooks of GitHub, GitLab and Gitea become builds, and builds become commit statuses.
 //!
-//! A delivery is checked ([`forge`]), recorded ([`deliveries`]) and answered; then its commit is fetched ([`checkout`]), scanned and
-//! submitted like any build ([`submit`]), followed to its end and reported ([`job`]).
+//! A delivery is verified ([`forge`]), recorded ([`deliveries`]) and answered; then its commit is fetched
+//! ([`checkout`]), scanned and submitted like any build ([`submit`]), followed to its end and reported ([`job`]).
 //!
-//! Invariant: nothing of a delivery is looked at before its signature was checked, and what was answered as accepted is built also where
-//! the coordinator was started anew in between. What is fetched is a repository that the configuration names.
+//! Invariant: nothing in a delivery is used before its signature has been verified, and an accepted push is built even
+//! if the coordinator restarts in between. Only repositories that the configuration names are fetched.
 
 mod checkout;
 mod config;
@@ -39,7 +39,7 @@ use kiln_store::Stores;
 /// Repositories that are fetched and scanned at once.
 const FETCHES: usize = 2;
 
-/// What a delivery needs to become a build. Cheap to clone.
+/// What is needed to turn a delivery into a build. Cheap to clone.
 #[derive(Debug, Clone)]
 struct Webhooks {
     shared: Arc<Shared>,
@@ -56,7 +56,7 @@ struct Shared {
     stopping: CancellationToken,
 }
 
-/// Where a tenant's builds are made.
+/// Where a tenant's builds run.
 #[derive(Debug, Clone)]
 pub struct Tenant {
     /// Its blobs and results.
@@ -68,30 +68,30 @@ pub struct Tenant {
 /// The tenants of a farm.
 #[tonic::async_trait]
 pub trait Tenants: std::fmt::Debug + Send + Sync {
-    /// One of them; that without a name is the default one.
+    /// A tenant by its name; an empty name means the default tenant.
     ///
     /// # Errors
-    /// Where it cannot be opened.
+    /// If it cannot be opened.
     async fn tenant(&self, name: &str) -> Result<Tenant, tonic::Status>;
 }
 
-/// The farm that builds what is pushed.
+/// The farm that builds pushes.
 #[derive(Debug, Clone)]
 pub struct Farm {
-    /// What is fetched is kept below it.
+    /// Fetched repositories are kept in this directory.
     pub data_dir: PathBuf,
-    /// What is delivered is recorded here.
+    /// Deliveries are recorded here.
     pub journal: kiln_journal::Journal,
-    /// Those whose builds they are.
+    /// The tenants that own the builds.
     pub tenants: Arc<dyn Tenants>,
-    /// What is counted.
+    /// Metrics, if they are collected.
     pub metrics: Option<WebhookMetrics>,
 }
 
-/// Listens for deliveries, and takes up those that an earlier run accepted and did not finish.
+/// Listens for deliveries, and resumes those that an earlier run accepted and did not finish.
 ///
 /// # Errors
-/// Where the address, the certificate or the data directory cannot be used.
+/// If the address, the certificate or the data directory cannot be used.
 pub async fn serve(
     config: Config,
     farm: Farm,
@@ -125,7 +125,7 @@ pub async fn serve(
 }
 
 impl Webhooks {
-    /// Carries a job out, beside whatever else happens.
+    /// Runs a job in the background.
     fn begin(&self, key: Key, job: Job) {
         let webhooks = self.clone();
         tokio::spawn(async move {
@@ -133,7 +133,7 @@ impl Webhooks {
                 tracing::warn!(
                     hook = job.hook,
                     commit = job.push.commit,
-                    "a push is not built: its webhook is no longer configured"
+                    "push not built: its webhook is no longer configured"
                 );
                 webhooks.forget(key).await;
                 return;
@@ -141,7 +141,7 @@ impl Webhooks {
             let stopping = webhooks.shared.stopping.clone();
             tokio::select! {
                 () = job::Running::new(&webhooks, hook, key, job).run() => webhooks.forget(key).await,
-                // The next run of the coordinator goes on with it.
+                // The next run of the coordinator resumes it.
                 () = stopping.cancelled() => {}
             }
         });
@@ -149,7 +149,7 @@ impl Webhooks {
 
     async fn forget(&self, key: Key) {
         if let Err(error) = self.shared.deliveries.finish(key).await {
-            tracing::error!(%error, "cannot note that a push was dealt with; it may be reported once more after a restart");
+            tracing::error!(%error, "cannot record that a push is finished; it may be reported again after a restart");
         }
     }
 }

@@ -1,6 +1,7 @@
-//! The HTTP listener for deliveries: over TLS or plain, for few connections at once, fewer of one address, and for none of them long.
+//! The HTTP listener for deliveries, over TLS or plain. The number of connections, in all and from one address, and
+//! their duration are limited.
 //!
-//! HTTP/1 alone: forges speak it, and no client may begin hundreds of calls on one connection.
+//! HTTP/1 only: all forges speak it, and a client cannot start hundreds of calls on one connection.
 
 use std::io;
 use std::time::Duration;
@@ -20,18 +21,18 @@ use kiln_auth::connections::bounded;
 use kiln_auth::peers::{Connection, Shares};
 use kiln_auth::tls::{self, Served};
 
-/// Connections at once.
+/// Maximum concurrent connections.
 const MAX_CONNECTIONS: usize = 64;
-/// Connections at once of one address.
+/// Maximum concurrent connections from one address.
 const MAX_CONNECTIONS_PER_ADDRESS: usize = 16;
-/// Bytes of a request's head, and of what is read ahead of its body.
+/// Bytes of a request's header, and of what is read ahead of its body.
 const MAX_HEAD_BYTES: usize = 64 << 10;
-/// How long a request's head may take.
+/// How long a request's header may take.
 const HEAD: Duration = Duration::from_secs(10);
-/// How long a connection may last: forges make one for each delivery.
+/// How long a connection may last: forges open one for each delivery.
 const WHOLE: Duration = Duration::from_secs(60);
 
-/// Serves until `stopping`. Behind a proxy all connections are of one address, and that may have all of them.
+/// Serves until `stopping`. Behind a proxy all connections come from one address, which may then use them all.
 pub(super) async fn serve(
     listener: TcpListener,
     served: Option<watch::Receiver<Served>>,
@@ -70,7 +71,7 @@ async fn take<C>(
         };
         let connection = match connection {
             Some(Ok(connection)) => connection,
-            // As where there are too many open files.
+            // For example, if there are too many open files.
             Some(Err(_)) => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
@@ -80,7 +81,7 @@ async fn take<C>(
         let Some(peer) = connection.peer() else { continue };
         let mut place = places.of(peer);
         if !place.take(1) {
-            tracing::warn!("a connection was closed: its address has as many as one may have for webhooks");
+            tracing::warn!("closed a connection: its address has reached the limit for webhooks");
             continue;
         }
         let service = TowerToHyperService::new(router.clone().layer(Extension(peer)));
@@ -91,7 +92,7 @@ async fn take<C>(
             http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEAD_BYTES);
             let served = builder.serve_connection(TokioIo::new(connection), service);
             if let Ok(Err(error)) = tokio::time::timeout(WHOLE, served).await {
-                tracing::debug!(error, "a connection of a webhook ended");
+                tracing::debug!(error, "a webhook connection ended");
             }
         });
     }

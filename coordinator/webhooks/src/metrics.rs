@@ -1,4 +1,4 @@
-//! What forges deliver, and whether they take the statuses of commits.
+//! Metrics: deliveries from forges, and whether forges accept commit statuses.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -18,7 +18,7 @@ struct Told {
 const ANSWERS: [&str; 4] = ["accepted", "ignored", "refused", "failed"];
 const RESULTS: [&str; 2] = ["taken", "lost"];
 
-/// What is counted of webhooks. Cheap to clone.
+/// Metrics of webhooks. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct WebhookMetrics {
     deliveries: Family<Answered, Counter>,
@@ -26,7 +26,7 @@ pub struct WebhookMetrics {
 }
 
 impl WebhookMetrics {
-    /// Makes them a part of what a registry shows.
+    /// Creates the metrics and registers them.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self { deliveries: Family::default(), statuses: Family::default() };
         // From the start, so that the first one counts as an increase.
@@ -36,7 +36,7 @@ impl WebhookMetrics {
         for result in RESULTS {
             drop(metrics.statuses.get_or_create(&Told { result }));
         }
-        let help = "Deliveries of webhooks, by what was answered";
+        let help = "Webhook deliveries, by response code";
         registry.register("webhook_deliveries", help, metrics.deliveries.clone());
         let help = "Commit statuses sent to forges, by whether they were accepted";
         registry.register("webhook_statuses", help, metrics.statuses.clone());
@@ -54,7 +54,7 @@ impl WebhookMetrics {
         self.deliveries.get_or_create(&Answered { answer }).inc();
     }
 
-    /// A status was taken by the forge, or given up.
+    /// A status was accepted by the forge, or given up.
     pub(crate) fn told(&self, is_taken: bool) {
         self.statuses.get_or_create(&Told { result: if is_taken { "taken" } else { "lost" } }).inc();
     }

@@ -1,4 +1,4 @@
-//! What a forge calls: `POST /webhooks/NAME`.
+//! The endpoint that a forge calls: `POST /webhooks/NAME`.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,16 +16,16 @@ use super::deliveries::{Job, Key, Taken};
 use super::forge::{Event, Push};
 use kiln_auth::peers::{Peer, Share, Shares};
 
-/// Bytes of a delivery: GitHub sends none that is larger.
+/// Maximum bytes of a delivery: GitHub sends none that is larger.
 const MAX_BYTES: usize = 25 << 20;
-/// Bytes of all deliveries at once.
+/// Maximum bytes of all deliveries at once.
 const MAX_BODIES: usize = 64 << 20;
-/// And of those from one address.
+/// Maximum bytes of deliveries from one address.
 const MAX_BODIES_OF_ONE: usize = 32 << 20;
 /// How long a body may take.
 const BODY: Duration = Duration::from_secs(30);
 
-/// An answer in words.
+/// An answer with a message.
 struct Answer(StatusCode, String);
 
 impl IntoResponse for Answer {
@@ -34,11 +34,11 @@ impl IntoResponse for Answer {
     }
 }
 
-/// What deliveries need beside the webhooks.
+/// What deliveries need besides the webhooks.
 #[derive(Debug, Clone)]
 struct Receiving {
     webhooks: Webhooks,
-    /// Bytes of bodies that are being read or dealt with.
+    /// Bytes of bodies that are being read or handled.
     bodies: Shares,
 }
 
@@ -58,9 +58,9 @@ async fn deliver(
     let share = bodies.of(peer);
     let answer = receive(&webhooks, &name, &headers, body, share).await.unwrap_or_else(|refused| refused);
     if answer.0.is_client_error() || answer.0.is_server_error() {
-        tracing::warn!(hook = name, code = answer.0.as_u16(), reason = answer.1, "a delivery was refused");
+        tracing::warn!(hook = name, code = answer.0.as_u16(), reason = answer.1, "refused a delivery");
     } else {
-        tracing::info!(hook = name, answer = answer.1, "a delivery came");
+        tracing::info!(hook = name, answer = answer.1, "received a delivery");
     }
     if let Some(metrics) = &webhooks.shared.farm.metrics {
         metrics.answered(answer.0.as_u16());
@@ -68,7 +68,7 @@ async fn deliver(
     answer
 }
 
-/// Reads a body, of which no more is kept than there is room for.
+/// Reads a body, keeping no more of it than there is room for.
 async fn read(body: Body, share: &mut Share) -> Result<Vec<u8>, Answer> {
     let too_large = || Answer(StatusCode::PAYLOAD_TOO_LARGE, format!("a delivery has at most {MAX_BYTES} bytes"));
     if body.size_hint().lower() > MAX_BYTES as u64 {
@@ -77,12 +77,12 @@ async fn read(body: Body, share: &mut Share) -> Result<Vec<u8>, Answer> {
     let mut data = Vec::new();
     let mut pieces = body.into_data_stream();
     while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|error| Answer(StatusCode::BAD_REQUEST, format!("the body broke off: {error}")))?;
+        let piece = piece.map_err(|error| Answer(StatusCode::BAD_REQUEST, format!("the body was cut off: {error}")))?;
         if data.len() + piece.len() > MAX_BYTES {
             return Err(too_large());
         }
         if !share.take(piece.len()) {
-            let words = "deliveries under way hold as much memory as there is for them; deliver it again later";
+            let words = "the deliveries in progress use all the memory available to them; deliver it again later";
             return Err(Answer(StatusCode::SERVICE_UNAVAILABLE, words.to_owned()));
         }
         data.extend_from_slice(&piece);
@@ -97,16 +97,16 @@ async fn receive(
     body: Body,
     mut share: Share,
 ) -> Result<Answer, Answer> {
-    // Who does not know the secret is not told either which webhooks there are.
+    // Whoever does not know the secret must not learn which webhooks exist either.
     let unknown = || Answer(StatusCode::UNAUTHORIZED, "no webhook of this name accepts this signature".to_owned());
     let refused = |reason: String| {
-        tracing::warn!(hook = name, reason, "a delivery is not by the forge");
+        tracing::warn!(hook = name, reason, "cannot authenticate a delivery");
         unknown()
     };
     let hook = webhooks.shared.hooks.get(name).ok_or_else(unknown)?;
     let secret = hook.secret().map_err(|reason| {
-        tracing::error!(hook = name, reason, "the secret of a webhook cannot be read");
-        Answer(StatusCode::SERVICE_UNAVAILABLE, "the webhook's secret cannot be read".to_owned())
+        tracing::error!(hook = name, reason, "cannot read the secret of a webhook");
+        Answer(StatusCode::SERVICE_UNAVAILABLE, "cannot read the webhook's secret".to_owned())
     })?;
     hook.forge.greet(headers, &secret).map_err(refused)?;
     let body = tokio::time::timeout(BODY, read(body, &mut share)).await;
@@ -143,8 +143,8 @@ async fn accept(webhooks: &Webhooks, hook: &Hook, key: Key, push: Push, reposito
             "too many pushes are queued; deliver it again later".to_owned(),
         )),
         Err(error) => {
-            tracing::error!(%error, "a push cannot be written down");
-            Err(Answer(StatusCode::INTERNAL_SERVER_ERROR, "the push cannot be written down".to_owned()))
+            tracing::error!(%error, "cannot record a push");
+            Err(Answer(StatusCode::INTERNAL_SERVER_ERROR, "cannot record the push".to_owned()))
         }
     }
 }

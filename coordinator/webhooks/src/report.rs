@@ -1,4 +1,4 @@
-//! A build's state to the forge, as the status of its commit.
+//! Reports a build's state to the forge, as a commit status.
 
 use std::time::Duration;
 
@@ -12,16 +12,17 @@ use super::forge::{Call, State, Status};
 
 /// How long a forge may take to answer.
 pub(super) const REPORT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Pauses between attempts to report that a build ended: nine attempts in all.
+/// Delays between attempts to report the end of a build: nine attempts in all.
 const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_secs(1))
     .with_max_delay(Duration::from_secs(128))
     .with_jitter()
     .with_max_times(8);
-/// Bytes of a forge's refusal that are told.
+/// Characters of a forge's error that are shown.
 const MAX_DESCRIPTION_CHARS: usize = 300;
 
-/// Tells the forge; whether it took it. None where the webhook has no token, and nothing is told. An end is told with patience, anything before it once.
+/// Reports to the forge. Returns whether it accepted, or `None` if the webhook has no token. The end of a build is
+/// retried, anything before it is reported once.
 pub(super) async fn tell(
     http: &reqwest::Client,
     hook: &Hook,
@@ -49,7 +50,7 @@ pub(super) async fn tell(
                     commit = job.push.commit,
                     reason = words,
                     again = pause.is_some(),
-                    "the status of a commit was not accepted"
+                    "the forge did not accept a commit status"
                 );
                 pause
             }
@@ -75,10 +76,7 @@ async fn once(http: &reqwest::Client, hook: &Hook, job: &Job, status: &Status<'_
         return Err(Failed::for_good("there is no token"));
     };
     let Some(api) = hook.api.clone().or_else(|| hook.forge.api(&job.repository)) else {
-        return Err(Failed::for_good(format!(
-            "`{}` does not say where the forge's API is; name it by `api`",
-            job.repository
-        )));
+        return Err(Failed::for_good(format!("`{}` has no known API URL; set `api`", job.repository)));
     };
     let call = hook.forge.report(&api, &job.push, status);
     let Some(Call { url, credential: (header, before), body }) = call else {
@@ -112,7 +110,7 @@ async fn once(http: &reqwest::Client, hook: &Hook, job: &Job, status: &Status<'_
         code.is_server_error() || matches!(code, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
     let hint = match code {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
-            "; may the token of `token_file` write statuses of this repository?"
+            "; check that the token in `token_file` may write statuses of this repository"
         }
         _ => "",
     };

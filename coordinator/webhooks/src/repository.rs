@@ -1,9 +1,9 @@
-//! Addresses of repositories: compared without what does not distinguish them.
+//! URLs of repositories, compared in a normal form.
 
-/// An address that may stand in the configuration: by HTTPS, HTTP, SSH, git's own protocol or a path on this machine.
+/// Checks a URL of the configuration: HTTPS, HTTP, SSH, git's own protocol, or a path on this machine.
 ///
 /// # Errors
-/// In words.
+/// If it is not allowed, with the reason.
 pub(super) fn check(address: &str) -> Result<(), String> {
     let wrong = |words: &str| Err(format!("`repositories`: `{address}` {words}"));
     let Some((scheme, rest)) = address.split_once("://") else {
@@ -12,19 +12,19 @@ pub(super) fn check(address: &str) -> Result<(), String> {
         );
     };
     if !matches!(scheme, "https" | "http" | "ssh" | "git" | "file") {
-        return wrong("has another scheme than `https`, `http`, `ssh`, `git` and `file`");
+        return wrong("has an unsupported scheme; expected `https`, `http`, `ssh`, `git` or `file`");
     }
     let authority = rest.split('/').next().unwrap_or_default();
     if authority.contains(['*', '?', '[', '{']) {
-        return wrong("leaves the host open; patterns are for paths");
+        return wrong("has a pattern in the host; only paths may have patterns");
     }
     if scheme != "ssh" && authority.contains('@') {
-        return wrong("holds credentials; they belong in `token_file`");
+        return wrong("contains credentials; put them in `token_file`");
     }
     Ok(())
 }
 
-/// The address without `.git`, a slash at its end, and differences of case in scheme and host.
+/// The URL without `.git` or a slash at its end, with scheme and host in lower case.
 pub(super) fn normal(address: &str) -> String {
     let trimmed = address.trim_end_matches('/');
     let trimmed = trimmed.strip_suffix(".git").unwrap_or(trimmed);

@@ -1,4 +1,4 @@
-//! From files on this disk to a build of a tenant: what `kiln build` does over the network, done here.
+//! Submits files on this disk as a build of a tenant: does locally what `kiln build` does over the network.
 
 use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
@@ -21,12 +21,12 @@ const FUNCTION: DigestFunction = DigestFunction::Sha256;
 /// Files that are stored at once.
 const PUTS: usize = 8;
 
-/// A tree that is not built.
+/// A tree that cannot be built.
 #[derive(Debug)]
 pub(super) enum Error {
-    /// The project's fault, in words.
+    /// The project's fault, with the reason.
     Project(String),
-    /// The farm's fault, in words.
+    /// The farm's fault, with the reason.
     Farm(String),
 }
 
@@ -34,8 +34,8 @@ fn farm(error: impl std::fmt::Display) -> Error {
     Error::Farm(error.to_string())
 }
 
-/// Scans a project, stores what the tenant does not have of it, and submits its build. Once is enough: for the same key the same build is
-/// returned.
+/// Scans a project, stores what the tenant lacks of it, and submits its build. Idempotent: the same key returns the
+/// same build.
 pub(super) async fn submit(tenant: &Tenant, hook: &Hook, key: Key, job: &Job, project: &Path) -> Result<Build, Error> {
     let project = project.to_owned();
     let looked = tokio::task::spawn_blocking(move || {
@@ -46,7 +46,7 @@ pub(super) async fn submit(tenant: &Tenant, hook: &Hook, key: Key, job: &Job, pr
     });
     let (scanned, facts, directory) = looked.await.map_err(farm)?;
     let scanned = scanned.map_err(|error| Error::Project(error.to_string()))?;
-    // What is stored stays until the build itself holds it.
+    // Blobs that are stored stay until the build itself holds them.
     let _hold = tenant.stores.in_use.begin();
     store(&*tenant.stores.blobs, &scanned).await?;
     let secrets = hook.secrets().map_err(Error::Farm)?;

@@ -1,7 +1,8 @@
-//! Submodules of a commit: fetched one by one, each only where it may come from.
+//! Fetches a commit's submodules one by one, each only from where it may come.
 //!
-//! A commit says where its submodules lie, and whoever may push says what a commit says. So they come from the owner whose repository
-//! it is, or from where the configuration allows, by the forge's own protocol and with no redirect.
+//! A commit names the URLs of its submodules, and anyone who may push can change them. So submodules must come from the
+//! owner of the repository or from a place that the configuration allows, over the forge's own protocol and without
+//! redirects.
 
 use std::path::{Component, Path};
 
@@ -10,9 +11,9 @@ use globset::GlobSet;
 use super::checkout::{Error, Git};
 use super::repository;
 
-/// Submodules of submodules that are followed.
+/// Maximum depth of nested submodules.
 const MAX_DEPTH: usize = 8;
-/// Submodules of one commit, all of them together.
+/// Maximum submodules of one commit, nested ones included.
 const MAX_SUBMODULES: usize = 200;
 
 /// Where submodules may come from.
@@ -20,12 +21,13 @@ const MAX_SUBMODULES: usize = 200;
 pub(super) struct Allowed {
     /// The repository that was pushed to.
     pub(super) repository: String,
-    /// Others than those of the same owner.
+    /// Others that are allowed besides repositories of the same owner.
     pub(super) more: GlobSet,
 }
 
 impl Allowed {
-    /// The address to fetch a submodule from, where it may be: `url` as `.gitmodules` has it, in a repository at `base`.
+    /// The URL to fetch a submodule from, if it is allowed. `url` is the one in `.gitmodules`, `base` that of the
+    /// repository.
     pub(super) fn address(&self, base: &str, url: &str) -> Option<String> {
         let address = self.by_the_forges_protocol(resolve(base, url)?);
         let is_path =
@@ -39,7 +41,8 @@ impl Allowed {
         (is_owners || self.more.is_match(&normal)).then_some(address)
     }
 
-    /// `git@forge:owner/name` and `ssh://git@forge/owner/name` mean, on the forge that the repository is of, what is fetched as that is.
+    /// Rewrites `git@forge:owner/name` and `ssh://git@forge/owner/name` on the repository's own forge to the protocol
+    /// that the repository is fetched with.
     fn by_the_forges_protocol(&self, address: String) -> String {
         let own = url::Url::parse(&self.repository).ok();
         let named = url::Url::parse(&address).ok().filter(|url| url.scheme() == "ssh");
@@ -54,14 +57,14 @@ impl Allowed {
     }
 }
 
-/// Scheme with host, and the path after it without its first slash.
+/// Scheme with host, and the path without its leading slash.
 fn split(address: &str) -> Option<(&str, &str)> {
     let from = address.find("://")? + 3;
     let slash = from + address[from..].find('/')?;
     Some((&address[..slash], address[slash + 1..].trim_end_matches('/')))
 }
 
-/// What the addresses of an owner's repositories begin with. On a disk that is the directory which the repository is in.
+/// The prefix shared by all repositories of an owner. On a disk, it is the directory that contains the repository.
 fn owner(repository: &str) -> Option<String> {
     let normal = repository::normal(repository);
     let (host, path) = split(&normal)?;
@@ -69,7 +72,7 @@ fn owner(repository: &str) -> Option<String> {
     Some(format!("{host}/{owner}/"))
 }
 
-/// An absolute address: one that begins with `./` or `../` is next to the repository, `host:path` is by SSH.
+/// An absolute URL: `./` and `../` are relative to the repository, `host:path` means SSH.
 fn resolve(base: &str, url: &str) -> Option<String> {
     if url.contains("://") {
         return Some(url.to_owned());
@@ -90,12 +93,12 @@ fn resolve(base: &str, url: &str) -> Option<String> {
     Some(format!("{host}/{}", parts.join("/")))
 }
 
-/// Fetches the submodules of the commit that is laid out in `at`, and theirs.
+/// Fetches the submodules of the commit that is checked out in `at`, recursively.
 pub(super) async fn fetch(allowed: &Allowed, token: super::checkout::Token<'_>, at: &Path) -> Result<(), Error> {
     let mut left = MAX_SUBMODULES;
     let mut waiting = vec![(at.to_owned(), allowed.repository.clone(), 0)];
     while let Some((at, base, depth)) = waiting.pop() {
-        // A link could lead to a file of the coordinator's machine.
+        // A link could lead to a file on the coordinator's machine.
         if !std::fs::symlink_metadata(at.join(".gitmodules")).is_ok_and(|found| found.is_file()) {
             continue;
         }
@@ -103,23 +106,25 @@ pub(super) async fn fetch(allowed: &Allowed, token: super::checkout::Token<'_>, 
         for (name, path) in listed(&git).await? {
             let refused = |words: &str| Error::Submodule { path: path.clone(), words: words.to_owned() };
             if depth >= MAX_DEPTH || left == 0 {
-                return Err(refused(&format!("is one of more than {MAX_SUBMODULES}, or {MAX_DEPTH} deep")));
+                return Err(refused(&format!(
+                    "exceeds the limit of {MAX_SUBMODULES} submodules, nested at most {MAX_DEPTH} deep"
+                )));
             }
             left -= 1;
             if !Path::new(&path).components().all(|part| matches!(part, Component::Normal(_))) {
-                return Err(refused("is not within the repository"));
+                return Err(refused("is outside the repository"));
             }
             let key = format!("submodule.{name}.url");
             let url = git.ask("config", &["--file", ".gitmodules", "--get", &key]).await?;
             let url = url.trim();
             let address = allowed.address(&base, url).ok_or_else(|| {
                 refused(&format!(
-                    "is `{url}`, neither of the same owner nor among the webhook's `submodule_repositories`"
+                    "has the URL `{url}`, which is neither of the same owner nor among the webhook's `submodule_repositories`"
                 ))
             })?;
             git.run("submodule", &["--quiet", "init", "--", &path]).await?;
             git.run("config", &[&key, &fetched_from(&address)]).await?;
-            // The token is the forge's, and no other host's to see.
+            // The token is meant for the forge and must not be sent to another host.
             let is_forges =
                 split(&address).zip(split(&allowed.repository)).is_some_and(|(one, other)| one.0 == other.0);
             let of_it = Git { repository: &at, url: &address, token: token.filter(|_| is_forges) };
@@ -130,7 +135,7 @@ pub(super) async fn fetch(allowed: &Allowed, token: super::checkout::Token<'_>, 
     Ok(())
 }
 
-/// Forges redirect an address without `.git` to the one with it, and redirects are not followed.
+/// Forges redirect a URL without `.git` to the one with it, and redirects are not followed.
 fn fetched_from(address: &str) -> String {
     let is_http = address.starts_with("http://") || address.starts_with("https://");
     let address = address.trim_end_matches('/');

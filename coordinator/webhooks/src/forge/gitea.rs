@@ -1,4 +1,4 @@
-//! Gitea and Forgejo: `X-Gitea-Signature`, pushes in GitHub's form, commit statuses.
+//! Gitea and Forgejo: `X-Gitea-Signature`, pushes in GitHub's format, commit statuses.
 
 use axum::http::HeaderMap;
 use url::Url;
@@ -9,7 +9,7 @@ fn given(headers: &HeaderMap) -> Result<&str, String> {
     let given = header(headers, "x-gitea-signature").or_else(|| header(headers, "x-forgejo-signature"));
     let given = given
         .filter(|tag| !tag.is_empty())
-        .ok_or("the delivery has no `X-Gitea-Signature`: set the webhook's secret to what `secret_file` holds")?;
+        .ok_or("the delivery has no `X-Gitea-Signature`: set the webhook's secret to the content of `secret_file`")?;
     Ok(given)
 }
 
@@ -28,7 +28,7 @@ pub(super) fn verify(headers: &HeaderMap, body: &[u8], secret: &str) -> Result<(
 pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Event, String> {
     match header(headers, "x-gitea-event").or_else(|| header(headers, "x-forgejo-event")) {
         Some("push") => github::push(body),
-        Some(other) => Ok(Event::Other(format!("nothing is built for the event `{other}`; expected `push`"))),
+        Some(other) => Ok(Event::Other(format!("the event `{other}` is not built; expected `push`"))),
         None => Err("the delivery has no `X-Gitea-Event`".to_owned()),
     }
 }

@@ -15,7 +15,7 @@ pub(super) struct Payload {
     #[serde(rename = "ref")]
     reference: String,
     after: String,
-    /// Of a tag with a message the commit, where `after` is the tag's own name.
+    /// The commit of an annotated tag, for which `after` is the id of the tag object.
     head_commit: Option<Commit>,
     repository: Repository,
     pusher: Option<Pusher>,
@@ -48,7 +48,7 @@ struct Pusher {
 
 fn given(headers: &HeaderMap) -> Result<&str, String> {
     let given = header(headers, "x-hub-signature-256")
-        .ok_or("the delivery has no `X-Hub-Signature-256`: set the webhook's secret to what `secret_file` holds")?;
+        .ok_or("the delivery has no `X-Hub-Signature-256`: set the webhook's secret to the content of `secret_file`")?;
     Ok(given)
 }
 
@@ -66,13 +66,13 @@ pub(super) fn verify(headers: &HeaderMap, body: &[u8], secret: &str) -> Result<(
 pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Event, String> {
     match header(headers, "x-github-event") {
         Some("push") => push(body),
-        Some("ping") => Ok(Event::Other("the webhook is set up well; pushes will be built".to_owned())),
-        Some(other) => Ok(Event::Other(format!("nothing is built for the event `{other}`; expected `push`"))),
+        Some("ping") => Ok(Event::Other("the webhook works; pushes will be built".to_owned())),
+        Some(other) => Ok(Event::Other(format!("the event `{other}` is not built; expected `push`"))),
         None => Err("the delivery has no `X-GitHub-Event`".to_owned()),
     }
 }
 
-/// A push in the form that GitHub gave it, which Gitea took over.
+/// A push in GitHub's format, which Gitea uses too.
 pub(super) fn push(body: &[u8]) -> Result<Event, String> {
     let payload: Payload = parse(body)?;
     if is_nothing(&payload.after) {
@@ -100,7 +100,7 @@ pub(super) fn report(url: Url, status: &Status<'_>) -> Call {
     Call { url, credential: ("authorization", "Bearer "), body: body(state, status) }
 }
 
-/// A status as GitHub takes it, and Gitea too.
+/// A status in GitHub's format, which Gitea uses too.
 pub(super) fn body(state: &str, status: &Status<'_>) -> serde_json::Value {
     let mut body = json!({
         "state": state,

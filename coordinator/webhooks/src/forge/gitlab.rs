@@ -11,7 +11,7 @@ use url::Url;
 
 use super::{Call, Event, Push, State, Status, cut, header, is_nothing, parse, signature};
 
-/// How far the time of a signed delivery may be off.
+/// Maximum difference between the time of a signed delivery and now.
 const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 /// Characters of a status's description.
 const MAX_DESCRIPTION: usize = 255;
@@ -22,7 +22,7 @@ struct Payload {
     #[serde(rename = "ref")]
     reference: String,
     after: String,
-    /// The commit that an annotated tag is of, where `after` is the tag's own name.
+    /// The commit of an annotated tag, for which `after` is the id of the tag object.
     checkout_sha: Option<String>,
     project: Project,
     #[serde(default)]
@@ -41,7 +41,7 @@ struct Project {
     default_branch: String,
 }
 
-/// A token is checked at once, a signature when the body is there.
+/// A token is checked at once, a signature once the body has been read.
 pub(super) fn greet(headers: &HeaderMap, secret: &str) -> Result<(), String> {
     match header(headers, "webhook-signature") {
         Some(_) => Ok(()),
@@ -49,7 +49,7 @@ pub(super) fn greet(headers: &HeaderMap, secret: &str) -> Result<(), String> {
     }
 }
 
-/// By `webhook-signature` where GitLab was given a signing token, else by `X-Gitlab-Token`.
+/// By `webhook-signature` if GitLab has a signing token, otherwise by `X-Gitlab-Token`.
 pub(super) fn verify(headers: &HeaderMap, body: &[u8], secret: &str, now: SystemTime) -> Result<(), String> {
     if let Some(given) = header(headers, "webhook-signature") {
         return signed(headers, body, secret, given, now);
@@ -59,8 +59,8 @@ pub(super) fn verify(headers: &HeaderMap, body: &[u8], secret: &str, now: System
 
 fn by_token(headers: &HeaderMap, secret: &str) -> Result<(), String> {
     let given = header(headers, "x-gitlab-token").ok_or(
-        "the delivery has neither `webhook-signature` nor `X-Gitlab-Token`: set the webhook's signing token or secret token to what \
-         `secret_file` holds",
+        "the delivery has neither `webhook-signature` nor `X-Gitlab-Token`: set the webhook's signing token or secret token to the \
+         content of `secret_file`",
     )?;
     if signature::is_same(given, secret) {
         Ok(())
@@ -69,13 +69,13 @@ fn by_token(headers: &HeaderMap, secret: &str) -> Result<(), String> {
     }
 }
 
-/// By the Standard Webhooks specification: over the delivery's id, its time and the body.
+/// As in the Standard Webhooks specification: over the delivery's id, its time and the body.
 fn signed(headers: &HeaderMap, body: &[u8], secret: &str, given: &str, now: SystemTime) -> Result<(), String> {
     let part = |name| header(headers, name).ok_or_else(|| format!("the delivery is signed, but has no `{name}`"));
     let (id, time) = (part("webhook-id")?, part("webhook-timestamp")?);
     let key = match secret.strip_prefix("whsec_") {
         Some(encoded) => {
-            STANDARD.decode(encoded).map_err(|_| "`secret_file` holds `whsec_` and no base64 after it".to_owned())?
+            STANDARD.decode(encoded).map_err(|_| "`secret_file` has no base64 after `whsec_`".to_owned())?
         }
         None => secret.as_bytes().to_vec(),
     };
@@ -89,7 +89,7 @@ fn signed(headers: &HeaderMap, body: &[u8], secret: &str, given: &str, now: Syst
     let off = now.duration_since(sent).unwrap_or_else(|early| early.duration());
     if off > TOLERANCE {
         return Err(format!(
-            "the delivery was signed {} seconds from now; expected at most {}: it is a replay, or a clock is wrong",
+            "the delivery was signed {} seconds before or after the current time; expected at most {}: it is a replay, or a clock is wrong",
             off.as_secs(),
             TOLERANCE.as_secs()
         ));
@@ -102,14 +102,14 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Event, String> {
         Some("Push Hook" | "Tag Push Hook" | "System Hook") => {}
         Some(other) => {
             return Ok(Event::Other(format!(
-                "nothing is built for the event `{other}`; expected `Push Hook` or `Tag Push Hook`"
+                "the event `{other}` is not built; expected `Push Hook` or `Tag Push Hook`"
             )));
         }
         None => return Err("the delivery has no `X-Gitlab-Event`".to_owned()),
     }
     let payload: Payload = parse(body)?;
     if !matches!(payload.object_kind.as_str(), "push" | "tag_push") {
-        return Ok(Event::Other(format!("nothing is built for `{}`", payload.object_kind)));
+        return Ok(Event::Other(format!("`{}` is not built", payload.object_kind)));
     }
     if is_nothing(&payload.after) {
         return Ok(Event::Other(format!("`{}` was deleted", payload.reference)));

@@ -1,4 +1,4 @@
-//! The three forges: how each signs a delivery, says what was pushed, and takes the status of a commit.
+//! The three forges: how each signs a delivery, describes a push, and accepts a commit status.
 //!
 //! Sources: GitHub's "Validating webhook deliveries", "Webhook events and payloads" and the REST API's commit statuses; GitLab's
 //! "Webhooks", "Webhook events" and its API's commit statuses; Gitea's "Webhooks" and its API; the Standard Webhooks specification.
@@ -14,11 +14,11 @@ use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-/// Who delivers.
+/// The forge that delivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Forge {
-    /// GitHub, or an Enterprise server of it.
+    /// GitHub, or GitHub Enterprise Server.
     GitHub,
     /// GitLab.
     GitLab,
@@ -26,41 +26,41 @@ pub(super) enum Forge {
     Gitea,
 }
 
-/// What was pushed.
+/// A push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Push {
-    /// Where the repository may be fetched, as the forge says.
+    /// The URLs of the repository, as the forge gives them.
     pub(super) addresses: Vec<String>,
     /// Its path at the forge, such as `team/shop`.
     pub(super) path: String,
-    /// The full name of what was pushed to, such as `refs/heads/main`.
+    /// The full name of the reference, such as `refs/heads/main`.
     pub(super) reference: String,
-    /// The commit that it is at now.
+    /// The commit that it points to now.
     pub(super) commit: String,
     /// Who pushed.
     pub(super) user: String,
-    /// The branch that the forge shows first.
+    /// The repository's default branch.
     #[serde(default)]
     pub(super) default_branch: String,
 }
 
-/// What a delivery is about.
+/// The event that a delivery describes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// A commit is at a branch or a tag.
+    /// A branch or a tag points to a commit.
     Push(Push),
-    /// Nothing that is built; in words.
+    /// Something that is not built, with a description.
     Other(String),
 }
 
-/// How a build of a commit stands.
+/// The state of a commit's build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// It waits for its turn, or for its repository.
+    /// It waits for its turn, or for the fetch of its repository.
     Waiting,
-    /// It is under way.
+    /// It is running.
     Running,
-    /// It made its artifacts.
+    /// It succeeded.
     Success,
     /// The project's own fault.
     Failure,
@@ -70,7 +70,7 @@ pub(super) enum State {
     Cancelled,
 }
 
-/// A status as it is reported.
+/// A status to report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Status<'a> {
     pub(super) state: State,
@@ -83,16 +83,16 @@ pub(super) struct Status<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Call {
     pub(super) url: Url,
-    /// The header with the token: its name and what stands before the token.
+    /// The header with the token: its name and the prefix of the token.
     pub(super) credential: (&'static str, &'static str),
     pub(super) body: serde_json::Value,
 }
 
 impl Forge {
-    /// Checks that who knows the secret sent this body, and not too long ago where that is said.
+    /// Checks that the sender of this body knows the secret and, if the delivery has a time, that it is recent.
     ///
     /// # Errors
-    /// In words for whoever set the webhook up.
+    /// If not, with a reason meant for whoever set up the webhook.
     pub(super) fn verify(self, headers: &HeaderMap, body: &[u8], secret: &str, now: SystemTime) -> Result<(), String> {
         match self {
             Self::GitHub => github::verify(headers, body, secret),
@@ -101,10 +101,11 @@ impl Forge {
         }
     }
 
-    /// Checks what can be before the body is read: that there is a signature or a token, and the token where it needs no body.
+    /// Checks what is possible before the body is read: that there is a signature or a token, and the token itself if
+    /// it does not depend on the body.
     ///
     /// # Errors
-    /// In words for whoever set the webhook up.
+    /// If not, with a reason meant for whoever set up the webhook.
     pub(super) fn greet(self, headers: &HeaderMap, secret: &str) -> Result<(), String> {
         match self {
             Self::GitHub => github::greet(headers),
@@ -113,10 +114,10 @@ impl Forge {
         }
     }
 
-    /// What a delivery is about.
+    /// The event that a delivery describes.
     ///
     /// # Errors
-    /// In words, where it is not of the documented form.
+    /// If it does not have the documented format, with the reason.
     pub(super) fn read(self, headers: &HeaderMap, body: &[u8]) -> Result<Event, String> {
         let event = match self {
             Self::GitHub => github::read(headers, body),
@@ -129,7 +130,7 @@ impl Forge {
         }
     }
 
-    /// Where the API of the forge is whose repository is at this address.
+    /// The URL of the API of the forge that has this repository.
     pub(super) fn api(self, repository: &str) -> Option<Url> {
         let mut url = Url::parse(repository).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
         match self {
@@ -149,7 +150,7 @@ impl Forge {
             segments.pop_if_empty();
             match self {
                 Self::GitHub | Self::Gitea => segments.push("repos").extend(push.path.split('/')),
-                // GitLab takes the whole path as one segment.
+                // GitLab expects the whole path as one segment.
                 Self::GitLab => segments.extend(["projects", &push.path]),
             };
             segments.extend(["statuses", &push.commit]);
@@ -161,7 +162,7 @@ impl Forge {
         })
     }
 
-    /// The user by which the forge takes a token in place of a password, where git asks for both.
+    /// The user name that goes with a token when git asks for a user name and a password.
     pub(super) fn token_user(self) -> &'static str {
         match self {
             Self::GitHub => "x-access-token",
@@ -174,7 +175,7 @@ fn is_commit(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Whether it is the name that stands for no commit: of a branch that was deleted.
+/// Whether this is the all-zero id, sent when a branch is deleted.
 fn is_nothing(commit: &str) -> bool {
     !commit.is_empty() && commit.bytes().all(|byte| byte == b'0')
 }
@@ -185,11 +186,11 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
     serde_json::from_slice(body).map_err(|error| {
-        format!("the payload is not of the documented form ({error}); is the content type of the webhook `application/json`?")
+        format!("the payload does not have the documented format ({error}); check that the webhook's content type is `application/json`")
     })
 }
 
-/// At most so many characters.
+/// The first `most` characters.
 fn cut(text: &str, most: usize) -> String {
     if text.chars().count() <= most { text.to_owned() } else { text.chars().take(most - 1).chain(['…']).collect() }
 }

@@ -84,12 +84,16 @@ fn gitlab_shows_a_token_or_signs_id_time_and_body() {
         Forge::GitLab.verify(&headers(&pairs), br#"{"object_kind":"push"}"#, &secret, now)
     };
     assert_eq!(signed(1_700_000_000, 1_700_000_000, body), Ok(()));
-    assert_eq!(signed(1_699_999_800, 1_699_999_800, body), Ok(()), "a clock may be off by minutes");
+    assert_eq!(
+        signed(1_699_999_800, 1_699_999_800, body),
+        Ok(()),
+        "expected clocks to be allowed a difference of minutes"
+    );
     let late = signed(1_699_999_000, 1_699_999_000, body).unwrap_err();
     assert!(late.contains("replay"), "{late}");
-    assert!(signed(1_699_999_000, 1_700_000_000, body).is_err(), "the time is signed too");
+    assert!(signed(1_699_999_000, 1_700_000_000, body).is_err(), "expected the time to be signed too");
     assert!(signed(1_700_000_000, 1_700_000_000, b"another").is_err());
-    // Who knows only the plain token of a webhook that signs is not let in by it.
+    // The plain token of a webhook that signs is not sufficient.
     let both = [("webhook-signature", "v1,bm90"), ("x-gitlab-token", secret.as_str())];
     assert!(Forge::GitLab.verify(&headers(&both), body, &secret, now).is_err());
 }
@@ -111,13 +115,13 @@ fn a_push_names_commit_reference_and_repository() {
         default_branch: "main".to_owned(),
     };
     assert_eq!(pushed, Event::Push(expected.clone()));
-    // A tag with a message has a name of its own beside its commit's.
+    // An annotated tag has an id of its own besides its commit's.
     let tagged = read(Forge::GitHub, &of, &github_push("refs/tags/v1", &"f".repeat(40), &head)).unwrap();
     assert_eq!(tagged, Event::Push(Push { reference: "refs/tags/v1".to_owned(), ..expected.clone() }));
     let gone = read(Forge::GitHub, &of, &github_push("refs/heads/old", NOTHING, "null")).unwrap();
     assert!(matches!(gone, Event::Other(words) if words.contains("deleted")));
     let ping = read(Forge::GitHub, &headers(&[("x-github-event", "ping")]), "{}").unwrap();
-    assert!(matches!(ping, Event::Other(words) if words.contains("set up well")));
+    assert!(matches!(ping, Event::Other(words) if words.contains("the webhook works")));
     for bad in ["", "{}", "payload=%7B%7D", &github_push("refs/heads/main", "--upload-pack=id", "null")] {
         assert!(read(Forge::GitHub, &of, bad).is_err(), "expected `{bad}` to be refused");
     }
