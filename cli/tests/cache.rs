@@ -174,7 +174,12 @@ fn a_pruned_layer_misses_and_is_said_to_be_pruned() {
     assert_eq!(dry["layers"].as_array().unwrap().len(), 1);
     assert!(farm.build(dir.path(), &[]).well().caches().values().all(|cache| cache == "hit"), "a dry run leaves all");
     let pruned = farm.kiln(&[&["cache"], &prune[..], &["0s"]].concat());
-    assert!(pruned.out.contains("deps") && pruned.err.contains("dropped 1 layer"), "{} {}", pruned.out, pruned.err);
+    assert!(
+        pruned.out.contains("deps") && pruned.err.contains("dropped 1 step result"),
+        "{} {}",
+        pruned.out,
+        pruned.err
+    );
     assert_eq!(layer(farm, "pruned", "deps"), Value::Null);
     let caches = farm.build(dir.path(), &[]).well().caches();
     assert_eq!([&caches["deps"], &caches["compile"]], ["miss", "hit"]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use kiln_auth::Role;
 
-/// `kiln farm`: who belongs to a farm. Works on the directory that its coordinator reads with `--farm-dir`.
+/// `kiln farm`: the members of a farm. Works on the directory that its coordinator reads with `--farm-dir`.
 #[derive(Debug, Subcommand)]
 pub enum Membership {
     /// Create the farm's authority, the coordinator's certificate, and a token that workers join with.
@@ -16,7 +16,7 @@ pub enum Membership {
         /// A host name or address of the coordinator; repeatable.
         #[arg(long, required = true, value_name = "NAME")]
         host: Vec<String>,
-        /// What the join token is good for.
+        /// Limits of the join token.
         #[command(flatten)]
         join: Join,
     },
@@ -28,7 +28,7 @@ pub enum Membership {
         /// Create a join token: workers exchange it for a certificate, and it grants nothing else.
         #[arg(long = "join", conflicts_with = "role")]
         is_join: bool,
-        /// What a join token is good for.
+        /// Limits of a join token.
         #[command(flatten)]
         join: Join,
     },

@@ -295,7 +295,6 @@ fn variable(variable: &Variable) -> v1::StepVariable {
 
 /// Submits the build; the request id makes a retry harmless. If the farm dropped a blob of the tree meanwhile, it is
 /// uploaded again.
-/// sent again.
 async fn submit(
     farm: &Farm,
     request: &v1::SubmitRequest,

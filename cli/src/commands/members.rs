@@ -30,7 +30,7 @@ pub(super) async fn drain(farm: &Farm, worker: String, undrain: bool) -> Result<
     let status = farm.status().await?;
     let running = status.workers.iter().find(|known| known.worker == worker).map_or(0, |known| known.running);
     let rest = match running {
-        0 => "it runs nothing".to_owned(),
+        0 => "it is idle".to_owned(),
         some => {
             format!(
                 "{} still running; `kiln workers` shows when they have ended",

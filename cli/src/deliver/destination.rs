@@ -90,7 +90,7 @@ pub(super) fn assign<'a>(destinations: &[Destination], artifacts: &'a [v1::Artif
             Some(name) => {
                 let hint = match nearest(name, names.iter().copied()) {
                     Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("it made {}", list(&names)),
+                    None => format!("it produced {}", list(&names)),
                 };
                 return Err(Error::Unknown { name: name.clone(), hint });
             }

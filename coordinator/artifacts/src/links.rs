@@ -24,17 +24,17 @@ pub(super) fn link_problem(kind: &ArtifactKind, path: &str, target: &str, links:
     let is_of_the_build = target == BUILD || target.strip_prefix(BUILD).is_some_and(|rest| rest.starts_with('/'));
     match kind {
         ArtifactKind::Binary if is_absolute || leaves(path, target, links) => {
-            Some("which is no part of the artifact: copy the file itself".to_owned())
+            Some("which is not part of the artifact: copy the file itself".to_owned())
         }
         ArtifactKind::Archive if is_of_the_build => Some(format!(
-            "where only the build had something: make it relative, or copy the file itself (at `{path}` of the archive)"
+            "which exists only during the build: make it relative, or copy the file itself (at `{path}` in the archive)"
         )),
         ArtifactKind::Archive if !is_absolute && leaves(path, target, links) => Some(format!(
-            "which leads out of the archive from its place there, `{path}`: copy the file itself, or take what it points \
-             to into the archive"
+            "which leads out of the archive from its path there, `{path}`: copy the file itself, or include what it points \
+             to"
         )),
         ArtifactKind::Image(_) if !is_absolute && leaves(path, target, links) => {
-            Some(format!("which leaves the image's root from its place there, `/{path}`: make it absolute or shorter"))
+            Some(format!("which leaves the image's root from its path there, `/{path}`: make it absolute or shorter"))
         }
         _ => None,
     }

@@ -28,8 +28,8 @@ pub(super) async fn run(farm: &Farm, args: args::Explain) -> Result<Code, Error>
     }
     if explanations.is_empty() {
         let known = match steps.is_empty() {
-            true => format!("nothing of project `{project}` has"),
-            false => format!("of project `{project}` these have: {}", steps.join(", ")),
+            true => format!("no step of project `{project}` has"),
+            false => format!("steps of project `{project}` that have run: {}", steps.join(", ")),
         };
         return local::print(
             terminal::harmless(&format!("step `{step}` has never run on this farm; {known}\n")).as_bytes(),

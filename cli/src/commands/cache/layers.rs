@@ -51,7 +51,7 @@ pub(super) async fn prune(farm: &Farm, args: args::Prune) -> Result<Code, Error>
     if !pruned.layers.is_empty() {
         local::print(table(&pruned.layers).as_bytes())?;
     }
-    let layers = terminal::count(pruned.layers.len(), "layer");
+    let layers = terminal::count(pruned.layers.len(), "step result");
     let (freeable, freed) = (terminal::size(pruned.freeable_bytes), terminal::size(pruned.freed_bytes));
     if args.dry_run {
         terminal::say(&format!("would drop {layers} and free {freeable} that nothing else refers to"));
@@ -59,13 +59,13 @@ pub(super) async fn prune(farm: &Farm, args: args::Prune) -> Result<Code, Error>
         terminal::say(&format!("dropped {layers} and freed {freed}"));
         if pruned.freed_bytes < pruned.freeable_bytes {
             terminal::say(&format!(
-                "of {freeable} that no cached step refers to any more; running work or other results use the rest"
+                "of {freeable} that no cached step refers to any more; running work or other results still use the rest"
             ));
         }
     }
     if pruned.shared > 0 {
-        let kept = terminal::count(pruned.shared as usize, "layer");
-        terminal::say(&format!("{kept} as old kept: another project still uses the same action"));
+        let kept = terminal::count(pruned.shared as usize, "step result");
+        terminal::say(&format!("kept {kept} whose action another project still uses"));
     }
     Ok(Code::Success)
 }
