@@ -172,7 +172,7 @@ async fn a_client_that_only_caches_may_key_a_result_by_a_blob_that_is_no_action(
     let farm = Farm::start().await;
     let manifest = farm.put(SHA256, br#"{"command":"tr a-z A-Z"}"#).await;
     update(&farm, &manifest, reapi::ActionResult::default()).await.unwrap();
-    assert!(get(&farm, ask(&manifest)).await.is_ok(), "moon keys its results so");
+    assert!(get(&farm, ask(&manifest)).await.is_ok(), "expected a key as moon uses it to be accepted");
 }
 
 #[tokio::test]
@@ -238,7 +238,7 @@ async fn inlining_never_goes_past_the_message_limit() {
     };
     let hit = get(&farm, request).await.unwrap();
     assert_eq!((hit.stdout_raw.len(), hit.stderr_raw.len()), (2_000_000, 0));
-    assert_eq!(hit.output_files[0].contents, small, "what still fits is inlined");
+    assert_eq!(hit.output_files[0].contents, small, "expected what still fits to be inlined");
     assert!(hit.encoded_len() < 4 * 1024 * 1024);
 }
 

@@ -83,7 +83,11 @@ async fn a_wrong_digest_is_an_invalid_argument_and_nothing_is_stored() {
     assert_eq!(code(farm.write(pieces(&name, &longer, 500_000)).await), Code::InvalidArgument);
     assert_eq!(code(farm.write(vec![piece(&name, 0, &data[..5], true)]).await), Code::InvalidArgument);
     assert!(!farm.has(&digest).await);
-    assert_eq!(farm.write(pieces(&name, &data, 500_000)).await.unwrap(), 2_000_000, "the same name may try again");
+    assert_eq!(
+        farm.write(pieces(&name, &data, 500_000)).await.unwrap(),
+        2_000_000,
+        "expected a retry under the same name to succeed"
+    );
 }
 
 #[tokio::test]
@@ -137,7 +141,7 @@ async fn a_broken_upload_goes_on_where_it_was_committed() {
     let data = noise(1, 3_000_000);
     let digest = SHA256.digest(&data);
     let name = format!("uploads/u/blobs/{digest}");
-    assert_eq!(farm.write_status(&name).await, (0, false), "unknown: nothing, and not complete");
+    assert_eq!(farm.write_status(&name).await, (0, false), "expected an unknown upload to be empty and incomplete");
     break_after(&farm, &name, pieces(&name, &data[..1_000_000], 100_000), 1_000_000).await;
     let mut rest = pieces(&name, &data[1_000_000..], 100_000);
     rest.iter_mut().for_each(|message| message.write_offset += 1_000_000);

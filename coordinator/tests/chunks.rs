@@ -63,7 +63,7 @@ async fn split_blob_gives_chunks_that_are_the_blob_and_can_be_read() {
             whole.extend_from_slice(&chunk.unwrap());
         }
         assert_eq!(whole, data);
-        assert_eq!(farm.stores.blobs.bytes(), bytes, "expected chunks to take no room of their own");
+        assert_eq!(farm.stores.blobs.bytes(), bytes, "expected chunks to take no additional space");
         assert_eq!(split(&farm, &blob, ANY).await.unwrap(), chunks, "expected the unknown function to be accepted");
     }
 }
@@ -78,7 +78,11 @@ async fn split_blob_is_not_found_where_the_blob_or_a_chunk_is_absent() {
     let chunks = split(&farm, &blob, ANY).await.unwrap();
     std::fs::remove_file(support::blob_file(farm.dir.path(), &blob)).unwrap();
     let _ = farm.stores.blobs.get(&blob).await;
-    assert_eq!(farm.stores.blobs.find_missing(&chunks).await.unwrap(), chunks, "expected them to go with the blob");
+    assert_eq!(
+        farm.stores.blobs.find_missing(&chunks).await.unwrap(),
+        chunks,
+        "expected them to be removed with the blob"
+    );
     assert_eq!(code(split(&farm, &blob, ANY).await), Code::NotFound);
 }
 
@@ -175,7 +179,7 @@ async fn a_client_sends_of_a_large_file_that_changed_a_little_only_what_changed(
         let client = Client::new(farm.channel.clone(), "", function);
         let first = function.digest(&before);
         let moved = client.upload(vec![(first, Blob::Bytes(before.clone().into()))]).await.unwrap();
-        assert_eq!(moved.bytes, first.size, "expected what is like nothing to go whole");
+        assert_eq!(moved.bytes, first.size, "expected a blob without a similar one to be sent whole");
         // The client makes the farm split what it sent; a request for the same blob waits for that.
         split(&farm, &first, FAST_CDC).await.unwrap();
 
@@ -187,7 +191,7 @@ async fn a_client_sends_of_a_large_file_that_changed_a_little_only_what_changed(
         assert_eq!(moved.bytes + moved.reused_bytes, second.size);
         assert_eq!(client.get(&second).await.unwrap(), after);
 
-        // And what was assembled from chunks can be reused, too.
+        // A blob that was assembled from chunks can be reused, too.
         let mut third = after.clone();
         third[20 * MIB] ^= 1;
         let digest = function.digest(&third);
@@ -210,13 +214,17 @@ async fn a_client_fetches_of_a_large_file_only_what_a_file_like_it_lacks() {
 
     let fetched = client.download_over(&digest, &to, &[unlike.clone(), base.clone()]).await.unwrap();
     assert!(fetched < 10 * MIB as u64, "expected a few chunks to be fetched, found {fetched} bytes");
-    assert!(std::fs::read(&to).unwrap() == after, "expected the file to be what was asked for");
+    assert!(std::fs::read(&to).unwrap() == after, "expected the file to be the requested one");
 
     for bases in [vec![unlike], vec![farm.dir.path().join("absent")], vec![]] {
-        assert_eq!(client.download_over(&digest, &to, &bases).await.unwrap(), digest.size, "expected it to come whole");
+        assert_eq!(
+            client.download_over(&digest, &to, &bases).await.unwrap(),
+            digest.size,
+            "expected it to be fetched whole"
+        );
         assert!(std::fs::read(&to).unwrap() == after);
     }
     let absent = SHA256.digest(&before);
     assert!(client.download_over(&absent, &to, &[base]).await.is_err(), "expected an absent blob to be an error");
-    assert!(!to.exists(), "expected no file to be left of a blob that is absent");
+    assert!(!to.exists(), "expected no file for an absent blob");
 }

@@ -201,7 +201,7 @@ async fn run(steps: Vec<Step>, max_bytes: u64, check: impl AsyncFn(&Step, &Path,
             }
             Step::Hit(number) => {
                 if stores.cached_result("", &action(*number)).await.unwrap().is_some() {
-                    let (used, named) = model.results.get_mut(number).expect("expected no result that was never put");
+                    let (used, named) = model.results.get_mut(number).expect("expected only results that were put");
                     *used = now;
                     let named = named.clone();
                     model.used(&named, now);
@@ -272,7 +272,7 @@ proptest! {
             for (number, (_, named)) in &model.results {
                 if stores.actions.get("", &action(*number)).await.unwrap().is_some() {
                     let missing: Vec<_> = named.iter().filter(|digest| !is_there(dir, digest)).collect();
-                    assert!(missing.is_empty(), "expected result {number} to go with {missing:?}, after {step:?}");
+                    assert!(missing.is_empty(), "expected result {number} to be removed with {missing:?}, after {step:?}");
                 }
             }
         }));
@@ -291,7 +291,11 @@ async fn what_running_work_used_stays_until_the_work_ends_and_what_was_just_used
     time.pass(LIFE);
     let later = stores.in_use.begin();
     let report = collect(&stores).await;
-    assert_eq!((report.disk.blobs, report.disk.bytes), (1, before.size), "expected only what nobody holds to go");
+    assert_eq!(
+        (report.disk.blobs, report.disk.bytes),
+        (1, before.size),
+        "expected only what nobody holds to be removed"
+    );
     assert!(is_there(dir.path(), &input));
     drop(hold);
     assert_eq!(collect(&stores).await.disk.blobs, 1);
@@ -328,19 +332,22 @@ async fn room_is_made_from_what_no_result_names_also_after_a_restart() {
     drop(stores);
     let stores = open(dir.path(), 100_000, &time);
     assert_eq!(collect(&stores).await.marked, Some(1), "expected the first collection to mark");
-    assert_eq!(collect(&stores).await.marked, None, "expected no marking while there is room");
+    assert_eq!(collect(&stores).await.marked, None, "expected no marking while there is space");
     for seed in 4..8 {
         put(&stores, file(seed)).await;
     }
-    assert!(loose.iter().all(|digest| !is_there(dir.path(), digest)), "expected what no result names to go first");
+    assert!(
+        loose.iter().all(|digest| !is_there(dir.path(), digest)),
+        "expected blobs that no result names to be removed first"
+    );
     assert!(
         stores.cached_result("", &action(1)).await.unwrap().is_some(),
-        "expected the result to stay though it is older"
+        "expected the result to stay although it is older"
     );
     // The blobs of a removed result are evicted first.
     stores.actions.remove("", &action(1)).await.unwrap();
     time.pass(2 * HOUR);
-    assert_eq!(collect(&stores).await.marked, Some(0), "expected a full disk to be marked");
+    assert_eq!(collect(&stores).await.marked, Some(0), "expected marking on a full disk");
     put(&stores, file(8)).await;
     assert!(is_there(dir.path(), &SHA256.digest(&file(4))) && !is_there(dir.path(), &named));
 }
@@ -349,7 +356,7 @@ async fn room_is_made_from_what_no_result_names_also_after_a_restart() {
 const CHILD: &str = "KILN_TEST_CHILD_DIR";
 const CHILD_TIME: &str = "KILN_TEST_CHILD_TIME";
 
-/// The child's part: stores results and collects for ever, while the days pass, and reports what is stored.
+/// The child's part: stores results and collects forever, while the days pass, and reports what is stored.
 async fn collect_for_ever(dir: &Path, begin: u64) {
     let time = Time::new();
     time.0.store(begin, Ordering::SeqCst);
@@ -423,7 +430,7 @@ fn a_collection_that_is_killed_has_lost_nothing_that_is_in_use() {
             }
         });
     }
-    assert!(swept > 1_000, "expected collections to remove much, found {swept} blobs");
+    assert!(swept > 1_000, "expected collections to remove many blobs, found {swept} blobs");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -481,6 +488,6 @@ async fn coordinators_on_one_bucket_keep_what_any_of_them_names_and_remove_the_r
     named.dedup();
     let mut left: Vec<Object> = left.into_iter().map(|object| object.location).collect();
     left.sort_unstable();
-    assert_eq!(left, named, "expected the bucket to hold what the results that are used name, and nothing else");
+    assert_eq!(left, named, "expected the bucket to hold only what the used results name");
     assert!(!left.contains(&object(&unused)));
 }

@@ -164,7 +164,7 @@ async fn a_batch_beyond_the_advertised_total_is_an_invalid_argument() {
     let (half, rest) = (noise(1, advertised / 2), noise(2, advertised - advertised / 2 + 1));
     let put = |data: &[u8]| update(SHA256.digest(data).to_wire(), data.to_vec(), Compressor::Identity);
     let codes = batch_update(&farm, SHA256, vec![put(&half), put(&rest[1..])]).await.unwrap();
-    assert_eq!(codes, [Code::Ok, Code::Ok], "a batch of just the advertised size is served");
+    assert_eq!(codes, [Code::Ok, Code::Ok], "expected a batch of exactly the advertised size to be served");
     assert_eq!(code(batch_update(&farm, SHA256, vec![put(&half), put(&rest)]).await), Code::InvalidArgument);
     let (half, rest) = (farm.put(SHA256, &half).await.to_wire(), farm.put(SHA256, &rest).await.to_wire());
     assert_eq!(code(batch_read(&farm, SHA256, vec![half, rest], vec![]).await), Code::InvalidArgument);
@@ -273,7 +273,7 @@ async fn get_tree_gives_each_directory_once() {
     let (root, _) = forest(&farm, 7).await;
     let all = directories(&get_tree(&farm, &root, 0, "").await.unwrap());
     assert_eq!(all.len(), 15);
-    assert_eq!(SHA256.digest_message(&all[0]), root, "the root comes first");
+    assert_eq!(SHA256.digest_message(&all[0]), root, "expected the root first");
     let again = reapi::DirectoryNode { name: "again".into(), digest: Some(root.to_wire()) };
     let twice = reapi::DirectoryNode { name: "twice".into(), digest: Some(root.to_wire()) };
     let above = farm.put_message(&reapi::Directory { directories: vec![again, twice], ..Default::default() }).await;

@@ -66,7 +66,7 @@ async fn stores_keep_everything_over_a_restart() {
     assert_eq!(read(&*stores.blobs, &blake, 0, None).await.unwrap(), large);
     assert_eq!(stores.actions.get("i", &action).await.unwrap(), Some(result));
     assert_eq!(stores.artifacts.get(&artifact).await.unwrap(), "artifact");
-    assert_eq!(stores.blobs.get(&artifact).await.unwrap(), "artifact", "reads fall through to artifacts");
+    assert_eq!(stores.blobs.get(&artifact).await.unwrap(), "artifact", "expected reads to fall through to artifacts");
     assert!(stores.blobs.find_missing(&[artifact]).await.unwrap().is_empty());
 }
 
@@ -101,7 +101,7 @@ async fn a_damaged_blob_is_found_out_dropped_and_absent_from_then_on() {
         }
     };
     assert!(matches!(end, Err(Error::Corrupt { .. })));
-    assert!(received < data.len(), "a damaged blob never comes whole");
+    assert!(received < data.len(), "expected a damaged blob not to be complete");
     for digest in [small, large] {
         assert_eq!(stores.blobs.find_missing(&[digest]).await.unwrap(), [digest]);
         assert!(!blob_file(dir.path(), &digest).exists());
@@ -109,7 +109,7 @@ async fn a_damaged_blob_is_found_out_dropped_and_absent_from_then_on() {
     }
     assert_eq!(stores.blobs.bytes(), 0);
     put(&*stores.blobs, &data).await;
-    assert_eq!(read(&*stores.blobs, &large, 0, None).await.unwrap(), data, "it can be stored again");
+    assert_eq!(read(&*stores.blobs, &large, 0, None).await.unwrap(), data, "expected it to be stored again");
 }
 
 #[tokio::test]
@@ -128,7 +128,11 @@ async fn a_part_of_a_blob_damaged_while_the_store_was_closed_is_not_handed_out()
     std::fs::write(blob_file(dir.path(), &bad), bytes).unwrap();
     std::fs::write(blob_file(dir.path(), &short), b"torn").unwrap();
     let stores = open(dir.path(), 1 << 30);
-    assert_eq!(stores.blobs.find_missing(&[good, bad, short]).await.unwrap(), [short], "its size gives it away");
+    assert_eq!(
+        stores.blobs.find_missing(&[good, bad, short]).await.unwrap(),
+        [short],
+        "expected its wrong size to be detected"
+    );
     assert_eq!(read(&*stores.blobs, &good, 5, Some(10)).await.unwrap(), data[5..15]);
     assert!(matches!(read(&*stores.blobs, &bad, 5, Some(10)).await, Err(Error::NotFound { .. })));
     assert_eq!(stores.blobs.find_missing(&[bad]).await.unwrap(), [bad]);
@@ -227,7 +231,7 @@ fn this_test(name: &str, dir: &Path) -> Command {
     command
 }
 
-/// The child's part: writes for ever, and reports what is committed.
+/// The child's part: writes forever, and reports what is committed.
 async fn write_for_ever(dir: &Path) {
     let stores = open(dir, 1 << 30);
     // Every process writes different blobs.
@@ -311,7 +315,7 @@ async fn fill_the_disk(dir: &Path) {
     assert_eq!(tonic::Status::from(error).code(), tonic::Code::ResourceExhausted);
     assert!(matches!(stores.blobs.put(&digest, large.into()).await, Err(Error::DiskFull { .. })));
     assert_eq!(stores.blobs.bytes(), 1_000_000);
-    assert_eq!(files(&dir.join("blobs/tmp")), Vec::<std::path::PathBuf>::new(), "what was half written is gone");
+    assert_eq!(files(&dir.join("blobs/tmp")), Vec::<std::path::PathBuf>::new(), "expected incomplete files to be gone");
     assert_eq!(stores.blobs.get(&kept).await.unwrap(), noise(1, 1_000_000));
     put(&*stores.blobs, &noise(3, 1_000_000)).await;
     // The action cache works again, too, once there is space.

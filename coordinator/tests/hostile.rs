@@ -34,7 +34,7 @@ async fn a_write_that_never_ends_is_refused_as_soon_as_it_is_longer_than_its_dig
     let name = format!("uploads/u/blobs/{digest}");
     let endless = (0_usize..).map(move |at| piece(&name, at * data.len(), &data, false));
     assert_eq!(code(farm.bytes.clone().write(stream::iter(endless)).await), Code::InvalidArgument);
-    assert!(!farm.has(&digest).await && half_written(&farm) == 0, "nothing of it is kept");
+    assert!(!farm.has(&digest).await && half_written(&farm) == 0, "expected nothing of it to be kept");
     goes_on(&farm).await;
 }
 
@@ -85,7 +85,7 @@ async fn uploads_that_never_finish_are_bounded() {
         let begun = vec![piece(&format!("uploads/{at}/blobs/{digest}"), 0, &at.to_le_bytes(), false)];
         assert_eq!(farm.write(begun).await.unwrap(), 4);
     }
-    assert!(half_written(&farm) <= 130, "expected the oldest of 300 to go, found {}", half_written(&farm));
+    assert!(half_written(&farm) <= 130, "expected the oldest of 300 to be removed, found {}", half_written(&farm));
     goes_on(&farm).await;
 }
 

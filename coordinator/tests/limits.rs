@@ -53,8 +53,7 @@ impl Coordinator {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let ready =
-            lines.find(|line| line.contains("ready")).expect("expected the coordinator to say where it listens");
+        let ready = lines.find(|line| line.contains("ready")).expect("expected the coordinator to print its address");
         let address = ready.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
         // Reads what else it prints, so that it never blocks.
         std::thread::spawn(move || lines.for_each(drop));

@@ -98,7 +98,7 @@ async fn an_action_that_everyone_left_is_cancelled_when_the_configured_time_is_o
     assert_eq!(Code::from_i32(status.code), Code::Cancelled);
     assert!(status.message.contains("no client was waiting"), "{}", status.message);
     for operation in [&waited_for, &shared] {
-        assert!(!farm.get(operation).await.done, "expected an action that somebody waits for to go on");
+        assert!(!farm.get(operation).await.done, "expected an action that somebody waits for to continue");
     }
 }
 

@@ -47,7 +47,7 @@ impl Coordinator {
             .by_ref()
             .map_while(Result::ok)
             .find_map(|line| Some(line.split_once("address=")?.1.split(' ').next()?.to_owned()))
-            .expect("expected the coordinator to say where it listens");
+            .expect("expected the coordinator to print its address");
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, url: format!("http://{address}"), _dir: dir }
     }

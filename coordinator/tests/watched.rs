@@ -61,7 +61,8 @@ impl Coordinator {
         let mut address = |message: &str| {
             for line in lines.by_ref() {
                 let line = line.unwrap();
-                let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+                let line: serde_json::Value =
+                    serde_json::from_str(&line).unwrap_or_else(|_| panic!("expected JSON, found: {line}"));
                 if line["message"] == message {
                     return line["address"].as_str().unwrap().to_owned();
                 }
@@ -194,7 +195,7 @@ fn a_real_prometheus_scrapes_it() {
         assert!(began.elapsed() < DEADLINE, "expected Prometheus to answer at `{address}`");
         std::thread::sleep(Duration::from_millis(50));
     };
-    assert!(found.contains("\"job\":\"kiln\""), "expected Prometheus to have scraped it, it says {found}");
+    assert!(found.contains("\"job\":\"kiln\""), "expected Prometheus to have scraped it, found {found}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -238,7 +239,7 @@ async fn hostile_values_make_no_labels() {
     // The transfers of later actions may have caused what the first did not: another status code or batch size.
     assert!(samples.len() < before + 20, "expected no more series than before, found {before} and {}", samples.len());
     let evil: Vec<&String> = samples.iter().filter(|sample| sample.to_lowercase().contains("evil")).collect();
-    assert!(evil.is_empty(), "expected nothing that a client made up, found {evil:#?}");
+    assert!(evil.is_empty(), "expected no label values invented by clients, found {evil:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -274,7 +275,7 @@ async fn health_is_told_over_http_and_grpc_and_ends_with_the_stop() {
     let mut watch = health.watch(HealthCheckRequest { service: String::new() }).await.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
     kill_process(Pid::from_raw(i32::try_from(farm.child.0.id()).unwrap()).unwrap(), Signal::TERM).unwrap();
-    let told = tokio::time::timeout(DEADLINE, watch.message()).await.expect("expected a word before the end");
+    let told = tokio::time::timeout(DEADLINE, watch.message()).await.expect("expected a message before the end");
     assert_eq!(told.unwrap().unwrap().status(), ServingStatus::NotServing);
     let (status, words) = kiln_harness::http::get(&farm.metrics, "/readyz");
     assert_eq!((status, words.as_str()), (503, "the coordinator is stopping\n"));

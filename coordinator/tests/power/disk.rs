@@ -1,4 +1,5 @@
-//! A disk that forgets: it remembers what was synced, and at a power cut loses, truncates or garbles whatever else there is.
+//! A disk that loses data: it remembers what was synced, and at a power cut loses, truncates or garbles everything
+//! else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -25,7 +26,7 @@ struct Synced {
 #[derive(Debug)]
 pub struct Forgetful {
     top: PathBuf,
-    /// What the disk is found to be after the cut.
+    /// The content of the disk after the cut.
     after: PathBuf,
     seed: u64,
     synced: Mutex<Synced>,
@@ -37,7 +38,7 @@ fn names(directory: &Path) -> BTreeMap<PathBuf, u64> {
 }
 
 impl Forgetful {
-    /// Cuts the power within the given sync. Then `after` is what is left of `top`.
+    /// Cuts the power during the given sync. Then `after` holds what is left of `top`.
     pub fn new(top: &Path, after: &Path, syncs: u64, seed: u64) -> Self {
         let directories = BTreeMap::from([(top.to_owned(), names(top))]);
         let synced = Mutex::new(Synced { files: BTreeMap::new(), directories, left: syncs });
@@ -48,7 +49,7 @@ impl Forgetful {
         self.synced.lock().left == 0
     }
 
-    /// Cuts the power now, if it is still there.
+    /// Cuts the power now, unless it was cut before.
     pub fn cut(&self) {
         let mut synced = self.synced.lock();
         if synced.left > 0 {
@@ -57,7 +58,7 @@ impl Forgetful {
         }
     }
 
-    /// Counts a sync; what it asks for happens only with power.
+    /// Counts a sync, which takes effect only while there is power.
     fn sync(&self, done: impl FnOnce(&mut Synced) -> io::Result<()>) -> io::Result<()> {
         let mut synced = self.synced.lock();
         match synced.left {
@@ -79,7 +80,7 @@ impl Forgetful {
         let kept = synced.directories.get(from).unwrap_or(&none);
         for path in now.keys().chain(kept.keys()).collect::<BTreeSet<_>>() {
             let (found, safe) = (now.get(path), kept.get(path));
-            // A name that was not synced may be there or not; one that was, and is gone since, may be there again.
+            // A name that was not synced may exist or not; one that was synced and removed since may exist again.
             let inode = match (found, safe) {
                 (Some(found), Some(safe)) if found == safe => *found,
                 (Some(found), _) if rng.random_bool(0.7) => *found,
@@ -98,7 +99,7 @@ impl Forgetful {
     }
 }
 
-/// What may be found of a file that was never synced.
+/// What may be left of a file that was never synced.
 fn garbled(mut data: Vec<u8>, rng: &mut SmallRng) -> Vec<u8> {
     let at = rng.random_range(0..=data.len());
     match rng.random_range(0..5) {
@@ -115,7 +116,7 @@ impl Syncs for Forgetful {
     fn file(&self, file: &File) -> io::Result<()> {
         let mut data = vec![0; file.metadata()?.len() as usize];
         file.read_exact_at(&mut data, 0).or_else(|_| {
-            // It was opened for writing alone.
+            // It was opened for writing only.
             let mut again = File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file)))?;
             again.rewind()?;
             again.read_exact(&mut data)

@@ -1,4 +1,4 @@
-//! The stores on a disk whose power is cut: artifacts that were acknowledged are there and whole, and no blob is handed out damaged.
+//! The stores on a disk whose power is cut: acknowledged artifacts are complete, and no damaged blob is returned.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,9 +22,9 @@ enum Action {
     Blob(u8, usize),
     /// A blob of an artifact.
     Artifact(u8, usize),
-    /// The same, streamed, twice at the same time.
+    /// The same, streamed, twice concurrently.
     Streamed(u8, usize),
-    /// The process is killed and started again; the kernel goes on.
+    /// The process is killed and started again; the kernel keeps running.
     Restart,
 }
 
@@ -58,7 +58,7 @@ async fn stream_in(store: &dyn BlobStore, data: &Bytes) -> Result<(), Error> {
     writer.commit().await
 }
 
-/// Does this until the power is cut; the artifacts that were acknowledged before.
+/// Runs these steps until the power is cut; returns the artifacts that were acknowledged before.
 async fn run(top: &Path, disk: &Arc<Forgetful>, actions: &[Action]) -> (Vec<Digest>, Vec<Digest>) {
     let mut stores = open(top, Some(disk)).await;
     let (mut acknowledged, mut written) = (Vec::new(), Vec::new());
@@ -121,7 +121,7 @@ proptest! {
         runtime.block_on(async {
             let disk = Arc::new(Forgetful::new(&top, &after, syncs, seed));
             let (acknowledged, written) = run(&top, &disk, &actions).await;
-            // The databases are redb's to keep; `kiln-journal` cuts their power.
+            // redb maintains the databases; `kiln-journal` cuts their power.
             let _ = std::fs::remove_file(after.join("actions.redb"));
             let stores = open(&after, None).await;
             for digest in &acknowledged {
@@ -134,10 +134,10 @@ proptest! {
                     if let Some(found) = read(&**store, digest, offset).await {
                         let whole = store.get(digest).await.unwrap();
                         assert_eq!(F.digest(&whole), *digest);
-                        assert_eq!(found, whole[offset as usize..], "handed out damaged bytes of {digest}");
+                        assert_eq!(found, whole[offset as usize..], "returned damaged bytes of {digest}");
                     }
                 }
-                // Whoever writes it again has it.
+                // It can be written again.
                 let data = (0..6).map(|which| data(which, digest.size as usize)).find(|data| F.digest(data) == *digest);
                 stores.artifacts.put(digest, data.unwrap()).await.unwrap();
                 assert!(stores.artifacts.get(digest).await.is_ok());

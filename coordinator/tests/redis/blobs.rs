@@ -135,7 +135,7 @@ async fn what_is_damaged_is_absent_and_removed() {
     redis.cli(&["SETRANGE", &key(&large), "50", "damage"]);
     for digest in [small, large] {
         assert!(matches!(other.blobs().get(&digest).await, Err(Error::NotFound { .. })), "expected {digest} absent");
-        assert_eq!(redis.cli(&["EXISTS", &key(&digest)]), "0", "expected what is damaged to be removed");
+        assert_eq!(redis.cli(&["EXISTS", &key(&digest)]), "0", "expected the damaged value to be removed");
         assert!(one.blobs().get(&digest).await.is_ok(), "expected the writer's own copy to be whole");
     }
 }

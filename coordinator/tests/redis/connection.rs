@@ -37,7 +37,7 @@ async fn refused(url: &str, tls: &Tls) -> String {
         Err(error) => error.to_string(),
         Ok(link) => match &*link.health().borrow() {
             Health::Away(why) => format!("away: {why}"),
-            other => panic!("expected `{url}` to be refused, found it {other:?}"),
+            other => panic!("expected `{url}` to be refused, found {other:?}"),
         },
     }
 }

@@ -1,4 +1,4 @@
-//! Records of layers that coordinators on one Redis share.
+//! Records of step results shared by coordinators on one Redis.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,7 +20,7 @@ struct Records {
     store: Arc<SharedLayers>,
 }
 
-/// A coordinator and its records of layers.
+/// A coordinator and its records of step results.
 async fn records(url: &str) -> Records {
     let coordinator = coordinator(url).await;
     let journal = Journal::open(&coordinator.dir.path().join("journal.redb"), Fsync::default()).unwrap();
@@ -85,7 +85,7 @@ async fn coordinators_that_write_one_record_at_once_lose_nothing_of_each_others(
         let sum = 100_100_100;
         assert_eq!(records.hits().await, [("other".to_owned(), sum), ("step".to_owned(), sum)]);
     }
-    assert!(one.store.list("other team").await.unwrap().is_empty(), "expected tenants to be apart");
+    assert!(one.store.list("other team").await.unwrap().is_empty(), "expected tenants to be separate");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,7 +128,7 @@ async fn what_was_written_while_redis_was_away_is_shared_when_it_is_back() {
     one.coordinator.becomes(|health| matches!(health, Health::Away(_))).await;
     assert!(one.store.hindrance().unwrap().contains("Redis is unreachable"));
     one.put(&["meanwhile"], 2).await;
-    assert_eq!(one.hits().await, [("before".to_owned(), 1), ("meanwhile".to_owned(), 2)], "expected its own");
+    assert_eq!(one.hits().await, [("before".to_owned(), 1), ("meanwhile".to_owned(), 2)], "expected its own records");
     assert!(other.hits().await.is_empty());
     // It lost all its data, like a Redis without persistence.
     redis.restart();
@@ -166,7 +166,11 @@ async fn records_expire_and_their_number_is_bounded() {
         assert!((LIFE.as_secs() - 100..=LIFE.as_secs()).contains(&seconds), "expected `{key}` to expire");
     }
     assert_eq!(redis.cli(&["ZCARD", "kiln:2:li:team"]), MAX_RECORDS.to_string());
-    assert_eq!(redis.cli(&["ZRANGE", "kiln:2:li:team", "0", "0"]), "010", "expected those written longest ago to go");
+    assert_eq!(
+        redis.cli(&["ZRANGE", "kiln:2:li:team", "0", "0"]),
+        "010",
+        "expected the least recently written to be removed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,5 +188,5 @@ async fn parts_of_another_layout_and_keys_of_another_kind_count_as_absent() {
     let found = other.store.get("team", &["a".to_owned(), "b".to_owned()]).await.unwrap();
     assert_eq!((found[0].others.len(), found[0].all().users["ann"].hits), (1, 1));
     assert!(found[1].others.is_empty());
-    assert_eq!(redis.cli(&["HLEN", "kiln:2:l:1:a:team"]), "3", "expected what is not understood to be left alone");
+    assert_eq!(redis.cli(&["HLEN", "kiln:2:l:1:a:team"]), "3", "expected an unknown value to be left alone");
 }

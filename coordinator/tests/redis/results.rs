@@ -16,7 +16,7 @@ async fn a_result_is_a_hit_through_the_other_coordinator_only_while_it_is_whole(
     let (one, other) = (coordinator(&redis.url()).await, coordinator(&redis.url()).await);
     let (action, result, blobs) = one.put_result("team/a", 1).await;
     assert_eq!(other.stores.cached_result("team/a", &action).await.unwrap(), Some(result.clone()));
-    assert_eq!(other.stores.cached_result("team/b", &action).await.unwrap(), None, "expected tenants to be apart");
+    assert_eq!(other.stores.cached_result("team/b", &action).await.unwrap(), None, "expected tenants to be separate");
     assert_eq!(other.stores.cached_result("", &action).await.unwrap(), None);
     for blob in &blobs {
         let key = format!("kiln:2:b:sha256:{}-{}", blob.hex(), blob.size);
@@ -106,7 +106,7 @@ async fn who_can_write_to_redis_causes_misses_and_nothing_else() {
         assert_eq!(
             other.stores.cached_result(instance, digest).await.unwrap(),
             None,
-            "expected a moved value to be none"
+            "expected a moved value to be ignored"
         );
     }
     // One that another farm's key sealed, and an unsealed one, as an earlier version wrote them.
