@@ -146,7 +146,7 @@ async fn outputs_are_left_and_inputs_are_never_written_through() {
     assert_eq!(ran.left("new/file").as_deref(), Some("out\n"));
     assert_eq!(ran.left("made/for/out").as_deref(), Some("o\n"));
     assert_eq!(ran.left("in.txt").as_deref(), Some("changed\n"));
-    assert!(!ran.finished.tree.root().join("sub").exists(), "expected what was removed to be gone");
+    assert!(!ran.finished.tree.root().join("sub").exists(), "expected the removed directory to be gone");
     let cached = place.dir.path().join("inputs/units/inputs");
     assert_eq!(std::fs::read_to_string(cached.join("in.txt")).unwrap(), "input\n");
     assert_eq!(std::fs::read_to_string(cached.join("sub/deep.txt")).unwrap(), "deep\n");
@@ -219,7 +219,7 @@ async fn a_command_has_the_images_variables_its_own_over_them_and_none_of_the_wo
     for line in ["FROM_IMAGE=yes", "OWN=1", "HOME=/tmp/home", "PATH=/bin", "USER=kiln", "TMPDIR=/tmp"] {
         assert!(text.lines().any(|found| found == line), "expected `{line}` among:\n{text}");
     }
-    assert!(!text.contains("CARGO") && !text.contains("HOSTNAME"), "expected nothing else:\n{text}");
+    assert!(!text.contains("CARGO") && !text.contains("HOSTNAME"), "expected no other variables:\n{text}");
     job.environment.insert("FROM_IMAGE".into(), "no".into());
     assert!(place.run(job).await.text().contains("FROM_IMAGE=no\n"));
 }
@@ -482,10 +482,10 @@ async fn what_an_earlier_run_left_is_removed_and_everything_else_is_left_alone()
     let again = Docker::open(config(&place.engine.host, place.dir.path())).await.unwrap();
     let left = place.engine.ok(&["ps", "--quiet", "--no-trunc"]);
     assert!(!left.contains(&ours), "expected the container of an earlier run to be gone");
-    assert!(left.contains(&others) && left.contains(&peoples), "expected those of others to be there");
+    assert!(left.contains(&others) && left.contains(&peoples), "expected those of others to be untouched");
     place.engine.ok(&["rm", "--force", &others, &peoples]);
     let ran = run(&again, place.job("cat in.txt"), CancellationToken::new()).await.unwrap();
-    assert_eq!(ran.text(), "input\n", "expected it to work after the sweep");
+    assert_eq!(ran.text(), "input\n", "expected a container to run after the sweep");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -549,7 +549,7 @@ async fn credentials_come_from_a_helper_and_a_name_is_resolved_with_them() {
     let mut job = place.job("echo $FROM_IMAGE");
     job.place = In::Image(resolved.parse().unwrap(), None);
     let ran = place.run(job).await;
-    assert!(ran.err.contains("kiln: pulled"), "expected the pull to be told: {}", ran.err);
+    assert!(ran.err.contains("kiln: pulled"), "expected the pull to be reported: {}", ran.err);
     assert_eq!(ran.text(), "yes\n");
 }
 
@@ -573,7 +573,7 @@ async fn a_registry_that_is_away_is_told_and_what_the_engine_holds_is_taken_wher
     let away = ask(&place.docker.resolver(), job.clone()).await;
     assert!(
         matches!(&away, Err(Error::Worker(words)) if words.contains("127.0.0.1:1")),
-        "expected it to be told: {away:?}"
+        "expected the change to be reported: {away:?}"
     );
     place.engine.ok(&["tag", BUSYBOX, gone]);
     let said = ask(&place.docker.resolver(), job).await.unwrap();
@@ -618,7 +618,7 @@ async fn an_image_that_was_pulled_goes_when_it_is_old_unless_somebody_else_uses_
     let names: BTreeMap<&String, u64> = kept.into_iter().chain([&unused]).map(|name| (name, 1)).collect();
     std::fs::write(&file, serde_json::to_vec(&names).unwrap()).unwrap();
     let _worker = Docker::open(config(&engine.host, state.path())).await.unwrap();
-    until("what nobody uses to go", || !std::fs::read_to_string(&file).unwrap().contains(&unused)).await;
+    until("unused images to be removed", || !std::fs::read_to_string(&file).unwrap().contains(&unused)).await;
     let there = |name: &str| engine.docker(&["image", "inspect", name]).status.success();
     assert!(!there(&unused));
     // They are removed in the order of their names, and `unused` is the last.

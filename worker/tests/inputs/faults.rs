@@ -64,7 +64,7 @@ async fn after_a_power_cut_nothing_is_taken_for_whole_by_its_name() {
     let before = cas.all_reads();
     let inputs = open(dir.path());
     assert_eq!(seen(&inputs.fetch(&client, &root).await.unwrap()), expected);
-    assert!(cas.all_reads() - before <= 4, "expected the damaged file alone to be fetched");
+    assert!(cas.all_reads() - before <= 4, "expected only the damaged file to be fetched");
     // After an orderly shutdown, the next start trusts what it finds.
     inputs.close();
     assert_eq!(std::fs::read_to_string(cache.join("session")).unwrap(), "closed");
@@ -116,8 +116,8 @@ async fn a_slow_fetch_holds_up_neither_eviction_nor_other_fetches() {
             drop(inputs.fetch(&client, &cas.tree(&tree(name, 60_000))).await.unwrap());
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), others).await.expect("expected the others to go on");
-    assert!(inputs.bytes() <= 120_000, "expected room to be made, found {} bytes", inputs.bytes());
+    tokio::time::timeout(Duration::from_secs(60), others).await.expect("expected the others to continue");
+    assert!(inputs.bytes() <= 120_000, "expected space to be freed, found {} bytes", inputs.bytes());
     assert!(!waiting.is_finished());
     cas.withhold(None);
     assert_eq!(waiting.await.unwrap().unwrap().len(), 1);

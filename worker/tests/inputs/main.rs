@@ -48,7 +48,7 @@ pub(crate) fn seen(tree: &InputTree) -> Seen {
                 format!("{kind}{}", std::fs::read_to_string(entry.path()).unwrap())
             };
             let before = seen.insert(path.clone(), what.clone());
-            assert!(before.is_none_or(|before| before == "d" && what == "d"), "`{path}` stands in two layers");
+            assert!(before.is_none_or(|before| before == "d" && what == "d"), "`{path}` is in two layers");
         }
     }
     let mut seen = Seen::new();
@@ -93,7 +93,7 @@ async fn the_layers_are_the_tree() {
         assert_eq!(seen[path], what);
     }
     let time = fetched.layers()[0].join("run").metadata().unwrap().mtime();
-    assert_eq!(time, 946_684_800, "every file carries the same time on every worker");
+    assert_eq!(time, 946_684_800, "expected the same time for every file on every worker");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,7 +111,7 @@ async fn more_files_of_one_content_than_the_file_system_takes_links_of_are_laid_
     assert_eq!(directories.map(|directory| below(&directory)).sum::<usize>(), NAMES);
     for name in ["d0/f0", "d6/f65099"] {
         let content = fetched.layers().iter().find_map(|layer| std::fs::read_to_string(layer.join(name)).ok());
-        assert_eq!(content.as_deref(), Some("the same"), "expected `{name}` whole");
+        assert_eq!(content.as_deref(), Some("the same"), "expected `{name}` to be complete");
     }
 }
 
@@ -124,19 +124,23 @@ async fn what_is_here_is_neither_fetched_nor_copied_again() {
     let first = inputs.fetch(&client, &root).await.unwrap();
     let reads = cas.all_reads();
     let again = inputs.fetch(&client, &root).await.unwrap();
-    assert_eq!(cas.all_reads(), reads, "an unchanged tree is not asked for");
-    assert_eq!(first.layers(), again.layers(), "and stands on disk once");
+    assert_eq!(cas.all_reads(), reads, "expected no request for an unchanged tree");
+    assert_eq!(first.layers(), again.layers(), "expected it to be on disk once");
 
     let edited = cas.tree(&wide(&cas, 4, 100, Some("d1/f7")));
     let third = inputs.fetch(&client, &edited).await.unwrap();
     assert_eq!(cas.all_reads() - reads, 3, "expected the edited file, its directory and the root");
     let shared: Vec<_> = third.layers().iter().filter(|layer| first.layers().contains(layer)).collect();
-    assert_eq!(shared.len(), 3, "the other three directories are mounted as they are");
+    assert_eq!(shared.len(), 3, "expected the other three directories to be shared");
     let inode = |tree: &InputTree| {
         let file = tree.layers().iter().map(|layer| layer.join("d1/f8")).find(|path| path.exists()).unwrap();
         file.metadata().unwrap().ino()
     };
-    assert_eq!(inode(&first), inode(&third), "an unchanged file beside an edited one is a link to the same file");
+    assert_eq!(
+        inode(&first),
+        inode(&third),
+        "expected an unchanged file next to an edited one to be a link to the same file"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,7 +166,7 @@ async fn a_cache_outlives_its_process_and_what_was_half_made_is_gone() {
     let reads = cas.reads(&file);
     let inputs = open(dir.path());
     assert_eq!(seen(&inputs.fetch(&client, &root).await.unwrap()), before);
-    assert_eq!(cas.reads(&file), reads, "files are still here");
+    assert_eq!(cas.reads(&file), reads, "expected the files to be still cached");
     assert!(inputs.bytes() > 0);
 }
 
@@ -200,9 +204,9 @@ async fn what_is_not_in_use_is_evicted_and_what_is_stays() {
         drop(inputs.fetch(&client, &tree(number)).await.unwrap());
     }
     assert!(inputs.bytes() <= 400_000, "expected about 300,000 bytes, found {}", inputs.bytes());
-    assert_eq!(seen(&held).len(), 10, "a tree that is in use is whole");
+    assert_eq!(seen(&held).len(), 10, "expected a tree in use to be complete");
     let again = inputs.fetch(&client, &tree(1)).await.unwrap();
-    assert_eq!(seen(&again).len(), 10, "what was evicted is fetched again");
+    assert_eq!(seen(&again).len(), 10, "expected what was evicted to be fetched again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -239,7 +243,10 @@ async fn hostile_trees_are_refused_and_touch_nothing() {
     let node = reapi::FileNode { name: "twice".into(), digest: Some(file.clone()), ..Default::default() };
     let link = reapi::SymlinkNode { name: "twice".into(), target: "/etc".into(), ..Default::default() };
     let root = root_of(&cas, reapi::Directory { files: vec![node], symlinks: vec![link], ..Default::default() });
-    assert!(matches!(inputs.fetch(&client, &root).await, Err(Error::Invalid(_))), "one name, two entries");
+    assert!(
+        matches!(inputs.fetch(&client, &root).await, Err(Error::Invalid(_))),
+        "expected a refusal of two entries with one name"
+    );
     let root = cas.put(b"\xff\xff this is no directory");
     assert!(matches!(inputs.fetch(&client, &root).await, Err(Error::Invalid(_))));
     assert!(!dir.path().join("escaped").exists() && !dir.path().join("cache/escaped").exists());

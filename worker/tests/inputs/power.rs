@@ -12,8 +12,8 @@ use rand::{Rng, RngCore, SeedableRng};
 use super::support::Cas;
 use super::{Seen, open, seen, wide};
 
-/// Cuts the power of a cache that was in use. Of all that it wrote only the note of its use was synced, so that anything may have become of
-/// the rest, and another boot of the machine follows.
+/// Cuts the power of a cache that was in use and boots the machine again. Only the note that the cache was in use had
+/// been synced, so anything may have happened to the rest.
 fn cut(cache: &Path, rng: &mut SmallRng) {
     fs::write(cache.join("session"), format!("boot {}", rng.next_u64())).unwrap();
     ["files", "units"].iter().for_each(|part| lose(&cache.join(part), rng));
@@ -23,10 +23,10 @@ fn lose(directory: &Path, rng: &mut SmallRng) {
     for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
         let (path, data) = (entry.path(), entry.metadata().unwrap());
         match rng.random_range(0..10) {
-            // Its name was not on the disk yet.
+            // Its name was not yet on the disk.
             0 if data.is_dir() => fs::remove_dir_all(&path).unwrap(),
             0 => fs::remove_file(&path).unwrap(),
-            // It was renamed, and is found under its former name.
+            // It was renamed, but is found under its former name.
             1 => fs::rename(&path, directory.join(format!("tmp-{}", rng.next_u64()))).unwrap(),
             _ if data.is_dir() => {
                 let writable = fs::Permissions::from_mode(data.permissions().mode() | 0o700);
@@ -39,7 +39,7 @@ fn lose(directory: &Path, rng: &mut SmallRng) {
     }
 }
 
-/// Loses bytes of a file; its time and its mode may be as they were.
+/// Loses bytes of a file; its time and mode may stay the same.
 fn garble(path: &Path, rng: &mut SmallRng) {
     let data = path.metadata().unwrap();
     let mut bytes = fs::read(path).unwrap();

@@ -42,7 +42,7 @@ async fn the_machines_device_nodes_are_not_changed() {
         attempts.push((name, format!("attempt(lambda: os.setxattr('/dev/{name}', 'user.x', b'x'))")));
         attempts.push((name, format!("attempt(os.unlink, '/dev/{name}')")));
     }
-    // What hides files of /proc is such a node, too.
+    // Masks over files of /proc are such nodes, too.
     attempts.push(("hidden", "attempt(os.chmod, '/proc/keys', 0)".to_owned()));
     refused(false, &["EROFS", "EPERM", "EBUSY"], &attempts).await;
     assert_eq!(state(), before);
@@ -60,7 +60,7 @@ async fn files_of_the_kernel_that_show_the_machine_are_empty() {
     let ran = place.script(script).await;
     let text = ran.text();
     let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
-    assert_eq!(lines.len(), 1, "expected the mount of the inputs alone: {text}");
+    assert_eq!(lines.len(), 1, "expected only the mount of the inputs: {text}");
     let outside = place.dir.path().to_str().unwrap();
     assert!(!lines[0].contains(outside), "expected no path of the machine in: {}", lines[0]);
 }
@@ -114,7 +114,7 @@ async fn a_disk_that_somebody_else_fills_is_not_held_against_a_step() {
         let (sender, mut receiver) = tokio::sync::mpsc::channel(16);
         let run = place.sandbox.run(place.job(script), sender, tokio_util::sync::CancellationToken::new());
         let fill = async {
-            receiver.recv().await.expect("it is ready");
+            receiver.recv().await.expect("expected it to become ready");
             full();
             while receiver.recv().await.is_some() {}
         };
@@ -122,7 +122,7 @@ async fn a_disk_that_somebody_else_fills_is_not_held_against_a_step() {
         assert_eq!(finished.unwrap().exit, Exit::NoRoom, "{script}");
         std::fs::remove_file(disk.0.join("others")).unwrap();
     }
-    // If a step itself fills the disk, that is its own fault.
+    // If a step itself fills the disk, that is the step's fault.
     let mut job = place.job("head -c 650000000 /dev/zero > big; sleep 1000");
     // This file system is in memory.
     job.memory_bytes = 2048 * MIB;

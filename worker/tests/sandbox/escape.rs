@@ -145,10 +145,7 @@ async fn processes_outside_are_neither_seen_nor_signalled_nor_changed() {
     ];
     refused(false, &["ESRCH", "ENOENT"], &attempts).await;
     let ran = confined().script("kill -KILL -1; echo alive").await;
-    assert!(
-        matches!(ran.exit(), Exit::Signal(9) | Exit::Code(_)),
-        "expected nothing but the job itself to end: {ran:?}"
-    );
+    assert!(matches!(ran.exit(), Exit::Signal(9) | Exit::Code(_)), "expected only the job itself to end: {ran:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,7 +199,11 @@ async fn set_user_id_programs_give_no_rights() {
     assert_eq!(place.run(job).await.text(), "1000\n1000\n");
     // Other users of the machine cannot reach what it left with such a mode.
     let mode = std::fs::metadata(place.dir.path().join("scratch")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o077, 0, "expected the scratch directory to be the worker's alone, found mode {mode:o}");
+    assert_eq!(
+        mode & 0o077,
+        0,
+        "expected only the worker to have access to the scratch directory, found mode {mode:o}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

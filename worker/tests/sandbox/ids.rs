@@ -1,4 +1,4 @@
-//! Users and groups of actions: each action has its own, and so what it uses up is only its own.
+//! Users and groups of actions: each action has its own, so it can only use up its own limits.
 
 use std::os::unix::fs::MetadataExt;
 
@@ -58,7 +58,7 @@ async fn two_actions_at_once_are_two_users_and_neither_is_the_workers() {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(16);
     let first = place.sandbox.run(place.job(&format!("echo ready; sleep {two}; true")), sender, cancel.clone());
     let second = async {
-        receiver.recv().await.expect("the first is ready");
+        receiver.recv().await.expect("expected the first to become ready");
         let look = || (users(one), users(two));
         let (_, seen) = while_it_runs(&place, &format!("echo ready; sleep {one}; true"), look).await;
         cancel.cancel();

@@ -41,14 +41,14 @@ async fn outputs_are_left_and_inputs_are_never_written_through() {
     assert_eq!(
         std::fs::read_to_string(layer.join("in.txt")).unwrap(),
         "input\n",
-        "the cache's own file must not change"
+        "expected the cache's own file not to change"
     );
     assert_eq!(std::fs::read_to_string(layer.join("sub/deep.txt")).unwrap(), "deep\n");
     let root = ran.finished.tree.root().to_owned();
     drop(ran);
     let again = place.script("cat in.txt").await;
     assert_eq!(again.text(), "input\n");
-    assert!(!root.join("new").exists(), "the tree is gone once nobody holds it");
+    assert!(!root.join("new").exists(), "expected the tree to be gone once nobody holds it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +119,7 @@ async fn a_timeout_ends_every_process() {
     job.timeout = Some(Duration::from_millis(700));
     let ran = place.run(job).await;
     assert_eq!((ran.exit(), ran.text().as_str()), (&Exit::TimedOut, "started\n"));
-    assert!(!runs(marker), "expected nothing of the job to be left");
+    assert!(!runs(marker), "expected no process of the job to be left");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,7 +131,7 @@ async fn a_cancelled_job_ends_at_once() {
     let job = place.job(&format!("echo ready; sleep {marker}"));
     let run = place.sandbox.run(job, sender, cancel.clone());
     let wait = async {
-        receiver.recv().await.expect("the job says that it is ready");
+        receiver.recv().await.expect("expected the job to become ready");
         cancel.cancel();
         while receiver.recv().await.is_some() {}
     };
@@ -152,7 +152,7 @@ async fn a_process_left_in_the_background_does_not_outlive_its_command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn forking_without_end_is_stopped_and_named() {
     let place = confined();
-    // The first ends when it cannot create a process; the processes of the second keep trying for ever.
+    // The first ends when it cannot create a process; the processes of the second keep trying forever.
     for script in ["while :; do sleep 1000 & done", "exec perl -e 'fork while 1'"] {
         let mut job = place.job(script);
         job.max_processes = 40;

@@ -167,7 +167,7 @@ async fn a_step_reaches_a_private_network_and_nothing_of_its_machine_or_of_anoth
     let (sender, mut receiver) = tokio::sync::mpsc::channel(16);
     let first = place.sandbox.run(job, sender, cancel.clone());
     let second = async {
-        let said = receiver.recv().await.expect("the first listens");
+        let said = receiver.recv().await.expect("expected the first to listen");
         assert_eq!(&said.data[..], b"own\n");
         let attempts =
             [("loopback", connect("AF_INET", "127.0.0.1", 8123)), ("address", connect("AF_INET", &main, 8123))];
@@ -179,7 +179,7 @@ async fn a_step_reaches_a_private_network_and_nothing_of_its_machine_or_of_anoth
     };
     let (finished, (said, outside)) = tokio::join!(first, second);
     finished.unwrap();
-    assert!(outside, "expected nobody of the machine to reach into a step");
+    assert!(outside, "expected nobody on the machine to reach a step");
     assert!(said.iter().all(|(_, said)| UNREACHABLE.contains(&said.as_str())), "{said:?}");
 }
 
@@ -248,7 +248,7 @@ async fn where_networks_are_shared_metadata_addresses_are_closed_to_plain_socket
     let name_server =
         [("name server", send("AF_INET", "169.254.169.254", 53)), ("other", connect("AF_INET", "127.0.0.1", 9))];
     for (name, said) in answers(&place, true, &name_server).await {
-        assert_ne!(said, "EPERM", "expected `{name}` to be left alone: some clouds have their name server there");
+        assert_ne!(said, "EPERM", "expected `{name}` not to be blocked: some clouds have their name server there");
     }
 }
 
