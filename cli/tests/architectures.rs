@@ -42,7 +42,7 @@ fn each_platform_is_built_on_a_native_worker_though_an_emulated_one_is_allowed()
         let worker = workers.iter().find(|worker| worker["worker"] == name).unwrap();
         (worker["environment"]["isa"].clone(), worker["environment"]["emulated"].clone())
     };
-    assert_eq!(machine("armhost"), ("arm-a64".into(), false.into()), "expected the worker to find out what it runs on");
+    assert_eq!(machine("armhost"), ("arm-a64".into(), false.into()), "expected the worker to detect its machine");
     assert_eq!(machine("emulated"), ("arm-a64".into(), true.into()));
 
     let dir = reverse();
@@ -154,8 +154,8 @@ fn a_worker_refuses_a_root_that_is_none_in_words() {
     let place = empty.path().display().to_string();
     assert!(
         ran.err.contains(&place) && ran.err.contains("/bin/sh"),
-        "expected the root and what it lacks: {}",
+        "expected the root and what is missing in it: {}",
         ran.err
     );
-    until("the worker to be absent", || farm.workers().iter().all(|worker| worker["worker"] != "none").then_some(()));
+    until("the worker to disappear", || farm.workers().iter().all(|worker| worker["worker"] != "none").then_some(()));
 }

@@ -126,8 +126,8 @@ fn a_build_says_once_how_to_learn_why_steps_missed_that_hit_before() {
         ran.err
     };
     let hint = "deps was cached before but had to run; `kiln cache explain deps` shows why";
-    assert!(!build().contains("explain"), "expected no hint where nothing was cached");
-    assert!(!build().contains("explain"), "expected no hint where all hit");
+    assert!(!build().contains("explain"), "expected no hint if nothing was cached");
+    assert!(!build().contains("explain"), "expected no hint if every step hit");
     // Hits are recorded a moment after the build; a query waits for that.
     layer(farm, "hinted", "deps");
     write(dir.path(), "deps.lock", "hinted two\n");
@@ -142,7 +142,7 @@ fn a_build_says_once_how_to_learn_why_steps_missed_that_hit_before() {
         command.current_dir(dir.path());
         command
     });
-    assert!(!told.err.contains("explain"), "expected no hint where every step was told to run: {}", told.err);
+    assert!(!told.err.contains("explain"), "expected no hint if every step had to run: {}", told.err);
 }
 
 #[test]
@@ -172,7 +172,10 @@ fn a_pruned_layer_misses_and_is_said_to_be_pruned() {
     assert_eq!(json(farm, &[&prune[..], &["30d"]].concat())["layers"], Value::Array(Vec::new()));
     let dry = json(farm, &[&prune[..], &["0s", "--dry-run"]].concat());
     assert_eq!(dry["layers"].as_array().unwrap().len(), 1);
-    assert!(farm.build(dir.path(), &[]).well().caches().values().all(|cache| cache == "hit"), "a dry run leaves all");
+    assert!(
+        farm.build(dir.path(), &[]).well().caches().values().all(|cache| cache == "hit"),
+        "expected a dry run to drop nothing"
+    );
     let pruned = farm.kiln(&[&["cache"], &prune[..], &["0s"]].concat());
     assert!(
         pruned.out.contains("deps") && pruned.err.contains("dropped 1 step result"),
@@ -186,7 +189,7 @@ fn a_pruned_layer_misses_and_is_said_to_be_pruned() {
     assert_eq!(explain(farm, dir.path(), "deps")["reason"], "pruned");
     let words = farm.kiln(&["cache", "explain", "deps", "--project", "pruned"]);
     assert!(words.out.contains("cached result was pruned"), "{}", words.out);
-    assert_eq!(layer(farm, "pruned", "deps")["step"], "deps", "it is cached again");
+    assert_eq!(layer(farm, "pruned", "deps")["step"], "deps", "expected it to be cached again");
 }
 
 #[test]

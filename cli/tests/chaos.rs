@@ -219,7 +219,7 @@ fn chaos(builds: usize) {
     ends.farm.keys().for_each(|number| run(*number, &calm));
     let calm = calm.into_inner().unwrap();
     eprintln!(
-        "chaos: seed {seed}: {} builds well, {} ended with the farm's error, in {elapsed:.1?}; faults: {faults:?}",
+        "chaos: seed {seed}: {} builds succeeded, {} ended with the farm's error, in {elapsed:.1?}; faults: {faults:?}",
         ends.well.len(),
         ends.farm.len()
     );
@@ -275,13 +275,13 @@ fn what_is_sent_or_fetched_when_the_connection_breaks_is_sent_or_fetched_all_the
     };
     way.break_after(3 << 20);
     let built = kiln_harness::Built(through(&["build", "--progress", "json", "--output", "built"])).well();
-    assert!(!way.is_to_break(), "expected the sources to be broken off");
+    assert!(!way.is_to_break(), "expected the upload of the sources to be cut off");
     let made = kiln_harness::find(&dir.path().join("built"), "out").unwrap();
     assert!(std::fs::read(made).unwrap() == data, "expected the artifact to be what was sent");
     way.break_after(3 << 20);
     let id = built.of_type("artifact")[0]["id"].as_str().unwrap().to_owned();
     let fetched = through(&["fetch", &id, "--output", "fetched"]);
-    assert!(fetched.code == 0 && !way.is_to_break(), "expected it to be fetched after it was broken off: {fetched:?}");
+    assert!(fetched.code == 0 && !way.is_to_break(), "expected it to be fetched after it was cut off: {fetched:?}");
     let fetched = kiln_harness::find(&dir.path().join("fetched"), "out").unwrap();
     assert!(std::fs::read(fetched).unwrap() == data, "expected the whole artifact");
 }
@@ -312,7 +312,7 @@ fn every_process_is_replaced_under_load_and_no_build_fails() {
             assert_eq!(farm.replace_coordinator(), Some(0), "{}", farm.log("coordinator"));
             ["one", "two"].iter().for_each(|name| farm.wait_for_worker(name));
             let before = ends.lock().unwrap().well.len();
-            until("builds to go on", || (ends.lock().unwrap().well.len() >= before + CLIENTS).then_some(()));
+            until("builds to continue", || (ends.lock().unwrap().well.len() >= before + CLIENTS).then_some(()));
         };
         let rolled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(roll));
         done.store(true, Ordering::Relaxed);

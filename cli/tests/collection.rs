@@ -57,20 +57,23 @@ fn builds_end_well_while_the_store_is_too_small_for_them_all_and_is_collected_al
                     assert!(stored(farm) <= MAX, "expected at most {MAX} bytes, found {}", stored(farm));
                     let again = farm.build(dir.path(), &[]).well();
                     let caches = again.caches();
-                    assert!(caches.values().all(|cache| cache == "hit"), "expected what was just built: {caches:?}");
+                    assert!(
+                        caches.values().all(|cache| cache == "hit"),
+                        "expected hits of what was just built: {caches:?}"
+                    );
                 }
             }
         };
         let builders: Vec<_> = (0..3).map(|user| scope.spawn(builder(user))).collect();
         builders.into_iter().for_each(|builder| builder.join().unwrap());
     });
-    until("a collection to be told", || farm.log("coordinator").contains("collected unused").then_some(()));
+    until("a collection to be logged", || farm.log("coordinator").contains("collected unused").then_some(()));
     // What was removed is listed as evicted, and what is listed as present is a hit.
     let listed = farm.kiln(&["cache", "list", "--json"]);
     let layers: serde_json::Value = serde_json::from_str(&listed.out).unwrap();
     let (gone, there): (Vec<_>, Vec<_>) =
         layers.as_array().unwrap().iter().partition(|layer| layer["evicted"].as_bool().unwrap_or_default());
-    assert!(!gone.is_empty() && !there.is_empty(), "expected some of 12 builds to be gone: {layers}");
+    assert!(!gone.is_empty() && !there.is_empty(), "expected some of 12 builds to be evicted: {layers}");
     let project = gone[0]["project"].as_str().unwrap();
     let rebuilt = farm.build(tree(project).path(), &[]).well();
     assert!(!rebuilt.of_type("artifact").is_empty(), "expected what is gone to be built again");

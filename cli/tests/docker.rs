@@ -65,7 +65,7 @@ fn a_step_runs_in_its_image_and_a_tag_that_moved_is_another_action() {
     let dir = work(&tag, "cat in; echo $FROM_IMAGE; id -u; test -e /usr && exit 1; echo made > out", "");
     let first = place.farm.build(dir.path(), &[]).well();
     assert!(first.log().contains("yes\n1000\n"), "expected it to run in the image, not as root: {}", first.log());
-    assert!(first.log().contains("kiln: pulled `127.0.0.1:"), "expected the pull to be told: {}", first.log());
+    assert!(first.log().contains("kiln: pulled `127.0.0.1:"), "expected the pull to be reported: {}", first.log());
     let list = place.farm.kiln(&["cache", "list", "--json"]).out;
     assert!(list.contains("/moving@sha256:"), "expected the digest in place of the tag: {list}");
     assert_eq!(place.farm.build(dir.path(), &[]).well().caches()["work"], "hit");
@@ -100,7 +100,7 @@ fn steps_in_debian_and_steps_on_the_worker_are_one_build() {
     assert!(log.contains("12."), "expected Debian's version: {log}");
     assert!(
         log.contains("B ") && log.ends_with("one\n"),
-        "expected what the steps made, and the sources as they were: {log}"
+        "expected the steps' outputs, and the sources unchanged: {log}"
     );
     assert!(place.farm.build(dir.path(), &[]).well().caches().values().all(|cache| cache == "hit"));
 }
@@ -112,7 +112,7 @@ fn an_image_that_only_the_engine_holds_is_named_by_its_id() {
     place.farm.build(dir.path(), &[]).well();
     assert_eq!(place.farm.build(dir.path(), &[]).well().caches()["work"], "hit");
     let list = place.farm.kiln(&["cache", "list", "--json"]);
-    assert!(list.out.contains(&place.engine.id(BUSYBOX)), "expected the id in the list of layers: {}", list.out);
+    assert!(list.out.contains(&place.engine.id(BUSYBOX)), "expected the id in the list of step results: {}", list.out);
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn a_step_in_a_container_has_its_secret_and_the_engine_and_the_output_show_nothi
     for container in containers.split_whitespace() {
         assert!(
             !place.engine.ok(&["inspect", container]).contains(&value),
-            "expected the engine to know nothing of it"
+            "expected the engine not to know the secret"
         );
     }
     let built = running.end().well();
@@ -355,7 +355,7 @@ fn an_image_is_pulled_with_the_credentials_of_its_tenant_and_opened_to_nobody_el
     let by_id = format!("docker-daemon:{id}");
     for tenant in ["bank", "other"] {
         let words = refused(tenant, &tag);
-        assert!(words.contains("rejected the available credentials"), "expected why in: {words}");
+        assert!(words.contains("rejected the available credentials"), "expected the reason in: {words}");
         refused(tenant, &by_digest);
     }
     assert!(!engine.docker(&["image", "inspect", &by_digest]).status.success(), "expected nothing to be pulled");

@@ -25,12 +25,12 @@ async fn outputs_come_back_as_the_standard_has_them() {
     assert!(!response.cached_result);
     let result = response.result.unwrap();
     assert_eq!(result.exit_code, 0);
-    let [file] = result.output_files.as_slice() else { panic!("one file: {result:?}") };
+    let [file] = result.output_files.as_slice() else { panic!("expected one file: {result:?}") };
     assert_eq!((file.path.as_str(), file.is_executable), ("a/b/file", true));
     assert_eq!(caller.text(&file.digest).await, "out\n");
-    let [link] = result.output_symlinks.as_slice() else { panic!("one link: {result:?}") };
+    let [link] = result.output_symlinks.as_slice() else { panic!("expected one link: {result:?}") };
     assert_eq!((link.path.as_str(), link.target.as_str()), ("link", "a/b/file"));
-    let [directory] = result.output_directories.as_slice() else { panic!("one directory: {result:?}") };
+    let [directory] = result.output_directories.as_slice() else { panic!("expected one directory: {result:?}") };
     assert_eq!(directory.path, "dir");
     let digest = Digest::required(caller.function, directory.tree_digest.as_ref()).unwrap();
     let tree = reapi::Tree::decode(caller.blobs.get(&digest).await.unwrap()).unwrap();
@@ -67,7 +67,7 @@ async fn the_second_execution_is_answered_from_the_cache_unless_that_is_skipped(
     assert_eq!(digest(&first), digest(&second));
     let third = response(&last(caller.start(&action, true).await.unwrap()).await);
     assert!(!third.cached_result);
-    assert_ne!(digest(&first), digest(&third), "it ran again");
+    assert_ne!(digest(&first), digest(&third), "expected it to run again");
     let uncached =
         caller.action(shell("od -An -N8 -tx8 /dev/urandom", &[]), &[], |action| action.do_not_cache = true).await;
     let runs = [caller.execute(&uncached).await, caller.execute(&uncached).await];
@@ -167,7 +167,7 @@ async fn an_operation_can_be_waited_for_by_its_name_and_its_output_read_while_it
     let action = caller.action(shell("echo begins; sleep 2; echo ends", &[]), &[], |_| ()).await;
     let mut stream = caller.start(&action, false).await.unwrap();
     let running = loop {
-        let operation = stream.message().await.unwrap().expect("it runs");
+        let operation = stream.message().await.unwrap().expect("expected it to run");
         if stage(&operation).stage() == reapi::execution_stage::Value::Executing {
             break operation;
         }
@@ -177,7 +177,7 @@ async fn an_operation_can_be_waited_for_by_its_name_and_its_output_read_while_it
     let request =
         kiln_proto::bytestream::ReadRequest { resource_name: stage(&running).stdout_stream_name, ..Default::default() };
     let mut live = reader.read(request).await.unwrap().into_inner();
-    let first = live.message().await.unwrap().expect("output while it runs");
+    let first = live.message().await.unwrap().expect("expected output while it runs");
     assert!(first.data.starts_with(b"begins"), "{first:?}");
     let wait = reapi::WaitExecutionRequest { name: running.name.clone() };
     let waited = ExecutionClient::new(caller.channel.clone()).wait_execution(wait).await.unwrap().into_inner();

@@ -110,11 +110,11 @@ async fn an_output_directory_comes_in_the_format_that_was_asked_for() {
 async fn trees_are_deterministic_and_parents_come_before_their_children_once_each() {
     let caller = caller().await;
     let (one, two) = (directory(&caller, Format::TreeOnly).await, directory(&caller, Format::TreeOnly).await);
-    assert_eq!(one, two, "two runs leave one tree");
+    assert_eq!(one, two, "expected two runs to produce the same tree");
     let digest = Digest::required(caller.function, one.tree_digest.as_ref()).unwrap();
     let data = caller.blobs.get(&digest).await.unwrap();
     let tree = reapi::Tree::decode(data.clone()).unwrap();
-    assert_eq!(tree.encode_to_vec(), data, "the exact encoding");
+    assert_eq!(tree.encode_to_vec(), data, "expected the canonical encoding");
     // `out/a` and `out/b` are the same directory, and so are the two below.
     assert_eq!(tree.children.len(), 2);
     let named = |directory: &reapi::Directory| directory.directories[0].digest.clone().unwrap();

@@ -66,7 +66,7 @@ async fn do_not_cache_never_merges_and_skip_cache_lookup_replaces_the_entry() {
     let alone = caller.action(random(), &[], |action| action.do_not_cache = true).await;
     let runs = futures::future::join_all((0..3).map(|_| caller.execute(&alone))).await;
     let all: std::collections::HashSet<String> = runs.iter().map(|run| stdout(run).unwrap().hash).collect();
-    assert_eq!(all.len(), 3, "each ran by itself");
+    assert_eq!(all.len(), 3, "expected each to run separately");
     let action = caller.action(random(), &[], |_| ()).await;
     caller.execute(&action).await;
     let again = response(&last(caller.start(&action, true).await.unwrap()).await);
@@ -85,7 +85,7 @@ async fn what_timed_out_is_not_cached_and_its_time_is_the_commands_own() {
         assert_eq!((code(&response), response.cached_result), (Code::DeadlineExceeded, false));
         let metadata = response.result.unwrap().execution_metadata.unwrap();
         let ran = clock::read_duration(&metadata.virtual_execution_duration.unwrap()).unwrap();
-        assert!((second..30 * second).contains(&ran), "expected the second that it ran, found {ran:?}");
+        assert!((second..30 * second).contains(&ran), "expected the second that it took, found {ran:?}");
         assert!(metadata.input_fetch_start_timestamp.is_some() && metadata.output_upload_start_timestamp.is_some());
     }
 }
@@ -119,7 +119,7 @@ async fn a_lost_workers_action_runs_again_elsewhere_under_the_same_operation() {
     let caller = caller_of(&farm.url, DigestFunction::Sha256).await;
     let action = caller.action(shell("test -e /nowhere || sleep 2", &[]), &[], |_| ()).await;
     let mut stream = caller.start(&action, false).await.unwrap();
-    while stage(&stream.message().await.unwrap().expect("it runs")).stage() != Stage::Executing {}
+    while stage(&stream.message().await.unwrap().expect("expected it to run")).stage() != Stage::Executing {}
     farm.start_worker("other");
     farm.kill_worker("lost");
     let rest = states(stream).await;
@@ -136,7 +136,7 @@ async fn what_a_worker_finds_missing_is_named_as_well() {
     let caller = caller_of(&farm.url, DigestFunction::Sha256).await;
     let action = caller.action(shell("cat in", &[]), &[("in", "soon gone\n")], |_| ()).await;
     let mut stream = caller.start(&action, false).await.unwrap();
-    stream.message().await.unwrap().expect("it waits for a worker");
+    stream.message().await.unwrap().expect("expected it to wait for a worker");
     let lost = caller.function.digest(b"soon gone\n");
     let blobs = farm.dir.path().join("coordinator/blobs");
     let file = until("the input's file", || kiln_harness::find(&blobs, &format!("{}-{}", lost.hex(), lost.size)));

@@ -85,7 +85,7 @@ fn outsiders_are_refused_each_with_its_reason() {
     refused(&guarded.ran(ca(access(&other, Some(&stranger))), &look), 2, "trusted authority");
     let mut plain = guarded.as_other(access(&dir, None), &look);
     plain.env("KILN_FARM", guarded.farm.url.replace("https", "http"));
-    assert_ne!(Ran::from(plain).code, 0, "expected plain HTTP to be no way in");
+    assert_ne!(Ran::from(plain).code, 0, "expected plain HTTP to be refused");
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn who_is_revoked_is_refused_at_once_also_in_the_middle_of_a_build() {
     refused(&local(&["farm", "revoke", "one"]), 2, "--farm-dir");
     well(over(Some(&admin), "one"));
     let kept = std::fs::read_to_string(guarded.dir().join("revoked.toml")).unwrap();
-    assert!(kept.contains("\"one\"") && kept.contains("\"ann\""), "expected both to be kept: {kept}");
+    assert!(kept.contains("\"one\"") && kept.contains("\"ann\""), "expected both to be recorded: {kept}");
     until("the revoked worker to be away", || {
         guarded.farm.workers().iter().any(|worker| worker["worker"] == "one" && worker["state"] == "away").then_some(())
     });
@@ -180,7 +180,7 @@ fn certificates_are_replaced_while_everything_runs() {
     };
     refused(&look(&by_name), 2, "for another name");
     guarded.make(&["renew", "--host", "localhost", "--host", "127.0.0.1"]);
-    until("the coordinator to take up its new certificate", || (look(&by_name).code == 0).then_some(()));
+    until("the coordinator to reload its certificate", || (look(&by_name).code == 0).then_some(()));
 }
 
 #[test]
@@ -231,8 +231,8 @@ fn a_coordinator_that_others_reach_does_not_start_without_asking_who_they_are() 
     let data = dir.path().join("data");
     let ran = local(&["coordinator", "--listen", "0.0.0.0:0", "--data-dir", data.to_str().unwrap()]);
     refused(&ran, 3, "can be reached from other machines");
-    assert!(ran.err.contains("--farm-dir") && ran.err.contains("--insecure"), "expected what to do: {}", ran.err);
-    assert!(!data.join("blobs").exists(), "expected nothing to be made before that was found out");
+    assert!(ran.err.contains("--farm-dir") && ran.err.contains("--insecure"), "expected a suggested fix: {}", ran.err);
+    assert!(!data.join("blobs").exists(), "expected nothing to be created before the check");
 }
 
 /// What a user without rights gets from a socket: the first byte of a farm's response, or the error.
@@ -395,7 +395,7 @@ fn every_call_that_changes_something_names_its_subject_also_where_it_fails() {
         command.arg(dir.path());
         command
     }));
-    until("the layer to be known", || {
+    until("the step result to be recorded", || {
         well(guarded.ran(ann.clone(), &["cache", "list", "--json"])).contains("hello").then_some(())
     });
     well(guarded.ran(ann.clone(), &["cache", "prune", "--project", "hello", "--older-than", "0s"]));
@@ -447,7 +447,7 @@ fn every_call_that_changes_something_names_its_subject_also_where_it_fails() {
     assert_eq!(subject("/Link", "OK"), "worker one");
     let pruned = subject("/Prune", "OK");
     let words = "layers hello/*: 1 layers (1 of hello/make), ";
-    assert!(pruned.as_str().unwrap().starts_with(words), "expected what was pruned: {pruned}");
+    assert!(pruned.as_str().unwrap().starts_with(words), "expected the pruned results: {pruned}");
     let without: Vec<_> = lines.iter().filter(|line| line["subject"].is_null()).collect();
     assert!(without.is_empty(), "expected a subject in each line: {without:?}");
 }

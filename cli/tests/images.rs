@@ -114,7 +114,7 @@ fn each_steps_files_are_a_layer_and_a_source_edit_changes_only_its_own() {
     write(dir.path(), "shop.c", &source("two"));
     farm.build(dir.path(), &[]).well();
     let second = Layout::of(dir.path());
-    assert_eq!(first.layers()[0], second.layers()[0], "the dependencies did not change");
+    assert_eq!(first.layers()[0], second.layers()[0], "expected the dependencies' layer to be unchanged");
     assert_ne!(first.layers()[1], second.layers()[1]);
 }
 
@@ -179,8 +179,8 @@ fn a_push_sends_what_is_missing_and_moves_no_tag_unasked() {
     let to = format!("{}/team/shop", registry.name);
     let first = push(farm, dir.path(), &to, nobody.path(), &[]).well();
     let pushed = &first.of_type("pushed")[0];
-    assert_eq!(pushed["reference"], format!("{to}:1.4.2"), "the version is the tag");
-    assert!(!dir.path().join("kiln-out/shop").exists(), "what is pushed need not come here");
+    assert_eq!(pushed["reference"], format!("{to}:1.4.2"), "expected the version as the tag");
+    assert!(!dir.path().join("kiln-out/shop").exists(), "expected what is pushed not to be downloaded");
     assert!(dir.path().join("kiln-out/shop.provenance.json").exists());
     if has("skopeo") {
         let mut skopeo = Command::new("skopeo");
@@ -198,7 +198,7 @@ fn a_push_sends_what_is_missing_and_moves_no_tag_unasked() {
         assert_eq!(
             kinds,
             ["application/vnd.in-toto+json", "application/vnd.cyclonedx+json", "application/vnd.kiln.checksums.v1"],
-            "provenance, parts and checksums go along"
+            "expected provenance, SBOM and checksums to be pushed too"
         );
     }
     let again = push(farm, dir.path(), &to, nobody.path(), &[]).well();
@@ -210,7 +210,7 @@ fn a_push_sends_what_is_missing_and_moves_no_tag_unasked() {
     let moved = push(farm, dir.path(), &to, nobody.path(), &["--push-over"]).well();
     assert_ne!(moved.of_type("pushed")[0]["digest"], pushed["digest"]);
     let elsewhere = push(farm, dir.path(), &format!("{to}:next"), nobody.path(), &[]).well();
-    assert_eq!(elsewhere.of_type("pushed")[0]["bytes_sent"], 0, "its blobs are there");
+    assert_eq!(elsewhere.of_type("pushed")[0]["bytes_sent"], 0, "expected its blobs to exist already");
 }
 
 #[test]
@@ -321,7 +321,8 @@ fn a_program_of_the_other_machine_is_refused_in_the_image_that_it_does_not_run_i
     assert_eq!(built.0.code, 1, "expected the arm64 image to be refused: {:?}", built.0);
     let message = |platform: &str| {
         let targets = built.of_type("target_finished");
-        let target = targets.iter().find(|target| target["platform"] == platform).expect("an end of each platform");
+        let target =
+            targets.iter().find(|target| target["platform"] == platform).expect("expected an end of each platform");
         (target["status"].as_str().unwrap().to_owned(), target["message"].as_str().unwrap_or_default().to_owned())
     };
     assert_eq!(message("linux/amd64").0, "success");
@@ -451,7 +452,11 @@ fn a_python_service_on_a_base_from_a_registry_answers_from_docker() {
     let by_archive = service("./base.tar");
     copy(&[&from, &format!("docker-archive:{}:base:12", by_archive.path().join("base.tar").display())]);
     farm.build(by_archive.path(), &[]).well();
-    assert_eq!(layers(by_archive.path()), layers(by_reference.path()), "a plain tar is compressed as the base was");
+    assert_eq!(
+        layers(by_archive.path()),
+        layers(by_reference.path()),
+        "expected a plain tar to be compressed like the base"
+    );
 }
 
 #[test]

@@ -117,7 +117,7 @@ async fn a_worker_without_a_lease_writes_no_result_and_reads_no_blob_of_any_tena
     let action = shop.action(remote::shell("echo honest", &[]), &[("in", "x")], |_| ()).await;
     let evil = connect(&guarded, "evil", &["--role", "worker"]).await;
 
-    // A made-up lease: without a grant, with noise, and with a grant that another key sealed.
+    // An invented lease: without a grant, with noise, and with a grant that another key sealed.
     let noise = vec![7_u8; 200];
     let invented = |lease: u64, grant: &[u8]| v1::RunningLease {
         lease,
@@ -133,19 +133,19 @@ async fn a_worker_without_a_lease_writes_no_result_and_reads_no_blob_of_any_tena
     let unwanted = intruder
         .hear(|message| if let told::Message::Registered(welcome) = message { Some(welcome.unwanted) } else { None })
         .await;
-    assert_eq!(unwanted, [4242, 4243], "expected both made-up leases to be refused");
+    assert_eq!(unwanted, [4242, 4243], "expected both invented leases to be refused");
     for lease in unwanted {
         intruder.say(said::Message::Started(v1::LeaseStarted { lease, at: None })).await;
         intruder.finish(lease, forged("forged")).await;
     }
-    // Blobs of the tenant and of the default one, without a lease and for made-up ones.
+    // Blobs of the tenant and of the default one, without a lease and for invented ones.
     for (instance, grant) in [("@shop/", &b""[..]), ("", b""), ("@shop/", &noise)] {
         let blobs = intruder.blobs(instance, grant);
         denied(blobs.get(&secret).await);
         denied(blobs.find_missing(&[secret]).await);
         denied(blobs.upload(vec![(SHA256.digest(b"mine"), Blob::Bytes("mine".into()))]).await);
     }
-    // And it opens no tenants.
+    // Invented leases give access to no tenant.
     for number in 0..20 {
         denied(intruder.blobs(&format!("@made-up-{number}/"), &noise).find_missing(&[secret]).await);
     }

@@ -35,7 +35,7 @@ fn twice(name: &str) -> Option<tempfile::TempDir> {
     if built.0.code != 0 {
         let registry = ["Could not transfer", "Unknown host", "NoPluginFoundForPrefix", "repo.maven.apache.org"];
         if let Some(tool) = built.message().split("has no `").nth(1).and_then(|rest| rest.split('`').next()) {
-            assert_eq!(built.0.code, 3, "a missing tool is the farm's to mend");
+            assert_eq!(built.0.code, 3, "expected a missing tool to be the farm's fault");
             eprintln!("SKIPPED: {name}: the machine has no `{tool}`, and kiln said so");
             return None;
         }
@@ -200,7 +200,7 @@ fn a_source_edit_leaves_the_dependency_layers_and_a_lock_edit_does_not() {
     let main = std::fs::read_to_string(dir.path().join("src/main.rs")).unwrap();
     write(dir.path(), "src/main.rs", &format!("{main}\n// edited\n"));
     let edited = farm.build(dir.path(), &[]).well();
-    assert!(!edited.log().contains("Compiling serde"), "only the project is compiled: {}", edited.log());
+    assert!(!edited.log().contains("Compiling serde"), "expected only the project to be compiled: {}", edited.log());
     assert_eq!(caches(edited), ["hit", "hit", "miss"]);
 
     let manifest = std::fs::read_to_string(dir.path().join("Cargo.toml")).unwrap();
@@ -209,7 +209,11 @@ fn a_source_edit_leaves_the_dependency_layers_and_a_lock_edit_does_not() {
     write(dir.path(), "Cargo.lock", &lock.replace("1.4.2", "1.5.0"));
     let newer = farm.build(dir.path(), &[]).well();
     assert!(newer.of_type("artifact")[0]["id"].as_str().unwrap().contains("1.5.0"));
-    assert_eq!(caches(newer), ["hit", "hit", "miss"], "the project's own version is no key of its dependencies");
+    assert_eq!(
+        caches(newer),
+        ["hit", "hit", "miss"],
+        "expected the project's own version not to be in its dependencies' key"
+    );
 
     let itoa = lock.find("name = \"itoa\"").map(|at| lock[at..].lines().nth(1).unwrap().to_owned()).unwrap();
     write(dir.path(), "Cargo.toml", &manifest);
@@ -315,7 +319,7 @@ fn gems_of_the_tree_read_their_files_and_pin_each_other() {
     assert_eq!(output("ruby", &["main.rb"], unpacked.path()), "3\n");
 }
 
-/// The context of a project in a repository with several is what it refers to, wherever that is.
+/// The context of a project in a repository with several is whatever it refers to, wherever that is.
 #[test]
 fn projects_in_a_repository_of_several() {
     let dir = kiln_harness::project(&[
@@ -342,7 +346,7 @@ fn projects_in_a_repository_of_several() {
     assert!(again.caches().values().all(|cache| cache == "hit"), "{:?}", again.caches());
     assert!(
         !again.of_type("artifact")[0]["id"].as_str().unwrap().contains("dirty"),
-        "what it does not need is no change"
+        "expected an edit of what it does not need to change nothing"
     );
     // `kiln init` writes the same plan.
     let init = Farm::shared().kiln(&["init", &api.display().to_string()]);

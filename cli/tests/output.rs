@@ -107,7 +107,7 @@ fn a_second_build_replaces_the_first_one_and_keeps_what_was_edited_in_it() {
     Farm::shared().build(dir.path(), &[]).well();
     let first = made.metadata().unwrap().ino();
     Farm::shared().build(dir.path(), &[]).well();
-    assert_eq!(made.metadata().unwrap().ino(), first, "an unchanged artifact is not written again");
+    assert_eq!(made.metadata().unwrap().ino(), first, "expected an unchanged artifact not to be written again");
     write(dir.path(), "in.txt", "two");
     Farm::shared().build(dir.path(), &[]).well();
     assert_eq!(std::fs::read_to_string(&made).unwrap(), "two");

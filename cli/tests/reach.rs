@@ -99,7 +99,7 @@ fn a_base_on_the_coordinators_own_machine_or_network_is_not_asked_for() {
         assert!(all.contains("--allow-registry") || all.contains("`base`"), "{host}: {all}");
     }
     refused(&build(&guarded, "169.254.169.254/latest/meta-data:1"), "`--allow-registry 169.254.169.254`");
-    assert_eq!(inner.connections(), 0, "expected nobody to have called: {:?}", inner.asked.lock().unwrap());
+    assert_eq!(inner.connections(), 0, "expected no connection: {:?}", inner.asked.lock().unwrap());
 }
 
 /// This machine's address in its network, if it has one.
@@ -131,10 +131,10 @@ fn a_registry_leads_the_coordinator_nowhere_else() {
     guarded.worker("one");
     refused(&build(&guarded, &format!("{}/team/base:1", names[0])), &format!("`--allow-registry {elsewhere}`"));
     refused(&build(&guarded, &format!("{}/team/base:1", names[1])), "tokens are issued by another host, `localhost`");
-    assert_eq!(inner.connections(), 0, "expected nobody to have called: {:?}", inner.asked.lock().unwrap());
+    assert_eq!(inner.connections(), 0, "expected no connection: {:?}", inner.asked.lock().unwrap());
     // A response that is not a registry's error is not shown either.
     let built = build(&guarded, &format!("{}/team/base:1", names[2]));
     let all = format!("{}{}", built.0.out, built.0.err);
     assert!(built.0.code != 0 && all.contains("500") && !all.contains(INNER), "{all}");
-    assert!(speaks.connections() > 0, "expected an allowed registry to be asked");
+    assert!(speaks.connections() > 0, "expected an allowed registry to be contacted");
 }

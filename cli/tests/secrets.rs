@@ -139,7 +139,7 @@ fn a_step_has_its_secret_and_nothing_that_is_kept_or_shown_does() {
         format!("{:?}", farm.kiln(&["cache", "list", "--json"])),
     ];
     for told in &told {
-        assert!(texts.iter().all(|text| !told.contains(text)), "expected nothing of the secret in {told}");
+        assert!(texts.iter().all(|text| !told.contains(text)), "expected no part of the secret in {told}");
     }
 
     // The search would find it: the name is there, and so is the provenance that contains it.
@@ -148,13 +148,13 @@ fn a_step_has_its_secret_and_nothing_that_is_kept_or_shown_does() {
     let provenance = std::fs::read_to_string(provenance).unwrap();
     assert!(provenance.contains("NPM_TOKEN"), "expected the secret's name in {provenance}");
     assert_eq!(holding(farm.dir.path(), &texts), Vec::<PathBuf>::new(), "after the build");
-    assert_eq!(holding(dir.path(), &texts), Vec::<PathBuf>::new(), "beside the sources");
+    assert_eq!(holding(dir.path(), &texts), Vec::<PathBuf>::new(), "in the source directory");
     let stored = String::from_utf8_lossy(&until("Redis to hold the action", || {
         let stored = stored(&redis);
         stored.windows(21).any(|window| window == b"kiln.secret.NPM_TOKEN").then_some(stored)
     }))
     .into_owned();
-    assert!(texts.iter().all(|text| !stored.contains(text)), "expected Redis to hold nothing of the secret");
+    assert!(texts.iter().all(|text| !stored.contains(text)), "expected no part of the secret in Redis");
 }
 
 #[test]
@@ -238,15 +238,11 @@ fn a_checkout_takes_no_variable_that_its_user_did_not_let_it_have() {
     };
     let (code, words) = on_terminal("n\n");
     assert!(code == Some(2) && words.contains("asks for your variable `GITHUB_TOKEN`"), "{code:?}: {words}");
-    assert_eq!(silent(dir.path(), "GITHUB_TOKEN").code, 2, "a no is not remembered as a yes");
+    assert_eq!(silent(dir.path(), "GITHUB_TOKEN").code, 2, "expected a `no` not to be remembered as a `yes`");
     let (code, words) = on_terminal("y\n");
     assert!(code == Some(0), "{code:?}: {words}");
     assert_eq!(silent(dir.path(), "GITHUB_TOKEN").code, 0, "expected the answer to be remembered");
-    assert_eq!(
-        silent(theft("GITHUB_TOKEN").path(), "GITHUB_TOKEN").code,
-        2,
-        "expected another project to be asked for"
-    );
+    assert_eq!(silent(theft("GITHUB_TOKEN").path(), "GITHUB_TOKEN").code, 2, "expected a question for another project");
     let file = config.path().join("kiln/secrets.toml");
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(file).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);

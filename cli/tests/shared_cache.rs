@@ -117,7 +117,7 @@ kind = "archive"
     for farm in [&one, &other] {
         until("the coordinators to use Redis again", || farm.log("coordinator").contains("is back").then_some(()));
     }
-    // The first coordinator has all of it, and shares it again; what is cached is what was built.
+    // The first coordinator has all of it and shares it again; what was built is what is cached.
     let again = one.build(dir.path(), &[]).well();
     assert!(again.caches().values().all(|cache| cache == "hit"), "{:?}", again.caches());
     let digest = |built: &kiln_harness::Built| built.of_type("artifact")[0]["digest"].clone();
@@ -184,7 +184,7 @@ fn of_a_large_file_that_changed_a_little_only_what_changed_moves() {
     build();
     let (sent, moved) = (user.passed(), worker.passed());
     let whole = sent.up.min(sent.down).min(moved.down);
-    assert!(whole > 40 * MIB, "expected it to go whole: {sent:?} {moved:?}");
+    assert!(whole > 40 * MIB, "expected it to be sent whole: {sent:?} {moved:?}");
 
     wait_for_chunks(&farm, &data);
     wait_for_chunks(&farm, &[b"one", &data[..]].concat());

@@ -55,14 +55,14 @@ fn a_bucket_holds_an_artifact_whole_and_never_another_under_its_id() {
     let (_, again, there) = pushed(&push(farm, dir.path(), &[place], &variables).well());
     assert_eq!((again, there), (0, sent), "expected nothing to be sent twice");
 
-    // The state after an interrupted push: no list yet, and a file absent.
+    // The state after an interrupted push: no list yet, and a missing file.
     let remove = |path: String| {
         runtime.block_on(async { bucket.delete(&object_store::path::Path::from(path)).await.unwrap() });
     };
     remove(format!("{within}.json"));
     remove(format!("{within}/one"));
     let (_, rest, there) = pushed(&push(farm, dir.path(), &[place], &variables).well());
-    assert_eq!((rest, there), (4, sent - 4), "expected it to go on where it broke off");
+    assert_eq!((rest, there), (4, sent - 4), "expected it to resume where it stopped");
 
     let path = object_store::path::Path::from(format!("{within}.json"));
     runtime.block_on(async { bucket.put(&path, "{}".into()).await.unwrap() });
@@ -171,13 +171,13 @@ fn a_repository_takes_files_by_put_whole_and_in_order_and_says_why_it_does_not()
     kiln_harness::write(dir.path(), "kiln.toml", &format!("{CONFIG}[store]\npush = [\"{place}\"]\n"));
     let (same, again, there) = pushed(&Built(Ran::from(farm.build_command(dir.path(), &["--store"]))).well());
     assert_eq!((same, again, there), (reference.clone(), 0, sent));
-    // An interrupted push left a part of a file, and no list.
+    // An interrupted push left part of a file, and no list.
     std::fs::remove_file(nginx.file(&format!("{within}.json"))).unwrap();
     std::fs::File::options().write(true).open(&many).unwrap().set_len(1000).unwrap();
     let (_, rest, _) = pushed(&push(farm, dir.path(), &[&place], &[]).well());
     assert!(
         rest < sent && many.metadata().unwrap().len() == rest,
-        "expected the part alone to be sent again, found {rest}"
+        "expected only the incomplete file to be sent again, found {rest}"
     );
 
     for (url, code, parts) in [

@@ -63,12 +63,20 @@ fn a_tenant_hits_sees_and_cancels_only_its_own() {
     let dir = project(&[("kiln.toml", PROJECT)]);
     let first = build(&guarded, &shop, dir.path()).well();
     assert_eq!(first.caches()["make"], "miss");
-    assert_eq!(build(&guarded, &shop, dir.path()).well().caches()["make"], "hit", "a tenant shares its own cache");
+    assert_eq!(
+        build(&guarded, &shop, dir.path()).well().caches()["make"],
+        "hit",
+        "expected a tenant to share its own cache"
+    );
     let colleague = someone(&guarded, "amy", "shop");
-    assert_eq!(build(&guarded, &colleague, dir.path()).well().caches()["make"], "hit", "and so do its people");
+    assert_eq!(
+        build(&guarded, &colleague, dir.path()).well().caches()["make"],
+        "hit",
+        "expected its members to share it too"
+    );
 
     let others = build(&guarded, &bank, dir.path()).well();
-    assert_eq!(others.caches()["make"], "miss", "expected another tenant's result not to be hit");
+    assert_eq!(others.caches()["make"], "miss", "expected no hit on another tenant's result");
     let artifact = first.of_type("artifact")[0]["id"].as_str().unwrap().to_owned();
     let listed = well(guarded.ran(bank.clone(), &["builds", "--json"]));
     assert!(!listed.contains(&first.id()) && listed.contains(&others.id()), "expected only its own builds: {listed}");
@@ -112,12 +120,8 @@ fn knowing_a_digest_or_a_name_opens_nothing_of_another_tenant() {
         // Neither by the digest, nor by using the other's scope as an instance.
         for instance in ["", "@shop/"] {
             let (mine, _) = of(&bank, instance).await;
-            assert_eq!(
-                mine.find_missing(&[digest]).await.unwrap().len(),
-                1,
-                "expected nothing to be told to `{instance}`"
-            );
-            assert!(mine.get(&digest).await.is_err(), "expected nothing to be read by `{instance}`");
+            assert_eq!(mine.find_missing(&[digest]).await.unwrap().len(), 1, "expected `{instance}` to learn nothing");
+            assert!(mine.get(&digest).await.is_err(), "expected `{instance}` to read nothing");
         }
         // Operations and live output are numbered, but the numbers give no access.
         let (_, channel) = of(&bank, "").await;
@@ -181,11 +185,11 @@ fn each_tenant_has_keys_of_its_own_in_redis() {
         keys.iter().filter_map(|key| key.strip_prefix(prefix)).map(str::to_owned).collect()
     };
     build(&guarded, &shop, dir.path()).well();
-    // Records of layers are written a moment after the build.
+    // Cache records are written a moment after the build.
     until("the first tenant's results to be shared", || {
         below("farm@@shop:").iter().any(|key| key.contains(":a:")).then_some(())
     });
-    assert!(below("farm@@bank:").is_empty(), "expected nothing of a tenant who did nothing");
+    assert!(below("farm@@bank:").is_empty(), "expected no keys of a tenant that did nothing");
     assert_eq!(
         build(&guarded, &bank, dir.path()).well().caches()["make"],
         "miss",
@@ -247,7 +251,7 @@ fn who_fills_the_store_takes_nothing_that_another_tenant_uses() {
     let built = project(&[("kiln.toml", PROJECT)]);
     let first = build(&guarded, &bank, built.path()).well();
     let artifact = first.of_type("artifact")[0]["id"].as_str().unwrap().to_owned();
-    // A build whose second step needs what was sent before the other tenant arrived.
+    // A build whose second step needs a blob that was sent before the other tenant arrived.
     let gate = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = gate.local_addr().unwrap().port();
     let waits = format!(
@@ -282,10 +286,7 @@ kind = "archive"
             let data = bytes::Bytes::from(vec![number; MIB as usize]);
             let digest = DigestFunction::Sha256.digest(&data);
             client.upload(vec![(digest, Blob::Bytes(data))]).await.unwrap();
-            assert!(
-                client.find_missing(&[digest]).await.unwrap().is_empty(),
-                "expected what was sent last to be there"
-            );
+            assert!(client.find_missing(&[digest]).await.unwrap().is_empty(), "expected the last upload to be there");
             assert!(held() <= 16 * MIB, "expected at most 16 MiB, found {} bytes", held());
         }
         // Nor by uploads that it leaves incomplete.
@@ -316,7 +317,7 @@ kind = "archive"
     drop(open);
     running.end().well();
     let again = build(&guarded, &bank, built.path()).well();
-    assert_eq!(again.caches()["make"], "hit", "expected what was used lately to stay");
+    assert_eq!(again.caches()["make"], "hit", "expected recently used blobs to stay");
     guarded.farm.restart_coordinator();
     guarded.farm.wait_until_up();
     let output = built.path().join("again");
@@ -373,7 +374,8 @@ fn a_quota_counts_results_artifacts_and_logs() {
     });
     let after_results = held();
     assert!(after_results < 20, "expected results to stay within the quota, found {after_results} MiB");
-    // Artifacts that nothing removes: in the end nothing more can be built, and what was made is all there.
+    // Artifacts are never removed: in the end nothing more can be built, and every artifact that was made is still
+    // there.
     let shop = someone(&guarded, "ann", "shop");
     let config = PROJECT.replace("echo made > out", "head -c 3000000 /dev/urandom > out");
     let mut artifacts = Vec::new();
@@ -384,7 +386,7 @@ fn a_quota_counts_results_artifacts_and_logs() {
             break format!("{}{}", built.0.out, built.0.err);
         }
         artifacts.push(built.of_type("artifact")[0]["id"].as_str().unwrap().to_owned());
-        assert!(artifacts.len() < 10, "expected the quota to be used up by {} MiB", held());
+        assert!(artifacts.len() < 10, "expected {} MiB to use up the quota", held());
     };
     assert!(words.contains("quota") || words.contains("no space"), "{words}");
     assert!(artifacts.len() >= 3, "expected a few to fit: {words}");

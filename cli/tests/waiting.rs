@@ -1,4 +1,5 @@
-//! The farm waits for workers that will come, refuses what no worker can run, and says which it does: real processes.
+//! The farm waits for workers that will come, refuses what no worker can run, and reports which it does. Real
+//! processes.
 
 #![allow(clippy::unwrap_used)]
 
@@ -141,7 +142,7 @@ fn pruning_removes_from_the_disk_what_it_says() {
     let on_disk = || size_of(&farm.dir.path().join("coordinator/blobs"));
     // The farm's messages about the steps are in the store as well, a moment after the build's end.
     let listed = || json(farm.kiln(&["cache", "list", "--json"])).as_array().map_or(0, Vec::len);
-    until("both steps to be written down", || (listed() == 2).then_some(()));
+    until("both steps to be recorded", || (listed() == 2).then_some(()));
     let before = on_disk();
     let pruned = json(farm.kiln(&["cache", "prune", "--older-than", "0s", "--json"]));
     let freed = pruned["freed_bytes"].as_u64().unwrap();
@@ -181,7 +182,7 @@ fn who_built_is_the_authenticated_name_and_a_revoked_persons_builds_are_cancelle
     assert!(of("revoked").is_some());
     refused(&guarded.ran(access(&guarded.dir(), Some(&ann)), &["builds"]), 2, "has been revoked");
     guarded.make(&["unrevoke", "ann"]);
-    until("her to be let in again", || {
+    until("her access to be restored", || {
         (guarded.ran(access(&guarded.dir(), Some(&ann)), &["builds"]).code == 0).then_some(())
     });
     refused(&local(&["farm", "unrevoke", "ann", "--farm-dir", &farm_dir]), 2, "is not revoked");

@@ -19,7 +19,7 @@ pub fn local(arguments: &[&str]) -> Ran {
 
 #[track_caller]
 pub fn well(ran: Ran) -> String {
-    assert_eq!(ran.code, 0, "expected it to work: {ran:?}");
+    assert_eq!(ran.code, 0, "expected success: {ran:?}");
     ran.out.trim().to_owned()
 }
 

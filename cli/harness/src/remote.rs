@@ -117,11 +117,11 @@ pub async fn last(mut stream: Stream) -> Operation {
     while let Some(operation) = stream.message().await.unwrap() {
         last = Some(operation);
     }
-    last.expect("at least one state")
+    last.expect("expected at least one state")
 }
 
 pub fn response(operation: &Operation) -> reapi::ExecuteResponse {
-    assert!(operation.done, "the last state is the end: {operation:?}");
+    assert!(operation.done, "expected the last state to be done: {operation:?}");
     let Some(operation::Result::Response(any)) = &operation.result else { panic!("no response: {operation:?}") };
     reapi::ExecuteResponse::decode(any.value.as_slice()).unwrap()
 }

@@ -31,7 +31,7 @@ fn an_artifact_is_traceable_to_its_commit_and_comes_back_bit_for_bit() {
         serde_json::from_slice(&std::fs::read(own.join("traced.provenance.json")).unwrap()).unwrap();
     assert_eq!(provenance["_type"], "https://in-toto.io/Statement/v1");
     assert_eq!(provenance["predicateType"], "https://slsa.dev/provenance/v1");
-    assert!(provenance.to_string().contains(&head), "the commit is in the provenance");
+    assert!(provenance.to_string().contains(&head), "expected the commit in the provenance");
     let subject = &provenance["subject"][0]["digest"]["sha256"];
     assert_eq!(artifact["digest"].as_str().unwrap().split('/').next(), subject.as_str());
 
@@ -173,7 +173,7 @@ kind = "archive"
 "#;
     let dir = project(&[("kiln.toml", config), ("in", &unique())]);
     let built = Farm::shared().build(dir.path(), &[]).well();
-    assert!(built.log().contains("600"), "the next step sees the mode: {}", built.log());
+    assert!(built.log().contains("600"), "expected the next step to see the mode: {}", built.log());
     let mode = |path: std::path::PathBuf| std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
     let unpacked = kiln_harness::unpack(&dir.path().join("kiln-out/modes"));
     assert_eq!(mode(unpacked.path().join("etc/key")), 0o600);

@@ -13,7 +13,7 @@ fn the_checklist_says_pass_or_fail_with_a_fix_and_init_satisfies_it() {
     for words in ["lock", "store", "environment"] {
         assert!(ran.out.to_lowercase().contains(words), "expected `{words}` in {}", ran.out);
     }
-    assert_eq!(ran.code, 1, "nothing builds it on every push yet: {}", ran.out);
+    assert_eq!(ran.code, 1, "expected a failure: nothing builds it on every push yet: {}", ran.out);
     kiln_harness::git(dir.path(), &["remote", "add", "origin", "https://git.example/greet.git"]);
     write(dir.path(), ".github/workflows/build.yml", "on: push\njobs:\n  b:\n    steps:\n      - run: kiln build\n");
     let mut command = farm.command(&["init"]);

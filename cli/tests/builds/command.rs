@@ -23,7 +23,7 @@ fn a_detached_build_is_attached_to_and_gives_the_same_events() {
     let built = kiln_harness::Built(Ran::from(command)).well();
     assert_eq!(built.id(), id);
     assert_eq!(built.log(), "hello\n");
-    assert!(dir.path().join("kiln-out").is_dir(), "attach brings the artifacts");
+    assert!(dir.path().join("kiln-out").is_dir(), "expected `attach` to download the artifacts");
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn without_a_farm_one_runs_inside_the_command() {
     };
     let first = build();
     assert_eq!((first.caches()["work"].as_str(), first.log().as_str()), ("miss", "embedded\n"));
-    assert_eq!(build().caches()["work"], "hit", "the store outlives the command");
+    assert_eq!(build().caches()["work"], "hit", "expected the store to outlive the command");
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn up_is_a_whole_farm_and_ends_with_ctrl_c() {
     assert_eq!(up.wait(), Some(0));
     let mut command = Farm::shared().command(&["workers", "--farm", &url]);
     command.current_dir(dir.path());
-    assert_eq!(Ran::from(command).code, 3, "nothing answers any more");
+    assert_eq!(Ran::from(command).code, 3, "expected no farm to answer any more");
 }
 
 #[test]

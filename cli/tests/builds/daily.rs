@@ -43,7 +43,7 @@ fn tests_run_when_they_are_asked_for_and_builds_go_by_short_names() {
     let said =
         |shard: u64| shards.iter().any(|(of, text)| *of == shard && text.contains(&format!("shard {shard} of 2")));
     assert!(said(1) && said(2), "expected shards to be numbered as `KILN_SHARD` does: {shards:?}");
-    assert!(!events.iter().any(|event| event["type"] == "artifact"), "a test hands nothing over");
+    assert!(!events.iter().any(|event| event["type"] == "artifact"), "expected a test to produce no artifact");
 
     let id = built.id();
     let logs = kiln(&["logs", &id[..id.len() - 1], "work"]);
@@ -57,7 +57,7 @@ fn tests_run_when_they_are_asked_for_and_builds_go_by_short_names() {
     let broken = project(&[("kiln.toml", &CONFIG.replace("grep input", "grep absent")), ("in", "input\n")]);
     let mut command = farm.command(&["test"]);
     command.current_dir(broken.path());
-    assert_eq!(Ran::from(command).code, 1, "a test that fails is the project's fault");
+    assert_eq!(Ran::from(command).code, 1, "expected a failing test to be the project's fault");
 }
 
 #[test]

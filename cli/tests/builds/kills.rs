@@ -1,4 +1,5 @@
-//! A coordinator that is killed at any moment: what it acknowledged is there, and what a client has seen is never contradicted.
+//! A coordinator that is killed at any moment: what it acknowledged is still there, and what a client has seen is never
+//! contradicted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,7 +29,7 @@ fn ended(event: &v1::Event) -> Option<v1::Status> {
     }
 }
 
-/// Follows a build to its end through all restarts, as a client does: what stood at each offset.
+/// Follows a build to its end through all restarts, as a client does; returns the event at each offset.
 async fn follow(url: &str, build: &str) -> BTreeMap<u64, v1::Event> {
     let mut seen = BTreeMap::<u64, v1::Event>::new();
     loop {
@@ -36,7 +37,7 @@ async fn follow(url: &str, build: &str) -> BTreeMap<u64, v1::Event> {
         if let Ok(mut events) = watch(url, build, offset).await {
             while let Ok(Some(event)) = events.message().await {
                 let (at, is_last) = (event.offset, ended(&event).is_some());
-                assert!(at >= offset && !seen.contains_key(&at), "offset {at} came behind {offset}");
+                assert!(at >= offset && !seen.contains_key(&at), "offset {at} came after {offset}");
                 seen.insert(at, event);
                 if is_last {
                     return seen;
@@ -47,7 +48,7 @@ async fn follow(url: &str, build: &str) -> BTreeMap<u64, v1::Event> {
     }
 }
 
-/// The whole of what is recorded of a build that has ended.
+/// The complete record of a finished build.
 async fn recorded(url: &str, build: &str) -> Result<Vec<v1::Event>, Failed> {
     let (mut events, mut found) = (watch(url, build, 0).await?, Vec::new());
     while let Some(event) = events.message().await? {
@@ -81,7 +82,7 @@ fn a_coordinator_that_is_killed_at_any_moment_keeps_what_it_acknowledged() {
         let built = build.end().well();
         let artifact = built.of_type("artifact")[0]["id"].as_str().unwrap().to_owned();
         let seen = runtime.block_on(follower).unwrap();
-        // It was told how it ended: from here on that is known, whatever happens.
+        // A client has seen how it ended: from now on that must be known, whatever happens.
         farm.restart_coordinator();
         builds.insert(id, seen);
         let artifacts = until("the coordinator to be back", || {
@@ -97,12 +98,12 @@ fn a_coordinator_that_is_killed_at_any_moment_keeps_what_it_acknowledged() {
         assert_eq!(
             ended(events.last().unwrap()),
             Some(v1::Status::Succeeded),
-            "its end is recorded with its last event"
+            "expected its end to be recorded with its last event"
         );
         assert!(events.windows(2).all(|pair| pair[0].offset < pair[1].offset), "offsets grow");
         for event in &events {
             let before = seen.get(&event.offset);
-            assert_eq!(before.unwrap_or(event), event, "offset {} was another event before", event.offset);
+            assert_eq!(before.unwrap_or(event), event, "offset {} had a different event before", event.offset);
         }
     }
 }

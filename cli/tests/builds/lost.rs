@@ -38,7 +38,7 @@ kind = "archive"
     let built = build.end().well();
     let first: Vec<Value> =
         built.of_type("step_finished").into_iter().filter(|event| event["step"] == "first").collect();
-    assert_eq!(first.last().unwrap()["cache"], "hit", "what was done is not done again");
+    assert_eq!(first.last().unwrap()["cache"], "hit", "expected a finished step not to run again");
     assert_eq!(unpack(&dir.path().join("kiln-out")).path().join("second.out").metadata().unwrap().len(), 18);
     let listed: Vec<Value> = serde_json::from_str(&farm.kiln(&["builds", "--json"]).out).unwrap();
     assert_eq!(listed[0]["status"], "success");
@@ -46,7 +46,7 @@ kind = "archive"
     let logs = until("the coordinator to be back", || {
         Some(farm.kiln(&["logs", &built.id(), "second"])).filter(|ran| ran.code == 0)
     });
-    assert!(logs.out.contains("begins"), "a build's log outlives the coordinator: {}", logs.out);
+    assert!(logs.out.contains("begins"), "expected a build's log to outlive the coordinator: {}", logs.out);
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn a_worker_keeps_what_it_runs_while_the_coordinator_is_away() {
     assert!(log.ends_with("ends\n") && !log.contains("omitted"), "{log}");
     let joined = farm.log("coordinator");
     assert!(joined.contains("running") && joined.matches("worker joined").count() == 2, "{joined}");
-    assert!(!joined.contains("action runs again"), "the run that was under way is re-adopted: {joined}");
+    assert!(!joined.contains("action runs again"), "expected the running action to be re-adopted: {joined}");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_worker_that_is_told_to_stop_finishes_what_it_runs_and_gets_nothing_new() {
     let built = build.end().well();
     let ended = &built.of_type("step_finished")[0];
     assert_eq!((ended["worker"].as_str(), ended["cache"].as_str()), (Some(worker.as_str()), Some("miss")));
-    assert_eq!(farm.workers().len(), 1, "one that has left is not listed");
+    assert_eq!(farm.workers().len(), 1, "expected a worker that left not to be listed");
 }
 
 #[test]

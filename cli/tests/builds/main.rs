@@ -19,7 +19,7 @@ pub(crate) fn work(run: &str, more: &str) -> tempfile::TempDir {
     project(&[("kiln.toml", &config), ("in", "input\n")])
 }
 
-/// Something that no other build of this run contains.
+/// Text that no other build of this run contains.
 pub(crate) fn unique() -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);

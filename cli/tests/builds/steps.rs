@@ -1,4 +1,4 @@
-//! Steps: what they get, what they leave, how they end.
+//! Steps: what they get, what they produce, how they end.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -23,7 +23,7 @@ fn steps_get_what_they_need_and_only_what_changed_runs_again() {
 
     let second = farm.build(dir.path(), &[]).well();
     assert!(second.caches().values().all(|cache| cache == "hit"));
-    assert!(second.of_type("step_started").is_empty(), "a hit runs nowhere");
+    assert!(second.of_type("step_started").is_empty(), "expected a hit not to run");
     write(dir.path(), "extra", "other\n");
     let third = farm.build(dir.path(), &[]).well().caches();
     assert_eq!([&third["one"], &third["two"]], ["hit", "miss"]);
@@ -56,7 +56,7 @@ fn equal_steps_of_two_builds_run_once() {
     let first = first.end().well();
     assert_eq!(first.caches()["work"], "miss");
     assert_eq!(second.caches()["work"], "merged");
-    assert_eq!(first.log(), second.log(), "both see the output of the one run");
+    assert_eq!(first.log(), second.log(), "expected both to see the output of the one run");
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn a_build_that_is_cancelled_while_its_outputs_are_hashed_ends_without_hashing_t
         }
         None => Some(()),
     });
-    assert!(last < SIZE / 2, "expected the rest not to be read, and {last} bytes were");
+    assert!(last < SIZE / 2, "expected the rest not to be read, but {last} bytes were");
     farm.build(work("mkdir d; echo x > d/small", "outputs = [\"d\"]").path(), &[]).well();
 }
 
@@ -184,7 +184,7 @@ fn a_failure_is_told_once_with_its_first_error() {
     let told = failed.err.matches("failed with exit code 2").count();
     assert_eq!((failed.code, told), (1, 1), "{}", failed.err);
     let stopped = farm.build(work("sleep 1000", "timeout = \"1s\"").path(), &[]);
-    assert!(stopped.of_type("step_finished")[0]["exit_code"].is_null(), "it never came to an exit code");
+    assert!(stopped.of_type("step_finished")[0]["exit_code"].is_null(), "expected no exit code");
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn much_output_and_output_that_is_no_text_comes_through() {
         farm.build(work("head -c 30000000 /dev/zero | tr '\\0' x | fold -w 99; echo the end", "").path(), &[]).well();
     let logs = farm.kiln(&["logs", &built.id(), "work"]);
     assert!(logs.out.len() > 30_000_000 && logs.out.contains("the end"), "{} bytes", logs.out.len());
-    assert!(built.log().len() < 10_000_000, "the live log is bounded; the whole is in the store");
+    assert!(built.log().len() < 10_000_000, "expected the live log to be bounded; the complete one is in the store");
     let run = "head -c 30000000 /dev/zero | tr '\\0' x | fold -w 99; echo oh no; exit 3";
     let mut command = farm.command(&["build", "--progress", "plain"]);
     let dir = work(run, "");

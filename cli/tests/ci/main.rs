@@ -169,7 +169,7 @@ fn a_job_on_github_fails_as_its_build_does_and_says_why_it_cannot_begin() {
     told(job(), 2, "no rule of this farm");
     assert!(
         farm.guarded.farm.log("coordinator").contains("repo:acme/shop:ref:refs/heads/main"),
-        "expected the log to say who"
+        "expected the log to name the caller"
     );
     // A token from `kiln farm token` works as well.
     let token = farm.guarded.make(&["token", "ci", "--role", "builder", "--tenant", "acme"]);
@@ -272,7 +272,7 @@ fn a_job_on_gitlab_builds_by_the_token_that_gitlab_signs_in_any_shell() {
         );
         std::fs::remove_file(told).unwrap();
         assert_eq!(on.after(shell, "success").code, 0);
-        assert_eq!(std::fs::read_dir(on.dir.path()).unwrap().count(), 1, "expected nothing beside the project");
+        assert_eq!(std::fs::read_dir(on.dir.path()).unwrap().count(), 1, "expected nothing next to the project");
 
         refused(&on.ran(shell, &[("KILN_SHA256", &"0".repeat(64))]), 1, "FAILED");
         let elsewhere = farm.issuer.sign("https://other.example");
@@ -331,10 +331,10 @@ fn keys_come_by_their_address_also_when_the_provider_was_away_and_rules_change_a
     farm.issuer.away(false);
     until("the keys to be fetched", || (look().code == 0).then_some(()));
     std::fs::write(&rules, "[[rule]]\nwhen = { repository = \"acme/other\" }\nroles = [\"builder\"]\n").unwrap();
-    until("the new rules to hold", || look().err.contains("no rule of this farm").then_some(()));
+    until("the new rules to apply", || look().err.contains("no rule of this farm").then_some(()));
     // An invalid value changes nothing.
     std::fs::write(&rules, "[[rule]]\n").unwrap();
-    until("the fault to be told", || {
+    until("the error to be logged", || {
         farm.guarded.farm.log("coordinator").contains("the new version is invalid").then_some(())
     });
     refused(&look(), 2, "no rule of this farm");
@@ -352,7 +352,7 @@ fn keys_come_by_their_address_also_when_the_provider_was_away_and_rules_change_a
 #[track_caller]
 fn only(value: &Value, known: &[&str]) {
     for name in names(value) {
-        assert!(known.contains(&name), "`{name}` is no key there; expected one of {known:?}");
+        assert!(known.contains(&name), "`{name}` is not a valid key there; expected one of {known:?}");
     }
 }
 
@@ -370,8 +370,8 @@ fn the_action_and_its_workflow_have_the_keys_that_github_knows_and_fit_each_othe
             step,
             &["name", "id", "if", "shell", "env", "run", "uses", "with", "working-directory", "continue-on-error"],
         );
-        assert_eq!(step["shell"], "bash", "a composite action's `run` needs a shell");
-        assert!(!step["run"].as_str().unwrap().contains("${{"), "expected no text of others to become shell");
+        assert_eq!(step["shell"], "bash", "expected a shell for a composite action's `run`");
+        assert!(!step["run"].as_str().unwrap().contains("${{"), "expected no foreign text in shell code");
         used.extend(step["env"].as_object().unwrap().values().flat_map(|text| inputs_in(text.as_str().unwrap())));
         steps.extend(step["id"].as_str());
     }

@@ -214,8 +214,8 @@ fn kubernetes_objects_fit_their_schemas_and_each_other() {
             let target = &scaler["spec"]["scaleTargetRef"];
             assert_eq!((&target["kind"], &target["name"]), (&"StatefulSet".into(), &name.as_str().into()), "{form}");
             assert_eq!(scaler["metadata"]["namespace"], "kiln", "{form}");
-            // Scaled by the pool's instruction set: the two files of a variant differ in nothing else.
-            assert!(scaler.to_string().contains(isa), "expected {form} to look at `{isa}`: {scaler}");
+            // Scaled by the pool's instruction set, the only difference between a variant's two files.
+            assert!(scaler.to_string().contains(isa), "expected {form} to query `{isa}`: {scaler}");
         }
     }
     // Kubernetes has no schema of KEDA's objects: the fields that its prometheus trigger requires are checked here.

@@ -141,7 +141,7 @@ fn compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its
     let unpacked = kiln_harness::unpack(&stage.join("out"));
     let out = kiln_harness::find(unpacked.path(), "out").unwrap();
     assert_eq!(std::fs::read_to_string(out).unwrap(), "made by 1000\n");
-    assert!(ran.out.ends_with("hello from the farm\nhello\n"), "expected what came back in the image: {}", ran.out);
+    assert!(ran.out.ends_with("hello from the farm\nhello\n"), "expected the image's content: {}", ran.out);
     pushed_images_are_bases_of_others(&registry, &farm_url, dir.path());
     assert_eq!(kiln_harness::http::get(&format!("127.0.0.1:{metrics_port}"), "/readyz").0, 200);
     // The worker has no rights that an action could acquire.
@@ -154,7 +154,7 @@ fn compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its
     let finds = |name: &str| docker.docker(&["exec", &worker, "getent", "hosts", name]).status.success();
     assert!(
         finds("coordinator") && !finds("redis") && !finds("registry"),
-        "expected the worker to know the coordinator alone"
+        "expected the worker to know only the coordinator"
     );
 }
 
@@ -252,7 +252,7 @@ fn units_are_sound_and_no_more_exposed_than_they_say() {
         std::fs::write(&file, text).unwrap();
         let file = file.to_str().unwrap();
         let Some(said) = printed("systemd-analyze", &["verify", "--man=no", file]) else { return };
-        assert!(!said.contains(unit), "expected nothing to be said of the unit: {said}");
+        assert!(!said.contains(unit), "expected no complaint about the unit: {said}");
         let threshold = format!("--threshold={most}");
         printed("systemd-analyze", &["security", "--offline=true", "--no-pager", &threshold, file]);
     }

@@ -94,7 +94,7 @@ fn an_application_of_gradle_and_a_jar_beside_it_keep_apart() {
     ]);
     let out = dir.path().join("kiln-out");
     let scripts = [find(&out, "shop/app/bin/app"), find(&out, "tools/app/bin/app")];
-    let scripts = scripts.map(|script| script.expect("each module has a directory of its own"));
+    let scripts = scripts.map(|script| script.expect("expected a directory for each module"));
     assert_eq!(scripts.map(|script| output(script, &[], Path::new("/"))), ["Hello\n", "Tool\n"]);
 }
 

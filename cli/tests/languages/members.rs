@@ -35,7 +35,10 @@ fn paths(root: &Path) -> Vec<String> {
 
 fn assert_without(root: &Path, words: &[&str]) {
     for path in paths(root) {
-        assert!(!words.iter().any(|word| path.contains(word)), "`{path}` is another member's or only the build's");
+        assert!(
+            !words.iter().any(|word| path.contains(word)),
+            "`{path}` belongs to another member or only to the build"
+        );
     }
 }
 

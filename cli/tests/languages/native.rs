@@ -97,7 +97,7 @@ fn what_a_build_asks_git_is_answered_from_the_commit() {
     let built = Farm::shared().build(dir.path(), &[]).well();
     assert_eq!(said(unpacked(dir.path()).path(), "bin/prog"), format!("v3.1.4 {}", &id[..7]));
     let warned = warnings(&built);
-    assert!(warned.contains("runs `git log -1 --format=%cd`"), "what is not known is said: {warned}");
+    assert!(warned.contains("runs `git log -1 --format=%cd`"), "expected a note about unknown values: {warned}");
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn go_itself_says_which_packages_are_programs() {
     assert!(warnings(&built).contains("left out: `./examples/hi`"), "{}", warnings(&built));
     let other = project(&[("go.mod", "module example.org/other\n\ngo 1.18\n"), ("main.go", &main("other"))]);
     let other = Farm::shared().build(other.path(), &[]).well();
-    assert_eq!(other.caches()["std"], "hit", "the standard library is keyed by the toolchain alone");
+    assert_eq!(other.caches()["std"], "hit", "expected the standard library to be keyed by the toolchain alone");
 }
 
 #[test]
@@ -211,8 +211,12 @@ fn a_patched_crate_is_compiled_as_it_is_and_binaries_of_one_name_are_kept_apart(
     let built = Farm::shared().build(dir.path(), &[]).well();
     assert_eq!(said(dir.path(), "kiln-out/billing-httpd"), "billing -12");
     assert_eq!(said(dir.path(), "kiln-out/orders-httpd"), "orders -12");
-    assert!(!built.log().contains("warning: unused"), "stubs warn of nothing: {}", built.log());
+    assert!(!built.log().contains("warning: unused"), "expected no warnings about stubs: {}", built.log());
     std::fs::write(dir.path().join("README.md"), "two\n").unwrap();
     let edited = Farm::shared().build(dir.path(), &[]).well();
-    assert!(edited.caches().values().all(|cache| cache == "hit"), "no source reads it: {:?}", edited.caches());
+    assert!(
+        edited.caches().values().all(|cache| cache == "hit"),
+        "expected hits, because no source reads it: {:?}",
+        edited.caches()
+    );
 }

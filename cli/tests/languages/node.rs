@@ -82,7 +82,10 @@ fn members_scripts_run_and_an_edit_leaves_both_layers() {
     let unpacked = unpack(&dir.path().join("kiln-out"));
     let main = unpacked.path().join("packages/api/main.js");
     assert_eq!(output("node", &[main.to_str().unwrap()], Path::new("/")), "users 1\n");
-    assert!(!unpacked.path().join("node_modules/stale").exists(), "what lies in the tree is not what the lock names");
+    assert!(
+        !unpacked.path().join("node_modules/stale").exists(),
+        "expected the packages of the lock file, not those in the tree"
+    );
 
     write(dir.path(), "packages/api/main.js", "console.log('edited')\n");
     commit(dir.path());

@@ -169,15 +169,15 @@ fn run(seed: u64) -> usize {
     assert_eq!(
         seen.len(),
         BUILDS / 2 + ACTIONS / 2,
-        "seed {seed}: expected everything that was asked for to have ended"
+        "seed {seed}: expected everything that was requested to have ended"
     );
     for (asked, results) in seen.iter() {
-        assert_eq!(results.len(), 2, "seed {seed}: expected both who asked for `{asked}` to get it");
+        assert_eq!(results.len(), 2, "seed {seed}: expected both callers of `{asked}` to get a result");
         assert_eq!(results[0], results[1], "seed {seed}: two results for `{asked}`\n{:#?}", world.told);
     }
     let ran = *runs.lock().unwrap();
     let needed = BUILDS / 2 * 2 + ACTIONS / 2;
-    assert!(ran >= needed, "seed {seed}: {ran} commands ran to their end, where {needed} are needed");
+    assert!(ran >= needed, "seed {seed}: {ran} commands ran to completion, expected at least {needed}");
     eprintln!(
         "simulation: seed {seed}: all ended after {:?} with {} faults; {ran} commands ran for {needed}",
         world.sim.elapsed(),
@@ -200,7 +200,7 @@ fn every_build_and_action_ends_once_whatever_breaks_on_the_way() {
     for _ in 0..3 {
         faults += run(rand::random_range(0..1_000_000));
     }
-    assert!(faults > 0, "expected something to break");
+    assert!(faults > 0, "expected some faults");
 }
 
 #[test]
@@ -208,5 +208,5 @@ fn every_build_and_action_ends_once_whatever_breaks_on_the_way() {
 fn many_seeds() {
     let seeds = std::env::var("KILN_SIM_SEEDS").ok().map_or(100, |seeds| seeds.parse().unwrap());
     let failed: Vec<u64> = (0..seeds).filter(|seed| std::panic::catch_unwind(|| run(*seed)).is_err()).collect();
-    assert!(failed.is_empty(), "expected all of {seeds} seeds to end well, but not {failed:?}");
+    assert!(failed.is_empty(), "expected all of {seeds} seeds to pass, but these failed: {failed:?}");
 }

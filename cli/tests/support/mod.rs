@@ -189,7 +189,10 @@ impl From<Output> for Ran {
 impl Ran {
     /// Standard output: one JSON object per line.
     pub fn objects(&self) -> Vec<serde_json::Value> {
-        self.out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect()
+        self.out
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("expected JSON, found: {line}")))
+            .collect()
     }
 
     pub fn json(&self) -> serde_json::Value {

@@ -75,7 +75,7 @@ fn a_build_is_one_trace_from_the_command_through_coordinator_and_worker() {
         kiln_harness::Built(kiln_harness::Ran::from(traced(farm.build_command(dir.path(), &[]), &collector))).well();
 
     let root = wait_for(&collector, "the command's own span", called("kiln", "kiln build"));
-    assert_eq!(root.parent, "", "expected the command to begin the trace");
+    assert_eq!(root.parent, "", "expected the command to start the trace");
     let submit = wait_for(&collector, "the submission", called("kiln", "submit"));
     assert_eq!(submit.parent, root.id);
     let call = wait_for(&collector, "the call", called("kiln-coordinator", "kiln.v1.Builds/Submit"));

@@ -72,8 +72,10 @@ fn a_worker_is_ready_while_it_has_a_coordinator() {
     let scraped = scraped();
     assert_eq!(http::get(&scraped.worker, "/readyz"), (200, "ok\n".to_owned()));
     scraped.farm.kill_coordinator();
-    until("the worker to say that it has none", || (http::get(&scraped.worker, "/readyz").0 == 503).then_some(()));
-    assert_eq!(http::get(&scraped.worker, "/healthz").0, 200, "expected a restart not to be asked for");
+    until("the worker to report that it is not ready", || {
+        (http::get(&scraped.worker, "/readyz").0 == 503).then_some(())
+    });
+    assert_eq!(http::get(&scraped.worker, "/healthz").0, 200, "expected no restart to be requested");
 }
 
 fn deployed(path: &str) -> PathBuf {
@@ -146,7 +148,7 @@ fn dashboard_and_alert_rules_use_only_what_is_exported() {
     };
     let seen: BTreeSet<String> = used.iter().map(|name| base(name)).collect();
     let unseen: Vec<&String> = exported.iter().filter(|name| !seen.contains(&base(name))).collect();
-    assert!(unseen.is_empty(), "expected every metric to be on the dashboard or in a rule; not there: {unseen:?}");
+    assert!(unseen.is_empty(), "expected every metric on the dashboard or in a rule; missing: {unseen:?}");
 }
 
 /// The query by which KEDA scales a pool of workers.

@@ -161,13 +161,13 @@ fn a_push_is_built_as_its_own_tenant_and_the_commit_says_how_it_went() {
     assert_eq!(own.caches()["make"], "hit");
     assert_eq!(own.of_type("artifact")[0]["id"], id, "expected the artifact of the same commit to be the same");
 
-    // The next push transfers only what is new, and a tag is not a branch that is built.
+    // The next push transfers only what is new, and a tag is not built unless it is configured.
     let next = hooked.forge.push("main", &[("input", "pushed again\n")]);
     assert_eq!(hooked.github("shop", &hooked.payload("refs/heads/main", &next)).0, 202);
     assert_eq!(hooked.forge.ended(&next).body["state"], "success");
     let left =
         std::fs::read_dir(hooked.guarded.farm.dir.path().join("coordinator/webhooks/repositories/files")).unwrap();
-    assert_eq!(left.count(), 0, "expected nothing that was laid out to be left");
+    assert_eq!(left.count(), 0, "expected no checked-out files to be left");
 }
 
 #[test]
@@ -216,10 +216,10 @@ fn what_is_not_signed_is_a_replay_or_is_no_push_that_is_built_builds_nothing() {
     let (code, words) = hooked.github("shop", &main);
     assert_eq!((code, words.contains("already accepted")), (409, true), "{words}");
     assert_eq!(hooked.forge.ended(&commit).body["state"], "success");
-    assert_eq!(hooked.github("shop", &main).0, 409, "also when it was built");
+    assert_eq!(hooked.github("shop", &main).0, 409, "expected a refusal after the build too");
     hooked.guarded.farm.restart_coordinator();
     hooked.guarded.farm.wait_until_up();
-    assert_eq!(hooked.github("shop", &main).0, 409, "and after a restart");
+    assert_eq!(hooked.github("shop", &main).0, 409, "expected a refusal after a restart too");
     assert_eq!(hooked.builds("shop").len(), 1);
 }
 
@@ -288,7 +288,7 @@ fn a_commit_that_cannot_be_built_says_why_and_a_forge_that_is_away_is_told_later
         ended.body["state"] == "failure" && ended.body["description"].as_str().unwrap().contains("make"),
         "expected the step that failed: {ended:?}"
     );
-    assert_eq!(hooked.builds("shop").len(), 1, "a plan that is wrong is no build");
+    assert_eq!(hooked.builds("shop").len(), 1, "expected no build of an invalid plan");
 }
 
 #[test]
@@ -305,14 +305,14 @@ fn what_was_accepted_is_built_and_reported_by_the_next_coordinator() {
         hooked.builds("shop").first().filter(|build| build["status"] == "running").cloned()
     });
     let id = build["build"].as_str().unwrap().to_owned();
-    until("the status to say so", || {
+    until("the status to be reported", || {
         let told = hooked.forge.told(&commit);
         told.iter().any(|told| told.body["description"].as_str().unwrap().contains(&id)).then_some(())
     });
     // And again, now that the build is running.
     hooked.guarded.farm.restart_coordinator();
     hooked.guarded.farm.wait_until_up();
-    until("the build to be there again", || {
+    until("the build to be resumed", || {
         hooked
             .builds("shop")
             .iter()
@@ -321,7 +321,7 @@ fn what_was_accepted_is_built_and_reported_by_the_next_coordinator() {
     });
     well(Ran::from(hooked.of_tenant("shop", &["cancel", &id])));
     let ended = hooked.forge.ended(&commit);
-    assert_eq!(ended.body["state"], "error", "expected a cancelled build to be told: {ended:?}");
+    assert_eq!(ended.body["state"], "error", "expected a cancelled build to be reported: {ended:?}");
     assert_eq!(hooked.builds("shop").len(), 1, "expected one build of one push");
 }
 
@@ -354,7 +354,7 @@ fn a_file_of_webhooks_that_cannot_be_used_is_refused_before_anything_starts() {
         let arguments = ["coordinator", "--listen", "127.0.0.1:0", "--data-dir", data.to_str().unwrap(), "--webhooks"];
         let ran = local(&[&arguments[..], &[path.to_str().unwrap()]].concat());
         assert!(ran.code != 0 && ran.err.contains(word), "expected `{word}` for\n{file}\nfound {ran:?}");
-        assert!(!data.join("blobs").exists(), "expected nothing to be made");
+        assert!(!data.join("blobs").exists(), "expected nothing to be created");
     }
 }
 
@@ -397,5 +397,5 @@ fn a_part_of_a_repository_with_its_submodules_is_built_and_deliveries_come_over_
         assert!(hooked.forge.fetches() > fetches, "expected the commit itself to be fetched");
     }
     inner.set_nonblocking(true).unwrap();
-    assert!(inner.accept().is_err(), "expected nobody to have called another service");
+    assert!(inner.accept().is_err(), "expected no connection to another service");
 }
