@@ -224,7 +224,7 @@ impl Lasting {
             }
             seen.push(line);
         }
-        panic!("it ended before it said `{words}`: {seen:#?}");
+        panic!("it ended before it printed `{words}`: {seen:#?}");
     }
 
     pub fn interrupt(&self) {
