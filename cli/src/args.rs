@@ -150,7 +150,7 @@ pub struct Build {
     #[arg(long, value_name = "[STEP:]NAME=VALUE")]
     pub env: Vec<Variable>,
     /// Give the project a secret that a step asks for: the value of the variable NAME, or of a file; repeatable. Without it, `kiln` asks on
-    /// the terminal, once per project and variable. Where there is no terminal, `KILN_SECRETS=NAME,…` allows it too.
+    /// the terminal, once per project and variable. Without a terminal, `KILN_SECRETS=NAME,…` allows it too.
     #[arg(long, value_name = "NAME[=FILE]")]
     pub secret: Vec<String>,
     /// Where the artifacts are delivered.
@@ -206,7 +206,7 @@ pub struct Test {
     #[arg(long)]
     pub no_cache: bool,
     /// Give the project a secret that a step asks for: the value of the variable NAME, or of a file; repeatable. Without it, `kiln` asks on
-    /// the terminal, once per project and variable. Where there is no terminal, `KILN_SECRETS=NAME,…` allows it too.
+    /// the terminal, once per project and variable. Without a terminal, `KILN_SECRETS=NAME,…` allows it too.
     #[arg(long, value_name = "NAME[=FILE]")]
     pub secret: Vec<String>,
     /// How to show progress.

@@ -30,14 +30,14 @@ impl Named {
                 Ok(Self { name: text.to_owned(), path: None })
             }
             None => Err(Error::Usage(
-                "`--secret` expects the name of a variable that is set, or `NAME=FILE` where the file holds the value"
+                "`--secret` expects the name of a variable that is set, or `NAME=FILE` with a file that contains the value"
                     .to_owned(),
             )),
             Some((name, path)) if secret::is_name(name) && !path.is_empty() => {
                 Ok(Self { name: name.to_owned(), path: Some(path.into()) })
             }
             _ => {
-                Err(Error::Usage("`--secret` expects `NAME`, or `NAME=FILE` where the file holds the value".to_owned()))
+                Err(Error::Usage("`--secret` expects `NAME`, or `NAME=FILE` with a file that contains the value".to_owned()))
             }
         }
     }

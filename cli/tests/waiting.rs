@@ -84,7 +84,7 @@ fn whoever_waits_behind_another_build_is_told_which_and_a_drained_worker_is_name
     first.started("wait");
     let second = quick("second");
     let mut second = farm.start_build(second.path(), &[]);
-    let waiting = second.until("it waits behind the first", |event| waits(event, "room on worker `one`"));
+    let waiting = second.until("it waits behind the first", |event| waits(event, "capacity on worker `one`"));
     let what = waiting["what"].as_str().unwrap();
     assert!(what.contains("(first, by"), "expected the build that holds the worker: {what}");
     // All builds of a user end together; a drained worker accepts no more.

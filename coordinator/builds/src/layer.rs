@@ -22,7 +22,7 @@ use super::steps::Job;
 use kiln_layers::Ran;
 use kiln_store::BlobStore;
 
-/// How a step ended, as far as its cache record is concerned.
+/// How a step ended: what its cache record needs to know.
 pub(super) struct End {
     pub(super) lowered: Lowered,
     pub(super) cache: Cache,

@@ -12,7 +12,7 @@ use super::{Records, internal};
 const LATEST: &str = "latest";
 /// Candidates that an error lists.
 const SHOWN: usize = 5;
-/// How many builds are searched for a user's latest.
+/// How many recent builds are searched.
 const LATELY: usize = 200;
 /// How many artifacts are searched.
 const ARTIFACTS: usize = 10_000;

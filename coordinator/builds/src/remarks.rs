@@ -1,6 +1,6 @@
 //! Warnings found in a step's output: notes of Kiln's own commands, and hints that a step tried to use the network.
 //!
-//! Invariant: a remark is a warning and changes no outcome. Output that is no longer in the store gives no remarks.
+//! Invariant: a remark is a warning and never changes the outcome. Output that is no longer in the store gives no remarks.
 
 use futures::StreamExt;
 use kiln_proto::digest::Digest;

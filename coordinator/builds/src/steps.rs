@@ -344,7 +344,7 @@ fn why_not(
             Code::DeadlineExceeded => {
                 let limit =
                     job.step.timeout.map_or("the farm's".to_owned(), |limit| format!("its {} s", limit.as_secs()));
-                format!("{step} was stopped after {limit} timeout; raise `timeout`, or see where it hangs")
+                format!("{step} was stopped after {limit} timeout; raise `timeout`, or check where it hangs")
             }
             _ => format!("{step}: {}", status.message),
         });

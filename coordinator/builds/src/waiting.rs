@@ -184,9 +184,9 @@ fn room(holders: &[Holder], ahead: usize, whose: impl Fn(&str) -> String) -> Str
     builds.sort_unstable();
     builds.dedup();
     let mut words = match workers.as_slice() {
-        [] => "room on a worker, which is reserved for a larger action".to_owned(),
-        [worker] => format!("room on worker `{worker}`, which runs "),
-        some => format!("room on {} workers, which run ", some.len()),
+        [] => "capacity on a worker, which is reserved for a larger action".to_owned(),
+        [worker] => format!("capacity on worker `{worker}`, which runs "),
+        some => format!("capacity on {} workers, which run ", some.len()),
     };
     let mut named: Vec<String> = builds.iter().flatten().take(NAMED).map(|build| whose(build)).collect();
     let others = builds.iter().flatten().count().saturating_sub(NAMED);
@@ -199,8 +199,8 @@ fn room(holders: &[Holder], ahead: usize, whose: impl Fn(&str) -> String) -> Str
     words.push_str(&named.join(", "));
     match ahead {
         0 => {}
-        1 => words.push_str("; 1 action goes first"),
-        many => words.push_str(&format!("; {many} actions go first")),
+        1 => words.push_str("; 1 action is ahead in the queue"),
+        many => words.push_str(&format!("; {many} actions are ahead in the queue")),
     }
     words
 }
@@ -217,9 +217,15 @@ mod tests {
     fn what_holds_the_workers_is_named_once_and_other_tenants_are_not() {
         let whose = |build: &str| format!("build {build}");
         let one = [holder("a", Some("x")), holder("a", Some("x"))];
-        assert_eq!(room(&one, 2, whose), "room on worker `a`, which runs build x; 2 actions go first");
+        assert_eq!(
+            room(&one, 2, whose),
+            "capacity on worker `a`, which runs build x; 2 actions are ahead in the queue"
+        );
         let many = [holder("a", Some("x")), holder("b", None), holder("b", Some("y"))];
-        assert_eq!(room(&many, 0, whose), "room on 2 workers, which run build x, build y, work of other tenants");
-        assert_eq!(room(&[], 1, whose), "room on a worker, which is reserved for a larger action; 1 action goes first");
+        assert_eq!(room(&many, 0, whose), "capacity on 2 workers, which run build x, build y, work of other tenants");
+        assert_eq!(
+            room(&[], 1, whose),
+            "capacity on a worker, which is reserved for a larger action; 1 action is ahead in the queue"
+        );
     }
 }

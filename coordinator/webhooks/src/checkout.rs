@@ -32,7 +32,7 @@ const MAX_OUTPUT_BYTES: u64 = 256 << 10;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub(super) enum Error {
-    #[error("cannot run git; is it installed where the coordinator runs?")]
+    #[error("cannot run git; install it on the machine of the coordinator")]
     NoGit(#[source] std::io::Error),
     #[error("`git {command}` failed: {stderr}")]
     Failed { command: &'static str, stderr: String },

@@ -196,7 +196,7 @@ impl Hook {
             repository::check(pattern)?;
         }
         if !self.submodules && !self.submodule_repositories.is_empty() {
-            return Err("`submodule_repositories` without `submodules = true` allows nothing".to_owned());
+            return Err("`submodule_repositories` has no effect without `submodules = true`".to_owned());
         }
         if self.directory.is_absolute() || self.directory.components().any(|part| part.as_os_str() == "..") {
             return Err(format!("`directory = {:?}` is not inside the repository", self.directory));
