@@ -9,18 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use futures::Stream;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
 use kiln_proto::channel::MAX_MESSAGE_BYTES;
 use kiln_proto::local::Published;
 use kiln_proto::v1::membership_server::MembershipServer;
 use kiln_proto::v1::workers_server::WorkersServer;
 use kiln_telemetry::calls::Calls;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::Server;
-use tonic::transport::server::{Connected, TcpIncoming};
+use tonic::transport::server::TcpIncoming;
 
 use crate::Config;
 use crate::metrics::Metrics;
@@ -30,7 +31,7 @@ use crate::tenants::{self, ByTenant, Quotas, Stack, Tenants};
 use kiln_auth::audit::Audit;
 use kiln_auth::credentials::Credentials;
 use kiln_auth::layer::Gate;
-use kiln_auth::{Authenticator, FarmKey};
+use kiln_auth::{Accepted, Authenticator, FarmKey};
 use kiln_execution::properties::Rules;
 use kiln_execution::{ExecutionHandle, Memory};
 use kiln_store::Stores;
@@ -54,60 +55,82 @@ const MAX_HEADER_BYTES: u32 = 32 * 1024;
 ///
 /// # Errors
 /// If the data directory cannot be opened, or the listener fails.
-pub async fn run(
+pub fn run(
     config: Config,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> anyhow::Result<()> {
-    // The HTTP clients here have no TLS provider of their own. A provider that was installed earlier is kept.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let address = listener.local_addr()?;
-    own(&config.data_dir)?;
-    config.auth.check(address)?;
-    let tls = config.auth.tls()?.map(kiln_auth::tls::open).transpose()?;
-    let local = local_token(&config, address)?;
-    let authenticator = Authenticator::open(&config.auth, &config.data_dir, tls.clone(), local).await?;
-    match tls {
-        Some(tls) => {
-            tracing::info!(%address, "TLS is on");
-            serve(config, authenticator, kiln_auth::tls::incoming(listener, tls), &address.to_string(), shutdown).await
-        }
-        None => {
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            serve(config, authenticator, incoming, &address.to_string(), shutdown).await
-        }
-    }
+) -> BoxFuture<'static, anyhow::Result<()>> {
+    listen(config, listener, Box::pin(shutdown))
 }
 
 /// Serves the connections from `incoming`, a network of any kind without TLS, until `shutdown`.
 ///
 /// # Errors
 /// As [`run`].
-pub async fn run_on<C>(
+pub fn run_on(
     config: Config,
-    incoming: impl Stream<Item = io::Result<C>>,
+    incoming: impl Stream<Item = io::Result<Accepted>> + Send + 'static,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> anyhow::Result<()>
-where
-    C: Connected + AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    C::ConnectInfo: Clone + Send + Sync + 'static,
-{
-    own(&config.data_dir)?;
-    let authenticator = Authenticator::open(&config.auth, &config.data_dir, None, None).await?;
-    serve(config, authenticator, incoming, "another network", shutdown).await
+) -> BoxFuture<'static, anyhow::Result<()>> {
+    accept(config, Box::pin(incoming), Box::pin(shutdown))
 }
 
-async fn serve<C>(
+// The types of futures and streams end here: callers do not compile the server once more.
+
+fn listen(
+    config: Config,
+    listener: TcpListener,
+    shutdown: BoxFuture<'static, ()>,
+) -> BoxFuture<'static, anyhow::Result<()>> {
+    Box::pin(async move {
+        // The HTTP clients here have no TLS provider of their own. A provider that was installed earlier is kept.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let address = listener.local_addr()?;
+        own(&config.data_dir)?;
+        config.auth.check(address)?;
+        let tls = config.auth.tls()?.map(kiln_auth::tls::open).transpose()?;
+        let local = local_token(&config, address)?;
+        let authenticator = Authenticator::open(&config.auth, &config.data_dir, tls.clone(), local).await?;
+        let incoming: Incoming = match tls {
+            Some(tls) => {
+                tracing::info!(%address, "TLS is on");
+                kiln_auth::tls::incoming(listener, tls).map(|stream| stream.map(Accepted::tls)).boxed()
+            }
+            None => {
+                let plain = |stream: TcpStream| {
+                    let address = stream.peer_addr().ok();
+                    Accepted::plain(stream, address)
+                };
+                let streams = TcpIncoming::from(listener).with_nodelay(Some(true));
+                streams.map(move |stream| stream.map(plain)).boxed()
+            }
+        };
+        serve(config, authenticator, incoming, &address.to_string(), shutdown).await
+    })
+}
+
+fn accept(
+    config: Config,
+    incoming: Incoming,
+    shutdown: BoxFuture<'static, ()>,
+) -> BoxFuture<'static, anyhow::Result<()>> {
+    Box::pin(async move {
+        own(&config.data_dir)?;
+        let authenticator = Authenticator::open(&config.auth, &config.data_dir, None, None).await?;
+        serve(config, authenticator, incoming, "another network", shutdown).await
+    })
+}
+
+/// Connections as they are accepted.
+type Incoming = BoxStream<'static, io::Result<Accepted>>;
+
+async fn serve(
     config: Config,
     authenticator: Authenticator,
-    incoming: impl Stream<Item = io::Result<C>>,
+    incoming: Incoming,
     address: &str,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> anyhow::Result<()>
-where
-    C: Connected + AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    C::ConnectInfo: Clone + Send + Sync + 'static,
-{
+    shutdown: BoxFuture<'static, ()>,
+) -> anyhow::Result<()> {
     let key_file = config.auth.farm_key_file(&config.data_dir);
     if config.redis.is_some() && !key_file.exists() {
         tracing::warn!(

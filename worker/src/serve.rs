@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::future::BoxFuture;
 use kiln_proto::channel::Dial;
 use kiln_proto::{property, v1};
 use tokio::sync::watch;
@@ -26,7 +27,19 @@ use kiln_sandbox::{self as sandbox, Sandbox, Tools};
 ///
 /// # Errors
 /// If the state directory cannot be used, or a required sandbox is impossible.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+pub fn run(
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> BoxFuture<'static, anyhow::Result<()>> {
+    // Its callers do not compile the worker once more: its type ends here.
+    boxed(config, Box::pin(shutdown))
+}
+
+fn boxed(config: Config, shutdown: BoxFuture<'static, ()>) -> BoxFuture<'static, anyhow::Result<()>> {
+    Box::pin(work(config, shutdown))
+}
+
+async fn work(config: Config, shutdown: BoxFuture<'static, ()>) -> anyhow::Result<()> {
     let state = std::path::absolute(&config.state_dir)?;
     std::fs::create_dir_all(&state)
         .with_context(|| format!("cannot create the state directory `{}`", state.display()))?;

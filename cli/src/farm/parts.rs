@@ -4,7 +4,8 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use futures::Stream;
+use futures::{Stream, StreamExt};
+use kiln_auth::Accepted;
 use kiln_builds::Unfinished;
 use kiln_images::registry::Pattern;
 use kiln_store::Bound;
@@ -34,9 +35,10 @@ pub async fn coordinator(
 /// Runs a coordinator for the connections from `incoming`, which are all admitted, until `shutdown`.
 pub async fn coordinator_on(
     config: kiln_coordinator::Config,
-    incoming: impl Stream<Item = std::io::Result<UnixStream>>,
+    incoming: impl Stream<Item = std::io::Result<UnixStream>> + Send + 'static,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), String> {
+    let incoming = incoming.map(|stream| stream.map(|stream| Accepted::plain(stream, None)));
     kiln_coordinator::run_on(config, incoming, shutdown).await.map_err(|error| format!("coordinator: {error:#}"))
 }
 

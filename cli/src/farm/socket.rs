@@ -66,7 +66,7 @@ impl Socket {
     }
 
     /// The connections of this user, and what to drop when there are to be no more.
-    pub(super) fn incoming(self) -> (impl Stream<Item = io::Result<UnixStream>>, Place) {
+    pub(super) fn incoming(self) -> (impl Stream<Item = io::Result<UnixStream>> + Send + 'static, Place) {
         let own = rustix::process::geteuid().as_raw();
         let incoming = UnixListenerStream::new(self.listener).filter(move |connection| {
             std::future::ready(connection.as_ref().map_or(true, |connection| is_of(connection, own)))

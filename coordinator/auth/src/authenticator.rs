@@ -12,7 +12,6 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::codegen::http;
-use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 
 use super::authority::{self, Authority};
 use super::joined::Joined;
@@ -21,6 +20,7 @@ use super::shown::Authorities;
 use super::tls::Served;
 use super::tokens::{self, Tokens};
 use super::{Config, Error, Identity, issued, revoked, shown};
+use crate::accepted::Caller;
 use kiln_state::{Look, Watched};
 
 /// Number of certificates whose identity is cached.
@@ -286,7 +286,7 @@ impl Authenticator {
     }
 
     fn by_certificate(&self, call: &http::request::Parts) -> Result<Identity, Status> {
-        let shown = call.extensions.get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
+        let shown = call.extensions.get::<Caller>().map(|caller| caller.certificates.clone());
         let Some(chain) = shown.filter(|chain| !chain.is_empty()) else {
             return Err(Status::unauthenticated(
                 "authentication required; use a certificate (`--cert`, `--key`) or a token (`KILN_TOKEN`, `--token-file`)",

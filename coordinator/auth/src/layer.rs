@@ -8,12 +8,12 @@ use std::task::{Context, Poll};
 use kiln_proto::protocol;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
-use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Code, Status};
 
 use super::audit::{Audit, Call, Subject};
 use super::open_call::{self, Guarded};
 use super::{Authenticator, Identity, Needs, needs};
+use crate::accepted::Caller;
 
 /// Wraps services in the gate.
 #[derive(Debug, Clone)]
@@ -135,9 +135,7 @@ struct Noted {
 impl Noted {
     fn of<B>(audit: Audit, request: &mut http::Request<B>) -> Self {
         let extensions = request.extensions_mut();
-        let plain = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-        let tls = || extensions.get::<TlsConnectInfo<TcpConnectInfo>>().and_then(|tls| tls.get_ref().remote_addr());
-        let address = plain.or_else(tls).map(|address| address.to_string());
+        let address = extensions.get::<Caller>().and_then(|caller| caller.address).map(|address| address.to_string());
         let subject = Subject::default();
         extensions.insert(subject.clone());
         let path = request.uri().path().to_owned();

@@ -4,6 +4,7 @@
 //! Invariant: a call reaches a service only after [`layer`] has put an [`Identity`] into its extensions; services read
 //! it with [`identity()`] and never look at credentials.
 
+mod accepted;
 pub mod audit;
 mod authenticator;
 pub mod authority;
@@ -27,6 +28,7 @@ pub mod tls;
 pub mod tokens;
 mod waiting;
 
+pub use accepted::{Accepted, Caller};
 pub use authenticator::{Authenticator, Known};
 pub use config::{Config, Files};
 pub use error::Error;
