@@ -7,7 +7,7 @@ use kiln_proto::digest::DigestFunction;
 use kiln_trees::tree::{Entry, Tree};
 
 use super::assemble::Error;
-use super::{MTIME, file, file_mode};
+use super::{MTIME, file_mode};
 use kiln_store::BlobStore;
 
 /// zstd level for archives.
@@ -29,7 +29,7 @@ pub(super) async fn pack(
         append(store, &mut builder, &name, &entry).await?;
     }
     builder.into_inner()?.finish()?.flush()?;
-    let (archive, sha256) = file::put(store, function, &path).await?;
+    let (archive, sha256) = kiln_store::files::put(store, function, &path).await?;
     let name = format!("{stem}.tar.zst");
     let checksum = format!("{}  {name}\n", sha256.hex()).into_bytes();
     let checksum_digest = function.digest(&checksum);

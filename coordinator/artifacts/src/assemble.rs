@@ -50,6 +50,15 @@ pub enum Error {
     Layer(#[from] kiln_images::layer::Error),
 }
 
+impl From<kiln_store::files::PutError> for Error {
+    fn from(error: kiln_store::files::PutError) -> Self {
+        match error {
+            kiln_store::files::PutError::Io(error) => Self::Pack(error),
+            kiln_store::files::PutError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
 impl Error {
     /// Whether it is the project's fault rather than the farm's.
     pub fn is_project_fault(&self) -> bool {

@@ -6,7 +6,6 @@ mod bundle;
 mod check;
 mod choose;
 pub(crate) mod elf;
-mod file;
 mod identity;
 mod image;
 mod links;

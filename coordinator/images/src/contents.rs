@@ -8,8 +8,7 @@ use std::io::{self, Read};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Hasher};
-use crate::layer::Attributes;
-use crate::manifest::media_type;
+use crate::layer::{Attributes, unpacked};
 use crate::metered::Metered;
 
 /// Maximum number of libraries, links and special directories in one image.
@@ -38,11 +37,7 @@ impl Contents {
     /// # Errors
     /// If it is not a valid tar.
     pub fn add(&mut self, layer_type: &str, layer: impl Read) -> io::Result<Digest> {
-        match layer_type {
-            media_type::OCI_LAYER_GZIP => self.add_all(flate2::read::MultiGzDecoder::new(io::BufReader::new(layer))),
-            media_type::OCI_LAYER_ZSTD => self.add_all(zstd::Decoder::new(layer)?),
-            _ => self.add_all(layer),
-        }
+        self.add_all(unpacked(layer_type, layer)?)
     }
 
     fn add_all(&mut self, layer: impl Read) -> io::Result<Digest> {
@@ -180,7 +175,7 @@ mod tests {
     #[test]
     fn a_name_that_never_ends_is_refused_before_it_fills_the_memory_and_long_files_are_read() {
         let endless = io::Cursor::new(long_name(1 << 40)).chain(io::repeat(b'n'));
-        let error = Contents::default().add(media_type::OCI_LAYER, endless).unwrap_err();
+        let error = Contents::default().add(crate::manifest::media_type::OCI_LAYER, endless).unwrap_err();
         assert!(error.to_string().contains("1048576 bytes"), "{error}");
         let mut writer = LayerWriter::new(Vec::new(), Options::default()).unwrap();
         writer.file("large", 0o644, 3 << 20, io::repeat(7).take(3 << 20)).unwrap();

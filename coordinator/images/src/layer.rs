@@ -130,16 +130,64 @@ impl<W: Write> Write for Compressor<W> {
     }
 }
 
+/// Compresses a tar while it is written.
+pub struct Packer<W: Write> {
+    plain: Hashed<Compressor<Hashed<W>>>,
+    compression: Compression,
+}
+
+impl<W: Write> Packer<W> {
+    /// Compresses into `to`.
+    ///
+    /// # Errors
+    /// If the compressor cannot start.
+    pub fn new(to: W, compression: Compression) -> io::Result<Self> {
+        let plain = Hashed::new(Compressor::new(Hashed::new(to), compression)?);
+        Ok(Self { plain, compression })
+    }
+
+    /// Ends the layer.
+    ///
+    /// # Errors
+    /// If the last bytes cannot be written.
+    pub fn finish(self) -> io::Result<(W, Layer)> {
+        let (compressor, diff_id, _) = self.plain.finish();
+        let (to, digest, size) = compressor.finish()?.finish();
+        let descriptor = Descriptor::new(self.compression.media_type(), digest, size);
+        Ok((to, Layer { descriptor, diff_id }))
+    }
+}
+
+impl<W: Write> Write for Packer<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.plain.write(data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.plain.flush()
+    }
+}
+
+/// The tar in a layer of this media type.
+///
+/// # Errors
+/// If the decompressor cannot start.
+pub fn unpacked<'a>(media_type: &str, layer: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    Ok(match media_type {
+        media_type::OCI_LAYER_GZIP => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::new(layer))),
+        media_type::OCI_LAYER_ZSTD => Box::new(zstd::Decoder::new(layer)?),
+        _ => Box::new(layer),
+    })
+}
+
 /// Compresses an existing tar.
 ///
 /// # Errors
 /// If reading or writing fails.
 pub fn compress(from: &mut impl Read, to: impl Write, compression: Compression) -> io::Result<Layer> {
-    let mut plain = Hashed::new(Compressor::new(Hashed::new(to), compression)?);
-    io::copy(from, &mut plain)?;
-    let (compressor, diff_id, _) = plain.finish();
-    let (_, digest, size) = compressor.finish()?.finish();
-    Ok(Layer { descriptor: Descriptor::new(compression.media_type(), digest, size), diff_id })
+    let mut packer = Packer::new(to, compression)?;
+    io::copy(from, &mut packer)?;
+    Ok(packer.finish()?.1)
 }
 
 /// The order of entries: by the components of their paths, so that a directory's contents follow it.

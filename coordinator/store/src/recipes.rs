@@ -1,4 +1,4 @@
-//! Caches the parts of images in the action cache, under a digest of what they were made from.
+//! What the coordinator itself makes, such as layers of images, in the action cache: under a digest of what it was made from.
 //!
 //! Invariant: what is found is complete, like every result of the action cache.
 
@@ -9,23 +9,26 @@ use kiln_proto::reapi;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use kiln_store::{Error, Stores};
+use crate::{Error, Stores};
 
 /// The file that describes the others.
 const DESCRIPTION: &str = "description.json";
 /// The worker's name in results of the coordinator itself.
 const WORKER: &str = "coordinator";
 
-/// The action cache, as used for images.
+/// The action cache, for what the coordinator makes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Recipes<'a> {
-    pub(super) stores: &'a Stores,
-    pub(super) instance: &'a str,
-    pub(super) function: DigestFunction,
+pub struct Recipes<'a> {
+    /// Where results and their blobs are.
+    pub stores: &'a Stores,
+    /// The instance that they belong to.
+    pub instance: &'a str,
+    /// The function of all digests.
+    pub function: DigestFunction,
 }
 
 /// A recipe's result: its description, and blobs by name.
-pub(super) type Found<T> = (T, BTreeMap<String, Digest>);
+pub type Found<T> = (T, BTreeMap<String, Digest>);
 
 impl Recipes<'_> {
     fn key(&self, recipe: &impl Serialize) -> Digest {
@@ -33,7 +36,10 @@ impl Recipes<'_> {
     }
 
     /// A recipe's cached result, if it is complete.
-    pub(super) async fn find<T: DeserializeOwned>(&self, recipe: &impl Serialize) -> Result<Option<Found<T>>, Error> {
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn find<T: DeserializeOwned>(&self, recipe: &impl Serialize) -> Result<Option<Found<T>>, Error> {
         let Some(result) = self.stores.cached_result(self.instance, &self.key(recipe)).await? else { return Ok(None) };
         let mut files = BTreeMap::new();
         for file in &result.output_files {
@@ -47,11 +53,28 @@ impl Recipes<'_> {
     }
 
     /// Caches a recipe's result. If the cache cannot be written, it is only recomputed later.
-    pub(super) async fn keep(
+    ///
+    /// # Errors
+    /// If the description cannot be stored.
+    pub async fn keep(
         &self,
         recipe: &impl Serialize,
         description: &impl Serialize,
         files: &BTreeMap<String, Digest>,
+    ) -> Result<(), Error> {
+        self.keep_trees(recipe, description, files, &[]).await
+    }
+
+    /// As [`keep`](Self::keep), for a result that also names whole trees by their root directories.
+    ///
+    /// # Errors
+    /// If the description cannot be stored.
+    pub async fn keep_trees(
+        &self,
+        recipe: &impl Serialize,
+        description: &impl Serialize,
+        files: &BTreeMap<String, Digest>,
+        trees: &[Digest],
     ) -> Result<(), Error> {
         let data = serde_json::to_vec(description).unwrap_or_default();
         let digest = self.function.digest(&data);
@@ -64,9 +87,19 @@ impl Recipes<'_> {
         let mut output_files: Vec<_> = files.iter().map(|(path, digest)| file(path, digest)).collect();
         output_files.push(file(DESCRIPTION, &digest));
         let metadata = reapi::ExecutedActionMetadata { worker: WORKER.to_owned(), ..Default::default() };
-        let result = reapi::ActionResult { output_files, execution_metadata: Some(metadata), ..Default::default() };
+        let tree = |(at, digest): (usize, &Digest)| reapi::OutputDirectory {
+            path: format!("trees/{at}"),
+            root_directory_digest: Some(digest.to_wire()),
+            ..Default::default()
+        };
+        let result = reapi::ActionResult {
+            output_files,
+            output_directories: trees.iter().enumerate().map(tree).collect(),
+            execution_metadata: Some(metadata),
+            ..Default::default()
+        };
         if let Err(error) = self.stores.actions.put(self.instance, &self.key(recipe), result).await {
-            tracing::warn!(%error, "cannot cache a part of an image; it will be made again next time");
+            tracing::warn!(%error, "cannot cache what the coordinator made; it will be made again next time");
         }
         Ok(())
     }

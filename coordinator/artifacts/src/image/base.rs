@@ -24,8 +24,9 @@ use serde_json::{Map, Value};
 use tokio::sync::{Mutex, OnceCell};
 
 use super::feed::{self, Piece, Reader};
-use super::recipe::Recipes;
 use kiln_auth::credentials::Credentials;
+use kiln_store::files::{self, PutError};
+use kiln_store::recipes::Recipes;
 use kiln_store::trees;
 use kiln_store::{BlobStore, Stores};
 
@@ -319,9 +320,9 @@ impl Bases {
         }
         let pieces = blobs::checked(from.open(layer).await?, layer);
         let (path, made) = into_file(pieces, is_plain).await?;
-        let (digest, _) = super::super::file::put(store, self.function, &path).await.map_err(|error| match error {
-            super::super::Error::Store(error) => BaseError::Store(error),
-            other => BaseError::Unpack(std::io::Error::other(other)),
+        let (digest, _) = files::put(store, self.function, &path).await.map_err(|error| match error {
+            PutError::Store(error) => BaseError::Store(error),
+            PutError::Io(error) => BaseError::Unpack(error),
         })?;
         Ok((made.unwrap_or_else(|| layer.clone()), digest))
     }

@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::super::assemble::{Error, Ingredients};
-use super::super::{check, file};
+use super::super::check;
 use super::feed::{self, Piece, Reader};
-use super::recipe::Recipes;
 use crate::elf::Wants;
+use kiln_store::files;
+use kiln_store::recipes::Recipes;
 
 /// Increased when the same files would produce a different layer.
 const VERSION: u32 = 1;
@@ -77,10 +78,10 @@ impl Layering<'_> {
                 let descriptor = &layer.descriptor;
                 let hash = descriptor.digest.bytes();
                 let digest = Digest { function: DigestFunction::Sha256, hash, size: descriptor.size };
-                file::put_as(store, &digest, &path).await?;
+                files::put_as(store, &digest, &path).await?;
                 digest
             }
-            DigestFunction::Blake3 => file::put(store, given.function, &path).await?.0,
+            DigestFunction::Blake3 => files::put(store, given.function, &path).await?.0,
         };
         let kept = Cached { layer, wants };
         recipes.keep(&recipe, &kept, &BTreeMap::from([(BLOB.to_owned(), blob)])).await?;

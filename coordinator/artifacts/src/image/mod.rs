@@ -6,7 +6,6 @@
 mod base;
 mod feed;
 mod layers;
-mod recipe;
 
 use std::collections::{BTreeMap, BTreeSet};
 
