@@ -1,0 +1,213 @@
+//! How Go writes strings and durations and cleans paths, which images show: histories are compared byte for byte.
+
+/// Go's `%q`: a string in quotes.
+pub fn quote(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\u{7}' => quoted.push_str("\\a"),
+            '\u{8}' => quoted.push_str("\\b"),
+            '\u{c}' => quoted.push_str("\\f"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\u{b}' => quoted.push_str("\\v"),
+            c if is_printable(c) => quoted.push(c),
+            c if (c as u32) < 0x80 => quoted.push_str(&format!("\\x{:02x}", c as u32)),
+            c if (c as u32) < 0x1_0000 => quoted.push_str(&format!("\\u{:04x}", c as u32)),
+            c => quoted.push_str(&format!("\\U{:08x}", c as u32)),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+fn is_printable(c: char) -> bool {
+    // After a letter, only what cannot be printed is escaped.
+    let debug: String = ['a', c].iter().collect::<String>().escape_debug().collect();
+    c == '\'' || (!debug.contains('\\') && (c == ' ' || !c.is_whitespace()))
+}
+
+/// Go's `%q` of a list.
+pub fn quote_list<S: AsRef<str>>(texts: &[S]) -> String {
+    format!("[{}]", texts.iter().map(|text| quote(text.as_ref())).collect::<Vec<_>>().join(" "))
+}
+
+/// Go's `%v` of a list.
+pub fn plain_list<S: AsRef<str>>(texts: &[S]) -> String {
+    format!("[{}]", texts.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" "))
+}
+
+const UNITS: [(&str, i64); 8] = [
+    ("ns", 1),
+    ("us", 1_000),
+    ("µs", 1_000),
+    ("μs", 1_000),
+    ("ms", 1_000_000),
+    ("s", 1_000_000_000),
+    ("m", 60_000_000_000),
+    ("h", 3_600_000_000_000),
+];
+
+/// A duration as Go writes it, in nanoseconds: `1m30s`, `1.5h`, `-2ms`.
+pub fn read_duration(text: &str) -> Option<i64> {
+    let (sign, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (-1, rest),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Some(0);
+    }
+    let mut total = 0_i64;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
+        let (number, more) = rest.split_at(end);
+        let unit_end = more.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(more.len());
+        let (unit, more) = more.split_at(unit_end);
+        let (_, unit) = UNITS.iter().find(|(name, _)| *name == unit)?;
+        let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+        if whole.is_empty() && part.is_empty() || part.contains('.') {
+            return None;
+        }
+        let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+        let part: String = part.chars().take(15).collect();
+        let fraction = if part.is_empty() {
+            0
+        } else {
+            (i128::from(part.parse::<i64>().ok()?) * i128::from(*unit) / 10_i128.pow(part.len() as u32)) as i64
+        };
+        total = total.checked_add(whole.checked_mul(*unit)?)?.checked_add(fraction)?;
+        rest = more;
+    }
+    Some(sign * total)
+}
+
+/// A duration as Go shows it: `0s`, `1.5s`, `1m0s`, `250ms`.
+pub fn duration(nanoseconds: i64) -> String {
+    let sign = if nanoseconds < 0 { "-" } else { "" };
+    let total = nanoseconds.unsigned_abs();
+    let decimal = |value: u64, unit: u64| {
+        let rest = value % unit;
+        let digits = unit.ilog10() as usize;
+        let fraction = format!("{rest:0digits$}");
+        let fraction = fraction.trim_end_matches('0');
+        if rest == 0 { (value / unit).to_string() } else { format!("{}.{fraction}", value / unit) }
+    };
+    let text = match total {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{total}ns"),
+        1_000..1_000_000 => format!("{}µs", decimal(total, 1_000)),
+        1_000_000..1_000_000_000 => format!("{}ms", decimal(total, 1_000_000)),
+        _ => {
+            let minutes = total / 60_000_000_000;
+            let seconds = decimal(total % 60_000_000_000, 1_000_000_000);
+            match (minutes / 60, minutes % 60) {
+                (0, 0) => format!("{seconds}s"),
+                (0, minutes) => format!("{minutes}m{seconds}s"),
+                (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
+            }
+        }
+    };
+    format!("{sign}{text}")
+}
+
+/// A path without `.`, `..` and repeated slashes, as far as that is possible without a file system; `.` if nothing is left.
+pub fn clean(path: &str) -> String {
+    let is_absolute = path.starts_with('/');
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
+                parts.pop();
+            }
+            ".." if is_absolute => {}
+            part => parts.push(part),
+        }
+    }
+    match (is_absolute, parts.is_empty()) {
+        (true, _) => format!("/{}", parts.join("/")),
+        (false, true) => ".".to_owned(),
+        (false, false) => parts.join("/"),
+    }
+}
+
+/// Two paths one after the other, cleaned.
+pub fn join(directory: &str, path: &str) -> String {
+    match (directory, path) {
+        ("", "") => String::new(),
+        ("", path) => clean(path),
+        (directory, "") => clean(directory),
+        _ => clean(&format!("{directory}/{path}")),
+    }
+}
+
+/// The last part of a path.
+pub fn base(path: &str) -> &str {
+    match path.trim_end_matches('/') {
+        "" if path.is_empty() => ".",
+        "" => "/",
+        path => path.rsplit('/').next().unwrap_or(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_quoted_as_in_a_history() {
+        assert_eq!(
+            quote_list(&["/bin/sh", "-c", "echo \"a\\b\"\t'é' \u{1}\u{a0}\u{1f600}\n"]),
+            "[\"/bin/sh\" \"-c\" \"echo \\\"a\\\\b\\\"\\t'é' \\x01\\u00a0\u{1f600}\\n\"]"
+        );
+        assert_eq!(quote("e\u{301}"), "\"e\u{301}\"");
+        assert_eq!(quote_list::<&str>(&[]), "[]");
+        assert_eq!(plain_list(&["/a b", "c"]), "[/a b c]");
+    }
+
+    #[test]
+    fn durations_are_read_and_shown() {
+        for (text, shown) in [
+            ("30s", "30s"),
+            ("90s", "1m30s"),
+            ("1.5s", "1.5s"),
+            ("250ms", "250ms"),
+            ("0", "0s"),
+            ("1h", "1h0m0s"),
+            ("1m1ms", "1m0.001s"),
+            ("1500us", "1.5ms"),
+            ("-2m", "-2m0s"),
+            ("1ns", "1ns"),
+            (".5s", "500ms"),
+            ("2h0.25m", "2h0m15s"),
+        ] {
+            assert_eq!(duration(read_duration(text).unwrap()), shown, "{text}");
+        }
+        for text in ["", "5", "s", "1x", "1.2.3s", "-", ".s", "99999999999h", "1s "] {
+            assert_eq!(read_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn paths_are_cleaned() {
+        for (path, cleaned) in [
+            ("", "."),
+            ("/", "/"),
+            ("a//b/./c", "a/b/c"),
+            ("/../a", "/a"),
+            ("../a/..", ".."),
+            ("a/..", "."),
+            ("/a/../..", "/"),
+            ("a/../../b", "../b"),
+        ] {
+            assert_eq!(clean(path), cleaned, "{path}");
+        }
+        assert_eq!((join("/", "a"), join("/w", "../x/"), join("", "")), ("/a".into(), "/x".into(), String::new()));
+        assert_eq!((base("/a/b/"), base("/"), base(""), base("x")), ("b", "/", ".", "x"));
+    }
+}

@@ -1,0 +1,41 @@
+//! The Dockerfile front end: text becomes instructions, stages, and a graph of operations that an executor runs.
+//!
+//! Behaves as BuildKit's Dockerfile frontend 1.26 does. Sources: the Dockerfile reference, the Go packages `text/scanner`,
+//! `filepath` and `fmt` for what they do to a text, and the behaviour of `docker build`.
+//!
+//! Architecture invariant: no I/O, clock or randomness. Everything is bounded: no input panics, and none takes more than about
+//! linear time and space.
+
+mod bases;
+mod checks;
+pub mod config;
+pub mod error;
+mod file;
+pub mod fuzzing;
+mod git;
+pub mod golang;
+mod image;
+pub mod instruction;
+pub mod lint;
+mod lower;
+mod options;
+pub mod patterns;
+mod platform;
+pub mod print;
+mod render;
+pub mod source;
+mod stages;
+pub mod text;
+pub mod words;
+
+pub use bases::{BaseImage, Bases, Reference, Resolved};
+pub use error::Error;
+pub use file::{Dockerfile, MAX_STAGES, Stage, decode, is_known_frontend, parse};
+pub use git::GitSource;
+pub use image::ImageName;
+pub use lower::{
+    Build, Chmod, Context, Copy, CopySource, Fetch, Operation, Operator, Paths, Run, RunMount, WithParents, bases,
+    lower,
+};
+pub use options::{Contexts, NamedContext, NoCache, Options};
+pub use platform::Platform;

@@ -1,0 +1,16 @@
+//! How a Dockerfile is read: what instructions, words, patterns, stages and rules mean.
+
+#![allow(clippy::unwrap_used)]
+
+mod errors;
+mod ignore;
+mod images;
+mod instructions;
+mod limits;
+mod lints;
+mod mounts;
+mod operations;
+mod stages;
+mod support;
+mod text;
+mod words;
