@@ -1,0 +1,41 @@
+//! The sources of a project as the root that `COPY` copies from.
+
+use kiln_proto::digest::Digest;
+use kiln_store::trees;
+use kiln_trees::root::{Attributes, Content, Directory, Forest, Leaf, Name, Node, Times};
+use kiln_trees::tree::{Entry, Tree};
+
+use crate::{Error, Files, Roots};
+
+impl Roots {
+    /// A context that the client uploaded: everything in it belongs to root, and modes are as they were.
+    ///
+    /// # Errors
+    /// If a directory is missing or malformed, or the store fails.
+    pub async fn context(&self, sources: Digest) -> Result<Files, Error> {
+        let tree = trees::expand(self.blobs(), sources).await.map_err(|error| match error {
+            trees::Error::Store(error) => Error::Store(error),
+            trees::Error::Malformed(malformed) => Error::Malformed(malformed),
+        })?;
+        let root = self.operate(move |forest| Ok(root_of(forest, &tree)?)).await?;
+        Ok(Files { root, times: Times::default().into() })
+    }
+}
+
+fn root_of(forest: &mut Forest, tree: &Tree) -> Result<Digest, kiln_trees::root::Error> {
+    let mut directory = Directory::empty(Attributes::of_root(tree.mode.unwrap_or(0o755)));
+    for (name, entry) in &tree.entries {
+        let leaf = |content, mode| Node::Leaf(Leaf::new(content, Attributes::of_root(mode)));
+        let node = match entry {
+            Entry::File { digest, executable, mode } => {
+                leaf(Content::File(*digest), mode.unwrap_or(if *executable { 0o755 } else { 0o644 }))
+            }
+            Entry::Symlink { target } => leaf(Content::Symlink(target.clone().into_bytes()), 0o777),
+            Entry::Directory(below) => Node::Directory(root_of(forest, below)?),
+            // An expanded tree has none.
+            Entry::Sealed { digest } => return Err(kiln_trees::root::Error::Unread(vec![*digest])),
+        };
+        directory.entries.insert(Name::new(name.as_bytes())?, node);
+    }
+    Ok(forest.put(directory))
+}

@@ -1,0 +1,78 @@
+//! Roots in the store.
+
+use std::sync::Arc;
+
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_store::trees::Stored;
+use kiln_store::{BlobStore, Stores};
+use kiln_trees::root::{self, Attributes, Directory, Forest, Times};
+use tokio::sync::Mutex;
+
+use crate::Error;
+
+/// The files of an image or a stage at one instruction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// The root's digest: the identity of the files.
+    pub root: Digest,
+    /// When they were modified, which is part of no key.
+    pub times: Arc<Times>,
+}
+
+/// The roots of one build: what is read of the store once is kept until the build ends.
+#[derive(Debug)]
+pub struct Roots {
+    pub(crate) stores: Stores,
+    pub(crate) instance: String,
+    pub(crate) function: DigestFunction,
+    forest: Mutex<Forest>,
+}
+
+impl Roots {
+    /// The roots of a build in this instance.
+    pub fn new(stores: Stores, instance: &str, function: DigestFunction) -> Self {
+        let instance = instance.trim_matches('/').to_owned();
+        Self { stores, instance, function, forest: Mutex::new(Forest::new(function)) }
+    }
+
+    pub(crate) fn blobs(&self) -> &dyn BlobStore {
+        &*self.stores.blobs
+    }
+
+    /// No files: what `FROM scratch` begins with.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn scratch(&self) -> Result<Files, Error> {
+        let root = self.operate(|forest| Ok(forest.put(Directory::empty(Attributes::directory())))).await?;
+        Ok(Files { root, times: Arc::default() })
+    }
+
+    /// Does an operation on directories, which are read as it asks for them, and stores what it makes.
+    pub(crate) async fn operate<T>(
+        &self,
+        operation: impl Fn(&mut Forest) -> Result<T, root::Error> + Send,
+    ) -> Result<T, Error> {
+        let mut forest = self.forest.lock().await;
+        let done = root::read(Stored(self.blobs()), &mut forest, operation).await?;
+        let made = forest.take_made();
+        let digests: Vec<Digest> = made.iter().map(|encoded| encoded.digest).collect();
+        let missing: std::collections::HashSet<Digest> =
+            self.blobs().find_missing(&digests).await?.into_iter().collect();
+        for encoded in made {
+            if missing.contains(&encoded.digest) {
+                self.blobs().put(&encoded.digest, encoded.data.into()).await?;
+            }
+        }
+        Ok(done)
+    }
+
+    /// The root that a layer makes of another: how a command's result continues its stage.
+    ///
+    /// # Errors
+    /// If a directory is missing, or the store fails.
+    pub async fn apply(&self, files: &Files, layer: &Digest, times: &Times) -> Result<Files, Error> {
+        let root = self.operate(|forest| forest.apply(&files.root, layer)).await?;
+        Ok(Files { root, times: crate::times::laid_over(&files.times, times) })
+    }
+}

@@ -1,0 +1,211 @@
+//! Layers of images and archives of `ADD`, as trees in the store. A layer is imported once.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use kiln_images::layer::unpacked;
+use kiln_images::manifest::{Descriptor, media_type};
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_store::recipes::Recipes;
+use kiln_store::{BlobStore, Stores};
+use kiln_trees::Encoded;
+use kiln_trees::root::tar::{self, TarError};
+use kiln_trees::root::{Forest, Times};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use crate::{Error, Files, Roots};
+
+/// Increased when the same archive would give a different tree.
+const VERSION: u32 = 1;
+/// Files up to this size stay in memory on their way into the store, in bytes.
+const WHOLE_BYTES: u64 = 1 << 20;
+/// Files that are stored at once.
+const CONCURRENCY: usize = 16;
+/// Files that wait to be stored.
+const QUEUE: usize = 32;
+/// Layers that are imported at once.
+const LAYERS: usize = 4;
+/// The times among a recipe's files.
+const TIMES: &str = "times";
+
+/// An archive as a layer in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// The layer's tree.
+    pub layer: Digest,
+    /// When its files were modified.
+    pub times: Arc<Times>,
+}
+
+#[derive(Serialize)]
+struct Recipe<'a> {
+    layer_tree: u32,
+    archive: &'a str,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Description {
+    hash: String,
+    size: u64,
+}
+
+impl Roots {
+    /// The files of an image: its layers, lowest first, each with the store's digest of its archive. Layers are imported side by
+    /// side, and only those that were not imported before.
+    ///
+    /// # Errors
+    /// If a layer is malformed or missing, or the store fails.
+    pub async fn base(&self, image: &str, layers: &[(Descriptor, Digest)]) -> Result<Files, Error> {
+        let imports = layers.iter().enumerate().map(|(at, (layer, blob))| async move {
+            self.import(&layer.media_type, blob).await.map_err(|error| match error {
+                Error::Tar(source) => Error::Layer { image: image.to_owned(), number: at + 1, source },
+                other => other,
+            })
+        });
+        let imports: Vec<_> = imports.collect();
+        let imported: Vec<Imported> = stream::iter(imports).buffered(LAYERS).try_collect().await?;
+        let mut files = self.scratch().await?;
+        for layer in &imported {
+            files = self.apply(&files, &layer.layer, &layer.times).await?;
+        }
+        Ok(files)
+    }
+
+    /// An archive of this media type as a layer.
+    ///
+    /// # Errors
+    /// If it is malformed or missing, or the store fails.
+    pub async fn import(&self, media_type: &str, archive: &Digest) -> Result<Imported, Error> {
+        let recipes = Recipes { stores: &self.stores, instance: &self.instance, function: self.function };
+        let name = format!("{media_type} {archive}");
+        let recipe = Recipe { layer_tree: VERSION, archive: &name };
+        if let Some((description, files)) = recipes.find::<Description>(&recipe).await?
+            && let Some(times) = files.get(TIMES)
+            && let Ok(layer) = Digest::new(self.function, &description.hash, description.size)
+            && let Ok(times) = Times::decode(&self.blobs().get(times).await?)
+        {
+            return Ok(Imported { layer, times: times.into() });
+        }
+        let imported = read(&self.stores, self.function, media_type.to_owned(), archive).await?;
+        let data = Bytes::from(imported.times.encode());
+        let times = self.function.digest(&data);
+        self.blobs().put(&times, data).await?;
+        let description = Description { hash: imported.layer.hex(), size: imported.layer.size };
+        let files = [(TIMES.to_owned(), times)].into();
+        recipes.keep_trees(&recipe, &description, &files, &[imported.layer]).await?;
+        Ok(imported)
+    }
+}
+
+/// The content of an archive that `ADD` unpacks, which is known by its first bytes; none where it is not one.
+///
+/// # Errors
+/// If it begins like an archive and is malformed, or the store fails.
+pub(crate) async fn archive(roots: &Roots, file: &Digest, name: &str) -> Result<Option<Imported>, Error> {
+    let mut head = roots.blobs().read(file, 0, Some(512)).await?;
+    let mut first = Vec::new();
+    while let Some(piece) = head.try_next().await? {
+        first.extend_from_slice(&piece);
+    }
+    let is_tar = |data: &[u8]| data.get(257..262) == Some(b"ustar");
+    let known = match &*first {
+        [0x1f, 0x8b, ..] => media_type::OCI_LAYER_GZIP,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => media_type::OCI_LAYER_ZSTD,
+        data if is_tar(data) => media_type::OCI_LAYER,
+        [b'B', b'Z', b'h', ..] | [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
+            let reason = "bzip2 and xz are not supported; compress it with gzip or zstd, or set `--unpack=false`";
+            return Err(Error::Archive { path: name.to_owned(), reason: reason.to_owned() });
+        }
+        _ => return Ok(None),
+    };
+    match roots.import(known, file).await {
+        Ok(imported) => Ok(Some(imported)),
+        // A compressed file that is not an archive is a file.
+        Err(Error::Tar(_)) if known != media_type::OCI_LAYER => Ok(None),
+        Err(Error::Tar(error)) => Err(Error::Archive { path: name.to_owned(), reason: error.to_string() }),
+        Err(error) => Err(error),
+    }
+}
+
+/// A file on its way into the store.
+enum Content {
+    Whole(Digest, Bytes),
+    Large(Digest, tempfile::NamedTempFile),
+}
+
+/// Reads an archive on a thread, and stores its files meanwhile.
+async fn read(
+    stores: &Stores,
+    function: DigestFunction,
+    media_type: String,
+    archive: &Digest,
+) -> Result<Imported, Error> {
+    let pieces = stores.blobs.read(archive, 0, None).await?.map_err(io::Error::other);
+    let bridge = SyncIoBridge::new(StreamReader::new(pieces));
+    let (sender, mut receiver) = mpsc::channel(QUEUE);
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut forest = Forest::new(function);
+        let plain = unpacked(&media_type, bridge)?;
+        let mut store = |content: &mut dyn Read| keep(function, content, &sender);
+        let (layer, times) = tar::read(&mut forest, plain, &mut store)?;
+        Ok::<_, TarError>((forest.take_made(), layer, times))
+    });
+    let contents = stream::poll_fn(|context| receiver.poll_recv(context));
+    let stored = contents
+        .map(Ok)
+        .try_for_each_concurrent(CONCURRENCY, |content| async {
+            match content {
+                Content::Whole(digest, data) => stores.blobs.put(&digest, data).await?,
+                Content::Large(digest, file) => {
+                    kiln_store::files::put_as(&*stores.blobs, &digest, file.path()).await.map_err(
+                        |error| match error {
+                            kiln_store::files::PutError::Io(error) => Error::Io(error),
+                            kiln_store::files::PutError::Store(error) => Error::Store(error),
+                        },
+                    )?;
+                }
+            }
+            Ok::<_, Error>(())
+        })
+        .await;
+    // The thread ends where nobody takes what it sends.
+    drop(receiver);
+    let read = reading.await.map_err(io::Error::other)?;
+    stored?;
+    let (made, layer, times) = read?;
+    put_directories(&*stores.blobs, made).await?;
+    Ok(Imported { layer, times: times.into() })
+}
+
+async fn put_directories(store: &dyn BlobStore, made: Vec<Encoded>) -> Result<(), Error> {
+    let puts: Vec<_> =
+        made.into_iter().map(|encoded| async move { store.put(&encoded.digest, encoded.data.into()).await }).collect();
+    Ok(stream::iter(puts).buffer_unordered(CONCURRENCY).try_collect().await?)
+}
+
+/// Hands on a file's content, and says its digest.
+fn keep(function: DigestFunction, content: &mut dyn Read, to: &mpsc::Sender<Content>) -> io::Result<Digest> {
+    let gone = || io::Error::other("the store failed");
+    let mut data = Vec::new();
+    content.take(WHOLE_BYTES).read_to_end(&mut data)?;
+    if (data.len() as u64) < WHOLE_BYTES {
+        let digest = function.digest(&data);
+        to.blocking_send(Content::Whole(digest, data.into())).map_err(|_| gone())?;
+        return Ok(digest);
+    }
+    let mut file = tempfile::NamedTempFile::new()?;
+    let mut hasher = function.hasher();
+    while !data.is_empty() {
+        hasher.update(&data);
+        io::Write::write_all(&mut file, &data)?;
+        data.clear();
+        content.take(WHOLE_BYTES).read_to_end(&mut data)?;
+    }
+    let digest = hasher.finish();
+    to.blocking_send(Content::Large(digest, file)).map_err(|_| gone())?;
+    Ok(digest)
+}

@@ -1,0 +1,23 @@
+//! The file systems that the stages of a Dockerfile go through: a base becomes a root, instructions that copy change it without a
+//! worker, and what the stages added becomes the layers of an image.
+//!
+//! Invariants: a root is a tree in the store, and no file's bytes are read but to import a base, to unpack an archive or to write a
+//! layer; equal instructions on equal roots give equal roots, wherever and whenever they run.
+
+mod accounts;
+mod context;
+mod copy;
+mod error;
+mod export;
+mod files;
+mod import;
+mod mode;
+mod select;
+mod subtree;
+mod times;
+mod workdir;
+
+pub use error::Error;
+pub use export::{Layer, Packing};
+pub use files::{Files, Roots};
+pub use import::Imported;
