@@ -85,7 +85,8 @@ impl Error {
 
     /// The error with the line that it is about and a caret below, for a terminal. Its size is bounded.
     pub fn render(&self, colours: bool) -> String {
-        crate::render::error(&self.file, &self.problem, colours)
+        let problem = &self.problem;
+        crate::render::error(&self.file, problem.span, &problem.message, problem.help.as_deref(), colours)
     }
 }
 

@@ -1,36 +1,33 @@
 //! Errors as a terminal shows them: the line, and a caret below.
 
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-use crate::error::Problem;
-use crate::source::Source;
+use crate::source::{Source, Span};
 
 /// Maximum number of characters of a line that are shown before and after the place.
 const BEFORE: usize = 60;
 const AFTER: usize = 120;
 
-/// A problem with the line that it is about. Its size is bounded, whatever the source.
-pub(crate) fn error(source: &Source, problem: &Problem, colours: bool) -> String {
-    let line = source.line(problem.span.start);
-    let (excerpt, span) = excerpt(source, problem);
+/// What is wrong, with the line that it is about. The size is bounded, whatever the source.
+pub(crate) fn error(source: &Source, span: Span, message: &str, help: Option<&str>, colours: bool) -> String {
+    let line = source.line(span.start);
+    let (excerpt, (start, end)) = excerpt(source, span);
     let snippet = Snippet::source(&excerpt)
         .line_start(line)
         .path(source.name())
-        .annotation(AnnotationKind::Primary.span(span.0..span.1));
-    let title = Level::ERROR.primary_title(&*problem.message).element(snippet);
-    let mut report = vec![title];
-    let help = problem.help.as_deref();
-    report.extend(help.map(|help| annotate_snippets::Group::with_title(Level::HELP.secondary_title(help))));
+        .annotation(AnnotationKind::Primary.span(start..end));
+    let mut report = vec![Level::ERROR.primary_title(message).element(snippet)];
+    report.extend(help.map(|help| Group::with_title(Level::HELP.secondary_title(help))));
     let renderer = if colours { Renderer::styled() } else { Renderer::plain() };
     renderer.render(&report)
 }
 
 /// A part of the line, and where in it the place is. Control characters are replaced, so that a file cannot control the terminal.
-fn excerpt(source: &Source, problem: &Problem) -> (String, (usize, usize)) {
-    let bytes = source.line_bytes(source.line(problem.span.start));
+fn excerpt(source: &Source, place: Span) -> (String, (usize, usize)) {
+    let bytes = source.line_bytes(source.line(place.start));
     let line = &source.text()[bytes.clone()];
-    let start = floor(line, problem.span.start.saturating_sub(bytes.start));
-    let end = floor(line, problem.span.end.saturating_sub(bytes.start)).max(start);
+    let start = floor(line, place.start.saturating_sub(bytes.start));
+    let end = floor(line, place.end.saturating_sub(bytes.start)).max(start);
     let clean = |text: &str| text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
     let before: String = clean(&line[start - tail(&line[..start], BEFORE)..start]);
     let place: String = clean(&line[start..start + head(&line[start..end], AFTER)]);
@@ -59,13 +56,13 @@ fn floor(text: &str, at: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::Span;
 
     #[test]
     fn a_caret_is_below_the_place() {
         let source = Source::new("app/Dockerfile", "FROM a\n\tRUNN make\n");
-        let problem = Problem::new(Span::new(8, 12), "unknown instruction `RUNN`").help("did you mean `RUN`?");
-        insta::assert_snapshot!(error(&source, &problem, false), @r"
+        let help = Some("did you mean `RUN`?");
+        let shown = error(&source, Span::new(8, 12), "unknown instruction `RUNN`", help, false);
+        insta::assert_snapshot!(shown, @r"
         error: unknown instruction `RUNN`
          --> app/Dockerfile:2:2
           |
@@ -82,7 +79,7 @@ mod tests {
         let source = Source::new("Dockerfile", &text);
         let at = text.find('\u{1b}').unwrap_or_default();
         for span in [Span::new(at, at + 5), Span::new(at, text.len()), Span::new(5, 6), Span::new(text.len(), 90_000)] {
-            let shown = error(&source, &Problem::new(span, "bad"), false);
+            let shown = error(&source, span, "bad", None, false);
             assert!(shown.len() < 2_000 && !shown.contains('\u{1b}'), "{shown}");
         }
     }

@@ -115,7 +115,7 @@ impl<'a> Lowering<'a> {
                 State::new(root, Image::scratch(&platform), platform)
             }
             Origin::Image(image, resolved, written, context) => {
-                let resolved = resolved.clone().unwrap_or_default();
+                let resolved = resolved.as_deref().cloned().unwrap_or_default();
                 let is_empty = resolved.image.is_empty();
                 let shown = image.reference.show(resolved.digest.as_deref());
                 if self.options.multi_platform {

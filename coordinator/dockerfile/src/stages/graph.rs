@@ -52,7 +52,7 @@ pub(crate) enum Origin {
     Stage(usize),
     /// An image; `None` while its configuration is not known. The text is what the file says, and the name is a named context's
     /// that takes the place of what the file says.
-    Image(BaseImage, Option<Resolved>, String, Option<String>),
+    Image(BaseImage, Option<Box<Resolved>>, String, Option<String>),
     /// The files of a named context.
     Context(String),
     /// An image that is not needed, whose name is not looked at.

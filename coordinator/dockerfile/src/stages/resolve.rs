@@ -1,6 +1,6 @@
 //! A file becomes a graph of stages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Graph, Node, Origin, Step, args, onbuild};
 use crate::bases::{BaseImage, Bases, Reference};
@@ -173,12 +173,11 @@ impl Resolver<'_> {
 
     /// Resolves what the target needs. Stored instructions may name further images.
     fn complete(&mut self) -> Result<(), Problem> {
-        let mut triggered = vec![false; self.graph.nodes.len()];
+        let mut triggered = BTreeSet::new();
         loop {
             self.graph.mark();
             let mut is_complete = true;
-            triggered.resize(self.graph.nodes.len(), false);
-            for at in 0..triggered.len() {
+            for at in 0..self.graph.nodes.len() {
                 if !self.graph.reachable[at] && !self.options.all_stages {
                     continue;
                 }
@@ -186,7 +185,7 @@ impl Resolver<'_> {
                     let name = name.clone();
                     self.graph.nodes[at].origin = self.base(at, &name)?;
                 }
-                if !std::mem::replace(&mut triggered[at], true) {
+                if triggered.insert(at) {
                     is_complete &= !self.trigger(at)?;
                 }
             }
@@ -246,7 +245,7 @@ impl Resolver<'_> {
 
     fn image(&self, reference: Reference, platform: Platform, written: &str, context: Option<String>) -> Origin {
         let image = BaseImage { reference, platform };
-        let resolved = self.bases.get(&image);
+        let resolved = self.bases.get(&image).map(Box::new);
         Origin::Image(image, resolved, written.to_owned(), context)
     }
 

@@ -27,7 +27,7 @@ fn variables_that_double_each_other_end() {
 #[test]
 fn stages_and_environments_that_are_copied_often_end() {
     let mut text = format!("FROM a AS s\nENV A={}\n", "x".repeat(60_000));
-    text.push_str(&"ENV B=$A$A$A$A$A$A\n".to_owned());
+    text.push_str("ENV B=$A$A$A$A$A$A\n");
     text.push_str(&"FROM s\nCOPY x y\n".repeat(900));
     let file = parse("Dockerfile", &text).unwrap();
     let own = kiln_dockerfile::Options { all_stages: true, ..options() };

@@ -8,14 +8,11 @@ use kiln_dockerfile::{
 use crate::support::{build, build_with, options, runs, variable};
 
 fn copies(build: &Build) -> Vec<&Copy> {
-    let copy = |operation: &'_ kiln_dockerfile::Operation| matches!(operation.kind, Operator::Copy(_));
-    let found = build.operations.iter().filter(|operation| copy(operation));
-    found
-        .map(|operation| match &operation.kind {
-            Operator::Copy(copy) => copy,
-            _ => unreachable!(),
-        })
-        .collect()
+    let copies = build.operations.iter().map(|operation| match &operation.kind {
+        Operator::Copy(copy) => Some(copy),
+        _ => None,
+    });
+    copies.flatten().collect()
 }
 
 fn files(copy: &Copy) -> Vec<(&str, bool)> {
@@ -93,13 +90,11 @@ fn sources_are_from_the_contexts_root_and_destinations_from_the_directory() {
         "FROM a\nWORKDIR /w\nCOPY ../x ./y/ /z/../q* d\nCOPY . .\nADD a.tar /t/\nADD --unpack=false b.tar /t/.\n",
     );
     let found = copies(&built);
-    let copies_of = copies;
-    let copies = found;
-    assert_eq!(files(copies[0]), [("/x", false), ("/y", false), ("/q*", false)]);
-    assert_eq!(copies.iter().map(|copy| copy.destination.as_str()).collect::<Vec<_>>(), ["/w/d", "/w/", "/t/", "/t/"]);
-    assert_eq!((files(copies[2]), files(copies[3])), (vec![("/a.tar", true)], vec![("/b.tar", false)]));
+    assert_eq!(files(found[0]), [("/x", false), ("/y", false), ("/q*", false)]);
+    assert_eq!(found.iter().map(|copy| copy.destination.as_str()).collect::<Vec<_>>(), ["/w/d", "/w/", "/t/", "/t/"]);
+    assert_eq!((files(found[2]), files(found[3])), (vec![("/a.tar", true)], vec![("/b.tar", false)]));
     let root = build("FROM a\nCOPY a /\nCOPY b .\n");
-    assert_eq!(copies_of(&root).iter().map(|copy| &*copy.destination).collect::<Vec<_>>(), ["/", "/"]);
+    assert_eq!(copies(&root).iter().map(|copy| &*copy.destination).collect::<Vec<_>>(), ["/", "/"]);
 }
 
 #[test]

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use kiln_dockerfile::config::{Config, History, Image, RootFs};
 use kiln_dockerfile::{
-    BaseImage, Bases, Build, Dockerfile, Error, Operation, Operator, Options, Platform, Resolved, Run, bases, lower,
-    parse,
+    BaseImage, Bases, Build, Dockerfile, Error, Operator, Options, Platform, Resolved, Run, bases, lower, parse,
 };
 
 /// Options for linux/amd64.
@@ -72,19 +71,11 @@ pub fn error(text: &str) -> String {
 
 /// The `RUN`s of a build.
 pub fn runs(build: &Build) -> Vec<&Run> {
-    let run = |operation: &'_ Operation| match &operation.kind {
-        Operator::Run(_) => true,
-        _ => false,
-    };
-    build
-        .operations
-        .iter()
-        .filter(|operation| run(operation))
-        .map(|operation| match &operation.kind {
-            Operator::Run(own) => own,
-            _ => unreachable!(),
-        })
-        .collect()
+    let runs = build.operations.iter().map(|operation| match &operation.kind {
+        Operator::Run(run) => Some(run),
+        _ => None,
+    });
+    runs.flatten().collect()
 }
 
 /// The instructions that made an image, without its base's. Those with a layer are marked.
