@@ -112,10 +112,8 @@ fn is_known(text: &str) -> bool {
         })
     });
     // Flags, in which `\` was the escape character whatever the file says.
-    let has_flags = |node: &Node| node.line.contains(" --") || node.line.contains("\t--");
-    let other_escape =
-        || read(text).is_ok_and(|read| read.directives.escape != '\\' && read.nodes.iter().any(has_flags));
-    blank_name || has_more || other_escape()
+    let other_escape = text.starts_with("# escape=`") && text.contains("--");
+    blank_name || has_more || other_escape
 }
 
 /// The first instruction that is read differently.
