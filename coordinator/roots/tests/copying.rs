@@ -97,14 +97,14 @@ impl World {
             let header = entry.header().clone();
             let (mode, uid, gid) = (header.mode().unwrap(), header.uid().unwrap(), header.gid().unwrap());
             let link = entry.link_name().unwrap().map(|link| link.display().to_string()).unwrap_or_default();
-            let mut text = String::new();
+            let mut data = Vec::new();
             let what = match header.entry_type() {
                 tar::EntryType::Directory => "dir".to_owned(),
                 tar::EntryType::Symlink => format!("-> {link}"),
                 tar::EntryType::Link => format!("= {link}"),
                 _ => {
-                    std::io::Read::read_to_string(&mut entry, &mut text).unwrap();
-                    format!("`{text}`")
+                    std::io::Read::read_to_end(&mut entry, &mut data).unwrap();
+                    format!("`{}`", String::from_utf8_lossy(&data))
                 }
             };
             lines.push(format!("{path} {mode:o} {uid}:{gid} {what}"));
