@@ -18,6 +18,7 @@ pub mod precondition;
 pub mod property;
 pub mod protocol;
 pub mod resource_name;
+pub mod root;
 pub mod scope;
 pub mod secret;
 pub mod transfer;

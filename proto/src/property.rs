@@ -2,6 +2,8 @@
 //!
 //! Source for the first three: REAPI's `platform.md`. Names that are not in this list are refused.
 
+use crate::root;
+
 /// `linux`.
 pub const OS_FAMILY: &str = "OSFamily";
 /// `x86-64` or `arm-a64`.
@@ -24,17 +26,21 @@ pub const EMULATED: &str = "kiln.emulated";
 pub const CPUS: &str = "kiln.cpus";
 /// Bytes of memory to reserve. Reserved rather than matched.
 pub const MEMORY: &str = "kiln.memory";
-/// `on` if the action may access the network. Granted rather than matched.
+/// `on` if the action may access the network. Granted rather than matched. An action in a root of its own has one of the values in
+/// [`root`]; of these, `host` is matched as well.
 pub const NETWORK: &str = "kiln.network";
 /// Prefix of the names of an action's secrets, each `on`: `kiln.secret.NPM_TOKEN`. Granted rather than matched. The
 /// name is part of the action, the value is not.
 pub const SECRET_PREFIX: &str = "kiln.secret.";
-/// What runs the action: `sandbox`, `docker`, or `image-resolver`. An action with an image uses `docker`.
+/// What runs the action: `sandbox`, `docker`, `root`, or `image-resolver`. An action with an image uses `docker`, one with the property
+/// [`root::ROOT`] uses `root`.
 pub const EXECUTOR: &str = "kiln.executor";
 /// The executor on the worker's own system.
 pub const SANDBOX: &str = "sandbox";
 /// The executor in containers of the worker's Docker Engine.
 pub const DOCKER: &str = "docker";
+/// The executor in root file systems that are part of the action's inputs.
+pub const IN_ROOT: &str = "root";
 /// Resolves an image name to a digest with the worker's Docker Engine and its credentials, instead of running a
 /// command. The arguments are the name and the platform; standard output is the name with its digest.
 pub const IMAGE_RESOLVER: &str = "image-resolver";
@@ -69,12 +75,16 @@ pub fn is_known(name: &str) -> bool {
             | MEMORY
             | NETWORK
             | EXECUTOR
+            | root::ROOT
+            | root::USER
+            | root::MOUNTS
     ) || name.strip_prefix(LABEL_PREFIX).is_some_and(|label| !label.is_empty())
 }
 
 /// Whether a worker must offer it, rather than grant or reserve it.
 pub fn is_matched(name: &str) -> bool {
-    !matches!(name, CPUS | MEMORY | NETWORK) && !name.starts_with(SECRET_PREFIX)
+    !matches!(name, CPUS | MEMORY | NETWORK | root::ROOT | root::USER | root::MOUNTS)
+        && !name.starts_with(SECRET_PREFIX)
 }
 
 /// The container notation of an architecture named by `ISA`.

@@ -9,7 +9,7 @@ use kiln_proto::channel::Access;
 
 use kiln_docker as docker;
 use kiln_kernel::userns::subordinate;
-use kiln_sandbox::{IDS_OF_AN_ACTION, Isolation, Mode, SubIds};
+use kiln_sandbox::{IDS_OF_AN_ACTION, Isolation, Mode, SubIds, Way};
 
 /// Configuration of a worker.
 #[derive(Debug, Clone, clap::Args)]
@@ -81,6 +81,16 @@ pub struct Config {
     /// Maximum size of cached inputs.
     #[arg(long = "cache-size", env = "KILN_CACHE_SIZE", default_value = "20GiB", value_parser = kiln_units::size, value_name = "SIZE")]
     pub cache_bytes: u64,
+    /// Maximum size of what is kept of image roots and cache mounts.
+    #[arg(long = "root-cache-size", env = "KILN_ROOT_CACHE_SIZE", default_value = "20GiB", value_parser = kiln_units::size, value_name = "SIZE")]
+    pub root_cache_bytes: u64,
+    /// How image roots are mounted: `inside` needs Linux 5.19 or later and root, `outside` the same, `shared` is for workers that are not root;
+    /// default: the first that works.
+    #[arg(long, env = "KILN_ROOT_LAYOUT", value_enum, value_name = "LAYOUT", hide = true)]
+    pub root_layout: Option<Way>,
+    /// Allow Dockerfile steps with `--network=host`, which share this machine's network, its loopback and metadata addresses included.
+    #[arg(long, env = "KILN_ALLOW_HOST_NETWORK")]
+    pub allow_host_network: bool,
     /// Serve metrics and health over HTTP (`/metrics`, `/healthz`, `/readyz`) on this address, such as `127.0.0.1:9481`; default: off.
     #[arg(long, env = "KILN_METRICS_LISTEN", value_name = "ADDR:PORT")]
     pub metrics_listen: Option<SocketAddr>,

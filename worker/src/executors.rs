@@ -47,7 +47,7 @@ impl Executors {
 impl Executor for Executors {
     async fn run(&self, job: Job, output: mpsc::Sender<Chunk>, cancel: CancellationToken) -> Result<Finished, Error> {
         match job.place {
-            Place::Machine => Executor::run(&self.sandbox, job, output, cancel).await,
+            Place::Machine | Place::Root(_) => Executor::run(&self.sandbox, job, output, cancel).await,
             Place::Image(..) | Place::ImageResolver => self.in_docker(job, output, cancel).await,
         }
     }

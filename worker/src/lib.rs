@@ -13,6 +13,7 @@ mod metrics;
 mod output_log;
 pub mod outputs;
 pub mod probe;
+pub mod roots;
 pub mod runner;
 mod serve;
 mod tally;

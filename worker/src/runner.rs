@@ -3,7 +3,8 @@
 //! Invariant: faults are distinguished. The action's own fault becomes a REAPI status in the response; the worker's
 //! becomes a worker fault, so that another worker may try.
 
-use std::collections::BTreeMap;
+mod ground;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,11 +26,10 @@ use crate::leases::Leases;
 use crate::mask::{Masked, Patterns};
 use crate::output_log::{self, OutputLog};
 use crate::outputs;
+use crate::roots::Roots;
 use crate::tally::Tally;
-use kiln_executor::{self as executor, Chunk, Executor, Exit, Finished, Job, Place, Secrets, Stream};
+use kiln_executor::{self as executor, Chunk, Executor, Exit, Finished, Job, Stream};
 
-/// Maximum bytes that one action may write.
-const DISK_BYTES: u64 = 64 << 30;
 /// Maximum number of processes and threads of one action at once.
 const MAX_PROCESSES: u32 = 4096;
 /// How long a transfer waits for a broken connection to be restored.
@@ -42,6 +42,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub struct Runner {
     worker: String,
     inputs: Inputs,
+    /// Roots of actions, if this worker runs any in roots of their own.
+    roots: Option<Roots>,
     executor: Arc<dyn Executor>,
     scratch: PathBuf,
     channel: watch::Sender<Option<Channel>>,
@@ -70,7 +72,22 @@ fn action_fault(code: Code, message: impl Into<String>) -> Fault {
 impl Runner {
     /// Creates a runner; `scratch` holds output logs while commands run.
     pub fn new(worker: String, inputs: Inputs, executor: Arc<dyn Executor>, scratch: PathBuf) -> Self {
-        Self { worker, inputs, executor, scratch, channel: watch::Sender::new(None), tally: Tally::default() }
+        Self {
+            worker,
+            inputs,
+            roots: None,
+            executor,
+            scratch,
+            channel: watch::Sender::new(None),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Runs actions in these roots too.
+    #[must_use]
+    pub fn with_roots(mut self, roots: Option<Roots>) -> Self {
+        self.roots = roots;
+        self
     }
 
     /// Transfers use this connection from now on.
@@ -81,6 +98,9 @@ impl Runner {
     /// Flushes the input cache to disk, for a clean shutdown. Blocks.
     pub fn close(&self) {
         self.inputs.close();
+        if let Some(roots) = &self.roots {
+            roots.close();
+        }
     }
 
     /// Free bytes on the disk where actions run.
@@ -178,11 +198,8 @@ impl Runner {
             ..Default::default()
         };
         let at = &At { instance: &lease.instance, function, grant: &lease.grant };
-        let fetch = |client| async move { self.inputs.fetch(&client, &root).await };
-        let tree = self
-            .transfer(at, cancel, inputs::Error::is_connection, input_fault, fetch)
-            .instrument(info_span!("fetch inputs"))
-            .await?;
+        let mut ground =
+            self.ground(at, cancel, lease, &action, &command, &root).instrument(info_span!("fetch inputs")).await?;
         // The same time for all inputs: how long the fetch took would reveal whether another tenant's action had cached
         // them here.
         let ready = Some(clock::now());
@@ -190,7 +207,7 @@ impl Runner {
         metadata.input_fetch_start_timestamp = ready;
         metadata.input_fetch_completed_timestamp = ready;
         metadata.execution_start_timestamp = ready;
-        let job = job(lease, &action, &command, &tree)?;
+        let job = ground.job(lease, &action, &command)?;
         leases.started(lease.lease).await;
         let (finished, stdout, stderr) =
             self.execute(lease.lease, job, leases, cancel, function).instrument(info_span!("execute")).await?;
@@ -206,12 +223,8 @@ impl Runner {
         let status = verdict(&finished.exit, lease, &mut result);
         let uploading = info_span!("upload outputs");
         if matches!(finished.exit, Exit::Code(_) | Exit::Signal(_)) {
-            let request = outputs::Request { root: finished.tree.root(), command: &command, function };
-            let collect = |client| async move { outputs::collect(request, &client, Some(&self.inputs)).await };
-            let collected = self
-                .transfer(at, cancel, outputs::Error::is_connection, output_fault, collect)
-                .instrument(uploading.clone())
-                .await?;
+            let collecting = self.collect(at, cancel, &mut ground, &finished, &command);
+            let collected = collecting.instrument(uploading.clone()).await?;
             result.output_files = collected.output_files;
             result.output_directories = collected.output_directories;
             result.output_symlinks = collected.output_symlinks;
@@ -280,34 +293,6 @@ impl Runner {
         let finished = finished.map_err(executor_fault)?;
         Ok((finished, stdout.finish().await.map_err(failed)?, stderr.finish().await.map_err(failed)?))
     }
-}
-
-fn job(
-    lease: &v1::Lease,
-    action: &reapi::Action,
-    command: &reapi::Command,
-    tree: &inputs::InputTree,
-) -> Result<Job, Fault> {
-    let reserved = lease.reserved.unwrap_or_default();
-    let make_directories = outputs::directories_to_make(command).map_err(output_fault)?;
-    let environment: BTreeMap<String, String> =
-        command.environment_variables.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect();
-    Ok(Job {
-        place: Place::of(action, command).map_err(|words| action_fault(Code::InvalidArgument, words))?,
-        tenant: lease.instance.clone(),
-        layers: tree.layers().to_vec(),
-        arguments: command.arguments.clone(),
-        environment,
-        secrets: Secrets::of(&lease.secrets, &lease.credentials),
-        working_directory: command.working_directory.clone(),
-        make_directories,
-        network: lease.network,
-        timeout: lease.timeout.map(|timeout| Duration::new(timeout.seconds.max(0) as u64, timeout.nanos.max(0) as u32)),
-        milli_cpus: reserved.milli_cpus,
-        memory_bytes: reserved.memory_bytes,
-        disk_bytes: DISK_BYTES,
-        max_processes: MAX_PROCESSES,
-    })
 }
 
 /// The status of the response for an exit; also sets the exit code in the result.

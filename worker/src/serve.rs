@@ -19,6 +19,7 @@ use crate::link::{self, Identity};
 use crate::membership::Membership;
 use crate::metrics::Metrics;
 use crate::probe;
+use crate::roots::{self, Roots};
 use crate::runner::Runner;
 use kiln_docker::{self as docker, Offer, Offered};
 use kiln_sandbox::{self as sandbox, Sandbox, Tools};
@@ -57,7 +58,7 @@ async fn work(config: Config, shutdown: BoxFuture<'static, ()>) -> anyhow::Resul
     let opening = config.clone();
     let root = state.clone();
     let opened = tokio::task::spawn_blocking(move || open(&opening, &root)).await??;
-    let (sandbox, inputs) = opened;
+    let (sandbox, inputs, roots) = opened;
     let options = probe::Options {
         labels: config.labels.iter().cloned().collect(),
         path: sandbox.host_path(),
@@ -81,7 +82,7 @@ async fn work(config: Config, shutdown: BoxFuture<'static, ()>) -> anyhow::Resul
     let system = Installed { sandbox: sandbox.clone(), root: config.root.clone(), options, stamp };
     let identity = with_changes(identity, docker.offered(), system);
     let executors = Arc::new(Executors::new(sandbox, docker.clone()));
-    let runner = Arc::new(Runner::new(config.name.clone(), inputs, executors, logs));
+    let runner = Arc::new(Runner::new(config.name.clone(), inputs, executors, logs).with_roots(roots));
     let stop = CancellationToken::new();
     if let Some(metrics) = metrics {
         metrics.serve(runner.clone(), config.cache_bytes, stop.clone())?;
@@ -132,6 +133,11 @@ async fn look(sandbox: &Sandbox, root: Option<&Path>, options: &probe::Options) 
             tokio::task::spawn_blocking(move || probe::probe(&options)).await?
         }
     };
+    environment.roots = match sandbox.roots() {
+        Ok(roots) => roots.describe().to_owned(),
+        Err(why) => format!("no: {why}"),
+    };
+    environment.host_network = sandbox.allows_host_network();
     environment.sandbox = sandbox.describe();
     environment.path = sandbox.path();
     Ok(environment)
@@ -177,9 +183,13 @@ fn with_changes(
     mut offered: watch::Receiver<Offered>,
     mut system: Installed,
 ) -> watch::Receiver<Identity> {
+    let has_roots = system.sandbox.roots().is_ok();
     let of = move |mut identity: Identity, offered: &Offered| {
         let environment = &mut identity.environment;
         environment.executors = vec![property::SANDBOX.to_owned()];
+        if has_roots {
+            environment.executors.push(property::IN_ROOT.to_owned());
+        }
         match offered {
             Ok(docker) => {
                 tracing::info!(docker, "actions may run in containers");
@@ -211,7 +221,7 @@ fn with_changes(
     receiver
 }
 
-fn open(config: &Config, state: &Path) -> anyhow::Result<(Sandbox, Inputs)> {
+fn open(config: &Config, state: &Path) -> anyhow::Result<(Sandbox, Inputs, Option<Roots>)> {
     let sandbox = Sandbox::open(sandbox::Config {
         mode: config.sandbox,
         scratch: state.join("sandbox"),
@@ -223,13 +233,27 @@ fn open(config: &Config, state: &Path) -> anyhow::Result<(Sandbox, Inputs)> {
         network: config.network_isolation,
         init: None,
         own_credentials: config.own_credentials,
+        way: config.root_layout,
+        host_network: config.allow_host_network,
     })?;
     let inputs = Inputs::open(inputs::Config {
         directory: state.join("inputs"),
         max_bytes: config.cache_bytes,
         owner: sandbox.owner_of_inputs(),
     })?;
-    Ok((sandbox, inputs))
+    let roots = match sandbox.roots() {
+        Ok(found) => {
+            tracing::info!(roots = found.describe(), "actions may run in roots of their own");
+            let directory = state.join("roots");
+            let kept = roots::Config { directory, max_bytes: config.root_cache_bytes, on_disk: found.on_disk };
+            Some(Roots::open(kept, inputs.clone())?)
+        }
+        Err(why) => {
+            tracing::info!(why, "no action can run in a root of its own");
+            None
+        }
+    };
+    Ok((sandbox, inputs, roots))
 }
 
 /// The state directory holds every tenant's sources and the worker's key, so only its owner may enter it. A volume that

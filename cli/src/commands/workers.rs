@@ -28,6 +28,7 @@ pub(super) async fn run(farm: &Farm, args: args::Json) -> Result<Code, Error> {
         fixed("running").optional(1),
         flexible("sandbox").optional(7),
         flexible("docker").optional(8),
+        flexible("roots").optional(9),
         flexible("version").optional(4),
     ];
     let rows = status.workers.iter().map(row);
@@ -59,6 +60,7 @@ fn row(worker: &v1::Worker) -> Vec<String> {
         worker.running.to_string(),
         environment.sandbox,
         environment.docker,
+        environment.roots,
         worker.version.clone(),
     ]
 }
@@ -86,6 +88,8 @@ fn object(worker: &v1::Worker) -> Value {
             "kernel": environment.kernel,
             "sandbox": environment.sandbox,
             "docker": environment.docker,
+            "roots": environment.roots,
+            "host_network": environment.host_network,
             "executors": environment.executors,
             "tools": environment.tools.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
             "labels": environment.labels.into_iter().collect::<std::collections::BTreeMap<_, _>>(),

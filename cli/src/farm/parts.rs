@@ -105,6 +105,9 @@ pub(super) fn own_worker(
         memory: None,
         labels: Vec::new(),
         cache_bytes,
+        root_cache_bytes: cache_bytes,
+        root_layout: None,
+        allow_host_network: false,
         metrics_listen: None,
         grace: kiln_worker::DEFAULT_GRACE,
     }

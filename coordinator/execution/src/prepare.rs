@@ -48,6 +48,8 @@ pub struct Prepared {
     pub secrets: BTreeSet<String>,
     /// The farm's credentials that it needs for fetching.
     pub credentials: Vec<v1::Credential>,
+    /// For an action in a root of its own: the times of the root's nodes, which are no part of the action.
+    pub times: Option<Digest>,
     /// Its time limit.
     pub timeout: Duration,
     /// Hashes of its topmost input directories, for affinity.
@@ -152,6 +154,7 @@ impl Preparer {
             notes: asked.notes,
             secrets: asked.secrets,
             credentials: Vec::new(),
+            times: None,
             timeout,
             inputs: walked.directories.clone(),
             hold,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kiln_images::name::ImageName;
 use kiln_images::reference::Invalid;
-use kiln_proto::{property, reapi};
+use kiln_proto::{property, reapi, root};
 use kiln_scheduler::{Capacity, Requirements};
 
 use super::properties::{Meaning, Rules};
@@ -21,11 +21,13 @@ pub enum Error {
     #[error(
         "unknown platform property `{name}`; expected `OSFamily`, `ISA`, `container-image`, `kiln.os`, \
          `kiln.libc`, `kiln.cpu-level`, `kiln.cpu`, `kiln.environment`, `kiln.emulated`, `kiln.cpus`, `kiln.memory`, `kiln.network`, \
-         `kiln.executor`, `kiln.secret.NAME` or `kiln.label.NAME`, or a rule for it (`kiln-coordinator --properties FILE`)"
+         `kiln.executor`, `kiln.root`, `kiln.user`, `kiln.mounts`, `kiln.secret.NAME` or `kiln.label.NAME`, or a rule for it (`kiln-coordinator --properties FILE`)"
     )]
     Unknown { name: String },
     #[error("platform property `container-image`: {reason}")]
     Image { reason: String },
+    #[error("platform property {reason}")]
+    Mounts { reason: String },
     #[error("platform property `{name}` is `{value}`; expected {expected}")]
     Value { name: String, value: String, expected: &'static str },
 }
@@ -89,11 +91,26 @@ pub fn asked(action: &reapi::Action, command: &reapi::Command, rules: &Rules) ->
             }
             property::NETWORK => {
                 network = match value.as_str() {
-                    "on" => true,
-                    "off" => false,
-                    _ => return Err(wrong("`on` or `off`")),
+                    "on" | root::NETWORK_DEFAULT => true,
+                    "off" | root::NETWORK_NONE => false,
+                    root::NETWORK_HOST => {
+                        properties.insert((name.clone(), value.clone()));
+                        true
+                    }
+                    _ => return Err(wrong("`on` or `off`, or for an action in a root `default`, `none` or `host`")),
                 };
             }
+            root::ROOT => {
+                if value != root::ROOT_DIRECTORY {
+                    return Err(wrong("`root`"));
+                }
+                properties.insert((property::EXECUTOR.to_owned(), property::IN_ROOT.to_owned()));
+            }
+            root::MOUNTS => {
+                let decoded = root::decode(&value);
+                decoded.map_err(|error| Error::Mounts { reason: error.to_string() })?;
+            }
+            root::USER => {}
             // Any worker with Docker can run any image: it pulls missing ones.
             property::CONTAINER_IMAGE => {
                 let _: ImageName =
@@ -181,6 +198,24 @@ mod tests {
         let asked = asked(&action(&pairs), &reapi::Command::default(), &Rules::default()).unwrap();
         assert_eq!(asked.requirements.capacity, Capacity { milli_cpus: 500, memory_bytes: 1 << 20 });
         assert!(asked.network && asked.requirements.properties.is_empty());
+    }
+
+    #[test]
+    fn a_root_needs_a_worker_for_roots_and_its_network_may_be_the_hosts() {
+        let root = |pairs: &[(&str, &str)]| {
+            let all = [&[("kiln.root", "root"), ("kiln.user", "app")], pairs].concat();
+            asked(&action(&all), &reapi::Command::default(), &Rules::default())
+        };
+        let executor = ("kiln.executor".to_owned(), "root".to_owned());
+        let plain = root(&[("kiln.network", "none"), ("kiln.mounts", "[]")]).unwrap();
+        assert_eq!((plain.requirements.properties, plain.network), ([executor.clone()].into(), false));
+        assert!(root(&[("kiln.network", "default")]).unwrap().network);
+        let host = root(&[("kiln.network", "host")]).unwrap();
+        let wanted = [executor, ("kiln.network".into(), "host".into())].into();
+        assert_eq!((host.requirements.properties, host.network), (wanted, true));
+        assert!(root(&[("kiln.mounts", "[{}]")]).unwrap_err().to_string().contains("kiln.mounts"));
+        let elsewhere = asked(&action(&[("kiln.root", "other")]), &reapi::Command::default(), &Rules::default());
+        assert!(elsewhere.unwrap_err().to_string().contains("`other`"));
     }
 
     #[test]

@@ -24,6 +24,12 @@ impl Overlay {
     ///
     /// `unprivileged`: in a user namespace, where overlayfs stores its metadata in `user.*` attributes.
     pub fn mount(&self, target: &Path, unprivileged: bool) -> Result<(), String> {
+        let options: &[&str] = if unprivileged { &["userxattr"] } else { &[] };
+        self.mount_with(target, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, options)
+    }
+
+    /// Mounts the overlay with these flags and options of overlayfs, as [`mount`](Self::mount) does.
+    pub fn mount_with(&self, target: &Path, flags: MsFlags, more: &[&str]) -> Result<(), String> {
         let Self { lower, upper, work } = self;
         // Mount options must fit into one page, so layers are named relative to their common directory.
         let base = lower.first().and_then(|first| first.parent()).unwrap_or(Path::new("/"));
@@ -31,10 +37,10 @@ impl Overlay {
         let names: Vec<String> =
             lower.iter().map(|layer| escape(layer.strip_prefix(base).unwrap_or(layer))).collect::<Result<_, _>>()?;
         let mut options = format!("lowerdir={},upperdir={},workdir={}", names.join(":"), escape(upper)?, escape(work)?);
-        if unprivileged {
-            options.push_str(",userxattr");
+        for option in more {
+            options.push(',');
+            options.push_str(option);
         }
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
         mount(Some("overlay"), target, Some("overlay"), flags, Some(options.as_str()))
             .map_err(|error| format!("cannot mount `{}`: {error}", target.display()))
     }

@@ -10,6 +10,7 @@ pub mod layers;
 pub mod output;
 mod place;
 pub mod program;
+pub mod rooted;
 pub mod scratch;
 mod secrets;
 
@@ -20,6 +21,7 @@ use zeroize::Zeroizing;
 pub use job::HOME;
 pub use job::{BUILD, Chunk, Exit, Finished, Job, OutputTree, Stream};
 pub use place::Place;
+pub use rooted::Rooted;
 pub use secrets::Secrets;
 
 /// Why a command was not run.

@@ -1,7 +1,11 @@
 //! Where an action's command runs, as given by its platform.
 
+use std::sync::Arc;
+
 use kiln_images::name::ImageName;
 use kiln_proto::{property, reapi};
+
+use crate::Rooted;
 
 /// Where a command runs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -10,12 +14,15 @@ pub enum Place {
     Machine,
     /// In a container of this image, for a machine of this architecture (such as `amd64`).
     Image(ImageName, Option<&'static str>),
+    /// In a root file system of its own.
+    Root(Arc<Rooted>),
     /// Nowhere: it resolves an image name to a digest.
     ImageResolver,
 }
 
 impl Place {
-    /// Reads an action's platform: the action's own, or else its command's.
+    /// Reads an action's platform: the action's own, or else its command's. An action in a root of its own has more than a platform to
+    /// say where it runs, and is not read here.
     ///
     /// # Errors
     /// If the platform names an invalid image, or an executor that does not fit it.

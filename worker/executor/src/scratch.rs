@@ -75,7 +75,7 @@ const PATH_BYTES: usize = 3_072;
 
 /// Removes a tree of any depth, including directories without permissions for their owner. A job may leave a tree that
 /// is deeper than a path may be long, than there are file descriptors, and than a thread's stack allows.
-fn remove(path: &Path) -> io::Result<()> {
+pub fn remove(path: &Path) -> io::Result<()> {
     let mut removal = Removal { top: path, lifted: 0 };
     loop {
         let before = removal.lifted;

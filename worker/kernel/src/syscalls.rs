@@ -52,6 +52,29 @@ pub fn restrict_mount(path: &Path, read_only: bool, no_devices: bool) -> io::Res
     set_attributes(libc::AT_FDCWD, path, libc::AT_RECURSIVE, &attributes)
 }
 
+/// Forbids devices on a detached mount and all mounts below it; optionally also makes them read-only, or disables set-user-id programs.
+pub fn restrict_tree(tree: BorrowedFd<'_>, read_only: bool, no_set_user_id: bool) -> io::Result<()> {
+    let mut attr_set = MOUNT_ATTR_NODEV;
+    if read_only {
+        attr_set |= MOUNT_ATTR_RDONLY;
+    }
+    if no_set_user_id {
+        attr_set |= MOUNT_ATTR_NOSUID;
+    }
+    let attributes = MountAttr { attr_set, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    set_attributes(tree.as_raw_fd(), Path::new(""), libc::AT_EMPTY_PATH | libc::AT_RECURSIVE, &attributes)
+}
+
+/// Sets a filter of system calls for this thread and what it starts, without giving up set-user-id programs. Needs `CAP_SYS_ADMIN`.
+pub fn filter_calls(program: &[libc::sock_filter]) -> io::Result<()> {
+    let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel copies the program, which outlives the call, and does not change it.
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0_u64, std::ptr::from_ref(&program)) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Shows a detached mount (from `open_tree`) with its owners mapped by a user namespace.
 pub fn map_owners(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
     let userns_fd = user_namespace.as_raw_fd() as u64;

@@ -19,7 +19,7 @@ use super::{Config, Error, Shared, ids, init, metadata};
 use kiln_executor::disk::Disk;
 use kiln_executor::ending::{Ended, Stop, after, exit};
 use kiln_executor::scratch::Scratch;
-use kiln_executor::{BUILD, Chunk, Finished, HOME, Job, OutputTree, Stream, output::follow};
+use kiln_executor::{BUILD, Chunk, Finished, HOME, Job, OutputTree, Place, Rooted, Stream, output::follow};
 
 /// How often to check whether the job has reached one of its limits.
 const LIMITS_EVERY: Duration = Duration::from_millis(200);
@@ -74,10 +74,14 @@ pub(super) async fn run(
         }),
         Err(_) => None,
     };
-    let environment = shared.environment(&job, shared.config.tools.path(), HOME);
-    let mut prepared = Prepared::new(&shared.host, ids.as_ref(), &scratch, &job, environment).map_err(Error::Setup)?;
+    let rooted = match &job.place {
+        Place::Root(rooted) => Some(rooted.clone()),
+        _ => None,
+    };
+    let mut prepared = prepared(shared, ids.as_ref(), &scratch, &job, rooted.as_deref()).map_err(Error::Setup)?;
     prepared.limited_by(group.as_ref());
-    let networks = shared.networks.as_ref().ok().filter(|_| job.network);
+    let is_hosts = rooted.as_ref().is_some_and(|rooted| rooted.host_network);
+    let networks = shared.networks.as_ref().ok().filter(|_| job.network && !is_hosts);
     if let Some(networks) = networks {
         prepared.with_own_network(networks.plan());
     }
@@ -88,7 +92,7 @@ pub(super) async fn run(
         group.add(pid).map_err(setup("cannot limit a job"))?;
     }
     let closed = if job.network && networks.is_none() { close_metadata(shared, group.as_ref(), &child)? } else { None };
-    let hold = own.try_clone().map_err(setup("cannot create a socket"))?;
+    let mut hold = Some(own.try_clone().map_err(setup("cannot create a socket"))?);
     spec::send(&own, &prepared.descriptors(ids.as_ref())).map_err(setup("cannot send a job to its init"))?;
     let socket = tokio::net::UnixStream::from_std(own).map_err(setup("cannot create a socket"))?;
     let (reader, mut writer) = socket.into_split();
@@ -120,18 +124,30 @@ pub(super) async fn run(
     };
     // What is still in the pipes is read after the last process has gone.
     let ((report, stop), (), ()) = tokio::join!(ending, stdout, stderr);
-    // Dropping the writer would shut the socket down, and the init that holds the mounts would exit.
-    writer.forget();
-    let pid = init_pid(&child).await;
+    let pid = if rooted.is_some() {
+        // What it wrote is read and moved, so nothing may be mounted on it any more.
+        drop((hold.take(), reports, writer));
+        let _ = child.wait().await;
+        0
+    } else {
+        // Dropping the writer would shut the socket down, and the init that holds the mounts would exit.
+        writer.forget();
+        init_pid(&child).await
+    };
     let ended = match (report, stop) {
         (Ok(Report::Ended(ended)), _) => ended,
         (Ok(Report::Setup(reason)), _) => return Err(Error::Setup(reason)),
+        (Ok(Report::Refused(reason)), _) => return Err(Error::Refused(reason)),
         (Ok(Report::Network), _) => return Err(Error::Setup("a job's init asked for a network twice".to_owned())),
         // The kernel had nothing else left to kill in the job's group.
         (Err(_), None) if group.as_ref().is_some_and(Group::out_of_memory) => {
             Ended { out_of_memory: true, wall_us: began.elapsed().as_micros() as u64, ..Ended::default() }
         }
         (Err(error), _) => return Err(Error::Setup(format!("a job's init ended before it reported: {error}"))),
+    };
+    let root = match rooted {
+        Some(_) => scratch.path().join("written"),
+        None => PathBuf::from(format!("/proc/{pid}/root{BUILD}")),
     };
     let failed = ended.code != Some(0);
     let stop = stop.or_else(|| if failed { disk.explains_failure() } else { None });
@@ -147,8 +163,27 @@ pub(super) async fn run(
         system_cpu: Duration::from_micros(ended.system_us),
         peak_memory_bytes: ended.peak_bytes,
         // The socket comes first: processes and mounts must be gone before their groups and directories are removed.
-        tree: OutputTree::new(PathBuf::from(format!("/proc/{pid}/root{BUILD}")), (hold, scratch, group, closed)),
+        tree: OutputTree::new(root, (hold, scratch, group, closed)),
     })
+}
+
+fn prepared(
+    shared: &Shared,
+    ids: Option<&ids::Lease>,
+    scratch: &Scratch,
+    job: &Job,
+    rooted: Option<&Rooted>,
+) -> Result<Prepared, String> {
+    let Some(rooted) = rooted else {
+        let environment = shared.environment(job, shared.config.tools.path(), HOME);
+        return Prepared::new(&shared.host, ids, scratch, job, environment);
+    };
+    if rooted.host_network && !shared.config.host_network {
+        return Err("this worker does not allow the host's network (`kiln-worker --allow-host-network`)".to_owned());
+    }
+    let roots = shared.roots.as_ref().map_err(|why| format!("this worker runs nothing in a root of its own: {why}"))?;
+    let ids = ids.ok_or("the job has no ids of its own")?;
+    Prepared::in_root(*roots, ids, scratch, job, rooted, super::rooted::environment(shared, job), false)
 }
 
 /// PID 1 of the job's namespace: the only child of the process that was started.

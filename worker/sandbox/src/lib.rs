@@ -15,6 +15,7 @@ mod mirrors;
 mod network;
 mod prepare;
 mod root;
+mod rooted;
 mod spec;
 mod tools;
 mod trial;
@@ -35,10 +36,11 @@ pub use ids::SubIds;
 pub use init::become_init_if_asked;
 pub use network::Isolation;
 pub use network::become_network_if_asked;
+pub use rooted::{OnDisk, Roots, Way};
 pub use tools::Tools;
 
 use kiln_executor::scratch::{self, Scratch};
-use kiln_executor::{self as executor, Chunk, Executor, Finished, Job};
+use kiln_executor::{self as executor, Chunk, Executor, Finished, Job, Place};
 
 /// Whether actions are isolated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -72,6 +74,10 @@ pub struct Config {
     pub init: Option<PathBuf>,
     /// Whether steps with network access get the registry credentials of the worker's user.
     pub own_credentials: bool,
+    /// How actions run in roots of their own; default: the best way that works.
+    pub way: Option<Way>,
+    /// Whether actions in roots of their own may ask for the machine's network.
+    pub host_network: bool,
 }
 
 /// Why a sandbox cannot be used.
@@ -101,6 +107,8 @@ pub enum Error {
     NoNetwork { reason: String },
     #[error("cannot set up the sandbox: {0}")]
     Setup(String),
+    #[error("{0}")]
+    Refused(String),
     #[error("the action was cancelled")]
     Cancelled,
 }
@@ -125,6 +133,8 @@ struct Shared {
     /// Ports of the machine's loopback that steps with network access can reach on their own.
     ports: Vec<u16>,
     host: host::Host,
+    /// How jobs run in roots of their own, or why they do not.
+    roots: Result<Roots, String>,
 }
 
 /// Runs commands isolated from the worker and from each other. Cheap to clone.
@@ -175,7 +185,11 @@ impl Sandbox {
         };
         let required = config.network == Isolation::Required;
         let networks = Err("not tried yet".to_owned());
-        let mut shared = Shared { confined, why_not, ids, cgroups, metadata, networks, ports, host, config };
+        let roots = match &why_not {
+            None => rooted::best(&config, &ids),
+            Some(why) => Err(format!("the sandbox is off: {why}")),
+        };
+        let mut shared = Shared { confined, why_not, ids, cgroups, metadata, networks, ports, host, roots, config };
         shared.networks = found.and_then(|found| trial::best_network(&shared, found));
         match &shared.networks {
             Err(reason) if required => Err(Error::NoNetwork { reason: reason.clone() }),
@@ -217,6 +231,16 @@ impl Sandbox {
     /// The user and group that must own inputs on disk; `None` if it is the worker's own.
     pub fn owner_of_inputs(&self) -> Option<u32> {
         self.shared.ids.as_ref().ok().and_then(ids::Ids::owner)
+    }
+
+    /// How actions run in root file systems of their own, or why they cannot.
+    pub fn roots(&self) -> Result<Roots, &str> {
+        self.shared.roots.as_ref().copied().map_err(String::as_str)
+    }
+
+    /// Whether actions in such roots may ask for the machine's network.
+    pub fn allows_host_network(&self) -> bool {
+        self.shared.config.host_network && self.shared.roots.is_ok()
     }
 
     /// Strings masked in the output of actions with network access.
@@ -261,7 +285,7 @@ impl Sandbox {
     ) -> Result<Finished, Error> {
         let scratch = Scratch::new(&self.shared.config.scratch)
             .map_err(|source| Error::Scratch { path: self.shared.config.scratch.clone(), source })?;
-        if self.shared.confined {
+        if self.shared.confined || matches!(job.place, Place::Root(_)) {
             confined::run(&self.shared, scratch, job, output, cancel).await
         } else {
             unconfined::run(&self.shared, scratch, job, output, cancel).await
@@ -279,6 +303,7 @@ impl Executor for Sandbox {
     ) -> Result<Finished, executor::Error> {
         Sandbox::run(self, job, output, cancel).await.map_err(|error| match error {
             Error::Cancelled => executor::Error::Cancelled,
+            Error::Refused(words) => executor::Error::Action(words),
             error => executor::Error::Worker(error.to_string()),
         })
     }

@@ -115,8 +115,14 @@ impl Prepared {
             file_bytes: job.disk_bytes,
             memory_bytes: Some(job.memory_bytes),
             max_processes: Some(job.max_processes),
+            rooted: None,
         };
-        Ok(Self { spec, mounts: mounts.made, limits: (job.memory_bytes, job.max_processes) })
+        Ok(Self::with(spec, mounts.made, (job.memory_bytes, job.max_processes)))
+    }
+
+    /// A specification with the mounts that are sent along, and the limits on memory and processes.
+    pub(super) fn with(spec: Spec, mounts: Vec<OwnedFd>, limits: (u64, u32)) -> Self {
+        Self { spec, mounts, limits }
     }
 
     /// Gives the job its own network.
@@ -126,6 +132,7 @@ impl Prepared {
         self.spec.routes = (plan.v4, plan.v6);
         self.spec.unreachable = plan.closed;
         self.spec.binds.retain(|bind| bind.to != resolver);
+        self.spec.files.retain(|(path, _)| path != resolver);
         self.spec.files.push((resolver.into(), plan.resolver));
     }
 

@@ -51,7 +51,7 @@ const SHARED_FILES: u32 = 100_000;
 
 type Result<T> = std::result::Result<T, String>;
 
-fn mounted<S: AsRef<Path>, F: AsRef<Path>>(
+pub(super) fn mounted<S: AsRef<Path>, F: AsRef<Path>>(
     source: Option<S>,
     target: &Path,
     kind: Option<F>,
@@ -62,7 +62,7 @@ fn mounted<S: AsRef<Path>, F: AsRef<Path>>(
         .map_err(|error| format!("cannot mount `{}`: {error}", target.display()))
 }
 
-const NONE: Option<&Path> = None;
+pub(super) const NONE: Option<&Path> = None;
 
 /// Builds the root and moves into it; the previous root becomes unreachable.
 pub(super) fn build(spec: &Spec, sent: &[OwnedFd]) -> Result<()> {
@@ -105,13 +105,13 @@ pub(super) fn build(spec: &Spec, sent: &[OwnedFd]) -> Result<()> {
 }
 
 /// Where mounts from the worker are attached while the root is built.
-struct Stages<'a> {
-    directory: PathBuf,
-    sent: &'a [OwnedFd],
+pub(super) struct Stages<'a> {
+    pub(super) directory: PathBuf,
+    pub(super) sent: &'a [OwnedFd],
 }
 
 impl Stages<'_> {
-    fn attach(&self, source: &Source, to: &Path) -> Result<()> {
+    pub(super) fn attach(&self, source: &Source, to: &Path) -> Result<()> {
         let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
         match source {
             Source::Path(path) => mounted(Some(path), to, NONE, bind, None),
@@ -138,7 +138,7 @@ impl Stages<'_> {
 
 /// What a mount, and all mounts below it, must not allow.
 #[derive(Debug, Clone, Copy)]
-enum Restriction {
+pub(super) enum Restriction {
     /// No devices and no set-user-id programs.
     NoDevices,
     /// The same, and no writes.
@@ -147,7 +147,7 @@ enum Restriction {
     Device,
 }
 
-fn restrict(at: &Path, restriction: Restriction) -> Result<()> {
+pub(super) fn restrict(at: &Path, restriction: Restriction) -> Result<()> {
     let (read_only, no_devices) = match restriction {
         Restriction::NoDevices => (false, true),
         Restriction::ReadOnly => (true, true),
@@ -186,7 +186,7 @@ fn write_within(root: &Path, at: &Path, content: &str) -> Result<()> {
     Ok(())
 }
 
-fn directory(root: &Path, name: &str) -> Result<PathBuf> {
+pub(super) fn directory(root: &Path, name: &str) -> Result<PathBuf> {
     let path = root.join(name);
     fs::create_dir_all(&path).map_err(|error| format!("cannot create `{}`: {error}", path.display()))?;
     Ok(path)
@@ -197,7 +197,7 @@ fn parent(path: &Path) -> Result<()> {
     fs::create_dir_all(parent).map_err(|error| format!("cannot create `{}`: {error}", parent.display()))
 }
 
-fn devices(root: &Path, shared_memory_bytes: u64) -> Result<()> {
+pub(super) fn devices(root: &Path, shared_memory_bytes: u64) -> Result<()> {
     let dev = directory(root, "dev")?;
     for name in DEVICES {
         let host = Path::new("/dev").join(name);
@@ -233,6 +233,13 @@ fn devices(root: &Path, shared_memory_bytes: u64) -> Result<()> {
 /// Mounts the kernel's own files read-only: an action that runs as the worker's user could otherwise change kernel
 /// settings without any capability.
 fn processes(root: &Path, empty: &Path) -> Result<()> {
+    let proc = fresh_processes(root)?;
+    restrict(&proc, Restriction::ReadOnly)?;
+    hide_processes(&proc, &root.join("dev/null"), empty)
+}
+
+/// Mounts the kernel's own files, in which no further user namespace is allowed.
+pub(super) fn fresh_processes(root: &Path) -> Result<PathBuf> {
     let proc = directory(root, "proc")?;
     let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mounted(Some("proc"), &proc, Some("proc"), safe, None)?;
@@ -243,12 +250,16 @@ fn processes(root: &Path, empty: &Path) -> Result<()> {
     if let Some(most) = number(Path::new("/proc/sys/fs/inotify/max_user_instances")) {
         let _ = fs::write(proc.join("sys/user/max_inotify_instances"), (most / 2).max(1).to_string());
     }
-    restrict(&proc, Restriction::ReadOnly)?;
+    Ok(proc)
+}
+
+/// Covers what is about the machine as a whole.
+pub(super) fn hide_processes(proc: &Path, null: &Path, empty: &Path) -> Result<()> {
     for name in HIDDEN {
         let path = proc.join(name);
         if path.exists() {
             // It is as read-only as the file that it is bound from.
-            mounted(Some(&root.join("dev/null")), &path, NONE, MsFlags::MS_BIND, None)?;
+            mounted(Some(null), &path, NONE, MsFlags::MS_BIND, None)?;
         }
     }
     for name in EMPTIED {

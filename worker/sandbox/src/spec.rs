@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 
+use super::rooted::RootSpec;
 use kiln_executor::Secrets;
 use kiln_executor::ending::Ended;
 use kiln_kernel::syscalls;
@@ -95,6 +96,8 @@ pub(super) struct Spec {
     /// The memory limit that the init enforces if no control group does.
     pub(super) memory_bytes: Option<u64>,
     pub(super) max_processes: Option<u32>,
+    /// The root of a job that has one of its own. Then binds, links and the tree are empty, and files are mounted.
+    pub(super) rooted: Option<RootSpec>,
 }
 
 /// What the init reports.
@@ -104,6 +107,8 @@ pub(super) enum Report {
     Network,
     /// The command could not be started because of the sandbox.
     Setup(String),
+    /// The command could not be started because the job asks for what its root does not have.
+    Refused(String),
     Ended(Ended),
 }
 

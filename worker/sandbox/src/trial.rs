@@ -20,6 +20,9 @@ use kiln_executor::{Job, Place, Secrets};
 /// Limit for a trial. On a busy machine a network takes a moment.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The exit code of a trial job.
+pub(super) const WELL: i32 = 7;
+
 /// A process that is killed at the end of the trial.
 struct Running(Child);
 
@@ -60,30 +63,46 @@ pub(super) fn best_network(shared: &Shared, candidates: Vec<Networks>) -> Result
     Err(reasons.join("; "))
 }
 
-fn run(config: &Config, host: &Host, ids: Option<&Lease>, network: Option<(&Networks, &[u16])>) -> Result<(), String> {
-    let words = |error: io::Error| error.to_string();
-    let scratch = Scratch::new(&config.scratch).map_err(words)?;
-    let lower = scratch.directory("lower").map_err(words)?;
-    let job = Job {
+/// A trial job. It ends with the code [`WELL`].
+pub(super) fn job() -> Job {
+    Job {
         place: Place::Machine,
         tenant: String::new(),
-        layers: vec![lower],
-        arguments: vec!["/bin/sh".into(), "-c".into(), "exit 7".into()],
+        layers: Vec::new(),
+        arguments: vec!["/bin/sh".into(), "-c".into(), format!("exit {WELL}")],
         environment: BTreeMap::new(),
         secrets: Secrets::default(),
         working_directory: String::new(),
         make_directories: Vec::new(),
-        network: network.is_some(),
+        network: false,
         timeout: None,
         milli_cpus: 1000,
         memory_bytes: 1 << 30,
         disk_bytes: 1 << 30,
         max_processes: 100,
-    };
+    }
+}
+
+fn run(config: &Config, host: &Host, ids: Option<&Lease>, network: Option<(&Networks, &[u16])>) -> Result<(), String> {
+    let words = |error: io::Error| error.to_string();
+    let scratch = Scratch::new(&config.scratch).map_err(words)?;
+    let lower = scratch.directory("lower").map_err(words)?;
+    let job = Job { layers: vec![lower], network: network.is_some(), ..job() };
     let mut prepared = Prepared::new(host, ids, &scratch, &job, BTreeMap::new())?;
     if let Some((networks, _)) = network {
         prepared.with_own_network(networks.plan());
     }
+    run_prepared(config, ids, prepared, network)
+}
+
+/// Runs a trial job that was prepared, and waits until its init has ended.
+pub(super) fn run_prepared(
+    config: &Config,
+    ids: Option<&Lease>,
+    prepared: Prepared,
+    network: Option<(&Networks, &[u16])>,
+) -> Result<(), String> {
+    let words = |error: io::Error| error.to_string();
     let (own, theirs) = UnixStream::pair().map_err(words)?;
     // The command is dropped together with its end of the socket, so that a missing init is noticed at once.
     let spawned = command(config, theirs).into_std().stdout(Stdio::null()).stderr(Stdio::null()).spawn();
@@ -109,12 +128,12 @@ fn run(config: &Config, host: &Host, ids: Option<&Lease>, network: Option<(&Netw
     }
     drop(child);
     match answer {
-        Report::Ended(Ended { code: Some(7), .. }) => Ok(()),
-        Report::Setup(reason) => {
+        Report::Ended(Ended { code: Some(WELL), .. }) => Ok(()),
+        Report::Setup(reason) | Report::Refused(reason) => {
             Err(format!("{reason}{}", connection.map_or(String::new(), |process| output_of(process, network))))
         }
         Report::Network => Err("the trial's init asked for a network".to_owned()),
-        Report::Ended(ended) => Err(format!("a trial command ended with {ended:?}, expected code 7")),
+        Report::Ended(ended) => Err(format!("a trial command ended with {ended:?}, expected code {WELL}")),
     }
 }
 

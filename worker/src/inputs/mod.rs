@@ -8,11 +8,11 @@
 
 mod cut;
 mod directories;
-mod fetching;
+pub(crate) mod fetching;
 mod files;
 mod index;
 mod key;
-mod session;
+pub(crate) mod session;
 mod units;
 
 use std::collections::HashMap;
@@ -132,6 +132,20 @@ pub struct InputTree {
     _pins: Vec<Pin>,
 }
 
+/// Files of the cache by their content, kept there until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Content {
+    shared: Arc<Shared>,
+    _held: index::Held,
+}
+
+impl Content {
+    /// Where a file with this content is. It must not be changed.
+    pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
+        self.shared.files.path(&key::Key::new(*digest, false, None))
+    }
+}
+
 impl InputTree {
     /// The directories that together are the tree.
     pub fn layers(&self) -> &[PathBuf] {
@@ -219,6 +233,22 @@ impl Inputs {
         tokio::task::spawn_blocking(make).await.map_err(|error| Error::Farm(error.to_string()))?
     }
 
+    /// Makes the content of files available, each digest once; it stays for as long as the answer is kept.
+    pub(crate) async fn content(
+        &self,
+        client: &Client,
+        digests: impl Iterator<Item = Digest>,
+    ) -> Result<Content, Error> {
+        let distinct: std::collections::BTreeSet<Digest> = digests.filter(|digest| !digest.is_empty()).collect();
+        let wanted: Vec<(String, key::Key)> =
+            distinct.into_iter().map(|digest| (digest.hex(), key::Key::new(digest, false, None))).collect();
+        let held = self.shared.files.ensure(client, &wanted).await?;
+        if self.shared.files.bytes() > self.shared.max_bytes {
+            self.evict().await;
+        }
+        Ok(Content { shared: self.shared.clone(), _held: held })
+    }
+
     /// Puts a file that an action made into the cache, so that a later action here need not fetch it. Best effort.
     pub async fn adopt(&self, digest: &Digest, executable: bool, file: &Path) {
         let key = key::Key::new(*digest, executable, None);
@@ -254,7 +284,7 @@ impl Inputs {
     }
 }
 
-fn transfer_failed(error: transfer::Error) -> Error {
+pub(crate) fn transfer_failed(error: transfer::Error) -> Error {
     match error {
         transfer::Error::Missing { digest } => Error::Missing(vec![digest]),
         transfer::Error::Message { digest, source } => {

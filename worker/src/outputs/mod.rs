@@ -9,11 +9,13 @@ mod walk;
 
 use std::path::Path;
 
-use kiln_proto::digest::DigestFunction;
+use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::{reapi, transfer};
 use kiln_trees::tree;
+use tokio_util::sync::CancellationToken;
 
 pub use collect::collect;
+pub(crate) use room::MAX_BYTES;
 
 /// What to collect, and where.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +68,22 @@ impl Error {
     pub fn is_connection(&self) -> bool {
         matches!(self, Self::Transfer(error) if error.is_connection())
     }
+}
+
+/// Hashes files, each with the name that an error gives it, on all processors and until cancelled.
+pub(crate) fn hash_all(
+    function: DigestFunction,
+    files: &[(&Path, &[u8])],
+    cancel: &CancellationToken,
+) -> Result<Vec<Digest>, Error> {
+    let found = |(path, name): &(&Path, &[u8])| walk::Found {
+        path: path.to_path_buf(),
+        executable: false,
+        mode: None,
+        output: String::from_utf8_lossy(name).into_owned(),
+    };
+    let found: Vec<walk::Found> = files.iter().map(found).collect();
+    hash::hash(function, &found.iter().collect::<Vec<_>>(), cancel)
 }
 
 /// How an output was requested.

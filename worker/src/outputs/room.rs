@@ -8,7 +8,7 @@ use kiln_trees::shape;
 use super::Error;
 
 /// Maximum bytes of all outputs of a command as read: as many as it may write.
-pub(super) const MAX_BYTES: u64 = 64 << 30;
+pub(crate) const MAX_BYTES: u64 = 64 << 30;
 
 /// What the outputs of a command may still add. The limits on entries are those of inputs: anything larger could not be
 /// an input of a later action. Bytes are counted as read, so a sparse file counts in full.

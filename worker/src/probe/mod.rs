@@ -104,6 +104,8 @@ fn environment(facts: Facts, options: &Options) -> v1::Environment {
         node_properties: vec![property::UNIX_MODE.to_owned()],
         packages,
         cpu,
+        roots: String::new(),
+        host_network: false,
     }
 }
 

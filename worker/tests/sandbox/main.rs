@@ -241,6 +241,8 @@ fn a_sandbox_that_is_required_and_impossible_is_refused_in_words() {
         // A broken init: as if the kernel forbade namespaces.
         init: Some("/bin/false".into()),
         own_credentials: false,
+        way: None,
+        host_network: false,
     };
     let error = Sandbox::open(config.clone()).expect_err("no sandbox can be had");
     assert!(matches!(error, Error::Impossible { .. }) && error.to_string().contains("--sandbox off"), "{error}");

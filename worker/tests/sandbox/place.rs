@@ -41,8 +41,19 @@ fn place_with(mode: Mode, network: Isolation) -> Place {
 fn open(dir: tempfile::TempDir, mode: Mode, network: Isolation) -> Place {
     let init = Some(env!("CARGO_BIN_EXE_kiln-worker").into());
     let (scratch, tools) = (dir.path().join("scratch"), Tools::discover());
-    let config =
-        Config { mode, scratch, tools, root: None, sub_ids: None, no_ids: None, network, init, own_credentials: false };
+    let config = Config {
+        mode,
+        scratch,
+        tools,
+        root: None,
+        sub_ids: None,
+        no_ids: None,
+        network,
+        init,
+        own_credentials: false,
+        way: None,
+        host_network: false,
+    };
     let sandbox = Sandbox::open(config).unwrap_or_else(|error| panic!("expected a sandbox on this machine: {error}"));
     assert_eq!(sandbox.is_confined(), mode != Mode::Off, "{}", sandbox.describe());
     Place { dir, sandbox }

@@ -41,6 +41,12 @@ struct State {
 impl Cas {
     /// Serves a new store; returns it and a client for it.
     pub async fn start() -> (Self, Client) {
+        let (cas, channel) = Self::serve().await;
+        (cas, Client::new(channel, "", F))
+    }
+
+    /// Serves a new store; returns it and a connection to it.
+    pub async fn serve() -> (Self, kiln_proto::channel::Channel) {
         let cas = Self::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -54,7 +60,7 @@ impl Cas {
             .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
         tokio::spawn(server);
         let channel = kiln_proto::channel::connect(&format!("http://{address}"), &Default::default()).await.unwrap();
-        (cas, Client::new(channel, "", F))
+        (cas, channel)
     }
 
     pub fn put(&self, data: impl AsRef<[u8]>) -> Digest {

@@ -28,6 +28,8 @@ pub struct Grant {
     pub instance: String,
     /// The action that it runs.
     pub action: Digest,
+    /// A blob that it may read besides what the action refers to.
+    pub times: Option<Digest>,
 }
 
 /// Why a grant is invalid.
@@ -63,6 +65,7 @@ impl Grant {
             digest_function: self.action.function.to_wire(),
             expires: now().saturating_add((timeout + BEYOND_TIMEOUT).as_secs() as i64),
             nonce: rand::random::<[u8; 16]>().to_vec(),
+            times: self.times.map(|times| times.to_wire()),
         };
         let grant = grant.encode_to_vec();
         let mac = key.seal(Purpose::Lease, &[&grant]);
@@ -82,13 +85,15 @@ impl Grant {
         let grant = v1::Grant::decode(sealed.grant.as_slice()).map_err(|_| Error::Forged)?;
         let function = DigestFunction::from_wire(grant.digest_function).map_err(|_| Error::Forged)?;
         let action = Digest::required(function, grant.action_digest.as_ref()).map_err(|_| Error::Forged)?;
+        let times = grant.times.as_ref().map(|times| Digest::from_wire(function, times)).transpose();
+        let times = times.map_err(|_| Error::Forged)?;
         if worker.is_some_and(|worker| worker != grant.worker) {
             return Err(Error::Another);
         }
         if grant.expires <= now() {
             return Err(Error::Expired);
         }
-        Ok(Self { lease: grant.lease, worker: grant.worker, instance: grant.instance, action })
+        Ok(Self { lease: grant.lease, worker: grant.worker, instance: grant.instance, action, times })
     }
 
     /// Like [`open`](Self::open), for a call's header.
@@ -111,6 +116,7 @@ mod tests {
             worker: "vm".into(),
             instance: "@shop/main".into(),
             action: DigestFunction::Sha256.digest(b"action"),
+            times: Some(DigestFunction::Sha256.digest(b"times")),
         }
     }
 

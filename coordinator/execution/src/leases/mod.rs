@@ -1,7 +1,7 @@
 //! Leases in progress, and what their workers may access.
 //!
 //! Invariant: a worker reads and writes a tenant's blobs only while it holds one of that tenant's leases, and reads
-//! only blobs that this lease's action refers to.
+//! only blobs that this lease's action refers to, and the times of its root.
 
 mod grant;
 mod reach;
@@ -135,7 +135,7 @@ impl LeaseAccess {
             .get_or_try_init(|| async {
                 let scope = self.scopes.of(self.tenant()).ok_or_else(|| Status::unavailable("try again"))?;
                 let digests = scope.preparer.reachable(&self.grant.action).await?;
-                Ok(Reach::of(digests.iter()))
+                Ok(Reach::of(digests.iter().chain(&self.grant.times)))
             })
             .await
     }
@@ -169,7 +169,8 @@ mod tests {
     use crate::properties::Rules;
 
     fn grant(lease: u64) -> Grant {
-        Grant { lease, worker: "vm".into(), instance: "main".into(), action: DigestFunction::Sha256.digest(b"action") }
+        let action = DigestFunction::Sha256.digest(b"action");
+        Grant { lease, worker: "vm".into(), instance: "main".into(), action, times: None }
     }
 
     #[tokio::test(start_paused = true)]

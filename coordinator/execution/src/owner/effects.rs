@@ -90,6 +90,7 @@ impl Owner {
             worker: worker.0.clone(),
             instance: prepared.instance.clone(),
             action: prepared.digest,
+            times: prepared.times,
         };
         let message = v1::Lease {
             lease: lease.0,
@@ -110,6 +111,7 @@ impl Owner {
             secrets: action.secrets.clone(),
             grant: grant.seal(self.live.key(), prepared.timeout),
             credentials: prepared.credentials.clone(),
+            times: prepared.times.map(|times| times.to_wire()),
         };
         self.lease_begins(lease, grant);
         let logs = self.logs.of(lease.0);

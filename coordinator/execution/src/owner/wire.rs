@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kiln_proto::{property, reapi, v1};
+use kiln_proto::{property, reapi, root, v1};
 use kiln_scheduler::{Capacity, Failure};
 use tonic::Code;
 
@@ -35,6 +35,9 @@ pub(super) fn offered(environment: &v1::Environment) -> BTreeSet<(String, String
     }
     if environment.executors.is_empty() {
         offer(property::EXECUTOR, property::SANDBOX);
+    }
+    if environment.host_network {
+        offer(property::NETWORK, root::NETWORK_HOST);
     }
     for level in property::cpu_levels(&environment.cpu_level) {
         offer(property::CPU_LEVEL, &level);

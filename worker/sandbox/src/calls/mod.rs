@@ -9,9 +9,11 @@ mod native;
 #[cfg(target_arch = "x86_64")]
 mod old;
 
-use landlock::{CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
+use landlock::{CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope};
 use nix::libc;
 use seccompiler::{BpfProgram, sock_filter};
+
+use kiln_kernel::syscalls;
 
 use filter::{Answer, Table};
 
@@ -41,8 +43,35 @@ pub(super) fn restrict(shares_network: bool) -> Result<(), String> {
     // Abstract sockets belong to a network namespace, so here they would be the machine's. Linux 6.12 and later can
     // keep them apart; on older kernels an action with network access may only create Unix socket pairs.
     let refuse_unix = shares_network && !scope_abstract_sockets();
-    let program = program(shares_network, refuse_unix);
+    let program = program(Kind { shares_network, refuse_unix, in_root: false });
     seccompiler::apply_filter(&program).map_err(|error| format!("cannot set the filter of system calls: {error}"))
+}
+
+/// The filter of a job in a root of its own.
+pub(super) struct OfRoot(BpfProgram);
+
+/// Restricts this thread and everything it starts to abstract sockets of its own, if that is needed, and makes its filter. Like
+/// [`restrict`], but programs may change their root and, by their set-user-id bits, their user.
+pub(super) fn of_root(shares_network: bool) -> OfRoot {
+    let refuse_unix = shares_network && !scope_abstract_sockets();
+    OfRoot(program(Kind { shares_network, refuse_unix, in_root: true }))
+}
+
+impl OfRoot {
+    /// Sets the filter for this thread, which must have `CAP_SYS_ADMIN` in its user namespace.
+    pub(super) fn install(&self) -> Result<(), String> {
+        let program: Vec<libc::sock_filter> =
+            self.0.iter().map(|op| libc::sock_filter { code: op.code, jt: op.jt, jf: op.jf, k: op.k }).collect();
+        syscalls::filter_calls(&program).map_err(|error| format!("cannot set the filter of system calls: {error}"))
+    }
+}
+
+/// What a filter is for.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    shares_network: bool,
+    refuse_unix: bool,
+    in_root: bool,
 }
 
 /// Restricts this thread to abstract sockets that were created in its sandbox; `false` if the kernel cannot do that.
@@ -51,16 +80,17 @@ fn scope_abstract_sockets() -> bool {
         .set_compatibility(CompatLevel::HardRequirement)
         .scope(Scope::AbstractUnixSocket)
         .and_then(Ruleset::create)
-        .and_then(landlock::RulesetCreated::restrict_self);
+        // Whoever calls this has given up privileges already, or must not.
+        .and_then(|ruleset| ruleset.no_new_privs(false).restrict_self());
     scoped.is_ok()
 }
 
-fn program(shares_network: bool, refuse_unix: bool) -> BpfProgram {
-    let own = numbers(&native::numbers(), shares_network, refuse_unix);
+fn program(kind: Kind) -> BpfProgram {
+    let own = numbers(&native::numbers(kind.in_root), kind);
     let mut program = vec![filter::load_architecture()];
     #[cfg(target_arch = "x86_64")]
     {
-        let old = numbers(&old::numbers(), shares_network, refuse_unix);
+        let old = numbers(&old::numbers(kind.in_root), kind);
         program.extend(filter::where_equal(old::ARCHITECTURE, old));
         // x86-64 has a third set of numbers, its own with one bit set (x32); they are in no table, so all are refused.
     }
@@ -69,7 +99,8 @@ fn program(shares_network: bool, refuse_unix: bool) -> BpfProgram {
     program
 }
 
-fn numbers(numbers: &Numbers, shares_network: bool, refuse_unix: bool) -> Vec<sock_filter> {
+fn numbers(numbers: &Numbers, kind: Kind) -> Vec<sock_filter> {
+    let Kind { shares_network, refuse_unix, .. } = kind;
     let mut program = vec![filter::load_number()];
     program.extend(filter::where_equal(numbers.clone, clone()));
     program.extend(filter::where_equal(numbers.socket, socket(shares_network, refuse_unix)));
@@ -126,7 +157,10 @@ mod tests {
 
     /// What the filter answers to a call of this processor's own numbers, by interpreting it.
     fn answer(number: u32, arguments: [u32; 3], shares_network: bool) -> u32 {
-        let program = program(shares_network, false);
+        interpreted(program(Kind { shares_network, refuse_unix: false, in_root: false }), number, arguments)
+    }
+
+    fn interpreted(program: BpfProgram, number: u32, arguments: [u32; 3]) -> u32 {
         let (mut at, mut loaded) = (0, 0);
         loop {
             let op = &program[at];
@@ -170,6 +204,19 @@ mod tests {
         for number in (463..4096).chain([0x4000_0000, 0x4000_0027, u32::MAX]) {
             assert_eq!(answer(number, [0; 3], false), error(libc::ENOSYS), "call {number}");
         }
+    }
+
+    #[test]
+    fn in_a_root_programs_may_change_their_root_and_nothing_else_more() {
+        let answers = |in_root| {
+            let kind = Kind { shares_network: false, refuse_unix: false, in_root };
+            let all = (0..=470).map(move |number| interpreted(program(kind), number, [0; 3]));
+            all.collect::<Vec<_>>()
+        };
+        let (plain, root) = (answers(false), answers(true));
+        let differ: Vec<i64> = (0..=470).filter(|at| plain[*at as usize] != root[*at as usize]).collect();
+        assert_eq!(differ, [libc::SYS_chroot]);
+        assert_eq!(root[libc::SYS_chroot as usize], ALLOWED);
     }
 
     #[test]

@@ -84,7 +84,11 @@ const ARCHITECTURE_ONLY: &[u32] = calls![SYS_renameat];
 /// `map_shadow_stack`, `futex_wake`, `futex_wait`, `futex_requeue`, `mseal`.
 const RECENT: [u32; 7] = [451, 452, 453, 454, 455, 456, 462];
 
-pub(super) fn numbers() -> Numbers {
+/// Calls that are refused except in a root of its own.
+const IN_ROOT: &[u32] = calls![SYS_chroot];
+
+/// `in_root`: for a job in a root of its own.
+pub(super) fn numbers(in_root: bool) -> Numbers {
     let at_init = [
         (libc::SYS_prlimit64, 0),
         (libc::SYS_sched_setaffinity, 0),
@@ -95,8 +99,9 @@ pub(super) fn numbers() -> Numbers {
         (libc::SYS_ioprio_set, 1),
     ];
     let allowed = COMMON.iter().chain(ARCHITECTURE_ONLY).chain(&RECENT).map(|number| (*number, Answer::Allow));
+    let more = IN_ROOT.iter().filter(|_| in_root).map(|number| (*number, Answer::Allow));
     Numbers {
-        table: Table::new(allowed.chain(DENIED.iter().map(|number| (*number, REFUSED))), ABSENT),
+        table: Table::new(allowed.chain(DENIED.iter().map(|number| (*number, REFUSED))).chain(more), ABSENT),
         clone: libc::SYS_clone as u32,
         socket: libc::SYS_socket as u32,
         socketpair: libc::SYS_socketpair as u32,

@@ -18,9 +18,15 @@ const DENIED: [u32; 66] = [
 /// security modules.
 const NONE: [u32; 6] = [435, 457, 458, 459, 460, 461];
 
-pub(super) fn numbers() -> Numbers {
+/// `chroot`, which is refused except in a root of its own.
+const CHANGE_ROOT: u32 = 61;
+
+/// `in_root`: for a job in a root of its own.
+pub(super) fn numbers(in_root: bool) -> Numbers {
     let allowed = (0..=LAST).map(|number| (number, Answer::Allow));
-    let all = allowed.chain(DENIED.map(|number| (number, REFUSED))).chain(NONE.map(|number| (number, ABSENT)));
+    let more = in_root.then_some((CHANGE_ROOT, Answer::Allow));
+    let all =
+        allowed.chain(DENIED.map(|number| (number, REFUSED))).chain(NONE.map(|number| (number, ABSENT))).chain(more);
     Numbers {
         table: Table::new(all, ABSENT),
         clone: 120,

@@ -22,7 +22,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getegid, geteuid, sethostname, setsid};
 
 use super::spec::{self, GO, Network, Report, Spec};
-use super::{calls, network, root};
+use super::{calls, network, root, rooted};
 use kiln_executor::ending::Ended;
 use kiln_executor::{BUILD, program};
 use kiln_kernel::{syscalls, userns};
@@ -80,8 +80,18 @@ fn run() -> Result<(), String> {
         flags |= CloneFlags::CLONE_NEWNET;
     }
     match spec.user {
-        Some(user) if !sent.is_empty() => enter_ids(user, &sent.remove(0), flags)?,
+        Some(user) if !sent.is_empty() => {
+            let namespace = sent.remove(0);
+            if let Some(overlays) = rooted::overlays_from_outside(&spec, &sent)? {
+                sent = overlays;
+            }
+            enter_ids(user, &namespace, flags)?;
+        }
         _ => own_id(flags)?,
+    }
+    if spec.rooted.is_some() {
+        userns::become_user(0).map_err(|error| format!("cannot become root in the job's user namespace: {error}"))?;
+        visible()?;
     }
     match syscalls::fork_alone().map_err(words("cannot fork"))? {
         Some(child) => {
@@ -90,7 +100,7 @@ fn run() -> Result<(), String> {
             let _ = waitpid(child, None);
             std::process::exit(0);
         }
-        None => as_pid_one(spec, &sent, control),
+        None => as_pid_one(spec, sent, control),
     }
 }
 
@@ -127,7 +137,7 @@ fn silence() -> std::io::Result<()> {
     Ok(())
 }
 
-fn as_pid_one(spec: Spec, sent: &[OwnedFd], mut control: BufReader<UnixStream>) -> Result<(), String> {
+fn as_pid_one(spec: Spec, mut sent: Vec<OwnedFd>, mut control: BufReader<UnixStream>) -> Result<(), String> {
     let io = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     let errno = |what: &'static str| move |error: nix::Error| format!("{what}: {error}");
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(errno("cannot tie the init to the worker"))?;
@@ -142,21 +152,36 @@ fn as_pid_one(spec: Spec, sent: &[OwnedFd], mut control: BufReader<UnixStream>) 
     }
     // Opened in the machine's /proc: the sandbox's is read-only.
     let oom_score = std::fs::OpenOptions::new().write(true).open("/proc/self/oom_score_adj").ok();
-    root::build(&spec, sent)?;
+    let place = match build(&spec, &mut sent) {
+        Ok(place) => place,
+        Err(rooted::Failed::Setup(reason)) => return Err(reason),
+        Err(rooted::Failed::Refused(reason)) => {
+            report(&Report::Refused(reason));
+            std::process::exit(0);
+        }
+    };
+    drop(sent);
     if spec.network == Network::Own && !connected(&spec, &mut control)? {
         std::process::exit(0);
     }
-    nix::sys::prctl::set_no_new_privs().map_err(errno("cannot give up privileges"))?;
     limit(&spec)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    calls::restrict(spec.network == Network::Machine)?;
-    // The command runs as a user without any capability: `execve` drops them all.
+    if place.is_none() {
+        nix::sys::prctl::set_no_new_privs().map_err(errno("cannot give up privileges"))?;
+        calls::restrict(spec.network == Network::Machine)?;
+    }
+    // Without a root of its own the command runs as a user without any capability: `execve` drops them all.
     let began = Instant::now();
-    let child = match expendable(oom_score, || start(&spec)) {
+    let child = match expendable(oom_score, || start(&spec, place.as_ref())) {
         Ok(child) => child,
         Err((code, message)) => {
-            eprintln!("kiln: {message}");
+            if !message.is_empty() {
+                eprintln!("kiln: {message}");
+            }
             silence().map_err(io("cannot close the output"))?;
+            if let Some(place) = place {
+                place.leave();
+            }
             report(&Report::Ended(Ended { code: Some(code), ..Ended::default() }));
             return hold(control);
         }
@@ -167,6 +192,9 @@ fn as_pid_one(spec: Spec, sent: &[OwnedFd], mut control: BufReader<UnixStream>) 
     let most = spec.max_processes;
     std::thread::spawn(move || {
         let status = reap(child, || stopped.look(most));
+        if let Some(place) = place {
+            place.leave();
+        }
         report(&Report::Ended(ended(status, began.elapsed(), &stopped)));
     });
     hold(control)
@@ -232,7 +260,18 @@ fn hold(mut control: BufReader<UnixStream>) -> Result<(), String> {
     std::process::exit(0);
 }
 
-fn start(spec: &Spec) -> Result<Pid, (i32, String)> {
+/// Builds the job's root and moves into it. The answer is one that the job has of its own.
+fn build(spec: &Spec, sent: &mut Vec<OwnedFd>) -> Result<Option<rooted::Built>, rooted::Failed> {
+    match &spec.rooted {
+        Some(root) => rooted::build(spec, root, sent).map(Some),
+        None => root::build(spec, sent).map(|()| None).map_err(rooted::Failed::Setup),
+    }
+}
+
+fn start(spec: &Spec, place: Option<&rooted::Built>) -> Result<Pid, (i32, String)> {
+    if let (Some(root), Some(place)) = (&spec.rooted, place) {
+        return rooted::start(spec, root, place);
+    }
     let directory = Path::new(BUILD).join(&spec.working_directory);
     let program = spec.arguments.first().map(String::as_str).unwrap_or_default();
     let path = spec.environment.get("PATH").map_or("", String::as_str);

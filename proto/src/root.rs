@@ -1,0 +1,229 @@
+//! Actions that run in a root file system of their own: the contract between whoever makes them and the worker.
+//!
+//! Such an action has the property [`ROOT`]. Its input tree is an ordinary directory with the child [`ROOT_DIRECTORY`], the root as
+//! an attributed tree, and, where [`MOUNTS`] has mounts with content, the child [`MOUNT_DIRECTORY`] with an attributed tree or a file for each,
+//! named `0`, `1` and so on. `Command.working_directory` is a path below [`ROOT_DIRECTORY`]: `root/app` is `/app` for the command. The
+//! environment is the command's; of the machine only proxy variables are added, if the action may reach the network, and `HOME` if it is
+//! missing.
+//!
+//! Its result has the directory [`LAYER_OUTPUT`], an attributed tree with whiteouts: what the command changed in its root. The file
+//! [`TIMES_OUTPUT`] has the modification times of the layer's nodes. A command that failed has neither. The lease may name the times of
+//! the root; they are no part of the action.
+
+use serde::{Deserialize, Serialize};
+
+/// The child of the input tree that is the action's root. The only value is [`ROOT_DIRECTORY`].
+pub const ROOT: &str = "kiln.root";
+/// Who runs the command, as in a Dockerfile's `USER`: a name or number, optionally `:` and a group. Looked up in the root's own
+/// `/etc/passwd` and `/etc/group`; default: `0`.
+pub const USER: &str = "kiln.user";
+/// The mounts of the command, as [`encode`] writes them.
+pub const MOUNTS: &str = "kiln.mounts";
+
+/// A value of [`NETWORK`](crate::property::NETWORK): a network of its own with a way out, as for every step with the network. The default.
+pub const NETWORK_DEFAULT: &str = "default";
+/// A value of [`NETWORK`](crate::property::NETWORK): only its own loopback.
+pub const NETWORK_NONE: &str = "none";
+/// A value of [`NETWORK`](crate::property::NETWORK): the worker's network. Only workers that allow it offer this value.
+pub const NETWORK_HOST: &str = "host";
+
+/// The child of the input tree that is the root.
+pub const ROOT_DIRECTORY: &str = "root";
+/// The child of the input tree that has the content of mounts.
+pub const MOUNT_DIRECTORY: &str = "mounts";
+/// The output directory that is the layer.
+pub const LAYER_OUTPUT: &str = "root";
+/// The output file that has the times of the layer's nodes.
+pub const TIMES_OUTPUT: &str = "times";
+
+/// A mount of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Mount {
+    /// A tree or a file.
+    Bind {
+        /// Absolute path in the root.
+        target: String,
+        /// The child of [`MOUNT_DIRECTORY`] that it is.
+        source: u32,
+        /// Whether the command may write to it. What it writes is thrown away.
+        #[serde(default, skip_serializing_if = "is_default")]
+        rw: bool,
+    },
+    /// A directory that outlives the command.
+    Cache {
+        /// Absolute path in the root.
+        target: String,
+        /// Its name among the tenant's caches.
+        id: String,
+        /// Who else may use it at the same time.
+        #[serde(default, skip_serializing_if = "is_default")]
+        sharing: Sharing,
+        /// The child of [`MOUNT_DIRECTORY`] that a new cache begins as; default: empty.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<u32>,
+        /// Whether the command may write to it. What it writes is kept if it succeeds.
+        #[serde(default = "yes", skip_serializing_if = "is_yes")]
+        rw: bool,
+        /// Permission bits of a new one; default: 0755.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mode: Option<u32>,
+        /// Owner of a new one.
+        #[serde(default, skip_serializing_if = "is_default")]
+        uid: u32,
+        /// Group of a new one.
+        #[serde(default, skip_serializing_if = "is_default")]
+        gid: u32,
+    },
+    /// An empty directory in memory.
+    Tmpfs {
+        /// Absolute path in the root.
+        target: String,
+        /// Most bytes; default: half of the command's memory.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<u64>,
+    },
+    /// A secret of the action, as a file in memory, a variable or both.
+    Secret {
+        /// Absolute path in the root; none: only a variable.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target: Option<String>,
+        /// Its id. The secret of the action is named [`secret_name`] of it.
+        id: String,
+        /// The variable that has its value.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        env: Option<String>,
+        /// Whether the command is refused without it. Otherwise an absent secret has neither file nor variable.
+        #[serde(default, skip_serializing_if = "is_default")]
+        required: bool,
+        /// Permission bits of the file; default: 0400.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mode: Option<u32>,
+        /// Owner of the file.
+        #[serde(default, skip_serializing_if = "is_default")]
+        uid: u32,
+        /// Group of the file.
+        #[serde(default, skip_serializing_if = "is_default")]
+        gid: u32,
+    },
+    /// The socket of an SSH agent.
+    Ssh {
+        /// Absolute path in the root.
+        target: String,
+        /// Which agent.
+        id: String,
+        /// Whether the command is refused without it.
+        #[serde(default, skip_serializing_if = "is_default")]
+        required: bool,
+        /// Permission bits of the socket; default: 0600.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mode: Option<u32>,
+        /// Owner of the socket.
+        #[serde(default, skip_serializing_if = "is_default")]
+        uid: u32,
+        /// Group of the socket.
+        #[serde(default, skip_serializing_if = "is_default")]
+        gid: u32,
+    },
+}
+
+/// Who else may use a cache at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sharing {
+    /// Anybody.
+    #[default]
+    Shared,
+    /// Nobody; it begins empty.
+    Private,
+    /// Nobody; others wait for it, but not for ever.
+    Locked,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+/// A value of [`MOUNTS`] that is not a list of mounts in the form that [`encode`] writes.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{MOUNTS}` is not a list of mounts in its one form: {0}")]
+pub struct InvalidMounts(String);
+
+/// Mounts as the value of [`MOUNTS`]: JSON, the same for equal lists.
+pub fn encode(mounts: &[Mount]) -> String {
+    serde_json::to_string(mounts).unwrap_or_default()
+}
+
+/// Reads the value of [`MOUNTS`].
+///
+/// # Errors
+/// Where it is not what [`encode`] writes: two forms of a list would be two keys.
+pub fn decode(text: &str) -> Result<Vec<Mount>, InvalidMounts> {
+    let mounts: Vec<Mount> = serde_json::from_str(text).map_err(|error| InvalidMounts(error.to_string()))?;
+    let form = encode(&mounts);
+    if form == text { Ok(mounts) } else { Err(InvalidMounts(format!("expected `{form}`"))) }
+}
+
+/// The name under which an action has the secret with this id: the id, if it is a name, or else one that no other id gives.
+pub fn secret_name(id: &str) -> String {
+    if crate::secret::is_name(id) && !id.starts_with("ID_") {
+        return id.to_owned();
+    }
+    id.bytes().fold("ID_".to_owned(), |mut name, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => name.push(byte as char),
+            _ => name.push_str(&format!("_{byte:02x}")),
+        }
+        name
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_have_one_form() {
+        let mounts = [
+            Mount::Bind { target: "/src".into(), source: 0, rw: false },
+            Mount::Cache {
+                target: "/root/.cache".into(),
+                id: "/root/.cache".into(),
+                sharing: Sharing::Locked,
+                source: None,
+                rw: true,
+                mode: Some(0o700),
+                uid: 0,
+                gid: 0,
+            },
+            Mount::Tmpfs { target: "/tmp".into(), size: None },
+        ];
+        let text = encode(&mounts);
+        assert_eq!(
+            text,
+            r#"[{"type":"bind","target":"/src","source":0},{"type":"cache","target":"/root/.cache","id":"/root/.cache","sharing":"locked","mode":448},{"type":"tmpfs","target":"/tmp"}]"#
+        );
+        assert_eq!(decode(&text).as_deref(), Ok(&mounts[..]));
+        for other in [text.replace(',', ", "), text.replace("\"source\":0", "\"source\":0,\"rw\":false"), "{}".into()] {
+            assert!(decode(&other).is_err(), "{other}");
+        }
+        assert!(decode(r#"[{"type":"tmpfs","target":"/tmp","colour":1}]"#).is_err());
+    }
+
+    #[test]
+    fn ids_of_secrets_have_names_of_their_own() {
+        assert_eq!(secret_name("NPM_TOKEN"), "NPM_TOKEN");
+        let ids = ["aws-creds", "aws_creds", "aws.creds", "ID_a", "1a", "a/b", "ID_aws_2dcreds", ""];
+        let names: std::collections::BTreeSet<String> = ids.iter().map(|id| secret_name(id)).collect();
+        assert_eq!(names.len(), ids.len());
+        assert!(names.iter().all(|name| crate::secret::is_name(name)));
+    }
+}

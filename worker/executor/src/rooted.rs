@@ -1,0 +1,61 @@
+//! What a job in a root file system of its own has beside its command.
+
+use std::path::{Path, PathBuf};
+
+/// The name of the only entry of a tree that stands for a file.
+pub const FILE: &str = "file";
+
+/// A root file system that a job runs in. The job's layers are its directories, topmost first.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Rooted {
+    /// Who runs the command, as in a Dockerfile's `USER`.
+    pub user: String,
+    /// Whether it uses the machine's network, if it may use one at all.
+    pub host_network: bool,
+    /// Its mounts. Those nearer to the root come first, whatever their order here.
+    pub mounts: Vec<Mount>,
+    /// Variables whose values are secrets: their names, and those of the secrets.
+    pub secret_variables: Vec<(String, String)>,
+}
+
+/// A mount.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Mount {
+    /// Absolute path in the root.
+    pub target: String,
+    /// What is mounted there.
+    pub what: What,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum What {
+    /// A tree, from directories like the root's.
+    Tree {
+        /// Topmost first; none: an empty tree.
+        layers: Vec<PathBuf>,
+        /// Whether the entry [`FILE`] of the tree is mounted rather than the tree.
+        is_file: bool,
+        /// Whether the command may write to it.
+        writable: bool,
+        /// The attributes of the tree itself where it has no layers: mode, user and group.
+        top: (u32, u32, u32),
+    },
+    /// An empty directory in memory.
+    Memory {
+        /// Most bytes.
+        bytes: Option<u64>,
+    },
+    /// The secret with this name, as a file in memory.
+    Secret {
+        /// Its name among the job's secrets.
+        name: String,
+        /// Mode, user and group of the file.
+        attributes: (u32, u32, u32),
+    },
+}
+
+/// Where a job's root, given where it wrote to it, wrote to the mount with this number.
+pub fn written_to_mount(root: &Path, number: usize) -> PathBuf {
+    root.with_file_name(format!("mount-{number}"))
+}

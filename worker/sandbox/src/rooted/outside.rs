@@ -1,0 +1,86 @@
+//! The overlays of a root, mounted in the job's user namespace or before it is entered.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use kiln_executor::layers::Overlay;
+use kiln_executor::rooted::FILE;
+use kiln_kernel::syscalls;
+use nix::mount::MsFlags;
+use nix::sched::{CloneFlags, unshare};
+use rustix::mount::{OpenTreeFlags, open_tree};
+
+use super::super::root::{self, NONE, Stages};
+use super::super::spec::Spec;
+use super::Way;
+use super::spec::{Layers, RootSpec};
+
+type Result<T> = std::result::Result<T, String>;
+
+/// Directories that every Linux system has and that a job's init does not need.
+const PLACES: [&str; 4] = ["/mnt", "/srv", "/home", "/sys"];
+
+/// A detached mount of what is mounted at a path, with all mounts below it.
+pub(super) fn detached(path: &Path) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    open_tree(rustix::fs::CWD, path, flags)
+        .map_err(|error| format!("cannot clone the mount of `{}`: {error}", path.display()))
+}
+
+/// Makes the mount namespace private, and mounts a place in memory where the root is put together.
+pub(super) fn place() -> Result<PathBuf> {
+    root::mounted(NONE, Path::new("/"), NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None)?;
+    let place =
+        PLACES.iter().map(Path::new).find(|place| place.is_dir()).ok_or(
+            "no directory to build the root file system in: expected one of `/mnt`, `/srv`, `/home` and `/sys`",
+        )?;
+    let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    root::mounted(Some("tmpfs"), place, Some("tmpfs"), safe, Some("mode=0755,size=64m"))?;
+    Ok(place.to_owned())
+}
+
+/// If the overlays are to be mounted by the worker rather than in the job's namespace, does that, in a mount namespace of its own.
+pub(in super::super) fn overlays(spec: &Spec, sent: &[OwnedFd]) -> Result<Option<Vec<OwnedFd>>> {
+    let Some(root) = spec.rooted.as_ref().filter(|root| root.way == Way::Outside) else { return Ok(None) };
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|error| format!("the kernel refuses namespaces: {error}"))?;
+    let place = place()?;
+    mount(&place, spec, root, sent).map(Some)
+}
+
+/// Mounts the overlays; one detached mount for each.
+pub(super) fn mount(place: &Path, spec: &Spec, root: &RootSpec, sent: &[OwnedFd]) -> Result<Vec<OwnedFd>> {
+    let stages = Stages { directory: root::directory(place, "stage")?, sent };
+    for (number, source) in spec.stage.iter().enumerate() {
+        stages.attach(source, &root::directory(&stages.directory, &number.to_string())?)?;
+    }
+    let mut trees = Vec::new();
+    for (number, layers) in root.overlays.iter().enumerate() {
+        let at = root::directory(place, &format!("overlay-{number}"))?;
+        overlay(layers, root.way, &stages.directory, &at)?;
+        let tree = if layers.is_file { at.join(FILE) } else { at };
+        let tree = detached(&tree)?;
+        // The root's own programs may change the user; nothing on it is a device.
+        syscalls::restrict_tree(tree.as_fd(), !layers.writable, number > 0)
+            .map_err(|error| format!("cannot restrict a mount: {error}"))?;
+        trees.push(tree);
+    }
+    std::env::set_current_dir("/").map_err(|error| format!("cannot leave the stages: {error}"))?;
+    Ok(trees)
+}
+
+fn overlay(layers: &Layers, way: Way, stages: &Path, at: &Path) -> Result<()> {
+    let staged = |path: &PathBuf| stages.join(path);
+    let lower = layers.lower.iter().map(staged).collect();
+    let overlay = Overlay { lower, upper: staged(&layers.upper), work: staged(&layers.work) };
+    // What a job writes is kept after it succeeded, so nothing must be written to disk while it runs, and nothing when it ends.
+    let own: &[&str] = match way {
+        Way::Inside | Way::Shared => &["userxattr", "volatile"],
+        Way::Outside => &["redirect_dir=nofollow", "metacopy=off", "volatile"],
+    };
+    overlay.mount_with(at, MsFlags::MS_NODEV, own).or_else(|_| {
+        // Linux before 5.10 has no volatile overlays, and leaves nothing in the work directory of one that it refused.
+        fs::create_dir_all(at).map_err(|error| format!("cannot create `{}`: {error}", at.display()))?;
+        overlay.mount_with(at, MsFlags::MS_NODEV, &own[..own.len() - 1])
+    })
+}

@@ -1,0 +1,192 @@
+//! The mounts of a command, from what its action says to what is on disk.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kiln_executor::rooted::{Mount, What};
+use kiln_proto::digest::Digest;
+use kiln_proto::root::{self as contract, MOUNT_DIRECTORY, ROOT_DIRECTORY};
+use kiln_proto::transfer::Client;
+use kiln_proto::v1;
+use kiln_trees::root::{Attributes, Content, Directory, Leaf, Node};
+use kiln_trees::walk::Directory as _;
+use kiln_trees::{Entry, Tree};
+
+use super::caches::Taken;
+use super::{Root, Roots};
+use crate::inputs::{Error, transfer_failed};
+
+/// Permission bits of a secret's file, and of a new cache.
+const SECRET_MODE: u32 = 0o400;
+const CACHE_MODE: u32 = 0o755;
+
+/// What is mounted for a command, in the order of its mounts.
+#[derive(Debug, Default)]
+pub(super) struct Mounted {
+    pub(super) mounts: Vec<Mount>,
+    pub(super) secret_variables: Vec<(String, String)>,
+    /// Caches, with the numbers of their mounts and the directories that they began with.
+    pub(super) caches: Vec<(usize, Taken, Vec<PathBuf>)>,
+    pub(super) trees: Vec<Root>,
+}
+
+/// The content of an input tree's root: the action's root, and the directory of what is mounted.
+pub(super) struct Top {
+    pub(super) root: Digest,
+    mounts: Option<Arc<Sources>>,
+}
+
+/// The trees and files that are mounted, by name.
+enum Sources {
+    /// With owners.
+    Attributed(Directory),
+    Plain(Tree),
+}
+
+/// One of them.
+enum Found {
+    Tree(Digest),
+    File(Leaf),
+}
+
+impl Sources {
+    fn get(&self, number: u32) -> Result<Found, Error> {
+        let absent =
+            || Error::Invalid(format!("the input tree has nothing at `{MOUNT_DIRECTORY}/{number}`, which is mounted"));
+        match self {
+            Self::Attributed(directory) => {
+                let name = number.to_string().parse().map_err(|_| absent())?;
+                match directory.entries.get(&name) {
+                    Some(Node::Directory(digest)) => Ok(Found::Tree(*digest)),
+                    Some(Node::Leaf(leaf)) => Ok(Found::File(Leaf { links: None, ..leaf.clone() })),
+                    Some(Node::Whiteout) | None => Err(absent()),
+                }
+            }
+            Self::Plain(tree) => match tree.entries.get(&number.to_string()) {
+                Some(Entry::Sealed { digest }) => Ok(Found::Tree(*digest)),
+                Some(Entry::File { digest, executable, mode }) => {
+                    let mode = mode.unwrap_or(if *executable { 0o755 } else { 0o644 });
+                    Ok(Found::File(Leaf::new(Content::File(*digest), Attributes::of_root(mode))))
+                }
+                _ => Err(absent()),
+            },
+        }
+    }
+}
+
+impl Roots {
+    /// Reads the root of an action's input tree.
+    pub(super) async fn top(&self, client: &Client, input_root: &Digest) -> Result<Top, Error> {
+        let tree = plain(client, input_root).await?;
+        let directory = |name: &str| match tree.entries.get(name) {
+            Some(Entry::Sealed { digest }) => Some(*digest),
+            _ => None,
+        };
+        let root = directory(ROOT_DIRECTORY).ok_or_else(|| {
+            Error::Invalid(format!("the input tree has no directory `{ROOT_DIRECTORY}`, which is to be the root"))
+        })?;
+        let mounts = match directory(MOUNT_DIRECTORY) {
+            Some(digest) => {
+                let data = client.get(&digest).await.map_err(transfer_failed)?;
+                let sources = match Directory::decode(&digest, &data) {
+                    Ok(directory) => Sources::Attributed(directory),
+                    Err(_) => Sources::Plain(decoded(&digest, &data)?),
+                };
+                Some(Arc::new(sources))
+            }
+            None => None,
+        };
+        Ok(Top { root, mounts })
+    }
+
+    async fn source(&self, client: &Client, top: &Top, number: u32) -> Result<(Root, bool), Error> {
+        let sources = top.mounts.as_ref();
+        let sources = sources.ok_or_else(|| Error::Invalid(format!("the input tree has no `{MOUNT_DIRECTORY}`")))?;
+        match sources.get(number)? {
+            Found::Tree(digest) => Ok((self.root(client, &digest, None).await?, false)),
+            Found::File(leaf) => Ok((self.file(client, leaf).await?, true)),
+        }
+    }
+
+    /// Makes everything available that a command mounts.
+    pub(super) async fn mounted(
+        &self,
+        client: &Client,
+        top: &Top,
+        mounts: Vec<contract::Mount>,
+        lease: &v1::Lease,
+    ) -> Result<Mounted, Error> {
+        let tenant = kiln_proto::scope::split(&lease.instance).0;
+        let mut mounted = Mounted::default();
+        for mount in mounts {
+            let (target, what) = match mount {
+                contract::Mount::Bind { target, source, rw } => {
+                    let (tree, is_file) = self.source(client, top, source).await?;
+                    let layers = tree.stack.layers().to_vec();
+                    mounted.trees.push(tree);
+                    (target, What::Tree { layers, is_file, writable: rw, top: (CACHE_MODE, 0, 0) })
+                }
+                contract::Mount::Cache { target, id, sharing, source, rw, mode, uid, gid } => {
+                    let taken = self.cache(tenant, &id, sharing).await;
+                    let mut layers = taken.layers().to_vec();
+                    if let (true, Some(source)) = (layers.is_empty(), source) {
+                        let (tree, is_file) = self.source(client, top, source).await?;
+                        if is_file {
+                            let words = format!("the cache `{id}` cannot begin as a file; expected a directory");
+                            return Err(Error::Invalid(words));
+                        }
+                        layers = tree.stack.layers().to_vec();
+                        mounted.trees.push(tree);
+                    }
+                    if rw {
+                        mounted.caches.push((mounted.mounts.len(), taken, layers.clone()));
+                    }
+                    (
+                        target,
+                        What::Tree {
+                            layers,
+                            is_file: false,
+                            writable: rw,
+                            top: (mode.unwrap_or(CACHE_MODE), uid, gid),
+                        },
+                    )
+                }
+                contract::Mount::Tmpfs { target, size } => (target, What::Memory { bytes: size }),
+                contract::Mount::Secret { target, id, env, required, mode, uid, gid } => {
+                    let name = contract::secret_name(&id);
+                    if !lease.secrets.iter().any(|secret| secret.name == name) {
+                        if required {
+                            let words = format!(
+                                "the step requires the secret `{id}`, which was not given; pass `--secret id={id},…`"
+                            );
+                            return Err(Error::Invalid(words));
+                        }
+                        continue;
+                    }
+                    if let Some(variable) = env {
+                        mounted.secret_variables.push((variable, name.clone()));
+                    }
+                    let Some(target) = target else { continue };
+                    (target, What::Secret { name, attributes: (mode.unwrap_or(SECRET_MODE), uid, gid) })
+                }
+                contract::Mount::Ssh { id, .. } => {
+                    return Err(Error::Invalid(format!(
+                        "the step mounts the SSH agent `{id}`, and agents are not forwarded to workers yet; pass a key as a secret instead \
+                         (`--mount=type=secret`)"
+                    )));
+                }
+            };
+            mounted.mounts.push(Mount { target, what });
+        }
+        Ok(mounted)
+    }
+}
+
+async fn plain(client: &Client, digest: &Digest) -> Result<Tree, Error> {
+    let data = client.get(digest).await.map_err(transfer_failed)?;
+    decoded(digest, &data)
+}
+
+fn decoded(digest: &Digest, data: &bytes::Bytes) -> Result<Tree, Error> {
+    Tree::decode(digest, data).map_err(|error| Error::Invalid(format!("inputs: {error}")))
+}

@@ -1,0 +1,132 @@
+//! What an action runs on: its input tree, or a root of its own.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kiln_executor::{Exit, Finished, Job, Place, Secrets};
+use kiln_proto::digest::Digest;
+use kiln_proto::{reapi, transfer, v1};
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+
+use super::{At, Fault, MAX_PROCESSES, Runner, action_fault, cancelled, input_fault, output_fault};
+use crate::inputs::{self, InputTree};
+use crate::outputs::{self, Collected};
+use crate::roots::{self, Step};
+
+/// Maximum bytes that one action may write.
+const DISK_BYTES: u64 = 64 << 30;
+
+/// What an action runs on, kept in place until this is dropped.
+pub(super) enum Ground {
+    Tree(InputTree),
+    Root(Box<Step>),
+}
+
+impl Runner {
+    /// Makes available what an action runs on.
+    pub(super) async fn ground(
+        &self,
+        at: &At<'_>,
+        cancel: &CancellationToken,
+        lease: &v1::Lease,
+        action: &reapi::Action,
+        command: &reapi::Command,
+        root: &Digest,
+    ) -> Result<Ground, Fault> {
+        if !roots::is_rooted(action, command) {
+            let fetch = |client| async move { self.inputs.fetch(&client, root).await };
+            let tree = self.transfer(at, cancel, inputs::Error::is_connection, input_fault, fetch).await?;
+            return Ok(Ground::Tree(tree));
+        }
+        let roots = self.roots.as_ref();
+        let roots = roots.ok_or_else(|| Fault::Worker("this worker runs nothing in roots of their own".to_owned()))?;
+        let prepare = |client| async move { roots.prepare(&client, lease, action, command, root).await };
+        let step = self.transfer(at, cancel, inputs::Error::is_connection, input_fault, prepare).await?;
+        Ok(Ground::Root(Box::new(step)))
+    }
+
+    /// Uploads what a command left, and returns the entries of its result.
+    pub(super) async fn collect(
+        &self,
+        at: &At<'_>,
+        cancel: &CancellationToken,
+        ground: &mut Ground,
+        finished: &Finished,
+        command: &reapi::Command,
+    ) -> Result<Collected, Fault> {
+        let written = finished.tree.root();
+        let step = match ground {
+            Ground::Tree(_) => {
+                let request = outputs::Request { root: written, command, function: at.function };
+                let collect = |client| async move { outputs::collect(request, &client, Some(&self.inputs)).await };
+                return self.transfer(at, cancel, outputs::Error::is_connection, output_fault, collect).await;
+            }
+            // What a command that failed did to its root is of no use to anybody.
+            Ground::Root(_) if finished.exit != Exit::Code(0) => return Ok(Collected::default()),
+            Ground::Root(step) => step,
+        };
+        let mut changed = tokio::select! {
+            changed = step.changes(written, command, at.function) => changed.map_err(output_fault)?,
+            () = cancel.cancelled() => return Err(cancelled()),
+        };
+        let blobs = &changed.blobs;
+        let upload = |client: transfer::Client| async move { client.upload(blobs.clone()).await };
+        let fault = |error: transfer::Error| Fault::Worker(format!("cannot store the layer: {error}"));
+        self.transfer(at, cancel, transfer::Error::is_connection, fault, upload).await?;
+        step.keep(written, &changed);
+        Ok(std::mem::take(&mut changed.collected))
+    }
+}
+
+impl Ground {
+    /// The job of a lease.
+    pub(super) fn job(
+        &self,
+        lease: &v1::Lease,
+        action: &reapi::Action,
+        command: &reapi::Command,
+    ) -> Result<Job, Fault> {
+        let reserved = lease.reserved.unwrap_or_default();
+        let environment: BTreeMap<String, String> = command
+            .environment_variables
+            .iter()
+            .map(|variable| (variable.name.clone(), variable.value.clone()))
+            .collect();
+        let timeout =
+            lease.timeout.map(|timeout| Duration::new(timeout.seconds.max(0) as u64, timeout.nanos.max(0) as u32));
+        let mut job = Job {
+            place: Place::Machine,
+            tenant: lease.instance.clone(),
+            layers: Vec::new(),
+            arguments: command.arguments.clone(),
+            environment,
+            secrets: Secrets::default(),
+            working_directory: command.working_directory.clone(),
+            make_directories: Vec::new(),
+            network: lease.network,
+            timeout,
+            milli_cpus: reserved.milli_cpus,
+            memory_bytes: reserved.memory_bytes,
+            disk_bytes: DISK_BYTES,
+            max_processes: MAX_PROCESSES,
+        };
+        match self {
+            Self::Tree(tree) => {
+                let place = Place::of(action, command);
+                job.place = place.map_err(|words| action_fault(Code::InvalidArgument, words))?;
+                job.layers = tree.layers().to_vec();
+                job.secrets = Secrets::of(&lease.secrets, &lease.credentials);
+                job.make_directories = outputs::directories_to_make(command).map_err(output_fault)?;
+            }
+            Self::Root(step) => {
+                job.place = Place::Root(step.rooted());
+                job.layers = step.layers().to_vec();
+                // The farm's credentials are for steps that fetch as a project does; a root gets what its mounts name.
+                job.secrets = Secrets::of(&lease.secrets, &[]);
+                job.working_directory = Step::working_directory(command).map_err(input_fault)?;
+            }
+        }
+        Ok(job)
+    }
+}

@@ -1,0 +1,14 @@
+//! Actions in root file systems of their own, from the lease to the result: what a command sees, may do, and leaves.
+
+#![allow(clippy::unwrap_used)]
+
+mod attributes;
+mod base;
+mod escape;
+mod layers;
+mod limits;
+mod mounts;
+mod packages;
+mod place;
+#[path = "../support/mod.rs"]
+mod support;
