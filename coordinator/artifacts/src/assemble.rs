@@ -13,6 +13,7 @@ use kiln_trees::tree::{Entry, Tree};
 
 use super::bundle::{self, Supplied, System};
 use super::choose::{choose, lay_out};
+use super::image::dockerfile::Commands;
 use super::image::{self, Bases};
 use super::start::{self, Start};
 use super::{Material, Subject, archive, check};
@@ -41,6 +42,17 @@ pub enum Error {
         source: Box<image::BaseError>,
     },
     #[error(transparent)]
+    Root(#[from] kiln_roots::Error),
+    #[error("artifact `{artifact}`: {place}: {source}")]
+    Instruction {
+        artifact: String,
+        place: String,
+        #[source]
+        source: Box<kiln_roots::Error>,
+    },
+    #[error("artifact `{artifact}`: {reason}")]
+    Command { artifact: String, reason: String, is_project_fault: bool },
+    #[error(transparent)]
     Store(#[from] kiln_store::Error),
     #[error(transparent)]
     Tree(#[from] trees::Error),
@@ -64,7 +76,9 @@ impl Error {
     pub fn is_project_fault(&self) -> bool {
         match self {
             Self::NoFile { .. } | Self::Layout { .. } | Self::WouldNotRun { .. } => true,
-            Self::Libraries { is_project_fault, .. } => *is_project_fault,
+            Self::Libraries { is_project_fault, .. } | Self::Command { is_project_fault, .. } => *is_project_fault,
+            Self::Root(source) => source.is_project_fault(),
+            Self::Instruction { source, .. } => source.is_project_fault(),
             Self::Base { source, .. } => source.is_project_fault(),
             Self::Store(_) | Self::Tree(_) | Self::Pack(_) | Self::Layer(_) => false,
         }
@@ -96,6 +110,8 @@ pub struct Ingredients<'a> {
     pub origin: &'a Origin,
     /// The system that its steps ran on.
     pub system: &'a dyn System,
+    /// Runs the commands of a Dockerfile.
+    pub commands: &'a dyn Commands,
 }
 
 /// An artifact's content in the store.
@@ -128,6 +144,9 @@ pub struct Made {
 /// # Errors
 /// See [`Error::is_project_fault`] for whose fault they are.
 pub async fn assemble(given: &Ingredients<'_>) -> Result<Made, Error> {
+    if let ArtifactKind::Dockerfile(description) = &given.artifact.kind {
+        return image::dockerfile::assemble(given, description).await;
+    }
     let store = &*given.stores.blobs;
     let mut outputs = given.outputs.to_vec();
     let mut merged = Tree::default();
@@ -164,7 +183,7 @@ pub async fn assemble(given: &Ingredients<'_>) -> Result<Made, Error> {
     let start = start::of(&tree, &given.artifact.name);
     let tree = match given.artifact.kind {
         ArtifactKind::Archive => archive::pack(store, given.function, &tree, given.stem).await?,
-        ArtifactKind::Binary | ArtifactKind::Image(_) => tree,
+        ArtifactKind::Binary | ArtifactKind::Image(_) | ArtifactKind::Dockerfile(_) => tree,
     };
     Ok(Made { wants, materials, notes, start, ..store_files(store, given.function, &tree).await? })
 }

@@ -17,6 +17,7 @@ mod planning;
 mod records;
 mod remarks;
 mod resume;
+mod rooted;
 mod run;
 mod secrets;
 mod settings;

@@ -71,6 +71,7 @@ impl System for OnWorker<'_> {
             needs: vec![Outputs { tree }],
             path_weight: 1,
             again: false,
+            rooted: None,
         };
         let span = job.span();
         let outputs = match tracing::Instrument::instrument(steps::run(self.work, job), span).await {

@@ -3,10 +3,11 @@
 //! Invariant: equal steps on equal inputs for equal environments give equal actions. Nothing about the build, its user,
 //! its commit or the time goes in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use kiln_planner::plan::{self, Step, Target};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::{clock, property, reapi, v1};
@@ -114,16 +115,30 @@ impl Lowering<'_> {
         }
         let (input_root, directories) = trees::store_directories(self.store, self.function, &tree).await?;
         let command = command(step, shard, environment);
+        let platform = platform(step, target, environment);
+        let (lowered, known) = self.stored(command, input_root, directories, platform, step).await?;
+        Ok((lowered, Arc::new(known)))
+    }
+
+    /// The action of a command, stored with it.
+    pub(super) async fn stored(
+        &self,
+        command: reapi::Command,
+        input_root: Digest,
+        directories: HashMap<Digest, Bytes>,
+        platform: reapi::Platform,
+        step: &Step,
+    ) -> Result<(Lowered, Known), Error> {
         let action = reapi::Action {
             command_digest: Some(self.put(&command).await?.to_wire()),
             input_root_digest: Some(input_root.to_wire()),
             timeout: step.timeout.map(|timeout| clock::duration(timeout.max(Duration::from_secs(1)))),
             do_not_cache: !step.cache,
-            platform: Some(platform(step, target, environment)),
+            platform: Some(platform),
             ..Default::default()
         };
         let digest = self.put(&action).await?;
-        let known = Arc::new(Known { action: action.clone(), command: command.clone(), directories });
+        let known = Known { action: action.clone(), command: command.clone(), directories, times: None };
         Ok((Lowered { digest, input_root, action, command }, known))
     }
 
@@ -267,6 +282,6 @@ pub(super) fn platform(step: &Step, target: &Target, environment: &v1::Environme
     reapi::Platform { properties }
 }
 
-fn cpus(milli: u32) -> String {
+pub(super) fn cpus(milli: u32) -> String {
     if milli.is_multiple_of(1000) { (milli / 1000).to_string() } else { format!("{:.3}", f64::from(milli) / 1000.0) }
 }

@@ -59,6 +59,8 @@ pub(super) struct Job {
     pub(super) path_weight: u64,
     /// Run it even if its result is cached.
     pub(super) again: bool,
+    /// The command of a Dockerfile that it is, if it is one.
+    pub(super) rooted: Option<Arc<kiln_artifacts::Command>>,
 }
 
 impl Job {
@@ -114,10 +116,13 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
         Err(failed) => return ended(failed),
     };
     let lowering = Lowering { source: &work.source, store: &*work.stores.blobs, function: work.function };
-    let lowered = lowering
-        .action(&job.step, &job.target, &job.environment, job.shard, &job.needs)
-        .instrument(tracing::info_span!("lower"))
-        .await;
+    let lower = async {
+        match &job.rooted {
+            Some(command) => lowering.rooted(command, &job.step, &job.target, &job.environment).await,
+            None => lowering.action(&job.step, &job.target, &job.environment, job.shard, &job.needs).await,
+        }
+    };
+    let lowered = lower.instrument(tracing::info_span!("lower")).await;
     let (lowered, known) = match lowered {
         Ok(lowered) => lowered,
         Err(error) => return ended(lowering_failed(error)),

@@ -32,7 +32,7 @@ pub use bases::{BaseImage, Bases, Reference, Resolved};
 pub use error::Error;
 pub use file::{Dockerfile, MAX_STAGES, Stage, decode, is_known_frontend, parse};
 pub use git::GitSource;
-pub use image::ImageName;
+pub use image::{ImageName, context_name};
 pub use lower::{
     Build, Chmod, Context, Copy, CopySource, Fetch, Operation, Operator, Paths, Run, RunMount, WithParents, bases,
     lower,

@@ -80,6 +80,8 @@ pub struct Known {
     pub action: reapi::Action,
     /// Its command.
     pub command: reapi::Command,
+    /// For an action in a root of its own: the blob with the times of the root's nodes, which is no part of the action.
+    pub times: Option<Digest>,
     /// Directories of its input tree; not necessarily all.
     pub directories: HashMap<Digest, Bytes>,
 }
@@ -225,6 +227,7 @@ impl ExecutionHandle {
             )
             .instrument(tracing::info_span!("check inputs"))
             .await?;
+        prepared.times = known.as_ref().and_then(|known| known.times);
         let given = |name: &&String| request.secrets.iter().any(|secret| secret.name == **name);
         if let Some(name) = prepared.secrets.iter().find(|name| !given(name)) {
             return Err(Status::failed_precondition(format!(

@@ -140,7 +140,9 @@ impl Preparer {
         let hold = self.stores.in_use.begin();
         let walked = self.trees.check(&root, known).await?;
         let requirements = Requirements { tenant: scope::split(instance).0.to_owned(), ..asked.requirements };
-        if !command.working_directory.is_empty() {
+        // In a root of its own, a command's directory is made where it is missing.
+        let in_root = (property::EXECUTOR.to_owned(), property::IN_ROOT.to_owned());
+        if !command.working_directory.is_empty() && !requirements.properties.contains(&in_root) {
             self.check_directory(&root, &command.working_directory).await?;
         }
         Ok(Prepared {

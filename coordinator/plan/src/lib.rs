@@ -2,6 +2,7 @@
 //!
 //! Invariant: plain data and pure functions; plans are made and executed elsewhere.
 
+mod dockerfile;
 mod image;
 mod inputs;
 mod model;
@@ -13,6 +14,7 @@ mod view;
 pub mod words;
 pub mod xml;
 
+pub use dockerfile::{DOCKERFILE, Dockerfile};
 pub use image::{Base, Compression, Image, SCRATCH, read_owner, read_port};
 pub use inputs::{compile as compile_globs, glob_error, input_files, matches};
 pub use model::{

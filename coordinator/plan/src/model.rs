@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{Image, Platform};
+use crate::{Dockerfile, Image, Platform};
 
 /// Default memory limit of a step: 1 GiB.
 pub const DEFAULT_MEMORY_BYTES: u64 = 1 << 30;
@@ -247,8 +247,10 @@ pub enum ArtifactKind {
     Binary,
     /// A reproducible `.tar.zst`.
     Archive,
-    /// A container image.
+    /// A container image of the outputs of steps.
     Image(Box<Image>),
+    /// A container image that a Dockerfile builds.
+    Dockerfile(Box<Dockerfile>),
 }
 
 impl ArtifactKind {
@@ -257,7 +259,7 @@ impl ArtifactKind {
         match self {
             Self::Binary => "binary",
             Self::Archive => "archive",
-            Self::Image(_) => "image",
+            Self::Image(_) | Self::Dockerfile(_) => "image",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The sources of a project as the root that `COPY` copies from.
 
+use kiln_dockerfile::patterns::Ignore;
 use kiln_proto::digest::Digest;
 use kiln_store::trees;
 use kiln_trees::root::{Attributes, Content, Directory, Forest, Leaf, Name, Node, Times};
@@ -8,18 +9,41 @@ use kiln_trees::tree::{Entry, Tree};
 use crate::{Error, Files, Roots};
 
 impl Roots {
-    /// A context that the client uploaded: everything in it belongs to root, and modes are as they were.
+    /// A context that the client uploaded, without what `ignore` leaves out. Everything in it belongs to root, and modes are as they
+    /// were.
     ///
     /// # Errors
     /// If a directory is missing or malformed, or the store fails.
-    pub async fn context(&self, sources: Digest) -> Result<Files, Error> {
-        let tree = trees::expand(self.blobs(), sources).await.map_err(|error| match error {
+    pub async fn context(&self, sources: Digest, ignore: Option<&Ignore>) -> Result<Files, Error> {
+        let mut tree = trees::expand(self.blobs(), sources).await.map_err(|error| match error {
             trees::Error::Store(error) => Error::Store(error),
             trees::Error::Malformed(malformed) => Error::Malformed(malformed),
         })?;
-        let root = self.operate(move |forest| Ok(root_of(forest, &tree)?)).await?;
+        if let Some(ignore) = ignore {
+            leave_out(&mut tree, "", ignore);
+        }
+        let root = self.operate(move |forest| root_of(forest, &tree)).await?;
         Ok(Files { root, times: Times::default().into() })
     }
+}
+
+/// Removes what is ignored. A directory that is ignored stays if something in it is not.
+fn leave_out(tree: &mut Tree, prefix: &str, ignore: &Ignore) {
+    tree.entries.retain(|name, entry| {
+        let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
+        let is_ignored = ignore.excludes(&path);
+        match entry {
+            Entry::Directory(below) => {
+                if !is_ignored || ignore.patterns().has_exceptions() {
+                    leave_out(below, &path, ignore);
+                    !is_ignored || !below.entries.is_empty()
+                } else {
+                    false
+                }
+            }
+            _ => !is_ignored,
+        }
+    });
 }
 
 fn root_of(forest: &mut Forest, tree: &Tree) -> Result<Digest, kiln_trees::root::Error> {

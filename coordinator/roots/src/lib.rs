@@ -5,19 +5,25 @@
 //! layer; equal instructions on equal roots give equal roots, wherever and whenever they run.
 
 mod accounts;
+mod build;
 mod context;
 mod copy;
 mod error;
 mod export;
 mod files;
+mod image;
 mod import;
 mod mode;
+mod mounts;
 mod select;
 mod subtree;
 mod times;
 mod workdir;
 
+pub use build::{Done, Host};
 pub use error::Error;
 pub use export::{Layer, Packing};
 pub use files::{Files, Roots};
+pub use image::Assembled;
 pub use import::Imported;
+pub use mounts::Mounted;

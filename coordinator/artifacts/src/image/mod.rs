@@ -4,6 +4,7 @@
 //! affect the layers of dependencies. A layer that exists is neither read nor compressed again.
 
 mod base;
+pub(crate) mod dockerfile;
 mod feed;
 mod layers;
 
@@ -179,7 +180,7 @@ fn hold(
 }
 
 /// Stores an OCI layout. `blobs` maps each layer's digest to the store's.
-async fn store_layout(
+pub(super) async fn store_layout(
     given: &Ingredients<'_>,
     images: &[kiln_images::image::Image],
     tag: &str,

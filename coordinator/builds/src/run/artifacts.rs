@@ -75,6 +75,7 @@ async fn make(
         version: version.unwrap_or_default().to_owned(),
         ..Default::default()
     };
+    let on_worker = OnWorker { work, target, environment, artifact };
     let made = kiln_artifacts::assemble(&kiln_artifacts::Ingredients {
         stores: &work.stores,
         function: work.function,
@@ -86,7 +87,8 @@ async fn make(
         sources: &work.source.tree,
         bases: &work.bases,
         origin: &origin,
-        system: &OnWorker { work, target, environment, artifact },
+        system: &on_worker,
+        commands: &on_worker,
     })
     .await
     .map_err(Unsuccessful::from)?;

@@ -62,6 +62,7 @@ pub(super) async fn all_steps(
                 needs: needed.into_iter().map(|finished| finished.outputs).collect(),
                 path_weight: weights[step],
                 again: again.contains(&place),
+                rooted: None,
             };
             let span = job.span();
             running.push(async move { (place, steps::run(work, job).await) }.instrument(span));

@@ -28,6 +28,17 @@ pub struct Build {
     pub lints: Vec<Lint>,
 }
 
+impl Build {
+    /// The operation that the result's files begin with: its base, or no files.
+    pub fn first(&self) -> usize {
+        let mut at = self.result;
+        while let Some(below) = self.operations.get(at).and_then(Operation::below) {
+            at = below;
+        }
+        at
+    }
+}
+
 /// One operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operation {
@@ -110,6 +121,16 @@ pub struct Fetch {
 }
 
 impl Operation {
+    /// The operation whose files it changes.
+    pub fn below(&self) -> Option<usize> {
+        match &self.kind {
+            Operator::Run(run) => Some(run.root),
+            Operator::Copy(copy) => Some(copy.root),
+            Operator::Workdir { root, .. } => Some(*root),
+            _ => None,
+        }
+    }
+
     /// The operations that it needs.
     pub fn inputs(&self) -> Vec<usize> {
         match &self.kind {

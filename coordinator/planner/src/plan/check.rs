@@ -143,7 +143,8 @@ pub enum Error {
 /// Validates steps and artifacts, and returns the steps sorted so that each follows those it needs, otherwise in their
 /// original order.
 pub(super) fn check(steps: Vec<Step>, artifacts: &[Artifact]) -> Result<Vec<Step>, Error> {
-    if steps.is_empty() {
+    let of_dockerfile = |artifact: &Artifact| matches!(artifact.kind, ArtifactKind::Dockerfile(_));
+    if steps.is_empty() && !artifacts.iter().any(of_dockerfile) {
         return Err(Error::NoSteps);
     }
     for step in &steps {

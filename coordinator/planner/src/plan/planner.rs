@@ -3,8 +3,8 @@
 //! Invariant: every plan that is returned has passed `check`.
 
 use super::{
-    Artifact, Origin, Plan, Platform, Scope, Source, Step, Target, VersionOrigin, View, check, scope, unmatched,
-    within, words,
+    Artifact, ArtifactKind, DOCKERFILE, Dockerfile, Origin, Plan, Platform, Scope, Source, Step, Target, VersionOrigin,
+    View, check, scope, unmatched, within, words,
 };
 use crate::project;
 use kiln_detect::{self as detect, Language};
@@ -196,7 +196,7 @@ fn from_kiln_toml(source: &dyn Source, options: &Named, text: &[u8]) -> Result<P
         // If nothing was detected that the file could change, it stands alone, and what it lacks is the error.
         Err(error) => {
             let project = project::parse(text, options.host, project::Base::default())?;
-            if project.steps.is_empty() {
+            if project.steps.is_empty() && project.artifacts.is_empty() {
                 return Err(error.into());
             }
             let identity = detect::identity(source);
@@ -252,7 +252,11 @@ fn assemble(
 }
 
 fn from_files(source: &dyn Source, options: &Named) -> Result<Plan, Error> {
-    let (found, considered) = detect::detect(source, &options.directory_name, options.language)?;
+    let found = detect::detect(source, &options.directory_name, options.language);
+    if let (Err(_), None, true) = (&found, options.language, source.paths().iter().any(|path| path == DOCKERFILE)) {
+        return Ok(from_dockerfile(options));
+    }
+    let (found, considered) = found?;
     let (version, version_origin) = version(found.identity.version, options);
     Ok(Plan {
         name: found.identity.name.unwrap_or_else(|| options.directory_name.clone()),
@@ -266,6 +270,35 @@ fn from_files(source: &dyn Source, options: &Named) -> Result<Plan, Error> {
         excludable: Vec::new(),
         notes: found.notes,
     })
+}
+
+/// The plan of a project of which only its Dockerfile says how to build it.
+fn from_dockerfile(options: &Named) -> Plan {
+    let (version, version_origin) = version(None, options);
+    let dockerfile = Dockerfile { file: DOCKERFILE.to_owned(), ..Dockerfile::default() };
+    Plan {
+        name: options.directory_name.clone(),
+        version,
+        version_origin,
+        origin: Origin::Detected {
+            language: "dockerfile".to_owned(),
+            because: vec![format!("there is a `{DOCKERFILE}`, and no language was detected")],
+            considered: Vec::new(),
+        },
+        targets: Vec::new(),
+        steps: Vec::new(),
+        artifacts: vec![Artifact {
+            name: detect::artifact_name(&options.directory_name),
+            from: Vec::new(),
+            files: Vec::new(),
+            kind: ArtifactKind::Dockerfile(Box::new(dockerfile)),
+            check_elf: false,
+            bundle_libraries: false,
+        }],
+        exclude: Vec::new(),
+        excludable: Vec::new(),
+        notes: Vec::new(),
+    }
 }
 
 fn version(manifest: Option<String>, options: &Named) -> (Option<String>, VersionOrigin) {

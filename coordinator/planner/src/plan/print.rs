@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use super::{
-    Artifact, ArtifactKind, Compression, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Image, Origin, Plan, Step, Target,
-    VersionOrigin, default_libraries,
+    Artifact, ArtifactKind, Compression, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Dockerfile, Image, Origin, Plan,
+    Step, Target, VersionOrigin, default_libraries,
 };
 use kiln_detect as detect;
 use kiln_units::{show_duration, show_size};
@@ -129,6 +129,9 @@ fn print_step(out: &mut String, step: &Step, exclude: &[String]) {
 
 fn print_artifact(out: &mut String, artifact: &Artifact) {
     line(out, format_args!("\n[artifacts.{}]", bare(&artifact.name)));
+    if let ArtifactKind::Dockerfile(dockerfile) = &artifact.kind {
+        return print_dockerfile(out, dockerfile);
+    }
     strings(out, "from", &artifact.from);
     let files: Vec<String> = artifact
         .files
@@ -150,6 +153,22 @@ fn print_artifact(out: &mut String, artifact: &Artifact) {
     }
     if let ArtifactKind::Image(image) = &artifact.kind {
         print_image(out, image);
+    }
+}
+
+fn print_dockerfile(out: &mut String, dockerfile: &Dockerfile) {
+    key(out, "dockerfile", &quote(&dockerfile.file));
+    if !dockerfile.context.is_empty() {
+        key(out, "context", &quote(&dockerfile.context));
+    }
+    if let Some(stage) = &dockerfile.stage {
+        key(out, "target", &quote(stage));
+    }
+    map(out, "args", &dockerfile.args);
+    map(out, "contexts", &dockerfile.contexts);
+    map(out, "labels", &dockerfile.labels);
+    if dockerfile.compression == Compression::Zstd {
+        key(out, "compression", "\"zstd\"");
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) fn apply(plan: &mut Plan, scope: Scope) -> Result<(), Error> {
     }
     match scope {
         Scope::Tests if plan.steps.is_empty() => Err(Error::NoTests),
-        Scope::Build if plan.steps.is_empty() => Err(Error::OnlyTests),
+        Scope::Build if plan.steps.is_empty() && plan.artifacts.is_empty() => Err(Error::OnlyTests),
         _ => Ok(()),
     }
 }

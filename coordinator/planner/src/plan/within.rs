@@ -51,6 +51,13 @@ pub(super) fn moved(mut plan: Plan, source: &dyn Source, directory: &str) -> Pla
         move_step(step, directory, &outside);
     }
     for artifact in &mut plan.artifacts {
+        if let ArtifactKind::Dockerfile(dockerfile) = &mut artifact.kind {
+            dockerfile.file = inside(&dockerfile.file, directory);
+            dockerfile.context = inside(&dockerfile.context, directory).trim_end_matches('/').to_owned();
+            for path in dockerfile.contexts.values_mut().filter(|path| !path.contains("://")) {
+                *path = inside(path, directory);
+            }
+        }
         for file in &mut artifact.files {
             let is_glob = file.path.contains(['*', '?', '[', '{']);
             if file.dest.is_none() && !is_glob {

@@ -76,7 +76,7 @@ fn owner(table: &Reader<'_>) -> Result<(u32, u32), Error> {
     }
 }
 
-fn compression(table: &Reader<'_>) -> Result<Compression, Error> {
+pub(super) fn compression(table: &Reader<'_>) -> Result<Compression, Error> {
     match table.string("compression")?.as_deref() {
         None | Some("gzip") => Ok(Compression::Gzip),
         Some("zstd") => Ok(Compression::Zstd),

@@ -1,5 +1,6 @@
 //! Reads `kiln.toml` and validates every key and value.
 
+mod dockerfile;
 mod error;
 mod image;
 mod parse;

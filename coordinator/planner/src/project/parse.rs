@@ -4,12 +4,12 @@
 
 use toml_edit::{Document, Value};
 
-use super::image;
 use super::{
     Error,
     reader::{Reader, line},
     units,
 };
+use super::{dockerfile, image};
 use kiln_detect::{self as detect, Language};
 use kiln_plan::{Artifact, ArtifactFile, ArtifactKind, Libc, Platform, Step, Target, default_libraries};
 
@@ -116,7 +116,8 @@ fn refers_to_itself_alone(root: &Reader<'_>) -> Result<bool, Error> {
     let steps = root.tables("steps")?;
     let names: Vec<&str> = steps.iter().map(|(name, _)| name.as_str()).collect();
     let known = |list: Vec<String>| list.iter().all(|name| names.contains(&name.as_str()));
-    if steps.is_empty() {
+    let of_dockerfiles = root.tables("artifacts")?.iter().all(|(_, artifact)| artifact.has(dockerfile::KEY));
+    if steps.is_empty() && (!of_dockerfiles || root.tables("artifacts")?.is_empty()) {
         return Ok(false);
     }
     for (_, step) in &steps {
@@ -125,7 +126,7 @@ fn refers_to_itself_alone(root: &Reader<'_>) -> Result<bool, Error> {
         }
     }
     for (_, artifact) in root.tables("artifacts")? {
-        if !artifact.has("from") || !artifact.has("files") {
+        if !artifact.has(dockerfile::KEY) && (!artifact.has("from") || !artifact.has("files")) {
             return Ok(false);
         }
     }
@@ -298,7 +299,7 @@ fn change_step(step: &mut Step, table: &Reader<'_>) -> Result<(), Error> {
 
 fn artifact(name: String, table: &Reader<'_>) -> Result<Artifact, Error> {
     for key in ["from", "files"] {
-        if !table.has(key) {
+        if !table.has(key) && !table.has(dockerfile::KEY) {
             return Err(table.missing(key));
         }
     }
@@ -315,6 +316,12 @@ fn artifact(name: String, table: &Reader<'_>) -> Result<Artifact, Error> {
 }
 
 fn change_artifact(artifact: &mut Artifact, table: &Reader<'_>) -> Result<(), Error> {
+    if table.has(dockerfile::KEY) {
+        artifact.kind = ArtifactKind::Dockerfile(Box::new(dockerfile::dockerfile(table)?));
+        (artifact.from, artifact.files, artifact.check_elf) = (Vec::new(), Vec::new(), false);
+        return Ok(());
+    }
+    table.none_of(dockerfile::KEYS, "it is for an artifact with a `dockerfile`")?;
     let kind = table.string("kind")?;
     if kind.as_deref() == Some("image") {
         table.only(&[ARTIFACT, image::KEYS].concat())?;

@@ -1,0 +1,411 @@
+//! An image that a Dockerfile builds: bases come from registries or the project, copies are made here, and commands run on workers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kiln_dockerfile::instruction::{Network, Sharing};
+use kiln_dockerfile::patterns::Ignore;
+use kiln_dockerfile::{
+    BaseImage, Bases as Known, Build, Context, Contexts, Fetch, GitSource, NamedContext, Operation, Operator, Options,
+    Reference, Resolved, Run, RunMount,
+};
+use kiln_images::layer::Compression;
+use kiln_images::platform::Platform;
+use kiln_planner::plan;
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::root::{self as contract, Mount};
+use kiln_roots::{Files, Host, Mounted, Packing, Roots};
+use kiln_trees::root::Times;
+use kiln_trees::tree::Entry;
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use super::base::Stored;
+use super::store_layout;
+use crate::assemble::{Error, Ingredients, Made};
+use crate::{Material, Subject};
+
+/// Largest Dockerfile and `.dockerignore` that are read, in bytes.
+const MAX_BYTES: u64 = 4 << 20;
+/// Repeated bytes of a layer from which on a note names the instruction.
+const WORTH_A_NOTE: u64 = 1 << 20;
+
+/// Runs commands in roots.
+#[async_trait]
+pub trait Commands: Sync + std::fmt::Debug {
+    /// Runs a command.
+    async fn run(&self, command: &Command) -> Result<Ran, Error>;
+}
+
+/// A command of a Dockerfile, as a worker runs it.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// Its name for people.
+    pub name: String,
+    /// The command and its environment.
+    pub run: Run,
+    /// The root that it runs in, and the blob with its times.
+    pub root: Digest,
+    /// The blob with the times of the root's nodes.
+    pub times: Digest,
+    /// What is mounted.
+    pub mounts: Vec<Mount>,
+    /// The directory with the content of mounts, if any has some.
+    pub mounted: Option<Digest>,
+    /// Whether results of earlier builds are not used.
+    pub no_cache: bool,
+}
+
+/// What a command left.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    /// What it changed in its root.
+    pub layer: Digest,
+    /// The blob with the times of that.
+    pub times: Digest,
+}
+
+/// Builds the image of a Dockerfile.
+pub(crate) async fn assemble(given: &Ingredients<'_>, description: &plan::Dockerfile) -> Result<Made, Error> {
+    let platform = Platform::linux(given.target.platform.architecture());
+    let maker = Maker {
+        given,
+        description,
+        roots: Roots::new(given.stores.clone(), given.instance, given.function),
+        bases: Mutex::default(),
+        platform,
+    };
+    let text = maker
+        .text(&description.file)
+        .await?
+        .ok_or_else(|| maker.wrong(format!("there is no `{}`", description.file)))?;
+    let ignore = maker.ignore(&description.context, Some(&description.file)).await?;
+    let (build, mut notes) = maker.lower(&text, ignore.clone()).await?;
+    let host = Building { maker: &maker, ignore };
+    let done = maker.roots.carry_out(&build, &host).await.map_err(|(at, error)| maker.failed(&build, at, error))?;
+    let below = maker.base_of(&build).await;
+    let packing = Packing {
+        compression: match description.compression {
+            plan::Compression::Gzip => Compression::Gzip,
+            plan::Compression::Zstd => Compression::Zstd,
+        },
+        epoch: given.origin.created,
+        clamp: false,
+    };
+    let layers = below.as_ref().map(|base| base.base.layers.clone()).unwrap_or_default();
+    let assembled =
+        maker.roots.image(&build, &done, &layers, packing).await?;
+    for (at, layer) in assembled.added.iter().filter(|(_, layer)| layer.repeated_bytes >= WORTH_A_NOTE) {
+        let operation = &build.operations[*at];
+        notes.push(format!(
+            "`{}` line {}: the layer of `{}` has {} of files again that the layers below have unchanged",
+            description.file,
+            operation.lines.0,
+            operation.name,
+            kiln_units::show_size(layer.repeated_bytes)
+        ));
+    }
+    let mut blobs = assembled.blobs;
+    blobs.extend(below.iter().flat_map(|base| base.blobs.clone()));
+    let tag = kiln_images::reference::tag_from(&given.origin.version);
+    let manifest = assembled.image.manifest.clone();
+    let made = store_layout(given, &[assembled.image], &tag, &blobs).await?;
+    let hash = manifest.descriptor.digest.bytes();
+    let subject = Digest { function: DigestFunction::Sha256, hash, size: manifest.descriptor.size };
+    let materials = maker
+        .bases
+        .lock()
+        .await
+        .values()
+        .map(|base| Material { uri: base.uri.clone(), sha256: base.base.digest.hex() })
+        .collect();
+    Ok(Made {
+        content: given.function.digest(&manifest.data),
+        subjects: vec![Subject { name: given.artifact.name.clone(), digest: subject }],
+        materials,
+        notes,
+        ..made
+    })
+}
+
+/// What the image is made with.
+struct Maker<'a> {
+    given: &'a Ingredients<'a>,
+    description: &'a plan::Dockerfile,
+    roots: Roots,
+    bases: Mutex<BTreeMap<BaseImage, Arc<Stored>>>,
+    platform: Platform,
+}
+
+/// What carries out its operations.
+struct Building<'a> {
+    maker: &'a Maker<'a>,
+    ignore: Option<Ignore>,
+}
+
+impl Maker<'_> {
+    fn wrong(&self, reason: String) -> Error {
+        Error::Layout { artifact: self.given.artifact.name.clone(), reason }
+    }
+
+    /// An instruction's error with its place.
+    fn failed(&self, build: &Build, at: usize, error: Error) -> Error {
+        let Some(operation) = build.operations.get(at) else { return error };
+        let place = format!("`{}` line {}: {}", self.description.file, operation.lines.0, operation.name);
+        let artifact = self.given.artifact.name.clone();
+        let source = match error {
+            Error::Root(source) => source,
+            other => return other,
+        };
+        Error::Instruction { artifact, place, source: Box::new(source) }
+    }
+
+    /// The text of a file of the project; none if there is none.
+    async fn text(&self, path: &str) -> Result<Option<String>, Error> {
+        let Some(Entry::File { digest, .. }) = self.given.sources.get(path) else { return Ok(None) };
+        if digest.size > MAX_BYTES {
+            return Err(self.wrong(format!("`{path}` is larger than {}", kiln_units::show_size(MAX_BYTES))));
+        }
+        let data = self.given.stores.blobs.get(digest).await?;
+        kiln_dockerfile::decode(path, data.to_vec()).map(Some).map_err(|error| self.wrong(error.to_string()))
+    }
+
+    /// What is left out of a directory of the project.
+    async fn ignore(&self, directory: &str, dockerfile: Option<&str>) -> Result<Option<Ignore>, Error> {
+        let own = dockerfile.map(|file| format!("{file}.dockerignore"));
+        let general =
+            if directory.is_empty() { ".dockerignore".to_owned() } else { format!("{directory}/.dockerignore") };
+        for path in own.into_iter().chain([general]) {
+            if let Some(text) = self.text(&path).await? {
+                return Ignore::read(&path, &text).map(Some).map_err(|error| self.wrong(error.to_string()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The Dockerfile's operations, and what its rules found.
+    async fn lower(&self, text: &str, ignore: Option<Ignore>) -> Result<(Build, Vec<String>), Error> {
+        let description = self.description;
+        let invalid = |error: kiln_dockerfile::Error| self.wrong(error.to_string());
+        let file = kiln_dockerfile::parse(&description.file, text).map_err(invalid)?;
+        let mut contexts = Contexts::default();
+        for (name, value) in &description.contexts {
+            contexts.add(name, NamedContext::read(value).map_err(|reason| self.wrong(reason))?);
+        }
+        let architecture = self.platform.architecture.clone();
+        let options = Options {
+            target: description.stage.clone(),
+            build_args: description.args.clone(),
+            build_platform: kiln_dockerfile::Platform {
+                os: "linux".to_owned(),
+                architecture,
+                ..kiln_dockerfile::Platform::default()
+            },
+            contexts,
+            labels: description.labels.clone(),
+            ignore,
+            ..Options::default()
+        };
+        let mut known = Known::new();
+        loop {
+            let wanted = kiln_dockerfile::bases(&file, &options, &known).map_err(invalid)?;
+            if wanted.is_empty() {
+                break;
+            }
+            for image in wanted {
+                let stored = self.stored(&image).await?;
+                let config = serde_json::from_value(Value::Object(stored.base.config.clone()));
+                let config = config.map_err(|error| {
+                    self.wrong(format!("the configuration of `{}` cannot be read: {error}", image.reference.show(None)))
+                })?;
+                known.add(image, Resolved { image: config, digest: Some(stored.base.digest.to_string()) });
+            }
+        }
+        let build = kiln_dockerfile::lower(&file, &options, &known).map_err(invalid)?;
+        let notes = build.lints.iter();
+        let notes = notes.map(|lint| format!("`{}` line {}: {}", description.file, lint.line, lint.message)).collect();
+        Ok((build, notes))
+    }
+
+    /// An image in the store.
+    async fn stored(&self, image: &BaseImage) -> Result<Arc<Stored>, Error> {
+        if let Some(known) = self.bases.lock().await.get(image) {
+            return Ok(known.clone());
+        }
+        let platform = Platform {
+            architecture: image.platform.architecture.clone(),
+            os: image.platform.os.clone(),
+            variant: (!image.platform.variant.is_empty()).then(|| image.platform.variant.clone()),
+        };
+        let found = match &image.reference {
+            Reference::Registry(name) => self.given.bases.of_registry(name, &platform).await,
+            Reference::Layout(path) => {
+                let path = path.split(['@', ':']).next().unwrap_or_default();
+                self.given.bases.of_project(path, self.given.sources, self.given.sources, &platform).await
+            }
+        };
+        let stored = found.map_err(|source| Error::Base {
+            artifact: self.given.artifact.name.clone(),
+            base: image.reference.show(None),
+            source: Box::new(source),
+        })?;
+        self.bases.lock().await.insert(image.clone(), stored.clone());
+        Ok(stored)
+    }
+
+    /// The image that the result is built on.
+    async fn base_of(&self, build: &Build) -> Option<Arc<Stored>> {
+        match &build.operations.get(build.first())?.kind {
+            Operator::Base { image, .. } => self.bases.lock().await.get(image).cloned(),
+            _ => None,
+        }
+    }
+}
+
+#[async_trait]
+impl Host for Building<'_> {
+    type Error = Error;
+
+    async fn base(&self, image: &BaseImage) -> Result<Files, Error> {
+        let stored = self.maker.stored(image).await?;
+        let blobs =
+            stored.base.layers.iter().filter_map(|layer| Some((layer.clone(), *stored.blobs.get(&layer.digest)?)));
+        let layers: Vec<_> = blobs.collect();
+        let name = image.reference.show(None);
+        Ok(self.maker.roots.base(&name, &layers).await?)
+    }
+
+    async fn context(&self, context: &Context) -> Result<Files, Error> {
+        let own = match context {
+            Context::Main => &self.maker.description.context,
+            Context::Named(name) => {
+                let contexts = &self.maker.description.contexts;
+                let same =
+                    |known: &&String| kiln_dockerfile::context_name(known) == kiln_dockerfile::context_name(name);
+                let found = contexts.keys().find(same).and_then(|known| contexts.get(known));
+                found.ok_or_else(|| self.maker.wrong(format!("there is no context `{name}`")))?
+            }
+        };
+        let ignore = match context {
+            Context::Main => self.ignore.clone(),
+            Context::Named(_) => self.maker.ignore(own, None).await?,
+        };
+        let sources = self.maker.given.sources;
+        let digest = if own.is_empty() {
+            sources.encode(self.maker.given.function, &mut |_| {})
+        } else {
+            match sources.get(own) {
+                Some(Entry::Directory(tree)) => tree.encode(self.maker.given.function, &mut |_| {}),
+                Some(Entry::Sealed { digest }) => *digest,
+                _ => return Err(self.maker.wrong(format!("the context `{own}` is not a directory of the project"))),
+            }
+        };
+        Ok(self.maker.roots.context(digest, ignore.as_ref()).await?)
+    }
+
+    async fn fetch(&self, fetch: &Fetch) -> Result<Files, Error> {
+        let reason = format!("`ADD {}`: the farm does not fetch URLs yet; put the file into the project", fetch.url);
+        Err(self.maker.wrong(reason))
+    }
+
+    async fn git(&self, _: &GitSource) -> Result<Files, Error> {
+        Err(self.maker.wrong("`ADD` of a repository: the farm does not fetch repositories yet".to_owned()))
+    }
+
+    async fn run(
+        &self,
+        operation: &Operation,
+        run: &Run,
+        root: &Files,
+        inputs: &BTreeMap<usize, Files>,
+    ) -> Result<Files, Error> {
+        let (maker, stores) = (self.maker, self.maker.given.stores);
+        let (mounts, contents) = self.mounts(run, inputs)?;
+        let mounted = match contents.is_empty() {
+            true => None,
+            false => Some(maker.roots.mounts(&contents).await?),
+        };
+        let data = root.times.encode();
+        let times = maker.given.function.digest(&data);
+        stores.blobs.put(&times, data.into()).await?;
+        let command = Command {
+            name: operation.name.clone(),
+            run: run.clone(),
+            root: root.root,
+            times,
+            mounts,
+            mounted,
+            no_cache: operation.no_cache,
+        };
+        let ran = maker.given.commands.run(&command).await?;
+        let times = Times::decode(&stores.blobs.get(&ran.times).await?);
+        let times = times.map_err(|error| maker.wrong(error.to_string()))?;
+        Ok(maker.roots.apply(root, &ran.layer, &times).await?)
+    }
+}
+
+impl Building<'_> {
+    /// The mounts of a command, and the content of those that have some.
+    fn mounts(&self, run: &Run, inputs: &BTreeMap<usize, Files>) -> Result<(Vec<Mount>, Vec<Mounted>), Error> {
+        let (mut mounts, mut contents) = (Vec::new(), Vec::new());
+        let mut content = |of: Mounted| {
+            contents.push(of);
+            contents.len() as u32 - 1
+        };
+        let files = |from: &usize| {
+            inputs.get(from).cloned().ok_or_else(|| self.maker.wrong("a mount's stage was not built".to_owned()))
+        };
+        if let Some((target, text)) = &run.script {
+            let source = content(Mounted::Program(text.clone()));
+            mounts.push(Mount::Bind { target: target.clone(), source, rw: false });
+        }
+        for mount in &run.mounts {
+            mounts.push(match mount {
+                RunMount::Bind { from, source, target, read_only } => {
+                    let source = content(Mounted::Files(files(from)?, source.clone()));
+                    Mount::Bind { target: target.clone(), source, rw: !read_only }
+                }
+                RunMount::Cache { id, sharing, seed, target, read_only, owner } => Mount::Cache {
+                    target: target.clone(),
+                    id: id.clone(),
+                    sharing: match sharing {
+                        Sharing::Shared => contract::Sharing::Shared,
+                        Sharing::Private => contract::Sharing::Private,
+                        Sharing::Locked => contract::Sharing::Locked,
+                    },
+                    source: match seed {
+                        Some((from, path)) => Some(content(Mounted::Files(files(from)?, path.clone()))),
+                        None => None,
+                    },
+                    rw: !read_only,
+                    mode: owner.map(|(mode, ..)| mode),
+                    uid: owner.map_or(0, |(_, uid, _)| uid),
+                    gid: owner.map_or(0, |(.., gid)| gid),
+                },
+                RunMount::Tmpfs { target, size } => Mount::Tmpfs { target: target.clone(), size: *size },
+                RunMount::Secret { id, required: true, .. } => {
+                    return Err(self
+                        .maker
+                        .wrong(format!("secret `{id}` is required: secrets of a Dockerfile are not passed yet")));
+                }
+                RunMount::Ssh { id, required: true, .. } => {
+                    return Err(self
+                        .maker
+                        .wrong(format!("the SSH agent `{id}` is required: agents are not passed to workers")));
+                }
+                RunMount::Secret { .. } | RunMount::Ssh { .. } => continue,
+            });
+        }
+        Ok((mounts, contents))
+    }
+}
+
+/// The network of a command, as the worker's property has it.
+pub fn network(run: &Run) -> &'static str {
+    match run.network {
+        Network::Default => contract::NETWORK_DEFAULT,
+        Network::None => contract::NETWORK_NONE,
+        Network::Host => contract::NETWORK_HOST,
+    }
+}

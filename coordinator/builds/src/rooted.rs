@@ -1,0 +1,128 @@
+//! The commands of a Dockerfile, as actions in root file systems of their own.
+//!
+//! Invariant: the worker's own tools are no part of the key, because the root brings its tools; neither are times.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kiln_artifacts::{Command, Commands, Error, Ran};
+use kiln_execution::Known;
+use kiln_planner::plan::{Step, Target};
+use kiln_proto::digest::Digest;
+use kiln_proto::root::{self as contract, ROOT_DIRECTORY};
+use kiln_proto::{property, reapi, v1};
+use kiln_store::trees;
+use kiln_trees::tree::{Entry, Tree};
+
+use super::libraries::OnWorker;
+use super::lower::{self, Lowered, Lowering, Outputs};
+use super::steps::{self, Ended, Job};
+
+/// Memory limit of a command: 2 GiB.
+const MEMORY_BYTES: u64 = 2 << 30;
+
+#[async_trait]
+impl Commands for OnWorker<'_> {
+    async fn run(&self, command: &Command) -> Result<Ran, Error> {
+        let mut step = Step::new(command.name.clone(), command.run.argv.join(" "));
+        step.why = "an instruction of the Dockerfile".to_owned();
+        // Its inputs are the root, and none of the project's files themselves.
+        step.inputs = vec!["!**".to_owned()];
+        step.network = !matches!(kiln_artifacts::network(&command.run), contract::NETWORK_NONE);
+        step.memory_bytes = MEMORY_BYTES;
+        let job = Job {
+            step,
+            target: self.target.clone(),
+            environment: self.environment.clone(),
+            shard: 0,
+            needed: Vec::new(),
+            needs: Vec::new(),
+            path_weight: 1,
+            again: command.no_cache,
+            rooted: Some(Arc::new(command.clone())),
+        };
+        let failed = |reason: String, is_project_fault| Error::Command {
+            artifact: self.artifact.name.clone(),
+            reason,
+            is_project_fault,
+        };
+        let span = job.span();
+        let outputs = match tracing::Instrument::instrument(steps::run(self.work, job), span).await {
+            Ended::Succeeded(finished) => finished.outputs,
+            Ended::Failed(words) => return Err(failed(words, true)),
+            Ended::FarmFailed(words) | Ended::InputsGone(words) => return Err(failed(words, false)),
+        };
+        left(&outputs).ok_or_else(|| failed(format!("`{}`: the worker reported no layer", command.name), false))
+    }
+}
+
+/// The layer and its times, as the worker reported them.
+fn left(outputs: &Outputs) -> Option<Ran> {
+    let layer = match outputs.tree.get(contract::LAYER_OUTPUT)? {
+        Entry::Sealed { digest } => *digest,
+        _ => return None,
+    };
+    match outputs.tree.get(contract::TIMES_OUTPUT)? {
+        Entry::File { digest, .. } => Some(Ran { layer, times: *digest }),
+        _ => None,
+    }
+}
+
+impl Lowering<'_> {
+    /// The action of a command, with all its messages stored.
+    pub(super) async fn rooted(
+        &self,
+        command: &Command,
+        step: &Step,
+        target: &Target,
+        environment: &v1::Environment,
+    ) -> Result<(Lowered, Arc<Known>), lower::Error> {
+        let mut tree = Tree::default();
+        let sealed = |digest: Digest| Entry::Sealed { digest };
+        tree.entries.insert(ROOT_DIRECTORY.to_owned(), sealed(command.root));
+        if let Some(mounted) = command.mounted {
+            tree.entries.insert(contract::MOUNT_DIRECTORY.to_owned(), sealed(mounted));
+        }
+        let (input_root, directories) = trees::store_directories(self.store, self.function, &tree).await?;
+        let run = &command.run;
+        let directory = format!("{ROOT_DIRECTORY}/{}", run.cwd.trim_matches('/'));
+        let variables = run.env.iter();
+        let message = reapi::Command {
+            arguments: run.argv.clone(),
+            environment_variables: variables
+                .map(|(name, value)| reapi::command::EnvironmentVariable { name: name.clone(), value: value.clone() })
+                .collect(),
+            working_directory: directory.trim_end_matches('/').to_owned(),
+            ..Default::default()
+        };
+        let platform = platform(command, step, target, environment);
+        let (lowered, known) = self.stored(message, input_root, directories, platform, step).await?;
+        Ok((lowered, Arc::new(Known { times: Some(command.times), ..known })))
+    }
+}
+
+/// What a command requires of a worker.
+fn platform(command: &Command, step: &Step, target: &Target, environment: &v1::Environment) -> reapi::Platform {
+    let mut properties = vec![
+        (property::OS_FAMILY.to_owned(), "linux".to_owned()),
+        (property::ISA.to_owned(), target.platform.isa().to_owned()),
+        (property::CPUS.to_owned(), lower::cpus(step.milli_cpus)),
+        (property::MEMORY.to_owned(), step.memory_bytes.to_string()),
+        (contract::ROOT.to_owned(), ROOT_DIRECTORY.to_owned()),
+        (property::NETWORK.to_owned(), kiln_artifacts::network(&command.run).to_owned()),
+    ];
+    if !command.run.user.is_empty() {
+        properties.push((contract::USER.to_owned(), command.run.user.clone()));
+    }
+    if !command.mounts.is_empty() {
+        properties.push((contract::MOUNTS.to_owned(), contract::encode(&command.mounts)));
+    }
+    if environment.emulated {
+        properties.push((property::EMULATED.to_owned(), "on".to_owned()));
+    }
+    let labels = target.labels.iter().map(|(name, value)| (format!("{}{name}", property::LABEL_PREFIX), value.clone()));
+    properties.extend(labels);
+    properties.sort();
+    let properties = properties.into_iter().map(|(name, value)| reapi::platform::Property { name, value }).collect();
+    reapi::Platform { properties }
+}
