@@ -71,18 +71,7 @@ impl Bases {
 
     /// An image, if it is known.
     pub(crate) fn get(&self, image: &BaseImage) -> Option<Resolved> {
-        let assumed = || {
-            let platform = &image.platform;
-            let known = Image {
-                architecture: platform.architecture.clone(),
-                os: platform.os.clone(),
-                variant: platform.variant.clone(),
-                // A layer that is not known, so that it is not taken for an empty image.
-                rootfs: crate::config::RootFs { diff_ids: vec![String::new()], ..crate::config::RootFs::default() },
-                ..Image::default()
-            };
-            Resolved { image: known, digest: None }
-        };
+        let assumed = || Resolved { image: Image::assumed(&image.platform), digest: None };
         self.found.get(image).cloned().or_else(|| self.assume_empty.then(assumed))
     }
 }

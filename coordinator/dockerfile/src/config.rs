@@ -9,6 +9,9 @@ use crate::platform::Platform;
 /// The search path of an image that has none.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The layer of an image of which nothing is known.
+const ASSUMED: &str = "unknown";
+
 /// What takes `null` for nothing.
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
@@ -199,6 +202,17 @@ impl Image {
             variant: self.variant.clone(),
             os_version: self.os_version.clone(),
         }
+    }
+
+    /// An image of which nothing is known but its platform.
+    pub(crate) fn assumed(platform: &Platform) -> Self {
+        let rootfs = RootFs { diff_ids: vec![ASSUMED.to_owned()], ..RootFs::default() };
+        Self { rootfs, config: Config::default(), ..Self::scratch(platform) }
+    }
+
+    /// Whether nothing is known of it.
+    pub(crate) fn is_assumed(&self) -> bool {
+        self.rootfs.diff_ids == [ASSUMED]
     }
 
     /// Whether it has no layers.

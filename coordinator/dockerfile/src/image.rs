@@ -136,32 +136,3 @@ fn check_digest(digest: &str) -> Result<(), String> {
         _ => Err("its digest is invalid; expected `sha256:` and 64 hexadecimal digits".to_owned()),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_normalised() {
-        for (text, full, context) in [
-            ("alpine", "docker.io/library/alpine:latest", "alpine"),
-            ("docker.io/library/alpine:latest", "docker.io/library/alpine:latest", "alpine"),
-            ("alpine:3.20", "docker.io/library/alpine:3.20", "alpine:3.20"),
-            ("team/app", "docker.io/team/app:latest", "team/app"),
-            ("localhost:5000/a/b:1", "localhost:5000/a/b:1", "localhost:5000/a/b:1"),
-            ("index.docker.io/x", "docker.io/library/x:latest", "x"),
-        ] {
-            let name = ImageName::read(text).unwrap();
-            assert_eq!((name.full(), name.context()), (full.to_owned(), context.to_owned()), "{text}");
-        }
-        let digest = format!("sha256:{}", "a".repeat(64));
-        assert_eq!(
-            ImageName::read("a").unwrap().at_digest(&digest).full(),
-            format!("docker.io/library/a:latest@{digest}")
-        );
-        for text in ["", "Alpine", "a:", "a/", "a__-b", "-a", "a@sha256:1", "a b", "a::b", "/a", "ä", "library/"] {
-            assert!(ImageName::read(text).is_err(), "{text}");
-        }
-        assert_eq!(context_name("docker.io/library/alpine::linux/amd64"), "alpine::linux/amd64");
-    }
-}

@@ -9,6 +9,7 @@
 mod bases;
 mod checks;
 pub mod config;
+mod epoch;
 pub mod error;
 mod file;
 pub mod fuzzing;
@@ -19,6 +20,7 @@ pub mod instruction;
 pub mod lint;
 mod lower;
 mod options;
+mod outline;
 pub mod patterns;
 mod platform;
 pub mod print;
@@ -29,13 +31,14 @@ pub mod text;
 pub mod words;
 
 pub use bases::{BaseImage, Bases, Reference, Resolved};
+pub use epoch::{Epoch, epoch};
 pub use error::Error;
 pub use file::{Dockerfile, MAX_STAGES, Stage, decode, is_known_frontend, parse};
 pub use git::GitSource;
 pub use image::{ImageName, context_name};
 pub use lower::{
-    Build, Chmod, Context, Copy, CopySource, Fetch, Operation, Operator, Paths, Run, RunMount, WithParents, bases,
-    lower,
+    Build, Chmod, Copy, CopySource, Fetch, Operation, Operator, Paths, Run, RunMount, WithParents, bases, lower,
 };
-pub use options::{Contexts, NamedContext, NoCache, Options};
+pub use options::{Context, Contexts, NamedContext, NoCache, Options};
+pub use outline::{Argument, Target, arguments, targets};
 pub use platform::Platform;

@@ -32,6 +32,8 @@ pub struct Options {
     pub network: Network,
     /// The main context's `.dockerignore`.
     pub ignore: Option<Ignore>,
+    /// The time that `SOURCE_DATE_EPOCH` names, where it is not a number: see [`crate::epoch`].
+    pub epoch: Option<i64>,
     /// Lowers all stages and not only those that the target needs, as a check does.
     pub all_stages: bool,
 }
@@ -57,6 +59,15 @@ impl NoCache {
             Self::Stages(names) => stage.is_some_and(|stage| names.iter().any(|name| name.eq_ignore_ascii_case(stage))),
         }
     }
+}
+
+/// A context.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Context {
+    /// The one that the build was started with.
+    Main,
+    /// One with a name.
+    Named(String),
 }
 
 /// Contexts that take the place of stages and images, by name.

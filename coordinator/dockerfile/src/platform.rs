@@ -170,34 +170,3 @@ fn architecture(architecture: &str, variant: &str) -> (String, String) {
     };
     (architecture.to_owned(), variant.to_owned())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_the_usual_ones() {
-        let default = Platform::linux("amd64");
-        for (text, shown) in [
-            ("linux/amd64", "linux/amd64"),
-            ("linux/x86_64", "linux/amd64"),
-            ("arm64", "linux/arm64"),
-            ("linux", "linux/amd64"),
-            ("linux/arm64/v8", "linux/arm64/v8"),
-            ("linux/arm/v7", "linux/arm/v7"),
-            ("linux/arm", "linux/arm"),
-            ("linux/armel", "linux/arm/v6"),
-            ("armhf", "linux/arm"),
-            ("LINUX/AMD64", "linux/amd64"),
-            ("macos", "darwin/amd64"),
-            ("windows(10.0.17763)/amd64", "windows(10.0.17763)/amd64"),
-            ("linux/aarch64", "linux/arm64"),
-        ] {
-            assert_eq!(Platform::read(text, &default).unwrap().to_string(), shown, "{text}");
-        }
-        for text in ["", "foo", "linux/", "linux/a/b/c", "linux/*", "linux(1/amd64", "a b"] {
-            assert!(Platform::read(text, &default).is_err(), "{text}");
-        }
-        assert_eq!(Platform::read("linux/arm64/v8", &default).unwrap().normalized(), Platform::linux("arm64"));
-    }
-}

@@ -19,6 +19,8 @@ pub struct Run {
     pub user: String,
     /// The directory, which is made unless it exists.
     pub cwd: String,
+    /// The name of the machine, if the build says one.
+    pub hostname: Option<String>,
     /// The network.
     pub network: Network,
     /// The mounts, in order.

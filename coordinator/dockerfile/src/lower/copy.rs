@@ -2,7 +2,7 @@
 
 use super::copied::{Copy, CopySource, WithParents};
 use super::display::{self, Titles};
-use super::operation::{Context, Fetch, Operator};
+use super::operation::{Fetch, Operator};
 use super::stage::{Lowering, Place};
 use super::state::State;
 use super::{mode, remote};
@@ -11,6 +11,7 @@ use crate::git::GitSource;
 use crate::golang;
 use crate::instruction;
 use crate::lint::Rule;
+use crate::options::Context;
 use crate::patterns::{Glob, Patterns, has_wildcards};
 use crate::source::{Span, Word};
 use crate::words::Lexer;

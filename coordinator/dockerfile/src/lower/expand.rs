@@ -25,7 +25,7 @@ impl Lowering<'_> {
         self.budget.spend(expanded.text.len() + word.value.len(), word.span)?;
         for name in &expanded.unset {
             let is_declared = state.args.iter().any(|(declared, _)| declared == name);
-            if is_declared || NO_VARIABLES.contains(&name.as_str()) {
+            if is_declared || state.is_assumed || NO_VARIABLES.contains(&name.as_str()) {
                 continue;
             }
             self.lints.report(Rule::UndefinedVar, place.instruction.span, &place.instruction.comments, || {

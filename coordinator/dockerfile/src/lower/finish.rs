@@ -42,6 +42,7 @@ impl Lowering<'_> {
             result: target.root,
             image,
             inherited_history: target.inherited,
+            epoch: None,
             context_paths: self.paths,
             lints: self.lints.found,
         })

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::display::Titles;
-use super::operation::{Context, Operation, Operator, Paths};
+use super::operation::{Operation, Operator, Paths};
 use super::stage::{Lowering, Place};
 use crate::error::{Problem, shown};
 use crate::golang;
+use crate::options::Context;
 use crate::platform::Platform;
 use crate::source::Span;
 use crate::stages::Origin;

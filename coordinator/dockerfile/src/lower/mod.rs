@@ -23,16 +23,18 @@ mod state;
 
 pub use command::{Run, RunMount};
 pub use copied::{Chmod, Copy, CopySource, WithParents};
-pub use operation::{Build, Context, Fetch, Operation, Operator, Paths};
+pub use operation::{Build, Fetch, Operation, Operator, Paths};
 
 use std::collections::BTreeMap;
 
 use crate::bases::{BaseImage, Bases};
 use crate::checks;
-use crate::error::{Error, Problem};
-use crate::file::Dockerfile;
+use crate::epoch;
+use crate::error::{Error, Problem, shown};
+use crate::file::{Dockerfile, is_known_frontend};
 use crate::lint::{Config, Lints};
 use crate::options::Options;
+use crate::source::Span;
 use crate::stages::{Graph, resolve};
 use stage::Lowering;
 
@@ -42,7 +44,8 @@ use stage::Lowering;
 /// # Errors
 /// If the file does not fit together.
 pub fn bases(file: &Dockerfile, options: &Options, bases: &Bases) -> Result<Vec<BaseImage>, Error> {
-    Ok(graph(file, options, bases).map_err(|problem| problem.of(&file.source))?.wanted)
+    let resolved = epoch::resolved(file, options).and_then(|(options, epoch)| graph(file, &options, bases, epoch));
+    Ok(resolved.map_err(|problem| problem.of(&file.source))?.wanted)
 }
 
 /// Lowers a file.
@@ -50,21 +53,32 @@ pub fn bases(file: &Dockerfile, options: &Options, bases: &Bases) -> Result<Vec<
 /// # Errors
 /// If the file does not fit together, an instruction fails, or a base image is not known.
 pub fn lower(file: &Dockerfile, options: &Options, bases: &Bases) -> Result<Build, Error> {
-    let lowered = graph(file, options, bases).and_then(|graph| {
+    let lowered = epoch::resolved(file, options).and_then(|(options, epoch)| {
+        let graph = graph(file, &options, bases, epoch)?;
         if let Some(missing) = graph.wanted.first() {
             let message = format!("the image `{}` has not been fetched", missing.reference.show(None));
             let place = file.stages.first().map(|stage| stage.from.base.span).unwrap_or_default();
             return Err(Problem::new(place, message));
         }
-        build(file, options, graph)
+        Ok(Build { epoch, ..build(file, &options, graph)? })
     });
     lowered.map_err(|problem| problem.of(&file.source))
 }
 
-fn graph(file: &Dockerfile, options: &Options, bases: &Bases) -> Result<Graph, Problem> {
+fn graph(file: &Dockerfile, options: &Options, bases: &Bases, epoch: Option<i64>) -> Result<Graph, Problem> {
+    if let Some(frontend) = options.build_args.get("BUILDKIT_SYNTAX").filter(|name| !is_known_frontend(name)) {
+        let message = format!("the frontend {} of `BUILDKIT_SYNTAX` is not supported", shown(frontend));
+        return Err(Problem::new(Span::default(), message).help("leave out the build argument"));
+    }
     let mut lints = Lints::new(config(file, options)?, file.source.clone());
     checks::run(file, &mut lints);
-    resolve(file, options, bases, lints)
+    let mut graph = resolve(file, options, bases, lints)?;
+    match (graph.args.values.get_mut(epoch::NAME), epoch) {
+        (Some(value), Some(epoch)) => *value = epoch.to_string(),
+        (Some(_), None) => drop(graph.args.values.remove(epoch::NAME)),
+        (None, _) => {}
+    }
+    Ok(graph)
 }
 
 /// The options of rules: a build argument's, or the file's.

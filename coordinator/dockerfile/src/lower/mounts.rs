@@ -1,12 +1,12 @@
 //! The mounts of a `RUN`.
 
 use super::command::RunMount;
-use super::operation::Context;
 use super::stage::{Lowering, Place, absolute};
 use super::state::State;
 use crate::error::{Problem, shown};
 use crate::golang;
 use crate::instruction::{Mount, MountKind, read_mount};
+use crate::options::Context;
 use crate::source::{Span, Word};
 
 impl Lowering<'_> {

@@ -8,6 +8,7 @@ use crate::bases::BaseImage;
 use crate::config::Image;
 use crate::git::GitSource;
 use crate::lint::Lint;
+use crate::options::Context;
 use crate::platform::Platform;
 use crate::source::Span;
 
@@ -22,6 +23,8 @@ pub struct Build {
     pub image: Image,
     /// How many entries of the history are the base image's.
     pub inherited_history: usize,
+    /// The time in place of the clock's, in seconds since 1970, if the build has one (`SOURCE_DATE_EPOCH`).
+    pub epoch: Option<i64>,
     /// What of contexts is read, so that nothing else need be.
     pub context_paths: BTreeMap<Context, Paths>,
     /// What the rules found.
@@ -89,15 +92,6 @@ pub enum Operator {
         /// Whom it belongs to: the stage's user. Empty for root.
         user: String,
     },
-}
-
-/// A context.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Context {
-    /// The one that the build was started with.
-    Main,
-    /// One with a name.
-    Named(String),
 }
 
 /// What of a context is read.

@@ -65,6 +65,7 @@ impl Lowering<'_> {
             proxies: proxies.collect(),
             user: state.image.config.user.clone(),
             cwd: state.cwd.clone(),
+            hostname: self.options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME").cloned(),
             network,
             mounts,
             script: command.script,

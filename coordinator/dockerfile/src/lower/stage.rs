@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::display::Titles;
-use super::operation::{Context, Operation, Operator, Paths};
+use super::operation::{Operation, Operator, Paths};
 use super::state::{Budget, State};
 use crate::config::{DEFAULT_PATH, Image};
 use crate::error::{Problem, shown};
@@ -11,7 +11,7 @@ use crate::file::Dockerfile;
 use crate::golang;
 use crate::instruction::{Instruction, Kind};
 use crate::lint::{Lints, Rule};
-use crate::options::Options;
+use crate::options::{Context, Options};
 use crate::platform::Platform;
 use crate::stages::{Graph, Node, Origin};
 

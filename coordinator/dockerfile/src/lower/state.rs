@@ -29,6 +29,8 @@ pub(super) struct State {
     /// Declared arguments, with their values, in order.
     pub(super) args: Vec<(String, Option<String>)>,
     pub(super) platform: Platform,
+    /// Whether the base's configuration is not known, and so which variables it sets.
+    pub(super) is_assumed: bool,
     /// Whether the file has set a directory.
     pub(super) has_workdir: bool,
     /// Where the last of these instructions is: `CMD`, `ENTRYPOINT`, `HEALTHCHECK`.
@@ -69,6 +71,7 @@ impl Budget {
 impl State {
     /// A stage that begins with a configuration.
     pub(super) fn new(root: usize, image: Image, platform: Platform) -> Self {
+        let image_is_assumed = image.is_assumed();
         Self {
             root,
             env: Env::default(),
@@ -77,6 +80,7 @@ impl State {
             image,
             args: Vec::new(),
             platform,
+            is_assumed: image_is_assumed,
             has_workdir: false,
             seen: BTreeMap::new(),
         }

@@ -30,8 +30,7 @@ struct Resolver<'a> {
 
 /// Resolves a file. Where base images are missing, the graph says so.
 pub(crate) fn resolve(file: &Dockerfile, options: &Options, bases: &Bases, mut lints: Lints) -> Result<Graph, Problem> {
-    let last = file.stages.last().and_then(|stage| stage.name.clone()).unwrap_or_default();
-    let target = options.target.clone().unwrap_or(last);
+    let target = super::target_name(file, options);
     args::defaults(file, options, &target, &mut lints);
     let args = args::global(file, options, &target, true)?;
     let stages = file.stages.len();

@@ -9,6 +9,8 @@ mod instructions;
 mod limits;
 mod lints;
 mod mounts;
+mod names;
+mod offers;
 mod operations;
 mod stages;
 mod support;
