@@ -32,7 +32,7 @@ pub struct Options {
     pub network: Network,
     /// The main context's `.dockerignore`.
     pub ignore: Option<Ignore>,
-    /// The time that `SOURCE_DATE_EPOCH` names, where it is not a number: see [`crate::epoch`].
+    /// The time that `SOURCE_DATE_EPOCH` names, where it is not a number: see [`fn@crate::epoch`].
     pub epoch: Option<i64>,
     /// Lowers all stages and not only those that the target needs, as a check does.
     pub all_stages: bool,
