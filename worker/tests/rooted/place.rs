@@ -66,7 +66,7 @@ impl Place {
         let dir = tempfile::tempdir_in(below).unwrap();
         let path = dir.path().to_owned();
         let mut place = Self::at(&path, way);
-        if below == Path::new(env!("CARGO_TARGET_TMPDIR")) && way == Some(Way::Inside) {
+        if below == Path::new(env!("CARGO_TARGET_TMPDIR")) {
             remove_at_exit(dir);
         } else {
             place._dir = Some(dir);

@@ -4,9 +4,11 @@
 //! It talks to the worker over a socket, its standard input. When the worker closes the socket or dies, the init exits,
 //! and with it every process in its namespace.
 
+mod reap;
 mod routes;
 mod watch;
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -16,9 +18,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getegid, geteuid, sethostname, setsid};
 
 use super::spec::{self, GO, Network, Report, Spec};
@@ -26,7 +28,8 @@ use super::{calls, network, root, rooted};
 use kiln_executor::ending::Ended;
 use kiln_executor::{BUILD, program};
 use kiln_kernel::{syscalls, userns};
-use watch::Stopped;
+use reap::{ended, reap};
+use watch::{Stopped, expendable};
 
 /// The name (`argv[0]`) under which this program becomes an init.
 pub(super) const NAME: &str = "kiln-sandbox-init";
@@ -93,14 +96,16 @@ fn run() -> Result<(), String> {
         userns::become_user(0).map_err(|error| format!("cannot become root in the job's user namespace: {error}"))?;
         visible()?;
     }
+    // Opened now: the root changes, for the parent as well, and nothing is mounted in the new one at first.
+    let null = null().map_err(words("cannot close the output"))?;
     match syscalls::fork_alone().map_err(words("cannot fork"))? {
         Some(child) => {
-            silence().map_err(words("cannot close the output"))?;
+            silence(&null).map_err(words("cannot close the output"))?;
             drop(control);
             let _ = waitpid(child, None);
             std::process::exit(0);
         }
-        None => as_pid_one(spec, sent, control),
+        None => as_pid_one(spec, sent, control, &null),
     }
 }
 
@@ -129,15 +134,23 @@ fn visible() -> Result<(), String> {
     nix::sys::prctl::set_dumpable(true).map_err(|error| format!("cannot become dumpable: {error}"))
 }
 
+fn null() -> std::io::Result<File> {
+    std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")
+}
+
 /// Closes the command's output, so that it ends when the command's processes have ended.
-fn silence() -> std::io::Result<()> {
-    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    rustix::stdio::dup2_stdout(&null)?;
-    rustix::stdio::dup2_stderr(&null)?;
+fn silence(null: &File) -> std::io::Result<()> {
+    rustix::stdio::dup2_stdout(null)?;
+    rustix::stdio::dup2_stderr(null)?;
     Ok(())
 }
 
-fn as_pid_one(spec: Spec, mut sent: Vec<OwnedFd>, mut control: BufReader<UnixStream>) -> Result<(), String> {
+fn as_pid_one(
+    spec: Spec,
+    mut sent: Vec<OwnedFd>,
+    mut control: BufReader<UnixStream>,
+    null: &File,
+) -> Result<(), String> {
     let io = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     let errno = |what: &'static str| move |error: nix::Error| format!("{what}: {error}");
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(errno("cannot tie the init to the worker"))?;
@@ -178,7 +191,7 @@ fn as_pid_one(spec: Spec, mut sent: Vec<OwnedFd>, mut control: BufReader<UnixStr
             if !message.is_empty() {
                 eprintln!("kiln: {message}");
             }
-            silence().map_err(io("cannot close the output"))?;
+            silence(null).map_err(io("cannot close the output"))?;
             if let Some(place) = place {
                 place.leave();
             }
@@ -186,7 +199,7 @@ fn as_pid_one(spec: Spec, mut sent: Vec<OwnedFd>, mut control: BufReader<UnixStr
             return hold(control);
         }
     };
-    silence().map_err(io("cannot close the output"))?;
+    silence(null).map_err(io("cannot close the output"))?;
     let stopped = Stopped::default();
     watch::watch(&spec, stopped.clone());
     let most = spec.max_processes;
@@ -239,16 +252,6 @@ fn limit(spec: &Spec) -> Result<(), String> {
     Ok(())
 }
 
-/// Starts a process that the kernel kills first when memory is short. The init must survive, or nobody could tell what
-/// happened.
-fn expendable<T>(score: Option<std::fs::File>, start: impl FnOnce() -> T) -> T {
-    let Some(mut score) = score else { return start() };
-    let _ = score.write_all(b"1000");
-    let started = start();
-    let _ = score.write_all(b"0");
-    started
-}
-
 /// Keeps the mounts until the worker closes the socket. A line from the worker means that everything must stop.
 fn hold(mut control: BufReader<UnixStream>) -> Result<(), String> {
     let mut line = String::new();
@@ -289,43 +292,4 @@ fn start(spec: &Spec, place: Option<&rooted::Built>) -> Result<Pid, (i32, String
         Ok(child) => Ok(Pid::from_raw(child.id() as i32)),
         Err(error) => Err((126, format!("cannot start `{}`: {error}", resolved.display()))),
     }
-}
-
-/// Reaps until the command has ended, calls `look`, then kills and reaps the remaining processes.
-fn reap(child: Pid, look: impl Fn()) -> Option<WaitStatus> {
-    let mut own = None;
-    loop {
-        match waitpid(Pid::from_raw(-1), None) {
-            Ok(status) if status.pid() == Some(child) => {
-                own = Some(status);
-                look();
-                let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
-            }
-            Ok(_) | Err(nix::Error::EINTR) => {}
-            Err(_) => return own,
-        }
-    }
-}
-
-fn ended(status: Option<WaitStatus>, wall: Duration, stopped: &Stopped) -> Ended {
-    let (code, signal) = match status {
-        Some(WaitStatus::Exited(_, code)) => (Some(code), None),
-        Some(WaitStatus::Signaled(_, signal, _)) => (None, Some(signal as i32)),
-        _ => (None, None),
-    };
-    let mut ended = Ended {
-        code,
-        signal,
-        out_of_memory: stopped.out_of_memory(),
-        too_many_processes: stopped.too_many_processes(),
-        wall_us: wall.as_micros() as u64,
-        ..Ended::default()
-    };
-    if let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) {
-        let micros = |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
-        ended.user_us = micros(usage.user_time());
-        ended.system_us = micros(usage.system_time());
-        ended.peak_bytes = usage.max_rss() as u64 * 1024;
-    }
-    ended
 }

@@ -1,5 +1,6 @@
 //! Enforces a job's limits by polling, for machines without control groups.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -37,6 +38,16 @@ impl Stopped {
             self.set(TOO_MANY_PROCESSES);
         }
     }
+}
+
+/// Starts a process that the kernel kills first when memory is short. The init must survive, or nobody could tell what
+/// happened.
+pub(super) fn expendable<T>(score: Option<std::fs::File>, start: impl FnOnce() -> T) -> T {
+    let Some(mut score) = score else { return start() };
+    let _ = score.write_all(b"1000");
+    let started = start();
+    let _ = score.write_all(b"0");
+    started
 }
 
 /// Polls the namespace's own /proc for as long as the job runs.
