@@ -18,6 +18,8 @@ What a step can reach:
   network   none; with `network = true`, whatever the machine can connect to, including private networks, but not the machine's own
             addresses and loopback (except ports that the worker's proxy and registry settings name), other steps, or clouds'
             metadata addresses. Without pasta or slirp4netns, or with --network-isolation off, whatever the machine can reach
+  image     a step in an image root (a Dockerfile's RUN) sees nothing of the machine's files; its root is an unprivileged user of the machine.
+            With --allow-host-network it may ask for this machine's network
   --sandbox off isolates nothing. `kiln workers` shows what a machine lacks.";
 
 #[derive(Parser)]

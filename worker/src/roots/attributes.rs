@@ -23,15 +23,18 @@ const CAPABILITY_BYTES: usize = 20;
 /// Most bytes of the names of one node's attributes, and of one value (`XATTR_SIZE_MAX`).
 const MOST: usize = 64 << 10;
 
+/// What the names of overlayfs's own attributes begin with in user namespaces. An image that has some would change what its layers show.
+const OVERLAY: &str = "user.overlay.";
+
 /// Attributes that a root has; others are about this machine.
-fn is_kept(name: &str, marks: &str) -> bool {
-    (name.starts_with("user.") && !name.starts_with(marks)) || name == CAPABILITY
+fn is_kept(name: &str) -> bool {
+    (name.starts_with("user.") && !name.starts_with(OVERLAY)) || name == CAPABILITY
 }
 
 /// Gives a node what it has beside its content. `base`: the id of the root's user 0 on disk.
 pub(super) fn give(path: &Path, attributes: &Attributes, is_link: bool, base: u32) -> io::Result<()> {
     lchown(path, Some(base + attributes.uid), Some(base + attributes.gid))?;
-    for (name, value) in &attributes.xattrs {
+    for (name, value) in attributes.xattrs.iter().filter(|(name, _)| is_kept(name)) {
         match rustix::fs::lsetxattr(path, name.as_str(), value, XattrFlags::empty()) {
             // A link or a special file cannot have them everywhere, and a file system may lack them.
             Err(Errno::PERM | Errno::OPNOTSUPP) if name.starts_with("user.") => {}
@@ -57,11 +60,11 @@ pub(super) fn time(data: &Metadata) -> Time {
     Time { seconds: data.mtime(), nanos: data.mtime_nsec() as u32 }
 }
 
-/// What a node has beside its content. `marks`: what the names of overlayfs's own attributes begin with.
+/// What a node has beside its content.
 ///
 /// # Errors
 /// Also where an owner is not one of the root's.
-pub(super) fn read(path: &Path, data: &Metadata, base: u32, marks: &str) -> io::Result<Attributes> {
+pub(super) fn read(path: &Path, data: &Metadata, base: u32) -> io::Result<Attributes> {
     let id = |id: u32| {
         let foreign = || io::Error::other(format!("its owner {id} is none of the root's"));
         id.checked_sub(base).filter(|id| *id < 65_536).ok_or_else(foreign)
@@ -70,7 +73,7 @@ pub(super) fn read(path: &Path, data: &Metadata, base: u32, marks: &str) -> io::
     let mut attributes = Attributes { uid: id(data.uid())?, gid: id(data.gid())?, ..Attributes::of_root(mode) };
     for name in names(path)? {
         let Ok(text) = std::str::from_utf8(name.to_bytes()) else { continue };
-        if !is_kept(text, marks) {
+        if !is_kept(text) {
             continue;
         }
         let Some(value) = value(path, text)? else { continue };
@@ -158,7 +161,7 @@ mod tests {
             ("security.selinux", false),
             ("trusted.overlay.opaque", false),
         ] {
-            assert_eq!(is_kept(name, "user.overlay."), kept, "{name}");
+            assert_eq!(is_kept(name), kept, "{name}");
         }
     }
 }

@@ -164,8 +164,7 @@ impl Reading<'_> {
             fs::remove_file(&path).map_err(failed(&path, root))?;
             return Ok(None);
         };
-        let attributes =
-            attributes::read(&path, &data, self.upper.base, self.upper.marks).map_err(failed(&path, root))?;
+        let attributes = attributes::read(&path, &data, self.upper.base).map_err(failed(&path, root))?;
         Ok(Some(Entry::Leaf(Leaf::new(content, attributes), (data.dev(), data.ino(), data.nlink()))))
     }
 
@@ -177,7 +176,7 @@ impl Reading<'_> {
             Scanned { layer: Digest::empty(upper.function), times: BTreeMap::new(), files: HashMap::new() };
         let mut made: Vec<Option<Digest>> = vec![None; self.directories.len()];
         for (at, (found, entries)) in self.directories.iter().enumerate().rev() {
-            let attributes = attributes::read(&found.path, &found.data, upper.base, upper.marks);
+            let attributes = attributes::read(&found.path, &found.data, upper.base);
             let attributes = attributes.map_err(failed(&found.path, upper.path))?;
             let mark = attributes::mark(&found.path, upper.marks, "opaque").map_err(failed(&found.path, upper.path))?;
             let mut directory = Directory::empty(attributes);
@@ -198,7 +197,7 @@ impl Reading<'_> {
                     }
                     Entry::File(number) => {
                         let (file, digest) = (&self.files[*number], digests[*number]);
-                        let attributes = attributes::read(&file.path, &file.data, upper.base, upper.marks);
+                        let attributes = attributes::read(&file.path, &file.data, upper.base);
                         let attributes = attributes.map_err(failed(&file.path, upper.path))?;
                         let mut leaf = Leaf::new(Content::File(digest), attributes);
                         leaf.links = groups.get(&(file.data.dev(), file.data.ino())).copied();

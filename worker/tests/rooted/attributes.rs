@@ -3,7 +3,9 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use kiln_proto::root::{Mount, Sharing};
 use kiln_trees::root::{Content, Directory, Forest, Leaf, Node};
+use kiln_trees::tree::Entry;
 use kiln_worker::sandbox::Way;
 
 use crate::base::{Builder, attributes, busybox, store};
@@ -36,6 +38,30 @@ async fn everything(own: &Place, fresh: &Place) -> String {
     assert_eq!((capability, able.attributes.mode), (Some(&CAPABILITY.to_vec()), 0o711));
     assert_eq!(able.attributes.xattrs.get("user.note").map(Vec::as_slice), Some(&b"kept"[..]));
     said.push_str(&format!("{:?}\n", copied.layer));
+    // Mounts are like the root.
+    let mut mounted = ask(
+        root,
+        "stat -c '%n %u %g %a' /bound/new /bound/usr/share/two /cache /cache/* 2>/dev/null || true; echo x > /bound/x; \
+         echo >> /cache/lines; chown app:shadow /cache/lines; chmod 4711 /cache/lines; rm -rf /cache/d; mkdir -m 2750 /cache/d; wc -l < /cache/lines",
+    );
+    let (uid, gid) = (1000, 42);
+    let cache = |target: &str| Mount::Cache {
+        target: target.into(),
+        id: "of all ways".into(),
+        sharing: Sharing::Shared,
+        source: None,
+        rw: true,
+        mode: Some(0o750),
+        uid,
+        gid,
+    };
+    mounted.mounts = vec![Mount::Bind { target: "/bound".into(), source: 0, rw: true }, cache("/cache")];
+    mounted.sources = vec![Entry::Sealed { digest: ran.after }];
+    for _ in 0..10 {
+        let ran = own.run(mounted.clone()).await;
+        said.push_str(&ran.ok());
+        assert_eq!(ran.after, root);
+    }
     said
 }
 

@@ -96,3 +96,20 @@ async fn many_run_at_once_in_one_root_and_share_its_layers() {
         assert_eq!(ran.paths(), ["out"]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement: cargo test -p kiln-worker --test rooted a_step_takes -- --ignored --nocapture"]
+async fn a_step_takes() {
+    let Some((root, _)) = crate::base::debian(&place().cas) else { return };
+    let began = std::time::Instant::now();
+    place().run(ask(root, "true")).await.ok();
+    eprintln!("unpacking a Debian and `true`: {:?}", began.elapsed());
+    let mut took = Vec::new();
+    for _ in 0..30 {
+        let began = std::time::Instant::now();
+        place().run(ask(root, "true")).await.ok();
+        took.push(began.elapsed());
+    }
+    took.sort_unstable();
+    eprintln!("`true` on a Debian that is there: median {:?}, 90 % {:?}", took[15], took[27]);
+}

@@ -8,6 +8,7 @@ mod escape;
 mod layers;
 mod limits;
 mod mounts;
+mod network;
 mod packages;
 mod place;
 #[path = "../support/mod.rs"]

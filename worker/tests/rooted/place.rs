@@ -76,6 +76,11 @@ impl Place {
 
     /// A worker with this directory.
     pub fn at(path: &Path, way: Option<Way>) -> Self {
+        Self::with(path, way, false)
+    }
+
+    /// One that may allow steps the machine's network.
+    pub fn with(path: &Path, way: Option<Way>, host_network: bool) -> Self {
         let (cas, channel) = served().clone();
         let config = Config {
             mode: Mode::Required,
@@ -88,7 +93,7 @@ impl Place {
             init: Some(env!("CARGO_BIN_EXE_kiln-worker").into()),
             own_credentials: false,
             way,
-            host_network: false,
+            host_network,
         };
         let sandbox =
             Sandbox::open(config).unwrap_or_else(|error| panic!("expected a sandbox on this machine: {error}"));
@@ -215,6 +220,14 @@ impl Place {
 
     pub async fn run(&self, ask: Ask) -> Ran {
         self.run_until(ask, CancellationToken::new()).await
+    }
+
+    /// Runs a lease that is the worker's fault, and returns which.
+    pub async fn fault(&self, ask: Ask) -> String {
+        match self.runner.run(self.lease(&ask), Arc::new(Leases::default()), CancellationToken::new()).await {
+            Outcome::WorkerFault(fault) => fault,
+            Outcome::Response(response) => panic!("expected a fault, found {response:?}"),
+        }
     }
 
     /// Runs a lease as the worker does.
