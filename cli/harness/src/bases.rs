@@ -75,3 +75,40 @@ fn write_layout(tar: &Path, to: &Path) {
         std::fs::write(to.join(path), &document.data).unwrap();
     }
 }
+
+/// Writes an image of busybox with a user `app` (1000) as an OCI layout. `None`, with a message, if there is no busybox.
+pub fn busybox_layout(to: &Path) -> Option<()> {
+    let Some(busybox) = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists()) else {
+        cannot_run("`busybox` is not installed (Debian: busybox-static)");
+        return None;
+    };
+    let beside = tempfile::NamedTempFile::new().unwrap();
+    let mut archive = tar::Builder::new(std::fs::File::create(beside.path()).unwrap());
+    let header = |kind, mode, size| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(size);
+        (header.set_uid(0), header.set_gid(0), header.set_mtime(946_684_800));
+        header
+    };
+    for directory in ["bin", "etc", "root", "proc", "sys", "dev", "run", "tmp", "var"] {
+        let mode = if directory == "tmp" { 0o1777 } else { 0o755 };
+        archive.append_data(&mut header(tar::EntryType::Directory, mode, 0), directory, std::io::empty()).unwrap();
+    }
+    let program = std::fs::read(busybox).unwrap();
+    let mut file = |path: &str, mode, data: &[u8]| {
+        archive.append_data(&mut header(tar::EntryType::Regular, mode, data.len() as u64), path, data).unwrap();
+    };
+    file("bin/busybox", 0o755, &program);
+    file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/:/bin/sh\n");
+    file("etc/group", 0o644, b"root:x:0:\napp:x:1000:\n");
+    let applets = Command::new(busybox).arg("--list").output().unwrap();
+    for applet in String::from_utf8_lossy(&applets.stdout).lines().filter(|applet| *applet != "busybox") {
+        let mut header = header(tar::EntryType::Symlink, 0o777, 0);
+        archive.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
+    }
+    archive.into_inner().unwrap();
+    write_layout(beside.path(), to);
+    Some(())
+}

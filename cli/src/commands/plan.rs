@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use kiln_planner::plan::{Artifact, Origin, Plan, Scope, Step, Target, VersionOrigin};
+use kiln_planner::plan::{Artifact, ArtifactKind, Origin, Plan, Scope, Step, Target, VersionOrigin};
 use serde_json::{Value, json};
 
 use crate::local::Project;
@@ -85,6 +85,21 @@ fn write_words(out: &mut String, plan: &Plan) -> std::fmt::Result {
         }
     }
     for artifact in &plan.artifacts {
+        if let ArtifactKind::Dockerfile(dockerfile) = &artifact.kind {
+            writeln!(out, "\nartifact {}: image of `{}`", artifact.name, dockerfile.file)?;
+            let context = if dockerfile.context.is_empty() { "." } else { &dockerfile.context };
+            writeln!(out, "  context  {context}")?;
+            if let Some(stage) = &dockerfile.stage {
+                writeln!(out, "  target   {stage}")?;
+            }
+            for (name, value) in &dockerfile.args {
+                writeln!(out, "  arg      {name}={value}")?;
+            }
+            for (name, value) in &dockerfile.contexts {
+                writeln!(out, "  {name}: {value}")?;
+            }
+            continue;
+        }
         let files: Vec<&str> = artifact.files.iter().map(|file| file.path.as_str()).collect();
         writeln!(out, "\nartifact {}: {} of {}", artifact.name, artifact.kind.name(), artifact.from.join(", "))?;
         writeln!(out, "  files    {}", files.join(" "))?;

@@ -393,7 +393,10 @@ fn a_part_of_a_repository_with_its_submodules_is_built_and_deliveries_come_over_
         assert_eq!(hooked.github("shop", &hooked.payload("refs/heads/main", &commit)).0, 202);
         let ended = hooked.forge.ended(&commit);
         let words = ended.body["description"].as_str().unwrap();
-        assert!(ended.body["state"] == "failure" && words.contains("submodule `services/shop/lib`"), "{url}: {ended:?}");
+        assert!(
+            ended.body["state"] == "failure" && words.contains("submodule `services/shop/lib`"),
+            "{url}: {ended:?}"
+        );
         assert!(hooked.forge.fetches() > fetches, "expected the commit itself to be fetched");
     }
     inner.set_nonblocking(true).unwrap();

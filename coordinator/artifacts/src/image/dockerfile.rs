@@ -94,8 +94,7 @@ pub(crate) async fn assemble(given: &Ingredients<'_>, description: &plan::Docker
         clamp: false,
     };
     let layers = below.as_ref().map(|base| base.base.layers.clone()).unwrap_or_default();
-    let assembled =
-        maker.roots.image(&build, &done, &layers, packing).await?;
+    let assembled = maker.roots.image(&build, &done, &layers, packing).await?;
     for (at, layer) in assembled.added.iter().filter(|(_, layer)| layer.repeated_bytes >= WORTH_A_NOTE) {
         let operation = &build.operations[*at];
         notes.push(format!(

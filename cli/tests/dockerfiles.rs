@@ -1,0 +1,141 @@
+//! Dockerfiles on a farm of real processes: what is built, what runs again, and what is refused.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use kiln_harness::bases::busybox_layout;
+use kiln_harness::engine::Engine;
+use kiln_harness::{Built, Farm, Ran, output, project, write};
+
+/// A project whose Dockerfile is built on busybox; `None` if there is no busybox.
+fn on_busybox(dockerfile: &str, files: &[(&str, &str)]) -> Option<tempfile::TempDir> {
+    let config = "version = \"1\"\n[artifacts.app]\ndockerfile = \"Dockerfile\"\ncontexts = { base = \"oci-layout://base\" }\n\
+                  args = { GREETING = \"hello\" }\n";
+    let dir = project(&[("kiln.toml", config), ("Dockerfile", dockerfile), (".dockerignore", "base\n")]);
+    for (path, text) in files {
+        write(dir.path(), path, text);
+    }
+    std::fs::create_dir(dir.path().join("base")).unwrap();
+    busybox_layout(&dir.path().join("base"))?;
+    Some(dir)
+}
+
+const STAGES: &str = "\
+FROM base AS build
+ARG GREETING
+WORKDIR /src
+COPY main.txt .
+RUN tr a-z A-Z < main.txt > out && echo \"$GREETING\" >> out && test \"$(id -u)\" = 0
+RUN <<EOF
+set -e
+mkdir -p /opt/x
+mkfifo /opt/x/pipe
+ln /src/out /opt/x/linked
+ln /src/out /opt/x/again
+chown -R app /opt/x
+chmod 4755 /bin/busybox
+EOF
+FROM base
+COPY --from=build --chown=app:app /src/out /app/out
+COPY --from=build /opt/x /opt/x
+USER app
+RUN --network=none --mount=type=bind,from=build,source=/src,target=/mnt cat /mnt/main.txt > /tmp/who; id -un >> /tmp/who
+ENV NAME=value
+CMD [\"cat\", \"/app/out\", \"/tmp/who\"]
+";
+
+#[test]
+fn stages_run_as_root_of_their_own_and_docker_runs_the_image() {
+    let Some(dir) = on_busybox(STAGES, &[("main.txt", "abc\n")]) else { return };
+    let Some(docker) = Engine::bare() else { return };
+    let farm = Farm::shared();
+    let mut command = farm.build_command(dir.path(), &["--load"]);
+    command.env("DOCKER_HOST", &docker.host);
+    let built = Built(Ran::from(command)).well();
+    assert_eq!(built.caches().len(), 3, "one step for each RUN: {:?}", built.caches());
+    let run = |arguments: &[&str]| docker.ok(&[&["run", "--rm", "--network", "none", "app:1"], arguments].concat());
+    assert_eq!(run(&[]), "ABC\nhello\nabc\napp");
+    assert_eq!(run(&["stat", "-c", "%U:%G %a %h", "/app/out"]), "app:app 644 1");
+    assert_eq!(run(&["stat", "-c", "%U %h %F", "/opt/x/linked", "/opt/x/pipe"]), "app 2 regular file\napp 1 fifo");
+    assert_eq!(run(&["stat", "-c", "%a", "/bin/busybox"]), "755", "the other stage's change stays there");
+    assert_eq!(run(&["ls", "-a", "/mnt", "/src"]).lines().filter(|line| line.ends_with(".txt")).count(), 0);
+    let again = farm.build(dir.path(), &[]).well();
+    assert!(again.caches().values().all(|cache| cache == "hit"), "{:?}", again.caches());
+    assert_eq!(again.finished()["bytes_uploaded"], 0);
+    assert_eq!(built.of_type("artifact")[0]["digest"], again.of_type("artifact")[0]["digest"]);
+}
+
+#[test]
+fn only_what_a_change_reaches_runs_again() {
+    let text = "FROM base\nCOPY main.txt /in\nRUN wc -c < /in > /count && rm /in\nRUN cat /count > /twice\n";
+    let Some(dir) = on_busybox(text, &[("main.txt", "one"), ("notes.txt", "1")]) else { return };
+    let farm = Farm::shared();
+    let cached = |built: &Built| -> Vec<String> { built.caches().into_values().collect() };
+    let first = farm.build(dir.path(), &[]).well();
+    assert_eq!(cached(&first), ["miss", "miss"]);
+    write(dir.path(), "notes.txt", "2");
+    assert_eq!(cached(&farm.build(dir.path(), &[]).well()), ["hit", "hit"], "nothing copies the notes");
+    write(dir.path(), "main.txt", "two");
+    let edited = farm.build(dir.path(), &[]).well();
+    assert_eq!(cached(&edited), ["miss", "hit"], "the first command left the same files as before");
+    write(dir.path(), "main.txt", "three");
+    assert_eq!(cached(&farm.build(dir.path(), &[]).well()), ["miss", "miss"]);
+}
+
+#[test]
+fn what_is_wrong_names_the_line_and_the_fix() {
+    let farm = Farm::shared();
+    for (text, code, words) in [
+        (
+            "FROM base\nCOPY missing /x\n",
+            1,
+            "`Dockerfile` line 2: [2/2] COPY missing /x: `/missing` does not exist; `/` has",
+        ),
+        ("FROM base\nRUN echo before >&2; exit 7\n", 1, "failed with exit code 7"),
+        ("FROM base\nRUM true\n", 1, "RUN"),
+        ("FROM base\nRUN --mount=type=secret,id=token,required=true true\n", 1, "secret `token`"),
+        ("FROM base AS a\nCOPY --from=b / /\nFROM base AS b\n", 1, "`b`"),
+        ("FROM base\nUSER nobody-knows\nRUN true\n", 1, "nobody-knows"),
+    ] {
+        let Some(dir) = on_busybox(text, &[]) else { return };
+        let built = farm.build(dir.path(), &[]);
+        assert_eq!(built.0.code, code, "{text}: {}{}", built.message(), built.0.err);
+        assert!(built.message().contains(words), "{text}: expected `{words}` in: {}", built.message());
+    }
+}
+
+#[test]
+fn a_project_with_only_a_dockerfile_is_built_by_it() {
+    let dir = project(&[("Dockerfile", "FROM scratch\nCOPY a.txt /a/\n"), ("a.txt", "a\n"), ("b.txt", "b\n")]);
+    let farm = Farm::shared();
+    let plan = Ran::from({
+        let mut command = farm.command(&["plan"]);
+        command.current_dir(dir.path());
+        command
+    });
+    assert!(plan.out.contains("image of `Dockerfile`"), "{}", plan.out);
+    let built = farm.build(dir.path(), &[]).well();
+    let artifact = built.of_type("artifact")[0].clone();
+    let layers = kiln_harness::find(&dir.path().join("kiln-out"), "index.json").unwrap();
+    let layout = layers.parent().unwrap();
+    let listed = layer_paths(layout);
+    assert_eq!(listed, ["./", "a/", "a/a.txt"], "{artifact}");
+    // What `kiln init` writes builds the same.
+    let mut command = farm.command(&["init"]);
+    command.current_dir(dir.path());
+    let init = Ran::from(command);
+    assert_eq!(init.code, 0, "{}", init.err);
+    let again = farm.build(dir.path(), &[]).well();
+    assert_eq!(artifact["digest"], again.of_type("artifact")[0]["digest"]);
+}
+
+/// The paths in the only layer of a layout's only image.
+fn layer_paths(layout: &Path) -> Vec<String> {
+    let json = |path: &Path| -> serde_json::Value { serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap() };
+    let blob = |digest: &serde_json::Value| layout.join("blobs").join(digest.as_str().unwrap().replace(':', "/"));
+    let manifest = json(&blob(&json(&layout.join("index.json"))["manifests"][0]["digest"]));
+    let layer = blob(&manifest["layers"][0]["digest"]);
+    let listed = output("tar", &["-tzf", layer.to_str().unwrap()], layout);
+    listed.lines().map(str::to_owned).collect()
+}
