@@ -37,7 +37,7 @@ pub use file::{Dockerfile, MAX_STAGES, Stage, decode, is_known_frontend, parse};
 pub use git::GitSource;
 pub use image::{ImageName, context_name};
 pub use lower::{
-    Build, Chmod, Copy, CopySource, Fetch, Operation, Operator, Paths, Run, RunMount, WithParents, bases, lower,
+    Build, Chmod, Copy, CopySource, Fetch, Operation, Operator, Paths, Run, RunMount, WithParents, bases, check, lower,
 };
 pub use options::{Context, Contexts, NamedContext, NoCache, Options};
 pub use outline::{Argument, Target, arguments, targets};

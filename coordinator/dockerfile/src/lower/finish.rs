@@ -9,7 +9,7 @@ impl Lowering<'_> {
     /// The build of a target.
     pub(super) fn finish(mut self, target: State) -> Result<Build, Problem> {
         let rules = self.lints.errors();
-        if let Some(first) = self.lints.found.first().filter(|_| !rules.is_empty()) {
+        if let Some(first) = self.lints.found().first().filter(|_| !rules.is_empty()) {
             let message = format!("the rules {} found something: {}", list(rules), first.message);
             return Err(
                 Problem::new(first.span, message).help("fix it, or leave out the rule with `# check=skip=RULE`")
@@ -44,7 +44,7 @@ impl Lowering<'_> {
             inherited_history: target.inherited,
             epoch: None,
             context_paths: self.paths,
-            lints: self.lints.found,
+            lints: self.lints.found(),
         })
     }
 }

@@ -32,7 +32,7 @@ use crate::checks;
 use crate::epoch;
 use crate::error::{Error, Problem, shown};
 use crate::file::{Dockerfile, is_known_frontend};
-use crate::lint::{Config, Lints};
+use crate::lint::{Config, Lint, Lints};
 use crate::options::Options;
 use crate::source::Span;
 use crate::stages::{Graph, resolve};
@@ -44,8 +44,11 @@ use stage::Lowering;
 /// # Errors
 /// If the file does not fit together.
 pub fn bases(file: &Dockerfile, options: &Options, bases: &Bases) -> Result<Vec<BaseImage>, Error> {
-    let resolved = epoch::resolved(file, options).and_then(|(options, epoch)| graph(file, &options, bases, epoch));
-    Ok(resolved.map_err(|problem| problem.of(&file.source))?.wanted)
+    let wanted = lints(file, options).and_then(|lints| {
+        let (options, epoch) = epoch::resolved(file, options)?;
+        Ok(graph(file, &options, bases, epoch, lints)?.wanted)
+    });
+    wanted.map_err(|problem| problem.of(&file.source))
 }
 
 /// Lowers a file.
@@ -53,25 +56,50 @@ pub fn bases(file: &Dockerfile, options: &Options, bases: &Bases) -> Result<Vec<
 /// # Errors
 /// If the file does not fit together, an instruction fails, or a base image is not known.
 pub fn lower(file: &Dockerfile, options: &Options, bases: &Bases) -> Result<Build, Error> {
-    let lowered = epoch::resolved(file, options).and_then(|(options, epoch)| {
-        let graph = graph(file, &options, bases, epoch)?;
-        if let Some(missing) = graph.wanted.first() {
-            let message = format!("the image `{}` has not been fetched", missing.reference.show(None));
-            let place = file.stages.first().map(|stage| stage.from.base.span).unwrap_or_default();
-            return Err(Problem::new(place, message));
-        }
-        Ok(Build { epoch, ..build(file, &options, graph)? })
-    });
+    let lowered = lints(file, options).and_then(|lints| lower_with(file, options, bases, lints));
     lowered.map_err(|problem| problem.of(&file.source))
 }
 
-fn graph(file: &Dockerfile, options: &Options, bases: &Bases, epoch: Option<i64>) -> Result<Graph, Problem> {
+/// What the rules find, also in a file that cannot be built, and why it cannot.
+pub fn check(file: &Dockerfile, options: &Options, bases: &Bases) -> (Vec<Lint>, Option<Error>) {
+    match lints(file, options) {
+        Err(problem) => (Vec::new(), Some(problem.of(&file.source))),
+        Ok(lints) => {
+            let lowered = lower_with(file, options, bases, lints.clone());
+            (lints.found(), lowered.err().map(|problem| problem.of(&file.source)))
+        }
+    }
+}
+
+fn lower_with(file: &Dockerfile, options: &Options, bases: &Bases, lints: Lints) -> Result<Build, Problem> {
+    let (options, epoch) = epoch::resolved(file, options)?;
+    let graph = graph(file, &options, bases, epoch, lints)?;
+    if let Some(missing) = graph.wanted.first() {
+        let message = format!("the image `{}` has not been fetched", missing.reference.show(None));
+        let place = file.stages.first().map(|stage| stage.from.base.span).unwrap_or_default();
+        return Err(Problem::new(place, message));
+    }
+    Ok(Build { epoch, ..build(file, &options, graph)? })
+}
+
+/// What the rules find in the file alone.
+fn lints(file: &Dockerfile, options: &Options) -> Result<Lints, Problem> {
+    let mut lints = Lints::new(config(file, options)?, file.source.clone());
+    checks::run(file, &mut lints);
+    Ok(lints)
+}
+
+fn graph(
+    file: &Dockerfile,
+    options: &Options,
+    bases: &Bases,
+    epoch: Option<i64>,
+    lints: Lints,
+) -> Result<Graph, Problem> {
     if let Some(frontend) = options.build_args.get("BUILDKIT_SYNTAX").filter(|name| !is_known_frontend(name)) {
         let message = format!("the frontend {} of `BUILDKIT_SYNTAX` is not supported", shown(frontend));
         return Err(Problem::new(Span::default(), message).help("leave out the build argument"));
     }
-    let mut lints = Lints::new(config(file, options)?, file.source.clone());
-    checks::run(file, &mut lints);
     let mut graph = resolve(file, options, bases, lints)?;
     match (graph.args.values.get_mut(epoch::NAME), epoch) {
         (Some(value), Some(epoch)) => *value = epoch.to_string(),
@@ -94,8 +122,8 @@ fn config(file: &Dockerfile, options: &Options) -> Result<Config, Problem> {
     Config::read(text).map_err(|message| Problem::new(span, format!("invalid options of `check`: {message}")))
 }
 
-fn build(file: &Dockerfile, options: &Options, mut graph: Graph) -> Result<Build, Problem> {
-    let lints = std::mem::replace(&mut graph.lints, Lints::new(Config::default(), file.source.clone()));
+fn build(file: &Dockerfile, options: &Options, graph: Graph) -> Result<Build, Problem> {
+    let lints = graph.lints.clone();
     let mut lowering = Lowering::new(file, options, &graph, lints);
     let mut states = BTreeMap::new();
     for at in 0..graph.stages {

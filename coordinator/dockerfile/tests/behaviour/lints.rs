@@ -133,6 +133,17 @@ fn a_file_can_be_checked_without_a_registry() {
 }
 
 #[test]
+fn a_file_that_cannot_be_built_is_checked_as_far_as_possible() {
+    let file = file("FROM --platform=$BULIDPLATFORM a\nMAINTAINER x\n");
+    let (lints, error) = kiln_dockerfile::check(&file, &options(), &Bases::assumed());
+    let rules: Vec<_> = lints.iter().map(|lint| lint.rule).collect();
+    assert_eq!(rules, [Rule::MaintainerDeprecated, Rule::UndefinedArgInFrom]);
+    assert!(error.unwrap().to_string().contains("did you mean `BUILDPLATFORM`?"));
+    let (lints, error) = kiln_dockerfile::check(&self::file("ARG A\nFROM $A\n"), &options(), &Bases::assumed());
+    assert_eq!((lints[0].rule, error.is_some()), (Rule::InvalidDefaultArgInFrom, true));
+}
+
+#[test]
 fn there_are_22_rules_with_names_of_their_own() {
     let names: std::collections::BTreeSet<_> = Rule::ALL.iter().map(|rule| rule.name()).collect();
     assert_eq!(names.len(), 22);
