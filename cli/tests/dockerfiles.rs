@@ -59,7 +59,7 @@ fn stages_run_as_root_of_their_own_and_docker_runs_the_image() {
     assert_eq!(run(&["stat", "-c", "%U:%G %a %h", "/app/out"]), "app:app 644 1");
     assert_eq!(run(&["stat", "-c", "%U %h %F", "/opt/x/linked", "/opt/x/pipe"]), "app 2 regular file\napp 1 fifo");
     assert_eq!(run(&["stat", "-c", "%a", "/bin/busybox"]), "755", "the other stage's change stays there");
-    assert_eq!(run(&["ls", "-a", "/mnt", "/src"]).lines().filter(|line| line.ends_with(".txt")).count(), 0);
+    run(&["sh", "-c", "test ! -e /mnt && test ! -e /src"]);
     let again = farm.build(dir.path(), &[]).well();
     assert!(again.caches().values().all(|cache| cache == "hit"), "{:?}", again.caches());
     assert_eq!(again.finished()["bytes_uploaded"], 0);
@@ -90,7 +90,7 @@ fn what_is_wrong_names_the_line_and_the_fix() {
         (
             "FROM base\nCOPY missing /x\n",
             1,
-            "`Dockerfile` line 2: [2/2] COPY missing /x: `/missing` does not exist; `/` has",
+            "`Dockerfile` line 2: [1/2] COPY missing /x: `/missing` does not exist; `/` has",
         ),
         ("FROM base\nRUN echo before >&2; exit 7\n", 1, "failed with exit code 7"),
         ("FROM base\nRUM true\n", 1, "RUN"),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use kiln_dockerfile::patterns::Ignore;
 use kiln_dockerfile::{
-    BaseImage, Bases, Build, Context, Fetch, GitSource, Operation, Options, Platform, Resolved, Run,
+    BaseImage, Bases, Build, Context, Fetch, GitSource, Operation, Operator, Options, Platform, Resolved, Run,
 };
 use kiln_images::layer::Compression;
 use kiln_images::manifest::Descriptor;
@@ -92,7 +92,8 @@ impl World {
         let done = self.roots.carry_out(&build, self).await.unwrap_or_else(|(at, error)| {
             panic!("{}: {error}", build.operations[at].name);
         });
-        let base = if text.contains("FROM base") { vec![self.layer.0.clone()] } else { Vec::new() };
+        let is_on_base = matches!(build.operations[build.first()].kind, Operator::Base { .. });
+        let base = if is_on_base { vec![self.layer.0.clone()] } else { Vec::new() };
         let packing = Packing { epoch: 86_400, clamp: true, ..Packing::default() };
         let assembled = self.roots.image(&build, &done, &base, packing).await.unwrap();
         (done, assembled)
