@@ -117,6 +117,53 @@ impl Command {
     }
 }
 
+/// How a Dockerfile is built.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Dockerfile {
+    /// Build the image of this Dockerfile, by its path in the project, and nothing else.
+    #[arg(long, short = 'f', value_name = "PATH")]
+    pub file: Option<String>,
+    /// The stage of the Dockerfile to build; default: the last one.
+    #[arg(long, value_name = "NAME")]
+    pub stage: Option<String>,
+    /// A value for an ARG of the Dockerfile; repeatable. Without a value, it is taken from the environment.
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub build_arg: Vec<String>,
+    /// What takes the place of a stage or an image: a directory of the project, `docker-image://NAME` or `oci-layout://PATH`;
+    /// repeatable.
+    #[arg(long, value_parser = context, value_name = "NAME=VALUE")]
+    pub build_context: Vec<(String, String)>,
+}
+
+impl Dockerfile {
+    /// What the user asks for; none if nothing.
+    pub fn wanted(&self) -> Option<kiln_planner::plan::Dockerfile> {
+        let asks =
+            self.file.is_some() || self.stage.is_some() || !self.build_arg.is_empty() || !self.build_context.is_empty();
+        let argument = |text: &String| match text.split_once('=') {
+            Some((name, value)) => Some((name.to_owned(), value.to_owned())),
+            // As `docker build` does: a variable that is not set is no argument.
+            None => Some((text.clone(), std::env::var(text).ok()?)),
+        };
+        let path = |text: &str| text.trim_start_matches("./").trim_end_matches('/').to_owned();
+        let place = |value: &String| if value.contains("://") { value.clone() } else { path(value) };
+        asks.then(|| kiln_planner::plan::Dockerfile {
+            file: self.file.as_deref().map(path).unwrap_or_default(),
+            stage: self.stage.clone(),
+            args: self.build_arg.iter().filter_map(argument).collect(),
+            contexts: self.build_context.iter().map(|(name, value)| (name.clone(), place(value))).collect(),
+            ..kiln_planner::plan::Dockerfile::default()
+        })
+    }
+}
+
+fn context(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE".to_owned()),
+    }
+}
+
 /// `kiln build`.
 #[derive(Debug, Clone, Args)]
 pub struct Build {
@@ -132,6 +179,9 @@ pub struct Build {
     /// The language to build the project as, if its files suggest several: rust, go, java, node, python, ruby, c.
     #[arg(long, value_name = "NAME")]
     pub language: Option<Language>,
+    /// How a Dockerfile is built.
+    #[command(flatten)]
+    pub dockerfile: Dockerfile,
     /// Use workers that emulate the platform if no native one matches.
     #[arg(long)]
     pub allow_emulation: bool,
@@ -412,6 +462,9 @@ pub struct Plan {
     /// The language to build the project as, if its files suggest several.
     #[arg(long, value_name = "NAME")]
     pub language: Option<Language>,
+    /// How a Dockerfile is built.
+    #[command(flatten)]
+    pub dockerfile: Dockerfile,
     /// Set an environment variable for every step, or for one step as `STEP:NAME=VALUE`; repeatable. Overrides the step's own `env` and is
     /// part of its cache key.
     #[arg(long, value_name = "[STEP:]NAME=VALUE")]

@@ -52,7 +52,7 @@ impl Project {
         targets: &[String],
         language: Option<Language>,
     ) -> Result<Plan, plan::Error> {
-        self.plan_for(platforms, targets, language, Scope::Build)
+        self.plan_for(platforms, targets, (language, None), Scope::Build)
     }
 
     /// The plan of a build, or of tests.
@@ -60,10 +60,11 @@ impl Project {
         &self,
         platforms: &[Platform],
         targets: &[String],
-        language: Option<Language>,
+        (language, dockerfile): (Option<Language>, Option<plan::Dockerfile>),
         scope: Scope,
     ) -> Result<Plan, plan::Error> {
-        let options = Options { platforms: platforms.to_vec(), targets: targets.to_vec(), language, ..self.options() };
+        let (platforms, targets) = (platforms.to_vec(), targets.to_vec());
+        let options = Options { platforms, targets, language, dockerfile, ..self.options() };
         self.plan_from(self.paths.clone(), &options, scope)
     }
 

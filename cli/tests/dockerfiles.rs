@@ -130,6 +130,29 @@ fn a_project_with_only_a_dockerfile_is_built_by_it() {
     assert_eq!(artifact["digest"], again.of_type("artifact")[0]["digest"]);
 }
 
+#[test]
+fn options_choose_the_file_the_stage_and_the_arguments() {
+    let text = "ARG FROM=scratch\nFROM scratch AS one\nCOPY a.txt /one\nFROM scratch AS two\nARG NAME=x\nWORKDIR /$NAME\n\
+                COPY --from=assets b.txt .\nFROM scratch\n";
+    let files = [("deploy/Dockerfile", text), ("a.txt", "a"), ("sub/b.txt", "b"), ("Makefile", "all:\n\ttrue\n")];
+    let dir = project(&files);
+    let farm = Farm::shared();
+    let options =
+        ["--file", "deploy/Dockerfile", "--stage", "two", "--build-arg", "NAME=y", "--build-context", "assets=./sub"];
+    let built = farm.build(dir.path(), &options).well();
+    let id = built.of_type("artifact")[0]["id"].as_str().unwrap().to_owned();
+    let found = kiln_harness::find(&dir.path().join("kiln-out"), "index.json").unwrap();
+    let config =
+        output("skopeo", &["inspect", "--config", &format!("oci:{}", found.parent().unwrap().display())], dir.path());
+    assert!(config.contains("\"WorkingDir\": \"/y\""), "{id}: {config}");
+    let absent = farm.build(dir.path(), &["--file", "Dockerfile"]);
+    assert!(
+        absent.0.code != 0 && absent.message().contains("no file `Dockerfile`")
+            || absent.0.err.contains("no file `Dockerfile`"),
+        "{absent:?}"
+    );
+}
+
 /// The paths in the only layer of a layout's only image.
 fn layer_paths(layout: &Path) -> Vec<String> {
     let json = |path: &Path| -> serde_json::Value { serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap() };

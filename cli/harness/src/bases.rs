@@ -89,7 +89,9 @@ pub fn busybox_layout(to: &Path) -> Option<()> {
         header.set_entry_type(kind);
         header.set_mode(mode);
         header.set_size(size);
-        (header.set_uid(0), header.set_gid(0), header.set_mtime(946_684_800));
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(946_684_800);
         header
     };
     for directory in ["bin", "etc", "root", "proc", "sys", "dev", "run", "tmp", "var"] {

@@ -30,6 +30,7 @@ pub struct Link {
 }
 
 impl Link {
+    #[expect(clippy::new_without_default, reason = "it starts processes")]
     pub fn new() -> Self {
         let pid = std::process::id();
         // Each test program has its own network, from the range reserved for benchmarks.

@@ -282,6 +282,12 @@ fn request(args: &args::Build, scanned: &Scanned, (facts, project): (git::Facts,
         variables: args.env.iter().map(variable).collect(),
         queue_timeout: args.queue_timeout.map(kiln_proto::clock::duration),
         detached: args.detach,
+        dockerfile: args.dockerfile.wanted().map(|wanted| v1::Dockerfile {
+            file: wanted.file,
+            stage: wanted.stage.unwrap_or_default(),
+            args: wanted.args.into_iter().collect(),
+            contexts: wanted.contexts.into_iter().collect(),
+        }),
     }
 }
 

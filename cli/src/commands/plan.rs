@@ -12,14 +12,14 @@ use kiln_terminal as terminal;
 pub(super) fn run(args: &args::Plan) -> Result<Code, Error> {
     let project = Project::open(&args.dir)?;
     let scope = if args.test { Scope::Tests } else { Scope::Build };
-    let mut plan = project.plan_for(&args.platform, &args.target, args.language, scope)?;
+    let mut plan = project.plan_for(&args.platform, &args.target, (args.language, args.dockerfile.wanted()), scope)?;
     kiln_planner::plan::set_variables(&mut plan, &args.env).map_err(|error| Error::Usage(error.to_string()))?;
     plan.notes.extend(left_out::words(&project.root, &project.left_out));
     if args.json {
         return local::print_json(&object(&plan));
     }
     let mut words = words(&plan);
-    let all = project.plan_for(&args.platform, &args.target, args.language, Scope::All)?;
+    let all = project.plan_for(&args.platform, &args.target, (args.language, args.dockerfile.wanted()), Scope::All)?;
     // The steps before the last one are those that it needs.
     let test = all.steps.iter().rev().find(|step| step.test).filter(|_| scope == Scope::Build);
     if let Some(test) = test {

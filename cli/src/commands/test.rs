@@ -26,6 +26,7 @@ pub(super) async fn run(farm: &args::Farm, args: args::Test, interrupts: &Interr
         platform,
         target,
         language,
+        dockerfile: args::Dockerfile::default(),
         env,
         allow_emulation,
         // There are no artifacts, so nothing is written there.

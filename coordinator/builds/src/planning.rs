@@ -53,6 +53,13 @@ impl Builds {
                 text => Some(text.parse().map_err(|error| wrong(format!("unknown language `{text}`: {error}")))?),
             },
             ignored: facts.ignored.clone(),
+            dockerfile: request.dockerfile.as_ref().map(|wanted| plan::Dockerfile {
+                file: wanted.file.clone(),
+                stage: Some(wanted.stage.clone()).filter(|stage| !stage.is_empty()),
+                args: wanted.args.clone().into_iter().collect(),
+                contexts: wanted.contexts.clone().into_iter().collect(),
+                ..plan::Dockerfile::default()
+            }),
             directory: project_directory(&facts.project).map_err(wrong)?,
             directory_name: if facts.directory.is_empty() { "project".to_owned() } else { facts.directory.clone() },
         };

@@ -59,7 +59,7 @@ impl Roots {
         if !copy.link {
             return Ok(done);
         }
-        let layer = self.operate(|forest| Ok(implied(forest, &done.root)?)).await?;
+        let layer = self.operate(|forest| implied(forest, &done.root)).await?;
         self.apply(files, &layer, &done.times).await
     }
 

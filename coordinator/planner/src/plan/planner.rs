@@ -28,6 +28,8 @@ pub struct Options {
     pub ignored: Vec<String>,
     /// The project's directory in the tree; empty for the root.
     pub directory: String,
+    /// How the caller wants a Dockerfile built. Without a `file`, this is about those of the plan.
+    pub dockerfile: Option<Dockerfile>,
 }
 
 impl Options {
@@ -42,6 +44,7 @@ impl Options {
             language: None,
             ignored: Vec::new(),
             directory: String::new(),
+            dockerfile: None,
         }
     }
 }
@@ -72,6 +75,17 @@ pub enum Error {
          finds them, or add a `[steps.NAME]` with `test = true` to `kiln.toml`"
     )]
     NoTests,
+    /// A Dockerfile that the project does not have.
+    #[error("the project has no file `{file}`: name the Dockerfile by its path in the project (`--file`)")]
+    NoDockerfile {
+        /// The path.
+        file: String,
+    },
+    /// Options for Dockerfiles in a project whose plan has none.
+    #[error(
+        "`--stage`, `--build-arg` and `--build-context` are for Dockerfiles, and the project's plan has none: name one by `--file`"
+    )]
+    NoDockerfiles,
     /// `kiln build` in a project that only has tests.
     #[error("the project has only test steps: run `kiln test`, or add a `[steps.NAME]` without `test = true`")]
     OnlyTests,
@@ -101,11 +115,19 @@ fn plan_root(source: &dyn Source, options: &Options, scope: Scope) -> Result<Pla
         return Err(detect::Error::Empty.into());
     }
     let options = &in_release_directory(options);
-    let plan = match source.read("kiln.toml") {
-        Some(text) => from_kiln_toml(source, options, &text),
-        None => from_files(source, options),
+    let named = options.dockerfile.as_ref().filter(|dockerfile| !dockerfile.file.is_empty());
+    let plan = match (named, source.read("kiln.toml")) {
+        (Some(dockerfile), _) if !source.paths().contains(&dockerfile.file) => {
+            return Err(Error::NoDockerfile { file: dockerfile.file.clone() });
+        }
+        (Some(dockerfile), _) => Ok(from_dockerfile(options, dockerfile.clone())),
+        (None, Some(text)) => from_kiln_toml(source, options, &text),
+        (None, None) => from_files(source, options),
     };
     let mut plan = plan.map_err(|error| explain_ignored(error, options))?;
+    if let (None, Some(wanted)) = (named, &options.dockerfile) {
+        change_dockerfiles(&mut plan, wanted)?;
+    }
     plan.notes.extend(options.ignored.iter().map(|lock| detect::Error::IgnoredLock { lock: lock.clone() }.to_string()));
     let detected = matches!(plan.origin, Origin::Detected { .. });
     for path in detect::owned(source, &plan.steps, detected) {
@@ -254,7 +276,7 @@ fn assemble(
 fn from_files(source: &dyn Source, options: &Named) -> Result<Plan, Error> {
     let found = detect::detect(source, &options.directory_name, options.language);
     if let (Err(_), None, true) = (&found, options.language, source.paths().iter().any(|path| path == DOCKERFILE)) {
-        return Ok(from_dockerfile(options));
+        return Ok(from_dockerfile(options, Dockerfile { file: DOCKERFILE.to_owned(), ..Dockerfile::default() }));
     }
     let (found, considered) = found?;
     let (version, version_origin) = version(found.identity.version, options);
@@ -272,19 +294,31 @@ fn from_files(source: &dyn Source, options: &Named) -> Result<Plan, Error> {
     })
 }
 
-/// The plan of a project of which only its Dockerfile says how to build it.
-fn from_dockerfile(options: &Named) -> Plan {
+/// Applies what the caller wants to the Dockerfiles of a plan.
+fn change_dockerfiles(plan: &mut Plan, wanted: &Dockerfile) -> Result<(), Error> {
+    let mut any = false;
+    for artifact in &mut plan.artifacts {
+        let ArtifactKind::Dockerfile(dockerfile) = &mut artifact.kind else { continue };
+        any = true;
+        dockerfile.stage = wanted.stage.clone().or(dockerfile.stage.take());
+        dockerfile.args.extend(wanted.args.clone());
+        dockerfile.contexts.extend(wanted.contexts.clone());
+    }
+    if any { Ok(()) } else { Err(Error::NoDockerfiles) }
+}
+
+/// The plan that is a Dockerfile: the caller names it, or nothing else says how to build the project.
+fn from_dockerfile(options: &Named, dockerfile: Dockerfile) -> Plan {
     let (version, version_origin) = version(None, options);
-    let dockerfile = Dockerfile { file: DOCKERFILE.to_owned(), ..Dockerfile::default() };
+    let because = match &options.dockerfile {
+        Some(wanted) if !wanted.file.is_empty() => format!("`{}` was named", dockerfile.file),
+        _ => format!("there is a `{DOCKERFILE}`, and no language was detected"),
+    };
     Plan {
         name: options.directory_name.clone(),
         version,
         version_origin,
-        origin: Origin::Detected {
-            language: "dockerfile".to_owned(),
-            because: vec![format!("there is a `{DOCKERFILE}`, and no language was detected")],
-            considered: Vec::new(),
-        },
+        origin: Origin::Detected { language: "dockerfile".to_owned(), because: vec![because], considered: Vec::new() },
         targets: Vec::new(),
         steps: Vec::new(),
         artifacts: vec![Artifact {
