@@ -189,6 +189,11 @@ impl Ids {
         (self.kind == Kind::Shared).then_some(self.range.base + USER)
     }
 
+    /// Whether two actions can run at the same time.
+    pub(super) fn are_several(&self) -> bool {
+        self.permits.available_permits() > 1
+    }
+
     /// Notes why actions do not have a range of ids each.
     pub(super) fn shared_because(mut self, why: String) -> Self {
         self.why_shared = Some(why);

@@ -108,13 +108,9 @@ impl Sandbox {
             _ => network::Networks::find(&config.init()),
         };
         let required = config.network == Isolation::Required;
-        let networks = Err("not tried yet".to_owned());
-        let roots = match &why_not {
-            None => rooted::best(&config, &ids),
-            Some(why) => Err(format!("the sandbox is off: {why}")),
-        };
+        let (networks, roots) = (Err("not tried yet".to_owned()), Err("not tried yet".to_owned()));
         let mut shared = Shared { confined, why_not, ids, cgroups, metadata, networks, ports, host, roots, config };
-        shared.networks = found.and_then(|found| trial::best_network(&shared, found));
+        (shared.networks, shared.roots) = shared.try_out(found);
         match &shared.networks {
             Err(reason) if required => Err(Error::NoNetwork { reason: reason.clone() }),
             _ => Ok(Self { shared: Arc::new(shared) }),
@@ -238,6 +234,25 @@ impl Executor for Sandbox {
 }
 
 impl Shared {
+    /// Tries out networks and roots, at the same time where there are ids for both: a command may be waiting for its worker.
+    fn try_out(
+        &self,
+        found: Result<Vec<network::Networks>, String>,
+    ) -> (Result<network::Networks, String>, Result<Roots, String>) {
+        let networks = || found.and_then(|found| trial::best_network(self, found));
+        let roots = || match &self.why_not {
+            None => rooted::best(&self.config, &self.ids),
+            Some(why) => Err(format!("the sandbox is off: {why}")),
+        };
+        if !self.ids.as_ref().is_ok_and(ids::Ids::are_several) {
+            return (networks(), roots());
+        }
+        std::thread::scope(|scope| {
+            let roots = scope.spawn(roots);
+            (networks(), roots.join().unwrap_or_else(|_| Err("the trial panicked".to_owned())))
+        })
+    }
+
     fn environment(&self, job: &Job, path: String, home: &str) -> BTreeMap<String, String> {
         let mut environment = job.environment.clone();
         Job::add_defaults(&mut environment, &path, home);

@@ -57,7 +57,15 @@ pub(super) fn failure_response(failure: &Failure) -> reapi::ExecuteResponse {
     match failure {
         Failure::NoWorkerMatches { reasons } => {
             let mut text = format!("no worker of the farm can run this action: {}", reasons.join("; "));
-            if reasons.iter().any(|reason| reason.contains(property::EXECUTOR)) {
+            let wants = |executor: &str| {
+                let pair = format!("{}={executor}", property::EXECUTOR);
+                reasons.iter().any(|reason| reason.contains(&pair))
+            };
+            if wants(property::IN_ROOT) {
+                text.push_str(
+                    "; steps in image roots need a worker with ids for them (`kiln workers` shows what each lacks)",
+                );
+            } else if reasons.iter().any(|reason| reason.contains(property::EXECUTOR)) {
                 text.push_str("; actions with an image need a worker with a Docker Engine (`kiln-worker --docker required` reports what it lacks)");
             }
             failed(Code::FailedPrecondition, text)
@@ -73,5 +81,35 @@ pub(super) fn failure_response(failure: &Failure) -> reapi::ExecuteResponse {
         Failure::AttemptsExhausted { attempts, last } => {
             failed(Code::Internal, format!("gave up after {attempts} attempts; the last failure: {last}"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roots_and_the_hosts_network_are_offered_by_workers_that_have_them() {
+        let executors = vec![property::SANDBOX.to_owned(), property::IN_ROOT.to_owned()];
+        let environment = v1::Environment { executors, host_network: true, ..Default::default() };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let with = offered(&environment);
+        assert!(with.contains(&pair("kiln.executor", "root")) && with.contains(&pair("kiln.network", "host")));
+        let without = offered(&v1::Environment::default());
+        assert!(
+            !without.contains(&pair("kiln.executor", "root")) && without.contains(&pair("kiln.executor", "sandbox"))
+        );
+        assert!(without.iter().all(|(name, _)| name != property::NETWORK));
+        let lacking = |executor: &str| {
+            let reasons = vec![format!("worker `vm` is missing required kiln.executor={executor}")];
+            let response = failure_response(&Failure::NoWorkerMatches { reasons });
+            response.status.unwrap_or_default().message
+        };
+        assert!(
+            lacking("root").contains("`kiln workers`") && !lacking("root").contains("Docker"),
+            "{}",
+            lacking("root")
+        );
+        assert!(lacking("docker").contains("--docker required"), "{}", lacking("docker"));
     }
 }
