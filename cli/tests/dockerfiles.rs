@@ -153,6 +153,47 @@ fn options_choose_the_file_the_stage_and_the_arguments() {
     );
 }
 
+/// Serves this text over HTTP to everyone who asks; returns its address.
+fn serve(text: &'static str) -> String {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn a_url_is_downloaded_by_a_worker_and_verified() {
+    let url = serve("from afar\n");
+    // The machine's loopback, where this test serves, is closed to steps otherwise.
+    let farm = Farm::start(&[]);
+    farm.start_worker_with("one", &["--network-isolation", "off"]);
+    farm.wait_for_worker("one");
+    let sum = kiln_proto::digest::DigestFunction::Sha256.digest(b"from afar\n").hex();
+    let text = |sum: &str| {
+        format!("FROM scratch\nADD --checksum=sha256:{sum} {url}/file.txt /opt/\nADD {url}/file.txt /named\n")
+    };
+    let dir = project(&[("Dockerfile", &text(&sum))]);
+    let built = farm.build(dir.path(), &[]).well();
+    let found = kiln_harness::find(&dir.path().join("kiln-out"), "index.json").unwrap();
+    let provenance = kiln_harness::find(&dir.path().join("kiln-out"), "provenance.json").unwrap();
+    assert!(std::fs::read_to_string(provenance).unwrap().contains("/file.txt"), "what ran is in the provenance");
+    assert!(found.exists());
+    let again = farm.build(dir.path(), &[]).well();
+    let caches: Vec<String> = again.caches().into_values().collect();
+    assert!(caches.contains(&"hit".to_owned()) && caches.contains(&"miss".to_owned()), "{caches:?}");
+    assert_eq!(built.of_type("artifact")[0]["digest"], again.of_type("artifact")[0]["digest"]);
+    write(dir.path(), "Dockerfile", &text(&sum.replace(['0', '1', '2'], "f")));
+    let wrong = farm.build(dir.path(), &[]);
+    assert_eq!(wrong.0.code, 1, "another checksum is the project's fault: {wrong:?}");
+}
+
 /// The paths in the only layer of a layout's only image.
 fn layer_paths(layout: &Path) -> Vec<String> {
     let json = |path: &Path| -> serde_json::Value { serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap() };

@@ -12,7 +12,8 @@ use kiln_trees::tree::{Entry, Tree};
 use super::Work;
 use super::lower::Outputs;
 use super::steps::{self, Ended, Job};
-use kiln_artifacts::{Error, Found, System};
+use kiln_artifacts::{Error, Found, StepFact, System};
+use parking_lot::Mutex;
 
 /// Where the action puts its answer.
 const ANSWER: &str = ".kiln-libraries";
@@ -25,6 +26,8 @@ pub(super) struct OnWorker<'a> {
     pub(super) target: &'a Target,
     pub(super) environment: &'a Arc<v1::Environment>,
     pub(super) artifact: &'a Artifact,
+    /// What ran for the artifact itself.
+    pub(super) facts: Mutex<Vec<StepFact>>,
 }
 
 impl std::fmt::Debug for OnWorker<'_> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kiln_artifacts::{Command, Commands, Error, Ran};
+use kiln_dockerfile::Fetch;
 use kiln_execution::Known;
 use kiln_planner::plan::{Step, Target};
 use kiln_proto::digest::Digest;
@@ -20,6 +21,8 @@ use super::steps::{self, Ended, Job};
 
 /// Memory limit of a command: 2 GiB.
 const MEMORY_BYTES: u64 = 2 << 30;
+/// Where a downloaded file is.
+const DOWNLOADED: &str = "downloaded";
 
 #[async_trait]
 impl Commands for OnWorker<'_> {
@@ -30,6 +33,35 @@ impl Commands for OnWorker<'_> {
         step.inputs = vec!["!**".to_owned()];
         step.network = !matches!(kiln_artifacts::network(&command.run), contract::NETWORK_NONE);
         step.memory_bytes = MEMORY_BYTES;
+        let outputs = self.ran(step, Some(command)).await?;
+        left(&outputs)
+            .ok_or_else(|| self.command_failed(format!("`{}`: the worker reported no layer", command.name), false))
+    }
+
+    async fn fetch(&self, name: &str, fetch: &Fetch) -> Result<Digest, Error> {
+        let mut step = Step::new(name, download(fetch));
+        step.why = "an instruction of the Dockerfile".to_owned();
+        step.inputs = vec!["!**".to_owned()];
+        step.outputs = vec![DOWNLOADED.to_owned()];
+        step.tools = vec!["curl".to_owned()];
+        step.network = true;
+        // What a URL has can change: without a checksum it is asked again, and what follows is a hit if it has the same.
+        step.cache = fetch.checksum.is_some();
+        let outputs = self.ran(step, None).await?;
+        match outputs.tree.get(DOWNLOADED) {
+            Some(Entry::File { digest, .. }) => Ok(*digest),
+            _ => Err(self.command_failed(format!("`{name}`: the worker reported no file"), false)),
+        }
+    }
+}
+
+impl OnWorker<'_> {
+    fn command_failed(&self, reason: String, is_project_fault: bool) -> Error {
+        Error::Command { artifact: self.artifact.name.clone(), reason, is_project_fault }
+    }
+
+    /// Runs a step of the artifact itself.
+    async fn ran(&self, step: Step, command: Option<&Command>) -> Result<Outputs, Error> {
         let job = Job {
             step,
             target: self.target.clone(),
@@ -38,22 +70,32 @@ impl Commands for OnWorker<'_> {
             needed: Vec::new(),
             needs: Vec::new(),
             path_weight: 1,
-            again: command.no_cache,
-            rooted: Some(Arc::new(command.clone())),
-        };
-        let failed = |reason: String, is_project_fault| Error::Command {
-            artifact: self.artifact.name.clone(),
-            reason,
-            is_project_fault,
+            again: command.is_some_and(|command| command.no_cache),
+            rooted: command.map(|command| Arc::new(command.clone())),
         };
         let span = job.span();
-        let outputs = match tracing::Instrument::instrument(steps::run(self.work, job), span).await {
-            Ended::Succeeded(finished) => finished.outputs,
-            Ended::Failed(words) => return Err(failed(words, true)),
-            Ended::FarmFailed(words) | Ended::InputsGone(words) => return Err(failed(words, false)),
-        };
-        left(&outputs).ok_or_else(|| failed(format!("`{}`: the worker reported no layer", command.name), false))
+        match tracing::Instrument::instrument(steps::run(self.work, job), span).await {
+            Ended::Succeeded(finished) => {
+                self.facts.lock().push(finished.fact);
+                Ok(finished.outputs)
+            }
+            Ended::Failed(words) => Err(self.command_failed(words, true)),
+            Ended::FarmFailed(words) | Ended::InputsGone(words) => Err(self.command_failed(words, false)),
+        }
     }
+}
+
+/// A command that downloads a file to [`DOWNLOADED`].
+fn download(fetch: &Fetch) -> String {
+    let quote = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
+    let mut script = format!(
+        "curl --fail --silent --show-error --location --proto =http,https --output {DOWNLOADED} -- {}",
+        quote(&fetch.url)
+    );
+    if let Some((function, hex)) = fetch.checksum.as_deref().and_then(|checksum| checksum.split_once(':')) {
+        script.push_str(&format!("\necho {} | {function}sum --check --quiet", quote(&format!("{hex}  {DOWNLOADED}"))));
+    }
+    script
 }
 
 /// The layer and its times, as the worker reported them.

@@ -22,7 +22,7 @@ pub trait Host: Send + Sync {
     async fn context(&self, context: &Context) -> Result<Files, Self::Error>;
 
     /// A root with the file at a URL, of the mode 0600.
-    async fn fetch(&self, fetch: &Fetch) -> Result<Files, Self::Error>;
+    async fn fetch(&self, operation: &Operation, fetch: &Fetch) -> Result<Files, Self::Error>;
 
     /// The files of a repository.
     async fn git(&self, source: &GitSource) -> Result<Files, Self::Error>;
@@ -97,7 +97,7 @@ impl Roots {
             Operator::Base { image, .. } => host.base(image).await,
             Operator::Scratch => Ok(self.scratch().await?),
             Operator::Context(context) => host.context(context).await,
-            Operator::Fetch(fetch) => host.fetch(fetch).await,
+            Operator::Fetch(fetch) => host.fetch(operation, fetch).await,
             Operator::Git(source) => host.git(source).await,
             Operator::Run(run) => host.run(operation, run, &of(run.root)?, &inputs).await,
             Operator::Copy(copy) => Ok(self.copy(&of(copy.root)?, copy, &inputs).await?),

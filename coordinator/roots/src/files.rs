@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_store::trees::Stored;
 use kiln_store::{BlobStore, Stores};
-use kiln_trees::root::{self, Attributes, Directory, Forest, Times};
+use kiln_trees::root::{self, Attributes, Content, Directory, Forest, Leaf, Name, Node, Times};
 use tokio::sync::Mutex;
 
 use crate::Error;
@@ -45,6 +45,18 @@ impl Roots {
     /// If the store fails.
     pub async fn scratch(&self) -> Result<Files, Error> {
         let root = self.operate(|forest| Ok(forest.put(Directory::empty(Attributes::directory())))).await?;
+        Ok(Files { root, times: Arc::default() })
+    }
+
+    /// One file in an otherwise empty root.
+    ///
+    /// # Errors
+    /// If it cannot have that name, or the store fails.
+    pub async fn file(&self, name: &str, content: Digest, mode: u32) -> Result<Files, Error> {
+        let name = Name::new(name.as_bytes()).map_err(root::Error::from)?;
+        let node = Node::Leaf(Leaf::new(Content::File(content), Attributes::of_root(mode)));
+        let directory = Directory { entries: [(name, node)].into(), ..Directory::empty(Attributes::directory()) };
+        let root = self.operate(|forest| Ok(forest.put(directory.clone()))).await?;
         Ok(Files { root, times: Arc::default() })
     }
 

@@ -124,7 +124,7 @@ impl Host for World {
         self.roots.context(self.sources, self.ignore.as_ref()).await
     }
 
-    async fn fetch(&self, _: &Fetch) -> Result<Files, Error> {
+    async fn fetch(&self, _: &Operation, _: &Fetch) -> Result<Files, Error> {
         panic!("nothing is fetched here")
     }
 

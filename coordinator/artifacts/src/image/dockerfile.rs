@@ -28,6 +28,8 @@ use crate::{Material, Subject};
 
 /// Largest Dockerfile and `.dockerignore` that are read, in bytes.
 const MAX_BYTES: u64 = 4 << 20;
+/// Permission bits of a file that `ADD` downloads.
+const DOWNLOADED_MODE: u32 = 0o600;
 /// Repeated bytes of a layer from which on a note names the instruction.
 const WORTH_A_NOTE: u64 = 1 << 20;
 
@@ -36,6 +38,9 @@ const WORTH_A_NOTE: u64 = 1 << 20;
 pub trait Commands: Sync + std::fmt::Debug {
     /// Runs a command.
     async fn run(&self, command: &Command) -> Result<Ran, Error>;
+
+    /// Downloads the file at a URL, whose checksum is verified if it has one. `name` is the instruction's, for people.
+    async fn fetch(&self, name: &str, fetch: &Fetch) -> Result<Digest, Error>;
 }
 
 /// A command of a Dockerfile, as a worker runs it.
@@ -303,9 +308,9 @@ impl Host for Building<'_> {
         Ok(self.maker.roots.context(digest, ignore.as_ref()).await?)
     }
 
-    async fn fetch(&self, fetch: &Fetch) -> Result<Files, Error> {
-        let reason = format!("`ADD {}`: the farm does not fetch URLs yet; put the file into the project", fetch.url);
-        Err(self.maker.wrong(reason))
+    async fn fetch(&self, operation: &Operation, fetch: &Fetch) -> Result<Files, Error> {
+        let digest = self.maker.given.commands.fetch(&operation.name, fetch).await?;
+        Ok(self.maker.roots.file(&fetch.file, digest, DOWNLOADED_MODE).await?)
     }
 
     async fn git(&self, _: &GitSource) -> Result<Files, Error> {

@@ -7,6 +7,7 @@ use kiln_proto::clock;
 use kiln_proto::digest::Digest;
 use kiln_proto::v1::{self, event};
 use kiln_trees::tree::Tree;
+use parking_lot::Mutex;
 use tracing::Instrument;
 
 use super::steps::Done;
@@ -75,7 +76,7 @@ async fn make(
         version: version.unwrap_or_default().to_owned(),
         ..Default::default()
     };
-    let on_worker = OnWorker { work, target, environment, artifact };
+    let on_worker = OnWorker { work, target, environment, artifact, facts: Mutex::default() };
     let made = kiln_artifacts::assemble(&kiln_artifacts::Ingredients {
         stores: &work.stores,
         function: work.function,
@@ -124,7 +125,11 @@ async fn make(
         start: made.start.program.clone(),
         start_with: made.start.with.clone(),
     };
-    let statement = kiln_artifacts::statement(&build, &record, environment, &made, facts);
+    let mut own = std::mem::take(&mut *on_worker.facts.lock());
+    // Instructions end in any order.
+    own.sort_by(|a, b| a.name.cmp(&b.name));
+    let all = [facts, &own].concat();
+    let statement = kiln_artifacts::statement(&build, &record, environment, &made, &all);
     let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;
     record.provenance = Some(put_beside(work, statement).await?);
     for blob in &made.blobs {
