@@ -153,6 +153,26 @@ fn options_choose_the_file_the_stage_and_the_arguments() {
     );
 }
 
+#[test]
+fn a_secret_is_mounted_masked_and_in_no_layer() {
+    let text = "FROM base\nRUN --mount=type=secret,id=TOKEN cat /run/secrets/TOKEN && wc -c < /run/secrets/TOKEN > /length\n\
+                RUN --mount=type=secret,id=OTHER test ! -e /run/secrets/OTHER\n";
+    let Some(dir) = on_busybox(text, &[]) else { return };
+    let config = std::fs::read_to_string(dir.path().join("kiln.toml")).unwrap();
+    write(dir.path(), "kiln.toml", &format!("{config}secrets = [\"TOKEN\"]\n"));
+    let farm = Farm::shared();
+    let missing = farm.build(dir.path(), &[]);
+    assert!(missing.0.code != 0 && missing.0.err.contains("`TOKEN`"), "{missing:?}");
+    let value = "s3cr3t-of-this-test";
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), value).unwrap();
+    let given = format!("TOKEN={}", secret.path().display());
+    let built = farm.build(dir.path(), &["--secret", &given]).well();
+    assert!(!built.0.out.contains(value) && built.log().contains("***"), "expected a masked value: {}", built.log());
+    let found = std::process::Command::new("grep").args(["-ra", value, "."]).current_dir(dir.path()).output().unwrap();
+    assert!(found.stdout.is_empty(), "{}", String::from_utf8_lossy(&found.stdout));
+}
+
 /// Serves this text over HTTP to everyone who asks; returns its address.
 fn serve(text: &'static str) -> String {
     use std::io::{Read, Write};

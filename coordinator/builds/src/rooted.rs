@@ -33,6 +33,7 @@ impl Commands for OnWorker<'_> {
         step.inputs = vec!["!**".to_owned()];
         step.network = !matches!(kiln_artifacts::network(&command.run), contract::NETWORK_NONE);
         step.memory_bytes = MEMORY_BYTES;
+        step.secrets = command.secrets.clone();
         let outputs = self.ran(step, Some(command)).await?;
         left(&outputs)
             .ok_or_else(|| self.command_failed(format!("`{}`: the worker reported no layer", command.name), false))
@@ -162,6 +163,8 @@ fn platform(command: &Command, step: &Step, target: &Target, environment: &v1::E
     if environment.emulated {
         properties.push((property::EMULATED.to_owned(), "on".to_owned()));
     }
+    let secrets = step.secrets.iter().map(|name| (format!("{}{name}", property::SECRET_PREFIX), "on".to_owned()));
+    properties.extend(secrets);
     let labels = target.labels.iter().map(|(name, value)| (format!("{}{name}", property::LABEL_PREFIX), value.clone()));
     properties.extend(labels);
     properties.sort();

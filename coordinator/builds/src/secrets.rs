@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kiln_planner::plan::{Plan, Step};
+use kiln_planner::plan::{ArtifactKind, Plan, Step};
 use kiln_proto::secret;
 use kiln_proto::v1::Secret;
 use tokio::sync::watch;
@@ -55,8 +55,25 @@ impl Secrets {
 
     /// Drops secrets that no step of the plan needs; an error names a secret that a step needs and that was not given.
     pub(super) fn fit(&self, plan: &Plan) -> Result<(), String> {
-        let asked = |name: &String| plan.steps.iter().any(|step| step.secrets.contains(name));
+        let by_dockerfiles = || {
+            plan.artifacts.iter().filter_map(|artifact| match &artifact.kind {
+                ArtifactKind::Dockerfile(dockerfile) => Some((&artifact.name, &dockerfile.secrets)),
+                _ => None,
+            })
+        };
+        let asked = |name: &String| {
+            plan.steps.iter().any(|step| step.secrets.contains(name))
+                || by_dockerfiles().any(|(_, names)| names.contains(name))
+        };
         self.known.send_modify(|known| known.retain(|name, _| asked(name)));
+        for (artifact, names) in by_dockerfiles() {
+            if let Some(name) = names.iter().find(|name| !self.known.borrow().contains_key(*name)) {
+                return Err(format!(
+                    "artifact `{artifact}` asks for the secret `{name}`, which the build was not given: set the variable `{name}` \
+                     where `kiln build` runs, or pass `--secret {name}=FILE`"
+                ));
+            }
+        }
         plan.steps.iter().try_for_each(|step| match self.missing(step) {
             Some(name) => Err(format!(
                 "step `{}` asks for the secret `{name}`, which the build was not given: set the variable `{name}` where `kiln build` \

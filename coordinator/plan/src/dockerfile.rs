@@ -20,6 +20,8 @@ pub struct Dockerfile {
     pub args: BTreeMap<String, String>,
     /// What takes the place of a stage or an image, by name: a directory of the source tree, or `docker-image://NAME`.
     pub contexts: BTreeMap<String, String>,
+    /// Names of the secrets that its commands may mount; whoever builds provides the values.
+    pub secrets: Vec<String>,
     /// Labels of the image, in addition to the Dockerfile's.
     pub labels: BTreeMap<String, String>,
     /// Compression of the layers that the build adds.

@@ -58,6 +58,8 @@ pub struct Command {
     pub mounts: Vec<Mount>,
     /// The directory with the content of mounts, if any has some.
     pub mounted: Option<Digest>,
+    /// Names of the secrets that it mounts.
+    pub secrets: Vec<String>,
     /// Whether results of earlier builds are not used.
     pub no_cache: bool,
 }
@@ -338,6 +340,7 @@ impl Host for Building<'_> {
             run: run.clone(),
             root: root.root,
             times,
+            secrets: secrets(&mounts),
             mounts,
             mounted,
             no_cache: operation.no_cache,
@@ -388,10 +391,27 @@ impl Building<'_> {
                     gid: owner.map_or(0, |(.., gid)| gid),
                 },
                 RunMount::Tmpfs { target, size } => Mount::Tmpfs { target: target.clone(), size: *size },
+                RunMount::Secret { id, key: true, .. } => {
+                    return Err(self.maker.wrong(format!("secret `{id}`: `key` is not supported yet")));
+                }
+                RunMount::Secret { id, target, env, required, owner: (mode, uid, gid), .. }
+                    if self.maker.description.secrets.contains(id) =>
+                {
+                    Mount::Secret {
+                        target: target.clone(),
+                        id: id.clone(),
+                        env: env.clone(),
+                        required: *required,
+                        mode: Some(*mode),
+                        uid: *uid,
+                        gid: *gid,
+                    }
+                }
                 RunMount::Secret { id, required: true, .. } => {
-                    return Err(self
-                        .maker
-                        .wrong(format!("secret `{id}` is required: secrets of a Dockerfile are not passed yet")));
+                    let artifact = &self.maker.given.artifact.name;
+                    return Err(self.maker.wrong(format!(
+                        "secret `{id}` is required: name it in `secrets` of `[artifacts.{artifact}]` in `kiln.toml`"
+                    )));
                 }
                 RunMount::Ssh { id, required: true, .. } => {
                     return Err(self
@@ -403,6 +423,20 @@ impl Building<'_> {
         }
         Ok((mounts, contents))
     }
+}
+
+/// The names of the secrets among mounts.
+fn secrets(mounts: &[Mount]) -> Vec<String> {
+    let mut names: Vec<String> = mounts
+        .iter()
+        .filter_map(|mount| match mount {
+            Mount::Secret { id, .. } => Some(contract::secret_name(id)),
+            _ => None,
+        })
+        .collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// The network of a command, as the worker's property has it.

@@ -166,6 +166,7 @@ fn print_dockerfile(out: &mut String, dockerfile: &Dockerfile) {
     }
     map(out, "args", &dockerfile.args);
     map(out, "contexts", &dockerfile.contexts);
+    strings(out, "secrets", &dockerfile.secrets);
     map(out, "labels", &dockerfile.labels);
     if dockerfile.compression == Compression::Zstd {
         key(out, "compression", "\"zstd\"");

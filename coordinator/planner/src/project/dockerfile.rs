@@ -8,9 +8,23 @@ use kiln_plan::Dockerfile;
 /// The key that makes an artifact one of a Dockerfile.
 pub(super) const KEY: &str = "dockerfile";
 /// The keys that only such an artifact has.
-pub(super) const KEYS: &[&str] = &["context", "target", "args", "contexts"];
+pub(super) const KEYS: &[&str] = &["context", "target", "args", "contexts", "secrets"];
 /// The other keys that it can have.
 const ALSO: &[&str] = &[KEY, "kind", "labels", "compression"];
+
+/// The names of the secrets of its commands.
+pub(super) fn secrets(table: &Reader<'_>) -> Result<Vec<String>, Error> {
+    let names = table.strings("secrets")?;
+    let is_name = |name: &String| {
+        !name.starts_with(|c: char| c.is_ascii_digit())
+            && !name.is_empty()
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    match names.iter().find(|name| !is_name(name)) {
+        Some(name) => Err(table.bad("secrets", name, "names such as `NPM_TOKEN`: letters, digits and `_`")),
+        None => Ok(names),
+    }
+}
 
 pub(super) fn dockerfile(table: &Reader<'_>) -> Result<Dockerfile, Error> {
     table.only(&[KEYS, ALSO].concat())?;
@@ -39,6 +53,7 @@ pub(super) fn dockerfile(table: &Reader<'_>) -> Result<Dockerfile, Error> {
         stage: table.string("target")?,
         args: table.string_map("args")?,
         contexts,
+        secrets: secrets(table)?,
         labels: table.string_map("labels")?,
         compression: compression(table)?,
     })

@@ -133,12 +133,15 @@ fn refers_to_itself_alone(root: &Reader<'_>) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// The secrets that the steps of a `kiln.toml` need, each as step name and secret name.
+/// The secrets that the steps and Dockerfiles of a `kiln.toml` need, each as the name of the step or artifact and of the secret.
 pub fn secrets(content: &[u8]) -> Result<Vec<(String, String)>, Error> {
     let (text, document) = document(content)?;
     let mut asked = Vec::new();
     for (name, step) in Reader::root(text, document.as_table()).tables("steps")? {
         asked.extend(step.strings("secrets")?.into_iter().map(|secret| (name.clone(), secret)));
+    }
+    for (name, artifact) in Reader::root(text, document.as_table()).tables("artifacts")? {
+        asked.extend(dockerfile::secrets(&artifact)?.into_iter().map(|secret| (name.clone(), secret)));
     }
     Ok(asked)
 }
