@@ -67,6 +67,11 @@ const PAGES: &[(&str, &[(&str, &str)])] = &[
               kiln-worker --coordinator $KILN_FARM --state-dir /var/lib/kiln-worker\ncd cli/examples/rust\n",
             ),
             ("Secrets", "cd publish\necho s3cr3t > npm.token"),
+            (
+                "Dockerfiles",
+                "mkdir -p deploy web/assets\necho a > web/assets/a\n\
+                 echo 'FROM scratch AS final' > deploy/Dockerfile\necho 'COPY --from=assets a /a' >> deploy/Dockerfile",
+            ),
         ],
     ),
     (
