@@ -160,7 +160,7 @@ fn without_docker_anywhere_the_answer_comes_at_once_and_says_so() {
         let built = farm.build(work(image, "true", "").path(), &[]);
         assert_eq!(built.0.code, 3, "{}", built.message());
         let message = built.message();
-        assert!(message.contains("worker `bare` has kiln.executor=sandbox"), "{message}");
+        assert!(message.contains("worker `bare` has kiln.executor=root,sandbox"), "{message}");
         assert!(message.contains("--docker required"), "expected a hint in: {message}");
     }
 }
@@ -279,7 +279,11 @@ fn docker_is_offered_while_the_engine_answers_and_from_the_time_when_it_first_do
     offers(false);
     let refused = build();
     assert_eq!(refused.0.code, 3, "{}", refused.message());
-    assert!(refused.message().contains("kiln.executor=sandbox"), "expected no worker to match: {}", refused.message());
+    assert!(
+        refused.message().contains("kiln.executor=root,sandbox"),
+        "expected no worker to match: {}",
+        refused.message()
+    );
     let own = "[steps.own]\nrun = \"echo x > out\"\noutputs = [\"out\"]\ncache = false\n[artifacts.p]\nfrom = \"own\"\n\
                files = [\"out\"]\nkind = \"archive\"\n";
     farm.build(project(&[("kiln.toml", &format!("name = \"p\"\n{own}"))]).path(), &[]).well();

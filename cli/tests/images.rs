@@ -277,14 +277,14 @@ fn docker_runs_what_was_loaded_and_what_it_pulled() {
     let loaded = Built(Ran::from(command)).well();
     assert_eq!(loaded.of_type("loaded")[0]["reference"], "shop:1.4.2");
     let run = |image: &str| docker.ok(&["run", "--rm", "--network", "none", image]);
-    assert_eq!(run("shop:1.4.2"), "hello from kiln\n");
+    assert_eq!(run("shop:1.4.2"), "hello from kiln");
 
     let to = format!("{}/shop:1", registry.name);
     let pushed = push(farm, dir.path(), &to, dir.path(), &[]).well();
     let by_digest = format!("{}/shop@{}", registry.name, pushed.of_type("pushed")[0]["digest"].as_str().unwrap());
     docker.ok(&["rmi", "shop:1.4.2"]);
     docker.ok(&["pull", "--quiet", &by_digest]);
-    assert_eq!(run(&by_digest), "hello from kiln\n");
+    assert_eq!(run(&by_digest), "hello from kiln");
 
     let mut command = farm.build_command(dir.path(), &["--load"]);
     command.env("DOCKER_HOST", format!("unix://{}", dir.path().join("shop.c").display()));
@@ -352,7 +352,7 @@ fn an_image_for_two_platforms_is_one_index_that_docker_runs_on_each() {
         let architecture = docker.ok(&["image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", &to]);
         assert_eq!(architecture.trim(), platform);
         let said = docker.ok(&["run", "--rm", "--network", "none", "--platform", platform, &to]);
-        assert_eq!(said, "hello from each\n", "{platform}");
+        assert_eq!(said, "hello from each", "{platform}");
     }
     let kept = farm.build(dir.path(), &BOTH).well();
     let joined = dir.path().join("kiln-out/shop");

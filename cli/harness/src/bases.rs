@@ -17,7 +17,7 @@ const PACKAGES: &str = "python3,mount,redis-server,docker-registry,ca-certificat
 /// Does this once for all test programs and all runs; the result is renamed into place.
 fn once(name: &str, make: impl FnOnce(&Path) -> Option<()>) -> Option<PathBuf> {
     let place = kept().join(name);
-    let lock = std::fs::File::create(place.with_extension("lock")).unwrap();
+    let lock = std::fs::File::create(kept().join(format!("{name}.lock"))).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     if !place.exists() {
         let beside = tempfile::tempdir_in(kept()).unwrap();
