@@ -95,7 +95,7 @@ fn what_is_wrong_names_the_line_and_the_fix() {
         ("FROM base\nRUN echo before >&2; exit 7\n", 1, "failed with exit code 7"),
         ("FROM base\nRUM true\n", 1, "RUN"),
         ("FROM base\nRUN --mount=type=secret,id=token,required=true true\n", 1, "secret `token`"),
-        ("FROM base AS a\nCOPY --from=b / /\nFROM base AS b\n", 1, "`b`"),
+        ("FROM base AS a\nCOPY --from=b / /\nFROM base AS b\nFROM a\n", 1, "`b`"),
         ("FROM base\nUSER nobody-knows\nRUN true\n", 1, "nobody-knows"),
     ] {
         let Some(dir) = on_busybox(text, &[]) else { return };
@@ -146,11 +146,7 @@ fn options_choose_the_file_the_stage_and_the_arguments() {
         output("skopeo", &["inspect", "--config", &format!("oci:{}", found.parent().unwrap().display())], dir.path());
     assert!(config.contains("\"WorkingDir\": \"/y\""), "{id}: {config}");
     let absent = farm.build(dir.path(), &["--file", "Dockerfile"]);
-    assert!(
-        absent.0.code != 0 && absent.message().contains("no file `Dockerfile`")
-            || absent.0.err.contains("no file `Dockerfile`"),
-        "{absent:?}"
-    );
+    assert!(absent.0.code != 0 && absent.0.err.contains("no file `Dockerfile`"), "{absent:?}");
 }
 
 #[test]

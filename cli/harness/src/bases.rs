@@ -32,7 +32,7 @@ fn once(name: &str, make: impl FnOnce(&Path) -> Option<()>) -> Option<PathBuf> {
 /// made.
 pub fn debian() -> Option<&'static Path> {
     static BASE: OnceLock<Option<PathBuf>> = OnceLock::new();
-    BASE.get_or_init(|| once("debian-12.tar", make_debian)).as_deref()
+    BASE.get_or_init(|| once("debian.tar", make_debian)).as_deref()
 }
 
 fn make_debian(to: &Path) -> Option<()> {
@@ -57,7 +57,7 @@ pub fn debian_layout() -> Option<&'static Path> {
         write_layout(debian()?, to);
         Some(())
     };
-    BASE.get_or_init(|| once("debian-12", make)).as_deref()
+    BASE.get_or_init(|| once("debian", make)).as_deref()
 }
 
 /// An image whose only layer is this tar.

@@ -2,20 +2,16 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
 use kiln_proto::digest::Digest;
 use kiln_trees::root::{Attributes, Content, Directory, Forest, Leaf, Name, Node, tar};
 
-use crate::support::{Cas, F};
+pub use kiln_harness::cannot_run;
 
-/// Reports that a test could not run, or fails if all tests must run.
-pub fn cannot_run(missing: &str) {
-    assert!(std::env::var_os("KILN_TESTS_MUST_RUN").is_none_or(|value| value != "1"), "cannot run: {missing}");
-    eprintln!("SKIPPED: {missing}");
-}
+use crate::support::{Cas, F};
 
 /// A root under construction.
 #[derive(Default)]
@@ -92,42 +88,6 @@ pub fn busybox(cas: &Cas) -> Digest {
     root
 }
 
-/// A Debian with `apt` and Python, as the archive that `mmdebstrap` makes; kept between runs, because that takes a minute.
-fn debian_archive() -> Option<&'static Path> {
-    static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let make = || {
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian-apt-python.tar");
-        if place.exists() {
-            return Some(place);
-        }
-        if !nix::unistd::geteuid().is_root() {
-            cannot_run("`mmdebstrap` needs root here");
-            return None;
-        }
-        let beside = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let tar = beside.path().join("root.tar");
-        let made = Command::new("mmdebstrap")
-            .args(["--quiet", "--variant=apt", "--include=python3", "bookworm"])
-            .arg(&tar)
-            .stdin(std::process::Stdio::null())
-            .output();
-        match made {
-            Ok(output) if output.status.success() => {}
-            Ok(output) => {
-                cannot_run(&format!("`mmdebstrap`: {}", String::from_utf8_lossy(&output.stderr)));
-                return None;
-            }
-            Err(error) => {
-                cannot_run(&format!("`mmdebstrap`: {error}"));
-                return None;
-            }
-        }
-        std::fs::rename(tar, &place).unwrap();
-        Some(place)
-    };
-    MADE.get_or_init(make).as_deref()
-}
-
 /// A Debian with `apt`: its root, and the blob of its times.
 pub fn debian(cas: &Cas) -> Option<(Digest, Digest)> {
     static MADE: OnceLock<Option<(Digest, Digest)>> = OnceLock::new();
@@ -138,7 +98,8 @@ pub fn debian(cas: &Cas) -> Option<(Digest, Digest)> {
             content.read_to_end(&mut data)?;
             Ok(cas.put(data))
         };
-        let (layer, times) = tar::read(&mut forest, File::open(debian_archive()?).unwrap(), &mut put).unwrap();
+        let (layer, times) =
+            tar::read(&mut forest, File::open(kiln_harness::bases::debian()?).unwrap(), &mut put).unwrap();
         let root = forest.flatten(&layer).unwrap();
         // Devices are the container engine's affair, and a worker that is not root could not make them.
         let names: Vec<Name> = kiln_trees::root::split(b"dev").unwrap();

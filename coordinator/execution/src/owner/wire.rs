@@ -59,7 +59,8 @@ pub(super) fn failure_response(failure: &Failure) -> reapi::ExecuteResponse {
             let mut text = format!("no worker of the farm can run this action: {}", reasons.join("; "));
             let wants = |executor: &str| {
                 let pair = format!("{}={executor}", property::EXECUTOR);
-                reasons.iter().any(|reason| reason.contains(&pair))
+                let (other, none) = (format!("{pair} is required"), format!("required {pair}"));
+                reasons.iter().any(|reason| reason.contains(&other) || reason.ends_with(&none))
             };
             if wants(property::IN_ROOT) {
                 text.push_str(
