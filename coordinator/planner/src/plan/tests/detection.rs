@@ -1,7 +1,7 @@
 //! Which language a project is built as, and the messages for one that Kiln cannot build.
 
 use super::{options, planned, refused, tree};
-use crate::plan::{Options, Origin, plan};
+use crate::plan::{Artifact, ArtifactKind, Dockerfile, Options, Origin, Plan, plan, to_kiln_toml};
 use kiln_detect::Language;
 
 fn language(files: &[(&str, &str)]) -> String {
@@ -91,7 +91,7 @@ fn language_of(files: &[(&str, &str)]) -> String {
 fn a_file_of_a_tool_that_is_not_supported_is_named() {
     for (files, part) in [
         (&["Pipfile", "Pipfile.lock"][..], "`Pipfile` is for Pipenv, which Kiln does not support"),
-        (&["Dockerfile", "a.txt"], "`Dockerfile` is for a Dockerfile"),
+        (&["Containerfile", "a.txt"], "`kiln build --file Containerfile`"),
         (&["src/App.csproj", "src/a.cs"], "`src/App.csproj` is for .NET"),
         (&["composer.json"], "`composer.json` is for PHP"),
         (&["MODULE.bazel"], "bazel build --remote_executor"),
@@ -100,6 +100,35 @@ fn a_file_of_a_tool_that_is_not_supported_is_named() {
         let words = refused(&files);
         assert!(words.contains(part), "expected {part} in: {words}");
     }
+}
+
+#[test]
+fn a_dockerfile_is_built_where_nothing_else_says_how_or_where_it_is_named() {
+    let image = |plan: &Plan| match &plan.artifacts[..] {
+        [Artifact { kind: ArtifactKind::Dockerfile(dockerfile), .. }] => dockerfile.clone(),
+        other => panic!("expected one image of a Dockerfile, found {other:?}"),
+    };
+    let alone = planned(&[("Dockerfile", ""), ("a.txt", "")]);
+    assert_eq!((image(&alone).file.as_str(), alone.steps.len()), ("Dockerfile", 0));
+    let language = planned(&[("Dockerfile", ""), ("Makefile", "all:\n\ttrue\n")]);
+    assert!(!language.steps.is_empty(), "a language that is detected is built");
+    let wanted = Dockerfile { file: "docker/Dockerfile".into(), stage: Some("run".into()), ..Dockerfile::default() };
+    let with = |wanted: &Dockerfile| Options { dockerfile: Some(wanted.clone()), ..options() };
+    let files = [("docker/Dockerfile", ""), ("Makefile", "all:\n\ttrue\n")];
+    assert_eq!(image(&plan(&tree(&files), &with(&wanted)).unwrap()).stage.as_deref(), Some("run"));
+    let absent = plan(&tree(&files), &with(&Dockerfile { file: "Dockerfile".into(), ..wanted.clone() }));
+    assert!(absent.unwrap_err().to_string().contains("no file `Dockerfile`"));
+    let none = plan(&tree(&files), &with(&Dockerfile { file: String::new(), ..wanted.clone() }));
+    assert!(none.unwrap_err().to_string().contains("`--stage`"));
+    // What `kiln init` writes is the same plan, and options change what it says.
+    let text =
+        "[artifacts.app]\ndockerfile = \"Dockerfile\"\ntarget = \"one\"\nargs = { A = \"1\" }\nsecrets = [\"T\"]\n";
+    let files = [("kiln.toml", text), ("Dockerfile", "")];
+    let written = planned(&[("kiln.toml", &to_kiln_toml(&planned(&files))), ("Dockerfile", "")]);
+    assert_eq!(image(&written), image(&planned(&files)));
+    let options = with(&Dockerfile { file: String::new(), stage: Some("two".into()), ..Dockerfile::default() });
+    let changed = image(&plan(&tree(&files), &options).unwrap());
+    assert_eq!((changed.stage.as_deref(), changed.args["A"].as_str()), (Some("two"), "1"));
 }
 
 #[test]
