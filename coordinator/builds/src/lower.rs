@@ -247,12 +247,7 @@ fn refuse_without_tools(step: &Step) -> String {
 
 /// What a step requires of a worker.
 pub(super) fn platform(step: &Step, target: &Target, environment: &v1::Environment) -> reapi::Platform {
-    let mut properties = vec![
-        (property::OS_FAMILY.to_owned(), "linux".to_owned()),
-        (property::ISA.to_owned(), target.platform.isa().to_owned()),
-        (property::CPUS.to_owned(), cpus(step.milli_cpus)),
-        (property::MEMORY.to_owned(), step.memory_bytes.to_string()),
-    ];
+    let mut properties = common(step, target, environment);
     match &step.image {
         Some(image) => properties.push((property::CONTAINER_IMAGE.to_owned(), image.clone())),
         None => properties.push((property::ENVIRONMENT.to_owned(), environment.fingerprint.clone())),
@@ -267,21 +262,37 @@ pub(super) fn platform(step: &Step, target: &Target, environment: &v1::Environme
     if step.native && !environment.cpu.is_empty() {
         properties.push((property::CPU.to_owned(), environment.cpu.clone()));
     }
-    if environment.emulated {
-        properties.push((property::EMULATED.to_owned(), "on".to_owned()));
-    }
     if step.network {
         properties.push((property::NETWORK.to_owned(), "on".to_owned()));
+    }
+    sorted(properties)
+}
+
+/// What every action of a step requires, wherever it runs.
+pub(super) fn common(step: &Step, target: &Target, environment: &v1::Environment) -> Vec<(String, String)> {
+    let mut properties = vec![
+        (property::OS_FAMILY.to_owned(), "linux".to_owned()),
+        (property::ISA.to_owned(), target.platform.isa().to_owned()),
+        (property::CPUS.to_owned(), cpus(step.milli_cpus)),
+        (property::MEMORY.to_owned(), step.memory_bytes.to_string()),
+    ];
+    if environment.emulated {
+        properties.push((property::EMULATED.to_owned(), "on".to_owned()));
     }
     let secrets = step.secrets.iter().map(|name| (format!("{}{name}", property::SECRET_PREFIX), "on".to_owned()));
     properties.extend(secrets);
     let labels = target.labels.iter().map(|(name, value)| (format!("{}{name}", property::LABEL_PREFIX), value.clone()));
     properties.extend(labels);
+    properties
+}
+
+/// Properties in the order that REAPI wants.
+pub(super) fn sorted(mut properties: Vec<(String, String)>) -> reapi::Platform {
     properties.sort();
     let properties = properties.into_iter().map(|(name, value)| reapi::platform::Property { name, value }).collect();
     reapi::Platform { properties }
 }
 
-pub(super) fn cpus(milli: u32) -> String {
+fn cpus(milli: u32) -> String {
     if milli.is_multiple_of(1000) { (milli / 1000).to_string() } else { format!("{:.3}", f64::from(milli) / 1000.0) }
 }

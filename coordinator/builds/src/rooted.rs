@@ -146,28 +146,14 @@ impl Lowering<'_> {
 
 /// What a command requires of a worker.
 fn platform(command: &Command, step: &Step, target: &Target, environment: &v1::Environment) -> reapi::Platform {
-    let mut properties = vec![
-        (property::OS_FAMILY.to_owned(), "linux".to_owned()),
-        (property::ISA.to_owned(), target.platform.isa().to_owned()),
-        (property::CPUS.to_owned(), lower::cpus(step.milli_cpus)),
-        (property::MEMORY.to_owned(), step.memory_bytes.to_string()),
-        (contract::ROOT.to_owned(), ROOT_DIRECTORY.to_owned()),
-        (property::NETWORK.to_owned(), kiln_artifacts::network(&command.run).to_owned()),
-    ];
+    let mut properties = lower::common(step, target, environment);
+    properties.push((contract::ROOT.to_owned(), ROOT_DIRECTORY.to_owned()));
+    properties.push((property::NETWORK.to_owned(), kiln_artifacts::network(&command.run).to_owned()));
     if !command.run.user.is_empty() {
         properties.push((contract::USER.to_owned(), command.run.user.clone()));
     }
     if !command.mounts.is_empty() {
         properties.push((contract::MOUNTS.to_owned(), contract::encode(&command.mounts)));
     }
-    if environment.emulated {
-        properties.push((property::EMULATED.to_owned(), "on".to_owned()));
-    }
-    let secrets = step.secrets.iter().map(|name| (format!("{}{name}", property::SECRET_PREFIX), "on".to_owned()));
-    properties.extend(secrets);
-    let labels = target.labels.iter().map(|(name, value)| (format!("{}{name}", property::LABEL_PREFIX), value.clone()));
-    properties.extend(labels);
-    properties.sort();
-    let properties = properties.into_iter().map(|(name, value)| reapi::platform::Property { name, value }).collect();
-    reapi::Platform { properties }
+    lower::sorted(properties)
 }

@@ -147,10 +147,12 @@ async fn read(
     let pieces = stores.blobs.read(archive, 0, None).await?.map_err(io::Error::other);
     let bridge = SyncIoBridge::new(StreamReader::new(pieces));
     let (sender, mut receiver) = mpsc::channel(QUEUE);
+    // A few kilobytes can decompress to terabytes: no archive brings more than the store could hold.
+    let mut left = stores.blobs.capacity();
     let reading = tokio::task::spawn_blocking(move || {
         let mut forest = Forest::new(function);
         let plain = unpacked(&media_type, bridge)?;
-        let mut store = |content: &mut dyn Read| keep(function, content, &sender);
+        let mut store = |content: &mut dyn Read| keep(function, content, &mut left, &sender);
         let (layer, times) = tar::read(&mut forest, plain, &mut store)?;
         Ok::<_, TarError>((forest.take_made(), layer, times))
     });
@@ -187,11 +189,22 @@ async fn put_directories(store: &dyn BlobStore, made: Vec<Encoded>) -> Result<()
     Ok(stream::iter(puts).buffer_unordered(CONCURRENCY).try_collect().await?)
 }
 
-/// Hands on a file's content, and says its digest.
-fn keep(function: DigestFunction, content: &mut dyn Read, to: &mpsc::Sender<Content>) -> io::Result<Digest> {
+/// Hands on a file's content, and says its digest. `left` is how many bytes the archive may still bring.
+fn keep(
+    function: DigestFunction,
+    content: &mut dyn Read,
+    left: &mut u64,
+    to: &mpsc::Sender<Content>,
+) -> io::Result<Digest> {
     let gone = || io::Error::other("the store failed");
+    let mut count = |data: &[u8]| {
+        let rest = left.checked_sub(data.len() as u64);
+        *left = rest.ok_or_else(|| io::Error::other("its files are larger than the farm's store"))?;
+        Ok::<_, io::Error>(())
+    };
     let mut data = Vec::new();
     content.take(WHOLE_BYTES).read_to_end(&mut data)?;
+    count(&data)?;
     if (data.len() as u64) < WHOLE_BYTES {
         let digest = function.digest(&data);
         to.blocking_send(Content::Whole(digest, data.into())).map_err(|_| gone())?;
@@ -204,6 +217,7 @@ fn keep(function: DigestFunction, content: &mut dyn Read, to: &mpsc::Sender<Cont
         io::Write::write_all(&mut file, &data)?;
         data.clear();
         content.take(WHOLE_BYTES).read_to_end(&mut data)?;
+        count(&data)?;
     }
     let digest = hasher.finish();
     to.blocking_send(Content::Large(digest, file)).map_err(|_| gone())?;

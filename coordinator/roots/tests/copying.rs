@@ -62,8 +62,12 @@ fn archive(entries: &[Entry]) -> Vec<u8> {
 
 impl World {
     async fn new() -> Self {
+        Self::with_store(1 << 30).await
+    }
+
+    async fn with_store(bytes: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let stores = Stores::open(&Config::on_disk(dir.path().to_owned(), 1 << 30)).await.unwrap();
+        let stores = Stores::open(&Config::on_disk(dir.path().to_owned(), bytes)).await.unwrap();
         Self { roots: Roots::new(stores.clone(), "", F), stores, _dir: dir }
     }
 
@@ -303,4 +307,23 @@ async fn a_malformed_layer_names_the_image_and_the_layer() {
     let blob = world.put(packed).await;
     let error = world.roots.base("shop/base:1", &[(layer.descriptor, blob)]).await.unwrap_err();
     assert!(error.is_project_fault() && error.to_string().starts_with("layer 1 of `shop/base:1`"), "{error}");
+}
+
+#[tokio::test]
+async fn an_archive_that_decompresses_to_more_than_the_store_holds_is_refused() {
+    let world = World::with_store(8 << 20).await;
+    let zeros = vec![0_u8; 32 << 20];
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(zeros.len() as u64);
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_data(&mut header, "zeros", zeros.as_slice()).unwrap();
+    let (plain, mut packed) = (builder.into_inner().unwrap(), Vec::new());
+    let layer = kiln_images::layer::compress(&mut plain.as_slice(), &mut packed, Compression::Zstd).unwrap();
+    assert!(packed.len() < 1 << 20);
+    let blob = world.put(packed).await;
+    let error = world.roots.base("bomb", &[(layer.descriptor, blob)]).await.unwrap_err().to_string();
+    assert!(error.contains("larger than the farm's store"), "{error}");
 }

@@ -312,7 +312,7 @@ fn from_dockerfile(options: &Named, dockerfile: Dockerfile) -> Plan {
     let (version, version_origin) = version(None, options);
     let because = match &options.dockerfile {
         Some(wanted) if !wanted.file.is_empty() => format!("`{}` was named", dockerfile.file),
-        _ => format!("there is a `{DOCKERFILE}`, and no language was detected"),
+        _ => format!("there is a `{DOCKERFILE}`, and no language by which Kiln can build the project"),
     };
     Plan {
         name: options.directory_name.clone(),
