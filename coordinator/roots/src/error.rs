@@ -45,6 +45,15 @@ impl Error {
     }
 }
 
+impl From<kiln_store::files::PutError> for Error {
+    fn from(error: kiln_store::files::PutError) -> Self {
+        match error {
+            kiln_store::files::PutError::Io(error) => Self::Io(error),
+            kiln_store::files::PutError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
 impl From<root::ReadError<kiln_store::Error>> for Error {
     fn from(error: root::ReadError<kiln_store::Error>) -> Self {
         match error {

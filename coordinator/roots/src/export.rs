@@ -87,10 +87,7 @@ impl Roots {
             }
             DigestFunction::Blake3 => files::put(self.blobs(), self.function, &path).await.map(|(digest, _)| digest),
         };
-        let blob = stored.map_err(|error| match error {
-            files::PutError::Io(error) => Error::Io(error),
-            files::PutError::Store(error) => Error::Store(error),
-        })?;
+        let blob = stored?;
         let kept = Cached { layer };
         recipes.keep(&recipe, &kept, &[(BLOB.to_owned(), blob)].into()).await?;
         Ok(Layer { layer: kept.layer, blob, repeated_bytes })

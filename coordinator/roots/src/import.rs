@@ -163,12 +163,7 @@ async fn read(
             match content {
                 Content::Whole(digest, data) => stores.blobs.put(&digest, data).await?,
                 Content::Large(digest, file) => {
-                    kiln_store::files::put_as(&*stores.blobs, &digest, file.path()).await.map_err(
-                        |error| match error {
-                            kiln_store::files::PutError::Io(error) => Error::Io(error),
-                            kiln_store::files::PutError::Store(error) => Error::Store(error),
-                        },
-                    )?;
+                    kiln_store::files::put_as(&*stores.blobs, &digest, file.path()).await?;
                 }
             }
             Ok::<_, Error>(())
