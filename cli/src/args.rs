@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use kiln_coordinator::config::bound;
 use kiln_detect::Language;
 use kiln_planner::plan::{Platform, Variable};
@@ -164,6 +164,15 @@ fn context(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// What runs steps that have an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Executor {
+    /// A sandbox.
+    Sandbox,
+    /// Containers.
+    Docker,
+}
+
 /// `kiln build`.
 #[derive(Debug, Clone, Args)]
 pub struct Build {
@@ -185,6 +194,10 @@ pub struct Build {
     /// Use workers that emulate the platform if no native one matches.
     #[arg(long)]
     pub allow_emulation: bool,
+    /// What runs steps that have an image: a sandbox on the image's file system, or containers of a Docker Engine. Default: what the
+    /// workers can do, a sandbox first.
+    #[arg(long, value_name = "WHAT")]
+    pub executor: Option<Executor>,
     /// Directory to write artifacts to.
     #[arg(long, default_value = "kiln-out", value_name = "DIR")]
     pub output: PathBuf,
@@ -245,6 +258,10 @@ pub struct Test {
     /// Use workers that emulate the platform if no native one matches.
     #[arg(long)]
     pub allow_emulation: bool,
+    /// What runs steps that have an image: a sandbox on the image's file system, or containers of a Docker Engine. Default: what the
+    /// workers can do, a sandbox first.
+    #[arg(long, value_name = "WHAT")]
+    pub executor: Option<Executor>,
     /// How long steps wait when no connected worker can run them, such as `15m`; default: the farm's `--queue-timeout`.
     #[arg(long, value_parser = kiln_units::duration, value_name = "TIME")]
     pub queue_timeout: Option<Duration>,

@@ -49,6 +49,9 @@ impl Place {
     }
 }
 
+/// Steps run in containers, though the workers could run them in sandboxes.
+const CONTAINERS: &[&str] = &["--executor", "docker"];
+
 /// A project with one step in an image.
 fn work(image: &str, run: &str, more: &str) -> tempfile::TempDir {
     let config = format!(
@@ -63,12 +66,12 @@ fn a_step_runs_in_its_image_and_a_tag_that_moved_is_another_action() {
     let Some(place) = Place::shared() else { return };
     let tag = place.registry.push(place.engine, BUSYBOX, "moving:1");
     let dir = work(&tag, "cat in; echo $FROM_IMAGE; id -u; test -e /usr && exit 1; echo made > out", "");
-    let first = place.farm.build(dir.path(), &[]).well();
+    let first = place.farm.build(dir.path(), CONTAINERS).well();
     assert!(first.log().contains("yes\n1000\n"), "expected it to run in the image, not as root: {}", first.log());
     assert!(first.log().contains("kiln: pulled `127.0.0.1:"), "expected the pull to be reported: {}", first.log());
     let list = place.farm.kiln(&["cache", "list", "--json"]).out;
     assert!(list.contains("/moving@sha256:"), "expected the digest in place of the tag: {list}");
-    assert_eq!(place.farm.build(dir.path(), &[]).well().caches()["work"], "hit");
+    assert_eq!(place.farm.build(dir.path(), CONTAINERS).well().caches()["work"], "hit");
     // The image now has one more label.
     place.engine.ok(&["rm", "--force", "kiln-test-label"]);
     place.engine.ok(&["create", "--name", "kiln-test-label", BUSYBOX, "true"]);
@@ -76,7 +79,7 @@ fn a_step_runs_in_its_image_and_a_tag_that_moved_is_another_action() {
     place.engine.ok(&["rm", "--force", "kiln-test-label"]);
     place.registry.push(place.engine, "kiln-test/moved:1", "moving:1");
     assert_eq!(
-        place.farm.build(dir.path(), &[]).well().caches()["work"],
+        place.farm.build(dir.path(), CONTAINERS).well().caches()["work"],
         "miss",
         "expected the digest to be in the key"
     );
@@ -96,21 +99,21 @@ fn steps_in_debian_and_steps_on_the_worker_are_one_build() {
     );
     let input = format!("a {}\n", salt());
     let dir = project(&[("kiln.toml", &config), ("in", &input), ("lib/one", "one\n")]);
-    let log = place.farm.build(dir.path(), &[]).well().log();
+    let log = place.farm.build(dir.path(), CONTAINERS).well().log();
     assert!(log.contains("12."), "expected Debian's version: {log}");
     assert!(
         log.contains("B ") && log.ends_with("one\n"),
         "expected the steps' outputs, and the sources unchanged: {log}"
     );
-    assert!(place.farm.build(dir.path(), &[]).well().caches().values().all(|cache| cache == "hit"));
+    assert!(place.farm.build(dir.path(), CONTAINERS).well().caches().values().all(|cache| cache == "hit"));
 }
 
 #[test]
 fn an_image_that_only_the_engine_holds_is_named_by_its_id() {
     let Some(place) = Place::shared() else { return };
     let dir = work(&format!("docker-daemon:{BUSYBOX}"), "cat in > out", "");
-    place.farm.build(dir.path(), &[]).well();
-    assert_eq!(place.farm.build(dir.path(), &[]).well().caches()["work"], "hit");
+    place.farm.build(dir.path(), CONTAINERS).well();
+    assert_eq!(place.farm.build(dir.path(), CONTAINERS).well().caches()["work"], "hit");
     let list = place.farm.kiln(&["cache", "list", "--json"]);
     assert!(list.out.contains(&place.engine.id(BUSYBOX)), "expected the id in the list of step results: {}", list.out);
 }
@@ -125,7 +128,7 @@ fn an_image_that_is_none_or_unknown_or_for_another_machine_is_the_projects_fault
         (absent.as_str(), "there is no image"),
         (foreign.as_str(), "is not for linux/"),
     ] {
-        let built = place.farm.build(work(image, "true", "").path(), &[]);
+        let built = place.farm.build(work(image, "true", "").path(), CONTAINERS);
         assert_eq!(built.0.code, 1, "expected `{image}` to be the project's fault: {}", built.message());
         let message = built.message();
         assert!(message.contains("step `work`") && message.contains(words), "expected `{words}` in: {message}");
@@ -140,14 +143,14 @@ fn wrong_credentials_are_the_farms_fault_and_say_what_to_do() {
     place.farm.start_worker_in(&place.farm.url, "one", &["--own-credentials"], &variables(&place.engine.host, &config));
     place.farm.wait_for_worker("one");
     let dir = work(&image, "echo x > out", "");
-    let built = place.farm.build(dir.path(), &[]);
+    let built = place.farm.build(dir.path(), CONTAINERS);
     assert_eq!(built.0.code, 3, "expected the farm's fault: {}", built.message());
     let words = format!("docker login {}", place.registry.host);
     assert!(built.message().contains(&words), "expected `{words}` in: {}", built.message());
     // If another worker has the right ones, it is used.
     place.start_worker("two");
     place.farm.wait_for_worker("two");
-    place.farm.build(dir.path(), &[]).well();
+    place.farm.build(dir.path(), CONTAINERS).well();
 }
 
 #[test]
@@ -157,7 +160,7 @@ fn without_docker_anywhere_the_answer_comes_at_once_and_says_so() {
     farm.start_worker_in(&farm.url, "bare", &[], &[("DOCKER_HOST", &nowhere)]);
     farm.wait_for_worker("bare");
     for image in ["debian:12", &format!("debian@sha256:{}", "0".repeat(64))] {
-        let built = farm.build(work(image, "true", "").path(), &[]);
+        let built = farm.build(work(image, "true", "").path(), CONTAINERS);
         assert_eq!(built.0.code, 3, "{}", built.message());
         let message = built.message();
         assert!(message.contains("worker `bare` has kiln.executor=root,sandbox"), "{message}");
@@ -210,7 +213,7 @@ fn a_killed_workers_containers_are_gone_when_it_is_back_and_its_step_runs_to_its
         &format!("echo begun; test -e /build/in && sleep 2; echo done-{} > out", salt()),
         "",
     );
-    let mut running = place.farm.start_build(dir.path(), &[]);
+    let mut running = place.farm.start_build(dir.path(), CONTAINERS);
     running
         .until("its output", |event| event["type"] == "log" && event["text"].as_str().unwrap_or("").contains("begun"));
     let before = containers();
@@ -235,9 +238,11 @@ fn a_step_whose_engine_stops_in_mid_build_runs_elsewhere() {
     place.farm.start_worker_in(&place.farm.url, "one", &["--own-credentials"], &variables(&own.host, &config));
     place.farm.wait_for_worker("one");
     let mark = salt();
-    let run = format!("echo begun-{mark}; sleep 3; echo x > out");
+    // It ends in another engine only, however long that takes to come.
+    let here = format!("grep -q {} /proc/self/mountinfo", own.name());
+    let run = format!("echo begun-{mark}; if {here}; then sleep 600; fi; echo x > out");
     let dir = work(&image, &run, "");
-    let mut running = place.farm.start_build(dir.path(), &[]);
+    let mut running = place.farm.start_build(dir.path(), CONTAINERS);
     running.until("its output", |event| {
         event["type"] == "log" && event["text"].as_str().unwrap_or("").contains(&format!("begun-{mark}"))
     });
@@ -271,7 +276,7 @@ fn docker_is_offered_while_the_engine_answers_and_from_the_time_when_it_first_do
     farm.wait_for_worker("one");
     offers(false);
     let image = format!("docker-daemon:{BUSYBOX}");
-    let build = || farm.build(work(&image, "cat in > out", "").path(), &[]);
+    let build = || farm.build(work(&image, "cat in > out", "").path(), CONTAINERS);
     appears(&first);
     offers(true);
     build().well();
@@ -299,7 +304,7 @@ fn a_step_in_a_container_has_its_secret_and_the_engine_and_the_output_show_nothi
     let value = format!("tok-{}", uuid::Uuid::new_v4().simple());
     let run = format!("test ${{#TOKEN}} = {}; echo \"has $TOKEN.\"; sleep 1; echo made > out", value.len());
     let dir = work(&image, &run, "secrets = [\"TOKEN\"]");
-    let mut command = place.farm.build_command(dir.path(), &[]);
+    let mut command = place.farm.build_command(dir.path(), CONTAINERS);
     command.env("TOKEN", &value).env("KILN_SECRETS", "TOKEN");
     let mut running = kiln_harness::Running::start(command);
     running.until("the step's output", |event| event["text"].as_str().is_some_and(|text| text.contains("has ***.")));
@@ -313,7 +318,7 @@ fn a_step_in_a_container_has_its_secret_and_the_engine_and_the_output_show_nothi
     let built = running.end().well();
     assert!(!format!("{built:?}").contains(&value), "{built:?}");
     // The next command in the same container no longer has it.
-    let after = place.farm.build(work(&image, "echo [$TOKEN]; echo made > out", "").path(), &[]).well();
+    let after = place.farm.build(work(&image, "echo [$TOKEN]; echo made > out", "").path(), CONTAINERS).well();
     assert!(after.log().contains("[]\n"), "{}", after.log());
 }
 
@@ -343,19 +348,22 @@ fn an_image_is_pulled_with_the_credentials_of_its_tenant_and_opened_to_nobody_el
     let variables = variables(&engine.host, &config);
     guarded.farm.start_worker_in(&guarded.farm.url, "one", &["--join", &guarded.join], &variables);
     guarded.farm.wait_for_worker("one");
-    let build = |tenant: &str, image: &str| {
+    let build_in = |executor: &str, tenant: &str, image: &str| {
         let made = certificate(&guarded.dir(), tenant, &["--role", "builder", "--tenant", tenant]);
         let dir = work(image, "echo $FROM_IMAGE > out; echo has-$FROM_IMAGE", "");
-        let mut command = guarded.as_other(access(&guarded.dir(), Some(&made)), &["build", "--progress", "json"]);
+        let mut command = guarded
+            .as_other(access(&guarded.dir(), Some(&made)), &["build", "--progress", "json", "--executor", executor]);
         command.current_dir(dir.path());
         Built(Ran::from(command))
     };
-    let refused = |tenant: &str, image: &str| {
-        let built = build(tenant, image);
+    let build = |tenant: &str, image: &str| build_in("docker", tenant, image);
+    let refused_in = |executor: &str, tenant: &str, image: &str| {
+        let built = build_in(executor, tenant, image);
         let all = format!("{built:?}");
         assert!(built.0.code != 0 && !all.contains("has-private"), "expected {tenant} not to get `{image}`: {all}");
         built.message()
     };
+    let refused = |tenant: &str, image: &str| refused_in("docker", tenant, image);
     let by_id = format!("docker-daemon:{id}");
     for tenant in ["bank", "other"] {
         let words = refused(tenant, &tag);
@@ -365,6 +373,15 @@ fn an_image_is_pulled_with_the_credentials_of_its_tenant_and_opened_to_nobody_el
     assert!(!engine.docker(&["image", "inspect", &by_digest]).status.success(), "expected nothing to be pulled");
     let shop = build("shop", &tag).well();
     assert!(shop.log().contains("has-private"), "{}", shop.log());
+    // The same where the coordinator imports it.
+    let shop = build_in("sandbox", "shop", &tag).well();
+    assert!(shop.log().contains("has-private"), "{}", shop.log());
+    for (tenant, words) in [("bank", "rejected the credentials"), ("other", "credentials")] {
+        for image in [&tag, &by_digest] {
+            let said = refused_in("sandbox", tenant, image);
+            assert!(said.contains(words), "expected `{words}` in: {said}");
+        }
+    }
     // An id names no registry, so no credentials are sent; an authorised user names the image by its registry.
     let words = refused("shop", &by_id);
     assert!(words.contains("use that name"), "{words}");

@@ -6,7 +6,11 @@
 //! environment is the command's; of the machine only proxy variables are added, if the action may reach the network, and `HOME` if it is
 //! missing.
 //!
-//! Its result has the directory [`LAYER_OUTPUT`], an attributed tree with whiteouts: what the command changed in its root. The file
+//! An action whose working directory is [`BUILD_DIRECTORY`] or below it builds something in its root: the child [`BUILD_DIRECTORY`] of its
+//! input tree is mounted at `/build`, belongs to user 1000 and may be written to. Its result has its outputs, as that of an action without
+//! a root; what it changed in the root is thrown away.
+//!
+//! The result of any other has the directory [`LAYER_OUTPUT`], an attributed tree with whiteouts: what the command changed in its root. The file
 //! [`TIMES_OUTPUT`] has the modification times of the layer's nodes. A command that failed has neither. The lease may name the times of
 //! the root; they are no part of the action.
 
@@ -17,6 +21,8 @@ pub const ROOT: &str = "kiln.root";
 /// Who runs the command, as in a Dockerfile's `USER`: a name or number, optionally `:` and a group. Looked up in the root's own
 /// `/etc/passwd` and `/etc/group`; default: `0`.
 pub const USER: &str = "kiln.user";
+/// The user and group of a command that builds something, if nobody says otherwise.
+pub const BUILD_USER: &str = "1000:1000";
 /// The mounts of the command, as [`encode`] writes them.
 pub const MOUNTS: &str = "kiln.mounts";
 
@@ -29,6 +35,8 @@ pub const NETWORK_HOST: &str = "host";
 
 /// The child of the input tree that is the root.
 pub const ROOT_DIRECTORY: &str = "root";
+/// The child of the input tree that has an action's own inputs: ordinary files, without owners.
+pub const BUILD_DIRECTORY: &str = "build";
 /// The child of the input tree that has the content of mounts.
 pub const MOUNT_DIRECTORY: &str = "mounts";
 /// The output directory that is the layer.

@@ -131,6 +131,11 @@ impl Engine {
         Some(NAME)
     }
 
+    /// What distinguishes this engine: it is in the paths of everything that its containers mount.
+    pub fn name(&self) -> String {
+        self.directory.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// The containers with this label, running or not.
     pub fn containers(&self, label: &str) -> Vec<String> {
         let said = self.ok(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &format!("label={label}")]);

@@ -8,7 +8,7 @@ use kiln_planner::plan::{Scope, Variable};
 use kiln_proto::channel;
 use kiln_proto::meter::Meter;
 use kiln_proto::transfer::{self, Blob, Moved};
-use kiln_proto::v1;
+use kiln_proto::{property, v1};
 use tracing::{Instrument, info_span};
 
 use super::or_interrupted;
@@ -282,6 +282,11 @@ fn request(args: &args::Build, scanned: &Scanned, (facts, project): (git::Facts,
         variables: args.env.iter().map(variable).collect(),
         queue_timeout: args.queue_timeout.map(kiln_proto::clock::duration),
         detached: args.detach,
+        executor: match args.executor {
+            None => String::new(),
+            Some(args::Executor::Sandbox) => property::SANDBOX.to_owned(),
+            Some(args::Executor::Docker) => property::DOCKER.to_owned(),
+        },
         dockerfile: args.dockerfile.wanted().map(|wanted| v1::Dockerfile {
             file: wanted.file,
             stage: wanted.stage.unwrap_or_default(),

@@ -14,6 +14,7 @@ pub(super) async fn run(farm: &args::Farm, args: args::Test, interrupts: &Interr
         language,
         env,
         allow_emulation,
+        executor,
         no_cache,
         secret,
         progress,
@@ -29,6 +30,7 @@ pub(super) async fn run(farm: &args::Farm, args: args::Test, interrupts: &Interr
         dockerfile: args::Dockerfile::default(),
         env,
         allow_emulation,
+        executor,
         // There are no artifacts, so nothing is written there.
         output: "kiln-out".into(),
         request_id: None,

@@ -148,19 +148,9 @@ pub fn objections(path: &str, wants: &Wants, ground: &Ground<'_>) -> Vec<String>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
 
     fn target(glibc: Option<(u32, u32)>, platform: Platform) -> Target {
-        Target {
-            name: "prod".into(),
-            platform,
-            os: None,
-            glibc,
-            libc: None,
-            cpu_level: None,
-            labels: BTreeMap::new(),
-            libraries: kiln_planner::plan::default_libraries(),
-        }
+        Target { name: "prod".into(), glibc, ..Target::bare(platform) }
     }
 
     /// This test's own executable is a real ELF file of the machine at hand.

@@ -17,7 +17,7 @@ pub use assemble::{Error, Ingredients, Made, assemble};
 pub use bundle::{Found, System};
 pub use identity::{id, stem};
 pub use image::dockerfile::{Command, Commands, Ran, network};
-pub use image::{BaseError, Bases, invalid_base};
+pub use image::{BaseError, Bases, ImageRoot, ImageRootError, install, invalid_base};
 pub use provenance::{Material, StepFact, Subject, statement};
 pub use sbom::{document as sbom, read_locks};
 

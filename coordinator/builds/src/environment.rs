@@ -54,8 +54,8 @@ pub fn choose(
 }
 
 /// What the steps recommend and the chosen environment lacks.
-pub fn recommendations(environment: &v1::Environment, steps: &[Step]) -> BTreeSet<String> {
-    let tools = steps.iter().filter(|step| step.image.is_none()).flat_map(|step| &step.tools);
+pub fn recommendations(environment: &v1::Environment, target: &Target, steps: &[Step]) -> BTreeSet<String> {
+    let tools = steps.iter().filter(|step| target.image_of(step).is_none()).flat_map(|step| &step.tools);
     let recommended = tools.map(|entry| Tool::read(entry)).filter(|tool| tool.recommended);
     recommended.filter_map(|tool| tool.unmet(environment.tools.get(tool.name)?)).collect()
 }
@@ -99,7 +99,7 @@ const LATELY_S: u64 = 60 * 60;
 /// What a target requires of a pool.
 fn asked(target: &Target, steps: &[Step]) -> BTreeSet<(String, String)> {
     let mut asked = BTreeSet::from([(property::ISA.to_owned(), target.platform.isa().to_owned())]);
-    let on_its_own_system = steps.is_empty() || steps.iter().any(|step| step.image.is_none());
+    let on_its_own_system = steps.is_empty() || steps.iter().any(|step| target.image_of(step).is_none());
     asked.extend(target.os.iter().filter(|_| on_its_own_system).map(|os| (property::OS.to_owned(), os.clone())));
     asked
         .extend(target.labels.iter().map(|(name, value)| (format!("{}{name}", property::LABEL_PREFIX), value.clone())));
@@ -131,7 +131,7 @@ fn lacks(environment: &v1::Environment, target: &Target, steps: &[Step]) -> Vec<
         lacks.push(format!("is {}", environment.isa));
     }
     // If every step brings its own image, the worker's system does not matter.
-    let on_its_own_system = steps.is_empty() || steps.iter().any(|step| step.image.is_none());
+    let on_its_own_system = steps.is_empty() || steps.iter().any(|step| target.image_of(step).is_none());
     if let Some(os) = target.os.as_ref().filter(|os| on_its_own_system && **os != environment.os) {
         lacks.push(format!("runs {} instead of {os}", environment.os));
     }
@@ -153,7 +153,7 @@ fn lacks(environment: &v1::Environment, target: &Target, steps: &[Step]) -> Vec<
     }
     let mut unmet: BTreeSet<String> = BTreeSet::new();
     let mut absent: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for step in steps.iter().filter(|step| step.image.is_none()) {
+    for step in steps.iter().filter(|step| target.image_of(step).is_none()) {
         for tool in step.tools.iter().map(|entry| Tool::read(entry)) {
             match environment.tools.get(tool.name) {
                 None if kiln_proto::property::PROBED_TOOLS.contains(&tool.name) => {
@@ -189,16 +189,7 @@ mod tests {
     use kiln_planner::plan::Platform;
 
     fn target(os: Option<&str>) -> Target {
-        Target {
-            name: "prod".into(),
-            platform: Platform::Amd64,
-            os: os.map(Into::into),
-            glibc: None,
-            libc: None,
-            cpu_level: None,
-            labels: BTreeMap::new(),
-            libraries: Vec::new(),
-        }
+        Target { name: "prod".into(), os: os.map(Into::into), libraries: Vec::new(), ..Target::bare(Platform::Amd64) }
     }
 
     fn worker(name: &str, fingerprint: &str, cpus: u32, tools: &[&str]) -> v1::Worker {
@@ -269,7 +260,7 @@ mod tests {
         assert!(words.contains("has python3 3.11.2, but `.python-version` requires =3.12"), "{words}");
         let recommended = [step(&["python3 =3.11 (.python-version)", "node ^22? (package.json)"])];
         let chosen = choose(&workers, &target(None), &recommended, false).unwrap();
-        let told: Vec<String> = recommendations(&chosen, &recommended).into_iter().collect();
+        let told: Vec<String> = recommendations(&chosen, &target(None), &recommended).into_iter().collect();
         assert_eq!(told, ["has node 20.1.0, but `package.json` requires ^22"]);
     }
 

@@ -1,8 +1,9 @@
-//! Resolves the names of images in a build to digests, each name once.
+//! The images that steps run in, each resolved once in a build.
 //!
-//! A worker resolves them, in an action like any other, with the credentials and the network that the pull will use;
-//! only a worker knows images that exist in its engine alone. If no worker has Docker, the scheduler reports that at
-//! once.
+//! A step runs in the image's file system, which the coordinator imports ([`in_root`](super::in_root)); or in a container, where the caller
+//! wants that, where only an engine has the image, or where no worker runs anything in roots. The name for a container is resolved by a
+//! worker, in an action like any other, with the credentials and the network that the pull will use. If no worker has Docker, the
+//! scheduler reports that at once.
 //!
 //! Invariant: the action of a step names an image by digest or id, never by a tag.
 
@@ -20,8 +21,8 @@ use prost::Message;
 use tokio::sync::OnceCell;
 use tonic::Code;
 
-use super::Work;
 use super::steps::{Ended, Job, is_farm_fault};
+use super::{Work, in_root};
 use kiln_execution::{Done, Request, Update};
 
 /// How long a registry may take, including a pull if that is the only way to find the digest.
@@ -36,12 +37,12 @@ type Asked = Arc<OnceCell<Answer>>;
 
 /// Why a name could not be resolved.
 #[derive(Debug, Clone)]
-struct Refused {
-    is_project_fault: bool,
-    words: String,
+pub(super) struct Refused {
+    pub(super) is_project_fault: bool,
+    pub(super) words: String,
 }
 
-fn farms(words: impl std::fmt::Display) -> Refused {
+pub(super) fn farms(words: impl std::fmt::Display) -> Refused {
     Refused { is_project_fault: false, words: words.to_string() }
 }
 
@@ -49,18 +50,32 @@ fn farms(words: impl std::fmt::Display) -> Refused {
 #[derive(Debug, Default)]
 pub(crate) struct Images {
     answers: Mutex<HashMap<(String, Platform), Asked>>,
+    pub(super) roots: in_root::Known,
 }
 
-/// The job with its image named by digest; unchanged if it names no image.
+/// The job with its image named by digest, and with the root that it runs in if it runs in one; unchanged if it names no image.
 pub(super) async fn fix(work: &Work, job: &Job) -> Result<Job, Ended> {
     let Some(image) = &job.step.image else { return Ok(job.clone()) };
+    if in_root::is_possible(work, job, image).await.map_err(|refused| refused.of(job))? {
+        let root = in_root::root(work, job, image).await.map_err(|refused| refused.of(job))?;
+        let step = Step { image: Some(root.image.clone()), ..job.step.clone() };
+        return Ok(Job { step, root: Some(root), ..job.clone() });
+    }
+    if !job.step.packages.is_empty() {
+        let words = "`packages` are installed in an image's file system, not in a container; remove them or `--executor docker`";
+        return Err(Refused { is_project_fault: true, words: words.to_owned() }.of(job));
+    }
     let cell = work.images.answers.lock().entry((image.clone(), job.target.platform)).or_default().clone();
     match cell.get_or_init(|| resolve(work, image, job)).await {
         Ok(fixed) => Ok(Job { step: Step { image: Some(fixed.clone()), ..job.step.clone() }, ..job.clone() }),
-        Err(Refused { is_project_fault, words }) => {
-            let words = format!("step `{}`: {words}", job.step.name);
-            Err(if *is_project_fault { Ended::Failed(words) } else { Ended::FarmFailed(words) })
-        }
+        Err(refused) => Err(refused.clone().of(job)),
+    }
+}
+
+impl Refused {
+    fn of(self, job: &Job) -> Ended {
+        let words = format!("step `{}`: {}", job.step.name, self.words);
+        if self.is_project_fault { Ended::Failed(words) } else { Ended::FarmFailed(words) }
     }
 }
 

@@ -5,7 +5,9 @@
 
 pub mod environment;
 mod failure;
+mod image_actions;
 mod images;
+mod in_root;
 mod layer;
 mod libraries;
 mod lookup;
@@ -43,6 +45,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+pub use image_actions::{ImageActions, InRoot, Runs};
 use kiln_artifacts::Bases;
 use kiln_auth::Identity;
 use kiln_execution::ExecutionHandle;

@@ -37,10 +37,15 @@ impl std::fmt::Debug for OnWorker<'_> {
 }
 
 impl OnWorker<'_> {
-    /// The image of the artifact's last step, if that ran in one.
-    fn image(&self) -> Option<&str> {
+    /// The artifact's last step.
+    fn last(&self) -> Option<&Step> {
         let from = self.artifact.from.last()?;
-        self.work.plan.steps.iter().find(|step| step.name == *from)?.image.as_deref()
+        self.work.plan.steps.iter().find(|step| step.name == *from)
+    }
+
+    /// The image that it ran in, if it ran in one.
+    fn image(&self) -> Option<&str> {
+        self.target.image_of(self.last()?)
     }
 
     fn failed(&self, reason: String, is_project_fault: bool) -> Error {
@@ -63,6 +68,7 @@ impl System for OnWorker<'_> {
         step.outputs = vec![ANSWER.to_owned()];
         step.tools = vec!["ldd".to_owned()];
         step.image = self.image().map(str::to_owned);
+        step.packages = self.last().map(|last| last.packages.clone()).unwrap_or_default();
         let mut tree = Tree::default();
         tree.entries.insert(FILES.to_owned(), Entry::Directory(artifact.clone()));
         let job = Job {
@@ -75,6 +81,7 @@ impl System for OnWorker<'_> {
             path_weight: 1,
             again: false,
             rooted: None,
+            root: None,
         };
         let span = job.span();
         let outputs = match tracing::Instrument::instrument(steps::run(self.work, job), span).await {

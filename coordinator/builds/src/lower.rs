@@ -109,15 +109,21 @@ impl Lowering<'_> {
         shard: u32,
         needs: &[Outputs],
     ) -> Result<(Lowered, Arc<Known>), Error> {
-        let mut tree = self.own_inputs(step).await?;
-        for outputs in needs {
-            overlay(self.store, &mut tree, outputs.tree.clone()).await?;
-        }
+        let tree = self.inputs(step, needs).await?;
         let (input_root, directories) = trees::store_directories(self.store, self.function, &tree).await?;
         let command = command(step, shard, environment);
         let platform = platform(step, target, environment);
         let (lowered, known) = self.stored(command, input_root, directories, platform, step).await?;
         Ok((lowered, Arc::new(known)))
+    }
+
+    /// The inputs of a step: its own, and the outputs of the steps that it needs.
+    pub(super) async fn inputs(&self, step: &Step, needs: &[Outputs]) -> Result<Tree, Error> {
+        let mut tree = self.own_inputs(step).await?;
+        for outputs in needs {
+            overlay(self.store, &mut tree, outputs.tree.clone()).await?;
+        }
+        Ok(tree)
     }
 
     /// The action of a command, stored with it.

@@ -3,6 +3,7 @@
 use kiln_artifacts::invalid_base;
 use kiln_planner::plan::{self, Options, Plan, Platform, Scope};
 use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::property;
 use kiln_proto::v1::{self, SubmitRequest};
 use tonic::Status;
 
@@ -33,6 +34,9 @@ impl Builds {
         let _place = self.shared.planning.acquire().await.map_err(internal)?;
         let wrong = |words: String| Status::invalid_argument(words);
         let function = DigestFunction::from_wire(request.digest_function).map_err(|error| wrong(error.to_string()))?;
+        if !matches!(request.executor.as_str(), "" | property::SANDBOX | property::DOCKER) {
+            return Err(wrong(format!("unknown executor `{}`; expected `sandbox` or `docker`", request.executor)));
+        }
         let facts = request.source.clone().unwrap_or_default();
         let root =
             Digest::required(function, facts.root.as_ref()).map_err(|error| wrong(format!("source.root: {error}")))?;

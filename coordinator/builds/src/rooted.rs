@@ -15,6 +15,7 @@ use kiln_proto::{property, reapi, v1};
 use kiln_store::trees;
 use kiln_trees::tree::{Entry, Tree};
 
+use super::in_root::Root;
 use super::libraries::OnWorker;
 use super::lower::{self, Lowered, Lowering, Outputs};
 use super::steps::{self, Ended, Job};
@@ -73,6 +74,7 @@ impl OnWorker<'_> {
             path_weight: 1,
             again: command.is_some_and(|command| command.no_cache),
             rooted: command.map(|command| Arc::new(command.clone())),
+            root: None,
         };
         let span = job.span();
         match tracing::Instrument::instrument(steps::run(self.work, job), span).await {
@@ -100,7 +102,7 @@ fn download(fetch: &Fetch) -> String {
 }
 
 /// The layer and its times, as the worker reported them.
-fn left(outputs: &Outputs) -> Option<Ran> {
+pub(super) fn left(outputs: &Outputs) -> Option<Ran> {
     let layer = match outputs.tree.get(contract::LAYER_OUTPUT)? {
         Entry::Sealed { digest } => *digest,
         _ => return None,
@@ -141,6 +143,37 @@ impl Lowering<'_> {
         let platform = platform(command, step, target, environment);
         let (lowered, known) = self.stored(message, input_root, directories, platform, step).await?;
         Ok((lowered, Arc::new(Known { times: Some(command.times), ..known })))
+    }
+}
+
+impl Lowering<'_> {
+    /// The action of one shard of a step that runs in the file system of an image.
+    pub(super) async fn in_root(&self, job: &Job, root: &Root) -> Result<(Lowered, Arc<Known>), lower::Error> {
+        let step = &job.step;
+        let mut tree = Tree::default();
+        tree.entries.insert(ROOT_DIRECTORY.to_owned(), Entry::Sealed { digest: root.tree });
+        tree.entries
+            .insert(contract::BUILD_DIRECTORY.to_owned(), Entry::Directory(self.inputs(step, &job.needs).await?));
+        let (input_root, directories) = trees::store_directories(self.store, self.function, &tree).await?;
+        let mut on_image = step.clone();
+        for (name, value) in &root.env {
+            on_image.env.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        let command = reapi::Command {
+            working_directory: contract::BUILD_DIRECTORY.to_owned(),
+            ..lower::command(&on_image, job.shard, &job.environment)
+        };
+        let mut properties = lower::common(step, &job.target, &job.environment);
+        properties.push((contract::ROOT.to_owned(), ROOT_DIRECTORY.to_owned()));
+        properties.push((contract::USER.to_owned(), contract::BUILD_USER.to_owned()));
+        if step.native && !job.environment.cpu.is_empty() {
+            properties.push((property::CPU.to_owned(), job.environment.cpu.clone()));
+        }
+        let network = if step.network { contract::NETWORK_DEFAULT } else { contract::NETWORK_NONE };
+        properties.push((property::NETWORK.to_owned(), network.to_owned()));
+        let platform = lower::sorted(properties);
+        let (lowered, known) = self.stored(command, input_root, directories, platform, step).await?;
+        Ok((lowered, Arc::new(Known { times: Some(root.times), ..known })))
     }
 }
 

@@ -16,6 +16,7 @@ use tracing::{Instrument, Span};
 use super::Work;
 use super::failure;
 use super::images;
+use super::in_root::Root;
 use super::layer::{self, HitBefore};
 use super::lower::{self, Lowered, Lowering, Outputs};
 use super::remarks;
@@ -61,6 +62,8 @@ pub(super) struct Job {
     pub(super) again: bool,
     /// The command of a Dockerfile that it is, if it is one.
     pub(super) rooted: Option<Arc<kiln_artifacts::Command>>,
+    /// The file system that it runs in, if it is an image's.
+    pub(super) root: Option<Arc<Root>>,
 }
 
 impl Job {
@@ -117,9 +120,10 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
     };
     let lowering = Lowering { source: &work.source, store: &*work.stores.blobs, function: work.function };
     let lower = async {
-        match &job.rooted {
-            Some(command) => lowering.rooted(command, &job.step, &job.target, &job.environment).await,
-            None => lowering.action(&job.step, &job.target, &job.environment, job.shard, &job.needs).await,
+        match (&job.rooted, &job.root) {
+            (Some(command), _) => lowering.rooted(command, &job.step, &job.target, &job.environment).await,
+            (None, Some(root)) => lowering.in_root(job, root).await,
+            (None, None) => lowering.action(&job.step, &job.target, &job.environment, job.shard, &job.needs).await,
         }
     };
     let lowered = lower.instrument(tracing::info_span!("lower")).await;

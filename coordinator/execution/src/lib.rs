@@ -191,6 +191,14 @@ impl ExecutionHandle {
         Arc::new(TenantLogs::new(self.logs.clone(), self.tenant.clone()))
     }
 
+    /// Reads an action and its command from the store.
+    ///
+    /// # Errors
+    /// If one of them is missing or malformed.
+    pub async fn load(&self, action: &Digest) -> Result<(reapi::Action, reapi::Command), Status> {
+        self.preparer.load(action).await
+    }
+
     /// Runs an action, joins its existing execution, or answers from the action cache.
     ///
     /// Errors are those that occur before there is an operation, such as an invalid action or missing blobs.

@@ -10,6 +10,8 @@ pub const SCRATCH: &str = "scratch";
 pub struct Image {
     /// The image that it is built on.
     pub base: Base,
+    /// Packages that it gets on top of its base, by the base's own package manager.
+    pub packages: Vec<String>,
     /// The command, with `cmd` as its arguments; `None` for the base's.
     pub entrypoint: Option<Vec<String>>,
     /// Arguments, which are replaced by those given at start; `None` for the base's.

@@ -89,6 +89,8 @@ pub struct Target {
     pub labels: BTreeMap<String, String>,
     /// Shared libraries that it provides, by file name: artifacts may depend on them without including them.
     pub libraries: Vec<String>,
+    /// The image whose file system its steps run in, unless they name their own.
+    pub image: Option<String>,
 }
 
 impl Target {
@@ -103,7 +105,13 @@ impl Target {
             cpu_level: None,
             labels: BTreeMap::new(),
             libraries: default_libraries(),
+            image: None,
         }
+    }
+
+    /// The image that a step runs in for this target: its own, or else the target's.
+    pub fn image_of<'a>(&'a self, step: &'a Step) -> Option<&'a str> {
+        step.image.as_deref().or(self.image.as_deref())
     }
 
     /// Whether the project describes the target. If not, it is assumed to equal the machine that builds for it.
@@ -168,6 +176,8 @@ pub struct Step {
     pub cache: bool,
     /// The container image that it runs in; `None` for the worker's own root.
     pub image: Option<String>,
+    /// Packages that its image gets before it runs, by the image's own package manager.
+    pub packages: Vec<String>,
     /// Tools that it requires; a missing one is reported to the user.
     pub tools: Vec<String>,
     /// Working directory, relative to the root of the tree.
@@ -203,6 +213,7 @@ impl Step {
             shards: 1,
             cache: true,
             image: None,
+            packages: Vec::new(),
             tools: Vec::new(),
             working_directory: None,
             stamp: false,

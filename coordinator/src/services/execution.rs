@@ -24,6 +24,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::metadata;
 use kiln_auth::audit::Subject;
+use kiln_builds::{ImageActions, InRoot, Runs};
 use kiln_execution::log::LiveLogs;
 use kiln_execution::{Attached, ExecutionHandle, Update, failed};
 
@@ -102,6 +103,7 @@ pub struct Execution {
     abandoned_after: Duration,
     stopping: CancellationToken,
     operations: Arc<Mutex<Known>>,
+    images: Arc<ImageActions>,
 }
 
 type Operations = Pin<Box<dyn Stream<Item = Result<Operation, Status>> + Send>>;
@@ -109,8 +111,14 @@ type Operations = Pin<Box<dyn Stream<Item = Result<Operation, Status>> + Send>>;
 impl Execution {
     /// Runs actions in this execution. An action that no client has waited for during `abandoned_after` is cancelled;
     /// when `stopping` is cancelled, waiting clients are told to retry.
-    pub fn new(execution: ExecutionHandle, abandoned_after: Duration, stopping: CancellationToken) -> Self {
-        Self { execution, abandoned_after, stopping, operations: Arc::default() }
+    /// Actions that name an image become others by `images`.
+    pub fn new(
+        execution: ExecutionHandle,
+        images: ImageActions,
+        abandoned_after: Duration,
+        stopping: CancellationToken,
+    ) -> Self {
+        Self { execution, abandoned_after, stopping, operations: Arc::default(), images: Arc::new(images) }
     }
 
     /// The states of an operation from now on, ending after `done`.
@@ -123,7 +131,7 @@ impl Execution {
         self.operations.lock().entries.get(name).cloned().ok_or_else(unknown)
     }
 
-    fn start(&self, instance: &str, digest: Digest, attached: Attached) -> Arc<Entry> {
+    fn start(&self, instance: &str, digest: Digest, in_root: Option<InRoot>, attached: Attached) -> Arc<Entry> {
         let name = format!("operations/{}", uuid::Uuid::new_v4());
         let first = operation(&name, instance, &digest, Stage::Queued, None);
         let (sender, state) = watch::channel(first);
@@ -136,7 +144,9 @@ impl Execution {
         }
         let abandoned_after = self.abandoned_after;
         let notes = attached.notes.clone();
-        let follower = Follower { name, instance: instance.to_owned(), digest, sender, cancel, abandoned_after, notes };
+        let instance = instance.to_owned();
+        let in_root = in_root.map(|ran| (self.images.clone(), ran));
+        let follower = Follower { name, instance, digest, in_root, sender, cancel, abandoned_after, notes };
         let (operations, watched) = (self.operations.clone(), entry.clone());
         tokio::spawn(async move {
             let name = follower.name.clone();
@@ -154,6 +164,8 @@ struct Follower {
     name: String,
     instance: String,
     digest: Digest,
+    /// The action that runs in its place, if one does.
+    in_root: Option<(Arc<ImageActions>, InRoot)>,
     sender: watch::Sender<Operation>,
     cancel: CancellationToken,
     abandoned_after: Duration,
@@ -179,7 +191,12 @@ impl Follower {
                 Update::Queued => (Stage::Queued, None),
                 Update::Executing { lease, .. } => (Stage::Executing, Some(lease)),
                 Update::Output { .. } => continue,
-                Update::Done(done) => return self.done(done.response.clone()),
+                Update::Done(done) => {
+                    if let Some((images, ran)) = &self.in_root {
+                        images.keep(&self.instance, &self.digest, ran, &done.response).await;
+                    }
+                    return self.done(done.response.clone());
+                }
             };
             self.sender.send_replace(operation(&self.name, &self.instance, &self.digest, stage, lease));
         }
@@ -290,19 +307,24 @@ impl execution_server::Execution for Execution {
             .map_err(|error| Status::invalid_argument(format!("action_digest: {error}")))?;
         let instance = request.instance_name.trim_matches('/').to_owned();
         subject.is(super::action(&instance, &digest));
+        let (action_digest, known, in_root) =
+            match self.images.what_runs(&instance, &digest, !request.skip_cache_lookup).await? {
+                Runs::Itself(known) => (digest, known, None),
+                Runs::Other(other) => (other.action, other.known.clone(), Some(other)),
+            };
         let attached = self
             .execution
             .execute(kiln_execution::Request {
                 secrets: Vec::new(),
                 instance: instance.clone(),
-                action_digest: digest,
+                action_digest,
                 skip_cache_lookup: request.skip_cache_lookup,
                 priority: request.execution_policy.map_or(0, |policy| policy.priority),
                 share: who.tenant,
                 build: who.invocation,
                 path_weight: 0,
                 queue_timeout: None,
-                known: None,
+                known: Some(known),
             })
             .await;
         let attached = match attached {
@@ -312,7 +334,7 @@ impl execution_server::Execution for Execution {
             }
             attached => attached?,
         };
-        let entry = self.start(&instance, digest, attached);
+        let entry = self.start(&instance, digest, in_root, attached);
         Ok(Response::new(self.states(&entry)))
     }
 

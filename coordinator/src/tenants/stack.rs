@@ -25,8 +25,7 @@ use super::Quotas;
 use crate::Config;
 use crate::services::{action_cache, builds, bytestream, cache, capabilities, cas, execution, farm};
 use kiln_auth::{Known, check_name};
-use kiln_builds::BuildMetrics;
-use kiln_builds::{Builds, Settings};
+use kiln_builds::{BuildMetrics, Builds, ImageActions, Settings};
 use kiln_execution::ExecutionHandle;
 use kiln_journal::{Fsync, Journal};
 use kiln_layers::{self, LayerStore, Layers, OwnLayers, SharedLayers};
@@ -105,8 +104,14 @@ impl Stack {
             },
         )
         .await?;
-        let operations =
-            execution::Execution::new(execution.clone(), shared.config.abandoned_after, shared.stopping.clone());
+        let images = ImageActions::new(
+            stores.clone(),
+            execution.clone(),
+            shared.config.registries(),
+            execution.credentials().clone(),
+        );
+        let (abandoned_after, stopping) = (shared.config.abandoned_after, shared.stopping.clone());
+        let operations = execution::Execution::new(execution.clone(), images, abandoned_after, stopping);
         let tenant = Tenant { stores: stores.clone(), builds: builds.clone() };
         let served = builds::Builds::new(builds);
         macro_rules! sized {

@@ -14,6 +14,9 @@ pub struct Rooted {
     pub host_network: bool,
     /// Its mounts. Those nearer to the root come first, whatever their order here.
     pub mounts: Vec<Mount>,
+    /// Directories that are merged into its inputs at [`BUILD`](crate::BUILD), topmost first. `None`: it has none, and what it changes in its
+    /// root is its result.
+    pub inputs: Option<Vec<PathBuf>>,
     /// Variables whose values are secrets: their names, and those of the secrets.
     pub secret_variables: Vec<(String, String)>,
 }
@@ -48,7 +51,7 @@ pub enum What {
     },
     /// The secret with this name, as a file in memory.
     Secret {
-        /// Its name among the job's secrets.
+        /// Its name among the job's secret variables, or else its path among its secret files.
         name: String,
         /// Mode, user and group of the file.
         attributes: (u32, u32, u32),

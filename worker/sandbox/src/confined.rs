@@ -124,7 +124,8 @@ pub(super) async fn run(
     };
     // What is still in the pipes is read after the last process has gone.
     let ((report, stop), (), ()) = tokio::join!(ending, stdout, stderr);
-    let pid = if rooted.is_some() {
+    let changes_root = rooted.as_ref().is_some_and(|rooted| rooted.inputs.is_none());
+    let pid = if changes_root {
         // What it wrote is read and moved, so nothing may be mounted on it any more.
         drop((hold.take(), reports, writer));
         let _ = child.wait().await;
@@ -145,9 +146,9 @@ pub(super) async fn run(
         }
         (Err(error), _) => return Err(Error::Setup(format!("a job's init ended before it reported: {error}"))),
     };
-    let root = match rooted {
-        Some(_) => scratch.path().join("written"),
-        None => PathBuf::from(format!("/proc/{pid}/root{BUILD}")),
+    let root = match changes_root {
+        true => scratch.path().join("written"),
+        false => PathBuf::from(format!("/proc/{pid}/root{BUILD}")),
     };
     let failed = ended.code != Some(0);
     let stop = stop.or_else(|| if failed { disk.explains_failure() } else { None });
@@ -183,7 +184,7 @@ fn prepared(
     }
     let roots = shared.roots.as_ref().map_err(|why| format!("this worker runs nothing in a root of its own: {why}"))?;
     let ids = ids.ok_or("the job has no ids of its own")?;
-    Prepared::in_root(*roots, ids, scratch, job, rooted, super::rooted::environment(shared, job), false)
+    Prepared::in_root(*roots, ids, scratch, job, rooted, super::rooted::environment(shared, job, rooted), false)
 }
 
 /// PID 1 of the job's namespace: the only child of the process that was started.

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use kiln_executor::rooted::{Mount, What};
+use kiln_executor::{HOME, Secrets};
 use kiln_proto::digest::Digest;
-use kiln_proto::root::{self as contract, MOUNT_DIRECTORY, ROOT_DIRECTORY};
+use kiln_proto::root::{self as contract, BUILD_DIRECTORY, MOUNT_DIRECTORY, ROOT_DIRECTORY};
 use kiln_proto::transfer::Client;
 use kiln_proto::v1;
 use kiln_trees::root::{Attributes, Content, Directory, Leaf, Node};
@@ -19,6 +20,8 @@ use crate::inputs::{Error, transfer_failed};
 /// Permission bits of a secret's file, and of a new cache.
 const SECRET_MODE: u32 = 0o400;
 const CACHE_MODE: u32 = 0o755;
+/// The user and group that an action's inputs belong to.
+const OWNER: u32 = 1000;
 
 /// What is mounted for a command, in the order of its mounts.
 #[derive(Debug, Default)]
@@ -33,6 +36,8 @@ pub(super) struct Mounted {
 /// The content of an input tree's root: the action's root, and the directory of what is mounted.
 pub(super) struct Top {
     pub(super) root: Digest,
+    /// The directory of its own inputs.
+    pub(super) build: Option<Digest>,
     mounts: Option<Arc<Sources>>,
 }
 
@@ -74,6 +79,21 @@ impl Sources {
     }
 }
 
+impl Mounted {
+    /// Adds what an action that builds something has beside its inputs: a home directory, and its secrets and the farm's credentials.
+    pub(super) fn add_home(&mut self, lease: &v1::Lease) {
+        let top = (CACHE_MODE, OWNER, OWNER);
+        let home = What::Tree { layers: Vec::new(), is_file: false, writable: true, top };
+        self.mounts.push(Mount { target: HOME.to_owned(), what: home });
+        let secrets = Secrets::of(&lease.secrets, &lease.credentials);
+        self.secret_variables.extend(secrets.variables().map(|(name, _)| (name.to_owned(), name.to_owned())));
+        self.mounts.extend(secrets.files().map(|(path, _)| Mount {
+            target: format!("{HOME}/{path}"),
+            what: What::Secret { name: path.to_owned(), attributes: (SECRET_MODE, OWNER, OWNER) },
+        }));
+    }
+}
+
 impl Roots {
     /// Reads the root of an action's input tree.
     pub(super) async fn top(&self, client: &Client, input_root: &Digest) -> Result<Top, Error> {
@@ -96,7 +116,7 @@ impl Roots {
             }
             None => None,
         };
-        Ok(Top { root, mounts })
+        Ok(Top { root, build: directory(BUILD_DIRECTORY), mounts })
     }
 
     async fn source(&self, client: &Client, top: &Top, number: u32) -> Result<(Root, bool), Error> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kiln_executor::Rooted;
+use kiln_executor::{BUILD, Rooted};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::root::{self as contract, LAYER_OUTPUT, NETWORK_HOST, TIMES_OUTPUT};
 use kiln_proto::transfer::{Blob, Client};
@@ -17,8 +17,8 @@ use super::layer::{self, Changes};
 use super::mounts::Mounted;
 use super::scan::Upper;
 use super::{Root, Roots, owners};
-use crate::inputs::Error;
 use crate::inputs::fetching::in_place;
+use crate::inputs::{Error, InputTree};
 use crate::outputs::{self, Collected, MAX_BYTES};
 
 type Blobs = Vec<(Digest, Blob)>;
@@ -27,6 +27,8 @@ type Blobs = Vec<(Digest, Blob)>;
 #[derive(Debug)]
 pub struct Step {
     roots: Roots,
+    /// Its own inputs, if it has any.
+    inputs: Option<InputTree>,
     root: Root,
     mounted: Mounted,
     rooted: Arc<Rooted>,
@@ -48,6 +50,12 @@ fn value<'a>(action: &'a reapi::Action, command: &'a reapi::Command, name: &str)
     let platform = action.platform.as_ref().or(command.platform.as_ref());
     let mut properties = platform.iter().flat_map(|platform| &platform.properties);
     properties.find(|property| property.name == name).map(|property| property.value.as_str())
+}
+
+/// The working directory of an action that builds something in a root, relative to its inputs; `None` for one that changes its root.
+fn within_build(command: &reapi::Command) -> Option<&str> {
+    let below = command.working_directory.strip_prefix(contract::BUILD_DIRECTORY)?;
+    if below.is_empty() { Some(below) } else { below.strip_prefix('/') }
 }
 
 /// Whether an action runs in a root of its own.
@@ -75,13 +83,24 @@ impl Roots {
         let top = self.top(client, input_root).await?;
         let root = self.root(client, &top.root, times.as_ref()).await?;
         let mut mounted = self.mounted(client, &top, mounts, lease).await?;
+        let inputs = match within_build(command) {
+            None => None,
+            Some(_) => {
+                let build = top.build.ok_or_else(|| {
+                    Error::Invalid(format!("the input tree has no directory `{}`", contract::BUILD_DIRECTORY))
+                })?;
+                mounted.add_home(lease);
+                Some(self.shared.inputs.fetch(client, &build).await?)
+            }
+        };
         let rooted = Rooted {
             user: value(action, command, contract::USER).unwrap_or_default().to_owned(),
             host_network: value(action, command, property::NETWORK) == Some(NETWORK_HOST),
             mounts: std::mem::take(&mut mounted.mounts),
+            inputs: inputs.as_ref().map(|inputs| inputs.layers().to_vec()),
             secret_variables: std::mem::take(&mut mounted.secret_variables),
         };
-        Ok(Step { roots: self.clone(), root, mounted, rooted: rooted.into() })
+        Ok(Step { roots: self.clone(), inputs, root, mounted, rooted: rooted.into() })
     }
 }
 
@@ -96,11 +115,25 @@ impl Step {
         self.root.stack.layers()
     }
 
+    /// Whether its result is what it builds from inputs of its own, rather than what it changes in its root.
+    pub fn builds(&self) -> bool {
+        self.inputs.is_some()
+    }
+
+    /// The command of one that [builds](Self::builds), with a working directory relative to its inputs.
+    pub fn command_on_inputs(command: &reapi::Command) -> reapi::Command {
+        let working_directory = within_build(command).unwrap_or_default().to_owned();
+        reapi::Command { working_directory, ..command.clone() }
+    }
+
     /// The working directory in its root.
     ///
     /// # Errors
-    /// Where the command's is not in the root.
+    /// Where the command's is neither in the root nor in the inputs.
     pub fn working_directory(command: &reapi::Command) -> Result<String, Error> {
+        if let Some(within) = within_build(command) {
+            return Ok(format!("{BUILD}/{within}"));
+        }
         let below = command.working_directory.strip_prefix(contract::ROOT_DIRECTORY);
         let within = below.filter(|below| below.is_empty() || below.starts_with('/'));
         within.map(|within| format!("/{}", within.trim_start_matches('/'))).ok_or_else(|| {

@@ -1,6 +1,7 @@
 //! What an action runs on: its input tree, or a root of its own.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use kiln_executor::{Exit, Finished, Job, Place, Secrets};
@@ -46,6 +47,19 @@ impl Runner {
         Ok(Ground::Root(Box::new(step)))
     }
 
+    /// Uploads the outputs that a command names.
+    async fn outputs(
+        &self,
+        at: &At<'_>,
+        cancel: &CancellationToken,
+        written: &Path,
+        command: &reapi::Command,
+    ) -> Result<Collected, Fault> {
+        let request = outputs::Request { root: written, command, function: at.function };
+        let collect = |client| async move { outputs::collect(request, &client, Some(&self.inputs)).await };
+        self.transfer(at, cancel, outputs::Error::is_connection, output_fault, collect).await
+    }
+
     /// Uploads what a command left, and returns the entries of its result.
     pub(super) async fn collect(
         &self,
@@ -57,10 +71,9 @@ impl Runner {
     ) -> Result<Collected, Fault> {
         let written = finished.tree.root();
         let step = match ground {
-            Ground::Tree(_) => {
-                let request = outputs::Request { root: written, command, function: at.function };
-                let collect = |client| async move { outputs::collect(request, &client, Some(&self.inputs)).await };
-                return self.transfer(at, cancel, outputs::Error::is_connection, output_fault, collect).await;
+            Ground::Tree(_) => return self.outputs(at, cancel, written, command).await,
+            Ground::Root(step) if step.builds() => {
+                return self.outputs(at, cancel, written, &Step::command_on_inputs(command)).await;
             }
             // What a command that failed did to its root is of no use to anybody.
             Ground::Root(_) if finished.exit != Exit::Code(0) => return Ok(Collected::default()),
@@ -123,7 +136,12 @@ impl Ground {
                 job.place = Place::Root(step.rooted());
                 job.layers = step.layers().to_vec();
                 // The farm's credentials are for steps that fetch as a project does; a root gets what its mounts name.
-                job.secrets = Secrets::of(&lease.secrets, &[]);
+                let credentials = if step.builds() { &lease.credentials[..] } else { &[] };
+                job.secrets = Secrets::of(&lease.secrets, credentials);
+                if step.builds() {
+                    let command = Step::command_on_inputs(command);
+                    job.make_directories = outputs::directories_to_make(&command).map_err(output_fault)?;
+                }
                 job.working_directory = Step::working_directory(command).map_err(input_fault)?;
             }
         }

@@ -62,6 +62,13 @@ async fn everything(own: &Place, fresh: &Place) -> String {
         said.push_str(&ran.ok());
         assert_eq!(ran.after, root);
     }
+    let script = "id -u; id -g; pwd; stat -c '%u %a' . in $HOME /etc; test ! -w /etc; test -d out; echo x > /tmp/x; echo $TOKEN\n\
+                  cat in > out/file; echo more >> in; chmod 600 in; mkdir -p left/behind; ls";
+    for input in ["given\n", "other\n", "given\n"] {
+        let (heard, made) = own.build(root, script, input).await;
+        assert_eq!(made, format!("out/file: {input}; in: {input}more\n"));
+        said.push_str(&heard);
+    }
     said
 }
 

@@ -222,6 +222,31 @@ impl Place {
         self.run_until(ask, CancellationToken::new()).await
     }
 
+    /// Runs a command that builds `out/file` in a root from the input file `in`: what it said, and what it made.
+    pub async fn build(&self, root: Digest, script: &str, input: &str) -> (String, String) {
+        let mut asked = ask(root, script);
+        (asked.directory, asked.user) = (contract::BUILD_DIRECTORY.to_owned(), contract::BUILD_USER.to_owned());
+        let mut lease = self.lease(&asked);
+        let mut tree = Tree::default();
+        tree.insert("root", Entry::Sealed { digest: root }).unwrap();
+        tree.insert("build/in", Entry::file(self.cas.put(input), false)).unwrap();
+        lease.action.as_mut().unwrap().input_root_digest = Some(self.cas.tree(&tree).to_wire());
+        lease.command.as_mut().unwrap().output_paths = vec!["out/file".to_owned(), "in".to_owned()];
+        lease.secrets = vec![v1::Secret { name: "TOKEN".into(), value: "of-the-step".into() }];
+        let outcome = self.runner.run(lease, Arc::new(Leases::default()), CancellationToken::new()).await;
+        let Outcome::Response(response) = outcome else { panic!("expected a result, found {outcome:?}") };
+        let result = response.result.unwrap_or_default();
+        let text = |digest: Option<&reapi::Digest>| {
+            let data = self.blob(&Digest::from_wire(F, digest.unwrap()).unwrap());
+            String::from_utf8_lossy(&data).into_owned()
+        };
+        let said = format!("{}{}", text(result.stdout_digest.as_ref()), text(result.stderr_digest.as_ref()));
+        assert_eq!(result.exit_code, 0, "{said}");
+        assert!(result.output_directories.is_empty(), "what it does to the root is no result: {result:?}");
+        let made = result.output_files.iter().map(|file| format!("{}: {}", file.path, text(file.digest.as_ref())));
+        (said, made.collect::<Vec<_>>().join("; "))
+    }
+
     /// Runs a lease that is the worker's fault, and returns which.
     pub async fn fault(&self, ask: Ask) -> String {
         match self.runner.run(self.lease(&ask), Arc::new(Leases::default()), CancellationToken::new()).await {

@@ -369,7 +369,7 @@ async fn into_file(
 }
 
 /// Adds the contents of a stored layer, and returns the digest of its tar.
-async fn look_through(
+pub(super) async fn look_through(
     store: &dyn BlobStore,
     digest: &Digest,
     layer: &Descriptor,

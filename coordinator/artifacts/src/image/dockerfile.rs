@@ -22,6 +22,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::base::Stored;
+use super::packages::files;
 use super::store_layout;
 use crate::assemble::{Error, Ingredients, Made};
 use crate::{Material, Subject};
@@ -275,11 +276,7 @@ impl Host for Building<'_> {
 
     async fn base(&self, image: &BaseImage) -> Result<Files, Error> {
         let stored = self.maker.stored(image).await?;
-        let blobs =
-            stored.base.layers.iter().filter_map(|layer| Some((layer.clone(), *stored.blobs.get(&layer.digest)?)));
-        let layers: Vec<_> = blobs.collect();
-        let name = image.reference.show(None);
-        Ok(self.maker.roots.base(&name, &layers).await?)
+        Ok(files(&self.maker.roots, &stored, &image.reference.show(None)).await?)
     }
 
     async fn context(&self, context: &Context) -> Result<Files, Error> {

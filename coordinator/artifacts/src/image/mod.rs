@@ -7,6 +7,8 @@ mod base;
 pub(crate) mod dockerfile;
 mod feed;
 mod layers;
+mod packages;
+mod root;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +27,8 @@ use crate::elf::{Ground, Wants};
 use base::Stored;
 pub use base::{BaseError, Bases, invalid_base};
 use layers::Layering;
+pub use packages::install;
+pub use root::{ImageRoot, ImageRootError};
 
 /// Makes an image of the selected files. `outputs` are the individual steps' trees, `merged` is their combination.
 pub(super) async fn assemble(
@@ -36,7 +40,10 @@ pub(super) async fn assemble(
     merged: &Tree,
 ) -> Result<Made, Error> {
     let platform = Platform::linux(given.target.platform.architecture());
-    let base = base(given, description, merged, &platform).await?;
+    let base = match base(given, description, merged, &platform).await? {
+        Some(base) => Some(packages::with_packages(given, description, base).await?),
+        None => None,
+    };
     let on = base.as_deref();
     refuse_links(given, on, chosen)?;
     let layering = Layering { given, options: options(description, on) };

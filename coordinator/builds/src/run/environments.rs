@@ -24,7 +24,7 @@ pub(super) async fn build_target(work: &Work, target: &Target, emulated: &mut bo
             let text = format!("no native worker matches target `{}`; it is built on an emulated machine", target.name);
             work.tell(event::Event::Warning(v1::Warning { text }));
         }
-        for text in environment::recommendations(&environment, &work.plan.steps) {
+        for text in environment::recommendations(&environment, target, &work.plan.steps) {
             work.tell(event::Event::Warning(v1::Warning {
                 text: format!("target `{}`: the worker {text}", target.name),
             }));

@@ -53,8 +53,10 @@ pub(super) async fn all_steps(
         for place in ready {
             let (step, shard) = place;
             let needed = needs(work, step, &results);
+            let planned = &work.plan.steps[step];
+            let image = target.image_of(planned).map(str::to_owned);
             let job = Job {
-                step: work.plan.steps[step].clone(),
+                step: Step { image, ..planned.clone() },
                 target: target.clone(),
                 environment: environment.clone(),
                 shard,
@@ -63,6 +65,7 @@ pub(super) async fn all_steps(
                 path_weight: weights[step],
                 again: again.contains(&place),
                 rooted: None,
+                root: None,
             };
             let span = job.span();
             running.push(async move { (place, steps::run(work, job).await) }.instrument(span));

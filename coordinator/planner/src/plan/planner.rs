@@ -86,6 +86,17 @@ pub enum Error {
         "`--stage`, `--build-arg` and `--build-context` are for Dockerfiles, and the project's plan has none: name one by `--file`"
     )]
     NoDockerfiles,
+    /// Packages for a step that runs on the worker's own system.
+    #[error(
+        "step `{step}` has `packages`, which are installed into its image, and for target `{target}` it has none: set `image` of the \
+         step or of the target"
+    )]
+    NoImage {
+        /// The step.
+        step: String,
+        /// The target.
+        target: String,
+    },
     /// `kiln build` in a project that only has tests.
     #[error("the project has only test steps: run `kiln test`, or add a `[steps.NAME]` without `test = true`")]
     OnlyTests,
@@ -122,7 +133,7 @@ fn plan_root(source: &dyn Source, options: &Options, scope: Scope) -> Result<Pla
         }
         (Some(dockerfile), _) => Ok(from_dockerfile(options, dockerfile.clone())),
         (None, Some(text)) => from_kiln_toml(source, options, &text),
-        (None, None) => from_files(source, options),
+        (None, None) => from_files(source, options, scope),
     };
     let mut plan = plan.map_err(|error| explain_ignored(error, options))?;
     if let (None, Some(wanted)) = (named, &options.dockerfile) {
@@ -142,6 +153,12 @@ fn plan_root(source: &dyn Source, options: &Options, scope: Scope) -> Result<Pla
     plan.steps = check::check(plan.steps, &plan.artifacts)?;
     plan.targets = choose(plan.targets, options)?;
     scope::apply(&mut plan, scope)?;
+    for target in &plan.targets {
+        let in_none = |step: &&Step| !step.packages.is_empty() && target.image_of(step).is_none();
+        if let Some(step) = plan.steps.iter().find(in_none) {
+            return Err(Error::NoImage { step: step.name.clone(), target: target.name.clone() });
+        }
+    }
     if detected {
         plan.excludable = excludable(source, &plan);
     }
@@ -273,12 +290,19 @@ fn assemble(
     }
 }
 
-fn from_files(source: &dyn Source, options: &Named) -> Result<Plan, Error> {
-    let found = detect::detect(source, &options.directory_name, options.language);
-    if let (Err(_), None, true) = (&found, options.language, source.paths().iter().any(|path| path == DOCKERFILE)) {
-        return Ok(from_dockerfile(options, Dockerfile { file: DOCKERFILE.to_owned(), ..Dockerfile::default() }));
+fn from_files(source: &dyn Source, options: &Named, scope: Scope) -> Result<Plan, Error> {
+    let has_dockerfile = source.paths().iter().any(|path| path == DOCKERFILE);
+    // A Dockerfile says nothing about tests.
+    if has_dockerfile && options.language.is_none() && scope != Scope::Tests {
+        let mut plan = from_dockerfile(options, Dockerfile { file: DOCKERFILE.to_owned(), ..Dockerfile::default() });
+        if let Origin::Detected { considered, .. } = &mut plan.origin {
+            let languages = detect::weighed(source).into_iter();
+            considered
+                .extend(languages.map(|language| format!("{language} (`--language {language}` builds that instead)")));
+        }
+        return Ok(plan);
     }
-    let (found, considered) = found?;
+    let (found, considered) = detect::detect(source, &options.directory_name, options.language)?;
     let (version, version_origin) = version(found.identity.version, options);
     Ok(Plan {
         name: found.identity.name.unwrap_or_else(|| options.directory_name.clone()),
@@ -307,12 +331,12 @@ fn change_dockerfiles(plan: &mut Plan, wanted: &Dockerfile) -> Result<(), Error>
     if any { Ok(()) } else { Err(Error::NoDockerfiles) }
 }
 
-/// The plan that is a Dockerfile: the caller names it, or nothing else says how to build the project.
+/// The plan that is a Dockerfile: the caller names it, or the project has one and no `kiln.toml`.
 fn from_dockerfile(options: &Named, dockerfile: Dockerfile) -> Plan {
     let (version, version_origin) = version(None, options);
     let because = match &options.dockerfile {
         Some(wanted) if !wanted.file.is_empty() => format!("`{}` was named", dockerfile.file),
-        _ => format!("there is a `{DOCKERFILE}`, and no language by which Kiln can build the project"),
+        _ => format!("there is a `{DOCKERFILE}` and no `kiln.toml`"),
     };
     Plan {
         name: options.directory_name.clone(),

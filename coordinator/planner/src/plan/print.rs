@@ -66,6 +66,9 @@ fn print_target(out: &mut String, target: &Target) {
     if let Some((major, minor)) = target.glibc {
         key(out, "glibc", &format!("\"{major}.{minor}\""));
     }
+    if let Some(image) = &target.image {
+        key(out, "image", &quote(image));
+    }
     map(out, "labels", &target.labels);
     let usual = default_libraries();
     let declared: Vec<String> = target.libraries.iter().filter(|name| !usual.contains(name)).cloned().collect();
@@ -112,6 +115,7 @@ fn print_step(out: &mut String, step: &Step, exclude: &[String]) {
     if let Some(image) = &step.image {
         key(out, "image", &quote(image));
     }
+    strings(out, "packages", &step.packages);
     strings(out, "tools", &step.tools);
     if let Some(directory) = &step.working_directory {
         key(out, "working_directory", &quote(directory));
@@ -175,6 +179,7 @@ fn print_dockerfile(out: &mut String, dockerfile: &Dockerfile) {
 
 fn print_image(out: &mut String, image: &Image) {
     key(out, "base", &quote(&image.base.show()));
+    strings(out, "runtime_packages", &image.packages);
     for (name, words) in [("entrypoint", &image.entrypoint), ("cmd", &image.cmd)] {
         if let Some(words) = words {
             key(out, name, &format!("[{}]", words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(", ")));

@@ -1,12 +1,23 @@
 //! The keys of an artifact of the kind `image`.
 
-use super::Error;
 use super::reader::Reader;
-use kiln_plan::{Base, Compression, Image, read_owner, read_port};
+use super::{Error, parse};
+use kiln_plan::{Base, Compression, Image, SCRATCH, read_owner, read_port};
 
 /// The keys of such an artifact, in addition to those of every artifact.
-pub(super) const KEYS: &[&str] =
-    &["base", "entrypoint", "cmd", "env", "user", "workdir", "labels", "ports", "owner", "compression"];
+pub(super) const KEYS: &[&str] = &[
+    "base",
+    "runtime_packages",
+    "entrypoint",
+    "cmd",
+    "env",
+    "user",
+    "workdir",
+    "labels",
+    "ports",
+    "owner",
+    "compression",
+];
 
 pub(super) fn image(table: &Reader<'_>) -> Result<Image, Error> {
     let base = table.required_string("base")?;
@@ -14,6 +25,7 @@ pub(super) fn image(table: &Reader<'_>) -> Result<Image, Error> {
         return Err(table.bad("base", base, "`scratch`, an image such as `debian:12`, or a path such as `./base.tar`"));
     }
     Ok(Image {
+        packages: packages(table, &base)?,
         base: Base::read(&base),
         entrypoint: words(table, "entrypoint")?,
         cmd: words(table, "cmd")?,
@@ -25,6 +37,16 @@ pub(super) fn image(table: &Reader<'_>) -> Result<Image, Error> {
         owner: owner(table)?,
         compression: compression(table)?,
     })
+}
+
+fn packages(table: &Reader<'_>, base: &str) -> Result<Vec<String>, Error> {
+    let packages = parse::packages(table, "runtime_packages")?;
+    match packages.first() {
+        Some(first) if base == SCRATCH => {
+            Err(table.bad("runtime_packages", first, "a `base` with a package manager: `scratch` has none"))
+        }
+        _ => Ok(packages),
+    }
 }
 
 fn words(table: &Reader<'_>, key: &str) -> Result<Option<Vec<String>>, Error> {

@@ -11,7 +11,7 @@ use super::{
 };
 use super::{dockerfile, image};
 use kiln_detect::{self as detect, Language};
-use kiln_plan::{Artifact, ArtifactFile, ArtifactKind, Libc, Platform, Step, Target, default_libraries};
+use kiln_plan::{Artifact, ArtifactFile, ArtifactKind, Libc, Platform, Step, Target, default_libraries, path_problem};
 
 /// The content of a `kiln.toml`; the planner fills in what it omits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub struct Head {
 
 const ROOT: &[&str] = &["name", "version", "exclude", "detect", "language", "targets", "steps", "artifacts", "store"];
 const STORE: &[&str] = &["push"];
-const TARGET: &[&str] = &["platform", "os", "libc", "glibc", "cpu", "labels", "libraries"];
+const TARGET: &[&str] = &["platform", "os", "libc", "glibc", "cpu", "labels", "libraries", "image"];
 const STEP: &[&str] = &[
     "why",
     "needs",
@@ -70,6 +70,7 @@ const STEP: &[&str] = &[
     "shards",
     "cache",
     "image",
+    "packages",
     "tools",
     "working_directory",
     "stamp",
@@ -235,8 +236,32 @@ fn target(name: String, table: &Reader<'_>, host: Platform) -> Result<Target, Er
     let mut libraries = default_libraries();
     let declared = table.strings("libraries")?;
     libraries.extend(declared.into_iter().filter(|name| !default_libraries().contains(name)));
-    let (os, labels) = (table.string("os")?, table.string_map("labels")?);
-    Ok(Target { name, platform, os, glibc, libc, cpu_level, labels, libraries })
+    let (os, labels, image) = (table.string("os")?, table.string_map("labels")?, image_name(table)?);
+    Ok(Target { name, platform, os, glibc, libc, cpu_level, labels, libraries, image })
+}
+
+/// An image in a registry or an engine, or one of the project's files.
+fn image_name(table: &Reader<'_>) -> Result<Option<String>, Error> {
+    let Some(name) = table.string("image")? else { return Ok(None) };
+    match name.strip_prefix("./") {
+        Some(path) if path_problem(path).is_some() => Err(table.bad("image", &name, "a path below the project")),
+        _ => Ok(Some(name)),
+    }
+}
+
+/// Packages to install. A name that begins like an option would be one.
+pub(super) fn packages(table: &Reader<'_>, key: &'static str) -> Result<Vec<String>, Error> {
+    let mut names = table.strings(key)?;
+    let is_wrong = |name: &&String| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "+-._:=~@/<>^".contains(c);
+        !name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '@') || !name.chars().all(allowed)
+    };
+    if let Some(wrong) = names.iter().find(is_wrong) {
+        return Err(table.bad(key, wrong, "names of packages, such as `libonig-dev` or `curl=8.5.0-2`"));
+    }
+    names.sort();
+    names.dedup();
+    Ok(names)
 }
 
 fn step(name: String, table: &Reader<'_>) -> Result<Step, Error> {
@@ -276,7 +301,10 @@ fn change_step(step: &mut Step, table: &Reader<'_>) -> Result<(), Error> {
     step.cache = table.bool("cache")?.unwrap_or(step.cache);
     step.stamp = table.bool("stamp")?.unwrap_or(step.stamp);
     step.native = table.bool("native")?.unwrap_or(step.native);
-    step.image = table.string("image")?.or(step.image.take());
+    step.image = image_name(table)?.or(step.image.take());
+    if table.has("packages") {
+        step.packages = packages(table, "packages")?;
+    }
     step.working_directory = table.string("working_directory")?.or(step.working_directory.take());
     step.test = table.bool("test")?.unwrap_or(step.test);
     if let Some(cpus) = table.number("cpus")? {

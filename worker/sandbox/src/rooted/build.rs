@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
+use kiln_executor::BUILD;
 use kiln_kernel::syscalls;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::unistd::pivot_root;
@@ -39,11 +40,15 @@ pub(in super::super) struct Built {
     pub(super) user: User,
     pub(super) directory: PathBuf,
     points: Points,
+    stays: bool,
 }
 
 impl Built {
-    /// Removes what was put into the root for the job, once the job has ended.
+    /// Removes what was put into the root for the job, once the job has ended, unless it is thrown away with the root.
     pub(in super::super) fn leave(self) {
+        if self.stays {
+            return;
+        }
         let _ = std::env::set_current_dir("/");
         self.points.leave();
     }
@@ -80,11 +85,15 @@ pub(in super::super) fn build(spec: &Spec, root: &RootSpec, sent: &mut Vec<Owned
     for part in &parts {
         points.attach(&part.target, &part.tree, part.is_directory).map_err(Failed::Refused)?;
     }
+    for path in &spec.make_directories {
+        make_directory(&absolute(&Path::new(BUILD).join(path)), &user)
+            .map_err(|error| Failed::Refused(format!("cannot create `{path}`, the parent of an output: {error}")))?;
+    }
     let directory = absolute(Path::new(&spec.working_directory));
     make_directory(&directory, &user).map_err(|error| {
         Failed::Refused(format!("cannot make the working directory `{}`: {error}", directory.display()))
     })?;
-    Ok(Built { user, directory, points })
+    Ok(Built { user, directory, points, stays: root.stays })
 }
 
 /// Moves into the root. Not even its mount below this one is left.
@@ -132,7 +141,12 @@ fn mounts(place: &Path, spec: &Spec, root: &RootSpec, overlays: &[OwnedFd]) -> R
                 (detached(&at)?, true)
             }
             What::Secret(name, (mode, uid, gid)) => {
-                let value = spec.secrets.variables().find(|(known, _)| known == name).map(|(_, value)| value);
+                let value = spec
+                    .secrets
+                    .variables()
+                    .chain(spec.secrets.files())
+                    .find(|(known, _)| known == name)
+                    .map(|(_, value)| value);
                 // Whether it must be there was decided before.
                 let Some(value) = value else { continue };
                 let at = secrets.join(number.to_string());

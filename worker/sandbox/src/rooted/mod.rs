@@ -15,7 +15,7 @@ mod user;
 
 use std::collections::BTreeMap;
 
-use kiln_executor::Job;
+use kiln_executor::{HOME, Job, Rooted};
 use serde::{Deserialize, Serialize};
 
 use super::Shared;
@@ -89,9 +89,12 @@ impl Roots {
 /// Variables that say how the network is reached: of the machine's, the only ones that a job in a root has.
 const PROXIES: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"];
 
-/// The environment of a job in a root: its own, and the machine's proxies if it may use the network.
-pub(super) fn environment(shared: &Shared, job: &Job) -> BTreeMap<String, String> {
+/// The environment of a job in a root: its own, what every job with inputs has, and the machine's proxies if it may use the network.
+pub(super) fn environment(shared: &Shared, job: &Job, rooted: &Rooted) -> BTreeMap<String, String> {
     let mut environment = job.environment.clone();
+    if rooted.inputs.is_some() {
+        Job::add_defaults(&mut environment, start::PATH, HOME);
+    }
     if job.network {
         let machine = shared.host.network_environment.iter();
         for (name, value) in machine.filter(|(name, _)| PROXIES.contains(&name.to_ascii_lowercase().as_str())) {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_executor::rooted::{self, Rooted};
 use kiln_executor::scratch::Scratch;
-use kiln_executor::{Job, Secrets};
+use kiln_executor::{BUILD, Job, Secrets};
 use kiln_kernel::syscalls;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
@@ -68,15 +68,19 @@ impl Preparing<'_> {
         Ok(made)
     }
 
-    /// The stage of a layer and its name there.
-    fn lower(&mut self, layer: &Path) -> Result<PathBuf, String> {
+    /// The stage of a layer and its name there. `is_input`: it is one of the job's inputs rather than of a root.
+    fn lower(&mut self, layer: &Path, is_input: bool) -> Result<PathBuf, String> {
         let (Some(parent), Some(name)) = (layer.parent(), layer.file_name()) else {
             return Err(format!("`{}` is not a layer", layer.display()));
         };
         let number = match self.parents.iter().position(|known| known == parent) {
             Some(number) => number,
             None => {
-                self.view(parent, self.roots.way != Way::Shared)?;
+                if is_input {
+                    self.made.push(self.ids.mount(parent)?);
+                } else {
+                    self.view(parent, self.roots.way != Way::Shared)?;
+                }
                 self.parents.push(parent.to_owned());
                 self.parents.len() - 1
             }
@@ -93,9 +97,19 @@ impl Preparing<'_> {
             let id = |id: u32| id.saturating_sub(own);
             attributes = (data.mode() & 0o7777, id(data.uid()), id(data.gid()));
         }
+        let lower = layers.iter().map(|layer| self.lower(layer, false)).collect::<Result<_, _>>()?;
+        self.over(lower, upper, work, attributes)
+    }
+
+    /// The overlay of the job's inputs. They belong to the user of ordinary jobs.
+    fn inputs(&mut self, layers: &[PathBuf]) -> Result<Layers, String> {
+        let lower = layers.iter().map(|layer| self.lower(layer, true)).collect::<Result<_, _>>()?;
+        self.over(lower, "inputs", "work-inputs", (0o755, USER, USER))
+    }
+
+    fn over(&mut self, mut lower: Vec<PathBuf>, upper: &str, work: &str, attributes: Top) -> Result<Layers, String> {
         self.directory(upper, attributes)?;
         self.directory(work, (0o700, 0, 0))?;
-        let mut lower: Vec<PathBuf> = layers.iter().map(|layer| self.lower(layer)).collect::<Result<_, _>>()?;
         if lower.is_empty() {
             self.directory("empty", (0o755, 0, 0))?;
             lower.push("0/empty".into());
@@ -136,6 +150,10 @@ impl Prepared {
             };
             mounts.push(Mounted { target: mount.target.clone().into(), what });
         }
+        if let Some(layers) = &rooted.inputs {
+            overlays.push(preparing.inputs(layers)?);
+            mounts.push(Mounted { target: BUILD.into(), what: What::Overlay(overlays.len() - 1) });
+        }
         // A mount must not hide another one below it.
         mounts.sort_by_key(|mount| mount.target.components().count());
         let made = preparing.made;
@@ -145,6 +163,7 @@ impl Prepared {
             mounts,
             user: rooted.user.clone(),
             secret_variables: rooted.secret_variables.clone(),
+            stays: rooted.inputs.is_some(),
             is_trial,
         };
         let wants_secrets =
@@ -163,7 +182,7 @@ impl Prepared {
             environment,
             secrets: if wants_secrets { job.secrets.clone() } else { Secrets::default() },
             working_directory: job.working_directory.clone(),
-            make_directories: Vec::new(),
+            make_directories: job.make_directories.clone(),
             shared_memory_bytes: job.memory_bytes / 2,
             file_bytes: job.disk_bytes,
             memory_bytes: Some(job.memory_bytes),

@@ -16,6 +16,8 @@ pub(in super::super) struct RootSpec {
     pub(super) user: String,
     /// Names of variables, and of the secrets that are their values.
     pub(super) secret_variables: Vec<(String, String)>,
+    /// Whether its mounts stay when the job has ended, until the worker has read its outputs.
+    pub(super) stays: bool,
     /// Instead of the command, what a command may do is tried.
     pub(super) is_trial: bool,
 }

@@ -35,7 +35,7 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
 /// Number of capabilities that the kernel may know one day.
 const MOST: u32 = 63;
 /// Where programs are looked for if the command has no `PATH`, as container engines do.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Starts the command. An error is a shell's exit code and a message.
 pub(in super::super) fn start(spec: &Spec, root: &RootSpec, built: &Built) -> Result<Pid, (i32, String)> {

@@ -103,15 +103,20 @@ fn a_file_of_a_tool_that_is_not_supported_is_named() {
 }
 
 #[test]
-fn a_dockerfile_is_built_where_nothing_else_says_how_or_where_it_is_named() {
+fn a_dockerfile_is_built_before_a_language_unless_that_is_wanted() {
     let image = |plan: &Plan| match &plan.artifacts[..] {
         [Artifact { kind: ArtifactKind::Dockerfile(dockerfile), .. }] => dockerfile.clone(),
         other => panic!("expected one image of a Dockerfile, found {other:?}"),
     };
     let alone = planned(&[("Dockerfile", ""), ("a.txt", "")]);
     assert_eq!((image(&alone).file.as_str(), alone.steps.len()), ("Dockerfile", 0));
-    let language = planned(&[("Dockerfile", ""), ("Makefile", "all:\n\ttrue\n")]);
-    assert!(!language.steps.is_empty(), "a language that is detected is built");
+    let both = tree(&[("Dockerfile", ""), ("Makefile", "all:\n\ttrue\n")]);
+    let first = plan(&both, &options()).unwrap();
+    assert_eq!((image(&first).file.as_str(), first.steps.len()), ("Dockerfile", 0));
+    let Origin::Detected { considered, .. } = first.origin else { panic!("expected a detected plan") };
+    assert_eq!(considered, ["c (`--language c` builds that instead)"]);
+    let language = plan(&both, &Options { language: Some(Language::C), ..options() }).unwrap();
+    assert!(!language.steps.is_empty(), "expected the language that was asked for");
     let wanted = Dockerfile { file: "docker/Dockerfile".into(), stage: Some("run".into()), ..Dockerfile::default() };
     let with = |wanted: &Dockerfile| Options { dockerfile: Some(wanted.clone()), ..options() };
     let files = [("docker/Dockerfile", ""), ("Makefile", "all:\n\ttrue\n")];
