@@ -95,6 +95,9 @@ pub enum Command {
         /// The source tree.
         #[arg(default_value = ".")]
         dir: PathBuf,
+        /// Write down a container image of the project, on this base; default: `debian:12`.
+        #[arg(long, value_name = "BASE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+        image: Option<String>,
     },
     /// Check a project against the release checklist.
     Check(Check),
@@ -191,6 +194,10 @@ pub struct Build {
     /// How a Dockerfile is built.
     #[command(flatten)]
     pub dockerfile: Dockerfile,
+    /// Build a container image of a project that needs no `kiln.toml`, on this base; default: what the target's `image` or `os` says, else
+    /// `debian:12`.
+    #[arg(long, value_name = "BASE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub image: Option<String>,
     /// Use workers that emulate the platform if no native one matches.
     #[arg(long)]
     pub allow_emulation: bool,
@@ -482,6 +489,10 @@ pub struct Plan {
     /// How a Dockerfile is built.
     #[command(flatten)]
     pub dockerfile: Dockerfile,
+    /// Build a container image of a project that needs no `kiln.toml`, on this base; default: what the target's `image` or `os` says, else
+    /// `debian:12`.
+    #[arg(long, value_name = "BASE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub image: Option<String>,
     /// Set an environment variable for every step, or for one step as `STEP:NAME=VALUE`; repeatable. Overrides the step's own `env` and is
     /// part of its cache key.
     #[arg(long, value_name = "[STEP:]NAME=VALUE")]

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kiln_context::Context;
-use kiln_detect::Language;
 use kiln_planner::plan::{self, MemorySource, Options, Plan, Platform, Scope};
 
 use crate::{Code, Error, left_out};
@@ -45,30 +44,18 @@ impl Project {
         Ok(Self { dir, root, directory, paths, left_out: walked.left_out, ignored, facts })
     }
 
-    /// The plan of a build.
-    pub fn plan(
-        &self,
-        platforms: &[Platform],
-        targets: &[String],
-        language: Option<Language>,
-    ) -> Result<Plan, plan::Error> {
-        self.plan_for(platforms, targets, (language, None), Scope::Build)
+    /// The plan of a build without options.
+    pub fn plan(&self) -> Result<Plan, plan::Error> {
+        self.plan_for(&self.options(), Scope::Build)
     }
 
-    /// The plan of a build, or of tests.
-    pub fn plan_for(
-        &self,
-        platforms: &[Platform],
-        targets: &[String],
-        (language, dockerfile): (Option<Language>, Option<plan::Dockerfile>),
-        scope: Scope,
-    ) -> Result<Plan, plan::Error> {
-        let (platforms, targets) = (platforms.to_vec(), targets.to_vec());
-        let options = Options { platforms, targets, language, dockerfile, ..self.options() };
-        self.plan_from(self.paths.clone(), &options, scope)
+    /// The plan with these options, of a build or of tests.
+    pub fn plan_for(&self, options: &Options, scope: Scope) -> Result<Plan, plan::Error> {
+        self.plan_from(self.paths.clone(), options, scope)
     }
 
-    fn options(&self) -> Options {
+    /// The options of a caller on this machine without other wishes.
+    pub fn options(&self) -> Options {
         Options {
             describe: Some(self.facts.describe.clone()).filter(|text| !text.is_empty()),
             directory_name: directory_name(&self.dir),
@@ -88,9 +75,8 @@ impl Project {
 
     /// The plan, with paths relative to the project's own directory as in its `kiln.toml`; `None` if that directory is
     /// a workspace member, because the plan is the workspace's.
-    pub fn plan_in_place(&self, scope: Scope) -> Result<Option<Plan>, plan::Error> {
-        let options = self.options();
-        let plan = self.plan_from(self.paths.clone(), &options, scope)?;
+    pub fn plan_in_place(&self, options: &Options, scope: Scope) -> Result<Option<Plan>, plan::Error> {
+        let plan = self.plan_from(self.paths.clone(), options, scope)?;
         if self.directory.is_empty() {
             return Ok(Some(plan));
         }

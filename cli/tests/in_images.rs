@@ -5,9 +5,10 @@
 use std::path::Path;
 
 use kiln_harness::bases::busybox_layout;
+use kiln_harness::engine::Engine;
 use kiln_harness::registry::Registry;
 use kiln_harness::remote::{caller_of, code, shell};
-use kiln_harness::{Built, Farm, find, output, project, unpack, write};
+use kiln_harness::{Built, Farm, Ran, find, output, project, unpack, write};
 use kiln_proto::digest::DigestFunction;
 use kiln_proto::reapi;
 use tonic::Code;
@@ -137,6 +138,65 @@ fn what_cannot_run_in_an_image_says_why_and_what_to_do() {
         let said = format!("{}{}", built.0.out, built.0.err);
         assert!(built.0.code != 0 && said.contains(words), "expected `{words}` ({}): {said}", built.0.code);
     }
+}
+
+#[test]
+fn a_project_without_configuration_becomes_an_image_that_runs() {
+    let Some(based) = with_base("") else { return };
+    let Some(docker) = Engine::bare() else { return };
+    let dir = project(&[
+        (
+            "Makefile",
+            "hello: hello.c\n\t$(CC) -static -o $@ $<\ninstall: hello\n\tinstall -D hello $(DESTDIR)/usr/bin/hello\n",
+        ),
+        (
+            "hello.c",
+            "#include <stdio.h>\n#include <unistd.h>\nint main(void) { printf(\"hello from %d\\n\", getuid()); return 0; }\n",
+        ),
+    ]);
+    kiln_harness::copy(&based.path().join("base"), &dir.path().join("base"));
+    let farm = Farm::shared();
+    let plan = Ran::from({
+        let mut command = farm.command(&["plan", "--image=./base"]);
+        command.current_dir(dir.path());
+        command
+    });
+    for line in ["  base     ./base", "  command  the program that the build makes", "  user     1000:1000"] {
+        assert!(plan.out.contains(line), "expected `{line}` in: {}", plan.out);
+    }
+    let mut command = farm.build_command(dir.path(), &["--image=./base", "--load"]);
+    command.env("DOCKER_HOST", &docker.host);
+    let built = Built(Ran::from(command)).well();
+    let images = docker.ok(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    let image = images.lines().next().unwrap_or_else(|| panic!("no image was loaded: {built:?}"));
+    assert_eq!(docker.ok(&["run", "--rm", "--network", "none", image]), "hello from 1000");
+    // What `kiln init` writes builds the same.
+    let mut command = farm.command(&["init", "--image=./base"]);
+    command.current_dir(dir.path());
+    let init = Ran::from(command);
+    assert_eq!(init.code, 0, "{}", init.err);
+    let written = std::fs::read_to_string(dir.path().join("kiln.toml")).unwrap();
+    assert!(written.contains("kind = \"image\"") && written.contains("start = true"), "{written}");
+    let again = farm.build(dir.path(), &[]).well();
+    assert_eq!(built.of_type("artifact")[0]["digest"], again.of_type("artifact")[0]["digest"]);
+}
+
+#[test]
+fn a_detected_project_runs_in_the_farms_toolchain_and_the_plan_names_it() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[toolchains]\ngo = \"127.0.0.1:1/any/go\"\n\"go 1.20\" = \"127.0.0.1:1/old/go\"\n")
+        .unwrap();
+    let farm =
+        Farm::with(&["--toolchains", file.path().to_str().unwrap(), "--allow-registry", "127.0.0.1:1"], &["one"]);
+    let dir =
+        project(&[("go.mod", "module example.org/p\n\ngo 1.19\n"), ("main.go", "package main\nfunc main() {}\n")]);
+    let mut command = farm.command(&["plan"]);
+    command.current_dir(dir.path());
+    let plan = Ran::from(command);
+    assert!(plan.out.contains("the steps run in `127.0.0.1:1/old/go`, the farm's toolchain for `go"), "{plan:?}");
+    assert!(plan.out.contains("  image    127.0.0.1:1/old/go"), "{}", plan.out);
+    let built = farm.build(dir.path(), &["--executor", "sandbox"]);
+    assert!(built.0.code != 0 && built.message().contains("127.0.0.1:1/old/go"), "{built:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -96,6 +96,10 @@ pub struct Config {
     /// What becomes of builds that ran when an earlier coordinator ended.
     #[arg(skip)]
     pub unfinished: Unfinished,
+    /// Images in which the steps of detected projects run: a TOML file with the table `[toolchains]`, whose keys are a language and
+    /// optionally a version (`"go 1.25" = "registry.example/golang:1.25"`). Without a version, it is for projects that pin none.
+    #[arg(long, env = "KILN_TOOLCHAINS", value_name = "FILE")]
+    pub toolchains: Option<PathBuf>,
     /// Registry credentials for tenants' steps and images: a TOML file with one `[credentials.NAME]` table each, with `tenants`, and
     /// `secrets`, `variables`, `files` or `docker_config`.
     #[arg(long, env = "KILN_CREDENTIALS", value_name = "FILE")]
@@ -161,6 +165,7 @@ impl Config {
             redis_prefix: "kiln".to_owned(),
             redis_max_blob: 64 << 20,
             s3: None,
+            toolchains: None,
             credentials: None,
             own_credentials: false,
             allowed_registries: Vec::new(),

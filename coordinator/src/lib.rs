@@ -11,6 +11,7 @@ mod serve;
 pub mod services;
 pub mod status;
 pub mod tenants;
+mod toolchains;
 
 pub use config::Config;
 pub use serve::{run, run_on};

@@ -146,6 +146,7 @@ async fn serve(
     };
     kept.metrics = metrics.as_ref().map(|metrics| metrics.store.clone());
     let credentials = Credentials::open(config.credentials.as_deref(), config.own_credentials)?;
+    let toolchains = config.toolchains.as_deref().map(crate::toolchains::read).transpose()?.unwrap_or_default();
     let hooks = config.webhooks.as_deref().map(kiln_webhooks::Config::read).transpose()?;
     let quotas = config.quotas.as_deref().map(Quotas::read).transpose()?.unwrap_or_default();
     let mut own = kept.clone();
@@ -177,6 +178,7 @@ async fn serve(
     let audit = audit.transpose()?;
     let (health, health_server) = health::serving().await;
     let shared = tenants::Shared {
+        toolchains,
         config: config.clone(),
         kept: kept.clone(),
         execution: execution.clone(),

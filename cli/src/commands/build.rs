@@ -282,6 +282,7 @@ fn request(args: &args::Build, scanned: &Scanned, (facts, project): (git::Facts,
         variables: args.env.iter().map(variable).collect(),
         queue_timeout: args.queue_timeout.map(kiln_proto::clock::duration),
         detached: args.detach,
+        image: args.image.clone().map(|base| v1::Image { base }),
         executor: match args.executor {
             None => String::new(),
             Some(args::Executor::Sandbox) => property::SANDBOX.to_owned(),

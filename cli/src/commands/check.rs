@@ -29,7 +29,7 @@ type Answer<T> = Result<T, String>;
 
 pub(super) async fn run(farm: &args::Farm, args: args::Check) -> Result<Code, Error> {
     let project = Project::open(&args.dir)?;
-    let plan = project.plan(&[], &[], None);
+    let plan = project.plan();
     let (workers, artifacts) = ask(farm).await;
     let mut points = vec![
         environment(&plan, &workers),

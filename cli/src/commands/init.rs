@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use kiln_planner::plan::{Plan, Scope, Target, to_kiln_toml};
+use kiln_planner::plan::{Options, Plan, Scope, Target, to_kiln_toml};
 
 use crate::farm::Farm;
 use crate::local::{self, Project};
@@ -13,14 +13,15 @@ use kiln_terminal as terminal;
 /// The name of the target that `kiln init` writes.
 const PRODUCTION: &str = "prod";
 
-pub(super) async fn run(farm: &args::Farm, dir: &Path) -> Result<Code, Error> {
+pub(super) async fn run(farm: &args::Farm, dir: &Path, image: Option<String>) -> Result<Code, Error> {
     let project = Project::open(dir)?;
     let path = project.dir.join("kiln.toml");
     let exists = || Error::Usage(format!("`{}` exists already; edit it, or remove it first", path.display()));
     if path.symlink_metadata().is_ok() {
         return Err(exists());
     }
-    let Some(mut plan) = project.plan_in_place(Scope::All)? else {
+    let options = Options { image, ..project.options() };
+    let Some(mut plan) = project.plan_in_place(&options, Scope::All)? else {
         return Err(Error::Usage(format!(
             "`{}` is a member of the workspace in `{}` and is built as a part of it; run `kiln init` there",
             project.dir.display(),

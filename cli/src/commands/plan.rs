@@ -1,31 +1,54 @@
-//! `kiln plan`: the steps that a build would run, and why. Needs no farm.
+//! `kiln plan`: the steps that a build would run, and why. Needs no farm; one that is named is asked for its toolchains.
 
 use std::fmt::Write;
 
-use kiln_planner::plan::{Artifact, ArtifactKind, Origin, Plan, Scope, Step, Target, VersionOrigin};
+use kiln_planner::plan::{
+    Artifact, ArtifactKind, Dockerfile, Image, Options, Origin, Plan, Scope, Step, Target, Toolchains, VersionOrigin,
+};
 use serde_json::{Value, json};
 
+use crate::farm::Farm;
 use crate::local::Project;
 use crate::{Code, Error, args, left_out, local};
 use kiln_terminal as terminal;
 
-pub(super) fn run(args: &args::Plan) -> Result<Code, Error> {
+pub(super) async fn run(farm: &args::Farm, args: &args::Plan) -> Result<Code, Error> {
     let project = Project::open(&args.dir)?;
     let scope = if args.test { Scope::Tests } else { Scope::Build };
-    let mut plan = project.plan_for(&args.platform, &args.target, (args.language, args.dockerfile.wanted()), scope)?;
+    let options = Options {
+        platforms: args.platform.clone(),
+        targets: args.target.clone(),
+        language: args.language,
+        dockerfile: args.dockerfile.wanted(),
+        image: args.image.clone(),
+        toolchains: toolchains(farm).await?,
+        ..project.options()
+    };
+    let mut plan = project.plan_for(&options, scope)?;
     kiln_planner::plan::set_variables(&mut plan, &args.env).map_err(|error| Error::Usage(error.to_string()))?;
     plan.notes.extend(left_out::words(&project.root, &project.left_out));
     if args.json {
         return local::print_json(&object(&plan));
     }
     let mut words = words(&plan);
-    let all = project.plan_for(&args.platform, &args.target, (args.language, args.dockerfile.wanted()), Scope::All)?;
+    let all = project.plan_for(&options, Scope::All)?;
     // The steps before the last one are those that it needs.
     let test = all.steps.iter().rev().find(|step| step.test).filter(|_| scope == Scope::Build);
     if let Some(test) = test {
         words.push_str(&format!("\ntests: `kiln test` runs step `{}` and what it needs\n", test.name));
     }
     local::print(terminal::harmless(&words).as_bytes())
+}
+
+/// The images for languages of the farm that the caller names; none if none is named.
+async fn toolchains(args: &args::Farm) -> Result<Toolchains, Error> {
+    if args.farm.as_deref().is_none_or(|url| url.trim().is_empty()) {
+        return Ok(Toolchains::default());
+    }
+    let farm = Farm::open(args).await?;
+    let status = farm.status().await;
+    farm.close().await;
+    Toolchains::read(&status?.toolchains).map_err(|error| Error::Usage(error.to_string()))
 }
 
 fn words(plan: &Plan) -> String {
@@ -55,6 +78,9 @@ fn write_words(out: &mut String, plan: &Plan) -> std::fmt::Result {
         if let Some((major, minor)) = target.glibc {
             write!(out, ", glibc up to {major}.{minor}")?;
         }
+        if let Some(image) = &target.image {
+            write!(out, ", steps in `{image}`")?;
+        }
     }
     out.push('\n');
     for step in &plan.steps {
@@ -65,6 +91,12 @@ fn write_words(out: &mut String, plan: &Plan) -> std::fmt::Result {
         writeln!(out, "\nstep {}: {} cpu, {memory}{sharded}{network}{after}", step.name, cpus(step))?;
         if !step.why.is_empty() {
             writeln!(out, "  why      {}", step.why)?;
+        }
+        if let Some(image) = &step.image {
+            writeln!(out, "  image    {image}")?;
+        }
+        if !step.packages.is_empty() {
+            writeln!(out, "  packages {}", step.packages.join(" "))?;
         }
         let inputs = if step.inputs.is_empty() { "the whole tree".to_owned() } else { step.inputs.join(" ") };
         writeln!(out, "  inputs   {inputs}")?;
@@ -103,6 +135,9 @@ fn write_words(out: &mut String, plan: &Plan) -> std::fmt::Result {
         let files: Vec<&str> = artifact.files.iter().map(|file| file.path.as_str()).collect();
         writeln!(out, "\nartifact {}: {} of {}", artifact.name, artifact.kind.name(), artifact.from.join(", "))?;
         writeln!(out, "  files    {}", files.join(" "))?;
+        if let ArtifactKind::Image(image) = &artifact.kind {
+            write_image(out, image)?;
+        }
     }
     if !plan.excludable.is_empty() {
         let named = plan.excludable.join(", ");
@@ -115,6 +150,26 @@ fn write_words(out: &mut String, plan: &Plan) -> std::fmt::Result {
     }
     for note in &plan.notes {
         writeln!(out, "\nnote: {note}")?;
+    }
+    Ok(())
+}
+
+fn write_image(out: &mut String, image: &Image) -> std::fmt::Result {
+    writeln!(out, "  base     {}", image.base.show())?;
+    if !image.packages.is_empty() {
+        writeln!(out, "  packages {}", image.packages.join(" "))?;
+    }
+    let command: Vec<&str> = image.entrypoint.iter().chain(&image.cmd).flatten().map(String::as_str).collect();
+    match (image.start, command.is_empty()) {
+        (_, false) => writeln!(out, "  command  {}", command.join(" "))?,
+        (true, true) => writeln!(out, "  command  the program that the build makes")?,
+        (false, true) => {}
+    }
+    if let Some(user) = &image.user {
+        writeln!(out, "  user     {user}")?;
+    }
+    if !image.layers.is_empty() {
+        writeln!(out, "  layers   {} below the rest", image.layers.join(" "))?;
     }
     Ok(())
 }
@@ -157,6 +212,7 @@ fn target(target: &Target) -> Value {
         "platform": target.platform.to_string(),
         "os": target.os,
         "glibc": target.glibc.map(|(major, minor)| format!("{major}.{minor}")),
+        "image": target.image,
         "labels": target.labels,
         "libraries": target.libraries,
     })
@@ -181,6 +237,7 @@ fn step(step: &Step) -> Value {
         "shards": step.shards,
         "cache": step.cache,
         "image": step.image,
+        "packages": step.packages,
         "tools": step.tools,
         "working_directory": step.working_directory,
         "stamp": step.stamp,
@@ -196,7 +253,40 @@ fn artifact(artifact: &Artifact) -> Value {
         "from": artifact.from,
         "files": files,
         "kind": artifact.kind.name(),
+        "image": match &artifact.kind {
+            ArtifactKind::Image(image) => of_image(image),
+            ArtifactKind::Dockerfile(dockerfile) => of_dockerfile(dockerfile),
+            ArtifactKind::Binary | ArtifactKind::Archive => Value::Null,
+        },
         "check_elf": artifact.check_elf,
         "bundle_libraries": artifact.bundle_libraries,
+    })
+}
+
+fn of_image(image: &Image) -> Value {
+    json!({
+        "base": image.base.show(),
+        "runtime_packages": image.packages,
+        "entrypoint": image.entrypoint,
+        "cmd": image.cmd,
+        "start": image.start,
+        "layers": image.layers,
+        "env": image.env,
+        "user": image.user,
+        "workdir": image.workdir,
+        "labels": image.labels,
+        "ports": image.ports,
+    })
+}
+
+fn of_dockerfile(dockerfile: &Dockerfile) -> Value {
+    json!({
+        "dockerfile": dockerfile.file,
+        "context": dockerfile.context,
+        "target": dockerfile.stage,
+        "args": dockerfile.args,
+        "contexts": dockerfile.contexts,
+        "secrets": dockerfile.secrets,
+        "labels": dockerfile.labels,
     })
 }

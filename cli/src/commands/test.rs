@@ -28,6 +28,7 @@ pub(super) async fn run(farm: &args::Farm, args: args::Test, interrupts: &Interr
         target,
         language,
         dockerfile: args::Dockerfile::default(),
+        image: None,
         env,
         allow_emulation,
         executor,

@@ -57,6 +57,8 @@ impl Builds {
                 text => Some(text.parse().map_err(|error| wrong(format!("unknown language `{text}`: {error}")))?),
             },
             ignored: facts.ignored.clone(),
+            toolchains: self.shared.settings.toolchains.clone(),
+            image: request.image.clone().map(|image| image.base),
             dockerfile: request.dockerfile.as_ref().map(|wanted| plan::Dockerfile {
                 file: wanted.file.clone(),
                 stage: Some(wanted.stage.clone()).filter(|stage| !stage.is_empty()),

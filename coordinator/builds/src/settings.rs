@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_images::registry;
+use kiln_planner::plan::Toolchains;
 use tokio::sync::watch;
 
 use crate::{BuildMetrics, Keep};
@@ -29,6 +30,8 @@ pub struct Settings {
     pub allow_emulation: bool,
     /// How bases of images are fetched.
     pub registries: registry::Options,
+    /// The farm's images for languages.
+    pub toolchains: Toolchains,
     /// Credentials for those registries.
     pub credentials: Credentials,
     /// Metrics of builds.
@@ -49,6 +52,7 @@ impl Default for Settings {
             tenant: String::new(),
             allow_emulation: false,
             registries: registry::Options::default(),
+            toolchains: Toolchains::default(),
             credentials: Credentials::default(),
             metrics: None,
             unfinished: Unfinished::default(),

@@ -14,6 +14,10 @@ pub struct Image {
     pub packages: Vec<String>,
     /// The command, with `cmd` as its arguments; `None` for the base's.
     pub entrypoint: Option<Vec<String>>,
+    /// Whether the command is the program that is found in its files, where neither `entrypoint` nor `cmd` is set.
+    pub start: bool,
+    /// Globs of paths, relative to the working directory, whose files are in layers of their own below the others: what changes least.
+    pub layers: Vec<String>,
     /// Arguments, which are replaced by those given at start; `None` for the base's.
     pub cmd: Option<Vec<String>>,
     /// Environment variables, in addition to the base's.

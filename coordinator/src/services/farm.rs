@@ -1,5 +1,7 @@
 //! `kiln.v1.Farm`: the farm's workers, and their administration.
 
+use std::collections::BTreeMap;
+
 use kiln_proto::v1;
 use kiln_proto::v1::farm_server;
 use tonic::{Request, Response, Status};
@@ -11,19 +13,21 @@ use kiln_execution::ExecutionHandle;
 #[derive(Debug)]
 pub struct Farm {
     execution: ExecutionHandle,
+    toolchains: BTreeMap<String, String>,
 }
 
 impl Farm {
-    /// Administers this execution.
-    pub fn new(execution: ExecutionHandle) -> Self {
-        Self { execution }
+    /// Administers this execution of a farm with these images for languages.
+    pub fn new(execution: ExecutionHandle, toolchains: BTreeMap<String, String>) -> Self {
+        Self { execution, toolchains }
     }
 }
 
 #[tonic::async_trait]
 impl farm_server::Farm for Farm {
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::FarmStatus>, Status> {
-        Ok(Response::new(self.execution.farm().await?))
+        let toolchains = self.toolchains.clone().into_iter().collect();
+        Ok(Response::new(v1::FarmStatus { toolchains, ..self.execution.farm().await? }))
     }
 
     async fn drain_worker(

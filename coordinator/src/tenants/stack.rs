@@ -29,6 +29,7 @@ use kiln_builds::{BuildMetrics, Builds, ImageActions, Settings};
 use kiln_execution::ExecutionHandle;
 use kiln_journal::{Fsync, Journal};
 use kiln_layers::{self, LayerStore, Layers, OwnLayers, SharedLayers};
+use kiln_planner::plan::Toolchains;
 use kiln_store::Stores;
 use kiln_webhooks::Tenant;
 
@@ -54,6 +55,8 @@ pub struct Shared {
     pub stopping: CancellationToken,
     /// The tenants' quotas.
     pub quotas: Quotas,
+    /// Images for languages.
+    pub toolchains: Toolchains,
 }
 
 /// One tenant's services and data.
@@ -95,6 +98,7 @@ impl Stack {
                 tenant: tenant.to_owned(),
                 allow_emulation: shared.config.allow_emulation,
                 registries: shared.config.registries(),
+                toolchains: shared.toolchains.clone(),
                 credentials: execution.credentials().clone(),
                 metrics: shared.builds.clone(),
                 unfinished: shared.config.unfinished,
@@ -125,7 +129,7 @@ impl Stack {
             .add_service(sized!(ActionCacheServer::new(action_cache::ActionCache::new(stores))))
             .add_service(sized!(ExecutionServer::new(operations.clone())))
             .add_service(sized!(OperationsServer::new(operations)))
-            .add_service(sized!(FarmServer::new(farm::Farm::new(execution))))
+            .add_service(sized!(FarmServer::new(farm::Farm::new(execution, shared.toolchains.pairs()))))
             .add_service(sized!(CacheServer::new(cache::Cache::new(layers.clone()))))
             .add_service(sized!(BuildsServer::new(served.clone())))
             .add_service(sized!(ArtifactsServer::new(served)));

@@ -41,7 +41,7 @@ pub(super) async fn run(farm: &Farm, args: args::Explain) -> Result<Code, Error>
 
 /// The name of the project in a directory, whose plan must contain the step.
 fn planned(dir: &std::path::Path, step: &str) -> Result<String, Error> {
-    let plan = Project::open(dir)?.plan(&[], &[], None)?;
+    let plan = Project::open(dir)?.plan()?;
     if plan.steps.iter().any(|planned| planned.name == step) {
         return Ok(plan.name);
     }

@@ -22,7 +22,7 @@ use kiln_trees::tree::{Entry, Tree};
 
 use super::assemble::{Error, Ingredients, Made, checksums, store_files};
 use super::choose::{Chosen, lay_out};
-use super::{MTIME, Material, Subject, check};
+use super::{MTIME, Material, Subject, check, start};
 use crate::elf::{Ground, Wants};
 use base::Stored;
 pub use base::{BaseError, Bases, invalid_base};
@@ -49,10 +49,16 @@ pub(super) async fn assemble(
     let layering = Layering { given, options: options(description, on) };
     let (mut added, mut blobs, mut wants) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
     for (step, files) in by_step(given, chosen, outputs) {
-        let made = layering.layer(&lay_out(given.artifact, files)?).await?;
-        blobs.insert(made.kept.layer.descriptor.digest, made.blob);
-        wants.extend(made.kept.wants);
-        added.push(Added { layer: made.kept.layer, by: format!("step {step}") });
+        let (least, most) = files.into_iter().partition(|one| changes_least(description, one));
+        for (files, what) in [(least, ": dependencies"), (most, "")] {
+            if Vec::is_empty(&files) {
+                continue;
+            }
+            let made = layering.layer(&lay_out(given.artifact, files)?).await?;
+            blobs.insert(made.kept.layer.descriptor.digest, made.blob);
+            wants.extend(made.kept.wants);
+            added.push(Added { layer: made.kept.layer, by: format!("step {step}{what}") });
+        }
     }
     if given.artifact.check_elf {
         hold(given, on, tree, &wants)?;
@@ -63,7 +69,7 @@ pub(super) async fn assemble(
         base_name: on.map(|base| base.name.clone()).unwrap_or_default(),
         ..given.origin.clone()
     };
-    let settings = settings(description);
+    let settings = settings(given, description, tree)?;
     let image = kiln_images::image::assemble(on.map(|base| &base.base), &platform, &settings, &added, &origin);
     let manifest = image.manifest.clone();
     let tag = kiln_images::reference::tag_from(&given.origin.version);
@@ -117,16 +123,46 @@ fn options(description: &Description, base: Option<&Stored>) -> Options {
     }
 }
 
-fn settings(description: &Description) -> Settings {
-    Settings {
-        entrypoint: description.entrypoint.clone(),
+fn settings(given: &Ingredients<'_>, description: &Description, tree: &Tree) -> Result<Settings, Error> {
+    let mut entrypoint = description.entrypoint.clone();
+    if description.start && entrypoint.is_none() {
+        entrypoint = Some(started(given, description, tree)?);
+    }
+    Ok(Settings {
+        entrypoint,
         cmd: description.cmd.clone(),
         env: description.env.clone(),
         user: description.user.clone(),
         workdir: description.workdir.clone(),
         labels: description.labels.clone(),
         ports: description.ports.clone(),
+    })
+}
+
+/// The command that starts the program which is found in an image's files.
+fn started(given: &Ingredients<'_>, description: &Description, tree: &Tree) -> Result<Vec<String>, Error> {
+    let directory = description.place("");
+    let directory = directory.trim_end_matches('/');
+    let own = match tree.get(directory) {
+        _ if directory.is_empty() => tree,
+        Some(Entry::Directory(own)) => own,
+        _ => tree,
+    };
+    let start = start::of(own, &given.artifact.name);
+    if start.program.is_empty() {
+        let reason =
+            "its files show no program to start; set `entrypoint` in `kiln.toml` (`kiln init --image` writes one)";
+        return Err(Error::Layout { artifact: given.artifact.name.clone(), reason: reason.to_owned() });
     }
+    let program = format!("/{directory}/{}", start.program).replace("//", "/");
+    Ok(start.with.split_whitespace().map(str::to_owned).chain([program]).collect())
+}
+
+/// Whether a file is in a layer of its own below the others.
+fn changes_least(description: &Description, one: &Chosen) -> bool {
+    let directory = description.place("");
+    let within = one.to.strip_prefix(directory.as_str()).map_or(one.to.as_str(), |path| path.trim_start_matches('/'));
+    plan::matches(&description.layers, within)
 }
 
 /// A directory that replaces a link of the base, such as Debian's `/lib`, would hide what the link leads to.

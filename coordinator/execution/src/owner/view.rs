@@ -1,5 +1,7 @@
 //! The farm's status for operators.
 
+use std::collections::HashMap;
+
 use kiln_proto::v1;
 use kiln_scheduler::{ActionKey, Capacity, WaiterId};
 
@@ -52,6 +54,7 @@ impl Owner {
             // Belongs to the tenant: its handle fills it in.
             store_bytes: 0,
             store_capacity_bytes: 0,
+            toolchains: HashMap::new(),
         }
     }
 }

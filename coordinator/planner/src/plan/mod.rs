@@ -8,7 +8,9 @@ mod check;
 pub mod context;
 mod planner;
 mod print;
+mod runnable;
 mod scope;
+mod toolchains;
 mod unmatched;
 mod unversioned;
 mod variables;
@@ -20,6 +22,7 @@ pub use kiln_plan::*;
 pub use planner::{Error, Options, plan, plan_for};
 pub use print::to_kiln_toml;
 pub use scope::Scope;
+pub use toolchains::{InvalidToolchain, Toolchains};
 pub use unversioned::{read_unversioned, unversioned};
 pub use variables::{Stamp, Variable, VariableError, set_variables, stamp};
 

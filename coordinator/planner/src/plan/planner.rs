@@ -3,8 +3,8 @@
 //! Invariant: every plan that is returned has passed `check`.
 
 use super::{
-    Artifact, ArtifactKind, DOCKERFILE, Dockerfile, Origin, Plan, Platform, Scope, Source, Step, Target, VersionOrigin,
-    View, check, scope, unmatched, within, words,
+    Artifact, ArtifactKind, DOCKERFILE, Dockerfile, Origin, Plan, Platform, Scope, Source, Step, Target, Toolchains,
+    VersionOrigin, View, check, runnable, scope, toolchains, unmatched, within, words,
 };
 use crate::project;
 use kiln_detect::{self as detect, Language};
@@ -30,6 +30,10 @@ pub struct Options {
     pub directory: String,
     /// How the caller wants a Dockerfile built. Without a `file`, this is about those of the plan.
     pub dockerfile: Option<Dockerfile>,
+    /// The base of an image that is wanted of a detected project in place of its files; empty for the usual one.
+    pub image: Option<String>,
+    /// The farm's images for languages.
+    pub toolchains: Toolchains,
 }
 
 impl Options {
@@ -45,6 +49,8 @@ impl Options {
             ignored: Vec::new(),
             directory: String::new(),
             dockerfile: None,
+            image: None,
+            toolchains: Toolchains::default(),
         }
     }
 }
@@ -97,6 +103,11 @@ pub enum Error {
         /// The target.
         target: String,
     },
+    /// `--image` where the project says itself what it delivers.
+    #[error(
+        "`--image` is for a project without artifacts of its own in `kiln.toml`; set `kind = \"image\"` and `base` of an artifact there"
+    )]
+    NotDetected,
     /// `kiln build` in a project that only has tests.
     #[error("the project has only test steps: run `kiln test`, or add a `[steps.NAME]` without `test = true`")]
     OnlyTests,
@@ -150,8 +161,12 @@ fn plan_root(source: &dyn Source, options: &Options, scope: Scope) -> Result<Pla
         check::plain_outputs(step);
         step.inputs.extend(plan.exclude.iter().map(|glob| format!("!{glob}")));
     }
-    plan.steps = check::check(plan.steps, &plan.artifacts)?;
     plan.targets = choose(plan.targets, options)?;
+    toolchains::apply(&mut plan, &options.toolchains);
+    if let Some(base) = &options.image {
+        runnable::apply(&mut plan, source, base)?;
+    }
+    plan.steps = check::check(plan.steps, &plan.artifacts)?;
     scope::apply(&mut plan, scope)?;
     for target in &plan.targets {
         let in_none = |step: &&Step| !step.packages.is_empty() && target.image_of(step).is_none();

@@ -185,6 +185,10 @@ fn print_image(out: &mut String, image: &Image) {
             key(out, name, &format!("[{}]", words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(", ")));
         }
     }
+    if image.start {
+        key(out, "start", "true");
+    }
+    strings(out, "layers", &image.layers);
     map(out, "env", &image.env);
     for (name, word) in [("user", &image.user), ("workdir", &image.workdir)] {
         if let Some(word) = word {

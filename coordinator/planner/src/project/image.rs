@@ -9,6 +9,8 @@ pub(super) const KEYS: &[&str] = &[
     "base",
     "runtime_packages",
     "entrypoint",
+    "start",
+    "layers",
     "cmd",
     "env",
     "user",
@@ -28,6 +30,8 @@ pub(super) fn image(table: &Reader<'_>) -> Result<Image, Error> {
         packages: packages(table, &base)?,
         base: Base::read(&base),
         entrypoint: words(table, "entrypoint")?,
+        start: start(table)?,
+        layers: layers(table)?,
         cmd: words(table, "cmd")?,
         env: env(table)?,
         user: user(table)?,
@@ -46,6 +50,23 @@ fn packages(table: &Reader<'_>, base: &str) -> Result<Vec<String>, Error> {
             Err(table.bad("runtime_packages", first, "a `base` with a package manager: `scratch` has none"))
         }
         _ => Ok(packages),
+    }
+}
+
+/// `start = true` beside a command would not say which of them counts.
+fn start(table: &Reader<'_>) -> Result<bool, Error> {
+    let start = table.bool("start")?.unwrap_or_default();
+    match ["entrypoint", "cmd"].into_iter().find(|key| table.has(key)) {
+        Some(key) if start => Err(table.bad("start", true, &format!("`false`, because `{key}` is set"))),
+        _ => Ok(start),
+    }
+}
+
+fn layers(table: &Reader<'_>) -> Result<Vec<String>, Error> {
+    let globs = table.strings("layers")?;
+    match globs.iter().find_map(|glob| Some((glob, kiln_plan::glob_error(glob)?))) {
+        Some((glob, _)) => Err(table.bad("layers", glob, "patterns of paths in the image's `workdir`")),
+        None => Ok(globs),
     }
 }
 

@@ -160,3 +160,55 @@ fn a_lock_file_that_is_ignored_is_not_called_absent() {
     let words = plan(&tree(&files), &ignored).unwrap_err().to_string();
     assert!(words.starts_with("`package-lock.json` exists but is left out of the build"), "{words}");
 }
+
+#[test]
+fn an_image_of_a_detected_project_has_base_packages_command_and_layers_of_its_own() {
+    let image = |files: &[(&str, &str)], base: &str| {
+        let made = plan(&tree(files), &Options { image: Some(base.to_owned()), ..options() }).unwrap();
+        let written = to_kiln_toml(&made);
+        // What `kiln init` writes is the same plan.
+        let whole: Vec<(&str, &str)> = files.iter().copied().chain([("kiln.toml", written.as_str())]).collect();
+        assert_eq!(planned(&whole).artifacts, made.artifacts, "{written}");
+        match made.artifacts.into_iter().next().unwrap().kind {
+            ArtifactKind::Image(image) => *image,
+            other => panic!("expected an image, found {other:?}"),
+        }
+    };
+    let rust = image(
+        &[
+            ("Cargo.toml", "[package]\nname = \"a\"\nversion = \"1.0.0\"\n"),
+            ("Cargo.lock", "version = 3\n[[package]]\nname = \"a\"\nversion = \"1.0.0\"\n"),
+            ("src/main.rs", ""),
+        ],
+        "",
+    );
+    assert_eq!(
+        (rust.base.show().as_str(), rust.start, rust.packages.join(" ")),
+        ("debian:12", true, "ca-certificates".to_owned())
+    );
+    assert_eq!((rust.user.as_deref(), rust.workdir.as_deref()), (Some("1000:1000"), Some("/app")));
+    let lock = r#"{"name":"a","version":"1.0.0","lockfileVersion":3,"packages":{"":{"name":"a"}}}"#;
+    let node = |manifest: &str, more: &[(&str, &str)]| {
+        let files = [("package.json", manifest), ("package-lock.json", lock), ("server.js", "")];
+        image(&[&files[..], more].concat(), "alpine:3.20")
+    };
+    let started = node(r#"{"name":"a","version":"1.0.0","scripts":{"start":"node ./server.js"}}"#, &[]);
+    assert_eq!(started.entrypoint.unwrap(), ["node", "server.js"]);
+    assert_eq!(
+        (started.packages, started.layers[0].as_str()),
+        (vec!["ca-certificates".to_owned(), "nodejs".to_owned()], "node_modules")
+    );
+    let tool = node(r#"{"name":"a","version":"1.0.0","scripts":{"start":"next start -p $PORT"}}"#, &[]);
+    assert_eq!(tool.entrypoint.unwrap()[2], "PATH=/app/node_modules/.bin:$PATH exec next start -p $PORT");
+    let procfile =
+        node(r#"{"name":"a","version":"1.0.0"}"#, &[("Procfile", "release: true\nweb: node server.js --all\n")]);
+    assert!(procfile.entrypoint.unwrap()[2].ends_with("exec node server.js --all"));
+    let own = image(&[("requirements.txt", ""), ("main.py", "")], "registry.example/team/python:3.12");
+    assert!(own.packages.is_empty(), "an image of one's own brings its interpreter: {:?}", own.packages);
+    let whole = [
+        ("kiln.toml", "[steps.a]\nrun = \"true\"\noutputs = [\"a\"]\n[artifacts.a]\nfrom = \"a\"\nfiles = [\"a\"]\n"),
+        ("b", ""),
+    ];
+    let refused = plan(&tree(&whole), &Options { image: Some(String::new()), ..options() }).unwrap_err();
+    assert!(refused.to_string().contains("`kiln.toml`"), "{refused}");
+}

@@ -1,0 +1,124 @@
+//! Images of detected projects that need no configuration: base, packages, command and layers follow from the project's files.
+//!
+//! Invariant: the plan says everything, so a `kiln.toml` with the same keys gives the same image.
+
+use kiln_plan::{ArtifactKind, Base, Compression, Image, Origin, Plan, Source, Target};
+
+use super::planner::Error;
+
+/// The base where neither the caller nor a target says what production runs.
+const BASE: &str = "debian:12";
+/// The user and group of the program.
+const USER: &str = "1000:1000";
+/// Where the files are.
+const DIRECTORY: &str = "/app";
+/// Certificates of authorities: without them no program can make a verified connection.
+const CERTIFICATES: &str = "ca-certificates";
+
+/// Languages whose programs need an interpreter: its package on Debian, Alpine and Red Hat's family, and what of an artifact are
+/// dependencies.
+const INTERPRETED: [(&str, [&[&str]; 3], &[&str]); 4] = [
+    ("python", [&["python3"]; 3], &["packages"]),
+    ("node", [&["nodejs"]; 3], &["node_modules", ".yarn", ".pnp.cjs"]),
+    ("java", [&["default-jre-headless"], &["openjdk17-jre-headless"], &["java-17-openjdk-headless"]], &["lib"]),
+    ("ruby", [&["ruby", "bundler"], &["ruby", "ruby-bundler"], &["ruby", "rubygem-bundler"]], &["vendor/bundle"]),
+];
+
+/// Makes images of the artifacts of a detected plan, on this base if it is not empty.
+pub(super) fn apply(plan: &mut Plan, source: &dyn Source, base: &str) -> Result<(), Error> {
+    let Origin::Detected { language, .. } = &plan.origin else { return Err(Error::NotDetected) };
+    let language = language.split(' ').next().unwrap_or_default().to_owned();
+    let base = if base.is_empty() { base_of(&plan.targets) } else { base.to_owned() };
+    let interpreted = INTERPRETED.iter().find(|(name, ..)| *name == language);
+    let packages = family(&base).map(|family| {
+        let interpreter = interpreted.map_or(&[][..], |(_, packages, _)| packages[family]);
+        let mut names: Vec<String> = interpreter.iter().chain(&[CERTIFICATES]).map(|name| (*name).to_owned()).collect();
+        names.sort();
+        names
+    });
+    let command = command(&language, source);
+    for artifact in &mut plan.artifacts {
+        if !matches!(artifact.kind, ArtifactKind::Binary | ArtifactKind::Archive) {
+            continue;
+        }
+        artifact.kind = ArtifactKind::Image(Box::new(Image {
+            base: Base::read(&base),
+            packages: packages.clone().unwrap_or_default(),
+            start: command.is_none(),
+            entrypoint: command.clone(),
+            layers: interpreted.map_or(&[][..], |(.., layers)| layers).iter().map(|glob| (*glob).to_owned()).collect(),
+            user: Some(USER.to_owned()),
+            workdir: Some(DIRECTORY.to_owned()),
+            compression: Compression::default(),
+            ..Image::default()
+        }));
+        // The image has the libraries of its base.
+        artifact.bundle_libraries = false;
+    }
+    Ok(())
+}
+
+/// What production runs, as far as the targets say.
+fn base_of(targets: &[Target]) -> String {
+    let image = targets.iter().find_map(|target| target.image.clone());
+    image.or_else(|| targets.iter().find_map(|target| target.os.clone())).unwrap_or_else(|| BASE.to_owned())
+}
+
+/// Which of the known package managers a base has: that of Debian, of Alpine, or of Red Hat's family. `None` if its name does not tell.
+fn family(base: &str) -> Option<usize> {
+    let name = base.split('@').next()?.rsplit('/').next()?.split(':').next()?;
+    match name {
+        "debian" | "ubuntu" => Some(0),
+        "alpine" => Some(1),
+        "fedora" | "centos" | "rockylinux" | "almalinux" | "amazonlinux" | "oraclelinux" => Some(2),
+        _ if name.starts_with("ubi") => Some(2),
+        _ => None,
+    }
+}
+
+/// The command that the project's files name; `None` if the program must be found in what the build made.
+fn command(language: &str, source: &dyn Source) -> Option<Vec<String>> {
+    let shell = |line: &str| {
+        let path =
+            if language == "node" { format!("PATH={DIRECTORY}/node_modules/.bin:$PATH ") } else { String::new() };
+        Some(vec!["/bin/sh".to_owned(), "-c".to_owned(), format!("{path}exec {line}")])
+    };
+    let text = |path: &str| {
+        let known = source.paths().binary_search_by(|known| known.as_str().cmp(path)).is_ok();
+        known.then(|| source.read(path)).flatten()
+    };
+    if let Some(procfile) = text("Procfile")
+        && let Some(line) = process(&String::from_utf8_lossy(&procfile), "web")
+    {
+        return shell(&line);
+    }
+    if language != "node" {
+        return None;
+    }
+    let manifest: serde_json::Value = serde_json::from_slice(&text("package.json")?).ok()?;
+    let word =
+        |value: &serde_json::Value| value.as_str().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
+    if let Some(script) = word(&manifest["scripts"]["start"]) {
+        return match script.split_whitespace().collect::<Vec<_>>()[..] {
+            ["node", file] => Some(node(file)),
+            _ => shell(&script),
+        };
+    }
+    let bins = manifest["bin"].as_object().and_then(|bins| bins.values().next());
+    let file = word(&manifest["bin"]).or_else(|| word(bins?)).or_else(|| word(&manifest["main"]));
+    file.or_else(|| source.paths().contains(&"server.js".to_owned()).then(|| "server.js".to_owned()))
+        .map(|file| node(&file))
+}
+
+fn node(file: &str) -> Vec<String> {
+    vec!["node".to_owned(), file.trim_start_matches("./").to_owned()]
+}
+
+/// The command of a process type in a `Procfile`.
+fn process(procfile: &str, wanted: &str) -> Option<String> {
+    procfile.lines().find_map(|line| {
+        let (name, command) = line.split_once(':')?;
+        let command = command.trim();
+        (name.trim() == wanted && !command.is_empty()).then(|| command.to_owned())
+    })
+}
