@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use kiln_harness::bases::busybox_layout;
 use kiln_harness::engine::Engine;
+use kiln_harness::redis::Redis;
 use kiln_harness::{Built, Farm, Ran, output, project, write};
 
 /// A project whose Dockerfile is built on busybox; `None` if there is no busybox.
@@ -81,6 +83,27 @@ fn only_what_a_change_reaches_runs_again() {
     assert_eq!(cached(&edited), ["miss", "hit"], "the first command left the same files as before");
     write(dir.path(), "main.txt", "three");
     assert_eq!(cached(&farm.build(dir.path(), &[]).well()), ["miss", "miss"]);
+}
+
+#[test]
+fn stages_run_on_all_workers_and_are_hits_through_another_coordinator() {
+    let stages: String = (1..=6).map(|n| format!("FROM base AS s{n}\nRUN sleep 2; echo {n} > /made-{n}\n")).collect();
+    let copies: String = (1..=6).map(|n| format!("COPY --from=s{n} /made-{n} /\n")).collect();
+    let Some(dir) = on_busybox(&format!("{stages}FROM base\n{copies}"), &[]) else { return };
+    let redis = Redis::start();
+    let (one, other) = std::thread::scope(|scope| {
+        let one = scope.spawn(|| Farm::with_redis(Some(&redis.url()), &["a", "b", "c"]));
+        let other = Farm::with_redis(Some(&redis.url()), &["d"]);
+        (one.join().unwrap(), other)
+    });
+    let first = one.build(dir.path(), &[]).well();
+    let workers: BTreeSet<String> =
+        first.of_type("step_finished").iter().map(|step| step["worker"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(workers, ["a", "b", "c"].map(str::to_owned).into());
+    let again = other.build(dir.path(), &[]).well();
+    assert_eq!(again.caches().len(), 6);
+    assert!(again.caches().values().all(|cache| cache == "hit"), "{:?}", again.caches());
+    assert_eq!(first.of_type("artifact")[0]["digest"], again.of_type("artifact")[0]["digest"]);
 }
 
 #[test]

@@ -52,6 +52,8 @@ pub enum Error {
     },
     #[error("artifact `{artifact}`: {reason}")]
     Command { artifact: String, reason: String, is_project_fault: bool },
+    #[error("artifact `{artifact}`: {reason}")]
+    InputsGone { artifact: String, reason: String },
     #[error(transparent)]
     Store(#[from] kiln_store::Error),
     #[error(transparent)]
@@ -72,6 +74,23 @@ impl From<kiln_store::files::PutError> for Error {
 }
 
 impl Error {
+    /// Whether something that an earlier step made is no longer in the store. What made it runs again if this is tried again.
+    pub fn is_something_gone(&self) -> bool {
+        let is_gone = |error: &kiln_store::Error| matches!(error, kiln_store::Error::NotFound { .. });
+        let root = |error: &kiln_roots::Error| match error {
+            kiln_roots::Error::Gone(_) => true,
+            kiln_roots::Error::Store(error) => is_gone(error),
+            _ => false,
+        };
+        match self {
+            Self::InputsGone { .. } => true,
+            Self::Root(source) => root(source),
+            Self::Instruction { source, .. } => root(source),
+            Self::Store(source) => is_gone(source),
+            _ => false,
+        }
+    }
+
     /// Whether it is the project's fault rather than the farm's.
     pub fn is_project_fault(&self) -> bool {
         match self {
@@ -80,7 +99,7 @@ impl Error {
             Self::Root(source) => source.is_project_fault(),
             Self::Instruction { source, .. } => source.is_project_fault(),
             Self::Base { source, .. } => source.is_project_fault(),
-            Self::Store(_) | Self::Tree(_) | Self::Pack(_) | Self::Layer(_) => false,
+            Self::InputsGone { .. } | Self::Store(_) | Self::Tree(_) | Self::Pack(_) | Self::Layer(_) => false,
         }
     }
 }

@@ -53,6 +53,13 @@ pub(crate) struct Images {
     pub(super) roots: in_root::Known,
 }
 
+impl Images {
+    /// Makes the roots of images again when they are next asked for.
+    pub(super) fn forget_roots(&self) {
+        self.roots.forget();
+    }
+}
+
 /// The job with its image named by digest, and with the root that it runs in if it runs in one; unchanged if it names no image.
 pub(super) async fn fix(work: &Work, job: &Job) -> Result<Job, Ended> {
     let Some(image) = &job.step.image else { return Ok(job.clone()) };

@@ -44,6 +44,13 @@ pub(super) struct Known {
     made: Mutex<HashMap<(String, Vec<String>, Platform), Made>>,
 }
 
+impl Known {
+    /// Forgets them, because the store has lost something of one.
+    pub(super) fn forget(&self) {
+        self.made.lock().clear();
+    }
+}
+
 /// Whether a job runs in its image's file system rather than in a container.
 pub(super) async fn is_possible(work: &Work, job: &Job, image: &str) -> Result<bool, Refused> {
     if image.starts_with("./") {

@@ -83,7 +83,8 @@ impl OnWorker<'_> {
                 Ok(finished.outputs)
             }
             Ended::Failed(words) => Err(self.command_failed(words, true)),
-            Ended::FarmFailed(words) | Ended::InputsGone(words) => Err(self.command_failed(words, false)),
+            Ended::FarmFailed(words) => Err(self.command_failed(words, false)),
+            Ended::InputsGone(reason) => Err(Error::InputsGone { artifact: self.artifact.name.clone(), reason }),
         }
     }
 }

@@ -20,6 +20,9 @@ use kiln_store::trees::overlay;
 /// The date of an image whose sources have no commit: 2000-01-01, as everywhere in a build.
 const UNDATED: i64 = 946_684_800;
 
+/// How often an artifact is made while the store loses what it is made of.
+const ATTEMPTS: u32 = 3;
+
 pub(super) async fn make_artifacts(
     work: &Work,
     target: &Target,
@@ -77,7 +80,7 @@ async fn make(
         ..Default::default()
     };
     let on_worker = OnWorker { work, target, environment, artifact, facts: Mutex::default() };
-    let made = kiln_artifacts::assemble(&kiln_artifacts::Ingredients {
+    let ingredients = kiln_artifacts::Ingredients {
         stores: &work.stores,
         function: work.function,
         instance: build.instance.trim_matches('/'),
@@ -90,9 +93,19 @@ async fn make(
         origin: &origin,
         system: &on_worker,
         commands: &on_worker,
-    })
-    .await
-    .map_err(Unsuccessful::from)?;
+    };
+    let mut left = ATTEMPTS;
+    let made = loop {
+        left -= 1;
+        match kiln_artifacts::assemble(&ingredients).await {
+            Err(error) if left > 0 && error.is_something_gone() => {
+                let text = format!("{error}; what made it runs again");
+                work.tell(event::Event::Warning(v1::Warning { text }));
+                on_worker.facts.lock().clear();
+            }
+            made => break made.map_err(Unsuccessful::from)?,
+        }
+    };
     for text in made.notes.clone() {
         work.tell(event::Event::Warning(v1::Warning { text }));
     }

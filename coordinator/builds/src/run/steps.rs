@@ -78,7 +78,9 @@ pub(super) async fn all_steps(
             Ended::Failed(message) => return Err(Unsuccessful::projects(message)),
             Ended::FarmFailed(message) => return Err(Unsuccessful::farms(message)),
             Ended::InputsGone(message) => {
-                let needed = reruns.of(place, needed_places(work, place.0), &message)?;
+                let has_root = target.image_of(&work.plan.steps[place.0]).is_some();
+                let needed = reruns.of(place, needed_places(work, place.0), has_root, &message)?;
+                work.images.forget_roots();
                 // The steps that it needs run again (results that are still complete are hits), then the step itself.
                 for need in needed {
                     results.remove(&need);
