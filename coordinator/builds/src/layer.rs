@@ -22,6 +22,9 @@ use super::steps::Job;
 use kiln_layers::Ran;
 use kiln_store::BlobStore;
 
+/// The environment of a Dockerfile's commands, whose tools are their root's.
+const IN_ROOT: &str = "Dockerfile";
+
 /// How a step ended: what its cache record needs to know.
 pub(super) struct End {
     pub(super) lowered: Lowered,
@@ -38,6 +41,7 @@ pub(super) fn record(work: &Work, job: &Job, end: End) {
     let environment = &job.environment;
     let (environment, os) = match &job.step.image {
         Some(image) => (image.clone(), String::new()),
+        None if job.rooted.is_some() => (IN_ROOT.to_owned(), String::new()),
         None => (environment.fingerprint.clone(), environment.os.clone()),
     };
     work.layers.record(Ran {
@@ -123,7 +127,8 @@ fn describe(job: &Job, Lowered { action, command, .. }: Lowered, root: Digest) -
         properties: platform.properties.into_iter().map(|one| (one.name, one.value)).collect(),
         ..Default::default()
     };
-    if job.step.image.is_none() {
+    // In a root of its own, nothing of the worker's system matters.
+    if job.step.image.is_none() && job.rooted.is_none() {
         let system = [
             ("os", &environment.os),
             ("libc", &environment.libc),

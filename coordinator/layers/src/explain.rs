@@ -18,10 +18,12 @@ impl Layers {
         let of_project = records.iter().map(|(_, record)| record).filter(|record| is_of(record, project, ""));
         let steps: BTreeSet<String> =
             of_project.filter_map(|record| Some(record.step.as_ref()?.step.clone())).collect();
-        let of_step = records.into_iter().map(|(_, record)| record).filter(|record| is_of(record, project, step));
         let mut explanations = Vec::new();
-        for record in latest(of_step.collect()) {
-            explanations.push(self.explanation(record).await?);
+        for step in meant(&steps, step) {
+            let of_step = records.iter().map(|(_, record)| record).filter(|record| is_of(record, project, step));
+            for record in latest(of_step.cloned().collect()) {
+                explanations.push(self.explanation(record).await?);
+            }
         }
         Ok(v1::ExplainResponse { explanations, steps: steps.into_iter().collect() })
     }
@@ -85,4 +87,14 @@ fn latest(records: Vec<StepLayers>) -> Vec<StepLayers> {
         .collect();
     kept.sort_by_key(place);
     kept
+}
+/// The steps that a name means: the one that has it, or else those whose names begin with it, or else those that contain it. An
+/// instruction of a Dockerfile has a long name.
+fn meant<'a>(steps: &'a BTreeSet<String>, name: &str) -> Vec<&'a str> {
+    let of = |fits: &dyn Fn(&str) -> bool| -> Vec<&'a str> {
+        steps.iter().map(String::as_str).filter(|step| fits(step)).collect()
+    };
+    let ways: [&dyn Fn(&str) -> bool; 3] =
+        [&|step| step == name, &|step| step.starts_with(name), &|step| step.contains(name)];
+    ways.into_iter().map(of).find(|found| !found.is_empty()).unwrap_or_default()
 }

@@ -1,5 +1,6 @@
 //! `kiln cache explain`: why a step missed the last time it ran.
 
+use kiln_planner::plan::{Artifact, ArtifactKind};
 use kiln_proto::v1;
 use kiln_proto::v1::difference::Kind;
 use kiln_proto::v1::step_finished::Cache;
@@ -39,10 +40,11 @@ pub(super) async fn run(farm: &Farm, args: args::Explain) -> Result<Code, Error>
     local::print(words.join("\n").as_bytes())
 }
 
-/// The name of the project in a directory, whose plan must contain the step.
+/// The name of the project in a directory, whose plan must contain the step. Only the farm knows the instructions of a Dockerfile.
 fn planned(dir: &std::path::Path, step: &str) -> Result<String, Error> {
     let plan = Project::open(dir)?.plan()?;
-    if plan.steps.iter().any(|planned| planned.name == step) {
+    let is_dockerfile = |artifact: &Artifact| matches!(artifact.kind, ArtifactKind::Dockerfile(_));
+    if plan.artifacts.iter().any(is_dockerfile) || plan.steps.iter().any(|planned| planned.name == step) {
         return Ok(plan.name);
     }
     let names: Vec<&str> = plan.steps.iter().map(|step| step.name.as_str()).collect();
