@@ -10,25 +10,20 @@ mod bases;
 mod checks;
 pub mod config;
 mod epoch;
-pub mod error;
 mod file;
 pub mod fuzzing;
 mod git;
-pub mod golang;
 mod image;
 pub mod instruction;
 pub mod lint;
 mod lower;
 mod options;
 mod outline;
-pub mod patterns;
 mod platform;
 pub mod print;
-mod render;
-pub mod source;
 mod stages;
-pub mod text;
-pub mod words;
+
+pub use kiln_dockerfile_text::{error, golang, patterns, source, text, words};
 
 pub use bases::{BaseImage, Bases, Reference, Resolved};
 pub use epoch::{Epoch, epoch};

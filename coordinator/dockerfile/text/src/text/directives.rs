@@ -71,7 +71,7 @@ impl Reader {
 }
 
 /// `NAME = VALUE`, with white space around each.
-pub(crate) fn assignment(text: &str) -> Option<(&str, &str)> {
+pub fn assignment(text: &str) -> Option<(&str, &str)> {
     let (name, value) = text.trim_start().split_once('=')?;
     let (name, value) = (name.trim_end(), value.trim());
     let is_name =

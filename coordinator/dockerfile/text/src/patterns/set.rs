@@ -101,7 +101,7 @@ impl Patterns {
     }
 
     /// Whether every entry of the root is matched by a pattern that says so.
-    pub(crate) fn matches_everything(&self) -> bool {
+    pub fn matches_everything(&self) -> bool {
         self.patterns.iter().any(|pattern| !pattern.is_exception && matches!(&*pattern.text, "*" | "**" | "**/*"))
     }
 }

@@ -11,7 +11,7 @@ mod read;
 mod split;
 
 pub use arguments::{Arguments, Pair};
-pub(crate) use directives::assignment;
+pub use directives::assignment;
 pub use directives::{Directives, syntax};
 pub use heredoc::{Heredoc, heredoc_word, without_leading_tabs};
 pub use read::{Node, Text, read, read_trigger};

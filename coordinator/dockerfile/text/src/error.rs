@@ -88,6 +88,12 @@ impl Error {
         let problem = &self.problem;
         crate::render::error(&self.file, problem.span, &problem.message, problem.help.as_deref(), colours)
     }
+
+    /// The line that it is about with a caret below, to follow a message that says what is wrong. Its size is bounded.
+    pub fn snippet(&self) -> String {
+        let rendered = crate::render::error(&self.file, self.problem.span, "", None, false);
+        rendered.lines().skip(1).collect::<Vec<_>>().join("\n")
+    }
 }
 
 impl fmt::Display for Error {
