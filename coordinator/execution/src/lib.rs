@@ -17,7 +17,7 @@ mod requirements;
 mod scopes;
 mod wait;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -82,6 +82,8 @@ pub struct Known {
     pub command: reapi::Command,
     /// For an action in a root of its own: the blob with the times of the root's nodes, which is no part of the action.
     pub times: Option<Digest>,
+    /// Variables beside those of its command, which are no part of the action.
+    pub variables: BTreeMap<String, String>,
     /// Directories of its input tree; not necessarily all.
     pub directories: HashMap<Digest, Bytes>,
 }
@@ -235,7 +237,10 @@ impl ExecutionHandle {
             )
             .instrument(tracing::info_span!("check inputs"))
             .await?;
-        prepared.times = known.as_ref().and_then(|known| known.times);
+        if let Some(known) = &known {
+            prepared.times = known.times;
+            prepared.variables.clone_from(&known.variables);
+        }
         let given = |name: &&String| request.secrets.iter().any(|secret| secret.name == **name);
         if let Some(name) = prepared.secrets.iter().find(|name| !given(name)) {
             return Err(Status::failed_precondition(format!(

@@ -1,6 +1,6 @@
 //! Checks an action before it runs: its messages, its platform and its inputs.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ pub struct Prepared {
     pub credentials: Vec<v1::Credential>,
     /// For an action in a root of its own: the times of the root's nodes, which are no part of the action.
     pub times: Option<Digest>,
+    /// Variables beside those of its command, which are no part of the action.
+    pub variables: BTreeMap<String, String>,
     /// Its time limit.
     pub timeout: Duration,
     /// Hashes of its topmost input directories, for affinity.
@@ -157,6 +159,7 @@ impl Preparer {
             secrets: asked.secrets,
             credentials: Vec::new(),
             times: None,
+            variables: BTreeMap::new(),
             timeout,
             inputs: walked.directories.clone(),
             hold,

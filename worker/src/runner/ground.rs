@@ -101,11 +101,9 @@ impl Ground {
         command: &reapi::Command,
     ) -> Result<Job, Fault> {
         let reserved = lease.reserved.unwrap_or_default();
-        let environment: BTreeMap<String, String> = command
-            .environment_variables
-            .iter()
-            .map(|variable| (variable.name.clone(), variable.value.clone()))
-            .collect();
+        let mut environment: BTreeMap<String, String> = lease.variables.clone().into_iter().collect();
+        let own = command.environment_variables.iter();
+        environment.extend(own.map(|variable| (variable.name.clone(), variable.value.clone())));
         let timeout =
             lease.timeout.map(|timeout| Duration::new(timeout.seconds.max(0) as u64, timeout.nanos.max(0) as u32));
         let mut job = Job {

@@ -112,6 +112,7 @@ impl Owner {
             grant: grant.seal(self.live.key(), prepared.timeout),
             credentials: prepared.credentials.clone(),
             times: prepared.times.map(|times| times.to_wire()),
+            variables: prepared.variables.clone().into_iter().collect(),
         };
         self.lease_begins(lease, grant);
         let logs = self.logs.of(lease.0);
