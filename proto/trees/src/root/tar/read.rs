@@ -90,8 +90,7 @@ pub fn read(
             }
             EntryType::Fifo => Content::Fifo,
             EntryType::Char | EntryType::Block => {
-                let number = |found: io::Result<Option<u32>>| found.map(Option::unwrap_or_default);
-                let (major, minor) = (number(header.device_major())?, number(header.device_minor())?);
+                let (major, minor) = device(&header)?;
                 if kind == EntryType::Char { Content::Character(major, minor) } else { Content::Block(major, minor) }
             }
             other => {
@@ -329,12 +328,29 @@ impl About {
 
     fn attributes(&self, header: &::tar::Header, path: &[u8]) -> Result<(Attributes, Time), TarError> {
         let id = |id: u64| u32::try_from(id).map_err(|_| entry(path, format!("invalid owner {id}")));
-        let (uid, gid) = (self.uid.map_or_else(|| header.uid(), Ok)?, self.gid.map_or_else(|| header.gid(), Ok)?);
-        let attributes =
-            Attributes { mode: header.mode()? & 0o7777, uid: id(uid)?, gid: id(gid)?, xattrs: self.xattrs.clone() };
-        let seconds = i64::try_from(header.mtime()?).unwrap_or(i64::MAX);
+        let fields = header.as_old();
+        let uid = self.uid.map_or_else(|| number(&fields.uid, || header.uid()), Ok)?;
+        let gid = self.gid.map_or_else(|| number(&fields.gid, || header.gid()), Ok)?;
+        let mode = number(&fields.mode, || header.mode())? & 0o7777;
+        let attributes = Attributes { mode, uid: id(uid)?, gid: id(gid)?, xattrs: self.xattrs.clone() };
+        let seconds = i64::try_from(number(&fields.mtime, || header.mtime())?).unwrap_or(i64::MAX);
         Ok((attributes, self.time.unwrap_or(Time { seconds, nanos: 0 })))
     }
+}
+
+/// A number of a header. A blank field is 0, as other readers take it.
+fn number<T: Default>(field: &[u8], read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    if field.iter().all(|byte| matches!(byte, 0 | b' ')) { Ok(T::default()) } else { read() }
+}
+
+/// The major and the minor number of a device.
+fn device(header: &::tar::Header) -> io::Result<(u32, u32)> {
+    let Some(fields) = header.as_ustar() else {
+        return Ok((header.device_major()?.unwrap_or_default(), header.device_minor()?.unwrap_or_default()));
+    };
+    let major = number(&fields.dev_major, || header.device_major())?;
+    let minor = number(&fields.dev_minor, || header.device_minor())?;
+    Ok((major.unwrap_or_default(), minor.unwrap_or_default()))
 }
 
 /// The key and the value of a PAX record.
