@@ -181,9 +181,23 @@ fn options(context: &Context) -> scan::Options {
 
 async fn scan_aside(options: scan::Options, meter: Meter) -> Result<Scanned, Error> {
     match tokio::task::spawn_blocking(move || scan::scan_metered(&options, &meter)).await {
-        Ok(result) => Ok(result?),
+        Ok(result) => {
+            let mut scanned = result?;
+            if may_build_a_dockerfile(&scanned.paths) {
+                scanned.add_times(FUNCTION);
+            }
+            Ok(scanned)
+        }
         Err(error) => Err(Error::Runtime { source: std::io::Error::other(error) }),
     }
+}
+
+/// Whether a tree may have a Dockerfile that is built. Its image keeps the times of files, which nothing else needs.
+fn may_build_a_dockerfile(paths: &[String]) -> bool {
+    paths.iter().any(|path| {
+        let name = path.rsplit('/').next().unwrap_or(path).to_ascii_lowercase();
+        name.contains("dockerfile") || name.contains("containerfile")
+    })
 }
 
 /// Shows a note before a very large tree is uploaded: usually it contains something that no step needs.
@@ -267,6 +281,7 @@ fn request(args: &args::Build, scanned: &Scanned, (facts, project): (git::Facts,
             directory: local::directory_name(&scanned.root.join(&project)),
             project,
             ignored: left_out::ignored_locks(&scanned.root, &scanned.paths),
+            times: may_build_a_dockerfile(&scanned.paths).then(|| FUNCTION.digest(&scanned.times.encode()).to_wire()),
         }),
         platforms: args.platform.iter().map(ToString::to_string).collect(),
         targets: args.target.clone(),

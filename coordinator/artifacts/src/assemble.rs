@@ -123,6 +123,8 @@ pub struct Ingredients<'a> {
     pub stem: &'a str,
     /// The project's source tree, which may contain an image's base.
     pub sources: &'a Tree,
+    /// The blob with the times of its files, if they are known.
+    pub times: Option<Digest>,
     /// The bases of this build's images.
     pub bases: &'a Bases,
     /// The origin recorded in an image.

@@ -5,6 +5,7 @@
 
 pub mod environment;
 mod failure;
+mod fetching;
 mod image_actions;
 mod images;
 mod in_root;

@@ -144,7 +144,7 @@ impl Lowering<'_> {
             ..Default::default()
         };
         let digest = self.put(&action).await?;
-        let known = Known { action: action.clone(), command: command.clone(), directories, times: None };
+        let known = Known { action: action.clone(), command: command.clone(), directories, ..Known::default() };
         Ok((Lowered { digest, input_root, action, command }, known))
     }
 

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kiln_artifacts::{Command, Commands, Error, Ran};
-use kiln_dockerfile::Fetch;
+use kiln_artifacts::{Checkout, Command, Commands, Download, Error, Ran};
+use kiln_dockerfile::{Fetch, GitSource};
 use kiln_execution::Known;
 use kiln_planner::plan::{Step, Target};
 use kiln_proto::digest::Digest;
@@ -15,6 +15,7 @@ use kiln_proto::{property, reapi, v1};
 use kiln_store::trees;
 use kiln_trees::tree::{Entry, Tree};
 
+use super::fetching::{self, COMMITTED, DOWNLOADED, MODIFIED, REPOSITORY};
 use super::in_root::Root;
 use super::libraries::OnWorker;
 use super::lower::{self, Lowered, Lowering, Outputs};
@@ -22,8 +23,6 @@ use super::steps::{self, Ended, Job};
 
 /// Memory limit of a command: 2 GiB.
 const MEMORY_BYTES: u64 = 2 << 30;
-/// Where a downloaded file is.
-const DOWNLOADED: &str = "downloaded";
 
 #[async_trait]
 impl Commands for OnWorker<'_> {
@@ -40,24 +39,50 @@ impl Commands for OnWorker<'_> {
             .ok_or_else(|| self.command_failed(format!("`{}`: the worker reported no layer", command.name), false))
     }
 
-    async fn fetch(&self, name: &str, fetch: &Fetch) -> Result<Digest, Error> {
-        let mut step = Step::new(name, download(fetch));
+    async fn fetch(&self, name: &str, fetch: &Fetch) -> Result<Download, Error> {
+        let mut step = Step::new(name, fetching::download(fetch));
         step.why = "an instruction of the Dockerfile".to_owned();
         step.inputs = vec!["!**".to_owned()];
-        step.outputs = vec![DOWNLOADED.to_owned()];
+        step.outputs = vec![DOWNLOADED.to_owned(), MODIFIED.to_owned()];
         step.tools = vec!["curl".to_owned()];
         step.network = true;
         // What a URL has can change: without a checksum it is asked again, and what follows is a hit if it has the same.
         step.cache = fetch.checksum.is_some();
         let outputs = self.ran(step, None).await?;
         match outputs.tree.get(DOWNLOADED) {
-            Some(Entry::File { digest, .. }) => Ok(*digest),
+            Some(Entry::File { digest, .. }) => {
+                let modified = self.seconds(&outputs, MODIFIED).await.filter(|seconds| *seconds >= 0);
+                Ok(Download { file: *digest, modified })
+            }
             _ => Err(self.command_failed(format!("`{name}`: the worker reported no file"), false)),
         }
+    }
+
+    async fn checkout(&self, name: &str, source: &GitSource) -> Result<Checkout, Error> {
+        let mut step = Step::new(name, fetching::checkout(source));
+        step.why = "an instruction of the Dockerfile".to_owned();
+        step.inputs = vec!["!**".to_owned()];
+        step.outputs = vec![REPOSITORY.to_owned(), COMMITTED.to_owned()];
+        step.tools = vec!["git".to_owned()];
+        step.network = true;
+        // Branches and tags move: without a commit it is asked again, and what follows is a hit if it is the same.
+        step.cache = fetching::is_pinned(source);
+        let outputs = self.ran(step, None).await?;
+        let absent = || self.command_failed(format!("`{name}`: the worker reported no repository"), false);
+        let Some(Entry::Sealed { digest }) = outputs.tree.get(REPOSITORY) else { return Err(absent()) };
+        let committed = self.seconds(&outputs, COMMITTED).await.ok_or_else(absent)?;
+        Ok(Checkout { files: *digest, committed })
     }
 }
 
 impl OnWorker<'_> {
+    /// The number in an output.
+    async fn seconds(&self, outputs: &Outputs, path: &str) -> Option<i64> {
+        let Some(Entry::File { digest, .. }) = outputs.tree.get(path) else { return None };
+        let data = self.work.stores.blobs.get(digest).await.ok()?;
+        String::from_utf8_lossy(&data).trim().parse().ok()
+    }
+
     fn command_failed(&self, reason: String, is_project_fault: bool) -> Error {
         Error::Command { artifact: self.artifact.name.clone(), reason, is_project_fault }
     }
@@ -87,19 +112,6 @@ impl OnWorker<'_> {
             Ended::InputsGone(reason) => Err(Error::InputsGone { artifact: self.artifact.name.clone(), reason }),
         }
     }
-}
-
-/// A command that downloads a file to [`DOWNLOADED`].
-fn download(fetch: &Fetch) -> String {
-    let quote = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
-    let mut script = format!(
-        "curl --fail --silent --show-error --location --proto =http,https --output {DOWNLOADED} -- {}",
-        quote(&fetch.url)
-    );
-    if let Some((function, hex)) = fetch.checksum.as_deref().and_then(|checksum| checksum.split_once(':')) {
-        script.push_str(&format!("\necho {} | {function}sum --check --quiet", quote(&format!("{hex}  {DOWNLOADED}"))));
-    }
-    script
 }
 
 /// The layer and its times, as the worker reported them.
@@ -143,7 +155,8 @@ impl Lowering<'_> {
         };
         let platform = platform(command, step, target, environment);
         let (lowered, known) = self.stored(message, input_root, directories, platform, step).await?;
-        Ok((lowered, Arc::new(Known { times: Some(command.times), ..known })))
+        let variables = command.run.proxies.iter().cloned().collect();
+        Ok((lowered, Arc::new(Known { times: Some(command.times), variables, ..known })))
     }
 }
 

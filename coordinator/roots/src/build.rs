@@ -25,7 +25,7 @@ pub trait Host: Send + Sync {
     async fn fetch(&self, operation: &Operation, fetch: &Fetch) -> Result<Files, Self::Error>;
 
     /// The files of a repository.
-    async fn git(&self, source: &GitSource) -> Result<Files, Self::Error>;
+    async fn git(&self, operation: &Operation, source: &GitSource) -> Result<Files, Self::Error>;
 
     /// Runs a command in `root` and gives the files that it leaves there. `mounted` are the files of other operations by their
     /// indices.
@@ -98,7 +98,7 @@ impl Roots {
             Operator::Scratch => Ok(self.scratch().await?),
             Operator::Context(context) => host.context(context).await,
             Operator::Fetch(fetch) => host.fetch(operation, fetch).await,
-            Operator::Git(source) => host.git(source).await,
+            Operator::Git(source) => host.git(operation, source).await,
             Operator::Run(run) => host.run(operation, run, &of(run.root)?, &inputs).await,
             Operator::Copy(copy) => Ok(self.copy(&of(copy.root)?, copy, &inputs).await?),
             Operator::Workdir { root, path, user } => Ok(self.workdir(&of(*root)?, path, user).await?),

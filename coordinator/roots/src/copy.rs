@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use kiln_dockerfile::{Copy, CopySource};
 use kiln_proto::digest::Digest;
-use kiln_trees::root::{Attributes, Content, Directory, Error as TreeError, Follow, Forest, Leaf, Name, Node, Times};
+use kiln_trees::root::{Attributes, Content, Directory, Error as TreeError, Follow, Forest, Leaf, Name, Node, Time, Times};
 
 use crate::mode::Change;
 use crate::select::{Filter, Found, select};
 use crate::subtree::{Rule, copied};
-use crate::{Error, Files, Roots, accounts, import, times};
+use crate::{Error, Files, Roots, accounts, times};
 
 /// A file or directory that is about to be put somewhere.
 struct Item {
@@ -56,11 +56,11 @@ impl Roots {
                 done = self.place(&done, item, &into).await?;
             }
         }
-        if !copy.link {
-            return Ok(done);
+        if copy.link {
+            let layer = self.operate(|forest| implied(forest, &done.root)).await?;
+            done = self.apply(files, &layer, &done.times).await?;
         }
-        let layer = self.operate(|forest| implied(forest, &done.root)).await?;
-        self.apply(files, &layer, &done.times).await
+        self.settled(files, done).await
     }
 
     /// What a source brings.
@@ -171,7 +171,7 @@ impl Roots {
         let mut items = Vec::new();
         for one in found {
             if let Node::Leaf(Leaf { content: Content::File(digest), .. }) = &one.node
-                && let Some(archive) = import::archive(self, digest, &String::from_utf8_lossy(&one.name)).await?
+                && let Some(archive) = self.archive(digest, &String::from_utf8_lossy(&one.name)).await?
             {
                 let rule = Rule { mode: None, ..rule.clone() };
                 let node = Node::Directory(archive.layer);
@@ -190,9 +190,10 @@ impl Roots {
         let follow = if into.link { Follow::Never } else { Follow::All };
         let done = self.operate(|forest| put(forest, &files.root, &item, into, follow)).await;
         let (root, at) = done.map_err(|error| in_the_way(error, &item, into.path))?;
-        let mut moved = Times::default();
-        if let Some((of, from)) = &item.times {
-            times::moved(of, from, &at, &mut moved);
+        let mut moved = item.times.as_ref().map(|(of, from)| times::moved(of, from, &at)).unwrap_or_default();
+        if !matches!(item.node, Node::Directory(_)) {
+            // What it replaces has a time of its own.
+            moved.0.entry(at).or_insert(Time::UNDATED);
         }
         Ok(Files { root, times: times::laid_over(&files.times, &moved) })
     }

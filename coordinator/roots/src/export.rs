@@ -25,8 +25,10 @@ const BLOB: &str = "layer";
 pub struct Packing {
     /// How they are compressed.
     pub compression: Compression,
-    /// The time of files that have none, and the latest of all with `clamp`, in seconds since the epoch.
+    /// The time of the image, and the latest of all files with `clamp`, in seconds since the epoch.
     pub epoch: i64,
+    /// The time of files that have none, in seconds since the epoch.
+    pub undated: i64,
     /// Whether no file is younger than `epoch`: `rewrite-timestamp`.
     pub clamp: bool,
 }
@@ -149,13 +151,14 @@ fn times(directories: &[(Digest, Arc<Directory>)], layer: &Digest, of: &Times, p
     let known: BTreeMap<&Digest, &Arc<Directory>> = directories.iter().map(|(digest, one)| (digest, one)).collect();
     let mut times = Times::default();
     let mut next = vec![(Vec::new(), *layer)];
-    let default = Time { seconds: packing.epoch, nanos: 0 };
+    let default = Time { seconds: packing.undated, nanos: 0 };
+    let latest = Time { seconds: packing.epoch, nanos: 0 };
     let mut note = |path: &[u8]| {
-        let mut time = of.0.get(path).copied().unwrap_or(default);
+        let mut time = of.0.get(path).copied().filter(|time| *time != Time::UNDATED).unwrap_or(default);
         // Archives have whole seconds.
         time.nanos = 0;
         if packing.clamp {
-            time = time.min(default);
+            time = time.min(latest);
         }
         times.0.insert(path.to_vec(), time);
     };

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use kiln_images::layer::unpacked;
-use kiln_images::manifest::{Descriptor, media_type};
+use kiln_images::manifest::Descriptor;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_store::recipes::Recipes;
 use kiln_store::{BlobStore, Stores};
@@ -17,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use crate::{Error, Files, Roots};
+use crate::{Error, Files, Roots, archive};
 
 /// Increased when the same archive would give a different tree.
 const VERSION: u32 = 1;
@@ -101,36 +100,6 @@ impl Roots {
     }
 }
 
-/// The content of an archive that `ADD` unpacks, which is known by its first bytes; none where it is not one.
-///
-/// # Errors
-/// If it begins like an archive and is malformed, or the store fails.
-pub(crate) async fn archive(roots: &Roots, file: &Digest, name: &str) -> Result<Option<Imported>, Error> {
-    let mut head = roots.blobs().read(file, 0, Some(512)).await?;
-    let mut first = Vec::new();
-    while let Some(piece) = head.try_next().await? {
-        first.extend_from_slice(&piece);
-    }
-    let is_tar = |data: &[u8]| data.get(257..262) == Some(b"ustar");
-    let known = match &*first {
-        [0x1f, 0x8b, ..] => media_type::OCI_LAYER_GZIP,
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => media_type::OCI_LAYER_ZSTD,
-        data if is_tar(data) => media_type::OCI_LAYER,
-        [b'B', b'Z', b'h', ..] | [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
-            let reason = "bzip2 and xz are not supported; compress it with gzip or zstd, or set `--unpack=false`";
-            return Err(Error::Archive { path: name.to_owned(), reason: reason.to_owned() });
-        }
-        _ => return Ok(None),
-    };
-    match roots.import(known, file).await {
-        Ok(imported) => Ok(Some(imported)),
-        // A compressed file that is not an archive is a file.
-        Err(Error::Tar(_)) if known != media_type::OCI_LAYER => Ok(None),
-        Err(Error::Tar(error)) => Err(Error::Archive { path: name.to_owned(), reason: error.to_string() }),
-        Err(error) => Err(error),
-    }
-}
-
 /// A file on its way into the store.
 enum Content {
     Whole(Digest, Bytes),
@@ -151,7 +120,7 @@ async fn read(
     let mut left = stores.blobs.capacity();
     let reading = tokio::task::spawn_blocking(move || {
         let mut forest = Forest::new(function);
-        let plain = unpacked(&media_type, bridge)?;
+        let plain = archive::plain(&media_type, bridge)?;
         let mut store = |content: &mut dyn Read| keep(function, content, &mut left, &sender);
         let (layer, times) = tar::read(&mut forest, plain, &mut store)?;
         Ok::<_, TarError>((forest.take_made(), layer, times))

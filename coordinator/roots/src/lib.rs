@@ -5,6 +5,7 @@
 //! layer; equal instructions on equal roots give equal roots, wherever and whenever they run.
 
 mod accounts;
+mod archive;
 mod build;
 mod context;
 mod copy;
@@ -16,6 +17,7 @@ mod import;
 mod mode;
 mod mounts;
 mod select;
+mod settled;
 mod subtree;
 mod times;
 mod workdir;
@@ -27,3 +29,4 @@ pub use files::{Files, Roots};
 pub use image::Assembled;
 pub use import::Imported;
 pub use mounts::Mounted;
+pub use times::moved;

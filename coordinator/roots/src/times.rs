@@ -15,7 +15,8 @@ pub(crate) fn laid_over(below: &Arc<Times>, over: &Times) -> Arc<Times> {
 }
 
 /// The times of what is at `from`, moved to `to`. Both are paths below the root, with `/` between names only.
-pub(crate) fn moved(times: &Times, from: &[u8], to: &[u8], into: &mut Times) {
+pub fn moved(times: &Times, from: &[u8], to: &[u8]) -> Times {
+    let mut found = Times::default();
     let below = |path: &[u8]| -> Option<Vec<u8>> {
         if from.is_empty() {
             return Some(path.to_vec());
@@ -37,8 +38,15 @@ pub(crate) fn moved(times: &Times, from: &[u8], to: &[u8], into: &mut Times) {
             (true, false) => rest,
             (false, false) => [to, &b"/"[..], &rest].concat(),
         };
-        into.0.insert(path, *time);
+        found.0.insert(path, *time);
     }
+    found
+}
+
+/// What differs between the times before and after an instruction.
+pub(crate) fn changed(before: &Times, after: &Times) -> Times {
+    let new = after.0.iter().filter(|(path, time)| before.0.get(*path) != Some(*time));
+    Times(new.map(|(path, time)| (path.clone(), *time)).collect())
 }
 
 #[cfg(test)]
@@ -53,12 +61,10 @@ mod tests {
         let times = Times(
             [("a", 1), ("a/b", 2), ("a-c", 3), ("a/b/d", 4), ("b", 5)].map(|(path, s)| (path.into(), at(s))).into(),
         );
-        let mut copied = Times::default();
-        moved(&times, b"a", b"x/y", &mut copied);
+        let copied = moved(&times, b"a", b"x/y");
         let expected = [("x/y", 1), ("x/y/b", 2), ("x/y/b/d", 4)].map(|(path, s)| (path.into(), at(s)));
         assert_eq!(copied, Times(expected.into()));
-        let mut all = Times::default();
-        moved(&times, b"", b"z", &mut all);
+        let all = moved(&times, b"", b"z");
         assert_eq!(all.0.len(), 5);
         assert_eq!(all.0[&b"z/a-c"[..]], at(3));
     }

@@ -14,6 +14,7 @@ use kiln_images::manifest::Descriptor;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_roots::{Assembled, Done, Error, Files, Host, Packing, Roots};
 use kiln_store::{Config, Stores};
+use kiln_trees::root::Times;
 use kiln_trees::tree::{Entry, Tree};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -121,14 +122,14 @@ impl Host for World {
     }
 
     async fn context(&self, _: &Context) -> Result<Files, Error> {
-        self.roots.context(self.sources, self.ignore.as_ref()).await
+        self.roots.context(self.sources, self.ignore.as_ref(), &Times::default()).await
     }
 
     async fn fetch(&self, _: &Operation, _: &Fetch) -> Result<Files, Error> {
         panic!("nothing is fetched here")
     }
 
-    async fn git(&self, _: &GitSource) -> Result<Files, Error> {
+    async fn git(&self, _: &Operation, _: &GitSource) -> Result<Files, Error> {
         panic!("nothing is fetched here")
     }
 

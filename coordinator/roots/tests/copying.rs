@@ -261,7 +261,7 @@ async fn heredocs_archives_and_directories_become_files() {
     let mut context = context;
     context.insert("a.tgz", kiln_trees::tree::Entry::file(world.put(packed).await, false)).unwrap();
     let sources = kiln_store::trees::store_tree(&*world.stores.blobs, F, &context).await.unwrap();
-    let context = world.roots.context(sources, None).await.unwrap();
+    let context = world.roots.context(sources, None, &kiln_trees::root::Times::default()).await.unwrap();
     let add = |unpack| CopySource::Files { from: 1, path: "/a.tgz".to_owned(), parents: None, unpack };
     let done = world.copy(&target, &context, Copy { sources: vec![add(true)], ..copy("", "/") }).await.unwrap();
     let expected = ["bin 777 9:9 -> opt", "opt/ 775 3:3 dir", "opt/tool 755 9:9 `t`"];

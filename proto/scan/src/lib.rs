@@ -9,6 +9,7 @@ mod excluded;
 pub mod git;
 mod hash;
 mod owned;
+mod times;
 mod walk;
 
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::meter::Meter;
 use kiln_proto::transfer::Blob;
+use kiln_trees::root::Times;
 use kiln_trees::tree::{Entry, Tree};
 
 pub use cache::{Cache, Stat};
@@ -98,6 +100,18 @@ pub struct Scanned {
     pub paths: Vec<String>,
     /// Paths that are not in the tree, in addition to those that git ignores.
     pub left_out: Vec<LeftOut>,
+    /// When the files, the links and their directories were modified.
+    pub times: Times,
+}
+
+impl Scanned {
+    /// Adds the times to the blobs, and returns the digest of theirs.
+    pub fn add_times(&mut self, function: DigestFunction) -> Digest {
+        let data = Bytes::from(self.times.encode());
+        let digest = function.digest(&data);
+        self.blobs.insert(digest, Blob::Bytes(data));
+        digest
+    }
 }
 
 /// Scans a directory.
@@ -129,8 +143,9 @@ pub fn scan_metered(options: &Options, meter: &Meter) -> Result<Scanned, Error> 
     if let Some(file) = cache_file.filter(|_| hashed > 0 || cache.len() != scanned.files) {
         remember(&file, &found, &known, &fresh, started);
     }
+    let times = times::of(&scanned.root, &found);
     let paths = found.into_iter().map(|one| one.path).collect();
-    Ok(Scanned { hashed, left_out, paths, ..scanned })
+    Ok(Scanned { hashed, left_out, paths, times, ..scanned })
 }
 
 /// The absolute path of a directory.
@@ -169,7 +184,7 @@ fn build(
     let digest = tree.encode(function, &mut |encoded| {
         blobs.insert(encoded.digest, Blob::Bytes(Bytes::from(encoded.data)));
     });
-    Ok(Scanned { root, digest, blobs, files, hashed: 0, left_out: Vec::new(), paths: Vec::new() })
+    Ok(Scanned { root, digest, blobs, files, hashed: 0, left_out: Vec::new(), paths: Vec::new(), times: Times::default() })
 }
 
 /// Updates the cache, except for files modified so recently that a later write could leave the same times ("racily

@@ -16,7 +16,7 @@ use kiln_trees::root::{Attributes, Content, Directory, Forest, Leaf, Node, Time,
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use super::attributes;
-use crate::inputs::{self, Error, MTIME, disk};
+use crate::inputs::{self, Error, disk};
 
 /// Files written at once.
 const THREADS: usize = 8;
@@ -83,7 +83,7 @@ pub(super) fn unpack(
 }
 
 fn time(times: &Times, within: &[u8]) -> Time {
-    times.0.get(within).copied().unwrap_or(Time { seconds: MTIME, nanos: 0 })
+    times.0.get(within).copied().unwrap_or(Time::UNDATED)
 }
 
 fn plan(forest: &Forest, root: &Digest, to: &Path) -> Result<Plan, Error> {

@@ -16,7 +16,7 @@ use kiln_planner::plan;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::root::{self as contract, Mount};
 use kiln_roots::{Files, Host, Mounted, Packing, Roots};
-use kiln_trees::root::Times;
+use kiln_trees::root::{Time, Times};
 use kiln_trees::tree::Entry;
 use serde_json::Value;
 use tokio::sync::Mutex;
@@ -41,7 +41,28 @@ pub trait Commands: Sync + std::fmt::Debug {
     async fn run(&self, command: &Command) -> Result<Ran, Error>;
 
     /// Downloads the file at a URL, whose checksum is verified if it has one. `name` is the instruction's, for people.
-    async fn fetch(&self, name: &str, fetch: &Fetch) -> Result<Digest, Error>;
+    async fn fetch(&self, name: &str, fetch: &Fetch) -> Result<Download, Error>;
+
+    /// Fetches the files of a repository. `name` is the instruction's, for people.
+    async fn checkout(&self, name: &str, source: &GitSource) -> Result<Checkout, Error>;
+}
+
+/// A file that was downloaded.
+#[derive(Debug, Clone, Copy)]
+pub struct Download {
+    /// The file.
+    pub file: Digest,
+    /// When it was modified, as its server says, in seconds since the epoch.
+    pub modified: Option<i64>,
+}
+
+/// The files of a repository at a commit.
+#[derive(Debug, Clone, Copy)]
+pub struct Checkout {
+    /// The tree of its files.
+    pub files: Digest,
+    /// When it was committed, in seconds since the epoch.
+    pub committed: i64,
 }
 
 /// A command of a Dockerfile, as a worker runs it.
@@ -98,7 +119,8 @@ pub(crate) async fn assemble(given: &Ingredients<'_>, description: &plan::Docker
             plan::Compression::Gzip => Compression::Gzip,
             plan::Compression::Zstd => Compression::Zstd,
         },
-        epoch: given.origin.created,
+        epoch: build.epoch.unwrap_or(given.origin.created),
+        undated: build.epoch.unwrap_or(Time::UNDATED.seconds),
         clamp: false,
     };
     let layers = below.as_ref().map(|base| base.base.layers.clone()).unwrap_or_default();
@@ -159,13 +181,19 @@ impl Maker<'_> {
     /// An instruction's error with its place.
     fn failed(&self, build: &Build, at: usize, error: Error) -> Error {
         let Some(operation) = build.operations.get(at) else { return error };
-        let place = format!("`{}` line {}: {}", self.description.file, operation.lines.0, operation.name);
+        let line = format!("`{}` line {}", self.description.file, operation.lines.0);
         let artifact = self.given.artifact.name.clone();
-        let source = match error {
-            Error::Root(source) => source,
-            other => return other,
-        };
-        Error::Instruction { artifact, place, source: Box::new(source) }
+        match error {
+            Error::Root(source) => {
+                let place = format!("{line}: {}", operation.name);
+                Error::Instruction { artifact, place, source: Box::new(source) }
+            }
+            Error::Layout { artifact, reason } => Error::Layout { artifact, reason: format!("{line}: {reason}") },
+            Error::Command { artifact, reason, is_project_fault } => {
+                Error::Command { artifact, reason: format!("{line}: {reason}"), is_project_fault }
+            }
+            other => other,
+        }
     }
 
     /// The text of a file of the project; none if there is none.
@@ -191,10 +219,22 @@ impl Maker<'_> {
         Ok(None)
     }
 
+    /// The times of the files of a directory of the project, as far as they are known.
+    async fn times(&self, directory: &str) -> Result<Times, Error> {
+        let Some(digest) = self.given.times else { return Ok(Times::default()) };
+        let data = match self.given.stores.blobs.get(&digest).await {
+            Ok(data) => data,
+            Err(error) if error.is_absent() => return Ok(Times::default()),
+            Err(error) => return Err(error.into()),
+        };
+        let times = Times::decode(&data).map_err(|error| self.wrong(error.to_string()))?;
+        Ok(kiln_roots::moved(&times, directory.as_bytes(), b""))
+    }
+
     /// The Dockerfile's operations, and what its rules found.
     async fn lower(&self, text: &str, ignore: Option<Ignore>) -> Result<(Build, Vec<String>), Error> {
         let description = self.description;
-        let invalid = |error: kiln_dockerfile::Error| self.wrong(error.to_string());
+        let invalid = |error: kiln_dockerfile::Error| self.wrong(format!("{error}\n{}", error.snippet()));
         let file = kiln_dockerfile::parse(&description.file, text).map_err(invalid)?;
         let mut contexts = Contexts::default();
         for (name, value) in &description.contexts {
@@ -231,7 +271,10 @@ impl Maker<'_> {
         }
         let build = kiln_dockerfile::lower(&file, &options, &known).map_err(invalid)?;
         let notes = build.lints.iter();
-        let notes = notes.map(|lint| format!("`{}` line {}: {}", description.file, lint.line, lint.message)).collect();
+        let note = |lint: &kiln_dockerfile::lint::Lint| {
+            format!("`{}` line {}: {} (`{}`)", description.file, lint.line, lint.message, lint.rule.name())
+        };
+        let notes = notes.map(note).collect();
         Ok((build, notes))
     }
 
@@ -304,16 +347,26 @@ impl Host for Building<'_> {
                 _ => return Err(self.maker.wrong(format!("the context `{own}` is not a directory of the project"))),
             }
         };
-        Ok(self.maker.roots.context(digest, ignore.as_ref()).await?)
+        let times = self.maker.times(own).await?;
+        Ok(self.maker.roots.context(digest, ignore.as_ref(), &times).await?)
     }
 
     async fn fetch(&self, operation: &Operation, fetch: &Fetch) -> Result<Files, Error> {
-        let digest = self.maker.given.commands.fetch(&operation.name, fetch).await?;
-        Ok(self.maker.roots.file(&fetch.file, digest, DOWNLOADED_MODE).await?)
+        let download = self.maker.given.commands.fetch(&operation.name, fetch).await?;
+        let files = self.maker.roots.file(&fetch.file, download.file, DOWNLOADED_MODE).await?;
+        match download.modified {
+            Some(seconds) => Ok(self.maker.roots.dated(&files, seconds).await?),
+            None => Ok(files),
+        }
     }
 
-    async fn git(&self, _: &GitSource) -> Result<Files, Error> {
-        Err(self.maker.wrong("`ADD` of a repository: the farm does not fetch repositories yet".to_owned()))
+    async fn git(&self, operation: &Operation, source: &GitSource) -> Result<Files, Error> {
+        let checkout = self.maker.given.commands.checkout(&operation.name, source).await?;
+        let files = self.maker.roots.context(checkout.files, None, &Times::default()).await?;
+        match source.has_commit_times {
+            true => Ok(self.maker.roots.dated(&files, checkout.committed).await?),
+            false => Ok(files),
+        }
     }
 
     async fn run(

@@ -11,6 +11,12 @@ pub struct Time {
     pub nanos: u32,
 }
 
+impl Time {
+    /// When a node that has no time was modified: in the root that a command sees and in the layer that it becomes alike, because
+    /// compilers record the times of what they read.
+    pub const UNDATED: Self = Self { seconds: 946_684_800, nanos: 0 };
+}
+
 /// The times of nodes, by path below the root, names joined by `/`; the root itself is the empty path.
 ///
 /// As a blob they are short: sorted by path, each path without what it has in common with the one before, each second as the

@@ -1,0 +1,39 @@
+//! When files, links and the directories above them were modified: beside the tree, and part of no digest of it.
+
+use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use kiln_trees::root::{Time, Times};
+
+use super::walk::{Found, Kind};
+
+/// The times of what was found below an absolute directory. What is gone meanwhile has none.
+pub(super) fn of(root: &Path, found: &[Found]) -> Times {
+    let mut times = BTreeMap::new();
+    let read = |path: &str| std::fs::symlink_metadata(root.join(path)).ok().as_ref().map(time);
+    for one in found {
+        let own = match &one.kind {
+            Kind::File { stat, .. } => Some(Time {
+                seconds: stat.mtime_ns.div_euclid(1_000_000_000),
+                nanos: u32::try_from(stat.mtime_ns.rem_euclid(1_000_000_000)).unwrap_or_default(),
+            }),
+            _ => read(&one.path),
+        };
+        times.extend(own.map(|time| (one.path.clone().into_bytes(), time)));
+        let mut path = one.path.as_str();
+        while let Some((directory, _)) = path.rsplit_once('/') {
+            if times.contains_key(directory.as_bytes()) {
+                break;
+            }
+            times.extend(read(directory).map(|time| (directory.as_bytes().to_vec(), time)));
+            path = directory;
+        }
+    }
+    Times(times)
+}
+
+fn time(data: &Metadata) -> Time {
+    Time { seconds: data.mtime(), nanos: u32::try_from(data.mtime_nsec()).unwrap_or_default() }
+}
