@@ -54,22 +54,31 @@ fn make_debian(to: &Path) -> Option<()> {
 pub fn debian_layout() -> Option<&'static Path> {
     static BASE: OnceLock<Option<PathBuf>> = OnceLock::new();
     let make = |to: &Path| {
-        write_layout(debian()?, to);
+        layout_of(&[debian()?], own_architecture(), to);
         Some(())
     };
-    BASE.get_or_init(|| once("debian", make)).as_deref()
+    BASE.get_or_init(|| once("debian-layout", make)).as_deref()
 }
 
-/// An image whose only layer is this tar.
-fn write_layout(tar: &Path, to: &Path) {
+/// This machine's architecture, as images name it.
+pub fn own_architecture() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+}
+
+/// Writes an image whose layers are these tars as an OCI layout with the tag `12`.
+pub fn layout_of(tars: &[&Path], architecture: &str, to: &Path) {
     std::fs::create_dir_all(to.join("blobs/sha256")).unwrap();
-    let packed = to.join("packed");
-    let mut file = std::fs::File::create(&packed).unwrap();
-    let layer = compress(&mut std::fs::File::open(tar).unwrap(), &mut file, Compression::Gzip).unwrap();
-    std::fs::rename(packed, to.join(layout::blob_path(&layer.descriptor.digest))).unwrap();
-    let settings = Settings { env: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(), ..Settings::default() };
-    let added = [Added { layer, by: "mmdebstrap".into() }];
-    let platform = Platform::linux(if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
+    let mut added = Vec::new();
+    for tar in tars {
+        let packed = to.join("packed");
+        let mut file = std::fs::File::create(&packed).unwrap();
+        let layer = compress(&mut std::fs::File::open(tar).unwrap(), &mut file, Compression::Gzip).unwrap();
+        std::fs::rename(packed, to.join(layout::blob_path(&layer.descriptor.digest))).unwrap();
+        added.push(Added { layer, by: "mmdebstrap".into() });
+    }
+    let path = ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+    let settings = Settings { env: [path].into(), ..Settings::default() };
+    let platform = Platform::linux(architecture);
     let image = assemble(None, &platform, &settings, &added, &Origin::default());
     for (path, document) in layout::files(&[image], "12") {
         std::fs::write(to.join(path), &document.data).unwrap();
@@ -78,6 +87,12 @@ fn write_layout(tar: &Path, to: &Path) {
 
 /// Writes an image of busybox with a user `app` (1000) as an OCI layout. `None`, with a message, if there is no busybox.
 pub fn busybox_layout(to: &Path) -> Option<()> {
+    layout_of(&[busybox_tar()?.path()], own_architecture(), to);
+    Some(())
+}
+
+/// The only layer of that image.
+pub fn busybox_tar() -> Option<tempfile::NamedTempFile> {
     let Some(busybox) = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists()) else {
         cannot_run("`busybox` is not installed (Debian: busybox-static)");
         return None;
@@ -111,6 +126,5 @@ pub fn busybox_layout(to: &Path) -> Option<()> {
         archive.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
     }
     archive.into_inner().unwrap();
-    write_layout(beside.path(), to);
-    Some(())
+    Some(beside)
 }
