@@ -166,6 +166,10 @@ impl<W: Write> Writer<'_, W> {
         let mut header = Header::new_gnu();
         header.set_size(0);
         header.set_mode(0);
+        // Not every reader takes a blank number for 0.
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         Ok(self.archive.append_data(&mut header, OsStr::from_bytes(&path), io::empty())?)
     }
 }
