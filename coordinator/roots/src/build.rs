@@ -106,12 +106,17 @@ impl Roots {
     }
 }
 
-/// The operations whose changes are the image's own layers, in order, each after the one that it changes.
-pub(crate) fn chain(build: &Build) -> Vec<(usize, usize)> {
+/// The operations whose changes are the image's own layers, in order, each after the one that it changes. A context that the image is
+/// built on changes none: all of it is a layer.
+pub(crate) fn chain(build: &Build) -> Vec<(Option<usize>, usize)> {
     let (mut at, mut steps) = (build.result, Vec::new());
     while let Some(below) = build.operations.get(at).and_then(Operation::below) {
-        steps.push((below, at));
+        steps.push((Some(below), at));
         at = below;
+    }
+    let first = build.operations.get(at).map(|operation| &operation.kind);
+    if matches!(first, Some(Operator::Context(_) | Operator::Fetch(_) | Operator::Git(_))) {
+        steps.push((None, at));
     }
     steps.reverse();
     steps

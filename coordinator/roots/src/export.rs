@@ -16,7 +16,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use crate::{Error, Files, Roots};
 
 /// Increased when the same tree would give a different archive.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The layer among its recipe's files.
 const BLOB: &str = "layer";
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use kiln_dockerfile::Build;
+use kiln_dockerfile::config::History;
 use kiln_images::digest;
 use kiln_images::image::{Image, rfc3339};
 use kiln_images::manifest::{Descriptor, Document, Manifest, media_type};
@@ -11,6 +12,9 @@ use kiln_proto::digest::Digest;
 
 use crate::build::{Done, chain};
 use crate::{Error, Layer, Packing, Roots};
+
+/// How Docker's builder marks layers that no instruction made.
+const OF_CONTEXT: &str = "buildkit.exporter.image.v0";
 
 /// An image, and where its layers are in the store.
 #[derive(Debug, Clone)]
@@ -38,8 +42,12 @@ impl Roots {
     ) -> Result<Assembled, Error> {
         let (mut added, mut blobs) = (Vec::new(), BTreeMap::new());
         for (below, at) in chain(build) {
-            let (Some(before), Some(after)) = (done.of(below), done.of(at)) else { continue };
-            let layer = self.layer(before, after, packing).await?;
+            let before = match below {
+                Some(below) => done.of(below).cloned(),
+                None => Some(self.scratch().await?),
+            };
+            let (Some(before), Some(after)) = (before, done.of(at)) else { continue };
+            let layer = self.layer(&before, after, packing).await?;
             blobs.insert(layer.layer.descriptor.digest, layer.blob);
             added.push((at, layer));
         }
@@ -47,6 +55,11 @@ impl Roots {
         let mut config = build.image.clone();
         config.created = Some(created.clone());
         config.rootfs.diff_ids.extend(added.iter().map(|(_, layer)| layer.layer.diff_id.to_string()));
+        if chain(build).first().is_some_and(|(below, _)| below.is_none()) {
+            // The layer of the context that it is built on, which no instruction made.
+            let entry = History { comment: OF_CONTEXT.to_owned(), ..History::default() };
+            config.history.insert(build.inherited_history.min(config.history.len()), entry);
+        }
         for entry in config.history.iter_mut().skip(build.inherited_history) {
             entry.created = Some(created.clone());
         }
