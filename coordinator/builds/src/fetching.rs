@@ -14,8 +14,9 @@ pub(super) const COMMITTED: &str = "committed";
 /// A command that downloads a file to [`DOWNLOADED`].
 pub(super) fn download(fetch: &Fetch) -> String {
     let mut script = format!(
-        "curl --fail --silent --show-error --location --proto =http,https --remote-time --write-out '%{{filetime}}' \
-         --output {DOWNLOADED} -- {} > {MODIFIED}",
+        "set -e\ncurl --fail --silent --show-error --location --proto =http,https --remote-time --dump-header headers \
+         --output {DOWNLOADED} -- {}\n\
+         if grep -qi '^last-modified:' headers; then stat -c %Y {DOWNLOADED}; else echo -1; fi > {MODIFIED}",
         quoted(&fetch.url)
     );
     if let Some((function, hex)) = fetch.checksum.as_deref().and_then(|checksum| checksum.split_once(':')) {

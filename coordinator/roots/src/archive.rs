@@ -45,7 +45,8 @@ pub(crate) fn plain<'a>(media_type: &str, archive: impl Read + 'a) -> io::Result
 /// Whether an archive begins here: its first header is one.
 fn begins(data: impl Read) -> bool {
     let mut archive = tar::Archive::new(data);
-    archive.entries().is_ok_and(|mut entries| matches!(entries.next(), Some(Ok(_))))
+    // What an archive says of its first entry may come before that.
+    archive.entries().is_ok_and(|entries| matches!(entries.raw(true).next(), Some(Ok(_))))
 }
 
 impl Roots {
