@@ -214,8 +214,8 @@ fn entries(archive: impl Read) -> Layer {
         let node = Node {
             kind,
             mode: header.mode().unwrap() & 0o7777,
-            owner: (header.uid().unwrap(), header.gid().unwrap()),
-            time: i64::try_from(header.mtime().unwrap()).unwrap(),
+            owner: (header.uid().unwrap_or_default(), header.gid().unwrap_or_default()),
+            time: i64::try_from(header.mtime().unwrap_or_default()).unwrap(),
             content,
             link: if kind == Kind::HardLink { clean(link) } else { link },
             xattrs,

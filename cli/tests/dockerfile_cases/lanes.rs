@@ -16,7 +16,9 @@ pub fn run(cases: &[Case], problems: impl Fn(&Case) -> Vec<String> + Sync) -> Ve
         for _ in 0..lanes {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let problems = problems(case);
+                    // One case that cannot even be read must not hide what is wrong with the others.
+                    let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| problems(case)));
+                    let problems = checked.unwrap_or_else(|_| vec!["it panicked, as said above".to_owned()]);
                     found.lock().unwrap().push((case.name.clone(), problems));
                 }
             });
