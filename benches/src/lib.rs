@@ -14,4 +14,5 @@ pub mod load;
 pub mod process;
 pub mod project;
 pub mod report;
+pub mod root;
 pub mod scheduler;
