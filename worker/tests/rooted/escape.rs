@@ -1,65 +1,26 @@
 //! Attempts to escape from a root, each made by root in it: what it is told, and that it had no effect.
 
-use std::fmt::Write as _;
-
 use kiln_proto::root::{NETWORK_DEFAULT, NETWORK_NONE};
 use nix::libc;
 
+use crate::attempts::{self, call};
 use crate::base::debian;
 use crate::place::{Ask, ask, place};
-
-/// The start of every attempt's program: functions that return the name of the error, or `open` on success.
-const PRELUDE: &str = r#"
-import ctypes, errno, os, signal, socket, stat, struct
-libc = ctypes.CDLL(None, use_errno=True)
-room = ctypes.create_string_buffer(8)
-def name(number):
-    return errno.errorcode.get(number, str(number))
-def call(number, *arguments):
-    result = libc.syscall(ctypes.c_long(number), *[ctypes.c_char_p(a) if isinstance(a, bytes) else ctypes.c_long(a) for a in arguments])
-    return 'open' if result >= 0 else name(ctypes.get_errno())
-def attempt(what, *arguments):
-    try:
-        what(*arguments)
-        return 'open'
-    except OSError as error:
-        return name(error.errno)
-def opened(path, flags):
-    return attempt(lambda: os.close(os.open(path, flags)))
-def written(path, data=b'1'):
-    def write():
-        file = os.open(path, os.O_WRONLY)
-        try: os.write(file, data)
-        finally: os.close(file)
-    return attempt(write)
-"#;
-
-fn call(number: libc::c_long, arguments: &str) -> String {
-    format!("call({number}, {arguments})")
-}
 
 /// Root running this program in Python; none where this machine has no such root.
 fn python(program: &str) -> Option<Ask> {
     let (root, _) = debian(&place().cas)?;
     let mut ask = ask(root, "");
-    ask.arguments = ["/usr/bin/python3", "-c", &format!("{PRELUDE}\n{program}")].map(str::to_owned).into();
+    ask.arguments = attempts::python(program);
     Some(ask)
 }
 
 /// Every attempt must be refused with one of these errors.
 async fn refused(network: &'static str, errors: &[&str], attempts: &[(&str, String)]) {
-    let mut program = String::new();
-    for (name, expression) in attempts {
-        writeln!(program, "print({name:?}, {expression}, flush=True)").unwrap();
-    }
-    let Some(mut ask) = python(&program) else { return };
+    let Some(mut ask) = python(&attempts::program(attempts)) else { return };
     ask.network = network;
     let said = place().run(ask).await.ok();
-    let answers: Vec<_> = said.lines().filter_map(|line| line.rsplit_once(' ')).collect();
-    assert_eq!(answers.len(), attempts.len(), "{said}");
-    for (name, said) in answers {
-        assert!(errors.contains(&said), "expected `{name}` to be refused with {errors:?}, found `{said}`");
-    }
+    attempts::check(errors, attempts, &attempts::answers(&said));
 }
 
 async fn said(program: &str) -> Option<String> {

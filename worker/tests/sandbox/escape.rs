@@ -1,65 +1,31 @@
 //! Attempts to escape from the sandbox, each made by an action: what it is told, and that it had no effect.
 
-use std::fmt::Write as _;
-
 use kiln_worker::executor::{Exit, Job};
 use nix::libc;
 
+use super::attempts;
+pub(crate) use super::attempts::call;
 use super::place::{Place, confined};
-
-/// The start of every attempt's program: functions that return the name of the error, or `open` on success.
-const PRELUDE: &str = r#"
-import ctypes, errno, os, signal, socket, stat, struct
-libc = ctypes.CDLL(None, use_errno=True)
-room = ctypes.create_string_buffer(8)
-def name(number):
-    return errno.errorcode.get(number, str(number))
-def call(number, *arguments):
-    result = libc.syscall(ctypes.c_long(number), *[ctypes.c_char_p(a) if isinstance(a, bytes) else ctypes.c_long(a) for a in arguments])
-    return 'open' if result >= 0 else name(ctypes.get_errno())
-def attempt(what, *arguments):
-    try:
-        what(*arguments)
-        return 'open'
-    except OSError as error:
-        return name(error.errno)
-def opened(path, flags):
-    return attempt(lambda: os.close(os.open(path, flags)))
-"#;
 
 /// A job that runs this program in Python.
 fn python(place: &Place, program: &str) -> Job {
     let mut job = place.job("");
-    job.arguments = ["/usr/bin/python3", "-c", &format!("{PRELUDE}\n{program}")].map(str::to_owned).into();
+    job.arguments = attempts::python(program);
     job
 }
 
-/// Runs a program of `(name, expression)` lines, and returns the result of each.
+/// Makes these attempts, and returns the result of each.
 pub(crate) async fn answers(place: &Place, network: bool, attempts: &[(&str, String)]) -> Vec<(String, String)> {
-    let mut program = String::new();
-    for (name, expression) in attempts {
-        writeln!(program, "print({name:?}, {expression}, flush=True)").unwrap();
-    }
-    let mut job = python(place, &program);
+    let mut job = python(place, &attempts::program(attempts));
     job.network = network;
     let ran = place.run(job).await;
     assert_eq!(ran.exit(), &Exit::Code(0), "expected the attempts to be made: {}{}", ran.text(), ran.err);
-    let text = ran.text();
-    text.lines().filter_map(|line| line.rsplit_once(' ')).map(|(name, said)| (name.into(), said.into())).collect()
+    attempts::answers(&ran.text())
 }
 
 /// Every attempt must be refused with one of these errors.
 pub(crate) async fn refused(network: bool, errors: &[&str], attempts: &[(&str, String)]) {
-    let place = confined();
-    let answers = answers(&place, network, attempts).await;
-    assert_eq!(answers.len(), attempts.len());
-    for (name, said) in answers {
-        assert!(errors.contains(&said.as_str()), "expected `{name}` to be refused with {errors:?}, found `{said}`");
-    }
-}
-
-pub(crate) fn call(number: libc::c_long, arguments: &str) -> String {
-    format!("call({number}, {arguments})")
+    attempts::check(errors, attempts, &answers(&confined(), network, attempts).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../support/attempts.rs"]
+mod attempts;
 mod calls;
 mod devices;
 mod escape;
@@ -242,6 +244,8 @@ fn a_sandbox_that_is_required_and_impossible_is_refused_in_words() {
         init: Some("/bin/false".into()),
         own_credentials: false,
         way: None,
+        layout: None,
+        objects: std::path::PathBuf::new(),
         host_network: false,
     };
     let error = Sandbox::open(config.clone()).expect_err("no sandbox can be had");
