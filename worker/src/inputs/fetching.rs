@@ -1,20 +1,26 @@
 //! Fetches files from the farm into the cache.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use kiln_proto::digest::Digest;
 use kiln_proto::transfer::{self, Client};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::files::Files;
 use super::index::Temporary;
 use super::key::Key;
-use super::{Error, disk, transfer_failed};
+use super::{Error, transfer_failed};
 
 /// Bytes of small files fetched in one go.
-const GROUP_BYTES: u64 = 32 << 20;
+const GROUP_BYTES: u64 = 16 << 20;
+/// Groups that are fetched while another one is written.
+const AHEAD: usize = 2;
+/// Files written at once.
+const WRITERS: usize = 4;
 /// From this size on a file is streamed to disk.
 const STREAM_FROM: u64 = 1 << 20;
 /// Large files fetched at once.
@@ -80,6 +86,27 @@ impl Files {
         }
     }
 
+    /// Writes small files, on several processors.
+    fn write_all(&self, group: &[Key], found: &HashMap<Digest, Bytes>) -> Result<(), Error> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(key) = group.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let data = found.get(&key.digest).ok_or_else(|| Error::Missing(vec![key.digest]))?;
+                self.write(*key, data)?;
+            }
+            Ok(())
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(WRITERS).min(group.len());
+        if threads <= 1 {
+            return work();
+        }
+        std::thread::scope(|scope| {
+            let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            let panicked = |_| Err(Error::Farm("writing inputs was interrupted".to_owned()));
+            handles.into_iter().try_for_each(|handle| handle.join().unwrap_or_else(panicked))
+        })
+    }
+
     pub(super) async fn fetch(
         &self,
         client: &Client,
@@ -101,20 +128,20 @@ impl Files {
                 group.push(key);
             }
         }
-        for group in groups {
+        // Tasks of their own, so that they go on while files are written.
+        let fetches = groups.into_iter().map(|group| {
+            let client = client.clone();
             let wanted: Vec<Digest> = group.iter().map(|key| key.digest).collect();
-            let found = match client.get_many(&wanted).await {
-                Ok(found) => found,
+            AbortOnDropHandle::new(tokio::spawn(
+                async move { client.get_many(&wanted).await.map(|found| (group, found)) },
+            ))
+        });
+        let mut fetched = stream::iter(fetches).buffered(AHEAD);
+        while let Some(result) = fetched.next().await {
+            match result.map_err(|error| Error::Farm(error.to_string()))? {
+                Ok((group, found)) => in_place(|| self.write_all(&group, &found))?,
                 Err(error) => return Err(name_all(client, &digests, error).await),
-            };
-            in_place(|| {
-                group.iter().try_for_each(|key| {
-                    let data = found.get(&key.digest).ok_or_else(|| Error::Missing(vec![key.digest]))?;
-                    let temporary = self.temporary(key);
-                    fs::write(&temporary.0, data).map_err(disk(&temporary.0))?;
-                    self.put(*key, &temporary)
-                })
-            })?;
+            }
         }
         let fetches = large.into_iter().map(|key| async move {
             let temporary = self.temporary(&key);

@@ -3,6 +3,7 @@
 //! Invariant: a file under its final name is whole, has the fixed time and the mode of its kind; it came there by rename.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +32,12 @@ pub(super) struct Files {
     fetched: AtomicU64,
     landed: watch::Sender<()>,
     owner: Owner,
+}
+
+/// A file's path in the directory, as an absolute path there.
+pub(super) fn name(key: &Key) -> String {
+    let hex = key.digest.hex();
+    format!("/{}/{}-{hex}-{}-{}", &hex[..2], key.digest.function.name(), key.digest.size, key.kind())
 }
 
 fn time() -> SystemTime {
@@ -83,9 +90,7 @@ impl Files {
     }
 
     pub(super) fn path(&self, key: &Key) -> PathBuf {
-        let hex = key.digest.hex();
-        let name = format!("{}-{hex}-{}-{}", key.digest.function.name(), key.digest.size, key.kind());
-        self.directory.join(&hex[..2]).join(name)
+        self.directory.join(&name(key)[1..])
     }
 
     pub(super) fn temporary(&self, key: &Key) -> Temporary {
@@ -125,6 +130,20 @@ impl Files {
         Held { index: self.index.clone(), keys: keys.to_vec() }
     }
 
+    /// Keeps these where they are, if all of them are here and known to be whole.
+    pub(super) fn hold_present(&self, keys: Vec<Key>) -> Option<Held> {
+        let now = self.clock.fetch_add(1, Ordering::Relaxed);
+        let mut index = self.index.lock();
+        if keys.iter().any(|key| !index.used.contains_key(key) || index.doubtful.contains(key)) {
+            return None;
+        }
+        for key in &keys {
+            index.used.insert(*key, now);
+            *index.held.entry(*key).or_default() += 1;
+        }
+        Some(Held { index: self.index.clone(), keys })
+    }
+
     /// Hashes a file that may not be what its name says; one that is not goes.
     fn look_at(&self, key: &Key) -> Result<(), Error> {
         if !self.index.lock().doubtful.contains(key) {
@@ -159,12 +178,27 @@ impl Files {
         (mine, others)
     }
 
+    /// Puts a file with this content into the cache.
+    pub(super) fn write(&self, key: Key, data: &[u8]) -> Result<(), Error> {
+        let temporary = self.temporary(&key);
+        let write = || {
+            let mut file = fs::File::create_new(&temporary.0)?;
+            file.write_all(data)?;
+            finish(&file, &key)
+        };
+        write().map_err(disk(&temporary.0))?;
+        self.name(key, &temporary)
+    }
+
     /// Gives a whole file its mode, time and final name.
-    pub(super) fn put(&self, key: Key, Temporary(temporary): &Temporary) -> Result<(), Error> {
+    pub(super) fn put(&self, key: Key, temporary: &Temporary) -> Result<(), Error> {
+        let file = fs::File::options().append(true).open(&temporary.0);
+        file.and_then(|file| finish(&file, &key)).map_err(disk(&temporary.0))?;
+        self.name(key, temporary)
+    }
+
+    fn name(&self, key: Key, Temporary(temporary): &Temporary) -> Result<(), Error> {
         let path = self.path(&key);
-        fs::set_permissions(temporary, fs::Permissions::from_mode(key.mode))
-            .and_then(|()| fs::File::options().append(true).open(temporary)?.set_modified(time()))
-            .map_err(disk(&path))?;
         self.owner.take(temporary)?;
         fs::rename(temporary, &path).map_err(disk(&path))?;
         let now = self.clock.fetch_add(1, Ordering::Relaxed);
@@ -222,6 +256,12 @@ impl Files {
             }
         }
     }
+}
+
+/// Gives a file its mode and time.
+fn finish(file: &fs::File, key: &Key) -> std::io::Result<()> {
+    file.set_permissions(fs::Permissions::from_mode(key.mode))?;
+    file.set_modified(time())
 }
 
 fn hash(function: DigestFunction, mut file: fs::File) -> std::io::Result<Digest> {

@@ -30,6 +30,8 @@ use units::{Pin, Units};
 
 /// Roots whose units are remembered, so that an unchanged tree is not walked again.
 const REMEMBERED_ROOTS: usize = 1024;
+/// The directory of files.
+const FILES: &str = "files";
 /// All files carry this time, 2000-01-01, so that a build sees no other machine's clock.
 pub(crate) const MTIME: i64 = 946_684_800;
 
@@ -139,7 +141,17 @@ pub(crate) struct Content {
     _held: index::Held,
 }
 
+/// Where the cache in a directory has the content of files.
+pub fn objects(directory: &Path) -> PathBuf {
+    directory.join(FILES)
+}
+
 impl Content {
+    /// Where a file with this content is, below [`objects`]: an absolute path there.
+    pub(crate) fn object(&self, digest: &Digest) -> String {
+        files::name(&key::Key::new(*digest, false, None))
+    }
+
     /// Where a file with this content is. It must not be changed.
     pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
         self.shared.files.path(&key::Key::new(*digest, false, None))
@@ -158,7 +170,7 @@ impl Inputs {
     pub fn open(config: Config) -> Result<Self, Error> {
         let session = Session::open(&config.directory)?;
         let owner = Owner(config.owner);
-        let files = Files::open(config.directory.join("files"), session.is_trusted(), owner)?;
+        let files = Files::open(objects(&config.directory), session.is_trusted(), owner)?;
         let units = Units::open(config.directory.join("units"), session.is_trusted(), owner)?;
         let shared = Shared {
             files,
@@ -247,6 +259,13 @@ impl Inputs {
             self.evict().await;
         }
         Ok(Content { shared: self.shared.clone(), _held: held })
+    }
+
+    /// As [`content`](Self::content), if all of it is here.
+    pub(crate) fn held(&self, digests: &[Digest]) -> Option<Content> {
+        let keys = digests.iter().map(|digest| key::Key::new(*digest, false, None)).collect();
+        let held = self.shared.files.hold_present(keys)?;
+        Some(Content { shared: self.shared.clone(), _held: held })
     }
 
     /// Puts a file that an action made into the cache, so that a later action here need not fetch it. Best effort.
