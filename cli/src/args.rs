@@ -394,7 +394,7 @@ pub struct Fetch {
 #[derive(Debug, Subcommand)]
 pub enum Cache {
     /// List cached step results, most recently used first.
-    List(Layers),
+    List(CacheList),
     /// Show hit rates by step and by user, and what they saved.
     Stats(Layers),
     /// Drop step results that were not used recently, and free their disk space.
@@ -417,6 +417,17 @@ pub struct Layers {
     pub json: bool,
 }
 
+/// `kiln cache list`.
+#[derive(Debug, Clone, Args)]
+pub struct CacheList {
+    /// The selection.
+    #[command(flatten)]
+    pub layers: Layers,
+    /// List cache mounts (`RUN --mount=type=cache`) instead: their sizes, last use, and the worker that wrote each last.
+    #[arg(long, conflicts_with = "step")]
+    pub mounts: bool,
+}
+
 /// `kiln cache prune`.
 #[derive(Debug, Clone, Args)]
 pub struct Prune {
@@ -426,6 +437,9 @@ pub struct Prune {
     /// Drop results neither used nor created within this time, such as `30d`, `12h` or `45m`.
     #[arg(long, value_parser = kiln_units::duration, value_name = "AGE")]
     pub older_than: Duration,
+    /// Drop cache mounts (`RUN --mount=type=cache`) instead.
+    #[arg(long, conflicts_with = "step")]
+    pub mounts: bool,
     /// Only list what would be dropped.
     #[arg(long)]
     pub dry_run: bool,

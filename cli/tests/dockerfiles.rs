@@ -192,6 +192,78 @@ fn a_secret_is_mounted_masked_and_in_no_layer() {
     assert!(found.stdout.is_empty(), "{}", String::from_utf8_lossy(&found.stdout));
 }
 
+#[test]
+fn a_cache_mount_goes_with_its_project_to_every_worker_and_survives_the_coordinator() {
+    let text = |run: &str| format!("FROM base\nRUN --mount=type=cache,id=tools,target=/root/.cache {run}\n");
+    let Some(dir) = on_busybox(&text("echo 1 > /root/.cache/made && touch -d @1000000000 /root/.cache/made"), &[])
+    else {
+        return;
+    };
+    let farm = Farm::start(&["one"]);
+    let mounts = |more: &[&str]| -> serde_json::Value {
+        let ran = farm.kiln(&[&["cache", "list", "--mounts", "--json"], more].concat());
+        serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{ran:?}"))
+    };
+    assert_eq!(mounts(&[]), serde_json::json!([]));
+    farm.build(dir.path(), &[]).well();
+    let listed = mounts(&[]);
+    let project = listed[0]["project"].as_str().unwrap().to_owned();
+    assert_eq!((&listed[0]["id"], &listed[0]["last_writer"]), (&"tools".into(), &"one".into()), "{listed}");
+    assert!(
+        listed[0]["size_bytes"].as_u64().unwrap() >= 2 && listed[0]["platform"].as_str().unwrap().starts_with("linux/")
+    );
+    assert_eq!(mounts(&["--project", &project]), listed);
+    assert_eq!(mounts(&["--project", "another"]), serde_json::json!([]));
+    // A worker that never ran anything, and another coordinator.
+    farm.stop_worker("one");
+    farm.restart_coordinator();
+    farm.start_worker("two");
+    farm.wait_for_worker("two");
+    let look = "test \"$(cat /root/.cache/made) $(stat -c %Y /root/.cache/made)\" = '1 1000000000' && echo 2 > /root/.cache/more";
+    write(dir.path(), "Dockerfile", &text(look));
+    farm.build(dir.path(), &[]).well();
+    assert_eq!(mounts(&[])[0]["last_writer"], "two");
+    // What it has is no part of the key; a step that fails, or that is another project's, leaves it alone.
+    let again = farm.build(dir.path(), &[]).well();
+    assert!(again.caches().values().all(|cache| cache == "hit"), "{:?}", again.caches());
+    write(dir.path(), "Dockerfile", &text("rm -r /root/.cache/made; exit 7"));
+    assert_eq!(farm.build(dir.path(), &[]).0.code, 1);
+    let Some(other) = on_busybox(&text("test ! -e /root/.cache/made && echo 3 > /root/.cache/made"), &[]) else {
+        return;
+    };
+    let config = std::fs::read_to_string(other.path().join("kiln.toml")).unwrap();
+    write(other.path(), "kiln.toml", &format!("name = \"another\"\n{config}"));
+    farm.build(other.path(), &[]).well();
+    write(dir.path(), "Dockerfile", &text("cat /root/.cache/made /root/.cache/more > /both && grep -q 1 /both"));
+    farm.build(dir.path(), &[]).well();
+    assert_eq!(mounts(&[]).as_array().unwrap().len(), 2);
+    let pruned = farm.kiln(&["cache", "prune", "--mounts", "--older-than", "0s", "--project", "another"]);
+    assert!(pruned.code == 0 && pruned.err.contains("dropped 1 cache mount"), "{pruned:?}");
+    let left = mounts(&[]);
+    assert_eq!((left.as_array().unwrap().len(), &left[0]["project"]), (1, &project.as_str().into()), "{left}");
+}
+
+#[test]
+fn a_secret_with_key_is_a_part_of_the_key_and_another_one_is_not() {
+    let text =
+        |key: &str| format!("FROM base\nRUN --mount=type=secret,id=TOKEN{key} wc -c < /run/secrets/TOKEN > /length\n");
+    let Some(dir) = on_busybox(&text(""), &[]) else { return };
+    let config = std::fs::read_to_string(dir.path().join("kiln.toml")).unwrap();
+    write(dir.path(), "kiln.toml", &format!("{config}secrets = [\"TOKEN\"]\n"));
+    let farm = Farm::shared();
+    let build = |value: &str| {
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(secret.path(), value).unwrap();
+        let given = format!("TOKEN={}", secret.path().display());
+        farm.build(dir.path(), &["--secret", &given]).well().caches().into_values().collect::<Vec<_>>()
+    };
+    assert_eq!((build("a-secret-of-one"), build("a-secret-of-another")), (vec!["miss".into()], vec!["hit".into()]));
+    write(dir.path(), "Dockerfile", &text(",key"));
+    assert_eq!(build("a-secret-of-one"), ["miss"]);
+    assert_eq!(build("a-secret-of-another"), ["miss"]);
+    assert_eq!(build("a-secret-of-one"), ["hit"]);
+}
+
 /// Serves this text over HTTP to everyone who asks; returns its address.
 fn serve(text: &'static str) -> String {
     use std::io::{Read, Write};

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
+use std::sync::Arc;
 
 use kiln_harness::guarded::{Guarded, access, certificate, well};
 use kiln_harness::remote::{self, Caller};
@@ -10,10 +11,12 @@ use kiln_harness::{Ran, project, until};
 use kiln_proto::channel::{self, Access, Channel};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::transfer::{Blob, Client};
+use kiln_proto::v1::cache_mounts_client::CacheMountsClient;
 use kiln_proto::v1::lease_finished::Outcome;
 use kiln_proto::v1::workers_client::WorkersClient;
 use kiln_proto::v1::{coordinator_message as told, worker_message as said};
 use kiln_proto::{reapi, v1};
+use kiln_trees::root;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
@@ -56,15 +59,39 @@ struct Intruder {
 
 impl Intruder {
     async fn register(channel: Channel, register: v1::Register) -> Result<Self, tonic::Status> {
+        let environment = v1::Environment { isa: "x86-64".into(), ..Default::default() };
+        Self::register_with(channel, register, environment).await
+    }
+
+    async fn register_with(
+        channel: Channel,
+        register: v1::Register,
+        environment: v1::Environment,
+    ) -> Result<Self, tonic::Status> {
         let (says, messages) = mpsc::channel(16);
         let register = v1::Register {
-            environment: Some(v1::Environment { isa: "x86-64".into(), ..Default::default() }),
+            environment: Some(environment),
             capacity: Some(v1::Capacity { milli_cpus: 4000, memory_bytes: 8 << 30 }),
             ..register
         };
         says.send(v1::WorkerMessage { message: Some(said::Message::Register(register)) }).await.unwrap();
         let hears = WorkersClient::new(channel.clone()).link(ReceiverStream::new(messages)).await?.into_inner();
         Ok(Self { channel, says, hears })
+    }
+
+    /// One that says that it runs steps in image roots.
+    async fn with_roots(channel: Channel, register: v1::Register) -> Result<Self, tonic::Status> {
+        let executors = ["sandbox", "root"].map(str::to_owned).into();
+        let environment = v1::Environment {
+            isa: "x86-64".into(),
+            os: "debian:12".into(),
+            libc: "glibc:2.36".into(),
+            fingerprint: "invented".into(),
+            executors,
+            roots: "invented".into(),
+            ..Default::default()
+        };
+        Self::register_with(channel, register, environment).await
     }
 
     async fn say(&self, message: said::Message) {
@@ -234,6 +261,151 @@ async fn a_name_in_use_is_nobody_elses_and_a_replaced_link_ends() {
     let _second = Intruder::register(channel, session(b"one")).await.unwrap();
     let ended = async { while let Ok(Some(_)) = first.hears.message().await {} };
     tokio::time::timeout(std::time::Duration::from_secs(60), ended).await.expect("expected the first link to end");
+}
+
+/// A build of a step with a cache mount, as a tenant's builder starts it.
+fn with_cache(guarded: &Arc<Guarded>, tenant: &str) -> tokio::task::JoinHandle<Ran> {
+    let (guarded, tenant) = (guarded.clone(), tenant.to_owned());
+    tokio::task::spawn_blocking(move || {
+        let dir = project(&[
+            ("kiln.toml", "name = \"app\"\n[artifacts.app]\ndockerfile = \"Dockerfile\"\n"),
+            ("Dockerfile", "FROM scratch\nRUN --mount=type=cache,id=own,target=/c [\"/true\"]\n"),
+        ]);
+        let made =
+            certificate(&guarded.dir(), &format!("builder-of-{tenant}"), &["--role", "builder", "--tenant", &tenant]);
+        Ran::from(guarded.as_other(access(&guarded.dir(), Some(&made)), &["build", dir.path().to_str().unwrap()]))
+    })
+}
+
+/// A tree with one node, and times, all stored.
+async fn cache(blobs: &Client, name: &str, node: root::Node) -> (Digest, Digest) {
+    let mut forest = root::Forest::new(SHA256);
+    let mut directory = root::Directory::empty(root::Attributes::directory());
+    directory.entries.insert(name.parse().unwrap(), node);
+    let tree = forest.put(directory);
+    let times = root::Times::default().encode();
+    let digest = SHA256.digest(&times);
+    let made = forest.take_made().into_iter().map(|made| (made.digest, Blob::Bytes(made.data.into())));
+    blobs.upload(made.chain([(digest, Blob::Bytes(times.into()))]).collect()).await.unwrap();
+    (tree, digest)
+}
+
+fn file(content: &[u8]) -> root::Node {
+    let digest = SHA256.digest(content);
+    root::Node::Leaf(root::Leaf::new(root::Content::File(digest), root::Attributes::of_root(0o644)))
+}
+
+/// A lease's calls about its cache.
+struct Mounts(CacheMountsClient<kiln_proto::transfer::LeaseChannel>);
+
+impl Mounts {
+    fn of(blobs: &Client) -> Self {
+        Self(CacheMountsClient::new(blobs.channel()))
+    }
+
+    async fn take(&mut self, name: &v1::CacheName) -> Result<Option<reapi::Digest>, tonic::Status> {
+        let request = v1::TakeCacheRequest { name: Some(name.clone()), sharing: 0 };
+        let mut answers = self.0.take(request).await?.into_inner();
+        Ok(answers.message().await?.unwrap().tree)
+    }
+
+    async fn publish(&mut self, name: &v1::CacheName, (tree, times): (Digest, Digest)) -> Result<(), tonic::Status> {
+        let (tree, times) = (Some(tree.to_wire()), Some(times.to_wire()));
+        let request = v1::PublishCacheRequest { name: Some(name.clone()), sharing: 0, tree, times };
+        self.0.publish(request).await.map(drop)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_takes_and_publishes_the_caches_of_its_lease_and_no_other() {
+    let guarded = Arc::new(tokio::task::spawn_blocking(|| Guarded::start(&[])).await.unwrap());
+    let evil = connect(&guarded, "evil", &["--role", "worker"]).await;
+    let register =
+        |running| v1::Register { worker: "evil".into(), session: b"evil".to_vec(), running, ..Default::default() };
+    let mut intruder = Intruder::with_roots(evil.clone(), register(Vec::new())).await.unwrap();
+    let building = with_cache(&guarded, "shop");
+    let lease = intruder.lease().await;
+    let name = lease.caches[0].name.clone().unwrap();
+    assert_eq!((name.project.as_str(), name.id.as_str()), ("app", "own"));
+    let blobs = intruder.blobs(&lease.instance, &lease.grant);
+    let mut mounts = Mounts::of(&blobs);
+    assert_eq!(mounts.take(&name).await.unwrap(), None);
+    blobs.upload(vec![(SHA256.digest(b"content"), Blob::Bytes("content".into()))]).await.unwrap();
+    let own = cache(&blobs, "a", file(b"content")).await;
+    mounts.publish(&name, own).await.unwrap();
+    assert_eq!(mounts.take(&name).await.unwrap(), Some(own.0.to_wire()));
+    // Names that the lease does not have.
+    for other in [
+        v1::CacheName { id: "other".into(), ..name.clone() },
+        v1::CacheName { project: "other".into(), ..name.clone() },
+        v1::CacheName { project: String::new(), ..name.clone() },
+        v1::CacheName { platform: "linux/arm64".into(), ..name.clone() },
+        v1::CacheName { owner: "777:0:0".into(), ..name.clone() },
+    ] {
+        assert_eq!(mounts.take(&other).await.unwrap_err().code(), Code::PermissionDenied, "{other:?}");
+        assert_eq!(mounts.publish(&other, own).await.unwrap_err().code(), Code::PermissionDenied, "{other:?}");
+    }
+    // No lease, and one that is another worker's.
+    let thief = connect(&guarded, "thief", &["--role", "worker"]).await;
+    for blobs in [
+        intruder.blobs("", b""),
+        intruder.blobs(&lease.instance, &[7; 200]),
+        Client::for_lease(thief, lease.instance.clone(), SHA256, &lease.grant),
+    ] {
+        assert_eq!(Mounts::of(&blobs).take(&name).await.unwrap_err().code(), Code::PermissionDenied);
+        assert_eq!(Mounts::of(&blobs).publish(&name, own).await.unwrap_err().code(), Code::PermissionDenied);
+    }
+    // A builder is no worker.
+    let builder = builder(&guarded, "ann", "shop").await;
+    assert_eq!(Mounts::of(&builder.blobs).take(&name).await.unwrap_err().code(), Code::PermissionDenied);
+    // What no step can leave.
+    let device = root::Leaf::new(root::Content::Block(8, 0), root::Attributes::of_root(0o666));
+    let device = cache(&blobs, "disk", root::Node::Leaf(device)).await;
+    let incomplete = cache(&blobs, "lost", file(b"never uploaded")).await;
+    for (tree, code) in [(device, Code::InvalidArgument), (incomplete, Code::FailedPrecondition)] {
+        assert_eq!(mounts.publish(&name, tree).await.unwrap_err().code(), code);
+    }
+    assert_eq!(mounts.take(&name).await.unwrap(), Some(own.0.to_wire()), "what it was stays");
+    // Another tenant's cache of the same name is another one, and what is in this one is not to be had there.
+    let others = with_cache(&guarded, "bank");
+    let of_bank = intruder.lease().await;
+    assert_eq!(of_bank.caches[0].name.as_ref(), Some(&name));
+    let bank = intruder.blobs(&of_bank.instance, &of_bank.grant);
+    assert_eq!(Mounts::of(&bank).take(&name).await.unwrap(), None);
+    denied(bank.get(&SHA256.digest(b"content")).await);
+    assert_eq!(Mounts::of(&bank).publish(&name, own).await.unwrap_err().code(), Code::FailedPrecondition);
+    // The coordinator is killed in the middle: half of the blobs are there, and the name stands for what it stood for.
+    let half = cache(&blobs, "b", file(b"the other half")).await;
+    let killed = guarded.clone();
+    tokio::task::spawn_blocking(move || {
+        killed.farm.restart_coordinator();
+        killed.farm.wait_until_up();
+    })
+    .await
+    .unwrap();
+    let running = |lease: &v1::Lease| v1::RunningLease {
+        lease: lease.lease,
+        instance: lease.instance.clone(),
+        action_digest: lease.action_digest.clone(),
+        digest_function: lease.digest_function,
+        reserved: lease.reserved,
+        grant: lease.grant.clone(),
+    };
+    let back = Intruder::with_roots(evil, register(vec![running(&lease)])).await.unwrap();
+    let blobs = back.blobs(&lease.instance, &lease.grant);
+    let mut mounts = Mounts::of(&blobs);
+    assert_eq!(mounts.take(&name).await.unwrap(), Some(own.0.to_wire()));
+    assert_eq!(blobs.get(&SHA256.digest(b"content")).await.unwrap(), &b"content"[..], "what it has may be read");
+    assert_eq!(mounts.publish(&name, half).await.unwrap_err().code(), Code::FailedPrecondition);
+    blobs.upload(vec![(SHA256.digest(b"the other half"), Blob::Bytes("the other half".into()))]).await.unwrap();
+    mounts.publish(&name, half).await.unwrap();
+    assert_eq!(mounts.take(&name).await.unwrap(), Some(half.0.to_wire()));
+    // After its end, a lease entitles to nothing.
+    back.finish(lease.lease, forged("done")).await;
+    let mut back = back;
+    back.hear(|message| if let told::Message::FinishedAck(ack) = message { Some(ack.lease) } else { None }).await;
+    assert_eq!(mounts.publish(&name, own).await.unwrap_err().code(), Code::PermissionDenied);
+    drop((building, others));
 }
 
 fn join(guarded: &Guarded, more: &[&str]) -> String {

@@ -74,6 +74,12 @@ pub struct Config {
     /// Largest blob to keep in Redis; larger ones are kept on disk, and in the `--s3` bucket if there is one.
     #[arg(long, env = "KILN_REDIS_MAX_BLOB", default_value = "64MiB", value_parser = kiln_units::size, value_name = "SIZE")]
     pub redis_max_blob: u64,
+    /// Maximum size of one cache mount (`RUN --mount=type=cache`); a step that leaves a larger one succeeds, and the cache stays as it was.
+    #[arg(long = "cache-mount-size", env = "KILN_CACHE_MOUNT_SIZE", default_value = "10GiB", value_parser = kiln_units::size, value_name = "SIZE")]
+    pub cache_mount_bytes: u64,
+    /// Maximum size of all cache mounts of a tenant; the least recently used go first. Their files are in the store, and count there too.
+    #[arg(long = "cache-mounts-size", env = "KILN_CACHE_MOUNTS_SIZE", default_value = "50GiB", value_parser = kiln_units::size, value_name = "SIZE")]
+    pub cache_mounts_bytes: u64,
     /// Let every build use emulated workers if no native one matches, like `kiln build --allow-emulation`.
     #[arg(long, env = "KILN_ALLOW_EMULATION")]
     pub allow_emulation: bool,
@@ -132,6 +138,8 @@ pub struct Config {
 
 /// Default maximum number of connections.
 const MAX_CONNECTIONS: usize = 16_384;
+/// Default bytes of one cache mount.
+const CACHE_MOUNT_BYTES: u64 = 10 << 30;
 /// Default memory for calls.
 const CALL_MEMORY: u64 = 1 << 30;
 /// Default time that work waits for a worker.
@@ -155,6 +163,8 @@ impl Config {
             cache_age: kiln_store::DEFAULT_LIFE,
             fsync: Fsync::default(),
             keep_builds: Keep::default(),
+            cache_mount_bytes: CACHE_MOUNT_BYTES,
+            cache_mounts_bytes: 5 * CACHE_MOUNT_BYTES,
             allow_emulation: false,
             abandoned_after: execution::ABANDONED_AFTER,
             collect_every: Duration::from_secs(60 * 60),

@@ -30,7 +30,7 @@ pub const MEMORY: &str = "kiln.memory";
 /// [`root`]; of these, `host` is matched as well.
 pub const NETWORK: &str = "kiln.network";
 /// Prefix of the names of an action's secrets, each `on`: `kiln.secret.NPM_TOKEN`. Granted rather than matched. The
-/// name is part of the action, the value is not.
+/// name is part of the action, the value is not. If it is to be, the property has a MAC of it, in hexadecimal, in place of `on`.
 pub const SECRET_PREFIX: &str = "kiln.secret.";
 /// What runs the action: `sandbox`, `docker`, `root`, or `image-resolver`. An action with an image uses `docker`, one with the property
 /// [`root::ROOT`] uses `root`.

@@ -12,9 +12,12 @@
 //!
 //! The result of any other has the directory [`LAYER_OUTPUT`], an attributed tree with whiteouts: what the command changed in its root. The file
 //! [`TIMES_OUTPUT`] has the modification times of the layer's nodes. A command that failed has neither. The lease may name the times of
-//! the root; they are no part of the action.
+//! the root, and which caches its cache mounts are; neither is part of the action.
 
+use prost::Message;
 use serde::{Deserialize, Serialize};
+
+use crate::digest::DigestFunction;
 
 /// The child of the input tree that is the action's root. The only value is [`ROOT_DIRECTORY`].
 pub const ROOT: &str = "kiln.root";
@@ -58,15 +61,11 @@ pub enum Mount {
         #[serde(default, skip_serializing_if = "is_default")]
         rw: bool,
     },
-    /// A directory that outlives the command.
+    /// A directory that outlives the command. Which one is in the lease and not in the action: what a cache has is no part of what a
+    /// command does.
     Cache {
         /// Absolute path in the root.
         target: String,
-        /// Its name among the tenant's caches.
-        id: String,
-        /// Who else may use it at the same time.
-        #[serde(default, skip_serializing_if = "is_default")]
-        sharing: Sharing,
         /// The child of [`MOUNT_DIRECTORY`] that a new cache begins as; default: empty.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         source: Option<u32>,
@@ -135,19 +134,6 @@ pub enum Mount {
     },
 }
 
-/// Who else may use a cache at the same time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Sharing {
-    /// Anybody.
-    #[default]
-    Shared,
-    /// Nobody; it begins empty.
-    Private,
-    /// Nobody; others wait for it, but not for ever.
-    Locked,
-}
-
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -180,6 +166,18 @@ pub fn decode(text: &str) -> Result<Vec<Mount>, InvalidMounts> {
     if form == text { Ok(mounts) } else { Err(InvalidMounts(format!("expected `{form}`"))) }
 }
 
+/// Most caches of one action.
+pub const MAX_CACHES: usize = 64;
+
+/// What entitles a worker to a cache: the beginning of a hash of its name.
+pub fn entitlement(name: &crate::v1::CacheName) -> [u8; 16] {
+    let name = crate::v1::CacheName { worker: String::new(), ..name.clone() };
+    let digest = DigestFunction::Sha256.digest(&name.encode_to_vec());
+    let mut entitlement = [0; 16];
+    entitlement.copy_from_slice(&digest.hash[..16]);
+    entitlement
+}
+
 /// The name under which an action has the secret with this id: the id, if it is a name, or else one that no other id gives.
 pub fn secret_name(id: &str) -> String {
     if crate::secret::is_name(id) && !id.starts_with("ID_") {
@@ -202,22 +200,13 @@ mod tests {
     fn mounts_have_one_form() {
         let mounts = [
             Mount::Bind { target: "/src".into(), source: 0, rw: false },
-            Mount::Cache {
-                target: "/root/.cache".into(),
-                id: "/root/.cache".into(),
-                sharing: Sharing::Locked,
-                source: None,
-                rw: true,
-                mode: Some(0o700),
-                uid: 0,
-                gid: 0,
-            },
+            Mount::Cache { target: "/root/.cache".into(), source: None, rw: true, mode: Some(0o700), uid: 0, gid: 0 },
             Mount::Tmpfs { target: "/tmp".into(), size: None },
         ];
         let text = encode(&mounts);
         assert_eq!(
             text,
-            r#"[{"type":"bind","target":"/src","source":0},{"type":"cache","target":"/root/.cache","id":"/root/.cache","sharing":"locked","mode":448},{"type":"tmpfs","target":"/tmp"}]"#
+            r#"[{"type":"bind","target":"/src","source":0},{"type":"cache","target":"/root/.cache","mode":448},{"type":"tmpfs","target":"/tmp"}]"#
         );
         assert_eq!(decode(&text).as_deref(), Ok(&mounts[..]));
         for other in [text.replace(',', ", "), text.replace("\"source\":0", "\"source\":0,\"rw\":false"), "{}".into()] {

@@ -9,7 +9,7 @@ use kiln_proto::channel::Access;
 
 use kiln_docker as docker;
 use kiln_kernel::userns::subordinate;
-use kiln_sandbox::{IDS_OF_AN_ACTION, Isolation, Mode, SubIds, Way};
+use kiln_sandbox::{IDS_OF_AN_ACTION, Isolation, Layout, Mode, SubIds, Way};
 
 /// Configuration of a worker.
 #[derive(Debug, Clone, clap::Args)]
@@ -86,8 +86,11 @@ pub struct Config {
     pub root_cache_bytes: u64,
     /// How image roots are mounted: `inside` needs Linux 5.19 or later and root, `outside` the same, `shared` is for workers that are not root;
     /// default: the first that works.
+    #[arg(long, env = "KILN_ROOT_MOUNTS", value_enum, value_name = "WAY", hide = true)]
+    pub root_mounts: Option<Way>,
+    /// What image roots are on disk: `erofs` needs Linux 6.16 and root, `unpacked` works everywhere; default: the first that works.
     #[arg(long, env = "KILN_ROOT_LAYOUT", value_enum, value_name = "LAYOUT", hide = true)]
-    pub root_layout: Option<Way>,
+    pub root_layout: Option<Layout>,
     /// Allow Dockerfile steps with `--network=host`, which share this machine's network, its loopback and metadata addresses included.
     #[arg(long, env = "KILN_ALLOW_HOST_NETWORK")]
     pub allow_host_network: bool,

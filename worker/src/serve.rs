@@ -233,7 +233,9 @@ fn open(config: &Config, state: &Path) -> anyhow::Result<(Sandbox, Inputs, Optio
         network: config.network_isolation,
         init: None,
         own_credentials: config.own_credentials,
-        way: config.root_layout,
+        way: config.root_mounts,
+        layout: config.root_layout,
+        objects: inputs::objects(&state.join("inputs")),
         host_network: config.allow_host_network,
     })?;
     let inputs = Inputs::open(inputs::Config {
@@ -245,7 +247,12 @@ fn open(config: &Config, state: &Path) -> anyhow::Result<(Sandbox, Inputs, Optio
         Ok(found) => {
             tracing::info!(roots = found.describe(), "actions may run in roots of their own");
             let directory = state.join("roots");
-            let kept = roots::Config { directory, max_bytes: config.root_cache_bytes, on_disk: found.on_disk };
+            let kept = roots::Config {
+                directory,
+                max_bytes: config.root_cache_bytes,
+                layout: found.layout,
+                on_disk: found.on_disk,
+            };
             Some(Roots::open(kept, inputs.clone())?)
         }
         Err(why) => {

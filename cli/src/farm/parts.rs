@@ -106,6 +106,7 @@ pub(super) fn own_worker(
         labels: Vec::new(),
         cache_bytes,
         root_cache_bytes: cache_bytes,
+        root_mounts: None,
         root_layout: None,
         allow_host_network: false,
         metrics_listen: None,

@@ -132,8 +132,9 @@ impl Lowering<'_> {
         &self,
         command: &Command,
         step: &Step,
-        target: &Target,
+        (project, target): (&str, &Target),
         environment: &v1::Environment,
+        keys: &[(String, String)],
     ) -> Result<(Lowered, Arc<Known>), lower::Error> {
         let mut tree = Tree::default();
         let sealed = |digest: Digest| Entry::Sealed { digest };
@@ -153,10 +154,11 @@ impl Lowering<'_> {
             working_directory: directory.trim_end_matches('/').to_owned(),
             ..Default::default()
         };
-        let platform = platform(command, step, target, environment);
+        let platform = platform(command, step, target, environment, keys);
         let (lowered, known) = self.stored(message, input_root, directories, platform, step).await?;
         let variables = command.run.proxies.iter().cloned().collect();
-        Ok((lowered, Arc::new(Known { times: Some(command.times), variables, ..known })))
+        let caches = command.caches.iter().map(|cache| named(cache, project, target)).collect();
+        Ok((lowered, Arc::new(Known { times: Some(command.times), variables, caches, ..known })))
     }
 }
 
@@ -191,9 +193,31 @@ impl Lowering<'_> {
     }
 }
 
-/// What a command requires of a worker.
-fn platform(command: &Command, step: &Step, target: &Target, environment: &v1::Environment) -> reapi::Platform {
+/// A cache with its whole name. Without a namespace (`BUILDKIT_CACHE_MOUNT_NS`) it is the project's own.
+fn named(cache: &v1::CacheMount, project: &str, target: &Target) -> v1::CacheMount {
+    let mut cache = cache.clone();
+    if let Some(name) = &mut cache.name {
+        if let Some(id) = name.id.strip_prefix('/') {
+            (name.id, name.project) = (id.to_owned(), project.to_owned());
+        }
+        name.platform = target.platform.to_string();
+    }
+    cache
+}
+
+/// What a command requires of a worker. `keys`: what stands for the values of secrets.
+fn platform(
+    command: &Command,
+    step: &Step,
+    target: &Target,
+    environment: &v1::Environment,
+    keys: &[(String, String)],
+) -> reapi::Platform {
     let mut properties = lower::common(step, target, environment);
+    for (name, key) in keys {
+        let property = format!("{}{name}", property::SECRET_PREFIX);
+        properties.iter_mut().filter(|(name, _)| *name == property).for_each(|(_, value)| value.clone_from(key));
+    }
     properties.push((contract::ROOT.to_owned(), ROOT_DIRECTORY.to_owned()));
     properties.push((property::NETWORK.to_owned(), kiln_artifacts::network(&command.run).to_owned()));
     if !command.run.user.is_empty() {

@@ -96,6 +96,25 @@ impl Secrets {
         step.secrets.iter().find(|name| !known.contains_key(*name)).map(String::as_str)
     }
 
+    /// What stands for the values of these secrets of a step in its key. After a restart, waits until the client has sent them again; `None` if
+    /// it does not.
+    pub(super) async fn keys(
+        &self,
+        step: &Step,
+        keyed: &[String],
+        key: impl Fn(&Secret) -> String,
+    ) -> Option<Vec<(String, String)>> {
+        if keyed.is_empty() {
+            return Some(Vec::new());
+        }
+        if self.missing(step).is_some() && !self.given_again(step).await {
+            return None;
+        }
+        let given = self.of(step);
+        let keyed = given.iter().filter(|secret| keyed.contains(&secret.name));
+        Some(keyed.map(|secret| (secret.name.clone(), key(secret))).collect())
+    }
+
     /// Waits until all secrets of a step are present. Returns whether they are.
     pub(super) async fn given_again(&self, step: &Step) -> bool {
         let mut known = self.known.subscribe();

@@ -119,9 +119,18 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
         Err(failed) => return ended(failed),
     };
     let lowering = Lowering { source: &work.source, store: &*work.stores.blobs, function: work.function };
+    let keyed = job.rooted.as_ref().map_or(&[][..], |command| command.keyed.as_slice());
+    let keys = work.secrets.keys(&job.step, keyed, |secret| work.execution.secret_key(secret)).await;
+    let Some(keys) = keys else {
+        let lost = "the values of its secrets were lost when the coordinator restarted; run `kiln build` again";
+        return ended(Ended::FarmFailed(format!("step `{}`: {lost}", job.step.name)));
+    };
     let lower = async {
         match (&job.rooted, &job.root) {
-            (Some(command), _) => lowering.rooted(command, &job.step, &job.target, &job.environment).await,
+            (Some(command), _) => {
+                let project = work.build.lock().project.clone();
+                lowering.rooted(command, &job.step, (&project, &job.target), &job.environment, &keys).await
+            }
             (None, Some(root)) => lowering.in_root(job, root).await,
             (None, None) => lowering.action(&job.step, &job.target, &job.environment, job.shard, &job.needs).await,
         }

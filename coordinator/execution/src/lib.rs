@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kiln_proto::digest::Digest;
-use kiln_proto::{reapi, rpc, scope, v1};
+use kiln_proto::{reapi, root, rpc, scope, v1};
 use kiln_scheduler::{Config, Pool, WaiterId};
 use kiln_telemetry::trace;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
@@ -44,6 +44,7 @@ pub use wait::{Holder, Wait};
 
 use kiln_auth::credentials::Credentials;
 use kiln_auth::{FarmKey, Identity};
+use kiln_state::farm_key::Purpose;
 use kiln_store::Stores;
 use log::TenantLogs;
 use scopes::Scopes;
@@ -84,6 +85,8 @@ pub struct Known {
     pub times: Option<Digest>,
     /// Variables beside those of its command, which are no part of the action.
     pub variables: BTreeMap<String, String>,
+    /// The caches of its cache mounts, which are no part of the action either.
+    pub caches: Vec<v1::CacheMount>,
     /// Directories of its input tree; not necessarily all.
     pub directories: HashMap<Digest, Bytes>,
 }
@@ -182,6 +185,13 @@ impl ExecutionHandle {
         &self.credentials
     }
 
+    /// What stands for a secret's value in the key of an action: it shows whether two values of this tenant's are equal, and nothing else.
+    pub fn secret_key(&self, secret: &v1::Secret) -> String {
+        let parts = [self.tenant.as_bytes(), secret.name.as_bytes(), secret.value.as_bytes()];
+        let mac = self.leases.key().seal(Purpose::Secret, &parts);
+        mac.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The same handle under a quota.
     #[must_use]
     pub fn with_quota(self, quota: Option<Quota>) -> Self {
@@ -240,6 +250,14 @@ impl ExecutionHandle {
         if let Some(known) = &known {
             prepared.times = known.times;
             prepared.variables.clone_from(&known.variables);
+            prepared.caches.clone_from(&known.caches);
+        }
+        if prepared.caches.len() > root::MAX_CACHES {
+            return Err(Status::invalid_argument(format!(
+                "the command has {} cache mounts; the farm allows at most {}",
+                prepared.caches.len(),
+                root::MAX_CACHES
+            )));
         }
         let given = |name: &&String| request.secrets.iter().any(|secret| secret.name == **name);
         if let Some(name) = prepared.secrets.iter().find(|name| !given(name)) {

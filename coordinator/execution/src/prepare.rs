@@ -52,6 +52,8 @@ pub struct Prepared {
     pub times: Option<Digest>,
     /// Variables beside those of its command, which are no part of the action.
     pub variables: BTreeMap<String, String>,
+    /// The caches of its cache mounts, which are no part of the action either.
+    pub caches: Vec<v1::CacheMount>,
     /// Its time limit.
     pub timeout: Duration,
     /// Hashes of its topmost input directories, for affinity.
@@ -160,6 +162,7 @@ impl Preparer {
             credentials: Vec::new(),
             times: None,
             variables: BTreeMap::new(),
+            caches: Vec::new(),
             timeout,
             inputs: walked.directories.clone(),
             hold,
@@ -174,6 +177,11 @@ impl Preparer {
         let mut digests = vec![*action, command];
         digests.extend_from_slice(self.trees.walked(&root).await?.digests());
         Ok(digests)
+    }
+
+    /// Every blob of a tree, the tree's root included.
+    pub(super) async fn tree(&self, root: &Digest) -> Result<Vec<Digest>, Status> {
+        Ok(self.trees.walked(root).await?.digests().to_vec())
     }
 
     async fn check_directory(&self, root: &Digest, path: &str) -> Result<(), Status> {

@@ -122,8 +122,9 @@ pub fn asked(action: &reapi::Action, command: &reapi::Command, rules: &Rules) ->
                 if !kiln_proto::secret::is_name(secret) {
                     return Err(Error::Unknown { name: name.to_owned() });
                 }
-                if value != "on" {
-                    return Err(wrong("`on`"));
+                let is_key = value.len() == 64 && value.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+                if value != "on" && !is_key {
+                    return Err(wrong("`on`, or what stands for the value in the key"));
                 }
                 secrets.insert(secret.to_owned());
             }

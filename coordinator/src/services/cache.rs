@@ -1,4 +1,4 @@
-//! `kiln.v1.Cache`: cached step results, and why a step missed.
+//! `kiln.v1.Cache`: cached step results, why a step missed, and cache mounts.
 
 use std::collections::BTreeMap;
 
@@ -7,24 +7,33 @@ use kiln_proto::v1::cache_server;
 use tonic::{Request, Response, Status};
 
 use kiln_auth::audit::Subject;
+use kiln_caches::Caches;
 use kiln_layers::{Layers, Prune};
 
-/// Serves cache records.
+/// Serves cache records and cache mounts.
 #[derive(Debug)]
 pub struct Cache {
     layers: Layers,
+    mounts: Caches,
 }
 
 impl Cache {
-    /// Serves these cache records.
-    pub fn new(layers: Layers) -> Self {
-        Self { layers }
+    /// Serves these cache records and cache mounts.
+    pub fn new(layers: Layers, mounts: Caches) -> Self {
+        Self { layers, mounts }
     }
 }
 
 /// An instance's name in the form that builds use.
 fn instance(name: &str) -> &str {
     name.trim_matches('/')
+}
+
+/// The time since the last use, from which on something is pruned.
+fn age(older_than: Option<kiln_proto::protobuf::Duration>) -> Result<std::time::Duration, Status> {
+    older_than.and_then(|duration| kiln_proto::clock::read_duration(&duration)).ok_or_else(|| {
+        Status::invalid_argument("`older_than` is absent or negative; expected the time since the last use")
+    })
 }
 
 /// What was pruned, for the audit log.
@@ -62,16 +71,36 @@ impl cache_server::Cache for Cache {
         let dry = if asked.dry_run { "dry run: " } else { "" };
         let asked_for = format!("{dry}layers {}/{}", of(&asked.project), of(&asked.step));
         subject.is(asked_for.clone());
-        let older_than =
-            asked.older_than.and_then(|duration| kiln_proto::clock::read_duration(&duration)).ok_or_else(|| {
-                Status::invalid_argument(
-                    "`older_than` is absent or negative; expected the time since a layer's last use",
-                )
-            })?;
+        let older_than = age(asked.older_than)?;
         let prune = Prune { project: asked.project, step: asked.step, older_than, dry_run: asked.dry_run };
         let pruned = self.layers.prune(instance(&asked.instance), &prune).await?;
         subject.is(format!("{asked_for}: {}", summary(&pruned)));
         Ok(Response::new(pruned))
+    }
+
+    async fn mounts(
+        &self,
+        request: Request<v1::ListMountsRequest>,
+    ) -> Result<Response<v1::ListMountsResponse>, Status> {
+        let asked = request.into_inner();
+        let mounts = self.mounts.list(instance(&asked.instance), &asked.project).await?;
+        Ok(Response::new(v1::ListMountsResponse { mounts }))
+    }
+
+    async fn prune_mounts(
+        &self,
+        request: Request<v1::PruneMountsRequest>,
+    ) -> Result<Response<v1::PruneMountsResponse>, Status> {
+        let subject = Subject::of(&request);
+        let asked = request.into_inner();
+        let of = if asked.project.is_empty() { "*" } else { &asked.project };
+        let asked_for = format!("{}cache mounts of {of}", if asked.dry_run { "dry run: " } else { "" });
+        subject.is(asked_for.clone());
+        let older_than = age(asked.older_than)?;
+        let prune = kiln_caches::Prune { project: asked.project, older_than, dry_run: asked.dry_run };
+        let (mounts, freed_bytes) = self.mounts.prune(instance(&asked.instance), &prune).await?;
+        subject.is(format!("{asked_for}: {}, {freed_bytes} bytes freed", mounts.len()));
+        Ok(Response::new(v1::PruneMountsResponse { mounts, freed_bytes }))
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {

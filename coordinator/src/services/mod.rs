@@ -15,6 +15,7 @@ pub mod health;
 mod leased;
 pub mod membership;
 mod metadata;
+pub mod mounts;
 mod oversized;
 
 mod tree;

@@ -45,9 +45,12 @@ pub struct Routed<S> {
 const OF_THE_FARM: [&str; 4] =
     ["/kiln.v1.Workers/", "/kiln.v1.Membership/", "/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/"];
 
-/// Services that transfer blobs.
-const OF_BLOBS: [&str; 2] =
-    ["/build.bazel.remote.execution.v2.ContentAddressableStorage/", "/google.bytestream.ByteStream/"];
+/// Services that workers call for a lease.
+const OF_LEASES: [&str; 3] = [
+    "/build.bazel.remote.execution.v2.ContentAddressableStorage/",
+    "/google.bytestream.ByteStream/",
+    "/kiln.v1.CacheMounts/",
+];
 
 /// Whether a call is for one of these services.
 fn is_of<B>(request: &http::Request<B>, services: &[&str]) -> bool {
@@ -61,7 +64,7 @@ fn admit<B>(request: &mut http::Request<B>, tenants: &Tenants) -> Result<String,
     if is_of(request, &OF_THE_FARM) {
         return Ok(String::new());
     }
-    if !is_of(request, &OF_BLOBS) {
+    if !is_of(request, &OF_LEASES) {
         return Ok(identity.tenant.clone());
     }
     let lease = request.headers().get(scope::LEASE_HEADER).filter(|_| identity.roles.contains(&Role::Worker));

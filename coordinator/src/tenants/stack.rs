@@ -12,6 +12,7 @@ use kiln_proto::reapi::capabilities_server::CapabilitiesServer;
 use kiln_proto::reapi::execution_server::ExecutionServer;
 use kiln_proto::v1::artifacts_server::ArtifactsServer;
 use kiln_proto::v1::builds_server::BuildsServer;
+use kiln_proto::v1::cache_mounts_server::CacheMountsServer;
 use kiln_proto::v1::cache_server::CacheServer;
 use kiln_proto::v1::farm_server::FarmServer;
 use parking_lot::Mutex;
@@ -23,9 +24,10 @@ use tonic::service::Routes;
 
 use super::Quotas;
 use crate::Config;
-use crate::services::{action_cache, builds, bytestream, cache, capabilities, cas, execution, farm};
+use crate::services::{action_cache, builds, bytestream, cache, capabilities, cas, execution, farm, mounts};
 use kiln_auth::{Known, check_name};
 use kiln_builds::{BuildMetrics, Builds, ImageActions, Settings};
+use kiln_caches::{Caches, Limits};
 use kiln_execution::ExecutionHandle;
 use kiln_journal::{Fsync, Journal};
 use kiln_layers::{self, LayerStore, Layers, OwnLayers, SharedLayers};
@@ -87,6 +89,8 @@ impl Stack {
         let collecting =
             AbortOnDropHandle::new(tokio::spawn(stores.collector.clone().run(shared.config.collect_every)));
         let records = OwnLayers::open(journal.clone(), &directory.join("layers.redb"), MAX_LAYER_RECORDS).await?;
+        let limits = Limits { one_bytes: shared.config.cache_mount_bytes, all_bytes: shared.config.cache_mounts_bytes };
+        let mounts = Caches::new(journal.clone(), stores.clone(), limits);
         let layers = Layers::spawn(shared_layers(records, kept, &stores).await?, stores.clone());
         let builds = Builds::open(
             journal.clone(),
@@ -130,7 +134,8 @@ impl Stack {
             .add_service(sized!(ExecutionServer::new(operations.clone())))
             .add_service(sized!(OperationsServer::new(operations)))
             .add_service(sized!(FarmServer::new(farm::Farm::new(execution, shared.toolchains.pairs()))))
-            .add_service(sized!(CacheServer::new(cache::Cache::new(layers.clone()))))
+            .add_service(sized!(CacheServer::new(cache::Cache::new(layers.clone(), mounts.clone()))))
+            .add_service(sized!(CacheMountsServer::new(mounts::CacheMounts::new(mounts))))
             .add_service(sized!(BuildsServer::new(served.clone())))
             .add_service(sized!(ArtifactsServer::new(served)));
         Ok(Self { routes, tenant, layers, journal, _collecting: collecting })

@@ -36,6 +36,8 @@ pub enum Purpose {
     Lease,
     /// An entry of a cache that others may write to.
     Cache,
+    /// The value of a secret, as a part of an action's key.
+    Secret,
 }
 
 impl Purpose {
@@ -43,6 +45,7 @@ impl Purpose {
         match self {
             Self::Lease => b"kiln lease\0",
             Self::Cache => b"kiln cache\0",
+            Self::Secret => b"kiln secret\0",
         }
     }
 }

@@ -230,7 +230,8 @@ pub struct Stores {
     /// Usage of a quota, if there is one.
     pub usage: Option<Usage>,
     metrics: Option<Metrics>,
-    clock: Clock,
+    /// The clock that uses are recorded by.
+    pub clock: Clock,
 }
 
 /// Copies a blob from one store to another, which verifies it.

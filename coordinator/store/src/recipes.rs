@@ -52,6 +52,34 @@ impl Recipes<'_> {
         Ok(serde_json::from_slice(&description).ok().map(|description| (description, files)))
     }
 
+    /// Whether a recipe has a result, complete or not.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn is_kept(&self, recipe: &impl Serialize) -> Result<bool, Error> {
+        Ok(self.stores.actions.get(self.instance, &self.key(recipe)).await?.is_some())
+    }
+
+    /// All blobs that a recipe's result names; none where it is incomplete.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn named(&self, recipe: &impl Serialize) -> Result<Vec<Digest>, Error> {
+        let key = self.key(recipe);
+        match self.stores.actions.get(self.instance, &key).await? {
+            Some(result) => self.stores.collector.named_by(&key, &result).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Removes a recipe's result. Its blobs stay until they are collected.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn forget(&self, recipe: &impl Serialize) -> Result<(), Error> {
+        self.stores.actions.remove(self.instance, &self.key(recipe)).await
+    }
+
     /// Caches a recipe's result. If the cache cannot be written, it is only recomputed later.
     ///
     /// # Errors

@@ -154,14 +154,15 @@ impl std::ops::AddAssign for Moved {
     }
 }
 
-/// A worker's calls carry their lease.
-type Scoped = InterceptedService<Channel, ForLease>;
+/// A connection whose calls carry the lease that they are made for.
+pub type LeaseChannel = Traced<InterceptedService<Channel, ForLease>>;
 
 /// A client for one farm and one instance. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
-    cas: ContentAddressableStorageClient<Traced<Scoped>>,
-    streams: ByteStreamClient<Traced<Scoped>>,
+    channel: LeaseChannel,
+    cas: ContentAddressableStorageClient<LeaseChannel>,
+    streams: ByteStreamClient<LeaseChannel>,
     instance: String,
     function: DigestFunction,
     meter: Meter,
@@ -181,9 +182,10 @@ impl Client {
             cas: ContentAddressableStorageClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
-            streams: ByteStreamClient::new(channel)
+            streams: ByteStreamClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            channel,
             instance,
             function,
             meter: Meter::default(),
@@ -194,6 +196,11 @@ impl Client {
     #[must_use]
     pub fn metered(self, meter: Meter) -> Self {
         Self { meter, ..self }
+    }
+
+    /// Its connection, for calls of other services on behalf of the same lease.
+    pub fn channel(&self) -> LeaseChannel {
+        self.channel.clone()
     }
 
     /// The digest function that this client speaks.

@@ -86,7 +86,7 @@ impl Mounts {
         made("tmp/home")?;
         fs::set_permissions(&tmp, fs::Permissions::from_mode(0o1777)).map_err(|error| error.to_string())?;
         let lower = layers.iter().map(|layer| self.seen(layer)).collect::<Result<_, _>>()?;
-        let overlay = Overlay { lower, upper: self.seen(&upper)?, work: self.seen(&work)? };
+        let overlay = Overlay { lower, upper: self.seen(&upper)?, work: self.seen(&work)?, objects: None };
         let mut placed = Placed { points: Vec::new() };
         let build = slot.build();
         alone(|| overlay.mount(&build, false))?;

@@ -17,6 +17,8 @@ pub struct Overlay {
     pub upper: PathBuf,
     /// The work directory of overlayfs, on the same file system as `upper`.
     pub work: PathBuf,
+    /// The directory with the content of files that a layer only names.
+    pub objects: Option<PathBuf>,
 }
 
 impl Overlay {
@@ -30,13 +32,16 @@ impl Overlay {
 
     /// Mounts the overlay with these flags and options of overlayfs, as [`mount`](Self::mount) does.
     pub fn mount_with(&self, target: &Path, flags: MsFlags, more: &[&str]) -> Result<(), String> {
-        let Self { lower, upper, work } = self;
+        let Self { lower, upper, work, objects } = self;
         // Mount options must fit into one page, so layers are named relative to their common directory.
         let base = lower.first().and_then(|first| first.parent()).unwrap_or(Path::new("/"));
         std::env::set_current_dir(base).map_err(|error| format!("cannot enter `{}`: {error}", base.display()))?;
-        let names: Vec<String> =
-            lower.iter().map(|layer| escape(layer.strip_prefix(base).unwrap_or(layer))).collect::<Result<_, _>>()?;
-        let mut options = format!("lowerdir={},upperdir={},workdir={}", names.join(":"), escape(upper)?, escape(work)?);
+        let name = |layer: &PathBuf| escape(layer.strip_prefix(base).unwrap_or(layer));
+        let mut names = lower.iter().map(name).collect::<Result<Vec<String>, _>>()?.join(":");
+        if let Some(objects) = objects {
+            names = format!("{names}::{}", name(objects)?);
+        }
+        let mut options = format!("lowerdir={names},upperdir={},workdir={}", escape(upper)?, escape(work)?);
         for option in more {
             options.push(',');
             options.push_str(option);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Isolation, SubIds, Tools, Way};
+use super::{Isolation, Layout, SubIds, Tools, Way};
 
 /// Whether actions are isolated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -38,6 +38,10 @@ pub struct Config {
     pub own_credentials: bool,
     /// How actions run in roots of their own; default: the best way that works.
     pub way: Option<Way>,
+    /// What such roots are on disk; default: the best that works.
+    pub layout: Option<Layout>,
+    /// The directory with the content of files that images of roots name.
+    pub objects: PathBuf,
     /// Whether actions in roots of their own may ask for the machine's network.
     pub host_network: bool,
 }

@@ -184,7 +184,15 @@ fn prepared(
     }
     let roots = shared.roots.as_ref().map_err(|why| format!("this worker runs nothing in a root of its own: {why}"))?;
     let ids = ids.ok_or("the job has no ids of its own")?;
-    Prepared::in_root(*roots, ids, scratch, job, rooted, super::rooted::environment(shared, job, rooted), false)
+    Prepared::in_root(
+        (*roots, &shared.config.objects),
+        ids,
+        scratch,
+        job,
+        rooted,
+        super::rooted::environment(shared, job, rooted),
+        false,
+    )
 }
 
 /// PID 1 of the job's namespace: the only child of the process that was started.

@@ -37,7 +37,7 @@ pub use ids::SubIds;
 pub use init::become_init_if_asked;
 pub use network::Isolation;
 pub use network::become_network_if_asked;
-pub use rooted::{OnDisk, Roots, Way};
+pub use rooted::{Layout, OnDisk, Roots, Way};
 pub use tools::Tools;
 
 use kiln_executor::scratch::{self, Scratch};

@@ -279,7 +279,12 @@ fn inputs(root: &Path, spec: &Spec, stages: &Path) -> Result<()> {
     let build = directory(root, BUILD.trim_start_matches('/'))?;
     let staged = |path: &PathBuf| stages.join(path);
     let (tree, at) = (&spec.tree, staged);
-    let overlay = Overlay { lower: tree.lower.iter().map(at).collect(), upper: at(&tree.upper), work: at(&tree.work) };
+    let overlay = Overlay {
+        lower: tree.lower.iter().map(at).collect(),
+        upper: at(&tree.upper),
+        work: at(&tree.work),
+        objects: None,
+    };
     overlay.mount(&build, true)?;
     for path in &spec.make_directories {
         let to = build.join(path);

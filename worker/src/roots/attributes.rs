@@ -27,7 +27,7 @@ const MOST: usize = 64 << 10;
 const OVERLAY: &str = "user.overlay.";
 
 /// Attributes that a root has; others are about this machine.
-fn is_kept(name: &str) -> bool {
+pub(super) fn is_kept(name: &str) -> bool {
     (name.starts_with("user.") && !name.starts_with(OVERLAY)) || name == CAPABILITY
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use kiln_proto::digest::Digest;
 use kiln_proto::transfer::{self, Client};
-use kiln_trees::root::{self, Directory, Forest, Node};
+use kiln_trees::root::{self, Directory, Forest};
 use kiln_trees::shape;
 use kiln_trees::walk::{self, Directory as _, Found, Source, Walk};
 use parking_lot::Mutex;
@@ -35,7 +35,7 @@ impl Known {
         loop {
             match walk.next().await {
                 Ok(Some((digest, Found::Directory(directory)))) => {
-                    nodes.insert(digest, node(&directory));
+                    nodes.insert(digest, directory.shape());
                     forest.add(digest, directory);
                 }
                 Ok(Some((digest, Found::Absent))) => return Err(Error::Missing(vec![digest])),
@@ -82,17 +82,6 @@ fn make_room(known: &mut Map, more: usize) {
     if known.len() + more > REMEMBERED {
         known.clear();
     }
-}
-
-/// The measures of a directory.
-fn node(directory: &Directory) -> shape::Node {
-    let lengths = directory.entries.keys().map(|name| name.as_bytes().len());
-    let below = directory.entries.iter().filter_map(|(name, node)| match node {
-        Node::Directory(digest) => Some((*digest, name.as_bytes().len())),
-        Node::Leaf(_) | Node::Whiteout => None,
-    });
-    let entries = directory.entries.len() as u64;
-    shape::Node { entries, longest: lengths.max().unwrap_or(0), below: below.collect() }
 }
 
 /// The farm's directories, of which some are known.

@@ -24,6 +24,10 @@ pub(super) struct Changes {
     pub(super) times: Times,
     /// The layer's files.
     pub(super) files: Vec<(Digest, PathBuf)>,
+    /// Directories of the new root that were not in the one before.
+    pub(super) made: Vec<Encoded>,
+    /// When each node was modified that overlayfs has a copy of, changed or not.
+    pub(super) touched: BTreeMap<Vec<u8>, Time>,
 }
 
 fn failed(error: root::Error) -> Error {
@@ -43,9 +47,17 @@ pub(super) fn changes(
     let scanned = scan::scan(upper, forest, cancel)?;
     let read = unlink_known(forest, Some(*before), &scanned.layer);
     let root = forest.apply(before, &read).map_err(failed)?;
-    forest.take_made();
+    let made = forest.take_made();
     let layer = forest.diff(before, &root).map_err(failed)?;
-    let mut changes = Changes { layer, root, directories: Vec::new(), times: Times::default(), files: Vec::new() };
+    let mut changes = Changes {
+        layer,
+        root,
+        directories: Vec::new(),
+        times: Times::default(),
+        files: Vec::new(),
+        made: super::step::among(forest, &root, made),
+        touched: BTreeMap::new(),
+    };
     let mut files: BTreeMap<Digest, PathBuf> = BTreeMap::new();
     let mut waiting = vec![(layer, Vec::new())];
     while let Some((digest, within)) = waiting.pop() {
@@ -69,6 +81,7 @@ pub(super) fn changes(
         }
     }
     changes.files = files.into_iter().collect();
+    changes.touched = scanned.times;
     Ok(changes)
 }
 

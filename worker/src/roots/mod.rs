@@ -1,7 +1,8 @@
 //! Root file systems of actions: laid out on disk as stacks of directories, and what a command changed in one.
 //!
-//! A root is known by its tree. One that is not here is laid out over the most similar one that is: only what differs is unpacked, as one more
-//! directory. What a command wrote becomes a directory of the root that it led to, by a rename.
+//! A root is known by its tree. One that is not here becomes an EROFS image, where the kernel can use one. Elsewhere it is laid out over the most
+//! similar one that is here: only what differs is unpacked, as one more directory. What a command wrote becomes a directory of the root that it led
+//! to, by a rename.
 //!
 //! Invariants: nothing that was only partly unpacked is used; what an action uses stays; with equal trees, roots are equal but for the times of
 //! their nodes.
@@ -9,6 +10,7 @@
 mod attributes;
 mod caches;
 mod directories;
+mod images;
 mod layer;
 mod merge;
 mod mounts;
@@ -24,13 +26,14 @@ use std::sync::Arc;
 
 use kiln_proto::digest::Digest;
 use kiln_proto::transfer::Client;
-use kiln_sandbox::OnDisk;
+use kiln_sandbox::{Layout, OnDisk};
 use kiln_trees::root::{self, Directory, Forest, Leaf, Name, Node, Times};
 
 use crate::inputs::session::Session;
-use crate::inputs::{Error, Inputs};
-use caches::Locks;
+use crate::inputs::{Content, Error, Inputs};
+use caches::Latest;
 use directories::Known;
+use images::Objects;
 use stacks::{MAX_LAYERS, Pinned, Stacks};
 
 pub(crate) use step::is_rooted;
@@ -48,6 +51,8 @@ pub struct Config {
     pub directory: PathBuf,
     /// Most bytes of everything in it. What is in use at once may be more.
     pub max_bytes: u64,
+    /// What roots are on disk.
+    pub layout: Layout,
     /// What files of roots are on disk.
     pub on_disk: OnDisk,
 }
@@ -57,7 +62,9 @@ struct Shared {
     inputs: Inputs,
     stacks: Stacks,
     known: Known,
-    locks: Locks,
+    latest: Latest,
+    objects: Objects,
+    layout: Layout,
     on_disk: OnDisk,
     max_bytes: u64,
     session: Session,
@@ -76,6 +83,16 @@ pub(crate) struct Root {
     stack: Pinned,
     /// Its directories.
     forest: Forest,
+    /// Content that its image names.
+    _content: Option<Content>,
+}
+
+/// Where the times of a root's nodes are.
+#[derive(Debug, Clone, Copy)]
+enum When<'a> {
+    /// In this blob, if it has any.
+    Stored(Option<&'a Digest>),
+    Known(&'a Times),
 }
 
 fn key(digest: &Digest) -> String {
@@ -98,7 +115,7 @@ impl Roots {
             .map_err(crate::inputs::disk(&config.directory))?;
         // Layers of another kind could not be read.
         let OnDisk { layers, marks, .. } = config.on_disk;
-        let kind = format!("{layers} {marks}");
+        let kind = format!("{layers} {marks} {:?}", config.layout);
         let note = config.directory.join("kind");
         let is_same = std::fs::read_to_string(&note).is_ok_and(|text| text == kind);
         let stacks = Stacks::open(&config.directory, session.is_trusted() && is_same)?;
@@ -107,7 +124,9 @@ impl Roots {
             inputs,
             stacks,
             known: Known::default(),
-            locks: Locks::default(),
+            latest: Latest::default(),
+            objects: Objects::default(),
+            layout: config.layout,
             on_disk: config.on_disk,
             max_bytes: config.max_bytes,
             session,
@@ -130,7 +149,7 @@ impl Roots {
     /// Makes a root available, with these times where it has to be unpacked. Callers at the same time share the work.
     async fn root(&self, client: &Client, digest: &Digest, times: Option<&Digest>) -> Result<Root, Error> {
         let forest = self.shared.known.forest(client, digest).await?;
-        self.laid_out(client, digest, forest, times).await
+        self.laid_out(client, digest, forest, When::Stored(times), None).await
     }
 
     /// A tree whose only entry is this file.
@@ -140,30 +159,40 @@ impl Roots {
         let name = Name::new(kiln_executor::rooted::FILE).map_err(|error| failed(&error.into()))?;
         directory.entries.insert(name, Node::Leaf(leaf));
         let digest = forest.put(directory);
-        self.laid_out(client, &digest, forest, None).await
+        self.laid_out(client, &digest, forest, When::Stored(None), None).await
     }
 
+    /// `near`: a root that it is likely to be much like.
     async fn laid_out(
         &self,
         client: &Client,
         digest: &Digest,
         forest: Forest,
-        times: Option<&Digest>,
+        times: When<'_>,
+        near: Option<Digest>,
     ) -> Result<Root, Error> {
         let key = key(digest);
         let alone = self.shared.stacks.flight(&key).lock_owned().await;
         if let Some(stack) = self.shared.stacks.get(&key) {
-            return Ok(Root { digest: *digest, stack, forest });
+            match self.hold(client, &stack).await {
+                Ok(content) => return Ok(Root { digest: *digest, stack, forest, _content: content }),
+                Err(error @ (Error::Connection(_) | Error::Disk { .. })) => return Err(error),
+                // What it was made from is gone: it is made again.
+                Err(error) => tracing::debug!(%error, "a root on disk lacks content"),
+            }
         }
         let times = match times {
-            Some(digest) => {
+            When::Stored(Some(digest)) => {
                 let data = client.get(digest).await.map_err(crate::inputs::transfer_failed)?;
                 Times::decode(&data).map_err(|error| Error::Invalid(error.to_string()))?
             }
-            None => Times::default(),
+            When::Stored(None) => Times::default(),
+            When::Known(times) => times.clone(),
         };
         let (mut forest, digest) = (forest, *digest);
-        let below = self.most_similar(&mut forest, &digest);
+        let as_image = self.shared.layout == Layout::Erofs;
+        // An image takes milliseconds, whatever else is here.
+        let below = if as_image { None } else { self.most_similar(&mut forest, &digest, near) };
         let what = below.as_ref().map_or(digest, |(_, layer)| *layer);
         let files = unpack::files(&forest, &what)?;
         let content = self.shared.inputs.content(client, files.into_iter()).await?;
@@ -172,21 +201,39 @@ impl Roots {
         let make = move || {
             let _alone = alone;
             let made = shared.stacks.temporary();
-            let bytes = unpack::unpack(&forest, &what, made.path(), &content, &times, shared.on_disk)?;
+            let image = match as_image {
+                true => images::write(&forest, &what, made.path(), &content, &times, shared.on_disk.marks)?,
+                false => None,
+            };
+            let bytes = match image {
+                Some(bytes) => bytes,
+                None => unpack::unpack(&forest, &what, made.path(), &content, &times, shared.on_disk)?,
+            };
             let lower = below.as_ref().map_or(&[][..], |(stack, _)| stack.layers());
             let stack = shared.stacks.put(&key, &made, bytes, lower)?;
             shared.make_room();
             forest.take_made();
-            Ok(Root { digest, stack, forest })
+            Ok(Root { digest, stack, forest, _content: image.map(|_| content) })
         };
         tokio::task::spawn_blocking(make).await.map_err(|error| Error::Farm(error.to_string()))?
     }
 
+    /// Keeps what the image of a stack names, fetching what is not here any more.
+    async fn hold(&self, client: &Client, stack: &Pinned) -> Result<Option<Content>, Error> {
+        let objects = self.shared.objects.of(stack.layers(), client.function());
+        let objects = objects.map_err(|error| Error::Invalid(error.to_string()))?;
+        let Some(objects) = objects else { return Ok(None) };
+        match self.shared.inputs.held(&objects) {
+            Some(content) => Ok(Some(content)),
+            None => self.shared.inputs.content(client, objects.iter().copied()).await.map(Some),
+        }
+    }
+
     /// The root here that differs least from this one, and the layer between them; none if unpacking all of it is less.
-    fn most_similar(&self, forest: &mut Forest, digest: &Digest) -> Option<(Pinned, Digest)> {
+    fn most_similar(&self, forest: &mut Forest, digest: &Digest, near: Option<Digest>) -> Option<(Pinned, Digest)> {
         let all = unpack::count(forest, digest)?;
         let mut best: Option<(usize, Pinned, Digest)> = None;
-        for key in self.shared.stacks.recent(ROOT, COMPARED) {
+        for key in near.as_ref().map(key).into_iter().chain(self.shared.stacks.recent(ROOT, COMPARED)) {
             let Some(other) = parse(&key, digest) else { continue };
             let diff = self.shared.known.with(forest, |forest| forest.diff(&other, digest));
             let Ok(Some(layer)) = diff else { continue };

@@ -1,6 +1,5 @@
 //! The mounts of a command, from what its action says to what is on disk.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use kiln_executor::rooted::{Mount, What};
@@ -28,8 +27,10 @@ const OWNER: u32 = 1000;
 pub(super) struct Mounted {
     pub(super) mounts: Vec<Mount>,
     pub(super) secret_variables: Vec<(String, String)>,
-    /// Caches, with the numbers of their mounts and the directories that they began with.
-    pub(super) caches: Vec<(usize, Taken, Vec<PathBuf>)>,
+    /// Caches that are written to, with the numbers of their mounts, and the mode, user and group of a new one.
+    pub(super) caches: Vec<(usize, Taken, (u32, u32, u32))>,
+    /// Caches that are only read.
+    pub(super) read: Vec<Taken>,
     pub(super) trees: Vec<Root>,
 }
 
@@ -136,7 +137,6 @@ impl Roots {
         mounts: Vec<contract::Mount>,
         lease: &v1::Lease,
     ) -> Result<Mounted, Error> {
-        let tenant = kiln_proto::scope::split(&lease.instance).0;
         let mut mounted = Mounted::default();
         for mount in mounts {
             let (target, what) = match mount {
@@ -146,30 +146,22 @@ impl Roots {
                     mounted.trees.push(tree);
                     (target, What::Tree { layers, is_file, writable: rw, top: (CACHE_MODE, 0, 0) })
                 }
-                contract::Mount::Cache { target, id, sharing, source, rw, mode, uid, gid } => {
-                    let taken = self.cache(tenant, &id, sharing).await;
-                    let mut layers = taken.layers().to_vec();
-                    if let (true, Some(source)) = (layers.is_empty(), source) {
+                contract::Mount::Cache { target, source, rw, mode, uid, gid } => {
+                    let mut taken = self.cache(client, &lease.caches, &target).await?;
+                    if let (true, Some(source)) = (taken.layers().is_empty(), source) {
                         let (tree, is_file) = self.source(client, top, source).await?;
                         if is_file {
-                            let words = format!("the cache `{id}` cannot begin as a file; expected a directory");
+                            let words = format!("the cache at `{target}` cannot begin as a file; expected a directory");
                             return Err(Error::Invalid(words));
                         }
-                        layers = tree.stack.layers().to_vec();
-                        mounted.trees.push(tree);
+                        taken.begin_with(tree);
                     }
-                    if rw {
-                        mounted.caches.push((mounted.mounts.len(), taken, layers.clone()));
+                    let (layers, new) = (taken.layers().to_vec(), (mode.unwrap_or(CACHE_MODE), uid, gid));
+                    match rw {
+                        true => mounted.caches.push((mounted.mounts.len(), taken, new)),
+                        false => mounted.read.push(taken),
                     }
-                    (
-                        target,
-                        What::Tree {
-                            layers,
-                            is_file: false,
-                            writable: rw,
-                            top: (mode.unwrap_or(CACHE_MODE), uid, gid),
-                        },
-                    )
+                    (target, What::Tree { layers, is_file: false, writable: rw, top: new })
                 }
                 contract::Mount::Tmpfs { target, size } => (target, What::Memory { bytes: size }),
                 contract::Mount::Secret { target, id, env, required, mode, uid, gid } => {

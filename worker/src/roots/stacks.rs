@@ -1,9 +1,9 @@
-//! Stacks of directories on disk: what an overlay is made of. Made once, used by any number of actions, removed when nobody uses them
+//! Stacks of directories on disk, the lowest of which may be an image: what an overlay is made of. Made once, used by any number of actions, removed when nobody uses them
 //! and room is needed.
 //!
 //! Invariants: a directory in its place is whole, for it came there by rename; a directory that an action uses stays.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -91,9 +91,12 @@ impl Drop for Temporary {
 }
 
 fn remove(path: &Path) {
-    if path.exists()
-        && let Err(error) = kiln_executor::scratch::remove(path)
-    {
+    let removed = match path.symlink_metadata() {
+        Ok(data) if data.is_dir() => kiln_executor::scratch::remove(path),
+        Ok(_) => fs::remove_file(path),
+        Err(_) => return,
+    };
+    if let Err(error) = removed {
         tracing::warn!(%error, path = %path.display(), "cannot remove a directory of a root");
     }
 }
@@ -111,7 +114,7 @@ impl Stacks {
         let mut index = Index::default();
         for entry in fs::read_dir(&records).map_err(disk(&records))?.flatten() {
             let read = fs::read(entry.path()).ok().and_then(|data| serde_json::from_slice::<Record>(&data).ok());
-            let whole = read.filter(|(_, parts)| trusted && parts.iter().all(|(name, _)| layers.join(name).is_dir()));
+            let whole = read.filter(|(_, parts)| trusted && parts.iter().all(|(name, _)| layers.join(name).exists()));
             let Some((key, parts)) = whole else {
                 fs::remove_file(entry.path()).map_err(disk(&records))?;
                 continue;
@@ -255,17 +258,5 @@ impl Stacks {
             }
         }
         gone
-    }
-
-    /// The keys with this beginning, and how many bytes each takes.
-    pub(super) fn list(&self, beginning: &str) -> BTreeMap<String, u64> {
-        let index = self.index.lock();
-        let bytes = |stack: &Stack| stack.layers.iter().filter_map(|name| index.bytes.get(name)).sum();
-        index
-            .stacks
-            .iter()
-            .filter(|(key, _)| key.starts_with(beginning))
-            .map(|(key, stack)| (key.clone(), bytes(stack)))
-            .collect()
     }
 }

@@ -1,5 +1,6 @@
 //! One action in a root of its own: from its lease to its job, and from what it wrote to its result.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,11 +9,13 @@ use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::root::{self as contract, LAYER_OUTPUT, NETWORK_HOST, TIMES_OUTPUT};
 use kiln_proto::transfer::{Blob, Client};
 use kiln_proto::{property, reapi, v1};
-use kiln_trees::root::Forest;
+use kiln_trees::Encoded;
+use kiln_trees::root::{Directory, Forest};
 use prost::Message;
 use reapi::command::OutputDirectoryFormat as Format;
 use tokio_util::sync::CancellationToken;
 
+use super::caches::Left;
 use super::layer::{self, Changes};
 use super::mounts::Mounted;
 use super::scan::Upper;
@@ -173,16 +176,18 @@ impl Step {
         Ok(Changed { collected, blobs, changes })
     }
 
+    /// What a command that succeeded left in its caches, and is to be published.
+    pub(crate) async fn left(&mut self, written: &Path, function: DigestFunction) -> Vec<Left> {
+        self.roots.clone().left(&mut self.mounted.caches, written, function).await
+    }
+
     /// Keeps what was written, once it is uploaded, for the steps that follow. That it cannot be kept is no fault of this one.
-    pub fn keep(&self, written: &Path, changed: &Changed) {
+    pub(crate) fn keep(&self, written: &Path, changed: &Changed, published: &[Left]) {
         let root = &changed.changes.root;
-        let made = reached(&self.root.forest, root);
-        let made = made.into_iter().filter_map(|digest| Some((digest, self.root.forest.get(&digest)?.clone())));
-        self.roots.shared.known.remember(made);
+        self.roots.shared.known.remember(reached(&self.root.forest, root));
         let kept = in_place(|| {
-            for (number, taken, below) in &self.mounted.caches {
-                let path = kiln_executor::rooted::written_to_mount(written, *number);
-                taken.publish(&self.roots, &path, below)?;
+            for left in published {
+                self.roots.keep_cache(left, written)?;
             }
             self.roots.shared.keep(&self.root, written, root)
         });
@@ -192,16 +197,29 @@ impl Step {
     }
 }
 
+/// Those of these directories that a root has.
+pub(super) fn among(forest: &Forest, root: &Digest, made: Vec<Encoded>) -> Vec<Encoded> {
+    let own: HashSet<Digest> = digests(forest, root);
+    made.into_iter().filter(|made| own.contains(&made.digest)).collect()
+}
+
 /// The directories of a root.
-fn reached(forest: &Forest, root: &Digest) -> Vec<Digest> {
+pub(super) fn reached<'a>(
+    forest: &'a Forest,
+    root: &Digest,
+) -> impl Iterator<Item = (Digest, Arc<Directory>)> + use<'a> {
+    digests(forest, root).into_iter().filter_map(|digest| Some((digest, forest.get(&digest)?.clone())))
+}
+
+fn digests(forest: &Forest, root: &Digest) -> HashSet<Digest> {
     use kiln_trees::walk::Directory as _;
-    let mut seen = std::collections::HashSet::from([*root]);
+    let mut seen = HashSet::from([*root]);
     let mut waiting = vec![*root];
     while let Some(digest) = waiting.pop() {
         let below = forest.get(&digest).map(|directory| directory.below()).unwrap_or_default();
         waiting.extend(below.into_iter().filter(|digest| seen.insert(*digest)));
     }
-    seen.into_iter().collect()
+    seen
 }
 
 /// The entries of the result, and the blobs that they name.
@@ -219,7 +237,7 @@ fn report(
         ..reapi::OutputDirectory::default()
     };
     if command.output_directory_format() != Format::DirectoryOnly {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         let distinct = changes.directories.iter().filter(|encoded| seen.insert(encoded.digest));
         let messages: Result<Vec<reapi::Directory>, _> =
             distinct.map(|encoded| reapi::Directory::decode(encoded.data.as_slice())).collect();

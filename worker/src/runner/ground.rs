@@ -87,7 +87,21 @@ impl Runner {
         let upload = |client: transfer::Client| async move { client.upload(blobs.clone()).await };
         let fault = |error: transfer::Error| Fault::Worker(format!("cannot store the layer: {error}"));
         self.transfer(at, cancel, transfer::Error::is_connection, fault, upload).await?;
-        step.keep(written, &changed);
+        let mut published = Vec::new();
+        for left in step.left(written, at.function).await {
+            let cache = &left;
+            let publish = |client: transfer::Client| async move { cache.publish(&client).await };
+            let fault = |error: transfer::Error| Fault::Worker(error.to_string());
+            let result = self.transfer(at, cancel, transfer::Error::is_connection, fault, publish).await;
+            match result {
+                Ok(()) => published.push(left),
+                Err(Fault::Worker(reason)) => {
+                    tracing::warn!(reason, cache = left.id(), "cannot publish a cache mount; it stays as it was");
+                }
+                Err(cancelled) => return Err(cancelled),
+            }
+        }
+        step.keep(written, &changed, &published);
         Ok(std::mem::take(&mut changed.collected))
     }
 }

@@ -3,10 +3,11 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use kiln_proto::root::{Mount, Sharing};
+use kiln_proto::root::Mount;
+use kiln_proto::v1::{CacheMount, CacheName};
 use kiln_trees::root::{Content, Directory, Forest, Leaf, Node};
 use kiln_trees::tree::Entry;
-use kiln_worker::sandbox::Way;
+use kiln_worker::sandbox::{Layout, Way};
 
 use crate::base::{Builder, attributes, busybox, store};
 use crate::place::{Place, ask, place};
@@ -45,17 +46,12 @@ async fn everything(own: &Place, fresh: &Place) -> String {
          echo >> /cache/lines; chown app:shadow /cache/lines; chmod 4711 /cache/lines; rm -rf /cache/d; mkdir -m 2750 /cache/d; wc -l < /cache/lines",
     );
     let (uid, gid) = (1000, 42);
-    let cache = |target: &str| Mount::Cache {
-        target: target.into(),
-        id: "of all ways".into(),
-        sharing: Sharing::Shared,
-        source: None,
-        rw: true,
-        mode: Some(0o750),
-        uid,
-        gid,
-    };
+    let cache =
+        |target: &str| Mount::Cache { target: target.into(), source: None, rw: true, mode: Some(0o750), uid, gid };
     mounted.mounts = vec![Mount::Bind { target: "/bound".into(), source: 0, rw: true }, cache("/cache")];
+    // Each of these workers has a cache of its own.
+    let name = CacheName { id: own.directory.display().to_string(), ..CacheName::default() };
+    mounted.caches = vec![CacheMount { target: "/cache".into(), name: Some(name), sharing: 0 }];
     mounted.sources = vec![Entry::Sealed { digest: ran.after }];
     for _ in 0..10 {
         let ran = own.run(mounted.clone()).await;
@@ -72,10 +68,12 @@ async fn everything(own: &Place, fresh: &Place) -> String {
     said
 }
 
-async fn with(way: Way) -> String {
-    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (one, other) = (Place::open(one.path(), Some(way)), Place::open(other.path(), Some(way)));
-    assert_eq!(one.sandbox.roots().unwrap().way, way);
+async fn with(layout: Layout, way: Way) -> String {
+    let dirs = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let open = |dir: &tempfile::TempDir| Place::with(dir.path(), (Some(layout), Some(way)), false);
+    let (one, other) = (open(&dirs.0), open(&dirs.1));
+    let found = one.sandbox.roots().unwrap();
+    assert_eq!((found.layout, found.way), (layout, way));
     everything(&one, &other).await
 }
 
@@ -99,8 +97,12 @@ fn with_capability(place: &Place) -> kiln_proto::digest::Digest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn overlays_of_the_worker_give_the_same_layers() {
-    assert_eq!(with(Way::Outside).await, with(Way::Inside).await);
+async fn every_layout_gives_the_same_layers() {
+    let expected = with(Layout::Unpacked, Way::Inside).await;
+    for (layout, way) in [(Layout::Erofs, Way::Inside), (Layout::Erofs, Way::Outside), (Layout::Unpacked, Way::Outside)]
+    {
+        assert_eq!(with(layout, way).await, expected, "{layout:?} {way:?}");
+    }
 }
 
 /// Runs a test of this program as root of a user namespace with this first id, as a worker that is not root makes itself.
@@ -141,14 +143,14 @@ async fn a_worker_without_root_gives_the_same_layers() {
         return crate::base::cannot_run("only root can give a process the ids that `newuidmap` would");
     }
     let said = in_namespace("attributes::inside_of_a_namespace", 1_900_000_000);
-    let expected = with(Way::Inside).await;
+    let expected = with(Layout::Unpacked, Way::Inside).await;
     assert!(said.contains(&expected), "expected\n{expected}\nfound\n{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the inner part of `a_worker_without_root_gives_the_same_layers`"]
 async fn inside_of_a_namespace() {
-    println!("{}", with(Way::Shared).await);
+    println!("{}", with(Layout::Unpacked, Way::Shared).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! The layer of a command: what it changed, and nothing else.
 
 use kiln_trees::root::{Content, Leaf, Node};
+use kiln_worker::sandbox::Layout;
 
 use crate::base::{self, busybox};
 use crate::place::{Ran, ask, place};
@@ -140,6 +141,44 @@ async fn times_are_restored_and_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_has_no_content_and_what_it_names_is_fetched_again_where_it_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let cas = &place().cas;
+    let root = busybox(cas);
+    let open = || crate::place::Place::with(dir.path(), (Some(Layout::Erofs), None), false);
+    let layers = || {
+        let entries = std::fs::read_dir(dir.path().join("roots/layers")).unwrap().flatten();
+        let mut sizes: Vec<u64> = entries
+            .map(|entry| entry.metadata().unwrap())
+            .filter(|data| data.is_file())
+            .map(|data| data.len())
+            .collect();
+        sizes.sort_unstable();
+        sizes
+    };
+    {
+        let own = open();
+        assert_eq!(own.run(ask(root, "cat etc/known; echo more > more; ln more again")).await.ok(), "known\n");
+        let images = layers();
+        assert!(images.len() == 1 && images[0] < 200_000, "expected one image, without its programs: {images:?}");
+        let devices = "echo > /new; stat -c %d / /etc /etc/known /bin/busybox /new | sort -u | wc -l";
+        assert_eq!(own.run(ask(root, devices)).await.ok(), "1\n", "files and directories are on one device");
+        own.roots.close();
+        own.inputs.close();
+    }
+    // The image is found again; a file that was altered meanwhile, and one that is gone, are not used.
+    let objects = kiln_worker::inputs::objects(&dir.path().join("inputs"));
+    let known = kiln_harness::find(&objects, &format!("{}-6-f", crate::support::F.digest(b"known\n").hex())).unwrap();
+    std::fs::write(&known, "KNOWN\n").unwrap();
+    let one = kiln_harness::find(&objects, &format!("{}-4-f", crate::support::F.digest(b"one\n").hex())).unwrap();
+    std::fs::remove_file(one).unwrap();
+    let own = open();
+    assert_eq!(layers().len(), 1);
+    assert_eq!(own.run(ask(root, "cat etc/known usr/share/one")).await.ok(), "known\none\n");
+    assert_eq!(layers().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_what_differs_from_a_root_that_is_here_is_unpacked_and_a_restart_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let cas = &place().cas;
@@ -149,7 +188,7 @@ async fn only_what_differs_from_a_root_that_is_here_is_unpacked_and_a_restart_lo
         place().load(&mut forest, &root);
         base::Builder::default().file(cas, "etc/other", 0o644, "other\n").over(cas, &mut forest, root)
     };
-    let open = || crate::place::Place::at(dir.path(), None);
+    let open = || crate::place::Place::with(dir.path(), (Some(Layout::Unpacked), None), false);
     let layers = || std::fs::read_dir(dir.path().join("roots/layers")).unwrap().count();
     {
         let own = open();

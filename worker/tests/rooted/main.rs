@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod again;
+#[path = "../support/attempts.rs"]
+mod attempts;
 mod attributes;
 mod base;
+mod caches;
 mod escape;
 mod layers;
 mod limits;

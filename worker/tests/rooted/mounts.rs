@@ -1,16 +1,12 @@
 //! Mounts of a command: what they show, what of them is kept, and that they leave no trace in the layer.
 
-use kiln_proto::root::{Mount, Sharing};
+use kiln_proto::root::Mount;
 use kiln_trees::root::{Directory, Forest};
 use kiln_trees::tree::Entry;
 
 use crate::base::{Builder, attributes, busybox};
-use crate::place::{Place, ask, place};
+use crate::place::{ask, place};
 use crate::support::F;
-
-fn cache(target: &str, id: &str, sharing: Sharing) -> Mount {
-    Mount::Cache { target: target.into(), id: id.into(), sharing, source: None, rw: true, mode: None, uid: 0, gid: 0 }
-}
 
 fn secret(id: &str, target: Option<&str>, env: Option<&str>, required: bool) -> Mount {
     let (target, env) = (target.map(str::to_owned), env.map(str::to_owned));
@@ -83,49 +79,4 @@ async fn secrets_are_files_and_variables_for_one_command_masked_and_in_no_layer(
     }];
     let refused = place().run(agent).await;
     assert!(refused.status.contains("SSH agent"), "{}", refused.status);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cache_is_kept_by_commands_that_succeed_and_begins_where_the_last_one_ended() {
-    let dir = tempfile::tempdir().unwrap();
-    let own = Place::open(dir.path(), None);
-    let root = busybox(&own.cas);
-    let with = |script: &str, mount: Mount| {
-        let mut ask = ask(root, script);
-        ask.mounts = vec![mount];
-        own.run(ask)
-    };
-    let shared = || cache("/root/.cache", "one", Sharing::Shared);
-    let first =
-        with("ls /root/.cache; echo 1 > /root/.cache/a; mkdir /root/.cache/d; echo 2 > /root/.cache/d/b", shared())
-            .await;
-    assert_eq!((first.ok().as_str(), first.after), ("", root));
-    let failed = with("rm -r /root/.cache/d; echo x > /root/.cache/x; exit 3", shared()).await;
-    assert_eq!(failed.code, 3);
-    assert_eq!(with("cd /root/.cache; ls; cat d/b; rm a", shared()).await.ok(), "a\nd\n2\n");
-    assert_eq!(with("ls /root/.cache", cache("/root/.cache", "two", Sharing::Shared)).await.ok(), "");
-    assert_eq!(
-        with("ls /root/.cache; echo > /root/.cache/p", cache("/root/.cache", "one", Sharing::Private)).await.ok(),
-        ""
-    );
-    // More than an overlay of a cache has layers.
-    for round in 0..12 {
-        with(
-            &format!(
-                "echo {round} > /root/.cache/round; echo > /root/.cache/n{round}; rm -f /root/.cache/n{}",
-                round - 2
-            ),
-            shared(),
-        )
-        .await
-        .ok();
-    }
-    assert_eq!(with("cd /root/.cache; ls; cat round d/b", shared()).await.ok(), "d\nn10\nn11\nround\n11\n2\n");
-    assert!(own.roots.caches().keys().any(|key| key.ends_with(":one")), "{:?}", own.roots.caches());
-    // A command that has it to itself does not see another one halfway.
-    let locked = || cache("/c", "locked", Sharing::Locked);
-    let script = "[ -e /c/busy ] && exit 9; touch /c/busy; n=$(cat /c/n 2>/dev/null || echo 0); sleep 0.2; echo $((n+1)) > /c/n; rm /c/busy";
-    let (one, two, three) = tokio::join!(with(script, locked()), with(script, locked()), with(script, locked()));
-    assert_eq!([one.code, two.code, three.code], [0, 0, 0]);
-    assert_eq!(with("cat /c/n", locked()).await.ok(), "3\n");
 }

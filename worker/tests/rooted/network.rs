@@ -24,7 +24,7 @@ fn service() -> u16 {
 async fn the_machines_network_is_there_only_where_it_is_asked_for_and_allowed() {
     let port = service();
     let dir = tempfile::tempdir().unwrap();
-    let own = Place::with(dir.path(), None, true);
+    let own = Place::with(dir.path(), (None, None), true);
     assert!(own.sandbox.allows_host_network() && !place().sandbox.allows_host_network());
     let root = busybox(&own.cas);
     let with = |network: &'static str| {

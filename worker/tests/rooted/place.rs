@@ -20,7 +20,7 @@ use kiln_worker::inputs::{self, Inputs};
 use kiln_worker::leases::Leases;
 use kiln_worker::roots::{self, Roots, Step};
 use kiln_worker::runner::Runner;
-use kiln_worker::sandbox::{Config, Isolation, Mode, Sandbox, Tools, Way};
+use kiln_worker::sandbox::{Config, Isolation, Layout, Mode, Sandbox, Tools, Way};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Cas, F};
@@ -33,6 +33,7 @@ pub struct Place {
     pub client: Client,
     pub sandbox: Sandbox,
     pub roots: Roots,
+    pub inputs: Inputs,
     pub directory: PathBuf,
     runner: Runner,
     _dir: Option<tempfile::TempDir>,
@@ -60,6 +61,15 @@ pub fn place() -> &'static Place {
     PLACE.get_or_init(|| Place::open(Path::new(env!("CARGO_TARGET_TMPDIR")), Some(Way::Inside)))
 }
 
+/// The layout that all tests of this program use, if one is forced.
+fn forced() -> Option<Layout> {
+    match std::env::var("KILN_ROOT_LAYOUT").ok()?.as_str() {
+        "erofs" => Some(Layout::Erofs),
+        "unpacked" => Some(Layout::Unpacked),
+        other => panic!("KILN_ROOT_LAYOUT={other}: expected `erofs` or `unpacked`"),
+    }
+}
+
 impl Place {
     /// A worker of its own, whose directory is below this one.
     pub fn open(below: &Path, way: Option<Way>) -> Self {
@@ -76,11 +86,13 @@ impl Place {
 
     /// A worker with this directory.
     pub fn at(path: &Path, way: Option<Way>) -> Self {
-        Self::with(path, way, false)
+        // Only root mounts images.
+        let layout = if way == Some(Way::Shared) { None } else { forced() };
+        Self::with(path, (layout, way), false)
     }
 
     /// One that may allow steps the machine's network.
-    pub fn with(path: &Path, way: Option<Way>, host_network: bool) -> Self {
+    pub fn with(path: &Path, layout: (Option<Layout>, Option<Way>), host_network: bool) -> Self {
         let (cas, channel) = served().clone();
         let config = Config {
             mode: Mode::Required,
@@ -92,23 +104,31 @@ impl Place {
             network: Isolation::Auto,
             init: Some(env!("CARGO_BIN_EXE_kiln-worker").into()),
             own_credentials: false,
-            way,
+            way: layout.1,
+            layout: layout.0,
+            objects: inputs::objects(&path.join("inputs")),
             host_network,
         };
         let sandbox =
             Sandbox::open(config).unwrap_or_else(|error| panic!("expected a sandbox on this machine: {error}"));
-        let on_disk = sandbox.roots().unwrap_or_else(|why| panic!("expected roots on this machine: {why}")).on_disk;
+        let found = sandbox.roots().unwrap_or_else(|why| panic!("expected roots on this machine: {why}"));
         let config =
             inputs::Config { directory: path.join("inputs"), max_bytes: 1 << 30, owner: sandbox.owner_of_inputs() };
         let inputs = Inputs::open(config).unwrap();
-        let config = roots::Config { directory: path.join("roots"), max_bytes: 4 << 30, on_disk };
+        let config = roots::Config {
+            directory: path.join("roots"),
+            max_bytes: 4 << 30,
+            layout: found.layout,
+            on_disk: found.on_disk,
+        };
         let roots = Roots::open(config, inputs.clone()).unwrap();
         let logs = path.join("logs");
         std::fs::create_dir_all(&logs).unwrap();
-        let runner = Runner::new("vm".into(), inputs, Arc::new(sandbox.clone()), logs).with_roots(Some(roots.clone()));
+        let runner =
+            Runner::new("vm".into(), inputs.clone(), Arc::new(sandbox.clone()), logs).with_roots(Some(roots.clone()));
         runner.set_channel(channel.clone());
         let client = Client::new(channel, "", F);
-        Self { cas, client, sandbox, roots, directory: path.to_owned(), runner, _dir: None }
+        Self { cas, client, sandbox, roots, inputs, directory: path.to_owned(), runner, _dir: None }
     }
 }
 
@@ -142,6 +162,8 @@ pub struct Ask {
     pub sources: Vec<Entry>,
     pub environment: Vec<(String, String)>,
     pub secrets: Vec<(String, String)>,
+    /// The caches of its cache mounts.
+    pub caches: Vec<v1::CacheMount>,
     pub timeout: Duration,
 }
 
@@ -157,6 +179,7 @@ pub fn ask(root: Digest, script: &str) -> Ask {
         sources: Vec::new(),
         environment: vec![("PATH".into(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into())],
         secrets: Vec::new(),
+        caches: Vec::new(),
         timeout: Duration::from_secs(300),
     }
 }
@@ -214,6 +237,7 @@ impl Place {
             network: ask.network != contract::NETWORK_NONE,
             secrets: ask.secrets.iter().map(secret).collect(),
             times: ask.times.map(|times| times.to_wire()),
+            caches: ask.caches.clone(),
             ..Default::default()
         }
     }
@@ -292,6 +316,17 @@ impl Place {
             ran.layer = Some(layer);
         }
         ran
+    }
+
+    /// Waits until a running command has written this, relative to its job's directory.
+    pub async fn until_written(&self, path: &str) {
+        let is_there = || {
+            let jobs = std::fs::read_dir(self.directory.join("sandbox")).into_iter().flatten().flatten();
+            jobs.into_iter().any(|job| job.path().join(path).exists())
+        };
+        while !is_there() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// A blob that must be stored.

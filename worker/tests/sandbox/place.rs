@@ -52,6 +52,8 @@ fn open(dir: tempfile::TempDir, mode: Mode, network: Isolation) -> Place {
         init,
         own_credentials: false,
         way: None,
+        layout: None,
+        objects: std::path::PathBuf::new(),
         host_network: false,
     };
     let sandbox = Sandbox::open(config).unwrap_or_else(|error| panic!("expected a sandbox on this machine: {error}"));

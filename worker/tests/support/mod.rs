@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+mod caches;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use kiln_proto::reapi::{self, batch_read_blobs_response, batch_update_blobs_resp
 use kiln_proto::resource_name::{ReadName, WriteName};
 use kiln_proto::rpc;
 use kiln_proto::transfer::Client;
+use kiln_proto::v1::cache_mounts_server::CacheMountsServer;
 use kiln_trees::tree::{Entry, Tree};
 use parking_lot::Mutex;
 use tonic::{Request, Response, Status, Streaming};
@@ -27,6 +30,8 @@ pub const F: DigestFunction = DigestFunction::Sha256;
 #[derive(Clone, Default)]
 pub struct Cas {
     state: Arc<Mutex<State>>,
+    /// Cache mounts, which are served beside it.
+    pub caches: caches::Caches,
 }
 
 #[derive(Default)]
@@ -57,6 +62,7 @@ impl Cas {
                     .max_encoding_message_size(64 << 20),
             )
             .add_service(ByteStreamServer::new(cas.clone()))
+            .add_service(CacheMountsServer::new(cas.caches.clone()))
             .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
         tokio::spawn(server);
         let channel = kiln_proto::channel::connect(&format!("http://{address}"), &Default::default()).await.unwrap();
@@ -107,6 +113,10 @@ impl Cas {
     /// Number of reads of a blob.
     pub fn reads(&self, digest: &Digest) -> u64 {
         self.state.lock().reads.get(digest).copied().unwrap_or(0)
+    }
+
+    pub fn all_writes(&self) -> u64 {
+        self.state.lock().writes.values().sum()
     }
 
     pub fn all_reads(&self) -> u64 {

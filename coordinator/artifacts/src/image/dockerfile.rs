@@ -15,6 +15,7 @@ use kiln_images::platform::Platform;
 use kiln_planner::plan;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::root::{self as contract, Mount};
+use kiln_proto::v1::{CacheMount, CacheName, CacheSharing};
 use kiln_roots::{Files, Host, Mounted, Packing, Roots};
 use kiln_trees::root::{Time, Times};
 use kiln_trees::tree::Entry;
@@ -78,10 +79,14 @@ pub struct Command {
     pub times: Digest,
     /// What is mounted.
     pub mounts: Vec<Mount>,
+    /// The caches of its cache mounts. Their ids are `NAMESPACE/ID`, with an empty namespace for the project's own.
+    pub caches: Vec<CacheMount>,
     /// The directory with the content of mounts, if any has some.
     pub mounted: Option<Digest>,
     /// Names of the secrets that it mounts.
     pub secrets: Vec<String>,
+    /// Those of them whose values are a part of its key.
+    pub keyed: Vec<String>,
     /// Whether results of earlier builds are not used.
     pub no_cache: bool,
 }
@@ -390,8 +395,10 @@ impl Host for Building<'_> {
             run: run.clone(),
             root: root.root,
             times,
+            keyed: keyed(run, &secrets(&mounts)),
             secrets: secrets(&mounts),
             mounts,
+            caches: caches(run),
             mounted,
             no_cache: operation.no_cache,
         };
@@ -423,14 +430,8 @@ impl Building<'_> {
                     let source = content(Mounted::Files(files(from)?, source.clone()));
                     Mount::Bind { target: target.clone(), source, rw: !read_only }
                 }
-                RunMount::Cache { id, sharing, seed, target, read_only, owner } => Mount::Cache {
+                RunMount::Cache { seed, target, read_only, owner, .. } => Mount::Cache {
                     target: target.clone(),
-                    id: id.clone(),
-                    sharing: match sharing {
-                        Sharing::Shared => contract::Sharing::Shared,
-                        Sharing::Private => contract::Sharing::Private,
-                        Sharing::Locked => contract::Sharing::Locked,
-                    },
                     source: match seed {
                         Some((from, path)) => Some(content(Mounted::Files(files(from)?, path.clone()))),
                         None => None,
@@ -441,9 +442,6 @@ impl Building<'_> {
                     gid: owner.map_or(0, |(.., gid)| gid),
                 },
                 RunMount::Tmpfs { target, size } => Mount::Tmpfs { target: target.clone(), size: *size },
-                RunMount::Secret { id, key: true, .. } => {
-                    return Err(self.maker.wrong(format!("secret `{id}`: `key` is not supported yet")));
-                }
                 RunMount::Secret { id, target, env, required, owner: (mode, uid, gid), .. }
                     if self.maker.description.secrets.contains(id) =>
                 {
@@ -473,6 +471,39 @@ impl Building<'_> {
         }
         Ok((mounts, contents))
     }
+}
+
+/// The caches of a command's mounts.
+fn caches(run: &Run) -> Vec<CacheMount> {
+    let cache = |mount: &RunMount| match mount {
+        RunMount::Cache { id, sharing, target, owner, .. } => {
+            let name = CacheName {
+                id: id.clone(),
+                owner: owner.map(|(mode, uid, gid)| format!("{mode:o}:{uid}:{gid}")).unwrap_or_default(),
+                ..CacheName::default()
+            };
+            let sharing = match sharing {
+                Sharing::Shared => CacheSharing::CacheShared,
+                Sharing::Private => CacheSharing::CachePrivate,
+                Sharing::Locked => CacheSharing::CacheLocked,
+            };
+            Some(CacheMount { target: target.clone(), name: Some(name), sharing: sharing.into() })
+        }
+        _ => None,
+    };
+    run.mounts.iter().filter_map(cache).collect()
+}
+
+/// The names of these secrets whose values are a part of the command's key (`,key`).
+fn keyed(run: &Run, secrets: &[String]) -> Vec<String> {
+    let key = |mount: &RunMount| match mount {
+        RunMount::Secret { id, key: true, .. } => Some(contract::secret_name(id)),
+        _ => None,
+    };
+    let mut names: Vec<String> = run.mounts.iter().filter_map(key).filter(|name| secrets.contains(name)).collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// The names of the secrets among mounts.

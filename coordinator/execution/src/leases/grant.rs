@@ -14,6 +14,8 @@ use kiln_state::farm_key::{FarmKey, Purpose};
 
 /// How long a grant outlives its action's timeout: inputs are fetched before the timeout starts, and outputs are uploaded after it.
 const BEYOND_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
+/// Bytes that entitle to a cache.
+const CACHE_BYTES: usize = 16;
 /// Maximum size of a sealed grant.
 const MAX_BYTES: usize = 4096;
 
@@ -30,6 +32,8 @@ pub struct Grant {
     pub action: Digest,
     /// A blob that it may read besides what the action refers to.
     pub times: Option<Digest>,
+    /// The caches that it may take and publish, as [`kiln_proto::root::entitlement`] gives them.
+    pub caches: Vec<[u8; CACHE_BYTES]>,
 }
 
 /// Why a grant is invalid.
@@ -66,6 +70,7 @@ impl Grant {
             expires: now().saturating_add((timeout + BEYOND_TIMEOUT).as_secs() as i64),
             nonce: rand::random::<[u8; 16]>().to_vec(),
             times: self.times.map(|times| times.to_wire()),
+            caches: self.caches.concat(),
         };
         let grant = grant.encode_to_vec();
         let mac = key.seal(Purpose::Lease, &[&grant]);
@@ -93,7 +98,8 @@ impl Grant {
         if grant.expires <= now() {
             return Err(Error::Expired);
         }
-        Ok(Self { lease: grant.lease, worker: grant.worker, instance: grant.instance, action, times })
+        let caches = grant.caches.as_chunks::<CACHE_BYTES>().0.to_vec();
+        Ok(Self { lease: grant.lease, worker: grant.worker, instance: grant.instance, action, times, caches })
     }
 
     /// Like [`open`](Self::open), for a call's header.
@@ -117,6 +123,7 @@ mod tests {
             instance: "@shop/main".into(),
             action: DigestFunction::Sha256.digest(b"action"),
             times: Some(DigestFunction::Sha256.digest(b"times")),
+            caches: vec![[1; 16], [2; 16]],
         }
     }
 

@@ -1,7 +1,7 @@
 //! Leases in progress, and what their workers may access.
 //!
 //! Invariant: a worker reads and writes a tenant's blobs only while it holds one of that tenant's leases, and reads
-//! only blobs that this lease's action refers to, and the times of its root.
+//! only blobs that this lease's action refers to, the times of its root, and the caches that it names.
 
 mod grant;
 mod reach;
@@ -10,13 +10,14 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_proto::digest::Digest;
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::{root, scope, v1};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::scopes::Scopes;
+use super::scopes::{Scope, Scopes};
 pub use grant::{Error as GrantError, Grant};
 use kiln_state::farm_key::FarmKey;
 use reach::Reach;
@@ -130,11 +131,20 @@ impl LeaseAccess {
         self.grant.tenant()
     }
 
+    /// A blob is readable, too.
+    pub async fn add_blob(&self, blob: &Digest) -> Result<(), Status> {
+        self.reach().await?.add([blob].into_iter());
+        Ok(())
+    }
+
+    fn scope(&self) -> Result<Scope, Status> {
+        self.scopes.of(self.tenant()).ok_or_else(|| Status::unavailable("try again"))
+    }
+
     async fn reach(&self) -> Result<&Reach, Status> {
         self.reach
             .get_or_try_init(|| async {
-                let scope = self.scopes.of(self.tenant()).ok_or_else(|| Status::unavailable("try again"))?;
-                let digests = scope.preparer.reachable(&self.grant.action).await?;
+                let digests = self.scope()?.preparer.reachable(&self.grant.action).await?;
                 Ok(Reach::of(digests.iter().chain(&self.grant.times)))
             })
             .await
@@ -142,7 +152,17 @@ impl LeaseAccess {
 
     /// Checks that the lease's action refers to this blob.
     pub async fn may_read(&self, digest: &Digest) -> Result<(), Status> {
-        if self.reach().await?.has(digest) {
+        let reach = self.reach().await?;
+        if reach.has(digest) {
+            return Ok(());
+        }
+        let mut trees = reach.trees().await;
+        while let Some(tree) = trees.last() {
+            reach.add(self.scope()?.preparer.tree(tree).await?.iter());
+            trees.pop();
+        }
+        drop(trees);
+        if reach.has(digest) {
             return Ok(());
         }
         tracing::warn!(
@@ -152,9 +172,45 @@ impl LeaseAccess {
         Err(Status::permission_denied(format!("blob `{digest}` is not part of what lease {} runs", self.grant.lease)))
     }
 
+    /// The worker that holds the lease.
+    pub fn worker(&self) -> &str {
+        &self.grant.worker
+    }
+
+    /// The tenant's instance that the lease belongs to.
+    pub fn instance(&self) -> &str {
+        scope::split(&self.grant.instance).1
+    }
+
+    /// The function of the lease's digests.
+    pub fn function(&self) -> DigestFunction {
+        self.grant.action.function
+    }
+
+    /// Checks that a cache mount of the lease's action has this name.
+    pub fn may_use_cache(&self, name: &v1::CacheName) -> Result<(), Status> {
+        if self.grant.caches.contains(&root::entitlement(name)) {
+            return Ok(());
+        }
+        tracing::warn!(
+            worker = self.grant.worker,
+            lease = self.grant.lease,
+            tenant = self.tenant(),
+            cache = name.id,
+            "refused a worker's access to a cache outside its lease"
+        );
+        Err(Status::permission_denied(format!("cache `{}` is not one of lease {}", name.id, self.grant.lease)))
+    }
+
+    /// Everything that a tree consists of is readable, too.
+    pub async fn add_tree(&self, tree: Digest) -> Result<(), Status> {
+        self.reach().await?.add_tree(tree).await;
+        Ok(())
+    }
+
     /// The chunks of a readable blob are readable, too.
     pub async fn add_chunks(&self, chunks: &[Digest]) -> Result<(), Status> {
-        self.reach().await?.add_chunks(chunks.iter());
+        self.reach().await?.add(chunks.iter());
         Ok(())
     }
 }
@@ -163,14 +219,32 @@ impl LeaseAccess {
 mod tests {
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    use kiln_proto::digest::DigestFunction;
 
     use super::*;
     use crate::properties::Rules;
 
     fn grant(lease: u64) -> Grant {
         let action = DigestFunction::Sha256.digest(b"action");
-        Grant { lease, worker: "vm".into(), instance: "main".into(), action, times: None }
+        let name = v1::CacheName { id: "own".into(), ..Default::default() };
+        let caches = vec![root::entitlement(&name)];
+        Grant { lease, worker: "vm".into(), instance: "main".into(), action, times: None, caches }
+    }
+
+    #[tokio::test]
+    async fn a_lease_entitles_to_the_caches_that_it_names() {
+        let (leases, scopes) = (LiveLeases::new(FarmKey::ephemeral()), Scopes::new(Rules::default()));
+        leases.begin(1);
+        let header = URL_SAFE_NO_PAD.encode(grant(1).seal(leases.key(), Duration::from_secs(60)));
+        let access = leases.admit(header.as_bytes(), Some("vm"), &scopes).unwrap();
+        let named = |id: &str, project: &str| v1::CacheName {
+            id: id.into(),
+            project: project.into(),
+            ..v1::CacheName::default()
+        };
+        assert!(access.may_use_cache(&named("own", "")).is_ok());
+        for (id, project) in [("other", ""), ("own", "another"), ("", "own")] {
+            assert!(access.may_use_cache(&named(id, project)).unwrap_err().message().contains("not one of lease 1"));
+        }
     }
 
     #[tokio::test(start_paused = true)]

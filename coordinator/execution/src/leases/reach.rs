@@ -1,19 +1,21 @@
-//! The blobs that a lease's worker may read: its action, command and input tree, and the chunks of those.
+//! The blobs that a lease's worker may read: its action, command and input tree, its caches, and the chunks of those.
 
 use std::collections::HashSet;
 
 use kiln_proto::digest::Digest;
 use parking_lot::Mutex;
 
-/// Maximum number of chunk digests kept for one lease.
-const MAX_CHUNKS: usize = 1_000_000;
+/// Maximum number of digests added to one lease.
+const MAX_ADDED: usize = 2_000_000;
 
 /// A set of digests that keeps the first eight bytes of each. To hit another tenant's blob, a worker would have to find
 /// a SHA-256 with 64 given leading bits and be given a lease that names it.
 #[derive(Debug, Default)]
 pub struct Reach {
     inputs: Vec<u64>,
-    chunks: Mutex<HashSet<u64>>,
+    added: Mutex<HashSet<u64>>,
+    /// Trees whose blobs belong to the set too, but were not added yet: most workers have them already.
+    trees: tokio::sync::Mutex<Vec<Digest>>,
 }
 
 fn short(digest: &Digest) -> u64 {
@@ -25,20 +27,30 @@ impl Reach {
         let mut inputs: Vec<u64> = digests.map(short).collect();
         inputs.sort_unstable();
         inputs.dedup();
-        Self { inputs, chunks: Mutex::default() }
+        Self { inputs, added: Mutex::default(), trees: tokio::sync::Mutex::default() }
     }
 
     pub fn has(&self, digest: &Digest) -> bool {
         let short = short(digest);
-        self.inputs.binary_search(&short).is_ok() || self.chunks.lock().contains(&short)
+        self.inputs.binary_search(&short).is_ok() || self.added.lock().contains(&short)
     }
 
-    /// Adds the chunks of a blob in the set.
-    pub fn add_chunks<'a>(&self, digests: impl Iterator<Item = &'a Digest>) {
-        let mut chunks = self.chunks.lock();
+    /// Adds everything that a tree consists of, when something of it is read.
+    pub async fn add_tree(&self, tree: Digest) {
+        self.trees.lock().await.push(tree);
+    }
+
+    /// The trees that were not added yet. Others wait until this caller has added them.
+    pub async fn trees(&self) -> tokio::sync::MutexGuard<'_, Vec<Digest>> {
+        self.trees.lock().await
+    }
+
+    /// Adds the chunks of a blob in the set, or the blobs of a cache.
+    pub fn add<'a>(&self, digests: impl Iterator<Item = &'a Digest>) {
+        let mut added = self.added.lock();
         for digest in digests {
-            if chunks.len() < MAX_CHUNKS {
-                chunks.insert(short(digest));
+            if added.len() < MAX_ADDED {
+                added.insert(short(digest));
             }
         }
     }
@@ -55,7 +67,7 @@ mod tests {
         let digest = |text: &str| DigestFunction::Sha256.digest(text.as_bytes());
         let reach = Reach::of([digest("root"), digest("file")].iter());
         assert!(reach.has(&digest("file")) && !reach.has(&digest("other")));
-        reach.add_chunks([digest("chunk")].iter());
+        reach.add([digest("chunk")].iter());
         assert!(reach.has(&digest("chunk")));
     }
 }

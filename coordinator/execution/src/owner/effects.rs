@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kiln_proto::protobuf::Timestamp;
+use kiln_proto::root;
 use kiln_proto::v1::{self, coordinator_message};
 use kiln_scheduler::{ActionKey, Capacity, Effect, Event, LeaseId, Outcome, WaiterId, WorkerId};
 use tonic::Code;
@@ -91,6 +92,7 @@ impl Owner {
             instance: prepared.instance.clone(),
             action: prepared.digest,
             times: prepared.times,
+            caches: prepared.caches.iter().filter_map(|cache| cache.name.as_ref()).map(root::entitlement).collect(),
         };
         let message = v1::Lease {
             lease: lease.0,
@@ -113,6 +115,7 @@ impl Owner {
             credentials: prepared.credentials.clone(),
             times: prepared.times.map(|times| times.to_wire()),
             variables: prepared.variables.clone().into_iter().collect(),
+            caches: prepared.caches.clone(),
         };
         self.lease_begins(lease, grant);
         let logs = self.logs.of(lease.0);

@@ -7,7 +7,7 @@ use kiln_proto::digest::{Digest, DigestFunction};
 
 use super::{Attributes, Directory, InvalidName, Node};
 use crate::Encoded;
-use crate::shape::MAX_DEPTH;
+use crate::shape::{self, MAX_DEPTH};
 
 /// Why an operation on trees cannot be done.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
@@ -123,6 +123,17 @@ impl Directory {
     /// An empty directory with these attributes.
     pub fn empty(attributes: Attributes) -> Self {
         Self { attributes: Some(attributes), ..Self::default() }
+    }
+
+    /// Its measures.
+    pub fn shape(&self) -> shape::Node {
+        let lengths = self.entries.keys().map(|name| name.as_bytes().len());
+        let below = self.entries.iter().filter_map(|(name, node)| match node {
+            Node::Directory(digest) => Some((*digest, name.as_bytes().len())),
+            Node::Leaf(_) | Node::Whiteout => None,
+        });
+        let entries = self.entries.len() as u64;
+        shape::Node { entries, longest: lengths.max().unwrap_or(0), below: below.collect() }
     }
 
     /// Whether it can be part of a root: nothing in it is about another tree.

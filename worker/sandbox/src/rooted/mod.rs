@@ -4,6 +4,7 @@
 //! mount, to load into the kernel, or to create a namespace; what the sandbox itself put into the root is gone when the job has ended.
 
 mod build;
+mod image;
 mod outside;
 mod points;
 mod prepare;
@@ -39,6 +40,15 @@ pub enum Way {
     Shared,
 }
 
+/// What the layers of a root are on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+pub enum Layout {
+    /// An EROFS image of names and attributes for each root; content is where other inputs have it. Needs Linux 6.16 and root.
+    Erofs,
+    /// A directory with everything.
+    Unpacked,
+}
+
 /// What is different on disk in files of a root, and in files that a job wrote to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OnDisk {
@@ -66,22 +76,26 @@ impl Way {
 pub struct Roots {
     /// How their overlays are mounted.
     pub way: Way,
+    /// What a root is on disk before anything has run in it. What runs in one leaves a directory in any case.
+    pub layout: Layout,
     /// What they look like on disk.
     pub on_disk: OnDisk,
 }
 
 impl Roots {
-    fn new(way: Way, ids: &Ids) -> Self {
+    fn new(way: Way, layout: Layout, ids: &Ids) -> Self {
         let shared = ids.owner().map_or(0, |owner| owner - USER);
-        Self { way, on_disk: way.on_disk(shared) }
+        Self { way, layout, on_disk: way.on_disk(shared) }
     }
 
     /// Describes it for people.
     pub fn describe(&self) -> &'static str {
-        match self.way {
-            Way::Inside => "overlays in their own namespaces, owners mapped",
-            Way::Outside => "overlays of the worker, owners of layers mapped",
-            Way::Shared => "overlays in their own namespaces, ids shared by all steps",
+        match (self.layout, self.way) {
+            (Layout::Erofs, Way::Outside) => "EROFS images, overlays of the worker, owners of layers mapped",
+            (Layout::Erofs, _) => "EROFS images, overlays in their own namespaces, owners mapped",
+            (Layout::Unpacked, Way::Inside) => "unpacked, overlays in their own namespaces, owners mapped",
+            (Layout::Unpacked, Way::Outside) => "unpacked, overlays of the worker, owners of layers mapped",
+            (Layout::Unpacked, Way::Shared) => "unpacked, overlays in their own namespaces, ids shared by all steps",
         }
     }
 }

@@ -72,13 +72,19 @@ pub(super) fn mount(place: &Path, spec: &Spec, root: &RootSpec, sent: &[OwnedFd]
 fn overlay(layers: &Layers, way: Way, stages: &Path, at: &Path) -> Result<()> {
     let staged = |path: &PathBuf| stages.join(path);
     let lower = layers.lower.iter().map(staged).collect();
-    let overlay = Overlay { lower, upper: staged(&layers.upper), work: staged(&layers.work) };
+    let objects = layers.objects.as_ref().map(staged);
+    let overlay = Overlay { lower, upper: staged(&layers.upper), work: staged(&layers.work), objects };
     // What a job writes is kept after it succeeded, so nothing must be written to disk while it runs, and nothing when it ends.
-    let own: &[&str] = match way {
-        Way::Inside | Way::Shared => &["userxattr", "volatile"],
-        Way::Outside => &["redirect_dir=nofollow", "metacopy=off", "volatile"],
+    let mut own = match way {
+        Way::Inside | Way::Shared => vec!["userxattr"],
+        Way::Outside => vec!["redirect_dir=nofollow", "metacopy=off"],
     };
-    overlay.mount_with(at, MsFlags::MS_NODEV, own).or_else(|_| {
+    if overlay.objects.is_some() {
+        // An image is another file system: without this, its files would be on another device than its directories.
+        own.push("xino=on");
+    }
+    own.push("volatile");
+    overlay.mount_with(at, MsFlags::MS_NODEV, &own).or_else(|_| {
         // Linux before 5.10 has no volatile overlays, and leaves nothing in the work directory of one that it refused.
         fs::create_dir_all(at).map_err(|error| format!("cannot create `{}`: {error}", at.display()))?;
         overlay.mount_with(at, MsFlags::MS_NODEV, &own[..own.len() - 1])

@@ -16,6 +16,7 @@ use super::super::ids::Lease;
 use super::super::init::USER;
 use super::super::prepare::Prepared;
 use super::super::spec::{Network, Source, Spec, Tree};
+use super::image::{self, Top};
 use super::spec::{Layers, Mounted, RootSpec, What};
 use super::{Roots, Way};
 
@@ -24,16 +25,26 @@ const RESOLVER: &str = "/etc/resolv.conf";
 const HOSTS: &str = "/etc/hosts";
 const OWN_HOSTS: &str = "127.0.0.1 localhost kiln\n::1 localhost ip6-localhost ip6-loopback\n";
 
-/// Attributes of a tree that has no layers.
-type Top = (u32, u32, u32);
-
 struct Preparing<'a> {
     roots: Roots,
     ids: &'a Lease,
     scratch: &'a Scratch,
-    /// The directories above layers, each a stage.
-    parents: Vec<PathBuf>,
+    /// The directory with the content of files that images name.
+    objects: &'a Path,
+    /// Directories and images, each a stage after the job's own; of images also what their root directories are like.
+    staged: Vec<(PathBuf, Option<Top>)>,
     made: Vec<OwnedFd>,
+}
+
+/// What a stage is.
+#[derive(Debug, Clone, Copy)]
+enum Staged {
+    /// An image of a root.
+    Image,
+    /// A directory with layers of roots, or with content that images name.
+    OfRoots,
+    /// A directory with layers of the job's inputs.
+    OfInputs,
 }
 
 impl Preparing<'_> {
@@ -47,6 +58,10 @@ impl Preparing<'_> {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let tree = open_tree(rustix::fs::CWD, path, flags)
             .map_err(|error| format!("cannot clone the mount of `{}`: {error}", path.display()))?;
+        self.map(tree, path, is_mapped)
+    }
+
+    fn map(&mut self, tree: OwnedFd, path: &Path, is_mapped: bool) -> Result<(), String> {
         if let (true, Some(namespace)) = (is_mapped, self.ids.namespace()) {
             syscalls::map_owners(tree.as_fd(), namespace.as_fd())
                 .map_err(|error| format!("cannot map the owners of `{}`: {error}", path.display()))?;
@@ -68,46 +83,75 @@ impl Preparing<'_> {
         Ok(made)
     }
 
-    /// The stage of a layer and its name there. `is_input`: it is one of the job's inputs rather than of a root.
-    fn lower(&mut self, layer: &Path, is_input: bool) -> Result<PathBuf, String> {
+    /// The stage of a directory, or of an image.
+    fn stage(&mut self, path: &Path, kind: Staged) -> Result<PathBuf, String> {
+        let is_mapped = self.roots.way != Way::Shared;
+        let number = match self.staged.iter().position(|(known, _)| known == path) {
+            Some(number) => number,
+            None => {
+                let mut top = None;
+                match kind {
+                    Staged::Image => {
+                        let (tree, attributes) = image::mounted(path)?;
+                        self.map(tree, path, is_mapped)?;
+                        top = Some(attributes);
+                    }
+                    Staged::OfRoots => self.view(path, is_mapped)?,
+                    Staged::OfInputs => self.made.push(self.ids.mount(path)?),
+                }
+                self.staged.push((path.to_owned(), top));
+                self.staged.len() - 1
+            }
+        };
+        Ok((number + 1).to_string().into())
+    }
+
+    /// A layer below stages, and what its root directory is like.
+    fn lower(&mut self, layer: &Path) -> Result<(PathBuf, Top), String> {
+        let data = layer.metadata().map_err(|error| format!("cannot read `{}`: {error}", layer.display()))?;
+        if data.is_file() {
+            let stage = self.stage(layer, Staged::Image)?;
+            let known = self.staged.iter().find(|(known, _)| known == layer);
+            return Ok((stage, known.and_then(|(_, top)| *top).unwrap_or((0o755, 0, 0))));
+        }
         let (Some(parent), Some(name)) = (layer.parent(), layer.file_name()) else {
             return Err(format!("`{}` is not a layer", layer.display()));
         };
-        let number = match self.parents.iter().position(|known| known == parent) {
-            Some(number) => number,
-            None => {
-                if is_input {
-                    self.made.push(self.ids.mount(parent)?);
-                } else {
-                    self.view(parent, self.roots.way != Way::Shared)?;
-                }
-                self.parents.push(parent.to_owned());
-                self.parents.len() - 1
-            }
-        };
-        Ok(Path::new(&(number + 1).to_string()).join(name))
+        let id = |id: u32| id.saturating_sub(self.roots.on_disk.layers);
+        let top = (data.mode() & 0o7777, id(data.uid()), id(data.gid()));
+        Ok((self.stage(parent, Staged::OfRoots)?.join(name), top))
     }
 
     /// An overlay over these layers. What is written to it has the attributes of the topmost layer.
     fn overlay(&mut self, layers: &[PathBuf], upper: &str, work: &str, top: Top) -> Result<Layers, String> {
-        let mut attributes = top;
-        if let Some(layer) = layers.first() {
-            let data = layer.metadata().map_err(|error| format!("cannot read `{}`: {error}", layer.display()))?;
-            let own = self.roots.on_disk.layers;
-            let id = |id: u32| id.saturating_sub(own);
-            attributes = (data.mode() & 0o7777, id(data.uid()), id(data.gid()));
-        }
-        let lower = layers.iter().map(|layer| self.lower(layer, false)).collect::<Result<_, _>>()?;
-        self.over(lower, upper, work, attributes)
+        let found: Vec<(PathBuf, Top)> = layers.iter().map(|layer| self.lower(layer)).collect::<Result<_, _>>()?;
+        let attributes = found.first().map_or(top, |(_, top)| *top);
+        let has_image =
+            layers.iter().any(|layer| self.staged.iter().any(|(known, top)| known == layer && top.is_some()));
+        let objects = if has_image { Some(self.stage(self.objects, Staged::OfRoots)?) } else { None };
+        let lower = found.into_iter().map(|(layer, _)| layer).collect();
+        self.over((lower, objects), upper, work, attributes)
     }
 
     /// The overlay of the job's inputs. They belong to the user of ordinary jobs.
     fn inputs(&mut self, layers: &[PathBuf]) -> Result<Layers, String> {
-        let lower = layers.iter().map(|layer| self.lower(layer, true)).collect::<Result<_, _>>()?;
-        self.over(lower, "inputs", "work-inputs", (0o755, USER, USER))
+        let mut lower = Vec::new();
+        for layer in layers {
+            let (Some(parent), Some(name)) = (layer.parent(), layer.file_name()) else {
+                return Err(format!("`{}` is not an input layer", layer.display()));
+            };
+            lower.push(self.stage(parent, Staged::OfInputs)?.join(name));
+        }
+        self.over((lower, None), "inputs", "work-inputs", (0o755, USER, USER))
     }
 
-    fn over(&mut self, mut lower: Vec<PathBuf>, upper: &str, work: &str, attributes: Top) -> Result<Layers, String> {
+    fn over(
+        &mut self,
+        (mut lower, objects): (Vec<PathBuf>, Option<PathBuf>),
+        upper: &str,
+        work: &str,
+        attributes: Top,
+    ) -> Result<Layers, String> {
         self.directory(upper, attributes)?;
         self.directory(work, (0o700, 0, 0))?;
         if lower.is_empty() {
@@ -115,14 +159,15 @@ impl Preparing<'_> {
             lower.push("0/empty".into());
         }
         let staged = |name: &str| Path::new("0").join(name);
-        Ok(Layers { lower, upper: staged(upper), work: staged(work), is_file: false, writable: true })
+        Ok(Layers { lower, upper: staged(upper), work: staged(work), objects, is_file: false, writable: true })
     }
 }
 
 impl Prepared {
     /// Prepares a job in a root, whose limits the init enforces.
+    #[allow(clippy::too_many_arguments)]
     pub(in super::super) fn in_root(
-        roots: Roots,
+        (roots, objects): (Roots, &Path),
         ids: &Lease,
         scratch: &Scratch,
         job: &Job,
@@ -130,7 +175,7 @@ impl Prepared {
         environment: BTreeMap<String, String>,
         is_trial: bool,
     ) -> Result<Self, String> {
-        let mut preparing = Preparing { roots, ids, scratch, parents: Vec::new(), made: Vec::new() };
+        let mut preparing = Preparing { roots, ids, scratch, objects, staged: Vec::new(), made: Vec::new() };
         preparing.give(scratch.path(), (0o755, 0, 0))?;
         preparing.view(scratch.path(), roots.way == Way::Inside)?;
         let top = (0o755, 0, 0);

@@ -28,6 +28,8 @@ pub(super) struct Layers {
     pub(super) lower: Vec<PathBuf>,
     pub(super) upper: PathBuf,
     pub(super) work: PathBuf,
+    /// Where the content of files is that are in an image.
+    pub(super) objects: Option<PathBuf>,
     /// Whether its only entry, a file, is meant.
     pub(super) is_file: bool,
     pub(super) writable: bool,
