@@ -41,7 +41,13 @@ pub(super) async fn submit(tenant: &Tenant, hook: &Hook, key: Key, job: &Job, pr
     let looked = tokio::task::spawn_blocking(move || {
         let context = kiln_context::of(&project);
         let facts = git::facts(&context.root, &context.parts);
-        let options = kiln_scan::Options { root: context.root, parts: context.parts, cache: None, function: FUNCTION };
+        let options = kiln_scan::Options {
+            root: context.root,
+            parts: context.parts,
+            cache: None,
+            function: FUNCTION,
+            files: Default::default(),
+        };
         (kiln_scan::scan(&options), facts, context.project)
     });
     let (scanned, facts, directory) = looked.await.map_err(farm)?;

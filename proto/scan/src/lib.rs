@@ -5,6 +5,7 @@
 
 pub mod around;
 mod cache;
+mod context;
 mod excluded;
 pub mod git;
 mod hash;
@@ -24,6 +25,7 @@ use kiln_trees::root::Times;
 use kiln_trees::tree::{Entry, Tree};
 
 pub use cache::{Cache, Stat};
+pub use context::{Keeps, Kept};
 pub use walk::{Found, Kind, LeftOut, Walked, Why, walk};
 
 /// The record of what Kiln wrote to a directory that contains only its output. Such a directory is not a source.
@@ -81,6 +83,18 @@ pub struct Options {
     pub cache: Option<PathBuf>,
     /// The digest function.
     pub function: DigestFunction,
+    /// Which files there are.
+    pub files: Files,
+}
+
+/// Which files of a directory belong to a tree.
+#[derive(Debug, Clone, Default)]
+pub enum Files {
+    /// Those of a project, as git and `.kilnignore` say.
+    #[default]
+    Project,
+    /// All that are kept, with permission bits and empty directories: the context of a Dockerfile.
+    Context(Keeps),
 }
 
 /// A scanned tree.
@@ -123,10 +137,14 @@ pub fn scan(options: &Options) -> Result<Scanned, Error> {
 pub fn scan_metered(options: &Options, meter: &Meter) -> Result<Scanned, Error> {
     let started = SystemTime::now();
     let root = directory(&options.root)?;
-    let cache_file = options.cache.as_ref().map(|dir| dir.join(cache_name(&root, options.function)));
+    let kind = if matches!(options.files, Files::Project) { "" } else { ".context" };
+    let cache_file = options.cache.as_ref().map(|dir| dir.join(cache_name(&root, options.function) + kind));
     let (walked, cache) = std::thread::scope(|scope| {
         let cache = scope.spawn(|| cache_file.as_deref().and_then(Cache::load).unwrap_or_default());
-        let walked = walk(&root, &options.parts);
+        let walked = match &options.files {
+            Files::Project => walk(&root, &options.parts),
+            Files::Context(keeps) => context::walk(&root, keeps),
+        };
         (walked, cache.join().unwrap_or_default())
     });
     let Walked { found, left_out } = walked?;
@@ -134,7 +152,7 @@ pub fn scan_metered(options: &Options, meter: &Meter) -> Result<Scanned, Error> 
         .iter()
         .map(|found| match &found.kind {
             Kind::File { stat, .. } => cache.get(&found.path, stat),
-            Kind::Symlink { .. } => None,
+            Kind::Symlink { .. } | Kind::Directory { .. } => None,
         })
         .collect();
     let fresh = hash::hash_files(&root, &found, &known, options.function, meter)?;
@@ -168,7 +186,8 @@ fn build(
     for (index, one) in found.iter().enumerate() {
         let entry = match &one.kind {
             Kind::Symlink { target } => Entry::Symlink { target: target.clone() },
-            Kind::File { stat, executable } => {
+            Kind::Directory { mode } => Entry::Directory(Tree { mode: *mode, ..Tree::default() }),
+            Kind::File { stat, executable, mode } => {
                 files += 1;
                 let digest = match (known[index], fresh.get(&index)) {
                     (Some(hash), _) => Digest { function, hash, size: stat.size },
@@ -176,7 +195,7 @@ fn build(
                     (None, None) => return Err(Error::Changing { path: root.join(&one.path) }),
                 };
                 blobs.entry(digest).or_insert_with(|| Blob::File(root.join(&one.path)));
-                Entry::file(digest, *executable)
+                Entry::File { digest, executable: *executable, mode: *mode }
             }
         };
         tree.insert(&one.path, entry)?;

@@ -11,6 +11,7 @@ fn options(root: &Path, cache: Option<&Path>) -> Options {
         parts: Vec::new(),
         cache: cache.map(Path::to_owned),
         function: DigestFunction::Sha256,
+        files: Files::Project,
     }
 }
 
@@ -345,4 +346,44 @@ proptest! {
         let trusted = cache.get("a", &stat(size, now)).is_some();
         prop_assert_eq!(trusted, then == now && size == 1 && then < settled);
     }
+}
+
+#[test]
+fn a_context_has_what_git_ignores_with_modes_and_empty_directories() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    fs::create_dir_all(root.join("node_modules/a")).unwrap();
+    fs::create_dir_all(root.join("empty")).unwrap();
+    fs::create_dir_all(root.join("out/kept")).unwrap();
+    for path in [".gitignore", ".env", "node_modules/a/x", "out/gone", "out/kept/y", "private"] {
+        fs::write(root.join(path), "*\n").unwrap();
+    }
+    fs::set_permissions(root.join("private"), fs::Permissions::from_mode(0o600)).unwrap();
+    symlink("/etc/passwd", root.join("link")).unwrap();
+    std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
+    let keeps = Keeps::new(|path, is_directory| match path {
+        "out" if is_directory => Kept::IfNeeded,
+        "out/gone" => Kept::No,
+        _ => Kept::Yes,
+    });
+    let scanned = scan(&Options { files: Files::Context(keeps), ..options(root, None) }).unwrap();
+    let expected = [
+        ".env",
+        ".gitignore",
+        "empty",
+        "link",
+        "node_modules",
+        "node_modules/a",
+        "node_modules/a/x",
+        "out/kept",
+        "out/kept/y",
+        "private",
+    ];
+    assert_eq!(scanned.paths, expected);
+    assert_eq!(scanned.left_out, [LeftOut { path: "socket".into(), why: Why::Special }]);
+    let Blob::Bytes(data) = &scanned.blobs[&scanned.digest] else { panic!("a directory") };
+    let directory: kiln_proto::reapi::Directory = prost::Message::decode(&data[..]).unwrap();
+    let tree = Tree::from_directory(DigestFunction::Sha256, &directory).unwrap();
+    assert!(matches!(tree.entries["private"], Entry::File { mode: Some(0o600), .. }), "{tree:?}");
+    assert!(matches!(&tree.entries["link"], Entry::Symlink { target } if target == "/etc/passwd"));
 }

@@ -35,11 +35,18 @@ pub enum Kind {
         stat: Stat,
         /// Whether its owner may execute it.
         executable: bool,
+        /// Its permission bits, if they are kept.
+        mode: Option<u32>,
     },
-    /// A symbolic link that stays in the tree.
+    /// A symbolic link; of a project, one that stays in the tree.
     Symlink {
         /// Its target.
         target: String,
+    },
+    /// A directory that is kept for itself, with its permission bits.
+    Directory {
+        /// Its permission bits.
+        mode: Option<u32>,
     },
 }
 
@@ -74,6 +81,8 @@ pub enum Why {
     Made,
     /// Kiln's own output.
     Output,
+    /// A socket, a named pipe or a device, which has no content.
+    Special,
 }
 
 /// Walks an absolute directory, or only these parts of it, given as relative paths.
@@ -275,7 +284,7 @@ fn look(
         Kind::Symlink { target: inside(path, &target)? }
     } else if file_type.is_file() {
         let metadata = metadata()?;
-        Kind::File { stat: Stat::new(&metadata), executable: metadata.permissions().mode() & 0o100 != 0 }
+        Kind::File { stat: Stat::new(&metadata), executable: metadata.permissions().mode() & 0o100 != 0, mode: None }
     } else {
         return Err(Error::Special { path: relative.to_owned(), kind: special(file_type) });
     };
