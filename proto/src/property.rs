@@ -78,12 +78,13 @@ pub fn is_known(name: &str) -> bool {
             | root::ROOT
             | root::USER
             | root::MOUNTS
+            | root::HOSTS
     ) || name.strip_prefix(LABEL_PREFIX).is_some_and(|label| !label.is_empty())
 }
 
 /// Whether a worker must offer it, rather than grant or reserve it.
 pub fn is_matched(name: &str) -> bool {
-    !matches!(name, CPUS | MEMORY | NETWORK | root::ROOT | root::USER | root::MOUNTS)
+    !matches!(name, CPUS | MEMORY | NETWORK | root::ROOT | root::USER | root::MOUNTS | root::HOSTS)
         && !name.starts_with(SECRET_PREFIX)
 }
 

@@ -29,6 +29,10 @@ pub const BUILD_USER: &str = "1000:1000";
 /// The mounts of the command, as [`encode`] writes them.
 pub const MOUNTS: &str = "kiln.mounts";
 
+/// The names of the hosts that a command can resolve in addition, sorted and separated by commas. The lease has their addresses, which
+/// are no part of the action.
+pub const HOSTS: &str = "kiln.hosts";
+
 /// A value of [`NETWORK`](crate::property::NETWORK): a network of its own with a way out, as for every step with the network. The default.
 pub const NETWORK_DEFAULT: &str = "default";
 /// A value of [`NETWORK`](crate::property::NETWORK): only its own loopback.

@@ -19,6 +19,42 @@ fn variable(wire: &v1::StepVariable) -> plan::Variable {
     }
 }
 
+/// How the caller wants a Dockerfile built.
+fn dockerfile(wire: &v1::Dockerfile) -> Result<plan::Dockerfile, String> {
+    let context = wire.context.trim_end_matches('/').to_owned();
+    project_directory(&context)
+        .map_err(|_| format!("dockerfile.context is `{context}`: expected a path in the tree"))?;
+    Ok(plan::Dockerfile {
+        file: wire.file.clone(),
+        context,
+        stage: Some(wire.stage.clone()).filter(|stage| !stage.is_empty()),
+        args: wire.args.clone().into_iter().collect(),
+        contexts: wire.contexts.clone().into_iter().collect(),
+        secrets: wire.secrets.clone(),
+        labels: wire.labels.clone().into_iter().collect(),
+        compression: match wire.compression.as_str() {
+            "" | "gzip" => plan::Compression::Gzip,
+            "zstd" => plan::Compression::Zstd,
+            other => return Err(format!("unknown compression `{other}`; expected `gzip` or `zstd`")),
+        },
+        annotations: wire.annotations.iter().map(annotation).collect(),
+        no_cache_stages: wire.no_cache_stages.clone(),
+        hosts: wire.hosts.iter().map(|host| (host.name.clone(), host.address.clone())).collect(),
+        network: match wire.network.as_str() {
+            "" | "default" => plan::CommandNetwork::Default,
+            "none" => plan::CommandNetwork::None,
+            "host" => plan::CommandNetwork::Host,
+            other => return Err(format!("unknown network `{other}`; expected `default`, `none` or `host`")),
+        },
+        rewrite_timestamp: wire.rewrite_timestamp,
+        contexts_are_filtered: wire.contexts_are_filtered,
+    })
+}
+
+fn annotation(wire: &v1::Annotation) -> (Option<String>, String, String) {
+    (Some(wire.platform.clone()).filter(|platform| !platform.is_empty()), wire.key.clone(), wire.value.clone())
+}
+
 /// The project's directory in its tree.
 fn project_directory(text: &str) -> Result<String, String> {
     let plain = |part: &str| !matches!(part, "" | "." | "..");
@@ -57,15 +93,9 @@ impl Builds {
                 text => Some(text.parse().map_err(|error| wrong(format!("unknown language `{text}`: {error}")))?),
             },
             ignored: facts.ignored.clone(),
-            toolchains: self.shared.settings.toolchains.clone(),
+toolchains: self.shared.settings.toolchains.clone(),
             image: request.image.clone().map(|image| image.base),
-            dockerfile: request.dockerfile.as_ref().map(|wanted| plan::Dockerfile {
-                file: wanted.file.clone(),
-                stage: Some(wanted.stage.clone()).filter(|stage| !stage.is_empty()),
-                args: wanted.args.clone().into_iter().collect(),
-                contexts: wanted.contexts.clone().into_iter().collect(),
-                ..plan::Dockerfile::default()
-            }),
+            dockerfile: request.dockerfile.as_ref().map(dockerfile).transpose().map_err(wrong)?,
             directory: project_directory(&facts.project).map_err(wrong)?,
             directory_name: if facts.directory.is_empty() { "project".to_owned() } else { facts.directory.clone() },
         };

@@ -158,7 +158,8 @@ impl Lowering<'_> {
         let (lowered, known) = self.stored(message, input_root, directories, platform, step).await?;
         let variables = command.run.proxies.iter().cloned().collect();
         let caches = command.caches.iter().map(|cache| named(cache, project, target)).collect();
-        Ok((lowered, Arc::new(Known { times: Some(command.times), variables, caches, ..known })))
+        let hosts = command.hosts.clone();
+        Ok((lowered, Arc::new(Known { times: Some(command.times), variables, caches, hosts, ..known })))
     }
 }
 
@@ -225,6 +226,12 @@ fn platform(
     }
     if !command.mounts.is_empty() {
         properties.push((contract::MOUNTS.to_owned(), contract::encode(&command.mounts)));
+    }
+    if !command.hosts.is_empty() {
+        let mut names: Vec<&str> = command.hosts.iter().map(|host| host.name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        properties.push((contract::HOSTS.to_owned(), names.join(",")));
     }
     lower::sorted(properties)
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kiln_planner::plan::{ArtifactKind, Plan, Step};
+use kiln_proto::root::secret_name;
 use kiln_proto::secret;
 use kiln_proto::v1::Secret;
 use tokio::sync::watch;
@@ -63,11 +64,11 @@ impl Secrets {
         };
         let asked = |name: &String| {
             plan.steps.iter().any(|step| step.secrets.contains(name))
-                || by_dockerfiles().any(|(_, names)| names.contains(name))
+                || by_dockerfiles().any(|(_, ids)| ids.iter().any(|id| secret_name(id) == *name))
         };
         self.known.send_modify(|known| known.retain(|name, _| asked(name)));
         for (artifact, names) in by_dockerfiles() {
-            if let Some(name) = names.iter().find(|name| !self.known.borrow().contains_key(*name)) {
+            if let Some(name) = names.iter().find(|id| !self.known.borrow().contains_key(&secret_name(id))) {
                 return Err(format!(
                     "artifact `{artifact}` asks for the secret `{name}`, which the build was not given: set the variable `{name}` \
                      where `kiln build` runs, or pass `--secret {name}=FILE`"

@@ -87,6 +87,8 @@ pub struct Known {
     pub variables: BTreeMap<String, String>,
     /// The caches of its cache mounts, which are no part of the action either.
     pub caches: Vec<v1::CacheMount>,
+    /// For an action in a root of its own: the hosts that it can resolve, whose addresses are no part of the action.
+    pub hosts: Vec<kiln_proto::v1::Host>,
     /// Directories of its input tree; not necessarily all.
     pub directories: HashMap<Digest, Bytes>,
 }
@@ -251,6 +253,7 @@ impl ExecutionHandle {
             prepared.times = known.times;
             prepared.variables.clone_from(&known.variables);
             prepared.caches.clone_from(&known.caches);
+            prepared.hosts.clone_from(&known.hosts);
         }
         if prepared.caches.len() > root::MAX_CACHES {
             return Err(Status::invalid_argument(format!(

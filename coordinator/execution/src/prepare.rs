@@ -54,6 +54,8 @@ pub struct Prepared {
     pub variables: BTreeMap<String, String>,
     /// The caches of its cache mounts, which are no part of the action either.
     pub caches: Vec<v1::CacheMount>,
+    /// For an action in a root of its own: the hosts that it can resolve.
+    pub hosts: Vec<v1::Host>,
     /// Its time limit.
     pub timeout: Duration,
     /// Hashes of its topmost input directories, for affinity.
@@ -163,6 +165,7 @@ impl Preparer {
             times: None,
             variables: BTreeMap::new(),
             caches: Vec::new(),
+            hosts: Vec::new(),
             timeout,
             inputs: walked.directories.clone(),
             hold,

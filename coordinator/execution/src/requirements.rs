@@ -110,7 +110,7 @@ pub fn asked(action: &reapi::Action, command: &reapi::Command, rules: &Rules) ->
                 let decoded = root::decode(&value);
                 decoded.map_err(|error| Error::Mounts { reason: error.to_string() })?;
             }
-            root::USER => {}
+            root::USER | root::HOSTS => {}
             // Any worker with Docker can run any image: it pulls missing ones.
             property::CONTAINER_IMAGE => {
                 let _: ImageName =

@@ -26,4 +26,28 @@ pub struct Dockerfile {
     pub labels: BTreeMap<String, String>,
     /// Compression of the layers that the build adds.
     pub compression: Compression,
+    /// Annotations of the image's manifest: the platform that each is for, or all, key and value.
+    pub annotations: Vec<(Option<String>, String, String)>,
+    /// Stages whose commands run again.
+    pub no_cache_stages: Vec<String>,
+    /// Hosts that its commands can resolve, with their addresses.
+    pub hosts: Vec<(String, String)>,
+    /// The network of its commands.
+    pub network: CommandNetwork,
+    /// Whether no file of the layers that the build adds is younger than `SOURCE_DATE_EPOCH`.
+    pub rewrite_timestamp: bool,
+    /// Whether what `.dockerignore` names is left out of the contexts already.
+    pub contexts_are_filtered: bool,
+}
+
+/// The network of a Dockerfile's commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CommandNetwork {
+    /// As of every step with the network.
+    #[default]
+    Default,
+    /// None.
+    None,
+    /// The worker's.
+    Host,
 }

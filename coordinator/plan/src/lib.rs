@@ -14,7 +14,7 @@ mod view;
 pub mod words;
 pub mod xml;
 
-pub use dockerfile::{DOCKERFILE, Dockerfile};
+pub use dockerfile::{CommandNetwork, DOCKERFILE, Dockerfile};
 pub use image::{Base, Compression, Image, SCRATCH, read_owner, read_port};
 pub use inputs::{compile as compile_globs, glob_error, input_files, matches};
 pub use model::{

@@ -12,6 +12,8 @@ pub struct Rooted {
     pub user: String,
     /// Whether it uses the machine's network, if it may use one at all.
     pub host_network: bool,
+    /// Hosts that it can resolve in addition, with their addresses.
+    pub hosts: Vec<(String, String)>,
     /// Its mounts. Those nearer to the root come first, whatever their order here.
     pub mounts: Vec<Mount>,
     /// Directories that are merged into its inputs at [`BUILD`](crate::BUILD), topmost first. `None`: it has none, and what it changes in its

@@ -99,6 +99,7 @@ impl Roots {
         let rooted = Rooted {
             user: value(action, command, contract::USER).unwrap_or_default().to_owned(),
             host_network: value(action, command, property::NETWORK) == Some(NETWORK_HOST),
+            hosts: lease.hosts.iter().map(|host| (host.name.clone(), host.address.clone())).collect(),
             mounts: std::mem::take(&mut mounted.mounts),
             inputs: inputs.as_ref().map(|inputs| inputs.layers().to_vec()),
             secret_variables: std::mem::take(&mut mounted.secret_variables),

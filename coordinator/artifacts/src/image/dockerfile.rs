@@ -7,15 +7,17 @@ use async_trait::async_trait;
 use kiln_dockerfile::instruction::{Network, Sharing};
 use kiln_dockerfile::patterns::Ignore;
 use kiln_dockerfile::{
-    BaseImage, Bases as Known, Build, Context, Contexts, Fetch, GitSource, NamedContext, Operation, Operator, Options,
-    Reference, Resolved, Run, RunMount,
+    BaseImage, Bases as Known, Build, Context, Contexts, Fetch, GitSource, NamedContext, NoCache, Operation, Operator,
+    Options, Reference, Resolved, Run, RunMount,
 };
+use kiln_images::image::Image;
 use kiln_images::layer::Compression;
+use kiln_images::manifest::{Document, Manifest};
 use kiln_images::platform::Platform;
 use kiln_planner::plan;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::root::{self as contract, Mount};
-use kiln_proto::v1::{CacheMount, CacheName, CacheSharing};
+use kiln_proto::v1::{self, CacheMount, CacheName, CacheSharing};
 use kiln_roots::{Files, Host, Mounted, Packing, Roots};
 use kiln_trees::root::{Time, Times};
 use kiln_trees::tree::Entry;
@@ -87,6 +89,8 @@ pub struct Command {
     pub secrets: Vec<String>,
     /// Those of them whose values are a part of its key.
     pub keyed: Vec<String>,
+    /// Hosts that it can resolve.
+    pub hosts: Vec<v1::Host>,
     /// Whether results of earlier builds are not used.
     pub no_cache: bool,
 }
@@ -126,7 +130,7 @@ pub(crate) async fn assemble(given: &Ingredients<'_>, description: &plan::Docker
         },
         epoch: build.epoch.unwrap_or(given.origin.created),
         undated: build.epoch.unwrap_or(Time::UNDATED.seconds),
-        clamp: false,
+        clamp: description.rewrite_timestamp && build.epoch.is_some(),
     };
     let layers = below.as_ref().map(|base| base.base.layers.clone()).unwrap_or_default();
     let assembled = maker.roots.image(&build, &done, &layers, packing).await?;
@@ -143,8 +147,10 @@ pub(crate) async fn assemble(given: &Ingredients<'_>, description: &plan::Docker
     let mut blobs = assembled.blobs;
     blobs.extend(below.iter().flat_map(|base| base.blobs.clone()));
     let tag = kiln_images::reference::tag_from(&given.origin.version);
-    let manifest = assembled.image.manifest.clone();
-    let made = store_layout(given, &[assembled.image], &tag, &blobs).await?;
+    let image = annotated(assembled.image, description)
+        .map_err(|error| maker.wrong(format!("its manifest cannot be annotated: {error}")))?;
+    let manifest = image.manifest.clone();
+    let made = store_layout(given, &[image], &tag, &blobs).await?;
     let hash = manifest.descriptor.digest.bytes();
     let subject = Digest { function: DigestFunction::Sha256, hash, size: manifest.descriptor.size };
     let materials = maker
@@ -161,6 +167,22 @@ pub(crate) async fn assemble(given: &Ingredients<'_>, description: &plan::Docker
         notes,
         ..made
     })
+}
+
+/// The image with the annotations of its manifest.
+fn annotated(image: Image, description: &plan::Dockerfile) -> Result<Image, serde_json::Error> {
+    let platform = image.manifest.descriptor.platform.clone();
+    let own = platform.as_ref().map(ToString::to_string).unwrap_or_default();
+    let wanted = description.annotations.iter().filter(|(of, ..)| of.as_ref().is_none_or(|of| *of == own));
+    let wanted: Vec<_> = wanted.collect();
+    if wanted.is_empty() {
+        return Ok(image);
+    }
+    let mut manifest: Manifest = serde_json::from_slice(&image.manifest.data)?;
+    manifest.annotations.extend(wanted.into_iter().map(|(_, key, value)| (key.clone(), value.clone())));
+    let mut manifest = Document::from(&manifest);
+    manifest.descriptor.platform = platform;
+    Ok(Image { manifest, ..image })
 }
 
 /// What the image is made with.
@@ -256,6 +278,15 @@ impl Maker<'_> {
             },
             contexts,
             labels: description.labels.clone(),
+            no_cache: match description.no_cache_stages.as_slice() {
+                [] => NoCache::No,
+                stages => NoCache::Stages(stages.to_vec()),
+            },
+            network: match description.network {
+                plan::CommandNetwork::Default => Network::Default,
+                plan::CommandNetwork::None => Network::None,
+                plan::CommandNetwork::Host => Network::Host,
+            },
             ignore,
             ..Options::default()
         };
@@ -340,6 +371,7 @@ impl Host for Building<'_> {
         };
         let ignore = match context {
             Context::Main => self.ignore.clone(),
+            Context::Named(_) if self.maker.description.contexts_are_filtered => None,
             Context::Named(_) => self.maker.ignore(own, None).await?,
         };
         let sources = self.maker.given.sources;
@@ -397,6 +429,7 @@ impl Host for Building<'_> {
             times,
             keyed: keyed(run, &secrets(&mounts)),
             secrets: secrets(&mounts),
+            hosts: maker.description.hosts.iter().map(host).collect(),
             mounts,
             caches: caches(run),
             mounted,
@@ -458,7 +491,8 @@ impl Building<'_> {
                 RunMount::Secret { id, required: true, .. } => {
                     let artifact = &self.maker.given.artifact.name;
                     return Err(self.maker.wrong(format!(
-                        "secret `{id}` is required: name it in `secrets` of `[artifacts.{artifact}]` in `kiln.toml`"
+                        "secret `{id}` is required: name it in `secrets` of `[artifacts.{artifact}]` in `kiln.toml`, or give it to \
+                         `kiln docker build --secret id={id}`"
                     )));
                 }
                 RunMount::Ssh { id, required: true, .. } => {
@@ -504,6 +538,10 @@ fn keyed(run: &Run, secrets: &[String]) -> Vec<String> {
     names.sort();
     names.dedup();
     names
+}
+
+fn host((name, address): &(String, String)) -> v1::Host {
+    v1::Host { name: name.clone(), address: address.clone() }
 }
 
 /// The names of the secrets among mounts.

@@ -116,6 +116,7 @@ impl Owner {
             times: prepared.times.map(|times| times.to_wire()),
             variables: prepared.variables.clone().into_iter().collect(),
             caches: prepared.caches.clone(),
+            hosts: prepared.hosts.clone(),
         };
         self.lease_begins(lease, grant);
         let logs = self.logs.of(lease.0);

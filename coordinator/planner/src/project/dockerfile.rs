@@ -56,5 +56,6 @@ pub(super) fn dockerfile(table: &Reader<'_>) -> Result<Dockerfile, Error> {
         secrets: secrets(table)?,
         labels: table.string_map("labels")?,
         compression: compression(table)?,
+        ..Dockerfile::default()
     })
 }

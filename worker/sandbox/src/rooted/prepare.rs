@@ -241,7 +241,14 @@ impl Prepared {
 /// Files that are mounted over the root's own.
 fn files(job: &Job, rooted: &Rooted) -> Vec<(PathBuf, String)> {
     let machine = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let hosts = if job.network && rooted.host_network { machine(HOSTS) } else { OWN_HOSTS.to_owned() };
+    let mut hosts = if job.network && rooted.host_network { machine(HOSTS) } else { OWN_HOSTS.to_owned() };
+    for (name, address) in &rooted.hosts {
+        // A line each, whatever the coordinator sent.
+        let is_word = |text: &str| !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '#');
+        if is_word(name) && is_word(address) {
+            hosts.push_str(&format!("{address} {name}\n"));
+        }
+    }
     let resolver = if job.network { machine(RESOLVER) } else { String::new() };
     vec![(HOSTS.into(), hosts), (RESOLVER.into(), resolver)]
 }
