@@ -52,6 +52,13 @@ pub struct Farm {
 pub enum Command {
     /// Build a source tree and download its artifacts.
     Build(Build),
+    /// Build as `docker build` and `docker buildx build` do, with their arguments; see `kiln docker build --help`.
+    #[command(disable_help_flag = true, disable_version_flag = true)]
+    Docker {
+        /// `build` or `buildx build`, and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+        arguments: Vec<String>,
+    },
     /// Run the project's tests on the farm: the plan's test steps and the steps they need.
     Test(Test),
     /// Show what the farm is doing.

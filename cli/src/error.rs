@@ -16,6 +16,8 @@ pub enum Code {
     Usage = 2,
     /// The farm failed: it is unreachable or was lost, or no worker matches.
     Farm = 3,
+    /// Docker's exit code for invalid flags.
+    Flags = 125,
     /// Cancelled.
     Cancelled = 130,
 }
@@ -34,6 +36,13 @@ pub enum Error {
     Download(#[from] download::Error),
     #[error(transparent)]
     Deliver(#[from] deliver::Error),
+    #[error(transparent)]
+    Docker(#[from] kiln_buildx::Error),
+    #[error(transparent)]
+    Contexts(#[from] kiln_contexts::Error),
+    /// With Docker's exit code.
+    #[error(transparent)]
+    AsDocker(Box<Error>),
     #[error("{0}")]
     Usage(String),
     #[error("cannot write `{}`", .path.display())]
@@ -58,6 +67,9 @@ impl Error {
     pub fn code(&self) -> Code {
         match self {
             Self::Scan(_) | Self::Plan(_) | Self::Usage(_) | Self::Write { .. } | Self::Stdout(_) => Code::Usage,
+            Self::Docker(error) if error.exit_code() == Code::Flags as u8 => Code::Flags,
+            Self::Docker(_) | Self::AsDocker(_) => Code::Failed,
+            Self::Contexts(_) => Code::Usage,
             Self::Farm(error) => error.code(),
             Self::Download(error) => error.code(),
             Self::Deliver(error) => error.code(),

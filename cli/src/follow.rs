@@ -10,7 +10,7 @@ use kiln_proto::v1;
 use kiln_proto::v1::event::Event;
 use tracing::Instrument;
 
-use crate::deliver::{self, Deliver};
+use crate::deliver::{self, Deliveries};
 use crate::farm::{FUNCTION, Farm};
 use crate::interrupts::Interrupts;
 use crate::output::Output;
@@ -49,7 +49,7 @@ pub struct Follow<'a> {
     /// When the command that submitted it started.
     pub began: Option<Instant>,
     /// Additional destinations of its artifacts.
-    pub deliver: Option<&'a Deliver>,
+    pub deliver: Option<&'a dyn Deliveries>,
     /// The original request, in case a restarted coordinator needs the build's secrets again.
     pub again: Option<v1::SubmitRequest>,
 }

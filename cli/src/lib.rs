@@ -13,7 +13,6 @@ mod follow;
 mod interrupts;
 mod left_out;
 mod local;
-pub mod output;
 pub mod secrets;
 mod version;
 
@@ -24,6 +23,7 @@ use clap::Parser;
 use kiln_telemetry::{Process, Telemetry};
 
 pub use error::{Code, Error};
+pub use kiln_output as output;
 
 /// Parses the command line and runs the command.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {

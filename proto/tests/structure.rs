@@ -18,6 +18,7 @@ const PURE: [&str; 7] = [
     "coordinator/dockerfile/text",
     "coordinator/dockerfile",
     "coordinator/planner",
+    "cli/buildx",
 ];
 const IMPURE: [&str; 6] = ["tokio", "tonic", "kiln-proto", "reqwest", "rand", "rustix"];
 /// A crate, and what it must not depend on, directly or indirectly.

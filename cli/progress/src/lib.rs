@@ -4,9 +4,11 @@
 //! terminal, in a pipe or as JSON.
 
 mod board;
+mod docker;
 mod json;
 mod lines;
 mod plain;
+mod rawjson;
 mod summary;
 mod told;
 mod tty;
@@ -22,6 +24,7 @@ use kiln_proto::transfer::Moved;
 use kiln_proto::v1;
 
 pub use board::{Board, Key, Step};
+pub use docker::show_for_docker;
 pub use summary::{cache_word, status_word, summary};
 pub use told::start;
 pub use work::{Work, watched};

@@ -13,7 +13,7 @@ use tracing::{Instrument, info_span};
 
 use super::or_interrupted;
 use crate::args;
-use crate::deliver::Deliver;
+use crate::deliver::{Deliver, Deliveries};
 use crate::farm::{Error as FarmError, FUNCTION, Farm, INSTANCE};
 use crate::follow::{Follow, OnInterrupt};
 use crate::interrupts::Interrupts;
@@ -53,13 +53,7 @@ pub(super) async fn run_scope(
     let source_tree = git::work_tree(&options.root).unwrap_or_else(|| options.root.clone());
     let output = Output::new(&args.output, Some(&source_tree)).map_err(download::Error::from)?;
     let secrets = secrets::gather(&dir, &args.secret)?;
-    if let (Some(url), [secret, ..]) = (farm.farm.as_deref().filter(|url| channel::is_exposed(url)), secrets.as_slice())
-    {
-        return Err(Error::Usage(format!(
-            "the secret `{}` is not sent over plain HTTP to another machine; expected `https://…` instead of `{url}`",
-            secret.name
-        )));
-    }
+    refuse_exposed(farm, &secrets)?;
     let deliver = Deliver::new(&args.deliver, &dir)?;
     // The scan, git and the farm's first response are independent.
     let (root, parts) = (options.root.clone(), options.parts.clone());
@@ -98,6 +92,17 @@ pub(super) async fn run_scope(
     result
 }
 
+/// Secrets go to another machine only by TLS.
+pub(super) fn refuse_exposed(farm: &args::Farm, secrets: &[v1::Secret]) -> Result<(), Error> {
+    match (farm.farm.as_deref().filter(|url| channel::is_exposed(url)), secrets) {
+        (Some(url), [secret, ..]) => Err(Error::Usage(format!(
+            "the secret `{}` is not sent over plain HTTP to another machine; expected `https://…` instead of `{url}`",
+            secret.name
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Warns if this machine does not allow a sandbox: users should know what their project's steps can reach.
 async fn tell_of_unconfined(farm: &Farm, show: &mut dyn Show) {
     let Ok(status) = farm.status().await else { return };
@@ -134,11 +139,12 @@ async fn on_farm(
     interrupts: &Interrupts,
 ) -> Result<Code, Error> {
     let submitted = async {
-        let sending = send(farm, &options, scanned).instrument(info_span!("upload"));
+        let again = async || scan_aside(options.clone(), Meter::default()).await;
+        let sending = send(farm, scanned, again).instrument(info_span!("upload"));
         let (scanned, moved) = watched(show, &Cell::new("uploading"), farm.meter(), sending).await?;
         let test = scope == Scope::Tests;
         let request = v1::SubmitRequest { secrets, test, ..request(args, &scanned, (facts, project)) };
-        let submitting = submit(farm, &request, &options, &scanned).instrument(info_span!("submit"));
+        let submitting = submit(farm, &request, &scanned).instrument(info_span!("submit"));
         let build = watched(show, &Cell::new("planning"), &Meter::default(), submitting).await?;
         Ok((build, moved, request, scanned))
     };
@@ -157,7 +163,7 @@ async fn on_farm(
         moved,
         on_interrupt: OnInterrupt::Cancel,
         began: Some(began),
-        deliver,
+        deliver: deliver.map(|deliver| deliver as &dyn Deliveries),
         again: Some(request).filter(|request| !request.secrets.is_empty()),
     };
     let span = info_span!("follow", build = build_id);
@@ -176,6 +182,7 @@ fn options(context: &Context) -> scan::Options {
         parts: context.parts.clone(),
         cache: local::cache_dir().ok().map(|dir| dir.join("scan")),
         function: FUNCTION,
+        files: scan::Files::Project,
     }
 }
 
@@ -213,8 +220,12 @@ fn announce(scanned: &Scanned) {
     }
 }
 
-/// Uploads what the farm lacks. A tree that changed meanwhile is scanned again once.
-async fn send(farm: &Farm, options: &scan::Options, mut scanned: Scanned) -> Result<(Scanned, Moved), Error> {
+/// Uploads what the farm lacks. A tree that changed meanwhile is scanned `again` once.
+pub(super) async fn send(
+    farm: &Farm,
+    mut scanned: Scanned,
+    again: impl AsyncFn() -> Result<Scanned, Error>,
+) -> Result<(Scanned, Moved), Error> {
     announce(&scanned);
     let client = farm.blobs(INSTANCE, FUNCTION);
     let mut total = Moved::default();
@@ -235,11 +246,11 @@ async fn send(farm: &Farm, options: &scan::Options, mut scanned: Scanned) -> Res
             }
             Err(error) if attempt < ATTEMPTS && may_have_changed(&error) => {
                 attempt += 1;
-                let again = scan_aside(options.clone(), Meter::default()).await?;
-                if again.digest == scanned.digest && !matches!(error, transfer::Error::Changed { .. }) {
+                let next = again().await?;
+                if next.digest == scanned.digest && !matches!(error, transfer::Error::Changed { .. }) {
                     return Err(FarmError::from(error).into());
                 }
-                scanned = again;
+                scanned = next;
             }
             Err(transfer::Error::Changed { path, .. }) => return Err(scan::Error::Changing { path }.into()),
             Err(error) => {
@@ -308,6 +319,7 @@ fn request(args: &args::Build, scanned: &Scanned, (facts, project): (git::Facts,
             stage: wanted.stage.unwrap_or_default(),
             args: wanted.args.into_iter().collect(),
             contexts: wanted.contexts.into_iter().collect(),
+            ..v1::Dockerfile::default()
         }),
     }
 }
@@ -322,19 +334,14 @@ fn variable(variable: &Variable) -> v1::StepVariable {
 
 /// Submits the build; the request id makes a retry harmless. If the farm dropped a blob of the tree meanwhile, it is
 /// uploaded again.
-async fn submit(
-    farm: &Farm,
-    request: &v1::SubmitRequest,
-    options: &scan::Options,
-    scanned: &Scanned,
-) -> Result<v1::Build, Error> {
+pub(super) async fn submit(farm: &Farm, request: &v1::SubmitRequest, scanned: &Scanned) -> Result<v1::Build, Error> {
     let once = || {
         let (mut client, request) = (farm.builds(), request.clone());
         async move { client.submit(request).await.map(tonic::Response::into_inner) }
     };
     match farm.patiently("submit the build", once).await {
         Err(FarmError::Call { status, .. }) if status.code() == tonic::Code::FailedPrecondition => {
-            let client = farm.blobs(INSTANCE, options.function);
+            let client = farm.blobs(INSTANCE, FUNCTION);
             let blobs = scanned.blobs.iter().map(|(digest, blob)| (*digest, blob.clone())).collect();
             let moved = client.upload(blobs).await.map_err(FarmError::from)?;
             if moved.blobs == 0 {

@@ -8,6 +8,7 @@ mod cache;
 mod cancel;
 mod check;
 mod ci;
+mod docker;
 mod init;
 mod logs;
 mod members;
@@ -37,6 +38,7 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
     let farm = &cli.farm;
     match cli.command {
         Command::Build(args) => build::run(farm, args, &interrupts).instrument(root_span()).await,
+        Command::Docker { arguments } => docker::run(farm, &arguments, &interrupts).instrument(root_span()).await,
         Command::Test(args) => test::run(farm, args, &interrupts).instrument(root_span()).await,
         Command::Status(args) => briefly(farm, &interrupts, async |farm| status::run(farm, args).await).await,
         Command::Attach(args) => {

@@ -4,6 +4,7 @@
 //! before it starts.
 
 mod destination;
+mod docker;
 mod joint;
 mod load;
 mod push;
@@ -12,6 +13,7 @@ mod stored;
 
 use std::path::{Path, PathBuf};
 
+use async_trait::async_trait;
 use kiln_images::registry::{self, Credentials, Registries};
 use kiln_proto::{transfer, v1};
 
@@ -61,8 +63,8 @@ pub enum Error {
     Malformed { name: String, reason: String },
     #[error("the build produced no image to load: `--load` is for artifacts of `kind = \"image\"`")]
     NoImage,
-    #[error("cannot load `{name}` into Docker: {reason}")]
-    Load { name: String, reason: String },
+    #[error(transparent)]
+    Export(#[from] kiln_export::Error),
 }
 
 impl Error {
@@ -72,7 +74,9 @@ impl Error {
             Self::Output(error) => error.code(),
             Self::Raw(refused) if refused.is_users() => Code::Usage,
             Self::Project { .. } | Self::Configuration(_) | Self::NoStore { .. } => Code::Usage,
-            Self::Destination(_) | Self::NoImage | Self::Load { .. } => Code::Usage,
+            Self::Destination(_) | Self::NoImage => Code::Usage,
+            Self::Export(error) if error.is_users() => Code::Usage,
+            Self::Export(_) => Code::Farm,
             Self::Push { source, .. } | Self::Registry(source) if source.is_users() => Code::Usage,
             Self::Raw(_) | Self::Push { .. } | Self::Registry(_) | Self::Transfer { .. } | Self::Malformed { .. } => {
                 Code::Farm
@@ -87,6 +91,16 @@ fn places_of(project: &Path) -> Result<Vec<String>, Error> {
     let text = std::fs::read(&path).map_err(|source| Error::Project { path: path.clone(), source })?;
     let places = kiln_planner::project::push_places(&text)?;
     if places.is_empty() { Err(Error::NoStore { path }) } else { Ok(places) }
+}
+
+/// What is done with a build's artifacts.
+#[async_trait(?Send)]
+pub trait Deliveries {
+    /// Whether this artifact is delivered somewhere and need not be written to the output directory.
+    fn takes(&self, artifact: &v1::Artifact) -> bool;
+
+    /// Delivers the artifacts of a build that succeeded.
+    async fn run(&self, farm: &Farm, artifacts: &[v1::Artifact]) -> Result<Vec<Delivered>, Error>;
 }
 
 /// The destinations of a build's artifacts.
@@ -120,15 +134,16 @@ impl Deliver {
             insecure: args.insecure_registry.clone(),
         }))
     }
+}
 
-    /// Whether this artifact is delivered somewhere and need not be written to the output directory.
-    pub fn takes(&self, artifact: &v1::Artifact) -> bool {
+#[async_trait(?Send)]
+impl Deliveries for Deliver {
+    fn takes(&self, artifact: &v1::Artifact) -> bool {
         let pushed = self.destinations.iter().any(|destination| destination.is_for(&artifact.name));
         pushed || (self.load && artifact.kind == "image")
     }
 
-    /// Delivers a build's artifacts to all destinations.
-    pub async fn run(&self, farm: &Farm, artifacts: &[v1::Artifact]) -> Result<Vec<Delivered>, Error> {
+    async fn run(&self, farm: &Farm, artifacts: &[v1::Artifact]) -> Result<Vec<Delivered>, Error> {
         let mut done = Vec::new();
         for (destination, chosen) in destination::assign(&self.destinations, artifacts)? {
             let stored = Stored::open_all(farm, &chosen).await?;

@@ -115,6 +115,23 @@ impl Stored {
         Ok(images)
     }
 
+    /// Its provenance, and its bill of materials if it has one.
+    pub(super) async fn documents(&self) -> Result<(Bytes, Option<Bytes>), Error> {
+        let mut found = Vec::new();
+        for wire in [&self.artifact.provenance, &self.artifact.sbom] {
+            let Some(wire) = wire else {
+                found.push(None);
+                continue;
+            };
+            let digest = Digest::from_wire(self.client.function(), wire);
+            let digest = digest.map_err(|error| self.malformed(error.to_string()))?;
+            found.push(Some(self.client.get(&digest).await.map_err(|source| self.transfer(source))?));
+        }
+        let sbom = found.pop().flatten();
+        let provenance = found.pop().flatten().ok_or_else(|| self.malformed("it has no provenance"))?;
+        Ok((provenance, sbom))
+    }
+
     /// The documents that are pushed with it.
     pub(super) async fn referrers(&self) -> Result<Vec<Referrer>, Error> {
         let name = &self.artifact.name;

@@ -22,6 +22,12 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     ("cli/README.md", "kiln build --load", "docker_runs_what_was_loaded_and_what_it_pulled"),
     (
         "cli/README.md",
+        "kiln docker build -t registry.example/team/shop:1.4 --push .",
+        "a_pushed_image_is_an_index_with_attestations_and_what_is_written_about_it_is_true",
+    ),
+    ("cli/README.md", "kiln docker build -t shop:1.4 --load .", "images_go_into_archives_layouts_and_docker"),
+    (
+        "cli/README.md",
         "kiln build --push s3://BUCKET/releases",
         "a_bucket_holds_an_artifact_whole_and_never_another_under_its_id",
     ),

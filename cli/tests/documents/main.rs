@@ -72,6 +72,10 @@ const PAGES: &[(&str, &[(&str, &str)])] = &[
                 "mkdir -p deploy web/assets\necho a > web/assets/a\n\
                  echo 'FROM scratch AS final' > deploy/Dockerfile\necho 'COPY --from=assets a /a' >> deploy/Dockerfile",
             ),
+            (
+                "In place of `docker build`",
+                "mkdir shop\ncd shop\necho 'FROM scratch' > Dockerfile\necho 'COPY . /' >> Dockerfile",
+            ),
         ],
     ),
     (
