@@ -30,8 +30,6 @@ pub fn read(path: &Path) -> anyhow::Result<Toolchains> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn a_file_is_read_or_refused_with_its_name() {
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -8,6 +8,7 @@ use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::meter::Meter;
 use kiln_proto::transfer::Blob;
 use kiln_scan::{Files, Keeps, Scanned, Why};
+use kiln_trees::root::Times;
 use kiln_trees::tree::{Entry, Tree};
 use tempfile::TempDir;
 
@@ -34,6 +35,7 @@ pub(crate) struct Layout {
     dockerfile: Vec<u8>,
     blobs: HashMap<Digest, Blob>,
     files: usize,
+    times: Times,
     notes: Vec<String>,
     kept: Vec<TempDir>,
     /// The name of the context.
@@ -57,6 +59,7 @@ impl Layout {
             dockerfile: Vec::new(),
             blobs: HashMap::new(),
             files: 0,
+            times: Times::default(),
             notes: Vec::new(),
             kept: Vec::new(),
             name: "context".to_owned(),
@@ -102,6 +105,9 @@ impl Layout {
         }
         self.files += scanned.files;
         self.blobs.extend(scanned.blobs);
+        let above = path(place);
+        let below = |name: Vec<u8>| [above.as_bytes(), b"/", &name].concat();
+        self.times.0.extend(scanned.times.0.into_iter().map(|(name, time)| (below(name), time)));
         self.contexts.entries.insert(place.to_owned(), Entry::Sealed { digest: scanned.digest });
         Ok(())
     }
@@ -139,16 +145,19 @@ impl Layout {
         let digest = tree.encode(self.function, &mut |encoded| {
             blobs.insert(encoded.digest, Blob::Bytes(Bytes::from(encoded.data)));
         });
+        let mut scanned = Scanned {
+            root: self.root.clone().unwrap_or_default(),
+            digest,
+            blobs: self.blobs,
+            files: self.files,
+            hashed: 0,
+            paths: Vec::new(),
+            left_out: Vec::new(),
+            times: self.times,
+        };
+        scanned.add_times(self.function);
         Ok(Contexts {
-            scanned: Scanned {
-                root: self.root.clone().unwrap_or_default(),
-                digest,
-                blobs: self.blobs,
-                files: self.files,
-                hashed: 0,
-                paths: Vec::new(),
-                left_out: Vec::new(),
-            },
+            scanned,
             context: path(MAIN),
             file: self.file,
             dockerfile: self.dockerfile,

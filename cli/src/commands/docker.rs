@@ -206,6 +206,7 @@ fn submission(request: &Request, contexts: &Contexts, facts: git::Facts, name: O
             repository: facts.repository,
             commit_time: facts.commit_time,
             directory: name.unwrap_or_else(|| contexts.name.clone()),
+            times: Some(FUNCTION.digest(&contexts.scanned.times.encode()).to_wire()),
             ..v1::Source::default()
         }),
         platforms: request.platforms.clone(),

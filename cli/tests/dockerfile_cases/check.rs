@@ -54,7 +54,8 @@ fn history(image: &Image, skipped: usize) -> Vec<String> {
 /// A value of the configuration. Sets are written as lists, and what is empty may be absent.
 fn value(name: &str, expected: &toml::Value, found: &Value) -> Option<String> {
     let expected = serde_json::to_value(expected).unwrap();
-    let is_set = |found: &Value| found.as_object().is_some_and(|map| map.values().all(|one| one == &serde_json::json!({})));
+    let is_set =
+        |found: &Value| found.as_object().is_some_and(|map| map.values().all(|one| one == &serde_json::json!({})));
     let found = match found {
         found if expected.is_array() && is_set(found) => found.as_object().unwrap().keys().cloned().collect(),
         Value::Null if expected.is_array() => Value::Array(Vec::new()),
@@ -100,7 +101,9 @@ fn file(files: &Files, path: &str, expected: &File) -> Vec<String> {
     if let Some(other) = &details.same {
         let others: Vec<&String> = files
             .iter()
-            .filter(|(at, one)| one.kind == Kind::File && one.first == node.first && *at != path.trim_start_matches('/'))
+            .filter(|(at, one)| {
+                one.kind == Kind::File && one.first == node.first && *at != path.trim_start_matches('/')
+            })
             .map(|(at, _)| at)
             .collect();
         let is_same = if other.is_empty() {

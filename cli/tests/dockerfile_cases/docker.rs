@@ -28,7 +28,8 @@ impl Docker {
         busybox_layout(layout.path())?;
         let engine = Engine::bare()?;
         let archive = layout.path().join("base.tar");
-        let (from, to) = (format!("oci:{}", layout.path().display()), format!("docker-archive:{}:base:latest", archive.display()));
+        let (from, to) =
+            (format!("oci:{}", layout.path().display()), format!("docker-archive:{}:base:latest", archive.display()));
         output("skopeo", &["--insecure-policy", "copy", "--quiet", &from, &to], layout.path());
         engine.ok(&["load", "--input", &archive.display().to_string()]);
         Some(Self { engine, base: Image::of_layout(layout.path()), server: Server::start() })

@@ -6,9 +6,9 @@ use kiln_harness::bases::{busybox_layout, debian_layout};
 use kiln_harness::{Built, Farm, find};
 
 use crate::case::Case;
+use crate::check;
 use crate::image::Image;
 use crate::serve::Server;
-use crate::check;
 
 /// What all cases share.
 pub struct Lane {
@@ -122,7 +122,8 @@ fn configuration(case: &Case, server: &str) -> String {
     contexts.insert("base".to_owned(), "oci-layout://base".into());
     set("contexts", contexts.into());
     let artifacts = toml::Table::from_iter([("app".to_owned(), artifact.into())]);
-    let whole = toml::Table::from_iter([("version".to_owned(), "1".into()), ("artifacts".to_owned(), artifacts.into())]);
+    let whole =
+        toml::Table::from_iter([("version".to_owned(), "1".into()), ("artifacts".to_owned(), artifacts.into())]);
     toml::to_string(&whole).unwrap()
 }
 

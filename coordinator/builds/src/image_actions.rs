@@ -207,7 +207,7 @@ impl ImageActions {
             ..action.clone()
         };
         let digest = put(store, digest, &action).await?;
-        let known = Known { action, command, directories, times: Some(image.times) };
+        let known = Known { action, command, directories, times: Some(image.times), ..Known::default() };
         Ok(InRoot { action: digest, known: Arc::new(known) })
     }
 

@@ -99,7 +99,8 @@ async fn a_name_stands_for_what_was_published_last_and_survives_a_restart() {
     ] {
         assert_eq!(farm.caches.take(place(&different)).await.unwrap(), None, "{different:?}");
     }
-    let elsewhere = Place { instance: "other", ..place(&name("go")) };
+    let go = name("go");
+    let elsewhere = Place { instance: "other", ..place(&go) };
     assert_eq!(farm.caches.take(elsewhere).await.unwrap(), None);
     let Farm { dir, stores, caches } = farm;
     drop((stores, caches));

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use kiln_dockerfile::{Copy, CopySource};
 use kiln_proto::digest::Digest;
-use kiln_trees::root::{Attributes, Content, Directory, Error as TreeError, Follow, Forest, Leaf, Name, Node, Time, Times};
+use kiln_trees::root::{
+    Attributes, Content, Directory, Error as TreeError, Follow, Forest, Leaf, Name, Node, Time, Times,
+};
 
 use crate::mode::Change;
 use crate::select::{Filter, Found, select};

@@ -203,7 +203,16 @@ fn build(
     let digest = tree.encode(function, &mut |encoded| {
         blobs.insert(encoded.digest, Blob::Bytes(Bytes::from(encoded.data)));
     });
-    Ok(Scanned { root, digest, blobs, files, hashed: 0, left_out: Vec::new(), paths: Vec::new(), times: Times::default() })
+    Ok(Scanned {
+        root,
+        digest,
+        blobs,
+        files,
+        hashed: 0,
+        left_out: Vec::new(),
+        paths: Vec::new(),
+        times: Times::default(),
+    })
 }
 
 /// Updates the cache, except for files modified so recently that a later write could leave the same times ("racily

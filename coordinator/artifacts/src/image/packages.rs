@@ -9,7 +9,7 @@ use kiln_images::layer::Compression;
 use kiln_planner::plan::{self, Image as Description};
 use kiln_proto::digest::Digest;
 use kiln_roots::{Files, Packing, Roots};
-use kiln_trees::root::Times;
+use kiln_trees::root::{Time, Times};
 use serde_json::{Value, json};
 
 use super::base::{BaseError, Stored, look_through};
@@ -39,6 +39,9 @@ pub fn install(name: &str, root: &Digest, times: Digest, packages: &[String]) ->
         mounts: Vec::new(),
         mounted: None,
         secrets: Vec::new(),
+        keyed: Vec::new(),
+        caches: Vec::new(),
+        hosts: Vec::new(),
         no_cache: false,
     }
 }
@@ -66,7 +69,7 @@ pub(super) async fn with_packages(
         plan::Compression::Gzip => Compression::Gzip,
         plan::Compression::Zstd => Compression::Zstd,
     };
-    let packing = Packing { compression, epoch: given.origin.created, clamp: false };
+    let packing = Packing { compression, epoch: given.origin.created, undated: Time::UNDATED.seconds, clamp: false };
     let made = roots.layer(&before, &after, packing).await?;
     let layer = made.layer.descriptor.clone();
     let failed = |source: BaseError| Error::Base {
