@@ -12,7 +12,6 @@ pub mod membership;
 mod metrics;
 mod output_log;
 pub mod outputs;
-pub mod probe;
 pub mod roots;
 pub mod runner;
 mod serve;
@@ -21,6 +20,7 @@ mod tally;
 pub use executors::Executors;
 pub use kiln_docker as docker;
 pub use kiln_executor as executor;
+pub use kiln_probe as probe;
 pub use kiln_sandbox as sandbox;
 
 pub use config::{Config, DEFAULT_GRACE, grace};
