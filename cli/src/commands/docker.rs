@@ -14,7 +14,7 @@ use kiln_proto::meter::Meter;
 use kiln_proto::root::secret_name;
 use kiln_proto::{secret, v1};
 use kiln_scan::git;
-use kiln_terminal::{harmless, say};
+use kiln_terminal::{colours, harmless, say};
 use tracing::{Instrument, info_span};
 use zeroize::Zeroizing;
 
@@ -88,6 +88,11 @@ async fn build(farm: &args::Farm, request: &Request, interrupts: &Interrupts) ->
     let opened = watched(show.as_mut(), &doing, &meter, opening);
     let (contexts, farm) = or_interrupted(interrupts, opened).await?;
     contexts.notes.iter().for_each(|note| show.note(note));
+    if let Err(error) = text(&contexts).and_then(|text| kiln_dockerfile::parse(&contexts.file, &text)) {
+        farm.close().await;
+        say(&error.render(colours()));
+        return Ok(Code::Failed);
+    }
     let result = on_farm(&farm, request, contexts, secrets, (&exports, show.as_mut(), began), interrupts).await;
     farm.close().await;
     let code = result?;
@@ -138,10 +143,14 @@ fn value(secret: &Secret) -> Result<v1::Secret, Error> {
     }
 }
 
+/// The text of the Dockerfile.
+fn text(contexts: &Contexts) -> Result<String, kiln_dockerfile::Error> {
+    kiln_dockerfile::decode(&contexts.file, contexts.dockerfile.clone())
+}
+
 /// Answers a call without a farm.
 fn answer(request: &Request, contexts: &Contexts) -> Result<Code, Error> {
-    let text =
-        kiln_dockerfile::decode(&contexts.file, contexts.dockerfile.clone()).map_err(kiln_contexts::Error::from)?;
+    let text = text(contexts).map_err(kiln_contexts::Error::from)?;
     let ignore = contexts.ignore.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
     let answer = kiln_buildx::answer(request, &contexts.file, &text, ignore, local::host().architecture());
     local::print(answer.out.as_bytes())?;
