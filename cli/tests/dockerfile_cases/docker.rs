@@ -77,7 +77,9 @@ impl Docker {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new("docker");
+        // Debian's own client: newer ones build by a plugin only.
+        let own = std::path::Path::new("/usr/bin/docker");
+        let mut command = Command::new(if own.exists() { own } else { "docker".as_ref() });
         command.env("DOCKER_HOST", &self.engine.host).env("DOCKER_BUILDKIT", "1");
         command.env_remove("DOCKER_CONFIG").stdin(std::process::Stdio::null());
         command
