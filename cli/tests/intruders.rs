@@ -391,7 +391,7 @@ async fn a_worker_takes_and_publishes_the_caches_of_its_lease_and_no_other() {
         reserved: lease.reserved,
         grant: lease.grant.clone(),
     };
-    let back = Intruder::with_roots(evil, register(vec![running(&lease)])).await.unwrap();
+    let back = Intruder::with_roots(evil, register(vec![running(&lease), running(&of_bank)])).await.unwrap();
     let blobs = back.blobs(&lease.instance, &lease.grant);
     let mut mounts = Mounts::of(&blobs);
     assert_eq!(mounts.take(&name).await.unwrap(), Some(own.0.to_wire()));
@@ -405,7 +405,10 @@ async fn a_worker_takes_and_publishes_the_caches_of_its_lease_and_no_other() {
     let mut back = back;
     back.hear(|message| if let told::Message::FinishedAck(ack) = message { Some(ack.lease) } else { None }).await;
     assert_eq!(mounts.publish(&name, own).await.unwrap_err().code(), Code::PermissionDenied);
-    drop((building, others));
+    back.finish(of_bank.lease, forged("done")).await;
+    for build in [building, others] {
+        assert_ne!(build.await.unwrap().code, 0, "a result without a layer is none");
+    }
 }
 
 fn join(guarded: &Guarded, more: &[&str]) -> String {
