@@ -140,9 +140,11 @@ fn urls_and_repositories_are_fetched() {
         return cannot_run("git");
     }
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let daemon = Command::new("git")
-        .args(["daemon", "--export-all", "--reuseaddr", "--listen=127.0.0.1", &format!("--port={port}"), "--base-path"])
-        .arg(dir.path())
+    // Not by `git daemon`, whose child would outlive it.
+    let program = format!("{}/git-daemon", output("git", &["--exec-path"], dir.path()).trim());
+    let base = format!("--base-path={}", dir.path().display());
+    let daemon = Command::new(program)
+        .args(["--export-all", "--reuseaddr", "--listen=127.0.0.1", &format!("--port={port}"), &base])
         .arg(dir.path())
         .stderr(Stdio::null())
         .spawn()
