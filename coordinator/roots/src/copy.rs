@@ -219,7 +219,8 @@ fn put(
                 let existing = forest.get(existing).cloned().ok_or_else(|| TreeError::Unread(vec![*existing]))?;
                 let kept = existing.attributes.clone();
                 copy = Arc::new(Directory { attributes: kept, ..Directory::clone(&copy) });
-            } else if item.unpacked {
+            } else {
+                // A new one only takes what is in the source: neither its owner nor its mode.
                 copy = Arc::new(Directory { attributes: Some(into.parents.clone()), ..Directory::clone(&copy) });
             }
             Node::Directory(forest.put(Directory::clone(&copy)))
