@@ -168,7 +168,10 @@ async fn a_directory_is_copied_by_its_content_with_owners_modes_and_links() {
     let new = world.copy(&target, &source, copy("/src", "/new/place")).await.unwrap();
     let listed = world.list(&new).await;
     assert!(listed.contains(&"new/ 755 0:0 dir".to_owned()), "{listed:?}");
-    assert!(listed.contains(&"new/place/ 755 0:0 dir".to_owned()), "a new directory only takes what is in it: {listed:?}");
+    assert!(
+        listed.contains(&"new/place/ 755 0:0 dir".to_owned()),
+        "a new directory only takes what is in it: {listed:?}"
+    );
 }
 
 #[tokio::test]
