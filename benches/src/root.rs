@@ -33,7 +33,7 @@ pub struct Options {
 
 /// A build of a command that never ran before.
 struct Built {
-    /// From the queue to the command's start: the root is put in place.
+    /// From when a worker has the command to its result: the root is put in place, and nothing else takes long.
     placed: Duration,
     /// The whole `kiln build`.
     whole: Duration,
@@ -93,14 +93,14 @@ fn build(url: &str, tree: &Path, cache: &Path) -> anyhow::Result<Built> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;
-    let (mut queued, mut started, mut last) = (None, None, String::new());
+    let (mut started, mut finished, mut last) = (None, None, String::new());
     let stdout = child.stdout.take().context("the output is piped")?;
     for line in BufReader::new(stdout).lines() {
         last = line?;
         let event: Value = serde_json::from_str(&last)?;
         match event["type"].as_str() {
-            Some("step_queued") => queued = Some(Instant::now()),
             Some("step_started") => started = Some(Instant::now()),
+            Some("step_finished") => finished = Some(Instant::now()),
             _ => {}
         }
     }
@@ -108,8 +108,8 @@ fn build(url: &str, tree: &Path, cache: &Path) -> anyhow::Result<Built> {
         bail!("`kiln build` failed: {last}");
     }
     let whole = began.elapsed();
-    let (queued, started) = (queued.context("no step was queued")?, started.context("no step started")?);
-    Ok(Built { placed: started.duration_since(queued), whole })
+    let (started, finished) = (started.context("no step started")?, finished.context("no step finished")?);
+    Ok(Built { placed: finished.duration_since(started), whole })
 }
 
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
