@@ -8,7 +8,11 @@ fn all_of_this_holds_for_unpacked_roots_too() {
         return;
     }
     let own = std::env::current_exe().unwrap();
-    let output = Command::new(own).args(["--test-threads", "2", "--skip", "network::"]).env("KILN_ROOT_LAYOUT", "unpacked").output().unwrap();
+    let output = Command::new(own)
+        .args(["--test-threads", "2", "--skip", "network::"])
+        .env("KILN_ROOT_LAYOUT", "unpacked")
+        .output()
+        .unwrap();
     assert!(
         output.status.success(),
         "{}{}",

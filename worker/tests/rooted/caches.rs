@@ -86,7 +86,11 @@ async fn only_what_is_new_travels() {
         }
     }
     for digest in [large, small] {
-        assert_eq!((cas.writes(&digest), cas.reads(&digest)), (1, 1), "sent once, and fetched by the other worker once");
+        assert_eq!(
+            (cas.writes(&digest), cas.reads(&digest)),
+            (1, 1),
+            "sent once, and fetched by the other worker once"
+        );
     }
 }
 
