@@ -50,7 +50,7 @@ impl Index {
     pub(super) async fn used(&self, mut record: StoredMount) -> Result<(), Error> {
         let _writing = self.writing.lock().await;
         let key = row_of(&record);
-        let known = self.journal.get(RECORDS, &key).await?.map(|data| StoredMount::decode(data)).transpose()?;
+        let known = self.journal.get(RECORDS, &key).await?.map(StoredMount::decode).transpose()?;
         record.used_ms = self.now_ms();
         let is_recent =
             |known: &StoredMount| known.tree == record.tree && record.used_ms - known.used_ms < USE_EVERY_MS;
