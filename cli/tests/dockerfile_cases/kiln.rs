@@ -1,9 +1,7 @@
 //! Cases on one farm of real processes.
 
-use std::path::Path;
-
 use kiln_harness::bases::{busybox_layout, debian_layout};
-use kiln_harness::{Built, Farm, find};
+use kiln_harness::{Built, Farm, copy, find};
 
 use crate::case::Case;
 use crate::check;
@@ -25,8 +23,7 @@ impl Lane {
         let base = tempfile::tempdir().unwrap();
         match cases.first()?.expect.base.as_deref() {
             Some("debian") => {
-                std::fs::remove_dir(base.path()).unwrap();
-                linked(debian_layout()?, base.path());
+                copy(debian_layout()?, base.path());
             }
             _ => busybox_layout(base.path())?,
         }
@@ -58,7 +55,8 @@ impl Lane {
         let dir = case.prepared();
         let server = self.server.serve(&case.name, &dir.path().join("served"));
         std::fs::write(dir.path().join("kiln.toml"), configuration(case, &server)).unwrap();
-        linked(self.base.path(), &dir.path().join("base"));
+        // A hard link would change the file that another case is reading.
+        copy(self.base.path(), &dir.path().join("base"));
         let platform = case.expect.platform.iter().flat_map(|platform| ["--platform", platform]);
         let built = self.farm.build(dir.path(), &platform.collect::<Vec<_>>());
         let Some(refusal) = &case.expect.error else {
@@ -125,17 +123,4 @@ fn configuration(case: &Case, server: &str) -> String {
     let whole =
         toml::Table::from_iter([("version".to_owned(), "1".into()), ("artifacts".to_owned(), artifacts.into())]);
     toml::to_string(&whole).unwrap()
-}
-
-/// A copy of a directory that takes no space.
-fn linked(from: &Path, to: &Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            linked(&entry.path(), &to);
-        } else if std::fs::hard_link(entry.path(), &to).is_err() {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }
