@@ -45,7 +45,7 @@ fn put_base(from: &Path, to: &Path) {
     kiln_harness::copy(index.parent().unwrap(), &to.join("base"));
 }
 
-fn of_step<'a>(built: &'a Built, step: &str) -> String {
+fn of_step(built: &Built, step: &str) -> String {
     built.caches().get(step).cloned().unwrap_or_else(|| panic!("no step `{step}` in {:?}", built.caches()))
 }
 

@@ -78,7 +78,7 @@ fn checked(file: &Dockerfile, name: &str, options: &Options, call: Call) -> Answ
     let (lints, error) = check(file, &options, &Bases::assumed());
     let code = u8::from(!call.ignore_status && (!lints.is_empty() || error.is_some()));
     if call.json {
-        let warnings: Vec<Value> = lints.iter().map(|lint| of_lint(lint)).collect();
+        let warnings: Vec<Value> = lints.iter().map(of_lint).collect();
         let mut found = json!({ "warnings": warnings, "sources": [{ "filename": name }] });
         if let Some(error) = &error {
             found["buildError"] = json!({ "message": error.to_string(), "line": error.line() });

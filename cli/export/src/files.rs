@@ -23,6 +23,9 @@ use crate::Error;
 
 const FUNCTION: DigestFunction = DigestFunction::Sha256;
 
+/// Told the path of a node and what it is.
+type Visit<'a> = dyn FnMut(&[u8], &Leaf) -> Result<(), Error> + 'a;
+
 /// The files of an image.
 #[derive(Debug)]
 pub struct Files {
@@ -125,12 +128,7 @@ impl Files {
         Ok(self)
     }
 
-    fn walk(
-        &self,
-        directory: &Digest,
-        path: &mut Vec<u8>,
-        each: &mut dyn FnMut(&[u8], &Leaf) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    fn walk(&self, directory: &Digest, path: &mut Vec<u8>, each: &mut Visit<'_>) -> Result<(), Error> {
         let directory = self.forest.get(directory).cloned().ok_or_else(|| TreeError::Unread(vec![*directory]))?;
         for (name, node) in &directory.entries {
             let before = path.len();

@@ -142,8 +142,11 @@ fn what_is_wrong_has_docker_s_exit_code_and_a_reason() {
     assert!(failed.code == 1 && !stale.exists(), "nobody takes an old id for a new one: {failed:?}");
 }
 
+/// Opened when it is true.
+type Gate = Arc<(Mutex<bool>, Condvar)>;
+
 /// Serves a file, but only once the caller says so; tells when it is asked for.
-fn held() -> (String, mpsc::Receiver<()>, Arc<(Mutex<bool>, Condvar)>) {
+fn held() -> (String, mpsc::Receiver<()>, Gate) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (asked, asks) = mpsc::channel();

@@ -26,6 +26,8 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         "a_pushed_image_is_an_index_with_attestations_and_what_is_written_about_it_is_true",
     ),
     ("cli/README.md", "kiln docker build -t shop:1.4 --load .", "images_go_into_archives_layouts_and_docker"),
+    ("cli/README.md", "kiln build --image --load", "a_project_without_configuration_becomes_an_image_that_runs"),
+    ("cli/README.md", "kiln build --image=alpine:3.20", "a_project_without_configuration_becomes_an_image_that_runs"),
     (
         "cli/README.md",
         "kiln build --push s3://BUCKET/releases",
@@ -122,6 +124,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         "kiln-bench layer",
         "a_layer_is_measured_cold_and_warm_and_json_may_be_all_of_standard_output",
     ),
+    ("benches/README.md", "kiln-bench root --base DIR", PARSED),
     ("benches/README.md", "kiln-bench cost", "what_tls_and_telemetry_cost_is_measured_on_farms_that_have_them"),
     ("benches/README.md", "kiln-bench crowd --tls", "a_crowd_is_all_there_and_sees_every_line"),
 ];

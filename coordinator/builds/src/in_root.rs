@@ -36,12 +36,14 @@ pub(super) struct Root {
     pub(super) image: String,
 }
 
+/// An image, packages and a platform.
+type Key = (String, Vec<String>, Platform);
 type Made = Arc<OnceCell<Result<Arc<Root>, Refused>>>;
 
-/// The roots of a build: by image, packages and platform.
+/// The roots of a build.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    made: Mutex<HashMap<(String, Vec<String>, Platform), Made>>,
+    made: Mutex<HashMap<Key, Made>>,
 }
 
 impl Known {

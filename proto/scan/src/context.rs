@@ -22,9 +22,12 @@ pub enum Kept {
     IfNeeded,
 }
 
-/// Which paths belong to a context. Told a path below its root, and whether it is a directory.
+/// Told a path below a context's root, and whether it is a directory.
+type Rule = dyn Fn(&str, bool) -> Kept + Send + Sync;
+
+/// Which paths belong to a context.
 #[derive(Clone)]
-pub struct Keeps(Arc<dyn Fn(&str, bool) -> Kept + Send + Sync>);
+pub struct Keeps(Arc<Rule>);
 
 impl Keeps {
     /// A rule.

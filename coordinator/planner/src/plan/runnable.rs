@@ -15,13 +15,28 @@ const DIRECTORY: &str = "/app";
 /// Certificates of authorities: without them no program can make a verified connection.
 const CERTIFICATES: &str = "ca-certificates";
 
-/// Languages whose programs need an interpreter: its package on Debian, Alpine and Red Hat's family, and what of an artifact are
-/// dependencies.
-const INTERPRETED: [(&str, [&[&str]; 3], &[&str]); 4] = [
-    ("python", [&["python3"]; 3], &["packages"]),
-    ("node", [&["nodejs"]; 3], &["node_modules", ".yarn", ".pnp.cjs"]),
-    ("java", [&["default-jre-headless"], &["openjdk17-jre-headless"], &["java-17-openjdk-headless"]], &["lib"]),
-    ("ruby", [&["ruby", "bundler"], &["ruby", "ruby-bundler"], &["ruby", "rubygem-bundler"]], &["vendor/bundle"]),
+/// A language whose programs need an interpreter.
+struct Interpreted {
+    language: &'static str,
+    /// The interpreter's packages on Debian, on Alpine, and in Red Hat's family.
+    packages: [&'static [&'static str]; 3],
+    /// What of an artifact are dependencies.
+    layers: &'static [&'static str],
+}
+
+const INTERPRETED: [Interpreted; 4] = [
+    Interpreted { language: "python", packages: [&["python3"]; 3], layers: &["packages"] },
+    Interpreted { language: "node", packages: [&["nodejs"]; 3], layers: &["node_modules", ".yarn", ".pnp.cjs"] },
+    Interpreted {
+        language: "java",
+        packages: [&["default-jre-headless"], &["openjdk17-jre-headless"], &["java-17-openjdk-headless"]],
+        layers: &["lib"],
+    },
+    Interpreted {
+        language: "ruby",
+        packages: [&["ruby", "bundler"], &["ruby", "ruby-bundler"], &["ruby", "rubygem-bundler"]],
+        layers: &["vendor/bundle"],
+    },
 ];
 
 /// Makes images of the artifacts of a detected plan, on this base if it is not empty.
@@ -29,9 +44,9 @@ pub(super) fn apply(plan: &mut Plan, source: &dyn Source, base: &str) -> Result<
     let Origin::Detected { language, .. } = &plan.origin else { return Err(Error::NotDetected) };
     let language = language.split(' ').next().unwrap_or_default().to_owned();
     let base = if base.is_empty() { base_of(&plan.targets) } else { base.to_owned() };
-    let interpreted = INTERPRETED.iter().find(|(name, ..)| *name == language);
+    let interpreted = INTERPRETED.iter().find(|known| known.language == language);
     let packages = family(&base).map(|family| {
-        let interpreter = interpreted.map_or(&[][..], |(_, packages, _)| packages[family]);
+        let interpreter = interpreted.map_or(&[][..], |known| known.packages[family]);
         let mut names: Vec<String> = interpreter.iter().chain(&[CERTIFICATES]).map(|name| (*name).to_owned()).collect();
         names.sort();
         names
@@ -46,7 +61,7 @@ pub(super) fn apply(plan: &mut Plan, source: &dyn Source, base: &str) -> Result<
             packages: packages.clone().unwrap_or_default(),
             start: command.is_none(),
             entrypoint: command.clone(),
-            layers: interpreted.map_or(&[][..], |(.., layers)| layers).iter().map(|glob| (*glob).to_owned()).collect(),
+            layers: interpreted.map_or(&[][..], |known| known.layers).iter().map(|glob| (*glob).to_owned()).collect(),
             user: Some(USER.to_owned()),
             workdir: Some(DIRECTORY.to_owned()),
             compression: Compression::default(),

@@ -57,7 +57,7 @@ fn packages(table: &Reader<'_>, base: &str) -> Result<Vec<String>, Error> {
 fn start(table: &Reader<'_>) -> Result<bool, Error> {
     let start = table.bool("start")?.unwrap_or_default();
     match ["entrypoint", "cmd"].into_iter().find(|key| table.has(key)) {
-        Some(key) if start => Err(table.bad("start", true, &format!("`false`, because `{key}` is set"))),
+        Some(key) if start => Err(table.bad("start", true, format!("`false`, because `{key}` is set"))),
         _ => Ok(start),
     }
 }
