@@ -1,6 +1,6 @@
 //! The images that steps run in, each resolved once in a build.
 //!
-//! A step runs in the image's file system, which the coordinator imports ([`in_root`](super::in_root)); or in a container, where the caller
+//! A step runs in the image's file system, which the coordinator imports ([`in_root`]); or in a container, where the caller
 //! wants that, where only an engine has the image, or where no worker runs anything in roots. The name for a container is resolved by a
 //! worker, in an action like any other, with the credentials and the network that the pull will use. If no worker has Docker, the
 //! scheduler reports that at once.
