@@ -1,5 +1,6 @@
 //! Layers of images and archives of `ADD`, as trees in the store. A layer is imported once.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::Arc;
 
@@ -46,6 +47,13 @@ struct Recipe<'a> {
     archive: &'a str,
 }
 
+/// All layers of an image, lowest first.
+#[derive(Serialize)]
+struct BaseRecipe {
+    base_root: u32,
+    archives: Vec<String>,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Description {
     hash: String,
@@ -59,6 +67,14 @@ impl Roots {
     /// # Errors
     /// If a layer is malformed or missing, or the store fails.
     pub async fn base(&self, image: &str, layers: &[(Descriptor, Digest)]) -> Result<Files, Error> {
+        let recipes = Recipes { stores: &self.stores, instance: &self.instance, function: self.function };
+        let archives = layers.iter().map(|(layer, blob)| format!("{} {blob}", layer.media_type)).collect();
+        let recipe = BaseRecipe { base_root: VERSION, archives };
+        if let Some((description, files)) = recipes.find::<Description>(&recipe).await?
+            && let Some((root, times)) = self.imported(&description, &files).await?
+        {
+            return Ok(Files { root, times });
+        }
         let imports = layers.iter().enumerate().map(|(at, (layer, blob))| async move {
             self.import(&layer.media_type, blob).await.map_err(|error| match error {
                 Error::Tar(source) => Error::Layer { image: image.to_owned(), number: at + 1, source },
@@ -71,6 +87,7 @@ impl Roots {
         for layer in &imported {
             files = self.apply(&files, &layer.layer, &layer.times).await?;
         }
+        self.keep_imported(&recipe, files.root, &files.times).await?;
         Ok(files)
     }
 
@@ -83,20 +100,38 @@ impl Roots {
         let name = format!("{media_type} {archive}");
         let recipe = Recipe { layer_tree: VERSION, archive: &name };
         if let Some((description, files)) = recipes.find::<Description>(&recipe).await?
-            && let Some(times) = files.get(TIMES)
-            && let Ok(layer) = Digest::new(self.function, &description.hash, description.size)
-            && let Ok(times) = Times::decode(&self.blobs().get(times).await?)
+            && let Some((layer, times)) = self.imported(&description, &files).await?
         {
-            return Ok(Imported { layer, times: times.into() });
+            return Ok(Imported { layer, times });
         }
         let imported = read(&self.stores, self.function, media_type.to_owned(), archive).await?;
-        let data = Bytes::from(imported.times.encode());
-        let times = self.function.digest(&data);
-        self.blobs().put(&times, data).await?;
-        let description = Description { hash: imported.layer.hex(), size: imported.layer.size };
-        let files = [(TIMES.to_owned(), times)].into();
-        recipes.keep_trees(&recipe, &description, &files, &[imported.layer]).await?;
+        self.keep_imported(&recipe, imported.layer, &imported.times).await?;
         Ok(imported)
+    }
+
+    /// A tree that was kept, and its times; none if an older coordinator described it.
+    async fn imported(
+        &self,
+        description: &Description,
+        files: &BTreeMap<String, Digest>,
+    ) -> Result<Option<(Digest, Arc<Times>)>, Error> {
+        let (Some(times), Ok(tree)) =
+            (files.get(TIMES), Digest::new(self.function, &description.hash, description.size))
+        else {
+            return Ok(None);
+        };
+        let times = Times::decode(&self.blobs().get(times).await?);
+        Ok(times.ok().map(|times| (tree, times.into())))
+    }
+
+    async fn keep_imported(&self, recipe: &impl Serialize, tree: Digest, times: &Times) -> Result<(), Error> {
+        let data = Bytes::from(times.encode());
+        let digest = self.function.digest(&data);
+        self.blobs().put(&digest, data).await?;
+        let description = Description { hash: tree.hex(), size: tree.size };
+        let recipes = Recipes { stores: &self.stores, instance: &self.instance, function: self.function };
+        recipes.keep_trees(recipe, &description, &[(TIMES.to_owned(), digest)].into(), &[tree]).await?;
+        Ok(())
     }
 }
 

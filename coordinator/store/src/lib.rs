@@ -232,6 +232,7 @@ pub struct Stores {
     metrics: Option<Metrics>,
     /// The clock that uses are recorded by.
     pub clock: Clock,
+    closures: Arc<whole::Closures>,
 }
 
 /// Copies a blob from one store to another, which verifies it.
@@ -328,6 +329,7 @@ impl Stores {
             usage,
             metrics: config.metrics.clone(),
             clock,
+            closures: Arc::default(),
         })
     }
 
@@ -353,7 +355,7 @@ impl Stores {
         let Some(result) = found else { return Ok(None) };
         // Taken before the blobs are looked up, which uses them: they are never older than the result.
         let at = self.clock.now();
-        if !whole::is_whole(&*self.blobs, action.function, &result).await? {
+        if !whole::is_whole(&*self.blobs, &self.closures, action.function, &result).await? {
             return Ok(None);
         }
         self.actions.used(instance, action, at);

@@ -1,15 +1,18 @@
 //! Whether a cached result is whole: every blob it names is there.
 //!
-//! Invariant: a tree is read once, however often a result names it, and one after the other; it is decoded only where it is no larger
+//! Invariant: a tree is read once, however often results name it while it is remembered; it is decoded only where it is no larger
 //! than any that can be laid out, so that what a result costs is bounded by what it may name.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::{elements, reapi};
 use kiln_trees::shape::{self, MAX_ELEMENTS, MAX_ENTRIES};
 use kiln_trees::walk::{self, Blobs, Decoded, Directory, Found, Malformed, Walk};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 
 use super::trees::Stored;
@@ -19,6 +22,10 @@ use super::{BlobStore, Error};
 const MAX_MESSAGE_BYTES: u64 = 64 << 20;
 /// Blobs that a result names, with those that its trees name.
 const MAX_NAMED: usize = 2 * MAX_ENTRIES as usize;
+/// Digests that are remembered of trees, which is some 48 bytes each.
+const MAX_REMEMBERED: u64 = 1_000_000;
+/// Trees that are remembered, roughly.
+const REMEMBERED_TREES: usize = 256;
 /// Trees that are decoded at once, of all results together.
 static DECODING: Semaphore = Semaphore::const_new(4);
 
@@ -53,13 +60,34 @@ impl Directory for Named {
     }
 }
 
+/// What trees name, by their root directories. A digest determines everything below it, so this is never out of date: whether those
+/// blobs are present is looked up each time.
+#[derive(Debug)]
+pub(super) struct Closures(Cache<Digest, Arc<[Digest]>, Length>);
+
+#[derive(Debug, Clone)]
+struct Length;
+
+impl Weighter<Digest, Arc<[Digest]>> for Length {
+    fn weight(&self, _root: &Digest, named: &Arc<[Digest]>) -> u64 {
+        1 + named.len() as u64
+    }
+}
+
+impl Default for Closures {
+    fn default() -> Self {
+        Self(Cache::with_weighter(REMEMBERED_TREES, MAX_REMEMBERED, Length))
+    }
+}
+
 /// Whether every blob that `result` names is present; extends the life of them all.
 pub(super) async fn is_whole(
     blobs: &dyn BlobStore,
+    closures: &Closures,
     function: DigestFunction,
     result: &reapi::ActionResult,
 ) -> Result<bool, Error> {
-    match named_by(Stored(blobs), function, result).await? {
+    match named_in(Stored(blobs), function, result, Some(closures)).await? {
         Some(digests) => Ok(blobs.find_missing(&digests).await?.is_empty()),
         None => Ok(false),
     }
@@ -72,6 +100,16 @@ pub(super) async fn named_by(
     function: DigestFunction,
     result: &reapi::ActionResult,
 ) -> Result<Option<Vec<Digest>>, Error> {
+    named_in(blobs, function, result, None).await
+}
+
+/// As [`named_by`]. Directories of trees that `closures` knows are not read, and may be absent like leaves.
+async fn named_in(
+    blobs: impl Blobs<Error = Error> + Copy,
+    function: DigestFunction,
+    result: &reapi::ActionResult,
+    closures: Option<&Closures>,
+) -> Result<Option<Vec<Digest>>, Error> {
     let Ok((mut named, trees, roots)) = named(function, result) else { return Ok(None) };
     let trees: HashSet<Digest> = trees.into_iter().collect();
     for tree in trees {
@@ -82,21 +120,41 @@ pub(super) async fn named_by(
             return Ok(None);
         }
     }
-    let most = MAX_NAMED - named.len();
-    let mut walk = Walk::new(Decoded::<_, Named>::new(blobs), roots).with_max_entries(most as u64);
-    loop {
-        match walk.next().await {
-            Ok(Some((digest, Found::Directory(directory)))) => {
-                named.push(digest);
-                named.extend(directory.files);
+    let mut left = MAX_NAMED - named.len();
+    for root in roots {
+        let below = match closures.and_then(|closures| closures.0.get(&root)) {
+            Some(known) if known.len() <= left => known,
+            _ => {
+                let Some(found) = below(blobs, root, left as u64).await? else { return Ok(None) };
+                let found: Arc<[Digest]> = found.into();
+                if let Some(closures) = closures {
+                    closures.0.insert(root, found.clone());
+                }
+                found
             }
-            Ok(Some((_, Found::Absent | Found::Malformed(_)))) | Err(walk::Error::Entries) => return Ok(None),
-            Ok(None) => break,
-            Err(walk::Error::Source(error)) => return Err(error),
-        }
+        };
+        left = left.saturating_sub(below.len());
+        named.extend(below.iter());
     }
     let distinct: HashSet<Digest> = named.into_iter().collect();
     Ok(Some(distinct.into_iter().collect()))
+}
+
+/// A directory with everything below it; none where a directory is not to be had, or there are more than `most` entries.
+async fn below(blobs: impl Blobs<Error = Error> + Copy, root: Digest, most: u64) -> Result<Option<Vec<Digest>>, Error> {
+    let mut walk = Walk::new(Decoded::<_, Named>::new(blobs), [root]).with_max_entries(most);
+    let mut named = HashSet::new();
+    loop {
+        match walk.next().await {
+            Ok(Some((digest, Found::Directory(directory)))) => {
+                named.insert(digest);
+                named.extend(directory.files);
+            }
+            Ok(Some((_, Found::Absent | Found::Malformed(_)))) | Err(walk::Error::Entries) => return Ok(None),
+            Ok(None) => return Ok(Some(named.into_iter().collect())),
+            Err(walk::Error::Source(error)) => return Err(error),
+        }
+    }
 }
 
 /// The files of a tree; none where it is not to be had, or is none.

@@ -1,6 +1,6 @@
 //! Directories in memory, and what is done to them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use kiln_proto::digest::{Digest, DigestFunction};
@@ -40,14 +40,14 @@ pub enum Error {
 pub struct Forest {
     function: DigestFunction,
     known: HashMap<Digest, Arc<Directory>>,
-    unread: Vec<Digest>,
+    unread: HashSet<Digest>,
     made: Vec<Encoded>,
 }
 
 impl Forest {
     /// An empty forest whose directories are named by digests of this function.
     pub fn new(function: DigestFunction) -> Self {
-        Self { function, known: HashMap::new(), unread: Vec::new(), made: Vec::new() }
+        Self { function, known: HashMap::new(), unread: HashSet::new(), made: Vec::new() }
     }
 
     /// Adds a directory that was read.
@@ -93,8 +93,8 @@ impl Forest {
     /// A directory; where it is not in memory that is noted, and the operation cannot end well.
     pub(super) fn open(&mut self, digest: &Digest) -> Option<Arc<Directory>> {
         let found = self.known.get(digest).cloned();
-        if found.is_none() && !self.unread.contains(digest) {
-            self.unread.push(*digest);
+        if found.is_none() {
+            self.unread.insert(*digest);
         }
         found
     }
@@ -114,7 +114,7 @@ impl Forest {
         let done = run(self)?;
         match done {
             Some(done) if self.unread.is_empty() => Ok(done),
-            _ => Err(Error::Unread(std::mem::take(&mut self.unread))),
+            _ => Err(Error::Unread(self.unread.drain().collect())),
         }
     }
 }
