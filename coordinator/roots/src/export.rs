@@ -1,18 +1,17 @@
 //! What an instruction added, as a layer of an image. A layer is packed once.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 
-use futures::TryStreamExt;
 use kiln_images::layer::{self, Compression, Packer};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_store::files;
 use kiln_store::recipes::Recipes;
 use kiln_trees::root::{Content, Directory, Error as TreeError, Forest, Leaf, Node, Time, Times, tar};
 use serde::{Deserialize, Serialize};
-use tokio_util::io::{StreamReader, SyncIoBridge};
 
+use crate::contents::Contents;
 use crate::{Error, Files, Roots};
 
 /// Increased when the same tree would give a different archive.
@@ -102,20 +101,13 @@ impl Roots {
         times: Times,
         compression: Compression,
     ) -> Result<(tempfile::TempPath, layer::Layer), Error> {
-        let (function, blobs) = (self.function, self.stores.blobs.clone());
-        let runtime = tokio::runtime::Handle::current();
+        let mut forest = Forest::new(self.function);
+        for (digest, directory) in directories {
+            forest.add(digest, directory);
+        }
+        let mut contents = Contents::read_ahead(self.stores.blobs.clone(), tar::contents(&forest, &tree)?);
         let packing = tokio::task::spawn_blocking(move || {
-            let mut forest = Forest::new(function);
-            for (digest, directory) in directories {
-                forest.add(digest, directory);
-            }
-            let mut open = |digest: &Digest| -> io::Result<Box<dyn Read>> {
-                let pieces = runtime.block_on(blobs.read(digest, 0, None)).map_err(io::Error::other)?;
-                Ok(Box::new(SyncIoBridge::new_with_handle(
-                    StreamReader::new(pieces.map_err(io::Error::other)),
-                    runtime.clone(),
-                )))
-            };
+            let mut open = |digest: &Digest| contents.open(digest);
             let mut packer = Packer::new(tempfile::NamedTempFile::new()?, compression)?;
             tar::write(&forest, &tree, &times, &mut open, &mut packer)?;
             let (file, layer) = packer.finish()?;

@@ -7,6 +7,7 @@
 mod accounts;
 mod archive;
 mod build;
+mod contents;
 mod context;
 mod copy;
 mod error;

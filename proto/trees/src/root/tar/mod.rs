@@ -10,7 +10,7 @@ mod write;
 use std::io;
 
 pub use read::read;
-pub use write::write;
+pub use write::{contents, write};
 
 use super::{Error, InvalidName};
 

@@ -1,6 +1,6 @@
 //! A layer becomes an archive.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -31,6 +31,40 @@ pub fn write(
     writer.directory(&mut Vec::new(), layer, 0)?;
     writer.archive.finish()?;
     Ok(())
+}
+
+/// The files whose content [`write()`] opens, in the order in which it does: for whoever reads ahead.
+///
+/// # Errors
+/// Where a directory is not in memory, or the layer is too deep.
+pub fn contents(forest: &Forest, layer: &Digest) -> Result<Vec<Digest>, TarError> {
+    fn of(
+        forest: &Forest,
+        digest: &Digest,
+        depth: usize,
+        links: &mut HashSet<u64>,
+        found: &mut Vec<Digest>,
+    ) -> Result<(), Error> {
+        if depth > MAX_DEPTH {
+            return Err(Error::Depth);
+        }
+        let directory = forest.get(digest).ok_or_else(|| Error::Unread(vec![*digest]))?;
+        for node in directory.entries.values() {
+            match node {
+                Node::Directory(below) => of(forest, below, depth + 1, links, found)?,
+                Node::Leaf(Leaf { content: Content::File(digest), links: group, .. })
+                    if group.is_none_or(|group| links.insert(group)) =>
+                {
+                    found.push(*digest);
+                }
+                Node::Leaf(_) | Node::Whiteout => {}
+            }
+        }
+        Ok(())
+    }
+    let mut found = Vec::new();
+    of(forest, layer, 0, &mut HashSet::new(), &mut found)?;
+    Ok(found)
 }
 
 struct Writer<'a, W: Write> {
