@@ -105,6 +105,7 @@ impl Prepared {
             tree,
             network: if job.network { Network::Machine } else { Network::None },
             routes: (false, false),
+            ports: Vec::new(),
             unreachable: Vec::new(),
             arguments: job.arguments.clone(),
             environment,
@@ -125,11 +126,12 @@ impl Prepared {
         Self { spec, mounts, limits }
     }
 
-    /// Gives the job its own network.
-    pub(super) fn with_own_network(&mut self, plan: Plan) {
+    /// Gives the job its own network, with these ports of the machine's loopback.
+    pub(super) fn with_own_network(&mut self, plan: Plan, ports: &[u16]) {
         let resolver = Path::new("/etc/resolv.conf");
         self.spec.network = Network::Own;
         self.spec.routes = (plan.v4, plan.v6);
+        self.spec.ports = ports.to_vec();
         self.spec.unreachable = plan.closed;
         self.spec.binds.retain(|bind| bind.to != resolver);
         self.spec.files.retain(|(path, _)| path != resolver);

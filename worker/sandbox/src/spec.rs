@@ -82,6 +82,8 @@ pub(super) struct Spec {
     pub(super) network: Network,
     /// The default routes (IPv4, IPv6) whose appearance shows the init that its own network is connected.
     pub(super) routes: (bool, bool),
+    /// Ports of its own network's loopback that are forwarded to the machine's.
+    pub(super) ports: Vec<u16>,
     /// Networks that must be unreachable from the job's own network.
     pub(super) unreachable: Vec<(std::net::IpAddr, u8)>,
     pub(super) arguments: Vec<String>,

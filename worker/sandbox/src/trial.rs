@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::confined::command;
 use super::host::Host;
 use super::ids::{Ids, Kind, Lease};
 use super::network::Networks;
 use super::prepare::Prepared;
 use super::spec::{self, GO, Report};
-use super::{Config, Shared};
+use super::{Config, Shared, init};
 use kiln_executor::ending::Ended;
 use kiln_executor::scratch::Scratch;
 use kiln_executor::{Job, Place, Secrets};
@@ -89,8 +90,8 @@ fn run(config: &Config, host: &Host, ids: Option<&Lease>, network: Option<(&Netw
     let lower = scratch.directory("lower").map_err(words)?;
     let job = Job { layers: vec![lower], network: network.is_some(), ..job() };
     let mut prepared = Prepared::new(host, ids, &scratch, &job, BTreeMap::new())?;
-    if let Some((networks, _)) = network {
-        prepared.with_own_network(networks.plan());
+    if let Some((networks, ports)) = network {
+        prepared.with_own_network(networks.plan(), ports);
     }
     run_prepared(config, ids, prepared, network)
 }
@@ -105,7 +106,10 @@ pub(super) fn run_prepared(
     let words = |error: io::Error| error.to_string();
     let (own, theirs) = UnixStream::pair().map_err(words)?;
     // The command is dropped together with its end of the socket, so that a missing init is noticed at once.
-    let spawned = command(config, theirs).into_std().stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let mut command = Command::new(config.init());
+    command.arg0(init::NAME).env_clear().stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
+    let spawned = command.spawn();
+    drop(command);
     let child = Running(spawned.map_err(words)?);
     own.set_read_timeout(Some(TRIAL_TIMEOUT)).map_err(words)?;
     let mut reports = BufReader::new(&own);

@@ -214,6 +214,24 @@ fn defaults(route: &str, route6: &str) -> (bool, bool) {
     (v4, route6.lines().any(is_default))
 }
 
+/// Whether all these ports are listened at in this network.
+pub(super) fn are_listened_at(ports: &[u16]) -> bool {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let found = listeners(&[read("/proc/net/tcp"), read("/proc/net/tcp6")].concat());
+    ports.iter().all(|port| found.contains(port))
+}
+
+/// The ports of the listening sockets in `/proc/net/tcp` (proc(5)).
+fn listeners(table: &str) -> Vec<u16> {
+    let listener = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, state) = (fields.next()?, fields.nth(1)?);
+        let port = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()?;
+        (state == "0A").then_some(port)
+    };
+    table.lines().filter_map(listener).collect()
+}
+
 pub(super) fn is_connected(v4: bool, v6: bool) -> bool {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let (has_v4, has_v6) = defaults(&read("/proc/net/route"), &read("/proc/net/ipv6_route"));
@@ -262,6 +280,13 @@ mod tests {
             format!("{zero} 00 {zero} 00 fd000000000000000000000000000001 00000400 00000001 00000000 00000003 eth0\n");
         let nothing = format!("{zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200       lo\n");
         assert_eq!((defaults(route, &route6), defaults("Iface\n", &nothing)), ((true, true), (false, false)));
+    }
+
+    #[test]
+    fn listening_ports_are_told_from_connections() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue\n   0: 0100007F:1FBB 00000000:0000 0A 00000000:00000000\n   \
+                     1: 0100007F:1F90 0100007F:D431 01 00000000:00000000\n";
+        assert_eq!(listeners(table), [0x1fbb]);
     }
 
     #[test]

@@ -222,6 +222,7 @@ impl Prepared {
             tree: Tree { lower: Vec::new(), upper: PathBuf::new(), work: PathBuf::new() },
             network: if job.network { Network::Machine } else { Network::None },
             routes: (false, false),
+            ports: Vec::new(),
             unreachable: Vec::new(),
             arguments: job.arguments.clone(),
             environment,
