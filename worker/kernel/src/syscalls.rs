@@ -9,6 +9,8 @@ use std::path::Path;
 
 use nix::libc;
 use nix::unistd::{ForkResult, Pid, fork};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 #[repr(C)]
 struct MountAttr {
@@ -167,6 +169,15 @@ pub fn reap_any() -> io::Result<Option<Reaped>> {
 pub fn own(descriptor: RawFd) -> OwnedFd {
     // SAFETY: the caller has it from the call that created it, and nothing else knows of it.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
+}
+
+/// A descriptor whose becoming readable a task can wait for.
+///
+/// # Errors
+/// If the kernel does not report that of such a descriptor.
+pub fn watched(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: it is open, and the same one, for as long as it is owned.
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
 }
 
 /// Brings up the loopback interface of this network namespace.

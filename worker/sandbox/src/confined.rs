@@ -1,13 +1,11 @@
 //! The worker's side of a sandboxed job: starts the job's init, streams its output, stops it and reads its report.
 
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +13,7 @@ use super::cgroup::Group;
 use super::network::Networks;
 use super::prepare::Prepared;
 use super::spec::{self, GO, Report, STOP};
-use super::{Config, Error, Shared, ids, init, metadata};
+use super::{Error, Shared, ids, metadata};
 use kiln_executor::disk::Disk;
 use kiln_executor::ending::{Ended, Stop, after, exit};
 use kiln_executor::scratch::Scratch;
@@ -24,23 +22,11 @@ use kiln_executor::{BUILD, Chunk, Finished, HOME, Job, OutputTree, Place, Rooted
 /// How often to check whether the job has reached one of its limits.
 const LIMITS_EVERY: Duration = Duration::from_millis(200);
 
-pub(super) fn command(config: &Config, socket: UnixStream) -> Command {
-    let mut command = Command::new(config.init());
-    command
-        .arg0(init::NAME)
-        .env_clear()
-        .stdin(std::os::fd::OwnedFd::from(socket))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    command
-}
-
 /// Blocks a job's access to cloud metadata addresses, through a group of its own if its limits do not use a version 2
 /// group.
-fn close_metadata(shared: &Shared, limits: Option<&Group>, child: &Child) -> Result<Option<metadata::Group>, Error> {
+fn close_metadata(shared: &Shared, limits: Option<&Group>, pid: u32) -> Result<Option<metadata::Group>, Error> {
     let failed = |error: io::Error| Error::Setup(format!("cannot block a job's access to metadata addresses: {error}"));
-    let (Some(closed), Some(pid)) = (&shared.metadata, child.id()) else { return Ok(None) };
+    let Some(closed) = &shared.metadata else { return Ok(None) };
     if let Some(directory) = limits.and_then(Group::unified) {
         closed.attach(directory).map_err(failed)?;
         return Ok(None);
@@ -83,15 +69,15 @@ pub(super) async fn run(
     let is_hosts = rooted.as_ref().is_some_and(|rooted| rooted.host_network);
     let networks = shared.networks.as_ref().ok().filter(|_| job.network && !is_hosts);
     if let Some(networks) = networks {
-        prepared.with_own_network(networks.plan());
+        prepared.with_own_network(networks.plan(), &shared.ports);
     }
-    let (own, theirs) = UnixStream::pair().map_err(setup("cannot create a socket"))?;
+    let (mut init, own) = shared.spawner.start().map_err(setup("cannot start a job's init"))?;
     own.set_nonblocking(true).map_err(setup("cannot create a socket"))?;
-    let mut child = command(&shared.config, theirs).spawn().map_err(setup("cannot start a job's init"))?;
-    if let (Some(group), Some(pid)) = (&group, child.id()) {
-        group.add(pid).map_err(setup("cannot limit a job"))?;
+    if let Some(group) = &group {
+        group.add(init.pid).map_err(setup("cannot limit a job"))?;
     }
-    let closed = if job.network && networks.is_none() { close_metadata(shared, group.as_ref(), &child)? } else { None };
+    let closed =
+        if job.network && networks.is_none() { close_metadata(shared, group.as_ref(), init.pid)? } else { None };
     let mut hold = Some(own.try_clone().map_err(setup("cannot create a socket"))?);
     spec::send(&own, &prepared.descriptors(ids.as_ref())).map_err(setup("cannot send a job to its init"))?;
     let socket = tokio::net::UnixStream::from_std(own).map_err(setup("cannot create a socket"))?;
@@ -102,11 +88,11 @@ pub(super) async fn run(
     drop(line);
     let disk = Disk::watch(scratch.path(), job.disk_bytes);
 
-    let stdout = follow(child.stdout.take(), Stream::Stdout, output.clone());
-    let stderr = follow(child.stderr.take(), Stream::Stderr, output);
+    let stdout = follow(init.stdout.take(), Stream::Stdout, output.clone());
+    let stderr = follow(init.stderr.take(), Stream::Stderr, output);
     let began = std::time::Instant::now();
     let mut reports = BufReader::new(reader);
-    let (pid, user) = (child.id().unwrap_or(0), ids.as_ref().map(ids::Lease::user));
+    let (pid, user) = (init.pid, ids.as_ref().map(ids::Lease::user));
     let program = networks.map_or("", Networks::program);
     let mut connect = || {
         let networks = networks.ok_or_else(|| io::Error::other("a job without network access asked for a network"))?;
@@ -128,12 +114,12 @@ pub(super) async fn run(
     let pid = if changes_root {
         // What it wrote is read and moved, so nothing may be mounted on it any more.
         drop((hold.take(), reports, writer));
-        let _ = child.wait().await;
+        init.wait().await;
         0
     } else {
         // Dropping the writer would shut the socket down, and the init that holds the mounts would exit.
         writer.forget();
-        init_pid(&child).await
+        init_pid(init.pid).await
     };
     let ended = match (report, stop) {
         (Ok(Report::Ended(ended)), _) => ended,
@@ -153,9 +139,9 @@ pub(super) async fn run(
     let failed = ended.code != Some(0);
     let stop = stop.or_else(|| if failed { disk.explains_failure() } else { None });
     tokio::spawn(async move {
-        // The child is reaped when it ends, which is when the tree is dropped. After that no process has these ids.
-        let _ = child.wait().await;
-        drop(ids);
+        // It ends when the tree is dropped. After that no process has these ids.
+        init.wait().await;
+        drop((init, ids));
     });
     Ok(Finished {
         exit: exit(&with_group(ended.clone(), group.as_ref()), stop),
@@ -196,8 +182,7 @@ fn prepared(
 }
 
 /// PID 1 of the job's namespace: the only child of the process that was started.
-async fn init_pid(child: &Child) -> u32 {
-    let Some(pid) = child.id() else { return 0 };
+async fn init_pid(pid: u32) -> u32 {
     let children = tokio::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).await.unwrap_or_default();
     children.split_whitespace().next().and_then(|pid| pid.parse().ok()).unwrap_or(0)
 }

@@ -17,6 +17,7 @@ mod network;
 mod prepare;
 mod root;
 mod rooted;
+mod spawner;
 mod spec;
 mod tools;
 mod trial;
@@ -59,6 +60,7 @@ struct Shared {
     host: host::Host,
     /// How jobs run in roots of their own, or why they do not.
     roots: Result<Roots, String>,
+    spawner: Arc<spawner::Spawner>,
 }
 
 /// Runs commands isolated from the worker and from each other. Cheap to clone.
@@ -109,7 +111,9 @@ impl Sandbox {
         };
         let required = config.network == Isolation::Required;
         let (networks, roots) = (Err("not tried yet".to_owned()), Err("not tried yet".to_owned()));
-        let mut shared = Shared { confined, why_not, ids, cgroups, metadata, networks, ports, host, roots, config };
+        let spawner = spawner::Spawner::new(config.init());
+        let mut shared =
+            Shared { confined, why_not, ids, cgroups, metadata, networks, ports, host, roots, spawner, config };
         (shared.networks, shared.roots) = shared.try_out(found);
         match &shared.networks {
             Err(reason) if required => Err(Error::NoNetwork { reason: reason.clone() }),

@@ -124,6 +124,48 @@ async fn a_timeout_ends_every_process() {
     assert!(!runs(marker), "expected no process of the job to be left");
 }
 
+/// The process that this one started and that a process with this in its command line descends from.
+fn ancestor(marker: &str) -> i32 {
+    let parent = |pid: i32| -> i32 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let own = std::process::id() as i32;
+    let has = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        *pid != own && String::from_utf8_lossy(&line).contains(marker)
+    };
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut pid = pids.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).find(has).unwrap();
+    while parent(pid) != own {
+        pid = parent(pid);
+    }
+    pid
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_survive_the_process_that_started_them_and_the_next_gets_another() {
+    let place = confined();
+    let marker = "86399.75";
+    let cancel = CancellationToken::new();
+    let (sender, mut receiver) = mpsc::channel::<Chunk>(16);
+    let job = place.job(&format!("echo ready; sleep {marker}"));
+    let run = place.sandbox.run(job, sender, cancel.clone());
+    let meanwhile = async {
+        receiver.recv().await.expect("expected the job to become ready");
+        let spawner = ancestor(marker);
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(spawner), nix::sys::signal::Signal::SIGKILL).unwrap();
+        let next = place.script("echo next").await;
+        assert_eq!((next.exit(), next.text().as_str()), (&Exit::Code(0), "next\n"), "{}", next.err);
+        assert!(runs(marker), "expected the first job to go on");
+        cancel.cancel();
+        while receiver.recv().await.is_some() {}
+    };
+    let (finished, ()) = tokio::join!(run, meanwhile);
+    assert_eq!(finished.unwrap().exit, Exit::Cancelled);
+    assert!(!runs(marker), "expected no process of the job to be left");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_job_ends_at_once() {
     let place = confined();

@@ -15,6 +15,8 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -24,7 +26,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getegid, geteuid, sethostname, setsid};
 
 use super::spec::{self, GO, Network, Report, Spec};
-use super::{calls, network, root, rooted};
+use super::{calls, network, root, rooted, spawner};
 use kiln_executor::ending::Ended;
 use kiln_executor::{BUILD, program};
 use kiln_kernel::{syscalls, userns};
@@ -38,19 +40,28 @@ pub(super) const USER: u32 = 1000;
 
 /// Limit for connecting a network.
 const CONNECTING: Duration = Duration::from_secs(20);
+/// Limit for the forwarded ports of a network that is connected. Ports that cannot be forwarded stay closed.
+const LISTENING: Duration = Duration::from_secs(2);
 
 /// If this process was started as a job's init, does that work and never returns.
 pub fn become_init_if_asked() {
+    spawner::become_spawner_if_asked();
     if std::env::args_os().next().is_some_and(|name| name == NAME) {
-        let code = match run() {
-            Ok(()) => 0,
-            Err(reason) => {
-                report(&Report::Setup(reason));
-                1
-            }
-        };
-        std::process::exit(code);
+        run_to_the_end(Ok(()));
     }
+}
+
+/// Does an init's work in this process, unless it could not be made one.
+pub(super) fn run_to_the_end(made: std::io::Result<()>) -> ! {
+    let made = made.map_err(|error| format!("cannot start a job's init: {error}"));
+    let code = match made.and_then(|()| run()) {
+        Ok(()) => 0,
+        Err(reason) => {
+            report(&Report::Setup(reason));
+            1
+        }
+    };
+    std::process::exit(code);
 }
 
 /// The socket to the worker.
@@ -183,34 +194,37 @@ fn as_pid_one(
         nix::sys::prctl::set_no_new_privs().map_err(errno("cannot give up privileges"))?;
         calls::restrict(spec.network == Network::Machine)?;
     }
+    // What the init itself needs is started first: its command may use up what may be started.
+    let (stopped, asked) = (Stopped::default(), Arc::new(AtomicBool::new(false)));
+    watch::watch(&spec, stopped.clone()).map_err(io("cannot watch the job"))?;
+    let stop = asked.clone();
+    std::thread::Builder::new().spawn(move || hold(control, &stop)).map_err(io("cannot listen to the worker"))?;
     // Without a root of its own the command runs as a user without any capability: `execve` drops them all.
     let began = Instant::now();
-    let child = match expendable(oom_score, || start(&spec, place.as_ref())) {
-        Ok(child) => child,
+    let ended = match expendable(oom_score, || start(&spec, place.as_ref())) {
+        Ok(child) => {
+            silence(null).map_err(io("cannot close the output"))?;
+            if asked.load(Ordering::SeqCst) {
+                let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+            }
+            let status = reap(child, || stopped.look(spec.max_processes));
+            ended(status, began.elapsed(), &stopped)
+        }
         Err((code, message)) => {
             if !message.is_empty() {
                 eprintln!("kiln: {message}");
             }
             silence(null).map_err(io("cannot close the output"))?;
-            if let Some(place) = place {
-                place.leave();
-            }
-            report(&Report::Ended(Ended { code: Some(code), ..Ended::default() }));
-            return hold(control);
+            Ended { code: Some(code), ..Ended::default() }
         }
     };
-    silence(null).map_err(io("cannot close the output"))?;
-    let stopped = Stopped::default();
-    watch::watch(&spec, stopped.clone());
-    let most = spec.max_processes;
-    std::thread::spawn(move || {
-        let status = reap(child, || stopped.look(most));
-        if let Some(place) = place {
-            place.leave();
-        }
-        report(&Report::Ended(ended(status, began.elapsed(), &stopped)));
-    });
-    hold(control)
+    if let Some(place) = place {
+        place.leave();
+    }
+    report(&Report::Ended(ended));
+    loop {
+        std::thread::park();
+    }
 }
 
 /// Waits until the worker has connected the network, then blocks what must not be reachable. `false`: the job was
@@ -226,6 +240,10 @@ fn connected(spec: &Spec, control: &mut BufReader<UnixStream>) -> Result<bool, S
         if began.elapsed() > CONNECTING {
             return Err(format!("the job's network was not connected within {} s", CONNECTING.as_secs()));
         }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    let connected = Instant::now();
+    while !network::are_listened_at(&spec.ports) && connected.elapsed() < LISTENING {
         std::thread::sleep(Duration::from_micros(500));
     }
     routes::close(&spec.unreachable).map_err(|error| format!("cannot block addresses for the job: {error}"))?;
@@ -252,10 +270,12 @@ fn limit(spec: &Spec) -> Result<(), String> {
     Ok(())
 }
 
-/// Keeps the mounts until the worker closes the socket. A line from the worker means that everything must stop.
-fn hold(mut control: BufReader<UnixStream>) -> Result<(), String> {
+/// Keeps the mounts until the worker closes the socket. A line from the worker means that everything must stop, which `asked` says to
+/// whoever starts something afterwards.
+fn hold(mut control: BufReader<UnixStream>, asked: &AtomicBool) {
     let mut line = String::new();
     while control.read_line(&mut line).is_ok_and(|read| read > 0) {
+        asked.store(true, Ordering::SeqCst);
         let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
         line.clear();
     }

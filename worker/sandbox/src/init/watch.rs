@@ -51,12 +51,12 @@ pub(super) fn expendable<T>(score: Option<std::fs::File>, start: impl FnOnce() -
 }
 
 /// Polls the namespace's own /proc for as long as the job runs.
-pub(super) fn watch(spec: &Spec, stopped: Stopped) {
+pub(super) fn watch(spec: &Spec, stopped: Stopped) -> std::io::Result<()> {
     let (memory, processes) = (spec.memory_bytes, spec.max_processes);
     if memory.is_none() && processes.is_none() {
-        return;
+        return Ok(());
     }
-    std::thread::spawn(move || {
+    let watching = std::thread::Builder::new().spawn(move || {
         loop {
             std::thread::sleep(EVERY);
             let (count, bytes) = usage();
@@ -76,6 +76,7 @@ pub(super) fn watch(spec: &Spec, stopped: Stopped) {
             }
         }
     });
+    watching.map(drop)
 }
 
 /// Bytes used by files in `/dev/shm`.
