@@ -189,7 +189,8 @@ impl Drop for Part {
     }
 }
 
-fn text(path: &Path) -> anyhow::Result<&str> {
+/// This path as text for a command line.
+pub(crate) fn text(path: &Path) -> anyhow::Result<&str> {
     path.to_str().with_context(|| format!("`{}` is not valid UTF-8", path.display()))
 }
 

@@ -4,8 +4,10 @@
 
 pub mod actions;
 pub mod blob;
+pub mod client;
 pub mod cost;
 pub mod crowd;
+pub mod dockerfile;
 pub mod execute;
 pub mod farm;
 pub mod image;
@@ -13,6 +15,6 @@ pub mod layer;
 pub mod load;
 pub mod process;
 pub mod project;
+pub mod registry;
 pub mod report;
-pub mod root;
 pub mod scheduler;

@@ -8,7 +8,7 @@ use kiln_benches::farm::{Farm, Setup};
 use kiln_benches::load::document::Document;
 use kiln_benches::load::{compare, table};
 use kiln_benches::report::{self, Figure};
-use kiln_benches::{blob, cost, crowd, execute, image, layer, load, project, root, scheduler};
+use kiln_benches::{blob, cost, crowd, dockerfile, execute, image, layer, load, project, scheduler};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
@@ -36,8 +36,8 @@ enum Command {
     Load(Box<load::Options>),
     /// Measure how long it takes to put a cached dependency layer in place on a worker, cold and warm.
     Layer(Box<layer::Options>),
-    /// Measure how long it takes to put an image root in place for a Dockerfile's `RUN`, cold and warm, and the whole build.
-    Root(root::Options),
+    /// Measure builds of Dockerfiles, beside BuildKit if asked.
+    Dockerfile(Box<dockerfile::Options>),
     /// Measure what TLS with certificates and what telemetry costs an action.
     Cost(cost::Options),
     /// Measure a coordinator with many idle workers and many clients that watch a build.
@@ -73,7 +73,7 @@ async fn main() -> anyhow::Result<()> {
         match arguments.command.take() {
             Some(Command::Load(options)) => load::run(*options).await,
             Some(Command::Layer(options)) => layer::run(*options).await,
-            Some(Command::Root(options)) => root::run(options).await,
+            Some(Command::Dockerfile(options)) => dockerfile::run(*options).await,
             Some(Command::Cost(options)) => cost::run(options).await,
             Some(Command::Crowd(options)) => crowd::run(options).await,
             Some(Command::Compare { first, second }) => {
