@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -10,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup::Group;
-use super::network::Networks;
+use super::network::{self, Networks};
 use super::prepare::Prepared;
 use super::spec::{self, GO, Report, STOP};
 use super::{Error, Shared, ids, metadata};
@@ -71,6 +72,14 @@ pub(super) async fn run(
     if let Some(networks) = networks {
         prepared.with_own_network(networks.plan(), &shared.ports);
     }
+    // Without capabilities in its network, a job cannot change it for the next one.
+    let loopback = match (&ids, &rooted, job.network) {
+        (Some(_), None, false) => Some(Arc::new(shared.loopbacks.take().map_err(setup("cannot make a network"))?)),
+        _ => None,
+    };
+    if let Some(network) = &loopback {
+        prepared.with_loopback(network.clone());
+    }
     let (mut init, own) = shared.spawner.start().map_err(setup("cannot start a job's init"))?;
     own.set_nonblocking(true).map_err(setup("cannot create a socket"))?;
     if let Some(group) = &group {
@@ -121,6 +130,7 @@ pub(super) async fn run(
         writer.forget();
         init_pid(init.pid).await
     };
+    let used_up = pid == 0 || stop.is_some() || !network::is_as_new(pid);
     let ended = match (report, stop) {
         (Ok(Report::Ended(ended)), _) => ended,
         (Ok(Report::Setup(reason)), _) => return Err(Error::Setup(reason)),
@@ -138,10 +148,14 @@ pub(super) async fn run(
     };
     let failed = ended.code != Some(0);
     let stop = stop.or_else(|| if failed { disk.explains_failure() } else { None });
+    let loopbacks = shared.loopbacks.clone();
     tokio::spawn(async move {
         // It ends when the tree is dropped. After that no process has these ids.
         init.wait().await;
         drop((init, ids));
+        if let (Some(network), false) = (loopback.and_then(Arc::into_inner), used_up) {
+            loopbacks.put_back(network);
+        }
     });
     Ok(Finished {
         exit: exit(&with_group(ended.clone(), group.as_ref()), stop),

@@ -61,6 +61,7 @@ struct Shared {
     /// How jobs run in roots of their own, or why they do not.
     roots: Result<Roots, String>,
     spawner: Arc<spawner::Spawner>,
+    loopbacks: Arc<network::Loopbacks>,
 }
 
 /// Runs commands isolated from the worker and from each other. Cheap to clone.
@@ -112,8 +113,20 @@ impl Sandbox {
         let required = config.network == Isolation::Required;
         let (networks, roots) = (Err("not tried yet".to_owned()), Err("not tried yet".to_owned()));
         let spawner = spawner::Spawner::new(config.init());
-        let mut shared =
-            Shared { confined, why_not, ids, cgroups, metadata, networks, ports, host, roots, spawner, config };
+        let mut shared = Shared {
+            confined,
+            why_not,
+            ids,
+            cgroups,
+            metadata,
+            networks,
+            ports,
+            host,
+            roots,
+            spawner,
+            loopbacks: Arc::default(),
+            config,
+        };
         (shared.networks, shared.roots) = shared.try_out(found);
         match &shared.networks {
             Err(reason) if required => Err(Error::NoNetwork { reason: reason.clone() }),

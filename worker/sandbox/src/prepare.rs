@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -21,6 +22,8 @@ use kiln_executor::{HOME, Job};
 pub(super) struct Prepared {
     spec: Spec,
     mounts: Vec<OwnedFd>,
+    /// Its network, if it is one of those that jobs use one after another.
+    loopback: Option<Arc<OwnedFd>>,
     limits: (u64, u32),
 }
 
@@ -104,6 +107,7 @@ impl Prepared {
             files,
             tree,
             network: if job.network { Network::Machine } else { Network::None },
+            loopback: false,
             routes: (false, false),
             ports: Vec::new(),
             unreachable: Vec::new(),
@@ -123,7 +127,13 @@ impl Prepared {
 
     /// A specification with the mounts that are sent along, and the limits on memory and processes.
     pub(super) fn with(spec: Spec, mounts: Vec<OwnedFd>, limits: (u64, u32)) -> Self {
-        Self { spec, mounts, limits }
+        Self { spec, mounts, loopback: None, limits }
+    }
+
+    /// Gives the job a network that has nothing but a loopback.
+    pub(super) fn with_loopback(&mut self, network: Arc<OwnedFd>) {
+        self.spec.loopback = true;
+        self.loopback = Some(network);
     }
 
     /// Gives the job its own network, with these ports of the machine's loopback.
@@ -145,10 +155,11 @@ impl Prepared {
         self.spec.max_processes = group.is_none_or(|group| !group.limits_processes()).then_some(max_processes);
     }
 
-    /// The descriptors to send to the init: its user namespace, and the mounts.
+    /// The descriptors to send to the init: its user namespace, its network, and the mounts.
     pub(super) fn descriptors<'a>(&'a self, ids: Option<&'a Lease>) -> Vec<BorrowedFd<'a>> {
         let namespace = ids.and_then(Lease::namespace).map(AsFd::as_fd);
-        namespace.into_iter().chain(self.mounts.iter().map(AsFd::as_fd)).collect()
+        let network = self.loopback.as_deref().map(AsFd::as_fd);
+        namespace.into_iter().chain(network).chain(self.mounts.iter().map(AsFd::as_fd)).collect()
     }
 
     /// The line that the init reads. It contains secrets.

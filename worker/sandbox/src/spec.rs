@@ -80,6 +80,8 @@ pub(super) struct Spec {
     pub(super) files: Vec<(PathBuf, String)>,
     pub(super) tree: Tree,
     pub(super) network: Network,
+    /// Whether the network is sent along, as the second descriptor, and has its loopback.
+    pub(super) loopback: bool,
     /// The default routes (IPv4, IPv6) whose appearance shows the init that its own network is connected.
     pub(super) routes: (bool, bool),
     /// Ports of its own network's loopback that are forwarded to the machine's.

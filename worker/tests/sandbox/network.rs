@@ -269,3 +269,58 @@ async fn network_takes() {
         eprintln!("/bin/true, network {network}: median {:?}, 90 % {:?}", took[25], took[45]);
     }
 }
+
+/// Prints the identity of its network, leaves a connection on port 8123 that waits for late packets, and tries to change the network.
+const LEAVE: &str = "
+import fcntl, os, socket, struct
+print(os.readlink('/proc/self/ns/net'))
+server = socket.create_server(('127.0.0.1', 8123))
+client = socket.create_connection(('127.0.0.1', 8123))
+accepted, _ = server.accept()
+accepted.close()
+client.recv(1)
+client.close()
+def refused(what, change):
+    try:
+        change()
+        print('changed', what)
+    except OSError:
+        pass
+lo = struct.pack('16sh', b'lo', 0)
+refused('the interface', lambda: fcntl.ioctl(client if client.fileno() >= 0 else server, 0x8914, lo))
+refused('the name', lambda: fcntl.ioctl(server, 0x8923, struct.pack('16s16s', b'lo', b'gone')))
+refused('the ports', lambda: open('/proc/sys/net/ipv4/ip_local_port_range', 'w').write('9000 9001'))
+";
+/// Prints the identity of its network, and whether port 8123 is free.
+const BIND: &str = "
+import os, socket
+print(os.readlink('/proc/self/ns/net'))
+s = socket.socket()
+s.bind(('127.0.0.1', 8123))
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_of_a_job_without_access_is_used_again_only_as_new() {
+    let place = confined();
+    let run = async |script: &str| {
+        let mut job = place.job("");
+        job.arguments = vec!["python3".into(), "-c".into(), script.into()];
+        let ran = place.run(job).await;
+        assert_eq!(ran.exit(), &kiln_worker::executor::Exit::Code(0), "{}", ran.err);
+        ran.text().trim().to_owned()
+    };
+    if rustix::process::geteuid().is_root() {
+        // It comes back when the last process of its job has gone, which nobody waits for.
+        let first = run(BIND).await;
+        let mut again = 0;
+        while run(BIND).await != first {
+            again += 1;
+            assert!(again < 200, "expected the network to be used again");
+        }
+    }
+    let left = run(LEAVE).await;
+    assert_eq!(left.lines().count(), 1, "expected the job to change nothing of its network: {left}");
+    for _ in 0..10 {
+        assert_ne!(run(BIND).await, left, "expected another network than the one in which a connection waits");
+    }
+}

@@ -90,12 +90,16 @@ fn run() -> Result<(), String> {
 
     let mut flags =
         CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
-    if spec.network != Network::Machine {
+    if spec.network != Network::Machine && !spec.loopback {
         flags |= CloneFlags::CLONE_NEWNET;
     }
     match spec.user {
         Some(user) if !sent.is_empty() => {
             let namespace = sent.remove(0);
+            if spec.loopback && !sent.is_empty() {
+                setns(sent.remove(0), CloneFlags::CLONE_NEWNET)
+                    .map_err(|error| format!("cannot enter the job's network: {error}"))?;
+            }
             if let Some(overlays) = rooted::overlays_from_outside(&spec, &sent)? {
                 sent = overlays;
             }
@@ -167,7 +171,7 @@ fn as_pid_one(
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(errno("cannot tie the init to the worker"))?;
     let _ = setsid();
     sethostname("kiln").map_err(errno("cannot set the host's name"))?;
-    if spec.network != Network::Machine {
+    if spec.network != Network::Machine && !spec.loopback {
         syscalls::loopback_up().map_err(io("cannot bring up the loopback interface"))?;
     }
     if spec.network == Network::Own {

@@ -6,6 +6,7 @@
 //! configuration names; and everything in [`closed`] is unreachable, whatever the protocol.
 
 mod launch;
+mod loopbacks;
 mod ports;
 mod slirp;
 
@@ -14,6 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+pub(super) use loopbacks::{Loopbacks, is_as_new};
 pub(super) use ports::loopback_ports;
 
 use super::metadata;

@@ -221,6 +221,7 @@ impl Prepared {
             files: files(job, rooted),
             tree: Tree { lower: Vec::new(), upper: PathBuf::new(), work: PathBuf::new() },
             network: if job.network { Network::Machine } else { Network::None },
+            loopback: false,
             routes: (false, false),
             ports: Vec::new(),
             unreachable: Vec::new(),
