@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use kiln_context::Context;
 use kiln_planner::plan::{self, MemorySource, Options, Plan, Platform, Scope};
 
+use crate::farm::FUNCTION;
 use crate::{Code, Error, left_out};
 use kiln_scan::{self as scan, git};
 
@@ -31,17 +32,36 @@ pub struct Project {
 impl Project {
     /// Reads a directory.
     pub fn open(dir: &Path) -> Result<Self, Error> {
+        Self::open_for(dir, None)
+    }
+
+    /// Reads a directory that a Dockerfile may be built in, the one that is named or the project's own.
+    pub fn open_for(dir: &Path, dockerfile: Option<plan::Dockerfile>) -> Result<Self, Error> {
         let dir = scan::directory(dir)?;
         let Context { root, project: directory, parts } = kiln_context::of(&dir);
-        let facts = std::thread::scope(|scope| {
+        let (walked, facts) = std::thread::scope(|scope| {
             let facts = scope.spawn(|| git::facts(&root, &parts));
             let walked = scan::walk(&root, &parts);
-            walked.map(|walked| (walked, facts.join().unwrap_or_default()))
+            (walked, facts.join().unwrap_or_default())
         });
-        let (walked, facts) = facts?;
-        let paths: Vec<String> = walked.found.into_iter().map(|one| one.path).collect();
+        let options = Options { dockerfile, directory: directory.clone(), ..Options::new(host()) };
+        let alone = kiln_contexts::project::Project::new(root.clone(), FUNCTION, options).of_dockerfiles();
+        let (paths, left_out) = match (walked, alone) {
+            // Dockerfiles see what git ignores, and nothing is wrong with links and sockets.
+            (walked, Some(alone)) => {
+                let found = walked.unwrap_or_default().found.into_iter().map(|one| one.path);
+                let mut paths: Vec<String> = found.chain(alone.paths).collect();
+                paths.sort();
+                paths.dedup();
+                (paths, Vec::new())
+            }
+            (walked, None) => {
+                let walked = walked?;
+                (walked.found.into_iter().map(|one| one.path).collect(), walked.left_out)
+            }
+        };
         let ignored = left_out::ignored_locks(&root, &paths);
-        Ok(Self { dir, root, directory, paths, left_out: walked.left_out, ignored, facts })
+        Ok(Self { dir, root, directory, paths, left_out, ignored, facts })
     }
 
     /// The plan of a build without options.

@@ -86,6 +86,54 @@ fn only_what_a_change_reaches_runs_again() {
 }
 
 #[test]
+fn a_dockerfile_sees_the_disk_and_a_step_sees_git() {
+    let config = "version = \"1\"\n[steps.list]\nrun = \"find . -type f | sort > list\"\noutputs = [\"list\"]\n\
+                  [artifacts.list]\nfrom = [\"list\"]\nfiles = [\"list\"]\n[artifacts.app]\ndockerfile = \"Dockerfile\"\n";
+    let files = [
+        ("kiln.toml", config),
+        ("Dockerfile", "FROM scratch\nCOPY . /x/\n"),
+        (".gitignore", "made\n"),
+        ("made/a", "1"),
+    ];
+    let dir = project(&files);
+    write(dir.path(), ".dockerignore", "Dockerfile\n.git\n");
+    output("git", &["init", "-q", "."], dir.path());
+    std::os::unix::fs::symlink("/etc", dir.path().join("made/link")).unwrap();
+    let farm = Farm::shared();
+    farm.build(dir.path(), &[]).well();
+    let list = std::fs::read_to_string(kiln_harness::find(&dir.path().join("kiln-out"), "list").unwrap()).unwrap();
+    assert!(list.contains("./kiln.toml") && !list.contains("made") && !list.contains("contexts"), "{list}");
+    let image = kiln_harness::find(&dir.path().join("kiln-out"), "index.json").unwrap();
+    let names = names_in(image.parent().unwrap());
+    assert!(["x/kiln.toml", "x/made/a", "x/made/link"].iter().all(|name| names.contains(*name)), "{names:?}");
+    assert!(!["x/Dockerfile", "x/kiln-out"].iter().any(|name| names.contains(*name)), "{names:?}");
+    // What Kiln wrote is no part of the context, so nothing changed.
+    let digest = |built: &Built| built.of_type("artifact").iter().map(|one| one["digest"].clone()).collect::<Vec<_>>();
+    assert_eq!(digest(&farm.build(dir.path(), &[]).well()), digest(&farm.build(dir.path(), &[]).well()));
+}
+
+#[test]
+fn a_context_that_is_a_link_out_of_the_project_is_not_read() {
+    let outside = project(&[("secret", "s3cr3t")]);
+    let config = "version = \"1\"\n[artifacts.app]\ndockerfile = \"Dockerfile\"\ncontext = \"out\"\n";
+    let dir = project(&[("kiln.toml", config), ("Dockerfile", "FROM scratch\nCOPY . /x/\n")]);
+    std::os::unix::fs::symlink(outside.path(), dir.path().join("out")).unwrap();
+    let built = Farm::shared().build(dir.path(), &[]);
+    let message = built.finished()["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("the context `out` is not a directory of the project"), "{message}");
+}
+
+/// The names in all layers of an image's layout.
+fn names_in(layout: &Path) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for blob in std::fs::read_dir(layout.join("blobs/sha256")).unwrap().map(|blob| blob.unwrap().path()) {
+        let listed = std::process::Command::new("tar").arg("tzf").arg(&blob).output().unwrap();
+        names.extend(String::from_utf8_lossy(&listed.stdout).lines().map(|name| name.trim_end_matches('/').to_owned()));
+    }
+    names
+}
+
+#[test]
 fn stages_run_on_all_workers_and_are_hits_through_another_coordinator() {
     let stages: String = (1..=6).map(|n| format!("FROM base AS s{n}\nRUN sleep 2; echo {n} > /made-{n}\n")).collect();
     let copies: String = (1..=6).map(|n| format!("COPY --from=s{n} /made-{n} /\n")).collect();

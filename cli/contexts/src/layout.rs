@@ -101,7 +101,7 @@ impl Layout {
         };
         let scanned = kiln_scan::scan_metered(&options, &self.meter)?;
         for one in scanned.left_out.iter().filter(|one| one.why == Why::Special) {
-            self.notes.push(format!("`{}` is left out: a socket, a pipe or a device has no content to copy", one.path));
+            self.notes.push(format!("`{}` is left out: a device has no content to copy", one.path));
         }
         self.files += scanned.files;
         self.blobs.extend(scanned.blobs);

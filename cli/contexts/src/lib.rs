@@ -8,6 +8,7 @@ mod git;
 mod http;
 mod layout;
 mod local;
+pub mod project;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;

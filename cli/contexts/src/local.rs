@@ -9,7 +9,8 @@ use kiln_scan::{Keeps, Kept};
 use crate::layout::{self, Layout};
 use crate::{DOCKERFILE, Error, STDIN, Wanted, http, stdin};
 
-const IGNORE: &str = ".dockerignore";
+/// The file that says what a context lacks.
+pub(crate) const IGNORE: &str = ".dockerignore";
 
 /// A `.dockerignore`: its name, text, and what it says.
 pub(crate) struct Ignored {
@@ -73,7 +74,8 @@ pub(crate) fn ignore_of(directory: &Path) -> Result<Option<Ignored>, Error> {
     read(&directory.join(IGNORE))
 }
 
-fn read(path: &Path) -> Result<Option<Ignored>, Error> {
+/// A `.dockerignore`, if it is there.
+pub(crate) fn read(path: &Path) -> Result<Option<Ignored>, Error> {
     let content = match std::fs::read(path) {
         Ok(content) => content,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::time::Instant;
 
-use kiln_context::Context;
-use kiln_planner::plan::{Scope, Variable};
+use kiln_contexts::project::{self, Project, Sources as Read};
+use kiln_planner::plan::{Options, Scope, Variable};
 use kiln_proto::channel;
 use kiln_proto::meter::Meter;
 use kiln_proto::transfer::{self, Blob, Moved};
@@ -49,20 +49,20 @@ pub(super) async fn run_scope(
     let farm = &args::Farm { store_size: args.store_size, ..farm.clone() };
     let dir = scan::directory(&args.dir)?;
     let context = kiln_context::of(&dir);
-    let options = options(&context);
-    let source_tree = git::work_tree(&options.root).unwrap_or_else(|| options.root.clone());
+    let project = project(&context, &args, scope);
+    let (root, parts) = (context.root, context.parts);
+    let source_tree = git::work_tree(&root).unwrap_or_else(|| root.clone());
     let output = Output::new(&args.output, Some(&source_tree)).map_err(download::Error::from)?;
     let secrets = secrets::gather(&dir, &args.secret)?;
     refuse_exposed(farm, &secrets)?;
     let deliver = Deliver::new(&args.deliver, &dir)?;
     // The scan, git and the farm's first response are independent.
-    let (root, parts) = (options.root.clone(), options.parts.clone());
     let facts = tokio::task::spawn_blocking(move || git::facts(&root, &parts));
     let mut show = show(args.progress, began);
     let meter = Meter::default();
     let doing = Cell::new("scanning");
     let scanning = async {
-        let scanned = scan_aside(options.clone(), meter.clone()).await;
+        let scanned = read_aside(project.clone(), meter.clone()).await;
         meter.restart(0);
         doing.set(if is_embedded { "starting a farm" } else { "connecting to the farm" });
         scanned
@@ -71,21 +71,21 @@ pub(super) async fn run_scope(
     let opening = async {
         let (scanned, farm) = tokio::join!(scanning, Farm::open(farm).instrument(info_span!("open farm")));
         match (scanned, farm) {
-            (Ok(scanned), Ok(farm)) => Ok((scanned, farm)),
+            (Ok(read), Ok(farm)) => Ok((read, farm)),
             (Err(error), Ok(farm)) => {
                 farm.close().await;
                 Err(error)
             }
-            (Ok(_), Err(error)) | (Err(_), Err(error)) => Err(error),
+            (_, Err(error)) => Err(error),
         }
     };
     let opened = or_interrupted(interrupts, watched(show.as_mut(), &doing, &meter, opening)).await;
-    let (scanned, farm) = opened?;
+    let (read, farm) = opened?;
     if is_embedded {
         tell_of_unconfined(&farm, show.as_mut()).await;
     }
     let facts = facts.await.unwrap_or_default();
-    let sources = Sources { options, project: context.project, scanned, facts, secrets };
+    let sources = Sources { project, read, facts, secrets };
     let following = Following { output, deliver: deliver.as_ref(), began, show: show.as_mut() };
     let result = on_farm(&farm, &args, scope, sources, following, interrupts).await;
     farm.close().await;
@@ -114,10 +114,8 @@ async fn tell_of_unconfined(farm: &Farm, show: &mut dyn Show) {
 
 /// The sources to build.
 struct Sources {
-    options: scan::Options,
-    /// The project's directory in the sources.
-    project: String,
-    scanned: Scanned,
+    project: Project,
+    read: Read,
     facts: git::Facts,
     secrets: Vec<v1::Secret>,
 }
@@ -134,16 +132,22 @@ async fn on_farm(
     farm: &Farm,
     args: &args::Build,
     scope: Scope,
-    Sources { options, project, scanned, facts, secrets }: Sources,
+    Sources { project, read, facts, secrets }: Sources,
     Following { output, deliver, began, show }: Following<'_>,
     interrupts: &Interrupts,
 ) -> Result<Code, Error> {
+    let Read { scanned, contexts, is_of_dockerfiles } = read;
     let submitted = async {
-        let again = async || scan_aside(options.clone(), Meter::default()).await;
+        let again = async || Ok(read_aside(project.clone(), Meter::default()).await?.scanned);
         let sending = send(farm, scanned, again).instrument(info_span!("upload"));
         let (scanned, moved) = watched(show, &Cell::new("uploading"), farm.meter(), sending).await?;
         let test = scope == Scope::Tests;
-        let request = v1::SubmitRequest { secrets, test, ..request(args, &scanned, (facts, project)) };
+        let wire = source(&scanned, facts, project.plan.directory.clone());
+        let ignored =
+            if is_of_dockerfiles { Vec::new() } else { left_out::ignored_locks(&scanned.root, &scanned.paths) };
+        let times = (!contexts.is_empty()).then(|| FUNCTION.digest(&scanned.times.encode()).to_wire());
+        let source = Some(v1::Source { ignored, times, contexts, ..wire });
+        let request = v1::SubmitRequest { source, secrets, test, ..request(args) };
         let submitting = submit(farm, &request, &scanned).instrument(info_span!("submit"));
         let build = watched(show, &Cell::new("planning"), &Meter::default(), submitting).await?;
         Ok((build, moved, request, scanned))
@@ -168,7 +172,7 @@ async fn on_farm(
     };
     let span = info_span!("follow", build = build_id);
     let code = follow.run(show, interrupts).instrument(span).await?;
-    if code == Code::Failed {
+    if code == Code::Failed && !is_of_dockerfiles {
         // A common reason for a failure is a file that no step saw.
         let words = tokio::task::spawn_blocking(move || left_out::words(&root, &left_out)).await.unwrap_or_default();
         words.iter().for_each(|words| terminal::say(&terminal::harmless(&format!("note: {words}"))));
@@ -176,35 +180,28 @@ async fn on_farm(
     Ok(code)
 }
 
-fn options(context: &Context) -> scan::Options {
-    scan::Options {
+/// The project in a context, as this command reads and plans it.
+fn project(context: &kiln_context::Context, args: &args::Build, scope: Scope) -> Project {
+    let scan = scan::Options {
         root: context.root.clone(),
         parts: context.parts.clone(),
         cache: local::cache_dir().ok().map(|dir| dir.join("scan")),
         function: FUNCTION,
         files: scan::Files::Project,
-    }
+    };
+    let plan = Options {
+        language: args.language,
+        dockerfile: args.dockerfile.wanted(),
+        image: args.image.clone(),
+        directory: context.project.clone(),
+        ..Options::new(local::host())
+    };
+    Project { scan, plan, scope }
 }
 
-async fn scan_aside(options: scan::Options, meter: Meter) -> Result<Scanned, Error> {
-    match tokio::task::spawn_blocking(move || scan::scan_metered(&options, &meter)).await {
-        Ok(result) => {
-            let mut scanned = result?;
-            if may_build_a_dockerfile(&scanned.paths) {
-                scanned.add_times(FUNCTION);
-            }
-            Ok(scanned)
-        }
-        Err(error) => Err(Error::Runtime { source: std::io::Error::other(error) }),
-    }
-}
-
-/// Whether a tree may have a Dockerfile that is built. Its image keeps the times of files, which nothing else needs.
-fn may_build_a_dockerfile(paths: &[String]) -> bool {
-    paths.iter().any(|path| {
-        let name = path.rsplit('/').next().unwrap_or(path).to_ascii_lowercase();
-        name.contains("dockerfile") || name.contains("containerfile")
-    })
+async fn read_aside(project: Project, meter: Meter) -> Result<Read, Error> {
+    let read = tokio::task::spawn_blocking(move || project::sources(&project, &meter)).await;
+    Ok(read.map_err(|error| Error::Runtime { source: std::io::Error::other(error) })??)
 }
 
 /// Shows a note before a very large tree is uploaded: usually it contains something that no step needs.
@@ -278,22 +275,24 @@ fn may_have_changed(error: &transfer::Error) -> bool {
     }
 }
 
-fn request(args: &args::Build, scanned: &Scanned, (facts, project): (git::Facts, String)) -> v1::SubmitRequest {
+fn source(scanned: &Scanned, facts: git::Facts, project: String) -> v1::Source {
+    v1::Source {
+        root: Some(scanned.digest.to_wire()),
+        commit: facts.commit,
+        dirty: facts.dirty,
+        describe: facts.describe,
+        repository: facts.repository,
+        commit_time: facts.commit_time,
+        directory: local::directory_name(&scanned.root.join(&project)),
+        project,
+        ..v1::Source::default()
+    }
+}
+
+fn request(args: &args::Build) -> v1::SubmitRequest {
     v1::SubmitRequest {
         instance: INSTANCE.to_owned(),
         digest_function: FUNCTION.to_wire(),
-        source: Some(v1::Source {
-            root: Some(scanned.digest.to_wire()),
-            commit: facts.commit,
-            dirty: facts.dirty,
-            describe: facts.describe,
-            repository: facts.repository,
-            commit_time: facts.commit_time,
-            directory: local::directory_name(&scanned.root.join(&project)),
-            project,
-            ignored: left_out::ignored_locks(&scanned.root, &scanned.paths),
-            times: may_build_a_dockerfile(&scanned.paths).then(|| FUNCTION.digest(&scanned.times.encode()).to_wire()),
-        }),
         platforms: args.platform.iter().map(ToString::to_string).collect(),
         targets: args.target.clone(),
         host_platform: local::host().to_string(),
@@ -321,6 +320,7 @@ fn request(args: &args::Build, scanned: &Scanned, (facts, project): (git::Facts,
             contexts: wanted.contexts.into_iter().collect(),
             ..v1::Dockerfile::default()
         }),
+        ..v1::SubmitRequest::default()
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{Code, Error, args, left_out, local};
 use kiln_terminal as terminal;
 
 pub(super) async fn run(farm: &args::Farm, args: &args::Plan) -> Result<Code, Error> {
-    let project = Project::open(&args.dir)?;
+    let project = Project::open_for(&args.dir, args.dockerfile.wanted())?;
     let scope = if args.test { Scope::Tests } else { Scope::Build };
     let options = Options {
         platforms: args.platform.clone(),
@@ -26,7 +26,10 @@ pub(super) async fn run(farm: &args::Farm, args: &args::Plan) -> Result<Code, Er
     };
     let mut plan = project.plan_for(&options, scope)?;
     kiln_planner::plan::set_variables(&mut plan, &args.env).map_err(|error| Error::Usage(error.to_string()))?;
-    plan.notes.extend(left_out::words(&project.root, &project.left_out));
+    // A Dockerfile copies what git ignores, too.
+    if !plan.steps.is_empty() {
+        plan.notes.extend(left_out::words(&project.root, &project.left_out));
+    }
     if args.json {
         return local::print_json(&object(&plan));
     }

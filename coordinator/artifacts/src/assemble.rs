@@ -104,6 +104,18 @@ impl Error {
     }
 }
 
+/// A context that the client sent beside the project: what `.dockerignore` leaves of a directory, with its modes.
+#[derive(Debug, Clone)]
+pub struct SentContext {
+    /// Where it is in the tree that was sent.
+    pub place: String,
+    /// Its files.
+    pub tree: Tree,
+}
+
+/// Contexts by the Dockerfile that they are for, empty for a named context, and the path that it calls them by.
+pub type SentContexts = BTreeMap<(String, String), SentContext>;
+
 /// The inputs of an artifact.
 #[derive(Debug, Clone, Copy)]
 pub struct Ingredients<'a> {
@@ -123,6 +135,8 @@ pub struct Ingredients<'a> {
     pub stem: &'a str,
     /// The project's source tree, which may contain an image's base.
     pub sources: &'a Tree,
+    /// What its Dockerfile copies from, as far as that is not taken from the sources.
+    pub contexts: &'a SentContexts,
     /// The blob with the times of its files, if they are known.
     pub times: Option<Digest>,
     /// The bases of this build's images.

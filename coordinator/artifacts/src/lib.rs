@@ -13,7 +13,7 @@ mod provenance;
 mod sbom;
 mod start;
 
-pub use assemble::{Error, Ingredients, Made, assemble};
+pub use assemble::{Error, Ingredients, Made, SentContext, SentContexts, assemble};
 pub use bundle::{Found, System};
 pub use identity::{id, stem};
 pub use image::dockerfile::{Checkout, Command, Commands, Download, Ran, network};

@@ -81,7 +81,7 @@ impl Builds {
             other => wrong(other.to_string()),
         };
         let blobs = &*self.shared.stores.blobs;
-        let mut source = SourceTree::read(blobs, root).await.map_err(unreadable)?;
+        let mut source = SourceTree::read(blobs, root, &facts.contexts).await.map_err(unreadable)?;
         let platform = |text: &str| text.parse::<Platform>().map_err(|error| wrong(error.to_string()));
         let options = Options {
             platforms: request.platforms.iter().map(|text| platform(text)).collect::<Result<_, _>>()?,
@@ -108,6 +108,10 @@ impl Builds {
         };
         let plan = source.ask(blobs, question).await.map_err(unreadable)?;
         let mut plan = plan.map_err(|error| wrong(error.to_string()))?;
+        if let Some(beside) = &mut source.beside {
+            let locks = |files: &plan::MemorySource| kiln_artifacts::read_locks(files);
+            beside.ask(blobs, locks).await.map_err(unreadable)?;
+        }
         let variables: Vec<plan::Variable> = request.variables.iter().map(variable).collect();
         plan::set_variables(&mut plan, &variables).map_err(|error| wrong(error.to_string()))?;
         native::mark(&mut plan, &source, &*self.shared.stores.blobs, &self.shared.native).await;

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use futures::{StreamExt, TryStreamExt, stream};
+use kiln_artifacts::{SentContext, SentContexts};
 use kiln_planner::plan::{self, MemorySource};
 use kiln_proto::digest::Digest;
+use kiln_proto::v1;
 use kiln_trees::tree::{Entry, Tree};
 
 use kiln_store::BlobStore;
@@ -20,6 +22,8 @@ const MAX_MANIFEST_BYTES: u64 = 64 << 20;
 const MAX_MANIFESTS_BYTES: u64 = 256 << 20;
 /// Maximum symbolic links that are followed to a file.
 const MAX_LINKS: usize = 8;
+/// The directory of a tree that has the contexts of Dockerfiles.
+const CONTEXTS: &str = ".contexts";
 
 /// A tree that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +35,8 @@ pub enum Error {
     Manifests,
     #[error("`{path}` has {size} bytes, more than a manifest may have")]
     Manifest { path: String, size: u64 },
+    #[error("source.contexts: the tree has no directory `{place}`; expected one below `{CONTEXTS}`")]
+    Context { place: String },
 }
 
 impl From<kiln_store::Error> for Error {
@@ -48,19 +54,29 @@ pub struct SourceTree {
     pub entries: HashMap<String, Entry>,
     /// The files that the planner reads.
     pub planned: MemorySource,
-    /// The whole tree.
+    /// The whole tree, without the contexts that were sent beside it.
     pub tree: Tree,
+    /// These contexts.
+    pub contexts: SentContexts,
+    /// Their files, whose lock files belong to the bill of materials.
+    pub beside: Option<Box<SourceTree>>,
 }
 
 impl SourceTree {
-    /// Reads the tree under a root directory, without the content of its files.
-    pub async fn read(store: &dyn BlobStore, root: Digest) -> Result<Self, Error> {
-        let tree = expand(store, root).await?;
+    /// Reads the tree under a root directory, without the content of its files. The project has none of `contexts`.
+    pub async fn read(store: &dyn BlobStore, root: Digest, contexts: &[v1::SourceContext]) -> Result<Self, Error> {
+        let mut tree = expand(store, root).await?;
+        let (contexts, beside) = take_contexts(&mut tree, contexts)?;
+        let beside = beside.map(|tree| Box::new(Self::of(tree)));
+        Ok(Self { contexts, beside, ..Self::of(tree) })
+    }
+
+    fn of(tree: Tree) -> Self {
         let mut all = flatten(&tree);
         all.sort_by(|a, b| a.0.cmp(&b.0));
         let paths: Vec<String> = all.iter().map(|(path, _)| path.clone()).collect();
         let planned = MemorySource::with_paths(paths.iter().cloned(), BTreeMap::new());
-        Ok(Self { paths, entries: all.into_iter().collect(), planned, tree })
+        Self { paths, entries: all.into_iter().collect(), planned, tree, contexts: SentContexts::new(), beside: None }
     }
 
     /// Calls `question` until every file that it reads has been supplied, and returns its answer.
@@ -127,7 +143,26 @@ impl SourceTree {
     /// Marks all files that are in the store as used now.
     pub async fn use_files(&self, store: &dyn BlobStore) -> Result<(), kiln_store::Error> {
         let digest = |entry: &Entry| if let Entry::File { digest, .. } = entry { Some(*digest) } else { None };
-        let files: Vec<Digest> = self.entries.values().filter_map(digest).collect();
+        let beside = self.beside.iter().flat_map(|beside| beside.entries.values());
+        let entries = self.entries.values().chain(beside);
+        let files: Vec<Digest> = entries.filter_map(digest).collect();
         store.find_missing(&files).await.map(|_| ())
     }
+}
+
+/// Takes the contexts out of a tree: each, and the tree that has them all.
+fn take_contexts(tree: &mut Tree, wanted: &[v1::SourceContext]) -> Result<(SentContexts, Option<Tree>), Error> {
+    let mut found = SentContexts::new();
+    for v1::SourceContext { path, file, place } in wanted {
+        let below = place.strip_prefix(CONTEXTS).is_some_and(|rest| rest.starts_with('/'));
+        match tree.get(place) {
+            Some(Entry::Directory(tree)) if below => {
+                let context = SentContext { place: place.clone(), tree: tree.clone() };
+                found.insert((file.clone(), path.clone()), context);
+            }
+            _ => return Err(Error::Context { place: place.clone() }),
+        }
+    }
+    let taken = if wanted.is_empty() { None } else { tree.entries.remove_entry(CONTEXTS) };
+    Ok((found, taken.map(|(name, entry)| Tree { entries: [(name, entry)].into(), mode: None })))
 }

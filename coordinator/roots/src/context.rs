@@ -4,7 +4,7 @@ use kiln_dockerfile::patterns::Ignore;
 use kiln_proto::digest::Digest;
 use kiln_store::trees;
 use kiln_trees::root::{Attributes, Content, Directory, Forest, Leaf, Name, Node, Time, Times};
-use kiln_trees::tree::{Entry, Tree};
+use kiln_trees::tree::{Entry, PIPE, Tree};
 
 use crate::{Error, Files, Roots};
 
@@ -82,6 +82,7 @@ fn root_of(forest: &mut Forest, tree: &Tree) -> Result<Digest, kiln_trees::root:
     for (name, entry) in &tree.entries {
         let leaf = |content, mode| Node::Leaf(Leaf::new(content, Attributes::of_root(mode)));
         let node = match entry {
+            Entry::File { mode: Some(mode), .. } if mode & PIPE != 0 => leaf(Content::Fifo, mode & 0o7777),
             Entry::File { digest, executable, mode } => {
                 leaf(Content::File(*digest), mode.unwrap_or(if *executable { 0o755 } else { 0o644 }))
             }

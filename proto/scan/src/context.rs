@@ -1,4 +1,5 @@
-//! Lists a directory that a Dockerfile copies from: everything but what `.dockerignore` names, whatever git says.
+//! Lists a directory that a Dockerfile copies from: everything but what `.dockerignore` names, whatever git says. As with BuildKit, a
+//! socket becomes an empty file and devices are left out.
 
 use std::fmt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -6,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 
 use ignore::{DirEntry, WalkBuilder, WalkState};
-use kiln_trees::tree::unusual_mode;
+use kiln_trees::tree::{PIPE, exact_mode};
 
 use super::walk::{Found, Kind, LeftOut, Walked, Why};
 use super::{Error, Stat};
@@ -33,6 +34,11 @@ impl Keeps {
     /// A rule.
     pub fn new(rule: impl Fn(&str, bool) -> Kept + Send + Sync + 'static) -> Self {
         Self(Arc::new(rule))
+    }
+
+    /// What it says of a path below the context's root.
+    pub fn of(&self, path: &str, is_directory: bool) -> Kept {
+        (self.0)(path, is_directory)
     }
 }
 
@@ -63,7 +69,7 @@ pub(super) fn walk(root: &Path, keeps: &Keeps) -> Result<Walked, Error> {
         .standard_filters(false)
         .filter_entry(move |entry| match relative(&base, entry) {
             // What has no name in UTF-8 is reported where it is read.
-            Ok(path) if !path.is_empty() => (rule.0)(&path, is_directory(entry)) != Kept::No,
+            Ok(path) if !path.is_empty() => rule.of(&path, is_directory(entry)) != Kept::No,
             _ => true,
         })
         .threads(threads)
@@ -124,17 +130,22 @@ fn look(root: &Path, entry: &DirEntry, keeps: &Keeps) -> Result<Option<Seen>, Er
         let target = target.to_str().ok_or_else(|| Error::Name { path: target.clone() })?;
         Kind::Symlink { target: target.to_owned() }
     } else if kind.is_dir() {
-        if (keeps.0)(&path, true) == Kept::IfNeeded {
+        if keeps.of(&path, true) == Kept::IfNeeded {
             return Ok(None);
         }
         let mode = entry.metadata().map_err(|error| unreadable(root, error))?.permissions().mode();
-        Kind::Directory { mode: unusual_mode(mode, true) }
+        Kind::Directory { mode: exact_mode(mode, true) }
     } else if kind.is_file() {
         let metadata = entry.metadata().map_err(|error| unreadable(root, error))?;
         let mode = metadata.permissions().mode();
         let executable = mode & 0o100 != 0;
-        Kind::File { stat: Stat::new(&metadata), executable, mode: unusual_mode(mode, executable) }
-    } else if kind.is_socket() || kind.is_fifo() || kind.is_block_device() || kind.is_char_device() {
+        Kind::File { stat: Stat::new(&metadata), executable, mode: exact_mode(mode, executable) }
+    } else if kind.is_socket() || kind.is_fifo() {
+        let mode = entry.metadata().map_err(|error| unreadable(root, error))?.permissions().mode() & 0o7777;
+        let executable = mode & 0o100 != 0;
+        let type_bits = if kind.is_fifo() { PIPE } else { 0 };
+        Kind::Empty { mode: exact_mode(type_bits | mode, executable), executable }
+    } else if kind.is_block_device() || kind.is_char_device() {
         return Ok(Some(Seen::LeftOut(LeftOut { path, why: Why::Special })));
     } else {
         return Ok(None);

@@ -54,7 +54,7 @@ pub(super) fn hash_files(
 fn size(found: &Found) -> u64 {
     match &found.kind {
         Kind::File { stat, .. } => stat.size,
-        Kind::Symlink { .. } | Kind::Directory { .. } => 0,
+        Kind::Symlink { .. } | Kind::Directory { .. } | Kind::Empty { .. } => 0,
     }
 }
 

@@ -152,7 +152,7 @@ pub fn scan_metered(options: &Options, meter: &Meter) -> Result<Scanned, Error> 
         .iter()
         .map(|found| match &found.kind {
             Kind::File { stat, .. } => cache.get(&found.path, stat),
-            Kind::Symlink { .. } | Kind::Directory { .. } => None,
+            Kind::Symlink { .. } | Kind::Directory { .. } | Kind::Empty { .. } => None,
         })
         .collect();
     let fresh = hash::hash_files(&root, &found, &known, options.function, meter)?;
@@ -187,6 +187,12 @@ fn build(
         let entry = match &one.kind {
             Kind::Symlink { target } => Entry::Symlink { target: target.clone() },
             Kind::Directory { mode } => Entry::Directory(Tree { mode: *mode, ..Tree::default() }),
+            Kind::Empty { mode, executable } => {
+                files += 1;
+                let digest = function.digest(b"");
+                blobs.entry(digest).or_insert_with(|| Blob::Bytes(Bytes::new()));
+                Entry::File { digest, executable: *executable, mode: *mode }
+            }
             Kind::File { stat, executable, mode } => {
                 files += 1;
                 let digest = match (known[index], fresh.get(&index)) {

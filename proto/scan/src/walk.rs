@@ -48,6 +48,13 @@ pub enum Kind {
         /// Its permission bits.
         mode: Option<u32>,
     },
+    /// What has no content: a named pipe, or a socket, which becomes an empty file.
+    Empty {
+        /// Its permission bits, with those of a pipe.
+        mode: Option<u32>,
+        /// Whether its owner may execute it.
+        executable: bool,
+    },
 }
 
 /// A tree's files, and what was left out in addition to what git ignores.

@@ -60,6 +60,21 @@ pub fn unusual_mode(mode: u32, executable: bool) -> Option<u32> {
     (mode & !0o020 != usual).then_some(mode)
 }
 
+/// The bits of a mode that say that something is a named pipe (`S_IFIFO` of inode(7)). Of the context of a Dockerfile, a pipe is a file
+/// without content and with these bits.
+pub const PIPE: u32 = 0o010_000;
+
+/// The mode that a file or directory of a Dockerfile's context keeps: `None` for exactly 0644 and 0755, otherwise the permission bits,
+/// with [`PIPE`] for a pipe.
+pub fn exact_mode(mode: u32, executable: bool) -> Option<u32> {
+    if mode & 0o170_000 == PIPE {
+        return Some(PIPE | mode & 0o7777);
+    }
+    let mode = mode & 0o7777;
+    let usual = if executable { 0o755 } else { 0o644 };
+    (mode != usual).then_some(mode)
+}
+
 /// Node properties for unusual permission bits.
 pub fn node_properties(mode: Option<u32>) -> Option<reapi::NodeProperties> {
     mode.map(|mode| reapi::NodeProperties {
@@ -70,7 +85,7 @@ pub fn node_properties(mode: Option<u32>) -> Option<reapi::NodeProperties> {
 
 /// The unusual permission bits in an entry's node properties.
 pub fn mode_of(properties: Option<&reapi::NodeProperties>, executable: bool) -> Option<u32> {
-    unusual_mode(properties?.unix_mode.as_ref()?.value, executable)
+    exact_mode(properties?.unix_mode.as_ref()?.value, executable)
 }
 
 impl Entry {
@@ -314,6 +329,9 @@ mod tests {
         assert_eq!([0o755, 0o775].map(|mode| unusual_mode(mode, true)), [None, None]);
         assert_eq!(unusual_mode(0o100600, false), Some(0o600));
         assert_eq!(unusual_mode(0o104755, true), Some(0o4755));
+        assert_eq!([exact_mode(0o100644, false), exact_mode(0o40755, true)], [None, None]);
+        assert_eq!([exact_mode(0o100664, false), exact_mode(0o40775, true)], [Some(0o664), Some(0o775)]);
+        assert_eq!(exact_mode(0o010600, false), Some(PIPE | 0o600));
         let tree = |mode, own| {
             let mut tree = Tree::default();
             tree.insert("key", Entry::File { digest: F.digest(b"k"), executable: false, mode }).unwrap();

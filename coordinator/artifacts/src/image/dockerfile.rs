@@ -20,7 +20,7 @@ use kiln_proto::root::{self as contract, Mount};
 use kiln_proto::v1::{self, CacheMount, CacheName, CacheSharing};
 use kiln_roots::{Files, Host, Mounted, Packing, Roots};
 use kiln_trees::root::{Time, Times};
-use kiln_trees::tree::Entry;
+use kiln_trees::tree::{Entry, Tree};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
@@ -328,7 +328,12 @@ impl Maker<'_> {
             Reference::Registry(name) => self.given.bases.of_registry(name, &platform).await,
             Reference::Layout(path) => {
                 let path = path.split(['@', ':']).next().unwrap_or_default();
-                self.given.bases.of_project(path, self.given.sources, self.given.sources, &platform).await
+                let mut sent = Tree::default();
+                if let Some(context) = self.given.contexts.get(&(String::new(), path.to_owned())) {
+                    sent.insert(path, Entry::Directory(context.tree.clone()))
+                        .map_err(|error| self.wrong(error.to_string()))?;
+                }
+                self.given.bases.of_project(path, &sent, self.given.sources, &platform).await
             }
         };
         let stored = found.map_err(|source| Error::Base {
@@ -369,6 +374,15 @@ impl Host for Building<'_> {
                 found.ok_or_else(|| self.maker.wrong(format!("there is no context `{name}`")))?
             }
         };
+        let file = match context {
+            Context::Main => self.maker.description.file.clone(),
+            Context::Named(_) => String::new(),
+        };
+        if let Some(sent) = self.maker.given.contexts.get(&(file, own.clone())) {
+            let digest = sent.tree.encode(self.maker.given.function, &mut |_| {});
+            let times = self.maker.times(&sent.place).await?;
+            return Ok(self.maker.roots.context(digest, None, &times).await?);
+        }
         let ignore = match context {
             Context::Main => self.ignore.clone(),
             Context::Named(_) if self.maker.description.contexts_are_filtered => None,

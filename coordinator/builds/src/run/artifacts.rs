@@ -89,6 +89,7 @@ async fn make(
         outputs,
         stem: &stem,
         sources: &work.source.tree,
+        contexts: &work.source.contexts,
         times: source.times.as_ref().and_then(|times| Digest::from_wire(work.function, times).ok()),
         bases: &work.bases,
         origin: &origin,
