@@ -56,8 +56,8 @@ pub struct Facts<'a> {
     pub build: &'a v1::Build,
     /// The artifact's name, target and platform.
     pub artifact: &'a v1::Artifact,
-    /// Where it was built.
-    pub environment: &'a v1::Environment,
+    /// Where something ran, if anything did.
+    pub environment: Option<&'a v1::Environment>,
     /// What it was made from besides the sources.
     pub materials: &'a [Material],
 }
@@ -66,7 +66,7 @@ pub struct Facts<'a> {
 pub fn statement(
     build: &v1::Build,
     artifact: &v1::Artifact,
-    environment: &v1::Environment,
+    environment: Option<&v1::Environment>,
     made: &Made,
     steps: &[StepFact],
 ) -> Value {
@@ -134,14 +134,14 @@ fn definition(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
                 // The user named by the client, if the farm does not authenticate.
                 "claimedUser": if facts.build.identity.is_empty() { facts.build.user.as_str() } else { "" },
             },
-            "environment": {
-                "fingerprint": facts.environment.fingerprint,
-                "os": facts.environment.os,
-                "libc": facts.environment.libc,
-                "isa": facts.environment.isa,
-                "emulated": facts.environment.emulated,
-                "tools": facts.environment.tools.iter().collect::<std::collections::BTreeMap<_, _>>(),
-            },
+            "environment": facts.environment.map(|environment| json!({
+                "fingerprint": environment.fingerprint,
+                "os": environment.os,
+                "libc": environment.libc,
+                "isa": environment.isa,
+                "emulated": environment.emulated,
+                "tools": environment.tools.iter().collect::<std::collections::BTreeMap<_, _>>(),
+            })),
             "steps": steps.iter().map(|step| json!({
                 "name": step.name, "action": digest(&step.action), "run": step.run, "network": step.network,
                 "image": step.image, "secrets": step.secrets,

@@ -3,6 +3,7 @@
 //! Invariant: a build knows of actions only what any Remote Execution client would. It is resumed after a restart by running
 //! its plan again: finished steps are cache hits, running ones are joined.
 
+mod chosen;
 pub mod environment;
 mod failure;
 mod fetching;

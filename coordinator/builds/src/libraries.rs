@@ -2,14 +2,13 @@
 //! cached like any other.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use kiln_planner::plan::{Artifact, Step, Target};
-use kiln_proto::v1;
 use kiln_trees::tree::{Entry, Tree};
 
 use super::Work;
+use super::chosen::Chosen;
 use super::lower::Outputs;
 use super::steps::{self, Ended, Job};
 use kiln_artifacts::{Error, Found, StepFact, System};
@@ -24,7 +23,7 @@ const FILES: &str = "artifact";
 pub(super) struct OnWorker<'a> {
     pub(super) work: &'a Work,
     pub(super) target: &'a Target,
-    pub(super) environment: &'a Arc<v1::Environment>,
+    pub(super) chosen: &'a Chosen<'a>,
     pub(super) artifact: &'a Artifact,
     /// What ran for the artifact itself.
     pub(super) facts: Mutex<Vec<StepFact>>,
@@ -74,7 +73,7 @@ impl System for OnWorker<'_> {
         let job = Job {
             step,
             target: self.target.clone(),
-            environment: self.environment.clone(),
+            environment: self.chosen.get().await.map_err(|reason| self.failed(reason, false))?,
             shard: 0,
             needed: self.artifact.from.clone(),
             needs: vec![Outputs { tree }],
@@ -113,7 +112,7 @@ impl System for OnWorker<'_> {
     }
 
     fn name(&self) -> &str {
-        self.image().unwrap_or(&self.environment.os)
+        self.image().unwrap_or_else(|| self.chosen.os())
     }
 }
 

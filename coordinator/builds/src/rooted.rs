@@ -92,7 +92,7 @@ impl OnWorker<'_> {
         let job = Job {
             step,
             target: self.target.clone(),
-            environment: self.environment.clone(),
+            environment: self.chosen.get().await.map_err(|reason| self.command_failed(reason, false))?,
             shard: 0,
             needed: Vec::new(),
             needs: Vec::new(),

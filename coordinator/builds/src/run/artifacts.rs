@@ -1,7 +1,5 @@
 //! Artifacts: made from the outputs of steps, stored where nothing is evicted, and recorded before they are announced.
 
-use std::sync::Arc;
-
 use kiln_planner::plan::Target;
 use kiln_proto::clock;
 use kiln_proto::digest::Digest;
@@ -13,6 +11,7 @@ use tracing::Instrument;
 use super::steps::Done;
 use super::{Unsuccessful, Work};
 use crate::RecordsError;
+use crate::chosen::Chosen;
 use crate::libraries::OnWorker;
 use kiln_artifacts::StepFact;
 use kiln_store::trees::overlay;
@@ -26,14 +25,14 @@ const ATTEMPTS: u32 = 3;
 pub(super) async fn make_artifacts(
     work: &Work,
     target: &Target,
-    environment: &Arc<v1::Environment>,
+    chosen: &Chosen<'_>,
     steps: &Done,
 ) -> Result<(), Unsuccessful> {
     let facts: Vec<StepFact> = steps.values().flatten().map(|finished| finished.fact.clone()).collect();
     for artifact in &work.plan.artifacts {
         let outputs = outputs(work, artifact, steps).await?;
         let span = tracing::info_span!("artifact", name = artifact.name, kind = artifact.kind.name());
-        let made = make(work, target, environment, artifact, &outputs, &facts).instrument(span).await?;
+        let made = make(work, target, chosen, artifact, &outputs, &facts).instrument(span).await?;
         work.build.lock().artifacts.push(made.clone());
         work.tell(event::Event::Artifact(made));
     }
@@ -62,7 +61,7 @@ async fn outputs(
 async fn make(
     work: &Work,
     target: &Target,
-    environment: &Arc<v1::Environment>,
+    chosen: &Chosen<'_>,
     artifact: &kiln_planner::plan::Artifact,
     outputs: &[(String, Tree)],
     facts: &[StepFact],
@@ -79,7 +78,7 @@ async fn make(
         version: version.unwrap_or_default().to_owned(),
         ..Default::default()
     };
-    let on_worker = OnWorker { work, target, environment, artifact, facts: Mutex::default() };
+    let on_worker = OnWorker { work, target, chosen, artifact, facts: Mutex::default() };
     let ingredients = kiln_artifacts::Ingredients {
         stores: &work.stores,
         function: work.function,
@@ -117,6 +116,8 @@ async fn make(
     {
         return Ok(known);
     }
+    // None, if nothing ran.
+    let environment = chosen.known();
     let mut record = v1::Artifact {
         id,
         name: artifact.name.clone(),
@@ -134,7 +135,7 @@ async fn make(
         commit: source.commit.clone(),
         dirty: source.dirty,
         instance: build.instance.clone(),
-        emulated: environment.emulated,
+        emulated: environment.as_ref().is_some_and(|environment| environment.emulated),
         sbom: None,
         checksums: None,
         start: made.start.program.clone(),
@@ -144,7 +145,7 @@ async fn make(
     // Instructions end in any order.
     own.sort_by(|a, b| a.name.cmp(&b.name));
     let all = [facts, &own].concat();
-    let statement = kiln_artifacts::statement(&build, &record, environment, &made, &all);
+    let statement = kiln_artifacts::statement(&build, &record, environment.as_deref(), &made, &all);
     let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;
     record.provenance = Some(put_beside(work, statement).await?);
     for blob in &made.blobs {
