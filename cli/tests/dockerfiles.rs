@@ -7,7 +7,9 @@ use std::path::Path;
 
 use kiln_harness::bases::busybox_layout;
 use kiln_harness::engine::Engine;
+use kiln_harness::private_registry::PrivateRegistry;
 use kiln_harness::redis::Redis;
+use kiln_harness::registry::Registry;
 use kiln_harness::{Built, Farm, Ran, output, project, write};
 
 /// A project whose Dockerfile is built on busybox; `None` if there is no busybox.
@@ -173,6 +175,43 @@ fn what_is_wrong_names_the_line_and_the_fix() {
         let built = farm.build(dir.path(), &[]);
         assert_eq!(built.0.code, code, "{text}: {}{}", built.message(), built.0.err);
         assert!(built.message().contains(words), "{text}: expected `{words}` in: {}", built.message());
+    }
+}
+
+#[test]
+fn an_image_that_is_only_copied_together_waits_for_no_worker_and_a_wrong_base_is_shown_where_it_is_named() {
+    let (Some(registry), Some(private)) = (Registry::start(), PrivateRegistry::start()) else { return };
+    let farm = Farm::with(&["--allow-registry", "127.0.0.0/8"], &[]);
+    let at = &registry.name;
+    let copied = project(&[("Dockerfile", "FROM scratch\nCOPY a /a\n"), ("a", "1")]);
+    let to = format!("{at}/team/app:1");
+    let both = ["--platform", "linux/arm64", "--platform", "linux/amd64", "--push", &to];
+    let built = farm.build(copied.path(), &both).well();
+    assert!(built.of_type("artifact").iter().any(|one| one["platform"] == "linux/arm64"), "{:?}", built.0);
+
+    let (none, mount) = (format!("{at}/none:1"), format!("type=bind,from={at}/none:1,target=/x"));
+    let app = format!("{at}/team/app:1");
+    let (locked, gone) = (format!("{}/x:1", private.host), "127.0.0.1:1/x:1".to_owned());
+    for (text, place, words, code) in [
+        (format!("FROM {none}\n"), (1, &none), "there is no image", 1),
+        (format!("FROM scratch AS a\nCOPY --from={none} /a /b\n"), (2, &none), "there is no image", 1),
+        (format!("FROM scratch\nRUN --mount={mount} true\n"), (2, &mount), "there is no image", 1),
+        (format!("FROM --platform=linux/s390x {app}\n"), (1, &app), "`linux/arm64`", 1),
+        (format!("FROM {locked}\n"), (1, &locked), "requires credentials", 3),
+        (format!("FROM {gone}\n"), (1, &gone), "cannot reach the registry", 3),
+    ] {
+        let dir = project(&[("Dockerfile", &text)]);
+        let built = farm.build(dir.path(), &[]);
+        let message = built.message();
+        let (line, name) = place;
+        assert!(message.contains(&format!("Dockerfile:{line}: ")) && message.contains(words), "{text}: {message}");
+        let carets: Vec<&str> = message.lines().collect();
+        let underlined = carets.windows(2).find_map(|pair| {
+            let start = pair[1].find('^').filter(|_| pair[1].trim_start().starts_with('|'))?;
+            pair[0].get(start..start + pair[1].matches('^').count())
+        });
+        assert_eq!(underlined, Some(name.as_str()), "{message}");
+        assert_eq!(built.0.code, code, "{text}: {message}");
     }
 }
 

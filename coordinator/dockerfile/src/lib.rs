@@ -33,6 +33,7 @@ pub use git::GitSource;
 pub use image::{ImageName, context_name};
 pub use lower::{
     Build, Chmod, Copy, CopySource, Fetch, Operation, Operator, Paths, Run, RunMount, WithParents, bases, check, lower,
+    unusable,
 };
 pub use options::{Context, Contexts, NamedContext, NoCache, Options};
 pub use outline::{Argument, Target, arguments, targets};

@@ -297,7 +297,10 @@ impl Maker<'_> {
                 break;
             }
             for image in wanted {
-                let stored = self.stored(&image).await?;
+                let stored = self.stored(&image).await.map_err(|error| {
+                    let at = |reason: String| kiln_dockerfile::unusable(&file, &options, &known, &image, reason);
+                    self.unusable(error, &image, at)
+                })?;
                 let config = serde_json::from_value(Value::Object(stored.base.config.clone()));
                 let config = config.map_err(|error| {
                     self.wrong(format!("the configuration of `{}` cannot be read: {error}", image.reference.show(None)))
@@ -312,6 +315,14 @@ impl Maker<'_> {
         };
         let notes = notes.map(note).collect();
         Ok((build, notes))
+    }
+
+    /// The error of a base image, at the place that names it.
+    fn unusable(&self, error: Error, image: &BaseImage, at: impl Fn(String) -> kiln_dockerfile::Error) -> Error {
+        let Error::Base { artifact, source, .. } = error else { return error };
+        let error = at(format!("base `{}`: {source}", image.reference.show(None)));
+        let reason = format!("{error}\n{}", error.snippet());
+        Error::Command { artifact, reason, is_project_fault: source.is_project_fault() }
     }
 
     /// An image in the store.

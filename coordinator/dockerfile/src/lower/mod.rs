@@ -51,6 +51,21 @@ pub fn bases(file: &Dockerfile, options: &Options, bases: &Bases) -> Result<Vec<
     wanted.map_err(|problem| problem.of(&file.source))
 }
 
+/// The error that a base image cannot be fetched, at the place that names it first.
+pub fn unusable(
+    file: &Dockerfile,
+    options: &Options,
+    bases: &Bases,
+    image: &BaseImage,
+    reason: impl Into<String>,
+) -> Error {
+    let place = lints(file, options).and_then(|lints| {
+        let (options, epoch) = epoch::resolved(file, options)?;
+        Ok(graph(file, &options, bases, epoch, lints)?.place_of(file, image))
+    });
+    Problem::new(place.ok().flatten().unwrap_or_default(), reason).of(&file.source)
+}
+
 /// Lowers a file.
 ///
 /// # Errors

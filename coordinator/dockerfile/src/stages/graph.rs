@@ -2,6 +2,7 @@
 
 use crate::bases::{BaseImage, Resolved};
 use crate::error::{Problem, shown};
+use crate::file::Dockerfile;
 use crate::instruction::Instruction;
 use crate::lint::Lints;
 use crate::options::GlobalArgs;
@@ -78,6 +79,17 @@ impl Graph {
                 open.extend(self.nodes[at].inputs().map(|(input, _)| input));
             }
         }
+    }
+
+    /// Where an image is named first: a `FROM`, `COPY --from` or a mount.
+    pub(crate) fn place_of(&self, file: &Dockerfile, image: &BaseImage) -> Option<Span> {
+        let places = self.nodes.iter().enumerate().filter_map(|(at, node)| match &node.origin {
+            Origin::Image(known, ..) if known == image => {
+                Some(file.stages.get(at).map_or(node.span, |stage| stage.from.base.span))
+            }
+            _ => None,
+        });
+        places.min_by_key(|span| span.start)
     }
 
     /// Refuses stages that need each other.
