@@ -143,13 +143,20 @@ pub struct Dockerfile {
     /// repeatable.
     #[arg(long, value_parser = context, value_name = "NAME=VALUE")]
     pub build_context: Vec<(String, String)>,
+    /// An SSH agent that commands of the Dockerfile may mount: `default` for the one of `SSH_AUTH_SOCK`, or a socket or keys;
+    /// repeatable. Keys stay on this machine.
+    #[arg(long, value_name = "default|ID=PATH[,PATH]")]
+    pub ssh: Vec<kiln_agents::Offer>,
 }
 
 impl Dockerfile {
     /// What the user asks for; none if nothing.
     pub fn wanted(&self) -> Option<kiln_planner::plan::Dockerfile> {
-        let asks =
-            self.file.is_some() || self.stage.is_some() || !self.build_arg.is_empty() || !self.build_context.is_empty();
+        let asks = self.file.is_some()
+            || self.stage.is_some()
+            || !self.build_arg.is_empty()
+            || !self.build_context.is_empty()
+            || !self.ssh.is_empty();
         let argument = |text: &String| match text.split_once('=') {
             Some((name, value)) => Some((name.to_owned(), value.to_owned())),
             // As `docker build` does: a variable that is not set is no argument.
@@ -162,6 +169,7 @@ impl Dockerfile {
             stage: self.stage.clone(),
             args: self.build_arg.iter().filter_map(argument).collect(),
             contexts: self.build_context.iter().map(|(name, value)| (name.clone(), place(value))).collect(),
+            ssh: self.ssh.iter().map(|offer| offer.id.clone()).collect(),
             ..kiln_planner::plan::Dockerfile::default()
         })
     }

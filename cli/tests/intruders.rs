@@ -11,8 +11,10 @@ use kiln_harness::{Ran, project, until};
 use kiln_proto::channel::{self, Access, Channel};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::transfer::{Blob, Client};
+use kiln_proto::v1::builds_client::BuildsClient;
 use kiln_proto::v1::cache_mounts_client::CacheMountsClient;
 use kiln_proto::v1::lease_finished::Outcome;
+use kiln_proto::v1::ssh_agents_client::SshAgentsClient;
 use kiln_proto::v1::workers_client::WorkersClient;
 use kiln_proto::v1::{coordinator_message as told, worker_message as said};
 use kiln_proto::{reapi, v1};
@@ -316,6 +318,21 @@ impl Mounts {
     }
 }
 
+/// What an SSH agent answers to a lease that asks which keys there are.
+async fn keys(blobs: &Client) -> Code {
+    let request = v1::AskAgentRequest { agent: "default".into(), request: vec![11].into() };
+    SshAgentsClient::new(blobs.channel()).ask(request).await.map_or_else(|status| status.code(), |_| Code::Ok)
+}
+
+/// What becomes of somebody's attempt to serve the agents of the tenant's latest build.
+async fn serves(caller: &Caller) -> Code {
+    let listed = BuildsClient::new(caller.channel.clone()).list(v1::ListRequest { limit: 1 }).await.unwrap();
+    let build = listed.into_inner().builds[0].id.clone();
+    let answers = tokio_stream::iter([v1::AgentAnswer { build, ..Default::default() }]);
+    let served = SshAgentsClient::new(caller.channel.clone()).serve(answers).await;
+    served.map_or_else(|status| status.code(), |_| Code::Ok)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_takes_and_publishes_the_caches_of_its_lease_and_no_other() {
     let guarded = Arc::new(tokio::task::spawn_blocking(|| Guarded::start(&[])).await.unwrap());
@@ -334,6 +351,8 @@ async fn a_worker_takes_and_publishes_the_caches_of_its_lease_and_no_other() {
     let own = cache(&blobs, "a", file(b"content")).await;
     mounts.publish(&name, own).await.unwrap();
     assert_eq!(mounts.take(&name).await.unwrap(), Some(own.0.to_wire()));
+    // Its action mounts no agent.
+    assert_eq!(keys(&blobs).await, Code::PermissionDenied);
     // Names that the lease does not have.
     for other in [
         v1::CacheName { id: "other".into(), ..name.clone() },
@@ -354,10 +373,12 @@ async fn a_worker_takes_and_publishes_the_caches_of_its_lease_and_no_other() {
     ] {
         assert_eq!(Mounts::of(&blobs).take(&name).await.unwrap_err().code(), Code::PermissionDenied);
         assert_eq!(Mounts::of(&blobs).publish(&name, own).await.unwrap_err().code(), Code::PermissionDenied);
+        assert_eq!(keys(&blobs).await, Code::PermissionDenied);
     }
-    // A builder is no worker.
+    // A builder is no worker, and serves no agents to another one's build.
     let builder = builder(&guarded, "ann", "shop").await;
     assert_eq!(Mounts::of(&builder.blobs).take(&name).await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!((keys(&builder.blobs).await, serves(&builder).await), (Code::PermissionDenied, Code::PermissionDenied));
     // What no step can leave.
     let device = root::Leaf::new(root::Content::Block(8, 0), root::Attributes::of_root(0o666));
     let device = cache(&blobs, "disk", root::Node::Leaf(device)).await;

@@ -145,6 +145,7 @@ async fn execute(farm: &Farm, root: &Digest) -> Result<Attached, Status> {
         build: String::new(),
         path_weight: 0,
         secrets: Vec::new(),
+        agents: None,
         queue_timeout: None,
     };
     execution.execute(request).await

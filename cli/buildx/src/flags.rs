@@ -129,7 +129,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         Takes::Bool,
         Effect::Refused("each instruction is a layer; copy the files into a last stage instead"),
     ),
-    value("ssh", "default|ID[=PATH]", "refused: agents are not forwarded to the farm"),
+    value("ssh", "default|ID[=PATH]", "an SSH agent for `RUN --mount=type=ssh`, or keys; they stay on this machine"),
     without("stream", Takes::Bool, Effect::Silent),
     short('t', value("tag", "NAME[:TAG]", "a name of the image; repeatable")),
     value("target", "STAGE", "the stage to build; default: the last one"),

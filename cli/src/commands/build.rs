@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::time::Instant;
 
+use kiln_agents::{Agents, Offer};
 use kiln_contexts::project::{self, Project, Sources as Read};
 use kiln_planner::plan::{Options, Scope, Variable};
 use kiln_proto::channel;
@@ -46,6 +47,9 @@ pub(super) async fn run_scope(
             "`--detach` needs a farm that outlives this command; set `--farm URL` or `KILN_FARM`".to_owned(),
         ));
     }
+    if args.detach && !args.dockerfile.ssh.is_empty() {
+        return Err(Error::Usage("`--ssh` needs this command to stay with the build; leave out `--detach`".to_owned()));
+    }
     let farm = &args::Farm { store_size: args.store_size, ..farm.clone() };
     let dir = scan::directory(&args.dir)?;
     let context = kiln_context::of(&dir);
@@ -55,6 +59,7 @@ pub(super) async fn run_scope(
     let output = Output::new(&args.output, Some(&source_tree)).map_err(download::Error::from)?;
     let secrets = secrets::gather(&dir, &args.secret)?;
     refuse_exposed(farm, &secrets)?;
+    let agents = opened(farm, &args.dockerfile.ssh)?;
     let deliver = Deliver::new(&args.deliver, &dir)?;
     // The scan, git and the farm's first response are independent.
     let facts = tokio::task::spawn_blocking(move || git::facts(&root, &parts));
@@ -86,10 +91,21 @@ pub(super) async fn run_scope(
     }
     let facts = facts.await.unwrap_or_default();
     let sources = Sources { project, read, facts, secrets };
-    let following = Following { output, deliver: deliver.as_ref(), began, show: show.as_mut() };
+    let following = Following { output, deliver: deliver.as_ref(), agents, began, show: show.as_mut() };
     let result = on_farm(&farm, &args, scope, sources, following, interrupts).await;
     farm.close().await;
     result
+}
+
+/// The SSH agents that are offered. Another machine reaches them only by TLS.
+pub(super) fn opened(farm: &args::Farm, offers: &[Offer]) -> Result<Agents, Error> {
+    if let (Some(url), [offer, ..]) = (farm.farm.as_deref().filter(|url| channel::is_exposed(url)), offers) {
+        return Err(Error::Usage(format!(
+            "the SSH agent `{}` is not offered over plain HTTP to another machine; expected `https://…` instead of `{url}`",
+            offer.id
+        )));
+    }
+    Agents::open(offers).map_err(|error| Error::Usage(error.to_string()))
 }
 
 /// Secrets go to another machine only by TLS.
@@ -124,6 +140,7 @@ struct Sources {
 struct Following<'a> {
     output: Output,
     deliver: Option<&'a Deliver>,
+    agents: Agents,
     began: Instant,
     show: &'a mut dyn Show,
 }
@@ -133,7 +150,7 @@ async fn on_farm(
     args: &args::Build,
     scope: Scope,
     Sources { project, read, facts, secrets }: Sources,
-    Following { output, deliver, began, show }: Following<'_>,
+    Following { output, deliver, agents, began, show }: Following<'_>,
     interrupts: &Interrupts,
 ) -> Result<Code, Error> {
     let Read { scanned, contexts, is_of_dockerfiles } = read;
@@ -171,7 +188,8 @@ async fn on_farm(
         again: Some(request).filter(|request| !request.secrets.is_empty()),
     };
     let span = info_span!("follow", build = build_id);
-    let code = follow.run(show, interrupts).instrument(span).await?;
+    let followed = agents.beside(|| farm.agents(), &build_id, follow.run(show, interrupts));
+    let code = followed.instrument(span).await?;
     if code == Code::Failed && !is_of_dockerfiles {
         // A common reason for a failure is a file that no step saw.
         let words = tokio::task::spawn_blocking(move || left_out::words(&root, &left_out)).await.unwrap_or_default();
@@ -318,6 +336,7 @@ fn request(args: &args::Build) -> v1::SubmitRequest {
             stage: wanted.stage.unwrap_or_default(),
             args: wanted.args.into_iter().collect(),
             contexts: wanted.contexts.into_iter().collect(),
+            ssh: wanted.ssh,
             ..v1::Dockerfile::default()
         }),
         ..v1::SubmitRequest::default()

@@ -6,7 +6,8 @@ use std::cell::Cell;
 use std::path::Path;
 use std::time::Instant;
 
-use kiln_buildx::{Asked, Method, Network, Origin, Request, Secret};
+use kiln_agents::{Agents, Offer};
+use kiln_buildx::{Asked, Method, Network, Origin, Request, Secret, Ssh};
 use kiln_contexts::{Contexts, Wanted};
 use kiln_export::Exports;
 use kiln_progress::{Show, show_for_docker, watched};
@@ -18,7 +19,7 @@ use kiln_terminal::{colours, harmless, say};
 use tracing::{Instrument, info_span};
 use zeroize::Zeroizing;
 
-use super::build::{refuse_exposed, send, submit};
+use super::build::{opened, refuse_exposed, send, submit};
 use super::or_interrupted;
 use crate::args;
 use crate::farm::{FUNCTION, Farm, INSTANCE};
@@ -42,11 +43,6 @@ pub(super) async fn run(farm: &args::Farm, arguments: &[String], interrupts: &In
 
 async fn build(farm: &args::Farm, request: &Request, interrupts: &Interrupts) -> Result<Code, Error> {
     let began = Instant::now();
-    if !request.ssh.is_empty() {
-        let words =
-            "`--ssh`: agents are not forwarded to the farm; give the key as a secret: `--secret id=key,src=PATH`";
-        return Err(Error::Usage(words.to_owned()));
-    }
     if !request.quiet {
         request.notes.iter().for_each(|note| say(&harmless(&format!("note: {note}"))));
     }
@@ -62,6 +58,8 @@ async fn build(farm: &args::Farm, request: &Request, interrupts: &Interrupts) ->
     let exports = Exports::new(request, &insecure()).map_err(crate::deliver::Error::from)?;
     let secrets = request.secrets.iter().map(value).collect::<Result<Vec<_>, _>>()?;
     refuse_exposed(farm, &secrets)?;
+    let offer = |ssh: &Ssh| Offer { id: ssh.id.clone(), paths: ssh.paths.iter().map(Into::into).collect() };
+    let agents = opened(farm, &request.ssh.iter().map(offer).collect::<Vec<_>>())?;
     let wanted = wanted(request);
     let meter = Meter::default();
     let counted = meter.clone();
@@ -93,7 +91,8 @@ async fn build(farm: &args::Farm, request: &Request, interrupts: &Interrupts) ->
         say(&error.render(colours()));
         return Ok(Code::Failed);
     }
-    let result = on_farm(&farm, request, contexts, secrets, (&exports, show.as_mut(), began), interrupts).await;
+    let given = (secrets, agents);
+    let result = on_farm(&farm, request, contexts, given, (&exports, show.as_mut(), began), interrupts).await;
     farm.close().await;
     let code = result?;
     if code == Code::Success {
@@ -164,7 +163,7 @@ async fn on_farm(
     farm: &Farm,
     request: &Request,
     contexts: Contexts,
-    secrets: Vec<v1::Secret>,
+    (secrets, agents): (Vec<v1::Secret>, Agents),
     (exports, show, began): (&Exports<'_>, &mut dyn Show, Instant),
     interrupts: &Interrupts,
 ) -> Result<Code, Error> {
@@ -200,7 +199,8 @@ async fn on_farm(
         deliver: Some(exports),
         again: Some(wire).filter(|wire| !wire.secrets.is_empty()),
     };
-    follow.run(show, interrupts).instrument(info_span!("follow", build = build.id)).await
+    let followed = agents.beside(|| farm.agents(), &build.id, follow.run(show, interrupts));
+    followed.instrument(info_span!("follow", build = build.id)).await
 }
 
 fn submission(request: &Request, contexts: &Contexts, facts: git::Facts, name: Option<String>) -> v1::SubmitRequest {
@@ -248,6 +248,7 @@ fn submission(request: &Request, contexts: &Contexts, facts: git::Facts, name: O
             compression: request.format.compression.clone().unwrap_or_default(),
             rewrite_timestamp: request.format.rewrite_timestamp,
             contexts_are_filtered: true,
+            ssh: request.ssh.iter().map(|ssh| ssh.id.clone()).collect(),
         }),
         ..v1::SubmitRequest::default()
     }

@@ -101,6 +101,11 @@ impl Farm {
         MembershipClient::new(traced(self.channel.clone()))
     }
 
+    /// The client that serves SSH agents to the farm's steps.
+    pub fn agents(&self) -> kiln_agents::Client {
+        kiln_agents::Client::new(traced(self.channel.clone()))
+    }
+
     /// The transfer client for an instance and a digest function.
     pub fn blobs(&self, instance: &str, function: DigestFunction) -> transfer::Client {
         transfer::Client::new(self.channel.clone(), instance, function).metered(self.meter.clone())

@@ -6,6 +6,7 @@ mod contexts;
 mod images;
 mod lines;
 mod outputs;
+mod ssh;
 
 use std::fs::File;
 use std::path::Path;

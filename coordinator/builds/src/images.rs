@@ -96,6 +96,7 @@ async fn resolve(work: &Work, image: &str, job: &Job) -> Answer {
     let build = work.build.lock().clone();
     let request = Request {
         secrets: Vec::new(),
+        agents: None,
         instance: work.request.instance.trim_matches('/').to_owned(),
         action_digest: action,
         skip_cache_lookup: true,

@@ -3,6 +3,7 @@
 //! Invariant: a build knows of actions only what any Remote Execution client would. It is resumed after a restart by running
 //! its plan again: finished steps are cache hits, running ones are joined.
 
+mod agents;
 mod chosen;
 pub mod environment;
 mod failure;
@@ -94,6 +95,7 @@ struct Active {
     events: EventLog,
     cancel: CancellationToken,
     secrets: Arc<Secrets>,
+    agents: Arc<agents::Agents>,
     /// Counts against the limit of running builds.
     _place: Arc<Option<OwnedSemaphorePermit>>,
 }
@@ -114,6 +116,7 @@ pub(crate) struct Work {
     /// Without its secrets, which are in memory only.
     pub(crate) request: SubmitRequest,
     pub(crate) secrets: Arc<Secrets>,
+    pub(crate) agents: Arc<agents::Agents>,
     pub(crate) resumed: bool,
     pub(crate) allow_emulation: bool,
     pub(crate) metrics: Option<BuildMetrics>,

@@ -48,6 +48,7 @@ fn dockerfile(wire: &v1::Dockerfile) -> Result<plan::Dockerfile, String> {
         },
         rewrite_timestamp: wire.rewrite_timestamp,
         contexts_are_filtered: wire.contexts_are_filtered,
+        ssh: wire.ssh.clone(),
     })
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Invariant: the worker's own tools are no part of the key, because the root brings its tools; neither are times.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -21,6 +22,8 @@ use super::libraries::OnWorker;
 use super::lower::{self, Lowered, Lowering, Outputs};
 use super::steps::{self, Ended, Job};
 
+/// The variable that names the socket of an SSH agent.
+const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 /// Memory limit of a command: 2 GiB.
 const MEMORY_BYTES: u64 = 2 << 30;
 
@@ -156,7 +159,12 @@ impl Lowering<'_> {
         };
         let platform = platform(command, step, target, environment, keys);
         let (lowered, known) = self.stored(message, input_root, directories, platform, step).await?;
-        let variables = command.run.proxies.iter().cloned().collect();
+        let mut variables: BTreeMap<String, String> = command.run.proxies.iter().cloned().collect();
+        let agent = command.mounts.iter().find_map(|mount| match mount {
+            contract::Mount::Ssh { target, .. } => Some(target.clone()),
+            _ => None,
+        });
+        variables.extend(agent.map(|target| (AGENT_VARIABLE.to_owned(), target)));
         let caches = command.caches.iter().map(|cache| named(cache, project, target)).collect();
         let hosts = command.hosts.clone();
         Ok((lowered, Arc::new(Known { times: Some(command.times), variables, caches, hosts, ..known })))

@@ -45,7 +45,8 @@ impl Builds {
     ) -> Active {
         let id = build.id.clone();
         let (build, secrets, place) = (Arc::new(Mutex::new(build)), Arc::new(secrets), Arc::new(place));
-        let active = Active { build, events, cancel: CancellationToken::new(), secrets, _place: place };
+        let agents = Arc::default();
+        let active = Active { build, events, cancel: CancellationToken::new(), secrets, agents, _place: place };
         self.shared.active.lock().insert(id, active.clone());
         active
     }
@@ -86,6 +87,7 @@ impl Builds {
             function,
             request,
             secrets: active.secrets,
+            agents: active.agents,
             resumed,
             images: images::Images::default(),
             waits: waiting::Waits::default(),

@@ -202,6 +202,7 @@ async fn start(work: &Work, job: &Job, action: Digest, known: Arc<Known>) -> Res
             build: build.id.clone(),
             path_weight: job.path_weight,
             secrets: work.secrets.of(&job.step),
+            agents: Some(work.agents.clone()),
             queue_timeout: work.queue_timeout(),
             known: Some(known.clone()),
         };

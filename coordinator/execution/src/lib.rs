@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use kiln_proto::digest::Digest;
 use kiln_proto::{reapi, root, rpc, scope, v1};
@@ -49,6 +50,13 @@ use kiln_store::Stores;
 use log::TenantLogs;
 use scopes::Scopes;
 
+/// The SSH agents of whoever asks for an action. They stay where they are: what an action asks of one is passed on.
+#[async_trait]
+pub trait Agents: Send + Sync + std::fmt::Debug {
+    /// Passes a request of the agent protocol on, without its length; the answer of an agent that cannot be reached is a failure.
+    async fn ask(&self, agent: &str, request: Bytes) -> Bytes;
+}
+
 /// A request to run an action.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -68,6 +76,8 @@ pub struct Request {
     pub path_weight: u64,
     /// The values of the secrets that the action names.
     pub secrets: Vec<v1::Secret>,
+    /// The SSH agents that the action mounts.
+    pub agents: Option<Arc<dyn Agents>>,
     /// How long it waits while no worker could run it; `None` for the farm's own limit.
     pub queue_timeout: Option<Duration>,
     /// The action's messages, where the caller has them in memory: they are not read from the store.
@@ -266,6 +276,11 @@ impl ExecutionHandle {
         if let Some(name) = prepared.secrets.iter().find(|name| !given(name)) {
             return Err(Status::failed_precondition(format!(
                 "the action needs the secret `{name}`, which was not provided; only `kiln build` provides secrets"
+            )));
+        }
+        if let Some(agent) = prepared.agents.first().filter(|_| request.agents.is_none()) {
+            return Err(Status::failed_precondition(format!(
+                "the action mounts the SSH agent `{agent}`, which was not provided; only `kiln build` provides agents"
             )));
         }
         let given = self.credentials.of_action(&prepared.action, &prepared.command, prepared.network).await;

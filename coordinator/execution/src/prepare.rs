@@ -46,6 +46,8 @@ pub struct Prepared {
     pub notes: Vec<String>,
     /// Names of the secrets that must be provided.
     pub secrets: BTreeSet<String>,
+    /// The SSH agents that must be provided.
+    pub agents: BTreeSet<String>,
     /// The farm's credentials that it needs for fetching.
     pub credentials: Vec<v1::Credential>,
     /// For an action in a root of its own: the times of the root's nodes, which are no part of the action.
@@ -161,6 +163,7 @@ impl Preparer {
             is_estimate: asked.is_estimate,
             notes: asked.notes,
             secrets: asked.secrets,
+            agents: asked.agents,
             credentials: Vec::new(),
             times: None,
             variables: BTreeMap::new(),

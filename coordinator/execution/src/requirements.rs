@@ -41,6 +41,8 @@ pub struct Asked {
     pub network: bool,
     /// Names of the secrets that must be provided.
     pub secrets: BTreeSet<String>,
+    /// The SSH agents that it mounts.
+    pub agents: BTreeSet<String>,
     /// The properties as translated by the farm's rules.
     pub platform: reapi::Platform,
     /// Whether the capacity was meant for another farm's machines, so that less may be enough.
@@ -55,7 +57,7 @@ pub fn asked(action: &reapi::Action, command: &reapi::Command, rules: &Rules) ->
     let platform = action.platform.as_ref().or(command.platform.as_ref());
     let mut properties = BTreeSet::new();
     let mut capacity = Capacity { milli_cpus: DEFAULT_MILLI_CPUS, memory_bytes: DEFAULT_MEMORY_BYTES };
-    let (mut network, mut secrets) = (false, BTreeSet::new());
+    let (mut network, mut secrets, mut agents) = (false, BTreeSet::new(), BTreeSet::new());
     let (mut notes, mut is_estimate, mut effective) = (Vec::new(), false, Vec::new());
     for given in platform.iter().flat_map(|platform| &platform.properties) {
         let (name, value) = match rules.meaning(&given.name, &given.value) {
@@ -108,7 +110,11 @@ pub fn asked(action: &reapi::Action, command: &reapi::Command, rules: &Rules) ->
             }
             root::MOUNTS => {
                 let decoded = root::decode(&value);
-                decoded.map_err(|error| Error::Mounts { reason: error.to_string() })?;
+                let mounts = decoded.map_err(|error| Error::Mounts { reason: error.to_string() })?;
+                agents.extend(mounts.into_iter().filter_map(|mount| match mount {
+                    root::Mount::Ssh { id, .. } => Some(id),
+                    _ => None,
+                }));
             }
             root::USER | root::HOSTS => {}
             // Any worker with Docker can run any image: it pulls missing ones.
@@ -136,7 +142,7 @@ pub fn asked(action: &reapi::Action, command: &reapi::Command, rules: &Rules) ->
     }
     let platform = reapi::Platform { properties: effective };
     let requirements = Requirements { properties, capacity, ..Requirements::default() };
-    Ok(Asked { requirements, network, secrets, platform, is_estimate, notes })
+    Ok(Asked { requirements, network, secrets, agents, platform, is_estimate, notes })
 }
 
 #[cfg(test)]

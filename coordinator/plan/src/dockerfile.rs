@@ -22,6 +22,8 @@ pub struct Dockerfile {
     pub contexts: BTreeMap<String, String>,
     /// Names of the secrets that its commands may mount; whoever builds provides the values.
     pub secrets: Vec<String>,
+    /// SSH agents that its commands may mount; whoever builds provides them.
+    pub ssh: Vec<String>,
     /// Labels of the image, in addition to the Dockerfile's.
     pub labels: BTreeMap<String, String>,
     /// Compression of the layers that the build adds.

@@ -316,6 +316,7 @@ impl execution_server::Execution for Execution {
             .execution
             .execute(kiln_execution::Request {
                 secrets: Vec::new(),
+                agents: None,
                 instance: instance.clone(),
                 action_digest,
                 skip_cache_lookup: request.skip_cache_lookup,

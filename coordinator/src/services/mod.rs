@@ -1,6 +1,7 @@
 //! The gRPC services: thin adapters between the wire and the crates that do the work.
 
 pub mod action_cache;
+pub mod agents;
 pub mod budget;
 pub mod builds;
 pub mod bytestream;

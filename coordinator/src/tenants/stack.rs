@@ -15,6 +15,7 @@ use kiln_proto::v1::builds_server::BuildsServer;
 use kiln_proto::v1::cache_mounts_server::CacheMountsServer;
 use kiln_proto::v1::cache_server::CacheServer;
 use kiln_proto::v1::farm_server::FarmServer;
+use kiln_proto::v1::ssh_agents_server::SshAgentsServer;
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +25,7 @@ use tonic::service::Routes;
 
 use super::Quotas;
 use crate::Config;
-use crate::services::{action_cache, builds, bytestream, cache, capabilities, cas, execution, farm, mounts};
+use crate::services::{action_cache, agents, builds, bytestream, cache, capabilities, cas, execution, farm, mounts};
 use kiln_auth::{Known, check_name};
 use kiln_builds::{BuildMetrics, Builds, ImageActions, Settings};
 use kiln_caches::{Caches, Limits};
@@ -121,6 +122,7 @@ impl Stack {
         let (abandoned_after, stopping) = (shared.config.abandoned_after, shared.stopping.clone());
         let operations = execution::Execution::new(execution.clone(), images, abandoned_after, stopping);
         let tenant = Tenant { stores: stores.clone(), builds: builds.clone() };
+        let agents = agents::SshAgents::new(builds.clone());
         let served = builds::Builds::new(builds);
         macro_rules! sized {
             ($service:expr) => {
@@ -136,6 +138,7 @@ impl Stack {
             .add_service(sized!(FarmServer::new(farm::Farm::new(execution, shared.toolchains.pairs()))))
             .add_service(sized!(CacheServer::new(cache::Cache::new(layers.clone(), mounts.clone()))))
             .add_service(sized!(CacheMountsServer::new(mounts::CacheMounts::new(mounts))))
+            .add_service(sized!(SshAgentsServer::new(agents)))
             .add_service(sized!(BuildsServer::new(served.clone())))
             .add_service(sized!(ArtifactsServer::new(served)));
         Ok(Self { routes, tenant, layers, journal, _collecting: collecting })

@@ -51,6 +51,13 @@ pub enum What {
         /// Most bytes.
         bytes: Option<u64>,
     },
+    /// A socket that the worker serves.
+    Socket {
+        /// Where it is.
+        path: PathBuf,
+        /// Mode, user and group of the socket.
+        attributes: (u32, u32, u32),
+    },
     /// The secret with this name, as a file in memory.
     Secret {
         /// Its name among the job's secret variables, or else its path among its secret files.

@@ -7,6 +7,7 @@
 //! Invariants: nothing that was only partly unpacked is used; what an action uses stays; with equal trees, roots are equal but for the times of
 //! their nodes.
 
+mod agents;
 mod attributes;
 mod caches;
 mod directories;
@@ -68,6 +69,8 @@ struct Shared {
     on_disk: OnDisk,
     max_bytes: u64,
     session: Session,
+    /// Where the sockets of agents are.
+    agents: PathBuf,
 }
 
 /// The roots of a worker. Cheap to clone.
@@ -130,7 +133,10 @@ impl Roots {
             on_disk: config.on_disk,
             max_bytes: config.max_bytes,
             session,
+            agents: config.directory.join("agents"),
         };
+        // Sockets that an earlier process served.
+        let _ = std::fs::remove_dir_all(&shared.agents);
         Ok(Self { shared: Arc::new(shared) })
     }
 

@@ -1,5 +1,6 @@
 //! The mounts of a command, from what its action says to what is on disk.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use kiln_executor::rooted::{Mount, What};
@@ -12,12 +13,15 @@ use kiln_trees::root::{Attributes, Content, Directory, Leaf, Node};
 use kiln_trees::walk::Directory as _;
 use kiln_trees::{Entry, Tree};
 
+use super::agents::Agents;
 use super::caches::Taken;
 use super::{Root, Roots};
 use crate::inputs::{Error, transfer_failed};
 
 /// Permission bits of a secret's file, and of a new cache.
 const SECRET_MODE: u32 = 0o400;
+/// Permission bits of an agent's socket.
+const SOCKET_MODE: u32 = 0o600;
 const CACHE_MODE: u32 = 0o755;
 /// The user and group that an action's inputs belong to.
 const OWNER: u32 = 1000;
@@ -32,6 +36,8 @@ pub(super) struct Mounted {
     /// Caches that are only read.
     pub(super) read: Vec<Taken>,
     pub(super) trees: Vec<Root>,
+    /// What serves the sockets of agents.
+    pub(super) agents: Option<Agents>,
 }
 
 /// The content of an input tree's root: the action's root, and the directory of what is mounted.
@@ -129,6 +135,16 @@ impl Roots {
         }
     }
 
+    /// The socket of an agent.
+    fn agent(&self, agents: &mut Option<Agents>, client: &Client, id: &str) -> Result<PathBuf, Error> {
+        let failed = |source| Error::Disk { path: self.shared.agents.clone(), source };
+        let own = match agents {
+            Some(own) => own,
+            None => agents.insert(Agents::new(&self.shared.agents).map_err(failed)?),
+        };
+        own.serve(client, id).map_err(failed)
+    }
+
     /// Makes everything available that a command mounts.
     pub(super) async fn mounted(
         &self,
@@ -181,11 +197,9 @@ impl Roots {
                     let Some(target) = target else { continue };
                     (target, What::Secret { name, attributes: (mode.unwrap_or(SECRET_MODE), uid, gid) })
                 }
-                contract::Mount::Ssh { id, .. } => {
-                    return Err(Error::Invalid(format!(
-                        "the step mounts the SSH agent `{id}`, and agents are not forwarded to workers yet; pass a key as a secret instead \
-                         (`--mount=type=secret`)"
-                    )));
+                contract::Mount::Ssh { target, id, mode, uid, gid, .. } => {
+                    let path = self.agent(&mut mounted.agents, client, &id)?;
+                    (target, What::Socket { path, attributes: (mode.unwrap_or(SOCKET_MODE), uid, gid) })
                 }
             };
             mounted.mounts.push(Mount { target, what });

@@ -520,10 +520,20 @@ impl Building<'_> {
                          `kiln docker build --secret id={id}`"
                     )));
                 }
+                RunMount::Ssh { id, target, required, owner: (mode, uid, gid) }
+                    if self.maker.description.ssh.contains(id) =>
+                {
+                    Mount::Ssh {
+                        target: target.clone(),
+                        id: id.clone(),
+                        required: *required,
+                        mode: Some(*mode),
+                        uid: *uid,
+                        gid: *gid,
+                    }
+                }
                 RunMount::Ssh { id, required: true, .. } => {
-                    return Err(self
-                        .maker
-                        .wrong(format!("the SSH agent `{id}` is required: agents are not passed to workers")));
+                    return Err(self.maker.wrong(format!("the SSH agent `{id}` is required: give it by `--ssh {id}`")));
                 }
                 RunMount::Secret { .. } | RunMount::Ssh { .. } => continue,
             });

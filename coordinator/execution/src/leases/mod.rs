@@ -6,7 +6,7 @@
 mod grant;
 mod reach;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use tonic::Status;
 
+use super::Agents;
 use super::scopes::{Scope, Scopes};
 pub use grant::{Error as GrantError, Grant};
 use kiln_state::farm_key::FarmKey;
@@ -32,7 +33,11 @@ struct Live {
     /// Whether this coordinator granted it, or its worker has reported it to this coordinator.
     confirmed: bool,
     reach: Arc<OnceCell<Reach>>,
+    agents: Option<GivenAgents>,
 }
+
+/// The SSH agents of a lease's caller, and those of them that the action mounts.
+type GivenAgents = (Arc<dyn Agents>, BTreeSet<String>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -62,6 +67,13 @@ impl LiveLeases {
     pub fn begin(&self, lease: u64) {
         let mut state = self.state.lock();
         state.live.entry(lease).or_default().confirmed = true;
+    }
+
+    /// Lets a lease ask these agents for as long as it lasts.
+    pub fn give_agents(&self, lease: u64, agents: Arc<dyn Agents>, names: BTreeSet<String>) {
+        if let Some(live) = self.state.lock().live.get_mut(&lease) {
+            live.agents = Some((agents, names));
+        }
     }
 
     /// Records the end of a lease. Its worker may bring it back unless it was finished.
@@ -97,9 +109,9 @@ impl LiveLeases {
         let mut state = self.state.lock();
         let is_returning = self.began.elapsed() < RETURNING && !state.finished.contains(&grant.lease);
         let known = state.live.get(&grant.lease).filter(|live| live.confirmed || is_returning);
-        let reach = match known {
-            Some(live) => live.reach.clone(),
-            None if is_returning => state.live.entry(grant.lease).or_default().reach.clone(),
+        let (reach, agents) = match known {
+            Some(live) => (live.reach.clone(), live.agents.clone()),
+            None if is_returning => (state.live.entry(grant.lease).or_default().reach.clone(), None),
             None => {
                 state.live.remove(&grant.lease);
                 return Err(Status::permission_denied(format!(
@@ -108,7 +120,7 @@ impl LiveLeases {
                 )));
             }
         };
-        Ok(LeaseAccess { grant, reach, scopes: scopes.clone() })
+        Ok(LeaseAccess { grant, reach, agents, scopes: scopes.clone() })
     }
 
     #[cfg(test)]
@@ -122,6 +134,7 @@ impl LiveLeases {
 pub struct LeaseAccess {
     grant: Grant,
     reach: Arc<OnceCell<Reach>>,
+    agents: Option<GivenAgents>,
     scopes: Scopes,
 }
 
@@ -202,6 +215,27 @@ impl LeaseAccess {
         Err(Status::permission_denied(format!("cache `{}` is not one of lease {}", name.id, self.grant.lease)))
     }
 
+    /// The agents of the lease's caller, if its action mounts the one with this name.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` if it does not.
+    pub fn agent(&self, name: &str) -> Result<Arc<dyn Agents>, Status> {
+        match &self.agents {
+            Some((agents, names)) if names.contains(name) => Ok(agents.clone()),
+            _ => {
+                let (worker, lease, tenant) = (&self.grant.worker, self.grant.lease, self.tenant());
+                tracing::warn!(
+                    worker,
+                    lease,
+                    tenant,
+                    agent = name,
+                    "refused a worker's access to an agent outside its lease"
+                );
+                Err(Status::permission_denied(format!("the SSH agent `{name}` is not one of lease {lease}")))
+            }
+        }
+    }
+
     /// Everything that a tree consists of is readable, too.
     pub async fn add_tree(&self, tree: Digest) -> Result<(), Status> {
         self.reach().await?.add_tree(tree).await;
@@ -245,6 +279,39 @@ mod tests {
         for (id, project) in [("other", ""), ("own", "another"), ("", "own")] {
             assert!(access.may_use_cache(&named(id, project)).unwrap_err().message().contains("not one of lease 1"));
         }
+    }
+
+    #[derive(Debug)]
+    struct Echo;
+
+    #[async_trait::async_trait]
+    impl Agents for Echo {
+        async fn ask(&self, _agent: &str, request: bytes::Bytes) -> bytes::Bytes {
+            request
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_lease_that_mounts_an_agent_may_ask_it_and_only_while_it_lasts() {
+        let (leases, scopes) = (LiveLeases::new(FarmKey::ephemeral()), Scopes::new(Rules::default()));
+        let header = |lease| URL_SAFE_NO_PAD.encode(grant(lease).seal(leases.key(), Duration::from_secs(60)));
+        let agent = |lease, worker, name: &str| {
+            let access = leases.admit(header(lease).as_bytes(), Some(worker), &scopes)?;
+            access.agent(name).map(drop)
+        };
+        for lease in [1, 2] {
+            leases.begin(lease);
+        }
+        leases.give_agents(1, Arc::new(Echo), ["default".to_owned()].into());
+        assert!(agent(1, "vm", "default").is_ok());
+        for (lease, worker, name) in
+            [(2, "vm", "default"), (1, "vm", "other"), (1, "another", "default"), (3, "vm", "default")]
+        {
+            let refused = agent(lease, worker, name).unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{lease} {worker} {name}");
+        }
+        leases.finish(1);
+        assert!(agent(1, "vm", "default").is_err(), "the lease is over");
     }
 
     #[tokio::test(start_paused = true)]

@@ -118,7 +118,11 @@ impl Owner {
             caches: prepared.caches.clone(),
             hosts: prepared.hosts.clone(),
         };
+        let agents = action.agents.clone().map(|agents| (agents, prepared.agents.clone()));
         self.lease_begins(lease, grant);
+        if let Some((agents, names)) = agents {
+            self.live.give_agents(lease.0, agents, names);
+        }
         let logs = self.logs.of(lease.0);
         self.set(key, State::Executing { worker: worker.0.clone(), lease: lease.0, logs, started: false });
         self.tell(worker, coordinator_message::Message::Lease(message));

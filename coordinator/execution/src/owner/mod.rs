@@ -36,7 +36,7 @@ use super::memory::Memory;
 use super::prepare::Prepared;
 use super::scopes::Scopes;
 use super::wait::Wait;
-use super::{Done, Request, State};
+use super::{Agents, Done, Request, State};
 
 /// Interval of workers' heartbeats.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -101,6 +101,8 @@ struct Action {
     build: String,
     /// Zeroed when the action ends or is cancelled.
     secrets: Vec<v1::Secret>,
+    /// Reached by the lease alone.
+    agents: Option<Arc<dyn Agents>>,
     state: watch::Sender<State>,
     queued: Timestamp,
     /// The trace of the first caller; the others joined it.
@@ -300,8 +302,9 @@ impl Owner {
         reply: oneshot::Sender<(watch::Receiver<State>, bool)>,
     ) {
         let mut key = key_of(&prepared.instance, &prepared.digest);
-        // A run with one caller's secrets cannot be shared: others who ask for the same action get their own run.
-        if prepared.action.do_not_cache || !prepared.secrets.is_empty() {
+        // A run with one caller's secrets or agents cannot be shared: others who ask for the same action get their own run.
+        let is_private = !prepared.secrets.is_empty() || !prepared.agents.is_empty();
+        if prepared.action.do_not_cache || is_private {
             key.0.push_str(&format!("|{}", waiter.0));
         }
         let recent = looked.and_then(|looked| self.recent.since(looked, &key)).cloned();
@@ -311,6 +314,7 @@ impl Owner {
             prepared: prepared.clone(),
             build: request.build.clone(),
             secrets: request.secrets,
+            agents: request.agents.filter(|_| !prepared.agents.is_empty()),
             state: watch::Sender::new(State::Queued),
             queued: clock::now(),
             queue: Some(queue_span(&traceparent)),

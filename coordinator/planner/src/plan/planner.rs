@@ -89,7 +89,7 @@ pub enum Error {
     },
     /// Options for Dockerfiles in a project whose plan has none.
     #[error(
-        "`--stage`, `--build-arg` and `--build-context` are for Dockerfiles, and the project's plan has none: name one by `--file`"
+        "`--stage`, `--build-arg`, `--build-context` and `--ssh` are for Dockerfiles, and the project's plan has none: name one by `--file`"
     )]
     NoDockerfiles,
     /// Packages for a step that runs on the worker's own system.
@@ -342,6 +342,7 @@ fn change_dockerfiles(plan: &mut Plan, wanted: &Dockerfile) -> Result<(), Error>
         dockerfile.stage = wanted.stage.clone().or(dockerfile.stage.take());
         dockerfile.args.extend(wanted.args.clone());
         dockerfile.contexts.extend(wanted.contexts.clone());
+        dockerfile.ssh.extend(wanted.ssh.clone());
     }
     if any { Ok(()) } else { Err(Error::NoDockerfiles) }
 }

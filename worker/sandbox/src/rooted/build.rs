@@ -133,6 +133,10 @@ fn mounts(place: &Path, spec: &Spec, root: &RootSpec, overlays: &[OwnedFd]) -> R
                 let is_file = root.overlays.get(*number).is_some_and(|layers| layers.is_file);
                 (tree, !is_file)
             }
+            What::Socket(number) => {
+                let tree = overlays.get(root.overlays.len() + number).ok_or("a socket from the worker is missing")?;
+                (tree.try_clone().map_err(|error| format!("cannot keep a mount: {error}"))?, false)
+            }
             What::Memory(bytes) => {
                 let at = root::directory(place, &format!("mount-{number}"))?;
                 let options = format!("mode=1777,size={}", bytes.unwrap_or(spec.shared_memory_bytes));

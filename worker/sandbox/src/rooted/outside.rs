@@ -65,6 +65,12 @@ pub(super) fn mount(place: &Path, spec: &Spec, root: &RootSpec, sent: &[OwnedFd]
             .map_err(|error| format!("cannot restrict a mount: {error}"))?;
         trees.push(tree);
     }
+    for socket in &root.sockets {
+        let tree = detached(&stages.directory.join(socket))?;
+        syscalls::restrict_tree(tree.as_fd(), true, true)
+            .map_err(|error| format!("cannot restrict a mount: {error}"))?;
+        trees.push(tree);
+    }
     std::env::set_current_dir("/").map_err(|error| format!("cannot leave the stages: {error}"))?;
     Ok(trees)
 }

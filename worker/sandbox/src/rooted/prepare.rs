@@ -122,6 +122,18 @@ impl Preparing<'_> {
         Ok((self.stage(parent, Staged::OfRoots)?.join(name), top))
     }
 
+    /// A socket below stages. Its owner is one of the job's.
+    fn socket(&mut self, path: &Path, (mode, uid, gid): Top) -> Result<PathBuf, String> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(format!("`{}` is not a socket", path.display()));
+        };
+        let base = self.roots.on_disk.layers;
+        lchown(path, Some(base + uid), Some(base + gid))
+            .and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(mode & 0o777)))
+            .map_err(|error| format!("cannot prepare `{}`: {error}", path.display()))?;
+        Ok(self.stage(parent, Staged::OfRoots)?.join(name))
+    }
+
     /// An overlay over these layers. What is written to it has the attributes of the topmost layer.
     fn overlay(&mut self, layers: &[PathBuf], upper: &str, work: &str, top: Top) -> Result<Layers, String> {
         let found: Vec<(PathBuf, Top)> = layers.iter().map(|layer| self.lower(layer)).collect::<Result<_, _>>()?;
@@ -180,7 +192,7 @@ impl Prepared {
         preparing.view(scratch.path(), roots.way == Way::Inside)?;
         let top = (0o755, 0, 0);
         let mut overlays = vec![preparing.overlay(&job.layers, "written", "work", top)?];
-        let mut mounts = Vec::new();
+        let (mut mounts, mut sockets) = (Vec::new(), Vec::new());
         for (number, mount) in rooted.mounts.iter().enumerate() {
             let what = match &mount.what {
                 rooted::What::Tree { layers, is_file, writable, top } => {
@@ -191,6 +203,10 @@ impl Prepared {
                     What::Overlay(overlays.len() - 1)
                 }
                 rooted::What::Memory { bytes } => What::Memory(*bytes),
+                rooted::What::Socket { path, attributes } => {
+                    sockets.push(preparing.socket(path, *attributes)?);
+                    What::Socket(sockets.len() - 1)
+                }
                 rooted::What::Secret { name, attributes } => What::Secret(name.clone(), *attributes),
             };
             mounts.push(Mounted { target: mount.target.clone().into(), what });
@@ -205,6 +221,7 @@ impl Prepared {
         let root = RootSpec {
             way: roots.way,
             overlays,
+            sockets,
             mounts,
             user: rooted.user.clone(),
             secret_variables: rooted.secret_variables.clone(),

@@ -12,6 +12,8 @@ pub(in super::super) struct RootSpec {
     pub(super) way: Way,
     /// The first is the root.
     pub(super) overlays: Vec<Layers>,
+    /// Sockets below stages, whose mounts come after those of the overlays.
+    pub(super) sockets: Vec<PathBuf>,
     pub(super) mounts: Vec<Mounted>,
     pub(super) user: String,
     /// Names of variables, and of the secrets that are their values.
@@ -47,6 +49,8 @@ pub(super) enum What {
     /// One of the overlays, by its number.
     Overlay(usize),
     Memory(Option<u64>),
+    /// One of the sockets, by its number.
+    Socket(usize),
     /// A secret by name, with mode, user and group.
     Secret(String, (u32, u32, u32)),
 }

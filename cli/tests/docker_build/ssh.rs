@@ -1,0 +1,156 @@
+//! `--ssh`: keys that stay with whoever builds, used by commands on the farm.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use kiln_harness::{Farm, Ran, cannot_run, copy, has, output, until, write};
+
+use super::Project;
+
+/// A real agent with a key; it ends with this.
+struct Agent {
+    dir: tempfile::TempDir,
+    child: Child,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Agent {
+    /// `None`, with a message, if OpenSSH is not installed.
+    fn start() -> Option<Self> {
+        if !has("ssh-agent") || !has("ssh-keygen") {
+            cannot_run("OpenSSH's client is not installed (Debian: openssh-client)");
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let child = Command::new("ssh-agent").args(["-D", "-a"]).arg(&socket).stdout(Stdio::null()).spawn().unwrap();
+        until("the agent to listen", || socket.exists().then_some(()));
+        let agent = Self { dir, child };
+        for (name, kind) in [("held", "ed25519"), ("file", "ecdsa")] {
+            output("ssh-keygen", &["-q", "-t", kind, "-N", "", "-C", name, "-f", name], agent.dir.path());
+        }
+        agent.said(&["-q", "held"]);
+        Some(agent)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn said(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("ssh-add");
+        command.args(arguments).current_dir(self.dir.path()).env("SSH_AUTH_SOCK", self.path("socket"));
+        kiln_harness::registry::output(&mut command)
+    }
+}
+
+/// Puts programs of this machine, with the libraries that they need, below a directory.
+fn programs(names: &[&str], root: &Path) {
+    for name in names {
+        let program = output("sh", &["-c", &format!("command -v {name}")], Path::new("/"));
+        let linked = output("ldd", &[program.trim()], Path::new("/"));
+        let libraries = linked.split_whitespace().filter(|word| word.starts_with('/'));
+        for path in libraries.chain([program.trim()]) {
+            let to = root.join(path.trim_start_matches('/'));
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            std::fs::copy(path, to).unwrap();
+        }
+    }
+}
+
+const USES: &str = "\
+FROM base AS run
+COPY root /
+RUN --mount=type=ssh,required ssh-add -L > /held.pub && echo text > /data && ssh-keygen -q -Y sign -f /held.pub -n file /data
+RUN --mount=type=ssh,id=file ssh-add -L > /file.pub && test \"$(wc -l < /file.pub)\" = 1
+RUN --mount=type=ssh for attack in -D -x '-d /held.pub' '-s /lib/x.so'; do echo | ssh-add $attack && echo $attack >> /done; done; touch /done
+USER app
+RUN --mount=type=ssh,uid=1000,mode=0600 ssh-add -l > /tmp/own; stat -c '%F %a %u' $SSH_AUTH_SOCK >> /tmp/own
+RUN --mount=type=ssh ssh-add -l > /tmp/others 2>&1 || true
+RUN env | grep SSH_AUTH > /tmp/without; ls /run/buildkit >> /tmp/without 2>&1; true
+FROM scratch
+COPY --from=run /data /data.sig /held.pub /file.pub /done /tmp/own /tmp/others /tmp/without /
+COPY --from=run /run /run
+";
+
+#[test]
+fn commands_list_and_use_keys_that_stay_with_whoever_builds_and_do_nothing_else_to_them() {
+    let (Some(agent), Some(project)) = (Agent::start(), Project::new(USES, &[])) else { return };
+    let at = project.path();
+    programs(&["ssh-add", "ssh-keygen"], &at.join("root"));
+    let key = format!("file={}", agent.path("file").display());
+    let build = |more: &[&str]| {
+        let mut command = project.command(Farm::shared(), &[more, &["-o", "out", "."]].concat());
+        command.env("SSH_AUTH_SOCK", agent.path("socket"));
+        Ran::from(command)
+    };
+    let ran = build(&["--ssh", "default", "--ssh", &key]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let read = |name: &str| std::fs::read_to_string(at.join("out").join(name)).unwrap();
+    let public = |name: &str| std::fs::read_to_string(agent.path(name)).unwrap();
+    assert_eq!((read("held.pub"), read("file.pub")), (public("held.pub"), public("file.pub")));
+    let check = "ssh-keygen -Y check-novalidate -n file -s data.sig < data";
+    assert!(output("sh", &["-c", check], &at.join("out")).contains("Good"), "the signature is by the agent's key");
+    assert_eq!(read("done"), "", "no key was removed, and nothing locked");
+    assert!(agent.said(&["-l"]).contains("held"));
+    let own = read("own");
+    assert!(own.contains("held") && own.ends_with("socket 600 1000\n"), "{own}");
+    assert!(!read("others").contains("ED25519"), "the socket is root's: {}", read("others"));
+    assert!(!read("without").contains("SSH_AUTH_SOCK"), "{}", read("without"));
+    assert_eq!(std::fs::read_dir(at.join("out/run")).unwrap().count(), 0, "nothing of sockets is in a layer");
+
+    // Another agent has the same key of the action: whose it was is in none.
+    let again = build(&["--ssh", "default", "--ssh", &key]);
+    assert!(again.code == 0 && again.err.contains("; 0 instructions run, 6 cached"), "{}", again.err);
+    // Nothing of a key file, and no agent, is left.
+    let left = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten();
+    let left: Vec<_> = left.filter(|entry| entry.file_name().to_string_lossy().starts_with("kiln-ssh-")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_command_without_its_agent_is_refused_only_if_it_requires_it() {
+    let text =
+        "FROM base\nRUN --mount=type=ssh test -z \"$SSH_AUTH_SOCK\"\nRUN --mount=type=ssh,id=git,required true\n";
+    let Some(project) = Project::new(text, &[]) else { return };
+    let farm = Farm::shared();
+    let refused = project.build(farm, &["."]);
+    assert!(refused.code == 1 && refused.err.contains("the SSH agent `git` is required"), "{}", refused.err);
+    assert!(refused.err.contains("`Dockerfile` line 3"), "{}", refused.err);
+    let refused = |line: &[&str], words: &str| {
+        let mut command = project.command(farm, line);
+        let ran = Ran::from(command.env_remove("SSH_AUTH_SOCK"));
+        assert!(ran.code == 1 && ran.err.contains(words), "expected `{words}` in {}", ran.err);
+    };
+    refused(&["--ssh", "default", "."], "`SSH_AUTH_SOCK` is not set");
+    refused(&["--ssh", "git=none", "."], "there is no `none`");
+    refused(&["--ssh", "git=Dockerfile", "."], "the key `Dockerfile` cannot be used");
+}
+
+#[test]
+fn a_project_gives_its_dockerfile_an_agent_too() {
+    let Some(agent) = Agent::start() else { return };
+    let Some(project) = Project::new("FROM base\nCOPY root /\nRUN --mount=type=ssh,required ssh-add -l\n", &[]) else {
+        return;
+    };
+    let at = project.path();
+    programs(&["ssh-add"], &at.join("root"));
+    copy(project.base.path(), &at.join("base"));
+    write(at, ".dockerignore", "base\n");
+    let config =
+        "version = \"1\"\n[artifacts.app]\ndockerfile = \"Dockerfile\"\ncontexts = { base = \"oci-layout://base\" }\n";
+    write(at, "kiln.toml", config);
+    let farm = Farm::shared();
+    let mut command = farm.build_command(at, &["--ssh", "default"]);
+    command.env("SSH_AUTH_SOCK", agent.path("socket"));
+    let built = kiln_harness::Built(Ran::from(command)).well();
+    assert!(built.log().contains("held"), "{}", built.log());
+    let without = farm.build(at, &["--no-cache"]);
+    assert!(without.0.code == 1 && without.message().contains("give it by `--ssh default`"), "{}", without.message());
+}
