@@ -119,7 +119,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     without("resource", Takes::Value, LIMITS),
     without("rm", Takes::Bool, Effect::Silent),
     without("root", Takes::Value, Effect::Refused("there is no local build server")),
-    value("sbom", "VALUE", "`true` attaches the bill of materials, as CycloneDX"),
+    value("sbom", "VALUE", "`true` attaches the bill of materials, as SPDX"),
     value("secret", "id=ID[,src=PATH|,env=NAME]", "a secret that commands can mount"),
     without("security-opt", Takes::Value, Effect::Noted("a Dockerfile says it for each command: `RUN --security=…`")),
     without("server-config", Takes::Value, Effect::Refused("there is no local build server")),

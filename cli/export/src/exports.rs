@@ -53,7 +53,7 @@ pub struct Part {
     pub images: Vec<Image>,
     /// The farm's provenance.
     pub provenance: Bytes,
-    /// The farm's bill of materials.
+    /// The farm's bill of materials, in SPDX.
     pub sbom: Option<Bytes>,
 }
 
@@ -256,7 +256,7 @@ impl<'a> Exports<'a> {
                 let mut files = Files::read(blobs, image).await?;
                 for statement in self.statements(part, true)? {
                     let name =
-                        if statement.predicate_type.contains("slsa") { "provenance.json" } else { "sbom.cdx.json" };
+                        if statement.predicate_type.contains("slsa") { "provenance.json" } else { "sbom.spdx.json" };
                     let data = serde_json::to_vec_pretty(&statement.predicate)?;
                     files.add(&format!("{}{name}", wanted.prefix), &data)?;
                 }

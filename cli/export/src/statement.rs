@@ -40,12 +40,12 @@ impl Statement {
         Ok(Self { predicate_type, predicate })
     }
 
-    /// The farm's bill of materials.
+    /// The farm's bill of materials, an SPDX document.
     ///
     /// # Errors
     /// If it is not JSON.
     pub fn sbom(data: &[u8]) -> Result<Self, serde_json::Error> {
-        Ok(Self { predicate_type: "https://cyclonedx.org/bom".to_owned(), predicate: serde_json::from_slice(data)? })
+        Ok(Self { predicate_type: "https://spdx.dev/Document".to_owned(), predicate: serde_json::from_slice(data)? })
     }
 
     /// The statement about an image.

@@ -118,7 +118,7 @@ impl Stored {
     /// Its provenance, and its bill of materials if it has one.
     pub(super) async fn documents(&self) -> Result<(Bytes, Option<Bytes>), Error> {
         let mut found = Vec::new();
-        for wire in [&self.artifact.provenance, &self.artifact.sbom] {
+        for wire in [&self.artifact.provenance, &self.artifact.spdx] {
             let Some(wire) = wire else {
                 found.push(None);
                 continue;

@@ -132,7 +132,7 @@ fn a_pushed_image_is_an_index_with_attestations_and_what_is_written_about_it_is_
         .iter()
         .map(|layer| layer["annotations"]["in-toto.io/predicate-type"].as_str().unwrap())
         .collect();
-    assert_eq!(kinds, ["https://slsa.dev/provenance/v1", "https://cyclonedx.org/bom"]);
+    assert_eq!(kinds, ["https://slsa.dev/provenance/v1", "https://spdx.dev/Document"]);
     docker.ok(&["pull", "--quiet", &name]);
     assert_eq!(
         docker.ok(&["run", "--rm", "--network", "none", &name, "cat", "/length"]),

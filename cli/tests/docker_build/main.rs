@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod boms;
 mod contexts;
 mod images;
 mod lines;

@@ -15,6 +15,7 @@ use super::bundle::{self, Supplied, System};
 use super::choose::{choose, lay_out};
 use super::image::dockerfile::Commands;
 use super::image::{self, Bases};
+use super::sbom::system::Installed;
 use super::start::{self, Start};
 use super::{Material, Subject, archive, check};
 use crate::elf::Wants;
@@ -166,6 +167,8 @@ pub struct Made {
     pub materials: Vec<Material>,
     /// What its executables require of their target.
     pub wants: BTreeMap<String, Wants>,
+    /// The packages of its system, if it is the image of a Dockerfile.
+    pub installed: Vec<Installed>,
     /// Its files as lines of `sha256sum`; `None` if they are identified by another hash function.
     pub checksums: Option<String>,
     /// Notes for the user.
@@ -260,6 +263,7 @@ pub(super) async fn store_files(store: &dyn BlobStore, function: DigestFunction,
         blobs,
         materials: Vec::new(),
         wants: BTreeMap::new(),
+        installed: Vec::new(),
         checksums: checksums(tree),
         notes: Vec::new(),
         start: Start::default(),

@@ -19,6 +19,8 @@ pub use identity::{id, stem};
 pub use image::dockerfile::{Checkout, Command, Commands, Download, Ran, network};
 pub use image::{BaseError, Bases, ImageRoot, ImageRootError, install, invalid_base};
 pub use provenance::{Material, StepFact, Subject, statement};
+pub use sbom::spdx::document as spdx;
+pub use sbom::system::Installed;
 pub use sbom::{document as sbom, read_locks};
 
 /// Timestamp in archives and layers: 2000-01-01, as everywhere in a build. The commit's date would change every layer

@@ -1,7 +1,5 @@
 //! Users and groups by name, as the image's own files have them.
 
-use kiln_trees::root::{Content, Follow, Leaf, Node};
-
 use crate::{Error, Files, Roots};
 
 const PASSWD: &str = "/etc/passwd";
@@ -41,16 +39,7 @@ pub(crate) async fn owner(roots: &Roots, files: &Files, text: &str) -> Result<(u
 
 /// The fields of the line of this name.
 async fn line(roots: &Roots, files: &Files, file: &str, name: &str) -> Result<Option<Vec<String>>, Error> {
-    let found = roots.operate(|forest| forest.lookup(&files.root, file.as_bytes(), Follow::All)).await;
-    let found = match found {
-        Err(Error::Tree(kiln_trees::root::Error::NotDirectory { .. })) => None,
-        found => found?,
-    };
-    let Some(Node::Leaf(Leaf { content: Content::File(digest), .. })) = found else { return Ok(None) };
-    if digest.size > MAX_BYTES {
-        return Ok(None);
-    }
-    let data = roots.blobs().get(&digest).await?;
+    let Some(data) = roots.content(files, file, MAX_BYTES).await? else { return Ok(None) };
     let text = String::from_utf8_lossy(&data);
     let mut lines = text.lines().map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>());
     Ok(lines.find(|fields| fields.first().is_some_and(|first| first == name)))

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_store::trees::Stored;
 use kiln_store::{BlobStore, Stores};
-use kiln_trees::root::{self, Attributes, Content, Directory, Forest, Leaf, Name, Node, Times};
+use kiln_trees::root::{self, Attributes, Content, Directory, Follow, Forest, Leaf, Name, Node, Times};
 use tokio::sync::Mutex;
 
 use crate::Error;
@@ -58,6 +59,41 @@ impl Roots {
         let directory = Directory { entries: [(name, node)].into(), ..Directory::empty(Attributes::directory()) };
         let root = self.operate(|forest| Ok(forest.put(directory.clone()))).await?;
         Ok(Files { root, times: Arc::default() })
+    }
+
+    /// The content of a file, wherever links lead in the root; none if there is no file of at most `most` bytes.
+    ///
+    /// # Errors
+    /// If a directory is missing, or the store fails.
+    pub async fn content(&self, files: &Files, path: &str, most: u64) -> Result<Option<Bytes>, Error> {
+        match self.node(files, path).await? {
+            Some(Node::Leaf(Leaf { content: Content::File(digest), .. })) if digest.size <= most => {
+                Ok(Some(self.blobs().get(&digest).await?))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The names in a directory, wherever links lead in the root; none if there is no such directory.
+    ///
+    /// # Errors
+    /// As [`content`](Self::content).
+    pub async fn names(&self, files: &Files, path: &str) -> Result<Vec<Vec<u8>>, Error> {
+        let Some(Node::Directory(digest)) = self.node(files, path).await? else { return Ok(Vec::new()) };
+        let read = |forest: &mut Forest| {
+            let directory = forest.get(&digest).ok_or_else(|| root::Error::Unread(vec![digest]))?;
+            Ok(directory.entries.keys().map(|name| name.as_bytes().to_vec()).collect())
+        };
+        self.operate(read).await
+    }
+
+    async fn node(&self, files: &Files, path: &str) -> Result<Option<Node>, Error> {
+        let found = self.operate(|forest| forest.lookup(&files.root, path.as_bytes(), Follow::All)).await;
+        match found {
+            // Something on the way is no directory, or links lead nowhere.
+            Err(Error::Tree(root::Error::NotDirectory { .. })) => Ok(None),
+            found => found,
+        }
     }
 
     /// Does an operation on directories, which are read as it asks for them, and stores what it makes.

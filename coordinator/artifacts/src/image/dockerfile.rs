@@ -28,10 +28,13 @@ use super::base::Stored;
 use super::packages::files;
 use super::store_layout;
 use crate::assemble::{Error, Ingredients, Made};
+use crate::sbom::system::{self, Databases, Installed};
 use crate::{Material, Subject};
 
 /// Largest Dockerfile and `.dockerignore` that are read, in bytes.
 const MAX_BYTES: u64 = 4 << 20;
+/// Largest database of installed packages that is read, in bytes.
+const MAX_DATABASE_BYTES: u64 = 256 << 20;
 /// Permission bits of a file that `ADD` downloads.
 const DOWNLOADED_MODE: u32 = 0o600;
 /// Repeated bytes of a layer from which on a note names the instruction.
@@ -123,6 +126,10 @@ pub(crate) async fn assemble(given: &Ingredients<'_>, description: &plan::Docker
     let host = Building { maker: &maker, ignore };
     let done = maker.roots.carry_out(&build, &host).await.map_err(|(at, error)| maker.failed(&build, at, error))?;
     let below = maker.base_of(&build).await;
+    let installed = match done.of(build.result) {
+        Some(files) => maker.installed(files).await?,
+        None => Vec::new(),
+    };
     let packing = Packing {
         compression: match description.compression {
             plan::Compression::Gzip => Compression::Gzip,
@@ -164,6 +171,7 @@ pub(crate) async fn assemble(given: &Ingredients<'_>, description: &plan::Docker
         content: given.function.digest(&manifest.data),
         subjects: vec![Subject { name: given.artifact.name.clone(), digest: subject }],
         materials,
+        installed,
         notes,
         ..made
     })
@@ -354,6 +362,31 @@ impl Maker<'_> {
         })?;
         self.bases.lock().await.insert(image.clone(), stored.clone());
         Ok(stored)
+    }
+
+    /// The packages of the system that an image has.
+    async fn installed(&self, files: &Files) -> Result<Vec<Installed>, Error> {
+        let mut found = Databases { dpkg: self.first(files, &[system::DPKG]).await?, ..Databases::default() };
+        for name in self.roots.names(files, system::DPKG_PARTS).await? {
+            // Beside each is a list of checksums.
+            if let Some(name) = std::str::from_utf8(&name).ok().filter(|name| !name.ends_with(".md5sums")) {
+                found.dpkg.extend(self.first(files, &[&format!("{}/{name}", system::DPKG_PARTS)]).await?);
+            }
+        }
+        found.apk = self.first(files, &system::APK).await?;
+        found.rpm = self.first(files, &system::RPM).await?;
+        found.os_release = self.first(files, &system::OS_RELEASE).await?.pop();
+        Ok(tokio::task::spawn_blocking(move || found.installed()).await.unwrap_or_default())
+    }
+
+    /// The first of these files that is there.
+    async fn first(&self, files: &Files, paths: &[&str]) -> Result<Vec<Vec<u8>>, Error> {
+        for path in paths {
+            if let Some(data) = self.roots.content(files, path, MAX_DATABASE_BYTES).await? {
+                return Ok(vec![data.to_vec()]);
+            }
+        }
+        Ok(Vec::new())
     }
 
     /// The image that the result is built on.

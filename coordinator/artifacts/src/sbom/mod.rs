@@ -1,5 +1,6 @@
-//! The bill of materials of an artifact, as a CycloneDX document: the packages of the project's lock files, and the
-//! shared libraries that its executables need.
+//! The bill of materials of an artifact, as a CycloneDX document: the packages of the project's lock files, the
+//! shared libraries that its executables need, and the packages of the system of an image that a Dockerfile builds. Of such an image there
+//! is an [SPDX](spdx) document as well.
 //!
 //! Invariant: the same lock files and files produce the same bytes; the document contains neither a time nor a serial
 //! number. Missing details are omitted, and an unreadable lock file contributes nothing. Source: CycloneDX 1.5, JSON.
@@ -8,7 +9,10 @@ mod cargo;
 mod go;
 mod npm;
 mod python;
+mod rpm;
 mod ruby;
+pub mod spdx;
+pub(crate) mod system;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +21,7 @@ use kiln_proto::v1;
 use serde_json::{Value, json};
 
 use crate::elf::Wants;
+use system::Installed;
 
 /// A package in a lock file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +51,12 @@ impl Package {
 }
 
 /// Creates the document.
-pub fn document(artifact: &v1::Artifact, source: &dyn Source, wants: &BTreeMap<String, Wants>) -> Value {
+pub fn document(
+    artifact: &v1::Artifact,
+    sources: &[&dyn Source],
+    wants: &BTreeMap<String, Wants>,
+    installed: &[Installed],
+) -> Value {
     let subject = json!({
         "type": if artifact.kind == "image" { "container" } else { "application" },
         "bom-ref": artifact.id,
@@ -54,7 +64,8 @@ pub fn document(artifact: &v1::Artifact, source: &dyn Source, wants: &BTreeMap<S
         "version": artifact.version,
         "properties": [{ "name": "kiln:platform", "value": artifact.platform }],
     });
-    let mut components: Vec<Value> = packages(source).iter().map(component).collect();
+    let mut components: Vec<Value> = packages(sources).iter().map(component).collect();
+    components.extend(installed.iter().map(of_system));
     components.extend(libraries(wants));
     json!({
         "bomFormat": "CycloneDX",
@@ -70,13 +81,13 @@ pub fn document(artifact: &v1::Artifact, source: &dyn Source, wants: &BTreeMap<S
 
 /// Reads the lock files that a document will use, so that a source that supplies files on request has them in time.
 pub fn read_locks(source: &dyn Source) {
-    packages(source);
+    packages(&[source]);
 }
 
 /// The packages of all lock files, each once, with the files that list it.
-fn packages(source: &dyn Source) -> BTreeMap<Package, BTreeSet<String>> {
+fn packages(sources: &[&dyn Source]) -> BTreeMap<Package, BTreeSet<String>> {
     let mut found: BTreeMap<Package, BTreeSet<String>> = BTreeMap::new();
-    for path in source.paths() {
+    for (source, path) in sources.iter().flat_map(|source| source.paths().iter().map(move |path| (source, path))) {
         let name = path.rsplit('/').next().unwrap_or(path);
         let read: fn(&str) -> Vec<Package> = match name {
             "Cargo.lock" => cargo::lock,
@@ -112,6 +123,12 @@ fn component((package, locks): (&Package, &BTreeSet<String>)) -> Value {
         component["scope"] = json!("excluded");
     }
     component
+}
+
+/// A package of an image's system.
+fn of_system(package: &Installed) -> Value {
+    let purl = package.purl();
+    json!({ "type": "library", "bom-ref": purl, "name": package.name, "version": package.version, "purl": purl })
 }
 
 /// Shared libraries by name, with the files that need each.

@@ -6,7 +6,7 @@ use super::*;
 
 fn purls(path: &str, text: &str) -> Vec<String> {
     let source = MemorySource::from_iter([(path, text)]);
-    packages(&source).keys().map(Package::purl).collect()
+    packages(&[&source]).keys().map(Package::purl).collect()
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn the_document_names_its_artifact_hashes_and_who_needs_a_library() {
     let artifact =
         v1::Artifact { id: "shop-1".into(), name: "shop".into(), kind: "image".into(), ..Default::default() };
     let wants = Wants { needed: vec!["libc.so.6".into()], ..Wants::default() };
-    let found = document(&artifact, &source, &BTreeMap::from([("usr/bin/shop".to_owned(), wants)]));
+    let found = document(&artifact, &[&source], &BTreeMap::from([("usr/bin/shop".to_owned(), wants)]), &[]);
     assert_eq!(
         (&found["bomFormat"], &found["metadata"]["component"]["type"]),
         (&json!("CycloneDX"), &json!("container"))

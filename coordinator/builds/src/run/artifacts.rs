@@ -1,6 +1,6 @@
 //! Artifacts: made from the outputs of steps, stored where nothing is evicted, and recorded before they are announced.
 
-use kiln_planner::plan::Target;
+use kiln_planner::plan::{ArtifactKind, Source, Target};
 use kiln_proto::clock;
 use kiln_proto::digest::Digest;
 use kiln_proto::v1::{self, event};
@@ -137,6 +137,7 @@ async fn make(
         instance: build.instance.clone(),
         emulated: environment.as_ref().is_some_and(|environment| environment.emulated),
         sbom: None,
+        spdx: None,
         checksums: None,
         start: made.start.program.clone(),
         start_with: made.start.with.clone(),
@@ -151,8 +152,11 @@ async fn make(
     for blob in &made.blobs {
         keep(work, blob).await.map_err(Unsuccessful::farms)?;
     }
-    let sbom = kiln_artifacts::sbom(&record, &work.source.planned, &made.wants);
+    let (sbom, spdx) = materials(work, artifact, &record, &made, origin.created);
     record.sbom = Some(put_beside(work, serde_json::to_vec_pretty(&sbom).map_err(Unsuccessful::farms)?).await?);
+    if let Some(spdx) = spdx {
+        record.spdx = Some(put_beside(work, serde_json::to_vec_pretty(&spdx).map_err(Unsuccessful::farms)?).await?);
+    }
     if let Some(lines) = made.checksums {
         record.checksums = Some(put_beside(work, lines.into_bytes()).await?);
     }
@@ -161,6 +165,21 @@ async fn make(
         RecordsError::Conflict { .. } => Unsuccessful::projects(error.to_string()),
         other => Unsuccessful::farms(other),
     })
+}
+
+/// The bills of materials of an artifact: in CycloneDX, and of the image of a Dockerfile in SPDX as well.
+fn materials(
+    work: &Work,
+    artifact: &kiln_planner::plan::Artifact,
+    record: &v1::Artifact,
+    made: &kiln_artifacts::Made,
+    created: i64,
+) -> (serde_json::Value, Option<serde_json::Value>) {
+    let beside = work.source.beside.iter().map(|beside| &beside.planned as &dyn Source);
+    let sources: Vec<&dyn Source> = std::iter::once(&work.source.planned as &dyn Source).chain(beside).collect();
+    let sbom = kiln_artifacts::sbom(record, &sources, &made.wants, &made.installed);
+    let is_image = matches!(artifact.kind, ArtifactKind::Dockerfile(_));
+    (sbom, is_image.then(|| kiln_artifacts::spdx(record, &sources, made, created)))
 }
 
 /// Stores a description of an artifact where nothing is evicted.
