@@ -79,12 +79,13 @@ pub fn is_known(name: &str) -> bool {
             | root::USER
             | root::MOUNTS
             | root::HOSTS
+            | root::HOSTNAME
     ) || name.strip_prefix(LABEL_PREFIX).is_some_and(|label| !label.is_empty())
 }
 
 /// Whether a worker must offer it, rather than grant or reserve it.
 pub fn is_matched(name: &str) -> bool {
-    !matches!(name, CPUS | MEMORY | NETWORK | root::ROOT | root::USER | root::MOUNTS | root::HOSTS)
+    !matches!(name, CPUS | MEMORY | NETWORK | root::ROOT | root::USER | root::MOUNTS | root::HOSTS | root::HOSTNAME)
         && !name.starts_with(SECRET_PREFIX)
 }
 

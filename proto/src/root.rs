@@ -33,6 +33,15 @@ pub const MOUNTS: &str = "kiln.mounts";
 /// are no part of the action.
 pub const HOSTS: &str = "kiln.hosts";
 
+/// The name of the machine that a command sees, as `hostname` has it: at most 64 letters, digits, `-`, `_` and `.`. Default: `kiln`.
+pub const HOSTNAME: &str = "kiln.hostname";
+
+/// Whether a text can be the name of the machine.
+pub fn is_hostname(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=64).contains(&name.len()) && name.bytes().all(allowed)
+}
+
 /// A value of [`NETWORK`](crate::property::NETWORK): a network of its own with a way out, as for every step with the network. The default.
 pub const NETWORK_DEFAULT: &str = "default";
 /// A value of [`NETWORK`](crate::property::NETWORK): only its own loopback.

@@ -16,7 +16,7 @@ mod start;
 pub use assemble::{Error, Ingredients, Made, SentContext, SentContexts, assemble};
 pub use bundle::{Found, System};
 pub use identity::{id, stem};
-pub use image::dockerfile::{Checkout, Command, Commands, Download, Ran, network};
+pub use image::dockerfile::{Checkout, Command, Commands, Download, Login, Ran, network};
 pub use image::{BaseError, Bases, ImageRoot, ImageRootError, install, invalid_base};
 pub use provenance::{Material, StepFact, Subject, statement};
 pub use sbom::spdx::document as spdx;

@@ -1,5 +1,6 @@
 //! What an `ADD` of something elsewhere runs on a worker: a download, or a checkout.
 
+use kiln_artifacts::Login;
 use kiln_dockerfile::{Fetch, GitSource};
 
 /// Where a downloaded file is.
@@ -12,9 +13,17 @@ pub(super) const REPOSITORY: &str = "repository";
 pub(super) const COMMITTED: &str = "committed";
 
 /// A command that downloads a file to [`DOWNLOADED`].
-pub(super) fn download(fetch: &Fetch) -> String {
+pub(super) fn download(fetch: &Fetch, login: Option<&Login>) -> String {
+    // Not among the arguments, which other processes see. curl tells only the server of the URL, and not where that redirects to.
+    let (told, header) = match login {
+        Some(Login { secret, is_token }) => {
+            let scheme = if *is_token { "Bearer " } else { "" };
+            (format!("printf 'Authorization: {scheme}%s\\n' \"$(printf %s \"${secret}\")\" | "), "--header @- ")
+        }
+        None => (String::new(), ""),
+    };
     let mut script = format!(
-        "set -e\ncurl --fail --silent --show-error --location --proto =http,https --remote-time --dump-header headers \
+        "set -e\n{told}curl {header}--fail --silent --show-error --location --proto =http,https --remote-time --dump-header headers \
          --output {DOWNLOADED} -- {}\n\
          if grep -qi '^last-modified:' headers; then stat -c %Y {DOWNLOADED}; else echo -1; fi > {MODIFIED}",
         quoted(&fetch.url)
@@ -118,6 +127,16 @@ mod tests {
         assert!(!script.contains(evil), "{script}");
         assert!(!is_pinned(&source));
         assert!(is_pinned(&GitSource { checksum: "0".repeat(40), ..GitSource::default() }));
+    }
+
+    #[test]
+    fn a_login_is_read_from_its_variable_by_the_shell_itself() {
+        let fetch = Fetch { url: "https://a.example/b".to_owned(), file: "b".to_owned(), checksum: None };
+        let login = Login { secret: "TOKEN".to_owned(), is_token: true };
+        let script = download(&fetch, Some(&login));
+        let told = "printf 'Authorization: Bearer %s\\n' \"$(printf %s \"$TOKEN\")\" | curl --header @- --fail";
+        assert!(script.contains(told), "{script}");
+        assert!(!download(&fetch, None).contains("header @-"));
     }
 
     #[test]

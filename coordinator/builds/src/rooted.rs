@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kiln_artifacts::{Checkout, Command, Commands, Download, Error, Ran};
+use kiln_artifacts::{Checkout, Command, Commands, Download, Error, Login, Ran};
 use kiln_dockerfile::{Fetch, GitSource};
 use kiln_execution::Known;
 use kiln_planner::plan::{Step, Target};
@@ -42,8 +42,9 @@ impl Commands for OnWorker<'_> {
             .ok_or_else(|| self.command_failed(format!("`{}`: the worker reported no layer", command.name), false))
     }
 
-    async fn fetch(&self, name: &str, fetch: &Fetch) -> Result<Download, Error> {
-        let mut step = Step::new(name, fetching::download(fetch));
+    async fn fetch(&self, name: &str, fetch: &Fetch, login: Option<&Login>) -> Result<Download, Error> {
+        let mut step = Step::new(name, fetching::download(fetch, login));
+        step.secrets = login.iter().map(|login| login.secret.clone()).collect();
         step.why = "an instruction of the Dockerfile".to_owned();
         step.inputs = vec!["!**".to_owned()];
         step.outputs = vec![DOWNLOADED.to_owned(), MODIFIED.to_owned()];
@@ -231,6 +232,9 @@ fn platform(
     properties.push((property::NETWORK.to_owned(), kiln_artifacts::network(&command.run).to_owned()));
     if !command.run.user.is_empty() {
         properties.push((contract::USER.to_owned(), command.run.user.clone()));
+    }
+    if let Some(name) = &command.run.hostname {
+        properties.push((contract::HOSTNAME.to_owned(), name.clone()));
     }
     if !command.mounts.is_empty() {
         properties.push((contract::MOUNTS.to_owned(), contract::encode(&command.mounts)));

@@ -117,6 +117,10 @@ pub fn asked(action: &reapi::Action, command: &reapi::Command, rules: &Rules) ->
                 }));
             }
             root::USER | root::HOSTS => {}
+            root::HOSTNAME if !root::is_hostname(&value) => {
+                return Err(wrong("at most 64 letters, digits, `-`, `_` and `.`"));
+            }
+            root::HOSTNAME => {}
             // Any worker with Docker can run any image: it pulls missing ones.
             property::CONTAINER_IMAGE => {
                 let _: ImageName =

@@ -11,6 +11,8 @@ use super::{Place, Secrets};
 pub const BUILD: &str = "/build";
 /// The home directory of actions.
 pub const HOME: &str = "/tmp/home";
+/// What a job takes for the name of the machine, unless it says another.
+pub const HOSTNAME: &str = "kiln";
 
 /// A command and what it may use.
 #[derive(Debug, Clone)]

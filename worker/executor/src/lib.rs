@@ -18,8 +18,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-pub use job::HOME;
 pub use job::{BUILD, Chunk, Exit, Finished, Job, OutputTree, Stream};
+pub use job::{HOME, HOSTNAME};
 pub use place::Place;
 pub use rooted::Rooted;
 pub use secrets::Secrets;

@@ -12,6 +12,8 @@ pub struct Rooted {
     pub user: String,
     /// Whether it uses the machine's network, if it may use one at all.
     pub host_network: bool,
+    /// What it takes for the name of the machine; default: [`HOSTNAME`](crate::HOSTNAME).
+    pub hostname: Option<String>,
     /// Hosts that it can resolve in addition, with their addresses.
     pub hosts: Vec<(String, String)>,
     /// Its mounts. Those nearer to the root come first, whatever their order here.

@@ -120,6 +120,7 @@ impl Prepared {
             file_bytes: job.disk_bytes,
             memory_bytes: Some(job.memory_bytes),
             max_processes: Some(job.max_processes),
+            hostname: None,
             rooted: None,
         };
         Ok(Self::with(spec, mounts.made, (job.memory_bytes, job.max_processes)))

@@ -100,6 +100,8 @@ pub(super) struct Spec {
     /// The memory limit that the init enforces if no control group does.
     pub(super) memory_bytes: Option<u64>,
     pub(super) max_processes: Option<u32>,
+    /// What the job takes for the name of the machine, if it is another one than usual.
+    pub(super) hostname: Option<String>,
     /// The root of a job that has one of its own. Then binds, links and the tree are empty, and files are mounted.
     pub(super) rooted: Option<RootSpec>,
 }

@@ -96,7 +96,12 @@ impl Roots {
                 Some(self.shared.inputs.fetch(client, &build).await?)
             }
         };
+        let hostname = value(action, command, contract::HOSTNAME).map(str::to_owned);
+        if let Some(name) = hostname.as_ref().filter(|name| !contract::is_hostname(name)) {
+            return Err(Error::Invalid(format!("`{name}` cannot be the name of a machine")));
+        }
         let rooted = Rooted {
+            hostname,
             user: value(action, command, contract::USER).unwrap_or_default().to_owned(),
             host_network: value(action, command, property::NETWORK) == Some(NETWORK_HOST),
             hosts: lease.hosts.iter().map(|host| (host.name.clone(), host.address.clone())).collect(),

@@ -47,10 +47,41 @@ pub trait Commands: Sync + std::fmt::Debug {
     async fn run(&self, command: &Command) -> Result<Ran, Error>;
 
     /// Downloads the file at a URL, whose checksum is verified if it has one. `name` is the instruction's, for people.
-    async fn fetch(&self, name: &str, fetch: &Fetch) -> Result<Download, Error>;
+    async fn fetch(&self, name: &str, fetch: &Fetch, login: Option<&Login>) -> Result<Download, Error>;
 
     /// Fetches the files of a repository. `name` is the instruction's, for people.
     async fn checkout(&self, name: &str, source: &GitSource) -> Result<Checkout, Error>;
+}
+
+/// What a server is told of whoever downloads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The name of the secret that has it.
+    pub secret: String,
+    /// Whether it is a bearer token rather than the value of the header `Authorization`.
+    pub is_token: bool,
+}
+
+impl Login {
+    /// What these secrets, by their ids, have for the server of a URL: `HTTP_AUTH_HEADER_HOST` or `HTTP_AUTH_TOKEN_HOST`, with the port where
+    /// the URL has one, or without. Ids that are names have `_` for what names cannot have. Source: BuildKit's documentation of secrets.
+    fn of(url: &str, secrets: &[String]) -> Option<Self> {
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = host.rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
+        let alone = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name.to_owned(),
+            _ => host.clone(),
+        };
+        let plain = |host: &str| host.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+        let hosts = [host.clone(), alone.clone(), plain(&host), plain(&alone)];
+        let kinds = [("HTTP_AUTH_HEADER_", false), ("HTTP_AUTH_TOKEN_", true)];
+        kinds.into_iter().find_map(|(prefix, is_token)| {
+            let ids = hosts.iter().map(|host| format!("{prefix}{host}"));
+            let id = ids.into_iter().find(|id| secrets.contains(id))?;
+            Some(Self { secret: contract::secret_name(&id), is_token })
+        })
+    }
 }
 
 /// A file that was downloaded.
@@ -447,7 +478,8 @@ impl Host for Building<'_> {
     }
 
     async fn fetch(&self, operation: &Operation, fetch: &Fetch) -> Result<Files, Error> {
-        let download = self.maker.given.commands.fetch(&operation.name, fetch).await?;
+        let login = Login::of(&fetch.url, &self.maker.description.secrets);
+        let download = self.maker.given.commands.fetch(&operation.name, fetch, login.as_ref()).await?;
         let files = self.maker.roots.file(&fetch.file, download.file, DOWNLOADED_MODE).await?;
         match download.modified {
             Some(seconds) => Ok(self.maker.roots.dated(&files, seconds).await?),
@@ -632,5 +664,31 @@ pub fn network(run: &Run) -> &'static str {
         Network::Default => contract::NETWORK_DEFAULT,
         Network::None => contract::NETWORK_NONE,
         Network::Host => contract::NETWORK_HOST,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_told_the_secret_that_is_named_after_it_and_no_other_one() {
+        let of = |url: &str, ids: &[&str]| {
+            let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+            Login::of(url, &ids).map(|login| (login.secret, login.is_token))
+        };
+        let token = |id: &str| Some((contract::secret_name(id), true));
+        let url = "https://files.example.com:8443/a/b?x=https://other.example/";
+        for id in [
+            "HTTP_AUTH_TOKEN_files.example.com:8443",
+            "HTTP_AUTH_TOKEN_files.example.com",
+            "HTTP_AUTH_TOKEN_files_example_com",
+        ] {
+            assert_eq!(of(url, &["HTTP_AUTH_TOKEN_other.example", id]), token(id));
+        }
+        let both = ["HTTP_AUTH_TOKEN_a.example", "HTTP_AUTH_HEADER_a.example"];
+        assert_eq!(of("https://u:p@A.example/x", &both), Some((contract::secret_name(both[1]), false)));
+        assert_eq!(of("https://a.example.evil/HTTP_AUTH_TOKEN_a.example", &both), None);
+        assert_eq!(of("https://evil#a.example", &both), None);
     }
 }

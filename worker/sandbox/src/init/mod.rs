@@ -28,7 +28,7 @@ use nix::unistd::{Pid, getegid, geteuid, sethostname, setsid};
 use super::spec::{self, GO, Network, Report, Spec};
 use super::{calls, network, root, rooted, spawner};
 use kiln_executor::ending::Ended;
-use kiln_executor::{BUILD, program};
+use kiln_executor::{BUILD, HOSTNAME, program};
 use kiln_kernel::{syscalls, userns};
 use reap::{ended, reap};
 use watch::{Stopped, expendable};
@@ -170,7 +170,7 @@ fn as_pid_one(
     let errno = |what: &'static str| move |error: nix::Error| format!("{what}: {error}");
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(errno("cannot tie the init to the worker"))?;
     let _ = setsid();
-    sethostname("kiln").map_err(errno("cannot set the host's name"))?;
+    sethostname(spec.hostname.as_deref().unwrap_or(HOSTNAME)).map_err(errno("cannot set the host's name"))?;
     if spec.network != Network::Machine && !spec.loopback {
         syscalls::loopback_up().map_err(io("cannot bring up the loopback interface"))?;
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_executor::rooted::{self, Rooted};
 use kiln_executor::scratch::Scratch;
-use kiln_executor::{BUILD, Job, Secrets};
+use kiln_executor::{BUILD, HOSTNAME, Job, Secrets};
 use kiln_kernel::syscalls;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
@@ -23,7 +23,6 @@ use super::{Roots, Way};
 /// The file in which a job reads where names are resolved.
 const RESOLVER: &str = "/etc/resolv.conf";
 const HOSTS: &str = "/etc/hosts";
-const OWN_HOSTS: &str = "127.0.0.1 localhost kiln\n::1 localhost ip6-localhost ip6-loopback\n";
 
 struct Preparing<'a> {
     roots: Roots,
@@ -251,6 +250,7 @@ impl Prepared {
             file_bytes: job.disk_bytes,
             memory_bytes: Some(job.memory_bytes),
             max_processes: Some(job.max_processes),
+            hostname: rooted.hostname.clone(),
             rooted: Some(root),
         };
         Ok(Self::with(spec, made, (job.memory_bytes, job.max_processes)))
@@ -260,7 +260,9 @@ impl Prepared {
 /// Files that are mounted over the root's own.
 fn files(job: &Job, rooted: &Rooted) -> Vec<(PathBuf, String)> {
     let machine = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let mut hosts = if job.network && rooted.host_network { machine(HOSTS) } else { OWN_HOSTS.to_owned() };
+    let name = rooted.hostname.as_deref().unwrap_or(HOSTNAME);
+    let own = || format!("127.0.0.1 localhost {name}\n::1 localhost ip6-localhost ip6-loopback\n");
+    let mut hosts = if job.network && rooted.host_network { machine(HOSTS) } else { own() };
     for (name, address) in &rooted.hosts {
         // A line each, whatever the coordinator sent.
         let is_word = |text: &str| !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '#');
