@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "dockerfiles/network.rs"]
+mod network;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 

@@ -94,6 +94,10 @@ pub struct Config {
     /// Allow Dockerfile steps with `--network=host`, which share this machine's network, its loopback and metadata addresses included.
     #[arg(long, env = "KILN_ALLOW_HOST_NETWORK")]
     pub allow_host_network: bool,
+    /// Let Dockerfile steps with the network trust this machine's certificate authorities as well, such as that of a proxy that ends TLS.
+    /// They are in a file of the step's `/dev` that variables (`SSL_CERT_FILE` and the like) name, and in no layer and no key.
+    #[arg(long = "trust-host-ca", env = "KILN_TRUST_HOST_CA")]
+    pub trust_host_ca: bool,
     /// Serve metrics and health over HTTP (`/metrics`, `/healthz`, `/readyz`) on this address, such as `127.0.0.1:9481`; default: off.
     #[arg(long, env = "KILN_METRICS_LISTEN", value_name = "ADDR:PORT")]
     pub metrics_listen: Option<SocketAddr>,

@@ -237,6 +237,7 @@ fn open(config: &Config, state: &Path) -> anyhow::Result<(Sandbox, Inputs, Optio
         layout: config.root_layout,
         objects: inputs::objects(&state.join("inputs")),
         host_network: config.allow_host_network,
+        host_authorities: config.trust_host_ca,
     })?;
     let inputs = Inputs::open(inputs::Config {
         directory: state.join("inputs"),

@@ -109,6 +109,7 @@ pub(super) fn own_worker(
         root_mounts: None,
         root_layout: None,
         allow_host_network: false,
+        trust_host_ca: false,
         metrics_listen: None,
         grace: kiln_worker::DEFAULT_GRACE,
     }

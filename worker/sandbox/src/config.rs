@@ -44,6 +44,8 @@ pub struct Config {
     pub objects: PathBuf,
     /// Whether actions in roots of their own may ask for the machine's network.
     pub host_network: bool,
+    /// Whether actions in roots of their own trust the machine's certificate authorities, if they may use the network.
+    pub host_authorities: bool,
 }
 
 /// Why a sandbox cannot be used.

@@ -184,6 +184,8 @@ fn prepared(
     }
     let roots = shared.roots.as_ref().map_err(|why| format!("this worker runs nothing in a root of its own: {why}"))?;
     let ids = ids.ok_or("the job has no ids of its own")?;
+    let trusts = job.network && shared.config.host_authorities;
+    let authorities = trusts.then(super::rooted::authorities_of_machine).transpose()?;
     Prepared::in_root(
         (*roots, &shared.config.objects),
         ids,
@@ -191,6 +193,7 @@ fn prepared(
         job,
         rooted,
         super::rooted::environment(shared, job, rooted),
+        authorities,
         false,
     )
 }

@@ -91,7 +91,7 @@ impl Place {
         Self::with(path, (layout, way), false)
     }
 
-    /// One that may allow steps the machine's network.
+    /// One that may allow steps the machine's network, and lets them trust its authorities.
     pub fn with(path: &Path, layout: (Option<Layout>, Option<Way>), host_network: bool) -> Self {
         let (cas, channel) = served().clone();
         let config = Config {
@@ -108,6 +108,7 @@ impl Place {
             layout: layout.0,
             objects: inputs::objects(&path.join("inputs")),
             host_network,
+            host_authorities: host_network,
         };
         let sandbox =
             Sandbox::open(config).unwrap_or_else(|error| panic!("expected a sandbox on this machine: {error}"));

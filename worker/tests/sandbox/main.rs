@@ -289,6 +289,7 @@ fn a_sandbox_that_is_required_and_impossible_is_refused_in_words() {
         layout: None,
         objects: std::path::PathBuf::new(),
         host_network: false,
+        host_authorities: false,
     };
     let error = Sandbox::open(config.clone()).expect_err("no sandbox can be had");
     assert!(matches!(error, Error::Impossible { .. }) && error.to_string().contains("--sandbox off"), "{error}");

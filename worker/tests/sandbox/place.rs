@@ -55,6 +55,7 @@ fn open(dir: tempfile::TempDir, mode: Mode, network: Isolation) -> Place {
         layout: None,
         objects: std::path::PathBuf::new(),
         host_network: false,
+        host_authorities: false,
     };
     let sandbox = Sandbox::open(config).unwrap_or_else(|error| panic!("expected a sandbox on this machine: {error}"));
     assert_eq!(sandbox.is_confined(), mode != Mode::Off, "{}", sandbox.describe());

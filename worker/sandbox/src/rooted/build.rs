@@ -17,7 +17,7 @@ use super::outside::{detached, mount, place};
 use super::points::{Points, absolute};
 use super::spec::{RootSpec, What};
 use super::user::User;
-use super::{Way, system};
+use super::{Way, authorities, system};
 
 /// Why a root was not put together.
 #[derive(Debug)]
@@ -73,12 +73,21 @@ pub(in super::super) fn build(spec: &Spec, root: &RootSpec, sent: &mut Vec<Owned
         .map(|(target, tree)| Part { target, tree, is_directory: true })
         .collect();
     parts.extend(files(&place, spec)?);
+    let mut bundle = None;
+    if let Some(text) = &root.authorities {
+        let (file, found) = trusted(&place, text)?;
+        parts.extend(found);
+        bundle = Some(file);
+    }
     parts.extend(mounts(&place, spec, root, &trees)?);
     if trees.is_empty() {
         return Err(Failed::Setup("the root's mount is missing".to_owned()));
     }
     enter(&place, &trees.swap_remove(0))?;
     drop(trees);
+    if let Some(mut file) = bundle.take() {
+        authorities::add_own(&mut file).map_err(|error| format!("cannot write the authorities: {error}"))?;
+    }
     // As the root has them: a mount could hide its files.
     let user = User::find(&root.user).map_err(Failed::Refused)?;
     let mut points = Points::default();
@@ -119,6 +128,23 @@ fn files(place: &Path, spec: &Spec) -> Result<Vec<Part>, String> {
         Ok(Part { target: target.clone(), tree, is_directory: false })
     };
     spec.files.iter().enumerate().map(file).collect()
+}
+
+/// The machine's authorities, as files of the job: the one that the root's own are added to, and what is mounted.
+fn trusted(place: &Path, text: &str) -> Result<(fs::File, [Part; 2]), String> {
+    let directory = root::directory(place, "authorities")?;
+    let part = |name: &str, target: &str, content: &str| -> Result<(fs::File, Part), String> {
+        let at = directory.join(name);
+        let failed = |error: std::io::Error| format!("cannot write `{target}`: {error}");
+        let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o644).open(&at).map_err(failed)?;
+        std::io::Write::write_all(&mut file, content.as_bytes()).map_err(failed)?;
+        let tree = detached(&at)?;
+        restrict(&tree, true)?;
+        Ok((file, Part { target: target.into(), tree, is_directory: false }))
+    };
+    let (file, bundle) = part("bundle", authorities::BUNDLE, text)?;
+    let (_, apt) = part("apt", authorities::APT, authorities::APT_CONFIGURATION)?;
+    Ok((file, [bundle, apt]))
 }
 
 fn mounts(place: &Path, spec: &Spec, root: &RootSpec, overlays: &[OwnedFd]) -> Result<Vec<Part>, String> {

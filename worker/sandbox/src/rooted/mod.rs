@@ -3,6 +3,7 @@
 //! Invariants: no id of the job is one of the machine's; the job has the capabilities that installing packages takes, and no way to
 //! mount, to load into the kernel, or to create a namespace; what the sandbox itself put into the root is gone when the job has ended.
 
+mod authorities;
 mod build;
 mod image;
 mod outside;
@@ -23,6 +24,7 @@ use super::Shared;
 use super::ids::Ids;
 use super::init::USER;
 
+pub(super) use authorities::of_machine as authorities_of_machine;
 pub(super) use build::{Built, Failed, build};
 pub(super) use outside::overlays as overlays_from_outside;
 pub(super) use spec::RootSpec;
@@ -113,6 +115,11 @@ pub(super) fn environment(shared: &Shared, job: &Job, rooted: &Rooted) -> BTreeM
         let machine = shared.host.network_environment.iter();
         for (name, value) in machine.filter(|(name, _)| PROXIES.contains(&name.to_ascii_lowercase().as_str())) {
             environment.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        if shared.config.host_authorities {
+            for (name, value) in authorities::variables() {
+                environment.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+            }
         }
     }
     environment

@@ -184,6 +184,7 @@ impl Prepared {
         job: &Job,
         rooted: &Rooted,
         environment: BTreeMap<String, String>,
+        authorities: Option<String>,
         is_trial: bool,
     ) -> Result<Self, String> {
         let mut preparing = Preparing { roots, ids, scratch, objects, staged: Vec::new(), made: Vec::new() };
@@ -225,6 +226,7 @@ impl Prepared {
             user: rooted.user.clone(),
             secret_variables: rooted.secret_variables.clone(),
             stays: rooted.inputs.is_some(),
+            authorities,
             is_trial,
         };
         let wants_secrets =

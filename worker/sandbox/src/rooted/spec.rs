@@ -20,6 +20,8 @@ pub(in super::super) struct RootSpec {
     pub(super) secret_variables: Vec<(String, String)>,
     /// Whether its mounts stay when the job has ended, until the worker has read its outputs.
     pub(super) stays: bool,
+    /// The machine's certificate authorities, if the job is to trust them.
+    pub(super) authorities: Option<String>,
     /// Instead of the command, what a command may do is tried.
     pub(super) is_trial: bool,
 }

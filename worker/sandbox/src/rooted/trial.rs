@@ -78,7 +78,7 @@ fn one(config: &Config, ids: &ids::Ids, roots: Roots) -> Result<(), String> {
     let rooted = Rooted::default();
     let job = Job { place: Place::Root(rooted.clone().into()), layers: vec![layer], ..trial::job() };
     let prepared =
-        Prepared::in_root((roots, &objects), &lease, &scratch, &job, &rooted, job.environment.clone(), true)?;
+        Prepared::in_root((roots, &objects), &lease, &scratch, &job, &rooted, job.environment.clone(), None, true)?;
     trial::run_prepared(config, Some(&lease), prepared, None)?;
     let file = scratch.path().join("written").join(FILE);
     let base = roots.on_disk.written.unwrap_or(lease.user() - super::USER);
