@@ -70,6 +70,10 @@ pub struct Board {
     pub at: Option<Timestamp>,
     /// The steps that are dependency layers.
     pub layers: HashSet<String>,
+    /// The actions that are instructions of Dockerfiles.
+    pub instructions: HashSet<Key>,
+    /// How many other instructions of theirs change files, which need no worker.
+    pub copies: usize,
 }
 
 /// A build's progress.
@@ -106,6 +110,7 @@ impl Board {
             Event::StepFinished(finished) => self.finished(finished),
             Event::TargetFinished(finished) => vec![Happening::TargetFinished(finished)],
             Event::Waiting(waiting) => vec![Happening::Waiting(waiting)],
+            Event::DockerfileRead(read) => self.dockerfile_read(read),
             Event::Warning(warning) => vec![Happening::Warning(warning.text)],
             Event::Artifact(_) | Event::BuildFinished(_) => Vec::new(),
         }
@@ -116,6 +121,8 @@ impl Board {
         self.steps.clear();
         self.targets.clear();
         self.layers.clear();
+        self.instructions.clear();
+        self.copies = 0;
         for step in &started.steps {
             let key = key(step.step.clone());
             let target = (key.platform.clone(), key.target.clone());
@@ -128,6 +135,16 @@ impl Board {
             self.steps.entry(key).or_default();
         }
         vec![Happening::Started(started)]
+    }
+
+    fn dockerfile_read(&mut self, read: v1::DockerfileRead) -> Vec<Happening> {
+        for step in read.steps {
+            let key: Key = step.into();
+            self.steps.entry(key.clone()).or_default();
+            self.instructions.insert(key);
+        }
+        self.copies += read.copies as usize;
+        Vec::new()
     }
 
     fn log(&mut self, log: v1::Log) -> Vec<Happening> {
@@ -183,6 +200,23 @@ impl Board {
             counts.queued += usize::from(step.queued && step.since.is_none() && step.finished.is_none());
         }
         counts
+    }
+
+    /// How the instructions of Dockerfiles went, if the build has any: `3 instructions run, 2 cached, 4 copied`.
+    pub fn instructions_words(&self) -> Option<String> {
+        if self.instructions.is_empty() && self.copies == 0 {
+            return None;
+        }
+        let finished = self.instructions.iter().filter_map(|key| self.steps.get(key)?.finished.as_ref());
+        let (cached, run): (Vec<_>, Vec<_>) =
+            finished.partition(|finished| finished.ok && finished.cache() == v1::step_finished::Cache::Hit);
+        let mut words = format!("{} run", kiln_terminal::count(run.len(), "instruction"));
+        for (count, word) in [(cached.len(), "cached"), (self.copies, "copied")] {
+            if count > 0 {
+                words.push_str(&format!(", {count} {word}"));
+            }
+        }
+        Some(words)
     }
 
     /// The running actions, and how long each has been running.

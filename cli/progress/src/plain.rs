@@ -87,7 +87,11 @@ impl Show for Plain {
 /// A build's progress in one line.
 pub(super) fn counts_words(board: &Board) -> String {
     let counts = board.counts();
-    let mut words = format!("{}/{} steps", counts.done, counts.all);
+    let mut words = match counts.all {
+        // Those of a Dockerfile are known once it is read.
+        0 => "building".to_owned(),
+        all => format!("{}/{all} steps", counts.done),
+    };
     if let Some(elapsed) = board.elapsed() {
         words.push_str(&format!(", {}", terminal::duration(elapsed)));
     }
@@ -112,8 +116,12 @@ fn heartbeat_words(board: &Board) -> String {
 pub(super) fn started_words(started: &kiln_proto::v1::BuildStarted) -> String {
     let name = [started.project.as_str(), started.version.as_str()].join(" ");
     let again = if started.resumed { "resumed" } else { "started" };
-    let steps = kiln_terminal::count(started.steps.len(), "step");
-    format!("build {} {again}: {}, {steps}", started.build, name.trim())
+    // Without any, it builds Dockerfiles, whose instructions are known once they are read.
+    let steps = match started.steps.len() {
+        0 => String::new(),
+        steps => format!(", {}", kiln_terminal::count(steps, "step")),
+    };
+    format!("build {} {again}: {}{steps}", started.build, name.trim())
 }
 
 /// The last line about a target, if there are several or it was emulated.
@@ -163,7 +171,7 @@ mod tests {
             let (build, project, version) = ("01a2".to_owned(), "shop".to_owned(), "1.0".to_owned());
             started_words(&BuildStarted { build, project, version, resumed, ..BuildStarted::default() })
         };
-        assert_eq!(started(false), "build 01a2 started: shop 1.0, 0 steps");
-        assert_eq!(started(true), "build 01a2 resumed: shop 1.0, 0 steps");
+        assert_eq!(started(false), "build 01a2 started: shop 1.0");
+        assert_eq!(started(true), "build 01a2 resumed: shop 1.0");
     }
 }

@@ -60,7 +60,9 @@ pub fn summary(board: &Board, finished: &v1::BuildFinished, moved: &Moved) -> St
         rows.push(vec![board.label(key), cache.to_owned(), worker.to_owned(), time]);
     }
     let columns = [flexible("step"), fixed("cache"), flexible("worker").optional(1), fixed("time")];
-    out.push_str(&Table::new(&columns).with(rows).for_stderr());
+    if !rows.is_empty() {
+        out.push_str(&Table::new(&columns).with(rows).for_stderr());
+    }
     let word = match finished.status() {
         v1::Status::FarmFailed => "infrastructure error",
         status => status_word(status),
@@ -70,7 +72,9 @@ pub fn summary(board: &Board, finished: &v1::BuildFinished, moved: &Moved) -> St
     // The time of the user's command, including scan, upload and download; if it joined later, the build's own time.
     let time = duration(board.elapsed().unwrap_or(Duration::from_millis(finished.duration_ms)));
     let (sent, reused) = (size(moved.bytes), size(moved.reused_bytes));
-    out.push_str(&format!("build {}: {word} in {time}; sent {sent}, reused {reused}\n", harmless(&finished.build)));
+    let instructions = board.instructions_words().map_or_else(String::new, |words| format!("; {words}"));
+    let id = harmless(&finished.build);
+    out.push_str(&format!("build {id}: {word} in {time}{instructions}; sent {sent}, reused {reused}\n"));
     let told = board.failed().any(|(_, _, result)| result.message == finished.message);
     if !finished.message.is_empty() && finished.status() != v1::Status::Succeeded && !told {
         out.push_str(&format!("{}\n", harmless(&finished.message)));
@@ -83,4 +87,32 @@ pub fn summary(board: &Board, finished: &v1::BuildFinished, moved: &Moved) -> St
         out.push_str(&format!("{}\n", harmless(start)));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_proto::v1::event::Event;
+
+    use super::*;
+
+    #[test]
+    fn the_instructions_of_dockerfiles_are_counted_by_what_became_of_them() {
+        let step = |name: &str| v1::StepRef { step: name.into(), shards: 1, ..v1::StepRef::default() };
+        let mut board = Board::default();
+        board.take(Event::DockerfileRead(v1::DockerfileRead {
+            steps: vec![step("a"), step("b"), step("c")],
+            copies: 4,
+        }));
+        assert_eq!(board.counts().all, 3);
+        for (name, cache) in [("a", Cache::Hit), ("b", Cache::Miss)] {
+            let finished =
+                v1::StepFinished { step: Some(step(name)), ok: true, cache: cache.into(), ..Default::default() };
+            board.take(Event::StepFinished(finished));
+        }
+        let text =
+            summary(&board, &v1::BuildFinished { build: "01a2".into(), ..Default::default() }, &Moved::default());
+        assert!(text.contains("; 1 instruction run, 1 cached, 4 copied; sent "), "{text}");
+        let text = summary(&Board::default(), &v1::BuildFinished::default(), &Moved::default());
+        assert!(!text.contains("instruction") && !text.contains("worker"), "{text}");
+    }
 }

@@ -12,6 +12,7 @@ use kiln_execution::Known;
 use kiln_planner::plan::{Step, Target};
 use kiln_proto::digest::Digest;
 use kiln_proto::root::{self as contract, ROOT_DIRECTORY};
+use kiln_proto::v1::event;
 use kiln_proto::{property, reapi, v1};
 use kiln_store::trees;
 use kiln_trees::tree::{Entry, Tree};
@@ -29,6 +30,18 @@ const MEMORY_BYTES: u64 = 2 << 30;
 
 #[async_trait]
 impl Commands for OnWorker<'_> {
+    fn begin(&self, steps: Vec<String>, copies: usize) {
+        let reference = |step: String| v1::StepRef {
+            step,
+            platform: self.target.platform.to_string(),
+            target: self.target.name.clone(),
+            shard: 0,
+            shards: 1,
+        };
+        let (steps, copies) = (steps.into_iter().map(reference).collect(), copies as u32);
+        self.work.tell(event::Event::DockerfileRead(v1::DockerfileRead { steps, copies }));
+    }
+
     async fn run(&self, command: &Command) -> Result<Ran, Error> {
         let mut step = Step::new(command.name.clone(), command.run.argv.join(" "));
         step.why = "an instruction of the Dockerfile".to_owned();

@@ -43,6 +43,9 @@ const WORTH_A_NOTE: u64 = 1 << 20;
 /// Runs commands in roots.
 #[async_trait]
 pub trait Commands: Sync + std::fmt::Debug {
+    /// Told what will be asked for: the names of the instructions that run on workers, and how many others change files.
+    fn begin(&self, steps: Vec<String>, copies: usize);
+
     /// Runs a command.
     async fn run(&self, command: &Command) -> Result<Ran, Error>;
 
@@ -154,6 +157,11 @@ pub(crate) async fn assemble(given: &Ingredients<'_>, description: &plan::Docker
         .ok_or_else(|| maker.wrong(format!("there is no `{}`", description.file)))?;
     let ignore = maker.ignore(&description.context, Some(&description.file)).await?;
     let (build, mut notes) = maker.lower(&text, ignore.clone()).await?;
+    let runs = |kind: &Operator| matches!(kind, Operator::Run(_) | Operator::Fetch(_) | Operator::Git(_));
+    let copies = |kind: &Operator| matches!(kind, Operator::Copy(_) | Operator::Workdir { .. });
+    let steps = build.operations.iter().filter(|operation| runs(&operation.kind));
+    let steps = steps.map(|operation| operation.name.clone()).collect();
+    given.commands.begin(steps, build.operations.iter().filter(|operation| copies(&operation.kind)).count());
     let host = Building { maker: &maker, ignore };
     let done = maker.roots.carry_out(&build, &host).await.map_err(|(at, error)| maker.failed(&build, at, error))?;
     let below = maker.base_of(&build).await;
