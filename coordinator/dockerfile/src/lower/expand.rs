@@ -5,7 +5,7 @@ use super::state::State;
 use crate::error::{Problem, nearest};
 use crate::lint::Rule;
 use crate::source::Word;
-use crate::words::{Expanded, Lexer};
+use crate::words::{self, Expanded, Lexer};
 
 /// Arguments that say what an SBOM is made of, and that are in no environment.
 const NO_VARIABLES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
@@ -20,11 +20,14 @@ impl Lowering<'_> {
         word: &Word,
     ) -> Result<Expanded, Problem> {
         // A pattern takes time with its length, whatever it gives.
-        let expanded =
-            lexer.expand(&word.value, &state.env).map_err(|error| Problem::new(word.span, error.to_string()))?;
+        let expanded = lexer.expand(&word.value, &state.env).map_err(|error| {
+            self.is_guess |= state.is_assumed && matches!(error, words::Error::Required { .. });
+            Problem::new(word.span, error.to_string())
+        })?;
         self.budget.spend(expanded.text.len() + word.value.len(), word.span)?;
         for name in &expanded.unset {
             let is_declared = state.args.iter().any(|(declared, _)| declared == name);
+            self.is_guess |= state.is_assumed && !is_declared;
             if is_declared || state.is_assumed || NO_VARIABLES.contains(&name.as_str()) {
                 continue;
             }

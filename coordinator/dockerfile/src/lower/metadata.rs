@@ -277,7 +277,7 @@ impl Lowering<'_> {
     ) -> Result<(), Problem> {
         let instruction = place.instruction;
         let written = self.text(state, place, word)?;
-        if !state.has_workdir && !written.starts_with('/') {
+        if !state.has_workdir && !written.starts_with('/') && !self.is_guess {
             self.lints.report(Rule::WorkdirRelativePath, instruction.span, &instruction.comments, || {
                 format!("the relative directory {} depends on the base image", shown(&written))
             });

@@ -29,6 +29,8 @@ pub(super) struct Lowering<'a> {
     pub(super) roots: BTreeMap<usize, usize>,
     pub(super) contexts: BTreeMap<Context, usize>,
     pub(super) paths: BTreeMap<Context, Paths>,
+    /// Whether the instruction uses a variable that a base of unknown configuration may set.
+    pub(super) is_guess: bool,
 }
 
 /// The instruction that is lowered, and what it needs to know of its stage.
@@ -52,6 +54,7 @@ impl<'a> Lowering<'a> {
             roots: BTreeMap::new(),
             contexts: BTreeMap::new(),
             paths: BTreeMap::new(),
+            is_guess: false,
         }
     }
 
@@ -68,7 +71,12 @@ impl<'a> Lowering<'a> {
         for step in &node.steps {
             let place =
                 Place { at, instruction: &step.instruction, sources: &step.sources, is_trigger: step.is_trigger };
-            self.instruction(&mut state, &place, &mut titles)?;
+            self.is_guess = false;
+            match self.instruction(&mut state, &place, &mut titles) {
+                // With the variables of its base it may well be right.
+                Err(_) if self.is_guess => {}
+                lowered => lowered?,
+            }
         }
         self.roots.insert(at, state.root);
         Ok(state)

@@ -133,6 +133,19 @@ fn a_file_can_be_checked_without_a_registry() {
 }
 
 #[test]
+fn what_depends_on_the_variables_of_an_unknown_base_is_no_error() {
+    let text = concat!(
+        "FROM nowhere.example/x\nVOLUME $DATA\nWORKDIR $HOME_OF_IT\nSTOPSIGNAL $SIGNAL\nEXPOSE $PORT\n",
+        "RUN --mount=type=cache,target=$CACHE,uid=$UID x\nCOPY --chmod=$MODE a /${NAME:?}\nVOLUME \"\"\n",
+    );
+    let (lints, error) = kiln_dockerfile::check(&file(text), &options(), &Bases::assumed());
+    assert!(lints.is_empty(), "{lints:?}");
+    assert_eq!(error.unwrap().line(), 8, "what depends on nothing is one");
+    let known = kiln_dockerfile::check(&file("FROM scratch\nVOLUME $DATA\n"), &options(), &Bases::assumed());
+    assert!(known.1.is_some(), "nothing sets it");
+}
+
+#[test]
 fn a_file_that_cannot_be_built_is_checked_as_far_as_possible() {
     let file = file("FROM --platform=$BULIDPLATFORM a\nMAINTAINER x\n");
     let (lints, error) = kiln_dockerfile::check(&file, &options(), &Bases::assumed());
