@@ -93,6 +93,29 @@ fn standard_input_is_a_dockerfile_or_an_archive() {
     assert!(ran.code == 1 && ran.err.contains("no `absent`"), "{ran:?}");
 }
 
+#[test]
+fn an_image_of_a_layout_is_the_one_that_is_named() {
+    let Some(project) = crate::Project::new("FROM base\nRUN echo made > /made\n", &[]) else { return };
+    let at = project.path();
+    write(
+        at,
+        "both",
+        "FROM first AS one\nRUN test ! -e /made && echo none > /none\nFROM scratch\nCOPY --from=one /none /\nCOPY --from=second /made /\n",
+    );
+    project.well(Farm::shared(), &["-t", "x:second", "-o", "type=oci,dest=two,tar=false", "."]);
+    let base = format!("oci:{}:12", project.base.path().display());
+    output("skopeo", &["--insecure-policy", "copy", "--quiet", &base, "oci:two:first"], at);
+    let (first, second) =
+        ("--build-context=first=oci-layout://two:first", "--build-context=second=oci-layout://two:second");
+    let out = tempfile::tempdir().unwrap();
+    let to = out.path().display().to_string();
+    project.well(Farm::shared(), &[first, second, "-f", "both", "-o", &to, "."]);
+    assert_eq!(listed(out.path()), "made 644\nnone 644");
+    let refused =
+        project.build(Farm::shared(), &[first, "--build-context=second=oci-layout://two:third", "-f", "both", "."]);
+    assert!(refused.code == 1 && refused.err.contains("no image `third`, but `second`, `first`"), "{refused:?}");
+}
+
 /// Serves a file over HTTP.
 fn serve(file: Vec<u8>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -201,15 +201,19 @@ impl Bases {
         Ok(found.await?.clone())
     }
 
-    /// A base that is a file or a directory of the project.
+    /// A base that is a file or a directory of the project: `PATH[:TAG][@DIGEST]`.
     pub(super) async fn of_project(
         &self,
-        path: &str,
+        text: &str,
         outputs: &Tree,
         sources: &Tree,
         platform: &Platform,
     ) -> Result<Arc<Stored>, BaseError> {
         let store = &*self.stores.blobs;
+        let (path, which) = match (outputs.get(text), sources.get(text)) {
+            (None, None) => base::Which::read(text),
+            _ => (text, base::Which::default()),
+        };
         let absent = || BaseError::Absent { path: path.to_owned() };
         let (key, entry) = match outputs.get(path).or_else(|| sources.get(path)).ok_or_else(absent)? {
             Entry::File { digest, .. } => (digest.to_string(), Entry::file(*digest, false)),
@@ -223,6 +227,7 @@ impl Bases {
             let uri = format!("file:{path}");
             Arc::new(Stored { base, blobs, contents, name: String::new(), uri })
         };
+        let key = format!("{key}{}", &text[path.len()..]);
         if let Some(found) = self.find_kept(&key, platform).await? {
             return Ok(own(found));
         }
@@ -232,13 +237,13 @@ impl Bases {
                 let (open, shown) = (file.path().to_owned(), path.to_owned());
                 let opened = tokio::task::spawn_blocking(move || archive::Archive::open(&open, &shown)).await;
                 let archive = opened.map_err(std::io::Error::other)??;
-                let base = base::resolve_layout(&archive, archive.top(), platform).await?;
+                let base = base::resolve_layout(&archive, archive.top(), which, platform).await?;
                 self.keep(&key, platform, base, &archive).await?
             }
             Entry::Directory(tree) => {
                 let layout = Layout { path: path.to_owned(), tree, store: self.stores.blobs.clone() };
                 let top = layout.index().await?;
-                let base = base::resolve_layout(&layout, &top, platform).await?;
+                let base = base::resolve_layout(&layout, &top, which, platform).await?;
                 self.keep(&key, platform, base, &layout).await?
             }
             _ => return Err(absent()),

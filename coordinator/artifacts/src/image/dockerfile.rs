@@ -385,10 +385,10 @@ impl Maker<'_> {
         let found = match &image.reference {
             Reference::Registry(name) => self.given.bases.of_registry(name, &platform).await,
             Reference::Layout(path) => {
-                let path = path.split(['@', ':']).next().unwrap_or_default();
+                let directory = path.split(['@', ':']).next().unwrap_or_default();
                 let mut sent = Tree::default();
-                if let Some(context) = self.given.contexts.get(&(String::new(), path.to_owned())) {
-                    sent.insert(path, Entry::Directory(context.tree.clone()))
+                if let Some(context) = self.given.contexts.get(&(String::new(), directory.to_owned())) {
+                    sent.insert(directory, Entry::Directory(context.tree.clone()))
                         .map_err(|error| self.wrong(error.to_string()))?;
                 }
                 self.given.bases.of_project(path, &sent, self.given.sources, &platform).await
