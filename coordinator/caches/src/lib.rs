@@ -6,6 +6,7 @@ mod error;
 mod index;
 mod listing;
 mod locks;
+mod merge;
 mod status;
 mod tree;
 
@@ -52,6 +53,8 @@ struct Shared {
     stores: Stores,
     index: Index,
     locks: Locks,
+    /// Steps that publish the same cache do so one after another.
+    publishing: Locks,
     limits: Limits,
 }
 
@@ -62,6 +65,17 @@ pub struct Published {
     pub tree: Digest,
     /// The blob with the times of its nodes.
     pub times: Digest,
+}
+
+/// What a step began with that publishes a cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Began {
+    /// That is not known, or not whole: what it left replaces what is there.
+    Unknown,
+    /// Nothing was published then.
+    Nothing,
+    /// This tree.
+    With(Digest),
 }
 
 /// A cache that nobody else has until this is dropped.
@@ -100,7 +114,9 @@ impl Caches {
     /// Opens the caches of the tenant that these belong to.
     pub fn new(journal: Journal, stores: Stores, limits: Limits) -> Self {
         let index = Index::new(journal, stores.clock.clone());
-        Self { shared: Arc::new(Shared { stores, index, locks: Locks::default(), limits }) }
+        Self {
+            shared: Arc::new(Shared { stores, index, locks: Locks::default(), publishing: Locks::default(), limits }),
+        }
     }
 
     /// What a name stands for, if anything was published and all of it is still there.
@@ -108,14 +124,7 @@ impl Caches {
     /// # Errors
     /// If the store or the journal fails.
     pub async fn take(&self, place: Place<'_>) -> Result<Option<Published>, Error> {
-        let found = self.recipes(place).find::<Description>(&place.recipe()).await?;
-        let published = found.and_then(|(description, files)| {
-            let (hash, size) = &description.tree;
-            let tree = Digest::new(place.function, hash, *size).ok()?;
-            let published = Published { tree, times: *files.get(TIMES)? };
-            Some((published, description))
-        });
-        match published {
+        match self.found(place).await? {
             Some((published, description)) => {
                 self.shared.index.used(record(place, &published, &description)).await?;
                 Ok(Some(published))
@@ -127,17 +136,39 @@ impl Caches {
         }
     }
 
-    /// Lets a name stand for this tree, all of which must be stored.
+    async fn found(&self, place: Place<'_>) -> Result<Option<(Published, Description)>, Error> {
+        let found = self.recipes(place).find::<Description>(&place.recipe()).await?;
+        Ok(found.and_then(|(description, files)| {
+            let (hash, size) = &description.tree;
+            let tree = Digest::new(place.function, hash, *size).ok()?;
+            let published = Published { tree, times: *files.get(TIMES)? };
+            Some((published, description))
+        }))
+    }
+
+    /// Lets a name stand for this tree, all of which must be stored. If another step has published since this one began, what that one
+    /// changed is kept, but for what both changed.
     ///
     /// # Errors
     /// If the tree is incomplete, too large, or not one of files; or if the store or the journal fails.
-    pub async fn publish(&self, place: Place<'_>, published: Published, writer: &str) -> Result<(), Error> {
+    pub async fn publish(
+        &self,
+        place: Place<'_>,
+        published: Published,
+        began: Began,
+        writer: &str,
+    ) -> Result<(), Error> {
         let _hold = self.shared.stores.in_use.begin();
-        let bytes = tree::check(&*self.shared.stores.blobs, &published).await?;
-        let most = self.shared.limits.one_bytes.min(self.shared.limits.all_bytes);
-        if bytes > most {
-            return Err(Error::TooLarge { id: place.name.id.clone(), bytes, most });
-        }
+        let bytes = self.acceptable(place, &published).await?;
+        let _turn = self.shared.publishing.wait(index::row(place.instance, place.name), WAITING).await;
+        let (published, bytes) = match self.with_others(place, &published, began).await {
+            Ok(Some(both)) => both,
+            Ok(None) => (published, bytes),
+            Err(error) => {
+                tracing::info!(%error, cache = place.name.id, "a cache mount has what its last step left, without what others did");
+                (published, bytes)
+            }
+        };
         let description = Description {
             tree: (published.tree.hex(), published.tree.size),
             bytes,
@@ -158,6 +189,37 @@ impl Caches {
             self.forget(&old).await?;
         }
         Ok(())
+    }
+
+    /// The bytes of a tree that may be published.
+    async fn acceptable(&self, place: Place<'_>, published: &Published) -> Result<u64, Error> {
+        let bytes = tree::check(&*self.shared.stores.blobs, published).await?;
+        let most = self.shared.limits.one_bytes.min(self.shared.limits.all_bytes);
+        match bytes > most {
+            true => Err(Error::TooLarge { id: place.name.id.clone(), bytes, most }),
+            false => Ok(bytes),
+        }
+    }
+
+    /// What a step left with what was published since it began, and the bytes of that; none if nothing was.
+    async fn with_others(
+        &self,
+        place: Place<'_>,
+        own: &Published,
+        began: Began,
+    ) -> Result<Option<(Published, u64)>, Error> {
+        let began = match began {
+            Began::Unknown => return Ok(None),
+            Began::Nothing => None,
+            Began::With(tree) => Some(tree),
+        };
+        let Some((now, _)) = self.found(place).await? else { return Ok(None) };
+        if Some(now.tree) == began || now.tree == own.tree {
+            return Ok(None);
+        }
+        let both = merge::merged(&*self.shared.stores.blobs, place.function, began, own, &now).await?;
+        let bytes = self.acceptable(place, &both).await?;
+        Ok(Some((both, bytes)))
     }
 
     /// Waits until nobody else has the cache to himself, up to [`WAITING`]; `None` if somebody still has it then.

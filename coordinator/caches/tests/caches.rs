@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use kiln_caches::{Caches, Error, Limits, Place, Prune, Published, WAITING};
+use kiln_caches::{Began, Caches, Error, Limits, Place, Prune, Published, WAITING};
 use kiln_journal::{Fsync, Journal};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::v1::CacheName;
@@ -69,7 +69,7 @@ impl Farm {
     }
 
     async fn publish(&self, id: &str, published: Published, writer: &str) -> Result<(), Error> {
-        self.caches.publish(place(&name(id)), published, writer).await
+        self.caches.publish(place(&name(id)), published, Began::Unknown, writer).await
     }
 
     async fn take(&self, id: &str) -> Option<Published> {
@@ -116,6 +116,40 @@ async fn a_name_stands_for_what_was_published_last_and_survives_a_restart() {
     };
     assert_eq!(farm.take("go").await, Some(other));
     assert_eq!(farm.ids().await, [("go".to_owned(), "vm-2".to_owned())]);
+}
+
+#[tokio::test]
+async fn steps_that_used_a_cache_at_the_same_time_keep_what_each_added() {
+    let farm = farm().await;
+    let file = async |byte: u8| {
+        let digest = farm.put(vec![byte; 10]).await;
+        Node::Leaf(Leaf::new(Content::File(digest), Attributes::of_root(0o644)))
+    };
+    let [a, b, c, d, e] = [file(1).await, file(2).await, file(3).await, file(4).await, file(5).await];
+    let publish = async |tree: Published, began: Began| {
+        let cache = name("go");
+        farm.caches.publish(place(&cache), tree, began, "vm").await.unwrap();
+        farm.take("go").await.unwrap()
+    };
+    // Both began with nothing.
+    let one = farm.tree(&[("a", a.clone()), ("same", c.clone())]).await;
+    assert_eq!(publish(one, Began::Nothing).await, one);
+    let both = farm.tree(&[("a", a.clone()), ("b", b.clone()), ("same", d.clone())]).await;
+    let other = farm.tree(&[("b", b.clone()), ("same", d.clone())]).await;
+    assert_eq!(publish(other, Began::Nothing).await.tree, both.tree, "where both wrote, the last one wins");
+    // Both began with that: one removes a file and adds one, the other changes one.
+    let fewer = farm.tree(&[("a", a.clone()), ("same", d.clone()), ("e", e.clone())]).await;
+    assert_eq!(publish(fewer, Began::With(both.tree)).await.tree, fewer.tree);
+    let changed = farm.tree(&[("a", e.clone()), ("b", b.clone()), ("same", d.clone())]).await;
+    let merged = farm.tree(&[("a", e.clone()), ("same", d.clone()), ("e", e.clone())]).await;
+    assert_eq!(publish(changed, Began::With(both.tree)).await.tree, merged.tree);
+    // What a step began with is gone, or unknown: it replaces what is there.
+    let gone = F.digest(b"a tree that nobody has");
+    assert_eq!(publish(one, Began::With(gone)).await, one);
+    assert_eq!(publish(other, Began::Unknown).await, other);
+    // Together they would be too much: what the last one left is kept.
+    let large = farm.sized(995, 9).await;
+    assert_eq!(publish(large, Began::Nothing).await, large);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use kiln_proto::v1::cache_mounts_server;
 use kiln_proto::v1::{self, CacheName, CacheSharing};
 use tonic::{Request, Response, Status};
 
-use kiln_caches::{Alone, Caches, Place, Published};
+use kiln_caches::{Alone, Began, Caches, Place, Published};
 use kiln_execution::LeaseAccess;
 
 /// Serves a tenant's caches.
@@ -83,7 +83,12 @@ impl cache_mounts_server::CacheMounts for CacheMounts {
             Digest::required(lease.function(), digest).map_err(crate::status::bad_digest)
         };
         let published = Published { tree: required(asked.tree.as_ref())?, times: required(asked.times.as_ref())? };
-        self.caches.publish(place, published, lease.worker()).await?;
+        let began = match (&asked.began, asked.began_empty) {
+            (Some(_), _) => Began::With(required(asked.began.as_ref())?),
+            (None, true) => Began::Nothing,
+            (None, false) => Began::Unknown,
+        };
+        self.caches.publish(place, published, began, lease.worker()).await?;
         Ok(Response::new(v1::PublishCacheResponse {}))
     }
 }

@@ -1,7 +1,8 @@
 //! Cache mounts: directories that outlive the commands that use them, on whichever worker those run.
 //!
 //! The farm keeps a tree for each name. A command works on a copy-on-write snapshot of it. When it has succeeded, what it left is published
-//! whole: only what is new travels, and the last one wins. On disk, such trees are roots like others.
+//! whole, with what it began with, so that the farm keeps what others have published meanwhile: only what is new travels, and where two
+//! wrote the same file, the last one wins. On disk, such trees are roots like others.
 //!
 //! Invariant: what keeps a cache from being taken or published is no fault of the command that mounts it.
 
@@ -46,6 +47,16 @@ impl Latest {
     }
 }
 
+/// What was published when a command took a cache.
+#[derive(Debug, Clone, Copy, Default)]
+enum Began {
+    /// That could not be used.
+    #[default]
+    Unknown,
+    Nothing,
+    With(Digest),
+}
+
 /// A cache that a command uses.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
@@ -53,6 +64,8 @@ pub(super) struct Taken {
     published_as: Option<v1::CacheMount>,
     /// What it begins with; none: nothing.
     base: Option<Root>,
+    /// What was published when it began.
+    began: Began,
     times: Times,
     /// While this lives, no other command has the cache.
     _alone: Option<DropGuard>,
@@ -63,6 +76,7 @@ pub(super) struct Taken {
 pub(crate) struct Left {
     mount: v1::CacheMount,
     number: usize,
+    began: Began,
     changes: Changes,
     forest: Forest,
     times: Digest,
@@ -149,6 +163,11 @@ impl Left {
             sharing: self.mount.sharing,
             tree: Some(self.changes.root.to_wire()),
             times: Some(self.times.to_wire()),
+            began: match self.began {
+                Began::With(tree) => Some(tree.to_wire()),
+                Began::Nothing | Began::Unknown => None,
+            },
+            began_empty: matches!(self.began, Began::Nothing),
         };
         CacheMountsClient::new(client.channel()).publish(request).await?;
         Ok(())
@@ -182,10 +201,13 @@ impl Roots {
         let function = client.function();
         let digest = |wire: Option<&kiln_proto::reapi::Digest>| Digest::required(function, wire).ok();
         let Some((tree, times)) = digest(answer.tree.as_ref()).zip(digest(answer.times.as_ref())) else {
+            taken.began = Began::Nothing;
             return Ok(taken);
         };
         match self.published(client, name, &tree, &times).await {
-            Ok((base, times)) => (taken.base, taken.times) = (Some(base), times),
+            Ok((base, times)) => {
+                (taken.base, taken.times, taken.began) = (Some(base), times, Began::With(tree));
+            }
             Err(error @ (Error::Connection(_) | Error::Disk { .. })) => return Err(error),
             Err(error) => {
                 tracing::warn!(%error, cache = name.id, "cannot use what a cache mount has; the step begins with an empty one");
@@ -233,7 +255,8 @@ impl Roots {
                     let directories =
                         changes.made.iter().map(|made| (made.digest, Blob::Bytes(made.data.clone().into())));
                     let blobs = files.chain(directories).chain([(times, Blob::Bytes(data.into()))]).collect();
-                    all.push(Left { mount, number: *number, changes, forest, times, blobs, below });
+                    let began = taken.began;
+                    all.push(Left { mount, number: *number, began, changes, forest, times, blobs, below });
                 }
                 Ok(None) => {}
                 Err(error) => {
