@@ -7,8 +7,8 @@ use indexmap::IndexMap;
 use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1;
 
-use super::Happening;
 use super::lines::Lines;
+use super::{Happening, brief};
 
 /// Number of log lines kept of each step, in case it fails.
 const TAIL_LINES: usize = 20;
@@ -231,7 +231,7 @@ impl Board {
 
     /// An action's label: its step, and what distinguishes it from other actions of that step.
     pub fn label(&self, key: &Key) -> String {
-        let mut label = key.step.clone();
+        let mut label = brief(&key.step);
         if key.shards > 1 {
             label.push_str(&format!("[{}/{}]", key.shard + 1, key.shards));
         }

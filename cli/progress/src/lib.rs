@@ -7,6 +7,7 @@ mod board;
 mod docker;
 mod json;
 mod lines;
+mod names;
 mod plain;
 mod rawjson;
 mod summary;
@@ -25,6 +26,7 @@ use kiln_proto::v1;
 
 pub use board::{Board, Key, Step};
 pub use docker::show_for_docker;
+pub use names::{brief, in_shell, is_called};
 pub use summary::{cache_word, status_word, summary};
 pub use told::start;
 pub use work::{Work, watched};

@@ -6,7 +6,7 @@ use kiln_proto::transfer::Moved;
 use kiln_proto::v1;
 use kiln_proto::v1::step_finished::Cache;
 
-use super::{Board, told};
+use super::{Board, brief, in_shell, told};
 use kiln_terminal::{Look, Table, colours, duration, fixed, flexible, harmless, last_overwrite, paint, shown, size};
 
 /// The word for a build's status, as used in scripts.
@@ -46,7 +46,7 @@ pub fn summary(board: &Board, finished: &v1::BuildFinished, moved: &Moved) -> St
         for line in &step.tail {
             out.push_str(&format!("{name} | {}\n", shown(last_overwrite(line), colours())));
         }
-        out.push_str(&harmless(&format!("all of its output: kiln logs {} {}\n", board.build, key.step)));
+        out.push_str(&harmless(&format!("all of its output: kiln logs {} {}\n", board.build, in_shell(&key.step))));
     }
     out.push('\n');
     let mut rows = Vec::new();
@@ -80,8 +80,8 @@ pub fn summary(board: &Board, finished: &v1::BuildFinished, moved: &Moved) -> St
         out.push_str(&format!("{}\n", harmless(&finished.message)));
     }
     if let Some(key) = board.surprising() {
-        let step = harmless(&key.step);
-        out.push_str(&format!("{step} was cached before but had to run; `kiln cache explain {step}` shows why\n"));
+        let (step, name) = (harmless(&brief(&key.step)), harmless(&in_shell(&key.step)));
+        out.push_str(&format!("{step} was cached before but had to run; `kiln cache explain {name}` shows why\n"));
     }
     for start in board.starts.iter().filter(|_| finished.status() == v1::Status::Succeeded) {
         out.push_str(&format!("{}\n", harmless(start)));

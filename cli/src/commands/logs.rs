@@ -11,7 +11,7 @@ use kiln_proto::v1::step_state::Phase;
 
 use crate::farm::{Error as FarmError, FUNCTION, Farm};
 use crate::{Code, Error, args, local};
-use kiln_progress::{Board, Happening, Key};
+use kiln_progress::{Board, Happening, Key, is_called};
 use kiln_terminal as terminal;
 
 /// All past events have arrived when none came for this long.
@@ -48,7 +48,7 @@ pub(super) async fn run(farm: &Farm, args: args::Logs) -> Result<Code, Error> {
 }
 
 fn is_wanted(state: &v1::StepState, step: Option<&str>) -> bool {
-    state.step.as_ref().is_some_and(|of| step.is_none_or(|step| of.step == step))
+    state.step.as_ref().is_some_and(|of| step.is_none_or(|step| is_called(&of.step, step)))
 }
 
 fn header(key: &Key) -> String {
@@ -134,7 +134,7 @@ async fn follow(farm: &Farm, build: &str, step: Option<&str>) -> Result<Code, Er
 
 fn print_log(board: &Board, happening: &Happening, step: Option<&str>) -> Result<(), Error> {
     let Happening::Log { key, text, .. } = happening else { return Ok(()) };
-    if step.is_some_and(|step| step != key.step) {
+    if step.is_some_and(|step| !is_called(&key.step, step)) {
         return Ok(());
     }
     let is_only = step.is_some() && key.shards <= 1 && board.targets.len() <= 1;

@@ -13,7 +13,7 @@ use crate::commands::time;
 use crate::farm::{Farm, INSTANCE};
 use crate::local::Project;
 use crate::{Code, Error, args, local};
-use kiln_progress::cache_word;
+use kiln_progress::{cache_word, is_called};
 use kiln_terminal::{self as terminal, Table, fixed, flexible};
 
 pub(super) async fn run(farm: &Farm, args: args::Explain) -> Result<Code, Error> {
@@ -22,8 +22,17 @@ pub(super) async fn run(farm: &Farm, args: args::Explain) -> Result<Code, Error>
         None => planned(&args.dir, &args.step)?,
     };
     let step = args.step;
-    let request = v1::ExplainRequest { instance: INSTANCE.to_owned(), project: project.clone(), step: step.clone() };
-    let v1::ExplainResponse { explanations, steps } = farm.call(farm.cache().explain(request)).await?.into_inner();
+    let explain = async |step: &str| {
+        let (instance, project, step) = (INSTANCE.to_owned(), project.clone(), step.to_owned());
+        let request = v1::ExplainRequest { instance, project, step };
+        Ok::<_, Error>(farm.call(farm.cache().explain(request)).await?.into_inner())
+    };
+    let mut answer = explain(&step).await?;
+    let called: Vec<&String> = answer.steps.iter().filter(|name| is_called(name, &step)).collect();
+    if let ([only], true) = (&called[..], answer.explanations.is_empty()) {
+        answer = explain(only).await?;
+    }
+    let v1::ExplainResponse { explanations, steps } = answer;
     if args.json {
         return local::print_json(&explanations.iter().map(object).collect());
     }
