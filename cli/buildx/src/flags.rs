@@ -93,7 +93,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     without("isolation", Takes::Value, Effect::Noted("every command runs in namespaces of its own")),
     value("label", "KEY=VALUE", "a label of the image"),
     switch("load", "load the image into the local Docker; the same as --output=type=docker"),
-    short('m', without("memory", Takes::Value, LIMITS)),
+    short('m', value("memory", "SIZE", "how much memory a command may use, such as 4g; default: 2g")),
     without("memory-swap", Takes::Value, LIMITS),
     value("metadata-file", "PATH", "write what was built to this file, as JSON"),
     value("network", "MODE", "the network of commands: default, none or host"),

@@ -30,7 +30,6 @@ struct Together {
     load: bool,
     progress: Option<String>,
     platforms: Vec<String>,
-    host_is_allowed: bool,
 }
 
 /// The request of these flags.
@@ -54,6 +53,7 @@ pub(crate) fn read(given: Given, variables: Variables<'_>) -> Result<Request, Er
         annotations: Vec::new(),
         hosts: Vec::new(),
         network: Network::Default,
+        memory_bytes: None,
         call: Call::default(),
         id_file: None,
         metadata_file: None,
@@ -103,7 +103,8 @@ fn take(
         "allow" => {
             for one in value.split(',') {
                 match one {
-                    "network.host" => together.host_is_allowed = true,
+                    // Whether commands get a worker's network is the worker's decision.
+                    "network.host" => {}
                     // What of this machine buildx may read and write: Kiln reads what the command line names, and nothing else.
                     one if one.starts_with("fs") || one == "ssh" => {}
                     other => {
@@ -144,6 +145,7 @@ fn take(
             request.labels.insert(name, value.unwrap_or_default());
         }
         "load" => together.load = truth,
+        "memory" => request.memory_bytes = memory(value)?,
         "metadata-file" => request.metadata_file = text(),
         "network" => {
             request.network = match value {
@@ -177,6 +179,26 @@ fn take(
     Ok(())
 }
 
+/// A size as Docker writes it: a number of bytes, or of `k`, `m`, `g` or `t`, which count in 1024. None: 0, which is no limit of its own.
+fn memory(text: &str) -> Result<Option<u64>, Error> {
+    let lower = text.trim().to_ascii_lowercase();
+    let end = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
+    let shift = match &lower[end..] {
+        "" | "b" => Some(0),
+        "k" | "kb" | "kib" => Some(10),
+        "m" | "mb" | "mib" => Some(20),
+        "g" | "gb" | "gib" => Some(30),
+        "t" | "tb" | "tib" => Some(40),
+        _ => None,
+    };
+    let bytes = shift.and_then(|shift| lower[..end].parse::<u64>().ok()?.checked_mul(1 << shift));
+    match bytes {
+        Some(0) => Ok(None),
+        Some(bytes) => Ok(Some(bytes)),
+        None => Err(Error::value("--memory", format!("`{text}`: expected a size such as `512m` or `4g`"))),
+    }
+}
+
 fn pair(flag: &'static str, text: &str) -> Result<(String, Option<String>), Error> {
     match text.split_once('=') {
         Some(("", _)) => Err(Error::value(flag, "no name before `=`")),
@@ -205,7 +227,7 @@ fn host(text: &str) -> Result<(String, String), Error> {
 }
 
 fn finish(request: &mut Request, together: Together, variables: Variables<'_>) -> Result<(), Error> {
-    let Together { mut said, push, load, progress, platforms, host_is_allowed } = together;
+    let Together { mut said, push, load, progress, platforms } = together;
     let platforms = match variables("DOCKER_DEFAULT_PLATFORM").filter(|text| !text.is_empty()) {
         Some(text) if platforms.is_empty() => vec![text],
         _ => platforms,
@@ -215,10 +237,6 @@ fn finish(request: &mut Request, together: Together, variables: Variables<'_>) -
         if let Some(platform) = platform.filter(|platform| !request.platforms.contains(platform)) {
             request.platforms.push(platform);
         }
-    }
-    if request.network == Network::Host && !host_is_allowed {
-        let words = "`--network=host` needs `--allow=network.host`, and a worker that allows it".to_owned();
-        return Err(Error::Together(words));
     }
     if request.file.as_deref() == Some("-") && request.context == "-" {
         return Err(Error::Together("the Dockerfile and the context cannot both be standard input".to_owned()));

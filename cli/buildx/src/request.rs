@@ -73,6 +73,8 @@ pub struct Request {
     pub hosts: Vec<(String, String)>,
     /// The network of commands.
     pub network: Network,
+    /// How much memory a command may use, in bytes, unless that is the default.
+    pub memory_bytes: Option<u64>,
     /// What is done.
     pub call: Call,
     /// The file for the image's id.

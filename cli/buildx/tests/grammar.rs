@@ -182,9 +182,22 @@ fn variables_are_defaults() {
 }
 
 #[test]
+fn memory_is_a_size_as_docker_writes_it_and_the_network_is_the_worker_s_to_allow() {
+    let memory = |text: &str| built(&["-m", text, "."], &[]).memory_bytes;
+    assert_eq!(
+        (memory("4g"), memory("512M"), memory("1024"), memory("0")),
+        (Some(4 << 30), Some(512 << 20), Some(1024), None)
+    );
+    assert_eq!(built(&["."], &[]).memory_bytes, None);
+    assert_eq!(built(&["--network=host", "."], &[]).network, Network::Host);
+}
+
+#[test]
 fn what_has_no_effect_is_said_once() {
-    let request =
-        built(&["--cache-from", "a", "--cache-from", "b", "--memory", "1g", "-c", "2", "--rm", "--pull", "."], &[]);
+    let request = built(
+        &["--cache-from", "a", "--cache-from", "b", "--memory-swap", "1g", "-c", "2", "--rm", "--pull", "."],
+        &[],
+    );
     assert_eq!(request.notes.len(), 3, "{:?}", request.notes);
     assert!(request.notes[0].contains("`--cache-from`"));
 }
@@ -208,7 +221,7 @@ fn what_is_wrong_is_named_with_what_was_meant() {
         (&["--platform", "linux/arm/v7", "."], 1, "linux/arm64"),
         (&["--platform", "a,b", "--load", "."], 1, "unknown platform"),
         (&["--platform", "amd64,arm64", "--load", "."], 1, "one platform"),
-        (&["--network", "host", "."], 1, "--allow=network.host"),
+        (&["--memory", "much", "."], 1, "such as `512m` or `4g`"),
         (&["--allow", "security.insecure", "."], 1, "security.insecure"),
         (&["--add-host", "a:b", "."], 1, "`b` is not an address"),
         (&["--add-host", "a:host-gateway", "."], 1, "host-gateway"),

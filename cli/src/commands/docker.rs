@@ -245,6 +245,7 @@ fn submission(request: &Request, contexts: &Contexts, facts: git::Facts, name: O
                 Network::Host => "host".to_owned(),
             },
             secrets: request.secrets.iter().map(|secret| secret.id.clone()).collect(),
+            memory_bytes: request.memory_bytes.unwrap_or_default(),
             compression: request.format.compression.clone().unwrap_or_default(),
             rewrite_timestamp: request.format.rewrite_timestamp,
             contexts_are_filtered: true,

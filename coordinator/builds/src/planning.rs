@@ -46,6 +46,7 @@ fn dockerfile(wire: &v1::Dockerfile) -> Result<plan::Dockerfile, String> {
             "host" => plan::CommandNetwork::Host,
             other => return Err(format!("unknown network `{other}`; expected `default`, `none` or `host`")),
         },
+        memory_bytes: Some(wire.memory_bytes).filter(|bytes| *bytes > 0),
         rewrite_timestamp: wire.rewrite_timestamp,
         contexts_are_filtered: wire.contexts_are_filtered,
         ssh: wire.ssh.clone(),

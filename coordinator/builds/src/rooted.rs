@@ -25,7 +25,7 @@ use super::steps::{self, Ended, Job};
 
 /// The variable that names the socket of an SSH agent.
 const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
-/// Memory limit of a command: 2 GiB.
+/// Memory limit of a command that has none of its own: 2 GiB.
 const MEMORY_BYTES: u64 = 2 << 30;
 
 #[async_trait]
@@ -48,7 +48,7 @@ impl Commands for OnWorker<'_> {
         // Its inputs are the root, and none of the project's files themselves.
         step.inputs = vec!["!**".to_owned()];
         step.network = !matches!(kiln_artifacts::network(&command.run), contract::NETWORK_NONE);
-        step.memory_bytes = MEMORY_BYTES;
+        step.memory_bytes = command.memory_bytes.unwrap_or(MEMORY_BYTES);
         step.secrets = command.secrets.clone();
         let outputs = self.ran(step, Some(command)).await?;
         left(&outputs)

@@ -36,6 +36,8 @@ pub struct Dockerfile {
     pub hosts: Vec<(String, String)>,
     /// The network of its commands.
     pub network: CommandNetwork,
+    /// How much memory each of its commands may use, in bytes; by default 2 GiB.
+    pub memory_bytes: Option<u64>,
     /// Whether no file of the layers that the build adds is younger than `SOURCE_DATE_EPOCH`.
     pub rewrite_timestamp: bool,
     /// Whether what `.dockerignore` names is left out of the contexts already.

@@ -116,6 +116,8 @@ pub struct Command {
     pub root: Digest,
     /// The blob with the times of the root's nodes.
     pub times: Digest,
+    /// How much memory it may use, in bytes, unless that is the default.
+    pub memory_bytes: Option<u64>,
     /// What is mounted.
     pub mounts: Vec<Mount>,
     /// The caches of its cache mounts. Their ids are `NAMESPACE/ID`, with an empty namespace for the project's own.
@@ -525,6 +527,7 @@ impl Host for Building<'_> {
             run: run.clone(),
             root: root.root,
             times,
+            memory_bytes: maker.description.memory_bytes,
             keyed: keyed(run, &secrets(&mounts)),
             secrets: secrets(&mounts),
             hosts: maker.description.hosts.iter().map(host).collect(),

@@ -36,6 +36,7 @@ pub fn install(name: &str, root: &Digest, times: Digest, packages: &[String]) ->
         },
         root: *root,
         times,
+        memory_bytes: None,
         mounts: Vec::new(),
         mounted: None,
         secrets: Vec::new(),

@@ -171,6 +171,9 @@ fn print_dockerfile(out: &mut String, dockerfile: &Dockerfile) {
     map(out, "args", &dockerfile.args);
     map(out, "contexts", &dockerfile.contexts);
     strings(out, "secrets", &dockerfile.secrets);
+    if let Some(bytes) = dockerfile.memory_bytes {
+        key(out, "memory", &quote(&show_size(bytes)));
+    }
     map(out, "labels", &dockerfile.labels);
     if dockerfile.compression == Compression::Zstd {
         key(out, "compression", "\"zstd\"");

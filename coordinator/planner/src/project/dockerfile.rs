@@ -3,12 +3,13 @@
 use super::Error;
 use super::image::compression;
 use super::reader::Reader;
+use super::units;
 use kiln_plan::Dockerfile;
 
 /// The key that makes an artifact one of a Dockerfile.
 pub(super) const KEY: &str = "dockerfile";
 /// The keys that only such an artifact has.
-pub(super) const KEYS: &[&str] = &["context", "target", "args", "contexts", "secrets"];
+pub(super) const KEYS: &[&str] = &["context", "target", "args", "contexts", "secrets", "memory"];
 /// The other keys that it can have.
 const ALSO: &[&str] = &[KEY, "kind", "labels", "compression"];
 
@@ -24,6 +25,12 @@ pub(super) fn secrets(table: &Reader<'_>) -> Result<Vec<String>, Error> {
         Some(name) => Err(table.bad("secrets", name, "names such as `NPM_TOKEN`: letters, digits and `_`")),
         None => Ok(names),
     }
+}
+
+/// How much memory its commands may use.
+fn memory(table: &Reader<'_>) -> Result<Option<u64>, Error> {
+    let Some(size) = table.string("memory")? else { return Ok(None) };
+    units::read_size(&size).map(Some).ok_or_else(|| table.bad("memory", &size, units::SIZE))
 }
 
 pub(super) fn dockerfile(table: &Reader<'_>) -> Result<Dockerfile, Error> {
@@ -56,6 +63,7 @@ pub(super) fn dockerfile(table: &Reader<'_>) -> Result<Dockerfile, Error> {
         secrets: secrets(table)?,
         labels: table.string_map("labels")?,
         compression: compression(table)?,
+        memory_bytes: memory(table)?,
         ..Dockerfile::default()
     })
 }
