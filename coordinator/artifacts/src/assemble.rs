@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_images::image::Origin;
-use kiln_planner::plan::{Artifact, ArtifactKind, Target};
+use kiln_planner::plan::{Artifact, ArtifactKind, Platform, Target};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_trees::tree::{Entry, Tree};
 
@@ -130,6 +130,8 @@ pub struct Ingredients<'a> {
     pub artifact: &'a Artifact,
     /// The target that it is for.
     pub target: &'a Target,
+    /// The platform of a Dockerfile's stages that name it as `$BUILDPLATFORM`.
+    pub builder: Platform,
     /// The outputs of each of its steps with the step's name, in the plan's order.
     pub outputs: &'a [(String, Tree)],
     /// The base of an archive's file name.

@@ -5,14 +5,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_planner::plan::Target;
+use kiln_planner::plan::{Step, Target};
 use kiln_proto::v1::{self, event};
 use tokio::sync::OnceCell;
 
 use super::{Work, environment, waiting};
 
 /// How long a resumed build, or a build on a farm that has just started, waits for workers to join.
-const JOINING: Duration = Duration::from_secs(30);
+pub(super) const JOINING: Duration = Duration::from_secs(30);
 
 /// Where a target is built.
 pub(super) struct Chosen<'a> {
@@ -47,7 +47,7 @@ impl<'a> Chosen<'a> {
 
     async fn choose(&self) -> Result<Arc<v1::Environment>, String> {
         let (work, target) = (self.work, self.target);
-        let environment = environment_of(work, target).await?;
+        let environment = environment_of(work, target, &work.plan.steps).await?;
         if environment.emulated {
             let text = format!("no native worker matches target `{}`; it is built on an emulated machine", target.name);
             work.tell(event::Event::Warning(v1::Warning { text }));
@@ -61,9 +61,13 @@ impl<'a> Chosen<'a> {
     }
 }
 
-/// The environment of a target. If no worker has one, waits: for expected workers, as long as the build's queue timeout
+/// The environment in which these steps of a target run. If no worker has one, waits: for expected workers, as long as the build's queue timeout
 /// allows; and for any worker, a moment, if the farm has just started or the build was resumed.
-async fn environment_of(work: &Work, target: &Target) -> Result<v1::Environment, String> {
+pub(super) async fn environment_of(
+    work: &Work,
+    target: &Target,
+    steps: &[Step],
+) -> Result<v1::Environment, String> {
     let now = tokio::time::Instant::now();
     let wait_limit = work.queue_timeout().unwrap_or_else(|| work.execution.queue_timeout());
     let (until, joining) = (now + wait_limit, if work.resumed { now } else { work.execution.began() } + JOINING);
@@ -72,7 +76,6 @@ async fn environment_of(work: &Work, target: &Target) -> Result<v1::Environment,
     loop {
         changed.mark_unchanged();
         let farm = work.execution.farm().await.map_err(|status| status.message().to_owned())?;
-        let steps = &work.plan.steps;
         let words = match environment::choose(&farm.workers, target, steps, work.allow_emulation) {
             Ok(environment) => {
                 if !told.is_empty() {

@@ -129,8 +129,8 @@ pub(super) async fn installed(
 ) -> Result<Files, Refused> {
     let name = format!("packages of {}", job.step.name);
     let times = store_times(work, &files.times).await.map_err(farms)?;
-    let command =
-        Command { no_cache: work.request.no_cache, ..kiln_artifacts::install(&name, &files.root, times, packages) };
+    let command = kiln_artifacts::install(&name, job.target.platform, &files.root, times, packages);
+    let command = Command { no_cache: work.request.no_cache, ..command };
     let mut step = Step::new(name, command.run.argv.join(" "));
     step.why = "installs packages in its image".to_owned();
     step.inputs = vec!["!**".to_owned()];

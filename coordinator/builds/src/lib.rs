@@ -124,6 +124,7 @@ pub(crate) struct Work {
     _hold: kiln_store::Hold,
     pub(crate) images: images::Images,
     pub(crate) waits: waiting::Waits,
+    pub(crate) places: run::places::Places,
     /// The build's owner, as far as authenticated.
     pub(crate) identity: Identity,
     pub(crate) settings: Settings,

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use kiln_planner::plan::{Artifact, Step, Target};
+use kiln_planner::plan::{Artifact, Platform, Step, Target};
 use kiln_trees::tree::{Entry, Tree};
 
 use super::Work;
@@ -24,6 +24,8 @@ pub(super) struct OnWorker<'a> {
     pub(super) work: &'a Work,
     pub(super) target: &'a Target,
     pub(super) chosen: &'a Chosen<'a>,
+    /// The platform of what a Dockerfile downloads.
+    pub(super) builder: Platform,
     pub(super) artifact: &'a Artifact,
     /// What ran for the artifact itself.
     pub(super) facts: Mutex<Vec<StepFact>>,

@@ -21,6 +21,7 @@ use super::fetching::{self, COMMITTED, DOWNLOADED, MODIFIED, REPOSITORY};
 use super::in_root::Root;
 use super::libraries::OnWorker;
 use super::lower::{self, Lowered, Lowering, Outputs};
+use super::run::places;
 use super::steps::{self, Ended, Job};
 
 /// The variable that names the socket of an SSH agent.
@@ -106,10 +107,17 @@ impl OnWorker<'_> {
 
     /// Runs a step of the artifact itself.
     async fn ran(&self, step: Step, command: Option<&Command>) -> Result<Outputs, Error> {
+        let platform = command.map_or(self.builder, |command| command.platform);
+        let failed = |reason| self.command_failed(reason, false);
+        let (target, environment) = if platform == self.target.platform {
+            (self.target.clone(), self.chosen.get().await.map_err(failed)?)
+        } else {
+            self.work.places.find(self.work, self.target, platform).await.map_err(failed)?
+        };
         let job = Job {
             step,
-            target: self.target.clone(),
-            environment: self.chosen.get().await.map_err(|reason| self.command_failed(reason, false))?,
+            target,
+            environment,
             shard: 0,
             needed: Vec::new(),
             needs: Vec::new(),

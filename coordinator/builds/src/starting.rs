@@ -91,6 +91,7 @@ impl Builds {
             resumed,
             images: images::Images::default(),
             waits: waiting::Waits::default(),
+            places: run::places::Places::default(),
             identity,
             settings,
         };

@@ -110,6 +110,8 @@ pub struct Checkout {
 pub struct Command {
     /// Its name for people.
     pub name: String,
+    /// The platform of its stage.
+    pub platform: plan::Platform,
     /// The command and its environment.
     pub run: Run,
     /// The root that it runs in, and the blob with its times.
@@ -316,15 +318,12 @@ impl Maker<'_> {
         for (name, value) in &description.contexts {
             contexts.add(name, NamedContext::read(value).map_err(|reason| self.wrong(reason))?);
         }
-        let architecture = self.platform.architecture.clone();
+        let (own, builder) = (&self.platform.architecture, self.given.builder.architecture());
         let options = Options {
             target: description.stage.clone(),
             build_args: description.args.clone(),
-            build_platform: kiln_dockerfile::Platform {
-                os: "linux".to_owned(),
-                architecture,
-                ..kiln_dockerfile::Platform::default()
-            },
+            platform: (own != builder).then(|| kiln_dockerfile::Platform::linux(own)),
+            build_platform: kiln_dockerfile::Platform::linux(builder),
             contexts,
             labels: description.labels.clone(),
             no_cache: match description.no_cache_stages.as_slice() {
@@ -522,8 +521,15 @@ impl Host for Building<'_> {
         let data = root.times.encode();
         let times = maker.given.function.digest(&data);
         stores.blobs.put(&times, data.into()).await?;
+        let platform = runs_on(&operation.platform).ok_or_else(|| {
+            maker.wrong(format!(
+                "{}: its stage is for `{}`, and commands run on linux/amd64 and linux/arm64",
+                operation.name, operation.platform
+            ))
+        })?;
         let command = Command {
             name: operation.name.clone(),
+            platform,
             run: run.clone(),
             root: root.root,
             times,
@@ -615,6 +621,15 @@ impl Building<'_> {
             });
         }
         Ok((mounts, contents))
+    }
+}
+
+/// The platform of workers that run a stage's commands. A processor of 64 bits runs programs for its predecessor of 32 bits.
+fn runs_on(platform: &kiln_dockerfile::Platform) -> Option<plan::Platform> {
+    match (platform.os.as_str(), platform.architecture.as_str()) {
+        ("linux", "amd64" | "386") => Some(plan::Platform::Amd64),
+        ("linux", "arm64" | "arm") => Some(plan::Platform::Arm64),
+        _ => None,
     }
 }
 

@@ -16,12 +16,13 @@ use super::base::{BaseError, Stored, look_through};
 use super::dockerfile::Command;
 use crate::assemble::{Error, Ingredients};
 
-/// The command that installs packages into a root.
-pub fn install(name: &str, root: &Digest, times: Digest, packages: &[String]) -> Command {
+/// The command that installs packages into a root of a platform.
+pub fn install(name: &str, platform: plan::Platform, root: &Digest, times: Digest, packages: &[String]) -> Command {
     let mut argv: Vec<String> = ["/bin/sh", "-e", "-c", include_str!("install.sh"), "kiln"].map(str::to_owned).into();
     argv.extend(packages.iter().cloned());
     Command {
         name: name.to_owned(),
+        platform,
         run: Run {
             root: 0,
             argv,
@@ -62,7 +63,8 @@ pub(super) async fn with_packages(
     let digest = given.function.digest(&times);
     given.stores.blobs.put(&digest, times.into()).await?;
     let name = format!("packages of {}", given.artifact.name);
-    let ran = given.commands.run(&install(&name, &before.root, digest, &description.packages)).await?;
+    let command = install(&name, given.target.platform, &before.root, digest, &description.packages);
+    let ran = given.commands.run(&command).await?;
     let times = Times::decode(&given.stores.blobs.get(&ran.times).await?)
         .map_err(|error| Error::Layout { artifact: given.artifact.name.clone(), reason: error.to_string() })?;
     let after = roots.apply(&before, &ran.layer, &times).await?;

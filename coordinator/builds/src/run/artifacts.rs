@@ -78,13 +78,15 @@ async fn make(
         version: version.unwrap_or_default().to_owned(),
         ..Default::default()
     };
-    let on_worker = OnWorker { work, target, chosen, artifact, facts: Mutex::default() };
+    let builder = work.places.builder(work).await.map_err(Unsuccessful::farms)?;
+    let on_worker = OnWorker { work, target, chosen, builder, artifact, facts: Mutex::default() };
     let ingredients = kiln_artifacts::Ingredients {
         stores: &work.stores,
         function: work.function,
         instance: build.instance.trim_matches('/'),
         artifact,
         target,
+        builder,
         outputs,
         stem: &stem,
         sources: &work.source.tree,
@@ -116,7 +118,8 @@ async fn make(
     {
         return Ok(known);
     }
-    // None, if nothing ran.
+    let elsewhere = work.places.used(target);
+    // None, if nothing ran on the target's platform.
     let environment = chosen.known();
     let mut record = v1::Artifact {
         id,
@@ -135,7 +138,7 @@ async fn make(
         commit: source.commit.clone(),
         dirty: source.dirty,
         instance: build.instance.clone(),
-        emulated: environment.as_ref().is_some_and(|environment| environment.emulated),
+        emulated: environment.iter().chain(elsewhere.values()).any(|environment| environment.emulated),
         sbom: None,
         spdx: None,
         checksums: None,

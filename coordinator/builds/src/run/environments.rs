@@ -4,7 +4,7 @@ use kiln_planner::plan::Target;
 use kiln_proto::v1::{self, Status as BuildStatus, event};
 
 use super::steps::Done;
-use super::{Outcome, Unsuccessful, Work, artifacts, steps};
+use super::{Outcome, Unsuccessful, Work, artifacts, places, steps};
 use crate::chosen::Chosen;
 use crate::environment;
 
@@ -17,11 +17,16 @@ pub(super) async fn build_target(work: &Work, target: &Target, emulated: &mut bo
     loop {
         let chosen = Chosen::new(work, target);
         let outcome = build_target_in(work, target, &chosen).await;
-        let environment = chosen.known();
-        *emulated = environment.as_ref().is_some_and(|environment| environment.emulated);
+        let mut used = work.places.used(target);
+        used.extend(chosen.known().map(|environment| (target.platform, environment)));
+        *emulated = used.values().any(|environment| environment.emulated);
         left -= 1;
-        let (Err(unsuccessful), Some(environment)) = (&outcome, environment) else { return outcome };
-        if left == 0 || unsuccessful.status != BuildStatus::FarmFailed || !has_gone(work, target, &environment).await {
+        let Err(unsuccessful) = &outcome else { return outcome };
+        let mut gone = false;
+        for (platform, environment) in &used {
+            gone |= has_gone(work, &places::on(target, *platform), environment).await;
+        }
+        if left == 0 || unsuccessful.status != BuildStatus::FarmFailed || !gone {
             return outcome;
         }
         let text = format!(
@@ -29,6 +34,7 @@ pub(super) async fn build_target(work: &Work, target: &Target, emulated: &mut bo
             target.name
         );
         work.tell(event::Event::Warning(v1::Warning { text }));
+        work.places.forget(target);
     }
 }
 

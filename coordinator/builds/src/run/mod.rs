@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod environments;
+pub(crate) mod places;
 mod reruns;
 mod steps;
 mod told;
