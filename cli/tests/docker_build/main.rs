@@ -4,6 +4,7 @@
 
 mod boms;
 mod contexts;
+mod go;
 mod images;
 mod lines;
 mod outputs;
