@@ -63,11 +63,7 @@ impl<'a> Chosen<'a> {
 
 /// The environment in which these steps of a target run. If no worker has one, waits: for expected workers, as long as the build's queue timeout
 /// allows; and for any worker, a moment, if the farm has just started or the build was resumed.
-pub(super) async fn environment_of(
-    work: &Work,
-    target: &Target,
-    steps: &[Step],
-) -> Result<v1::Environment, String> {
+pub(super) async fn environment_of(work: &Work, target: &Target, steps: &[Step]) -> Result<v1::Environment, String> {
     let now = tokio::time::Instant::now();
     let wait_limit = work.queue_timeout().unwrap_or_else(|| work.execution.queue_timeout());
     let (until, joining) = (now + wait_limit, if work.resumed { now } else { work.execution.began() } + JOINING);

@@ -21,7 +21,6 @@ use super::fetching::{self, COMMITTED, DOWNLOADED, MODIFIED, REPOSITORY};
 use super::in_root::Root;
 use super::libraries::OnWorker;
 use super::lower::{self, Lowered, Lowering, Outputs};
-use super::run::places;
 use super::steps::{self, Ended, Job};
 
 /// The variable that names the socket of an SSH agent.
