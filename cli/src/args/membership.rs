@@ -31,6 +31,9 @@ pub enum Membership {
         /// Limits of a join token.
         #[command(flatten)]
         join: Join,
+        /// Confine the holder to this branch scope of the caches of build tools: they read the base, and write for themselves only.
+        #[arg(long, value_name = "NAME", conflicts_with = "is_join")]
+        scope: Option<String>,
     },
     /// Rotate the farm's own key (`--farm-key`), which seals leases and cached results. The previous key stays valid until the next
     /// rotation.

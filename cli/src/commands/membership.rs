@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use kiln_auth::authority::{Authority, Subject};
-use kiln_auth::{Error as AuthError, Files, Identity, check_name, farm_key, issued, revoked, tokens};
+use kiln_auth::{Error as AuthError, Files, Identity, check_name, check_scope, farm_key, issued, revoked, tokens};
 use kiln_proto::join::Token;
 use kiln_proto::v1;
 use rustls::pki_types::CertificateDer;
@@ -33,7 +33,7 @@ const TOKEN_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 pub(super) async fn run(farm: &args::Farm, args: Membership, interrupts: &Interrupts) -> Result<Code, Error> {
     match args {
         Membership::Init { dir, host, join } => init(&dir, &host, &join),
-        Membership::Token { who, is_join, join } => token(&who, is_join, &join),
+        Membership::Token { who, is_join, join, scope } => token(&who, is_join, &join, scope),
         Membership::RotateKey { file } => {
             farm_key::rotate(&file).map_err(usage)?;
             terminal::say("the farm's key was rotated; a running coordinator reloads it within a second");
@@ -164,7 +164,7 @@ fn identity(who: &Who) -> Result<Identity, Error> {
     Ok(Identity { name: who.name.clone(), tenant: who.tenant.clone(), roles, ..Identity::anonymous() })
 }
 
-fn token(who: &Who, is_join: bool, join: &args::Join) -> Result<Code, Error> {
+fn token(who: &Who, is_join: bool, join: &args::Join, scope: Option<String>) -> Result<Code, Error> {
     let files = Files::of(&who.dir.farm_dir);
     if is_join {
         let secret = add_token(&files, join_entry(&who.name, &who.tenant, join)?)?;
@@ -175,7 +175,8 @@ fn token(who: &Who, is_join: bool, join: &args::Join) -> Result<Code, Error> {
     }
     let Identity { name, tenant, roles, .. } = identity(who)?;
     let expires = Some(SystemTime::now() + join.life.unwrap_or(TOKEN_LIFE));
-    print_line(&add_token(&files, tokens::Entry { name, tenant, roles, expires, ..tokens::Entry::default() })?)
+    scope.as_deref().map(check_scope).transpose().map_err(Error::Usage)?;
+    print_line(&add_token(&files, tokens::Entry { name, tenant, roles, scope, expires, ..tokens::Entry::default() })?)
 }
 
 /// Creates an entry for a join token.

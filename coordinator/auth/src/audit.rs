@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,6 +54,25 @@ pub(super) struct Call<'a> {
     pub(super) subject: Option<&'a str>,
 }
 
+/// A request of a protocol other than gRPC.
+#[derive(Debug)]
+pub struct Requested<'a> {
+    /// Such as `PUT ccache`.
+    pub call: &'a str,
+    /// The caller, if known.
+    pub identity: Option<&'a Identity>,
+    /// The address it came from.
+    pub address: Option<SocketAddr>,
+    /// The outcome, as gRPC would name it.
+    pub code: Code,
+    /// Why it was refused; empty otherwise.
+    pub message: &'a str,
+    /// What it is about.
+    pub subject: &'a str,
+    /// Whether it may change what others see.
+    pub is_change: bool,
+}
+
 /// Calls that change what others see. Uploads of blobs are not among them: they cannot change existing blobs.
 const CHANGES: [&str; 14] = [
     "/build.bazel.remote.execution.v2.ActionCache/UpdateActionResult",
@@ -89,6 +109,22 @@ impl Audit {
     /// If the file cannot be opened.
     pub fn open(path: &Path) -> io::Result<Self> {
         Ok(Self(Arc::new(Mutex::new(Open::at(path)?))))
+    }
+
+    /// Logs a request of a protocol other than gRPC, if it was refused or changes something.
+    pub fn request(&self, request: &Requested<'_>) {
+        let refused = matches!(request.code, Code::PermissionDenied | Code::Unauthenticated);
+        if !refused && !request.is_change {
+            return;
+        }
+        self.write(&Call {
+            path: request.call,
+            identity: request.identity,
+            address: request.address.map(|address| address.to_string()),
+            code: request.code,
+            message: request.message,
+            subject: Some(request.subject),
+        });
     }
 
     /// Whether a call may change what others see.

@@ -44,12 +44,15 @@ pub struct Config {
     /// The claim that lists roles, with or without the prefix `kiln:`.
     #[arg(long, env = "KILN_JWT_ROLES_CLAIM", value_name = "CLAIM", default_value = "roles")]
     pub jwt_roles_claim: String,
+    /// The claim that names the branch scope which the holder is confined to in the caches of build tools.
+    #[arg(long, env = "KILN_JWT_SCOPE_CLAIM", value_name = "CLAIM", default_value = "kiln_scope")]
+    pub jwt_scope_claim: String,
     /// Maximum lifetime of a provider's token; tokens that are valid for longer are refused.
     #[arg(long, env = "KILN_JWT_MAX_LIFE", value_name = "TIME", default_value = "24h", value_parser = kiln_units::duration)]
     pub jwt_max_life: Duration,
     /// Rules that map claims to tenant and roles, for tokens that name neither, such as those of CI systems: a TOML file with one
     /// `[[rule]]` per kind of caller; reloaded when it changes.
-    #[arg(long, env = "KILN_JWT_RULES", value_name = "FILE", requires = "jwks", conflicts_with_all = ["jwt_tenant_claim", "jwt_roles_claim"])]
+    #[arg(long, env = "KILN_JWT_RULES", value_name = "FILE", requires = "jwks", conflicts_with_all = ["jwt_tenant_claim", "jwt_roles_claim", "jwt_scope_claim"])]
     pub jwt_rules: Option<PathBuf>,
     /// The farm's own key, which seals leases and cached results; created if missing. Default: `farm.key` in the farm's directory if it is
     /// there, otherwise in the data directory. Coordinators that share a Redis or a bucket must share it. Reloaded when it changes (`kiln
@@ -185,6 +188,7 @@ impl Config {
             audience: self.jwt_audience.clone().ok_or_else(|| missing("--jwt-audience"))?,
             tenant_claim: self.jwt_tenant_claim.clone(),
             roles_claim: self.jwt_roles_claim.clone(),
+            scope_claim: self.jwt_scope_claim.clone(),
             max_life: self.jwt_max_life,
             tenants_dir: data_dir.join("tenants"),
         }))

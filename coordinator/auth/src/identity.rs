@@ -84,6 +84,9 @@ pub struct Identity {
     pub token: Option<String>,
     /// When the credentials expire.
     pub expires: Option<SystemTime>,
+    /// The branch scope that they are confined to: what they write to the caches of build tools is seen within it
+    /// only, and they write no results that others see.
+    pub scope: Option<String>,
 }
 
 impl Identity {
@@ -98,6 +101,7 @@ impl Identity {
             family: None,
             token: None,
             expires: None,
+            scope: None,
         }
     }
 
@@ -121,6 +125,23 @@ pub fn check_name(what: &str, name: &str) -> Result<(), String> {
     if name.is_empty() || name.len() > 128 || !name.chars().all(lawful) || name.starts_with(['.', '-']) {
         return Err(format!(
             "invalid {what} name `{name}`; expected up to 128 letters, digits, `.`, `_`, `-` and `@`, beginning with a letter or digit"
+        ));
+    }
+    Ok(())
+}
+
+/// Maximum length of a scope's name, in bytes.
+const MAX_SCOPE: usize = 256;
+
+/// Checks the name of a branch scope: any text without control characters, such as `refs/pull/7/merge`.
+///
+/// # Errors
+/// What was expected.
+pub fn check_scope(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > MAX_SCOPE || name.chars().any(char::is_control) {
+        return Err(format!(
+            "invalid scope `{}`; expected 1 to {MAX_SCOPE} bytes without control characters, such as a branch's name",
+            name.escape_debug()
         ));
     }
     Ok(())

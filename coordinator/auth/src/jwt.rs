@@ -16,7 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Error, Identity, Role, check_name};
+use super::{Error, Identity, Role, check_name, check_scope};
 
 mod rules;
 mod signatures;
@@ -88,6 +88,8 @@ pub struct Config {
     pub tenant_claim: String,
     /// The claim that lists roles: an array, or words separated by spaces.
     pub roles_claim: String,
+    /// The claim that names the branch scope, if the holder is confined to one.
+    pub scope_claim: String,
     /// Maximum remaining validity of a token.
     pub max_life: Duration,
     /// The directory of tenants: if it contains any, a token must name its tenant.
@@ -159,7 +161,11 @@ impl Jwt {
         if !tenant.is_empty() {
             check_name("tenant", &tenant)?;
         }
-        Ok(Identity { name, tenant, roles, expires: Some(verified.expires), ..Identity::anonymous() })
+        let scope = match rules {
+            Some(rules) => rules.scope(claims)?,
+            None => self.scope(claims)?,
+        };
+        Ok(Identity { name, tenant, roles, scope, expires: Some(verified.expires), ..Identity::anonymous() })
     }
 
     /// The tenant that a token names. A missing name means the default tenant only if there are no others; otherwise it
@@ -171,6 +177,16 @@ impl Jwt {
             Value::Null if !self.has_tenants() => Ok(String::new()),
             Value::Null => Err(format!("the token names no tenant (`{claim}`), and this farm has tenants")),
             other => Err(format!("the token's `{claim}` is `{other}`; expected a tenant's name")),
+        }
+    }
+
+    /// The scope that a token names. One that cannot be read must not open the base.
+    fn scope(&self, claims: &Value) -> Result<Option<String>, String> {
+        let claim = &self.config.scope_claim;
+        match &claims[claim] {
+            Value::Null => Ok(None),
+            Value::String(scope) => check_scope(scope).map(|()| Some(scope.clone())),
+            other => Err(format!("the token's `{claim}` is `{other}`; expected a scope's name")),
         }
     }
 

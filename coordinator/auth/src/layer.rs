@@ -121,6 +121,9 @@ where
     }
 }
 
+/// The call that stores a result which the caller vouches for.
+const RESULT: &str = "/build.bazel.remote.execution.v2.ActionCache/UpdateActionResult";
+
 /// A call that may have to be logged. If it is dropped without an answer, its caller has left, but it may have changed
 /// something.
 struct Noted {
@@ -187,6 +190,11 @@ async fn admit(
     }
     let identity = authenticator.identify(call).await.map_err(|status| (None, status))?;
     match needs {
+        _ if path == RESULT && identity.scope.is_some() => {
+            let words = "is confined to a scope, and a result is seen by everyone; execute the action instead";
+            let refused = Status::permission_denied(format!("`{}` {words}", identity.name));
+            Err((Some(identity), refused))
+        }
         Needs::AnyOf(roles) if !identity.has_any(roles) => {
             let wanted: Vec<String> = roles.iter().map(|role| format!("`{role}`")).collect();
             tracing::warn!(name = identity.name, tenant = identity.tenant, path, "refused a call");

@@ -32,8 +32,9 @@ pub use accepted::{Accepted, Caller};
 pub use authenticator::{Authenticator, Known};
 pub use config::{Config, Files};
 pub use error::Error;
-pub use identity::{Identity, Role, Unknown, check_name};
+pub use identity::{Identity, Role, Unknown, check_name, check_scope};
 pub use kiln_state::{FarmKey, farm_key};
+pub use open_call::end;
 pub use table::{Needs, TABLE, needs};
 
 /// The identity of this call's caller.

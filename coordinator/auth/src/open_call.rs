@@ -15,10 +15,10 @@ use super::Identity;
 use super::authenticator::{Known, revoked_status};
 
 /// Completes with the reason to end a call.
-pub(super) type End = Pin<Box<dyn Future<Output = Status> + Send>>;
+pub type End = Pin<Box<dyn Future<Output = Status> + Send>>;
 
-/// Completes when the caller may no longer call.
-pub(super) fn end(identity: Identity, mut known: watch::Receiver<Arc<Known>>) -> End {
+/// Completes when the caller may no longer call: the credentials expired, or were revoked or withdrawn.
+pub fn end(identity: Identity, mut known: watch::Receiver<Arc<Known>>) -> End {
     Box::pin(async move {
         let expired = expired(identity.expires);
         let revoked = async {

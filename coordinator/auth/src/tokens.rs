@@ -14,7 +14,7 @@ use rand::RngCore;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Error, Identity, Role, check_name};
+use super::{Error, Identity, Role, check_name, check_scope};
 
 /// Prefix of tokens, so that secret scanners recognise them.
 const PREFIX: &str = "kiln_";
@@ -43,6 +43,9 @@ pub struct Entry {
     /// The pool that joining workers are bound to. Their tenant is `tenant`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
+    /// The branch scope that the holder is confined to; see [`Identity::scope`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
     /// SHA-256 of the token, in hex.
     pub sha256: String,
     /// When it expires, such as `2027-01-31T12:00:00Z`; never if absent.
@@ -118,6 +121,9 @@ impl Entry {
         if let Some(pool) = &self.pool {
             check_name("pool", pool)?;
         }
+        if let Some(scope) = &self.scope {
+            check_scope(scope)?;
+        }
         self.pattern().map_err(|error| format!("the `workers` of token `{}`: {error}", self.name))?;
         Ok(())
     }
@@ -184,6 +190,7 @@ impl Tokens {
             family: None,
             token: Some(entry.sha256.clone()),
             expires: entry.expires,
+            scope: entry.scope.clone(),
         })
     }
 
@@ -256,6 +263,10 @@ mod tests {
             (format!("[[token]]\nname = \"a\"\nsha256 = \"{hash}\""), "needs either"),
             (format!("[[token]]\nname = \"a b\"\nsha256 = \"{hash}\"\njoin = true"), "invalid token name"),
             (format!("[[token]]\nname = \"a\"\nsha256 = \"{hash}\"\nroles = [\"root\"]"), "root"),
+            (
+                format!("[[token]]\nname = \"a\"\nsha256 = \"{hash}\"\nroles = [\"builder\"]\nscope = \"\""),
+                "invalid scope",
+            ),
             ("[[tokens]]".to_owned(), "tokens"),
         ] {
             std::fs::write(&path, text).unwrap();

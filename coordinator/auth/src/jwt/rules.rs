@@ -10,7 +10,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Error, Role, check_name};
+use crate::{Error, Role, check_name, check_scope};
 
 /// The rules, in order: the first that matches a token applies.
 #[derive(Debug, Clone, Deserialize)]
@@ -30,6 +30,9 @@ struct Rule {
     #[serde(default)]
     tenant: String,
     roles: BTreeSet<Role>,
+    /// The branch scope that the holder is confined to; `{CLAIM}` in it is replaced by that claim.
+    #[serde(default)]
+    scope: String,
     /// Compiled patterns of `when`.
     #[serde(skip)]
     patterns: BTreeMap<String, GlobSet>,
@@ -104,6 +107,21 @@ impl Rules {
         })?;
         Ok((rule.tenant(claims)?, rule.roles.clone()))
     }
+
+    /// The branch scope for these claims, if the rule that matches confines them to one.
+    ///
+    /// # Errors
+    /// If the rule cannot determine the scope.
+    pub fn scope(&self, claims: &Value) -> Result<Option<String>, String> {
+        match self.rules.iter().find(|rule| rule.fits(claims)) {
+            Some(rule) if !rule.scope.is_empty() => {
+                let scope = filled("scope", &rule.scope, claims)?;
+                check_scope(&scope)?;
+                Ok(Some(scope))
+            }
+            _ => Ok(None),
+        }
+    }
 }
 
 impl Rule {
@@ -130,7 +148,8 @@ impl Rule {
             }
             self.patterns.insert(claim.clone(), set);
         }
-        match self.placeholder()? {
+        placeholder("scope", &self.scope)?;
+        match placeholder("tenant", &self.tenant)? {
             Some(_) => Ok(()),
             None if self.tenant.is_empty() => Ok(()),
             None => check_name("tenant", &self.tenant),
@@ -141,30 +160,37 @@ impl Rule {
         self.patterns.iter().all(|(claim, patterns)| texts(&claims[claim]).iter().any(|text| patterns.is_match(text)))
     }
 
-    /// The parts of `tenant` before, in and after the braces. At most one pair: the boundary between two claims would
-    /// be ambiguous.
-    fn placeholder(&self) -> Result<Option<(&str, &str, &str)>, String> {
-        let wrong = || format!("`tenant = \"{}\"`: expected a name with at most one `{{CLAIM}}` in it", self.tenant);
-        let Some((before, rest)) = self.tenant.split_once('{') else {
-            return if self.tenant.contains('}') { Err(wrong()) } else { Ok(None) };
-        };
-        let (claim, after) = rest.split_once('}').ok_or_else(wrong)?;
-        if claim.is_empty() || after.contains(['{', '}']) || before.contains('}') {
-            return Err(wrong());
-        }
-        Ok(Some((before, claim, after)))
-    }
-
     fn tenant(&self, claims: &Value) -> Result<String, String> {
-        let Some((before, claim, after)) = self.placeholder()? else { return Ok(self.tenant.clone()) };
-        let values = texts(&claims[claim]);
-        let [value] = values.iter().map(String::as_str).filter(|text| !text.is_empty()).collect::<Vec<_>>()[..] else {
-            return Err(format!("the token's claim `{claim}`, which names the tenant, is not a single string"));
-        };
-        let tenant = format!("{before}{value}{after}");
-        check_name("tenant", &tenant)?;
+        let tenant = filled("tenant", &self.tenant, claims)?;
+        if tenant != self.tenant {
+            check_name("tenant", &tenant)?;
+        }
         Ok(tenant)
     }
+}
+
+/// The parts of a field before, in and after the braces. At most one pair: the boundary between two claims would be
+/// ambiguous.
+fn placeholder<'a>(field: &str, text: &'a str) -> Result<Option<(&'a str, &'a str, &'a str)>, String> {
+    let wrong = || format!("`{field} = \"{text}\"`: expected a name with at most one `{{CLAIM}}` in it");
+    let Some((before, rest)) = text.split_once('{') else {
+        return if text.contains('}') { Err(wrong()) } else { Ok(None) };
+    };
+    let (claim, after) = rest.split_once('}').ok_or_else(wrong)?;
+    if claim.is_empty() || after.contains(['{', '}']) || before.contains('}') {
+        return Err(wrong());
+    }
+    Ok(Some((before, claim, after)))
+}
+
+/// A field with the claim in place of the braces.
+fn filled(field: &str, text: &str, claims: &Value) -> Result<String, String> {
+    let Some((before, claim, after)) = placeholder(field, text)? else { return Ok(text.to_owned()) };
+    let values = texts(&claims[claim]);
+    let [value] = values.iter().map(String::as_str).filter(|text| !text.is_empty()).collect::<Vec<_>>()[..] else {
+        return Err(format!("the token's claim `{claim}`, which names the {field}, is not a single string"));
+    };
+    Ok(format!("{before}{value}{after}"))
 }
 
 #[cfg(test)]

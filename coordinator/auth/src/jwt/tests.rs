@@ -59,6 +59,7 @@ impl Provider {
             issuer: "https://id.example".into(),
             audience: "kiln".into(),
             tenant_claim: "tenant".into(),
+            scope_claim: "kiln_scope".into(),
             roles_claim: "roles".into(),
             max_life: Duration::from_secs(3600),
             tenants_dir: self.directory.path().join("tenants"),

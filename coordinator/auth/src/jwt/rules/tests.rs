@@ -39,6 +39,21 @@ fn the_first_rule_that_fits_says_tenant_and_roles() {
 }
 
 #[test]
+fn a_rule_may_confine_to_the_scope_that_a_claim_names() {
+    let rules = read(
+        "[[rule]]\nwhen = { ref = \"refs/heads/main\" }\nroles = [\"cache-writer\"]\n\
+         [[rule]]\nwhen = { repository = \"team/*\" }\nroles = [\"builder\"]\nscope = \"{repository}\"\n",
+    )
+    .unwrap();
+    assert_eq!(rules.scope(&json!({ "ref": "refs/heads/main", "repository": "team/shop" })), Ok(None));
+    let scope = rules.scope(&json!({ "ref": "refs/heads/x", "repository": "team/shop" }));
+    assert_eq!(scope, Ok(Some("team/shop".to_owned())));
+    assert!(rules.scope(&json!({ "repository": "team/\n" })).unwrap_err().contains("invalid scope"));
+    let wrong = read("[[rule]]\nwhen = { ref = \"x\" }\nroles = [\"builder\"]\nscope = \"{\"\n").unwrap_err();
+    assert!(wrong.to_string().contains("`scope = \"{\"`"), "{wrong}");
+}
+
+#[test]
 fn what_fits_no_rule_is_nobody() {
     let rules = read(RULES).unwrap();
     for claims in [
