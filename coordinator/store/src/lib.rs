@@ -44,7 +44,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use kiln_proto::digest::Digest;
+use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::reapi;
 
 use actions::Most;
@@ -127,6 +127,17 @@ pub trait ActionStore: Send + Sync + Debug {
 
     /// Removes a result, if there is one. Its blobs stay.
     async fn remove(&self, instance: &str, action: &Digest) -> Result<(), Error>;
+
+    /// The action with this hash that has a result in this instance on this coordinator's own disk, for protocols that
+    /// name actions without their size.
+    async fn by_hash(
+        &self,
+        _instance: &str,
+        _function: DigestFunction,
+        _hash: &[u8; 32],
+    ) -> Result<Option<Digest>, Error> {
+        Ok(None)
+    }
 
     /// Records that a result was used at this time, and all blobs that it names no earlier. Returns at once.
     fn used(&self, _instance: &str, _action: &Digest, _at: Stamp) {}

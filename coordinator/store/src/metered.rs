@@ -9,7 +9,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
-use kiln_proto::digest::Digest;
+use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::reapi;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -246,6 +246,15 @@ impl ActionStore for MeteredActions {
 
     async fn remove(&self, instance: &str, action: &Digest) -> Result<(), Error> {
         self.meter.measure("remove_result", self.store.remove(instance, action)).await
+    }
+
+    async fn by_hash(
+        &self,
+        instance: &str,
+        function: DigestFunction,
+        hash: &[u8; 32],
+    ) -> Result<Option<Digest>, Error> {
+        self.store.by_hash(instance, function, hash).await
     }
 
     fn used(&self, instance: &str, action: &Digest, at: Stamp) {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kiln_proto::digest::Digest;
+use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::reapi;
 
 use super::clock::{Clock, Stamp};
@@ -60,6 +60,15 @@ impl ActionStore for OwnActions {
 
     async fn remove(&self, instance: &str, action: &Digest) -> Result<(), Error> {
         self.results.remove(instance, action).await
+    }
+
+    async fn by_hash(
+        &self,
+        instance: &str,
+        function: DigestFunction,
+        hash: &[u8; 32],
+    ) -> Result<Option<Digest>, Error> {
+        self.results.by_hash(instance, function, hash).await
     }
 
     fn used(&self, instance: &str, action: &Digest, at: Stamp) {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
-use kiln_proto::digest::Digest;
+use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::reapi;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -102,6 +102,15 @@ impl ActionStore for SharedActions {
         self.own.put(instance, action, result.clone()).await?;
         self.share_or_wait(instance, action, result).await;
         Ok(())
+    }
+
+    async fn by_hash(
+        &self,
+        instance: &str,
+        function: DigestFunction,
+        hash: &[u8; 32],
+    ) -> Result<Option<Digest>, Error> {
+        self.own.by_hash(instance, function, hash).await
     }
 
     fn used(&self, instance: &str, action: &Digest, at: Stamp) {

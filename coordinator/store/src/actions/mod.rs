@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use kiln_proto::digest::Digest;
+use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::reapi;
 use kiln_state::Reopening;
 use parking_lot::Mutex;
@@ -169,6 +169,17 @@ impl RedbActions {
             return Ok(None);
         }
         Ok(decode(action, &value))
+    }
+
+    /// The action with this hash that has a result in this instance.
+    pub async fn by_hash(
+        &self,
+        instance: &str,
+        function: DigestFunction,
+        hash: &[u8; 32],
+    ) -> Result<Option<Digest>, Error> {
+        let (start, instance) = (table::start(function, hash), instance.to_owned());
+        self.read(move |database| table::by_hash(database, &start, &instance)).await
     }
 
     /// Stores a result, used at this time, replacing any earlier one. When this returns, the result survives the

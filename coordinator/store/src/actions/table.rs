@@ -34,14 +34,19 @@ impl Place {
     }
 }
 
-pub(super) fn key(instance: &str, action: &Digest) -> Vec<u8> {
-    let function = match action.function {
+/// What the keys of all actions with a hash begin with.
+pub(super) fn start(function: DigestFunction, hash: &[u8; 32]) -> Vec<u8> {
+    let function = match function {
         DigestFunction::Sha256 => 0,
         DigestFunction::Blake3 => 1,
     };
-    let mut key = Vec::with_capacity(41 + instance.len());
-    key.push(function);
-    key.extend_from_slice(&action.hash);
+    let mut start = vec![function];
+    start.extend_from_slice(hash);
+    start
+}
+
+pub(super) fn key(instance: &str, action: &Digest) -> Vec<u8> {
+    let mut key = start(action.function, &action.hash);
     key.extend_from_slice(&action.size.to_be_bytes());
     key.extend_from_slice(instance.as_bytes());
     key
@@ -186,6 +191,21 @@ pub(super) fn get(database: &Database, key: &[u8]) -> Result<Option<(Place, Vec<
     let transaction = database.begin_read()?;
     let results = transaction.open_table(RESULTS)?;
     Ok(results.get(key)?.map(|row| (Place(row.value().0), row.value().1.to_vec())))
+}
+
+/// The action with a hash that has a result in this instance.
+pub(super) fn by_hash(database: &Database, start: &[u8], instance: &str) -> Result<Option<Digest>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let results = transaction.open_table(RESULTS)?;
+    for row in results.range(start..)? {
+        let (key, _) = row?;
+        let Some(rest) = key.value().strip_prefix(start) else { break };
+        // After the size.
+        if rest.get(8..) == Some(instance.as_bytes()) {
+            return Ok(action(key.value()));
+        }
+    }
+    Ok(None)
 }
 
 /// The next results after a place, with their keys.
