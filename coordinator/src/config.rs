@@ -131,6 +131,9 @@ pub struct Config {
     /// Build every push: a TOML file that says where GitHub, GitLab or Gitea deliver their webhooks, and what each one builds.
     #[arg(long, env = "KILN_WEBHOOKS", value_name = "FILE")]
     pub webhooks: Option<PathBuf>,
+    /// The caches of build tools.
+    #[command(flatten)]
+    pub tool_caches: kiln_toolcaches::Options,
     /// Serve metrics and health over HTTP (`/metrics`, `/healthz`, `/readyz`) on this address, such as `127.0.0.1:9480`; default: off.
     #[arg(long, env = "KILN_METRICS_LISTEN", value_name = "ADDR:PORT")]
     pub metrics_listen: Option<SocketAddr>,
@@ -183,6 +186,7 @@ impl Config {
             max_connections: MAX_CONNECTIONS,
             call_memory: CALL_MEMORY,
             webhooks: None,
+            tool_caches: kiln_toolcaches::Options::default(),
             metrics_listen: None,
         }
     }

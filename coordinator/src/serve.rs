@@ -78,7 +78,7 @@ pub fn run_on(
 // The types of futures and streams end here: callers do not compile the server once more.
 
 fn listen(
-    config: Config,
+    mut config: Config,
     listener: TcpListener,
     shutdown: BoxFuture<'static, ()>,
 ) -> BoxFuture<'static, anyhow::Result<()>> {
@@ -89,6 +89,8 @@ fn listen(
         own(&config.data_dir)?;
         config.auth.check(address)?;
         let tls = config.auth.tls()?.map(kiln_auth::tls::open).transpose()?;
+        let caches = kiln_toolcaches::bind(&mut config.tool_caches).await?;
+        config.tool_caches.listen.map(|address| config.auth.check(address)).transpose()?;
         let local = local_token(&config, address)?;
         let authenticator = Authenticator::open(&config.auth, &config.data_dir, tls.clone(), local).await?;
         let incoming: Incoming = match tls {
@@ -105,7 +107,7 @@ fn listen(
                 streams.map(move |stream| stream.map(plain)).boxed()
             }
         };
-        serve(config, authenticator, incoming, &address.to_string(), shutdown).await
+        serve(config, authenticator, (incoming, caches), &address.to_string(), shutdown).await
     })
 }
 
@@ -117,7 +119,7 @@ fn accept(
     Box::pin(async move {
         own(&config.data_dir)?;
         let authenticator = Authenticator::open(&config.auth, &config.data_dir, None, None).await?;
-        serve(config, authenticator, incoming, "another network", shutdown).await
+        serve(config, authenticator, (incoming, None), "another network", shutdown).await
     })
 }
 
@@ -127,7 +129,7 @@ type Incoming = BoxStream<'static, io::Result<Accepted>>;
 async fn serve(
     config: Config,
     authenticator: Authenticator,
-    incoming: Incoming,
+    (incoming, caches): (Incoming, Option<TcpListener>),
     address: &str,
     shutdown: BoxFuture<'static, ()>,
 ) -> anyhow::Result<()> {
@@ -165,6 +167,7 @@ async fn serve(
     let counted = metrics.as_ref().map(|metrics| metrics.calls.clone());
     let methods = kiln_proto::descriptors::methods().into_iter().chain(health::methods()?);
     let calls = Calls::new(methods, &BEGIN, counted);
+    let counted_caches = metrics.as_ref().map(|metrics| metrics.tool_caches.clone());
     let counted_webhooks = metrics.as_ref().map(|metrics| metrics.webhooks.clone());
     let counted_builds = metrics.as_ref().map(|metrics| metrics.builds.clone());
     if let Some(metrics) = metrics {
@@ -191,11 +194,24 @@ async fn serve(
     let own = Stack::open("", &shared, kept, &own, stores, execution.clone()).await?;
     let tenants = Tenants::new(shared);
     tenants.resume().await;
+    let all_tenants = Arc::new(AllTenants { own: own.tenant.clone(), others: tenants.clone() });
+    if let Some(listener) = caches {
+        let farm = kiln_toolcaches::Farm {
+            data_dir: config.data_dir.clone(),
+            tls: config.auth.tls()?,
+            authenticator: authenticator.clone(),
+            audit: audit.clone(),
+            tenants: all_tenants.clone(),
+            metrics: counted_caches,
+            max_connections: config.max_connections,
+        };
+        tokio::spawn(kiln_toolcaches::serve(listener, &config.tool_caches, farm, stopping.clone())?);
+    }
     if let Some(hooks) = hooks {
         let farm = kiln_webhooks::Farm {
             data_dir: config.data_dir.clone(),
             journal,
-            tenants: Arc::new(Pushed { own: own.tenant.clone(), others: tenants.clone() }),
+            tenants: all_tenants,
             metrics: counted_webhooks,
         };
         tokio::spawn(kiln_webhooks::serve(hooks, farm, stopping.clone()).await?);
@@ -243,15 +259,22 @@ async fn serve(
     served
 }
 
-/// The webhooks' view of the tenants.
+/// All tenants, for what is served beside gRPC.
 #[derive(Debug)]
-struct Pushed {
+struct AllTenants {
     own: Tenant,
     others: Tenants,
 }
 
 #[tonic::async_trait]
-impl kiln_webhooks::Tenants for Pushed {
+impl kiln_toolcaches::Tenants for AllTenants {
+    async fn stores(&self, name: &str) -> Result<Stores, Status> {
+        Ok(kiln_webhooks::Tenants::tenant(self, name).await?.stores)
+    }
+}
+
+#[tonic::async_trait]
+impl kiln_webhooks::Tenants for AllTenants {
     async fn tenant(&self, name: &str) -> Result<Tenant, Status> {
         if name.is_empty() { Ok(self.own.clone()) } else { self.others.tenant(name).await }
     }

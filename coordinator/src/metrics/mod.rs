@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use farm::View;
 use kiln_builds::BuildMetrics;
 use kiln_execution::ExecutionHandle;
+use kiln_toolcaches::ToolCacheMetrics;
 pub use kiln_webhooks::WebhookMetrics;
 
 /// All metrics, and their listener.
@@ -30,6 +31,8 @@ pub(crate) struct Metrics {
     pub(crate) builds: BuildMetrics,
     /// The webhooks' metrics.
     pub(crate) webhooks: WebhookMetrics,
+    /// The metrics of the caches of build tools.
+    pub(crate) tool_caches: ToolCacheMetrics,
     view: Arc<View>,
     registry: Registry,
     listener: TcpListener,
@@ -51,6 +54,7 @@ impl Metrics {
             calls: calls::Metrics::register(&mut registry),
             builds: BuildMetrics::register(&mut registry),
             webhooks: WebhookMetrics::register(&mut registry),
+            tool_caches: ToolCacheMetrics::register(&mut registry),
             view,
             registry,
             listener,

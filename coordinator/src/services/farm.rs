@@ -14,20 +14,38 @@ use kiln_execution::ExecutionHandle;
 pub struct Farm {
     execution: ExecutionHandle,
     toolchains: BTreeMap<String, String>,
+    tool_caches: kiln_toolcaches::Options,
 }
 
 impl Farm {
-    /// Administers this execution of a farm with these images for languages.
-    pub fn new(execution: ExecutionHandle, toolchains: BTreeMap<String, String>) -> Self {
-        Self { execution, toolchains }
+    /// Administers this execution of a farm with these images for languages and these caches of build tools.
+    pub fn new(
+        execution: ExecutionHandle,
+        toolchains: BTreeMap<String, String>,
+        tool_caches: kiln_toolcaches::Options,
+    ) -> Self {
+        Self { execution, toolchains, tool_caches }
     }
 }
 
 #[tonic::async_trait]
 impl farm_server::Farm for Farm {
-    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::FarmStatus>, Status> {
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::FarmStatus>, Status> {
         let toolchains = self.toolchains.clone().into_iter().collect();
-        Ok(Response::new(v1::FarmStatus { toolchains, ..self.execution.farm().await? }))
+        let cache_port = self.tool_caches.listen.map_or(0, |address| address.port().into());
+        let cache_url = self.tool_caches.url.as_ref().map(ToString::to_string).unwrap_or_default();
+        let identity = kiln_auth::identity(&request);
+        let cache_writes = kiln_toolcaches::writes(&identity, false);
+        let cache_writes_scopes = kiln_toolcaches::writes(&identity, true);
+        let status = self.execution.farm().await?;
+        Ok(Response::new(v1::FarmStatus {
+            toolchains,
+            cache_port,
+            cache_url,
+            cache_writes,
+            cache_writes_scopes,
+            ..status
+        }))
     }
 
     async fn drain_worker(

@@ -135,7 +135,11 @@ impl Stack {
             .add_service(sized!(ActionCacheServer::new(action_cache::ActionCache::new(stores))))
             .add_service(sized!(ExecutionServer::new(operations.clone())))
             .add_service(sized!(OperationsServer::new(operations)))
-            .add_service(sized!(FarmServer::new(farm::Farm::new(execution, shared.toolchains.pairs()))))
+            .add_service(sized!(FarmServer::new(farm::Farm::new(
+                execution,
+                shared.toolchains.pairs(),
+                shared.config.tool_caches.clone(),
+            ))))
             .add_service(sized!(CacheServer::new(cache::Cache::new(layers.clone(), mounts.clone()))))
             .add_service(sized!(CacheMountsServer::new(mounts::CacheMounts::new(mounts))))
             .add_service(sized!(SshAgentsServer::new(agents)))

@@ -55,6 +55,11 @@ impl Owner {
             store_bytes: 0,
             store_capacity_bytes: 0,
             toolchains: HashMap::new(),
+            // Are of the coordinator, whose service fills them in.
+            cache_port: 0,
+            cache_url: String::new(),
+            cache_writes: false,
+            cache_writes_scopes: false,
         }
     }
 }
