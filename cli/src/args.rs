@@ -90,6 +90,11 @@ pub enum Command {
     /// Show what is cached, how much it saves, and why a step missed.
     #[command(subcommand)]
     Cache(Cache),
+    /// Be Go's build cache: `go` starts this if `GOCACHEPROG` says so; `kiln cache env go` prints the setting.
+    Gocache(kiln_toolcache::gocache::Gocache),
+    /// Be ccache's storage helper: ccache starts this without arguments.
+    #[command(hide = true)]
+    CcacheStorage,
     /// Manage access to a farm: certificates, tokens and revocations; and drain workers.
     #[command(subcommand)]
     Farm(Membership),
@@ -416,6 +421,8 @@ pub enum Cache {
     Prune(Prune),
     /// Explain why a step missed the last time it ran.
     Explain(Explain),
+    /// Print the settings with which a build tool uses the farm as its cache: `eval "$(kiln cache env ccache)"`.
+    Env(kiln_toolcache::env::Env),
 }
 
 /// A selection of cached step results, and the format.
@@ -485,6 +492,9 @@ pub struct Up {
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1:8980", value_name = "ADDR")]
     pub listen: SocketAddr,
+    /// Address of the caches of build tools (`kiln cache env TOOL`); default: the next port, or any free one.
+    #[arg(long, value_name = "ADDR")]
+    pub cache_listen: Option<SocketAddr>,
     /// Data directory; default: `kiln/up` in the user's cache directory.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,

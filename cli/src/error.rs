@@ -40,6 +40,8 @@ pub enum Error {
     Docker(#[from] kiln_buildx::Error),
     #[error(transparent)]
     Contexts(#[from] kiln_contexts::Error),
+    #[error(transparent)]
+    ToolCache(#[from] kiln_toolcache::Error),
     /// With Docker's exit code.
     #[error(transparent)]
     AsDocker(Box<Error>),
@@ -69,7 +71,7 @@ impl Error {
             Self::Scan(_) | Self::Plan(_) | Self::Usage(_) | Self::Write { .. } | Self::Stdout(_) => Code::Usage,
             Self::Docker(error) if error.exit_code() == Code::Flags as u8 => Code::Flags,
             Self::Docker(_) | Self::AsDocker(_) => Code::Failed,
-            Self::Contexts(_) => Code::Usage,
+            Self::Contexts(_) | Self::ToolCache(_) => Code::Usage,
             Self::Farm(error) => error.code(),
             Self::Download(error) => error.code(),
             Self::Deliver(error) => error.code(),

@@ -27,7 +27,11 @@ pub use kiln_output as output;
 
 /// Parses the command line and runs the command.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match args::Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // ccache starts its helper without arguments.
+    let is_helper = arguments.len() < 2 && std::env::var_os(kiln_toolcache::ccache::ENDPOINT).is_some();
+    let command = is_helper.then(|| vec![OsString::from("kiln"), OsString::from("ccache-storage")]);
+    let cli = match args::Cli::try_parse_from(command.unwrap_or(arguments)) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();

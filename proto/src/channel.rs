@@ -13,7 +13,7 @@ use std::time::Duration;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{self, ClientTlsConfig, Endpoint};
 
-pub use access::Access;
+pub use access::{Access, Error as AccessError, TokenPlace};
 pub use bearer::Bearer;
 pub use dial::{Dial, Stream};
 pub use refusal::refusal;

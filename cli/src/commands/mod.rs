@@ -27,7 +27,7 @@ use std::time::{Duration, SystemTime};
 use crate::args::{self, Cli, Command};
 use crate::farm::Farm;
 use crate::interrupts::Interrupts;
-use crate::{Code, Error};
+use crate::{Code, Error, local};
 use kiln_telemetry::trace;
 use kiln_terminal as terminal;
 use tracing::Instrument;
@@ -52,7 +52,20 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
         Command::Workers(args) => briefly(farm, &interrupts, async |farm| workers::run(farm, args).await).await,
         Command::Artifacts(args) => briefly(farm, &interrupts, async |farm| artifacts::list(farm, args).await).await,
         Command::Fetch(args) => briefly(farm, &interrupts, async |farm| artifacts::fetch(farm, args).await).await,
-        Command::Cache(args) => briefly(farm, &interrupts, async |farm| cache::run(farm, args).await).await,
+        Command::Cache(args) => {
+            briefly(farm, &interrupts, async |opened| cache::run(opened, args, &farm.access).await).await
+        }
+        Command::Gocache(args) => {
+            kiln_toolcache::gocache::run(args, local::cache_dir()?.join("gocache"), &farm.access).await?;
+            Ok(Code::Success)
+        }
+        Command::CcacheStorage => {
+            let told = kiln_toolcache::ccache::Told::read(|name| std::env::var(name).ok())?;
+            let told =
+                told.ok_or_else(|| Error::Usage("this is for ccache; see `kiln cache env ccache`".to_owned()))?;
+            kiln_toolcache::ccache::run(told, &farm.access).await?;
+            Ok(Code::Success)
+        }
         Command::Farm(args) => membership::run(farm, args, &interrupts).await,
         Command::Up(args) => up::run(args, &interrupts).await,
         Command::Plan(args) => or_interrupted(&interrupts, plan::run(farm, &args)).await,

@@ -22,6 +22,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) async fn run(args: args::Up, interrupts: &Interrupts) -> Result<Code, Error> {
     let listen = free(args.listen).await?;
+    let caches = cache_address(listen, args.cache_listen).await?;
     let url = format!("http://{listen}");
     let data_dir = match args.data_dir {
         Some(dir) => std::path::absolute(&dir).map_err(|source| Error::Write { path: dir, source })?,
@@ -34,7 +35,7 @@ pub(super) async fn run(args: args::Up, interrupts: &Interrupts) -> Result<Code,
     let share = Share::of(args.workers, &data_dir);
     let names: Vec<String> = (1..=args.workers).map(|number| format!("worker-{number}")).collect();
     let mut coordinator = Box::pin(
-        coordinator_process(listen, &data_dir, &args.store_size, &args.queue_timeout, args.insecure)
+        coordinator_process((listen, caches), &data_dir, &args.store_size, &args.queue_timeout, args.insecure)
             .keep(is_ready.clone(), coordinator_stop),
     );
     let mut workers: Vec<_> = names
@@ -90,6 +91,18 @@ async fn free(listen: SocketAddr) -> Result<SocketAddr, Error> {
     TcpListener::bind(listen).await.and_then(|listener| listener.local_addr()).map_err(taken)
 }
 
+/// The address for the caches of build tools: the given one, the port after the farm's, or a free one.
+async fn cache_address(listen: SocketAddr, given: Option<SocketAddr>) -> Result<SocketAddr, Error> {
+    if let Some(given) = given {
+        return free(given).await;
+    }
+    let at = |port| SocketAddr::new(listen.ip(), port);
+    match listen.port().checked_add(1) {
+        Some(next) if TcpListener::bind(at(next)).await.is_ok() => Ok(at(next)),
+        _ => free(at(0)).await,
+    }
+}
+
 /// Completes when the coordinator responds and has all these workers.
 async fn all_there(url: &str, names: &[String]) {
     loop {
@@ -127,6 +140,7 @@ fn ready_words(url: &str, listen: SocketAddr, workers: usize, share: &Share, ins
         "ready: {url} with {workers} workers ({cpus} CPUs and {memory}{each}); Ctrl-C stops it\n\
          export KILN_FARM={url}\n\
          kiln-worker --coordinator {url} --name NAME --state-dir DIR   # adds a worker\n\
+         eval \"$(kiln cache env ccache)\"   # ccache, bazel, go, gradle, nx, sccache and turbo can cache here\n\
          {callers}\n\
          {elsewhere}"
     )
@@ -152,7 +166,7 @@ impl Share {
 }
 
 fn coordinator_process(
-    listen: SocketAddr,
+    (listen, caches): (SocketAddr, SocketAddr),
     data_dir: &Path,
     store_size: &str,
     queue_timeout: &str,
@@ -164,6 +178,8 @@ fn coordinator_process(
             "coordinator".into(),
             "--listen".into(),
             listen.to_string().into(),
+            "--cache-listen".into(),
+            caches.to_string().into(),
             "--data-dir".into(),
             data_dir.join("coordinator").into(),
             "--store-size".into(),

@@ -76,6 +76,11 @@ impl Farm {
         &self.url
     }
 
+    /// Whether it is inside a command on this machine.
+    pub fn is_embedded(&self) -> bool {
+        self.embedded.is_some()
+    }
+
     /// The service for builds.
     pub fn builds(&self) -> BuildsClient<Traced<Channel>> {
         BuildsClient::new(traced(self.channel.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES)

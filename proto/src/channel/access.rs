@@ -82,6 +82,52 @@ impl Access {
     }
 }
 
+/// Where the token of a farm's callers is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenPlace {
+    /// In this environment variable.
+    Variable(&'static str),
+    /// In this file, which may be replaced.
+    File(PathBuf),
+}
+
+impl TokenPlace {
+    /// The token that is there now.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or there is no token.
+    pub fn read(&self) -> Result<String, Error> {
+        let (text, from) = match self {
+            Self::Variable(name) => (variable().unwrap_or_default(), format!("`{name}`")),
+            Self::File(path) => {
+                let text = std::fs::read_to_string(path);
+                let text = text.map_err(|source| Error::Read { path: path.clone(), source })?;
+                (text, format!("`{}`", path.display()))
+            }
+        };
+        let token = text.trim();
+        let is_token = !token.is_empty() && token.chars().all(|c| c.is_ascii_graphic());
+        if is_token { Ok(token.to_owned()) } else { Err(Error::Token { from }) }
+    }
+}
+
+impl Access {
+    /// Where the token for the farm at this URL is, if one is used: given, or published by a coordinator on this
+    /// machine.
+    pub fn token_place(&self, url: &str) -> Option<TokenPlace> {
+        if let Some(file) = &self.token_file {
+            return Some(TokenPlace::File(file.clone()));
+        }
+        if variable().is_some() {
+            return Some(TokenPlace::Variable(TOKEN));
+        }
+        let url = url.strip_prefix("grpc://").map_or_else(|| url.to_owned(), |rest| format!("http://{rest}"));
+        let uri = if url.contains("://") { url } else { format!("http://{url}") }.parse().ok()?;
+        let file = crate::local::place(&uri).filter(|file| self.cert.is_none() && file.exists())?;
+        Some(TokenPlace::File(file))
+    }
+}
+
 fn variable() -> Option<String> {
     std::env::var(TOKEN).ok().filter(|token| !token.trim().is_empty())
 }

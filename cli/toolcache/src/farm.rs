@@ -1,0 +1,225 @@
+//! The farm's cache, as helpers call it: over HTTP, never for long, and not at all while it does not respond.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use kiln_proto::channel::{Access, TokenPlace, is_exposed};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH};
+use reqwest::{Body, Certificate, Client, Identity, RequestBuilder, Response, StatusCode};
+use tokio_util::io::ReaderStream;
+
+use crate::Error;
+
+/// How long to connect.
+const CONNECT: Duration = Duration::from_secs(1);
+/// How long an upload or a download may be silent.
+const SILENCE: Duration = Duration::from_secs(10);
+/// Failures in a row after which the farm counts as down.
+const FAILURES: u32 = 3;
+/// How long a farm that is down is left alone.
+const PAUSE: Duration = Duration::from_secs(20);
+/// A token from a file is read again after this time.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// A tool's cache of a farm. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Remote(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    client: Client,
+    url: String,
+    token: Option<TokenPlace>,
+    held: Mutex<Option<(Instant, String)>>,
+    failures: AtomicU32,
+    down: Mutex<Option<Instant>>,
+    said: AtomicBool,
+    read_only: AtomicBool,
+}
+
+/// What became of an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It is stored.
+    Stored,
+    /// The farm does not take it, and says why not.
+    Refused,
+    /// The farm does not respond.
+    Failed,
+}
+
+impl Remote {
+    /// A tool's cache at this URL.
+    ///
+    /// # Errors
+    /// If the credentials cannot be used.
+    pub fn open(url: &str, access: &Access) -> Result<Self, Error> {
+        // The client would panic if several TLS providers are linked; a provider that was installed earlier is kept.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let url = url.trim_end_matches('/').to_owned();
+        let token = access.token_place(&url);
+        if token.is_some() && is_exposed(&url) {
+            return Err(Error::Exposed { url });
+        }
+        let wrong = |reason: String| Error::Client { url: url.clone(), reason };
+        let read = |path: &Path| {
+            let file = |source| Error::File { doing: "read", path: path.to_owned(), source };
+            std::fs::read(path).map_err(file)
+        };
+        let mut client = Client::builder()
+            .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT)
+            .read_timeout(SILENCE);
+        if let Some(ca) = &access.ca {
+            let authority = Certificate::from_pem(&read(ca)?).map_err(|error| wrong(error.to_string()))?;
+            client = client.tls_certs_only([authority]);
+        }
+        if let (Some(certificate), Some(key)) = (&access.cert, &access.key) {
+            let both = [read(certificate)?, b"\n".to_vec(), read(key)?].concat();
+            client = client.identity(Identity::from_pem(&both).map_err(|error| wrong(error.to_string()))?);
+        }
+        let client = client.build().map_err(|error| wrong(error.to_string()))?;
+        Ok(Self(Arc::new(Inner {
+            client,
+            url,
+            token,
+            held: Mutex::default(),
+            failures: AtomicU32::new(0),
+            down: Mutex::default(),
+            said: AtomicBool::new(false),
+            read_only: AtomicBool::new(false),
+        })))
+    }
+
+    /// Whether the farm is left alone at the moment.
+    pub fn is_down(&self) -> bool {
+        lock(&self.0.down).is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Whether entries may be sent.
+    pub fn takes(&self) -> bool {
+        !self.0.read_only.load(Ordering::Acquire) && !self.is_down()
+    }
+
+    /// The token, read again now and then: short-lived ones are replaced in their file.
+    fn token(&self) -> Option<String> {
+        let place = self.0.token.as_ref()?;
+        let mut held = lock(&self.0.held);
+        if held.as_ref().is_none_or(|(at, _)| at.elapsed() > FRESH) {
+            match place.read() {
+                Ok(token) => *held = Some((Instant::now(), token)),
+                Err(error) => tracing::debug!(%error, "no token"),
+            }
+        }
+        held.as_ref().map(|(_, token)| token.clone())
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Option<Response> {
+        let request = match self.token() {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        match request.send().await {
+            Ok(response) if response.status().is_server_error() => {
+                self.failed(&response.status().to_string());
+                None
+            }
+            Ok(response) => {
+                self.0.failures.store(0, Ordering::Release);
+                Some(response)
+            }
+            Err(error) => {
+                self.failed(&reason(&error));
+                None
+            }
+        }
+    }
+
+    /// Records that the farm did not respond.
+    pub fn failed(&self, reason: &str) {
+        if self.0.failures.fetch_add(1, Ordering::AcqRel) + 1 >= FAILURES {
+            *lock(&self.0.down) = Some(Instant::now() + PAUSE);
+        }
+        self.say(&format!("the farm's cache at {} failed ({reason}); going on without it", self.0.url));
+    }
+
+    /// Says something to the user, the first time only.
+    fn say(&self, words: &str) {
+        tracing::debug!("{words}");
+        if !self.0.said.swap(true, Ordering::AcqRel) {
+            eprintln!("kiln: {words}");
+        }
+    }
+
+    /// An entry, if there is one and the farm responds.
+    pub async fn get(&self, key: &str) -> Option<Response> {
+        let request = self.0.client.get(format!("{}/{key}", self.0.url)).header(ACCEPT, "application/octet-stream");
+        let response = self.send(request).await?;
+        match response.status() {
+            status if status.is_success() => Some(response),
+            StatusCode::NOT_FOUND => None,
+            status => {
+                self.refused(status, response).await;
+                None
+            }
+        }
+    }
+
+    /// Whether there is an entry, as far as the farm says.
+    pub async fn has(&self, key: &str) -> bool {
+        let request = self.0.client.head(format!("{}/{key}", self.0.url));
+        !self.is_down() && self.send(request).await.is_some_and(|response| response.status().is_success())
+    }
+
+    /// Removes an entry; `false` if that was not done.
+    pub async fn remove(&self, key: &str) -> bool {
+        let request = self.0.client.delete(format!("{}/{key}", self.0.url));
+        self.takes() && self.send(request).await.is_some_and(|response| response.status().is_success())
+    }
+
+    /// Stores an entry from a file of this size.
+    pub async fn put(&self, key: &str, file: &Path, size: u64) -> io::Result<Sent> {
+        let body = Body::wrap_stream(ReaderStream::new(tokio::fs::File::open(file).await?));
+        let request = self.0.client.put(format!("{}/{key}", self.0.url)).header(CONTENT_LENGTH, size).body(body);
+        let Some(response) = self.send(request).await else { return Ok(Sent::Failed) };
+        match response.status() {
+            status if status.is_success() => Ok(Sent::Stored),
+            // What is too large, or finds no room, says nothing about the next one.
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::INSUFFICIENT_STORAGE => Ok(Sent::Refused),
+            status => {
+                self.0.read_only.store(true, Ordering::Release);
+                // Many may read only; that is as it should be.
+                if status != StatusCode::FORBIDDEN {
+                    self.refused(status, response).await;
+                }
+                Ok(Sent::Refused)
+            }
+        }
+    }
+
+    async fn refused(&self, status: StatusCode, response: Response) {
+        let words = response.text().await.unwrap_or_default();
+        let words = words.lines().next().unwrap_or_default().trim();
+        self.say(&format!("the farm's cache at {} refused ({status}: {words}); going on without it", self.0.url));
+        if status == StatusCode::UNAUTHORIZED {
+            *lock(&self.0.down) = Some(Instant::now() + PAUSE);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// An error with its innermost cause, which says most.
+fn reason(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    if error.is_timeout() { "timed out".to_owned() } else { cause.to_string() }
+}

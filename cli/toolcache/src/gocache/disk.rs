@@ -1,0 +1,156 @@
+//! Entries on this machine's disk: a file for each output, by its SHA-256, and one for each action that names its output.
+//!
+//! Invariant: a file with a final name is whole. Files are only removed when nobody has used them for days, so one that
+//! was named to a running `go` stays.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+use tokio::io::AsyncRead;
+
+use super::protocol::{Answer, Reader};
+use crate::Error;
+
+/// How old a date of use becomes before it is set again.
+const USED: Duration = Duration::from_secs(60 * 60);
+/// How often unused entries are looked for.
+const TRIM: Duration = Duration::from_secs(24 * 60 * 60);
+/// The file whose date is that of the last time.
+const TRIMMED: &str = "trimmed";
+
+/// A directory of entries.
+#[derive(Debug)]
+pub(super) struct Disk {
+    directory: PathBuf,
+}
+
+/// An entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    output: Vec<u8>,
+    pub(super) size: u64,
+    pub(super) path: PathBuf,
+}
+
+impl Found {
+    pub(super) fn answer(&self, id: i64) -> Answer {
+        Answer::hit(id, &self.output, self.size, &self.path)
+    }
+}
+
+impl Disk {
+    pub(super) fn open(directory: PathBuf) -> Result<Self, Error> {
+        let absolute = std::path::absolute(&directory);
+        let made = absolute.and_then(|directory| std::fs::create_dir_all(&directory).map(|()| directory));
+        let directory = made.map_err(|source| Error::File { doing: "create", path: directory, source })?;
+        Ok(Self { directory })
+    }
+
+    fn path(&self, name: &str, kind: &str) -> PathBuf {
+        self.directory.join(name.get(..2).unwrap_or("00")).join(format!("{name}-{kind}"))
+    }
+
+    /// A new file.
+    pub(super) fn begin(&self) -> io::Result<NamedTempFile> {
+        tempfile::Builder::new().prefix("new-").tempfile_in(&self.directory)
+    }
+
+    /// The entry of an action.
+    pub(super) fn get(&self, action: &str) -> Option<Found> {
+        let entry = self.path(action, "a");
+        let text = std::fs::read_to_string(&entry).ok()?;
+        let (output, size) = text.trim_end().split_once(' ')?;
+        let (id, size) = (hex::decode(output).ok().filter(|id| id.len() == 32)?, size.parse().ok()?);
+        let path = self.path(output, "d");
+        if std::fs::metadata(&path).ok()?.len() != size {
+            return None;
+        }
+        used(&entry);
+        used(&path);
+        Some(Found { output: id, size, path })
+    }
+
+    /// Makes a complete file the entry of an action.
+    pub(super) fn keep(&self, action: &str, output: &str, size: u64, mut file: NamedTempFile) -> io::Result<Found> {
+        let (entry, path) = (self.path(action, "a"), self.path(output, "d"));
+        for parent in [entry.parent(), path.parent()].into_iter().flatten() {
+            std::fs::create_dir_all(parent)?;
+        }
+        file.flush()?;
+        // One that is there is the same, and a running `go` may be reading it.
+        if std::fs::metadata(&path).is_ok_and(|data| data.len() == size) {
+            used(&path);
+        } else {
+            file.persist(&path).map_err(|error| error.error)?;
+        }
+        let mut text = self.begin()?;
+        writeln!(text, "{output} {size}")?;
+        text.persist(&entry).map_err(|error| error.error)?;
+        let id = hex::decode(output).map_err(io::Error::other)?;
+        Ok(Found { output: id, size, path })
+    }
+
+    /// Stores the body of a `put`; the inner error is for `go`, which goes on.
+    pub(super) async fn put(
+        &self,
+        action: &[u8],
+        output: &[u8],
+        size: u64,
+        reader: &mut Reader<impl AsyncRead + Unpin>,
+    ) -> Result<Result<Found, String>, Error> {
+        let mut file = self.begin();
+        let (mut hasher, mut received) = (Sha256::new(), 0);
+        if size > 0 {
+            reader
+                .body(|piece| {
+                    hasher.update(piece);
+                    received += piece.len() as u64;
+                    if let Ok(open) = &mut file
+                        && let Err(error) = open.write_all(piece)
+                    {
+                        file = Err(error);
+                    }
+                })
+                .await?;
+        }
+        let found = hasher.finalize();
+        if received != size || found[..] != *output {
+            return Ok(Err("the body is not what its size and `OutputID` say".to_owned()));
+        }
+        let kept = file.and_then(|file| self.keep(&hex::encode(action), &hex::encode(found), size, file));
+        Ok(kept.map_err(|error| format!("cannot write into `{}`: {error}", self.directory.display())))
+    }
+
+    /// Removes what nobody used for this long, if that was not done lately.
+    pub(super) fn trim(&self, life: Duration) {
+        let mark = self.directory.join(TRIMMED);
+        if age(&mark).is_some_and(|age| age < TRIM) || File::create(&mark).is_err() {
+            return;
+        }
+        let below = |directory: &Path| std::fs::read_dir(directory).into_iter().flatten().flatten();
+        for entry in below(&self.directory) {
+            let files = if entry.path().is_dir() { below(&entry.path()).collect() } else { vec![entry] };
+            for file in files {
+                if age(&file.path()).is_some_and(|age| age > life) {
+                    let _ = std::fs::remove_file(file.path());
+                }
+            }
+        }
+    }
+}
+
+fn age(path: &Path) -> Option<Duration> {
+    let at = std::fs::metadata(path).ok()?.modified().ok()?;
+    Some(SystemTime::now().duration_since(at).unwrap_or_default())
+}
+
+/// Records a use.
+fn used(path: &Path) {
+    if age(path).is_some_and(|age| age > USED) {
+        let _ = File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
+    }
+}
