@@ -146,6 +146,16 @@ pub(super) fn in_short(error: &[String]) -> Option<String> {
     })
 }
 
+/// An instruction's name in one short line: it may be pages long.
+pub(super) fn instruction(name: &str) -> String {
+    const LONGEST: usize = 60;
+    let name = name.split_whitespace().collect::<Vec<_>>().join(" ");
+    match name.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", name[..end].trim_end()),
+        None => name,
+    }
+}
+
 /// What an exit code means: a shell adds 128 to the number of the signal that ended its command.
 pub(super) fn exit_code(code: i32) -> String {
     let signal = match code - 128 {
@@ -171,6 +181,13 @@ mod tests {
 
     fn short(stderr: &str, stdout: &str) -> String {
         in_short(&first_error(stderr, stdout)).unwrap_or_default()
+    }
+
+    #[test]
+    fn an_instruction_is_named_by_how_it_begins() {
+        let name = "[2/5] RUN set -eux; \tapt-get update;\n apt-get install --yes --no-install-recommends gcc make";
+        assert_eq!(instruction(name), "[2/5] RUN set -eux; apt-get update; apt-get install --yes --…");
+        assert_eq!(instruction("[2/5] RUN true"), "[2/5] RUN true");
     }
 
     #[test]

@@ -355,6 +355,8 @@ fn why_not(
     error: &[String],
 ) -> Option<String> {
     let step = match job.step.shards {
+        // The line that it is on has the rest of the instruction.
+        1 if job.rooted.is_some() => format!("step `{}`", failure::instruction(&job.step.name)),
         1 => format!("step `{}`", job.step.name),
         shards => format!("step `{}` (shard {} of {shards})", job.step.name, job.shard + 1),
     };
@@ -377,9 +379,10 @@ fn why_not(
     match code {
         0 => {}
         127 => {
-            let place = match job.step.image {
-                Some(_) => "a command was not found in its image",
-                None => "a command was not found; install it on the workers (`kiln workers` lists their tools)",
+            let place = match (&job.rooted, &job.step.image) {
+                (Some(_), _) => "a command was not found; install it in an instruction before, or in the image",
+                (None, Some(_)) => "a command was not found in its image",
+                (None, None) => "a command was not found; install it on the workers (`kiln workers` lists their tools)",
             };
             return Some(format!("{step} failed with exit code 127: {place}{error}"));
         }
