@@ -313,7 +313,7 @@ impl Mounts {
 
     async fn publish(&mut self, name: &v1::CacheName, (tree, times): (Digest, Digest)) -> Result<(), tonic::Status> {
         let (tree, times) = (Some(tree.to_wire()), Some(times.to_wire()));
-        let request = v1::PublishCacheRequest { name: Some(name.clone()), sharing: 0, tree, times };
+        let request = v1::PublishCacheRequest { name: Some(name.clone()), tree, times, ..Default::default() };
         self.0.publish(request).await.map(drop)
     }
 }
