@@ -12,4 +12,5 @@ mod node;
 mod sccache;
 mod scopes;
 mod stores;
+mod up;
 mod world;
