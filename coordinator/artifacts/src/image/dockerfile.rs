@@ -24,7 +24,7 @@ use kiln_trees::tree::{Entry, Tree};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-use super::base::Stored;
+use super::base::{BaseError, Stored};
 use super::packages::files;
 use super::store_layout;
 use crate::assemble::{Error, Ingredients, Made};
@@ -392,7 +392,12 @@ impl Maker<'_> {
                     sent.insert(directory, Entry::Directory(context.tree.clone()))
                         .map_err(|error| self.wrong(error.to_string()))?;
                 }
-                self.given.bases.of_project(path, &sent, self.given.sources, &platform).await
+                let found = self.given.bases.of_project(path, &sent, self.given.sources, &platform).await;
+                // As with BuildKit, the only image of a layout is taken for any platform, and a rule reports that.
+                match found.as_ref().err().and_then(BaseError::only_platform) {
+                    Some(own) => self.given.bases.of_project(path, &sent, self.given.sources, &own).await,
+                    None => found,
+                }
             }
         };
         let stored = found.map_err(|source| Error::Base {
