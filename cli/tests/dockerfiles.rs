@@ -107,7 +107,7 @@ fn a_dockerfile_sees_the_disk_and_a_step_sees_git() {
     let farm = Farm::shared();
     farm.build(dir.path(), &[]).well();
     let list = std::fs::read_to_string(kiln_harness::find(&dir.path().join("kiln-out"), "list").unwrap()).unwrap();
-    assert!(list.contains("./kiln.toml") && !list.contains("made") && !list.contains("contexts"), "{list}");
+    assert!(list.contains("./Dockerfile") && !list.contains("made") && !list.contains("contexts"), "{list}");
     let image = kiln_harness::find(&dir.path().join("kiln-out"), "index.json").unwrap();
     let names = names_in(image.parent().unwrap());
     assert!(["x/kiln.toml", "x/made/a", "x/made/link"].iter().all(|name| names.contains(*name)), "{names:?}");
@@ -192,13 +192,14 @@ fn an_image_that_is_only_copied_together_waits_for_no_worker_and_a_wrong_base_is
     let built = farm.build(copied.path(), &both).well();
     assert!(built.of_type("artifact").iter().any(|one| one["platform"] == "linux/arm64"), "{:?}", built.0);
 
-    let (none, mount) = (format!("{at}/none:1"), format!("type=bind,from={at}/none:1,target=/x"));
+    let flag = |name: &str| format!("--from={name}");
+    let (none, mount) = (format!("{at}/none:1"), format!("--mount=type=bind,from={at}/none:1,target=/x"));
     let app = format!("{at}/team/app:1");
     let (locked, gone) = (format!("{}/x:1", private.host), "127.0.0.1:1/x:1".to_owned());
     for (text, place, words, code) in [
         (format!("FROM {none}\n"), (1, &none), "there is no image", 1),
-        (format!("FROM scratch AS a\nCOPY --from={none} /a /b\n"), (2, &none), "there is no image", 1),
-        (format!("FROM scratch\nRUN --mount={mount} true\n"), (2, &mount), "there is no image", 1),
+        (format!("FROM scratch AS a\nCOPY --from={none} /a /b\n"), (2, &flag(&none)), "there is no image", 1),
+        (format!("FROM scratch\nRUN {mount} true\n"), (2, &mount), "there is no image", 1),
         (format!("FROM --platform=linux/s390x {app}\n"), (1, &app), "`linux/arm64`", 1),
         (format!("FROM {locked}\n"), (1, &locked), "requires credentials", 3),
         (format!("FROM {gone}\n"), (1, &gone), "cannot reach the registry", 3),

@@ -117,7 +117,6 @@ fn what_is_wrong_has_docker_s_exit_code_and_a_reason() {
         (&["--squash", "."], 1, "`--squash` is not supported"),
         (&["-t", "UPPER", "."], 1, "lower case"),
         (&["--push", "."], 1, "needs a name"),
-        (&["--ssh", "default", "."], 1, "agents are not forwarded"),
         (&["absent"], 1, "no directory `absent`"),
         (&["-f", "absent", "."], 1, "cannot read the Dockerfile `absent`"),
         (&["--target", "absent", "."], 1, "absent"),

@@ -125,7 +125,8 @@ fn a_command_without_its_agent_is_refused_only_if_it_requires_it() {
     assert!(refused.err.contains("`Dockerfile` line 3"), "{}", refused.err);
     let refused = |line: &[&str], words: &str| {
         let mut command = project.command(farm, line);
-        let ran = Ran::from(command.env_remove("SSH_AUTH_SOCK"));
+        command.env_remove("SSH_AUTH_SOCK");
+        let ran = Ran::from(command);
         assert!(ran.code == 1 && ran.err.contains(words), "expected `{words}` in {}", ran.err);
     };
     refused(&["--ssh", "default", "."], "`SSH_AUTH_SOCK` is not set");

@@ -68,15 +68,19 @@ async fn secrets_are_files_and_variables_for_one_command_masked_and_in_no_layer(
     first.mounts = vec![secret("missing", None, Some("X"), true)];
     let refused = place().run(first).await;
     assert!(refused.status.contains("requires the secret `missing`"), "{}", refused.status);
-    let mut agent = ask(root, "true");
+    let mut agent = ask(
+        root,
+        "stat -c '%F %a %u:%g' /run/agent; (echo > /run/agent) 2>/dev/null || echo no-file; rm /run/agent 2>/dev/null || echo kept",
+    );
     agent.mounts = vec![Mount::Ssh {
         target: "/run/agent".into(),
         id: "default".into(),
         required: false,
-        mode: None,
-        uid: 0,
-        gid: 0,
+        mode: Some(0o640),
+        uid: 7,
+        gid: 8,
     }];
-    let refused = place().run(agent).await;
-    assert!(refused.status.contains("SSH agent"), "{}", refused.status);
+    let ran = place().run(agent).await;
+    assert_eq!(ran.ok(), "socket 640 7:8\nno-file\nkept\n");
+    assert_eq!(ran.after, root, "expected no trace: {:?}", ran.paths());
 }
