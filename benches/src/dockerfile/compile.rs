@@ -63,7 +63,7 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<Vec<Figure>> {
 
 /// A program of the standard library's HTTP server that never was.
 fn edit(tree: &Path) -> std::io::Result<()> {
-    let number: u64 = rand::random();
+    let number: u32 = rand::random();
     let text = format!(
         "package main\n\nimport (\n\t\"encoding/json\"\n\t\"net/http\"\n)\n\nfunc main() {{\n\thandler := func(w http.ResponseWriter, \
          _ *http.Request) {{ _ = json.NewEncoder(w).Encode({number}) }}\n\tpanic(http.ListenAndServe(\":80\", \

@@ -83,7 +83,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let registry = Registry::start()?;
     let base = registry.import(&options.base)?;
     let docker = options.docker.then(Docker::new).transpose()?;
-    let farm = Farm::start(0, Setup::default()).await?;
+    let arguments = vec!["--allow-registry".to_owned(), registry.name.clone()];
+    let farm = Farm::start(0, Setup { arguments, ..Setup::default() }).await?;
     let json = options.json;
     let mut bench = Bench { options, farm, registry, base, docker };
     let mut figures = Vec::new();
