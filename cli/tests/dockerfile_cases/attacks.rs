@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kiln_harness::bases::{busybox_tar, layout_of, own_architecture};
+use kiln_harness::bases::{busybox_tar, layout_of, layout_of_several, own_architecture};
 use kiln_harness::registry::{Registry, Setup};
 use kiln_harness::{Built, Farm, find, project, write};
 
@@ -83,8 +83,11 @@ fn a_base_without_the_platform_names_those_that_it_has() {
     let Some(first) = busybox_tar() else { return };
     let other = if own_architecture() == "amd64" { "arm64" } else { "amd64" };
     let dir = on_layers("FROM base\nRUN true\n", &[first.path()], other);
+    std::fs::remove_dir_all(dir.path().join("base")).unwrap();
+    layout_of_several(&[(other, &[first.path()]), ("riscv64", &[first.path()])], &dir.path().join("base"));
     let built = Farm::shared().build(dir.path(), &[]);
     refused(&built, &format!("linux/{other}"));
+    refused(&built, "linux/riscv64");
     assert!(built.message().contains(&format!("linux/{}", own_architecture())), "{}", built.message());
 }
 
