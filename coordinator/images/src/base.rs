@@ -8,7 +8,7 @@ use crate::choose::choose;
 use crate::image::Base;
 use crate::layout::REF_NAME;
 use crate::manifest::{Descriptor, Document, Index, Manifest, media_type};
-use crate::platform::Platform;
+use crate::platform::{Others, Platform};
 
 /// Maximum depth of nested indexes.
 const MAX_DEPTH: usize = 4;
@@ -108,7 +108,7 @@ pub async fn resolve_layout(
     resolve(blobs, top, wanted).await
 }
 
-fn none_for(blobs: &dyn Blobs, wanted: &Platform, there: String) -> Error {
+fn none_for(blobs: &dyn Blobs, wanted: &Platform, there: Others) -> Error {
     Error::Platform { place: blobs.place(), wanted: wanted.to_string(), there }
 }
 
@@ -128,7 +128,7 @@ async fn image(blobs: &dyn Blobs, top: &Document, data: &Bytes, wanted: &Platfor
     let variant = Some(word("variant")).filter(|variant| !variant.is_empty());
     let is = Platform { architecture: word("architecture"), os: word("os"), variant };
     if !is.fits(wanted) {
-        return Err(none_for(blobs, wanted, format!("`{is}`")));
+        return Err(none_for(blobs, wanted, Others(vec![is])));
     }
     let mut layers = Vec::new();
     for layer in &manifest.layers {

@@ -10,6 +10,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 
 use crate::digest::{Digest, Hasher};
 use crate::manifest::{Descriptor, Document};
+use crate::platform::Others;
 
 /// Maximum size of a manifest or configuration, in bytes. Registries have similar limits.
 pub const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
@@ -30,7 +31,7 @@ pub enum Error {
     #[error("`{place}` is not a valid image: {reason}")]
     NoImage { place: String, reason: String },
     #[error("`{place}` has no image for `{wanted}`; it has {there}")]
-    Platform { place: String, wanted: String, there: String },
+    Platform { place: String, wanted: String, there: Others },
     #[error("cannot read `{}`: {source}", .path.display())]
     Io {
         path: PathBuf,

@@ -1,10 +1,10 @@
 //! Selects the manifest of an index for a platform.
 
 use crate::manifest::{Descriptor, Index, media_type};
-use crate::platform::Platform;
+use crate::platform::{Others, Platform};
 
 /// The manifest for a platform; the error lists the platforms that exist.
-pub fn choose<'a>(index: &'a Index, wanted: &Platform) -> Result<&'a Descriptor, String> {
+pub fn choose<'a>(index: &'a Index, wanted: &Platform) -> Result<&'a Descriptor, Others> {
     let images = || index.manifests.iter().filter(|one| media_type::is_manifest(&one.media_type));
     let fits = |one: &&Descriptor| one.platform.as_ref().is_some_and(|platform| platform.fits(wanted));
     if let Some(found) = images().find(fits) {
@@ -17,8 +17,7 @@ pub fn choose<'a>(index: &'a Index, wanted: &Platform) -> Result<&'a Descriptor,
         return Ok(only);
     }
     let there = images().filter_map(|one| one.platform.as_ref()).filter(|platform| platform.os != "unknown");
-    let there: Vec<String> = there.map(|platform| format!("`{platform}`")).collect();
-    Err(if there.is_empty() { "none that is named".to_owned() } else { there.join(", ") })
+    Err(Others(there.cloned().collect()))
 }
 
 #[cfg(test)]
@@ -35,7 +34,9 @@ mod tests {
         let arm = Platform { variant: Some("v8".into()), ..Platform::linux("arm64") };
         let index = Index::new(vec![image(Some(arm)), image(Some(Platform::linux("s390x")))]);
         assert!(choose(&index, &Platform::linux("arm64")).is_ok());
-        assert_eq!(choose(&index, &Platform::linux("amd64")), Err("`linux/arm64/v8`, `linux/s390x`".to_owned()));
+        let others = choose(&index, &Platform::linux("amd64")).unwrap_err();
+        assert_eq!(others.to_string(), "`linux/arm64/v8`, `linux/s390x`");
+        assert_eq!(Others(Vec::new()).to_string(), "none that is named");
         assert!(choose(&Index::new(vec![image(None)]), &Platform::linux("amd64")).is_ok());
     }
 }

@@ -40,3 +40,14 @@ impl fmt::Display for Platform {
         self.variant.as_ref().map_or(Ok(()), |variant| write!(f, "/{variant}"))
     }
 }
+/// The platforms that an image is for, when none of them is the wanted one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Others(pub Vec<Platform>);
+
+impl std::fmt::Display for Others {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<String> = self.0.iter().map(|platform| format!("`{platform}`")).collect();
+        f.write_str(if names.is_empty() { "none that is named" } else { "" })?;
+        f.write_str(&names.join(", "))
+    }
+}

@@ -61,16 +61,10 @@ impl BaseError {
     /// The platform of the only image that there is, if it is not the one that is wanted.
     pub(super) fn only_platform(&self) -> Option<Platform> {
         let Self::Image(blobs::Error::Platform { there, .. }) = self else { return None };
-        let (os, rest) = there.strip_prefix('`')?.strip_suffix('`')?.split_once('/')?;
-        let (architecture, variant) =
-            rest.split_once('/').map_or((rest, None), |(name, variant)| (name, Some(variant)));
-        // Several are separated by commas.
-        let is_one = !rest.contains(['`', ',']);
-        is_one.then(|| Platform {
-            os: os.to_owned(),
-            architecture: architecture.to_owned(),
-            variant: variant.map(str::to_owned),
-        })
+        match &there.0[..] {
+            [only] => Some(only.clone()),
+            _ => None,
+        }
     }
 
     /// Whether it is the project's fault rather than the farm's or a registry's.
