@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use kiln_context::Context;
 use kiln_planner::plan::{self, MemorySource, Options, Plan, Platform, Scope};
 
-use crate::farm::FUNCTION;
 use crate::{Code, Error, left_out};
+use kiln_proto::digest::DigestFunction;
 use kiln_scan::{self as scan, git};
 
 /// A local project.
@@ -45,7 +45,8 @@ impl Project {
             (walked, facts.join().unwrap_or_default())
         });
         let options = Options { dockerfile, directory: directory.clone(), ..Options::new(host()) };
-        let alone = kiln_contexts::project::Project::new(root.clone(), FUNCTION, options).of_dockerfiles();
+        let alone =
+            kiln_contexts::project::Project::new(root.clone(), DigestFunction::Sha256, options).of_dockerfiles();
         let (paths, left_out) = match (walked, alone) {
             // Dockerfiles see what git ignores, and nothing is wrong with links and sockets.
             (walked, Some(alone)) => {
