@@ -298,6 +298,7 @@ impl ExecutionHandle {
         let notes = prepared.notes.clone();
         let (reply, answer) = oneshot::channel();
         let traceparent = trace::current();
+        let request = Box::new(request);
         self.send(Message::Submit { waiter, prepared: Arc::new(prepared), request, looked, traceparent, reply });
         let (state, merged) = answer.await.map_err(|_| stopping())?;
         let attached = Attached::new(waiter, self.clone(), state, merged).with(place, room, notes);

@@ -49,7 +49,7 @@ pub(super) enum Message {
     Submit {
         waiter: WaiterId,
         prepared: Arc<Prepared>,
-        request: Request,
+        request: Box<Request>,
         /// When its caller looked into the action cache, if it did.
         looked: Option<Instant>,
         /// The caller's trace context.
@@ -221,7 +221,7 @@ impl Owner {
     fn handle(&mut self, message: Message) {
         match message {
             Message::Submit { waiter, prepared, request, looked, traceparent, reply } => {
-                self.submit(waiter, prepared, request, looked, traceparent, reply);
+                self.submit(waiter, prepared, *request, looked, traceparent, reply);
             }
             Message::Leave(waiter) => self.leave(waiter),
             Message::Connected { connection, register, link, reply } => {
