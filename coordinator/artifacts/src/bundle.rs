@@ -285,6 +285,16 @@ mod tests {
         std::fs::set_permissions(path, mode).unwrap();
     }
 
+    /// Runs a program that was just written. A process that another test starts at this moment has it open until it executes.
+    fn output(command: &mut std::process::Command) -> std::process::Output {
+        loop {
+            match command.output() {
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+                output => return output.unwrap(),
+            }
+        }
+    }
+
     #[test]
     fn a_program_with_another_search_path_still_runs() {
         let changed = with_search_path(&std::fs::read("/bin/ls").unwrap(), "$ORIGIN/../lib").unwrap();
@@ -292,7 +302,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let program = directory.path().join("ls");
         install(&program, &changed);
-        let ran = std::process::Command::new(&program).arg(directory.path()).output().unwrap();
+        let ran = output(std::process::Command::new(&program).arg(directory.path()));
         assert_eq!(String::from_utf8_lossy(&ran.stdout), "ls\n", "{ran:?}");
     }
 
@@ -304,7 +314,7 @@ mod tests {
         install(&at("bin/.it's.bin"), b"#!/bin/sh\necho \"$1 $LD_LIBRARY_PATH\"\n");
         std::os::unix::fs::symlink("bin/it's", at("link")).unwrap();
         let mut command = std::process::Command::new(at("link"));
-        let ran = command.arg("a b").env_remove("LD_LIBRARY_PATH").output().unwrap();
+        let ran = output(command.arg("a b").env_remove("LD_LIBRARY_PATH"));
         let here = directory.path().canonicalize().unwrap();
         assert_eq!(String::from_utf8_lossy(&ran.stdout), format!("a b {}/bin/../lib\n", here.display()), "{ran:?}");
     }
