@@ -90,7 +90,7 @@ impl Roots {
     async fn node(&self, files: &Files, path: &str) -> Result<Option<Node>, Error> {
         let found = self.operate(|forest| forest.lookup(&files.root, path.as_bytes(), Follow::All)).await;
         match found {
-            // Something on the way is no directory, or links lead nowhere.
+            // A part of the path is not a directory, or a link is dangling.
             Err(Error::Tree(root::Error::NotDirectory { .. })) => Ok(None),
             found => found,
         }

@@ -22,10 +22,10 @@ use super::{BlobStore, Error};
 const MAX_MESSAGE_BYTES: u64 = 64 << 20;
 /// Blobs that a result names, with those that its trees name.
 const MAX_NAMED: usize = 2 * MAX_ENTRIES as usize;
-/// Digests that are remembered of trees, which is some 48 bytes each.
-const MAX_REMEMBERED: u64 = 1_000_000;
-/// Trees that are remembered, roughly.
-const REMEMBERED_TREES: usize = 256;
+/// Digests of trees that each tenant's stores remember, some 48 bytes each: 12 MB.
+const MAX_REMEMBERED: u64 = 250_000;
+/// Trees that are remembered, roughly: so few that the cache is not divided, for a part of it could not hold a large tree.
+const REMEMBERED_TREES: usize = 32;
 /// Trees that are decoded at once, of all results together.
 static DECODING: Semaphore = Semaphore::const_new(4);
 
@@ -209,4 +209,18 @@ fn named(function: DigestFunction, result: &reapi::ActionResult) -> Result<(Dige
 fn files(function: DigestFunction, directory: &reapi::Directory) -> Result<Digests, Broken> {
     let digests = directory.files.iter().map(|file| Digest::required(function, file.digest.as_ref()));
     digests.collect::<Result<_, _>>().map_err(|_| Broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_tree_is_remembered_on_a_machine_of_any_size() {
+        let closures = Closures::default();
+        let root = DigestFunction::Sha256.digest(b"root");
+        closures.0.insert(root, vec![root; 200_000].into());
+        assert!(closures.0.get(&root).is_some());
+        assert_eq!(closures.0.num_shards(), 1);
+    }
 }
