@@ -1,0 +1,24 @@
+//! Pure knowledge of compilers' command lines: what a call reads, what it writes, and in which environment, so that a build
+//! step can be split into one cached action per compiler call.
+//!
+//! [`understand`] turns an [`Invocation`] into a [`Call`] or a [`Refusal`]. A refused call runs in its step as if Kiln were
+//! not there, so a refusal costs time and never correctness: whatever is not certainly understood is refused.
+//!
+//! Invariant: no I/O. Whatever must be read is asked from the caller through [`Files`].
+
+mod c;
+mod call;
+mod invocation;
+mod paths;
+mod refusal;
+mod understand;
+
+pub use c::{native_query, search_directories, search_query, with_native};
+pub use call::{
+    CDetails, Call, Defined, Details, Directory, DirectoryKind, Forced, Input, Language, Output, OutputKind, Role,
+    Search, SystemSearch,
+};
+pub use invocation::{Files, Invocation, Kind};
+pub use paths::absolute;
+pub use refusal::Refusal;
+pub use understand::understand;
