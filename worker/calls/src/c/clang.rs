@@ -35,7 +35,9 @@ pub(super) fn read(line: &mut Line, word: &[u8]) -> Result<(), Refusal> {
                 _ if word.starts_with(b"-plugin-arg-") => Some(Awaits::Word),
                 _ if FLAGS.iter().any(|flag| flag.as_bytes() == word) => None,
                 _ => {
-                    return Err(Refusal::UnknownOption { option: format!("-Xclang {}", String::from_utf8_lossy(word)) });
+                    return Err(Refusal::UnknownOption {
+                        option: format!("-Xclang {}", String::from_utf8_lossy(word)),
+                    });
                 }
             };
         }

@@ -48,10 +48,10 @@ pub fn search_directories(answer: &str) -> SystemSearch {
             list = Some(&mut found.bracket);
         } else if line.starts_with("End of search list") {
             break;
-        } else if let (Some(list), Some(path)) = (&mut list, line.strip_prefix(' ')) {
-            if !path.ends_with(" (framework directory)") {
-                list.push(absolute(Path::new("/"), Path::new(path)));
-            }
+        } else if let (Some(list), Some(path)) = (&mut list, line.strip_prefix(' '))
+            && !path.ends_with(" (framework directory)")
+        {
+            list.push(absolute(Path::new("/"), Path::new(path)));
         }
     }
     found
