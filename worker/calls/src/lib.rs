@@ -9,6 +9,7 @@
 mod c;
 mod call;
 mod invocation;
+pub mod manifest;
 mod paths;
 mod refusal;
 mod understand;
