@@ -8,17 +8,20 @@
 
 mod c;
 mod call;
+mod depfile;
 mod invocation;
 pub mod manifest;
 mod paths;
 mod refusal;
+mod rust;
 mod understand;
 
 pub use c::{native_query, search_directories, search_query, with_native};
 pub use call::{
-    CDetails, Call, Defined, Details, Directory, DirectoryKind, Forced, Input, Language, Output, OutputKind, Role,
-    Search, SystemSearch,
+    CDetails, Call, CrateType, Defined, Details, Directory, DirectoryKind, Extern, Forced, Input, Language, Output,
+    OutputKind, Role, RustDetails, Search, SystemSearch,
 };
+pub use depfile::{DepInfo, Rule, dep_info, rules};
 pub use invocation::{Files, Invocation, Kind};
 pub use paths::absolute;
 pub use refusal::Refusal;

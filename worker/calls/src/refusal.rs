@@ -58,6 +58,16 @@ pub enum Refusal {
     Environment { name: String },
     #[error("`{path}` belongs to a probe of the build's configuration, which is over sooner than a cache would answer")]
     Probe { path: String },
+    #[error("crate type `{crate_type}` is not one whose calls are split")]
+    CrateType { crate_type: String },
+    #[error("`{option}` compiles incrementally, with state that outlives the call; set `CARGO_INCREMENTAL=0`")]
+    Incremental { option: String },
+    #[error("`{option}` replaces the compiler's own libraries")]
+    Sysroot { option: String },
+    #[error("`--emit` is not given, so the outputs are unknown")]
+    NoEmit,
+    #[error("`{option}` is needed to know the names of the outputs, and is not given")]
+    NoName { option: &'static str },
     #[error("`{option}` is not an option that Kiln knows")]
     UnknownOption { option: String },
     #[error("`{option}` lacks its argument")]
@@ -94,6 +104,11 @@ impl Refusal {
             Self::HeaderSearch { .. } => "header_search",
             Self::Environment { .. } => "environment",
             Self::Probe { .. } => "probe",
+            Self::CrateType { .. } => "crate_type",
+            Self::Incremental { .. } => "incremental",
+            Self::Sysroot { .. } => "sysroot",
+            Self::NoEmit => "no_emit",
+            Self::NoName { .. } => "no_name",
             Self::UnknownOption { .. } => "unknown_option",
             Self::MissingArgument { .. } => "missing_argument",
         }

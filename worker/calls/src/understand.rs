@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use crate::call::Call;
 use crate::invocation::{Files, Invocation};
 use crate::refusal::Refusal;
-use crate::{c, paths};
+use crate::{c, paths, rust};
 
 /// The name of the program that stands in for compilers. Launchers (CMake's, cargo's) call it with the compiler as its first
 /// argument.
@@ -18,6 +18,9 @@ pub fn understand(invocation: &Invocation, files: &dyn Files) -> Result<Call, Re
     let (program, arguments) = compiler(invocation)?;
     if let Some(driver) = c::driver(&program) {
         return c::understand(driver, program, arguments, invocation, files);
+    }
+    if paths::file_name(&program) == b"rustc" {
+        return rust::understand(program, arguments, invocation, files);
     }
     Err(Refusal::Program { program: program.to_string_lossy().into_owned() })
 }

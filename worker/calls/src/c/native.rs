@@ -21,7 +21,7 @@ pub fn native_query(call: &Call) -> Vec<OsString> {
 ///
 /// `answer` is what the driver wrote to standard error when called with [`native_query`].
 pub fn with_native(mut call: Call, answer: &str) -> Result<Call, Refusal> {
-    let Details::C(details) = &mut call.details;
+    let Details::C(details) = &mut call.details else { return Ok(call) };
     let Some(first) = details.native.first() else { return Ok(call) };
     let refuse = || Refusal::Native { argument: first.to_string_lossy().into_owned() };
     let words = answer.lines().find_map(compiler).ok_or_else(refuse)?;

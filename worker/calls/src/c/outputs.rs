@@ -35,7 +35,7 @@ pub(super) fn outputs(
             OutputKind::SplitDebug => ".dwo",
             OutputKind::StackUsage => ".su",
             OutputKind::CallGraph => ".ci",
-            OutputKind::Object | OutputKind::Depfile | OutputKind::Diagnostics => continue,
+            _ => continue,
         };
         found.push((*kind, suffixed(&base, suffix), false));
         if *kind == OutputKind::Coverage {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 pub enum OutputKind {
     /// The object, assembler text or precompiled header.
     Object,
-    /// Dependencies as rules for make.
+    /// Dependencies as rules for make; for Rust, `dep-info`.
     Depfile,
     /// `.gcno`: notes for coverage.
     Coverage,
@@ -19,6 +19,10 @@ pub enum OutputKind {
     CallGraph,
     /// Diagnostics in Clang's binary form.
     Diagnostics,
+    /// What a crate declares: `.rmeta`.
+    Metadata,
+    /// A library, program or plugin of Rust.
+    Link,
 }
 
 /// A file that a call may write.
@@ -51,6 +55,8 @@ pub enum Role {
     Overlay,
     /// A summary for ThinLTO.
     Index,
+    /// A crate that is used.
+    Crate,
 }
 
 /// A file that a call reads because its arguments say so.

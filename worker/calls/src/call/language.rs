@@ -14,10 +14,12 @@ pub enum Language {
     /// Assembler that is preprocessed. The assembler reads files that no include names (`.incbin`, `.include`), so such a call is
     /// cached only where its reads are recorded.
     AssemblerWithCpp,
+    /// Rust.
+    Rust,
 }
 
 impl Language {
-    /// The name after `-x`.
+    /// The name, for the languages of gcc as after `-x`.
     pub fn name(self) -> &'static str {
         match self {
             Self::C => "c",
@@ -25,6 +27,7 @@ impl Language {
             Self::CHeader => "c-header",
             Self::CxxHeader => "c++-header",
             Self::AssemblerWithCpp => "assembler-with-cpp",
+            Self::Rust => "rust",
         }
     }
 

@@ -3,9 +3,11 @@
 mod c;
 mod file;
 mod language;
+mod rust;
 mod whole;
 
 pub use c::{CDetails, Defined, Directory, DirectoryKind, Forced, Search, SystemSearch};
 pub use file::{Input, Output, OutputKind, Role};
 pub use language::Language;
+pub use rust::{CrateType, Extern, RustDetails};
 pub use whole::{Call, Details};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::{CDetails, Input, Language, Output};
+use super::{CDetails, Input, Language, Output, RustDetails};
 
 /// A compiler call that can run as an action of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,4 +34,6 @@ pub struct Call {
 pub enum Details {
     /// C, C++ and preprocessed assembler.
     C(CDetails),
+    /// Rust.
+    Rust(RustDetails),
 }

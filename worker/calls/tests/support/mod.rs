@@ -67,6 +67,7 @@ pub fn refused(line: &str) -> &'static str {
 pub fn details(call: &Call) -> &CDetails {
     match &call.details {
         Details::C(details) => details,
+        Details::Rust(_) => panic!("expected a call of a C compiler, found {call:?}"),
     }
 }
 

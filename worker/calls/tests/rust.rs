@@ -1,0 +1,264 @@
+//! What rustc's command lines say, as cargo writes them.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+
+use kiln_calls::{Call, CrateType, Details, Language, OutputKind, Refusal, RustDetails, dep_info, understand};
+use support::{Memory, call, inputs, invocation, outputs, refused, with_files};
+
+const RUSTC: &str = "/kiln/bin/kiln-call /root/.cargo/bin/rustc";
+
+fn rust(call: &Call) -> &RustDetails {
+    match &call.details {
+        Details::Rust(details) => details,
+        Details::C(_) => panic!("expected a call of rustc, found {call:?}"),
+    }
+}
+
+/// A call as cargo writes it, with its kind and what is emitted.
+fn cargo(kind: &str, emit: &str, more: &str) -> String {
+    format!(
+        "{RUSTC} --crate-name foo --edition=2021 src/lib.rs --error-format=json \
+         --json=diagnostic-rendered-ansi,artifacts,future-incompat --crate-type {kind} --emit={emit} -C embed-bitcode=no \
+         -C metadata=01c7 -C extra-filename=-b8e8 --out-dir /build/target/deps -L dependency=/build/target/deps \
+         --extern bar=/build/target/deps/libbar-1.rmeta --cap-lints allow {more}"
+    )
+}
+
+fn all_outputs(call: &Call) -> Vec<&str> {
+    call.outputs
+        .iter()
+        .map(|output| output.absolute.strip_prefix("/build/target/deps").unwrap().to_str().unwrap())
+        .collect()
+}
+
+#[test]
+fn outputs_are_named_by_kind_of_crate_and_extra_filename() {
+    let outputs = |kind: &str, emit: &str| {
+        let call = call(&cargo(kind, emit, ""));
+        all_outputs(&call).join(" ")
+    };
+    assert_eq!(outputs("lib", "dep-info,metadata,link"), "foo-b8e8.d libfoo-b8e8.rmeta libfoo-b8e8.rlib");
+    assert_eq!(outputs("rlib", "dep-info,link"), "foo-b8e8.d libfoo-b8e8.rlib");
+    assert_eq!(outputs("staticlib", "link"), "libfoo-b8e8.a");
+    assert_eq!(outputs("proc-macro", "dep-info,link"), "foo-b8e8.d libfoo-b8e8.so");
+    assert_eq!(outputs("bin", "dep-info,link"), "foo-b8e8.d foo-b8e8");
+    assert_eq!(outputs("bin", "dep-info,metadata"), "foo-b8e8.d libfoo-b8e8.rmeta");
+    assert_eq!(outputs("lib,cdylib,staticlib", "link"), "libfoo-b8e8.rlib libfoo-b8e8.a libfoo-b8e8.so");
+}
+
+#[test]
+fn a_test_harness_is_a_program() {
+    let line = cargo("lib", "dep-info,link", "--test");
+    let call = call(&line);
+    assert_eq!(rust(&call).crate_types, [CrateType::Bin]);
+    assert_eq!(all_outputs(&call), ["foo-b8e8.d", "foo-b8e8"]);
+}
+
+#[test]
+fn outputs_with_a_path_of_their_own_are_there() {
+    let call = call("rustc --crate-name a a.rs --crate-type lib --emit metadata=x/a.rmeta,dep-info=a.d");
+    assert_eq!(outputs(&call, OutputKind::Metadata), ["x/a.rmeta"]);
+    assert_eq!(outputs(&call, OutputKind::Depfile), ["a.d"]);
+}
+
+#[test]
+fn crates_and_directories_are_inputs() {
+    let mut invocation = invocation(&cargo(
+        "lib",
+        "dep-info,metadata,link",
+        "--extern priv:baz=/build/target/deps/libbaz.so --extern proc_macro -L native=/build/out/lib -L rel -l static=z",
+    ));
+    invocation.environment = [("OUT_DIR", "/build/target/build/foo/out"), ("CARGO_MANIFEST_DIR", "/build/foo")]
+        .map(|(name, value)| (name.into(), value.into()))
+        .into();
+    let call = understand(&invocation, &Memory::default()).unwrap();
+    assert_eq!(call.language, Language::Rust);
+    assert_eq!(call.source, Path::new("/build/src/lib.rs"));
+    assert_eq!(inputs(&call), ["/build/target/deps/libbar-1.rmeta", "/build/target/deps/libbaz.so"]);
+    let details = rust(&call);
+    let externs: Vec<_> = details.externs.iter().map(|one| (one.name.as_str(), one.path.is_some())).collect();
+    assert_eq!(externs, [("bar", true), ("baz", true), ("proc_macro", false)]);
+    assert_eq!(details.dependency_directories, [Path::new("/build/target/deps"), Path::new("/build/rel")]);
+    assert_eq!(details.native_directories, [Path::new("/build/out/lib"), Path::new("/build/rel")]);
+    assert_eq!(details.out_dir.as_deref(), Some(Path::new("/build/target/build/foo/out")));
+    assert_eq!(details.manifest_directory.as_deref(), Some(Path::new("/build/foo")));
+    assert!(details.announces_artifacts);
+}
+
+#[test]
+fn code_of_dependencies_is_read_only_by_kinds_that_link() {
+    let needs = |kind: &str, emit: &str| {
+        let call = call(&cargo(kind, emit, ""));
+        (rust(&call).needs_code(), rust(&call).runs_linker())
+    };
+    assert_eq!(needs("lib", "dep-info,metadata,link"), (false, false));
+    assert_eq!(needs("staticlib", "link"), (true, false));
+    assert_eq!(needs("proc-macro", "dep-info,link"), (true, true));
+    assert_eq!(needs("bin", "dep-info,link"), (true, true));
+    assert_eq!(needs("bin", "dep-info,metadata"), (false, false));
+}
+
+#[test]
+fn the_environment_is_all_but_what_has_no_meaning() {
+    let mut invocation = invocation(&cargo("lib", "link", ""));
+    invocation.environment = [
+        "CARGO_MAKEFLAGS",
+        "MAKEFLAGS",
+        "MFLAGS",
+        "PWD",
+        "OLDPWD",
+        "SHLVL",
+        "_",
+        "RUSTC_WRAPPER",
+        "KILN_JOBS",
+        "CARGO_PKG_NAME",
+        "HOME",
+        "X",
+    ]
+    .map(|name| (name.into(), "x".into()))
+    .into();
+    let call = understand(&invocation, &Memory::default()).unwrap();
+    let names: Vec<_> = call.environment.keys().map(|name| name.to_str().unwrap()).collect();
+    assert_eq!(names, ["CARGO_PKG_NAME", "HOME", "X"]);
+}
+
+#[test]
+fn questions_run_in_the_step() {
+    for arguments in [
+        "-vV",
+        "-V",
+        "--version",
+        "--help",
+        "-C help",
+        "-W help",
+        "--explain E0001",
+        "- --crate-name ___ --print=file-names --crate-type bin",
+    ] {
+        assert_eq!(refused(&format!("{RUSTC} {arguments}")), "information", "{arguments}");
+    }
+}
+
+#[test]
+fn what_is_not_certain_is_refused() {
+    let label = |more: &str| refused(&cargo("lib", "dep-info,link", more));
+    assert_eq!(label("-C incremental=/build/target/incremental"), "incremental");
+    assert_eq!(label("-Cincremental=x"), "incremental");
+    assert_eq!(label("--sysroot /x"), "sysroot");
+    assert_eq!(label("--target x86_64-custom-linux-gnu.json"), "platform");
+    assert_eq!(label("--target x86_64-pc-windows-gnu"), "platform");
+    assert_eq!(label("-o x"), "output_ambiguous");
+    assert_eq!(label("b.rs"), "several_sources");
+    assert_eq!(label("-C split-debuginfo=unpacked"), "extra_files");
+    assert_eq!(label("-C save-temps"), "extra_files");
+    assert_eq!(label("-C target-cpu=native"), "native");
+    assert_eq!(label("-C linker=/build/ld"), "other_programs");
+    assert_eq!(label("-Z unstable-options"), "unknown_option");
+    assert_eq!(label("--frobnicate"), "unknown_option");
+    assert_eq!(label("-C frobnicate=1"), "unknown_option");
+    assert_eq!(label("-C llvm-args=-x"), "unknown_option");
+    assert_eq!(label("-gO"), "unknown_option");
+    assert_eq!(label("-C"), "missing_argument");
+    assert_eq!(refused(&cargo("dylib", "link", "")), "crate_type");
+    assert_eq!(refused(&cargo("lib", "llvm-ir", "")), "extra_files");
+    assert_eq!(refused("rustc a.rs --crate-name a --crate-type lib --out-dir ."), "no_emit");
+    assert_eq!(refused("rustc a.rs --crate-type lib --emit=link --out-dir ."), "no_name");
+    assert_eq!(refused("rustc a.rs --crate-name a --emit=link --out-dir ."), "no_name");
+    assert_eq!(refused("rustc a.rs --crate-name a --crate-type lib --emit=link"), "no_name");
+    assert_eq!(refused("rustc --crate-name a --crate-type lib --emit=link --out-dir ."), "no_source");
+    assert_eq!(refused("rustc - --crate-name a --crate-type lib --emit=link --out-dir ."), "standard_input");
+    assert_eq!(refused("rustc a.rs --crate-name ../a --crate-type lib --emit=link --out-dir ."), "no_name");
+    assert_eq!(refused("rustc a.rs --crate-name a --crate-type lib --emit=link=/dev/null"), "output_not_a_file");
+}
+
+#[test]
+fn a_target_that_a_file_may_describe_is_refused() {
+    let mut invocation = invocation(&cargo("lib", "link", "--target x86_64-unknown-linux-musl"));
+    assert!(understand(&invocation, &Memory::default()).is_ok());
+    invocation.environment = [("RUST_TARGET_PATH".into(), "/build".into())].into();
+    assert_eq!(understand(&invocation, &Memory::default()).unwrap_err().label(), "platform");
+}
+
+#[test]
+fn options_of_code_generation_pass_however_they_are_written() {
+    for option in [
+        "-C opt-level=3",
+        "-Copt-level=3",
+        "--codegen opt_level=s",
+        "--codegen=lto=thin",
+        "-C target-cpu=x86-64-v3",
+        "-C linker=/usr/bin/clang",
+        "-C linker=gcc",
+        "-C link-arg=-fuse-ld=lld",
+        "-C split-debuginfo=off",
+        "-g",
+        "-O",
+        "-Aunused",
+        "-D warnings",
+    ] {
+        call(&cargo("bin", "dep-info,link", option));
+    }
+    let profile = call(&cargo("lib", "link", "-C profile-use=pgo/x.profdata"));
+    assert!(inputs(&profile).contains(&"/build/pgo/x.profdata".to_owned()));
+}
+
+#[test]
+fn response_files_have_one_argument_a_line() {
+    let files = [("/build/args", "--crate-type\nlib\n--cfg\nfeature=\"a b\"\n"), ("/build/nested", "@args\n")];
+    let line = "rustc a.rs --crate-name a --emit=link --out-dir . @args";
+    assert_eq!(with_files(line, &files).unwrap().arguments.last().unwrap(), "feature=\"a b\"");
+    assert_eq!(with_files("rustc @nested", &files).unwrap_err().label(), "response_file");
+    assert!(matches!(with_files("rustc @missing", &files), Err(Refusal::ResponseFile { .. })));
+}
+
+/// The real compiler writes exactly the outputs that are foreseen.
+#[test]
+fn rustc_writes_what_is_foreseen() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path().canonicalize().unwrap();
+    std::fs::write(at.join("lib.rs"), "pub const NAME: Option<&str> = option_env!(\"KIND\");").unwrap();
+    std::fs::write(at.join("macro.rs"), "extern crate proc_macro;").unwrap();
+    std::fs::write(at.join("bin.rs"), "fn main() {}").unwrap();
+    let cases = [
+        ("lib.rs", "lib", "dep-info,metadata,link"),
+        ("lib.rs", "lib,staticlib,cdylib", "dep-info,link"),
+        ("macro.rs", "proc-macro", "dep-info,link"),
+        ("bin.rs", "bin", "dep-info,link"),
+        ("bin.rs", "bin", "dep-info,metadata"),
+        ("lib.rs", "lib", "dep-info,link=named/x.rlib"),
+    ];
+    for (case, (source, kind, emit)) in cases.into_iter().enumerate() {
+        let out = at.join(format!("out{case}"));
+        std::fs::create_dir_all(out.join("named")).unwrap();
+        let line = format!(
+            "rustc --crate-name foo --edition=2021 {} --crate-type {kind} --emit={emit} -C metadata=1 -C extra-filename=-x --out-dir {}",
+            at.join(source).display(),
+            out.display()
+        );
+        let mut invocation = invocation(&line);
+        invocation.directory = out.clone();
+        let call = understand(&invocation, &Memory::default()).unwrap();
+        let run = Command::new("rustc").args(&call.arguments).current_dir(&out).env("KIND", "a\\b").output().unwrap();
+        assert!(run.status.success(), "{line}: {}", String::from_utf8_lossy(&run.stderr));
+        let mut expected: Vec<_> = call.outputs.iter().map(|output| output.absolute.clone()).collect();
+        let mut found = files_below(&out);
+        expected.sort();
+        found.sort();
+        assert_eq!(found, expected, "{line}");
+        let depfile = call.outputs.iter().find(|output| output.kind == OutputKind::Depfile).unwrap();
+        let depends = dep_info(&std::fs::read(&depfile.absolute).unwrap());
+        assert_eq!(depends.sources, [at.join(source)].into());
+        if source == "lib.rs" {
+            assert_eq!(depends.environment, [("KIND".into(), Some("a\\b".into()))].into());
+        }
+    }
+}
+
+fn files_below(directory: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
