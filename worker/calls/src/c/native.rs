@@ -19,6 +19,9 @@ pub fn native_query(call: &Call) -> Vec<OsString> {
 
 /// The call with what `native` stands for on this machine in its place.
 ///
+/// The object is the one that the call would have made, but for the list of options in debugging information, whose order may
+/// differ.
+///
 /// `answer` is what the driver wrote to standard error when called with [`native_query`].
 pub fn with_native(mut call: Call, answer: &str) -> Result<Call, Refusal> {
     let Details::C(details) = &mut call.details else { return Ok(call) };

@@ -20,7 +20,12 @@ pub(super) fn outputs(
     files: &dyn Files,
 ) -> Result<Vec<Output>, Refusal> {
     let mut found = vec![(OutputKind::Object, object(line, source, language)?, true)];
-    let base = base(line, source, language);
+    let base = base(line, source);
+    let derived = !line.beside.is_empty() || line.dependencies && line.depfile.is_none() && line.outputs.is_empty();
+    if derived && language.is_header() && !line.compile {
+        // Named as if a program were made of it, in ways that depend on the other options.
+        return Err(Refusal::ExtraFiles { option: "a precompiled header without `-c`".to_owned() });
+    }
     if line.dependencies && line.passed_depfile {
         return Err(Refusal::PreprocessorOption { option: "-Wp,-MD".to_owned() });
     }
@@ -99,23 +104,16 @@ fn object(line: &Line, source: &OsStr, language: Language) -> Result<OsString, R
 }
 
 /// What the names of other outputs begin with.
-fn base(line: &Line, source: &OsStr, language: Language) -> OsString {
+fn base(line: &Line, source: &OsStr) -> OsString {
     if let Some(output) = line.outputs.first() {
         return stem(output).to_owned();
     }
-    let name = stem(Path::new(source).file_name().unwrap_or_default());
-    if language.is_header() && !line.compile {
-        // As if `a.out` were made of it.
-        let mut base = OsString::from("a-");
-        base.push(name);
-        return base;
-    }
-    name.to_owned()
+    stem(Path::new(source).file_name().unwrap_or_default()).to_owned()
 }
 
 /// The profile that gcc looks for beside the object.
-pub(super) fn profile_base(line: &Line, source: &OsStr, language: Language) -> OsString {
-    suffixed(&base(line, source, language), ".gcda")
+pub(super) fn profile_base(line: &Line, source: &OsStr) -> OsString {
+    suffixed(&base(line, source), ".gcda")
 }
 
 /// A path without the last suffix of its file name.

@@ -34,7 +34,7 @@ pub(crate) fn understand(
     goal(&line, language)?;
     probe(&source, directory)?;
     if line.profile_beside {
-        let base = outputs::profile_base(&line, &source, language);
+        let base = outputs::profile_base(&line, &source);
         line.may_read(Role::Profile, base.as_bytes());
     }
     let outputs = outputs::outputs(&line, &source, language, files)?;
