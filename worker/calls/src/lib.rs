@@ -14,6 +14,7 @@ pub mod manifest;
 mod paths;
 mod refusal;
 mod rust;
+pub mod scan;
 mod understand;
 
 pub use c::{native_query, search_directories, search_query, with_native};
